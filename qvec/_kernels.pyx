@@ -1,0 +1,6 @@
+# cython: language_level=3
+"""Typed edge of the C kernels: check, release the GIL, call. One file per concern, included below."""
+
+include "kernels/codec.pxi"
+include "kernels/column.pxi"
+include "kernels/graph.pxi"

@@ -1,0 +1,79 @@
+/* A codec turns float32 vectors into fixed-stride rows of bytes, and scores rows against a prepared query.
+ *
+ * Everything above (graph walk, flat scan, re-rank, build) sees only this face: bytes, strides and keys.
+ * Smaller keys are nearer, always.
+ *
+ * Row:    data[data_size] then, for kinds with factors, { float scale; float norm2; }, padded with zeros to `stride`.
+ *         Rows start on a 16-byte boundary at least; kernels use unaligned loads.
+ * Query:  qv_query header (64 bytes), then the query in the form that the kernel eats, padded to 64 bytes.
+ *         Prepared queries start on a 64-byte boundary.
+ */
+#ifndef QV_CODEC_H
+#define QV_CODEC_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum { QV_F32 = 0, QV_F16 = 1, QV_INT8 = 2, QV_BINARY = 3 } qv_kind;
+typedef enum { QV_L2 = 0, QV_IP = 1, QV_COSINE = 2 } qv_metric;
+typedef enum { QV_SCALAR = 0, QV_AVX2 = 1, QV_AVX512 = 2, QV_NEON = 3 } qv_simd;
+
+typedef struct {
+    float scale; /* what a dot product with the stored data is multiplied by: 1/|x| and the code's step, folded */
+    float norm2; /* |x|^2 of the vector the row stands for (1 under cosine) */
+} qv_factors;
+
+/* key = bias + per_norm2 * row.norm2 + per_scale * row.scale * (dot - offset) - 2 * lift * sqrt(max(0, lift2 - row.norm2))
+ * (op QV_OP_DOT), |q - x|^2 (op QV_OP_L2, float kinds only) or the number of differing bits (QV_BINARY). */
+typedef enum { QV_OP_DOT = 0, QV_OP_L2 = 1 } qv_op;
+
+typedef struct {
+    float bias, per_norm2, per_scale;
+    float lift, lift2;  /* inner product only, while a graph is built: vectors lifted onto a sphere of radius^2 lift2 */
+    int32_t offset;     /* INT8: the u8 data's midpoint times the sum of the query's s8 values */
+    int32_t op;
+    int32_t reserved[9];
+} qv_query;             /* 64 bytes */
+
+typedef struct qv_codec qv_codec;
+
+/* Keys of n rows (any addresses) against one prepared query. */
+typedef void (*qv_score_fn)(const qv_codec *codec, const qv_query *query, const uint8_t *const *rows, int n, float *keys);
+
+struct qv_codec {
+    int32_t kind, metric, simd;
+    int32_t dim;        /* float values in */
+    int32_t data_size;  /* bytes of data in a row, dims padded as the kind needs */
+    int32_t stride;     /* bytes from row to row */
+    int32_t query_size; /* bytes of a prepared query */
+    int32_t has_factors;
+    const float *lower, *step; /* INT8 static: x = lower + step * c, per dimension (padded with 0); else NULL */
+    float lift2;        /* inner product: the largest |x|^2 seen; 0 otherwise */
+    qv_score_fn score;
+};
+
+/* 0, or -1 where kind, metric, dim or level do not go together. lower/step are borrowed and must outlive the codec. */
+int qv_codec_init(qv_codec *codec, int kind, int metric, int dim, const float *lower, const float *step, int simd);
+
+void qv_encode(const qv_codec *codec, const float *x, size_t n, uint8_t *rows);
+void qv_decode(const qv_codec *codec, const uint8_t *rows, size_t n, float *x);
+
+/* A query for search: keys come out as the public distance (squared l2; -dot; 1 - cosine; differing bits). */
+void qv_prepare(const qv_codec *codec, const float *q, qv_query *out);
+
+/* A stored row as the query of a build: keys come out as squared L2 in the space the graph is built in
+ * (cosine: on the unit sphere; ip: lifted by one coordinate sqrt(lift2 - |x|^2), so that L2 order is MIPS order). */
+void qv_prepare_row(const qv_codec *codec, const uint8_t *row, qv_query *out);
+
+/* Levels: the best this machine and QVEC_SIMD allow; whether one can run here. */
+int qv_simd_best(void);
+int qv_simd_supported(int level);
+
+uint32_t qv_crc32c(uint32_t crc, const void *data, size_t n);
+
+/* out = R(x - mean) over n vectors: optional normalisation, optional mean (NULL), seeded fast Hadamard rotation
+ * (4 rounds of signs, `signs` holds 4 * padded/8 bytes; NULL: no rotation). */
+void qv_transform(const float *x, size_t n, int dim, int padded, int normalise, const float *mean,
+                  const uint8_t *signs, float *out);
+
+#endif
