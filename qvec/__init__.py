@@ -1,0 +1,3 @@
+"""qvec: an embedded vector database with quantized storage."""
+
+__version__ = "0.1.0"
