@@ -1,11 +1,11 @@
-"""The laws that every quantizer obeys, as functions. A kind is under them from the moment it is registered."""
+"""The laws that every quantizer obeys, as functions. A kind is under them as soon as it is registered."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-import msgpack
+import msgpack  # noqa: TID251 - states must survive the packer itself
 import numpy as np
 import pytest
 
@@ -27,7 +27,7 @@ CONFIGS: dict[str, CodeConfig] = {
     "binary-centred": Binary(rotate=False),
     "binary-raw": Binary(centre=False, rotate=False),
 }
-# Largest error of a score, as a share of |q| |x|, and the recall@10 by code alone that clustered data must reach.
+# Largest error of a score, as a share of |q| |x|; and recall@10 by code alone, on the data of `clustered`.
 SCORE_ERROR = {"f32": 1e-5, "f16": 2e-3, "int8": 0.03}
 RECALL = {"f32": 1.0, "f16": 0.97, "int8": 0.85, "binary": 0.25}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 
-import msgpack
+import msgpack  # noqa: TID251 - states must survive the packer itself
 import numpy as np
 import pytest
 from hypothesis import given
@@ -119,7 +119,7 @@ def test_a_calibration_survives_msgpack_and_json(sample: Float32Array, method: s
         assert again.hash == made.hash
 
 
-@given(arrays(np.float32, (256, 2), elements=st.floats(-3e38, 3e38, width=32)))
+@given(arrays(np.float32, (256, 2), elements=st.floats(width=32, allow_nan=False, allow_infinity=False)))
 def test_json_keeps_every_bit_of_any_finite_sample(sample: Float32Array) -> None:
     made = Calibration.train(sample)
     assert Calibration.from_json(made.to_json()).to_dict() == made.to_dict()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-import msgpack
+import msgpack  # noqa: TID251 - states must survive the packer itself
 import numpy as np
 import pytest
 
