@@ -79,9 +79,8 @@ def _tile_ranks(
 
 def report(data: DataSet) -> None:
     """Print recall@10 within the best c by each code."""
-    print(
-        f"\n{data.name}: {data.base.shape[0]} x {data.base.shape[1]}, {data.metric}, {len(data.queries)} queries"
-    )
+    n, dim = data.base.shape
+    print(f"\n{data.name}: {n} x {dim}, {data.metric}, {len(data.queries)} queries")
     print("| code | bytes |" + "".join(f" c={c} |" for c in DEPTHS))
     print("|---|---|" + "---|" * len(DEPTHS))
     for name, config in CONFIGS.items():

@@ -11,6 +11,7 @@ from qvec.errors import FormatError, InputError
 from qvec.fields import State
 from qvec.quantizers.base import CodecQuantizer, config_of, make_transform, read_common
 from qvec.samples import check_finite, check_vectors
+from qvec.transforms import Transform
 from qvec.types import CodeConfig, CodeKind, Float32Array, Int8, Metric
 
 
@@ -18,8 +19,10 @@ from qvec.types import CodeConfig, CodeKind, Float32Array, Int8, Metric
 class Int8Quantizer(CodecQuantizer):
     """``x ~ lower + step * c``, c in 0..255: ranges from ``calibration``; None: symmetric, per vector.
 
-    Per vector: ``step = max|x_i| / 127``, ``c_i = rint(x_i / step) + 128``. Per dimension: ``step = (upper -
-    lower) / 255``, ``c_i = clamp(rint((x_i - lower_i) / step_i), 0, 255)``.
+    Per vector: ``step = max|x_i| / 127``, ``c_i = rint(x_i / step) + 128``; rebuilt with ``|x|^2 / <x, c -
+    128>`` in place of the step, so that the length has no bias (RaBitQ, arXiv:2405.12497). Per dimension:
+    ``step = (upper - lower) / 255``, ``c_i = clamp(rint((x_i - lower_i) / step_i), 0, 255)``. Under cosine
+    both code unit vectors.
     """
 
     kind: ClassVar[CodeKind] = "int8"
@@ -40,16 +43,15 @@ class Int8Quantizer(CodecQuantizer):
         """Learn the ranges of transformed float32[n, dim], n >= 256, if ``scale="per_dim"``, else nothing."""
         chosen = config_of(config, Int8)
         x = check_vectors("sample", sample, None)
-        per_dim = chosen.scale == "per_dim"
-        # Ranges are worth calibrating on vectors of one length only; per-vector codes carry the length.
-        normalise = per_dim and metric == "cosine"
-        transform = make_transform(x.shape[1], normalise, None, seed if chosen.rotate else None)
-        if not per_dim:
-            return cls(x.shape[1], metric, transform, None)
+        dim, rotation = x.shape[1], seed if chosen.rotate else None
+        transform = make_transform(dim, False, None, rotation)
+        if chosen.scale == "per_vector":
+            return cls(dim, metric, transform, None)
         check_finite("sample", x)
+        # Under cosine the codec codes unit vectors, so these are what is calibrated.
+        coded = Transform(dim, metric == "cosine", None, rotation).apply(x)
         params = {} if chosen.percentile is None else {"percentile": chosen.percentile}
-        coded = x if transform is None else transform.apply(x)
-        return cls(x.shape[1], metric, transform, Calibration.train(coded, chosen.method, params, model))
+        return cls(dim, metric, transform, Calibration.train(coded, chosen.method, params, model))
 
     def state(self) -> State:
         """Give dimension, metric, transform and calibration as plain msgpack data."""
@@ -61,6 +63,8 @@ class Int8Quantizer(CodecQuantizer):
         common = read_common(state, cls.kind, ("calibration",))
         if common.transform is not None and common.transform.mean is not None:
             raise FormatError("field 'mean' must be empty: int8 codes are not centred")
+        if common.transform is not None and common.transform.normalise:
+            raise FormatError("field 'normalise' must be false: the codec of int8 normalises itself")
         plain = common.fields["calibration"]
         calibration = None if plain is None else Calibration.from_dict(plain)
         coded_dim = common.dim if common.transform is None else common.transform.padded
