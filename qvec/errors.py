@@ -60,3 +60,7 @@ class MapFullError(QvecError, OSError):
 
 class DiskFullError(QvecError, OSError):
     """The disk, or the process's file-size limit, has no room for the commit; the state before it stands."""
+
+
+class MissingExtraError(QvecError, ImportError):
+    """An optional dependency is not installed; the message names the extra that brings it."""
