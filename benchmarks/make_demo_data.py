@@ -4,12 +4,14 @@
 
 FOLDER holds a set of embedded passages and answerable questions:
 
-- ``base.npy`` (n, dim) float16: unit embeddings of the passages; ``passages.jsonl.gz``: line i = row i: src, title, text;
-- ``answerable.npy`` (q, dim) float16: unit embeddings of the questions; ``answerable.jsonl``: line i = row i: question,
+- ``base.npy`` (n, dim) float16: unit embeddings of the passages; ``passages.jsonl.gz``: line i = row i: src,
+  title, text;
+- ``answerable.npy`` (q, dim) float16: unit embeddings of the questions; ``answerable.jsonl``: line i = row i:
+  question,
   passage (the row that answers it), answers.
 
-One question is taken for each passage that answers any, up to 400, then passages at random until there are 5,000. The same
-folder gives the same bytes: the seed is fixed and the gzip headers carry no time.
+One question is taken for each passage that answers any, up to 400, then passages at random until there are
+5,000. The same folder gives the same bytes: the seed is fixed and the gzip headers carry no time.
 """
 
 from __future__ import annotations
@@ -54,7 +56,9 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     folder: Path = parser.parse_args().folder
     passages, questions = read_jsonl(folder / "passages.jsonl.gz"), read_jsonl(folder / "answerable.jsonl")
@@ -66,8 +70,10 @@ def main() -> None:
     np.save(TARGET / "passages.npy", np.load(folder / "base.npy", mmap_mode="r")[kept])
     np.save(TARGET / "questions.npy", np.load(folder / "answerable.npy")[asked])
     write_jsonl(TARGET / "passages.jsonl.gz", (passages[row] for row in kept))
-    write_jsonl(TARGET / "questions.jsonl.gz",
-                ({**questions[row], "passage": new_row[questions[row]["passage"]]} for row in asked))
+    write_jsonl(
+        TARGET / "questions.jsonl.gz",
+        ({**questions[row], "passage": new_row[questions[row]["passage"]]} for row in asked),
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The exceptions of qvec: one per situation of the caller, each also the built-in that Python users expect."""
+"""Exceptions of qvec: one per situation of the caller, each also the built-in that Python users expect."""
 
 from __future__ import annotations
 
