@@ -1,4 +1,4 @@
-"""What a person sees: tables and progress, through rich and tqdm where they are installed, else as plain text."""
+"""What a person sees: tables and progress, by rich and tqdm where installed, else as plain text."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ PLAIN_STEP = 10  # percent between two lines of plain progress
 Progress = Callable[[int, int], None]
 
 
+def heading(text: str) -> None:
+    """Print the title of a step, set off from what is above it."""
+    print(f"\n{bold(text)}" if _has_colour() else f"\n{text}", flush=True)
+
+
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print rows under their columns; cells that look like numbers are aligned to the right."""
     cells = [[str(cell) for cell in row] for row in rows]
@@ -24,12 +29,18 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
 
 
 def emphasise(text: str, answers: Sequence[str]) -> str:
-    """The text with the first of the answers that it holds set off: in colour on a terminal, else in asterisks."""
+    """The text with the longest answer that it holds set off: in colour on a terminal, or by asterisks."""
     for answer in sorted(answers, key=len, reverse=True):
         before, found, after = text.partition(answer)
         if found:
             return before + bold(found) + after
     return text
+
+
+def shortened(text: str, width: int) -> str:
+    """The text on one line, cut to ``width`` characters with an ellipsis."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1] + "…"
 
 
 def bold(text: str) -> str:

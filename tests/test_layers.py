@@ -1,4 +1,4 @@
-"""The floors: imports go down only, few modules may import what all others may not, and importing qvec is cheap."""
+"""The floors: imports go down only, some packages have one importer, and importing qvec is cheap."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import qvec
 
 PACKAGE = Path(qvec.__file__).parent
 
-# From the ground up; a unit is a module or a sub-package of qvec, "" is qvec/__init__.py. Units on one line do
+# From the ground up. A unit is a module or a sub-package of qvec; "" is qvec/__init__.py. Units on one line do
 # not know each other, save for the modules of the store, which are one unit in several files.
 FLOORS = (
     {"errors"},
