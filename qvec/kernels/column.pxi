@@ -356,11 +356,3 @@ cdef class Column:
         if block < 0:
             raise MemoryError(f"column {self.name!r}: no memory for private copies of blocks")
         raise self._damaged(block)
-
-
-cdef extern from "codec.h" nogil:
-    uint32_t qv_crc32c(uint32_t crc, const void *data, size_t n)
-
-
-def crc32c(const uint8_t[::1] data, uint32_t crc=0) -> int:
-    return qv_crc32c(crc, &data[0] if data.shape[0] else NULL, data.shape[0])
