@@ -24,8 +24,8 @@ class Quantizer(Protocol):
 
     ``kind``: the name that is stored. ``oversample``: candidates by code to re-rank per hit asked for, so
     that the hits are the true ones (docs/adr/0001). ``dim``, ``metric``: of the vectors. ``code_size``: bytes
-    of one code, factors included. ``transform``: what vectors and queries go through before ``codec``, or
-    None. ``codec``: the kernels' view, for engines that score rows in place.
+    of one code, factors included. ``transform``: what vectors go through before ``codec``, or None.
+    ``codec``: the kernels' view, for engines that score rows in place.
     """
 
     kind: ClassVar[CodeKind]
@@ -100,15 +100,22 @@ class CodecQuantizer:
         """Dimensions that the codec sees: ``dim``, padded where a rotation is."""
         return self.dim if self.transform is None else self.transform.padded
 
+    @property
+    def query_transform(self) -> Transform | None:
+        """What queries go through; the same as vectors, unless a kind says otherwise."""
+        return self.transform
+
     def encode(self, x: Float32Array) -> Codes:
-        return self.codec.encode(self._transformed(check_vectors("vectors", x, self.dim)))
+        x = check_vectors("vectors", x, self.dim)
+        return self.codec.encode(x if self.transform is None else self.transform.apply(x))
 
     def decode(self, codes: Codes) -> Float32Array:
         y = self.codec.decode(codes)
         return y if self.transform is None else self.transform.unrotate(y)
 
     def prepare(self, queries: Float32Array) -> Codes:
-        return self.codec.prepare(self._transformed(check_vectors("queries", queries, self.dim)))
+        x = check_vectors("queries", queries, self.dim)
+        return self.codec.prepare(x if self.query_transform is None else self.query_transform.apply(x))
 
     def state(self) -> State:
         transform = None if self.transform is None else self.transform.state()
@@ -117,9 +124,6 @@ class CodecQuantizer:
 
     def _make_codec(self) -> Codec:
         return Codec(self.kind, self.metric, self.coded_dim)
-
-    def _transformed(self, x: Float32Array) -> Float32Array:
-        return x if self.transform is None else self.transform.apply(x)
 
 
 @dataclass(frozen=True)
