@@ -2,8 +2,8 @@
 
     QVEC_DATA=/path/to/sets python benchmarks/bench_codes.py [set[:metric] ...]
 
-Each set is a folder with base.npy or base.npz, queries.npy and meta.json (metric). Without arguments: all of them,
-each with its own metric. The true neighbours are found here, by an exact scan.
+Each set is a folder with base.npy or base.npz, queries.npy and meta.json (metric). Without arguments: all of
+them, each with its own metric. The true neighbours are found here, by an exact scan.
 """
 
 from __future__ import annotations
@@ -100,11 +100,7 @@ def report(data: DataSet) -> None:
         quantizer = train(data.base, data.metric, config)
         places = ranks(quantizer, data)
         row = "".join(f" {np.mean(places < c):.4f} |" for c in DEPTHS)
-        print(
-            f"| {name} | {quantizer.code_size} |{row}",
-            f"{time.perf_counter() - start:.1f} s",
-            file=sys.stdout,
-        )
+        print(f"| {name} | {quantizer.code_size} |{row}")
 
 
 def main() -> None:

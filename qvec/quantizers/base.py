@@ -65,6 +65,10 @@ class Quantizer(Protocol):
         """Bring float32[n, dim] into the form that ``codec.score`` takes: uint8[n, codec.query_size]."""
         ...
 
+    def make_codec(self, lift2: float = 0.0) -> Codec:
+        """Give ``codec`` anew; ``lift2``, under ip only: the largest squared length, for building a graph."""
+        ...
+
     def state(self) -> State:
         """Give all that was learned or chosen, as plain msgpack data."""
         ...
@@ -89,7 +93,7 @@ class CodecQuantizer:
     def __post_init__(self) -> None:
         check_int("dim", self.dim, 1, MAX_DIM)
         check_choice("metric", self.metric, get_args(Metric))
-        object.__setattr__(self, "codec", self._make_codec())
+        object.__setattr__(self, "codec", self.make_codec())
 
     @property
     def code_size(self) -> int:
@@ -122,8 +126,8 @@ class CodecQuantizer:
         head = {"kind": self.kind, "version": VERSION, "dim": self.dim, "metric": self.metric}
         return head | {"transform": transform}
 
-    def _make_codec(self) -> Codec:
-        return Codec(self.kind, self.metric, self.coded_dim)
+    def make_codec(self, lift2: float = 0.0) -> Codec:
+        return Codec(self.kind, self.metric, self.coded_dim, lift2=lift2)
 
 
 @dataclass(frozen=True)
