@@ -17,6 +17,9 @@ from conformance import (
     clustered,
     coded_view,
 )
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from qvec.errors import FormatError, InputError
 from qvec.quantizers import QUANTIZERS, Quantizer, from_state, make_config, train
@@ -115,6 +118,28 @@ def test_values_beyond_the_range_saturate_and_never_wrap(data: Float32Array) -> 
     assert (codes[2:] == 255).all()
 
 
+def test_float16_saturates_at_its_largest_value() -> None:
+    quantizer = train(np.empty((0, 3), np.float32), "l2", make_config("f16"))
+    decoded = quantizer.decode(quantizer.encode(np.array([[1e6, -3e38, 65504.0]], np.float32)))
+    assert decoded.tolist() == [[65504.0, -65504.0, 65504.0]]
+
+
+@given(
+    arrays(np.float32, (256, 3), elements=st.floats(-(2.0**60), 2.0**60, width=32)),
+    arrays(np.float32, (20, 3), elements=st.floats(-(2.0**60), 2.0**60, width=32)),
+)
+def test_any_sample_calibrates_codes_that_decode_into_its_range(
+    sample: Float32Array, x: Float32Array
+) -> None:
+    quantizer = Int8Quantizer.train(sample, "l2", Int8(scale="per_dim"), 0)
+    assert quantizer.calibration is not None
+    lower, step = quantizer.calibration.lower.astype(np.float64), quantizer.calibration.step
+    upper = lower + 255.0 * step
+    nearest = np.clip(x, lower, upper)
+    slack = 4 * np.finfo(np.float32).eps * np.maximum(np.abs(lower), np.abs(upper))
+    assert (np.abs(quantizer.decode(quantizer.encode(x)) - nearest) <= step / 2 * 1.0001 + slack).all()
+
+
 def test_a_constant_dimension_codes_its_value(data: Float32Array) -> None:
     x = data.copy()
     x[:, 4] = 0.75
@@ -138,6 +163,11 @@ def test_binary_decodes_to_unit_directions(data: Float32Array) -> None:
     unit = data / np.linalg.norm(data, axis=1, keepdims=True)
     assert np.allclose(np.linalg.norm(decoded, axis=1), 1, atol=1e-5)
     assert np.einsum("nd,nd->n", decoded, unit).mean() > 0.7
+
+
+def test_binary_decodes_the_mean_itself_to_finite_values(metric: Metric) -> None:
+    quantizer = train(np.ones((100, 1), np.float32), metric, Binary())
+    assert np.isfinite(quantizer.decode(quantizer.encode(np.ones((1, 1), np.float32)))).all()
 
 
 def test_another_seed_is_another_rotation(data: Float32Array) -> None:

@@ -9,7 +9,7 @@ from typing import ClassVar, Protocol, Self, TypeVar, cast, get_args
 from qvec._kernels import Codec
 from qvec.errors import FormatError, InputError
 from qvec.fields import State, take_choice, take_int, take_state, take_version
-from qvec.samples import check_vectors
+from qvec.samples import check_codes, check_vectors
 from qvec.transforms import Transform
 from qvec.types import MAX_DIM, CodeConfig, CodeKind, Codes, Float32Array, Metric, check_choice, check_int
 
@@ -114,7 +114,7 @@ class CodecQuantizer:
         return self.codec.encode(x if self.transform is None else self.transform.apply(x))
 
     def decode(self, codes: Codes) -> Float32Array:
-        y = self.codec.decode(codes)
+        y = self.codec.decode(check_codes(codes, self.code_size))
         return y if self.transform is None else self.transform.unrotate(y)
 
     def prepare(self, queries: Float32Array) -> Codes:

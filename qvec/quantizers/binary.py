@@ -53,7 +53,8 @@ class BinaryQuantizer(CodecQuantizer):
         """Rebuild float32[n, dim] unit vectors: directions of ``x - mean``; lengths are not in the code."""
         direction = super().decode(codes)
         lengths: Float32Array = np.linalg.norm(direction, axis=1, keepdims=True)
-        return direction / lengths
+        direction /= np.maximum(lengths, np.float32(1e-30))
+        return direction
 
     @classmethod
     def from_state(cls, state: object) -> Self:
