@@ -106,6 +106,7 @@ def test_decoding_undoes_the_rotation(data: Float32Array) -> None:
         quantizer = train(data, "l2", config, seed=5)
         decoded = quantizer.decode(quantizer.encode(data))
         assert decoded.shape == data.shape
+        assert decoded.flags.c_contiguous
         assert np.abs(decoded - data).max() < 0.1
 
 
@@ -113,7 +114,7 @@ def test_values_beyond_the_range_saturate_and_never_wrap(data: Float32Array) -> 
     quantizer = Int8Quantizer.train(data, "l2", Int8(scale="per_dim"), 0)
     assert quantizer.calibration is not None
     beyond = np.array([[-3e38], [-1e6], [1e6], [3e38]], np.float32) * np.ones(DIM, np.float32)
-    codes = quantizer.encode(beyond)[:, :DIM]
+    codes = quantizer.encode(beyond)[:, :DIM]  # the factors follow
     assert (codes[:2] == 0).all()
     assert (codes[2:] == 255).all()
 
