@@ -14,25 +14,28 @@ import qvec
 
 PACKAGE = Path(qvec.__file__).parent
 
-# From the ground up. A unit is a module or a sub-package of qvec; "" is qvec/__init__.py. Units on one line do
-# not know each other, save for the modules of the store, which are one unit in several files.
+# From the ground up. A unit is a module or a sub-package of qvec; "" is qvec/__init__.py. Units on one line do not
+# know each other, save for the store's, which are one unit in several files.
+STORE = {"store", "environment", "directory", "filelock", "metapage"}
 FLOORS = (
     {"errors"},
     {"_kernels", "types"},
-    {"calibrators", "fields", "keys", "records", "samples"},
-    {"calibration", "transforms"},
+    {"calibrators", "fields", "inputs", "keys", "samples"},
+    {"calibration", "records", "transforms"},
     {"quantizers"},
-    {"store", "environment", "directory"},
+    STORE,
+    {"config", "layout"},
     {"index", "rerank", "filters"},
+    {"engine"},
+    {"verify", "writer"},
     {"collection"},
-    {"evaluate", "verify"},
+    {"api", "evaluate"},
     {""},
     {"console", "datasets", "integrations", "ray", "torch"},
     {"bench", "demo"},
     {"cli"},
     {"__main__"},
 )
-STORE = {"store", "environment", "directory"}
 RESTRICTED = {
     "lmdb": STORE,
     "msgpack": {"records"},

@@ -163,9 +163,8 @@ def _add(db: qvec.Collection, args: argparse.Namespace, rows: _Rows) -> _Result:
                     on_conflict=args.on_conflict,
                 )
             except InputError as error:
-                raise InputError(
-                    f"{args.file}, batch that begins at row {start}: {error} ({start} rows before it are done)"
-                ) from error
+                where = f"{args.file}, batch that begins at row {start}"
+                raise InputError(f"{where}: {error} ({start} rows before it are done)") from error
             result.added += added.added
             result.replaced += added.replaced
             result.skipped += added.skipped

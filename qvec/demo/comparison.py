@@ -36,19 +36,14 @@ Row = tuple[str, ...]
 
 def print_comparison(folder: Path, corpus: Corpus) -> None:
     """Measure each code with and without re-ranking, and print a row for each."""
-    n, dim = corpus.vectors.shape
     questions = len(corpus.questions)
     heading(f"4. Compare the codes: {questions} questions, HNSW graph, one thread, bytes of one vector")
     exact = exact_knn(corpus.vectors, corpus.queries, K, "cosine")[0]
     rows = [row for code in CODES for row in _measure(folder, corpus, code, exact)]
     print_table("", COLUMNS, rows)
     print(f"  recall@{K}: the part of the {K} nearest by exact float32 search that is found.")
-    print(
-        f"  hit@{K}: the part of the questions whose answering passage is found; exact search: {_hit(corpus, exact)}."
-    )
-    print(
-        f"  A search reads code and graph; re-ranking also reads the originals (float32) of the best few of {n:,}."
-    )
+    print(f"  hit@{K}: the part of the questions whose answering passage is; by exact search {_hit(corpus, exact)}.")
+    print("  A search reads codes and graph; re-ranking also reads the float32 originals of the best few.")
 
 
 def _measure(folder: Path, corpus: Corpus, code: CodeKind, exact: Ids) -> Iterator[Row]:
@@ -77,9 +72,9 @@ def _measure(folder: Path, corpus: Corpus, code: CodeKind, exact: Ids) -> Iterat
 
 
 def _recall(found: Ids, exact: Ids) -> float:
-    return float(
-        np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found.tolist(), exact.tolist(), strict=True)])
-    )
+    pairs = zip(found.tolist(), exact.tolist(), strict=True)
+    return float(np.mean([len(set(got) & set(right)) / len(right) for got, right in pairs]))
+
 
 
 def _hit(corpus: Corpus, found: Ids) -> str:
