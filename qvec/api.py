@@ -56,7 +56,9 @@ def create(
     collection = open(path)
     if collection._config != config:
         collection.close()
-        raise InputError(f"{os.fspath(path)} was created with other options: {collection._config}, not {config}")
+        raise InputError(
+            f"{os.fspath(path)} was created with other options: {collection._config}, not {config}"
+        )
     return collection
 
 

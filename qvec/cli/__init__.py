@@ -58,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser with all verbs."""
     parser = Parser(
         prog="qvec",
-        description="An embedded vector database with quantized storage: one file, small codes, measured recall.",
+        description="An embedded vector database with quantized storage: one file, small codes.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

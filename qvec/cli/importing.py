@@ -79,10 +79,10 @@ def run(args: argparse.Namespace) -> int:
             _remove_if_empty(args.store)
         raise
     seconds = time.perf_counter() - start
-    print(
-        f"{args.store}: {result.added:,} vectors added, {result.replaced:,} replaced, {result.skipped:,} skipped "
-        f"in {seconds:.1f} s; it holds {count:,} in {human_bytes(size)}"
+    done = (
+        f"{result.added:,} added, {result.replaced:,} replaced, {result.skipped:,} skipped in {seconds:.1f} s"
     )
+    print(f"{args.store}: {done}; it holds {count:,} vectors in {human_bytes(size)}")
     return 0
 
 

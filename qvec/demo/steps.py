@@ -38,9 +38,9 @@ def build_store(path: Path, corpus: Corpus) -> None:
                 db.add(corpus.vectors[rows], payload=corpus.passages[rows])  # numbered on: an id is a row
                 report(min(first + BATCH, n), n)
         seconds, stats = time.perf_counter() - start, db.stats()
-    parts = (("int8 codes", stats.codes_bytes), ("graph", stats.graph_bytes), ("float32 vectors", stats.vectors_bytes))
-    named = ", ".join(f"{name} {human_bytes(size)}" for name, size in parts)
-    print(f"  {stats.count:,} passages in {seconds:.1f} s ({n / seconds:,.0f} a second), {BATCH} to a durable commit.")
+    parts = {"codes": stats.codes_bytes, "graph": stats.graph_bytes, "float32 vectors": stats.vectors_bytes}
+    named = ", ".join(f"{name} {human_bytes(size)}" for name, size in parts.items())
+    print(f"  {stats.count:,} passages in {seconds:.1f} s ({n / seconds:,.0f} a second), {BATCH} a commit.")
     print(f"  One file of {human_bytes(stats.file_bytes)}: {named}, texts and ids.")
 
 
