@@ -41,6 +41,7 @@ class Quantizer(Protocol):
     def transform(self) -> Transform | None: ...
     @property
     def codec(self) -> Codec: ...
+    def build_codec(self, lift2: float) -> Codec: ...
 
     @classmethod
     def train(
@@ -89,7 +90,7 @@ class CodecQuantizer:
     def __post_init__(self) -> None:
         check_int("dim", self.dim, 1, MAX_DIM)
         check_choice("metric", self.metric, get_args(Metric))
-        object.__setattr__(self, "codec", self._make_codec())
+        object.__setattr__(self, "codec", self.build_codec(0.0))
 
     @property
     def code_size(self) -> int:
@@ -115,8 +116,9 @@ class CodecQuantizer:
         head = {"kind": self.kind, "version": VERSION, "dim": self.dim, "metric": self.metric}
         return head | {"transform": transform}
 
-    def _make_codec(self) -> Codec:
-        return Codec(self.kind, self.metric, self.coded_dim)
+    def build_codec(self, lift2: float) -> Codec:
+        """Give a codec for building a graph; ``lift2``: the largest |x|^2, where the metric is the inner product."""
+        return Codec(self.kind, self.metric, self.coded_dim, lift2=lift2)
 
     def _transformed(self, x: Float32Array) -> Float32Array:
         return x if self.transform is None else self.transform.apply(x)

@@ -73,8 +73,9 @@ class Int8Quantizer(CodecQuantizer):
             raise FormatError(f"field 'calibration' is of {got} dimensions, the codes of {coded_dim}")
         return cls(common.dim, common.metric, common.transform, calibration)
 
-    def _make_codec(self) -> Codec:
+    def build_codec(self, lift2: float) -> Codec:
+        """See :meth:`CodecQuantizer.build_codec`."""
         if self.calibration is None:
-            return super()._make_codec()
+            return super().build_codec(lift2)
         lower, step = self.calibration.lower, self.calibration.step
-        return Codec(self.kind, self.metric, self.coded_dim, lower=lower, step=step)
+        return Codec(self.kind, self.metric, self.coded_dim, lower=lower, step=step, lift2=lift2)
