@@ -73,9 +73,7 @@ def facade_cost(db: qvec.Collection, data: sets.Set) -> float:
     """Median microseconds of a search that are not spent inside the kernels."""
     costs = []
     for q in data.queries:
-        db.search(
-            q, 10, ef=40
-        )  # the same query again: its rows are in the cache, the kernels' time is steady
+        db.search(q, 10, ef=40)  # the same query again: its rows are in the cache, the kernels' time is steady
         before = kernel_ns(db)
         start = time.perf_counter_ns()
         db.search(q, 10, ef=40)
@@ -107,9 +105,7 @@ def compare(name: str, efs: list[int], code: str, rounds: int) -> dict[str, obje
 
 def report(name, code, efs, own, peer, own_build, peer_build, facade) -> dict[str, object]:  # type: ignore[no-untyped-def]
     print(f"\n{name}  code={code}  simd={qvec.simd_level()}")
-    print(
-        f"build, 2 threads: qvec {own_build:.2f} s, hnswlib {peer_build:.2f} s, ratio {own_build / peer_build:.2f}"
-    )
+    print(f"build, 2 threads: qvec {own_build:.2f} s, hnswlib {peer_build:.2f} s, ratio {own_build / peer_build:.2f}")
     print(f"facade: {facade:.2f} us a query")
     print(f"{'ef':>5} {'qvec recall':>12} {'q/s':>8} | {'hnswlib recall':>15} {'q/s':>8}")
     for ef, (r, q), (s, p) in zip(efs, own, peer, strict=True):
@@ -118,9 +114,7 @@ def report(name, code, efs, own, peer, own_build, peer_build, facade) -> dict[st
     for recall in (0.90, 0.95, 0.98, 0.99):
         a, b = at_recall(own, recall), at_recall(peer, recall)
         ratios[recall] = a / b if a and b else None
-        print(
-            f"recall {recall}: qvec {a or 0:.0f} q/s, hnswlib {b or 0:.0f} q/s, ratio {ratios[recall] or 0:.2f}"
-        )
+        print(f"recall {recall}: qvec {a or 0:.0f} q/s, hnswlib {b or 0:.0f} q/s, ratio {ratios[recall] or 0:.2f}")
     return {
         "set": name, "code": code, "simd": qvec.simd_level(), "ef": efs, "qvec": own, "hnswlib": peer,
         "build_s": [own_build, peer_build], "facade_us": facade, "ratio_at_recall": ratios,
@@ -128,9 +122,7 @@ def report(name, code, efs, own, peer, own_build, peer_build, facade) -> dict[st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", nargs="*", default=sets.names())
     parser.add_argument("--ef", nargs="*", type=int, default=list(EFS))
     parser.add_argument("--code", default="int8")

@@ -49,11 +49,7 @@ def load(name: str, limit: int | None = None) -> Set:
         return Set(name, "cosine", base, queries, exact_knn(base, queries, 100, "cosine")[0])
     folder = Path(os.environ["QVEC_DATA"]) / name
     metric = json.loads((folder / "meta.json").read_text())["metric"]
-    stored = (
-        np.load(folder / "base.npy")
-        if (folder / "base.npy").exists()
-        else np.load(folder / "base.npz")["base"]
-    )
+    stored = np.load(folder / "base.npy") if (folder / "base.npy").exists() else np.load(folder / "base.npz")["base"]
     base = stored.astype(np.float32)
     queries = np.load(folder / "queries.npy").astype(np.float32)
     if limit is None or limit >= len(base):

@@ -56,9 +56,7 @@ def create(
     collection = open(path, durability=durability, map_size=map_size)
     if collection._config != config:
         collection.close()
-        raise InputError(
-            f"{os.fspath(path)} was created with other options: {collection._config}, not {config}"
-        )
+        raise InputError(f"{os.fspath(path)} was created with other options: {collection._config}, not {config}")
     return collection
 
 

@@ -163,19 +163,13 @@ class Collection:
             if engine is None:
                 return self._no_hits(len(q), k, single, with_payload)
             candidates = self._candidates(engine, k, oversample, rescore)
-            width = (
-                max(DEFAULT_EF, k, candidates)
-                if ef is None
-                else max(check_count("ef", ef, 1, MAX_K), k, candidates)
-            )
+            width = max(DEFAULT_EF, k, candidates) if ef is None else max(check_count("ef", ef, 1, MAX_K), k, candidates)
             ids, distances, counts = engine.search(q, k, width, candidates, exact, workers)
             return self._hits(snap, ids, distances, counts, single, with_payload)
         finally:
             self._store.end(snap)
 
-    def _candidates(
-        self, engine: Engine, k: int, oversample: float | Literal["auto"], rescore: bool | Literal["auto"]
-    ) -> int:
+    def _candidates(self, engine: Engine, k: int, oversample: float | Literal["auto"], rescore: bool | Literal["auto"]) -> int:
         """How many candidates are re-ranked; 0: none."""
         if rescore not in (True, False, "auto"):
             raise InputError(f"rescore must be True, False or 'auto', got {rescore!r}")
@@ -215,9 +209,7 @@ class Collection:
         self, snap: Snapshot, rows: npt.NDArray[np.int64], with_payload: bool
     ) -> tuple[npt.NDArray[np.object_], list[Any] | None]:
         records = [[None if row < 0 else snap.record(ROW, row) for row in line] for line in rows.tolist()]
-        ids = np.array([["" if r is None else r["id"] for r in line] for line in records], object).reshape(
-            rows.shape
-        )
+        ids = np.array([["" if r is None else r["id"] for r in line] for line in records], object).reshape(rows.shape)
         if not with_payload:
             return ids, None
         return ids, [[None if r is None else r["payload"] for r in line] for line in records]
@@ -259,11 +251,7 @@ class Collection:
             live = np.flatnonzero(np.unpackbits(deleted.view(np.uint8), bitorder="little")[:n] == 0)
             for start in range(0, len(live), size):
                 rows = live[start : start + size]
-                records = (
-                    [snap.record(ROW, int(row)) for row in rows]
-                    if snap.state["records"]
-                    else [None] * len(rows)
-                )
+                records = [snap.record(ROW, int(row)) for row in rows] if snap.state["records"] else [None] * len(rows)
                 payloads = [None if record is None else record["payload"] for record in records]
                 yield Records(self._row_ids(snap, rows, records), self._vectors(snap, rows), payloads)
 
@@ -377,9 +365,7 @@ def _keep_quantizer(config: Config) -> Quantizer | None:
     return train(np.empty((0, config.dim), np.float32), config.metric, code)
 
 
-def new_collection(
-    path: str | os.PathLike[str], config: Config, sample: Float32Array | None, **options: Any
-) -> Collection:
+def new_collection(path: str | os.PathLike[str], config: Config, sample: Float32Array | None, **options: Any) -> Collection:
     """Create the file, and calibrate at once where a sample is given."""
     store = Store.create(path, {}, config.to_dict(), state=initial_state(), **options)
     try:

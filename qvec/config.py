@@ -91,9 +91,7 @@ def index_config(index: object) -> IndexConfig | None:
     if index == "auto":
         return None
     if not isinstance(index, str) or index not in INDEXES:
-        raise InputError(
-            f"index must be auto, {', '.join(INDEXES)} or a configuration such as HNSW(); got {index!r}"
-        )
+        raise InputError(f"index must be auto, {', '.join(INDEXES)} or a configuration such as HNSW(); got {index!r}")
     return INDEXES[index]()
 
 

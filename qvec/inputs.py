@@ -52,9 +52,7 @@ def _as_array(name: str, value: object) -> npt.NDArray[Any]:
     try:
         x = np.asarray(value)
     except ValueError as error:
-        raise InputError(
-            f"{name} is ragged: every row must have the same number of values ({error})"
-        ) from None
+        raise InputError(f"{name} is ragged: every row must have the same number of values ({error})") from None
     if x.dtype.kind not in _REAL_KINDS and x.size:
         raise InputError(f"{name} must hold real numbers (float or integer), got dtype {x.dtype}")
     return x
@@ -135,9 +133,7 @@ def check_unique(ids: npt.NDArray[Any] | list[str]) -> None:
     seen: dict[Any, int] = {}
     for i, value in enumerate(ids):
         if value in seen:
-            raise DuplicateIdError(
-                f"ids[{i}] repeats {value!r} of ids[{seen[value]}]: a batch may hold an id once"
-            )
+            raise DuplicateIdError(f"ids[{i}] repeats {value!r} of ids[{seen[value]}]: a batch may hold an id once")
         seen[value] = i
 
 

@@ -19,9 +19,7 @@ from qvec.types import HNSW, Flat
 SHOWN = 5  # of a kind of problem
 
 
-def verify_snapshot(
-    snap: Snapshot, config: Config, quantizer: Quantizer | None, keep: Quantizer | None
-) -> list[str]:
+def verify_snapshot(snap: Snapshot, config: Config, quantizer: Quantizer | None, keep: Quantizer | None) -> list[str]:
     """Problems found, none when the snapshot is sound. Reads everything once."""
     problems = list(snap.check())
     if problems or quantizer is None:
@@ -40,14 +38,10 @@ def _check_rows(snap: Snapshot, config: Config) -> Iterator[str]:
     named = dict(snap.iter_ids())
     if len(named) != len(live) or set(named.values()) != set(live.tolist()):
         yield f"the id map names {len(set(named.values()))} rows, {len(live)} are live"
-    yield from _some(
-        "row {} has no record", (row for row in live.tolist() if _record_lost(snap, config, row))
-    )
+    yield from _some("row {} has no record", (row for row in live.tolist() if _record_lost(snap, config, row)))
     if config.ids == "int64":
         stored = snap.columns[IDS].read(live).view("<i8").reshape(-1)
-        wrong = (
-            row for row, i in zip(live.tolist(), stored.tolist(), strict=True) if named.get(_key(i)) != row
-        )
+        wrong = (row for row, i in zip(live.tolist(), stored.tolist(), strict=True) if named.get(_key(i)) != row)
         yield from _some("the id of row {} leads elsewhere", wrong)
 
 

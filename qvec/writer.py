@@ -38,9 +38,7 @@ def initial_state() -> dict[str, Any]:
 class Writer:
     """One write transaction of a collection. Every argument has been checked; nothing is visible before commit."""
 
-    def __init__(
-        self, txn: Transaction, config: Config, quantizer: Quantizer | None, keep: Quantizer | None
-    ) -> None:
+    def __init__(self, txn: Transaction, config: Config, quantizer: Quantizer | None, keep: Quantizer | None) -> None:
         self.txn, self.config, self.quantizer, self.keep = txn, config, quantizer, keep
         self.state = txn.state
 
@@ -98,22 +96,13 @@ class Writer:
             return np.arange(len(keys)), 0
         if on_conflict == "error":
             i = int(np.flatnonzero(taken)[0])
-            raise DuplicateIdError(
-                f"ids[{i}] = {ids[i]!r} is stored already; use upsert or on_conflict to replace or skip"
-            )
+            raise DuplicateIdError(f"ids[{i}] = {ids[i]!r} is stored already; use upsert or on_conflict to replace or skip")
         if on_conflict == "skip":
             return np.flatnonzero(~taken), 0
         self.delete([keys[i] for i in np.flatnonzero(taken)], rows[taken])
         return np.arange(len(keys)), int(taken.sum())
 
-    def _append(
-        self,
-        x: Float32Array,
-        ids: Ids,
-        payloads: Sequence[Payload | None],
-        threads: int,
-        progress: Progress | None,
-    ) -> None:
+    def _append(self, x: Float32Array, ids: Ids, payloads: Sequence[Payload | None], threads: int, progress: Progress | None) -> None:
         start, stop = self.state["n"], self.state["n"] + len(x)
         if stop > MAX_ROWS:
             raise InputError(f"the collection would hold {stop} rows; the limit is {MAX_ROWS}")

@@ -133,11 +133,7 @@ class HNSWIndex:
         reached = reachable(coded.codec, coded.codes, columns[ADJACENCY], n, _entries(state))
         bits = np.unpackbits(reached.view(np.uint8), bitorder="little")[:n]
         lost = np.flatnonzero(bits == 0)
-        return (
-            [f"{len(lost)} rows cannot be reached in the graph, the first is row {lost[0]}"]
-            if len(lost)
-            else []
-        )
+        return [f"{len(lost)} rows cannot be reached in the graph, the first is row {lost[0]}"] if len(lost) else []
 
 
 def _entries(state: IndexState) -> Rows:
