@@ -180,10 +180,8 @@ class Collection:
         if rescore not in (True, False, "auto"):
             raise InputError(f"rescore must be True, False or 'auto', got {rescore!r}")
         if rescore is False or engine.keep is None:
-            if rescore is True:
-                raise InputError(
-                    "rescore=True needs stored originals: the collection was created with keep='none' or code='f32'"
-                )
+            if rescore is True and engine.quantizer.kind != "f32":  # f32 codes are the originals
+                raise InputError("rescore=True needs stored originals: the collection was created with keep='none'")
             return 0
         if oversample == "auto":
             return max(k * engine.quantizer.oversample, k + 10)
