@@ -17,13 +17,15 @@ def transform(x: Floats, padded: int, normalise: bool, mean: Floats | None, sign
 class Codec:
     def __init__(
         self,
-        kind: Literal["f32", "f16", "int8", "binary"],
+        kind: Literal["f32", "f16", "int8", "binary", "bf16", "int4", "ternary"],
         metric: Literal["l2", "ip", "cosine"],
         dim: int,
         *,
         lower: Floats | None = None,
         step: Floats | None = None,
         lift2: float = 0.0,
+        integers: bool = False,
+        rounding: Literal["nearest", "truncate"] = "nearest",
         simd: str | None = None,
     ) -> None: ...
     @property
