@@ -1,8 +1,7 @@
-from typing import Literal, TypeAlias, final
+from typing import Any, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import Buffer
 
 Floats: TypeAlias = NDArray[np.float32]
 Bytes: TypeAlias = NDArray[np.uint8]
@@ -11,14 +10,16 @@ Bytes: TypeAlias = NDArray[np.uint8]
 
 def simd_level() -> str: ...
 def simd_levels() -> list[str]: ...
-def crc32c(data: Buffer, crc: int = 0) -> int: ...
-def transform(x: Floats, padded: int, normalise: bool, mean: Floats | None, signs: Bytes | None) -> Floats: ...
+def crc32c(data: bytes | bytearray | memoryview | NDArray[Any], crc: int = 0) -> int: ...
+def transform(
+    x: Floats, padded: int, normalise: bool, mean: Floats | None, signs: Bytes | None
+) -> Floats: ...
 
 class Codec:
     def __init__(
         self,
-        kind: Literal["f32", "f16", "int8", "binary"],
-        metric: Literal["l2", "ip", "cosine"],
+        kind: str,
+        metric: str,
         dim: int,
         *,
         lower: Floats | None = None,
