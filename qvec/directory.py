@@ -109,7 +109,7 @@ class Loader:
         view.relocated = written != commit or not self._env.sound
         if view.relocated:
             for column in columns.values():
-                place_all(column, txn)
+                place_all(column, column.n_blocks, txn)
         if self._resident:
             for name in columns.keys() - view.columns.keys():
                 columns[name].make_resident()
@@ -151,9 +151,9 @@ def changed_stamps(old: bytes, new: bytes) -> Iterator[tuple[int, tuple[int, int
             yield at // _STAMP.size, _STAMP.unpack(stamp)
 
 
-def place_all(column: Column, txn: Any) -> None:
-    """Find each block by its key, where the directory's page numbers are not those of this file."""
-    for block in range(column.n_blocks):
+def place_all(column: Column, n_blocks: int, txn: Any) -> None:
+    """Find each stored block by its key, where the directory's page numbers are not those of this file."""
+    for block in range(n_blocks):
         key = keys.block(column.id, column.generation, block)
         value = txn.get(key)
         if value is None:
