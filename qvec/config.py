@@ -1,49 +1,98 @@
-"""The configuration record: what a file is, written once when it is made.
-
-    "QVEC" | format version u32 | crc32c u32 | payload bytes u32 | msgpack payload | zeros to whole pages
-
-The checksum covers the key, the version, the length and the payload. The value fills whole overflow pages, so that
-its address tells where the file is mapped (environment.Environment).
-"""
+"""What is fixed when a collection is created: checked on the way in, and again when it is read from a file."""
 
 from __future__ import annotations
 
-import struct
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, cast, get_args
 
-from qvec import keys, records
-from qvec._kernels import crc32c
-from qvec.errors import CorruptError, FormatError
+from qvec.errors import FormatError, InputError
+from qvec.fields import take_choice, take_int, take_state
+from qvec.quantizers import CONFIGS, make_config
+from qvec.transforms import MAX_SEED
+from qvec.types import (
+    HNSW,
+    MAX_DIM,
+    CodeConfig,
+    Flat,
+    IdKind,
+    IndexConfig,
+    Keep,
+    Metric,
+    check_choice,
+    check_int,
+)
 
-FORMAT_VERSION = 1
-_MAGIC = b"QVEC"
-_HEADER = struct.Struct("<4sIII")
-_PAGE_HEADER = 16
-
-
-def pack(config: dict[str, Any], psize: int) -> bytes:
-    """The value that holds ``config`` in a file with pages of ``psize`` bytes."""
-    payload = records.pack(config)
-    header = _HEADER.pack(_MAGIC, FORMAT_VERSION, _checksum(FORMAT_VERSION, payload), len(payload))
-    pages = -(-(len(header) + len(payload) + _PAGE_HEADER) // psize)
-    return (header + payload).ljust(pages * psize - _PAGE_HEADER, b"\0")
-
-
-def unpack(value: bytes | memoryview, path: str) -> dict[str, Any]:
-    """The configuration; FormatError for a foreign or newer file, CorruptError for a damaged one."""
-    magic, version, crc, length = _HEADER.unpack(value[: _HEADER.size])
-    if magic != _MAGIC:
-        raise FormatError(f"{path} is an LMDB file, but not a qvec file")
-    if version > FORMAT_VERSION:
-        raise FormatError(f"{path} has format {version}; this version of qvec reads up to {FORMAT_VERSION}")
-    payload = value[_HEADER.size : _HEADER.size + length]
-    if len(payload) != length or length == 0 or _checksum(version, payload) != crc:
-        raise CorruptError(f"{path}: the configuration fails its checksum")
-    try:
-        return dict(records.unpack(payload))
-    except (TypeError, ValueError) as error:
-        raise CorruptError(f"{path}: the configuration is not readable: {error}") from error
+AUTO_INDEX_ROWS = 10_000  # a scan of fewer codes beats any graph
+INDEXES: dict[str, type[Flat] | type[HNSW]] = {"flat": Flat, "hnsw": HNSW}
+_FIELDS = ("dim", "metric", "ids", "keep", "code", "index", "model", "seed")
 
 
-def _checksum(version: int, payload: bytes | memoryview) -> int:
-    return crc32c(payload, crc32c(keys.CONFIG + struct.pack("<II", version, len(payload))))
+@dataclass(frozen=True)
+class Config:
+    """``index`` None: auto, a scan that becomes a graph at AUTO_INDEX_ROWS."""
+
+    dim: int
+    metric: Metric
+    ids: IdKind
+    keep: Keep
+    code: CodeConfig
+    index: IndexConfig | None
+    model: str | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        check_int("dim", self.dim, 1, MAX_DIM)
+        check_choice("metric", self.metric, get_args(Metric))
+        check_choice("ids", self.ids, get_args(IdKind))
+        check_choice("keep", self.keep, get_args(Keep))
+        check_int("seed", self.seed, 0, MAX_SEED)
+        if self.model is not None and (not isinstance(self.model, str) or len(self.model) > 1000):
+            raise InputError(f"model must be a string of at most 1000 characters, got {self.model!r}")
+
+    @property
+    def keeps_originals(self) -> bool:
+        """Whether vectors are stored beside their codes; f32 codes are the vectors already."""
+        return self.keep != "none" and self.code.kind != "f32"
+
+    def to_dict(self) -> dict[str, Any]:
+        index = None if self.index is None else {"kind": self.index.kind, **asdict(self.index)}
+        return {name: getattr(self, name) for name in _FIELDS} | {
+            "code": {"kind": self.code.kind, **asdict(self.code)},
+            "index": index,
+        }
+
+    @classmethod
+    def from_dict(cls, state: object) -> Config:
+        """Raises FormatError naming the wrong field."""
+        fields = dict(take_state(state, "config", _FIELDS))
+        take_int(fields, "dim", 1, MAX_DIM)
+        try:
+            fields["code"] = _build("code", fields["code"], CONFIGS)
+            fields["index"] = None if fields["index"] is None else _build("index", fields["index"], INDEXES)
+            return cls(**fields)
+        except InputError as error:
+            raise FormatError(f"config: {error}") from None
+
+
+def _build(name: str, value: object, kinds: dict[str, Any]) -> Any:
+    if not isinstance(value, dict) or "kind" not in value:
+        raise FormatError(f"config: field {name!r} must be a mapping with a kind")
+    kind = kinds[take_choice(value, "kind", kinds)]
+    options = {key: option for key, option in value.items() if key != "kind"}
+    if unknown := options.keys() - kind.__dataclass_fields__.keys():
+        raise FormatError(f"config: {name} has an unknown option {sorted(map(str, unknown))[0]!r}")
+    return kind(**options)
+
+
+def index_config(index: object) -> IndexConfig | None:
+    """The configuration that ``index`` names; None for "auto"."""
+    if isinstance(index, get_args(IndexConfig)):
+        return cast(IndexConfig, index)
+    if index == "auto":
+        return None
+    if not isinstance(index, str) or index not in INDEXES:
+        raise InputError(f"index must be auto, {', '.join(INDEXES)} or a configuration such as HNSW(); got {index!r}")
+    return INDEXES[index]()
+
+
+__all__ = ["AUTO_INDEX_ROWS", "Config", "index_config", "make_config"]

@@ -183,7 +183,7 @@ def _stored_column(line: Any) -> StoredColumn:
     return stored
 
 
-def first_state(columns: Mapping[str, ColumnSpec], psize: int, commit: int) -> bytes:
+def first_state(columns: Mapping[str, ColumnSpec], state: dict[str, Any], psize: int, commit: int) -> bytes:
     """The value of the STATE record of a new file, whose ``columns`` are empty."""
     lines = {}
     for name, spec in columns.items():
@@ -191,7 +191,7 @@ def first_state(columns: Mapping[str, ColumnSpec], psize: int, commit: int) -> b
         lines[name] = [spec.id, spec.generation, spec.stride, *geometry, 0, b""]
     if len({(line[0], line[1]) for line in lines.values()}) < len(lines):
         raise InputError("two columns have the same id and generation")
-    return records.seal(keys.STATE, {"txn": commit, "columns": lines, "state": {}})
+    return records.seal(keys.STATE, {"txn": commit, "columns": lines, "state": state})
 
 
 def write_directory(view: View, touched: dict[str, set[int]], txn: Any, env: Environment) -> dict[str, bytes]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from qvec import keys, records
 from qvec._kernels import Column
 from qvec.directory import View
-from qvec.environment import Error, fork_epoch, translate
+from qvec.environment import Error, fork_epoch, structure_problems, translate
 from qvec.errors import ClosedError, CorruptError, ForkedError, InputError
 
 if TYPE_CHECKING:
@@ -82,16 +82,25 @@ class Reading:
                 self._live()
                 found = cursor.next()
 
-    def damaged_records(self) -> Iterator[str]:
-        """What is wrong with the records, one line each."""
+    def check(self) -> Iterator[str]:
+        """Read every page, block and record once; what is damaged, in words."""
+        self._live()
+        yield from structure_problems(self._store.path) or ()
+        for column in self.columns.values():
+            for block in range(column.n_blocks):
+                if not column.check(block):
+                    yield f"column {column.name!r}: block {block} is damaged, missing or stale"
+        first = keys.record(0, 0)
         with self._live().cursor() as cursor:
-            found = cursor.set_range(keys.record(0, 0))
-            while found and cursor.key()[0] == keys.RECORD:
+            if not cursor.set_range(first):
+                return
+            for key, value in cursor.iternext():
+                if bytes(key[:1]) != first[:1]:
+                    return
                 try:
-                    records.unseal(bytes(cursor.key()), cursor.value())
+                    records.unseal(bytes(key), value)
                 except CorruptError as error:
                     yield str(error)
-                found = cursor.next()
 
     def _get(self, key: bytes) -> Any:
         txn = self._live()

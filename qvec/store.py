@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, Self
 
-from qvec import config, environment, keys, newfile
+from qvec import environment, header, keys, newfile
 from qvec.directory import STAMP_BYTES, ColumnSpec, Loader, View, block_geometry, first_state
 from qvec.environment import fork_epoch
 from qvec.errors import ClosedError, InputError, ReadOnlyError
@@ -50,17 +50,18 @@ class Store:
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], columns: Mapping[str, ColumnSpec], configuration: dict[str, Any], *,
-               residency: Residency = "mmap", verify: bool = True, durability: Durability = "full",
-               map_size: int = environment.MAP_SIZE) -> Store:  # fmt: skip
+               state: dict[str, Any] | None = None, residency: Residency = "mmap", verify: bool = True,
+               durability: Durability = "full", map_size: int = environment.MAP_SIZE) -> Store:  # fmt: skip
         """Make a file with empty columns, and open it for writing.
 
-        ``configuration`` is plain data that never changes. A file appears under ``path`` only when it is whole.
+        ``configuration`` is plain data that never changes, ``state`` what the first
+        snapshot shows. A file appears under ``path`` only when it is whole.
         """
         path = newfile.own_path(path)
 
         def fill(txn: Any, psize: int) -> None:
-            txn.put(keys.CONFIG, config.pack(configuration, psize))
-            txn.put(keys.STATE, first_state(columns, psize, txn.id()))
+            txn.put(keys.CONFIG, header.pack(configuration, psize))
+            txn.put(keys.STATE, first_state(columns, state or {}, psize, txn.id()))
 
         newfile.make(path, lambda draft: environment.create(draft, fill))
         return cls.open(path, residency=residency, verify=verify, durability=durability, map_size=map_size)
@@ -222,15 +223,6 @@ class Store:
 
             newfile.make(newfile.own_path(path), fill)
 
-    def problems(self) -> list[str]:
-        """Everything that is damaged in the last commit: pages, directory, blocks, records; empty if nothing is."""
-        with self.read() as snapshot:
-            found = environment.structure_problems(self.path) or []
-            for name, column in snapshot.columns.items():
-                bad = [block for block in range(column.n_blocks) if not column.check(block)]
-                found += [f"column {name!r}: block {block} is damaged, missing or stale" for block in bad]
-            return found + list(snapshot.damaged_records())
-
     def _attach(self, durable: bool | None) -> None:
         """Join the file's environment and read its configuration."""
         self._env = environment.acquire(self.path, durable=durable, map_size=self._map_size)
@@ -244,7 +236,7 @@ class Store:
         self._view, self._writer = View(), View()
         try:
             with self._env.lmdb.begin(buffers=True) as txn:
-                self.config = MappingProxyType(config.unpack(txn.get(keys.CONFIG), self.path))
+                self.config = MappingProxyType(header.unpack(txn.get(keys.CONFIG), self.path))
             self.end(self.begin())
         except BaseException:
             environment.release(self._env)

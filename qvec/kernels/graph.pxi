@@ -1,1 +1,359 @@
 # cython: language_level=3
+# Search and construction over columns: what a query runs against, and the steps of linking a batch.
+# Relies on Codec (codec.pxi) and Column (column.pxi).
+
+cimport numpy as cnp
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc, qsort
+from libc.string cimport memset
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+from qvec.errors import CorruptError
+
+cdef extern from "graph.h" nogil:
+    const uint32_t QV_NO_ROW
+    const uint32_t QV_DEGREE_MAX
+    const int QV_OK
+    const int QV_DAMAGED
+    ctypedef struct qv_graph:
+        qv_codec *codec
+        qv_column *codes
+        qv_column *adjacency
+        uint32_t n
+        uint32_t degree
+        const uint32_t *entries
+        uint32_t n_entries
+        float alpha
+    ctypedef struct qv_scratch:
+        uint64_t hops
+        uint64_t evaluations
+    ctypedef struct qv_searcher:
+        qv_graph graph
+        qv_codec *rerank
+        qv_column *vectors
+        qv_column *ids
+        const uint64_t *excluded
+        uint32_t n_live
+    ctypedef struct qv_search_params:
+        int k
+        int ef
+        int candidates
+        int exact
+    ctypedef struct qv_link:
+        uint32_t row
+        uint32_t target
+        float key
+    int qv_scratch_reserve(qv_scratch *s, int pool, uint32_t rows, size_t query_size)
+    void qv_scratch_free(qv_scratch *s)
+    int qv_search(qv_searcher *searcher, const qv_search_params *params, const float *original,
+                  const float *transformed, qv_scratch *s, int64_t *ids, float *distances)
+    int qv_link_out(const qv_graph *graph, uint32_t row, int ef, qv_scratch *s, qv_link *links)
+    int qv_link_in(const qv_graph *graph, const qv_link *links, int n, qv_scratch *s)
+    int qv_link_tree(const qv_graph *graph, uint32_t row)
+    int64_t qv_reach(const qv_graph *graph, uint64_t *reached, uint32_t *queue)
+
+cdef extern from *:
+    """
+    static int qv_link_order(const void *a, const void *b) {
+        const qv_link *x = (const qv_link *)a, *y = (const qv_link *)b;
+        if (x->target != y->target) return x->target < y->target ? -1 : 1;
+        if (x->key != y->key) return x->key < y->key ? -1 : 1;
+        return x->row < y->row ? -1 : x->row > y->row;
+    }
+    static uint32_t qv_claim(uint32_t *next, uint32_t count) { return __atomic_fetch_add(next, count, __ATOMIC_RELAXED); }
+    """
+    int qv_link_order(const void *a, const void *b) noexcept nogil
+    uint32_t qv_claim(uint32_t *next, uint32_t count) nogil
+
+
+cdef inline uint64_t _now() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_MONOTONIC, &t)
+    return <uint64_t>t.tv_sec * 1000000000 + <uint64_t>t.tv_nsec
+
+
+cdef class Scratch:
+    """Buffers of one searching or building thread."""
+
+    cdef qv_scratch s
+
+    def __cinit__(self):
+        memset(&self.s, 0, sizeof(self.s))
+
+    def __dealloc__(self):
+        qv_scratch_free(&self.s)
+
+
+cdef _raise_status(int status, list columns):
+    """Turn an engine status into the exception that names the damaged block."""
+    if status != QV_DAMAGED:
+        raise MemoryError("not enough memory for the buffers of a search")
+    cdef Column column
+    for column in columns:
+        if column is not None and column.c.bad_block >= 0:
+            column._fail()
+    raise CorruptError("the graph is damaged: a neighbour list points at rows that do not exist; run verify()")
+
+
+cdef _fill_graph(qv_graph *graph, Column adjacency, Column codes, Codec codec, uint32_t n, cnp.ndarray entries, float alpha):
+    if codes.c.stride != <uint32_t>codec.c.stride:
+        raise ValueError(f"codes have a stride of {codes.c.stride} bytes, the codec of {codec.c.stride}")
+    if n > <uint64_t>codes.c.n_blocks * codes.c.rows_per_block:
+        raise ValueError(f"n = {n} exceeds the rows of the codes column")
+    memset(graph, 0, sizeof(graph[0]))
+    graph.codec = &codec.c
+    graph.codes = &codes.c
+    graph.n = n
+    graph.alpha = alpha
+    if adjacency is None:
+        return
+    if n > <uint64_t>adjacency.c.n_blocks * adjacency.c.rows_per_block:
+        raise ValueError(f"n = {n} exceeds the rows of the adjacency column")
+    graph.adjacency = &adjacency.c
+    graph.degree = adjacency.c.stride // 4
+    if graph.degree > QV_DEGREE_MAX:
+        raise ValueError(f"lists of {graph.degree} neighbours; the limit is {QV_DEGREE_MAX}")
+    if entries.dtype != np.uint32 or not entries.flags.c_contiguous:
+        raise TypeError("entries must be a contiguous uint32 array")
+    graph.entries = <const uint32_t *>cnp.PyArray_DATA(entries)
+    graph.n_entries = <uint32_t>entries.shape[0]
+
+
+cdef class Searcher:
+    """All that a query needs for one view of a collection.
+
+    adjacency None: every search is a scan. rerank/vectors None: the codes' keys are the distances. ids None: the row
+    numbers are the ids. excluded: uint64 bitmap, a set bit is never a result. The columns' pages must stay valid (the
+    read transaction open) while a search runs.
+    """
+
+    cdef qv_searcher s
+    cdef Codec _codec, _rerank
+    cdef Column _adjacency, _codes, _vectors, _ids
+    cdef cnp.ndarray _entries, _excluded
+    cdef list _idle
+    cdef readonly unsigned long long hops, evaluations, kernel_ns
+
+    def __init__(self, Codec codec, Column codes, n, n_live, Column adjacency=None, entries=None, Codec rerank=None,
+                 Column vectors=None, Column ids=None, excluded=None):
+        self._codec, self._codes, self._adjacency, self._entries = codec, codes, adjacency, entries
+        self._rerank, self._vectors, self._ids, self._excluded = rerank, vectors, ids, excluded
+        self._idle = []
+        _fill_graph(&self.s.graph, adjacency, codes, codec, n, self._entries, 1.0)
+        self.s.n_live = n_live
+        self.s.rerank = &rerank.c if rerank is not None else NULL
+        self.s.vectors = &vectors.c if vectors is not None else NULL
+        self.s.ids = &ids.c if ids is not None else NULL
+        self.s.excluded = NULL
+        if self._excluded is not None:
+            if self._excluded.dtype != np.uint64 or self._excluded.shape[0] * 64 < n:
+                raise ValueError("excluded must be a uint64 bitmap of n bits")
+            self.s.excluded = <const uint64_t *>cnp.PyArray_DATA(self._excluded)
+
+    def search(self, cnp.ndarray q, cnp.ndarray t, int k, int ef, int candidates, bint exact):
+        """Ids int64 [nq, k], distances float32 [nq, k] and counts int64 [nq] of the queries.
+
+        q: float32 [nq, dim], C-contiguous, the queries as given; t: the same transformed for the codes (or q again);
+        candidates: how many of the walk's results are re-ranked, 0 for none.
+        """
+        cdef cnp.npy_intp shape[2]
+        shape[0] = q.shape[0]
+        shape[1] = k
+        cdef cnp.ndarray ids = cnp.PyArray_EMPTY(2, shape, cnp.NPY_INT64, 0)
+        cdef cnp.ndarray distances = cnp.PyArray_EMPTY(2, shape, cnp.NPY_FLOAT32, 0)
+        cdef cnp.ndarray counts = cnp.PyArray_EMPTY(1, shape, cnp.NPY_INT64, 0)
+        self.search_into(q, t, k, ef, candidates, exact, ids, distances, counts, 0, q.shape[0])
+        return ids, distances, counts
+
+    def search_into(self, cnp.ndarray q, cnp.ndarray t, int k, int ef, int candidates, bint exact,
+                    cnp.ndarray ids, cnp.ndarray distances, cnp.ndarray counts, Py_ssize_t start, Py_ssize_t stop):
+        """As search, for queries [start, stop) into the given arrays; safe from several threads at once."""
+        cdef qv_search_params p
+        p.k, p.ef, p.candidates, p.exact = k, ef, candidates, exact
+        cdef const float *original = <const float *>cnp.PyArray_DATA(q)
+        cdef const float *transformed = <const float *>cnp.PyArray_DATA(t)
+        cdef Py_ssize_t dim = q.shape[1], width = t.shape[1], i
+        cdef int64_t *id = <int64_t *>cnp.PyArray_DATA(ids)
+        cdef int64_t *count = <int64_t *>cnp.PyArray_DATA(counts)
+        cdef float *distance = <float *>cnp.PyArray_DATA(distances)
+        cdef Scratch scratch = self._idle.pop() if self._idle else Scratch()
+        cdef uint64_t begin, hops = scratch.s.hops, evaluations = scratch.s.evaluations
+        cdef int status = 0
+        with nogil:
+            begin = _now()
+            for i in range(start, stop):
+                status = qv_search(&self.s, &p, original + i * dim, transformed + i * width, &scratch.s,
+                                   id + i * k, distance + i * k)
+                if status < 0:
+                    break
+                count[i] = status
+            begin = _now() - begin
+        self.kernel_ns += begin
+        self.hops += scratch.s.hops - hops
+        self.evaluations += scratch.s.evaluations - evaluations
+        self._idle.append(scratch)
+        if status < 0:
+            _raise_status(status, [self._adjacency, self._codes, self._vectors, self._ids])
+
+
+cdef class Linker:
+    """Links batches of stored rows into a graph. See build.c for the three steps.
+
+    begin, link_out (any number of threads), group, link_in (any number of threads), finish; then the next batch.
+    """
+
+    cdef qv_graph g
+    cdef Codec _codec
+    cdef Column _adjacency, _codes
+    cdef cnp.ndarray _entries
+    cdef list _idle
+    cdef qv_link *_links
+    cdef int *_n_links
+    cdef uint32_t *_groups
+    cdef uint32_t _first, _count, _n_groups, _next, _n_all
+
+    def __cinit__(self):
+        self._links = NULL
+        self._n_links = NULL
+        self._groups = NULL
+
+    def __init__(self, Codec codec, Column codes, Column adjacency, n, entries, alpha):
+        self._codec, self._codes, self._adjacency, self._entries = codec, codes, adjacency, entries
+        self._idle = []
+        _fill_graph(&self.g, adjacency, codes, codec, n, self._entries, alpha)
+
+    def __dealloc__(self):
+        self._release()
+
+    cdef void _release(self) noexcept:
+        free(self._links)
+        free(self._n_links)
+        free(self._groups)
+        self._links, self._n_links, self._groups = NULL, NULL, NULL
+
+    @property
+    def n(self):
+        return self.g.n
+
+    def set_entries(self, cnp.ndarray entries):
+        """Rows that searches start from; uint32, row 0 (the root of the tree) among them."""
+        self._entries = entries
+        self.g.entries = <const uint32_t *>cnp.PyArray_DATA(entries)
+        self.g.n_entries = <uint32_t>entries.shape[0]
+
+    def begin(self, uint32_t count):
+        """Open a batch of the next `count` rows; their codes must be stored, their lists are made empty."""
+        cdef uint32_t i
+        cdef uint32_t *own
+        self._release()
+        self._first, self._count, self._next, self._n_groups = self.g.n, count, 0, 0
+        self._links = <qv_link *>malloc(<size_t>count * self.g.degree * sizeof(qv_link))
+        self._n_links = <int *>calloc(count, sizeof(int))
+        if not self._links or not self._n_links:
+            raise MemoryError(f"no memory for the links of a batch of {count} rows")
+        for i in range(count):
+            own = <uint32_t *>qv_row_mut(&self._adjacency.c, self._first + i)
+            if own == NULL:
+                _raise_status(QV_DAMAGED, [self._adjacency])
+            memset(own, 0xFF, self.g.degree * 4)
+
+    def link_out(self, int ef):
+        """Search and prune for rows of the batch until none is left."""
+        cdef Scratch scratch = self._scratch(ef)
+        cdef uint32_t i, j
+        cdef int status = 0
+        with nogil:
+            while status >= 0:
+                i = qv_claim(&self._next, 4)
+                if i >= self._count:
+                    break
+                for j in range(i, min(i + 4, self._count)):
+                    status = qv_link_out(&self.g, self._first + j, ef, &scratch.s, self._links + <size_t>j * self.g.degree)
+                    if status < 0:
+                        break
+                    self._n_links[j] = status
+        self._done(scratch, status)
+
+    def group(self):
+        """Sort the links by target and make the targets' lists private."""
+        cdef uint32_t i, total = 0
+        cdef int j
+        with nogil:
+            for i in range(self._count):
+                for j in range(self._n_links[i]):
+                    self._links[total] = self._links[<size_t>i * self.g.degree + j]
+                    total += 1
+            qsort(self._links, total, sizeof(qv_link), qv_link_order)
+        self._groups = <uint32_t *>malloc((total + 1) * sizeof(uint32_t))
+        if not self._groups:
+            raise MemoryError("no memory for the links of a batch")
+        for i in range(total):
+            if i == 0 or self._links[i].target != self._links[i - 1].target:
+                self._groups[self._n_groups] = i
+                self._n_groups += 1
+                if qv_row_mut(&self._adjacency.c, self._links[i].target) == NULL:
+                    _raise_status(QV_DAMAGED, [self._adjacency])
+        self._groups[self._n_groups] = total
+        self._next = 0
+
+    def link_in(self):
+        """Add the reverse edges of targets until none is left."""
+        cdef Scratch scratch = self._scratch(1)
+        cdef uint32_t i, j
+        cdef int status = 0
+        with nogil:
+            while status >= 0:
+                i = qv_claim(&self._next, 16)
+                if i >= self._n_groups:
+                    break
+                for j in range(i, min(i + 16, self._n_groups)):
+                    status = qv_link_in(&self.g, self._links + self._groups[j],
+                                        <int>(self._groups[j + 1] - self._groups[j]), &scratch.s)
+                    if status < 0:
+                        break
+        self._done(scratch, status)
+
+    def finish(self):
+        """Give each row of the batch its tree edge; the batch is then part of the graph."""
+        cdef uint32_t i
+        cdef int status = 0
+        self.g.n += self._count
+        with nogil:
+            for i in range(self._count):
+                if self._first + i == 0:
+                    continue
+                status = qv_link_tree(&self.g, self._first + i)
+                if status < 0:
+                    break
+        if status < 0:
+            _raise_status(status, [self._adjacency, self._codes])
+        self._release()
+
+    cdef Scratch _scratch(self, int ef):
+        cdef Scratch scratch = self._idle.pop() if self._idle else Scratch()
+        if qv_scratch_reserve(&scratch.s, ef, self._first + self._count, <size_t>self._codec.c.query_size):
+            raise MemoryError("not enough memory for the buffers of a build")
+        return scratch
+
+    cdef _done(self, Scratch scratch, int status):
+        self._idle.append(scratch)
+        if status < 0:
+            _raise_status(status, [self._adjacency, self._codes])
+
+
+def reachable(Codec codec, Column codes, Column adjacency, n, cnp.ndarray entries):
+    """Bitmap (uint64 [ceil(n / 64)]) of the rows that some path from the entries reaches."""
+    cdef qv_graph graph
+    _fill_graph(&graph, adjacency, codes, codec, n, entries, 1.0)
+    cdef cnp.ndarray bits = np.zeros((n + 63) // 64, np.uint64)
+    cdef uint64_t *reached = <uint64_t *>cnp.PyArray_DATA(bits)
+    cdef uint32_t *queue = <uint32_t *>malloc((<size_t>n + 1) * sizeof(uint32_t))
+    cdef int64_t status
+    if not queue:
+        raise MemoryError("no memory to walk the graph")
+    with nogil:
+        status = qv_reach(&graph, reached, queue)
+    free(queue)
+    if status < 0:
+        _raise_status(<int>status, [adjacency])
+    return bits

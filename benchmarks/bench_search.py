@@ -1,0 +1,141 @@
+"""Recall against queries/s, build time and the cost of the Python facade, beside hnswlib in one run.
+
+    python benchmarks/bench_search.py [--set NAME] [--ef 16 24 ...] [--json FILE]
+
+Single queries through the public calls of both libraries, one thread; the two take turns at every point. Queries/s at
+a recall are log-linear between the points of a curve. Builds use two threads, in turn too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import hnswlib
+import numpy as np
+import sets
+
+import qvec
+
+SPACES = {"cosine": "cosine", "l2": "l2", "ip": "ip"}
+EFS = (10, 14, 20, 28, 40, 56, 80, 112, 160, 240, 400)
+
+
+def build_qvec(data: sets.Set, path: Path, threads: int, code: str) -> tuple[qvec.Collection, float]:
+    db = qvec.create(path, data.base.shape[1], metric=data.metric, code=code, index="hnsw")
+    start = time.perf_counter()
+    db.add(data.base, threads=threads)
+    return db, time.perf_counter() - start
+
+
+def build_hnswlib(data: sets.Set, threads: int) -> tuple[hnswlib.Index, float]:
+    index = hnswlib.Index(SPACES[data.metric], data.base.shape[1])
+    index.init_index(len(data.base), ef_construction=200, M=16)
+    start = time.perf_counter()
+    index.add_items(data.base, num_threads=threads)
+    elapsed = time.perf_counter() - start
+    index.set_num_threads(1)
+    return index, elapsed
+
+
+def run_qvec(db: qvec.Collection, data: sets.Set, ef: int) -> tuple[float, float]:
+    ids = np.empty((len(data.queries), 10), np.int64)
+    start = time.perf_counter()
+    for i, q in enumerate(data.queries):
+        ids[i] = db.search(q, 10, ef=ef).ids
+    return time.perf_counter() - start, data.recall(ids)
+
+
+def run_hnswlib(index: hnswlib.Index, data: sets.Set, ef: int) -> tuple[float, float]:
+    index.set_ef(ef)
+    ids = np.empty((len(data.queries), 10), np.int64)
+    start = time.perf_counter()
+    for i, q in enumerate(data.queries):
+        ids[i] = index.knn_query(q, 10)[0][0]
+    return time.perf_counter() - start, data.recall(ids)
+
+
+def at_recall(curve: list[tuple[float, float]], recall: float) -> float | None:
+    """Queries/s at a recall, log-linear between points [(recall, qps)]; None where the curve does not reach it."""
+    best = [(r, q) for r, q in sorted(curve) if q == max(p for s, p in curve if s >= r)]
+    if best[-1][0] < recall:
+        return None
+    if best[0][0] >= recall:
+        return best[0][1]
+    r, q = zip(*best, strict=True)
+    return float(np.exp(np.interp(recall, r, np.log(q))))
+
+
+def facade_cost(db: qvec.Collection, data: sets.Set) -> float:
+    """Median microseconds of a search that are not spent inside the kernels."""
+    costs = []
+    for q in data.queries:
+        db.search(q, 10, ef=40)  # the same query again: its rows are in the cache, the kernels' time is steady
+        before = kernel_ns(db)
+        start = time.perf_counter_ns()
+        db.search(q, 10, ef=40)
+        elapsed = time.perf_counter_ns() - start
+        costs.append(elapsed - (kernel_ns(db) - before))
+    return float(np.median(costs)) / 1000
+
+
+def kernel_ns(db: qvec.Collection) -> int:
+    """Nanoseconds that searches of this view have spent inside the kernels."""
+    with db._store.read() as snap:
+        return int(snap.derived["engine"].work[2])
+
+
+def compare(name: str, efs: list[int], code: str, rounds: int) -> dict[str, object]:
+    data = sets.load(name)
+    with tempfile.TemporaryDirectory() as folder:
+        index, peer_build = build_hnswlib(data, 2)
+        db, own_build = build_qvec(data, Path(folder) / "bench.qvec", 2, code)
+        with db:
+            for ef in efs[:2]:
+                run_qvec(db, data, ef), run_hnswlib(index, data, ef)
+            own, peer = [], []
+            for ef in efs:
+                a = min(run_qvec(db, data, ef) for _ in range(rounds))
+                b = min(run_hnswlib(index, data, ef) for _ in range(rounds))
+                own.append((a[1], len(data.queries) / a[0]))
+                peer.append((b[1], len(data.queries) / b[0]))
+            return report(name, code, efs, own, peer, own_build, peer_build, facade_cost(db, data))
+
+
+def report(name, code, efs, own, peer, own_build, peer_build, facade) -> dict[str, object]:  # type: ignore[no-untyped-def]
+    print(f"\n{name}  code={code}  simd={qvec.simd_level()}")
+    print(f"build, 2 threads: qvec {own_build:.2f} s, hnswlib {peer_build:.2f} s, ratio {own_build / peer_build:.2f}")
+    print(f"facade: {facade:.2f} us a query")
+    print(f"{'ef':>5} {'qvec recall':>12} {'q/s':>8} | {'hnswlib recall':>15} {'q/s':>8}")
+    for ef, (r, q), (s, p) in zip(efs, own, peer, strict=True):
+        print(f"{ef:>5} {r:>12.4f} {q:>8.0f} | {s:>15.4f} {p:>8.0f}")
+    ratios = {}
+    for recall in (0.90, 0.95, 0.98, 0.99):
+        a, b = at_recall(own, recall), at_recall(peer, recall)
+        ratios[recall] = a / b if a and b else None
+        print(f"recall {recall}: qvec {a or 0:.0f} q/s, hnswlib {b or 0:.0f} q/s, ratio {ratios[recall] or 0:.2f}")
+    return {
+        "set": name, "code": code, "simd": qvec.simd_level(), "ef": efs, "qvec": own, "hnswlib": peer,
+        "build_s": [own_build, peer_build], "facade_us": facade, "ratio_at_recall": ratios,
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--set", nargs="*", default=sets.names())
+    parser.add_argument("--ef", nargs="*", type=int, default=list(EFS))
+    parser.add_argument("--code", default="int8")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    rows = [compare(name, args.ef, args.code, args.rounds) for name in args.set]
+    if args.json:
+        with args.json.open("a") as out:
+            out.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,382 @@
+"""The collection: one file of vectors, their codes, an index and payloads, behind the public calls."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from qvec.config import Config
+from qvec.engine import Engine, read_bitmap
+from qvec.errors import InputError, MissingIdError
+from qvec.index import Progress, make_index
+from qvec.inputs import (
+    MAX_K,
+    as_ids,
+    as_payloads,
+    as_query,
+    as_vectors,
+    check_count,
+    check_unique,
+    id_keys,
+)
+from qvec.layout import ADJACENCY, CALIBRATION, CODES, DELETED, IDS, ROW, VECTORS
+from qvec.quantizers import Quantizer, from_state, train
+from qvec.store import Snapshot, Store
+from qvec.types import (
+    HNSW,
+    AddResult,
+    Flat,
+    Float16,
+    Float32,
+    Float32Array,
+    Hits,
+    Metric,
+    OnConflict,
+    Payload,
+    Records,
+    Stats,
+    check_choice,
+)
+from qvec.verify import verify_snapshot
+from qvec.writer import Writer, initial_state
+
+MAX_THREADS = 1024
+DEFAULT_EF = 64
+
+
+class Collection:
+    """Vectors of one dimension under one metric. Made by :func:`qvec.create` and :func:`qvec.open`.
+
+    Any number of threads and processes may search while one handle writes; a search sees the last commit, whole.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._config = Config.from_dict(dict(store.config))
+        config = self._config
+        self._keep = _keep_quantizer(config)
+        self._quantizers: dict[int, Quantizer] = {}
+        self._int_ids = config.ids == "int64"
+
+    # --- writing ---
+
+    def add(
+        self,
+        vectors: npt.ArrayLike,
+        ids: Any = None,
+        payload: Sequence[Payload | None] | Payload | None = None,
+        *,
+        on_conflict: OnConflict = "error",
+        progress: Progress | None = None,
+        threads: int | None = None,
+    ) -> AddResult:
+        """Store a batch, all of it or nothing; durable when the call returns.
+
+        vectors: array-like [n, dim] or [dim] of real numbers, finite, at most 1e18 in magnitude.
+        ids: n integers in [0, 2^63) or n strings, as the collection was created for; None numbers them on.
+        payload: a dict (or None) a vector, of msgpack-able values.
+        on_conflict: what to do where an id is stored already: "error", "skip" or "replace".
+        progress: called with (done, total) rows while an index is built. threads: default, all cores.
+
+        Raises InputError (also a ValueError) naming the row and the limit, DuplicateIdError, ReadOnlyError,
+        DiskFullError; nothing was written then.
+        """
+        config = self._config
+        check_choice("on_conflict", on_conflict, ("error", "skip", "replace"))
+        x = as_vectors("vectors", vectors, config.dim, config.metric)
+        checked = None if ids is None else as_ids(ids, config.ids)
+        if checked is not None:
+            if len(checked) != len(x):
+                raise InputError(f"{len(checked)} ids for {len(x)} vectors: give one a vector")
+            check_unique(checked)
+        payloads = as_payloads(payload, len(x))
+        workers = _threads(threads)
+        with self._store.write() as txn:
+            writer = Writer(txn, config, self._quantizer(txn), self._keep)
+            stored, added, replaced, skipped = writer.add(x, checked, payloads, on_conflict, workers, progress)
+        return AddResult(_id_array(stored), added, replaced, skipped)
+
+    def upsert(
+        self,
+        vectors: npt.ArrayLike,
+        ids: Any,
+        payload: Sequence[Payload | None] | Payload | None = None,
+        *,
+        progress: Progress | None = None,
+        threads: int | None = None,
+    ) -> AddResult:
+        """Add, replacing the vectors whose ids are stored already; see :meth:`add`."""
+        return self.add(vectors, ids, payload, on_conflict="replace", progress=progress, threads=threads)
+
+    def delete(self, ids: Any, *, missing: Literal["ignore", "error"] = "ignore") -> int:
+        """Delete by id, all or nothing; how many were stored. ``missing="error"`` raises MissingIdError instead."""
+        check_choice("missing", missing, ("ignore", "error"))
+        wanted = as_ids(ids, self._config.ids)
+        with self._store.write() as txn:
+            keys = list(dict.fromkeys(id_keys(wanted)))
+            rows = txn.rows_of(keys)
+            found = np.flatnonzero(rows >= 0)
+            if missing == "error":
+                self._refuse_missing(keys, rows)
+            if len(found):
+                Writer(txn, self._config, None, self._keep).delete([keys[i] for i in found], rows[found])
+        return len(found)
+
+    def _refuse_missing(self, keys: Sequence[bytes], rows: npt.NDArray[np.int64]) -> None:
+        if (rows < 0).any():
+            key = keys[int(np.argmin(rows))]
+            raise MissingIdError(f"no vector has the id {int.from_bytes(key, 'big') if self._int_ids else key.decode()!r}")
+
+    # --- searching ---
+
+    def search(
+        self,
+        queries: npt.ArrayLike,
+        k: int = 10,
+        *,
+        ef: int | None = None,
+        oversample: float | Literal["auto"] = "auto",
+        rescore: bool | Literal["auto"] = "auto",
+        exact: bool = False,
+        threads: int | None = None,
+        with_payload: bool = True,
+    ) -> Hits:
+        """The k nearest neighbours of one query (1-D in, 1-D out) or of a batch (2-D in, 2-D out).
+
+        ef: candidates a graph walk keeps; more is slower and finds more. oversample: candidates re-ranked per hit.
+        rescore: whether candidates are re-ranked with the stored originals; "auto": where there are any.
+        exact: score every original instead. threads: for a batch; default, all cores.
+        Fewer than k vectors stored: what there is, padded as :class:`Hits` says.
+        """
+        config = self._config
+        q, single = as_query(queries, config.dim, config.metric)
+        if type(k) is not int or not 1 <= k <= MAX_K:
+            k = check_count("k", k, 1, MAX_K)
+        workers = 1 if single else _threads(threads)
+        snap = self._store.begin()
+        try:
+            engine = snap.derived.get("engine") or self._make_engine(snap)
+            if engine is None:
+                return self._no_hits(len(q), k, single, with_payload)
+            candidates = self._candidates(engine, k, oversample, rescore)
+            width = max(DEFAULT_EF, k, candidates) if ef is None else max(check_count("ef", ef, 1, MAX_K), k, candidates)
+            ids, distances, counts = engine.search(q, k, width, candidates, exact, workers)
+            return self._hits(snap, ids, distances, counts, single, with_payload)
+        finally:
+            self._store.end(snap)
+
+    def _candidates(self, engine: Engine, k: int, oversample: float | Literal["auto"], rescore: bool | Literal["auto"]) -> int:
+        """How many candidates are re-ranked; 0: none."""
+        if rescore not in (True, False, "auto"):
+            raise InputError(f"rescore must be True, False or 'auto', got {rescore!r}")
+        if rescore is False or engine.keep is None:
+            if rescore is True:
+                raise InputError(
+                    "rescore=True needs stored originals: the collection was created with keep='none' or code='f32'"
+                )
+            return 0
+        if oversample == "auto":
+            return max(k * engine.quantizer.oversample, k + 10)
+        if isinstance(oversample, str) or not 1 <= oversample <= 10_000:
+            raise InputError(f"oversample must be 'auto' or a number between 1 and 10000, got {oversample!r}")
+        return int(np.ceil(k * oversample))
+
+    def _hits(
+        self,
+        snap: Snapshot,
+        ids: npt.NDArray[np.int64],
+        distances: Float32Array,
+        counts: npt.NDArray[np.int64],
+        single: bool,
+        with_payload: bool,
+    ) -> Hits:
+        payloads: list[Any] | None = None
+        out: npt.NDArray[Any] = ids
+        if not self._int_ids:
+            out, payloads = self._string_hits(snap, ids, with_payload)
+        elif with_payload and snap.state["records"]:
+            payloads = self._payloads(snap, ids)
+        scores = 1 - distances if self._config.metric == "cosine" else -distances
+        if not single:
+            return Hits(out, distances, scores, counts, payloads)
+        return Hits(out[0], distances[0], scores[0], counts[0], None if payloads is None else payloads[0])
+
+    def _string_hits(
+        self, snap: Snapshot, rows: npt.NDArray[np.int64], with_payload: bool
+    ) -> tuple[npt.NDArray[np.object_], list[Any] | None]:
+        records = [[None if row < 0 else snap.record(ROW, row) for row in line] for line in rows.tolist()]
+        ids = np.array([["" if r is None else r["id"] for r in line] for line in records], object).reshape(rows.shape)
+        if not with_payload:
+            return ids, None
+        return ids, [[None if r is None else r["payload"] for r in line] for line in records]
+
+    def _payloads(self, snap: Snapshot, ids: npt.NDArray[np.int64]) -> list[list[Payload | None]]:
+        rows = iter(snap.rows_of(id_keys(ids[ids >= 0])).tolist())
+        return [[None if i < 0 else self._payload(snap, next(rows)) for i in line] for line in ids.tolist()]
+
+    def _payload(self, snap: Snapshot, row: int) -> Payload | None:
+        record = snap.record(ROW, row)
+        return None if record is None else record["payload"]
+
+    def _no_hits(self, n: int, k: int, single: bool, with_payload: bool) -> Hits:
+        ids = np.full((n, k), -1, np.int64) if self._int_ids else np.full((n, k), "", object)
+        distances = np.full((n, k), np.inf, np.float32)
+        counts = np.zeros(n, np.int64)
+        if not single:
+            return Hits(ids, distances, -distances, counts, None)
+        return Hits(ids[0], distances[0], -distances[0], counts[0], None)
+
+    # --- reading ---
+
+    def get(self, ids: Any) -> Records:
+        """Stored vectors and payloads in the order asked for; MissingIdError names the first id that is not stored."""
+        wanted = as_ids(ids, self._config.ids)
+        with self._store.read() as snap:
+            keys = id_keys(wanted)
+            rows = snap.rows_of(keys)
+            self._refuse_missing(keys, rows)
+            payloads = [self._payload(snap, row) for row in rows.tolist()]
+            return Records(_id_array(wanted), self._vectors(snap, rows), payloads)
+
+    def scan(self, batch_size: int = 8192) -> Iterator[Records]:
+        """Every live vector, in batches, as of the commit at the first step; close the iterator to end it early."""
+        size = check_count("batch_size", batch_size, 1, MAX_K)
+        with self._store.read() as snap:
+            n = snap.state["n"]
+            deleted = read_bitmap(snap.columns[DELETED], n) if n else np.zeros(0, np.uint64)
+            live = np.flatnonzero(np.unpackbits(deleted.view(np.uint8), bitorder="little")[:n] == 0)
+            for start in range(0, len(live), size):
+                rows = live[start : start + size]
+                records = [snap.record(ROW, int(row)) for row in rows] if snap.state["records"] else [None] * len(rows)
+                payloads = [None if record is None else record["payload"] for record in records]
+                yield Records(self._row_ids(snap, rows, records), self._vectors(snap, rows), payloads)
+
+    def _row_ids(self, snap: Snapshot, rows: npt.NDArray[np.int64], records: Sequence[Any]) -> npt.NDArray[Any]:
+        if not self._int_ids:
+            return np.array([record["id"] for record in records], object)
+        return snap.columns[IDS].read(rows).view("<i8").reshape(-1).astype(np.int64)
+
+    def _vectors(self, snap: Snapshot, rows: npt.NDArray[np.int64]) -> Float32Array:
+        if self._keep is not None and len(rows):
+            return self._keep.decode(snap.columns[VECTORS].read(rows))
+        quantizer = self._quantizer(snap)
+        if quantizer is None or not len(rows):
+            return np.empty((0, self._config.dim), np.float32)
+        return quantizer.decode(snap.columns[CODES].read(rows))
+
+    def __len__(self) -> int:
+        with self._store.read() as snap:
+            return int(snap.state["live"])
+
+    def __contains__(self, id: object) -> bool:
+        try:
+            key = id_keys(as_ids([id], self._config.ids))[0]
+        except InputError:
+            return False
+        with self._store.read() as snap:
+            return snap.row_of(key) is not None
+
+    # --- looking after ---
+
+    def stats(self) -> Stats:
+        """Counts and sizes as of the last commit."""
+        config = self._config
+        with self._store.read() as snap:
+            state, quantizer = snap.state, self._quantizer(snap)
+            index, n = state["index"]["kind"], state["n"]
+            sizes = self._store.stats()
+            columns = sizes["column_bytes"]
+            return Stats(
+                path=str(self._store.path),
+                dim=config.dim,
+                metric=config.metric,
+                code=config.code.kind,
+                index=index,
+                ids=config.ids,
+                keep=config.keep,
+                model=config.model,
+                count=state["live"],
+                deleted=n - state["live"],
+                code_size=0 if quantizer is None else quantizer.code_size,
+                codes_bytes=columns.get(CODES, 0),
+                vectors_bytes=columns.get(VECTORS, 0),
+                graph_bytes=columns.get(ADJACENCY, 0),
+                file_bytes=sizes["file_bytes"],
+                calibration=None if quantizer is None else getattr(quantizer, "calibration_id", None),
+                generation=0,
+                txn_id=snap.txn_id,
+            )
+
+    def verify(self) -> list[str]:
+        """Check every block, record, id and edge of the last commit; the problems found, none when it is sound."""
+        with self._store.read() as snap:
+            return verify_snapshot(snap, self._config, self._quantizer(snap), self._keep)
+
+    def close(self) -> None:
+        """Wait for searches that are running, then release the file. Calls after it raise ClosedError."""
+        self._store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        config = self._config
+        return f"<qvec.Collection {os.fspath(self._store.path)!r} dim={config.dim} {config.metric} {config.code.kind}>"
+
+    # --- parts ---
+
+    def _quantizer(self, snap: Snapshot) -> Quantizer | None:
+        number = snap.state["quantizer"]
+        if number is None:
+            return None
+        if number not in self._quantizers:
+            self._quantizers[number] = from_state(snap.record(CALIBRATION, number))
+        return self._quantizers[number]
+
+    def _make_engine(self, snap: Snapshot) -> Engine | None:
+        quantizer = self._quantizer(snap)
+        if quantizer is None or not snap.state["live"]:
+            return None
+        index = make_index(HNSW() if snap.state["index"]["kind"] == "hnsw" else Flat())
+        engine = Engine(snap, quantizer, self._keep, index, self._int_ids)
+        snap.derived["engine"] = engine
+        return engine
+
+
+def _id_array(ids: npt.NDArray[Any] | list[str]) -> npt.NDArray[Any]:
+    return ids if isinstance(ids, np.ndarray) else np.array(ids, object)
+
+
+def _threads(threads: int | None) -> int:
+    return os.cpu_count() or 1 if threads is None else check_count("threads", threads, 1, MAX_THREADS)
+
+
+def _keep_quantizer(config: Config) -> Quantizer | None:
+    if not config.keeps_originals:
+        return None
+    code = Float32() if config.keep == "f32" else Float16()
+    return train(np.empty((0, config.dim), np.float32), config.metric, code)
+
+
+def new_collection(path: str | os.PathLike[str], config: Config, sample: Float32Array | None, **options: Any) -> Collection:
+    """Create the file, and calibrate at once where a sample is given."""
+    store = Store.create(path, {}, config.to_dict(), state=initial_state(), **options)
+    try:
+        collection = Collection(store)
+        if sample is not None:
+            with store.write() as txn:
+                Writer(txn, config, None, collection._keep).train(sample)
+        return collection
+    except BaseException:
+        store.close()
+        raise
+
+
+__all__ = ["Collection", "Metric", "new_collection"]

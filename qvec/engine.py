@@ -1,0 +1,84 @@
+"""What searches run against in one view of a collection: quantizers, columns and the C searcher over them."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qvec._kernels import Searcher
+from qvec.index import Index
+from qvec.layout import CODES, DELETED, IDS, VECTORS
+from qvec.quantizers import Quantizer
+from qvec.store import Snapshot
+from qvec.types import Float32Array
+
+Found = tuple[npt.NDArray[np.int64], Float32Array, npt.NDArray[np.int64]]
+
+QUERIES_PER_THREAD = 16  # below, starting a thread costs more than it brings
+
+
+class Engine:
+    """Immutable; built when a new commit is seen, dropped with its view."""
+
+    __slots__ = ("_searcher", "deleted", "index", "keep", "live", "n", "quantizer", "state")
+
+    def __init__(self, snap: Snapshot, quantizer: Quantizer, keep: Quantizer | None, index: Index, int_ids: bool) -> None:
+        self.state: dict[str, Any] = snap.state
+        self.quantizer, self.keep, self.index = quantizer, keep, index
+        self.n: int = self.state["n"]
+        self.live: int = self.state["live"]
+        self.deleted = None if self.n == self.live else read_bitmap(snap.columns[DELETED], self.n)
+        adjacency, entries = index.walk(snap.columns, self.state["index"])
+        self._searcher = Searcher(
+            quantizer.codec,
+            snap.columns[CODES],
+            self.n,
+            self.live,
+            adjacency=adjacency,
+            entries=entries,
+            rerank=None if keep is None else keep.codec,
+            vectors=None if keep is None else snap.columns[VECTORS],
+            ids=snap.columns[IDS] if int_ids else None,
+            excluded=self.deleted,
+        )
+
+    def search(self, queries: Float32Array, k: int, ef: int, candidates: int, exact: bool, threads: int) -> Found:
+        """Ids (rows where ids are strings), distances and counts of float32[n, dim] queries; see Searcher.search.
+
+        ``candidates``: how many are re-ranked, 0 for none.
+        """
+        transform = self.quantizer.transform
+        coded = queries if transform is None else transform.apply(queries)
+        if threads == 1 or len(queries) < 2 * QUERIES_PER_THREAD:
+            return self._searcher.search(queries, coded, k, ef, candidates, exact)
+        return self._search_parallel(queries, coded, k, ef, candidates, exact, threads)
+
+    def _search_parallel(
+        self, queries: Float32Array, coded: Float32Array, k: int, ef: int, candidates: int, exact: bool, threads: int
+    ) -> Found:
+        n = len(queries)
+        found = np.empty((n, k), np.int64), np.empty((n, k), np.float32), np.empty(n, np.int64)
+        step = max(QUERIES_PER_THREAD, min(256, -(-n // (4 * threads))))
+        with ThreadPoolExecutor(threads) as pool:
+            jobs = [
+                pool.submit(self._searcher.search_into, queries, coded, k, ef, candidates, exact, *found, i, min(i + step, n))
+                for i in range(0, n, step)
+            ]
+            for job in jobs:
+                job.result()
+        return found
+
+    @property
+    def work(self) -> tuple[int, int, int]:
+        """Hops, evaluated codes and nanoseconds inside the kernels, since this engine was built."""
+        return self._searcher.hops, self._searcher.evaluations, self._searcher.kernel_ns
+
+
+def read_bitmap(column: Any, n: int) -> npt.NDArray[np.uint64]:
+    """The bitmap of deleted rows: uint64[ceil(n / 64)], bit r of word w is row 64 w + r."""
+    words = (n + 63) // 64
+    return column.read_range(0, words).view("<u8").reshape(-1).astype(np.uint64)
+

@@ -1,0 +1,57 @@
+"""What the collection asks of an index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from qvec._kernels import Codec, Column
+from qvec.store import ColumnSpec
+
+Progress = Callable[[int, int], object]
+"""Called with (done, total) rows."""
+
+Rows = npt.NDArray[np.uint32]
+IndexState = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Coded:
+    """Rows of codes and what scores them."""
+
+    codec: Codec
+    codes: Column
+
+
+class Index(Protocol):
+    """How candidates are found. Stateless: what it must remember is plain data in the snapshot's state."""
+
+    kind: ClassVar[str]
+
+    def columns(self) -> dict[str, ColumnSpec]:
+        """Columns beyond codes that it keeps."""
+        ...
+
+    def extend(
+        self,
+        columns: Mapping[str, Column],
+        coded: Coded,
+        state: IndexState,
+        stop: int,
+        threads: int,
+        progress: Progress | None,
+    ) -> IndexState:
+        """Take in the stored rows [state's n, stop); the new state."""
+        ...
+
+    def walk(self, columns: Mapping[str, Column], state: IndexState) -> tuple[Column | None, Rows | None]:
+        """Adjacency and entries of a walk, or neither where a search is a scan."""
+        ...
+
+    def check(self, columns: Mapping[str, Column], coded: Coded, state: IndexState, n: int) -> list[str]:
+        """Problems found in what it keeps of n rows."""
+        ...

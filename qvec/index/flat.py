@@ -1,0 +1,38 @@
+"""No structure at all: every search scans the codes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from qvec._kernels import Column
+from qvec.index.base import Coded, IndexState, Progress, Rows
+from qvec.store import ColumnSpec
+
+
+class FlatIndex:
+    """See :class:`qvec.index.base.Index`."""
+
+    kind: ClassVar[str] = "flat"
+
+    def columns(self) -> dict[str, ColumnSpec]:
+        return {}
+
+    def extend(
+        self,
+        columns: Mapping[str, Column],
+        coded: Coded,
+        state: IndexState,
+        stop: int,
+        threads: int,
+        progress: Progress | None,
+    ) -> IndexState:
+        if progress is not None:
+            progress(1, 1)
+        return {}
+
+    def walk(self, columns: Mapping[str, Column], state: IndexState) -> tuple[Column | None, Rows | None]:
+        return None, None
+
+    def check(self, columns: Mapping[str, Column], coded: Coded, state: IndexState, n: int) -> list[str]:
+        return []

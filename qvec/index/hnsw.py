@@ -1,0 +1,140 @@
+"""A navigable small-world graph in fixed-degree lists, built in batches that need no locks.
+
+One level and a table of entry points stand in for the upper layers of HNSW (Malkov and Yashunin 2018): in more than a
+few dozen dimensions the hierarchy brings nothing over good entries. The steps of a batch are in kernels/build.c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from qvec._kernels import Codec, Column, Linker, reachable
+from qvec.index.base import Coded, IndexState, Progress, Rows
+from qvec.layout import ADJACENCY, narrow_column
+from qvec.store import ColumnSpec
+from qvec.types import HNSW, Float32Array
+
+ALPHA = 1.1  # squared distances
+BATCH_SHARE = 50  # a batch is at most n / 50: its rows cannot find each other
+ENTRIES = 64
+SAMPLE = 4096
+LLOYD_ROUNDS = 4
+
+
+def choose_entries(codec: Codec, codes: Column, n: int) -> Rows:
+    """Up to 64 rows to start walks from: row 0, the root of the tree, and medoids of a sample (Lloyd's k-means)."""
+    if n <= ENTRIES:
+        return np.arange(n, dtype=np.uint32)
+    rows = np.unique(np.linspace(0, n - 1, min(n, SAMPLE)).astype(np.int64))
+    x = codec.decode(codes.read(rows))
+    nearest = rows[_medoids(x, ENTRIES - 1)]
+    return np.unique(np.concatenate(([0], nearest))).astype(np.uint32)
+
+
+def _medoids(x: Float32Array, k: int) -> npt.NDArray[np.int64]:
+    x = x - x.mean(axis=0)
+    centres = x[np.linspace(0, len(x) - 1, k).astype(np.int64)]
+    for _ in range(LLOYD_ROUNDS):
+        owner = np.argmin(_distances(x, centres), axis=1)
+        order = np.argsort(owner, kind="stable")
+        bounds = np.searchsorted(owner[order], np.arange(k + 1))
+        filled = np.flatnonzero(np.diff(bounds))
+        sums = np.add.reduceat(x[order], bounds[filled], axis=0)
+        centres[filled] = sums / np.diff(bounds)[filled, None]
+    return np.argmin(_distances(x, centres), axis=0)
+
+
+def _distances(x: Float32Array, centres: Float32Array) -> Float32Array:
+    """Squared distances but for |x|^2, which shifts a row as a whole."""
+    return np.einsum("ij,ij->i", centres, centres) - 2 * (x @ centres.T)
+
+
+@dataclass
+class Build:
+    """Links the rows [linker.n, stop) of a column into a graph."""
+
+    coded: Coded
+    adjacency: Column
+    ef: int
+    threads: int
+    progress: Progress | None = None
+
+    def run(self, entries: Rows, chosen_at: int, start: int, stop: int) -> tuple[Rows, int]:
+        """Link rows [start, stop); the entries afterwards, and at how many rows they were last chosen."""
+        if start == 0:
+            entries, chosen_at = np.zeros(1, np.uint32), 1
+        codec, codes = self.coded.codec, self.coded.codes
+        linker = Linker(codec, codes, self.adjacency, start, entries, ALPHA)
+        with ThreadPoolExecutor(self.threads) as pool:
+            while linker.n < stop:
+                self._link_batch(linker, min(stop - linker.n, max(1, linker.n // BATCH_SHARE)), pool)
+                if linker.n >= 2 * chosen_at or (linker.n == stop and stop >= 1.2 * chosen_at):
+                    entries, chosen_at = choose_entries(codec, codes, linker.n), linker.n
+                    linker.set_entries(entries)
+                if self.progress is not None:
+                    self.progress(linker.n - start, stop - start)
+        return entries, chosen_at
+
+    def _link_batch(self, linker: Linker, count: int, pool: ThreadPoolExecutor) -> None:
+        threads = min(self.threads, (count + 3) // 4)
+        linker.begin(count)
+        _parallel(lambda: linker.link_out(self.ef), threads, pool)
+        linker.group()
+        _parallel(linker.link_in, threads, pool)
+        linker.finish()
+
+
+def _parallel(task: Callable[[], None], threads: int, pool: ThreadPoolExecutor) -> None:
+    """Run the task on `threads` threads, the caller's among them."""
+    others = [pool.submit(task) for _ in range(threads - 1)]
+    try:
+        task()
+    finally:
+        for other in others:
+            other.result()
+
+
+class HNSWIndex:
+    """See :class:`qvec.index.base.Index`. State: rows linked, entry rows, and at how many rows those were chosen."""
+
+    kind: ClassVar[str] = "hnsw"
+
+    def __init__(self, config: HNSW) -> None:
+        self.config = config
+
+    def columns(self) -> dict[str, ColumnSpec]:
+        return {ADJACENCY: narrow_column(ADJACENCY, 8 * self.config.m)}
+
+    def extend(
+        self,
+        columns: Mapping[str, Column],
+        coded: Coded,
+        state: IndexState,
+        stop: int,
+        threads: int,
+        progress: Progress | None,
+    ) -> IndexState:
+        build = Build(coded, columns[ADJACENCY], self.config.ef_construction, threads, progress)
+        entries, chosen_at = build.run(_entries(state), state.get("chosen_at", 0), state.get("n", 0), stop)
+        return {"n": stop, "entries": entries.astype("<u4").tobytes(), "chosen_at": chosen_at}
+
+    def walk(self, columns: Mapping[str, Column], state: IndexState) -> tuple[Column | None, Rows | None]:
+        return columns[ADJACENCY], _entries(state)
+
+    def check(self, columns: Mapping[str, Column], coded: Coded, state: IndexState, n: int) -> list[str]:
+        if state.get("n") != n:
+            return [f"the graph holds {state.get('n')} rows of {n}"]
+        reached = reachable(coded.codec, coded.codes, columns[ADJACENCY], n, _entries(state))
+        bits = np.unpackbits(reached.view(np.uint8), bitorder="little")[:n]
+        lost = np.flatnonzero(bits == 0)
+        return [f"{len(lost)} rows cannot be reached in the graph, the first is row {lost[0]}"] if len(lost) else []
+
+
+def _entries(state: IndexState) -> Rows:
+    return np.frombuffer(state.get("entries", b""), "<u4").astype(np.uint32)

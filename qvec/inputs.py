@@ -1,0 +1,170 @@
+"""What callers hand in, checked and converted once, with errors that name the row and the limit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qvec.errors import DuplicateIdError, InputError
+from qvec.types import Float32Array, IdKind, Metric
+
+MAX_VALUE = 1e18  # squares of larger values leave float32
+MAX_ID = 2**63 - 1
+MAX_ID_BYTES = 480  # LMDB keys end at 511 bytes
+MAX_K = 1_000_000
+
+_REAL_KINDS = "fiu"
+
+
+def as_vectors(name: str, value: object, dim: int, metric: Metric) -> Float32Array:
+    """float32 [n, dim], C-contiguous, of anything array-like: every value finite, no zero vector under cosine.
+
+    A 1-D value of ``dim`` numbers is one row. Raises InputError naming the first bad row.
+    """
+    x = _as_array(name, value)
+    if x.size == 0 and x.ndim <= 2 and (x.ndim < 2 or x.shape[1] in (0, dim)):
+        return np.empty((0, dim), np.float32)
+    if x.ndim == 1:
+        x = x[None, :]
+    if x.ndim != 2 or x.shape[1] != dim:
+        raise InputError(f"{name} must have shape (n, {dim}) or ({dim},), got {np.shape(value)}")
+    x = _as_float32(x)
+    _check_rows(name, x, metric)
+    return x
+
+
+def as_query(value: object, dim: int, metric: Metric) -> tuple[Float32Array, bool]:
+    """Queries as float32 [n, dim], and whether a single 1-D query came in."""
+    if type(value) is np.ndarray and value.dtype == np.float32 and value.ndim == 1 and len(value) == dim:
+        # the hot path: one dot product finds NaN, infinities, overflow and the zero vector at once
+        norm2 = float(value.dot(value))
+        if 0.0 < norm2 < 1e36 or (norm2 == 0.0 and metric != "cosine"):
+            return (value if value.flags.c_contiguous else np.ascontiguousarray(value))[None, :], True
+    single = np.ndim(value) == 1  # type: ignore[arg-type]
+    x = as_vectors("queries", value, dim, metric)
+    return x, single and len(x) == 1
+
+
+def _as_array(name: str, value: object) -> npt.NDArray[Any]:
+    try:
+        x = np.asarray(value)
+    except ValueError as error:
+        raise InputError(f"{name} is ragged: every row must have the same number of values ({error})") from None
+    if x.dtype.kind not in _REAL_KINDS and x.size:
+        raise InputError(f"{name} must hold real numbers (float or integer), got dtype {x.dtype}")
+    return x
+
+
+def _as_float32(x: npt.NDArray[Any]) -> Float32Array:
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf, which the row check names
+        return np.ascontiguousarray(x, dtype=np.float32)
+
+
+def _check_rows(name: str, x: Float32Array, metric: Metric) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):
+        largest = np.abs(x).max(axis=1)
+    bad = ~(largest <= MAX_VALUE)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        value = x[row][~(np.abs(x[row]) <= MAX_VALUE)][0]
+        column = int(np.flatnonzero(~(np.abs(x[row]) <= MAX_VALUE))[0])
+        raise InputError(
+            f"{name}[{row}, {column}] is {value}: values must be finite and at most {MAX_VALUE:g} in magnitude"
+        )
+    if metric == "cosine" and (largest < 1e-18).any():
+        row = int(np.flatnonzero(largest < 1e-18)[0])
+        raise InputError(f"{name}[{row}] is the zero vector, which has no direction: cosine is undefined")
+
+
+def as_ids(ids: object, kind: IdKind) -> npt.NDArray[Any] | list[str]:
+    """Ids as int64 [n] or a list of str; a scalar is one id. Raises InputError naming the first bad one."""
+    if kind == "int64":
+        return _int_ids(ids)
+    values = [ids] if isinstance(ids, str) else _listed(ids)
+    for i, value in enumerate(values):
+        if not isinstance(value, str):
+            raise InputError(f"ids[{i}] is {value!r}: this collection's ids are strings")
+        size = len(_encoded(value, i))
+        if not 1 <= size <= MAX_ID_BYTES:
+            raise InputError(f"ids[{i}] takes {size} bytes in UTF-8; the limits are 1 and {MAX_ID_BYTES}")
+    return [str(value) for value in values]
+
+
+def _encoded(value: str, position: int) -> bytes:
+    try:
+        return value.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"ids[{position}] is {value!r}: a lone surrogate has no UTF-8 form") from None
+
+
+def _listed(ids: object) -> list[Any]:
+    if isinstance(ids, np.ndarray):
+        return list(ids.reshape(-1).tolist())
+    if isinstance(ids, Sequence) and not isinstance(ids, (bytes, bytearray)):
+        return list(ids)
+    raise InputError(f"ids must be a list or an array, got {type(ids).__name__}")
+
+
+def _int_ids(ids: object) -> npt.NDArray[np.int64]:
+    if not isinstance(ids, np.ndarray):
+        values = [ids] if np.isscalar(ids) else _listed(ids)
+        for i, value in enumerate(values):
+            if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+                raise InputError(f"ids[{i}] is {value!r}: this collection's ids are integers")
+            if not 0 <= int(value) <= MAX_ID:
+                raise InputError(f"ids[{i}] is {value}: ids lie between 0 and {MAX_ID}")
+        return np.array(values, dtype=np.int64)
+    if ids.size and ids.dtype.kind not in "iu":
+        raise InputError(f"ids must be integers, got dtype {ids.dtype}")
+    flat = ids.reshape(-1)
+    bad = np.flatnonzero((flat < 0) | (flat > MAX_ID)) if ids.size else []
+    if len(bad):
+        raise InputError(f"ids[{bad[0]}] is {flat[bad[0]]}: ids lie between 0 and {MAX_ID}")
+    return flat.astype(np.int64)
+
+
+def check_unique(ids: npt.NDArray[Any] | list[str]) -> None:
+    """Raise DuplicateIdError naming the second place of an id that a batch holds twice."""
+    if isinstance(ids, np.ndarray) and (len(ids) < 2 or bool((np.diff(ids) > 0).all())):
+        return
+    seen: dict[Any, int] = {}
+    for i, value in enumerate(ids):
+        if value in seen:
+            raise DuplicateIdError(f"ids[{i}] repeats {value!r} of ids[{seen[value]}]: a batch may hold an id once")
+        seen[value] = i
+
+
+def id_keys(ids: npt.NDArray[Any] | list[str]) -> list[bytes]:
+    """Keys of the id map: 8 bytes big-endian, or UTF-8."""
+    if isinstance(ids, np.ndarray):
+        raw = ids.astype(">u8").tobytes()
+        return [raw[i : i + 8] for i in range(0, len(raw), 8)]
+    return [value.encode() for value in ids]
+
+
+def as_payloads(payload: object, n: int) -> list[dict[str, Any] | None]:
+    """One dict or None a row."""
+    if payload is None:
+        return [None] * n
+    if isinstance(payload, dict):
+        payload = [payload]
+    if not isinstance(payload, Sequence) or isinstance(payload, (str, bytes)):
+        raise InputError(f"payload must be a list of dicts, got {type(payload).__name__}")
+    if len(payload) != n:
+        raise InputError(f"{len(payload)} payloads for {n} vectors: give one (or None) a vector")
+    for i, value in enumerate(payload):
+        if value is not None and not isinstance(value, dict):
+            raise InputError(f"payload[{i}] must be a dict or None, got {type(value).__name__}")
+    return list(payload)
+
+
+def check_count(name: str, value: object, low: int, high: int) -> int:
+    """An int (or NumPy integer) within limits, both included."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise InputError(f"{name} must be an integer, got {value!r}")
+    if not low <= value <= high:
+        raise InputError(f"{name} must lie between {low} and {high}, got {value}")
+    return int(value)

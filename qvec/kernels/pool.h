@@ -1,0 +1,96 @@
+/* Candidate pool and visited set of one search: no allocation per query.
+ *
+ * A candidate is one u64: the key in an order-preserving form, then the row, then whether it was expanded.
+ * Sorted u64s give nearest first, ties by row, with one compare and one memmove.
+ */
+#ifndef QV_POOL_H
+#define QV_POOL_H
+
+#include <stdint.h>
+#include <string.h>
+
+#define QV_TOUCHED_MAX 65536
+
+typedef struct {
+    uint64_t *slots; /* sorted ascending, [capacity + 1] */
+    int size, capacity, cursor;
+} qv_pool;
+
+static inline uint32_t qv_ordered(float key) {
+    uint32_t bits;
+    memcpy(&bits, &key, 4);
+    return bits ^ ((uint32_t)((int32_t)bits >> 31) | 0x80000000u);
+}
+
+static inline float qv_unordered(uint32_t bits) {
+    float key;
+    bits ^= (bits >> 31) ? 0x80000000u : 0xFFFFFFFFu;
+    memcpy(&key, &bits, 4);
+    return key;
+}
+
+static inline uint64_t qv_candidate(float key, uint32_t row) { return (uint64_t)qv_ordered(key) << 32 | (uint64_t)row << 1; }
+static inline uint32_t qv_candidate_row(uint64_t candidate) { return (uint32_t)candidate >> 1; }
+static inline float qv_candidate_key(uint64_t candidate) { return qv_unordered((uint32_t)(candidate >> 32)); }
+
+static inline void qv_pool_reset(qv_pool *pool, int capacity) {
+    pool->size = pool->cursor = 0;
+    pool->capacity = capacity;
+}
+
+/* What a key must be below to enter: +inf while there is room. */
+static inline float qv_pool_bound(const qv_pool *pool) {
+    return pool->size < pool->capacity ? __builtin_inff() : qv_candidate_key(pool->slots[pool->size - 1]);
+}
+
+static inline void qv_pool_insert(qv_pool *pool, uint64_t candidate) {
+    uint64_t *slots = pool->slots;
+    int low = 0, count = pool->size;
+    if (count == pool->capacity) {
+        if (candidate >= slots[count - 1]) return;
+        pool->size = --count;
+    }
+    while (count > 0) { /* branch-free lower bound */
+        int half = (count + 1) / 2;
+        low += slots[low + half - 1] < candidate ? half : 0;
+        count -= half;
+    }
+    memmove(slots + low + 1, slots + low, (size_t)(pool->size - low) * sizeof *slots);
+    slots[low] = candidate;
+    pool->size++;
+    if (low < pool->cursor) pool->cursor = low;
+}
+
+/* Nearest candidate that was not expanded yet, marked as expanded; 0 when there is none. */
+static inline uint64_t qv_pool_pop(qv_pool *pool) {
+    while (pool->cursor < pool->size && (pool->slots[pool->cursor] & 1)) pool->cursor++;
+    if (pool->cursor == pool->size) return 0;
+    pool->slots[pool->cursor] |= 1;
+    return pool->slots[pool->cursor++];
+}
+
+typedef struct {
+    uint64_t *bits;
+    uint32_t n_words;
+    uint32_t *touched; /* rows set since the last reset, the first QV_TOUCHED_MAX of them */
+    uint32_t n_touched;
+} qv_visited;
+
+static inline void qv_visited_reset(qv_visited *visited) {
+    if (visited->n_touched >= QV_TOUCHED_MAX)
+        memset(visited->bits, 0, visited->n_words * sizeof *visited->bits);
+    else
+        for (uint32_t i = 0; i < visited->n_touched; i++) visited->bits[visited->touched[i] >> 6] = 0;
+    visited->n_touched = 0;
+}
+
+/* Mark a row; 1 when it was marked already. */
+static inline int qv_visit(qv_visited *visited, uint32_t row) {
+    uint64_t *word = visited->bits + (row >> 6), bit = 1ull << (row & 63);
+    if (*word & bit) return 1;
+    *word |= bit;
+    if (visited->n_touched < QV_TOUCHED_MAX) visited->touched[visited->n_touched++] = row;
+    return 0;
+}
+
+#endif

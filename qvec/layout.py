@@ -1,0 +1,39 @@
+"""The columns of a collection: their names, their ids in the file, and the shapes that its codes give them."""
+
+from __future__ import annotations
+
+from qvec.quantizers import Quantizer
+from qvec.store import ColumnSpec
+
+CODES = "codes"
+VECTORS = "vectors"
+IDS = "ids"
+DELETED = "deleted"
+ADJACENCY = "adjacency"
+
+CALIBRATION = 1  # record kinds: a quantizer's state, by generation; a row's payload and string id, by row
+ROW = 2
+
+_COLUMN_IDS = {CODES: 1, VECTORS: 2, IDS: 3, DELETED: 4, ADJACENCY: 5}
+_ID_BYTES = 8
+_BITMAP_BYTES = 8  # a row of the bitmap is one word: 64 rows of the collection
+
+
+def wide_column(name: str, stride: int) -> ColumnSpec:
+    """Rows read in number: blocks of 4 to 16 pages, whichever number wastes least."""
+    return ColumnSpec(_COLUMN_IDS[name], stride, min_pages=4, max_pages=16)
+
+
+def narrow_column(name: str, stride: int) -> ColumnSpec:
+    """Rows changed one by one: blocks of one page, so that a change rewrites little."""
+    return ColumnSpec(_COLUMN_IDS[name], stride, min_pages=1, max_pages=1)
+
+
+def row_columns(quantizer: Quantizer, keep: Quantizer | None, int_ids: bool) -> dict[str, ColumnSpec]:
+    """What every vector has, whatever the index."""
+    columns = {CODES: wide_column(CODES, quantizer.code_size), DELETED: narrow_column(DELETED, _BITMAP_BYTES)}
+    if keep is not None:
+        columns[VECTORS] = wide_column(VECTORS, keep.code_size)
+    if int_ids:
+        columns[IDS] = narrow_column(IDS, _ID_BYTES)
+    return columns

@@ -1,0 +1,190 @@
+"""Changes to a collection inside one write transaction: rows appended, replaced and deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qvec.config import AUTO_INDEX_ROWS, Config
+from qvec.errors import DuplicateIdError, InputError
+from qvec.index import Coded, Index, Progress, make_index
+from qvec.inputs import MAX_ID, id_keys
+from qvec.layout import CALIBRATION, CODES, DELETED, IDS, ROW, VECTORS, row_columns
+from qvec.quantizers import Quantizer, train
+from qvec.store import Transaction
+from qvec.types import HNSW, Flat, Float32Array, OnConflict, Payload
+
+MAX_ROWS = 2**31 - 2**16
+ENCODE_ROWS = 8192  # rows encoded at a time: the codes of one step stay in cache
+Ids = npt.NDArray[Any] | list[str]
+
+
+def initial_state() -> dict[str, Any]:
+    """The state of an empty collection."""
+    return {
+        "n": 0,  # rows ever written, deleted ones included
+        "live": 0,
+        "next_id": 0,
+        "records": 0,  # live rows with a row record (payload or string id)
+        "quantizer": None,  # number of the calibration record in force
+        "index": {"kind": "flat"},
+        "lift2": 0.0,  # largest |x|^2 seen, for graphs under inner product
+    }
+
+
+class Writer:
+    """One write transaction of a collection. Every argument has been checked; nothing is visible before commit."""
+
+    def __init__(self, txn: Transaction, config: Config, quantizer: Quantizer | None, keep: Quantizer | None) -> None:
+        self.txn, self.config, self.quantizer, self.keep = txn, config, quantizer, keep
+        self.state = txn.state
+
+    # --- adding ---
+
+    def train(self, sample: Float32Array) -> Quantizer:
+        """Calibrate the code on a sample and lay out the columns; once in a collection's life."""
+        config = self.config
+        self.quantizer = train(sample, config.metric, config.code, config.seed, config.model)
+        number = self.state["quantizer"] = 0
+        self.txn.put_record(CALIBRATION, number, self.quantizer.state())
+        for name, spec in row_columns(self.quantizer, self.keep, config.ids == "int64").items():
+            self.txn.add_column(name, spec)
+        return self.quantizer
+
+    def add(
+        self,
+        x: Float32Array,
+        ids: Ids | None,
+        payloads: Sequence[Payload | None],
+        on_conflict: OnConflict,
+        threads: int,
+        progress: Progress | None,
+    ) -> tuple[Ids, int, int, int]:
+        """Store a batch; ids of its rows, and how many were added, replaced, skipped."""
+        if self.quantizer is None:
+            self.train(x)
+        replaced = skipped = 0
+        if ids is None:
+            ids = self._new_ids(len(x))
+        else:
+            kept, replaced = self._resolve_conflicts(ids, on_conflict)
+            if len(kept) < len(x):
+                skipped = len(x) - len(kept)
+                all_ids, ids = ids, _take(ids, kept)
+                self._append(x[kept], ids, [payloads[i] for i in kept], threads, progress)
+                return all_ids, len(kept) - replaced, replaced, skipped
+        self._append(x, ids, payloads, threads, progress)
+        return ids, len(x) - replaced, replaced, skipped
+
+    def _new_ids(self, n: int) -> npt.NDArray[np.int64]:
+        if self.config.ids == "str":
+            raise InputError("ids are required: this collection's ids are strings")
+        first = self.state["next_id"]
+        if first + n - 1 > MAX_ID:
+            raise InputError(f"no automatic ids are left above {first - 1}; give ids")
+        return np.arange(first, first + n, dtype=np.int64)
+
+    def _resolve_conflicts(self, ids: Ids, on_conflict: OnConflict) -> tuple[npt.NDArray[np.int64], int]:
+        """Positions to store, and how many stored vectors they replace (now deleted)."""
+        keys = id_keys(ids)
+        rows = self.txn.rows_of(keys)
+        taken = rows >= 0
+        if not taken.any():
+            return np.arange(len(keys)), 0
+        if on_conflict == "error":
+            i = int(np.flatnonzero(taken)[0])
+            raise DuplicateIdError(f"ids[{i}] = {ids[i]!r} is stored already; use upsert or on_conflict to replace or skip")
+        if on_conflict == "skip":
+            return np.flatnonzero(~taken), 0
+        self.delete([keys[i] for i in np.flatnonzero(taken)], rows[taken])
+        return np.arange(len(keys)), int(taken.sum())
+
+    def _append(self, x: Float32Array, ids: Ids, payloads: Sequence[Payload | None], threads: int, progress: Progress | None) -> None:
+        start, stop = self.state["n"], self.state["n"] + len(x)
+        if stop > MAX_ROWS:
+            raise InputError(f"the collection would hold {stop} rows; the limit is {MAX_ROWS}")
+        if not len(x):
+            return
+        self._put_ids(ids, start)
+        self._put_records(ids, payloads, start)
+        self._put_vectors(x, ids, start, stop)
+        self.state["n"] = stop
+        self.state["live"] += len(x)
+        self._extend_index(stop, threads, progress)
+
+    def _put_ids(self, ids: Ids, start: int) -> None:
+        state, append = self.state, False
+        if isinstance(ids, np.ndarray):
+            append = bool(ids[0] >= state["next_id"]) and bool((np.diff(ids) > 0).all())
+            state["next_id"] = max(state["next_id"], int(ids.max()) + 1)
+        self.txn.put_ids(id_keys(ids), range(start, start + len(ids)), append=append)
+
+    def _put_records(self, ids: Ids, payloads: Sequence[Payload | None], start: int) -> None:
+        strings = self.config.ids == "str"
+        for i, payload in enumerate(payloads):
+            if payload is None and not strings:
+                continue
+            record = {"id": ids[i], "payload": payload} if strings else {"payload": payload}
+            self.txn.put_record(ROW, start + i, record)
+            self.state["records"] += 1
+
+    def _put_vectors(self, x: Float32Array, ids: Ids, start: int, stop: int) -> None:
+        assert self.quantizer is not None
+        columns = self.txn.columns
+        for name in (CODES, VECTORS, IDS):
+            if name in columns:
+                columns[name].resize(stop)
+        columns[DELETED].resize((stop + 63) // 64)
+        for i in range(0, len(x), ENCODE_ROWS):
+            part = x[i : i + ENCODE_ROWS]
+            columns[CODES].write(start + i, self.quantizer.encode(part))
+            if self.keep is not None:
+                columns[VECTORS].write(start + i, self.keep.encode(part))
+        if isinstance(ids, np.ndarray):
+            columns[IDS].write(start, ids.astype("<i8").view(np.uint8).reshape(-1, 8))
+        if self.config.metric == "ip":
+            self.state["lift2"] = max(self.state["lift2"], float(np.einsum("ij,ij->i", x, x).max()))
+
+    def _extend_index(self, stop: int, threads: int, progress: Progress | None) -> None:
+        state = self.state["index"]
+        index = self._index(stop)
+        if index.kind != state["kind"]:  # auto has outgrown the scan: every row is linked now
+            state = {"kind": index.kind}
+        for name, spec in index.columns().items():
+            if name not in self.txn.columns:
+                self.txn.add_column(name, spec)
+            self.txn.columns[name].resize(stop)
+        fresh = index.extend(self.txn.columns, self._coded(), state, stop, threads, progress)
+        self.state["index"] = {"kind": index.kind, **fresh}
+
+    def _index(self, rows: int) -> Index:
+        if self.config.index is not None:
+            return make_index(self.config.index)
+        grown = rows > AUTO_INDEX_ROWS or self.state["index"]["kind"] != "flat"
+        return make_index(HNSW() if grown else Flat())
+
+    def _coded(self) -> Coded:
+        """What a graph is built on: the codes, or the originals where a code is too coarse to prune by."""
+        assert self.quantizer is not None
+        coarse = self.quantizer.kind == "binary" and self.keep is not None
+        source = self.keep if coarse and self.keep is not None else self.quantizer
+        return Coded(source.build_codec(self.state["lift2"]), self.txn.columns[VECTORS if coarse else CODES])
+
+    # --- deleting ---
+
+    def delete(self, keys: Sequence[bytes], rows: npt.NDArray[np.int64]) -> None:
+        """Delete live rows, given with the keys of their ids."""
+        column = self.txn.columns[DELETED]
+        for word in np.unique(rows // 64):
+            bits = column.read_range(int(word), int(word) + 1).view("<u8")
+            bits |= np.bitwise_or.reduce(np.uint64(1) << (rows[rows // 64 == word] % 64).astype(np.uint64))
+            column.write(int(word), bits.view(np.uint8))
+        self.txn.delete_ids(keys)
+        for row in rows.tolist() if self.state["records"] else ():
+            if self.txn.record(ROW, row) is not None:
+                self.txn.delete_record(ROW, row)
+                self.state["records"] -= 1
+        self.state["live"] -= len(rows)
