@@ -152,7 +152,9 @@ def acquire(path: str, *, durable: bool | None, map_size: int) -> Environment:
         if env is None:
             env = _registry[key] = Environment(path, key, durable=durable is not False, map_size=map_size)
         elif durable and not env.durable:
-            raise InputError(f"{path} is open in this process with durability='relaxed'; close that handle first")
+            raise InputError(
+                f"{path} is open in this process with durability='relaxed'; close that handle first"
+            )
         env.handles += 1
         return env
 
@@ -174,9 +176,7 @@ def check(path: str) -> None:
     # A commit may leave pages at the end of the file that it freed itself unwritten: not damage.
     problems = structure_problems(path)
     if problems is None or problems:
-        raise CorruptError(
-            f"{path} is truncated: {facts.size} bytes of {facts.n_pages * facts.psize}"
-        )
+        raise CorruptError(f"{path} is truncated: {facts.size} bytes of {facts.n_pages * facts.psize}")
 
 
 def structure_problems(path: str) -> list[str] | None:
@@ -223,7 +223,9 @@ def translate(error: lmdb.Error, path: str) -> QvecError:
     if isinstance(error, lmdb.ReadonlyError) or _is_denied(error):
         return ReadOnlyError(f"{path}: {error}")
     if isinstance(error, lmdb.PanicError):
-        return DiskFullError(f"{path}: an earlier commit failed half-way; close the file and open it again ({error})")
+        return DiskFullError(
+            f"{path}: an earlier commit failed half-way; close the file and open it again ({error})"
+        )
     if isinstance(error, lmdb.BadTxnError) or "closed/deleted/dropped" in str(error):
         return ClosedError(f"{path}: the transaction or the file is closed ({error})")
     return CorruptError(f"{path}: LMDB finds the file damaged ({error})")
@@ -242,7 +244,11 @@ def _open(path: str, key: tuple[int, int], readonly: bool, durable: bool, map_si
         try:
             return _open_lmdb(path, map_size, readonly=readonly, lock=True, sync=durable)
         except lmdb.Error as error:
-            if not readonly or not isinstance(error, lmdb.LockError | lmdb.ReadonlyError) and not _is_denied(error):
+            if (
+                not readonly
+                or not isinstance(error, lmdb.LockError | lmdb.ReadonlyError)
+                and not _is_denied(error)
+            ):
                 raise translate(error, path) from error
         # The lock file cannot be written either: whoever writes will not see this reader.
         with translated(path):
@@ -251,7 +257,11 @@ def _open(path: str, key: tuple[int, int], readonly: bool, durable: bool, map_si
 
 def _is_denied(error: lmdb.Error) -> bool:
     code = getattr(error, "code", None)
-    return code in (errno.EACCES, errno.EPERM, errno.EROFS) or "denied" in str(error) or "Read-only" in str(error)
+    return (
+        code in (errno.EACCES, errno.EPERM, errno.EROFS)
+        or "denied" in str(error)
+        or "Read-only" in str(error)
+    )
 
 
 def _open_lmdb(path: str, map_size: int, *, readonly: bool, lock: bool, sync: bool) -> Any:
@@ -260,9 +270,17 @@ def _open_lmdb(path: str, map_size: int, *, readonly: bool, lock: bool, sync: bo
     while True:
         try:
             return lmdb.open(
-                path, map_size=map_size, subdir=False, readonly=readonly, lock=lock, sync=sync,
-                max_readers=MAX_READERS, max_spare_txns=1, mode=0o644, **_ENGINE,
-            )  # fmt: skip
+                path,
+                map_size=map_size,
+                subdir=False,
+                readonly=readonly,
+                lock=lock,
+                sync=sync,
+                max_readers=MAX_READERS,
+                max_spare_txns=1,
+                mode=0o644,
+                **_ENGINE,
+            )
         except lmdb.MemoryError as error:
             if map_size // 2 < max(least, 1 << 20):
                 raise MapFullError(f"{path}: no address space for a map of {map_size} bytes") from error

@@ -31,11 +31,17 @@ _revival = threading.Lock()
 class Store:
     """An open file. Threads may share it; a forked child's copy opens the file again by itself, as a reader."""
 
-    def __init__(self, path: str, mode: Mode, residency: Residency, verify: bool, durability: Durability,
-                 map_size: int) -> None:  # fmt: skip
+    def __init__(
+        self, path: str, mode: Mode, residency: Residency, verify: bool, durability: Durability, map_size: int
+    ) -> None:
         """For `create` and `open`."""
         self.path, self.mode = path, mode
-        self._residency, self._verify, self._durability, self._map_size = residency, verify, durability, map_size
+        self._residency, self._verify, self._durability, self._map_size = (
+            residency,
+            verify,
+            durability,
+            map_size,
+        )
         self._closed = False
         self._writing_thread = 0
         environment.check(path)
@@ -49,9 +55,18 @@ class Store:
         _stores.add(self)
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], columns: Mapping[str, ColumnSpec], configuration: dict[str, Any], *,
-               state: dict[str, Any] | None = None, residency: Residency = "mmap", verify: bool = True,
-               durability: Durability = "full", map_size: int = environment.MAP_SIZE) -> Store:  # fmt: skip
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        columns: Mapping[str, ColumnSpec],
+        configuration: dict[str, Any],
+        *,
+        state: dict[str, Any] | None = None,
+        residency: Residency = "mmap",
+        verify: bool = True,
+        durability: Durability = "full",
+        map_size: int = environment.MAP_SIZE,
+    ) -> Store:
         """Make a file with empty columns, and open it for writing.
 
         ``configuration`` is plain data that never changes, ``state`` what the first
@@ -67,8 +82,16 @@ class Store:
         return cls.open(path, residency=residency, verify=verify, durability=durability, map_size=map_size)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], mode: Mode = "rw", *, residency: Residency = "mmap",
-             verify: bool = True, durability: Durability = "full", map_size: int = environment.MAP_SIZE) -> Store:  # fmt: skip
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        mode: Mode = "rw",
+        *,
+        residency: Residency = "mmap",
+        verify: bool = True,
+        durability: Durability = "full",
+        map_size: int = environment.MAP_SIZE,
+    ) -> Store:
         """Open a file: ``"rw"`` takes its write lock, ``"r"`` any number of handles may do.
 
         ``residency="ram"`` copies all blocks once; ``verify=False`` skips the checksums of blocks, not their headers;
@@ -76,8 +99,11 @@ class Store:
         the address space to reserve at first, in bytes; it grows.
         NotFoundError, FormatError, CorruptError, LockedError or ReadOnlyError say why a file does not open.
         """
-        for name, value, allowed in (("mode", mode, ("rw", "r")), ("residency", residency, ("mmap", "ram")),
-                                     ("durability", durability, ("full", "relaxed"))):  # fmt: skip
+        for name, value, allowed in (
+            ("mode", mode, ("rw", "r")),
+            ("residency", residency, ("mmap", "ram")),
+            ("durability", durability, ("full", "relaxed")),
+        ):
             if value not in allowed:
                 raise InputError(f"{name} = {value!r} is none of {', '.join(allowed)}")
         return cls(newfile.own_path(path), mode, residency, verify, durability, map_size)
@@ -194,7 +220,9 @@ class Store:
         """Bytes of the file and its parts, of the map, reader slots, and commits whose pages a snapshot holds back."""
         with self.read() as snapshot:
             env, info = self._env, self._env.lmdb.info()
-            blocks = {name: column.n_blocks * column.pages * env.psize for name, column in snapshot.columns.items()}
+            blocks = {
+                name: column.n_blocks * column.pages * env.psize for name, column in snapshot.columns.items()
+            }
             chunks = sum(len(stamps) for stamps in snapshot._view.stamps.values()) // STAMP_BYTES * env.psize
             readers = env.reader_commits()
             return {

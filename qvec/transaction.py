@@ -71,7 +71,10 @@ class Transaction(Reading):
 
         ``append`` is a hint: the ids ascend and lie above all that are stored. Nothing is put when it is an error.
         """
-        pairs = [(id_key(name, i), row_value(int(row))) for i, (name, row) in enumerate(zip(ids, rows, strict=True))]
+        pairs = [
+            (id_key(name, i), row_value(int(row)))
+            for i, (name, row) in enumerate(zip(ids, rows, strict=True))
+        ]
         append = append and self._is_above(ids)
         if not append:
             self._refuse_duplicates(ids)
