@@ -23,7 +23,7 @@ Run = tuple[int, str, str]
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(qvec.__file__).parent.parent))  # for processes started from here
+    monkeypatch.setenv("PYTHONPATH", str(Path(qvec.__file__).parent.parent))  # for child processes
     np.save("x.npy", X)
     np.save("q.npy", X[:4] + 0.01)
     return tmp_path
