@@ -88,8 +88,10 @@ def _print_hit(hit: dict[str, Any], answers: tuple[str, ...]) -> None:
     print(f"   {mark} {hit['score']:.3f}  {payload['title']}")
     snippet = _around(payload["text"], answers)
     indent = " " * 12
-    for line in textwrap.wrap(snippet, WIDTH - len(indent)):
-        print(indent + emphasise(line, answers))
+    block = textwrap.fill(
+        snippet, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    )
+    print(emphasise(block, answers))
 
 
 def _around(text: str, answers: tuple[str, ...]) -> str:
