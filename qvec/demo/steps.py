@@ -29,9 +29,9 @@ Answers = dict[int, list[dict[str, Any]]]
 def build_store(path: Path, corpus: Corpus) -> None:
     """Create the store and add the passages, a batch at a time."""
     n, dim = corpus.vectors.shape
-    heading(f"1. Store {n:,} passages of Wikipedia with their {MODEL} embeddings ({dim} dimensions)")
     start = time.perf_counter()
     with qvec.create(path, dim, metric="cosine", code="int8", index="hnsw", model=MODEL) as db:
+        heading(f"1. Store {n:,} passages of Wikipedia with their {MODEL} embeddings ({dim} dimensions)")
         with progress("adding passages", "passages") as report:
             for first in range(0, n, BATCH):
                 rows = slice(first, first + BATCH)
