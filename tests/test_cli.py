@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ Run = tuple[int, str, str]
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(qvec.__file__).parent.parent))  # for processes started from here
+    monkeypatch.setenv("PYTHONPATH", str(Path(qvec.__file__).parent.parent))  # for child processes
     np.save("x.npy", X)
     np.save("q.npy", X[:4] + 0.01)
     return tmp_path
@@ -137,12 +138,13 @@ def test_the_options_of_a_search_are_taken(run, option: list[str]) -> None:
 
 def test_without_rescoring_the_distances_are_those_of_the_codes(run) -> None:
     run("import", "s.qvec", "x.npy", "--metric", "l2", "--code", "int8")
-    first = ("search", "s.qvec", "--id", "0", "-k", "1", "--json")
+    search = ("search", "s.qvec", "q.npy", "--row", "0", "-k", "2", "--json")
     exact, coded = (
-        json.loads(run(*first, *more)[1])["hits"][0]["distance"] for more in ([], ["--no-rescore"])
+        json.loads(run(*search, *more)[1])["hits"][1]["distance"] for more in ([], ["--no-rescore"])
     )
-    assert exact == 0
-    assert coded != 0
+    assert exact == pytest.approx(exact_knn(X, X[:1] + 0.01, 2, "l2")[1][0, 1], rel=1e-5)
+    assert coded != pytest.approx(exact, rel=1e-5)
+    assert coded == pytest.approx(exact, rel=0.1)
 
 
 @pytest.mark.parametrize("rich", [True, False])
@@ -320,6 +322,7 @@ def test_progress_without_tqdm_is_a_line_every_ten_percent(
 
 def test_the_longest_answer_in_a_text_is_set_off() -> None:
     assert console.emphasise("a police box, blue", ["box", "police box"]) == "a **police box**, blue"
+    assert console.emphasise("it is a police\n   box", ["police box"]) == "it is a **police\n   box**"
     assert console.emphasise("nothing here", ["box"]) == "nothing here"
 
 
@@ -330,18 +333,23 @@ def test_bytes_are_readable(size: int, text: str) -> None:
     assert console.human_bytes(size) == text
 
 
-def test_the_demo_answers_agrees_across_processes_and_compares_the_codes(run, folder: Path) -> None:
+def test_the_demo_answers_in_two_processes_and_compares_the_codes(
+    run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qvec.demo.comparison.MEASURE_SECONDS", 0.01)
     code, out, err = run("demo", "--path", "kept.qvec")
     assert code == 0
     assert "100 % (5,000 of 5,000 passages)" in err
     assert "**30–60%" in out
     assert "the same passages" in out
-    table = [line.split() for line in out.splitlines() if line.split()[1:2] in (["yes"], ["no"])]
-    assert [(row[0], row[1]) for row in table] == [
-        (name, rescored) for name in ("f32", "int8", "binary") for rescored in ("no", "yes")
-    ]
-    recall = {(row[0], row[1]): float(row[2]) for row in table}
-    assert recall["int8", "yes"] >= 0.99
-    assert recall["binary", "yes"] > recall["binary", "no"]
+    table = {tuple(re.split(r"\s{2,}", line.strip())[:2]): line.split() for line in out.splitlines()}
+    recall = {
+        way: float(next(cell for cell in line if re.fullmatch(r"[01]\.\d{3}", cell)))
+        for way, line in table.items()
+        if way[0] in ("f32", "int8", "binary")
+    }
+    assert recall["f32", "exact scan"] == 1
+    assert recall["int8", "re-ranked"] >= 0.99
+    assert recall["binary", "graph"] < recall["binary", "re-ranked"]
     assert json.loads(run("info", "kept.qvec", "--json")[1])["count"] == 5000
     assert "kept.qvec" in failure(run("demo", "--path", "kept.qvec"))
