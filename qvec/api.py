@@ -10,7 +10,7 @@ import numpy.typing as npt
 from qvec.collection import Collection, new_collection
 from qvec.config import Config, index_config
 from qvec.errors import ExistsError, InputError
-from qvec.inputs import as_vectors
+from qvec.inputs import as_vectors, check_count
 from qvec.quantizers import make_config
 from qvec.store import Store
 from qvec.types import CodeConfig, Durability, IdKind, IndexConfig, Keep, Metric, Residency
@@ -42,18 +42,18 @@ def create(
     model: a tag of the embedding model. seed: of the rotation that a code may use.
     exist_ok: open what is there if it was created with the same options.
     durability: "full" survives power loss; "relaxed" may lose the last commits then, never their consistency.
-    map_size: the most bytes the file may take; default, as much as the address space allows.
+    map_size: bytes of address space to reserve at first; it grows. Default: a tebibyte, which costs nothing.
 
     Raises InputError, ExistsError, NotFoundError (no such directory).
     """
     config = Config(dim, metric, ids, keep, make_config(code), index_config(index), model, seed)
     x = None if sample is None else as_vectors("sample", sample, config.dim, config.metric)
     try:
-        return new_collection(path, config, x, durability=durability, map_size=map_size)
+        return new_collection(path, config, x, durability=durability, **_sized(map_size))
     except ExistsError:
         if not exist_ok:
             raise
-    collection = open(path)
+    collection = open(path, durability=durability, map_size=map_size)
     if collection._config != config:
         collection.close()
         raise InputError(f"{os.fspath(path)} was created with other options: {collection._config}, not {config}")
@@ -66,12 +66,18 @@ def open(
     *,
     residency: Residency = "mmap",
     verify: bool = True,
+    durability: Durability = "full",
+    map_size: int | None = None,
 ) -> Collection:
     """Open a collection file. One handle may have it open for writing, any number for reading.
 
     residency: "mmap" shares the file's pages between processes; "ram" copies them once into huge pages.
-    verify: check each block's checksum when it is first touched.
+    verify: check each block's checksum when it is first touched. durability, map_size: see :func:`create`.
 
     Raises NotFoundError, FormatError, CorruptError, LockedError.
     """
-    return Collection(Store.open(path, mode, residency=residency, verify=verify))
+    return Collection(Store.open(path, mode, residency=residency, verify=verify, durability=durability, **_sized(map_size)))
+
+
+def _sized(map_size: int | None) -> dict[str, int]:
+    return {} if map_size is None else {"map_size": check_count("map_size", map_size, 2**16, 2**46)}

@@ -23,9 +23,8 @@ from qvec.inputs import (
     check_unique,
     id_keys,
 )
-from qvec.layout import CODES, DELETED, IDS, VECTORS
+from qvec.layout import ADJACENCY, CALIBRATION, CODES, DELETED, IDS, ROW, VECTORS
 from qvec.quantizers import Quantizer, from_state, train
-from qvec.records import CALIBRATION, ROW
 from qvec.store import Snapshot, Store
 from qvec.types import (
     HNSW,
@@ -61,6 +60,7 @@ class Collection:
         config = self._config
         self._keep = _keep_quantizer(config)
         self._quantizers: dict[int, Quantizer] = {}
+        self._int_ids = config.ids == "int64"
 
     # --- writing ---
 
@@ -98,7 +98,7 @@ class Collection:
         with self._store.write() as txn:
             writer = Writer(txn, config, self._quantizer(txn), self._keep)
             stored, added, replaced, skipped = writer.add(x, checked, payloads, on_conflict, workers, progress)
-        return AddResult(self._id_array(stored), added, replaced, skipped)
+        return AddResult(_id_array(stored), added, replaced, skipped)
 
     def upsert(
         self,
@@ -119,14 +119,17 @@ class Collection:
         with self._store.write() as txn:
             keys = list(dict.fromkeys(id_keys(wanted)))
             rows = txn.rows_of(keys)
-            if missing == "error" and None in rows:
-                raise MissingIdError(f"no vector has the id {self._id_of(keys[rows.index(None)])!r}")
-            found = [(key, row) for key, row in zip(keys, rows, strict=True) if row is not None]
-            if found:
-                Writer(txn, self._config, None, self._keep).delete(
-                    [key for key, _ in found], np.array([row for _, row in found], np.int64)
-                )
+            found = np.flatnonzero(rows >= 0)
+            if missing == "error":
+                self._refuse_missing(keys, rows)
+            if len(found):
+                Writer(txn, self._config, None, self._keep).delete([keys[i] for i in found], rows[found])
         return len(found)
+
+    def _refuse_missing(self, keys: Sequence[bytes], rows: npt.NDArray[np.int64]) -> None:
+        if (rows < 0).any():
+            key = keys[int(np.argmin(rows))]
+            raise MissingIdError(f"no vector has the id {int.from_bytes(key, 'big') if self._int_ids else key.decode()!r}")
 
     # --- searching ---
 
@@ -193,7 +196,7 @@ class Collection:
     ) -> Hits:
         payloads: list[Any] | None = None
         out: npt.NDArray[Any] = ids
-        if self._config.ids == "str":
+        if not self._int_ids:
             out, payloads = self._string_hits(snap, ids, with_payload)
         elif with_payload and snap.state["records"]:
             payloads = self._payloads(snap, ids)
@@ -212,16 +215,15 @@ class Collection:
         return ids, [[None if r is None else r["payload"] for r in line] for line in records]
 
     def _payloads(self, snap: Snapshot, ids: npt.NDArray[np.int64]) -> list[list[Payload | None]]:
-        rows = iter(snap.rows_of(id_keys(ids[ids >= 0])))
+        rows = iter(snap.rows_of(id_keys(ids[ids >= 0])).tolist())
         return [[None if i < 0 else self._payload(snap, next(rows)) for i in line] for line in ids.tolist()]
 
-    def _payload(self, snap: Snapshot, row: int | None) -> Payload | None:
-        record = None if row is None else snap.record(ROW, row)
+    def _payload(self, snap: Snapshot, row: int) -> Payload | None:
+        record = snap.record(ROW, row)
         return None if record is None else record["payload"]
 
     def _no_hits(self, n: int, k: int, single: bool, with_payload: bool) -> Hits:
-        strings = self._config.ids == "str"
-        ids = np.full((n, k), "", object) if strings else np.full((n, k), -1, np.int64)
+        ids = np.full((n, k), -1, np.int64) if self._int_ids else np.full((n, k), "", object)
         distances = np.full((n, k), np.inf, np.float32)
         counts = np.zeros(n, np.int64)
         if not single:
@@ -234,12 +236,11 @@ class Collection:
         """Stored vectors and payloads in the order asked for; MissingIdError names the first id that is not stored."""
         wanted = as_ids(ids, self._config.ids)
         with self._store.read() as snap:
-            rows = snap.rows_of(id_keys(wanted))
-            if None in rows:
-                raise MissingIdError(f"no vector has the id {wanted[rows.index(None)]!r}")
-            found = np.array(rows, np.int64)
-            payloads = [self._payload(snap, row) for row in rows]
-            return Records(self._id_array(wanted), self._vectors(snap, found), payloads)
+            keys = id_keys(wanted)
+            rows = snap.rows_of(keys)
+            self._refuse_missing(keys, rows)
+            payloads = [self._payload(snap, row) for row in rows.tolist()]
+            return Records(_id_array(wanted), self._vectors(snap, rows), payloads)
 
     def scan(self, batch_size: int = 8192) -> Iterator[Records]:
         """Every live vector, in batches, as of the commit at the first step; close the iterator to end it early."""
@@ -255,7 +256,7 @@ class Collection:
                 yield Records(self._row_ids(snap, rows, records), self._vectors(snap, rows), payloads)
 
     def _row_ids(self, snap: Snapshot, rows: npt.NDArray[np.int64], records: Sequence[Any]) -> npt.NDArray[Any]:
-        if self._config.ids == "str":
+        if not self._int_ids:
             return np.array([record["id"] for record in records], object)
         return snap.columns[IDS].read(rows).view("<i8").reshape(-1).astype(np.int64)
 
@@ -287,7 +288,8 @@ class Collection:
         with self._store.read() as snap:
             state, quantizer = snap.state, self._quantizer(snap)
             index, n = state["index"]["kind"], state["n"]
-            sizes = self._store.stats(snap)
+            sizes = self._store.stats()
+            columns = sizes["column_bytes"]
             return Stats(
                 path=str(self._store.path),
                 dim=config.dim,
@@ -300,10 +302,10 @@ class Collection:
                 count=state["live"],
                 deleted=n - state["live"],
                 code_size=0 if quantizer is None else quantizer.code_size,
-                codes_bytes=sizes.columns.get(CODES, 0),
-                vectors_bytes=sizes.columns.get(VECTORS, 0),
-                graph_bytes=sizes.columns.get("adjacency", 0),
-                file_bytes=sizes.file_bytes,
+                codes_bytes=columns.get(CODES, 0),
+                vectors_bytes=columns.get(VECTORS, 0),
+                graph_bytes=columns.get(ADJACENCY, 0),
+                file_bytes=sizes["file_bytes"],
                 calibration=None if quantizer is None else getattr(quantizer, "calibration_id", None),
                 generation=0,
                 txn_id=snap.txn_id,
@@ -343,15 +345,13 @@ class Collection:
         if quantizer is None or not snap.state["live"]:
             return None
         index = make_index(HNSW() if snap.state["index"]["kind"] == "hnsw" else Flat())
-        engine = Engine(snap, quantizer, self._keep, index, self._config.ids == "int64")
+        engine = Engine(snap, quantizer, self._keep, index, self._int_ids)
         snap.derived["engine"] = engine
         return engine
 
-    def _id_array(self, ids: npt.NDArray[Any] | list[str]) -> npt.NDArray[Any]:
-        return ids if isinstance(ids, np.ndarray) else np.array(ids, object)
 
-    def _id_of(self, key: bytes) -> int | str:
-        return int.from_bytes(key, "big") if self._config.ids == "int64" else key.decode()
+def _id_array(ids: npt.NDArray[Any] | list[str]) -> npt.NDArray[Any]:
+    return ids if isinstance(ids, np.ndarray) else np.array(ids, object)
 
 
 def _threads(threads: int | None) -> int:

@@ -1,4 +1,4 @@
-"""The exceptions of qvec: one per situation of the caller, each also the built-in that Python users expect."""
+"""Exceptions of qvec: one per situation of the caller, each also the built-in that Python users expect."""
 
 from __future__ import annotations
 
@@ -60,3 +60,7 @@ class MapFullError(QvecError, OSError):
 
 class DiskFullError(QvecError, OSError):
     """The disk, or the process's file-size limit, has no room for the commit; the state before it stands."""
+
+
+class MissingExtraError(QvecError, ImportError):
+    """An optional dependency is not installed; the message names the extra that brings it."""

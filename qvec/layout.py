@@ -11,6 +11,9 @@ IDS = "ids"
 DELETED = "deleted"
 ADJACENCY = "adjacency"
 
+CALIBRATION = 1  # record kinds: a quantizer's state, by generation; a row's payload and string id, by row
+ROW = 2
+
 _COLUMN_IDS = {CODES: 1, VECTORS: 2, IDS: 3, DELETED: 4, ADJACENCY: 5}
 _ID_BYTES = 8
 _BITMAP_BYTES = 8  # a row of the bitmap is one word: 64 rows of the collection

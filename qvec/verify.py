@@ -11,9 +11,8 @@ from qvec.config import Config
 from qvec.engine import read_bitmap
 from qvec.errors import CorruptError
 from qvec.index import Coded, make_index
-from qvec.layout import CODES, DELETED, IDS
+from qvec.layout import CODES, DELETED, IDS, ROW
 from qvec.quantizers import Quantizer
-from qvec.records import ROW
 from qvec.store import Snapshot
 from qvec.types import HNSW, Flat
 

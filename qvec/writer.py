@@ -12,9 +12,8 @@ from qvec.config import AUTO_INDEX_ROWS, Config
 from qvec.errors import DuplicateIdError, InputError
 from qvec.index import Coded, Index, Progress, make_index
 from qvec.inputs import MAX_ID, id_keys
-from qvec.layout import CODES, DELETED, IDS, VECTORS, row_columns
+from qvec.layout import CALIBRATION, CODES, DELETED, IDS, ROW, VECTORS, row_columns
 from qvec.quantizers import Quantizer, train
-from qvec.records import ROW, CALIBRATION
 from qvec.store import Transaction
 from qvec.types import HNSW, Flat, Float32Array, OnConflict, Payload
 
@@ -92,7 +91,7 @@ class Writer:
         """Positions to store, and how many stored vectors they replace (now deleted)."""
         keys = id_keys(ids)
         rows = self.txn.rows_of(keys)
-        taken = np.array([row is not None for row in rows], bool)
+        taken = rows >= 0
         if not taken.any():
             return np.arange(len(keys)), 0
         if on_conflict == "error":
@@ -100,7 +99,7 @@ class Writer:
             raise DuplicateIdError(f"ids[{i}] = {ids[i]!r} is stored already; use upsert or on_conflict to replace or skip")
         if on_conflict == "skip":
             return np.flatnonzero(~taken), 0
-        self._delete_rows([keys[i] for i in np.flatnonzero(taken)], np.array([row for row in rows if row is not None]))
+        self.delete([keys[i] for i in np.flatnonzero(taken)], rows[taken])
         return np.arange(len(keys)), int(taken.sum())
 
     def _append(self, x: Float32Array, ids: Ids, payloads: Sequence[Payload | None], threads: int, progress: Progress | None) -> None:
@@ -129,7 +128,7 @@ class Writer:
             if payload is None and not strings:
                 continue
             record = {"id": ids[i], "payload": payload} if strings else {"payload": payload}
-            self.txn.put_record(ROW, start + i, record, name=f"payload[{i}]")
+            self.txn.put_record(ROW, start + i, record)
             self.state["records"] += 1
 
     def _put_vectors(self, x: Float32Array, ids: Ids, start: int, stop: int) -> None:
@@ -177,16 +176,15 @@ class Writer:
     # --- deleting ---
 
     def delete(self, keys: Sequence[bytes], rows: npt.NDArray[np.int64]) -> None:
-        """Delete live rows by their id keys."""
-        self._delete_rows(keys, rows)
-
-    def _delete_rows(self, keys: Sequence[bytes], rows: npt.NDArray[np.int64]) -> None:
+        """Delete live rows, given with the keys of their ids."""
         column = self.txn.columns[DELETED]
         for word in np.unique(rows // 64):
             bits = column.read_range(int(word), int(word) + 1).view("<u8")
             bits |= np.bitwise_or.reduce(np.uint64(1) << (rows[rows // 64 == word] % 64).astype(np.uint64))
             column.write(int(word), bits.view(np.uint8))
         self.txn.delete_ids(keys)
-        for row in rows:
-            self.state["records"] -= self.txn.delete_record(ROW, int(row))
+        for row in rows.tolist() if self.state["records"] else ():
+            if self.txn.record(ROW, row) is not None:
+                self.txn.delete_record(ROW, row)
+                self.state["records"] -= 1
         self.state["live"] -= len(rows)

@@ -12,6 +12,7 @@
 #include "simd.h"
 
 #define QV_PRUNE_MAX 512   /* candidates looked at */
+#define QV_SLACK 8          /* a full list is pruned to leave this part of it free for the next reverse edges */
 #define QV_TWINS 1e-6f     /* d <= this share of |x|^2: the same vector */
 
 typedef struct {
@@ -53,17 +54,17 @@ static int hide_behind(const qv_graph *graph, const qv_edge *edges, int from, in
     return QV_OK;
 }
 
-/* Keep a diverse subset of n edges sorted by key, pinned ones in any case, at most `degree`; returns how many.
+/* Keep a diverse subset of n edges sorted by key, pinned ones in any case, at most `limit`; returns how many.
  * Twins of the node hide nothing and take at most an eighth of the list: a heap of equal vectors stays connected. */
-static int prune(const qv_graph *graph, qv_edge *edges, int n, float norm2, qv_scratch *s) {
+static int prune(const qv_graph *graph, qv_edge *edges, int n, int limit, float norm2, qv_scratch *s) {
     uint8_t hidden[QV_PRUNE_MAX] = {0};
     int kept = 0, pinned = 0, twins = (int)graph->degree / 8;
     for (int i = 0; i < n; i++) pinned += (edges[i].row & QV_TREE) != 0;
     for (int i = 0; i < n; i++) {
         int pin = (edges[i].row & QV_TREE) != 0, twin = edges[i].key <= QV_TWINS * norm2;
-        if (!pin && (hidden[i] || kept + pinned >= (int)graph->degree || (twin && twins-- <= 0))) continue;
+        if (!pin && (hidden[i] || kept + pinned >= limit || (twin && twins-- <= 0))) continue;
         pinned -= pin;
-        if (!twin && !hidden[i] && kept + pinned + 1 < (int)graph->degree) {
+        if (!twin && !hidden[i] && kept + pinned + 1 < limit) {
             int status = hide_behind(graph, edges, i, n, hidden, s);
             if (status) return status;
         }
@@ -89,7 +90,7 @@ int qv_link_out(const qv_graph *graph, uint32_t row, int ef, qv_scratch *s, qv_l
     int n = s->pool.size < QV_PRUNE_MAX ? s->pool.size : QV_PRUNE_MAX;
     for (int i = 0; i < n; i++)
         edges[i] = (qv_edge){qv_candidate_row(s->pool.slots[i]), qv_candidate_key(s->pool.slots[i])};
-    n = prune(graph, edges, n, query->bias, s);
+    n = prune(graph, edges, n, (int)graph->degree, query->bias, s);
     if (n < 0) return n;
     write_list(list, graph->degree, edges, n);
     for (int i = 0; i < n; i++) links[i] = (qv_link){row, edges[i].row, edges[i].key};
@@ -128,7 +129,7 @@ int qv_link_in(const qv_graph *graph, const qv_link *links, int n, qv_scratch *s
     if (n > QV_PRUNE_MAX - size) n = QV_PRUNE_MAX - size; /* links come nearest first */
     for (int i = 0; i < n; i++) edges[size + i] = (qv_edge){links[i].row, links[i].key};
     qsort(edges, (size_t)(size + n), sizeof *edges, by_key);
-    int kept = prune(graph, edges, size + n, query->bias, s);
+    int kept = prune(graph, edges, size + n, (int)(graph->degree - graph->degree / QV_SLACK), query->bias, s);
     if (kept < 0) return kept;
     write_list(list, graph->degree, edges, kept);
     return QV_OK;

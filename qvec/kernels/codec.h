@@ -29,10 +29,11 @@ typedef enum { QV_OP_DOT = 0, QV_OP_L2 = 1 } qv_op;
 
 typedef struct {
     float bias, per_norm2, per_scale;
+    float floor;        /* keys are never below: 0 where they are distances, -infinity where they are negated dots */
     float lift, lift2;  /* inner product only, while a graph is built: vectors lifted onto a sphere of radius^2 lift2 */
     int32_t offset;     /* INT8: the u8 data's midpoint times the sum of the query's s8 values */
     int32_t op;
-    int32_t reserved[9];
+    int32_t reserved[8];
 } qv_query;             /* 64 bytes */
 
 typedef struct qv_codec qv_codec;
@@ -48,7 +49,7 @@ struct qv_codec {
     int32_t query_size; /* bytes of a prepared query */
     int32_t has_factors;
     const float *lower, *step; /* INT8 static: x = lower + step * c, per dimension (padded with 0); else NULL */
-    float lift2;        /* inner product: the largest |x|^2 seen; 0 otherwise */
+    float lift2;        /* inner product, set after qv_codec_init: the largest |x|^2 seen; 0 otherwise */
     qv_score_fn score;
 };
 
@@ -65,7 +66,7 @@ void qv_prepare(const qv_codec *codec, const float *q, qv_query *out);
  * (cosine: on the unit sphere; ip: lifted by one coordinate sqrt(lift2 - |x|^2), so that L2 order is MIPS order). */
 void qv_prepare_row(const qv_codec *codec, const uint8_t *row, qv_query *out);
 
-/* Levels: the best this machine and QVEC_SIMD allow; whether one can run here. */
+/* Levels: the best this machine and QVEC_SIMD allow (-1: QVEC_SIMD names none); whether one can run here. */
 int qv_simd_best(void);
 int qv_simd_supported(int level);
 

@@ -1,1 +1,334 @@
 # cython: language_level=3
+cimport numpy as cnp
+from cpython.pyport cimport PY_SSIZE_T_MAX
+from libc.stddef cimport size_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t
+
+cnp.import_array()
+
+cdef extern from "codec.h" nogil:
+    ctypedef struct qv_factors:
+        float scale
+        float norm2
+
+    ctypedef struct qv_query:
+        pass
+
+    ctypedef struct qv_codec:
+        int32_t kind, metric, simd, dim, data_size, stride, query_size, has_factors
+        const float *lower
+        const float *step
+        float lift2
+        void (*score)(const qv_codec *codec, const qv_query *query, const uint8_t **rows, int n, float *keys) noexcept nogil
+
+    int qv_codec_init(qv_codec *codec, int kind, int metric, int dim, const float *lower, const float *step, int simd) noexcept
+    void qv_encode(const qv_codec *codec, const float *x, size_t n, uint8_t *rows) noexcept
+    void qv_decode(const qv_codec *codec, const uint8_t *rows, size_t n, float *x) noexcept
+    void qv_prepare(const qv_codec *codec, const float *q, qv_query *out) noexcept
+    void qv_prepare_row(const qv_codec *codec, const uint8_t *row, qv_query *out) noexcept
+    int qv_simd_best() noexcept
+    int qv_simd_supported(int level) noexcept
+    uint32_t qv_crc32c(uint32_t crc, const void *data, size_t n) noexcept
+    void qv_transform(const float *x, size_t n, int dim, int padded, int normalise, const float *mean,
+                      const uint8_t *signs, float *out) noexcept
+
+cdef extern from "simd.h" nogil:
+    const char **qv_simd_names
+    int QV_SIMD_LEVELS
+    int qv_simd_compiled(int level) noexcept
+
+cdef tuple _KINDS = ("f32", "f16", "int8", "binary")
+cdef tuple _METRICS = ("l2", "ip", "cosine")
+cdef tuple _LEVELS = tuple([qv_simd_names[level].decode() for level in range(QV_SIMD_LEVELS)])
+cdef int _MAX_DIM = 65536
+
+if qv_simd_best() < 0:
+    import os
+    raise ValueError("QVEC_SIMD must be one of %s, not %r" % (
+        ", ".join([_LEVELS[level] for level in range(QV_SIMD_LEVELS) if qv_simd_compiled(level)]),
+        os.environ.get("QVEC_SIMD")))
+
+
+def simd_level():
+    """The instruction set that kernels use unless told otherwise: the best of `simd_levels`."""
+    return _LEVELS[qv_simd_best()]
+
+
+def simd_levels():
+    """The instruction sets that can run here within the cap of QVEC_SIMD, ascending."""
+    return [_LEVELS[level] for level in range(QV_SIMD_LEVELS) if qv_simd_supported(level)]
+
+
+def crc32c(data, unsigned int crc=0):
+    """CRC-32C (Castagnoli, RFC 3720) of a contiguous buffer, continuing from `crc`."""
+    cdef const uint8_t[::1] view = memoryview(data).cast("B")
+    cdef size_t n = view.shape[0]
+    cdef const void *start = &view[0] if n else NULL
+    cdef uint32_t result
+    with nogil:
+        result = qv_crc32c(crc, start, n)
+    return result
+
+
+cdef cnp.ndarray _aligned(Py_ssize_t n, Py_ssize_t width):
+    """An uninitialised uint8 array of n rows whose first byte lies on a 64-byte boundary."""
+    cdef cnp.npy_intp shape[2]
+    cdef cnp.npy_intp size
+    cdef cnp.ndarray owner, rows
+    if width and n > (PY_SSIZE_T_MAX - 64) // width:
+        raise ValueError(f"{n} rows of {width} bytes do not fit in the address space")
+    size = n * width + 64
+    owner = cnp.PyArray_SimpleNew(1, &size, cnp.NPY_UINT8)
+    shape[0] = n
+    shape[1] = width
+    cdef char *start = cnp.PyArray_BYTES(owner)
+    rows = cnp.PyArray_SimpleNewFromData(2, shape, cnp.NPY_UINT8, start + (-<size_t>start & 63))
+    cnp.set_array_base(rows, owner)
+    return rows
+
+
+cdef cnp.ndarray _checked(object array, str name, int typenum, Py_ssize_t width):
+    """`array` if it is [width] or [n, width], C-contiguous, aligned and of the dtype; else an error that says what is not."""
+    cdef cnp.ndarray a
+    cdef str dtype = "float32" if typenum == cnp.NPY_FLOAT32 else "uint8"
+    if not cnp.PyArray_Check(array):
+        raise TypeError(f"{name} must be a NumPy array of {dtype}, not {type(array).__name__}")
+    a = array
+    if cnp.PyArray_TYPE(a) != typenum or not cnp.PyArray_ISNOTSWAPPED(a):
+        raise TypeError(f"{name} must be {dtype}, not {array.dtype}")
+    cdef int ndim = cnp.PyArray_NDIM(a)
+    if ndim < 1 or ndim > 2:
+        raise ValueError(f"{name} must have 1 or 2 dimensions, not {ndim}")
+    if cnp.PyArray_DIM(a, ndim - 1) != width:
+        raise ValueError(f"{name} must be {width} wide, not {cnp.PyArray_DIM(a, ndim - 1)}")
+    if not cnp.PyArray_ISCARRAY_RO(a):
+        raise ValueError(f"{name} must be C-contiguous and aligned")
+    return a
+
+
+cdef inline Py_ssize_t _count(cnp.ndarray a) noexcept:
+    return 1 if cnp.PyArray_NDIM(a) == 1 else cnp.PyArray_DIM(a, 0)
+
+
+cdef cnp.ndarray _floats(Py_ssize_t n, Py_ssize_t width):
+    cdef cnp.npy_intp shape[2]
+    shape[0] = n
+    shape[1] = width
+    return cnp.PyArray_SimpleNew(2, shape, cnp.NPY_FLOAT32)
+
+
+cdef int _one_of(str name, object value, tuple choices) except -1:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+    return choices.index(value)
+
+
+cdef cnp.ndarray _per_dimension(object values, str name, int dim):
+    """A copy of `values`, padded with zeros to a multiple of 64 dimensions."""
+    cdef cnp.ndarray checked = _checked(values, name, cnp.NPY_FLOAT32, dim)
+    if cnp.PyArray_NDIM(checked) != 1:
+        raise ValueError(f"{name} must have 1 dimension, not 2")
+    cdef const float *source = <const float *> cnp.PyArray_DATA(checked)
+    cdef cnp.npy_intp padded = (dim + 63) // 64 * 64
+    cdef cnp.ndarray copy = cnp.PyArray_ZEROS(1, &padded, cnp.NPY_FLOAT32, 0)
+    cdef float *target = <float *> cnp.PyArray_DATA(copy)
+    cdef int i
+    for i in range(dim):
+        if source[i] - source[i] != 0:
+            raise ValueError(f"{name}[{i}] must be finite, not {source[i]}")
+        target[i] = source[i]
+    return copy
+
+
+cdef void _score_tiles(const qv_codec *codec, const uint8_t *queries, Py_ssize_t nq, const uint8_t *rows, Py_ssize_t n,
+                       float *keys) noexcept nogil:
+    """Rows in tiles of 64, each against all queries while it is in the cache."""
+    cdef const uint8_t *tile[64]
+    cdef Py_ssize_t start, i, q, count
+    for start in range(0, n, 64):
+        count = min(n - start, <Py_ssize_t> 64)
+        for i in range(count):
+            tile[i] = rows + (start + i) * codec.stride
+        for q in range(nq):
+            codec.score(codec, <const qv_query *> (queries + q * codec.query_size), tile, <int> count,
+                        keys + q * n + start)
+
+
+cdef class Codec:
+    """One way to store vectors of `dim` float32 values as rows of bytes, and to score such rows against queries.
+
+    Keys are squared L2 distances ("l2"), negated dot products ("ip"), 1 - cosine ("cosine"), or for kind "binary", whatever
+    the metric, the number of differing signs. Smaller is nearer. Inputs must be finite; vectors are [dim] or [n, dim].
+
+    :param lower: float32 [dim], with `step` makes "int8" static: x = lower + step * code per dimension.
+    :param lift2: metric "ip" only: the largest squared norm, for the keys that a graph is built with.
+    :param simd: one of `simd_levels()`; default `simd_level()`.
+    """
+
+    cdef qv_codec c
+    cdef cnp.ndarray _lower, _step
+
+    def __cinit__(self, str kind, str metric, int dim, *, lower=None, step=None, float lift2=0.0, simd=None):
+        cdef int kind_code = _one_of("kind", kind, _KINDS)
+        cdef int metric_code = _one_of("metric", metric, _METRICS)
+        cdef int level = qv_simd_best() if simd is None else _one_of("simd", simd, tuple(simd_levels()))
+        if simd is not None:
+            level = _LEVELS.index(simd)
+        if not 1 <= dim <= _MAX_DIM:
+            raise ValueError(f"dim must be in 1..{_MAX_DIM}, not {dim}")
+        if not 0 <= lift2 < float("inf"):
+            raise ValueError(f"lift2 must be finite and not negative, not {lift2}")
+        if lift2 != 0 and metric != "ip":
+            raise ValueError(f"lift2 is for metric ip only, not {metric}")
+        if (lower is None) != (step is None):
+            raise ValueError("lower and step go together")
+        if lower is not None and kind != "int8":
+            raise ValueError(f"lower and step are for kind int8 only, not {kind}")
+        cdef const float *lower_data = NULL
+        cdef const float *step_data = NULL
+        if lower is not None:
+            self._lower = _per_dimension(lower, "lower", dim)
+            self._step = _per_dimension(step, "step", dim)
+            if (self._step < 0).any():
+                raise ValueError("step must not be negative")
+            lower_data = <const float *> cnp.PyArray_DATA(self._lower)
+            step_data = <const float *> cnp.PyArray_DATA(self._step)
+        if qv_codec_init(&self.c, kind_code, metric_code, dim, lower_data, step_data, level) != 0:
+            raise ValueError(f"no codec of kind {kind}, metric {metric}, dim {dim} at level {_LEVELS[level]}")
+        self.c.lift2 = lift2
+
+    @property
+    def kind(self):
+        return _KINDS[self.c.kind]
+
+    @property
+    def metric(self):
+        return _METRICS[self.c.metric]
+
+    @property
+    def dim(self):
+        return self.c.dim
+
+    @property
+    def data_size(self):
+        """Bytes of a row before its factors."""
+        return self.c.data_size
+
+    @property
+    def stride(self):
+        """Bytes of a row, padding included."""
+        return self.c.stride
+
+    @property
+    def query_size(self):
+        """Bytes of a prepared query."""
+        return self.c.query_size
+
+    @property
+    def has_factors(self):
+        """Whether a row carries its scale and squared norm."""
+        return bool(self.c.has_factors)
+
+    @property
+    def simd(self):
+        return _LEVELS[self.c.simd]
+
+    def encode(self, x):
+        """Rows of float32 vectors: uint8 [n, stride]."""
+        cdef cnp.ndarray vectors = _checked(x, "x", cnp.NPY_FLOAT32, self.c.dim)
+        cdef Py_ssize_t n = _count(vectors)
+        cdef cnp.ndarray rows = _aligned(n, self.c.stride)
+        cdef const float *source = <const float *> cnp.PyArray_DATA(vectors)
+        cdef uint8_t *target = <uint8_t *> cnp.PyArray_DATA(rows)
+        with nogil:
+            qv_encode(&self.c, source, n, target)
+        return rows
+
+    def decode(self, rows):
+        """Float32 [n, dim] of uint8 rows [n, stride], as near to the vectors as the code allows.
+
+        "f32" gives the vectors back exactly; "int8" gives unit vectors under cosine; "binary" gives signs, -1 or 1.
+        """
+        cdef cnp.ndarray checked = _checked(rows, "rows", cnp.NPY_UINT8, self.c.stride)
+        cdef Py_ssize_t n = _count(checked)
+        cdef cnp.ndarray vectors = _floats(n, self.c.dim)
+        cdef const uint8_t *source = <const uint8_t *> cnp.PyArray_DATA(checked)
+        cdef float *target = <float *> cnp.PyArray_DATA(vectors)
+        with nogil:
+            qv_decode(&self.c, source, n, target)
+        return vectors
+
+    def prepare(self, q):
+        """Queries for `score`: uint8 [nq, query_size] of float32 [dim] or [nq, dim]."""
+        cdef cnp.ndarray vectors = _checked(q, "q", cnp.NPY_FLOAT32, self.c.dim)
+        cdef Py_ssize_t i, n = _count(vectors)
+        cdef cnp.ndarray queries = _aligned(n, self.c.query_size)
+        cdef const float *source = <const float *> cnp.PyArray_DATA(vectors)
+        cdef uint8_t *target = <uint8_t *> cnp.PyArray_DATA(queries)
+        with nogil:
+            for i in range(n):
+                qv_prepare(&self.c, source + i * self.c.dim, <qv_query *> (target + i * self.c.query_size))
+        return queries
+
+    def prepare_rows(self, rows):
+        """Stored rows as queries of a graph's build, whose keys are squared L2 in the space that it is built in."""
+        cdef cnp.ndarray checked = _checked(rows, "rows", cnp.NPY_UINT8, self.c.stride)
+        cdef Py_ssize_t i, n = _count(checked)
+        cdef cnp.ndarray queries = _aligned(n, self.c.query_size)
+        cdef const uint8_t *source = <const uint8_t *> cnp.PyArray_DATA(checked)
+        cdef uint8_t *target = <uint8_t *> cnp.PyArray_DATA(queries)
+        with nogil:
+            for i in range(n):
+                qv_prepare_row(&self.c, source + i * self.c.stride, <qv_query *> (target + i * self.c.query_size))
+        return queries
+
+    def score(self, prepared, rows):
+        """Keys, float32 [nq, n], of uint8 rows [n, stride] against prepared queries [nq, query_size]."""
+        cdef cnp.ndarray queries = _checked(prepared, "prepared", cnp.NPY_UINT8, self.c.query_size)
+        cdef cnp.ndarray checked = _checked(rows, "rows", cnp.NPY_UINT8, self.c.stride)
+        cdef const uint8_t *query = <const uint8_t *> cnp.PyArray_DATA(queries)
+        cdef const uint8_t *row = <const uint8_t *> cnp.PyArray_DATA(checked)
+        if <size_t> query & 63:
+            raise ValueError("prepared must begin on a 64-byte boundary, as prepare() returns it")
+        cdef Py_ssize_t nq = _count(queries), n = _count(checked)
+        cdef cnp.ndarray keys = _floats(nq, n)
+        cdef float *out = <float *> cnp.PyArray_DATA(keys)
+        with nogil:
+            _score_tiles(&self.c, query, nq, row, n, out)
+        return keys
+
+
+def transform(x, int padded, bint normalise, mean, signs):
+    """R(x - mean) of float32 [n, dim]: float32 [n, padded], normalised first if asked.
+
+    :param mean: float32 [dim] or None.
+    :param signs: uint8 [4 * padded / 8], four rounds of random bits, lowest bit first; None: no rotation. The rotation needs
+        `padded` to be a multiple of 64. It is orthogonal: norms are kept to 1e-5.
+    """
+    if not cnp.PyArray_Check(x):
+        raise TypeError(f"x must be a NumPy array of float32, not {type(x).__name__}")
+    if cnp.PyArray_NDIM(x) == 0:
+        raise ValueError("x must have 1 or 2 dimensions, not 0")
+    cdef Py_ssize_t dim = cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1)
+    cdef cnp.ndarray vectors = _checked(x, "x", cnp.NPY_FLOAT32, dim)
+    if not 1 <= dim <= padded <= _MAX_DIM:
+        raise ValueError(f"1 <= dim <= padded <= {_MAX_DIM} must hold, not dim {dim}, padded {padded}")
+    cdef const float *centre = NULL
+    cdef const uint8_t *bits = NULL
+    if mean is not None:
+        if cnp.PyArray_NDIM(_checked(mean, "mean", cnp.NPY_FLOAT32, dim)) != 1:
+            raise ValueError("mean must have 1 dimension, not 2")
+        centre = <const float *> cnp.PyArray_DATA(mean)
+    if signs is not None:
+        if padded % 64:
+            raise ValueError(f"padded must be a multiple of 64 to rotate, not {padded}")
+        if cnp.PyArray_NDIM(_checked(signs, "signs", cnp.NPY_UINT8, padded // 2)) != 1:
+            raise ValueError("signs must have 1 dimension, not 2")
+        bits = <const uint8_t *> cnp.PyArray_DATA(signs)
+    cdef Py_ssize_t n = _count(vectors)
+    cdef cnp.ndarray out = _floats(n, padded)
+    cdef const float *source = <const float *> cnp.PyArray_DATA(vectors)
+    cdef float *target = <float *> cnp.PyArray_DATA(out)
+    with nogil:
+        qv_transform(source, n, <int> dim, padded, normalise, centre, bits, target)
+    return out

@@ -90,8 +90,8 @@ cdef _raise_status(int status, list columns):
         raise MemoryError("not enough memory for the buffers of a search")
     cdef Column column
     for column in columns:
-        if column is not None:
-            column.check_bad()
+        if column is not None and column.c.bad_block >= 0:
+            column._fail()
     raise CorruptError("the graph is damaged: a neighbour list points at rows that do not exist; run verify()")
 
 
@@ -113,7 +113,7 @@ cdef _fill_graph(qv_graph *graph, Column adjacency, Column codes, Codec codec, u
     graph.degree = adjacency.c.stride // 4
     if graph.degree > QV_DEGREE_MAX:
         raise ValueError(f"lists of {graph.degree} neighbours; the limit is {QV_DEGREE_MAX}")
-    if entries.dtype != _np.uint32 or not entries.flags.c_contiguous:
+    if entries.dtype != np.uint32 or not entries.flags.c_contiguous:
         raise TypeError("entries must be a contiguous uint32 array")
     graph.entries = <const uint32_t *>cnp.PyArray_DATA(entries)
     graph.n_entries = <uint32_t>entries.shape[0]
@@ -146,7 +146,7 @@ cdef class Searcher:
         self.s.ids = &ids.c if ids is not None else NULL
         self.s.excluded = NULL
         if self._excluded is not None:
-            if self._excluded.dtype != _np.uint64 or self._excluded.shape[0] * 64 < n:
+            if self._excluded.dtype != np.uint64 or self._excluded.shape[0] * 64 < n:
                 raise ValueError("excluded must be a uint64 bitmap of n bits")
             self.s.excluded = <const uint64_t *>cnp.PyArray_DATA(self._excluded)
 
@@ -345,7 +345,7 @@ def reachable(Codec codec, Column codes, Column adjacency, n, cnp.ndarray entrie
     """Bitmap (uint64 [ceil(n / 64)]) of the rows that some path from the entries reaches."""
     cdef qv_graph graph
     _fill_graph(&graph, adjacency, codes, codec, n, entries, 1.0)
-    cdef cnp.ndarray bits = _np.zeros((n + 63) // 64, _np.uint64)
+    cdef cnp.ndarray bits = np.zeros((n + 63) // 64, np.uint64)
     cdef uint64_t *reached = <uint64_t *>cnp.PyArray_DATA(bits)
     cdef uint32_t *queue = <uint32_t *>malloc((<size_t>n + 1) * sizeof(uint32_t))
     cdef int64_t status

@@ -1,0 +1,51 @@
+"""How the range of each dimension is found. A method is a function and a line in METHODS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from qvec.errors import InputError
+from qvec.types import Float32Array
+
+Params = Mapping[str, float]
+Ranges = tuple[Float32Array, Float32Array]
+
+
+class Method(NamedTuple):
+    """A way to find the ranges: float32[n, dim] and parameters in, (lower, upper) float32[dim] out."""
+
+    ranges: Callable[[Float32Array, Params], Ranges]
+    defaults: Params
+
+
+def minmax(sample: Float32Array, params: Params) -> Ranges:
+    """Cover the whole sample."""
+    return sample.min(axis=0), sample.max(axis=0)
+
+
+def percentile(sample: Float32Array, params: Params) -> Ranges:
+    """Cover the central ``params["percentile"]`` per cent of each dimension; the tails cut are equal."""
+    covered = params["percentile"]
+    if not 50.0 < covered <= 100.0:
+        raise InputError(f"percentile must be above 50 and at most 100, got {covered}")
+    tail = (100.0 - covered) / 2.0
+    lower, upper = np.percentile(sample, [tail, 100.0 - tail], axis=0).astype(np.float32)
+    return lower, upper
+
+
+METHODS: dict[str, Method] = {
+    "minmax": Method(minmax, {}),
+    "percentile": Method(percentile, {"percentile": 99.9}),
+}
+
+
+def merged_params(method: str, params: Params) -> dict[str, float]:
+    """Fill ``params`` up with the method's defaults; InputError names one that the method does not have."""
+    defaults = METHODS[method].defaults
+    if unknown := sorted(params.keys() - defaults.keys()):
+        known = ", ".join(sorted(defaults)) or "none"
+        raise InputError(f"calibration by {method} has no parameter {unknown[0]!r} (it has: {known})")
+    return {name: float(params.get(name, default)) for name, default in defaults.items()}

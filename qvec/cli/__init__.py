@@ -1,0 +1,80 @@
+"""The command line: ``qvec VERB ...``. A verb is a file of this package."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import qvec
+from qvec.cli import demo, importing, info, search, verify
+from qvec.errors import QvecError
+
+VERBS = {"demo": demo, "import": importing, "info": info, "search": search, "verify": verify}
+OK, FOUND_PROBLEMS, FAILED, INTERRUPTED = 0, 1, 2, 130
+
+EPILOG = """\
+a first session:
+qvec demo                                    see it work on 5,000 passages of Wikipedia
+qvec import docs.qvec vectors.npy            store the rows of a file
+qvec info docs.qvec                          what is in there, and its size
+qvec search docs.qvec queries.npy -k 5       the 5 nearest stored vectors of each query
+qvec verify docs.qvec                        check every byte
+
+exit codes: 0 all is well, 1 verify found problems, 2 an error (one line on standard error)
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, as all errors of the program."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(FAILED, f"qvec: error: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code; ``argv`` defaults to the process's own arguments."""
+    args = build_parser().parse_args(argv)
+    try:
+        code = int(args.run(args))
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("qvec: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of a pipe went away; at exit Python would flush into it again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except (QvecError, OSError) as error:
+        if args.debug:
+            raise
+        print(f"qvec: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return FAILED
+    return code
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with all verbs."""
+    parser = Parser(
+        prog="qvec",
+        description="An embedded vector database with quantized storage: one file, small codes, measured recall.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"qvec {qvec.__version__}")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    for name, verb in VERBS.items():
+        summary = str(verb.__doc__).partition("\n")[0]
+        sub = verbs.add_parser(
+            name,
+            help=summary,
+            description=verb.__doc__,
+            parents=[common],
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        verb.configure(sub)
+        sub.set_defaults(run=verb.run)
+    return parser

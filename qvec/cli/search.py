@@ -1,0 +1,109 @@
+"""Find the stored vectors nearest to each query.
+
+Queries are the rows of a file (the same kinds as for import), one of its rows (--row), or the vector that is
+stored under an id (--id).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import qvec
+from qvec.console import print_table, shortened
+from qvec.datasets import load_vectors
+from qvec.errors import InputError
+
+BATCH = 1024  # queries of one call, so that the first answers of a long file show at once
+PAYLOAD_WIDTH = 56  # leaves room for the other columns on a page of 100
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("store", metavar="STORE", help="the store's file")
+    parser.add_argument("queries", metavar="QUERIES", type=Path, nargs="?", help="file of query vectors")
+    parser.add_argument("--row", type=int, metavar="N", help="ask only row N of QUERIES, counted from 0")
+    parser.add_argument("--id", metavar="ID", help="ask the vector that is stored under ID")
+    parser.add_argument("--key", metavar="NAME", help="array of an .npz or .hdf5 file (for example: test)")
+    parser.add_argument(
+        "-k", type=int, default=10, metavar="N", help="neighbours of each query (default: 10)"
+    )
+    parser.add_argument(
+        "--ef", type=int, metavar="N", help="candidates of the graph walk: more is slower and better"
+    )
+    parser.add_argument("--exact", action="store_true", help="compare with every stored vector, in float32")
+    parser.add_argument(
+        "--no-rescore",
+        dest="rescore",
+        action="store_const",
+        const=False,
+        default="auto",
+        help="rank by the codes alone, without the stored vectors",
+    )
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="threads to search with (default: all processors)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object a query, a line each")
+
+
+def run(args: argparse.Namespace) -> int:
+    with qvec.open(args.store, mode="r") as db:
+        labels, vectors = _queries(db, args)
+        for start in range(0, len(labels), BATCH):
+            batch = slice(start, start + BATCH)
+            hits = db.search(
+                np.asarray(vectors[batch], np.float32),
+                args.k,
+                ef=args.ef,
+                rescore=args.rescore,
+                exact=args.exact,
+                threads=args.threads,
+            )
+            for label, found in zip(labels[batch], hits.to_list(), strict=True):
+                _print_json(label, found) if args.json else _print_table(label, found)
+    return 0
+
+
+def _queries(db: qvec.Collection, args: argparse.Namespace) -> tuple[list[int | str], NDArray[Any]]:
+    """What each query is called, and the queries."""
+    if (args.queries is None) == (args.id is None):
+        raise InputError("name either a file of QUERIES or --id")
+    if args.id is not None:
+        if args.row is not None:
+            raise InputError("--row picks a row of QUERIES; it does not go with --id")
+        return [args.id], db.get([_stored_id(db, args.id)]).vectors
+    vectors = load_vectors(args.queries, args.key)
+    if args.row is None:
+        return list(range(len(vectors))), vectors
+    if not 0 <= args.row < len(vectors):
+        raise InputError(f"{args.queries} has rows 0 to {len(vectors) - 1}; --row is {args.row}")
+    return [args.row], vectors[args.row : args.row + 1]
+
+
+def _stored_id(db: qvec.Collection, text: str) -> int | str:
+    if db.stats().ids == "str":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f"--id {text!r} is no integer, and the ids of this store are") from None
+
+
+def _print_json(label: int | str, hits: list[dict[str, Any]]) -> None:
+    print(json.dumps({"query": label, "hits": hits}, ensure_ascii=False, default=str))
+
+
+def _print_table(label: int | str, hits: list[dict[str, Any]]) -> None:
+    print_table(f"query {label}", ("#", "id", "score", "distance", "payload"), list(_cells(hits)))
+
+
+def _cells(hits: list[dict[str, Any]]) -> Iterator[tuple[object, ...]]:
+    for rank, hit in enumerate(hits, 1):
+        payload = hit.get("payload")
+        text = "" if payload is None else json.dumps(payload, ensure_ascii=False, default=str)
+        yield rank, hit["id"], f"{hit['score']:.4f}", f"{hit['distance']:.4f}", shortened(text, PAYLOAD_WIDTH)

@@ -1,0 +1,34 @@
+"""Check every block, record, link and id of a store; list what is wrong with it.
+
+Exit code 0: the store is sound. 1: it has the problems listed. 2: it could not be checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import qvec
+from qvec.errors import CorruptError
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("store", metavar="STORE", help="the store's file")
+    parser.add_argument("--json", action="store_true", help='print {"store": ..., "problems": [...]}')
+
+
+def run(args: argparse.Namespace) -> int:
+    problems = _problems(args.store)
+    if args.json:
+        print(json.dumps({"store": args.store, "problems": problems}))
+    else:
+        print(*problems or [f"{args.store}: sound"], sep="\n")
+    return 1 if problems else 0
+
+
+def _problems(store: str) -> list[str]:
+    try:
+        with qvec.open(store, mode="r") as db:
+            return db.verify()
+    except CorruptError as error:  # too damaged to open is the worst of findings, not a failure to look
+        return [str(error)]

@@ -1,0 +1,130 @@
+"""What a person sees: tables and progress, by rich and tqdm where installed, else as plain text."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+WIDTH = 100
+PLAIN_STEP = 10  # percent between two lines of plain progress
+
+Progress = Callable[[int, int], None]
+
+
+def heading(text: str) -> None:
+    """Print the title of a step, set off from what is above it."""
+    print(f"\n{bold(text)}" if _has_colour() else f"\n{text}", flush=True)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print rows under their columns; cells that look like numbers are aligned to the right."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    right = [all(_is_number(row[i]) for row in cells) for i in range(len(columns))]
+    try:
+        _print_rich(title, columns, cells, right)
+    except ImportError:
+        _print_plain(title, columns, cells, right)
+
+
+def emphasise(text: str, answers: Sequence[str]) -> str:
+    """The text with the longest answer that it holds set off: in colour on a terminal, or by asterisks."""
+    for answer in sorted(answers, key=len, reverse=True):
+        before, found, after = text.partition(answer)
+        if found:
+            return before + bold(found) + after
+    return text
+
+
+def shortened(text: str, width: int) -> str:
+    """The text on one line, cut to ``width`` characters with an ellipsis."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def bold(text: str) -> str:
+    return f"\x1b[1;32m{text}\x1b[0m" if _has_colour() else f"**{text}**"
+
+
+@contextlib.contextmanager
+def progress(label: str, unit: str) -> Iterator[Progress]:
+    """A callable ``(done, total)`` that shows how far a long piece of work is, on standard error."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        tqdm = None
+    if tqdm is None or not sys.stderr.isatty():
+        yield _plain_progress(label, unit)
+        return
+    with tqdm(desc=label, unit=f" {unit}", ncols=WIDTH, file=sys.stderr) as bar:
+
+        def report(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield report
+
+
+def human_bytes(n: float) -> str:
+    """``1536`` -> ``1.5 KiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(n) < 1024:
+            return f"{n:.0f} B" if unit == "B" else f"{n:.1f} {unit}"
+        n /= 1024
+    return f"{n:.1f} TiB"
+
+
+def _plain_progress(label: str, unit: str) -> Progress:
+    shown = -PLAIN_STEP
+
+    def report(done: int, total: int) -> None:
+        nonlocal shown
+        percent = 100 * done // total if total else 100
+        if percent >= shown + PLAIN_STEP or (done >= total and percent > shown):
+            shown = percent
+            print(f"{label}: {percent:3d} % ({done:,} of {total:,} {unit})", file=sys.stderr, flush=True)
+
+    return report
+
+
+def _print_rich(title: str, columns: Sequence[str], cells: list[list[str]], right: list[bool]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for column, numeric in zip(columns, right, strict=True):
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*(Text.from_ansi(cell) for cell in row))
+    Console(width=_width(), highlight=False).print(table)
+
+
+def _print_plain(title: str, columns: Sequence[str], cells: list[list[str]], right: list[bool]) -> None:
+    widths = [max(len(line[i]) for line in (columns, *cells)) for i in range(len(columns))]
+
+    def line(row: Sequence[str]) -> str:
+        aligned = (
+            cell.rjust(width) if numeric else cell.ljust(width)
+            for cell, width, numeric in zip(row, widths, right, strict=True)
+        )
+        return "  ".join(aligned).rstrip()
+
+    if title:
+        print(f"\n{title}")
+    print(line(columns), line(["-" * width for width in widths]), *map(line, cells), sep="\n")
+
+
+def _is_number(cell: str) -> bool:
+    return cell.replace(",", "").replace(".", "").replace("-", "").replace("%", "").strip().isdigit()
+
+
+def _has_colour() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def _width() -> int:
+    """The terminal's width, and one to fit a page where there is no terminal."""
+    return os.get_terminal_size().columns if sys.stdout.isatty() else WIDTH

@@ -1,0 +1,17 @@
+"""Vectors, ids, payloads and ground truth from the files that people have them in."""
+
+from qvec.datasets.annbenchmarks import Benchmark, hdf5_metric, load_benchmark
+from qvec.datasets.ground_truth import exact_knn
+from qvec.datasets.sidecars import load_ids, load_payload
+from qvec.datasets.vectors import SUFFIXES, load_vectors
+
+__all__ = [
+    "SUFFIXES",
+    "Benchmark",
+    "exact_knn",
+    "hdf5_metric",
+    "load_benchmark",
+    "load_ids",
+    "load_payload",
+    "load_vectors",
+]

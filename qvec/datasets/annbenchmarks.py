@@ -1,0 +1,89 @@
+"""The HDF5 files of https://ann-benchmarks.com."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from qvec.datasets.files import Matrix, PathLike, checked_matrix, existing_file, named_member
+from qvec.errors import InputError, MissingExtraError
+
+Metric = Literal["cosine", "ip", "l2"]
+METRICS: dict[str, Metric] = {"angular": "cosine", "euclidean": "l2", "dot": "ip", "ip": "ip"}
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark: what to store, what to ask, and the exact answers.
+
+    ``train`` (n, dim) and ``test`` (q, dim) are the vectors; ``neighbors`` (q, k) int64 are the exact nearest
+    rows of
+    ``train``, nearest first; ``distances`` (q, k) are theirs, in the scale of the file (not always qvec's).
+    """
+
+    train: Matrix
+    test: Matrix
+    neighbors: Matrix
+    distances: Matrix
+    metric: Metric
+
+
+def load_benchmark(path: PathLike) -> Benchmark:
+    """The whole file in memory.
+
+    Raises NotFoundError, InputError (not HDF5, a missing dataset, another metric) or MissingExtraError (no
+    h5py).
+    """
+    file = existing_file(path)
+    with _opened(file) as h5:
+        train, test, neighbors, distances = (
+            _read(file, h5, name) for name in ("train", "test", "neighbors", "distances")
+        )
+        metric = _metric(file, h5)
+    return Benchmark(train, test, neighbors.astype(np.int64), distances, metric)
+
+
+def load_hdf5(file: Path, key: str | None) -> Matrix:
+    """One dataset of an HDF5 file, in memory; ``train`` if ``key`` is None."""
+    with _opened(file) as h5:
+        return _read(file, h5, key)
+
+
+def hdf5_metric(path: PathLike) -> Metric:
+    """The metric that the file's attribute ``distance`` names."""
+    file = existing_file(path)
+    with _opened(file) as h5:
+        return _metric(file, h5)
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    try:
+        import h5py
+    except ImportError as error:
+        raise MissingExtraError(f"{file}: HDF5 needs h5py: pip install 'qvec[hdf5]'") from error
+    try:
+        h5 = h5py.File(file, "r")
+    except OSError as error:
+        raise InputError(f"{file} is not a readable HDF5 file: {error}") from error
+    with h5:
+        yield h5
+
+
+def _read(file: Path, h5: Any, key: str | None) -> Matrix:
+    names = [name for name, member in h5.items() if hasattr(member, "shape")]
+    name = named_member(file, names, key, default="train")
+    return checked_matrix(np.asarray(h5[name]), f"{file}[{name!r}]")
+
+
+def _metric(file: Path, h5: Any) -> Metric:
+    name = h5.attrs.get("distance")
+    name = name.decode() if isinstance(name, bytes) else name
+    if name not in METRICS:
+        raise InputError(f"{file}: distance is {name!r}; qvec knows {', '.join(METRICS)}")
+    return METRICS[name]

@@ -1,0 +1,42 @@
+"""The fbin, u8bin, i8bin and ibin files of https://big-ann-benchmarks.com: uint32 n, dim, then the rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qvec.datasets.files import Matrix, mapped
+from qvec.errors import InputError
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    ".fbin": np.dtype("<f4"),
+    ".u8bin": np.dtype("u1"),
+    ".i8bin": np.dtype("i1"),
+    ".ibin": np.dtype("<i4"),
+}
+HEADER = 8
+
+
+def load_bigann(file: Path) -> Matrix:
+    """The file's rows, mapped read-only: (n, dim) float32, uint8, int8 or int32.
+
+    Raises InputError where the file's length is not the one that its header promises.
+    """
+    value = DTYPES[file.suffix]
+    size = file.stat().st_size
+    if size < HEADER:
+        raise InputError(f"{file} has {size} bytes; the header alone has {HEADER}")
+    n, dim = (int(word) for word in np.fromfile(file, "<u4", 2))
+    if dim == 0:
+        raise InputError(f"{file}: the header gives dimension 0")
+    stride = dim * value.itemsize
+    promised = HEADER + n * stride
+    if size != promised:
+        whole, rest = divmod(size - HEADER, stride)
+        raise InputError(
+            f"{file} has {size} bytes; its header promises {n} rows of {stride} bytes, {promised} in all "
+            f"(the file holds {whole} rows and {rest} bytes)"
+        )
+    return mapped(file, value, (n, dim), HEADER)

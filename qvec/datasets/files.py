@@ -1,0 +1,56 @@
+"""What every loader checks first, and the errors that they share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qvec.errors import InputError, NotFoundError
+
+PathLike = str | os.PathLike[str]
+Matrix = NDArray[Any]
+
+
+def existing_file(path: PathLike) -> Path:
+    """The path, if a regular file is there; NotFoundError or InputError if not."""
+    file = Path(path)
+    if not file.exists():
+        raise NotFoundError(f"{file}: no such file")
+    if not file.is_file():
+        raise InputError(f"{file} is not a regular file")
+    return file
+
+
+def checked_matrix(array: Matrix, where: str) -> Matrix:
+    """The array, if it holds rows of real numbers; InputError naming ``where`` if not."""
+    if array.ndim != 2:
+        raise InputError(f"{where} has shape {array.shape}; vectors are a 2-D array, one row each")
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"{where} has dtype {array.dtype}; vectors are floats or integers")
+    if array.shape[1] == 0:
+        raise InputError(f"{where} has shape {array.shape}; vectors have at least one dimension")
+    return array
+
+
+def mapped(file: Path, dtype: np.dtype[Any], shape: tuple[int, int], offset: int = 0) -> Matrix:
+    """A read-only map of the file's rows; an empty array where there are none, which cannot be mapped."""
+    if 0 in shape:
+        return np.empty(shape, dtype)
+    return np.memmap(file, dtype, mode="r", offset=offset, shape=shape)
+
+
+def named_member(file: Path, names: list[str], key: str | None, default: str | None = None) -> str:
+    """The array to read where a file holds several: ``key``, ``default`` if it is there, or the only one."""
+    wanted = key if key is not None else default
+    if wanted in names:
+        return str(wanted)
+    listed = ", ".join(names) or "none"
+    if key is not None:
+        raise InputError(f"{file} holds no array {key!r}; it holds: {listed}")
+    if len(names) != 1:
+        raise InputError(f"{file} holds {len(names)} arrays; name one with key: {listed}")
+    return names[0]

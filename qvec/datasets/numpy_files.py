@@ -1,0 +1,33 @@
+"""Vectors in NumPy's own files."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from qvec.datasets.files import Matrix, checked_matrix, named_member
+from qvec.errors import InputError
+
+
+def load_npy(file: Path) -> Matrix:
+    """A ``.npy`` file, mapped read-only; objects are refused, since reading them would run code."""
+    try:
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise InputError(f"{file} is not a readable .npy file: {error}") from error
+    return checked_matrix(array, str(file))
+
+
+def load_npz(file: Path, key: str | None) -> Matrix:
+    """One array of an ``.npz`` archive, read into memory: archives cannot be mapped."""
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            name = named_member(file, list(archive.files), key)
+            array = archive[name]
+    except InputError:
+        raise
+    except (ValueError, EOFError, OSError, TypeError, zipfile.BadZipFile) as error:
+        raise InputError(f"{file} is not a readable .npz file: {error}") from error
+    return checked_matrix(array, f"{file}[{name!r}]")

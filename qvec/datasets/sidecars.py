@@ -1,0 +1,96 @@
+"""The files beside the vectors: one id, or one JSON object, for each row."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qvec.datasets.files import PathLike, existing_file
+from qvec.errors import InputError
+
+Ids = NDArray[np.int64] | list[str]
+Payload = dict[str, Any]
+
+INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
+INT64 = np.iinfo(np.int64)
+
+
+def load_ids(path: PathLike) -> Ids:
+    """One id for each row: int64 (n,), or strings.
+
+    A ``.npy`` file holds integers or strings (1-D); any other file is UTF-8 text, an id a line. The ids of a
+    text file are integers when every line is one in its canonical form (``7``, not ``007``), else strings.
+
+    Raises NotFoundError, or InputError naming the line or the dtype.
+    """
+    file = existing_file(path)
+    return _npy_ids(file) if file.suffix == ".npy" else _text_ids(file)
+
+
+def load_payload(path: PathLike) -> list[Payload | None]:
+    """One JSON object, or null, for each line of a ``.jsonl`` or ``.jsonl.gz`` file.
+
+    Raises NotFoundError, or InputError naming the file and the line.
+    """
+    file = existing_file(path)
+    return [_parse(file, number, line) for number, line in _lines(file)]
+
+
+def _npy_ids(file: Path) -> Ids:
+    try:
+        array = np.load(file, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise InputError(f"{file} is not a readable .npy file: {error}") from error
+    if array.ndim != 1 or array.dtype.kind not in "iuU":
+        kind = f"shape {array.shape} and dtype {array.dtype}"
+        raise InputError(f"{file} has {kind}; ids are 1-D integers or strings")
+    if array.dtype.kind == "U":
+        return [str(value) for value in array]
+    above = np.flatnonzero(array > INT64.max)
+    if above.size:
+        raise InputError(f"{file}: row {above[0]} has id {array[above[0]]}; the limit is {INT64.max}")
+    return np.asarray(array, np.int64)
+
+
+def _text_ids(file: Path) -> Ids:
+    values = []
+    for number, line in _lines(file):
+        if not line:
+            raise InputError(f"{file}, line {number}: an id is missing")
+        values.append(line)
+    if not all(INTEGER.fullmatch(value) for value in values):
+        return values
+    for row, value in enumerate(values):
+        if not INT64.min <= int(value) <= INT64.max:
+            raise InputError(f"{file}, line {row + 1}: {value} does not fit into 64 bits")
+    return np.array([int(value) for value in values], np.int64)
+
+
+def _parse(file: Path, number: int, line: str) -> Payload | None:
+    try:
+        value = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"{file}, line {number}: not JSON: {error}") from error
+    if value is not None and not isinstance(value, dict):
+        raise InputError(f"{file}, line {number}: a payload is an object or null, not {type(value).__name__}")
+    return value
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    """Lines without their ends, numbered from 1; only newlines end one: JSON strings may hold more."""
+    opener = gzip.open if file.suffix == ".gz" else open
+    number = 0
+    try:
+        with opener(file, "rt", encoding="utf-8", newline="\n") as text:
+            for number, line in enumerate(text, 1):
+                yield number, line.removesuffix("\n").removesuffix("\r")
+    except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{file}, after line {number}: {error}") from error

@@ -1,0 +1,45 @@
+"""Vectors from a file of any kind that is known, told by its suffix."""
+
+from __future__ import annotations
+
+from qvec.datasets import bigann, texmex
+from qvec.datasets.annbenchmarks import load_hdf5
+from qvec.datasets.files import Matrix, PathLike, existing_file
+from qvec.datasets.numpy_files import load_npy, load_npz
+from qvec.errors import InputError
+
+HDF5_SUFFIXES = (".hdf5", ".h5")
+SUFFIXES = (".npy", ".npz", *texmex.DTYPES, *bigann.DTYPES, *HDF5_SUFFIXES)
+
+
+def load_vectors(path: PathLike, key: str | None = None) -> Matrix:
+    """The vectors of a file: (n, dim), of the dtype that the file has.
+
+    ================================  ==================  ==========================================
+    suffix                            result              the array, where a file holds several
+    ================================  ==================  ==========================================
+    ``.npy``                          mapped read-only
+    ``.npz``                          in memory           ``key``, else the only one
+    ``.fvecs .bvecs .ivecs``          mapped read-only
+    ``.fbin .u8bin .i8bin .ibin``     mapped read-only
+    ``.hdf5 .h5`` (extra ``hdf5``)    in memory           ``key``, else ``train``, else the only one
+    ================================  ==================  ==========================================
+
+    Raises NotFoundError; InputError where the suffix is unknown, the content is not what the suffix says, or
+    ``key`` does not fit; MissingExtraError.
+    """
+    file = existing_file(path)
+    suffix = file.suffix
+    if key is not None and suffix not in (".npz", *HDF5_SUFFIXES):
+        raise InputError(f"{file}: key={key!r} is for files that hold several arrays (.npz, .hdf5)")
+    if suffix == ".npy":
+        return load_npy(file)
+    if suffix == ".npz":
+        return load_npz(file, key)
+    if suffix in texmex.DTYPES:
+        return texmex.load_texmex(file)
+    if suffix in bigann.DTYPES:
+        return bigann.load_bigann(file)
+    if suffix in HDF5_SUFFIXES:
+        return load_hdf5(file, key)
+    raise InputError(f"{file}: unknown suffix {suffix!r}; known are {' '.join(SUFFIXES)}")

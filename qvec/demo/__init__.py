@@ -1,0 +1,28 @@
+"""The demo: a store of real passages, real questions to it, and what each code costs and gives."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from qvec.demo.comparison import print_comparison
+from qvec.demo.corpus import load_corpus
+from qvec.demo.steps import answer_questions, ask_from_another_process, build_store
+
+
+def run_demo(path: Path | None = None) -> None:
+    """Run it all and print it; keep the store at ``path`` if one is given.
+
+    Raises ExistsError if something is at ``path`` already, and QvecError if another process gets other
+    answers.
+    """
+    corpus = load_corpus()
+    with tempfile.TemporaryDirectory(prefix="qvec-demo-") as name:
+        folder = Path(name)
+        store = folder / "wikipedia.qvec" if path is None else path
+        build_store(store, corpus)
+        answers = answer_questions(store, corpus)
+        ask_from_another_process(store, folder, corpus, answers)
+        print_comparison(folder, corpus)
+    if path is not None:
+        print(f"\nThe store is in {path}. Try: qvec info {path}; qvec search {path} --id 0 -k 5")

@@ -1,0 +1,53 @@
+"""The passages and questions that come with the package."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qvec.datasets import load_payload, load_vectors
+
+MODEL = "all-MiniLM-L6-v2"
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question, the row of the passage that answers it, and the words that do."""
+
+    text: str
+    passage: int
+    answers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """``vectors`` (n, dim) and ``queries`` (q, dim) are unit float32 embeddings of the passages and the questions."""
+
+    vectors: NDArray[np.float32]
+    passages: list[dict[str, Any]]
+    queries: NDArray[np.float32]
+    questions: list[Question]
+
+
+def load_corpus() -> Corpus:
+    """Everything, in memory (8 MB)."""
+    with resources.as_file(resources.files("qvec.demo") / "data") as folder:
+        return Corpus(
+            np.array(load_vectors(folder / "passages.npy"), np.float32),
+            _records(folder / "passages.jsonl.gz"),
+            np.array(load_vectors(folder / "questions.npy"), np.float32),
+            [_question(record) for record in _records(folder / "questions.jsonl.gz")],
+        )
+
+
+def _records(file: Path) -> list[dict[str, Any]]:
+    return [record for record in load_payload(file) if record is not None]
+
+
+def _question(record: dict[str, Any]) -> Question:
+    return Question(record["question"], record["passage"], tuple(record["answers"]))

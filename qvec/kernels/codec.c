@@ -1,0 +1,62 @@
+/* Geometry of a codec, and which kernel scores for it. */
+#include "rows.h"
+#include "score_float.h"
+#include "score_hamming.h"
+#include "score_int8.h"
+
+#define QV_MAX_DIM 65536
+
+#define KERNELS(level) {f32_score_##level, f16_score_##level, int8_score_##level, hamming_score_##level}
+
+static const qv_score_fn SCORES[QV_SIMD_LEVELS][4] = {
+    [QV_SCALAR] = KERNELS(scalar),
+#if defined(__x86_64__)
+    [QV_AVX2] = KERNELS(avx2),
+    [QV_AVX512] = KERNELS(avx512),
+#elif defined(__aarch64__)
+    [QV_NEON] = KERNELS(neon),
+#endif
+};
+
+static int data_size(int kind, int dim) {
+    switch (kind) {
+    case QV_F32:
+        return (int)qv_round_up((size_t)dim * sizeof(float), 16);
+    case QV_F16:
+        return (int)qv_round_up((size_t)dim * sizeof(uint16_t), 16);
+    case QV_INT8:
+        return (int)qv_round_up((size_t)dim, QV_BLOCK);
+    default:
+        return (int)qv_round_up(((size_t)dim + 7) / 8, 16);
+    }
+}
+
+/* Bytes behind the header: floats, signed codes (with room for the weights they came from, if static) or bits. */
+static int payload_size(const qv_codec *codec) {
+    switch (codec->kind) {
+    case QV_F32:
+    case QV_F16:
+        return (int)qv_round_up((size_t)codec->dim * sizeof(float), 64);
+    case QV_INT8:
+        return codec->data_size * (qv_is_static(codec) ? 1 + (int)sizeof(float) : 1);
+    default:
+        return (int)qv_round_up((size_t)codec->data_size, 64);
+    }
+}
+
+int qv_codec_init(qv_codec *codec, int kind, int metric, int dim, const float *lower, const float *step, int simd) {
+    if (kind < QV_F32 || kind > QV_BINARY || metric < QV_L2 || metric > QV_COSINE) return -1;
+    if (dim < 1 || dim > QV_MAX_DIM || !qv_simd_supported(simd)) return -1;
+    if ((lower == NULL) != (step == NULL) || (lower != NULL && kind != QV_INT8)) return -1;
+    *codec = (qv_codec){.kind = kind, .metric = metric, .simd = simd, .dim = dim, .lower = lower, .step = step};
+    codec->data_size = data_size(kind, dim);
+    codec->has_factors = kind != QV_BINARY;
+    codec->stride = codec->data_size;
+    if (codec->has_factors) {
+        size_t unit = kind == QV_INT8 ? 64 : 16;
+        codec->stride = (int)qv_round_up((size_t)codec->data_size + sizeof(qv_factors), unit);
+    }
+    codec->query_size = (int)sizeof(qv_query) + payload_size(codec);
+    codec->score = SCORES[simd][kind];
+    return 0;
+}

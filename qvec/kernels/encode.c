@@ -1,0 +1,144 @@
+/* Vectors to rows and back. Compiled once for the baseline: all levels share it, so rows are the same on all. */
+#include "half.h"
+#include "rows.h"
+
+static void put_factors(const qv_codec *codec, uint8_t *row, float scale, double norm2) {
+    double kept = codec->metric == QV_COSINE ? 1 : norm2 < QV_NORM2_MAX ? norm2 : QV_NORM2_MAX;
+    qv_factors factors = {scale, (float)kept};
+    memcpy(row + codec->data_size, &factors, sizeof factors);
+}
+
+/* Factors of a row that holds the vector itself. */
+static void put_plain_factors(const qv_codec *codec, uint8_t *row, double norm2) {
+    put_factors(codec, row, codec->metric == QV_COSINE ? (float)qv_inverse_norm(norm2) : 1.0f, norm2);
+}
+
+static void encode_f32(const qv_codec *codec, const float *x, uint8_t *row) {
+    memcpy(row, x, (size_t)codec->dim * sizeof *x);
+    put_plain_factors(codec, row, qv_norm2(x, codec->dim));
+}
+
+/* |x|^2 is that of the rounded values: a row is scored as what it holds, also where it saturated. */
+static void encode_f16(const qv_codec *codec, const float *x, uint8_t *row) {
+    float buffer[QV_BLOCK], rounded[QV_BLOCK];
+    uint16_t halves[QV_BLOCK];
+    double norm2 = 0;
+    for (int i = 0; i < codec->dim; i += QV_BLOCK) {
+        const float *block = qv_block(x, codec->dim, i, buffer);
+        int count = codec->dim - i < QV_BLOCK ? codec->dim - i : QV_BLOCK;
+        for (int j = 0; j < QV_BLOCK; j++) {
+            halves[j] = qv_half(block[j]);
+            rounded[j] = qv_from_half(halves[j]);
+        }
+        memcpy(row + (size_t)i * sizeof *halves, halves, (size_t)count * sizeof *halves);
+        norm2 += qv_dot64(rounded, rounded);
+    }
+    put_plain_factors(codec, row, norm2);
+}
+
+qv_code qv_quantise(const float *x, int dim, int8_t *k) {
+    float buffer[QV_BLOCK], max = 0;
+    qv_code code = {0, 0, 0};
+    for (int i = 0; i < dim; i += QV_BLOCK) {
+        const float *block = qv_block(x, dim, i, buffer);
+        float block_max = qv_max_abs64(block);
+        max = block_max > max ? block_max : max;
+        code.norm2 += qv_dot64(block, block);
+    }
+    if (sqrt(code.norm2) < QV_TINY_NORM) {
+        memset(k, 0, qv_round_up((size_t)dim, QV_BLOCK));
+        return code;
+    }
+    float step = max / 127, levels[QV_BLOCK];
+    double along = 0;
+    for (int i = 0; i < dim; i += QV_BLOCK) {
+        const float *block = qv_block(x, dim, i, buffer);
+        for (int j = 0; j < QV_BLOCK; j++) {
+            int32_t level = qv_round(qv_clamp(block[j] / step, -127, 127));
+            k[i + j] = (int8_t)level;
+            levels[j] = (float)level;
+            code.sum += level;
+        }
+        along += qv_dot64(block, levels);
+    }
+    code.scale = (float)(code.norm2 / along);
+    return code;
+}
+
+static void encode_dynamic(const qv_codec *codec, const float *x, uint8_t *row) {
+    qv_code code = qv_quantise(x, codec->dim, (int8_t *)row);
+    for (int i = 0; i < codec->data_size; i++) row[i] ^= QV_MIDPOINT;
+    double inverse = codec->metric == QV_COSINE ? qv_inverse_norm(code.norm2) : 1;
+    put_factors(codec, row, (float)(code.scale * inverse), code.norm2);
+}
+
+static void encode_static(const qv_codec *codec, const float *x, uint8_t *row) {
+    float buffer[QV_BLOCK];
+    double norm2 = qv_norm2(x, codec->dim);
+    double unit = codec->metric == QV_COSINE ? qv_inverse_norm(norm2) : 1;
+    for (int i = 0; i < codec->dim; i += QV_BLOCK) {
+        const float *block = qv_block(x, codec->dim, i, buffer), *lower = codec->lower + i, *step = codec->step + i;
+        for (int j = 0; j < QV_BLOCK; j++) {
+            float offset = (float)(block[j] * unit) - lower[j];
+            float level = qv_clamp(offset / step[j], 0, 255);
+            row[i + j] = (uint8_t)qv_round(step[j] > 0 ? level : 0);
+        }
+    }
+    put_factors(codec, row, 1.0f, norm2);
+}
+
+static void encode_binary(const qv_codec *codec, const float *x, uint8_t *row) {
+    float buffer[QV_BLOCK];
+    for (int i = 0; i < codec->dim; i += QV_BLOCK) {
+        const float *block = qv_block(x, codec->dim, i, buffer);
+        int bytes = codec->data_size - i / 8 < QV_BLOCK / 8 ? codec->data_size - i / 8 : QV_BLOCK / 8;
+        uint8_t bits[QV_BLOCK / 8] = {0};
+        for (int j = 0; j < QV_BLOCK; j++) bits[j / 8] |= (uint8_t)((block[j] > 0) << (j % 8));
+        memcpy(row + i / 8, bits, (size_t)bytes);
+    }
+}
+
+void qv_encode(const qv_codec *codec, const float *x, size_t n, uint8_t *rows) {
+    static void (*const encoders[])(const qv_codec *, const float *, uint8_t *) = {
+        encode_f32, encode_f16, encode_dynamic, encode_binary};
+    void (*encode)(const qv_codec *, const float *, uint8_t *) =
+        qv_is_static(codec) ? encode_static : encoders[codec->kind];
+    for (size_t i = 0; i < n; i++) {
+        uint8_t *row = rows + i * (size_t)codec->stride;
+        memset(row, 0, (size_t)codec->stride);
+        encode(codec, x + i * (size_t)codec->dim, row);
+    }
+}
+
+static void decode_int8(const qv_codec *codec, const uint8_t *row, float *x) {
+    float scale = qv_row_factors(codec, row).scale;
+    for (int i = 0; i < codec->dim; i++) {
+        x[i] = qv_is_static(codec) ? codec->lower[i] + codec->step[i] * row[i] : scale * (row[i] - QV_MIDPOINT);
+    }
+}
+
+static void decode_row(const qv_codec *codec, const uint8_t *row, float *x) {
+    switch (codec->kind) {
+    case QV_F32:
+        memcpy(x, row, (size_t)codec->dim * sizeof *x);
+        break;
+    case QV_F16:
+        for (int i = 0; i < codec->dim; i++) {
+            uint16_t half;
+            memcpy(&half, row + (size_t)i * sizeof half, sizeof half);
+            x[i] = qv_from_half(half);
+        }
+        break;
+    case QV_INT8:
+        decode_int8(codec, row, x);
+        break;
+    default:
+        for (int i = 0; i < codec->dim; i++) x[i] = row[i / 8] >> (i % 8) & 1 ? 1.0f : -1.0f;
+    }
+}
+
+void qv_decode(const qv_codec *codec, const uint8_t *rows, size_t n, float *x) {
+    for (size_t i = 0; i < n; i++) {
+        decode_row(codec, rows + i * (size_t)codec->stride, x + i * (size_t)codec->dim);
+    }
+}

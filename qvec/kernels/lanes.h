@@ -1,0 +1,86 @@
+/* Arithmetic over blocks of 64 floats in fixed lanes: whatever vector width the compiler picks, and whichever machine
+ * runs it, the operations and their order are the same, so codes are equal to the last bit everywhere. */
+#ifndef QV_LANES_H
+#define QV_LANES_H
+
+#include <math.h>
+#include <string.h>
+
+#include "simd.h"
+
+#define QV_BLOCK 64
+
+/* Vectors shorter than this have no direction in float32 (1/|x| and |x|^2 leave its range): they count as zero. */
+#define QV_TINY_NORM 0x1p-100
+
+/* |x|^2 saturates here, a quarter of FLT_MAX, so that |q|^2 + |x|^2 - 2<q, x> stays finite. */
+#define QV_NORM2_MAX 0x1p126
+
+static inline size_t qv_round_up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
+
+/* Dims i..i+63 of x; past the end of the vector they are zeros, in `buffer`. */
+QV_INLINE const float *qv_block(const float *x, int dim, int i, float *buffer) {
+    if (dim - i >= QV_BLOCK) return x + i;
+    memset(buffer, 0, QV_BLOCK * sizeof *buffer);
+    memcpy(buffer, x + i, (size_t)(dim - i) * sizeof *buffer);
+    return buffer;
+}
+
+QV_INLINE double qv_fold_lanes(const double *lanes) {
+    return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+}
+
+/* <x, y> over one block; in double, so that squares of any float neither overflow nor vanish. */
+QV_INLINE double qv_dot64(const float *x, const float *y) {
+    double lanes[8] = {0};
+    for (int i = 0; i < QV_BLOCK; i += 8) {
+        for (int j = 0; j < 8; j++) lanes[j] += (double)x[i + j] * (double)y[i + j];
+    }
+    return qv_fold_lanes(lanes);
+}
+
+QV_INLINE float qv_max_abs64(const float *x) {
+    float lanes[8] = {0};
+    for (int i = 0; i < QV_BLOCK; i += 8) {
+        for (int j = 0; j < 8; j++) {
+            float a = fabsf(x[i + j]);
+            lanes[j] = a > lanes[j] ? a : lanes[j];
+        }
+    }
+    float max = 0;
+    for (int j = 0; j < 8; j++) max = lanes[j] > max ? lanes[j] : max;
+    return max;
+}
+
+/* The nearest integer, ties to even, of |v| < 2^22: adding 1.5 * 2^23 leaves it in the low bits of the mantissa. */
+QV_INLINE int32_t qv_round(float v) {
+    const float magic = 0x1.8p23f;
+    const int32_t magic_bits = 0x4B400000;
+    float shifted = v + magic;
+    int32_t bits;
+    memcpy(&bits, &shifted, sizeof bits);
+    return bits - magic_bits;
+}
+
+QV_INLINE float qv_clamp(float v, float low, float high) {
+    v = v > low ? v : low;
+    return v < high ? v : high;
+}
+
+static inline double qv_norm2(const float *x, int dim) {
+    float buffer[QV_BLOCK];
+    double sum = 0;
+    for (int i = 0; i < dim; i += QV_BLOCK) {
+        const float *block = qv_block(x, dim, i, buffer);
+        sum += qv_dot64(block, block);
+    }
+    return sum;
+}
+
+/* 1/|x|, 0 for vectors that count as zero. */
+static inline double qv_inverse_norm(double norm2) {
+    double norm = sqrt(norm2);
+    return norm < QV_TINY_NORM ? 0 : 1 / norm;
+}
+
+#endif

@@ -1,0 +1,29 @@
+/* What encoding, decoding and preparing share: factors of a row, and the INT8 code. */
+#ifndef QV_ROWS_H
+#define QV_ROWS_H
+
+#include "lanes.h"
+
+#define QV_MIDPOINT 128
+
+static inline qv_factors qv_row_factors(const qv_codec *codec, const uint8_t *row) {
+    qv_factors factors;
+    memcpy(&factors, row + codec->data_size, sizeof factors);
+    return factors;
+}
+
+static inline int qv_is_static(const qv_codec *codec) { return codec->lower != NULL; }
+
+/* Symmetric 8-bit code of one vector: k = rint(x / step) in -127..127, step = max|x| / 127.
+ * scale = |x|^2 / <x, k> instead of the step makes <x, scale * k> = |x|^2, an unbiased length (RaBitQ, arXiv
+ * 2405.12497, divides its estimate by <o, o-bar> for the same reason). */
+typedef struct {
+    float scale;
+    double norm2;
+    int32_t sum; /* of k */
+} qv_code;
+
+/* Fills k to a multiple of 64 dims with zeros. A vector that counts as zero gets k = 0, scale = 0. */
+qv_code qv_quantise(const float *x, int dim, int8_t *k);
+
+#endif

@@ -1,0 +1,97 @@
+/* INT8: sums of u8 data times s8 query, exact in 32 bits (255 * 128 * 65536 < 2^31), so equal on every level. */
+#ifndef QV_SCORE_INT8_H
+#define QV_SCORE_INT8_H
+
+#include "score_common.h"
+
+QV_INLINE float int8_key(const qv_codec *codec, const qv_query *query, const uint8_t *row, int32_t sum) {
+    return qv_key(codec, query, row, (float)(sum - query->offset));
+}
+
+static void int8_dots_scalar(const qv_codec *codec, const qv_query *query, const uint8_t *const *rows, int32_t *out) {
+    const int8_t *q = qv_payload(query);
+    for (int r = 0; r < QV_GROUP; r++) {
+        int32_t sum = 0;
+        for (int i = 0; i < codec->data_size; i++) sum += rows[r][i] * q[i];
+        out[r] = sum;
+    }
+}
+
+QV_DEFINE_SCORE(int8_score_scalar, , int32_t, int8_dots_scalar, int8_key)
+
+#if defined(__x86_64__)
+/* Widened to 16 bits: vpmaddubsw would saturate, 2 * 255 * 127 > 2^15. */
+QV_TARGET_AVX2 static inline void int8_dots_avx2(const qv_codec *codec, const qv_query *query,
+                                                 const uint8_t *const *rows, int32_t *out) {
+    const int8_t *q = qv_payload(query);
+    __m256i sums[QV_GROUP] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(),
+                              _mm256_setzero_si256()};
+    for (int i = 0; i < codec->data_size; i += 16) {
+        __m256i wide = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(q + i)));
+        for (int r = 0; r < QV_GROUP; r++) {
+            __m256i codes = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(rows[r] + i)));
+            sums[r] = _mm256_add_epi32(sums[r], _mm256_madd_epi16(codes, wide));
+        }
+    }
+    __m256i pairs = _mm256_hadd_epi32(_mm256_hadd_epi32(sums[0], sums[1]), _mm256_hadd_epi32(sums[2], sums[3]));
+    __m128i total = _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
+    _mm_storeu_si128((__m128i *)out, total);
+}
+
+QV_DEFINE_SCORE(int8_score_avx2, QV_TARGET_AVX2, int32_t, int8_dots_avx2, int8_key)
+
+/* The four lane sums of each vector, as one vector of four totals. */
+QV_TARGET_AVX512 static inline __m128i sum_lanes_avx512(const __m512i *v) {
+    __m512i a = _mm512_add_epi32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
+    __m512i b = _mm512_add_epi32(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
+    __m512i c = _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+    __m256i d = _mm256_add_epi32(_mm512_castsi512_si256(c), _mm512_extracti64x4_epi64(c, 1));
+    return _mm_add_epi32(_mm256_castsi256_si128(d), _mm256_extracti128_si256(d, 1));
+}
+
+QV_TARGET_AVX512 static inline void int8_dots_avx512(const qv_codec *codec, const qv_query *query,
+                                                     const uint8_t *const *rows, int32_t *out) {
+    const int8_t *q = qv_payload(query);
+    __m512i sums[QV_GROUP] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(),
+                              _mm512_setzero_si512()};
+    for (int i = 0; i < codec->data_size; i += 64) {
+        __m512i signed_codes = _mm512_loadu_si512(q + i);
+        for (int r = 0; r < QV_GROUP; r++) {
+            sums[r] = _mm512_dpbusd_epi32(sums[r], _mm512_loadu_si512(rows[r] + i), signed_codes);
+        }
+    }
+    _mm_storeu_si128((__m128i *)out, sum_lanes_avx512(sums));
+}
+
+QV_DEFINE_SCORE(int8_score_avx512, QV_TARGET_AVX512, int32_t, int8_dots_avx512, int8_key)
+
+#elif defined(__aarch64__)
+QV_INLINE int32x4_t int8_step_neon(int32x4_t sum, int8x16_t data, int8x16_t q) {
+#if defined(__ARM_FEATURE_DOTPROD)
+    return vdotq_s32(sum, data, q);
+#else
+    sum = vpadalq_s16(sum, vmull_s8(vget_low_s8(data), vget_low_s8(q)));
+    return vpadalq_s16(sum, vmull_high_s8(data, q));
+#endif
+}
+
+/* The data's sign bit is flipped to make it signed, which subtracts the midpoint; the offset puts it back. */
+static inline void int8_dots_neon(const qv_codec *codec, const qv_query *query, const uint8_t *const *rows,
+                                  int32_t *out) {
+    const int8_t *q = qv_payload(query);
+    const uint8x16_t midpoint = vdupq_n_u8(QV_MIDPOINT);
+    int32x4_t sums[QV_GROUP] = {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)};
+    for (int i = 0; i < codec->data_size; i += 16) {
+        int8x16_t signed_codes = vld1q_s8(q + i);
+        for (int r = 0; r < QV_GROUP; r++) {
+            int8x16_t data = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(rows[r] + i), midpoint));
+            sums[r] = int8_step_neon(sums[r], data, signed_codes);
+        }
+    }
+    for (int r = 0; r < QV_GROUP; r++) out[r] = vaddvq_s32(sums[r]) + query->offset;
+}
+
+QV_DEFINE_SCORE(int8_score_neon, , int32_t, int8_dots_neon, int8_key)
+#endif
+
+#endif

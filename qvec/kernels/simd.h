@@ -1,0 +1,51 @@
+/* Instruction sets: what the kernels may use, which of it this machine has, and prefetching. */
+#ifndef QV_SIMD_H
+#define QV_SIMD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "codec.h"
+
+#define QV_SIMD_LEVELS 4
+#define QV_INLINE static inline __attribute__((always_inline))
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#define QV_TARGET_AVX2 __attribute__((target("avx2,fma,f16c,popcnt")))
+#define QV_TARGET_AVX512 \
+    __attribute__((target("avx2,fma,f16c,popcnt,avx512f,avx512bw,avx512vl,avx512vnni,avx512vpopcntdq")))
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+/* Names by level, as QVEC_SIMD spells them. */
+extern const char *const qv_simd_names[QV_SIMD_LEVELS];
+
+/* Whether this build holds kernels of the level, whatever the machine can do. */
+int qv_simd_compiled(int level);
+
+/* Whether the processor's CRC32C instructions may be used (and, on x86, its carry-less product). */
+int qv_simd_crc32c(void);
+
+/* One cache line towards L2: rows fetched for a whole hop overflow the few L1 miss buffers.
+ * Inline assembly because GCC drops calls of functions that do nothing but __builtin_prefetch. */
+QV_INLINE void qv_prefetch_t1(const void *address) {
+#if defined(__x86_64__)
+    __asm__ volatile("prefetcht1 %0" : : "m"(*(const char *)address));
+#elif defined(__aarch64__)
+    __asm__ volatile("prfm pldl2keep, [%0]" : : "r"(address));
+#else
+    __builtin_prefetch(address, 0, 2);
+#endif
+}
+
+/* Every line that [row, row + bytes) touches. */
+QV_INLINE void qv_prefetch_row(const void *row, size_t bytes) {
+    const char *end = (const char *)row + bytes;
+    for (const char *line = (const char *)((uintptr_t)row & ~(uintptr_t)63); line < end; line += 64) {
+        qv_prefetch_t1(line);
+    }
+}
+
+#endif

@@ -1,0 +1,163 @@
+"""The face of a quantizer, and what the kinds share: a transform, then the kernels' codec."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol, Self, TypeVar, cast, get_args
+
+from qvec._kernels import Codec
+from qvec.errors import FormatError, InputError
+from qvec.fields import State, take_choice, take_int, take_state, take_version
+from qvec.samples import check_vectors
+from qvec.transforms import Transform
+from qvec.types import MAX_DIM, CodeConfig, CodeKind, Codes, Float32Array, Metric, check_choice, check_int
+
+VERSION = 1
+_COMMON = ("kind", "version", "dim", "metric", "transform")
+
+T = TypeVar("T")
+
+
+class Quantizer(Protocol):
+    """Immutable once trained. Two with equal ``state()`` give equal codes on every machine.
+
+    ``kind``: the name that is stored. ``oversample``: candidates by code to re-rank per hit asked for, so
+    that the hits are the true ones (docs/adr/0001). ``dim``, ``metric``: of the vectors. ``code_size``: bytes
+    of one code, factors included. ``transform``: what vectors and queries go through before ``codec``, or
+    None. ``codec``: the kernels' view, for engines that score rows in place.
+    """
+
+    kind: ClassVar[CodeKind]
+    oversample: ClassVar[int]
+
+    @property
+    def dim(self) -> int: ...
+    @property
+    def metric(self) -> Metric: ...
+    @property
+    def code_size(self) -> int: ...
+    @property
+    def transform(self) -> Transform | None: ...
+    @property
+    def codec(self) -> Codec: ...
+    def build_codec(self, lift2: float) -> Codec: ...
+
+    @classmethod
+    def train(
+        cls, sample: Float32Array, metric: Metric, config: CodeConfig, seed: int, model: str | None = None
+    ) -> Self:
+        """Learn from float32[n, dim], n >= ``config.min_samples``; n = 0 serves a config that learns nothing.
+
+        ``seed`` draws the rotation; ``model`` tags the calibration, where there is one. InputError: the
+        sample is too small (it says how many are needed), not finite, or of the wrong shape or dtype.
+        """
+        ...
+
+    def encode(self, x: Float32Array) -> Codes:
+        """Code float32[n, dim] as uint8[n, code_size]. Values must be finite; those out of range saturate."""
+        ...
+
+    def decode(self, codes: Codes) -> Float32Array:
+        """Rebuild float32[n, dim] from uint8[n, code_size], as near as the code allows."""
+        ...
+
+    def prepare(self, queries: Float32Array) -> Codes:
+        """Bring float32[n, dim] into the form that ``codec.score`` takes: uint8[n, codec.query_size]."""
+        ...
+
+    def state(self) -> State:
+        """Give all that was learned or chosen, as plain msgpack data."""
+        ...
+
+    @classmethod
+    def from_state(cls, state: object) -> Self:
+        """Rebuild from :meth:`state`; FormatError names the field that is wrong."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class CodecQuantizer:
+    """What the kinds share. A kind adds ``train``, ``from_state`` and what it learned."""
+
+    kind: ClassVar[CodeKind]
+
+    dim: int
+    metric: Metric
+    transform: Transform | None
+    codec: Codec = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_int("dim", self.dim, 1, MAX_DIM)
+        check_choice("metric", self.metric, get_args(Metric))
+        object.__setattr__(self, "codec", self.build_codec(0.0))
+
+    @property
+    def code_size(self) -> int:
+        return self.codec.stride
+
+    @property
+    def coded_dim(self) -> int:
+        """Dimensions that the codec sees: ``dim``, padded where a rotation is."""
+        return self.dim if self.transform is None else self.transform.padded
+
+    def encode(self, x: Float32Array) -> Codes:
+        return self.codec.encode(self._transformed(check_vectors("vectors", x, self.dim)))
+
+    def decode(self, codes: Codes) -> Float32Array:
+        y = self.codec.decode(codes)
+        return y if self.transform is None else self.transform.unrotate(y)
+
+    def prepare(self, queries: Float32Array) -> Codes:
+        return self.codec.prepare(self._transformed(check_vectors("queries", queries, self.dim)))
+
+    def state(self) -> State:
+        transform = None if self.transform is None else self.transform.state()
+        head = {"kind": self.kind, "version": VERSION, "dim": self.dim, "metric": self.metric}
+        return head | {"transform": transform}
+
+    def build_codec(self, lift2: float) -> Codec:
+        """Give a codec for building a graph; ``lift2``: the largest |x|^2, where the metric is the inner product."""
+        return Codec(self.kind, self.metric, self.coded_dim, lift2=lift2)
+
+    def _transformed(self, x: Float32Array) -> Float32Array:
+        return x if self.transform is None else self.transform.apply(x)
+
+
+@dataclass(frozen=True)
+class Common:
+    """The fields of a state that every kind has, checked."""
+
+    fields: State
+    dim: int
+    metric: Metric
+    transform: Transform | None
+
+
+def read_common(state: object, kind: CodeKind, extra: Iterable[str] = ()) -> Common:
+    """Check a state's fields, those named in ``extra`` for presence only; FormatError names the wrong one."""
+    fields = take_state(state, f"{kind} quantizer", (*_COMMON, *extra))
+    take_choice(fields, "kind", (kind,))
+    take_version(fields, VERSION)
+    dim = take_int(fields, "dim", 1, MAX_DIM)
+    metric = cast(Metric, take_choice(fields, "metric", get_args(Metric)))
+    transform = None if fields["transform"] is None else Transform.from_state(fields["transform"])
+    if transform is not None and transform.dim != dim:
+        raise FormatError(f"field 'transform' is of {transform.dim} dimensions, the quantizer of {dim}")
+    return Common(fields, dim, metric, transform)
+
+
+def make_transform(
+    dim: int, normalise: bool, mean: Float32Array | None, seed: int | None
+) -> Transform | None:
+    """Give the transform, or None where it would change nothing."""
+    if not normalise and mean is None and seed is None:
+        return None
+    return Transform(dim, normalise, mean, seed)
+
+
+def config_of(config: CodeConfig, wanted: type[T]) -> T:
+    """Return ``config`` if it is of the kind's own type."""
+    if not isinstance(config, wanted):
+        raise InputError(f"config must be {wanted.__name__}, got {type(config).__name__}")
+    return config

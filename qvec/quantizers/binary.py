@@ -1,0 +1,53 @@
+"""One bit a dimension: the sign after centring and rotation, compared by Hamming distance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+
+from qvec.quantizers.base import CodecQuantizer, config_of, make_transform, read_common
+from qvec.samples import check_sample, check_vectors, mean_of
+from qvec.transforms import Transform
+from qvec.types import MIN_SAMPLES_MEAN, Binary, CodeConfig, CodeKind, Codes, Float32Array, Metric
+
+
+@dataclass(frozen=True, eq=False)
+class BinaryQuantizer(CodecQuantizer):
+    """``b_i = [y_i > 0]`` of ``y = R(x - mean)``.
+
+    The share of bits in which two codes differ estimates the angle between two vectors, as a multiple of pi
+    (Charikar, STOC 2002, section 3), when R is a random rotation.
+    """
+
+    kind: ClassVar[CodeKind] = "binary"
+    oversample: ClassVar[int] = 10
+
+    @classmethod
+    def train(
+        cls, sample: Float32Array, metric: Metric, config: CodeConfig, seed: int, model: str | None = None
+    ) -> Self:
+        """Learn the mean of float32[n, dim], n >= 100, with ``centre=True``; else learn nothing."""
+        chosen = config_of(config, Binary)
+        x = check_vectors("sample", sample, None)
+        dim, rotation = x.shape[1], seed if chosen.rotate else None
+        if not chosen.centre:
+            return cls(dim, metric, make_transform(dim, False, None, rotation))
+        x = check_sample(x, dim, MIN_SAMPLES_MEAN, "the mean that binary codes are centred on")
+        # Under cosine the lengths say nothing, so they must not weigh the mean either.
+        normalise = metric == "cosine"
+        unit = Transform(dim, True, None, None).apply(x) if normalise else x
+        return cls(dim, metric, make_transform(dim, normalise, mean_of(unit), rotation))
+
+    def decode(self, codes: Codes) -> Float32Array:
+        """Rebuild float32[n, dim] unit vectors: directions of ``x - mean``; lengths are not in the code."""
+        direction = super().decode(codes)
+        lengths: Float32Array = np.linalg.norm(direction, axis=1, keepdims=True)
+        return direction / lengths
+
+    @classmethod
+    def from_state(cls, state: object) -> Self:
+        """Rebuild from ``state()``; FormatError names the field that is wrong."""
+        common = read_common(state, cls.kind)
+        return cls(common.dim, common.metric, common.transform)

@@ -1,0 +1,49 @@
+"""float32 and float16: nothing is learned, the codec only lays the values out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from qvec.errors import FormatError
+from qvec.quantizers.base import CodecQuantizer, config_of, read_common
+from qvec.samples import check_vectors
+from qvec.types import CodeConfig, CodeKind, Float16, Float32, Float32Array, Metric
+
+
+@dataclass(frozen=True, eq=False)
+class _FloatQuantizer(CodecQuantizer):
+    oversample: ClassVar[int] = 1
+    config: ClassVar[type[Float32] | type[Float16]]
+
+    @classmethod
+    def train(
+        cls, sample: Float32Array, metric: Metric, config: CodeConfig, seed: int, model: str | None = None
+    ) -> Self:
+        """Take the dimension of float32[n, dim]; the values, the seed and the model play no part."""
+        config_of(config, cls.config)
+        return cls(check_vectors("sample", sample, None).shape[1], metric, None)
+
+    @classmethod
+    def from_state(cls, state: object) -> Self:
+        """Rebuild from ``state()``; FormatError names the field that is wrong."""
+        common = read_common(state, cls.kind)
+        if common.transform is not None:
+            raise FormatError(f"field 'transform' must be empty for {cls.kind}")
+        return cls(common.dim, common.metric, None)
+
+
+@dataclass(frozen=True, eq=False)
+class Float32Quantizer(_FloatQuantizer):
+    """Vectors as they are."""
+
+    kind: ClassVar[CodeKind] = "f32"
+    config: ClassVar[type[Float32]] = Float32
+
+
+@dataclass(frozen=True, eq=False)
+class Float16Quantizer(_FloatQuantizer):
+    """IEEE 754 half precision, rounded to nearest; magnitudes above 65,504 saturate."""
+
+    kind: ClassVar[CodeKind] = "f16"
+    config: ClassVar[type[Float16]] = Float16

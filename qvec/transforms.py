@@ -1,0 +1,141 @@
+"""What is done to a vector before it is coded: normalise, centre, rotate. Seeded, stored, never changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from qvec import _kernels
+from qvec.errors import InputError
+from qvec.fields import State, floats_to_bytes, take_flag, take_floats, take_int, take_state, take_version
+from qvec.types import MAX_DIM, Codes, Float32Array, check_int
+
+VERSION = 1
+ROUNDS = 4
+MAX_SEED = 2**64 - 1
+_FIELDS = ("version", "dim", "padded", "normalise", "mean", "seed")
+
+
+@dataclass(frozen=True, eq=False)
+class Transform:
+    """``R (x' - mean)`` with ``x' = x / |x|`` if ``normalise``, else ``x``.
+
+    R is an orthogonal matrix, the fast Hadamard rotation with Kac's walk for sizes that are no power of two,
+    drawn by ``seed``; None leaves it out. ``mean``: float32[dim] or None. Input has ``dim`` values, output
+    ``padded``: the next multiple of 64 with a rotation, otherwise ``dim``.
+    """
+
+    dim: int
+    normalise: bool
+    mean: Float32Array | None
+    seed: int | None
+    signs: Codes | None = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_int("dim", self.dim, 1, MAX_DIM)
+        if self.seed is not None:
+            check_int("seed", self.seed, 0, MAX_SEED)
+        if self.mean is not None:
+            object.__setattr__(self, "mean", _checked_mean(self.mean, self.dim))
+        signs = None if self.seed is None else rotation_signs(self.seed, self.padded)
+        object.__setattr__(self, "signs", signs)
+
+    @property
+    def padded(self) -> int:
+        """Dimensions of the output."""
+        return self.dim if self.seed is None else -(-self.dim // 64) * 64
+
+    def apply(self, x: Float32Array) -> Float32Array:
+        """Transform float32[n, dim] to float32[n, padded]."""
+        return _kernels.transform(x, self.padded, self.normalise, self.mean, self.signs)
+
+    def unrotate(self, y: Float32Array) -> Float32Array:
+        """Turn float32[n, padded] back by R^-1 to float32[n, dim]; norm and mean stay as they are."""
+        if self.signs is None:
+            return y
+        return _inverse_rotation(y, self.signs)[:, : self.dim]
+
+    def state(self) -> State:
+        """Give the transform as plain data."""
+        mean = None if self.mean is None else floats_to_bytes(self.mean)
+        plain = {"version": VERSION, "dim": self.dim, "padded": self.padded}
+        return plain | {"normalise": self.normalise, "mean": mean, "seed": self.seed}
+
+    @classmethod
+    def from_state(cls, state: object) -> Self:
+        """Rebuild a transform; FormatError names the field that is wrong."""
+        fields = take_state(state, "transform", _FIELDS)
+        take_version(fields, VERSION)
+        dim = take_int(fields, "dim", 1, MAX_DIM)
+        mean = None if fields["mean"] is None else take_floats(fields, "mean", dim)
+        seed = None if fields["seed"] is None else take_int(fields, "seed", 0, MAX_SEED)
+        transform = cls(dim, take_flag(fields, "normalise"), mean, seed)
+        take_int(fields, "padded", transform.padded, transform.padded)
+        return transform
+
+
+def splitmix64(seed: int, n: int) -> npt.NDArray[np.uint64]:
+    """Give ``n`` outputs of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014; Stafford's mix 13) as uint64[n].
+
+    Written out because stored rotations depend on it for ever; NumPy's own streams may change between
+    versions.
+    """
+    z = np.arange(1, n + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def rotation_signs(seed: int, padded: int) -> Codes:
+    """Give the sign bits of the rotation's rounds: uint8[ROUNDS * padded / 8].
+
+    Bit ``i % 8`` of byte ``r * padded / 8 + i / 8`` belongs to dimension i in round r; the bytes are the
+    little-endian outputs of SplitMix64.
+    """
+    words = splitmix64(seed, ROUNDS * padded // 64)
+    signs = words.astype("<u8").view(np.uint8)
+    signs.flags.writeable = False
+    return signs
+
+
+def _checked_mean(mean: Float32Array, dim: int) -> Float32Array:
+    if mean.shape != (dim,) or mean.dtype != np.float32:
+        raise InputError(f"mean must be float32 of shape ({dim},), got {mean.dtype} of shape {mean.shape}")
+    if not np.isfinite(mean).all():
+        raise InputError(f"mean is not finite in dimension {int(np.flatnonzero(~np.isfinite(mean))[0])}")
+    own = np.array(mean, order="C")
+    own.flags.writeable = False
+    return own
+
+
+def _inverse_rotation(y: Float32Array, signs: Codes) -> Float32Array:
+    """Undo the rotation of float32[n, padded]: each step is its own inverse, so the rounds run backwards."""
+    padded = y.shape[1]
+    power = 1 << (padded.bit_length() - 1)
+    flips = 1.0 - 2.0 * np.unpackbits(signs, bitorder="little").reshape(ROUNDS, padded).astype(np.float32)
+    out = np.array(y, dtype=np.float32)
+    for r in reversed(range(ROUNDS)):
+        if power < padded:
+            out = _butterfly(out, padded // 2)
+        start = 0 if r % 2 == 0 else padded - power
+        out[:, start : start + power] = _hadamard(out[:, start : start + power])
+        out *= flips[r]
+    return out
+
+
+def _hadamard(x: Float32Array) -> Float32Array:
+    half = 1
+    while half < x.shape[1]:
+        x = _butterfly(x, half)
+        half *= 2
+    return x
+
+
+def _butterfly(x: Float32Array, half: int) -> Float32Array:
+    """Map pairs (a, b), ``half`` apart, to (a + b, a - b) / sqrt 2: orthogonal and its own inverse."""
+    pairs = x.reshape(len(x), -1, 2, half) * np.float32(0.5**0.5)
+    a, b = pairs[:, :, 0], pairs[:, :, 1]
+    return np.stack((a + b, a - b), axis=2).reshape(x.shape)

@@ -1,0 +1,144 @@
+"""The laws that every quantizer obeys, as functions. A kind is under them as soon as it is registered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgpack  # noqa: TID251 - states must survive the packer itself
+import numpy as np
+import pytest
+
+from qvec import quantizers
+from qvec.errors import FormatError, InputError
+from qvec.quantizers import Quantizer
+from qvec.types import Binary, CodeConfig, Float16, Float32, Float32Array, Int8, Metric
+
+CONFIGS: dict[str, CodeConfig] = {
+    "f32": Float32(),
+    "f16": Float16(),
+    "int8": Int8(),
+    "int8-rotated": Int8(rotate=True),
+    "int8-minmax": Int8(scale="per_dim"),
+    "int8-minmax-rotated": Int8(scale="per_dim", rotate=True),
+    "int8-percentile": Int8(scale="per_dim", method="percentile", percentile=99.5),
+    "binary": Binary(),
+    "binary-rotated": Binary(centre=False),
+    "binary-centred": Binary(rotate=False),
+    "binary-raw": Binary(centre=False, rotate=False),
+}
+# Largest error of a score, as a share of |q| |x|; and recall@10 by code alone, on the data of `clustered`.
+SCORE_ERROR = {"f32": 1e-5, "f16": 2e-3, "int8": 0.03}
+RECALL = {"f32": 1.0, "f16": 0.97, "int8": 0.85, "binary": 0.25}
+
+
+def clustered(rng: np.random.Generator, n: int, dim: int) -> Float32Array:
+    """Give float32[n, dim] around 20 centres, off the origin, with unequal variance of the dimensions."""
+    centres = rng.normal(size=(20, dim))
+    spread = rng.uniform(0.2, 1.5, dim)
+    points = centres[rng.integers(0, 20, n)] + spread * rng.normal(size=(n, dim)) + 0.3
+    return points.astype(np.float32)
+
+
+def oracle(metric: Metric, queries: Float32Array, x: Float32Array) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Give the distances of the metric, float64[nq, n], by their definition."""
+    q, v = queries.astype(np.float64), x.astype(np.float64)
+    if metric == "l2":
+        return np.square(q[:, None] - v[None]).sum(axis=2)
+    if metric == "cosine":
+        q, v = (a / np.linalg.norm(a, axis=1, keepdims=True) for a in (q, v))
+    return float(metric == "cosine") - q @ v.T
+
+
+def coded_view(quantizer: Quantizer, x: Float32Array) -> Float32Array:
+    return x if quantizer.transform is None else quantizer.transform.apply(x)
+
+
+def check_batches(quantizer: Quantizer, x: Float32Array) -> None:
+    """Codes and prepared queries of a batch are those of its rows alone."""
+    whole, prepared = quantizer.encode(x), quantizer.prepare(x)
+    assert whole.shape == (len(x), quantizer.code_size)
+    assert whole.dtype == prepared.dtype == np.uint8
+    for cut in (1, 3, 7):
+        parts = [x[i : i + cut] for i in range(0, len(x), cut)]
+        assert np.array_equal(np.vstack([quantizer.encode(p) for p in parts]), whole)
+        assert np.array_equal(np.vstack([quantizer.prepare(p) for p in parts]), prepared)
+    assert np.array_equal(quantizer.encode(np.asfortranarray(x)), whole)
+    assert quantizer.encode(x[:0]).shape == (0, quantizer.code_size)
+
+
+def check_state(quantizer: Quantizer, x: Float32Array) -> None:
+    """A state goes through msgpack unchanged, and what is rebuilt from it codes to the same bytes."""
+    state = quantizer.state()
+    packed = msgpack.packb(state)
+    again = quantizers.from_state(msgpack.unpackb(packed))
+    assert type(again) is type(quantizer)
+    assert msgpack.packb(again.state()) == packed
+    assert np.array_equal(again.encode(x), quantizer.encode(x))
+    assert np.array_equal(again.prepare(x), quantizer.prepare(x))
+
+
+def check_bad_states(quantizer: Quantizer) -> None:
+    """A field that is missing, of a wrong type, or unknown is refused by its name, at any depth."""
+    state = quantizer.state()
+    for path in _paths(state):
+        for bad in (object(), float("nan"), b"\x00", -1):
+            _check_refused(_replaced(state, path, bad), path[-1])
+        _check_refused(_replaced(state, path, None, drop=True), path[-1])
+    _check_refused(state | {"surplus": 1}, "surplus")
+
+
+def check_input(quantizer: Quantizer) -> None:
+    """Wrong dimensions and dtypes are refused, with what was expected in the message."""
+    for call in (quantizer.encode, quantizer.prepare):
+        with pytest.raises(InputError, match=rf"shape \(n, {quantizer.dim}\)"):
+            call(np.zeros((2, quantizer.dim + 1), np.float32))
+        with pytest.raises(InputError, match=rf"shape \(n, {quantizer.dim}\)"):
+            call(np.zeros(quantizer.dim, np.float32))
+        with pytest.raises(InputError, match="float32 array, got float64"):
+            call(np.zeros((2, quantizer.dim)))  # type: ignore[arg-type]
+
+
+def check_scores(quantizer: Quantizer, queries: Float32Array, x: Float32Array) -> None:
+    """Keys are the metric's distances within the error of the code; for binary, the bits that differ."""
+    keys = quantizer.codec.score(quantizer.prepare(queries), quantizer.encode(x))
+    assert keys.shape == (len(queries), len(x))
+    assert keys.dtype == np.float32
+    if quantizer.kind == "binary":
+        q, v = (coded_view(quantizer, a) > 0 for a in (queries, x))
+        assert np.array_equal(keys, (q[:, None] != v[None]).sum(axis=2))
+        return
+    lengths = np.linalg.norm(queries, axis=1)[:, None] * np.linalg.norm(x, axis=1)
+    scale = {"l2": lengths + np.square(lengths), "ip": lengths, "cosine": np.ones_like(lengths)}[
+        quantizer.metric
+    ]
+    error = np.abs(keys - oracle(quantizer.metric, queries, x))
+    assert (error <= SCORE_ERROR[quantizer.kind] * scale).all(), f"worst {(error / scale).max():.2g}"
+
+
+def check_recall(quantizer: Quantizer, queries: Float32Array, x: Float32Array) -> None:
+    """A scan by code finds the true ten often enough."""
+    keys = quantizer.codec.score(quantizer.prepare(queries), quantizer.encode(x))
+    found = np.argsort(keys, axis=1, kind="stable")[:, :10]
+    true = np.argsort(oracle(quantizer.metric, queries, x), axis=1, kind="stable")[:, :10]
+    recall = np.mean([len(np.intersect1d(f, t)) / 10 for f, t in zip(found, true, strict=True)])
+    assert recall >= RECALL[quantizer.kind]
+
+
+def _paths(state: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    for name, value in state.items():
+        yield (name,)
+        if isinstance(value, dict):
+            yield from ((name, *rest) for rest in _paths(value))
+
+
+def _replaced(state: dict[str, Any], path: tuple[str, ...], value: Any, drop: bool = False) -> dict[str, Any]:
+    head, rest = path[0], path[1:]
+    if rest:
+        return state | {head: _replaced(state[head], rest, value, drop)}
+    return {k: v for k, v in state.items() if k != head} if drop else state | {head: value}
+
+
+def _check_refused(state: dict[str, Any], field: str) -> None:
+    with pytest.raises(FormatError, match=field):
+        quantizers.from_state(state)

@@ -1,0 +1,165 @@
+"""The engine in C: scans, walks, re-ranking and linking, over columns in memory, against NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from qvec._kernels import Codec, Column, Linker, Searcher, reachable
+from qvec.index.base import Coded
+from qvec.index.hnsw import Build
+from qvec.store import block_geometry
+
+PSIZE = 4096
+DEGREE = 32
+
+
+def column(name: str, stride: int, rows: int) -> Column:
+    rows_per_block, pages = block_geometry(stride, PSIZE, 1, 16)
+    made = Column(name, 1, 0, stride, rows_per_block, pages, PSIZE, writable=True)
+    made.resize(rows)
+    return made
+
+
+def clustered(n: int, dim: int, seed: int = 0) -> npt.NDArray[np.float32]:
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(max(n // 50, 1), dim))
+    return (centres[rng.integers(len(centres), size=n)] + 0.5 * rng.normal(size=(n, dim))).astype(np.float32)
+
+
+def coded(x: npt.NDArray[np.float32], kind: str = "int8", metric: str = "l2", lift2: float = 0.0) -> Coded:
+    codec = Codec(kind, metric, x.shape[1], lift2=lift2)
+    codes = column("codes", codec.stride, len(x))
+    codes.write(0, codec.encode(x))
+    return Coded(codec, codes)
+
+
+def linked(what: Coded, n: int, threads: int = 1, ef: int = 64) -> tuple[Column, npt.NDArray[np.uint32]]:
+    adjacency = column("adjacency", DEGREE * 4, n)
+    entries, _ = Build(what, adjacency, ef, threads).run(np.zeros(0, np.uint32), 0, 0, n)
+    return adjacency, entries
+
+
+def keys(what: Coded, x: npt.NDArray[np.float32], q: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    return what.codec.score(what.codec.prepare(q), what.codec.encode(x))
+
+
+def ordered(scores: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
+    return np.lexsort((np.arange(scores.shape[1])[None].repeat(len(scores), 0), scores), axis=1)[:, :k]
+
+
+@pytest.mark.parametrize("kind", ["f32", "f16", "int8", "binary"])
+@pytest.mark.parametrize("n", [1, 63, 64, 65, 500])
+def test_a_scan_gives_the_smallest_keys_with_ties_by_row(kind: str, n: int) -> None:
+    x, q = clustered(n, 40), clustered(7, 40, 1)
+    what = coded(x, kind)
+    ids, distances, counts = Searcher(what.codec, what.codes, n, n).search(q, q, 10, 10, 0, False)
+    scores, k = keys(what, x, q), min(n, 10)
+    assert (counts == k).all()
+    np.testing.assert_array_equal(ids[:, :k], ordered(scores, k))
+    np.testing.assert_array_equal(distances[:, :k], np.take_along_axis(scores, ids[:, :k], 1))
+    assert (ids[:, k:] == -1).all()
+    assert np.isinf(distances[:, k:]).all()
+
+
+def test_excluded_rows_are_never_results_and_k_come_back_whenever_k_are_left() -> None:
+    n, x, q = 3000, clustered(3000, 32), clustered(20, 32, 1)
+    what = coded(x)
+    adjacency, entries = linked(what, n)
+    left = np.sort(np.random.default_rng(3).choice(n, 15, replace=False))
+    bits = np.ones(3008, np.uint8)
+    bits[left] = 0
+    excluded = np.packbits(bits, bitorder="little").view(np.uint64)
+    for walk in ({}, {"adjacency": adjacency, "entries": entries}):
+        searcher = Searcher(what.codec, what.codes, n, len(left), excluded=excluded, **walk)
+        ids, _, counts = searcher.search(q, q, 10, 16, 0, False)
+        assert (counts == 10).all()
+        np.testing.assert_array_equal(ids, left[ordered(keys(what, x[left], q), 10)])
+
+
+@pytest.mark.parametrize(("kind", "metric"), [("int8", "l2"), ("int8", "cosine"), ("int8", "ip"), ("f32", "ip"), ("f16", "l2")])
+def test_a_walk_finds_nearly_what_a_scan_finds(kind: str, metric: str) -> None:
+    n, x, q = 4000, clustered(4000, 48), clustered(50, 48, 1)
+    lift2 = float((x * x).sum(1).max()) if metric == "ip" else 0.0
+    what = coded(x, kind, metric, lift2)
+    adjacency, entries = linked(what, n)
+    search = Searcher(what.codec, what.codes, n, n, adjacency=adjacency, entries=entries).search
+    found = search(q, q, 10, 128, 0, False)[0]
+    true = ordered(keys(what, x, q), 10)
+    recall = np.mean([len(np.intersect1d(a, b)) for a, b in zip(found, true, strict=True)]) / 10
+    assert recall >= 0.97
+    np.testing.assert_array_equal(search(q, q, 10, n, 0, False)[0], true)  # a pool of n visits all
+
+
+def test_reranking_orders_by_the_originals() -> None:
+    n, x, q = 2000, clustered(2000, 64), clustered(30, 64, 1)
+    coarse, fine = coded(x, "binary"), coded(x, "f32")
+    searcher = Searcher(coarse.codec, coarse.codes, n, n, rerank=fine.codec, vectors=fine.codes)
+    ids, distances, _ = searcher.search(q, q, 10, 10, n, False)
+    exact = ((q[:, None].astype(float) - x[None]) ** 2).sum(2)
+    np.testing.assert_array_equal(ids, np.argsort(exact, axis=1, kind="stable")[:, :10])
+    np.testing.assert_allclose(distances, np.take_along_axis(exact, ids, 1), rtol=1e-5)
+    np.testing.assert_array_equal(searcher.search(q, q, 10, 10, 0, True)[0], ids)
+
+
+def test_a_graph_does_not_depend_on_the_number_of_threads() -> None:
+    n, what = 3000, coded(clustered(3000, 32))
+    graphs = [linked(what, n, threads)[0].read_range(0, n) for threads in (1, 2, 5)]
+    np.testing.assert_array_equal(graphs[0], graphs[1])
+    np.testing.assert_array_equal(graphs[0], graphs[2])
+
+
+@pytest.mark.parametrize("case", ["clusters", "twins", "line", "zeros and one", "far clusters"])
+def test_every_row_is_reachable_whatever_the_data(case: str) -> None:
+    rng = np.random.default_rng(0)
+    x = {
+        "clusters": clustered(2500, 16),
+        "twins": np.repeat(clustered(3, 16), 900, axis=0),
+        "line": np.arange(2500, dtype=np.float32)[:, None] * np.ones((1, 16), np.float32),
+        "zeros and one": np.vstack([np.zeros((2000, 16)), np.ones((1, 16))]).astype(np.float32),
+        "far clusters": (rng.normal(size=(2500, 16)) + 1e4 * rng.integers(0, 5, (2500, 1))).astype(np.float32),
+    }[case]
+    n, what = len(x), coded(x)
+    adjacency, entries = linked(what, n, threads=2, ef=32)
+    bits = np.unpackbits(reachable(what.codec, what.codes, adjacency, n, entries).view(np.uint8), bitorder="little")
+    assert bits[:n].all()
+    only_root = reachable(what.codec, what.codes, adjacency, n, np.zeros(1, np.uint32))
+    assert np.unpackbits(only_root.view(np.uint8), bitorder="little")[:n].all()
+
+
+def test_rows_linked_one_by_one_are_all_reachable_and_found() -> None:
+    x = clustered(600, 24)
+    what = coded(x)
+    adjacency = column("adjacency", DEGREE * 4, len(x))
+    entries, chosen_at = np.zeros(0, np.uint32), 0
+    for i in range(len(x)):
+        entries, chosen_at = Build(what, adjacency, 40, 1).run(entries, chosen_at, i, i + 1)
+    reached = reachable(what.codec, what.codes, adjacency, len(x), entries)
+    assert np.unpackbits(reached.view(np.uint8), bitorder="little")[: len(x)].all()
+    searcher = Searcher(what.codec, what.codes, len(x), len(x), adjacency=adjacency, entries=entries)
+    assert (searcher.search(x, x, 1, 40, 0, False)[0][:, 0] == np.arange(len(x))).mean() > 0.995
+
+
+def test_hostile_neighbour_lists_give_rows_of_the_collection_or_nothing() -> None:
+    n, x = 1000, clustered(1000, 16)
+    what = coded(x)
+    adjacency = column("adjacency", DEGREE * 4, n)
+    rng = np.random.default_rng(1)
+    for garbage in (rng.integers(0, 2**32, (n, DEGREE), np.uint32), np.zeros((n, DEGREE), np.uint32)):
+        adjacency.write(0, garbage.view(np.uint8))
+        entries = np.array([5, 2**31, 2**32 - 1, n], np.uint32)
+        searcher = Searcher(what.codec, what.codes, n, n, adjacency=adjacency, entries=entries)
+        ids = searcher.search(x[:20], x[:20], 10, 64, 0, False)[0]
+        assert ((ids >= 0) & (ids < n)).all()
+        reachable(what.codec, what.codes, adjacency, n, entries)
+
+
+def test_columns_that_do_not_fit_the_codec_are_refused() -> None:
+    what = coded(clustered(100, 16))
+    with pytest.raises(ValueError, match="stride"):
+        Searcher(Codec("f32", "l2", 16), what.codes, 100, 100)
+    with pytest.raises(ValueError, match="rows"):
+        Searcher(what.codec, what.codes, 10**6, 100)
+    with pytest.raises(TypeError, match="uint32"):
+        Linker(what.codec, what.codes, column("adjacency", DEGREE * 4, 100), 0, np.zeros(1), 1.0)

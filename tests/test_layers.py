@@ -1,0 +1,164 @@
+"""The floors: imports go down only, some packages have one importer, and importing qvec is cheap."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import qvec
+
+PACKAGE = Path(qvec.__file__).parent
+
+# From the ground up. A unit is a module or a sub-package of qvec; "" is qvec/__init__.py. Units on one line do
+# not know each other, save for the modules of the store, which are one unit in several files.
+FLOORS = (
+    {"errors"},
+    {"_kernels", "types"},
+    {"calibrators", "fields", "keys", "records", "samples"},
+    {"calibration", "transforms"},
+    {"quantizers"},
+    {"store", "environment", "directory"},
+    {"index", "rerank", "filters"},
+    {"collection"},
+    {"evaluate", "verify"},
+    {""},
+    {"console", "datasets", "integrations", "ray", "torch"},
+    {"bench", "demo"},
+    {"cli"},
+    {"__main__"},
+)
+STORE = {"store", "environment", "directory"}
+RESTRICTED = {
+    "lmdb": STORE,
+    "msgpack": {"records"},
+    "pyroaring": {"filters"},
+    "pickle": set(),
+    "marshal": set(),
+}
+CORE_DEPENDENCIES = ("numpy", "lmdb", "msgpack", "pyroaring")
+CORE_FLOORS = FLOORS[: FLOORS.index({""}) + 1]
+
+
+def unit_of(module: str) -> str:
+    """``qvec.index.hnsw`` -> ``index``; ``qvec`` -> the empty string."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def floor_of(unit: str) -> int:
+    for floor, units in enumerate(FLOORS):
+        if unit in units:
+            return floor
+    raise AssertionError(f"qvec.{unit} stands on no floor: give it one in FLOORS")
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        yield ".".join(("qvec", *(part for part in parts if part != "__init__"))), path
+
+
+def is_module(name: str) -> bool:
+    path = PACKAGE.joinpath(*name.split(".")[1:])
+    return path.is_dir() or any(path.parent.glob(f"{path.name}.*"))
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Names of all modules imported anywhere, at run time or for types only."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: relative import"
+            module = str(node.module)
+            members = [f"{module}.{alias.name}" for alias in node.names]
+            inside = module == "qvec"
+            yield from (member if inside and is_module(member) else module for member in members)
+
+
+def violations(module: str, source: str) -> list[str]:
+    """What in a module's source goes against the floors."""
+    unit = unit_of(module)
+    found = []
+    for name in imports(ast.parse(source)):
+        top = name.split(".")[0]
+        if top == "qvec":
+            other = unit_of(name)
+            together = other == unit or {other, unit} <= STORE
+            if not together and floor_of(other) >= floor_of(unit):
+                found.append(f"{module} imports {name}, which is not below it")
+        elif unit not in RESTRICTED.get(top, {unit}):
+            found.append(f"{module} imports {top}, which only {sorted(RESTRICTED[top]) or 'nobody'} may")
+        elif floor_of(unit) < len(CORE_FLOORS) and top not in {*sys.stdlib_module_names, *CORE_DEPENDENCIES}:
+            found.append(f"{module} imports {top}, which is no dependency of the core")
+    return found
+
+
+@pytest.mark.parametrize(("module", "path"), [pytest.param(*found, id=found[0]) for found in modules()])
+def test_a_module_imports_only_what_is_below_it(module: str, path: Path) -> None:
+    floor_of(unit_of(module))
+    assert violations(module, path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "message"),
+    [
+        ("qvec.quantizers.int8", "from qvec.store import Store", "qvec.store, which is not below"),
+        (
+            "qvec.quantizers.int8",
+            "def f():\n    import qvec.collection",
+            "qvec.collection, which is not below",
+        ),
+        ("qvec.collection", "import lmdb", "imports lmdb"),
+        ("qvec.store", "from msgpack import packb", "imports msgpack"),
+        ("qvec.records", "import pickle", "imports pickle, which only nobody may"),
+        ("qvec.errors", "import h5py", "imports h5py, which is no dependency"),
+        ("qvec.rerank", "import qvec", "imports qvec, which is not below"),
+    ],
+)
+def test_an_import_that_goes_up_is_found(module: str, source: str, message: str) -> None:
+    (found,) = violations(module, source)
+    assert message in found
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("qvec.store", "import lmdb\nfrom qvec.errors import QvecError"),
+        ("qvec.quantizers.int8", "from qvec.quantizers.base import Quantizer"),
+        ("qvec.cli", "import rich\nfrom qvec import create, datasets"),
+    ],
+)
+def test_an_import_that_goes_down_is_allowed(module: str, source: str) -> None:
+    assert violations(module, source) == []
+
+
+def run(code: str) -> str:
+    """Standard output of a fresh interpreter."""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+def test_importing_qvec_loads_no_package_besides_its_dependencies() -> None:
+    code = f"""
+import sys, {", ".join(CORE_DEPENDENCIES)}
+before = set(sys.modules)
+import qvec
+print(*sorted({{name.split(".")[0] for name in set(sys.modules) - before}} - sys.stdlib_module_names))
+"""
+    loaded = set(run(code).split())
+    assert {name for name in loaded if not name.startswith("_cython")} == {"qvec"}  # Cython's shared types
+
+
+def test_importing_qvec_takes_less_than_a_tenth_of_a_second_beyond_its_dependencies() -> None:
+    code = f"""
+import {", ".join(CORE_DEPENDENCIES)}, time
+start = time.perf_counter()
+import qvec
+print(time.perf_counter() - start)
+"""
+    assert min(float(run(code)) for _ in range(5)) < 0.1

@@ -1,0 +1,217 @@
+"""Every registered kind under the laws of conformance.py, and what is particular to each."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import numpy as np
+import pytest
+from conformance import (
+    CONFIGS,
+    check_bad_states,
+    check_batches,
+    check_input,
+    check_recall,
+    check_scores,
+    check_state,
+    clustered,
+    coded_view,
+)
+
+from qvec.errors import FormatError, InputError
+from qvec.quantizers import QUANTIZERS, Quantizer, from_state, make_config, train
+from qvec.quantizers.int8 import Int8Quantizer
+from qvec.types import Binary, Float32Array, Int8, Metric
+
+DIM = 100  # no multiple of 8, 16 or 64: every tail and every padding is met
+
+
+@pytest.fixture(scope="module")
+def data() -> Float32Array:
+    return clustered(np.random.default_rng(7), 700, DIM)
+
+
+@pytest.fixture(scope="module", params=get_args(Metric))
+def metric(request: pytest.FixtureRequest) -> Metric:
+    return request.param
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def quantizer(request: pytest.FixtureRequest, metric: Metric, data: Float32Array) -> Quantizer:
+    return train(data[:600], metric, CONFIGS[request.param], seed=3)
+
+
+def test_every_registered_kind_is_under_the_laws() -> None:
+    assert {config.kind for config in CONFIGS.values()} == set(QUANTIZERS)
+    assert all(QUANTIZERS[kind].kind == kind for kind in QUANTIZERS)
+
+
+def test_codes_do_not_depend_on_how_a_batch_is_split(quantizer: Quantizer, data: Float32Array) -> None:
+    check_batches(quantizer, data[:20])
+
+
+def test_a_state_survives_msgpack_and_gives_the_same_codes(quantizer: Quantizer, data: Float32Array) -> None:
+    check_state(quantizer, data)
+
+
+def test_a_bad_state_is_refused_naming_the_field(quantizer: Quantizer) -> None:
+    check_bad_states(quantizer)
+
+
+def test_wrong_shapes_and_dtypes_are_refused(quantizer: Quantizer) -> None:
+    check_input(quantizer)
+
+
+def test_scores_agree_with_the_metric(quantizer: Quantizer, data: Float32Array) -> None:
+    check_scores(quantizer, data[600:620], data[:600])
+
+
+def test_a_scan_by_code_reaches_its_recall(quantizer: Quantizer, data: Float32Array) -> None:
+    check_recall(quantizer, data[600:650], data[:600])
+
+
+def test_one_dimension_is_enough(metric: Metric) -> None:
+    x = np.linspace(1, 2, 300, dtype=np.float32)[:, None]
+    for config in CONFIGS.values():
+        quantizer = train(x, metric, config)
+        assert quantizer.decode(quantizer.encode(x)).shape == (300, 1)
+
+
+@pytest.mark.parametrize("rotate", [False, True])
+def test_per_dim_error_is_at_most_half_a_step_inside_the_range(data: Float32Array, rotate: bool) -> None:
+    quantizer = Int8Quantizer.train(data[:600], "l2", Int8(scale="per_dim", rotate=rotate), 0)
+    assert quantizer.calibration is not None
+    x = coded_view(quantizer, data[:600])
+    error = np.abs(quantizer.codec.decode(quantizer.encode(data[:600])) - x)
+    slack = 4 * np.finfo(np.float32).eps * np.abs(x).max()
+    assert (error <= quantizer.calibration.step / 2 + slack).all()
+
+
+@pytest.mark.parametrize("metric", ["l2", "ip"])
+def test_per_vector_error_is_half_a_step_and_keeps_the_length_along_the_vector(
+    data: Float32Array, metric: Metric
+) -> None:
+    quantizer = train(data, metric, Int8())
+    decoded = quantizer.decode(quantizer.encode(data))
+    largest = np.abs(data).max(axis=1, keepdims=True)
+    assert (np.abs(decoded - data) <= largest / 127 * 0.55).all()
+    along = np.einsum("nd,nd->n", decoded, data)
+    assert np.allclose(along, np.square(data).sum(axis=1), rtol=1e-5)
+
+
+def test_decoding_undoes_the_rotation(data: Float32Array) -> None:
+    for config in (Int8(rotate=True), Int8(scale="per_dim", rotate=True)):
+        quantizer = train(data, "l2", config, seed=5)
+        decoded = quantizer.decode(quantizer.encode(data))
+        assert decoded.shape == data.shape
+        assert np.abs(decoded - data).max() < 0.1
+
+
+def test_values_beyond_the_range_saturate_and_never_wrap(data: Float32Array) -> None:
+    quantizer = Int8Quantizer.train(data, "l2", Int8(scale="per_dim"), 0)
+    assert quantizer.calibration is not None
+    beyond = np.array([[-3e38], [-1e6], [1e6], [3e38]], np.float32) * np.ones(DIM, np.float32)
+    codes = quantizer.encode(beyond)[:, :DIM]
+    assert (codes[:2] == 0).all()
+    assert (codes[2:] == 255).all()
+
+
+def test_a_constant_dimension_codes_its_value(data: Float32Array) -> None:
+    x = data.copy()
+    x[:, 4] = 0.75
+    quantizer = Int8Quantizer.train(x, "l2", Int8(scale="per_dim"), 0)
+    assert quantizer.calibration is not None
+    assert quantizer.calibration.constant_dims == [4]
+    x[0, 4] = 9.0
+    decoded = quantizer.decode(quantizer.encode(x))
+    assert (decoded[:, 4] == np.float32(0.75)).all()
+
+
+def test_int8_saturates_a_query_of_a_calibrated_code_without_harm(data: Float32Array) -> None:
+    quantizer = train(data, "l2", Int8(scale="per_dim"))
+    keys = quantizer.codec.score(quantizer.prepare(data[:1] * 1e4), quantizer.encode(data))
+    assert np.isfinite(keys).all()
+
+
+def test_binary_decodes_to_unit_directions(data: Float32Array) -> None:
+    quantizer = train(data, "l2", Binary(centre=False))
+    decoded = quantizer.decode(quantizer.encode(data))
+    unit = data / np.linalg.norm(data, axis=1, keepdims=True)
+    assert np.allclose(np.linalg.norm(decoded, axis=1), 1, atol=1e-5)
+    assert np.einsum("nd,nd->n", decoded, unit).mean() > 0.7
+
+
+def test_another_seed_is_another_rotation(data: Float32Array) -> None:
+    first, second = (train(data, "cosine", Binary(), seed=seed) for seed in (0, 1))
+    assert not np.array_equal(first.encode(data), second.encode(data))
+
+
+@pytest.mark.parametrize(("config", "needed"), [(Int8(scale="per_dim"), 256), (Binary(), 100)])
+def test_a_small_sample_is_refused_saying_how_many_are_needed(config: Int8 | Binary, needed: int) -> None:
+    assert config.min_samples == needed
+    sample = np.ones((needed - 1, 8), np.float32)
+    with pytest.raises(InputError, match=rf"at least {needed} vectors, got {needed - 1}"):
+        train(sample, "l2", config)
+
+
+@pytest.mark.parametrize("config", [Int8(scale="per_dim"), Int8(scale="per_dim", rotate=True), Binary()])
+def test_a_sample_with_nan_is_refused_naming_row_and_dimension(config: Int8 | Binary) -> None:
+    sample = np.ones((300, 8), np.float32)
+    sample[17, 5] = np.nan
+    with pytest.raises(InputError, match="nan in row 17, dimension 5"):
+        train(sample, "cosine", config)
+
+
+def test_codes_that_learn_nothing_train_on_an_empty_sample() -> None:
+    for config in (make_config("f32"), make_config("f16"), Int8(), Int8(rotate=True), Binary(centre=False)):
+        assert config.min_samples == 0
+        assert train(np.empty((0, 12), np.float32), "ip", config).dim == 12
+
+
+def test_names_become_configurations() -> None:
+    for kind in QUANTIZERS:
+        assert make_config(kind).kind == kind
+    assert make_config("auto") == Int8()
+    assert make_config(Binary(rotate=False)) == Binary(rotate=False)
+
+
+@pytest.mark.parametrize("code", ["int9", "", None, 8, Int8])
+def test_an_unknown_code_is_refused_listing_the_choices(code: object) -> None:
+    with pytest.raises(InputError, match="auto, f32, f16, int8, binary"):
+        make_config(code)  # type: ignore[arg-type]
+
+
+def test_a_configuration_of_another_kind_is_refused() -> None:
+    with pytest.raises(InputError, match="config must be Int8, got Binary"):
+        Int8Quantizer.train(np.ones((1, 4), np.float32), "l2", Binary(), 0)
+
+
+@pytest.mark.parametrize("state", [None, [], {}, {"kind": "pickle"}, {"kind": ["int8"]}])
+def test_a_state_of_no_known_kind_is_refused(state: object) -> None:
+    with pytest.raises(FormatError, match="kind"):
+        from_state(state)
+
+
+def test_parts_of_other_dimensions_are_refused(data: Float32Array) -> None:
+    config = Int8(scale="per_dim", rotate=True)
+    wide, narrow = (train(data[:, :dim].copy(), "l2", config).state() for dim in (DIM, 60))
+    for part in ("transform", "calibration"):
+        with pytest.raises(FormatError, match=f"'{part}' is of"):
+            from_state(wide | {part: narrow[part]})
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Int8(scale="per_row"),  # type: ignore[arg-type]
+        lambda: Int8(scale="per_dim", method="entropy"),  # type: ignore[arg-type]
+        lambda: Int8(method="percentile"),
+        lambda: Int8(scale="per_dim", percentile=99.0),
+        lambda: Int8(scale="per_dim", method="percentile", percentile=50.0),
+        lambda: Int8(rotate=1),  # type: ignore[arg-type]
+        lambda: Binary(centre="yes"),  # type: ignore[arg-type]
+    ],
+)
+def test_configurations_refuse_values_that_mean_nothing(make: object) -> None:
+    with pytest.raises(InputError, match=r"(Int8|Binary)\."):
+        make()  # type: ignore[operator]
