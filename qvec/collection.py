@@ -56,7 +56,7 @@ class Collection:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._config = Config.from_dict(store.config)
+        self._config = Config.from_dict(dict(store.config))
         config = self._config
         self._keep = _keep_quantizer(config)
         self._quantizers: dict[int, Quantizer] = {}

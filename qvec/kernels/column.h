@@ -3,6 +3,8 @@
  * A reader's blocks lie in the file map. `table[b]` is NULL until block b was resolved: its address computed from the
  * page number in the directory, its header and checksum held against the directory's entry (qv_resolve).
  * A writer works on private copies: the first change of a block copies it (qv_row_mut).
+ *
+ * A block's value: { header[QV_BLOCK_HEADER]; rows[rows_per_block * stride]; zeros } of value_size bytes.
  */
 #ifndef QV_COLUMN_H
 #define QV_COLUMN_H
@@ -12,11 +14,20 @@
 
 #define QV_BLOCK_HEADER 48
 #define QV_PAGE_HEADER 16 /* LMDB 0.9: an overflow value begins 16 bytes into its first page */
+#define QV_MAX_ROWS (1u << 31)
 
 typedef struct {
     uint32_t pgno; /* first page of the block's value; 0: never written */
     uint32_t crc;  /* the block's crc32c, so that a stale but intact block is told from the right one */
 } qv_entry;
+
+/* Private copies of one write transaction: slots cut from large chunks, given back all at once. */
+typedef struct {
+    uint8_t **chunks;
+    uint32_t n_chunks, room; /* chunks in use; chunks that fit `chunks` */
+    uint32_t used;           /* slots taken from the last chunk */
+    int lock;
+} qv_arena;
 
 typedef struct {
     /* geometry */
@@ -32,15 +43,52 @@ typedef struct {
     qv_entry *entries;          /* [n_blocks] */
     uint8_t **table;            /* [n_blocks] first row of each block, NULL: not resolved */
     uint8_t **scratch;          /* [n_blocks] writer: the private copy of the value, NULL: clean; reader: NULL */
+    uint32_t capacity;          /* blocks that the three arrays have room for */
+    qv_arena arena;
     int verify;                 /* check crc when resolving */
     int64_t bad_block;          /* first block that failed to resolve, -1: none */
 } qv_column;
 
+/* Geometry of an empty column; 0, or -1 where no row fits or the numbers are out of range. */
+int qv_column_init(qv_column *col, uint8_t id, uint16_t generation, uint32_t stride, uint32_t rows_per_block,
+                   uint32_t pages, uint32_t psize, int writable);
+void qv_column_free(qv_column *col);
+
+/* Room for n blocks: new ones are unwritten, those cut off are forgotten. -1: out of memory, nothing changed. */
+int qv_column_resize(qv_column *col, uint32_t n_blocks);
+
 /* Address of a block's first row, verified; NULL (and bad_block set) when it is damaged or missing. */
 uint8_t *qv_resolve(qv_column *col, uint32_t block);
 
-/* Writer: make a block private (a copy, or zeros if it was never written). NULL: damaged or out of memory. */
+/* Writer: make a block private (a copy, or zeros if it was never written). NULL: damaged or out of memory.
+ * Safe from several threads. */
 uint8_t *qv_touch(qv_column *col, uint32_t block);
+
+/* Writer: fill in the header and checksum of a private block; its value is then ready to be stored. */
+uint8_t *qv_seal(qv_column *col, uint32_t block, uint64_t txn_id);
+
+/* Writer: enter a sealed block into the directory, stored from page `pgno` on. */
+void qv_settle(qv_column *col, uint32_t block, uint32_t pgno);
+
+/* Writer: forget all private copies, after a commit or to abort; blocks are resolved again from their entries. */
+void qv_release(qv_column *col);
+
+/* Whether `value` is this block, whole, and the one that `crc` names. */
+int qv_block_intact(const qv_column *col, uint32_t block, const uint8_t *value, uint32_t crc, int verify);
+
+/* A chunk of the directory in the framing of a block: qv_chunk_entries(psize) entries from `first` on. */
+uint32_t qv_chunk_entries(uint32_t psize);
+uint32_t qv_chunk_pack(const qv_column *col, uint32_t chunk, uint64_t txn_id, uint8_t *value);
+
+/* Take over a chunk's entries; blocks whose entry changed are unresolved. -1: damaged or not the chunk `crc` names. */
+int qv_chunk_load(qv_column *col, uint32_t chunk, const uint8_t *value, uint32_t crc);
+
+/* Memory of huge pages, where the system has them, on a 64-byte boundary at least; free() gives it back. */
+uint8_t *qv_huge_alloc(size_t bytes);
+
+/* Copy all rows to `region`, block after block `pitch` bytes apart, and serve them from there.
+ * -1: a block is damaged (bad_block). */
+int qv_column_copy(qv_column *col, uint8_t *region, size_t pitch);
 
 static inline uint32_t qv_block_of(const qv_column *col, uint32_t row) {
     return (uint32_t)((uint64_t)row * col->magic >> col->shift);
@@ -57,10 +105,11 @@ static inline const uint8_t *qv_row(qv_column *col, uint32_t row) {
     return first + (size_t)(row - block * col->rows_per_block) * col->stride;
 }
 
-/* Address of a row to change. Not safe from two threads at once on rows of one block that is still clean. */
+/* Address of a row to change. Threads may share blocks, not rows. */
 static inline uint8_t *qv_row_mut(qv_column *col, uint32_t row) {
     uint32_t block = qv_block_of(col, row);
-    uint8_t *first = col->scratch[block] ? col->table[block] : qv_touch(col, block);
+    uint8_t *value = __atomic_load_n(&col->scratch[block], __ATOMIC_ACQUIRE);
+    uint8_t *first = value ? value + QV_BLOCK_HEADER : qv_touch(col, block);
     if (first == NULL) return NULL;
     return first + (size_t)(row - block * col->rows_per_block) * col->stride;
 }

@@ -1,0 +1,220 @@
+"""The directory: which blocks each column has, on which pages, with which checksums; read, refreshed and written.
+
+    STATE record ──► (txn id, crc) of every directory chunk ──► (page number, crc) of every block ──► rows
+
+A reader that is behind loads the chunks whose stamp changed, and forgets the blocks whose entry changed.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from qvec import keys, records
+from qvec._kernels import Column, chunk_entries
+from qvec.environment import Environment
+from qvec.errors import CorruptError, InputError
+
+_FRAME = 64  # LMDB's page header and the block's own
+_STAMP = struct.Struct("<QI")
+STAMP_BYTES = _STAMP.size
+_MAX_ROWS = 1 << 31
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnSpec:
+    """A column to make: ``id`` (below 256) and ``generation`` name its keys, ``stride`` is bytes a row.
+
+    Blocks take the number of pages from ``min_pages`` to ``max_pages`` that wastes least.
+    """
+
+    id: int
+    stride: int
+    min_pages: int = 4
+    max_pages: int = 16
+    generation: int = 0
+
+
+def block_geometry(stride: int, psize: int, min_pages: int, max_pages: int) -> tuple[int, int]:
+    """Rows in a block and its pages: the count that wastes the smallest share, the smaller of equals."""
+    if stride < 1 or not 1 <= min_pages <= max_pages:
+        raise InputError(f"no block of {min_pages}..{max_pages} pages for rows of {stride} bytes")
+    best = (0, 0)
+    for pages in range(min_pages, max_pages + 1):
+        rows = (pages * psize - _FRAME) // stride
+        if best == (0, 0) or rows * best[1] > best[0] * pages:
+            best = (rows, pages)
+    if best[0] == 0:
+        raise InputError(f"a row of {stride} bytes is above the limit of {max_pages * psize - _FRAME}")
+    return best
+
+
+class StoredColumn(NamedTuple):
+    """A column's line in the STATE record; ``stamps`` is one (txn id u64, crc u32) for each directory chunk."""
+
+    id: int
+    generation: int
+    stride: int
+    rows_per_block: int
+    pages: int
+    n_blocks: int
+    stamps: bytes
+
+
+class View:
+    """The columns and the state of one commit; all refer to the map, and need an open transaction of that commit.
+
+    ``derived`` holds what layers above computed from it, and is emptied when the view moves on.
+    """
+
+    __slots__ = ("__weakref__", "columns", "derived", "relocated", "stamps", "state", "txn_id", "users")
+
+    def __init__(self) -> None:
+        self.txn_id = 0
+        self.users = 0
+        self.relocated = False
+        self.columns: dict[str, Column] = {}
+        self.stamps: dict[str, bytes] = {}
+        self.state: dict[str, Any] = {}
+        self.derived: dict[Any, Any] = {}
+
+    def clone(self) -> View:
+        """A view of the same commit whose columns can be patched."""
+        other = View()
+        other.columns = {name: column.clone() for name, column in self.columns.items()}
+        other.stamps = dict(self.stamps)
+        return other
+
+
+class Loader:
+    """Brings views up to a transaction of an environment."""
+
+    def __init__(self, env: Environment, *, verify: bool, resident: bool = False, writable: bool = False) -> None:
+        self._env, self._verify, self._resident, self._writable = env, verify, resident, writable
+
+    def refresh(self, view: View, txn: Any, commit: int) -> None:
+        """Make ``view`` that of the last commit, whose transaction id is ``commit``; CorruptError names what is bad.
+
+        A view that failed to refresh is of no use any more.
+        """
+        written, stored, state = read_state(txn)
+        columns = {name: self._column(view, name, line) for name, line in stored.items()}
+        size = self._env.reaches()
+        for name, line in stored.items():
+            columns[name].attach(self._env.base, size)
+            columns[name].resize(line.n_blocks * line.rows_per_block)
+            self._load_changed(columns[name], view.stamps.get(name, b""), line.stamps, txn)
+        view.relocated = written != commit or not self._env.sound
+        if view.relocated:
+            for column in columns.values():
+                place_all(column, txn)
+        if self._resident:
+            for name in columns.keys() - view.columns.keys():
+                columns[name].make_resident()
+        view.columns, view.state, view.txn_id = columns, state, commit
+        view.stamps = {name: line.stamps for name, line in stored.items()}
+        view.derived.clear()
+
+    def _column(self, view: View, name: str, line: StoredColumn) -> Column:
+        """The view's column, or an empty one where the view has none of this geometry."""
+        old = view.columns.get(name)
+        if old is not None:
+            if (old.id, old.generation, old.stride, old.rows_per_block, old.pages) == line[:5]:
+                return old
+            del view.columns[name]
+            view.stamps.pop(name)
+        psize = self._env.psize
+        try:
+            return Column(name, *line[:5], psize, verify=self._verify, writable=self._writable)
+        except InputError as error:
+            raise CorruptError(f"the state record holds an impossible column: {error}") from error
+
+    def _load_changed(self, column: Column, old: bytes, new: bytes, txn: Any) -> None:
+        for chunk, stamp in changed_stamps(old, new):
+            key = keys.chunk(column.id, column.generation, chunk)
+            value = txn.get(key)
+            if value is None:
+                raise CorruptError(f"column {column.name!r}: {keys.describe(key)} is missing")
+            column.load(chunk, value, stamp[1])
+            self._env.sound = self._env.sound and self._env.agrees(value)
+
+
+def changed_stamps(old: bytes, new: bytes) -> Iterator[tuple[int, tuple[int, int]]]:
+    """Chunk number and (txn id, crc) of every stamp in ``new`` that ``old`` has not."""
+    if old == new:
+        return
+    for at in range(0, len(new), _STAMP.size):
+        stamp = new[at : at + _STAMP.size]
+        if stamp != old[at : at + _STAMP.size]:
+            yield at // _STAMP.size, _STAMP.unpack(stamp)
+
+
+def place_all(column: Column, txn: Any) -> None:
+    """Find each block by its key, where the directory's page numbers are not those of this file."""
+    for block in range(column.n_blocks):
+        key = keys.block(column.id, column.generation, block)
+        value = txn.get(key)
+        if value is None:
+            raise CorruptError(f"column {column.name!r}: {keys.describe(key)} is missing")
+        column.place(block, value)
+
+
+def read_state(txn: Any) -> tuple[int, dict[str, StoredColumn], dict[str, Any]]:
+    """The STATE record: the transaction it was written under, the columns, the state of the layer above."""
+    value = txn.get(keys.STATE)
+    if value is None:
+        raise CorruptError("the state record is missing")
+    payload = records.unseal(keys.STATE, value)
+    try:
+        columns = {name: _stored_column(line) for name, line in payload["columns"].items()}
+        return int(payload["txn"]), columns, dict(payload["state"])
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise CorruptError(f"the state record is not of this format: {error}") from error
+
+
+def _stored_column(line: Any) -> StoredColumn:
+    stored = StoredColumn(*line)
+    if not all(type(value) is int and value >= 0 for value in stored[:6]) or type(stored.stamps) is not bytes:
+        raise ValueError(f"column line {line!r}")
+    if stored.n_blocks * stored.rows_per_block > _MAX_ROWS - stored.rows_per_block:
+        raise ValueError(f"column {stored.id} claims {stored.n_blocks} blocks of {stored.rows_per_block} rows")
+    return stored
+
+
+def first_state(columns: Mapping[str, ColumnSpec], state: dict[str, Any], psize: int, commit: int) -> bytes:
+    """The value of the STATE record of a new file, whose ``columns`` are empty."""
+    lines = {}
+    for name, spec in columns.items():
+        geometry = block_geometry(spec.stride, psize, spec.min_pages, spec.max_pages)
+        lines[name] = [spec.id, spec.generation, spec.stride, *geometry, 0, b""]
+    if len({(line[0], line[1]) for line in lines.values()}) < len(lines):
+        raise InputError("two columns have the same id and generation")
+    return records.seal(keys.STATE, {"txn": commit, "columns": lines, "state": state})
+
+
+def write_directory(view: View, touched: dict[str, set[int]], txn: Any, env: Environment) -> dict[str, bytes]:
+    """Put the chunks that hold the ``touched`` blocks of each column, then STATE; returns the new stamps."""
+    per_chunk = chunk_entries(env.psize)
+    commit: int = txn.id()
+    stamps, lines = {}, {}
+    for name, column in view.columns.items():
+        n_chunks = -(-column.n_blocks // per_chunk)
+        chunks = {block // per_chunk for block in touched[name]}
+        stamps[name] = _put_chunks(column, chunks, n_chunks, view.stamps.get(name, b""), txn, commit)
+        lines[name] = [column.id, column.generation, column.stride, column.rows_per_block, column.pages,
+                       column.n_blocks, stamps[name]]  # fmt: skip
+    # Without sound page numbers no transaction matches, and every reader looks the blocks up by key.
+    payload = {"txn": commit if env.sound else 0, "columns": lines, "state": view.state}
+    txn.put(keys.STATE, records.seal(keys.STATE, payload))
+    return stamps
+
+
+def _put_chunks(column: Column, chunks: set[int], n_chunks: int, old: bytes, txn: Any, commit: int) -> bytes:
+    stamps = bytearray(old[: n_chunks * _STAMP.size].ljust(n_chunks * _STAMP.size, b"\0"))
+    for chunk in sorted(chunks):
+        value, crc = column.pack_chunk(chunk, commit)
+        txn.put(keys.chunk(column.id, column.generation, chunk), value)
+        stamps[chunk * _STAMP.size : (chunk + 1) * _STAMP.size] = _STAMP.pack(commit, crc)
+    return bytes(stamps)

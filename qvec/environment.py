@@ -1,0 +1,290 @@
+"""LMDB environments: one a file and process, shared by all handles; opened behind guards, grown, kept apart by forks."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import mmap
+import os
+import resource
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import lmdb
+
+from qvec import _kernels, keys, metapage
+from qvec.errors import (
+    ClosedError,
+    CorruptError,
+    DiskFullError,
+    FormatError,
+    InputError,
+    LockedError,
+    MapFullError,
+    QvecError,
+    ReadOnlyError,
+)
+
+MAP_SIZE = 1 << 40
+MAX_READERS = 1024
+_PAGE_HEADER = 16
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_ENGINE: dict[str, Any] = {"lib_version": 0} if int(lmdb.__version__.split(".")[0]) >= 3 else {}
+
+_registry: dict[tuple[int, int], Environment] = {}
+_registry_lock = threading.Lock()
+_inherited: set[tuple[int, int]] = set()
+_fork_epoch = 0
+
+
+def fork_epoch() -> int:
+    """How often this process and its forebears were forked; a handle of another epoch is the parent's."""
+    return _fork_epoch
+
+
+class Environment:
+    """An open LMDB environment, and the count of what depends on its map.
+
+    `lock` guards the counts and the views; it is held for microseconds, never during a search.
+    """
+
+    def __init__(self, path: str, key: tuple[int, int], *, durable: bool, map_size: int) -> None:
+        self.path, self.key, self.durable = path, key, durable
+        self.readonly = not os.access(path, os.W_OK)
+        self.lmdb = _open(path, key, self.readonly, durable, map_size)
+        self.psize: int = self.lmdb.stat()["psize"]
+        self.lock = threading.Lock()
+        self.idle = threading.Condition(self.lock)
+        self.handles = self.open_reads = self.base = 0
+        self.sound = True
+        self.dependents: weakref.WeakSet[Any] = weakref.WeakSet()
+        try:
+            with self.lmdb.begin(buffers=True) as txn:
+                self._locate(txn)
+        except BaseException:
+            self.lmdb.close()
+            raise
+        if not self.readonly:
+            self.lmdb.reader_check()
+
+    def begin(self) -> Any:
+        """A read transaction; the caller holds `lock`."""
+        try:
+            return self.lmdb.begin(buffers=True)
+        except lmdb.MapResizedError:
+            self._remap(0)
+            return self.lmdb.begin(buffers=True)
+        except lmdb.Error as error:
+            raise translate(error, self.path) from error
+
+    def begin_write(self) -> Any:
+        """A write transaction; the caller holds the file lock."""
+        try:
+            return self.lmdb.begin(write=True, buffers=True)
+        except lmdb.MapResizedError:
+            with self.lock:
+                self._remap(0)
+            return self.lmdb.begin(write=True, buffers=True)
+        except lmdb.Error as error:
+            raise translate(error, self.path) from error
+
+    def grow(self) -> None:
+        """Double the map, between transactions; MapFullError while snapshots are open or where there is no room."""
+        with self.lock:
+            size = 2 * self.lmdb.info()["map_size"]
+            try:
+                mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_NORESERVE, prot=0).close()
+            except (OSError, OverflowError, ValueError) as error:
+                raise MapFullError(f"{self.path}: no address space for a map of {size} bytes") from error
+            self._remap(size)
+
+    def reaches(self) -> int:
+        """Bytes of the map that the newest commit uses."""
+        return (self.lmdb.info()["last_pgno"] + 1) * self.psize
+
+    def reader_commits(self) -> list[int]:
+        """Commits that open snapshots of all processes read."""
+        rows = (line.split() for line in self.lmdb.readers().splitlines())
+        return [int(row[2]) for row in rows if len(row) == 3 and row[2].isdigit()]
+
+    def agrees(self, value: memoryview) -> bool:
+        """Whether an overflow value lies where its page number says: the self-test of the page arithmetic."""
+        address, pgno = _kernels.page_of(value)
+        return address - _PAGE_HEADER - pgno * self.psize == self.base
+
+    def _locate(self, txn: Any) -> None:
+        """Find the map's base from the configuration record, the one overflow value that every file has."""
+        value = txn.get(keys.CONFIG)
+        if value is None or len(value) < self.psize - _PAGE_HEADER:
+            raise FormatError(f"{self.path} is an LMDB file, but not a qvec file")
+        address, pgno = _kernels.page_of(value)
+        self.base = address - _PAGE_HEADER - pgno * self.psize
+        self.sound = self.base % self.psize == 0 and 2 <= pgno < self.reaches() // self.psize
+
+    def _remap(self, size: int) -> None:
+        """Change the map (0: to what another process made it); every pointer into the old one dies."""
+        if self.open_reads:
+            raise MapFullError(
+                f"{self.path}: the map of {self.lmdb.info()['map_size']} bytes is full, and cannot grow"
+                f" while {self.open_reads} snapshots of this process are open"
+            )
+        self.lmdb.set_mapsize(size)
+        with self.lmdb.begin(buffers=True) as txn:
+            self._locate(txn)
+        for view in self.dependents:
+            view.txn_id = 0
+
+
+def acquire(path: str, *, durable: bool | None, map_size: int) -> Environment:
+    """The environment of a file, opened if this process has it not open; ``durable`` None: as it is."""
+    with _registry_lock:
+        try:
+            status = os.stat(path)
+        except FileNotFoundError:
+            metapage.inspect(path)
+            raise
+        key = (status.st_dev, status.st_ino)
+        env = _registry.get(key)
+        if env is None:
+            check(path)
+            env = _registry[key] = Environment(path, key, durable=durable is not False, map_size=map_size)
+        elif durable and not env.durable:
+            raise InputError(f"{path} is open in this process with durability='relaxed'; close that handle first")
+        env.handles += 1
+        return env
+
+
+def release(env: Environment) -> None:
+    """Give an environment back; the last handle closes it."""
+    with _registry_lock:
+        env.handles -= 1
+        if env.handles == 0:
+            _registry.pop(env.key, None)
+            env.lmdb.close()
+
+
+def check(path: str) -> None:
+    """Refuse, before it is mapped, a file that is missing, foreign or truncated."""
+    facts = metapage.inspect(path)
+    if not facts.is_truncated:
+        return
+    # A commit may leave pages at the end of the file that it freed itself unwritten: not damage.
+    try:
+        problems = importlib.import_module("lmdb.verify").verify(path, subdir=False)
+    except ImportError:
+        problems = ["pages beyond the end of the file"]
+    if problems:
+        raise CorruptError(
+            f"{path} is truncated: {facts.size} bytes of {facts.n_pages * facts.psize}; {problems[0]}"
+        )
+
+
+def create(path: str, fill: Callable[[Any, int], None]) -> None:
+    """Make a new LMDB file whose first commit is what ``fill(txn, psize)`` puts."""
+    env = _open_lmdb(path, MAP_SIZE, readonly=False, lock=True, sync=True)
+    try:
+        with env.begin(write=True, buffers=True) as txn:
+            fill(txn, env.stat()["psize"])
+    except lmdb.Error as error:
+        raise translate(error, path) from error
+    finally:
+        env.close()
+
+
+def translate(error: lmdb.Error, path: str) -> QvecError:
+    """The qvec error for an LMDB one."""
+    code = getattr(error, "code", None)
+    if isinstance(error, lmdb.DiskError) or code in _NO_ROOM or "Input/output" in str(error):
+        return DiskFullError(f"{path}: the commit could not be written ({error}); {_room(path)}")
+    if isinstance(error, lmdb.MapFullError | lmdb.MapResizedError | lmdb.MemoryError):
+        return MapFullError(f"{path}: {error}")
+    if isinstance(error, lmdb.ReadersFullError):
+        return LockedError(f"{path}: all {MAX_READERS} reader slots are taken")
+    if isinstance(error, lmdb.ReadonlyError):
+        return ReadOnlyError(f"{path}: {error}")
+    if isinstance(error, lmdb.PanicError):
+        return DiskFullError(f"{path}: an earlier commit failed half-way; close the file and open it again ({error})")
+    if isinstance(error, lmdb.BadTxnError) or "closed/deleted/dropped" in str(error):
+        return ClosedError(f"{path}: the transaction or the file is closed ({error})")
+    return CorruptError(f"{path}: LMDB finds the file damaged ({error})")
+
+
+def _room(path: str) -> str:
+    free = os.statvfs(os.path.dirname(path) or ".")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    allowed = "no limit" if limit == resource.RLIM_INFINITY else f"a limit of {limit}"
+    return f"{free.f_bavail * free.f_frsize} bytes are free on the disk, and files have {allowed}"
+
+
+def _open(path: str, key: tuple[int, int], readonly: bool, durable: bool, map_size: int) -> Any:
+    beside = _beside_inherited() if key in _inherited else contextlib.nullcontext()
+    with beside:
+        try:
+            return _open_lmdb(path, map_size, readonly=readonly, lock=True, sync=durable)
+        except lmdb.Error as error:
+            if not readonly or not isinstance(error, lmdb.LockError | lmdb.ReadonlyError) and not _is_denied(error):
+                raise translate(error, path) from error
+        # The lock file cannot be written either: whoever writes will not see this reader.
+        return _open_lmdb(path, map_size, readonly=True, lock=False, sync=durable)
+
+
+def _is_denied(error: lmdb.Error) -> bool:
+    code = getattr(error, "code", None)
+    return code in (errno.EACCES, errno.EPERM, errno.EROFS) or "denied" in str(error) or "Read-only" in str(error)
+
+
+def _open_lmdb(path: str, map_size: int, *, readonly: bool, lock: bool, sync: bool) -> Any:
+    """Reserve ``map_size`` bytes of address space, or as much as half, a quarter... of it as there is."""
+    least = 2 * os.path.getsize(path) if os.path.exists(path) else 0
+    while True:
+        try:
+            return lmdb.open(
+                path, map_size=map_size, subdir=False, readonly=readonly, lock=lock, sync=sync,
+                max_readers=MAX_READERS, max_spare_txns=1, mode=0o644, **_ENGINE,
+            )  # fmt: skip
+        except lmdb.MemoryError as error:
+            if map_size // 2 < max(least, 1 << 20):
+                raise MapFullError(f"{path}: no address space for a map of {map_size} bytes") from error
+            map_size //= 2
+
+
+@contextlib.contextmanager
+def _beside_inherited() -> Iterator[None]:
+    """Let a forked child open a file that its parent has open.
+
+    py-lmdb refuses a second open in one process because LMDB's fcntl locks belong to the process. Its list of open
+    files is copied by fork; the locks are not (fcntl(2)). The inherited environment is never used or closed here
+    (`_after_fork`), so the child's own stands alone, and the list is told that it has nothing to say.
+    """
+    try:
+        identity = importlib.import_module("lmdb._envid")
+    except ImportError:
+        yield
+        return
+    original = identity.env_keys
+    identity.env_keys = lambda path, subdir: ()  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        identity.env_keys = original  # type: ignore[attr-defined]
+
+
+def _after_fork() -> None:
+    """In the child: leave the parent's environments alone for ever.
+
+    Closing one, or ending one of its transactions, would clear reader slots in the shared lock file that the parent
+    still relies on.
+    """
+    global _fork_epoch, _registry_lock
+    _fork_epoch += 1
+    _registry_lock = threading.Lock()
+    for key, env in _registry.items():
+        _kernels.keep_forever(env.lmdb)
+        _inherited.add(key)
+    _registry.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,48 @@
+"""The keys of the database (docs/format.md).
+
+Eight bytes: kind, column or record class, generation, number. Ids: one byte 255 before the id's own, so that they
+come last and can be appended.
+"""
+
+from __future__ import annotations
+
+import struct
+
+_KEY = struct.Struct(">BBHI")
+
+BLOCK = 1
+CHUNK = 2
+RECORD = 3
+META = 4
+ID = b"\xff"
+MAX_ID_BYTES = 510
+
+
+def block(column: int, generation: int, number: int) -> bytes:
+    """Key of a column's block."""
+    return _KEY.pack(BLOCK, column, generation, number)
+
+
+def chunk(column: int, generation: int, number: int) -> bytes:
+    """Key of a chunk of a column's directory."""
+    return _KEY.pack(CHUNK, column, generation, number)
+
+
+def record(kind: int, number: int) -> bytes:
+    """Key of a record: ``kind`` below 256, ``number`` below 2^32."""
+    return _KEY.pack(RECORD, kind, 0, number)
+
+
+CONFIG = _KEY.pack(META, 0, 0, 0)
+STATE = _KEY.pack(META, 0, 0, 1)
+
+
+def describe(key: bytes) -> str:
+    """A key in words, for messages."""
+    if key == CONFIG:
+        return "the configuration"
+    if key == STATE:
+        return "the state record"
+    kind, column, generation, number = _KEY.unpack(key)
+    noun = {BLOCK: "block", CHUNK: "directory chunk", RECORD: "record"}.get(kind, f"key of kind {kind},")
+    return f"{noun} {number} of {'kind' if kind == RECORD else 'column'} {column}, generation {generation}"

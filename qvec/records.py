@@ -1,0 +1,80 @@
+"""Values of records: a checksum over key and payload, then the payload as msgpack.
+
+Only plain data goes in and comes out: None, bool, int of 64 bits, float, str, bytes, list and dict with str keys.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+
+from qvec import keys
+from qvec._kernels import crc32c
+from qvec.errors import CorruptError, InputError
+
+MAX_BYTES = 64 << 20
+MAX_DEPTH = 64
+_CRC_BYTES = 4
+_INT_MIN, _INT_MAX = -(1 << 63), (1 << 64) - 1
+
+
+def pack(payload: object) -> bytes:
+    """Payload as msgpack; InputError names the field that is not plain data or is too large."""
+    _check(payload, "payload", 0)
+    packed: bytes = msgpack.packb(payload, use_bin_type=True)
+    if len(packed) > MAX_BYTES:
+        raise InputError(f"payload takes {len(packed)} bytes, more than the {MAX_BYTES} of a record")
+    return packed
+
+
+def unpack(packed: bytes | memoryview) -> Any:
+    """Payload of msgpack bytes; ValueError for anything but one value of plain data."""
+    try:
+        return msgpack.unpackb(packed, raw=False, strict_map_key=True, ext_hook=_reject)
+    except (ValueError, msgpack.UnpackException) as error:
+        raise ValueError(f"not plain msgpack data: {error or type(error).__name__}") from error
+
+
+def seal(key: bytes, payload: object) -> bytes:
+    """The value that holds ``payload`` under ``key``."""
+    packed = pack(payload)
+    return crc32c(packed, crc32c(key)).to_bytes(_CRC_BYTES, "little") + packed
+
+
+def unseal(key: bytes, value: bytes | memoryview) -> Any:
+    """The payload of a value that was sealed under ``key``; CorruptError names the key."""
+    packed = value[_CRC_BYTES:]
+    if len(packed) == 0 or crc32c(packed, crc32c(key)) != int.from_bytes(value[:_CRC_BYTES], "little"):
+        raise CorruptError(f"{keys.describe(key)} fails its checksum")
+    try:
+        return unpack(packed)
+    except ValueError as error:
+        raise CorruptError(f"{keys.describe(key)} is {error}") from error
+
+
+def _reject(code: int, data: bytes) -> None:
+    raise ValueError(f"extension type {code} of {len(data)} bytes")
+
+
+def _check(value: object, where: str, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise InputError(f"{where} is nested deeper than {MAX_DEPTH} levels")
+    kind = type(value)
+    if kind is dict:
+        _check_dict(value, where, depth)
+    elif kind in (list, tuple):
+        for i, item in enumerate(value):  # type: ignore[arg-type, var-annotated]
+            _check(item, f"{where}[{i}]", depth + 1)
+    elif kind is int:
+        if not _INT_MIN <= value <= _INT_MAX:  # type: ignore[operator]
+            raise InputError(f"{where} = {value} does not fit 64 bits")
+    elif value is not None and kind not in (str, bytes, float, bool):
+        raise InputError(f"{where} is a {kind.__module__}.{kind.__qualname__}, which cannot be stored")
+
+
+def _check_dict(value: Any, where: str, depth: int) -> None:
+    for name, item in value.items():
+        if type(name) is not str:
+            raise InputError(f"{where} has the key {name!r}, which is not a str")
+        _check(item, f"{where}[{name!r}]", depth + 1)

@@ -1,0 +1,126 @@
+"""What can be read inside a transaction: columns, state, records, ids."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qvec import keys, records
+from qvec._kernels import Column
+from qvec.directory import View
+from qvec.environment import fork_epoch
+from qvec.errors import ClosedError, CorruptError, ForkedError, InputError
+
+if TYPE_CHECKING:
+    from qvec.store import Store
+
+_ROW_BYTES = 4
+
+
+class Reading:
+    """The reading half of snapshots and transactions."""
+
+    __slots__ = ("_epoch", "_store", "_thread", "_txn", "_view")
+
+    def __init__(self, store: Store, txn: Any, view: View) -> None:
+        self._store, self._txn, self._view = store, txn, view
+        self._epoch, self._thread = fork_epoch(), threading.get_ident()
+
+    @property
+    def columns(self) -> Mapping[str, Column]:
+        """Columns by name; their rows may be read until this ends."""
+        self._live()
+        return self._view.columns
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What the layer above stored with the last commit. A snapshot's is shared: not to be changed."""
+        self._live()
+        return self._view.state
+
+    @property
+    def derived(self) -> dict[Any, Any]:
+        """What layers above computed from this commit; emptied when another commit is seen."""
+        self._live()
+        return self._view.derived
+
+    @property
+    def txn_id(self) -> int:
+        """Number of the commit that is read; grows with every commit."""
+        self._live()
+        return self._view.txn_id
+
+    def record(self, kind: int, number: int) -> Any:
+        """The payload stored under ``kind`` and ``number``, None where there is none; CorruptError if damaged."""
+        key = record_key(kind, number)
+        value = self._live().get(key)
+        return None if value is None else records.unseal(key, value)
+
+    def row_of(self, key: bytes) -> int | None:
+        """The row of an id, None where no row has it."""
+        value = self._live().get(id_key(key, 0))
+        return None if value is None else row_number(value)
+
+    def rows_of(self, ids: Sequence[bytes]) -> npt.NDArray[np.int64]:
+        """The row of each id, int64 [n], -1 where no row has it."""
+        get = self._live().get
+        rows = np.empty(len(ids), dtype=np.int64)
+        for i, key in enumerate(ids):
+            value = get(id_key(key, i))
+            rows[i] = -1 if value is None else row_number(value)
+        return rows
+
+    def iter_ids(self) -> Iterator[tuple[bytes, int]]:
+        """All ids and their rows, in the order of the ids' bytes; valid until this ends."""
+        with self._live().cursor() as cursor:
+            found = cursor.set_range(keys.ID)
+            while found:
+                yield bytes(cursor.key()[1:]), row_number(cursor.value())
+                self._live()
+                found = cursor.next()
+
+    def _live(self) -> Any:
+        """LMDB's transaction; ForkedError in a child that inherited it, ClosedError after its end."""
+        if self._epoch != fork_epoch():
+            raise ForkedError("this snapshot or transaction was opened before the fork; only the parent may use it")
+        if self._txn is None:
+            raise ClosedError("this snapshot or transaction has ended")
+        return self._txn
+
+
+class Snapshot(Reading):
+    """The collection as one commit left it, until `Store.end`. Any thread may read it."""
+
+    __slots__ = ()
+
+
+def record_key(kind: int, number: int) -> bytes:
+    """Key of a record; InputError for numbers that do not fit."""
+    if not 0 <= kind < 256 or not 0 <= number < 1 << 32:
+        raise InputError(f"record kind {kind} is not below 256, or number {number} not below 2^32")
+    return keys.record(kind, number)
+
+
+def id_key(name: bytes, position: int) -> bytes:
+    """Key of an id; InputError names the position of one that is too long for LMDB."""
+    if not 0 < len(name) <= keys.MAX_ID_BYTES:
+        raise InputError(f"id {position} has {len(name)} bytes, not 1 to {keys.MAX_ID_BYTES}")
+    return keys.ID + name
+
+
+def row_number(value: bytes | memoryview) -> int:
+    """The row stored under an id."""
+    if len(value) != _ROW_BYTES:
+        raise CorruptError(f"an id's row has {len(value)} bytes instead of {_ROW_BYTES}")
+    return int.from_bytes(value, "little")
+
+
+def row_value(row: int) -> bytes:
+    """A row as stored under its id."""
+    if not 0 <= row < 1 << 31:
+        raise InputError(f"row {row} is not below 2^31")
+    return row.to_bytes(_ROW_BYTES, "little")

@@ -1,0 +1,323 @@
+"""A store: columns, state, records and ids in one LMDB file; snapshots to read, one transaction at a time to write."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import threading
+import weakref
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, Literal
+
+import lmdb
+
+from qvec import environment, header, keys
+from qvec.directory import STAMP_BYTES, ColumnSpec, Loader, View, block_geometry, first_state
+from qvec.environment import Environment, fork_epoch
+from qvec.errors import ClosedError, ExistsError, InputError, NotFoundError, ReadOnlyError
+from qvec.filelock import FileLock
+from qvec.snapshot import Snapshot
+from qvec.transaction import Transaction
+
+__all__ = ["ColumnSpec", "Snapshot", "Store", "Transaction", "block_geometry"]
+
+Mode = Literal["rw", "r"]
+Residency = Literal["mmap", "ram"]
+Durability = Literal["full", "relaxed"]
+
+_stores: weakref.WeakSet[Store] = weakref.WeakSet()
+_revival = threading.Lock()
+
+
+class Store:
+    """An open file. Threads may share it; a forked child's copy opens the file again by itself, as a reader."""
+
+    def __init__(self, path: str, mode: Mode, residency: Residency, verify: bool, durability: Durability,
+                 map_size: int) -> None:  # fmt: skip
+        """For `create` and `open`."""
+        self.path, self.mode = path, mode
+        self._residency, self._verify, self._durability, self._map_size = residency, verify, durability, map_size
+        self._closed = False
+        environment.check(path)
+        self._lock = FileLock(path) if mode == "rw" else None
+        try:
+            self._attach(durability == "full" if mode == "rw" else None)
+        except BaseException:
+            if self._lock:
+                self._lock.release()
+            raise
+        _stores.add(self)
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], columns: Mapping[str, ColumnSpec], configuration: dict[str, Any], *,
+               state: dict[str, Any] | None = None, residency: Residency = "mmap", verify: bool = True, durability: Durability = "full",
+               map_size: int = environment.MAP_SIZE) -> Store:  # fmt: skip
+        """Make a file with empty columns, and open it for writing.
+
+        ``configuration`` is plain data that never changes, ``state`` what the first snapshot shows. A file appears under ``path`` only when it is whole.
+        """
+        path = os.fspath(path)
+        if os.path.lexists(path):
+            raise ExistsError(f"{path} is there already")
+        if not os.path.isdir(os.path.dirname(path) or "."):
+            raise NotFoundError(f"{path}: there is no such directory")
+        _make_file(path, columns, configuration, state or {})
+        return cls.open(path, residency=residency, verify=verify, durability=durability, map_size=map_size)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], mode: Mode = "rw", *, residency: Residency = "mmap",
+             verify: bool = True, durability: Durability = "full", map_size: int = environment.MAP_SIZE) -> Store:  # fmt: skip
+        """Open a file: ``"rw"`` takes its write lock, ``"r"`` any number of handles may do.
+
+        ``residency="ram"`` copies all blocks once; ``verify=False`` skips the checksums of blocks, not their headers;
+        ``durability="relaxed"`` leaves the flush to the system: a power cut may then cost the file. ``map_size`` is
+        the address space to reserve at first, in bytes; it grows.
+        NotFoundError, FormatError, CorruptError, LockedError or ReadOnlyError say why a file does not open.
+        """
+        for name, value, allowed in (("mode", mode, ("rw", "r")), ("residency", residency, ("mmap", "ram")),
+                                     ("durability", durability, ("full", "relaxed"))):  # fmt: skip
+            if value not in allowed:
+                raise InputError(f"{name} = {value!r} is none of {', '.join(allowed)}")
+        return cls(os.path.abspath(path), mode, residency, verify, durability, map_size)
+
+    def begin(self) -> Snapshot:
+        """A snapshot of the last commit; `end` it soon, for the pages it reads are kept as long.
+
+        CorruptError when the directory is damaged, ClosedError after `close`.
+        """
+        if self._epoch != fork_epoch():
+            self._revive()
+        env = self._env
+        with env.lock:
+            if self._closed:
+                raise ClosedError(f"{self.path} is closed")
+            txn = env.begin()
+            view = self._view
+            commit = txn.id()
+            if view.txn_id != commit:
+                view = self._refreshed(txn, commit)
+            view.users += 1
+            env.open_reads += 1
+            snapshot = Snapshot(self, txn, view)
+            self._open.add(snapshot)
+        return snapshot
+
+    def end(self, snapshot: Snapshot) -> None:
+        """End a snapshot; twice is fine, and so is ending in a forked child one that is the parent's."""
+        if snapshot._epoch != fork_epoch():
+            return
+        env = self._env
+        with env.lock:
+            if snapshot._txn is None:
+                return
+            snapshot._txn.abort()
+            snapshot._txn = None
+            snapshot._view.users -= 1
+            env.open_reads -= 1
+            self._open.discard(snapshot)
+            if self._closed:
+                env.idle.notify_all()
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Snapshot]:
+        """A snapshot for the length of a ``with`` block."""
+        snapshot = self.begin()
+        try:
+            yield snapshot
+        finally:
+            self.end(snapshot)
+
+    def begin_write(self) -> Transaction:
+        """A write transaction, after those of other threads; end it by its `commit` or `abort`.
+
+        ReadOnlyError for ``mode="r"``; LockedError in a forked child while the parent has the file.
+        """
+        if self.mode == "r":
+            raise ReadOnlyError(f"{self.path} is open with mode='r'")
+        if self._epoch != fork_epoch():
+            self._revive()
+        if self._writing_thread == threading.get_ident():
+            raise InputError("this thread has a write transaction open already")
+        self._writing.acquire()
+        self._writing_thread = threading.get_ident()
+        try:
+            return self._start_write()
+        except BaseException:
+            self._end_write(None)
+            raise
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Transaction]:
+        """A write transaction that commits at the end of the ``with`` block, and is undone by an exception."""
+        txn = self.begin_write()
+        try:
+            yield txn
+        except BaseException:
+            txn.abort()
+            raise
+        txn.commit()
+
+    def close(self) -> None:
+        """Close the handle, after the snapshots and the transaction of other threads; this thread's are ended.
+
+        New ones get ClosedError. Closing twice is fine.
+        """
+        if self._epoch != fork_epoch():
+            self._closed = True
+            return
+        with self._env.lock:
+            if self._closed:
+                return
+            self._closed = True
+            mine = [snapshot for snapshot in self._open if snapshot._thread == threading.get_ident()]
+        for snapshot in mine:
+            self.end(snapshot)
+        if self._writing_thread == threading.get_ident() and self._transaction:
+            self._transaction.abort()
+        with self._writing, self._env.lock:
+            while self._open:
+                self._env.idle.wait()
+        if self._lock:
+            self._lock.release()
+        self._view = self._writer = View()
+        environment.release(self._env)
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def stats(self) -> dict[str, Any]:
+        """Bytes of the file and its parts, of the map, reader slots, and commits whose pages a snapshot holds back."""
+        with self.read() as snapshot:
+            env, info = self._env, self._env.lmdb.info()
+            blocks = {name: column.n_blocks * column.pages * env.psize for name, column in snapshot.columns.items()}
+            chunks = sum(len(stamps) for stamps in snapshot._view.stamps.values()) // STAMP_BYTES * env.psize
+            readers = env.reader_commits()
+            return {
+                "file_bytes": os.path.getsize(self.path),
+                "used_bytes": (info["last_pgno"] + 1) * env.psize,
+                "map_bytes": info["map_size"],
+                "column_bytes": blocks,
+                "directory_bytes": chunks,
+                "other_bytes": _tree_bytes(env.lmdb.stat()) - sum(blocks.values()) - chunks,
+                "commits": info["last_txnid"],
+                "readers": len(readers),
+                "commits_held": info["last_txnid"] - min(readers, default=info["last_txnid"]),
+            }
+
+    def _attach(self, durable: bool | None) -> None:
+        """Join the file's environment and read its configuration."""
+        self._env = environment.acquire(self.path, durable=durable, map_size=self._map_size)
+        self._epoch = fork_epoch()
+        self._open: set[Snapshot] = set()
+        self._writing, self._writing_thread = threading.Lock(), 0
+        self._transaction: Transaction | None = None
+        self._loader = Loader(self._env, verify=self._verify, resident=self._residency == "ram")
+        self._writing_loader = Loader(self._env, verify=self._verify, writable=True)
+        self._view, self._writer = View(), View()
+        try:
+            with self._env.lmdb.begin(buffers=True) as txn:
+                self.config = MappingProxyType(header.unpack(txn.get(keys.CONFIG), self.path))
+            self.end(self.begin())
+        except BaseException:
+            environment.release(self._env)
+            raise
+
+    def _refreshed(self, txn: Any, commit: int) -> View:
+        """The view brought up to the transaction's commit: in place, or on a copy while searches use it."""
+        view = self._view.clone() if self._view.users else self._view
+        try:
+            self._loader.refresh(view, txn, commit)
+        except BaseException as error:
+            txn.abort()
+            self._view = View()
+            self._env.dependents.add(self._view)
+            if isinstance(error, lmdb.Error):
+                raise environment.translate(error, self.path) from error
+            raise
+        self._view = view
+        self._env.dependents.add(view)
+        return view
+
+    def _start_write(self) -> Transaction:
+        if self._closed:
+            raise ClosedError(f"{self.path} is closed")
+        if self._lock is None:
+            self._lock = FileLock(self.path)
+        txn = self._env.begin_write()
+        commit = txn.id() - 1
+        try:
+            if self._writer.txn_id != commit:
+                self._writing_loader.refresh(self._writer, txn, commit)
+            self._env.dependents.add(self._writer)
+        except BaseException:
+            txn.abort()
+            raise
+        self._transaction = Transaction(self, txn, self._writer)
+        return self._transaction
+
+    def _end_write(self, view: View | None) -> None:
+        """The transaction has ended: ``view`` is what it committed, None if that is not known any more."""
+        self._writer = view or View()
+        self._transaction = None
+        self._writing_thread = 0
+        self._writing.release()
+
+    def _revive(self) -> None:
+        """In a forked child: open the file anew, as a reader (environment._after_fork left the parent's alone)."""
+        with _revival:
+            if self._closed:
+                raise ClosedError(f"{self.path} is closed")
+            if self._epoch != fork_epoch():
+                self._attach(None)
+
+
+def _make_file(path: str, columns: Mapping[str, ColumnSpec], configuration: dict[str, Any],
+               state: dict[str, Any]) -> None:  # fmt: skip
+    """Write the first commit to a file of another name, and give it its own when it is whole."""
+    draft = f"{path}.{secrets.token_hex(4)}.new"
+
+    def fill(txn: Any, psize: int) -> None:
+        txn.put(keys.CONFIG, header.pack(configuration, psize))
+        txn.put(keys.STATE, first_state(columns, state, psize, txn.id()))
+
+    try:
+        environment.create(draft, fill)
+        os.link(draft, path)
+    except FileExistsError as error:
+        raise ExistsError(f"{path} is there already") from error
+    finally:
+        for leftover in (draft, draft + "-lock"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(leftover)
+    _flush_directory(os.path.dirname(path) or ".")
+
+
+def _flush_directory(directory: str) -> None:
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _tree_bytes(stat: Any) -> int:
+    pages: int = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+    return pages * int(stat["psize"])
+
+
+def _after_fork() -> None:
+    """In the child: the write locks are the parent's."""
+    global _revival
+    _revival = threading.Lock()
+    for store in _stores:
+        if store._lock is not None:
+            store._lock.abandon()
+            store._lock = None
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,192 @@
+"""A write transaction: changed blocks in private copies, everything published by one LMDB commit."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import lmdb
+
+from qvec import keys, records
+from qvec._kernels import Column, chunk_entries
+from qvec.directory import ColumnSpec, View, block_geometry, write_directory
+from qvec.environment import translate
+from qvec.errors import DuplicateIdError, InputError, QvecError
+from qvec.snapshot import Reading, id_key, record_key, row_value
+
+Operation = Callable[[Any], None]
+
+
+class Transaction(Reading):
+    """Changes that become visible together at `commit`, or never. Belongs to the thread that began it.
+
+    `state` may be changed freely; it is stored with the commit. Puts and deletes are kept in a list as well: when the
+    map is full they are abandoned with LMDB's transaction, the map is doubled, and the list is run again.
+    """
+
+    __slots__ = ("_committed", "_log")
+
+    def __init__(self, store: Any, txn: Any, view: View) -> None:
+        super().__init__(store, txn, view)
+        self._log: list[Operation] = []
+        self._committed = {name: (column, column.n_blocks) for name, column in view.columns.items()}
+
+    def add_column(self, name: str, spec: ColumnSpec) -> Column:
+        """A new, empty column; InputError where the name, or its id and generation, are in use."""
+        self._live()
+        taken = {(column.id, column.generation): other for other, column in self._view.columns.items()}
+        if name in self._view.columns or (spec.id, spec.generation) in taken:
+            raise InputError(f"column {name!r} (id {spec.id}, generation {spec.generation}) is already there")
+        env = self._store._env
+        rows, pages = block_geometry(spec.stride, env.psize, spec.min_pages, spec.max_pages)
+        column = Column(name, spec.id, spec.generation, spec.stride, rows, pages, env.psize, writable=True)
+        column.attach(env.base, env.reaches())
+        self._view.columns[name] = column
+        return column
+
+    def drop_column(self, name: str) -> None:
+        """Remove a column and all its blocks."""
+        column = self._view.columns.get(name)
+        if column is None:
+            raise InputError(f"there is no column {name!r}")
+        self._view.stamps.pop(name, None)
+        committed, n_blocks = self._committed.pop(name, (None, 0))
+        if committed is column:
+            per_chunk = chunk_entries(self._store._env.psize)
+            self._run(lambda txn: _delete_blocks(txn, column, 0, n_blocks, per_chunk))
+        del self._view.columns[name]
+
+    def put_record(self, kind: int, number: int, payload: object) -> None:
+        """Store plain data under ``kind`` and ``number``; InputError names the field that is not plain."""
+        key = record_key(kind, number)
+        value = records.seal(key, payload)
+        self._run(lambda txn: txn.put(key, value))
+
+    def delete_record(self, kind: int, number: int) -> None:
+        """Remove a record, if it is there."""
+        key = record_key(kind, number)
+        self._run(lambda txn: txn.delete(key))
+
+    def put_ids(self, ids: Sequence[bytes], rows: Sequence[int], *, append: bool = False) -> None:
+        """Give each id its row; DuplicateIdError names the position of an id that is stored, or twice in the batch.
+
+        ``append`` is a hint: the ids ascend and lie above all that are stored. Nothing is put when it is an error.
+        """
+        pairs = [(id_key(name, i), row_value(int(row))) for i, (name, row) in enumerate(zip(ids, rows, strict=True))]
+        append = append and self._is_above(ids)
+        if not append:
+            self._refuse_duplicates(ids)
+        self._run(lambda txn: _put_pairs(txn, pairs, append))
+
+    def delete_ids(self, ids: Sequence[bytes]) -> None:
+        """Remove ids; those that are not stored are passed over."""
+        wanted = [id_key(name, i) for i, name in enumerate(ids)]
+        self._run(lambda txn: [txn.delete(key) for key in wanted])
+
+    def commit(self) -> None:
+        """Publish everything at once, durably unless the store is relaxed; on an error nothing happened."""
+        self._own()
+        try:
+            self._retry(self._publish)
+        except BaseException:
+            self.abort()
+            raise
+        self._txn = None
+        self._store._end_write(self._view)
+
+    def abort(self) -> None:
+        """Undo everything. Ending twice is fine."""
+        if self._txn is None:
+            return
+        self._own().abort()
+        self._txn = None
+        self._store._end_write(None)
+
+    def _own(self) -> Any:
+        if threading.get_ident() != self._thread:
+            raise InputError("a write transaction is used by another thread than the one that began it")
+        return self._live()
+
+    def _run(self, operation: Operation) -> None:
+        self._own()
+        self._retry(lambda: operation(self._txn))
+        self._log.append(operation)
+
+    def _retry(self, action: Callable[[], None]) -> None:
+        """Run; while the map is full, double it, start again from the list of operations, and run once more."""
+        env = self._store._env
+        while True:
+            try:
+                return action()
+            except lmdb.MapFullError:
+                self._txn.abort()
+                self._restart()
+            except lmdb.Error as error:
+                raise translate(error, env.path) from error
+
+    def _restart(self) -> None:
+        env = self._store._env
+        env.grow()
+        self._txn = env.begin_write()
+        for column in self._view.columns.values():
+            column.attach(env.base, env.reaches())
+        for operation in self._log:
+            operation(self._txn)
+
+    def _publish(self) -> None:
+        env, txn = self._store._env, self._txn
+        per_chunk = chunk_entries(env.psize)
+        touched = {name: self._put_blocks(column, per_chunk) for name, column in self._view.columns.items()}
+        stamps = write_directory(self._view, touched, txn, env)
+        commit = txn.id()
+        txn.commit()
+        self._view.stamps, self._view.txn_id, self._view.relocated = stamps, commit, False
+        for column in self._view.columns.values():
+            column.release()
+
+    def _put_blocks(self, column: Column, per_chunk: int) -> set[int]:
+        """Put the changed blocks, then read back which pages LMDB gave them; returns blocks whose entry changed."""
+        txn, commit = self._txn, self._txn.id()
+        committed, n_blocks = self._committed.get(column.name, (column, 0))
+        dirty = column.dirty().tolist()
+        for block in dirty:
+            txn.put(keys.block(column.id, column.generation, block), column.seal(block, commit))
+        for block in dirty:
+            column.settle(block, txn.get(keys.block(column.id, column.generation, block)))
+        touched = set(range(column.n_blocks)) if self._view.relocated else set(dirty)
+        if committed is column and column.n_blocks < n_blocks:
+            _delete_blocks(txn, column, column.n_blocks, n_blocks, per_chunk)
+            touched |= {column.n_blocks - 1} if column.n_blocks else set()
+        return touched
+
+    def _is_above(self, ids: Sequence[bytes]) -> bool:
+        if not ids or not all(a < b for a, b in pairwise(ids)):
+            return False
+        with self._own().cursor() as cursor:
+            return cursor.last() and bytes(cursor.key()) < keys.ID + ids[0]
+
+    def _refuse_duplicates(self, ids: Sequence[bytes]) -> None:
+        stored = self.rows_of(ids)
+        seen: dict[bytes, int] = {}
+        for i, key in enumerate(ids):
+            if stored[i] >= 0:
+                raise DuplicateIdError(f"id {i} ({key!r}) is already stored, as row {stored[i]}")
+            if seen.setdefault(key, i) != i:
+                raise DuplicateIdError(f"id {i} ({key!r}) is in the batch before, as id {seen[key]}")
+
+
+def _put_pairs(txn: Any, pairs: list[tuple[bytes, bytes]], append: bool) -> None:
+    with txn.cursor() as cursor:
+        _, added = cursor.putmulti(pairs, dupdata=False, overwrite=False, append=append)
+    if added != len(pairs):
+        raise QvecError(f"{added} of {len(pairs)} ids were put")
+
+
+def _delete_blocks(txn: Any, column: Column, start: int, stop: int, per_chunk: int) -> None:
+    """Delete the blocks start..stop and the directory chunks that only they needed."""
+    for block in range(start, stop):
+        txn.delete(keys.block(column.id, column.generation, block))
+    for chunk in range(-(-start // per_chunk), -(-stop // per_chunk)):
+        txn.delete(keys.chunk(column.id, column.generation, chunk))
