@@ -31,6 +31,7 @@ from qvec.errors import (
 MAP_SIZE = 1 << 40
 MAX_READERS = 1024
 _PAGE_HEADER = 16
+_NO_RESERVE: int = getattr(mmap, "MAP_NORESERVE", 0)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _ENGINE: dict[str, Any] = {"lib_version": 0} if int(lmdb.__version__.split(".")[0]) >= 3 else {}
 
@@ -96,14 +97,15 @@ class Environment:
         with self.lock:
             size = 2 * self.lmdb.info()["map_size"]
             try:
-                mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_NORESERVE, prot=0).close()
+                mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | _NO_RESERVE, prot=0).close()
             except (OSError, OverflowError, ValueError) as error:
                 raise MapFullError(f"{self.path}: no address space for a map of {size} bytes") from error
             self._remap(size)
 
     def reaches(self) -> int:
         """Bytes of the map that the newest commit uses."""
-        return (self.lmdb.info()["last_pgno"] + 1) * self.psize
+        last: int = self.lmdb.info()["last_pgno"]
+        return (last + 1) * self.psize
 
     def reader_commits(self) -> list[int]:
         """Commits that open snapshots of all processes read."""

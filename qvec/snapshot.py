@@ -83,6 +83,24 @@ class Reading:
                 self._live()
                 found = cursor.next()
 
+    def check(self) -> Iterator[str]:
+        """Read every block and record once; what is damaged, in words."""
+        for column in self.columns.values():
+            for block in range(column.n_blocks):
+                if not column.check(block):
+                    yield f"column {column.name!r}: block {block} is damaged, missing or stale"
+        first = keys.record(0, 0)
+        with self._live().cursor() as cursor:
+            if not cursor.set_range(first):
+                return
+            for key, value in cursor.iternext():
+                if bytes(key[:1]) != first[:1]:
+                    return
+                try:
+                    records.unseal(bytes(key), value)
+                except CorruptError as error:
+                    yield str(error)
+
     def _live(self) -> Any:
         """LMDB's transaction; ForkedError in a child that inherited it, ClosedError after its end."""
         if self._epoch != fork_epoch():

@@ -9,13 +9,13 @@ import threading
 import weakref
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import lmdb
 
 from qvec import environment, header, keys
 from qvec.directory import STAMP_BYTES, ColumnSpec, Loader, View, block_geometry, first_state
-from qvec.environment import Environment, fork_epoch
+from qvec.environment import fork_epoch
 from qvec.errors import ClosedError, ExistsError, InputError, NotFoundError, ReadOnlyError
 from qvec.filelock import FileLock
 from qvec.snapshot import Snapshot
@@ -184,7 +184,7 @@ class Store:
         self._view = self._writer = View()
         environment.release(self._env)
 
-    def __enter__(self) -> Store:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -214,7 +214,8 @@ class Store:
         self._env = environment.acquire(self.path, durable=durable, map_size=self._map_size)
         self._epoch = fork_epoch()
         self._open: set[Snapshot] = set()
-        self._writing, self._writing_thread = threading.Lock(), 0
+        self._writing = threading.Lock()
+        self._writing_thread = 0
         self._transaction: Transaction | None = None
         self._loader = Loader(self._env, verify=self._verify, resident=self._residency == "ram")
         self._writing_loader = Loader(self._env, verify=self._verify, writable=True)
@@ -253,6 +254,9 @@ class Store:
         try:
             if self._writer.txn_id != commit:
                 self._writing_loader.refresh(self._writer, txn, commit)
+            size = self._env.reaches()
+            for column in self._writer.columns.values():
+                column.attach(self._env.base, size)
             self._env.dependents.add(self._writer)
         except BaseException:
             txn.abort()

@@ -16,7 +16,7 @@ from qvec.environment import translate
 from qvec.errors import DuplicateIdError, InputError, QvecError
 from qvec.snapshot import Reading, id_key, record_key, row_value
 
-Operation = Callable[[Any], None]
+Operation = Callable[[Any], object]
 
 
 class Transaction(Reading):
@@ -114,12 +114,13 @@ class Transaction(Reading):
         self._retry(lambda: operation(self._txn))
         self._log.append(operation)
 
-    def _retry(self, action: Callable[[], None]) -> None:
+    def _retry(self, action: Callable[[], object]) -> None:
         """Run; while the map is full, double it, start again from the list of operations, and run once more."""
         env = self._store._env
         while True:
             try:
-                return action()
+                action()
+                return
             except lmdb.MapFullError:
                 self._txn.abort()
                 self._restart()

@@ -80,7 +80,8 @@ def test_excluded_rows_are_never_results_and_k_come_back_whenever_k_are_left() -
 
 @pytest.mark.parametrize(("kind", "metric"), [("int8", "l2"), ("int8", "cosine"), ("int8", "ip"), ("f32", "ip"), ("f16", "l2")])
 def test_a_walk_finds_nearly_what_a_scan_finds(kind: str, metric: str) -> None:
-    n, x, q = 4000, clustered(4000, 48), clustered(50, 48, 1)
+    n, x = 4000, clustered(4000, 48)
+    q = x[:50] + 0.5 * np.random.default_rng(1).normal(size=(50, 48)).astype(np.float32)
     lift2 = float((x * x).sum(1).max()) if metric == "ip" else 0.0
     what = coded(x, kind, metric, lift2)
     adjacency, entries = linked(what, n)
