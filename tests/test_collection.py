@@ -60,7 +60,7 @@ def make(path: Path, *, metric: str = "l2", code: str = "f32", index: str = "fla
     return pair
 
 
-@pytest.mark.parametrize(("metric", "code", "index"), product(METRICS, CODES, INDEXES))
+@pytest.mark.parametrize(("metric", "code", "index"), [*product(METRICS, CODES, INDEXES)])
 def test_exact_search_equals_brute_force_whatever_the_code_and_index(
     path: Path, metric: str, code: str, index: str
 ) -> None:
@@ -71,7 +71,7 @@ def test_exact_search_equals_brute_force_whatever_the_code_and_index(
         assert db.verify() == []
 
 
-@pytest.mark.parametrize(("metric", "code", "index"), product(METRICS, CODES, INDEXES))
+@pytest.mark.parametrize(("metric", "code", "index"), [*product(METRICS, CODES, INDEXES)])
 def test_search_equals_brute_force_once_enough_candidates_are_reranked(
     path: Path, metric: str, code: str, index: str
 ) -> None:
@@ -82,7 +82,7 @@ def test_search_equals_brute_force_once_enough_candidates_are_reranked(
         assert_hits_are_exact(pair.model, pair.data[-50:], 10, hits)
 
 
-@pytest.mark.parametrize(("code", "index", "ids"), product(("f16", "int8", "binary"), INDEXES, ("int64", "str")))
+@pytest.mark.parametrize(("code", "index", "ids"), [*product(("f16", "int8", "binary"), INDEXES, ("int64", "str"))])
 def test_originals_kept_as_float16_are_what_is_reranked_and_returned(
     path: Path, code: str, index: str, ids: str
 ) -> None:
@@ -92,7 +92,7 @@ def test_originals_kept_as_float16_are_what_is_reranked_and_returned(
         assert_same_content(db, pair.model)
 
 
-@pytest.mark.parametrize(("metric", "code", "index"), product(METRICS, CODE_ERROR, INDEXES))
+@pytest.mark.parametrize(("metric", "code", "index"), [*product(METRICS, CODE_ERROR, INDEXES)])
 def test_without_originals_distances_are_within_the_error_of_the_code(
     path: Path, metric: str, code: str, index: str
 ) -> None:
@@ -107,7 +107,7 @@ def test_without_originals_distances_are_within_the_error_of_the_code(
                 assert_vector(found, expected.astype(np.float64), DECODE_ERROR[code])
 
 
-@pytest.mark.parametrize(("metric", "code"), product(METRICS, ("binary", "binary-plain")))
+@pytest.mark.parametrize(("metric", "code"), [*product(METRICS, ("binary", "binary-plain"))])
 def test_binary_codes_without_originals_rank_a_vector_itself_first(path: Path, metric: str, code: str) -> None:
     pair = make(path, metric=metric, code=code, index="flat", keep="none")
     with pair.db as db:
@@ -129,7 +129,7 @@ def test_get_scan_len_and_in_agree_with_the_model_also_after_reopening(path: Pat
         assert_hits_are_exact(pair.model, pair.data[0], 10, db.search(pair.data[0], 10, exact=True))
 
 
-@pytest.mark.parametrize(("metric", "index", "ids"), product(METRICS, INDEXES, ("int64", "str")))
+@pytest.mark.parametrize(("metric", "index", "ids"), [*product(METRICS, INDEXES, ("int64", "str"))])
 def test_delete_and_upsert_leave_what_the_model_has(path: Path, metric: str, index: str, ids: str) -> None:
     pair = make(path, metric=metric, code="int8", index=index, ids=ids)
     with pair.db as db:
