@@ -58,13 +58,13 @@ wheel: $(VENV)/.dev
 	$(BIN)/python -m build --outdir dist
 	$(BIN)/python -m venv build/wheel/venv
 	wheel=$$(echo dist/qvec-*.whl) && build/wheel/venv/bin/pip install --quiet "$$wheel[test,cli,hdf5]"
-	cp -r tests README.md pyproject.toml build/wheel/
+	cp -r tests README.md Makefile pyproject.toml build/wheel/
 	cd build/wheel && venv/bin/pytest
 
 # The suite with AddressSanitizer and UBSan in the kernels, from a copy so that the checkout keeps its own build.
 sanitize: $(VENV)/.dev
 	rm -rf build/sanitize && mkdir -p build/sanitize
-	cp -r qvec tests setup.py pyproject.toml README.md build/sanitize/
+	cp -r qvec tests setup.py pyproject.toml README.md LICENSE Makefile build/sanitize/
 	rm -f build/sanitize/qvec/_kernels*.so build/sanitize/qvec/_kernels.c
 	cd build/sanitize && QVEC_SANITIZE=1 $(abspath $(BIN))/python setup.py --quiet build_ext --inplace
 	cd build/sanitize && \

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from qvec.errors import InputError
-from qvec.types import Float32Array
+from qvec.types import Codes, Float32Array
 
 _CHUNK = 4096  # rows at a time in float64, so that moments of a large sample do not double it in memory
 
 
 def check_vectors(name: str, x: object, dim: int | None) -> Float32Array:
     """Return ``x``, C-contiguous, if it is float32[n, dim] (None: any dim from 1); else raise InputError."""
-    if not isinstance(x, np.ndarray) or x.dtype != np.float32:
-        got = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
-        raise InputError(f"{name} must be a float32 array, got {got}")
-    if x.ndim != 2 or x.shape[1] != (dim or x.shape[1] or 1):
-        raise InputError(f"{name} must have shape (n, {dim or 'dim'}), got {x.shape}")
-    return x if x.flags.c_contiguous else np.ascontiguousarray(x)
+    matrix: Float32Array = _check_matrix(name, x, np.float32, dim)
+    return matrix
+
+
+def check_codes(codes: object, code_size: int) -> Codes:
+    """Return ``codes``, C-contiguous, if they are uint8[n, code_size]; else raise InputError."""
+    matrix: Codes = _check_matrix("codes", codes, np.uint8, code_size)
+    return matrix
 
 
 def check_finite(name: str, x: Float32Array) -> None:
@@ -52,3 +56,12 @@ def std_of(x: Float32Array) -> Float32Array:
     for start in range(0, len(x), _CHUNK):
         squares += np.square(x[start : start + _CHUNK] - mean).sum(axis=0)
     return np.sqrt(squares / len(x)).astype(np.float32)
+
+
+def _check_matrix(name: str, x: object, dtype: type[np.generic], width: int | None) -> npt.NDArray[Any]:
+    if not isinstance(x, np.ndarray) or x.dtype != dtype:
+        got = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
+        raise InputError(f"{name} must be a {dtype.__name__} array, got {got}")
+    if x.ndim != 2 or x.shape[1] != (width or x.shape[1] or 1):
+        raise InputError(f"{name} must have shape (n, {width or 'dim'}), got {x.shape}")
+    return x if x.flags.c_contiguous else np.ascontiguousarray(x)

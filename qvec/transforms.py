@@ -56,7 +56,7 @@ class Transform:
         """Turn float32[n, padded] back by R^-1 to float32[n, dim]; norm and mean stay as they are."""
         if self.signs is None:
             return y
-        return _inverse_rotation(y, self.signs)[:, : self.dim]
+        return np.ascontiguousarray(_inverse_rotation(y, self.signs)[:, : self.dim])
 
     def state(self) -> State:
         """Give the transform as plain data."""

@@ -17,6 +17,9 @@ from conformance import (
     clustered,
     coded_view,
 )
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from qvec.errors import FormatError, InputError
 from qvec.quantizers import QUANTIZERS, Quantizer, from_state, make_config, train
@@ -88,15 +91,14 @@ def test_per_dim_error_is_at_most_half_a_step_inside_the_range(data: Float32Arra
 
 
 @pytest.mark.parametrize("metric", ["l2", "ip"])
-def test_per_vector_error_is_half_a_step_and_keeps_the_length_along_the_vector(
+def test_per_vector_codes_are_the_nearest_steps_scaled_so_that_the_length_has_no_bias(
     data: Float32Array, metric: Metric
 ) -> None:
     quantizer = train(data, metric, Int8())
+    levels = np.rint(data / (np.abs(data).max(axis=1, keepdims=True) / 127))
+    gain = np.square(data).sum(axis=1) / np.einsum("nd,nd->n", data, levels)
     decoded = quantizer.decode(quantizer.encode(data))
-    largest = np.abs(data).max(axis=1, keepdims=True)
-    assert (np.abs(decoded - data) <= largest / 127 * 0.55).all()
-    along = np.einsum("nd,nd->n", decoded, data)
-    assert np.allclose(along, np.square(data).sum(axis=1), rtol=1e-5)
+    assert np.allclose(decoded, gain[:, None] * levels, rtol=1e-5)
 
 
 def test_decoding_undoes_the_rotation(data: Float32Array) -> None:
@@ -104,6 +106,7 @@ def test_decoding_undoes_the_rotation(data: Float32Array) -> None:
         quantizer = train(data, "l2", config, seed=5)
         decoded = quantizer.decode(quantizer.encode(data))
         assert decoded.shape == data.shape
+        assert decoded.flags.c_contiguous
         assert np.abs(decoded - data).max() < 0.1
 
 
@@ -111,9 +114,31 @@ def test_values_beyond_the_range_saturate_and_never_wrap(data: Float32Array) -> 
     quantizer = Int8Quantizer.train(data, "l2", Int8(scale="per_dim"), 0)
     assert quantizer.calibration is not None
     beyond = np.array([[-3e38], [-1e6], [1e6], [3e38]], np.float32) * np.ones(DIM, np.float32)
-    codes = quantizer.encode(beyond)[:, :DIM]
+    codes = quantizer.encode(beyond)[:, :DIM]  # the factors follow
     assert (codes[:2] == 0).all()
     assert (codes[2:] == 255).all()
+
+
+def test_float16_saturates_at_its_largest_value() -> None:
+    quantizer = train(np.empty((0, 3), np.float32), "l2", make_config("f16"))
+    decoded = quantizer.decode(quantizer.encode(np.array([[1e6, -3e38, 65504.0]], np.float32)))
+    assert decoded.tolist() == [[65504.0, -65504.0, 65504.0]]
+
+
+@given(
+    arrays(np.float32, (256, 3), elements=st.floats(-(2.0**60), 2.0**60, width=32)),
+    arrays(np.float32, (20, 3), elements=st.floats(-(2.0**60), 2.0**60, width=32)),
+)
+def test_any_sample_calibrates_codes_that_decode_into_its_range(
+    sample: Float32Array, x: Float32Array
+) -> None:
+    quantizer = Int8Quantizer.train(sample, "l2", Int8(scale="per_dim"), 0)
+    assert quantizer.calibration is not None
+    lower, step = quantizer.calibration.lower.astype(np.float64), quantizer.calibration.step
+    upper = lower + 255.0 * step
+    nearest = np.clip(x, lower, upper)
+    slack = 4 * np.finfo(np.float32).eps * np.maximum(np.abs(lower), np.abs(upper))
+    assert (np.abs(quantizer.decode(quantizer.encode(x)) - nearest) <= step / 2 * 1.0001 + slack).all()
 
 
 def test_a_constant_dimension_codes_its_value(data: Float32Array) -> None:
@@ -141,9 +166,27 @@ def test_binary_decodes_to_unit_directions(data: Float32Array) -> None:
     assert np.einsum("nd,nd->n", decoded, unit).mean() > 0.7
 
 
+def test_binary_decodes_the_mean_itself_to_finite_values(metric: Metric) -> None:
+    quantizer = train(np.ones((100, 1), np.float32), metric, Binary())
+    assert np.isfinite(quantizer.decode(quantizer.encode(np.ones((1, 1), np.float32)))).all()
+
+
 def test_another_seed_is_another_rotation(data: Float32Array) -> None:
     first, second = (train(data, "cosine", Binary(), seed=seed) for seed in (0, 1))
     assert not np.array_equal(first.encode(data), second.encode(data))
+
+
+@pytest.mark.parametrize("name", ["f32", "f16", "int8", "int8-minmax-rotated"])
+def test_a_lifted_codec_orders_rows_by_inner_product(data: Float32Array, name: str) -> None:
+    quantizer = train(data, "ip", CONFIGS[name])
+    lengths = np.square(data, dtype=np.float64).sum(axis=1)
+    lifted = quantizer.make_codec(float(lengths.max()) * 1.01)
+    rows = quantizer.encode(data)
+    keys = lifted.score(lifted.prepare_rows(rows[:5]), rows)
+    expected = 2 * lengths.max() * 1.01 - 2 * data[:5].astype(np.float64) @ data.T
+    lift = np.sqrt(lengths.max() * 1.01 - lengths)
+    expected -= 2 * lift[:5, None] * lift
+    assert np.allclose(keys, expected, atol=0.05 * lengths.max())
 
 
 @pytest.mark.parametrize(("config", "needed"), [(Int8(scale="per_dim"), 256), (Binary(), 100)])

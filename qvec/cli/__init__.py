@@ -58,12 +58,12 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser with all verbs."""
     parser = Parser(
         prog="qvec",
-        description="An embedded vector database with quantized storage: one file, small codes, measured recall.",
+        description="An embedded vector database with quantized storage: one file, small codes.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"qvec {qvec.__version__}")
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     for name, verb in VERBS.items():

@@ -79,10 +79,10 @@ def run(args: argparse.Namespace) -> int:
             _remove_if_empty(args.store)
         raise
     seconds = time.perf_counter() - start
-    print(
-        f"{args.store}: {result.added:,} vectors added, {result.replaced:,} replaced, {result.skipped:,} skipped "
-        f"in {seconds:.1f} s; it holds {count:,} in {human_bytes(size)}"
+    done = (
+        f"{result.added:,} added, {result.replaced:,} replaced, {result.skipped:,} skipped in {seconds:.1f} s"
     )
+    print(f"{args.store}: {done}; it holds {count:,} vectors in {human_bytes(size)}")
     return 0
 
 
@@ -163,9 +163,8 @@ def _add(db: qvec.Collection, args: argparse.Namespace, rows: _Rows) -> _Result:
                     on_conflict=args.on_conflict,
                 )
             except InputError as error:
-                raise InputError(
-                    f"{args.file}, batch that begins at row {start}: {error} ({start} rows before it are done)"
-                ) from error
+                where = f"{args.file}, batch that begins at row {start}"
+                raise InputError(f"{where}: {error} ({start} rows before it are done)") from error
             result.added += added.added
             result.replaced += added.replaced
             result.skipped += added.skipped

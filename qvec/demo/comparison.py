@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,19 +37,14 @@ Row = tuple[str, ...]
 
 def print_comparison(folder: Path, corpus: Corpus) -> None:
     """Measure each code with and without re-ranking, and print a row for each."""
-    n, dim = corpus.vectors.shape
     questions = len(corpus.questions)
     heading(f"4. Compare the codes: {questions} questions, HNSW graph, one thread, bytes of one vector")
     exact = exact_knn(corpus.vectors, corpus.queries, K, "cosine")[0]
     rows = [row for code in CODES for row in _measure(folder, corpus, code, exact)]
     print_table("", COLUMNS, rows)
     print(f"  recall@{K}: the part of the {K} nearest by exact float32 search that is found.")
-    print(
-        f"  hit@{K}: the part of the questions whose answering passage is found; exact search: {_hit(corpus, exact)}."
-    )
-    print(
-        f"  A search reads code and graph; re-ranking also reads the originals (float32) of the best few of {n:,}."
-    )
+    print(f"  hit@{K}: the part of the questions whose answering passage is; exactly: {_hit(corpus, exact)}.")
+    print("  A search reads codes and graph; re-ranking also reads the float32 originals of the best few.")
 
 
 def _measure(folder: Path, corpus: Corpus, code: CodeKind, exact: Ids) -> Iterator[Row]:
@@ -56,30 +52,27 @@ def _measure(folder: Path, corpus: Corpus, code: CodeKind, exact: Ids) -> Iterat
     with qvec.create(folder / f"{code}.qvec", dim, metric="cosine", code=code, index="hnsw") as db:
         db.add(corpus.vectors)
         stats = db.stats()
-        code_bytes, graph_bytes = stats.codes_bytes / n, stats.graph_bytes / n
+        sizes = (
+            stats.codes_bytes,
+            stats.graph_bytes,
+            stats.codes_bytes + stats.graph_bytes,
+            stats.vectors_bytes,
+        )
+        per_vector = [f"{size / n:,.0f}" for size in sizes]
         for rescore in (False, True):
+            search = partial(_search, db, corpus, rescore)
+            found, rate = search(), len(corpus.queries) / _seconds(search)
+            quality = f"{_recall(found, exact):.3f}", _hit(corpus, found)
+            yield code, "yes" if rescore else "no", *quality, *per_vector, f"{rate:,.0f}"
 
-            def search(rescore: bool = rescore) -> Ids:
-                return db.search(corpus.queries, K, rescore=rescore, threads=1, with_payload=False).ids
 
-            found = search()
-            yield (
-                code,
-                "yes" if rescore else "no",
-                f"{_recall(found, exact):.3f}",
-                _hit(corpus, found),
-                f"{code_bytes:,.0f}",
-                f"{graph_bytes:,.0f}",
-                f"{code_bytes + graph_bytes:,.0f}",
-                f"{stats.vectors_bytes / n:,.0f}",
-                f"{len(corpus.queries) / _seconds(search):,.0f}",
-            )
+def _search(db: qvec.Collection, corpus: Corpus, rescore: bool) -> Ids:
+    return db.search(corpus.queries, K, rescore=rescore, threads=1, with_payload=False).ids
 
 
 def _recall(found: Ids, exact: Ids) -> float:
-    return float(
-        np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found.tolist(), exact.tolist(), strict=True)])
-    )
+    pairs = zip(found.tolist(), exact.tolist(), strict=True)
+    return float(np.mean([len(set(got) & set(right)) / len(right) for got, right in pairs]))
 
 
 def _hit(corpus: Corpus, found: Ids) -> str:

@@ -26,7 +26,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Corpus:
-    """``vectors`` (n, dim) and ``queries`` (q, dim) are unit float32 embeddings of the passages and the questions."""
+    """``vectors`` (n, dim) and ``queries`` (q, dim): unit embeddings of the passages and the questions."""
 
     vectors: NDArray[np.float32]
     passages: list[dict[str, Any]]

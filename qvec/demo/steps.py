@@ -35,17 +35,13 @@ def build_store(path: Path, corpus: Corpus) -> None:
         with progress("adding passages", "passages") as report:
             for first in range(0, n, BATCH):
                 rows = slice(first, first + BATCH)
-                ids = np.arange(n, dtype=np.int64)[rows]
-                db.add(corpus.vectors[rows], ids, corpus.passages[rows])
+                db.add(corpus.vectors[rows], payload=corpus.passages[rows])  # numbered on: an id is a row
                 report(min(first + BATCH, n), n)
         seconds, stats = time.perf_counter() - start, db.stats()
-    print(
-        f"{stats.count:,} passages in {seconds:.1f} s ({n / seconds:,.0f} a second), each batch of {BATCH} durable."
-    )
-    print(
-        f"One file of {human_bytes(stats.file_bytes)}: int8 codes {human_bytes(stats.codes_bytes)}, "
-        f"graph {human_bytes(stats.graph_bytes)}, float32 vectors {human_bytes(stats.vectors_bytes)}, texts and ids."
-    )
+    parts = {"codes": stats.codes_bytes, "graph": stats.graph_bytes, "float32 vectors": stats.vectors_bytes}
+    named = ", ".join(f"{name} {human_bytes(size)}" for name, size in parts.items())
+    print(f"  {stats.count:,} passages in {seconds:.1f} s ({n / seconds:,.0f} a second), {BATCH} a commit.")
+    print(f"  One file of {human_bytes(stats.file_bytes)}: {named}, texts and ids.")
 
 
 def answer_questions(path: Path, corpus: Corpus) -> Answers:

@@ -7,6 +7,8 @@
  *         Rows start on a 16-byte boundary at least; kernels use unaligned loads.
  * Query:  qv_query header (64 bytes), then the query in the form that the kernel eats, padded to 64 bytes.
  *         Prepared queries start on a 64-byte boundary.
+ * Values: finite. |x| below 2^-100 counts as a zero vector where a length divides (cosine, INT8 dynamic); |x|^2 is kept
+ *         up to 2^126. Codes saturate. Rows, queries and rotated vectors are the same to the last bit on every level.
  */
 #ifndef QV_CODEC_H
 #define QV_CODEC_H

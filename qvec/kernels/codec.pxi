@@ -1,8 +1,11 @@
 # cython: language_level=3
 cimport numpy as cnp
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.pyport cimport PY_SSIZE_T_MAX
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, uint8_t, uint32_t
+
+from operator import index
 
 cnp.import_array()
 
@@ -61,12 +64,12 @@ def simd_levels():
 
 def crc32c(data, unsigned int crc=0):
     """CRC-32C (Castagnoli, RFC 3720) of a contiguous buffer, continuing from `crc`."""
-    cdef const uint8_t[::1] view = memoryview(data).cast("B")
-    cdef size_t n = view.shape[0]
-    cdef const void *start = &view[0] if n else NULL
+    cdef Py_buffer view
     cdef uint32_t result
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
     with nogil:
-        result = qv_crc32c(crc, start, n)
+        result = qv_crc32c(crc, view.buf, view.len)
+    PyBuffer_Release(&view)
     return result
 
 
@@ -123,11 +126,40 @@ cdef int _one_of(str name, object value, tuple choices) except -1:
     return choices.index(value)
 
 
+cdef int _dimension(str name, object value) except -1:
+    size = index(value)
+    if not 1 <= size <= _MAX_DIM:
+        raise ValueError(f"{name} must be in 1..{_MAX_DIM}, not {size}")
+    return size
+
+
+cdef int _level(object simd) except -1:
+    """The number of a level by its name; None is the best."""
+    if simd is None:
+        return qv_simd_best()
+    _one_of("simd", simd, tuple(simd_levels()))
+    return _LEVELS.index(simd)
+
+
+cdef int _check_affine(str kind, object lower, object step) except -1:
+    if (lower is None) != (step is None):
+        raise ValueError("lower and step must be given together")
+    if lower is not None and kind != "int8":
+        raise ValueError(f"lower and step are for kind int8 only, not {kind}")
+    return 0
+
+
+cdef int _check_lift2(str metric, float lift2) except -1:
+    if not 0 <= lift2 < float("inf"):
+        raise ValueError(f"lift2 must be finite and not negative, not {lift2}")
+    if lift2 != 0 and metric != "ip":
+        raise ValueError(f"lift2 is for metric ip only, not {metric}")
+    return 0
+
+
 cdef cnp.ndarray _per_dimension(object values, str name, int dim):
     """A copy of `values`, padded with zeros to a multiple of 64 dimensions."""
-    cdef cnp.ndarray checked = _checked(values, name, cnp.NPY_FLOAT32, dim)
-    if cnp.PyArray_NDIM(checked) != 1:
-        raise ValueError(f"{name} must have 1 dimension, not 2")
+    cdef cnp.ndarray checked = _vector(values, name, cnp.NPY_FLOAT32, dim)
     cdef const float *source = <const float *> cnp.PyArray_DATA(checked)
     cdef cnp.npy_intp padded = (dim + 63) // 64 * 64
     cdef cnp.ndarray copy = cnp.PyArray_ZEROS(1, &padded, cnp.NPY_FLOAT32, 0)
@@ -168,33 +200,22 @@ cdef class Codec:
     cdef qv_codec c
     cdef cnp.ndarray _lower, _step
 
-    def __cinit__(self, str kind, str metric, int dim, *, lower=None, step=None, float lift2=0.0, simd=None):
-        cdef int kind_code = _one_of("kind", kind, _KINDS)
-        cdef int metric_code = _one_of("metric", metric, _METRICS)
-        cdef int level = qv_simd_best() if simd is None else _one_of("simd", simd, tuple(simd_levels()))
-        if simd is not None:
-            level = _LEVELS.index(simd)
-        if not 1 <= dim <= _MAX_DIM:
-            raise ValueError(f"dim must be in 1..{_MAX_DIM}, not {dim}")
-        if not 0 <= lift2 < float("inf"):
-            raise ValueError(f"lift2 must be finite and not negative, not {lift2}")
-        if lift2 != 0 and metric != "ip":
-            raise ValueError(f"lift2 is for metric ip only, not {metric}")
-        if (lower is None) != (step is None):
-            raise ValueError("lower and step go together")
-        if lower is not None and kind != "int8":
-            raise ValueError(f"lower and step are for kind int8 only, not {kind}")
+    def __cinit__(self, str kind, str metric, dim, *, lower=None, step=None, float lift2=0.0, simd=None):
+        cdef int kind_code = _one_of("kind", kind, _KINDS), metric_code = _one_of("metric", metric, _METRICS)
+        cdef int size = _dimension("dim", dim), level = _level(simd)
         cdef const float *lower_data = NULL
         cdef const float *step_data = NULL
+        _check_affine(kind, lower, step)
+        _check_lift2(metric, lift2)
         if lower is not None:
-            self._lower = _per_dimension(lower, "lower", dim)
-            self._step = _per_dimension(step, "step", dim)
+            self._lower = _per_dimension(lower, "lower", size)
+            self._step = _per_dimension(step, "step", size)
             if (self._step < 0).any():
-                raise ValueError("step must not be negative")
+                raise ValueError(f"step must not be negative: step[{int((self._step < 0).argmax())}]")
             lower_data = <const float *> cnp.PyArray_DATA(self._lower)
             step_data = <const float *> cnp.PyArray_DATA(self._step)
-        if qv_codec_init(&self.c, kind_code, metric_code, dim, lower_data, step_data, level) != 0:
-            raise ValueError(f"no codec of kind {kind}, metric {metric}, dim {dim} at level {_LEVELS[level]}")
+        if qv_codec_init(&self.c, kind_code, metric_code, size, lower_data, step_data, level) != 0:
+            raise ValueError(f"no codec of kind {kind}, metric {metric}, dim {size} at level {_LEVELS[level]}")
         self.c.lift2 = lift2
 
     @property
@@ -298,37 +319,45 @@ cdef class Codec:
         return keys
 
 
-def transform(x, int padded, bint normalise, mean, signs):
-    """R(x - mean) of float32 [n, dim]: float32 [n, padded], normalised first if asked.
+cdef cnp.ndarray _vector(object array, str name, int typenum, Py_ssize_t width):
+    cdef cnp.ndarray checked = _checked(array, name, typenum, width)
+    if cnp.PyArray_NDIM(checked) != 1:
+        raise ValueError(f"{name} must have 1 dimension, not 2")
+    return checked
 
+
+cdef Py_ssize_t _last_dim(object x) except -1:
+    shape = getattr(x, "shape", None)
+    if not shape:
+        raise TypeError(f"x must be a NumPy array of float32 with 1 or 2 dimensions, not {x!r:.80}")
+    return shape[len(shape) - 1]
+
+
+def transform(x, padded, bint normalise, mean, signs):
+    """R(x - mean) of float32 [n, dim]: float32 [n, padded], each vector normalised first if asked (zeros stay zeros).
+
+    :param padded: dim or more, at most 65536; a multiple of 64 if there are signs.
     :param mean: float32 [dim] or None.
-    :param signs: uint8 [4 * padded / 8], four rounds of random bits, lowest bit first; None: no rotation. The rotation needs
-        `padded` to be a multiple of 64. It is orthogonal: norms are kept to 1e-5.
+    :param signs: uint8 [4 * padded / 8], four rounds of random bits, lowest bit first; None: no rotation.
+        The rotation is orthogonal: norms are kept to 1e-5.
     """
-    if not cnp.PyArray_Check(x):
-        raise TypeError(f"x must be a NumPy array of float32, not {type(x).__name__}")
-    if cnp.PyArray_NDIM(x) == 0:
-        raise ValueError("x must have 1 or 2 dimensions, not 0")
-    cdef Py_ssize_t dim = cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1)
+    cdef int width = _dimension("padded", padded)
+    cdef int dim = _dimension("dim", _last_dim(x))
     cdef cnp.ndarray vectors = _checked(x, "x", cnp.NPY_FLOAT32, dim)
-    if not 1 <= dim <= padded <= _MAX_DIM:
-        raise ValueError(f"1 <= dim <= padded <= {_MAX_DIM} must hold, not dim {dim}, padded {padded}")
     cdef const float *centre = NULL
     cdef const uint8_t *bits = NULL
+    if width < dim:
+        raise ValueError(f"padded must be at least dim, {dim}, not {width}")
     if mean is not None:
-        if cnp.PyArray_NDIM(_checked(mean, "mean", cnp.NPY_FLOAT32, dim)) != 1:
-            raise ValueError("mean must have 1 dimension, not 2")
-        centre = <const float *> cnp.PyArray_DATA(mean)
+        centre = <const float *> cnp.PyArray_DATA(_vector(mean, "mean", cnp.NPY_FLOAT32, dim))
     if signs is not None:
-        if padded % 64:
-            raise ValueError(f"padded must be a multiple of 64 to rotate, not {padded}")
-        if cnp.PyArray_NDIM(_checked(signs, "signs", cnp.NPY_UINT8, padded // 2)) != 1:
-            raise ValueError("signs must have 1 dimension, not 2")
-        bits = <const uint8_t *> cnp.PyArray_DATA(signs)
+        if width % 64:
+            raise ValueError(f"padded must be a multiple of 64 to rotate, not {width}")
+        bits = <const uint8_t *> cnp.PyArray_DATA(_vector(signs, "signs", cnp.NPY_UINT8, width // 2))
     cdef Py_ssize_t n = _count(vectors)
-    cdef cnp.ndarray out = _floats(n, padded)
+    cdef cnp.ndarray out = _floats(n, width)
     cdef const float *source = <const float *> cnp.PyArray_DATA(vectors)
     cdef float *target = <float *> cnp.PyArray_DATA(out)
     with nogil:
-        qv_transform(source, n, <int> dim, padded, normalise, centre, bits, target)
+        qv_transform(source, n, dim, width, normalise, centre, bits, target)
     return out

@@ -356,5 +356,3 @@ cdef class Column:
         if block < 0:
             raise MemoryError(f"column {self.name!r}: no memory for private copies of blocks")
         raise self._damaged(block)
-
-

@@ -7,6 +7,10 @@
 
 #include "codec.h"
 
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "rows are stored little-endian and read in place"
+#endif
+
 #define QV_SIMD_LEVELS 4
 #define QV_INLINE static inline __attribute__((always_inline))
 

@@ -25,12 +25,13 @@ static void flip_signs(float *x, int n, const uint8_t *signs) {
     }
 }
 
-/* Stages 1 and 2 inside each four floats, scaled by the transform's 1/sqrt(n). */
+/* Stages 1 and 2 inside each four floats, scaled by the transform's 1/sqrt(n). Negation is exact: x - y = x + -y. */
 static void hadamard_within(lanes4 *v, int n, float scale) {
+    const mask4 odd = MASK(10), upper = MASK(12);
     for (int i = 0; i < n; i++) {
         lanes4 x = v[i] * scale;
-        lanes4 sums = {x[0] + x[1], x[0] - x[1], x[2] + x[3], x[2] - x[3]};
-        v[i] = (lanes4){sums[0] + sums[2], sums[1] + sums[3], sums[0] - sums[2], sums[1] - sums[3]};
+        x = __builtin_shufflevector(x, x, 1, 0, 3, 2) + (lanes4)((mask4)x ^ odd);
+        v[i] = __builtin_shufflevector(x, x, 2, 3, 0, 1) + (lanes4)((mask4)x ^ upper);
     }
 }
 

@@ -29,7 +29,7 @@ def make_config(code: str | CodeConfig) -> CodeConfig:
     if isinstance(code, CodeConfig):
         return code
     name = AUTO if code == "auto" else code
-    if not isinstance(name, str) or name not in CONFIGS:
+    if name not in tuple(CONFIGS):
         names = ", ".join(("auto", *CONFIGS))
         raise InputError(f"code must be one of {names}, or a configuration such as Int8(); got {code!r}")
     return CONFIGS[name]()

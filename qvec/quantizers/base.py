@@ -9,7 +9,7 @@ from typing import ClassVar, Protocol, Self, TypeVar, cast, get_args
 from qvec._kernels import Codec
 from qvec.errors import FormatError, InputError
 from qvec.fields import State, take_choice, take_int, take_state, take_version
-from qvec.samples import check_vectors
+from qvec.samples import check_codes, check_vectors
 from qvec.transforms import Transform
 from qvec.types import MAX_DIM, CodeConfig, CodeKind, Codes, Float32Array, Metric, check_choice, check_int
 
@@ -24,8 +24,8 @@ class Quantizer(Protocol):
 
     ``kind``: the name that is stored. ``oversample``: candidates by code to re-rank per hit asked for, so
     that the hits are the true ones (docs/adr/0001). ``dim``, ``metric``: of the vectors. ``code_size``: bytes
-    of one code, factors included. ``transform``: what vectors and queries go through before ``codec``, or
-    None. ``codec``: the kernels' view, for engines that score rows in place.
+    of one code, factors included. ``transform``: what vectors go through before ``codec``, or None.
+    ``codec``: the kernels' view, for engines that score rows in place.
     """
 
     kind: ClassVar[CodeKind]
@@ -41,7 +41,6 @@ class Quantizer(Protocol):
     def transform(self) -> Transform | None: ...
     @property
     def codec(self) -> Codec: ...
-    def build_codec(self, lift2: float) -> Codec: ...
 
     @classmethod
     def train(
@@ -64,6 +63,10 @@ class Quantizer(Protocol):
 
     def prepare(self, queries: Float32Array) -> Codes:
         """Bring float32[n, dim] into the form that ``codec.score`` takes: uint8[n, codec.query_size]."""
+        ...
+
+    def make_codec(self, lift2: float = 0.0) -> Codec:
+        """Give ``codec`` anew; ``lift2``, under ip only: the largest squared length, for building a graph."""
         ...
 
     def state(self) -> State:
@@ -90,7 +93,7 @@ class CodecQuantizer:
     def __post_init__(self) -> None:
         check_int("dim", self.dim, 1, MAX_DIM)
         check_choice("metric", self.metric, get_args(Metric))
-        object.__setattr__(self, "codec", self.build_codec(0.0))
+        object.__setattr__(self, "codec", self.make_codec())
 
     @property
     def code_size(self) -> int:
@@ -101,27 +104,30 @@ class CodecQuantizer:
         """Dimensions that the codec sees: ``dim``, padded where a rotation is."""
         return self.dim if self.transform is None else self.transform.padded
 
+    @property
+    def query_transform(self) -> Transform | None:
+        """What queries go through; the same as vectors, unless a kind says otherwise."""
+        return self.transform
+
     def encode(self, x: Float32Array) -> Codes:
-        return self.codec.encode(self._transformed(check_vectors("vectors", x, self.dim)))
+        x = check_vectors("vectors", x, self.dim)
+        return self.codec.encode(x if self.transform is None else self.transform.apply(x))
 
     def decode(self, codes: Codes) -> Float32Array:
-        y = self.codec.decode(codes)
+        y = self.codec.decode(check_codes(codes, self.code_size))
         return y if self.transform is None else self.transform.unrotate(y)
 
     def prepare(self, queries: Float32Array) -> Codes:
-        return self.codec.prepare(self._transformed(check_vectors("queries", queries, self.dim)))
+        x = check_vectors("queries", queries, self.dim)
+        return self.codec.prepare(x if self.query_transform is None else self.query_transform.apply(x))
 
     def state(self) -> State:
         transform = None if self.transform is None else self.transform.state()
         head = {"kind": self.kind, "version": VERSION, "dim": self.dim, "metric": self.metric}
         return head | {"transform": transform}
 
-    def build_codec(self, lift2: float) -> Codec:
-        """Give a codec for building a graph; ``lift2``: the largest |x|^2, where the metric is the inner product."""
+    def make_codec(self, lift2: float = 0.0) -> Codec:
         return Codec(self.kind, self.metric, self.coded_dim, lift2=lift2)
-
-    def _transformed(self, x: Float32Array) -> Float32Array:
-        return x if self.transform is None else self.transform.apply(x)
 
 
 @dataclass(frozen=True)

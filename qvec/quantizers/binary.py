@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Self
 
 import numpy as np
@@ -15,14 +16,14 @@ from qvec.types import MIN_SAMPLES_MEAN, Binary, CodeConfig, CodeKind, Codes, Fl
 
 @dataclass(frozen=True, eq=False)
 class BinaryQuantizer(CodecQuantizer):
-    """``b_i = [y_i > 0]`` of ``y = R(x - mean)``.
+    """``b_i = [y_i > 0]`` of ``y = R(x - mean)``; of queries under ip, of ``y = R q``.
 
     The share of bits in which two codes differ estimates the angle between two vectors, as a multiple of pi
     (Charikar, STOC 2002, section 3), when R is a random rotation.
     """
 
     kind: ClassVar[CodeKind] = "binary"
-    oversample: ClassVar[int] = 10
+    oversample: ClassVar[int] = 40
 
     @classmethod
     def train(
@@ -40,11 +41,20 @@ class BinaryQuantizer(CodecQuantizer):
         unit = Transform(dim, True, None, None).apply(x) if normalise else x
         return cls(dim, metric, make_transform(dim, normalise, mean_of(unit), rotation))
 
+    @cached_property
+    def query_transform(self) -> Transform | None:
+        """Under ip not centred: <q, x> = <q, x - mean> + <q, mean>, and the last term is one for all x."""
+        t = self.transform
+        if self.metric != "ip" or t is None:
+            return t
+        return make_transform(t.dim, t.normalise, None, t.seed)
+
     def decode(self, codes: Codes) -> Float32Array:
         """Rebuild float32[n, dim] unit vectors: directions of ``x - mean``; lengths are not in the code."""
         direction = super().decode(codes)
         lengths: Float32Array = np.linalg.norm(direction, axis=1, keepdims=True)
-        return direction / lengths
+        direction /= np.maximum(lengths, np.float32(1e-30))
+        return direction
 
     @classmethod
     def from_state(cls, state: object) -> Self:

@@ -19,10 +19,10 @@ from qvec.types import CodeConfig, CodeKind, Float32Array, Int8, Metric
 class Int8Quantizer(CodecQuantizer):
     """``x ~ lower + step * c``, c in 0..255: ranges from ``calibration``; None: symmetric, per vector.
 
-    Per vector: ``step = max|x_i| / 127``, ``c_i = rint(x_i / step) + 128``; rebuilt with ``|x|^2 / <x, c -
-    128>`` in place of the step, so that the length has no bias (RaBitQ, arXiv:2405.12497). Per dimension:
-    ``step = (upper - lower) / 255``, ``c_i = clamp(rint((x_i - lower_i) / step_i), 0, 255)``. Under cosine
-    both code unit vectors.
+    Per vector: ``step = max|x_i| / 127``, ``c_i = rint(x_i / step) + 128``; rebuilt with the factor
+    ``|x|^2 / <x, c - 128>`` in place of the step, so that the length has no bias (RaBitQ, arXiv:2405.12497).
+    Per dimension: ``step = (upper - lower) / 255``, ``c_i = clamp(rint((x_i - lower_i) / step_i), 0, 255)``.
+    Under cosine both code unit vectors. ``calibration`` is of the dimensions after the transform.
     """
 
     kind: ClassVar[CodeKind] = "int8"
@@ -73,9 +73,8 @@ class Int8Quantizer(CodecQuantizer):
             raise FormatError(f"field 'calibration' is of {got} dimensions, the codes of {coded_dim}")
         return cls(common.dim, common.metric, common.transform, calibration)
 
-    def build_codec(self, lift2: float) -> Codec:
-        """See :meth:`CodecQuantizer.build_codec`."""
+    def make_codec(self, lift2: float = 0.0) -> Codec:
         if self.calibration is None:
-            return super().build_codec(lift2)
+            return super().make_codec(lift2)
         lower, step = self.calibration.lower, self.calibration.step
         return Codec(self.kind, self.metric, self.coded_dim, lower=lower, step=step, lift2=lift2)

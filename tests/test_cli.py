@@ -1,0 +1,347 @@
+"""The command line, on files written here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import qvec
+from qvec import console
+from qvec.cli import main
+from qvec.datasets import exact_knn
+
+N, DIM = 600, 24
+X = np.random.default_rng(3).normal(size=(N, DIM)).astype(np.float32)
+Run = tuple[int, str, str]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(qvec.__file__).parent.parent))  # for processes started from here
+    np.save("x.npy", X)
+    np.save("q.npy", X[:4] + 0.01)
+    return tmp_path
+
+
+@pytest.fixture
+def run(folder: Path, capsys: pytest.CaptureFixture[str]):
+    def call(*arguments: str) -> Run:
+        try:
+            code = main(arguments)
+        except SystemExit as stop:  # argparse's own way out
+            code = int(stop.code or 0)
+        output = capsys.readouterr()
+        return code, output.out, output.err
+
+    return call
+
+
+def failure(result: Run) -> str:
+    """The message of an error: one line on standard error, nothing on standard output, exit code 2."""
+    code, out, err = result
+    assert (code, out) == (2, "")
+    line = err.splitlines()[-1]
+    assert line.startswith("qvec: error: ")
+    assert not any(other.startswith(("Traceback", "usage", "qvec:")) for other in err.splitlines()[:-1])
+    return line
+
+
+def test_import_then_search_finds_what_exact_search_finds(run) -> None:
+    assert run("import", "s.qvec", "x.npy", "--metric", "l2", "--code", "int8", "--index", "hnsw")[0] == 0
+    code, out, _ = run("search", "s.qvec", "q.npy", "-k", "5", "--json")
+    answers = [json.loads(line) for line in out.splitlines()]
+    rows, distances = exact_knn(X, X[:4] + 0.01, 5, "l2")
+    assert (code, [answer["query"] for answer in answers]) == (0, [0, 1, 2, 3])
+    assert [[hit["id"] for hit in answer["hits"]] for answer in answers] == rows.tolist()
+    found = [[hit["distance"] for hit in answer["hits"]] for answer in answers]
+    np.testing.assert_allclose(found, distances, rtol=1e-5)
+
+
+def test_import_says_what_it_did(run) -> None:
+    code, out, err = run("import", "s.qvec", "x.npy", "--batch", "200")
+    assert code == 0
+    assert "600 added, 0 replaced, 0 skipped" in out
+    assert "100 % (600 of 600 vectors)" in err
+
+
+def test_ids_and_payloads_of_files_come_back_from_a_search(run, folder: Path) -> None:
+    (folder / "ids.txt").write_text("".join(f"doc-{row}\n" for row in range(N)))
+    (folder / "p.jsonl").write_text("".join(json.dumps({"row": row}) + "\n" for row in range(N)))
+    assert (
+        run("import", "s.qvec", "x.npy", "--ids", "ids.txt", "--payload", "p.jsonl", "--batch", "70")[0] == 0
+    )
+    code, out, _ = run("search", "s.qvec", "q.npy", "--row", "2", "-k", "1", "--json")
+    answer = json.loads(out)
+    assert (code, answer["query"]) == (0, 2)
+    assert (answer["hits"][0]["id"], answer["hits"][0]["payload"]) == ("doc-2", {"row": 2})
+
+
+def test_a_second_import_adds_to_the_store(run) -> None:
+    np.save("more.npy", X + 100)
+    run("import", "s.qvec", "x.npy")
+    assert run("import", "s.qvec", "more.npy", "--metric", "cosine")[0] == 0
+    assert json.loads(run("info", "s.qvec", "--json")[1])["count"] == 2 * N
+
+
+def test_integer_ids_of_a_text_file_go_into_a_store_of_strings(run, folder: Path) -> None:
+    (folder / "ids.txt").write_text("a\n" + "".join(f"{row}\n" for row in range(1, N)))
+    (folder / "more.txt").write_text("".join(f"{row}\n" for row in range(N, 2 * N)))
+    assert run("import", "s.qvec", "x.npy", "--ids", "ids.txt")[0] == 0
+    assert run("import", "s.qvec", "x.npy", "--ids", "more.txt")[0] == 0
+    with qvec.open("s.qvec", mode="r") as db:
+        assert "700" in db
+
+
+def test_replacing_takes_the_new_vectors(run, folder: Path) -> None:
+    np.save("ids.npy", np.arange(N))
+    np.save("new.npy", -X)
+    run("import", "s.qvec", "x.npy", "--ids", "ids.npy", "--metric", "l2")
+    assert "id" in failure(run("import", "s.qvec", "new.npy", "--ids", "ids.npy"))
+    code, out, _ = run("import", "s.qvec", "new.npy", "--ids", "ids.npy", "--on-conflict", "replace")
+    assert (code, f"0 added, {N} replaced" in out) == (0, True)
+    with qvec.open("s.qvec", mode="r") as db:
+        np.testing.assert_array_equal(db.get([5]).vectors, -X[5:6])
+
+
+def test_an_hdf5_file_brings_its_metric(run, folder: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(folder / "x.hdf5", "w") as h5:
+        h5["train"], h5["test"] = X, X[:2]
+        h5.attrs["distance"] = "euclidean"
+    assert run("import", "s.qvec", "x.hdf5")[0] == 0
+    assert json.loads(run("info", "s.qvec", "--json")[1])["metric"] == "l2"
+    assert json.loads(
+        run("search", "s.qvec", "x.hdf5", "--key", "test", "--row", "1", "-k", "1", "--json")[1]
+    )
+
+
+def test_searching_by_a_stored_id_finds_itself_first(run) -> None:
+    run("import", "s.qvec", "x.npy")
+    _, out, _ = run("search", "s.qvec", "--id", "42", "-k", "2", "--json")
+    answer = json.loads(out)
+    assert (answer["query"], answer["hits"][0]["id"]) == ("42", 42)
+
+
+@pytest.mark.parametrize("option", [["--exact"], ["--no-rescore"], ["--ef", "200"], ["--threads", "1"]])
+def test_the_options_of_a_search_are_taken(run, option: list[str]) -> None:
+    run("import", "s.qvec", "x.npy", "--metric", "l2")
+    code, out, _ = run("search", "s.qvec", "q.npy", "--row", "3", "-k", "1", "--json", *option)
+    assert (code, json.loads(out)["hits"][0]["id"]) == (0, 3)
+
+
+def test_without_rescoring_the_distances_are_those_of_the_codes(run) -> None:
+    run("import", "s.qvec", "x.npy", "--metric", "l2", "--code", "int8")
+    first = ("search", "s.qvec", "--id", "0", "-k", "1", "--json")
+    exact, coded = (
+        json.loads(run(*first, *more)[1])["hits"][0]["distance"] for more in ([], ["--no-rescore"])
+    )
+    assert exact == 0
+    assert coded != 0
+
+
+@pytest.mark.parametrize("rich", [True, False])
+def test_a_table_of_hits_shows_rank_id_and_payload(
+    run, folder: Path, monkeypatch: pytest.MonkeyPatch, rich: bool
+) -> None:
+    if not rich:
+        monkeypatch.setitem(sys.modules, "rich", None)
+    (folder / "p.jsonl").write_text(
+        "".join(json.dumps({"row": row, "text": "[b] " * 40}) + "\n" for row in range(N))
+    )
+    run("import", "s.qvec", "x.npy", "--payload", "p.jsonl")
+    _, out, _ = run("search", "s.qvec", "q.npy", "--row", "1", "-k", "3")
+    assert "query 1" in out
+    (line,) = (line for line in out.splitlines() if line.split()[:2] == ["1", "1"])
+    assert '{"row": 1, "text": "[b] [b]' in line
+    assert "…" in line
+    assert max(map(len, out.splitlines())) <= console.WIDTH
+
+
+def test_info_shows_sizes_a_person_can_read(run) -> None:
+    run("import", "s.qvec", "x.npy", "--metric", "ip")
+    code, out, _ = run("info", "s.qvec")
+    fields = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.split()}
+    assert code == 0
+    assert (fields["metric"], fields["count"]) == (["ip"], ["600"])
+    assert fields["file_bytes"][-1] in ("KiB)", "MiB)")
+
+
+def test_verify_of_a_sound_store_says_so(run) -> None:
+    run("import", "s.qvec", "x.npy")
+    assert run("verify", "s.qvec") == (0, "s.qvec: sound\n", "")
+    assert run("verify", "s.qvec", "--json")[:2] == (0, '{"store": "s.qvec", "problems": []}\n')
+
+
+def test_verify_of_a_damaged_store_lists_what_is_wrong(run, folder: Path) -> None:
+    run("import", "s.qvec", "x.npy", "--metric", "l2")
+    file = folder / "s.qvec"
+    data = bytearray(file.read_bytes())
+    data[data.index(X[300].tobytes())] ^= 1  # one bit of a stored vector
+    file.write_bytes(data)
+    code, out, _ = run("verify", "s.qvec", "--json")
+    assert code == 1
+    assert json.loads(out)["problems"]
+    assert run("verify", "s.qvec")[0] == 1
+
+
+def test_verify_of_a_truncated_store_is_a_finding(run, folder: Path) -> None:
+    run("import", "s.qvec", "x.npy")
+    file = folder / "s.qvec"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    code, out, _ = run("verify", "s.qvec")
+    assert (code, out.count("\n")) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("info", "none.qvec"), "none.qvec"),
+        (("import", "s.qvec", "none.npy"), "none.npy: no such file"),
+        (("import", "s.qvec", "x.npy", "--dim", "25"), "dimension 24; --dim says 25"),
+        (("import", "s.qvec", "x.npy", "--dim", "none"), "--dim: 'none' is no integer from 1 to 65536"),
+        (("import", "s.qvec", "x.npy", "--batch", "0"), "--batch: '0' is no integer from 1 to"),
+        (("import", "s.qvec", "x.npy", "--metric", "taxi"), "invalid choice: 'taxi'"),
+        (("import", "s.qvec", "x.npy", "--ids", "q.npy"), "ids are 1-D"),
+        (("search", "x.npy", "q.npy"), "x.npy"),
+        (("search", "s.qvec"), "s.qvec"),
+        (("verify", "none.qvec"), "none.qvec"),
+        (("teleport",), "invalid choice: 'teleport'"),
+        ((), "VERB"),
+    ],
+)
+def test_an_error_is_one_line_that_names_what_is_wrong(run, arguments: tuple[str, ...], message: str) -> None:
+    assert message in failure(run(*arguments))
+    assert not Path("s.qvec").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("search", "s.qvec"), "either a file of QUERIES or --id"),
+        (("search", "s.qvec", "q.npy", "--id", "1"), "either a file of QUERIES or --id"),
+        (("search", "s.qvec", "--id", "1", "--row", "1"), "--row picks a row of QUERIES"),
+        (("search", "s.qvec", "--id", "x"), "--id 'x' is no integer"),
+        (("search", "s.qvec", "--id", "9999"), "9999"),
+        (("search", "s.qvec", "q.npy", "--row", "4"), "rows 0 to 3; --row is 4"),
+        (("search", "s.qvec", "q.npy", "-k", "0"), "k"),
+        (
+            ("import", "s.qvec", "x.npy", "--metric", "l2"),
+            "s.qvec has metric cosine; --metric l2 is for a new store",
+        ),
+        (("import", "s.qvec", "x.npy", "--code", "f32"), "s.qvec has code int8"),
+    ],
+)
+def test_an_error_on_a_store_leaves_it_as_it_was(run, arguments: tuple[str, ...], message: str) -> None:
+    run("import", "s.qvec", "x.npy", "--code", "int8")
+    assert message in failure(run(*arguments))
+    assert json.loads(run("info", "s.qvec", "--json")[1])["count"] == N
+
+
+def test_rows_that_do_not_match_their_ids_or_payloads_are_refused_before_anything_is_written(
+    run, folder: Path
+) -> None:
+    (folder / "ids.txt").write_text("1\n2\n")
+    (folder / "p.jsonl").write_text("{}\n")
+    assert "ids.txt has 2 rows, x.npy has 600" in failure(
+        run("import", "s.qvec", "x.npy", "--ids", "ids.txt")
+    )
+    assert "p.jsonl has 1 rows, x.npy has 600" in failure(
+        run("import", "s.qvec", "x.npy", "--payload", "p.jsonl")
+    )
+    assert not (folder / "s.qvec").exists()
+
+
+@pytest.mark.parametrize(("batch", "stored"), [("600", 0), ("100", 200)])
+def test_a_bad_row_stops_an_import_and_says_what_is_stored(
+    run, folder: Path, batch: str, stored: int
+) -> None:
+    bad = X.copy()
+    bad[234, 5] = np.nan
+    np.save("bad.npy", bad)
+    run("import", "s.qvec", "x.npy") if stored else None
+    message = failure(run("import", "s.qvec", "bad.npy", "--batch", batch))
+    assert f"batch that begins at row {stored}" in message
+    assert f"({stored} rows before it are done)" in message
+    if stored:
+        assert json.loads(run("info", "s.qvec", "--json")[1])["count"] == N + stored
+    else:
+        assert not [path.name for path in folder.iterdir() if path.name.startswith("s.qvec")]
+
+
+def test_debug_shows_the_traceback(run) -> None:
+    with pytest.raises(qvec.NotFoundError):
+        main(("info", "none.qvec", "--debug"))
+
+
+def test_an_interrupt_is_one_line_and_code_130(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(qvec, "open", interrupted)
+    assert run("info", "s.qvec") == (130, "", "qvec: interrupted\n")
+
+
+def test_help_of_each_verb_is_reached_from_the_program_itself(folder: Path) -> None:
+    for arguments in ([], ["demo"], ["import"], ["info"], ["search"], ["verify"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "qvec", *arguments, "--help"], capture_output=True, text=True, check=True
+        )
+        assert "usage: qvec" in done.stdout
+        assert done.stderr == ""
+
+
+def test_a_reader_that_goes_away_is_no_error(run) -> None:
+    run("import", "s.qvec", "x.npy")
+    command = f"{sys.executable} -m qvec search s.qvec x.npy -k 50 --json | head -n 1"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout)["query"] == 0
+    assert done.stderr == ""
+
+
+def test_progress_without_tqdm_is_a_line_every_ten_percent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    with console.progress("counting", "sheep") as report:
+        for done in range(1, 1001):
+            report(done, 1000)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 11
+    assert lines[-1] == "counting: 100 % (1,000 of 1,000 sheep)"
+
+
+def test_the_longest_answer_in_a_text_is_set_off() -> None:
+    assert console.emphasise("a police box, blue", ["box", "police box"]) == "a **police box**, blue"
+    assert console.emphasise("nothing here", ["box"]) == "nothing here"
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 40, "5.0 TiB")]
+)
+def test_bytes_are_readable(size: int, text: str) -> None:
+    assert console.human_bytes(size) == text
+
+
+def test_the_demo_answers_agrees_across_processes_and_compares_the_codes(run, folder: Path) -> None:
+    code, out, err = run("demo", "--path", "kept.qvec")
+    assert code == 0
+    assert "100 % (5,000 of 5,000 passages)" in err
+    assert "**30–60%" in out
+    assert "the same passages" in out
+    table = [line.split() for line in out.splitlines() if line.split()[1:2] in (["yes"], ["no"])]
+    assert [(row[0], row[1]) for row in table] == [
+        (name, rescored) for name in ("f32", "int8", "binary") for rescored in ("no", "yes")
+    ]
+    recall = {(row[0], row[1]): float(row[2]) for row in table}
+    assert recall["int8", "yes"] >= 0.99
+    assert recall["binary", "yes"] > recall["binary", "no"]
+    assert json.loads(run("info", "kept.qvec", "--json")[1])["count"] == 5000
+    assert "kept.qvec" in failure(run("demo", "--path", "kept.qvec"))

@@ -1,0 +1,183 @@
+"""Rows: codes and factors against the oracle, saturation, round trips, independence of how a batch is split."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from kernels_oracle import (
+    DIMS,
+    KINDS,
+    METRICS,
+    TINY_NORM,
+    Floats,
+    affine,
+    factors,
+    gaussian,
+    inverse_norms,
+    make_codec,
+    norms2,
+    static_codes,
+    symmetric_codes,
+    symmetric_scales,
+    unit,
+)
+
+from qvec._kernels import Codec
+
+VALUES = st.floats(-1e6, 1e6, width=32)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_row_geometry_is_aligned_and_zero_padded(kind: str) -> None:
+    sizes = {"f32": (4, 16), "f16": (2, 16), "int8": (1, 64), "static": (1, 64), "binary": (1 / 8, 16)}
+    for dim in DIMS:
+        codec = make_codec(kind, "l2", gaussian(dim, 3, dim))
+        width, unit_bytes = sizes[kind]
+        data = -(-int(np.ceil(dim * width)) // unit_bytes) * unit_bytes
+        assert codec.data_size == data
+        assert codec.has_factors == (kind != "binary")
+        expected = data if kind == "binary" else -(-(data + 8) // (64 if "int8" in codec.kind else 16))
+        assert codec.stride == (data if kind == "binary" else expected * (64 if codec.kind == "int8" else 16))
+        rows = codec.encode(gaussian(dim, 3, dim))
+        assert rows.shape == (3, codec.stride) and rows.ctypes.data % 64 == 0
+        assert not rows[:, codec.data_size + 8 * codec.has_factors :].any()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_dynamic_int8_rows_are_the_rounded_codes_with_an_unbiased_scale(metric: str) -> None:
+    for dim in DIMS:
+        x = gaussian(dim, 8, dim)
+        x[3] = 0
+        codec = make_codec("int8", metric, x)
+        rows = codec.encode(x)
+        assert np.array_equal(rows[:, :dim], symmetric_codes(x) + 128)
+        assert (rows[:, dim : codec.data_size] == 128).all()
+        scale, norm2 = factors(codec, rows)
+        expected = symmetric_scales(x) * (inverse_norms(x) if metric == "cosine" else 1)
+        assert np.allclose(scale, expected, rtol=3e-7, atol=0)
+        assert np.allclose(norm2, 1 if metric == "cosine" else norms2(x), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_static_int8_rows_are_the_rounded_and_saturated_codes(metric: str) -> None:
+    for dim in DIMS:
+        sample = gaussian(dim, 8, dim)
+        sample[:, dim // 2] = 0.0 if metric == "cosine" else 1.25
+        lower, step = affine(sample, metric)
+        codec = Codec("int8", metric, dim, lower=lower, step=step)  # type: ignore[arg-type]
+        x = sample * np.float32(1.5)
+        rows = codec.encode(x)
+        wrong = np.abs(rows[:, :dim].astype(np.int64) - static_codes(x, lower, step, metric))
+        # under cosine the unit vector is rounded to float32 before: one level at most, where it is a tie
+        assert wrong.max() <= (1 if metric == "cosine" else 0) and wrong.mean() < 0.01
+        assert not rows[:, dim : codec.data_size].any()
+        scale, norm2 = factors(codec, rows)
+        assert (scale == 1).all()
+        assert np.allclose(norm2, 1 if metric == "cosine" else norms2(x), rtol=1e-6, atol=0)
+
+
+def test_static_int8_saturates_at_both_ends_and_never_wraps() -> None:
+    codec = Codec("int8", "l2", 4, lower=np.full(4, -1, np.float32), step=np.full(4, 2 / 255, np.float32))
+    x = np.array([[-1e30, -1.01, 1.01, 3e38], [-1, -1 + 2 / 255, 1, 0.1]], np.float32)
+    assert codec.encode(x)[:, :4].tolist() == [[0, 0, 255, 255], [0, 1, 255, 140]]
+
+
+def test_binary_rows_are_the_packed_signs() -> None:
+    for dim in DIMS:
+        x = gaussian(dim, 5, dim)
+        x[0, 0], x[1, 0] = 0.0, -0.0
+        codec = Codec("binary", "cosine", dim)
+        rows = codec.encode(x)
+        packed = np.packbits(x > 0, axis=1, bitorder="little")
+        assert np.array_equal(rows[:, : packed.shape[1]], packed)
+        assert not rows[:, packed.shape[1] :].any()
+        assert np.array_equal(codec.decode(rows), np.where(x > 0, 1, -1))
+
+
+def test_f16_rows_are_the_nearest_halves_and_saturate() -> None:
+    every = np.arange(0, 2**32, 65521, dtype=np.uint64).astype(np.uint32).view(np.float32)
+    x = every[np.isfinite(every)][: 60000 // 8 * 8].reshape(-1, 8)
+    codec = Codec("f16", "l2", 8)
+    rows = codec.encode(x)
+    expected = np.clip(x, -65504, 65504).astype(np.float16)
+    assert np.array_equal(rows[:, :16].copy().view(np.uint16), expected.view(np.uint16))
+    assert np.array_equal(codec.decode(rows), expected.astype(np.float32))
+
+
+def test_f16_ties_go_to_even() -> None:
+    halves = np.arange(0x7BFF, dtype=np.uint16)
+    low, high = halves.view(np.float16).astype(np.float32), (halves + np.uint16(1)).view(np.float16).astype(np.float32)
+    middle = (low + high) / 2
+    codec = Codec("f16", "l2", 1)
+    assert np.array_equal(codec.decode(codec.encode(middle[:, None]))[:, 0], middle.astype(np.float16).astype(np.float32))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_f32_rows_hold_the_vector_itself(metric: str) -> None:
+    for dim in DIMS:
+        x = gaussian(dim, 6, dim)
+        x[2] = 0
+        codec = make_codec("f32", metric, x)
+        rows = codec.encode(x)
+        assert np.array_equal(codec.decode(rows), x)
+        scale, norm2 = factors(codec, rows)
+        assert np.allclose(scale, inverse_norms(x) if metric == "cosine" else 1, rtol=1e-6, atol=0)
+        assert np.allclose(norm2, 1 if metric == "cosine" else norms2(x), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_encoding_does_not_depend_on_how_a_batch_is_split(kind: str, metric: str) -> None:
+    x = gaussian(3, 67, 101)
+    codec = make_codec(kind, metric, x)
+    whole = codec.encode(x)
+    assert np.array_equal(np.concatenate([codec.encode(row) for row in x]), whole)
+    for cut in (0, 1, 13, 64, 67):
+        assert np.array_equal(np.concatenate([codec.encode(x[:cut]), codec.encode(x[cut:])]), whole)
+
+
+def test_squared_norms_saturate_instead_of_overflowing() -> None:
+    x = np.full((1, 64), 3e38, np.float32)
+    for kind in ("f32", "int8"):
+        codec = Codec(kind, "l2", 64)  # type: ignore[arg-type]
+        assert factors(codec, codec.encode(x))[1] == 2.0**126
+
+
+@settings(max_examples=200, deadline=None)
+@given(arrays(np.float32, st.tuples(st.just(3), st.integers(1, 80)), elements=VALUES))
+def test_dynamic_int8_codes_are_within_half_a_step(x: Floats) -> None:
+    codes = Codec("int8", "l2", x.shape[1]).encode(x)[:, : x.shape[1]].astype(np.float64) - 128
+    step = np.abs(x).max(1, keepdims=True).astype(np.float64) / 127
+    assert (np.abs(codes * step - x) <= step * (0.5 + 1e-4) + TINY_NORM).all()
+
+
+@settings(max_examples=200, deadline=None)
+@given(arrays(np.float32, st.tuples(st.integers(2, 9), st.integers(1, 80)), elements=VALUES))
+def test_static_int8_round_trips_within_half_a_step_of_the_sample_it_spans(x: Floats) -> None:
+    lower, step = affine(x, "l2")
+    codec = Codec("int8", "l2", x.shape[1], lower=lower, step=step)
+    error = np.abs(codec.decode(codec.encode(x)).astype(np.float64) - x)
+    # lower + step * c is rounded to float32 at the size of its terms; step itself may be a rounded subnormal
+    rounding = 2.0**-22 * np.abs(x).max(0) + 255 * 2.0**-149
+    assert (error <= step / 2 + rounding).all()
+
+
+def test_dynamic_int8_decodes_to_the_vector_and_under_cosine_to_its_direction() -> None:
+    x = gaussian(9, 30, 384)
+    for metric, target in (("l2", x), ("ip", x), ("cosine", unit(x))):
+        codec = make_codec("int8", metric, x)
+        error = np.abs(codec.decode(codec.encode(x)) - target)
+        assert (error <= 0.6 * np.abs(target).max(1, keepdims=True) / 127).all(), metric
+
+
+def test_zero_vectors_have_scale_zero_and_decode_to_zero() -> None:
+    x = np.zeros((2, 10), np.float32)
+    x[1] = -0.0
+    for kind, metric in (("int8", "l2"), ("int8", "cosine"), ("f32", "cosine"), ("f16", "cosine")):
+        codec = make_codec(kind, metric, x)
+        rows = codec.encode(x)
+        assert not factors(codec, rows)[0].any()
+        assert not codec.decode(rows).any()

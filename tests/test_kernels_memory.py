@@ -1,0 +1,83 @@
+"""Kernels touch nothing outside their arguments: buffers end where a page without access begins, at odd addresses."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from kernels_oracle import DIMS, KINDS, METRICS, gaussian, make_codec
+from numpy.typing import NDArray
+
+from qvec._kernels import crc32c, simd_levels, transform
+
+Place = Callable[[NDArray[Any]], NDArray[Any]]
+ROOM = 64 * mmap.PAGESIZE
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+@pytest.fixture
+def guarded() -> Iterator[Place]:
+    """Copies arrays so that each ends at the last byte before a page that faults."""
+    regions: list[mmap.mmap] = []
+
+    def place(array: NDArray[Any]) -> NDArray[Any]:
+        region = mmap.mmap(-1, ROOM + mmap.PAGESIZE)
+        regions.append(region)
+        end = np.frombuffer(region, np.uint8).ctypes.data + ROOM
+        protected = LIBC.mprotect(ctypes.c_void_p(end), ctypes.c_size_t(mmap.PAGESIZE), 0)
+        assert protected == 0, ctypes.get_errno()
+        copy = np.frombuffer(region, array.dtype, array.size, ROOM - array.nbytes).reshape(array.shape)
+        copy[...] = array
+        return copy
+
+    yield place
+    regions.clear()
+
+
+@pytest.mark.parametrize("level", simd_levels())
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_kernel_reads_past_the_end_of_its_input(kind: str, level: str, guarded: Place) -> None:
+    for dim in [*DIMS[::4], 1536, 1537]:
+        x = gaussian(dim, 5, dim)
+        codec = make_codec(kind, "cosine", x, simd=level)
+        fenced = guarded(x)
+        rows = codec.encode(fenced)
+        queries, row_queries = codec.prepare(fenced[-1]), codec.prepare_rows(rows)
+        assert np.array_equal(rows, codec.encode(x))
+        assert np.array_equal(queries, codec.prepare(x[-1]))
+        fenced_rows = guarded(rows)
+        assert np.array_equal(codec.decode(fenced_rows), codec.decode(rows))
+        assert np.array_equal(codec.prepare_rows(fenced_rows), row_queries)
+        assert np.array_equal(codec.score(guarded(queries), fenced_rows), codec.score(queries, rows))
+
+
+def test_transform_and_crc_read_no_further_than_their_input(guarded: Place) -> None:
+    rng = np.random.default_rng(0)
+    for dim, padded in ((1, 64), (63, 64), (100, 128), (130, 192), (384, 384)):
+        x, mean = gaussian(dim, 3, dim), gaussian(dim + 1, 1, dim)[0]
+        signs = rng.integers(0, 256, padded // 2, dtype=np.uint8)
+        fenced = transform(guarded(x), padded, True, guarded(mean), guarded(signs))
+        assert np.array_equal(fenced, transform(x, padded, True, mean, signs))
+    for n in (0, 1, 7, 8, 767, 768, 769, 12288, 12299, 25000):
+        data = rng.integers(0, 256, n, dtype=np.uint8)
+        assert crc32c(guarded(data)) == crc32c(data)
+
+
+@pytest.mark.parametrize("level", simd_levels())
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_may_lie_at_any_address(kind: str, metric: str, level: str) -> None:
+    x = gaussian(4, 6, 107)
+    codec = make_codec(kind, metric, x, simd=level)
+    rows, query = codec.encode(x), codec.prepare(x[0])
+    expected = codec.score(query, rows)
+    for offset in range(1, 65):
+        shifted = np.empty(rows.size + offset, np.uint8)[offset:].reshape(rows.shape)
+        shifted[...] = rows
+        assert np.array_equal(codec.score(query, shifted), expected), offset
+        assert np.array_equal(codec.decode(shifted), codec.decode(rows)), offset
+        assert np.array_equal(codec.prepare_rows(shifted), codec.prepare_rows(rows)), offset
