@@ -50,7 +50,7 @@ class Engine:
 
         ``candidates``: how many are re-ranked, 0 for none.
         """
-        transform = self.quantizer.transform
+        transform = self.quantizer.query_transform
         coded = queries if transform is None else transform.apply(queries)
         if threads == 1 or len(queries) < 2 * QUERIES_PER_THREAD:
             return self._searcher.search(queries, coded, k, ef, candidates, exact)

@@ -171,7 +171,7 @@ class Writer:
         assert self.quantizer is not None
         coarse = self.quantizer.kind == "binary" and self.keep is not None
         source = self.keep if coarse and self.keep is not None else self.quantizer
-        return Coded(source.build_codec(self.state["lift2"]), self.txn.columns[VECTORS if coarse else CODES])
+        return Coded(source.make_codec(self.state["lift2"]), self.txn.columns[VECTORS if coarse else CODES])
 
     # --- deleting ---
 
