@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
+from qvec.calibration import Calibration
 from qvec.config import Config
 from qvec.engine import Engine, read_bitmap
 from qvec.errors import InputError, MissingIdError
@@ -45,6 +46,7 @@ from qvec.verify import verify_snapshot
 from qvec.writer import Writer, initial_state
 
 MAX_THREADS = 1024
+MAX_OVERSAMPLE = 10_000
 DEFAULT_EF = 64
 
 
@@ -156,34 +158,19 @@ class Collection:
         q, single = as_query(queries, config.dim, config.metric)
         if type(k) is not int or not 1 <= k <= MAX_K:
             k = check_count("k", k, 1, MAX_K)
-        workers = 1 if single else _threads(threads)
+        workers = 1 if single and threads is None else _threads(threads)
+        width = DEFAULT_EF if ef is None else check_count("ef", ef, 1, MAX_K)
+        factor = _check_reranking(oversample, rescore)
         snap = self._store.begin()
         try:
             engine = snap.derived.get("engine") or self._make_engine(snap)
             if engine is None:
                 return self._no_hits(len(q), k, single, with_payload)
-            candidates = self._candidates(engine, k, oversample, rescore)
-            width = max(DEFAULT_EF, k, candidates) if ef is None else max(check_count("ef", ef, 1, MAX_K), k, candidates)
-            ids, distances, counts = engine.search(q, k, width, candidates, exact, workers)
+            candidates = _candidates(engine, k, factor, rescore)
+            ids, distances, counts = engine.search(q, k, max(width, k, candidates), candidates, exact, workers)
             return self._hits(snap, ids, distances, counts, single, with_payload)
         finally:
             self._store.end(snap)
-
-    def _candidates(self, engine: Engine, k: int, oversample: float | Literal["auto"], rescore: bool | Literal["auto"]) -> int:
-        """How many candidates are re-ranked; 0: none."""
-        if rescore not in (True, False, "auto"):
-            raise InputError(f"rescore must be True, False or 'auto', got {rescore!r}")
-        if rescore is False or engine.keep is None:
-            if rescore is True:
-                raise InputError(
-                    "rescore=True needs stored originals: the collection was created with keep='none' or code='f32'"
-                )
-            return 0
-        if oversample == "auto":
-            return max(k * engine.quantizer.oversample, k + 10)
-        if isinstance(oversample, str) or not 1 <= oversample <= 10_000:
-            raise InputError(f"oversample must be 'auto' or a number between 1 and 10000, got {oversample!r}")
-        return int(np.ceil(k * oversample))
 
     def _hits(
         self,
@@ -306,7 +293,7 @@ class Collection:
                 vectors_bytes=columns.get(VECTORS, 0),
                 graph_bytes=columns.get(ADJACENCY, 0),
                 file_bytes=sizes["file_bytes"],
-                calibration=None if quantizer is None else getattr(quantizer, "calibration_id", None),
+                calibration=None if quantizer is None else _calibration_id(quantizer),
                 generation=0,
                 txn_id=snap.txn_id,
             )
@@ -321,6 +308,7 @@ class Collection:
         self._store.close()
 
     def __enter__(self) -> Self:
+        self._store.end(self._store.begin())  # a closed handle says so here, not at the first call
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -350,6 +338,33 @@ class Collection:
         return engine
 
 
+def _check_reranking(oversample: object, rescore: object) -> float | None:
+    """The factor of oversampling, None for auto; InputError for what neither option can be."""
+    if rescore not in (True, False, "auto"):
+        raise InputError(f"rescore must be True, False or 'auto', got {rescore!r}")
+    if oversample == "auto":
+        return None
+    if not isinstance(oversample, (int, float)) or not 1 <= oversample <= MAX_OVERSAMPLE:
+        raise InputError(f"oversample must be 'auto' or a number between 1 and {MAX_OVERSAMPLE}, got {oversample!r}")
+    return float(oversample)
+
+
+def _candidates(engine: Engine, k: int, factor: float | None, rescore: bool | Literal["auto"]) -> int:
+    """How many candidates are re-ranked; 0: none."""
+    if rescore is True and engine.keep is None:
+        raise InputError("rescore=True needs stored originals: the collection was created with keep='none' or code='f32'")
+    if rescore is False or engine.keep is None:
+        return 0
+    if factor is None:
+        return max(k * engine.quantizer.oversample, k + 10)
+    return int(np.ceil(k * factor))
+
+
+def _calibration_id(quantizer: Quantizer | None) -> str | None:
+    calibration: Calibration | None = getattr(quantizer, "calibration", None)
+    return None if calibration is None else calibration.id
+
+
 def _id_array(ids: npt.NDArray[Any] | list[str]) -> npt.NDArray[Any]:
     return ids if isinstance(ids, np.ndarray) else np.array(ids, object)
 
@@ -367,12 +382,13 @@ def _keep_quantizer(config: Config) -> Quantizer | None:
 
 def new_collection(path: str | os.PathLike[str], config: Config, sample: Float32Array | None, **options: Any) -> Collection:
     """Create the file, and calibrate at once where a sample is given."""
+    quantizer = None if sample is None else train(sample, config.metric, config.code, config.seed, config.model)
     store = Store.create(path, {}, config.to_dict(), state=initial_state(), **options)
     try:
         collection = Collection(store)
-        if sample is not None:
+        if quantizer is not None:
             with store.write() as txn:
-                Writer(txn, config, None, collection._keep).train(sample)
+                Writer(txn, config, None, collection._keep).use(quantizer)
         return collection
     except BaseException:
         store.close()

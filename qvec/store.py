@@ -20,12 +20,11 @@ from qvec.errors import ClosedError, ExistsError, InputError, NotFoundError, Rea
 from qvec.filelock import FileLock
 from qvec.snapshot import Snapshot
 from qvec.transaction import Transaction
+from qvec.types import Durability, Residency, check_choice, check_flag
 
 __all__ = ["ColumnSpec", "Snapshot", "Store", "Transaction", "block_geometry"]
 
 Mode = Literal["rw", "r"]
-Residency = Literal["mmap", "ram"]
-Durability = Literal["full", "relaxed"]
 
 _stores: weakref.WeakSet[Store] = weakref.WeakSet()
 _revival = threading.Lock()
@@ -58,7 +57,8 @@ class Store:
 
         ``configuration`` is plain data that never changes, ``state`` what the first snapshot shows. A file appears under ``path`` only when it is whole.
         """
-        path = os.fspath(path)
+        path = _checked_path(path)
+        _check_options("rw", residency, verify, durability)
         if os.path.lexists(path):
             raise ExistsError(f"{path} is there already")
         if not os.path.isdir(os.path.dirname(path) or "."):
@@ -76,11 +76,8 @@ class Store:
         the address space to reserve at first, in bytes; it grows.
         NotFoundError, FormatError, CorruptError, LockedError or ReadOnlyError say why a file does not open.
         """
-        for name, value, allowed in (("mode", mode, ("rw", "r")), ("residency", residency, ("mmap", "ram")),
-                                     ("durability", durability, ("full", "relaxed"))):  # fmt: skip
-            if value not in allowed:
-                raise InputError(f"{name} = {value!r} is none of {', '.join(allowed)}")
-        return cls(os.path.abspath(path), mode, residency, verify, durability, map_size)
+        _check_options(mode, residency, verify, durability)
+        return cls(os.path.abspath(_checked_path(path)), mode, residency, verify, durability, map_size)
 
     def begin(self) -> Snapshot:
         """A snapshot of the last commit; `end` it soon, for the pages it reads are kept as long.
@@ -278,6 +275,21 @@ class Store:
                 raise ClosedError(f"{self.path} is closed")
             if self._epoch != fork_epoch():
                 self._attach(None)
+
+
+def _checked_path(path: str | os.PathLike[str]) -> str:
+    """The path as text; InputError for one that no file can have."""
+    text = os.fsdecode(path)
+    if not text or "\0" in text:
+        raise InputError(f"{text!r} is not a path: it is empty or holds a null character")
+    return text
+
+
+def _check_options(mode: str, residency: str, verify: bool, durability: str) -> None:
+    check_choice("mode", mode, get_args(Mode))
+    check_choice("residency", residency, get_args(Residency))
+    check_choice("durability", durability, get_args(Durability))
+    check_flag("verify", verify)
 
 
 def _make_file(path: str, columns: Mapping[str, ColumnSpec], configuration: dict[str, Any],

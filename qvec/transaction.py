@@ -58,10 +58,10 @@ class Transaction(Reading):
             self._run(lambda txn: _delete_blocks(txn, column, 0, n_blocks, per_chunk))
         del self._view.columns[name]
 
-    def put_record(self, kind: int, number: int, payload: object) -> None:
-        """Store plain data under ``kind`` and ``number``; InputError names the field that is not plain."""
+    def put_record(self, kind: int, number: int, payload: object, *, name: str = "payload") -> None:
+        """Store plain data under ``kind`` and ``number``; InputError names the field of ``name`` that is not plain."""
         key = record_key(kind, number)
-        value = records.seal(key, payload)
+        value = records.seal(key, payload, name)
         self._run(lambda txn: txn.put(key, value))
 
     def delete_record(self, kind: int, number: int) -> None:

@@ -308,7 +308,7 @@ def test_a_read_only_handle_sees_the_commits_of_a_writer_in_the_same_process(pat
 WRITE_ELSEWHERE = """
 import sys, numpy as np, qvec
 with qvec.open(sys.argv[1]) as db:
-    db.add(np.full((1, 24), 9.0), ids=[777], payload=[{"from": "elsewhere"}])
+    db.add(np.full((1, 24), 9.0), ids=[10_001], payload=[{"from": "elsewhere"}])
     db.delete([0])
 """
 
@@ -320,7 +320,7 @@ def test_a_read_only_handle_sees_the_commits_of_another_process(path: Path) -> N
         assert reader.search(pair.data[0], 1).ids.tolist() == [0]
         subprocess.run([sys.executable, "-c", WRITE_ELSEWHERE, str(path)], check=True, timeout=60)
         hits = reader.search(np.full(DIM, 9.0), 1)
-        assert (hits.ids.tolist(), hits.payloads) == ([777], [{"from": "elsewhere"}])
+        assert (hits.ids.tolist(), hits.payloads) == ([10_001], [{"from": "elsewhere"}])
         assert 0 not in reader
         assert len(reader) == 300
 

@@ -63,7 +63,7 @@ VECTORS: dict[str, tuple[Any, str]] = {
     "nan": (with_value(NAN), r"\[1, 3\] is nan.*1e\+18"),
     "infinity": (with_value(INF), r"\[1, 3\] is inf.*1e\+18"),
     "minus infinity": (with_value(-INF, 0, 0), r"\[0, 0\] is -inf.*1e\+18"),
-    "above the largest value": (with_value(2e18), r"\[1, 3\] is 2.*1e\+18"),
+    "above the largest value": (with_value(2.0**61), r"\[1, 3\] is 2.*1e\+18"),
     "above float32": (with_value(1e300), r"\[1, 3\] is inf.*1e\+18"),
     "nan in the last value": (with_value(NAN, 1, DIM - 1), r"\[1, 7\] is nan"),
     "the zero vector": (np.array([X[0], np.zeros(DIM)]), r"\[1\] is the zero vector.*cosine"),
@@ -74,7 +74,7 @@ QUERIES = VECTORS | {
     "an empty list": ([], r"\(n, 8\).*\(0,\)"),
     "one nan": (with_value(NAN)[1].astype(np.float32), r"\[0, 3\] is nan"),
     "one infinity": (with_value(INF)[1].astype(np.float32), r"\[0, 3\] is inf"),
-    "one value too large": (with_value(3e18)[1].astype(np.float32), r"\[0, 3\] is 3.*1e\+18"),
+    "one value too large": (with_value(3 * 2.0**60)[1].astype(np.float32), r"\[0, 3\] is 3.*1e\+18"),
     "one zero vector": (np.zeros(DIM, np.float32), r"\[0\] is the zero vector"),
 }
 INT_IDS: dict[str, tuple[Any, str]] = {
