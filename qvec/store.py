@@ -9,7 +9,7 @@ import threading
 import weakref
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import lmdb
 

@@ -71,7 +71,7 @@ class Writer:
             kept, replaced = self._resolve_conflicts(ids, on_conflict)
             if len(kept) < len(x):
                 skipped = len(x) - len(kept)
-                all_ids, ids = ids, _take(ids, kept)
+                all_ids, ids = ids, ids[kept] if isinstance(ids, np.ndarray) else [ids[i] for i in kept]
                 self._append(x[kept], ids, [payloads[i] for i in kept], threads, progress)
                 return all_ids, len(kept) - replaced, replaced, skipped
         self._append(x, ids, payloads, threads, progress)
