@@ -30,9 +30,9 @@ STORE = {
 FLOORS = (
     {"errors"},
     {"_kernels", "types"},
-    {"calibrators", "fields", "inputs", "keys", "samples"},
+    {"calibrators", "fields", "keys", "samples"},
     {"calibration", "records", "transforms"},
-    {"quantizers"},
+    {"inputs", "quantizers"},
     STORE,
     {"config", "layout"},
     {"index", "rerank", "filters"},
