@@ -91,7 +91,9 @@ class View:
 class Loader:
     """Brings views up to a transaction of an environment."""
 
-    def __init__(self, env: Environment, *, verify: bool, resident: bool = False, writable: bool = False) -> None:
+    def __init__(
+        self, env: Environment, *, verify: bool, resident: bool = False, writable: bool = False
+    ) -> None:
         self._env, self._verify, self._resident, self._writable = env, verify, resident, writable
 
     def refresh(self, view: View, txn: Any, commit: int) -> None:
@@ -109,7 +111,7 @@ class Loader:
         view.relocated = written != commit or not self._env.sound
         if view.relocated:
             for column in columns.values():
-                place_all(column, txn)
+                place_all(column, column.n_blocks, txn)
         if self._resident:
             for name in columns.keys() - view.columns.keys():
                 columns[name].make_resident()
@@ -151,9 +153,9 @@ def changed_stamps(old: bytes, new: bytes) -> Iterator[tuple[int, tuple[int, int
             yield at // _STAMP.size, _STAMP.unpack(stamp)
 
 
-def place_all(column: Column, txn: Any) -> None:
-    """Find each block by its key, where the directory's page numbers are not those of this file."""
-    for block in range(column.n_blocks):
+def place_all(column: Column, n_blocks: int, txn: Any) -> None:
+    """Find each stored block by its key, where the directory's page numbers are not those of this file."""
+    for block in range(n_blocks):
         key = keys.block(column.id, column.generation, block)
         value = txn.get(key)
         if value is None:
@@ -179,7 +181,9 @@ def _stored_column(line: Any) -> StoredColumn:
     if not all(type(value) is int and value >= 0 for value in stored[:6]) or type(stored.stamps) is not bytes:
         raise ValueError(f"column line {line!r}")
     if stored.n_blocks * stored.rows_per_block > _MAX_ROWS - stored.rows_per_block:
-        raise ValueError(f"column {stored.id} claims {stored.n_blocks} blocks of {stored.rows_per_block} rows")
+        raise ValueError(
+            f"column {stored.id} claims {stored.n_blocks} blocks of {stored.rows_per_block} rows"
+        )
     return stored
 
 
@@ -203,8 +207,15 @@ def write_directory(view: View, touched: dict[str, set[int]], txn: Any, env: Env
         n_chunks = -(-column.n_blocks // per_chunk)
         chunks = {block // per_chunk for block in touched[name]}
         stamps[name] = _put_chunks(column, chunks, n_chunks, view.stamps.get(name, b""), txn, commit)
-        lines[name] = [column.id, column.generation, column.stride, column.rows_per_block, column.pages,
-                       column.n_blocks, stamps[name]]  # fmt: skip
+        lines[name] = [
+            column.id,
+            column.generation,
+            column.stride,
+            column.rows_per_block,
+            column.pages,
+            column.n_blocks,
+            stamps[name],
+        ]
     # Without sound page numbers no transaction matches, and every reader looks the blocks up by key.
     payload = {"txn": commit if env.sound else 0, "columns": lines, "state": view.state}
     txn.put(keys.STATE, records.seal(keys.STATE, payload))
