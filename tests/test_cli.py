@@ -353,3 +353,16 @@ def test_the_demo_answers_in_two_processes_and_compares_the_codes(
     assert recall["binary", "graph"] < recall["binary", "re-ranked"]
     assert json.loads(run("info", "kept.qvec", "--json")[1])["count"] == 5000
     assert "kept.qvec" in failure(run("demo", "--path", "kept.qvec"))
+
+
+@pytest.mark.parametrize("rich", [True, False])
+def test_a_table_prints_no_character_that_steers_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rich: bool
+) -> None:
+    if not rich:
+        monkeypatch.setitem(sys.modules, "rich", None)
+    console.print_table("", ("id", "n"), [("\x1b[2Jdoc\x07", 1), ("[red]x", 20)])
+    out = capsys.readouterr().out
+    assert "\ufffd[2Jdoc\ufffd" in out
+    assert "[red]x" in out
+    assert "\x1b" not in out
