@@ -152,9 +152,7 @@ def acquire(path: str, *, durable: bool | None, map_size: int) -> Environment:
         if env is None:
             env = _registry[key] = Environment(path, key, durable=durable is not False, map_size=map_size)
         elif durable and not env.durable:
-            raise InputError(
-                f"{path} is open in this process with durability='relaxed'; close that handle first"
-            )
+            raise InputError(f"{path} is open in this process with durability='relaxed'; close that handle first")
         env.handles += 1
         return env
 
@@ -223,9 +221,7 @@ def translate(error: lmdb.Error, path: str) -> QvecError:
     if isinstance(error, lmdb.ReadonlyError) or _is_denied(error):
         return ReadOnlyError(f"{path}: {error}")
     if isinstance(error, lmdb.PanicError):
-        return DiskFullError(
-            f"{path}: an earlier commit failed half-way; close the file and open it again ({error})"
-        )
+        return DiskFullError(f"{path}: an earlier commit failed half-way; close the file and open it again ({error})")
     if isinstance(error, lmdb.BadTxnError) or "closed/deleted/dropped" in str(error):
         return ClosedError(f"{path}: the transaction or the file is closed ({error})")
     return CorruptError(f"{path}: LMDB finds the file damaged ({error})")
@@ -244,11 +240,7 @@ def _open(path: str, key: tuple[int, int], readonly: bool, durable: bool, map_si
         try:
             return _open_lmdb(path, map_size, readonly=readonly, lock=True, sync=durable)
         except lmdb.Error as error:
-            if (
-                not readonly
-                or not isinstance(error, lmdb.LockError | lmdb.ReadonlyError)
-                and not _is_denied(error)
-            ):
+            if not readonly or (not isinstance(error, lmdb.LockError | lmdb.ReadonlyError) and not _is_denied(error)):
                 raise translate(error, path) from error
         # The lock file cannot be written either: whoever writes will not see this reader.
         with translated(path):
@@ -257,11 +249,7 @@ def _open(path: str, key: tuple[int, int], readonly: bool, durable: bool, map_si
 
 def _is_denied(error: lmdb.Error) -> bool:
     code = getattr(error, "code", None)
-    return (
-        code in (errno.EACCES, errno.EPERM, errno.EROFS)
-        or "denied" in str(error)
-        or "Read-only" in str(error)
-    )
+    return code in (errno.EACCES, errno.EPERM, errno.EROFS) or "denied" in str(error) or "Read-only" in str(error)
 
 
 def _open_lmdb(path: str, map_size: int, *, readonly: bool, lock: bool, sync: bool) -> Any:

@@ -74,9 +74,7 @@ def test_import_says_what_it_did(run) -> None:
 def test_ids_and_payloads_of_files_come_back_from_a_search(run, folder: Path) -> None:
     (folder / "ids.txt").write_text("".join(f"doc-{row}\n" for row in range(N)))
     (folder / "p.jsonl").write_text("".join(json.dumps({"row": row}) + "\n" for row in range(N)))
-    assert (
-        run("import", "s.qvec", "x.npy", "--ids", "ids.txt", "--payload", "p.jsonl", "--batch", "70")[0] == 0
-    )
+    assert run("import", "s.qvec", "x.npy", "--ids", "ids.txt", "--payload", "p.jsonl", "--batch", "70")[0] == 0
     code, out, _ = run("search", "s.qvec", "q.npy", "--row", "2", "-k", "1", "--json")
     answer = json.loads(out)
     assert (code, answer["query"]) == (0, 2)
@@ -117,9 +115,7 @@ def test_an_hdf5_file_brings_its_metric(run, folder: Path) -> None:
         h5.attrs["distance"] = "euclidean"
     assert run("import", "s.qvec", "x.hdf5")[0] == 0
     assert json.loads(run("info", "s.qvec", "--json")[1])["metric"] == "l2"
-    assert json.loads(
-        run("search", "s.qvec", "x.hdf5", "--key", "test", "--row", "1", "-k", "1", "--json")[1]
-    )
+    assert json.loads(run("search", "s.qvec", "x.hdf5", "--key", "test", "--row", "1", "-k", "1", "--json")[1])
 
 
 def test_searching_by_a_stored_id_finds_itself_first(run) -> None:
@@ -139,9 +135,7 @@ def test_the_options_of_a_search_are_taken(run, option: list[str]) -> None:
 def test_without_rescoring_the_distances_are_those_of_the_codes(run) -> None:
     run("import", "s.qvec", "x.npy", "--metric", "l2", "--code", "int8")
     search = ("search", "s.qvec", "q.npy", "--row", "0", "-k", "2", "--json")
-    exact, coded = (
-        json.loads(run(*search, *more)[1])["hits"][1]["distance"] for more in ([], ["--no-rescore"])
-    )
+    exact, coded = (json.loads(run(*search, *more)[1])["hits"][1]["distance"] for more in ([], ["--no-rescore"]))
     assert exact == pytest.approx(exact_knn(X, X[:1] + 0.01, 2, "l2")[1][0, 1], rel=1e-5)
     assert coded != pytest.approx(exact, rel=1e-5)
     assert coded == pytest.approx(exact, rel=0.1)
@@ -153,9 +147,7 @@ def test_a_table_of_hits_shows_rank_id_and_payload(
 ) -> None:
     if not rich:
         monkeypatch.setitem(sys.modules, "rich", None)
-    (folder / "p.jsonl").write_text(
-        "".join(json.dumps({"row": row, "text": "[b] " * 40}) + "\n" for row in range(N))
-    )
+    (folder / "p.jsonl").write_text("".join(json.dumps({"row": row, "text": "[b] " * 40}) + "\n" for row in range(N)))
     run("import", "s.qvec", "x.npy", "--payload", "p.jsonl")
     _, out, _ = run("search", "s.qvec", "q.npy", "--row", "1", "-k", "3")
     assert "query 1" in out
@@ -245,24 +237,16 @@ def test_an_error_on_a_store_leaves_it_as_it_was(run, arguments: tuple[str, ...]
     assert json.loads(run("info", "s.qvec", "--json")[1])["count"] == N
 
 
-def test_rows_that_do_not_match_their_ids_or_payloads_are_refused_before_anything_is_written(
-    run, folder: Path
-) -> None:
+def test_rows_that_do_not_match_their_ids_or_payloads_are_refused_before_anything_is_written(run, folder: Path) -> None:
     (folder / "ids.txt").write_text("1\n2\n")
     (folder / "p.jsonl").write_text("{}\n")
-    assert "ids.txt has 2 rows, x.npy has 600" in failure(
-        run("import", "s.qvec", "x.npy", "--ids", "ids.txt")
-    )
-    assert "p.jsonl has 1 rows, x.npy has 600" in failure(
-        run("import", "s.qvec", "x.npy", "--payload", "p.jsonl")
-    )
+    assert "ids.txt has 2 rows, x.npy has 600" in failure(run("import", "s.qvec", "x.npy", "--ids", "ids.txt"))
+    assert "p.jsonl has 1 rows, x.npy has 600" in failure(run("import", "s.qvec", "x.npy", "--payload", "p.jsonl"))
     assert not (folder / "s.qvec").exists()
 
 
 @pytest.mark.parametrize(("batch", "stored"), [("600", 0), ("100", 200)])
-def test_a_bad_row_stops_an_import_and_says_what_is_stored(
-    run, folder: Path, batch: str, stored: int
-) -> None:
+def test_a_bad_row_stops_an_import_and_says_what_is_stored(run, folder: Path, batch: str, stored: int) -> None:
     bad = X.copy()
     bad[234, 5] = np.nan
     np.save("bad.npy", bad)
@@ -301,9 +285,7 @@ def test_help_of_each_verb_is_reached_from_the_program_itself(folder: Path) -> N
 def test_a_reader_that_goes_away_is_no_error(run) -> None:
     run("import", "s.qvec", "x.npy")
     command = f"{sys.executable} -m qvec search s.qvec x.npy -k 50 --json | head -n 1"
-    done = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["query"] == 0
     assert done.stderr == ""
 
@@ -326,16 +308,12 @@ def test_the_longest_answer_in_a_text_is_set_off() -> None:
     assert console.emphasise("nothing here", ["box"]) == "nothing here"
 
 
-@pytest.mark.parametrize(
-    ("size", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 40, "5.0 TiB")]
-)
+@pytest.mark.parametrize(("size", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 40, "5.0 TiB")])
 def test_bytes_are_readable(size: int, text: str) -> None:
     assert console.human_bytes(size) == text
 
 
-def test_the_demo_answers_in_two_processes_and_compares_the_codes(
-    run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_demo_answers_in_two_processes_and_compares_the_codes(run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qvec.demo.comparison.MEASURE_SECONDS", 0.01)
     code, out, err = run("demo", "--path", "kept.qvec")
     assert code == 0

@@ -29,7 +29,8 @@ def run_with(level: str) -> subprocess.CompletedProcess[str]:
 
 def test_levels_ascend_from_scalar_to_the_default() -> None:
     levels = simd_levels()
-    assert levels[0] == "scalar" and levels[-1] == simd_level() == Codec("f32", "l2", 3).simd
+    assert levels[0] == "scalar"
+    assert levels[-1] == simd_level() == Codec("f32", "l2", 3).simd
     assert levels == sorted(levels, key=ORDER.index)
 
 
@@ -48,7 +49,8 @@ def test_an_empty_cap_is_no_cap() -> None:
 def test_an_unknown_level_fails_the_import_and_names_the_choices() -> None:
     done = run_with("sse9")
     assert done.returncode != 0
-    assert "ValueError: QVEC_SIMD must be one of scalar, " in done.stderr and "not 'sse9'" in done.stderr
+    assert "ValueError: QVEC_SIMD must be one of scalar, " in done.stderr
+    assert "not 'sse9'" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -215,4 +217,6 @@ def test_results_outlive_what_made_them() -> None:
     rows = codec.encode(np.ones((2, 8), np.float32))
     copy = rows.copy()
     del codec
-    assert np.array_equal(rows, copy) and rows.flags.writeable and rows.base is not None
+    assert np.array_equal(rows, copy)
+    assert rows.flags.writeable
+    assert rows.base is not None

@@ -167,7 +167,8 @@ def test_row_queries_under_l2_agree_with_queries_of_the_same_vectors(kind: str, 
     difference = by_row - by_vector - norm_change[:, None]
     sizes = norms2(x)[:, None] + norms2(x)[None] + norms2(decoded)[:, None]
     inside = (by_row > 0) & (by_vector > 0)
-    assert inside.mean() > 0.9 and (np.abs(difference)[inside] <= 2e-6 * sizes[inside]).all()
+    assert inside.mean() > 0.9
+    assert (np.abs(difference)[inside] <= 2e-6 * sizes[inside]).all()
 
 
 def test_row_queries_without_a_lift_leave_it_out() -> None:

@@ -88,9 +88,7 @@ def _print_hit(hit: dict[str, Any], answers: tuple[str, ...]) -> None:
     print(f"   {mark} {hit['score']:.3f}  {payload['title']}")
     snippet = _around(payload["text"], answers)
     indent = " " * 12
-    block = textwrap.fill(
-        snippet, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
-    )
+    block = textwrap.fill(snippet, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
     print(emphasise(block, answers))
 
 
