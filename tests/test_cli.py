@@ -97,13 +97,15 @@ def test_integer_ids_of_a_text_file_go_into_a_store_of_strings(run, folder: Path
         assert "700" in db
 
 
-def test_replacing_takes_the_new_vectors(run, folder: Path) -> None:
+def test_replacing_takes_the_new_vectors_and_skipping_keeps_them(run, folder: Path) -> None:
     np.save("ids.npy", np.arange(N))
     np.save("new.npy", -X)
     run("import", "s.qvec", "x.npy", "--ids", "ids.npy", "--metric", "l2")
     assert "id" in failure(run("import", "s.qvec", "new.npy", "--ids", "ids.npy"))
     code, out, _ = run("import", "s.qvec", "new.npy", "--ids", "ids.npy", "--on-conflict", "replace")
     assert (code, f"0 added, {N} replaced" in out) == (0, True)
+    code, out, _ = run("import", "s.qvec", "x.npy", "--ids", "ids.npy", "--on-conflict", "skip")
+    assert (code, f"0 replaced, {N} skipped" in out) == (0, True)
     with qvec.open("s.qvec", mode="r") as db:
         np.testing.assert_array_equal(db.get([5]).vectors, -X[5:6])
 
