@@ -46,13 +46,13 @@ class Engine:
         )
 
     def search(self, queries: Float32Array, k: int, ef: int, candidates: int, exact: bool, threads: int) -> Found:
-        """Ids (rows where ids are strings), distances and counts of float32[n, dim] queries; see Searcher.search.
+        """Ids (rows where ids are strings), distances and counts of float32 queries [n, dim] or [dim].
 
         ``candidates``: how many are re-ranked, 0 for none.
         """
         transform = self.quantizer.query_transform
-        coded = queries if transform is None else transform.apply(queries)
-        if threads == 1 or len(queries) < 2 * QUERIES_PER_THREAD:
+        coded = queries if transform is None else transform.apply(queries.reshape(-1, queries.shape[-1]))
+        if threads == 1 or queries.ndim == 1 or len(queries) < 2 * QUERIES_PER_THREAD:
             return self._searcher.search(queries, coded, k, ef, candidates, exact)
         return self._search_parallel(queries, coded, k, ef, candidates, exact, threads)
 

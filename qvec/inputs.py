@@ -13,6 +13,7 @@ from qvec.records import check_plain
 from qvec.types import Float32Array, IdKind, Metric
 
 MAX_VALUE = 1e18  # squares of larger values leave float32
+_SAFE_NORM2 = 1e36
 MAX_ID = 2**63 - 1
 MAX_ID_BYTES = 480  # LMDB keys end at 511 bytes
 MAX_K = 1_000_000
@@ -41,15 +42,16 @@ def _as_rows(name: str, x: npt.NDArray[Any], dim: int, metric: Metric) -> Float3
     return converted
 
 
-def as_query(value: object, dim: int, metric: Metric) -> tuple[Float32Array, bool]:
-    """Queries as float32 [n, dim], and whether a single 1-D query came in."""
+def as_queries(value: object, dim: int, metric: Metric) -> Float32Array:
+    """One query as float32 [dim], or a batch as float32 [n, dim]; C-contiguous and checked like vectors."""
     if type(value) is np.ndarray and value.dtype == np.float32 and value.ndim == 1 and len(value) == dim:
         # the hot path: one dot product finds NaN, infinities, overflow and the zero vector at once
-        norm2 = float(value.dot(value))
-        if 0.0 < norm2 < 1e36 or (norm2 == 0.0 and metric != "cosine"):
-            return (value if value.flags.c_contiguous else np.ascontiguousarray(value))[None, :], True
+        norm2 = value.dot(value)
+        if (0.0 < norm2 < _SAFE_NORM2 or (norm2 == 0.0 and metric != "cosine")) and value.flags.c_contiguous:
+            return value
     x = _as_array("queries", value)
-    return _as_rows("queries", x, dim, metric), x.ndim == 1
+    rows = _as_rows("queries", x, dim, metric)
+    return rows[0] if x.ndim == 1 else rows
 
 
 def _as_array(name: str, value: object) -> npt.NDArray[Any]:
