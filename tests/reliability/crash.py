@@ -10,7 +10,6 @@ import itertools
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from child import start
 
 import qvec
 
@@ -97,8 +97,7 @@ def run_rounds(folder: Path, rounds: int, seed: int) -> Iterator[Verdict]:
 
 def _killed(path: Path, next_batch: int, chance: random.Random) -> list[str]:
     """What a worker wrote before it was killed."""
-    command = [sys.executable, __file__, str(path), str(next_batch), str(chance.randrange(2**31))]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
+    with start(__file__, path, next_batch, chance.randrange(2**31)) as worker:
         assert worker.stdout is not None
         first = worker.stdout.readline()
         time.sleep(chance.uniform(0, LONGEST))
