@@ -32,7 +32,7 @@ FLOORS = (
     {"_kernels", "types"},
     {"calibrators", "fields", "keys", "samples"},
     {"calibration", "records", "transforms"},
-    {"quantizers"},
+    {"inputs", "quantizers"},
     STORE,
     {"config", "inputs", "layout"},
     {"index", "rerank", "filters"},
