@@ -34,7 +34,7 @@ FLOORS = (
     {"calibration", "records", "transforms"},
     {"inputs", "quantizers"},
     STORE,
-    {"config", "inputs", "layout"},
+    {"config", "layout"},
     {"index", "rerank", "filters"},
     {"engine"},
     {"verify", "writer"},
