@@ -136,7 +136,8 @@ class Environment:
                 f"{self.path}: the map of {self.lmdb.info()['map_size']} bytes is full, and cannot grow"
                 f" while {self.open_reads} snapshots of this process are open"
             )
-        self.lmdb.set_mapsize(size)
+        with translated(self.path):
+            self.lmdb.set_mapsize(size)
         with self.lmdb.begin(buffers=True) as txn:
             self._locate(txn)
         for view in self.dependents:
@@ -150,7 +151,9 @@ def acquire(path: str, *, durable: bool | None, map_size: int) -> Environment:
         key = (status.st_dev, status.st_ino)
         env = _registry.get(key)
         if env is None:
-            env = _registry[key] = Environment(path, key, durable=durable is not False, map_size=map_size)
+            with translated(path):
+                env = Environment(path, key, durable=durable is not False, map_size=map_size)
+            _registry[key] = env
         elif durable and not env.durable:
             raise InputError(
                 f"{path} is open in this process with durability='relaxed'; close that handle first"

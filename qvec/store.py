@@ -270,7 +270,7 @@ class Store:
         self._writing_loader = Loader(self._env, verify=self._verify, writable=True)
         self._view, self._writer = View(), View()
         try:
-            with self._env.lmdb.begin(buffers=True) as txn:
+            with environment.translated(self.path), self._env.lmdb.begin(buffers=True) as txn:
                 self.config = MappingProxyType(header.unpack(txn.get(keys.CONFIG), self.path))
             self.end(self.begin())
         except BaseException:

@@ -10,7 +10,7 @@ from typing import Any
 from qvec import keys, records
 from qvec._kernels import Column, chunk_entries
 from qvec.directory import ColumnSpec, View, block_geometry, place_all, write_directory
-from qvec.environment import Error, MapIsFull, fork_epoch, translate
+from qvec.environment import Error, MapIsFull, fork_epoch, translate, translated
 from qvec.errors import DuplicateIdError, InputError, QvecError
 from qvec.snapshot import Reading, id_key, record_key, row_value
 
@@ -174,7 +174,7 @@ class Transaction(Reading):
     def _is_above(self, ids: Sequence[bytes]) -> bool:
         if not ids or not all(a < b for a, b in pairwise(ids)):
             return False
-        with self._own().cursor() as cursor:
+        with translated(self._store.path), self._own().cursor() as cursor:
             return cursor.last() and bytes(cursor.key()) < keys.ID + ids[0]
 
     def _refuse_duplicates(self, ids: Sequence[bytes]) -> None:
