@@ -20,8 +20,8 @@ Operation = Callable[[Any], object]
 class Transaction(Reading):
     """Changes that become visible together at `commit`, or never. Belongs to the thread that began it.
 
-    `state` may be changed freely; it is stored with the commit. Puts and deletes are kept in a list as well: when the
-    map is full they are abandoned with LMDB's transaction, the map is doubled, and the list is run again.
+    `state` may be changed freely; it is stored with the commit. Puts and deletes are kept in a list as well: when
+    the map is full they are abandoned with LMDB's transaction, the map is doubled, and the list is run again.
     """
 
     __slots__ = ("_committed", "_log")
@@ -67,9 +67,9 @@ class Transaction(Reading):
         self._run(lambda txn: txn.delete(key))
 
     def put_ids(self, ids: Sequence[bytes], rows: Sequence[int], *, append: bool = False) -> None:
-        """Give each id its row; DuplicateIdError names the position of an id that is stored, or twice in the batch.
+        """Give each id its row; DuplicateIdError names the position of one that is stored, or twice in the batch.
 
-        ``append`` is a hint: the ids ascend and lie above all that are stored. Nothing is put when it is an error.
+        ``append`` is a hint: the ids ascend and lie above all that are stored. An error puts nothing.
         """
         pairs = [
             (id_key(name, i), row_value(int(row)))
@@ -97,7 +97,7 @@ class Transaction(Reading):
         self._store._end_write(self._view if self._store._env.sound else None)
 
     def abort(self) -> None:
-        """Undo everything. Ending twice is fine, and so is ending in a forked child one that is the parent's."""
+        """Undo everything. Ending twice is fine; so is ending, in a forked child, one that is the parent's."""
         if self._txn is None or self._epoch != fork_epoch():
             return
         self._own().abort()
@@ -115,7 +115,7 @@ class Transaction(Reading):
         self._log.append(operation)
 
     def _retry(self, action: Callable[[], object]) -> None:
-        """Run; while the map is full, double it, start again from the list of operations, and run once more."""
+        """Run; while the map is full, double it, start again from the list of operations, run once more."""
         full = False
         while True:
             try:
@@ -152,7 +152,7 @@ class Transaction(Reading):
             column.release()
 
     def _put_blocks(self, column: Column, per_chunk: int) -> set[int]:
-        """Put the changed blocks, then read back which pages LMDB gave them; returns blocks whose entry changed."""
+        """Put the changed blocks, read back which pages LMDB gave them; returns those whose entry changed."""
         txn, commit = self._txn, self._txn.id()
         n_blocks = self._n_committed(column)
         dirty = column.dirty().tolist()

@@ -17,7 +17,7 @@ N_BLOCKS = 5
 
 
 class File:
-    """Pages in memory, laid out as LMDB lays out overflow values: page number first, the value 16 bytes on."""
+    """Pages in memory, laid out as LMDB lays out overflow values: page number first, value 16 bytes on."""
 
     def __init__(self, n_pages: int = 64) -> None:
         whole = np.zeros((n_pages + 1) * PSIZE, dtype=np.uint8)

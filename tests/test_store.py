@@ -264,7 +264,7 @@ def test_a_reader_cannot_write(tmp_path: Path) -> None:
 @pytest.mark.parametrize("option", [{"mode": "w"}, {"residency": "disk"}, {"durability": "none"}])
 def test_options_are_checked_by_name(tmp_path: Path, option: dict[str, str]) -> None:
     make_store(tmp_path).close()
-    (name, value), = option.items()
+    name, value = next(iter(option.items()))
     with pytest.raises(InputError, match=f"{name} = '{value}'"):
         Store.open(tmp_path / "a.qvec", **option)  # type: ignore[arg-type]
 

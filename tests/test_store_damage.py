@@ -9,7 +9,7 @@ import lmdb  # noqa: TID251 - foreign files are made with it
 import pytest
 from store_kit import CODES, contents, fill, make_store, run_python, same
 
-from qvec.errors import CorruptError, DiskFullError, FormatError, NotFoundError
+from qvec.errors import CorruptError, FormatError, NotFoundError
 from qvec.store import Store
 
 PSIZE = 4096
@@ -47,18 +47,23 @@ def healthy(tmp_path: Path) -> Path:
 
 
 def test_truncation_at_any_length_is_an_error_or_harmless(healthy: Path, tmp_path: Path) -> None:
-    code = LOOK + """
+    code = (
+        LOOK
+        + """
 for size in [0, 1, 100, 4095, 4096, 8191, 8192, 8193, *rng.integers(0, len(healthy), 40).tolist()]:
     with open(sys.argv[2], "wb") as file:
         file.write(healthy[:size])
     look(sys.argv[2])
 print(outcomes["error"] >= 45, sum(outcomes.values()))
 """
+    )
     assert run_python(code, healthy, tmp_path / "b", 0) == "True 48"
 
 
 def test_flipped_bits_in_the_blocks_are_errors_or_harmless(healthy: Path, tmp_path: Path) -> None:
-    code = LOOK + """
+    code = (
+        LOOK
+        + """
 blocks = [at for at in range(0, len(healthy), 4096) if healthy[at + 16 : at + 20] in (b"QVB1", b"QVD1")]
 for _ in range(150):
     damaged = bytearray(healthy)
@@ -69,6 +74,7 @@ for _ in range(150):
     look(sys.argv[2])
 print(outcomes["error"] > 10, sum(outcomes.values()))
 """
+    )
     assert run_python(code, healthy, tmp_path / "b", 1) == "True 150"
 
 
@@ -159,7 +165,8 @@ def test_a_file_size_limit_stops_the_commit_and_keeps_the_last_one(tmp_path: Pat
     code = """
     import resource, os
     store = Store.open(sys.argv[1])
-    resource.setrlimit(resource.RLIMIT_FSIZE, (os.path.getsize(sys.argv[1]) + 200_000, resource.RLIM_INFINITY))
+    limit = os.path.getsize(sys.argv[1]) + 200_000
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
         with store.write() as txn:
             txn.columns["codes"].resize(50_000)
@@ -205,7 +212,9 @@ def test_a_full_disk_stops_the_commit_and_keeps_the_last_one(tmp_path: Path) -> 
 
 
 def test_a_damaged_page_of_the_tree_is_an_error(healthy: Path, tmp_path: Path) -> None:
-    code = LOOK + """
+    code = (
+        LOOK
+        + """
 trees = [at for at in range(8192, len(healthy), 4096) if healthy[at + 10] in (1, 2) and healthy[at + 11] == 0]
 for _ in range(60):
     damaged = bytearray(healthy)
@@ -216,6 +225,7 @@ for _ in range(60):
     look(sys.argv[2])
 print(sum(outcomes.values()))
 """
+    )
     assert run_python(code, healthy, tmp_path / "b", 4) == "60"
 
 
