@@ -224,7 +224,7 @@ def translate(error: lmdb.Error, path: str) -> QvecError:
         return MapFullError(f"{path}: {error}")
     if isinstance(error, lmdb.ReadersFullError):
         return LockedError(f"{path}: all {MAX_READERS} reader slots are taken")
-    if isinstance(error, lmdb.ReadonlyError) or _is_denied(error):
+    if _is_denied(error):
         return ReadOnlyError(f"{path}: {error}")
     if isinstance(error, lmdb.PanicError):
         return DiskFullError(
@@ -248,11 +248,7 @@ def _open(path: str, key: tuple[int, int], readonly: bool, durable: bool, map_si
         try:
             return _open_lmdb(path, map_size, readonly=readonly, lock=True, sync=durable)
         except lmdb.Error as error:
-            if (
-                not readonly
-                or not isinstance(error, lmdb.LockError | lmdb.ReadonlyError)
-                and not _is_denied(error)
-            ):
+            if not (readonly and _is_denied(error)):
                 raise translate(error, path) from error
         # The lock file cannot be written either: whoever writes will not see this reader.
         with translated(path):
@@ -260,6 +256,8 @@ def _open(path: str, key: tuple[int, int], readonly: bool, durable: bool, map_si
 
 
 def _is_denied(error: lmdb.Error) -> bool:
+    if isinstance(error, lmdb.LockError | lmdb.ReadonlyError):
+        return True
     code = getattr(error, "code", None)
     return (
         code in (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -297,8 +295,8 @@ def _beside_inherited() -> Iterator[None]:
     """Let a forked child open a file that its parent has open.
 
     py-lmdb refuses a second open in one process because LMDB's fcntl locks belong to the process. Its list of
-    open files is copied by fork; the locks are not (fcntl(2)). The inherited environment is never used or closed
-    here (`_after_fork`), so the child's own stands alone, and the list is kept from refusing it.
+    open files is copied by fork; the locks are not (fcntl(2)). The inherited environment is never used or
+    closed here (`_after_fork`), so the child's own stands alone, and the list is kept from refusing it.
     """
     try:
         identity = importlib.import_module("lmdb._envid")

@@ -1,8 +1,7 @@
 """What LMDB's two meta pages say about a file, read without LMDB.
 
-liblmdb maps whatever the file's name leads to: a truncated file then kills the process with SIGBUS, a foreign one
-may fail an assertion. So the meta pages (struct MDB_meta of LMDB 0.9, mdb.c) are looked at with plain reads
-first.
+liblmdb maps whatever the file's name leads to: a truncated file then kills the process with SIGBUS, a foreign
+one may fail an assertion. So the meta pages (struct MDB_meta of LMDB 0.9, mdb.c) are read plainly first.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from qvec.errors import CorruptError, FormatError, NotFoundError, ReadOnlyError
 _MAGIC = 0xBEEFC0DE
 _DATA_VERSION = 1
 _PAGE_SIZES = tuple(1 << bits for bits in range(9, 17))
-# page header 16 | magic, version | address, map size | free db: page size, 44 more | main db 48 | last page, id
+# page header 16 | magic, version | address, map size | free db: page size, 44 more | main db | last page, id
 _META = struct.Struct("<16x II 16x I 44x 48x QQ")
 
 

@@ -23,7 +23,7 @@ def own_path(path: str | os.PathLike[str]) -> str:
 
 
 def make(path: str, write: Callable[[str], None]) -> None:
-    """Let ``write(draft)`` make a file, and name it ``path`` when that returns; ExistsError: the name is taken."""
+    """Let ``write(draft)`` make a file, and name it ``path`` when it is whole; ExistsError: it is taken."""
     if os.path.lexists(path):
         raise ExistsError(f"{path} is there already")
     directory = Path(path).parent

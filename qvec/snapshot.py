@@ -55,7 +55,7 @@ class Reading:
         return self._view.txn_id
 
     def record(self, kind: int, number: int) -> Any:
-        """The payload under ``kind`` and ``number``, None where there is none; CorruptError if it is damaged."""
+        """The payload under ``kind`` and ``number``, None where there is none; CorruptError if damaged."""
         key = record_key(kind, number)
         value = self._get(key)
         return None if value is None else records.unseal(key, value)

@@ -225,7 +225,7 @@ class Store:
         self.close()
 
     def stats(self) -> dict[str, Any]:
-        """Bytes of the file, its parts and the map; open snapshots, and commits whose pages they hold back."""
+        """Bytes of the file, its parts and the map; open snapshots, and commits that they hold back."""
         with self.read() as snapshot:
             env, info = self._env, self._env.lmdb.info()
             blocks = {
@@ -322,7 +322,7 @@ class Store:
         self._writing.release()
 
     def _revive(self) -> None:
-        """In a forked child: open the file anew, to read (environment._after_fork left the parent's alone)."""
+        """In a forked child: open the file anew, to read; environment._after_fork left the parent's alone."""
         with _revival:
             if self._closed:
                 raise ClosedError(f"{self.path} is closed")

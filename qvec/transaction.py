@@ -20,8 +20,8 @@ Operation = Callable[[Any], object]
 class Transaction(Reading):
     """Changes that become visible together at `commit`, or never. Belongs to the thread that began it.
 
-    `state` may be changed freely; it is stored with the commit. Puts and deletes are kept in a list as well: when
-    the map is full they are abandoned with LMDB's transaction, the map is doubled, and the list is run again.
+    `state` may be changed freely; it is stored with the commit. Puts and deletes are kept in a list as well:
+    when the map is full they are abandoned with LMDB's transaction, the map doubled, and the list run again.
     """
 
     __slots__ = ("_committed", "_log")
@@ -67,7 +67,7 @@ class Transaction(Reading):
         self._run(lambda txn: txn.delete(key))
 
     def put_ids(self, ids: Sequence[bytes], rows: Sequence[int], *, append: bool = False) -> None:
-        """Give each id its row; DuplicateIdError names the position of one that is stored, or twice in the batch.
+        """Give each id its row; DuplicateIdError names the position of one that is stored or repeated.
 
         ``append`` is a hint: the ids ascend and lie above all that are stored. An error puts nothing.
         """
@@ -97,7 +97,7 @@ class Transaction(Reading):
         self._store._end_write(self._view if self._store._env.sound else None)
 
     def abort(self) -> None:
-        """Undo everything. Ending twice is fine; so is ending, in a forked child, one that is the parent's."""
+        """Undo everything. Ending twice is fine; so is ending the parent's in a forked child."""
         if self._txn is None or self._epoch != fork_epoch():
             return
         self._own().abort()

@@ -119,11 +119,13 @@ def test_a_change_dirties_its_block_only_and_leaves_readers_alone() -> None:
 
 
 def test_released_changes_are_gone() -> None:
-    _, writer, rows, _, _ = stored()
+    file, writer, rows, _, _ = stored()
+    before = file.bytes.copy()
     writer.write(0, np.zeros((len(rows), STRIDE), np.uint8))
     writer.release()
     assert np.array_equal(writer.read_range(0, len(rows)), rows)
     assert writer.dirty().tolist() == []
+    assert np.array_equal(file.bytes, before)
 
 
 def test_new_rows_are_zero_also_where_a_private_copy_was_used_before() -> None:
