@@ -1,4 +1,4 @@
-from typing import Literal, TypeAlias, final
+from typing import Any, TypeAlias, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,14 +11,14 @@ Bytes: TypeAlias = NDArray[np.uint8]
 
 def simd_level() -> str: ...
 def simd_levels() -> list[str]: ...
-def crc32c(data: Buffer, crc: int = 0) -> int: ...
+def crc32c(data: bytes | bytearray | memoryview | NDArray[Any], crc: int = 0) -> int: ...
 def transform(x: Floats, padded: int, normalise: bool, mean: Floats | None, signs: Bytes | None) -> Floats: ...
 
 class Codec:
     def __init__(
         self,
-        kind: Literal["f32", "f16", "int8", "binary"],
-        metric: Literal["l2", "ip", "cosine"],
+        kind: str,
+        metric: str,
         dim: int,
         *,
         lower: Floats | None = None,
@@ -53,6 +53,7 @@ class Codec:
 def page_of(value: Buffer) -> tuple[int, int]: ...
 def chunk_entries(psize: int) -> int: ...
 def keep_forever(thing: object) -> None: ...
+
 @final
 class Column:
     def __init__(
@@ -139,10 +140,17 @@ class Searcher:
         start: int,
         stop: int,
     ) -> None: ...
+
 @final
 class Linker:
     def __init__(
-        self, codec: Codec, codes: Column, adjacency: Column, n: int, entries: NDArray[np.uint32], alpha: float
+        self,
+        codec: Codec,
+        codes: Column,
+        adjacency: Column,
+        n: int,
+        entries: NDArray[np.uint32],
+        alpha: float,
     ) -> None: ...
     @property
     def n(self) -> int: ...

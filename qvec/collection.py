@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
+from qvec.calibration import Calibration
 from qvec.config import Config
 from qvec.engine import Engine, read_bitmap
 from qvec.errors import InputError, MissingIdError
@@ -17,7 +18,7 @@ from qvec.inputs import (
     MAX_K,
     as_ids,
     as_payloads,
-    as_query,
+    as_queries,
     as_vectors,
     check_count,
     check_unique,
@@ -25,7 +26,7 @@ from qvec.inputs import (
 )
 from qvec.layout import ADJACENCY, CALIBRATION, CODES, DELETED, IDS, ROW, VECTORS
 from qvec.quantizers import Quantizer, from_state, train
-from qvec.store import Snapshot, Store
+from qvec.store import Snapshot, Store, Transaction
 from qvec.types import (
     HNSW,
     AddResult,
@@ -45,6 +46,7 @@ from qvec.verify import verify_snapshot
 from qvec.writer import Writer, initial_state
 
 MAX_THREADS = 1024
+MAX_OVERSAMPLE = 10_000
 DEFAULT_EF = 64
 
 
@@ -61,6 +63,7 @@ class Collection:
         self._keep = _keep_quantizer(config)
         self._quantizers: dict[int, Quantizer] = {}
         self._int_ids = config.ids == "int64"
+        self._zero_score = 1.0 if config.metric == "cosine" else 0.0
 
     # --- writing ---
 
@@ -129,7 +132,9 @@ class Collection:
     def _refuse_missing(self, keys: Sequence[bytes], rows: npt.NDArray[np.int64]) -> None:
         if (rows < 0).any():
             key = keys[int(np.argmin(rows))]
-            raise MissingIdError(f"no vector has the id {int.from_bytes(key, 'big') if self._int_ids else key.decode()!r}")
+            raise MissingIdError(
+                f"no vector has the id {int.from_bytes(key, 'big') if self._int_ids else key.decode()!r}"
+            )
 
     # --- searching ---
 
@@ -153,82 +158,48 @@ class Collection:
         Fewer than k vectors stored: what there is, padded as :class:`Hits` says.
         """
         config = self._config
-        q, single = as_query(queries, config.dim, config.metric)
+        q = as_queries(queries, config.dim, config.metric)
         if type(k) is not int or not 1 <= k <= MAX_K:
             k = check_count("k", k, 1, MAX_K)
-        workers = 1 if single else _threads(threads)
+        workers = 1 if threads is None and q.ndim == 1 else _threads(threads)
+        width = DEFAULT_EF if ef is None else check_count("ef", ef, 1, MAX_K)
+        factor = _check_reranking(oversample, rescore)
         snap = self._store.begin()
         try:
             engine = snap.derived.get("engine") or self._make_engine(snap)
             if engine is None:
-                return self._no_hits(len(q), k, single, with_payload)
-            candidates = self._candidates(engine, k, oversample, rescore)
-            width = max(DEFAULT_EF, k, candidates) if ef is None else max(check_count("ef", ef, 1, MAX_K), k, candidates)
-            ids, distances, counts = engine.search(q, k, width, candidates, exact, workers)
-            return self._hits(snap, ids, distances, counts, single, with_payload)
+                return self._no_hits((*q.shape[:-1], k))
+            candidates = _candidates(engine, k, factor, rescore)
+            ids, distances, counts = engine.search(q, k, max(width, k, candidates), candidates, exact, workers)
+            payloads: list[Any] | None = None
+            if not self._int_ids:
+                ids, payloads = self._string_hits(snap, ids, with_payload)
+            elif with_payload and snap.state["records"]:
+                payloads = self._payloads(snap, ids)
+            return Hits(ids, distances, counts, payloads, self._zero_score)
         finally:
             self._store.end(snap)
-
-    def _candidates(self, engine: Engine, k: int, oversample: float | Literal["auto"], rescore: bool | Literal["auto"]) -> int:
-        """How many candidates are re-ranked; 0: none."""
-        if rescore not in (True, False, "auto"):
-            raise InputError(f"rescore must be True, False or 'auto', got {rescore!r}")
-        if rescore is False or engine.keep is None:
-            if rescore is True:
-                raise InputError(
-                    "rescore=True needs stored originals: the collection was created with keep='none' or code='f32'"
-                )
-            return 0
-        if oversample == "auto":
-            return max(k * engine.quantizer.oversample, k + 10)
-        if isinstance(oversample, str) or not 1 <= oversample <= 10_000:
-            raise InputError(f"oversample must be 'auto' or a number between 1 and 10000, got {oversample!r}")
-        return int(np.ceil(k * oversample))
-
-    def _hits(
-        self,
-        snap: Snapshot,
-        ids: npt.NDArray[np.int64],
-        distances: Float32Array,
-        counts: npt.NDArray[np.int64],
-        single: bool,
-        with_payload: bool,
-    ) -> Hits:
-        payloads: list[Any] | None = None
-        out: npt.NDArray[Any] = ids
-        if not self._int_ids:
-            out, payloads = self._string_hits(snap, ids, with_payload)
-        elif with_payload and snap.state["records"]:
-            payloads = self._payloads(snap, ids)
-        scores = 1 - distances if self._config.metric == "cosine" else -distances
-        if not single:
-            return Hits(out, distances, scores, counts, payloads)
-        return Hits(out[0], distances[0], scores[0], counts[0], None if payloads is None else payloads[0])
 
     def _string_hits(
         self, snap: Snapshot, rows: npt.NDArray[np.int64], with_payload: bool
     ) -> tuple[npt.NDArray[np.object_], list[Any] | None]:
-        records = [[None if row < 0 else snap.record(ROW, row) for row in line] for line in rows.tolist()]
-        ids = np.array([["" if r is None else r["id"] for r in line] for line in records], object).reshape(rows.shape)
-        if not with_payload:
-            return ids, None
-        return ids, [[None if r is None else r["payload"] for r in line] for line in records]
+        records = [None if row < 0 else snap.record(ROW, row) for row in rows.reshape(-1).tolist()]
+        ids = np.array(["" if record is None else record["id"] for record in records], object).reshape(rows.shape)
+        payloads = [None if record is None else record["payload"] for record in records]
+        return ids, _shaped(payloads, rows.shape) if with_payload else None
 
-    def _payloads(self, snap: Snapshot, ids: npt.NDArray[np.int64]) -> list[list[Payload | None]]:
+    def _payloads(self, snap: Snapshot, ids: npt.NDArray[np.int64]) -> list[Any]:
         rows = iter(snap.rows_of(id_keys(ids[ids >= 0])).tolist())
-        return [[None if i < 0 else self._payload(snap, next(rows)) for i in line] for line in ids.tolist()]
+        found = [None if i < 0 else self._payload(snap, next(rows)) for i in ids.reshape(-1).tolist()]
+        return _shaped(found, ids.shape)
 
     def _payload(self, snap: Snapshot, row: int) -> Payload | None:
         record = snap.record(ROW, row)
         return None if record is None else record["payload"]
 
-    def _no_hits(self, n: int, k: int, single: bool, with_payload: bool) -> Hits:
-        ids = np.full((n, k), -1, np.int64) if self._int_ids else np.full((n, k), "", object)
-        distances = np.full((n, k), np.inf, np.float32)
-        counts = np.zeros(n, np.int64)
-        if not single:
-            return Hits(ids, distances, -distances, counts, None)
-        return Hits(ids[0], distances[0], -distances[0], counts[0], None)
+    def _no_hits(self, shape: tuple[int, ...]) -> Hits:
+        ids = np.full(shape, -1, np.int64) if self._int_ids else np.full(shape, "", object)
+        return Hits(ids, np.full(shape, np.inf, np.float32), np.zeros(shape[:-1], np.int64), None, self._zero_score)
 
     # --- reading ---
 
@@ -306,7 +277,7 @@ class Collection:
                 vectors_bytes=columns.get(VECTORS, 0),
                 graph_bytes=columns.get(ADJACENCY, 0),
                 file_bytes=sizes["file_bytes"],
-                calibration=None if quantizer is None else getattr(quantizer, "calibration_id", None),
+                calibration=None if quantizer is None else _calibration_id(quantizer),
                 generation=0,
                 txn_id=snap.txn_id,
             )
@@ -321,6 +292,7 @@ class Collection:
         self._store.close()
 
     def __enter__(self) -> Self:
+        self._store.end(self._store.begin())  # a closed handle says so here, not at the first call
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -332,7 +304,7 @@ class Collection:
 
     # --- parts ---
 
-    def _quantizer(self, snap: Snapshot) -> Quantizer | None:
+    def _quantizer(self, snap: Snapshot | Transaction) -> Quantizer | None:
         number = snap.state["quantizer"]
         if number is None:
             return None
@@ -350,6 +322,39 @@ class Collection:
         return engine
 
 
+def _check_reranking(oversample: object, rescore: object) -> float | None:
+    """The factor of oversampling, None for auto; InputError for what neither option can be."""
+    if rescore not in (True, False, "auto"):
+        raise InputError(f"rescore must be True, False or 'auto', got {rescore!r}")
+    if oversample == "auto":
+        return None
+    if not isinstance(oversample, (int, float)) or not 1 <= oversample <= MAX_OVERSAMPLE:
+        raise InputError(f"oversample must be 'auto' or a number between 1 and {MAX_OVERSAMPLE}, got {oversample!r}")
+    return float(oversample)
+
+
+def _candidates(engine: Engine, k: int, factor: float | None, rescore: bool | Literal["auto"]) -> int:
+    """How many candidates are re-ranked; 0: none."""
+    if rescore is False or engine.keep is None:
+        if rescore is True and engine.quantizer.kind != "f32":  # f32 codes are the originals
+            raise InputError("rescore=True needs stored originals: the collection was created with keep='none'")
+        return 0
+    if factor is None:
+        return max(k * engine.quantizer.oversample, k + 10)
+    return int(np.ceil(k * factor))
+
+
+def _calibration_id(quantizer: Quantizer | None) -> str | None:
+    calibration: Calibration | None = getattr(quantizer, "calibration", None)
+    return None if calibration is None else calibration.id
+
+
+def _shaped(values: list[Any], shape: tuple[int, ...]) -> list[Any]:
+    """A flat list as k values, or as n lists of k."""
+    k = shape[-1]
+    return values if len(shape) == 1 else [values[i : i + k] for i in range(0, len(values), k)]
+
+
 def _id_array(ids: npt.NDArray[Any] | list[str]) -> npt.NDArray[Any]:
     return ids if isinstance(ids, np.ndarray) else np.array(ids, object)
 
@@ -365,14 +370,17 @@ def _keep_quantizer(config: Config) -> Quantizer | None:
     return train(np.empty((0, config.dim), np.float32), config.metric, code)
 
 
-def new_collection(path: str | os.PathLike[str], config: Config, sample: Float32Array | None, **options: Any) -> Collection:
+def new_collection(
+    path: str | os.PathLike[str], config: Config, sample: Float32Array | None, **options: Any
+) -> Collection:
     """Create the file, and calibrate at once where a sample is given."""
+    quantizer = None if sample is None else train(sample, config.metric, config.code, config.seed, config.model)
     store = Store.create(path, {}, config.to_dict(), state=initial_state(), **options)
     try:
         collection = Collection(store)
-        if sample is not None:
+        if quantizer is not None:
             with store.write() as txn:
-                Writer(txn, config, None, collection._keep).train(sample)
+                Writer(txn, config, None, collection._keep).use(quantizer)
         return collection
     except BaseException:
         store.close()

@@ -91,9 +91,7 @@ class View:
 class Loader:
     """Brings views up to a transaction of an environment."""
 
-    def __init__(
-        self, env: Environment, *, verify: bool, resident: bool = False, writable: bool = False
-    ) -> None:
+    def __init__(self, env: Environment, *, verify: bool, resident: bool = False, writable: bool = False) -> None:
         self._env, self._verify, self._resident, self._writable = env, verify, resident, writable
 
     def refresh(self, view: View, txn: Any, commit: int) -> None:
@@ -181,9 +179,7 @@ def _stored_column(line: Any) -> StoredColumn:
     if not all(type(value) is int and value >= 0 for value in stored[:6]) or type(stored.stamps) is not bytes:
         raise ValueError(f"column line {line!r}")
     if stored.n_blocks * stored.rows_per_block > _MAX_ROWS - stored.rows_per_block:
-        raise ValueError(
-            f"column {stored.id} claims {stored.n_blocks} blocks of {stored.rows_per_block} rows"
-        )
+        raise ValueError(f"column {stored.id} claims {stored.n_blocks} blocks of {stored.rows_per_block} rows")
     return stored
 
 

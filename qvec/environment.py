@@ -156,9 +156,7 @@ def acquire(path: str, *, durable: bool | None, map_size: int) -> Environment:
                 env = Environment(path, key, durable=durable is not False, map_size=map_size)
             _registry[key] = env
         elif durable and not env.durable:
-            raise InputError(
-                f"{path} is open in this process with durability='relaxed'; close that handle first"
-            )
+            raise InputError(f"{path} is open in this process with durability='relaxed'; close that handle first")
         env.handles += 1
         return env
 
@@ -227,9 +225,7 @@ def translate(error: lmdb.Error, path: str) -> QvecError:
     if _is_denied(error):
         return ReadOnlyError(f"{path}: {error}")
     if isinstance(error, lmdb.PanicError):
-        return DiskFullError(
-            f"{path}: an earlier commit failed half-way; close the file and open it again ({error})"
-        )
+        return DiskFullError(f"{path}: an earlier commit failed half-way; close the file and open it again ({error})")
     if isinstance(error, lmdb.BadTxnError) or "closed/deleted/dropped" in str(error):
         return ClosedError(f"{path}: the transaction or the file is closed ({error})")
     return CorruptError(f"{path}: LMDB finds the file damaged ({error})")
@@ -259,11 +255,7 @@ def _is_denied(error: lmdb.Error) -> bool:
     if isinstance(error, lmdb.LockError | lmdb.ReadonlyError):
         return True
     code = getattr(error, "code", None)
-    return (
-        code in (errno.EACCES, errno.EPERM, errno.EROFS)
-        or "denied" in str(error)
-        or "Read-only" in str(error)
-    )
+    return code in (errno.EACCES, errno.EPERM, errno.EROFS) or "denied" in str(error) or "Read-only" in str(error)
 
 
 def _open_lmdb(path: str, map_size: int, *, readonly: bool, lock: bool, sync: bool) -> Any:

@@ -17,8 +17,8 @@ _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP)  # what file systems without hard li
 def own_path(path: str | os.PathLike[str]) -> str:
     """The file's own path: LMDB's lock file lies beside it, and must not lie beside a link to it instead."""
     name = os.fsdecode(path)
-    if "\0" in name:
-        raise InputError(f"path {name!r} has a zero byte")
+    if not name or "\0" in name:
+        raise InputError(f"{name!r} is not a path: it is empty or holds a null character")
     return os.path.realpath(name)
 
 

@@ -19,12 +19,15 @@ _CRC_BYTES = 4
 _INT_MIN, _INT_MAX = -(1 << 63), (1 << 64) - 1
 
 
-def pack(payload: object) -> bytes:
+def pack(payload: object, name: str = "payload") -> bytes:
     """Payload as msgpack; InputError names the field that is not plain data or is too large."""
-    _check(payload, "payload", 0)
-    packed: bytes = msgpack.packb(payload, use_bin_type=True)
+    check_plain(payload, name)
+    try:
+        packed: bytes = msgpack.packb(payload, use_bin_type=True)
+    except UnicodeEncodeError as error:
+        raise InputError(f"{name} holds {error.object!r}: a lone surrogate has no UTF-8 form") from None
     if len(packed) > MAX_BYTES:
-        raise InputError(f"payload takes {len(packed)} bytes, more than the {MAX_BYTES} of a record")
+        raise InputError(f"{name} takes {len(packed)} bytes, more than the {MAX_BYTES} of a record")
     return packed
 
 
@@ -36,9 +39,14 @@ def unpack(packed: bytes | memoryview) -> Any:
         raise ValueError(f"not plain msgpack data: {error or type(error).__name__}") from error
 
 
-def seal(key: bytes, payload: object) -> bytes:
-    """The value that holds ``payload`` under ``key``."""
-    packed = pack(payload)
+def check_plain(value: object, name: str) -> None:
+    """Raise InputError naming the field of ``name`` that is not plain data."""
+    _check(value, name, 0)
+
+
+def seal(key: bytes, payload: object, name: str = "payload") -> bytes:
+    """The value that holds ``payload`` under ``key``; errors call it ``name``."""
+    packed = pack(payload, name)
     return crc32c(packed, crc32c(key)).to_bytes(_CRC_BYTES, "little") + packed
 
 

@@ -112,9 +112,7 @@ class Reading:
     def _live(self) -> Any:
         """LMDB's transaction; ForkedError in a child that inherited it, ClosedError after its end."""
         if self._epoch != fork_epoch():
-            raise ForkedError(
-                "this snapshot or transaction was opened before the fork; only the parent may use it"
-            )
+            raise ForkedError("this snapshot or transaction was opened before the fork; only the parent may use it")
         if self._txn is None:
             raise ClosedError("this snapshot or transaction has ended")
         return self._txn

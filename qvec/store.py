@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from qvec import environment, header, keys, newfile
 from qvec.directory import STAMP_BYTES, ColumnSpec, Loader, View, block_geometry, first_state
@@ -18,12 +18,11 @@ from qvec.errors import ClosedError, InputError, ReadOnlyError
 from qvec.filelock import FileLock
 from qvec.snapshot import Snapshot
 from qvec.transaction import Transaction
+from qvec.types import Durability, Residency, check_choice, check_flag
 
 __all__ = ["ColumnSpec", "Snapshot", "Store", "Transaction", "block_geometry"]
 
 Mode = Literal["rw", "r"]
-Residency = Literal["mmap", "ram"]
-Durability = Literal["full", "relaxed"]
 
 _stores: weakref.WeakSet[Store] = weakref.WeakSet()
 _revival = threading.Lock()
@@ -74,6 +73,7 @@ class Store:
         snapshot shows. A file appears under ``path`` only when it is whole.
         """
         path = newfile.own_path(path)
+        _check_options("rw", residency, verify, durability)
 
         def fill(txn: Any, psize: int) -> None:
             txn.put(keys.CONFIG, header.pack(configuration, psize))
@@ -100,13 +100,7 @@ class Store:
         ``map_size`` is the address space to reserve at first, in bytes; it grows.
         NotFoundError, FormatError, CorruptError, LockedError or ReadOnlyError say why a file does not open.
         """
-        for name, value, allowed in (
-            ("mode", mode, ("rw", "r")),
-            ("residency", residency, ("mmap", "ram")),
-            ("durability", durability, ("full", "relaxed")),
-        ):
-            if value not in allowed:
-                raise InputError(f"{name} = {value!r} is none of {', '.join(allowed)}")
+        _check_options(mode, residency, verify, durability)
         return cls(newfile.own_path(path), mode, residency, verify, durability, map_size)
 
     def begin(self) -> Snapshot:
@@ -228,9 +222,7 @@ class Store:
         """Bytes of the file, its parts and the map; open snapshots, and commits that they hold back."""
         with self.read() as snapshot:
             env, info = self._env, self._env.lmdb.info()
-            blocks = {
-                name: column.n_blocks * column.pages * env.psize for name, column in snapshot.columns.items()
-            }
+            blocks = {name: column.n_blocks * column.pages * env.psize for name, column in snapshot.columns.items()}
             chunks = sum(len(stamps) for stamps in snapshot._view.stamps.values()) // STAMP_BYTES * env.psize
             readers = env.reader_commits()
             return {
@@ -329,6 +321,13 @@ class Store:
             if self._epoch != fork_epoch():
                 environment.check(self.path)
                 self._attach(None)
+
+
+def _check_options(mode: str, residency: str, verify: bool, durability: str) -> None:
+    check_choice("mode", mode, get_args(Mode))
+    check_choice("residency", residency, get_args(Residency))
+    check_choice("durability", durability, get_args(Durability))
+    check_flag("verify", verify)
 
 
 def _tree_bytes(stat: Any) -> int:

@@ -55,10 +55,10 @@ class Transaction(Reading):
         self._committed.pop(name, None)
         del self._view.columns[name]
 
-    def put_record(self, kind: int, number: int, payload: object) -> None:
-        """Store plain data under ``kind`` and ``number``; InputError names the field that is not plain."""
+    def put_record(self, kind: int, number: int, payload: object, *, name: str = "payload") -> None:
+        """Store plain data under ``kind`` and ``number``; InputError names the field of ``name`` that is not plain."""
         key = record_key(kind, number)
-        value = records.seal(key, payload)
+        value = records.seal(key, payload, name)
         self._run(lambda txn: txn.put(key, value))
 
     def delete_record(self, kind: int, number: int) -> None:
@@ -71,10 +71,7 @@ class Transaction(Reading):
 
         ``append`` is a hint: the ids ascend and lie above all that are stored. An error puts nothing.
         """
-        pairs = [
-            (id_key(name, i), row_value(int(row)))
-            for i, (name, row) in enumerate(zip(ids, rows, strict=True))
-        ]
+        pairs = [(id_key(name, i), row_value(int(row))) for i, (name, row) in enumerate(zip(ids, rows, strict=True))]
         append = append and self._is_above(ids)
         if not append:
             self._refuse_duplicates(ids)

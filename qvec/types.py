@@ -134,22 +134,27 @@ class HNSW:
 IndexConfig = Flat | HNSW
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # not frozen: that would double the cost of making one
 class Hits:
     """The nearest neighbours of one query (1-D) or of a batch (2-D), nearest first.
 
     ``ids``: int64 or str, shape (k,) or (n, k); places that hold no hit are ``-1`` or ``""``. ``distances``:
     float32, same shape, ascending: squared Euclidean (l2), ``-dot`` (ip), ``1 - cos`` (cosine); infinite
-    where there is no hit. ``scores``: float32, same shape, descending: ``-distance`` (l2), dot (ip), cos
-    (cosine). ``counts``: hits found: an int64 scalar array of shape () or shape (n,). ``payloads``: a list of
+    where there is no hit. ``counts``: hits found: an int64 scalar array of shape () or shape (n,). ``payloads``: a list of
     k payloads, or n such lists; None where payloads were not asked for.
     """
 
     ids: Ids
     distances: Float32Array
-    scores: Float32Array
     counts: Int64Array
     payloads: list[Any] | None = None
+    zero_score: float = 0.0
+    """Score at distance 0: 1 under cosine."""
+
+    @property
+    def scores(self) -> Float32Array:
+        """float32, shape of ``ids``, descending: ``-distance`` (l2), dot (ip), cos (cosine)."""
+        return np.float32(self.zero_score) - self.distances
 
     def __iter__(self) -> Iterator[npt.NDArray[Any]]:
         """Unpack as ``ids, distances = hits``."""

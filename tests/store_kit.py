@@ -56,9 +56,7 @@ def contents(store: Store) -> dict[str, np.ndarray]:
 
 
 def same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> bool:
-    return found.keys() == expected.keys() and all(
-        np.array_equal(found[name], expected[name]) for name in found
-    )
+    return found.keys() == expected.keys() and all(np.array_equal(found[name], expected[name]) for name in found)
 
 
 def in_child(action: Callable[[], None], deadline: float = 10.0) -> None:

@@ -111,9 +111,7 @@ def test_a_foreign_newer_or_damaged_configuration_is_told_apart() -> None:
     with pytest.raises(FormatError, match="not a qvec file"):
         header.unpack(b"XXXX" + value[4:], "f")
     newer = value[:4] + struct.pack("<I", header.FORMAT_VERSION + 1) + value[8:]
-    with pytest.raises(
-        FormatError, match=f"format {header.FORMAT_VERSION + 1}.*up to {header.FORMAT_VERSION}"
-    ):
+    with pytest.raises(FormatError, match=f"format {header.FORMAT_VERSION + 1}.*up to {header.FORMAT_VERSION}"):
         header.unpack(newer, "f")
     for at in (8, 12, 14, 16, 18):
         value[at] ^= 1

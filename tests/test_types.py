@@ -13,7 +13,7 @@ def hits_of_two() -> Hits:
     ids = np.array([[7, 3, -1], [5, 2, 1]])
     distances = np.array([[0.5, 1.0, np.inf], [0.0, 0.25, 2.0]], np.float32)
     payloads = [[{"a": 1}, None], [None, {"b": 2}, None]]
-    return Hits(ids, distances, -distances, np.array([2, 3]), payloads)
+    return Hits(ids, distances, np.array([2, 3]), payloads)
 
 
 def test_hits_unpack_as_ids_and_distances() -> None:
@@ -34,7 +34,7 @@ def test_hits_of_a_batch_list_only_what_was_found() -> None:
 
 def test_hits_of_one_query_are_one_list_without_payloads_unless_asked_for() -> None:
     batch = hits_of_two()
-    one = Hits(batch.ids[0], batch.distances[0], batch.scores[0], np.array(2))
+    one = Hits(batch.ids[0], batch.distances[0], np.array(2))
     assert one.to_list() == [
         {"id": 7, "distance": 0.5, "score": -0.5},
         {"id": 3, "distance": 1.0, "score": -1.0},

@@ -151,18 +151,19 @@ cdef class Searcher:
             self.s.excluded = <const uint64_t *>cnp.PyArray_DATA(self._excluded)
 
     def search(self, cnp.ndarray q, cnp.ndarray t, int k, int ef, int candidates, bint exact):
-        """Ids int64 [nq, k], distances float32 [nq, k] and counts int64 [nq] of the queries.
+        """Ids int64 [nq, k], distances float32 [nq, k] and counts int64 [nq]; without nq where one 1-D query came in.
 
-        q: float32 [nq, dim], C-contiguous, the queries as given; t: the same transformed for the codes (or q again);
-        candidates: how many of the walk's results are re-ranked, 0 for none.
+        q: float32 [nq, dim] or [dim], C-contiguous, the queries as given; t: the same transformed for the codes (or q
+        again); candidates: how many of the walk's results are re-ranked, 0 for none.
         """
         cdef cnp.npy_intp shape[2]
+        cdef int batch = q.ndim - 1
         shape[0] = q.shape[0]
-        shape[1] = k
-        cdef cnp.ndarray ids = cnp.PyArray_EMPTY(2, shape, cnp.NPY_INT64, 0)
-        cdef cnp.ndarray distances = cnp.PyArray_EMPTY(2, shape, cnp.NPY_FLOAT32, 0)
-        cdef cnp.ndarray counts = cnp.PyArray_EMPTY(1, shape, cnp.NPY_INT64, 0)
-        self.search_into(q, t, k, ef, candidates, exact, ids, distances, counts, 0, q.shape[0])
+        shape[batch] = k
+        cdef cnp.ndarray ids = cnp.PyArray_EMPTY(batch + 1, shape, cnp.NPY_INT64, 0)
+        cdef cnp.ndarray distances = cnp.PyArray_EMPTY(batch + 1, shape, cnp.NPY_FLOAT32, 0)
+        cdef cnp.ndarray counts = cnp.PyArray_EMPTY(batch, shape, cnp.NPY_INT64, 0)
+        self.search_into(q, t, k, ef, candidates, exact, ids, distances, counts, 0, q.shape[0] if batch else 1)
         return ids, distances, counts
 
     def search_into(self, cnp.ndarray q, cnp.ndarray t, int k, int ef, int candidates, bint exact,
@@ -172,7 +173,7 @@ cdef class Searcher:
         p.k, p.ef, p.candidates, p.exact = k, ef, candidates, exact
         cdef const float *original = <const float *>cnp.PyArray_DATA(q)
         cdef const float *transformed = <const float *>cnp.PyArray_DATA(t)
-        cdef Py_ssize_t dim = q.shape[1], width = t.shape[1], i
+        cdef Py_ssize_t dim = q.shape[q.ndim - 1], width = t.shape[t.ndim - 1], i
         cdef int64_t *id = <int64_t *>cnp.PyArray_DATA(ids)
         cdef int64_t *count = <int64_t *>cnp.PyArray_DATA(counts)
         cdef float *distance = <float *>cnp.PyArray_DATA(distances)
