@@ -26,7 +26,7 @@ from qvec.inputs import (
 )
 from qvec.layout import ADJACENCY, CALIBRATION, CODES, DELETED, IDS, ROW, VECTORS
 from qvec.quantizers import Quantizer, from_state, train
-from qvec.store import Snapshot, Store
+from qvec.store import Snapshot, Store, Transaction
 from qvec.types import (
     HNSW,
     AddResult,
@@ -132,7 +132,9 @@ class Collection:
     def _refuse_missing(self, keys: Sequence[bytes], rows: npt.NDArray[np.int64]) -> None:
         if (rows < 0).any():
             key = keys[int(np.argmin(rows))]
-            raise MissingIdError(f"no vector has the id {int.from_bytes(key, 'big') if self._int_ids else key.decode()!r}")
+            raise MissingIdError(
+                f"no vector has the id {int.from_bytes(key, 'big') if self._int_ids else key.decode()!r}"
+            )
 
     # --- searching ---
 
@@ -302,7 +304,7 @@ class Collection:
 
     # --- parts ---
 
-    def _quantizer(self, snap: Snapshot) -> Quantizer | None:
+    def _quantizer(self, snap: Snapshot | Transaction) -> Quantizer | None:
         number = snap.state["quantizer"]
         if number is None:
             return None
@@ -318,6 +320,12 @@ class Collection:
         engine = Engine(snap, quantizer, self._keep, index, self._int_ids)
         snap.derived["engine"] = engine
         return engine
+
+
+def _shaped(values: list[Any], shape: tuple[int, ...]) -> list[Any]:
+    """A flat list as k values, or as n lists of k."""
+    k = shape[-1]
+    return values if len(shape) == 1 else [values[i : i + k] for i in range(0, len(values), k)]
 
 
 def _check_reranking(oversample: object, rescore: object) -> float | None:
@@ -347,12 +355,6 @@ def _calibration_id(quantizer: Quantizer | None) -> str | None:
     return None if calibration is None else calibration.id
 
 
-def _shaped(values: list[Any], shape: tuple[int, ...]) -> list[Any]:
-    """A flat list as k values, or as n lists of k."""
-    k = shape[-1]
-    return values if len(shape) == 1 else [values[i : i + k] for i in range(0, len(values), k)]
-
-
 def _id_array(ids: npt.NDArray[Any] | list[str]) -> npt.NDArray[Any]:
     return ids if isinstance(ids, np.ndarray) else np.array(ids, object)
 
@@ -368,7 +370,9 @@ def _keep_quantizer(config: Config) -> Quantizer | None:
     return train(np.empty((0, config.dim), np.float32), config.metric, code)
 
 
-def new_collection(path: str | os.PathLike[str], config: Config, sample: Float32Array | None, **options: Any) -> Collection:
+def new_collection(
+    path: str | os.PathLike[str], config: Config, sample: Float32Array | None, **options: Any
+) -> Collection:
     """Create the file, and calibrate at once where a sample is given."""
     quantizer = None if sample is None else train(sample, config.metric, config.code, config.seed, config.model)
     store = Store.create(path, {}, config.to_dict(), state=initial_state(), **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
@@ -29,11 +30,14 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
 
 
 def emphasise(text: str, answers: Sequence[str]) -> str:
-    """The text with the longest answer that it holds set off: in colour on a terminal, or by asterisks."""
+    """The text with the longest answer that it holds set off: in colour on a terminal, or by asterisks.
+
+    An answer is found across the breaks of wrapped lines.
+    """
     for answer in sorted(answers, key=len, reverse=True):
-        before, found, after = text.partition(answer)
+        found = re.search(r"\s+".join(map(re.escape, answer.split())), text)
         if found:
-            return before + bold(found) + after
+            return text[: found.start()] + bold(found.group()) + text[found.end() :]
     return text
 
 

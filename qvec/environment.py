@@ -32,6 +32,9 @@ MAP_SIZE = 1 << 40
 MAX_READERS = 1024
 _PAGE_HEADER = 16
 _NO_RESERVE: int = getattr(mmap, "MAP_NORESERVE", 0)
+# What the other files of this floor catch; none of them imports lmdb.
+Error = lmdb.Error
+MapIsFull = lmdb.MapFullError
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _ENGINE: dict[str, Any] = {"lib_version": 0} if int(lmdb.__version__.split(".")[0]) >= 3 else {}
 
@@ -143,15 +146,10 @@ class Environment:
 def acquire(path: str, *, durable: bool | None, map_size: int) -> Environment:
     """The environment of a file, opened if this process has it not open; ``durable`` None: as it is."""
     with _registry_lock:
-        try:
-            status = os.stat(path)
-        except FileNotFoundError:
-            metapage.inspect(path)
-            raise
+        status = os.stat(path)
         key = (status.st_dev, status.st_ino)
         env = _registry.get(key)
         if env is None:
-            check(path)
             env = _registry[key] = Environment(path, key, durable=durable is not False, map_size=map_size)
         elif durable and not env.durable:
             raise InputError(f"{path} is open in this process with durability='relaxed'; close that handle first")
@@ -174,26 +172,41 @@ def check(path: str) -> None:
     if not facts.is_truncated:
         return
     # A commit may leave pages at the end of the file that it freed itself unwritten: not damage.
+    problems = structure_problems(path)
+    if problems is None or problems:
+        raise CorruptError(f"{path} is truncated: {facts.size} bytes of {facts.n_pages * facts.psize}")
+
+
+def structure_problems(path: str) -> list[str] | None:
+    """What is wrong with LMDB's pages, read without liblmdb; None where py-lmdb (before 3.0) cannot tell."""
     try:
-        problems = importlib.import_module("lmdb.verify").verify(path, subdir=False)
+        verifier = importlib.import_module("lmdb.verify")
     except ImportError:
-        problems = ["pages beyond the end of the file"]
-    if problems:
-        raise CorruptError(
-            f"{path} is truncated: {facts.size} bytes of {facts.n_pages * facts.psize}; {problems[0]}"
-        )
+        return None
+    try:
+        return list(verifier.verify(path, subdir=False))
+    except verifier.VerifyError as error:
+        return [str(error)]
 
 
 def create(path: str, fill: Callable[[Any, int], None]) -> None:
     """Make a new LMDB file whose first commit is what ``fill(txn, psize)`` puts."""
-    env = _open_lmdb(path, MAP_SIZE, readonly=False, lock=True, sync=True)
+    with translated(path):
+        env = _open_lmdb(path, MAP_SIZE, readonly=False, lock=True, sync=True)
     try:
-        with env.begin(write=True, buffers=True) as txn:
+        with translated(path), env.begin(write=True, buffers=True) as txn:
             fill(txn, env.stat()["psize"])
-    except lmdb.Error as error:
-        raise translate(error, path) from error
     finally:
         env.close()
+
+
+@contextlib.contextmanager
+def translated(path: str) -> Iterator[None]:
+    """LMDB's errors inside the ``with`` block as qvec's."""
+    try:
+        yield
+    except lmdb.Error as error:
+        raise translate(error, path) from error
 
 
 def translate(error: lmdb.Error, path: str) -> QvecError:
@@ -205,7 +218,7 @@ def translate(error: lmdb.Error, path: str) -> QvecError:
         return MapFullError(f"{path}: {error}")
     if isinstance(error, lmdb.ReadersFullError):
         return LockedError(f"{path}: all {MAX_READERS} reader slots are taken")
-    if isinstance(error, lmdb.ReadonlyError):
+    if isinstance(error, lmdb.ReadonlyError) or _is_denied(error):
         return ReadOnlyError(f"{path}: {error}")
     if isinstance(error, lmdb.PanicError):
         return DiskFullError(f"{path}: an earlier commit failed half-way; close the file and open it again ({error})")
@@ -227,10 +240,11 @@ def _open(path: str, key: tuple[int, int], readonly: bool, durable: bool, map_si
         try:
             return _open_lmdb(path, map_size, readonly=readonly, lock=True, sync=durable)
         except lmdb.Error as error:
-            if not readonly or not isinstance(error, lmdb.LockError | lmdb.ReadonlyError) and not _is_denied(error):
+            if not readonly or (not isinstance(error, lmdb.LockError | lmdb.ReadonlyError) and not _is_denied(error)):
                 raise translate(error, path) from error
         # The lock file cannot be written either: whoever writes will not see this reader.
-        return _open_lmdb(path, map_size, readonly=True, lock=False, sync=durable)
+        with translated(path):
+            return _open_lmdb(path, map_size, readonly=True, lock=False, sync=durable)
 
 
 def _is_denied(error: lmdb.Error) -> bool:
@@ -244,9 +258,17 @@ def _open_lmdb(path: str, map_size: int, *, readonly: bool, lock: bool, sync: bo
     while True:
         try:
             return lmdb.open(
-                path, map_size=map_size, subdir=False, readonly=readonly, lock=lock, sync=sync,
-                max_readers=MAX_READERS, max_spare_txns=1, mode=0o644, **_ENGINE,
-            )  # fmt: skip
+                path,
+                map_size=map_size,
+                subdir=False,
+                readonly=readonly,
+                lock=lock,
+                sync=sync,
+                max_readers=MAX_READERS,
+                max_spare_txns=1,
+                mode=0o644,
+                **_ENGINE,
+            )
         except lmdb.MemoryError as error:
             if map_size // 2 < max(least, 1 << 20):
                 raise MapFullError(f"{path}: no address space for a map of {map_size} bytes") from error

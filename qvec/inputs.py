@@ -126,7 +126,7 @@ def _int_ids(ids: object) -> npt.NDArray[np.int64]:
     if ids.size and ids.dtype.kind not in "iu":
         raise InputError(f"ids must be integers, got dtype {ids.dtype}")
     flat = ids.reshape(-1)
-    bad = np.flatnonzero((flat < 0) | (flat > MAX_ID)) if ids.size else []
+    bad = np.flatnonzero((flat < 0) | (flat > MAX_ID))
     if len(bad):
         raise InputError(f"ids[{bad[0]}] is {flat[bad[0]]}: ids lie between 0 and {MAX_ID}")
     return flat.astype(np.int64)

@@ -7,10 +7,11 @@ fail an assertion. So the meta pages (struct MDB_meta of LMDB 0.9, mdb.c) are lo
 from __future__ import annotations
 
 import os
+import stat
 import struct
 from dataclasses import dataclass
 
-from qvec.errors import CorruptError, FormatError, NotFoundError
+from qvec.errors import CorruptError, FormatError, NotFoundError, ReadOnlyError
 
 _MAGIC = 0xBEEFC0DE
 _DATA_VERSION = 1
@@ -34,14 +35,16 @@ class FileFacts:
 
 
 def inspect(path: str) -> FileFacts:
-    """Read the facts; NotFoundError, FormatError (no LMDB 0.9 file) or CorruptError (an LMDB file cut short)."""
+    """Read the facts; NotFoundError, ReadOnlyError (it may not be read), FormatError (no LMDB 0.9 file) or CorruptError (an LMDB file cut short)."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise FormatError(f"{path} is a directory or device, not a qvec file")
         with open(path, "rb") as file:
             return _read(path, file.fileno())
     except FileNotFoundError as error:
         raise NotFoundError(f"{path}: there is no such file") from error
-    except IsADirectoryError as error:
-        raise FormatError(f"{path} is a directory, not a qvec file") from error
+    except PermissionError as error:
+        raise ReadOnlyError(f"{path} may not be read") from error
 
 
 def _read(path: str, fd: int) -> FileFacts:

@@ -65,24 +65,34 @@ def _reject(code: int, data: bytes) -> None:
     raise ValueError(f"extension type {code} of {len(data)} bytes")
 
 
-def _check(value: object, where: str, depth: int) -> None:
+def _check(value: Any, where: str, depth: int) -> None:
     if depth > MAX_DEPTH:
         raise InputError(f"{where} is nested deeper than {MAX_DEPTH} levels")
     kind = type(value)
     if kind is dict:
         _check_dict(value, where, depth)
     elif kind in (list, tuple):
-        for i, item in enumerate(value):  # type: ignore[arg-type, var-annotated]
+        for i, item in enumerate(value):
             _check(item, f"{where}[{i}]", depth + 1)
     elif kind is int:
-        if not _INT_MIN <= value <= _INT_MAX:  # type: ignore[operator]
+        if not _INT_MIN <= value <= _INT_MAX:
             raise InputError(f"{where} = {value} does not fit 64 bits")
-    elif value is not None and kind not in (str, bytes, float, bool):
+    elif kind is str:
+        _check_text(value, where)
+    elif value is not None and kind not in (bytes, float, bool):
         raise InputError(f"{where} is a {kind.__module__}.{kind.__qualname__}, which cannot be stored")
+
+
+def _check_text(value: str, where: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{where} has a lone surrogate at {error.start}, which UTF-8 cannot hold") from error
 
 
 def _check_dict(value: Any, where: str, depth: int) -> None:
     for name, item in value.items():
         if type(name) is not str:
             raise InputError(f"{where} has the key {name!r}, which is not a str")
+        _check_text(name, where)
         _check(item, f"{where}[{name!r}]", depth + 1)

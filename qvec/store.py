@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, Self, get_args
 
-import lmdb
-
-from qvec import environment, header, keys
+from qvec import environment, header, keys, newfile
 from qvec.directory import STAMP_BYTES, ColumnSpec, Loader, View, block_geometry, first_state
 from qvec.environment import fork_epoch
-from qvec.errors import ClosedError, ExistsError, InputError, NotFoundError, ReadOnlyError
+from qvec.errors import ClosedError, InputError, ReadOnlyError
 from qvec.filelock import FileLock
 from qvec.snapshot import Snapshot
 from qvec.transaction import Transaction
@@ -33,12 +30,19 @@ _revival = threading.Lock()
 class Store:
     """An open file. Threads may share it; a forked child's copy opens the file again by itself, as a reader."""
 
-    def __init__(self, path: str, mode: Mode, residency: Residency, verify: bool, durability: Durability,
-                 map_size: int) -> None:  # fmt: skip
+    def __init__(
+        self, path: str, mode: Mode, residency: Residency, verify: bool, durability: Durability, map_size: int
+    ) -> None:
         """For `create` and `open`."""
         self.path, self.mode = path, mode
-        self._residency, self._verify, self._durability, self._map_size = residency, verify, durability, map_size
+        self._residency, self._verify, self._durability, self._map_size = (
+            residency,
+            verify,
+            durability,
+            map_size,
+        )
         self._closed = False
+        self._writing_thread = 0
         environment.check(path)
         self._lock = FileLock(path) if mode == "rw" else None
         try:
@@ -50,25 +54,44 @@ class Store:
         _stores.add(self)
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], columns: Mapping[str, ColumnSpec], configuration: dict[str, Any], *,
-               state: dict[str, Any] | None = None, residency: Residency = "mmap", verify: bool = True, durability: Durability = "full",
-               map_size: int = environment.MAP_SIZE) -> Store:  # fmt: skip
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        columns: Mapping[str, ColumnSpec],
+        configuration: dict[str, Any],
+        *,
+        state: dict[str, Any] | None = None,
+        residency: Residency = "mmap",
+        verify: bool = True,
+        durability: Durability = "full",
+        map_size: int = environment.MAP_SIZE,
+    ) -> Store:
         """Make a file with empty columns, and open it for writing.
 
-        ``configuration`` is plain data that never changes, ``state`` what the first snapshot shows. A file appears under ``path`` only when it is whole.
+        ``configuration`` is plain data that never changes, ``state`` what the first
+        snapshot shows. A file appears under ``path`` only when it is whole.
         """
-        path = _checked_path(path)
+        path = newfile.own_path(path)
         _check_options("rw", residency, verify, durability)
-        if os.path.lexists(path):
-            raise ExistsError(f"{path} is there already")
-        if not os.path.isdir(os.path.dirname(path) or "."):
-            raise NotFoundError(f"{path}: there is no such directory")
-        _make_file(path, columns, configuration, state or {})
+
+        def fill(txn: Any, psize: int) -> None:
+            txn.put(keys.CONFIG, header.pack(configuration, psize))
+            txn.put(keys.STATE, first_state(columns, state or {}, psize, txn.id()))
+
+        newfile.make(path, lambda draft: environment.create(draft, fill))
         return cls.open(path, residency=residency, verify=verify, durability=durability, map_size=map_size)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], mode: Mode = "rw", *, residency: Residency = "mmap",
-             verify: bool = True, durability: Durability = "full", map_size: int = environment.MAP_SIZE) -> Store:  # fmt: skip
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        mode: Mode = "rw",
+        *,
+        residency: Residency = "mmap",
+        verify: bool = True,
+        durability: Durability = "full",
+        map_size: int = environment.MAP_SIZE,
+    ) -> Store:
         """Open a file: ``"rw"`` takes its write lock, ``"r"`` any number of handles may do.
 
         ``residency="ram"`` copies all blocks once; ``verify=False`` skips the checksums of blocks, not their headers;
@@ -77,7 +100,7 @@ class Store:
         NotFoundError, FormatError, CorruptError, LockedError or ReadOnlyError say why a file does not open.
         """
         _check_options(mode, residency, verify, durability)
-        return cls(os.path.abspath(_checked_path(path)), mode, residency, verify, durability, map_size)
+        return cls(newfile.own_path(path), mode, residency, verify, durability, map_size)
 
     def begin(self) -> Snapshot:
         """A snapshot of the last commit; `end` it soon, for the pages it reads are kept as long.
@@ -206,6 +229,20 @@ class Store:
                 "commits_held": info["last_txnid"] - min(readers, default=info["last_txnid"]),
             }
 
+    def copy_to(self, path: str | os.PathLike[str]) -> None:
+        """Write the last commit, without free pages, to a new file; ExistsError if there is one."""
+        with self.read() as snapshot:
+            txn, env = snapshot._live(), self._env
+
+            def fill(draft: str) -> None:
+                with environment.translated(draft):
+                    env.lmdb.copy(draft, compact=True, txn=txn)
+                # Pages have other numbers there: a commit, even an empty one, writes them into the directory.
+                with Store.open(draft, verify=self._verify) as copy, copy.write():
+                    pass
+
+            newfile.make(newfile.own_path(path), fill)
+
     def _attach(self, durable: bool | None) -> None:
         """Join the file's environment and read its configuration."""
         self._env = environment.acquire(self.path, durable=durable, map_size=self._map_size)
@@ -229,13 +266,11 @@ class Store:
         """The view brought up to the transaction's commit: in place, or on a copy while searches use it."""
         view = self._view.clone() if self._view.users else self._view
         try:
-            self._loader.refresh(view, txn, commit)
-        except BaseException as error:
+            with environment.translated(self.path):
+                self._loader.refresh(view, txn, commit)
+        except BaseException:
             txn.abort()
             self._view = View()
-            self._env.dependents.add(self._view)
-            if isinstance(error, lmdb.Error):
-                raise environment.translate(error, self.path) from error
             raise
         self._view = view
         self._env.dependents.add(view)
@@ -250,11 +285,13 @@ class Store:
         commit = txn.id() - 1
         try:
             if self._writer.txn_id != commit:
-                self._writing_loader.refresh(self._writer, txn, commit)
+                with environment.translated(self.path):
+                    self._writing_loader.refresh(self._writer, txn, commit)
+                with self._env.lock:
+                    self._env.dependents.add(self._writer)
             size = self._env.reaches()
             for column in self._writer.columns.values():
                 column.attach(self._env.base, size)
-            self._env.dependents.add(self._writer)
         except BaseException:
             txn.abort()
             raise
@@ -274,15 +311,8 @@ class Store:
             if self._closed:
                 raise ClosedError(f"{self.path} is closed")
             if self._epoch != fork_epoch():
+                environment.check(self.path)
                 self._attach(None)
-
-
-def _checked_path(path: str | os.PathLike[str]) -> str:
-    """The path as text; InputError for one that no file can have."""
-    text = os.fsdecode(path)
-    if not text or "\0" in text:
-        raise InputError(f"{text!r} is not a path: it is empty or holds a null character")
-    return text
 
 
 def _check_options(mode: str, residency: str, verify: bool, durability: str) -> None:
@@ -290,35 +320,6 @@ def _check_options(mode: str, residency: str, verify: bool, durability: str) -> 
     check_choice("residency", residency, get_args(Residency))
     check_choice("durability", durability, get_args(Durability))
     check_flag("verify", verify)
-
-
-def _make_file(path: str, columns: Mapping[str, ColumnSpec], configuration: dict[str, Any],
-               state: dict[str, Any]) -> None:  # fmt: skip
-    """Write the first commit to a file of another name, and give it its own when it is whole."""
-    draft = f"{path}.{secrets.token_hex(4)}.new"
-
-    def fill(txn: Any, psize: int) -> None:
-        txn.put(keys.CONFIG, header.pack(configuration, psize))
-        txn.put(keys.STATE, first_state(columns, state, psize, txn.id()))
-
-    try:
-        environment.create(draft, fill)
-        os.link(draft, path)
-    except FileExistsError as error:
-        raise ExistsError(f"{path} is there already") from error
-    finally:
-        for leftover in (draft, draft + "-lock"):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(leftover)
-    _flush_directory(os.path.dirname(path) or ".")
-
-
-def _flush_directory(directory: str) -> None:
-    fd = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _tree_bytes(stat: Any) -> int:

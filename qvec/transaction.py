@@ -7,12 +7,10 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
-import lmdb
-
 from qvec import keys, records
 from qvec._kernels import Column, chunk_entries
-from qvec.directory import ColumnSpec, View, block_geometry, write_directory
-from qvec.environment import translate
+from qvec.directory import ColumnSpec, View, block_geometry, place_all, write_directory
+from qvec.environment import Error, MapIsFull, fork_epoch, translate
 from qvec.errors import DuplicateIdError, InputError, QvecError
 from qvec.snapshot import Reading, id_key, record_key, row_value
 
@@ -51,11 +49,10 @@ class Transaction(Reading):
         column = self._view.columns.get(name)
         if column is None:
             raise InputError(f"there is no column {name!r}")
+        n_blocks, per_chunk = self._n_committed(column), chunk_entries(self._store._env.psize)
+        self._run(lambda txn: _delete_blocks(txn, column, 0, n_blocks, per_chunk))
         self._view.stamps.pop(name, None)
-        committed, n_blocks = self._committed.pop(name, (None, 0))
-        if committed is column:
-            per_chunk = chunk_entries(self._store._env.psize)
-            self._run(lambda txn: _delete_blocks(txn, column, 0, n_blocks, per_chunk))
+        self._committed.pop(name, None)
         del self._view.columns[name]
 
     def put_record(self, kind: int, number: int, payload: object, *, name: str = "payload") -> None:
@@ -94,11 +91,11 @@ class Transaction(Reading):
             self.abort()
             raise
         self._txn = None
-        self._store._end_write(self._view)
+        self._store._end_write(self._view if self._store._env.sound else None)
 
     def abort(self) -> None:
-        """Undo everything. Ending twice is fine."""
-        if self._txn is None:
+        """Undo everything. Ending twice is fine, and so is ending in a forked child one that is the parent's."""
+        if self._txn is None or self._epoch != fork_epoch():
             return
         self._own().abort()
         self._txn = None
@@ -116,16 +113,18 @@ class Transaction(Reading):
 
     def _retry(self, action: Callable[[], object]) -> None:
         """Run; while the map is full, double it, start again from the list of operations, and run once more."""
-        env = self._store._env
+        full = False
         while True:
             try:
+                if full:
+                    self._restart()
                 action()
                 return
-            except lmdb.MapFullError:
+            except MapIsFull:
                 self._txn.abort()
-                self._restart()
-            except lmdb.Error as error:
-                raise translate(error, env.path) from error
+                full = True
+            except Error as error:
+                raise translate(error, self._store.path) from error
 
     def _restart(self) -> None:
         env = self._store._env
@@ -133,6 +132,8 @@ class Transaction(Reading):
         self._txn = env.begin_write()
         for column in self._view.columns.values():
             column.attach(env.base, env.reaches())
+            if self._view.relocated:
+                place_all(column, min(column.n_blocks, self._n_committed(column)), self._txn)
         for operation in self._log:
             operation(self._txn)
 
@@ -150,17 +151,22 @@ class Transaction(Reading):
     def _put_blocks(self, column: Column, per_chunk: int) -> set[int]:
         """Put the changed blocks, then read back which pages LMDB gave them; returns blocks whose entry changed."""
         txn, commit = self._txn, self._txn.id()
-        committed, n_blocks = self._committed.get(column.name, (column, 0))
+        n_blocks = self._n_committed(column)
         dirty = column.dirty().tolist()
         for block in dirty:
             txn.put(keys.block(column.id, column.generation, block), column.seal(block, commit))
         for block in dirty:
             column.settle(block, txn.get(keys.block(column.id, column.generation, block)))
         touched = set(range(column.n_blocks)) if self._view.relocated else set(dirty)
-        if committed is column and column.n_blocks < n_blocks:
+        if column.n_blocks < n_blocks:
             _delete_blocks(txn, column, column.n_blocks, n_blocks, per_chunk)
             touched |= {column.n_blocks - 1} if column.n_blocks else set()
         return touched
+
+    def _n_committed(self, column: Column) -> int:
+        """Blocks that the column has in the commit before this transaction."""
+        committed, n_blocks = self._committed.get(column.name, (None, 0))
+        return n_blocks if committed is column else 0
 
     def _is_above(self, ids: Sequence[bytes]) -> bool:
         if not ids or not all(a < b for a, b in pairwise(ids)):

@@ -95,13 +95,22 @@ class Writer:
         if on_conflict == "error":
             i = int(np.flatnonzero(taken)[0])
             name = ids[i : i + 1].tolist()[0] if isinstance(ids, np.ndarray) else ids[i]
-            raise DuplicateIdError(f"ids[{i}] = {name!r} is stored already; use upsert or on_conflict to replace or skip")
+            raise DuplicateIdError(
+                f"ids[{i}] = {name!r} is stored already; use upsert or on_conflict to replace or skip"
+            )
         if on_conflict == "skip":
             return np.flatnonzero(~taken), 0
         self.delete([keys[i] for i in np.flatnonzero(taken)], rows[taken])
         return np.arange(len(keys)), int(taken.sum())
 
-    def _append(self, x: Float32Array, ids: Ids, payloads: Sequence[Payload | None], threads: int, progress: Progress | None) -> None:
+    def _append(
+        self,
+        x: Float32Array,
+        ids: Ids,
+        payloads: Sequence[Payload | None],
+        threads: int,
+        progress: Progress | None,
+    ) -> None:
         start, stop = self.state["n"], self.state["n"] + len(x)
         if stop > MAX_ROWS:
             raise InputError(f"the collection would hold {stop} rows; the limit is {MAX_ROWS}")

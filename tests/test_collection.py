@@ -29,8 +29,22 @@ CODES = {
 }
 INDEXES = {"flat": "flat", "hnsw": qvec.HNSW(m=8, ef_construction=64)}
 # Without originals: largest error of a distance as a share of |q| |x|; None where the code only ranks.
-CODE_ERROR = {"f32": 0.0, "f16": 2e-3, "int8": 0.03, "int8-static": 0.03, "int8-percentile": 0.2, "int8-rotated": 0.03}
-DECODE_ERROR = {"f32": 0.0, "f16": 1e-3, "int8": 0.03, "int8-static": 0.03, "int8-percentile": 0.2, "int8-rotated": 0.03}
+CODE_ERROR = {
+    "f32": 0.0,
+    "f16": 2e-3,
+    "int8": 0.03,
+    "int8-static": 0.03,
+    "int8-percentile": 0.2,
+    "int8-rotated": 0.03,
+}
+DECODE_ERROR = {
+    "f32": 0.0,
+    "f16": 1e-3,
+    "int8": 0.03,
+    "int8-static": 0.03,
+    "int8-percentile": 0.2,
+    "int8-rotated": 0.03,
+}
 
 
 class Pair:
@@ -50,7 +64,9 @@ class Pair:
         self.model.add(self.data[start:stop], names, payload)
 
 
-def make(path: Path, *, metric: str = "l2", code: str = "f32", index: str = "flat", n: int = 300, **options: Any) -> Pair:
+def make(
+    path: Path, *, metric: str = "l2", code: str = "f32", index: str = "flat", n: int = 300, **options: Any
+) -> Pair:
     """A collection of n vectors in batches of 150, 100 and the rest."""
     data = clustered(np.random.default_rng(5), n + 50, DIM)
     db = qvec.create(path, DIM, metric=metric, code=CODES[code], index=INDEXES[index], sample=data, **options)
@@ -107,7 +123,9 @@ def test_without_originals_distances_are_within_the_error_of_the_code(
                 assert_vector(found, expected.astype(np.float64), DECODE_ERROR[code])
 
 
-@pytest.mark.parametrize(("metric", "code"), [*product(("cosine", "l2"), ("binary", "binary-plain")), ("ip", "binary-plain")])
+@pytest.mark.parametrize(
+    ("metric", "code"), [*product(("cosine", "l2"), ("binary", "binary-plain")), ("ip", "binary-plain")]
+)
 def test_binary_codes_without_originals_rank_a_vector_itself_first(path: Path, metric: str, code: str) -> None:
     pair = make(path, metric=metric, code=code, index="flat", keep="none")
     with pair.db as db:
@@ -229,7 +247,9 @@ def test_a_batch_of_no_rows_is_accepted_and_changes_nothing(path: Path) -> None:
         assert_same_content(db, pair.model)
 
 
-def test_automatic_ids_go_on_from_the_largest_ever_stored_also_after_deleting_and_reopening(path: Path) -> None:
+def test_automatic_ids_go_on_from_the_largest_ever_stored_also_after_deleting_and_reopening(
+    path: Path,
+) -> None:
     x = clustered(np.random.default_rng(6), 10, DIM)
     with qvec.create(path, DIM) as db:
         assert db.add(x[:3]).ids.tolist() == [0, 1, 2]
@@ -248,7 +268,11 @@ def test_on_conflict_decides_what_happens_to_ids_that_are_stored(path: Path) -> 
     x = clustered(np.random.default_rng(6), 8, DIM)
     model = Model(DIM)
     with qvec.create(path, DIM, metric="l2", ids="str") as db:
-        for ids, rows, mode in ((["a", "b", "c"], x[:3], "error"), (["b", "d"], x[3:5], "skip"), (["a", "e"], x[5:7], "replace")):
+        for ids, rows, mode in (
+            (["a", "b", "c"], x[:3], "error"),
+            (["b", "d"], x[3:5], "skip"),
+            (["a", "e"], x[5:7], "replace"),
+        ):
             payload = [{"mode": mode, "id": i} for i in ids]
             found = db.add(rows, ids, payload, on_conflict=mode)
             expected = model.add(rows, ids, payload, mode)
@@ -355,7 +379,10 @@ def test_a_collection_resident_in_memory_answers_alike_and_follows_commits(path:
 def test_progress_rises_to_the_whole(path: Path, index: str) -> None:
     seen: list[tuple[int, int]] = []
     with qvec.create(path, DIM, index=index) as db:
-        db.add(clustered(np.random.default_rng(7), 500, DIM), progress=lambda done, total: seen.append((done, total)))
+        db.add(
+            clustered(np.random.default_rng(7), 500, DIM),
+            progress=lambda done, total: seen.append((done, total)),
+        )
     assert seen == sorted(seen)
     assert seen[-1][0] == seen[-1][1] > 0
 

@@ -179,7 +179,10 @@ CREATIONS: dict[str, tuple[dict[str, Any], str]] = {
     "a map size that is no integer": ({"map_size": "1GB"}, "map_size .*'1GB'"),
     "a sample of another dimension": ({"sample": np.ones((300, 7))}, r"sample .*\(n, 8\)"),
     "a sample with nan": ({"sample": with_value(NAN)}, r"sample\[1, 3\] is nan"),
-    "a sample too small to calibrate on": ({"code": qvec.Int8(scale="per_dim"), "sample": X}, "30.*256|256.*30"),
+    "a sample too small to calibrate on": (
+        {"code": qvec.Int8(scale="per_dim"), "sample": X},
+        "30.*256|256.*30",
+    ),
 }
 
 
@@ -238,14 +241,22 @@ def test_more_rows_than_a_collection_holds_are_refused_before_they_are_copied(db
 
 @cases(INT_IDS)
 def test_integer_ids_that_are_refused(db: Collection, value: Any, message: str) -> None:
-    calls: list[Callable[[], object]] = [lambda: db.add(GOOD, value), lambda: db.delete(value), lambda: db.get(value)]
+    calls: list[Callable[[], object]] = [
+        lambda: db.add(GOOD, value),
+        lambda: db.delete(value),
+        lambda: db.get(value),
+    ]
     for call in calls:
         assert_refused(db, call, qvec.InputError, ValueError, message)
 
 
 @cases(STR_IDS)
 def test_string_ids_that_are_refused(named: Collection, value: Any, message: str) -> None:
-    calls: list[Callable[[], object]] = [lambda: named.add(GOOD, value), lambda: named.delete(value), lambda: named.get(value)]
+    calls: list[Callable[[], object]] = [
+        lambda: named.add(GOOD, value),
+        lambda: named.delete(value),
+        lambda: named.get(value),
+    ]
     for call in calls:
         assert_refused(named, call, qvec.InputError, ValueError, message)
 
@@ -356,7 +367,9 @@ def test_a_missing_file_is_not_found_and_not_made(tmp_path: Path, mode: Any) -> 
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("content", [b"", b"x", b"vectors\n" * 5000, bytes(8192), os.urandom(10_000), b"\x89HDF\r\n\x1a\n" * 2000])
+@pytest.mark.parametrize(
+    "content", [b"", b"x", b"vectors\n" * 5000, bytes(8192), os.urandom(10_000), b"\x89HDF\r\n\x1a\n" * 2000]
+)
 @pytest.mark.parametrize("mode", ["rw", "r"])
 def test_a_file_that_is_not_qvecs_is_refused_and_left_alone(path: Path, mode: Any, content: bytes) -> None:
     path.write_bytes(content)

@@ -14,9 +14,19 @@ import qvec
 
 PACKAGE = Path(qvec.__file__).parent
 
-# From the ground up. A unit is a module or a sub-package of qvec; "" is qvec/__init__.py. Units on one line do
-# not know each other, save for those of the store, which are one unit in several files.
-STORE = {"directory", "environment", "filelock", "header", "metapage", "snapshot", "store", "transaction"}
+# From the ground up. A unit is a module or a sub-package of qvec; "" is qvec/__init__.py. Units on one line
+# do not know each other, save for those of the store, which are one unit in several files.
+STORE = {
+    "directory",
+    "environment",
+    "filelock",
+    "header",
+    "metapage",
+    "newfile",
+    "snapshot",
+    "store",
+    "transaction",
+}
 FLOORS = (
     {"errors"},
     {"_kernels", "types"},

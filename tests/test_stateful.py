@@ -26,9 +26,9 @@ RECALL = 0.9
 
 IDS = st.integers(0, 60)
 ROWS = st.integers(0, len(POOL) - 1)
-PAYLOAD = st.none() | st.dictionaries(st.sampled_from("abc"), st.none() | st.booleans() | st.integers() | st.text(max_size=3), max_size=2).filter(
-    lambda payload: all(not isinstance(v, int) or -(2**63) <= v < 2**64 for v in payload.values())
-)
+PAYLOAD = st.none() | st.dictionaries(
+    st.sampled_from("abc"), st.none() | st.booleans() | st.integers() | st.text(max_size=3), max_size=2
+).filter(lambda payload: all(not isinstance(v, int) or -(2**63) <= v < 2**64 for v in payload.values()))
 BATCH = st.lists(st.tuples(IDS, ROWS, PAYLOAD), min_size=1, max_size=40, unique_by=lambda item: item[0])
 
 
@@ -57,7 +57,11 @@ class Machine(RuleBasedStateMachine):
 
     @rule(batch=BATCH, on_conflict=st.sampled_from(["error", "skip", "replace"]))
     def add(self, batch: list[tuple[int, int, Any]], on_conflict: Any) -> None:
-        names, rows, payload = self.names([i for i, _, _ in batch]), [r for _, r, _ in batch], [p for _, _, p in batch]
+        names, rows, payload = (
+            self.names([i for i, _, _ in batch]),
+            [r for _, r, _ in batch],
+            [p for _, _, p in batch],
+        )
         try:
             expected = self.model.add(POOL[rows], names, payload, on_conflict)
         except KeyError:

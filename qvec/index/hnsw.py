@@ -47,12 +47,14 @@ def _medoids(x: Float32Array, k: int) -> npt.NDArray[np.int64]:
         filled = np.flatnonzero(np.diff(bounds))
         sums = np.add.reduceat(x[order], bounds[filled], axis=0)
         centres[filled] = sums / np.diff(bounds)[filled, None]
-    return np.argmin(_distances(x, centres), axis=0)
+    nearest: npt.NDArray[np.int64] = np.argmin(_distances(x, centres), axis=0)
+    return nearest
 
 
 def _distances(x: Float32Array, centres: Float32Array) -> Float32Array:
     """Squared distances but for |x|^2, which shifts a row as a whole."""
-    return np.einsum("ij,ij->i", centres, centres) - 2 * (x @ centres.T)
+    shifted: Float32Array = np.einsum("ij,ij->i", centres, centres) - 2 * (x @ centres.T)
+    return shifted
 
 
 @dataclass

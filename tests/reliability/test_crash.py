@@ -28,7 +28,11 @@ def test_the_judge_of_crashes_sees_lost_torn_and_wrong_vectors(tmp_path: Path) -
     crash.create(path)
     with qvec.open(path) as db:
         for batch in range(6):
-            db.add(crash.batch_vectors(batch), crash.batch_ids(batch), [{"batch": batch}] * len(crash.batch_ids(batch)))
+            db.add(
+                crash.batch_vectors(batch),
+                crash.batch_ids(batch),
+                [{"batch": batch}] * len(crash.batch_ids(batch)),
+            )
     sound = tmp_path / "sound.qvec"
     shutil.copy(path, sound)
     everything = [line for batch in range(6) for line in (f"+{batch}", "ok")]
