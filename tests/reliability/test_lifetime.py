@@ -181,15 +181,16 @@ def growing_the_map_under_readers(path: str) -> None:
             assert (hits.distances == 0).all()
 
 
-def one_file_unlinked_and_made_anew(path: str) -> None:
+def one_file_unlinked_while_it_is_open(path: str) -> None:
     db = collection(path)
     Path(path).unlink()
-    with qvec.create(path, DIM, metric="l2") as other:
-        other.add(X[:3])
-        assert len(other) == 3
-        assert db.search(X[7], 1).ids.tolist() == [7]
-        assert len(db) == 500
+    with pytest.raises(qvec.LockedError, match="still open"):
+        qvec.create(path, DIM)
+    assert db.search(X[7], 1).ids.tolist() == [7]
     db.close()
+    Path(path).unlink(missing_ok=True)
+    with qvec.create(path, DIM) as other:
+        assert len(other) == 0
 
 
 def exit_without_closing(path: str) -> None:
@@ -202,7 +203,7 @@ def exit_without_closing(path: str) -> None:
 CASES = [results_outlive_the_handle, scan_goes_on_across_writes, scan_ends_with_the_handle, exit_without_closing,
          scan_that_is_dropped_holds_nothing, scan_that_never_began, scan_is_dropped_after_the_handle, closing_twice,
          a_dropped_handle_gives_the_lock_back, closing_one_of_two_handles, closing_while_threads_search,
-         closing_while_a_thread_writes, growing_the_map_under_readers, one_file_unlinked_and_made_anew]  # fmt: skip
+         closing_while_a_thread_writes, growing_the_map_under_readers, one_file_unlinked_while_it_is_open]  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
