@@ -322,12 +322,6 @@ class Collection:
         return engine
 
 
-def _shaped(values: list[Any], shape: tuple[int, ...]) -> list[Any]:
-    """A flat list as k values, or as n lists of k."""
-    k = shape[-1]
-    return values if len(shape) == 1 else [values[i : i + k] for i in range(0, len(values), k)]
-
-
 def _check_reranking(oversample: object, rescore: object) -> float | None:
     """The factor of oversampling, None for auto; InputError for what neither option can be."""
     if rescore not in (True, False, "auto"):
@@ -353,6 +347,12 @@ def _candidates(engine: Engine, k: int, factor: float | None, rescore: bool | Li
 def _calibration_id(quantizer: Quantizer | None) -> str | None:
     calibration: Calibration | None = getattr(quantizer, "calibration", None)
     return None if calibration is None else calibration.id
+
+
+def _shaped(values: list[Any], shape: tuple[int, ...]) -> list[Any]:
+    """A flat list as k values, or as n lists of k."""
+    k = shape[-1]
+    return values if len(shape) == 1 else [values[i : i + k] for i in range(0, len(values), k)]
 
 
 def _id_array(ids: npt.NDArray[Any] | list[str]) -> npt.NDArray[Any]:

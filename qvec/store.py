@@ -196,13 +196,20 @@ class Store:
             self.end(snapshot)
         if self._writing_thread == threading.get_ident() and self._transaction:
             self._transaction.abort()
-        with self._writing, self._env.lock:
+        with self._writing:
+            pass  # the transaction of another thread ends first
+        with self._env.lock:
             while self._open:
                 self._env.idle.wait()
         if self._lock:
             self._lock.release()
         self._view = self._writer = View()
         environment.release(self._env)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
 
     def __enter__(self) -> Self:
         return self

@@ -97,13 +97,15 @@ def test_integer_ids_of_a_text_file_go_into_a_store_of_strings(run, folder: Path
         assert "700" in db
 
 
-def test_replacing_takes_the_new_vectors(run, folder: Path) -> None:
+def test_replacing_takes_the_new_vectors_and_skipping_keeps_them(run, folder: Path) -> None:
     np.save("ids.npy", np.arange(N))
     np.save("new.npy", -X)
     run("import", "s.qvec", "x.npy", "--ids", "ids.npy", "--metric", "l2")
     assert "id" in failure(run("import", "s.qvec", "new.npy", "--ids", "ids.npy"))
     code, out, _ = run("import", "s.qvec", "new.npy", "--ids", "ids.npy", "--on-conflict", "replace")
     assert (code, f"0 added, {N} replaced" in out) == (0, True)
+    code, out, _ = run("import", "s.qvec", "x.npy", "--ids", "ids.npy", "--on-conflict", "skip")
+    assert (code, f"0 replaced, {N} skipped" in out) == (0, True)
     with qvec.open("s.qvec", mode="r") as db:
         np.testing.assert_array_equal(db.get([5]).vectors, -X[5:6])
 
@@ -331,3 +333,16 @@ def test_the_demo_answers_in_two_processes_and_compares_the_codes(run, monkeypat
     assert recall["binary", "graph"] < recall["binary", "re-ranked"]
     assert json.loads(run("info", "kept.qvec", "--json")[1])["count"] == 5000
     assert "kept.qvec" in failure(run("demo", "--path", "kept.qvec"))
+
+
+@pytest.mark.parametrize("rich", [True, False])
+def test_a_table_prints_no_character_that_steers_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rich: bool
+) -> None:
+    if not rich:
+        monkeypatch.setitem(sys.modules, "rich", None)
+    console.print_table("", ("id", "n"), [("\x1b[2Jdoc\x07", 1), ("[red]x", 20)])
+    out = capsys.readouterr().out
+    assert "\ufffd[2Jdoc\ufffd" in out
+    assert "[red]x" in out
+    assert "\x1b" not in out

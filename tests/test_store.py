@@ -51,7 +51,7 @@ def test_creating_refuses_what_is_there_and_what_cannot_be(tmp_path: Path) -> No
         Store.create(tmp_path / "b", {"x": ColumnSpec(1, 8), "y": ColumnSpec(1, 8)}, {})
     with pytest.raises(InputError, match=r"payload\['x'\]"):
         Store.create(tmp_path / "c", {}, {"x": object()})
-    with pytest.raises(InputError, match="zero byte"):
+    with pytest.raises(InputError, match="null character"):
         Store.create("a\0b", {}, {})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.qvec", "a.qvec-lock"]
 
@@ -265,7 +265,7 @@ def test_a_reader_cannot_write(tmp_path: Path) -> None:
 def test_options_are_checked_by_name(tmp_path: Path, option: dict[str, str]) -> None:
     make_store(tmp_path).close()
     ((name, value),) = option.items()
-    with pytest.raises(InputError, match=f"{name} = '{value}'"):
+    with pytest.raises(InputError, match=f"{name} must be one of .*'{value}'"):
         Store.open(tmp_path / "a.qvec", **option)  # type: ignore[arg-type]
 
 
