@@ -28,8 +28,13 @@ class FileLock:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            os.close(self._fd)
+            self.abandon()
             raise LockedError(f"{path} is open for writing elsewhere (another handle or process)") from error
+
+    def __del__(self) -> None:
+        """A handle that was dropped without being closed must not keep the file locked."""
+        if getattr(self, "_fd", -1) >= 0:
+            self.abandon()
 
     def release(self) -> None:
         """Unlock, also where a forked child still has the descriptor."""
