@@ -1,4 +1,5 @@
-/* IEEE 754 binary16, and bfloat16 (binary32's upper half), in plain C, without branches so that loops over it vectorise; equal to F16C and NEON conversions. */
+/* IEEE 754 binary16 and bfloat16 (the upper half of binary32) in plain C, without branches so that loops vectorise;
+ * equal to what F16C and NEON convert. */
 #ifndef QV_HALF_H
 #define QV_HALF_H
 

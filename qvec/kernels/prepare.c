@@ -86,13 +86,15 @@ static double signed_step(const qv_codec *codec, int i) {
  * <y, x> = <y, centre> + <y, x - centre>. `y` may be the scratch itself. */
 static void fill_folded(const qv_codec *codec, const float *y, double unit, estimate *e, qv_query *out) {
     float *weights = scratch(codec, out);
+    double lanes[8] = {0};
     for (int i = 0; i < codec->dim; i++) {
         double step = qv_is_static(codec) ? signed_step(codec, i) : 1;
         double middle = codec->lower[i] + (qv_is_static(codec) ? midpoint(codec) * step : 0);
-        e->base += y[i] * unit * middle;
+        lanes[i % 8] += y[i] * unit * middle;
         weights[i] = (float)(y[i] * unit * step);
     }
     qv_code code = qv_quantise(weights, codec->dim, (int8_t *)payload(out));
+    e->base = qv_fold_lanes(lanes);
     e->scale = code.scale;
     finish_codes(codec, code.sum, e, out);
 }
