@@ -35,7 +35,8 @@ def least_divergence_ranges(sample: Float32Array, levels: int) -> tuple[Float32A
 def best_thresholds(counts: Histogram, levels: int) -> npt.NDArray[np.int64]:
     """Give the bins to keep, int[dim], of histograms float64[dim, 2048]: a multiple of 16, at least ``levels``."""
     candidates = np.arange(max(levels, STRIDE), BINS + 1, STRIDE)
-    costs = np.stack([_divergence(counts, int(kept), levels) for kept in candidates])
+    sums = _Sums(counts)
+    costs = np.stack([sums.divergence(int(kept), levels) for kept in candidates])
     best: npt.NDArray[np.int64] = candidates[np.argmin(costs, axis=0)]
     return best
 
@@ -46,16 +47,32 @@ def _histogram(distances: Float32Array, reach: float) -> Histogram:
     return np.histogram(np.abs(distances), BINS, (0.0, float(reach)))[0].astype(np.float64)
 
 
-def _divergence(counts: Histogram, kept: int, levels: int) -> Histogram:
-    inside = counts[:, :kept]
-    reference = inside.copy()
-    reference[:, -1] += counts[:, kept:].sum(axis=1)
-    group = np.arange(kept) * levels // kept
-    starts = np.searchsorted(group, np.arange(levels))
-    filled = np.add.reduceat((inside > 0).astype(np.float64), starts, axis=1)
-    level = np.add.reduceat(inside, starts, axis=1) / np.maximum(filled, 1)
-    coded = np.where(inside > 0, level[:, group], 0.0)
-    p = reference / reference.sum(axis=1, keepdims=True)
-    q = np.maximum(coded / np.maximum(coded.sum(axis=1, keepdims=True), 1), FLOOR / kept)
-    cost: Histogram = np.where(p > 0, p * np.log(np.maximum(p, 1e-300) / q), 0.0).sum(axis=1)
-    return cost
+class _Sums:
+    """Running sums over the bins, so that a threshold costs its levels and not its bins."""
+
+    def __init__(self, counts: Histogram) -> None:
+        self.share = counts / counts.sum(axis=1, keepdims=True)
+        self.mass = _running(self.share)
+        self.filled = _running((counts > 0).astype(np.float64))
+        self.entropy = _running(_x_log(self.share, self.share))
+
+    def divergence(self, kept: int, levels: int) -> Histogram:
+        """KL(P || Q), float64[dim]: P has what lies beyond in its last bin, Q is level by level flat where P's bins are filled."""
+        ends = np.searchsorted(np.arange(kept) * levels // kept, np.arange(levels + 1))
+        mass, filled = (np.diff(sums[:, ends], axis=1) for sums in (self.mass, self.filled))
+        total = np.maximum(self.mass[:, kept], 1e-300)
+        q = mass / np.maximum(filled, 1) / total[:, None]
+        last, beyond = self.share[:, kept - 1], 1 - self.mass[:, kept]
+        q_last = np.where(last > 0, q[:, -1], FLOOR / kept)
+        cost: Histogram = self.entropy[:, kept - 1] + _x_log(last + beyond, last + beyond)
+        return cost - _x_log(mass, q).sum(axis=1) - _x_log(beyond, q_last)
+
+
+def _running(values: Histogram) -> Histogram:
+    return np.pad(np.cumsum(values, axis=1), ((0, 0), (1, 0)))
+
+
+def _x_log(x: Histogram, y: Histogram) -> Histogram:
+    """x log y; 0 where x is 0, or is nothing but rounding."""
+    product: Histogram = np.where(x > 1e-12, x * np.log(np.maximum(y, 1e-300)), 0.0)
+    return product

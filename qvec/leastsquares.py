@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import numpy.typing as npt
 
 from qvec.types import Float32Array
 
-VALUES = 1 << 21  # of the sample that the search looks at: rows at even distances
-TAILS = (0.0001, 0.0005, 0.002, 0.005, 0.01, 0.02, 0.05)  # shares cut off on both sides, to start from
-MOVES = (0.2, 0.1, 0.05, 0.02, 0.01)  # of the width
-ROUNDS = 3
+VALUES = 1 << 20  # of the sample that the search looks at: rows at even distances
+TAILS = (0.0, 0.0005, 0.005, 0.03, 0.2, 0.5)  # shares cut off below and above, each with each, to start from
+CUTS = (0.05, 0.15, 0.3, 0.5, 0.7)  # the same, of the range: where there is nothing between the bulk and an outlier
+MOVES = (0.1, 0.05, 0.02, 0.01, 0.003, 0.001)  # of the width
+SHIFTS = (0.3, 0.1)  # of a step: where the levels lie among the values
+ROUNDS = 2
+# Where the lower and the upper end go, in moves: each alone, both inwards or outwards, both the same way.
+DIRECTIONS = ((1, 0), (-1, 0), (0, -1), (0, 1), (1, -1), (-1, 1), (1, 1), (-1, -1))
 
 Errors = npt.NDArray[np.float64]
 
@@ -48,16 +54,16 @@ def _search(x: Float32Array, levels: int) -> tuple[Float32Array, Float32Array]:
     dim = x.shape[1]
     low, high = np.zeros(dim, np.float32), np.ones(dim, np.float32)
     error = squared_errors(x, low, high, levels)
-    tails = np.array(TAILS)
-    quantiles = np.quantile(x, np.concatenate([tails, 1 - tails]), axis=0).astype(np.float32)
-    for i in range(len(TAILS)):
-        _keep_better(x, (low, high, error), quantiles[i], quantiles[i + len(TAILS)], levels)
-    for move in MOVES:
-        for _ in range(ROUNDS):
-            for down, up in ((move, 0.0), (-move, 0.0), (0.0, -move), (0.0, move), (move, -move), (-move, move)):
-                width = high - low
-                moved = np.clip(low + np.float32(down) * width, 0, 1), np.clip(high + np.float32(up) * width, 0, 1)
-                _keep_better(x, (low, high, error), *moved, levels)
+    quantiles = np.quantile(x, [*TAILS, *(1 - share for share in TAILS)], axis=0).astype(np.float32)
+    cuts = [np.full(dim, cut, np.float32) for cut in CUTS]
+    lows, highs = [*quantiles[: len(TAILS)], *cuts], [*quantiles[len(TAILS) :], *(1 - cut for cut in cuts)]
+    for below, above in product(lows, highs):
+        _keep_better(x, (low, high, error), below, above, levels)
+    for move in (*MOVES, *(shift / levels for shift in SHIFTS)):
+        for down, up in DIRECTIONS * ROUNDS:
+            width = (high - low) * np.float32(move)
+            moved = np.clip(low + down * width, 0, 1), np.clip(high + up * width, 0, 1)
+            _keep_better(x, (low, high, error), *moved, levels)
     return low, high
 
 

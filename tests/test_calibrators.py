@@ -23,7 +23,7 @@ def drawn(shape: str, n: int = 3000) -> Float32Array:
         "uniform": rng.uniform(-5, 1, n),
         "lognormal": rng.lognormal(0, 1, n),
         "bimodal": np.where(rng.random(n) < 0.3, rng.normal(-4, 0.2, n), rng.normal(2, 1, n)),
-        "outlier": np.append(rng.normal(size=n - 1), 1000.0),
+        "outlier": np.append(rng.normal(size=n - 1), 50.0),
         "integers": rng.integers(0, 256, n),
     }[shape]
     return values.astype(np.float32)
