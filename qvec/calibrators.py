@@ -17,7 +17,7 @@ Ranges = tuple[Float32Array, Float32Array]
 
 
 class Method(NamedTuple):
-    """A way to find the ranges: float32[n, dim], n >= min_samples, and parameters in, (lower, upper) float32[dim] out."""
+    """A way to find ranges: float32[n, dim], n >= min_samples, and parameters in, (lower, upper) float32[dim] out."""
 
     ranges: Callable[[Float32Array, Params], Ranges]
     defaults: Params

@@ -33,7 +33,6 @@ from qvec.types import (
     Flat,
     Float16,
     Float32,
-    Float32Array,
     Hits,
     Metric,
     OnConflict,

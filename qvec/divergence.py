@@ -57,15 +57,16 @@ class _Sums:
         self.entropy = _running(_x_log(self.share, self.share))
 
     def divergence(self, kept: int, levels: int) -> Histogram:
-        """KL(P || Q), float64[dim]: P has what lies beyond in its last bin, Q is level by level flat where P's bins are filled."""
+        """KL(P || Q), float64[dim]: P has what lies beyond in its last bin, Q is flat over the filled bins of a level."""
         ends = np.searchsorted(np.arange(kept) * levels // kept, np.arange(levels + 1))
         mass, filled = (np.diff(sums[:, ends], axis=1) for sums in (self.mass, self.filled))
         total = np.maximum(self.mass[:, kept], 1e-300)
         q = mass / np.maximum(filled, 1) / total[:, None]
         last, beyond = self.share[:, kept - 1], 1 - self.mass[:, kept]
         q_last = np.where(last > 0, q[:, -1], FLOOR / kept)
-        cost: Histogram = self.entropy[:, kept - 1] + _x_log(last + beyond, last + beyond)
-        return cost - _x_log(mass, q).sum(axis=1) - _x_log(beyond, q_last)
+        entropy = self.entropy[:, kept - 1] + _x_log(last + beyond, last + beyond)
+        cost: Histogram = entropy - _x_log(mass, q).sum(axis=1) - _x_log(beyond, q_last)
+        return cost
 
 
 def _running(values: Histogram) -> Histogram:

@@ -61,7 +61,7 @@ class Float16:
 
 @dataclass(frozen=True, slots=True)
 class BFloat16:
-    """The upper half of a float32: 2 bytes a dimension, its whole range, 8 bits of precision. ``dims``: see :class:`Int8`."""
+    """bfloat16: 2 bytes a dimension, the range of float32, 8 bits of precision. ``dims``: see :class:`Int8`."""
 
     kind: ClassVar[CodeKind] = "bf16"
     min_samples: ClassVar[int] = 0

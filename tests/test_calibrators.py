@@ -133,7 +133,7 @@ def test_symmetric_ranges_have_a_code_for_zero(levels: int) -> None:
 
 
 def test_levels_of_other_widths_are_refused() -> None:
-    with pytest.raises(InputError, match="levels must be 15 .4 bits. or 255 .8 bits., got 100"):
+    with pytest.raises(InputError, match=r"levels must be 15 \(4 bits\) or 255 \(8 bits\), got 100"):
         Calibration.train(np.zeros((256, 2), np.float32), "mse", {"levels": 100})
     with pytest.raises(InputError, match="method must be one of minmax, percentile, mse, entropy"):
         Calibration.train(np.zeros((256, 2), np.float32), "ranges")

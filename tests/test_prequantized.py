@@ -152,7 +152,7 @@ def test_bits_need_whole_bytes(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="multiple of 8 for ubinary embeddings, got 71"):
         qvec.create(tmp_path / "a.qvec", 71, code=Prequantized("ubinary"))
     assert not list(tmp_path.iterdir())
-    with pytest.raises(InputError, match="Prequantized.dtype must be one of int8, uint8, binary, ubinary"):
+    with pytest.raises(InputError, match=r"Prequantized\.dtype must be one of int8, uint8, binary, ubinary"):
         Prequantized("float32")  # type: ignore[arg-type]
 
 

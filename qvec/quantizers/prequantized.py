@@ -14,7 +14,7 @@ from qvec.fields import State, take_choice
 from qvec.integers import DTYPES, Integers, is_bits, to_bits, to_floats, width_of
 from qvec.quantizers.base import CodecQuantizer, config_of, read_common
 from qvec.samples import check_codes
-from qvec.types import CodeConfig, CodeKind, Codes, Float32Array, Metric, Prequantized, PrequantizedType
+from qvec.types import CodeConfig, CodeKind, Codes, Metric, Prequantized, PrequantizedType
 
 # A code's bytes hold bit 0 first, numpy.packbits puts it last.
 _REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1), axis=1, bitorder="little")[:, 0]
