@@ -48,8 +48,11 @@ class Engine:
     def search(self, queries: Float32Array, k: int, ef: int, candidates: int, exact: bool, threads: int) -> Found:
         """Ids (rows where ids are strings), distances and counts of float32 queries [n, dim] or [dim].
 
-        ``candidates``: how many are re-ranked, 0 for none.
+        ``candidates``: how many are re-ranked, 0 for none. Deleted rows take places in a walk's pool: it is made larger
+        by their share.
         """
+        if self.deleted is not None:
+            ef = min(-(-ef * self.n // self.live), self.n)
         transform = self.quantizer.query_transform
         coded = queries if transform is None else transform.apply(queries.reshape(-1, queries.shape[-1]))
         if threads == 1 or queries.ndim == 1 or len(queries) < 2 * QUERIES_PER_THREAD:

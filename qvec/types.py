@@ -121,15 +121,15 @@ class Flat:
 
 @dataclass(frozen=True, slots=True)
 class HNSW:
-    """Hierarchical navigable small world graph (Malkov and Yashunin, arXiv:1603.09320).
+    """Navigable small-world graph (Malkov and Yashunin, arXiv:1603.09320), one level with a table of entry points.
 
-    ``m``: links of a node on the upper layers; twice as many on the base layer (2..64).
-    ``ef_construction``: candidates kept while a node is linked (``m``..4096).
+    ``m``: half the links a node may have (2..64). ``ef_construction``: candidates kept while a node is linked
+    (``m``..4096); more makes a better graph, and takes longer.
     """
 
     kind: ClassVar[Literal["hnsw"]] = "hnsw"
     m: int = 16
-    ef_construction: int = 200
+    ef_construction: int = 128
 
     def __post_init__(self) -> None:
         check_int("HNSW.m", self.m, 2, 64)

@@ -28,7 +28,7 @@ def initial_state() -> dict[str, Any]:
         "next_id": 0,
         "records": 0,  # live rows with a row record (payload or string id)
         "quantizer": None,  # number of the calibration record in force
-        "index": {"kind": "flat"},
+        "index": {"kind": "flat", "n": 0},
         "lift2": 0.0,  # largest |x|^2 seen, for graphs under inner product
     }
 
