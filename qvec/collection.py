@@ -169,13 +169,13 @@ class Collection:
         try:
             engine = snap.derived.get("engine") or self._make_engine(snap)
             if engine is None:
-                return self._no_hits((*q.shape[:-1], k))
+                return self._no_hits((*q.shape[:-1], k), with_payload)
             candidates = _candidates(engine, k, factor, rescore)
             ids, distances, counts = engine.search(q, k, max(width, k, candidates), candidates, exact, workers)
             payloads: list[Any] | None = None
             if not self._int_ids:
                 ids, payloads = self._string_hits(snap, ids, with_payload)
-            elif with_payload and snap.state["records"]:
+            elif with_payload:
                 payloads = self._payloads(snap, ids)
             return Hits(ids, distances, counts, payloads, self._zero_score)
         finally:
@@ -190,6 +190,8 @@ class Collection:
         return ids, _shaped(payloads, rows.shape) if with_payload else None
 
     def _payloads(self, snap: Snapshot, ids: NDArray[np.int64]) -> list[Any]:
+        if not snap.state["records"]:
+            return _shaped([None] * ids.size, ids.shape)
         rows = iter(snap.rows_of(id_keys(ids[ids >= 0])).tolist())
         found = [None if i < 0 else self._payload(snap, next(rows)) for i in ids.reshape(-1).tolist()]
         return _shaped(found, ids.shape)
@@ -198,9 +200,11 @@ class Collection:
         record = snap.record(ROW, row)
         return None if record is None else record["payload"]
 
-    def _no_hits(self, shape: tuple[int, ...]) -> Hits:
+    def _no_hits(self, shape: tuple[int, ...], with_payload: bool) -> Hits:
         ids = np.full(shape, -1, np.int64) if self._int_ids else np.full(shape, "", object)
-        return Hits(ids, np.full(shape, np.inf, np.float32), np.zeros(shape[:-1], np.int64), None, self._zero_score)
+        distances, counts = np.full(shape, np.inf, np.float32), np.zeros(shape[:-1], np.int64)
+        payloads = _shaped([None] * ids.size, shape) if with_payload else None
+        return Hits(ids, distances, counts, payloads, self._zero_score)
 
     # --- reading ---
 
