@@ -220,6 +220,8 @@ def translate(error: lmdb.Error, path: str) -> QvecError:
         return DiskFullError(f"{path}: the commit could not be written ({error}); {_room(path)}")
     if isinstance(error, lmdb.MapFullError | lmdb.MapResizedError | lmdb.MemoryError):
         return MapFullError(f"{path}: {error}")
+    if "already open in this process" in str(error):
+        return LockedError(f"{path}: a file of this name that was removed since is still open in this process")
     if isinstance(error, lmdb.ReadersFullError):
         return LockedError(f"{path}: all {MAX_READERS} reader slots are taken")
     if _is_denied(error):

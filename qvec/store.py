@@ -49,8 +49,11 @@ class Store:
             raise
 
     def __del__(self) -> None:
-        """Close a store that nobody refers to, unless a transaction was left open in it."""
-        if self._closed or self._transaction or self._epoch != fork_epoch() or sys.is_finalizing():
+        """Close a store that nobody refers to; with a transaction left open in it, only free its lock."""
+        if self._closed or self._epoch != fork_epoch() or sys.is_finalizing():
+            return
+        if self._transaction:
+            self._release_lock()
             return
         for snapshot in list(self._open):
             self.end(snapshot)
