@@ -64,7 +64,7 @@ class Calibration:
         *,
         one_range: bool = False,
     ) -> Self:
-        """Learn from float32[n, dim], all values finite, n >= 256 (entropy: 2048); else InputError says what is wrong.
+        """Learn from float32[n, dim], all finite, n >= 256 (entropy: 2048); else InputError says what is wrong.
 
         ``one_range``: the same range for all dimensions, found from their values taken together.
         """

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from qvec.types import Float32Array
+from qvec.types import Float32Array, NDArray
 
 BINS = 2048
 STRIDE = 16  # bins from one threshold looked at to the next
 FLOOR = 1e-4  # probability of what the code cannot show, so that the divergence stays finite
 
-Histogram = npt.NDArray[np.float64]
+Histogram = NDArray[np.float64]
 
 
 def least_divergence_ranges(sample: Float32Array, levels: int) -> tuple[Float32Array, Float32Array]:
@@ -32,12 +31,12 @@ def least_divergence_ranges(sample: Float32Array, levels: int) -> tuple[Float32A
     return lower.astype(np.float32), upper.astype(np.float32)
 
 
-def best_thresholds(counts: Histogram, levels: int) -> npt.NDArray[np.int64]:
+def best_thresholds(counts: Histogram, levels: int) -> NDArray[np.int64]:
     """Give the bins to keep, int[dim], of histograms float64[dim, 2048]: a multiple of 16, at least ``levels``."""
     candidates = np.arange(max(levels, STRIDE), BINS + 1, STRIDE)
     sums = _Sums(counts)
     costs = np.stack([sums.divergence(int(kept), levels) for kept in candidates])
-    best: npt.NDArray[np.int64] = candidates[np.argmin(costs, axis=0)]
+    best: NDArray[np.int64] = candidates[np.argmin(costs, axis=0)]
     return best
 
 
@@ -57,7 +56,7 @@ class _Sums:
         self.entropy = _running(_x_log(self.share, self.share))
 
     def divergence(self, kept: int, levels: int) -> Histogram:
-        """KL(P || Q), float64[dim]: P has what lies beyond in its last bin, Q is flat over the filled bins of a level."""
+        """KL(P || Q), float64[dim]: P has what lies beyond in its last bin, Q is flat over a level's filled bins."""
         ends = np.searchsorted(np.arange(kept) * levels // kept, np.arange(levels + 1))
         mass, filled = (np.diff(sums[:, ends], axis=1) for sums in (self.mass, self.filled))
         total = np.maximum(self.mass[:, kept], 1e-300)

@@ -10,12 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from qvec.errors import InputError
-from qvec.types import Float32Array, Metric, PrequantizedType
+from qvec.types import Float32Array, Metric, NDArray, PrequantizedType
 
-Integers = npt.NDArray[Any]  # int8 or uint8
+Integers = NDArray[Any]  # int8 or uint8
 DTYPES: dict[str, type[np.int8] | type[np.uint8]] = {
     "int8": np.int8,
     "uint8": np.uint8,
@@ -71,12 +70,12 @@ def to_floats(x: Integers, form: PrequantizedType) -> Float32Array:
     return np.unpackbits(to_bits(x, form), axis=1).astype(np.float32) * np.float32(2) - np.float32(1)
 
 
-def to_bits(x: Integers, form: PrequantizedType) -> npt.NDArray[np.uint8]:
+def to_bits(x: Integers, form: PrequantizedType) -> NDArray[np.uint8]:
     """Give "binary" or "ubinary" codes as "ubinary"; its own inverse, but for the dtype."""
     return x.view(np.uint8) ^ np.uint8(128) if form == "binary" else x.view(np.uint8)
 
 
-def _check_directions(name: str, rows: npt.NDArray[Any], zero: int) -> None:
+def _check_directions(name: str, rows: NDArray[Any], zero: int) -> None:
     empty = np.flatnonzero((rows == zero).all(axis=1))
     if empty.size:
         raise InputError(f"{name}[{empty[0]}] is the zero vector, which has no direction: cosine is undefined")

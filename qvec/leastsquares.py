@@ -5,9 +5,8 @@ from __future__ import annotations
 from itertools import product
 
 import numpy as np
-import numpy.typing as npt
 
-from qvec.types import Float32Array
+from qvec.types import Float32Array, NDArray
 
 VALUES = 1 << 20  # of the sample that the search looks at: rows at even distances
 TAILS = (0.0, 0.0005, 0.005, 0.03, 0.2, 0.5)  # shares cut off below and above, each with each, to start from
@@ -18,7 +17,7 @@ ROUNDS = 2
 # Where the lower and the upper end go, in moves: each alone, both inwards or outwards, both the same way.
 DIRECTIONS = ((1, 0), (-1, 0), (0, -1), (0, 1), (1, -1), (-1, 1), (1, 1), (-1, -1))
 
-Errors = npt.NDArray[np.float64]
+Errors = NDArray[np.float64]
 
 
 def least_squares_ranges(sample: Float32Array, levels: int) -> tuple[Float32Array, Float32Array]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self, cast, get_args
 
 import numpy as np
-import numpy.typing as npt
 
 from qvec._kernels import Codec
 from qvec.errors import FormatError, InputError
@@ -14,7 +13,7 @@ from qvec.fields import State, take_choice
 from qvec.integers import DTYPES, Integers, is_bits, to_bits, to_floats, width_of
 from qvec.quantizers.base import CodecQuantizer, config_of, read_common
 from qvec.samples import check_codes
-from qvec.types import CodeConfig, CodeKind, Codes, Metric, Prequantized, PrequantizedType
+from qvec.types import CodeConfig, CodeKind, Codes, Metric, NDArray, Prequantized, PrequantizedType
 
 # A code's bytes hold bit 0 first, numpy.packbits puts it last.
 _REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1), axis=1, bitorder="little")[:, 0]
@@ -56,7 +55,7 @@ class PrequantizedQuantizer(CodecQuantizer):
         rows[:, : codes.shape[1]] = _REVERSED[to_bits(codes, self.form)]
         return rows
 
-    def decode(self, codes: Codes) -> npt.NDArray[Any]:
+    def decode(self, codes: Codes) -> NDArray[Any]:
         """Give back what was stored, dtype included: [n, width]."""
         stored = check_codes(codes, self.code_size)[:, : width_of(self.form, self.dim)]
         if is_bits(self.form):
