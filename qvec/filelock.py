@@ -1,6 +1,6 @@
 """The write lock of a file: flock on the data file, through a descriptor of its own.
 
-LMDB's lock file is left alone: its fcntl locks are lost as soon as the process closes any descriptor of that file.
+LMDB's lock file is left alone: its fcntl locks are lost as soon as the process closes any descriptor of it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class FileLock:
     """Held from construction to `release`; the system gives it back when the process dies."""
 
     def __init__(self, path: str) -> None:
-        """Take the lock; LockedError when another handle has it, ReadOnlyError when the file may not be written."""
+        """Take the lock; LockedError: another handle has it; ReadOnlyError: the file may not be written."""
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except PermissionError as error:
