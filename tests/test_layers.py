@@ -36,7 +36,7 @@ FLOORS = (
     STORE,
     {"config", "layout"},
     {"index", "rerank", "filters"},
-    {"engine"},
+    {"engine", "rows"},
     {"verify", "writer"},
     {"collection"},
     {"api", "evaluate"},
