@@ -17,8 +17,8 @@ from qvec.inputs import (
     MAX_K,
     as_ids,
     as_payloads,
-    as_queries,
-    as_vectors,
+    as_searched,
+    as_stored,
     check_count,
     check_unique,
     id_keys,
@@ -34,7 +34,6 @@ from qvec.types import (
     Flat,
     Float16,
     Float32,
-    Float32Array,
     Hits,
     Metric,
     NDArray,
@@ -81,7 +80,8 @@ class Collection:
     ) -> AddResult:
         """Store a batch, all of it or nothing; durable when the call returns.
 
-        vectors: array-like [n, dim] or [dim] of real numbers, finite, at most 1e18 in magnitude.
+        vectors: array-like [n, dim] or [dim] of real numbers, finite, at most 1e18 in magnitude; in a collection
+        of :class:`qvec.Prequantized` codes, integers in that form.
         ids: n integers in [0, 2^63) or n strings, as the collection was created for; None numbers them on.
         payload: a dict (or None) a vector, of msgpack-able values.
         on_conflict: what to do where an id is stored already: "error", "skip" or "replace".
@@ -92,7 +92,7 @@ class Collection:
         """
         config = self._config
         check_choice("on_conflict", on_conflict, ("error", "skip", "replace"))
-        x = as_vectors("vectors", vectors, config.dim, config.metric)
+        x = as_stored("vectors", vectors, config.dim, config.metric, config.form)
         checked = None if ids is None else as_ids(ids, config.ids)
         if checked is not None:
             if len(checked) != len(x):
@@ -160,7 +160,7 @@ class Collection:
         Fewer than k vectors stored: what there is, padded as :class:`Hits` says.
         """
         config = self._config
-        q = as_queries(queries, config.dim, config.metric)
+        q = as_searched(queries, config.dim, config.metric, config.form)
         if type(k) is not int or not 1 <= k <= MAX_K:
             k = check_count("k", k, 1, MAX_K)
         workers = 1 if threads is None and q.ndim == 1 else _threads(threads)
@@ -241,12 +241,12 @@ class Collection:
             return np.array([record["id"] for record in records], object)
         return snap.columns[IDS].read(rows).view("<i8").reshape(-1).astype(np.int64)
 
-    def _vectors(self, snap: Snapshot, rows: NDArray[np.int64]) -> Float32Array:
+    def _vectors(self, snap: Snapshot, rows: NDArray[np.int64]) -> NDArray[Any]:
         if self._keep is not None and len(rows):
             return self._keep.decode(snap.columns[VECTORS].read(rows))
         quantizer = self._quantizer(snap)
         if quantizer is None or not len(rows):
-            return np.empty((0, self._config.dim), np.float32)
+            return as_stored("vectors", (), self._config.dim, self._config.metric, self._config.form)
         return quantizer.decode(snap.columns[CODES].read(rows))
 
     def __len__(self) -> int:
@@ -346,12 +346,16 @@ def _check_reranking(oversample: object, rescore: object) -> float | None:
 def _candidates(engine: Engine, k: int, factor: float | None, rescore: bool | Literal["auto"]) -> int:
     """How many candidates are re-ranked; 0: none."""
     if rescore is False or engine.keep is None:
-        if rescore is True and engine.quantizer.kind != "f32":  # f32 codes are the originals
+        if rescore is True and not _is_exact(engine.quantizer):  # f32 codes are the originals
             raise InputError("rescore=True needs stored originals: the collection was created with keep='none'")
         return 0
     if factor is None:
         return max(k * engine.quantizer.oversample, k + 10)
     return int(np.ceil(k * factor))
+
+
+def _is_exact(quantizer: Quantizer) -> bool:
+    return quantizer.kind == "f32" and quantizer.transform is None
 
 
 def _calibration_id(quantizer: Quantizer | None) -> str | None:
@@ -375,7 +379,7 @@ def _keep_quantizer(config: Config) -> Quantizer | None:
 
 
 def new_collection(
-    path: str | os.PathLike[str], config: Config, sample: Float32Array | None, **options: Any
+    path: str | os.PathLike[str], config: Config, sample: NDArray[Any] | None, **options: Any
 ) -> Collection:
     """Create the file, and calibrate at once where a sample is given."""
     quantizer = None if sample is None else train(sample, config.metric, config.code, config.seed, config.model)

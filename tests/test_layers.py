@@ -30,6 +30,7 @@ STORE = {
 FLOORS = (
     {"errors"},
     {"_kernels", "types"},
+    {"divergence", "integers", "leastsquares"},
     {"calibrators", "fields", "keys", "samples"},
     {"calibration", "records", "transforms"},
     {"inputs", "quantizers"},
