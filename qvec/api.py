@@ -41,7 +41,8 @@ def create(
     sample: vectors [n, dim] to calibrate the code on; without it, the first batch that is added.
     model: a tag of the embedding model. seed: of the rotation that a code may use.
     exist_ok: open what is there if it was created with the same options.
-    durability: "full" survives power loss; "relaxed" may lose the last commits then, never their consistency.
+    durability: "full" survives power loss; "relaxed" leaves the flush to the system: a commit survives the process, a
+    power cut may cost the file.
     map_size: bytes of address space to reserve at first; it grows. Default: a tebibyte, which costs nothing.
 
     Raises InputError, ExistsError, NotFoundError (no such directory).
