@@ -1,4 +1,4 @@
-"""A store: columns, state, records and ids in one LMDB file; snapshots to read, one transaction at a time to write."""
+"""A store: columns, state, records and ids in one LMDB file; snapshots to read, transactions to write."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Self, get_args
 
@@ -28,7 +29,7 @@ _revival = threading.Lock()
 
 
 class Store:
-    """An open file. Threads may share it; a forked child's copy opens the file again by itself, as a reader."""
+    """An open file. Threads may share it; a forked child's copy opens the file again by itself, to read."""
 
     def __init__(
         self, path: str, mode: Mode, residency: Residency, verify: bool, durability: Durability, map_size: int
@@ -94,9 +95,9 @@ class Store:
     ) -> Store:
         """Open a file: ``"rw"`` takes its write lock, ``"r"`` any number of handles may do.
 
-        ``residency="ram"`` copies all blocks once; ``verify=False`` skips the checksums of blocks, not their headers;
-        ``durability="relaxed"`` leaves the flush to the system: a power cut may then cost the file. ``map_size`` is
-        the address space to reserve at first, in bytes; it grows.
+        ``residency="ram"`` copies all blocks once; ``verify=False`` skips the checksums of blocks, not their
+        headers; ``durability="relaxed"`` leaves the flush to the system: a power cut may then cost the file.
+        ``map_size`` is the address space to reserve at first, in bytes; it grows.
         NotFoundError, FormatError, CorruptError, LockedError or ReadOnlyError say why a file does not open.
         """
         _check_options(mode, residency, verify, durability)
@@ -170,7 +171,7 @@ class Store:
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Transaction]:
-        """A write transaction that commits at the end of the ``with`` block, and is undone by an exception."""
+        """A write transaction that commits at the end of the ``with`` block; an exception undoes it."""
         txn = self.begin_write()
         try:
             yield txn
@@ -180,7 +181,7 @@ class Store:
         txn.commit()
 
     def close(self) -> None:
-        """Close the handle, after the snapshots and the transaction of other threads; this thread's are ended.
+        """Close the handle, after the snapshots and transactions of other threads; this thread's are ended.
 
         New ones get ClosedError. Closing twice is fine.
         """
@@ -218,14 +219,14 @@ class Store:
         self.close()
 
     def stats(self) -> dict[str, Any]:
-        """Bytes of the file and its parts, of the map, reader slots, and commits whose pages a snapshot holds back."""
+        """Bytes of the file, its parts and the map; open snapshots, and commits that they hold back."""
         with self.read() as snapshot:
             env, info = self._env, self._env.lmdb.info()
             blocks = {name: column.n_blocks * column.pages * env.psize for name, column in snapshot.columns.items()}
             chunks = sum(len(stamps) for stamps in snapshot._view.stamps.values()) // STAMP_BYTES * env.psize
             readers = env.reader_commits()
             return {
-                "file_bytes": os.path.getsize(self.path),
+                "file_bytes": Path(self.path).stat().st_size,
                 "used_bytes": (info["last_pgno"] + 1) * env.psize,
                 "map_bytes": info["map_size"],
                 "column_bytes": blocks,
@@ -262,7 +263,7 @@ class Store:
         self._writing_loader = Loader(self._env, verify=self._verify, writable=True)
         self._view, self._writer = View(), View()
         try:
-            with self._env.lmdb.begin(buffers=True) as txn:
+            with environment.translated(self.path), self._env.lmdb.begin(buffers=True) as txn:
                 self.config = MappingProxyType(header.unpack(txn.get(keys.CONFIG), self.path))
             self.end(self.begin())
         except BaseException:
@@ -313,7 +314,7 @@ class Store:
         self._writing.release()
 
     def _revive(self) -> None:
-        """In a forked child: open the file anew, as a reader (environment._after_fork left the parent's alone)."""
+        """In a forked child: open the file anew, to read; environment._after_fork left the parent's alone."""
         with _revival:
             if self._closed:
                 raise ClosedError(f"{self.path} is closed")
