@@ -72,7 +72,7 @@ def _greedy(errors: Errors, budget: int) -> Codes:
     for _ in range(min(budget // (GROUP // 8), MAX_WIDTH * len(errors))):
         next_width = np.minimum(widths + 1, MAX_WIDTH)
         gains = np.where(widths < MAX_WIDTH, errors[places, widths] - errors[places, next_width], -1)
-        if gains.max() <= 0:
+        if gains.max() <= 0 and widths.any():
             break
         widths[int(np.argmax(gains))] += 1
     return widths
