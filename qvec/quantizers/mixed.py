@@ -19,6 +19,7 @@ from qvec.transforms import Transform
 from qvec.types import CodeConfig, CodeKind, Codes, Float32Array, Metric, Mixed
 
 DEFAULT_BITS = 3.0
+OVERSAMPLE = ((3.5, 2), (2.5, 4), (1.5, 10), (0.0, 40))  # from so many bits a dimension; docs/quantization.md
 MAX_TRAINED = 20_000  # rows that are enough for a covariance of 1,000 dimensions
 
 
@@ -54,7 +55,7 @@ class MixedQuantizer(PackedQuantizer):
 
     @property
     def oversample(self) -> int:
-        return 2 if self.bits_per_dim >= 2.5 else 5 if self.bits_per_dim >= 1.5 else 40
+        return next(enough for bits, enough in OVERSAMPLE if self.bits_per_dim >= bits)
 
     def state(self) -> State:
         return super().state() | {"widths": self.widths.tobytes(), "step": floats_to_bytes(self.step)}
