@@ -1,4 +1,4 @@
-"""Recall of packed codes on real vectors: rabitq at each number of bits, and mixed precision against it.
+"""Recall of bit-packed codes on real vectors: rabitq at each number of bits, and mixed precision against it.
 
     QVEC_DATA=/path/to/sets python benchmarks/bench_mixed.py [set ...]
 

@@ -51,7 +51,7 @@ struct qv_codec {
     int32_t query_size; /* bytes of a prepared query */
     int32_t has_factors;
     const float *lower, *step; /* INT8 static: x = lower + step * c, per dimension (padded with 0); else NULL */
-    const uint8_t *widths; /* RABITQ, MIXED: bits of each block of 64 dims (packed.h); else NULL */
+    const uint8_t *widths; /* RABITQ, MIXED: bits of each block of 64 dims (bitpack.h); else NULL */
     const float *centre;   /* RABITQ, MIXED under ip and cosine: what vectors, not queries, had subtracted; or NULL */
     int32_t bits;          /* RABITQ: of every block, 1..8; else 0 */
     float lift2;        /* inner product, set after qv_codec_init: the largest |x|^2 seen; 0 otherwise */
@@ -64,7 +64,7 @@ int qv_codec_init(qv_codec *codec, int kind, int metric, int dim, const float *l
 /* The same for RABITQ (step NULL: each vector's own) and MIXED (step relative to the vector's length), with `widths`
  * of ceil(dim / 64) blocks, 0..8 and not all 0, `step` and `centre` padded with 0 to whole blocks; all are borrowed.
  * A centred cosine codec takes unit vectors minus the centre. */
-int qv_codec_init_packed(qv_codec *codec, int kind, int metric, int dim, const uint8_t *widths, const float *step,
+int qv_codec_init_bitpack(qv_codec *codec, int kind, int metric, int dim, const uint8_t *widths, const float *step,
                          const float *centre, int simd);
 
 void qv_encode(const qv_codec *codec, const float *x, size_t n, uint8_t *rows);

@@ -3,7 +3,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, uint8_t, uint32_t
 
 include "arrays.pxi"
-include "packed.pxi"
+include "bitpack.pxi"
 
 cdef extern from "codec.h" nogil:
     ctypedef struct qv_factors:
@@ -21,7 +21,7 @@ cdef extern from "codec.h" nogil:
         void (*score)(const qv_codec *codec, const qv_query *query, const uint8_t **rows, int n,
                       float *keys) noexcept nogil
 
-    int qv_codec_init_packed(qv_codec *codec, int kind, int metric, int dim, const uint8_t *widths, const float *step,
+    int qv_codec_init_bitpack(qv_codec *codec, int kind, int metric, int dim, const uint8_t *widths, const float *step,
                              const float *centre, int simd) noexcept
     int qv_codec_init(qv_codec *codec, int kind, int metric, int dim, const float *lower, const float *step,
                       int simd) noexcept
@@ -145,8 +145,8 @@ cdef class Codec:
         cdef const float *step_data = NULL
         _check_lift2(metric, lift2)
         _check_packing(kind, metric, bits, widths, lower, step, centre)
-        if kind in _PACKED:
-            self._init_packed(kind_code, metric_code, size, level, bits, widths, step, centre)
+        if kind in _BITPACK:
+            self._init_bitpack(kind_code, metric_code, size, level, bits, widths, step, centre)
             self.c.lift2 = lift2
             return
         _check_affine(kind, lower, step)
@@ -161,7 +161,7 @@ cdef class Codec:
             raise ValueError(f"no codec of kind {kind}, metric {metric}, dim {size} at level {_LEVELS[level]}")
         self.c.lift2 = lift2
 
-    cdef int _init_packed(self, int kind, int metric, int dim, int level, object bits, object widths, object step,
+    cdef int _init_bitpack(self, int kind, int metric, int dim, int level, object bits, object widths, object step,
                           object centre) except -1:
         cdef const float *step_data = NULL
         cdef const float *centre_data = NULL
@@ -174,7 +174,7 @@ cdef class Codec:
         if centre is not None:
             self._centre = _per_dimension(centre, "centre", dim)
             centre_data = <const float *> cnp.PyArray_DATA(self._centre)
-        if qv_codec_init_packed(&self.c, kind, metric, dim, <const uint8_t *> cnp.PyArray_DATA(self._widths), step_data,
+        if qv_codec_init_bitpack(&self.c, kind, metric, dim, <const uint8_t *> cnp.PyArray_DATA(self._widths), step_data,
                                 centre_data, level) != 0:
             raise ValueError(f"no codec of kind {_KIND_NAMES[kind]}, dim {dim} and these widths at level {_LEVELS[level]}")
         return 0

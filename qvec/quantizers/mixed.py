@@ -13,7 +13,7 @@ from qvec.fields import State, floats_to_bytes, take_floats
 from qvec.projections import principal_components
 from qvec.quantizers.allotment import GROUP, MAX_WIDTH, allot
 from qvec.quantizers.base import config_of, read_common
-from qvec.quantizers.packed import PackedQuantizer
+from qvec.quantizers.bitpack import BitpackQuantizer
 from qvec.samples import check_sample, check_vectors, mean_of
 from qvec.transforms import Transform
 from qvec.types import CodeConfig, CodeKind, Codes, Float32Array, Metric, Mixed
@@ -24,7 +24,7 @@ MAX_TRAINED = 20_000  # rows that are enough for a covariance of 1,000 dimension
 
 
 @dataclass(frozen=True, eq=False)
-class MixedQuantizer(PackedQuantizer):
+class MixedQuantizer(BitpackQuantizer):
     """``c_i = floor(y_i / (|y| step_i)) + 2^(w - 1)`` of ``y = M^T (x - mean)``, cut to the group's w bits.
 
     A value is ``v_i = step_i (c_i - (2^w - 1) / 2)``, 0 in groups without bits, and ``<q, y>`` is estimated

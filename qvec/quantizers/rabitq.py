@@ -9,7 +9,7 @@ from qvec._kernels import Codec
 from qvec.errors import FormatError
 from qvec.fields import State, take_int
 from qvec.quantizers.base import config_of, make_transform, read_common
-from qvec.quantizers.packed import PackedQuantizer
+from qvec.quantizers.bitpack import BitpackQuantizer
 from qvec.samples import check_sample, check_vectors, mean_of
 from qvec.transforms import Transform
 from qvec.types import MIN_SAMPLES_MEAN, CodeConfig, CodeKind, Float32Array, Metric, RaBitQ
@@ -18,7 +18,7 @@ OVERSAMPLE = {1: 40, 2: 5, 3: 3}  # 4 bits and more: 2; docs/quantization.md
 
 
 @dataclass(frozen=True, eq=False)
-class RaBitQuantizer(PackedQuantizer):
+class RaBitQuantizer(BitpackQuantizer):
     """``c_i = floor(y_i / s) + 2^(bits - 1)`` of ``y = R(x - mean)``, cut to ``bits``.
 
     s is the step, chosen for each vector, whose values ``v = c - (2^bits - 1) / 2`` point most nearly along y

@@ -1,5 +1,5 @@
-/* Vectors to packed rows and back, and queries for them. Compiled once for the baseline: rows are the same everywhere. */
-#include "packed.h"
+/* Vectors to bit-packed rows and back, and queries for them. Compiled once for the baseline: rows are the same everywhere. */
+#include "bitpack.h"
 
 /* Widths of a step in standard deviations that lose least of a Gaussian, 1 to 8 bits (Max, IRE Trans. Inf. Theory 6,
  * 1960, table II, even levels; 7 and 8 bits found by the same integral). */
@@ -103,7 +103,7 @@ static double whole_norm2(const qv_codec *codec, const float *x, double norm2) {
 
 /* <q, v> is half of 2 * dot - offset; times |y|^2 / <y, v>, over the dims that have bits, it estimates <q, y> without
  * bias under a random rotation (RaBitQ, arXiv:2405.12497, theorem 3.2). */
-float qv_encode_packed(const qv_codec *codec, const float *x, uint8_t *row, double *whole) {
+float qv_encode_bitpack(const qv_codec *codec, const float *x, uint8_t *row, double *whole) {
     double norm2 = qv_norm2(x, codec->dim), inverse_norm = qv_inverse_norm(norm2);
     double unit = codec->metric == QV_COSINE && codec->centre == NULL ? inverse_norm : 1;
     float inverse = 0;
@@ -113,26 +113,26 @@ float qv_encode_packed(const qv_codec *codec, const float *x, uint8_t *row, doub
     return inverse > 0 && f.along > 0 ? (float)(f.norm2 / f.along * unit / 2) : 0;
 }
 
-void qv_decode_packed(const qv_codec *codec, const uint8_t *row, float *x) {
+void qv_decode_bitpack(const qv_codec *codec, const uint8_t *row, float *x) {
     float scale = qv_row_factors(codec, row).scale;
     for (int i = 0, b = 0; i < codec->dim; i += QV_BLOCK, b++) {
         int width = codec->widths[b], count = codec->dim - i < QV_BLOCK ? codec->dim - i : QV_BLOCK;
         for (int j = 0; j < count; j++) {
-            int doubled = width == 0 ? 0 : 2 * qv_packed_code(row, width, j) - ((1 << width) - 1);
+            int doubled = width == 0 ? 0 : 2 * qv_bitpack_code(row, width, j) - ((1 << width) - 1);
             x[i + j] = scale * (float)doubled * (codec->step == NULL ? 1.0f : codec->step[i + j]);
         }
         row += 8 * width;
     }
 }
 
-qv_code qv_fill_packed(const qv_codec *codec, const float *y, double unit, float *scratch, int8_t *codes, int32_t *offset) {
+qv_code qv_fill_bitpack(const qv_codec *codec, const float *y, double unit, float *scratch, int8_t *codes, int32_t *offset) {
     for (int i = 0; i < codec->dim; i++) {
         double step = codec->widths[i / QV_BLOCK] == 0 ? 0 : codec->step == NULL ? 1 : codec->step[i];
         scratch[i] = (float)(y[i] * unit * step);
     }
     qv_code code = qv_quantise(scratch, codec->dim, codes);
     *offset = 0;
-    for (int b = 0; b < qv_packed_blocks(codec->dim); b++) {
+    for (int b = 0; b < qv_bitpack_blocks(codec->dim); b++) {
         int32_t sum = 0;
         for (int j = 0; j < QV_BLOCK; j++) sum += codes[b * QV_BLOCK + j];
         *offset += ((1 << codec->widths[b]) - 1) * sum;

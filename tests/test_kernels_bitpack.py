@@ -1,11 +1,11 @@
-"""Packed codes against a second implementation, at every width, instruction set, tail and extreme."""
+"""Bit-packed codes against a second implementation, at every width, instruction set, tail and extreme."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from bitpack_oracle import BITPACK, bitpack_codec, bitpack_keys, block_widths, candidates, mixed_steps, unpack, values
 from kernels_oracle import METRICS, Bytes, Floats, factors, gaussian, inverse_norms, norms2
-from packed_oracle import PACKED, block_widths, candidates, mixed_steps, packed_codec, packed_keys, unpack, values
 
 from qvec._kernels import Codec, simd_levels
 
@@ -20,11 +20,11 @@ def samples(dim: int) -> tuple[Floats, Floats]:
     return x, np.concatenate([gaussian(dim + 10_000, 2, dim), x[:1], np.zeros((1, dim), np.float32)])
 
 
-@pytest.mark.parametrize("kind", PACKED)
+@pytest.mark.parametrize("kind", BITPACK)
 def test_codes_are_those_of_the_step_that_points_most_nearly_along_the_vector(kind: str) -> None:
     for dim in DIMS:
         x = np.delete(samples(dim)[0], 4, axis=0)
-        found = values(kind, packed_codec(kind, "l2", dim).encode(x), dim)
+        found = values(kind, bitpack_codec(kind, "l2", dim).encode(x), dim)
         options = candidates(kind, x)
         cosines = np.array([_cosine(x, v) for v in options])
         assert (_cosine(x, found) >= cosines.max(axis=0) - 1e-6).all(), dim
@@ -38,11 +38,11 @@ def _cosine(x: Floats, v: Floats | np.ndarray[tuple[int, int], np.dtype[np.float
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("kind", PACKED)
+@pytest.mark.parametrize("kind", BITPACK)
 def test_the_scale_keeps_the_length_along_the_vector(kind: str, metric: str) -> None:
     for dim in DIMS:
         x, _ = samples(dim)
-        codec = packed_codec(kind, metric, dim)
+        codec = bitpack_codec(kind, metric, dim)
         rows = codec.encode(x)
         v = values(kind, rows, dim)
         along, live = (x * v).sum(axis=1), np.repeat(block_widths(kind, dim) > 0, 64)[:dim]
@@ -57,24 +57,24 @@ def test_the_scale_keeps_the_length_along_the_vector(kind: str, metric: str) -> 
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("kind", PACKED)
+@pytest.mark.parametrize("kind", BITPACK)
 def test_keys_are_the_public_distance(kind: str, metric: str, level: str) -> None:
     for dim in DIMS:
         x, q = samples(dim)
-        codec = packed_codec(kind, metric, dim, simd=level)
+        codec = bitpack_codec(kind, metric, dim, simd=level)
         rows = codec.encode(x)
         keys = codec.score(codec.prepare(q), rows)
-        exact, sizes = packed_keys(kind, metric, rows, q, x)
+        exact, sizes = bitpack_keys(kind, metric, rows, q, x)
         worst = np.abs(keys - exact) - (1e-5 * sizes + 1e-30)
         assert worst.max() <= 0, dim
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("kind", PACKED)
+@pytest.mark.parametrize("kind", BITPACK)
 def test_levels_agree_to_the_last_bit(kind: str, metric: str) -> None:
     for dim in DIMS:
         x, q = samples(dim)
-        codecs = [packed_codec(kind, metric, dim, simd=level) for level in LEVELS]
+        codecs = [bitpack_codec(kind, metric, dim, simd=level) for level in LEVELS]
         rows = codecs[0].encode(x)
         queries, row_queries = codecs[0].prepare(q), codecs[0].prepare_rows(rows)
         keys, row_keys = codecs[0].score(queries, rows), codecs[0].score(row_queries, rows)
@@ -86,10 +86,10 @@ def test_levels_agree_to_the_last_bit(kind: str, metric: str) -> None:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("kind", PACKED)
+@pytest.mark.parametrize("kind", BITPACK)
 def test_sums_are_exact_at_the_extremes_of_both_sides(kind: str, level: str) -> None:
     for dim in (64, 576, 1536, 65536):
-        codec = packed_codec(kind, "ip", dim, simd=level)
+        codec = bitpack_codec(kind, "ip", dim, simd=level)
         rng = np.random.default_rng(dim)
         rows = rng.integers(0, 256, (6, codec.stride), dtype=np.uint8)
         rows[0], rows[1] = 255, 0
@@ -112,10 +112,10 @@ def _prepared(codec: Codec, query: np.ndarray[tuple[int, int], np.dtype[np.int8]
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("kind", PACKED)
+@pytest.mark.parametrize("kind", BITPACK)
 def test_a_row_as_a_query_measures_squared_l2_between_what_two_rows_hold(kind: str, metric: str) -> None:
     x = gaussian(5, 12, 576)
-    codec = packed_codec(kind, metric, 576, lift2=2 * float(norms2(x).max()) if metric == "ip" else 0.0)
+    codec = bitpack_codec(kind, metric, 576, lift2=2 * float(norms2(x).max()) if metric == "ip" else 0.0)
     rows = codec.encode(x)
     held = codec.decode(rows).astype(np.float64)
     lengths = np.ones(12) if metric == "cosine" else norms2(x)
@@ -129,14 +129,14 @@ def test_a_row_as_a_query_measures_squared_l2_between_what_two_rows_hold(kind: s
 
 
 @pytest.mark.parametrize("metric", ["ip", "cosine"])
-@pytest.mark.parametrize("kind", PACKED)
+@pytest.mark.parametrize("kind", BITPACK)
 def test_a_centre_is_added_to_every_distance(kind: str, metric: str) -> None:
     dim = 320
     centre = gaussian(1, 1, dim)[0] / np.float32(20)
     x, q = gaussian(2, 10, dim), gaussian(3, 4, dim)
     if metric == "cosine":
         x, q = ((a / np.linalg.norm(a, axis=1, keepdims=True)).astype(np.float32) for a in (x, q))
-    codec = packed_codec(kind, metric, dim, centre=centre, lift2=0.0)
+    codec = bitpack_codec(kind, metric, dim, centre=centre, lift2=0.0)
     rows = codec.encode(x - centre)
     held = codec.decode(rows).astype(np.float64) + centre
     dots = q @ held.T
@@ -146,12 +146,12 @@ def test_a_centre_is_added_to_every_distance(kind: str, metric: str) -> None:
     assert np.allclose(factors(codec, rows)[1], 1 if metric == "cosine" else norms2(x), rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", PACKED)
+@pytest.mark.parametrize("kind", BITPACK)
 def test_huge_and_tiny_vectors_give_finite_keys(kind: str) -> None:
     for metric in METRICS:
         for magnitude in (1e-38, 1e-30, 1e-12, 1e12, 1e18):
             x = np.clip(gaussian(9, 6, 130), -1, 1) * np.float32(magnitude)
-            codec = packed_codec(kind, metric, 130)
+            codec = bitpack_codec(kind, metric, 130)
             rows = codec.encode(x)
             keys = codec.score(codec.prepare(x), rows), codec.score(codec.prepare_rows(rows), rows)
             assert all(np.isfinite(k).all() for k in keys), (metric, magnitude)

@@ -1,6 +1,6 @@
-# What packed codes (kinds "rabitq" and "mixed") take besides kind, metric and dimension, checked.
+# What bit-packed codes (kinds "rabitq" and "mixed") take besides kind, metric and dimension, checked.
 
-cdef tuple _PACKED = ("rabitq", "mixed")
+cdef tuple _BITPACK = ("rabitq", "mixed")
 
 
 cdef int _check_packing(str kind, str metric, object bits, object widths, object lower, object step,
@@ -9,9 +9,9 @@ cdef int _check_packing(str kind, str metric, object bits, object widths, object
         raise ValueError(f"bits go with kind rabitq, and it with them, not with {kind}")
     if (widths is not None) != (kind == "mixed"):
         raise ValueError(f"widths go with kind mixed, and it with them, not with {kind}")
-    if kind in _PACKED and (lower is not None or (step is not None) != (kind == "mixed")):
+    if kind in _BITPACK and (lower is not None or (step is not None) != (kind == "mixed")):
         raise ValueError("kind mixed takes step, and kind rabitq none; neither takes lower")
-    if centre is not None and (kind not in _PACKED or metric == "l2"):
+    if centre is not None and (kind not in _BITPACK or metric == "l2"):
         raise ValueError(f"centre is for kinds rabitq and mixed under ip and cosine, not for {kind} under {metric}")
     return 0
 

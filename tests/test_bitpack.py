@@ -228,12 +228,12 @@ def test_graphs_are_built_on_codes_of_four_bits_and_more() -> None:
 @pytest.mark.parametrize("code", ["rabitq1", "rabitq4", Mixed(bits=3)])
 @pytest.mark.parametrize("index", ["flat", "hnsw"])
 @pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
-def test_collections_find_neighbours_by_packed_codes(
+def test_collections_find_neighbours_by_bitpack_codes(
     tmp_path: Path, metric: Metric, index: str, code: str | CodeConfig
 ) -> None:
     x = clustered(np.random.default_rng(4), 2000, 72)
     queries = clustered(np.random.default_rng(5), 40, 72)
-    path = tmp_path / "packed.qvec"
+    path = tmp_path / "bitpack.qvec"
     with qvec.create(path, 72, metric=metric, code=code, index=index) as db:
         db.add(x[:1500])
         db.add(x[1500:])

@@ -1,4 +1,4 @@
-/* PACKED codes (RABITQ and MIXED): 64 dims at a time are a block of `width` bits each, 0 to 8, in 8 * width bytes.
+/* BITPACK codes (RABITQ and MIXED): 64 dims at a time are a block of `width` bits each, 0 to 8, in 8 * width bytes.
  *
  * A block of width 8 is 64 bytes. Any other is the parts that its width is made of, 4 + 2 + 1 bits, low bits first:
  *   4 bits: 32 bytes; byte j holds dims j, j + 32 from its low bits up
@@ -7,17 +7,17 @@
  * so that one load, one shift by lane and one mask unpack a part.
  *
  * A code c of a block stands for the value c - (2^width - 1) / 2, times the dimension's step; a block of width 0 for 0. */
-#ifndef QV_PACKED_H
-#define QV_PACKED_H
+#ifndef QV_BITPACK_H
+#define QV_BITPACK_H
 
 #include "rows.h"
 
-QV_INLINE int qv_is_packed(const qv_codec *codec) { return codec->widths != NULL; }
+QV_INLINE int qv_is_bitpacked(const qv_codec *codec) { return codec->widths != NULL; }
 
-QV_INLINE int qv_packed_blocks(int dim) { return (dim + QV_BLOCK - 1) / QV_BLOCK; }
+QV_INLINE int qv_bitpack_blocks(int dim) { return (dim + QV_BLOCK - 1) / QV_BLOCK; }
 
 /* Code of dim j of the block at `data`. */
-QV_INLINE int qv_packed_code(const uint8_t *data, int width, int j) {
+QV_INLINE int qv_bitpack_code(const uint8_t *data, int width, int j) {
     int code = 0, shift = 0;
     if (width == 8) return data[j];
     if (width & 4) {
@@ -35,11 +35,11 @@ QV_INLINE int qv_packed_code(const uint8_t *data, int width, int j) {
 }
 
 /* Fills the data of a zeroed row; returns its scale, and |x'|^2 of the vector before centring in `whole`. */
-float qv_encode_packed(const qv_codec *codec, const float *x, uint8_t *row, double *whole);
-void qv_decode_packed(const qv_codec *codec, const uint8_t *row, float *x);
+float qv_encode_bitpack(const qv_codec *codec, const float *x, uint8_t *row, double *whole);
+void qv_decode_bitpack(const qv_codec *codec, const uint8_t *row, float *x);
 
 /* The weights step * y * unit as s8 codes at `codes`, through float scratch [padded dim]; `y` may be the scratch itself.
  * `offset` becomes the sum of (2^width - 1) * code. */
-qv_code qv_fill_packed(const qv_codec *codec, const float *y, double unit, float *scratch, int8_t *codes, int32_t *offset);
+qv_code qv_fill_bitpack(const qv_codec *codec, const float *y, double unit, float *scratch, int8_t *codes, int32_t *offset);
 
 #endif

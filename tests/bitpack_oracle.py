@@ -1,4 +1,4 @@
-"""What packed codes (kinds "rabitq" and "mixed") should be, written a second time in NumPy."""
+"""What bit-packed codes (kinds "rabitq" and "mixed") should be, written a second time in NumPy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from qvec._kernels import Codec
 
-PACKED = [*(f"rabitq{bits}" for bits in range(1, 9)), "mixed"]
+BITPACK = [*(f"rabitq{bits}" for bits in range(1, 9)), "mixed"]
 STEPS = np.array([0, 1.596, 0.9957, 0.5860, 0.3352, 0.1881, 0.1041, 0.0568, 0.0308])
 TRIALS = np.array([0.80, 0.88, 0.94, 1.0, 1.06, 1.13, 1.22, 1.34])
 
@@ -27,8 +27,8 @@ def mixed_steps(dim: int) -> Floats:
     return np.random.default_rng(dim).uniform(0.2, 1.5, dim).astype(np.float32) / np.float32(np.sqrt(dim))
 
 
-def packed_codec(kind: str, metric: str, dim: int, **options: Any) -> Codec:
-    """A codec of one of PACKED."""
+def bitpack_codec(kind: str, metric: str, dim: int, **options: Any) -> Codec:
+    """A codec of one of BITPACK."""
     if kind == "mixed":
         options |= {"widths": block_widths(kind, dim), "step": mixed_steps(dim)}
         return Codec("mixed", metric, dim, **options)  # type: ignore[arg-type]
@@ -36,7 +36,7 @@ def packed_codec(kind: str, metric: str, dim: int, **options: Any) -> Codec:
 
 
 def unpack(rows: Bytes, widths: Bytes) -> Ints:
-    """Codes [n, 64 * blocks] by the layout of packed.h; 0 in blocks without bits."""
+    """Codes [n, 64 * blocks] by the layout of bitpack.h; 0 in blocks without bits."""
     blocks, at = [], 0
     for width in widths.tolist():
         codes = np.zeros((len(rows), 64), np.int64)
@@ -84,7 +84,7 @@ def candidates(kind: str, x: Floats) -> list[Doubles]:
     return found
 
 
-def packed_keys(kind: str, metric: str, rows: Bytes, q: Floats, x: Floats) -> tuple[Doubles, Doubles]:
+def bitpack_keys(kind: str, metric: str, rows: Bytes, q: Floats, x: Floats) -> tuple[Doubles, Doubles]:
     """Keys, and the sum of the absolute terms that make each of them."""
     dim = x.shape[1]
     live = np.repeat(block_widths(kind, dim) > 0, 64)[:dim]

@@ -12,7 +12,7 @@ from qvec.types import Codes, Float32Array
 
 
 @dataclass(frozen=True, eq=False)
-class PackedQuantizer(CodecQuantizer):
+class BitpackQuantizer(CodecQuantizer):
     """Codes of ``y = T (x - mean)``, T orthogonal: ``<q, x> = <T q, y> + <T q, T mean>``.
 
     Under l2 queries are centred as vectors are, ``|q - x| = |(q - mean) - (x - mean)|``; under ip and cosine
