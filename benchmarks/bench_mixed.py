@@ -20,7 +20,7 @@ from qvec.types import CodeConfig, Mixed, RaBitQ
 
 N_QUERIES = 500
 TILE = 50  # queries scored at a time: 50 x 60,000 keys are 12 MB
-DEPTHS = (10, 15, 20, 30, 50, 100)
+DEPTHS = (10, 15, 20, 30, 50, 100, 200, 400)
 TRAINED = 20_000
 CONFIGS: dict[str, CodeConfig] = {
     **{f"rabitq{bits}": RaBitQ(bits) for bits in range(1, 9)},

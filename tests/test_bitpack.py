@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from conformance import clustered
 import qvec
 from qvec.errors import FormatError, InputError
 from qvec.quantizers import Quantizer, from_state, make_config, train
-from qvec.quantizers.allotment import GAUSSIAN_STEP, allot
+from qvec.quantizers.allotment import GAUSSIAN_STEP, allot, greedy
 from qvec.quantizers.mixed import MixedQuantizer
 from qvec.quantizers.rabitq import RaBitQuantizer
 from qvec.types import CodeConfig, Float32Array, Metric, Mixed, RaBitQ
@@ -116,11 +117,25 @@ def test_principal_components_of_more_variance_get_more_bits() -> None:
     assert np.abs(gram - np.eye(DIM)).max() < 1e-5
 
 
-def test_greedy_bits_leave_no_better_exchange() -> None:
-    y = (np.random.default_rng(1).normal(size=(2000, 256)) * np.repeat([8, 4, 2, 1], 64)).astype(np.float32)
-    widths = allot(y, 96).widths.astype(int)
-    assert widths.sum() == 12
-    assert widths.tolist() == [5, 4, 2, 1] or widths.tolist() == [4, 4, 3, 1] or widths.tolist() == [5, 3, 3, 1]
+def test_greedy_widths_are_the_best_of_all_plans() -> None:
+    falls = -np.sort(-np.random.default_rng(1).exponential(size=(3, 8)), axis=1)
+    errors = np.hstack([falls.sum(axis=1, keepdims=True), falls.sum(axis=1, keepdims=True) - falls.cumsum(axis=1)])
+    for units in range(1, 25):
+        plans = [p for p in itertools.product(range(9), repeat=3) if sum(p) <= units]
+        best = min(sum(errors[g, w] for g, w in enumerate(plan)) for plan in plans)
+        widths = greedy(errors, 8 * units)
+        assert errors[np.arange(3), widths].sum() == pytest.approx(best)
+        assert widths.sum() <= units
+
+
+def test_a_group_in_which_neighbours_do_not_differ_gets_no_bits() -> None:
+    rng = np.random.default_rng(4)
+    centres = rng.normal(size=(40, 128)).astype(np.float32)
+    y = np.repeat(centres, 20, axis=0)
+    y[:, 64:] += rng.normal(size=(800, 64)).astype(np.float32)
+    first, second = allot(y, 48).widths.tolist()
+    assert first == 0
+    assert second == 6
 
 
 def test_raw_groups_need_no_matrix() -> None:

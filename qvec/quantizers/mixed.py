@@ -19,7 +19,7 @@ from qvec.transforms import Transform
 from qvec.types import CodeConfig, CodeKind, Codes, Float32Array, Metric, Mixed
 
 DEFAULT_BITS = 3.0
-OVERSAMPLE = ((3.5, 2), (2.5, 4), (1.5, 10), (0.0, 40))  # from so many bits a dimension; docs/quantization.md
+OVERSAMPLE = ((3.5, 2), (2.5, 3), (1.5, 5), (0.0, 20))  # from so many bits a dimension; docs/quantization.md
 MAX_TRAINED = 20_000  # rows that are enough for a covariance of 1,000 dimensions
 
 

@@ -14,7 +14,7 @@ from qvec.samples import check_sample, check_vectors, mean_of
 from qvec.transforms import Transform
 from qvec.types import MIN_SAMPLES_MEAN, CodeConfig, CodeKind, Float32Array, Metric, RaBitQ
 
-OVERSAMPLE = {1: 40, 2: 5, 3: 3}  # 4 bits and more: 2; docs/quantization.md
+OVERSAMPLE = {1: 30, 2: 5, 3: 3}  # 4 bits and more: 2; docs/quantization.md
 
 
 @dataclass(frozen=True, eq=False)
