@@ -128,14 +128,15 @@ def test_greedy_widths_are_the_best_of_all_plans() -> None:
         assert widths.sum() <= units
 
 
-def test_a_group_in_which_neighbours_do_not_differ_gets_no_bits() -> None:
+def test_a_group_in_which_neighbours_differ_gets_more_bits_than_one_of_equal_variance() -> None:
     rng = np.random.default_rng(4)
     centres = rng.normal(size=(40, 128)).astype(np.float32)
     y = np.repeat(centres, 20, axis=0)
     y[:, 64:] += rng.normal(size=(800, 64)).astype(np.float32)
     first, second = allot(y, 48).widths.tolist()
-    assert first == 0
-    assert second == 6
+    assert first < second
+    assert first + second == 6
+    assert allot(np.repeat(centres, 20, axis=0), 48).widths.tolist() == [3, 3]  # all neighbours are duplicates
 
 
 def test_raw_groups_need_no_matrix() -> None:
