@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from qvec._kernels import simd_level
 from qvec.api import create, open
+from qvec.calibration import Calibration
 from qvec.collection import Collection
 from qvec.errors import (
     ClosedError,
@@ -21,14 +22,33 @@ from qvec.errors import (
     QvecError,
     ReadOnlyError,
 )
-from qvec.types import HNSW, AddResult, Binary, Flat, Float16, Float32, Hits, Int8, Mixed, RaBitQ, Records, Stats
+from qvec.types import (
+    HNSW,
+    AddResult,
+    BFloat16,
+    Binary,
+    Flat,
+    Float16,
+    Float32,
+    Hits,
+    Int4,
+    Int8,
+    Mixed,
+    Prequantized,
+    RaBitQ,
+    Records,
+    Stats,
+    Ternary,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
     "HNSW",
     "AddResult",
+    "BFloat16",
     "Binary",
+    "Calibration",
     "ClosedError",
     "Collection",
     "CorruptError",
@@ -42,17 +62,20 @@ __all__ = [
     "FormatError",
     "Hits",
     "InputError",
+    "Int4",
     "Int8",
     "LockedError",
     "MapFullError",
     "MissingIdError",
     "Mixed",
     "NotFoundError",
+    "Prequantized",
     "QvecError",
     "RaBitQ",
     "ReadOnlyError",
     "Records",
     "Stats",
+    "Ternary",
     "create",
     "open",
     "simd_level",

@@ -30,6 +30,8 @@ class Codec:
         lower: Floats | None = None,
         step: Floats | None = None,
         lift2: float = 0.0,
+        integers: bool = False,
+        rounding: str = "nearest",
         simd: str | None = None,
         bits: int | None = None,
         widths: Bytes | None = None,

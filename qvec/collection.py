@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -11,20 +11,21 @@ import numpy as np
 from qvec.calibration import Calibration
 from qvec.config import Config
 from qvec.engine import Engine, read_bitmap
-from qvec.errors import InputError, MissingIdError
+from qvec.errors import CorruptError, InputError, MissingIdError
 from qvec.index import Progress, make_index
 from qvec.inputs import (
     MAX_K,
     as_ids,
     as_payloads,
-    as_queries,
-    as_vectors,
+    as_searched,
+    as_stored,
     check_count,
     check_unique,
     id_keys,
 )
-from qvec.layout import ADJACENCY, CALIBRATION, CODES, DELETED, IDS, ROW, VECTORS
+from qvec.layout import ADJACENCY, CALIBRATION, CODES, DELETED, IDS, VECTORS
 from qvec.quantizers import Quantizer, from_state, train
+from qvec.rows import check_same, payloads_of, row_record, shaped
 from qvec.store import Snapshot, Store, Transaction
 from qvec.types import (
     HNSW,
@@ -33,7 +34,6 @@ from qvec.types import (
     Flat,
     Float16,
     Float32,
-    Float32Array,
     Hits,
     Metric,
     NDArray,
@@ -80,7 +80,8 @@ class Collection:
     ) -> AddResult:
         """Store a batch, all of it or nothing; durable when the call returns.
 
-        vectors: array-like [n, dim] or [dim] of real numbers, finite, at most 1e18 in magnitude.
+        vectors: array-like [n, dim] or [dim] of real numbers, finite, at most 1e18 in magnitude; in a collection
+        of :class:`qvec.Prequantized` codes, integers in that form.
         ids: n integers in [0, 2^63) or n strings, as the collection was created for; None numbers them on.
         payload: a dict (or None) a vector, of msgpack-able values.
         on_conflict: what to do where an id is stored already: "error", "skip" or "replace".
@@ -91,7 +92,7 @@ class Collection:
         """
         config = self._config
         check_choice("on_conflict", on_conflict, ("error", "skip", "replace"))
-        x = as_vectors("vectors", vectors, config.dim, config.metric)
+        x = as_stored("vectors", vectors, config.dim, config.metric, config.form)
         checked = None if ids is None else as_ids(ids, config.ids)
         if checked is not None:
             if len(checked) != len(x):
@@ -159,7 +160,7 @@ class Collection:
         Fewer than k vectors stored: what there is, padded as :class:`Hits` says.
         """
         config = self._config
-        q = as_queries(queries, config.dim, config.metric)
+        q = as_searched(queries, config.dim, config.metric, config.form)
         if type(k) is not int or not 1 <= k <= MAX_K:
             k = check_count("k", k, 1, MAX_K)
         workers = 1 if threads is None and q.ndim == 1 else _threads(threads)
@@ -184,26 +185,29 @@ class Collection:
     def _string_hits(
         self, snap: Snapshot, rows: NDArray[np.int64], with_payload: bool
     ) -> tuple[NDArray[np.object_], list[Any] | None]:
-        records = [None if row < 0 else snap.record(ROW, row) for row in rows.reshape(-1).tolist()]
+        records = [None if row < 0 else row_record(snap, row) for row in rows.reshape(-1).tolist()]
         ids = np.array(["" if record is None else record["id"] for record in records], object).reshape(rows.shape)
-        payloads = [None if record is None else record["payload"] for record in records]
-        return ids, _shaped(payloads, rows.shape) if with_payload else None
+        return ids, shaped(payloads_of(records), rows.shape) if with_payload else None
 
     def _payloads(self, snap: Snapshot, ids: NDArray[np.int64]) -> list[Any]:
         if not snap.state["records"]:
-            return _shaped([None] * ids.size, ids.shape)
-        rows = iter(snap.rows_of(id_keys(ids[ids >= 0])).tolist())
-        found = [None if i < 0 else self._payload(snap, next(rows)) for i in ids.reshape(-1).tolist()]
-        return _shaped(found, ids.shape)
+            return shaped([None] * ids.size, ids.shape)
+        rows = iter(self._rows_of_stored(snap, ids[ids >= 0]))
+        records = [None if i < 0 else row_record(snap, next(rows)) for i in ids.reshape(-1).tolist()]
+        return shaped(payloads_of(records), ids.shape)
 
-    def _payload(self, snap: Snapshot, row: int) -> Payload | None:
-        record = snap.record(ROW, row)
-        return None if record is None else record["payload"]
+    def _rows_of_stored(self, snap: Snapshot, ids: NDArray[np.int64]) -> list[int]:
+        """Rows of integer ids that live rows were found to have."""
+        rows = snap.rows_of(id_keys(ids))
+        if (rows < 0).any():
+            raise CorruptError(f"the id {ids[rows < 0][0]} is stored, but leads to no row")
+        check_same(ids, self._row_ids(snap, rows, ()))
+        return [int(row) for row in rows]
 
     def _no_hits(self, shape: tuple[int, ...], with_payload: bool) -> Hits:
         ids = np.full(shape, -1, np.int64) if self._int_ids else np.full(shape, "", object)
         distances, counts = np.full(shape, np.inf, np.float32), np.zeros(shape[:-1], np.int64)
-        payloads = _shaped([None] * ids.size, shape) if with_payload else None
+        payloads = shaped([None] * ids.size, shape) if with_payload else None
         return Hits(ids, distances, counts, payloads, self._zero_score)
 
     # --- reading ---
@@ -215,10 +219,12 @@ class Collection:
             keys = id_keys(wanted)
             rows = snap.rows_of(keys)
             self._refuse_missing(keys, rows)
-            payloads = [self._payload(snap, row) for row in rows.tolist()]
-            return Records(_id_array(wanted), self._vectors(snap, rows), payloads)
+            records = [row_record(snap, row) for row in rows.tolist()]
+            if len(rows):
+                check_same(_id_array(wanted), self._row_ids(snap, rows, records))
+            return Records(_id_array(wanted), self._vectors(snap, rows), payloads_of(records))
 
-    def scan(self, batch_size: int = 8192) -> Iterator[Records]:
+    def scan(self, batch_size: int = 8192) -> Generator[Records, None, None]:
         """Every live vector, in batches, as of the commit at the first step; close the iterator to end it early."""
         size = check_count("batch_size", batch_size, 1, MAX_K)
         with self._store.read() as snap:
@@ -227,21 +233,20 @@ class Collection:
             live = np.flatnonzero(np.unpackbits(deleted.view(np.uint8), bitorder="little")[:n] == 0)
             for start in range(0, len(live), size):
                 rows = live[start : start + size]
-                records = [snap.record(ROW, int(row)) for row in rows] if snap.state["records"] else [None] * len(rows)
-                payloads = [None if record is None else record["payload"] for record in records]
-                yield Records(self._row_ids(snap, rows, records), self._vectors(snap, rows), payloads)
+                records = [row_record(snap, int(row)) for row in rows] if snap.state["records"] else [None] * len(rows)
+                yield Records(self._row_ids(snap, rows, records), self._vectors(snap, rows), payloads_of(records))
 
     def _row_ids(self, snap: Snapshot, rows: NDArray[np.int64], records: Sequence[Any]) -> NDArray[Any]:
         if not self._int_ids:
             return np.array([record["id"] for record in records], object)
         return snap.columns[IDS].read(rows).view("<i8").reshape(-1).astype(np.int64)
 
-    def _vectors(self, snap: Snapshot, rows: NDArray[np.int64]) -> Float32Array:
+    def _vectors(self, snap: Snapshot, rows: NDArray[np.int64]) -> NDArray[Any]:
         if self._keep is not None and len(rows):
             return self._keep.decode(snap.columns[VECTORS].read(rows))
         quantizer = self._quantizer(snap)
         if quantizer is None or not len(rows):
-            return np.empty((0, self._config.dim), np.float32)
+            return as_stored("vectors", (), self._config.dim, self._config.metric, self._config.form)
         return quantizer.decode(snap.columns[CODES].read(rows))
 
     def __len__(self) -> int:
@@ -341,7 +346,7 @@ def _check_reranking(oversample: object, rescore: object) -> float | None:
 def _candidates(engine: Engine, k: int, factor: float | None, rescore: bool | Literal["auto"]) -> int:
     """How many candidates are re-ranked; 0: none."""
     if rescore is False or engine.keep is None:
-        if rescore is True and engine.quantizer.kind != "f32":  # f32 codes are the originals
+        if rescore is True and not _is_exact(engine.quantizer):  # f32 codes are the originals
             raise InputError("rescore=True needs stored originals: the collection was created with keep='none'")
         return 0
     if factor is None:
@@ -349,15 +354,13 @@ def _candidates(engine: Engine, k: int, factor: float | None, rescore: bool | Li
     return int(np.ceil(k * factor))
 
 
+def _is_exact(quantizer: Quantizer) -> bool:
+    return quantizer.kind == "f32" and quantizer.transform is None
+
+
 def _calibration_id(quantizer: Quantizer | None) -> str | None:
     calibration: Calibration | None = getattr(quantizer, "calibration", None)
     return None if calibration is None else calibration.id
-
-
-def _shaped(values: list[Any], shape: tuple[int, ...]) -> list[Any]:
-    """A flat list as k values, or as n lists of k."""
-    k = shape[-1]
-    return values if len(shape) == 1 else [values[i : i + k] for i in range(0, len(values), k)]
 
 
 def _id_array(ids: NDArray[Any] | list[str]) -> NDArray[Any]:
@@ -376,7 +379,7 @@ def _keep_quantizer(config: Config) -> Quantizer | None:
 
 
 def new_collection(
-    path: str | os.PathLike[str], config: Config, sample: Float32Array | None, **options: Any
+    path: str | os.PathLike[str], config: Config, sample: NDArray[Any] | None, **options: Any
 ) -> Collection:
     """Create the file, and calibrate at once where a sample is given."""
     quantizer = None if sample is None else train(sample, config.metric, config.code, config.seed, config.model)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from qvec.errors import DuplicateIdError, InputError
+from qvec.integers import as_integers, to_floats
 from qvec.records import check_plain
-from qvec.types import Float32Array, IdKind, Metric, NDArray
+from qvec.types import Float32Array, IdKind, Metric, NDArray, PrequantizedType
 
 MAX_VALUE = 1e18  # squares of larger values leave float32
 _SAFE_NORM2 = 1e36
@@ -50,6 +51,27 @@ def as_queries(value: object, dim: int, metric: Metric) -> Float32Array:
             return value
     x = _as_array("queries", value)
     rows = _as_rows("queries", x, dim, metric)
+    return rows[0] if x.ndim == 1 else rows
+
+
+def as_stored(name: str, value: object, dim: int, metric: Metric, form: PrequantizedType | None) -> NDArray[Any]:
+    """Vectors to store: float32 [n, dim], or codes [n, width] of a form that comes quantized."""
+    if form is None:
+        return as_vectors(name, value, dim, metric)
+    x = as_integers(name, value, dim, form, metric)
+    if len(x) > MAX_ROWS:
+        raise InputError(f"{name} has {len(x)} rows; the limit is {MAX_ROWS}")
+    return x
+
+
+def as_searched(value: object, dim: int, metric: Metric, form: PrequantizedType | None) -> Float32Array:
+    """Queries as float32 [dim] or [n, dim]; where vectors come quantized, integers are codes of the same form."""
+    if form is None:
+        return as_queries(value, dim, metric)
+    x = np.asarray(value)
+    if x.dtype.kind not in "iu":
+        return as_queries(x, dim, metric)
+    rows = to_floats(as_integers("queries", x, dim, form, metric), form)
     return rows[0] if x.ndim == 1 else rows
 
 

@@ -11,13 +11,15 @@ from qvec.config import AUTO_INDEX_ROWS, Config
 from qvec.errors import DuplicateIdError, InputError
 from qvec.index import Coded, Index, Progress, make_index
 from qvec.inputs import MAX_ID, MAX_ROWS, id_keys
+from qvec.integers import to_floats
 from qvec.layout import CALIBRATION, CODES, DELETED, IDS, ROW, VECTORS, row_columns
 from qvec.quantizers import Quantizer, train
 from qvec.store import Transaction
-from qvec.types import HNSW, Flat, Float32Array, NDArray, OnConflict, Payload
+from qvec.types import HNSW, Flat, NDArray, OnConflict, Payload
 
 ENCODE_ROWS = 8192  # rows encoded at a time: the codes of one step stay in cache
 Ids = NDArray[Any] | list[str]
+Vectors = NDArray[Any]  # float32 [n, dim], or integers as Config.form says
 
 
 def initial_state() -> dict[str, Any]:
@@ -52,7 +54,7 @@ class Writer:
 
     def add(
         self,
-        x: Float32Array,
+        x: Vectors,
         ids: Ids | None,
         payloads: Sequence[Payload | None],
         on_conflict: OnConflict,
@@ -104,7 +106,7 @@ class Writer:
 
     def _append(
         self,
-        x: Float32Array,
+        x: Vectors,
         ids: Ids,
         payloads: Sequence[Payload | None],
         threads: int,
@@ -138,7 +140,7 @@ class Writer:
             self.txn.put_record(ROW, start + i, record, name=f"payload[{i}]")
             self.state["records"] += 1
 
-    def _put_vectors(self, x: Float32Array, ids: Ids, start: int, stop: int) -> None:
+    def _put_vectors(self, x: Vectors, ids: Ids, start: int, stop: int) -> None:
         assert self.quantizer is not None
         columns = self.txn.columns
         for name in (CODES, VECTORS, IDS):
@@ -150,10 +152,14 @@ class Writer:
             columns[CODES].write(start + i, self.quantizer.encode(part))
             if self.keep is not None:
                 columns[VECTORS].write(start + i, self.keep.encode(part))
+            if self.config.metric == "ip":
+                self.state["lift2"] = max(self.state["lift2"], self._largest_norm2(part))
         if isinstance(ids, np.ndarray):
             columns[IDS].write(start, ids.astype("<i8").view(np.uint8).reshape(-1, 8))
-        if self.config.metric == "ip":
-            self.state["lift2"] = max(self.state["lift2"], float(np.einsum("ij,ij->i", x, x).max()))
+
+    def _largest_norm2(self, x: Vectors) -> float:
+        floats = x if self.config.form is None else to_floats(x, self.config.form)
+        return float(np.einsum("ij,ij->i", floats, floats).max())
 
     def _extend_index(self, stop: int, threads: int, progress: Progress | None) -> None:
         state = self.state["index"]

@@ -166,6 +166,22 @@ def test_decoding_adds_the_mean_again(config: CodeConfig) -> None:
     assert np.abs(decoded.mean(axis=0) - x.mean(axis=0)).max() < 0.1
 
 
+@pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
+@pytest.mark.parametrize("kind", [RaBitQ, Mixed])
+def test_codes_of_the_first_dimensions_are_codes_of_vectors_cut_there(
+    metric: Metric, kind: type[RaBitQ] | type[Mixed]
+) -> None:
+    x = anisotropic(500)
+    short = np.ascontiguousarray(x[:, :70])
+    cut, whole = train(x, metric, kind(bits=4, dims=70), 3), train(short, metric, kind(bits=4), 3)
+    codes = cut.encode(x)
+    assert np.array_equal(codes, whole.encode(short))
+    assert np.array_equal(cut.prepare(x[:5]), whole.prepare(short[:5]))
+    decoded = cut.decode(codes)
+    assert np.array_equal(decoded[:, :70], whole.decode(codes))
+    assert not decoded[:, 70:].any()
+
+
 def test_a_constant_dimension_and_the_mean_itself_are_coded_finitely() -> None:
     x = anisotropic(500)
     x[:, 7] = 3

@@ -143,7 +143,7 @@ def test_a_matrix_projects_what_was_centred(dim: int, width: int) -> None:
     rng = np.random.default_rng(dim)
     matrix, mean = (rng.normal(size=shape).astype(np.float32) for shape in ((dim, width), dim))
     x = rng.normal(size=(9, dim)).astype(np.float32)
-    transform = Transform(dim, False, mean, None, matrix)
+    transform = Transform(dim, False, mean, None, matrix=matrix)
     expected = (x - mean).astype(np.float64) @ matrix
     assert transform.padded == width
     assert np.allclose(transform.apply(x), expected, rtol=0, atol=1e-4)
@@ -152,7 +152,7 @@ def test_a_matrix_projects_what_was_centred(dim: int, width: int) -> None:
 @pytest.mark.parametrize("seed", [None, 3])
 def test_an_orthogonal_matrix_is_undone_by_its_transpose(seed: int | None) -> None:
     x = np.random.default_rng(1).normal(size=(5, 100)).astype(np.float32)
-    transform = Transform(100, False, None, seed, orthogonal(100, 100))
+    transform = Transform(100, False, None, seed, matrix=orthogonal(100, 100))
     assert np.allclose(transform.unrotate(transform.apply(x)), x, atol=1e-5)
 
 
@@ -168,7 +168,7 @@ def test_projections_have_the_same_bits_on_every_level_and_in_every_batch() -> N
 
 
 def test_a_matrix_survives_its_state_and_is_refused_when_damaged() -> None:
-    transform = Transform(20, True, None, 5, orthogonal(20, 12))
+    transform = Transform(20, True, None, 5, matrix=orthogonal(20, 12))
     again = Transform.from_state(transform.state())
     x = np.random.default_rng(2).normal(size=(3, 20)).astype(np.float32)
     assert np.array_equal(again.apply(x), transform.apply(x))
@@ -189,7 +189,7 @@ def test_a_matrix_survives_its_state_and_is_refused_when_damaged() -> None:
 )
 def test_a_matrix_that_does_not_fit_is_refused(matrix: Float32Array, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Transform(4, False, None, None, matrix)
+        Transform(4, False, None, None, matrix=matrix)
 
 
 def test_panels_of_another_size_are_refused() -> None:

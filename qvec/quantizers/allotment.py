@@ -60,7 +60,9 @@ def _differences(rows: Float32Array) -> npt.NDArray[np.float64]:
     np.fill_diagonal(distances, np.inf)
     near = min(NEIGHBOURS, len(rows) - 1)
     nearest = np.argpartition(distances, near - 1, axis=1)[:, :near]
-    total = np.square(rows).mean(axis=0, dtype=np.float64) / 100  # duplicates do not differ, but others must be told
+    total: npt.NDArray[np.float64] = (
+        np.square(rows).mean(axis=0, dtype=np.float64) / 100
+    )  # duplicates do not differ, but others must be told
     for neighbours in nearest.T:
         total += np.square(rows - rows[neighbours]).mean(axis=0)
     return total

@@ -35,9 +35,11 @@ class BitpackQuantizer(CodecQuantizer):
         return projected
 
     def decode(self, codes: Codes) -> Float32Array:
-        """Rebuild float32[n, dim], the mean added again; under cosine unit vectors, near enough."""
+        """Rebuild float32[n, dim], the mean added again, zeros where ``dims`` cut off; under cosine unit vectors, near enough."""
         y = self.codec.decode(check_codes(codes, self.code_size))
         if self.transform is None:
             return y
         x = self.transform.unrotate(y)
-        return x if self.transform.mean is None else x + self.transform.mean
+        if self.transform.mean is not None:
+            x[:, : self.transform.kept] += self.transform.mean
+        return x

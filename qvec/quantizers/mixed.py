@@ -47,7 +47,7 @@ class MixedQuantizer(BitpackQuantizer):
         dim = check_vectors("sample", sample, None).shape[1]
         needed = max(chosen.min_samples, 2 * dim if chosen.groups == "pca" else 0)
         x = check_sample(sample, dim, needed, f"mixed precision with groups={chosen.groups!r}")
-        budget = _budget(chosen, dim)
+        budget = _budget(chosen, dim if chosen.dims is None else chosen.dims)
         x = np.ascontiguousarray(x[:: -(-len(x) // MAX_TRAINED)])
         transform = _transform(x, metric, chosen, seed)
         plan = allot(transform.apply(x), budget)
@@ -86,11 +86,11 @@ def _budget(config: Mixed, dim: int) -> int:
 
 
 def _transform(x: Float32Array, metric: Metric, config: Mixed, seed: int) -> Transform:
-    dim, normalise = x.shape[1], metric == "cosine"
-    unit = Transform(dim, True, None, None).apply(x) if normalise else x
+    dim, normalise, dims = x.shape[1], metric == "cosine", config.dims
+    unit = Transform(dim, normalise, None, None, dims).apply(x)
     mean = mean_of(unit)
     matrix = principal_components(unit - mean, GROUP, seed) if config.groups == "pca" else None
-    return Transform(dim, normalise, mean, None, matrix)
+    return Transform(dim, normalise, mean, None, dims, matrix)
 
 
 def _take_widths(fields: State, dim: int) -> Codes:

@@ -11,7 +11,6 @@ from qvec.fields import State, take_int
 from qvec.quantizers.base import config_of, make_transform, read_common
 from qvec.quantizers.bitpack import BitpackQuantizer
 from qvec.samples import check_sample, check_vectors, mean_of
-from qvec.transforms import Transform
 from qvec.types import MIN_SAMPLES_MEAN, CodeConfig, CodeKind, Float32Array, Metric, RaBitQ
 
 OVERSAMPLE = {1: 30, 2: 5, 3: 3}  # 4 bits and more: 2; docs/quantization.md
@@ -40,11 +39,12 @@ class RaBitQuantizer(BitpackQuantizer):
         x = check_vectors("sample", sample, None)
         dim = x.shape[1]
         if not chosen.centre:
-            return cls(dim, metric, make_transform(dim, False, None, seed), chosen.bits)
+            return cls(dim, metric, make_transform(dim, False, None, seed, chosen.dims), chosen.bits)
         x = check_sample(x, dim, MIN_SAMPLES_MEAN, "the mean that rabitq codes are centred on")
         normalise = metric == "cosine"
-        unit = Transform(dim, True, None, None).apply(x) if normalise else x
-        return cls(dim, metric, make_transform(dim, normalise, mean_of(unit), seed), chosen.bits)
+        kept = make_transform(dim, normalise, None, None, chosen.dims)
+        unit = x if kept is None else kept.apply(x)
+        return cls(dim, metric, make_transform(dim, normalise, mean_of(unit), seed, chosen.dims), chosen.bits)
 
     @property
     def bits_per_dim(self) -> float:
