@@ -32,7 +32,7 @@ FLOORS = (
     {"_kernels", "types"},
     {"divergence", "integers", "leastsquares"},
     {"calibrators", "fields", "keys", "samples"},
-    {"calibration", "records", "transforms"},
+    {"calibration", "projections", "records", "transforms"},
     {"inputs", "quantizers"},
     STORE,
     {"config", "layout"},
