@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from qvec._kernels import Column
 from qvec.quantizers import Quantizer
 from qvec.store import ColumnSpec
 
@@ -27,6 +30,11 @@ def wide_column(name: str, stride: int) -> ColumnSpec:
 def narrow_column(name: str, stride: int) -> ColumnSpec:
     """Rows changed one by one: blocks of one page, so that a change rewrites little."""
     return ColumnSpec(_COLUMN_IDS[name], stride, min_pages=1, max_pages=1)
+
+
+def in_force(columns: Mapping[str, Column], names: Mapping[str, str]) -> dict[str, Column]:
+    """Columns under the names that the code uses; ``names``: those that are stored under another one."""
+    return {**columns, **{name: columns[stored] for name, stored in names.items()}}
 
 
 def row_columns(quantizer: Quantizer, keep: Quantizer | None, int_ids: bool) -> dict[str, ColumnSpec]:

@@ -1,0 +1,189 @@
+"""The part of a collection that looks after its codes: calibrations and generations."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import fields, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qvec.calibrations import Generation, Trained, Transfer, entry_of, exported, imported, listed, register
+from qvec.config import Config, code_from_dict, make_config
+from qvec.errors import InputError
+from qvec.generations import Generations, Relink
+from qvec.index import Progress
+from qvec.inputs import as_vectors, check_count
+from qvec.layout import CALIBRATION, VECTORS, in_force
+from qvec.quantizers import Quantizer, from_state, train
+from qvec.store import Snapshot, Store, Transaction
+from qvec.types import CodeConfig, Float16, Float32
+from qvec.writer import Writer
+
+MAX_THREADS = 1024
+
+
+class Upkeep:
+    """What :class:`qvec.collection.Collection` inherits: the handle's parts, and calls that change its codes."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._config = Config.from_dict(dict(store.config))
+        self._keep = _keep_quantizer(self._config)
+        self._quantizers: dict[int, Quantizer] = {}
+
+    # --- calibrations ---
+
+    def calibrations(self) -> list[Generation]:
+        """Every calibration that is stored, oldest first, and how many rows are coded with it."""
+        with self._store.read() as snap:
+            return listed(snap.state)
+
+    def calibrate(
+        self,
+        sample: npt.ArrayLike,
+        *,
+        method: str | None = None,
+        code: str | CodeConfig | None = None,
+        activate: bool = True,
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> Generation:
+        """Learn a code anew from float32 [n, dim], store what was learned, and by default code every row with it.
+
+        code: what to train; default, the code in force. method: how ranges are found, for codes that have them.
+        activate: requantize now; else :meth:`requantize` with ``calibration=`` does it later.
+
+        Raises InputError: the sample is too small (it says how many are needed), the code learns nothing from
+        one, or there are no originals to code anew.
+        """
+        config = self._config
+        x = as_vectors("sample", sample, config.dim, config.metric)
+        with self._store.read() as snap:
+            empty = snap.state["quantizer"] is None
+            current = config.code if empty else _current_code(snap)
+        chosen = _with_method(current if code is None else make_config(code), method)
+        trained = self._generations.train(x, chosen)
+        number = self._put_calibration(trained)
+        if activate and not empty:
+            self.requantize(calibration=number, threads=threads, progress=progress)
+        return self._generation(number)
+
+    def export_calibration(self, number: int | None = None, format: Transfer = "json") -> str | bytes:
+        """A calibration, by default the one in force, as JSON text or msgpack bytes for :meth:`import_calibration`."""
+        with self._store.read() as snap:
+            entry = entry_of(snap.state, snap.state["quantizer"] if number is None else number)
+            return exported(entry, snap.record(CALIBRATION, entry["number"]), self._config, format)
+
+    def import_calibration(self, data: str | bytes, *, activate: bool = False) -> Generation:
+        """Store a calibration that :meth:`export_calibration` gave; ``activate`` codes every row with it.
+
+        Raises FormatError (damaged, or not a calibration) and InputError (of another dimension, metric or model).
+        """
+        trained = imported(data, self._config)
+        with self._store.read() as snap:
+            empty = snap.state["quantizer"] is None
+        number = self._put_calibration(trained)
+        if activate and not empty:
+            self.requantize(calibration=number)
+        return self._generation(number)
+
+    # --- generations ---
+
+    def requantize(
+        self,
+        code: str | CodeConfig | None = None,
+        calibration: int | None = None,
+        *,
+        relink: Relink = "auto",
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> Generation:
+        """Code every row anew from the stored originals, while searches and writes go on; then flip at once.
+
+        code: the new code, trained on stored vectors; default, the code in force trained anew. calibration: a
+        stored one, by number. relink: whether the graph is linked anew; "auto", where walks over it no longer
+        find what a scan of the new codes finds. progress: called with (done, total) rows.
+
+        Works in transactions of 8,192 rows. A process that dies leaves the old codes in force; calling again
+        continues where it stopped, and asking for another code gives the unfinished one up. The old codes stay
+        for :meth:`rollback` until :meth:`drop_generation`.
+
+        Raises InputError: no originals are kept, the collection is empty, or the code cannot be trained on it.
+        """
+        number = self._generations.requantize(code, calibration, relink, worker_threads(threads), progress)
+        return self._generation(number)
+
+    def rollback(self, generation: int, *, threads: int | None = None, progress: Progress | None = None) -> Generation:
+        """Put an earlier generation back in force; rows added since it left are coded first."""
+        self._generations.rollback(generation, worker_threads(threads), progress)
+        return self._generation(generation)
+
+    def drop_generation(self, generation: int) -> None:
+        """Remove a calibration and its codes, or give up one that is being built; not the one in force."""
+        self._generations.drop(generation)
+
+    # --- parts ---
+
+    @cached_property
+    def _generations(self) -> Generations:
+        return Generations(self._store, self._config, self._load, self._keep)
+
+    def _generation(self, number: int) -> Generation:
+        return next(made for made in self.calibrations() if made.number == number)
+
+    def _put_calibration(self, trained: Trained) -> int:
+        """Store a calibration; in a collection without any, it is the one that codes the first vectors."""
+        with self._store.write() as txn:
+            if txn.state["quantizer"] is not None:
+                return register(txn, trained)
+            if trained.code != self._config.code:
+                raise InputError(f"the collection is empty and was created for {self._config.code}, not {trained.code}")
+            Writer(txn, self._config, None, self._originals(txn)).use(trained.quantizer, trained.n_samples)
+            return int(listed(txn.state)[0].number)
+
+    def _load(self, reading: Snapshot | Transaction, number: int) -> Quantizer:
+        if number not in self._quantizers:
+            self._quantizers[number] = from_state(reading.record(CALIBRATION, number))
+        return self._quantizers[number]
+
+    def _quantizer(self, reading: Snapshot | Transaction) -> Quantizer | None:
+        number = reading.state["quantizer"]
+        return None if number is None else self._load(reading, number)
+
+    def _originals(self, reading: Snapshot | Transaction) -> Quantizer | None:
+        """What codes the stored originals, None where codes are all there is."""
+        if reading.state["quantizer"] is None:
+            return self._keep if self._config.keeps_originals else None
+        return self._keep if VECTORS in in_force(reading.columns, reading.state["names"]) else None
+
+    def _check_model(self, model: str | None) -> None:
+        if model is not None and model != self._config.model:
+            raise InputError(f"the vectors are of model {model!r}, the collection of {self._config.model!r}")
+
+
+def _current_code(snap: Snapshot) -> CodeConfig:
+    return code_from_dict(entry_of(snap.state, snap.state["quantizer"])["code"])
+
+
+def _with_method(code: CodeConfig, method: str | None) -> CodeConfig:
+    """The configuration with another calibration method; InputError where it has none, or learns nothing."""
+    if method is not None:
+        if "method" not in {field.name for field in fields(code)}:
+            raise InputError(f"{code.kind} codes have no calibration method; got {method!r}")
+        static: dict[str, Any] = {"scale": "per_dim"} if hasattr(code, "scale") else {}
+        code = replace(code, method=method, **static)  # type: ignore[arg-type]
+    if code.min_samples == 0:
+        raise InputError(f"{code} learns nothing from a sample; give a method, or a code that is trained")
+    return code
+
+
+def worker_threads(threads: int | None) -> int:
+    return os.cpu_count() or 1 if threads is None else check_count("threads", threads, 1, MAX_THREADS)
+
+
+def _keep_quantizer(config: Config) -> Quantizer:
+    code = Float16() if config.keeps_originals and config.keep == "f16" else Float32()
+    return train(np.empty((0, config.dim), np.float32), config.metric, code)
