@@ -308,6 +308,9 @@ def _candidates(engine: Engine, k: int, factor: float | None, rescore: bool | Li
             raise InputError("rescore=True needs stored originals: the collection was created with keep='none'")
         return 0
     if factor is None:
+        chosen = engine.state["oversample"]
+        if chosen is not None and chosen["generation"] == engine.state["quantizer"]:
+            return int(k * chosen["factor"])
         return max(k * engine.quantizer.oversample, k + 10)
     return int(np.ceil(k * factor))
 

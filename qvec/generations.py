@@ -106,7 +106,7 @@ class Generations:
 
     def sample(self, snap: Snapshot, size: int = SAMPLE) -> Float32Array:
         """Up to ``size`` stored originals, float32 [n, dim], spread evenly over the live rows."""
-        source = self._originals(snap)
+        source = self.originals(snap)
         rows = live_rows(snap)
         spread = np.linspace(0, len(rows) - 1, min(size, len(rows))).astype(np.int64)
         return source.read(rows[spread])
@@ -121,7 +121,7 @@ class Generations:
             return self._begin_stored(calibration, relink)
         with self.store.read() as snap:
             self._check_trained(snap.state)
-            self._originals(snap)
+            self.originals(snap)
             pending = snap.state["pending"]
             if pending is not None and (code is None or pending["code"] == code_to_dict(make_config(code))):
                 return int(pending["number"])
@@ -138,7 +138,7 @@ class Generations:
     def _begin_stored(self, number: int, relink: Relink) -> int:
         with self.store.write() as txn:
             self._check_trained(txn.state)
-            self._originals(txn)
+            self.originals(txn)
             entry_of(txn.state, number)
             pending = txn.state["pending"]
             if txn.state["quantizer"] == number or (pending is not None and pending["number"] == number):
@@ -217,7 +217,7 @@ class Generations:
             column = txn.columns[pending["names"].get(CODES, CODES)]
             column.resize(stop)
             quantizer = self.load(txn, pending["number"])
-            column.write(start, quantizer.encode(self._originals(txn).read(np.arange(start, stop))))
+            column.write(start, quantizer.encode(self.originals(txn).read(np.arange(start, stop))))
             pending["rows"] = stop
         return bool(stop == n)
 
@@ -265,7 +265,7 @@ class Generations:
         shared = [len(np.intersect1d(walked, scanned)) for walked, scanned in zip(*found, strict=True)]
         return float(np.mean(shared)) / min(PROBE_K, int(state["live"]))
 
-    def _originals(self, reading: Snapshot | Transaction) -> Originals:
+    def originals(self, reading: Snapshot | Transaction) -> Originals:
         """Where originals are; InputError where none are kept."""
         columns = in_force(reading.columns, reading.state["names"])
         if VECTORS in columns:

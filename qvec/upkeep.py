@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import cached_property
 from typing import Any
@@ -11,13 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from qvec.calibrations import Generation, Trained, Transfer, entry_of, exported, imported, listed, register
+from qvec.choose import Choice, Target, choose
 from qvec.config import Config, code_from_dict, make_config
 from qvec.errors import InputError
+from qvec.evaluate import MAX_ROWS, OVERSAMPLES, CodeNames, Evaluation
 from qvec.generations import Generations, Relink
 from qvec.index import Progress
 from qvec.inputs import as_vectors, check_count
 from qvec.layout import CALIBRATION, VECTORS, in_force
 from qvec.quantizers import Quantizer, from_state, train
+from qvec.report import Report
 from qvec.store import Snapshot, Store, Transaction
 from qvec.types import CodeConfig, Float16, Float32
 from qvec.writer import Writer
@@ -124,6 +128,70 @@ class Upkeep:
     def drop_generation(self, generation: int) -> None:
         """Remove a calibration and its codes, or give up one that is being built; not the one in force."""
         self._generations.drop(generation)
+
+    # --- measuring ---
+
+    def evaluate(
+        self,
+        queries: npt.ArrayLike | None = None,
+        k: int = 10,
+        codes: CodeNames = "all",
+        n: int = 1000,
+        *,
+        oversamples: Sequence[int] = OVERSAMPLES,
+        rows: int = MAX_ROWS,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Report:
+        """Measure codes on the stored vectors: recall@k with its interval, bytes, latency, and what loses recall.
+
+        queries: float32 [m, dim]; None: stored rows, each looked for among the others. n: queries used at most,
+        drawn by ``seed``. codes: "all" that are known, or a list of names and configurations. oversamples:
+        candidates re-ranked per hit; 1: none. rows: more vectors than this are sampled, and scanned only.
+        progress: called with (done, total) codes.
+
+        The collection's own graph is walked over each code, so that the index's loss is that of a requantize
+        with ``relink=False``. Nothing is written. Raises InputError: no originals, or too few vectors.
+        """
+        config = self._config
+        q = None if queries is None else as_vectors("queries", queries, config.dim, config.metric)
+        if q is not None and not len(q):
+            raise InputError("queries must hold one query or more")
+        check_count("k", k, 1, 10_000)
+        check_count("rows", rows, k + 1, 2**31)
+        with self._store.read() as snap:
+            evaluation = Evaluation(snap, config, self._generations, q, k, check_count("n", n, 1, 1_000_000), seed)
+            return evaluation.run(codes, oversamples, rows, progress)
+
+    def choose(
+        self,
+        target_recall: float = 0.95,
+        k: int = 10,
+        max_bytes: int | None = None,
+        max_p99_ms: float | None = None,
+        queries: npt.ArrayLike | None = None,
+        *,
+        codes: CodeNames = "all",
+        n: int = 2000,
+        oversamples: Sequence[int] = OVERSAMPLES,
+        rows: int = MAX_ROWS,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Choice:
+        """The smallest code, by bytes a vector, whose recall@k is at least the target at 95 % confidence.
+
+        Of one code, the smallest oversampling is taken. ``Choice.met`` says whether there is one, ``Choice.apply``
+        puts it in force. The rest as in :meth:`evaluate`.
+        """
+        target = Target(target_recall, max_bytes, max_p99_ms)
+        report = self.evaluate(queries, k, codes, n, oversamples=oversamples, rows=rows, seed=seed, progress=progress)
+        return choose(report, target, self._apply_choice)
+
+    def _apply_choice(self, code: CodeConfig, oversample: int, progress: Progress | None) -> Generation:
+        made = self.requantize(code, progress=progress)
+        with self._store.write() as txn:
+            txn.state["oversample"] = {"generation": made.number, "factor": oversample}
+        return made
 
     # --- parts ---
 

@@ -34,6 +34,7 @@ def initial_state() -> dict[str, Any]:
         "names": {},  # columns in force that are stored under another name than their own
         "generations": [],  # what is known of each calibration record (qvec/calibrations.py)
         "next_generation": 0,
+        "oversample": None,  # {"generation", "factor"}: what searches of that generation re-rank per hit
         "pending": None,  # a generation that is being built (qvec/generations.py)
         "index": {"kind": "flat"},
         "lift2": 0.0,  # largest |x|^2 seen, for graphs under inner product
