@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from qvec._kernels import simd_level
 from qvec.api import create, open
+from qvec.calibrations import Generation
+from qvec.choose import Choice
 from qvec.collection import Collection
+from qvec.drift import Drift
 from qvec.errors import (
     ClosedError,
     CorruptError,
     DiskFullError,
+    DriftError,
+    DriftWarning,
     DuplicateIdError,
     ExistsError,
     ForkedError,
@@ -21,6 +26,7 @@ from qvec.errors import (
     QvecError,
     ReadOnlyError,
 )
+from qvec.report import Report
 from qvec.types import HNSW, AddResult, Binary, Flat, Float16, Float32, Hits, Int8, Records, Stats
 
 __version__ = "0.1.0"
@@ -29,10 +35,14 @@ __all__ = [
     "HNSW",
     "AddResult",
     "Binary",
+    "Choice",
     "ClosedError",
     "Collection",
     "CorruptError",
     "DiskFullError",
+    "Drift",
+    "DriftError",
+    "DriftWarning",
     "DuplicateIdError",
     "ExistsError",
     "Flat",
@@ -40,6 +50,7 @@ __all__ = [
     "Float32",
     "ForkedError",
     "FormatError",
+    "Generation",
     "Hits",
     "InputError",
     "Int8",
@@ -50,6 +61,7 @@ __all__ = [
     "QvecError",
     "ReadOnlyError",
     "Records",
+    "Report",
     "Stats",
     "create",
     "open",

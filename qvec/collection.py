@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qvec.config import Config
+from qvec.drift import OnDrift, remember
 from qvec.engine import Engine, live_rows
 from qvec.errors import InputError, MissingIdError
 from qvec.index import Progress, make_index
@@ -54,8 +55,8 @@ class Collection(Upkeep):
     Any number of threads and processes may search while one handle writes; a search sees the last commit, whole.
     """
 
-    def __init__(self, store: Store) -> None:
-        super().__init__(store)
+    def __init__(self, store: Store, on_drift: OnDrift = None) -> None:
+        super().__init__(store, on_drift)
         config = self._config
         self._int_ids = config.ids == "int64"
         self._zero_score = 1.0 if config.metric == "cosine" else 0.0
@@ -98,7 +99,10 @@ class Collection(Upkeep):
         workers = worker_threads(threads)
         with self._store.write() as txn:
             writer = Writer(txn, config, self._quantizer(txn), self._originals(txn))
+            untrained = writer.quantizer is None
             stored, added, replaced, skipped = writer.add(x, checked, payloads, on_conflict, workers, progress)
+            drift = self._observe(txn, untrained, x)
+        self._announce(drift)
         return AddResult(_id_array(stored), added, replaced, skipped)
 
     def upsert(
@@ -326,16 +330,17 @@ def _id_array(ids: npt.NDArray[Any] | list[str]) -> npt.NDArray[Any]:
 
 
 def new_collection(
-    path: str | os.PathLike[str], config: Config, sample: Float32Array | None, **options: Any
+    path: str | os.PathLike[str], config: Config, sample: Float32Array | None, on_drift: OnDrift, **options: Any
 ) -> Collection:
     """Create the file, and calibrate at once where a sample is given."""
     quantizer = None if sample is None else train(sample, config.metric, config.code, config.seed, config.model)
     store = Store.create(path, {}, config.to_dict(), state=initial_state(), **options)
     try:
-        collection = Collection(store)
+        collection = Collection(store, on_drift)
         if quantizer is not None and sample is not None:
             with store.write() as txn:
                 Writer(txn, config, None, collection._originals(txn)).use(quantizer, len(sample))
+                remember(txn, 0, quantizer, sample)
         return collection
     except BaseException:
         store.close()

@@ -18,6 +18,7 @@ import numpy as np
 from qvec._kernels import Column
 from qvec.calibrations import Trained, entry_of, identify, register
 from qvec.config import Config, code_from_dict, code_to_dict, make_config
+from qvec.drift import remember
 from qvec.engine import Engine, live_rows
 from qvec.errors import InputError
 from qvec.fields import State
@@ -31,7 +32,7 @@ from qvec.generation_state import (
     stored_name,
 )
 from qvec.index import FlatIndex, Progress
-from qvec.layout import CALIBRATION, CODES, VECTORS, in_force, wide_column
+from qvec.layout import CALIBRATION, CODES, DRIFT, VECTORS, in_force, wide_column
 from qvec.quantizers import Quantizer, train
 from qvec.store import Snapshot, Store, Transaction
 from qvec.types import CodeConfig, Float32Array
@@ -103,6 +104,7 @@ class Generations:
             if entry["rows"]:
                 drop_columns(txn, entry["names"])
             txn.delete_record(CALIBRATION, number)
+            txn.delete_record(DRIFT, number)
 
     def sample(self, snap: Snapshot, size: int = SAMPLE) -> Float32Array:
         """Up to ``size`` stored originals, float32 [n, dim], spread evenly over the live rows."""
@@ -126,12 +128,14 @@ class Generations:
             if pending is not None and (code is None or pending["code"] == code_to_dict(make_config(code))):
                 return int(pending["number"])
             chosen = self._current(snap.state) if code is None else make_config(code)
-            trained = self.train(self.sample(snap), chosen)
+            sample = self.sample(snap)
+            trained = self.train(sample, chosen)
             if identify(trained.quantizer) == entry_of(snap.state, snap.state["quantizer"])["id"]:
                 return int(snap.state["quantizer"])  # the codes would be the same
         with self.store.write() as txn:
             discard_pending(txn)
             number = register(txn, trained)
+            remember(txn, number, trained.quantizer, sample)
             self._prepare(txn, number, relink)
         return number
 

@@ -78,7 +78,7 @@ def recalls_by_code(quantizer: Quantizer, codes: Codes, problem: Problem, depths
 
 
 def recalls_of(found: Int64Array, problem: Problem) -> Recalls:
-    """Share of the true neighbours among the k first of ``found``, int64 [nq, more than k], a query's own row left out."""
+    """Share of the true neighbours among the k first of ``found``, int64 [nq, k or more], a query's own left out."""
     kept = [row[row != own][: problem.k] for row, own in zip(found, problem.own, strict=True)]
     return np.array([np.isin(true, row).mean() for true, row in zip(problem.truth, kept, strict=True)])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import cached_property
@@ -14,16 +15,18 @@ import numpy.typing as npt
 from qvec.calibrations import Generation, Trained, Transfer, entry_of, exported, imported, listed, register
 from qvec.choose import Choice, Target, choose
 from qvec.config import Config, code_from_dict, make_config
-from qvec.errors import InputError
+from qvec.drift import Drift, OnDrift, Watch, read_drift, remember
+from qvec.errors import DriftError, DriftWarning, InputError
 from qvec.evaluate import MAX_ROWS, OVERSAMPLES, CodeNames, Evaluation
 from qvec.generations import Generations, Relink
 from qvec.index import Progress
 from qvec.inputs import as_vectors, check_count
 from qvec.layout import CALIBRATION, VECTORS, in_force
+from qvec.looks import LOOK_ROWS
 from qvec.quantizers import Quantizer, from_state, train
 from qvec.report import Report
 from qvec.store import Snapshot, Store, Transaction
-from qvec.types import CodeConfig, Float16, Float32
+from qvec.types import CodeConfig, Float16, Float32, Float32Array
 from qvec.writer import Writer
 
 MAX_THREADS = 1024
@@ -32,7 +35,10 @@ MAX_THREADS = 1024
 class Upkeep:
     """What :class:`qvec.collection.Collection` inherits: the handle's parts, and calls that change its codes."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, on_drift: OnDrift = None) -> None:
+        if not (on_drift in (None, "warn", "raise") or callable(on_drift)):
+            raise InputError(f"on_drift must be 'warn', 'raise', a callable or None, got {on_drift!r}")
+        self._on_drift, self._watch, self._alarmed = on_drift, Watch(), -1
         self._store = store
         self._config = Config.from_dict(dict(store.config))
         self._keep = _keep_quantizer(self._config)
@@ -70,7 +76,7 @@ class Upkeep:
             current = config.code if empty else _current_code(snap)
         chosen = _with_method(current if code is None else make_config(code), method)
         trained = self._generations.train(x, chosen)
-        number = self._put_calibration(trained)
+        number = self._put_calibration(trained, x)
         if activate and not empty:
             self.requantize(calibration=number, threads=threads, progress=progress)
         return self._generation(number)
@@ -193,7 +199,35 @@ class Upkeep:
             txn.state["oversample"] = {"generation": made.number, "factor": oversample}
         return made
 
+    def drift(self) -> Drift:
+        """Whether what was added lately still looks as what the code in force was trained on; see :class:`Drift`."""
+        with self._store.read() as snap:
+            return read_drift(snap)
+
     # --- parts ---
+
+    def _observe(self, txn: Transaction, trained: bool, x: Float32Array) -> Drift | None:
+        """Look at a batch that is being added; DriftError where it raises an alarm and that is asked for."""
+        quantizer = self._quantizer(txn)
+        if quantizer is None:
+            return None
+        if trained and len(x) >= LOOK_ROWS:
+            remember(txn, txn.state["quantizer"], quantizer, x)
+            return None
+        drift = self._watch.observe(txn, quantizer, x)
+        if drift is not None and drift.level == "alarm" and self._on_drift == "raise":
+            raise DriftError(f"drift alarm: {drift.advice} ({_shown(drift)})")
+        return drift
+
+    def _announce(self, drift: Drift | None) -> None:
+        """Tell of an alarm, once for each generation."""
+        if drift is None or drift.level != "alarm" or drift.generation is None or drift.generation <= self._alarmed:
+            return
+        self._alarmed = drift.generation
+        if callable(self._on_drift):
+            self._on_drift(drift)
+        elif self._on_drift == "warn":
+            warnings.warn(f"drift alarm: {drift.advice} ({_shown(drift)})", DriftWarning, stacklevel=3)
 
     @cached_property
     def _generations(self) -> Generations:
@@ -202,15 +236,20 @@ class Upkeep:
     def _generation(self, number: int) -> Generation:
         return next(made for made in self.calibrations() if made.number == number)
 
-    def _put_calibration(self, trained: Trained) -> int:
+    def _put_calibration(self, trained: Trained, sample: Float32Array | None = None) -> int:
         """Store a calibration; in a collection without any, it is the one that codes the first vectors."""
         with self._store.write() as txn:
             if txn.state["quantizer"] is not None:
-                return register(txn, trained)
+                number = register(txn, trained)
+                if sample is not None:
+                    remember(txn, number, trained.quantizer, sample)
+                return number
             if trained.code != self._config.code:
                 raise InputError(f"the collection is empty and was created for {self._config.code}, not {trained.code}")
             Writer(txn, self._config, None, self._originals(txn)).use(trained.quantizer, trained.n_samples)
-            return int(listed(txn.state)[0].number)
+            if sample is not None:
+                remember(txn, 0, trained.quantizer, sample)
+            return 0
 
     def _load(self, reading: Snapshot | Transaction, number: int) -> Quantizer:
         if number not in self._quantizers:
@@ -230,6 +269,11 @@ class Upkeep:
     def _check_model(self, model: str | None) -> None:
         if model is not None and model != self._config.model:
             raise InputError(f"the vectors are of model {model!r}, the collection of {self._config.model!r}")
+
+
+def _shown(drift: Drift) -> str:
+    found = drift.evidence
+    return f"recall by code {found['recall']:.3f}, {found['recall_trained']:.3f} when it was trained"
 
 
 def _current_code(snap: Snapshot) -> CodeConfig:

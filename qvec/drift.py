@@ -1,0 +1,182 @@
+"""Whether vectors still look as those that the code was trained on, and whether the code still holds their recall.
+
+Every thousand rows or so, 512 of them are looked at (qvec/looks.py). Tests compare the newest look, and the newest two
+together, with the training sample. The n-th look may err with probability ALPHA 6 / (pi n)^2, so that all looks
+together raise a false alarm with probability ALPHA at most, however many there are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from qvec.layout import DRIFT
+from qvec.looks import BINS, LOOK_ROWS, MIN_ROWS, Look, Reference, pooled, spread
+from qvec.quantizers import Quantizer
+from qvec.snapshot import Reading
+from qvec.store import Transaction
+from qvec.types import Float32Array
+
+ALPHA = 0.005  # of all looks together; alarm and watch each
+MIN_LOSS = 0.005  # of recall: less is not worth an alarm, however certain
+MIN_SHIFT = 0.25  # standard deviations
+MIN_PSI = 0.25  # the customary "significant shift" of the population stability index
+DEPENDENCE = 1.5  # recalls of rows that are each other's neighbours vary together
+STRIDE = 1024  # rows for each look
+MAX_LOOKS = 2  # at one batch
+Level = Literal["none", "watch", "alarm"]
+OnDrift = Literal["warn", "raise"] | Callable[["Drift"], object] | None
+
+_ADVICE: dict[str, str] = {
+    "none": "nothing to do",
+    "watch": "the vectors have shifted, and the code still holds their recall; evaluate() measures it",
+    "alarm": "the code loses recall on new vectors: requantize() trains it anew on what is stored now; "
+    "choose() finds the smallest code that holds a recall",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """``level``: "none"; "watch": vectors have shifted; "alarm": their code loses recall. An alarm stays for the
+    generation of codes that it was raised for.
+
+    ``evidence``: "recall" and "recall_trained" (recall@10 by code among 512 vectors: new ones, those of the training),
+    "recall_loss", "outside" (share of values beyond the code's range), "outside_trained", "shift" (largest shift of a
+    dimension's mean, in standard deviations), "shift_dim", "psi" (population stability index, mean of 16
+    dimensions), "norm_shift" (of log length, in standard deviations), "vectors" (that the newest look saw). Empty
+    before the first look. ``looks``: so far.
+    """
+
+    level: Level
+    evidence: dict[str, float]
+    advice: str
+    generation: int | None
+    looks: int
+
+
+@dataclass
+class Watch:
+    """A handle's eye on what is added. ``waiting``: rows of small batches, until they make a look."""
+
+    waiting: list[Float32Array] = field(default_factory=list)
+    skip: int = 0
+
+    def observe(self, txn: Transaction, quantizer: Quantizer, x: Float32Array) -> Drift | None:
+        """Take in a batch; what is known after it where that was enough for a look."""
+        if not (samples := self._samples(x)):
+            return None
+        number = txn.state["quantizer"]
+        record = txn.record(DRIFT, number)
+        for sample in samples:
+            record = _looked(record, quantizer, sample)
+        txn.put_record(DRIFT, number, record)
+        return drift_of(record, number)
+
+    def _samples(self, x: Float32Array) -> list[Float32Array]:
+        if len(x) >= STRIDE:
+            count = min(MAX_LOOKS, len(x) // STRIDE)
+            sample = spread(x, count * LOOK_ROWS)
+            return [sample[i::count] for i in range(count)]
+        x, self.skip = x[self.skip :], max(0, self.skip - len(x))
+        if len(x):
+            self.waiting.append(np.array(x))
+        if sum(map(len, self.waiting)) < LOOK_ROWS:
+            return []
+        sample, self.waiting, self.skip = np.concatenate(self.waiting)[:LOOK_ROWS], [], STRIDE - LOOK_ROWS
+        return [sample]
+
+
+def remember(txn: Transaction, number: int, quantizer: Quantizer, sample: Float32Array) -> None:
+    """Keep what the training sample of a generation looked like; too small a sample tells nothing."""
+    if len(sample) >= MIN_ROWS:
+        txn.put_record(DRIFT, number, _new_record(quantizer, sample))
+
+
+def read_drift(reading: Reading) -> Drift:
+    """What is known of the generation in force."""
+    number = reading.state["quantizer"]
+    record = None if number is None else reading.record(DRIFT, number)
+    return Drift("none", {}, _ADVICE["none"], number, 0) if record is None else drift_of(record, number)
+
+
+def drift_of(record: dict[str, Any], number: int) -> Drift:
+    """A record in words."""
+    level: Level = record["level"]
+    return Drift(level, dict(record["evidence"]), _ADVICE[level], number, record["looks"])
+
+
+def _new_record(quantizer: Quantizer, sample: Float32Array) -> dict[str, Any]:
+    reference = Reference.build(quantizer, sample).to_dict()
+    return {"reference": reference, "recent": [], "looks": 0, "level": "none", "evidence": {}}
+
+
+def _looked(record: dict[str, Any] | None, quantizer: Quantizer, sample: Float32Array) -> dict[str, Any]:
+    """The record after one look more; the first look of all is what others are compared with."""
+    if record is None:
+        return _new_record(quantizer, sample)
+    reference = Reference.from_dict(record["reference"])
+    look = reference.look_at(quantizer, spread(sample, reference.size))
+    recent = [*(Look(**plain) for plain in record["recent"][-1:]), look]
+    number = record["looks"] + 1
+    verdicts = [judge(reference, seen, number) for seen in ((look, pooled(recent)) if len(recent) > 1 else (look,))]
+    level, evidence = max(verdicts, key=lambda verdict: _RANK[verdict[0]])
+    if record["level"] == "alarm" and level != "alarm":
+        level, evidence = "alarm", record["evidence"]
+    plain = [seen.to_dict() for seen in recent]
+    return record | {"recent": plain, "looks": number, "level": level, "evidence": evidence}
+
+
+_RANK: dict[Level, int] = {"none": 0, "watch": 1, "alarm": 2}
+
+
+def judge(reference: Reference, look: Look, number: int) -> tuple[Level, dict[str, float]]:
+    """The level that a look deserves as the ``number``-th, and why.
+
+    alarm: recall by code has fallen, by a one-sided z test of two means over queries. watch: the mean of a
+    dimension, or of the log length, has shifted by a z test with Bonferroni's correction over the dimensions, or
+    the population stability index is large.
+    """
+    from statistics import NormalDist  # takes longer to import than the rest of this file
+
+    evidence = _evidence(reference, look)
+    alpha = ALPHA * 6 / (math.pi * number) ** 2 / 2  # halved: a look is judged alone and with the one before
+    trained = reference.look
+    variance = look.recall_var / look.rows + trained.recall_var / trained.rows
+    loss, error = evidence["recall_loss"], DEPENDENCE * math.sqrt(variance)
+    if loss > max(MIN_LOSS, -NormalDist().inv_cdf(alpha) * error):
+        return "alarm", evidence
+    noise = math.sqrt(1 / look.rows + 1 / trained.rows)
+    critical = -NormalDist().inv_cdf(alpha / (2 * (len(look.means) + 1))) * noise
+    shift = max(evidence["shift"], evidence["norm_shift"])
+    if shift > max(MIN_SHIFT, critical) or evidence["psi"] > MIN_PSI:
+        return "watch", evidence
+    return "none", evidence
+
+
+def _evidence(reference: Reference, look: Look) -> dict[str, float]:
+    trained = reference.look
+    shifts = np.abs(look.means - trained.means) / np.maximum(reference.stds, 1e-12)
+    shifts[reference.stds == 0] = 0.0  # a constant dimension: what leaves it is beyond the code's range
+    return {
+        "recall": look.recall,
+        "recall_trained": trained.recall,
+        "recall_loss": trained.recall - look.recall,
+        "outside": look.outside,
+        "outside_trained": trained.outside,
+        "shift": float(shifts.max()),
+        "shift_dim": int(shifts.argmax()),
+        "psi": _stability(trained.counts, look.counts),
+        "norm_shift": abs(look.norm - trained.norm) / max(reference.norm_std, 1e-6),
+        "vectors": look.rows,
+    }
+
+
+def _stability(expected: list[int], actual: list[int]) -> float:
+    """Population stability index, sum (a - e) ln(a / e) over bins, the mean over dimensions; half a count is added."""
+    e, a = (np.array(counts, np.float64).reshape(-1, BINS) + 0.5 for counts in (expected, actual))
+    e, a = (shares / shares.sum(axis=1, keepdims=True) for shares in (e, a))
+    return float(((a - e) * np.log(a / e)).sum(axis=1).mean())
