@@ -1,6 +1,6 @@
 """Whether vectors still look as those that the code was trained on, and whether the code still holds their recall.
 
-Every thousand rows or so, 512 of them are looked at (qvec/looks.py). Tests compare the newest look, and the newest two
+Of what is added, 512 rows at a time are looked at (qvec/looks.py). Tests compare the newest look, and the newest four
 together, with the training sample. The n-th look may err with probability ALPHA 6 / (pi n)^2, so that all looks
 together raise a false alarm with probability ALPHA at most, however many there are.
 """
@@ -24,10 +24,10 @@ from qvec.types import Float32Array
 ALPHA = 0.005  # of all looks together; alarm and watch each
 MIN_LOSS = 0.005  # of recall: less is not worth an alarm, however certain
 MIN_SHIFT = 0.25  # standard deviations
+MIN_NORM_STD = 0.01  # vectors of one length: a change of a hundredth is as one standard deviation
 MIN_PSI = 0.25  # the customary "significant shift" of the population stability index
-DEPENDENCE = 1.5  # recalls of rows that are each other's neighbours vary together
-STRIDE = 1024  # rows for each look
-MAX_LOOKS = 2  # at one batch
+DEPENDENCE = 1.15  # recalls of neighbours vary together: the largest ratio seen (benchmarks/bench_drift.py)
+MAX_LOOKS = 4  # at one batch, and tested together
 Level = Literal["none", "watch", "alarm"]
 OnDrift = Literal["warn", "raise"] | Callable[["Drift"], object] | None
 
@@ -63,7 +63,6 @@ class Watch:
     """A handle's eye on what is added. ``waiting``: rows of small batches, until they make a look."""
 
     waiting: list[Float32Array] = field(default_factory=list)
-    skip: int = 0
 
     def observe(self, txn: Transaction, quantizer: Quantizer, x: Float32Array) -> Drift | None:
         """Take in a batch; what is known after it where that was enough for a look."""
@@ -77,17 +76,16 @@ class Watch:
         return drift_of(record, number)
 
     def _samples(self, x: Float32Array) -> list[Float32Array]:
-        if len(x) >= STRIDE:
-            count = min(MAX_LOOKS, len(x) // STRIDE)
+        if len(x) >= LOOK_ROWS:
+            count = min(MAX_LOOKS, len(x) // LOOK_ROWS)
             sample = spread(x, count * LOOK_ROWS)
             return [sample[i::count] for i in range(count)]
-        x, self.skip = x[self.skip :], max(0, self.skip - len(x))
-        if len(x):
-            self.waiting.append(np.array(x))
+        self.waiting.append(np.array(x))
         if sum(map(len, self.waiting)) < LOOK_ROWS:
             return []
-        sample, self.waiting, self.skip = np.concatenate(self.waiting)[:LOOK_ROWS], [], STRIDE - LOOK_ROWS
-        return [sample]
+        seen = np.concatenate(self.waiting)
+        self.waiting = [seen[LOOK_ROWS:]]
+        return [seen[:LOOK_ROWS]]
 
 
 def remember(txn: Transaction, number: int, quantizer: Quantizer, sample: Float32Array) -> None:
@@ -120,7 +118,7 @@ def _looked(record: dict[str, Any] | None, quantizer: Quantizer, sample: Float32
         return _new_record(quantizer, sample)
     reference = Reference.from_dict(record["reference"])
     look = reference.look_at(quantizer, spread(sample, reference.size))
-    recent = [*(Look(**plain) for plain in record["recent"][-1:]), look]
+    recent = [*(Look(**plain) for plain in record["recent"][1 - MAX_LOOKS :]), look]
     number = record["looks"] + 1
     verdicts = [judge(reference, seen, number) for seen in ((look, pooled(recent)) if len(recent) > 1 else (look,))]
     level, evidence = max(verdicts, key=lambda verdict: _RANK[verdict[0]])
@@ -143,7 +141,7 @@ def judge(reference: Reference, look: Look, number: int) -> tuple[Level, dict[st
     from statistics import NormalDist  # takes longer to import than the rest of this file
 
     evidence = _evidence(reference, look)
-    alpha = ALPHA * 6 / (math.pi * number) ** 2 / 2  # halved: a look is judged alone and with the one before
+    alpha = ALPHA * 6 / (math.pi * number) ** 2 / 2  # halved: a look is judged alone and with those before
     trained = reference.look
     variance = look.recall_var / look.rows + trained.recall_var / trained.rows
     loss, error = evidence["recall_loss"], DEPENDENCE * math.sqrt(variance)
@@ -170,7 +168,7 @@ def _evidence(reference: Reference, look: Look) -> dict[str, float]:
         "shift": float(shifts.max()),
         "shift_dim": int(shifts.argmax()),
         "psi": _stability(trained.counts, look.counts),
-        "norm_shift": abs(look.norm - trained.norm) / max(reference.norm_std, 1e-6),
+        "norm_shift": abs(look.norm - trained.norm) / max(reference.norm_std, MIN_NORM_STD),
         "vectors": look.rows,
     }
 

@@ -11,7 +11,6 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from qvec.measure import nearest
 from qvec.quantizers import Quantizer
 from qvec.transforms import splitmix64
 from qvec.types import Float32Array
@@ -166,9 +165,6 @@ def _recalls(quantizer: Quantizer, x: Float32Array) -> npt.NDArray[np.float64]:
     for keys in (exact, coded):
         np.fill_diagonal(keys, np.inf)
     k = min(NEIGHBOURS, len(x) - 1)
-    return np.array(
-        [
-            len(np.intersect1d(nearest(a, k), nearest(b, k), assume_unique=True)) / k
-            for a, b in zip(exact, coded, strict=True)
-        ]
-    )
+    best, by_code = (np.argpartition(keys, k - 1, axis=1)[:, :k] for keys in (exact, coded))
+    shared: npt.NDArray[np.float64] = (best[:, :, None] == by_code[:, None, :]).sum(axis=(1, 2)) / k
+    return shared
