@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
+from qvec.calibrations import Trained
 from qvec.config import Config
 from qvec.drift import OnDrift, remember
 from qvec.engine import Engine, live_rows
@@ -340,7 +341,7 @@ def new_collection(
         if quantizer is not None and sample is not None:
             with store.write() as txn:
                 Writer(txn, config, None, collection._originals(txn)).use(quantizer, len(sample))
-                remember(txn, 0, quantizer, sample)
+                remember(txn, 0, Trained(quantizer, config.code, len(sample), config.model), sample)
         return collection
     except BaseException:
         store.close()

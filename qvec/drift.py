@@ -14,9 +14,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from qvec.calibrations import Trained
 from qvec.layout import DRIFT
 from qvec.looks import BINS, LOOK_ROWS, MIN_ROWS, Look, Reference, pooled, spread
-from qvec.quantizers import Quantizer
+from qvec.quantizers import Quantizer, train
 from qvec.snapshot import Reading
 from qvec.store import Transaction
 from qvec.types import Float32Array
@@ -27,6 +28,7 @@ MIN_SHIFT = 0.25  # standard deviations
 MIN_NORM_STD = 0.01  # vectors of one length: a change of a hundredth is as one standard deviation
 MIN_PSI = 0.25  # the customary "significant shift" of the population stability index
 DEPENDENCE = 1.15  # recalls of neighbours vary together: the largest ratio seen (benchmarks/bench_drift.py)
+REMEMBERED = 16_384  # rows of a training sample
 MAX_LOOKS = 4  # at one batch, and tested together
 Level = Literal["none", "watch", "alarm"]
 OnDrift = Literal["warn", "raise"] | Callable[["Drift"], object] | None
@@ -88,8 +90,16 @@ class Watch:
         return [seen[:LOOK_ROWS]]
 
 
-def remember(txn: Transaction, number: int, quantizer: Quantizer, sample: Float32Array) -> None:
-    """Keep what the training sample of a generation looked like; too small a sample tells nothing."""
+def remember(txn: Transaction, number: int, trained: Trained, sample: Float32Array) -> None:
+    """Keep what the training sample of a generation looked like; too small a sample tells nothing.
+
+    A code flatters the vectors that it was trained on. So where it learns from them, what is kept is how one
+    trained on half of them does on the other half.
+    """
+    sample, quantizer = spread(sample, REMEMBERED), trained.quantizer
+    if trained.code.min_samples and len(sample) >= 2 * max(trained.code.min_samples, MIN_ROWS):
+        seed = 0 if quantizer.transform is None else quantizer.transform.seed or 0
+        quantizer, sample = train(sample[::2], quantizer.metric, trained.code, seed), sample[1::2]
     if len(sample) >= MIN_ROWS:
         txn.put_record(DRIFT, number, _new_record(quantizer, sample))
 

@@ -135,7 +135,7 @@ class Generations:
         with self.store.write() as txn:
             discard_pending(txn)
             number = register(txn, trained)
-            remember(txn, number, trained.quantizer, sample)
+            remember(txn, number, trained, sample)
             self._prepare(txn, number, relink)
         return number
 

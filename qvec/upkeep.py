@@ -212,7 +212,8 @@ class Upkeep:
         if quantizer is None:
             return None
         if trained and len(x) >= LOOK_ROWS:
-            remember(txn, txn.state["quantizer"], quantizer, x)
+            made = Trained(quantizer, self._config.code, len(x), self._config.model)
+            remember(txn, txn.state["quantizer"], made, x)
             return None
         drift = self._watch.observe(txn, quantizer, x)
         if drift is not None and drift.level == "alarm" and self._on_drift == "raise":
@@ -242,13 +243,13 @@ class Upkeep:
             if txn.state["quantizer"] is not None:
                 number = register(txn, trained)
                 if sample is not None:
-                    remember(txn, number, trained.quantizer, sample)
+                    remember(txn, number, trained, sample)
                 return number
             if trained.code != self._config.code:
                 raise InputError(f"the collection is empty and was created for {self._config.code}, not {trained.code}")
             Writer(txn, self._config, None, self._originals(txn)).use(trained.quantizer, trained.n_samples)
             if sample is not None:
-                remember(txn, 0, trained.quantizer, sample)
+                remember(txn, 0, trained, sample)
             return 0
 
     def _load(self, reading: Snapshot | Transaction, number: int) -> Quantizer:
