@@ -144,25 +144,39 @@ _RANK: dict[Level, int] = {"none": 0, "watch": 1, "alarm": 2}
 def judge(reference: Reference, look: Look, number: int) -> tuple[Level, dict[str, float]]:
     """The level that a look deserves as the ``number``-th, and why.
 
-    alarm: recall by code has fallen, by a one-sided z test of two means over queries. watch: the mean of a
-    dimension, or of the log length, has shifted by a z test with Bonferroni's correction over the dimensions, or
-    the population stability index is large.
+    watch: vectors have shifted. alarm: so they have, and recall by code is lower; or it has fallen so far that
+    this alone is certain. Exchangeable vectors pass the first test or the last with probability alpha only.
     """
-    from statistics import NormalDist  # takes longer to import than the rest of this file
-
     evidence = _evidence(reference, look)
     alpha = ALPHA * 6 / (math.pi * number) ** 2 / 2  # halved: a look is judged alone and with those before
-    trained = reference.look
-    variance = look.recall_var / look.rows + trained.recall_var / trained.rows
-    loss, error = evidence["recall_loss"], DEPENDENCE * math.sqrt(variance)
-    if loss > max(MIN_LOSS, -NormalDist().inv_cdf(alpha) * error):
+    has_shifted, loss = _has_shifted(reference, look, evidence, alpha), evidence["recall_loss"]
+    if loss > MIN_LOSS and (has_shifted or loss > _critical_loss(reference.look, look, alpha)):
         return "alarm", evidence
-    noise = math.sqrt(1 / look.rows + 1 / trained.rows)
-    critical = -NormalDist().inv_cdf(alpha / (2 * (len(look.means) + 1))) * noise
+    return "watch" if has_shifted else "none", evidence
+
+
+def _critical_loss(trained: Look, look: Look, alpha: float) -> float:
+    """The loss of recall beyond which a one-sided z test of two means over queries is sure."""
+    variance = look.recall_var / look.rows + trained.recall_var / trained.rows
+    return _quantile(alpha) * DEPENDENCE * math.sqrt(variance)
+
+
+def _has_shifted(reference: Reference, look: Look, evidence: dict[str, float], alpha: float) -> bool:
+    """Whether the mean of a dimension or of the log length has shifted, or the stability index is large.
+
+    The means by two-sided z tests with Bonferroni's correction over the dimensions.
+    """
+    noise = math.sqrt(1 / look.rows + 1 / reference.look.rows)
+    critical = _quantile(alpha / (2 * (len(look.means) + 1))) * noise
     shift = max(evidence["shift"], evidence["norm_shift"])
-    if shift > max(MIN_SHIFT, critical) or evidence["psi"] > MIN_PSI:
-        return "watch", evidence
-    return "none", evidence
+    return shift > max(MIN_SHIFT, critical) or evidence["psi"] > MIN_PSI
+
+
+def _quantile(alpha: float) -> float:
+    """What a standard normal exceeds with probability alpha."""
+    from statistics import NormalDist  # takes longer to import than the rest of this file
+
+    return -NormalDist().inv_cdf(alpha)
 
 
 def _evidence(reference: Reference, look: Look) -> dict[str, float]:
