@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from qvec._kernels import simd_level
 from qvec.api import create, open
+from qvec.calibration import Calibration
 from qvec.calibrations import Generation
 from qvec.choose import Choice
 from qvec.collection import Collection
@@ -27,14 +28,31 @@ from qvec.errors import (
     ReadOnlyError,
 )
 from qvec.report import Report
-from qvec.types import HNSW, AddResult, Binary, Flat, Float16, Float32, Hits, Int8, Records, Stats
+from qvec.types import (
+    HNSW,
+    AddResult,
+    BFloat16,
+    Binary,
+    Flat,
+    Float16,
+    Float32,
+    Hits,
+    Int4,
+    Int8,
+    Prequantized,
+    Records,
+    Stats,
+    Ternary,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
     "HNSW",
     "AddResult",
+    "BFloat16",
     "Binary",
+    "Calibration",
     "Choice",
     "ClosedError",
     "Collection",
@@ -53,16 +71,19 @@ __all__ = [
     "Generation",
     "Hits",
     "InputError",
+    "Int4",
     "Int8",
     "LockedError",
     "MapFullError",
     "MissingIdError",
     "NotFoundError",
+    "Prequantized",
     "QvecError",
     "ReadOnlyError",
     "Records",
     "Report",
     "Stats",
+    "Ternary",
     "create",
     "open",
     "simd_level",

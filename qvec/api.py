@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 from typing import Literal
 
-import numpy.typing as npt
-
 from qvec.collection import Collection, new_collection
 from qvec.config import Config, index_config
 from qvec.drift import OnDrift
 from qvec.errors import ExistsError, InputError
-from qvec.inputs import as_vectors, check_count
+from qvec.inputs import as_stored, check_count
 from qvec.quantizers import make_config
 from qvec.store import Store
-from qvec.types import CodeConfig, Durability, IdKind, IndexConfig, Keep, Metric, Residency
+from qvec.types import ArrayLike, CodeConfig, Durability, IdKind, IndexConfig, Keep, Metric, Residency
 
 
 def create(
@@ -26,7 +24,7 @@ def create(
     index: str | IndexConfig = "auto",
     ids: IdKind = "int64",
     keep: Keep = "f32",
-    sample: npt.ArrayLike | None = None,
+    sample: ArrayLike | None = None,
     model: str | None = None,
     seed: int = 0,
     exist_ok: bool = False,
@@ -37,9 +35,11 @@ def create(
     """Create a collection file and open it for writing.
 
     dim: values a vector, 1 to 65,536. metric: "cosine", "ip" or "l2".
-    code: "auto" (int8), "f32", "f16", "int8", "binary", or a configuration such as ``Int8(scale="per_dim")``.
+    code: "auto" (int8), "f32", "f16", "bf16", "int8", "int4", "ternary", "binary", or a configuration such as
+        ``Int8(scale="per_dim")``; ``Prequantized(dtype)`` for embeddings that are int8, uint8 or packed bits.
     index: "auto" (a scan that becomes a graph at 10,000 vectors), "flat", "hnsw", or ``HNSW(m, ef_construction)``.
-    ids: integers or strings. keep: the originals, for re-ranking and ``get``.
+    ids: integers or strings. keep: the originals, for re-ranking and ``get`` ("none" by force where
+        vectors come quantized).
     sample: vectors [n, dim] to calibrate the code on; without it, the first batch that is added.
     model: a tag of the embedding model. seed: of the rotation that a code may use.
     exist_ok: open what is there if it was created with the same options.
@@ -51,7 +51,7 @@ def create(
     Raises InputError, ExistsError, NotFoundError (no such directory).
     """
     config = Config(dim, metric, ids, keep, make_config(code), index_config(index), model, seed)
-    x = None if sample is None else as_vectors("sample", sample, config.dim, config.metric)
+    x = None if sample is None else as_stored("sample", sample, config.dim, config.metric, config.form)
     try:
         return new_collection(path, config, x, on_drift, durability=durability, **_sized(map_size))
     except ExistsError:

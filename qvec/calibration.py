@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Self
 
 import numpy as np
 
-from qvec.calibrators import METHODS, Params, merged_params
-from qvec.errors import FormatError
+from qvec.calibrators import LEARNED, METHODS, Params, merged_params
+from qvec.errors import FormatError, InputError
 from qvec.fields import (
     State,
     floats_to_bytes,
@@ -23,8 +23,8 @@ from qvec.fields import (
     take_str,
     take_version,
 )
-from qvec.samples import check_sample, mean_of, std_of
-from qvec.types import MAX_DIM, MIN_SAMPLES_RANGE, Float32Array, check_choice
+from qvec.samples import check_finite, check_sample, check_vectors, mean_of, std_of
+from qvec.types import MAX_DIM, Float32Array, check_choice
 
 VERSION = 1
 LEVELS = 255
@@ -61,15 +61,44 @@ class Calibration:
         method: str = "minmax",
         params: Params | None = None,
         model: str | None = None,
+        *,
+        one_range: bool = False,
     ) -> Self:
-        """Learn from float32[n, dim], n >= 256, all values finite; else InputError says what is wrong."""
-        check_choice("method", method, tuple(METHODS))
-        sample = check_sample(sample, None, MIN_SAMPLES_RANGE, f"calibration by {method}")
+        """Learn from float32[n, dim], all finite, n >= 256 (entropy: 2048); else InputError says what is wrong.
+
+        ``one_range``: the same range for all dimensions, found from their values taken together.
+        """
+        check_choice("method", method, LEARNED)
+        sample = check_sample(sample, None, METHODS[method].min_samples, f"calibration by {method}")
         chosen = merged_params(method, params or {})
-        lower, upper = METHODS[method].ranges(sample, chosen)
+        values = sample.reshape(-1, 1) if one_range else sample
+        lower, upper = (np.broadcast_to(r, sample.shape[1]) for r in METHODS[method].ranges(values, chosen))
         statistics = mean_of(sample), std_of(sample), sample.min(axis=0), sample.max(axis=0)
         created = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(method, chosen, len(sample), lower, upper, *statistics, model, created)
+
+    @classmethod
+    def from_ranges(cls, ranges: Float32Array, model: str | None = None) -> Self:
+        """Take float32[2, dim]: the lowest and the highest value of each dimension, as sentence-transformers does.
+
+        There is no sample: ``n_samples`` is 0, ``min`` and ``max`` are the ranges, ``mean`` their middle, ``std``
+        zero. InputError: another shape or dtype, a value that is not finite, or a range upside down.
+        """
+        given = check_vectors("ranges", ranges, None)
+        if len(given) != 2:
+            raise InputError(f"ranges must have shape (2, dim), got {given.shape}")
+        check_finite("ranges", given)
+        lower, upper = given
+        if (lower > upper).any():
+            raise InputError(f"ranges are upside down in dimension {int(np.argmax(lower > upper))}")
+        middle = (lower / 2 + upper / 2).astype(np.float32)
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        return cls("ranges", {}, 0, lower, upper, middle, np.zeros_like(lower), lower, upper, model, created)
+
+    def made_symmetric(self, levels: int = LEVELS) -> Self:
+        """Widen each range to ``-(h + 1) s .. h s``, h = (levels - 1) / 2, so that code h + 1 is zero: no zero point."""
+        reach, half = np.maximum(np.abs(self.lower), np.abs(self.upper)), (levels - 1) // 2
+        return replace(self, lower=-reach * np.float32((half + 1) / half), upper=reach)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "params", MappingProxyType(dict(self.params)))
@@ -85,9 +114,21 @@ class Calibration:
 
     @property
     def step(self) -> Float32Array:
-        """Width of a code, float32[dim]: ``(upper - lower) / 255``, at least 1e-30."""
-        width = self.upper.astype(np.float64) - self.lower
-        return np.maximum(width / LEVELS, MIN_STEP).astype(np.float32)
+        """Width of a code of 8 bits, float32[dim]: ``steps(255)``."""
+        return self.steps(LEVELS)
+
+    def steps(self, levels: int) -> Float32Array:
+        """Width of a code, float32[dim]: ``(upper - lower) / levels``, at least 1e-30.
+
+        Both operations round to float32, as they do in ``quantize_embeddings`` of sentence-transformers, unless
+        the range is wider than float32.
+        """
+        with np.errstate(over="ignore"):
+            width = self.upper - self.lower
+        if not np.isfinite(width).all():
+            width = self.upper.astype(np.float64) - self.lower
+        steps: Float32Array = np.maximum((width / np.float32(levels)).astype(np.float32), np.float32(MIN_STEP))
+        return steps
 
     @property
     def constant_dims(self) -> list[int]:
@@ -120,7 +161,7 @@ class Calibration:
         take_version(fields, VERSION)
         method = take_choice(fields, "method", METHODS)
         dim = take_int(fields, "dim", 1, MAX_DIM)
-        n_samples = take_int(fields, "n_samples", 1, 2**63 - 1)
+        n_samples = take_int(fields, "n_samples", 0 if method == "ranges" else 1, 2**63 - 1)
         arrays = {name: take_floats(fields, name, dim) for name in _ARRAYS}
         _check_order(arrays)
         model = None if fields["model"] is None else take_str(fields, "model")

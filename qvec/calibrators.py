@@ -7,18 +7,21 @@ from typing import NamedTuple
 
 import numpy as np
 
+from qvec.divergence import least_divergence_ranges
 from qvec.errors import InputError
-from qvec.types import Float32Array
+from qvec.leastsquares import least_squares_ranges
+from qvec.types import MIN_SAMPLES_ENTROPY, MIN_SAMPLES_RANGE, Float32Array
 
 Params = Mapping[str, float]
 Ranges = tuple[Float32Array, Float32Array]
 
 
 class Method(NamedTuple):
-    """A way to find the ranges: float32[n, dim] and parameters in, (lower, upper) float32[dim] out."""
+    """A way to find ranges: float32[n, dim], n >= min_samples, and parameters in, (lower, upper) float32[dim] out."""
 
     ranges: Callable[[Float32Array, Params], Ranges]
     defaults: Params
+    min_samples: int = MIN_SAMPLES_RANGE
 
 
 def minmax(sample: Float32Array, params: Params) -> Ranges:
@@ -36,10 +39,36 @@ def percentile(sample: Float32Array, params: Params) -> Ranges:
     return lower, upper
 
 
+def mse(sample: Float32Array, params: Params) -> Ranges:
+    """Minimise the squared error of codes with ``params["levels"]`` steps."""
+    return least_squares_ranges(sample, _levels(params))
+
+
+def entropy(sample: Float32Array, params: Params) -> Ranges:
+    """Minimise the divergence of the histograms before and after coding with ``params["levels"]`` steps."""
+    return least_divergence_ranges(sample, _levels(params))
+
+
+def given(sample: Float32Array, params: Params) -> Ranges:
+    """Refuse: ranges that were handed in are not learned."""
+    raise InputError("method 'ranges' learns nothing: use Calibration.from_ranges")
+
+
 METHODS: dict[str, Method] = {
     "minmax": Method(minmax, {}),
     "percentile": Method(percentile, {"percentile": 99.9}),
+    "mse": Method(mse, {"levels": 255.0}),
+    "entropy": Method(entropy, {"levels": 255.0}, MIN_SAMPLES_ENTROPY),
+    "ranges": Method(given, {}),
 }
+LEARNED = tuple(name for name in METHODS if name != "ranges")
+
+
+def _levels(params: Params) -> int:
+    levels = params["levels"]
+    if levels not in (15.0, 255.0):
+        raise InputError(f"levels must be 15 (4 bits) or 255 (8 bits), got {levels:g}")
+    return int(levels)
 
 
 def merged_params(method: str, params: Params) -> dict[str, float]:

@@ -3,39 +3,40 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from qvec.calibrations import Trained
 from qvec.config import Config
 from qvec.drift import OnDrift, remember
 from qvec.engine import Engine, live_rows
-from qvec.errors import InputError, MissingIdError
+from qvec.errors import CorruptError, InputError, MissingIdError
 from qvec.index import Progress, make_index
 from qvec.inputs import (
     MAX_K,
     as_ids,
     as_payloads,
-    as_queries,
-    as_vectors,
+    as_searched,
+    as_stored,
     check_count,
     check_unique,
     id_keys,
 )
-from qvec.layout import CODES, IDS, ROW, VECTORS, in_force
-from qvec.quantizers import train
+from qvec.layout import CODES, IDS, VECTORS, in_force
+from qvec.quantizers import Quantizer, train
+from qvec.rows import check_same, payloads_of, row_record, shaped
 from qvec.statistics import collect_stats
 from qvec.store import Snapshot, Store
 from qvec.types import (
     HNSW,
     AddResult,
+    ArrayLike,
     Flat,
-    Float32Array,
     Hits,
     Metric,
+    NDArray,
     OnConflict,
     Payload,
     Records,
@@ -66,7 +67,7 @@ class Collection(Upkeep):
 
     def add(
         self,
-        vectors: npt.ArrayLike,
+        vectors: ArrayLike,
         ids: Any = None,
         payload: Sequence[Payload | None] | Payload | None = None,
         *,
@@ -77,7 +78,8 @@ class Collection(Upkeep):
     ) -> AddResult:
         """Store a batch, all of it or nothing; durable when the call returns.
 
-        vectors: array-like [n, dim] or [dim] of real numbers, finite, at most 1e18 in magnitude.
+        vectors: array-like [n, dim] or [dim] of real numbers, finite, at most 1e18 in magnitude; in a collection
+        of :class:`qvec.Prequantized` codes, integers in that form.
         ids: n integers in [0, 2^63) or n strings, as the collection was created for; None numbers them on.
         payload: a dict (or None) a vector, of msgpack-able values.
         on_conflict: what to do where an id is stored already: "error", "skip" or "replace".
@@ -90,7 +92,7 @@ class Collection(Upkeep):
         config = self._config
         self._check_model(model)
         check_choice("on_conflict", on_conflict, ("error", "skip", "replace"))
-        x = as_vectors("vectors", vectors, config.dim, config.metric)
+        x = as_stored("vectors", vectors, config.dim, config.metric, config.form)
         checked = None if ids is None else as_ids(ids, config.ids)
         if checked is not None:
             if len(checked) != len(x):
@@ -108,7 +110,7 @@ class Collection(Upkeep):
 
     def upsert(
         self,
-        vectors: npt.ArrayLike,
+        vectors: ArrayLike,
         ids: Any,
         payload: Sequence[Payload | None] | Payload | None = None,
         *,
@@ -133,7 +135,7 @@ class Collection(Upkeep):
                 Writer(txn, self._config, None, None).delete([keys[i] for i in found], rows[found])
         return len(found)
 
-    def _refuse_missing(self, keys: Sequence[bytes], rows: npt.NDArray[np.int64]) -> None:
+    def _refuse_missing(self, keys: Sequence[bytes], rows: NDArray[np.int64]) -> None:
         if (rows < 0).any():
             key = keys[int(np.argmin(rows))]
             raise MissingIdError(
@@ -144,7 +146,7 @@ class Collection(Upkeep):
 
     def search(
         self,
-        queries: npt.ArrayLike,
+        queries: ArrayLike,
         k: int = 10,
         *,
         ef: int | None = None,
@@ -166,7 +168,7 @@ class Collection(Upkeep):
         config = self._config
         if model is not None:
             self._check_model(model)
-        q = as_queries(queries, config.dim, config.metric)
+        q = as_searched(queries, config.dim, config.metric, config.form)
         if type(k) is not int or not 1 <= k <= MAX_K:
             k = check_count("k", k, 1, MAX_K)
         workers = 1 if threads is None and q.ndim == 1 else worker_threads(threads)
@@ -176,38 +178,45 @@ class Collection(Upkeep):
         try:
             engine = snap.derived.get("engine") or self._make_engine(snap)
             if engine is None:
-                return self._no_hits((*q.shape[:-1], k))
+                return self._no_hits((*q.shape[:-1], k), with_payload)
             candidates = _candidates(engine, k, factor, rescore)
             ids, distances, counts = engine.search(q, k, max(width, k, candidates), candidates, exact, workers)
             payloads: list[Any] | None = None
             if not self._int_ids:
                 ids, payloads = self._string_hits(snap, ids, with_payload)
-            elif with_payload and snap.state["records"]:
+            elif with_payload:
                 payloads = self._payloads(snap, ids)
             return Hits(ids, distances, counts, payloads, self._zero_score)
         finally:
             self._store.end(snap)
 
     def _string_hits(
-        self, snap: Snapshot, rows: npt.NDArray[np.int64], with_payload: bool
-    ) -> tuple[npt.NDArray[np.object_], list[Any] | None]:
-        records = [None if row < 0 else snap.record(ROW, row) for row in rows.reshape(-1).tolist()]
+        self, snap: Snapshot, rows: NDArray[np.int64], with_payload: bool
+    ) -> tuple[NDArray[np.object_], list[Any] | None]:
+        records = [None if row < 0 else row_record(snap, row) for row in rows.reshape(-1).tolist()]
         ids = np.array(["" if record is None else record["id"] for record in records], object).reshape(rows.shape)
-        payloads = [None if record is None else record["payload"] for record in records]
-        return ids, _shaped(payloads, rows.shape) if with_payload else None
+        return ids, shaped(payloads_of(records), rows.shape) if with_payload else None
 
-    def _payloads(self, snap: Snapshot, ids: npt.NDArray[np.int64]) -> list[Any]:
-        rows = iter(snap.rows_of(id_keys(ids[ids >= 0])).tolist())
-        found = [None if i < 0 else self._payload(snap, next(rows)) for i in ids.reshape(-1).tolist()]
-        return _shaped(found, ids.shape)
+    def _payloads(self, snap: Snapshot, ids: NDArray[np.int64]) -> list[Any]:
+        if not snap.state["records"]:
+            return shaped([None] * ids.size, ids.shape)
+        rows = iter(self._rows_of_stored(snap, ids[ids >= 0]))
+        records = [None if i < 0 else row_record(snap, next(rows)) for i in ids.reshape(-1).tolist()]
+        return shaped(payloads_of(records), ids.shape)
 
-    def _payload(self, snap: Snapshot, row: int) -> Payload | None:
-        record = snap.record(ROW, row)
-        return None if record is None else record["payload"]
+    def _rows_of_stored(self, snap: Snapshot, ids: NDArray[np.int64]) -> list[int]:
+        """Rows of integer ids that live rows were found to have."""
+        rows = snap.rows_of(id_keys(ids))
+        if (rows < 0).any():
+            raise CorruptError(f"the id {ids[rows < 0][0]} is stored, but leads to no row")
+        check_same(ids, self._row_ids(snap, rows, ()))
+        return [int(row) for row in rows]
 
-    def _no_hits(self, shape: tuple[int, ...]) -> Hits:
+    def _no_hits(self, shape: tuple[int, ...], with_payload: bool) -> Hits:
         ids = np.full(shape, -1, np.int64) if self._int_ids else np.full(shape, "", object)
-        return Hits(ids, np.full(shape, np.inf, np.float32), np.zeros(shape[:-1], np.int64), None, self._zero_score)
+        distances, counts = np.full(shape, np.inf, np.float32), np.zeros(shape[:-1], np.int64)
+        payloads = shaped([None] * ids.size, shape) if with_payload else None
+        return Hits(ids, distances, counts, payloads, self._zero_score)
 
     # --- reading ---
 
@@ -218,29 +227,30 @@ class Collection(Upkeep):
             keys = id_keys(wanted)
             rows = snap.rows_of(keys)
             self._refuse_missing(keys, rows)
-            payloads = [self._payload(snap, row) for row in rows.tolist()]
-            return Records(_id_array(wanted), self._vectors(snap, rows), payloads)
+            records = [row_record(snap, row) for row in rows.tolist()]
+            if len(rows):
+                check_same(_id_array(wanted), self._row_ids(snap, rows, records))
+            return Records(_id_array(wanted), self._vectors(snap, rows), payloads_of(records))
 
-    def scan(self, batch_size: int = 8192) -> Iterator[Records]:
+    def scan(self, batch_size: int = 8192) -> Generator[Records, None, None]:
         """Every live vector, in batches, as of the commit at the first step; close the iterator to end it early."""
         size = check_count("batch_size", batch_size, 1, MAX_K)
         with self._store.read() as snap:
             live = live_rows(snap)
             for start in range(0, len(live), size):
                 rows = live[start : start + size]
-                records = [snap.record(ROW, int(row)) for row in rows] if snap.state["records"] else [None] * len(rows)
-                payloads = [None if record is None else record["payload"] for record in records]
-                yield Records(self._row_ids(snap, rows, records), self._vectors(snap, rows), payloads)
+                records = [row_record(snap, int(row)) for row in rows] if snap.state["records"] else [None] * len(rows)
+                yield Records(self._row_ids(snap, rows, records), self._vectors(snap, rows), payloads_of(records))
 
-    def _row_ids(self, snap: Snapshot, rows: npt.NDArray[np.int64], records: Sequence[Any]) -> npt.NDArray[Any]:
+    def _row_ids(self, snap: Snapshot, rows: NDArray[np.int64], records: Sequence[Any]) -> NDArray[Any]:
         if not self._int_ids:
             return np.array([record["id"] for record in records], object)
         return snap.columns[IDS].read(rows).view("<i8").reshape(-1).astype(np.int64)
 
-    def _vectors(self, snap: Snapshot, rows: npt.NDArray[np.int64]) -> Float32Array:
+    def _vectors(self, snap: Snapshot, rows: NDArray[np.int64]) -> NDArray[Any]:
         keep, quantizer = self._originals(snap), self._quantizer(snap)
         if quantizer is None or not len(rows):
-            return np.empty((0, self._config.dim), np.float32)
+            return as_stored("vectors", (), self._config.dim, self._config.metric, self._config.form)
         columns = in_force(snap.columns, snap.state["names"])
         return quantizer.decode(columns[CODES].read(rows)) if keep is None else keep.decode(columns[VECTORS].read(rows))
 
@@ -309,7 +319,7 @@ def _check_reranking(oversample: object, rescore: object) -> float | None:
 def _candidates(engine: Engine, k: int, factor: float | None, rescore: bool | Literal["auto"]) -> int:
     """How many candidates are re-ranked; 0: none."""
     if rescore is False or engine.keep is None:
-        if rescore is True and engine.quantizer.kind != "f32":  # f32 codes are the originals
+        if rescore is True and not _is_exact(engine.quantizer):  # f32 codes are the originals
             raise InputError("rescore=True needs stored originals: the collection was created with keep='none'")
         return 0
     if factor is None:
@@ -320,18 +330,16 @@ def _candidates(engine: Engine, k: int, factor: float | None, rescore: bool | Li
     return int(np.ceil(k * factor))
 
 
-def _shaped(values: list[Any], shape: tuple[int, ...]) -> list[Any]:
-    """A flat list as k values, or as n lists of k."""
-    k = shape[-1]
-    return values if len(shape) == 1 else [values[i : i + k] for i in range(0, len(values), k)]
+def _is_exact(quantizer: Quantizer) -> bool:
+    return quantizer.kind == "f32" and quantizer.transform is None
 
 
-def _id_array(ids: npt.NDArray[Any] | list[str]) -> npt.NDArray[Any]:
+def _id_array(ids: NDArray[Any] | list[str]) -> NDArray[Any]:
     return ids if isinstance(ids, np.ndarray) else np.array(ids, object)
 
 
 def new_collection(
-    path: str | os.PathLike[str], config: Config, sample: Float32Array | None, on_drift: OnDrift, **options: Any
+    path: str | os.PathLike[str], config: Config, sample: NDArray[Any] | None, on_drift: OnDrift, **options: Any
 ) -> Collection:
     """Create the file, and calibrate at once where a sample is given."""
     quantizer = None if sample is None else train(sample, config.metric, config.code, config.seed, config.model)

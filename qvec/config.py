@@ -7,6 +7,7 @@ from typing import Any, cast, get_args
 
 from qvec.errors import FormatError, InputError
 from qvec.fields import take_choice, take_int, take_state
+from qvec.integers import width_of
 from qvec.quantizers import CONFIGS, make_config
 from qvec.transforms import MAX_SEED
 from qvec.types import (
@@ -14,10 +15,13 @@ from qvec.types import (
     MAX_DIM,
     CodeConfig,
     Flat,
+    Float32,
     IdKind,
     IndexConfig,
     Keep,
     Metric,
+    Prequantized,
+    PrequantizedType,
     check_choice,
     check_int,
 )
@@ -46,13 +50,23 @@ class Config:
         check_choice("ids", self.ids, get_args(IdKind))
         check_choice("keep", self.keep, get_args(Keep))
         check_int("seed", self.seed, 0, MAX_SEED)
+        if getattr(self.code, "dims", None) is not None:
+            check_int("code.dims", self.code.dims, 1, self.dim)  # type: ignore[union-attr]
+        if self.form is not None:
+            width_of(self.form, self.dim)
+            object.__setattr__(self, "keep", "none")  # there are no originals to keep
         if self.model is not None and (not isinstance(self.model, str) or len(self.model) > 1000):
             raise InputError(f"model must be a string of at most 1000 characters, got {self.model!r}")
 
     @property
     def keeps_originals(self) -> bool:
-        """Whether vectors are stored beside their codes; f32 codes are the vectors already."""
-        return self.keep != "none" and self.code.kind != "f32"
+        """Whether vectors are stored beside their codes; f32 codes of all dimensions are the vectors already."""
+        return self.keep != "none" and self.code != Float32()
+
+    @property
+    def form(self) -> PrequantizedType | None:
+        """The form of vectors that come quantized; None: vectors are floats."""
+        return self.code.dtype if isinstance(self.code, Prequantized) else None
 
     def to_dict(self) -> dict[str, Any]:
         index = None if self.index is None else {"kind": self.index.kind, **asdict(self.index)}

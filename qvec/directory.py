@@ -1,4 +1,4 @@
-"""The directory: which blocks each column has, on which pages, with which checksums; read, refreshed and written.
+"""The directory: which blocks each column has, on which pages, with which checksums.
 
     STATE record ──► (txn id, crc) of every directory chunk ──► (page number, crc) of every block ──► rows
 
@@ -52,7 +52,7 @@ def block_geometry(stride: int, psize: int, min_pages: int, max_pages: int) -> t
 
 
 class StoredColumn(NamedTuple):
-    """A column's line in the STATE record; ``stamps`` is one (txn id u64, crc u32) for each directory chunk."""
+    """A column's line in the STATE record; ``stamps`` has (txn id u64, crc u32) of each directory chunk."""
 
     id: int
     generation: int
@@ -64,7 +64,7 @@ class StoredColumn(NamedTuple):
 
 
 class View:
-    """The columns and the state of one commit; all refer to the map, and need an open transaction of that commit.
+    """The columns and the state of one commit; they point into the map, and need an open transaction of it.
 
     ``derived`` holds what layers above computed from it, and is emptied when the view moves on.
     """
@@ -95,9 +95,9 @@ class Loader:
         self._env, self._verify, self._resident, self._writable = env, verify, resident, writable
 
     def refresh(self, view: View, txn: Any, commit: int) -> None:
-        """Make ``view`` that of the last commit, whose transaction id is ``commit``; CorruptError names what is bad.
+        """Make ``view`` that of the last commit, whose transaction id is ``commit``.
 
-        A view that failed to refresh is of no use any more.
+        CorruptError names what is damaged; the view is then of no use any more.
         """
         written, stored, state = read_state(txn)
         columns = {name: self._column(view, name, line) for name, line in stored.items()}

@@ -1,4 +1,4 @@
-"""LMDB environments: one a file and process, shared by all handles; opened behind guards, grown, kept apart by forks."""
+"""LMDB environments: one a file and process, shared by its handles; guarded, grown, kept apart by forks."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import resource
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import lmdb
@@ -39,7 +40,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _ENGINE: dict[str, Any] = {"lib_version": 0} if int(lmdb.__version__.split(".")[0]) >= 3 else {}
 
 _registry: dict[tuple[int, int], Environment] = {}
-_registry_lock = threading.Lock()
+_registry_lock = threading.RLock()  # re-entrant: a store may be closed by the garbage collector, anywhere
 _inherited: set[tuple[int, int]] = set()
 _fork_epoch = 0
 
@@ -60,7 +61,7 @@ class Environment:
         self.readonly = not os.access(path, os.W_OK)
         self.lmdb = _open(path, key, self.readonly, durable, map_size)
         self.psize: int = self.lmdb.stat()["psize"]
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.idle = threading.Condition(self.lock)
         self.handles = self.open_reads = self.base = 0
         self.sound = True
@@ -86,6 +87,7 @@ class Environment:
 
     def begin_write(self) -> Any:
         """A write transaction; the caller holds the file lock."""
+        self.lmdb.reader_check()  # the pages that a killed reader held may be used again
         try:
             return self.lmdb.begin(write=True, buffers=True)
         except lmdb.MapResizedError:
@@ -96,7 +98,7 @@ class Environment:
             raise translate(error, self.path) from error
 
     def grow(self) -> None:
-        """Double the map, between transactions; MapFullError while snapshots are open or where there is no room."""
+        """Double the map, between transactions; MapFullError while snapshots are open, or without room."""
         with self.lock:
             size = 2 * self.lmdb.info()["map_size"]
             try:
@@ -136,7 +138,8 @@ class Environment:
                 f"{self.path}: the map of {self.lmdb.info()['map_size']} bytes is full, and cannot grow"
                 f" while {self.open_reads} snapshots of this process are open"
             )
-        self.lmdb.set_mapsize(size)
+        with translated(self.path):
+            self.lmdb.set_mapsize(size)
         with self.lmdb.begin(buffers=True) as txn:
             self._locate(txn)
         for view in self.dependents:
@@ -146,11 +149,13 @@ class Environment:
 def acquire(path: str, *, durable: bool | None, map_size: int) -> Environment:
     """The environment of a file, opened if this process has it not open; ``durable`` None: as it is."""
     with _registry_lock:
-        status = os.stat(path)
+        status = Path(path).stat()
         key = (status.st_dev, status.st_ino)
         env = _registry.get(key)
         if env is None:
-            env = _registry[key] = Environment(path, key, durable=durable is not False, map_size=map_size)
+            with translated(path):
+                env = Environment(path, key, durable=durable is not False, map_size=map_size)
+            _registry[key] = env
         elif durable and not env.durable:
             raise InputError(f"{path} is open in this process with durability='relaxed'; close that handle first")
         env.handles += 1
@@ -216,9 +221,11 @@ def translate(error: lmdb.Error, path: str) -> QvecError:
         return DiskFullError(f"{path}: the commit could not be written ({error}); {_room(path)}")
     if isinstance(error, lmdb.MapFullError | lmdb.MapResizedError | lmdb.MemoryError):
         return MapFullError(f"{path}: {error}")
+    if "already open in this process" in str(error):
+        return LockedError(f"{path}: a file of this name that was removed since is still open in this process")
     if isinstance(error, lmdb.ReadersFullError):
         return LockedError(f"{path}: all {MAX_READERS} reader slots are taken")
-    if isinstance(error, lmdb.ReadonlyError) or _is_denied(error):
+    if _is_denied(error):
         return ReadOnlyError(f"{path}: {error}")
     if isinstance(error, lmdb.PanicError):
         return DiskFullError(f"{path}: an earlier commit failed half-way; close the file and open it again ({error})")
@@ -228,7 +235,7 @@ def translate(error: lmdb.Error, path: str) -> QvecError:
 
 
 def _room(path: str) -> str:
-    free = os.statvfs(os.path.dirname(path) or ".")
+    free = os.statvfs(Path(path).parent)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     allowed = "no limit" if limit == resource.RLIM_INFINITY else f"a limit of {limit}"
     return f"{free.f_bavail * free.f_frsize} bytes are free on the disk, and files have {allowed}"
@@ -240,7 +247,7 @@ def _open(path: str, key: tuple[int, int], readonly: bool, durable: bool, map_si
         try:
             return _open_lmdb(path, map_size, readonly=readonly, lock=True, sync=durable)
         except lmdb.Error as error:
-            if not readonly or (not isinstance(error, lmdb.LockError | lmdb.ReadonlyError) and not _is_denied(error)):
+            if not (readonly and _is_denied(error)):
                 raise translate(error, path) from error
         # The lock file cannot be written either: whoever writes will not see this reader.
         with translated(path):
@@ -248,13 +255,16 @@ def _open(path: str, key: tuple[int, int], readonly: bool, durable: bool, map_si
 
 
 def _is_denied(error: lmdb.Error) -> bool:
+    if isinstance(error, lmdb.LockError | lmdb.ReadonlyError):
+        return True
     code = getattr(error, "code", None)
     return code in (errno.EACCES, errno.EPERM, errno.EROFS) or "denied" in str(error) or "Read-only" in str(error)
 
 
 def _open_lmdb(path: str, map_size: int, *, readonly: bool, lock: bool, sync: bool) -> Any:
     """Reserve ``map_size`` bytes of address space, or as much as half, a quarter... of it as there is."""
-    least = 2 * os.path.getsize(path) if os.path.exists(path) else 0
+    file = Path(path)
+    least = 2 * file.stat().st_size if file.exists() else 0
     while True:
         try:
             return lmdb.open(
@@ -279,9 +289,9 @@ def _open_lmdb(path: str, map_size: int, *, readonly: bool, lock: bool, sync: bo
 def _beside_inherited() -> Iterator[None]:
     """Let a forked child open a file that its parent has open.
 
-    py-lmdb refuses a second open in one process because LMDB's fcntl locks belong to the process. Its list of open
-    files is copied by fork; the locks are not (fcntl(2)). The inherited environment is never used or closed here
-    (`_after_fork`), so the child's own stands alone, and the list is told that it has nothing to say.
+    py-lmdb refuses a second open in one process because LMDB's fcntl locks belong to the process. Its list of
+    open files is copied by fork; the locks are not (fcntl(2)). The inherited environment is never used or
+    closed here (`_after_fork`), so the child's own stands alone, and the list is kept from refusing it.
     """
     try:
         identity = importlib.import_module("lmdb._envid")
@@ -299,12 +309,12 @@ def _beside_inherited() -> Iterator[None]:
 def _after_fork() -> None:
     """In the child: leave the parent's environments alone for ever.
 
-    Closing one, or ending one of its transactions, would clear reader slots in the shared lock file that the parent
-    still relies on.
+    Closing one, or ending one of its transactions, would clear reader slots in the shared lock file that the
+    parent still relies on.
     """
     global _fork_epoch, _registry_lock
     _fork_epoch += 1
-    _registry_lock = threading.Lock()
+    _registry_lock = threading.RLock()
     for key, env in _registry.items():
         _kernels.keep_forever(env.lmdb)
         _inherited.add(key)

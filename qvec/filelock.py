@@ -1,6 +1,6 @@
 """The write lock of a file: flock on the data file, through a descriptor of its own.
 
-LMDB's lock file is left alone: its fcntl locks are lost as soon as the process closes any descriptor of that file.
+LMDB's lock file is left alone: its fcntl locks are lost as soon as the process closes any descriptor of it.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ import os
 
 from qvec.errors import LockedError, ReadOnlyError
 
+_held: set[FileLock] = set()
+
 
 class FileLock:
     """Held from construction to `release`; the system gives it back when the process dies."""
 
     def __init__(self, path: str) -> None:
-        """Take the lock; LockedError when another handle has it, ReadOnlyError when the file may not be written."""
+        """Take the lock; LockedError: another handle has it; ReadOnlyError: the file may not be written."""
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except PermissionError as error:
@@ -31,13 +33,26 @@ class FileLock:
             os.close(self._fd)
             raise LockedError(f"{path} is open for writing elsewhere (another handle or process)") from error
 
-    def release(self) -> None:
-        """Unlock, also where a forked child still has the descriptor."""
-        if self._fd >= 0:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
-            self.abandon()
+        _held.add(self)
 
-    def abandon(self) -> None:
-        """Close the descriptor only: in a forked child, the lock is the parent's."""
-        os.close(self._fd)
-        self._fd = -1
+    @property
+    def held(self) -> bool:
+        """Whether this process has the lock: not after `release`, not in a child of the process that took it."""
+        return self in _held
+
+    def release(self) -> None:
+        """Unlock, also where a forked child still has the descriptor; twice is fine."""
+        if self in _held:
+            _held.remove(self)
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+            os.close(self._fd)
+
+
+def _after_fork() -> None:
+    """In the child: close the descriptors only, the locks are the parent's."""
+    for lock in _held:
+        os.close(lock._fd)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)

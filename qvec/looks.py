@@ -9,11 +9,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from qvec.quantizers import Quantizer
 from qvec.transforms import splitmix64
-from qvec.types import Float32Array
+from qvec.types import Float32Array, NDArray
 
 LOOK_ROWS = 512
 NEIGHBOURS = 10
@@ -46,7 +45,7 @@ class Look:
         return asdict(self)
 
     @property
-    def means(self) -> npt.NDArray[np.float32]:
+    def means(self) -> NDArray[np.float32]:
         """float32 [dim]."""
         return np.frombuffer(self.mean, "<f4")
 
@@ -102,7 +101,7 @@ class Reference:
         return cls(**{**plain, "look": Look(**plain["look"])})
 
     @property
-    def stds(self) -> npt.NDArray[np.float32]:
+    def stds(self) -> NDArray[np.float32]:
         """float32 [dim]."""
         return np.frombuffer(self.std, "<f4")
 
@@ -144,7 +143,7 @@ def spread(x: Float32Array, size: int) -> Float32Array:
     return x if size >= len(x) else x[(np.arange(size) * (len(x) / size)).astype(np.int64)]
 
 
-def _dims(dim: int) -> npt.NDArray[np.int64]:
+def _dims(dim: int) -> NDArray[np.int64]:
     """The dimensions whose values are binned: a fixed draw."""
     return np.argsort(splitmix64(0, dim), kind="stable")[:BINNED_DIMS]
 
@@ -155,7 +154,7 @@ def _as_coded(quantizer: Quantizer, x: Float32Array) -> tuple[Float32Array, Floa
     return (x / norms[:, None] if quantizer.metric == "cosine" else x), np.log(norms)
 
 
-def _recalls(quantizer: Quantizer, x: Float32Array) -> npt.NDArray[np.float64]:
+def _recalls(quantizer: Quantizer, x: Float32Array) -> NDArray[np.float64]:
     """Share of each row's ten nearest others, by exact distance, that are its ten nearest by code: float64 [n]."""
     unit, _ = _as_coded(quantizer, x)
     exact = -(unit @ unit.T)
@@ -166,5 +165,5 @@ def _recalls(quantizer: Quantizer, x: Float32Array) -> npt.NDArray[np.float64]:
         np.fill_diagonal(keys, np.inf)
     k = min(NEIGHBOURS, len(x) - 1)
     best, by_code = (np.argpartition(keys, k - 1, axis=1)[:, :k] for keys in (exact, coded))
-    shared: npt.NDArray[np.float64] = (best[:, :, None] == by_code[:, None, :]).sum(axis=(1, 2)) / k
+    shared: NDArray[np.float64] = (best[:, :, None] == by_code[:, None, :]).sum(axis=(1, 2)) / k
     return shared

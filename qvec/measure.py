@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from qvec.quantizers import Quantizer, train
-from qvec.types import Codes, Float32, Float32Array, Int64Array, Metric
+from qvec.types import Codes, Float32, Float32Array, Int64Array, Metric, NDArray
 
 TILE_KEYS = 1 << 22  # keys held at a time: 16 MiB
 Z95 = 1.959964  # two-sided 95 %
-Recalls = npt.NDArray[np.float64]
+Recalls = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

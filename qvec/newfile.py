@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 from collections.abc import Callable
+from pathlib import Path
 
 from qvec.errors import ExistsError, InputError, NotFoundError
 
@@ -22,20 +22,21 @@ def own_path(path: str | os.PathLike[str]) -> str:
 
 
 def make(path: str, write: Callable[[str], None]) -> None:
-    """Let ``write(draft)`` make a file, and name it ``path`` when that returns; ExistsError if the name is taken."""
+    """Let ``write(draft)`` make a file, and name it ``path`` when it is whole; ExistsError: it is taken."""
     if os.path.lexists(path):
         raise ExistsError(f"{path} is there already")
-    if not os.path.isdir(os.path.dirname(path)):
+    directory = Path(path).parent
+    if not directory.is_dir():
         raise NotFoundError(f"{path}: there is no such directory")
-    draft = f"{path}.{secrets.token_hex(4)}.new"
+    draft = f"{path}.{os.urandom(4).hex()}.new"
     try:
         write(draft)
         _give_name(draft, path)
     finally:
         for leftover in (draft, draft + "-lock"):
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(leftover)
-    _flush_directory(os.path.dirname(path))
+                Path(leftover).unlink()
+    _flush_directory(directory)
 
 
 def _give_name(draft: str, path: str) -> None:
@@ -46,10 +47,10 @@ def _give_name(draft: str, path: str) -> None:
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        os.rename(draft, path)
+        Path(draft).rename(path)
 
 
-def _flush_directory(directory: str) -> None:
+def _flush_directory(directory: Path) -> None:
     fd = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(fd)

@@ -1,6 +1,6 @@
 """Values of records: a checksum over key and payload, then the payload as msgpack.
 
-Only plain data goes in and comes out: None, bool, int of 64 bits, float, str, bytes, list and dict with str keys.
+Only plain data goes in and out: None, bool, int of 64 bits, float, str, bytes, list, dict with str keys.
 """
 
 from __future__ import annotations

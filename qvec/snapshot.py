@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from qvec import keys, records
 from qvec._kernels import Column
 from qvec.directory import View
-from qvec.environment import Error, fork_epoch, structure_problems, translate
+from qvec.environment import Error, fork_epoch, structure_problems, translate, translated
 from qvec.errors import ClosedError, CorruptError, ForkedError, InputError
+from qvec.types import NDArray
 
 if TYPE_CHECKING:
     from qvec.store import Store
@@ -55,7 +55,7 @@ class Reading:
         return self._view.txn_id
 
     def record(self, kind: int, number: int) -> Any:
-        """The payload stored under ``kind`` and ``number``, None where there is none; CorruptError if damaged."""
+        """The payload under ``kind`` and ``number``, None where there is none; CorruptError if damaged."""
         key = record_key(kind, number)
         value = self._get(key)
         return None if value is None else records.unseal(key, value)
@@ -65,7 +65,7 @@ class Reading:
         value = self._get(id_key(key, 0))
         return None if value is None else row_number(value)
 
-    def rows_of(self, ids: Sequence[bytes]) -> npt.NDArray[np.int64]:
+    def rows_of(self, ids: Sequence[bytes]) -> NDArray[np.int64]:
         """The row of each id, int64 [n], -1 where no row has it."""
         rows = np.empty(len(ids), dtype=np.int64)
         for i, key in enumerate(ids):
@@ -75,7 +75,7 @@ class Reading:
 
     def iter_ids(self) -> Iterator[tuple[bytes, int]]:
         """All ids and their rows, in the order of the ids' bytes; valid until this ends."""
-        with self._live().cursor() as cursor:
+        with translated(self._store.path), self._live().cursor() as cursor:
             found = cursor.set_range(keys.ID)
             while found:
                 yield bytes(cursor.key()[1:]), row_number(cursor.value())
@@ -91,7 +91,7 @@ class Reading:
                 if not column.check(block):
                     yield f"column {column.name!r}: block {block} is damaged, missing or stale"
         first = keys.record(0, 0)
-        with self._live().cursor() as cursor:
+        with translated(self._store.path), self._live().cursor() as cursor:
             if not cursor.set_range(first):
                 return
             for key, value in cursor.iternext():

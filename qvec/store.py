@@ -1,12 +1,13 @@
-"""A store: columns, state, records and ids in one LMDB file; snapshots to read, one transaction at a time to write."""
+"""A store: columns, state, records and ids in one LMDB file; snapshots to read, transactions to write."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
-import weakref
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Self, get_args
 
@@ -23,35 +24,40 @@ __all__ = ["ColumnSpec", "Snapshot", "Store", "Transaction", "block_geometry"]
 
 Mode = Literal["rw", "r"]
 
-_stores: weakref.WeakSet[Store] = weakref.WeakSet()
 _revival = threading.Lock()
 
 
 class Store:
-    """An open file. Threads may share it; a forked child's copy opens the file again by itself, as a reader."""
+    """An open file. Threads may share it; a forked child's copy opens the file again by itself, to read."""
 
     def __init__(
         self, path: str, mode: Mode, residency: Residency, verify: bool, durability: Durability, map_size: int
     ) -> None:
         """For `create` and `open`."""
         self.path, self.mode = path, mode
-        self._residency, self._verify, self._durability, self._map_size = (
-            residency,
-            verify,
-            durability,
-            map_size,
-        )
-        self._closed = False
-        self._writing_thread = 0
+        self._residency, self._verify, self._map_size = residency, verify, map_size
+        self._closed = True
+        self._epoch, self._writing_thread = -1, 0
         environment.check(path)
         self._lock = FileLock(path) if mode == "rw" else None
+        self._closed = False
         try:
             self._attach(durability == "full" if mode == "rw" else None)
         except BaseException:
-            if self._lock:
-                self._lock.release()
+            self._closed = True
+            self._release_lock()
             raise
-        _stores.add(self)
+
+    def __del__(self) -> None:
+        """Close a store that nobody refers to; with a transaction left open in it, only free its lock."""
+        if self._closed or self._epoch != fork_epoch() or sys.is_finalizing():
+            return
+        if self._transaction:
+            self._release_lock()
+            return
+        for snapshot in list(self._open):
+            self.end(snapshot)
+        self.close()
 
     @classmethod
     def create(
@@ -94,9 +100,9 @@ class Store:
     ) -> Store:
         """Open a file: ``"rw"`` takes its write lock, ``"r"`` any number of handles may do.
 
-        ``residency="ram"`` copies all blocks once; ``verify=False`` skips the checksums of blocks, not their headers;
-        ``durability="relaxed"`` leaves the flush to the system: a power cut may then cost the file. ``map_size`` is
-        the address space to reserve at first, in bytes; it grows.
+        ``residency="ram"`` copies all blocks once; ``verify=False`` skips the checksums of blocks, not their
+        headers; ``durability="relaxed"`` leaves the flush to the system: a power cut may then cost the file.
+        ``map_size`` is the address space to reserve at first, in bytes; it grows.
         NotFoundError, FormatError, CorruptError, LockedError or ReadOnlyError say why a file does not open.
         """
         _check_options(mode, residency, verify, durability)
@@ -170,7 +176,7 @@ class Store:
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Transaction]:
-        """A write transaction that commits at the end of the ``with`` block, and is undone by an exception."""
+        """A write transaction that commits at the end of the ``with`` block; an exception undoes it."""
         txn = self.begin_write()
         try:
             yield txn
@@ -180,7 +186,7 @@ class Store:
         txn.commit()
 
     def close(self) -> None:
-        """Close the handle, after the snapshots and the transaction of other threads; this thread's are ended.
+        """Close the handle, after the snapshots and transactions of other threads; this thread's are ended.
 
         New ones get ClosedError. Closing twice is fine.
         """
@@ -201,8 +207,7 @@ class Store:
         with self._env.lock:
             while self._open:
                 self._env.idle.wait()
-        if self._lock:
-            self._lock.release()
+        self._release_lock()
         self._view = self._writer = View()
         environment.release(self._env)
 
@@ -218,14 +223,14 @@ class Store:
         self.close()
 
     def stats(self) -> dict[str, Any]:
-        """Bytes of the file and its parts, of the map, reader slots, and commits whose pages a snapshot holds back."""
+        """Bytes of the file, its parts and the map; open snapshots, and commits that they hold back."""
         with self.read() as snapshot:
             env, info = self._env, self._env.lmdb.info()
             blocks = {name: column.n_blocks * column.pages * env.psize for name, column in snapshot.columns.items()}
             chunks = sum(len(stamps) for stamps in snapshot._view.stamps.values()) // STAMP_BYTES * env.psize
             readers = env.reader_commits()
             return {
-                "file_bytes": os.path.getsize(self.path),
+                "file_bytes": Path(self.path).stat().st_size,
                 "used_bytes": (info["last_pgno"] + 1) * env.psize,
                 "map_bytes": info["map_size"],
                 "column_bytes": blocks,
@@ -253,7 +258,6 @@ class Store:
     def _attach(self, durable: bool | None) -> None:
         """Join the file's environment and read its configuration."""
         self._env = environment.acquire(self.path, durable=durable, map_size=self._map_size)
-        self._epoch = fork_epoch()
         self._open: set[Snapshot] = set()
         self._writing = threading.Lock()
         self._writing_thread = 0
@@ -262,10 +266,12 @@ class Store:
         self._writing_loader = Loader(self._env, verify=self._verify, writable=True)
         self._view, self._writer = View(), View()
         try:
-            with self._env.lmdb.begin(buffers=True) as txn:
+            with environment.translated(self.path), self._env.lmdb.begin(buffers=True) as txn:
                 self.config = MappingProxyType(header.unpack(txn.get(keys.CONFIG), self.path))
+            self._epoch = fork_epoch()
             self.end(self.begin())
         except BaseException:
+            self._epoch = -1
             environment.release(self._env)
             raise
 
@@ -286,7 +292,7 @@ class Store:
     def _start_write(self) -> Transaction:
         if self._closed:
             raise ClosedError(f"{self.path} is closed")
-        if self._lock is None:
+        if self._lock is None or not self._lock.held:
             self._lock = FileLock(self.path)
         txn = self._env.begin_write()
         commit = txn.id() - 1
@@ -305,6 +311,10 @@ class Store:
         self._transaction = Transaction(self, txn, self._writer)
         return self._transaction
 
+    def _release_lock(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
     def _end_write(self, view: View | None) -> None:
         """The transaction has ended: ``view`` is what it committed, None if that is not known any more."""
         self._writer = view or View()
@@ -313,7 +323,7 @@ class Store:
         self._writing.release()
 
     def _revive(self) -> None:
-        """In a forked child: open the file anew, as a reader (environment._after_fork left the parent's alone)."""
+        """In a forked child: open the file anew, to read; environment._after_fork left the parent's alone."""
         with _revival:
             if self._closed:
                 raise ClosedError(f"{self.path} is closed")
@@ -332,16 +342,3 @@ def _check_options(mode: str, residency: str, verify: bool, durability: str) -> 
 def _tree_bytes(stat: Any) -> int:
     pages: int = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
     return pages * int(stat["psize"])
-
-
-def _after_fork() -> None:
-    """In the child: the write locks are the parent's."""
-    global _revival
-    _revival = threading.Lock()
-    for store in _stores:
-        if store._lock is not None:
-            store._lock.abandon()
-            store._lock = None
-
-
-os.register_at_fork(after_in_child=_after_fork)

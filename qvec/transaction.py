@@ -10,7 +10,7 @@ from typing import Any
 from qvec import keys, records
 from qvec._kernels import Column, chunk_entries
 from qvec.directory import ColumnSpec, View, block_geometry, place_all, write_directory
-from qvec.environment import Error, MapIsFull, fork_epoch, translate
+from qvec.environment import Error, MapIsFull, fork_epoch, translate, translated
 from qvec.errors import DuplicateIdError, InputError, QvecError
 from qvec.snapshot import Reading, id_key, record_key, row_value
 
@@ -20,8 +20,8 @@ Operation = Callable[[Any], object]
 class Transaction(Reading):
     """Changes that become visible together at `commit`, or never. Belongs to the thread that began it.
 
-    `state` may be changed freely; it is stored with the commit. Puts and deletes are kept in a list as well: when the
-    map is full they are abandoned with LMDB's transaction, the map is doubled, and the list is run again.
+    `state` may be changed freely; it is stored with the commit. Puts and deletes are kept in a list as well:
+    when the map is full they are abandoned with LMDB's transaction, the map doubled, and the list run again.
     """
 
     __slots__ = ("_committed", "_log")
@@ -67,9 +67,9 @@ class Transaction(Reading):
         self._run(lambda txn: txn.delete(key))
 
     def put_ids(self, ids: Sequence[bytes], rows: Sequence[int], *, append: bool = False) -> None:
-        """Give each id its row; DuplicateIdError names the position of an id that is stored, or twice in the batch.
+        """Give each id its row; DuplicateIdError names the position of one that is stored or repeated.
 
-        ``append`` is a hint: the ids ascend and lie above all that are stored. Nothing is put when it is an error.
+        ``append`` is a hint: the ids ascend and lie above all that are stored. An error puts nothing.
         """
         pairs = [(id_key(name, i), row_value(int(row))) for i, (name, row) in enumerate(zip(ids, rows, strict=True))]
         append = append and self._is_above(ids)
@@ -94,7 +94,7 @@ class Transaction(Reading):
         self._store._end_write(self._view if self._store._env.sound else None)
 
     def abort(self) -> None:
-        """Undo everything. Ending twice is fine, and so is ending in a forked child one that is the parent's."""
+        """Undo everything. Ending twice is fine; so is ending the parent's in a forked child."""
         if self._txn is None or self._epoch != fork_epoch():
             return
         self._own().abort()
@@ -112,7 +112,7 @@ class Transaction(Reading):
         self._log.append(operation)
 
     def _retry(self, action: Callable[[], object]) -> None:
-        """Run; while the map is full, double it, start again from the list of operations, and run once more."""
+        """Run; while the map is full, double it, start again from the list of operations, run once more."""
         full = False
         while True:
             try:
@@ -149,7 +149,7 @@ class Transaction(Reading):
             column.release()
 
     def _put_blocks(self, column: Column, per_chunk: int) -> set[int]:
-        """Put the changed blocks, then read back which pages LMDB gave them; returns blocks whose entry changed."""
+        """Put the changed blocks, read back which pages LMDB gave them; returns those whose entry changed."""
         txn, commit = self._txn, self._txn.id()
         n_blocks = self._n_committed(column)
         dirty = column.dirty().tolist()
@@ -171,7 +171,7 @@ class Transaction(Reading):
     def _is_above(self, ids: Sequence[bytes]) -> bool:
         if not ids or not all(a < b for a, b in pairwise(ids)):
             return False
-        with self._own().cursor() as cursor:
+        with translated(self._store.path), self._own().cursor() as cursor:
             return cursor.last() and bytes(cursor.key()) < keys.ID + ids[0]
 
     def _refuse_duplicates(self, ids: Sequence[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""What is done to a vector before it is coded: normalise, centre, rotate. Seeded, stored, never changed."""
+"""What is done to a vector before it is coded: truncate, normalise, centre, rotate. Seeded, stored, never changed."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
 from qvec import _kernels
 from qvec.errors import InputError
 from qvec.fields import State, floats_to_bytes, take_flag, take_floats, take_int, take_state, take_version
-from qvec.types import MAX_DIM, Codes, Float32Array, check_int
+from qvec.types import MAX_DIM, Codes, Float32Array, NDArray, check_int
 
 VERSION = 1
 ROUNDS = 4
 MAX_SEED = 2**64 - 1
-_FIELDS = ("version", "dim", "padded", "normalise", "mean", "seed")
+_FIELDS = ("version", "dim", "dims", "padded", "normalise", "mean", "seed")
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,44 +23,55 @@ class Transform:
     """``R (x' - mean)`` with ``x' = x / |x|`` if ``normalise``, else ``x``.
 
     R is an orthogonal matrix, the fast Hadamard rotation with Kac's walk for sizes that are no power of two,
-    drawn by ``seed``; None leaves it out. ``mean``: float32[dim] or None. Input has ``dim`` values, output
-    ``padded``: the next multiple of 64 with a rotation, otherwise ``dim``.
+    drawn by ``seed``; None leaves it out. Input has ``dim`` values; of these the first ``dims`` are x, None
+    for all (Matryoshka embeddings, Kusupati et al., arXiv:2205.13147). ``mean``: float32[dims] or None.
+    Output has ``padded`` values: the next multiple of 64 with a rotation, otherwise ``dims``.
     """
 
     dim: int
     normalise: bool
     mean: Float32Array | None
     seed: int | None
+    dims: int | None = None
     signs: Codes | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_int("dim", self.dim, 1, MAX_DIM)
+        if self.dims is not None:
+            check_int("dims", self.dims, 1, self.dim)
         if self.seed is not None:
             check_int("seed", self.seed, 0, MAX_SEED)
         if self.mean is not None:
-            object.__setattr__(self, "mean", _checked_mean(self.mean, self.dim))
+            object.__setattr__(self, "mean", _checked_mean(self.mean, self.kept))
         signs = None if self.seed is None else rotation_signs(self.seed, self.padded)
         object.__setattr__(self, "signs", signs)
 
     @property
     def padded(self) -> int:
         """Dimensions of the output."""
-        return self.dim if self.seed is None else -(-self.dim // 64) * 64
+        return self.kept if self.seed is None else -(-self.kept // 64) * 64
+
+    @property
+    def kept(self) -> int:
+        """Dimensions that are not cut off."""
+        return self.dim if self.dims is None else self.dims
 
     def apply(self, x: Float32Array) -> Float32Array:
         """Transform float32[n, dim] to float32[n, padded]."""
-        return _kernels.transform(x, self.padded, self.normalise, self.mean, self.signs)
+        kept = x if self.dims is None else np.ascontiguousarray(x[:, : self.dims])
+        return _kernels.transform(kept, self.padded, self.normalise, self.mean, self.signs)
 
     def unrotate(self, y: Float32Array) -> Float32Array:
-        """Turn float32[n, padded] back by R^-1 to float32[n, dim]; norm and mean stay as they are."""
-        if self.signs is None:
-            return y
-        return np.ascontiguousarray(_inverse_rotation(y, self.signs)[:, : self.dim])
+        """Turn float32[n, padded] back by R^-1 to float32[n, dim]; norm and mean stay, what was cut off is zero."""
+        x = y if self.signs is None else _inverse_rotation(y, self.signs)[:, : self.kept]
+        if self.dims is None:
+            return np.ascontiguousarray(x)
+        return np.pad(x, ((0, 0), (0, self.dim - self.kept)))
 
     def state(self) -> State:
         """Give the transform as plain data."""
         mean = None if self.mean is None else floats_to_bytes(self.mean)
-        plain = {"version": VERSION, "dim": self.dim, "padded": self.padded}
+        plain = {"version": VERSION, "dim": self.dim, "dims": self.dims, "padded": self.padded}
         return plain | {"normalise": self.normalise, "mean": mean, "seed": self.seed}
 
     @classmethod
@@ -70,14 +80,15 @@ class Transform:
         fields = take_state(state, "transform", _FIELDS)
         take_version(fields, VERSION)
         dim = take_int(fields, "dim", 1, MAX_DIM)
-        mean = None if fields["mean"] is None else take_floats(fields, "mean", dim)
+        dims = None if fields["dims"] is None else take_int(fields, "dims", 1, dim)
+        mean = None if fields["mean"] is None else take_floats(fields, "mean", dims or dim)
         seed = None if fields["seed"] is None else take_int(fields, "seed", 0, MAX_SEED)
-        transform = cls(dim, take_flag(fields, "normalise"), mean, seed)
+        transform = cls(dim, take_flag(fields, "normalise"), mean, seed, dims)
         take_int(fields, "padded", transform.padded, transform.padded)
         return transform
 
 
-def splitmix64(seed: int, n: int) -> npt.NDArray[np.uint64]:
+def splitmix64(seed: int, n: int) -> NDArray[np.uint64]:
     """Give ``n`` outputs of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014; Stafford's mix 13) as uint64[n].
 
     Written out because stored rotations depend on it for ever; NumPy's own streams may change between

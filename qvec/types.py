@@ -4,48 +4,76 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 
 from qvec.errors import InputError
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike as ArrayLike
+    from numpy.typing import NDArray as NDArray
+else:  # numpy.typing takes a tenth of the import's time, and only type checkers read it
+    ArrayLike, NDArray = object, np.ndarray
+
 Metric = Literal["cosine", "ip", "l2"]
-CodeKind = Literal["f32", "f16", "int8", "binary"]
+CodeKind = Literal["f32", "f16", "bf16", "int8", "int4", "ternary", "binary", "prequantized"]
 IdKind = Literal["int64", "str"]
 Keep = Literal["f32", "f16", "none"]
-Scale = Literal["per_vector", "per_dim"]
-CalibrationMethod = Literal["minmax", "percentile"]
+Scale = Literal["per_vector", "per_dim", "global"]
+Rounding = Literal["nearest", "truncate"]
+CalibrationMethod = Literal["minmax", "percentile", "mse", "entropy"]
+PrequantizedType = Literal["int8", "uint8", "binary", "ubinary"]
 OnConflict = Literal["error", "skip", "replace"]
 Durability = Literal["full", "relaxed"]
 Residency = Literal["mmap", "ram"]
 
-Float32Array = npt.NDArray[np.float32]
-Int64Array = npt.NDArray[np.int64]
-Codes = npt.NDArray[np.uint8]
-Ids = npt.NDArray[Any]
+Float32Array = NDArray[np.float32]
+Int64Array = NDArray[np.int64]
+Codes = NDArray[np.uint8]
+Ids = NDArray[Any]
 Payload = dict[str, Any]
 
 MAX_DIM = 65_536  # sums of 255 * 127 over more dimensions leave int32
 MIN_SAMPLES_RANGE = 256  # a range is cut into 255 steps: fewer values cannot tell where it ends
+MIN_SAMPLES_ENTROPY = 2048  # its histogram has as many bins
 MIN_SAMPLES_MEAN = 100  # the error of the mean is then a tenth of the standard deviation
 
 
 @dataclass(frozen=True, slots=True)
 class Float32:
-    """Vectors as they are: 4 bytes a dimension, exact."""
+    """Vectors as they are: 4 bytes a dimension, exact. ``dims``: see :class:`Int8`."""
 
     kind: ClassVar[CodeKind] = "f32"
     min_samples: ClassVar[int] = 0
+    dims: int | None = None
+
+    def __post_init__(self) -> None:
+        check_dims("Float32.dims", self.dims)
 
 
 @dataclass(frozen=True, slots=True)
 class Float16:
-    """IEEE 754 half precision: 2 bytes a dimension, values up to 65,504 in magnitude."""
+    """IEEE 754 half precision: 2 bytes a dimension, values up to 65,504 in magnitude. ``dims``: see :class:`Int8`."""
 
     kind: ClassVar[CodeKind] = "f16"
     min_samples: ClassVar[int] = 0
+    dims: int | None = None
+
+    def __post_init__(self) -> None:
+        check_dims("Float16.dims", self.dims)
+
+
+@dataclass(frozen=True, slots=True)
+class BFloat16:
+    """bfloat16: 2 bytes a dimension, the range of float32, 8 bits of precision. ``dims``: see :class:`Int8`."""
+
+    kind: ClassVar[CodeKind] = "bf16"
+    min_samples: ClassVar[int] = 0
+    dims: int | None = None
+
+    def __post_init__(self) -> None:
+        check_dims("BFloat16.dims", self.dims)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +81,14 @@ class Int8:
     """One byte a dimension.
 
     ``scale="per_vector"`` takes each vector's own range (dynamic: nothing is trained). ``scale="per_dim"``
-    takes one range a dimension from a sample (static: see :class:`qvec.calibration.Calibration`); values
-    outside saturate. ``method`` says how the ranges are found: ``"minmax"`` covers the sample,
-    ``"percentile"`` the central ``percentile`` per cent of each dimension (default 99.9). ``rotate`` spreads
-    the variance evenly over the dimensions with a seeded random rotation first.
+    takes one range a dimension from a sample, ``"global"`` one for all dimensions (static: see
+    :class:`qvec.calibration.Calibration`); values outside saturate. ``symmetric`` ranges are even around
+    zero, so that there is no zero point; per vector they always are. ``method`` says how the ranges are
+    found: ``"minmax"`` covers the sample, ``"percentile"`` the central ``percentile`` per cent (default
+    99.9), ``"mse"`` minimises the squared error, ``"entropy"`` the divergence of the histograms.
+    ``rounding="truncate"`` gives the codes of ``sentence_transformers.util.quantize_embeddings``. ``rotate``
+    spreads the variance evenly over the dimensions with a seeded random rotation first. ``dims`` codes the
+    first ``dims`` values only (embeddings trained as Matryoshka, Kusupati et al., arXiv:2205.13147).
     """
 
     kind: ClassVar[CodeKind] = "int8"
@@ -64,39 +96,70 @@ class Int8:
     method: CalibrationMethod = "minmax"
     percentile: float | None = None
     rotate: bool = False
+    symmetric: bool | None = None
+    rounding: Rounding = "nearest"
+    dims: int | None = None
 
     def __post_init__(self) -> None:
-        check_choice("Int8.scale", self.scale, get_args(Scale))
-        check_choice("Int8.method", self.method, get_args(CalibrationMethod))
-        check_flag("Int8.rotate", self.rotate)
-        if self.scale == "per_vector" and self.method != "minmax":
-            raise InputError(f"Int8.method={self.method!r} goes with scale='per_dim' only")
-        if self.percentile is not None and self.method != "percentile":
-            raise InputError("Int8.percentile goes with method='percentile' only")
-        if self.percentile is not None and not 50.0 < self.percentile <= 100.0:
-            raise InputError(f"Int8.percentile must be above 50 and at most 100, got {self.percentile}")
+        check_scalar(self, "Int8", "minmax")
+        check_choice("Int8.rounding", self.rounding, get_args(Rounding))
+        if self.scale == "per_vector" and self.rounding != "nearest":
+            raise InputError(
+                f"Int8.rounding={self.rounding!r} goes with calibrated ranges, not with scale='per_vector'"
+            )
 
     @property
     def min_samples(self) -> int:
         """Vectors needed to train on: 0 when nothing is learned."""
-        return MIN_SAMPLES_RANGE if self.scale == "per_dim" else 0
+        return min_samples(self.scale, self.method)
 
 
 @dataclass(frozen=True, slots=True)
-class Binary:
-    """One bit a dimension: the sign, compared by Hamming distance.
+class Int4:
+    """Half a byte a dimension: 16 levels.
 
-    ``centre`` subtracts the mean of a sample first, so that each bit splits the data; ``rotate`` applies a
-    seeded random rotation, so that each bit tells equally much.
+    ``scale``, ``symmetric``, ``method``, ``percentile``, ``rotate`` and ``dims`` as for :class:`Int8`; per
+    vector, the range is the one of least squared error. ``centre`` subtracts the mean of a sample before the
+    vector's own scale is found.
     """
 
-    kind: ClassVar[CodeKind] = "binary"
-    centre: bool = True
+    kind: ClassVar[CodeKind] = "int4"
+    scale: Scale = "per_vector"
+    method: CalibrationMethod = "mse"
+    percentile: float | None = None
     rotate: bool = True
+    centre: bool = False
+    symmetric: bool | None = None
+    dims: int | None = None
 
     def __post_init__(self) -> None:
-        check_flag("Binary.centre", self.centre)
-        check_flag("Binary.rotate", self.rotate)
+        check_scalar(self, "Int4", "mse")
+        check_flag("Int4.centre", self.centre)
+        if self.centre and self.scale != "per_vector":
+            raise InputError("Int4.centre goes with scale='per_vector' only: calibrated ranges have their own middle")
+
+    @property
+    def min_samples(self) -> int:
+        """Vectors needed to train on: 0 when nothing is learned."""
+        return MIN_SAMPLES_MEAN if self.centre else min_samples(self.scale, self.method)
+
+
+@dataclass(frozen=True, slots=True)
+class Ternary:
+    """Two bits a dimension: -1, 0 or 1 times each vector's own scale.
+
+    ``centre``, ``rotate`` and ``dims`` as for :class:`Int4`.
+    """
+
+    kind: ClassVar[CodeKind] = "ternary"
+    rotate: bool = True
+    centre: bool = False
+    dims: int | None = None
+
+    def __post_init__(self) -> None:
+        check_flag("Ternary.rotate", self.rotate)
+        check_flag("Ternary.centre", self.centre)
+        check_dims("Ternary.dims", self.dims)
 
     @property
     def min_samples(self) -> int:
@@ -104,7 +167,50 @@ class Binary:
         return MIN_SAMPLES_MEAN if self.centre else 0
 
 
-CodeConfig = Float32 | Float16 | Int8 | Binary
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """One bit a dimension: the sign, compared by Hamming distance.
+
+    ``centre`` subtracts the mean of a sample first, so that each bit splits the data; ``rotate`` applies a
+    seeded random rotation, so that each bit tells equally much. ``dims``: see :class:`Int8`.
+    """
+
+    kind: ClassVar[CodeKind] = "binary"
+    centre: bool = True
+    rotate: bool = True
+    dims: int | None = None
+
+    def __post_init__(self) -> None:
+        check_flag("Binary.centre", self.centre)
+        check_flag("Binary.rotate", self.rotate)
+        check_dims("Binary.dims", self.dims)
+
+    @property
+    def min_samples(self) -> int:
+        """Vectors needed to train on: 0 when nothing is learned."""
+        return MIN_SAMPLES_MEAN if self.centre else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Prequantized:
+    """Embeddings that come quantized, as embedding APIs and sentence-transformers return them; no originals are kept.
+
+    ``dtype="int8"``: int8[n, dim], the integers themselves. ``"uint8"``: uint8[n, dim], each standing for the
+    integer 128 below it, so that both forms of one embedding give the same distances. ``"ubinary"``:
+    uint8[n, dim / 8], bits packed highest first (``numpy.packbits``); ``"binary"``: the same less 128, as
+    int8. The metric is that of the integers; bits are compared by Hamming distance under every metric.
+    Queries may come in the same form, or as floats [n, dim].
+    """
+
+    kind: ClassVar[CodeKind] = "prequantized"
+    min_samples: ClassVar[int] = 0
+    dtype: PrequantizedType = "int8"
+
+    def __post_init__(self) -> None:
+        check_choice("Prequantized.dtype", self.dtype, get_args(PrequantizedType))
+
+
+CodeConfig = Float32 | Float16 | BFloat16 | Int8 | Int4 | Ternary | Binary | Prequantized
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,15 +222,15 @@ class Flat:
 
 @dataclass(frozen=True, slots=True)
 class HNSW:
-    """Hierarchical navigable small world graph (Malkov and Yashunin, arXiv:1603.09320).
+    """Navigable small-world graph (Malkov and Yashunin, arXiv:1603.09320), one level with a table of entry points.
 
-    ``m``: links of a node on the upper layers; twice as many on the base layer (2..64).
-    ``ef_construction``: candidates kept while a node is linked (``m``..4096).
+    ``m``: half the links a node may have (2..64). ``ef_construction``: candidates kept while a node is linked
+    (``m``..4096); more makes a better graph, and takes longer.
     """
 
     kind: ClassVar[Literal["hnsw"]] = "hnsw"
     m: int = 16
-    ef_construction: int = 200
+    ef_construction: int = 128
 
     def __post_init__(self) -> None:
         check_int("HNSW.m", self.m, 2, 64)
@@ -140,8 +246,8 @@ class Hits:
 
     ``ids``: int64 or str, shape (k,) or (n, k); places that hold no hit are ``-1`` or ``""``. ``distances``:
     float32, same shape, ascending: squared Euclidean (l2), ``-dot`` (ip), ``1 - cos`` (cosine); infinite
-    where there is no hit. ``counts``: hits found: an int64 scalar array of shape () or shape (n,). ``payloads``: a list of
-    k payloads, or n such lists; None where payloads were not asked for.
+    where there is no hit. ``counts``: hits found: an int64 scalar array of shape () or shape (n,). ``payloads``: a list
+    of k payloads, or n such lists; None where payloads were not asked for.
     """
 
     ids: Ids
@@ -156,7 +262,7 @@ class Hits:
         """float32, shape of ``ids``, descending: ``-distance`` (l2), dot (ip), cos (cosine)."""
         return np.float32(self.zero_score) - self.distances
 
-    def __iter__(self) -> Iterator[npt.NDArray[Any]]:
+    def __iter__(self) -> Iterator[NDArray[Any]]:
         """Unpack as ``ids, distances = hits``."""
         yield self.ids
         yield self.distances
@@ -175,11 +281,12 @@ class Records:
     """Stored vectors in the order asked for.
 
     ``ids``: int64 or str, shape (n,). ``vectors``: float32, shape (n, dim): the originals where they are
-    kept, else decoded from the codes. ``payloads``: n dicts, None where a vector has none.
+    kept, else decoded from the codes (zeros in dimensions that ``dims`` left out); of a :class:`Prequantized`
+    collection what was put in, int8 or uint8. ``payloads``: n dicts, None where a vector has none.
     """
 
     ids: Ids
-    vectors: Float32Array
+    vectors: NDArray[Any]
     payloads: list[Payload | None]
 
 
@@ -233,6 +340,39 @@ def check_flag(name: str, value: object) -> None:
     """Raise InputError unless ``value`` is True or False."""
     if not isinstance(value, bool):
         raise InputError(f"{name} must be True or False, got {value!r}")
+
+
+def check_dims(name: str, value: int | None) -> None:
+    """Raise InputError unless ``value`` is None or a number of dimensions."""
+    if value is not None:
+        check_int(name, value, 1, MAX_DIM)
+
+
+def check_scalar(config: Int8 | Int4, name: str, default: CalibrationMethod) -> None:
+    """Check the options that the codes of integer levels share; InputError names the wrong one."""
+    check_choice(f"{name}.scale", config.scale, get_args(Scale))
+    check_choice(f"{name}.method", config.method, get_args(CalibrationMethod))
+    check_flag(f"{name}.rotate", config.rotate)
+    check_dims(f"{name}.dims", config.dims)
+    if config.symmetric is not None:
+        check_flag(f"{name}.symmetric", config.symmetric)
+    if config.scale == "per_vector" and config.method != default:
+        raise InputError(f"{name}.method={config.method!r} goes with scale='per_dim' or 'global' only")
+    if config.scale == "per_vector" and config.symmetric is False:
+        raise InputError(
+            f"{name}.symmetric=False goes with scale='per_dim' or 'global': per vector there is no zero point"
+        )
+    if config.percentile is not None and (config.method != "percentile" or config.scale == "per_vector"):
+        raise InputError(f"{name}.percentile goes with method='percentile' only")
+    if config.percentile is not None and not 50.0 < config.percentile <= 100.0:
+        raise InputError(f"{name}.percentile must be above 50 and at most 100, got {config.percentile}")
+
+
+def min_samples(scale: Scale, method: CalibrationMethod) -> int:
+    """Give the vectors that ranges are learned from: 0 per vector, where nothing is learned."""
+    if scale == "per_vector":
+        return 0
+    return MIN_SAMPLES_ENTROPY if method == "entropy" else MIN_SAMPLES_RANGE
 
 
 def _hit_dicts(

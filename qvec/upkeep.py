@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from qvec.calibrations import Generation, Trained, Transfer, entry_of, exported, imported, listed, register
 from qvec.choose import Choice, Target, choose
@@ -26,7 +25,7 @@ from qvec.looks import LOOK_ROWS
 from qvec.quantizers import Quantizer, from_state, train
 from qvec.report import Report
 from qvec.store import Snapshot, Store, Transaction
-from qvec.types import CodeConfig, Float16, Float32, Float32Array
+from qvec.types import ArrayLike, CodeConfig, Float16, Float32, Float32Array
 from qvec.writer import Writer
 
 MAX_THREADS = 1024
@@ -53,7 +52,7 @@ class Upkeep:
 
     def calibrate(
         self,
-        sample: npt.ArrayLike,
+        sample: ArrayLike,
         *,
         method: str | None = None,
         code: str | CodeConfig | None = None,
@@ -139,7 +138,7 @@ class Upkeep:
 
     def evaluate(
         self,
-        queries: npt.ArrayLike | None = None,
+        queries: ArrayLike | None = None,
         k: int = 10,
         codes: CodeNames = "all",
         n: int = 1000,
@@ -175,7 +174,7 @@ class Upkeep:
         k: int = 10,
         max_bytes: int | None = None,
         max_p99_ms: float | None = None,
-        queries: npt.ArrayLike | None = None,
+        queries: ArrayLike | None = None,
         *,
         codes: CodeNames = "all",
         n: int = 2000,
@@ -209,7 +208,7 @@ class Upkeep:
     def _observe(self, txn: Transaction, trained: bool, x: Float32Array) -> Drift | None:
         """Look at a batch that is being added; DriftError where it raises an alarm and that is asked for."""
         quantizer = self._quantizer(txn)
-        if quantizer is None:
+        if quantizer is None or self._config.form is not None:  # codes that come ready-made learned nothing here
             return None
         if trained and len(x) >= LOOK_ROWS:
             made = Trained(quantizer, self._config.code, len(x), self._config.model)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
 from qvec.config import Config
 from qvec.engine import read_bitmap
@@ -14,7 +13,7 @@ from qvec.index import Coded, make_index
 from qvec.layout import CODES, DELETED, IDS, ROW, VECTORS, in_force
 from qvec.quantizers import Quantizer
 from qvec.store import Snapshot
-from qvec.types import HNSW, Flat
+from qvec.types import HNSW, Flat, NDArray
 
 CHECKED_ROWS = 8192
 SHOWN = 5  # of a kind of problem
@@ -39,7 +38,11 @@ def _check_rows(snap: Snapshot, config: Config) -> Iterator[str]:
     named = dict(snap.iter_ids())
     if len(named) != len(live) or set(named.values()) != set(live.tolist()):
         yield f"the id map names {len(set(named.values()))} rows, {len(live)} are live"
-    yield from _some("row {} has no record", (row for row in live.tolist() if _record_lost(snap, config, row)))
+    lost = [row for row in live.tolist() if snap.record(ROW, row) is None]
+    if len(live) - len(lost) != snap.state["records"]:
+        yield f"{len(live) - len(lost)} live rows have a record, the state says {snap.state['records']}"
+    if config.ids == "str":
+        yield from _some("row {} has no record", iter(lost))
     if config.ids == "int64":
         stored = snap.columns[IDS].read(live).view("<i8").reshape(-1)
         wrong = (row for row, i in zip(live.tolist(), stored.tolist(), strict=True) if named.get(_key(i)) != row)
@@ -50,11 +53,7 @@ def _key(value: int) -> bytes:
     return value.to_bytes(8, "big", signed=value < 0)
 
 
-def _record_lost(snap: Snapshot, config: Config, row: int) -> bool:
-    return config.ids == "str" and snap.record(ROW, row) is None
-
-
-def _live_rows(snap: Snapshot, n: int) -> npt.NDArray[np.int64]:
+def _live_rows(snap: Snapshot, n: int) -> NDArray[np.int64]:
     bits = np.unpackbits(read_bitmap(snap.columns[DELETED], n).view(np.uint8), bitorder="little")[:n]
     return np.flatnonzero(bits == 0)
 

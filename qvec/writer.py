@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from qvec._kernels import Column
 from qvec.calibrations import Trained, register
@@ -14,13 +13,15 @@ from qvec.config import AUTO_INDEX_ROWS, Config
 from qvec.errors import DuplicateIdError, InputError
 from qvec.index import Coded, Index, Progress, make_index
 from qvec.inputs import MAX_ID, MAX_ROWS, id_keys
+from qvec.integers import to_floats
 from qvec.layout import CODES, DELETED, IDS, ROW, VECTORS, in_force, row_columns
 from qvec.quantizers import Quantizer, train
 from qvec.store import Transaction
-from qvec.types import HNSW, Flat, Float32Array, OnConflict, Payload
+from qvec.types import HNSW, Flat, NDArray, OnConflict, Payload
 
 ENCODE_ROWS = 8192  # rows encoded at a time: the codes of one step stay in cache
-Ids = npt.NDArray[Any] | list[str]
+Ids = NDArray[Any] | list[str]
+Vectors = NDArray[Any]  # float32 [n, dim], or integers as Config.form says
 
 
 def initial_state() -> dict[str, Any]:
@@ -36,7 +37,7 @@ def initial_state() -> dict[str, Any]:
         "next_generation": 0,
         "oversample": None,  # {"generation", "factor"}: what searches of that generation re-rank per hit
         "pending": None,  # a generation that is being built (qvec/generations.py)
-        "index": {"kind": "flat"},
+        "index": {"kind": "flat", "n": 0},
         "lift2": 0.0,  # largest |x|^2 seen, for graphs under inner product
     }
 
@@ -64,7 +65,7 @@ class Writer:
 
     def add(
         self,
-        x: Float32Array,
+        x: Vectors,
         ids: Ids | None,
         payloads: Sequence[Payload | None],
         on_conflict: OnConflict,
@@ -88,7 +89,7 @@ class Writer:
         self._append(x, ids, payloads, threads, progress)
         return ids, len(x) - replaced, replaced, skipped
 
-    def _new_ids(self, n: int) -> npt.NDArray[np.int64]:
+    def _new_ids(self, n: int) -> NDArray[np.int64]:
         if self.config.ids == "str":
             raise InputError("ids are required: this collection's ids are strings")
         first = self.state["next_id"]
@@ -96,7 +97,7 @@ class Writer:
             raise InputError(f"no automatic ids are left above {first - 1}; give ids")
         return np.arange(first, first + n, dtype=np.int64)
 
-    def _resolve_conflicts(self, ids: Ids, on_conflict: OnConflict) -> tuple[npt.NDArray[np.int64], int]:
+    def _resolve_conflicts(self, ids: Ids, on_conflict: OnConflict) -> tuple[NDArray[np.int64], int]:
         """Positions to store, and how many stored vectors they replace (now deleted)."""
         keys = id_keys(ids)
         rows = self.txn.rows_of(keys)
@@ -116,7 +117,7 @@ class Writer:
 
     def _append(
         self,
-        x: Float32Array,
+        x: Vectors,
         ids: Ids,
         payloads: Sequence[Payload | None],
         threads: int,
@@ -150,7 +151,7 @@ class Writer:
             self.txn.put_record(ROW, start + i, record, name=f"payload[{i}]")
             self.state["records"] += 1
 
-    def _put_vectors(self, x: Float32Array, ids: Ids, start: int, stop: int) -> None:
+    def _put_vectors(self, x: Vectors, ids: Ids, start: int, stop: int) -> None:
         assert self.quantizer is not None
         columns = self.columns
         for name in (CODES, VECTORS, IDS):
@@ -162,10 +163,14 @@ class Writer:
             columns[CODES].write(start + i, self.quantizer.encode(part))
             if self.keep is not None:
                 columns[VECTORS].write(start + i, self.keep.encode(part))
+            if self.config.metric == "ip":
+                self.state["lift2"] = max(self.state["lift2"], self._largest_norm2(part))
         if isinstance(ids, np.ndarray):
             columns[IDS].write(start, ids.astype("<i8").view(np.uint8).reshape(-1, 8))
-        if self.config.metric == "ip":
-            self.state["lift2"] = max(self.state["lift2"], float(np.einsum("ij,ij->i", x, x).max()))
+
+    def _largest_norm2(self, x: Vectors) -> float:
+        floats = x if self.config.form is None else to_floats(x, self.config.form)
+        return float(np.einsum("ij,ij->i", floats, floats).max())
 
     def _extend_index(self, stop: int, threads: int, progress: Progress | None) -> None:
         state = self.state["index"]
@@ -183,7 +188,7 @@ class Writer:
 
     # --- deleting ---
 
-    def delete(self, keys: Sequence[bytes], rows: npt.NDArray[np.int64]) -> None:
+    def delete(self, keys: Sequence[bytes], rows: NDArray[np.int64]) -> None:
         """Delete live rows, given with the keys of their ids."""
         column = self.txn.columns[DELETED]
         for word in np.unique(rows // 64):
@@ -207,6 +212,6 @@ def index_for(config: Config, kind: str, rows: int) -> Index:
 
 def linkable(quantizer: Quantizer, keep: Quantizer | None, columns: Mapping[str, Column], lift2: float) -> Coded:
     """What a graph is built on: the codes, or the originals where a code is too coarse to prune by."""
-    if quantizer.kind == "binary" and keep is not None:
+    if quantizer.coarse and keep is not None:
         return Coded(keep.make_codec(lift2), columns[VECTORS])
     return Coded(quantizer.make_codec(lift2), columns[CODES])

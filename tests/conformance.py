@@ -13,7 +13,19 @@ import pytest
 from qvec import quantizers
 from qvec.errors import FormatError, InputError
 from qvec.quantizers import Quantizer
-from qvec.types import Binary, CodeConfig, Float16, Float32, Float32Array, Int8, Int64Array, Metric
+from qvec.types import (
+    BFloat16,
+    Binary,
+    CodeConfig,
+    Float16,
+    Float32,
+    Float32Array,
+    Int4,
+    Int8,
+    Int64Array,
+    Metric,
+    Ternary,
+)
 
 CONFIGS: dict[str, CodeConfig] = {
     "f32": Float32(),
@@ -23,15 +35,29 @@ CONFIGS: dict[str, CodeConfig] = {
     "int8-minmax": Int8(scale="per_dim"),
     "int8-minmax-rotated": Int8(scale="per_dim", rotate=True),
     "int8-percentile": Int8(scale="per_dim", method="percentile", percentile=99.5),
+    "int8-mse": Int8(scale="per_dim", method="mse"),
+    "int8-symmetric": Int8(scale="per_dim", symmetric=True),
+    "int8-global": Int8(scale="global"),
+    "int8-truncated": Int8(scale="per_dim", rounding="truncate"),
+    "bf16": BFloat16(),
+    "int4": Int4(),
+    "int4-raw": Int4(rotate=False),
+    "int4-centred": Int4(centre=True),
+    "int4-mse": Int4(scale="per_dim"),
+    "int4-minmax": Int4(scale="per_dim", method="minmax", rotate=False),
+    "int4-global-symmetric": Int4(scale="global", symmetric=True),
+    "ternary": Ternary(),
+    "ternary-raw": Ternary(rotate=False),
+    "ternary-centred": Ternary(centre=True),
     "binary": Binary(),
     "binary-rotated": Binary(centre=False),
     "binary-centred": Binary(rotate=False),
     "binary-raw": Binary(centre=False, rotate=False),
 }
 # Error of a dot product that rounding the query adds, as a share of |q| |x|.
-QUERY_ERROR = {"f32": 1e-6, "f16": 1e-6, "int8": 0.015}
+QUERY_ERROR = {"f32": 1e-6, "f16": 1e-6, "bf16": 1e-6, "int8": 0.015, "int4": 0.015, "ternary": 0.02}
 # Recall@10 by code alone, on the data of `clustered`.
-RECALL = {"f32": 1.0, "f16": 0.99, "int8": 0.96, "binary": 0.48}
+RECALL = {"f32": 1.0, "f16": 0.99, "bf16": 0.97, "int8": 0.92, "int4": 0.70, "ternary": 0.50, "binary": 0.48}
 
 
 def clustered(rng: np.random.Generator, n: int, dim: int) -> Float32Array:
@@ -133,7 +159,7 @@ def _dot_error(quantizer: Quantizer, queries: Float32Array, x: Float32Array) -> 
     decoded = quantizer.decode(quantizer.encode(x))
     if quantizer.metric == "cosine":
         queries, x = _unit(queries), _unit(x)
-        decoded = decoded if quantizer.kind == "int8" else _unit(decoded)
+        decoded = decoded if quantizer.kind in ("int8", "int4", "ternary") else _unit(decoded)
     q, v = np.linalg.norm(queries, axis=1)[:, None], np.linalg.norm(x, axis=1)
     return q * np.linalg.norm(x - decoded, axis=1) + QUERY_ERROR[quantizer.kind] * (q * v + q * q + v * v)
 

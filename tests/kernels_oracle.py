@@ -15,7 +15,20 @@ Bytes = NDArray[np.uint8]
 Ints = NDArray[np.int64]
 
 DIMS = [*range(1, 131, 2), 384, 768, 784, 1536, 1537]
-KINDS = ["f32", "f16", "int8", "static", "binary"]
+KINDS = [
+    "f32",
+    "f16",
+    "bf16",
+    "int8",
+    "static",
+    "int4",
+    "int4-static",
+    "int4-centred",
+    "ternary",
+    "ternary-centred",
+    "binary",
+]
+PACKED = {"int4": 4, "int4-static": 4, "int4-centred": 4, "ternary": 2, "ternary-centred": 2}  # bits a dim
 METRICS = ["l2", "ip", "cosine"]
 TINY_NORM = 2.0**-100
 
@@ -32,18 +45,55 @@ def unit(x: Floats) -> Floats:
     return (x.astype(np.float64) / np.where(norms < TINY_NORM, np.inf, norms)).astype(np.float32)
 
 
-def affine(x: Floats, metric: str) -> tuple[Floats, Floats]:
+def affine(x: Floats, metric: str, levels: int = 255) -> tuple[Floats, Floats]:
     """Lower and step per dimension that span the sample; a dimension without spread gets step 0."""
     sample = unit(x) if metric == "cosine" else x
     lower = sample.min(0)
-    return lower, ((sample.max(0) - lower) / np.float32(255)).astype(np.float32)
+    return lower, ((sample.max(0) - lower) / np.float32(levels)).astype(np.float32)
+
+
+def centre_of(x: Floats, metric: str) -> Floats:
+    return (unit(x) if metric == "cosine" else x).mean(0)
 
 
 def make_codec(kind: str, metric: str, sample: Floats, **options: Any) -> Codec:
     if kind == "static":
         lower, step = affine(sample, metric)
         return Codec("int8", metric, sample.shape[1], lower=lower, step=step, **options)
-    return Codec(kind, metric, sample.shape[1], **options)
+    name, _, how = kind.partition("-")
+    if how == "static":
+        options["lower"], options["step"] = affine(sample, metric, 15)
+    if how == "centred":
+        options["lower"] = centre_of(sample, metric)
+    return Codec(name, metric, sample.shape[1], **options)
+
+
+def unpacked(rows: Bytes, dim: int, bits: int) -> Ints:
+    """Codes of packed rows, dim by dim: groups of 64 bytes, the last one of a multiple of 16, plane by plane."""
+    planes, codes = 8 // bits, np.empty((len(rows), dim), np.int64)
+    for d in range(dim):
+        group, place = divmod(d, 64 * planes)
+        left = dim - group * 64 * planes
+        width = 64 if left >= 64 * planes else -(-left // (16 * planes)) * 16
+        codes[:, d] = rows[:, 64 * group + place % width] >> (bits * (place // width)) & (2**bits - 1)
+    return codes
+
+
+def signed_codes(rows: Bytes, dim: int, bits: int) -> Ints:
+    """What a row's codes stand for, in units of its scale: 2c - 15, or c - 1."""
+    codes = unpacked(rows, dim, bits)
+    return 2 * codes - 15 if bits == 4 else codes - 1
+
+
+def fitted_codes(y: Floats, bits: int) -> Ints:
+    """Nearest codes at the step of least squared error, by turns from the normal distribution's."""
+    middle, top, start = (7.5, 15, 0.3352) if bits == 4 else (1.0, 2, 1.224)
+    wide = y.astype(np.float64)
+    step = (np.float32(start) * np.sqrt((wide**2).mean(1, keepdims=True))).astype(np.float32)
+    for _ in range(4):
+        k = np.rint(np.clip(y / step + np.float32(middle), 0, top)) - middle
+        step = ((wide * k).sum(1, keepdims=True) / (k**2).sum(1, keepdims=True)).astype(np.float32)
+    return np.rint(np.clip(y / step + np.float32(middle), 0, top)).astype(np.int64)
 
 
 def symmetric_codes(x: Floats) -> Ints:
@@ -61,6 +111,14 @@ def symmetric_scales(x: Floats) -> Doubles:
     return np.where(along > 0, (x.astype(np.float64) ** 2).sum(1) / np.where(along > 0, along, 1), 0)
 
 
+def brain(x: Floats) -> Floats:
+    """The nearest bfloat16, ties to even; infinity saturates."""
+    bits = x.view(np.uint32).astype(np.uint64)
+    rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16 << 16
+    rounded = np.where((rounded & 0x7FFFFFFF) >= 0x7F800000, (bits & 0x80000000) | 0x7F7F0000, rounded)
+    return rounded.astype(np.uint32).view(np.float32)
+
+
 def norms2(x: Floats) -> Doubles:
     return np.asarray((x.astype(np.float64) ** 2).sum(1))
 
@@ -70,11 +128,11 @@ def inverse_norms(x: Floats) -> Doubles:
     return np.where(norms < TINY_NORM, 0, 1 / np.where(norms < TINY_NORM, 1, norms))
 
 
-def static_codes(x: Floats, lower: Floats, step: Floats, metric: str) -> Ints:
+def static_codes(x: Floats, lower: Floats, step: Floats, metric: str, levels: int = 255) -> Ints:
     values = unit(x) if metric == "cosine" else x
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        levels = np.rint((values - lower) / step)
-    return np.where(step > 0, np.clip(levels, 0, 255), 0).astype(np.int64)
+        codes = np.rint((values - lower) / step)
+    return np.where(step > 0, np.clip(codes, 0, levels), 0).astype(np.int64)
 
 
 def factors(codec: Codec, rows: Bytes) -> tuple[Doubles, Doubles]:
@@ -93,11 +151,32 @@ def estimated_dots(kind: str, metric: str, sample: Floats, q: Floats, x: Floats)
         centred = static_codes(x, *affine(sample, metric), metric) - 128
         coded = symmetric_scales(weights)[:, None] * (symmetric_codes(weights) @ centred.T)
         return base + coded, np.abs(base) + np.abs(coded)
+    if kind in PACKED:
+        return _packed_dots(kind, metric, sample, q, x)
     sums = symmetric_codes(q) @ symmetric_codes(x).T
     gains = symmetric_scales(q)[:, None] * symmetric_scales(x)[None]
     if metric == "cosine":
         gains = gains * inverse_norms(q)[:, None] * inverse_norms(x)[None]
     return gains * sums, np.abs(gains * sums)
+
+
+def _packed_dots(kind: str, metric: str, sample: Floats, q: Floats, x: Floats) -> tuple[Doubles, Doubles]:
+    codec, dim = make_codec(kind, metric, sample), x.shape[1]
+    rows, (_, _, how) = codec.encode(x), kind.partition("-")
+    k = signed_codes(rows, dim, PACKED[kind])
+    y = (unit(q) if metric == "cosine" else q).astype(np.float64)
+    if how == "":
+        gains = symmetric_scales(q)[:, None] * factors(codec, rows)[0][None]
+        dots = gains * (symmetric_codes(q) @ k.T) * (inverse_norms(q)[:, None] if metric == "cosine" else 1)
+        return dots, np.abs(dots)
+    if how == "centred":
+        offset, weights, scale = centre_of(sample, metric).astype(np.float64), y, factors(codec, rows)[0][None]
+    else:
+        lower, step = (v.astype(np.float64) for v in affine(sample, metric, 15))
+        offset, weights, scale = lower + 7.5 * step, y * step / 2, np.ones((1, 1))
+    w = weights.astype(np.float32)
+    base, coded = (y * offset).sum(1, keepdims=True), symmetric_scales(w)[:, None] * (symmetric_codes(w) @ k.T) * scale
+    return base + coded, np.abs(y * offset).sum(1, keepdims=True) + np.abs(coded)
 
 
 def exact_keys(kind: str, metric: str, sample: Floats, q: Floats, x: Floats) -> tuple[Doubles, Doubles]:
@@ -107,8 +186,10 @@ def exact_keys(kind: str, metric: str, sample: Floats, q: Floats, x: Floats) -> 
         return differing, np.zeros_like(differing)
     if kind == "f16":
         x = np.clip(x, -65504, 65504).astype(np.float16).astype(np.float32)
+    if kind == "bf16":
+        x = brain(x)
     y, z = q.astype(np.float64), x.astype(np.float64)
-    if kind in ("f32", "f16"):
+    if kind in ("f32", "f16", "bf16"):
         if metric == "l2":
             distances = ((y[:, None] - z[None]) ** 2).sum(-1)
             return distances, distances

@@ -89,6 +89,6 @@ def test_calibrations_are_learned_moved_listed_and_dropped(run: Run) -> None:
     made = [json.loads(line) for line in out.splitlines()]
     assert (code, [row["number"] for row in made], made[0]["id"] == made[2]["id"]) == (0, [0, 1, 2], True)
     assert [row["active"] for row in made] == [False, False, True]
-    code, out, _ = run("calibrations", "s.qvec", "--drop", "0")
+    code, out, _ = run("calibrations", "s.qvec", "--drop", "0", "--json")
     assert (code, "percentile" in out, stats().generation) == (0, True, 2)
     assert run("calibrations", "s.qvec", "--drop", "2")[0] == 2

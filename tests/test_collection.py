@@ -1,219 +1,19 @@
-"""Every public call against the model, over metrics, codes, indexes, what is kept, and kinds of ids."""
+"""Every public call in the situations that it is for, against the model."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from generated import clustered
-from model import Model, assert_hits_are_exact, assert_hits_are_sound, assert_same_content, assert_vector
+from model import Model, assert_hits_are_exact, assert_same_content
+from pairs import CODES, DIM, INDEXES, make
 
 import qvec
-
-DIM = 24
-METRICS = ("cosine", "ip", "l2")
-CODES = {
-    "f32": "f32",
-    "f16": "f16",
-    "int8": "int8",
-    "int8-static": qvec.Int8(scale="per_dim"),
-    "int8-percentile": qvec.Int8(scale="per_dim", method="percentile"),
-    "int8-rotated": qvec.Int8(rotate=True),
-    "binary": "binary",
-    "binary-plain": qvec.Binary(centre=False, rotate=False),
-}
-INDEXES = {"flat": "flat", "hnsw": qvec.HNSW(m=8, ef_construction=64)}
-# Without originals: largest error of a distance as a share of |q| |x|; None where the code only ranks.
-CODE_ERROR = {
-    "f32": 0.0,
-    "f16": 2e-3,
-    "int8": 0.03,
-    "int8-static": 0.03,
-    "int8-percentile": 0.2,
-    "int8-rotated": 0.03,
-}
-DECODE_ERROR = {
-    "f32": 0.0,
-    "f16": 1e-3,
-    "int8": 0.03,
-    "int8-static": 0.03,
-    "int8-percentile": 0.2,
-    "int8-rotated": 0.03,
-}
-
-
-class Pair:
-    """A collection and the model of it, changed together."""
-
-    def __init__(self, db: qvec.Collection, model: Model, data: np.ndarray[Any, Any]) -> None:
-        self.db, self.model, self.data = db, model, data
-
-    def name(self, i: int) -> int | str:
-        return f"vector-{i}" if self.db.stats().ids == "str" else 3 * i
-
-    def add(self, start: int, stop: int) -> None:
-        names = [self.name(i) for i in range(start, stop)]
-        payload = [{"row": i, "tags": ["a", None, 1.5]} if i % 3 else None for i in range(start, stop)]
-        found = self.db.add(self.data[start:stop], names, payload)
-        assert (found.ids.tolist(), found.added, found.replaced, found.skipped) == (names, stop - start, 0, 0)
-        self.model.add(self.data[start:stop], names, payload)
-
-
-def make(
-    path: Path, *, metric: str = "l2", code: str = "f32", index: str = "flat", n: int = 300, **options: Any
-) -> Pair:
-    """A collection of n vectors in batches of 150, 100 and the rest."""
-    data = clustered(np.random.default_rng(5), n + 50, DIM)
-    db = qvec.create(path, DIM, metric=metric, code=CODES[code], index=INDEXES[index], sample=data, **options)
-    pair = Pair(db, Model(DIM, metric), data)
-    for start, stop in ((0, 150), (150, 250), (250, n)):
-        pair.add(min(start, n), min(stop, n))
-    return pair
-
-
-@pytest.mark.parametrize(("metric", "code", "index"), [*product(METRICS, CODES, INDEXES)])
-def test_exact_search_equals_brute_force_whatever_the_code_and_index(
-    path: Path, metric: str, code: str, index: str
-) -> None:
-    pair = make(path, metric=metric, code=code, index=index)
-    with pair.db as db:
-        hits = db.search(pair.data[-50:], 10, exact=True)
-        assert_hits_are_exact(pair.model, pair.data[-50:], 10, hits)
-        assert db.verify() == []
-
-
-@pytest.mark.parametrize(("metric", "code", "index"), [*product(METRICS, CODES, INDEXES)])
-def test_search_equals_brute_force_once_enough_candidates_are_reranked(
-    path: Path, metric: str, code: str, index: str
-) -> None:
-    pair = make(path, metric=metric, code=code, index=index)
-    with pair.db as db:
-        options = {} if code == "f32" else {"oversample": 30}
-        hits = db.search(pair.data[-50:], 10, ef=300, **options)
-        assert_hits_are_exact(pair.model, pair.data[-50:], 10, hits)
-
-
-@pytest.mark.parametrize(("code", "index", "ids"), [*product(("f16", "int8", "binary"), INDEXES, ("int64", "str"))])
-def test_originals_kept_as_float16_are_what_is_reranked_and_returned(
-    path: Path, code: str, index: str, ids: str
-) -> None:
-    pair = make(path, code=code, index=index, keep="f16", ids=ids)
-    with pair.db as db:
-        assert_hits_are_exact(pair.model, pair.data[:20], 5, db.search(pair.data[:20], 5, exact=True))
-        assert_same_content(db, pair.model)
-
-
-@pytest.mark.parametrize(("metric", "code", "index"), [*product(METRICS, CODE_ERROR, INDEXES)])
-def test_without_originals_distances_are_within_the_error_of_the_code(
-    path: Path, metric: str, code: str, index: str
-) -> None:
-    pair = make(path, metric=metric, code=code, index=index, keep="none")
-    with pair.db as db:
-        hits = db.search(pair.data[-50:], 10, ef=300)
-        assert_hits_are_sound(pair.model, pair.data[-50:], 10, hits, error=2 * CODE_ERROR[code])
-        assert (hits.counts == 10).all()
-        ids = [pair.name(i) for i in range(20)]
-        if metric != "cosine" or code == "f32":
-            for found, expected in zip(db.get(ids).vectors, pair.data, strict=False):
-                assert_vector(found, expected.astype(np.float64), DECODE_ERROR[code])
-
-
-@pytest.mark.parametrize(
-    ("metric", "code"), [*product(("cosine", "l2"), ("binary", "binary-plain")), ("ip", "binary-plain")]
-)
-def test_binary_codes_without_originals_rank_a_vector_itself_first(path: Path, metric: str, code: str) -> None:
-    pair = make(path, metric=metric, code=code, index="flat", keep="none")
-    with pair.db as db:
-        hits = db.search(pair.data[:50], 10)
-        assert (np.diff(hits.distances, axis=1) >= 0).all()
-        assert (hits.counts == 10).all()
-        own = hits.ids == np.array([[pair.name(i)] for i in range(50)])
-        assert (hits.distances[:, 0] == np.where(own, hits.distances, np.inf).min(axis=1)).all()
-
-
-@pytest.mark.parametrize("ids", ["int64", "str"])
-@pytest.mark.parametrize("code", list(CODES))
-def test_get_scan_len_and_in_agree_with_the_model_also_after_reopening(path: Path, code: str, ids: str) -> None:
-    pair = make(path, code=code, index="hnsw", ids=ids)
-    with pair.db as db:
-        assert_same_content(db, pair.model)
-    with qvec.open(path) as db:
-        assert_same_content(db, pair.model)
-        assert_hits_are_exact(pair.model, pair.data[0], 10, db.search(pair.data[0], 10, exact=True))
-
-
-@pytest.mark.parametrize(("metric", "index", "ids"), [*product(METRICS, INDEXES, ("int64", "str"))])
-def test_delete_and_upsert_leave_what_the_model_has(path: Path, metric: str, index: str, ids: str) -> None:
-    pair = make(path, metric=metric, code="int8", index=index, ids=ids)
-    with pair.db as db:
-        gone = [pair.name(i) for i in range(0, 300, 4)]
-        assert db.delete(gone) == pair.model.delete(gone) == 75
-        moved = [pair.name(i) for i in range(2, 340, 3)]
-        x, payload = pair.data[-len(moved) :], [{"new": i} for i in range(len(moved))]
-        found = db.upsert(x, moved, payload)
-        assert (found.ids.tolist(), found.added, found.replaced, found.skipped) == pair.model.add(x, moved, payload)
-        assert_same_content(db, pair.model)
-        hits = db.search(pair.data[-50:], 10, ef=400, oversample=30)
-        assert_hits_are_exact(pair.model, pair.data[-50:], 10, hits)
-        assert gone[0] not in db
-        assert db.stats().count == len(pair.model.rows)
-        assert db.verify() == []
-
-
-@pytest.mark.parametrize("index", INDEXES)
-@pytest.mark.parametrize("exact", [False, True])
-def test_k_above_what_is_live_returns_what_there_is(path: Path, index: str, exact: bool) -> None:
-    pair = make(path, code="int8", index=index, n=40)
-    with pair.db as db:
-        assert_hits_are_exact(pair.model, pair.data[:3], 60, db.search(pair.data[:3], 60, exact=exact))
-        gone = [pair.name(i) for i in range(35)]
-        assert db.delete(gone) == pair.model.delete(gone)
-        assert_hits_are_exact(pair.model, pair.data[:3], 10, db.search(pair.data[:3], 10, exact=exact))
-        assert_hits_are_exact(pair.model, pair.data[0], 10, db.search(pair.data[0], 10, exact=exact))
-        assert db.delete([pair.name(i) for i in range(40)]) == 5
-        assert db.search(pair.data[0], 3, exact=exact).counts == 0
-        assert len(db) == 0
-
-
-@pytest.mark.parametrize("ids", ["int64", "str"])
-def test_an_empty_collection_answers_with_no_hits(path: Path, ids: str) -> None:
-    with qvec.create(path, DIM, metric="l2", ids=ids) as db:
-        model, query = Model(DIM), np.ones(DIM, np.float32)
-        assert_hits_are_exact(model, query, 3, db.search(query, 3))
-        assert_hits_are_exact(model, np.ones((2, DIM)), 3, db.search(np.ones((2, DIM)), 3))
-        assert db.search(np.empty((0, DIM)), 3).ids.shape == (0, 3)
-        assert_same_content(db, model)
-        assert list(db.scan()) == []
-        assert db.delete([1] if ids == "int64" else ["1"]) == 0
-        assert db.verify() == []
-
-
-@pytest.mark.parametrize("ids", ["int64", "str"])
-@pytest.mark.parametrize("query", [[0.5] * DIM, np.full(DIM, 0.5), np.full((1, DIM), 0.5), np.full((3, DIM), 0.5)])
-def test_one_query_in_gives_one_dimension_out_and_a_batch_gives_two(path: Path, query: Any, ids: str) -> None:
-    pair = make(path, code="int8", ids=ids)
-    with pair.db as db:
-        hits = db.search(query, 4)
-        assert hits.ids.shape == hits.distances.shape == hits.scores.shape == (*np.shape(query)[:-1], 4)
-        assert hits.counts.shape == np.shape(query)[:-1]
-        assert hits.distances.dtype == hits.scores.dtype == np.float32
-        assert_hits_are_sound(pair.model, query, 4, hits)
-
-
-@pytest.mark.parametrize("index", INDEXES)
-def test_a_batch_finds_what_its_queries_find_one_by_one(path: Path, index: str) -> None:
-    pair = make(path, code="int8", index=index)
-    with pair.db as db:
-        batch = db.search(pair.data[-50:], 5)
-        for row, query in enumerate(pair.data[-50:]):
-            single = db.search(query, 5)
-            assert single.ids.tolist() == batch.ids[row].tolist()
-            assert single.distances.tolist() == batch.distances[row].tolist()
 
 
 @pytest.mark.parametrize("convert", [
@@ -239,6 +39,7 @@ def test_arrays_of_any_layout_and_real_dtype_are_stored_alike(path: Path, conver
 def test_a_batch_of_no_rows_is_accepted_and_changes_nothing(path: Path) -> None:
     pair = make(path)
     with pair.db as db:
+        nothing: Any
         for nothing in ([], np.empty((0, DIM)), np.empty((0, DIM), np.int8)):
             found = db.add(nothing)
             assert (found.ids.tolist(), found.added) == ([], 0)
@@ -268,6 +69,7 @@ def test_on_conflict_decides_what_happens_to_ids_that_are_stored(path: Path) -> 
     x = clustered(np.random.default_rng(6), 8, DIM)
     model = Model(DIM)
     with qvec.create(path, DIM, metric="l2", ids="str") as db:
+        mode: Any
         for ids, rows, mode in (
             (["a", "b", "c"], x[:3], "error"),
             (["b", "d"], x[3:5], "skip"),
@@ -301,7 +103,7 @@ PAYLOAD = {"text": "żółć ✓ \0", "n": -(2**63), "big": 2**64 - 1, "x": 1.5,
 
 
 @pytest.mark.parametrize("ids", ["int64", "str"])
-def test_payloads_come_back_as_they_went_in(path: Path, ids: str) -> None:
+def test_payloads_come_back_as_they_went_in(path: Path, ids: Any) -> None:
     x = clustered(np.random.default_rng(6), 4, DIM)
     names: list[Any] = ["a", "b", "c", "d"] if ids == "str" else [5, 6, 7, 8]
     payload = [PAYLOAD, None, {}, {"large": "x" * 300_000}]
@@ -452,7 +254,7 @@ def test_exist_ok_opens_what_was_created_alike_and_nothing_else(path: Path) -> N
     with pytest.raises(FileExistsError):
         qvec.create(path, DIM, metric="l2", code="f32", index="flat")
     for other in ({"metric": "ip"}, {"code": "f16"}, {"index": "hnsw"}, {"ids": "str"}, {"keep": "none"}):
-        options = {"metric": "l2", "code": "f32", "index": "flat"} | other
+        options: dict[str, Any] = {"metric": "l2", "code": "f32", "index": "flat"} | other
         with pytest.raises(qvec.InputError, match="other options"):
             qvec.create(path, DIM, exist_ok=True, **options)
     with qvec.open(path) as db:  # the refused calls left it unlocked and unharmed
@@ -460,7 +262,7 @@ def test_exist_ok_opens_what_was_created_alike_and_nothing_else(path: Path) -> N
 
 
 @pytest.mark.parametrize("durability", ["full", "relaxed"])
-def test_both_durabilities_keep_what_was_added_over_a_reopen(path: Path, durability: str) -> None:
+def test_both_durabilities_keep_what_was_added_over_a_reopen(path: Path, durability: Any) -> None:
     pair = make(path, code="int8", durability=durability)
     pair.db.close()
     with qvec.open(path) as db:

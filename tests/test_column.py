@@ -17,7 +17,7 @@ N_BLOCKS = 5
 
 
 class File:
-    """Pages in memory, laid out as LMDB lays out overflow values: page number first, the value 16 bytes on."""
+    """Pages in memory, laid out as LMDB lays out overflow values: page number first, value 16 bytes on."""
 
     def __init__(self, n_pages: int = 64) -> None:
         whole = np.zeros((n_pages + 1) * PSIZE, dtype=np.uint8)
@@ -119,11 +119,13 @@ def test_a_change_dirties_its_block_only_and_leaves_readers_alone() -> None:
 
 
 def test_released_changes_are_gone() -> None:
-    _, writer, rows, _, _ = stored()
+    file, writer, rows, _, _ = stored()
+    before = file.bytes.copy()
     writer.write(0, np.zeros((len(rows), STRIDE), np.uint8))
     writer.release()
     assert np.array_equal(writer.read_range(0, len(rows)), rows)
     assert writer.dirty().tolist() == []
+    assert np.array_equal(file.bytes, before)
 
 
 def test_new_rows_are_zero_also_where_a_private_copy_was_used_before() -> None:

@@ -98,7 +98,7 @@ def test_crc32c_refuses_what_is_no_contiguous_buffer() -> None:
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        (("f64", "l2", 3), {}, "kind must be one of f32, f16, int8, binary, not 'f64'"),
+        (("f64", "l2", 3), {}, "kind must be one of f32, f16, int8, binary, bf16, int4, ternary, not 'f64'"),
         (("f32", "L2", 3), {}, "metric must be one of l2, ip, cosine, not 'L2'"),
         (("f32", "l2", 0), {}, "dim must be in 1..65536, not 0"),
         (("f32", "l2", 65537), {}, "dim must be in 1..65536, not 65537"),
@@ -108,7 +108,20 @@ def test_crc32c_refuses_what_is_no_contiguous_buffer() -> None:
         (("f32", "ip", 3), {"lift2": -1.0}, "lift2 must be finite and not negative, not -1"),
         (("f32", "ip", 3), {"lift2": float("nan")}, "lift2 must be finite"),
         (("int8", "l2", 3), {"lower": np.zeros(3, np.float32)}, "lower and step must be given together"),
-        (("f32", "l2", 3), {"lower": np.zeros(3, np.float32), "step": np.zeros(3, np.float32)}, "int8 only"),
+        (
+            ("f32", "l2", 3),
+            {"lower": np.zeros(3, np.float32), "step": np.zeros(3, np.float32)},
+            "kinds int8 and int4 only",
+        ),
+        (
+            ("ternary", "l2", 3),
+            {"lower": np.zeros(3, np.float32), "step": np.ones(3, np.float32)},
+            "int8 and int4 only",
+        ),
+        (("int4", "l2", 3), {"step": np.ones(3, np.float32)}, "given together"),
+        (("f32", "l2", 3), {"integers": True}, "integers is for kind int8"),
+        (("int8", "l2", 3), {"rounding": "truncate"}, "rounding goes with lower and step"),
+        (("int8", "l2", 3), {"rounding": "up"}, "rounding must be one of nearest, truncate"),
     ],
 )
 def test_codec_options_are_checked(arguments: tuple[Any, ...], options: dict[str, Any], message: str) -> None:

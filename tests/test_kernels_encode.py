@@ -11,18 +11,24 @@ from kernels_oracle import (
     DIMS,
     KINDS,
     METRICS,
+    PACKED,
     TINY_NORM,
     Floats,
     affine,
+    brain,
+    centre_of,
     factors,
+    fitted_codes,
     gaussian,
     inverse_norms,
     make_codec,
     norms2,
+    signed_codes,
     static_codes,
     symmetric_codes,
     symmetric_scales,
     unit,
+    unpacked,
 )
 
 from qvec._kernels import Codec
@@ -32,7 +38,8 @@ VALUES = st.floats(-1e6, 1e6, width=32)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_row_geometry_is_aligned_and_zero_padded(kind: str) -> None:
-    sizes = {"f32": (4, 16), "f16": (2, 16), "int8": (1, 64), "static": (1, 64), "binary": (1 / 8, 16)}
+    sizes = {"f32": (4, 16), "f16": (2, 16), "bf16": (2, 16), "int8": (1, 64), "static": (1, 64), "binary": (1 / 8, 16)}
+    sizes |= {name: (bits / 8, 16) for name, bits in PACKED.items()}
     for dim in DIMS:
         codec = make_codec(kind, "l2", gaussian(dim, 3, dim))
         width, unit_bytes = sizes[kind]
@@ -184,3 +191,76 @@ def test_zero_vectors_have_scale_zero_and_decode_to_zero() -> None:
         rows = codec.encode(x)
         assert not factors(codec, rows)[0].any()
         assert not codec.decode(rows).any()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("kind", PACKED)
+def test_packed_rows_are_the_codes_of_least_squared_error(kind: str, metric: str) -> None:
+    name, _, how = kind.partition("-")
+    for dim in DIMS:
+        x = gaussian(dim, 12, dim)
+        codec, bits = make_codec(kind, metric, x), PACKED[kind]
+        rows = codec.encode(x)
+        if how == "static":
+            expected = static_codes(x, *affine(x, metric, 15), metric, 15)
+        else:
+            y = unit(x) if metric == "cosine" and how else x
+            y = y - centre_of(x, metric) if how else y
+            expected = fitted_codes(y, bits)
+            k = 2 * expected - 15.0 if bits == 4 else expected - 1.0
+            gain = norms2(y) / (y.astype(np.float64) * k).sum(1)
+            gain = gain * inverse_norms(x) if metric == "cosine" and not how else gain
+            assert np.median(np.abs(factors(codec, rows)[0] / gain - 1)) < 1e-5, (name, dim)
+        wrong = np.abs(unpacked(rows, dim, bits) - expected)
+        # sums of another order may move a value across a tie, and with it the step
+        assert wrong.max(initial=0) <= 1, dim
+        assert wrong.mean() < 0.01, dim
+        assert not rows[:, codec.data_size + 8 :].any()
+
+
+@pytest.mark.parametrize("kind", ["int4", "ternary"])
+def test_the_fitted_step_is_nearly_the_best_of_all_steps(kind: str) -> None:
+    x = gaussian(3, 40, 384)
+    codec = Codec(kind, "l2", 384)
+    k = signed_codes(codec.encode(x), 384, PACKED[kind]).astype(np.float64)
+    reached = (x * k).sum(1) ** 2 / (k**2).sum(1) / norms2(x)
+    middle, top = (7.5, 15) if kind == "int4" else (1.0, 2)
+    rms = np.sqrt(norms2(x) / 384)[:, None]
+    best = np.zeros(40)
+    for share in np.linspace(0.2, 2.0, 181):
+        k = np.clip(np.rint(x / (share * rms) + middle), 0, top) - middle
+        best = np.maximum(best, (x * k).sum(1) ** 2 / np.maximum((k**2).sum(1), 1e-9) / norms2(x))
+    assert ((1 - reached) / (1 - best) < 1.15).all()
+    assert np.mean((1 - reached) / (1 - best)) < 1.06
+
+
+def test_bf16_rows_are_the_nearest_brain_floats_and_saturate() -> None:
+    every = np.arange(0, 2**32, 65521, dtype=np.uint64).astype(np.uint32).view(np.float32)
+    x = np.append(every[np.isfinite(every)][: 60000 // 8 * 8], np.float32([3.4e38, -3.4e38] * 4)).reshape(-1, 8)
+    codec = Codec("bf16", "l2", 8)
+    assert np.array_equal(codec.decode(codec.encode(x)).view(np.uint32), brain(x).view(np.uint32))
+
+
+def test_bf16_ties_go_to_even() -> None:
+    low = (np.arange(0x7F7F, dtype=np.uint32) << 16).astype(np.uint32)
+    middle, even = low + np.uint32(0x8000), low + (low & np.uint32(0x10000))
+    codec = Codec("bf16", "l2", 1)
+    decoded = codec.decode(codec.encode(middle.view(np.float32)[:, None]))[:, 0]
+    assert np.array_equal(decoded.view(np.uint32), even)
+
+
+def test_integers_are_stored_and_scored_exactly() -> None:
+    x = np.random.default_rng(1).integers(-128, 128, (50, 100)).astype(np.float32)
+    codec = Codec("int8", "ip", 100, integers=True)
+    rows = codec.encode(x)
+    assert np.array_equal(codec.decode(rows), x)
+    assert np.array_equal(codec.score(codec.prepare(x), rows), -(x @ x.T))
+    halves = x[:3] + np.float32(0.5)
+    assert np.array_equal(codec.prepare(halves), Codec("int8", "ip", 100).prepare(halves))
+
+
+def test_truncation_cuts_towards_the_middle_code() -> None:
+    lower, step = np.zeros(6, np.float32), np.ones(6, np.float32)
+    codec = Codec("int8", "l2", 6, lower=lower, step=step, rounding="truncate")
+    x = np.array([[-3.0, 0.1, 127.1, 128.9, 254.9, 300.0]], np.float32)
+    assert codec.encode(x)[0, :6].tolist() == [0, 1, 128, 128, 254, 255]

@@ -24,7 +24,7 @@ from hypothesis.extra.numpy import arrays
 from qvec.errors import FormatError, InputError
 from qvec.quantizers import QUANTIZERS, Quantizer, from_state, make_config, train
 from qvec.quantizers.int8 import Int8Quantizer
-from qvec.types import Binary, Float32Array, Int8, Metric
+from qvec.types import Binary, Float32Array, Int4, Int8, Metric, Ternary
 
 DIM = 100  # no multiple of 8, 16 or 64: every tail and every padding is met
 
@@ -45,7 +45,8 @@ def quantizer(request: pytest.FixtureRequest, metric: Metric, data: Float32Array
 
 
 def test_every_registered_kind_is_under_the_laws() -> None:
-    assert {config.kind for config in CONFIGS.values()} == set(QUANTIZERS)
+    own_laws = {"prequantized"}  # takes integers, not floats: test_prequantized.py
+    assert {config.kind for config in CONFIGS.values()} == set(QUANTIZERS) - own_laws
     assert all(QUANTIZERS[kind].kind == kind for kind in QUANTIZERS)
 
 
@@ -218,7 +219,7 @@ def test_names_become_configurations() -> None:
 
 @pytest.mark.parametrize("code", ["int9", "", None, 8, Int8])
 def test_an_unknown_code_is_refused_listing_the_choices(code: object) -> None:
-    with pytest.raises(InputError, match="auto, f32, f16, int8, binary"):
+    with pytest.raises(InputError, match="auto, f32, f16, bf16, int8, int4, ternary, binary, prequantized"):
         make_config(code)  # type: ignore[arg-type]
 
 
@@ -245,14 +246,22 @@ def test_parts_of_other_dimensions_are_refused(data: Float32Array) -> None:
     "make",
     [
         lambda: Int8(scale="per_row"),  # type: ignore[arg-type]
-        lambda: Int8(scale="per_dim", method="entropy"),  # type: ignore[arg-type]
+        lambda: Int8(scale="per_dim", method="mode"),  # type: ignore[arg-type]
         lambda: Int8(method="percentile"),
         lambda: Int8(scale="per_dim", percentile=99.0),
         lambda: Int8(scale="per_dim", method="percentile", percentile=50.0),
         lambda: Int8(rotate=1),  # type: ignore[arg-type]
+        lambda: Int8(symmetric=False),
+        lambda: Int8(rounding="truncate"),
+        lambda: Int8(dims=0),
+        lambda: Int4(method="minmax"),
+        lambda: Int4(scale="global", centre=True),
+        lambda: Int4(percentile=99.0),
+        lambda: Ternary(centre=1),  # type: ignore[arg-type]
+        lambda: Ternary(dims=65_537),
         lambda: Binary(centre="yes"),  # type: ignore[arg-type]
     ],
 )
 def test_configurations_refuse_values_that_mean_nothing(make: object) -> None:
-    with pytest.raises(InputError, match=r"(Int8|Binary)\."):
+    with pytest.raises(InputError, match=r"(Int8|Int4|Ternary|Binary)\."):
         make()  # type: ignore[operator]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from store_kit import CODES, COLUMNS, LISTS, change_rows, contents, fill, make_store, random_rows, same
 
 from qvec.errors import ClosedError, DuplicateIdError, ExistsError, InputError, NotFoundError, ReadOnlyError
-from qvec.store import ColumnSpec, Store
+from qvec.store import ColumnSpec, Store, Transaction
 
 
 def test_what_was_committed_is_there_after_reopening(tmp_path: Path) -> None:
@@ -56,19 +57,23 @@ def test_creating_refuses_what_is_there_and_what_cannot_be(tmp_path: Path) -> No
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.qvec", "a.qvec-lock"]
 
 
+def change_everything(txn: Transaction) -> None:
+    """Every kind of change, then an exception."""
+    txn.columns[LISTS].write(0, np.zeros((100, 128), np.uint8))
+    txn.columns[CODES].resize(5000)
+    txn.add_column("more", ColumnSpec(9, 16))
+    txn.drop_column(CODES)
+    txn.put_record(1, 1, [1])
+    txn.put_ids([b"x"], [1])
+    txn.state["n"] = 5 // 0
+
+
 def test_an_exception_in_the_block_undoes_everything(tmp_path: Path) -> None:
     with make_store(tmp_path) as store:
         written = fill(store, 500)
         before = store.stats()["commits"]
-        with pytest.raises(RuntimeError), store.write() as txn:
-            txn.columns[LISTS].write(0, np.zeros((100, 128), np.uint8))
-            txn.columns[CODES].resize(5000)
-            txn.add_column("more", ColumnSpec(9, 16))
-            txn.drop_column(CODES)
-            txn.state["n"] = 5
-            txn.put_record(1, 1, [1])
-            txn.put_ids([b"x"], [1])
-            raise RuntimeError
+        with pytest.raises(ZeroDivisionError), store.write() as txn:
+            change_everything(txn)
         with store.read() as snap:
             assert snap.state == {"n": 500}
             assert snap.record(1, 1) is None
@@ -253,6 +258,17 @@ def test_ended_transactions_and_snapshots_say_so(tmp_path: Path) -> None:
             with pytest.raises(ClosedError, match="has ended"):
                 snap.record(1, 1)
         assert store.stats()["commits_held"] == 0
+
+
+def test_a_store_that_is_forgotten_gives_its_lock_back(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    written = fill(store, 10)
+    snapshot = store.begin()
+    assert snapshot.state == {"n": 10}
+    del store, snapshot
+    gc.collect()
+    with Store.open(tmp_path / "a.qvec") as again:
+        assert same(contents(again), written)
 
 
 def test_a_reader_cannot_write(tmp_path: Path) -> None:

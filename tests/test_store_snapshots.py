@@ -195,7 +195,10 @@ def test_a_full_map_is_an_error_while_a_snapshot_is_open_and_the_store_goes_on(t
     with Store.open(tmp_path / "a.qvec", map_size=1 << 17) as store:
         written = fill(store, 100)
         with store.read() as snap:
-            with pytest.raises(MapFullError, match="1 snapshots of this process are open"), store.write() as txn:
+            with (
+                pytest.raises(MapFullError, match="1 snapshots of this process are open"),
+                store.write() as txn,
+            ):
                 txn.put_record(1, 1, "x" * 300_000)
             assert np.array_equal(snap.columns[CODES].read_range(0, 100), written[CODES])
         with store.write() as txn:

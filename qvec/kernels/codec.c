@@ -3,12 +3,18 @@
 #include "score_float.h"
 #include "score_hamming.h"
 #include "score_int8.h"
+#include "score_packed.h"
 
 #define QV_MAX_DIM 65536
 
-#define KERNELS(level) {f32_score_##level, f16_score_##level, int8_score_##level, hamming_score_##level}
+#define KERNELS(level)                                                                                     \
+    {                                                                                                      \
+        [QV_F32] = f32_score_##level, [QV_F16] = f16_score_##level, [QV_BF16] = bf16_score_##level,         \
+        [QV_INT8] = int8_score_##level, [QV_INT4] = int4_score_##level, [QV_TERNARY] = ternary_score_##level, \
+        [QV_BINARY] = hamming_score_##level,                                                               \
+    }
 
-static const qv_score_fn SCORES[QV_SIMD_LEVELS][4] = {
+static const qv_score_fn SCORES[QV_SIMD_LEVELS][QV_TERNARY + 1] = {
     [QV_SCALAR] = KERNELS(scalar),
 #if defined(__x86_64__)
     [QV_AVX2] = KERNELS(avx2),
@@ -23,31 +29,45 @@ static int data_size(int kind, int dim) {
     case QV_F32:
         return (int)qv_round_up((size_t)dim * sizeof(float), 16);
     case QV_F16:
+    case QV_BF16:
         return (int)qv_round_up((size_t)dim * sizeof(uint16_t), 16);
     case QV_INT8:
         return (int)qv_round_up((size_t)dim, QV_BLOCK);
+    case QV_INT4:
+    case QV_TERNARY:
+        return qv_packed_size(kind, dim);
     default:
         return (int)qv_round_up(((size_t)dim + 7) / 8, 16);
     }
 }
 
-/* Bytes behind the header: floats, signed codes (with room for the weights they came from, if static) or bits. */
+/* Bytes of a prepared query's signed codes: whole groups, where data is packed. */
+static int codes_size(const qv_codec *codec) {
+    if (!qv_is_packed(codec->kind)) return codec->data_size;
+    return (int)qv_round_up((size_t)codec->dim, (size_t)qv_group_dims(qv_levels_of(codec->kind)));
+}
+
+/* Bytes behind the header: floats, signed codes (with room for the weights they came from, if any are folded in) or bits. */
 static int payload_size(const qv_codec *codec) {
     switch (codec->kind) {
     case QV_F32:
     case QV_F16:
+    case QV_BF16:
         return (int)qv_round_up((size_t)codec->dim * sizeof(float), 64);
     case QV_INT8:
-        return codec->data_size * (qv_is_static(codec) ? 1 + (int)sizeof(float) : 1);
+    case QV_INT4:
+    case QV_TERNARY:
+        return codes_size(codec) * (codec->lower ? 1 + (int)sizeof(float) : 1);
     default:
         return (int)qv_round_up((size_t)codec->data_size, 64);
     }
 }
 
 int qv_codec_init(qv_codec *codec, int kind, int metric, int dim, const float *lower, const float *step, int simd) {
-    if (kind < QV_F32 || kind > QV_BINARY || metric < QV_L2 || metric > QV_COSINE) return -1;
+    if (kind < QV_F32 || kind > QV_TERNARY || metric < QV_L2 || metric > QV_COSINE) return -1;
     if (dim < 1 || dim > QV_MAX_DIM || !qv_simd_supported(simd)) return -1;
-    if ((lower == NULL) != (step == NULL) || (lower != NULL && kind != QV_INT8)) return -1;
+    if (step != NULL && (lower == NULL || (kind != QV_INT8 && kind != QV_INT4))) return -1;
+    if (step == NULL && lower != NULL && !qv_is_packed(kind)) return -1;
     *codec = (qv_codec){.kind = kind, .metric = metric, .simd = simd, .dim = dim, .lower = lower, .step = step};
     codec->data_size = data_size(kind, dim);
     codec->has_factors = kind != QV_BINARY;

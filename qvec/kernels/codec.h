@@ -16,7 +16,19 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef enum { QV_F32 = 0, QV_F16 = 1, QV_INT8 = 2, QV_BINARY = 3 } qv_kind;
+typedef enum {
+    QV_F32 = 0,
+    QV_F16 = 1,
+    QV_INT8 = 2,
+    QV_BINARY = 3,
+    QV_BF16 = 4,
+    QV_INT4 = 5,
+    QV_TERNARY = 6,
+} qv_kind;
+
+/* How a static code is rounded: to the nearest step, or towards the middle code as sentence-transformers' astype(int8) does. */
+typedef enum { QV_NEAREST = 0, QV_TRUNCATE = 1 } qv_rounding;
+
 typedef enum { QV_L2 = 0, QV_IP = 1, QV_COSINE = 2 } qv_metric;
 typedef enum { QV_SCALAR = 0, QV_AVX2 = 1, QV_AVX512 = 2, QV_NEON = 3 } qv_simd;
 
@@ -33,7 +45,7 @@ typedef struct {
     float bias, per_norm2, per_scale;
     float floor;        /* keys are never below: 0 where they are distances, -infinity where they are negated dots */
     float lift, lift2;  /* inner product only, while a graph is built: vectors lifted onto a sphere of radius^2 lift2 */
-    int32_t offset;     /* INT8: the u8 data's midpoint times the sum of the query's s8 values */
+    int32_t offset;     /* integer kinds: the data's midpoint times the sum of the query's s8 values */
     int32_t op;
     int32_t reserved[8];
 } qv_query;             /* 64 bytes */
@@ -50,12 +62,15 @@ struct qv_codec {
     int32_t stride;     /* bytes from row to row */
     int32_t query_size; /* bytes of a prepared query */
     int32_t has_factors;
-    const float *lower, *step; /* INT8 static: x = lower + step * c, per dimension (padded with 0); else NULL */
+    const float *lower, *step; /* INT8, INT4 static: x = lower + step * c, per dimension (padded with 0); INT4, TERNARY with
+                                  lower alone: what is subtracted before a vector's own scale is found; else NULL */
+    int32_t rounding;   /* static, set after qv_codec_init: a qv_rounding */
+    int32_t integers;   /* INT8, set after qv_codec_init: vectors are integers in -128..127 and stored as they are */
     float lift2;        /* inner product, set after qv_codec_init: the largest |x|^2 seen; 0 otherwise */
     qv_score_fn score;
 };
 
-/* 0, or -1 where kind, metric, dim or level do not go together. lower/step are borrowed and must outlive the codec. */
+/* 0, or -1 where kind, metric, dim, lower, step or level do not go together. lower/step are borrowed and must outlive the codec. */
 int qv_codec_init(qv_codec *codec, int kind, int metric, int dim, const float *lower, const float *step, int simd);
 
 void qv_encode(const qv_codec *codec, const float *x, size_t n, uint8_t *rows);

@@ -16,6 +16,7 @@ cdef extern from "codec.h" nogil:
         int32_t kind, metric, simd, dim, data_size, stride, query_size, has_factors
         const float *lower
         const float *step
+        int32_t rounding, integers
         float lift2
         void (*score)(const qv_codec *codec, const qv_query *query, const uint8_t **rows, int n,
                       float *keys) noexcept nogil
@@ -37,7 +38,8 @@ cdef extern from "simd.h" nogil:
     int QV_SIMD_LEVELS
     int qv_simd_compiled(int level) noexcept
 
-cdef tuple _KINDS = ("f32", "f16", "int8", "binary")
+cdef tuple _KINDS = ("f32", "f16", "int8", "binary", "bf16", "int4", "ternary")
+cdef tuple _ROUNDINGS = ("nearest", "truncate")
 cdef tuple _METRICS = ("l2", "ip", "cosine")
 cdef tuple _LEVELS = tuple([qv_simd_names[level].decode() for level in range(QV_SIMD_LEVELS)])
 
@@ -67,10 +69,18 @@ cdef int _level(object simd) except -1:
 
 
 cdef int _check_affine(str kind, object lower, object step) except -1:
-    if (lower is None) != (step is None):
-        raise ValueError("lower and step must be given together")
-    if lower is not None and kind != "int8":
-        raise ValueError(f"lower and step are for kind int8 only, not {kind}")
+    if step is not None and lower is None or lower is not None and step is None and kind not in ("int4", "ternary"):
+        raise ValueError("lower and step must be given together (int4 and ternary take lower alone, as their centre)")
+    if step is not None and kind not in ("int8", "int4"):
+        raise ValueError(f"lower and step are for kinds int8 and int4 only, not {kind}")
+    return 0
+
+
+cdef int _check_modes(str kind, object step, bint integers, int rounding) except -1:
+    if integers and (kind != "int8" or step is not None):
+        raise ValueError("integers is for kind int8 without lower and step only")
+    if rounding and step is None:
+        raise ValueError("rounding goes with lower and step only")
     return 0
 
 
@@ -118,7 +128,10 @@ cdef class Codec:
     whatever the metric, the number of differing signs. Smaller is nearer. Vectors are [dim] or [n, dim] and finite.
     Wrong arguments raise TypeError (no array, another dtype) or ValueError (shape, layout, choice or range).
 
-    :param lower: float32 [dim], with `step` makes "int8" static: x = lower + step * code per dimension. Copied.
+    :param lower: float32 [dim], with `step` makes "int8" and "int4" static: x = lower + step * code per dimension; alone,
+        the centre that "int4" and "ternary" subtract before they find each vector's own scale. Copied.
+    :param integers: "int8" only: vectors that hold integers in -128..127 are stored as they are, and queries scored so.
+    :param rounding: static codes only: "nearest", or "truncate" towards the middle code.
     :param lift2: metric "ip" only: the largest squared norm, for the keys that a graph is built with.
     :param simd: one of `simd_levels()`; default `simd_level()`.
     """
@@ -126,23 +139,29 @@ cdef class Codec:
     cdef qv_codec c
     cdef cnp.ndarray _lower, _step
 
-    def __cinit__(self, str kind, str metric, dim, *, lower=None, step=None, float lift2=0.0, simd=None):
+    def __cinit__(self, str kind, str metric, dim, *, lower=None, step=None, float lift2=0.0,
+                  bint integers=False, str rounding="nearest", simd=None):
         cdef int kind_code = _one_of("kind", kind, _KINDS), metric_code = _one_of("metric", metric, _METRICS)
         cdef int size = _dimension("dim", dim), level = _level(simd)
         cdef const float *lower_data = NULL
         cdef const float *step_data = NULL
+        cdef int rounding_code = _one_of("rounding", rounding, _ROUNDINGS)
         _check_affine(kind, lower, step)
+        _check_modes(kind, step, integers, rounding_code)
         _check_lift2(metric, lift2)
         if lower is not None:
             self._lower = _per_dimension(lower, "lower", size)
+            lower_data = <const float *> cnp.PyArray_DATA(self._lower)
+        if step is not None:
             self._step = _per_dimension(step, "step", size)
             if (self._step < 0).any():
                 raise ValueError(f"step must not be negative: step[{int((self._step < 0).argmax())}]")
-            lower_data = <const float *> cnp.PyArray_DATA(self._lower)
             step_data = <const float *> cnp.PyArray_DATA(self._step)
         if qv_codec_init(&self.c, kind_code, metric_code, size, lower_data, step_data, level) != 0:
             raise ValueError(f"no codec of kind {kind}, metric {metric}, dim {size} at level {_LEVELS[level]}")
         self.c.lift2 = lift2
+        self.c.integers = integers
+        self.c.rounding = rounding_code
 
     @property
     def kind(self):
@@ -194,7 +213,7 @@ cdef class Codec:
     def decode(self, rows):
         """Float32 [n, dim] of uint8 rows [n, stride], as near to the vectors as the code allows.
 
-        "f32" gives the vectors back exactly; "int8" gives unit vectors under cosine; "binary" gives signs, -1 or 1.
+        "f32" gives the vectors back exactly; "int8", "int4" and "ternary" give unit vectors under cosine; "binary" gives signs, -1 or 1.
         """
         cdef cnp.ndarray checked = _checked(rows, "rows", cnp.NPY_UINT8, self.c.stride)
         cdef Py_ssize_t n = _count(checked)

@@ -1,8 +1,10 @@
 /* Vectors to rows and back. Compiled once for the baseline: all levels share it, so rows are the same on all. */
-#include "half.h"
-#include "rows.h"
+#include "encode.h"
 
-static void put_factors(const qv_codec *codec, uint8_t *row, float scale, double norm2) {
+#include "half.h"
+#include "packed.h"
+
+void qv_put_factors(const qv_codec *codec, uint8_t *row, float scale, double norm2) {
     double kept = codec->metric == QV_COSINE ? 1 : norm2 < QV_NORM2_MAX ? norm2 : QV_NORM2_MAX;
     qv_factors factors = {scale, (float)kept};
     memcpy(row + codec->data_size, &factors, sizeof factors);
@@ -10,7 +12,7 @@ static void put_factors(const qv_codec *codec, uint8_t *row, float scale, double
 
 /* Factors of a row that holds the vector itself. */
 static void put_plain_factors(const qv_codec *codec, uint8_t *row, double norm2) {
-    put_factors(codec, row, codec->metric == QV_COSINE ? (float)qv_inverse_norm(norm2) : 1.0f, norm2);
+    qv_put_factors(codec, row, codec->metric == QV_COSINE ? (float)qv_inverse_norm(norm2) : 1.0f, norm2);
 }
 
 static void encode_f32(const qv_codec *codec, const float *x, uint8_t *row) {
@@ -19,7 +21,7 @@ static void encode_f32(const qv_codec *codec, const float *x, uint8_t *row) {
 }
 
 /* |x|^2 is that of the rounded values: a row is scored as what it holds, also where it saturated. */
-static void encode_f16(const qv_codec *codec, const float *x, uint8_t *row) {
+QV_INLINE void encode_short(const qv_codec *codec, const float *x, uint8_t *row, int brain) {
     float buffer[QV_BLOCK], rounded[QV_BLOCK];
     uint16_t halves[QV_BLOCK];
     double norm2 = 0;
@@ -27,13 +29,28 @@ static void encode_f16(const qv_codec *codec, const float *x, uint8_t *row) {
         const float *block = qv_block(x, codec->dim, i, buffer);
         int count = codec->dim - i < QV_BLOCK ? codec->dim - i : QV_BLOCK;
         for (int j = 0; j < QV_BLOCK; j++) {
-            halves[j] = qv_half(block[j]);
-            rounded[j] = qv_from_half(halves[j]);
+            halves[j] = brain ? qv_bf16(block[j]) : qv_half(block[j]);
+            rounded[j] = brain ? qv_from_bf16(halves[j]) : qv_from_half(halves[j]);
         }
         memcpy(row + (size_t)i * sizeof *halves, halves, (size_t)count * sizeof *halves);
         norm2 += qv_dot64(rounded, rounded);
     }
     put_plain_factors(codec, row, norm2);
+}
+
+static void encode_f16(const qv_codec *codec, const float *x, uint8_t *row) { encode_short(codec, x, row, 0); }
+
+static void encode_bf16(const qv_codec *codec, const float *x, uint8_t *row) { encode_short(codec, x, row, 1); }
+
+int qv_take_integers(const float *x, int dim, int8_t *k, qv_code *code) {
+    *code = (qv_code){1, qv_norm2(x, dim), 0};
+    memset(k, 0, qv_round_up((size_t)dim, QV_BLOCK));
+    for (int i = 0; i < dim; i++) {
+        if (x[i] < -128 || x[i] > 127 || x[i] != (float)(int)x[i]) return 0;
+        k[i] = (int8_t)x[i];
+        code->sum += k[i];
+    }
+    return 1;
 }
 
 qv_code qv_quantise(const float *x, int dim, int8_t *k) {
@@ -66,25 +83,20 @@ qv_code qv_quantise(const float *x, int dim, int8_t *k) {
 }
 
 static void encode_dynamic(const qv_codec *codec, const float *x, uint8_t *row) {
-    qv_code code = qv_quantise(x, codec->dim, (int8_t *)row);
+    qv_code code;
+    if (!codec->integers || !qv_take_integers(x, codec->dim, (int8_t *)row, &code)) {
+        code = qv_quantise(x, codec->dim, (int8_t *)row);
+    }
     for (int i = 0; i < codec->data_size; i++) row[i] ^= QV_MIDPOINT;
     double inverse = codec->metric == QV_COSINE ? qv_inverse_norm(code.norm2) : 1;
-    put_factors(codec, row, (float)(code.scale * inverse), code.norm2);
+    qv_put_factors(codec, row, (float)(code.scale * inverse), code.norm2);
 }
 
 static void encode_static(const qv_codec *codec, const float *x, uint8_t *row) {
-    float buffer[QV_BLOCK];
     double norm2 = qv_norm2(x, codec->dim);
-    double unit = codec->metric == QV_COSINE ? qv_inverse_norm(norm2) : 1;
-    for (int i = 0; i < codec->dim; i += QV_BLOCK) {
-        const float *block = qv_block(x, codec->dim, i, buffer), *lower = codec->lower + i, *step = codec->step + i;
-        for (int j = 0; j < QV_BLOCK; j++) {
-            float offset = (float)(block[j] * unit) - lower[j];
-            float level = qv_clamp(offset / step[j], 0, 255);
-            row[i + j] = (uint8_t)qv_round(step[j] > 0 ? level : 0);
-        }
-    }
-    put_factors(codec, row, 1.0f, norm2);
+    qv_source source = {codec, x, qv_unit_of(codec, norm2)};
+    for (int i = 0; i < codec->dim; i += QV_BLOCK) qv_static_block(&source, i, 255, row + i);
+    qv_put_factors(codec, row, 1.0f, norm2);
 }
 
 static void encode_binary(const qv_codec *codec, const float *x, uint8_t *row) {
@@ -100,9 +112,11 @@ static void encode_binary(const qv_codec *codec, const float *x, uint8_t *row) {
 
 void qv_encode(const qv_codec *codec, const float *x, size_t n, uint8_t *rows) {
     static void (*const encoders[])(const qv_codec *, const float *, uint8_t *) = {
-        encode_f32, encode_f16, encode_dynamic, encode_binary};
+        [QV_F32] = encode_f32,           [QV_F16] = encode_f16,       [QV_BF16] = encode_bf16,
+        [QV_INT8] = encode_dynamic,      [QV_INT4] = qv_encode_packed, [QV_TERNARY] = qv_encode_packed,
+        [QV_BINARY] = encode_binary};
     void (*encode)(const qv_codec *, const float *, uint8_t *) =
-        qv_is_static(codec) ? encode_static : encoders[codec->kind];
+        codec->kind == QV_INT8 && qv_is_static(codec) ? encode_static : encoders[codec->kind];
     for (size_t i = 0; i < n; i++) {
         uint8_t *row = rows + i * (size_t)codec->stride;
         memset(row, 0, (size_t)codec->stride);
@@ -123,11 +137,16 @@ static void decode_row(const qv_codec *codec, const uint8_t *row, float *x) {
         memcpy(x, row, (size_t)codec->dim * sizeof *x);
         break;
     case QV_F16:
+    case QV_BF16:
         for (int i = 0; i < codec->dim; i++) {
             uint16_t half;
             memcpy(&half, row + (size_t)i * sizeof half, sizeof half);
-            x[i] = qv_from_half(half);
+            x[i] = codec->kind == QV_F16 ? qv_from_half(half) : qv_from_bf16(half);
         }
+        break;
+    case QV_INT4:
+    case QV_TERNARY:
+        qv_decode_packed(codec, row, x);
         break;
     case QV_INT8:
         decode_int8(codec, row, x);

@@ -1,4 +1,5 @@
-/* IEEE 754 binary16 in plain C, without branches so that loops vectorise; equal to what F16C and NEON convert. */
+/* IEEE 754 binary16 and bfloat16 (the upper half of binary32) in plain C, without branches so that loops vectorise;
+ * equal to what F16C and NEON convert. */
 #ifndef QV_HALF_H
 #define QV_HALF_H
 
@@ -39,5 +40,15 @@ QV_INLINE float qv_from_half(uint16_t h) {
     uint32_t subnormal = qv_float_bits(qv_bits_float(magnitude + rebias + one) - qv_bits_float(rebias + one));
     return qv_bits_float((uint32_t)(h & 0x8000u) << 16 | (exponent == 0 ? subnormal : normal));
 }
+
+/* Nearest, ties to even; what would round to infinity saturates. */
+QV_INLINE uint16_t qv_bf16(float f) {
+    const uint32_t largest = 0x7F7F0000u;
+    uint32_t bits = qv_float_bits(f), magnitude = bits & 0x7FFFFFFFu;
+    magnitude = magnitude > largest ? largest : magnitude;
+    return (uint16_t)((bits & 0x80000000u) >> 16 | (magnitude + 0x7FFFu + (magnitude >> 16 & 1u)) >> 16);
+}
+
+QV_INLINE float qv_from_bf16(uint16_t h) { return qv_bits_float((uint32_t)h << 16); }
 
 #endif

@@ -16,6 +16,9 @@
 /* |x|^2 saturates here, a quarter of FLT_MAX, so that |q|^2 + |x|^2 - 2<q, x> stays finite. */
 #define QV_NORM2_MAX 0x1p126
 
+/* |x|^2 of a vector normalised in float32 is this near to 1. */
+#define QV_UNIT_ERROR 1e-6
+
 static inline size_t qv_round_up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
 
 /* Dims i..i+63 of x; past the end of the vector they are zeros, in `buffer`. */

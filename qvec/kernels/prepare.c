@@ -1,5 +1,5 @@
 /* Queries: the vector in the form that the kernel eats, and the terms that turn its dot product into a key. */
-#include "rows.h"
+#include "packed.h"
 
 #include <math.h>
 
@@ -51,30 +51,52 @@ static void fill_float(const qv_codec *codec, const float *q, estimate *e, qv_qu
     out->op = codec->metric == QV_L2 ? QV_OP_L2 : QV_OP_DOT;
 }
 
-static void fill_dynamic(const qv_codec *codec, const float *q, estimate *e, qv_query *out) {
-    qv_code code = qv_quantise(q, codec->dim, (int8_t *)payload(out));
-    e->norm2 = code.norm2;
-    e->scale = (float)(code.scale * unit_of(codec, code.norm2));
-    e->offset = QV_MIDPOINT * code.sum;
+static int32_t midpoint(const qv_codec *codec) {
+    return qv_is_packed(codec->kind) ? qv_levels_of(codec->kind)->middle : QV_MIDPOINT;
 }
 
-/* Room for a static query's float weights, behind its codes. */
-static float *scratch(const qv_codec *codec, qv_query *out) { return (float *)(payload(out) + codec->data_size); }
+/* The code of the payload's kernel from its dims in order. */
+static void finish_codes(const qv_codec *codec, int32_t sum, estimate *e, qv_query *out) {
+    e->offset = midpoint(codec) * sum;
+    if (qv_is_packed(codec->kind)) qv_spread(codec, (int8_t *)payload(out));
+}
+
+static void fill_dynamic(const qv_codec *codec, const float *q, estimate *e, qv_query *out) {
+    qv_code code;
+    int8_t *k = (int8_t *)payload(out);
+    if (!codec->integers || !qv_take_integers(q, codec->dim, k, &code)) code = qv_quantise(q, codec->dim, k);
+    e->norm2 = code.norm2;
+    e->scale = (float)(code.scale * unit_of(codec, code.norm2));
+    finish_codes(codec, code.sum, e, out);
+}
+
+/* Room for the float weights of a query that something is folded into, behind its codes: a fifth of it is codes. */
+static float *scratch(const qv_codec *codec, qv_query *out) {
+    size_t size = (size_t)codec->query_size - sizeof *out;
+    return (float *)(payload(out) + size / 5);
+}
+
+/* The step of the signed codes that kernels add up: INT4 counts in half steps, 2c - 15. */
+static double signed_step(const qv_codec *codec, int i) {
+    return codec->kind == QV_INT8 ? codec->step[i] : codec->step[i] / 2.0;
+}
 
 /* x = lower + step * c, so <y, x> = <y, lower + 128 step> + <w, c - 128> with w = step * y: the data's per-dimension
- * step goes into the query, which is then coded as any vector is. `y` may be the scratch itself. */
-static void fill_static(const qv_codec *codec, const float *y, double unit, estimate *e, qv_query *out) {
+ * step goes into the query, which is then coded as any vector is. A centre is a lower end without a step:
+ * <y, x> = <y, centre> + <y, x - centre>. `y` may be the scratch itself. */
+static void fill_folded(const qv_codec *codec, const float *y, double unit, estimate *e, qv_query *out) {
     float *weights = scratch(codec, out);
     double lanes[8] = {0};
     for (int i = 0; i < codec->dim; i++) {
-        double middle = codec->lower[i] + QV_MIDPOINT * (double)codec->step[i];
+        double step = qv_is_static(codec) ? signed_step(codec, i) : 1;
+        double middle = codec->lower[i] + (qv_is_static(codec) ? midpoint(codec) * step : 0);
         lanes[i % 8] += y[i] * unit * middle;
-        weights[i] = (float)(y[i] * unit * codec->step[i]);
+        weights[i] = (float)(y[i] * unit * step);
     }
     qv_code code = qv_quantise(weights, codec->dim, (int8_t *)payload(out));
     e->base = qv_fold_lanes(lanes);
     e->scale = code.scale;
-    e->offset = QV_MIDPOINT * code.sum;
+    finish_codes(codec, code.sum, e, out);
 }
 
 /* A row's codes are symmetric already: c - 128 is the signed form. */
@@ -89,6 +111,27 @@ static void fill_dynamic_row(const qv_codec *codec, const uint8_t *row, estimate
     *e = (estimate){.norm2 = factors.norm2, .scale = factors.scale, .offset = QV_MIDPOINT * sum};
 }
 
+static void fill_packed_row(const qv_codec *codec, const uint8_t *row, estimate *e, qv_query *out) {
+    const qv_levels *levels = qv_levels_of(codec->kind);
+    int8_t *k = (int8_t *)payload(out);
+    int32_t sum = 0;
+    for (int start = 0, first = 0; start < codec->data_size; start += QV_BLOCK, first += qv_group_dims(levels)) {
+        uint8_t codes[4 * QV_BLOCK];
+        int width = qv_packed_width(codec, start), count = width * levels->planes;
+        qv_unpack(levels, row + start, width, codes);
+        if (count > codec->dim - first) count = codec->dim - first;
+        for (int j = 0; j < count; j++) {
+            k[first + j] = (int8_t)(levels->factor * codes[j] - levels->middle);
+            sum += k[first + j];
+        }
+    }
+    qv_factors factors = qv_row_factors(codec, row);
+    *e = (estimate){.norm2 = factors.norm2, .scale = factors.scale};
+    finish_codes(codec, sum, e, out);
+}
+
+static int has_integer_codes(const qv_codec *codec) { return codec->kind == QV_INT8 || qv_is_packed(codec->kind); }
+
 void qv_prepare(const qv_codec *codec, const float *q, qv_query *out) {
     estimate e = {0};
     memset(out, 0, (size_t)codec->query_size);
@@ -96,10 +139,10 @@ void qv_prepare(const qv_codec *codec, const float *q, qv_query *out) {
         qv_encode(codec, q, 1, payload(out));
         return;
     }
-    if (qv_is_static(codec)) {
+    if (codec->lower) {
         e.norm2 = qv_norm2(q, codec->dim);
-        fill_static(codec, q, unit_of(codec, e.norm2), &e, out);
-    } else if (codec->kind == QV_INT8) {
+        fill_folded(codec, q, unit_of(codec, e.norm2), &e, out);
+    } else if (has_integer_codes(codec)) {
         fill_dynamic(codec, q, &e, out);
     } else {
         fill_float(codec, q, &e, out);
@@ -114,12 +157,14 @@ void qv_prepare_row(const qv_codec *codec, const uint8_t *row, qv_query *out) {
         memcpy(payload(out), row, (size_t)codec->data_size);
         return;
     }
-    if (qv_is_static(codec)) {
+    if (codec->lower) {
         qv_decode(codec, row, 1, scratch(codec, out));
         e.norm2 = qv_row_factors(codec, row).norm2;
-        fill_static(codec, scratch(codec, out), 1, &e, out);
+        fill_folded(codec, scratch(codec, out), 1, &e, out);
     } else if (codec->kind == QV_INT8) {
         fill_dynamic_row(codec, row, &e, out);
+    } else if (qv_is_packed(codec->kind)) {
+        fill_packed_row(codec, row, &e, out);
     } else {
         qv_decode(codec, row, 1, (float *)payload(out));
         fill_float(codec, (float *)payload(out), &e, out);

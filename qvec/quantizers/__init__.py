@@ -8,15 +8,22 @@ from qvec.errors import FormatError, InputError
 from qvec.fields import take_choice
 from qvec.quantizers.base import Quantizer
 from qvec.quantizers.binary import BinaryQuantizer
-from qvec.quantizers.floats import Float16Quantizer, Float32Quantizer
+from qvec.quantizers.floats import BFloat16Quantizer, Float16Quantizer, Float32Quantizer
+from qvec.quantizers.int4 import Int4Quantizer
 from qvec.quantizers.int8 import Int8Quantizer
+from qvec.quantizers.prequantized import PrequantizedQuantizer
+from qvec.quantizers.ternary import TernaryQuantizer
 from qvec.types import CodeConfig, Float32Array, Metric
 
 QUANTIZERS: dict[str, type[Quantizer]] = {
     "f32": Float32Quantizer,
     "f16": Float16Quantizer,
+    "bf16": BFloat16Quantizer,
     "int8": Int8Quantizer,
+    "int4": Int4Quantizer,
+    "ternary": TernaryQuantizer,
     "binary": BinaryQuantizer,
+    "prequantized": PrequantizedQuantizer,
 }
 CONFIGS: dict[str, type[CodeConfig]] = {config.kind: config for config in get_args(CodeConfig)}
 AUTO = "int8"  # docs/adr/0001: nearly the recall of float32 on every set measured, at a quarter of its size

@@ -23,13 +23,15 @@ class Quantizer(Protocol):
     """Immutable once trained. Two with equal ``state()`` give equal codes on every machine.
 
     ``kind``: the name that is stored. ``oversample``: candidates by code to re-rank per hit asked for, so
-    that the hits are the true ones (docs/adr/0001). ``dim``, ``metric``: of the vectors. ``code_size``: bytes
+    that the hits are the true ones (docs/adr/0001). ``coarse``: whether codes are too coarse to prune a graph
+    by, where there are originals. ``dim``, ``metric``: of the vectors. ``code_size``: bytes
     of one code, factors included. ``transform``: what vectors go through before ``codec``, or None.
     ``codec``: the kernels' view, for engines that score rows in place.
     """
 
     kind: ClassVar[CodeKind]
     oversample: ClassVar[int]
+    coarse: ClassVar[bool]
 
     @property
     def dim(self) -> int: ...
@@ -86,6 +88,7 @@ class CodecQuantizer:
     """What the kinds share. A kind adds ``train``, ``from_state`` and what it learned."""
 
     kind: ClassVar[CodeKind]
+    coarse: ClassVar[bool] = False
 
     dim: int
     metric: Metric
@@ -155,11 +158,16 @@ def read_common(state: object, kind: CodeKind, extra: Iterable[str] = ()) -> Com
     return Common(fields, dim, metric, transform)
 
 
-def make_transform(dim: int, normalise: bool, mean: Float32Array | None, seed: int | None) -> Transform | None:
+def make_transform(
+    dim: int, normalise: bool, mean: Float32Array | None, seed: int | None, dims: int | None = None
+) -> Transform | None:
     """Give the transform, or None where it would change nothing."""
-    if not normalise and mean is None and seed is None:
+    if dims is not None and dims > dim:
+        raise InputError(f"dims is {dims}, but vectors have {dim} dimensions")
+    kept = None if dims == dim else dims
+    if not normalise and mean is None and seed is None and kept is None:
         return None
-    return Transform(dim, normalise, mean, seed)
+    return Transform(dim, normalise, mean, seed, kept)
 
 
 def config_of(config: CodeConfig, wanted: type[T]) -> T:

@@ -24,6 +24,7 @@ class BinaryQuantizer(CodecQuantizer):
 
     kind: ClassVar[CodeKind] = "binary"
     oversample: ClassVar[int] = 40
+    coarse: ClassVar[bool] = True
 
     @classmethod
     def train(
@@ -34,12 +35,13 @@ class BinaryQuantizer(CodecQuantizer):
         x = check_vectors("sample", sample, None)
         dim, rotation = x.shape[1], seed if chosen.rotate else None
         if not chosen.centre:
-            return cls(dim, metric, make_transform(dim, False, None, rotation))
+            return cls(dim, metric, make_transform(dim, False, None, rotation, chosen.dims))
         x = check_sample(x, dim, MIN_SAMPLES_MEAN, "the mean that binary codes are centred on")
         # Under cosine the lengths say nothing, so they must not weigh the mean either.
         normalise = metric == "cosine"
-        unit = Transform(dim, True, None, None).apply(x) if normalise else x
-        return cls(dim, metric, make_transform(dim, normalise, mean_of(unit), rotation))
+        kept = make_transform(dim, normalise, None, None, chosen.dims)
+        unit = x if kept is None else kept.apply(x)
+        return cls(dim, metric, make_transform(dim, normalise, mean_of(unit), rotation, chosen.dims))
 
     @cached_property
     def query_transform(self) -> Transform | None:
@@ -47,7 +49,7 @@ class BinaryQuantizer(CodecQuantizer):
         t = self.transform
         if self.metric != "ip" or t is None:
             return t
-        return make_transform(t.dim, t.normalise, None, t.seed)
+        return make_transform(t.dim, t.normalise, None, t.seed, t.dims)
 
     def decode(self, codes: Codes) -> Float32Array:
         """Rebuild float32[n, dim] unit vectors: directions of ``x - mean``; lengths are not in the code."""

@@ -3,78 +3,62 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar, Self, cast, get_args
 
 from qvec._kernels import Codec
-from qvec.calibration import Calibration
-from qvec.errors import FormatError, InputError
-from qvec.fields import State
-from qvec.quantizers.base import CodecQuantizer, config_of, make_transform, read_common
-from qvec.samples import check_finite, check_vectors
-from qvec.transforms import Transform
-from qvec.types import CodeConfig, CodeKind, Float32Array, Int8, Metric
+from qvec.errors import FormatError
+from qvec.fields import State, take_choice
+from qvec.quantizers.base import config_of, read_common
+from qvec.quantizers.scalar import CalibratedQuantizer, plain_transform, rotation_of, take_calibration
+from qvec.types import CodeConfig, CodeKind, Float32Array, Int8, Metric, Rounding
 
 
 @dataclass(frozen=True, eq=False)
-class Int8Quantizer(CodecQuantizer):
+class Int8Quantizer(CalibratedQuantizer):
     """``x ~ lower + step * c``, c in 0..255: ranges from ``calibration``; None: symmetric, per vector.
 
     Per vector: ``step = max|x_i| / 127``, ``c_i = rint(x_i / step) + 128``; rebuilt with the factor
     ``|x|^2 / <x, c - 128>`` in place of the step, so that the length has no bias (RaBitQ, arXiv:2405.12497).
-    Per dimension: ``step = (upper - lower) / 255``, ``c_i = clamp(rint((x_i - lower_i) / step_i), 0, 255)``.
-    Under cosine both code unit vectors. ``calibration`` is of the dimensions after the transform.
+    Calibrated: ``step = (upper - lower) / 255``, ``c_i = clamp(rint((x_i - lower_i) / step_i), 0, 255)``; with
+    ``rounding="truncate"`` ``c_i - 128`` is ``(x_i - lower_i) / step_i - 128`` cut towards zero, as
+    ``sentence_transformers.util.quantize_embeddings(precision="int8")`` does it. Under cosine both code unit
+    vectors; one that has unit length already is coded as given. ``calibration`` is of the dimensions after
+    the transform.
     """
 
     kind: ClassVar[CodeKind] = "int8"
     oversample: ClassVar[int] = 2
+    levels: ClassVar[int] = 255
 
-    calibration: Calibration | None
-
-    def __post_init__(self) -> None:
-        if self.calibration is not None and self.calibration.dim != self.coded_dim:
-            got = self.calibration.dim
-            raise InputError(f"calibration is of {got} dimensions, the codes of {self.coded_dim}")
-        super().__post_init__()
+    rounding: Rounding = "nearest"
 
     @classmethod
     def train(
         cls, sample: Float32Array, metric: Metric, config: CodeConfig, seed: int, model: str | None = None
     ) -> Self:
-        """Learn the ranges of transformed float32[n, dim], n >= 256, if ``scale="per_dim"``, else nothing."""
+        """Learn the ranges of transformed float32[n, dim], n >= ``config.min_samples``; per vector learn nothing."""
         chosen = config_of(config, Int8)
-        x = check_vectors("sample", sample, None)
-        dim, rotation = x.shape[1], seed if chosen.rotate else None
-        transform = make_transform(dim, False, None, rotation)
-        if chosen.scale == "per_vector":
-            return cls(dim, metric, transform, None)
-        check_finite("sample", x)
-        # Under cosine the codec codes unit vectors, so these are what is calibrated.
-        coded = Transform(dim, metric == "cosine", None, rotation).apply(x)
-        params = {} if chosen.percentile is None else {"percentile": chosen.percentile}
-        return cls(dim, metric, transform, Calibration.train(coded, chosen.method, params, model))
+        x, transform = rotation_of(sample, seed, chosen.rotate, chosen.dims)
+        calibration = cls.calibrated(x, metric, transform, chosen, model)
+        return cls(x.shape[1], metric, transform, calibration, chosen.rounding)
 
     def state(self) -> State:
-        """Give dimension, metric, transform and calibration as plain msgpack data."""
-        return super().state() | {"calibration": self.calibration and self.calibration.to_dict()}
+        """Give dimension, metric, transform, calibration and rounding as plain msgpack data."""
+        return super().state() | {"rounding": self.rounding}
 
     @classmethod
     def from_state(cls, state: object) -> Self:
         """Rebuild from :meth:`state`; FormatError names the field that is wrong."""
-        common = read_common(state, cls.kind, ("calibration",))
-        if common.transform is not None and common.transform.mean is not None:
-            raise FormatError("field 'mean' must be empty: int8 codes are not centred")
-        if common.transform is not None and common.transform.normalise:
-            raise FormatError("field 'normalise' must be false: the codec of int8 normalises itself")
-        plain = common.fields["calibration"]
-        calibration = None if plain is None else Calibration.from_dict(plain)
-        coded_dim = common.dim if common.transform is None else common.transform.padded
-        if calibration is not None and calibration.dim != coded_dim:
-            got = calibration.dim
-            raise FormatError(f"field 'calibration' is of {got} dimensions, the codes of {coded_dim}")
-        return cls(common.dim, common.metric, common.transform, calibration)
+        common = read_common(state, cls.kind, ("calibration", "rounding"))
+        transform, calibration = plain_transform(common, cls.kind), take_calibration(common)
+        rounding = cast(Rounding, take_choice(common.fields, "rounding", get_args(Rounding)))
+        if calibration is None and rounding != "nearest":
+            raise FormatError("field 'rounding' must be nearest without a calibration")
+        return cls(common.dim, common.metric, transform, calibration, rounding)
 
     def make_codec(self, lift2: float = 0.0) -> Codec:
         if self.calibration is None:
             return super().make_codec(lift2)
         lower, step = self.calibration.lower, self.calibration.step
-        return Codec(self.kind, self.metric, self.coded_dim, lower=lower, step=step, lift2=lift2)
+        rounding = self.rounding
+        return Codec(self.kind, self.metric, self.coded_dim, lower=lower, step=step, lift2=lift2, rounding=rounding)

@@ -57,5 +57,7 @@ def describe(code: int | None) -> str:
 def _report(sender: Connection, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
     try:
         sender.send(("returned", function(*args)))
+    except SystemExit:
+        raise
     except BaseException:
         sender.send(("raised", traceback.format_exc()))

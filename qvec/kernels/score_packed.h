@@ -1,0 +1,139 @@
+/* INT4 and TERNARY: sums of small unsigned data times s8 query, exact in 32 bits, so equal on every level. */
+#ifndef QV_SCORE_PACKED_H
+#define QV_SCORE_PACKED_H
+
+#include "packed.h"
+#include "score_common.h"
+#include "score_int8.h"
+
+QV_INLINE float int4_key(const qv_codec *codec, const qv_query *query, const uint8_t *row, int32_t sum) {
+    return qv_key(codec, query, row, (float)(2 * sum - query->offset));
+}
+
+QV_INLINE float ternary_key(const qv_codec *codec, const qv_query *query, const uint8_t *row, int32_t sum) {
+    return qv_key(codec, query, row, (float)(sum - query->offset));
+}
+
+/* Both kinds at one level; `packed_sums_level` has the four rows' kernel for a number of planes. */
+#define QV_DEFINE_PACKED_KIND(kind, level, target, planes)                                                \
+    target static inline void kind##_dots_##level(const qv_codec *codec, const qv_query *query,           \
+                                                  const uint8_t *const *rows, int32_t *out) {             \
+        packed_sums_##level(codec, query, rows, planes, out);                                             \
+    }                                                                                                     \
+    QV_DEFINE_SCORE(kind##_score_##level, target, int32_t, kind##_dots_##level, kind##_key)
+
+#define QV_DEFINE_PACKED(level, target)              \
+    QV_DEFINE_PACKED_KIND(int4, level, target, 2)    \
+    QV_DEFINE_PACKED_KIND(ternary, level, target, 4)
+
+QV_INLINE int32_t packed_sum(const int8_t *q, const uint8_t *group, int width, int planes) {
+    const int bits = 8 / planes, mask = (1 << bits) - 1;
+    int32_t sum = 0;
+    for (int p = 0; p < planes; p++) {
+        for (int j = 0; j < width; j++) sum += (group[j] >> p * bits & mask) * q[p * QV_BLOCK + j];
+    }
+    return sum;
+}
+
+QV_INLINE void packed_sums_scalar(const qv_codec *codec, const qv_query *query, const uint8_t *const *rows, int planes,
+                                  int32_t *out) {
+    for (int r = 0; r < QV_GROUP; r++) {
+        const int8_t *q = qv_payload(query);
+        out[r] = 0;
+        for (int i = 0; i < codec->data_size; i += QV_BLOCK, q += QV_BLOCK * planes) {
+            out[r] += packed_sum(q, rows[r] + i, qv_packed_width(codec, i), planes);
+        }
+    }
+}
+
+QV_DEFINE_PACKED(scalar, )
+
+#if defined(__x86_64__)
+/* 32 bytes, or the last 16 of a row. */
+QV_TARGET_AVX2 QV_INLINE __m256i packed_load_avx2(const uint8_t *data, int bytes) {
+    if (bytes >= 32) return _mm256_loadu_si256((const __m256i *)data);
+    return _mm256_zextsi128_si256(_mm_loadu_si128((const __m128i *)data));
+}
+
+/* All planes of 32 bytes; sums of pairs stay in 16 bits: planes * 2 * 15 * 128 < 2^15. */
+QV_TARGET_AVX2 QV_INLINE __m256i packed_step_avx2(const int8_t *q, __m256i data, int planes) {
+    const int bits = 8 / planes;
+    const __m256i mask = _mm256_set1_epi8((char)((1 << bits) - 1));
+    __m256i pairs = _mm256_setzero_si256();
+    for (int p = 0; p < planes; p++) {
+        __m256i signed_codes = _mm256_loadu_si256((const __m256i *)(q + p * QV_BLOCK));
+        pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(_mm256_and_si256(data, mask), signed_codes));
+        data = _mm256_srli_epi16(data, bits);
+    }
+    return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}
+
+QV_TARGET_AVX2 QV_INLINE void packed_sums_avx2(const qv_codec *codec, const qv_query *query, const uint8_t *const *rows,
+                                               int planes, int32_t *out) {
+    const int8_t *q = qv_payload(query);
+    __m256i sums[QV_GROUP] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(),
+                              _mm256_setzero_si256()};
+    for (int i = 0; i < codec->data_size; i += 32) {
+        const int8_t *planes_at = q + i / QV_BLOCK * QV_BLOCK * planes + i % QV_BLOCK;
+        for (int r = 0; r < QV_GROUP; r++) {
+            __m256i data = packed_load_avx2(rows[r] + i, codec->data_size - i);
+            sums[r] = _mm256_add_epi32(sums[r], packed_step_avx2(planes_at, data, planes));
+        }
+    }
+    __m256i pairs = _mm256_hadd_epi32(_mm256_hadd_epi32(sums[0], sums[1]), _mm256_hadd_epi32(sums[2], sums[3]));
+    __m128i total = _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
+    _mm_storeu_si128((__m128i *)out, total);
+}
+
+QV_DEFINE_PACKED(avx2, QV_TARGET_AVX2)
+
+QV_TARGET_AVX512 QV_INLINE void packed_sums_avx512(const qv_codec *codec, const qv_query *query,
+                                                   const uint8_t *const *rows, int planes, int32_t *out) {
+    const int bits = 8 / planes;
+    const int8_t *q = qv_payload(query);
+    const __m512i low = _mm512_set1_epi8((char)((1 << bits) - 1));
+    __m512i sums[QV_GROUP] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(),
+                              _mm512_setzero_si512()};
+    for (int i = 0; i < codec->data_size; i += QV_BLOCK) {
+        __mmask64 mask = ~0ull >> (QV_BLOCK - qv_packed_width(codec, i));
+        __m512i data[QV_GROUP];
+        for (int r = 0; r < QV_GROUP; r++) data[r] = _mm512_maskz_loadu_epi8(mask, rows[r] + i);
+        for (int p = 0; p < planes; p++, q += QV_BLOCK) {
+            __m512i signed_codes = _mm512_loadu_si512(q);
+            for (int r = 0; r < QV_GROUP; r++) {
+                sums[r] = _mm512_dpbusd_epi32(sums[r], _mm512_and_si512(data[r], low), signed_codes);
+                data[r] = _mm512_srli_epi16(data[r], (unsigned)bits);
+            }
+        }
+    }
+    _mm_storeu_si128((__m128i *)out, sum_lanes_avx512(sums));
+}
+
+QV_DEFINE_PACKED(avx512, QV_TARGET_AVX512)
+
+#elif defined(__aarch64__)
+QV_INLINE void packed_sums_neon(const qv_codec *codec, const qv_query *query, const uint8_t *const *rows, int planes,
+                                int32_t *out) {
+    const int bits = 8 / planes;
+    const int8_t *q = qv_payload(query);
+    const uint8x16_t low = vdupq_n_u8((uint8_t)((1 << bits) - 1));
+    const int8x16_t right = vdupq_n_s8((int8_t)-bits);
+    int32x4_t sums[QV_GROUP] = {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)};
+    for (int i = 0; i < codec->data_size; i += 16) {
+        const int8_t *planes_at = q + i / QV_BLOCK * QV_BLOCK * planes + i % QV_BLOCK;
+        for (int r = 0; r < QV_GROUP; r++) {
+            uint8x16_t data = vld1q_u8(rows[r] + i);
+            for (int p = 0; p < planes; p++) {
+                int8x16_t codes = vreinterpretq_s8_u8(vandq_u8(data, low));
+                sums[r] = int8_step_neon(sums[r], codes, vld1q_s8(planes_at + p * QV_BLOCK));
+                data = vshlq_u8(data, right);
+            }
+        }
+    }
+    for (int r = 0; r < QV_GROUP; r++) out[r] = vaddvq_s32(sums[r]);
+}
+
+QV_DEFINE_PACKED(neon, )
+#endif
+
+#endif

@@ -1,0 +1,53 @@
+"""Two bits a dimension: -1, 0 or 1, with each vector's own scale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from qvec._kernels import Codec
+from qvec.fields import State
+from qvec.quantizers.base import CodecQuantizer, config_of, read_common
+from qvec.quantizers.scalar import learned_centre, pack_centre, plain_transform, rotation_of, take_centre
+from qvec.types import CodeConfig, CodeKind, Float32Array, Metric, Ternary
+
+
+@dataclass(frozen=True, eq=False)
+class TernaryQuantizer(CodecQuantizer):
+    """``x ~ centre + scale * t``, ``t_i = sign(y_i) [|y_i| > a / 2]``, y = x - centre.
+
+    ``a``, the mean of the ``|y_i|`` above ``a / 2``, is the fixed point that minimises ``|y - a t|`` (ternary
+    weight networks, Li, Zhang and Liu, arXiv:1605.04711, eq. 5 and 6), found from the optimum of a normal
+    distribution, a = 1.224 standard deviations (Max, IRE Trans. Inf. Theory 1960). The codes are rebuilt with
+    the factor ``|y|^2 / <y, t>``, so that the length has no bias (RaBitQ, arXiv:2405.12497). Queries have 8
+    bits. ``centre``: float32[coded_dim] behind the transform, or None.
+    """
+
+    kind: ClassVar[CodeKind] = "ternary"
+    oversample: ClassVar[int] = 10
+    coarse: ClassVar[bool] = True
+
+    centre: Float32Array | None
+
+    @classmethod
+    def train(
+        cls, sample: Float32Array, metric: Metric, config: CodeConfig, seed: int, model: str | None = None
+    ) -> Self:
+        """Learn the centre of transformed float32[n, dim], n >= 100, with ``centre=True``; else learn nothing."""
+        chosen = config_of(config, Ternary)
+        x, transform = rotation_of(sample, seed, chosen.rotate, chosen.dims)
+        centre = learned_centre(x, metric, transform, cls.kind) if chosen.centre else None
+        return cls(x.shape[1], metric, transform, centre)
+
+    def state(self) -> State:
+        """Give dimension, metric, transform and centre as plain msgpack data."""
+        return super().state() | {"centre": pack_centre(self.centre)}
+
+    @classmethod
+    def from_state(cls, state: object) -> Self:
+        """Rebuild from :meth:`state`; FormatError names the field that is wrong."""
+        common = read_common(state, cls.kind, ("centre",))
+        return cls(common.dim, common.metric, plain_transform(common, cls.kind), take_centre(common))
+
+    def make_codec(self, lift2: float = 0.0) -> Codec:
+        return Codec(self.kind, self.metric, self.coded_dim, lower=self.centre, lift2=lift2)
