@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qvec.datasets import exact_knn
+from qvec.types import Metric
 
 Float32 = npt.NDArray[np.float32]
 
@@ -21,7 +22,7 @@ class Set:
     """base float32[n, dim], queries float32[nq, dim], truth int[nq, 100]: the exact neighbours."""
 
     name: str
-    metric: str
+    metric: Metric
     base: Float32
     queries: Float32
     truth: npt.NDArray[np.int64]

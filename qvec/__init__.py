@@ -5,11 +5,16 @@ from __future__ import annotations
 from qvec._kernels import simd_level
 from qvec.api import create, open
 from qvec.calibration import Calibration
+from qvec.calibrations import Generation
+from qvec.choose import Choice
 from qvec.collection import Collection
+from qvec.drift import Drift
 from qvec.errors import (
     ClosedError,
     CorruptError,
     DiskFullError,
+    DriftError,
+    DriftWarning,
     DuplicateIdError,
     ExistsError,
     ForkedError,
@@ -22,6 +27,7 @@ from qvec.errors import (
     QvecError,
     ReadOnlyError,
 )
+from qvec.report import Report
 from qvec.types import (
     HNSW,
     AddResult,
@@ -33,7 +39,9 @@ from qvec.types import (
     Hits,
     Int4,
     Int8,
+    Mixed,
     Prequantized,
+    RaBitQ,
     Records,
     Stats,
     Ternary,
@@ -47,10 +55,14 @@ __all__ = [
     "BFloat16",
     "Binary",
     "Calibration",
+    "Choice",
     "ClosedError",
     "Collection",
     "CorruptError",
     "DiskFullError",
+    "Drift",
+    "DriftError",
+    "DriftWarning",
     "DuplicateIdError",
     "ExistsError",
     "Flat",
@@ -58,6 +70,7 @@ __all__ = [
     "Float32",
     "ForkedError",
     "FormatError",
+    "Generation",
     "Hits",
     "InputError",
     "Int4",
@@ -65,11 +78,14 @@ __all__ = [
     "LockedError",
     "MapFullError",
     "MissingIdError",
+    "Mixed",
     "NotFoundError",
     "Prequantized",
     "QvecError",
+    "RaBitQ",
     "ReadOnlyError",
     "Records",
+    "Report",
     "Stats",
     "Ternary",
     "create",

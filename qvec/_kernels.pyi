@@ -14,6 +14,12 @@ def simd_levels() -> list[str]: ...
 def crc32c(data: bytes | bytearray | memoryview | NDArray[Any], crc: int = 0) -> int: ...
 def transform(x: Floats, padded: int, normalise: bool, mean: Floats | None, signs: Bytes | None) -> Floats: ...
 
+# project.pxi
+
+PANEL: int
+
+def project(x: Floats, panels: Floats, *, simd: str | None = None) -> Floats: ...
+
 class Codec:
     def __init__(
         self,
@@ -27,6 +33,9 @@ class Codec:
         integers: bool = False,
         rounding: str = "nearest",
         simd: str | None = None,
+        bits: int | None = None,
+        widths: Bytes | None = None,
+        centre: Floats | None = None,
     ) -> None: ...
     @property
     def kind(self) -> str: ...

@@ -87,6 +87,7 @@ class Environment:
 
     def begin_write(self) -> Any:
         """A write transaction; the caller holds the file lock."""
+        self.lmdb.reader_check()  # the pages that a killed reader held may be used again
         try:
             return self.lmdb.begin(write=True, buffers=True)
         except lmdb.MapResizedError:

@@ -1,8 +1,9 @@
-"""What is done to a vector before it is coded: truncate, normalise, centre, rotate. Seeded, stored, never changed."""
+"""What is done to a vector before it is coded: truncate, normalise, centre, project, rotate. Stored, never changed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -15,17 +16,19 @@ from qvec.types import MAX_DIM, Codes, Float32Array, NDArray, check_int
 VERSION = 1
 ROUNDS = 4
 MAX_SEED = 2**64 - 1
-_FIELDS = ("version", "dim", "dims", "padded", "normalise", "mean", "seed")
+MAX_MATRIX_BYTES = 60 << 20  # a state is one record, of at most 64 MiB
+_FIELDS = ("version", "dim", "dims", "padded", "normalise", "mean", "seed", "width", "matrix")
 
 
 @dataclass(frozen=True, eq=False)
 class Transform:
-    """``R (x' - mean)`` with ``x' = x / |x|`` if ``normalise``, else ``x``.
+    """``R M^T (x' - mean)`` with ``x' = x / |x|`` if ``normalise``, else ``x``.
 
     R is an orthogonal matrix, the fast Hadamard rotation with Kac's walk for sizes that are no power of two,
     drawn by ``seed``; None leaves it out. Input has ``dim`` values; of these the first ``dims`` are x, None
     for all (Matryoshka embeddings, Kusupati et al., arXiv:2205.13147). ``mean``: float32[dims] or None.
-    Output has ``padded`` values: the next multiple of 64 with a rotation, otherwise ``dims``.
+    ``matrix``: M, learned, float32[dims, width] of 60 MiB at most, or None. Output has ``padded`` values:
+    ``width`` (without a matrix ``dims``), with a rotation rounded up to a multiple of 64.
     """
 
     dim: int
@@ -33,6 +36,7 @@ class Transform:
     mean: Float32Array | None
     seed: int | None
     dims: int | None = None
+    matrix: Float32Array | None = None
     signs: Codes | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -43,27 +47,57 @@ class Transform:
             check_int("seed", self.seed, 0, MAX_SEED)
         if self.mean is not None:
             object.__setattr__(self, "mean", _checked_mean(self.mean, self.kept))
+        if self.matrix is not None:
+            object.__setattr__(self, "matrix", _checked_matrix(self.matrix, self.kept))
         signs = None if self.seed is None else rotation_signs(self.seed, self.padded)
         object.__setattr__(self, "signs", signs)
 
     @property
+    def width(self) -> int:
+        """Dimensions before padding."""
+        return self.kept if self.matrix is None else self.matrix.shape[1]
+
+    @property
     def padded(self) -> int:
         """Dimensions of the output."""
-        return self.kept if self.seed is None else -(-self.kept // 64) * 64
+        return self.width if self.seed is None else -(-self.width // 64) * 64
 
     @property
     def kept(self) -> int:
         """Dimensions that are not cut off."""
         return self.dim if self.dims is None else self.dims
 
+    @cached_property
+    def _panels(self) -> Float32Array:
+        """The matrix as the kernel reads it: float32[n_panels * kept, PANEL], zeros beyond its last column."""
+        assert self.matrix is not None
+        panel = _kernels.PANEL
+        wide = np.pad(self.matrix, ((0, 0), (0, -self.width % panel)))
+        return np.ascontiguousarray(wide.reshape(self.kept, -1, panel).swapaxes(0, 1)).reshape(-1, panel)
+
+    @cached_property
+    def _inverse(self) -> Float32Array:
+        """float32[width, kept]: the Moore-Penrose inverse of M, which is its transpose where M is orthogonal."""
+        assert self.matrix is not None
+        return np.linalg.pinv(self.matrix.astype(np.float64)).astype(np.float32)
+
     def apply(self, x: Float32Array) -> Float32Array:
         """Transform float32[n, dim] to float32[n, padded]."""
-        kept = x if self.dims is None else np.ascontiguousarray(x[:, : self.dims])
-        return _kernels.transform(kept, self.padded, self.normalise, self.mean, self.signs)
+        x = x if self.dims is None else np.ascontiguousarray(x[:, : self.dims])
+        if self.matrix is None:
+            return _kernels.transform(x, self.padded, self.normalise, self.mean, self.signs)
+        if self.normalise or self.mean is not None:
+            x = _kernels.transform(x, self.kept, self.normalise, self.mean, None)
+        y = np.ascontiguousarray(_kernels.project(x, self._panels)[:, : self.width])
+        return y if self.signs is None else _kernels.transform(y, self.padded, False, None, self.signs)
 
     def unrotate(self, y: Float32Array) -> Float32Array:
-        """Turn float32[n, padded] back by R^-1 to float32[n, dim]; norm and mean stay, what was cut off is zero."""
-        x = y if self.signs is None else _inverse_rotation(y, self.signs)[:, : self.kept]
+        """Turn float32[n, padded] back by R^-1 and M^-1; norm and mean stay, what was cut off is zero.
+
+        Gives float32[n, dim].
+        """
+        x = y if self.signs is None else _inverse_rotation(y, self.signs)[:, : self.width]
+        x = x if self.matrix is None else x @ self._inverse
         if self.dims is None:
             return np.ascontiguousarray(x)
         return np.pad(x, ((0, 0), (0, self.dim - self.kept)))
@@ -71,8 +105,10 @@ class Transform:
     def state(self) -> State:
         """Give the transform as plain data."""
         mean = None if self.mean is None else floats_to_bytes(self.mean)
-        plain = {"version": VERSION, "dim": self.dim, "dims": self.dims, "padded": self.padded}
-        return plain | {"normalise": self.normalise, "mean": mean, "seed": self.seed}
+        plain: State = {"version": VERSION, "dim": self.dim, "dims": self.dims, "padded": self.padded}
+        matrix = None if self.matrix is None else floats_to_bytes(self.matrix)
+        plain |= {"normalise": self.normalise, "mean": mean, "seed": self.seed}
+        return plain | {"width": self.width, "matrix": matrix}
 
     @classmethod
     def from_state(cls, state: object) -> Self:
@@ -83,7 +119,9 @@ class Transform:
         dims = None if fields["dims"] is None else take_int(fields, "dims", 1, dim)
         mean = None if fields["mean"] is None else take_floats(fields, "mean", dims or dim)
         seed = None if fields["seed"] is None else take_int(fields, "seed", 0, MAX_SEED)
-        transform = cls(dim, take_flag(fields, "normalise"), mean, seed, dims)
+        matrix = None if fields["matrix"] is None else _take_matrix(fields, dims or dim)
+        transform = cls(dim, take_flag(fields, "normalise"), mean, seed, dims, matrix)
+        take_int(fields, "width", transform.width, transform.width)
         take_int(fields, "padded", transform.padded, transform.padded)
         return transform
 
@@ -120,6 +158,25 @@ def _checked_mean(mean: Float32Array, dim: int) -> Float32Array:
     own = np.array(mean, order="C")
     own.flags.writeable = False
     return own
+
+
+def _checked_matrix(matrix: Float32Array, dim: int) -> Float32Array:
+    if matrix.ndim != 2 or matrix.shape[0] != dim or not matrix.shape[1] or matrix.dtype != np.float32:
+        got = f"{matrix.dtype} of shape {matrix.shape}"
+        raise InputError(f"matrix must be float32 of shape ({dim}, width), got {got}")
+    if matrix.nbytes > MAX_MATRIX_BYTES:
+        raise InputError(f"matrix takes {matrix.nbytes} bytes; the limit is {MAX_MATRIX_BYTES}")
+    if not np.isfinite(matrix).all():
+        row = int(np.flatnonzero(~np.isfinite(matrix).all(axis=1))[0])
+        raise InputError(f"matrix is not finite in row {row}")
+    own = np.array(matrix, order="C")
+    own.flags.writeable = False
+    return own
+
+
+def _take_matrix(fields: State, dim: int) -> Float32Array:
+    width = take_int(fields, "width", 1, MAX_MATRIX_BYTES // (4 * dim))
+    return take_floats(fields, "matrix", dim * width).reshape(dim, width)
 
 
 def _inverse_rotation(y: Float32Array, signs: Codes) -> Float32Array:

@@ -12,8 +12,8 @@ from model import Model
 import qvec
 
 DIM = 24
-METRICS = ("cosine", "ip", "l2")
-CODES = {
+METRICS: tuple[Any, ...] = ("cosine", "ip", "l2")
+CODES: dict[str, Any] = {
     "f32": "f32",
     "f16": "f16",
     "int8": "int8",
@@ -23,7 +23,7 @@ CODES = {
     "binary": "binary",
     "binary-plain": qvec.Binary(centre=False, rotate=False),
 }
-INDEXES = {"flat": "flat", "hnsw": qvec.HNSW(m=8, ef_construction=64)}
+INDEXES: dict[str, Any] = {"flat": "flat", "hnsw": qvec.HNSW(m=8, ef_construction=64)}
 
 
 class Pair:
@@ -44,7 +44,7 @@ class Pair:
 
 
 def make(
-    path: Path, *, metric: str = "l2", code: str = "f32", index: str = "flat", n: int = 300, **options: Any
+    path: Path, *, metric: Any = "l2", code: str = "f32", index: str = "flat", n: int = 300, **options: Any
 ) -> Pair:
     """A collection of n vectors in batches of 150, 100 and the rest."""
     data = clustered(np.random.default_rng(5), n + 50, DIM)

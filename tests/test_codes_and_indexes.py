@@ -34,7 +34,7 @@ DECODE_ERROR = {
 
 @pytest.mark.parametrize(("metric", "code", "index"), [*product(METRICS, CODES, INDEXES)])
 def test_exact_search_equals_brute_force_whatever_the_code_and_index(
-    path: Path, metric: str, code: str, index: str
+    path: Path, metric: Any, code: str, index: str
 ) -> None:
     pair = make(path, metric=metric, code=code, index=index)
     with pair.db as db:
@@ -45,18 +45,18 @@ def test_exact_search_equals_brute_force_whatever_the_code_and_index(
 
 @pytest.mark.parametrize(("metric", "code", "index"), [*product(METRICS, CODES, INDEXES)])
 def test_search_equals_brute_force_once_enough_candidates_are_reranked(
-    path: Path, metric: str, code: str, index: str
+    path: Path, metric: Any, code: str, index: str
 ) -> None:
     pair = make(path, metric=metric, code=code, index=index)
     with pair.db as db:
-        options = {} if code == "f32" else {"oversample": 30}
+        options: dict[str, Any] = {} if code == "f32" else {"oversample": 30}
         hits = db.search(pair.data[-50:], 10, ef=300, **options)
         assert_hits_are_exact(pair.model, pair.data[-50:], 10, hits)
 
 
 @pytest.mark.parametrize(("code", "index", "ids"), [*product(("f16", "int8", "binary"), INDEXES, ("int64", "str"))])
 def test_originals_kept_as_float16_are_what_is_reranked_and_returned(
-    path: Path, code: str, index: str, ids: str
+    path: Path, code: str, index: str, ids: Any
 ) -> None:
     pair = make(path, code=code, index=index, keep="f16", ids=ids)
     with pair.db as db:
@@ -66,7 +66,7 @@ def test_originals_kept_as_float16_are_what_is_reranked_and_returned(
 
 @pytest.mark.parametrize(("metric", "code", "index"), [*product(METRICS, CODE_ERROR, INDEXES)])
 def test_without_originals_distances_are_within_the_error_of_the_code(
-    path: Path, metric: str, code: str, index: str
+    path: Path, metric: Any, code: str, index: str
 ) -> None:
     pair = make(path, metric=metric, code=code, index=index, keep="none")
     with pair.db as db:
@@ -82,7 +82,7 @@ def test_without_originals_distances_are_within_the_error_of_the_code(
 @pytest.mark.parametrize(
     ("metric", "code"), [*product(("cosine", "l2"), ("binary", "binary-plain")), ("ip", "binary-plain")]
 )
-def test_binary_codes_without_originals_rank_a_vector_itself_first(path: Path, metric: str, code: str) -> None:
+def test_binary_codes_without_originals_rank_a_vector_itself_first(path: Path, metric: Any, code: str) -> None:
     pair = make(path, metric=metric, code=code, index="flat", keep="none")
     with pair.db as db:
         hits = db.search(pair.data[:50], 10)
@@ -94,7 +94,7 @@ def test_binary_codes_without_originals_rank_a_vector_itself_first(path: Path, m
 
 @pytest.mark.parametrize("ids", ["int64", "str"])
 @pytest.mark.parametrize("code", list(CODES))
-def test_get_scan_len_and_in_agree_with_the_model_also_after_reopening(path: Path, code: str, ids: str) -> None:
+def test_get_scan_len_and_in_agree_with_the_model_also_after_reopening(path: Path, code: str, ids: Any) -> None:
     pair = make(path, code=code, index="hnsw", ids=ids)
     with pair.db as db:
         assert_same_content(db, pair.model)
@@ -104,7 +104,7 @@ def test_get_scan_len_and_in_agree_with_the_model_also_after_reopening(path: Pat
 
 
 @pytest.mark.parametrize(("metric", "index", "ids"), [*product(METRICS, INDEXES, ("int64", "str"))])
-def test_delete_and_upsert_leave_what_the_model_has(path: Path, metric: str, index: str, ids: str) -> None:
+def test_delete_and_upsert_leave_what_the_model_has(path: Path, metric: Any, index: str, ids: Any) -> None:
     pair = make(path, metric=metric, code="int8", index=index, ids=ids)
     with pair.db as db:
         gone = [pair.name(i) for i in range(0, 300, 4)]
@@ -137,7 +137,7 @@ def test_k_above_what_is_live_returns_what_there_is(path: Path, index: str, exac
 
 
 @pytest.mark.parametrize("ids", ["int64", "str"])
-def test_an_empty_collection_answers_with_no_hits(path: Path, ids: str) -> None:
+def test_an_empty_collection_answers_with_no_hits(path: Path, ids: Any) -> None:
     with qvec.create(path, DIM, metric="l2", ids=ids) as db:
         model, query = Model(DIM), np.ones(DIM, np.float32)
         assert_hits_are_exact(model, query, 3, db.search(query, 3))
@@ -151,7 +151,7 @@ def test_an_empty_collection_answers_with_no_hits(path: Path, ids: str) -> None:
 
 @pytest.mark.parametrize("ids", ["int64", "str"])
 @pytest.mark.parametrize("query", [[0.5] * DIM, np.full(DIM, 0.5), np.full((1, DIM), 0.5), np.full((3, DIM), 0.5)])
-def test_one_query_in_gives_one_dimension_out_and_a_batch_gives_two(path: Path, query: Any, ids: str) -> None:
+def test_one_query_in_gives_one_dimension_out_and_a_batch_gives_two(path: Path, query: Any, ids: Any) -> None:
     pair = make(path, code="int8", ids=ids)
     with pair.db as db:
         hits = db.search(query, 4)

@@ -39,6 +39,7 @@ def test_arrays_of_any_layout_and_real_dtype_are_stored_alike(path: Path, conver
 def test_a_batch_of_no_rows_is_accepted_and_changes_nothing(path: Path) -> None:
     pair = make(path)
     with pair.db as db:
+        nothing: Any
         for nothing in ([], np.empty((0, DIM)), np.empty((0, DIM), np.int8)):
             found = db.add(nothing)
             assert (found.ids.tolist(), found.added) == ([], 0)
@@ -68,6 +69,7 @@ def test_on_conflict_decides_what_happens_to_ids_that_are_stored(path: Path) -> 
     x = clustered(np.random.default_rng(6), 8, DIM)
     model = Model(DIM)
     with qvec.create(path, DIM, metric="l2", ids="str") as db:
+        mode: Any
         for ids, rows, mode in (
             (["a", "b", "c"], x[:3], "error"),
             (["b", "d"], x[3:5], "skip"),
@@ -101,7 +103,7 @@ PAYLOAD = {"text": "żółć ✓ \0", "n": -(2**63), "big": 2**64 - 1, "x": 1.5,
 
 
 @pytest.mark.parametrize("ids", ["int64", "str"])
-def test_payloads_come_back_as_they_went_in(path: Path, ids: str) -> None:
+def test_payloads_come_back_as_they_went_in(path: Path, ids: Any) -> None:
     x = clustered(np.random.default_rng(6), 4, DIM)
     names: list[Any] = ["a", "b", "c", "d"] if ids == "str" else [5, 6, 7, 8]
     payload = [PAYLOAD, None, {}, {"large": "x" * 300_000}]
@@ -252,7 +254,7 @@ def test_exist_ok_opens_what_was_created_alike_and_nothing_else(path: Path) -> N
     with pytest.raises(FileExistsError):
         qvec.create(path, DIM, metric="l2", code="f32", index="flat")
     for other in ({"metric": "ip"}, {"code": "f16"}, {"index": "hnsw"}, {"ids": "str"}, {"keep": "none"}):
-        options = {"metric": "l2", "code": "f32", "index": "flat"} | other
+        options: dict[str, Any] = {"metric": "l2", "code": "f32", "index": "flat"} | other
         with pytest.raises(qvec.InputError, match="other options"):
             qvec.create(path, DIM, exist_ok=True, **options)
     with qvec.open(path) as db:  # the refused calls left it unlocked and unharmed
@@ -260,7 +262,7 @@ def test_exist_ok_opens_what_was_created_alike_and_nothing_else(path: Path) -> N
 
 
 @pytest.mark.parametrize("durability", ["full", "relaxed"])
-def test_both_durabilities_keep_what_was_added_over_a_reopen(path: Path, durability: str) -> None:
+def test_both_durabilities_keep_what_was_added_over_a_reopen(path: Path, durability: Any) -> None:
     pair = make(path, code="int8", durability=durability)
     pair.db.close()
     with qvec.open(path) as db:

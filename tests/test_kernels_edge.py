@@ -98,7 +98,7 @@ def test_crc32c_refuses_what_is_no_contiguous_buffer() -> None:
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        (("f64", "l2", 3), {}, "kind must be one of f32, f16, int8, binary, bf16, int4, ternary, not 'f64'"),
+        (("f64", "l2", 3), {}, "int4, ternary, rabitq, mixed, not 'f64'"),
         (("f32", "L2", 3), {}, "metric must be one of l2, ip, cosine, not 'L2'"),
         (("f32", "l2", 0), {}, "dim must be in 1..65536, not 0"),
         (("f32", "l2", 65537), {}, "dim must be in 1..65536, not 65537"),

@@ -219,7 +219,9 @@ def test_names_become_configurations() -> None:
 
 @pytest.mark.parametrize("code", ["int9", "", None, 8, Int8])
 def test_an_unknown_code_is_refused_listing_the_choices(code: object) -> None:
-    with pytest.raises(InputError, match="auto, f32, f16, bf16, int8, int4, ternary, binary, prequantized"):
+    with pytest.raises(
+        InputError, match="auto, f32, f16, bf16, int8, int4, ternary, binary, rabitq, mixed, prequantized, rabitq1"
+    ):
         make_config(code)  # type: ignore[arg-type]
 
 

@@ -24,6 +24,8 @@ typedef enum {
     QV_BF16 = 4,
     QV_INT4 = 5,
     QV_TERNARY = 6,
+    QV_RABITQ = 7,
+    QV_MIXED = 8,
 } qv_kind;
 
 /* How a static code is rounded: to the nearest step, or towards the middle code as sentence-transformers' astype(int8) does. */
@@ -66,12 +68,21 @@ struct qv_codec {
                                   lower alone: what is subtracted before a vector's own scale is found; else NULL */
     int32_t rounding;   /* static, set after qv_codec_init: a qv_rounding */
     int32_t integers;   /* INT8, set after qv_codec_init: vectors are integers in -128..127 and stored as they are */
+    const uint8_t *widths; /* RABITQ, MIXED: bits of each block of 64 dims (bitpack.h); else NULL */
+    const float *centre;   /* RABITQ, MIXED under ip and cosine: what vectors, not queries, had subtracted; or NULL */
+    int32_t bits;          /* RABITQ: of every block, 1..8; else 0 */
     float lift2;        /* inner product, set after qv_codec_init: the largest |x|^2 seen; 0 otherwise */
     qv_score_fn score;
 };
 
 /* 0, or -1 where kind, metric, dim, lower, step or level do not go together. lower/step are borrowed and must outlive the codec. */
 int qv_codec_init(qv_codec *codec, int kind, int metric, int dim, const float *lower, const float *step, int simd);
+
+/* The same for RABITQ (step NULL: each vector's own) and MIXED (step relative to the vector's length), with `widths`
+ * of ceil(dim / 64) blocks, 0..8 and not all 0, `step` and `centre` padded with 0 to whole blocks; all are borrowed.
+ * A centred cosine codec takes unit vectors minus the centre. */
+int qv_codec_init_bitpack(qv_codec *codec, int kind, int metric, int dim, const uint8_t *widths, const float *step,
+                         const float *centre, int simd);
 
 void qv_encode(const qv_codec *codec, const float *x, size_t n, uint8_t *rows);
 void qv_decode(const qv_codec *codec, const uint8_t *rows, size_t n, float *x);
@@ -93,5 +104,9 @@ uint32_t qv_crc32c(uint32_t crc, const void *data, size_t n);
  * (4 rounds of signs, `signs` holds 4 * padded/8 bytes; NULL: no rotation). */
 void qv_transform(const float *x, size_t n, int dim, int padded, int normalise, const float *mean,
                   const uint8_t *signs, float *out);
+
+/* out = x * M over n vectors. M [dim, n_panels * QV_PANEL] comes in panels of QV_PANEL columns, each [dim, QV_PANEL]. */
+#define QV_PANEL 32
+void qv_project(const float *x, size_t n, int dim, const float *panels, int n_panels, int simd, float *out);
 
 #endif

@@ -3,6 +3,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, uint8_t, uint32_t
 
 include "arrays.pxi"
+include "bitpack.pxi"
 
 cdef extern from "codec.h" nogil:
     ctypedef struct qv_factors:
@@ -21,6 +22,8 @@ cdef extern from "codec.h" nogil:
         void (*score)(const qv_codec *codec, const qv_query *query, const uint8_t **rows, int n,
                       float *keys) noexcept nogil
 
+    int qv_codec_init_bitpack(qv_codec *codec, int kind, int metric, int dim, const uint8_t *widths, const float *step,
+                             const float *centre, int simd) noexcept
     int qv_codec_init(qv_codec *codec, int kind, int metric, int dim, const float *lower, const float *step,
                       int simd) noexcept
     void qv_encode(const qv_codec *codec, const float *x, size_t n, uint8_t *rows) noexcept
@@ -38,7 +41,7 @@ cdef extern from "simd.h" nogil:
     int QV_SIMD_LEVELS
     int qv_simd_compiled(int level) noexcept
 
-cdef tuple _KINDS = ("f32", "f16", "int8", "binary", "bf16", "int4", "ternary")
+cdef tuple _KINDS = ("f32", "f16", "int8", "binary", "bf16", "int4", "ternary", "rabitq", "mixed")
 cdef tuple _ROUNDINGS = ("nearest", "truncate")
 cdef tuple _METRICS = ("l2", "ip", "cosine")
 cdef tuple _LEVELS = tuple([qv_simd_names[level].decode() for level in range(QV_SIMD_LEVELS)])
@@ -132,23 +135,33 @@ cdef class Codec:
         the centre that "int4" and "ternary" subtract before they find each vector's own scale. Copied.
     :param integers: "int8" only: vectors that hold integers in -128..127 are stored as they are, and queries scored so.
     :param rounding: static codes only: "nearest", or "truncate" towards the middle code.
+    :param bits: "rabitq" only: bits of each dimension, 1 to 8.
+    :param widths: "mixed" only: uint8 [ceil(dim / 64)], bits of each 64 dimensions, 0 to 8, not all 0; with `step`,
+        float32 [dim], positive: the width of a code in each dimension, as a share of the vector's length.
+    :param centre: "rabitq" and "mixed" under "ip" and "cosine": float32 [dim] that vectors, but not queries, have had
+        subtracted (after normalising them, under "cosine").
     :param lift2: metric "ip" only: the largest squared norm, for the keys that a graph is built with.
     :param simd: one of `simd_levels()`; default `simd_level()`.
     """
 
     cdef qv_codec c
-    cdef cnp.ndarray _lower, _step
+    cdef cnp.ndarray _lower, _step, _widths, _centre
 
     def __cinit__(self, str kind, str metric, dim, *, lower=None, step=None, float lift2=0.0,
-                  bint integers=False, str rounding="nearest", simd=None):
+                  bint integers=False, str rounding="nearest", simd=None, bits=None, widths=None, centre=None):
         cdef int kind_code = _one_of("kind", kind, _KINDS), metric_code = _one_of("metric", metric, _METRICS)
         cdef int size = _dimension("dim", dim), level = _level(simd)
         cdef const float *lower_data = NULL
         cdef const float *step_data = NULL
         cdef int rounding_code = _one_of("rounding", rounding, _ROUNDINGS)
-        _check_affine(kind, lower, step)
         _check_modes(kind, step, integers, rounding_code)
         _check_lift2(metric, lift2)
+        _check_packing(kind, metric, bits, widths, lower, step, centre)
+        if kind in _BITPACK:
+            self._init_bitpack(kind_code, metric_code, size, level, bits, widths, step, centre)
+            self.c.lift2 = lift2
+            return
+        _check_affine(kind, lower, step)
         if lower is not None:
             self._lower = _per_dimension(lower, "lower", size)
             lower_data = <const float *> cnp.PyArray_DATA(self._lower)
@@ -162,6 +175,24 @@ cdef class Codec:
         self.c.lift2 = lift2
         self.c.integers = integers
         self.c.rounding = rounding_code
+
+    cdef int _init_bitpack(self, int kind, int metric, int dim, int level, object bits, object widths, object step,
+                          object centre) except -1:
+        cdef const float *step_data = NULL
+        cdef const float *centre_data = NULL
+        self._widths = _block_widths(bits, widths, dim)
+        if step is not None:
+            self._step = _per_dimension(step, "step", dim)
+            if not (self._step[:dim] > 0).all():
+                raise ValueError(f"step must be positive: step[{int((self._step[:dim] > 0).argmin())}]")
+            step_data = <const float *> cnp.PyArray_DATA(self._step)
+        if centre is not None:
+            self._centre = _per_dimension(centre, "centre", dim)
+            centre_data = <const float *> cnp.PyArray_DATA(self._centre)
+        if qv_codec_init_bitpack(&self.c, kind, metric, dim, <const uint8_t *> cnp.PyArray_DATA(self._widths), step_data,
+                                centre_data, level) != 0:
+            raise ValueError(f"no codec of kind {_KINDS[kind]}, dim {dim} and these widths at level {_LEVELS[level]}")
+        return 0
 
     @property
     def kind(self):
@@ -213,7 +244,8 @@ cdef class Codec:
     def decode(self, rows):
         """Float32 [n, dim] of uint8 rows [n, stride], as near to the vectors as the code allows.
 
-        "f32" gives the vectors back exactly; "int8", "int4" and "ternary" give unit vectors under cosine; "binary" gives signs, -1 or 1.
+        "f32" gives the vectors back exactly; "int8", "int4" and "ternary" give unit vectors under cosine; "rabitq" and
+        "mixed" what is left after centring; "binary" gives signs, -1 or 1.
         """
         cdef cnp.ndarray checked = _checked(rows, "rows", cnp.NPY_UINT8, self.c.stride)
         cdef Py_ssize_t n = _count(checked)

@@ -1,6 +1,7 @@
 /* Vectors to rows and back. Compiled once for the baseline: all levels share it, so rows are the same on all. */
 #include "encode.h"
 
+#include "bitpack.h"
 #include "half.h"
 #include "packed.h"
 
@@ -110,11 +111,17 @@ static void encode_binary(const qv_codec *codec, const float *x, uint8_t *row) {
     }
 }
 
+static void encode_bitpack(const qv_codec *codec, const float *x, uint8_t *row) {
+    double norm2;
+    float scale = qv_encode_bitpack(codec, x, row, &norm2);
+    qv_put_factors(codec, row, scale, norm2);
+}
+
 void qv_encode(const qv_codec *codec, const float *x, size_t n, uint8_t *rows) {
     static void (*const encoders[])(const qv_codec *, const float *, uint8_t *) = {
         [QV_F32] = encode_f32,           [QV_F16] = encode_f16,       [QV_BF16] = encode_bf16,
         [QV_INT8] = encode_dynamic,      [QV_INT4] = qv_encode_packed, [QV_TERNARY] = qv_encode_packed,
-        [QV_BINARY] = encode_binary};
+        [QV_BINARY] = encode_binary,    [QV_RABITQ] = encode_bitpack,  [QV_MIXED] = encode_bitpack};
     void (*encode)(const qv_codec *, const float *, uint8_t *) =
         codec->kind == QV_INT8 && qv_is_static(codec) ? encode_static : encoders[codec->kind];
     for (size_t i = 0; i < n; i++) {
@@ -150,6 +157,10 @@ static void decode_row(const qv_codec *codec, const uint8_t *row, float *x) {
         break;
     case QV_INT8:
         decode_int8(codec, row, x);
+        break;
+    case QV_RABITQ:
+    case QV_MIXED:
+        qv_decode_bitpack(codec, row, x);
         break;
     default:
         for (int i = 0; i < codec->dim; i++) x[i] = row[i / 8] >> (i % 8) & 1 ? 1.0f : -1.0f;

@@ -14,6 +14,7 @@ from qvec.transforms import Transform
 from qvec.types import MAX_DIM, CodeConfig, CodeKind, Codes, Float32Array, Metric, check_choice, check_int
 
 VERSION = 1
+MIN_GRAPH_BITS = 4.0  # below, a graph pruned by codes loses recall: docs/quantization.md
 _COMMON = ("kind", "version", "dim", "metric", "transform")
 
 T = TypeVar("T")
@@ -30,9 +31,11 @@ class Quantizer(Protocol):
     """
 
     kind: ClassVar[CodeKind]
-    oversample: ClassVar[int]
-    coarse: ClassVar[bool]
 
+    @property
+    def oversample(self) -> int: ...
+    @property
+    def coarse(self) -> bool: ...
     @property
     def dim(self) -> int: ...
     @property
@@ -88,7 +91,6 @@ class CodecQuantizer:
     """What the kinds share. A kind adds ``train``, ``from_state`` and what it learned."""
 
     kind: ClassVar[CodeKind]
-    coarse: ClassVar[bool] = False
 
     dim: int
     metric: Metric
@@ -103,6 +105,15 @@ class CodecQuantizer:
     @property
     def code_size(self) -> int:
         return self.codec.stride
+
+    @property
+    def bits_per_dim(self) -> float:
+        """Bits of a code without its factors, by coded dimension."""
+        return 8 * self.codec.data_size / self.coded_dim
+
+    @property
+    def coarse(self) -> bool:
+        return self.bits_per_dim < MIN_GRAPH_BITS
 
     @property
     def coded_dim(self) -> int:

@@ -24,7 +24,6 @@ class BinaryQuantizer(CodecQuantizer):
 
     kind: ClassVar[CodeKind] = "binary"
     oversample: ClassVar[int] = 40
-    coarse: ClassVar[bool] = True
 
     @classmethod
     def train(
@@ -42,6 +41,10 @@ class BinaryQuantizer(CodecQuantizer):
         kept = make_transform(dim, normalise, None, None, chosen.dims)
         unit = x if kept is None else kept.apply(x)
         return cls(dim, metric, make_transform(dim, normalise, mean_of(unit), rotation, chosen.dims))
+
+    @property
+    def bits_per_dim(self) -> float:
+        return 1  # rows are padded to 16 bytes
 
     @cached_property
     def query_transform(self) -> Transform | None:

@@ -25,9 +25,12 @@ class TernaryQuantizer(CodecQuantizer):
 
     kind: ClassVar[CodeKind] = "ternary"
     oversample: ClassVar[int] = 10
-    coarse: ClassVar[bool] = True
 
     centre: Float32Array | None
+
+    @property
+    def bits_per_dim(self) -> float:
+        return 2  # rows are padded to 16 bytes
 
     @classmethod
     def train(

@@ -31,7 +31,7 @@ def create(path: Path, ids: Literal["int64", "str"]) -> None:
         for start in (0, 100, 200, 300):
             db.add(X[start : start + 100], names[start : start + 100], [{"row": i} for i in range(start, start + 100)])
         db.delete(names[50:70])
-        db.upsert(X[90:100], names[80:90])
+        db.upsert(X[90:100], names[80:90], [{"row": i} for i in range(90, 100)])
 
 
 def answers(path: Path, mode: Literal["rw", "r"]) -> str:
@@ -140,6 +140,14 @@ def test_damage_within_a_stored_vector_is_found_by_reading_it_and_by_verify(soun
     assert all(offset > 4 for _, offset, _ in damages)
     assert judged(sound, judge, damages, ["r", "rw"]) == ["error"] * 6
     assert judged(sound, verified, damages) == [True] * 3
+
+
+@pytest.mark.parametrize("kind", ["flipped", "zeroed"])
+def test_verify_finds_every_damage_that_changes_an_answer(sound: Path, kind: str) -> None:
+    damages = list(cases(kind, sound.stat().st_size))
+    verdicts = judged(sound, judge, damages, ["r"])
+    found = judged(sound, verified, damages)
+    assert [case for case, v, f in zip(damages, verdicts, found, strict=True) if v != "same" and not f] == []
 
 
 def test_a_sound_copy_has_nothing_to_report(sound: Path) -> None:

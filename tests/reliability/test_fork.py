@@ -112,7 +112,12 @@ def write_in_child(path: str) -> None:
 def write_in_child_after_the_parent_closed(path: str) -> None:
     parent = collection(path)
     closed, close = os.pipe()
-    timer = threading.Timer(0.3, lambda: (parent.close(), os.write(close, b"x")))
+
+    def close_parent() -> None:
+        parent.close()
+        os.write(close, b"x")
+
+    timer = threading.Timer(0.3, close_parent)
 
     def child() -> None:
         os.read(closed, 1)
@@ -152,7 +157,7 @@ def fork_inside_an_add(path: str) -> None:
                 db.add(X[200])
             assert len(db) == 200
 
-        forked = []
+        forked: list[int] = []
 
         def progress(done: int, total: int) -> None:
             if not forked:

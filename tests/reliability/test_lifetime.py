@@ -39,6 +39,7 @@ def results_outlive_the_handle(path: str) -> None:
         assert found.tolist() == copy.tolist()
         assert found.flags.writeable
     assert records.vectors.tolist() == X[:50].tolist()
+    assert hits.payloads is not None
     assert hits.payloads[3][0] == records.payloads[3] == {"row": 3}
 
 

@@ -91,8 +91,7 @@ sys.stdin.read()
 
 
 def test_a_killed_reader_leaves_nothing_that_makes_the_file_grow(path: Path) -> None:
-    prepared(path, "flat")
-    with qvec.open(path) as db:
+    with qvec.open(prepared(path, "flat")) as db:
         for _ in range(3):
             reader = subprocess.Popen(
                 [sys.executable, "-c", READ_FOREVER, str(path)],
@@ -104,7 +103,6 @@ def test_a_killed_reader_leaves_nothing_that_makes_the_file_grow(path: Path) -> 
             assert reader.stdout.readline() == "holding\n"
             reader.kill()
             reader.communicate()
-    with qvec.open(path) as db:  # opening clears the slots of the dead
         for i in range(100):
             db.upsert(traffic.centre(5, DIM), [5], [{"batch": 0, "turn": i}])
         size = path.stat().st_size

@@ -157,7 +157,7 @@ def run(
 
 
 def main(role: str, path: str, seconds: str, *numbers: str) -> None:
-    result = (write if role == "write" else read)(path, float(seconds), *map(int, numbers))  # type: ignore[operator]
+    result = (write if role == "write" else read)(path, float(seconds), *map(int, numbers))
     print(json.dumps(asdict(result)))
 
 

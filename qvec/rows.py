@@ -1,0 +1,40 @@
+"""Records of rows, held against what leads to them: LMDB's tree pages have no checksums of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qvec.errors import CorruptError
+from qvec.layout import ROW
+from qvec.store import Snapshot
+from qvec.types import Payload
+
+
+def row_record(snap: Snapshot, row: int) -> Any:
+    """A live row's record, None where it has none; CorruptError where every live row has one."""
+    record = snap.record(ROW, row)
+    if record is None and snap.state["records"] == snap.state["live"]:
+        raise CorruptError(f"the record of row {row} is lost")
+    return record
+
+
+def payloads_of(records: Sequence[Any]) -> list[Payload | None]:
+    """The payload of each record, None where there is no record."""
+    return [None if record is None else record["payload"] for record in records]
+
+
+def check_same(wanted: NDArray[Any], stored: NDArray[Any]) -> None:
+    """CorruptError where the id map, which has no checksums, led to another id's row."""
+    wrong = np.flatnonzero(wanted != stored)
+    if len(wrong):
+        raise CorruptError(f"the id {wanted[wrong[0]]!r} leads to the row of {stored[wrong[0]]!r}")
+
+
+def shaped(values: list[Any], shape: tuple[int, ...]) -> list[Any]:
+    """A flat list as k values, or as n lists of k."""
+    k = shape[-1]
+    return values if len(shape) == 1 else [values[i : i + k] for i in range(0, len(values), k)]
