@@ -35,6 +35,8 @@ from qvec.types import (
     Int8,
     Int64Array,
     Metric,
+    Mixed,
+    RaBitQ,
     Ternary,
 )
 
@@ -69,6 +71,8 @@ CONFIGS: dict[str, CodeConfig] = {
     "binary centred": Binary(rotate=False),
     "binary rotated": Binary(centre=False),
     "binary centred rotated": Binary(),
+    **{f"rabitq{bits}": RaBitQ(bits) for bits in range(1, 9)},
+    **{f"mixed {bits}": Mixed(bits=bits) for bits in (1, 2, 3, 4)},
 }
 
 

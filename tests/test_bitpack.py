@@ -201,6 +201,13 @@ def test_a_small_sample_is_refused_saying_how_many_are_needed(config: CodeConfig
         train(anisotropic(500)[:n], "l2", config)
 
 
+def test_components_of_too_many_dimensions_are_refused() -> None:
+    with pytest.raises(InputError, match=r"62916624 bytes for 3966 dimensions; the limit is 62914560"):
+        train(np.zeros((1, 3966), np.float32), "l2", Mixed())
+    with pytest.raises(InputError, match="at least 7930 vectors, got 1"):
+        train(np.zeros((1, 5000), np.float32), "l2", Mixed(dims=3965))
+
+
 def test_a_budget_beyond_eight_bits_is_refused() -> None:
     with pytest.raises(InputError, match=r"Mixed.bytes must be at most 256 for 200 dimensions, got 257"):
         train(anisotropic(500), "l2", Mixed(bytes=257))

@@ -35,7 +35,10 @@ class BitpackQuantizer(CodecQuantizer):
         return projected
 
     def decode(self, codes: Codes) -> Float32Array:
-        """Rebuild float32[n, dim], the mean added again, zeros where ``dims`` cut off; under cosine unit vectors, near enough."""
+        """Rebuild float32[n, dim], the mean added again, zeros where ``dims`` cut off.
+
+        Under cosine the vectors are of unit length, within the error of the code.
+        """
         y = self.codec.decode(check_codes(codes, self.code_size))
         if self.transform is None:
             return y

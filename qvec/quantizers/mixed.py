@@ -15,7 +15,7 @@ from qvec.quantizers.allotment import GROUP, MAX_WIDTH, allot
 from qvec.quantizers.base import config_of, read_common
 from qvec.quantizers.bitpack import BitpackQuantizer
 from qvec.samples import check_sample, check_vectors, mean_of
-from qvec.transforms import Transform
+from qvec.transforms import MAX_MATRIX_BYTES, Transform
 from qvec.types import CodeConfig, CodeKind, Codes, Float32Array, Metric, Mixed
 
 DEFAULT_BITS = 3.0
@@ -45,7 +45,8 @@ class MixedQuantizer(BitpackQuantizer):
         """Learn mean, components, widths and steps of float32[n, dim], n >= 256 and, for "pca", n >= 2 dim."""
         chosen = config_of(config, Mixed)
         dim = check_vectors("sample", sample, None).shape[1]
-        needed = max(chosen.min_samples, 2 * dim if chosen.groups == "pca" else 0)
+        _check_matrix_fits(chosen, dim)
+        needed = max(chosen.min_samples, 2 * (chosen.dims or dim) if chosen.groups == "pca" else 0)
         x = check_sample(sample, dim, needed, f"mixed precision with groups={chosen.groups!r}")
         budget = _budget(chosen, dim if chosen.dims is None else chosen.dims)
         x = np.ascontiguousarray(x[:: -(-len(x) // MAX_TRAINED)])
@@ -73,6 +74,16 @@ class MixedQuantizer(BitpackQuantizer):
     def make_codec(self, lift2: float = 0.0) -> Codec:
         metric, dim, centre = self.metric, self.coded_dim, self.centre
         return Codec("mixed", metric, dim, lift2=lift2, widths=self.widths, step=self.step, centre=centre)
+
+
+def _check_matrix_fits(config: Mixed, dim: int) -> None:
+    """Raise InputError, before any work, where the components of so many dimensions take more than a record."""
+    size = 4 * (config.dims or dim) ** 2
+    if config.groups == "pca" and size > MAX_MATRIX_BYTES:
+        raise InputError(
+            f"mixed precision with groups='pca' stores a matrix of {size} bytes for {config.dims or dim} dimensions;"
+            f" the limit is {MAX_MATRIX_BYTES}: choose groups='raw', or fewer with dims"
+        )
 
 
 def _budget(config: Mixed, dim: int) -> int:
