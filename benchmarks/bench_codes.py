@@ -78,9 +78,7 @@ def _tiles(n: int) -> list[slice]:
     return [slice(i, i + TILE) for i in range(0, n, TILE)]
 
 
-def _tile_ranks(
-    quantizer: Quantizer, codes: np.ndarray, queries: Float32Array, truth: Int64Array
-) -> Int64Array:
+def _tile_ranks(quantizer: Quantizer, codes: np.ndarray, queries: Float32Array, truth: Int64Array) -> Int64Array:
     keys = quantizer.codec.score(quantizer.prepare(queries), codes)
     places = np.empty_like(truth)
     for row, (key, true) in enumerate(zip(keys, truth, strict=True)):

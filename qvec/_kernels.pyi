@@ -1,7 +1,7 @@
-from typing import Literal, TypeAlias, final
+from typing import Any, TypeAlias, final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from typing_extensions import Buffer
 
 Floats: TypeAlias = NDArray[np.float32]
@@ -11,14 +11,20 @@ Bytes: TypeAlias = NDArray[np.uint8]
 
 def simd_level() -> str: ...
 def simd_levels() -> list[str]: ...
-def crc32c(data: Buffer, crc: int = 0) -> int: ...
+def crc32c(data: bytes | bytearray | memoryview | NDArray[Any], crc: int = 0) -> int: ...
 def transform(x: Floats, padded: int, normalise: bool, mean: Floats | None, signs: Bytes | None) -> Floats: ...
+
+# project.pxi
+
+PANEL: int
+
+def project(x: Floats, panels: Floats, *, simd: str | None = None) -> Floats: ...
 
 class Codec:
     def __init__(
         self,
-        kind: Literal["f32", "f16", "int8", "binary"],
-        metric: Literal["l2", "ip", "cosine"],
+        kind: str,
+        metric: str,
         dim: int,
         *,
         lower: Floats | None = None,
@@ -47,13 +53,13 @@ class Codec:
     def prepare(self, q: Floats) -> Bytes: ...
     def prepare_rows(self, rows: Bytes) -> Bytes: ...
     def score(self, prepared: Bytes, rows: Bytes) -> Floats: ...
-# Blocks and columns (kernels/column.pxi)
 
-
+# column.pxi: blocks and columns
 
 def page_of(value: Buffer) -> tuple[int, int]: ...
 def chunk_entries(psize: int) -> int: ...
 def keep_forever(thing: object) -> None: ...
+
 @final
 class Column:
     def __init__(
@@ -88,7 +94,7 @@ class Column:
     @property
     def n_rows(self) -> int: ...
     def resize(self, n_rows: int) -> None: ...
-    def read(self, rows: npt.ArrayLike) -> NDArray[np.uint8]: ...
+    def read(self, rows: ArrayLike) -> NDArray[np.uint8]: ...
     def read_range(self, start: int, stop: int) -> NDArray[np.uint8]: ...
     def write(self, start: int, rows: NDArray[np.uint8]) -> None: ...
     def attach(self, base: int, size: int) -> None: ...
@@ -102,8 +108,6 @@ class Column:
     def settle(self, block: int, value: Buffer) -> None: ...
     def pack_chunk(self, chunk: int, txn_id: int) -> tuple[bytes, int]: ...
     def release(self) -> None: ...
-
-# End of blocks and columns
 
 # Search and construction (kernels/graph.pxi)
 
@@ -142,10 +146,17 @@ class Searcher:
         start: int,
         stop: int,
     ) -> None: ...
+
 @final
 class Linker:
     def __init__(
-        self, codec: Codec, codes: Column, adjacency: Column, n: int, entries: NDArray[np.uint32], alpha: float
+        self,
+        codec: Codec,
+        codes: Column,
+        adjacency: Column,
+        n: int,
+        entries: NDArray[np.uint32],
+        alpha: float,
     ) -> None: ...
     @property
     def n(self) -> int: ...

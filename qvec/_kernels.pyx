@@ -2,5 +2,6 @@
 """Typed edge of the C kernels: check, release the GIL, call. One file per concern, included below."""
 
 include "kernels/codec.pxi"
+include "kernels/project.pxi"
 include "kernels/column.pxi"
 include "kernels/graph.pxi"

@@ -76,7 +76,9 @@ def open(
 
     Raises NotFoundError, FormatError, CorruptError, LockedError.
     """
-    return Collection(Store.open(path, mode, residency=residency, verify=verify, durability=durability, **_sized(map_size)))
+    return Collection(
+        Store.open(path, mode, residency=residency, verify=verify, durability=durability, **_sized(map_size))
+    )
 
 
 def _sized(map_size: int | None) -> dict[str, int]:

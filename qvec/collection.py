@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
+from qvec.calibration import Calibration
 from qvec.config import Config
 from qvec.engine import Engine, read_bitmap
 from qvec.errors import InputError, MissingIdError
@@ -25,7 +26,7 @@ from qvec.inputs import (
 )
 from qvec.layout import ADJACENCY, CALIBRATION, CODES, DELETED, IDS, ROW, VECTORS
 from qvec.quantizers import Quantizer, from_state, train
-from qvec.store import Snapshot, Store
+from qvec.store import Snapshot, Store, Transaction
 from qvec.types import (
     HNSW,
     AddResult,
@@ -45,6 +46,7 @@ from qvec.verify import verify_snapshot
 from qvec.writer import Writer, initial_state
 
 MAX_THREADS = 1024
+MAX_OVERSAMPLE = 10_000
 DEFAULT_EF = 64
 
 
@@ -130,7 +132,9 @@ class Collection:
     def _refuse_missing(self, keys: Sequence[bytes], rows: npt.NDArray[np.int64]) -> None:
         if (rows < 0).any():
             key = keys[int(np.argmin(rows))]
-            raise MissingIdError(f"no vector has the id {int.from_bytes(key, 'big') if self._int_ids else key.decode()!r}")
+            raise MissingIdError(
+                f"no vector has the id {int.from_bytes(key, 'big') if self._int_ids else key.decode()!r}"
+            )
 
     # --- searching ---
 
@@ -158,14 +162,15 @@ class Collection:
         if type(k) is not int or not 1 <= k <= MAX_K:
             k = check_count("k", k, 1, MAX_K)
         workers = 1 if threads is None and q.ndim == 1 else _threads(threads)
+        width = DEFAULT_EF if ef is None else check_count("ef", ef, 1, MAX_K)
+        factor = _check_reranking(oversample, rescore)
         snap = self._store.begin()
         try:
             engine = snap.derived.get("engine") or self._make_engine(snap)
             if engine is None:
                 return self._no_hits((*q.shape[:-1], k))
-            candidates = self._candidates(engine, k, oversample, rescore)
-            width = max(DEFAULT_EF, k, candidates) if ef is None else max(check_count("ef", ef, 1, MAX_K), k, candidates)
-            ids, distances, counts = engine.search(q, k, width, candidates, exact, workers)
+            candidates = _candidates(engine, k, factor, rescore)
+            ids, distances, counts = engine.search(q, k, max(width, k, candidates), candidates, exact, workers)
             payloads: list[Any] | None = None
             if not self._int_ids:
                 ids, payloads = self._string_hits(snap, ids, with_payload)
@@ -174,20 +179,6 @@ class Collection:
             return Hits(ids, distances, counts, payloads, self._zero_score)
         finally:
             self._store.end(snap)
-
-    def _candidates(self, engine: Engine, k: int, oversample: float | Literal["auto"], rescore: bool | Literal["auto"]) -> int:
-        """How many candidates are re-ranked; 0: none."""
-        if rescore not in (True, False, "auto"):
-            raise InputError(f"rescore must be True, False or 'auto', got {rescore!r}")
-        if rescore is False or engine.keep is None:
-            if rescore is True and engine.quantizer.kind != "f32":  # f32 codes are the originals
-                raise InputError("rescore=True needs stored originals: the collection was created with keep='none'")
-            return 0
-        if oversample == "auto":
-            return max(k * engine.quantizer.oversample, k + 10)
-        if isinstance(oversample, str) or not 1 <= oversample <= 10_000:
-            raise InputError(f"oversample must be 'auto' or a number between 1 and 10000, got {oversample!r}")
-        return int(np.ceil(k * oversample))
 
     def _string_hits(
         self, snap: Snapshot, rows: npt.NDArray[np.int64], with_payload: bool
@@ -286,7 +277,7 @@ class Collection:
                 vectors_bytes=columns.get(VECTORS, 0),
                 graph_bytes=columns.get(ADJACENCY, 0),
                 file_bytes=sizes["file_bytes"],
-                calibration=None if quantizer is None else getattr(quantizer, "calibration_id", None),
+                calibration=None if quantizer is None else _calibration_id(quantizer),
                 generation=0,
                 txn_id=snap.txn_id,
             )
@@ -301,6 +292,7 @@ class Collection:
         self._store.close()
 
     def __enter__(self) -> Self:
+        self._store.end(self._store.begin())  # a closed handle says so here, not at the first call
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -312,7 +304,7 @@ class Collection:
 
     # --- parts ---
 
-    def _quantizer(self, snap: Snapshot) -> Quantizer | None:
+    def _quantizer(self, snap: Snapshot | Transaction) -> Quantizer | None:
         number = snap.state["quantizer"]
         if number is None:
             return None
@@ -328,6 +320,33 @@ class Collection:
         engine = Engine(snap, quantizer, self._keep, index, self._int_ids)
         snap.derived["engine"] = engine
         return engine
+
+
+def _check_reranking(oversample: object, rescore: object) -> float | None:
+    """The factor of oversampling, None for auto; InputError for what neither option can be."""
+    if rescore not in (True, False, "auto"):
+        raise InputError(f"rescore must be True, False or 'auto', got {rescore!r}")
+    if oversample == "auto":
+        return None
+    if not isinstance(oversample, (int, float)) or not 1 <= oversample <= MAX_OVERSAMPLE:
+        raise InputError(f"oversample must be 'auto' or a number between 1 and {MAX_OVERSAMPLE}, got {oversample!r}")
+    return float(oversample)
+
+
+def _candidates(engine: Engine, k: int, factor: float | None, rescore: bool | Literal["auto"]) -> int:
+    """How many candidates are re-ranked; 0: none."""
+    if rescore is False or engine.keep is None:
+        if rescore is True and engine.quantizer.kind != "f32":  # f32 codes are the originals
+            raise InputError("rescore=True needs stored originals: the collection was created with keep='none'")
+        return 0
+    if factor is None:
+        return max(k * engine.quantizer.oversample, k + 10)
+    return int(np.ceil(k * factor))
+
+
+def _calibration_id(quantizer: Quantizer | None) -> str | None:
+    calibration: Calibration | None = getattr(quantizer, "calibration", None)
+    return None if calibration is None else calibration.id
 
 
 def _shaped(values: list[Any], shape: tuple[int, ...]) -> list[Any]:
@@ -351,14 +370,17 @@ def _keep_quantizer(config: Config) -> Quantizer | None:
     return train(np.empty((0, config.dim), np.float32), config.metric, code)
 
 
-def new_collection(path: str | os.PathLike[str], config: Config, sample: Float32Array | None, **options: Any) -> Collection:
+def new_collection(
+    path: str | os.PathLike[str], config: Config, sample: Float32Array | None, **options: Any
+) -> Collection:
     """Create the file, and calibrate at once where a sample is given."""
+    quantizer = None if sample is None else train(sample, config.metric, config.code, config.seed, config.model)
     store = Store.create(path, {}, config.to_dict(), state=initial_state(), **options)
     try:
         collection = Collection(store)
-        if sample is not None:
+        if quantizer is not None:
             with store.write() as txn:
-                Writer(txn, config, None, collection._keep).train(sample)
+                Writer(txn, config, None, collection._keep).use(quantizer)
         return collection
     except BaseException:
         store.close()

@@ -80,7 +80,7 @@ def _build(name: str, value: object, kinds: dict[str, Any]) -> Any:
     kind = kinds[take_choice(value, "kind", kinds)]
     options = {key: option for key, option in value.items() if key != "kind"}
     if unknown := options.keys() - kind.__dataclass_fields__.keys():
-        raise FormatError(f"config: {name} has an unknown option {sorted(map(str, unknown))[0]!r}")
+        raise FormatError(f"config: {name} has an unknown option {min(map(str, unknown))!r}")
     return kind(**options)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
@@ -20,7 +21,7 @@ def heading(text: str) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print rows under their columns; cells that look like numbers are aligned to the right."""
-    cells = [[str(cell) for cell in row] for row in rows]
+    cells = [[_printable(str(cell)) for cell in row] for row in rows]
     right = [all(_is_number(row[i]) for row in cells) for i in range(len(columns))]
     try:
         _print_rich(title, columns, cells, right)
@@ -29,11 +30,14 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
 
 
 def emphasise(text: str, answers: Sequence[str]) -> str:
-    """The text with the longest answer that it holds set off: in colour on a terminal, or by asterisks."""
+    """The text with the longest answer that it holds set off: in colour on a terminal, or by asterisks.
+
+    An answer is found across the breaks of wrapped lines.
+    """
     for answer in sorted(answers, key=len, reverse=True):
-        before, found, after = text.partition(answer)
+        found = re.search(r"\s+".join(map(re.escape, answer.split())), text)
         if found:
-            return before + bold(found) + after
+            return text[: found.start()] + bold(found.group()) + text[found.end() :]
     return text
 
 
@@ -98,7 +102,7 @@ def _print_rich(title: str, columns: Sequence[str], cells: list[list[str]], righ
     for column, numeric in zip(columns, right, strict=True):
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in cells:
-        table.add_row(*(Text.from_ansi(cell) for cell in row))
+        table.add_row(*map(Text, row))  # as it is: a string would be read as markup
     Console(width=_width(), highlight=False).print(table)
 
 
@@ -115,6 +119,11 @@ def _print_plain(title: str, columns: Sequence[str], cells: list[list[str]], rig
     if title:
         print(f"\n{title}")
     print(line(columns), line(["-" * width for width in widths]), *map(line, cells), sep="\n")
+
+
+def _printable(cell: str) -> str:
+    """Stored text without what could steer a terminal."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in cell)
 
 
 def _is_number(cell: str) -> bool:

@@ -1,4 +1,4 @@
-"""The directory: which blocks each column has, on which pages, with which checksums; read, refreshed and written.
+"""The directory: which blocks each column has, on which pages, with which checksums.
 
     STATE record ──► (txn id, crc) of every directory chunk ──► (page number, crc) of every block ──► rows
 
@@ -52,7 +52,7 @@ def block_geometry(stride: int, psize: int, min_pages: int, max_pages: int) -> t
 
 
 class StoredColumn(NamedTuple):
-    """A column's line in the STATE record; ``stamps`` is one (txn id u64, crc u32) for each directory chunk."""
+    """A column's line in the STATE record; ``stamps`` has (txn id u64, crc u32) of each directory chunk."""
 
     id: int
     generation: int
@@ -64,7 +64,7 @@ class StoredColumn(NamedTuple):
 
 
 class View:
-    """The columns and the state of one commit; all refer to the map, and need an open transaction of that commit.
+    """The columns and the state of one commit; they point into the map, and need an open transaction of it.
 
     ``derived`` holds what layers above computed from it, and is emptied when the view moves on.
     """
@@ -95,9 +95,9 @@ class Loader:
         self._env, self._verify, self._resident, self._writable = env, verify, resident, writable
 
     def refresh(self, view: View, txn: Any, commit: int) -> None:
-        """Make ``view`` that of the last commit, whose transaction id is ``commit``; CorruptError names what is bad.
+        """Make ``view`` that of the last commit, whose transaction id is ``commit``.
 
-        A view that failed to refresh is of no use any more.
+        CorruptError names what is damaged; the view is then of no use any more.
         """
         written, stored, state = read_state(txn)
         columns = {name: self._column(view, name, line) for name, line in stored.items()}
@@ -109,7 +109,7 @@ class Loader:
         view.relocated = written != commit or not self._env.sound
         if view.relocated:
             for column in columns.values():
-                place_all(column, txn)
+                place_all(column, column.n_blocks, txn)
         if self._resident:
             for name in columns.keys() - view.columns.keys():
                 columns[name].make_resident()
@@ -151,9 +151,9 @@ def changed_stamps(old: bytes, new: bytes) -> Iterator[tuple[int, tuple[int, int
             yield at // _STAMP.size, _STAMP.unpack(stamp)
 
 
-def place_all(column: Column, txn: Any) -> None:
-    """Find each block by its key, where the directory's page numbers are not those of this file."""
-    for block in range(column.n_blocks):
+def place_all(column: Column, n_blocks: int, txn: Any) -> None:
+    """Find each stored block by its key, where the directory's page numbers are not those of this file."""
+    for block in range(n_blocks):
         key = keys.block(column.id, column.generation, block)
         value = txn.get(key)
         if value is None:
@@ -203,8 +203,15 @@ def write_directory(view: View, touched: dict[str, set[int]], txn: Any, env: Env
         n_chunks = -(-column.n_blocks // per_chunk)
         chunks = {block // per_chunk for block in touched[name]}
         stamps[name] = _put_chunks(column, chunks, n_chunks, view.stamps.get(name, b""), txn, commit)
-        lines[name] = [column.id, column.generation, column.stride, column.rows_per_block, column.pages,
-                       column.n_blocks, stamps[name]]  # fmt: skip
+        lines[name] = [
+            column.id,
+            column.generation,
+            column.stride,
+            column.rows_per_block,
+            column.pages,
+            column.n_blocks,
+            stamps[name],
+        ]
     # Without sound page numbers no transaction matches, and every reader looks the blocks up by key.
     payload = {"txn": commit if env.sound else 0, "columns": lines, "state": view.state}
     txn.put(keys.STATE, records.seal(keys.STATE, payload))

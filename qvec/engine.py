@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qvec._kernels import Searcher
+from qvec._kernels import Column, Searcher
 from qvec.index import Index
 from qvec.layout import CODES, DELETED, IDS, VECTORS
 from qvec.quantizers import Quantizer
@@ -25,7 +25,9 @@ class Engine:
 
     __slots__ = ("_searcher", "deleted", "index", "keep", "live", "n", "quantizer", "state")
 
-    def __init__(self, snap: Snapshot, quantizer: Quantizer, keep: Quantizer | None, index: Index, int_ids: bool) -> None:
+    def __init__(
+        self, snap: Snapshot, quantizer: Quantizer, keep: Quantizer | None, index: Index, int_ids: bool
+    ) -> None:
         self.state: dict[str, Any] = snap.state
         self.quantizer, self.keep, self.index = quantizer, keep, index
         self.n: int = self.state["n"]
@@ -57,14 +59,32 @@ class Engine:
         return self._search_parallel(queries, coded, k, ef, candidates, exact, threads)
 
     def _search_parallel(
-        self, queries: Float32Array, coded: Float32Array, k: int, ef: int, candidates: int, exact: bool, threads: int
+        self,
+        queries: Float32Array,
+        coded: Float32Array,
+        k: int,
+        ef: int,
+        candidates: int,
+        exact: bool,
+        threads: int,
     ) -> Found:
         n = len(queries)
         found = np.empty((n, k), np.int64), np.empty((n, k), np.float32), np.empty(n, np.int64)
         step = max(QUERIES_PER_THREAD, min(256, -(-n // (4 * threads))))
         with ThreadPoolExecutor(threads) as pool:
             jobs = [
-                pool.submit(self._searcher.search_into, queries, coded, k, ef, candidates, exact, *found, i, min(i + step, n))
+                pool.submit(
+                    self._searcher.search_into,
+                    queries,
+                    coded,
+                    k,
+                    ef,
+                    candidates,
+                    exact,
+                    *found,
+                    i,
+                    min(i + step, n),
+                )
                 for i in range(0, n, step)
             ]
             for job in jobs:
@@ -77,8 +97,8 @@ class Engine:
         return self._searcher.hops, self._searcher.evaluations, self._searcher.kernel_ns
 
 
-def read_bitmap(column: Any, n: int) -> npt.NDArray[np.uint64]:
+def read_bitmap(column: Column, n: int) -> npt.NDArray[np.uint64]:
     """The bitmap of deleted rows: uint64[ceil(n / 64)], bit r of word w is row 64 w + r."""
     words = (n + 63) // 64
-    return column.read_range(0, words).view("<u8").reshape(-1).astype(np.uint64)
-
+    bits: npt.NDArray[np.uint8] = column.read_range(0, words)
+    return bits.view("<u8").reshape(-1).astype(np.uint64)

@@ -1,4 +1,4 @@
-"""LMDB environments: one a file and process, shared by all handles; opened behind guards, grown, kept apart by forks."""
+"""LMDB environments: one a file and process, shared by its handles; guarded, grown, kept apart by forks."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import resource
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import lmdb
@@ -32,6 +33,9 @@ MAP_SIZE = 1 << 40
 MAX_READERS = 1024
 _PAGE_HEADER = 16
 _NO_RESERVE: int = getattr(mmap, "MAP_NORESERVE", 0)
+# What the other files of this floor catch; none of them imports lmdb.
+Error = lmdb.Error
+MapIsFull = lmdb.MapFullError
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _ENGINE: dict[str, Any] = {"lib_version": 0} if int(lmdb.__version__.split(".")[0]) >= 3 else {}
 
@@ -93,7 +97,7 @@ class Environment:
             raise translate(error, self.path) from error
 
     def grow(self) -> None:
-        """Double the map, between transactions; MapFullError while snapshots are open or where there is no room."""
+        """Double the map, between transactions; MapFullError while snapshots are open, or without room."""
         with self.lock:
             size = 2 * self.lmdb.info()["map_size"]
             try:
@@ -133,7 +137,8 @@ class Environment:
                 f"{self.path}: the map of {self.lmdb.info()['map_size']} bytes is full, and cannot grow"
                 f" while {self.open_reads} snapshots of this process are open"
             )
-        self.lmdb.set_mapsize(size)
+        with translated(self.path):
+            self.lmdb.set_mapsize(size)
         with self.lmdb.begin(buffers=True) as txn:
             self._locate(txn)
         for view in self.dependents:
@@ -143,16 +148,13 @@ class Environment:
 def acquire(path: str, *, durable: bool | None, map_size: int) -> Environment:
     """The environment of a file, opened if this process has it not open; ``durable`` None: as it is."""
     with _registry_lock:
-        try:
-            status = os.stat(path)
-        except FileNotFoundError:
-            metapage.inspect(path)
-            raise
+        status = Path(path).stat()
         key = (status.st_dev, status.st_ino)
         env = _registry.get(key)
         if env is None:
-            check(path)
-            env = _registry[key] = Environment(path, key, durable=durable is not False, map_size=map_size)
+            with translated(path):
+                env = Environment(path, key, durable=durable is not False, map_size=map_size)
+            _registry[key] = env
         elif durable and not env.durable:
             raise InputError(f"{path} is open in this process with durability='relaxed'; close that handle first")
         env.handles += 1
@@ -174,26 +176,41 @@ def check(path: str) -> None:
     if not facts.is_truncated:
         return
     # A commit may leave pages at the end of the file that it freed itself unwritten: not damage.
+    problems = structure_problems(path)
+    if problems is None or problems:
+        raise CorruptError(f"{path} is truncated: {facts.size} bytes of {facts.n_pages * facts.psize}")
+
+
+def structure_problems(path: str) -> list[str] | None:
+    """What is wrong with LMDB's pages, read without liblmdb; None where py-lmdb (before 3.0) cannot tell."""
     try:
-        problems = importlib.import_module("lmdb.verify").verify(path, subdir=False)
+        verifier = importlib.import_module("lmdb.verify")
     except ImportError:
-        problems = ["pages beyond the end of the file"]
-    if problems:
-        raise CorruptError(
-            f"{path} is truncated: {facts.size} bytes of {facts.n_pages * facts.psize}; {problems[0]}"
-        )
+        return None
+    try:
+        return list(verifier.verify(path, subdir=False))
+    except verifier.VerifyError as error:
+        return [str(error)]
 
 
 def create(path: str, fill: Callable[[Any, int], None]) -> None:
     """Make a new LMDB file whose first commit is what ``fill(txn, psize)`` puts."""
-    env = _open_lmdb(path, MAP_SIZE, readonly=False, lock=True, sync=True)
+    with translated(path):
+        env = _open_lmdb(path, MAP_SIZE, readonly=False, lock=True, sync=True)
     try:
-        with env.begin(write=True, buffers=True) as txn:
+        with translated(path), env.begin(write=True, buffers=True) as txn:
             fill(txn, env.stat()["psize"])
-    except lmdb.Error as error:
-        raise translate(error, path) from error
     finally:
         env.close()
+
+
+@contextlib.contextmanager
+def translated(path: str) -> Iterator[None]:
+    """LMDB's errors inside the ``with`` block as qvec's."""
+    try:
+        yield
+    except lmdb.Error as error:
+        raise translate(error, path) from error
 
 
 def translate(error: lmdb.Error, path: str) -> QvecError:
@@ -203,9 +220,11 @@ def translate(error: lmdb.Error, path: str) -> QvecError:
         return DiskFullError(f"{path}: the commit could not be written ({error}); {_room(path)}")
     if isinstance(error, lmdb.MapFullError | lmdb.MapResizedError | lmdb.MemoryError):
         return MapFullError(f"{path}: {error}")
+    if "already open in this process" in str(error):
+        return LockedError(f"{path}: a file of this name that was removed since is still open in this process")
     if isinstance(error, lmdb.ReadersFullError):
         return LockedError(f"{path}: all {MAX_READERS} reader slots are taken")
-    if isinstance(error, lmdb.ReadonlyError):
+    if _is_denied(error):
         return ReadOnlyError(f"{path}: {error}")
     if isinstance(error, lmdb.PanicError):
         return DiskFullError(f"{path}: an earlier commit failed half-way; close the file and open it again ({error})")
@@ -215,7 +234,7 @@ def translate(error: lmdb.Error, path: str) -> QvecError:
 
 
 def _room(path: str) -> str:
-    free = os.statvfs(os.path.dirname(path) or ".")
+    free = os.statvfs(Path(path).parent)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     allowed = "no limit" if limit == resource.RLIM_INFINITY else f"a limit of {limit}"
     return f"{free.f_bavail * free.f_frsize} bytes are free on the disk, and files have {allowed}"
@@ -227,26 +246,38 @@ def _open(path: str, key: tuple[int, int], readonly: bool, durable: bool, map_si
         try:
             return _open_lmdb(path, map_size, readonly=readonly, lock=True, sync=durable)
         except lmdb.Error as error:
-            if not readonly or not isinstance(error, lmdb.LockError | lmdb.ReadonlyError) and not _is_denied(error):
+            if not (readonly and _is_denied(error)):
                 raise translate(error, path) from error
         # The lock file cannot be written either: whoever writes will not see this reader.
-        return _open_lmdb(path, map_size, readonly=True, lock=False, sync=durable)
+        with translated(path):
+            return _open_lmdb(path, map_size, readonly=True, lock=False, sync=durable)
 
 
 def _is_denied(error: lmdb.Error) -> bool:
+    if isinstance(error, lmdb.LockError | lmdb.ReadonlyError):
+        return True
     code = getattr(error, "code", None)
     return code in (errno.EACCES, errno.EPERM, errno.EROFS) or "denied" in str(error) or "Read-only" in str(error)
 
 
 def _open_lmdb(path: str, map_size: int, *, readonly: bool, lock: bool, sync: bool) -> Any:
     """Reserve ``map_size`` bytes of address space, or as much as half, a quarter... of it as there is."""
-    least = 2 * os.path.getsize(path) if os.path.exists(path) else 0
+    file = Path(path)
+    least = 2 * file.stat().st_size if file.exists() else 0
     while True:
         try:
             return lmdb.open(
-                path, map_size=map_size, subdir=False, readonly=readonly, lock=lock, sync=sync,
-                max_readers=MAX_READERS, max_spare_txns=1, mode=0o644, **_ENGINE,
-            )  # fmt: skip
+                path,
+                map_size=map_size,
+                subdir=False,
+                readonly=readonly,
+                lock=lock,
+                sync=sync,
+                max_readers=MAX_READERS,
+                max_spare_txns=1,
+                mode=0o644,
+                **_ENGINE,
+            )
         except lmdb.MemoryError as error:
             if map_size // 2 < max(least, 1 << 20):
                 raise MapFullError(f"{path}: no address space for a map of {map_size} bytes") from error
@@ -257,9 +288,9 @@ def _open_lmdb(path: str, map_size: int, *, readonly: bool, lock: bool, sync: bo
 def _beside_inherited() -> Iterator[None]:
     """Let a forked child open a file that its parent has open.
 
-    py-lmdb refuses a second open in one process because LMDB's fcntl locks belong to the process. Its list of open
-    files is copied by fork; the locks are not (fcntl(2)). The inherited environment is never used or closed here
-    (`_after_fork`), so the child's own stands alone, and the list is told that it has nothing to say.
+    py-lmdb refuses a second open in one process because LMDB's fcntl locks belong to the process. Its list of
+    open files is copied by fork; the locks are not (fcntl(2)). The inherited environment is never used or
+    closed here (`_after_fork`), so the child's own stands alone, and the list is kept from refusing it.
     """
     try:
         identity = importlib.import_module("lmdb._envid")
@@ -277,8 +308,8 @@ def _beside_inherited() -> Iterator[None]:
 def _after_fork() -> None:
     """In the child: leave the parent's environments alone for ever.
 
-    Closing one, or ending one of its transactions, would clear reader slots in the shared lock file that the parent
-    still relies on.
+    Closing one, or ending one of its transactions, would clear reader slots in the shared lock file that the
+    parent still relies on.
     """
     global _fork_epoch, _registry_lock
     _fork_epoch += 1

@@ -2,8 +2,8 @@
 
     "QVEC" | format version u32 | crc32c u32 | payload bytes u32 | msgpack payload | zeros to whole pages
 
-The checksum covers the key, the version, the length and the payload. The value fills whole overflow pages, so that
-its address tells where the file is mapped (environment.Environment).
+The checksum covers the key, the version, the length and the payload. The value fills whole overflow pages, so
+that its address tells where the file is mapped (environment.Environment).
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qvec.errors import DuplicateIdError, InputError
+from qvec.records import check_plain
 from qvec.types import Float32Array, IdKind, Metric
 
 MAX_VALUE = 1e18  # squares of larger values leave float32
@@ -16,6 +17,7 @@ _SAFE_NORM2 = 1e36
 MAX_ID = 2**63 - 1
 MAX_ID_BYTES = 480  # LMDB keys end at 511 bytes
 MAX_K = 1_000_000
+MAX_ROWS = 2**31 - 2**16
 
 _REAL_KINDS = "fiu"
 
@@ -26,15 +28,18 @@ def as_vectors(name: str, value: object, dim: int, metric: Metric) -> Float32Arr
     A 1-D value of ``dim`` numbers is one row. Raises InputError naming the first bad row.
     """
     x = _as_array(name, value)
-    if x.size == 0 and x.ndim <= 2 and (x.ndim < 2 or x.shape[1] in (0, dim)):
-        return np.empty((0, dim), np.float32)
-    if x.ndim == 1:
-        x = x[None, :]
-    if x.ndim != 2 or x.shape[1] != dim:
-        raise InputError(f"{name} must have shape (n, {dim}) or ({dim},), got {np.shape(value)}")
-    x = _as_float32(x)
-    _check_rows(name, x, metric)
-    return x
+    return np.empty((0, dim), np.float32) if x.shape == (0,) else _as_rows(name, x, dim, metric)
+
+
+def _as_rows(name: str, x: npt.NDArray[Any], dim: int, metric: Metric) -> Float32Array:
+    rows = x[None, :] if x.ndim == 1 else x
+    if rows.ndim != 2 or rows.shape[1] != dim:
+        raise InputError(f"{name} must have shape (n, {dim}) or ({dim},), got {x.shape}")
+    if len(rows) > MAX_ROWS:  # before they are copied: strides of zero make any number of rows
+        raise InputError(f"{name} has {len(rows)} rows; the limit is {MAX_ROWS}")
+    converted = _as_float32(rows)
+    _check_rows(name, converted, metric)
+    return converted
 
 
 def as_queries(value: object, dim: int, metric: Metric) -> Float32Array:
@@ -44,8 +49,9 @@ def as_queries(value: object, dim: int, metric: Metric) -> Float32Array:
         norm2 = value.dot(value)
         if (0.0 < norm2 < _SAFE_NORM2 or (norm2 == 0.0 and metric != "cosine")) and value.flags.c_contiguous:
             return value
-    x = as_vectors("queries", value, dim, metric)
-    return x[0] if np.ndim(value) == 1 and len(x) == 1 else x  # type: ignore[arg-type]
+    x = _as_array("queries", value)
+    rows = _as_rows("queries", x, dim, metric)
+    return rows[0] if x.ndim == 1 else rows
 
 
 def _as_array(name: str, value: object) -> npt.NDArray[Any]:
@@ -120,7 +126,7 @@ def _int_ids(ids: object) -> npt.NDArray[np.int64]:
     if ids.size and ids.dtype.kind not in "iu":
         raise InputError(f"ids must be integers, got dtype {ids.dtype}")
     flat = ids.reshape(-1)
-    bad = np.flatnonzero((flat < 0) | (flat > MAX_ID)) if ids.size else []
+    bad = np.flatnonzero((flat < 0) | (flat > MAX_ID))
     if len(bad):
         raise InputError(f"ids[{bad[0]}] is {flat[bad[0]]}: ids lie between 0 and {MAX_ID}")
     return flat.astype(np.int64)
@@ -131,7 +137,7 @@ def check_unique(ids: npt.NDArray[Any] | list[str]) -> None:
     if isinstance(ids, np.ndarray) and (len(ids) < 2 or bool((np.diff(ids) > 0).all())):
         return
     seen: dict[Any, int] = {}
-    for i, value in enumerate(ids):
+    for i, value in enumerate(ids.tolist() if isinstance(ids, np.ndarray) else ids):
         if value in seen:
             raise DuplicateIdError(f"ids[{i}] repeats {value!r} of ids[{seen[value]}]: a batch may hold an id once")
         seen[value] = i
@@ -158,6 +164,7 @@ def as_payloads(payload: object, n: int) -> list[dict[str, Any] | None]:
     for i, value in enumerate(payload):
         if value is not None and not isinstance(value, dict):
             raise InputError(f"payload[{i}] must be a dict or None, got {type(value).__name__}")
+        check_plain(value, f"payload[{i}]")
     return list(payload)
 
 

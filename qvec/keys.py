@@ -1,7 +1,7 @@
 """The keys of the database (docs/format.md).
 
-Eight bytes: kind, column or record class, generation, number. Ids: one byte 255 before the id's own, so that they
-come last and can be appended.
+Eight bytes: kind, column or record class, generation, number. Ids: one byte 255 before the id's own, so that
+they come last and can be appended.
 """
 
 from __future__ import annotations

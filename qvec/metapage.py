@@ -1,21 +1,23 @@
 """What LMDB's two meta pages say about a file, read without LMDB.
 
-liblmdb maps whatever the file's name leads to: a truncated file then kills the process with SIGBUS, a foreign one may
-fail an assertion. So the meta pages (struct MDB_meta of LMDB 0.9, mdb.c) are looked at with plain reads first.
+liblmdb maps whatever the file's name leads to: a truncated file then kills the process with SIGBUS, a foreign
+one may fail an assertion. So the meta pages (struct MDB_meta of LMDB 0.9, mdb.c) are read plainly first.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 
-from qvec.errors import CorruptError, FormatError, NotFoundError
+from qvec.errors import CorruptError, FormatError, NotFoundError, ReadOnlyError
 
 _MAGIC = 0xBEEFC0DE
 _DATA_VERSION = 1
 _PAGE_SIZES = tuple(1 << bits for bits in range(9, 17))
-# page header 16 | magic, version | address, map size | free db: page size, 44 more | main db 48 | last page, txn id
+# page header 16 | magic, version | address, map size | free db: page size, 44 more | main db | last page, id
 _META = struct.Struct("<16x II 16x I 44x 48x QQ")
 
 
@@ -34,14 +36,19 @@ class FileFacts:
 
 
 def inspect(path: str) -> FileFacts:
-    """Read the facts; NotFoundError, FormatError (no LMDB 0.9 file) or CorruptError (an LMDB file cut short)."""
+    """Read the facts.
+
+    NotFoundError; ReadOnlyError: it may not be read; FormatError: no LMDB 0.9 file; CorruptError: cut short.
+    """
     try:
-        with open(path, "rb") as file:
+        if not stat.S_ISREG(Path(path).stat().st_mode):
+            raise FormatError(f"{path} is a directory or device, not a qvec file")
+        with Path(path).open("rb") as file:
             return _read(path, file.fileno())
     except FileNotFoundError as error:
         raise NotFoundError(f"{path}: there is no such file") from error
-    except IsADirectoryError as error:
-        raise FormatError(f"{path} is a directory, not a qvec file") from error
+    except PermissionError as error:
+        raise ReadOnlyError(f"{path} may not be read") from error
 
 
 def _read(path: str, fd: int) -> FileFacts:

@@ -1,13 +1,13 @@
 """Values of records: a checksum over key and payload, then the payload as msgpack.
 
-Only plain data goes in and comes out: None, bool, int of 64 bits, float, str, bytes, list and dict with str keys.
+Only plain data goes in and out: None, bool, int of 64 bits, float, str, bytes, list, dict with str keys.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import msgpack
+import msgpack  # type: ignore[import-untyped]
 
 from qvec import keys
 from qvec._kernels import crc32c
@@ -19,12 +19,15 @@ _CRC_BYTES = 4
 _INT_MIN, _INT_MAX = -(1 << 63), (1 << 64) - 1
 
 
-def pack(payload: object) -> bytes:
+def pack(payload: object, name: str = "payload") -> bytes:
     """Payload as msgpack; InputError names the field that is not plain data or is too large."""
-    _check(payload, "payload", 0)
-    packed: bytes = msgpack.packb(payload, use_bin_type=True)
+    check_plain(payload, name)
+    try:
+        packed: bytes = msgpack.packb(payload, use_bin_type=True)
+    except UnicodeEncodeError as error:
+        raise InputError(f"{name} holds {error.object!r}: a lone surrogate has no UTF-8 form") from None
     if len(packed) > MAX_BYTES:
-        raise InputError(f"payload takes {len(packed)} bytes, more than the {MAX_BYTES} of a record")
+        raise InputError(f"{name} takes {len(packed)} bytes, more than the {MAX_BYTES} of a record")
     return packed
 
 
@@ -36,9 +39,14 @@ def unpack(packed: bytes | memoryview) -> Any:
         raise ValueError(f"not plain msgpack data: {error or type(error).__name__}") from error
 
 
-def seal(key: bytes, payload: object) -> bytes:
-    """The value that holds ``payload`` under ``key``."""
-    packed = pack(payload)
+def check_plain(value: object, name: str) -> None:
+    """Raise InputError naming the field of ``name`` that is not plain data."""
+    _check(value, name, 0)
+
+
+def seal(key: bytes, payload: object, name: str = "payload") -> bytes:
+    """The value that holds ``payload`` under ``key``; errors call it ``name``."""
+    packed = pack(payload, name)
     return crc32c(packed, crc32c(key)).to_bytes(_CRC_BYTES, "little") + packed
 
 
@@ -57,24 +65,34 @@ def _reject(code: int, data: bytes) -> None:
     raise ValueError(f"extension type {code} of {len(data)} bytes")
 
 
-def _check(value: object, where: str, depth: int) -> None:
+def _check(value: Any, where: str, depth: int) -> None:
     if depth > MAX_DEPTH:
         raise InputError(f"{where} is nested deeper than {MAX_DEPTH} levels")
     kind = type(value)
     if kind is dict:
         _check_dict(value, where, depth)
     elif kind in (list, tuple):
-        for i, item in enumerate(value):  # type: ignore[arg-type, var-annotated]
+        for i, item in enumerate(value):
             _check(item, f"{where}[{i}]", depth + 1)
     elif kind is int:
-        if not _INT_MIN <= value <= _INT_MAX:  # type: ignore[operator]
+        if not _INT_MIN <= value <= _INT_MAX:
             raise InputError(f"{where} = {value} does not fit 64 bits")
-    elif value is not None and kind not in (str, bytes, float, bool):
+    elif kind is str:
+        _check_text(value, where)
+    elif value is not None and kind not in (bytes, float, bool):
         raise InputError(f"{where} is a {kind.__module__}.{kind.__qualname__}, which cannot be stored")
+
+
+def _check_text(value: str, where: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{where} has a lone surrogate at {error.start}, which UTF-8 cannot hold") from error
 
 
 def _check_dict(value: Any, where: str, depth: int) -> None:
     for name, item in value.items():
         if type(name) is not str:
             raise InputError(f"{where} has the key {name!r}, which is not a str")
+        _check_text(name, where)
         _check(item, f"{where}[{name!r}]", depth + 1)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from qvec import keys, records
 from qvec._kernels import Column
 from qvec.directory import View
-from qvec.environment import fork_epoch
+from qvec.environment import Error, fork_epoch, structure_problems, translate, translated
 from qvec.errors import ClosedError, CorruptError, ForkedError, InputError
 
 if TYPE_CHECKING:
@@ -55,28 +55,27 @@ class Reading:
         return self._view.txn_id
 
     def record(self, kind: int, number: int) -> Any:
-        """The payload stored under ``kind`` and ``number``, None where there is none; CorruptError if damaged."""
+        """The payload under ``kind`` and ``number``, None where there is none; CorruptError if damaged."""
         key = record_key(kind, number)
-        value = self._live().get(key)
+        value = self._get(key)
         return None if value is None else records.unseal(key, value)
 
     def row_of(self, key: bytes) -> int | None:
         """The row of an id, None where no row has it."""
-        value = self._live().get(id_key(key, 0))
+        value = self._get(id_key(key, 0))
         return None if value is None else row_number(value)
 
     def rows_of(self, ids: Sequence[bytes]) -> npt.NDArray[np.int64]:
         """The row of each id, int64 [n], -1 where no row has it."""
-        get = self._live().get
         rows = np.empty(len(ids), dtype=np.int64)
         for i, key in enumerate(ids):
-            value = get(id_key(key, i))
+            value = self._get(id_key(key, i))
             rows[i] = -1 if value is None else row_number(value)
         return rows
 
     def iter_ids(self) -> Iterator[tuple[bytes, int]]:
         """All ids and their rows, in the order of the ids' bytes; valid until this ends."""
-        with self._live().cursor() as cursor:
+        with translated(self._store.path), self._live().cursor() as cursor:
             found = cursor.set_range(keys.ID)
             while found:
                 yield bytes(cursor.key()[1:]), row_number(cursor.value())
@@ -84,13 +83,15 @@ class Reading:
                 found = cursor.next()
 
     def check(self) -> Iterator[str]:
-        """Read every block and record once; what is damaged, in words."""
+        """Read every page, block and record once; what is damaged, in words."""
+        self._live()
+        yield from structure_problems(self._store.path) or ()
         for column in self.columns.values():
             for block in range(column.n_blocks):
                 if not column.check(block):
                     yield f"column {column.name!r}: block {block} is damaged, missing or stale"
         first = keys.record(0, 0)
-        with self._live().cursor() as cursor:
+        with translated(self._store.path), self._live().cursor() as cursor:
             if not cursor.set_range(first):
                 return
             for key, value in cursor.iternext():
@@ -100,6 +101,13 @@ class Reading:
                     records.unseal(bytes(key), value)
                 except CorruptError as error:
                     yield str(error)
+
+    def _get(self, key: bytes) -> Any:
+        txn = self._live()
+        try:
+            return txn.get(key)
+        except Error as error:
+            raise translate(error, self._store.path) from error
 
     def _live(self) -> Any:
         """LMDB's transaction; ForkedError in a child that inherited it, ClosedError after its end."""

@@ -1,45 +1,49 @@
-"""A store: columns, state, records and ids in one LMDB file; snapshots to read, one transaction at a time to write."""
+"""A store: columns, state, records and ids in one LMDB file; snapshots to read, transactions to write."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
-import lmdb
-
-from qvec import environment, header, keys
+from qvec import environment, header, keys, newfile
 from qvec.directory import STAMP_BYTES, ColumnSpec, Loader, View, block_geometry, first_state
 from qvec.environment import fork_epoch
-from qvec.errors import ClosedError, ExistsError, InputError, NotFoundError, ReadOnlyError
+from qvec.errors import ClosedError, InputError, ReadOnlyError
 from qvec.filelock import FileLock
 from qvec.snapshot import Snapshot
 from qvec.transaction import Transaction
+from qvec.types import Durability, Residency, check_choice, check_flag
 
 __all__ = ["ColumnSpec", "Snapshot", "Store", "Transaction", "block_geometry"]
 
 Mode = Literal["rw", "r"]
-Residency = Literal["mmap", "ram"]
-Durability = Literal["full", "relaxed"]
 
 _stores: weakref.WeakSet[Store] = weakref.WeakSet()
 _revival = threading.Lock()
 
 
 class Store:
-    """An open file. Threads may share it; a forked child's copy opens the file again by itself, as a reader."""
+    """An open file. Threads may share it; a forked child's copy opens the file again by itself, to read."""
 
-    def __init__(self, path: str, mode: Mode, residency: Residency, verify: bool, durability: Durability,
-                 map_size: int) -> None:  # fmt: skip
+    def __init__(
+        self, path: str, mode: Mode, residency: Residency, verify: bool, durability: Durability, map_size: int
+    ) -> None:
         """For `create` and `open`."""
         self.path, self.mode = path, mode
-        self._residency, self._verify, self._durability, self._map_size = residency, verify, durability, map_size
+        self._residency, self._verify, self._durability, self._map_size = (
+            residency,
+            verify,
+            durability,
+            map_size,
+        )
         self._closed = False
+        self._writing_thread = 0
         environment.check(path)
         self._lock = FileLock(path) if mode == "rw" else None
         try:
@@ -51,36 +55,53 @@ class Store:
         _stores.add(self)
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], columns: Mapping[str, ColumnSpec], configuration: dict[str, Any], *,
-               state: dict[str, Any] | None = None, residency: Residency = "mmap", verify: bool = True, durability: Durability = "full",
-               map_size: int = environment.MAP_SIZE) -> Store:  # fmt: skip
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        columns: Mapping[str, ColumnSpec],
+        configuration: dict[str, Any],
+        *,
+        state: dict[str, Any] | None = None,
+        residency: Residency = "mmap",
+        verify: bool = True,
+        durability: Durability = "full",
+        map_size: int = environment.MAP_SIZE,
+    ) -> Store:
         """Make a file with empty columns, and open it for writing.
 
-        ``configuration`` is plain data that never changes, ``state`` what the first snapshot shows. A file appears under ``path`` only when it is whole.
+        ``configuration`` is plain data that never changes, ``state`` what the first
+        snapshot shows. A file appears under ``path`` only when it is whole.
         """
-        path = os.fspath(path)
-        if os.path.lexists(path):
-            raise ExistsError(f"{path} is there already")
-        if not os.path.isdir(os.path.dirname(path) or "."):
-            raise NotFoundError(f"{path}: there is no such directory")
-        _make_file(path, columns, configuration, state or {})
+        path = newfile.own_path(path)
+        _check_options("rw", residency, verify, durability)
+
+        def fill(txn: Any, psize: int) -> None:
+            txn.put(keys.CONFIG, header.pack(configuration, psize))
+            txn.put(keys.STATE, first_state(columns, state or {}, psize, txn.id()))
+
+        newfile.make(path, lambda draft: environment.create(draft, fill))
         return cls.open(path, residency=residency, verify=verify, durability=durability, map_size=map_size)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], mode: Mode = "rw", *, residency: Residency = "mmap",
-             verify: bool = True, durability: Durability = "full", map_size: int = environment.MAP_SIZE) -> Store:  # fmt: skip
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        mode: Mode = "rw",
+        *,
+        residency: Residency = "mmap",
+        verify: bool = True,
+        durability: Durability = "full",
+        map_size: int = environment.MAP_SIZE,
+    ) -> Store:
         """Open a file: ``"rw"`` takes its write lock, ``"r"`` any number of handles may do.
 
-        ``residency="ram"`` copies all blocks once; ``verify=False`` skips the checksums of blocks, not their headers;
-        ``durability="relaxed"`` leaves the flush to the system: a power cut may then cost the file. ``map_size`` is
-        the address space to reserve at first, in bytes; it grows.
+        ``residency="ram"`` copies all blocks once; ``verify=False`` skips the checksums of blocks, not their
+        headers; ``durability="relaxed"`` leaves the flush to the system: a power cut may then cost the file.
+        ``map_size`` is the address space to reserve at first, in bytes; it grows.
         NotFoundError, FormatError, CorruptError, LockedError or ReadOnlyError say why a file does not open.
         """
-        for name, value, allowed in (("mode", mode, ("rw", "r")), ("residency", residency, ("mmap", "ram")),
-                                     ("durability", durability, ("full", "relaxed"))):  # fmt: skip
-            if value not in allowed:
-                raise InputError(f"{name} = {value!r} is none of {', '.join(allowed)}")
-        return cls(os.path.abspath(path), mode, residency, verify, durability, map_size)
+        _check_options(mode, residency, verify, durability)
+        return cls(newfile.own_path(path), mode, residency, verify, durability, map_size)
 
     def begin(self) -> Snapshot:
         """A snapshot of the last commit; `end` it soon, for the pages it reads are kept as long.
@@ -150,7 +171,7 @@ class Store:
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Transaction]:
-        """A write transaction that commits at the end of the ``with`` block, and is undone by an exception."""
+        """A write transaction that commits at the end of the ``with`` block; an exception undoes it."""
         txn = self.begin_write()
         try:
             yield txn
@@ -160,7 +181,7 @@ class Store:
         txn.commit()
 
     def close(self) -> None:
-        """Close the handle, after the snapshots and the transaction of other threads; this thread's are ended.
+        """Close the handle, after the snapshots and transactions of other threads; this thread's are ended.
 
         New ones get ClosedError. Closing twice is fine.
         """
@@ -176,13 +197,20 @@ class Store:
             self.end(snapshot)
         if self._writing_thread == threading.get_ident() and self._transaction:
             self._transaction.abort()
-        with self._writing, self._env.lock:
+        with self._writing:
+            pass  # the transaction of another thread ends first
+        with self._env.lock:
             while self._open:
                 self._env.idle.wait()
         if self._lock:
             self._lock.release()
         self._view = self._writer = View()
         environment.release(self._env)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
 
     def __enter__(self) -> Self:
         return self
@@ -191,14 +219,14 @@ class Store:
         self.close()
 
     def stats(self) -> dict[str, Any]:
-        """Bytes of the file and its parts, of the map, reader slots, and commits whose pages a snapshot holds back."""
+        """Bytes of the file, its parts and the map; open snapshots, and commits that they hold back."""
         with self.read() as snapshot:
             env, info = self._env, self._env.lmdb.info()
             blocks = {name: column.n_blocks * column.pages * env.psize for name, column in snapshot.columns.items()}
             chunks = sum(len(stamps) for stamps in snapshot._view.stamps.values()) // STAMP_BYTES * env.psize
             readers = env.reader_commits()
             return {
-                "file_bytes": os.path.getsize(self.path),
+                "file_bytes": Path(self.path).stat().st_size,
                 "used_bytes": (info["last_pgno"] + 1) * env.psize,
                 "map_bytes": info["map_size"],
                 "column_bytes": blocks,
@@ -208,6 +236,20 @@ class Store:
                 "readers": len(readers),
                 "commits_held": info["last_txnid"] - min(readers, default=info["last_txnid"]),
             }
+
+    def copy_to(self, path: str | os.PathLike[str]) -> None:
+        """Write the last commit, without free pages, to a new file; ExistsError if there is one."""
+        with self.read() as snapshot:
+            txn, env = snapshot._live(), self._env
+
+            def fill(draft: str) -> None:
+                with environment.translated(draft):
+                    env.lmdb.copy(draft, compact=True, txn=txn)
+                # Pages have other numbers there: a commit, even an empty one, writes them into the directory.
+                with Store.open(draft, verify=self._verify) as copy, copy.write():
+                    pass
+
+            newfile.make(newfile.own_path(path), fill)
 
     def _attach(self, durable: bool | None) -> None:
         """Join the file's environment and read its configuration."""
@@ -221,7 +263,7 @@ class Store:
         self._writing_loader = Loader(self._env, verify=self._verify, writable=True)
         self._view, self._writer = View(), View()
         try:
-            with self._env.lmdb.begin(buffers=True) as txn:
+            with environment.translated(self.path), self._env.lmdb.begin(buffers=True) as txn:
                 self.config = MappingProxyType(header.unpack(txn.get(keys.CONFIG), self.path))
             self.end(self.begin())
         except BaseException:
@@ -232,13 +274,11 @@ class Store:
         """The view brought up to the transaction's commit: in place, or on a copy while searches use it."""
         view = self._view.clone() if self._view.users else self._view
         try:
-            self._loader.refresh(view, txn, commit)
-        except BaseException as error:
+            with environment.translated(self.path):
+                self._loader.refresh(view, txn, commit)
+        except BaseException:
             txn.abort()
             self._view = View()
-            self._env.dependents.add(self._view)
-            if isinstance(error, lmdb.Error):
-                raise environment.translate(error, self.path) from error
             raise
         self._view = view
         self._env.dependents.add(view)
@@ -253,11 +293,13 @@ class Store:
         commit = txn.id() - 1
         try:
             if self._writer.txn_id != commit:
-                self._writing_loader.refresh(self._writer, txn, commit)
+                with environment.translated(self.path):
+                    self._writing_loader.refresh(self._writer, txn, commit)
+                with self._env.lock:
+                    self._env.dependents.add(self._writer)
             size = self._env.reaches()
             for column in self._writer.columns.values():
                 column.attach(self._env.base, size)
-            self._env.dependents.add(self._writer)
         except BaseException:
             txn.abort()
             raise
@@ -272,41 +314,20 @@ class Store:
         self._writing.release()
 
     def _revive(self) -> None:
-        """In a forked child: open the file anew, as a reader (environment._after_fork left the parent's alone)."""
+        """In a forked child: open the file anew, to read; environment._after_fork left the parent's alone."""
         with _revival:
             if self._closed:
                 raise ClosedError(f"{self.path} is closed")
             if self._epoch != fork_epoch():
+                environment.check(self.path)
                 self._attach(None)
 
 
-def _make_file(path: str, columns: Mapping[str, ColumnSpec], configuration: dict[str, Any],
-               state: dict[str, Any]) -> None:  # fmt: skip
-    """Write the first commit to a file of another name, and give it its own when it is whole."""
-    draft = f"{path}.{secrets.token_hex(4)}.new"
-
-    def fill(txn: Any, psize: int) -> None:
-        txn.put(keys.CONFIG, header.pack(configuration, psize))
-        txn.put(keys.STATE, first_state(columns, state, psize, txn.id()))
-
-    try:
-        environment.create(draft, fill)
-        os.link(draft, path)
-    except FileExistsError as error:
-        raise ExistsError(f"{path} is there already") from error
-    finally:
-        for leftover in (draft, draft + "-lock"):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(leftover)
-    _flush_directory(os.path.dirname(path) or ".")
-
-
-def _flush_directory(directory: str) -> None:
-    fd = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+def _check_options(mode: str, residency: str, verify: bool, durability: str) -> None:
+    check_choice("mode", mode, get_args(Mode))
+    check_choice("residency", residency, get_args(Residency))
+    check_choice("durability", durability, get_args(Durability))
+    check_flag("verify", verify)
 
 
 def _tree_bytes(stat: Any) -> int:

@@ -7,12 +7,10 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
-import lmdb
-
 from qvec import keys, records
 from qvec._kernels import Column, chunk_entries
-from qvec.directory import ColumnSpec, View, block_geometry, write_directory
-from qvec.environment import translate
+from qvec.directory import ColumnSpec, View, block_geometry, place_all, write_directory
+from qvec.environment import Error, MapIsFull, fork_epoch, translate, translated
 from qvec.errors import DuplicateIdError, InputError, QvecError
 from qvec.snapshot import Reading, id_key, record_key, row_value
 
@@ -22,8 +20,8 @@ Operation = Callable[[Any], object]
 class Transaction(Reading):
     """Changes that become visible together at `commit`, or never. Belongs to the thread that began it.
 
-    `state` may be changed freely; it is stored with the commit. Puts and deletes are kept in a list as well: when the
-    map is full they are abandoned with LMDB's transaction, the map is doubled, and the list is run again.
+    `state` may be changed freely; it is stored with the commit. Puts and deletes are kept in a list as well:
+    when the map is full they are abandoned with LMDB's transaction, the map doubled, and the list run again.
     """
 
     __slots__ = ("_committed", "_log")
@@ -51,17 +49,16 @@ class Transaction(Reading):
         column = self._view.columns.get(name)
         if column is None:
             raise InputError(f"there is no column {name!r}")
+        n_blocks, per_chunk = self._n_committed(column), chunk_entries(self._store._env.psize)
+        self._run(lambda txn: _delete_blocks(txn, column, 0, n_blocks, per_chunk))
         self._view.stamps.pop(name, None)
-        committed, n_blocks = self._committed.pop(name, (None, 0))
-        if committed is column:
-            per_chunk = chunk_entries(self._store._env.psize)
-            self._run(lambda txn: _delete_blocks(txn, column, 0, n_blocks, per_chunk))
+        self._committed.pop(name, None)
         del self._view.columns[name]
 
-    def put_record(self, kind: int, number: int, payload: object) -> None:
-        """Store plain data under ``kind`` and ``number``; InputError names the field that is not plain."""
+    def put_record(self, kind: int, number: int, payload: object, *, name: str = "payload") -> None:
+        """Store plain data under ``kind`` and ``number``; InputError names the field of ``name`` that is not plain."""
         key = record_key(kind, number)
-        value = records.seal(key, payload)
+        value = records.seal(key, payload, name)
         self._run(lambda txn: txn.put(key, value))
 
     def delete_record(self, kind: int, number: int) -> None:
@@ -70,9 +67,9 @@ class Transaction(Reading):
         self._run(lambda txn: txn.delete(key))
 
     def put_ids(self, ids: Sequence[bytes], rows: Sequence[int], *, append: bool = False) -> None:
-        """Give each id its row; DuplicateIdError names the position of an id that is stored, or twice in the batch.
+        """Give each id its row; DuplicateIdError names the position of one that is stored or repeated.
 
-        ``append`` is a hint: the ids ascend and lie above all that are stored. Nothing is put when it is an error.
+        ``append`` is a hint: the ids ascend and lie above all that are stored. An error puts nothing.
         """
         pairs = [(id_key(name, i), row_value(int(row))) for i, (name, row) in enumerate(zip(ids, rows, strict=True))]
         append = append and self._is_above(ids)
@@ -94,11 +91,11 @@ class Transaction(Reading):
             self.abort()
             raise
         self._txn = None
-        self._store._end_write(self._view)
+        self._store._end_write(self._view if self._store._env.sound else None)
 
     def abort(self) -> None:
-        """Undo everything. Ending twice is fine."""
-        if self._txn is None:
+        """Undo everything. Ending twice is fine; so is ending the parent's in a forked child."""
+        if self._txn is None or self._epoch != fork_epoch():
             return
         self._own().abort()
         self._txn = None
@@ -115,17 +112,19 @@ class Transaction(Reading):
         self._log.append(operation)
 
     def _retry(self, action: Callable[[], object]) -> None:
-        """Run; while the map is full, double it, start again from the list of operations, and run once more."""
-        env = self._store._env
+        """Run; while the map is full, double it, start again from the list of operations, run once more."""
+        full = False
         while True:
             try:
+                if full:
+                    self._restart()
                 action()
                 return
-            except lmdb.MapFullError:
+            except MapIsFull:
                 self._txn.abort()
-                self._restart()
-            except lmdb.Error as error:
-                raise translate(error, env.path) from error
+                full = True
+            except Error as error:
+                raise translate(error, self._store.path) from error
 
     def _restart(self) -> None:
         env = self._store._env
@@ -133,6 +132,8 @@ class Transaction(Reading):
         self._txn = env.begin_write()
         for column in self._view.columns.values():
             column.attach(env.base, env.reaches())
+            if self._view.relocated:
+                place_all(column, min(column.n_blocks, self._n_committed(column)), self._txn)
         for operation in self._log:
             operation(self._txn)
 
@@ -148,24 +149,29 @@ class Transaction(Reading):
             column.release()
 
     def _put_blocks(self, column: Column, per_chunk: int) -> set[int]:
-        """Put the changed blocks, then read back which pages LMDB gave them; returns blocks whose entry changed."""
+        """Put the changed blocks, read back which pages LMDB gave them; returns those whose entry changed."""
         txn, commit = self._txn, self._txn.id()
-        committed, n_blocks = self._committed.get(column.name, (column, 0))
+        n_blocks = self._n_committed(column)
         dirty = column.dirty().tolist()
         for block in dirty:
             txn.put(keys.block(column.id, column.generation, block), column.seal(block, commit))
         for block in dirty:
             column.settle(block, txn.get(keys.block(column.id, column.generation, block)))
         touched = set(range(column.n_blocks)) if self._view.relocated else set(dirty)
-        if committed is column and column.n_blocks < n_blocks:
+        if column.n_blocks < n_blocks:
             _delete_blocks(txn, column, column.n_blocks, n_blocks, per_chunk)
             touched |= {column.n_blocks - 1} if column.n_blocks else set()
         return touched
 
+    def _n_committed(self, column: Column) -> int:
+        """Blocks that the column has in the commit before this transaction."""
+        committed, n_blocks = self._committed.get(column.name, (None, 0))
+        return n_blocks if committed is column else 0
+
     def _is_above(self, ids: Sequence[bytes]) -> bool:
         if not ids or not all(a < b for a, b in pairwise(ids)):
             return False
-        with self._own().cursor() as cursor:
+        with translated(self._store.path), self._own().cursor() as cursor:
             return cursor.last() and bytes(cursor.key()) < keys.ID + ids[0]
 
     def _refuse_duplicates(self, ids: Sequence[bytes]) -> None:

@@ -1,8 +1,9 @@
-"""What is done to a vector before it is coded: normalise, centre, rotate. Seeded, stored, never changed."""
+"""What is done to a vector before it is coded: normalise, centre, project, rotate. Stored, never changed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -16,22 +17,25 @@ from qvec.types import MAX_DIM, Codes, Float32Array, check_int
 VERSION = 1
 ROUNDS = 4
 MAX_SEED = 2**64 - 1
-_FIELDS = ("version", "dim", "padded", "normalise", "mean", "seed")
+MAX_MATRIX_BYTES = 60 << 20  # a state is one record, of at most 64 MiB
+_FIELDS = ("version", "dim", "padded", "normalise", "mean", "seed", "width", "matrix")
 
 
 @dataclass(frozen=True, eq=False)
 class Transform:
-    """``R (x' - mean)`` with ``x' = x / |x|`` if ``normalise``, else ``x``.
+    """``R M^T (x' - mean)`` with ``x' = x / |x|`` if ``normalise``, else ``x``.
 
     R is an orthogonal matrix, the fast Hadamard rotation with Kac's walk for sizes that are no power of two,
-    drawn by ``seed``; None leaves it out. ``mean``: float32[dim] or None. Input has ``dim`` values, output
-    ``padded``: the next multiple of 64 with a rotation, otherwise ``dim``.
+    drawn by ``seed``; None leaves it out. ``mean``: float32[dim] or None. ``matrix``: M, learned,
+    float32[dim, width] of 60 MiB at most, or None. Input has ``dim`` values, output ``padded``: ``width``
+    (without a matrix ``dim``), with a rotation rounded up to a multiple of 64.
     """
 
     dim: int
     normalise: bool
     mean: Float32Array | None
     seed: int | None
+    matrix: Float32Array | None = None
     signs: Codes | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -40,29 +44,57 @@ class Transform:
             check_int("seed", self.seed, 0, MAX_SEED)
         if self.mean is not None:
             object.__setattr__(self, "mean", _checked_mean(self.mean, self.dim))
+        if self.matrix is not None:
+            object.__setattr__(self, "matrix", _checked_matrix(self.matrix, self.dim))
         signs = None if self.seed is None else rotation_signs(self.seed, self.padded)
         object.__setattr__(self, "signs", signs)
 
     @property
+    def width(self) -> int:
+        """Dimensions before padding."""
+        return self.dim if self.matrix is None else self.matrix.shape[1]
+
+    @property
     def padded(self) -> int:
         """Dimensions of the output."""
-        return self.dim if self.seed is None else -(-self.dim // 64) * 64
+        return self.width if self.seed is None else -(-self.width // 64) * 64
+
+    @cached_property
+    def _panels(self) -> Float32Array:
+        """The matrix as the kernel reads it: float32[n_panels * dim, PANEL], zeros beyond its last column."""
+        assert self.matrix is not None
+        panel = _kernels.PANEL
+        wide = np.pad(self.matrix, ((0, 0), (0, -self.width % panel)))
+        return np.ascontiguousarray(wide.reshape(self.dim, -1, panel).swapaxes(0, 1)).reshape(-1, panel)
+
+    @cached_property
+    def _inverse(self) -> Float32Array:
+        """float32[width, dim]: the Moore-Penrose inverse of M, which is its transpose where M is orthogonal."""
+        assert self.matrix is not None
+        return np.linalg.pinv(self.matrix.astype(np.float64)).astype(np.float32)
 
     def apply(self, x: Float32Array) -> Float32Array:
         """Transform float32[n, dim] to float32[n, padded]."""
-        return _kernels.transform(x, self.padded, self.normalise, self.mean, self.signs)
+        if self.matrix is None:
+            return _kernels.transform(x, self.padded, self.normalise, self.mean, self.signs)
+        if self.normalise or self.mean is not None:
+            x = _kernels.transform(x, self.dim, self.normalise, self.mean, None)
+        y = np.ascontiguousarray(_kernels.project(x, self._panels)[:, : self.width])
+        return y if self.signs is None else _kernels.transform(y, self.padded, False, None, self.signs)
 
     def unrotate(self, y: Float32Array) -> Float32Array:
-        """Turn float32[n, padded] back by R^-1 to float32[n, dim]; norm and mean stay as they are."""
-        if self.signs is None:
-            return y
-        return np.ascontiguousarray(_inverse_rotation(y, self.signs)[:, : self.dim])
+        """Turn float32[n, padded] back by R^-1 and M^-1 to float32[n, dim]; norm and mean stay as they are."""
+        if self.signs is not None:
+            y = np.ascontiguousarray(_inverse_rotation(y, self.signs)[:, : self.width])
+        return y if self.matrix is None else y @ self._inverse
 
     def state(self) -> State:
         """Give the transform as plain data."""
         mean = None if self.mean is None else floats_to_bytes(self.mean)
         plain = {"version": VERSION, "dim": self.dim, "padded": self.padded}
-        return plain | {"normalise": self.normalise, "mean": mean, "seed": self.seed}
+        matrix = None if self.matrix is None else floats_to_bytes(self.matrix)
+        plain |= {"normalise": self.normalise, "mean": mean, "seed": self.seed}
+        return plain | {"width": self.width, "matrix": matrix}
 
     @classmethod
     def from_state(cls, state: object) -> Self:
@@ -72,7 +104,9 @@ class Transform:
         dim = take_int(fields, "dim", 1, MAX_DIM)
         mean = None if fields["mean"] is None else take_floats(fields, "mean", dim)
         seed = None if fields["seed"] is None else take_int(fields, "seed", 0, MAX_SEED)
-        transform = cls(dim, take_flag(fields, "normalise"), mean, seed)
+        matrix = None if fields["matrix"] is None else _take_matrix(fields, dim)
+        transform = cls(dim, take_flag(fields, "normalise"), mean, seed, matrix)
+        take_int(fields, "width", transform.width, transform.width)
         take_int(fields, "padded", transform.padded, transform.padded)
         return transform
 
@@ -109,6 +143,25 @@ def _checked_mean(mean: Float32Array, dim: int) -> Float32Array:
     own = np.array(mean, order="C")
     own.flags.writeable = False
     return own
+
+
+def _checked_matrix(matrix: Float32Array, dim: int) -> Float32Array:
+    if matrix.ndim != 2 or matrix.shape[0] != dim or not matrix.shape[1] or matrix.dtype != np.float32:
+        got = f"{matrix.dtype} of shape {matrix.shape}"
+        raise InputError(f"matrix must be float32 of shape ({dim}, width), got {got}")
+    if matrix.nbytes > MAX_MATRIX_BYTES:
+        raise InputError(f"matrix takes {matrix.nbytes} bytes; the limit is {MAX_MATRIX_BYTES}")
+    if not np.isfinite(matrix).all():
+        row = int(np.flatnonzero(~np.isfinite(matrix).all(axis=1))[0])
+        raise InputError(f"matrix is not finite in row {row}")
+    own = np.array(matrix, order="C")
+    own.flags.writeable = False
+    return own
+
+
+def _take_matrix(fields: State, dim: int) -> Float32Array:
+    width = take_int(fields, "width", 1, MAX_MATRIX_BYTES // (4 * dim))
+    return take_floats(fields, "matrix", dim * width).reshape(dim, width)
 
 
 def _inverse_rotation(y: Float32Array, signs: Codes) -> Float32Array:

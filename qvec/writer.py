@@ -11,13 +11,12 @@ import numpy.typing as npt
 from qvec.config import AUTO_INDEX_ROWS, Config
 from qvec.errors import DuplicateIdError, InputError
 from qvec.index import Coded, Index, Progress, make_index
-from qvec.inputs import MAX_ID, id_keys
+from qvec.inputs import MAX_ID, MAX_ROWS, id_keys
 from qvec.layout import CALIBRATION, CODES, DELETED, IDS, ROW, VECTORS, row_columns
 from qvec.quantizers import Quantizer, train
 from qvec.store import Transaction
 from qvec.types import HNSW, Flat, Float32Array, OnConflict, Payload
 
-MAX_ROWS = 2**31 - 2**16
 ENCODE_ROWS = 8192  # rows encoded at a time: the codes of one step stay in cache
 Ids = npt.NDArray[Any] | list[str]
 
@@ -44,15 +43,13 @@ class Writer:
 
     # --- adding ---
 
-    def train(self, sample: Float32Array) -> Quantizer:
-        """Calibrate the code on a sample and lay out the columns; once in a collection's life."""
-        config = self.config
-        self.quantizer = train(sample, config.metric, config.code, config.seed, config.model)
+    def use(self, quantizer: Quantizer) -> None:
+        """Store what the code was trained to and lay out the columns; once in a collection's life."""
+        self.quantizer = quantizer
         number = self.state["quantizer"] = 0
-        self.txn.put_record(CALIBRATION, number, self.quantizer.state())
-        for name, spec in row_columns(self.quantizer, self.keep, config.ids == "int64").items():
+        self.txn.put_record(CALIBRATION, number, quantizer.state())
+        for name, spec in row_columns(quantizer, self.keep, self.config.ids == "int64").items():
             self.txn.add_column(name, spec)
-        return self.quantizer
 
     def add(
         self,
@@ -64,8 +61,9 @@ class Writer:
         progress: Progress | None,
     ) -> tuple[Ids, int, int, int]:
         """Store a batch; ids of its rows, and how many were added, replaced, skipped."""
-        if self.quantizer is None:
-            self.train(x)
+        if self.quantizer is None and len(x):
+            config = self.config
+            self.use(train(x, config.metric, config.code, config.seed, config.model))
         replaced = skipped = 0
         if ids is None:
             ids = self._new_ids(len(x))
@@ -73,7 +71,7 @@ class Writer:
             kept, replaced = self._resolve_conflicts(ids, on_conflict)
             if len(kept) < len(x):
                 skipped = len(x) - len(kept)
-                all_ids, ids = ids, _take(ids, kept)
+                all_ids, ids = ids, ids[kept] if isinstance(ids, np.ndarray) else [ids[i] for i in kept]
                 self._append(x[kept], ids, [payloads[i] for i in kept], threads, progress)
                 return all_ids, len(kept) - replaced, replaced, skipped
         self._append(x, ids, payloads, threads, progress)
@@ -96,13 +94,23 @@ class Writer:
             return np.arange(len(keys)), 0
         if on_conflict == "error":
             i = int(np.flatnonzero(taken)[0])
-            raise DuplicateIdError(f"ids[{i}] = {ids[i]!r} is stored already; use upsert or on_conflict to replace or skip")
+            name = ids[i : i + 1].tolist()[0] if isinstance(ids, np.ndarray) else ids[i]
+            raise DuplicateIdError(
+                f"ids[{i}] = {name!r} is stored already; use upsert or on_conflict to replace or skip"
+            )
         if on_conflict == "skip":
             return np.flatnonzero(~taken), 0
         self.delete([keys[i] for i in np.flatnonzero(taken)], rows[taken])
         return np.arange(len(keys)), int(taken.sum())
 
-    def _append(self, x: Float32Array, ids: Ids, payloads: Sequence[Payload | None], threads: int, progress: Progress | None) -> None:
+    def _append(
+        self,
+        x: Float32Array,
+        ids: Ids,
+        payloads: Sequence[Payload | None],
+        threads: int,
+        progress: Progress | None,
+    ) -> None:
         start, stop = self.state["n"], self.state["n"] + len(x)
         if stop > MAX_ROWS:
             raise InputError(f"the collection would hold {stop} rows; the limit is {MAX_ROWS}")
@@ -128,7 +136,7 @@ class Writer:
             if payload is None and not strings:
                 continue
             record = {"id": ids[i], "payload": payload} if strings else {"payload": payload}
-            self.txn.put_record(ROW, start + i, record)
+            self.txn.put_record(ROW, start + i, record, name=f"payload[{i}]")
             self.state["records"] += 1
 
     def _put_vectors(self, x: Float32Array, ids: Ids, start: int, stop: int) -> None:

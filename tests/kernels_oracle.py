@@ -1,4 +1,4 @@
-"""What the codec kernels should compute, written a second time in NumPy: integers exactly, floats in float64."""
+"""What the codec kernels should compute, written again in NumPy: integers exactly, floats in float64."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def affine(x: Floats, metric: str) -> tuple[Floats, Floats]:
 def make_codec(kind: str, metric: str, sample: Floats, **options: Any) -> Codec:
     if kind == "static":
         lower, step = affine(sample, metric)
-        return Codec("int8", metric, sample.shape[1], lower=lower, step=step, **options)  # type: ignore[arg-type]
-    return Codec(kind, metric, sample.shape[1], **options)  # type: ignore[arg-type]
+        return Codec("int8", metric, sample.shape[1], lower=lower, step=step, **options)
+    return Codec(kind, metric, sample.shape[1], **options)
 
 
 def symmetric_codes(x: Floats) -> Ints:
@@ -62,7 +62,7 @@ def symmetric_scales(x: Floats) -> Doubles:
 
 
 def norms2(x: Floats) -> Doubles:
-    return (x.astype(np.float64) ** 2).sum(1)
+    return np.asarray((x.astype(np.float64) ** 2).sum(1))
 
 
 def inverse_norms(x: Floats) -> Doubles:
@@ -84,7 +84,7 @@ def factors(codec: Codec, rows: Bytes) -> tuple[Doubles, Doubles]:
 
 
 def estimated_dots(kind: str, metric: str, sample: Floats, q: Floats, x: Floats) -> tuple[Doubles, Doubles]:
-    """<q, x> as the codes of both give it, on unit vectors under cosine; and the absolute terms it is added up from."""
+    """<q, x> as the codes of both give it, on unit vectors under cosine; and the absolute terms added up."""
     if kind == "static":
         lower, step = (v.astype(np.float64) for v in affine(sample, metric))
         y = (unit(q) if metric == "cosine" else q).astype(np.float64)

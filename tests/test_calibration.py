@@ -161,9 +161,7 @@ def test_a_changed_value_does_not_match_the_hash(calibration: Calibration, name:
 
 
 @pytest.mark.parametrize("change", [{"model": "other"}, {"n_samples": 999}, {"params": {"percentile": 98.0}}])
-def test_changed_provenance_does_not_match_the_hash(
-    calibration: Calibration, change: dict[str, object]
-) -> None:
+def test_changed_provenance_does_not_match_the_hash(calibration: Calibration, change: dict[str, object]) -> None:
     with pytest.raises(FormatError, match="hash"):
         Calibration.from_dict(calibration.to_dict() | change)
 

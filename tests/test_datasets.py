@@ -64,9 +64,7 @@ def test_an_empty_texmex_file_is_refused(tmp_path: Path) -> None:
         load_vectors(tmp_path / "x.bvecs")
 
 
-@pytest.mark.parametrize(
-    ("suffix", "dtype"), [(".fbin", "<f4"), (".u8bin", "u1"), (".i8bin", "i1"), (".ibin", "<i4")]
-)
+@pytest.mark.parametrize(("suffix", "dtype"), [(".fbin", "<f4"), (".u8bin", "u1"), (".i8bin", "i1"), (".ibin", "<i4")])
 def test_big_ann_rows_come_back_as_written(tmp_path: Path, suffix: str, dtype: str) -> None:
     rows = (X * 20 + 50).astype(dtype)
     file = tmp_path / f"x{suffix}"
@@ -80,9 +78,7 @@ def test_big_ann_rows_come_back_as_written(tmp_path: Path, suffix: str, dtype: s
     ("change", "message"),
     [(-1, "holds 5 rows and 19 bytes"), (1, "holds 6 rows and 1 bytes"), (-24, "holds 4 rows and 16 bytes")],
 )
-def test_a_big_ann_file_of_the_wrong_length_says_what_it_holds(
-    tmp_path: Path, change: int, message: str
-) -> None:
+def test_a_big_ann_file_of_the_wrong_length_says_what_it_holds(tmp_path: Path, change: int, message: str) -> None:
     data = struct.pack("<II", *X.shape) + X.tobytes()
     file = tmp_path / "x.fbin"
     file.write_bytes(data[:change] if change < 0 else data + bytes(change))
@@ -95,9 +91,7 @@ def test_a_big_ann_header_of_no_rows_gives_no_rows(tmp_path: Path) -> None:
     assert load_vectors(tmp_path / "x.fbin").shape == (0, 5)
 
 
-@pytest.mark.parametrize(
-    ("head", "message"), [(b"1234", "4 bytes"), (struct.pack("<II", 1, 0), "dimension 0")]
-)
+@pytest.mark.parametrize(("head", "message"), [(b"1234", "4 bytes"), (struct.pack("<II", 1, 0), "dimension 0")])
 def test_a_big_ann_header_that_makes_no_sense_is_refused(tmp_path: Path, head: bytes, message: str) -> None:
     (tmp_path / "x.fbin").write_bytes(head)
     with pytest.raises(InputError, match=message):
@@ -137,9 +131,7 @@ def test_a_truncated_npy_is_refused(tmp_path: Path) -> None:
         (np.zeros((2, 2), complex), "dtype complex128"),
     ],
 )
-def test_an_array_that_is_no_matrix_of_numbers_is_refused(
-    tmp_path: Path, array: np.ndarray, message: str
-) -> None:
+def test_an_array_that_is_no_matrix_of_numbers_is_refused(tmp_path: Path, array: np.ndarray, message: str) -> None:
     np.save(tmp_path / "x.npy", array)
     with pytest.raises(InputError, match=message):
         load_vectors(tmp_path / "x.npy")
@@ -214,9 +206,7 @@ def test_a_file_that_is_not_hdf5_is_refused(tmp_path: Path) -> None:
         load_vectors(tmp_path / "x.hdf5")
 
 
-def test_without_h5py_the_message_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_h5py_the_message_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "h5py", None)
     (tmp_path / "x.hdf5").write_bytes(b"any")
     with pytest.raises(MissingExtraError, match=r"pip install 'qvec\[hdf5\]'"):

@@ -78,7 +78,9 @@ def test_excluded_rows_are_never_results_and_k_come_back_whenever_k_are_left() -
         np.testing.assert_array_equal(ids, left[ordered(keys(what, x[left], q), 10)])
 
 
-@pytest.mark.parametrize(("kind", "metric"), [("int8", "l2"), ("int8", "cosine"), ("int8", "ip"), ("f32", "ip"), ("f16", "l2")])
+@pytest.mark.parametrize(
+    ("kind", "metric"), [("int8", "l2"), ("int8", "cosine"), ("int8", "ip"), ("f32", "ip"), ("f16", "l2")]
+)
 def test_a_walk_finds_nearly_what_a_scan_finds(kind: str, metric: str) -> None:
     n, x = 4000, clustered(4000, 48)
     q = x[:50] + 0.5 * np.random.default_rng(1).normal(size=(50, 48)).astype(np.float32)

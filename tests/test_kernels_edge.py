@@ -17,20 +17,20 @@ REPORT = """
 import numpy as np
 from qvec import _kernels as k
 data = np.random.default_rng(0).integers(0, 256, 40000, dtype=np.uint8)
-print(k.simd_level(), k.Codec("f32", "l2", 8).simd, *[k.crc32c(data[i:n]) for i, n in ((0, 40000), (3, 799), (1, 6))])
+sums = [k.crc32c(data[i:n]) for i, n in ((0, 40000), (3, 799), (1, 6))]
+print(k.simd_level(), k.Codec("f32", "l2", 8).simd, *sums)
 """
 
 
 def run_with(level: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "QVEC_SIMD": level}
-    return subprocess.run(
-        [sys.executable, "-c", REPORT], env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
+    command, environment = [sys.executable, "-c", REPORT], {**os.environ, "QVEC_SIMD": level}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_levels_ascend_from_scalar_to_the_default() -> None:
     levels = simd_levels()
-    assert levels[0] == "scalar" and levels[-1] == simd_level() == Codec("f32", "l2", 3).simd
+    assert levels[0] == "scalar"
+    assert levels[-1] == simd_level() == Codec("f32", "l2", 3).simd
     assert levels == sorted(levels, key=ORDER.index)
 
 
@@ -49,7 +49,8 @@ def test_an_empty_cap_is_no_cap() -> None:
 def test_an_unknown_level_fails_the_import_and_names_the_choices() -> None:
     done = run_with("sse9")
     assert done.returncode != 0
-    assert "ValueError: QVEC_SIMD must be one of scalar, " in done.stderr and "not 'sse9'" in done.stderr
+    assert "ValueError: QVEC_SIMD must be one of scalar, " in done.stderr
+    assert "not 'sse9'" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def bitwise_crc(data: bytes) -> int:
 
 def test_crc32c_is_right_at_every_length_and_can_be_continued() -> None:
     data = np.random.default_rng(1).integers(0, 256, 26000, dtype=np.uint8).tobytes()
-    for n in [*range(0, 40), 255, 767, 768, 775, 1536, 4080, 12287, 12288, 13063, 26000]:
+    for n in [*range(40), 255, 767, 768, 775, 1536, 4080, 12287, 12288, 13063, 26000]:
         expected = bitwise_crc(data[:n])
         assert crc32c(data[:n]) == expected, n
         for cut in (0, min(1, n), n // 3, n):
@@ -177,7 +178,8 @@ def test_transform_checks_its_vectors(array: Any) -> None:
 def test_row_arguments_are_checked() -> None:
     codec = Codec("int8", "l2", 8)
     rows = codec.encode(np.ones((2, 8), np.float32))
-    for call in (codec.decode, codec.prepare_rows, lambda r: codec.score(codec.prepare(np.ones(8, np.float32)), r)):
+    query = codec.prepare(np.ones(8, np.float32))
+    for call in (codec.decode, codec.prepare_rows, lambda r: codec.score(query, r)):
         with pytest.raises(TypeError, match="rows must be uint8, not int8"):
             call(rows.view(np.int8))
         with pytest.raises(ValueError, match="rows must be 128 wide, not 127"):
@@ -191,8 +193,8 @@ def test_prepared_queries_are_checked() -> None:
     assert codec.score(prepared[1:], rows).shape == (2, 2)
     with pytest.raises(ValueError, match="prepared must be 128 wide"):
         codec.score(rows[:, :64].copy(), rows)
-    shifted = np.empty(prepared.size + 128, np.uint8)
-    shifted = shifted[(-shifted.ctypes.data) % 64 + 16 :][: prepared.size].reshape(prepared.shape)
+    room = np.empty(prepared.size + 128, np.uint8)
+    shifted = room[(-room.ctypes.data) % 64 + 16 :][: prepared.size].reshape(prepared.shape)
     with pytest.raises(ValueError, match="64-byte boundary"):
         codec.score(shifted, rows)
 
@@ -215,4 +217,6 @@ def test_results_outlive_what_made_them() -> None:
     rows = codec.encode(np.ones((2, 8), np.float32))
     copy = rows.copy()
     del codec
-    assert np.array_equal(rows, copy) and rows.flags.writeable and rows.base is not None
+    assert np.array_equal(rows, copy)
+    assert rows.flags.writeable
+    assert rows.base is not None

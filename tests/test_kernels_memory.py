@@ -1,4 +1,4 @@
-"""Kernels touch nothing outside their arguments: buffers end where a page without access begins, at odd addresses."""
+"""Kernels touch nothing outside their arguments: buffers end where a page without access begins, anywhere."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ def sylvester(n: int) -> Doubles:
     h = np.ones((1, 1))
     while len(h) < n:
         h = np.block([[h, h], [h, -h]])
-    return h / np.sqrt(n)
+    return np.asarray(h / np.sqrt(n))
 
 
 def rotation_matrix(padded: int, signs: Bytes) -> Doubles:
@@ -48,7 +48,8 @@ def test_the_rotation_is_its_definition(padded: int) -> None:
 
 @pytest.mark.parametrize("padded", WIDTHS)
 def test_the_rotation_is_orthogonal_and_mixes_every_dimension(padded: int) -> None:
-    matrix = transform(np.eye(padded, dtype=np.float32), padded, False, None, random_signs(padded)).astype(np.float64)
+    axes = np.eye(padded, dtype=np.float32)
+    matrix = transform(axes, padded, False, None, random_signs(padded)).astype(np.float64)
     assert np.abs(matrix @ matrix.T - np.eye(padded)).max() < 1e-5
     # of a random rotation, the largest of padded^2 entries is near sqrt(4 ln padded / padded)
     assert np.abs(matrix).max() < 2 * np.sqrt(4 * np.log(padded) / padded)

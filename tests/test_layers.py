@@ -14,15 +14,25 @@ import qvec
 
 PACKAGE = Path(qvec.__file__).parent
 
-# From the ground up. A unit is a module or a sub-package of qvec; "" is qvec/__init__.py. Units on one line do
-# not know each other, save for those of the store, which are one unit in several files.
-STORE = {"directory", "environment", "filelock", "header", "metapage", "snapshot", "store", "transaction"}
+# From the ground up. A unit is a module or a sub-package of qvec; "" is qvec/__init__.py. Units on one line
+# do not know each other, save for those of the store, which are one unit in several files.
+STORE = {
+    "directory",
+    "environment",
+    "filelock",
+    "header",
+    "metapage",
+    "newfile",
+    "snapshot",
+    "store",
+    "transaction",
+}
 FLOORS = (
     {"errors"},
     {"_kernels", "types"},
-    {"calibrators", "fields", "inputs", "keys", "samples"},
+    {"calibrators", "fields", "keys", "samples"},
     {"calibration", "records", "transforms"},
-    {"quantizers"},
+    {"inputs", "quantizers"},
     STORE,
     {"config", "layout"},
     {"index", "rerank", "filters"},
@@ -160,8 +170,8 @@ print(*sorted({{name.split(".")[0] for name in set(sys.modules) - before}} - sys
 def test_importing_qvec_takes_less_than_a_tenth_of_a_second_beyond_its_dependencies() -> None:
     code = f"""
 import {", ".join(CORE_DEPENDENCIES)}, time
-start = time.perf_counter()
+start = time.process_time()  # not the clock on the wall: other processes may hold the processors
 import qvec
-print(time.perf_counter() - start)
+print(time.process_time() - start)
 """
     assert min(float(run(code)) for _ in range(5)) < 0.1

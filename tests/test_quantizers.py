@@ -129,9 +129,7 @@ def test_float16_saturates_at_its_largest_value() -> None:
     arrays(np.float32, (256, 3), elements=st.floats(-(2.0**60), 2.0**60, width=32)),
     arrays(np.float32, (20, 3), elements=st.floats(-(2.0**60), 2.0**60, width=32)),
 )
-def test_any_sample_calibrates_codes_that_decode_into_its_range(
-    sample: Float32Array, x: Float32Array
-) -> None:
+def test_any_sample_calibrates_codes_that_decode_into_its_range(sample: Float32Array, x: Float32Array) -> None:
     quantizer = Int8Quantizer.train(sample, "l2", Int8(scale="per_dim"), 0)
     assert quantizer.calibration is not None
     lower, step = quantizer.calibration.lower.astype(np.float64), quantizer.calibration.step

@@ -8,6 +8,7 @@ import msgpack  # noqa: TID251 - states must survive the packer itself
 import numpy as np
 import pytest
 
+from qvec._kernels import PANEL, project, simd_levels
 from qvec.errors import FormatError, InputError
 from qvec.transforms import ROUNDS, Transform, rotation_signs, splitmix64
 from qvec.types import Float32Array
@@ -130,3 +131,69 @@ def test_a_transform_refuses_what_it_cannot_apply() -> None:
         Transform(8, False, np.zeros(9, np.float32), None)
     with pytest.raises(InputError, match="not finite in dimension 3"):
         Transform(8, False, np.array([0, 0, 0, np.nan, 0, 0, 0, 0], np.float32), None)
+
+
+def orthogonal(dim: int, width: int) -> Float32Array:
+    square = np.linalg.qr(np.random.default_rng(dim).normal(size=(dim, dim)))[0]
+    return np.ascontiguousarray(square[:, :width].astype(np.float32))
+
+
+@pytest.mark.parametrize(("dim", "width"), [(1, 1), (33, 7), (64, 64), (100, 70), (40, 90)])
+def test_a_matrix_projects_what_was_centred(dim: int, width: int) -> None:
+    rng = np.random.default_rng(dim)
+    matrix, mean = (rng.normal(size=shape).astype(np.float32) for shape in ((dim, width), dim))
+    x = rng.normal(size=(9, dim)).astype(np.float32)
+    transform = Transform(dim, False, mean, None, matrix)
+    expected = (x - mean).astype(np.float64) @ matrix
+    assert transform.padded == width
+    assert np.allclose(transform.apply(x), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_an_orthogonal_matrix_is_undone_by_its_transpose(seed: int | None) -> None:
+    x = np.random.default_rng(1).normal(size=(5, 100)).astype(np.float32)
+    transform = Transform(100, False, None, seed, orthogonal(100, 100))
+    assert np.allclose(transform.unrotate(transform.apply(x)), x, atol=1e-5)
+
+
+def test_projections_have_the_same_bits_on_every_level_and_in_every_batch() -> None:
+    for dim, n_panels in ((1, 1), (31, 3), (130, 2)):
+        rng = np.random.default_rng(dim)
+        x = rng.normal(size=(11, dim)).astype(np.float32)
+        panels = rng.normal(size=(n_panels * dim, PANEL)).astype(np.float32)
+        whole = project(x, panels)
+        for level in simd_levels():
+            assert np.array_equal(project(x, panels, simd=level), whole)
+            assert np.array_equal(np.vstack([project(row, panels, simd=level) for row in x]), whole)
+
+
+def test_a_matrix_survives_its_state_and_is_refused_when_damaged() -> None:
+    transform = Transform(20, True, None, 5, orthogonal(20, 12))
+    again = Transform.from_state(transform.state())
+    x = np.random.default_rng(2).normal(size=(3, 20)).astype(np.float32)
+    assert np.array_equal(again.apply(x), transform.apply(x))
+    for field, bad in (("width", 13), ("width", 0), ("matrix", b"\x00" * 4), ("matrix", None)):
+        with pytest.raises(FormatError, match=r"'(width|matrix)'"):
+            Transform.from_state(transform.state() | {field: bad})
+
+
+@pytest.mark.parametrize(
+    ("matrix", "message"),
+    [
+        (np.zeros((3, 4), np.float32), r"shape \(4, width\), got float32 of shape \(3, 4\)"),
+        (np.zeros((4, 0), np.float32), r"of shape \(4, 0\)"),
+        (np.zeros((4, 4)), "got float64"),
+        (np.full((4, 4), np.nan, np.float32), "not finite in row 0"),
+        (np.zeros((4, (15 << 18) + 1), np.float32), "takes 62914576 bytes; the limit is 62914560"),
+    ],
+)
+def test_a_matrix_that_does_not_fit_is_refused(matrix: Float32Array, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Transform(4, False, None, None, matrix)
+
+
+def test_panels_of_another_size_are_refused() -> None:
+    x = np.zeros((2, 5), np.float32)
+    for rows in (0, 4, 6):
+        with pytest.raises(ValueError, match="panels must have a multiple of 5 rows"):
+            project(x, np.zeros((rows, PANEL), np.float32))

@@ -16,7 +16,7 @@ VERBS = {"demo": demo, "import": importing, "info": info, "search": search, "ver
 OK, FOUND_PROBLEMS, FAILED, INTERRUPTED = 0, 1, 2, 130
 
 EPILOG = """\
-a first session:
+first steps:
 qvec demo                                    see it work on 5,000 passages of Wikipedia
 qvec import docs.qvec vectors.npy            store the rows of a file
 qvec info docs.qvec                          what is in there, and its size

@@ -13,9 +13,7 @@ from qvec.demo import run_demo
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--path", type=Path, metavar="FILE", help="keep the store in this file (must not exist yet)"
-    )
+    parser.add_argument("--path", type=Path, metavar="FILE", help="keep the store in this file (must not exist yet)")
 
 
 def run(args: argparse.Namespace) -> int:

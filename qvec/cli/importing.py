@@ -34,23 +34,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", type=Path, help="the vectors, one row each")
     new = parser.add_argument_group("for a new store (an existing one keeps what it has)")
     new.add_argument("--metric", choices=get_args(Metric), help="default: the HDF5 file's own, else cosine")
-    new.add_argument(
-        "--code", choices=("auto", *get_args(CodeKind)), help="how vectors are coded (default: auto)"
-    )
-    new.add_argument(
-        "--index", choices=("auto", "flat", "hnsw"), help="how they are searched (default: auto)"
-    )
+    new.add_argument("--code", choices=("auto", *get_args(CodeKind)), help="how vectors are coded (default: auto)")
+    new.add_argument("--index", choices=("auto", "flat", "hnsw"), help="how they are searched (default: auto)")
     rows = parser.add_argument_group("rows")
-    rows.add_argument(
-        "--dim", type=_dim, default="auto", metavar="N", help="stop unless vectors have N dimensions"
-    )
-    rows.add_argument(
-        "--key", metavar="NAME", help="array of an .npz or .hdf5 file (default: train, or the only one)"
-    )
+    rows.add_argument("--dim", type=_dim, default="auto", metavar="N", help="stop unless vectors have N dimensions")
+    rows.add_argument("--key", metavar="NAME", help="array of an .npz or .hdf5 file (default: train, or the only one)")
     rows.add_argument("--ids", metavar="FILE", type=Path, help="an id a row: .npy, or text with one a line")
-    rows.add_argument(
-        "--payload", metavar="FILE", type=Path, help="a JSON object or null a row: .jsonl, .jsonl.gz"
-    )
+    rows.add_argument("--payload", metavar="FILE", type=Path, help="a JSON object or null a row: .jsonl, .jsonl.gz")
     rows.add_argument(
         "--on-conflict",
         choices=get_args(OnConflict),
@@ -79,9 +69,7 @@ def run(args: argparse.Namespace) -> int:
             _remove_if_empty(args.store)
         raise
     seconds = time.perf_counter() - start
-    done = (
-        f"{result.added:,} added, {result.replaced:,} replaced, {result.skipped:,} skipped in {seconds:.1f} s"
-    )
+    done = f"{result.added:,} added, {result.replaced:,} replaced, {result.skipped:,} skipped in {seconds:.1f} s"
     print(f"{args.store}: {done}; it holds {count:,} vectors in {human_bytes(size)}")
     return 0
 

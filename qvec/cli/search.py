@@ -30,12 +30,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--row", type=int, metavar="N", help="ask only row N of QUERIES, counted from 0")
     parser.add_argument("--id", metavar="ID", help="ask the vector that is stored under ID")
     parser.add_argument("--key", metavar="NAME", help="array of an .npz or .hdf5 file (for example: test)")
-    parser.add_argument(
-        "-k", type=int, default=10, metavar="N", help="neighbours of each query (default: 10)"
-    )
-    parser.add_argument(
-        "--ef", type=int, metavar="N", help="candidates of the graph walk: more is slower and better"
-    )
+    parser.add_argument("-k", type=int, default=10, metavar="N", help="neighbours of each query (default: 10)")
+    parser.add_argument("--ef", type=int, metavar="N", help="candidates of the graph walk: more is slower and better")
     parser.add_argument("--exact", action="store_true", help="compare with every stored vector, in float32")
     parser.add_argument(
         "--no-rescore",
@@ -45,9 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="rank by the codes alone, without the stored vectors",
     )
-    parser.add_argument(
-        "--threads", type=int, metavar="N", help="threads to search with (default: all processors)"
-    )
+    parser.add_argument("--threads", type=int, metavar="N", help="threads to search with (default: all processors)")
     parser.add_argument("--json", action="store_true", help="print one JSON object a query, a line each")
 
 

@@ -17,9 +17,9 @@ def run_demo(path: Path | None = None) -> None:
     answers.
     """
     corpus = load_corpus()
-    with tempfile.TemporaryDirectory(prefix="qvec-demo-") as name:
+    with tempfile.TemporaryDirectory(prefix="qvec-") as name:
         folder = Path(name)
-        store = folder / "wikipedia.qvec" if path is None else path
+        store = folder / "demo.qvec" if path is None else path
         build_store(store, corpus)
         answers = answer_questions(store, corpus)
         ask_from_another_process(store, folder, corpus, answers)

@@ -29,9 +29,9 @@ Answers = dict[int, list[dict[str, Any]]]
 def build_store(path: Path, corpus: Corpus) -> None:
     """Create the store and add the passages, a batch at a time."""
     n, dim = corpus.vectors.shape
-    heading(f"1. Store {n:,} passages of Wikipedia with their {MODEL} embeddings ({dim} dimensions)")
     start = time.perf_counter()
     with qvec.create(path, dim, metric="cosine", code="int8", index="hnsw", model=MODEL) as db:
+        heading(f"1. Store {n:,} passages of Wikipedia with their {MODEL} embeddings ({dim} dimensions)")
         with progress("adding passages", "passages") as report:
             for first in range(0, n, BATCH):
                 rows = slice(first, first + BATCH)
@@ -88,8 +88,8 @@ def _print_hit(hit: dict[str, Any], answers: tuple[str, ...]) -> None:
     print(f"   {mark} {hit['score']:.3f}  {payload['title']}")
     snippet = _around(payload["text"], answers)
     indent = " " * 12
-    for line in textwrap.wrap(snippet, WIDTH - len(indent)):
-        print(indent + emphasise(line, answers))
+    block = textwrap.fill(snippet, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+    print(emphasise(block, answers))
 
 
 def _around(text: str, answers: tuple[str, ...]) -> str:

@@ -21,7 +21,8 @@ from qvec.store import ColumnSpec
 from qvec.types import HNSW, Float32Array
 
 ALPHA = 1.1  # squared distances
-BATCH_SHARE = 50  # a batch is at most n / 50: its rows cannot find each other
+BATCH_SHARE = 50  # a batch is at most n / 50 rows: they search the graph as it stood before
+BATCH_ROWS = 1024  # and each row of a batch is scored against all others of it
 ENTRIES = 64
 SAMPLE = 4096
 LLOYD_ROUNDS = 4
@@ -47,12 +48,14 @@ def _medoids(x: Float32Array, k: int) -> npt.NDArray[np.int64]:
         filled = np.flatnonzero(np.diff(bounds))
         sums = np.add.reduceat(x[order], bounds[filled], axis=0)
         centres[filled] = sums / np.diff(bounds)[filled, None]
-    return np.argmin(_distances(x, centres), axis=0)
+    nearest: npt.NDArray[np.int64] = np.argmin(_distances(x, centres), axis=0)
+    return nearest
 
 
 def _distances(x: Float32Array, centres: Float32Array) -> Float32Array:
     """Squared distances but for |x|^2, which shifts a row as a whole."""
-    return np.einsum("ij,ij->i", centres, centres) - 2 * (x @ centres.T)
+    shifted: Float32Array = np.einsum("ij,ij->i", centres, centres) - 2 * (x @ centres.T)
+    return shifted
 
 
 @dataclass
@@ -73,7 +76,7 @@ class Build:
         linker = Linker(codec, codes, self.adjacency, start, entries, ALPHA)
         with ThreadPoolExecutor(self.threads) as pool:
             while linker.n < stop:
-                self._link_batch(linker, min(stop - linker.n, max(1, linker.n // BATCH_SHARE)), pool)
+                self._link_batch(linker, min(stop - linker.n, max(1, linker.n // BATCH_SHARE), BATCH_ROWS), pool)
                 if linker.n >= 2 * chosen_at or (linker.n == stop and stop >= 1.2 * chosen_at):
                     entries, chosen_at = choose_entries(codec, codes, linker.n), linker.n
                     linker.set_entries(entries)

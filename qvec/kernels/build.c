@@ -78,7 +78,23 @@ static void write_list(uint32_t *list, uint32_t degree, const qv_edge *edges, in
     for (uint32_t i = (uint32_t)n; i < degree; i++) list[i] = QV_NO_ROW;
 }
 
-int qv_link_out(const qv_graph *graph, uint32_t row, int ef, qv_scratch *s, qv_link *links) {
+/* Rows of a batch cannot find each other by a walk: score them all, so that sorted data is linked like any other. */
+static int score_batch(const qv_graph *graph, uint32_t row, uint32_t batch, const qv_query *query, qv_scratch *s) {
+    for (uint32_t other = graph->n; other < graph->n + batch;) {
+        int staged = 0;
+        for (; other < graph->n + batch && staged < QV_HOP_MAX; other++) {
+            if (other == row) continue;
+            const uint8_t *address = qv_row(graph->codes, other);
+            if (!address) return QV_DAMAGED;
+            s->row[0][staged] = other;
+            s->address[0][staged++] = address;
+        }
+        qv_score_staged(graph->codec, NULL, query, 0, staged, s);
+    }
+    return QV_OK;
+}
+
+int qv_link_out(const qv_graph *graph, uint32_t row, uint32_t batch, int ef, qv_scratch *s, qv_link *links) {
     qv_edge edges[QV_PRUNE_MAX];
     const uint8_t *code = qv_row(graph->codes, row);
     uint32_t *list = (uint32_t *)qv_row(graph->adjacency, row);
@@ -86,6 +102,7 @@ int qv_link_out(const qv_graph *graph, uint32_t row, int ef, qv_scratch *s, qv_l
     qv_query *query = (qv_query *)s->query;
     qv_prepare_row(graph->codec, code, query);
     int status = qv_walk(graph, query, ef, s);
+    if (!status) status = score_batch(graph, row, batch, query, s);
     if (status) return status;
     int n = s->pool.size < QV_PRUNE_MAX ? s->pool.size : QV_PRUNE_MAX;
     for (int i = 0; i < n; i++)
@@ -167,11 +184,12 @@ int qv_link_tree(const qv_graph *graph, uint32_t row) {
     uint32_t n = list_size(own, graph->degree);
     for (int pass = 0; pass < 2; pass++)
         for (uint32_t i = 0; i < n; i++) {
+            if ((own[i] & QV_ROW_MASK) > row) continue; /* of the same batch, and not in the tree yet */
             uint32_t *list = (uint32_t *)qv_row_mut(graph->adjacency, own[i] & QV_ROW_MASK);
             if (!list) return QV_DAMAGED;
             if ((pass || has_edge(list, graph->degree, row)) && pin(list, graph->degree, row)) return QV_OK;
         }
-    uint32_t host = n ? own[0] & QV_ROW_MASK : graph->entries[0];
+    uint32_t host = n && (own[0] & QV_ROW_MASK) < row ? own[0] & QV_ROW_MASK : 0; /* row 0 is the root */
     for (uint32_t depth = 0; depth <= graph->n; depth++) {
         uint32_t *list = (uint32_t *)qv_row_mut(graph->adjacency, host), next = QV_NO_ROW;
         if (!list) return QV_DAMAGED;

@@ -79,4 +79,8 @@ uint32_t qv_crc32c(uint32_t crc, const void *data, size_t n);
 void qv_transform(const float *x, size_t n, int dim, int padded, int normalise, const float *mean,
                   const uint8_t *signs, float *out);
 
+/* out = x * M over n vectors. M [dim, n_panels * QV_PANEL] comes in panels of QV_PANEL columns, each [dim, QV_PANEL]. */
+#define QV_PANEL 32
+void qv_project(const float *x, size_t n, int dim, const float *panels, int n_panels, int simd, float *out);
+
 #endif

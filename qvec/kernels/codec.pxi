@@ -1,13 +1,8 @@
 # cython: language_level=3
-cimport numpy as cnp
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.pyport cimport PY_SSIZE_T_MAX
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, uint8_t, uint32_t
 
-from operator import index
-
-cnp.import_array()
+include "arrays.pxi"
 
 cdef extern from "codec.h" nogil:
     ctypedef struct qv_factors:
@@ -22,9 +17,11 @@ cdef extern from "codec.h" nogil:
         const float *lower
         const float *step
         float lift2
-        void (*score)(const qv_codec *codec, const qv_query *query, const uint8_t **rows, int n, float *keys) noexcept nogil
+        void (*score)(const qv_codec *codec, const qv_query *query, const uint8_t **rows, int n,
+                      float *keys) noexcept nogil
 
-    int qv_codec_init(qv_codec *codec, int kind, int metric, int dim, const float *lower, const float *step, int simd) noexcept
+    int qv_codec_init(qv_codec *codec, int kind, int metric, int dim, const float *lower, const float *step,
+                      int simd) noexcept
     void qv_encode(const qv_codec *codec, const float *x, size_t n, uint8_t *rows) noexcept
     void qv_decode(const qv_codec *codec, const uint8_t *rows, size_t n, float *x) noexcept
     void qv_prepare(const qv_codec *codec, const float *q, qv_query *out) noexcept
@@ -43,7 +40,6 @@ cdef extern from "simd.h" nogil:
 cdef tuple _KINDS = ("f32", "f16", "int8", "binary")
 cdef tuple _METRICS = ("l2", "ip", "cosine")
 cdef tuple _LEVELS = tuple([qv_simd_names[level].decode() for level in range(QV_SIMD_LEVELS)])
-cdef int _MAX_DIM = 65536
 
 if qv_simd_best() < 0:
     import os
@@ -60,77 +56,6 @@ def simd_level():
 def simd_levels():
     """The instruction sets that can run here within the cap of QVEC_SIMD, ascending."""
     return [_LEVELS[level] for level in range(QV_SIMD_LEVELS) if qv_simd_supported(level)]
-
-
-def crc32c(data, unsigned int crc=0):
-    """CRC-32C (Castagnoli, RFC 3720) of a contiguous buffer, continuing from `crc`."""
-    cdef Py_buffer view
-    cdef uint32_t result
-    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-    with nogil:
-        result = qv_crc32c(crc, view.buf, view.len)
-    PyBuffer_Release(&view)
-    return result
-
-
-cdef cnp.ndarray _aligned(Py_ssize_t n, Py_ssize_t width):
-    """An uninitialised uint8 array of n rows whose first byte lies on a 64-byte boundary."""
-    cdef cnp.npy_intp shape[2]
-    cdef cnp.npy_intp size
-    cdef cnp.ndarray owner, rows
-    if width and n > (PY_SSIZE_T_MAX - 64) // width:
-        raise ValueError(f"{n} rows of {width} bytes do not fit in the address space")
-    size = n * width + 64
-    owner = cnp.PyArray_SimpleNew(1, &size, cnp.NPY_UINT8)
-    shape[0] = n
-    shape[1] = width
-    cdef char *start = cnp.PyArray_BYTES(owner)
-    rows = cnp.PyArray_SimpleNewFromData(2, shape, cnp.NPY_UINT8, start + (-<size_t>start & 63))
-    cnp.set_array_base(rows, owner)
-    return rows
-
-
-cdef cnp.ndarray _checked(object array, str name, int typenum, Py_ssize_t width):
-    """`array` if it is [width] or [n, width], C-contiguous, aligned and of the dtype; else an error that says what is not."""
-    cdef cnp.ndarray a
-    cdef str dtype = "float32" if typenum == cnp.NPY_FLOAT32 else "uint8"
-    if not cnp.PyArray_Check(array):
-        raise TypeError(f"{name} must be a NumPy array of {dtype}, not {type(array).__name__}")
-    a = array
-    if cnp.PyArray_TYPE(a) != typenum or not cnp.PyArray_ISNOTSWAPPED(a):
-        raise TypeError(f"{name} must be {dtype}, not {array.dtype}")
-    cdef int ndim = cnp.PyArray_NDIM(a)
-    if ndim < 1 or ndim > 2:
-        raise ValueError(f"{name} must have 1 or 2 dimensions, not {ndim}")
-    if cnp.PyArray_DIM(a, ndim - 1) != width:
-        raise ValueError(f"{name} must be {width} wide, not {cnp.PyArray_DIM(a, ndim - 1)}")
-    if not cnp.PyArray_ISCARRAY_RO(a):
-        raise ValueError(f"{name} must be C-contiguous and aligned")
-    return a
-
-
-cdef inline Py_ssize_t _count(cnp.ndarray a) noexcept:
-    return 1 if cnp.PyArray_NDIM(a) == 1 else cnp.PyArray_DIM(a, 0)
-
-
-cdef cnp.ndarray _floats(Py_ssize_t n, Py_ssize_t width):
-    cdef cnp.npy_intp shape[2]
-    shape[0] = n
-    shape[1] = width
-    return cnp.PyArray_SimpleNew(2, shape, cnp.NPY_FLOAT32)
-
-
-cdef int _one_of(str name, object value, tuple choices) except -1:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
-    return choices.index(value)
-
-
-cdef int _dimension(str name, object value) except -1:
-    size = index(value)
-    if not 1 <= size <= _MAX_DIM:
-        raise ValueError(f"{name} must be in 1..{_MAX_DIM}, not {size}")
-    return size
 
 
 cdef int _level(object simd) except -1:
@@ -189,10 +114,11 @@ cdef void _score_tiles(const qv_codec *codec, const uint8_t *queries, Py_ssize_t
 cdef class Codec:
     """One way to store vectors of `dim` float32 values as rows of bytes, and to score such rows against queries.
 
-    Keys are squared L2 distances ("l2"), negated dot products ("ip"), 1 - cosine ("cosine"), or for kind "binary", whatever
-    the metric, the number of differing signs. Smaller is nearer. Inputs must be finite; vectors are [dim] or [n, dim].
+    Keys are squared L2 distances ("l2"), negated dot products ("ip"), 1 - cosine ("cosine"), or for kind "binary",
+    whatever the metric, the number of differing signs. Smaller is nearer. Vectors are [dim] or [n, dim] and finite.
+    Wrong arguments raise TypeError (no array, another dtype) or ValueError (shape, layout, choice or range).
 
-    :param lower: float32 [dim], with `step` makes "int8" static: x = lower + step * code per dimension.
+    :param lower: float32 [dim], with `step` makes "int8" static: x = lower + step * code per dimension. Copied.
     :param lift2: metric "ip" only: the largest squared norm, for the keys that a graph is built with.
     :param simd: one of `simd_levels()`; default `simd_level()`.
     """
@@ -255,7 +181,7 @@ cdef class Codec:
         return _LEVELS[self.c.simd]
 
     def encode(self, x):
-        """Rows of float32 vectors: uint8 [n, stride]."""
+        """Rows of float32 vectors: uint8 [n, stride], the first on a 64-byte boundary."""
         cdef cnp.ndarray vectors = _checked(x, "x", cnp.NPY_FLOAT32, self.c.dim)
         cdef Py_ssize_t n = _count(vectors)
         cdef cnp.ndarray rows = _aligned(n, self.c.stride)
@@ -319,45 +245,4 @@ cdef class Codec:
         return keys
 
 
-cdef cnp.ndarray _vector(object array, str name, int typenum, Py_ssize_t width):
-    cdef cnp.ndarray checked = _checked(array, name, typenum, width)
-    if cnp.PyArray_NDIM(checked) != 1:
-        raise ValueError(f"{name} must have 1 dimension, not 2")
-    return checked
-
-
-cdef Py_ssize_t _last_dim(object x) except -1:
-    shape = getattr(x, "shape", None)
-    if not shape:
-        raise TypeError(f"x must be a NumPy array of float32 with 1 or 2 dimensions, not {x!r:.80}")
-    return shape[len(shape) - 1]
-
-
-def transform(x, padded, bint normalise, mean, signs):
-    """R(x - mean) of float32 [n, dim]: float32 [n, padded], each vector normalised first if asked (zeros stay zeros).
-
-    :param padded: dim or more, at most 65536; a multiple of 64 if there are signs.
-    :param mean: float32 [dim] or None.
-    :param signs: uint8 [4 * padded / 8], four rounds of random bits, lowest bit first; None: no rotation.
-        The rotation is orthogonal: norms are kept to 1e-5.
-    """
-    cdef int width = _dimension("padded", padded)
-    cdef int dim = _dimension("dim", _last_dim(x))
-    cdef cnp.ndarray vectors = _checked(x, "x", cnp.NPY_FLOAT32, dim)
-    cdef const float *centre = NULL
-    cdef const uint8_t *bits = NULL
-    if width < dim:
-        raise ValueError(f"padded must be at least dim, {dim}, not {width}")
-    if mean is not None:
-        centre = <const float *> cnp.PyArray_DATA(_vector(mean, "mean", cnp.NPY_FLOAT32, dim))
-    if signs is not None:
-        if width % 64:
-            raise ValueError(f"padded must be a multiple of 64 to rotate, not {width}")
-        bits = <const uint8_t *> cnp.PyArray_DATA(_vector(signs, "signs", cnp.NPY_UINT8, width // 2))
-    cdef Py_ssize_t n = _count(vectors)
-    cdef cnp.ndarray out = _floats(n, width)
-    cdef const float *source = <const float *> cnp.PyArray_DATA(vectors)
-    cdef float *target = <float *> cnp.PyArray_DATA(out)
-    with nogil:
-        qv_transform(source, n, dim, width, normalise, centre, bits, target)
-    return out
+include "vectors.pxi"

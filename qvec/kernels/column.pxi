@@ -243,7 +243,8 @@ cdef class Column:
         ):
             raise self._damaged(block)
         self.c.entries[number].pgno = self._page_number(at)
-        self.c.table[number] = <uint8_t *>at + QV_BLOCK_HEADER
+        if self.c.scratch == NULL or self.c.scratch[number] == NULL:
+            self.c.table[number] = <uint8_t *>at + QV_BLOCK_HEADER
 
     def make_resident(self) -> None:
         """Copy all blocks, each verified, into memory of huge pages, and serve them from there until they change."""

@@ -73,17 +73,26 @@ static uint32_t crc_instructions(uint32_t crc, const uint8_t *p, size_t n) {
     return crc_stream(crc, p, n);
 }
 #elif defined(__aarch64__)
-#include <arm_acle.h>
-#define QV_TARGET_CRC __attribute__((target("+crc")))
 #define HAVE_CRC_INSTRUCTIONS 1
 
-QV_TARGET_CRC static uint32_t crc_instructions(uint32_t crc, const uint8_t *p, size_t n) {
+/* Assembly, because compilers disagree on how a function asks for the extension. */
+static inline uint32_t crc_word(uint32_t crc, uint64_t word) {
+    __asm__(".arch_extension crc\n\tcrc32cx %w0, %w0, %x1" : "+r"(crc) : "r"(word));
+    return crc;
+}
+
+static inline uint32_t crc_byte(uint32_t crc, uint8_t byte) {
+    __asm__(".arch_extension crc\n\tcrc32cb %w0, %w0, %w1" : "+r"(crc) : "r"(byte));
+    return crc;
+}
+
+static uint32_t crc_instructions(uint32_t crc, const uint8_t *p, size_t n) {
     uint64_t word;
     for (; n >= 8; p += 8, n -= 8) {
         memcpy(&word, p, sizeof word);
-        crc = __crc32cd(crc, word);
+        crc = crc_word(crc, word);
     }
-    for (; n > 0; p++, n--) crc = __crc32cb(crc, *p);
+    for (; n > 0; p++, n--) crc = crc_byte(crc, *p);
     return crc;
 }
 #endif

@@ -41,6 +41,10 @@ typedef struct {
 int qv_scratch_reserve(qv_scratch *s, int pool, uint32_t rows, size_t query_size);
 void qv_scratch_free(qv_scratch *s);
 
+/* Score n rows at s->row[stage], s->address[stage] and put those below the pool's bound into it; the lists of those
+ * that will soon be expanded are fetched (adjacency NULL: there are none). */
+void qv_score_staged(const qv_codec *codec, qv_column *adjacency, const qv_query *query, int stage, int n, qv_scratch *s);
+
 /* Best-first walk with a pool of ef; the pool holds the nearest rows found, sorted. */
 int qv_walk(const qv_graph *graph, const qv_query *query, int ef, qv_scratch *s);
 
@@ -73,9 +77,10 @@ typedef struct {
     float key;
 } qv_link;
 
-/* Out-links of one new row (already stored in codes): search, prune, write its list; the links that want a reverse
- * edge go to `links` [degree]. Returns how many, or an error. The row's list must be private (qv_row_mut). */
-int qv_link_out(const qv_graph *graph, uint32_t row, int ef, qv_scratch *s, qv_link *links);
+/* Out-links of one new row (already stored in codes): search, look at the other rows of its batch [graph->n,
+ * graph->n + batch), prune, write its list; the links that want a reverse edge go to `links` [degree]. Returns how
+ * many, or an error. The row's list must be private (qv_row_mut). */
+int qv_link_out(const qv_graph *graph, uint32_t row, uint32_t batch, int ef, qv_scratch *s, qv_link *links);
 
 /* Reverse edges of one target, n links with the same target: append, or prune when its list is full. */
 int qv_link_in(const qv_graph *graph, const qv_link *links, int n, qv_scratch *s);

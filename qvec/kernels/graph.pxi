@@ -47,7 +47,7 @@ cdef extern from "graph.h" nogil:
     void qv_scratch_free(qv_scratch *s)
     int qv_search(qv_searcher *searcher, const qv_search_params *params, const float *original,
                   const float *transformed, qv_scratch *s, int64_t *ids, float *distances)
-    int qv_link_out(const qv_graph *graph, uint32_t row, int ef, qv_scratch *s, qv_link *links)
+    int qv_link_out(const qv_graph *graph, uint32_t row, uint32_t batch, int ef, qv_scratch *s, qv_link *links)
     int qv_link_in(const qv_graph *graph, const qv_link *links, int n, qv_scratch *s)
     int qv_link_tree(const qv_graph *graph, uint32_t row)
     int64_t qv_reach(const qv_graph *graph, uint64_t *reached, uint32_t *queue)
@@ -269,7 +269,7 @@ cdef class Linker:
                 if i >= self._count:
                     break
                 for j in range(i, min(i + 4, self._count)):
-                    status = qv_link_out(&self.g, self._first + j, ef, &scratch.s, self._links + <size_t>j * self.g.degree)
+                    status = qv_link_out(&self.g, self._first + j, self._count, ef, &scratch.s, self._links + <size_t>j * self.g.degree)
                     if status < 0:
                         break
                     self._n_links[j] = status

@@ -1,4 +1,4 @@
-/* IEEE 754 binary16 in plain C, without branches so that loops over it vectorise; equal to F16C and NEON conversions. */
+/* IEEE 754 binary16 in plain C, without branches so that loops vectorise; equal to what F16C and NEON convert. */
 #ifndef QV_HALF_H
 #define QV_HALF_H
 

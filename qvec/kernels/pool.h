@@ -43,11 +43,12 @@ static inline float qv_pool_bound(const qv_pool *pool) {
     return pool->size < pool->capacity ? __builtin_inff() : qv_candidate_key(pool->slots[pool->size - 1]);
 }
 
-static inline void qv_pool_insert(qv_pool *pool, uint64_t candidate) {
+/* Where the candidate went, counted from the cursor; the capacity where it was too far away. */
+static inline int qv_pool_insert(qv_pool *pool, uint64_t candidate) {
     uint64_t *slots = pool->slots;
     int low = 0, count = pool->size;
     if (count == pool->capacity) {
-        if (candidate >= slots[count - 1]) return;
+        if (candidate >= slots[count - 1]) return pool->capacity;
         pool->size = --count;
     }
     while (count > 0) { /* branch-free lower bound */
@@ -59,6 +60,7 @@ static inline void qv_pool_insert(qv_pool *pool, uint64_t candidate) {
     slots[low] = candidate;
     pool->size++;
     if (low < pool->cursor) pool->cursor = low;
+    return low - pool->cursor;
 }
 
 /* Nearest candidate that was not expanded yet, marked as expanded; 0 when there is none. */

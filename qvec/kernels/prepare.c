@@ -65,12 +65,14 @@ static float *scratch(const qv_codec *codec, qv_query *out) { return (float *)(p
  * step goes into the query, which is then coded as any vector is. `y` may be the scratch itself. */
 static void fill_static(const qv_codec *codec, const float *y, double unit, estimate *e, qv_query *out) {
     float *weights = scratch(codec, out);
+    double lanes[8] = {0};
     for (int i = 0; i < codec->dim; i++) {
         double middle = codec->lower[i] + QV_MIDPOINT * (double)codec->step[i];
-        e->base += y[i] * unit * middle;
+        lanes[i % 8] += y[i] * unit * middle;
         weights[i] = (float)(y[i] * unit * codec->step[i]);
     }
     qv_code code = qv_quantise(weights, codec->dim, (int8_t *)payload(out));
+    e->base = qv_fold_lanes(lanes);
     e->scale = code.scale;
     e->offset = QV_MIDPOINT * code.sum;
 }

@@ -1,7 +1,7 @@
 /* F32 and F16: dot products and squared L2 against a float32 query.
  *
- * Every level adds up 8 or 16 lanes and folds them, so with u = 2^-24 a sum is within (padded dim / 8 + 5) * u of exact,
- * relative to the sum of the absolute terms: 1e-5 holds to dim 1300 in the worst case and far beyond in practice. */
+ * Every level adds up 8 or 16 lanes and folds them, so with u = 2^-24 a sum is within (dim / 8 + 6) * u of exact,
+ * relative to the sum of the absolute terms: 1e-5 holds to dim 1300 in the worst case, far beyond in practice. */
 #ifndef QV_SCORE_FLOAT_H
 #define QV_SCORE_FLOAT_H
 
@@ -42,15 +42,11 @@ QV_INLINE float l2_key(const qv_codec *codec, const qv_query *query, const uint8
 /* Dims of a row, padding included: 4 or 8 at a time. */
 QV_INLINE int float_dims(const qv_codec *codec, int half) { return codec->data_size / (half ? 2 : 4); }
 
+typedef float __attribute__((aligned(1), may_alias)) unaligned_float;
+typedef uint16_t __attribute__((aligned(1), may_alias)) unaligned_half;
+
 QV_INLINE float float_at(const uint8_t *row, int i, int half) {
-    uint16_t bits;
-    float value;
-    if (half) {
-        memcpy(&bits, row + 2 * (size_t)i, sizeof bits);
-        return qv_from_half(bits);
-    }
-    memcpy(&value, row + 4 * (size_t)i, sizeof value);
-    return value;
+    return half ? qv_from_half(((const unaligned_half *)row)[i]) : ((const unaligned_float *)row)[i];
 }
 
 QV_INLINE float float_term(float q, float x, int l2) { return l2 ? (q - x) * (q - x) : q * x; }

@@ -4,6 +4,8 @@
 
 #include "simd.h"
 
+#define QV_SOON 3 /* places from the cursor: candidates whose lists are fetched as soon as they are found */
+
 static void *grown(void *old, size_t bytes, int *failed) {
     void *fresh = NULL;
     if (posix_memalign(&fresh, 64, bytes)) {
@@ -47,8 +49,7 @@ void qv_scratch_free(qv_scratch *s) {
     memset(s, 0, sizeof *s);
 }
 
-/* Score n staged rows and put those below the bound into the pool. */
-static void score_staged(const qv_codec *codec, const qv_query *query, int stage, int n, qv_scratch *s) {
+void qv_score_staged(const qv_codec *codec, qv_column *adjacency, const qv_query *query, int stage, int n, qv_scratch *s) {
     float *key = s->key;
     uint32_t *row = s->row[stage];
     codec->score(codec, query, s->address[stage], n, key);
@@ -61,7 +62,12 @@ static void score_staged(const qv_codec *codec, const qv_query *query, int stage
         row[kept] = row[i];
         kept += k <= bound;
     }
-    for (int i = 0; i < kept; i++) qv_pool_insert(&s->pool, qv_candidate(key[i], row[i]));
+    for (int i = 0; i < kept; i++) {
+        int place = qv_pool_insert(&s->pool, qv_candidate(key[i], row[i]));
+        if (place >= QV_SOON || !adjacency) continue;
+        const uint8_t *list = qv_row(adjacency, row[i]);
+        if (list) qv_prefetch_row(list, adjacency->stride);
+    }
 }
 
 /* Collect the unvisited neighbours of a row and prefetch their codes. */
@@ -97,7 +103,7 @@ static int seed_pool(const qv_graph *graph, const qv_query *query, qv_scratch *s
             s->row[0][n] = row;
             s->address[0][n++] = address;
         }
-        score_staged(graph->codec, query, 0, n, s);
+        qv_score_staged(graph->codec, graph->adjacency, query, 0, n, s);
     }
     return QV_OK;
 }
@@ -119,12 +125,7 @@ int qv_walk(const qv_graph *graph, const qv_query *query, int ef, qv_scratch *s)
         } else if (!waiting) {
             return QV_OK;
         }
-        if (waiting) score_staged(graph->codec, query, stage ^ 1, waiting, s);
-        if (s->pool.cursor < s->pool.size) {
-            uint32_t likely = qv_candidate_row(s->pool.slots[s->pool.cursor]);
-            const uint8_t *list = qv_row(graph->adjacency, likely);
-            if (list) qv_prefetch_row(list, graph->degree * sizeof(uint32_t));
-        }
+        if (waiting) qv_score_staged(graph->codec, graph->adjacency, query, stage ^ 1, waiting, s);
         waiting = staged;
         stage ^= 1;
     }
@@ -142,7 +143,7 @@ int qv_scan(const qv_codec *codec, qv_column *codes, uint32_t n, const uint64_t 
             s->row[0][staged] = row;
             s->address[0][staged++] = address;
         }
-        score_staged(codec, query, 0, staged, s);
+        qv_score_staged(codec, NULL, query, 0, staged, s);
     }
     return QV_OK;
 }

@@ -40,6 +40,8 @@ class Quantizer(Protocol):
     @property
     def transform(self) -> Transform | None: ...
     @property
+    def query_transform(self) -> Transform | None: ...
+    @property
     def codec(self) -> Codec: ...
 
     @classmethod
@@ -153,9 +155,7 @@ def read_common(state: object, kind: CodeKind, extra: Iterable[str] = ()) -> Com
     return Common(fields, dim, metric, transform)
 
 
-def make_transform(
-    dim: int, normalise: bool, mean: Float32Array | None, seed: int | None
-) -> Transform | None:
+def make_transform(dim: int, normalise: bool, mean: Float32Array | None, seed: int | None) -> Transform | None:
     """Give the transform, or None where it would change nothing."""
     if not normalise and mean is None and seed is None:
         return None

@@ -1,0 +1,74 @@
+"""One process that commits batches of 64 and four that search, with the traffic of tests/reliability/traffic.py.
+
+    python benchmarks/bench_processes.py [--rows 60000] [--seconds 20] [--json FILE]
+
+Latency of a search for 10 in a collection of that many rows: one reader alone; four readers without a writer; four
+with the writer. Where there are fewer cores than processes, the second is the fair idle of the third.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import report
+
+import qvec
+
+sys.path.insert(0, str(Path(report.ROOT) / "tests" / "reliability"))
+
+import traffic  # noqa: E402 - from the folder above
+
+PHASES = {"one reader": (1, 0), "four readers": (4, 0), "four readers and a writer": (4, 1)}
+
+
+def prepare(path: Path, rows: int, dim: int) -> int:
+    """A collection of whole batches; how many."""
+    batches = rows // traffic.BATCH
+    noise = np.random.default_rng(0).normal(size=(batches, traffic.BATCH, dim)).astype(np.float32)
+    x = np.stack([traffic.centre(batch, dim) for batch in range(batches)])[:, None] + np.float32(0.1) * noise
+    payload = [{"batch": i // traffic.BATCH} for i in range(batches * traffic.BATCH)]
+    with qvec.create(path, dim, metric="l2", code="int8", index="hnsw") as db:
+        db.add(x.reshape(-1, dim), payload=payload)
+    return batches
+
+
+def measure(path: Path, batches: int, seconds: float) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    for name, (readers, writers) in PHASES.items():
+        results = traffic.run(path, seconds, batches, readers=readers, writers=writers, checked=1)
+        seen = results[writers:]
+        times = np.concatenate([found["search_us"] for found in seen])
+        figures |= {f"{name}: searches": len(times)} | report.quantiles(f"{name}: us", times.tolist())
+        figures[f"{name}: half-seen batches"] = sum(found["half_seen"] for found in seen)
+        figures[f"{name}: errors"] = sum(len(found["errors"]) for found in seen)
+    figures["checks for half a batch"] = sum(found["checks"] for found in seen)
+    figures["commits of 64"] = results[0]["commits"]
+    figures |= report.quantiles("commit of 64, ms", results[0]["commit_ms"])
+    loaded = figures["four readers and a writer: us, p99"]
+    figures["p99 with a writer / p99 of one reader"] = loaded / figures["one reader: us, p99"]
+    figures["p99 with a writer / p99 of four readers"] = loaded / figures["four readers: us, p99"]
+    return figures
+
+
+def main() -> int:
+    parser = report.arguments(__doc__)
+    parser.add_argument("--rows", type=int, default=60_000)
+    parser.add_argument("--dim", type=int, default=384)
+    parser.add_argument("--seconds", type=float, default=20)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "processes.qvec"
+        figures = measure(path, prepare(path, args.rows, args.dim), args.seconds)
+        with qvec.open(path) as db:
+            figures["verify problems"] = len(db.verify())
+    report.publish("processes", {"rows": args.rows, "dim": args.dim, "seconds": args.seconds, **figures}, args.json)
+    faults = [value for name, value in figures.items() if "half-seen" in name or "errors" in name]
+    return int(any(faults) or figures["verify problems"] > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+# cython: language_level=3
+# Functions over plain buffers: checksums and the transform.
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+
+
+def crc32c(data, unsigned int crc=0):
+    """CRC-32C (Castagnoli, RFC 3720) of a contiguous buffer, continuing from `crc`."""
+    cdef Py_buffer view
+    cdef uint32_t result
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    with nogil:
+        result = qv_crc32c(crc, view.buf, view.len)
+    PyBuffer_Release(&view)
+    return result
+
+
+cdef Py_ssize_t _last_dim(object x) except -1:
+    shape = getattr(x, "shape", None)
+    if not shape:
+        raise TypeError(f"x must be a NumPy array of float32 with 1 or 2 dimensions, not {x!r:.80}")
+    return shape[len(shape) - 1]
+
+
+def transform(x, padded, bint normalise, mean, signs):
+    """R(x - mean) of float32 [n, dim]: float32 [n, padded], each vector normalised first if asked (zeros stay zeros).
+
+    :param padded: dim or more, at most 65536; a multiple of 64 if there are signs.
+    :param mean: float32 [dim] or None.
+    :param signs: uint8 [4 * padded / 8], four rounds of random bits, lowest bit first; None: no rotation.
+        The rotation is orthogonal: norms are kept to 1e-5.
+    """
+    cdef int width = _dimension("padded", padded)
+    cdef int dim = _dimension("dim", _last_dim(x))
+    cdef cnp.ndarray vectors = _checked(x, "x", cnp.NPY_FLOAT32, dim)
+    cdef const float *centre = NULL
+    cdef const uint8_t *bits = NULL
+    if width < dim:
+        raise ValueError(f"padded must be at least dim, {dim}, not {width}")
+    if mean is not None:
+        centre = <const float *> cnp.PyArray_DATA(_vector(mean, "mean", cnp.NPY_FLOAT32, dim))
+    if signs is not None:
+        if width % 64:
+            raise ValueError(f"padded must be a multiple of 64 to rotate, not {width}")
+        bits = <const uint8_t *> cnp.PyArray_DATA(_vector(signs, "signs", cnp.NPY_UINT8, width // 2))
+    cdef Py_ssize_t n = _count(vectors)
+    cdef cnp.ndarray out = _floats(n, width)
+    cdef const float *source = <const float *> cnp.PyArray_DATA(vectors)
+    cdef float *target = <float *> cnp.PyArray_DATA(out)
+    with nogil:
+        qv_transform(source, n, dim, width, normalise, centre, bits, target)
+    return out

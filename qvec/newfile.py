@@ -1,0 +1,59 @@
+"""Files that appear whole or not at all: written under another name, then given their own."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+from qvec.errors import ExistsError, InputError, NotFoundError
+
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP)  # what file systems without hard links say
+
+
+def own_path(path: str | os.PathLike[str]) -> str:
+    """The file's own path: LMDB's lock file lies beside it, and must not lie beside a link to it instead."""
+    name = os.fsdecode(path)
+    if not name or "\0" in name:
+        raise InputError(f"{name!r} is not a path: it is empty or holds a null character")
+    return os.path.realpath(name)
+
+
+def make(path: str, write: Callable[[str], None]) -> None:
+    """Let ``write(draft)`` make a file, and name it ``path`` when it is whole; ExistsError: it is taken."""
+    if os.path.lexists(path):
+        raise ExistsError(f"{path} is there already")
+    directory = Path(path).parent
+    if not directory.is_dir():
+        raise NotFoundError(f"{path}: there is no such directory")
+    draft = f"{path}.{secrets.token_hex(4)}.new"
+    try:
+        write(draft)
+        _give_name(draft, path)
+    finally:
+        for leftover in (draft, draft + "-lock"):
+            with contextlib.suppress(FileNotFoundError):
+                Path(leftover).unlink()
+    _flush_directory(directory)
+
+
+def _give_name(draft: str, path: str) -> None:
+    try:
+        os.link(draft, path)
+    except FileExistsError as error:
+        raise ExistsError(f"{path} is there already") from error
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        Path(draft).rename(path)
+
+
+def _flush_directory(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,180 @@
+"""No room: a typed error, everything as it was before, and work goes on when there is room again."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from child import run
+
+import qvec
+
+DIM = 64
+BATCH = 100
+CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
+MIB = 1 << 20
+
+
+def vectors(batch: int) -> Any:
+    return np.random.default_rng(batch).normal(size=(BATCH, DIM)).astype(np.float32)
+
+
+def create(path: str) -> qvec.Collection:
+    return qvec.create(path, DIM, metric="l2", code="int8", index=qvec.HNSW(m=8, ef_construction=40))
+
+
+def fill(db: qvec.Collection, first: int, last: int) -> int:
+    """Add batches until there is no room; how many are in."""
+    for batch in range(first, last):
+        try:
+            db.add(vectors(batch), np.arange(BATCH * batch, BATCH * (batch + 1)), [{"batch": batch}] * BATCH, threads=1)
+        except qvec.DiskFullError as error:
+            assert isinstance(error, OSError)
+            assert "bytes are free" in str(error)
+            return batch
+    raise AssertionError(f"the disk took {last} batches")
+
+
+def assert_whole(db: qvec.Collection, batches: int) -> None:
+    """Batches 0 to ``batches`` - 1 are there, nothing else, and are found."""
+    assert len(db) == BATCH * batches
+    for batch in {0, batches // 2, batches - 1}:
+        ids = np.arange(BATCH * batch, BATCH * (batch + 1))
+        records = db.get(ids)
+        assert records.vectors.tolist() == vectors(batch).tolist()
+        assert records.payloads == [{"batch": batch}] * BATCH
+        assert db.search(vectors(batch), 1, exact=True).ids[:, 0].tolist() == ids.tolist()
+    assert BATCH * batches not in db
+    assert db.verify() == []
+
+
+def work_on_a_full_disk(path: str, more_room: Any) -> dict[str, int]:
+    """Fill, use, delete, make room, go on. Every state is checked in the handle that saw the error and in a new one."""
+    with create(path) as db:
+        full = fill(db, 0, 10_000)
+        assert full >= 1
+        assert_whole(db, full)
+        assert fill(db, full, full + 1) == full  # it fails again, the same way
+        with qvec.open(path, "r") as reader:
+            assert_whole(reader, full)
+    with qvec.open(path) as db:
+        assert_whole(db, full)
+        more_room()
+        assert db.delete(np.arange(BATCH * (full - 1), BATCH * full)) == BATCH
+        db.add(vectors(full - 1), np.arange(BATCH * (full - 1), BATCH * full), [{"batch": full - 1}] * BATCH)
+        db.add(vectors(full), np.arange(BATCH * full, BATCH * (full + 1)), [{"batch": full}] * BATCH)
+        assert_whole(db, full + 1)
+    with qvec.open(path) as db:
+        assert_whole(db, full + 1)
+    return {"batches": full}
+
+
+def under_a_limit_of_file_size(path: str, limit: int) -> dict[str, int]:
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    return work_on_a_full_disk(path, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard)))
+
+
+def on_a_small_disk(path: str, size: int) -> dict[str, int]:
+    with small_disk(Path(path).parent, size):
+        return work_on_a_full_disk(path, lambda: remount(Path(path).parent, 4 * size))
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: int) -> Iterator[None]:
+    """A tmpfs of ``size`` bytes over a folder, seen by this process only; it goes with the process."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    flags = CLONE_NEWNS if os.geteuid() == 0 else CLONE_NEWNS | CLONE_NEWUSER
+    called(libc.unshare(flags))
+    called(libc.mount(b"none", b"/", None, 0x4000 | 0x40000, None))  # MS_REC | MS_PRIVATE
+    called(libc.mount(b"tmpfs", bytes(folder), b"tmpfs", 0, f"size={size}".encode()))
+    yield
+
+
+def remount(folder: Path, size: int) -> None:
+    called(ctypes.CDLL(None, use_errno=True).mount(b"tmpfs", bytes(folder), b"tmpfs", 0x20, f"size={size}".encode()))
+
+
+def called(result: int) -> None:
+    if result != 0:
+        raise PermissionError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def may_mount() -> bool:
+    try:
+        with small_disk(Path("/tmp"), MIB):
+            return True
+    except PermissionError:
+        return False
+
+
+@pytest.mark.parametrize("limit", [MIB, 2 * MIB, 8 * MIB])
+def test_a_limit_of_the_file_size_costs_nothing_that_was_stored(path: Path, limit: int) -> None:
+    assert run(under_a_limit_of_file_size, str(path), limit)["batches"] >= 1
+    assert path.stat().st_size >= limit
+
+
+@pytest.mark.parametrize("size", [2 * MIB, 10 * MIB])
+def test_a_full_disk_costs_nothing_that_was_stored(path: Path, size: int) -> None:
+    if not run(may_mount):
+        pytest.skip("needs the right to mount a tmpfs")
+    assert run(on_a_small_disk, str(path), size)["batches"] >= 1
+
+
+def test_no_room_for_a_new_file_leaves_no_file(path: Path) -> None:
+    run(create_without_room, str(path))
+    assert os.listdir(path.parent) == []
+
+
+def create_without_room(path: str) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    with pytest.raises(qvec.DiskFullError):
+        create(path)
+
+
+@pytest.mark.parametrize("map_size", [1 << 16, 1 << 20])
+def test_a_small_map_grows_with_what_is_stored(path: Path, map_size: int) -> None:
+    with qvec.create(path, DIM, metric="l2", code="int8", index="hnsw", map_size=map_size) as db:
+        for batch in range(30):
+            ids = np.arange(BATCH * batch, BATCH * (batch + 1))
+            db.add(vectors(batch), ids, [{"batch": batch}] * BATCH, threads=1)
+        assert path.stat().st_size > 2 * map_size
+        assert_whole(db, 30)
+
+
+def test_a_map_that_cannot_grow_under_a_scan_refuses_the_batch_and_grows_after_it(path: Path) -> None:
+    with qvec.create(path, DIM, metric="l2", code="int8", index="flat", map_size=1 << 18) as db:
+        db.add(vectors(0), np.arange(BATCH), [{"batch": 0}] * BATCH)
+        batches = db.scan(batch_size=10)
+        next(batches)
+        before = db.stats()
+        large = np.concatenate([vectors(batch) for batch in range(1, 30)])
+        payload = [{"batch": batch} for batch in range(1, 30) for _ in range(BATCH)]
+        with pytest.raises(qvec.MapFullError) as caught:
+            db.add(large, np.arange(BATCH, 30 * BATCH), payload)
+        assert isinstance(caught.value, OSError)
+        assert db.stats() == before
+        assert_whole(db, 1)
+        assert sum(len(batch.ids) for batch in batches) == 90
+        db.add(large, np.arange(BATCH, 30 * BATCH), payload)
+        assert_whole(db, 30)
+
+
+def under_a_limit_of_address_space(path: str) -> None:
+    """A map of a tebibyte does not fit; a smaller one does."""
+    resource.setrlimit(resource.RLIMIT_AS, (4 << 30, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    with create(path) as db:
+        for batch in range(5):
+            db.add(vectors(batch), np.arange(BATCH * batch, BATCH * (batch + 1)), [{"batch": batch}] * BATCH, threads=1)
+        assert_whole(db, 5)
+
+
+def test_little_address_space_is_enough(path: Path) -> None:
+    run(under_a_limit_of_address_space, str(path))

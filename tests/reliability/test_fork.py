@@ -1,0 +1,247 @@
+"""Handles across os.fork: usable in the child, what was open in the parent refused there, the parent unharmed."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from child import describe, run
+
+import qvec
+
+DIM = 8
+DEADLINE = 10.0
+X = np.random.default_rng(1).normal(size=(300, DIM)).astype(np.float32)
+
+
+def collection(path: str) -> qvec.Collection:
+    db = qvec.create(path, DIM, metric="l2", index="hnsw")
+    db.add(X[:200], payload=[{"row": i} for i in range(200)])
+    return db
+
+
+def in_fork(task: Callable[[], object]) -> None:
+    """Run a task in a forked child; AssertionError when it fails there, is killed or hangs."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            task()
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    end = time.monotonic() + DEADLINE
+    while (status := os.waitpid(pid, os.WNOHANG)) == (0, 0):
+        if time.monotonic() > end:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise AssertionError("the child hangs")
+        time.sleep(0.002)
+    code = os.waitstatus_to_exitcode(status[1])
+    assert code == 0, f"the child ended with {describe(code)}"
+
+
+def assert_unharmed(db: qvec.Collection) -> None:
+    """The parent's handle searches, writes and verifies."""
+    before = len(db)
+    assert db.search(X[7], 1).ids.tolist() == [7]
+    db.add(X[200:210])
+    assert len(db) == before + 10
+    assert db.verify() == []
+
+
+def search_in_child(path: str) -> None:
+    with collection(path) as db:
+        hits = db.search(X[:20], 5)
+
+        def child() -> None:
+            again = db.search(X[:20], 5)
+            assert again.ids.tolist() == hits.ids.tolist()
+            assert again.payloads == hits.payloads
+            assert db.get([3]).vectors.tolist() == X[3:4].tolist()
+            assert len(list(db.scan(batch_size=50))) == 4
+
+        for _ in range(3):
+            in_fork(child)
+            assert_unharmed(db)
+            db.delete(np.arange(200, 300))
+
+
+def child_follows_parent(path: str) -> None:
+    with collection(path) as db, qvec.open(path, "r") as reader:
+        reader.search(X[0])
+        ready, go = os.pipe()
+
+        def child() -> None:
+            assert reader.search(X[7], 1).ids.tolist() == [7]
+            os.read(ready, 1)
+            assert reader.search(X[250], 1).ids.tolist() == [777]
+
+        timer = threading.Timer(0.3, lambda: (db.add(X[250], [777]), os.write(go, b"x")))
+        timer.start()
+        in_fork(child)
+        timer.join()
+        assert_unharmed(db)
+
+
+def write_in_child(path: str) -> None:
+    with collection(path) as db:
+
+        def child() -> None:
+            with pytest.raises(qvec.LockedError):
+                db.add(X[200])
+            with pytest.raises(qvec.LockedError):
+                db.delete([0])
+            assert db.search(X[7], 1).ids.tolist() == [7]
+
+        in_fork(child)
+        assert_unharmed(db)
+    with qvec.open(path) as db:
+        assert len(db) == 210
+
+
+def write_in_child_after_the_parent_closed(path: str) -> None:
+    db = collection(path)
+    closed, close = os.pipe()
+    timer = threading.Timer(0.3, lambda: (db.close(), os.write(close, b"x")))
+
+    def child() -> None:
+        os.read(closed, 1)
+        db.add(X[200:210])
+        assert len(db) == 210
+        db.close()
+
+    timer.start()
+    in_fork(child)
+    timer.join()
+    with qvec.open(path) as db:
+        assert len(db) == 210
+        assert db.verify() == []
+
+
+def scan_across_fork(path: str) -> None:
+    with collection(path) as db:
+        batches = db.scan(batch_size=60)
+        first = next(batches)
+
+        def child() -> None:
+            with pytest.raises(qvec.ForkedError):
+                next(batches)
+            batches.close()
+            assert len(db) == 200
+
+        in_fork(child)
+        assert [len(first.ids), *(len(batch.ids) for batch in batches)] == [60, 60, 60, 20]
+        assert_unharmed(db)
+
+
+def fork_inside_an_add(path: str) -> None:
+    with collection(path) as db:
+
+        def child() -> None:
+            with pytest.raises(qvec.LockedError):
+                db.add(X[200])
+            assert len(db) == 200
+
+        forked = []
+
+        def progress(done: int, total: int) -> None:
+            if not forked:
+                forked.append(done)
+                in_fork(child)
+
+        db.add(X[200:300], progress=progress)
+        assert forked
+        assert len(db) == 300
+        assert db.verify() == []
+
+
+def leave_in_child(path: str) -> None:
+    with collection(path) as db:
+        in_fork(db.close)
+        assert_unharmed(db)
+        in_fork(gc.collect)
+        in_fork(lambda: db.__exit__())
+        pid = os.fork()
+        if pid == 0:
+            raise SystemExit  # through every finaliser and atexit hook, as a worker ends
+        os.waitpid(pid, 0)
+        db.add(X[210:220])
+        assert db.verify() == []
+
+
+def close_in_child_is_final_there(path: str) -> None:
+    with collection(path) as db:
+
+        def child() -> None:
+            db.close()
+            with pytest.raises(qvec.ClosedError):
+                db.search(X[0])
+
+        in_fork(child)
+        assert_unharmed(db)
+
+
+def fork_while_threads_search_and_write(path: str) -> None:
+    with collection(path) as db:
+        stop = threading.Event()
+
+        def search() -> None:
+            while not stop.is_set():
+                db.search(X[:40], 5, threads=2)
+
+        def write() -> None:
+            for i in range(10_000):
+                if stop.is_set():
+                    return
+                db.upsert(X[i % 200], [i % 200])
+
+        def child() -> None:
+            assert db.search(X[7], 1, exact=True).distances.tolist() == [0.0]
+
+        threads = [threading.Thread(target=task) for task in (search, search, write)]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(20):
+                in_fork(child)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+        assert len(db) == 200
+        assert db.verify() == []
+
+
+def fork_of_a_fork(path: str) -> None:
+    with collection(path) as db:
+
+        def grandchild() -> None:
+            assert db.search(X[7], 1).ids.tolist() == [7]
+
+        def child() -> None:
+            assert db.search(X[8], 1).ids.tolist() == [8]
+            in_fork(grandchild)
+            assert db.search(X[9], 1).ids.tolist() == [9]
+
+        in_fork(child)
+        assert_unharmed(db)
+
+
+CASES = [search_in_child, child_follows_parent, write_in_child, write_in_child_after_the_parent_closed, scan_across_fork,
+         fork_inside_an_add, leave_in_child, close_in_child_is_final_there, fork_while_threads_search_and_write,
+         fork_of_a_fork]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+def test_forks_are_harmless(path: Path, case: Callable[[str], None]) -> None:
+    run(case, str(path))

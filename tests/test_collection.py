@@ -1,0 +1,495 @@
+"""Every public call against the model, over metrics, codes, indexes, what is kept, and kinds of ids."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from generated import clustered
+from model import Model, assert_hits_are_exact, assert_hits_are_sound, assert_same_content, assert_vector
+
+import qvec
+
+DIM = 24
+METRICS = ("cosine", "ip", "l2")
+CODES = {
+    "f32": "f32",
+    "f16": "f16",
+    "int8": "int8",
+    "int8-static": qvec.Int8(scale="per_dim"),
+    "int8-percentile": qvec.Int8(scale="per_dim", method="percentile"),
+    "int8-rotated": qvec.Int8(rotate=True),
+    "binary": "binary",
+    "binary-plain": qvec.Binary(centre=False, rotate=False),
+}
+INDEXES = {"flat": "flat", "hnsw": qvec.HNSW(m=8, ef_construction=64)}
+# Without originals: largest error of a distance as a share of |q| |x|; None where the code only ranks.
+CODE_ERROR = {
+    "f32": 0.0,
+    "f16": 2e-3,
+    "int8": 0.03,
+    "int8-static": 0.03,
+    "int8-percentile": 0.2,
+    "int8-rotated": 0.03,
+}
+DECODE_ERROR = {
+    "f32": 0.0,
+    "f16": 1e-3,
+    "int8": 0.03,
+    "int8-static": 0.03,
+    "int8-percentile": 0.2,
+    "int8-rotated": 0.03,
+}
+
+
+class Pair:
+    """A collection and the model of it, changed together."""
+
+    def __init__(self, db: qvec.Collection, model: Model, data: np.ndarray[Any, Any]) -> None:
+        self.db, self.model, self.data = db, model, data
+
+    def name(self, i: int) -> int | str:
+        return f"vector-{i}" if self.db.stats().ids == "str" else 3 * i
+
+    def add(self, start: int, stop: int) -> None:
+        names = [self.name(i) for i in range(start, stop)]
+        payload = [{"row": i, "tags": ["a", None, 1.5]} if i % 3 else None for i in range(start, stop)]
+        found = self.db.add(self.data[start:stop], names, payload)
+        assert (found.ids.tolist(), found.added, found.replaced, found.skipped) == (names, stop - start, 0, 0)
+        self.model.add(self.data[start:stop], names, payload)
+
+
+def make(
+    path: Path, *, metric: str = "l2", code: str = "f32", index: str = "flat", n: int = 300, **options: Any
+) -> Pair:
+    """A collection of n vectors in batches of 150, 100 and the rest."""
+    data = clustered(np.random.default_rng(5), n + 50, DIM)
+    db = qvec.create(path, DIM, metric=metric, code=CODES[code], index=INDEXES[index], sample=data, **options)
+    pair = Pair(db, Model(DIM, metric), data)
+    for start, stop in ((0, 150), (150, 250), (250, n)):
+        pair.add(min(start, n), min(stop, n))
+    return pair
+
+
+@pytest.mark.parametrize(("metric", "code", "index"), [*product(METRICS, CODES, INDEXES)])
+def test_exact_search_equals_brute_force_whatever_the_code_and_index(
+    path: Path, metric: str, code: str, index: str
+) -> None:
+    pair = make(path, metric=metric, code=code, index=index)
+    with pair.db as db:
+        hits = db.search(pair.data[-50:], 10, exact=True)
+        assert_hits_are_exact(pair.model, pair.data[-50:], 10, hits)
+        assert db.verify() == []
+
+
+@pytest.mark.parametrize(("metric", "code", "index"), [*product(METRICS, CODES, INDEXES)])
+def test_search_equals_brute_force_once_enough_candidates_are_reranked(
+    path: Path, metric: str, code: str, index: str
+) -> None:
+    pair = make(path, metric=metric, code=code, index=index)
+    with pair.db as db:
+        options = {} if code == "f32" else {"oversample": 30}
+        hits = db.search(pair.data[-50:], 10, ef=300, **options)
+        assert_hits_are_exact(pair.model, pair.data[-50:], 10, hits)
+
+
+@pytest.mark.parametrize(("code", "index", "ids"), [*product(("f16", "int8", "binary"), INDEXES, ("int64", "str"))])
+def test_originals_kept_as_float16_are_what_is_reranked_and_returned(
+    path: Path, code: str, index: str, ids: str
+) -> None:
+    pair = make(path, code=code, index=index, keep="f16", ids=ids)
+    with pair.db as db:
+        assert_hits_are_exact(pair.model, pair.data[:20], 5, db.search(pair.data[:20], 5, exact=True))
+        assert_same_content(db, pair.model)
+
+
+@pytest.mark.parametrize(("metric", "code", "index"), [*product(METRICS, CODE_ERROR, INDEXES)])
+def test_without_originals_distances_are_within_the_error_of_the_code(
+    path: Path, metric: str, code: str, index: str
+) -> None:
+    pair = make(path, metric=metric, code=code, index=index, keep="none")
+    with pair.db as db:
+        hits = db.search(pair.data[-50:], 10, ef=300)
+        assert_hits_are_sound(pair.model, pair.data[-50:], 10, hits, error=2 * CODE_ERROR[code])
+        assert (hits.counts == 10).all()
+        ids = [pair.name(i) for i in range(20)]
+        if metric != "cosine" or code == "f32":
+            for found, expected in zip(db.get(ids).vectors, pair.data, strict=False):
+                assert_vector(found, expected.astype(np.float64), DECODE_ERROR[code])
+
+
+@pytest.mark.parametrize(
+    ("metric", "code"), [*product(("cosine", "l2"), ("binary", "binary-plain")), ("ip", "binary-plain")]
+)
+def test_binary_codes_without_originals_rank_a_vector_itself_first(path: Path, metric: str, code: str) -> None:
+    pair = make(path, metric=metric, code=code, index="flat", keep="none")
+    with pair.db as db:
+        hits = db.search(pair.data[:50], 10)
+        assert (np.diff(hits.distances, axis=1) >= 0).all()
+        assert (hits.counts == 10).all()
+        own = hits.ids == np.array([[pair.name(i)] for i in range(50)])
+        assert (hits.distances[:, 0] == np.where(own, hits.distances, np.inf).min(axis=1)).all()
+
+
+@pytest.mark.parametrize("ids", ["int64", "str"])
+@pytest.mark.parametrize("code", list(CODES))
+def test_get_scan_len_and_in_agree_with_the_model_also_after_reopening(path: Path, code: str, ids: str) -> None:
+    pair = make(path, code=code, index="hnsw", ids=ids)
+    with pair.db as db:
+        assert_same_content(db, pair.model)
+    with qvec.open(path) as db:
+        assert_same_content(db, pair.model)
+        assert_hits_are_exact(pair.model, pair.data[0], 10, db.search(pair.data[0], 10, exact=True))
+
+
+@pytest.mark.parametrize(("metric", "index", "ids"), [*product(METRICS, INDEXES, ("int64", "str"))])
+def test_delete_and_upsert_leave_what_the_model_has(path: Path, metric: str, index: str, ids: str) -> None:
+    pair = make(path, metric=metric, code="int8", index=index, ids=ids)
+    with pair.db as db:
+        gone = [pair.name(i) for i in range(0, 300, 4)]
+        assert db.delete(gone) == pair.model.delete(gone) == 75
+        moved = [pair.name(i) for i in range(2, 340, 3)]
+        x, payload = pair.data[-len(moved) :], [{"new": i} for i in range(len(moved))]
+        found = db.upsert(x, moved, payload)
+        assert (found.ids.tolist(), found.added, found.replaced, found.skipped) == pair.model.add(x, moved, payload)
+        assert_same_content(db, pair.model)
+        hits = db.search(pair.data[-50:], 10, ef=400, oversample=30)
+        assert_hits_are_exact(pair.model, pair.data[-50:], 10, hits)
+        assert gone[0] not in db
+        assert db.stats().count == len(pair.model.rows)
+        assert db.verify() == []
+
+
+@pytest.mark.parametrize("index", INDEXES)
+@pytest.mark.parametrize("exact", [False, True])
+def test_k_above_what_is_live_returns_what_there_is(path: Path, index: str, exact: bool) -> None:
+    pair = make(path, code="int8", index=index, n=40)
+    with pair.db as db:
+        assert_hits_are_exact(pair.model, pair.data[:3], 60, db.search(pair.data[:3], 60, exact=exact))
+        gone = [pair.name(i) for i in range(35)]
+        assert db.delete(gone) == pair.model.delete(gone)
+        assert_hits_are_exact(pair.model, pair.data[:3], 10, db.search(pair.data[:3], 10, exact=exact))
+        assert_hits_are_exact(pair.model, pair.data[0], 10, db.search(pair.data[0], 10, exact=exact))
+        assert db.delete([pair.name(i) for i in range(40)]) == 5
+        assert db.search(pair.data[0], 3, exact=exact).counts == 0
+        assert len(db) == 0
+
+
+@pytest.mark.parametrize("ids", ["int64", "str"])
+def test_an_empty_collection_answers_with_no_hits(path: Path, ids: str) -> None:
+    with qvec.create(path, DIM, metric="l2", ids=ids) as db:
+        model, query = Model(DIM), np.ones(DIM, np.float32)
+        assert_hits_are_exact(model, query, 3, db.search(query, 3))
+        assert_hits_are_exact(model, np.ones((2, DIM)), 3, db.search(np.ones((2, DIM)), 3))
+        assert db.search(np.empty((0, DIM)), 3).ids.shape == (0, 3)
+        assert_same_content(db, model)
+        assert list(db.scan()) == []
+        assert db.delete([1] if ids == "int64" else ["1"]) == 0
+        assert db.verify() == []
+
+
+@pytest.mark.parametrize("ids", ["int64", "str"])
+@pytest.mark.parametrize("query", [[0.5] * DIM, np.full(DIM, 0.5), np.full((1, DIM), 0.5), np.full((3, DIM), 0.5)])
+def test_one_query_in_gives_one_dimension_out_and_a_batch_gives_two(path: Path, query: Any, ids: str) -> None:
+    pair = make(path, code="int8", ids=ids)
+    with pair.db as db:
+        hits = db.search(query, 4)
+        assert hits.ids.shape == hits.distances.shape == hits.scores.shape == (*np.shape(query)[:-1], 4)
+        assert hits.counts.shape == np.shape(query)[:-1]
+        assert hits.distances.dtype == hits.scores.dtype == np.float32
+        assert_hits_are_sound(pair.model, query, 4, hits)
+
+
+@pytest.mark.parametrize("index", INDEXES)
+def test_a_batch_finds_what_its_queries_find_one_by_one(path: Path, index: str) -> None:
+    pair = make(path, code="int8", index=index)
+    with pair.db as db:
+        batch = db.search(pair.data[-50:], 5)
+        for row, query in enumerate(pair.data[-50:]):
+            single = db.search(query, 5)
+            assert single.ids.tolist() == batch.ids[row].tolist()
+            assert single.distances.tolist() == batch.distances[row].tolist()
+
+
+@pytest.mark.parametrize("convert", [
+    np.asfortranarray,
+    lambda x: x.astype(">f4"),
+    lambda x: x.astype(np.float64),
+    lambda x: x.astype(np.float16),
+    lambda x: np.repeat(x, 2, axis=0)[::2],
+    lambda x: x[:, ::-1][:, ::-1],
+    lambda x: x.tolist(),
+    lambda x: np.lib.stride_tricks.as_strided(x, writeable=False),
+])  # fmt: skip
+def test_arrays_of_any_layout_and_real_dtype_are_stored_alike(path: Path, convert: Any) -> None:
+    x = clustered(np.random.default_rng(6), 20, DIM)
+    model = Model(DIM)
+    with qvec.create(path, DIM, metric="l2") as db:
+        db.add(convert(x))
+        model.add(x)
+        assert_same_content(db, model)
+        assert_hits_are_exact(model, x, 3, db.search(convert(x), 3, exact=True))
+
+
+def test_a_batch_of_no_rows_is_accepted_and_changes_nothing(path: Path) -> None:
+    pair = make(path)
+    with pair.db as db:
+        for nothing in ([], np.empty((0, DIM)), np.empty((0, DIM), np.int8)):
+            found = db.add(nothing)
+            assert (found.ids.tolist(), found.added) == ([], 0)
+        assert db.upsert(np.empty((0, DIM)), []).added == db.delete([]) == 0
+        assert db.get([]).vectors.shape == (0, DIM)
+        assert_same_content(db, pair.model)
+
+
+def test_automatic_ids_go_on_from_the_largest_ever_stored_also_after_deleting_and_reopening(
+    path: Path,
+) -> None:
+    x = clustered(np.random.default_rng(6), 10, DIM)
+    with qvec.create(path, DIM) as db:
+        assert db.add(x[:3]).ids.tolist() == [0, 1, 2]
+        db.add(x[3], ids=[100])
+        assert db.add(x[4:6]).ids.tolist() == [101, 102]
+        db.delete([100, 101, 102])
+    with qvec.open(path) as db:
+        assert db.add(x[6:8]).ids.tolist() == [103, 104]
+        db.add(x[8], ids=[2**63 - 1])
+        with pytest.raises(qvec.InputError, match="9223372036854775807"):
+            db.add(x[9])
+        assert len(db) == 6
+
+
+def test_on_conflict_decides_what_happens_to_ids_that_are_stored(path: Path) -> None:
+    x = clustered(np.random.default_rng(6), 8, DIM)
+    model = Model(DIM)
+    with qvec.create(path, DIM, metric="l2", ids="str") as db:
+        for ids, rows, mode in (
+            (["a", "b", "c"], x[:3], "error"),
+            (["b", "d"], x[3:5], "skip"),
+            (["a", "e"], x[5:7], "replace"),
+        ):
+            payload = [{"mode": mode, "id": i} for i in ids]
+            found = db.add(rows, ids, payload, on_conflict=mode)
+            expected = model.add(rows, ids, payload, mode)
+            assert (found.ids.tolist(), found.added, found.replaced, found.skipped) == expected
+        with pytest.raises(qvec.DuplicateIdError, match=r"ids\[1\].*'e'"):
+            db.add(x[:2], ["f", "e"])
+        assert_same_content(db, model)
+        assert_hits_are_exact(model, x, 5, db.search(x, 5, exact=True))
+        assert db.verify() == []
+
+
+def test_delete_can_insist_that_every_id_is_stored(path: Path) -> None:
+    pair = make(path)
+    with pair.db as db:
+        assert db.delete([0, 0, 1]) == 1
+        with pytest.raises(qvec.MissingIdError, match="1"):
+            db.delete([3, 1], missing="error")
+        assert 3 in db
+        assert db.delete([3], missing="error") == 1
+        with pytest.raises(KeyError, match="3"):
+            db.get([6, 3])
+
+
+PAYLOAD = {"text": "żółć ✓ \0", "n": -(2**63), "big": 2**64 - 1, "x": 1.5, "flag": True, "none": None,
+           "list": [1, [2, {"deep": "er"}]], "bytes": b"\xff\0", "": {}}  # fmt: skip
+
+
+@pytest.mark.parametrize("ids", ["int64", "str"])
+def test_payloads_come_back_as_they_went_in(path: Path, ids: str) -> None:
+    x = clustered(np.random.default_rng(6), 4, DIM)
+    names: list[Any] = ["a", "b", "c", "d"] if ids == "str" else [5, 6, 7, 8]
+    payload = [PAYLOAD, None, {}, {"large": "x" * 300_000}]
+    with qvec.create(path, DIM, ids=ids) as db:
+        db.add(x, names, payload)
+    with qvec.open(path, "r") as db:
+        assert db.get(names).payloads == payload
+        assert db.search(x[0], 1).payloads == [PAYLOAD]
+        assert db.search(x, 1).payloads == [[value] for value in payload]
+        assert db.search(x, 1, with_payload=False).payloads is None
+
+
+def test_a_read_only_handle_sees_the_commits_of_a_writer_in_the_same_process(path: Path) -> None:
+    pair = make(path, code="int8", index="hnsw", n=280)
+    with pair.db as db, qvec.open(path, "r") as reader:
+        for i in range(280, 300):
+            assert_hits_are_exact(pair.model, pair.data[i], 5, reader.search(pair.data[i], 5, exact=True))
+            pair.add(i, i + 1)
+            assert reader.search(pair.data[i], 1).ids.tolist() == [pair.name(i)]
+        db.delete([pair.name(i) for i in range(290)])
+        assert len(reader) == 10
+        with pytest.raises(qvec.ReadOnlyError):
+            reader.add(pair.data[0])
+        with pytest.raises(qvec.ReadOnlyError):
+            reader.delete([0])
+
+
+WRITE_ELSEWHERE = """
+import sys, numpy as np, qvec
+with qvec.open(sys.argv[1]) as db:
+    db.add(np.full((1, 24), 9.0), ids=[10_001], payload=[{"from": "elsewhere"}])
+    db.delete([0])
+"""
+
+
+def test_a_read_only_handle_sees_the_commits_of_another_process(path: Path) -> None:
+    pair = make(path, code="int8", index="hnsw")
+    pair.db.close()
+    with qvec.open(path, "r") as reader:
+        assert reader.search(pair.data[0], 1).ids.tolist() == [0]
+        subprocess.run([sys.executable, "-c", WRITE_ELSEWHERE, str(path)], check=True, timeout=60)
+        hits = reader.search(np.full(DIM, 9.0), 1)
+        assert (hits.ids.tolist(), hits.payloads) == ([10_001], [{"from": "elsewhere"}])
+        assert 0 not in reader
+        assert len(reader) == 300
+
+
+@pytest.mark.parametrize("code", ["f32", "int8", "int8-static", "binary"])
+def test_build_and_search_do_not_depend_on_the_number_of_threads(tmp_path: Path, code: str) -> None:
+    data = clustered(np.random.default_rng(7), 2200, DIM)
+    found = []
+    for threads in (1, 2, 3):
+        with qvec.create(tmp_path / f"{threads}.qvec", DIM, metric="l2", code=CODES[code], index="hnsw") as db:
+            db.add(data[:1500], threads=threads)
+            db.add(data[1500:2000], threads=threads)
+            for searchers in (1, 2):
+                hits = db.search(data[2000:], 10, ef=12, rescore=False, threads=searchers)
+                found.append((hits.ids.tolist(), hits.distances.tolist()))
+    assert all(other == found[0] for other in found[1:])
+
+
+def test_a_collection_resident_in_memory_answers_alike_and_follows_commits(path: Path) -> None:
+    pair = make(path, code="int8", index="hnsw", n=290)
+    with pair.db as db, qvec.open(path, "r", residency="ram") as resident:
+        for _ in range(2):
+            a, b = db.search(pair.data, 10), resident.search(pair.data, 10)
+            assert a.ids.tolist() == b.ids.tolist()
+            assert a.distances.tolist() == b.distances.tolist()
+            assert_same_content(resident, pair.model)
+            pair.add(pair.db.stats().count, pair.db.stats().count + 5)
+        assert resident.verify() == []
+
+
+@pytest.mark.parametrize("index", INDEXES)
+def test_progress_rises_to_the_whole(path: Path, index: str) -> None:
+    seen: list[tuple[int, int]] = []
+    with qvec.create(path, DIM, index=index) as db:
+        db.add(
+            clustered(np.random.default_rng(7), 500, DIM),
+            progress=lambda done, total: seen.append((done, total)),
+        )
+    assert seen == sorted(seen)
+    assert seen[-1][0] == seen[-1][1] > 0
+
+
+def test_a_progress_callback_that_raises_undoes_the_batch(path: Path) -> None:
+    pair = make(path, code="int8", index="hnsw")
+
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pair.db as db:
+        before = db.stats().txn_id
+        with pytest.raises(KeyboardInterrupt):
+            db.add(pair.data[-20:], progress=interrupt)
+        assert db.stats().txn_id == before
+        assert_same_content(db, pair.model)
+        assert_hits_are_exact(pair.model, pair.data[:5], 5, db.search(pair.data[:5], 5))
+        pair.add(300, 310)
+        assert_same_content(db, pair.model)
+        assert db.verify() == []
+
+
+@pytest.mark.parametrize("place", [0, 7, 19])
+@pytest.mark.parametrize("index", INDEXES)
+def test_an_error_in_the_middle_of_a_batch_leaves_nothing_of_it(path: Path, place: int, index: str) -> None:
+    pair = make(path, code="int8", index=index, ids="str")
+    with pair.db as db:
+        before = db.stats()
+        payload: list[Any] = [{"good": i} for i in range(20)]
+        payload[place] = {"bad": {1, 2}}
+        names = [pair.name(i) for i in range(290, 310)]
+        with pytest.raises(qvec.InputError, match=rf"payload\[{place}\]"):
+            db.upsert(pair.data[-20:], names, payload)
+        assert db.stats() == before
+        assert_same_content(db, pair.model)
+        assert db.verify() == []
+
+
+def test_a_small_file_grows_from_a_scan_into_a_graph_by_itself(path: Path) -> None:
+    data = clustered(np.random.default_rng(7), 10_050, 8)
+    with qvec.create(path, 8, metric="l2") as db:
+        db.add(data[:10_000])
+        assert db.stats().index == "flat"
+        db.add(data[10_000:])
+        assert db.stats().index == "hnsw"
+        assert (db.search(data, 1, ef=100).distances[:, 0] == 0).all()
+        assert db.verify() == []
+    with qvec.open(path) as db:
+        assert db.stats().index == "hnsw"
+
+
+def test_a_sample_calibrates_the_code_before_anything_is_stored(path: Path) -> None:
+    data = clustered(np.random.default_rng(7), 400, DIM)
+    with qvec.create(path, DIM, metric="l2", code=qvec.Int8(scale="per_dim"), sample=data) as db:
+        calibration = db.stats().calibration
+        assert calibration is not None
+        db.add(data[:1])
+        assert db.stats().calibration == calibration
+        assert db.search(data[0], 1).distances[0] == 0
+
+
+def test_exist_ok_opens_what_was_created_alike_and_nothing_else(path: Path) -> None:
+    pair = make(path)
+    pair.db.close()
+    with qvec.create(path, DIM, metric="l2", code="f32", index="flat", exist_ok=True) as db:
+        assert_same_content(db, pair.model)
+    with pytest.raises(FileExistsError):
+        qvec.create(path, DIM, metric="l2", code="f32", index="flat")
+    for other in ({"metric": "ip"}, {"code": "f16"}, {"index": "hnsw"}, {"ids": "str"}, {"keep": "none"}):
+        options = {"metric": "l2", "code": "f32", "index": "flat"} | other
+        with pytest.raises(qvec.InputError, match="other options"):
+            qvec.create(path, DIM, exist_ok=True, **options)
+    with qvec.open(path) as db:  # the refused calls left it unlocked and unharmed
+        assert_same_content(db, pair.model)
+
+
+@pytest.mark.parametrize("durability", ["full", "relaxed"])
+def test_both_durabilities_keep_what_was_added_over_a_reopen(path: Path, durability: str) -> None:
+    pair = make(path, code="int8", durability=durability)
+    pair.db.close()
+    with qvec.open(path) as db:
+        assert_same_content(db, pair.model)
+
+
+def test_stats_state_what_the_collection_is(path: Path) -> None:
+    pair = make(path, metric="ip", code="int8", index="hnsw", model="minilm")
+    with pair.db as db:
+        db.delete([0])
+        stats = db.stats()
+        assert (stats.path, stats.dim, stats.metric, stats.code) == (str(path), DIM, "ip", "int8")
+        assert (stats.index, stats.ids, stats.keep, stats.model) == ("hnsw", "int64", "f32", "minilm")
+        assert (stats.count, stats.deleted) == (299, 1)
+        assert stats.code_size >= DIM
+        assert stats.codes_bytes >= 300 * stats.code_size
+        assert stats.vectors_bytes >= 300 * DIM * 4
+        assert stats.graph_bytes > 0
+        assert stats.file_bytes == path.stat().st_size
+        assert "dim=24" in repr(db)
+
+
+def test_scan_keeps_to_the_commit_at_its_first_step(path: Path) -> None:
+    pair = make(path)
+    with pair.db as db:
+        batches = db.scan(batch_size=100)
+        first = next(batches)
+        db.delete([pair.name(i) for i in range(200)])
+        pair.add(300, 310)
+        rest = [i for batch in batches for i in batch.ids.tolist()]
+        assert [*first.ids.tolist(), *rest] == [pair.name(i) for i in range(300)]
+        assert len(db) == 110

@@ -1,0 +1,178 @@
+"""Random sequences of calls on a collection and on the model: they never come apart."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from generated import clustered
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from model import Model, assert_hits_are_exact, assert_hits_are_sound, assert_same_content, assert_vector
+
+import qvec
+
+DIM = 6
+EXAMPLES = int(os.environ.get("QVEC_EXAMPLES", "60"))
+STEPS = int(os.environ.get("QVEC_STEPS", "40"))
+POOL = clustered(np.random.default_rng(11), 400, DIM)
+POOL[:40] = POOL[0]  # many at one place
+RECALL = 0.9
+
+IDS = st.integers(0, 60)
+ROWS = st.integers(0, len(POOL) - 1)
+PAYLOAD = st.none() | st.dictionaries(
+    st.sampled_from("abc"), st.none() | st.booleans() | st.integers() | st.text(max_size=3), max_size=2
+).filter(lambda payload: all(not isinstance(v, int) or -(2**63) <= v < 2**64 for v in payload.values()))
+BATCH = st.lists(st.tuples(IDS, ROWS, PAYLOAD), min_size=1, max_size=40, unique_by=lambda item: item[0])
+
+
+class Machine(RuleBasedStateMachine):
+    """One collection, a second handle that only reads, and the model."""
+
+    @initialize(
+        metric=st.sampled_from(["cosine", "ip", "l2"]),
+        code=st.sampled_from(["f32", "f16", "int8", "binary"]),
+        index=st.sampled_from(["flat", qvec.HNSW(m=4, ef_construction=30), qvec.HNSW(m=16, ef_construction=40)]),
+        strings=st.booleans(),
+    )
+    def create(self, metric: Any, code: str, index: Any, strings: bool) -> None:
+        self.folder = tempfile.TemporaryDirectory(prefix="qvec-")
+        self.path = Path(self.folder.name) / "state.qvec"
+        self.model, self.strings, self.code = Model(DIM, metric), strings, code
+        options: dict[str, Any] = {"metric": metric, "code": code, "index": index, "sample": POOL}
+        self.db = qvec.create(self.path, DIM, ids="str" if strings else "int64", **options)
+        self.reader = qvec.open(self.path, "r")
+
+    def name(self, i: int) -> int | str:
+        return f"id {i}" if self.strings else i
+
+    def names(self, ids: list[int]) -> list[int | str]:
+        return [self.name(i) for i in ids]
+
+    @rule(batch=BATCH, on_conflict=st.sampled_from(["error", "skip", "replace"]))
+    def add(self, batch: list[tuple[int, int, Any]], on_conflict: Any) -> None:
+        names, rows, payload = (
+            self.names([i for i, _, _ in batch]),
+            [r for _, r, _ in batch],
+            [p for _, _, p in batch],
+        )
+        try:
+            expected = self.model.add(POOL[rows], names, payload, on_conflict)
+        except KeyError:
+            with pytest.raises(qvec.DuplicateIdError):
+                self.db.add(POOL[rows], names, payload, on_conflict=on_conflict)
+            return
+        found = self.db.add(POOL[rows], names, payload, on_conflict=on_conflict)
+        assert (found.ids.tolist(), found.added, found.replaced, found.skipped) == expected
+
+    @precondition(lambda self: not self.strings)
+    @rule(rows=st.lists(ROWS, min_size=1, max_size=70))
+    def add_numbered(self, rows: list[int]) -> None:
+        expected = self.model.add(POOL[rows])
+        found = self.db.add(POOL[rows])
+        assert (found.ids.tolist(), found.added, found.replaced, found.skipped) == expected
+
+    @rule(ids=st.lists(IDS, max_size=40))
+    def delete(self, ids: list[int]) -> None:
+        assert self.db.delete(self.names(ids)) == self.model.delete(self.names(ids))
+
+    @rule()
+    def delete_everything(self) -> None:
+        assert self.db.delete(list(self.model.rows)) == self.model.delete(list(self.model.rows))
+
+    @rule(row=ROWS, bad=st.sampled_from(["nan", "payload", "late payload"]))
+    def add_something_bad(self, row: int, bad: str) -> None:
+        x, payload = POOL[[row, row, row]].copy(), [{"a": 1}, None, {"a": 2}]
+        if bad == "nan":
+            x[1, 2] = np.nan
+        else:
+            payload[0 if bad == "payload" else 2] = {"a": object()}  # type: ignore[dict-item]
+        before = self.db.stats()
+        with pytest.raises(qvec.InputError):
+            self.db.upsert(x, self.names([1, 2, 3]), payload)
+        assert self.db.stats() == before
+
+    @rule(rows=st.lists(ROWS, min_size=1, max_size=5), k=st.integers(1, 20), reader=st.booleans())
+    def search_exactly(self, rows: list[int], k: int, reader: bool) -> None:
+        hits = (self.reader if reader else self.db).search(POOL[rows], k, exact=True)
+        assert_hits_are_exact(self.model, POOL[rows], k, hits)
+
+    @rule(row=ROWS, k=st.integers(1, 20), reader=st.booleans())
+    def search(self, row: int, k: int, reader: bool) -> None:
+        hits = (self.reader if reader else self.db).search(POOL[row], k, ef=200, **self.reranked())
+        assert_hits_are_sound(self.model, POOL[row], k, hits)
+        true = sorted(self.model.distances(POOL[row]).values())[:k]
+        assert hits.counts == len(true)
+        if true:
+            limit = true[-1] + 1e-4 * abs(true[-1]) + self.model.tolerance(POOL[row])
+            assert (hits.distances[: len(true)] <= limit).mean() >= RECALL - 1 / len(true)
+
+    def reranked(self) -> dict[str, Any]:
+        return {} if self.code == "f32" else {"oversample": 30}
+
+    @rule(ids=st.lists(IDS, min_size=1, max_size=5), reader=st.booleans())
+    def get(self, ids: list[int], reader: bool) -> None:
+        db, names = self.reader if reader else self.db, self.names(ids)
+        if any(name not in self.model.rows for name in names):
+            with pytest.raises(qvec.MissingIdError):
+                db.get(names)
+            return
+        records = db.get(names)
+        assert records.payloads == [self.model.rows[name][1] for name in names]
+        for name, vector in zip(names, records.vectors, strict=True):
+            assert_vector(vector, self.model.rows[name][0])
+
+    @rule(reader=st.booleans())
+    def scan(self, reader: bool) -> None:
+        assert_same_content(self.reader if reader else self.db, self.model)
+
+    @rule(ids=st.lists(IDS, min_size=1, max_size=10))
+    def scan_across_a_delete(self, ids: list[int]) -> None:
+        batches = self.reader.scan(batch_size=3)
+        first = next(batches, None)
+        seen = [] if first is None else first.ids.tolist()
+        before = set(self.model.rows)
+        self.delete(ids)
+        seen += [name for batch in batches for name in batch.ids.tolist()]
+        assert set(seen) == before
+
+    @rule(residency=st.sampled_from(["mmap", "ram"]))
+    def reopen(self, residency: Any) -> None:
+        self.db.close()
+        self.db = qvec.open(self.path, residency=residency)
+
+    @rule(residency=st.sampled_from(["mmap", "ram"]))
+    def reopen_reader(self, residency: Any) -> None:
+        self.reader.close()
+        self.reader = qvec.open(self.path, "r", residency=residency)
+
+    @rule()
+    def verify(self) -> None:
+        assert self.db.verify() == []
+
+    @invariant()
+    def lengths_agree(self) -> None:
+        if hasattr(self, "db"):
+            assert len(self.db) == len(self.reader) == len(self.model.rows)
+
+    def teardown(self) -> None:
+        if hasattr(self, "db"):
+            self.db.close()
+            self.reader.close()
+            self.folder.cleanup()
+
+
+TestCollection = Machine.TestCase
+TestCollection.settings = settings(
+    max_examples=EXAMPLES,
+    stateful_step_count=STEPS,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    print_blob=True,
+)

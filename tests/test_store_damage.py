@@ -1,0 +1,239 @@
+"""Damaged, foreign and unwritable files: a named error, never a dead process, never other bytes."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import lmdb  # noqa: TID251 - foreign files are made with it
+import pytest
+from store_kit import CODES, contents, fill, make_store, run_python, same
+
+from qvec.errors import CorruptError, FormatError, NotFoundError
+from qvec.store import Store
+
+PSIZE = 4096
+LOOK = """
+import numpy as np
+with open(sys.argv[1], "rb") as file:
+    healthy = file.read()
+rng = np.random.default_rng(int(sys.argv[3]))
+outcomes = {"error": 0, "equal": 0}
+def look(path):
+    try:
+        with Store.open(path, "r") as store, store.read() as snap:
+            found = {name: column.read_range(0, 2000) for name, column in snap.columns.items()}
+            record = snap.record(1, 1)
+    except (CorruptError, FormatError, MapFullError):
+        outcomes["error"] += 1
+    else:
+        assert record == {"a": 1}
+        for name, rows in found.items():
+            assert rows.tobytes() == expected[name], f"other bytes in {name}"
+        outcomes["equal"] += 1
+with Store.open(sys.argv[1], "r") as store, store.read() as snap:
+    expected = {name: column.read_range(0, 2000).tobytes() for name, column in snap.columns.items()}
+"""
+
+
+@pytest.fixture
+def healthy(tmp_path: Path) -> Path:
+    with make_store(tmp_path) as store:
+        fill(store, 2000)
+        fill(store, 2000, seed=1)
+        with store.write() as txn:
+            txn.put_record(1, 1, {"a": 1})
+    return tmp_path / "a.qvec"
+
+
+def test_truncation_at_any_length_is_an_error_or_harmless(healthy: Path, tmp_path: Path) -> None:
+    code = (
+        LOOK
+        + """
+for size in [0, 1, 100, 4095, 4096, 8191, 8192, 8193, *rng.integers(0, len(healthy), 40).tolist()]:
+    with open(sys.argv[2], "wb") as file:
+        file.write(healthy[:size])
+    look(sys.argv[2])
+print(outcomes["error"] >= 45, sum(outcomes.values()))
+"""
+    )
+    assert run_python(code, healthy, tmp_path / "b", 0) == "True 48"
+
+
+def test_flipped_bits_in_the_blocks_are_errors_or_harmless(healthy: Path, tmp_path: Path) -> None:
+    code = (
+        LOOK
+        + """
+blocks = [at for at in range(0, len(healthy), 4096) if healthy[at + 16 : at + 20] in (b"QVB1", b"QVD1")]
+for _ in range(150):
+    damaged = bytearray(healthy)
+    at = int(rng.choice(blocks)) + 16 + int(rng.integers(0, 4080))
+    damaged[at] ^= 1 << int(rng.integers(0, 8))
+    with open(sys.argv[2], "wb") as file:
+        file.write(damaged)
+    look(sys.argv[2])
+print(outcomes["error"] > 10, sum(outcomes.values()))
+"""
+    )
+    assert run_python(code, healthy, tmp_path / "b", 1) == "True 150"
+
+
+def test_blocks_swapped_or_restored_to_an_older_version_are_found(healthy: Path, tmp_path: Path) -> None:
+    with Store.open(healthy, "r") as store:
+        expected = contents(store)
+    data = healthy.read_bytes()
+    pages: dict[bytes, list[int]] = {}
+    for at in range(0, len(data), PSIZE):
+        value = data[at + 16 : at + PSIZE]
+        if value[:4] == b"QVB1" and value[4] == 1:
+            pages.setdefault(value[8:12], []).append(at)
+    twice = [versions for versions in pages.values() if len(versions) > 1]
+    single = [versions[-1] for versions in pages.values()]
+    assert len(twice) > 5
+    for a, b in [twice[0][:2], twice[0][1::-1], single[:2], single[1::-1]]:
+        damaged = bytearray(data)
+        damaged[a + 16 : a + PSIZE] = data[b + 16 : b + PSIZE]
+        (tmp_path / "b").write_bytes(damaged)
+        with Store.open(tmp_path / "b", "r") as store:
+            with store.read() as snap:
+                problems = list(snap.check())
+            try:
+                assert same(contents(store), expected)
+                assert problems == []
+            except CorruptError:
+                assert len(problems) == 1
+                assert "block" in problems[0]
+
+
+def test_the_check_names_what_is_damaged(healthy: Path) -> None:
+    data = bytearray(healthy.read_bytes())
+    with Store.open(healthy, "r") as store, store.read() as snap:
+        n_blocks = snap.columns[CODES].n_blocks
+    newest: dict[int, tuple[int, int]] = {}
+    for at in range(0, len(data), PSIZE):
+        if data[at + 16 : at + 20] == b"QVB1" and data[at + 20] == 2:
+            block, txn_id = struct.unpack_from("<I4xQ", data, at + 24)
+            newest[block] = max(newest.get(block, (0, 0)), (txn_id, at))
+    assert len(newest) == n_blocks
+    data[newest[3][1] + 500] ^= 1
+    record = data.index(b"\x81\xa1a\x01")
+    data[record] ^= 0x10
+    healthy.write_bytes(data)
+    with Store.open(healthy, "r") as store, store.read() as snap:
+        assert list(snap.check()) == [
+            "column 'codes': block 3 is damaged, missing or stale",
+            "record 1 of kind 1, generation 0 fails its checksum",
+        ]
+        with pytest.raises(CorruptError, match="column 'codes': block 3"):
+            snap.columns[CODES].read_range(0, 2000)
+
+
+def test_what_is_no_qvec_file_is_refused_before_it_is_mapped(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="nothing"):
+        Store.open(tmp_path / "nothing")
+    for name, data in (("empty", b""), ("text", b"hello " * 5000), ("zeros", bytes(20000))):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(FormatError, match="not a qvec file"):
+            Store.open(tmp_path / name)
+        assert (tmp_path / name).read_bytes() == data
+    with pytest.raises(FormatError, match="directory"):
+        Store.open(tmp_path)
+    with lmdb.open(str(tmp_path / "foreign"), subdir=False) as env, env.begin(write=True) as txn:
+        for i in range(100):
+            txn.put(b"%d" % i, b"x" * 100)
+    with pytest.raises(FormatError, match="LMDB file, but not a qvec file"):
+        Store.open(tmp_path / "foreign")
+
+
+def test_other_formats_are_refused_with_both_versions(healthy: Path, tmp_path: Path) -> None:
+    data = bytearray(healthy.read_bytes())
+    data[20:24] = struct.pack("<I", 3)
+    (tmp_path / "b").write_bytes(data)
+    with pytest.raises(FormatError, match="LMDB data format 3; this version reads 1"):
+        Store.open(tmp_path / "b")
+    data = bytearray(healthy.read_bytes())
+    at = data.index(b"QVEC")
+    data[at + 4 : at + 8] = struct.pack("<I", 9)
+    (tmp_path / "b").write_bytes(data)
+    with pytest.raises(FormatError, match="format 9; this version of qvec reads up to 1"):
+        Store.open(tmp_path / "b")
+
+
+def test_a_file_size_limit_stops_the_commit_and_keeps_the_last_one(tmp_path: Path) -> None:
+    with make_store(tmp_path) as store:
+        written = fill(store, 500)
+    code = """
+    import resource, os
+    store = Store.open(sys.argv[1])
+    limit = os.path.getsize(sys.argv[1]) + 200_000
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        with store.write() as txn:
+            txn.columns["codes"].resize(50_000)
+    except DiskFullError as error:
+        print("limit" in str(error))
+    with store.write() as txn:
+        txn.put_record(1, 1, "small")
+    with store.read() as snap:
+        print(snap.record(1, 1), snap.state)
+    """
+    assert run_python(code, tmp_path / "a.qvec") == "True\nsmall {'n': 500}"
+    with Store.open(tmp_path / "a.qvec") as store:
+        assert same(contents(store), written)
+        fill(store, 50_000)
+
+
+def test_a_full_disk_stops_the_commit_and_keeps_the_last_one(tmp_path: Path) -> None:
+    code = """
+    import ctypes, os
+    libc = ctypes.CDLL(None, use_errno=True)
+    os.makedirs(sys.argv[1], exist_ok=True)
+    if libc.unshare(0x00020000) or libc.mount(b"none", b"/", None, 0x44000, None):
+        print("not allowed"); sys.exit()
+    if libc.mount(b"tmpfs", sys.argv[1].encode(), b"tmpfs", 0, b"size=3m"):
+        print("not allowed"); sys.exit()
+    with Store.create(sys.argv[1] + "/a", {"c": ColumnSpec(1, 384)}, {}) as store:
+        with store.write() as txn:
+            txn.columns["c"].resize(1000)
+        try:
+            with store.write() as txn:
+                txn.columns["c"].resize(20_000)
+        except DiskFullError:
+            print("full")
+        with store.write() as txn:
+            txn.put_record(1, 1, "small")
+        with store.read() as snap:
+            print(snap.record(1, 1), 1000 <= snap.columns["c"].n_rows < 2000, list(snap.check()))
+    """
+    found = run_python(code, tmp_path / "disk")
+    if found == "not allowed":
+        pytest.skip("mounting is not allowed here")
+    assert found == "full\nsmall True []"
+
+
+def test_a_damaged_page_of_the_tree_is_an_error(healthy: Path, tmp_path: Path) -> None:
+    code = (
+        LOOK
+        + """
+trees = [at for at in range(8192, len(healthy), 4096) if healthy[at + 10] in (1, 2) and healthy[at + 11] == 0]
+for _ in range(60):
+    damaged = bytearray(healthy)
+    at = int(rng.choice(trees)) + int(rng.integers(8, 16))
+    damaged[at] ^= 1 << int(rng.integers(0, 8))
+    with open(sys.argv[2], "wb") as file:
+        file.write(damaged)
+    look(sys.argv[2])
+print(sum(outcomes.values()))
+"""
+    )
+    assert run_python(code, healthy, tmp_path / "b", 4) == "60"
+
+
+def test_skipping_checksums_skips_no_headers(healthy: Path) -> None:
+    data = bytearray(healthy.read_bytes())
+    for at in range(0, len(data), PSIZE):
+        if data[at + 16 : at + 20] == b"QVB1":
+            data[at + 20] ^= 1
+    healthy.write_bytes(data)
+    with Store.open(healthy, "r", verify=False) as store, pytest.raises(CorruptError, match="block 0"):
+        contents(store)
