@@ -6,14 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from qvec._kernels import Codec
 from qvec.quantizers.base import make_transform
 from qvec.quantizers.binary import BinaryQuantizer
 from qvec.samples import check_sample, mean_of
 from qvec.torch.lanes import normalised
-from qvec.torch.module import FakeQuantizer, _to_numpy
-from qvec.torch.rotation import Rotation
+from qvec.torch.module import FakeQuantizer, as_numpy, rotated, turned_back
 from qvec.torch.straight import straight
-from qvec.types import Float32Array, Metric
+from qvec.transforms import Transform
+from qvec.types import Metric
 
 
 class FakeBinary(FakeQuantizer):
@@ -29,39 +30,37 @@ class FakeBinary(FakeQuantizer):
     def __init__(
         self, dim: int, metric: Metric = "cosine", *, rotate: bool = True, seed: int = 0, clip: float = 3.0
     ) -> None:
-        super().__init__(dim, metric)
-        self.seed, self.clip = seed if rotate else None, clip
-        self.rotation = Rotation(dim, seed) if rotate else None
+        super().__init__(dim, metric, rotate, seed)
+        self.clip = clip
         self.mean = nn.Parameter(torch.zeros(dim))
 
     @torch.no_grad()
     def calibrate(self, sample: Tensor) -> None:
         """Centre on float32[n, dim], n >= 1."""
-        x = check_sample(_to_numpy(normalised(sample) if self.metric == "cosine" else sample), self.dim, 1, "the mean")
+        x = check_sample(as_numpy(normalised(sample) if self.metric == "cosine" else sample), self.dim, 1, "the mean")
         self.mean.copy_(torch.from_numpy(mean_of(x)))
 
     def _quantize(self, x: Tensor) -> Tensor:
         centred = (normalised(x) if self.metric == "cosine" else x) - self.mean
-        y = centred if self.rotation is None else self.rotation(centred)
+        y = rotated(self.rotation, centred)
         signs = torch.where(y.detach() > 0, 1.0, -1.0)
         length = y.square().sum(1, keepdim=True).sqrt().clamp_min(1e-30)
         unit = y / length
         near = unit.detach().abs() * y.shape[1] ** 0.5 <= self.clip
         kept = straight(signs, torch.where(near, unit, unit.detach()))
-        return self._turned_back(kept)
+        return self._unit(turned_back(self.rotation, kept))
 
-    def _turned_back(self, signs: Tensor) -> Tensor:
-        back = signs if self.rotation is None else self.rotation.inverse(signs)
-        # The length is the quantizer's own, of NumPy's sum: a constant, as every row has the same number of bits.
-        lengths = np.linalg.norm(_to_numpy(back), axis=1, keepdims=True)
-        return back / torch.from_numpy(np.maximum(lengths, np.float32(1e-30))).to(back.device)
+    def _unit(self, x: Tensor) -> Tensor:
+        # NumPy's sum, as in the quantizer: all rows have as many bits, so that the lengths are constants.
+        lengths = np.linalg.norm(as_numpy(x), axis=1, keepdims=True)
+        return x / torch.from_numpy(np.maximum(lengths, np.float32(1e-30))).to(x.device)
 
-    def quantizer(self) -> BinaryQuantizer:
-        mean: Float32Array = _to_numpy(self.mean).copy()
-        return BinaryQuantizer(
-            self.dim, self.metric, make_transform(self.dim, self.metric == "cosine", mean, self.seed)
-        )
+    def _transform(self) -> Transform | None:
+        return make_transform(self.dim, self.metric == "cosine", as_numpy(self.mean).copy(), self.seed)
+
+    def _codec(self) -> Codec:
+        return self.export().codec
 
     def export(self) -> BinaryQuantizer:
         """Give the quantizer, to be stored: its codes are :meth:`codes`."""
-        return self.quantizer()
+        return BinaryQuantizer(self.dim, self.metric, self._transform())

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
+from qvec._kernels import Codec
 from qvec.calibration import LEVELS, MIN_STEP, Calibration
-from qvec.quantizers.base import make_transform
 from qvec.quantizers.int8 import Int8Quantizer
 from qvec.torch import lanes
-from qvec.torch.module import FakeQuantizer, _to_numpy
-from qvec.torch.rotation import Rotation
+from qvec.torch.module import FakeQuantizer, as_numpy, rotated, turned_back
 from qvec.torch.straight import round_straight, scale_gradient, straight
-from qvec.types import MIN_SAMPLES_RANGE, Metric
+from qvec.types import Metric
 
 
 class FakeInt8(FakeQuantizer):
@@ -23,16 +23,14 @@ class FakeInt8(FakeQuantizer):
     """
 
     def __init__(self, dim: int, metric: Metric = "cosine", *, rotate: bool = False, seed: int = 0) -> None:
-        super().__init__(dim, metric)
-        self.seed = seed if rotate else None
-        self.rotation = Rotation(dim, seed) if rotate else None
+        super().__init__(dim, metric, rotate, seed)
 
     def _quantize(self, x: Tensor) -> Tensor:
-        y = x if self.rotation is None else self.rotation(x)
+        y = rotated(self.rotation, x)
         norm2 = lanes.dot(y, y)
         target = (y * lanes.inverse_norm(norm2)[:, None]).float() if self.metric == "cosine" else y
         kept = straight(self._decoded(y.detach(), norm2.detach()), target)
-        return kept if self.rotation is None else self.rotation.inverse(kept)
+        return turned_back(self.rotation, kept)
 
     def _decoded(self, y: Tensor, norm2: Tensor) -> Tensor:
         """What the kernels decode, in their order of operations: see ``qv_quantise`` in kernels/encode.c."""
@@ -45,12 +43,12 @@ class FakeInt8(FakeQuantizer):
             scale = (scale.double() * lanes.inverse_norm(norm2)).float()
         return scale[:, None] * levels
 
-    def quantizer(self) -> Int8Quantizer:
-        return Int8Quantizer(self.dim, self.metric, make_transform(self.dim, False, None, self.seed), None)
+    def _codec(self) -> Codec:
+        return self.export().codec
 
     def export(self) -> Int8Quantizer:
         """Give the quantizer, to be stored: its codes are :meth:`codes`."""
-        return self.quantizer()
+        return Int8Quantizer(self.dim, self.metric, self._transform(), None)
 
 
 class FakeInt8PerDim(FakeQuantizer):
@@ -65,23 +63,20 @@ class FakeInt8PerDim(FakeQuantizer):
     step: nn.Parameter
 
     def __init__(self, dim: int, metric: Metric = "cosine", *, rotate: bool = False, seed: int = 0) -> None:
-        super().__init__(dim, metric)
-        self.seed = seed if rotate else None
-        self.rotation = Rotation(dim, seed) if rotate else None
-        coded = dim if self.rotation is None else self.rotation.padded
-        start = 3.0 * coded**-0.5  # three standard deviations of a unit vector's values
-        self.lower = nn.Parameter(torch.full((coded,), -start))
-        self.step = nn.Parameter(torch.full((coded,), 2 * start / LEVELS))
+        super().__init__(dim, metric, rotate, seed)
+        start = 3.0 * self.coded_dim**-0.5  # three standard deviations of a unit vector's values
+        self.lower = nn.Parameter(torch.full((self.coded_dim,), -start))
+        self.step = nn.Parameter(torch.full((self.coded_dim,), 2 * start / LEVELS))
 
     @torch.no_grad()
     def calibrate(self, sample: Tensor) -> None:
         """Start from the least and greatest value of each dimension of float32[n, dim], n >= 256."""
-        ranges = Calibration.train(_to_numpy(self._coded(sample)), "minmax")
+        ranges = Calibration.train(as_numpy(self._coded(sample)), "minmax")
         self.lower.copy_(torch.from_numpy(ranges.lower.copy()))
         self.step.copy_(torch.from_numpy(ranges.step.copy()))
 
     def _coded(self, x: Tensor) -> Tensor:
-        y = x if self.rotation is None else self.rotation(x)
+        y = rotated(self.rotation, x)
         return lanes.normalised(y) if self.metric == "cosine" else y
 
     def _ranges(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -97,15 +92,21 @@ class FakeInt8PerDim(FakeQuantizer):
         lower, step = scale_gradient(lower, factor), scale_gradient(straight(step, self.step), factor)
         levels = round_straight(((self._coded(x) - lower) / step).clamp(0, LEVELS))
         kept = lower + step * levels
-        return kept if self.rotation is None else self.rotation.inverse(kept)
+        return turned_back(self.rotation, kept)
 
-    def quantizer(self) -> Int8Quantizer:
-        return self._with(np.stack([_to_numpy(end) for end in self._ranges()[:2]]))
+    @torch.no_grad()
+    def _codec(self) -> Codec:
+        lower, _, step = (as_numpy(end) for end in self._ranges())
+        return Codec("int8", self.metric, self.coded_dim, lower=lower, step=step)
 
+    @torch.no_grad()
     def export(self, sample: Tensor, model: str | None = None) -> Int8Quantizer:
         """Give the quantizer, to be stored: its codes are :meth:`codes`.
 
         sample: float32[n, dim], n >= 256, whose statistics the calibration keeps beside the learned ranges.
         model: a tag of the embedding model.
         """
-        raise NotImplementedError
+        seen = Calibration.train(as_numpy(self._coded(sample)), "minmax", model=model)
+        lower, upper, _ = (as_numpy(end) for end in self._ranges())
+        learned = replace(seen, method="lsq", lower=lower, upper=upper)
+        return Int8Quantizer(self.dim, self.metric, self._transform(), learned)
