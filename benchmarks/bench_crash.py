@@ -15,7 +15,7 @@ import report
 
 sys.path.insert(0, str(Path(report.ROOT) / "tests" / "reliability"))
 
-import crash  # noqa: E402 - from the folder above
+import crash
 
 
 def main() -> int:

@@ -71,7 +71,11 @@ def measure(data: sets.Set, folder: Path, repeats: int) -> dict[str, float]:
         "file, MiB": size,
         "anonymous memory that a reader adds, MiB": grown["Anonymous"],
         "anonymous memory that a reader adds, % of the file": 100 * grown["Anonymous"] / size,
-        **{f"reader {i} of 4, {name}, MiB": value for i, found in enumerate(readers, 1) for name, value in found.items()},
+        **{
+            f"reader {i} of 4, {name}, MiB": value
+            for i, found in enumerate(readers, 1)
+            for name, value in found.items()
+        },
     }
 
 

@@ -20,7 +20,7 @@ import qvec
 
 sys.path.insert(0, str(Path(report.ROOT) / "tests" / "reliability"))
 
-import traffic  # noqa: E402 - from the folder above
+import traffic
 
 PHASES = {"one reader": (1, 0), "four readers": (4, 0), "four readers and a writer": (4, 1)}
 

@@ -59,7 +59,10 @@ def bulk(data: sets.Set, path: Path, threads: int) -> dict[str, Any]:
     peer.init_index(len(x), ef_construction=200, M=16)
     with qvec.create(path, x.shape[1], metric=data.metric, code="int8", index="hnsw") as db:
         rates: dict[str, Any] = {}
-        for name, rows in ((f"{cut} into an empty index", slice(0, cut)), (f"{len(x) - cut} into {cut}", slice(cut, None))):
+        for name, rows in (
+            (f"{cut} into an empty index", slice(0, cut)),
+            (f"{len(x) - cut} into {cut}", slice(cut, None)),
+        ):
             own = seconds(lambda rows=rows: db.add(x[rows], threads=threads))  # type: ignore[misc]
             other = seconds(lambda rows=rows: peer.add_items(x[rows], num_threads=threads))  # type: ignore[misc]
             count = len(x[rows])

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 from typing import Literal
 
-import numpy.typing as npt
-
 from qvec.collection import Collection, new_collection
 from qvec.config import Config, index_config
 from qvec.errors import ExistsError, InputError
 from qvec.inputs import as_vectors, check_count
 from qvec.quantizers import make_config
 from qvec.store import Store
-from qvec.types import CodeConfig, Durability, IdKind, IndexConfig, Keep, Metric, Residency
+from qvec.types import ArrayLike, CodeConfig, Durability, IdKind, IndexConfig, Keep, Metric, Residency
 
 
 def create(
@@ -25,7 +23,7 @@ def create(
     index: str | IndexConfig = "auto",
     ids: IdKind = "int64",
     keep: Keep = "f32",
-    sample: npt.ArrayLike | None = None,
+    sample: ArrayLike | None = None,
     model: str | None = None,
     seed: int = 0,
     exist_ok: bool = False,

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from qvec.calibration import Calibration
 from qvec.config import Config
@@ -30,12 +29,14 @@ from qvec.store import Snapshot, Store, Transaction
 from qvec.types import (
     HNSW,
     AddResult,
+    ArrayLike,
     Flat,
     Float16,
     Float32,
     Float32Array,
     Hits,
     Metric,
+    NDArray,
     OnConflict,
     Payload,
     Records,
@@ -69,7 +70,7 @@ class Collection:
 
     def add(
         self,
-        vectors: npt.ArrayLike,
+        vectors: ArrayLike,
         ids: Any = None,
         payload: Sequence[Payload | None] | Payload | None = None,
         *,
@@ -105,7 +106,7 @@ class Collection:
 
     def upsert(
         self,
-        vectors: npt.ArrayLike,
+        vectors: ArrayLike,
         ids: Any,
         payload: Sequence[Payload | None] | Payload | None = None,
         *,
@@ -129,7 +130,7 @@ class Collection:
                 Writer(txn, self._config, None, self._keep).delete([keys[i] for i in found], rows[found])
         return len(found)
 
-    def _refuse_missing(self, keys: Sequence[bytes], rows: npt.NDArray[np.int64]) -> None:
+    def _refuse_missing(self, keys: Sequence[bytes], rows: NDArray[np.int64]) -> None:
         if (rows < 0).any():
             key = keys[int(np.argmin(rows))]
             raise MissingIdError(
@@ -140,7 +141,7 @@ class Collection:
 
     def search(
         self,
-        queries: npt.ArrayLike,
+        queries: ArrayLike,
         k: int = 10,
         *,
         ef: int | None = None,
@@ -168,27 +169,29 @@ class Collection:
         try:
             engine = snap.derived.get("engine") or self._make_engine(snap)
             if engine is None:
-                return self._no_hits((*q.shape[:-1], k))
+                return self._no_hits((*q.shape[:-1], k), with_payload)
             candidates = _candidates(engine, k, factor, rescore)
             ids, distances, counts = engine.search(q, k, max(width, k, candidates), candidates, exact, workers)
             payloads: list[Any] | None = None
             if not self._int_ids:
                 ids, payloads = self._string_hits(snap, ids, with_payload)
-            elif with_payload and snap.state["records"]:
+            elif with_payload:
                 payloads = self._payloads(snap, ids)
             return Hits(ids, distances, counts, payloads, self._zero_score)
         finally:
             self._store.end(snap)
 
     def _string_hits(
-        self, snap: Snapshot, rows: npt.NDArray[np.int64], with_payload: bool
-    ) -> tuple[npt.NDArray[np.object_], list[Any] | None]:
+        self, snap: Snapshot, rows: NDArray[np.int64], with_payload: bool
+    ) -> tuple[NDArray[np.object_], list[Any] | None]:
         records = [None if row < 0 else snap.record(ROW, row) for row in rows.reshape(-1).tolist()]
         ids = np.array(["" if record is None else record["id"] for record in records], object).reshape(rows.shape)
         payloads = [None if record is None else record["payload"] for record in records]
         return ids, _shaped(payloads, rows.shape) if with_payload else None
 
-    def _payloads(self, snap: Snapshot, ids: npt.NDArray[np.int64]) -> list[Any]:
+    def _payloads(self, snap: Snapshot, ids: NDArray[np.int64]) -> list[Any]:
+        if not snap.state["records"]:
+            return _shaped([None] * ids.size, ids.shape)
         rows = iter(snap.rows_of(id_keys(ids[ids >= 0])).tolist())
         found = [None if i < 0 else self._payload(snap, next(rows)) for i in ids.reshape(-1).tolist()]
         return _shaped(found, ids.shape)
@@ -197,9 +200,11 @@ class Collection:
         record = snap.record(ROW, row)
         return None if record is None else record["payload"]
 
-    def _no_hits(self, shape: tuple[int, ...]) -> Hits:
+    def _no_hits(self, shape: tuple[int, ...], with_payload: bool) -> Hits:
         ids = np.full(shape, -1, np.int64) if self._int_ids else np.full(shape, "", object)
-        return Hits(ids, np.full(shape, np.inf, np.float32), np.zeros(shape[:-1], np.int64), None, self._zero_score)
+        distances, counts = np.full(shape, np.inf, np.float32), np.zeros(shape[:-1], np.int64)
+        payloads = _shaped([None] * ids.size, shape) if with_payload else None
+        return Hits(ids, distances, counts, payloads, self._zero_score)
 
     # --- reading ---
 
@@ -226,12 +231,12 @@ class Collection:
                 payloads = [None if record is None else record["payload"] for record in records]
                 yield Records(self._row_ids(snap, rows, records), self._vectors(snap, rows), payloads)
 
-    def _row_ids(self, snap: Snapshot, rows: npt.NDArray[np.int64], records: Sequence[Any]) -> npt.NDArray[Any]:
+    def _row_ids(self, snap: Snapshot, rows: NDArray[np.int64], records: Sequence[Any]) -> NDArray[Any]:
         if not self._int_ids:
             return np.array([record["id"] for record in records], object)
         return snap.columns[IDS].read(rows).view("<i8").reshape(-1).astype(np.int64)
 
-    def _vectors(self, snap: Snapshot, rows: npt.NDArray[np.int64]) -> Float32Array:
+    def _vectors(self, snap: Snapshot, rows: NDArray[np.int64]) -> Float32Array:
         if self._keep is not None and len(rows):
             return self._keep.decode(snap.columns[VECTORS].read(rows))
         quantizer = self._quantizer(snap)
@@ -355,7 +360,7 @@ def _shaped(values: list[Any], shape: tuple[int, ...]) -> list[Any]:
     return values if len(shape) == 1 else [values[i : i + k] for i in range(0, len(values), k)]
 
 
-def _id_array(ids: npt.NDArray[Any] | list[str]) -> npt.NDArray[Any]:
+def _id_array(ids: NDArray[Any] | list[str]) -> NDArray[Any]:
     return ids if isinstance(ids, np.ndarray) else np.array(ids, object)
 
 

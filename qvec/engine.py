@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from qvec._kernels import Column, Searcher
 from qvec.index import Index
 from qvec.layout import CODES, DELETED, IDS, VECTORS
 from qvec.quantizers import Quantizer
 from qvec.store import Snapshot
-from qvec.types import Float32Array
+from qvec.types import Float32Array, NDArray
 
-Found = tuple[npt.NDArray[np.int64], Float32Array, npt.NDArray[np.int64]]
+Found = tuple[NDArray[np.int64], Float32Array, NDArray[np.int64]]
 
 QUERIES_PER_THREAD = 16  # below, starting a thread costs more than it brings
 
@@ -50,8 +48,11 @@ class Engine:
     def search(self, queries: Float32Array, k: int, ef: int, candidates: int, exact: bool, threads: int) -> Found:
         """Ids (rows where ids are strings), distances and counts of float32 queries [n, dim] or [dim].
 
-        ``candidates``: how many are re-ranked, 0 for none.
+        ``candidates``: how many are re-ranked, 0 for none. Deleted rows take places in a walk's pool: it is made larger
+        by their share.
         """
+        if self.deleted is not None:
+            ef = min(-(-ef * self.n // self.live), self.n)
         transform = self.quantizer.query_transform
         coded = queries if transform is None else transform.apply(queries.reshape(-1, queries.shape[-1]))
         if threads == 1 or queries.ndim == 1 or len(queries) < 2 * QUERIES_PER_THREAD:
@@ -71,6 +72,8 @@ class Engine:
         n = len(queries)
         found = np.empty((n, k), np.int64), np.empty((n, k), np.float32), np.empty(n, np.int64)
         step = max(QUERIES_PER_THREAD, min(256, -(-n // (4 * threads))))
+        from concurrent.futures import ThreadPoolExecutor  # late: a tenth of the import's time
+
         with ThreadPoolExecutor(threads) as pool:
             jobs = [
                 pool.submit(
@@ -97,8 +100,8 @@ class Engine:
         return self._searcher.hops, self._searcher.evaluations, self._searcher.kernel_ns
 
 
-def read_bitmap(column: Column, n: int) -> npt.NDArray[np.uint64]:
+def read_bitmap(column: Column, n: int) -> NDArray[np.uint64]:
     """The bitmap of deleted rows: uint64[ceil(n / 64)], bit r of word w is row 64 w + r."""
     words = (n + 63) // 64
-    bits: npt.NDArray[np.uint8] = column.read_range(0, words)
+    bits: NDArray[np.uint8] = column.read_range(0, words)
     return bits.view("<u8").reshape(-1).astype(np.uint64)

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from qvec.errors import DuplicateIdError, InputError
 from qvec.records import check_plain
-from qvec.types import Float32Array, IdKind, Metric
+from qvec.types import Float32Array, IdKind, Metric, NDArray
 
 MAX_VALUE = 1e18  # squares of larger values leave float32
 _SAFE_NORM2 = 1e36
@@ -31,7 +30,7 @@ def as_vectors(name: str, value: object, dim: int, metric: Metric) -> Float32Arr
     return np.empty((0, dim), np.float32) if x.shape == (0,) else _as_rows(name, x, dim, metric)
 
 
-def _as_rows(name: str, x: npt.NDArray[Any], dim: int, metric: Metric) -> Float32Array:
+def _as_rows(name: str, x: NDArray[Any], dim: int, metric: Metric) -> Float32Array:
     rows = x[None, :] if x.ndim == 1 else x
     if rows.ndim != 2 or rows.shape[1] != dim:
         raise InputError(f"{name} must have shape (n, {dim}) or ({dim},), got {x.shape}")
@@ -54,7 +53,7 @@ def as_queries(value: object, dim: int, metric: Metric) -> Float32Array:
     return rows[0] if x.ndim == 1 else rows
 
 
-def _as_array(name: str, value: object) -> npt.NDArray[Any]:
+def _as_array(name: str, value: object) -> NDArray[Any]:
     try:
         x = np.asarray(value)
     except ValueError as error:
@@ -64,7 +63,7 @@ def _as_array(name: str, value: object) -> npt.NDArray[Any]:
     return x
 
 
-def _as_float32(x: npt.NDArray[Any]) -> Float32Array:
+def _as_float32(x: NDArray[Any]) -> Float32Array:
     with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf, which the row check names
         return np.ascontiguousarray(x, dtype=np.float32)
 
@@ -85,7 +84,7 @@ def _check_rows(name: str, x: Float32Array, metric: Metric) -> None:
         raise InputError(f"{name}[{row}] is the zero vector, which has no direction: cosine is undefined")
 
 
-def as_ids(ids: object, kind: IdKind) -> npt.NDArray[Any] | list[str]:
+def as_ids(ids: object, kind: IdKind) -> NDArray[Any] | list[str]:
     """Ids as int64 [n] or a list of str; a scalar is one id. Raises InputError naming the first bad one."""
     if kind == "int64":
         return _int_ids(ids)
@@ -114,7 +113,7 @@ def _listed(ids: object) -> list[Any]:
     raise InputError(f"ids must be a list or an array, got {type(ids).__name__}")
 
 
-def _int_ids(ids: object) -> npt.NDArray[np.int64]:
+def _int_ids(ids: object) -> NDArray[np.int64]:
     if not isinstance(ids, np.ndarray):
         values = [ids] if np.isscalar(ids) else _listed(ids)
         for i, value in enumerate(values):
@@ -132,7 +131,7 @@ def _int_ids(ids: object) -> npt.NDArray[np.int64]:
     return flat.astype(np.int64)
 
 
-def check_unique(ids: npt.NDArray[Any] | list[str]) -> None:
+def check_unique(ids: NDArray[Any] | list[str]) -> None:
     """Raise DuplicateIdError naming the second place of an id that a batch holds twice."""
     if isinstance(ids, np.ndarray) and (len(ids) < 2 or bool((np.diff(ids) > 0).all())):
         return
@@ -143,7 +142,7 @@ def check_unique(ids: npt.NDArray[Any] | list[str]) -> None:
         seen[value] = i
 
 
-def id_keys(ids: npt.NDArray[Any] | list[str]) -> list[bytes]:
+def id_keys(ids: NDArray[Any] | list[str]) -> list[bytes]:
     """Keys of the id map: 8 bytes big-endian, or UTF-8."""
     if isinstance(ids, np.ndarray):
         raw = ids.astype(">u8").tobytes()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,7 +28,7 @@ def make(path: str, write: Callable[[str], None]) -> None:
     directory = Path(path).parent
     if not directory.is_dir():
         raise NotFoundError(f"{path}: there is no such directory")
-    draft = f"{path}.{secrets.token_hex(4)}.new"
+    draft = f"{path}.{os.urandom(4).hex()}.new"
     try:
         write(draft)
         _give_name(draft, path)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 
 from qvec import keys
 from qvec._kernels import crc32c

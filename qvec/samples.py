@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from qvec.errors import InputError
-from qvec.types import Codes, Float32Array
+from qvec.types import Codes, Float32Array, NDArray
 
 _CHUNK = 4096  # rows at a time in float64, so that moments of a large sample do not double it in memory
 
@@ -45,7 +44,7 @@ def check_sample(x: object, dim: int | None, needed: int, purpose: str) -> Float
 
 def mean_of(x: Float32Array) -> Float32Array:
     """Give the mean of each dimension of float32[n, dim] as float32[dim], summed in float64."""
-    mean: npt.NDArray[np.float64] = np.mean(x, axis=0, dtype=np.float64)
+    mean: NDArray[np.float64] = np.mean(x, axis=0, dtype=np.float64)
     return mean.astype(np.float32)
 
 
@@ -58,7 +57,7 @@ def std_of(x: Float32Array) -> Float32Array:
     return np.sqrt(squares / len(x)).astype(np.float32)
 
 
-def _check_matrix(name: str, x: object, dtype: type[np.generic], width: int | None) -> npt.NDArray[Any]:
+def _check_matrix(name: str, x: object, dtype: type[np.generic], width: int | None) -> NDArray[Any]:
     if not isinstance(x, np.ndarray) or x.dtype != dtype:
         got = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
         raise InputError(f"{name} must be a {dtype.__name__} array, got {got}")

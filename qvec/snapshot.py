@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from qvec import keys, records
 from qvec._kernels import Column
 from qvec.directory import View
 from qvec.environment import Error, fork_epoch, structure_problems, translate, translated
 from qvec.errors import ClosedError, CorruptError, ForkedError, InputError
+from qvec.types import NDArray
 
 if TYPE_CHECKING:
     from qvec.store import Store
@@ -65,7 +65,7 @@ class Reading:
         value = self._get(id_key(key, 0))
         return None if value is None else row_number(value)
 
-    def rows_of(self, ids: Sequence[bytes]) -> npt.NDArray[np.int64]:
+    def rows_of(self, ids: Sequence[bytes]) -> NDArray[np.int64]:
         """The row of each id, int64 [n], -1 where no row has it."""
         rows = np.empty(len(ids), dtype=np.int64)
         for i, key in enumerate(ids):

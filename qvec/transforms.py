@@ -7,12 +7,11 @@ from functools import cached_property
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
 from qvec import _kernels
 from qvec.errors import InputError
 from qvec.fields import State, floats_to_bytes, take_flag, take_floats, take_int, take_state, take_version
-from qvec.types import MAX_DIM, Codes, Float32Array, check_int
+from qvec.types import MAX_DIM, Codes, Float32Array, NDArray, check_int
 
 VERSION = 1
 ROUNDS = 4
@@ -111,7 +110,7 @@ class Transform:
         return transform
 
 
-def splitmix64(seed: int, n: int) -> npt.NDArray[np.uint64]:
+def splitmix64(seed: int, n: int) -> NDArray[np.uint64]:
     """Give ``n`` outputs of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014; Stafford's mix 13) as uint64[n].
 
     Written out because stored rotations depend on it for ever; NumPy's own streams may change between

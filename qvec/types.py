@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 
 from qvec.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike as ArrayLike
+    from numpy.typing import NDArray as NDArray
+else:  # numpy.typing takes a tenth of the import's time, and only type checkers read it
+    ArrayLike, NDArray = object, np.ndarray
 
 Metric = Literal["cosine", "ip", "l2"]
 CodeKind = Literal["f32", "f16", "int8", "binary"]
@@ -21,10 +26,10 @@ OnConflict = Literal["error", "skip", "replace"]
 Durability = Literal["full", "relaxed"]
 Residency = Literal["mmap", "ram"]
 
-Float32Array = npt.NDArray[np.float32]
-Int64Array = npt.NDArray[np.int64]
-Codes = npt.NDArray[np.uint8]
-Ids = npt.NDArray[Any]
+Float32Array = NDArray[np.float32]
+Int64Array = NDArray[np.int64]
+Codes = NDArray[np.uint8]
+Ids = NDArray[Any]
 Payload = dict[str, Any]
 
 MAX_DIM = 65_536  # sums of 255 * 127 over more dimensions leave int32
@@ -116,15 +121,15 @@ class Flat:
 
 @dataclass(frozen=True, slots=True)
 class HNSW:
-    """Hierarchical navigable small world graph (Malkov and Yashunin, arXiv:1603.09320).
+    """Navigable small-world graph (Malkov and Yashunin, arXiv:1603.09320), one level with a table of entry points.
 
-    ``m``: links of a node on the upper layers; twice as many on the base layer (2..64).
-    ``ef_construction``: candidates kept while a node is linked (``m``..4096).
+    ``m``: half the links a node may have (2..64). ``ef_construction``: candidates kept while a node is linked
+    (``m``..4096); more makes a better graph, and takes longer.
     """
 
     kind: ClassVar[Literal["hnsw"]] = "hnsw"
     m: int = 16
-    ef_construction: int = 200
+    ef_construction: int = 128
 
     def __post_init__(self) -> None:
         check_int("HNSW.m", self.m, 2, 64)
@@ -140,8 +145,8 @@ class Hits:
 
     ``ids``: int64 or str, shape (k,) or (n, k); places that hold no hit are ``-1`` or ``""``. ``distances``:
     float32, same shape, ascending: squared Euclidean (l2), ``-dot`` (ip), ``1 - cos`` (cosine); infinite
-    where there is no hit. ``counts``: hits found: an int64 scalar array of shape () or shape (n,). ``payloads``: a list of
-    k payloads, or n such lists; None where payloads were not asked for.
+    where there is no hit. ``counts``: hits found: an int64 scalar array of shape () or shape (n,). ``payloads``: a list
+    of k payloads, or n such lists; None where payloads were not asked for.
     """
 
     ids: Ids
@@ -156,7 +161,7 @@ class Hits:
         """float32, shape of ``ids``, descending: ``-distance`` (l2), dot (ip), cos (cosine)."""
         return np.float32(self.zero_score) - self.distances
 
-    def __iter__(self) -> Iterator[npt.NDArray[Any]]:
+    def __iter__(self) -> Iterator[NDArray[Any]]:
         """Unpack as ``ids, distances = hits``."""
         yield self.ids
         yield self.distances

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
 from qvec.config import Config
 from qvec.engine import read_bitmap
@@ -14,7 +13,7 @@ from qvec.index import Coded, make_index
 from qvec.layout import CODES, DELETED, IDS, ROW
 from qvec.quantizers import Quantizer
 from qvec.store import Snapshot
-from qvec.types import HNSW, Flat
+from qvec.types import HNSW, Flat, NDArray
 
 SHOWN = 5  # of a kind of problem
 
@@ -53,7 +52,7 @@ def _record_lost(snap: Snapshot, config: Config, row: int) -> bool:
     return config.ids == "str" and snap.record(ROW, row) is None
 
 
-def _live_rows(snap: Snapshot, n: int) -> npt.NDArray[np.int64]:
+def _live_rows(snap: Snapshot, n: int) -> NDArray[np.int64]:
     bits = np.unpackbits(read_bitmap(snap.columns[DELETED], n).view(np.uint8), bitorder="little")[:n]
     return np.flatnonzero(bits == 0)
 

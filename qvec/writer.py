@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from qvec.config import AUTO_INDEX_ROWS, Config
 from qvec.errors import DuplicateIdError, InputError
@@ -15,10 +14,10 @@ from qvec.inputs import MAX_ID, MAX_ROWS, id_keys
 from qvec.layout import CALIBRATION, CODES, DELETED, IDS, ROW, VECTORS, row_columns
 from qvec.quantizers import Quantizer, train
 from qvec.store import Transaction
-from qvec.types import HNSW, Flat, Float32Array, OnConflict, Payload
+from qvec.types import HNSW, Flat, Float32Array, NDArray, OnConflict, Payload
 
 ENCODE_ROWS = 8192  # rows encoded at a time: the codes of one step stay in cache
-Ids = npt.NDArray[Any] | list[str]
+Ids = NDArray[Any] | list[str]
 
 
 def initial_state() -> dict[str, Any]:
@@ -29,7 +28,7 @@ def initial_state() -> dict[str, Any]:
         "next_id": 0,
         "records": 0,  # live rows with a row record (payload or string id)
         "quantizer": None,  # number of the calibration record in force
-        "index": {"kind": "flat"},
+        "index": {"kind": "flat", "n": 0},
         "lift2": 0.0,  # largest |x|^2 seen, for graphs under inner product
     }
 
@@ -77,7 +76,7 @@ class Writer:
         self._append(x, ids, payloads, threads, progress)
         return ids, len(x) - replaced, replaced, skipped
 
-    def _new_ids(self, n: int) -> npt.NDArray[np.int64]:
+    def _new_ids(self, n: int) -> NDArray[np.int64]:
         if self.config.ids == "str":
             raise InputError("ids are required: this collection's ids are strings")
         first = self.state["next_id"]
@@ -85,7 +84,7 @@ class Writer:
             raise InputError(f"no automatic ids are left above {first - 1}; give ids")
         return np.arange(first, first + n, dtype=np.int64)
 
-    def _resolve_conflicts(self, ids: Ids, on_conflict: OnConflict) -> tuple[npt.NDArray[np.int64], int]:
+    def _resolve_conflicts(self, ids: Ids, on_conflict: OnConflict) -> tuple[NDArray[np.int64], int]:
         """Positions to store, and how many stored vectors they replace (now deleted)."""
         keys = id_keys(ids)
         rows = self.txn.rows_of(keys)
@@ -183,7 +182,7 @@ class Writer:
 
     # --- deleting ---
 
-    def delete(self, keys: Sequence[bytes], rows: npt.NDArray[np.int64]) -> None:
+    def delete(self, keys: Sequence[bytes], rows: NDArray[np.int64]) -> None:
         """Delete live rows, given with the keys of their ids."""
         column = self.txn.columns[DELETED]
         for word in np.unique(rows // 64):

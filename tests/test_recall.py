@@ -29,7 +29,9 @@ def clusters() -> tuple[Float32, Float32]:
 @pytest.fixture(scope="module")
 def demo() -> tuple[Float32, Float32]:
     folder = files("qvec.demo") / "data"
-    passages, questions = (np.load(str(folder / f"{name}.npy")).astype(np.float32) for name in ("passages", "questions"))
+    passages, questions = (
+        np.load(str(folder / f"{name}.npy")).astype(np.float32) for name in ("passages", "questions")
+    )
     return passages, questions[:200]
 
 
@@ -63,7 +65,14 @@ FLOORS = [
 @pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
 @pytest.mark.parametrize(("code", "index", "rescore", "floor", "_"), FLOORS)
 def test_recall_on_clusters_is_above_its_floor(
-    path: Path, clusters: tuple[Float32, Float32], metric: Any, code: str, index: str, rescore: bool, floor: float, _: float
+    path: Path,
+    clusters: tuple[Float32, Float32],
+    metric: Any,
+    code: str,
+    index: str,
+    rescore: bool,
+    floor: float,
+    _: float,
 ) -> None:
     options = {"oversample": 30.0} if code == "binary" else {}
     with build(path, clusters[0], metric=metric, code=code, index=index) as db:
@@ -81,7 +90,9 @@ def test_recall_on_real_questions_is_above_its_floor(
 
 @pytest.mark.parametrize("code", ["f32", "int8", "binary"])
 @pytest.mark.parametrize("index", ["flat", "hnsw"])
-def test_every_stored_vector_is_found_by_itself(path: Path, demo: tuple[Float32, Float32], code: str, index: str) -> None:
+def test_every_stored_vector_is_found_by_itself(
+    path: Path, demo: tuple[Float32, Float32], code: str, index: str
+) -> None:
     base = np.unique(demo[0], axis=0)
     with build(path, base, code=code, index=index) as db:
         hits = db.search(base, 1, ef=100)
@@ -139,7 +150,9 @@ def in_batches_of(size: int) -> Callable[[qvec.Collection, Float32], None]:
                          ids=["at once", "one by one", "by 7", "by 64"])  # fmt: skip
 def test_the_graph_reaches_every_vector_however_it_was_filled(path: Path, metric: Any, fill: Any) -> None:
     x = clustered(np.random.default_rng(8), 1500, 16)
-    with qvec.create(path, 16, metric=metric, code="int8", index=qvec.HNSW(m=8, ef_construction=60), durability="relaxed") as db:
+    with qvec.create(
+        path, 16, metric=metric, code="int8", index=qvec.HNSW(m=8, ef_construction=60), durability="relaxed"
+    ) as db:
         fill(db, x)
         assert db.verify() == []
         if metric != "ip":  # under inner product a longer vector may lie nearer than oneself

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from qvec._kernels import Codec, Column
 from qvec.store import ColumnSpec
+from qvec.types import NDArray
 
 Progress = Callable[[int, int], object]
 """Called with (done, total) rows."""
 
-Rows = npt.NDArray[np.uint32]
+Rows = NDArray[np.uint32]
 IndexState = dict[str, Any]
 
 

@@ -11,7 +11,7 @@ from qvec.store import ColumnSpec
 
 
 class FlatIndex:
-    """See :class:`qvec.index.base.Index`."""
+    """See :class:`qvec.index.base.Index`. State: rows taken in."""
 
     kind: ClassVar[str] = "flat"
 
@@ -27,9 +27,10 @@ class FlatIndex:
         threads: int,
         progress: Progress | None,
     ) -> IndexState:
+        rows = stop - state.get("n", 0)
         if progress is not None:
-            progress(1, 1)
-        return {}
+            progress(rows, rows)
+        return {"n": stop}
 
     def walk(self, columns: Mapping[str, Column], state: IndexState) -> tuple[Column | None, Rows | None]:
         return None, None

@@ -7,18 +7,19 @@ few dozen dimensions the hierarchy brings nothing over good entries. The steps o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from qvec._kernels import Codec, Column, Linker, reachable
 from qvec.index.base import Coded, IndexState, Progress, Rows
 from qvec.layout import ADJACENCY, narrow_column
 from qvec.store import ColumnSpec
-from qvec.types import HNSW, Float32Array
+from qvec.types import HNSW, Float32Array, NDArray
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 ALPHA = 1.1  # squared distances
 BATCH_SHARE = 50  # a batch is at most n / 50 rows: they search the graph as it stood before
@@ -38,7 +39,7 @@ def choose_entries(codec: Codec, codes: Column, n: int) -> Rows:
     return np.unique(np.concatenate(([0], nearest))).astype(np.uint32)
 
 
-def _medoids(x: Float32Array, k: int) -> npt.NDArray[np.int64]:
+def _medoids(x: Float32Array, k: int) -> NDArray[np.int64]:
     x = x - x.mean(axis=0)
     centres = x[np.linspace(0, len(x) - 1, k).astype(np.int64)]
     for _ in range(LLOYD_ROUNDS):
@@ -48,7 +49,7 @@ def _medoids(x: Float32Array, k: int) -> npt.NDArray[np.int64]:
         filled = np.flatnonzero(np.diff(bounds))
         sums = np.add.reduceat(x[order], bounds[filled], axis=0)
         centres[filled] = sums / np.diff(bounds)[filled, None]
-    nearest: npt.NDArray[np.int64] = np.argmin(_distances(x, centres), axis=0)
+    nearest: NDArray[np.int64] = np.argmin(_distances(x, centres), axis=0)
     return nearest
 
 
@@ -74,6 +75,8 @@ class Build:
             entries, chosen_at = np.zeros(1, np.uint32), 1
         codec, codes = self.coded.codec, self.coded.codes
         linker = Linker(codec, codes, self.adjacency, start, entries, ALPHA)
+        from concurrent.futures import ThreadPoolExecutor  # late: a tenth of the import's time
+
         with ThreadPoolExecutor(self.threads) as pool:
             while linker.n < stop:
                 self._link_batch(linker, min(stop - linker.n, max(1, linker.n // BATCH_SHARE), BATCH_ROWS), pool)

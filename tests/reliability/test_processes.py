@@ -95,7 +95,10 @@ def test_a_killed_reader_leaves_nothing_that_makes_the_file_grow(path: Path) -> 
     with qvec.open(path) as db:
         for _ in range(3):
             reader = subprocess.Popen(
-                [sys.executable, "-c", READ_FOREVER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                [sys.executable, "-c", READ_FOREVER, str(path)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
             )
             assert reader.stdout is not None
             assert reader.stdout.readline() == "holding\n"

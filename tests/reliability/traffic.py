@@ -120,7 +120,9 @@ def check(db: qvec.Collection, first: int, chance: random.Random, seen: Reading)
 def _members(db: qvec.Collection, batch: int) -> list[int]:
     """Ids of a batch that one search finds; its payloads must name the batch."""
     hits = db.search(centre(batch, db.stats().dim), BATCH, exact=True)
-    found = [(i, payload) for i, payload in zip(hits.ids.tolist(), hits.payloads or [], strict=True) if i // BATCH == batch]
+    found = [
+        (i, payload) for i, payload in zip(hits.ids.tolist(), hits.payloads or [], strict=True) if i // BATCH == batch
+    ]
     if any(payload != {"batch": batch} for _, payload in found):
         raise AssertionError(f"a payload of batch {batch} is another's")
     return [i for i, _ in found]
@@ -132,7 +134,9 @@ def _ready() -> None:
     sys.stdin.readline()
 
 
-def run(path: Path, seconds: float, first: int, *, readers: int, writers: int = 1, checked: int = 20) -> list[dict[str, Any]]:
+def run(
+    path: Path, seconds: float, first: int, *, readers: int, writers: int = 1, checked: int = 20
+) -> list[dict[str, Any]]:
     """Start the processes, let all begin at once, and give their results: writers' first."""
     commands = [["write", path, seconds, first]] * writers
     commands += [["read", path, seconds, first, checked, seed] for seed in range(readers)]
