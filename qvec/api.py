@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Literal
 
+from qvec.adapters import Adapter
 from qvec.collection import Collection, new_collection
 from qvec.config import Config, index_config
 from qvec.errors import ExistsError, InputError
@@ -24,6 +25,7 @@ def create(
     ids: IdKind = "int64",
     keep: Keep = "f32",
     sample: ArrayLike | None = None,
+    adapter: Adapter | None = None,
     model: str | None = None,
     seed: int = 0,
     exist_ok: bool = False,
@@ -37,6 +39,8 @@ def create(
     index: "auto" (a scan that becomes a graph at 10,000 vectors), "flat", "hnsw", or ``HNSW(m, ef_construction)``.
     ids: integers or strings. keep: the originals, for re-ranking and ``get``.
     sample: vectors [n, dim] to calibrate the code on; without it, the first batch that is added.
+    adapter: a learned map that vectors and queries go through before they are coded (:mod:`qvec.qat`); the code is then
+    by default the one it was learned for, and the rotation's seed is its own.
     model: a tag of the embedding model. seed: of the rotation that a code may use.
     exist_ok: open what is there if it was created with the same options.
     durability: "full" survives power loss; "relaxed" may lose the last commits then, never their consistency.
@@ -44,10 +48,13 @@ def create(
 
     Raises InputError, ExistsError, NotFoundError (no such directory).
     """
+    if adapter is not None:
+        adapter.check(dim, metric)
+        code, seed = adapter.code if code == "auto" else code, adapter.seed
     config = Config(dim, metric, ids, keep, make_config(code), index_config(index), model, seed)
     x = None if sample is None else as_vectors("sample", sample, config.dim, config.metric)
     try:
-        return new_collection(path, config, x, durability=durability, **_sized(map_size))
+        return new_collection(path, config, x, adapter, durability=durability, **_sized(map_size))
     except ExistsError:
         if not exist_ok:
             raise
@@ -55,6 +62,9 @@ def create(
     if collection._config != config:
         collection.close()
         raise InputError(f"{os.fspath(path)} was created with other options: {collection._config}, not {config}")
+    if adapter is not None and not collection._has_adapter(adapter):
+        collection.close()
+        raise InputError(f"{os.fspath(path)} was created with another adapter, or none")
     return collection
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from qvec.adapters import Adapter
 from qvec.calibration import Calibration
 from qvec.config import Config
 from qvec.engine import Engine, read_bitmap
@@ -309,6 +310,11 @@ class Collection:
 
     # --- parts ---
 
+    def _has_adapter(self, adapter: Adapter) -> bool:
+        with self._store.read() as snap:
+            quantizer = self._quantizer(snap)
+        return quantizer is not None and adapter.fits(quantizer)
+
     def _quantizer(self, snap: Snapshot | Transaction) -> Quantizer | None:
         number = snap.state["quantizer"]
         if number is None:
@@ -376,10 +382,19 @@ def _keep_quantizer(config: Config) -> Quantizer | None:
 
 
 def new_collection(
-    path: str | os.PathLike[str], config: Config, sample: Float32Array | None, **options: Any
+    path: str | os.PathLike[str],
+    config: Config,
+    sample: Float32Array | None,
+    adapter: Adapter | None = None,
+    **options: Any,
 ) -> Collection:
-    """Create the file, and calibrate at once where a sample is given."""
-    quantizer = None if sample is None else train(sample, config.metric, config.code, config.seed, config.model)
+    """Create the file, and calibrate at once where a sample or an adapter is given."""
+    quantizer: Quantizer | None = None
+    if adapter is not None:
+        x = np.empty((0, config.dim), np.float32) if sample is None else sample
+        quantizer = adapter.quantizer(x, config.code, config.model)
+    elif sample is not None:
+        quantizer = train(sample, config.metric, config.code, config.seed, config.model)
     store = Store.create(path, {}, config.to_dict(), state=initial_state(), **options)
     try:
         collection = Collection(store)

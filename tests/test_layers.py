@@ -34,7 +34,7 @@ FLOORS = (
     {"calibration", "records", "transforms"},
     {"inputs", "quantizers"},
     STORE,
-    {"config", "layout"},
+    {"adapters", "config", "layout"},
     {"index", "rerank", "filters"},
     {"engine"},
     {"verify", "writer"},
@@ -42,7 +42,7 @@ FLOORS = (
     {"api", "evaluate"},
     {""},
     {"console", "datasets", "integrations", "ray", "torch"},
-    {"bench", "demo"},
+    {"bench", "demo", "qat"},
     {"cli"},
     {"__main__"},
 )

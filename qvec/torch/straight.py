@@ -31,13 +31,13 @@ class _Scaled(torch.autograd.Function):
 
 def straight(value: Tensor, surrogate: Tensor) -> Tensor:
     """``value``, exactly, with the gradient of ``surrogate``."""
-    result: Tensor = _Straight.apply(value.detach(), surrogate)
+    result: Tensor = _Straight.apply(value.detach(), surrogate)  # type: ignore[no-untyped-call]
     return result
 
 
 def scale_gradient(x: Tensor, factor: float) -> Tensor:
     """``x``, exactly, with its gradient times ``factor`` (LSQ, arXiv:1902.08153, section 2.2)."""
-    result: Tensor = _Scaled.apply(x, factor)
+    result: Tensor = _Scaled.apply(x, factor)  # type: ignore[no-untyped-call]
     return result
 
 
