@@ -47,7 +47,7 @@ class FakeBinary(FakeQuantizer):
         length = y.square().sum(1, keepdim=True).sqrt().clamp_min(1e-30)
         unit = y / length
         near = unit.detach().abs() * y.shape[1] ** 0.5 <= self.clip
-        kept = straight(signs, torch.where(near, unit, unit.detach()))
+        kept = straight(signs, torch.where(near, unit, unit.detach()) * y.shape[1] ** 0.5)
         return self._unit(turned_back(self.rotation, kept))
 
     def _unit(self, x: Tensor) -> Tensor:
