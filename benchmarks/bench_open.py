@@ -20,7 +20,7 @@ import sets
 
 import qvec
 
-IMPORT = "import time; t = time.perf_counter(); import qvec; print(1000 * (time.perf_counter() - t))"
+IMPORT = "import time; t = time.perf_counter(); import {}; print(1000 * (time.perf_counter() - t))"
 OPEN = """
 import sys, time
 import numpy as np
@@ -47,7 +47,7 @@ db = qvec.open(sys.argv[1], "r")
 for query in queries[:1000]:
     db.search(query, 10)
 opened = memory()
-print(json.dumps({name: opened[name] - before[name] for name in opened}), flush=True)
+print(json.dumps([before, {name: opened[name] - before[name] for name in opened}]), flush=True)
 sys.stdin.readline()
 print(json.dumps(memory()), flush=True)
 sys.stdin.readline()
@@ -59,16 +59,19 @@ def measure(data: sets.Set, folder: Path, repeats: int) -> dict[str, float]:
     np.save(queries, data.queries)
     with qvec.create(path, data.base.shape[1], metric=data.metric, index="hnsw") as db:
         db.add(data.base)
-    imports = [float(report.fresh_python(IMPORT)) for _ in range(repeats)]
+    imports = [float(report.fresh_python(IMPORT.format("qvec"))) for _ in range(repeats)]
+    numpy = [float(report.fresh_python(IMPORT.format("numpy"))) for _ in range(repeats)]
     openings = [float(report.fresh_python(OPEN, path, queries)) for _ in range(repeats)]
     size = path.stat().st_size / 2**20
-    grown, readers = four_readers(path, queries)
+    (before, grown), readers = four_readers(path, queries)
     return {
         "import qvec, ms, min": min(imports),
         "import qvec, ms, median": float(np.median(imports)),
+        "import numpy alone, ms, median": float(np.median(numpy)),
         "open to first answer, ms, min": min(openings),
         "open to first answer, ms, median": float(np.median(openings)),
         "file, MiB": size,
+        "anonymous memory of Python, numpy and qvec before, MiB": before["Anonymous"],
         "anonymous memory that a reader adds, MiB": grown["Anonymous"],
         "anonymous memory that a reader adds, % of the file": 100 * grown["Anonymous"] / size,
         **{
@@ -79,18 +82,18 @@ def measure(data: sets.Set, folder: Path, repeats: int) -> dict[str, float]:
     }
 
 
-def four_readers(path: Path, queries: Path) -> tuple[dict[str, float], list[dict[str, float]]]:
-    """What the first of four adds, and what each holds in all while all four live."""
+def four_readers(path: Path, queries: Path) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
+    """What the first of four held before and adds, and what each holds in all while all four live."""
     command = [sys.executable, "-c", READ, str(path), str(queries)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": report.ROOT}
     readers = [subprocess.Popen(command, **pipes) for _ in range(4)]  # type: ignore[call-overload]
     try:
-        grown = [json.loads(reader.stdout.readline()) for reader in readers]
+        added = [json.loads(reader.stdout.readline()) for reader in readers]
         totals = [ask(reader) for reader in readers]
     finally:
         for reader in readers:
             reader.communicate("\n")
-    return grown[0], totals
+    return added[0], totals
 
 
 def ask(reader: subprocess.Popen[str]) -> dict[str, float]:

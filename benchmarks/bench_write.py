@@ -11,6 +11,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def singles(db: qvec.Collection, x: sets.Float32, first: int) -> dict[str, Any]:
         ("delete", lambda i: db.delete([ids[i]])),
     ):
         before = written()
-        times = [1000 * seconds(lambda i=i: change(i)) for i in range(len(x))]  # type: ignore[misc]
+        times = [1000 * seconds(partial(change, i)) for i in range(len(x))]
         figures |= report.quantiles(f"one durable {name}, ms", times)
         figures[f"one durable {name}, KiB written, mean"] = (written() - before) / 1024 / len(x)
     return figures
@@ -63,8 +64,8 @@ def bulk(data: sets.Set, path: Path, threads: int) -> dict[str, Any]:
             (f"{cut} into an empty index", slice(0, cut)),
             (f"{len(x) - cut} into {cut}", slice(cut, None)),
         ):
-            own = seconds(lambda rows=rows: db.add(x[rows], threads=threads))  # type: ignore[misc]
-            other = seconds(lambda rows=rows: peer.add_items(x[rows], num_threads=threads))  # type: ignore[misc]
+            own = seconds(partial(db.add, x[rows], threads=threads))
+            other = seconds(partial(peer.add_items, x[rows], num_threads=threads))
             count = len(x[rows])
             rates[f"{name}: qvec, rows/s"] = count / own
             rates[f"{name}: hnswlib, rows/s"] = count / other

@@ -40,7 +40,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _ENGINE: dict[str, Any] = {"lib_version": 0} if int(lmdb.__version__.split(".")[0]) >= 3 else {}
 
 _registry: dict[tuple[int, int], Environment] = {}
-_registry_lock = threading.Lock()
+_registry_lock = threading.RLock()  # re-entrant: a store may be closed by the garbage collector, anywhere
 _inherited: set[tuple[int, int]] = set()
 _fork_epoch = 0
 
@@ -61,7 +61,7 @@ class Environment:
         self.readonly = not os.access(path, os.W_OK)
         self.lmdb = _open(path, key, self.readonly, durable, map_size)
         self.psize: int = self.lmdb.stat()["psize"]
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.idle = threading.Condition(self.lock)
         self.handles = self.open_reads = self.base = 0
         self.sound = True
@@ -313,7 +313,7 @@ def _after_fork() -> None:
     """
     global _fork_epoch, _registry_lock
     _fork_epoch += 1
-    _registry_lock = threading.Lock()
+    _registry_lock = threading.RLock()
     for key, env in _registry.items():
         _kernels.keep_forever(env.lmdb)
         _inherited.add(key)

@@ -11,6 +11,8 @@ import os
 
 from qvec.errors import LockedError, ReadOnlyError
 
+_held: set[FileLock] = set()
+
 
 class FileLock:
     """Held from construction to `release`; the system gives it back when the process dies."""
@@ -28,21 +30,29 @@ class FileLock:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            self.abandon()
+            os.close(self._fd)
             raise LockedError(f"{path} is open for writing elsewhere (another handle or process)") from error
 
-    def __del__(self) -> None:
-        """A handle that was dropped without being closed must not keep the file locked."""
-        if getattr(self, "_fd", -1) >= 0:
-            self.abandon()
+        _held.add(self)
+
+    @property
+    def held(self) -> bool:
+        """Whether this process has the lock: not after `release`, not in a child of the process that took it."""
+        return self in _held
 
     def release(self) -> None:
-        """Unlock, also where a forked child still has the descriptor."""
-        if self._fd >= 0:
+        """Unlock, also where a forked child still has the descriptor; twice is fine."""
+        if self in _held:
+            _held.remove(self)
             fcntl.flock(self._fd, fcntl.LOCK_UN)
-            self.abandon()
+            os.close(self._fd)
 
-    def abandon(self) -> None:
-        """Close the descriptor only: in a forked child, the lock is the parent's."""
-        os.close(self._fd)
-        self._fd = -1
+
+def _after_fork() -> None:
+    """In the child: close the descriptors only, the locks are the parent's."""
+    for lock in _held:
+        os.close(lock._fd)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)

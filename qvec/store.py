@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
-import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -24,7 +24,6 @@ __all__ = ["ColumnSpec", "Snapshot", "Store", "Transaction", "block_geometry"]
 
 Mode = Literal["rw", "r"]
 
-_stores: weakref.WeakSet[Store] = weakref.WeakSet()
 _revival = threading.Lock()
 
 
@@ -36,23 +35,29 @@ class Store:
     ) -> None:
         """For `create` and `open`."""
         self.path, self.mode = path, mode
-        self._residency, self._verify, self._durability, self._map_size = (
-            residency,
-            verify,
-            durability,
-            map_size,
-        )
-        self._closed = False
-        self._writing_thread = 0
+        self._residency, self._verify, self._map_size = residency, verify, map_size
+        self._closed = True
+        self._epoch, self._writing_thread = -1, 0
         environment.check(path)
         self._lock = FileLock(path) if mode == "rw" else None
+        self._closed = False
         try:
             self._attach(durability == "full" if mode == "rw" else None)
         except BaseException:
-            if self._lock:
-                self._lock.release()
+            self._closed = True
+            self._release_lock()
             raise
-        _stores.add(self)
+
+    def __del__(self) -> None:
+        """Close a store that nobody refers to; with a transaction left open in it, only free its lock."""
+        if self._closed or self._epoch != fork_epoch() or sys.is_finalizing():
+            return
+        if self._transaction:
+            self._release_lock()
+            return
+        for snapshot in list(self._open):
+            self.end(snapshot)
+        self.close()
 
     @classmethod
     def create(
@@ -202,8 +207,7 @@ class Store:
         with self._env.lock:
             while self._open:
                 self._env.idle.wait()
-        if self._lock:
-            self._lock.release()
+        self._release_lock()
         self._view = self._writer = View()
         environment.release(self._env)
 
@@ -254,7 +258,6 @@ class Store:
     def _attach(self, durable: bool | None) -> None:
         """Join the file's environment and read its configuration."""
         self._env = environment.acquire(self.path, durable=durable, map_size=self._map_size)
-        self._epoch = fork_epoch()
         self._open: set[Snapshot] = set()
         self._writing = threading.Lock()
         self._writing_thread = 0
@@ -265,8 +268,10 @@ class Store:
         try:
             with environment.translated(self.path), self._env.lmdb.begin(buffers=True) as txn:
                 self.config = MappingProxyType(header.unpack(txn.get(keys.CONFIG), self.path))
+            self._epoch = fork_epoch()
             self.end(self.begin())
         except BaseException:
+            self._epoch = -1
             environment.release(self._env)
             raise
 
@@ -287,7 +292,7 @@ class Store:
     def _start_write(self) -> Transaction:
         if self._closed:
             raise ClosedError(f"{self.path} is closed")
-        if self._lock is None:
+        if self._lock is None or not self._lock.held:
             self._lock = FileLock(self.path)
         txn = self._env.begin_write()
         commit = txn.id() - 1
@@ -305,6 +310,10 @@ class Store:
             raise
         self._transaction = Transaction(self, txn, self._writer)
         return self._transaction
+
+    def _release_lock(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
 
     def _end_write(self, view: View | None) -> None:
         """The transaction has ended: ``view`` is what it committed, None if that is not known any more."""
@@ -333,16 +342,3 @@ def _check_options(mode: str, residency: str, verify: bool, durability: str) -> 
 def _tree_bytes(stat: Any) -> int:
     pages: int = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
     return pages * int(stat["psize"])
-
-
-def _after_fork() -> None:
-    """In the child: the write locks are the parent's."""
-    global _revival
-    _revival = threading.Lock()
-    for store in _stores:
-        if store._lock is not None:
-            store._lock.abandon()
-            store._lock = None
-
-
-os.register_at_fork(after_in_child=_after_fork)

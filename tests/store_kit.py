@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,26 +60,37 @@ def same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> bool:
     return found.keys() == expected.keys() and all(np.array_equal(found[name], expected[name]) for name in found)
 
 
-def in_child(action: Callable[[], None], deadline: float = 10.0) -> None:
+def in_child(action: Callable[[], None], deadline: float = 20.0) -> None:
     """Run in a forked child; fails when it raises, dies or takes longer than ``deadline`` seconds."""
+    report, to_parent = os.pipe()
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
             action()
             code = 0
+        except BaseException:
+            os.write(to_parent, traceback.format_exc()[-4000:].encode())
         finally:
             os._exit(code)
+    os.close(to_parent)
+    hung, status = wait_for(pid, deadline)
+    with os.fdopen(report, "rb") as lines:
+        said = lines.read().decode()
+    assert not hung, f"the child hung for {deadline} s"
+    assert status == 0, f"the child ended with status {status}: {said}"
+
+
+def wait_for(pid: int, deadline: float) -> tuple[bool, int]:
+    """Whether a child had to be killed after ``deadline`` seconds, and its status."""
     end = time.monotonic() + deadline
     while time.monotonic() < end:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
-            assert status == 0, f"the child ended with status {status}"
-            return
+            return False, status
         time.sleep(0.005)
     os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    raise AssertionError(f"the child hung for {deadline} s")
+    return True, os.waitpid(pid, 0)[1]
 
 
 def run_python(code: str, *arguments: object, deadline: float = 30.0) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from pathlib import Path
 
@@ -257,6 +258,17 @@ def test_ended_transactions_and_snapshots_say_so(tmp_path: Path) -> None:
             with pytest.raises(ClosedError, match="has ended"):
                 snap.record(1, 1)
         assert store.stats()["commits_held"] == 0
+
+
+def test_a_store_that_is_forgotten_gives_its_lock_back(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    written = fill(store, 10)
+    snapshot = store.begin()
+    assert snapshot.state == {"n": 10}
+    del store, snapshot
+    gc.collect()
+    with Store.open(tmp_path / "a.qvec") as again:
+        assert same(contents(again), written)
 
 
 def test_a_reader_cannot_write(tmp_path: Path) -> None:

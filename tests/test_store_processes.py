@@ -139,6 +139,24 @@ def test_a_forked_child_reads_by_itself_and_may_not_write(tmp_path: Path) -> Non
             Store.open(tmp_path / "a.qvec")
 
 
+def test_a_store_that_was_closed_before_the_fork_does_not_free_the_lock_of_another(tmp_path: Path) -> None:
+    for name in ("one", "two", "three"):
+        (tmp_path / name).mkdir()
+    closed = [make_store(tmp_path / name) for name in ("one", "two")]
+    with make_store(tmp_path / "three") as store:
+        for other in closed:
+            other.close()
+
+        def child() -> None:
+            with pytest.raises(LockedError):
+                store.begin_write()
+            for other in closed:
+                with pytest.raises(ClosedError):
+                    other.begin()
+
+        in_child(child)
+
+
 def test_a_child_sees_what_the_parent_commits_after_the_fork(tmp_path: Path) -> None:
     with make_store(tmp_path) as store:
         fill(store, 1000)

@@ -26,7 +26,7 @@ import qvec
 DIM = 16
 SIZES = (1, 7, 64)
 BATCH_IDS = 1000  # ids from one batch to the next
-LONGEST = 0.060  # seconds that a worker lives from its first line on
+LONGEST = 0.060  # seconds that a worker lives from its first line on, or from its first acknowledgement
 ROUNDS_PER_FILE = 50
 
 
@@ -90,19 +90,19 @@ def run_rounds(folder: Path, rounds: int, seed: int) -> Iterator[Verdict]:
         if number % ROUNDS_PER_FILE == 0:
             path, live, next_batch = folder / f"crash-{number}.qvec", set[int](), 0
             create(path)
-        lines = _killed(path, next_batch, chance)
+        lines = _killed(path, next_batch, chance, lines_before=1 + number % 2)
         next_batch = judge(path, lines, live, next_batch, verdict)
         yield verdict
 
 
-def _killed(path: Path, next_batch: int, chance: random.Random) -> list[str]:
-    """What a worker wrote before it was killed."""
+def _killed(path: Path, next_batch: int, chance: random.Random, lines_before: int) -> list[str]:
+    """What a worker wrote before it was killed, at a random time after its first lines."""
     with start(__file__, path, next_batch, chance.randrange(2**31)) as worker:
         assert worker.stdout is not None
-        first = worker.stdout.readline()
+        first = [worker.stdout.readline() for _ in range(lines_before)]
         time.sleep(chance.uniform(0, LONGEST))
         worker.kill()
-        lines = [first, *worker.stdout.read().splitlines()]
+        lines = [*first, *worker.stdout.read().splitlines()]
     assert worker.returncode == -signal.SIGKILL, f"the worker ended by itself: {worker.returncode}"
     return [line.strip() for line in lines]
 

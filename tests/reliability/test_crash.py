@@ -20,7 +20,7 @@ SEED = int(os.environ.get("QVEC_SEED", str(random.SystemRandom().randrange(2**31
 def test_a_killed_writer_loses_nothing_that_it_acknowledged_and_tears_no_batch(tmp_path: Path) -> None:
     for verdict in crash.run_rounds(tmp_path, ROUNDS, SEED):
         assert verdict.failures == (0, 0, 0, []), f"QVEC_SEED={SEED}, round {verdict.rounds}"
-    assert verdict.acknowledged > ROUNDS  # workers did get to work before they were killed
+    assert verdict.acknowledged >= ROUNDS // 2  # workers did get to work before they were killed
 
 
 def test_the_judge_of_crashes_sees_lost_torn_and_wrong_vectors(tmp_path: Path) -> None:

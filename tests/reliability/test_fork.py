@@ -110,15 +110,15 @@ def write_in_child(path: str) -> None:
 
 
 def write_in_child_after_the_parent_closed(path: str) -> None:
-    db = collection(path)
+    parent = collection(path)
     closed, close = os.pipe()
-    timer = threading.Timer(0.3, lambda: (db.close(), os.write(close, b"x")))
+    timer = threading.Timer(0.3, lambda: (parent.close(), os.write(close, b"x")))
 
     def child() -> None:
         os.read(closed, 1)
-        db.add(X[200:210])
-        assert len(db) == 210
-        db.close()
+        parent.add(X[200:210])
+        assert len(parent) == 210
+        parent.close()
 
     timer.start()
     in_fork(child)
@@ -237,9 +237,18 @@ def fork_of_a_fork(path: str) -> None:
         assert_unharmed(db)
 
 
-CASES = [search_in_child, child_follows_parent, write_in_child, write_in_child_after_the_parent_closed, scan_across_fork,
-         fork_inside_an_add, leave_in_child, close_in_child_is_final_there, fork_while_threads_search_and_write,
-         fork_of_a_fork]  # fmt: skip
+CASES = [
+    search_in_child,
+    child_follows_parent,
+    write_in_child,
+    write_in_child_after_the_parent_closed,
+    scan_across_fork,
+    fork_inside_an_add,
+    leave_in_child,
+    close_in_child_is_final_there,
+    fork_while_threads_search_and_write,
+    fork_of_a_fork,
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
