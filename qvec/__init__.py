@@ -21,7 +21,7 @@ from qvec.errors import (
     QvecError,
     ReadOnlyError,
 )
-from qvec.types import HNSW, AddResult, Binary, Flat, Float16, Float32, Hits, Int8, Records, Stats
+from qvec.types import HNSW, AddResult, Binary, Flat, Float16, Float32, Hits, Int8, Mixed, RaBitQ, Records, Stats
 
 __version__ = "0.1.0"
 
@@ -46,8 +46,10 @@ __all__ = [
     "LockedError",
     "MapFullError",
     "MissingIdError",
+    "Mixed",
     "NotFoundError",
     "QvecError",
+    "RaBitQ",
     "ReadOnlyError",
     "Records",
     "Stats",

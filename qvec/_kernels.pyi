@@ -31,6 +31,9 @@ class Codec:
         step: Floats | None = None,
         lift2: float = 0.0,
         simd: str | None = None,
+        bits: int | None = None,
+        widths: Bytes | None = None,
+        centre: Floats | None = None,
     ) -> None: ...
     @property
     def kind(self) -> str: ...

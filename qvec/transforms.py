@@ -90,7 +90,7 @@ class Transform:
     def state(self) -> State:
         """Give the transform as plain data."""
         mean = None if self.mean is None else floats_to_bytes(self.mean)
-        plain = {"version": VERSION, "dim": self.dim, "padded": self.padded}
+        plain: State = {"version": VERSION, "dim": self.dim, "padded": self.padded}
         matrix = None if self.matrix is None else floats_to_bytes(self.matrix)
         plain |= {"normalise": self.normalise, "mean": mean, "seed": self.seed}
         return plain | {"width": self.width, "matrix": matrix}

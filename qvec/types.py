@@ -17,11 +17,12 @@ else:  # numpy.typing takes a tenth of the import's time, and only type checkers
     ArrayLike, NDArray = object, np.ndarray
 
 Metric = Literal["cosine", "ip", "l2"]
-CodeKind = Literal["f32", "f16", "int8", "binary"]
+CodeKind = Literal["f32", "f16", "int8", "binary", "rabitq", "mixed"]
 IdKind = Literal["int64", "str"]
 Keep = Literal["f32", "f16", "none"]
 Scale = Literal["per_vector", "per_dim"]
 CalibrationMethod = Literal["minmax", "percentile"]
+MixedGroups = Literal["pca", "raw"]
 OnConflict = Literal["error", "skip", "replace"]
 Durability = Literal["full", "relaxed"]
 Residency = Literal["mmap", "ram"]
@@ -109,7 +110,54 @@ class Binary:
         return MIN_SAMPLES_MEAN if self.centre else 0
 
 
-CodeConfig = Float32 | Float16 | Int8 | Binary
+@dataclass(frozen=True, slots=True)
+class RaBitQ:
+    """``bits`` a dimension, 1 to 8, after a seeded random rotation, with an unbiased estimate of each distance.
+
+    RaBitQ (Gao and Long, arXiv:2405.12497) and its extension to more bits (arXiv:2409.09913). ``centre``
+    subtracts the mean of a sample first.
+    """
+
+    kind: ClassVar[CodeKind] = "rabitq"
+    bits: int = 1
+    centre: bool = True
+
+    def __post_init__(self) -> None:
+        check_int("RaBitQ.bits", self.bits, 1, 8)
+        check_flag("RaBitQ.centre", self.centre)
+
+    @property
+    def min_samples(self) -> int:
+        """Vectors needed to train on: 0 when nothing is learned."""
+        return MIN_SAMPLES_MEAN if self.centre else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Mixed:
+    """0 to 8 bits a dimension, given to groups of 64 dimensions by what they bring, under a budget.
+
+    The budget is ``bits`` a dimension on average (default 3), or ``bytes`` a vector without the 8 bytes of
+    its factors: give one. ``groups="pca"`` groups the principal components of a sample, ``"raw"`` the
+    dimensions as they come.
+    """
+
+    kind: ClassVar[CodeKind] = "mixed"
+    min_samples: ClassVar[int] = MIN_SAMPLES_RANGE
+    bits: float | None = None
+    bytes: int | None = None
+    groups: MixedGroups = "pca"
+
+    def __post_init__(self) -> None:
+        check_choice("Mixed.groups", self.groups, get_args(MixedGroups))
+        if self.bits is not None and self.bytes is not None:
+            raise InputError("Mixed.bits and Mixed.bytes are two ways to give one budget: give one")
+        if self.bytes is not None:
+            check_int("Mixed.bytes", self.bytes, 8, MAX_DIM)
+        if self.bits is not None:
+            check_number("Mixed.bits", self.bits, 0.125, 8)
+
+
+CodeConfig = Float32 | Float16 | Int8 | Binary | RaBitQ | Mixed
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +280,12 @@ def check_int(name: str, value: object, low: int, high: int) -> None:
     """Raise InputError naming the limits unless ``value`` is an int within them, both included."""
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise InputError(f"{name} must be an integer from {low} to {high}, got {value!r}")
+
+
+def check_number(name: str, value: object, low: float, high: float) -> None:
+    """Raise InputError naming the limits unless ``value`` is a number within them, both included."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
+        raise InputError(f"{name} must be a number from {low} to {high}, got {value!r}")
 
 
 def check_flag(name: str, value: object) -> None:

@@ -176,7 +176,7 @@ class Writer:
     def _coded(self) -> Coded:
         """What a graph is built on: the codes, or the originals where a code is too coarse to prune by."""
         assert self.quantizer is not None
-        coarse = self.quantizer.kind == "binary" and self.keep is not None
+        coarse = self.quantizer.coarse and self.keep is not None
         source = self.keep if coarse and self.keep is not None else self.quantizer
         return Coded(source.make_codec(self.state["lift2"]), self.txn.columns[VECTORS if coarse else CODES])
 

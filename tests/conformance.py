@@ -13,7 +13,8 @@ import pytest
 from qvec import quantizers
 from qvec.errors import FormatError, InputError
 from qvec.quantizers import Quantizer
-from qvec.types import Binary, CodeConfig, Float16, Float32, Float32Array, Int8, Int64Array, Metric
+from qvec.quantizers.rabitq import RaBitQuantizer
+from qvec.types import Binary, CodeConfig, Float16, Float32, Float32Array, Int8, Int64Array, Metric, Mixed, RaBitQ
 
 CONFIGS: dict[str, CodeConfig] = {
     "f32": Float32(),
@@ -27,11 +28,20 @@ CONFIGS: dict[str, CodeConfig] = {
     "binary-rotated": Binary(centre=False),
     "binary-centred": Binary(rotate=False),
     "binary-raw": Binary(centre=False, rotate=False),
+    "rabitq1": RaBitQ(),
+    "rabitq1-off-centre": RaBitQ(centre=False),
+    "rabitq3": RaBitQ(3),
+    "rabitq4-off-centre": RaBitQ(4, centre=False),
+    "rabitq8": RaBitQ(8),
+    "mixed": Mixed(),
+    "mixed-bytes": Mixed(bytes=24),
+    "mixed-raw": Mixed(bits=5, groups="raw"),
 }
 # Error of a dot product that rounding the query adds, as a share of |q| |x|.
-QUERY_ERROR = {"f32": 1e-6, "f16": 1e-6, "int8": 0.015}
+QUERY_ERROR = {"f32": 1e-6, "f16": 1e-6, "int8": 0.015, "rabitq": 0.015, "mixed": 0.015}
 # Recall@10 by code alone, on the data of `clustered`.
-RECALL = {"f32": 1.0, "f16": 0.99, "int8": 0.96, "binary": 0.48}
+RECALL = {"f32": 1.0, "f16": 0.99, "int8": 0.96, "binary": 0.48, "mixed": 0.82}
+RECALL |= {"rabitq1": 0.68, "rabitq3": 0.86, "rabitq4": 0.9, "rabitq8": 0.98}
 
 
 def clustered(rng: np.random.Generator, n: int, dim: int) -> Float32Array:
@@ -125,7 +135,8 @@ def check_recall(quantizer: Quantizer, queries: Float32Array, x: Float32Array) -
     found = np.argsort(keys, axis=1, kind="stable")[:, :10]
     true = np.argsort(oracle(quantizer.metric, queries, x), axis=1, kind="stable")[:, :10]
     recall = np.mean([len(np.intersect1d(f, t)) / 10 for f, t in zip(found, true, strict=True)])
-    assert recall >= RECALL[quantizer.kind]
+    kind = f"rabitq{quantizer.bits}" if isinstance(quantizer, RaBitQuantizer) else quantizer.kind
+    assert recall >= RECALL[kind]
 
 
 def _dot_error(quantizer: Quantizer, queries: Float32Array, x: Float32Array) -> Float32Array:
@@ -133,7 +144,7 @@ def _dot_error(quantizer: Quantizer, queries: Float32Array, x: Float32Array) -> 
     decoded = quantizer.decode(quantizer.encode(x))
     if quantizer.metric == "cosine":
         queries, x = _unit(queries), _unit(x)
-        decoded = decoded if quantizer.kind == "int8" else _unit(decoded)
+        decoded = _unit(decoded) if quantizer.kind in ("f32", "f16") else decoded
     q, v = np.linalg.norm(queries, axis=1)[:, None], np.linalg.norm(x, axis=1)
     return q * np.linalg.norm(x - decoded, axis=1) + QUERY_ERROR[quantizer.kind] * (q * v + q * q + v * v)
 

@@ -11,12 +11,19 @@ import numpy as np
 import pytest
 from kernels_oracle import DIMS, KINDS, METRICS, gaussian, make_codec
 from numpy.typing import NDArray
+from packed_oracle import PACKED, packed_codec
 
-from qvec._kernels import crc32c, simd_levels, transform
+from qvec._kernels import Codec, crc32c, simd_levels, transform
 
 Place = Callable[[NDArray[Any]], NDArray[Any]]
 ROOM = 64 * mmap.PAGESIZE
 LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def codec_of(kind: str, metric: str, x: NDArray[np.float32], level: str) -> Codec:
+    if kind in PACKED:
+        return packed_codec(kind, metric, x.shape[1], simd=level)
+    return make_codec(kind, metric, x, simd=level)
 
 
 @pytest.fixture
@@ -39,11 +46,11 @@ def guarded() -> Iterator[Place]:
 
 
 @pytest.mark.parametrize("level", simd_levels())
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *PACKED])
 def test_no_kernel_reads_past_the_end_of_its_input(kind: str, level: str, guarded: Place) -> None:
     for dim in [*DIMS[::4], 1536, 1537]:
         x = gaussian(dim, 5, dim)
-        codec = make_codec(kind, "cosine", x, simd=level)
+        codec = codec_of(kind, "cosine", x, level)
         fenced = guarded(x)
         rows = codec.encode(fenced)
         queries, row_queries = codec.prepare(fenced[-1]), codec.prepare_rows(rows)
@@ -69,10 +76,10 @@ def test_transform_and_crc_read_no_further_than_their_input(guarded: Place) -> N
 
 @pytest.mark.parametrize("level", simd_levels())
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *PACKED])
 def test_rows_may_lie_at_any_address(kind: str, metric: str, level: str) -> None:
     x = gaussian(4, 6, 107)
-    codec = make_codec(kind, metric, x, simd=level)
+    codec = codec_of(kind, metric, x, level)
     rows, query = codec.encode(x), codec.prepare(x[0])
     expected = codec.score(query, rows)
     for offset in range(1, 65):

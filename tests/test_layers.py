@@ -31,7 +31,7 @@ FLOORS = (
     {"errors"},
     {"_kernels", "types"},
     {"calibrators", "fields", "keys", "samples"},
-    {"calibration", "records", "transforms"},
+    {"calibration", "projections", "records", "transforms"},
     {"inputs", "quantizers"},
     STORE,
     {"adapters", "config", "layout"},

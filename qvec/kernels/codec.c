@@ -3,6 +3,7 @@
 #include "score_float.h"
 #include "score_hamming.h"
 #include "score_int8.h"
+#include "score_packed.h"
 
 #define QV_MAX_DIM 65536
 
@@ -15,6 +16,19 @@ static const qv_score_fn SCORES[QV_SIMD_LEVELS][4] = {
     [QV_AVX512] = KERNELS(avx512),
 #elif defined(__aarch64__)
     [QV_NEON] = KERNELS(neon),
+#endif
+};
+
+#define PACKED_KERNELS(level) {packed_score_##level, mixed_score_##level}
+
+/* RABITQ, MIXED. */
+static const qv_score_fn PACKED_SCORES[QV_SIMD_LEVELS][2] = {
+    [QV_SCALAR] = PACKED_KERNELS(scalar),
+#if defined(__x86_64__)
+    [QV_AVX2] = PACKED_KERNELS(avx2),
+    [QV_AVX512] = PACKED_KERNELS(avx512),
+#elif defined(__aarch64__)
+    [QV_NEON] = PACKED_KERNELS(neon),
 #endif
 };
 
@@ -58,5 +72,33 @@ int qv_codec_init(qv_codec *codec, int kind, int metric, int dim, const float *l
     }
     codec->query_size = (int)sizeof(qv_query) + payload_size(codec);
     codec->score = SCORES[simd][kind];
+    return 0;
+}
+
+/* Sum of the widths, or -1 where one is out of range or the kind asks for others. */
+static int total_width(int kind, int blocks, const uint8_t *widths) {
+    int total = 0;
+    for (int b = 0; b < blocks; b++) {
+        if (widths[b] > 8 || (kind == QV_RABITQ && (widths[b] == 0 || widths[b] != widths[0]))) return -1;
+        total += widths[b];
+    }
+    return total > 0 ? total : -1;
+}
+
+int qv_codec_init_packed(qv_codec *codec, int kind, int metric, int dim, const uint8_t *widths, const float *step,
+                         const float *centre, int simd) {
+    if ((kind != QV_RABITQ && kind != QV_MIXED) || metric < QV_L2 || metric > QV_COSINE) return -1;
+    if (dim < 1 || dim > QV_MAX_DIM || !qv_simd_supported(simd)) return -1;
+    if ((step != NULL) != (kind == QV_MIXED) || (centre != NULL && metric == QV_L2)) return -1;
+    int blocks = qv_packed_blocks(dim), total = total_width(kind, blocks, widths);
+    if (total < 0) return -1;
+    *codec = (qv_codec){.kind = kind, .metric = metric, .simd = simd, .dim = dim, .has_factors = 1, .step = step};
+    codec->widths = widths;
+    codec->centre = centre;
+    codec->bits = kind == QV_RABITQ ? widths[0] : 0;
+    codec->data_size = 8 * total;
+    codec->stride = (int)qv_round_up((size_t)codec->data_size + sizeof(qv_factors), 16);
+    codec->query_size = (int)sizeof(qv_query) + blocks * QV_BLOCK * (1 + (int)sizeof(float)); /* codes, their weights */
+    codec->score = PACKED_SCORES[simd][kind == QV_MIXED];
     return 0;
 }

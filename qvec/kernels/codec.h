@@ -16,7 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef enum { QV_F32 = 0, QV_F16 = 1, QV_INT8 = 2, QV_BINARY = 3 } qv_kind;
+typedef enum { QV_F32 = 0, QV_F16 = 1, QV_INT8 = 2, QV_BINARY = 3, QV_RABITQ = 7, QV_MIXED = 8 } qv_kind;
 typedef enum { QV_L2 = 0, QV_IP = 1, QV_COSINE = 2 } qv_metric;
 typedef enum { QV_SCALAR = 0, QV_AVX2 = 1, QV_AVX512 = 2, QV_NEON = 3 } qv_simd;
 
@@ -51,12 +51,21 @@ struct qv_codec {
     int32_t query_size; /* bytes of a prepared query */
     int32_t has_factors;
     const float *lower, *step; /* INT8 static: x = lower + step * c, per dimension (padded with 0); else NULL */
+    const uint8_t *widths; /* RABITQ, MIXED: bits of each block of 64 dims (packed.h); else NULL */
+    const float *centre;   /* RABITQ, MIXED under ip and cosine: what vectors, not queries, had subtracted; or NULL */
+    int32_t bits;          /* RABITQ: of every block, 1..8; else 0 */
     float lift2;        /* inner product, set after qv_codec_init: the largest |x|^2 seen; 0 otherwise */
     qv_score_fn score;
 };
 
 /* 0, or -1 where kind, metric, dim or level do not go together. lower/step are borrowed and must outlive the codec. */
 int qv_codec_init(qv_codec *codec, int kind, int metric, int dim, const float *lower, const float *step, int simd);
+
+/* The same for RABITQ (step NULL: each vector's own) and MIXED (step relative to the vector's length), with `widths`
+ * of ceil(dim / 64) blocks, 0..8 and not all 0, `step` and `centre` padded with 0 to whole blocks; all are borrowed.
+ * A centred cosine codec takes unit vectors minus the centre. */
+int qv_codec_init_packed(qv_codec *codec, int kind, int metric, int dim, const uint8_t *widths, const float *step,
+                         const float *centre, int simd);
 
 void qv_encode(const qv_codec *codec, const float *x, size_t n, uint8_t *rows);
 void qv_decode(const qv_codec *codec, const uint8_t *rows, size_t n, float *x);

@@ -3,6 +3,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, uint8_t, uint32_t
 
 include "arrays.pxi"
+include "packed.pxi"
 
 cdef extern from "codec.h" nogil:
     ctypedef struct qv_factors:
@@ -20,6 +21,8 @@ cdef extern from "codec.h" nogil:
         void (*score)(const qv_codec *codec, const qv_query *query, const uint8_t **rows, int n,
                       float *keys) noexcept nogil
 
+    int qv_codec_init_packed(qv_codec *codec, int kind, int metric, int dim, const uint8_t *widths, const float *step,
+                             const float *centre, int simd) noexcept
     int qv_codec_init(qv_codec *codec, int kind, int metric, int dim, const float *lower, const float *step,
                       int simd) noexcept
     void qv_encode(const qv_codec *codec, const float *x, size_t n, uint8_t *rows) noexcept
@@ -37,7 +40,8 @@ cdef extern from "simd.h" nogil:
     int QV_SIMD_LEVELS
     int qv_simd_compiled(int level) noexcept
 
-cdef tuple _KINDS = ("f32", "f16", "int8", "binary")
+cdef dict _KIND_CODES = {"f32": 0, "f16": 1, "int8": 2, "binary": 3, "rabitq": 7, "mixed": 8}
+cdef dict _KIND_NAMES = {code: name for name, code in _KIND_CODES.items()}
 cdef tuple _METRICS = ("l2", "ip", "cosine")
 cdef tuple _LEVELS = tuple([qv_simd_names[level].decode() for level in range(QV_SIMD_LEVELS)])
 
@@ -119,20 +123,33 @@ cdef class Codec:
     Wrong arguments raise TypeError (no array, another dtype) or ValueError (shape, layout, choice or range).
 
     :param lower: float32 [dim], with `step` makes "int8" static: x = lower + step * code per dimension. Copied.
+    :param bits: "rabitq" only: bits of each dimension, 1 to 8.
+    :param widths: "mixed" only: uint8 [ceil(dim / 64)], bits of each 64 dimensions, 0 to 8, not all 0; with `step`,
+        float32 [dim], positive: the width of a code in each dimension, as a share of the vector's length.
+    :param centre: "rabitq" and "mixed" under "ip" and "cosine": float32 [dim] that vectors, but not queries, have had
+        subtracted (after normalising them, under "cosine").
     :param lift2: metric "ip" only: the largest squared norm, for the keys that a graph is built with.
     :param simd: one of `simd_levels()`; default `simd_level()`.
     """
 
     cdef qv_codec c
-    cdef cnp.ndarray _lower, _step
+    cdef cnp.ndarray _lower, _step, _widths, _centre
 
-    def __cinit__(self, str kind, str metric, dim, *, lower=None, step=None, float lift2=0.0, simd=None):
-        cdef int kind_code = _one_of("kind", kind, _KINDS), metric_code = _one_of("metric", metric, _METRICS)
-        cdef int size = _dimension("dim", dim), level = _level(simd)
+    def __cinit__(self, str kind, str metric, dim, *, lower=None, step=None, float lift2=0.0, simd=None, bits=None,
+                  widths=None, centre=None):
+        cdef int metric_code
+        _one_of("kind", kind, tuple(_KIND_CODES))
+        metric_code = _one_of("metric", metric, _METRICS)
+        cdef int kind_code = _KIND_CODES[kind], size = _dimension("dim", dim), level = _level(simd)
         cdef const float *lower_data = NULL
         cdef const float *step_data = NULL
-        _check_affine(kind, lower, step)
         _check_lift2(metric, lift2)
+        _check_packing(kind, metric, bits, widths, lower, step, centre)
+        if kind in _PACKED:
+            self._init_packed(kind_code, metric_code, size, level, bits, widths, step, centre)
+            self.c.lift2 = lift2
+            return
+        _check_affine(kind, lower, step)
         if lower is not None:
             self._lower = _per_dimension(lower, "lower", size)
             self._step = _per_dimension(step, "step", size)
@@ -144,9 +161,27 @@ cdef class Codec:
             raise ValueError(f"no codec of kind {kind}, metric {metric}, dim {size} at level {_LEVELS[level]}")
         self.c.lift2 = lift2
 
+    cdef int _init_packed(self, int kind, int metric, int dim, int level, object bits, object widths, object step,
+                          object centre) except -1:
+        cdef const float *step_data = NULL
+        cdef const float *centre_data = NULL
+        self._widths = _block_widths(bits, widths, dim)
+        if step is not None:
+            self._step = _per_dimension(step, "step", dim)
+            if not (self._step[:dim] > 0).all():
+                raise ValueError(f"step must be positive: step[{int((self._step[:dim] > 0).argmin())}]")
+            step_data = <const float *> cnp.PyArray_DATA(self._step)
+        if centre is not None:
+            self._centre = _per_dimension(centre, "centre", dim)
+            centre_data = <const float *> cnp.PyArray_DATA(self._centre)
+        if qv_codec_init_packed(&self.c, kind, metric, dim, <const uint8_t *> cnp.PyArray_DATA(self._widths), step_data,
+                                centre_data, level) != 0:
+            raise ValueError(f"no codec of kind {_KIND_NAMES[kind]}, dim {dim} and these widths at level {_LEVELS[level]}")
+        return 0
+
     @property
     def kind(self):
-        return _KINDS[self.c.kind]
+        return _KIND_NAMES[self.c.kind]
 
     @property
     def metric(self):
@@ -194,7 +229,7 @@ cdef class Codec:
     def decode(self, rows):
         """Float32 [n, dim] of uint8 rows [n, stride], as near to the vectors as the code allows.
 
-        "f32" gives the vectors back exactly; "int8" gives unit vectors under cosine; "binary" gives signs, -1 or 1.
+        "f32" gives the vectors back exactly; "rabitq" and "mixed" what is left of them after centring; "int8" gives unit vectors under cosine; "binary" gives signs, -1 or 1.
         """
         cdef cnp.ndarray checked = _checked(rows, "rows", cnp.NPY_UINT8, self.c.stride)
         cdef Py_ssize_t n = _count(checked)

@@ -1,5 +1,6 @@
 /* Vectors to rows and back. Compiled once for the baseline: all levels share it, so rows are the same on all. */
 #include "half.h"
+#include "packed.h"
 #include "rows.h"
 
 static void put_factors(const qv_codec *codec, uint8_t *row, float scale, double norm2) {
@@ -98,9 +99,15 @@ static void encode_binary(const qv_codec *codec, const float *x, uint8_t *row) {
     }
 }
 
+static void encode_packed(const qv_codec *codec, const float *x, uint8_t *row) {
+    double norm2;
+    float scale = qv_encode_packed(codec, x, row, &norm2);
+    put_factors(codec, row, scale, norm2);
+}
+
 void qv_encode(const qv_codec *codec, const float *x, size_t n, uint8_t *rows) {
     static void (*const encoders[])(const qv_codec *, const float *, uint8_t *) = {
-        encode_f32, encode_f16, encode_dynamic, encode_binary};
+        encode_f32,    encode_f16, encode_dynamic, encode_binary, [QV_RABITQ] = encode_packed, [QV_MIXED] = encode_packed};
     void (*encode)(const qv_codec *, const float *, uint8_t *) =
         qv_is_static(codec) ? encode_static : encoders[codec->kind];
     for (size_t i = 0; i < n; i++) {
@@ -131,6 +138,10 @@ static void decode_row(const qv_codec *codec, const uint8_t *row, float *x) {
         break;
     case QV_INT8:
         decode_int8(codec, row, x);
+        break;
+    case QV_RABITQ:
+    case QV_MIXED:
+        qv_decode_packed(codec, row, x);
         break;
     default:
         for (int i = 0; i < codec->dim; i++) x[i] = row[i / 8] >> (i % 8) & 1 ? 1.0f : -1.0f;

@@ -1,4 +1,5 @@
 /* Queries: the vector in the form that the kernel eats, and the terms that turn its dot product into a key. */
+#include "packed.h"
 #include "rows.h"
 
 #include <math.h>
@@ -89,6 +90,22 @@ static void fill_dynamic_row(const qv_codec *codec, const uint8_t *row, estimate
     *e = (estimate){.norm2 = factors.norm2, .scale = factors.scale, .offset = QV_MIDPOINT * sum};
 }
 
+/* `y` may be the scratch. Vectors are residuals of the centre: <y, x' + centre> = <y, centre> + <y, x'>. */
+static void fill_packed(const qv_codec *codec, const float *y, double unit, estimate *e, qv_query *out) {
+    int8_t *codes = (int8_t *)payload(out);
+    for (int i = 0; codec->centre != NULL && i < codec->dim; i++) e->base += y[i] * unit * codec->centre[i];
+    float *weights = (float *)(codes + qv_round_up((size_t)codec->dim, QV_BLOCK));
+    e->scale = qv_fill_packed(codec, y, unit, weights, codes, &e->offset).scale;
+}
+
+static void fill_packed_row(const qv_codec *codec, const uint8_t *row, estimate *e, qv_query *out) {
+    float *y = (float *)(payload(out) + qv_round_up((size_t)codec->dim, QV_BLOCK));
+    qv_decode(codec, row, 1, y);
+    for (int i = 0; codec->centre != NULL && i < codec->dim; i++) y[i] += codec->centre[i];
+    e->norm2 = qv_row_factors(codec, row).norm2;
+    fill_packed(codec, y, 1, e, out);
+}
+
 void qv_prepare(const qv_codec *codec, const float *q, qv_query *out) {
     estimate e = {0};
     memset(out, 0, (size_t)codec->query_size);
@@ -96,7 +113,10 @@ void qv_prepare(const qv_codec *codec, const float *q, qv_query *out) {
         qv_encode(codec, q, 1, payload(out));
         return;
     }
-    if (qv_is_static(codec)) {
+    if (qv_is_packed(codec)) {
+        e.norm2 = qv_norm2(q, codec->dim);
+        fill_packed(codec, q, unit_of(codec, e.norm2), &e, out);
+    } else if (qv_is_static(codec)) {
         e.norm2 = qv_norm2(q, codec->dim);
         fill_static(codec, q, unit_of(codec, e.norm2), &e, out);
     } else if (codec->kind == QV_INT8) {
@@ -114,7 +134,9 @@ void qv_prepare_row(const qv_codec *codec, const uint8_t *row, qv_query *out) {
         memcpy(payload(out), row, (size_t)codec->data_size);
         return;
     }
-    if (qv_is_static(codec)) {
+    if (qv_is_packed(codec)) {
+        fill_packed_row(codec, row, &e, out);
+    } else if (qv_is_static(codec)) {
         qv_decode(codec, row, 1, scratch(codec, out));
         e.norm2 = qv_row_factors(codec, row).norm2;
         fill_static(codec, scratch(codec, out), 1, &e, out);

@@ -14,6 +14,7 @@ from qvec.transforms import Transform
 from qvec.types import MAX_DIM, CodeConfig, CodeKind, Codes, Float32Array, Metric, check_choice, check_int
 
 VERSION = 1
+MIN_GRAPH_BITS = 4.0  # below, a graph pruned by codes loses recall: docs/quantization.md
 _COMMON = ("kind", "version", "dim", "metric", "transform")
 
 T = TypeVar("T")
@@ -25,12 +26,16 @@ class Quantizer(Protocol):
     ``kind``: the name that is stored. ``oversample``: candidates by code to re-rank per hit asked for, so
     that the hits are the true ones (docs/adr/0001). ``dim``, ``metric``: of the vectors. ``code_size``: bytes
     of one code, factors included. ``transform``: what vectors go through before ``codec``, or None.
-    ``codec``: the kernels' view, for engines that score rows in place.
+    ``codec``: the kernels' view, for engines that score rows in place. ``coarse``: whether graphs are better
+    built on the originals.
     """
 
     kind: ClassVar[CodeKind]
-    oversample: ClassVar[int]
 
+    @property
+    def oversample(self) -> int: ...
+    @property
+    def coarse(self) -> bool: ...
     @property
     def dim(self) -> int: ...
     @property
@@ -100,6 +105,15 @@ class CodecQuantizer:
     @property
     def code_size(self) -> int:
         return self.codec.stride
+
+    @property
+    def bits_per_dim(self) -> float:
+        """Bits of a code without its factors, by coded dimension."""
+        return 8 * self.codec.data_size / self.coded_dim
+
+    @property
+    def coarse(self) -> bool:
+        return self.bits_per_dim < MIN_GRAPH_BITS
 
     @property
     def coded_dim(self) -> int:

@@ -41,6 +41,10 @@ class BinaryQuantizer(CodecQuantizer):
         unit = Transform(dim, True, None, None).apply(x) if normalise else x
         return cls(dim, metric, make_transform(dim, normalise, mean_of(unit), rotation))
 
+    @property
+    def bits_per_dim(self) -> float:
+        return 1  # rows are padded to 16 bytes
+
     @cached_property
     def query_transform(self) -> Transform | None:
         """Under ip not centred: <q, x> = <q, x - mean> + <q, mean>, and the last term is one for all x."""

@@ -1,0 +1,84 @@
+"""Recall of packed codes on real vectors: rabitq at each number of bits, and mixed precision against it.
+
+    QVEC_DATA=/path/to/sets python benchmarks/bench_mixed.py [set ...]
+
+For each code: bytes a vector, its factors included; the share of the true ten among the best c by code alone;
+vectors encoded and codes scored a second, on one core. Quantizers learn from the base, never from the queries.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import numpy as np
+import numpy.typing as npt
+import sets
+
+from qvec.quantizers import Quantizer, train
+from qvec.types import CodeConfig, Mixed, RaBitQ
+
+N_QUERIES = 500
+TILE = 50  # queries scored at a time: 50 x 60,000 keys are 12 MB
+DEPTHS = (10, 15, 20, 30, 50, 100)
+TRAINED = 20_000
+CONFIGS: dict[str, CodeConfig] = {
+    **{f"rabitq{bits}": RaBitQ(bits) for bits in range(1, 9)},
+    **{f"rabitq{bits} not centred": RaBitQ(bits, centre=False) for bits in (1, 2, 3, 4)},
+    **{f"mixed {bits}": Mixed(bits=bits) for bits in (1, 2, 3, 4)},
+    **{f"mixed {bits} raw": Mixed(bits=bits, groups="raw") for bits in (2, 3, 4)},
+}
+
+
+def places(quantizer: Quantizer, codes: npt.NDArray[np.uint8], data: sets.Set) -> npt.NDArray[np.int64]:
+    """Place of each true neighbour in the order by code: int64[queries, 10]."""
+    found = []
+    for start in range(0, N_QUERIES, TILE):
+        stop = min(start + TILE, N_QUERIES)
+        keys = quantizer.codec.score(quantizer.prepare(data.queries[start:stop]), codes)
+        own = np.take_along_axis(keys, data.truth[start:stop, :10], axis=1)
+        found.append([[np.count_nonzero(row < key) for key in keys_of] for row, keys_of in zip(keys, own, strict=True)])
+    return np.array([row for tile in found for row in tile])
+
+
+def score_rate(quantizer: Quantizer, codes: npt.NDArray[np.uint8], data: sets.Set) -> float:
+    """Codes scored a second, the best of five queries."""
+    query = quantizer.prepare(data.queries[:1])
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        quantizer.codec.score(query, codes)
+        seconds.append(time.perf_counter() - start)
+    return len(codes) / min(seconds)
+
+
+def report(data: sets.Set) -> None:
+    """Print a row for each code, and what mixed precision gains at 3 bits."""
+    n, dim = data.base.shape
+    print(f"\n{data.name}: {n} x {dim}, {data.metric}, {N_QUERIES} queries")
+    print("| code | bytes |" + "".join(f" c={c} |" for c in DEPTHS) + " encode/s | score/s |")
+    print("|---|---|" + "---|" * (len(DEPTHS) + 2))
+    at_ten = {}
+    for name, config in CONFIGS.items():
+        quantizer = train(data.base[:TRAINED], data.metric, config)
+        start = time.perf_counter()
+        codes = quantizer.encode(data.base)
+        rate = len(codes) / (time.perf_counter() - start)
+        place = places(quantizer, codes, data)
+        at_ten[name] = np.mean(place < 10)
+        shares = "".join(f" {np.mean(place < c):.4f} |" for c in DEPTHS)
+        speed = f" {rate:,.0f} | {score_rate(quantizer, codes, data) / 1e6:.1f} M |"
+        print(f"| {name} | {quantizer.code_size} |{shares}{speed}", flush=True)
+    uniform = max(at_ten["rabitq3"], (at_ten["rabitq2"] + at_ten["rabitq4"]) / 2)
+    gain = 100 * (at_ten["mixed 3"] - uniform)
+    print(f"mixed at 3 bits: {gain:+.1f} points of recall@10 over the better of 3 bits and 2 with 4 interpolated")
+
+
+def main() -> None:
+    """Report on the sets named, by default on all."""
+    for name in sys.argv[1:] or sets.names():
+        report(sets.load(name))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+/* PACKED codes (RABITQ and MIXED): 64 dims at a time are a block of `width` bits each, 0 to 8, in 8 * width bytes.
+ *
+ * A block of width 8 is 64 bytes. Any other is the parts that its width is made of, 4 + 2 + 1 bits, low bits first:
+ *   4 bits: 32 bytes; byte j holds dims j, j + 32 from its low bits up
+ *   2 bits: 16 bytes; byte j holds dims j, j + 16, j + 32, j + 48
+ *   1 bit:   8 bytes; byte j holds dims 8j .. 8j + 7
+ * so that one load, one shift by lane and one mask unpack a part.
+ *
+ * A code c of a block stands for the value c - (2^width - 1) / 2, times the dimension's step; a block of width 0 for 0. */
+#ifndef QV_PACKED_H
+#define QV_PACKED_H
+
+#include "rows.h"
+
+QV_INLINE int qv_is_packed(const qv_codec *codec) { return codec->widths != NULL; }
+
+QV_INLINE int qv_packed_blocks(int dim) { return (dim + QV_BLOCK - 1) / QV_BLOCK; }
+
+/* Code of dim j of the block at `data`. */
+QV_INLINE int qv_packed_code(const uint8_t *data, int width, int j) {
+    int code = 0, shift = 0;
+    if (width == 8) return data[j];
+    if (width & 4) {
+        code = data[j % 32] >> (j / 32 * 4) & 15;
+        data += 32;
+        shift = 4;
+    }
+    if (width & 2) {
+        code |= (data[j % 16] >> (j / 16 * 2) & 3) << shift;
+        data += 16;
+        shift += 2;
+    }
+    if (width & 1) code |= (data[j / 8] >> (j % 8) & 1) << shift;
+    return code;
+}
+
+/* Fills the data of a zeroed row; returns its scale, and |x'|^2 of the vector before centring in `whole`. */
+float qv_encode_packed(const qv_codec *codec, const float *x, uint8_t *row, double *whole);
+void qv_decode_packed(const qv_codec *codec, const uint8_t *row, float *x);
+
+/* The weights step * y * unit as s8 codes at `codes`, through float scratch [padded dim]; `y` may be the scratch itself.
+ * `offset` becomes the sum of (2^width - 1) * code. */
+qv_code qv_fill_packed(const qv_codec *codec, const float *y, double unit, float *scratch, int8_t *codes, int32_t *offset);
+
+#endif

@@ -1,0 +1,100 @@
+"""Zero to eight bits a dimension, allotted to groups of dimensions by what they bring."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+
+from qvec._kernels import Codec
+from qvec.errors import FormatError, InputError
+from qvec.fields import State, floats_to_bytes, take_floats
+from qvec.projections import principal_components
+from qvec.quantizers.allotment import GROUP, MAX_WIDTH, allot
+from qvec.quantizers.base import config_of, read_common
+from qvec.quantizers.packed import PackedQuantizer
+from qvec.samples import check_sample, check_vectors, mean_of
+from qvec.transforms import Transform
+from qvec.types import CodeConfig, CodeKind, Codes, Float32Array, Metric, Mixed
+
+DEFAULT_BITS = 3.0
+OVERSAMPLE = ((3.5, 2), (2.5, 4), (1.5, 10), (0.0, 40))  # from so many bits a dimension; docs/quantization.md
+MAX_TRAINED = 20_000  # rows that are enough for a covariance of 1,000 dimensions
+
+
+@dataclass(frozen=True, eq=False)
+class MixedQuantizer(PackedQuantizer):
+    """``c_i = floor(y_i / (|y| step_i)) + 2^(w - 1)`` of ``y = M^T (x - mean)``, cut to the group's w bits.
+
+    A value is ``v_i = step_i (c_i - (2^w - 1) / 2)``, 0 in groups without bits, and ``<q, y>`` is estimated
+    as ``|y'|^2 / <y', v> * <q, v>``, y' being y in the groups with bits: the length of what is coded is kept,
+    as in RaBitQ (arXiv:2405.12497). ``widths``: uint8[groups of 64]. ``step``: float32[dim]. M is in the
+    transform's state: 4 dim^2 bytes, with ``groups="pca"``.
+    """
+
+    kind: ClassVar[CodeKind] = "mixed"
+
+    widths: Codes
+    step: Float32Array
+
+    @classmethod
+    def train(
+        cls, sample: Float32Array, metric: Metric, config: CodeConfig, seed: int, model: str | None = None
+    ) -> Self:
+        """Learn mean, components, widths and steps of float32[n, dim], n >= 256 and, for "pca", n >= 2 dim."""
+        chosen = config_of(config, Mixed)
+        dim = check_vectors("sample", sample, None).shape[1]
+        needed = max(chosen.min_samples, 2 * dim if chosen.groups == "pca" else 0)
+        x = check_sample(sample, dim, needed, f"mixed precision with groups={chosen.groups!r}")
+        budget = _budget(chosen, dim)
+        x = np.ascontiguousarray(x[:: -(-len(x) // MAX_TRAINED)])
+        transform = _transform(x, metric, chosen, seed)
+        plan = allot(transform.apply(x), budget)
+        return cls(dim, metric, transform, plan.widths, plan.step)
+
+    @property
+    def oversample(self) -> int:
+        return next(enough for bits, enough in OVERSAMPLE if self.bits_per_dim >= bits)
+
+    def state(self) -> State:
+        return super().state() | {"widths": self.widths.tobytes(), "step": floats_to_bytes(self.step)}
+
+    @classmethod
+    def from_state(cls, state: object) -> Self:
+        """Rebuild from ``state()``; FormatError names the field that is wrong."""
+        common = read_common(state, cls.kind, ("widths", "step"))
+        coded = common.dim if common.transform is None else common.transform.padded
+        step = take_floats(common.fields, "step", coded)
+        if not (step > 0).all():
+            raise FormatError("field 'step' holds a value that is not positive")
+        return cls(common.dim, common.metric, common.transform, _take_widths(common.fields, coded), step)
+
+    def make_codec(self, lift2: float = 0.0) -> Codec:
+        metric, dim, centre = self.metric, self.coded_dim, self.centre
+        return Codec("mixed", metric, dim, lift2=lift2, widths=self.widths, step=self.step, centre=centre)
+
+
+def _budget(config: Mixed, dim: int) -> int:
+    """Bytes for the codes of a vector; InputError where they are too few for one bit of one group."""
+    bits = DEFAULT_BITS if config.bits is None else config.bits
+    budget = int(bits * dim / 8) if config.bytes is None else config.bytes
+    least, most = GROUP // 8, MAX_WIDTH * (GROUP // 8) * -(-dim // GROUP)
+    if config.bytes is not None and budget > most:
+        raise InputError(f"Mixed.bytes must be at most {most} for {dim} dimensions, got {budget}")
+    return max(budget, least)
+
+
+def _transform(x: Float32Array, metric: Metric, config: Mixed, seed: int) -> Transform:
+    dim, normalise = x.shape[1], metric == "cosine"
+    unit = Transform(dim, True, None, None).apply(x) if normalise else x
+    mean = mean_of(unit)
+    matrix = principal_components(unit - mean, GROUP, seed) if config.groups == "pca" else None
+    return Transform(dim, normalise, mean, None, matrix)
+
+
+def _take_widths(fields: State, dim: int) -> Codes:
+    value, groups = fields["widths"], -(-dim // GROUP)
+    if not isinstance(value, bytes) or len(value) != groups or max(value) > MAX_WIDTH or not any(value):
+        raise FormatError(f"field 'widths' must hold {groups} bytes of 0 to {MAX_WIDTH}, not all 0")
+    return np.frombuffer(value, np.uint8)

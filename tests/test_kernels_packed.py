@@ -1,0 +1,191 @@
+"""Packed codes against a second implementation, at every width, instruction set, tail and extreme."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from kernels_oracle import METRICS, Bytes, Floats, factors, gaussian, inverse_norms, norms2
+from packed_oracle import PACKED, block_widths, candidates, mixed_steps, packed_codec, packed_keys, unpack, values
+
+from qvec._kernels import Codec, simd_levels
+
+DIMS = [1, 2, 31, 63, 64, 65, 100, 129, 384, 577, 784, 1537]
+LEVELS = simd_levels()
+
+
+def samples(dim: int) -> tuple[Floats, Floats]:
+    x = gaussian(dim, 9, dim)
+    x[4] = 0
+    x[7, 0] = x[8, 0] = 3 * np.abs(x[8]).max()
+    return x, np.concatenate([gaussian(dim + 10_000, 2, dim), x[:1], np.zeros((1, dim), np.float32)])
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_codes_are_those_of_the_step_that_points_most_nearly_along_the_vector(kind: str) -> None:
+    for dim in DIMS:
+        x = np.delete(samples(dim)[0], 4, axis=0)
+        found = values(kind, packed_codec(kind, "l2", dim).encode(x), dim)
+        options = candidates(kind, x)
+        cosines = np.array([_cosine(x, v) for v in options])
+        assert (_cosine(x, found) >= cosines.max(axis=0) - 1e-6).all(), dim
+        misses = np.min([(v != found).sum(axis=1) for v in options], axis=0)
+        assert misses.max() <= 1, dim  # a value on the edge of two codes
+
+
+def _cosine(x: Floats, v: Floats | np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> np.ndarray:
+    lengths = np.sqrt(norms2(x) * (v * v).sum(axis=1))
+    return (x * v).sum(axis=1) / np.where(lengths > 0, lengths, 1)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("kind", PACKED)
+def test_the_scale_keeps_the_length_along_the_vector(kind: str, metric: str) -> None:
+    for dim in DIMS:
+        x, _ = samples(dim)
+        codec = packed_codec(kind, metric, dim)
+        rows = codec.encode(x)
+        v = values(kind, rows, dim)
+        along, live = (x * v).sum(axis=1), np.repeat(block_widths(kind, dim) > 0, 64)[:dim]
+        expected = np.where(along > 0, norms2(x * live) / np.where(along > 0, along, 1), 0) / 2
+        if metric == "cosine":
+            expected = expected * inverse_norms(x)
+        scale, norm2 = factors(codec, rows)
+        assert np.allclose(scale, expected, rtol=1e-5), dim
+        assert np.allclose(norm2, 1 if metric == "cosine" else norms2(x), rtol=1e-6), dim
+        assert np.allclose(codec.decode(rows), 2 * scale[:, None] * v, rtol=1e-5, atol=1e-30), dim
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("kind", PACKED)
+def test_keys_are_the_public_distance(kind: str, metric: str, level: str) -> None:
+    for dim in DIMS:
+        x, q = samples(dim)
+        codec = packed_codec(kind, metric, dim, simd=level)
+        rows = codec.encode(x)
+        keys = codec.score(codec.prepare(q), rows)
+        exact, sizes = packed_keys(kind, metric, rows, q, x)
+        worst = np.abs(keys - exact) - (1e-5 * sizes + 1e-30)
+        assert worst.max() <= 0, dim
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("kind", PACKED)
+def test_levels_agree_to_the_last_bit(kind: str, metric: str) -> None:
+    for dim in DIMS:
+        x, q = samples(dim)
+        codecs = [packed_codec(kind, metric, dim, simd=level) for level in LEVELS]
+        rows = codecs[0].encode(x)
+        queries, row_queries = codecs[0].prepare(q), codecs[0].prepare_rows(rows)
+        keys, row_keys = codecs[0].score(queries, rows), codecs[0].score(row_queries, rows)
+        for codec in codecs[1:]:
+            assert np.array_equal(codec.encode(x), rows), dim
+            assert np.array_equal(codec.prepare(q), queries), dim
+            assert np.array_equal(codec.score(queries, rows), keys), dim
+            assert np.array_equal(codec.score(row_queries, rows), row_keys), dim
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("kind", PACKED)
+def test_sums_are_exact_at_the_extremes_of_both_sides(kind: str, level: str) -> None:
+    for dim in (64, 576, 1536, 65536):
+        codec = packed_codec(kind, "ip", dim, simd=level)
+        rng = np.random.default_rng(dim)
+        rows = rng.integers(0, 256, (6, codec.stride), dtype=np.uint8)
+        rows[0], rows[1] = 255, 0
+        rows[:, codec.data_size : codec.data_size + 8] = np.array([1, 0], np.float32).view(np.uint8)
+        query = rng.choice(np.array([-127, -1, 0, 1, 127], np.int8), (4, dim))
+        query[0], query[1] = 127, -127
+        sums = query.astype(np.int64) @ unpack(rows, block_widths(kind, dim)).T
+        keys = codec.score(_prepared(codec, query), rows)
+        assert np.array_equal(keys, (2 * sums).astype(np.float32)), dim
+
+
+def _prepared(codec: Codec, query: np.ndarray[tuple[int, int], np.dtype[np.int8]]) -> Bytes:
+    """Queries with the given codes whose keys are twice the bare sums: bias 0, per_scale 1, no floor, offset 0."""
+    prepared = codec.prepare(np.ones((len(query), codec.dim), np.float32))
+    header = np.zeros(16, np.float32)
+    header[2:4] = 1, -np.inf
+    prepared[:, :64] = header.view(np.uint8)
+    prepared[:, 64 : 64 + codec.dim] = query.view(np.uint8)
+    return prepared
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("kind", PACKED)
+def test_a_row_as_a_query_measures_squared_l2_between_what_two_rows_hold(kind: str, metric: str) -> None:
+    x = gaussian(5, 12, 576)
+    codec = packed_codec(kind, metric, 576, lift2=2 * float(norms2(x).max()) if metric == "ip" else 0.0)
+    rows = codec.encode(x)
+    held = codec.decode(rows).astype(np.float64)
+    lengths = np.ones(12) if metric == "cosine" else norms2(x)
+    expected = lengths[:, None] + lengths[None] - 2 * held @ held.T
+    if metric == "ip":
+        lift = np.sqrt(2 * lengths.max() - lengths)
+        expected = 4 * lengths.max() - 2 * held @ held.T - 2 * lift[:, None] * lift
+    sizes = np.linalg.norm(held, axis=1)[:, None] * np.linalg.norm(held, axis=1)[None]
+    error = np.abs(codec.score(codec.prepare_rows(rows), rows) - np.maximum(expected, 0))
+    assert (error <= 0.03 * sizes + 1e-5 * np.abs(expected)).all()  # the row's values are rounded to 8 bits
+
+
+@pytest.mark.parametrize("metric", ["ip", "cosine"])
+@pytest.mark.parametrize("kind", PACKED)
+def test_a_centre_is_added_to_every_distance(kind: str, metric: str) -> None:
+    dim = 320
+    centre = gaussian(1, 1, dim)[0] / np.float32(20)
+    x, q = gaussian(2, 10, dim), gaussian(3, 4, dim)
+    if metric == "cosine":
+        x, q = ((a / np.linalg.norm(a, axis=1, keepdims=True)).astype(np.float32) for a in (x, q))
+    codec = packed_codec(kind, metric, dim, centre=centre, lift2=0.0)
+    rows = codec.encode(x - centre)
+    held = codec.decode(rows).astype(np.float64) + centre
+    dots = q @ held.T
+    expected = -dots if metric == "ip" else np.maximum(1 - dots, 0)
+    slack = 0.02 * np.linalg.norm(q, axis=1)[:, None] * np.linalg.norm(held, axis=1)
+    assert (np.abs(codec.score(codec.prepare(q), rows) - expected) <= slack).all()
+    assert np.allclose(factors(codec, rows)[1], 1 if metric == "cosine" else norms2(x), rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_huge_and_tiny_vectors_give_finite_keys(kind: str) -> None:
+    for metric in METRICS:
+        for magnitude in (1e-38, 1e-30, 1e-12, 1e12, 1e18):
+            x = np.clip(gaussian(9, 6, 130), -1, 1) * np.float32(magnitude)
+            codec = packed_codec(kind, metric, 130)
+            rows = codec.encode(x)
+            keys = codec.score(codec.prepare(x), rows), codec.score(codec.prepare_rows(rows), rows)
+            assert all(np.isfinite(k).all() for k in keys), (metric, magnitude)
+
+
+def test_widths_take_eight_bytes_for_each_bit_of_64_dimensions() -> None:
+    for bits in range(1, 9):
+        for dim in (1, 64, 65, 384):
+            codec = Codec("rabitq", "l2", dim, bits=bits)
+            assert codec.data_size == 8 * bits * -(-dim // 64)
+            assert codec.stride == -(-(codec.data_size + 8) // 16) * 16
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric", "options", "message"),
+    [
+        ("rabitq", "l2", {}, "bits go with kind rabitq"),
+        ("int8", "l2", {"bits": 4}, "bits go with kind rabitq, and it with them, not with int8"),
+        ("rabitq", "l2", {"bits": 0}, r"bits must be in 1\.\.8, not 0"),
+        ("rabitq", "l2", {"bits": 9}, r"bits must be in 1\.\.8, not 9"),
+        ("rabitq", "l2", {"bits": 2.5}, r"bits must be in 1\.\.8, not 2\.5"),
+        ("mixed", "l2", {}, "widths go with kind mixed"),
+        ("f32", "l2", {"widths": np.ones(2, np.uint8)}, "widths go with kind mixed, and it with them, not with f32"),
+        ("mixed", "l2", {"widths": np.ones(2, np.uint8)}, "kind mixed takes step"),
+        ("mixed", "l2", {"widths": np.ones(3, np.uint8), "step": mixed_steps(100)}, "widths must be 2 wide, not 3"),
+        ("mixed", "l2", {"widths": np.zeros(2, np.uint8), "step": mixed_steps(100)}, "the largest is 0"),
+        ("mixed", "l2", {"widths": np.full(2, 9, np.uint8), "step": mixed_steps(100)}, "the largest is 9"),
+        ("mixed", "l2", {"widths": np.ones(2, np.uint8), "step": mixed_steps(100) * 0}, "step must be positive"),
+        ("rabitq", "l2", {"bits": 1, "step": mixed_steps(100)}, "and kind rabitq none"),
+        ("rabitq", "l2", {"bits": 1, "centre": mixed_steps(100)}, "centre is for kinds rabitq and mixed under ip"),
+        ("int8", "ip", {"centre": mixed_steps(100)}, "not for int8 under ip"),
+        ("rabitq", "ip", {"bits": 1, "centre": mixed_steps(99)}, "centre must be 100 wide"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(kind: str, metric: str, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Codec(kind, metric, 100, **options)  # type: ignore[arg-type]
