@@ -11,7 +11,7 @@ from qvec.quantizers import CONFIGS, Quantizer, train
 from qvec.quantizers.base import CodecQuantizer
 from qvec.samples import check_vectors
 from qvec.transforms import MAX_SEED, Transform
-from qvec.types import Binary, CodeConfig, Float32Array, Metric, check_choice, check_int
+from qvec.types import Binary, CodeConfig, Float32Array, Metric, RaBitQ, check_choice, check_int
 
 VERSION = 1
 _FIELDS = ("version", "metric", "code", "seed", "transform")
@@ -108,4 +108,4 @@ def _take_code(state: object) -> CodeConfig:
 
 def adapted_config(config: CodeConfig) -> CodeConfig:
     """The code as it goes with an adapter: not centred, since the adapter's own mean does that."""
-    return replace(config, centre=False) if isinstance(config, Binary) else config
+    return replace(config, centre=False) if isinstance(config, Binary | RaBitQ) else config

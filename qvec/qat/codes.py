@@ -11,7 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from qvec.errors import InputError
 from qvec.torch.straight import straight
+from qvec.types import CodeConfig
 
 
 class FakeCode(NamedTuple):
@@ -50,9 +52,17 @@ def three_levels(y: Tensor) -> Tensor:
     return straight(unbiased(y, torch.where(y.abs() > cut, y.sign(), 0.0)).detach(), directions(y))
 
 
-CODES: dict[str, FakeCode] = {
+CODES = {
     "binary": FakeCode(signs, signs),
     "ternary": FakeCode(three_levels, directions),
-    "rabitq": FakeCode(one_bit, directions),
+    "rabitq1": FakeCode(one_bit, directions),
 }
 FLOAT = FakeCode(directions, directions)
+
+
+def fake_code(config: CodeConfig) -> FakeCode:
+    """The fake form of a code; InputError for one that there is none of."""
+    name = f"{config.kind}{getattr(config, 'bits', '')}"
+    if name not in CODES:
+        raise InputError(f"adapters are learned for {', '.join(CODES)}, not for {config}")
+    return CODES[name]

@@ -20,7 +20,7 @@ class Options:
     a better one until training stops; the best map is kept, the untrained one among them.
     """
 
-    steps: int = 200
+    steps: int = 150
     batch: int = 128
     learning_rate: float = 1e-3
     rank: int | None = None

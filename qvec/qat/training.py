@@ -63,7 +63,7 @@ class Trainer:
         self.nearest = torch.from_numpy(examples.nearest)
         self.training = torch.from_numpy(np.flatnonzero(~examples.held))
         self.held = torch.from_numpy(np.flatnonzero(examples.held))
-        self.paired = bool((examples.answers >= 0).all())
+        self.paired = options.contrast > 0 and bool((examples.answers >= 0).all())
         self.mean = mean_of(examples.documents) if config.kind == "binary" else None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -102,6 +102,10 @@ class Trainer:
                 break
         return self._export(kept)
 
+    def last(self) -> Adapter:
+        """The map as training left it, better or not."""
+        return self._export(self._matrix())
+
     def _matrix(self) -> Float32Array:
         matrix: Float32Array = self.adapter.matrix.detach().numpy().copy()
         return matrix
@@ -121,7 +125,7 @@ class Trainer:
         queries, x = self.queries[rows], self.documents[documents]
         scores = self.code.queries(self.adapter(queries)) @ self.code.documents(self.adapter(x)).T
         loss = o.distil * divergence(scores, queries @ x.T, o.temperature)
-        if self.paired and o.contrast:
+        if self.paired:
             loss = loss + o.contrast * contrast(scores, answers, o.temperature)
         return loss
 
@@ -137,10 +141,12 @@ class Trainer:
 
     # --- measuring ---
 
-    @torch.no_grad()
     def held_out_recall(self) -> float:
-        """The share of held-out queries whose answer is among the first ten by code; without pairs recall@10."""
-        rows = self.held
+        """Of held-out queries the recall@10 by code; where answers are trained on, the share of answers in the ten."""
+        with torch.no_grad():
+            return self._recall(self.held)
+
+    def _recall(self, rows: Tensor) -> float:
         wanted = self.answers[rows, None] if self.paired else self.nearest[rows, :K]
         g = torch.Generator().manual_seed(self.seed)
         others = torch.randperm(len(self.documents), generator=g)[:CHECKED_DOCUMENTS]

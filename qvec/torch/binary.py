@@ -34,7 +34,7 @@ class FakeBinary(FakeQuantizer):
         self.clip = clip
         self.mean = nn.Parameter(torch.zeros(dim))
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator, unused-ignore]
     def calibrate(self, sample: Tensor) -> None:
         """Centre on float32[n, dim], n >= 1."""
         x = check_sample(as_numpy(normalised(sample) if self.metric == "cosine" else sample), self.dim, 1, "the mean")

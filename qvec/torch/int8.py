@@ -68,7 +68,7 @@ class FakeInt8PerDim(FakeQuantizer):
         self.lower = nn.Parameter(torch.full((self.coded_dim,), -start))
         self.step = nn.Parameter(torch.full((self.coded_dim,), 2 * start / LEVELS))
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator, unused-ignore]
     def calibrate(self, sample: Tensor) -> None:
         """Start from the least and greatest value of each dimension of float32[n, dim], n >= 256."""
         ranges = Calibration.train(as_numpy(self._coded(sample)), "minmax")
@@ -94,12 +94,12 @@ class FakeInt8PerDim(FakeQuantizer):
         kept = lower + step * levels
         return turned_back(self.rotation, kept)
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator, unused-ignore]
     def _codec(self) -> Codec:
         lower, _, step = (as_numpy(end) for end in self._ranges())
         return Codec("int8", self.metric, self.coded_dim, lower=lower, step=step)
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator, unused-ignore]
     def export(self, sample: Tensor, model: str | None = None) -> Int8Quantizer:
         """Give the quantizer, to be stored: its codes are :meth:`codes`.
 
