@@ -124,18 +124,16 @@ def test_the_gradients_of_the_ranges_are_those_of_lsq() -> None:
     assert np.allclose(made.lower.grad, np.array([0.0, 2.0]) * factor, rtol=1e-5)
 
 
-def test_training_the_ranges_lowers_the_error_of_heavy_tails() -> None:
-    rng = np.random.default_rng(0)
-    x = torch.from_numpy(rng.standard_t(2.5, size=(2000, 16)).astype(np.float32))
-    made = fake.FakeInt8PerDim(16, "l2")
-    made.calibrate(x)
-    before = float((made(x) - x).square().mean())
-    optimiser = torch.optim.Adam(made.parameters(), lr=0.01)
-    for _ in range(60):
+def test_training_finds_ranges_for_values_far_outside_of_where_they_started() -> None:
+    x = torch.from_numpy(np.random.default_rng(0).normal(size=(500, 16)).astype(np.float32)) + 1
+    made = fake.FakeInt8PerDim(16, "l2")  # starts at 3 / sqrt(16) on either side of 0
+    before = (made(x) - x).square().mean().item()
+    optimiser = torch.optim.Adam([{"params": [made.lower], "lr": 0.03}, {"params": [made.step], "lr": 3e-4}])
+    for _ in range(200):
         optimiser.zero_grad()
         (made(x) - x).square().mean().backward()
         optimiser.step()
-    assert float((made(x) - x).square().mean()) < 0.9 * before
+    assert (made(x) - x).square().mean().item() < 0.05 * before
     assert np.array_equal(exported(made, x).encode(x.numpy()), made.codes(x))
 
 
