@@ -36,16 +36,11 @@ def percentile(sample: Float32Array, params: Params) -> Ranges:
     return lower, upper
 
 
-def lsq(sample: Float32Array, params: Params) -> Ranges:
-    """Refuse: these ranges come out of training (arXiv:1902.08153), and a sample alone does not tell them."""
-    raise InputError("ranges by lsq are learned in training: export them from qvec.torch.FakeInt8PerDim")
-
-
 METHODS: dict[str, Method] = {
     "minmax": Method(minmax, {}),
     "percentile": Method(percentile, {"percentile": 99.9}),
-    "lsq": Method(lsq, {}),
 }
+LEARNED = ("lsq",)  # ranges that come out of training (qvec.torch): kept like others, but no sample alone tells them
 
 
 def merged_params(method: str, params: Params) -> dict[str, float]:
