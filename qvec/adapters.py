@@ -69,11 +69,6 @@ class Adapter:
         if (dim, metric) != (self.dim, self.metric):
             raise InputError(f"the adapter is for {self.dim} dimensions under {self.metric}, not {dim} under {metric}")
 
-    def fits(self, quantizer: Quantizer) -> bool:
-        """Whether ``quantizer`` was trained behind this adapter."""
-        theirs, own = quantizer.transform, self.transform
-        return theirs is not None and replace(theirs, seed=None).state() == own.state()
-
     def state(self) -> State:
         """Give the adapter as plain msgpack data."""
         code = {"kind": self.code.kind, **asdict(self.code)}

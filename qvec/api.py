@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from typing import Literal
 
+import numpy as np
+
 from qvec.adapters import Adapter
 from qvec.collection import Collection, new_collection
 from qvec.config import Config, index_config
 from qvec.errors import ExistsError, InputError
 from qvec.inputs import as_vectors, check_count
-from qvec.quantizers import make_config
+from qvec.quantizers import Quantizer, make_config
 from qvec.store import Store
-from qvec.types import ArrayLike, CodeConfig, Durability, IdKind, IndexConfig, Keep, Metric, Residency
+from qvec.types import ArrayLike, CodeConfig, Durability, Float32Array, IdKind, IndexConfig, Keep, Metric, Residency
 
 
 def create(
@@ -26,6 +28,7 @@ def create(
     keep: Keep = "f32",
     sample: ArrayLike | None = None,
     adapter: Adapter | None = None,
+    quantizer: Quantizer | None = None,
     model: str | None = None,
     seed: int = 0,
     exist_ok: bool = False,
@@ -41,6 +44,7 @@ def create(
     sample: vectors [n, dim] to calibrate the code on; without it, the first batch that is added.
     adapter: a learned map that vectors and queries go through before they are coded (:mod:`qvec.qat`); the code is then
     by default the one it was learned for, and the rotation's seed is its own.
+    quantizer: one that is trained already, as :mod:`qvec.torch` exports it; ``code`` must name its kind.
     model: a tag of the embedding model. seed: of the rotation that a code may use.
     exist_ok: open what is there if it was created with the same options.
     durability: "full" survives power loss; "relaxed" may lose the last commits then, never their consistency.
@@ -53,8 +57,9 @@ def create(
         code, seed = adapter.code if code == "auto" else code, adapter.seed
     config = Config(dim, metric, ids, keep, make_config(code), index_config(index), model, seed)
     x = None if sample is None else as_vectors("sample", sample, config.dim, config.metric)
+    trained = _trained(config, x, adapter, quantizer)
     try:
-        return new_collection(path, config, x, adapter, durability=durability, **_sized(map_size))
+        return new_collection(path, config, x, trained, durability=durability, **_sized(map_size))
     except ExistsError:
         if not exist_ok:
             raise
@@ -62,10 +67,29 @@ def create(
     if collection._config != config:
         collection.close()
         raise InputError(f"{os.fspath(path)} was created with other options: {collection._config}, not {config}")
-    if adapter is not None and not collection._has_adapter(adapter):
+    if trained is not None and not collection._codes_by(trained):
         collection.close()
-        raise InputError(f"{os.fspath(path)} was created with another adapter, or none")
+        raise InputError(
+            f"{os.fspath(path)} codes by another {'quantizer' if adapter is None else 'adapter'}, or by none"
+        )
     return collection
+
+
+def _trained(
+    config: Config, sample: Float32Array | None, adapter: Adapter | None, quantizer: Quantizer | None
+) -> Quantizer | None:
+    """The quantizer that a new collection is given; None where it is trained as vectors come."""
+    if adapter is not None:
+        if quantizer is not None:
+            raise InputError("give an adapter or a quantizer, not both: a quantizer brings its own transform")
+        x = np.empty((0, config.dim), np.float32) if sample is None else sample
+        return adapter.quantizer(x, config.code, config.model)
+    if quantizer is None:
+        return None
+    got, wanted = (quantizer.kind, quantizer.dim, quantizer.metric), (config.code.kind, config.dim, config.metric)
+    if got != wanted:
+        raise InputError(f"the quantizer is (kind, dim, metric) = {got}, the collection {wanted}")
+    return quantizer
 
 
 def open(

@@ -8,7 +8,6 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from qvec.adapters import Adapter
 from qvec.calibration import Calibration
 from qvec.config import Config
 from qvec.engine import Engine, read_bitmap
@@ -310,10 +309,11 @@ class Collection:
 
     # --- parts ---
 
-    def _has_adapter(self, adapter: Adapter) -> bool:
+    def _codes_by(self, quantizer: Quantizer) -> bool:
+        """Whether this is the collection's own quantizer."""
         with self._store.read() as snap:
-            quantizer = self._quantizer(snap)
-        return quantizer is not None and adapter.fits(quantizer)
+            own = self._quantizer(snap)
+        return own is not None and _undated(own.state()) == _undated(quantizer.state())
 
     def _quantizer(self, snap: Snapshot | Transaction) -> Quantizer | None:
         number = snap.state["quantizer"]
@@ -355,6 +355,12 @@ def _candidates(engine: Engine, k: int, factor: float | None, rescore: bool | Li
     return int(np.ceil(k * factor))
 
 
+def _undated(state: dict[str, Any]) -> dict[str, Any]:
+    """A quantizer's state without the time of its calibration: the id stands for all the rest."""
+    calibration = state.get("calibration")
+    return state if calibration is None else state | {"calibration": calibration["id"]}
+
+
 def _calibration_id(quantizer: Quantizer | None) -> str | None:
     calibration: Calibration | None = getattr(quantizer, "calibration", None)
     return None if calibration is None else calibration.id
@@ -385,15 +391,11 @@ def new_collection(
     path: str | os.PathLike[str],
     config: Config,
     sample: Float32Array | None,
-    adapter: Adapter | None = None,
+    quantizer: Quantizer | None = None,
     **options: Any,
 ) -> Collection:
-    """Create the file, and calibrate at once where a sample or an adapter is given."""
-    quantizer: Quantizer | None = None
-    if adapter is not None:
-        x = np.empty((0, config.dim), np.float32) if sample is None else sample
-        quantizer = adapter.quantizer(x, config.code, config.model)
-    elif sample is not None:
+    """Create the file with a quantizer that is trained already, or train one at once where a sample is given."""
+    if quantizer is None and sample is not None:
         quantizer = train(sample, config.metric, config.code, config.seed, config.model)
     store = Store.create(path, {}, config.to_dict(), state=initial_state(), **options)
     try:

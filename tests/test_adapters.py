@@ -13,6 +13,7 @@ import pytest
 
 import qvec
 from qvec.adapters import Adapter, adapted_config
+from qvec.calibration import Calibration
 from qvec.errors import FormatError, InputError
 from qvec.qat import Options, train_adapter
 from qvec.qat.examples import make_examples
@@ -71,6 +72,15 @@ def test_exist_ok_opens_only_what_has_the_same_adapter(tmp_path: Path) -> None:
         qvec.create(path, DIM, adapter=other, exist_ok=True)
 
 
+def test_exist_ok_does_not_mind_when_a_calibration_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {"code": Int8(scale="per_dim"), "sample": vectors(), "adapter": adapter()}
+    qvec.create(tmp_path / "a.qvec", DIM, **options).close()
+    made = Calibration.train
+    later = "2099-01-01T00:00:00+00:00"
+    monkeypatch.setattr(Calibration, "train", lambda *a, **k: replace(made(*a, **k), created=later))
+    qvec.create(tmp_path / "a.qvec", DIM, **options, exist_ok=True).close()
+
+
 def test_an_adapter_survives_its_state() -> None:
     a = adapter(RaBitQ(1, centre=False), mean=True)
     again = Adapter.from_state(a.state())
@@ -108,6 +118,8 @@ def test_what_an_adapter_does_not_go_with_is_refused_before_a_file_is_made(tmp_p
     ):
         with pytest.raises(InputError, match=message):
             qvec.create(path, adapter=adapter(), **options)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="not both"):
+        qvec.create(path, DIM, adapter=adapter(), quantizer=adapter().quantizer(vectors(0)))
     assert not path.exists()
 
 

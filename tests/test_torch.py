@@ -145,14 +145,28 @@ def test_a_learned_calibration_says_so_and_survives_its_json() -> None:
     assert Calibration.from_json(calibration.to_json()).id == calibration.id
 
 
-def test_a_collection_stores_the_codes_of_the_module(tmp_path: Any) -> None:
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("FakeInt8", qvec.Int8()),
+        ("FakeInt8PerDim", qvec.Int8(scale="per_dim")),
+        ("FakeBinary", qvec.Binary()),
+    ],
+)
+def test_a_collection_stores_the_codes_of_the_module(name: str, code: Any, tmp_path: Any) -> None:
     x = vectors(500, 64)
-    made = module("FakeBinary", 64, "cosine", True, torch.from_numpy(x))
-    adapter_free = made.export()
-    with qvec.create(tmp_path / "a.qvec", 64, code=qvec.Binary(), sample=x, seed=5, keep="none") as db:
+    tensor = torch.from_numpy(x)
+    made = module(name, 64, "cosine", name == "FakeBinary", tensor)
+    quantizer = exported(made, tensor)
+    path = tmp_path / "a.qvec"
+    with qvec.create(path, 64, code=code, quantizer=quantizer, keep="none") as db:
         db.add(x)
-        assert np.array_equal(db.get(np.arange(500)).vectors, made(torch.from_numpy(x)).detach().numpy())
-    assert adapter_free.transform is not None
+    with qvec.open(path) as db:
+        assert np.array_equal(db.get(np.arange(500)).vectors, made(tensor).detach().numpy())
+    qvec.create(path, 64, code=code, quantizer=quantizer, keep="none", exist_ok=True).close()
+    with pytest.raises(InputError, match="the quantizer is"):
+        qvec.create(tmp_path / "b.qvec", 64, code="f16", quantizer=quantizer)
+    assert not (tmp_path / "b.qvec").exists()
 
 
 @pytest.mark.parametrize(
