@@ -1,4 +1,4 @@
-"""How an adapter is trained: every default was chosen by measurement (docs/adr/0010)."""
+"""How an adapter is trained: what else was tried is in docs/adr/0010."""
 
 from __future__ import annotations
 
