@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 from typing import Literal
 
+import numpy as np
+
+from qvec.adapters import Adapter
 from qvec.collection import Collection, new_collection
 from qvec.config import Config, index_config
 from qvec.drift import OnDrift
 from qvec.errors import ExistsError, InputError
 from qvec.inputs import as_stored, check_count
-from qvec.quantizers import make_config
+from qvec.quantizers import Quantizer, make_config
 from qvec.store import Store
-from qvec.types import ArrayLike, CodeConfig, Durability, IdKind, IndexConfig, Keep, Metric, Residency
+from qvec.types import ArrayLike, CodeConfig, Durability, Float32Array, IdKind, IndexConfig, Keep, Metric, Residency
 
 
 def create(
@@ -25,6 +28,8 @@ def create(
     ids: IdKind = "int64",
     keep: Keep = "f32",
     sample: ArrayLike | None = None,
+    adapter: Adapter | None = None,
+    quantizer: Quantizer | None = None,
     model: str | None = None,
     seed: int = 0,
     exist_ok: bool = False,
@@ -41,6 +46,9 @@ def create(
     ids: integers or strings. keep: the originals, for re-ranking and ``get`` ("none" by force where
         vectors come quantized).
     sample: vectors [n, dim] to calibrate the code on; without it, the first batch that is added.
+    adapter: a learned map that vectors and queries go through before they are coded (:mod:`qvec.qat`); the code is then
+    by default the one it was learned for, and the rotation's seed is its own.
+    quantizer: one that is trained already, as :mod:`qvec.torch` exports it; ``code`` must name its kind.
     model: a tag of the embedding model. seed: of the rotation that a code may use.
     exist_ok: open what is there if it was created with the same options.
     durability: "full" survives power loss; "relaxed" leaves the flush to the system: a commit survives the process, a
@@ -51,10 +59,14 @@ def create(
 
     Raises InputError, ExistsError, NotFoundError (no such directory).
     """
+    if adapter is not None:
+        adapter.check(dim, metric)
+        code, seed = adapter.code if code == "auto" else code, adapter.seed
     config = Config(dim, metric, ids, keep, make_config(code), index_config(index), model, seed)
     x = None if sample is None else as_stored("sample", sample, config.dim, config.metric, config.form)
+    trained = _trained(config, x, adapter, quantizer)
     try:
-        return new_collection(path, config, x, on_drift, durability=durability, **_sized(map_size))
+        return new_collection(path, config, x, on_drift, trained, durability=durability, **_sized(map_size))
     except ExistsError:
         if not exist_ok:
             raise
@@ -62,7 +74,29 @@ def create(
     if collection._config != config:
         collection.close()
         raise InputError(f"{os.fspath(path)} was created with other options: {collection._config}, not {config}")
+    if trained is not None and not collection._codes_by(trained):
+        collection.close()
+        raise InputError(
+            f"{os.fspath(path)} codes by another {'quantizer' if adapter is None else 'adapter'}, or by none"
+        )
     return collection
+
+
+def _trained(
+    config: Config, sample: Float32Array | None, adapter: Adapter | None, quantizer: Quantizer | None
+) -> Quantizer | None:
+    """The quantizer that a new collection is given; None where it is trained as vectors come."""
+    if adapter is not None:
+        if quantizer is not None:
+            raise InputError("give an adapter or a quantizer, not both: a quantizer brings its own transform")
+        x = np.empty((0, config.dim), np.float32) if sample is None else sample
+        return adapter.quantizer(x, config.code, config.model)
+    if quantizer is None:
+        return None
+    got, wanted = (quantizer.kind, quantizer.dim, quantizer.metric), (config.code.kind, config.dim, config.metric)
+    if got != wanted:
+        raise InputError(f"the quantizer is (kind, dim, metric) = {got}, the collection {wanted}")
+    return quantizer
 
 
 def open(

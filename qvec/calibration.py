@@ -11,7 +11,7 @@ from typing import Self
 
 import numpy as np
 
-from qvec.calibrators import LEARNED, METHODS, Params, merged_params
+from qvec.calibrators import LEARNED, METHODS, TRAINED, Params, merged_params
 from qvec.errors import FormatError, InputError
 from qvec.fields import (
     State,
@@ -159,7 +159,7 @@ class Calibration:
         """Rebuild and verify a calibration; FormatError names the field that is wrong."""
         fields = take_state(state, "calibration", _FIELDS)
         take_version(fields, VERSION)
-        method = take_choice(fields, "method", METHODS)
+        method = take_choice(fields, "method", (*METHODS, *TRAINED))
         dim = take_int(fields, "dim", 1, MAX_DIM)
         n_samples = take_int(fields, "n_samples", 0 if method == "ranges" else 1, 2**63 - 1)
         arrays = {name: take_floats(fields, name, dim) for name in _ARRAYS}
@@ -202,7 +202,7 @@ class Calibration:
 
 
 def _take_params(fields: State, method: str) -> dict[str, float]:
-    params = take_state(fields["params"], "params", METHODS[method].defaults)
+    params = take_state(fields["params"], "params", () if method in TRAINED else METHODS[method].defaults)
     for name, value in params.items():
         if not isinstance(value, float) or not np.isfinite(value):
             raise FormatError(f"field 'params': {name!r} must be a finite float, got {value!r}")

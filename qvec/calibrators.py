@@ -62,6 +62,7 @@ METHODS: dict[str, Method] = {
     "ranges": Method(given, {}),
 }
 LEARNED = tuple(name for name in METHODS if name != "ranges")
+TRAINED = ("lsq",)  # ranges that come out of training (qvec.torch): kept like others, but no sample alone tells them
 
 
 def _levels(params: Params) -> int:

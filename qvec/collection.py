@@ -295,6 +295,12 @@ class Collection(Upkeep):
 
     # --- parts ---
 
+    def _codes_by(self, quantizer: Quantizer) -> bool:
+        """Whether this is the collection's own quantizer."""
+        with self._store.read() as snap:
+            own = self._quantizer(snap)
+        return own is not None and _undated(own.state()) == _undated(quantizer.state())
+
     def _make_engine(self, snap: Snapshot) -> Engine | None:
         quantizer = self._quantizer(snap)
         if quantizer is None or not snap.state["live"]:
@@ -334,22 +340,36 @@ def _is_exact(quantizer: Quantizer) -> bool:
     return quantizer.kind == "f32" and quantizer.transform is None
 
 
+def _undated(state: dict[str, Any]) -> dict[str, Any]:
+    """A quantizer's state without the time of its calibration: the id stands for all the rest."""
+    calibration = state.get("calibration")
+    return state if calibration is None else state | {"calibration": calibration["id"]}
+
+
 def _id_array(ids: NDArray[Any] | list[str]) -> NDArray[Any]:
     return ids if isinstance(ids, np.ndarray) else np.array(ids, object)
 
 
 def new_collection(
-    path: str | os.PathLike[str], config: Config, sample: NDArray[Any] | None, on_drift: OnDrift, **options: Any
+    path: str | os.PathLike[str],
+    config: Config,
+    sample: NDArray[Any] | None,
+    on_drift: OnDrift,
+    quantizer: Quantizer | None = None,
+    **options: Any,
 ) -> Collection:
-    """Create the file, and calibrate at once where a sample is given."""
-    quantizer = None if sample is None else train(sample, config.metric, config.code, config.seed, config.model)
+    """Create the file with a quantizer that is trained already, or train one at once where a sample is given."""
+    if quantizer is None and sample is not None:
+        quantizer = train(sample, config.metric, config.code, config.seed, config.model)
     store = Store.create(path, {}, config.to_dict(), state=initial_state(), **options)
     try:
         collection = Collection(store, on_drift)
-        if quantizer is not None and sample is not None:
+        if quantizer is not None:
             with store.write() as txn:
-                Writer(txn, config, None, collection._originals(txn)).use(quantizer, len(sample))
-                remember(txn, 0, Trained(quantizer, config.code, len(sample), config.model), sample)
+                samples = 0 if sample is None else len(sample)
+                Writer(txn, config, None, collection._originals(txn)).use(quantizer, samples)
+                if sample is not None:
+                    remember(txn, 0, Trained(quantizer, config.code, samples, config.model), sample)
         return collection
     except BaseException:
         store.close()

@@ -37,7 +37,7 @@ FLOORS = (
     {"measure"},
     {"looks"},
     STORE,
-    {"config", "layout"},
+    {"adapters", "config", "layout"},
     {"calibrations", "index", "rerank", "filters"},
     {"drift", "engine", "generation_state", "rows", "statistics"},
     {"verify", "writer"},
@@ -48,7 +48,7 @@ FLOORS = (
     {"api"},
     {""},
     {"console", "datasets", "integrations", "ray", "torch"},
-    {"bench", "demo"},
+    {"bench", "demo", "qat"},
     {"cli"},
     {"__main__"},
 )

@@ -52,7 +52,7 @@ class BinaryQuantizer(CodecQuantizer):
         t = self.transform
         if self.metric != "ip" or t is None:
             return t
-        return make_transform(t.dim, t.normalise, None, t.seed, t.dims)
+        return Transform(t.dim, t.normalise, None, t.seed, t.dims, t.matrix)
 
     def decode(self, codes: Codes) -> Float32Array:
         """Rebuild float32[n, dim] unit vectors: directions of ``x - mean``; lengths are not in the code."""

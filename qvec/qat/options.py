@@ -1,0 +1,55 @@
+"""How an adapter is trained: what else was tried is in docs/adr/0010."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from qvec.errors import InputError
+from qvec.types import check_int
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """``steps`` of Adam over ``batch`` queries, the learning rate rising for a tenth of them and falling to 0.
+
+    ``rank``: of the residual ``M = I + U V^T``, or None for all of M. ``contrast``: weight of the contrastive loss over
+    the batch's documents at ``temperature``, where there are pairs. ``distil``: weight of the divergence from the exact
+    scores, softened by the same temperature, over the batch's documents, ``negatives`` drawn from each query's nearest
+    and ``pool`` at random. ``check_every``: steps between measurements of held-out recall; ``patience``: checks without
+    a better one until training stops; the best map is kept, the untrained one among them.
+    """
+
+    steps: int = 150
+    batch: int = 128
+    learning_rate: float = 1e-3
+    rank: int | None = None
+    contrast: float = 0.0
+    distil: float = 1.0
+    temperature: float = 0.05
+    negatives: int = 10
+    pool: int = 2048
+    check_every: int = 25
+    patience: int = 4
+
+    def __post_init__(self) -> None:
+        limits = {"steps": 10**6, "batch": 65_536, "check_every": 10**6, "patience": 10**6}
+        for name, high in limits.items():
+            check_int(f"Options.{name}", getattr(self, name), 1, high)
+        check_int("Options.negatives", self.negatives, 0, 100)
+        check_int("Options.pool", self.pool, 0, 10**6)
+        if self.rank is not None:
+            check_int("Options.rank", self.rank, 1, 65_536)
+        for name in ("learning_rate", "temperature"):
+            _check_number(name, getattr(self, name), positive=True)
+        for name in ("contrast", "distil"):
+            _check_number(name, getattr(self, name), positive=False)
+        if self.contrast == self.distil == 0:
+            raise InputError("Options.contrast and Options.distil are both 0: there is nothing to learn")
+
+
+def _check_number(name: str, value: object, positive: bool) -> None:
+    number = isinstance(value, float | int) and not isinstance(value, bool)
+    if not number or not 0 <= float(cast(float, value)) <= 1e6 or (positive and value == 0):
+        bound = "above 0" if positive else "from 0"
+        raise InputError(f"Options.{name} must be a number {bound} and at most 1e6, got {value!r}")

@@ -1,0 +1,22 @@
+"""Fake quantization for PyTorch: train an embedding model with the very codes that a collection will store.
+
+Each module takes float32[n, dim] and returns what the code keeps of it, with gradients that pass straight through
+the rounding (Bengio et al., arXiv:1308.3432). ``export`` gives the quantizer whose codes are the module's, bit by bit.
+"""
+
+from __future__ import annotations
+
+try:
+    import torch as _torch
+except ImportError as error:
+    raise ImportError("qvec.torch needs PyTorch: install qvec[torch]") from error
+
+from qvec.torch.binary import FakeBinary
+from qvec.torch.int8 import FakeInt8, FakeInt8PerDim
+from qvec.torch.module import FakeQuantizer
+
+MIN_TORCH = (2, 2)
+if tuple(int(part) for part in _torch.__version__.split(".")[:2]) < MIN_TORCH:
+    raise ImportError(f"qvec.torch needs PyTorch 2.2 or later, found {_torch.__version__}")
+
+__all__ = ["FakeBinary", "FakeInt8", "FakeInt8PerDim", "FakeQuantizer"]

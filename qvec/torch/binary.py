@@ -1,0 +1,66 @@
+"""One bit a dimension, with a centre that is learned."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from qvec._kernels import Codec
+from qvec.quantizers.base import make_transform
+from qvec.quantizers.binary import BinaryQuantizer
+from qvec.samples import check_sample, mean_of
+from qvec.torch.lanes import normalised
+from qvec.torch.module import FakeQuantizer, as_numpy, rotated, turned_back
+from qvec.torch.straight import straight
+from qvec.transforms import Transform
+from qvec.types import Metric
+
+
+class FakeBinary(FakeQuantizer):
+    """``sign(y) / sqrt(padded)`` of ``y = R(x - mean)``: see :class:`qvec.quantizers.binary.BinaryQuantizer`.
+
+    ``mean`` float32[dim] is a parameter: the threshold of each bit, started at 0 or by :meth:`calibrate`. Gradients are
+    those of the unit vector ``u = y / |y|``, and 0 where ``|u_i| > clip / sqrt(padded)`` (the hard tanh of Hubara et
+    al., arXiv:1602.02830, section 1.2, at the scale of a unit vector): a bit far from its threshold will not turn.
+    """
+
+    mean: nn.Parameter
+
+    def __init__(
+        self, dim: int, metric: Metric = "cosine", *, rotate: bool = True, seed: int = 0, clip: float = 3.0
+    ) -> None:
+        super().__init__(dim, metric, rotate, seed)
+        self.clip = clip
+        self.mean = nn.Parameter(torch.zeros(dim))
+
+    @torch.no_grad()  # type: ignore[untyped-decorator, unused-ignore]
+    def calibrate(self, sample: Tensor) -> None:
+        """Centre on float32[n, dim], n >= 1."""
+        x = check_sample(as_numpy(normalised(sample) if self.metric == "cosine" else sample), self.dim, 1, "the mean")
+        self.mean.copy_(torch.from_numpy(mean_of(x)))
+
+    def _quantize(self, x: Tensor) -> Tensor:
+        centred = (normalised(x) if self.metric == "cosine" else x) - self.mean
+        y = rotated(self.rotation, centred)
+        signs = torch.where(y.detach() > 0, 1.0, -1.0)
+        length = y.square().sum(1, keepdim=True).sqrt().clamp_min(1e-30)
+        unit = y / length
+        near = unit.detach().abs() * y.shape[1] ** 0.5 <= self.clip
+        kept = straight(signs, torch.where(near, unit, unit.detach()) * y.shape[1] ** 0.5)
+        return self._unit(turned_back(self.rotation, kept))
+
+    def _unit(self, x: Tensor) -> Tensor:
+        # NumPy's sum, as in the quantizer: all rows have as many bits, so that the lengths are constants.
+        lengths = np.linalg.norm(as_numpy(x), axis=1, keepdims=True)
+        return x / torch.from_numpy(np.maximum(lengths, np.float32(1e-30))).to(x.device)
+
+    def _transform(self) -> Transform | None:
+        return make_transform(self.dim, self.metric == "cosine", as_numpy(self.mean).copy(), self.seed)
+
+    def _codec(self) -> Codec:
+        return self.export().codec
+
+    def export(self) -> BinaryQuantizer:
+        """Give the quantizer, to be stored: its codes are :meth:`codes`."""
+        return BinaryQuantizer(self.dim, self.metric, self._transform())

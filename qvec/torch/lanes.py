@@ -1,0 +1,38 @@
+"""Sums in the order of the C kernels (kernels/lanes.h), so that training sees the store's numbers to the last bit.
+
+Only elementwise operations are used: these round alike on every device, where a reduction adds in an order of its own.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+BLOCK = 64
+TINY_NORM = 2.0**-100  # shorter vectors count as zero
+
+
+def dot(x: Tensor, y: Tensor) -> Tensor:
+    """<x, y> of float32[n, dim] rows as float64[n]: eight lanes a block of 64, folded, blocks added in order."""
+    products = pad(x.double() * y.double(), (0, -x.shape[1] % BLOCK)).reshape(len(x), -1, 8, 8)
+    lanes = torch.zeros_like(products[:, :, 0])
+    for step in products.unbind(2):
+        lanes = lanes + step
+    a, b, c, d, e, f, g, h = lanes.unbind(2)
+    blocks = ((a + e) + (c + g)) + ((b + f) + (d + h))
+    total = torch.zeros_like(blocks[:, 0])
+    for block in blocks.unbind(1):
+        total = total + block
+    return total
+
+
+def inverse_norm(norm2: Tensor) -> Tensor:
+    """1 / |x| of float64[n] squared lengths; 0, without a gradient, where the vector counts as zero."""
+    counted = norm2.sqrt() >= TINY_NORM
+    return torch.where(counted, 1 / torch.where(counted, norm2, torch.ones_like(norm2)).sqrt(), 0.0)
+
+
+def normalised(x: Tensor) -> Tensor:
+    """float32[n, dim] unit vectors, rounded once; zeros where a vector counts as zero."""
+    return (x * inverse_norm(dot(x, x))[:, None]).float()
