@@ -265,9 +265,9 @@ def test_a_calibration_of_another_dimension_metric_or_model_is_refused(tmp_path:
     with qvec.create(tmp_path / "a", DIM, code=STATIC, model="m-1", sample=x) as db:
         data = db.export_calibration()
     others = {
-        "dim": dict(dim=16, model="m-1"),
-        "metric": dict(dim=DIM, metric="l2", model="m-1"),
-        "model": dict(dim=DIM, model="m-2"),
+        "dim": {"dim": 16, "model": "m-1"},
+        "metric": {"dim": DIM, "metric": "l2", "model": "m-1"},
+        "model": {"dim": DIM, "model": "m-2"},
     }
     for name, options in others.items():
         with qvec.create(tmp_path / name, **options) as db:
