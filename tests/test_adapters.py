@@ -33,14 +33,14 @@ def adapter(code: CodeConfig = CODES[0], mean: bool = False) -> Adapter:
     rng = np.random.default_rng(1)
     matrix = (np.eye(DIM) + 0.1 * rng.normal(size=(DIM, DIM))).astype(np.float32)
     centre = rng.normal(size=DIM).astype(np.float32) * np.float32(0.01) if mean else None
-    return Adapter("cosine", code, 7, Transform(DIM, mean, centre, None, matrix))
+    return Adapter("cosine", code, 7, Transform(DIM, mean, centre, None, matrix=matrix))
 
 
 @pytest.mark.parametrize("code", CODES, ids=str)
 def test_codes_are_those_of_adapted_vectors(code: CodeConfig) -> None:
     a, x = adapter(code), vectors()
     stored = from_state(a.quantizer(x[:0]).state())
-    plain = replace(a, transform=Transform(DIM, False, None, None, np.eye(DIM, dtype=np.float32)))
+    plain = replace(a, transform=Transform(DIM, False, None, None, matrix=np.eye(DIM, dtype=np.float32)))
     assert np.array_equal(stored.encode(x), plain.quantizer(x[:0]).encode(a.apply(x)))
 
 
@@ -67,7 +67,7 @@ def test_exist_ok_opens_only_what_has_the_same_adapter(tmp_path: Path) -> None:
     path = tmp_path / "a.qvec"
     qvec.create(path, DIM, adapter=adapter()).close()
     qvec.create(path, DIM, adapter=adapter(), exist_ok=True).close()
-    other = replace(adapter(), transform=Transform(DIM, False, None, None, np.eye(DIM, dtype=np.float32)))
+    other = replace(adapter(), transform=Transform(DIM, False, None, None, matrix=np.eye(DIM, dtype=np.float32)))
     with pytest.raises(InputError, match="another adapter"):
         qvec.create(path, DIM, adapter=other, exist_ok=True)
 
