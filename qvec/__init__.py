@@ -5,11 +5,16 @@ from __future__ import annotations
 from qvec._kernels import simd_level
 from qvec.api import create, open
 from qvec.calibration import Calibration
+from qvec.calibrations import Generation
+from qvec.choose import Choice
 from qvec.collection import Collection
+from qvec.drift import Drift
 from qvec.errors import (
     ClosedError,
     CorruptError,
     DiskFullError,
+    DriftError,
+    DriftWarning,
     DuplicateIdError,
     ExistsError,
     ForkedError,
@@ -22,6 +27,7 @@ from qvec.errors import (
     QvecError,
     ReadOnlyError,
 )
+from qvec.report import Report
 from qvec.types import (
     HNSW,
     AddResult,
@@ -49,10 +55,14 @@ __all__ = [
     "BFloat16",
     "Binary",
     "Calibration",
+    "Choice",
     "ClosedError",
     "Collection",
     "CorruptError",
     "DiskFullError",
+    "Drift",
+    "DriftError",
+    "DriftWarning",
     "DuplicateIdError",
     "ExistsError",
     "Flat",
@@ -60,6 +70,7 @@ __all__ = [
     "Float32",
     "ForkedError",
     "FormatError",
+    "Generation",
     "Hits",
     "InputError",
     "Int4",
@@ -74,6 +85,7 @@ __all__ = [
     "RaBitQ",
     "ReadOnlyError",
     "Records",
+    "Report",
     "Stats",
     "Ternary",
     "create",

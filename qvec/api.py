@@ -7,6 +7,7 @@ from typing import Literal
 
 from qvec.collection import Collection, new_collection
 from qvec.config import Config, index_config
+from qvec.drift import OnDrift
 from qvec.errors import ExistsError, InputError
 from qvec.inputs import as_stored, check_count
 from qvec.quantizers import make_config
@@ -28,6 +29,7 @@ def create(
     seed: int = 0,
     exist_ok: bool = False,
     durability: Durability = "full",
+    on_drift: OnDrift = None,
     map_size: int | None = None,
 ) -> Collection:
     """Create a collection file and open it for writing.
@@ -42,7 +44,10 @@ def create(
     sample: vectors [n, dim] to calibrate the code on; without it, the first batch that is added.
     model: a tag of the embedding model. seed: of the rotation that a code may use.
     exist_ok: open what is there if it was created with the same options.
-    durability: "full" survives power loss; "relaxed" may lose the last commits then, never their consistency.
+    durability: "full" survives power loss; "relaxed" leaves the flush to the system: a commit survives the process, a
+    power cut may cost the file.
+    on_drift: what to do when a batch raises the drift alarm: "warn" (DriftWarning), "raise" (DriftError; the batch
+    is refused), a callable that gets the :class:`qvec.Drift`, or None: :meth:`Collection.drift` tells.
     map_size: bytes of address space to reserve at first; it grows. Default: a tebibyte, which costs nothing.
 
     Raises InputError, ExistsError, NotFoundError (no such directory).
@@ -50,11 +55,11 @@ def create(
     config = Config(dim, metric, ids, keep, make_config(code), index_config(index), model, seed)
     x = None if sample is None else as_stored("sample", sample, config.dim, config.metric, config.form)
     try:
-        return new_collection(path, config, x, durability=durability, **_sized(map_size))
+        return new_collection(path, config, x, on_drift, durability=durability, **_sized(map_size))
     except ExistsError:
         if not exist_ok:
             raise
-    collection = open(path, durability=durability, map_size=map_size)
+    collection = open(path, durability=durability, on_drift=on_drift, map_size=map_size)
     if collection._config != config:
         collection.close()
         raise InputError(f"{os.fspath(path)} was created with other options: {collection._config}, not {config}")
@@ -68,17 +73,19 @@ def open(
     residency: Residency = "mmap",
     verify: bool = True,
     durability: Durability = "full",
+    on_drift: OnDrift = None,
     map_size: int | None = None,
 ) -> Collection:
     """Open a collection file. One handle may have it open for writing, any number for reading.
 
     residency: "mmap" shares the file's pages between processes; "ram" copies them once into huge pages.
-    verify: check each block's checksum when it is first touched. durability, map_size: see :func:`create`.
+    verify: check each block's checksum when it is first touched. durability, on_drift, map_size: see :func:`create`.
 
     Raises NotFoundError, FormatError, CorruptError, LockedError.
     """
     return Collection(
-        Store.open(path, mode, residency=residency, verify=verify, durability=durability, **_sized(map_size))
+        Store.open(path, mode, residency=residency, verify=verify, durability=durability, **_sized(map_size)),
+        on_drift,
     )
 
 

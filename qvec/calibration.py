@@ -96,7 +96,7 @@ class Calibration:
         return cls("ranges", {}, 0, lower, upper, middle, np.zeros_like(lower), lower, upper, model, created)
 
     def made_symmetric(self, levels: int = LEVELS) -> Self:
-        """Widen each range to ``-(h + 1) s .. h s``, h = (levels - 1) / 2, so that code h + 1 is zero: no zero point."""
+        """Widen each range to ``-(h + 1) s .. h s``, h = (levels - 1) / 2: code h + 1 is zero, without zero point."""
         reach, half = np.maximum(np.abs(self.lower), np.abs(self.upper)), (levels - 1) // 2
         return replace(self, lower=-reach * np.float32((half + 1) / half), upper=reach)
 

@@ -8,9 +8,10 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from qvec.calibration import Calibration
+from qvec.calibrations import Trained
 from qvec.config import Config
-from qvec.engine import Engine, read_bitmap
+from qvec.drift import OnDrift, remember
+from qvec.engine import Engine, live_rows
 from qvec.errors import CorruptError, InputError, MissingIdError
 from qvec.index import Progress, make_index
 from qvec.inputs import (
@@ -23,17 +24,16 @@ from qvec.inputs import (
     check_unique,
     id_keys,
 )
-from qvec.layout import ADJACENCY, CALIBRATION, CODES, DELETED, IDS, VECTORS
-from qvec.quantizers import Quantizer, from_state, train
+from qvec.layout import CODES, IDS, VECTORS, in_force
+from qvec.quantizers import Quantizer, train
 from qvec.rows import check_same, payloads_of, row_record, shaped
-from qvec.store import Snapshot, Store, Transaction
+from qvec.statistics import collect_stats
+from qvec.store import Snapshot, Store
 from qvec.types import (
     HNSW,
     AddResult,
     ArrayLike,
     Flat,
-    Float16,
-    Float32,
     Hits,
     Metric,
     NDArray,
@@ -43,26 +43,23 @@ from qvec.types import (
     Stats,
     check_choice,
 )
+from qvec.upkeep import Upkeep, worker_threads
 from qvec.verify import verify_snapshot
 from qvec.writer import Writer, initial_state
 
-MAX_THREADS = 1024
 MAX_OVERSAMPLE = 10_000
 DEFAULT_EF = 64
 
 
-class Collection:
+class Collection(Upkeep):
     """Vectors of one dimension under one metric. Made by :func:`qvec.create` and :func:`qvec.open`.
 
     Any number of threads and processes may search while one handle writes; a search sees the last commit, whole.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._config = Config.from_dict(dict(store.config))
+    def __init__(self, store: Store, on_drift: OnDrift = None) -> None:
+        super().__init__(store, on_drift)
         config = self._config
-        self._keep = _keep_quantizer(config)
-        self._quantizers: dict[int, Quantizer] = {}
         self._int_ids = config.ids == "int64"
         self._zero_score = 1.0 if config.metric == "cosine" else 0.0
 
@@ -77,6 +74,7 @@ class Collection:
         on_conflict: OnConflict = "error",
         progress: Progress | None = None,
         threads: int | None = None,
+        model: str | None = None,
     ) -> AddResult:
         """Store a batch, all of it or nothing; durable when the call returns.
 
@@ -86,11 +84,13 @@ class Collection:
         payload: a dict (or None) a vector, of msgpack-able values.
         on_conflict: what to do where an id is stored already: "error", "skip" or "replace".
         progress: called with (done, total) rows while an index is built. threads: default, all cores.
+        model: the tag of the vectors' model; refused where it is not the collection's.
 
         Raises InputError (also a ValueError) naming the row and the limit, DuplicateIdError, ReadOnlyError,
         DiskFullError; nothing was written then.
         """
         config = self._config
+        self._check_model(model)
         check_choice("on_conflict", on_conflict, ("error", "skip", "replace"))
         x = as_stored("vectors", vectors, config.dim, config.metric, config.form)
         checked = None if ids is None else as_ids(ids, config.ids)
@@ -99,10 +99,13 @@ class Collection:
                 raise InputError(f"{len(checked)} ids for {len(x)} vectors: give one a vector")
             check_unique(checked)
         payloads = as_payloads(payload, len(x))
-        workers = _threads(threads)
+        workers = worker_threads(threads)
         with self._store.write() as txn:
-            writer = Writer(txn, config, self._quantizer(txn), self._keep)
+            writer = Writer(txn, config, self._quantizer(txn), self._originals(txn))
+            untrained = writer.quantizer is None
             stored, added, replaced, skipped = writer.add(x, checked, payloads, on_conflict, workers, progress)
+            drift = self._observe(txn, untrained, x)
+        self._announce(drift)
         return AddResult(_id_array(stored), added, replaced, skipped)
 
     def upsert(
@@ -113,9 +116,10 @@ class Collection:
         *,
         progress: Progress | None = None,
         threads: int | None = None,
+        model: str | None = None,
     ) -> AddResult:
         """Add, replacing the vectors whose ids are stored already; see :meth:`add`."""
-        return self.add(vectors, ids, payload, on_conflict="replace", progress=progress, threads=threads)
+        return self.add(vectors, ids, payload, on_conflict="replace", progress=progress, threads=threads, model=model)
 
     def delete(self, ids: Any, *, missing: Literal["ignore", "error"] = "ignore") -> int:
         """Delete by id, all or nothing; how many were stored. ``missing="error"`` raises MissingIdError instead."""
@@ -128,7 +132,7 @@ class Collection:
             if missing == "error":
                 self._refuse_missing(keys, rows)
             if len(found):
-                Writer(txn, self._config, None, self._keep).delete([keys[i] for i in found], rows[found])
+                Writer(txn, self._config, None, None).delete([keys[i] for i in found], rows[found])
         return len(found)
 
     def _refuse_missing(self, keys: Sequence[bytes], rows: NDArray[np.int64]) -> None:
@@ -151,19 +155,23 @@ class Collection:
         exact: bool = False,
         threads: int | None = None,
         with_payload: bool = True,
+        model: str | None = None,
     ) -> Hits:
         """The k nearest neighbours of one query (1-D in, 1-D out) or of a batch (2-D in, 2-D out).
 
         ef: candidates a graph walk keeps; more is slower and finds more. oversample: candidates re-ranked per hit.
         rescore: whether candidates are re-ranked with the stored originals; "auto": where there are any.
-        exact: score every original instead. threads: for a batch; default, all cores.
+        exact: score every original instead. threads: for a batch; default, all cores. model: the tag of the
+        queries' model; refused where it is not the collection's.
         Fewer than k vectors stored: what there is, padded as :class:`Hits` says.
         """
         config = self._config
+        if model is not None:
+            self._check_model(model)
         q = as_searched(queries, config.dim, config.metric, config.form)
         if type(k) is not int or not 1 <= k <= MAX_K:
             k = check_count("k", k, 1, MAX_K)
-        workers = 1 if threads is None and q.ndim == 1 else _threads(threads)
+        workers = 1 if threads is None and q.ndim == 1 else worker_threads(threads)
         width = DEFAULT_EF if ef is None else check_count("ef", ef, 1, MAX_K)
         factor = _check_reranking(oversample, rescore)
         snap = self._store.begin()
@@ -228,9 +236,7 @@ class Collection:
         """Every live vector, in batches, as of the commit at the first step; close the iterator to end it early."""
         size = check_count("batch_size", batch_size, 1, MAX_K)
         with self._store.read() as snap:
-            n = snap.state["n"]
-            deleted = read_bitmap(snap.columns[DELETED], n) if n else np.zeros(0, np.uint64)
-            live = np.flatnonzero(np.unpackbits(deleted.view(np.uint8), bitorder="little")[:n] == 0)
+            live = live_rows(snap)
             for start in range(0, len(live), size):
                 rows = live[start : start + size]
                 records = [row_record(snap, int(row)) for row in rows] if snap.state["records"] else [None] * len(rows)
@@ -242,12 +248,11 @@ class Collection:
         return snap.columns[IDS].read(rows).view("<i8").reshape(-1).astype(np.int64)
 
     def _vectors(self, snap: Snapshot, rows: NDArray[np.int64]) -> NDArray[Any]:
-        if self._keep is not None and len(rows):
-            return self._keep.decode(snap.columns[VECTORS].read(rows))
-        quantizer = self._quantizer(snap)
+        keep, quantizer = self._originals(snap), self._quantizer(snap)
         if quantizer is None or not len(rows):
             return as_stored("vectors", (), self._config.dim, self._config.metric, self._config.form)
-        return quantizer.decode(snap.columns[CODES].read(rows))
+        columns = in_force(snap.columns, snap.state["names"])
+        return quantizer.decode(columns[CODES].read(rows)) if keep is None else keep.decode(columns[VECTORS].read(rows))
 
     def __len__(self) -> int:
         with self._store.read() as snap:
@@ -265,37 +270,13 @@ class Collection:
 
     def stats(self) -> Stats:
         """Counts and sizes as of the last commit."""
-        config = self._config
         with self._store.read() as snap:
-            state, quantizer = snap.state, self._quantizer(snap)
-            index, n = state["index"]["kind"], state["n"]
-            sizes = self._store.stats()
-            columns = sizes["column_bytes"]
-            return Stats(
-                path=str(self._store.path),
-                dim=config.dim,
-                metric=config.metric,
-                code=config.code.kind,
-                index=index,
-                ids=config.ids,
-                keep=config.keep,
-                model=config.model,
-                count=state["live"],
-                deleted=n - state["live"],
-                code_size=0 if quantizer is None else quantizer.code_size,
-                codes_bytes=columns.get(CODES, 0),
-                vectors_bytes=columns.get(VECTORS, 0),
-                graph_bytes=columns.get(ADJACENCY, 0),
-                file_bytes=sizes["file_bytes"],
-                calibration=None if quantizer is None else _calibration_id(quantizer),
-                generation=0,
-                txn_id=snap.txn_id,
-            )
+            return collect_stats(snap, self._store, self._config)
 
     def verify(self) -> list[str]:
         """Check every block, record, id and edge of the last commit; the problems found, none when it is sound."""
         with self._store.read() as snap:
-            return verify_snapshot(snap, self._config, self._quantizer(snap), self._keep)
+            return verify_snapshot(snap, self._config, self._quantizer(snap), self._originals(snap))
 
     def close(self) -> None:
         """Wait for searches that are running, then release the file. Calls after it raise ClosedError."""
@@ -310,24 +291,16 @@ class Collection:
 
     def __repr__(self) -> str:
         config = self._config
-        return f"<qvec.Collection {os.fspath(self._store.path)!r} dim={config.dim} {config.metric} {config.code.kind}>"
+        return f"<qvec.Collection {os.fspath(self._store.path)!r} dim={config.dim} {config.metric}>"
 
     # --- parts ---
-
-    def _quantizer(self, snap: Snapshot | Transaction) -> Quantizer | None:
-        number = snap.state["quantizer"]
-        if number is None:
-            return None
-        if number not in self._quantizers:
-            self._quantizers[number] = from_state(snap.record(CALIBRATION, number))
-        return self._quantizers[number]
 
     def _make_engine(self, snap: Snapshot) -> Engine | None:
         quantizer = self._quantizer(snap)
         if quantizer is None or not snap.state["live"]:
             return None
         index = make_index(HNSW() if snap.state["index"]["kind"] == "hnsw" else Flat())
-        engine = Engine(snap, quantizer, self._keep, index, self._int_ids)
+        engine = Engine(snap, quantizer, self._originals(snap), index, self._int_ids)
         snap.derived["engine"] = engine
         return engine
 
@@ -350,6 +323,9 @@ def _candidates(engine: Engine, k: int, factor: float | None, rescore: bool | Li
             raise InputError("rescore=True needs stored originals: the collection was created with keep='none'")
         return 0
     if factor is None:
+        chosen = engine.state["oversample"]
+        if chosen is not None and chosen["generation"] == engine.state["quantizer"]:
+            return int(k * chosen["factor"])
         return max(k * engine.quantizer.oversample, k + 10)
     return int(np.ceil(k * factor))
 
@@ -358,37 +334,22 @@ def _is_exact(quantizer: Quantizer) -> bool:
     return quantizer.kind == "f32" and quantizer.transform is None
 
 
-def _calibration_id(quantizer: Quantizer | None) -> str | None:
-    calibration: Calibration | None = getattr(quantizer, "calibration", None)
-    return None if calibration is None else calibration.id
-
-
 def _id_array(ids: NDArray[Any] | list[str]) -> NDArray[Any]:
     return ids if isinstance(ids, np.ndarray) else np.array(ids, object)
 
 
-def _threads(threads: int | None) -> int:
-    return os.cpu_count() or 1 if threads is None else check_count("threads", threads, 1, MAX_THREADS)
-
-
-def _keep_quantizer(config: Config) -> Quantizer | None:
-    if not config.keeps_originals:
-        return None
-    code = Float32() if config.keep == "f32" else Float16()
-    return train(np.empty((0, config.dim), np.float32), config.metric, code)
-
-
 def new_collection(
-    path: str | os.PathLike[str], config: Config, sample: NDArray[Any] | None, **options: Any
+    path: str | os.PathLike[str], config: Config, sample: NDArray[Any] | None, on_drift: OnDrift, **options: Any
 ) -> Collection:
     """Create the file, and calibrate at once where a sample is given."""
     quantizer = None if sample is None else train(sample, config.metric, config.code, config.seed, config.model)
     store = Store.create(path, {}, config.to_dict(), state=initial_state(), **options)
     try:
-        collection = Collection(store)
-        if quantizer is not None:
+        collection = Collection(store, on_drift)
+        if quantizer is not None and sample is not None:
             with store.write() as txn:
-                Writer(txn, config, None, collection._keep).use(quantizer)
+                Writer(txn, config, None, collection._originals(txn)).use(quantizer, len(sample))
+                remember(txn, 0, Trained(quantizer, config.code, len(sample), config.model), sample)
         return collection
     except BaseException:
         store.close()

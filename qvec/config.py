@@ -71,7 +71,7 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         index = None if self.index is None else {"kind": self.index.kind, **asdict(self.index)}
         return {name: getattr(self, name) for name in _FIELDS} | {
-            "code": {"kind": self.code.kind, **asdict(self.code)},
+            "code": code_to_dict(self.code),
             "index": index,
         }
 
@@ -81,11 +81,21 @@ class Config:
         fields = dict(take_state(state, "config", _FIELDS))
         take_int(fields, "dim", 1, MAX_DIM)
         try:
-            fields["code"] = _build("code", fields["code"], CONFIGS)
+            fields["code"] = code_from_dict(fields["code"])
             fields["index"] = None if fields["index"] is None else _build("index", fields["index"], INDEXES)
             return cls(**fields)
         except InputError as error:
             raise FormatError(f"config: {error}") from None
+
+
+def code_to_dict(code: CodeConfig) -> dict[str, Any]:
+    """The configuration of a code as plain data."""
+    return {"kind": code.kind, **asdict(code)}
+
+
+def code_from_dict(plain: object) -> CodeConfig:
+    """Rebuild what :func:`code_to_dict` gave; FormatError or InputError names the wrong option."""
+    return cast(CodeConfig, _build("code", plain, CONFIGS))
 
 
 def _build(name: str, value: object, kinds: dict[str, Any]) -> Any:

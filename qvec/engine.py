@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from qvec._kernels import Column, Searcher
 from qvec.index import Index
-from qvec.layout import CODES, DELETED, IDS, VECTORS
+from qvec.layout import CODES, DELETED, IDS, VECTORS, in_force
 from qvec.quantizers import Quantizer
 from qvec.store import Snapshot
 from qvec.types import Float32Array, NDArray
@@ -24,24 +25,32 @@ class Engine:
     __slots__ = ("_searcher", "deleted", "index", "keep", "live", "n", "quantizer", "state")
 
     def __init__(
-        self, snap: Snapshot, quantizer: Quantizer, keep: Quantizer | None, index: Index, int_ids: bool
+        self,
+        snap: Snapshot,
+        quantizer: Quantizer,
+        keep: Quantizer | None,
+        index: Index,
+        int_ids: bool,
+        columns: Mapping[str, Column] | None = None,
     ) -> None:
+        """``columns``: by their own names; by default, those in force."""
         self.state: dict[str, Any] = snap.state
         self.quantizer, self.keep, self.index = quantizer, keep, index
         self.n: int = self.state["n"]
         self.live: int = self.state["live"]
-        self.deleted = None if self.n == self.live else read_bitmap(snap.columns[DELETED], self.n)
-        adjacency, entries = index.walk(snap.columns, self.state["index"])
+        columns = in_force(snap.columns, self.state["names"]) if columns is None else columns
+        self.deleted = None if self.n == self.live else read_bitmap(columns[DELETED], self.n)
+        adjacency, entries = index.walk(columns, self.state["index"])
         self._searcher = Searcher(
             quantizer.codec,
-            snap.columns[CODES],
+            columns[CODES],
             self.n,
             self.live,
             adjacency=adjacency,
             entries=entries,
             rerank=None if keep is None else keep.codec,
-            vectors=None if keep is None else snap.columns[VECTORS],
-            ids=snap.columns[IDS] if int_ids else None,
+            vectors=None if keep is None else columns[VECTORS],
+            ids=columns[IDS] if int_ids else None,
             excluded=self.deleted,
         )
 
@@ -105,3 +114,12 @@ def read_bitmap(column: Column, n: int) -> NDArray[np.uint64]:
     words = (n + 63) // 64
     bits: NDArray[np.uint8] = column.read_range(0, words)
     return bits.view("<u8").reshape(-1).astype(np.uint64)
+
+
+def live_rows(snap: Snapshot) -> NDArray[np.int64]:
+    """The rows that are not deleted, ascending."""
+    n = snap.state["n"]
+    if n == 0:
+        return np.zeros(0, np.int64)
+    bits = np.unpackbits(read_bitmap(snap.columns[DELETED], n).view(np.uint8), bitorder="little")[:n]
+    return np.flatnonzero(bits == 0)

@@ -62,5 +62,13 @@ class DiskFullError(QvecError, OSError):
     """The disk, or the process's file-size limit, has no room for the commit; the state before it stands."""
 
 
+class DriftError(InputError):
+    """A batch that raises the drift alarm was refused, as ``on_drift="raise"`` asks. Nothing was written."""
+
+
+class DriftWarning(UserWarning):
+    """The code in force loses recall on the vectors that are added now."""
+
+
 class MissingExtraError(QvecError, ImportError):
     """An optional dependency is not installed; the message names the extra that brings it."""

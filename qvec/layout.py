@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from qvec._kernels import Column
 from qvec.quantizers import Quantizer
 from qvec.store import ColumnSpec
 
@@ -13,6 +16,7 @@ ADJACENCY = "adjacency"
 
 CALIBRATION = 1  # record kinds: a quantizer's state, by generation; a row's payload and string id, by row
 ROW = 2
+DRIFT = 3  # what vectors looked like since a calibration, by generation
 
 _COLUMN_IDS = {CODES: 1, VECTORS: 2, IDS: 3, DELETED: 4, ADJACENCY: 5}
 _ID_BYTES = 8
@@ -27,6 +31,11 @@ def wide_column(name: str, stride: int) -> ColumnSpec:
 def narrow_column(name: str, stride: int) -> ColumnSpec:
     """Rows changed one by one: blocks of one page, so that a change rewrites little."""
     return ColumnSpec(_COLUMN_IDS[name], stride, min_pages=1, max_pages=1)
+
+
+def in_force(columns: Mapping[str, Column], names: Mapping[str, str]) -> dict[str, Column]:
+    """Columns under the names that the code uses; ``names``: those that are stored under another one."""
+    return {**columns, **{name: columns[stored] for name, stored in names.items()}}
 
 
 def row_columns(quantizer: Quantizer, keep: Quantizer | None, int_ids: bool) -> dict[str, ColumnSpec]:

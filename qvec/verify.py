@@ -10,11 +10,12 @@ from qvec.config import Config
 from qvec.engine import read_bitmap
 from qvec.errors import CorruptError
 from qvec.index import Coded, make_index
-from qvec.layout import CODES, DELETED, IDS, ROW
+from qvec.layout import CODES, DELETED, IDS, ROW, VECTORS, in_force
 from qvec.quantizers import Quantizer
 from qvec.store import Snapshot
 from qvec.types import HNSW, Flat, NDArray
 
+CHECKED_ROWS = 8192
 SHOWN = 5  # of a kind of problem
 
 
@@ -24,7 +25,7 @@ def verify_snapshot(snap: Snapshot, config: Config, quantizer: Quantizer | None,
     if problems or quantizer is None:
         return problems  # what follows would only trip over the damage
     try:
-        return [*_check_rows(snap, config), *_check_index(snap, quantizer)]
+        return [*_check_rows(snap, config), *_check_codes(snap, quantizer, keep), *_check_index(snap, quantizer)]
     except CorruptError as error:
         return [str(error)]
 
@@ -57,10 +58,24 @@ def _live_rows(snap: Snapshot, n: int) -> NDArray[np.int64]:
     return np.flatnonzero(bits == 0)
 
 
+def _check_codes(snap: Snapshot, quantizer: Quantizer, keep: Quantizer | None) -> Iterator[str]:
+    """Codes are those of the originals, to the last bit; unless these were rounded when they were stored."""
+    if keep is None or keep.kind != "f32":
+        return
+    columns, n = in_force(snap.columns, snap.state["names"]), snap.state["n"]
+    wrong: list[int] = []
+    for start in range(0, n, CHECKED_ROWS):
+        stop = min(start + CHECKED_ROWS, n)
+        codes = quantizer.encode(keep.decode(columns[VECTORS].read_range(start, stop)))
+        differs = (codes != columns[CODES].read_range(start, stop)).any(axis=1)
+        wrong += (start + np.flatnonzero(differs)).tolist()
+    yield from _some("the code of row {} is not that of its vector", iter(wrong))
+
+
 def _check_index(snap: Snapshot, quantizer: Quantizer) -> list[str]:
     index = make_index(HNSW() if snap.state["index"]["kind"] == "hnsw" else Flat())
-    coded = Coded(quantizer.codec, snap.columns[CODES])
-    return index.check(snap.columns, coded, snap.state["index"], snap.state["n"])
+    columns = in_force(snap.columns, snap.state["names"])
+    return index.check(columns, Coded(quantizer.codec, columns[CODES]), snap.state["index"], snap.state["n"])
 
 
 def _some(text: str, rows: Iterator[int]) -> Iterator[str]:

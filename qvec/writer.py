@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from qvec._kernels import Column
+from qvec.calibrations import Trained, register
 from qvec.config import AUTO_INDEX_ROWS, Config
 from qvec.errors import DuplicateIdError, InputError
 from qvec.index import Coded, Index, Progress, make_index
 from qvec.inputs import MAX_ID, MAX_ROWS, id_keys
 from qvec.integers import to_floats
-from qvec.layout import CALIBRATION, CODES, DELETED, IDS, ROW, VECTORS, row_columns
+from qvec.layout import CODES, DELETED, IDS, ROW, VECTORS, in_force, row_columns
 from qvec.quantizers import Quantizer, train
 from qvec.store import Transaction
 from qvec.types import HNSW, Flat, NDArray, OnConflict, Payload
@@ -29,7 +31,12 @@ def initial_state() -> dict[str, Any]:
         "live": 0,
         "next_id": 0,
         "records": 0,  # live rows with a row record (payload or string id)
-        "quantizer": None,  # number of the calibration record in force
+        "quantizer": None,  # number of the calibration record in force: the generation of the codes
+        "names": {},  # columns in force that are stored under another name than their own
+        "generations": [],  # what is known of each calibration record (qvec/calibrations.py)
+        "next_generation": 0,
+        "oversample": None,  # {"generation", "factor"}: what searches of that generation re-rank per hit
+        "pending": None,  # a generation that is being built (qvec/generations.py)
         "index": {"kind": "flat", "n": 0},
         "lift2": 0.0,  # largest |x|^2 seen, for graphs under inner product
     }
@@ -42,13 +49,17 @@ class Writer:
         self.txn, self.config, self.quantizer, self.keep = txn, config, quantizer, keep
         self.state = txn.state
 
+    @property
+    def columns(self) -> dict[str, Column]:
+        """Columns in force by their own names."""
+        return in_force(self.txn.columns, self.state["names"])
+
     # --- adding ---
 
-    def use(self, quantizer: Quantizer) -> None:
+    def use(self, quantizer: Quantizer, samples: int) -> None:
         """Store what the code was trained to and lay out the columns; once in a collection's life."""
-        self.quantizer = quantizer
-        number = self.state["quantizer"] = 0
-        self.txn.put_record(CALIBRATION, number, quantizer.state())
+        self.quantizer, config = quantizer, self.config
+        self.state["quantizer"] = register(self.txn, Trained(quantizer, config.code, samples, config.model))
         for name, spec in row_columns(quantizer, self.keep, self.config.ids == "int64").items():
             self.txn.add_column(name, spec)
 
@@ -64,7 +75,7 @@ class Writer:
         """Store a batch; ids of its rows, and how many were added, replaced, skipped."""
         if self.quantizer is None and len(x):
             config = self.config
-            self.use(train(x, config.metric, config.code, config.seed, config.model))
+            self.use(train(x, config.metric, config.code, config.seed, config.model), len(x))
         replaced = skipped = 0
         if ids is None:
             ids = self._new_ids(len(x))
@@ -142,7 +153,7 @@ class Writer:
 
     def _put_vectors(self, x: Vectors, ids: Ids, start: int, stop: int) -> None:
         assert self.quantizer is not None
-        columns = self.txn.columns
+        columns = self.columns
         for name in (CODES, VECTORS, IDS):
             if name in columns:
                 columns[name].resize(stop)
@@ -163,28 +174,17 @@ class Writer:
 
     def _extend_index(self, stop: int, threads: int, progress: Progress | None) -> None:
         state = self.state["index"]
-        index = self._index(stop)
+        index = index_for(self.config, state["kind"], stop)
         if index.kind != state["kind"]:  # auto has outgrown the scan: every row is linked now
             state = {"kind": index.kind}
         for name, spec in index.columns().items():
-            if name not in self.txn.columns:
+            if name not in self.columns:
                 self.txn.add_column(name, spec)
-            self.txn.columns[name].resize(stop)
-        fresh = index.extend(self.txn.columns, self._coded(), state, stop, threads, progress)
-        self.state["index"] = {"kind": index.kind, **fresh}
-
-    def _index(self, rows: int) -> Index:
-        if self.config.index is not None:
-            return make_index(self.config.index)
-        grown = rows > AUTO_INDEX_ROWS or self.state["index"]["kind"] != "flat"
-        return make_index(HNSW() if grown else Flat())
-
-    def _coded(self) -> Coded:
-        """What a graph is built on: the codes, or the originals where a code is too coarse to prune by."""
+            self.columns[name].resize(stop)
         assert self.quantizer is not None
-        coarse = self.quantizer.coarse and self.keep is not None
-        source = self.keep if coarse and self.keep is not None else self.quantizer
-        return Coded(source.make_codec(self.state["lift2"]), self.txn.columns[VECTORS if coarse else CODES])
+        coded = linkable(self.quantizer, self.keep, self.columns, self.state["lift2"])
+        fresh = index.extend(self.columns, coded, state, stop, threads, progress)
+        self.state["index"] = {"kind": index.kind, **fresh}
 
     # --- deleting ---
 
@@ -201,3 +201,17 @@ class Writer:
                 self.txn.delete_record(ROW, row)
                 self.state["records"] -= 1
         self.state["live"] -= len(rows)
+
+
+def index_for(config: Config, kind: str, rows: int) -> Index:
+    """The index that ``rows`` rows ask for, where one of ``kind`` is there already."""
+    if config.index is not None:
+        return make_index(config.index)
+    return make_index(HNSW() if rows > AUTO_INDEX_ROWS or kind != "flat" else Flat())
+
+
+def linkable(quantizer: Quantizer, keep: Quantizer | None, columns: Mapping[str, Column], lift2: float) -> Coded:
+    """What a graph is built on: the codes, or the originals where a code is too coarse to prune by."""
+    if quantizer.coarse and keep is not None:
+        return Coded(keep.make_codec(lift2), columns[VECTORS])
+    return Coded(quantizer.make_codec(lift2), columns[CODES])

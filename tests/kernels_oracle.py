@@ -179,8 +179,25 @@ def _packed_dots(kind: str, metric: str, sample: Floats, q: Floats, x: Floats) -
     return base + coded, np.abs(y * offset).sum(1, keepdims=True) + np.abs(coded)
 
 
+def _centred_keys(kind: str, metric: str, sample: Floats, q: Floats, x: Floats) -> tuple[Doubles, Doubles]:
+    """|q - x|^2 of vectors that are both centred, unit vectors under cosine, where it is halved."""
+    codec, centre = make_codec(kind, metric, sample), centre_of(sample, metric)
+    y, z = ((unit(v) if metric == "cosine" else v) - centre for v in (q, x))
+    rows = codec.encode(x)
+    gains = symmetric_scales(y)[:, None] * factors(codec, rows)[0][None]
+    dots = gains * (symmetric_codes(y) @ signed_codes(rows, x.shape[1], PACKED[kind]).T)
+    spread, share = norms2(y)[:, None] + norms2(z)[None], 0.5 if metric == "cosine" else 1.0
+    # centring rounds each value at the size of its terms
+    sizes = (
+        spread + 2 * np.abs(dots) + 0.1 * (norms2(unit(q) if metric == "cosine" else q)[:, None] + norms2(centre[None]))
+    )
+    return share * np.maximum(spread - 2 * dots, 0), share * sizes
+
+
 def exact_keys(kind: str, metric: str, sample: Floats, q: Floats, x: Floats) -> tuple[Doubles, Doubles]:
     """Keys and the sum of the absolute terms that make each of them, which float rounding is relative to."""
+    if kind.endswith("-centred") and metric != "ip":
+        return _centred_keys(kind, metric, sample, q, x)
     if kind == "binary":
         differing = ((q > 0)[:, None] != (x > 0)[None]).sum(-1).astype(np.float64)
         return differing, np.zeros_like(differing)

@@ -9,10 +9,21 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import qvec
-from qvec.cli import demo, importing, info, search, verify
+from qvec.cli import calibrations, choose, demo, drift, evaluate, importing, info, requantize, search, verify
 from qvec.errors import QvecError
 
-VERBS = {"demo": demo, "import": importing, "info": info, "search": search, "verify": verify}
+VERBS = {
+    "demo": demo,
+    "import": importing,
+    "info": info,
+    "search": search,
+    "evaluate": evaluate,
+    "choose": choose,
+    "drift": drift,
+    "requantize": requantize,
+    "calibrations": calibrations,
+    "verify": verify,
+}
 OK, FOUND_PROBLEMS, FAILED, INTERRUPTED = 0, 1, 2, 130
 
 EPILOG = """\
@@ -21,9 +32,12 @@ qvec demo                                    see it work on 5,000 passages of Wi
 qvec import docs.qvec vectors.npy            store the rows of a file
 qvec info docs.qvec                          what is in there, and its size
 qvec search docs.qvec queries.npy -k 5       the 5 nearest stored vectors of each query
+qvec evaluate docs.qvec                      what each code would cost and keep
+qvec choose docs.qvec --recall 0.95 --apply  the smallest code that holds a recall
 qvec verify docs.qvec                        check every byte
 
-exit codes: 0 all is well, 1 verify found problems, 2 an error (one line on standard error)
+exit codes: 0 all is well; 1 verify found problems, drift an alarm, or choose nothing that meets the target;
+2 an error (one line on standard error)
 """
 
 

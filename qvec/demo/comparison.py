@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +66,7 @@ def _measure(folder: Path, corpus: Corpus, code: CodeKind, exact: Ids) -> Iterat
             yield code, name, *quality, *per_vector, f"{rate:,.0f}"
 
 
-def _search(db: qvec.Collection, corpus: Corpus, options: dict[str, bool]) -> Ids:
+def _search(db: qvec.Collection, corpus: Corpus, options: dict[str, Any]) -> Ids:
     return db.search(corpus.queries, K, threads=1, with_payload=False, **options).ids
 
 

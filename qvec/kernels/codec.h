@@ -36,7 +36,7 @@ typedef enum { QV_SCALAR = 0, QV_AVX2 = 1, QV_AVX512 = 2, QV_NEON = 3 } qv_simd;
 
 typedef struct {
     float scale; /* what a dot product with the stored data is multiplied by: 1/|x| and the code's step, folded */
-    float norm2; /* |x|^2 of the vector the row stands for (1 under cosine) */
+    float norm2; /* |x|^2 of the vector the row stands for (1 under cosine); less the centre, where both sides have one */
 } qv_factors;
 
 /* key = bias + per_norm2 * row.norm2 + per_scale * row.scale * (dot - offset) - 2 * lift * sqrt(max(0, lift2 - row.norm2))

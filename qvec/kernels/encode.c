@@ -6,7 +6,7 @@
 #include "packed.h"
 
 void qv_put_factors(const qv_codec *codec, uint8_t *row, float scale, double norm2) {
-    double kept = codec->metric == QV_COSINE ? 1 : norm2 < QV_NORM2_MAX ? norm2 : QV_NORM2_MAX;
+    double kept = codec->metric == QV_COSINE && !qv_is_centred(codec) ? 1 : norm2 < QV_NORM2_MAX ? norm2 : QV_NORM2_MAX;
     qv_factors factors = {scale, (float)kept};
     memcpy(row + codec->data_size, &factors, sizeof factors);
 }

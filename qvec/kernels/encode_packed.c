@@ -124,7 +124,7 @@ void qv_encode_packed(const qv_codec *codec, const float *x, uint8_t *row) {
         scale = coded_norm2 / f.along; /* |x|^2 / <x, k> in place of the step: see qv_quantise */
     }
     if (codec->metric == QV_COSINE && !qv_is_centred(codec)) scale *= qv_inverse_norm(norm2);
-    qv_put_factors(codec, row, (float)scale, norm2);
+    qv_put_factors(codec, row, (float)scale, qv_is_shifted(codec) ? coded_norm2 : norm2);
 }
 
 static float decoded(const qv_codec *codec, const qv_levels *levels, int i, int code, float scale) {

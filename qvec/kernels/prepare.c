@@ -13,7 +13,20 @@ typedef struct {
 
 static uint8_t *payload(qv_query *query) { return (uint8_t *)(query + 1); }
 
+/* `share` of |q - x|^2 between vectors that are both centred. */
+static void shifted_terms(const estimate *e, float share, qv_query *out) {
+    out->bias = share * (float)(e->norm2 < QV_NORM2_MAX ? e->norm2 : QV_NORM2_MAX);
+    out->per_norm2 = share;
+    out->per_scale = -2 * share * e->scale;
+    out->floor = 0;
+    out->offset = e->offset;
+}
+
 static void search_terms(const qv_codec *codec, const estimate *e, qv_query *out) {
+    if (qv_is_shifted(codec)) {
+        shifted_terms(e, codec->metric == QV_COSINE ? 0.5f : 1.0f, out);
+        return;
+    }
     double norm2 = e->norm2 < QV_NORM2_MAX ? e->norm2 : QV_NORM2_MAX;
     float factor = codec->metric == QV_L2 ? 2.0f : 1.0f;
     double constant = codec->metric == QV_L2 ? norm2 : codec->metric == QV_COSINE ? 1 : 0;
@@ -28,7 +41,8 @@ static void search_terms(const qv_codec *codec, const estimate *e, qv_query *out
  * sqrt(lift2 - |x|^2) that puts them on a sphere of radius^2 lift2 (Bachrach et al., RecSys 2014, eq. 3). */
 static void build_terms(const qv_codec *codec, const estimate *e, qv_query *out) {
     search_terms(codec, e, out);
-    if (codec->metric == QV_L2) return;
+    if (qv_is_shifted(codec)) shifted_terms(e, 1, out);
+    if (codec->metric == QV_L2 || qv_is_shifted(codec)) return;
     double constant = codec->metric == QV_COSINE ? 2 : 2.0 * codec->lift2;
     out->bias = (float)(constant - 2 * e->base);
     out->per_scale = -2 * e->scale;
@@ -83,8 +97,8 @@ static double signed_step(const qv_codec *codec, int i) {
 }
 
 /* x = lower + step * c, so <y, x> = <y, lower + 128 step> + <w, c - 128> with w = step * y: the data's per-dimension
- * step goes into the query, which is then coded as any vector is. A centre is a lower end without a step:
- * <y, x> = <y, centre> + <y, x - centre>. `y` may be the scratch itself. */
+ * step goes into the query, which is then coded as any vector is. Under ip a centre is a lower end without a
+ * step: <y, x> = <y, centre> + <y, x - centre>. `y` may be the scratch itself. */
 static void fill_folded(const qv_codec *codec, const float *y, double unit, estimate *e, qv_query *out) {
     float *weights = scratch(codec, out);
     double lanes[8] = {0};
@@ -97,6 +111,14 @@ static void fill_folded(const qv_codec *codec, const float *y, double unit, esti
     qv_code code = qv_quantise(weights, codec->dim, (int8_t *)payload(out));
     e->base = qv_fold_lanes(lanes);
     e->scale = code.scale;
+    finish_codes(codec, code.sum, e, out);
+}
+
+static void fill_shifted(const qv_codec *codec, const float *q, double unit, estimate *e, qv_query *out) {
+    float *weights = scratch(codec, out);
+    for (int i = 0; i < codec->dim; i++) weights[i] = (float)(q[i] * unit) - codec->lower[i];
+    qv_code code = qv_quantise(weights, codec->dim, (int8_t *)payload(out));
+    *e = (estimate){.norm2 = code.norm2, .scale = code.scale};
     finish_codes(codec, code.sum, e, out);
 }
 
@@ -156,7 +178,9 @@ void qv_prepare(const qv_codec *codec, const float *q, qv_query *out) {
         qv_encode(codec, q, 1, payload(out));
         return;
     }
-    if (qv_is_bitpacked(codec)) {
+    if (qv_is_shifted(codec)) {
+        fill_shifted(codec, q, qv_unit_of(codec, qv_norm2(q, codec->dim)), &e, out);
+    } else if (qv_is_bitpacked(codec)) {
         e.norm2 = qv_norm2(q, codec->dim);
         fill_bitpack(codec, q, unit_of(codec, e.norm2), &e, out);
     } else if (codec->lower) {
@@ -179,7 +203,7 @@ void qv_prepare_row(const qv_codec *codec, const uint8_t *row, qv_query *out) {
     }
     if (qv_is_bitpacked(codec)) {
         fill_bitpack_row(codec, row, &e, out);
-    } else if (codec->lower) {
+    } else if (codec->lower && !qv_is_shifted(codec)) {
         qv_decode(codec, row, 1, scratch(codec, out));
         e.norm2 = qv_row_factors(codec, row).norm2;
         fill_folded(codec, scratch(codec, out), 1, &e, out);

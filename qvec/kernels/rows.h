@@ -17,6 +17,11 @@ static inline int qv_is_static(const qv_codec *codec) { return codec->step != NU
 /* Whether rows carry their scale around a common centre. */
 static inline int qv_is_centred(const qv_codec *codec) { return codec->lower != NULL && codec->step == NULL; }
 
+/* Whether both sides are centred, and keys are distances there: |q - x| does not change when both move, and 1 - cosine is
+ * half of |q - x|^2 of unit vectors. The error of a code is then that of the distance from the centre, with the query's own
+ * part along the centre left out. Dot products do change, so under ip queries stay where they are. */
+static inline int qv_is_shifted(const qv_codec *codec) { return qv_is_centred(codec) && codec->metric != QV_IP; }
+
 /* What the values of x are multiplied by before they meet ranges or a centre: 1/|x| under cosine, and exactly 1 where x has
  * unit length already, so that its codes are those of the values given. */
 static inline double qv_unit_of(const qv_codec *codec, double norm2) {

@@ -29,7 +29,7 @@ class Int4Quantizer(CalibratedQuantizer):
     1982) from the optimum of a normal distribution, .3352 standard deviations (Max, IRE Trans. Inf. Theory
     1960, table II); the codes are then rebuilt with the factor ``|y|^2 / <y, 2c - 15>``, y = x - centre, so
     that the length has no bias (RaBitQ, arXiv:2405.12497). Calibrated: as :class:`Int8Quantizer`, with 15
-    steps. ``centre``: float32[coded_dim] behind the transform, or None.
+    steps. ``centre``: float32[coded_dim] behind the transform, or None; queries are centred too, save under ip.
     """
 
     kind: ClassVar[CodeKind] = "int4"

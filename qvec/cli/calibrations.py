@@ -1,0 +1,49 @@
+"""List the stored calibrations; export, import or drop one, or learn one from a file of vectors."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+
+import qvec
+from qvec.console import print_table
+from qvec.datasets import load_vectors
+
+COLUMNS = ("number", "code", "id", "bytes", "method", "model", "created", "trained on", "rows", "in force")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("store", metavar="STORE", help="the store's file")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    act = parser.add_mutually_exclusive_group()
+    act.add_argument("--export", type=int, metavar="N", help="print calibration N as JSON")
+    act.add_argument("--import", dest="source", type=Path, metavar="FILE", help="store what --export printed")
+    act.add_argument("--learn", type=Path, metavar="FILE", help="store one learned from the vectors of a file")
+    act.add_argument("--drop", type=int, metavar="N", help="remove calibration N and its codes")
+    parser.add_argument("--method", metavar="NAME", help="how --learn finds ranges, for example: percentile")
+    parser.add_argument("--activate", action="store_true", help="requantize to what --import or --learn stored")
+
+
+def run(args: argparse.Namespace) -> int:
+    writes = any(value is not None for value in (args.source, args.learn, args.drop))
+    with qvec.open(args.store, mode="rw" if writes else "r") as db:
+        if args.export is not None:
+            print(db.export_calibration(args.export))
+            return 0
+        if args.source is not None:
+            db.import_calibration(args.source.read_text(), activate=args.activate)
+        elif args.learn is not None:
+            sample = np.asarray(load_vectors(args.learn), np.float32)
+            db.calibrate(sample, method=args.method, activate=args.activate)
+        elif args.drop is not None:
+            db.drop_generation(args.drop)
+        found = [dataclasses.asdict(generation) for generation in db.calibrations()]
+    if args.json:
+        print(*map(json.dumps, found), sep="\n")
+    else:
+        print_table("", COLUMNS, [["-" if value is None else value for value in row.values()] for row in found])
+    return 0

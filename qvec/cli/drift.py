@@ -1,0 +1,32 @@
+"""Tell whether vectors added lately still look as what their code was trained on.
+
+Exit code 1: the alarm is raised.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+
+import qvec
+from qvec.console import print_table
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("store", metavar="STORE", help="the store's file")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    with qvec.open(args.store, mode="r") as db:
+        drift = db.drift()
+    if args.json:
+        print(json.dumps(dataclasses.asdict(drift)))
+    else:
+        cells = [
+            (name, f"{value:.4f}" if isinstance(value, float) else value) for name, value in drift.evidence.items()
+        ]
+        print_table(f"drift: {drift.level} after {drift.looks} looks", ("evidence", "value"), cells)
+        print(drift.advice)
+    return 1 if drift.level == "alarm" else 0

@@ -1,0 +1,55 @@
+"""Measure codes on the stored vectors: recall with its interval, bytes, latency, and what loses recall."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import qvec
+from qvec.console import print_table, progress
+from qvec.datasets import load_vectors
+from qvec.report import HEADINGS, Report
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("store", metavar="STORE", help="the store's file")
+    add_measuring(parser, 1000)
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw recall against bytes to this file")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+
+
+def add_measuring(parser: argparse.ArgumentParser, n: int) -> None:
+    """What evaluate and choose have in common."""
+    parser.add_argument("--queries", type=Path, metavar="FILE", help="query vectors (default: held-out rows)")
+    parser.add_argument("--key", metavar="NAME", help="array of an .npz or .hdf5 file (for example: test)")
+    parser.add_argument("-k", type=int, default=10, metavar="N", help="neighbours of each query (default: 10)")
+    parser.add_argument("-n", type=int, default=n, metavar="N", help=f"queries to measure with (default: {n})")
+    parser.add_argument("--codes", metavar="LIST", help="codes to measure, with commas between (default: all)")
+
+
+def measuring(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of `add_measuring` as arguments of evaluate and choose."""
+    queries = None if args.queries is None else load_vectors(args.queries, args.key)
+    codes = "all" if args.codes is None else args.codes.split(",")
+    return {"queries": queries, "k": args.k, "n": args.n, "codes": codes}
+
+
+def run(args: argparse.Namespace) -> int:
+    with qvec.open(args.store, mode="r") as db, progress("measuring", "codes") as report:
+        found = db.evaluate(**measuring(args), progress=report)
+    if args.plot is not None:
+        found.plot(args.plot)
+    if args.json:
+        print(*map(json.dumps, found.to_dicts()), sep="\n")
+    else:
+        print_report(found)
+    return 0
+
+
+def print_report(report: Report) -> None:
+    """Print the table and what is missing in it."""
+    print_table(report.title, HEADINGS, report.cells())
+    for code, reason in report.skipped.items():
+        print(f"{code}: not measured: {reason}")

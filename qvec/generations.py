@@ -1,0 +1,288 @@
+"""A new generation of codes, built beside the one in force and flipped into its place by one commit.
+
+The codes of generation g, and its graph where it has one of its own, are columns whose keys carry g; the state's
+``names`` says which columns are in force. A generation under construction is the state's ``pending``: every step is a
+transaction that extends it and records how far it is, so that a process that dies leaves the old generation in
+force and the new one to be continued. Rows that are added meanwhile are coded before the flip. The generation left
+behind stays until it is dropped, so that a roll-back has to code only what came after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from qvec._kernels import Column
+from qvec.calibrations import Trained, entry_of, identify, register
+from qvec.config import Config, code_from_dict, code_to_dict, make_config
+from qvec.drift import remember
+from qvec.engine import Engine, live_rows
+from qvec.errors import InputError
+from qvec.fields import State
+from qvec.generation_state import (
+    discard_pending,
+    drop_columns,
+    flip,
+    own_graph,
+    pending_of,
+    returning,
+    stored_name,
+)
+from qvec.index import FlatIndex, Progress
+from qvec.layout import CALIBRATION, CODES, DRIFT, VECTORS, in_force, wide_column
+from qvec.quantizers import Quantizer, train
+from qvec.store import Snapshot, Store, Transaction
+from qvec.types import CodeConfig, Float32Array
+from qvec.writer import index_for, linkable
+
+STEP = 8192  # rows coded by one transaction
+SAMPLE = 65_536  # rows trained on: the 99.9th percentile of so many has 65 values beyond it
+PROBES = 256  # queries that decide whether the graph is linked anew
+PROBE_K, PROBE_EF = 10, 128
+MIN_AGREEMENT = 0.95  # of a walk with a scan of the same codes; below, the graph no longer fits them
+Relink = bool | Literal["auto"]
+Load = Callable[[Any, int], Quantizer]
+
+
+@dataclass(frozen=True)
+class Originals:
+    """Stored vectors that codes can be made from anew."""
+
+    quantizer: Quantizer
+    column: Column
+
+    def read(self, rows: Any) -> Float32Array:
+        """float32 [n, dim] of the rows."""
+        return self.quantizer.decode(self.column.read(rows))
+
+
+@dataclass(frozen=True)
+class Generations:
+    """The generations of a collection. ``load``: a stored quantizer by number; ``keep``: of the stored originals."""
+
+    store: Store
+    config: Config
+    load: Load
+    keep: Quantizer
+
+    def requantize(
+        self, code: str | CodeConfig | None, calibration: int | None, relink: Relink, threads: int,
+        progress: Progress | None,
+    ) -> int:  # fmt: skip
+        """Build, or go on building, a generation and put it in force; its number."""
+        if relink not in (True, False, "auto"):
+            raise InputError(f"relink must be True, False or 'auto', got {relink!r}")
+        number = self._begin(code, calibration, relink)
+        self._finish(number, threads, progress)
+        return number
+
+    def rollback(self, number: int, threads: int, progress: Progress | None) -> None:
+        """Put a generation that was in force before back in force."""
+        with self.store.write() as txn:
+            if number == txn.state["quantizer"]:
+                return
+            if entry_of(txn.state, number)["rows"] == 0:
+                raise InputError(f"generation {number} was never in force; requantize(calibration={number}) builds it")
+            if (pending := txn.state["pending"]) is None or pending["number"] != number:
+                discard_pending(txn)
+                txn.state["pending"] = returning(txn.state, number)
+        self._finish(number, threads, progress)
+
+    def drop(self, number: int) -> None:
+        """Remove a calibration and its codes; a pending one too."""
+        with self.store.write() as txn:
+            state = txn.state
+            entry = entry_of(state, number)
+            if number == state["quantizer"]:
+                raise InputError(f"generation {number} is in force; put another in force before dropping it")
+            if state["pending"] is not None and state["pending"]["number"] == number:
+                discard_pending(txn)
+            state["generations"] = [other for other in state["generations"] if other["number"] != number]
+            if entry["rows"]:
+                drop_columns(txn, entry["names"])
+            txn.delete_record(CALIBRATION, number)
+            txn.delete_record(DRIFT, number)
+
+    def sample(self, snap: Snapshot, size: int = SAMPLE) -> Float32Array:
+        """Up to ``size`` stored originals, float32 [n, dim], spread evenly over the live rows."""
+        source = self.originals(snap)
+        rows = live_rows(snap)
+        spread = np.linspace(0, len(rows) - 1, min(size, len(rows))).astype(np.int64)
+        return source.read(rows[spread])
+
+    # --- steps ---
+
+    def _begin(self, code: str | CodeConfig | None, calibration: int | None, relink: Relink) -> int:
+        """Decide what to build and record it, or find it under construction."""
+        if code is not None and calibration is not None:
+            raise InputError("code and calibration exclude each other: a calibration is of a code already")
+        if calibration is not None:
+            return self._begin_stored(calibration, relink)
+        with self.store.read() as snap:
+            self._check_trained(snap.state)
+            self.originals(snap)
+            pending = snap.state["pending"]
+            if pending is not None and (code is None or pending["code"] == code_to_dict(make_config(code))):
+                return int(pending["number"])
+            chosen = self._current(snap.state) if code is None else make_config(code)
+            sample = self.sample(snap)
+            trained = self.train(sample, chosen)
+            if identify(trained.quantizer) == entry_of(snap.state, snap.state["quantizer"])["id"]:
+                return int(snap.state["quantizer"])  # the codes would be the same
+        with self.store.write() as txn:
+            discard_pending(txn)
+            number = register(txn, trained)
+            remember(txn, number, trained, sample)
+            self._prepare(txn, number, relink)
+        return number
+
+    def _begin_stored(self, number: int, relink: Relink) -> int:
+        with self.store.write() as txn:
+            self._check_trained(txn.state)
+            self.originals(txn)
+            entry_of(txn.state, number)
+            pending = txn.state["pending"]
+            if txn.state["quantizer"] == number or (pending is not None and pending["number"] == number):
+                return number
+            discard_pending(txn)
+            self._prepare(txn, number, relink)
+        return number
+
+    def train(self, sample: Float32Array, code: CodeConfig) -> Trained:
+        """Train a code of this collection on float32 [n, dim]; InputError says how many vectors are needed."""
+        config = self.config
+        return Trained(train(sample, config.metric, code, config.seed, config.model), code, len(sample), config.model)
+
+    def _current(self, state: State) -> CodeConfig:
+        return code_from_dict(entry_of(state, state["quantizer"])["code"])
+
+    def _prepare(self, txn: Transaction, number: int, relink: Relink) -> None:
+        """Make the columns of a generation, and record it as pending."""
+        state, entry = txn.state, entry_of(txn.state, number)
+        if entry["rows"]:
+            txn.state["pending"] = returning(state, number)
+            return
+        names = {CODES: stored_name(CODES, number)}
+        txn.add_column(names[CODES], replace(wide_column(CODES, entry["code_size"]), generation=number))
+        if VECTORS not in in_force(txn.columns, state["names"]):  # f32 codes are the originals, and stay so
+            names[VECTORS] = state["names"].get(CODES, CODES)
+        elif VECTORS in state["names"]:
+            names[VECTORS] = state["names"][VECTORS]
+        state["pending"] = {
+            "number": number, "code": entry["code"], "rows": 0, "names": names, "relink": relink, "index": None,
+        }  # fmt: skip
+
+    def _finish(self, number: int, threads: int, progress: Progress | None) -> None:
+        """Step until the generation is in force."""
+        while not self._in_force(number) and not self._step(number, threads, progress):
+            with self.store.read() as snap:
+                pending = snap.state["pending"]
+                whole = pending is not None and pending["rows"] == snap.state["n"]
+                undecided = whole and pending["number"] == number and pending["relink"] == "auto"
+                relink = undecided and self._agreement(snap, number) < MIN_AGREEMENT
+            if undecided:
+                self._decide(number, relink)
+
+    def _in_force(self, number: int) -> bool:
+        with self.store.read() as snap:
+            return bool(snap.state["quantizer"] == number)
+
+    def _step(self, number: int, threads: int, progress: Progress | None) -> bool:
+        """One bounded transaction; whether the generation is in force."""
+        with self.store.write() as txn:
+            if txn.state["quantizer"] == number:
+                return True
+            pending = pending_of(txn.state, number)
+            done = self._code_rows(txn, pending) and pending["relink"] != "auto"
+            done = done and (not pending["relink"] or self._link(txn, pending, threads))
+            txn.state["pending"] = pending
+            steps, total = pending["rows"], txn.state["n"]
+            if pending["index"] is not None:
+                steps, total = steps + pending["index"].get("n", 0), 2 * total
+            if done:
+                flip(txn.state)
+        if progress is not None:
+            progress(steps, total)
+        return done
+
+    def _decide(self, number: int, relink: bool) -> None:
+        with self.store.write() as txn:
+            if txn.state["quantizer"] != number:
+                txn.state["pending"] = pending_of(txn.state, number) | {"relink": relink}
+
+    def _code_rows(self, txn: Transaction, pending: dict[str, Any]) -> bool:
+        """Code the next rows; whether all are coded."""
+        start, n = pending["rows"], txn.state["n"]
+        stop = min(start + STEP, n)
+        if stop > start:
+            column = txn.columns[pending["names"].get(CODES, CODES)]
+            column.resize(stop)
+            quantizer = self.load(txn, pending["number"])
+            column.write(start, quantizer.encode(self.originals(txn).read(np.arange(start, stop))))
+            pending["rows"] = stop
+        return bool(stop == n)
+
+    def _link(self, txn: Transaction, pending: dict[str, Any], threads: int) -> bool:
+        """Link the next rows into the generation's own graph, if it has one; whether all are linked.
+
+        Steps grow with the graph: a step rewrites most of it, and so all steps together a few times its size.
+        """
+        n, kind = txn.state["n"], txn.state["index"]["kind"]
+        index = index_for(self.config, kind, n)
+        if not index.columns():  # nothing to link
+            return True
+        started = pending["index"] is not None
+        state: dict[str, Any] = pending["index"] if started else {"kind": index.kind}
+        names = pending["names"] = own_graph(pending["names"], index.columns(), pending["number"], started)
+        stop = min(n, state.get("n", 0) + max(STEP, state.get("n", 0) // 2))
+        for name, spec in index.columns().items():
+            stored = names.get(name, name)
+            if stored not in txn.columns:
+                txn.add_column(stored, replace(spec, generation=pending["number"]))
+            txn.columns[stored].resize(stop)
+        columns = in_force(txn.columns, names)
+        keep = self.keep if VECTORS in columns else None
+        coded = linkable(self.load(txn, pending["number"]), keep, columns, txn.state["lift2"])
+        pending["index"] = {"kind": index.kind, **index.extend(columns, coded, state, stop, threads, None)}
+        return bool(stop == n)
+
+    def _agreement(self, snap: Snapshot, number: int) -> float:
+        """Share of the ten nearest by a scan of the pending codes that a walk over the graph in force finds."""
+        state = snap.state
+        index = index_for(self.config, state["index"]["kind"], state["n"])
+        columns = in_force(snap.columns, state["names"] | pending_of(state, number)["names"])
+        if index.walk(columns, state["index"])[0] is None:
+            return 1.0
+        quantizer = self.load(snap, number)
+        keep = self.keep if VECTORS in columns else None
+        candidates = 0 if keep is None else PROBE_K * quantizer.oversample
+        queries = self.sample(snap, PROBES)
+        found = [
+            Engine(snap, quantizer, keep, by, False, columns).search(
+                queries, PROBE_K, max(PROBE_EF, candidates), candidates, False, 1
+            )[0]
+            for by in (index, FlatIndex())
+        ]
+        shared = [len(np.intersect1d(walked, scanned)) for walked, scanned in zip(*found, strict=True)]
+        return float(np.mean(shared)) / min(PROBE_K, int(state["live"]))
+
+    def originals(self, reading: Snapshot | Transaction) -> Originals:
+        """Where originals are; InputError where none are kept."""
+        columns = in_force(reading.columns, reading.state["names"])
+        if VECTORS in columns:
+            return Originals(self.keep, columns[VECTORS])
+        self._check_trained(reading.state)
+        quantizer = self.load(reading, reading.state["quantizer"])
+        if quantizer.kind != "f32":
+            raise InputError(
+                f"new codes are made from the originals, and the collection keeps none: it was created with "
+                f"code={quantizer.kind!r} and keep='none'"
+            )
+        return Originals(quantizer, columns[CODES])
+
+    def _check_trained(self, state: State) -> None:
+        if state["quantizer"] is None:
+            raise InputError("the collection holds no codes yet: add vectors, or calibrate it on a sample, first")

@@ -1,0 +1,301 @@
+"""The part of a collection that looks after its codes: calibrations and generations."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from qvec.calibrations import Generation, Trained, Transfer, entry_of, exported, imported, listed, register
+from qvec.choose import Choice, Target, choose
+from qvec.config import Config, code_from_dict, make_config
+from qvec.drift import Drift, OnDrift, Watch, read_drift, remember
+from qvec.errors import DriftError, DriftWarning, InputError
+from qvec.evaluate import MAX_ROWS, OVERSAMPLES, CodeNames, Evaluation
+from qvec.generations import Generations, Relink
+from qvec.index import Progress
+from qvec.inputs import as_vectors, check_count
+from qvec.layout import CALIBRATION, VECTORS, in_force
+from qvec.looks import LOOK_ROWS
+from qvec.quantizers import Quantizer, from_state, train
+from qvec.report import Report
+from qvec.store import Snapshot, Store, Transaction
+from qvec.types import ArrayLike, CodeConfig, Float16, Float32, Float32Array
+from qvec.writer import Writer
+
+MAX_THREADS = 1024
+
+
+class Upkeep:
+    """What :class:`qvec.collection.Collection` inherits: the handle's parts, and calls that change its codes."""
+
+    def __init__(self, store: Store, on_drift: OnDrift = None) -> None:
+        if not (on_drift in (None, "warn", "raise") or callable(on_drift)):
+            raise InputError(f"on_drift must be 'warn', 'raise', a callable or None, got {on_drift!r}")
+        self._on_drift, self._watch, self._alarmed = on_drift, Watch(), -1
+        self._store = store
+        self._config = Config.from_dict(dict(store.config))
+        self._keep = _keep_quantizer(self._config)
+        self._quantizers: dict[int, Quantizer] = {}
+
+    # --- calibrations ---
+
+    def calibrations(self) -> list[Generation]:
+        """Every calibration that is stored, oldest first, and how many rows are coded with it."""
+        with self._store.read() as snap:
+            return listed(snap.state)
+
+    def calibrate(
+        self,
+        sample: ArrayLike,
+        *,
+        method: str | None = None,
+        code: str | CodeConfig | None = None,
+        activate: bool = True,
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> Generation:
+        """Learn a code anew from float32 [n, dim], store what was learned, and by default code every row with it.
+
+        code: what to train; default, the code in force. method: how ranges are found, for codes that have them.
+        activate: requantize now; else :meth:`requantize` with ``calibration=`` does it later.
+
+        Raises InputError: the sample is too small (it says how many are needed), the code learns nothing from
+        one, or there are no originals to code anew.
+        """
+        config = self._config
+        x = as_vectors("sample", sample, config.dim, config.metric)
+        with self._store.read() as snap:
+            empty = snap.state["quantizer"] is None
+            current = config.code if empty else _current_code(snap)
+        chosen = _with_method(current if code is None else make_config(code), method)
+        trained = self._generations.train(x, chosen)
+        number = self._put_calibration(trained, x)
+        if activate and not empty:
+            self.requantize(calibration=number, threads=threads, progress=progress)
+        return self._generation(number)
+
+    def export_calibration(self, number: int | None = None, format: Transfer = "json") -> str | bytes:
+        """A calibration, by default the one in force, as JSON text or msgpack bytes for :meth:`import_calibration`."""
+        with self._store.read() as snap:
+            entry = entry_of(snap.state, snap.state["quantizer"] if number is None else number)
+            return exported(entry, snap.record(CALIBRATION, entry["number"]), self._config, format)
+
+    def import_calibration(self, data: str | bytes, *, activate: bool = False) -> Generation:
+        """Store a calibration that :meth:`export_calibration` gave; ``activate`` codes every row with it.
+
+        Raises FormatError (damaged, or not a calibration) and InputError (of another dimension, metric or model).
+        """
+        trained = imported(data, self._config)
+        with self._store.read() as snap:
+            empty = snap.state["quantizer"] is None
+        number = self._put_calibration(trained)
+        if activate and not empty:
+            self.requantize(calibration=number)
+        return self._generation(number)
+
+    # --- generations ---
+
+    def requantize(
+        self,
+        code: str | CodeConfig | None = None,
+        calibration: int | None = None,
+        *,
+        relink: Relink = "auto",
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> Generation:
+        """Code every row anew from the stored originals, while searches and writes go on; then flip at once.
+
+        code: the new code, trained on stored vectors; default, the code in force trained anew. calibration: a
+        stored one, by number. relink: whether the graph is linked anew; "auto", where walks over it no longer
+        find what a scan of the new codes finds. progress: called with (done, total) rows.
+
+        Works in transactions of 8,192 rows. A process that dies leaves the old codes in force; calling again
+        continues where it stopped, and asking for another code gives the unfinished one up. The old codes stay
+        for :meth:`rollback` until :meth:`drop_generation`.
+
+        Raises InputError: no originals are kept, the collection is empty, or the code cannot be trained on it.
+        """
+        number = self._generations.requantize(code, calibration, relink, worker_threads(threads), progress)
+        return self._generation(number)
+
+    def rollback(self, generation: int, *, threads: int | None = None, progress: Progress | None = None) -> Generation:
+        """Put an earlier generation back in force; rows added since it left are coded first."""
+        self._generations.rollback(generation, worker_threads(threads), progress)
+        return self._generation(generation)
+
+    def drop_generation(self, generation: int) -> None:
+        """Remove a calibration and its codes, or give up one that is being built; not the one in force."""
+        self._generations.drop(generation)
+
+    # --- measuring ---
+
+    def evaluate(
+        self,
+        queries: ArrayLike | None = None,
+        k: int = 10,
+        codes: CodeNames = "all",
+        n: int = 1000,
+        *,
+        oversamples: Sequence[int] = OVERSAMPLES,
+        rows: int = MAX_ROWS,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Report:
+        """Measure codes on the stored vectors: recall@k with its interval, bytes, latency, and what loses recall.
+
+        queries: float32 [m, dim]; None: stored rows, each looked for among the others. n: queries used at most,
+        drawn by ``seed``. codes: "all" that are known, or a list of names and configurations. oversamples:
+        candidates re-ranked per hit; 1: none. rows: more vectors than this are sampled, and scanned only.
+        progress: called with (done, total) codes.
+
+        The collection's own graph is walked over each code, so that the index's loss is that of a requantize
+        with ``relink=False``. Nothing is written. Raises InputError: no originals, or too few vectors.
+        """
+        config = self._config
+        q = None if queries is None else as_vectors("queries", queries, config.dim, config.metric)
+        if q is not None and not len(q):
+            raise InputError("queries must hold one query or more")
+        check_count("k", k, 1, 10_000)
+        check_count("rows", rows, k + 1, 2**31)
+        with self._store.read() as snap:
+            evaluation = Evaluation(snap, config, self._generations, q, k, check_count("n", n, 1, 1_000_000), seed)
+            return evaluation.run(codes, oversamples, rows, progress)
+
+    def choose(
+        self,
+        target_recall: float = 0.95,
+        k: int = 10,
+        max_bytes: int | None = None,
+        max_p99_ms: float | None = None,
+        queries: ArrayLike | None = None,
+        *,
+        codes: CodeNames = "all",
+        n: int = 2000,
+        oversamples: Sequence[int] = OVERSAMPLES,
+        rows: int = MAX_ROWS,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Choice:
+        """The smallest code, by bytes a vector, whose recall@k is at least the target at 95 % confidence.
+
+        Of one code, the smallest oversampling is taken. ``Choice.met`` says whether there is one, ``Choice.apply``
+        puts it in force. The rest as in :meth:`evaluate`.
+        """
+        target = Target(target_recall, max_bytes, max_p99_ms)
+        report = self.evaluate(queries, k, codes, n, oversamples=oversamples, rows=rows, seed=seed, progress=progress)
+        return choose(report, target, self._apply_choice)
+
+    def _apply_choice(self, code: CodeConfig, oversample: int, progress: Progress | None) -> Generation:
+        made = self.requantize(code, progress=progress)
+        with self._store.write() as txn:
+            txn.state["oversample"] = {"generation": made.number, "factor": oversample}
+        return made
+
+    def drift(self) -> Drift:
+        """Whether what was added lately still looks as what the code in force was trained on; see :class:`Drift`."""
+        with self._store.read() as snap:
+            return read_drift(snap)
+
+    # --- parts ---
+
+    def _observe(self, txn: Transaction, trained: bool, x: Float32Array) -> Drift | None:
+        """Look at a batch that is being added; DriftError where it raises an alarm and that is asked for."""
+        quantizer = self._quantizer(txn)
+        if quantizer is None or self._config.form is not None:  # codes that come ready-made learned nothing here
+            return None
+        if trained and len(x) >= LOOK_ROWS:
+            made = Trained(quantizer, self._config.code, len(x), self._config.model)
+            remember(txn, txn.state["quantizer"], made, x)
+            return None
+        drift = self._watch.observe(txn, quantizer, x)
+        if drift is not None and drift.level == "alarm" and self._on_drift == "raise":
+            raise DriftError(f"drift alarm: {drift.advice} ({_shown(drift)})")
+        return drift
+
+    def _announce(self, drift: Drift | None) -> None:
+        """Tell of an alarm, once for each generation."""
+        if drift is None or drift.level != "alarm" or drift.generation is None or drift.generation <= self._alarmed:
+            return
+        self._alarmed = drift.generation
+        if callable(self._on_drift):
+            self._on_drift(drift)
+        elif self._on_drift == "warn":
+            warnings.warn(f"drift alarm: {drift.advice} ({_shown(drift)})", DriftWarning, stacklevel=3)
+
+    @cached_property
+    def _generations(self) -> Generations:
+        return Generations(self._store, self._config, self._load, self._keep)
+
+    def _generation(self, number: int) -> Generation:
+        return next(made for made in self.calibrations() if made.number == number)
+
+    def _put_calibration(self, trained: Trained, sample: Float32Array | None = None) -> int:
+        """Store a calibration; in a collection without any, it is the one that codes the first vectors."""
+        with self._store.write() as txn:
+            if txn.state["quantizer"] is not None:
+                number = register(txn, trained)
+                if sample is not None:
+                    remember(txn, number, trained, sample)
+                return number
+            if trained.code != self._config.code:
+                raise InputError(f"the collection is empty and was created for {self._config.code}, not {trained.code}")
+            Writer(txn, self._config, None, self._originals(txn)).use(trained.quantizer, trained.n_samples)
+            if sample is not None:
+                remember(txn, 0, trained, sample)
+            return 0
+
+    def _load(self, reading: Snapshot | Transaction, number: int) -> Quantizer:
+        if number not in self._quantizers:
+            self._quantizers[number] = from_state(reading.record(CALIBRATION, number))
+        return self._quantizers[number]
+
+    def _quantizer(self, reading: Snapshot | Transaction) -> Quantizer | None:
+        number = reading.state["quantizer"]
+        return None if number is None else self._load(reading, number)
+
+    def _originals(self, reading: Snapshot | Transaction) -> Quantizer | None:
+        """What codes the stored originals, None where codes are all there is."""
+        if reading.state["quantizer"] is None:
+            return self._keep if self._config.keeps_originals else None
+        return self._keep if VECTORS in in_force(reading.columns, reading.state["names"]) else None
+
+    def _check_model(self, model: str | None) -> None:
+        if model is not None and model != self._config.model:
+            raise InputError(f"the vectors are of model {model!r}, the collection of {self._config.model!r}")
+
+
+def _shown(drift: Drift) -> str:
+    found = drift.evidence
+    return f"recall by code {found['recall']:.3f}, {found['recall_trained']:.3f} when it was trained"
+
+
+def _current_code(snap: Snapshot) -> CodeConfig:
+    return code_from_dict(entry_of(snap.state, snap.state["quantizer"])["code"])
+
+
+def _with_method(code: CodeConfig, method: str | None) -> CodeConfig:
+    """The configuration with another calibration method; InputError where it has none, or learns nothing."""
+    if method is not None:
+        if "method" not in {field.name for field in fields(code)}:
+            raise InputError(f"{code.kind} codes have no calibration method; got {method!r}")
+        static: dict[str, Any] = {"scale": "per_dim"} if hasattr(code, "scale") else {}
+        code = replace(code, method=method, **static)  # type: ignore[arg-type]
+    if code.min_samples == 0:
+        raise InputError(f"{code} learns nothing from a sample; give a method, or a code that is trained")
+    return code
+
+
+def worker_threads(threads: int | None) -> int:
+    return os.cpu_count() or 1 if threads is None else check_count("threads", threads, 1, MAX_THREADS)
+
+
+def _keep_quantizer(config: Config) -> Quantizer:
+    code = Float16() if config.keeps_originals and config.keep == "f16" else Float32()
+    return train(np.empty((0, config.dim), np.float32), config.metric, code)

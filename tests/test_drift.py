@@ -1,0 +1,177 @@
+"""The alarm: raised by shifts that cost recall, quiet on exchangeable vectors, and heard as was asked for."""
+
+from __future__ import annotations
+
+import threading
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from generated import clustered
+
+import qvec
+from qvec.drift import ALPHA, Watch, judge
+from qvec.looks import LOOK_ROWS, Reference, pooled, spread
+from qvec.quantizers import make_config, train
+from qvec.types import Float32Array
+
+DIM = 48
+STATIC = qvec.Int8(scale="per_dim")
+
+
+@pytest.fixture
+def x() -> Float32Array:
+    return clustered(np.random.default_rng(11), 8000, DIM)
+
+
+def ruined(x: Float32Array) -> Float32Array:
+    """Twice as wide and elsewhere: ranges of old vectors clip most of it."""
+    return (2 * x + 4).astype(np.float32)
+
+
+def make(path: Path, x: Float32Array, **options: Any) -> qvec.Collection:
+    db = qvec.create(path, DIM, metric="l2", code=STATIC, durability="relaxed", **options)
+    db.add(x[:3000])
+    return db
+
+
+def test_a_shift_that_ruins_the_code_raises_the_alarm_and_requantize_restores_recall_under_a_reader(
+    tmp_path: Path,
+) -> None:
+    x = np.load(str(files("qvec.demo") / "data" / "passages.npy")).astype(np.float32) * 20  # deviations of about 1
+    new = ruined(x[2000:4000])
+    with qvec.create(tmp_path / "a", x.shape[1], metric="l2", code=STATIC, durability="relaxed") as db:
+        db.add(x[:2000])
+        assert db.drift().level == "none"
+        db.add(new[:1000])
+        drift = db.drift()
+        assert drift.level == "alarm"
+        assert "requantize()" in drift.advice
+        assert drift.evidence["recall_loss"] > 0.1
+        assert drift.evidence["outside"] > 0.2
+        db.add(new[1000:])
+        exact = db.search(new[:200], exact=True).ids
+        stop, failures, searches = threading.Event(), [], [0]
+
+        def read() -> None:
+            with qvec.open(tmp_path / "a", mode="r") as reader:
+                while not stop.is_set():
+                    try:
+                        failures.extend(["missing"] * (int(reader.search(new[searches[0] % 200]).counts) != 10))
+                    except Exception as error:
+                        failures.append(repr(error))
+                    searches[0] += 1
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        db.requantize(relink=True)
+        stop.set()
+        thread.join()
+        assert (failures, searches[0] > 0) == ([], True)
+        found = db.search(new[:200], rescore=False).ids
+        assert np.mean([np.isin(a, b).mean() for a, b in zip(exact, found, strict=True)]) >= 0.97
+        assert (db.drift().level, db.drift().generation) == ("none", 1)
+        db.add(ruined(x[4000:]))
+        assert db.drift().level != "alarm"
+
+
+def test_an_alarm_stays_until_the_codes_are_made_anew(tmp_path: Path, x: Float32Array) -> None:
+    with make(tmp_path / "a", x) as db:
+        db.add(ruined(x[3000:5000]))
+        db.add(x[3000:5100])
+        before = db.drift()
+        db.add(x[5100:8000])
+        after = db.drift()
+        assert (before.level, after.level, after.evidence) == ("alarm", "alarm", before.evidence)
+        assert (before.looks, after.looks) == (7, 11)
+    with qvec.open(tmp_path / "a", mode="r") as db:
+        assert db.drift() == after
+
+
+def test_a_shift_that_costs_nothing_is_watched(tmp_path: Path, x: Float32Array) -> None:
+    with qvec.create(tmp_path / "a", DIM, metric="l2", code="f32") as db:
+        db.add(x[:3000])
+        db.add(ruined(x[3000:5000]))
+        assert db.drift().level == "watch"
+
+
+def test_single_vectors_are_looked_at_once_there_are_enough(tmp_path: Path, x: Float32Array) -> None:
+    with make(tmp_path / "a", x, index="flat") as db:
+        for row in ruined(x[3000 : 3000 + LOOK_ROWS - 1]):
+            db.add(row)
+        assert db.drift().looks == 0
+        db.add(ruined(x[7000]))
+        assert (db.drift().level, db.drift().looks) == ("alarm", 1)
+
+
+def test_on_drift_warns_once_raises_or_calls(tmp_path: Path, x: Float32Array) -> None:
+    new, heard = ruined(x[3000:5000]), []
+    with make(tmp_path / "warn", x, on_drift="warn") as db:
+        with pytest.warns(qvec.DriftWarning, match="requantize"):
+            db.add(new)
+        db.add(new)
+        assert len(db) == 7000
+    with make(tmp_path / "raise", x, on_drift="raise") as db:
+        with pytest.raises(qvec.DriftError, match="recall by code"):
+            db.add(new)
+        assert (len(db), db.drift().level, db.verify()) == (3000, "none", [])
+        db.add(x[3000:6000])
+    with make(tmp_path / "call", x, on_drift=heard.append) as db:
+        db.add(new)
+        db.add(new)
+    assert [drift.level for drift in heard] == ["alarm"]
+    with pytest.raises(qvec.InputError, match="on_drift"):
+        qvec.open(tmp_path / "call", on_drift="shout")  # type: ignore[arg-type]
+
+
+def test_drift_of_an_empty_or_freshly_calibrated_collection_is_none(tmp_path: Path, x: Float32Array) -> None:
+    with qvec.create(tmp_path / "a", DIM) as db:
+        assert (db.drift().level, db.drift().generation, db.drift().evidence) == ("none", None, {})
+    with qvec.create(tmp_path / "b", DIM, metric="l2", code=STATIC, sample=x[:2000]) as db:
+        assert (db.drift().level, db.drift().generation) == ("none", 0)
+        db.add(ruined(x[:2000]))
+        assert db.drift().level == "alarm"
+
+
+@pytest.mark.parametrize("code", ["int8", "binary", STATIC])
+@pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
+def test_exchangeable_vectors_raise_no_alarm(metric: Any, code: Any) -> None:
+    alarms = 0
+    for trial in range(10):
+        x = clustered(np.random.default_rng(100 + trial), 4000, DIM)
+        x = x[np.random.default_rng(trial).permutation(len(x))]
+        quantizer = train(x[:1500], metric, make_config(code))
+        held_out = train(x[:1500:2], metric, make_config(code)), x[1:1500:2]
+        reference = Reference.build(*(held_out if make_config(code).min_samples else (quantizer, x[:1500])))
+        looks = [reference.look_at(quantizer, spread(x[i : i + 500], reference.size)) for i in range(1500, 4000, 500)]
+        alarms += any(judge(reference, look, i + 1)[0] == "alarm" for i, look in enumerate(looks))
+    assert alarms == 0
+
+
+def test_the_chances_of_a_false_alarm_add_up_to_alpha() -> None:
+    spent = sum(ALPHA * 6 / (np.pi * n) ** 2 for n in range(1, 100_000))
+    assert spent == pytest.approx(ALPHA, rel=1e-4)
+
+
+def test_looks_together_are_the_look_at_all(x: Float32Array) -> None:
+    quantizer = train(x, "l2", make_config("int8"))
+    reference = Reference.build(quantizer, x)
+    one, two = (reference.look_at(quantizer, x[i : i + 512]) for i in (0, 512))
+    both = pooled([one, two])
+    assert both.rows == 1024
+    assert both.means == pytest.approx(x[:1024].mean(axis=0), abs=1e-4)
+    assert sum(both.counts) == 16 * 1024
+    assert Reference.from_dict(reference.to_dict()) == reference
+
+
+def test_a_batch_is_sampled_evenly_and_a_small_one_waits() -> None:
+    watch, rows = Watch(), np.arange(4096, dtype=np.float32)[:, None]
+    samples = watch._samples(rows)
+    assert [(len(sample), sample[-1, 0] > 4000, sample[0, 0] < 10) for sample in samples] == [(512, True, True)] * 4
+    assert watch._samples(rows[:500]) == []
+    (waited,) = watch._samples(rows[500:600])
+    assert waited[:, 0].tolist() == list(range(512))
+    (rest,) = watch._samples(rows[600:1030])
+    assert rest[:, 0].tolist() == list(range(512, 1024))

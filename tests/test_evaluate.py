@@ -1,0 +1,201 @@
+"""Evaluation against plain NumPy, its intervals, its report, and the choice that rests on it."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from generated import clustered
+
+import qvec
+from qvec.choose import Target, choose
+from qvec.measure import nearest, wilson
+from qvec.quantizers import CONFIGS
+from qvec.report import Report
+from qvec.types import Float32Array
+
+DIM, N = 24, 1500
+METRICS = ("cosine", "ip", "l2")
+
+
+@pytest.fixture
+def x() -> Float32Array:
+    return clustered(np.random.default_rng(5), N + 200, DIM)
+
+
+def distances(x: Float32Array, q: Float32Array, metric: str) -> np.ndarray[Any, Any]:
+    x, q = x.astype(np.float64), q.astype(np.float64)
+    if metric == "l2":
+        return ((q[:, None] - x[None]) ** 2).sum(axis=2)
+    if metric == "cosine":
+        x, q = (y / np.linalg.norm(y, axis=1, keepdims=True) for y in (x, q))
+    return -q @ x.T
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_recall_of_rotated_codes_is_that_of_a_brute_force_comparison(
+    tmp_path: Path, x: Float32Array, metric: Any
+) -> None:
+    base, queries = x[:N], x[N:]
+    exact = np.argsort(distances(base, queries, metric), axis=1, kind="stable")[:, :10]
+    with qvec.create(tmp_path / "a", DIM, metric=metric, code="binary") as db:
+        db.add(base)
+        found = db.search(queries, 10, rescore=False).ids
+        wide = db.search(queries, 10, oversample=5).ids
+        report = db.evaluate(queries, codes=["binary", "f32"], oversamples=(1, 5))
+    plain, ranked, *floats = report.rows
+    for row, ids in ((plain, found), (ranked, wide)):
+        expected = np.mean([np.isin(a, b).mean() for a, b in zip(exact, ids, strict=True)])
+        assert row.recall == pytest.approx(expected, abs=0.01)  # equal Hamming distances are cut either way
+        assert row.low < row.recall < row.high
+        assert row.code_loss == pytest.approx(1 - row.recall)
+    assert [row.recall for row in floats] == pytest.approx([1.0, 1.0])
+    assert (report.k, report.n, report.n_queries, report.held_out) == (10, N, 200, False)
+
+
+def test_held_out_rows_do_not_find_themselves_nor_the_deleted(tmp_path: Path, x: Float32Array) -> None:
+    twins = np.concatenate([x[:500], x[:500] + np.float32(1e-4)])
+    with qvec.create(tmp_path / "a", DIM, metric="l2", index=qvec.HNSW(m=8, ef_construction=80)) as db:
+        db.add(twins)
+        db.delete(range(500))
+        report = db.evaluate(k=1, codes=["f32"], oversamples=(1,), n=300)
+        (row,) = report.rows
+        assert (report.n, report.n_queries, report.held_out) == (500, 300, True)
+        assert row.recall > 0.98  # were the query's own row or a deleted twin in the truth, nothing could match it
+        assert row.index_loss == pytest.approx(1 - row.code_loss - row.recall)
+
+
+def test_every_registered_code_is_measured_or_says_why_not(tmp_path: Path, x: Float32Array) -> None:
+    with qvec.create(tmp_path / "a", DIM, code="f32") as db:
+        db.add(x[:200])
+        report = db.evaluate(oversamples=(1, 3))
+        measured = {row.config.kind for row in report.rows}
+        assert measured | report.skipped.keys() == set(CONFIGS)
+        assert db.verify() == []
+        static = qvec.Int8(scale="per_dim")
+        (code, reason), *_ = db.evaluate(codes=[static]).skipped.items()
+        assert code == "int8(scale='per_dim')"
+        assert "at least 256 vectors, got 200" in reason
+
+
+def test_a_sample_of_rows_is_scanned_only(tmp_path: Path, x: Float32Array) -> None:
+    with qvec.create(tmp_path / "a", DIM) as db:
+        db.add(x)
+        report = db.evaluate(codes=["int8"], rows=400, n=50)
+        assert (report.n, report.n_queries) == (400, 50)
+        assert {(row.index_loss, row.p50_ms) for row in report.rows} == {(None, None)}
+
+
+def test_what_cannot_be_evaluated_is_refused(tmp_path: Path, x: Float32Array) -> None:
+    with qvec.create(tmp_path / "a", DIM, keep="none") as db:
+        db.add(x)
+        with pytest.raises(qvec.InputError, match="keep='none'"):
+            db.evaluate()
+    with qvec.create(tmp_path / "b", DIM) as db:
+        db.add(x[:10])
+        with pytest.raises(qvec.InputError, match="11 vectors or more, there are 10"):
+            db.evaluate()
+        db.add(x[10:])
+        for options in ({"queries": x[:0]}, {"oversamples": ()}, {"oversamples": (0,)}, {"n": 0}, {"codes": ["no"]}):
+            with pytest.raises(qvec.InputError):
+                db.evaluate(**options)
+        for target in (0.0, 1.0, 95):
+            with pytest.raises(qvec.InputError, match="target_recall"):
+                db.choose(target)
+
+
+def test_equal_keys_go_to_the_first_row() -> None:
+    assert nearest(np.array([3, 1, 2, 1, 0], np.float32), 3).tolist() == [4, 1, 3]
+
+
+def test_the_interval_covers_the_true_recall_as_often_as_it_says() -> None:
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(1000):
+        hard = rng.beta(18, 2, size=300)  # each query has its own difficulty: hits of one query go together
+        low, high = wilson(rng.binomial(10, hard) / 10, 10)[1:]
+        covered += low <= 0.9 <= high
+    assert 930 <= covered <= 970
+
+
+def test_the_interval_of_a_perfect_score_is_that_of_as_many_trials_as_queries() -> None:
+    mean, low, high = wilson(np.ones(100), 10)
+    assert (mean, high) == (1.0, 1.0)
+    assert low == pytest.approx(1 - 3.8415 / (100 + 3.8415), abs=1e-4)  # Wilson's z^2 / (n + z^2)
+
+
+@pytest.fixture
+def report(tmp_path: Path, x: Float32Array) -> Report:
+    with qvec.create(tmp_path / "a", DIM) as db:
+        db.add(x)
+        return db.evaluate(oversamples=(1, 10), n=100)
+
+
+def test_a_report_prints_a_line_for_each_row(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = str(report).splitlines()
+    assert len(lines) == 2 + len(report.rows) + len(report.skipped)
+    assert lines[0].startswith("recall@10 of 1,700 vectors, 100 held-out rows")
+    report.show()
+    assert report.rows[0].code in capsys.readouterr().out
+    assert report.to_dicts()[0].keys() >= {"code", "bytes", "recall", "low", "high", "p99_ms"}
+
+
+@pytest.mark.parametrize(("call", "extra"), [("to_pandas", "pandas"), ("plot", "plot")])
+def test_a_missing_package_is_named_with_the_extra_that_brings_it(
+    report: Report, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, call: str, extra: str
+) -> None:
+    def refuse(name: str, *_: Any) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setattr(importlib, "import_module", refuse)
+    with pytest.raises(ImportError, match=rf"pip install 'qvec\[{extra}\]'"):
+        report.to_pandas() if call == "to_pandas" else report.plot(tmp_path / "a.png")
+
+
+def test_a_report_becomes_a_plot_and_a_frame(report: Report, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    report.plot(tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_report_becomes_a_data_frame(report: Report) -> None:
+    pytest.importorskip("pandas")
+    assert len(report.to_pandas()) == len(report.rows)
+
+
+def test_the_smallest_code_that_meets_the_target_within_the_limits_is_chosen(report: Report) -> None:
+    first = report.rows[0]
+    make = [(100, 1, 0.90), (100, 10, 0.97), (100, 20, 0.99), (200, 1, 0.98), (50, 20, 0.94)]
+    rows = [replace(first, bytes=b, oversample=o, low=low, p99_ms=float(o)) for b, o, low in make]
+    small = replace(report, rows=rows)
+
+    def chosen(target: Target) -> tuple[int, int] | None:
+        row = choose(small, target, lambda *_: pytest.fail("applied")).row
+        return None if row is None else (row.bytes, row.oversample)
+
+    assert chosen(Target(0.96)) == (100, 10)
+    assert chosen(Target(0.93)) == (50, 20)
+    assert chosen(Target(0.93, max_p99_ms=5.0)) == (200, 1)
+    assert chosen(Target(0.98, max_bytes=100)) == (100, 20)
+    nothing = choose(small, Target(0.995, max_bytes=60), lambda *_: pytest.fail("applied"))
+    assert not nothing.met
+    assert "no code meets recall@10 of 0.995 within 60 bytes; the nearest is" in str(nothing)
+    with pytest.raises(qvec.InputError, match="no code meets"):
+        nothing.apply()
+
+
+def test_a_choice_that_is_applied_holds_its_recall_by_default(tmp_path: Path, x: Float32Array) -> None:
+    with qvec.create(tmp_path / "a", DIM, code="f32") as db:
+        db.add(x[:N])
+        choice = db.choose(0.9, queries=x[N:], codes=["f32", "binary", "int8"])
+        assert choice.row is not None
+        assert choice.row.bytes < 4 * DIM
+        assert choice.apply().code == choice.row.config.kind == db.stats().code
+        exact, found = db.search(x[N:], exact=True).ids, db.search(x[N:]).ids
+        assert np.mean([np.isin(a, b).mean() for a, b in zip(exact, found, strict=True)]) >= 0.9
+        same = db.search(x[N:], oversample=choice.row.oversample).ids
+        assert np.array_equal(found, same)
+        assert db.verify() == []
