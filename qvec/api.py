@@ -40,8 +40,9 @@ def create(
     """Create a collection file and open it for writing.
 
     dim: values a vector, 1 to 65,536. metric: "cosine", "ip" or "l2".
-    code: "auto" (int8), "f32", "f16", "bf16", "int8", "int4", "ternary", "binary", "rabitq1" to "rabitq8", "mixed", or one such as
-        ``Int8(scale="per_dim")``; ``Prequantized(dtype)`` for embeddings that are int8, uint8 or packed bits.
+    code: "auto" (int8), "f32", "f16", "bf16", "int8", "int4", "ternary", "binary", "rabitq1" to
+        "rabitq8", "mixed", or a configuration such as ``Int8(scale="per_dim")``;
+        ``Prequantized(dtype)`` for embeddings that are int8, uint8 or packed bits.
     index: "auto" (a scan that becomes a graph at 10,000 vectors), "flat", "hnsw", or ``HNSW(m, ef_construction)``.
     ids: integers or strings. keep: the originals, for re-ranking and ``get`` ("none" by force where
         vectors come quantized).
