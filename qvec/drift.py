@@ -99,7 +99,8 @@ def remember(txn: Transaction, number: int, trained: Trained, sample: Float32Arr
     sample, quantizer = spread(sample, REMEMBERED), trained.quantizer
     if trained.code.min_samples and len(sample) >= 2 * max(trained.code.min_samples, MIN_ROWS):
         seed = 0 if quantizer.transform is None else quantizer.transform.seed or 0
-        quantizer, sample = train(sample[::2], quantizer.metric, trained.code, seed), sample[1::2]
+        half, rest = np.ascontiguousarray(sample[::2]), np.ascontiguousarray(sample[1::2])
+        quantizer, sample = train(half, quantizer.metric, trained.code, seed), rest
     if len(sample) >= MIN_ROWS:
         txn.put_record(DRIFT, number, _new_record(quantizer, sample))
 

@@ -96,7 +96,7 @@ def test_an_adapter_survives_its_state() -> None:
         ("metric", "cosin", "metric"),
         ("code", {"kind": "binary"}, "centre"),
         ("code", {"kind": "nothing"}, "kind"),
-        ("code", {"kind": "rabitq", "bits": 9, "centre": False}, "RaBitQ.bits"),
+        ("code", {"kind": "rabitq", "bits": 9, "centre": False, "dims": None}, "RaBitQ.bits"),
         ("code", 3, "code"),
         ("seed", -1, "seed"),
         ("transform", Transform(DIM, False, None, 3).state(), "must have a matrix and no rotation"),
