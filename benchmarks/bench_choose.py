@@ -14,12 +14,12 @@ import argparse
 import numpy as np
 import sets
 
-from qvec.choose import Target, choose
 from qvec.errors import InputError
-from qvec.evaluate import OVERSAMPLES
+from qvec.evaluation.choose import Target, choose
+from qvec.evaluation.evaluate import OVERSAMPLES
+from qvec.evaluation.report import Report, Row
 from qvec.measure import make_problem, recalls_by_code, wilson
 from qvec.quantizers import CONFIGS, train
-from qvec.report import Report, Row
 
 K = 10
 TARGETS = (0.9, 0.95, 0.99)

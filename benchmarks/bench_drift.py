@@ -19,7 +19,7 @@ import numpy as np
 import sets
 
 import qvec
-from qvec.drift import Watch
+from qvec.drift.watch import Watch
 from qvec.measure import make_problem, recalls_by_code
 from qvec.quantizers import make_config, train
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from qvec._kernels import simd_level
 from qvec.api import create, open
-from qvec.calibration import Calibration
+from qvec.calibration.calibration import Calibration
 from qvec.calibrations import Generation
-from qvec.choose import Choice
 from qvec.collection import Collection
-from qvec.drift import Drift
+from qvec.drift.watch import Drift
 from qvec.errors import (
     ClosedError,
     CorruptError,
@@ -27,7 +28,6 @@ from qvec.errors import (
     QvecError,
     ReadOnlyError,
 )
-from qvec.report import Report
 from qvec.types import (
     HNSW,
     AddResult,
@@ -46,6 +46,10 @@ from qvec.types import (
     Stats,
     Ternary,
 )
+
+if TYPE_CHECKING:
+    from qvec.evaluation.choose import Choice
+    from qvec.evaluation.report import Report
 
 __version__ = "0.1.0"
 
@@ -92,3 +96,16 @@ __all__ = [
     "open",
     "simd_level",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """What few programs name is imported when they do."""
+    if name == "Choice":
+        from qvec.evaluation.choose import Choice
+
+        return Choice
+    if name == "Report":
+        from qvec.evaluation.report import Report
+
+        return Report
+    raise AttributeError(f"module 'qvec' has no attribute {name!r}")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self, cast, get_args
 
+from qvec.calibration.samples import check_vectors
 from qvec.errors import FormatError, InputError
 from qvec.fields import State, take_choice, take_int, take_state, take_version
 from qvec.quantizers import CONFIGS, Quantizer, train
 from qvec.quantizers.base import CodecQuantizer
-from qvec.samples import check_vectors
 from qvec.transforms import MAX_SEED, Transform
 from qvec.types import Binary, CodeConfig, Float32Array, Metric, RaBitQ, check_choice, check_int
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from qvec import records
 from qvec.config import Config, code_from_dict, code_to_dict
 from qvec.errors import FormatError, InputError
 from qvec.fields import State, take_int, take_state, take_str, take_version
 from qvec.layout import CALIBRATION
 from qvec.quantizers import Quantizer, from_state
-from qvec.store import Transaction
+from qvec.storage import records
+from qvec.storage.store import Transaction
 from qvec.types import CodeConfig, CodeKind
 
 FORMAT, VERSION = "qvec calibration", 1
@@ -63,6 +62,8 @@ def identify(quantizer: Quantizer) -> str:
     calibration = getattr(quantizer, "calibration", None)
     if calibration is not None and quantizer.transform is None:
         return str(calibration.id)
+    import hashlib  # late: it loads OpenSSL
+
     return hashlib.sha256(records.pack(_undated(quantizer.state()))).hexdigest()[:_ID_DIGITS]
 
 

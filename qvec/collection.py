@@ -10,7 +10,7 @@ import numpy as np
 
 from qvec.calibrations import Trained
 from qvec.config import Config
-from qvec.drift import OnDrift, remember
+from qvec.drift.watch import OnDrift, remember
 from qvec.engine import Engine, live_rows
 from qvec.errors import CorruptError, InputError, MissingIdError
 from qvec.index import Progress, make_index
@@ -28,7 +28,7 @@ from qvec.layout import CODES, IDS, VECTORS, in_force
 from qvec.quantizers import Quantizer, train
 from qvec.rows import check_same, payloads_of, row_record, shaped
 from qvec.statistics import collect_stats
-from qvec.store import Snapshot, Store
+from qvec.storage.store import Snapshot, Store
 from qvec.types import (
     HNSW,
     AddResult,

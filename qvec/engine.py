@@ -11,7 +11,7 @@ from qvec._kernels import Column, Searcher
 from qvec.index import Index
 from qvec.layout import CODES, DELETED, IDS, VECTORS, in_force
 from qvec.quantizers import Quantizer
-from qvec.store import Snapshot
+from qvec.storage.store import Snapshot
 from qvec.types import Float32Array, NDArray
 
 Found = tuple[NDArray[np.int64], Float32Array, NDArray[np.int64]]

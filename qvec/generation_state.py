@@ -13,7 +13,7 @@ from qvec.calibrations import entry_of
 from qvec.errors import InputError
 from qvec.fields import State
 from qvec.layout import CODES, VECTORS
-from qvec.store import Transaction
+from qvec.storage.store import Transaction
 
 Names = Mapping[str, str]
 

@@ -18,7 +18,7 @@ import numpy as np
 from qvec._kernels import Column
 from qvec.calibrations import Trained, entry_of, identify, register
 from qvec.config import Config, code_from_dict, code_to_dict, make_config
-from qvec.drift import remember
+from qvec.drift.watch import remember
 from qvec.engine import Engine, live_rows
 from qvec.errors import InputError
 from qvec.fields import State
@@ -34,7 +34,7 @@ from qvec.generation_state import (
 from qvec.index import FlatIndex, Progress
 from qvec.layout import CALIBRATION, CODES, DRIFT, VECTORS, in_force, wide_column
 from qvec.quantizers import Quantizer, train
-from qvec.store import Snapshot, Store, Transaction
+from qvec.storage.store import Snapshot, Store, Transaction
 from qvec.types import CodeConfig, Float32Array
 from qvec.writer import index_for, linkable
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from qvec.errors import DuplicateIdError, InputError
 from qvec.integers import as_integers, to_floats
-from qvec.records import check_plain
+from qvec.storage.records import check_plain
 from qvec.types import Float32Array, IdKind, Metric, NDArray, PrequantizedType
 
 MAX_VALUE = 1e18  # squares of larger values leave float32

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from qvec._kernels import Column
 from qvec.quantizers import Quantizer
-from qvec.store import ColumnSpec
+from qvec.storage.store import ColumnSpec
 
 CODES = "codes"
 VECTORS = "vectors"

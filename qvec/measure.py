@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from qvec.quantizers import Quantizer, train
-from qvec.types import Codes, Float32, Float32Array, Int64Array, Metric, NDArray
+from qvec.types import CodeConfig, Codes, Float32, Float32Array, Int64Array, Metric, NDArray
 
 TILE_KEYS = 1 << 22  # keys held at a time: 16 MiB
+OVERSAMPLES = (1, 2, 3, 5, 10, 20, 40)
+MAX_ROWS = 250_000  # measured on: more are sampled
 Z95 = 1.959964  # two-sided 95 %
 Recalls = NDArray[np.float64]
+CodeNames = Literal["all"] | Sequence[str | CodeConfig]
 
 
 @dataclass(frozen=True)

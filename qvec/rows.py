@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from qvec.errors import CorruptError
 from qvec.layout import ROW
-from qvec.store import Snapshot
-from qvec.types import Payload
+from qvec.storage.store import Snapshot
+from qvec.types import NDArray, Payload
 
 
 def row_record(snap: Snapshot, row: int) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from qvec.calibrations import entry_of
 from qvec.config import Config
 from qvec.layout import ADJACENCY, CODES, VECTORS
-from qvec.store import Snapshot, Store
+from qvec.storage.store import Snapshot, Store
 from qvec.types import Stats
 
 

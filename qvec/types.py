@@ -41,7 +41,7 @@ MIN_SAMPLES_ENTROPY = 2048  # its histogram has as many bins
 MIN_SAMPLES_MEAN = 100  # the error of the mean is then a tenth of the standard deviation
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Float32:
     """Vectors as they are: 4 bytes a dimension, exact. ``dims``: see :class:`Int8`."""
 
@@ -53,7 +53,7 @@ class Float32:
         check_dims("Float32.dims", self.dims)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Float16:
     """IEEE 754 half precision: 2 bytes a dimension, values up to 65,504 in magnitude. ``dims``: see :class:`Int8`."""
 
@@ -65,7 +65,7 @@ class Float16:
         check_dims("Float16.dims", self.dims)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class BFloat16:
     """bfloat16: 2 bytes a dimension, the range of float32, 8 bits of precision. ``dims``: see :class:`Int8`."""
 
@@ -77,13 +77,13 @@ class BFloat16:
         check_dims("BFloat16.dims", self.dims)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Int8:
     """One byte a dimension.
 
     ``scale="per_vector"`` takes each vector's own range (dynamic: nothing is trained). ``scale="per_dim"``
     takes one range a dimension from a sample, ``"global"`` one for all dimensions (static: see
-    :class:`qvec.calibration.Calibration`); values outside saturate. ``symmetric`` ranges are even around
+    :class:`qvec.calibration.calibration.Calibration`); values outside saturate. ``symmetric`` ranges are even around
     zero, so that there is no zero point; per vector they always are. ``method`` says how the ranges are
     found: ``"minmax"`` covers the sample, ``"percentile"`` the central ``percentile`` per cent (default
     99.9), ``"mse"`` minimises the squared error, ``"entropy"`` the divergence of the histograms.
@@ -115,7 +115,7 @@ class Int8:
         return min_samples(self.scale, self.method)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Int4:
     """Half a byte a dimension: 16 levels.
 
@@ -145,7 +145,7 @@ class Int4:
         return MIN_SAMPLES_MEAN if self.centre else min_samples(self.scale, self.method)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Ternary:
     """Two bits a dimension: -1, 0 or 1 times each vector's own scale.
 
@@ -168,7 +168,7 @@ class Ternary:
         return MIN_SAMPLES_MEAN if self.centre else 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Binary:
     """One bit a dimension: the sign, compared by Hamming distance.
 
@@ -192,7 +192,7 @@ class Binary:
         return MIN_SAMPLES_MEAN if self.centre else 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RaBitQ:
     """``bits`` a dimension, 1 to 8, after a seeded random rotation, with an unbiased estimate of each distance.
 
@@ -216,7 +216,7 @@ class RaBitQ:
         return MIN_SAMPLES_MEAN if self.centre else 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Mixed:
     """0 to 8 bits a dimension, given to groups of 64 dimensions by what they bring, under a budget.
 
@@ -244,7 +244,7 @@ class Mixed:
         check_dims("Mixed.dims", self.dims)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Prequantized:
     """Embeddings that come quantized, as embedding APIs and sentence-transformers return them; no originals are kept.
 
@@ -266,14 +266,14 @@ class Prequantized:
 CodeConfig = Float32 | Float16 | BFloat16 | Int8 | Int4 | Ternary | Binary | RaBitQ | Mixed | Prequantized
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Flat:
     """Scan every code: exact with respect to the code, and the fastest below some ten thousand vectors."""
 
     kind: ClassVar[Literal["flat"]] = "flat"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HNSW:
     """Navigable small-world graph (Malkov and Yashunin, arXiv:1603.09320), one level with a table of entry points.
 
@@ -353,7 +353,7 @@ class AddResult:
     skipped: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Stats:
     """A collection as of its last commit. Sizes in bytes; ``code_size`` is per vector, factors included."""
 

@@ -7,26 +7,28 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qvec.calibrations import Generation, Trained, Transfer, entry_of, exported, imported, listed, register
-from qvec.choose import Choice, Target, choose
 from qvec.config import Config, code_from_dict, make_config
-from qvec.drift import Drift, OnDrift, Watch, read_drift, remember
+from qvec.drift.looks import LOOK_ROWS
+from qvec.drift.watch import Drift, OnDrift, Watch, read_drift, remember
 from qvec.errors import DriftError, DriftWarning, InputError
-from qvec.evaluate import MAX_ROWS, OVERSAMPLES, CodeNames, Evaluation
-from qvec.generations import Generations, Relink
 from qvec.index import Progress
 from qvec.inputs import as_vectors, check_count
 from qvec.layout import CALIBRATION, VECTORS, in_force
-from qvec.looks import LOOK_ROWS
+from qvec.measure import MAX_ROWS, OVERSAMPLES, CodeNames
 from qvec.quantizers import Quantizer, from_state, train
-from qvec.report import Report
-from qvec.store import Snapshot, Store, Transaction
+from qvec.storage.store import Snapshot, Store, Transaction
 from qvec.types import ArrayLike, CodeConfig, Float16, Float32, Float32Array
 from qvec.writer import Writer
+
+if TYPE_CHECKING:  # imported when they are called: seldom, and a sixth of the import's time
+    from qvec.evaluation.choose import Choice
+    from qvec.evaluation.report import Report
+    from qvec.generations import Generations, Relink
 
 MAX_THREADS = 1024
 
@@ -158,6 +160,8 @@ class Upkeep:
         The collection's own graph is walked over each code, so that the index's loss is that of a requantize
         with ``relink=False``. Nothing is written. Raises InputError: no originals, or too few vectors.
         """
+        from qvec.evaluation.evaluate import Evaluation
+
         config = self._config
         q = None if queries is None else as_vectors("queries", queries, config.dim, config.metric)
         if q is not None and not len(q):
@@ -188,6 +192,8 @@ class Upkeep:
         Of one code, the smallest oversampling is taken. ``Choice.met`` says whether there is one, ``Choice.apply``
         puts it in force. The rest as in :meth:`evaluate`.
         """
+        from qvec.evaluation.choose import Target, choose
+
         target = Target(target_recall, max_bytes, max_p99_ms)
         report = self.evaluate(queries, k, codes, n, oversamples=oversamples, rows=rows, seed=seed, progress=progress)
         return choose(report, target, self._apply_choice)
@@ -231,6 +237,8 @@ class Upkeep:
 
     @cached_property
     def _generations(self) -> Generations:
+        from qvec.generations import Generations
+
         return Generations(self._store, self._config, self._load, self._keep)
 
     def _generation(self, number: int) -> Generation:

@@ -12,7 +12,7 @@ from qvec.errors import CorruptError
 from qvec.index import Coded, make_index
 from qvec.layout import CODES, DELETED, IDS, ROW, VECTORS, in_force
 from qvec.quantizers import Quantizer
-from qvec.store import Snapshot
+from qvec.storage.store import Snapshot
 from qvec.types import HNSW, Flat, NDArray
 
 CHECKED_ROWS = 8192

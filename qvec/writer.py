@@ -16,7 +16,7 @@ from qvec.inputs import MAX_ID, MAX_ROWS, id_keys
 from qvec.integers import to_floats
 from qvec.layout import CODES, DELETED, IDS, ROW, VECTORS, in_force, row_columns
 from qvec.quantizers import Quantizer, train
-from qvec.store import Transaction
+from qvec.storage.store import Transaction
 from qvec.types import HNSW, Flat, NDArray, OnConflict, Payload
 
 ENCODE_ROWS = 8192  # rows encoded at a time: the codes of one step stay in cache
@@ -33,10 +33,10 @@ def initial_state() -> dict[str, Any]:
         "records": 0,  # live rows with a row record (payload or string id)
         "quantizer": None,  # number of the calibration record in force: the generation of the codes
         "names": {},  # columns in force that are stored under another name than their own
-        "generations": [],  # what is known of each calibration record (qvec/calibrations.py)
+        "generations": [],  # what is known of each calibration record (qvec/generations/calibrations.py)
         "next_generation": 0,
         "oversample": None,  # {"generation", "factor"}: what searches of that generation re-rank per hit
-        "pending": None,  # a generation that is being built (qvec/generations.py)
+        "pending": None,  # a generation that is being built (qvec/generations/generations.py)
         "index": {"kind": "flat", "n": 0},
         "lift2": 0.0,  # largest |x|^2 seen, for graphs under inner product
     }

@@ -13,7 +13,7 @@ import pytest
 
 import qvec
 from qvec.adapters import Adapter, adapted_config
-from qvec.calibration import Calibration
+from qvec.calibration.calibration import Calibration
 from qvec.errors import FormatError, InputError
 from qvec.qat import Options, train_adapter
 from qvec.qat.examples import make_examples

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from qvec.calibration import Calibration
-from qvec.calibrators import METHODS
+from qvec.calibration.calibration import Calibration
+from qvec.calibration.calibrators import METHODS
 from qvec.errors import FormatError, InputError
 from qvec.types import Float32Array
 

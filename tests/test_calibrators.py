@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qvec.calibration import Calibration
-from qvec.divergence import BINS, STRIDE, best_thresholds
+from qvec.calibration.calibration import Calibration
+from qvec.calibration.divergence import BINS, STRIDE, best_thresholds
 from qvec.errors import InputError
 from qvec.types import Float32Array
 

@@ -9,7 +9,7 @@ import pytest
 
 from qvec._kernels import Column, chunk_entries, page_of
 from qvec.errors import CorruptError, InputError
-from qvec.store import block_geometry
+from qvec.storage.store import block_geometry
 
 PSIZE = 4096
 STRIDE, ROWS, PAGES = 128, 31, 1

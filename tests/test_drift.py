@@ -12,8 +12,8 @@ import pytest
 from generated import clustered
 
 import qvec
-from qvec.drift import ALPHA, Watch, judge
-from qvec.looks import LOOK_ROWS, Reference, pooled, spread
+from qvec.drift.looks import LOOK_ROWS, Reference, pooled, spread
+from qvec.drift.watch import ALPHA, Watch, judge
 from qvec.quantizers import make_config, train
 from qvec.types import Float32Array
 

@@ -12,10 +12,10 @@ import pytest
 from generated import clustered
 
 import qvec
-from qvec.choose import Target, choose
+from qvec.evaluation.choose import Target, choose
+from qvec.evaluation.report import Report
 from qvec.measure import nearest, wilson
 from qvec.quantizers import CONFIGS
-from qvec.report import Report
 from qvec.types import Float32Array
 
 DIM, N = 24, 1500

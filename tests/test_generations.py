@@ -308,9 +308,9 @@ def test_calibration_asks_for_what_it_needs(tmp_path: Path, x: Float32Array) -> 
 def test_vectors_and_queries_of_another_model_are_refused(tmp_path: Path, x: Float32Array) -> None:
     with qvec.create(tmp_path / "a", DIM, model="m-1") as db:
         db.add(x, model="m-1")
-        with pytest.raises(qvec.InputError, match="'m-2'.*'m-1'"):
+        with pytest.raises(qvec.InputError, match=r"'m-2'.*'m-1'"):
             db.add(x, model="m-2")
-        with pytest.raises(qvec.InputError, match="'m-2'.*'m-1'"):
+        with pytest.raises(qvec.InputError, match=r"'m-2'.*'m-1'"):
             db.search(x[0], model="m-2")
         assert db.search(x[0], model="m-1").ids[0] == 0
         assert len(db) == N

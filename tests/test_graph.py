@@ -9,7 +9,7 @@ import pytest
 from qvec._kernels import Codec, Column, Linker, Searcher, reachable
 from qvec.index.base import Coded
 from qvec.index.hnsw import Build
-from qvec.store import block_geometry
+from qvec.storage.store import block_geometry
 
 PSIZE = 4096
 DEGREE = 32

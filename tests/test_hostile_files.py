@@ -15,7 +15,8 @@ import pytest
 from generated import clustered
 
 import qvec
-from qvec import Collection, header
+from qvec import Collection
+from qvec.storage import header
 
 DIM = 8
 X = clustered(np.random.default_rng(1), 5, DIM)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qvec.calibration import Calibration
+from qvec.calibration.calibration import Calibration
 from qvec.errors import FormatError, InputError
 from qvec.quantizers import from_state, train
 from qvec.quantizers.int8 import Int8Quantizer

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qvec import header, keys, records
 from qvec.errors import CorruptError, FormatError, InputError
+from qvec.storage import header, keys, records
 
 KEY = keys.record(1, 7)
 scalars = st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 64) - 1) | st.floats(allow_nan=False)

@@ -11,7 +11,7 @@ import pytest
 from store_kit import CODES, COLUMNS, LISTS, change_rows, contents, fill, make_store, random_rows, same
 
 from qvec.errors import ClosedError, DuplicateIdError, ExistsError, InputError, NotFoundError, ReadOnlyError
-from qvec.store import ColumnSpec, Store, Transaction
+from qvec.storage.store import ColumnSpec, Store, Transaction
 
 
 def test_what_was_committed_is_there_after_reopening(tmp_path: Path) -> None:

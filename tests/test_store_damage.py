@@ -10,7 +10,7 @@ import pytest
 from store_kit import CODES, contents, fill, make_store, run_python, same
 
 from qvec.errors import CorruptError, FormatError, NotFoundError
-from qvec.store import Store
+from qvec.storage.store import Store
 
 PSIZE = 4096
 LOOK = """

@@ -14,7 +14,7 @@ import pytest
 from store_kit import CODES, LISTS, change_rows, contents, fill, in_child, make_store, run_python, same
 
 from qvec.errors import ClosedError, ForkedError, LockedError, ReadOnlyError
-from qvec.store import Store
+from qvec.storage.store import Store
 
 WRITER = """
 import numpy as np
@@ -31,7 +31,7 @@ def test_a_reader_follows_a_writer_in_another_process(tmp_path: Path) -> None:
         txn.columns[LISTS].resize(310)
         txn.state["version"] = 0
     with Store.open(tmp_path / "a.qvec", "r") as reader:
-        script = "import sys\nfrom qvec.store import Store\n" + WRITER
+        script = "import sys\nfrom qvec.storage.store import Store\n" + WRITER
         with subprocess.Popen(
             [sys.executable, "-c", script, str(tmp_path / "a.qvec"), "100"], cwd=Path(__file__).parent.parent
         ) as writer:

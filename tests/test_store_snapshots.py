@@ -12,7 +12,7 @@ import pytest
 from store_kit import CODES, LISTS, change_rows, contents, fill, make_store, run_python, same
 
 from qvec.errors import ClosedError, CorruptError, MapFullError
-from qvec.store import Store
+from qvec.storage.store import Store
 
 
 def test_a_pinned_snapshot_keeps_its_bytes_through_300_commits(tmp_path: Path) -> None:

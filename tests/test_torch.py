@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import qvec
-from qvec.calibration import Calibration
+from qvec.calibration.calibration import Calibration
 from qvec.errors import InputError
 from qvec.quantizers import from_state
 from qvec.types import Float32Array, Metric

@@ -10,7 +10,7 @@ from typing import Any
 import qvec
 from qvec.console import print_table, progress
 from qvec.datasets import load_vectors
-from qvec.report import HEADINGS, Report
+from qvec.evaluation.report import HEADINGS, Report
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from qvec._kernels import Codec, Column
-from qvec.store import ColumnSpec
+from qvec.storage.store import ColumnSpec
 from qvec.types import NDArray
 
 Progress = Callable[[int, int], object]

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from qvec._kernels import Column
 from qvec.index.base import Coded, IndexState, Progress, Rows
-from qvec.store import ColumnSpec
+from qvec.storage.store import ColumnSpec
 
 
 class FlatIndex:

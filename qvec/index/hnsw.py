@@ -15,7 +15,7 @@ import numpy as np
 from qvec._kernels import Codec, Column, Linker, reachable
 from qvec.index.base import Coded, IndexState, Progress, Rows
 from qvec.layout import ADJACENCY, narrow_column
-from qvec.store import ColumnSpec
+from qvec.storage.store import ColumnSpec
 from qvec.types import HNSW, Float32Array, NDArray
 
 if TYPE_CHECKING:

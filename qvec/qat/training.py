@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qvec.adapters import Adapter
+from qvec.calibration.samples import mean_of
 from qvec.qat.codes import FakeCode
 from qvec.qat.examples import Examples
 from qvec.qat.options import Options
 from qvec.quantizers import train
-from qvec.samples import mean_of
 from qvec.transforms import Transform
 from qvec.types import CodeConfig, Float32Array, Metric
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from qvec.types import Codes, Float32Array
+from qvec.types import Codes, Float32Array, NDArray
 
 GROUP = 64  # dimensions of a group: a block of the kernels
 MAX_WIDTH = 8
@@ -17,7 +16,7 @@ NEIGHBOURS = 10  # of each pseudo-query
 GAUSSIAN_STEP = (1.596, 0.9957, 0.5860, 0.3352, 0.1881, 0.1041, 0.0568, 0.0308)
 TRIALS = (0.6, 0.75, 0.9, 1.0, 1.15, 1.35)  # of these steps: groups of raw dimensions are no Gaussians
 
-Errors = npt.NDArray[np.float64]
+Errors = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,14 +52,14 @@ def allot(y: Float32Array, budget: int) -> Allotment:
     return Allotment(widths, step)
 
 
-def _differences(rows: Float32Array) -> npt.NDArray[np.float64]:
+def _differences(rows: Float32Array) -> NDArray[np.float64]:
     """Mean square, by dimension, of the differences between rows and their nearest neighbours: float64[dim]."""
     squares = np.square(rows).sum(axis=1)
     distances = squares[:, None] + squares[None] - 2 * (rows @ rows.T)
     np.fill_diagonal(distances, np.inf)
     near = min(NEIGHBOURS, len(rows) - 1)
     nearest = np.argpartition(distances, near - 1, axis=1)[:, :near]
-    total: npt.NDArray[np.float64] = (
+    total: NDArray[np.float64] = (
         np.square(rows).mean(axis=0, dtype=np.float64) / 100
     )  # duplicates do not differ, but others must be told
     for neighbours in nearest.T:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, Self, TypeVar, cast, get_args
 
 from qvec._kernels import Codec
+from qvec.calibration.samples import check_codes, check_vectors
 from qvec.errors import FormatError, InputError
 from qvec.fields import State, take_choice, take_int, take_state, take_version
-from qvec.samples import check_codes, check_vectors
 from qvec.transforms import Transform
 from qvec.types import MAX_DIM, CodeConfig, CodeKind, Codes, Float32Array, Metric, check_choice, check_int
 

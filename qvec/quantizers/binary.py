@@ -8,8 +8,8 @@ from typing import ClassVar, Self
 
 import numpy as np
 
+from qvec.calibration.samples import check_sample, check_vectors, mean_of
 from qvec.quantizers.base import CodecQuantizer, config_of, make_transform, read_common
-from qvec.samples import check_sample, check_vectors, mean_of
 from qvec.transforms import Transform
 from qvec.types import MIN_SAMPLES_MEAN, Binary, CodeConfig, CodeKind, Codes, Float32Array, Metric
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from qvec.calibration.samples import check_codes
 from qvec.quantizers.base import CodecQuantizer
-from qvec.samples import check_codes
 from qvec.transforms import Transform
 from qvec.types import Codes, Float32Array
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+from qvec.calibration.samples import check_vectors
 from qvec.errors import FormatError
 from qvec.quantizers.base import CodecQuantizer, config_of, make_transform, read_common
-from qvec.samples import check_vectors
 from qvec.types import BFloat16, CodeConfig, CodeKind, Float16, Float32, Float32Array, Metric
 
 

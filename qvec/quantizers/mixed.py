@@ -8,13 +8,13 @@ from typing import ClassVar, Self
 import numpy as np
 
 from qvec._kernels import Codec
+from qvec.calibration.samples import check_sample, check_vectors, mean_of
 from qvec.errors import FormatError, InputError
 from qvec.fields import State, floats_to_bytes, take_floats
 from qvec.projections import principal_components
 from qvec.quantizers.allotment import GROUP, MAX_WIDTH, allot
 from qvec.quantizers.base import config_of, read_common
 from qvec.quantizers.bitpack import BitpackQuantizer
-from qvec.samples import check_sample, check_vectors, mean_of
 from qvec.transforms import MAX_MATRIX_BYTES, Transform
 from qvec.types import CodeConfig, CodeKind, Codes, Float32Array, Metric, Mixed
 

@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Self, cast, get_args
 import numpy as np
 
 from qvec._kernels import Codec
+from qvec.calibration.samples import check_codes
 from qvec.errors import FormatError, InputError
 from qvec.fields import State, take_choice
 from qvec.integers import DTYPES, Integers, is_bits, to_bits, to_floats, width_of
 from qvec.quantizers.base import CodecQuantizer, config_of, read_common
-from qvec.samples import check_codes
 from qvec.types import CodeConfig, CodeKind, Codes, Metric, NDArray, Prequantized, PrequantizedType
 
 # A code's bytes hold bit 0 first, numpy.packbits puts it last.

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from qvec._kernels import Codec
+from qvec.calibration.samples import check_sample, mean_of
 from qvec.quantizers.base import make_transform
 from qvec.quantizers.binary import BinaryQuantizer
-from qvec.samples import check_sample, mean_of
 from qvec.torch.lanes import normalised
 from qvec.torch.module import FakeQuantizer, as_numpy, rotated, turned_back
 from qvec.torch.straight import straight

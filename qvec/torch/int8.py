@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from qvec._kernels import Codec
-from qvec.calibration import LEVELS, MIN_STEP, Calibration
+from qvec.calibration.calibration import LEVELS, MIN_STEP, Calibration
 from qvec.quantizers.int8 import Int8Quantizer
 from qvec.torch import lanes
 from qvec.torch.module import FakeQuantizer, as_numpy, rotated, turned_back

@@ -11,9 +11,9 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from qvec import keys, records
 from qvec._kernels import crc32c
 from qvec.errors import CorruptError, FormatError
+from qvec.storage import keys, records
 
 FORMAT_VERSION = 1
 _MAGIC = b"QVEC"

@@ -9,9 +9,9 @@ from typing import Any
 
 import msgpack
 
-from qvec import keys
 from qvec._kernels import crc32c
 from qvec.errors import CorruptError, InputError
+from qvec.storage import keys
 
 MAX_BYTES = 64 << 20
 MAX_DEPTH = 64

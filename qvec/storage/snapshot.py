@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qvec import keys, records
 from qvec._kernels import Column
-from qvec.directory import View
-from qvec.environment import Error, fork_epoch, structure_problems, translate, translated
 from qvec.errors import ClosedError, CorruptError, ForkedError, InputError
+from qvec.storage import keys, records
+from qvec.storage.directory import View
+from qvec.storage.environment import Error, fork_epoch, structure_problems, translate, translated
 from qvec.types import NDArray
 
 if TYPE_CHECKING:
-    from qvec.store import Store
+    from qvec.storage.store import Store
 
 _ROW_BYTES = 4
 

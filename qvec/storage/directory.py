@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from qvec import keys, records
 from qvec._kernels import Column, chunk_entries
-from qvec.environment import Environment
 from qvec.errors import CorruptError, InputError
+from qvec.storage import keys, records
+from qvec.storage.environment import Environment
 
 _FRAME = 64  # LMDB's page header and the block's own
 _STAMP = struct.Struct("<QI")

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 from qvec.errors import ExistsError, InputError, NotFoundError
 
@@ -25,8 +24,8 @@ def make(path: str, write: Callable[[str], None]) -> None:
     """Let ``write(draft)`` make a file, and name it ``path`` when it is whole; ExistsError: it is taken."""
     if os.path.lexists(path):
         raise ExistsError(f"{path} is there already")
-    directory = Path(path).parent
-    if not directory.is_dir():
+    directory = os.path.dirname(path)
+    if not os.path.isdir(directory):
         raise NotFoundError(f"{path}: there is no such directory")
     draft = f"{path}.{os.urandom(4).hex()}.new"
     try:
@@ -35,7 +34,7 @@ def make(path: str, write: Callable[[str], None]) -> None:
     finally:
         for leftover in (draft, draft + "-lock"):
             with contextlib.suppress(FileNotFoundError):
-                Path(leftover).unlink()
+                os.unlink(leftover)
     _flush_directory(directory)
 
 
@@ -47,10 +46,10 @@ def _give_name(draft: str, path: str) -> None:
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        Path(draft).rename(path)
+        os.rename(draft, path)
 
 
-def _flush_directory(directory: Path) -> None:
+def _flush_directory(directory: str) -> None:
     fd = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(fd)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -13,22 +12,19 @@ from qvec._kernels import Column
 from qvec.config import Config
 from qvec.engine import Engine, live_rows
 from qvec.errors import InputError
+from qvec.evaluation.report import Report, Row, label_of
 from qvec.generations import Generations
 from qvec.index import Progress, make_index
 from qvec.inputs import check_count
 from qvec.layout import CODES, VECTORS, in_force, wide_column
-from qvec.measure import Interval, Problem, Recalls, make_problem, recalls_by_code, recalls_of, wilson
+from qvec.measure import CodeNames, Interval, Problem, Recalls, make_problem, recalls_by_code, recalls_of, wilson
 from qvec.quantizers import CONFIGS, Quantizer, make_config
-from qvec.report import Report, Row, label_of
-from qvec.store import Snapshot, block_geometry
+from qvec.storage.store import Snapshot, block_geometry
 from qvec.types import HNSW, CodeConfig, Codes, Flat, Float32Array, Int64Array
 
-OVERSAMPLES = (1, 2, 3, 5, 10, 20, 40)
-MAX_ROWS = 250_000  # measured on: more are sampled
 EF = 64
 TIMED = 100  # searches that latency is taken from
 PAGE = 4096
-CodeNames = Literal["all"] | Sequence[str | CodeConfig]
 
 
 @dataclass(frozen=True)
@@ -151,4 +147,4 @@ def _checked_factors(oversamples: Sequence[int]) -> list[int]:
     return sorted({check_count("oversamples", factor, 1, 10_000) for factor in oversamples})
 
 
-__all__ = ["MAX_ROWS", "OVERSAMPLES", "CodeNames", "Evaluation", "Interval"]
+__all__ = ["Evaluation", "Interval"]

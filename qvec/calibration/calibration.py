@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -11,7 +10,8 @@ from typing import Self
 
 import numpy as np
 
-from qvec.calibrators import LEARNED, METHODS, TRAINED, Params, merged_params
+from qvec.calibration.calibrators import LEARNED, METHODS, TRAINED, Params, merged_params
+from qvec.calibration.samples import check_finite, check_sample, check_vectors, mean_of, std_of
 from qvec.errors import FormatError, InputError
 from qvec.fields import (
     State,
@@ -23,7 +23,6 @@ from qvec.fields import (
     take_str,
     take_version,
 )
-from qvec.samples import check_finite, check_sample, check_vectors, mean_of, std_of
 from qvec.types import MAX_DIM, Float32Array, check_choice
 
 VERSION = 1
@@ -139,6 +138,8 @@ class Calibration:
     def hash(self) -> str:
         """SHA-256, hex, over everything but ``created``: equal samples and methods give equal hashes."""
         head = [VERSION, self.method, sorted(self.params.items()), self.n_samples, self.dim, self.model]
+        import hashlib  # late: it loads OpenSSL
+
         digest = hashlib.sha256(json.dumps(head).encode())
         for name in _ARRAYS:
             digest.update(floats_to_bytes(getattr(self, name)))

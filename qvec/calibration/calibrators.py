@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qvec.divergence import least_divergence_ranges
+from qvec.calibration.divergence import least_divergence_ranges
+from qvec.calibration.leastsquares import least_squares_ranges
 from qvec.errors import InputError
-from qvec.leastsquares import least_squares_ranges
 from qvec.types import MIN_SAMPLES_ENTROPY, MIN_SAMPLES_RANGE, Float32Array
 
 Params = Mapping[str, float]

@@ -10,7 +10,6 @@ import os
 import stat
 import struct
 from dataclasses import dataclass
-from pathlib import Path
 
 from qvec.errors import CorruptError, FormatError, NotFoundError, ReadOnlyError
 
@@ -41,9 +40,9 @@ def inspect(path: str) -> FileFacts:
     NotFoundError; ReadOnlyError: it may not be read; FormatError: no LMDB 0.9 file; CorruptError: cut short.
     """
     try:
-        if not stat.S_ISREG(Path(path).stat().st_mode):
+        if not stat.S_ISREG(os.stat(path).st_mode):
             raise FormatError(f"{path} is a directory or device, not a qvec file")
-        with Path(path).open("rb") as file:
+        with open(path, "rb") as file:
             return _read(path, file.fileno())
     except FileNotFoundError as error:
         raise NotFoundError(f"{path}: there is no such file") from error

@@ -7,17 +7,16 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Self, get_args
 
-from qvec import environment, header, keys, newfile
-from qvec.directory import STAMP_BYTES, ColumnSpec, Loader, View, block_geometry, first_state
-from qvec.environment import fork_epoch
 from qvec.errors import ClosedError, InputError, ReadOnlyError
-from qvec.filelock import FileLock
-from qvec.snapshot import Snapshot
-from qvec.transaction import Transaction
+from qvec.storage import environment, header, keys, newfile
+from qvec.storage.directory import STAMP_BYTES, ColumnSpec, Loader, View, block_geometry, first_state
+from qvec.storage.environment import fork_epoch
+from qvec.storage.filelock import FileLock
+from qvec.storage.snapshot import Snapshot
+from qvec.storage.transaction import Transaction
 from qvec.types import Durability, Residency, check_choice, check_flag
 
 __all__ = ["ColumnSpec", "Snapshot", "Store", "Transaction", "block_geometry"]
@@ -230,7 +229,7 @@ class Store:
             chunks = sum(len(stamps) for stamps in snapshot._view.stamps.values()) // STAMP_BYTES * env.psize
             readers = env.reader_commits()
             return {
-                "file_bytes": Path(self.path).stat().st_size,
+                "file_bytes": os.stat(self.path).st_size,
                 "used_bytes": (info["last_pgno"] + 1) * env.psize,
                 "map_bytes": info["map_size"],
                 "column_bytes": blocks,

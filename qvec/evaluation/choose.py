@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from qvec.calibrations import Generation
 from qvec.errors import InputError
+from qvec.evaluation.report import Report, Row
 from qvec.index import Progress
-from qvec.report import Report, Row
 from qvec.types import CodeConfig
 
 Apply = Callable[[CodeConfig, int, Progress | None], Generation]

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
-from qvec import keys, records
 from qvec._kernels import Column, chunk_entries
-from qvec.directory import ColumnSpec, View, block_geometry, place_all, write_directory
-from qvec.environment import Error, MapIsFull, fork_epoch, translate, translated
 from qvec.errors import DuplicateIdError, InputError, QvecError
-from qvec.snapshot import Reading, id_key, record_key, row_value
+from qvec.storage import keys, records
+from qvec.storage.directory import ColumnSpec, View, block_geometry, place_all, write_directory
+from qvec.storage.environment import Error, MapIsFull, fork_epoch, translate, translated
+from qvec.storage.snapshot import Reading, id_key, record_key, row_value
 
 Operation = Callable[[Any], object]
 

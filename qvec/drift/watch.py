@@ -1,7 +1,7 @@
 """Whether vectors still look as those that the code was trained on, and whether the code still holds their recall.
 
-Of what is added, 512 rows at a time are looked at (qvec/looks.py). Tests compare the newest look, and the newest four
-together, with the training sample. The n-th look may err with probability ALPHA 6 / (pi n)^2, so that all looks
+Of what is added, 512 rows at a time are looked at (qvec/drift/looks.py). Tests compare the newest look, and the
+newest four together, with the training sample. The n-th look may err with probability ALPHA 6 / (pi n)^2, so that all looks
 together raise a false alarm with probability ALPHA at most, however many there are.
 """
 
@@ -15,11 +15,11 @@ from typing import Any, Literal
 import numpy as np
 
 from qvec.calibrations import Trained
+from qvec.drift.looks import BINS, LOOK_ROWS, MIN_ROWS, Look, Reference, pooled, spread
 from qvec.layout import DRIFT
-from qvec.looks import BINS, LOOK_ROWS, MIN_ROWS, Look, Reference, pooled, spread
 from qvec.quantizers import Quantizer, train
-from qvec.snapshot import Reading
-from qvec.store import Transaction
+from qvec.storage.snapshot import Reading
+from qvec.storage.store import Transaction
 from qvec.types import Float32Array
 
 ALPHA = 0.005  # of all looks together; alarm and watch each

@@ -11,12 +11,11 @@ import resource
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import lmdb
 
-from qvec import _kernels, keys, metapage
+from qvec import _kernels
 from qvec.errors import (
     ClosedError,
     CorruptError,
@@ -28,6 +27,7 @@ from qvec.errors import (
     QvecError,
     ReadOnlyError,
 )
+from qvec.storage import keys, metapage
 
 MAP_SIZE = 1 << 40
 MAX_READERS = 1024
@@ -149,7 +149,7 @@ class Environment:
 def acquire(path: str, *, durable: bool | None, map_size: int) -> Environment:
     """The environment of a file, opened if this process has it not open; ``durable`` None: as it is."""
     with _registry_lock:
-        status = Path(path).stat()
+        status = os.stat(path)
         key = (status.st_dev, status.st_ino)
         env = _registry.get(key)
         if env is None:
@@ -235,7 +235,7 @@ def translate(error: lmdb.Error, path: str) -> QvecError:
 
 
 def _room(path: str) -> str:
-    free = os.statvfs(Path(path).parent)
+    free = os.statvfs(os.path.dirname(path) or ".")
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     allowed = "no limit" if limit == resource.RLIM_INFINITY else f"a limit of {limit}"
     return f"{free.f_bavail * free.f_frsize} bytes are free on the disk, and files have {allowed}"

@@ -1,0 +1,1 @@
+"""Whether what is written still looks like what the codes were trained on."""
