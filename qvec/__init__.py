@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from qvec._kernels import simd_level
 from qvec.api import create, open
-from qvec.calibration.calibration import Calibration
 from qvec.calibrations import Generation
 from qvec.collection import Collection
-from qvec.drift.watch import Drift
 from qvec.errors import (
     ClosedError,
     CorruptError,
@@ -48,6 +47,8 @@ from qvec.types import (
 )
 
 if TYPE_CHECKING:
+    from qvec.calibration.calibration import Calibration
+    from qvec.drift.watch import Drift
     from qvec.evaluation.choose import Choice
     from qvec.evaluation.report import Report
 
@@ -98,14 +99,16 @@ __all__ = [
 ]
 
 
+_LATE = {
+    "Calibration": "qvec.calibration.calibration",
+    "Choice": "qvec.evaluation.choose",
+    "Drift": "qvec.drift.watch",
+    "Report": "qvec.evaluation.report",
+}
+
+
 def __getattr__(name: str) -> object:
     """What few programs name is imported when they do."""
-    if name == "Choice":
-        from qvec.evaluation.choose import Choice
-
-        return Choice
-    if name == "Report":
-        from qvec.evaluation.report import Report
-
-        return Report
-    raise AttributeError(f"module 'qvec' has no attribute {name!r}")
+    if name not in _LATE:
+        raise AttributeError(f"module 'qvec' has no attribute {name!r}")
+    return getattr(import_module(_LATE[name]), name)

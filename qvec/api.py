@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from qvec.adapters import Adapter
 from qvec.collection import Collection, new_collection
 from qvec.config import Config, index_config
-from qvec.drift.watch import OnDrift
 from qvec.errors import ExistsError, InputError
 from qvec.inputs import as_stored, check_count
 from qvec.quantizers import Quantizer, make_config
 from qvec.storage.store import Store
 from qvec.types import ArrayLike, CodeConfig, Durability, Float32Array, IdKind, IndexConfig, Keep, Metric, Residency
+
+if TYPE_CHECKING:
+    from qvec.adapters import Adapter
+    from qvec.drift.watch import OnDrift
 
 
 def create(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Sequence
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
 from qvec.calibrations import Trained
 from qvec.config import Config
-from qvec.drift.watch import OnDrift, remember
 from qvec.engine import Engine, live_rows
 from qvec.errors import CorruptError, InputError, MissingIdError
 from qvec.index import Progress, make_index
@@ -44,10 +43,12 @@ from qvec.types import (
     check_choice,
 )
 from qvec.upkeep import Upkeep, worker_threads
-from qvec.verify import verify_snapshot
 from qvec.writer import Writer, initial_state
 
 MAX_OVERSAMPLE = 10_000
+if TYPE_CHECKING:
+    from qvec.drift.watch import OnDrift
+
 DEFAULT_EF = 64
 
 
@@ -275,6 +276,8 @@ class Collection(Upkeep):
 
     def verify(self) -> list[str]:
         """Check every block, record, id and edge of the last commit; the problems found, none when it is sound."""
+        from qvec.verify import verify_snapshot
+
         with self._store.read() as snap:
             return verify_snapshot(snap, self._config, self._quantizer(snap), self._originals(snap))
 
@@ -369,6 +372,8 @@ def new_collection(
                 samples = 0 if sample is None else len(sample)
                 Writer(txn, config, None, collection._originals(txn)).use(quantizer, samples)
                 if sample is not None:
+                    from qvec.drift.watch import remember
+
                     remember(txn, 0, Trained(quantizer, config.code, samples, config.model), sample)
         return collection
     except BaseException:

@@ -13,8 +13,6 @@ import numpy as np
 
 from qvec.calibrations import Generation, Trained, Transfer, entry_of, exported, imported, listed, register
 from qvec.config import Config, code_from_dict, make_config
-from qvec.drift.looks import LOOK_ROWS
-from qvec.drift.watch import Drift, OnDrift, Watch, read_drift, remember
 from qvec.errors import DriftError, DriftWarning, InputError
 from qvec.index import Progress
 from qvec.inputs import as_vectors, check_count
@@ -26,6 +24,7 @@ from qvec.types import ArrayLike, CodeConfig, Float16, Float32, Float32Array
 from qvec.writer import Writer
 
 if TYPE_CHECKING:  # imported when they are called: seldom, and a sixth of the import's time
+    from qvec.drift.watch import Drift, OnDrift, Watch
     from qvec.evaluation.choose import Choice
     from qvec.evaluation.report import Report
     from qvec.generations import Generations, Relink
@@ -39,7 +38,7 @@ class Upkeep:
     def __init__(self, store: Store, on_drift: OnDrift = None) -> None:
         if not (on_drift in (None, "warn", "raise") or callable(on_drift)):
             raise InputError(f"on_drift must be 'warn', 'raise', a callable or None, got {on_drift!r}")
-        self._on_drift, self._watch, self._alarmed = on_drift, Watch(), -1
+        self._on_drift, self._alarmed = on_drift, -1
         self._store = store
         self._config = Config.from_dict(dict(store.config))
         self._keep = _keep_quantizer(self._config)
@@ -206,13 +205,24 @@ class Upkeep:
 
     def drift(self) -> Drift:
         """Whether what was added lately still looks as what the code in force was trained on; see :class:`Drift`."""
+        from qvec.drift.watch import read_drift
+
         with self._store.read() as snap:
             return read_drift(snap)
 
     # --- parts ---
 
+    @cached_property
+    def _watch(self) -> Watch:
+        from qvec.drift.watch import Watch
+
+        return Watch()
+
     def _observe(self, txn: Transaction, trained: bool, x: Float32Array) -> Drift | None:
         """Look at a batch that is being added; DriftError where it raises an alarm and that is asked for."""
+        from qvec.drift.looks import LOOK_ROWS
+        from qvec.drift.watch import remember
+
         quantizer = self._quantizer(txn)
         if quantizer is None or self._config.form is not None:  # codes that come ready-made learned nothing here
             return None
@@ -246,6 +256,8 @@ class Upkeep:
 
     def _put_calibration(self, trained: Trained, sample: Float32Array | None = None) -> int:
         """Store a calibration; in a collection without any, it is the one that codes the first vectors."""
+        from qvec.drift.watch import remember
+
         with self._store.write() as txn:
             if txn.state["quantizer"] is not None:
                 number = register(txn, trained)

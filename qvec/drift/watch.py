@@ -1,8 +1,8 @@
 """Whether vectors still look as those that the code was trained on, and whether the code still holds their recall.
 
 Of what is added, 512 rows at a time are looked at (qvec/drift/looks.py). Tests compare the newest look, and the
-newest four together, with the training sample. The n-th look may err with probability ALPHA 6 / (pi n)^2, so that all looks
-together raise a false alarm with probability ALPHA at most, however many there are.
+newest four together, with the training sample. The n-th look may err with probability
+ALPHA 6 / (pi n)^2, so that all looks together raise a false alarm with probability ALPHA at most, however many.
 """
 
 from __future__ import annotations

@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import cast, get_args
 
 from qvec.errors import FormatError, InputError
 from qvec.fields import take_choice
 from qvec.quantizers.base import Quantizer
-from qvec.quantizers.binary import BinaryQuantizer
-from qvec.quantizers.floats import BFloat16Quantizer, Float16Quantizer, Float32Quantizer
-from qvec.quantizers.int4 import Int4Quantizer
-from qvec.quantizers.int8 import Int8Quantizer
-from qvec.quantizers.mixed import MixedQuantizer
-from qvec.quantizers.prequantized import PrequantizedQuantizer
-from qvec.quantizers.rabitq import RaBitQuantizer
-from qvec.quantizers.ternary import TernaryQuantizer
 from qvec.types import CodeConfig, Float32Array, Metric, RaBitQ
 
-QUANTIZERS: dict[str, type[Quantizer]] = {
-    "f32": Float32Quantizer,
-    "f16": Float16Quantizer,
-    "bf16": BFloat16Quantizer,
-    "int8": Int8Quantizer,
-    "int4": Int4Quantizer,
-    "ternary": TernaryQuantizer,
-    "binary": BinaryQuantizer,
-    "rabitq": RaBitQuantizer,
-    "mixed": MixedQuantizer,
-    "prequantized": PrequantizedQuantizer,
-}
+
+class _Kinds(Mapping[str, type[Quantizer]]):
+    """Classes by kind. A module is imported when its kind is first asked for: few programs use more than two."""
+
+    def __init__(self, places: dict[str, str]) -> None:
+        self._places = places
+
+    def __getitem__(self, kind: str) -> type[Quantizer]:
+        module, name = self._places[kind].split(".")
+        return cast(type[Quantizer], getattr(import_module(f"qvec.quantizers.{module}"), name))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+QUANTIZERS = _Kinds(
+    {
+        "f32": "floats.Float32Quantizer",
+        "f16": "floats.Float16Quantizer",
+        "bf16": "floats.BFloat16Quantizer",
+        "int8": "int8.Int8Quantizer",
+        "int4": "int4.Int4Quantizer",
+        "ternary": "ternary.TernaryQuantizer",
+        "binary": "binary.BinaryQuantizer",
+        "rabitq": "rabitq.RaBitQuantizer",
+        "mixed": "mixed.MixedQuantizer",
+        "prequantized": "prequantized.PrequantizedQuantizer",
+    }
+)
 CONFIGS: dict[str, type[CodeConfig]] = {config.kind: config for config in get_args(CodeConfig)}
 NAMED: dict[str, CodeConfig] = {f"rabitq{bits}": RaBitQ(bits) for bits in range(1, 9)}
 AUTO = "int8"  # docs/adr/0001: nearly the recall of float32 on every set measured, at a quarter of its size

@@ -263,8 +263,7 @@ def _is_denied(error: lmdb.Error) -> bool:
 
 def _open_lmdb(path: str, map_size: int, *, readonly: bool, lock: bool, sync: bool) -> Any:
     """Reserve ``map_size`` bytes of address space, or as much as half, a quarter... of it as there is."""
-    file = Path(path)
-    least = 2 * file.stat().st_size if file.exists() else 0
+    least = 2 * os.stat(path).st_size if os.path.exists(path) else 0
     while True:
         try:
             return lmdb.open(
