@@ -160,7 +160,8 @@ class Collection(Upkeep):
     ) -> Hits:
         """The k nearest neighbours of one query (1-D in, 1-D out) or of a batch (2-D in, 2-D out).
 
-        ef: candidates a graph walk keeps; more is slower and finds more. oversample: candidates re-ranked per hit.
+        ef: candidates a graph walk keeps; more is slower and finds more. oversample: candidates re-ranked per hit;
+        "auto": what the code needs, of a given ``ef`` all at most.
         rescore: whether candidates are re-ranked with the stored originals; "auto": where there are any.
         exact: score every original instead. threads: for a batch; default, all cores. model: the tag of the
         queries' model; refused where it is not the collection's.
@@ -181,6 +182,8 @@ class Collection(Upkeep):
             if engine is None:
                 return self._no_hits((*q.shape[:-1], k), with_payload)
             candidates = _candidates(engine, k, factor, rescore)
+            if ef is not None and factor is None and engine.index.kind != "flat":
+                candidates = min(candidates, max(k, width))  # a walk that is asked for less has no more to re-rank
             ids, distances, counts = engine.search(q, k, max(width, k, candidates), candidates, exact, workers)
             payloads: list[Any] | None = None
             if not self._int_ids:

@@ -51,9 +51,9 @@ static inline int qv_pool_insert(qv_pool *pool, uint64_t candidate) {
         if (candidate >= slots[count - 1]) return pool->capacity;
         pool->size = --count;
     }
-    while (count > 0) { /* branch-free lower bound */
-        int half = (count + 1) / 2;
-        low += slots[low + half - 1] < candidate ? half : 0;
+    while (count > 0) { /* lower bound without a branch: which half is taken cannot be predicted */
+        int half = (count + 1) >> 1;
+        low += half & -(int)(slots[low + half - 1] < candidate);
         count -= half;
     }
     memmove(slots + low + 1, slots + low, (size_t)(pool->size - low) * sizeof *slots);
@@ -84,6 +84,16 @@ static inline void qv_visited_reset(qv_visited *visited) {
     else
         for (uint32_t i = 0; i < visited->n_touched; i++) visited->bits[visited->touched[i] >> 6] = 0;
     visited->n_touched = 0;
+}
+
+/* Note rows that were marked. */
+static inline void qv_visited_touch(qv_visited *visited, const uint32_t *rows, int n) {
+    if (visited->n_touched + (uint32_t)n > QV_TOUCHED_MAX) {
+        visited->n_touched = QV_TOUCHED_MAX;
+        return;
+    }
+    memcpy(visited->touched + visited->n_touched, rows, (size_t)n * sizeof *rows);
+    visited->n_touched += (uint32_t)n;
 }
 
 /* Mark a row; 1 when it was marked already. */

@@ -70,10 +70,8 @@ void qv_score_staged(const qv_codec *codec, qv_column *adjacency, const qv_query
     }
 }
 
-/* Collect the unvisited neighbours of a row and prefetch their codes. */
-static int stage_hop(const qv_graph *graph, uint32_t node, int stage, qv_scratch *s) {
-    const uint32_t *list = (const uint32_t *)qv_row(graph->adjacency, node);
-    if (!list) return QV_DAMAGED;
+/* Rows of a list that were not visited yet, marked as visited now. Which were cannot be predicted: no branch on it. */
+static int unvisited(const qv_graph *graph, const uint32_t *list, qv_visited *visited, uint32_t *rows) {
     int n = 0;
     for (uint32_t i = 0; i < graph->degree; i++) {
         uint32_t row = list[i] & QV_ROW_MASK;
@@ -81,15 +79,37 @@ static int stage_hop(const qv_graph *graph, uint32_t node, int stage, qv_scratch
             if (list[i] == QV_NO_ROW) break;
             continue;
         }
-        if (qv_visit(&s->visited, row)) continue;
-        const uint8_t *address = qv_row(graph->codes, row);
+        uint64_t word = visited->bits[row >> 6], bit = 1ull << (row & 63);
+        visited->bits[row >> 6] = word | bit;
+        rows[n] = row;
+        n += (word & bit) == 0;
+    }
+    qv_visited_touch(visited, rows, n);
+    return n;
+}
+
+/* Collect the unvisited neighbours of a row and prefetch their codes. */
+static int stage_hop(const qv_graph *graph, uint32_t node, int stage, qv_scratch *s) {
+    const uint32_t *list = (const uint32_t *)qv_row(graph->adjacency, node);
+    if (!list) return QV_DAMAGED;
+    uint32_t *rows = s->row[stage];
+    int n = unvisited(graph, list, &s->visited, rows);
+    for (int i = 0; i < n; i++) {
+        const uint8_t *address = qv_row(graph->codes, rows[i]);
         if (!address) return QV_DAMAGED;
         qv_prefetch_row(address, (size_t)graph->codec->stride);
-        s->row[stage][n] = row;
-        s->address[stage][n++] = address;
+        s->address[stage][i] = address;
     }
     s->hops++;
     return n;
+}
+
+/* The lists of the nearest open candidates, one of which is next unless this hop finds a nearer one. */
+static inline void fetch_lists(qv_column *adjacency, const qv_pool *pool) {
+    for (int i = pool->cursor; i < pool->size && i < pool->cursor + 2; i++) {
+        const uint8_t *list = qv_row(adjacency, qv_candidate_row(pool->slots[i]));
+        if (list) qv_prefetch_row(list, adjacency->stride);
+    }
 }
 
 static int seed_pool(const qv_graph *graph, const qv_query *query, qv_scratch *s) {
@@ -122,6 +142,7 @@ int qv_walk(const qv_graph *graph, const qv_query *query, int ef, qv_scratch *s)
         if (next) {
             staged = stage_hop(graph, qv_candidate_row(next), stage, s);
             if (staged < 0) return staged;
+            fetch_lists(graph->adjacency, &s->pool);
         } else if (!waiting) {
             return QV_OK;
         }
