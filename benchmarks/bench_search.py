@@ -2,7 +2,8 @@
 
     python benchmarks/bench_search.py [--set NAME] [--ef 16 24 ...] [--json FILE]
 
-Single queries through the public calls of both libraries, one thread; the two take turns at every point. Queries/s at
+Single queries, and all in one call, through the public calls of both libraries on one thread; the two take turns at
+every point, the best of --rounds counts. Queries/s at
 a recall are log-linear between the points of a curve. Builds use two threads, in turn too.
 """
 
@@ -41,21 +42,33 @@ def build_hnswlib(data: sets.Set, threads: int) -> tuple[hnswlib.Index, float]:
     return index, elapsed
 
 
-def run_qvec(db: qvec.Collection, data: sets.Set, ef: int) -> tuple[float, float]:
+def run_qvec(db: qvec.Collection, data: sets.Set, ef: int) -> tuple[float, float, float]:
+    """Seconds of single calls, seconds of one batch on one thread, recall."""
     ids = np.empty((len(data.queries), 10), np.int64)
     start = time.perf_counter()
     for i, q in enumerate(data.queries):
         ids[i] = db.search(q, 10, ef=ef).ids
-    return time.perf_counter() - start, data.recall(ids)
+    single = time.perf_counter() - start
+    start = time.perf_counter()
+    db.search(data.queries, 10, ef=ef, threads=1)
+    return single, time.perf_counter() - start, data.recall(ids)
 
 
-def run_hnswlib(index: hnswlib.Index, data: sets.Set, ef: int) -> tuple[float, float]:
+def run_hnswlib(index: hnswlib.Index, data: sets.Set, ef: int) -> tuple[float, float, float]:
     index.set_ef(ef)
     ids = np.empty((len(data.queries), 10), np.int64)
     start = time.perf_counter()
     for i, q in enumerate(data.queries):
         ids[i] = index.knn_query(q, 10)[0][0]
-    return time.perf_counter() - start, data.recall(ids)
+    single = time.perf_counter() - start
+    start = time.perf_counter()
+    index.knn_query(data.queries, 10, num_threads=1)
+    return single, time.perf_counter() - start, data.recall(ids)
+
+
+def fastest(runs: list[tuple[float, float, float]], queries: int) -> tuple[float, float, float]:
+    """Recall, queries/s of single calls and of a batch, the best of some runs."""
+    return runs[0][2], queries / min(run[0] for run in runs), queries / min(run[1] for run in runs)
 
 
 def at_recall(curve: list[tuple[float, float]], recall: float) -> float | None:
@@ -98,25 +111,34 @@ def compare(name: str, efs: list[int], code: str, rounds: int) -> dict[str, obje
                 run_qvec(db, data, ef), run_hnswlib(index, data, ef)
             own, peer = [], []
             for ef in efs:
-                a = min(run_qvec(db, data, ef) for _ in range(rounds))
-                b = min(run_hnswlib(index, data, ef) for _ in range(rounds))
-                own.append((a[1], len(data.queries) / a[0]))
-                peer.append((b[1], len(data.queries) / b[0]))
+                turns = [(run_qvec(db, data, ef), run_hnswlib(index, data, ef)) for _ in range(rounds)]
+                own.append(fastest([turn[0] for turn in turns], len(data.queries)))
+                peer.append(fastest([turn[1] for turn in turns], len(data.queries)))
             return report(name, code, efs, own, peer, own_build, peer_build, facade_cost(db, data))
 
 
-def report(name, code, efs, own, peer, own_build, peer_build, facade) -> dict[str, object]:  # type: ignore[no-untyped-def]
+Curve = list[tuple[float, float, float]]
+
+
+def report(
+    name: str, code: str, efs: list[int], own: Curve, peer: Curve, own_build: float, peer_build: float, facade: float
+) -> dict[str, object]:
     print(f"\n{name}  code={code}  simd={qvec.simd_level()}")
     print(f"build, 2 threads: qvec {own_build:.2f} s, hnswlib {peer_build:.2f} s, ratio {own_build / peer_build:.2f}")
     print(f"facade: {facade:.2f} us a query")
-    print(f"{'ef':>5} {'qvec recall':>12} {'q/s':>8} | {'hnswlib recall':>15} {'q/s':>8}")
-    for ef, (r, q), (s, p) in zip(efs, own, peer, strict=True):
-        print(f"{ef:>5} {r:>12.4f} {q:>8.0f} | {s:>15.4f} {p:>8.0f}")
-    ratios = {}
+    print(
+        f"{'ef':>5} {'qvec recall':>12} {'q/s':>8} {'in batch':>9} | {'hnswlib recall':>15} {'q/s':>8} {'in batch':>9}"
+    )
+    for ef, (r, q, b), (s, p, c) in zip(efs, own, peer, strict=True):
+        print(f"{ef:>5} {r:>12.4f} {q:>8.0f} {b:>9.0f} | {s:>15.4f} {p:>8.0f} {c:>9.0f}")
+    ratios: dict[str, float | None] = {}
     for recall in (0.90, 0.95, 0.98, 0.99):
-        a, b = at_recall(own, recall), at_recall(peer, recall)
-        ratios[recall] = a / b if a and b else None
-        print(f"recall {recall}: qvec {a or 0:.0f} q/s, hnswlib {b or 0:.0f} q/s, ratio {ratios[recall] or 0:.2f}")
+        for column, way in ((1, "single queries"), (2, "in batch")):
+            a = at_recall([(point[0], point[column]) for point in own], recall)
+            b = at_recall([(point[0], point[column]) for point in peer], recall)
+            ratios[f"{recall} {way}"] = a / b if a and b else None
+            ratio = f"{a / b:.2f}" if a and b else "not reached"
+            print(f"recall {recall}, {way}: qvec {a or 0:.0f} q/s, hnswlib {b or 0:.0f} q/s, ratio {ratio}")
     return {
         "set": name, "code": code, "simd": qvec.simd_level(), "ef": efs, "qvec": own, "hnswlib": peer,
         "build_s": [own_build, peer_build], "facade_us": facade, "ratio_at_recall": ratios,
@@ -128,7 +150,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=sets.names())
     parser.add_argument("--ef", nargs="*", type=int, default=list(EFS))
     parser.add_argument("--code", default="int8")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     rows = [compare(name, args.ef, args.code, args.rounds) for name in args.set]
