@@ -42,15 +42,15 @@ def build_hnswlib(data: sets.Set, threads: int) -> tuple[hnswlib.Index, float]:
     return index, elapsed
 
 
-def run_qvec(db: qvec.Collection, data: sets.Set, ef: int) -> tuple[float, float, float]:
+def run_qvec(db: qvec.Collection, data: sets.Set, ef: int, rescore: bool) -> tuple[float, float, float]:
     """Seconds of single calls, seconds of one batch on one thread, recall."""
     ids = np.empty((len(data.queries), 10), np.int64)
     start = time.perf_counter()
     for i, q in enumerate(data.queries):
-        ids[i] = db.search(q, 10, ef=ef).ids
+        ids[i] = db.search(q, 10, ef=ef, rescore=rescore).ids
     single = time.perf_counter() - start
     start = time.perf_counter()
-    db.search(data.queries, 10, ef=ef, threads=1)
+    db.search(data.queries, 10, ef=ef, rescore=rescore, threads=1)
     return single, time.perf_counter() - start, data.recall(ids)
 
 
@@ -82,6 +82,12 @@ def at_recall(curve: list[tuple[float, float]], recall: float) -> float | None:
     return float(np.exp(np.interp(recall, r, np.log(q))))
 
 
+def against(rates: dict[str, float | None]) -> dict[str, float]:
+    """Each rate over hnswlib's, where both were reached."""
+    peer = rates["hnswlib"]
+    return {t: round(rate / peer, 2) for t, rate in rates.items() if rate and peer and t != "hnswlib"}
+
+
 def facade_cost(db: qvec.Collection, data: sets.Set) -> float:
     """Median microseconds of a search that are not spent inside the kernels."""
     costs = []
@@ -107,40 +113,39 @@ def compare(name: str, efs: list[int], code: str, rounds: int) -> dict[str, obje
         index, peer_build = build_hnswlib(data, 2)
         db, own_build = build_qvec(data, Path(folder) / "bench.qvec", 2, code)
         with db:
-            for ef in efs[:2]:
-                run_qvec(db, data, ef), run_hnswlib(index, data, ef)
-            own, peer = [], []
+            curves: dict[str, Curve] = {"codes alone": [], "re-ranked": [], "hnswlib": []}
             for ef in efs:
-                turns = [(run_qvec(db, data, ef), run_hnswlib(index, data, ef)) for _ in range(rounds)]
-                own.append(fastest([turn[0] for turn in turns], len(data.queries)))
-                peer.append(fastest([turn[1] for turn in turns], len(data.queries)))
-            return report(name, code, efs, own, peer, own_build, peer_build, facade_cost(db, data))
+                turns = [
+                    (run_qvec(db, data, ef, False), run_qvec(db, data, ef, True), run_hnswlib(index, data, ef))
+                    for _ in range(rounds)
+                ]
+                for curve, runs in zip(curves.values(), zip(*turns, strict=True), strict=True):
+                    curve.append(fastest(list(runs), len(data.queries)))
+            return report(name, code, efs, curves, own_build, peer_build, facade_cost(db, data))
 
 
 Curve = list[tuple[float, float, float]]
 
 
 def report(
-    name: str, code: str, efs: list[int], own: Curve, peer: Curve, own_build: float, peer_build: float, facade: float
+    name: str, code: str, efs: list[int], curves: dict[str, Curve], own_build: float, peer_build: float, facade: float
 ) -> dict[str, object]:
     print(f"\n{name}  code={code}  simd={qvec.simd_level()}")
     print(f"build, 2 threads: qvec {own_build:.2f} s, hnswlib {peer_build:.2f} s, ratio {own_build / peer_build:.2f}")
     print(f"facade: {facade:.2f} us a query")
-    print(
-        f"{'ef':>5} {'qvec recall':>12} {'q/s':>8} {'in batch':>9} | {'hnswlib recall':>15} {'q/s':>8} {'in batch':>9}"
-    )
-    for ef, (r, q, b), (s, p, c) in zip(efs, own, peer, strict=True):
-        print(f"{ef:>5} {r:>12.4f} {q:>8.0f} {b:>9.0f} | {s:>15.4f} {p:>8.0f} {c:>9.0f}")
-    ratios: dict[str, float | None] = {}
-    for recall in (0.90, 0.95, 0.98, 0.99):
-        for column, way in ((1, "single queries"), (2, "in batch")):
-            a = at_recall([(point[0], point[column]) for point in own], recall)
-            b = at_recall([(point[0], point[column]) for point in peer], recall)
-            ratios[f"{recall} {way}"] = a / b if a and b else None
-            ratio = f"{a / b:.2f}" if a and b else "not reached"
-            print(f"recall {recall}, {way}: qvec {a or 0:.0f} q/s, hnswlib {b or 0:.0f} q/s, ratio {ratio}")
+    print("     " + "".join(f"{title:>29}" for title in curves))
+    print("   ef" + f"{'recall':>11} {'q/s':>8} {'in batch':>8}" * len(curves))
+    for ef, *points in zip(efs, *curves.values(), strict=True):
+        print(f"{ef:>5}" + "".join(f"{r:>11.4f} {q:>8.0f} {b:>8.0f}" for r, q, b in points))
+    ratios = {}
+    for way, column in (("single queries", 1), ("in batch", 2)):
+        for recall in (0.90, 0.95, 0.98, 0.99):
+            rates = {title: at_recall([(p[0], p[column]) for p in curve], recall) for title, curve in curves.items()}
+            ratios[f"{recall} {way}"] = against(rates)
+            shown = ", ".join(f"{title} {rate or 0:.0f}" for title, rate in rates.items())
+            print(f"recall {recall}, {way}: q/s {shown}; ratios {against(rates)}")
     return {
-        "set": name, "code": code, "simd": qvec.simd_level(), "ef": efs, "qvec": own, "hnswlib": peer,
+        "set": name, "code": code, "simd": qvec.simd_level(), "ef": efs, "curves": curves,
         "build_s": [own_build, peer_build], "facade_us": facade, "ratio_at_recall": ratios,
     }  # fmt: skip
 

@@ -175,7 +175,7 @@ class Collection(Upkeep):
             k = check_count("k", k, 1, MAX_K)
         workers = 1 if threads is None and q.ndim == 1 else worker_threads(threads)
         width = DEFAULT_EF if ef is None else check_count("ef", ef, 1, MAX_K)
-        factor = _check_reranking(oversample, rescore)
+        factor = None if oversample == rescore == "auto" else _check_reranking(oversample, rescore)
         snap = self._store.begin()
         try:
             engine = snap.derived.get("engine") or self._make_engine(snap)
