@@ -189,7 +189,9 @@ class Collection(Upkeep):
             if not self._int_ids:
                 ids, payloads = self._string_hits(snap, ids, with_payload)
             elif with_payload:
-                payloads = self._payloads(snap, ids)
+                payloads = (
+                    self._payloads(snap, ids) if engine.state["records"] else shaped([None] * ids.size, ids.shape)
+                )
             return Hits(ids, distances, counts, payloads, self._zero_score)
         finally:
             self._store.end(snap)
@@ -202,8 +204,6 @@ class Collection(Upkeep):
         return ids, shaped(payloads_of(records), rows.shape) if with_payload else None
 
     def _payloads(self, snap: Snapshot, ids: NDArray[np.int64]) -> list[Any]:
-        if not snap.state["records"]:
-            return shaped([None] * ids.size, ids.shape)
         rows = iter(self._rows_of_stored(snap, ids[ids >= 0]))
         records = [None if i < 0 else row_record(snap, next(rows)) for i in ids.reshape(-1).tolist()]
         return shaped(payloads_of(records), ids.shape)

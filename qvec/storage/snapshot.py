@@ -24,10 +24,12 @@ _ROW_BYTES = 4
 class Reading:
     """The reading half of snapshots and transactions."""
 
-    __slots__ = ("_epoch", "_store", "_thread", "_txn", "_view")
+    __slots__ = ("_epoch", "_store", "_thread", "_txn", "_view", "derived")
 
     def __init__(self, store: Store, txn: Any, view: View) -> None:
         self._store, self._txn, self._view = store, txn, view
+        self.derived = view.derived
+        """What layers above computed from this commit; emptied when another commit is seen."""
         self._epoch, self._thread = fork_epoch(), threading.get_ident()
 
     @property
@@ -41,12 +43,6 @@ class Reading:
         """What the layer above stored with the last commit. A snapshot's is shared: not to be changed."""
         self._live()
         return self._view.state
-
-    @property
-    def derived(self) -> dict[Any, Any]:
-        """What layers above computed from this commit; emptied when another commit is seen."""
-        self._live()
-        return self._view.derived
 
     @property
     def txn_id(self) -> int:
