@@ -22,23 +22,9 @@ from typing import cast
 import numpy as np
 
 from qvec import simd_level
+from qvec.configs import BFloat16, Binary, CodeConfig, Float16, Float32, Int4, Int8, Mixed, RaBitQ, Ternary
 from qvec.quantizers import Quantizer, train
-from qvec.types import (
-    BFloat16,
-    Binary,
-    CodeConfig,
-    Codes,
-    Float16,
-    Float32,
-    Float32Array,
-    Int4,
-    Int8,
-    Int64Array,
-    Metric,
-    Mixed,
-    RaBitQ,
-    Ternary,
-)
+from qvec.types import Codes, Float32Array, Int64Array, Metric
 
 TILE = 50  # queries scored at a time: 50 x 60,000 keys are 12 MB
 DEPTHS = (10, 30, 100)

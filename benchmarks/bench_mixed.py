@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import sets
 
+from qvec.configs import CodeConfig, Mixed, RaBitQ
 from qvec.quantizers import Quantizer, train
-from qvec.types import CodeConfig, Mixed, RaBitQ
 
 N_QUERIES = 500
 TILE = 50  # queries scored at a time: 50 x 60,000 keys are 12 MB

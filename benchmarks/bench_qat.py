@@ -20,13 +20,13 @@ import numpy.typing as npt
 import torch
 
 from qvec.adapters import Adapter, adapted_config
+from qvec.configs import CodeConfig
 from qvec.qat import Options
 from qvec.qat.codes import CODES, FLOAT
 from qvec.qat.examples import Examples, make_examples
 from qvec.qat.training import Trainer
 from qvec.quantizers import make_config, train
 from qvec.transforms import Transform
-from qvec.types import CodeConfig
 
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]

@@ -9,6 +9,20 @@ from qvec._kernels import simd_level
 from qvec.api import create, open
 from qvec.calibrations import Generation
 from qvec.collection import Collection
+from qvec.configs import (
+    HNSW,
+    BFloat16,
+    Binary,
+    Flat,
+    Float16,
+    Float32,
+    Int4,
+    Int8,
+    Mixed,
+    Prequantized,
+    RaBitQ,
+    Ternary,
+)
 from qvec.errors import (
     ClosedError,
     CorruptError,
@@ -27,24 +41,7 @@ from qvec.errors import (
     QvecError,
     ReadOnlyError,
 )
-from qvec.types import (
-    HNSW,
-    AddResult,
-    BFloat16,
-    Binary,
-    Flat,
-    Float16,
-    Float32,
-    Hits,
-    Int4,
-    Int8,
-    Mixed,
-    Prequantized,
-    RaBitQ,
-    Records,
-    Stats,
-    Ternary,
-)
+from qvec.types import AddResult, Hits, Records, Stats
 
 if TYPE_CHECKING:
     from qvec.calibration.calibration import Calibration

@@ -6,12 +6,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Self, cast, get_args
 
 from qvec.calibration.samples import check_vectors
+from qvec.configs import Binary, CodeConfig, RaBitQ
 from qvec.errors import FormatError, InputError
 from qvec.fields import State, take_choice, take_int, take_state, take_version
 from qvec.quantizers import CONFIGS, Quantizer, train
 from qvec.quantizers.base import CodecQuantizer
 from qvec.transforms import MAX_SEED, Transform
-from qvec.types import Binary, CodeConfig, Float32Array, Metric, RaBitQ, check_choice, check_int
+from qvec.types import Float32Array, Metric, check_choice, check_int
 
 VERSION = 1
 _FIELDS = ("version", "metric", "code", "seed", "transform")

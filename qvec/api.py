@@ -9,11 +9,12 @@ import numpy as np
 
 from qvec.collection import Collection, new_collection
 from qvec.config import Config, index_config
+from qvec.configs import CodeConfig, IndexConfig
 from qvec.errors import ExistsError, InputError
 from qvec.inputs import as_stored, check_count
 from qvec.quantizers import Quantizer, make_config
 from qvec.storage.store import Store
-from qvec.types import ArrayLike, CodeConfig, Durability, Float32Array, IdKind, IndexConfig, Keep, Metric, Residency
+from qvec.types import ArrayLike, Durability, Float32Array, IdKind, Keep, Metric, Residency
 
 if TYPE_CHECKING:
     from qvec.adapters import Adapter

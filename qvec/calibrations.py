@@ -10,13 +10,14 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from qvec.config import Config, code_from_dict, code_to_dict
+from qvec.configs import CodeConfig
 from qvec.errors import FormatError, InputError
 from qvec.fields import State, take_int, take_state, take_str, take_version
 from qvec.layout import CALIBRATION
 from qvec.quantizers import Quantizer, from_state
 from qvec.storage import records
 from qvec.storage.store import Transaction
-from qvec.types import CodeConfig, CodeKind
+from qvec.types import CodeKind
 
 FORMAT, VERSION = "qvec calibration", 1
 MAX_GENERATIONS = 65_535  # the keys of blocks hold 16 bits of it

@@ -10,6 +10,7 @@ import numpy as np
 
 from qvec.calibrations import Trained
 from qvec.config import Config
+from qvec.configs import HNSW, Flat
 from qvec.engine import Engine, live_rows
 from qvec.errors import CorruptError, InputError, MissingIdError
 from qvec.index import Progress, make_index
@@ -28,20 +29,7 @@ from qvec.quantizers import Quantizer, train
 from qvec.rows import check_same, payloads_of, row_record, shaped
 from qvec.statistics import collect_stats
 from qvec.storage.store import Snapshot, Store
-from qvec.types import (
-    HNSW,
-    AddResult,
-    ArrayLike,
-    Flat,
-    Hits,
-    Metric,
-    NDArray,
-    OnConflict,
-    Payload,
-    Records,
-    Stats,
-    check_choice,
-)
+from qvec.types import AddResult, ArrayLike, Hits, Metric, NDArray, OnConflict, Payload, Records, Stats, check_choice
 from qvec.upkeep import Upkeep, worker_threads
 from qvec.writer import Writer, initial_state
 

@@ -5,26 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, cast, get_args
 
+from qvec.configs import HNSW, CodeConfig, Flat, Float32, IndexConfig, Prequantized
 from qvec.errors import FormatError, InputError
 from qvec.fields import take_choice, take_int, take_state
 from qvec.integers import width_of
 from qvec.quantizers import CONFIGS, make_config
 from qvec.transforms import MAX_SEED
-from qvec.types import (
-    HNSW,
-    MAX_DIM,
-    CodeConfig,
-    Flat,
-    Float32,
-    IdKind,
-    IndexConfig,
-    Keep,
-    Metric,
-    Prequantized,
-    PrequantizedType,
-    check_choice,
-    check_int,
-)
+from qvec.types import MAX_DIM, IdKind, Keep, Metric, PrequantizedType, check_choice, check_int
 
 AUTO_INDEX_ROWS = 10_000  # a scan of fewer codes beats any graph
 INDEXES: dict[str, type[Flat] | type[HNSW]] = {"flat": Flat, "hnsw": HNSW}

@@ -18,6 +18,7 @@ import numpy as np
 from qvec._kernels import Column
 from qvec.calibrations import Trained, entry_of, identify, register
 from qvec.config import Config, code_from_dict, code_to_dict, make_config
+from qvec.configs import CodeConfig
 from qvec.drift.watch import remember
 from qvec.engine import Engine, live_rows
 from qvec.errors import InputError
@@ -35,7 +36,7 @@ from qvec.index import FlatIndex, Progress
 from qvec.layout import CALIBRATION, CODES, DRIFT, VECTORS, in_force, wide_column
 from qvec.quantizers import Quantizer, train
 from qvec.storage.store import Snapshot, Store, Transaction
-from qvec.types import CodeConfig, Float32Array
+from qvec.types import Float32Array
 from qvec.writer import index_for, linkable
 
 STEP = 8192  # rows coded by one transaction

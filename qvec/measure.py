@@ -9,8 +9,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from qvec.configs import CodeConfig, Float32
 from qvec.quantizers import Quantizer, train
-from qvec.types import CodeConfig, Codes, Float32, Float32Array, Int64Array, Metric, NDArray
+from qvec.types import Codes, Float32Array, Int64Array, Metric, NDArray
 
 TILE_KEYS = 1 << 22  # keys held at a time: 16 MiB
 OVERSAMPLES = (1, 2, 3, 5, 10, 20, 40)

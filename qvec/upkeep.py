@@ -13,6 +13,7 @@ import numpy as np
 
 from qvec.calibrations import Generation, Trained, Transfer, entry_of, exported, imported, listed, register
 from qvec.config import Config, code_from_dict, make_config
+from qvec.configs import CodeConfig, Float16, Float32
 from qvec.errors import DriftError, DriftWarning, InputError
 from qvec.index import Progress
 from qvec.inputs import as_vectors, check_count
@@ -20,7 +21,7 @@ from qvec.layout import CALIBRATION, VECTORS, in_force
 from qvec.measure import MAX_ROWS, OVERSAMPLES, CodeNames
 from qvec.quantizers import Quantizer, from_state, train
 from qvec.storage.store import Snapshot, Store, Transaction
-from qvec.types import ArrayLike, CodeConfig, Float16, Float32, Float32Array
+from qvec.types import ArrayLike, Float32Array
 from qvec.writer import Writer
 
 if TYPE_CHECKING:  # imported when they are called: seldom, and a sixth of the import's time

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from qvec.config import Config
+from qvec.configs import HNSW, Flat
 from qvec.engine import read_bitmap
 from qvec.errors import CorruptError
 from qvec.index import Coded, make_index
 from qvec.layout import CODES, DELETED, IDS, ROW, VECTORS, in_force
 from qvec.quantizers import Quantizer
 from qvec.storage.store import Snapshot
-from qvec.types import HNSW, Flat, NDArray
+from qvec.types import NDArray
 
 CHECKED_ROWS = 8192
 SHOWN = 5  # of a kind of problem

@@ -10,6 +10,7 @@ import numpy as np
 from qvec._kernels import Column
 from qvec.calibrations import Trained, register
 from qvec.config import AUTO_INDEX_ROWS, Config
+from qvec.configs import HNSW, Flat
 from qvec.errors import DuplicateIdError, InputError
 from qvec.index import Coded, Index, Progress, make_index
 from qvec.inputs import MAX_ID, MAX_ROWS, id_keys
@@ -17,7 +18,7 @@ from qvec.integers import to_floats
 from qvec.layout import CODES, DELETED, IDS, ROW, VECTORS, in_force, row_columns
 from qvec.quantizers import Quantizer, train
 from qvec.storage.store import Transaction
-from qvec.types import HNSW, Flat, NDArray, OnConflict, Payload
+from qvec.types import NDArray, OnConflict, Payload
 
 ENCODE_ROWS = 8192  # rows encoded at a time: the codes of one step stay in cache
 Ids = NDArray[Any] | list[str]

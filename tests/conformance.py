@@ -11,24 +11,11 @@ import numpy as np
 import pytest
 
 from qvec import quantizers
+from qvec.configs import BFloat16, Binary, CodeConfig, Float16, Float32, Int4, Int8, Mixed, RaBitQ, Ternary
 from qvec.errors import FormatError, InputError
 from qvec.quantizers import Quantizer
 from qvec.quantizers.rabitq import RaBitQuantizer
-from qvec.types import (
-    BFloat16,
-    Binary,
-    CodeConfig,
-    Float16,
-    Float32,
-    Float32Array,
-    Int4,
-    Int8,
-    Int64Array,
-    Metric,
-    Mixed,
-    RaBitQ,
-    Ternary,
-)
+from qvec.types import Float32Array, Int64Array, Metric
 
 CONFIGS: dict[str, CodeConfig] = {
     "f32": Float32(),

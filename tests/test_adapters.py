@@ -14,12 +14,13 @@ import pytest
 import qvec
 from qvec.adapters import Adapter, adapted_config
 from qvec.calibration.calibration import Calibration
+from qvec.configs import Binary, CodeConfig, Float32, Int8, RaBitQ
 from qvec.errors import FormatError, InputError
 from qvec.qat import Options, train_adapter
 from qvec.qat.examples import make_examples
 from qvec.quantizers import from_state
 from qvec.transforms import Transform
-from qvec.types import Binary, CodeConfig, Float32, Float32Array, Int8, RaBitQ
+from qvec.types import Float32Array
 
 DIM = 64
 CODES = [Binary(centre=False), RaBitQ(1, centre=False), Int8(), Int8(rotate=True)]

@@ -10,12 +10,13 @@ import pytest
 from conformance import clustered
 
 import qvec
+from qvec.configs import CodeConfig, Mixed, RaBitQ
 from qvec.errors import FormatError, InputError
 from qvec.quantizers import Quantizer, from_state, make_config, train
 from qvec.quantizers.allotment import GAUSSIAN_STEP, allot, greedy
 from qvec.quantizers.mixed import MixedQuantizer
 from qvec.quantizers.rabitq import RaBitQuantizer
-from qvec.types import CodeConfig, Float32Array, Metric, Mixed, RaBitQ
+from qvec.types import Float32Array, Metric
 
 DIM = 200
 

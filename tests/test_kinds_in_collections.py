@@ -10,9 +10,10 @@ import pytest
 from conformance import clustered
 
 import qvec
+from qvec.configs import BFloat16, Binary, CodeConfig, Float16, Float32, Int4, Int8, Ternary
 from qvec.errors import InputError
 from qvec.quantizers import make_config, train
-from qvec.types import BFloat16, Binary, CodeConfig, Float16, Float32, Float32Array, Int4, Int8, Metric, Ternary
+from qvec.types import Float32Array, Metric
 
 CODES: list[CodeConfig] = [
     BFloat16(),

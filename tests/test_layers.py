@@ -19,6 +19,7 @@ PACKAGE = Path(qvec.__file__).parent
 FLOORS = (
     {"errors"},
     {"_kernels", "extras", "types"},
+    {"configs"},
     {"fields", "integers", "storage"},
     {"calibration", "inputs", "projections", "transforms"},
     {"quantizers"},
@@ -40,11 +41,10 @@ FLOORS = (
 RESTRICTED = {
     "lmdb": {"storage"},
     "msgpack": {"storage"},
-    "pyroaring": {"filters"},
     "pickle": set(),
     "marshal": set(),
 }
-CORE_DEPENDENCIES = ("numpy", "lmdb", "msgpack", "pyroaring")
+CORE_DEPENDENCIES = ("numpy", "lmdb", "msgpack")
 CORE_FLOORS = FLOORS[: FLOORS.index({""}) + 1]
 
 

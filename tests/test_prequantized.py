@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import qvec
+from qvec.configs import Prequantized
 from qvec.errors import FormatError, InputError
 from qvec.quantizers import from_state, train
-from qvec.types import Metric, Prequantized, PrequantizedType
+from qvec.types import Metric, PrequantizedType
 
 FORMS: list[PrequantizedType] = ["int8", "uint8", "binary", "ubinary"]
 DIM = 72

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from qvec.adapters import Adapter
+from qvec.configs import RaBitQ
 from qvec.errors import InputError
 from qvec.qat import Options, train_adapter
 from qvec.quantizers import make_config
-from qvec.types import Float32Array, RaBitQ
+from qvec.types import Float32Array
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install qvec[torch]")
 

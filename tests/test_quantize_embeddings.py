@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from qvec.calibration.calibration import Calibration
+from qvec.configs import Binary
 from qvec.errors import FormatError, InputError
 from qvec.quantizers import from_state, train
 from qvec.quantizers.int8 import Int8Quantizer
-from qvec.types import Binary, Float32Array, Metric
+from qvec.types import Float32Array, Metric
 
 
 def published(embeddings: Float32Array, ranges: Float32Array, precision: str) -> Any:

@@ -21,10 +21,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from qvec.configs import Binary, Int4, Int8, Ternary
 from qvec.errors import FormatError, InputError
 from qvec.quantizers import QUANTIZERS, Quantizer, from_state, make_config, train
 from qvec.quantizers.int8 import Int8Quantizer
-from qvec.types import Binary, Float32Array, Int4, Int8, Metric, Ternary
+from qvec.types import Float32Array, Metric
 
 DIM = 100  # no multiple of 8, 16 or 64: every tail and every padding is met
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from qvec.configs import HNSW, Flat
 from qvec.errors import InputError
-from qvec.types import HNSW, Flat, Hits
+from qvec.types import Hits
 
 
 def hits_of_two() -> Hits:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from qvec.calibrations import Generation
+from qvec.configs import CodeConfig
 from qvec.errors import InputError
 from qvec.evaluation.report import Report, Row
 from qvec.index import Progress
-from qvec.types import CodeConfig
 
 Apply = Callable[[CodeConfig, int, Progress | None], Generation]
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from qvec._kernels import Column
 from qvec.config import Config
+from qvec.configs import HNSW, CodeConfig, Flat
 from qvec.engine import Engine, live_rows
 from qvec.errors import InputError
 from qvec.evaluation.report import Report, Row, label_of
@@ -20,7 +21,7 @@ from qvec.layout import CODES, VECTORS, in_force, wide_column
 from qvec.measure import CodeNames, Interval, Problem, Recalls, make_problem, recalls_by_code, recalls_of, wilson
 from qvec.quantizers import CONFIGS, Quantizer, make_config
 from qvec.storage.store import Snapshot, block_geometry
-from qvec.types import HNSW, CodeConfig, Codes, Flat, Float32Array, Int64Array
+from qvec.types import Codes, Float32Array, Int64Array
 
 EF = 64
 TIMED = 100  # searches that latency is taken from

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from qvec.configs import CodeConfig
 from qvec.errors import MissingExtraError
 from qvec.extras import require
-from qvec.types import CodeConfig
 
 HEADINGS = ("code", "bytes", "oversample", "recall", "95 % interval", "code loss", "index loss", "p50 ms", "p99 ms")
 

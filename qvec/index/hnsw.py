@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from qvec._kernels import Codec, Column, Linker, reachable
+from qvec.configs import HNSW
 from qvec.index.base import Coded, IndexState, Progress, Rows
 from qvec.layout import ADJACENCY, narrow_column
 from qvec.storage.store import ColumnSpec
-from qvec.types import HNSW, Float32Array, NDArray
+from qvec.types import Float32Array, NDArray
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor

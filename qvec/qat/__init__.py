@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from qvec.adapters import Adapter, adapted_config
+from qvec.configs import CodeConfig
 from qvec.errors import InputError
 from qvec.inputs import as_vectors
 from qvec.qat.examples import Examples, make_examples
 from qvec.qat.options import Options
 from qvec.quantizers import make_config
-from qvec.types import CodeConfig
 
 __all__ = ["Adapter", "Options", "train_adapter"]
 

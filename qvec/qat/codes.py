@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from qvec.configs import CodeConfig
 from qvec.errors import InputError
 from qvec.torch.straight import straight
-from qvec.types import CodeConfig
 
 
 class FakeCode(NamedTuple):

@@ -1,4 +1,4 @@
-"""How an adapter is trained: what else was tried is in docs/adr/0010."""
+"""How an adapter is trained: what else was tried is in docs/adr/0005."""
 
 from __future__ import annotations
 

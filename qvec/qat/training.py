@@ -11,12 +11,13 @@ from torch.nn import functional as F
 
 from qvec.adapters import Adapter
 from qvec.calibration.samples import mean_of
+from qvec.configs import CodeConfig
 from qvec.qat.codes import FakeCode
 from qvec.qat.examples import Examples
 from qvec.qat.options import Options
 from qvec.quantizers import train
 from qvec.transforms import Transform
-from qvec.types import CodeConfig, Float32Array, Metric
+from qvec.types import Float32Array, Metric
 
 METRIC: Metric = "cosine"
 K = 10

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import cast, get_args
 
+from qvec.configs import CodeConfig, RaBitQ
 from qvec.errors import FormatError, InputError
 from qvec.fields import take_choice
 from qvec.quantizers.base import Quantizer
-from qvec.types import CodeConfig, Float32Array, Metric, RaBitQ
+from qvec.types import Float32Array, Metric
 
 
 class _Kinds(Mapping[str, type[Quantizer]]):

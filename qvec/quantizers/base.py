@@ -8,10 +8,11 @@ from typing import ClassVar, Protocol, Self, TypeVar, cast, get_args
 
 from qvec._kernels import Codec
 from qvec.calibration.samples import check_codes, check_vectors
+from qvec.configs import CodeConfig
 from qvec.errors import FormatError, InputError
 from qvec.fields import State, take_choice, take_int, take_state, take_version
 from qvec.transforms import Transform
-from qvec.types import MAX_DIM, CodeConfig, CodeKind, Codes, Float32Array, Metric, check_choice, check_int
+from qvec.types import MAX_DIM, CodeKind, Codes, Float32Array, Metric, check_choice, check_int
 
 VERSION = 1
 MIN_GRAPH_BITS = 4.0  # below, a graph pruned by codes loses recall: docs/quantization.md

@@ -9,9 +9,10 @@ from typing import ClassVar, Self
 import numpy as np
 
 from qvec.calibration.samples import check_sample, check_vectors, mean_of
+from qvec.configs import Binary, CodeConfig
 from qvec.quantizers.base import CodecQuantizer, config_of, make_transform, read_common
 from qvec.transforms import Transform
-from qvec.types import MIN_SAMPLES_MEAN, Binary, CodeConfig, CodeKind, Codes, Float32Array, Metric
+from qvec.types import MIN_SAMPLES_MEAN, CodeKind, Codes, Float32Array, Metric
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from qvec.calibration.samples import check_vectors
+from qvec.configs import BFloat16, CodeConfig, Float16, Float32
 from qvec.errors import FormatError
 from qvec.quantizers.base import CodecQuantizer, config_of, make_transform, read_common
-from qvec.types import BFloat16, CodeConfig, CodeKind, Float16, Float32, Float32Array, Metric
+from qvec.types import CodeKind, Float32Array, Metric
 
 
 @dataclass(frozen=True, eq=False)

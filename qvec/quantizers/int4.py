@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from qvec._kernels import Codec
+from qvec.configs import CodeConfig, Int4
 from qvec.errors import FormatError
 from qvec.fields import State
 from qvec.quantizers.base import config_of, read_common
@@ -18,7 +19,7 @@ from qvec.quantizers.scalar import (
     take_calibration,
     take_centre,
 )
-from qvec.types import CodeConfig, CodeKind, Float32Array, Int4, Metric
+from qvec.types import CodeKind, Float32Array, Metric
 
 
 @dataclass(frozen=True, eq=False)

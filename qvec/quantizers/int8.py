@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Self, cast, get_args
 
 from qvec._kernels import Codec
+from qvec.configs import CodeConfig, Int8
 from qvec.errors import FormatError
 from qvec.fields import State, take_choice
 from qvec.quantizers.base import config_of, read_common
 from qvec.quantizers.scalar import CalibratedQuantizer, plain_transform, rotation_of, take_calibration
-from qvec.types import CodeConfig, CodeKind, Float32Array, Int8, Metric, Rounding
+from qvec.types import CodeKind, Float32Array, Metric, Rounding
 
 
 @dataclass(frozen=True, eq=False)

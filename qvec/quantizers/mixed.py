@@ -9,6 +9,7 @@ import numpy as np
 
 from qvec._kernels import Codec
 from qvec.calibration.samples import check_sample, check_vectors, mean_of
+from qvec.configs import CodeConfig, Mixed
 from qvec.errors import FormatError, InputError
 from qvec.fields import State, floats_to_bytes, take_floats
 from qvec.projections import principal_components
@@ -16,7 +17,7 @@ from qvec.quantizers.allotment import GROUP, MAX_WIDTH, allot
 from qvec.quantizers.base import config_of, read_common
 from qvec.quantizers.bitpack import BitpackQuantizer
 from qvec.transforms import MAX_MATRIX_BYTES, Transform
-from qvec.types import CodeConfig, CodeKind, Codes, Float32Array, Metric, Mixed
+from qvec.types import CodeKind, Codes, Float32Array, Metric
 
 DEFAULT_BITS = 3.0
 OVERSAMPLE = ((3.5, 2), (2.5, 3), (1.5, 5), (0.0, 20))  # from so many bits a dimension; docs/quantization.md

@@ -9,11 +9,12 @@ import numpy as np
 
 from qvec._kernels import Codec
 from qvec.calibration.samples import check_codes
+from qvec.configs import CodeConfig, Prequantized
 from qvec.errors import FormatError, InputError
 from qvec.fields import State, take_choice
 from qvec.integers import DTYPES, Integers, is_bits, to_bits, to_floats, width_of
 from qvec.quantizers.base import CodecQuantizer, config_of, read_common
-from qvec.types import CodeConfig, CodeKind, Codes, Metric, NDArray, Prequantized, PrequantizedType
+from qvec.types import CodeKind, Codes, Metric, NDArray, PrequantizedType
 
 # A code's bytes hold bit 0 first, numpy.packbits puts it last.
 _REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1), axis=1, bitorder="little")[:, 0]

@@ -7,11 +7,12 @@ from typing import ClassVar, Self
 
 from qvec._kernels import Codec
 from qvec.calibration.samples import check_sample, check_vectors, mean_of
+from qvec.configs import CodeConfig, RaBitQ
 from qvec.errors import FormatError
 from qvec.fields import State, take_int
 from qvec.quantizers.base import config_of, make_transform, read_common
 from qvec.quantizers.bitpack import BitpackQuantizer
-from qvec.types import MIN_SAMPLES_MEAN, CodeConfig, CodeKind, Float32Array, Metric, RaBitQ
+from qvec.types import MIN_SAMPLES_MEAN, CodeKind, Float32Array, Metric
 
 OVERSAMPLE = {1: 30, 2: 5, 3: 3}  # 4 bits and more: 2; docs/quantization.md
 

@@ -8,11 +8,12 @@ from typing import ClassVar
 from qvec._kernels import Codec
 from qvec.calibration.calibration import Calibration
 from qvec.calibration.samples import check_finite, check_sample, check_vectors, mean_of
+from qvec.configs import Int4, Int8
 from qvec.errors import FormatError, InputError
 from qvec.fields import State, floats_to_bytes, take_floats
 from qvec.quantizers.base import CodecQuantizer, Common, make_transform
 from qvec.transforms import Transform
-from qvec.types import MIN_SAMPLES_MEAN, Float32Array, Int4, Int8, Metric
+from qvec.types import MIN_SAMPLES_MEAN, Float32Array, Metric
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from qvec._kernels import Codec
+from qvec.configs import CodeConfig, Ternary
 from qvec.fields import State
 from qvec.quantizers.base import CodecQuantizer, config_of, read_common
 from qvec.quantizers.scalar import learned_centre, pack_centre, plain_transform, rotation_of, take_centre
-from qvec.types import CodeConfig, CodeKind, Float32Array, Metric, Ternary
+from qvec.types import CodeKind, Float32Array, Metric
 
 
 @dataclass(frozen=True, eq=False)
