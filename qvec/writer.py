@@ -34,10 +34,10 @@ def initial_state() -> dict[str, Any]:
         "records": 0,  # live rows with a row record (payload or string id)
         "quantizer": None,  # number of the calibration record in force: the generation of the codes
         "names": {},  # columns in force that are stored under another name than their own
-        "generations": [],  # what is known of each calibration record (qvec/generations/calibrations.py)
+        "generations": [],  # what is known of each calibration record (qvec/calibrations.py)
         "next_generation": 0,
         "oversample": None,  # {"generation", "factor"}: what searches of that generation re-rank per hit
-        "pending": None,  # a generation that is being built (qvec/generations/generations.py)
+        "pending": None,  # a generation that is being built (qvec/generations.py)
         "index": {"kind": "flat", "n": 0},
         "lift2": 0.0,  # largest |x|^2 seen, for graphs under inner product
     }
