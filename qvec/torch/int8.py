@@ -77,12 +77,12 @@ class FakeInt8PerDim(FakeQuantizer):
 
     def _coded(self, x: Tensor) -> Tensor:
         y = rotated(self.rotation, x)
-        return lanes.normalised(y) if self.metric == "cosine" else y
+        return lanes.as_unit(y) if self.metric == "cosine" else y
 
     def _ranges(self) -> tuple[Tensor, Tensor, Tensor]:
         """lower, upper and the step between them, each float32 as a calibration keeps and derives it."""
         upper = self.lower + LEVELS * self.step.clamp_min(MIN_STEP)
-        step = ((upper.double() - self.lower.double()) / LEVELS).clamp_min(MIN_STEP).float()
+        step = ((upper - self.lower) / LEVELS).clamp_min(MIN_STEP)  # rounded twice, as Calibration.steps does
         return self.lower, upper, step
 
     def _quantize(self, x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 BLOCK = 64
+UNIT_ERROR = 1e-6  # QV_UNIT_ERROR of the kernels
 TINY_NORM = 2.0**-100  # shorter vectors count as zero
 
 
@@ -31,6 +32,13 @@ def inverse_norm(norm2: Tensor) -> Tensor:
     """1 / |x| of float64[n] squared lengths; 0, without a gradient, where the vector counts as zero."""
     counted = norm2.sqrt() >= TINY_NORM
     return torch.where(counted, 1 / torch.where(counted, norm2, torch.ones_like(norm2)).sqrt(), 0.0)
+
+
+def as_unit(x: Tensor) -> Tensor:
+    """As :func:`normalised`, but vectors that have unit length already stay as they are, as static codes take them."""
+    norm2 = dot(x, x)
+    unit = torch.where((norm2 - 1).abs() <= UNIT_ERROR, 1.0, inverse_norm(norm2))
+    return (x * unit[:, None]).float()
 
 
 def normalised(x: Tensor) -> Tensor:
