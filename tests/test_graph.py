@@ -112,9 +112,9 @@ def test_a_selection_that_does_not_fit_is_refused() -> None:
         Selection(100, 10, np.zeros(1, np.uint64))
     with pytest.raises(ValueError, match="below n"):
         Selection(100, 10, None, np.array([3, 100], np.uint32))
+    searcher, q = Searcher(what.codec, what.codes, 100), clustered(1, 16)
     with pytest.raises(ValueError, match="of 50 rows, the index of 100"):
-        q = clustered(1, 16)
-        Searcher(what.codec, what.codes, 100).search(q, q, 1, 1, 0, 0, False, Selection(50, 50))
+        searched(searcher, q, 1, 1, n=50)
 
 
 @pytest.mark.parametrize(
