@@ -120,7 +120,8 @@ class Collection(Upkeep):
             if missing == "error":
                 self._refuse_missing(keys, rows)
             if len(found):
-                Writer(txn, self._config, None, None).delete([keys[i] for i in found], rows[found])
+                writer = Writer(txn, self._config, self._quantizer(txn), self._originals(txn))
+                writer.delete([keys[i] for i in found], rows[found], worker_threads(None))
         return len(found)
 
     def _refuse_missing(self, keys: Sequence[bytes], rows: NDArray[np.int64]) -> None:

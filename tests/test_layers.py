@@ -20,7 +20,7 @@ FLOORS = (
     {"errors"},
     {"_kernels", "extras", "types"},
     {"configs"},
-    {"fields", "integers", "storage"},
+    {"bitmaps", "fields", "integers", "storage"},
     {"calibration", "inputs", "projections", "transforms"},
     {"quantizers"},
     {"adapters", "config", "layout", "measure"},
