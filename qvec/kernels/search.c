@@ -73,7 +73,7 @@ static int write_results(const qv_searcher *searcher, const qv_pool *pool, int k
 static int find_candidates(const qv_searcher *searcher, const qv_search_params *p, const float *transformed,
                            int candidates, qv_scratch *s) {
     const qv_selection *selection = &p->selection;
-    if (searcher->finder.find && !selection->rows) {
+    if (searcher->finder.find && !p->exact && !selection->rows) {
         int status = searcher->finder.find(searcher->finder.index, p, transformed, s);
         if (status) return status;
         keep_results(&s->pool, selection, candidates);
