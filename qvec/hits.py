@@ -25,6 +25,7 @@ class HitMaker:
 
     def make(self, snap: Snapshot, engine: Engine, found: Found, with_payload: bool) -> Hits:
         """Hits of an engine's ids (rows where ids are strings), distances and counts."""
+        ids: NDArray[Any]
         ids, distances, counts = found
         payloads: list[Any] | None = None
         if not self._int_ids:
@@ -41,9 +42,7 @@ class HitMaker:
         return Hits(ids, distances, counts, payloads, self._zero_score)
 
 
-def _named(
-    snap: Snapshot, rows: NDArray[np.int64], with_payload: bool
-) -> tuple[NDArray[np.object_], list[Any] | None]:
+def _named(snap: Snapshot, rows: NDArray[np.int64], with_payload: bool) -> tuple[NDArray[np.object_], list[Any] | None]:
     """String ids of rows, and their payloads if they are wanted."""
     records = [None if row < 0 else row_record(snap, row) for row in rows.reshape(-1).tolist()]
     ids = np.array(["" if record is None else record["id"] for record in records], object).reshape(rows.shape)

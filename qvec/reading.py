@@ -59,7 +59,9 @@ class Reader:
         return self.keep.decode(columns[VECTORS].read(rows))
 
     def _records(self, rows: NDArray[np.int64]) -> list[Any]:
-        return [row_record(self.snap, row) for row in rows.tolist()] if self.snap.state["records"] else [None] * len(rows)
+        if not self.snap.state["records"]:
+            return [None] * len(rows)
+        return [row_record(self.snap, row) for row in rows.tolist()]
 
 
 def refuse_missing(keys: Sequence[bytes], rows: NDArray[np.int64], config: Config) -> None:
