@@ -114,7 +114,24 @@ class Column:
     def pack_chunk(self, chunk: int, txn_id: int) -> tuple[bytes, int]: ...
     def release(self) -> None: ...
 
-# Search and construction (kernels/graph.pxi)
+# Search (kernels/search.pxi)
+
+class Finder: ...
+
+@final
+class Selection:
+    n: int
+    excluded: NDArray[np.uint64] | None
+    rows: NDArray[np.uint32] | None
+    def __init__(
+        self,
+        n: int,
+        n_allowed: int,
+        excluded: NDArray[np.uint64] | None = None,
+        rows: NDArray[np.uint32] | None = None,
+    ) -> None: ...
+    @property
+    def n_allowed(self) -> int: ...
 
 @final
 class Searcher:
@@ -126,16 +143,13 @@ class Searcher:
         codec: Codec,
         codes: Column,
         n: int,
-        n_live: int,
-        adjacency: Column | None = None,
-        entries: NDArray[np.uint32] | None = None,
+        finder: Finder | None = None,
         rerank: Codec | None = None,
         vectors: Column | None = None,
         ids: Column | None = None,
-        excluded: NDArray[np.uint64] | None = None,
     ) -> None: ...
     def search(
-        self, q: Floats, t: Floats, k: int, ef: int, candidates: int, exact: bool
+        self, q: Floats, t: Floats, k: int, ef: int, nprobe: int, candidates: int, exact: bool, selection: Selection
     ) -> tuple[NDArray[np.int64], Floats, NDArray[np.int64]]: ...
     def search_into(
         self,
@@ -143,14 +157,22 @@ class Searcher:
         t: Floats,
         k: int,
         ef: int,
+        nprobe: int,
         candidates: int,
         exact: bool,
+        selection: Selection,
         ids: NDArray[np.int64],
         distances: Floats,
         counts: NDArray[np.int64],
         start: int,
         stop: int,
     ) -> None: ...
+
+# The graph (kernels/graph.pxi)
+
+@final
+class GraphFinder(Finder):
+    def __init__(self, codec: Codec, codes: Column, adjacency: Column, n: int, entries: NDArray[np.uint32]) -> None: ...
 
 @final
 class Linker:

@@ -4,4 +4,5 @@
 include "kernels/codec.pxi"
 include "kernels/project.pxi"
 include "kernels/column.pxi"
+include "kernels/search.pxi"
 include "kernels/graph.pxi"

@@ -10,10 +10,9 @@ import numpy as np
 
 from qvec.calibrations import Trained
 from qvec.config import Config
-from qvec.configs import HNSW, Flat
 from qvec.engine import Engine, live_rows
 from qvec.errors import CorruptError, InputError, MissingIdError
-from qvec.index import Progress, make_index
+from qvec.index import Progress, stored_index
 from qvec.inputs import (
     MAX_K,
     as_ids,
@@ -299,7 +298,7 @@ class Collection(Upkeep):
         quantizer = self._quantizer(snap)
         if quantizer is None or not snap.state["live"]:
             return None
-        index = make_index(HNSW() if snap.state["index"]["kind"] == "hnsw" else Flat())
+        index = stored_index(self._config.index, snap.state["index"])
         engine = Engine(snap, quantizer, self._originals(snap), index, self._int_ids)
         snap.derived["engine"] = engine
         return engine

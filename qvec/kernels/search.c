@@ -1,16 +1,15 @@
 #include <math.h>
 
-#include "graph.h"
+#include "find.h"
 #include "simd.h"
 
 #define QV_AHEAD 16 /* re-rank rows whose lines are on their way */
 
 /* Drop excluded rows from the pool, keep the nearest `keep`. */
-static void keep_results(qv_pool *pool, const uint64_t *excluded, int keep) {
+static void keep_results(qv_pool *pool, const qv_selection *selection, int keep) {
     int kept = 0;
     for (int i = 0; i < pool->size && kept < keep; i++) {
-        uint32_t row = qv_candidate_row(pool->slots[i]);
-        if (excluded && excluded[row >> 6] >> (row & 63) & 1) continue;
+        if (qv_is_excluded(selection, qv_candidate_row(pool->slots[i]))) continue;
         pool->slots[kept++] = pool->slots[i] & ~1ull;
     }
     pool->size = kept;
@@ -69,35 +68,40 @@ static int write_results(const qv_searcher *searcher, const qv_pool *pool, int k
     return n;
 }
 
-static int find_candidates(qv_searcher *searcher, const qv_search_params *p, int candidates, qv_scratch *s) {
-    const qv_graph *graph = &searcher->graph;
-    const qv_query *query = (const qv_query *)s->query;
-    if (graph->adjacency && !p->exact) {
-        int status = qv_walk(graph, query, p->ef, s);
+/* By the index; by a scan where there is none, where rows are named, and where too few of what an index finds may be
+ * results: k come back whenever k are allowed. */
+static int find_candidates(const qv_searcher *searcher, const qv_search_params *p, const float *transformed,
+                           int candidates, qv_scratch *s) {
+    const qv_selection *selection = &p->selection;
+    if (searcher->finder.find && !p->exact && !selection->rows) {
+        int status = searcher->finder.find(searcher->finder.index, p, transformed, s);
         if (status) return status;
-        keep_results(&s->pool, searcher->excluded, candidates);
-        uint32_t wanted = (uint32_t)p->k < searcher->n_live ? (uint32_t)p->k : searcher->n_live;
+        keep_results(&s->pool, selection, candidates);
+        uint32_t wanted = (uint32_t)p->k < selection->n_allowed ? (uint32_t)p->k : selection->n_allowed;
         if ((uint32_t)s->pool.size >= wanted) return QV_OK;
-        /* too few live rows around: k results come back whenever k rows are live */
     }
-    return qv_scan(graph->codec, graph->codes, graph->n, searcher->excluded, query, candidates, s);
+    return qv_scan(searcher->codec, searcher->codes, searcher->n, selection, (const qv_query *)s->query, candidates, s);
+}
+
+static int reserve(const qv_searcher *searcher, const qv_search_params *p, int candidates, qv_scratch *s) {
+    int pool = p->ef > candidates ? p->ef : candidates;
+    size_t query_size = (size_t)searcher->codec->query_size;
+    if (searcher->rerank && (size_t)searcher->rerank->query_size > query_size) query_size = (size_t)searcher->rerank->query_size;
+    return qv_scratch_reserve(s, pool, searcher->n, query_size);
 }
 
 int qv_search(qv_searcher *searcher, const qv_search_params *p, const float *original, const float *transformed,
               qv_scratch *s, int64_t *ids, float *distances) {
-    const qv_graph *graph = &searcher->graph;
     int candidates = p->candidates > p->k ? p->candidates : p->k, status;
-    int room = p->ef > candidates ? p->ef : candidates;
-    size_t query_size = (size_t)graph->codec->query_size;
-    if (searcher->rerank && (size_t)searcher->rerank->query_size > query_size) query_size = (size_t)searcher->rerank->query_size;
-    if (qv_scratch_reserve(s, room, graph->n, query_size)) return QV_NO_MEMORY;
+    if (reserve(searcher, p, candidates, s)) return QV_NO_MEMORY;
+    const qv_query *fine = (const qv_query *)s->other;
     if (searcher->rerank) qv_prepare(searcher->rerank, original, (qv_query *)s->other);
     if (p->exact && searcher->rerank) {
-        status = qv_scan(searcher->rerank, searcher->vectors, graph->n, searcher->excluded, (qv_query *)s->other, p->k, s);
+        status = qv_scan(searcher->rerank, searcher->vectors, searcher->n, &p->selection, fine, p->k, s);
     } else {
-        qv_prepare(graph->codec, transformed, (qv_query *)s->query);
-        status = find_candidates(searcher, p, candidates, s);
-        if (!status && searcher->rerank && p->candidates > 0) status = rerank_pool(searcher, (qv_query *)s->other, s);
+        qv_prepare(searcher->codec, transformed, (qv_query *)s->query);
+        status = find_candidates(searcher, p, transformed, candidates, s);
+        if (!status && searcher->rerank && p->candidates > 0) status = rerank_pool(searcher, fine, s);
     }
     return status ? status : write_results(searcher, &s->pool, p->k, ids, distances);
 }
