@@ -34,7 +34,7 @@ FLOORS = (
     {"api"},
     {""},
     {"console", "datasets", "torch"},
-    {"demo", "qat"},
+    {"bench", "demo", "qat"},
     {"cli"},
     {"__main__"},
 )
