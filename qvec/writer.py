@@ -228,8 +228,20 @@ class Writer:
                 self.txn.delete_record(ROW, row)
                 self.state["records"] -= 1
         self.state["live"] -= len(rows)
+        if self.state["live"] == 0 and may_reuse(self.txn, self.state["n"]):
+            self._start_over()
+            return
         gone = np.sort(rows).astype(np.uint32)
         self.state["index"] = self._index().drop(self._source(), self.state["index"], gone, threads)
+
+    def _start_over(self) -> None:
+        """Nothing is stored any more: give up every row."""
+        index = self._index()
+        forget_codes(self.txn, 0)
+        for name in (CODES, VECTORS, IDS, DELETED, *index.columns()):
+            if name in self.columns:
+                self.columns[name].resize(0)
+        self.state["n"], self.state["index"] = 0, {"kind": index.kind}
 
 
 def index_for(config: Config, kind: str, rows: int) -> Index:
