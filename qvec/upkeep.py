@@ -128,7 +128,7 @@ class Upkeep:
         return self._generation(number)
 
     def rollback(self, generation: int, *, threads: int | None = None, progress: Progress | None = None) -> Generation:
-        """Put an earlier generation back in force; rows added since it left are coded first, or all if its codes are gone."""
+        """Put an earlier generation back in force; rows added since are coded first, all if its codes are gone."""
         self._generations.rollback(generation, worker_threads(threads), progress)
         return self._generation(generation)
 
