@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import qvec
-from qvec.cli import calibrations, choose, demo, drift, evaluate, importing, info, requantize, search, verify
+from qvec.cli import calibrations, choose, demo, drift, evaluate, exporting, importing, info, requantize, search, verify
 from qvec.errors import QvecError
 
 VERBS = {
     "demo": demo,
     "import": importing,
+    "export": exporting,
     "info": info,
     "search": search,
     "evaluate": evaluate,
