@@ -36,7 +36,7 @@ FLOORS = (
     {"api"},
     {""},
     {"console", "datasets", "torch"},
-    {"demo", "interchange", "qat"},
+    {"bench", "demo", "interchange", "qat"},
     {"cli"},
     {"__main__"},
 )
