@@ -9,11 +9,20 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import qvec
-<<<<<<< HEAD
-from qvec.cli import calibrations, choose, demo, drift, evaluate, exporting, importing, info, requantize, search, verify
-=======
-from qvec.cli import bench, calibrations, choose, demo, drift, evaluate, importing, info, requantize, search, verify
->>>>>>> main
+from qvec.cli import (
+    bench,
+    calibrations,
+    choose,
+    demo,
+    drift,
+    evaluate,
+    exporting,
+    importing,
+    info,
+    requantize,
+    search,
+    verify,
+)
 from qvec.errors import QvecError
 
 VERBS = {
