@@ -25,8 +25,7 @@ class ChromaSource:
     id_kind: IdKind | None = "str"
 
     def __init__(self, path: Path, table: str | None = None) -> None:
-        chromadb = require("chromadb", "chroma")
-        client = chromadb.PersistentClient(str(path), chromadb.Settings(anonymized_telemetry=False))
+        client = require("chromadb", "chroma").PersistentClient(str(path))
         name = _only(str(path), "collection", sorted(found.name for found in client.list_collections()), table)
         self._collection = client.get_collection(name, embedding_function=None)
         self.name = f"{path}[{name}]"
