@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,6 +28,7 @@ MixedGroups = Literal["pca", "raw"]
 OnConflict = Literal["error", "skip", "replace"]
 Durability = Literal["full", "relaxed"]
 Residency = Literal["mmap", "ram"]
+Include = Sequence[Literal["payload", "vector"]]
 
 Float32Array = NDArray[np.float32]
 Int64Array = NDArray[np.int64]
