@@ -44,9 +44,7 @@ def search_options(
         return _check(k, ef, oversample, rescore, exact, include)
 
 
-def _check(
-    k: object, ef: object, oversample: object, rescore: object, exact: object, include: object
-) -> SearchOptions:
+def _check(k: object, ef: object, oversample: object, rescore: object, exact: object, include: object) -> SearchOptions:
     check_flag("exact", exact)
     parts = _parts(include)
     return SearchOptions(
@@ -64,7 +62,7 @@ _checked = lru_cache(REMEMBERED, typed=True)(_check)  # checking takes longer th
 
 
 def _parts(include: object) -> tuple[str, ...]:
-    if not isinstance(include, (tuple, set, frozenset)) or not {*include} <= {*INCLUDABLE}:
+    if not isinstance(include, (tuple, set, frozenset)) or not all(part in INCLUDABLE for part in include):
         raise InputError(f"include must be a list of some of {', '.join(INCLUDABLE)}; got {include!r}")
     return tuple(include)
 

@@ -22,13 +22,14 @@ FETCH_FACTOR, MIN_FETCH = 5, 20  # candidates of a diverse selection, per hit an
 
 @dataclass(frozen=True, slots=True)
 class Refinement:
-    """``radius``: largest distance of a hit. ``offset``: hits left out before the first. ``mmr``: weight of relevance
-    against diversity among the ``fetch_k`` nearest. None: not asked for."""
+    """``depth``: how many of the nearest it needs. ``radius``: largest distance of a hit. ``offset``: hits left out
+    before the first. ``mmr``: weight of nearness against diversity in choosing among them. None: not asked for.
+    """
 
+    depth: int
     radius: float | None
     offset: int
     mmr: float | None
-    fetch_k: int
 
     def apply(self, k: int, metric: Metric, queries: Float32Array, found: Found, vectors: Vectors) -> Found:
         """The k hits of each query [n, dim]; ``vectors``: float64 of rows, to compare them with each other."""
@@ -58,27 +59,29 @@ class Refinement:
         return near[self.offset :]
 
 
-def refinement(
-    k: int, metric: Metric, radius: object, offset: object, mmr: object, fetch_k: object
-) -> tuple[Refinement, int]:
-    """Checked options of :meth:`Collection.search`, and how many of the nearest they need; InputError names a bad one."""
+def refinement(k: int, metric: Metric, radius: Any, offset: object, mmr: Any, fetch_k: object) -> Refinement:
+    """What options of :meth:`Collection.search` ask for; InputError names the first bad one and its limits."""
     skipped = check_count("offset", offset, 0, MAX_K - k)
     if radius is not None:
         check_number("radius", radius, -np.inf if metric == "ip" else 0.0, np.inf)
-    if mmr is not None:
-        check_number("mmr", mmr, 0.0, 1.0)
-    elif fetch_k is not None:
-        raise InputError("fetch_k is how many hits mmr chooses among: give mmr too")
+        radius = float(radius)
     depth = skipped + k
     if mmr is not None:
-        least = max(MIN_FETCH, FETCH_FACTOR * depth)
-        depth = min(MAX_K, least) if fetch_k is None else check_count("fetch_k", fetch_k, depth, MAX_K)
-    made = Refinement(_float(radius), skipped, _float(mmr), depth)
-    return made, depth
+        check_number("mmr", mmr, 0.0, 1.0)
+        most = min(MAX_K, max(MIN_FETCH, FETCH_FACTOR * depth))
+        depth, mmr = most if fetch_k is None else check_count("fetch_k", fetch_k, depth, MAX_K), float(mmr)
+    elif fetch_k is not None:
+        raise InputError("fetch_k says how many hits mmr chooses among: give mmr too")
+    return Refinement(depth, radius, skipped, mmr)
 
 
-def _float(value: Any) -> float | None:
-    return None if value is None else float(value)
+def without(found: Found, own: NDArray[np.int64]) -> Found:
+    """What was found less one row of each query, or the last place where it was not among them."""
+    rows, distances, counts = found
+    mine = rows == own[:, None]
+    order = np.argsort(mine, axis=1, kind="stable")[:, :-1]
+    counts = np.minimum(counts - mine.any(axis=1), rows.shape[1] - 1)
+    return np.take_along_axis(rows, order, 1), np.take_along_axis(distances, order, 1), counts
 
 
 def marginal(query: Float64, x: Float64, metric: Metric, weight: float, k: int) -> NDArray[np.int64]:
