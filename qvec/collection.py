@@ -96,6 +96,7 @@ class Collection(Upkeep):
             stored, added, replaced, skipped = writer.add(x, checked, payloads, on_conflict, workers, progress)
             drift = self._observe(txn, untrained, x)
         self._announce(drift)
+        self._keep_tuned(threads)
         return AddResult(id_array(stored), added, replaced, skipped)
 
     def upsert(
@@ -144,6 +145,7 @@ class Collection(Upkeep):
         exact: bool = False,
         threads: int | None = None,
         model: str | None = None,
+        recall: float | None = None,
     ) -> Hits:
         """The k nearest neighbours of one query (1-D in, 1-D out) or of a batch (2-D in, 2-D out).
 
@@ -158,6 +160,8 @@ class Collection(Upkeep):
         ef: candidates a graph walk keeps; more is slower and finds more. oversample: candidates re-ranked per hit;
         "auto": what the code needs, of a given ``ef`` all at most.
         rescore: whether candidates are re-ranked with the stored originals; "auto": where there are any.
+        recall: in place of these, the share of the true neighbours to find: the cheapest search that :meth:`tune`
+        measured to reach it.
         exact: score every original instead. threads: for a batch; default, all cores. model: the tag of the
         queries' model; refused where it is not the collection's.
         Fewer than k vectors stored: what there is, padded as :class:`Hits` says.
@@ -167,7 +171,7 @@ class Collection(Upkeep):
             self._check_model(model)
         if (queries is None) == (id is None):
             raise InputError("give either queries or the id of a stored vector")
-        options = search_options(k, ef, oversample, rescore, exact, include)
+        options = search_options(k, ef, oversample, rescore, exact, include, recall)
         plain = id is None and offset == 0 and radius is mmr is fetch_k is None and not options.vectors
         refined = None if plain else refinement(options.k, config.metric, radius, offset, mmr, fetch_k)
         q = None if id is not None else as_searched(queries, config.dim, config.metric, config.form)

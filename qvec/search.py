@@ -20,8 +20,8 @@ def run_search(
     snap: Snapshot, engine: Engine, hits: HitMaker, queries: Float32Array, options: SearchOptions, threads: int
 ) -> Hits:
     """Hits of checked float32 queries [n, dim] or [dim]; the snapshot must be the engine's."""
-    plan = plan_of(engine, options)
-    found = engine.search(queries, options.k, plan.ef, plan.candidates, options.exact, threads)
+    plan = plan_of(snap, engine, options)
+    found = engine.search(queries, options.k, plan.ef, plan.candidates, options.exact, threads, plan.nprobe)
     return hits.make(snap, engine, found, options.payloads)
 
 
@@ -43,7 +43,7 @@ def run_refined(
     found = (
         _nothing(len(batch), refined.depth)
         if engine is None
-        else _nearest(engine, batch, options, refined, threads, own)
+        else _nearest(reader.snap, engine, batch, options, refined, threads, own)
     )
     rows, distances, counts = refined.apply(options.k, reader.config.metric, batch, found, reader.floats)
     if queries.ndim == 1:
@@ -53,6 +53,7 @@ def run_refined(
 
 
 def _nearest(
+    snap: Snapshot,
     engine: Engine,
     queries: Float32Array,
     options: SearchOptions,
@@ -62,8 +63,9 @@ def _nearest(
 ) -> Found:
     """The ``refined.depth`` nearest rows of each query."""
     wider = replace(options, k=refined.depth + (own is not None))
-    plan = make_plan(engine, wider)
-    found = engine.search(queries, wider.k, plan.ef, plan.candidates, wider.exact, threads, searcher=engine.by_row)
+    plan = make_plan(snap, engine, wider)
+    effort = wider.k, plan.ef, plan.candidates, wider.exact, threads, plan.nprobe
+    found = engine.search(queries, *effort, searcher=engine.by_row)
     return found if own is None else without(found, own)
 
 

@@ -21,7 +21,7 @@ from qvec.datasets import load_vectors
 from qvec.errors import InputError
 
 BATCH = 1024  # queries of one call, so that the first answers of a long file show at once
-OPTIONS = ("k", "radius", "offset", "mmr", "ef", "rescore", "exact", "threads")
+OPTIONS = ("k", "radius", "offset", "mmr", "ef", "recall", "rescore", "exact", "threads")
 PAYLOAD_WIDTH = 56  # leaves room for the other columns on a page of 100
 
 
@@ -36,6 +36,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--offset", type=int, default=0, metavar="N", help="leave out the nearest N hits")
     parser.add_argument("--mmr", type=float, metavar="W", help="diverse hits: weight of nearness, 0 to 1")
     parser.add_argument("--ef", type=int, metavar="N", help="candidates of the graph walk: more is slower and better")
+    parser.add_argument(
+        "--recall", type=float, metavar="R", help="share of the true neighbours to find (see qvec tune)"
+    )
     parser.add_argument("--exact", action="store_true", help="compare with every stored vector, in float32")
     parser.add_argument(
         "--no-rescore",
