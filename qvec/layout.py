@@ -20,6 +20,7 @@ CONDEMNED = "condemned"  # bitmap: of these, the ones that are being taken out
 CALIBRATION = 1  # record kinds: a quantizer's state, by generation; a row's payload and string id, by row
 ROW = 2
 DRIFT = 3  # what vectors looked like since a calibration, by generation
+TUNING = 4  # number 0: recall curves; 1 and up: the queries that they are measured on
 
 _COLUMN_IDS = {CODES: 1, VECTORS: 2, IDS: 3, DELETED: 4, ADJACENCY: 5, LINKED: 16, CONDEMNED: 17}
 _ID_BYTES = 8

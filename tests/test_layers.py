@@ -18,12 +18,14 @@ PACKAGE = Path(qvec.__file__).parent
 # each other.
 FLOORS = (
     {"errors"},
-    {"_kernels", "extras", "types"},
+    {"_kernels", "extras"},
+    {"tables"},
+    {"types"},
     {"configs"},
     {"bitmaps", "fields", "integers", "storage"},
     {"calibration", "inputs", "projections", "transforms"},
-    {"quantizers", "query"},
-    {"adapters", "config", "layout", "measure"},
+    {"quantizers", "query", "refine"},
+    {"adapters", "config", "curves", "layout", "measure"},
     {"calibrations", "index"},
     {"drift", "engine", "generation_state", "rows", "statistics"},
     {"hits", "plan", "reading", "verify", "writer"},
@@ -34,7 +36,7 @@ FLOORS = (
     {"api"},
     {""},
     {"console", "datasets", "torch"},
-    {"bench", "demo", "qat"},
+    {"bench", "demo", "interchange", "qat"},
     {"cli"},
     {"__main__"},
 )
