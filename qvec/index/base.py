@@ -69,14 +69,21 @@ class Index(Protocol):
         ...
 
     def drop(self, source: Source, state: IndexState, rows: Rows, threads: int) -> IndexState:
-        """Let go of rows that have been deleted, now or bit by bit in calls to come; the new state.
+        """Rows, ascending, have been deleted: let go of them, or count them as dead and leave them to `mend`.
 
-        Rows that it does not point at are passed over.
+        Rows that it does not point at are passed over. Returns the new state.
         """
         ...
 
+    def due(self, state: IndexState) -> bool:
+        """Whether it is time to `mend`."""
+        ...
+
     def mend(self, source: Source, state: IndexState, limit: int, threads: int) -> IndexState:
-        """Go on letting go of deleted rows, over ``limit`` rows of what it keeps or a few more; at the end none is dead."""
+        """Let go of dead rows by going through ``limit`` rows of what it keeps, or a few more; the new state.
+
+        None is dead after as many calls as it takes to go through all.
+        """
         ...
 
     def held(self, source: Source, state: IndexState) -> Bitmap | None:
