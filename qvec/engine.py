@@ -22,7 +22,7 @@ QUERIES_PER_THREAD = 16  # below, starting a thread costs more than it brings
 class Engine:
     """Immutable; built when a new commit is seen, dropped with its view."""
 
-    __slots__ = ("_searcher", "deleted", "everything", "index", "keep", "live", "n", "quantizer", "state")
+    __slots__ = ("_searcher", "deleted", "everything", "index", "keep", "live", "n", "plans", "quantizer", "state")
 
     def __init__(
         self,
@@ -40,6 +40,8 @@ class Engine:
         self.live: int = self.state["live"]
         columns = in_force(snap.columns, self.state["names"]) if columns is None else columns
         self.deleted = None if self.n == self.live else read_bitmap(columns[DELETED], self.n)
+        self.plans: dict[Any, Any] = {}
+        """What layers above worked out of options for this engine."""
         self.everything = Selection(self.n, self.live, self.deleted)
         self._searcher = Searcher(
             quantizer.codec,
