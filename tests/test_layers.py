@@ -24,7 +24,7 @@ FLOORS = (
     {"configs"},
     {"fields", "integers", "storage"},
     {"calibration", "inputs", "projections", "transforms"},
-    {"quantizers", "query"},
+    {"quantizers", "query", "refine"},
     {"adapters", "config", "curves", "layout", "measure"},
     {"calibrations", "index"},
     {"drift", "engine", "generation_state", "rows", "statistics"},
