@@ -79,14 +79,6 @@ def run(definition: Any, train: Any, test: Any, count: int, batch: bool) -> list
             ids = [[int(each) for each in row] for row in found]
             sizes = {"index_size": size, "used": algo.get_memory_usage()}
             stored.append({"algo": str(algo), "ids": ids, **sizes, **algo.get_additional()})
-                {
-                    "algo": str(algo),
-                    "index_size": size,
-                    "used": algo.get_memory_usage(),
-                    "ids": ids,
-                    **algo.get_additional(),
-                }
-            )
     finally:
         algo.done()
     return stored

@@ -18,8 +18,8 @@ from qvec.bench.html import write_report
 from qvec.bench.plot import plot_bytes, plot_recall
 from qvec.bench.table import print_points, print_summary
 from qvec.console import progress
-from qvec.datasets import Workload, exact_knn, grow, load_workload
-from qvec.demo.corpus import load_corpus
+from qvec.datasets import Workload, grow, load_workload
+from qvec.demo.corpus import demo_workload
 from qvec.errors import InputError, MissingExtraError
 from qvec.types import Metric
 
@@ -139,9 +139,7 @@ def demo(args: argparse.Namespace) -> Workload:
     for name in ("queries", "truth", "metric"):
         if getattr(args, name) is not None:
             raise InputError(f"--{name} does not go with demo, which has its own")
-    corpus = load_corpus()
-    base, queries = corpus.vectors[: args.rows], corpus.queries[: args.max_queries]
-    return Workload("demo", "cosine", base, queries, exact_knn(base, queries, max(args.k, 100), "cosine")[0])
+    return demo_workload(args.k, args.rows, args.max_queries)
 
 
 def check_targets(targets: Sequence[float]) -> None:
