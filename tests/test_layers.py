@@ -19,9 +19,9 @@ PACKAGE = Path(qvec.__file__).parent
 FLOORS = (
     {"errors"},
     {"_kernels", "extras"},
-    {"tables"},
+    {"explain", "tables"},
     {"types"},
-    {"configs"},
+    {"configs", "results"},
     {"bitmaps", "fields", "integers", "storage"},
     {"calibration", "inputs", "projections", "transforms"},
     {"quantizers", "query", "refine"},
