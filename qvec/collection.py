@@ -23,7 +23,18 @@ from qvec.results import AddResult, Hits, Records
 from qvec.search import Request, run_request, run_search
 from qvec.statistics import collect_stats
 from qvec.storage.store import Snapshot, Store
-from qvec.types import ArrayLike, Include, Metric, NDArray, OnConflict, Payload, Stats, check_choice, check_flag
+from qvec.types import (
+    ArrayLike,
+    Include,
+    Metric,
+    NDArray,
+    OnConflict,
+    Payload,
+    Residency,
+    Stats,
+    check_choice,
+    check_flag,
+)
 from qvec.upkeep import Upkeep, worker_threads
 from qvec.writer import Writer, initial_state
 
@@ -242,6 +253,10 @@ class Collection(Upkeep):
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles as its path, and is opened for reading where it is unpickled: only one handle can write."""
+        return reopened, (type(self), os.path.abspath(self._store.path), self._store.residency)
+
     def __repr__(self) -> str:
         config = self._config
         return f"<qvec.Collection {os.fspath(self._store.path)!r} dim={config.dim} {config.metric}>"
@@ -265,6 +280,11 @@ class Collection(Upkeep):
         engine = Engine(snap, quantizer, self._originals(snap), index, self._config.ids == "int64")
         snap.derived["engine"] = engine
         return engine
+
+
+def reopened(kind: type[Collection], path: str, residency: Residency) -> Collection:
+    """What a pickled collection becomes."""
+    return kind(Store.open(path, "r", residency=residency))
 
 
 def _undated(state: dict[str, Any]) -> dict[str, Any]:

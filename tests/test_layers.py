@@ -34,9 +34,10 @@ FLOORS = (
     {"upkeep"},
     {"collection"},
     {"api"},
+    {"sharding"},
     {""},
     {"console", "datasets", "torch"},
-    {"bench", "demo", "interchange", "qat"},
+    {"bench", "demo", "interchange", "qat", "ray"},
     {"cli"},
     {"__main__"},
 )
