@@ -29,7 +29,7 @@ FLOORS = (
     {"calibrations", "index"},
     {"drift", "engine", "generation_state", "rows", "statistics"},
     {"hits", "plan", "reading", "verify", "writer"},
-    {"generations", "search"},
+    {"beyond", "generations", "search"},
     {"evaluation"},
     {"upkeep"},
     {"collection"},
