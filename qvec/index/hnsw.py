@@ -14,7 +14,6 @@ from qvec.bitmaps import Bitmap, bitmap_of, count, mark, read_bitmap, rows_in, w
 from qvec.configs import HNSW
 from qvec.index.base import IndexState, Progress, Rows, Source
 from qvec.index.graph import ALPHA, Graph, choose_entries, in_parallel
-from qvec.index.repair import Repair
 from qvec.layout import ADJACENCY, CONDEMNED, LINKED, bitmap_column, narrow_column
 from qvec.storage.store import ColumnSpec
 
@@ -122,6 +121,8 @@ class HNSWIndex:
         return graph.cursor is not None or graph.dead > DEAD_SHARE * graph.linked
 
     def mend(self, source: Source, state: IndexState, limit: int, threads: int) -> IndexState:
+        from qvec.index.repair import Repair  # late: only what deletes needs it
+
         graph = Graph.of(state)
         if graph.dead:
             Repair(source, graph, threads).run(limit)
