@@ -128,6 +128,7 @@ def test_own_indexes_are_measured_from_their_file(workload: Workload) -> None:
         (["int8"], ["hnsw:depth=4"], "has no option 'depth'; it has: code, index, keep"),
         (["int8"], ["hnsw:m=many"], "HNSW.m must be an integer from 2 to 64, got 'many'"),
         (["int8"], ["hnsw:batch=many"], "batch is 'many'; it is of type int"),
+        (["int8"], ["hnsw:batch=-1"], "batch is -1; the least is 0"),
         (["int8"], ["hnsw:residency=disk"], "residency must be one of mmap, ram"),
         (["int8"], ["hnsw:m"], "'hnsw:m' is not of the form"),
         (["int8"], ["hnsw:keep=f64"], "keep must be one of f32, f16, none"),
