@@ -263,6 +263,9 @@ def test_ratios_are_to_the_best_peer_and_to_hnswlib() -> None:
     assert bench.ratios(result, 0.9, "batch")["fast"] == (None, None)
     assert figures.rates_at(result, 0.9, "batch")["fast"] == 900
     assert figures.bytes_per_vector(result.entries[0], 10) == 400
+    assert figures.walked_bytes(result.entries[0], 10) is None
+    parts = {"codes": 30, "graph": 20, "vectors": 900}
+    assert figures.walked_bytes(replace(result.entries[0], parts=parts), 10) == 5
 
 
 def test_points_come_back_from_their_lines(tmp_path: Path) -> None:
