@@ -18,6 +18,8 @@ typedef struct {
     uint32_t rows_room;
     uint8_t *query, *other; /* prepared queries: the walk's, and the re-rank's or the pruned node's */
     size_t query_room;
+    uint8_t *room;          /* what an index needs beside: qv_scratch_room */
+    size_t room_size;
     const uint8_t *address[2][QV_HOP_MAX];
     uint32_t row[2][QV_HOP_MAX];
     float key[QV_HOP_MAX];
@@ -26,6 +28,9 @@ typedef struct {
 
 int qv_scratch_reserve(qv_scratch *s, int pool, uint32_t rows, size_t query_size);
 void qv_scratch_free(qv_scratch *s);
+
+/* Room of `bytes` for an index of its own kind, on a 64-byte boundary, whatever is in it; NULL: no memory. */
+uint8_t *qv_scratch_room(qv_scratch *s, size_t bytes);
 
 /* Which rows may be results. */
 typedef struct {

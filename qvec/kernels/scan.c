@@ -41,12 +41,22 @@ int qv_scratch_reserve(qv_scratch *s, int pool, uint32_t rows, size_t query_size
     return failed ? QV_NO_MEMORY : QV_OK;
 }
 
+uint8_t *qv_scratch_room(qv_scratch *s, size_t bytes) {
+    int failed = 0;
+    if (bytes > s->room_size) {
+        s->room = grown(s->room, bytes, &failed);
+        if (!failed) s->room_size = bytes;
+    }
+    return failed ? NULL : s->room;
+}
+
 void qv_scratch_free(qv_scratch *s) {
     free(s->pool.slots);
     free(s->visited.bits);
     free(s->visited.touched);
     free(s->query);
     free(s->other);
+    free(s->room);
     memset(s, 0, sizeof *s);
 }
 
