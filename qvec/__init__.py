@@ -41,13 +41,15 @@ from qvec.errors import (
     QvecError,
     ReadOnlyError,
 )
-from qvec.types import AddResult, Hits, Records, Stats
+from qvec.results import AddResult, Hits, Records
+from qvec.types import Stats
 
 if TYPE_CHECKING:
     from qvec.calibration.calibration import Calibration
     from qvec.drift.watch import Drift
     from qvec.evaluation.choose import Choice
     from qvec.evaluation.report import Report
+    from qvec.sharding import MergedHits, ShardedIndex, merge_topk
 
 __version__ = "0.1.0"
 
@@ -79,6 +81,7 @@ __all__ = [
     "Int8",
     "LockedError",
     "MapFullError",
+    "MergedHits",
     "MissingIdError",
     "Mixed",
     "NotFoundError",
@@ -88,15 +91,20 @@ __all__ = [
     "ReadOnlyError",
     "Records",
     "Report",
+    "ShardedIndex",
     "Stats",
     "Ternary",
     "create",
+    "merge_topk",
     "open",
     "simd_level",
 ]
 
 
 _LATE = {
+    "MergedHits": "qvec.sharding",
+    "ShardedIndex": "qvec.sharding",
+    "merge_topk": "qvec.sharding",
     "Calibration": "qvec.calibration.calibration",
     "Choice": "qvec.evaluation.choose",
     "Drift": "qvec.drift.watch",

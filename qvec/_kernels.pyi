@@ -140,6 +140,7 @@ class Selection:
 class Searcher:
     hops: int
     evaluations: int
+    reranked: int
     kernel_ns: int
     def __init__(
         self,
@@ -150,7 +151,10 @@ class Searcher:
         rerank: Codec | None = None,
         vectors: Column | None = None,
         ids: Column | None = None,
+        timed: bool = False,
     ) -> None: ...
+    @property
+    def phase_ns(self) -> tuple[int, int, int, int]: ...
     def search(
         self, q: Floats, t: Floats, k: int, ef: int, nprobe: int, candidates: int, exact: bool, selection: Selection
     ) -> tuple[NDArray[np.int64], Floats, NDArray[np.int64]]: ...
@@ -190,6 +194,8 @@ class Linker:
     ) -> None: ...
     @property
     def n(self) -> int: ...
+    @property
+    def changed(self) -> NDArray[np.uint32]: ...
     def set_entries(self, entries: NDArray[np.uint32]) -> None: ...
     def begin(self, count: int) -> None: ...
     def link_out(self, ef: int) -> None: ...
@@ -200,3 +206,29 @@ class Linker:
 def reachable(
     codec: Codec, codes: Column, adjacency: Column, n: int, entries: NDArray[np.uint32]
 ) -> NDArray[np.uint64]: ...
+
+# Packed nodes (kernels/nodes.pxi)
+
+def node_shape(codec: Codec, degree: int) -> tuple[int, int]: ...
+
+@final
+class Packer:
+    def __init__(
+        self, codec: Codec, codes: Column, adjacency: Column, nodes: Column, n: int, signs: NDArray[np.uint8]
+    ) -> None: ...
+    def begin(self, rows: NDArray[np.uint32]) -> None: ...
+    def run(self) -> None: ...
+    def wrong(self, start: int, stop: int) -> NDArray[np.uint32]: ...
+
+@final
+class PackedFinder(Finder):
+    def __init__(
+        self,
+        codec: Codec,
+        codes: Column,
+        nodes: Column,
+        n: int,
+        degree: int,
+        signs: NDArray[np.uint8],
+        entries: NDArray[np.uint32],
+    ) -> None: ...

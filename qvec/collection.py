@@ -16,12 +16,24 @@ from qvec.hits import HitMaker
 from qvec.index import Progress, stored_index
 from qvec.inputs import MAX_K, as_ids, as_payloads, as_searched, as_stored, check_count, check_unique, id_keys
 from qvec.quantizers import Quantizer, train
-from qvec.query import search_options
+from qvec.query import SearchOptions, search_options
 from qvec.reading import Reader, id_array, refuse_missing
+from qvec.results import AddResult, Hits, Records
 from qvec.search import run_search
 from qvec.statistics import collect_stats
 from qvec.storage.store import Snapshot, Store
-from qvec.types import AddResult, ArrayLike, Hits, Metric, NDArray, OnConflict, Payload, Records, Stats, check_choice
+from qvec.types import (
+    ArrayLike,
+    Include,
+    Metric,
+    NDArray,
+    OnConflict,
+    Payload,
+    Residency,
+    Stats,
+    check_choice,
+    check_flag,
+)
 from qvec.upkeep import Upkeep, worker_threads
 from qvec.writer import Writer, initial_state
 
@@ -82,6 +94,7 @@ class Collection(Upkeep):
             stored, added, replaced, skipped = writer.add(x, checked, payloads, on_conflict, workers, progress)
             drift = self._observe(txn, untrained, x)
         self._announce(drift)
+        self._keep_tuned(threads)
         return AddResult(id_array(stored), added, replaced, skipped)
 
     def upsert(
@@ -115,22 +128,39 @@ class Collection(Upkeep):
 
     def search(
         self,
-        queries: ArrayLike,
+        queries: ArrayLike | None = None,
         k: int = 10,
         *,
+        id: Any = None,
+        radius: float | None = None,
+        offset: int = 0,
+        mmr: float | None = None,
+        fetch_k: int | None = None,
+        include: Include = ("payload",),
+        explain: bool = False,
         ef: int | None = None,
         oversample: float | Literal["auto"] = "auto",
         rescore: bool | Literal["auto"] = "auto",
         exact: bool = False,
         threads: int | None = None,
-        with_payload: bool = True,
         model: str | None = None,
+        recall: float | None = None,
     ) -> Hits:
         """The k nearest neighbours of one query (1-D in, 1-D out) or of a batch (2-D in, 2-D out).
+
+        id: look for the neighbours of a stored vector (1-D out) or of several (2-D out) instead of ``queries``; a
+        vector is not its own neighbour.
+        radius: only hits at this distance or nearer, in the metric's own measure (l2: squared); at most k.
+        offset: leave out the nearest ``offset`` hits: the next page.
+        mmr: choose k of the ``fetch_k`` nearest (default: 5 k, 20 at least) by maximal marginal relevance: 1 weighs
+        nothing but nearness to the query, 0 nothing but distance from the hits chosen before.
+        include: what hits bring along: "payload", "vector". explain: and how they were found, as ``explanation``.
 
         ef: candidates a graph walk keeps; more is slower and finds more. oversample: candidates re-ranked per hit;
         "auto": what the code needs, of a given ``ef`` all at most.
         rescore: whether candidates are re-ranked with the stored originals; "auto": where there are any.
+        recall: in place of these, the share of the true neighbours to find: the cheapest search that :meth:`tune`
+        measured to reach it.
         exact: score every original instead. threads: for a batch; default, all cores. model: the tag of the
         queries' model; refused where it is not the collection's.
         Fewer than k vectors stored: what there is, padded as :class:`Hits` says.
@@ -138,17 +168,42 @@ class Collection(Upkeep):
         config = self._config
         if model is not None:
             self._check_model(model)
+        if (queries is None) == (id is None):
+            raise InputError("give either queries or the id of a stored vector")
+        options = search_options(k, ef, oversample, rescore, exact, include, recall)
+        if id is not None or offset != 0 or explain or options.vectors or not radius is mmr is fetch_k is None:
+            return self._search_beyond(queries, id, options, (radius, offset, mmr, fetch_k), threads, explain)
         q = as_searched(queries, config.dim, config.metric, config.form)
-        options = search_options(k, ef, oversample, rescore, exact, with_payload)
         workers = 1 if threads is None and q.ndim == 1 else worker_threads(threads)
         snap = self._store.begin()
         try:
             engine = snap.derived.get("engine") or self._make_engine(snap)
             if engine is None:
-                return self._hits.none((*q.shape[:-1], options.k), options.with_payload)
+                return self._hits.none((*q.shape[:-1], options.k), options.payloads)
             return run_search(snap, engine, self._hits, q, options, workers)
         finally:
             self._store.end(snap)
+
+    def _search_beyond(
+        self, queries: Any, id: Any, options: SearchOptions, asked: tuple[Any, ...], threads: int | None, explain: bool
+    ) -> Hits:
+        """A search for something else than the nearest k."""
+        from qvec.beyond import Request, run_request  # late: seldom, and a tenth of the import's time
+        from qvec.refine import refinement
+
+        config = self._config
+        check_flag("explain", explain)
+        refined = refinement(options.k, config.metric, *asked)
+        with self._store.read() as snap:
+            reader, own = self._reader(snap), None
+            if id is not None:
+                own = reader.rows(id)
+                queries = reader.vectors(own)
+                queries = queries[0] if np.ndim(id) == 0 else queries
+            q = as_searched(queries, config.dim, config.metric, config.form)
+            workers = 1 if threads is None and q.ndim == 1 else worker_threads(threads)
+            engine = snap.derived.get("engine") or self._make_engine(snap)
+            return run_request(reader, engine, self._hits, Request(q, options, refined, workers, own, explain))
 
     # --- reading ---
 
@@ -200,6 +255,10 @@ class Collection(Upkeep):
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles as its path, and is opened for reading where it is unpickled: only one handle can write."""
+        return reopened, (type(self), os.path.abspath(self._store.path), self._store.residency)
+
     def __repr__(self) -> str:
         config = self._config
         return f"<qvec.Collection {os.fspath(self._store.path)!r} dim={config.dim} {config.metric}>"
@@ -223,6 +282,11 @@ class Collection(Upkeep):
         engine = Engine(snap, quantizer, self._originals(snap), index, self._config.ids == "int64")
         snap.derived["engine"] = engine
         return engine
+
+
+def reopened(kind: type[Collection], path: str, residency: Residency) -> Collection:
+    """What a pickled collection becomes."""
+    return kind(Store.open(path, "r", residency=residency))
 
 
 def _undated(state: dict[str, Any]) -> dict[str, Any]:

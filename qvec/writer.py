@@ -36,6 +36,7 @@ def initial_state() -> dict[str, Any]:
         "names": {},  # columns in force that are stored under another name than their own
         "generations": [],  # what is known of each calibration record (qvec/calibrations.py)
         "next_generation": 0,
+        "tuned": None,  # {"generation", "index", "n"}: what recall curves were measured on (qvec/curves.py)
         "oversample": None,  # {"generation", "factor"}: what searches of that generation re-rank per hit
         "pending": None,  # a generation that is being built (qvec/generations.py)
         "index": {"kind": "flat", "n": 0},
@@ -178,12 +179,12 @@ class Writer:
         index = index_for(self.config, state["kind"], stop)
         if index.kind != state["kind"]:  # auto has outgrown the scan: every row is linked now
             state = {"kind": index.kind}
-        for name, spec in index.columns().items():
+        assert self.quantizer is not None
+        coded = linkable(self.quantizer, self.keep, self.columns, self.state["lift2"])
+        for name, spec in index.columns(self.quantizer.codec).items():
             if name not in self.columns:
                 self.txn.add_column(name, spec)
             self.columns[name].resize(stop)
-        assert self.quantizer is not None
-        coded = linkable(self.quantizer, self.keep, self.columns, self.state["lift2"])
         fresh = index.extend(self.columns, coded, state, stop, threads, progress)
         self.state["index"] = {"kind": index.kind, **fresh}
 

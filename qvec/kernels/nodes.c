@@ -76,10 +76,3 @@ int qv_node_encode(const qv_node_layout *layout, qv_column *codes, uint32_t n, c
     memcpy(node + layout->at_units, &units, sizeof units);
     return QV_OK;
 }
-
-int qv_node_is_of(const qv_node_layout *layout, const uint8_t *node, const uint32_t *list, const uint8_t *code) {
-    uint32_t rows[QV_DEGREE_MAX], differ = 0;
-    memcpy(rows, node + layout->at_rows, layout->degree * sizeof *rows);
-    for (uint32_t i = 0; i < layout->degree; i++) differ |= rows[i] ^ (list[i] == QV_NO_ROW ? QV_NO_ROW : list[i] & QV_ROW_MASK);
-    return differ == 0 && memcmp(node + layout->at_code, code, layout->at_units - layout->at_code) == 0;
-}

@@ -35,9 +35,6 @@ int qv_node_layout_init(qv_node_layout *layout, const qv_codec *codec, uint32_t 
 int qv_node_encode(const qv_node_layout *layout, qv_column *codes, uint32_t n, const uint32_t *list, const uint8_t *code,
                    float *room, uint8_t *node);
 
-/* Whether the node was made from this list and code. */
-int qv_node_is_of(const qv_node_layout *layout, const uint8_t *node, const uint32_t *list, const uint8_t *code);
-
 /* --- the walk --- */
 
 typedef struct {

@@ -1,6 +1,8 @@
 # cython: language_level=3
 # Packed nodes: made from lists and codes, and walked. Relies on graph.pxi.
 
+from libc.string cimport memcmp
+
 cdef extern from "nodes.h" nogil:
     ctypedef struct qv_node_layout:
         int dims
@@ -15,7 +17,6 @@ cdef extern from "nodes.h" nogil:
     int qv_node_layout_init(qv_node_layout *layout, const qv_codec *codec, uint32_t degree, const uint8_t *signs)
     int qv_node_encode(const qv_node_layout *layout, qv_column *codes, uint32_t n, const uint32_t *list,
                        const uint8_t *code, float *room, uint8_t *node)
-    int qv_node_is_of(const qv_node_layout *layout, const uint8_t *node, const uint32_t *list, const uint8_t *code)
     int qv_nodes_find(const void *nodes, const qv_search_params *params, const float *transformed,
                       qv_scratch *s) noexcept
 
@@ -94,38 +95,34 @@ cdef class Packer:
             _raise_status(status, [self._nodes, self._adjacency, self._codes])
 
     cdef int _make(self, uint32_t row, float *room) noexcept nogil:
+        cdef uint8_t *node = qv_row_mut(&self._nodes.c, row)
+        return QV_DAMAGED if node == NULL else self._encode(row, room, node)
+
+    cdef int _encode(self, uint32_t row, float *room, uint8_t *node) noexcept nogil:
         cdef const uint8_t *list = qv_row(&self._adjacency.c, row)
         cdef const uint8_t *code = qv_row(&self._codes.c, row)
-        cdef uint8_t *node = qv_row_mut(&self._nodes.c, row)
-        if list == NULL or code == NULL or node == NULL:
+        if list == NULL or code == NULL:
             return QV_DAMAGED
         return qv_node_encode(&self.layout, &self._codes.c, self._n, <const uint32_t *>list, code, room, node)
 
-    def stale(self, uint32_t start, uint32_t stop):
-        """Rows of start..stop whose node was made from another list or code, uint32."""
-        cdef cnp.ndarray found = np.empty(max(stop - start, 0), np.uint32)
-        cdef uint32_t *out = <uint32_t *>cnp.PyArray_DATA(found)
-        cdef uint32_t row, count = 0
-        cdef const uint8_t *list
-        cdef const uint8_t *node
-        cdef const uint8_t *code
+    def wrong(self, uint32_t start, uint32_t stop):
+        """Rows of start..stop whose node is not what their list and the codes make, uint32."""
         if stop > self._n:
             raise ValueError(f"rows {start}..{stop} are not within {self._n}")
-        with nogil:
-            for row in range(start, stop):
-                list = qv_row(&self._adjacency.c, row)
-                node = qv_row(&self._nodes.c, row)
-                code = qv_row(&self._codes.c, row)
-                if list == NULL or node == NULL or code == NULL:
-                    break
-                if not qv_node_is_of(&self.layout, node, <const uint32_t *>list, code):
-                    out[count] = row
-                    count += 1
-            else:
-                row = stop
-        if row < stop:
-            _raise_status(QV_DAMAGED, [self._nodes, self._adjacency, self._codes])
-        return found[:count]
+        cdef cnp.ndarray room = np.empty(3 * self.layout.dims, np.float32)
+        cdef cnp.ndarray fresh = _aligned(1, self.layout.stride)
+        cdef float *floats = <float *>cnp.PyArray_DATA(room)
+        cdef uint8_t *made = <uint8_t *>cnp.PyArray_DATA(fresh)
+        cdef const uint8_t *node
+        cdef uint32_t row
+        found = []
+        for row in range(start, stop):
+            node = qv_row(&self._nodes.c, row)
+            if node == NULL or self._encode(row, floats, made):
+                _raise_status(QV_DAMAGED, [self._nodes, self._adjacency, self._codes])
+            if memcmp(made, node, self.layout.stride):
+                found.append(row)
+        return np.array(found, np.uint32)
 
 
 cdef class PackedFinder(Finder):

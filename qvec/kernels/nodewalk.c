@@ -5,9 +5,11 @@
 #include "nodes.h"
 
 
-#define FIRST_LINES 8 /* of a node that is fetched, at a time: more than the miss buffers hold would stop everything else */
+/* A node is fetched in three parts, between which there is work to do: more lines at once than there are miss buffers would
+ * stop everything else. */
+#define FIRST_PART (8 * 64)
+#define SECOND_PART (8 * 64)
 
-int PK[16] = {8, 8, 0};
 /* What a hop needs beside the node. */
 typedef struct {
     const qv_nodes *index;
@@ -134,7 +136,7 @@ QV_INLINE int take_next(walk *w, uint32_t *row, const uint8_t **node) {
     if (!*node) return QV_DAMAGED;
     w->coming = *node;
     w->coming_end = *node + w->layout->stride;
-    fetch(w, 64 * PK[0]);
+    fetch(w, FIRST_PART);
     qv_visit(&w->s->visited, *row);
     return 1;
 }
@@ -150,7 +152,7 @@ QV_INLINE float own_key(const walk *w, const qv_node_layout *layout, const uint8
 QV_INLINE void expand(walk *w, uint32_t row, const uint8_t *node, estimate_fn estimate) {
     float key = own_key(w, w->layout, node);
     if (key <= qv_pool_bound(&w->s->pool)) qv_pool_insert(&w->s->pool, qv_candidate(key, row));
-    fetch(w, 64 * PK[1]);
+    fetch(w, SECOND_PART);
     scan_neighbours(w, w->layout, node, key, estimate);
     w->s->hops++;
 }
@@ -158,21 +160,18 @@ QV_INLINE void expand(walk *w, uint32_t row, const uint8_t *node, estimate_fn es
 /* The next node is chosen before the current one is scanned, so that its block is on its way meanwhile; that costs a few
  * more hops and hides the misses. */
 QV_INLINE int run(walk *w, estimate_fn estimate) {
+    const qv_nodes *index = w->index;
     uint32_t row = 0, next_row = 0;
     const uint8_t *node = NULL, *next = NULL;
-    const qv_nodes *index = w->index;
     scan_neighbours(w, &index->start_layout, index->start, own_key(w, &index->start_layout, index->start), estimate);
     int status = take_next(w, &row, &node);
     while (status > 0) {
-        int ahead = take_next(w, &next_row, &next);
-        if (ahead < 0) return ahead;
+        status = take_next(w, &next_row, &next);
+        if (status < 0) return status;
         expand(w, row, node, estimate);
-        if (!ahead) {
-            status = take_next(w, &row, &node);
-        } else {
-            row = next_row;
-            node = next;
-        }
+        if (!status) status = take_next(w, &next_row, &next);
+        row = next_row;
+        node = next;
     }
     return status;
 }
