@@ -70,15 +70,15 @@ static int write_results(const qv_searcher *searcher, const qv_pool *pool, int k
 
 /* By the index; by a scan where there is none, where rows are named, and where too few of what an index finds may be
  * results: k come back whenever k are allowed. */
-static int find_candidates(const qv_searcher *searcher, const qv_search_params *p, const float *transformed,
-                           int candidates, qv_scratch *s) {
+static int find_candidates(const qv_searcher *searcher, const qv_search_params *p, const float *original, int candidates,
+                           qv_scratch *s) {
     const qv_selection *selection = &p->selection;
     if (searcher->finder.find && !p->exact && !selection->rows) {
-        int status = searcher->finder.find(searcher->finder.index, p, transformed, s);
-        if (status) return status;
+        int status = searcher->finder.find(searcher->finder.index, p, original, s);
+        if (status < 0) return status;
         keep_results(&s->pool, selection, candidates);
         uint32_t wanted = (uint32_t)p->k < selection->n_allowed ? (uint32_t)p->k : selection->n_allowed;
-        if ((uint32_t)s->pool.size >= wanted) return QV_OK;
+        if ((uint32_t)s->pool.size >= wanted) return status;
     }
     return qv_scan(searcher->codec, searcher->codes, searcher->n, selection, (const qv_query *)s->query, candidates, s);
 }
@@ -100,8 +100,8 @@ int qv_search(qv_searcher *searcher, const qv_search_params *p, const float *ori
         status = qv_scan(searcher->rerank, searcher->vectors, searcher->n, &p->selection, fine, p->k, s);
     } else {
         qv_prepare(searcher->codec, transformed, (qv_query *)s->query);
-        status = find_candidates(searcher, p, transformed, candidates, s);
-        if (!status && searcher->rerank && p->candidates > 0) status = rerank_pool(searcher, fine, s);
+        status = find_candidates(searcher, p, original, candidates, s);
+        if (status == QV_OK && searcher->rerank && p->candidates > 0) status = rerank_pool(searcher, fine, s);
     }
-    return status ? status : write_results(searcher, &s->pool, p->k, ids, distances);
+    return status < 0 ? status : write_results(searcher, &s->pool, p->k, ids, distances);
 }
