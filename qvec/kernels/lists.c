@@ -123,9 +123,9 @@ static int second_list(qv_aim *aim, qv_lists *lists, float *residual, uint32_t *
     return QV_OK;
 }
 
-int qv_lists_assign(qv_lists *lists, const float *y, uint32_t *owners, float *distance, qv_scratch *s) {
+int qv_lists_assign(qv_lists *lists, const float *y, int copies, uint32_t *owners, float *distance, qv_scratch *s) {
     qv_aim aim;
-    int near = lists->copies > 1 ? NEAR_LISTS : 1;
+    int near = copies > 1 ? NEAR_LISTS : 1;
     if ((uint32_t)near > lists->n_lists) near = (int)lists->n_lists;
     if (qv_aim_init(&aim, lists, near, s)) return QV_NO_MEMORY;
     memcpy(aim.y, y, (size_t)lists->dims * sizeof *y);
@@ -133,7 +133,7 @@ int qv_lists_assign(qv_lists *lists, const float *y, uint32_t *owners, float *di
     if (qv_aim_lists(&aim, lists, near, QV_L2, 0, s)) return QV_DAMAGED;
     owners[0] = qv_candidate_row(aim.near.slots[0]);
     *distance = qv_candidate_key(aim.near.slots[0]);
-    return lists->copies > 1 && near > 1 ? second_list(&aim, lists, aim.residual, owners + 1, s) : QV_OK;
+    return copies > 1 && near > 1 ? second_list(&aim, lists, aim.residual, owners + 1, s) : QV_OK;
 }
 
 /* --- entries --- */

@@ -81,8 +81,8 @@ int qv_aim_lists(qv_aim *aim, qv_lists *lists, int n, int metric, int spread, qv
  * the centroids are unused. There must be room for these. */
 int qv_lists_begin(qv_lists *lists, const float *centroids, const float *spreads);
 
-/* The lists of a vector y [dims], the nearest first; its squared distance from the first centroid. */
-int qv_lists_assign(qv_lists *lists, const float *y, uint32_t *owners, float *distance, qv_scratch *s);
+/* The `copies` lists of a vector y [dims], the nearest first; its squared distance from the first centroid. */
+int qv_lists_assign(qv_lists *lists, const float *y, int copies, uint32_t *owners, float *distance, qv_scratch *s);
 
 /* Put rows with vectors y [n, dims] into a list, as copy number `copy` of them. Blocks must be there for them. */
 int qv_lists_append(qv_lists *lists, uint32_t list, const uint32_t *rows, const float *y, uint32_t n, int copy);
