@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from qvec._kernels import Column, Searcher, Selection
-from qvec.index import Coded, Index
+from qvec.bitmaps import read_bitmap, rows_in, without
+from qvec.index import Coded, Index, Source
 from qvec.layout import CODES, DELETED, IDS, VECTORS, in_force
 from qvec.quantizers import Quantizer
 from qvec.storage.store import Snapshot
@@ -22,7 +23,9 @@ QUERIES_PER_THREAD = 16  # below, starting a thread costs more than it brings
 class Engine:
     """Immutable; built when a new commit is seen, dropped with its view."""
 
-    __slots__ = ("_searcher", "deleted", "everything", "index", "keep", "live", "n", "quantizer", "state")
+    __slots__ = (
+        "_searcher", "dead", "deleted", "everything", "index", "keep", "live", "n", "plans", "quantizer", "state",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -38,14 +41,17 @@ class Engine:
         self.quantizer, self.keep, self.index = quantizer, keep, index
         self.n: int = self.state["n"]
         self.live: int = self.state["live"]
+        self.dead: int = self.state["index"].get("dead", 0)
         columns = in_force(snap.columns, self.state["names"]) if columns is None else columns
         self.deleted = None if self.n == self.live else read_bitmap(columns[DELETED], self.n)
+        self.plans: dict[Any, Any] = {}
+        """What layers above worked out of options for this engine."""
         self.everything = Selection(self.n, self.live, self.deleted)
         self._searcher = Searcher(
             quantizer.codec,
             columns[CODES],
             self.n,
-            index.finder(columns, Coded(quantizer.codec, columns[CODES]), self.state["index"], self.n),
+            index.finder(Source(columns, Coded(quantizer.codec, columns[CODES]), self.n), self.state["index"]),
             rerank=None if keep is None else keep.codec,
             vectors=None if keep is None else columns[VECTORS],
             ids=columns[IDS] if int_ids else None,
@@ -65,10 +71,10 @@ class Engine:
         """Ids (rows where ids are strings), distances and counts of float32 queries [n, dim] or [dim].
 
         ``candidates``: how many are re-ranked, 0 for none. ``selection``: which rows may be found; by default all that
-        live. Deleted rows take places in a walk's pool: it is made larger by their share.
+        live. Deleted rows that a walk meets take places in its pool: it is made larger by their share.
         """
-        if self.deleted is not None:
-            ef = min(-(-ef * self.n // self.live), self.n)
+        if self.dead:
+            ef = min(-(-ef * (self.live + self.dead) // self.live), self.n)
         transform = self.quantizer.query_transform
         coded = queries if transform is None else transform.apply(queries.reshape(-1, queries.shape[-1]))
         chosen = self.everything if selection is None else selection
@@ -103,17 +109,7 @@ class Engine:
         return self._searcher.hops, self._searcher.evaluations, self._searcher.kernel_ns
 
 
-def read_bitmap(column: Column, n: int) -> NDArray[np.uint64]:
-    """The bitmap of deleted rows: uint64[ceil(n / 64)], bit r of word w is row 64 w + r."""
-    words = (n + 63) // 64
-    bits: NDArray[np.uint8] = column.read_range(0, words)
-    return bits.view("<u8").reshape(-1).astype(np.uint64)
-
-
 def live_rows(snap: Snapshot) -> NDArray[np.int64]:
     """The rows that are not deleted, ascending."""
     n = snap.state["n"]
-    if n == 0:
-        return np.zeros(0, np.int64)
-    bits = np.unpackbits(read_bitmap(snap.columns[DELETED], n).view(np.uint8), bitorder="little")[:n]
-    return np.flatnonzero(bits == 0)
+    return rows_in(without(n, read_bitmap(snap.columns[DELETED], n))) if n else np.zeros(0, np.int64)

@@ -120,7 +120,7 @@ class Upkeep:
 
         Works in transactions of 8,192 rows. A process that dies leaves the old codes in force; calling again
         continues where it stopped, and asking for another code gives the unfinished one up. The old codes stay
-        for :meth:`rollback` until :meth:`drop_generation`.
+        for :meth:`rollback` until :meth:`drop_generation`, or until one of their rows is given to another vector.
 
         Raises InputError: no originals are kept, the collection is empty, or the code cannot be trained on it.
         """
@@ -128,7 +128,7 @@ class Upkeep:
         return self._generation(number)
 
     def rollback(self, generation: int, *, threads: int | None = None, progress: Progress | None = None) -> Generation:
-        """Put an earlier generation back in force; rows added since it left are coded first."""
+        """Put an earlier generation back in force; rows added since it left are coded first, or all if its codes are gone."""
         self._generations.rollback(generation, worker_threads(threads), progress)
         return self._generation(generation)
 

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from qvec._kernels import Column
+from qvec.bitmaps import mark, rows_in, words_for
 from qvec.calibrations import Trained, register
 from qvec.config import AUTO_INDEX_ROWS, Config
 from qvec.configs import HNSW, Flat
 from qvec.errors import DuplicateIdError, InputError
-from qvec.index import Coded, Index, Progress, make_index
+from qvec.generation_state import forget_codes, may_reuse
+from qvec.index import Coded, Index, Progress, Rows, Source, make_index, stored_index
 from qvec.inputs import MAX_ID, MAX_ROWS, id_keys
 from qvec.integers import to_floats
 from qvec.layout import CODES, DELETED, IDS, ROW, VECTORS, in_force, row_columns
@@ -28,7 +30,7 @@ Vectors = NDArray[Any]  # float32 [n, dim], or integers as Config.form says
 def initial_state() -> dict[str, Any]:
     """The state of an empty collection."""
     return {
-        "n": 0,  # rows ever written, deleted ones included
+        "n": 0,  # rows that there are, in use or not
         "live": 0,
         "next_id": 0,
         "records": 0,  # live rows with a row record (payload or string id)
@@ -38,7 +40,7 @@ def initial_state() -> dict[str, Any]:
         "next_generation": 0,
         "oversample": None,  # {"generation", "factor"}: what searches of that generation re-rank per hit
         "pending": None,  # a generation that is being built (qvec/generations.py)
-        "index": {"kind": "flat", "n": 0},
+        "index": {"kind": "flat"},
         "lift2": 0.0,  # largest |x|^2 seen, for graphs under inner product
     }
 
@@ -81,13 +83,13 @@ class Writer:
         if ids is None:
             ids = self._new_ids(len(x))
         else:
-            kept, replaced = self._resolve_conflicts(ids, on_conflict)
+            kept, replaced = self._resolve_conflicts(ids, on_conflict, threads)
             if len(kept) < len(x):
                 skipped = len(x) - len(kept)
                 all_ids, ids = ids, ids[kept] if isinstance(ids, np.ndarray) else [ids[i] for i in kept]
-                self._append(x[kept], ids, [payloads[i] for i in kept], threads, progress)
+                self._store(x[kept], ids, [payloads[i] for i in kept], threads, progress)
                 return all_ids, len(kept) - replaced, replaced, skipped
-        self._append(x, ids, payloads, threads, progress)
+        self._store(x, ids, payloads, threads, progress)
         return ids, len(x) - replaced, replaced, skipped
 
     def _new_ids(self, n: int) -> NDArray[np.int64]:
@@ -98,7 +100,7 @@ class Writer:
             raise InputError(f"no automatic ids are left above {first - 1}; give ids")
         return np.arange(first, first + n, dtype=np.int64)
 
-    def _resolve_conflicts(self, ids: Ids, on_conflict: OnConflict) -> tuple[NDArray[np.int64], int]:
+    def _resolve_conflicts(self, ids: Ids, on_conflict: OnConflict, threads: int) -> tuple[NDArray[np.int64], int]:
         """Positions to store, and how many stored vectors they replace (now deleted)."""
         keys = id_keys(ids)
         rows = self.txn.rows_of(keys)
@@ -113,10 +115,10 @@ class Writer:
             )
         if on_conflict == "skip":
             return np.flatnonzero(~taken), 0
-        self.delete([keys[i] for i in np.flatnonzero(taken)], rows[taken])
+        self.delete([keys[i] for i in np.flatnonzero(taken)], rows[taken], threads)
         return np.arange(len(keys)), int(taken.sum())
 
-    def _append(
+    def _store(
         self,
         x: Vectors,
         ids: Ids,
@@ -124,84 +126,122 @@ class Writer:
         threads: int,
         progress: Progress | None,
     ) -> None:
-        start, stop = self.state["n"], self.state["n"] + len(x)
-        if stop > MAX_ROWS:
-            raise InputError(f"the collection would hold {stop} rows; the limit is {MAX_ROWS}")
         if not len(x):
             return
-        self._put_ids(ids, start)
-        self._put_records(ids, payloads, start)
-        self._put_vectors(x, ids, start, stop)
-        self.state["n"] = stop
+        rows = self._take_rows(len(x))
+        self._put_ids(ids, rows)
+        self._put_records(ids, payloads, rows)
+        self._put_vectors(x, ids, rows)
         self.state["live"] += len(x)
-        self._extend_index(stop, threads, progress)
+        self._extend_index(rows, threads, progress)
 
-    def _put_ids(self, ids: Ids, start: int) -> None:
+    def _take_rows(self, count: int) -> Rows:
+        """Rows to write to, ascending: those that nothing points at any more, then new ones."""
+        n = self.state["n"]
+        reused = self._free_rows()[:count]
+        stop = n + count - len(reused)
+        if stop > MAX_ROWS:
+            raise InputError(f"the collection would hold {stop} rows; the limit is {MAX_ROWS}")
+        if len(reused):
+            forget_codes(self.txn, int(reused[0]))
+        self.state["n"] = stop
+        return np.concatenate([reused, np.arange(n, stop)]).astype(np.uint32)
+
+    def _free_rows(self) -> NDArray[np.int64]:
+        """Deleted rows that nothing points at, ascending."""
+        state = self.state
+        free = state["n"] - state["live"] - state["index"].get("dead", 0)
+        if free == 0 or not may_reuse(self.txn, free):
+            return np.zeros(0, np.int64)
+        source = self._source()
+        held = self._index().held(source, state["index"])
+        return rows_in(source.deleted if held is None else source.deleted & ~held)
+
+    def _put_ids(self, ids: Ids, rows: Rows) -> None:
         state, append = self.state, False
         if isinstance(ids, np.ndarray):
             append = bool(ids[0] >= state["next_id"]) and bool((np.diff(ids) > 0).all())
             state["next_id"] = max(state["next_id"], int(ids.max()) + 1)
-        self.txn.put_ids(id_keys(ids), range(start, start + len(ids)), append=append)
+        self.txn.put_ids(id_keys(ids), rows.tolist(), append=append)
 
-    def _put_records(self, ids: Ids, payloads: Sequence[Payload | None], start: int) -> None:
+    def _put_records(self, ids: Ids, payloads: Sequence[Payload | None], rows: Rows) -> None:
         strings = self.config.ids == "str"
         for i, payload in enumerate(payloads):
             if payload is None and not strings:
                 continue
             record = {"id": ids[i], "payload": payload} if strings else {"payload": payload}
-            self.txn.put_record(ROW, start + i, record, name=f"payload[{i}]")
+            self.txn.put_record(ROW, int(rows[i]), record, name=f"payload[{i}]")
             self.state["records"] += 1
 
-    def _put_vectors(self, x: Vectors, ids: Ids, start: int, stop: int) -> None:
+    def _put_vectors(self, x: Vectors, ids: Ids, rows: Rows) -> None:
         assert self.quantizer is not None
-        columns = self.columns
+        columns, n = self.columns, self.state["n"]
         for name in (CODES, VECTORS, IDS):
             if name in columns:
-                columns[name].resize(stop)
-        columns[DELETED].resize((stop + 63) // 64)
+                columns[name].resize(n)
+        columns[DELETED].resize(words_for(n))
+        mark(columns[DELETED], rows, False)
         for i in range(0, len(x), ENCODE_ROWS):
-            part = x[i : i + ENCODE_ROWS]
-            columns[CODES].write(start + i, self.quantizer.encode(part))
+            part, at = x[i : i + ENCODE_ROWS], rows[i : i + ENCODE_ROWS]
+            columns[CODES].put(at, self.quantizer.encode(part))
             if self.keep is not None:
-                columns[VECTORS].write(start + i, self.keep.encode(part))
+                columns[VECTORS].put(at, self.keep.encode(part))
             if self.config.metric == "ip":
                 self.state["lift2"] = max(self.state["lift2"], self._largest_norm2(part))
         if isinstance(ids, np.ndarray):
-            columns[IDS].write(start, ids.astype("<i8").view(np.uint8).reshape(-1, 8))
+            columns[IDS].put(rows, ids.astype("<i8").view(np.uint8).reshape(-1, 8))
 
     def _largest_norm2(self, x: Vectors) -> float:
         floats = x if self.config.form is None else to_floats(x, self.config.form)
         return float(np.einsum("ij,ij->i", floats, floats).max())
 
-    def _extend_index(self, stop: int, threads: int, progress: Progress | None) -> None:
+    # --- the index ---
+
+    def _index(self) -> Index:
+        """The index in force."""
+        return stored_index(self.config.index, self.state["index"])
+
+    def _source(self) -> Source:
+        assert self.quantizer is not None
+        columns = self.columns
+        return Source(columns, linkable(self.quantizer, self.keep, columns, self.state["lift2"]), self.state["n"])
+
+    def _extend_index(self, rows: Rows, threads: int, progress: Progress | None) -> None:
         state = self.state["index"]
-        index = index_for(self.config, state["kind"], stop)
-        if index.kind != state["kind"]:  # auto has outgrown the scan: every row is linked now
-            state = {"kind": index.kind}
+        index = index_for(self.config, state["kind"], self.state["live"])
         for name, spec in index.columns().items():
             if name not in self.columns:
                 self.txn.add_column(name, spec)
-            self.columns[name].resize(stop)
-        assert self.quantizer is not None
-        coded = linkable(self.quantizer, self.keep, self.columns, self.state["lift2"])
-        fresh = index.extend(self.columns, coded, state, stop, threads, progress)
-        self.state["index"] = {"kind": index.kind, **fresh}
+        source = self._source()
+        if index.kind != state["kind"]:  # auto has outgrown the scan: every row is linked now
+            state, rows = {"kind": index.kind}, source.live.astype(np.uint32)
+        self.state["index"] = index.extend(source, state, rows, threads, progress)
 
     # --- deleting ---
 
-    def delete(self, keys: Sequence[bytes], rows: NDArray[np.int64]) -> None:
+    def delete(self, keys: Sequence[bytes], rows: NDArray[np.int64], threads: int) -> None:
         """Delete live rows, given with the keys of their ids."""
-        column = self.txn.columns[DELETED]
-        for word in np.unique(rows // 64):
-            bits = column.read_range(int(word), int(word) + 1).view("<u8")
-            bits |= np.bitwise_or.reduce(np.uint64(1) << (rows[rows // 64 == word] % 64).astype(np.uint64))
-            column.write(int(word), bits.view(np.uint8))
+        mark(self.columns[DELETED], rows, True)
         self.txn.delete_ids(keys)
         for row in rows.tolist() if self.state["records"] else ():
             if self.txn.record(ROW, row) is not None:
                 self.txn.delete_record(ROW, row)
                 self.state["records"] -= 1
         self.state["live"] -= len(rows)
+        if self.state["live"] == 0 and may_reuse(self.txn, self.state["n"]):
+            self._start_over()
+            return
+        gone = np.sort(rows).astype(np.uint32)
+        self.state["index"] = self._index().drop(self._source(), self.state["index"], gone, threads)
+
+    def _start_over(self) -> None:
+        """Nothing is stored any more: give up every row."""
+        index = self._index()
+        forget_codes(self.txn, 0)
+        for name in (CODES, VECTORS, IDS, DELETED, *index.columns()):
+            if name in self.columns:
+                self.columns[name].resize(0)
+        self.state["n"], self.state["index"] = 0, {"kind": index.kind}
 
 
 def index_for(config: Config, kind: str, rows: int) -> Index:

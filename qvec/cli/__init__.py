@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import qvec
-from qvec.cli import calibrations, choose, demo, drift, evaluate, importing, info, requantize, search, verify
+from qvec.cli import bench, calibrations, choose, demo, drift, evaluate, importing, info, requantize, search, verify
 from qvec.errors import QvecError
 
 VERBS = {
@@ -22,6 +22,7 @@ VERBS = {
     "drift": drift,
     "requantize": requantize,
     "calibrations": calibrations,
+    "bench": bench,
     "verify": verify,
 }
 OK, FOUND_PROBLEMS, FAILED, INTERRUPTED = 0, 1, 2, 130
@@ -34,6 +35,7 @@ qvec info docs.qvec                          what is in there, and its size
 qvec search docs.qvec queries.npy -k 5       the 5 nearest stored vectors of each query
 qvec evaluate docs.qvec                      what each code would cost and keep
 qvec choose docs.qvec --recall 0.95 --apply  the smallest code that holds a recall
+qvec bench demo --peers all                  speed and recall beside other libraries
 qvec verify docs.qvec                        check every byte
 
 exit codes: 0 all is well; 1 verify found problems, drift an alarm, or choose nothing that meets the target;

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from qvec._kernels import Codec, Column, Finder
+from qvec.bitmaps import Bitmap, read_bitmap, rows_in, without
+from qvec.layout import DELETED
 from qvec.storage.store import ColumnSpec
 from qvec.types import NDArray
 
@@ -17,6 +20,7 @@ Progress = Callable[[int, int], object]
 
 Rows = NDArray[np.uint32]
 IndexState = dict[str, Any]
+"""Plain data: "kind"; "dead", deleted rows that the index still points at; and what the kind remembers."""
 
 
 @dataclass(frozen=True)
@@ -27,31 +31,58 @@ class Coded:
     codes: Column
 
 
+@dataclass(frozen=True)
+class Source:
+    """What an index is over: the collection's columns by their own names, n rows of them, and codes to go by.
+
+    Rows are not all in use: those that are deleted may be given to other vectors once nothing points at them.
+    """
+
+    columns: Mapping[str, Column]
+    coded: Coded
+    n: int
+
+    @cached_property
+    def deleted(self) -> Bitmap:
+        """The rows that are no results, as of the first time this is asked for."""
+        return read_bitmap(self.columns[DELETED], self.n)
+
+    @cached_property
+    def live(self) -> NDArray[np.int64]:
+        """The rows that are not deleted, ascending."""
+        return rows_in(without(self.n, self.deleted))
+
+
 class Index(Protocol):
     """How candidates are found. Stateless: what it must remember is plain data in the snapshot's state."""
 
     kind: ClassVar[str]
 
     def columns(self) -> dict[str, ColumnSpec]:
-        """Columns beyond codes that it keeps."""
+        """Columns beyond codes that it keeps, and makes as long as it needs them."""
         ...
 
     def extend(
-        self,
-        columns: Mapping[str, Column],
-        coded: Coded,
-        state: IndexState,
-        stop: int,
-        threads: int,
-        progress: Progress | None,
+        self, source: Source, state: IndexState, rows: Rows, threads: int, progress: Progress | None
     ) -> IndexState:
-        """Take in the stored rows [state's n, stop); the new state."""
+        """Take in rows that it does not point at: stored, not deleted, ascending, any below n. The new state."""
         ...
 
-    def finder(self, columns: Mapping[str, Column], coded: Coded, state: IndexState, n: int) -> Finder | None:
-        """What finds candidates among n rows of the codes, whatever codes; None: a scan does."""
+    def drop(self, source: Source, state: IndexState, rows: Rows, threads: int) -> IndexState:
+        """Let go of rows that have been deleted, now or bit by bit in calls to come; the new state.
+
+        Rows that it does not point at are passed over.
+        """
         ...
 
-    def check(self, columns: Mapping[str, Column], coded: Coded, state: IndexState, n: int) -> list[str]:
-        """Problems found in what it keeps of n rows."""
+    def held(self, source: Source, state: IndexState) -> Bitmap | None:
+        """Rows that it points at, deleted ones among them: these must keep their codes. None: no deleted ones."""
+        ...
+
+    def finder(self, source: Source, state: IndexState) -> Finder | None:
+        """What finds candidates among the rows of any codes; None: a scan does."""
+        ...
+
+    def check(self, source: Source, state: IndexState) -> list[str]:
+        """Problems found in what it keeps."""
         ...

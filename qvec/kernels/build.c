@@ -79,14 +79,15 @@ static void write_list(uint32_t *list, uint32_t degree, const qv_edge *edges, in
 }
 
 /* Rows of a batch cannot find each other by a walk: score them all, so that sorted data is linked like any other. */
-static int score_batch(const qv_graph *graph, uint32_t row, uint32_t batch, const qv_query *query, qv_scratch *s) {
-    for (uint32_t other = graph->n; other < graph->n + batch;) {
+static int score_batch(const qv_graph *graph, uint32_t row, const uint32_t *batch, uint32_t n, const qv_query *query,
+                       qv_scratch *s) {
+    for (uint32_t i = 0; i < n;) {
         int staged = 0;
-        for (; other < graph->n + batch && staged < QV_HOP_MAX; other++) {
-            if (other == row) continue;
-            const uint8_t *address = qv_row(graph->codes, other);
+        for (; i < n && staged < QV_HOP_MAX; i++) {
+            if (batch[i] == row) continue;
+            const uint8_t *address = qv_row(graph->codes, batch[i]);
             if (!address) return QV_DAMAGED;
-            s->row[0][staged] = other;
+            s->row[0][staged] = batch[i];
             s->address[0][staged++] = address;
         }
         qv_score_staged(graph->codec, NULL, query, 0, staged, s);
@@ -94,7 +95,10 @@ static int score_batch(const qv_graph *graph, uint32_t row, uint32_t batch, cons
     return QV_OK;
 }
 
-int qv_link_out(const qv_graph *graph, uint32_t row, uint32_t batch, int ef, qv_scratch *s, qv_link *links) {
+static int is_set(const uint64_t *bits, uint32_t row) { return bits && bits[row >> 6] >> (row & 63) & 1; }
+
+int qv_link_out(const qv_graph *graph, uint32_t row, const uint32_t *batch, uint32_t n_batch, int ef, qv_scratch *s,
+                qv_link *links) {
     qv_edge edges[QV_PRUNE_MAX];
     const uint8_t *code = qv_row(graph->codes, row);
     uint32_t *list = (uint32_t *)qv_row(graph->adjacency, row);
@@ -102,11 +106,13 @@ int qv_link_out(const qv_graph *graph, uint32_t row, uint32_t batch, int ef, qv_
     qv_query *query = (qv_query *)s->query;
     qv_prepare_row(graph->codec, code, query);
     int status = qv_walk(graph, query, ef, s);
-    if (!status) status = score_batch(graph, row, batch, query, s);
+    if (!status) status = score_batch(graph, row, batch, n_batch, query, s);
     if (status) return status;
-    int n = s->pool.size < QV_PRUNE_MAX ? s->pool.size : QV_PRUNE_MAX;
-    for (int i = 0; i < n; i++)
-        edges[i] = (qv_edge){qv_candidate_row(s->pool.slots[i]), qv_candidate_key(s->pool.slots[i])};
+    int n = 0;
+    for (int i = 0; i < s->pool.size && n < QV_PRUNE_MAX; i++) {
+        uint32_t found = qv_candidate_row(s->pool.slots[i]);
+        if (!is_set(graph->deleted, found)) edges[n++] = (qv_edge){found, qv_candidate_key(s->pool.slots[i])};
+    }
     n = prune(graph, edges, n, (int)graph->degree, query->bias, s);
     if (n < 0) return n;
     write_list(list, graph->degree, edges, n);
@@ -176,49 +182,52 @@ static int has_edge(const uint32_t *list, uint32_t degree, uint32_t row) {
     return 0;
 }
 
-/* Hosts: first the neighbours that kept an edge to the row, then any neighbour, then whatever hangs below them. The
- * tree below a full host has a list with room, because every tree has leaves. */
-int qv_link_tree(const qv_graph *graph, uint32_t row) {
-    const uint32_t *own = (const uint32_t *)qv_row(graph->adjacency, row);
-    if (!own) return QV_DAMAGED;
-    uint32_t n = list_size(own, graph->degree);
-    for (int pass = 0; pass < 2; pass++)
-        for (uint32_t i = 0; i < n; i++) {
-            if ((own[i] & QV_ROW_MASK) > row) continue; /* of the same batch, and not in the tree yet */
-            uint32_t *list = (uint32_t *)qv_row_mut(graph->adjacency, own[i] & QV_ROW_MASK);
-            if (!list) return QV_DAMAGED;
-            if ((pass || has_edge(list, graph->degree, row)) && pin(list, graph->degree, row)) return QV_OK;
-        }
-    uint32_t host = n && (own[0] & QV_ROW_MASK) < row ? own[0] & QV_ROW_MASK : 0; /* row 0 is the root */
+/* Hang a row below a host that is in the tree: every tree has leaves, so there is a list with room. */
+static int hang_below(const qv_graph *graph, uint32_t host, uint32_t row) {
     for (uint32_t depth = 0; depth <= graph->n; depth++) {
         uint32_t *list = (uint32_t *)qv_row_mut(graph->adjacency, host), next = QV_NO_ROW;
         if (!list) return QV_DAMAGED;
         if (pin(list, graph->degree, row)) return QV_OK;
         for (uint32_t i = 0; i < graph->degree && list[i] != QV_NO_ROW; i++) /* descend by the row, to spread the load */
             if (list[i] & QV_TREE && (next == QV_NO_ROW || i % 16 == row % 16)) next = list[i] & QV_ROW_MASK;
-        if (next == QV_NO_ROW || next >= graph->codes->n_blocks * graph->codes->rows_per_block) return QV_DAMAGED;
+        if (next >= graph->n) return QV_DAMAGED;
         host = next;
     }
     return QV_DAMAGED;
 }
 
-int64_t qv_reach(const qv_graph *graph, uint64_t *reached, uint32_t *queue) {
-    int64_t head = 0, tail = 0;
-    for (uint32_t i = 0; i < graph->n_entries; i++) {
-        uint32_t row = graph->entries[i];
-        if (row >= graph->n || reached[row >> 6] >> (row & 63) & 1) continue;
-        reached[row >> 6] |= 1ull << (row & 63);
-        queue[tail++] = row;
-    }
+/* Hosts: first the neighbours that kept an edge to the row, then any neighbour, then whatever hangs below one. */
+int qv_link_tree(const qv_graph *graph, uint32_t row, const uint64_t *waiting) {
+    const uint32_t *own = (const uint32_t *)qv_row(graph->adjacency, row);
+    if (!own) return QV_DAMAGED;
+    uint32_t n = list_size(own, graph->degree), nearest = QV_NO_ROW;
+    for (int pass = 0; pass < 2; pass++)
+        for (uint32_t i = 0; i < n; i++) {
+            uint32_t host = own[i] & QV_ROW_MASK;
+            if (is_set(waiting, host)) continue;
+            if (nearest == QV_NO_ROW) nearest = host;
+            uint32_t *list = (uint32_t *)qv_row_mut(graph->adjacency, host);
+            if (!list) return QV_DAMAGED;
+            if ((pass || has_edge(list, graph->degree, row)) && pin(list, graph->degree, row)) return QV_OK;
+        }
+    return hang_below(graph, nearest == QV_NO_ROW ? graph->root : nearest, row);
+}
+
+static int64_t mark(const qv_graph *graph, uint32_t row, uint64_t *reached, uint32_t *queue, int64_t tail) {
+    if (row >= graph->n || is_set(reached, row)) return tail;
+    reached[row >> 6] |= 1ull << (row & 63);
+    queue[tail] = row;
+    return tail + 1;
+}
+
+int64_t qv_reach(const qv_graph *graph, int pinned_only, uint64_t *reached, uint32_t *queue) {
+    int64_t head = 0, tail = mark(graph, graph->root, reached, queue, 0);
+    for (uint32_t i = 0; i < graph->n_entries && !pinned_only; i++) tail = mark(graph, graph->entries[i], reached, queue, tail);
     while (head < tail) {
         const uint32_t *list = (const uint32_t *)qv_row(graph->adjacency, queue[head++]);
         if (!list) return QV_DAMAGED;
-        for (uint32_t i = 0; i < graph->degree && list[i] != QV_NO_ROW; i++) {
-            uint32_t row = list[i] & QV_ROW_MASK;
-            if (row >= graph->n || reached[row >> 6] >> (row & 63) & 1) continue;
-            reached[row >> 6] |= 1ull << (row & 63);
-            queue[tail++] = row;
-        }
+        for (uint32_t i = 0; i < graph->degree && list[i] != QV_NO_ROW; i++)
+            if (!pinned_only || list[i] & QV_TREE) tail = mark(graph, list[i] & QV_ROW_MASK, reached, queue, tail);
     }
     return tail;
 }

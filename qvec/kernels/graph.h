@@ -12,11 +12,13 @@
 typedef struct {
     qv_codec *codec;
     qv_column *codes, *adjacency;
-    uint32_t n;        /* rows that are linked: every id in a list is below */
+    uint32_t n;        /* every id in a list is below */
     uint32_t degree;   /* slots of a list */
     const uint32_t *entries;
     uint32_t n_entries;
+    uint32_t root;     /* of the tree of pinned edges; always an entry */
     float alpha;       /* pruning: a kept neighbour s hides e where alpha * d(s,e) <= d(u,e), squared distances */
+    const uint64_t *deleted; /* bitmap of rows that get no new edges; NULL: none */
 } qv_graph;
 
 /* Best-first walk with a pool of ef; the pool holds the nearest rows found, sorted. */
@@ -32,18 +34,20 @@ typedef struct {
     float key;
 } qv_link;
 
-/* Out-links of one new row (already stored in codes): search, look at the other rows of its batch [graph->n,
- * graph->n + batch), prune, write its list; the links that want a reverse edge go to `links` [degree]. Returns how
- * many, or an error. The row's list must be private (qv_row_mut). */
-int qv_link_out(const qv_graph *graph, uint32_t row, uint32_t batch, int ef, qv_scratch *s, qv_link *links);
+/* Out-links of one new row (already stored in codes): search, look at the other rows of its batch, prune, write its
+ * list; the links that want a reverse edge go to `links` [degree]. Returns how many, or an error. The row's list must
+ * be private (qv_row_mut). */
+int qv_link_out(const qv_graph *graph, uint32_t row, const uint32_t *batch, uint32_t n_batch, int ef, qv_scratch *s,
+                qv_link *links);
 
 /* Reverse edges of one target, n links with the same target: append, or prune when its list is full. */
 int qv_link_in(const qv_graph *graph, const qv_link *links, int n, qv_scratch *s);
 
-/* Give a new row its tree edge from one of its neighbours, or from below them. */
-int qv_link_tree(const qv_graph *graph, uint32_t row);
+/* Give a new row its tree edge from one of its neighbours, or from below them; `waiting`: rows that have none yet. */
+int qv_link_tree(const qv_graph *graph, uint32_t row, const uint64_t *waiting);
 
-/* Rows that no walk from the entries reaches are left unmarked in `reached` (n bits); the count of reached rows. */
-int64_t qv_reach(const qv_graph *graph, uint64_t *reached, uint32_t *queue);
+/* Mark in `reached` (n bits) the rows that edges lead to from the root, or from all entries; the count of them, or an
+ * error. pinned_only: by edges of the tree alone, from the root. */
+int64_t qv_reach(const qv_graph *graph, int pinned_only, uint64_t *reached, uint32_t *queue);
 
 #endif

@@ -1,0 +1,75 @@
+"""Options of a search, checked once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from qvec.errors import InputError
+from qvec.inputs import MAX_K, check_count
+from qvec.types import check_flag
+
+MAX_OVERSAMPLE = 10_000
+REMEMBERED = 256  # sets of options
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SearchOptions:
+    """What a search asks for. Equal options are mostly one object, so that what follows from them is kept by it.
+
+    ``ef``, ``oversample``, ``rescore`` None: left to the plan.
+    """
+
+    k: int
+    ef: int | None
+    oversample: float | None
+    rescore: bool | None
+    exact: bool
+    with_payload: bool
+
+
+def search_options(
+    k: object, ef: object, oversample: object, rescore: object, exact: object, with_payload: object
+) -> SearchOptions:
+    """Options as :meth:`Collection.search` takes them; InputError names the first bad one and its limits."""
+    try:
+        return _checked(k, ef, oversample, rescore, exact, with_payload)
+    except TypeError:  # not hashable, so none of them is what it should be
+        return _check(k, ef, oversample, rescore, exact, with_payload)
+
+
+def _check(
+    k: object, ef: object, oversample: object, rescore: object, exact: object, with_payload: object
+) -> SearchOptions:
+    check_flag("exact", exact)
+    check_flag("with_payload", with_payload)
+    return SearchOptions(
+        k=check_count("k", k, 1, MAX_K),
+        ef=None if ef is None else check_count("ef", ef, 1, MAX_K),
+        oversample=_factor(oversample),
+        rescore=_whether(rescore),
+        exact=bool(exact),
+        with_payload=bool(with_payload),
+    )
+
+
+_checked = lru_cache(REMEMBERED, typed=True)(_check)  # checking takes longer than a search does around its kernels
+
+
+def _factor(oversample: object) -> float | None:
+    if isinstance(oversample, str) and oversample == "auto":
+        return None
+    number = isinstance(oversample, (int, float, np.integer, np.floating)) and not isinstance(oversample, bool)
+    if not number or not 1 <= oversample <= MAX_OVERSAMPLE:  # type: ignore[operator]
+        raise InputError(f"oversample must be 'auto' or a number between 1 and {MAX_OVERSAMPLE}, got {oversample!r}")
+    return float(oversample)  # type: ignore[arg-type]
+
+
+def _whether(rescore: object) -> bool | None:
+    if isinstance(rescore, bool):
+        return rescore
+    if not isinstance(rescore, str) or rescore != "auto":
+        raise InputError(f"rescore must be True, False or 'auto', got {rescore!r}")
+    return None
