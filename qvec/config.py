@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, cast, get_args
 
-from qvec.configs import HNSW, CodeConfig, Flat, Float32, IndexConfig, Prequantized
+from qvec.configs import HNSW, IVF, CodeConfig, Flat, Float32, IndexConfig, Prequantized
 from qvec.errors import FormatError, InputError
 from qvec.fields import take_choice, take_int, take_state
 from qvec.integers import width_of
@@ -14,7 +14,7 @@ from qvec.transforms import MAX_SEED
 from qvec.types import MAX_DIM, IdKind, Keep, Metric, PrequantizedType, check_choice, check_int
 
 AUTO_INDEX_ROWS = 10_000  # a scan of fewer codes beats any graph
-INDEXES: dict[str, type[Flat] | type[HNSW]] = {"flat": Flat, "hnsw": HNSW}
+INDEXES: dict[str, type[Flat] | type[HNSW] | type[IVF]] = {"flat": Flat, "hnsw": HNSW, "ivf": IVF}
 _FIELDS = ("dim", "metric", "ids", "keep", "code", "index", "model", "seed")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from qvec._kernels import Column, Searcher, Selection
 from qvec.bitmaps import read_bitmap, rows_in, without
-from qvec.index import Coded, Index, Source
+from qvec.index import Coded, Index, Source, Stored
 from qvec.layout import CODES, DELETED, IDS, VECTORS, in_force
 from qvec.quantizers import Quantizer
 from qvec.storage.store import Snapshot
@@ -24,7 +24,7 @@ class Engine:
     """Immutable; built when a new commit is seen, dropped with its view."""
 
     __slots__ = (
-        "_searcher", "dead", "deleted", "everything", "index", "keep", "live", "n", "plans", "quantizer", "state",
+        "_searcher", "dead", "deleted", "everything", "index", "keep", "live", "n", "n_lists", "plans", "quantizer", "state",
     )  # fmt: skip
 
     def __init__(
@@ -47,11 +47,15 @@ class Engine:
         self.plans: dict[Any, Any] = {}
         """What layers above worked out of options for this engine."""
         self.everything = Selection(self.n, self.live, self.deleted)
+        stored = Stored(quantizer, columns[CODES]) if keep is None else Stored(keep, columns[VECTORS])
+        source = Source(columns, Coded(quantizer.codec, columns[CODES]), stored, self.n)
+        self.n_lists = index.n_lists(self.state["index"])
+        """How many may be probed; 0: the index has none."""
         self._searcher = Searcher(
             quantizer.codec,
             columns[CODES],
             self.n,
-            index.finder(Source(columns, Coded(quantizer.codec, columns[CODES]), self.n), self.state["index"]),
+            index.finder(source, self.state["index"]),
             rerank=None if keep is None else keep.codec,
             vectors=None if keep is None else columns[VECTORS],
             ids=columns[IDS] if int_ids else None,

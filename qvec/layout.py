@@ -15,18 +15,28 @@ IDS = "ids"
 DELETED = "deleted"
 ADJACENCY = "adjacency"
 LINKED = "linked"  # bitmap: rows that lists of the graph may point at
+LIST_BLOCKS = "list_blocks"  # inverted lists: entries by 32, lists, their centroids, and where the entries of a row are
+LISTS = "lists"
+CENTROIDS = "centroids"
+SLOTS = "slots"
 
 CALIBRATION = 1  # record kinds: a quantizer's state, by generation; a row's payload and string id, by row
 ROW = 2
 DRIFT = 3  # what vectors looked like since a calibration, by generation
 
-_COLUMN_IDS = {CODES: 1, VECTORS: 2, IDS: 3, DELETED: 4, ADJACENCY: 5, LINKED: 16}
+_COLUMN_IDS = {CODES: 1, VECTORS: 2, IDS: 3, DELETED: 4, ADJACENCY: 5, LINKED: 16, LIST_BLOCKS: 20, LISTS: 21, CENTROIDS: 22, SLOTS: 23}
 _ID_BYTES = 8
 
 
 def wide_column(name: str, stride: int) -> ColumnSpec:
     """Rows read in number: blocks of 4 to 16 pages, whichever number wastes least."""
     return ColumnSpec(_COLUMN_IDS[name], stride, min_pages=4, max_pages=16)
+
+
+def block_column(name: str, stride: int) -> ColumnSpec:
+    """Blocks of entries, read one after another and changed one by one: a change rewrites up to 32 KiB, or one block."""
+    pages = -(-(stride + 64) // 4096)
+    return ColumnSpec(_COLUMN_IDS[name], stride, min_pages=pages, max_pages=max(pages, 8))
 
 
 def narrow_column(name: str, stride: int) -> ColumnSpec:

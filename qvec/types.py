@@ -109,7 +109,7 @@ class Stats:
     dim: int
     metric: Metric
     code: CodeKind
-    index: Literal["flat", "hnsw"]
+    index: Literal["flat", "hnsw", "ivf"]
     ids: IdKind
     keep: Keep
     model: str | None

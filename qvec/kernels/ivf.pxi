@@ -28,7 +28,8 @@ cdef extern from "lists.h" nogil:
         int comparable
     int qv_lists_begin(qv_lists *lists, const float *centroids, const float *spreads)
     int qv_lists_assign(qv_lists *lists, const float *y, int copies, uint32_t *owners, float *distance, qv_scratch *s)
-    int qv_lists_append(qv_lists *lists, uint32_t list, const uint32_t *rows, const float *y, uint32_t n, int copy)
+    int qv_lists_append(qv_lists *lists, uint32_t list, const uint32_t *rows, const float *y, uint32_t n,
+                        const uint8_t *copies)
     int qv_lists_remove(qv_lists *lists, uint32_t slot)
     int qv_lists_entry_is(qv_lists *lists, uint32_t slot, uint32_t row, const float *y)
     int qv_ivf_find(const void *index, const qv_search_params *params, const float *original, qv_scratch *s) noexcept
@@ -158,23 +159,24 @@ cdef class Lists:
         self._check(status)
         return owners, distances
 
-    def append(self, rows, y, owners, int copy):
-        """Put rows, uint32 [n], with vectors float32 [n, dims] into the lists uint32 [n], as their copy of that number."""
+    def append(self, rows, y, owners, copies):
+        """Put rows, uint32 [n], with vectors float32 [n, dims] into the lists uint32 [n], as their copy uint8 [n] of that number."""
         cdef cnp.ndarray vectors = _checked(y, "y", cnp.NPY_FLOAT32, self.l.dims)
         cdef const uint32_t[::1] row = rows, owner = owners
+        cdef const uint8_t[::1] copy = copies
         cdef Py_ssize_t i = 0, end, n = _count(vectors)
         cdef const float *source = <const float *>cnp.PyArray_DATA(vectors)
         cdef int status = 0
-        if row.shape[0] != n or owner.shape[0] != n or not 0 <= copy < self.l.copies:
-            raise ValueError(f"{row.shape[0]} rows, {n} vectors and {owner.shape[0]} lists, copy {copy} of {self.l.copies}")
-        if n and (int(rows.max()) >= self.l.n or int(owners.max()) >= self.l.n_lists):
-            raise ValueError("a row or a list is out of range")
+        if row.shape[0] != n or owner.shape[0] != n or copy.shape[0] != n:
+            raise ValueError(f"{row.shape[0]} rows, {n} vectors, {owner.shape[0]} lists and {copy.shape[0]} copies")
+        if n and (int(rows.max()) >= self.l.n or int(owners.max()) >= self.l.n_lists or int(copies.max()) >= self.l.copies):
+            raise ValueError("a row, a list or a copy is out of range")
         with nogil:
             while i < n and status == 0:
                 end = i + 1
                 while end < n and owner[end] == owner[i]:
                     end += 1
-                status = qv_lists_append(&self.l, owner[i], &row[i], source + i * self.l.dims, <uint32_t>(end - i), copy)
+                status = qv_lists_append(&self.l, owner[i], &row[i], source + i * self.l.dims, <uint32_t>(end - i), &copy[i])
                 i = end
         self._check(status)
 

@@ -178,11 +178,12 @@ static int add_entry(qv_lists *lists, uint32_t list, uint32_t row, const float *
     return QV_OK;
 }
 
-int qv_lists_append(qv_lists *lists, uint32_t list, const uint32_t *rows, const float *y, uint32_t n, int copy) {
+int qv_lists_append(qv_lists *lists, uint32_t list, const uint32_t *rows, const float *y, uint32_t n,
+                    const uint8_t *copies) {
     float *residual = malloc((size_t)lists->dims * sizeof *residual);
     int status = residual ? QV_OK : QV_NO_MEMORY;
     for (uint32_t i = 0; i < n && !status; i++)
-        status = add_entry(lists, list, rows[i], y + (size_t)i * (size_t)lists->dims, residual, copy);
+        status = add_entry(lists, list, rows[i], y + (size_t)i * (size_t)lists->dims, residual, copies[i]);
     free(residual);
     return status;
 }

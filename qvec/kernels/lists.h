@@ -84,8 +84,9 @@ int qv_lists_begin(qv_lists *lists, const float *centroids, const float *spreads
 /* The `copies` lists of a vector y [dims], the nearest first; its squared distance from the first centroid. */
 int qv_lists_assign(qv_lists *lists, const float *y, int copies, uint32_t *owners, float *distance, qv_scratch *s);
 
-/* Put rows with vectors y [n, dims] into a list, as copy number `copy` of them. Blocks must be there for them. */
-int qv_lists_append(qv_lists *lists, uint32_t list, const uint32_t *rows, const float *y, uint32_t n, int copy);
+/* Put rows with vectors y [n, dims] into a list, each as its copy of that number. Blocks must be there for them. */
+int qv_lists_append(qv_lists *lists, uint32_t list, const uint32_t *rows, const float *y, uint32_t n,
+                    const uint8_t *copies);
 
 /* Take one entry out; the last of its list takes its place. */
 int qv_lists_remove(qv_lists *lists, uint32_t slot);
