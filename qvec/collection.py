@@ -120,6 +120,7 @@ class Collection(Upkeep):
         k: int = 10,
         *,
         ef: int | None = None,
+        nprobe: int | None = None,
         oversample: float | Literal["auto"] = "auto",
         rescore: bool | Literal["auto"] = "auto",
         exact: bool = False,
@@ -129,7 +130,9 @@ class Collection(Upkeep):
     ) -> Hits:
         """The k nearest neighbours of one query (1-D in, 1-D out) or of a batch (2-D in, 2-D out).
 
-        ef: candidates a graph walk keeps; more is slower and finds more. oversample: candidates re-ranked per hit;
+        ef: candidates a graph walk keeps; nprobe: inverted lists that are scanned, 1 to all that there are (default: the
+        root of their number); more is slower and finds more. Where the index is not of that kind, nprobe is refused, and
+        ef where there are lists; a scan, which an "auto" collection begins with, has no use for ef. oversample: candidates re-ranked per hit;
         "auto": what the code needs, of a given ``ef`` all at most.
         rescore: whether candidates are re-ranked with the stored originals; "auto": where there are any.
         exact: score every original instead. threads: for a batch; default, all cores. model: the tag of the
@@ -140,7 +143,7 @@ class Collection(Upkeep):
         if model is not None:
             self._check_model(model)
         q = as_searched(queries, config.dim, config.metric, config.form)
-        options = search_options(k, ef, oversample, rescore, exact, with_payload)
+        options = search_options(k, ef, nprobe, oversample, rescore, exact, with_payload)
         workers = 1 if threads is None and q.ndim == 1 else worker_threads(threads)
         snap = self._store.begin()
         try:

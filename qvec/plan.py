@@ -12,14 +12,18 @@ from qvec.quantizers import Quantizer
 from qvec.query import REMEMBERED, SearchOptions
 
 DEFAULT_EF = 64
+PROBES_PER_ROOT = 1.0  # lists scanned of n lists: this times the root of n
 MIN_EXTRA = 10  # candidates beyond k that are re-ranked at least
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``ef``: the pool of a graph walk. ``candidates``: how many of what is found are re-ranked, 0: none."""
+    """``ef``: the pool of a graph walk. ``nprobe``: the lists that are scanned. ``candidates``: how many of what is found are
+    re-ranked, 0: none.
+    """
 
     ef: int
+    nprobe: int
     candidates: int
 
 
@@ -40,7 +44,21 @@ def make_plan(engine: Engine, options: SearchOptions) -> Plan:
     candidates = _candidates(engine, options)
     if ef is not None and options.oversample is None and engine.index.kind != "flat":
         candidates = min(candidates, max(k, width))  # a walk that is asked for less has no more to re-rank
-    return Plan(max(width, k, candidates), candidates)
+    return Plan(max(width, k, candidates), _nprobe(engine, options), candidates)
+
+
+def _nprobe(engine: Engine, options: SearchOptions) -> int:
+    """How many lists are scanned; 0: there are none."""
+    n_lists = engine.n_lists
+    if n_lists and options.ef is not None:
+        raise InputError("ef is for graphs; the index of this collection is inverted lists: give nprobe")
+    if options.nprobe is None:
+        return min(n_lists, max(1, round(PROBES_PER_ROOT * n_lists**0.5)))
+    if n_lists == 0:
+        raise InputError(f"nprobe is for inverted lists; the index of this collection is {engine.index.kind}")
+    if options.nprobe > n_lists:
+        raise InputError(f"nprobe={options.nprobe} is more than the {n_lists} lists that there are")
+    return options.nprobe
 
 
 def _candidates(engine: Engine, options: SearchOptions) -> int:

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from qvec.configs import MAX_LISTS
 from qvec.errors import InputError
 from qvec.inputs import MAX_K, check_count
 from qvec.types import check_flag
@@ -19,11 +20,12 @@ REMEMBERED = 256  # sets of options
 class SearchOptions:
     """What a search asks for. Equal options are mostly one object, so that what follows from them is kept by it.
 
-    ``ef``, ``oversample``, ``rescore`` None: left to the plan.
+    ``ef``, ``nprobe``, ``oversample``, ``rescore`` None: left to the plan.
     """
 
     k: int
     ef: int | None
+    nprobe: int | None
     oversample: float | None
     rescore: bool | None
     exact: bool
@@ -31,23 +33,24 @@ class SearchOptions:
 
 
 def search_options(
-    k: object, ef: object, oversample: object, rescore: object, exact: object, with_payload: object
+    k: object, ef: object, nprobe: object, oversample: object, rescore: object, exact: object, with_payload: object
 ) -> SearchOptions:
     """Options as :meth:`Collection.search` takes them; InputError names the first bad one and its limits."""
     try:
-        return _checked(k, ef, oversample, rescore, exact, with_payload)
+        return _checked(k, ef, nprobe, oversample, rescore, exact, with_payload)
     except TypeError:  # not hashable, so none of them is what it should be
-        return _check(k, ef, oversample, rescore, exact, with_payload)
+        return _check(k, ef, nprobe, oversample, rescore, exact, with_payload)
 
 
 def _check(
-    k: object, ef: object, oversample: object, rescore: object, exact: object, with_payload: object
+    k: object, ef: object, nprobe: object, oversample: object, rescore: object, exact: object, with_payload: object
 ) -> SearchOptions:
     check_flag("exact", exact)
     check_flag("with_payload", with_payload)
     return SearchOptions(
         k=check_count("k", k, 1, MAX_K),
         ef=None if ef is None else check_count("ef", ef, 1, MAX_K),
+        nprobe=None if nprobe is None else check_count("nprobe", nprobe, 1, MAX_LISTS),
         oversample=_factor(oversample),
         rescore=_whether(rescore),
         exact=bool(exact),

@@ -15,5 +15,5 @@ def run_search(
 ) -> Hits:
     """Hits of checked float32 queries [n, dim] or [dim]; the snapshot must be the engine's."""
     plan = plan_of(engine, options)
-    found = engine.search(queries, options.k, plan.ef, plan.candidates, options.exact, threads)
+    found = engine.search(queries, options.k, plan.ef, plan.candidates, options.exact, threads, plan.nprobe)
     return hits.make(snap, engine, found, options.with_payload)

@@ -18,7 +18,9 @@ PACKAGE = Path(qvec.__file__).parent
 # each other.
 FLOORS = (
     {"errors"},
-    {"_kernels", "extras", "types"},
+    {"_kernels", "extras"},
+    {"tables"},
+    {"types"},
     {"configs"},
     {"bitmaps", "fields", "integers", "storage"},
     {"calibration", "inputs", "projections", "transforms"},
@@ -34,7 +36,7 @@ FLOORS = (
     {"api"},
     {""},
     {"console", "datasets", "torch"},
-    {"bench", "demo", "qat"},
+    {"bench", "demo", "interchange", "qat"},
     {"cli"},
     {"__main__"},
 )

@@ -9,12 +9,26 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import qvec
-from qvec.cli import bench, calibrations, choose, demo, drift, evaluate, importing, info, requantize, search, verify
+from qvec.cli import (
+    bench,
+    calibrations,
+    choose,
+    demo,
+    drift,
+    evaluate,
+    exporting,
+    importing,
+    info,
+    requantize,
+    search,
+    verify,
+)
 from qvec.errors import QvecError
 
 VERBS = {
     "demo": demo,
     "import": importing,
+    "export": exporting,
     "info": info,
     "search": search,
     "evaluate": evaluate,
@@ -31,6 +45,7 @@ EPILOG = """\
 first steps:
 qvec demo                                    see it work on 5,000 passages of Wikipedia
 qvec import docs.qvec vectors.npy            store the rows of a file
+qvec export docs.qvec docs.parquet           write everything to a table that other programs read
 qvec info docs.qvec                          what is in there, and its size
 qvec search docs.qvec queries.npy -k 5       the 5 nearest stored vectors of each query
 qvec evaluate docs.qvec                      what each code would cost and keep

@@ -13,7 +13,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from qvec._kernels import LIST_BYTES, ListFinder, Lists, list_block_bytes
+from qvec._kernels import LIST_BYTES, Codec, ListFinder, Lists, list_block_bytes
 from qvec.configs import IVF
 from qvec.errors import InputError
 from qvec.index.base import IndexState, Progress, Rows, Source
@@ -54,7 +54,6 @@ class Layout:
     def open(self, source: Source) -> Lists:
         """The lists themselves."""
         columns = source.columns
-        dims = columns[CENTROIDS].stride // 4
         return Lists(
             columns[LIST_BLOCKS],
             columns[LISTS],
@@ -62,7 +61,7 @@ class Layout:
             columns[SLOTS],
             self.dim,
             self.metric,
-            rotation_signs(self.seed, dims),
+            rotation_signs(self.seed, dims_for(self.dim)),
             self.n_lists,
             source.n,
             self.n_blocks,
@@ -75,6 +74,16 @@ class Layout:
         fields = {name: getattr(self, name) for name in ("dim", "metric", "seed", "n_lists", "grouped_at")}
         fields |= {"n_blocks": lists.n_blocks, "n_free": lists.n_free, "free_block": lists.free_block}
         return {"kind": IVFIndex.kind, "lists": fields}
+
+
+def dims_for(dim: int) -> int:
+    """Dimensions of a rotated vector."""
+    return -(-dim // 64) * 64
+
+
+def _centroid_codec(dims: int) -> Codec:
+    """What centroids are stored as."""
+    return Codec("f32", "l2", dims)
 
 
 def lists_for(n: int) -> int:
@@ -92,11 +101,11 @@ class IVFIndex:
         self.config = config
 
     def columns(self, dim: int) -> dict[str, ColumnSpec]:
-        dims = -(-dim // 64) * 64
+        dims = dims_for(dim)
         return {
             LIST_BLOCKS: block_column(LIST_BLOCKS, list_block_bytes(dims)),
             LISTS: narrow_column(LISTS, LIST_BYTES),
-            CENTROIDS: wide_column(CENTROIDS, 4 * dims),
+            CENTROIDS: wide_column(CENTROIDS, _centroid_codec(dims).stride),
             SLOTS: narrow_column(SLOTS, 4 * self.config.copies),
         }
 
@@ -154,7 +163,7 @@ class IVFIndex:
         for start in range(0, size, CHUNK):
             y[start : start + CHUNK] = lists.vectors(source.stored.read(chosen[start : start + CHUNK]))
         mean = y.mean(axis=0, dtype=np.float64).astype(np.float32)
-        centroids.write(layout.n_lists, mean.view(np.uint8).reshape(1, -1))
+        centroids.write(layout.n_lists, _centroid_codec(lists.dims).encode(mean[None]))
         y -= mean
         return y
 

@@ -62,23 +62,23 @@ cdef class Lists:
         self._idle = []
         self._set_shape(dim, metric, signs)
         self._set_counts(n_lists, n, n_blocks, n_free, free_block)
-        self._mean = self._centroids.read([n_lists]).view(np.float32).reshape(-1)
+        self._mean = np.ascontiguousarray(self._centroids.read([n_lists])[0].view(np.float32)[:self.l.dims])
         self.l.mean = <const float *>cnp.PyArray_DATA(self._mean)
 
     cdef _set_shape(self, int dim, str metric, signs):
-        cdef int dims = self._centroids.c.stride // 4, level = qv_simd_best()
+        cdef int dims = (dim + 63) // 64 * 64, level = qv_simd_best()
         self.l.blocks, self.l.lists = &self._blocks.c, &self._lists.c
         self.l.centroids, self.l.slots = &self._centroids.c, &self._slots.c
         self.l.dim, self.l.dims, self.l.metric = dim, dims, _one_of("metric", metric, _METRICS)
         self.l.copies = self._slots.c.stride // 4
-        if dims % 64 or dims < dim or self._blocks.c.stride != QV_LIST_BLOCK_BYTES + qv_fs_bytes(dims):
+        qv_codec_init(&self.l.l2, _KINDS.index("f32"), _METRICS.index("l2"), dims, NULL, NULL, level)
+        qv_codec_init(&self.l.dot, _KINDS.index("f32"), _METRICS.index("ip"), dims, NULL, NULL, level)
+        if self._centroids.c.stride != <uint32_t>self.l.l2.stride or self._blocks.c.stride != list_block_bytes(dims):
             raise CorruptError(f"the columns of lists do not go together: {dims} dimensions, blocks of {self._blocks.c.stride} bytes")
         if self._lists.c.stride != QV_LIST_BYTES or not 1 <= self.l.copies <= QV_COPIES_MAX:
             raise CorruptError(f"rows of {self._lists.c.stride} bytes are no lists, or {self.l.copies} copies too many")
         self._signs = _vector(signs, "signs", cnp.NPY_UINT8, dims // 2)
         self.l.signs = <const uint8_t *>cnp.PyArray_DATA(self._signs)
-        qv_codec_init(&self.l.l2, _KINDS.index("f32"), _METRICS.index("l2"), dims, NULL, NULL, level)
-        qv_codec_init(&self.l.dot, _KINDS.index("f32"), _METRICS.index("ip"), dims, NULL, NULL, level)
         self.l.sums = qv_fs_sums(level)
 
     cdef _set_counts(self, n_lists, n, n_blocks, n_free, free_block):

@@ -54,9 +54,9 @@ static int begin_list(qv_lists *lists, uint32_t list, const float *centroid, flo
     *entry = (qv_list){.head = QV_NO_BLOCK, .spread = SPREAD * spread};
     if (!centroid) return QV_OK;
     entry->norm2 = (float)qv_norm2(centroid, lists->dims);
-    float *row = (float *)qv_row_mut(lists->centroids, list);
+    uint8_t *row = qv_row_mut(lists->centroids, list);
     if (!row) return QV_DAMAGED;
-    memcpy(row, centroid, (size_t)lists->dims * sizeof *row);
+    qv_encode(&lists->l2, centroid, 1, row);
     return QV_OK;
 }
 

@@ -37,7 +37,7 @@ typedef struct {
     uint32_t n_blocks, n_free, free_block; /* blocks in use and free ones together; free ones, the first of them */
     const uint8_t *signs;          /* of the rotation */
     const float *mean;             /* rotated */
-    qv_codec l2, dot;              /* of centroids */
+    qv_codec l2, dot;              /* of centroids, which are stored as f32 codes */
     qv_fs_sums_fn sums;
 } qv_lists;
 
