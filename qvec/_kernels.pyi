@@ -198,6 +198,24 @@ class Linker:
     def link_in(self) -> None: ...
     def finish(self) -> None: ...
 
+@final
+class Mender:
+    def __init__(
+        self,
+        codec: Codec,
+        codes: Column,
+        adjacency: Column,
+        n: int,
+        root: int,
+        alpha: float,
+        deleted: NDArray[np.uint64],
+        condemned: NDArray[np.uint64],
+    ) -> None: ...
+    def reroot(self) -> int | None: ...
+    def begin(self, rows: NDArray[np.uint32]) -> None: ...
+    def relink(self) -> None: ...
+    def hand_on(self) -> None: ...
+
 def reachable(
     codec: Codec,
     codes: Column,

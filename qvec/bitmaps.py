@@ -24,6 +24,11 @@ def read_bitmap(column: Column, n: int) -> Bitmap:
     return column.read_range(0, words_for(n)).view("<u8").reshape(-1).astype(np.uint64)
 
 
+def bytes_of(bitmap: Bitmap) -> NDArray[np.uint8]:
+    """A bitmap as rows of a column."""
+    return bitmap.astype("<u8").view(np.uint8).reshape(-1, WORD_BYTES)
+
+
 def rows_in(bitmap: Bitmap, limit: int | None = None) -> NDArray[np.int64]:
     """Rows whose bit is set, ascending; the first ``limit`` of them at most."""
     filled = np.flatnonzero(bitmap)
@@ -32,6 +37,13 @@ def rows_in(bitmap: Bitmap, limit: int | None = None) -> NDArray[np.int64]:
     bits = np.unpackbits(bitmap[filled].view(np.uint8), bitorder="little").reshape(-1, WORD)
     word, bit = np.nonzero(bits)
     return (filled[word] * WORD + bit)[:limit]
+
+
+def rows_between(bitmap: Bitmap, start: int, stop: int) -> NDArray[np.int64]:
+    """Rows from start to below stop whose bit is set, ascending."""
+    first = start // WORD
+    rows = rows_in(bitmap[first : words_for(stop)]) + first * WORD
+    return rows[(rows >= start) & (rows < stop)]
 
 
 def bitmap_of(rows: NDArray[Any], n: int) -> Bitmap:
@@ -59,7 +71,7 @@ def mark(column: Column, rows: NDArray[Any], value: bool) -> None:
     words, masks = _masks(rows)
     bits = column.read(words).view("<u8").reshape(-1)
     bits = bits | masks if value else bits & ~masks
-    column.put(words, bits.astype("<u8").view(np.uint8).reshape(-1, WORD_BYTES))
+    column.put(words, bytes_of(bits))
 
 
 def _masks(rows: NDArray[Any]) -> tuple[NDArray[np.int64], Bitmap]:

@@ -24,7 +24,8 @@ class Engine:
     """Immutable; built when a new commit is seen, dropped with its view."""
 
     __slots__ = (
-        "_searcher", "dead", "deleted", "everything", "index", "keep", "live", "n", "n_lists", "plans", "quantizer", "state",
+        "_searcher", "by_row", "dead", "deleted", "everything", "index", "keep", "live", "n", "n_lists", "plans",
+        "quantizer", "state",
     )  # fmt: skip
 
     def __init__(
@@ -51,15 +52,12 @@ class Engine:
         source = Source(columns, Coded(quantizer.codec, columns[CODES]), stored, self.n)
         self.n_lists = index.n_lists(self.state["index"])
         """How many may be probed; 0: the index has none."""
-        self._searcher = Searcher(
-            quantizer.codec,
-            columns[CODES],
-            self.n,
-            index.finder(source, self.state["index"]),
-            rerank=None if keep is None else keep.codec,
-            vectors=None if keep is None else columns[VECTORS],
-            ids=columns[IDS] if int_ids else None,
-        )
+        finder = index.finder(source, self.state["index"])
+        rerank, vectors = (None, None) if keep is None else (keep.codec, columns[VECTORS])
+        fixed = quantizer.codec, columns[CODES], self.n, finder, rerank, vectors
+        self.by_row = Searcher(*fixed)
+        """Gives row numbers, whatever the ids are."""
+        self._searcher = Searcher(*fixed, columns[IDS]) if int_ids else self.by_row
 
     def search(
         self,
@@ -71,46 +69,51 @@ class Engine:
         threads: int,
         nprobe: int = 0,
         selection: Selection | None = None,
+        searcher: Searcher | None = None,
     ) -> Found:
         """Ids (rows where ids are strings), distances and counts of float32 queries [n, dim] or [dim].
 
         ``candidates``: how many are re-ranked, 0 for none. ``selection``: which rows may be found; by default all that
-        live. Deleted rows that a walk meets take places in its pool: it is made larger by their share.
+        live. Deleted rows that a walk meets take places in its pool: it is made larger by their share. ``searcher``:
+        another than the one that gives ids.
         """
+        if searcher is None:
+            searcher = self._searcher
         if self.dead:
             ef = min(-(-ef * (self.live + self.dead) // self.live), self.n)
         transform = self.quantizer.query_transform
         coded = queries if transform is None else transform.apply(queries.reshape(-1, queries.shape[-1]))
         chosen = self.everything if selection is None else selection
         if threads == 1 or queries.ndim == 1 or len(queries) < 2 * QUERIES_PER_THREAD:
-            return self._searcher.search(queries, coded, k, ef, nprobe, candidates, exact, chosen)
-        return self._search_parallel(queries, coded, (k, ef, nprobe, candidates, exact, chosen), threads)
-
-    def _search_parallel(
-        self,
-        queries: Float32Array,
-        coded: Float32Array,
-        effort: tuple[int, int, int, int, bool, Selection],
-        threads: int,
-    ) -> Found:
-        n, k = len(queries), effort[0]
-        found = np.empty((n, k), np.int64), np.empty((n, k), np.float32), np.empty(n, np.int64)
-        step = max(QUERIES_PER_THREAD, min(256, -(-n // (4 * threads))))
-        from concurrent.futures import ThreadPoolExecutor  # late: a tenth of the import's time
-
-        with ThreadPoolExecutor(threads) as pool:
-            jobs = [
-                pool.submit(self._searcher.search_into, queries, coded, *effort, *found, i, min(i + step, n))
-                for i in range(0, n, step)
-            ]
-            for job in jobs:
-                job.result()
-        return found
+            return searcher.search(queries, coded, k, ef, nprobe, candidates, exact, chosen)
+        return _search_parallel(searcher, queries, coded, (k, ef, nprobe, candidates, exact, chosen), threads)
 
     @property
     def work(self) -> tuple[int, int, int]:
         """Hops, evaluated codes and nanoseconds inside the kernels, since this engine was built."""
         return self._searcher.hops, self._searcher.evaluations, self._searcher.kernel_ns
+
+
+def _search_parallel(
+    searcher: Searcher,
+    queries: Float32Array,
+    coded: Float32Array,
+    effort: tuple[int, int, int, int, bool, Selection],
+    threads: int,
+) -> Found:
+    n, k = len(queries), effort[0]
+    found = np.empty((n, k), np.int64), np.empty((n, k), np.float32), np.empty(n, np.int64)
+    step = max(QUERIES_PER_THREAD, min(256, -(-n // (4 * threads))))
+    from concurrent.futures import ThreadPoolExecutor  # late: a tenth of the import's time
+
+    with ThreadPoolExecutor(threads) as pool:
+        jobs = [
+            pool.submit(searcher.search_into, queries, coded, *effort, *found, i, min(i + step, n))
+            for i in range(0, n, step)
+        ]
+        for job in jobs:
+            job.result()
+    return found
 
 
 def live_rows(snap: Snapshot) -> NDArray[np.int64]:

@@ -34,6 +34,23 @@ class HitMaker:
             payloads = _payloads(snap, ids) if engine.state["records"] else shaped([None] * ids.size, ids.shape)
         return Hits(ids, distances, counts, payloads, self._zero_score)
 
+    def of_rows(self, snap: Snapshot, found: Found, with_payload: bool, vectors: NDArray[Any] | None) -> Hits:
+        """Hits of rows (-1: none), distances and counts; ``vectors`` [..., k, dim]: what they bring along."""
+        rows, distances, counts = found
+        flat = rows.reshape(-1)
+        held = np.flatnonzero(flat >= 0)
+        needs_records = with_payload or not self._int_ids
+        records = [row_record(snap, row) for row in flat[held].tolist()] if needs_records else None
+        hits = self.none(rows.shape, with_payload=False)
+        hits.ids.reshape(-1)[held] = ids_of_rows(snap, flat[held], records)
+        payloads: list[Any] | None = None
+        if with_payload:
+            payloads = [None] * len(flat)
+            for i, payload in zip(held.tolist(), payloads_of(records or ()), strict=True):
+                payloads[i] = payload
+            payloads = shaped(payloads, rows.shape)
+        return Hits(hits.ids, distances, counts, payloads, self._zero_score, vectors)
+
     def none(self, shape: tuple[int, ...], with_payload: bool) -> Hits:
         """Hits of shape (k,) or (n, k) where there is nothing to find."""
         ids = np.full(shape, -1, np.int64) if self._int_ids else np.full(shape, "", object)

@@ -15,6 +15,7 @@ IDS = "ids"
 DELETED = "deleted"
 ADJACENCY = "adjacency"
 LINKED = "linked"  # bitmap: rows that lists of the graph may point at
+CONDEMNED = "condemned"  # bitmap: of these, the ones that are being taken out
 LIST_BLOCKS = "list_blocks"  # inverted lists: entries by 32, lists, their centroids, and where the entries of a row are
 LISTS = "lists"
 CENTROIDS = "centroids"
@@ -23,8 +24,12 @@ SLOTS = "slots"
 CALIBRATION = 1  # record kinds: a quantizer's state, by generation; a row's payload and string id, by row
 ROW = 2
 DRIFT = 3  # what vectors looked like since a calibration, by generation
+TUNING = 4  # number 0: recall curves; 1 and up: the queries that they are measured on
 
-_COLUMN_IDS = {CODES: 1, VECTORS: 2, IDS: 3, DELETED: 4, ADJACENCY: 5, LINKED: 16, LIST_BLOCKS: 20, LISTS: 21, CENTROIDS: 22, SLOTS: 23}
+_COLUMN_IDS = {
+    CODES: 1, VECTORS: 2, IDS: 3, DELETED: 4, ADJACENCY: 5, LINKED: 16, CONDEMNED: 17,
+    LIST_BLOCKS: 20, LISTS: 21, CENTROIDS: 22, SLOTS: 23,
+}  # fmt: skip
 _ID_BYTES = 8
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,6 +28,7 @@ MixedGroups = Literal["pca", "raw"]
 OnConflict = Literal["error", "skip", "replace"]
 Durability = Literal["full", "relaxed"]
 Residency = Literal["mmap", "ram"]
+Include = Sequence[Literal["payload", "vector"]]
 
 Float32Array = NDArray[np.float32]
 Int64Array = NDArray[np.int64]
@@ -48,7 +49,10 @@ class Hits:
     ``ids``: int64 or str, shape (k,) or (n, k); places that hold no hit are ``-1`` or ``""``. ``distances``:
     float32, same shape, ascending: squared Euclidean (l2), ``-dot`` (ip), ``1 - cos`` (cosine); infinite
     where there is no hit. ``counts``: hits found: an int64 scalar array of shape () or shape (n,). ``payloads``: a list
-    of k payloads, or n such lists; None where payloads were not asked for.
+    of k payloads, or n such lists; None where payloads were not asked for. ``vectors``: as stored (:class:`Records`),
+    shape (k, dim) or (n, k, dim), zeros where there is no hit; None where they were not asked for.
+
+    With ``mmr`` hits come in the order in which they were chosen, not by distance.
     """
 
     ids: Ids
@@ -57,6 +61,7 @@ class Hits:
     payloads: list[Any] | None = None
     zero_score: float = 0.0
     """Score at distance 0: 1 under cosine."""
+    vectors: NDArray[Any] | None = None
 
     @property
     def scores(self) -> Float32Array:

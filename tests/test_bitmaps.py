@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qvec._kernels import Column
-from qvec.bitmaps import bitmap_of, count, mark, read_bitmap, rows_in, without, words_for
+from qvec.bitmaps import bitmap_of, count, mark, read_bitmap, rows_between, rows_in, without, words_for
 from qvec.storage.store import block_geometry
 
 SIZES = st.integers(0, 700)
@@ -27,6 +27,13 @@ def test_a_bitmap_gives_back_its_rows(case: tuple[int, list[int]], limit: int | 
     assert count(bitmap) == len(rows)
     assert rows_in(bitmap, limit).tolist() == rows[:limit]
     assert rows_in(without(n, bitmap)).tolist() == sorted(set(range(n)) - set(rows))
+
+
+@given(rows_below(), SIZES, SIZES)
+def test_rows_of_a_range(case: tuple[int, list[int]], start: int, stop: int) -> None:
+    n, rows = case
+    found = rows_between(bitmap_of(np.array(rows, np.int64), n), start, stop)
+    assert found.tolist() == [row for row in rows if start <= row < stop]
 
 
 @given(rows_below(), st.lists(st.tuples(st.sets(st.integers(0, 699)), st.booleans()), max_size=4))

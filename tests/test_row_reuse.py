@@ -105,7 +105,7 @@ def test_no_row_is_reused_while_a_generation_is_being_built(
 
         def change(done: int, total: int) -> None:
             if done == 400:
-                db.delete(range(0, 100))
+                db.delete(range(100))
                 db.add(x[N : N + 50], range(5000, 5050))
                 assert rows_of(db) == N + 50
 
@@ -127,7 +127,7 @@ def test_a_generation_that_holds_up_a_quarter_of_the_rows_starts_over(
         def change(done: int, total: int) -> None:
             steps.append(done)
             if steps == [100, 200]:
-                db.delete(range(0, 200))
+                db.delete(range(200))
                 db.add(x[N : N + 200], range(5000, 5200))
                 assert rows_of(db) == N
 

@@ -92,6 +92,10 @@ class Index(Protocol):
         """
         ...
 
+    def mend(self, source: Source, state: IndexState, limit: int, threads: int) -> IndexState:
+        """Go on letting go of deleted rows, over ``limit`` rows of what it keeps or a few more; at the end none is dead."""
+        ...
+
     def held(self, source: Source, state: IndexState) -> Bitmap | None:
         """Rows that it points at, deleted ones among them: these must keep their codes. None: no deleted ones."""
         ...

@@ -18,7 +18,8 @@ typedef struct {
     uint32_t n_entries;
     uint32_t root;     /* of the tree of pinned edges; always an entry */
     float alpha;       /* pruning: a kept neighbour s hides e where alpha * d(s,e) <= d(u,e), squared distances */
-    const uint64_t *deleted; /* bitmap of rows that get no new edges; NULL: none */
+    const uint64_t *deleted;   /* bitmap of rows that get no new edges; NULL: none */
+    const uint64_t *condemned; /* bitmap of rows that are leaving the graph; NULL: none */
 } qv_graph;
 
 /* Best-first walk with a pool of ef; the pool holds the nearest rows found, sorted. */
@@ -45,6 +46,22 @@ int qv_link_in(const qv_graph *graph, const qv_link *links, int n, qv_scratch *s
 
 /* Give a new row its tree edge from one of its neighbours, or from below them; `waiting`: rows that have none yet. */
 int qv_link_tree(const qv_graph *graph, uint32_t row, const uint64_t *waiting);
+
+/* --- repair: rows that are condemned leave (mend.c) --- */
+
+#define QV_TRIES 8 /* rows that are tried for each place in a list */
+#define QV_MEND_POOL (QV_TRIES * QV_DEGREE_MAX)
+
+/* Give the places that condemned rows have in a list to others. 1 if the list has changed, 0, or an error. The scratch's
+ * pool must have room for QV_MEND_POOL. */
+int qv_relink(const qv_graph *graph, uint32_t row, qv_scratch *s);
+
+/* Hang what condemned rows below `row` carry in the tree onto `row`, and take those out of its list. `taken`: condemned
+ * rows that left the tree; `stack`: room for all of them. 1 if the list has changed, 0, or an error. */
+int qv_hand_on(const qv_graph *graph, uint32_t row, uint64_t *taken, uint32_t *stack);
+
+/* The row that a condemned root hands the tree to, QV_NO_ROW where all that is linked is condemned; or an error. */
+int64_t qv_reroot(const qv_graph *graph, uint64_t *taken, uint32_t *stack);
 
 /* Mark in `reached` (n bits) the rows that edges lead to from the root, or from all entries; the count of them, or an
  * error. pinned_only: by edges of the tree alone, from the root. */

@@ -17,6 +17,7 @@ cdef extern from "graph.h" nogil:
         uint32_t root
         float alpha
         const uint64_t *deleted
+        const uint64_t *condemned
     ctypedef struct qv_link:
         uint32_t row
         uint32_t target
