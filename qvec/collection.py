@@ -19,23 +19,11 @@ from qvec.quantizers import Quantizer, train
 from qvec.query import SearchOptions, search_options
 from qvec.reading import Reader, id_array, refuse_missing
 from qvec.refine import Refinement, refinement
+from qvec.results import AddResult, Hits, Records
 from qvec.search import run_refined, run_search
 from qvec.statistics import collect_stats
 from qvec.storage.store import Snapshot, Store
-from qvec.types import (
-    AddResult,
-    ArrayLike,
-    Float32Array,
-    Hits,
-    Include,
-    Metric,
-    NDArray,
-    OnConflict,
-    Payload,
-    Records,
-    Stats,
-    check_choice,
-)
+from qvec.types import ArrayLike, Float32Array, Include, Metric, NDArray, OnConflict, Payload, Stats, check_choice
 from qvec.upkeep import Upkeep, worker_threads
 from qvec.writer import Writer, initial_state
 

@@ -9,9 +9,10 @@ import numpy as np
 from qvec.engine import Engine, Found
 from qvec.errors import CorruptError
 from qvec.inputs import id_keys
+from qvec.results import Hits
 from qvec.rows import check_same, ids_of_rows, payloads_of, row_record, shaped
 from qvec.storage.store import Snapshot
-from qvec.types import Hits, IdKind, Metric, NDArray
+from qvec.types import IdKind, Metric, NDArray
 
 
 class HitMaker:

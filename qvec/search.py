@@ -12,8 +12,9 @@ from qvec.plan import make_plan, plan_of
 from qvec.query import SearchOptions
 from qvec.reading import Reader
 from qvec.refine import Found, Refinement, without
+from qvec.results import Hits
 from qvec.storage.store import Snapshot
-from qvec.types import Float32Array, Hits, NDArray
+from qvec.types import Float32Array, NDArray
 
 
 def run_search(

@@ -21,7 +21,7 @@ FLOORS = (
     {"_kernels", "extras"},
     {"tables"},
     {"types"},
-    {"configs"},
+    {"configs", "results"},
     {"bitmaps", "fields", "integers", "storage"},
     {"calibration", "inputs", "projections", "transforms"},
     {"quantizers", "query", "refine"},
