@@ -232,6 +232,7 @@ LIST_BYTES: int
 MAX_COPIES: int
 
 def list_block_bytes(dims: int) -> int: ...
+
 @final
 class Lists:
     def __init__(

@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from qvec._kernels import Column
 from qvec.bitmaps import rows_in
 from qvec.calibrations import Trained, entry_of, identify, register
 from qvec.config import Config, code_from_dict, code_to_dict, make_config
@@ -230,8 +229,9 @@ class Generations:
         if not index.of_codes:  # what it keeps goes with any codes
             return True
         started = pending["index"] is not None
-        names = pending["names"] = own_graph(pending["names"], index.columns(self.config.dim), pending["number"], started)
-        for name, spec in index.columns(self.config.dim).items():
+        specs = index.columns(self.config.dim)
+        names = pending["names"] = own_graph(pending["names"], specs, pending["number"], started)
+        for name, spec in specs.items():
             if (stored := names.get(name, name)) not in txn.columns:
                 txn.add_column(stored, replace(spec, generation=pending["number"]))
         columns = in_force(txn.columns, names)

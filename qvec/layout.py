@@ -39,7 +39,7 @@ def wide_column(name: str, stride: int) -> ColumnSpec:
 
 
 def block_column(name: str, stride: int) -> ColumnSpec:
-    """Blocks of entries, read one after another and changed one by one: a change rewrites up to 32 KiB, or one block."""
+    """Blocks of entries, read in runs and changed one by one: a change rewrites 32 KiB at most, or a block."""
     pages = -(-(stride + 64) // 4096)
     return ColumnSpec(_COLUMN_IDS[name], stride, min_pages=pages, max_pages=max(pages, 8))
 

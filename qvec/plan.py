@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,11 +54,11 @@ def make_plan(snap: Snapshot, engine: Engine, options: SearchOptions) -> Plan:
 
 def _nprobe(engine: Engine, options: SearchOptions) -> int:
     """How many lists are scanned; 0: there are none."""
-    n_lists = engine.n_lists
+    n_lists: int = engine.n_lists
     if n_lists and options.ef is not None:
         raise InputError("ef is for graphs; the index of this collection is inverted lists: give nprobe")
     if options.nprobe is None:
-        return min(n_lists, max(1, round(PROBES_PER_ROOT * n_lists**0.5)))
+        return min(n_lists, max(1, round(PROBES_PER_ROOT * math.sqrt(n_lists))))
     if n_lists == 0:
         raise InputError(f"nprobe is for inverted lists; the index of this collection is {engine.index.kind}")
     if options.nprobe > n_lists:

@@ -21,8 +21,8 @@ REMEMBERED = 256  # sets of options
 class SearchOptions:
     """What a search asks for. Equal options are mostly one object, so that what follows from them is kept by it.
 
-    ``ef``, ``nprobe``, ``oversample``, ``rescore`` None: left to the plan. ``recall``: what the plan is to reach. ``payloads``,
-    ``vectors``: whether hits bring them.
+    ``ef``, ``nprobe``, ``oversample``, ``rescore`` None: left to the plan. ``recall``: what the plan is to reach.
+    ``payloads``, ``vectors``: whether hits bring them.
     """
 
     k: int
@@ -67,7 +67,12 @@ def _check(
 ) -> SearchOptions:
     if recall is not None:
         _check_recall(
-            recall, ef=ef is not None, nprobe=nprobe is not None, oversample=oversample != "auto", rescore=rescore != "auto", exact=exact
+            recall,
+            ef=ef is not None,
+            nprobe=nprobe is not None,
+            oversample=oversample != "auto",
+            rescore=rescore != "auto",
+            exact=exact,
         )
     check_flag("exact", exact)
     parts = _parts(include)

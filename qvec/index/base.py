@@ -49,7 +49,8 @@ class Stored:
 class Source:
     """What an index is over: the collection's columns by their own names, n rows of them, and codes to go by.
 
-    ``stored``: the vectors themselves, for an index that is not made of codes. Rows are not all in use: those that are deleted may be given to other vectors once nothing points at them.
+    ``stored``: the vectors themselves, for an index that is not made of codes. Rows are not all in use: those that are
+    deleted may be given to other vectors once nothing points at them.
     """
 
     columns: Mapping[str, Column]
@@ -93,7 +94,7 @@ class Index(Protocol):
         ...
 
     def mend(self, source: Source, state: IndexState, limit: int, threads: int) -> IndexState:
-        """Go on letting go of deleted rows, over ``limit`` rows of what it keeps or a few more; at the end none is dead."""
+        """Go on letting go of deleted rows, over ``limit`` rows of what it keeps or a few more; at last none is dead."""
         ...
 
     def held(self, source: Source, state: IndexState) -> Bitmap | None:

@@ -1,8 +1,8 @@
 """Inverted lists: each vector is kept with its nearest centroids, and a search scans the lists that are near the query.
 
 Lists hold one bit a dimension of what a centroid leaves of a vector, in blocks that are scanned in registers
-(kernels/lists.h). What may be near by these is scored by the codes in force, and re-ranked. Lists are of the vectors, not
-of the codes: other codes need no other lists.
+(kernels/lists.h). What may be near by these is scored by the codes in force, and re-ranked. Lists are of the
+vectors, not of the codes: other codes need no other lists.
 """
 
 from __future__ import annotations
@@ -175,6 +175,9 @@ class IVFIndex:
         lists.remove(rows)
         return layout.state_with(lists)
 
+    def mend(self, source: Source, state: IndexState, limit: int, threads: int) -> IndexState:
+        return state
+
     def held(self, source: Source, state: IndexState) -> None:
         return None  # rows leave their lists when they are deleted
 
@@ -198,9 +201,7 @@ class IVFIndex:
         return check_lists(source, layout.open(source), self._copies(layout))
 
 
-def _put(
-    source: Source, lists: Lists, rows: Rows, copies: int, threads: int, progress: Progress | None
-) -> None:
+def _put(source: Source, lists: Lists, rows: Rows, copies: int, threads: int, progress: Progress | None) -> None:
     """Put rows into their lists, list by list, so that what comes at once lies together."""
     owners = np.empty((len(rows), copies), np.uint32)
     blank = np.full((CHUNK, source.columns[SLOTS].stride), 255, np.uint8)
@@ -213,8 +214,7 @@ def _put(
     _make_room(source, lists, owners)
     order = np.argsort(owners.T.reshape(-1), kind="stable")
     for start in range(0, len(order), CHUNK):
-        part = order[start : start + CHUNK]
-        copy, at = np.divmod(part, len(rows))
+        copy, at = np.divmod(order[start : start + CHUNK], len(rows))
         y = lists.vectors(source.stored.read(rows[at]))
         lists.append(rows[at], y, owners[at, copy], copy.astype(np.uint8))
     if progress is not None:

@@ -42,9 +42,7 @@ class Chains:
         heads = source.columns[LISTS].read_range(0, lists.n_lists).view("<u4").astype(np.int64)
         parts = [_block_heads(source.columns[LIST_BLOCKS], i, lists.n_blocks) for i in range(0, lists.n_blocks, CHUNK)]
         blocks = np.concatenate(parts).astype(np.int64)
-        return cls(
-            blocks[:, 0], blocks[:, 1], blocks[:, 16:], heads[:, 0], heads[:, 1], lists.n_free, lists.free_block
-        )
+        return cls(blocks[:, 0], blocks[:, 1], blocks[:, 16:], heads[:, 0], heads[:, 1], lists.n_free, lists.free_block)
 
     def follow(self) -> list[str]:
         """Follow every chain; what does not lead where it should, in words."""
@@ -92,7 +90,7 @@ def _check_slots(source: Source, chains: Chains, copies: int) -> list[str]:
     block, place = block[held], place[held]
     rows, slots = chains.rows[block, place], block * ENTRIES + place
     live = source.live
-    if len(rows) != copies * len(live) or len(live) and rows.max() >= source.n:
+    if len(rows) != copies * len(live) or (len(live) > 0 and rows.max() >= source.n):
         return [f"{len(rows)} entries are in lists, there should be {copies} of each of {len(live)} rows"]
     known = source.columns[SLOTS].read(live).view("<u4")[:, :copies].astype(np.int64)
     order = np.lexsort((slots, rows))
