@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +15,6 @@ from qvec.query import REMEMBERED, SearchOptions
 from qvec.storage.store import Snapshot
 
 DEFAULT_EF = 64
-PROBES_PER_ROOT = 1.0  # lists scanned of n lists: this times the root of n
 MIN_EXTRA = 10  # candidates beyond k that are re-ranked at least
 
 
@@ -58,7 +56,7 @@ def _nprobe(engine: Engine, options: SearchOptions) -> int:
     if n_lists and options.ef is not None:
         raise InputError("ef is for graphs; the index of this collection is inverted lists: give nprobe")
     if options.nprobe is None:
-        return min(n_lists, max(1, round(PROBES_PER_ROOT * math.sqrt(n_lists))))
+        return engine.probes
     if n_lists == 0:
         raise InputError(f"nprobe is for inverted lists; the index of this collection is {engine.index.kind}")
     if options.nprobe > n_lists:

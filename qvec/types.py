@@ -60,6 +60,8 @@ class Stats:
     codes_bytes: int
     vectors_bytes: int
     graph_bytes: int
+    lists: int
+    lists_bytes: int
     file_bytes: int
     calibration: str | None
     generation: int

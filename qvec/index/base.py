@@ -94,7 +94,7 @@ class Index(Protocol):
         ...
 
     def mend(self, source: Source, state: IndexState, limit: int, threads: int) -> IndexState:
-        """Go on letting go of deleted rows, over ``limit`` rows of what it keeps or a few more; at last none is dead."""
+        """Go on letting go of deleted rows, over ``limit`` rows of what it keeps or some more; at last none is dead."""
         ...
 
     def held(self, source: Source, state: IndexState) -> Bitmap | None:

@@ -1,5 +1,5 @@
 /* A search over inverted lists: the nearest lists are scanned in order, entries whose lower bound is below the k-th best key
- * so far are scored by their codes. */
+ * so far (or that of a later place, where many more candidates are asked for) are scored by their codes. */
 #include "lists.h"
 
 #include "lanes.h"
@@ -138,10 +138,12 @@ int qv_ivf_find(const void *index, const qv_search_params *params, const float *
     qv_ivf *ivf = (qv_ivf *)index;
     search f = {.ivf = ivf, .params = params, .s = s, .rank = params->k - 1};
     int n_lists = (int)ivf->lists.n_lists, nprobe = params->nprobe < n_lists ? params->nprobe : n_lists;
+    if (nprobe < 1) nprobe = 1;
     int keep = params->candidates > params->k ? params->candidates : params->k, wanted = params->k;
     if ((uint32_t)wanted > params->selection.n_allowed) wanted = (int)params->selection.n_allowed;
     choose_scorer(&f);
     if (f.codec == ivf->original) keep = params->k;
+    if (keep / 2 > params->k) f.rank = keep / 2 - 1;
     qv_visited_reset(&s->visited);
     qv_pool_reset(&s->pool, keep);
     for (;; nprobe = nprobe > n_lists / 4 ? n_lists : 4 * nprobe) {
