@@ -20,10 +20,10 @@ from qvec.query import SearchOptions, search_options
 from qvec.reading import Reader, id_array, refuse_missing
 from qvec.refine import Refinement, refinement
 from qvec.results import AddResult, Hits, Records
-from qvec.search import run_refined, run_search
+from qvec.search import Request, run_request, run_search
 from qvec.statistics import collect_stats
 from qvec.storage.store import Snapshot, Store
-from qvec.types import ArrayLike, Float32Array, Include, Metric, NDArray, OnConflict, Payload, Stats, check_choice
+from qvec.types import ArrayLike, Include, Metric, NDArray, OnConflict, Payload, Stats, check_choice, check_flag
 from qvec.upkeep import Upkeep, worker_threads
 from qvec.writer import Writer, initial_state
 
@@ -79,10 +79,13 @@ class Collection(Upkeep):
         payloads = as_payloads(payload, len(x))
         workers = worker_threads(threads)
         with self._store.write() as txn:
-            writer = Writer(txn, config, self._quantizer(txn), self._originals(txn))
+            writer = self._writer(txn)
             untrained = writer.quantizer is None
             stored, added, replaced, skipped = writer.add(x, checked, payloads, on_conflict, workers, progress)
             drift = self._observe(txn, untrained, x)
+            due = replaced > 0 and writer.is_mending_due
+        if due:
+            self._maintenance.mend(replaced, workers)
         self._announce(drift)
         self._keep_tuned(threads)
         return AddResult(id_array(stored), added, replaced, skipped)
@@ -110,9 +113,13 @@ class Collection(Upkeep):
             found = np.flatnonzero(rows >= 0)
             if missing == "error":
                 refuse_missing(keys, rows, self._config)
+            due = False
             if len(found):
-                writer = Writer(txn, self._config, self._quantizer(txn), self._originals(txn))
+                writer = self._writer(txn)
                 writer.delete([keys[i] for i in found], rows[found], worker_threads(None))
+                due = writer.is_mending_due
+        if due:
+            self._maintenance.mend(len(found), worker_threads(None))
         return len(found)
 
     # --- searching ---
@@ -128,6 +135,7 @@ class Collection(Upkeep):
         mmr: float | None = None,
         fetch_k: int | None = None,
         include: Include = ("payload",),
+        explain: bool = False,
         ef: int | None = None,
         nprobe: int | None = None,
         oversample: float | Literal["auto"] = "auto",
@@ -145,7 +153,7 @@ class Collection(Upkeep):
         offset: leave out the nearest ``offset`` hits: the next page.
         mmr: choose k of the ``fetch_k`` nearest (default: 5 k, 20 at least) by maximal marginal relevance: 1 weighs
         nothing but nearness to the query, 0 nothing but distance from the hits chosen before.
-        include: what hits bring along: "payload", "vector".
+        include: what hits bring along: "payload", "vector". explain: and how they were found, as ``explanation``.
 
         ef: candidates a graph walk keeps; nprobe: inverted lists that are scanned, 1 to all (default: the root of their
         number); more is slower and finds more. Each is refused where the index is of the other kind; a scan, which an
@@ -164,40 +172,36 @@ class Collection(Upkeep):
         if (queries is None) == (id is None):
             raise InputError("give either queries or the id of a stored vector")
         options = search_options(k, ef, nprobe, oversample, rescore, exact, include, recall)
-        plain = id is None and offset == 0 and radius is mmr is fetch_k is None and not options.vectors
-        refined = None if plain else refinement(options.k, config.metric, radius, offset, mmr, fetch_k)
-        q = None if id is not None else as_searched(queries, config.dim, config.metric, config.form)
-        single = np.ndim(id) == 0 if q is None else q.ndim == 1
-        workers = 1 if threads is None and single else worker_threads(threads)
+        if id is not None or offset != 0 or explain or options.vectors or not radius is mmr is fetch_k is None:
+            refined = refinement(options.k, config.metric, radius, offset, mmr, fetch_k)
+            return self._search_beyond(queries, id, options, refined, threads, explain)
+        q = as_searched(queries, config.dim, config.metric, config.form)
+        workers = 1 if threads is None and q.ndim == 1 else worker_threads(threads)
         snap = self._store.begin()
         try:
             engine = snap.derived.get("engine") or self._make_engine(snap)
-            if refined is not None:
-                return self._search_refined(snap, engine, q, id, options, refined, workers)
-            assert q is not None
             if engine is None:
                 return self._hits.none((*q.shape[:-1], options.k), options.payloads)
             return run_search(snap, engine, self._hits, q, options, workers)
         finally:
             self._store.end(snap)
 
-    def _search_refined(
-        self,
-        snap: Snapshot,
-        engine: Engine | None,
-        queries: Float32Array | None,
-        id: Any,
-        options: SearchOptions,
-        refined: Refinement,
-        threads: int,
+    def _search_beyond(
+        self, queries: Any, id: Any, options: SearchOptions, refined: Refinement, threads: int | None, explain: bool
     ) -> Hits:
-        """Of queries, or of stored vectors by id."""
-        config, reader, own = self._config, self._reader(snap), None
-        if queries is None:
-            own = reader.rows(id)
-            queries = as_searched(reader.vectors(own), config.dim, config.metric, config.form)
-            queries = queries[0] if np.ndim(id) == 0 else queries
-        return run_refined(reader, engine, self._hits, queries, options, refined, threads, own)
+        """A search that makes something else of what is found than the nearest k."""
+        config = self._config
+        check_flag("explain", explain)
+        with self._store.read() as snap:
+            reader, own = self._reader(snap), None
+            if id is not None:
+                own = reader.rows(id)
+                queries = reader.vectors(own)
+                queries = queries[0] if np.ndim(id) == 0 else queries
+            q = as_searched(queries, config.dim, config.metric, config.form)
+            workers = 1 if threads is None and q.ndim == 1 else worker_threads(threads)
+            engine = snap.derived.get("engine") or self._make_engine(snap)
+            return run_request(reader, engine, self._hits, Request(q, options, refined, workers, own, explain))
 
     # --- reading ---
 

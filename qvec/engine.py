@@ -26,8 +26,8 @@ class Engine:
     """Immutable; built when a new commit is seen, dropped with its view."""
 
     __slots__ = (
-        "_searcher", "by_row", "dead", "deleted", "everything", "index", "keep", "live", "n", "n_lists", "plans",
-        "probes", "quantizer", "state",
+        "_parts", "_searcher", "by_row", "dead", "deleted", "everything", "index", "keep", "live", "n", "n_lists",
+        "plans", "probes", "quantizer", "state",
     )  # fmt: skip
 
     def __init__(
@@ -51,17 +51,17 @@ class Engine:
         """What layers above worked out of options for this engine."""
         self.everything = Selection(self.n, self.live, self.deleted)
         stored = Stored(quantizer, columns[CODES]) if keep is None else Stored(keep, columns[VECTORS])
-        source = Source(columns, Coded(quantizer.codec, columns[CODES]), stored, self.n)
+        source = Source(columns, Coded(quantizer.codec, columns[CODES]), self.n, stored)
         self.n_lists = index.n_lists(self.state["index"])
         """How many may be probed; 0: the index has none."""
         self.probes = min(self.n_lists, round(PROBES_PER_ROOT * math.sqrt(self.n_lists)))
         """How many are, unless a search says otherwise."""
         finder = index.finder(source, self.state["index"])
         rerank, vectors = (None, None) if keep is None else (keep.codec, columns[VECTORS])
-        fixed = quantizer.codec, columns[CODES], self.n, finder, rerank, vectors
-        self.by_row = Searcher(*fixed)
+        self._parts = quantizer.codec, columns[CODES], self.n, finder, rerank, vectors
+        self.by_row = Searcher(*self._parts)
         """Gives row numbers, whatever the ids are."""
-        self._searcher = Searcher(*fixed, columns[IDS]) if int_ids else self.by_row
+        self._searcher = Searcher(*self._parts, columns[IDS]) if int_ids else self.by_row
 
     def search(
         self,
@@ -92,6 +92,10 @@ class Engine:
         if threads == 1 or queries.ndim == 1 or len(queries) < 2 * QUERIES_PER_THREAD:
             return searcher.search(queries, coded, k, ef, nprobe, candidates, exact, chosen)
         return _search_parallel(searcher, queries, coded, (k, ef, nprobe, candidates, exact, chosen), threads)
+
+    def timed(self) -> Searcher:
+        """A searcher that gives row numbers, and counts and times its own searches alone."""
+        return Searcher(*self._parts, timed=True)
 
     @property
     def work(self) -> tuple[int, int, int]:

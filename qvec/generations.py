@@ -237,7 +237,7 @@ class Generations:
         columns = in_force(txn.columns, names)
         keep = self.keep if VECTORS in columns else None
         coded = linkable(self.load(txn, pending["number"]), keep, columns, txn.state["lift2"])
-        source, stop = Source(columns, coded, self.originals(txn), n), min(n, start + max(STEP, start // 2))
+        source, stop = Source(columns, coded, n, self.originals(txn)), min(n, start + max(STEP, start // 2))
         state: dict[str, Any] = pending["index"] if started else {"kind": index.kind}
         rows = source.live[slice(*np.searchsorted(source.live, (start, stop)))].astype(np.uint32)
         state = index.extend(source, state, rows, threads, None)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # imported when they are called: seldom, and a sixth of the i
     from qvec.evaluation.choose import Choice
     from qvec.evaluation.report import Report
     from qvec.generations import Generations, Relink
+    from qvec.maintenance import Maintenance
 
 MAX_THREADS = 1024
 MAX_TUNED_K = 10_000
@@ -322,6 +323,15 @@ class Upkeep:
             queries = stored_queries(snap, self._config.dim) if old.source == "queries" else None
             ks = [curve.k for curve in old.curves]
         self._tune(queries, ks, old.n_queries, threads=threads)
+
+    def _writer(self, txn: Transaction) -> Writer:
+        return Writer(txn, self._config, self._quantizer(txn), self._originals(txn))
+
+    @cached_property
+    def _maintenance(self) -> Maintenance:
+        from qvec.maintenance import Maintenance
+
+        return Maintenance(self._store, self._writer)
 
     @cached_property
     def _generations(self) -> Generations:

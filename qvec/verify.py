@@ -70,7 +70,7 @@ def _check_index(snap: Snapshot, config: Config, quantizer: Quantizer, keep: Qua
     index = stored_index(config.index, snap.state["index"])
     columns = in_force(snap.columns, snap.state["names"])
     stored = Stored(quantizer, columns[CODES]) if keep is None else Stored(keep, columns[VECTORS])
-    source = Source(columns, Coded(quantizer.codec, columns[CODES]), stored, snap.state["n"])
+    source = Source(columns, Coded(quantizer.codec, columns[CODES]), snap.state["n"], stored)
     return index.check(source, snap.state["index"])
 
 

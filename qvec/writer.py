@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,13 @@ from qvec.storage.store import Transaction
 from qvec.types import NDArray, OnConflict, Payload
 
 ENCODE_ROWS = 8192  # rows encoded at a time: the codes of one step stay in cache
+PUT_ROWS = 512  # rows written at a time: each may lie in a block of its own
 Ids = NDArray[Any] | list[str]
 Vectors = NDArray[Any]  # float32 [n, dim], or integers as Config.form says
+
+
+Conflicts = tuple[slice | NDArray[np.int64], list[bytes], NDArray[np.int64]]
+_NOTHING_STORED: Conflicts = slice(None), [], np.zeros(0, np.int64)
 
 
 def initial_state() -> dict[str, Any]:
@@ -46,8 +52,28 @@ def initial_state() -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Vectors to store, with an id and a payload each."""
+
+    x: Vectors
+    ids: Ids
+    payloads: Sequence[Payload | None]
+
+    def part(self, kept: slice | NDArray[np.int64]) -> Batch:
+        """Those at the given positions; the batch itself for all."""
+        if isinstance(kept, slice):
+            return self
+        ids = self.ids[kept] if isinstance(self.ids, np.ndarray) else [self.ids[i] for i in kept]
+        return Batch(self.x[kept], ids, [self.payloads[i] for i in kept])
+
+
 class Writer:
-    """One write transaction of a collection. Every argument has been checked; nothing is visible before commit."""
+    """One write transaction of a collection. Every argument has been checked; nothing is visible before commit.
+
+    Codes and originals go first, to rows that nobody looks at, with checkpoints: a batch of any size takes little
+    memory and leaves few free pages. What makes them visible follows, at once.
+    """
 
     def __init__(self, txn: Transaction, config: Config, quantizer: Quantizer | None, keep: Quantizer | None) -> None:
         self.txn, self.config, self.quantizer, self.keep = txn, config, quantizer, keep
@@ -58,13 +84,25 @@ class Writer:
         """Columns in force by their own names."""
         return in_force(self.txn.columns, self.state["names"])
 
+    @property
+    def is_mending_due(self) -> bool:
+        """Whether the index waits for deleted rows to be taken out of it."""
+        return self._index().due(self.state["index"])
+
     # --- adding ---
 
     def use(self, quantizer: Quantizer, samples: int) -> None:
         """Store what the code was trained to and lay out the columns; once in a collection's life."""
-        self.quantizer, config = quantizer, self.config
-        self.state["quantizer"] = register(self.txn, Trained(quantizer, config.code, samples, config.model))
+        self._lay_out(quantizer)
+        trained = Trained(quantizer, self.config.code, samples, self.config.model)
+        self.state["quantizer"] = register(self.txn, trained)
+
+    def _lay_out(self, quantizer: Quantizer) -> None:
+        """Make the columns of rows. There may be some already, of a batch that failed: nothing in them is in use."""
+        self.quantizer = quantizer
         for name, spec in row_columns(quantizer, self.keep, self.config.ids == "int64").items():
+            if name in self.txn.columns:
+                self.txn.drop_column(name)
             self.txn.add_column(name, spec)
 
     def add(
@@ -77,21 +115,15 @@ class Writer:
         progress: Progress | None,
     ) -> tuple[Ids, int, int, int]:
         """Store a batch; ids of its rows, and how many were added, replaced, skipped."""
-        if self.quantizer is None and len(x):
-            config = self.config
-            self.use(train(x, config.metric, config.code, config.seed, config.model), len(x))
-        replaced = skipped = 0
         if ids is None:
             ids = self._new_ids(len(x))
+            kept, old_keys, old_rows = _NOTHING_STORED
         else:
-            kept, replaced = self._resolve_conflicts(ids, on_conflict, threads)
-            if len(kept) < len(x):
-                skipped = len(x) - len(kept)
-                all_ids, ids = ids, ids[kept] if isinstance(ids, np.ndarray) else [ids[i] for i in kept]
-                self._store(x[kept], ids, [payloads[i] for i in kept], threads, progress)
-                return all_ids, len(kept) - replaced, replaced, skipped
-        self._store(x, ids, payloads, threads, progress)
-        return ids, len(x) - replaced, replaced, skipped
+            kept, old_keys, old_rows = self._resolve_conflicts(ids, on_conflict)
+        stored = Batch(x, ids, payloads).part(kept)
+        if len(stored.x):
+            self._store(stored, old_keys, old_rows, threads, progress)
+        return ids, len(stored.x) - len(old_rows), len(old_rows), len(x) - len(stored.x)
 
     def _new_ids(self, n: int) -> NDArray[np.int64]:
         if self.config.ids == "str":
@@ -101,51 +133,52 @@ class Writer:
             raise InputError(f"no automatic ids are left above {first - 1}; give ids")
         return np.arange(first, first + n, dtype=np.int64)
 
-    def _resolve_conflicts(self, ids: Ids, on_conflict: OnConflict, threads: int) -> tuple[NDArray[np.int64], int]:
-        """Positions to store, and how many stored vectors they replace (now deleted)."""
+    def _resolve_conflicts(self, ids: Ids, on_conflict: OnConflict) -> Conflicts:
+        """Which of the batch to store, and the keys and rows of vectors that this replaces."""
         keys = id_keys(ids)
         rows = self.txn.rows_of(keys)
-        taken = rows >= 0
-        if not taken.any():
-            return np.arange(len(keys)), 0
-        if on_conflict == "error":
-            i = int(np.flatnonzero(taken)[0])
+        taken = np.flatnonzero(rows >= 0)
+        if len(taken) and on_conflict == "error":
+            i = int(taken[0])
             name = ids[i : i + 1].tolist()[0] if isinstance(ids, np.ndarray) else ids[i]
             raise DuplicateIdError(
                 f"ids[{i}] = {name!r} is stored already; use upsert or on_conflict to replace or skip"
             )
-        if on_conflict == "skip":
-            return np.flatnonzero(~taken), 0
-        self.delete([keys[i] for i in np.flatnonzero(taken)], rows[taken], threads)
-        return np.arange(len(keys)), int(taken.sum())
+        if len(taken) and on_conflict == "skip":
+            return np.flatnonzero(rows < 0), [], taken[:0]
+        return slice(None), [keys[i] for i in taken], rows[taken]
 
     def _store(
         self,
-        x: Vectors,
-        ids: Ids,
-        payloads: Sequence[Payload | None],
+        batch: Batch,
+        old_keys: list[bytes],
+        old_rows: NDArray[np.int64],
         threads: int,
         progress: Progress | None,
     ) -> None:
-        if not len(x):
-            return
-        rows = self._take_rows(len(x))
-        self._put_ids(ids, rows)
-        self._put_records(ids, payloads, rows)
-        self._put_vectors(x, ids, rows)
-        self.state["live"] += len(x)
+        config, untrained = self.config, self.quantizer is None
+        if self.quantizer is None:
+            self._lay_out(train(batch.x, config.metric, config.code, config.seed, config.model))
+        rows = self._choose_rows(len(batch.x))
+        lift2 = self._put_vectors(batch, rows)
+        # From here on, in one commit
+        if untrained:
+            assert self.quantizer is not None
+            trained = Trained(self.quantizer, config.code, len(batch.x), config.model)
+            self.state["quantizer"] = register(self.txn, trained)
+        if len(old_rows):
+            self._hide(old_keys, old_rows, threads)
+        self._show(batch, rows)
+        self.state["lift2"] = max(self.state["lift2"], lift2)
         self._extend_index(rows, threads, progress)
 
-    def _take_rows(self, count: int) -> Rows:
+    def _choose_rows(self, count: int) -> Rows:
         """Rows to write to, ascending: those that nothing points at any more, then new ones."""
         n = self.state["n"]
         reused = self._free_rows()[:count]
         stop = n + count - len(reused)
         if stop > MAX_ROWS:
             raise InputError(f"the collection would hold {stop} rows; the limit is {MAX_ROWS}")
-        if len(reused):
-            forget_codes(self.txn, int(reused[0]))
-        self.state["n"] = stop
         return np.concatenate([reused, np.arange(n, stop)]).astype(np.uint32)
 
     def _free_rows(self) -> NDArray[np.int64]:
@@ -158,6 +191,43 @@ class Writer:
         held = self._index().held(source, state["index"])
         return rows_in(source.deleted if held is None else source.deleted & ~held)
 
+    def _put_vectors(self, batch: Batch, rows: Rows) -> float:
+        """Write codes, originals and ids to rows that are not visible; the largest squared length, under ip."""
+        assert self.quantizer is not None
+        columns, largest = self.columns, 0.0
+        n = max(self.state["n"], int(rows[-1]) + 1)
+        for name in (CODES, VECTORS, IDS):
+            if name in columns:
+                columns[name].resize(n)
+        for i in range(0, len(rows), ENCODE_ROWS):
+            part, at = batch.x[i : i + ENCODE_ROWS], rows[i : i + ENCODE_ROWS]
+            self._put(columns[CODES], at, self.quantizer.encode(part))
+            if self.keep is not None:
+                self._put(columns[VECTORS], at, self.keep.encode(part))
+            if self.config.metric == "ip":
+                largest = max(largest, self._largest_norm2(part))
+        if isinstance(batch.ids, np.ndarray):
+            self._put(columns[IDS], rows, batch.ids.astype("<i8").view(np.uint8).reshape(-1, 8))
+        return largest
+
+    def _put(self, column: Column, rows: Rows, values: NDArray[np.uint8]) -> None:
+        for i in range(0, len(rows), PUT_ROWS):
+            column.put(rows[i : i + PUT_ROWS], values[i : i + PUT_ROWS])
+            self.txn.relieve()
+
+    def _show(self, batch: Batch, rows: Rows) -> None:
+        """Make the rows of a batch visible, to all but the index."""
+        state = self.state
+        if rows[0] < state["n"]:
+            forget_codes(self.txn, int(rows[0]))
+        state["n"] = max(state["n"], int(rows[-1]) + 1)
+        state["live"] += len(rows)
+        deleted = self.columns[DELETED]
+        deleted.resize(words_for(state["n"]))
+        mark(deleted, rows, False)
+        self._put_ids(batch.ids, rows)
+        self._put_records(batch, rows)
+
     def _put_ids(self, ids: Ids, rows: Rows) -> None:
         state, append = self.state, False
         if isinstance(ids, np.ndarray):
@@ -165,32 +235,14 @@ class Writer:
             state["next_id"] = max(state["next_id"], int(ids.max()) + 1)
         self.txn.put_ids(id_keys(ids), rows.tolist(), append=append)
 
-    def _put_records(self, ids: Ids, payloads: Sequence[Payload | None], rows: Rows) -> None:
+    def _put_records(self, batch: Batch, rows: Rows) -> None:
         strings = self.config.ids == "str"
-        for i, payload in enumerate(payloads):
+        for i, payload in enumerate(batch.payloads):
             if payload is None and not strings:
                 continue
-            record = {"id": ids[i], "payload": payload} if strings else {"payload": payload}
+            record = {"id": batch.ids[i], "payload": payload} if strings else {"payload": payload}
             self.txn.put_record(ROW, int(rows[i]), record, name=f"payload[{i}]")
             self.state["records"] += 1
-
-    def _put_vectors(self, x: Vectors, ids: Ids, rows: Rows) -> None:
-        assert self.quantizer is not None
-        columns, n = self.columns, self.state["n"]
-        for name in (CODES, VECTORS, IDS):
-            if name in columns:
-                columns[name].resize(n)
-        columns[DELETED].resize(words_for(n))
-        mark(columns[DELETED], rows, False)
-        for i in range(0, len(x), ENCODE_ROWS):
-            part, at = x[i : i + ENCODE_ROWS], rows[i : i + ENCODE_ROWS]
-            columns[CODES].put(at, self.quantizer.encode(part))
-            if self.keep is not None:
-                columns[VECTORS].put(at, self.keep.encode(part))
-            if self.config.metric == "ip":
-                self.state["lift2"] = max(self.state["lift2"], self._largest_norm2(part))
-        if isinstance(ids, np.ndarray):
-            columns[IDS].put(rows, ids.astype("<i8").view(np.uint8).reshape(-1, 8))
 
     def _largest_norm2(self, x: Vectors) -> float:
         floats = x if self.config.form is None else to_floats(x, self.config.form)
@@ -206,7 +258,7 @@ class Writer:
         assert self.quantizer is not None
         columns = self.columns
         coded = linkable(self.quantizer, self.keep, columns, self.state["lift2"])
-        return Source(columns, coded, stored(self.quantizer, self.keep, columns), self.state["n"])
+        return Source(columns, coded, self.state["n"], stored(self.quantizer, self.keep, columns))
 
     def _extend_index(self, rows: Rows, threads: int, progress: Progress | None) -> None:
         state = self.state["index"]
@@ -223,6 +275,11 @@ class Writer:
 
     def delete(self, keys: Sequence[bytes], rows: NDArray[np.int64], threads: int) -> None:
         """Delete live rows, given with the keys of their ids."""
+        self._hide(keys, rows, threads)
+        if self.state["live"] == 0 and may_reuse(self.txn, self.state["n"]):
+            self._start_over()
+
+    def _hide(self, keys: Sequence[bytes], rows: NDArray[np.int64], threads: int) -> None:
         mark(self.columns[DELETED], rows, True)
         self.txn.delete_ids(keys)
         for row in rows.tolist() if self.state["records"] else ():
@@ -230,11 +287,14 @@ class Writer:
                 self.txn.delete_record(ROW, row)
                 self.state["records"] -= 1
         self.state["live"] -= len(rows)
-        if self.state["live"] == 0 and may_reuse(self.txn, self.state["n"]):
-            self._start_over()
-            return
         gone = np.sort(rows).astype(np.uint32)
         self.state["index"] = self._index().drop(self._source(), self.state["index"], gone, threads)
+
+    def mend(self, limit: int, threads: int) -> bool:
+        """Take deleted rows out of the index by going through ``limit`` of its rows; whether more is due."""
+        index, state = self._index(), self.state["index"]
+        self.state["index"] = index.mend(self._source(), state, limit, threads)
+        return self.is_mending_due
 
     def _start_over(self) -> None:
         """Nothing is stored any more: give up every row."""

@@ -19,7 +19,7 @@ PACKAGE = Path(qvec.__file__).parent
 FLOORS = (
     {"errors"},
     {"_kernels", "extras"},
-    {"tables"},
+    {"explain", "tables"},
     {"types"},
     {"configs", "results"},
     {"bitmaps", "fields", "integers", "storage"},
@@ -29,7 +29,7 @@ FLOORS = (
     {"calibrations", "index"},
     {"drift", "engine", "generation_state", "rows", "statistics"},
     {"hits", "plan", "reading", "verify", "writer"},
-    {"generations", "search"},
+    {"generations", "maintenance", "search"},
     {"evaluation"},
     {"upkeep"},
     {"collection"},

@@ -44,14 +44,16 @@ def test_deleted_rows_are_written_over_by_later_vectors(path: Path, rng: np.rand
         assert_same_content(reader, model)
 
 
-def test_replacing_vectors_takes_no_more_room(path: Path, rng: np.random.Generator) -> None:
+def test_replacing_vectors_takes_turns_between_two_sets_of_rows(path: Path, rng: np.random.Generator) -> None:
     x = clustered(rng, N, DIM)
     with collection(path) as db:
         db.add(x)
         for _ in range(20):
-            db.upsert(rng.permutation(x), range(N), [{"i": i} for i in range(N)])
-        assert rows_of(db) == N
+            last = rng.permutation(x)
+            db.upsert(last, range(N), [{"i": i} for i in range(N)])
+        assert rows_of(db) == 2 * N
         assert db.verify() == []
+        assert (db.get(range(N)).vectors == last).all()
 
 
 def test_a_collection_that_is_emptied_starts_over(path: Path, rng: np.random.Generator) -> None:

@@ -49,14 +49,19 @@ class Stored:
 class Source:
     """What an index is over: the collection's columns by their own names, n rows of them, and codes to go by.
 
-    ``stored``: the vectors themselves, for an index that is not made of codes. Rows are not all in use: those that are
+    ``stored``: the vectors themselves; None serves an index that is made of codes. Rows are not all in use: those that are
     deleted may be given to other vectors once nothing points at them.
     """
 
     columns: Mapping[str, Column]
     coded: Coded
-    stored: Stored
     n: int
+    stored: Stored | None = None
+
+    def vectors(self, rows: NDArray[Any]) -> Float32Array:
+        """float32 [n, dim] of the rows."""
+        assert self.stored is not None
+        return self.stored.read(rows)
 
     @cached_property
     def deleted(self) -> Bitmap:
@@ -87,14 +92,21 @@ class Index(Protocol):
         ...
 
     def drop(self, source: Source, state: IndexState, rows: Rows, threads: int) -> IndexState:
-        """Let go of rows that have been deleted, now or bit by bit in calls to come; the new state.
+        """Rows, ascending, have been deleted: let go of them, or count them as dead and leave them to `mend`.
 
-        Rows that it does not point at are passed over.
+        Rows that it does not point at are passed over. Returns the new state.
         """
         ...
 
+    def due(self, state: IndexState) -> bool:
+        """Whether it is time to `mend`."""
+        ...
+
     def mend(self, source: Source, state: IndexState, limit: int, threads: int) -> IndexState:
-        """Go on letting go of deleted rows, over ``limit`` rows of what it keeps or some more; at last none is dead."""
+        """Let go of dead rows by going through ``limit`` rows of what it keeps, or a few more; the new state.
+
+        None is dead after as many calls as it takes to go through all.
+        """
         ...
 
     def held(self, source: Source, state: IndexState) -> Bitmap | None:

@@ -27,6 +27,9 @@ class FlatIndex:
     def drop(self, source: Source, state: IndexState, rows: Rows, threads: int) -> IndexState:
         return state
 
+    def due(self, state: IndexState) -> bool:
+        return False
+
     def mend(self, source: Source, state: IndexState, limit: int, threads: int) -> IndexState:
         return state
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 BATCH_SHARE = 50  # a batch is at most n / 50 rows: they search the graph as it stood before
 BATCH_ROWS = 1024  # and each row of a batch is scored against all others of it
 DEAD_SHARE = 0.1  # of the rows of a graph: beyond, deleted ones are taken out
-PACE = 20  # lists that are mended for each row that is deleted then: a repair ends before as many more are dead
 
 
 @dataclass
@@ -117,10 +116,11 @@ class HNSWIndex:
     def drop(self, source: Source, state: IndexState, rows: Rows, threads: int) -> IndexState:
         graph = Graph.of(state)
         graph.dead = count(self.held(source, state) & source.deleted) if graph.linked else 0
-        state = {**state, **graph.to_state()}
-        if graph.cursor is None and graph.dead < DEAD_SHARE * graph.linked:
-            return state
-        return self.mend(source, state, PACE * len(rows), threads)
+        return {**state, **graph.to_state()}
+
+    def due(self, state: IndexState) -> bool:
+        graph = Graph.of(state)
+        return graph.cursor is not None or graph.dead > DEAD_SHARE * graph.linked
 
     def mend(self, source: Source, state: IndexState, limit: int, threads: int) -> IndexState:
         graph = Graph.of(state)

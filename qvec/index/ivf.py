@@ -126,6 +126,7 @@ class IVFIndex:
 
     def _group(self, source: Source, rows: Rows, threads: int, progress: Progress | None) -> Layout:
         """Choose centroids for the rows, and begin their lists anew; none holds anything yet."""
+        assert source.stored is not None
         quantizer = source.stored.quantizer
         n_lists = self._n_lists(len(rows))
         columns = source.columns
@@ -161,7 +162,7 @@ class IVFIndex:
         lists = layout.open(source)  # its mean is zero as yet
         y = np.empty((size, lists.dims), np.float32)
         for start in range(0, size, CHUNK):
-            y[start : start + CHUNK] = lists.vectors(source.stored.read(chosen[start : start + CHUNK]))
+            y[start : start + CHUNK] = lists.vectors(source.vectors(chosen[start : start + CHUNK]))
         mean = y.mean(axis=0, dtype=np.float64).astype(np.float32)
         centroids.write(layout.n_lists, _centroid_codec(lists.dims).encode(mean[None]))
         y -= mean
@@ -174,6 +175,9 @@ class IVFIndex:
         lists = layout.open(source)
         lists.remove(rows)
         return layout.state_with(lists)
+
+    def due(self, state: IndexState) -> bool:
+        return False
 
     def mend(self, source: Source, state: IndexState, limit: int, threads: int) -> IndexState:
         return state
@@ -190,6 +194,7 @@ class IVFIndex:
         if layout is None:
             return None
         stored, coded, lists = source.stored, source.coded, layout.open(source)
+        assert stored is not None
         if 8 * coded.codec.data_size < COARSE_BITS * coded.codec.dim and stored.column is not coded.codes:
             return ListFinder(lists, coded.codec, coded.codes, False, stored.quantizer.codec, stored.column)
         return ListFinder(lists, coded.codec, coded.codes, coded.codec.kind != "binary")
@@ -208,14 +213,14 @@ def _put(source: Source, lists: Lists, rows: Rows, copies: int, threads: int, pr
     for start in range(0, len(rows), CHUNK):
         part = slice(start, start + CHUNK)
         source.columns[SLOTS].put(rows[part], blank[: len(rows[part])])
-        owners[part] = assign(lists, lists.vectors(source.stored.read(rows[part])), copies, threads)[0]
+        owners[part] = assign(lists, lists.vectors(source.vectors(rows[part])), copies, threads)[0]
         if progress is not None:
             progress((len(rows) + start) // 2, len(rows))
     _make_room(source, lists, owners)
     order = np.argsort(owners.T.reshape(-1), kind="stable")
     for start in range(0, len(order), CHUNK):
         copy, at = np.divmod(order[start : start + CHUNK], len(rows))
-        y = lists.vectors(source.stored.read(rows[at]))
+        y = lists.vectors(source.vectors(rows[at]))
         lists.append(rows[at], y, owners[at, copy], copy.astype(np.uint8))
     if progress is not None:
         progress(len(rows), len(rows))

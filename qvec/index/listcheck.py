@@ -106,7 +106,7 @@ def _check_entries(source: Source, lists: Lists, copies: int) -> list[str]:
     live = source.live
     for start in range(0, len(live), CHUNK):
         rows = live[start : start + CHUNK].astype(np.uint32)
-        right = lists.holds(rows, lists.vectors(source.stored.read(rows)))[:, :copies].all(axis=1)
+        right = lists.holds(rows, lists.vectors(source.vectors(rows)))[:, :copies].all(axis=1)
         if not right.all():
             return [f"the entry of row {rows[~right][0]} is not that of its vector"]
     return []

@@ -167,20 +167,20 @@ int qv_hang_below(const qv_graph *graph, uint32_t host, uint32_t row) {
 }
 
 /* Hosts: first the neighbours that kept an edge to the row, then any neighbour, then whatever hangs below one. */
-int qv_link_tree(const qv_graph *graph, uint32_t row, const uint64_t *waiting) {
+int qv_link_tree(const qv_graph *graph, uint32_t row, uint32_t otherwise, const uint64_t *barred) {
     const uint32_t *own = (const uint32_t *)qv_row(graph->adjacency, row);
     if (!own) return QV_DAMAGED;
     uint32_t n = qv_list_size(own, graph->degree), nearest = QV_NO_ROW;
     for (int pass = 0; pass < 2; pass++)
         for (uint32_t i = 0; i < n; i++) {
             uint32_t host = own[i] & QV_ROW_MASK;
-            if (qv_is_set(waiting, host)) continue;
+            if (host >= graph->n || qv_is_set(barred, host) || qv_is_set(graph->deleted, host)) continue;
             if (nearest == QV_NO_ROW) nearest = host;
             uint32_t *list = (uint32_t *)qv_row_mut(graph->adjacency, host);
             if (!list) return QV_DAMAGED;
             if ((pass || has_edge(list, graph->degree, row)) && pin(list, graph->degree, row)) return QV_OK;
         }
-    return qv_hang_below(graph, nearest == QV_NO_ROW ? graph->root : nearest, row);
+    return qv_hang_below(graph, nearest == QV_NO_ROW ? otherwise : nearest, row);
 }
 
 static int64_t mark(const qv_graph *graph, uint32_t row, uint64_t *reached, uint32_t *queue, int64_t tail) {

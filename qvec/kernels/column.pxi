@@ -40,6 +40,7 @@ cdef extern from "column.h" nogil:
     uint8_t *qv_seal(qv_column *, uint32_t, uint64_t)
     void qv_settle(qv_column *, uint32_t, uint32_t)
     void qv_release(qv_column *)
+    size_t qv_private_bytes(const qv_column *)
     int qv_block_intact(const qv_column *, uint32_t, const uint8_t *, uint32_t, int)
     uint32_t qv_chunk_entries(uint32_t)
     uint32_t qv_chunk_pack(const qv_column *, uint32_t, uint64_t, uint8_t *)
@@ -141,6 +142,11 @@ cdef class Column:
     def n_rows(self) -> int:
         """Rows that there is room for: whole blocks."""
         return <uint64_t>self.c.n_blocks * self.c.rows_per_block
+
+    @property
+    def private_bytes(self) -> int:
+        """Memory that the private copies of changed blocks take."""
+        return qv_private_bytes(&self.c)
 
     # Rows
 

@@ -10,6 +10,7 @@
 #define QV_TILE 8      /* queries of a batch that share a scan */
 
 enum { QV_OK = 0, QV_RANKED = 1, QV_DAMAGED = -1, QV_NO_MEMORY = -2 };
+enum { QV_PREPARE, QV_FIND, QV_RERANK, QV_WRITE, QV_PHASES }; /* of a search */
 
 /* Buffers of one thread, grown to the largest query seen. */
 typedef struct {
@@ -28,7 +29,8 @@ typedef struct {
     float key[QV_HOP_MAX];
     uint8_t *own; /* an index's own */
     size_t own_room;
-    uint64_t hops, evaluations;
+    uint64_t hops, evaluations, reranked;
+    uint64_t phase_ns[QV_PHASES], phase_began; /* where the searcher is timed */
 } qv_scratch;
 
 int qv_scratch_reserve(qv_scratch *s, int pool, uint32_t rows, size_t query_size);
@@ -91,6 +93,7 @@ typedef struct {
     qv_finder finder;         /* finder.find NULL: a scan */
     qv_codec *rerank;         /* NULL: keys of the codes are the result */
     qv_column *vectors, *ids; /* ids NULL: rows are the result */
+    int timed;                /* whether the phases of a search are timed */
 } qv_searcher;
 
 /* Queries and results of a batch: rows of `dim` and of `width` floats (the same transformed for the codes); k ids and

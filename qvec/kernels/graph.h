@@ -44,8 +44,9 @@ int qv_link_out(const qv_graph *graph, uint32_t row, const uint32_t *batch, uint
 /* Reverse edges of one target, n links with the same target: append, or prune when its list is full. */
 int qv_link_in(const qv_graph *graph, const qv_link *links, int n, qv_scratch *s);
 
-/* Give a new row its tree edge from one of its neighbours, or from below them; `waiting`: rows that have none yet. */
-int qv_link_tree(const qv_graph *graph, uint32_t row, const uint64_t *waiting);
+/* Give a row a tree edge: from one of its neighbours or from below the nearest, but not from a row that is `barred`; where
+ * all are, from below `otherwise`. */
+int qv_link_tree(const qv_graph *graph, uint32_t row, uint32_t otherwise, const uint64_t *barred);
 
 /* --- repair: rows that are condemned leave (mend.c) --- */
 
@@ -56,12 +57,19 @@ int qv_link_tree(const qv_graph *graph, uint32_t row, const uint64_t *waiting);
  * pool must have room for QV_MEND_POOL. */
 int qv_relink(const qv_graph *graph, uint32_t row, qv_scratch *s);
 
-/* Hang what condemned rows below `row` carry in the tree onto `row`, and take those out of its list. `taken`: condemned
- * rows that left the tree; `stack`: room for all of them. 1 if the list has changed, 0, or an error. */
-int qv_hand_on(const qv_graph *graph, uint32_t row, uint64_t *taken, uint32_t *stack);
+/* What taking the tree apart needs. */
+typedef struct {
+    uint64_t *taken;  /* [n bits] condemned rows that have left the tree */
+    uint64_t *barred; /* [n bits] clear between calls */
+    uint32_t *stack;  /* room for all condemned rows */
+} qv_apart;
+
+/* Take condemned rows out of a list, and hang again what hung below those that were pinned. 1 if the list has changed, 0,
+ * or an error. */
+int qv_hand_on(const qv_graph *graph, uint32_t row, const qv_apart *apart);
 
 /* The row that a condemned root hands the tree to, QV_NO_ROW where all that is linked is condemned; or an error. */
-int64_t qv_reroot(const qv_graph *graph, uint64_t *taken, uint32_t *stack);
+int64_t qv_reroot(const qv_graph *graph, const qv_apart *apart);
 
 /* Mark in `reached` (n bits) the rows that edges lead to from the root, or from all entries; the count of them, or an
  * error. pinned_only: by edges of the tree alone, from the root. */

@@ -26,7 +26,7 @@ cdef extern from "graph.h" nogil:
     int qv_link_out(const qv_graph *graph, uint32_t row, const uint32_t *batch, uint32_t n_batch, int ef, qv_scratch *s,
                     qv_link *links)
     int qv_link_in(const qv_graph *graph, const qv_link *links, int n, qv_scratch *s)
-    int qv_link_tree(const qv_graph *graph, uint32_t row, const uint64_t *waiting)
+    int qv_link_tree(const qv_graph *graph, uint32_t row, uint32_t otherwise, const uint64_t *barred)
     int64_t qv_reach(const qv_graph *graph, int pinned_only, uint64_t *reached, uint32_t *queue)
 
 cdef extern from *:
@@ -209,7 +209,7 @@ cdef class Linker:
             for i in range(self._count):
                 row = self._rows[i]
                 if row != self.g.root:
-                    status = qv_link_tree(&self.g, row, &self._waiting[0])
+                    status = qv_link_tree(&self.g, row, self.g.root, &self._waiting[0])
                     if status < 0:
                         break
                 self._waiting[row >> 6] &= ~(<uint64_t>1 << (row & 63))

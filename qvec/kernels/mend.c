@@ -3,14 +3,15 @@
  * Three passes, which may stop after any list and go on later, since what is condemned does not change meanwhile:
  *   qv_reroot    a condemned root hands the tree to a row below it                                    once
  *   qv_relink    a list drops condemned rows for the best of their neighbours and its own             parallel over lists
- *   qv_hand_on   a list takes over what hangs below its condemned neighbours in the tree              in row order
+ *   qv_hand_on   a list sees to it that what hangs below its condemned neighbours in the tree hangs again   in row order
  * Lists are joined as in FreshDiskANN (Singh et al. 2021, arXiv 2105.09613, algorithm 4). After the passes no list but
- * those of condemned rows names one. Each row still has one pinned in-edge, from a row that the root leads to: a list
- * hands on only what hung below it, so that no row can get below itself.
+ * those of condemned rows names one. Each row still has one pinned in-edge, and none hangs below itself: who takes a row
+ * with all that hangs below it is either above it, or is seen not to be among that.
  */
 #include "edges.h"
 #include "simd.h"
 
+#define QV_SUBTREE 64 /* rows of a subtree that are looked at */
 #define QV_THROUGH 64 /* condemned rows looked through for one list: where a whole region is condemned, its rim is found */
 
 static const uint32_t *list_of(const qv_graph *graph, uint32_t row) {
@@ -138,11 +139,40 @@ int qv_relink(const qv_graph *graph, uint32_t row, qv_scratch *s) {
     return 1;
 }
 
-/* Hang what a condemned row and condemned rows below it carry below the host; QV_NO_ROW: the first of these becomes it.
- * Returns the host, or an error. */
-static int64_t take_apart(const qv_graph *graph, uint32_t condemned, uint32_t host, uint64_t *taken, uint32_t *stack) {
-    uint32_t size = 0;
-    taken[condemned >> 6] |= 1ull << (condemned & 63);
+static void set(uint64_t *bits, uint32_t row) { bits[row >> 6] |= 1ull << (row & 63); }
+
+/* What hangs below a row, itself first, QV_SUBTREE at most; how many, or an error. */
+static int subtree(const qv_graph *graph, uint32_t row, uint32_t *rows) {
+    int n = 1;
+    rows[0] = row;
+    for (int i = 0; i < n; i++) {
+        const uint32_t *list = list_of(graph, rows[i]);
+        if (!list) return QV_DAMAGED;
+        for (uint32_t j = 0; j < graph->degree && list[j] != QV_NO_ROW && n < QV_SUBTREE; j++)
+            if (list[j] & QV_TREE) rows[n++] = list[j] & QV_ROW_MASK;
+    }
+    return n;
+}
+
+/* Give a row that lost its tree edge another: from a near neighbour, as a new row gets it, unless too much hangs below it
+ * to see that the neighbour does not; then from the host. `barred`: n bits, all clear. */
+static int hang_again(const qv_graph *graph, uint32_t row, uint32_t host, uint64_t *barred) {
+    uint32_t below[QV_SUBTREE];
+    int n = subtree(graph, row, below);
+    if (n < 0) return n;
+    if (n == QV_SUBTREE) return qv_hang_below(graph, host, row);
+    for (int i = 0; i < n; i++) set(barred, below[i]);
+    int status = qv_link_tree(graph, row, host, barred);
+    for (int i = 0; i < n; i++) barred[below[i] >> 6] &= ~(1ull << (below[i] & 63));
+    return status;
+}
+
+/* Hang again what a condemned row and condemned rows below it carry, from the host at need; QV_NO_ROW: the first of these
+ * becomes it. Returns the host, or an error. */
+static int64_t take_apart(const qv_graph *graph, uint32_t condemned, uint32_t host, const qv_apart *apart) {
+    uint32_t size = 0, *stack = apart->stack;
+    uint64_t *taken = apart->taken;
+    set(taken, condemned);
     stack[size++] = condemned;
     while (size) {
         const uint32_t *list = list_of(graph, stack[--size]);
@@ -152,11 +182,11 @@ static int64_t take_apart(const qv_graph *graph, uint32_t condemned, uint32_t ho
             if (!(list[i] & QV_TREE) || row >= graph->n) continue;
             if (qv_is_set(graph->condemned, row)) {
                 if (qv_is_set(taken, row)) continue;
-                taken[row >> 6] |= 1ull << (row & 63);
+                set(taken, row);
                 stack[size++] = row;
             } else if (host == QV_NO_ROW) {
                 host = row;
-            } else if (qv_hang_below(graph, host, row)) {
+            } else if (hang_again(graph, row, host, apart->barred)) {
                 return QV_DAMAGED;
             }
         }
@@ -178,7 +208,7 @@ static int unlink_condemned(const qv_graph *graph, uint32_t row, uint32_t *pinne
     return n_pinned;
 }
 
-int qv_hand_on(const qv_graph *graph, uint32_t row, uint64_t *taken, uint32_t *stack) {
+int qv_hand_on(const qv_graph *graph, uint32_t row, const qv_apart *apart) {
     uint32_t pinned[QV_DEGREE_MAX];
     const uint32_t *list = list_of(graph, row);
     int touched = 0;
@@ -188,10 +218,10 @@ int qv_hand_on(const qv_graph *graph, uint32_t row, uint64_t *taken, uint32_t *s
     if (!touched) return 0;
     int n = unlink_condemned(graph, row, pinned);
     for (int i = 0; i < n; i++)
-        if (!qv_is_set(taken, pinned[i]) && take_apart(graph, pinned[i], row, taken, stack) < 0) return QV_DAMAGED;
+        if (!qv_is_set(apart->taken, pinned[i]) && take_apart(graph, pinned[i], row, apart) < 0) return QV_DAMAGED;
     return n < 0 ? n : 1;
 }
 
-int64_t qv_reroot(const qv_graph *graph, uint64_t *taken, uint32_t *stack) {
-    return qv_is_set(graph->condemned, graph->root) ? take_apart(graph, graph->root, QV_NO_ROW, taken, stack) : graph->root;
+int64_t qv_reroot(const qv_graph *graph, const qv_apart *apart) {
+    return qv_is_set(graph->condemned, graph->root) ? take_apart(graph, graph->root, QV_NO_ROW, apart) : graph->root;
 }

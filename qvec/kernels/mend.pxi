@@ -4,8 +4,12 @@
 cdef extern from "graph.h" nogil:
     const int QV_MEND_POOL
     int qv_relink(const qv_graph *graph, uint32_t row, qv_scratch *s)
-    int qv_hand_on(const qv_graph *graph, uint32_t row, uint64_t *taken, uint32_t *stack)
-    int64_t qv_reroot(const qv_graph *graph, uint64_t *taken, uint32_t *stack)
+    ctypedef struct qv_apart:
+        uint64_t *taken
+        uint64_t *barred
+        uint32_t *stack
+    int qv_hand_on(const qv_graph *graph, uint32_t row, const qv_apart *apart)
+    int64_t qv_reroot(const qv_graph *graph, const qv_apart *apart)
 
 
 cdef class Mender:
@@ -22,29 +26,31 @@ cdef class Mender:
     cdef list _idle
     cdef const uint32_t[::1] _rows
     cdef uint8_t[::1] _changed
-    cdef uint64_t[::1] _taken
-    cdef uint32_t[::1] _stack
+    cdef qv_apart _apart
     cdef uint32_t _next
     cdef readonly unsigned long long evaluations
 
     def __init__(self, Codec codec, Column codes, Column adjacency, n, root, alpha, deleted, condemned):
         entries = np.zeros(0, np.uint32)
         self._codec, self._codes, self._adjacency = codec, codes, adjacency
-        self._kept = (entries, deleted, condemned)
+        cdef cnp.ndarray taken = np.zeros((n + 63) // 64, np.uint64), barred = np.zeros((n + 63) // 64, np.uint64)
+        cdef cnp.ndarray stack = np.empty(int(np.bitwise_count(condemned).sum()) + 1, np.uint32)
+        self._kept = (entries, deleted, condemned, taken, barred, stack)
+        self._apart.taken = <uint64_t *>cnp.PyArray_DATA(taken)
+        self._apart.barred = <uint64_t *>cnp.PyArray_DATA(barred)
+        self._apart.stack = <uint32_t *>cnp.PyArray_DATA(stack)
         self._idle = []
         _fill_graph(&self.g, adjacency, codes, codec, n, entries, alpha)
         if not 0 <= root < n:
             raise CorruptError(f"the graph's root is row {root} of {n}")
         self.g.root = root
         self.g.deleted, self.g.condemned = _bitmap(deleted, n), _bitmap(condemned, n)
-        self._taken = np.zeros((n + 63) // 64, np.uint64)
-        self._stack = np.empty(int(np.bitwise_count(condemned).sum()) + 1, np.uint32)
 
     def reroot(self):
         """The root of the tree from now on; None where every row that is linked is condemned."""
         cdef int64_t root
         with nogil:
-            root = qv_reroot(&self.g, &self._taken[0], &self._stack[0])
+            root = qv_reroot(&self.g, &self._apart)
         if root < 0:
             _raise_status(<int>root, [self._adjacency])
         if root == QV_NO_ROW:
@@ -89,7 +95,7 @@ cdef class Mender:
         cdef int status = 0
         with nogil:
             for i in range(<uint32_t>self._rows.shape[0]):
-                status = qv_hand_on(&self.g, self._rows[i], &self._taken[0], &self._stack[0])
+                status = qv_hand_on(&self.g, self._rows[i], &self._apart)
                 if status < 0:
                     break
                 self._changed[i] |= <uint8_t>status
