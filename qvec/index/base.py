@@ -49,8 +49,8 @@ class Stored:
 class Source:
     """What an index is over: the collection's columns by their own names, n rows of them, and codes to go by.
 
-    ``stored``: the vectors themselves; None serves an index that is made of codes. Rows are not all in use: those that are
-    deleted may be given to other vectors once nothing points at them.
+    ``stored``: the vectors themselves; None serves an index that is made of codes. Rows are not all in use: those that
+    are deleted may be given to other vectors once nothing points at them.
     """
 
     columns: Mapping[str, Column]

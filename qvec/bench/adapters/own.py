@@ -20,15 +20,15 @@ class Own(Adapter):
     """A collection: built in one ``add``, closed, and searched by a reader, as another process would.
 
     Options: ``code``; ``index`` "flat", "hnsw", "packed" (``HNSW(layout="packed")``) or "ivf"; ``keep``;
-    ``residency``; ``m`` and ``ef_construction`` of graphs, ``nlist`` of lists, 0 for the index's own; ``batch``: rows
-    of one ``add``, 0 for all.
+    ``residency``; ``m`` and ``ef_construction`` of graphs, ``nlist`` and ``copies`` of lists, 0 for the index's own;
+    ``batch``: rows of one ``add``, 0 for all.
     """
 
     module = "qvec"
     package = "qvec"
     defaults: ClassVar[Options] = {
         "code": "int8", "index": "hnsw", "keep": "f32", "residency": "mmap",
-        "m": 0, "ef_construction": 0, "nlist": 0, "batch": 0,
+        "m": 0, "ef_construction": 0, "nlist": 0, "copies": 0, "batch": 0,
     }  # fmt: skip
 
     def build(self, base: Float32Array, threads: int) -> None:
@@ -86,12 +86,12 @@ class Own(Adapter):
         if kind == "packed":
             return self._made("HNSW", "m", "ef_construction", layout="packed")
         if kind == "ivf":
-            return self._made("IVF", "nlist")
+            return self._made("IVF", "nlist", "copies")
         raise InputError(f"index is {kind!r}; it is one of {', '.join(INDEXES)}")
 
     def _made(self, name: str, *names: str, **fixed: Any) -> Any:
         given = {key: self.options[key] for key in names if self.options[key]}
-        foreign = [key for key in ("m", "ef_construction", "nlist") if self.options[key] and key not in names]
+        foreign = [key for key in ("m", "ef_construction", "nlist", "copies") if self.options[key] and key not in names]
         if foreign:
             raise InputError(f"index {self.options['index']} has no {foreign[0]}")
         try:
