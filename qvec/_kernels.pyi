@@ -231,3 +231,60 @@ def reachable(
     root: int,
     pinned_only: bool = False,
 ) -> NDArray[np.uint64]: ...
+
+# Inverted lists (kernels/ivf.pxi)
+
+LIST_BYTES: int
+MAX_COPIES: int
+
+def list_block_bytes(dims: int) -> int: ...
+
+@final
+class Lists:
+    def __init__(
+        self,
+        blocks: Column,
+        lists: Column,
+        centroids: Column,
+        slots: Column,
+        dim: int,
+        metric: str,
+        signs: Bytes,
+        n_lists: int,
+        n: int,
+        n_blocks: int,
+        n_free: int,
+        free_block: int,
+    ) -> None: ...
+    @property
+    def n_lists(self) -> int: ...
+    @property
+    def copies(self) -> int: ...
+    @property
+    def dims(self) -> int: ...
+    @property
+    def n_blocks(self) -> int: ...
+    @property
+    def n_free(self) -> int: ...
+    @property
+    def free_block(self) -> int: ...
+    def vectors(self, x: Floats) -> Floats: ...
+    def begin(self, centroids: Floats, spreads: Floats) -> None: ...
+    def assign(self, y: Floats, copies: int) -> tuple[NDArray[np.uint32], Floats]: ...
+    def append(
+        self, rows: NDArray[np.uint32], y: Floats, owners: NDArray[np.uint32], copies: NDArray[np.uint8]
+    ) -> None: ...
+    def remove(self, rows: NDArray[np.uint32]) -> None: ...
+    def holds(self, rows: NDArray[np.uint32], y: Floats) -> NDArray[np.bool_]: ...
+
+@final
+class ListFinder(Finder):
+    def __init__(
+        self,
+        lists: Lists,
+        codec: Codec,
+        codes: Column,
+        comparable: bool,
+        original: Codec | None = None,
+        originals: Column | None = None,
+    ) -> None: ...

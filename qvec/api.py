@@ -46,7 +46,8 @@ def create(
     code: "auto" (int8), "f32", "f16", "bf16", "int8", "int4", "ternary", "binary", "rabitq1" to
         "rabitq8", "mixed", or a configuration such as ``Int8(scale="per_dim")``;
         ``Prequantized(dtype)`` for embeddings that are int8, uint8 or packed bits.
-    index: "auto" (a scan that becomes a graph at 10,000 vectors), "flat", "hnsw", or ``HNSW(m, ef_construction)``.
+    index: "auto" (a scan that becomes a graph at 10,000 vectors), "flat", "hnsw", "ivf" (inverted
+        lists), or a configuration: ``HNSW(m, ef_construction)``, ``IVF(nlist, copies)``.
     ids: integers or strings. keep: the originals, for re-ranking and ``get`` ("none" by force where
         vectors come quantized).
     sample: vectors [n, dim] to calibrate the code on; without it, the first batch that is added.

@@ -147,6 +147,7 @@ class Collection(Upkeep):
         include: Include = ("payload",),
         explain: bool = False,
         ef: int | None = None,
+        nprobe: int | None = None,
         oversample: float | Literal["auto"] = "auto",
         rescore: bool | Literal["auto"] = "auto",
         exact: bool = False,
@@ -164,7 +165,9 @@ class Collection(Upkeep):
         nothing but nearness to the query, 0 nothing but distance from the hits chosen before.
         include: what hits bring along: "payload", "vector". explain: and how they were found, as ``explanation``.
 
-        ef: candidates a graph walk keeps; more is slower and finds more. oversample: candidates re-ranked per hit;
+        ef: candidates a graph walk keeps; nprobe: inverted lists that are scanned, 1 to all (default: the root of their
+        number); more is slower and finds more. Each is refused where the index is of the other kind; a scan, which an
+        "auto" collection begins with, has no use for ef. oversample: candidates re-ranked per hit;
         "auto": what the code needs, of a given ``ef`` all at most.
         rescore: whether candidates are re-ranked with the stored originals; "auto": where there are any.
         recall: in place of these, the share of the true neighbours to find: the cheapest search that :meth:`tune`
@@ -178,7 +181,7 @@ class Collection(Upkeep):
             self._check_model(model)
         if (queries is None) == (id is None):
             raise InputError("give either queries or the id of a stored vector")
-        options = search_options(k, ef, oversample, rescore, exact, include, recall)
+        options = search_options(k, ef, nprobe, oversample, rescore, exact, include, recall)
         if id is not None or offset != 0 or explain or options.vectors or not radius is mmr is fetch_k is None:
             return self._search_beyond(queries, id, options, (radius, offset, mmr, fetch_k), threads, explain)
         q = as_searched(queries, config.dim, config.metric, config.form)

@@ -50,7 +50,7 @@ class Stats:
     dim: int
     metric: Metric
     code: CodeKind
-    index: Literal["flat", "hnsw"]
+    index: Literal["flat", "hnsw", "ivf"]
     ids: IdKind
     keep: Keep
     model: str | None
@@ -60,6 +60,8 @@ class Stats:
     codes_bytes: int
     vectors_bytes: int
     graph_bytes: int
+    lists: int
+    lists_bytes: int
     file_bytes: int
     calibration: str | None
     generation: int

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from qvec.config import Config
 from qvec.engine import live_rows
 from qvec.errors import CorruptError
-from qvec.index import Coded, Source, stored_index
+from qvec.index import Coded, Source, Stored, stored_index
 from qvec.layout import CODES, IDS, ROW, VECTORS, in_force
 from qvec.quantizers import Quantizer
 from qvec.storage.store import Snapshot
@@ -25,7 +25,7 @@ def verify_snapshot(snap: Snapshot, config: Config, quantizer: Quantizer | None,
         return [
             *_check_rows(snap, config),
             *_check_codes(snap, quantizer, keep),
-            *_check_index(snap, config, quantizer),
+            *_check_index(snap, config, quantizer, keep),
         ]
     except CorruptError as error:
         return [str(error)]
@@ -66,10 +66,11 @@ def _check_codes(snap: Snapshot, quantizer: Quantizer, keep: Quantizer | None) -
     yield from _some("the code of row {} is not that of its vector", iter(wrong))
 
 
-def _check_index(snap: Snapshot, config: Config, quantizer: Quantizer) -> list[str]:
+def _check_index(snap: Snapshot, config: Config, quantizer: Quantizer, keep: Quantizer | None) -> list[str]:
     index = stored_index(config.index, snap.state["index"])
     columns = in_force(snap.columns, snap.state["names"])
-    source = Source(columns, Coded(quantizer.codec, columns[CODES]), snap.state["n"])
+    stored = Stored(quantizer, columns[CODES]) if keep is None else Stored(keep, columns[VECTORS])
+    source = Source(columns, Coded(quantizer.codec, columns[CODES]), snap.state["n"], stored)
     return index.check(source, snap.state["index"])
 
 

@@ -15,7 +15,7 @@ from qvec.config import AUTO_INDEX_ROWS, Config
 from qvec.configs import HNSW, Flat
 from qvec.errors import DuplicateIdError, InputError
 from qvec.generation_state import forget_codes, may_reuse
-from qvec.index import Coded, Index, Progress, Rows, Source, make_index, stored_index
+from qvec.index import Coded, Index, Progress, Rows, Source, Stored, make_index, stored_index
 from qvec.inputs import MAX_ID, MAX_ROWS, id_keys
 from qvec.integers import to_floats
 from qvec.layout import CODES, DELETED, IDS, ROW, VECTORS, in_force, row_columns
@@ -257,12 +257,13 @@ class Writer:
     def _source(self) -> Source:
         assert self.quantizer is not None
         columns = self.columns
-        return Source(columns, linkable(self.quantizer, self.keep, columns, self.state["lift2"]), self.state["n"])
+        coded = linkable(self.quantizer, self.keep, columns, self.state["lift2"])
+        return Source(columns, coded, self.state["n"], stored(self.quantizer, self.keep, columns))
 
     def _extend_index(self, rows: Rows, threads: int, progress: Progress | None) -> None:
         state = self.state["index"]
         index = index_for(self.config, state["kind"], self.state["live"])
-        for name, spec in index.columns().items():
+        for name, spec in index.columns(self.config.dim).items():
             if name not in self.columns:
                 self.txn.add_column(name, spec)
         source = self._source()
@@ -299,7 +300,7 @@ class Writer:
         """Nothing is stored any more: give up every row."""
         index = self._index()
         forget_codes(self.txn, 0)
-        for name in (CODES, VECTORS, IDS, DELETED, *index.columns()):
+        for name in (CODES, VECTORS, IDS, DELETED, *index.columns(self.config.dim)):
             if name in self.columns:
                 self.columns[name].resize(0)
         self.state["n"], self.state["index"] = 0, {"kind": index.kind}
@@ -310,6 +311,11 @@ def index_for(config: Config, kind: str, rows: int) -> Index:
     if config.index is not None:
         return make_index(config.index)
     return make_index(HNSW() if rows > AUTO_INDEX_ROWS or kind != "flat" else Flat())
+
+
+def stored(quantizer: Quantizer, keep: Quantizer | None, columns: Mapping[str, Column]) -> Stored:
+    """The vectors as exactly as they are stored; ``keep``: what codes the originals, None where there are none."""
+    return Stored(quantizer, columns[CODES]) if keep is None else Stored(keep, columns[VECTORS])
 
 
 def linkable(quantizer: Quantizer, keep: Quantizer | None, columns: Mapping[str, Column], lift2: float) -> Coded:

@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     new = parser.add_argument_group("for a new store (an existing one keeps what it has)")
     new.add_argument("--metric", choices=get_args(Metric), help="default: the HDF5 file's own, else cosine")
     new.add_argument("--code", choices=("auto", *get_args(CodeKind)), help="how vectors are coded (default: auto)")
-    new.add_argument("--index", choices=("auto", "flat", "hnsw"), help="how they are searched (default: auto)")
+    new.add_argument("--index", choices=("auto", "flat", "hnsw", "ivf"), help="how they are searched (default: auto)")
     rows = parser.add_argument_group("rows")
     rows.add_argument("--dim", type=_dim, default="auto", metavar="N", help="stop unless vectors have N dimensions")
     rows.add_argument("--key", metavar="NAME", help="array of an .npz or .hdf5 file (default: train, or the only one)")

@@ -89,11 +89,12 @@ class HNSWIndex:
     """See :class:`qvec.index.base.Index`. State: that of :class:`qvec.index.graph.Graph`."""
 
     kind: ClassVar[str] = "hnsw"
+    of_codes: ClassVar[bool] = True
 
     def __init__(self, config: HNSW) -> None:
         self.config = config
 
-    def columns(self) -> dict[str, ColumnSpec]:
+    def columns(self, dim: int) -> dict[str, ColumnSpec]:
         bitmaps = {name: bitmap_column(name) for name in (LINKED, CONDEMNED)}
         return {ADJACENCY: narrow_column(ADJACENCY, 8 * self.config.m), **bitmaps}
 
@@ -129,6 +130,9 @@ class HNSWIndex:
 
     def held(self, source: Source, state: IndexState) -> Bitmap:
         return read_bitmap(source.columns[LINKED], source.n)
+
+    def n_lists(self, state: IndexState) -> int:
+        return 0
 
     def finder(self, source: Source, state: IndexState) -> GraphFinder:
         coded = source.coded

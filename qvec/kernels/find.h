@@ -9,7 +9,7 @@
 #define QV_HOP_MAX 128 /* rows scored in one call */
 #define QV_TILE 8      /* queries of a batch that share a scan */
 
-enum { QV_OK = 0, QV_DAMAGED = -1, QV_NO_MEMORY = -2 };
+enum { QV_OK = 0, QV_RANKED = 1, QV_DAMAGED = -1, QV_NO_MEMORY = -2 };
 enum { QV_PREPARE, QV_FIND, QV_RERANK, QV_WRITE, QV_PHASES }; /* of a search */
 
 /* Buffers of one thread, grown to the largest query seen. */
@@ -27,6 +27,8 @@ typedef struct {
     const uint8_t *address[2][QV_HOP_MAX];
     uint32_t row[2][QV_HOP_MAX], kept[QV_HOP_MAX];
     float key[QV_HOP_MAX];
+    uint8_t *own; /* an index's own */
+    size_t own_room;
     uint64_t hops, evaluations, reranked;
     uint64_t phase_ns[QV_PHASES], phase_began; /* where the searcher is timed */
 } qv_scratch;
@@ -34,6 +36,9 @@ typedef struct {
 int qv_scratch_reserve(qv_scratch *s, int pool, uint32_t rows, size_t query_size);
 int qv_scratch_reserve_tile(qv_scratch *s, int pool, size_t query_size);
 void qv_scratch_free(qv_scratch *s);
+
+/* Memory of the index's own on a 64-byte boundary, NULL where there is none left; what it held is lost. */
+uint8_t *qv_scratch_own(qv_scratch *s, size_t bytes);
 
 /* Which rows may be results. */
 typedef struct {
@@ -57,10 +62,10 @@ static inline int qv_is_excluded(const qv_selection *selection, uint32_t row) {
 }
 
 /* An index, to a search. `find` leaves the nearest rows by their codes in s->pool, sorted, excluded ones among them or not;
- * the query is prepared for the codes in s->query, and given as floats for an index that has a form of its own.
- * QV_OK, or an error below zero. */
+ * the query is prepared for the codes in s->query and for the originals in s->other, and given as floats, as it came, for an
+ * index that has a form of its own. QV_OK; QV_RANKED where keys are those of the originals already; or an error below zero. */
 typedef struct {
-    int (*find)(const void *index, const qv_search_params *params, const float *transformed, qv_scratch *s);
+    int (*find)(const void *index, const qv_search_params *params, const float *original, qv_scratch *s);
     const void *index;
 } qv_finder;
 

@@ -42,6 +42,15 @@ int qv_scratch_reserve(qv_scratch *s, int pool, uint32_t rows, size_t query_size
     return failed ? QV_NO_MEMORY : QV_OK;
 }
 
+uint8_t *qv_scratch_own(qv_scratch *s, size_t bytes) {
+    int failed = 0;
+    if (bytes > s->own_room) {
+        s->own = grown(s->own, bytes, &failed);
+        if (!failed) s->own_room = bytes;
+    }
+    return failed ? NULL : s->own;
+}
+
 int qv_scratch_reserve_tile(qv_scratch *s, int pool, size_t query_size) {
     int failed = 0;
     size_t slots = (size_t)pool + 1;
@@ -60,6 +69,7 @@ int qv_scratch_reserve_tile(qv_scratch *s, int pool, size_t query_size) {
 }
 
 void qv_scratch_free(qv_scratch *s) {
+    free(s->own);
     free(s->pool.slots);
     free(s->visited.bits);
     free(s->visited.touched);
