@@ -37,7 +37,7 @@ FLOORS = (
     {"sharding"},
     {""},
     {"console", "datasets", "torch"},
-    {"bench", "demo", "interchange", "qat", "ray"},
+    {"bench", "demo", "integrations", "interchange", "qat", "ray"},
     {"cli"},
     {"__main__"},
 )
