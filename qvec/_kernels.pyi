@@ -126,12 +126,14 @@ class Selection:
     n: int
     excluded: NDArray[np.uint64] | None
     rows: NDArray[np.uint32] | None
+    seeds: NDArray[np.uint32] | None
     def __init__(
         self,
         n: int,
         n_allowed: int,
         excluded: NDArray[np.uint64] | None = None,
         rows: NDArray[np.uint32] | None = None,
+        seeds: NDArray[np.uint32] | None = None,
     ) -> None: ...
     @property
     def n_allowed(self) -> int: ...
