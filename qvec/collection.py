@@ -82,6 +82,7 @@ class Collection(Upkeep):
             stored, added, replaced, skipped = writer.add(x, checked, payloads, on_conflict, workers, progress)
             drift = self._observe(txn, untrained, x)
         self._announce(drift)
+        self._keep_tuned(threads)
         return AddResult(id_array(stored), added, replaced, skipped)
 
     def upsert(
@@ -125,12 +126,15 @@ class Collection(Upkeep):
         threads: int | None = None,
         with_payload: bool = True,
         model: str | None = None,
+        recall: float | None = None,
     ) -> Hits:
         """The k nearest neighbours of one query (1-D in, 1-D out) or of a batch (2-D in, 2-D out).
 
         ef: candidates a graph walk keeps; more is slower and finds more. oversample: candidates re-ranked per hit;
         "auto": what the code needs, of a given ``ef`` all at most.
         rescore: whether candidates are re-ranked with the stored originals; "auto": where there are any.
+        recall: in place of these, the share of the true neighbours to find: the cheapest search that :meth:`tune`
+        measured to reach it.
         exact: score every original instead. threads: for a batch; default, all cores. model: the tag of the
         queries' model; refused where it is not the collection's.
         Fewer than k vectors stored: what there is, padded as :class:`Hits` says.
@@ -139,7 +143,7 @@ class Collection(Upkeep):
         if model is not None:
             self._check_model(model)
         q = as_searched(queries, config.dim, config.metric, config.form)
-        options = search_options(k, ef, oversample, rescore, exact, with_payload)
+        options = search_options(k, ef, oversample, rescore, exact, with_payload, recall)
         workers = 1 if threads is None and q.ndim == 1 else worker_threads(threads)
         snap = self._store.begin()
         try:

@@ -19,7 +19,7 @@ REMEMBERED = 256  # sets of options
 class SearchOptions:
     """What a search asks for. Equal options are mostly one object, so that what follows from them is kept by it.
 
-    ``ef``, ``oversample``, ``rescore`` None: left to the plan.
+    ``ef``, ``oversample``, ``rescore`` None: left to the plan. ``recall``: what the plan is to reach.
     """
 
     k: int
@@ -28,21 +28,26 @@ class SearchOptions:
     rescore: bool | None
     exact: bool
     with_payload: bool
+    recall: float | None
 
 
 def search_options(
-    k: object, ef: object, oversample: object, rescore: object, exact: object, with_payload: object
+    k: object, ef: object, oversample: object, rescore: object, exact: object, with_payload: object, recall: object
 ) -> SearchOptions:
     """Options as :meth:`Collection.search` takes them; InputError names the first bad one and its limits."""
     try:
-        return _checked(k, ef, oversample, rescore, exact, with_payload)
+        return _checked(k, ef, oversample, rescore, exact, with_payload, recall)
     except TypeError:  # not hashable, so none of them is what it should be
-        return _check(k, ef, oversample, rescore, exact, with_payload)
+        return _check(k, ef, oversample, rescore, exact, with_payload, recall)
 
 
 def _check(
-    k: object, ef: object, oversample: object, rescore: object, exact: object, with_payload: object
+    k: object, ef: object, oversample: object, rescore: object, exact: object, with_payload: object, recall: object
 ) -> SearchOptions:
+    if recall is not None:
+        _check_recall(
+            recall, ef=ef is not None, oversample=oversample != "auto", rescore=rescore != "auto", exact=exact
+        )
     check_flag("exact", exact)
     check_flag("with_payload", with_payload)
     return SearchOptions(
@@ -52,7 +57,17 @@ def _check(
         rescore=_whether(rescore),
         exact=bool(exact),
         with_payload=bool(with_payload),
+        recall=None if recall is None else float(recall),  # type: ignore[arg-type]
     )
+
+
+def _check_recall(recall: object, **others: object) -> None:
+    if not isinstance(recall, (int, float)) or isinstance(recall, bool) or not 0 < recall < 1:
+        raise InputError(
+            f"recall must be a number between 0 and 1, both excluded, got {recall!r}; exact=True finds all"
+        )
+    if given := [name for name, value in others.items() if value]:
+        raise InputError(f"recall chooses {given[0]}: give one or the other")
 
 
 _checked = lru_cache(REMEMBERED, typed=True)(_check)  # checking takes longer than a search does around its kernels

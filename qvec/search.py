@@ -14,6 +14,6 @@ def run_search(
     snap: Snapshot, engine: Engine, hits: HitMaker, queries: Float32Array, options: SearchOptions, threads: int
 ) -> Hits:
     """Hits of checked float32 queries [n, dim] or [dim]; the snapshot must be the engine's."""
-    plan = plan_of(engine, options)
-    found = engine.search(queries, options.k, plan.ef, plan.candidates, options.exact, threads)
+    plan = plan_of(snap, engine, options)
+    found = engine.search(queries, options.k, plan.ef, plan.candidates, options.exact, threads, plan.nprobe)
     return hits.make(snap, engine, found, options.with_payload)

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from qvec._kernels import Codec, Column, GraphFinder, Linker, Searcher, Selection, reachable
+from qvec._kernels import Codec, Column, GraphFinder, Linker, Searcher, Selection, reachable, simd_levels
 from qvec.index.base import Coded
 from qvec.index.hnsw import Build
 from qvec.storage.store import block_geometry
@@ -71,6 +71,31 @@ def test_a_scan_gives_the_smallest_keys_with_ties_by_row(kind: str, n: int) -> N
     np.testing.assert_array_equal(distances[:, :k], np.take_along_axis(scores, ids[:, :k], 1))
     assert (ids[:, k:] == -1).all()
     assert np.isinf(distances[:, k:]).all()
+
+
+@pytest.mark.parametrize("level", simd_levels())
+@pytest.mark.parametrize("queries", [1, 2, 7, 8, 9, 17])
+def test_a_batch_is_scanned_as_its_queries_one_by_one(level: str, queries: int) -> None:
+    n, x, q = 1500, clustered(1500, 40), clustered(queries, 40, 1)
+    coarse, fine = (Codec(kind, "l2", 40, simd=level) for kind in ("int8", "f32"))
+    columns = [column("codes", codec.stride, n) for codec in (coarse, fine)]
+    for codec, rows in zip((coarse, fine), columns, strict=True):
+        rows.write(0, codec.encode(x))
+    searcher = Searcher(coarse, columns[0], n, rerank=fine, vectors=columns[1])
+    excluded = np.zeros(24, np.uint64)
+    excluded[::3] = 0x5555_0000_FFFF_0001
+    live = n - int(np.unpackbits(excluded.view(np.uint8), bitorder="little")[:n].sum())
+    for options in (
+        {},
+        {"excluded": excluded, "live": live},
+        {"rows": np.arange(3, n, 7, dtype=np.uint32), "live": 214},
+    ):
+        for exact in (False, True):
+            batch = searched(searcher, q, 10, 10, 20, exact=exact, n=n, **options)
+            for i in range(queries):
+                one = searched(searcher, q[i : i + 1], 10, 10, 20, exact=exact, n=n, **options)
+                for whole, single in zip(batch, one, strict=True):
+                    np.testing.assert_array_equal(whole[i], single[0])
 
 
 def test_excluded_rows_are_never_results_and_k_come_back_whenever_k_are_left() -> None:

@@ -25,7 +25,7 @@ FLOORS = (
     {"fields", "integers", "storage"},
     {"calibration", "inputs", "projections", "transforms"},
     {"quantizers", "query"},
-    {"adapters", "config", "layout", "measure"},
+    {"adapters", "config", "curves", "layout", "measure"},
     {"calibrations", "index"},
     {"drift", "engine", "generation_state", "rows", "statistics"},
     {"hits", "plan", "reading", "verify", "writer"},

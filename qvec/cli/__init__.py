@@ -21,6 +21,7 @@ from qvec.cli import (
     info,
     requantize,
     search,
+    tune,
     verify,
 )
 from qvec.errors import QvecError
@@ -33,6 +34,7 @@ VERBS = {
     "search": search,
     "evaluate": evaluate,
     "choose": choose,
+    "tune": tune,
     "drift": drift,
     "requantize": requantize,
     "calibrations": calibrations,
@@ -50,6 +52,7 @@ qvec info docs.qvec                          what is in there, and its size
 qvec search docs.qvec queries.npy -k 5       the 5 nearest stored vectors of each query
 qvec evaluate docs.qvec                      what each code would cost and keep
 qvec choose docs.qvec --recall 0.95 --apply  the smallest code that holds a recall
+qvec tune docs.qvec --queries q.npy          what a search has to spend for a recall
 qvec bench demo --peers all                  speed and recall beside other libraries
 qvec verify docs.qvec                        check every byte
 

@@ -32,6 +32,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--key", metavar="NAME", help="array of an .npz or .hdf5 file (for example: test)")
     parser.add_argument("-k", type=int, default=10, metavar="N", help="neighbours of each query (default: 10)")
     parser.add_argument("--ef", type=int, metavar="N", help="candidates of the graph walk: more is slower and better")
+    parser.add_argument(
+        "--recall", type=float, metavar="R", help="share of the true neighbours to find (see qvec tune)"
+    )
     parser.add_argument("--exact", action="store_true", help="compare with every stored vector, in float32")
     parser.add_argument(
         "--no-rescore",
@@ -54,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
                 np.asarray(vectors[batch], np.float32),
                 args.k,
                 ef=args.ef,
+                recall=args.recall,
                 rescore=args.rescore,
                 exact=args.exact,
                 threads=args.threads,

@@ -7,6 +7,7 @@
 #include "pool.h"
 
 #define QV_HOP_MAX 128 /* rows scored in one call */
+#define QV_TILE 8      /* queries of a batch that share a scan */
 
 enum { QV_OK = 0, QV_DAMAGED = -1, QV_NO_MEMORY = -2 };
 
@@ -18,13 +19,18 @@ typedef struct {
     uint32_t rows_room;
     uint8_t *query, *other; /* prepared queries: the walk's, and the re-rank's or the pruned node's */
     size_t query_room;
+    qv_pool tile[QV_TILE];       /* a scan of several queries at once: their pools, cut from tile[0].slots, */
+    uint8_t *tile_queries;       /* and the queries, prepared, tile_query_size bytes apart */
+    size_t tile_query_size;
+    int tile_room;
     const uint8_t *address[2][QV_HOP_MAX];
-    uint32_t row[2][QV_HOP_MAX];
+    uint32_t row[2][QV_HOP_MAX], kept[QV_HOP_MAX];
     float key[QV_HOP_MAX];
     uint64_t hops, evaluations;
 } qv_scratch;
 
 int qv_scratch_reserve(qv_scratch *s, int pool, uint32_t rows, size_t query_size);
+int qv_scratch_reserve_tile(qv_scratch *s, int pool, size_t query_size);
 void qv_scratch_free(qv_scratch *s);
 
 /* Which rows may be results. */
@@ -62,9 +68,17 @@ typedef struct {
  * that will soon be expanded are fetched (adjacency NULL: there are none). */
 void qv_score_staged(const qv_codec *codec, qv_column *adjacency, const qv_query *query, int stage, int n, qv_scratch *s);
 
-/* Scan the rows that are selected of [0, n); the pool holds the nearest `keep`. */
-int qv_scan(const qv_codec *codec, qv_column *codes, uint32_t n, const qv_selection *selection, const qv_query *query,
-            int keep, qv_scratch *s);
+/* What a scan runs over: the rows that are selected of [0, n). */
+typedef struct {
+    const qv_codec *codec;
+    qv_column *codes;
+    uint32_t n;
+    const qv_selection *selection;
+} qv_scan_source;
+
+/* Pool i holds the nearest rows to the query at queries + i * query_size, as many as its capacity. */
+int qv_scan(const qv_scan_source *source, const uint8_t *queries, size_t query_size, qv_pool *pools, int n_queries,
+            qv_scratch *s);
 
 /* What a query runs against. */
 typedef struct {
@@ -76,8 +90,16 @@ typedef struct {
     qv_column *vectors, *ids; /* ids NULL: rows are the result */
 } qv_searcher;
 
-/* One query: k ids and distances, padded with -1 and +inf; the count, or an error below zero. */
-int qv_search(qv_searcher *searcher, const qv_search_params *params, const float *original, const float *transformed,
-              qv_scratch *s, int64_t *ids, float *distances);
+/* Queries and results of a batch: rows of `dim` and of `width` floats (the same transformed for the codes); k ids and
+ * distances of each query, padded with -1 and +inf, and how many there are. */
+typedef struct {
+    const float *originals, *transformed;
+    size_t dim, width, n;
+    int64_t *ids, *counts;
+    float *distances;
+} qv_batch;
+
+/* QV_OK, or an error below zero. */
+int qv_search(const qv_searcher *searcher, const qv_search_params *params, const qv_batch *batch, qv_scratch *s);
 
 #endif

@@ -1,4 +1,5 @@
 /* Buffers of a search, staged scoring into its pool, and the scan. */
+#include "filter.h"
 #include "find.h"
 
 #include <stdlib.h>
@@ -41,59 +42,96 @@ int qv_scratch_reserve(qv_scratch *s, int pool, uint32_t rows, size_t query_size
     return failed ? QV_NO_MEMORY : QV_OK;
 }
 
+int qv_scratch_reserve_tile(qv_scratch *s, int pool, size_t query_size) {
+    int failed = 0;
+    size_t slots = (size_t)pool + 1;
+    if (pool > s->tile_room) {
+        s->tile[0].slots = grown(s->tile[0].slots, QV_TILE * slots * sizeof *s->tile[0].slots, &failed);
+        if (failed) return QV_NO_MEMORY;
+        s->tile_room = pool;
+    }
+    if (query_size > s->tile_query_size) {
+        s->tile_queries = grown(s->tile_queries, QV_TILE * query_size, &failed);
+        if (failed) return QV_NO_MEMORY;
+        s->tile_query_size = query_size;
+    }
+    for (int i = 1; i < QV_TILE; i++) s->tile[i].slots = s->tile[0].slots + (size_t)i * ((size_t)s->tile_room + 1);
+    return QV_OK;
+}
+
 void qv_scratch_free(qv_scratch *s) {
     free(s->pool.slots);
     free(s->visited.bits);
     free(s->visited.touched);
     free(s->query);
     free(s->other);
+    free(s->tile[0].slots);
+    free(s->tile_queries);
     memset(s, 0, sizeof *s);
 }
 
 void qv_score_staged(const qv_codec *codec, qv_column *adjacency, const qv_query *query, int stage, int n, qv_scratch *s) {
-    float *key = s->key;
-    uint32_t *row = s->row[stage];
-    codec->score(codec, query, s->address[stage], n, key);
+    codec->score(codec, query, s->address[stage], n, s->key);
     s->evaluations += (uint64_t)n;
-    float bound = qv_pool_bound(&s->pool);
-    int kept = 0;
-    for (int i = 0; i < n; i++) { /* branch-free, so that the pool alone decides what is mispredicted */
-        float k = key[i];
-        key[kept] = k;
-        row[kept] = row[i];
-        kept += k <= bound;
-    }
+    int kept = QV_FILTERS[codec->simd](s->key, s->row[stage], n, qv_pool_bound(&s->pool), s->kept);
     for (int i = 0; i < kept; i++) {
-        int place = qv_pool_insert(&s->pool, qv_candidate(key[i], row[i]));
+        int place = qv_pool_insert(&s->pool, qv_candidate(s->key[i], s->kept[i]));
         if (place >= QV_SOON || !adjacency) continue;
-        const uint8_t *list = qv_row(adjacency, row[i]);
+        const uint8_t *list = qv_row(adjacency, s->kept[i]);
         if (list) qv_prefetch_row(list, adjacency->stride);
     }
 }
 
-/* Stage the next selected rows from position *at on; how many, or QV_DAMAGED. */
-static int stage_rows(qv_column *codes, uint32_t n, const qv_selection *selection, uint32_t *at, qv_scratch *s) {
-    uint32_t end = selection->rows ? selection->n_rows : n;
+/* Stage rows of one block from row *at on, none of which is excluded: their addresses are a stride apart. */
+static int stage_run(const qv_scan_source *source, uint32_t *at, qv_scratch *s) {
+    qv_column *codes = source->codes;
+    const uint8_t *address = qv_row(codes, *at);
+    if (!address) return QV_DAMAGED;
+    uint32_t left = codes->rows_per_block - (*at - qv_block_of(codes, *at) * codes->rows_per_block);
+    if (left > source->n - *at) left = source->n - *at;
+    int run = left < QV_HOP_MAX ? (int)left : QV_HOP_MAX;
+    for (int i = 0; i < run; i++) {
+        s->address[0][i] = address + (size_t)i * codes->stride;
+        s->row[0][i] = *at + (uint32_t)i;
+    }
+    *at += (uint32_t)run;
+    return run;
+}
+
+/* Stage selected rows from position *at on. */
+static int stage_selected(const qv_scan_source *source, uint32_t *at, qv_scratch *s) {
+    const qv_selection *selection = source->selection;
+    uint32_t end = selection->rows ? selection->n_rows : source->n;
     int staged = 0;
-    for (; *at < end && staged < 64; ++*at) {
+    for (; *at < end && staged < QV_HOP_MAX / 2; ++*at) {
         uint32_t row = selection->rows ? selection->rows[*at] : *at;
         if (!selection->rows && qv_is_excluded(selection, row)) continue;
-        const uint8_t *address = qv_row(codes, row);
+        const uint8_t *address = qv_row(source->codes, row);
         if (!address) return QV_DAMAGED;
-        if (selection->rows) qv_prefetch_row(address, codes->stride);
+        if (selection->rows) qv_prefetch_row(address, source->codes->stride);
         s->row[0][staged] = row;
         s->address[0][staged++] = address;
     }
     return staged;
 }
 
-int qv_scan(const qv_codec *codec, qv_column *codes, uint32_t n, const qv_selection *selection, const qv_query *query,
-            int keep, qv_scratch *s) {
+static int stage_rows(const qv_scan_source *source, uint32_t *at, qv_scratch *s) {
+    if (source->selection->rows || source->selection->excluded) return stage_selected(source, at, s);
+    return *at < source->n ? stage_run(source, at, s) : 0;
+}
+
+int qv_scan(const qv_scan_source *source, const uint8_t *queries, size_t query_size, qv_pool *pools, int n_queries,
+            qv_scratch *s) {
+    const qv_codec *codec = source->codec;
     uint32_t at = 0;
-    qv_pool_reset(&s->pool, keep);
-    for (int staged; (staged = stage_rows(codes, n, selection, &at, s)) != 0;) {
+    for (int staged; (staged = stage_rows(source, &at, s)) != 0;) {
         if (staged < 0) return staged;
-        qv_score_staged(codec, NULL, query, 0, staged, s);
+        for (int q = 0; q < n_queries; q++) {
+            codec->score(codec, (const qv_query *)(queries + (size_t)q * query_size), s->address[0], staged, s->key);
+            int kept = QV_FILTERS[codec->simd](s->key, s->row[0], staged, qv_pool_bound(&pools[q]), s->kept);
+            for (int i = 0; i < kept; i++) qv_pool_insert(&pools[q], qv_candidate(s->key[i], s->kept[i]));
+        }
+        s->evaluations += (uint64_t)staged * (uint64_t)n_queries;
     }
     return QV_OK;
 }

@@ -41,8 +41,14 @@ cdef extern from "find.h" nogil:
         qv_column *ids
     int qv_scratch_reserve(qv_scratch *s, int pool, uint32_t rows, size_t query_size)
     void qv_scratch_free(qv_scratch *s)
-    int qv_search(qv_searcher *searcher, const qv_search_params *params, const float *original,
-                  const float *transformed, qv_scratch *s, int64_t *ids, float *distances)
+    ctypedef struct qv_batch:
+        const float *originals
+        const float *transformed
+        size_t dim, width, n
+        int64_t *ids
+        int64_t *counts
+        float *distances
+    int qv_search(const qv_searcher *searcher, const qv_search_params *params, const qv_batch *batch, qv_scratch *s)
 
 
 cdef inline uint64_t _now() noexcept nogil:
@@ -184,23 +190,19 @@ cdef class Searcher:
         if selection.n < self.s.n:
             raise ValueError(f"the selection is of {selection.n} rows, the index of {self.s.n}")
         p.k, p.ef, p.nprobe, p.candidates, p.exact, p.selection = k, ef, nprobe, candidates, exact, selection.s
-        cdef const float *original = <const float *>cnp.PyArray_DATA(q)
-        cdef const float *transformed = <const float *>cnp.PyArray_DATA(t)
-        cdef Py_ssize_t dim = q.shape[q.ndim - 1], width = t.shape[t.ndim - 1], i
-        cdef int64_t *id = <int64_t *>cnp.PyArray_DATA(ids)
-        cdef int64_t *count = <int64_t *>cnp.PyArray_DATA(counts)
-        cdef float *distance = <float *>cnp.PyArray_DATA(distances)
+        cdef qv_batch b
+        b.dim, b.width, b.n = q.shape[q.ndim - 1], t.shape[t.ndim - 1], stop - start
+        b.originals = <const float *>cnp.PyArray_DATA(q) + start * b.dim
+        b.transformed = <const float *>cnp.PyArray_DATA(t) + start * b.width
+        b.ids = <int64_t *>cnp.PyArray_DATA(ids) + start * k
+        b.distances = <float *>cnp.PyArray_DATA(distances) + start * k
+        b.counts = <int64_t *>cnp.PyArray_DATA(counts) + start
         cdef Scratch scratch = self._idle.pop() if self._idle else Scratch()
         cdef uint64_t begin, hops = scratch.s.hops, evaluations = scratch.s.evaluations
         cdef int status = 0
         with nogil:
             begin = _now()
-            for i in range(start, stop):
-                status = qv_search(&self.s, &p, original + i * dim, transformed + i * width, &scratch.s,
-                                   id + i * k, distance + i * k)
-                if status < 0:
-                    break
-                count[i] = status
+            status = qv_search(&self.s, &p, &b, &scratch.s)
             begin = _now() - begin
         self.kernel_ns += begin
         self.hops += scratch.s.hops - hops
