@@ -16,12 +16,14 @@ from qvec.hits import HitMaker
 from qvec.index import Progress, stored_index
 from qvec.inputs import MAX_K, as_ids, as_payloads, as_searched, as_stored, check_count, check_unique, id_keys
 from qvec.quantizers import Quantizer, train
-from qvec.query import search_options
+from qvec.query import SearchOptions, search_options
 from qvec.reading import Reader, id_array, refuse_missing
-from qvec.search import run_search
+from qvec.refine import Refinement, refinement
+from qvec.results import AddResult, Hits, Records
+from qvec.search import run_refined, run_search
 from qvec.statistics import collect_stats
 from qvec.storage.store import Snapshot, Store
-from qvec.types import AddResult, ArrayLike, Hits, Metric, NDArray, OnConflict, Payload, Records, Stats, check_choice
+from qvec.types import ArrayLike, Float32Array, Include, Metric, NDArray, OnConflict, Payload, Stats, check_choice
 from qvec.upkeep import Upkeep, worker_threads
 from qvec.writer import Writer, initial_state
 
@@ -116,19 +118,32 @@ class Collection(Upkeep):
 
     def search(
         self,
-        queries: ArrayLike,
+        queries: ArrayLike | None = None,
         k: int = 10,
         *,
+        id: Any = None,
+        radius: float | None = None,
+        offset: int = 0,
+        mmr: float | None = None,
+        fetch_k: int | None = None,
+        include: Include = ("payload",),
         ef: int | None = None,
         oversample: float | Literal["auto"] = "auto",
         rescore: bool | Literal["auto"] = "auto",
         exact: bool = False,
         threads: int | None = None,
-        with_payload: bool = True,
         model: str | None = None,
         recall: float | None = None,
     ) -> Hits:
         """The k nearest neighbours of one query (1-D in, 1-D out) or of a batch (2-D in, 2-D out).
+
+        id: look for the neighbours of a stored vector (1-D out) or of several (2-D out) instead of ``queries``; a
+        vector is not its own neighbour.
+        radius: only hits at this distance or nearer, in the metric's own measure (l2: squared); at most k.
+        offset: leave out the nearest ``offset`` hits: the next page.
+        mmr: choose k of the ``fetch_k`` nearest (default: 5 k, 20 at least) by maximal marginal relevance: 1 weighs
+        nothing but nearness to the query, 0 nothing but distance from the hits chosen before.
+        include: what hits bring along: "payload", "vector".
 
         ef: candidates a graph walk keeps; more is slower and finds more. oversample: candidates re-ranked per hit;
         "auto": what the code needs, of a given ``ef`` all at most.
@@ -142,17 +157,43 @@ class Collection(Upkeep):
         config = self._config
         if model is not None:
             self._check_model(model)
-        q = as_searched(queries, config.dim, config.metric, config.form)
-        options = search_options(k, ef, oversample, rescore, exact, with_payload, recall)
-        workers = 1 if threads is None and q.ndim == 1 else worker_threads(threads)
+        if (queries is None) == (id is None):
+            raise InputError("give either queries or the id of a stored vector")
+        options = search_options(k, ef, oversample, rescore, exact, include, recall)
+        plain = id is None and offset == 0 and radius is mmr is fetch_k is None and not options.vectors
+        refined = None if plain else refinement(options.k, config.metric, radius, offset, mmr, fetch_k)
+        q = None if id is not None else as_searched(queries, config.dim, config.metric, config.form)
+        single = np.ndim(id) == 0 if q is None else q.ndim == 1
+        workers = 1 if threads is None and single else worker_threads(threads)
         snap = self._store.begin()
         try:
             engine = snap.derived.get("engine") or self._make_engine(snap)
+            if refined is not None:
+                return self._search_refined(snap, engine, q, id, options, refined, workers)
+            assert q is not None
             if engine is None:
-                return self._hits.none((*q.shape[:-1], options.k), options.with_payload)
+                return self._hits.none((*q.shape[:-1], options.k), options.payloads)
             return run_search(snap, engine, self._hits, q, options, workers)
         finally:
             self._store.end(snap)
+
+    def _search_refined(
+        self,
+        snap: Snapshot,
+        engine: Engine | None,
+        queries: Float32Array | None,
+        id: Any,
+        options: SearchOptions,
+        refined: Refinement,
+        threads: int,
+    ) -> Hits:
+        """Of queries, or of stored vectors by id."""
+        config, reader, own = self._config, self._reader(snap), None
+        if queries is None:
+            own = reader.rows(id)
+            queries = as_searched(reader.vectors(own), config.dim, config.metric, config.form)
+            queries = queries[0] if np.ndim(id) == 0 else queries
+        return run_refined(reader, engine, self._hits, queries, options, refined, threads, own)
 
     # --- reading ---
 

@@ -9,9 +9,10 @@ import numpy as np
 from qvec.engine import Engine, Found
 from qvec.errors import CorruptError
 from qvec.inputs import id_keys
+from qvec.results import Hits
 from qvec.rows import check_same, ids_of_rows, payloads_of, row_record, shaped
 from qvec.storage.store import Snapshot
-from qvec.types import Hits, IdKind, Metric, NDArray
+from qvec.types import IdKind, Metric, NDArray
 
 
 class HitMaker:
@@ -33,6 +34,23 @@ class HitMaker:
         elif with_payload:
             payloads = _payloads(snap, ids) if engine.state["records"] else shaped([None] * ids.size, ids.shape)
         return Hits(ids, distances, counts, payloads, self._zero_score)
+
+    def of_rows(self, snap: Snapshot, found: Found, with_payload: bool, vectors: NDArray[Any] | None) -> Hits:
+        """Hits of rows (-1: none), distances and counts; ``vectors`` [..., k, dim]: what they bring along."""
+        rows, distances, counts = found
+        flat = rows.reshape(-1)
+        held = np.flatnonzero(flat >= 0)
+        needs_records = with_payload or not self._int_ids
+        records = [row_record(snap, row) for row in flat[held].tolist()] if needs_records else None
+        hits = self.none(rows.shape, with_payload=False)
+        hits.ids.reshape(-1)[held] = ids_of_rows(snap, flat[held], records)
+        payloads: list[Any] | None = None
+        if with_payload:
+            payloads = [None] * len(flat)
+            for i, payload in zip(held.tolist(), payloads_of(records or ()), strict=True):
+                payloads[i] = payload
+            payloads = shaped(payloads, rows.shape)
+        return Hits(hits.ids, distances, counts, payloads, self._zero_score, vectors)
 
     def none(self, shape: tuple[int, ...], with_payload: bool) -> Hits:
         """Hits of shape (k,) or (n, k) where there is nothing to find."""

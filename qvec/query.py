@@ -12,6 +12,7 @@ from qvec.inputs import MAX_K, check_count
 from qvec.types import check_flag
 
 MAX_OVERSAMPLE = 10_000
+INCLUDABLE = ("payload", "vector")
 REMEMBERED = 256  # sets of options
 
 
@@ -19,7 +20,8 @@ REMEMBERED = 256  # sets of options
 class SearchOptions:
     """What a search asks for. Equal options are mostly one object, so that what follows from them is kept by it.
 
-    ``ef``, ``oversample``, ``rescore`` None: left to the plan. ``recall``: what the plan is to reach.
+    ``ef``, ``oversample``, ``rescore`` None: left to the plan. ``recall``: what the plan is to reach. ``payloads``,
+    ``vectors``: whether hits bring them.
     """
 
     k: int
@@ -27,36 +29,40 @@ class SearchOptions:
     oversample: float | None
     rescore: bool | None
     exact: bool
-    with_payload: bool
+    payloads: bool
+    vectors: bool
     recall: float | None
 
 
 def search_options(
-    k: object, ef: object, oversample: object, rescore: object, exact: object, with_payload: object, recall: object
+    k: object, ef: object, oversample: object, rescore: object, exact: object, include: object, recall: object
 ) -> SearchOptions:
     """Options as :meth:`Collection.search` takes them; InputError names the first bad one and its limits."""
+    if type(include) is list:
+        include = tuple(include)
     try:
-        return _checked(k, ef, oversample, rescore, exact, with_payload, recall)
-    except TypeError:  # not hashable, so none of them is what it should be
-        return _check(k, ef, oversample, rescore, exact, with_payload, recall)
+        return _checked(k, ef, oversample, rescore, exact, include, recall)
+    except TypeError:  # not hashable, so one of them is not what it should be
+        return _check(k, ef, oversample, rescore, exact, include, recall)
 
 
 def _check(
-    k: object, ef: object, oversample: object, rescore: object, exact: object, with_payload: object, recall: object
+    k: object, ef: object, oversample: object, rescore: object, exact: object, include: object, recall: object
 ) -> SearchOptions:
     if recall is not None:
         _check_recall(
             recall, ef=ef is not None, oversample=oversample != "auto", rescore=rescore != "auto", exact=exact
         )
     check_flag("exact", exact)
-    check_flag("with_payload", with_payload)
+    parts = _parts(include)
     return SearchOptions(
         k=check_count("k", k, 1, MAX_K),
         ef=None if ef is None else check_count("ef", ef, 1, MAX_K),
         oversample=_factor(oversample),
         rescore=_whether(rescore),
         exact=bool(exact),
-        with_payload=bool(with_payload),
+        payloads="payload" in parts,
+        vectors="vector" in parts,
         recall=None if recall is None else float(recall),  # type: ignore[arg-type]
     )
 
@@ -71,6 +77,12 @@ def _check_recall(recall: object, **others: object) -> None:
 
 
 _checked = lru_cache(REMEMBERED, typed=True)(_check)  # checking takes longer than a search does around its kernels
+
+
+def _parts(include: object) -> tuple[str, ...]:
+    if not isinstance(include, (tuple, set, frozenset)) or not all(part in INCLUDABLE for part in include):
+        raise InputError(f"include must be a list of some of {', '.join(INCLUDABLE)}; got {include!r}")
+    return tuple(include)
 
 
 def _factor(oversample: object) -> float | None:

@@ -11,11 +11,13 @@ import numpy as np
 from qvec.config import Config
 from qvec.errors import MissingIdError
 from qvec.inputs import as_ids, as_stored, id_keys
+from qvec.integers import to_floats
 from qvec.layout import CODES, VECTORS, in_force
 from qvec.quantizers import Quantizer
+from qvec.results import Records
 from qvec.rows import check_same, ids_of_rows, payloads_of, row_record
 from qvec.storage.store import Snapshot
-from qvec.types import NDArray, Records
+from qvec.types import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +31,24 @@ class Reader:
 
     def by_ids(self, ids: Any) -> Records:
         """Records in the order asked for; MissingIdError names the first id that is not stored."""
+        wanted, rows = self._rows_of(ids)
+        found = self.by_rows(rows)
+        check_same(wanted, found.ids)
+        return found
+
+    def rows(self, ids: Any) -> NDArray[np.int64]:
+        """The rows of ids; MissingIdError names the first that is not stored."""
+        wanted, rows = self._rows_of(ids)
+        if len(rows):
+            check_same(wanted, ids_of_rows(self.snap, rows))
+        return rows
+
+    def _rows_of(self, ids: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
         wanted = as_ids(ids, self.config.ids)
         keys = id_keys(wanted)
         rows = self.snap.rows_of(keys)
         refuse_missing(keys, rows, self.config)
-        found = self.by_rows(rows)
-        check_same(id_array(wanted), found.ids)
-        return found
+        return id_array(wanted), rows
 
     def by_rows(self, rows: NDArray[np.int64]) -> Records:
         """Records of live rows."""
@@ -57,6 +70,19 @@ class Reader:
         if self.keep is None:
             return self.quantizer.decode(columns[CODES].read(rows))
         return self.keep.decode(columns[VECTORS].read(rows))
+
+    def floats(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The vectors of rows as numbers, float64 [n, dim], of whatever form they are stored in."""
+        x = self.vectors(rows)
+        return (x if self.config.form is None else to_floats(x, self.config.form)).astype(np.float64)
+
+    def padded(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """The vectors of rows of any shape [...], as [..., dim]; zeros where a row is -1."""
+        flat = rows.reshape(-1)
+        found = self.vectors(flat[flat >= 0])
+        out = np.zeros((len(flat), found.shape[1]), found.dtype)
+        out[flat >= 0] = found
+        return out.reshape(*rows.shape, -1)
 
     def _records(self, rows: NDArray[np.int64]) -> list[Any]:
         if not self.snap.state["records"]:

@@ -28,6 +28,10 @@ PEERS = {
     "rabitqlib-symqg": "rabitqlib:RabitqlibSymqg",
     "rabitqlib-hnsw": "rabitqlib:RabitqlibHnsw",
     "rabitqlib-ivf": "rabitqlib:RabitqlibIvf",
+    "vsag-hgraph": "vsag:VsagHgraph",
+    "scann": "scann:Scann",
+    "zvec-hnsw-int8": "zvec:ZvecHnswInt8",
+    "lancedb-ivf-hnsw-sq": "lancedb:LancedbIvfHnswSq",
 }
 OWN = "qvec"
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qvec.bench.figures import TARGETS, Way, at_recall, bytes_per_vector, curve, ratios
-from qvec.bench.records import Entry, Result
+from qvec.bench.records import Entry, Point, Result
 from qvec.console import print_table
+
+POINT_COLUMNS = ("contestant", "search", "recall", "q/s", "median", "batch q/s", "p50 us", "p95 us", "p99 us")
 
 
 def title(result: Result) -> str:
@@ -47,21 +49,20 @@ def print_rates(result: Result, way: Way, targets: Sequence[float]) -> None:
 
 def print_points(result: Result) -> None:
     """Every point of every contestant."""
-    columns = ("contestant", "search", "recall", "q/s", "median", "batch q/s", "p50 us", "p95 us", "p99 us")
-    rows = [
-        (
-            entry.contestant,
-            " ".join(f"{name}={value}" for name, value in point.search.items()),
-            f"{point.recall:.4f}",
-            f"{point.qps:,.0f}",
-            f"{point.qps_median:,.0f}",
-            _count(point.batch_qps),
-            *(f"{value:,.1f}" for value in (point.p50_us, point.p95_us, point.p99_us)),
-        )
-        for entry in result.entries
-        for point in entry.points
-    ]
-    print_table("", columns, rows)
+    print_table("", POINT_COLUMNS, [point_cells(entry, point) for entry in result.entries for point in entry.points])
+
+
+def point_cells(entry: Entry, point: Point) -> tuple[str, ...]:
+    """The cells of a point, in the order of POINT_COLUMNS."""
+    return (
+        entry.contestant,
+        " ".join(f"{name}={value}" for name, value in point.search.items()),
+        f"{point.recall:.4f}",
+        f"{point.qps:,.0f}",
+        f"{point.qps_median:,.0f}",
+        _count(point.batch_qps),
+        *(f"{value:,.1f}" for value in (point.p50_us, point.p95_us, point.p99_us)),
+    )
 
 
 def _build_cells(entry: Entry, n: int) -> tuple[str, ...]:

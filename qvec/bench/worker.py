@@ -37,7 +37,7 @@ class Worker:
     ) -> dict[str, Any]:
         """Build and save the index; seconds of the build alone, and memory beyond what was there before it."""
         self.queries = np.load(queries)
-        rows: Any = np.load(base, mmap_mode="r")
+        rows: Any = np.load(base, mmap_mode="c")  # pyvsag dies of an array that it may not write to
         self.adapter = adapter_class(adapter)(metric, rows.shape[1], Path(folder), options)
         self.adapter.library()
         shape = (-1, rows.shape[1]) if self.adapter.query_rank == 1 else (-1, 1, rows.shape[1])

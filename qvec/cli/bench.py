@@ -14,11 +14,13 @@ from typing import Any, get_args
 
 from qvec import bench
 from qvec.bench.contestants import PEERS, number
+from qvec.bench.html import write_report
+from qvec.bench.plot import plot_bytes, plot_recall
 from qvec.bench.table import print_points, print_summary
 from qvec.console import progress
-from qvec.datasets import Workload, exact_knn, grow, load_workload
-from qvec.demo.corpus import load_corpus
-from qvec.errors import InputError
+from qvec.datasets import Workload, grow, load_workload
+from qvec.demo.corpus import demo_workload
+from qvec.errors import InputError, MissingExtraError
 from qvec.types import Metric
 
 
@@ -63,7 +65,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--build-timeout", type=float, default=7200.0, metavar="S", help="give up a build after S seconds")
     how.add_argument("--turn-timeout", type=float, default=300.0, metavar="S", help="give up a turn after S seconds")
     out = parser.add_argument_group("output")
-    out.add_argument("--out", type=Path, metavar="DIR", help="write points.jsonl and the plots and report here")
+    out.add_argument("--out", type=Path, metavar="DIR", help="write points.jsonl, report.html and plots here")
     out.add_argument("--points", action="store_true", help="print every point, too")
 
 
@@ -93,8 +95,20 @@ def run(args: argparse.Namespace) -> int:
         print_points(result)
     print_summary(result, args.recall)
     if args.out is not None:
-        bench.write_lines(result, args.out / "points.jsonl")
+        write(result, args.out, args.recall)
     return 0
+
+
+def write(result: bench.Result, folder: Path, targets: Sequence[float]) -> None:
+    """The points, the report of all runs whose points are in the folder, and plots where there is matplotlib."""
+    bench.write_lines(result, folder / "points.jsonl")
+    write_report(bench.load_lines(folder / "points.jsonl"), folder / "report.html")
+    try:
+        plot_recall(result, folder / "recall_qps.png")
+        plot_bytes(result, folder / "recall_bytes.png", targets)
+    except MissingExtraError as error:
+        print(f"no plots: {error}")
+    print(f"written to {folder}: {', '.join(sorted(file.name for file in folder.iterdir() if file.is_file()))}")
 
 
 def load(args: argparse.Namespace) -> Workload:
@@ -125,9 +139,7 @@ def demo(args: argparse.Namespace) -> Workload:
     for name in ("queries", "truth", "metric"):
         if getattr(args, name) is not None:
             raise InputError(f"--{name} does not go with demo, which has its own")
-    corpus = load_corpus()
-    base, queries = corpus.vectors[: args.rows], corpus.queries[: args.max_queries]
-    return Workload("demo", "cosine", base, queries, exact_knn(base, queries, max(args.k, 100), "cosine")[0])
+    return demo_workload(args.k, args.rows, args.max_queries)
 
 
 def check_targets(targets: Sequence[float]) -> None:

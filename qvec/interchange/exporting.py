@@ -14,8 +14,9 @@ from qvec.extras import require
 from qvec.interchange.arrow import EXTRA, MARK
 from qvec.interchange.sources import IPC_SUFFIXES, PARQUET_SUFFIXES
 from qvec.interchange.staging import LinesWriter, NpyWriter, Staging
+from qvec.results import Records
 from qvec.tables import REST, PayloadColumns, arrow_type, payload_arrays, to_json, vector_array
-from qvec.types import Records, check_choice
+from qvec.types import check_choice
 
 if TYPE_CHECKING:
     from qvec.index import Progress

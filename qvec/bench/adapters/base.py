@@ -62,7 +62,7 @@ class Adapter(ABC):
 
     @abstractmethod
     def build(self, base: Float32Array, threads: int) -> None:
-        """Make the index of the rows [n, dim], a read-only map."""
+        """Make the index of the rows [n, dim], a map of a file."""
 
     @abstractmethod
     def sweep(self, k: int) -> Sweep:
