@@ -13,16 +13,28 @@ from qvec.query import SearchOptions
 from qvec.reading import Reader
 from qvec.refine import Found, Refinement, without
 from qvec.results import Hits
+from qvec.selecting import Selected
 from qvec.storage.store import Snapshot
+from qvec.strategy import selection_for
 from qvec.types import Float32Array, NDArray
 
 
 def run_search(
-    snap: Snapshot, engine: Engine, hits: HitMaker, queries: Float32Array, options: SearchOptions, threads: int
+    snap: Snapshot,
+    engine: Engine,
+    hits: HitMaker,
+    queries: Float32Array,
+    options: SearchOptions,
+    threads: int,
+    selected: Selected | None = None,
 ) -> Hits:
-    """Hits of checked float32 queries [n, dim] or [dim]; the snapshot must be the engine's."""
+    """Hits of checked float32 queries [n, dim] or [dim]; the snapshot must be the engine's.
+
+    ``selected``: which rows may be hits, at least one; None: all.
+    """
     plan = plan_of(snap, engine, options)
-    found = engine.search(queries, options.k, plan.ef, plan.candidates, options.exact, threads, plan.nprobe)
+    selection = None if selected is None else selection_for(engine, options, plan, selected)
+    found = engine.search(queries, options.k, plan.ef, plan.candidates, options.exact, threads, plan.nprobe, selection)
     return hits.make(snap, engine, found, options.payloads)
 
 
@@ -35,6 +47,7 @@ def run_refined(
     refined: Refinement,
     threads: int,
     own: NDArray[np.int64] | None = None,
+    selected: Selected | None = None,
 ) -> Hits:
     """As `run_search`, of what a refinement makes of the nearest rows. ``own``: rows [n] that are no hits of theirs.
 
@@ -44,7 +57,7 @@ def run_refined(
     found = (
         _nothing(len(batch), refined.depth)
         if engine is None
-        else _nearest(reader.snap, engine, batch, options, refined, threads, own)
+        else _nearest(reader.snap, engine, batch, options, refined, threads, own, selected)
     )
     rows, distances, counts = refined.apply(options.k, reader.config.metric, batch, found, reader.floats)
     if queries.ndim == 1:
@@ -61,12 +74,14 @@ def _nearest(
     refined: Refinement,
     threads: int,
     own: NDArray[np.int64] | None,
+    selected: Selected | None,
 ) -> Found:
     """The ``refined.depth`` nearest rows of each query."""
     wider = replace(options, k=refined.depth + (own is not None))
     plan = make_plan(snap, engine, wider)
     effort = wider.k, plan.ef, plan.candidates, wider.exact, threads, plan.nprobe
-    found = engine.search(queries, *effort, searcher=engine.by_row)
+    selection = None if selected is None else selection_for(engine, wider, plan, selected)
+    found = engine.search(queries, *effort, selection, engine.by_row)
     return found if own is None else without(found, own)
 
 

@@ -26,12 +26,15 @@ FLOORS = (
     {"calibration", "inputs", "projections", "transforms"},
     {"quantizers", "query", "refine"},
     {"adapters", "config", "curves", "layout", "measure"},
-    {"calibrations", "index"},
+    {"calibrations", "filters", "index"},
     {"drift", "engine", "generation_state", "rows", "statistics"},
+    {"selecting"},
     {"hits", "plan", "reading", "verify", "writer"},
-    {"generations", "search"},
+    {"generations", "strategy"},
+    {"search"},
     {"evaluation"},
     {"upkeep"},
+    {"payloads"},
     {"collection"},
     {"api"},
     {""},
@@ -46,7 +49,7 @@ RESTRICTED = {
     "pickle": set(),
     "marshal": set(),
 }
-CORE_DEPENDENCIES = ("numpy", "lmdb", "msgpack")
+CORE_DEPENDENCIES = ("numpy", "lmdb", "msgpack", "pyroaring")
 CORE_FLOORS = FLOORS[: FLOORS.index({""}) + 1]
 
 

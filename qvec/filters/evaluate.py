@@ -8,9 +8,8 @@ import numpy as np
 
 from qvec.filters.language import Among, And, Between, Exists, Node, Not, Or
 from qvec.filters.postings import read_postings, read_range
-from qvec.filters.schema import Field
 from qvec.filters.values import n_words, scan_values
-from qvec.storage.store import Snapshot, Transaction
+from qvec.storage.store import Reading
 from qvec.types import Bitmap
 
 MAX_KEY = 2**64 - 1
@@ -20,10 +19,10 @@ MAX_REMEMBERED_BYTES = 16 << 20
 class Matcher:
     """Evaluates filters over the live rows of one snapshot, or of a transaction as long as nothing is written."""
 
-    def __init__(self, reading: Snapshot | Transaction, live: Bitmap) -> None:
-        self.reading, self.live = reading, live
+    def __init__(self, reading: Reading, live: Bitmap, known: dict[Node, Bitmap]) -> None:
+        """``known``: what was evaluated over the same rows before; added to."""
+        self.reading, self.live, self._known = reading, live, known
         self.n: int = reading.state["n"]
-        self._known: dict[Node, Bitmap] = {}
 
     def rows(self, node: Node) -> Bitmap:
         """The live rows that fulfil a filter; not to be changed."""
@@ -78,6 +77,3 @@ def live_bitmap(n: int, deleted: Bitmap | None) -> Bitmap:
     if n % 64:
         bits[-1] = (1 << n % 64) - 1
     return bits if deleted is None else bits & ~deleted
-
-
-__all__ = ["Field", "Matcher", "live_bitmap"]

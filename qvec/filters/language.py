@@ -160,7 +160,9 @@ class _Parser:
 
     def contains(self, field: Field, value: object, path: str) -> Node:
         if not field.many:
-            raise InputError(f"{path}: {field.name!r} is a {field.kind}, and no list that could contain values; use $eq")
+            raise InputError(
+                f"{path}: {field.name!r} is a {field.kind}, and no list that could contain values; use $eq"
+            )
         return self.equals(field, value, path)
 
     def exists(self, field: Field, value: object, path: str) -> Node:

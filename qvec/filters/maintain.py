@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from qvec.errors import CorruptError, InputError
 from qvec.filters.postings import Changes, all_names, changed_entries, entry_name, stem
 from qvec.filters.schema import MAX_FIELDS, MAX_NUMBER, Field, Key, Keys, payload_keys, stored_schema
 from qvec.filters.values import column_name, column_spec, n_words, write_values
-from qvec.storage.store import Transaction
+from qvec.storage.store import ColumnSpec, Transaction
 from qvec.types import FieldType, Payload
 
 RowKeys = Sequence[Keys | None]
@@ -23,18 +23,22 @@ _STEMS = 65_536  # names remembered while rows are taken in
 class FieldWriter:
     """The declared fields of a collection inside one write transaction."""
 
-    def __init__(self, txn: Transaction) -> None:
+    def __init__(self, txn: Transaction, names: Container[str] | None = None) -> None:
+        """``names``: of some fields; default, all."""
         self.txn = txn
-        self.fields: list[Field] = list(stored_schema(txn.state).values())
+        stored = stored_schema(txn.state)
+        self.fields: list[Field] = [field for name, field in stored.items() if names is None or name in names]
 
     # --- rows ---
 
-    def read(self, payloads: Iterable[Payload | None], name: str = "payload") -> list[RowKeys]:
+    def read(self, payloads: Sequence[Payload | None], names: Sequence[str] | None = None) -> list[RowKeys]:
         """What payloads hold; InputError names the value that is not of its field's type. Nothing is written."""
-        fields = self.fields
-        return [payload_keys(fields, payload, f"{name}[{i}]") for i, payload in enumerate(payloads)] if fields else []
+        if not self.fields:
+            return []
+        named = (f"payload[{i}]" for i in range(len(payloads))) if names is None else names
+        return [payload_keys(self.fields, payload, name) for payload, name in zip(payloads, named, strict=True)]
 
-    def read_stored(self, payloads: Iterable[Payload | None]) -> list[RowKeys]:
+    def read_stored(self, payloads: Sequence[Payload | None]) -> list[RowKeys]:
         """What stored payloads hold, which were checked when they came."""
         try:
             return self.read(payloads)
@@ -58,7 +62,7 @@ class FieldWriter:
         self, field: Field, rows: Sequence[int], before: Sequence[Keys | None], after: Sequence[Keys | None]
     ) -> None:
         if field.has_postings:
-            self.txn.put_entries(changed_entries(self.txn, _posted(field, rows, before, after)))
+            self.txn.put_entries(changed_entries(self.txn, posted(field, rows, before, after)))
         if field.has_column:
             moved = [i for i in range(len(rows)) if before[i] != after[i]]
             if moved:
@@ -71,7 +75,9 @@ class FieldWriter:
         """Add fields that no row holds anything of yet."""
         state = self.txn.state
         if len(state["fields"]) + len(fields) > MAX_FIELDS:
-            raise InputError(f"the collection would have {len(state['fields']) + len(fields)} fields; the limit is {MAX_FIELDS}")
+            raise InputError(
+                f"the collection would have {len(state['fields']) + len(fields)} fields; the limit is {MAX_FIELDS}"
+            )
         for name, kind in fields.items():
             if name in state["fields"]:
                 raise InputError(f"field {name!r} is declared already, as {state['fields'][name][1]}")
@@ -99,9 +105,12 @@ class FieldWriter:
         self.fields = list(stored_schema(state).values())
 
 
-def _posted(
-    field: Field, rows: Sequence[int], before: Sequence[Keys | None], after: Sequence[Keys | None]
-) -> Changes:
+def field_columns(state: Mapping[str, Any]) -> dict[str, ColumnSpec]:
+    """The columns of the fields that a state declares."""
+    return {column_name(field): column_spec(field) for field in stored_schema(state).values() if field.has_column}
+
+
+def posted(field: Field, rows: Sequence[int], before: Sequence[Keys | None], after: Sequence[Keys | None]) -> Changes:
     """Which rows come to and go from which entries."""
     changes: Changes = {}
     stems: dict[Key | None, bytes] = {}

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 
@@ -67,7 +67,8 @@ class Field:
 
     def key(self, value: object, where: str) -> Key:
         """The key of one value; InputError says what at ``where`` it must be."""
-        return _KEYS[self.kind](value, where)
+        key: Key = _KEYS[self.kind](value, where)
+        return key
 
     def keys(self, value: object, where: str) -> Keys | None:
         """The keys of what a payload holds, each once; None: it holds nothing."""
@@ -104,7 +105,7 @@ def check_type(name: object, kind: object) -> FieldType:
     """A type that a field can have."""
     if not isinstance(kind, str) or kind not in FIELD_TYPES:
         raise InputError(f"field {shown(name)}: the type must be one of {', '.join(FIELD_TYPES)}; got {shown(kind)}")
-    return kind  # type: ignore[return-value]
+    return kind
 
 
 def stored_schema(state: Mapping[str, Any]) -> dict[str, Field]:
@@ -115,7 +116,7 @@ def stored_schema(state: Mapping[str, Any]) -> dict[str, Field]:
             raise FormatError(f"field {name!r} must be stored as its number and its type")
         parts = {"number": line[0], "type": line[1]}
         number = take_int(parts, "number", 0, MAX_NUMBER)
-        fields[name] = Field(name, number, take_choice(parts, "type", FIELD_TYPES))  # type: ignore[arg-type]
+        fields[name] = Field(name, number, cast(FieldType, take_choice(parts, "type", FIELD_TYPES)))
     return fields
 
 

@@ -35,7 +35,9 @@ def n_words(n: int) -> int:
     return -(-n // WORD_ROWS)
 
 
-def scan_values(columns: Mapping[str, Column], field: Field, ranges: Sequence[tuple[int, int]], n: int, bits: Bitmap) -> None:
+def scan_values(
+    columns: Mapping[str, Column], field: Field, ranges: Sequence[tuple[int, int]], n: int, bits: Bitmap
+) -> None:
     """Set the rows whose value lies in one of some ranges, ascending; both ends included."""
     bits_between(columns[column_name(field)], n, np.array(ranges, np.uint64).reshape(-1), bits)
 

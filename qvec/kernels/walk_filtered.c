@@ -7,7 +7,9 @@
 #include "graph.h"
 #include "simd.h"
 
-int QV_ENOUGH = 16, QV_FULL = 64; void qv_tune(int a, int b) { QV_ENOUGH = a; QV_FULL = b; }
+/* Rows that one hop is to bring, about half the degree of the usual graph: below, lists of neighbours that may not be
+ * results are read until there are as many. More costs evaluations, fewer lose the way (docs/adr/0008). */
+int QV_ENOUGH = 16, QV_FULL = 16; void qv_tune(int a, int b) { QV_ENOUGH = a; QV_FULL = b; }
 
 /* A neighbour's row; the graph's n where the slot is empty or the file hostile. */
 static inline uint32_t neighbour(const qv_graph *graph, uint32_t slot) {
@@ -68,11 +70,13 @@ static int take_hop(const qv_graph *graph, const qv_selection *selection, uint32
     return h.n;
 }
 
-static int score_rows(const qv_graph *graph, const qv_query *query, const uint32_t *rows, uint32_t count, qv_scratch *s) {
+static int score_rows(const qv_graph *graph, const qv_query *query, const qv_selection *selection, const uint32_t *rows,
+                      uint32_t count, qv_scratch *s) {
     for (uint32_t i = 0; i < count;) {
         int n = 0;
         for (; i < count && n < QV_HOP_MAX; i++) {
-            if (rows[i] >= graph->n || qv_visit(&s->visited, rows[i])) continue;
+            if (rows[i] >= graph->n) continue;
+            if (!qv_is_excluded(selection, rows[i]) && qv_visit(&s->visited, rows[i])) continue; /* others may be passed yet */
             const uint8_t *address = qv_row(graph->codes, rows[i]);
             if (!address) return QV_DAMAGED;
             s->row[0][n] = rows[i];
@@ -83,24 +87,40 @@ static int score_rows(const qv_graph *graph, const qv_query *query, const uint32
     return QV_OK;
 }
 
+/* Take the rows that may not be results out of the pool; the nearest of them, or the graph's n. */
+static uint32_t drop_excluded(const qv_graph *graph, const qv_selection *selection, qv_pool *pool) {
+    uint32_t nearest = graph->n;
+    int kept = 0;
+    for (int i = 0; i < pool->size; i++) {
+        uint32_t row = qv_candidate_row(pool->slots[i]);
+        if (!qv_is_excluded(selection, row))
+            pool->slots[kept++] = pool->slots[i];
+        else if (nearest == graph->n)
+            nearest = row;
+    }
+    pool->size = kept;
+    return nearest;
+}
+
+/* Where the walk begins: the graph's entries and the seeds, and around the nearest entry if that may not be a result. */
+static int enter(const qv_graph *graph, const qv_query *query, const qv_selection *selection, qv_scratch *s) {
+    int status = score_rows(graph, query, selection, graph->entries, graph->n_entries, s);
+    if (!status) status = score_rows(graph, query, selection, selection->seeds, selection->n_seeds, s);
+    if (status) return status;
+    uint32_t nearest = drop_excluded(graph, selection, &s->pool);
+    return nearest < graph->n ? take_hop(graph, selection, nearest, 0, s) : 0;
+}
+
 int qv_walk_filtered(const qv_graph *graph, const qv_query *query, const qv_selection *selection, int ef, qv_scratch *s) {
-    int stage = 0, waiting = 0;
     qv_visited_reset(&s->visited);
     qv_pool_reset(&s->pool, ef);
-    int status = score_rows(graph, query, graph->entries, graph->n_entries, s);
-    if (!status) status = score_rows(graph, query, selection->seeds, selection->n_seeds, s);
-    if (status) return status;
-    for (;;) {
+    int waiting = enter(graph, query, selection, s);
+    for (int stage = 1;; stage ^= 1) {
+        if (waiting < 0) return waiting;
         uint64_t next = qv_pool_pop(&s->pool);
-        int staged = 0;
-        if (next) {
-            staged = take_hop(graph, selection, qv_candidate_row(next), stage, s);
-            if (staged < 0) return staged;
-        } else if (!waiting) {
-            return QV_OK;
-        }
+        if (!next && !waiting) return QV_OK;
+        int staged = next ? take_hop(graph, selection, qv_candidate_row(next), stage, s) : 0;
         if (waiting) qv_score_staged(graph->codec, graph->adjacency, query, stage ^ 1, waiting, s);
         waiting = staged;
-        stage ^= 1;
     }
 }

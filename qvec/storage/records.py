@@ -41,6 +41,14 @@ def unpack(packed: bytes | memoryview) -> Any:
         raise ValueError(f"not plain msgpack data: {error or type(error).__name__}") from error
 
 
+def fingerprint(value: object) -> bytes | None:
+    """Bytes that only equal plain data has, types and order included; None for what is not plain, or too deep."""
+    try:
+        return bytes(msgpack.packb(value, use_bin_type=True, datetime=True, strict_types=True, default=_in_utc))
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
 def check_plain(value: object, name: str) -> None:
     """Raise InputError naming the field of ``name`` that is not plain data."""
     _check(value, name, 0)
@@ -73,9 +81,11 @@ def unseal_bytes(key: bytes, value: bytes | memoryview) -> bytes | memoryview:
     return payload
 
 
-def _in_utc(value: Any) -> Any:
+def _in_utc(value: object) -> datetime:
     """What msgpack asks about: of all that is plain, datetimes without a time zone."""
-    return value.replace(tzinfo=UTC)
+    if type(value) is datetime and value.tzinfo is None:
+        return value.replace(tzinfo=UTC)
+    raise TypeError(f"{type(value).__name__} is not plain data")
 
 
 def _reject(code: int, data: bytes) -> None:
