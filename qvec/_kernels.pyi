@@ -158,6 +158,7 @@ class Selection:
 class Searcher:
     hops: int
     evaluations: int
+    reranked: int
     kernel_ns: int
     def __init__(
         self,
@@ -168,7 +169,10 @@ class Searcher:
         rerank: Codec | None = None,
         vectors: Column | None = None,
         ids: Column | None = None,
+        timed: bool = False,
     ) -> None: ...
+    @property
+    def phase_ns(self) -> tuple[int, int, int, int]: ...
     def search(
         self, q: Floats, t: Floats, k: int, ef: int, nprobe: int, candidates: int, exact: bool, selection: Selection
     ) -> tuple[NDArray[np.int64], Floats, NDArray[np.int64]]: ...

@@ -12,7 +12,6 @@ from qvec.collection import Collection, new_collection
 from qvec.config import Config, index_config
 from qvec.configs import CodeConfig, IndexConfig
 from qvec.errors import ExistsError, InputError
-from qvec.filters.schema import check_fields
 from qvec.inputs import as_stored, check_count
 from qvec.quantizers import Quantizer, make_config
 from qvec.storage.store import Store
@@ -72,7 +71,7 @@ def create(
     if adapter is not None:
         adapter.check(dim, metric)
         code, seed = adapter.code if code == "auto" else code, adapter.seed
-    declared = check_fields({} if fields is None else fields)
+    declared = _checked_fields(fields)
     config = Config(dim, metric, ids, keep, make_config(code), index_config(index), model, seed)
     x = None if sample is None else as_stored("sample", sample, config.dim, config.metric, config.form)
     trained = _trained(config, x, adapter, quantizer)
@@ -95,6 +94,14 @@ def create(
             f"{os.fspath(path)} codes by another {'quantizer' if adapter is None else 'adapter'}, or by none"
         )
     return collection
+
+
+def _checked_fields(fields: Mapping[str, FieldType] | None) -> dict[str, FieldType]:
+    if fields is None:
+        return {}
+    from qvec.filters.schema import check_fields  # late, as all of qvec.filters: many collections have no fields
+
+    return check_fields(fields)
 
 
 def _trained(

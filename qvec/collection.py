@@ -12,7 +12,6 @@ from qvec.calibrations import Trained
 from qvec.config import Config
 from qvec.engine import Engine
 from qvec.errors import InputError
-from qvec.filters.maintain import field_columns
 from qvec.hits import HitMaker
 from qvec.index import Progress, stored_index
 from qvec.inputs import MAX_K, MAX_ROWS, as_ids, as_payloads, as_searched, as_stored, check_count, check_unique, id_keys
@@ -23,14 +22,12 @@ from qvec.reading import Reader, id_array, refuse_missing
 from qvec.refine import Refinement, refinement
 from qvec.results import AddResult, Hits, Records
 from qvec.rows import ids_of_rows
-from qvec.search import run_refined, run_search
-from qvec.selecting import Selected, selector_of
+from qvec.search import Request, run_request, run_search
 from qvec.statistics import collect_stats
-from qvec.storage.store import Snapshot, Store, Transaction
+from qvec.storage.store import ColumnSpec, Snapshot, Store, Transaction
 from qvec.types import (
     ArrayLike,
     FieldType,
-    Float32Array,
     Include,
     Metric,
     NDArray,
@@ -39,12 +36,14 @@ from qvec.types import (
     Stats,
     Where,
     check_choice,
+    check_flag,
 )
 from qvec.upkeep import worker_threads
 from qvec.writer import Writer, initial_state
 
 if TYPE_CHECKING:
     from qvec.drift.watch import OnDrift
+    from qvec.selecting import Selected
 
 
 class Collection(Payloads):
@@ -166,6 +165,7 @@ class Collection(Payloads):
         include: Include = ("payload",),
         where: Where | None = None,
         allow: Any = None,
+        explain: bool = False,
         ef: int | None = None,
         oversample: float | Literal["auto"] = "auto",
         rescore: bool | Literal["auto"] = "auto",
@@ -182,7 +182,7 @@ class Collection(Payloads):
         offset: leave out the nearest ``offset`` hits: the next page.
         mmr: choose k of the ``fetch_k`` nearest (default: 5 k, 20 at least) by maximal marginal relevance: 1 weighs
         nothing but nearness to the query, 0 nothing but distance from the hits chosen before.
-        include: what hits bring along: "payload", "vector".
+        include: what hits bring along: "payload", "vector". explain: and how they were found, as ``explanation``.
 
         where: only vectors whose payload fulfils a filter on declared fields (docs/filters.md), as in
         ``{"lang": "en", "year": {"$gte": 2020}}``. allow: only vectors with one of these ids; or, as a 1-D array of
@@ -203,45 +203,56 @@ class Collection(Payloads):
         if (queries is None) == (id is None):
             raise InputError("give either queries or the id of a stored vector")
         options = search_options(k, ef, oversample, rescore, exact, include, recall)
-        plain = id is None and offset == 0 and radius is mmr is fetch_k is None and not options.vectors
-        refined = None if plain else refinement(options.k, config.metric, radius, offset, mmr, fetch_k)
-        q = None if id is not None else as_searched(queries, config.dim, config.metric, config.form)
-        single = np.ndim(id) == 0 if q is None else q.ndim == 1
-        workers = 1 if threads is None and single else worker_threads(threads)
+        if id is not None or offset != 0 or explain or options.vectors or not radius is mmr is fetch_k is None:
+            refined = refinement(options.k, config.metric, radius, offset, mmr, fetch_k)
+            return self._search_beyond(queries, id, options, refined, threads, explain, where, allow)
+        q = as_searched(queries, config.dim, config.metric, config.form)
+        workers = 1 if threads is None and q.ndim == 1 else worker_threads(threads)
         snap = self._store.begin()
         try:
             engine = snap.derived.get("engine") or self._make_engine(snap)
             selected = None
             if where is not None or allow is not None:
-                selected = selector_of(snap).select(snap, where, allow, config.ids)
+                selected = self._select(snap, where, allow)
                 engine = engine if selected.count else None
-            if refined is not None:
-                return self._search_refined(snap, engine, q, id, options, refined, workers, selected)
-            assert q is not None
             if engine is None:
                 return self._hits.none((*q.shape[:-1], options.k), options.payloads)
             return run_search(snap, engine, self._hits, q, options, workers, selected)
         finally:
             self._store.end(snap)
 
-    def _search_refined(
+    def _search_beyond(
         self,
-        snap: Snapshot,
-        engine: Engine | None,
-        queries: Float32Array | None,
+        queries: Any,
         id: Any,
         options: SearchOptions,
         refined: Refinement,
-        threads: int,
-        selected: Selected | None,
+        threads: int | None,
+        explain: bool,
+        where: Where | None,
+        allow: Any,
     ) -> Hits:
-        """Of queries, or of stored vectors by id."""
-        config, reader, own = self._config, self._reader(snap), None
-        if queries is None:
-            own = reader.rows(id)
-            queries = as_searched(reader.vectors(own), config.dim, config.metric, config.form)
-            queries = queries[0] if np.ndim(id) == 0 else queries
-        return run_refined(reader, engine, self._hits, queries, options, refined, threads, own, selected)
+        """A search that makes something else of what is found than the nearest k."""
+        config = self._config
+        check_flag("explain", explain)
+        with self._store.read() as snap:
+            reader, own = self._reader(snap), None
+            if id is not None:
+                own = reader.rows(id)
+                queries = reader.vectors(own)
+                queries = queries[0] if np.ndim(id) == 0 else queries
+            q = as_searched(queries, config.dim, config.metric, config.form)
+            workers = 1 if threads is None and q.ndim == 1 else worker_threads(threads)
+            engine = snap.derived.get("engine") or self._make_engine(snap)
+            selected = None if where is allow is None else self._select(snap, where, allow)
+            request = Request(q, options, refined, workers, own, explain, selected)
+            return run_request(reader, engine, self._hits, request)
+
+    def _select(self, snap: Snapshot, where: Where | None, allow: Any) -> Selected:
+        """The rows that a search may find."""
+        from qvec.selecting import selector_of
+
+        return selector_of(snap).select(snap, where, allow, self._config.ids)
 
     # --- reading ---
 
@@ -344,6 +355,14 @@ def _undated(state: dict[str, Any]) -> dict[str, Any]:
     return state if calibration is None else state | {"calibration": calibration["id"]}
 
 
+def _field_columns(state: dict[str, Any]) -> dict[str, ColumnSpec]:
+    if not state["fields"]:
+        return {}
+    from qvec.filters.maintain import field_columns
+
+    return field_columns(state)
+
+
 def new_collection(
     path: str | os.PathLike[str],
     config: Config,
@@ -357,7 +376,7 @@ def new_collection(
     if quantizer is None and sample is not None:
         quantizer = train(sample, config.metric, config.code, config.seed, config.model)
     state = initial_state(fields or {})
-    store = Store.create(path, field_columns(state), config.to_dict(), state=state, **options)
+    store = Store.create(path, _field_columns(state), config.to_dict(), state=state, **options)
     try:
         collection = Collection(store, on_drift)
         if quantizer is not None:

@@ -23,7 +23,8 @@ class Engine:
     """Immutable; built when a new commit is seen, dropped with its view."""
 
     __slots__ = (
-        "_searcher", "by_row", "deleted", "everything", "index", "keep", "live", "n", "plans", "quantizer", "state",
+        "_parts", "_searcher", "by_row", "deleted", "everything", "index", "keep", "live", "n", "plans", "quantizer",
+        "state",
     )  # fmt: skip
 
     def __init__(
@@ -47,10 +48,10 @@ class Engine:
         self.everything = Selection(self.n, self.live, self.deleted)
         finder = index.finder(columns, Coded(quantizer.codec, columns[CODES]), self.state["index"], self.n)
         rerank, vectors = (None, None) if keep is None else (keep.codec, columns[VECTORS])
-        fixed = quantizer.codec, columns[CODES], self.n, finder, rerank, vectors
-        self.by_row = Searcher(*fixed)
+        self._parts = quantizer.codec, columns[CODES], self.n, finder, rerank, vectors
+        self.by_row = Searcher(*self._parts)
         """Gives row numbers, whatever the ids are."""
-        self._searcher = Searcher(*fixed, columns[IDS]) if int_ids else self.by_row
+        self._searcher = Searcher(*self._parts, columns[IDS]) if int_ids else self.by_row
 
     def search(
         self,
@@ -80,6 +81,10 @@ class Engine:
         if threads == 1 or queries.ndim == 1 or len(queries) < 2 * QUERIES_PER_THREAD:
             return searcher.search(queries, coded, k, ef, nprobe, candidates, exact, chosen)
         return _search_parallel(searcher, queries, coded, (k, ef, nprobe, candidates, exact, chosen), threads)
+
+    def timed(self) -> Searcher:
+        """A searcher that gives row numbers, and counts and times its own searches alone."""
+        return Searcher(*self._parts, timed=True)
 
     @property
     def work(self) -> tuple[int, int, int]:

@@ -8,13 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from qvec._kernels import bits_count, bits_rows
-from qvec.filters.maintain import FieldWriter
-from qvec.filters.schema import check_fields
+from qvec._kernels import bits_rows
 from qvec.index import Progress
 from qvec.inputs import as_ids, as_payloads, check_unique, id_keys
 from qvec.reading import refuse_missing
-from qvec.selecting import Selector, selector_of
 from qvec.storage.store import Reading, Snapshot
 from qvec.types import FieldType, NDArray, Payload, Where, check_choice, check_flag
 from qvec.upkeep import Upkeep
@@ -39,12 +36,16 @@ class Payloads(Upkeep):
         Raises InputError: the name or the type is none, the field is declared already, or a stored payload holds
         something else under the name (it says which); nothing has changed then.
         """
+        from qvec.filters.schema import check_fields
+
         fields = check_fields({name: type})
         with self._store.write() as txn:
             Writer(txn, self._config, None, None).add_fields(fields, progress)
 
     def drop_field(self, name: str) -> None:
         """Forget a field and its index; payloads keep what they hold."""
+        from qvec.filters.maintain import FieldWriter
+
         with self._store.write() as txn:
             FieldWriter(txn).drop(name)
 
@@ -85,10 +86,14 @@ class Payloads(Upkeep):
         with self._store.read() as snap:
             if where is None:
                 return int(snap.state["live"])
-            return bits_count(selector_of(snap).select(snap, where, None, self._config.ids).bits)
+            from qvec.selecting import selector_of
+
+            return selector_of(snap).select(snap, where, None, self._config.ids).count
 
     def _matching_rows(self, reading: Reading, where: Where | None) -> NDArray[np.int64]:
         """Live rows that fulfil a filter, ascending; all of them where there is none."""
+        from qvec.selecting import Selector, selector_of
+
         selector = selector_of(reading) if isinstance(reading, Snapshot) else Selector(reading)
         bits = selector.live if where is None else selector.matching(reading, where)
         return bits_rows(bits).astype(np.int64)

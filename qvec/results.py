@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from qvec.explain import Explanation
 from qvec.types import Float32Array, Ids, Int64Array, NDArray, Payload
 
 SHOWN_HITS, SHOWN_QUERIES, SHOWN_WIDTH = 10, 5, 60  # of a repr
@@ -23,6 +24,8 @@ class Hits:
     of k payloads, or n such lists; None where payloads were not asked for. ``vectors``: as stored (:class:`Records`),
     shape (k, dim) or (n, k, dim), zeros where there is no hit; None where they were not asked for.
 
+    ``explanation``: how they were found, where that was asked for.
+
     With ``mmr`` hits come in the order in which they were chosen, not by distance.
     """
 
@@ -33,6 +36,7 @@ class Hits:
     zero_score: float = 0.0
     """Score at distance 0: 1 under cosine."""
     vectors: NDArray[Any] | None = None
+    explanation: Explanation | None = None
 
     @property
     def scores(self) -> Float32Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,7 +13,6 @@ from qvec.config import AUTO_INDEX_ROWS, Config
 from qvec.configs import HNSW, Flat
 from qvec.engine import live_rows
 from qvec.errors import DuplicateIdError, InputError
-from qvec.filters.maintain import FieldWriter, RowKeys
 from qvec.index import Coded, Index, Progress, make_index
 from qvec.inputs import MAX_ID, MAX_ROWS, as_payloads, id_keys
 from qvec.integers import to_floats
@@ -22,6 +21,9 @@ from qvec.quantizers import Quantizer, train
 from qvec.rows import ids_of_rows, payloads_of
 from qvec.storage.store import Transaction
 from qvec.types import FieldType, NDArray, OnConflict, Payload
+
+if TYPE_CHECKING:
+    from qvec.filters.maintain import FieldWriter, RowKeys
 
 INDEXED_ROWS = 65_536  # rows of a new field that are indexed at a time: one chunk of a bitmap
 ENCODE_ROWS = 8192  # rows encoded at a time: the codes of one step stay in cache
@@ -56,6 +58,8 @@ class Writer:
     def __init__(self, txn: Transaction, config: Config, quantizer: Quantizer | None, keep: Quantizer | None) -> None:
         self.txn, self.config, self.quantizer, self.keep = txn, config, quantizer, keep
         self.state = txn.state
+        from qvec.filters.maintain import FieldWriter  # late: readers have no use for it
+
         self.fields = FieldWriter(txn)
 
     @property
@@ -229,7 +233,7 @@ class Writer:
     def add_fields(self, fields: Mapping[str, FieldType], progress: Progress | None = None) -> None:
         """Declare fields, and index what live rows hold under their names."""
         self.fields.declare(fields)
-        fresh = FieldWriter(self.txn, fields)
+        fresh = type(self.fields)(self.txn, fields)
         rows = live_rows(self.txn)
         for start in range(0, len(rows) if self.state["records"] else 0, INDEXED_ROWS):
             part = rows[start : start + INDEXED_ROWS].tolist()

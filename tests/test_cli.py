@@ -128,6 +128,14 @@ def test_searching_by_a_stored_id_finds_its_neighbours(run) -> None:
     assert (answer["query"], [hit["id"] for hit in answer["hits"]]) == ("42", rows[0, 1:].tolist())
 
 
+def test_a_search_explains_itself(run) -> None:
+    run("import", "s.qvec", "x.npy", "--metric", "l2")
+    search = ("search", "s.qvec", "q.npy", "--row", "0", "-k", "3", "--explain")
+    _, explanation = run(*search, "--json")[1].splitlines()
+    assert json.loads(explanation)["explanation"]["evaluations"] == N
+    assert re.search(rf"evaluations +{N}\b", run(*search)[1])
+
+
 def test_a_search_can_be_paged_bounded_and_spread(run) -> None:
     run("import", "s.qvec", "x.npy", "--metric", "l2")
     rows, distances = exact_knn(X, X[:1] + 0.01, 9, "l2")

@@ -19,7 +19,7 @@ PACKAGE = Path(qvec.__file__).parent
 FLOORS = (
     {"errors"},
     {"_kernels", "extras"},
-    {"tables"},
+    {"explain", "tables"},
     {"types"},
     {"configs", "results"},
     {"fields", "integers", "storage"},

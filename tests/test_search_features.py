@@ -179,6 +179,37 @@ def test_an_exact_search_has_every_feature_too(db: qvec.Collection) -> None:
     assert_hits(db.search(id=name(db, 9), k=K, exact=True), ids[:K], far[:K])
 
 
+def test_a_search_explains_itself_and_finds_the_same(db: qvec.Collection) -> None:
+    live, flat = N - len(DELETED), db.stats().index == "flat"
+    for queries in (Q[0], Q):
+        n = 1 if queries.ndim == 1 else len(queries)
+        hits, plain = db.search(queries, K, ef=50, explain=True), db.search(queries, K, ef=50)
+        assert plain.explanation is None
+        assert hits.ids.tolist() == plain.ids.tolist()
+        np.testing.assert_array_equal(hits.distances, plain.distances)
+        seen = hits.explanation
+        assert seen is not None
+        assert (seen.queries, seen.k, seen.way) == (n, K, "flat" if flat else "hnsw")
+        assert (seen.reranked, seen.hops > 0) == (n * seen.candidates, not flat)
+        assert seen.evaluations == n * live if flat else n * K < seen.evaluations <= n * N
+        kernel = sum(seen.seconds[name] for name in ("prepare", "find", "rerank", "write"))
+        assert all(seconds > 0 for seconds in seen.seconds.values())
+        assert kernel + seen.seconds["refine"] + seen.seconds["read"] < seen.seconds["total"]
+        assert f"evaluations  {seen.evaluations}" in str(seen)
+    exact = db.search(Q[0], K, exact=True, explain=True, offset=2).explanation
+    assert exact is not None
+    assert (exact.way, exact.k, exact.hops, exact.evaluations, exact.reranked) == ("exact", K + 2, 0, live, 0)
+
+
+def test_explained_searches_count_their_own_work_alone(db: qvec.Collection) -> None:
+    first = db.search(Q[0], K, explain=True).explanation
+    db.search(Q, K)
+    again = db.search(Q[0], K, explain=True).explanation
+    assert first is not None
+    assert again is not None
+    assert (first.hops, first.evaluations, first.reranked) == (again.hops, again.evaluations, again.reranked)
+
+
 def test_codes_that_came_quantized_can_be_asked_by_id_and_for_diversity(path: Path) -> None:
     codes = np.random.default_rng(2).integers(-128, 128, (60, DIM // 8)).astype(np.int8)
     bits = np.unpackbits(codes.view(np.uint8) ^ 128, axis=1).astype(np.float64) * 2 - 1
@@ -199,6 +230,9 @@ def test_an_empty_collection_has_no_hits_of_any_kind(path: Path) -> None:
         assert (hits.ids.tolist(), int(hits.counts)) == ([-1] * K, 0)
         assert hits.vectors is not None
         assert hits.vectors.shape == (K, DIM)
+        explanation = db.search(Q, K, explain=True).explanation
+        assert explanation is not None
+        assert (explanation.way, explanation.queries, explanation.evaluations) == ("empty", len(Q), 0)
         with pytest.raises(qvec.MissingIdError, match="no vector has the id 3"):
             db.search(id=3)
 
@@ -219,6 +253,7 @@ def test_an_empty_collection_has_no_hits_of_any_kind(path: Path) -> None:
         ({"id": 3}, "either queries or the id"),
         ({"include": ["vectors"]}, "include must be a list of some of payload, vector"),
         ({"include": "vector"}, "include must be a list"),
+        ({"explain": "yes"}, "explain must be True or False"),
         ({"include": [["vector"]]}, "include must be a list"),
     ],
 )

@@ -7,6 +7,7 @@ which is not its own neighbour.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,9 +20,10 @@ import qvec
 from qvec.console import print_table, shortened
 from qvec.datasets import load_vectors
 from qvec.errors import InputError
+from qvec.explain import Explanation
 
 BATCH = 1024  # queries of one call, so that the first answers of a long file show at once
-OPTIONS = ("k", "radius", "offset", "mmr", "ef", "recall", "rescore", "exact", "threads")
+OPTIONS = ("k", "radius", "offset", "mmr", "ef", "recall", "rescore", "exact", "threads", "explain")
 PAYLOAD_WIDTH = 56  # leaves room for the other columns on a page of 100
 
 
@@ -49,6 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="rank by the codes alone, without the stored vectors",
     )
     parser.add_argument("--threads", type=int, metavar="N", help="threads to search with (default: all processors)")
+    parser.add_argument("--explain", action="store_true", help="also print how hits were found: counts and times")
     parser.add_argument("--json", action="store_true", help="print one JSON object a query, a line each")
 
 
@@ -57,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
         for labels, hits in _answers(db, args):
             for label, found in zip(labels, hits.to_list(), strict=True):
                 _print_json(label, found) if args.json else _print_table(label, found)
+            if hits.explanation is not None:
+                _print_explanation(hits.explanation, args.json)
     return 0
 
 
@@ -101,6 +106,14 @@ def _print_json(label: int | str, hits: list[dict[str, Any]]) -> None:
 
 def _print_table(label: int | str, hits: list[dict[str, Any]]) -> None:
     print_table(f"query {label}", ("#", "id", "score", "distance", "payload"), list(_cells(hits)))
+
+
+def _print_explanation(explanation: Explanation, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"explanation": dataclasses.asdict(explanation)}))
+    else:
+        rows = [line.split(maxsplit=1) for line in str(explanation).splitlines()]
+        print_table("how they were found", ("what", "value"), rows)
 
 
 def _cells(hits: list[dict[str, Any]]) -> Iterator[tuple[object, ...]]:

@@ -10,6 +10,7 @@
 #define QV_TILE 8      /* queries of a batch that share a scan */
 
 enum { QV_OK = 0, QV_DAMAGED = -1, QV_NO_MEMORY = -2 };
+enum { QV_PREPARE, QV_FIND, QV_RERANK, QV_WRITE, QV_PHASES }; /* of a search */
 
 /* Buffers of one thread, grown to the largest query seen. */
 typedef struct {
@@ -26,7 +27,8 @@ typedef struct {
     const uint8_t *address[2][QV_HOP_MAX];
     uint32_t row[2][QV_HOP_MAX], kept[QV_HOP_MAX];
     float key[QV_HOP_MAX];
-    uint64_t hops, evaluations;
+    uint64_t hops, evaluations, reranked;
+    uint64_t phase_ns[QV_PHASES], phase_began; /* where the searcher is timed */
 } qv_scratch;
 
 int qv_scratch_reserve(qv_scratch *s, int pool, uint32_t rows, size_t query_size);
@@ -88,6 +90,7 @@ typedef struct {
     qv_finder finder;         /* finder.find NULL: a scan */
     qv_codec *rerank;         /* NULL: keys of the codes are the result */
     qv_column *vectors, *ids; /* ids NULL: rows are the result */
+    int timed;                /* whether the phases of a search are timed */
 } qv_searcher;
 
 /* Queries and results of a batch: rows of `dim` and of `width` floats (the same transformed for the codes); k ids and

@@ -1,9 +1,20 @@
 #include <math.h>
+#include <time.h>
 
 #include "find.h"
 #include "simd.h"
 
 #define QV_AHEAD 16 /* re-rank rows whose lines are on their way */
+
+/* Charge a phase with the time since the last one ended; QV_PHASES: only begin. */
+static void end_phase(const qv_searcher *searcher, qv_scratch *s, int phase) {
+    if (!searcher->timed) return;
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    uint64_t now = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+    if (phase < QV_PHASES) s->phase_ns[phase] += now - s->phase_began;
+    s->phase_began = now;
+}
 
 /* Drop excluded rows from the pool, keep the nearest `keep`. */
 static void keep_results(qv_pool *pool, const qv_selection *selection, int keep) {
@@ -40,6 +51,7 @@ static int rerank_pool(const qv_searcher *searcher, const qv_query *query, qv_sc
             pool->slots[start + i] = qv_candidate(s->key[i], qv_candidate_row(pool->slots[start + i]));
     }
     int size = pool->size;
+    s->reranked += (uint64_t)size;
     qv_pool_reset(pool, size);
     for (int i = 0; i < size; i++) { /* insertion in place: slot i is read before the sorted part reaches it */
         uint64_t candidate = pool->slots[i];
@@ -78,7 +90,10 @@ static int finish(const qv_searcher *searcher, const qv_search_params *p, const 
         int status = rerank_pool(searcher, (const qv_query *)s->other, s);
         if (status) return status;
     }
-    return write_results(searcher, &s->pool, p->k, batch, q);
+    end_phase(searcher, s, QV_RERANK);
+    int status = write_results(searcher, &s->pool, p->k, batch, q);
+    end_phase(searcher, s, QV_WRITE);
+    return status;
 }
 
 static int kept_of(const qv_search_params *p) { return p->candidates > p->k ? p->candidates : p->k; }
@@ -104,7 +119,9 @@ static int scan_tile(const qv_searcher *searcher, const qv_search_params *p, con
         qv_prepare(source.codec, x, (qv_query *)(s->tile_queries + (size_t)i * s->tile_query_size));
         qv_pool_reset(&s->tile[i], keep);
     }
+    end_phase(searcher, s, QV_PREPARE);
     int status = qv_scan(&source, s->tile_queries, s->tile_query_size, s->tile, n, s);
+    end_phase(searcher, s, QV_FIND);
     qv_pool own = s->pool;
     for (int i = 0; i < n && !status; i++) {
         s->pool = s->tile[i];
@@ -120,6 +137,7 @@ static int find_one(const qv_searcher *searcher, const qv_search_params *p, cons
     const qv_selection *selection = &p->selection;
     const float *transformed = batch->transformed + q * batch->width;
     qv_prepare(searcher->codec, transformed, (qv_query *)s->query);
+    end_phase(searcher, s, QV_PREPARE);
     int status = searcher->finder.find(searcher->finder.index, p, transformed, s);
     if (status) return status;
     keep_results(&s->pool, selection, kept_of(p));
@@ -129,6 +147,7 @@ static int find_one(const qv_searcher *searcher, const qv_search_params *p, cons
         qv_pool_reset(&s->pool, kept_of(p));
         status = qv_scan(&source, s->query, 0, &s->pool, 1, s);
     }
+    end_phase(searcher, s, QV_FIND);
     return status ? status : finish(searcher, p, batch, q, s);
 }
 
@@ -142,6 +161,7 @@ static int reserve(const qv_searcher *searcher, const qv_search_params *p, qv_sc
 int qv_search(const qv_searcher *searcher, const qv_search_params *p, const qv_batch *batch, qv_scratch *s) {
     int by_scan = !searcher->finder.find || p->exact || p->selection.rows;
     int status = reserve(searcher, p, s) ? QV_NO_MEMORY : QV_OK;
+    end_phase(searcher, s, QV_PHASES);
     for (size_t q = 0; q < batch->n && !status; q += by_scan ? QV_TILE : 1) {
         status = by_scan ? scan_tile(searcher, p, batch, q, s) : find_one(searcher, p, batch, q, s);
     }

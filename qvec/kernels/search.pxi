@@ -11,9 +11,12 @@ from qvec.errors import CorruptError
 
 cdef extern from "find.h" nogil:
     const int QV_DAMAGED
+    enum: QV_PREPARE, QV_FIND, QV_RERANK, QV_WRITE, QV_PHASES
     ctypedef struct qv_scratch:
         uint64_t hops
         uint64_t evaluations
+        uint64_t reranked
+        uint64_t phase_ns[QV_PHASES]
     ctypedef struct qv_selection:
         const uint64_t *excluded
         uint32_t n_allowed
@@ -39,6 +42,7 @@ cdef extern from "find.h" nogil:
         qv_codec *rerank
         qv_column *vectors
         qv_column *ids
+        int timed
     int qv_scratch_reserve(qv_scratch *s, int pool, uint32_t rows, size_t query_size)
     void qv_scratch_free(qv_scratch *s)
     ctypedef struct qv_batch:
@@ -141,6 +145,8 @@ cdef class Searcher:
 
     finder None: every search is a scan. rerank/vectors None: the codes' keys are the distances. ids None: the row
     numbers are the ids. The columns' pages must stay valid (the read transaction open) while a search runs.
+
+    timed: ``phase_ns`` sums nanoseconds of preparing queries, finding candidates, re-ranking and writing results.
     """
 
     cdef qv_searcher s
@@ -148,10 +154,11 @@ cdef class Searcher:
     cdef Column _codes, _vectors, _ids
     cdef Finder _finder
     cdef list _idle
-    cdef readonly unsigned long long hops, evaluations, kernel_ns
+    cdef uint64_t _phase_ns[QV_PHASES]
+    cdef readonly unsigned long long hops, evaluations, reranked, kernel_ns
 
     def __init__(self, Codec codec not None, Column codes not None, n, Finder finder=None, Codec rerank=None,
-                 Column vectors=None, Column ids=None):
+                 Column vectors=None, Column ids=None, bint timed=False):
         _check_rows(codec, codes, n)
         self._codec, self._codes, self._finder = codec, codes, finder
         self._rerank, self._vectors, self._ids = rerank, vectors, ids
@@ -163,6 +170,12 @@ cdef class Searcher:
         self.s.rerank = &rerank.c if rerank is not None else NULL
         self.s.vectors = &vectors.c if vectors is not None else NULL
         self.s.ids = &ids.c if ids is not None else NULL
+        self.s.timed = timed
+        memset(self._phase_ns, 0, sizeof(self._phase_ns))
+
+    @property
+    def phase_ns(self):
+        return tuple([self._phase_ns[i] for i in range(QV_PHASES)])
 
     def search(self, cnp.ndarray q, cnp.ndarray t, int k, int ef, int nprobe, int candidates, bint exact,
                Selection selection not None):
@@ -198,15 +211,20 @@ cdef class Searcher:
         b.distances = <float *>cnp.PyArray_DATA(distances) + start * k
         b.counts = <int64_t *>cnp.PyArray_DATA(counts) + start
         cdef Scratch scratch = self._idle.pop() if self._idle else Scratch()
-        cdef uint64_t begin, hops = scratch.s.hops, evaluations = scratch.s.evaluations
-        cdef int status = 0
+        cdef qv_scratch *work = &scratch.s
+        cdef uint64_t begin, hops = work.hops, evaluations = work.evaluations, reranked = work.reranked
+        cdef int status = 0, phase
+        memset(work.phase_ns, 0, sizeof(work.phase_ns))
         with nogil:
             begin = _now()
-            status = qv_search(&self.s, &p, &b, &scratch.s)
+            status = qv_search(&self.s, &p, &b, work)
             begin = _now() - begin
         self.kernel_ns += begin
-        self.hops += scratch.s.hops - hops
-        self.evaluations += scratch.s.evaluations - evaluations
+        self.hops += work.hops - hops
+        self.evaluations += work.evaluations - evaluations
+        self.reranked += work.reranked - reranked
+        for phase in range(QV_PHASES):
+            self._phase_ns[phase] += work.phase_ns[phase]
         self._idle.append(scratch)
         if status < 0:
             own = [] if self._finder is None else self._finder.columns
