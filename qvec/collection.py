@@ -19,10 +19,9 @@ from qvec.payloads import Payloads
 from qvec.quantizers import Quantizer, train
 from qvec.query import SearchOptions, search_options
 from qvec.reading import Reader, id_array, refuse_missing
-from qvec.refine import Refinement, refinement
 from qvec.results import AddResult, Hits, Records
 from qvec.rows import ids_of_rows
-from qvec.search import Request, run_request, run_search
+from qvec.search import run_search
 from qvec.statistics import collect_stats
 from qvec.storage.store import ColumnSpec, Snapshot, Store, Transaction
 from qvec.types import (
@@ -33,6 +32,7 @@ from qvec.types import (
     NDArray,
     OnConflict,
     Payload,
+    Residency,
     Stats,
     Where,
     check_choice,
@@ -204,8 +204,8 @@ class Collection(Payloads):
             raise InputError("give either queries or the id of a stored vector")
         options = search_options(k, ef, oversample, rescore, exact, include, recall)
         if id is not None or offset != 0 or explain or options.vectors or not radius is mmr is fetch_k is None:
-            refined = refinement(options.k, config.metric, radius, offset, mmr, fetch_k)
-            return self._search_beyond(queries, id, options, refined, threads, explain, where, allow)
+            asked = radius, offset, mmr, fetch_k
+            return self._search_beyond(queries, id, options, asked, threads, explain, where, allow)
         q = as_searched(queries, config.dim, config.metric, config.form)
         workers = 1 if threads is None and q.ndim == 1 else worker_threads(threads)
         snap = self._store.begin()
@@ -226,15 +226,19 @@ class Collection(Payloads):
         queries: Any,
         id: Any,
         options: SearchOptions,
-        refined: Refinement,
+        asked: tuple[Any, ...],
         threads: int | None,
         explain: bool,
         where: Where | None,
         allow: Any,
     ) -> Hits:
-        """A search that makes something else of what is found than the nearest k."""
+        """A search for something else than the nearest k."""
+        from qvec.beyond import Request, run_request  # late: seldom, and a tenth of the import's time
+        from qvec.refine import refinement
+
         config = self._config
         check_flag("explain", explain)
+        refined = refinement(options.k, config.metric, *asked)
         with self._store.read() as snap:
             reader, own = self._reader(snap), None
             if id is not None:
@@ -319,6 +323,10 @@ class Collection(Payloads):
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles as its path, and is opened for reading where it is unpickled: only one handle can write."""
+        return reopened, (type(self), os.path.abspath(self._store.path), self._store.residency)
+
     def __repr__(self) -> str:
         config = self._config
         return f"<qvec.Collection {os.fspath(self._store.path)!r} dim={config.dim} {config.metric}>"
@@ -347,6 +355,11 @@ class Collection(Payloads):
 def _as_given(ids: NDArray[Any]) -> NDArray[Any] | list[str]:
     """Ids as they are checked: an array of integers, or a list of strings."""
     return ids.tolist() if ids.dtype == object else ids
+
+
+def reopened(kind: type[Collection], path: str, residency: Residency) -> Collection:
+    """What a pickled collection becomes."""
+    return kind(Store.open(path, "r", residency=residency))
 
 
 def _undated(state: dict[str, Any]) -> dict[str, Any]:
