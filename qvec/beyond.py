@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,7 +17,11 @@ from qvec.reading import Reader
 from qvec.refine import Found, Refinement, without
 from qvec.results import Hits
 from qvec.storage.store import Snapshot
+from qvec.strategy import choose_way
 from qvec.types import Float32Array, NDArray
+
+if TYPE_CHECKING:
+    from qvec.selecting import Selected
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +29,7 @@ class Request:
     """A search beyond the nearest k: float32 queries [n, dim] or [dim], and what to make of what is found.
 
     ``own``: a row for each query, which is no hit of it. ``explain``: whether hits say how they were found.
+    ``selected``: rows that may be hits; None: all.
     """
 
     queries: Float32Array
@@ -32,11 +38,17 @@ class Request:
     threads: int
     own: NDArray[np.int64] | None
     explain: bool
+    selected: Selected | None = None
 
     @property
     def batch(self) -> Float32Array:
         """The queries as [n, dim]."""
         return self.queries.reshape(-1, self.queries.shape[-1])
+
+    @property
+    def finds_nothing(self) -> bool:
+        """Whether no row may be a hit."""
+        return self.selected is not None and self.selected.count == 0
 
     @property
     def wider(self) -> SearchOptions:
@@ -47,6 +59,7 @@ class Request:
 def run_request(reader: Reader, engine: Engine | None, hits: HitMaker, request: Request) -> Hits:
     """Hits of a request; ``engine`` None: nothing is stored."""
     options, times = request.options, [perf_counter()]
+    engine = None if request.finds_nothing else engine
     found, explanation = _nothing(request) if engine is None else _nearest(reader.snap, engine, request)
     times.append(perf_counter())
     found = request.refinement.apply(options.k, reader.config.metric, request.batch, found, reader.floats)
@@ -63,20 +76,20 @@ def run_request(reader: Reader, engine: Engine | None, hits: HitMaker, request: 
 def _nearest(snap: Snapshot, engine: Engine, request: Request) -> tuple[Found, Explanation]:
     """The rows that a refinement needs, and how they were found."""
     wider = request.wider
-    plan = make_plan(snap, engine, wider)
-    searcher = engine.timed() if request.explain else engine.by_row
+    way = choose_way(engine, wider, make_plan(snap, engine, wider), request.selected)
+    searcher, plan = engine.timed() if request.explain else engine.by_row, way.plan
     effort = wider.k, plan.ef, plan.candidates, wider.exact, request.threads, plan.nprobe
-    found = engine.search(request.batch, *effort, searcher=searcher)
+    found = engine.search(request.batch, *effort, way.selection, searcher)
     if request.own is not None:
         found = without(found, request.own)
-    way = "exact" if wider.exact else engine.index.kind
-    return found, explained(searcher, way, len(request.batch), wider.k, plan.ef, plan.nprobe, plan.candidates)
+    counts = len(request.batch), wider.k, plan.ef, plan.nprobe, plan.candidates, way.matching
+    return found, explained(searcher, way.name, *counts)
 
 
 def _nothing(request: Request) -> tuple[Found, Explanation]:
     n, k = len(request.batch), request.refinement.depth
     found = np.full((n, k), -1, np.int64), np.full((n, k), np.inf, np.float32), np.zeros(n, np.int64)
-    return found, explained(None, "empty", n, k, 0, 0, 0)
+    return found, explained(None, "empty", n, k, 0, 0, 0, 0)
 
 
 def _first(found: Found) -> Found:

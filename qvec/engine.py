@@ -11,7 +11,7 @@ from qvec._kernels import Column, Searcher, Selection
 from qvec.index import Coded, Index
 from qvec.layout import CODES, DELETED, IDS, VECTORS, in_force
 from qvec.quantizers import Quantizer
-from qvec.storage.store import Snapshot
+from qvec.storage.store import Reading, Snapshot
 from qvec.types import Float32Array, NDArray
 
 Found = tuple[NDArray[np.int64], Float32Array, NDArray[np.int64]]
@@ -121,7 +121,7 @@ def read_bitmap(column: Column, n: int) -> NDArray[np.uint64]:
     return bits.view("<u8").reshape(-1).astype(np.uint64)
 
 
-def live_rows(snap: Snapshot) -> NDArray[np.int64]:
+def live_rows(snap: Reading) -> NDArray[np.int64]:
     """The rows that are not deleted, ascending."""
     n = snap.state["n"]
     if n == 0:

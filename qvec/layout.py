@@ -13,13 +13,14 @@ VECTORS = "vectors"
 IDS = "ids"
 DELETED = "deleted"
 ADJACENCY = "adjacency"
+FIELD = "field"  # one for each field whose values have an order; its generation is the field's number
 
 CALIBRATION = 1  # record kinds: a quantizer's state, by generation; a row's payload and string id, by row
 ROW = 2
 DRIFT = 3  # what vectors looked like since a calibration, by generation
 TUNING = 4  # number 0: recall curves; 1 and up: the queries that they are measured on
 
-_COLUMN_IDS = {CODES: 1, VECTORS: 2, IDS: 3, DELETED: 4, ADJACENCY: 5}
+_COLUMN_IDS = {CODES: 1, VECTORS: 2, IDS: 3, DELETED: 4, ADJACENCY: 5, FIELD: 16}
 _ID_BYTES = 8
 _BITMAP_BYTES = 8  # a row of the bitmap is one word: 64 rows of the collection
 
@@ -29,9 +30,9 @@ def wide_column(name: str, stride: int) -> ColumnSpec:
     return ColumnSpec(_COLUMN_IDS[name], stride, min_pages=4, max_pages=16)
 
 
-def narrow_column(name: str, stride: int) -> ColumnSpec:
+def narrow_column(name: str, stride: int, generation: int = 0) -> ColumnSpec:
     """Rows changed one by one: blocks of one page, so that a change rewrites little."""
-    return ColumnSpec(_COLUMN_IDS[name], stride, min_pages=1, max_pages=1)
+    return ColumnSpec(_COLUMN_IDS[name], stride, min_pages=1, max_pages=1, generation=generation)
 
 
 def in_force(columns: Mapping[str, Column], names: Mapping[str, str]) -> dict[str, Column]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,22 +11,28 @@ from qvec._kernels import Column
 from qvec.calibrations import Trained, register
 from qvec.config import AUTO_INDEX_ROWS, Config
 from qvec.configs import HNSW, Flat
+from qvec.engine import live_rows
 from qvec.errors import DuplicateIdError, InputError
 from qvec.index import Coded, Index, Progress, make_index
-from qvec.inputs import MAX_ID, MAX_ROWS, id_keys
+from qvec.inputs import MAX_ID, MAX_ROWS, as_payloads, id_keys
 from qvec.integers import to_floats
 from qvec.layout import CODES, DELETED, IDS, ROW, VECTORS, in_force, row_columns
 from qvec.quantizers import Quantizer, train
+from qvec.rows import ids_of_rows, payloads_of
 from qvec.storage.store import Transaction
-from qvec.types import NDArray, OnConflict, Payload
+from qvec.types import FieldType, NDArray, OnConflict, Payload
 
+if TYPE_CHECKING:
+    from qvec.filters.maintain import FieldWriter, RowKeys
+
+INDEXED_ROWS = 65_536  # rows of a new field that are indexed at a time: one chunk of a bitmap
 ENCODE_ROWS = 8192  # rows encoded at a time: the codes of one step stay in cache
 Ids = NDArray[Any] | list[str]
 Vectors = NDArray[Any]  # float32 [n, dim], or integers as Config.form says
 
 
-def initial_state() -> dict[str, Any]:
-    """The state of an empty collection."""
+def initial_state(fields: Mapping[str, FieldType]) -> dict[str, Any]:
+    """The state of an empty collection with some declared fields."""
     return {
         "n": 0,  # rows ever written, deleted ones included
         "live": 0,
@@ -40,6 +46,8 @@ def initial_state() -> dict[str, Any]:
         "oversample": None,  # {"generation", "factor"}: what searches of that generation re-rank per hit
         "pending": None,  # a generation that is being built (qvec/generations.py)
         "index": {"kind": "flat", "n": 0},
+        "fields": {name: [number, kind] for number, (name, kind) in enumerate(fields.items())},  # qvec/filters
+        "next_field": len(fields),  # the first number that no field ever had
         "lift2": 0.0,  # largest |x|^2 seen, for graphs under inner product
     }
 
@@ -50,6 +58,9 @@ class Writer:
     def __init__(self, txn: Transaction, config: Config, quantizer: Quantizer | None, keep: Quantizer | None) -> None:
         self.txn, self.config, self.quantizer, self.keep = txn, config, quantizer, keep
         self.state = txn.state
+        from qvec.filters.maintain import FieldWriter  # late: readers have no use for it
+
+        self.fields = FieldWriter(txn)
 
     @property
     def columns(self) -> dict[str, Column]:
@@ -75,6 +86,7 @@ class Writer:
         progress: Progress | None,
     ) -> tuple[Ids, int, int, int]:
         """Store a batch; ids of its rows, and how many were added, replaced, skipped."""
+        held = self.fields.read(payloads)
         if self.quantizer is None and len(x):
             config = self.config
             self.use(train(x, config.metric, config.code, config.seed, config.model), len(x))
@@ -86,9 +98,10 @@ class Writer:
             if len(kept) < len(x):
                 skipped = len(x) - len(kept)
                 all_ids, ids = ids, ids[kept] if isinstance(ids, np.ndarray) else [ids[i] for i in kept]
-                self._append(x[kept], ids, [payloads[i] for i in kept], threads, progress)
+                held = [held[i] for i in kept] if held else held
+                self._append(x[kept], ids, [payloads[i] for i in kept], held, threads, progress)
                 return all_ids, len(kept) - replaced, replaced, skipped
-        self._append(x, ids, payloads, threads, progress)
+        self._append(x, ids, payloads, held, threads, progress)
         return ids, len(x) - replaced, replaced, skipped
 
     def _new_ids(self, n: int) -> NDArray[np.int64]:
@@ -122,6 +135,7 @@ class Writer:
         x: Vectors,
         ids: Ids,
         payloads: Sequence[Payload | None],
+        held: list[RowKeys],
         threads: int,
         progress: Progress | None,
     ) -> None:
@@ -131,7 +145,9 @@ class Writer:
         if not len(x):
             return
         self._put_ids(ids, start)
-        self._put_records(ids, payloads, start)
+        self._put_records(ids, payloads, range(start, stop))
+        self.fields.resize(stop)
+        self.fields.change(range(start, stop), [], held)
         self._put_vectors(x, ids, start, stop)
         self.state["n"] = stop
         self.state["live"] += len(x)
@@ -144,13 +160,13 @@ class Writer:
             state["next_id"] = max(state["next_id"], int(ids.max()) + 1)
         self.txn.put_ids(id_keys(ids), range(start, start + len(ids)), append=append)
 
-    def _put_records(self, ids: Ids, payloads: Sequence[Payload | None], start: int) -> None:
+    def _put_records(self, ids: Ids, payloads: Sequence[Payload | None], rows: Sequence[int]) -> None:
         strings = self.config.ids == "str"
-        for i, payload in enumerate(payloads):
+        for i, (row, payload) in enumerate(zip(rows, payloads, strict=True)):
             if payload is None and not strings:
                 continue
             record = {"id": ids[i], "payload": payload} if strings else {"payload": payload}
-            self.txn.put_record(ROW, start + i, record, name=f"payload[{i}]")
+            self.txn.put_record(ROW, row, record, name=f"payload[{i}]")
             self.state["records"] += 1
 
     def _put_vectors(self, x: Vectors, ids: Ids, start: int, stop: int) -> None:
@@ -198,11 +214,66 @@ class Writer:
             bits |= np.bitwise_or.reduce(np.uint64(1) << (rows[rows // 64 == word] % 64).astype(np.uint64))
             column.write(int(word), bits.view(np.uint8))
         self.txn.delete_ids(keys)
-        for row in rows.tolist() if self.state["records"] else ():
-            if self.txn.record(ROW, row) is not None:
-                self.txn.delete_record(ROW, row)
-                self.state["records"] -= 1
+        self._delete_records(rows)
         self.state["live"] -= len(rows)
+
+    def _delete_records(self, rows: NDArray[np.int64]) -> None:
+        gone, payloads = [], []
+        for row in rows.tolist() if self.state["records"] else ():
+            record = self.txn.record(ROW, row)
+            if record is not None:
+                gone.append(row)
+                payloads.append(record["payload"])
+                self.txn.delete_record(ROW, row)
+        self.state["records"] -= len(gone)
+        self.fields.change(gone, self.fields.read_stored(payloads), [])
+
+    # --- payloads ---
+
+    def add_fields(self, fields: Mapping[str, FieldType], progress: Progress | None = None) -> None:
+        """Declare fields, and index what live rows hold under their names."""
+        self.fields.declare(fields)
+        fresh = type(self.fields)(self.txn, fields)
+        rows = live_rows(self.txn)
+        for start in range(0, len(rows) if self.state["records"] else 0, INDEXED_ROWS):
+            part = rows[start : start + INDEXED_ROWS].tolist()
+            payloads = payloads_of([self.txn.record(ROW, row) for row in part])
+            fresh.change(part, [], self._read_named(fresh, part, payloads))
+            if progress is not None:
+                progress(start + len(part), len(rows))
+
+    def _read_named(self, fields: FieldWriter, rows: list[int], payloads: Sequence[Payload | None]) -> list[RowKeys]:
+        """What stored payloads hold; InputError names the id of one that holds a value of another type."""
+        try:
+            return fields.read(payloads)
+        except InputError:
+            for name, payload in zip(ids_of_rows(self.txn, np.array(rows)).tolist(), payloads, strict=True):
+                fields.read([payload], [f"the payload of id {name!r}"])
+            raise
+
+    def update_payload(self, rows: NDArray[np.int64], payloads: Sequence[Payload | None], merge: bool) -> None:
+        """Give live rows, each once, other payloads; ``merge``: change the keys named, drop those named None."""
+        records = [self.txn.record(ROW, row) for row in rows.tolist()]
+        old = payloads_of(records)
+        new = payloads
+        if merge:  # two payloads may be small enough, and not together
+            new = as_payloads([_merged(was, change) for was, change in zip(old, payloads, strict=True)], len(old))
+        held = self.fields.read(new)
+        self.fields.change(rows.tolist(), self.fields.read_stored(old), held)
+        for i, (row, record, payload) in enumerate(zip(rows.tolist(), records, new, strict=True)):
+            if record is not None and "id" not in record and payload is None:
+                self.txn.delete_record(ROW, row)
+            elif record is not None or payload is not None:
+                self.txn.put_record(ROW, row, {**(record or {}), "payload": payload}, name=f"payload[{i}]")
+            self.state["records"] += ("id" in (record or {}) or payload is not None) - (record is not None)
+
+
+def _merged(old: Payload | None, change: Payload | None) -> Payload | None:
+    """A payload with some keys changed, and those that are changed to None left out."""
+    if change is None:
+        return old
+    changed = {**(old or {}), **change}
+    return {name: value for name, value in changed.items() if value is not None or name not in change}
 
 
 def index_for(config: Config, kind: str, rows: int) -> Index:

@@ -26,12 +26,15 @@ FLOORS = (
     {"calibration", "inputs", "projections", "transforms"},
     {"quantizers", "query", "refine"},
     {"adapters", "config", "curves", "layout", "measure"},
-    {"calibrations", "index"},
+    {"calibrations", "filters", "index"},
     {"drift", "engine", "generation_state", "rows", "statistics"},
+    {"selecting"},
     {"hits", "plan", "reading", "verify", "writer"},
-    {"beyond", "generations", "search"},
+    {"generations", "strategy"},
+    {"beyond", "search"},
     {"evaluation"},
     {"upkeep"},
+    {"payloads"},
     {"collection"},
     {"api"},
     {"sharding"},
@@ -47,7 +50,7 @@ RESTRICTED = {
     "pickle": set(),
     "marshal": set(),
 }
-CORE_DEPENDENCIES = ("numpy", "lmdb", "msgpack")
+CORE_DEPENDENCIES = ("numpy", "lmdb", "msgpack", "pyroaring")
 CORE_FLOORS = FLOORS[: FLOORS.index({""}) + 1]
 
 
