@@ -24,9 +24,10 @@ from haystack.errors import FilterError
 
 import qvec
 from qvec.errors import DuplicateIdError, InputError
+from qvec.types import OnConflict
 
 DOCUMENT, EMBEDDED = "_document", "_embedded"
-POLICIES = {
+POLICIES: dict[DuplicatePolicy, OnConflict] = {
     DuplicatePolicy.NONE: "error",
     DuplicatePolicy.FAIL: "error",
     DuplicatePolicy.SKIP: "skip",
@@ -45,7 +46,8 @@ class QvecDocumentStore:
         """fields: meta fields to filter by, as of :func:`qvec.create`, which also says the other options."""
         self._arguments = {"path": os.fspath(path), "dim": dim, "fields": fields, **options}
         declared = {**(fields or {}), EMBEDDED: "bool"}
-        self.collection = qvec.create(path, dim, **{"ids": "str", "fields": declared, "exist_ok": True} | options)
+        chosen: dict[str, Any] = {"ids": "str", "fields": declared, "exist_ok": True} | options
+        self.collection = qvec.create(path, dim, **chosen)
 
     def to_dict(self) -> dict[str, Any]:
         """What :meth:`from_dict` makes a store of: where it lies, and how it was created."""

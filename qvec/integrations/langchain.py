@@ -43,7 +43,8 @@ class QvecVectorStore(VectorStore):
     ) -> Self:
         """A new collection. dim: by default, what the embedding gives. options: of :func:`qvec.create`."""
         length = len(embedding.embed_query(PROBE)) if dim is None else dim
-        return cls(qvec.create(path, length, **{"ids": "str"} | options), embedding)
+        chosen: dict[str, Any] = {"ids": "str"} | options
+        return cls(qvec.create(path, length, **chosen), embedding)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], embedding: Embeddings, **options: Any) -> Self:
@@ -149,8 +150,7 @@ class QvecVectorStore(VectorStore):
     def _search(
         self, vector: list[float], k: int, filter: dict[str, Any] | None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
-        options = kwargs if filter is None else kwargs | {"where": filter}
-        hits = self.collection.search(np.asarray(vector, np.float32), k, **options)
+        hits = self.collection.search(np.asarray(vector, np.float32), k, where=filter, **kwargs)
         return [(_document(hit["id"], hit["payload"]), hit["score"]) for hit in hits.to_list()]
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:

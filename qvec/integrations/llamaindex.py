@@ -3,8 +3,9 @@
     store = QvecVectorStore.create("docs.qvec", dim=384, fields={"lang": "keyword"})
     index = VectorStoreIndex.from_documents(documents, storage_context=StorageContext.from_defaults(vector_store=store))
 
-A node is a vector under its id; the payload holds its metadata and what LlamaIndex needs to make the node again. Metadata
-filters reach the fields that were declared; ``ref_doc_id`` always is, so that all nodes of a document can be deleted.
+A node is a vector under its id; the payload holds its metadata and what LlamaIndex needs to make the node again.
+Metadata filters reach the fields that were declared; ``ref_doc_id`` always is, so that all nodes of a document can be
+deleted.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ class QvecVectorStore(BasePydanticVectorStore):
     ) -> QvecVectorStore:
         """A new collection. fields: metadata to filter by, as of :func:`qvec.create`, like the other options."""
         declared = {**(fields or {}), REF_DOC: "keyword"}
-        return cls(qvec.create(path, dim, **{"ids": "str", "fields": declared} | options))
+        chosen: dict[str, Any] = {"ids": "str", "fields": declared} | options
+        return cls(qvec.create(path, dim, **chosen))
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], **options: Any) -> QvecVectorStore:
@@ -125,13 +127,12 @@ class QvecVectorStore(BasePydanticVectorStore):
             raise InputError(f"the store searches by embeddings alone, not in mode {query.mode.value!r}")
         if query.query_embedding is None:
             raise InputError("the query has no embedding")
-        options = {"include": ["payload", "vector"], **kwargs}
+        options: dict[str, Any] = {"include": ["payload", "vector"], **kwargs}
         if query.mode == VectorStoreQueryMode.MMR:
             options.setdefault("mmr", 0.5 if query.mmr_threshold is None else query.mmr_threshold)
-        wanted = _ids_asked_for(query)
         where = where_of(query.filters, query.doc_ids)
         vector = np.asarray(query.query_embedding, np.float32)
-        hits = self._collection.search(vector, query.similarity_top_k, where=where, allow=wanted, **options)
+        hits = self._collection.search(vector, query.similarity_top_k, where=where, allow=query.node_ids, **options)
         found = hits.to_list()
         nodes = [_node(hit["payload"], hit["vector"]) for hit in found]
         scores = [hit["score"] for hit in found]
@@ -156,15 +157,11 @@ def _group(filters: MetadataFilters) -> dict[str, Any]:
 def _condition(part: MetadataFilter) -> dict[str, Any]:
     if part.operator == FilterOperator.IS_EMPTY:
         return {part.key: {"$exists": False}}
-    if part.operator == FilterOperator.ALL:
+    if part.operator == FilterOperator.ALL and isinstance(part.value, list):
         return {"$and": [{part.key: {"$contains": value}} for value in part.value]}
     if part.operator not in OPERATORS:
         raise InputError(f"the operator {part.operator.value!r} has no counterpart in a collection's filters")
     return {part.key: {OPERATORS[part.operator]: part.value}}
-
-
-def _ids_asked_for(query: VectorStoreQuery) -> list[str] | None:
-    return None if query.node_ids is None else list(query.node_ids)
 
 
 def _nodes(records: qvec.Records) -> list[BaseNode]:
