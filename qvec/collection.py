@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from qvec.storage.store import ColumnSpec, Snapshot, Store, Transaction
 from qvec.types import (
     ArrayLike,
     FieldType,
+    Float32Array,
     Include,
     Metric,
     NDArray,
@@ -43,7 +44,11 @@ from qvec.writer import Writer, initial_state
 
 if TYPE_CHECKING:
     from qvec.drift.watch import OnDrift
+    from qvec.grouping import Grouping
     from qvec.selecting import Selected
+
+
+NOTHING_ASKED = (None, 0, None, None, None, 1)  # radius, offset, mmr, fetch_k, group_by, group_size
 
 
 class Collection(Payloads):
@@ -163,8 +168,10 @@ class Collection(Payloads):
         mmr: float | None = None,
         fetch_k: int | None = None,
         include: Include = ("payload",),
-        where: Where | None = None,
+        where: Where | Sequence[Where | None] | None = None,
         allow: Any = None,
+        group_by: str | None = None,
+        group_size: int = 1,
         explain: bool = False,
         ef: int | None = None,
         oversample: float | Literal["auto"] = "auto",
@@ -186,7 +193,10 @@ class Collection(Payloads):
 
         where: only vectors whose payload fulfils a filter on declared fields (docs/filters.md), as in
         ``{"lang": "en", "year": {"$gte": 2020}}``. allow: only vectors with one of these ids; or, as a 1-D array of
-        booleans, whether each integer id may be found. With both, both must hold.
+        booleans, whether each integer id may be found. With both, both must hold. A list of filters: one for each query
+        of the batch, None for none.
+        group_by: a declared field; k (and ``offset``) count groups of vectors that hold the same value, nearest group
+        first, and each brings its ``group_size`` nearest: k * group_size places, whose values ``groups`` gives.
 
         ef: candidates a graph walk keeps; more is slower and finds more. oversample: candidates re-ranked per hit;
         "auto": what the code needs, of a given ``ef`` all at most.
@@ -203,8 +213,9 @@ class Collection(Payloads):
         if (queries is None) == (id is None):
             raise InputError("give either queries or the id of a stored vector")
         options = search_options(k, ef, oversample, rescore, exact, include, recall)
-        if id is not None or offset != 0 or explain or options.vectors or not radius is mmr is fetch_k is None:
-            asked = radius, offset, mmr, fetch_k
+        asked = radius, offset, mmr, fetch_k, group_by, group_size
+        beyond = asked != NOTHING_ASKED or id is not None or explain or options.vectors
+        if beyond or isinstance(where, (list, tuple)):
             return self._search_beyond(queries, id, options, asked, threads, explain, where, allow)
         q = as_searched(queries, config.dim, config.metric, config.form)
         workers = 1 if threads is None and q.ndim == 1 else worker_threads(threads)
@@ -213,7 +224,7 @@ class Collection(Payloads):
             engine = snap.derived.get("engine") or self._make_engine(snap)
             selected = None
             if where is not None or allow is not None:
-                selected = self._select(snap, where, allow)
+                selected = self._select(snap, cast("Where | None", where), allow)
                 engine = engine if selected.count else None
             if engine is None:
                 return self._hits.none((*q.shape[:-1], options.k), options.payloads)
@@ -229,7 +240,7 @@ class Collection(Payloads):
         asked: tuple[Any, ...],
         threads: int | None,
         explain: bool,
-        where: Where | None,
+        where: Where | Sequence[Where | None] | None,
         allow: Any,
     ) -> Hits:
         """A search for something else than the nearest k."""
@@ -238,7 +249,8 @@ class Collection(Payloads):
 
         config = self._config
         check_flag("explain", explain)
-        refined = refinement(options.k, config.metric, *asked)
+        *wanted, group_by, group_size = asked
+        refined = refinement(options.k, config.metric, *wanted)
         with self._store.read() as snap:
             reader, own = self._reader(snap), None
             if id is not None:
@@ -248,9 +260,30 @@ class Collection(Payloads):
             q = as_searched(queries, config.dim, config.metric, config.form)
             workers = 1 if threads is None and q.ndim == 1 else worker_threads(threads)
             engine = snap.derived.get("engine") or self._make_engine(snap)
-            selected = None if where is allow is None else self._select(snap, where, allow)
-            request = Request(q, options, refined, workers, own, explain, selected)
+            filters = _filters(where, q)
+            selected = None
+            if where is not None or allow is not None:
+                selected = [self._select(snap, one, allow) for one in filters]
+            by = self._grouping(snap, group_by, group_size, options.k, refined.mmr)
+
+            def select(query: int, condition: dict[str, Any]) -> Selected:
+                both = [part for part in (filters[query], condition) if part]
+                return self._select(snap, {"$and": both}, allow)
+
+            request = Request(q, options, refined, workers, own, explain, selected, by, select)
             return run_request(reader, engine, self._hits, request)
+
+    def _grouping(self, snap: Snapshot, name: Any, size: Any, k: int, mmr: float | None) -> Grouping | None:
+        from qvec.filters.schema import stored_schema
+        from qvec.grouping import grouping
+
+        if name is None:
+            if size != 1:
+                raise InputError("group_size is how many hits each group has: give group_by too")
+            return None
+        if mmr is not None:
+            raise InputError("mmr chooses among single hits, group_by among groups: give one or the other")
+        return grouping(name, size, k, stored_schema(snap.state))
 
     def _select(self, snap: Snapshot, where: Where | None, allow: Any) -> Selected:
         """The rows that a search may find."""
@@ -350,6 +383,16 @@ class Collection(Payloads):
         engine = Engine(snap, quantizer, self._originals(snap), index, self._config.ids == "int64")
         snap.derived["engine"] = engine
         return engine
+
+
+def _filters(where: Any, queries: Float32Array) -> list[Any]:
+    """The filter of each query."""
+    n = 1 if queries.ndim == 1 else len(queries)
+    if not isinstance(where, (list, tuple)):
+        return [where] * n
+    if queries.ndim == 1 or len(where) != n:
+        raise InputError(f"where is a list of {len(where)} filters: it takes a batch of as many queries")
+    return list(where)
 
 
 def _as_given(ids: NDArray[Any]) -> NDArray[Any] | list[str]:

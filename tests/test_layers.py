@@ -29,7 +29,7 @@ FLOORS = (
     {"calibrations", "filters", "index"},
     {"drift", "engine", "generation_state", "rows", "statistics"},
     {"selecting"},
-    {"hits", "plan", "reading", "verify", "writer"},
+    {"grouping", "hits", "plan", "reading", "verify", "writer"},
     {"generations", "strategy"},
     {"beyond", "search"},
     {"evaluation"},
