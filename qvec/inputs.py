@@ -16,7 +16,7 @@ MAX_VALUE = 1e18  # squares of larger values leave float32
 _SAFE_NORM2 = 1e36
 MAX_ID = 2**63 - 1
 MAX_ID_BYTES = 480  # LMDB keys end at 511 bytes
-MAX_PAYLOAD_BYTES = 1 << 20  # as msgpack: larger values make LMDB look for long runs of free pages
+MAX_PAYLOAD_BYTES = 16 << 20  # as msgpack; larger values make LMDB look for long runs of free pages
 MAX_K = 1_000_000
 MAX_ROWS = 2**31 - 2**16
 

@@ -65,27 +65,35 @@ def _read_span(reading: Reading, low: bytes, high: bytes, n: int, bits: Bitmap) 
     for name, data in reading.entries(low + _FIRST, high + _LAST):
         chunk = int.from_bytes(name[-_CHUNK_BYTES:], "big")
         if len(name) != len(low) + _CHUNK_BYTES or not bits_roaring(data, chunk, n, bits):
-            raise CorruptError(f"entry {name.hex()} is no bitmap of rows of chunk {chunk} below {n}")
-
-
-def rows_of_entry(data: Any) -> Any:
-    """The rows of a serialised bitmap as a mutable set; CorruptError where it is none."""
-    from pyroaring import BitMap  # late: a twentieth of the import's time
-
-    try:
-        return BitMap.deserialize(bytes(data))
-    except (ValueError, IndexError) as error:
-        raise CorruptError(f"a bitmap of rows is damaged: {error}") from error
+            raise _damaged(name)
 
 
 def changed_entries(txn: Transaction, changes: Changes) -> Iterable[tuple[bytes, bytes | None]]:
     """The entries after some changes; None: nothing is left of one."""
-    from pyroaring import BitMap
+    from pyroaring import BitMap  # late: a twentieth of the import's time
 
     for name, (come, go) in changes.items():
         data = txn.entry(name)
-        rows = BitMap() if data is None else rows_of_entry(data)
+        rows = BitMap() if data is None else _stored_rows(name, data, txn.state["n"])
         rows.difference_update(BitMap(go))
         rows.update(come)
         rows.run_optimize()
         yield name, rows.serialize() if rows else None
+
+
+def _stored_rows(name: bytes, data: Any, n: int) -> Any:
+    """The rows of a serialised bitmap as a set that can be changed; CorruptError where it is none, or has others."""
+    from pyroaring import BitMap
+
+    chunk = int.from_bytes(name[-_CHUNK_BYTES:], "big")
+    try:
+        rows = BitMap.deserialize(bytes(data))
+        if rows.min() // CHUNK_ROWS == rows.max() // CHUNK_ROWS == chunk and rows.max() < n:
+            return rows
+    except (ValueError, IndexError):
+        pass
+    raise _damaged(name)
+
+
+def _damaged(name: bytes) -> CorruptError:
+    return CorruptError(f"entry {name.hex()} is no bitmap of rows of its chunk")

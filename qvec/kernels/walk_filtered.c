@@ -7,9 +7,9 @@
 #include "graph.h"
 #include "simd.h"
 
-/* Rows that one hop is to bring, about half the degree of the usual graph: below, lists of neighbours that may not be
- * results are read until there are as many. More costs evaluations, fewer lose the way (docs/adr/0008). */
-int QV_ENOUGH = 16, QV_FULL = 16; void qv_tune(int a, int b) { QV_ENOUGH = a; QV_FULL = b; }
+/* Rows that one hop is to bring, half the degree of the usual graph: below, lists of neighbours that may not be results
+ * are read until there are as many. */
+#define QV_ENOUGH 16
 
 /* A neighbour's row; the graph's n where the slot is empty or the file hostile. */
 static inline uint32_t neighbour(const qv_graph *graph, uint32_t slot) {
@@ -55,7 +55,7 @@ static int take_hop(const qv_graph *graph, const qv_selection *selection, uint32
             if (!list) return QV_DAMAGED;
             qv_prefetch_row((const uint8_t *)list, graph->adjacency->stride);
         }
-        for (int i = 0; i < n_through && h.n < QV_FULL; i++) {
+        for (int i = 0; i < n_through && h.n < QV_ENOUGH; i++) {
             if (qv_visit(&s->visited, through[i])) continue;
             take_list(&h, (const uint32_t *)qv_row(graph->adjacency, through[i]), NULL);
             s->hops++;
