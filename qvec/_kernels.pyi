@@ -122,6 +122,22 @@ class Column:
 
 # Search (kernels/search.pxi)
 
+WORD_ROWS: int
+CHUNK_ROWS: int
+
+def bits_between(
+    values: Column,
+    n: int,
+    bounds: NDArray[np.uint64],
+    bits: NDArray[np.uint64],
+    *,
+    simd: str | None = None,
+) -> None: ...
+def bits_roaring(data: bytes | memoryview, chunk: int, n: int, bits: NDArray[np.uint64]) -> bool: ...
+def bits_set(rows: NDArray[np.uint32], n: int, bits: NDArray[np.uint64]) -> None: ...
+def bits_count(words: NDArray[np.uint64]) -> int: ...
+def bits_rows(words: NDArray[np.uint64]) -> NDArray[np.uint32]: ...
+
 class Finder: ...
 
 @final
@@ -129,12 +145,14 @@ class Selection:
     n: int
     excluded: NDArray[np.uint64] | None
     rows: NDArray[np.uint32] | None
+    seeds: NDArray[np.uint32] | None
     def __init__(
         self,
         n: int,
         n_allowed: int,
         excluded: NDArray[np.uint64] | None = None,
         rows: NDArray[np.uint32] | None = None,
+        seeds: NDArray[np.uint32] | None = None,
     ) -> None: ...
     @property
     def n_allowed(self) -> int: ...

@@ -13,7 +13,7 @@ from qvec.bitmaps import read_bitmap, rows_in, without
 from qvec.index import Coded, Index, Source, Stored
 from qvec.layout import CODES, DELETED, IDS, VECTORS, in_force
 from qvec.quantizers import Quantizer
-from qvec.storage.store import Snapshot
+from qvec.storage.store import Reading, Snapshot
 from qvec.types import Float32Array, NDArray
 
 Found = tuple[NDArray[np.int64], Float32Array, NDArray[np.int64]]
@@ -125,7 +125,7 @@ def _search_parallel(
     return found
 
 
-def live_rows(snap: Snapshot) -> NDArray[np.int64]:
+def live_rows(snap: Reading) -> NDArray[np.int64]:
     """The rows that are not deleted, ascending."""
     n = snap.state["n"]
     return rows_in(without(n, read_bitmap(snap.columns[DELETED], n))) if n else np.zeros(0, np.int64)

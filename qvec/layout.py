@@ -20,6 +20,7 @@ LIST_BLOCKS = "list_blocks"  # inverted lists: entries by 32, lists, their centr
 LISTS = "lists"
 CENTROIDS = "centroids"
 SLOTS = "slots"
+FIELD = "field"  # one for each field whose values have an order; its generation is the field's number
 
 CALIBRATION = 1  # record kinds: a quantizer's state, by generation; a row's payload and string id, by row
 ROW = 2
@@ -27,7 +28,7 @@ DRIFT = 3  # what vectors looked like since a calibration, by generation
 TUNING = 4  # number 0: recall curves; 1 and up: the queries that they are measured on
 
 _COLUMN_IDS = {
-    CODES: 1, VECTORS: 2, IDS: 3, DELETED: 4, ADJACENCY: 5, LINKED: 16, CONDEMNED: 17,
+    CODES: 1, VECTORS: 2, IDS: 3, DELETED: 4, ADJACENCY: 5, FIELD: 15, LINKED: 16, CONDEMNED: 17,
     LIST_BLOCKS: 20, LISTS: 21, CENTROIDS: 22, SLOTS: 23,
 }  # fmt: skip
 _ID_BYTES = 8
@@ -44,9 +45,9 @@ def block_column(name: str, stride: int) -> ColumnSpec:
     return ColumnSpec(_COLUMN_IDS[name], stride, min_pages=pages, max_pages=max(pages, 8))
 
 
-def narrow_column(name: str, stride: int) -> ColumnSpec:
+def narrow_column(name: str, stride: int, generation: int = 0) -> ColumnSpec:
     """Rows changed one by one: blocks of one page, so that a change rewrites little."""
-    return ColumnSpec(_COLUMN_IDS[name], stride, min_pages=1, max_pages=1)
+    return ColumnSpec(_COLUMN_IDS[name], stride, min_pages=1, max_pages=1, generation=generation)
 
 
 def bitmap_column(name: str) -> ColumnSpec:

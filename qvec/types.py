@@ -30,6 +30,13 @@ Durability = Literal["full", "relaxed"]
 Residency = Literal["mmap", "ram"]
 Include = Sequence[Literal["payload", "vector"]]
 
+FieldType = Literal[
+    "keyword", "int", "float", "bool", "datetime", "keyword[]", "int[]", "float[]", "bool[]", "datetime[]"
+]
+Where = dict[str, Any]
+Bitmap = NDArray[np.uint64]
+"""Rows of a collection: bit r of word w is row 64 w + r."""
+
 Float32Array = NDArray[np.float32]
 Int64Array = NDArray[np.int64]
 Codes = NDArray[np.uint8]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from qvec.config import Config
 from qvec.engine import live_rows
 from qvec.errors import CorruptError
+from qvec.filters.check import check_fields_of
 from qvec.index import Coded, Source, Stored, stored_index
 from qvec.layout import CODES, IDS, ROW, VECTORS, in_force
 from qvec.quantizers import Quantizer
@@ -24,6 +25,7 @@ def verify_snapshot(snap: Snapshot, config: Config, quantizer: Quantizer | None,
     try:
         return [
             *_check_rows(snap, config),
+            *_check_fields(snap),
             *_check_codes(snap, quantizer, keep),
             *_check_index(snap, config, quantizer, keep),
         ]
@@ -47,6 +49,13 @@ def _check_rows(snap: Snapshot, config: Config) -> Iterator[str]:
         stored = snap.columns[IDS].read(live).view("<i8").reshape(-1)
         wrong = (row for row, i in zip(live.tolist(), stored.tolist(), strict=True) if named.get(_key(i)) != row)
         yield from _some("the id of row {} leads elsewhere", wrong)
+
+
+def _check_fields(snap: Snapshot) -> Iterator[str]:
+    if snap.state["fields"]:
+        rows = live_rows(snap).tolist()
+        records = ((row, snap.record(ROW, row)) for row in rows)
+        yield from check_fields_of(snap, {row: record["payload"] for row, record in records if record is not None})
 
 
 def _key(value: int) -> bytes:

@@ -46,6 +46,8 @@ typedef struct {
     uint32_t n_allowed;       /* rows that may be */
     const uint32_t *rows;     /* not NULL: only these are looked at, each of them, and `excluded` is not asked */
     uint32_t n_rows;
+    const uint32_t *seeds;    /* not NULL: most rows are excluded; walks keep to the others, from these and the entries */
+    uint32_t n_seeds;
 } qv_selection;
 
 typedef struct {
