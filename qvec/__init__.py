@@ -11,6 +11,7 @@ from qvec.calibrations import Generation
 from qvec.collection import Collection
 from qvec.configs import (
     HNSW,
+    IVF,
     BFloat16,
     Binary,
     Flat,
@@ -55,6 +56,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "HNSW",
+    "IVF",
     "AddResult",
     "BFloat16",
     "Binary",

@@ -25,6 +25,8 @@ from qvec.types import (
     check_number,
 )
 
+MAX_LISTS = 2**20
+
 
 @dataclass(frozen=True)
 class Float32:
@@ -281,7 +283,29 @@ class HNSW:
             raise InputError(f"HNSW.m must be 16, 32, 48 or 64 with layout='packed', got {self.m}")
 
 
-IndexConfig = Flat | HNSW
+@dataclass(frozen=True)
+class IVF:
+    """Inverted lists: a search scans those near the query, by one bit a dimension, and scores what may be near.
+
+    ``nlist``: lists (1..2^20), at most as many as the first vectors added; "auto": about four times the root of
+    the number of vectors, chosen anew each time that there are four times as many. ``copies``: lists that each vector
+    is in, 1 or 2 (SOAR, Sun et al., arXiv:2404.00774): 2 takes d/8 + 20 bytes a vector more, and needs fewer
+    lists to be scanned. ``seed``: of what is drawn to learn the centroids.
+    """
+
+    kind: ClassVar[Literal["ivf"]] = "ivf"
+    nlist: int | Literal["auto"] = "auto"
+    copies: int = 2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.nlist != "auto":
+            check_int("IVF.nlist", self.nlist, 1, MAX_LISTS)
+        check_int("IVF.copies", self.copies, 1, 2)
+        check_int("IVF.seed", self.seed, 0, 2**64 - 1)
+
+
+IndexConfig = Flat | HNSW | IVF
 
 
 def check_scalar(config: Int8 | Int4, name: str, default: CalibrationMethod) -> None:

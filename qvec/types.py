@@ -31,6 +31,13 @@ Durability = Literal["full", "relaxed"]
 Residency = Literal["mmap", "ram"]
 Include = Sequence[Literal["payload", "vector"]]
 
+FieldType = Literal[
+    "keyword", "int", "float", "bool", "datetime", "keyword[]", "int[]", "float[]", "bool[]", "datetime[]"
+]
+Where = dict[str, Any]
+Bitmap = NDArray[np.uint64]
+"""Rows of a collection: bit r of word w is row 64 w + r."""
+
 Float32Array = NDArray[np.float32]
 Int64Array = NDArray[np.int64]
 Codes = NDArray[np.uint8]
@@ -51,7 +58,7 @@ class Stats:
     dim: int
     metric: Metric
     code: CodeKind
-    index: Literal["flat", "hnsw"]
+    index: Literal["flat", "hnsw", "ivf"]
     ids: IdKind
     keep: Keep
     model: str | None
@@ -61,6 +68,8 @@ class Stats:
     codes_bytes: int
     vectors_bytes: int
     graph_bytes: int
+    lists: int
+    lists_bytes: int
     file_bytes: int
     calibration: str | None
     generation: int

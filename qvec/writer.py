@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,16 +13,22 @@ from qvec.bitmaps import mark, rows_in, words_for
 from qvec.calibrations import Trained, register
 from qvec.config import AUTO_INDEX_ROWS, Config
 from qvec.configs import HNSW, Flat
+from qvec.engine import live_rows
 from qvec.errors import DuplicateIdError, InputError
 from qvec.generation_state import forget_codes, may_reuse
-from qvec.index import Coded, Index, Progress, Rows, Source, make_index, stored_index
-from qvec.inputs import MAX_ID, MAX_ROWS, id_keys
+from qvec.index import Coded, Index, Progress, Rows, Source, Stored, make_index, stored_index
+from qvec.inputs import MAX_ID, MAX_ROWS, as_payloads, id_keys
 from qvec.integers import to_floats
 from qvec.layout import CODES, DELETED, IDS, ROW, VECTORS, in_force, row_columns
 from qvec.quantizers import Quantizer, train
+from qvec.rows import ids_of_rows, payloads_of
 from qvec.storage.store import Transaction
-from qvec.types import NDArray, OnConflict, Payload
+from qvec.types import FieldType, NDArray, OnConflict, Payload
 
+if TYPE_CHECKING:
+    from qvec.filters.maintain import FieldWriter, RowKeys
+
+INDEXED_ROWS = 65_536  # rows of a new field that are indexed at a time: one chunk of a bitmap
 ENCODE_ROWS = 8192  # rows encoded at a time: the codes of one step stay in cache
 PUT_ROWS = 512  # rows written at a time: each may lie in a block of its own
 Ids = NDArray[Any] | list[str]
@@ -33,8 +39,8 @@ Conflicts = tuple[slice | NDArray[np.int64], list[bytes], NDArray[np.int64]]
 _NOTHING_STORED: Conflicts = slice(None), [], np.zeros(0, np.int64)
 
 
-def initial_state() -> dict[str, Any]:
-    """The state of an empty collection."""
+def initial_state(fields: Mapping[str, FieldType]) -> dict[str, Any]:
+    """The state of an empty collection with some declared fields."""
     return {
         "n": 0,  # rows that there are, in use or not
         "live": 0,
@@ -48,24 +54,28 @@ def initial_state() -> dict[str, Any]:
         "oversample": None,  # {"generation", "factor"}: what searches of that generation re-rank per hit
         "pending": None,  # a generation that is being built (qvec/generations.py)
         "index": {"kind": "flat"},
+        "fields": {name: [number, kind] for number, (name, kind) in enumerate(fields.items())},  # qvec/filters
+        "next_field": len(fields),  # the first number that no field ever had
         "lift2": 0.0,  # largest |x|^2 seen, for graphs under inner product
     }
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Vectors to store, with an id and a payload each."""
+    """Vectors to store, with an id and a payload each; ``held``: what payloads hold of the fields, [] without any."""
 
     x: Vectors
     ids: Ids
     payloads: Sequence[Payload | None]
+    held: list[RowKeys]
 
     def part(self, kept: slice | NDArray[np.int64]) -> Batch:
         """Those at the given positions; the batch itself for all."""
         if isinstance(kept, slice):
             return self
         ids = self.ids[kept] if isinstance(self.ids, np.ndarray) else [self.ids[i] for i in kept]
-        return Batch(self.x[kept], ids, [self.payloads[i] for i in kept])
+        held = [self.held[i] for i in kept] if self.held else self.held
+        return Batch(self.x[kept], ids, [self.payloads[i] for i in kept], held)
 
 
 class Writer:
@@ -78,6 +88,9 @@ class Writer:
     def __init__(self, txn: Transaction, config: Config, quantizer: Quantizer | None, keep: Quantizer | None) -> None:
         self.txn, self.config, self.quantizer, self.keep = txn, config, quantizer, keep
         self.state = txn.state
+        from qvec.filters.maintain import FieldWriter  # late: readers have no use for it
+
+        self.fields = FieldWriter(txn)
 
     @property
     def columns(self) -> dict[str, Column]:
@@ -115,12 +128,13 @@ class Writer:
         progress: Progress | None,
     ) -> tuple[Ids, int, int, int]:
         """Store a batch; ids of its rows, and how many were added, replaced, skipped."""
+        held = self.fields.read(payloads)
         if ids is None:
             ids = self._new_ids(len(x))
             kept, old_keys, old_rows = _NOTHING_STORED
         else:
             kept, old_keys, old_rows = self._resolve_conflicts(ids, on_conflict)
-        stored = Batch(x, ids, payloads).part(kept)
+        stored = Batch(x, ids, payloads, held).part(kept)
         if len(stored.x):
             self._store(stored, old_keys, old_rows, threads, progress)
         return ids, len(stored.x) - len(old_rows), len(old_rows), len(x) - len(stored.x)
@@ -227,6 +241,8 @@ class Writer:
         mark(deleted, rows, False)
         self._put_ids(batch.ids, rows)
         self._put_records(batch, rows)
+        self.fields.resize(state["n"])
+        self.fields.change(rows.tolist(), [], batch.held)
 
     def _put_ids(self, ids: Ids, rows: Rows) -> None:
         state, append = self.state, False
@@ -257,13 +273,14 @@ class Writer:
     def _source(self) -> Source:
         assert self.quantizer is not None
         columns = self.columns
-        return Source(columns, linkable(self.quantizer, self.keep, columns, self.state["lift2"]), self.state["n"])
+        coded = linkable(self.quantizer, self.keep, columns, self.state["lift2"])
+        return Source(columns, coded, self.state["n"], stored(self.quantizer, self.keep, columns))
 
     def _extend_index(self, rows: Rows, threads: int, progress: Progress | None) -> None:
         state = self.state["index"]
         index = index_for(self.config, state["kind"], self.state["live"])
         assert self.quantizer is not None
-        for name, spec in index.columns(self.quantizer.codec).items():
+        for name, spec in index.columns(self.quantizer.codec, self.config.dim).items():
             if name not in self.columns:
                 self.txn.add_column(name, spec)
         source = self._source()
@@ -282,10 +299,7 @@ class Writer:
     def _hide(self, keys: Sequence[bytes], rows: NDArray[np.int64], threads: int) -> None:
         mark(self.columns[DELETED], rows, True)
         self.txn.delete_ids(keys)
-        for row in rows.tolist() if self.state["records"] else ():
-            if self.txn.record(ROW, row) is not None:
-                self.txn.delete_record(ROW, row)
-                self.state["records"] -= 1
+        self._delete_records(rows)
         self.state["live"] -= len(rows)
         gone = np.sort(rows).astype(np.uint32)
         self.state["index"] = self._index().drop(self._source(), self.state["index"], gone, threads)
@@ -301,10 +315,68 @@ class Writer:
         index = self._index()
         assert self.quantizer is not None
         forget_codes(self.txn, 0)
-        for name in (CODES, VECTORS, IDS, DELETED, *index.columns(self.quantizer.codec)):
+        for name in (CODES, VECTORS, IDS, DELETED, *index.columns(self.quantizer.codec, self.config.dim)):
             if name in self.columns:
                 self.columns[name].resize(0)
         self.state["n"], self.state["index"] = 0, {"kind": index.kind}
+
+    def _delete_records(self, rows: NDArray[np.int64]) -> None:
+        gone, payloads = [], []
+        for row in rows.tolist() if self.state["records"] else ():
+            record = self.txn.record(ROW, row)
+            if record is not None:
+                gone.append(row)
+                payloads.append(record["payload"])
+                self.txn.delete_record(ROW, row)
+        self.state["records"] -= len(gone)
+        self.fields.change(gone, self.fields.read_stored(payloads), [])
+
+    # --- payloads ---
+
+    def add_fields(self, fields: Mapping[str, FieldType], progress: Progress | None = None) -> None:
+        """Declare fields, and index what live rows hold under their names."""
+        self.fields.declare(fields)
+        fresh = type(self.fields)(self.txn, fields)
+        rows = live_rows(self.txn)
+        for start in range(0, len(rows) if self.state["records"] else 0, INDEXED_ROWS):
+            part = rows[start : start + INDEXED_ROWS].tolist()
+            payloads = payloads_of([self.txn.record(ROW, row) for row in part])
+            fresh.change(part, [], self._read_named(fresh, part, payloads))
+            if progress is not None:
+                progress(start + len(part), len(rows))
+
+    def _read_named(self, fields: FieldWriter, rows: list[int], payloads: Sequence[Payload | None]) -> list[RowKeys]:
+        """What stored payloads hold; InputError names the id of one that holds a value of another type."""
+        try:
+            return fields.read(payloads)
+        except InputError:
+            for name, payload in zip(ids_of_rows(self.txn, np.array(rows)).tolist(), payloads, strict=True):
+                fields.read([payload], [f"the payload of id {name!r}"])
+            raise
+
+    def update_payload(self, rows: NDArray[np.int64], payloads: Sequence[Payload | None], merge: bool) -> None:
+        """Give live rows, each once, other payloads; ``merge``: change the keys named, drop those named None."""
+        records = [self.txn.record(ROW, row) for row in rows.tolist()]
+        old = payloads_of(records)
+        new = payloads
+        if merge:  # two payloads may be small enough, and not together
+            new = as_payloads([_merged(was, change) for was, change in zip(old, payloads, strict=True)], len(old))
+        held = self.fields.read(new)
+        self.fields.change(rows.tolist(), self.fields.read_stored(old), held)
+        for i, (row, record, payload) in enumerate(zip(rows.tolist(), records, new, strict=True)):
+            if record is not None and "id" not in record and payload is None:
+                self.txn.delete_record(ROW, row)
+            elif record is not None or payload is not None:
+                self.txn.put_record(ROW, row, {**(record or {}), "payload": payload}, name=f"payload[{i}]")
+            self.state["records"] += ("id" in (record or {}) or payload is not None) - (record is not None)
+
+
+def _merged(old: Payload | None, change: Payload | None) -> Payload | None:
+    """A payload with some keys changed, and those that are changed to None left out."""
+    if change is None:
+        return old
+    changed = {**(old or {}), **change}
+    return {name: value for name, value in changed.items() if value is not None or name not in change}
 
 
 def index_for(config: Config, kind: str, rows: int) -> Index:
@@ -312,6 +384,11 @@ def index_for(config: Config, kind: str, rows: int) -> Index:
     if config.index is not None:
         return make_index(config.index)
     return make_index(HNSW() if rows > AUTO_INDEX_ROWS or kind != "flat" else Flat())
+
+
+def stored(quantizer: Quantizer, keep: Quantizer | None, columns: Mapping[str, Column]) -> Stored:
+    """The vectors as exactly as they are stored; ``keep``: what codes the originals, None where there are none."""
+    return Stored(quantizer, columns[CODES]) if keep is None else Stored(keep, columns[VECTORS])
 
 
 def linkable(quantizer: Quantizer, keep: Quantizer | None, columns: Mapping[str, Column], lift2: float) -> Coded:

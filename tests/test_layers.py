@@ -26,18 +26,21 @@ FLOORS = (
     {"calibration", "inputs", "projections", "transforms"},
     {"quantizers", "query", "refine"},
     {"adapters", "config", "curves", "layout", "measure"},
-    {"calibrations", "index"},
+    {"calibrations", "filters", "index"},
     {"drift", "engine", "generation_state", "rows", "statistics"},
-    {"hits", "plan", "reading", "verify", "writer"},
-    {"beyond", "generations", "maintenance", "search"},
+    {"selecting"},
+    {"grouping", "hits", "plan", "reading", "verify", "writer"},
+    {"generations", "maintenance", "strategy"},
+    {"beyond", "search"},
     {"evaluation"},
     {"upkeep"},
+    {"payloads"},
     {"collection"},
     {"api"},
     {"sharding"},
     {""},
     {"console", "datasets", "torch"},
-    {"bench", "demo", "interchange", "qat", "ray"},
+    {"bench", "demo", "integrations", "interchange", "qat", "ray"},
     {"cli"},
     {"__main__"},
 )
@@ -47,7 +50,7 @@ RESTRICTED = {
     "pickle": set(),
     "marshal": set(),
 }
-CORE_DEPENDENCIES = ("numpy", "lmdb", "msgpack")
+CORE_DEPENDENCIES = ("numpy", "lmdb", "msgpack", "pyroaring")
 CORE_FLOORS = FLOORS[: FLOORS.index({""}) + 1]
 
 

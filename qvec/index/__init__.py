@@ -1,19 +1,22 @@
-"""How candidates are found: by a scan of every code, or by a walk through a graph."""
+"""How candidates are found: by a scan of every code, a walk through a graph, or a scan of near lists."""
 
-from qvec.configs import HNSW, Flat, IndexConfig
-from qvec.index.base import Coded, Index, IndexState, Progress, Rows, Source
+from qvec.configs import HNSW, IVF, Flat, IndexConfig
+from qvec.index.base import Coded, Index, IndexState, Progress, Rows, Source, Stored
 from qvec.index.flat import FlatIndex
 from qvec.index.hnsw import HNSWIndex
+from qvec.index.ivf import IVFIndex
 
 __all__ = [
     "Coded",
     "FlatIndex",
     "HNSWIndex",
+    "IVFIndex",
     "Index",
     "IndexState",
     "Progress",
     "Rows",
     "Source",
+    "Stored",
     "make_index",
     "stored_index",
 ]
@@ -21,6 +24,8 @@ __all__ = [
 
 def make_index(config: IndexConfig) -> Index:
     """The index that a configuration describes."""
+    if isinstance(config, IVF):
+        return IVFIndex(config)
     return FlatIndex() if isinstance(config, Flat) else HNSWIndex(config)
 
 

@@ -13,8 +13,9 @@ class FlatIndex:
     """See :class:`qvec.index.base.Index`. Points at nothing, and so remembers nothing."""
 
     kind: ClassVar[str] = "flat"
+    of_codes: ClassVar[bool] = False
 
-    def columns(self, codec: Codec) -> dict[str, ColumnSpec]:
+    def columns(self, codec: Codec, dim: int) -> dict[str, ColumnSpec]:
         return {}
 
     def extend(
@@ -35,6 +36,9 @@ class FlatIndex:
 
     def held(self, source: Source, state: IndexState) -> None:
         return None
+
+    def n_lists(self, state: IndexState) -> int:
+        return 0
 
     def finder(self, source: Source, state: IndexState) -> None:
         return None

@@ -91,11 +91,12 @@ class HNSWIndex:
     """See :class:`qvec.index.base.Index`. State: that of :class:`qvec.index.graph.Graph`."""
 
     kind: ClassVar[str] = "hnsw"
+    of_codes: ClassVar[bool] = True
 
     def __init__(self, config: HNSW) -> None:
         self.config = config
 
-    def columns(self, codec: Codec) -> dict[str, ColumnSpec]:
+    def columns(self, codec: Codec, dim: int) -> dict[str, ColumnSpec]:
         columns = {ADJACENCY: narrow_column(ADJACENCY, 8 * self.config.m)}
         columns |= {name: bitmap_column(name) for name in (LINKED, CONDEMNED)}
         if self.config.layout == "packed":
@@ -138,6 +139,9 @@ class HNSWIndex:
 
     def held(self, source: Source, state: IndexState) -> Bitmap:
         return read_bitmap(source.columns[LINKED], source.n)
+
+    def n_lists(self, state: IndexState) -> int:
+        return 0
 
     def finder(self, source: Source, state: IndexState) -> Finder:
         coded, columns, entries = source.coded, source.columns, Graph.of(state).entries

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,6 +56,22 @@ class Reading:
         value = self._get(key)
         return None if value is None else records.unseal(key, value)
 
+    def entry(self, name: bytes) -> bytes | memoryview | None:
+        """The bytes under a name, None where there are none; valid until this ends. CorruptError if damaged."""
+        key = entry_key(name)
+        value = self._get(key)
+        return None if value is None else records.unseal_bytes(key, value)
+
+    def entries(self, first: bytes, last: bytes) -> Iterator[tuple[bytes, bytes | memoryview]]:
+        """Names from ``first`` to ``last``, both included, with their bytes, in the order of the names."""
+        end = entry_key(last)
+        with translated(self._store.path), self._live().cursor() as cursor:
+            found = cursor.set_range(entry_key(first))
+            while found and (key := bytes(cursor.key())) <= end:
+                yield key[1:], records.unseal_bytes(key, cursor.value())
+                self._live()
+                found = cursor.next()
+
     def row_of(self, key: bytes) -> int | None:
         """The row of an id, None where no row has it."""
         value = self._get(id_key(key, 0))
@@ -86,17 +102,18 @@ class Reading:
             for block in range(column.n_blocks):
                 if not column.check(block):
                     yield f"column {column.name!r}: block {block} is damaged, missing or stale"
-        first = keys.record(0, 0)
+        yield from self._check_sealed(keys.record(0, 0)[:1], records.unseal)
+        yield from self._check_sealed(keys.ENTRY, records.unseal_bytes)
+
+    def _check_sealed(self, kind: bytes, unseal: Callable[[bytes, memoryview], object]) -> Iterator[str]:
         with translated(self._store.path), self._live().cursor() as cursor:
-            if not cursor.set_range(first):
-                return
-            for key, value in cursor.iternext():
-                if bytes(key[:1]) != first[:1]:
-                    return
+            found = cursor.set_range(kind)
+            while found and (key := bytes(cursor.key()))[:1] == kind:
                 try:
-                    records.unseal(bytes(key), value)
+                    unseal(key, cursor.value())
                 except CorruptError as error:
                     yield str(error)
+                found = cursor.next()
 
     def _get(self, key: bytes) -> Any:
         txn = self._live()
@@ -125,6 +142,13 @@ def record_key(kind: int, number: int) -> bytes:
     if not 0 <= kind < 256 or not 0 <= number < 1 << 32:
         raise InputError(f"record kind {kind} is not below 256, or number {number} not below 2^32")
     return keys.record(kind, number)
+
+
+def entry_key(name: bytes) -> bytes:
+    """Key of an entry; InputError for a name that is too long for LMDB."""
+    if not 0 < len(name) <= keys.MAX_NAME_BYTES:
+        raise InputError(f"the name of an entry has {len(name)} bytes, not 1 to {keys.MAX_NAME_BYTES}")
+    return keys.ENTRY + name
 
 
 def id_key(name: bytes, position: int) -> bytes:

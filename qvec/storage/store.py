@@ -15,11 +15,11 @@ from qvec.storage import environment, header, keys, newfile
 from qvec.storage.directory import STAMP_BYTES, ColumnSpec, Loader, View, block_geometry, first_state
 from qvec.storage.environment import fork_epoch
 from qvec.storage.filelock import FileLock
-from qvec.storage.snapshot import Snapshot
+from qvec.storage.snapshot import Reading, Snapshot
 from qvec.storage.transaction import Transaction
 from qvec.types import Durability, Residency, check_choice, check_flag
 
-__all__ = ["ColumnSpec", "Snapshot", "Store", "Transaction", "block_geometry"]
+__all__ = ["ColumnSpec", "Reading", "Snapshot", "Store", "Transaction", "block_geometry"]
 
 Mode = Literal["rw", "r"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +12,7 @@ from qvec.errors import DuplicateIdError, InputError, QvecError
 from qvec.storage import keys, records
 from qvec.storage.directory import ColumnSpec, View, block_geometry, place_all, write_directory
 from qvec.storage.environment import Error, MapIsFull, fork_epoch, translate, translated
-from qvec.storage.snapshot import Reading, id_key, record_key, row_value
+from qvec.storage.snapshot import Reading, entry_key, id_key, record_key, row_value
 
 Operation = Callable[[Any], object]
 _HELD_SHARE = 16  # of the file: two checkpoints' worth of pages wait to be used again
@@ -67,6 +67,19 @@ class Transaction(Reading):
         """Remove a record, if it is there."""
         key = record_key(kind, number)
         self._run(lambda txn: txn.delete(key))
+
+    def put_entries(self, entries: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """Store bytes under names; None removes a name."""
+        pairs: list[tuple[bytes, bytes | None]] = []
+        for name, value in entries:
+            key = entry_key(name)
+            pairs.append((key, None if value is None else records.seal_bytes(key, value)))
+        self._run(lambda txn: _put_or_delete(txn, pairs))
+
+    def delete_entries(self, first: bytes, last: bytes) -> None:
+        """Remove the names from ``first`` to ``last``, both included."""
+        start, end = entry_key(first), entry_key(last)
+        self._run(lambda txn: _delete_range(txn, start, end))
 
     def put_ids(self, ids: Sequence[bytes], rows: Sequence[int], *, append: bool = False) -> None:
         """Give each id its row; DuplicateIdError names the position of one that is stored or repeated.
@@ -219,6 +232,21 @@ def _put_pairs(txn: Any, pairs: list[tuple[bytes, bytes]], append: bool) -> None
         _, added = cursor.putmulti(pairs, dupdata=False, overwrite=False, append=append)
     if added != len(pairs):
         raise QvecError(f"{added} of {len(pairs)} ids were put")
+
+
+def _put_or_delete(txn: Any, pairs: list[tuple[bytes, bytes | None]]) -> None:
+    for key, value in pairs:
+        if value is None:
+            txn.delete(key)
+        else:
+            txn.put(key, value)
+
+
+def _delete_range(txn: Any, start: bytes, end: bytes) -> None:
+    with txn.cursor() as cursor:
+        found = cursor.set_range(start)
+        while found and bytes(cursor.key()) <= end:
+            found = cursor.delete()  # moves on to the next
 
 
 def _delete_blocks(txn: Any, column: Column, start: int, stop: int, per_chunk: int) -> None:

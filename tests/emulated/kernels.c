@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "bitmap.h"
 #include "bitpack.h"
 #include "fastscan.h"
 #include "filter.h"
@@ -135,6 +136,23 @@ static void check_project(int dim, int best) {
     report(same, "project", dim, 0);
 }
 
+static void check_between(uint32_t n, int best) {
+    uint64_t bounds[20], slow[16] = {0}, quick[16] = {0};
+    qv_column values;
+    if (qv_column_init(&values, 1, 0, 8 * QV_WORD_ROWS, 7, 1, 4096, 1) || qv_column_resize(&values, 3)) abort();
+    for (uint32_t w = 0; w < 16; w++) {
+        uint64_t *row = (uint64_t *)qv_row_mut(&values, w);
+        for (int i = 0; i < QV_WORD_ROWS; i++) row[i] = (uint64_t)(uniform() * 4) << 62 | (uint64_t)(uniform() * 8);
+    }
+    for (int i = 0; i < 20; i++) bounds[i] = ((uint64_t)i / 5) << 62 | (uint64_t)(i % 5);
+    for (uint32_t ranges = 1; ranges <= 10; ranges++) {
+        int failed = qv_bits_between(&values, n, bounds, ranges, QV_SCALAR, slow);
+        failed |= qv_bits_between(&values, n, bounds, ranges, best, quick);
+        report(!failed && memcmp(slow, quick, sizeof slow) == 0, "between", (int)n, (int)ranges);
+    }
+    qv_column_free(&values);
+}
+
 static void check_level(int level) {
     for (size_t d = 0; d < sizeof DIMS / sizeof *DIMS; d++)
         for (int metric = QV_L2; metric <= QV_COSINE; metric++)
@@ -144,6 +162,7 @@ static void check_level(int level) {
     for (int dims = 16; dims <= 2048; dims += 16) check_fastscan(dims, level);
     for (int n = 0; n <= 128; n++) check_filter(n, level);
     for (int dim = 1; dim <= 256; dim += 17) check_project(dim, level);
+    for (uint32_t n = 1; n <= 1024; n += 31) check_between(n, level);
 }
 
 int main(void) {

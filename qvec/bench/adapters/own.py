@@ -60,7 +60,12 @@ class Own(Adapter):
 
     def parts(self) -> dict[str, int]:
         stats = self.db.stats()
-        return {"codes": stats.codes_bytes, "graph": stats.graph_bytes, "vectors": stats.vectors_bytes}
+        return {
+            "codes": stats.codes_bytes,
+            "graph": stats.graph_bytes,
+            "lists": stats.lists_bytes,
+            "vectors": stats.vectors_bytes,
+        }
 
     def sweep(self, k: int) -> Sweep:
         index = self.options["index"]
