@@ -369,3 +369,25 @@ def test_a_table_prints_no_character_that_steers_a_terminal(
     assert "\ufffd[2Jdoc\ufffd" in out
     assert "[red]x" in out
     assert "\x1b" not in out
+
+
+@pytest.mark.parametrize("rich", [True, False])
+@pytest.mark.parametrize("width", [100, 60, 30])
+def test_a_table_fits_the_width_that_there_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, rich: bool, width: int
+) -> None:
+    if not rich:
+        monkeypatch.setitem(sys.modules, "rich", None)
+    monkeypatch.setattr(console, "_width", lambda: width)
+    rows = [(i, f"{i / 7:.4f}", "a word " * 30) for i in range(3)]
+    console.print_table("of some rows", ("number", "share", "text"), rows)
+    out = capsys.readouterr().out
+    if width > 30:
+        assert max(len(line.rstrip()) for line in out.splitlines()) <= width
+        lines = [line for line in out.splitlines() if "a word" in line]
+        assert [line.split()[0] for line in lines] == ["0", "1", "2"]
+        assert all(line.rstrip().endswith("…") for line in lines)
+    else:  # not even the text's column can be cut to fit: each row is a list
+        assert out.splitlines().count("share   0.1429") == 1
+        assert out.count("text    a word") == 3
+    assert "\x1b" not in out

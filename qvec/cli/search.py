@@ -24,7 +24,7 @@ from qvec.explain import Explanation
 
 BATCH = 1024  # queries of one call, so that the first answers of a long file show at once
 OPTIONS = ("k", "radius", "offset", "mmr", "ef", "recall", "rescore", "exact", "threads", "explain")
-PAYLOAD_WIDTH = 56  # leaves room for the other columns on a page of 100
+PAYLOAD_WIDTH = 200  # characters of a payload that are looked at; the table cuts what does not fit
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
