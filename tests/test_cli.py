@@ -128,6 +128,18 @@ def test_searching_by_a_stored_id_finds_its_neighbours(run) -> None:
     assert (answer["query"], [hit["id"] for hit in answer["hits"]]) == ("42", rows[0, 1:].tolist())
 
 
+def test_a_search_finds_groups(run, folder: Path) -> None:
+    with qvec.create("s.qvec", DIM, metric="l2", fields={"lang": "keyword"}) as db:
+        db.add(X, payload=[{"lang": ["de", "en"][row % 2]} for row in range(N)])
+    code, out, _ = run(
+        "search", "s.qvec", "q.npy", "--row", "0", "-k", "2", "--group-by", "lang", "--group-size", "3", "--json"
+    )
+    hits = json.loads(out)["hits"]
+    assert (code, [hit["group"] for hit in hits]) == (0, ["de"] * 3 + ["en"] * 3)
+    rows, _ = exact_knn(X[1::2], X[:1] + 0.01, 3, "l2")
+    assert [hit["id"] for hit in hits[3:]] == (2 * rows[0] + 1).tolist()
+
+
 def test_a_search_explains_itself(run) -> None:
     run("import", "s.qvec", "x.npy", "--metric", "l2")
     search = ("search", "s.qvec", "q.npy", "--row", "0", "-k", "3", "--explain")
