@@ -14,8 +14,7 @@ from qvec.query import SearchOptions
 if TYPE_CHECKING:
     from qvec.selecting import Selected
 
-# Codes that a walk scores for each place of its pool: 11 to 24 on MiniLM-384 and Fashion-MNIST-784, at selectivities from
-# 5 to 50 %, random and correlated with the query (docs/adr/0009).
+# Codes that a walk scores for each place of its pool: counted, 5 to 24 at selectivities from 5 to 50 % (docs/adr/0009).
 SCORED_PER_PLACE = 20
 
 
@@ -46,9 +45,8 @@ def _walk(engine: Engine, plan: Plan, selected: Selected) -> Way | None:
     config = getattr(engine.index, "config", None)
     if not isinstance(config, HNSW):
         return None
-    if (
-        config.layout == "packed"
-    ):  # walks pass through every node, so that the pool needs room for those that do not match
+    # walks pass through every packed node: the pool needs room for those that do not match
+    if config.layout == "packed":
         ef = -(-plan.ef * engine.live // selected.count)
         return Way("dropped", replace(plan, ef=ef), selected.passed, selected.count)
     return Way("walked", replace(plan, ef=plan.ef + plan.ef // 2), selected.walked, selected.count)
