@@ -402,7 +402,10 @@ def _filters(where: Any, queries: Float32Array) -> list[Any]:
     if not isinstance(where, (list, tuple)):
         return [where] * n
     if queries.ndim == 1 or len(where) != n:
-        raise InputError(f"where is a list of {len(where)} filters: it takes a batch of as many queries")
+        raise InputError(
+            f"where must be a mapping, or a list with a filter for each query of a batch; got {len(where)} for "
+            f"{'one query' if queries.ndim == 1 else f'a batch of {n}'}"
+        )
     return list(where)
 
 

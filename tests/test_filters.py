@@ -386,7 +386,9 @@ def test_verify_holds_the_indexes_against_the_payloads(path: Path, change: Any, 
         assert any(problem in found for found in db.verify())
 
 
-@pytest.mark.parametrize("index", ["flat", qvec.HNSW(m=8, ef_construction=60)])
+@pytest.mark.parametrize(
+    "index", ["flat", qvec.HNSW(m=8, ef_construction=60), qvec.HNSW(m=16, ef_construction=60, layout="packed")]
+)
 @pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
 def test_filtered_searches_find_the_nearest_that_match(path: Path, metric: Any, index: Any) -> None:
     rng = np.random.default_rng(9)

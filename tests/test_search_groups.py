@@ -132,8 +132,8 @@ def test_times_that_are_written_differently_are_one_group(path: Path) -> None:
         ({"group_by": "doc", "group_size": 200_000}, "group_size must lie between 1 and 100000"),
         ({"group_size": 3}, "give group_by too"),
         ({"group_by": "doc", "mmr": 0.5}, "one or the other"),
-        ({"where": [{"lang": "de"}]}, "a list of 1 filters"),
-        ({"where": [{"lang": "de"}, {"colour": "red"}]}, "a list of 2 filters"),
+        ({"where": [{"lang": "de"}]}, "got 1 for one query"),
+        ({"where": [{"lang": "de"}, {"colour": "red"}]}, "got 2 for one query"),
     ],
 )
 def test_what_cannot_be_grouped_is_named(path: Path, options: dict[str, Any], message: str) -> None:

@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(stats))
     else:
-        print_table("", ("what", "value"), [(name, _readable(name, value)) for name, value in stats.items()])
+        print_table(args.store, ("what", "value"), [(name, _readable(name, value)) for name, value in stats.items()])
     return 0
 
 

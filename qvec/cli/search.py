@@ -23,8 +23,10 @@ from qvec.errors import InputError
 from qvec.explain import Explanation
 
 BATCH = 1024  # queries of one call, so that the first answers of a long file show at once
-OPTIONS = ("k", "radius", "offset", "mmr", "ef", "recall", "rescore", "exact", "threads", "explain")
-PAYLOAD_WIDTH = 56  # leaves room for the other columns on a page of 100
+OPTIONS = (
+    "k", "radius", "offset", "mmr", "group_by", "group_size", "ef", "recall", "rescore", "exact", "threads", "explain",
+)  # fmt: skip
+PAYLOAD_WIDTH = 200  # characters of a payload that are looked at; the table cuts what does not fit
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +40,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--offset", type=int, default=0, metavar="N", help="leave out the nearest N hits")
     parser.add_argument("--mmr", type=float, metavar="W", help="diverse hits: weight of nearness, 0 to 1")
     parser.add_argument("--where", metavar="JSON", help='only what fulfils a filter: \'{"year": {"$gte": 2020}}\'')
+    parser.add_argument("--group-by", metavar="FIELD", help="the nearest K groups of vectors with one value of a field")
+    parser.add_argument("--group-size", type=int, default=1, metavar="N", help="hits of each group (default: 1)")
     parser.add_argument("--ef", type=int, metavar="N", help="candidates of the graph walk: more is slower and better")
     parser.add_argument(
         "--recall", type=float, metavar="R", help="share of the true neighbours to find (see qvec tune)"
