@@ -23,6 +23,16 @@
 #include <arm_neon.h>
 #endif
 
+/* One body compiled for each width of registers. Lanes are fixed (lanes.h), so that results are the same to the last bit:
+ * QV_WIDTHS(define) expands define(suffix, target) for each, QV_AT_WIDTH(simd, name) is the one to call. */
+#if defined(__x86_64__)
+#define QV_WIDTHS(define) define(baseline, ) define(avx2, QV_TARGET_AVX2) define(avx512, QV_TARGET_AVX512)
+#define QV_AT_WIDTH(simd, name) ((simd) == QV_AVX512 ? name##_avx512 : (simd) == QV_AVX2 ? name##_avx2 : name##_baseline)
+#else
+#define QV_WIDTHS(define) define(baseline, )
+#define QV_AT_WIDTH(simd, name) ((void)(simd), name##_baseline)
+#endif
+
 /* Names by level, as QVEC_SIMD spells them. */
 extern const char *const qv_simd_names[QV_SIMD_LEVELS];
 
