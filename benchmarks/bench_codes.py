@@ -60,7 +60,7 @@ CONFIGS: dict[str, CodeConfig] = {
     "binary rotated": Binary(centre=False),
     "binary centred rotated": Binary(),
     **{f"rabitq{bits}": RaBitQ(bits) for bits in range(1, 9)},
-    **{f"rabitq{bits} one centre": RaBitQ(bits, centres=1) for bits in (1, 2, 4)},
+    **{f"rabitq{bits} one centre": RaBitQ(bits, centres=1) for bits in (1, 2, 3, 4)},
     **{f"rabitq{bits} no centre": RaBitQ(bits, centres=0) for bits in (1, 2, 4)},
     **{f"mixed {bits}": Mixed(bits=bits) for bits in (1, 2, 3, 4)},
     **{f"mixed {bits} one centre": Mixed(bits=bits, centres=1) for bits in (1, 2, 3, 4)},

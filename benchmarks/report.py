@@ -29,6 +29,11 @@ def publish(bench: str, figures: Mapping[str, Any], file: Path | None) -> None:
     print(f"\n{bench}  (qvec {qvec.__version__}, {qvec.simd_level()}, {os.cpu_count()} cores)")
     for name, value in figures.items():
         print(f"  {name:<62} {_text(value):>16}")
+    append(bench, figures, file)
+
+
+def append(bench: str, figures: Mapping[str, Any], file: Path | None) -> None:
+    """Append figures to a file if one is given."""
     if file is not None:
         record = {"bench": bench, "version": qvec.__version__, "simd": qvec.simd_level(), **figures}
         with file.open("a") as out:

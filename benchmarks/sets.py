@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from qvec.datasets import exact_knn
+from qvec.bench.figures import recall_of
+from qvec.console import progress
+from qvec.datasets import Workload, grow, load_workload
+from qvec.demo.corpus import demo_workload
 from qvec.types import Metric
 
 Float32 = npt.NDArray[np.float32]
+GROWN = Path(__file__).resolve().parents[1] / "build" / "bench-sets"
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,7 @@ class Set:
 
     def recall(self, ids: npt.NDArray[np.int64], k: int = 10) -> float:
         """Share of the true k nearest among ids[nq, k]."""
-        hits = [len(np.intersect1d(found[:k], true[:k])) for found, true in zip(ids, self.truth, strict=True)]
-        return float(np.mean(hits)) / k
+        return recall_of(ids[:, :k], self.truth, k)
 
 
 def names() -> list[str]:
@@ -43,17 +44,18 @@ def names() -> list[str]:
 
 def load(name: str, limit: int | None = None) -> Set:
     """Load a set whole, or its first ``limit`` rows with their neighbours computed anew."""
+    found = workload(name, limit)
+    return Set(name, found.metric, found.base.astype(np.float32), found.queries, found.truth)
+
+
+def workload(name: str, limit: int | None = None) -> Workload:
+    """The same, mapped as it is stored."""
     if name == "demo":
-        folder = files("qvec.demo") / "data"
-        base = np.load(str(folder / "passages.npy")).astype(np.float32)[:limit]
-        queries = np.load(str(folder / "questions.npy")).astype(np.float32)
-        return Set(name, "cosine", base, queries, exact_knn(base, queries, 100, "cosine")[0])
-    folder = Path(os.environ["QVEC_DATA"]) / name
-    metric = json.loads((folder / "meta.json").read_text())["metric"]
-    stored = np.load(folder / "base.npy") if (folder / "base.npy").exists() else np.load(folder / "base.npz")["base"]
-    base = stored.astype(np.float32)
-    queries = np.load(folder / "queries.npy").astype(np.float32)
-    if limit is None or limit >= len(base):
-        return Set(name, metric, base, queries, np.load(folder / "gt.npy").astype(np.int64))
-    base = base[:limit]
-    return Set(name, metric, base, queries, exact_knn(base, queries, 100, metric)[0])
+        return demo_workload(rows=limit)
+    return load_workload(Path(os.environ["QVEC_DATA"]) / name, 100, rows=limit)
+
+
+def grown(name: str, n: int, folder: Path = GROWN) -> Workload:
+    """A set of n rows with the character of another, made once and kept."""
+    with progress(f"{n:,} rows: exact neighbours", "rows") as report:
+        return grow(workload(name), n, folder / f"{name}-{n}", progress=report)

@@ -41,7 +41,8 @@ from qvec.errors import (
     QvecError,
     ReadOnlyError,
 )
-from qvec.types import AddResult, Hits, Records, Stats
+from qvec.results import AddResult, Hits, Records
+from qvec.types import Stats
 
 if TYPE_CHECKING:
     from qvec.calibration.calibration import Calibration

@@ -13,7 +13,6 @@ def simd_level() -> str: ...
 def simd_levels() -> list[str]: ...
 def crc32c(data: bytes | bytearray | memoryview | NDArray[Any], crc: int = 0) -> int: ...
 def transform(x: Floats, padded: int, normalise: bool, mean: Floats | None, signs: Bytes | None) -> Floats: ...
-
 def offset_rows(offsets: Floats) -> Bytes: ...
 def offset_values(rows: Bytes, dim: int) -> Floats: ...
 
@@ -22,6 +21,9 @@ def offset_values(rows: Bytes, dim: int) -> Floats: ...
 PANEL: int
 
 def project(x: Floats, panels: Floats, *, simd: str | None = None) -> Floats: ...
+def fastscan_encode(residuals: Floats, centre: Floats, metric: str) -> tuple[Bytes, Floats]: ...
+def fastscan_table(q: Floats) -> tuple[Bytes, float]: ...
+def fastscan_sums(codes: Bytes, table: Bytes, *, simd: str | None = None) -> NDArray[np.int32]: ...
 
 class Codec:
     def __init__(
@@ -118,28 +120,46 @@ class Column:
     def pack_chunk(self, chunk: int, txn_id: int) -> tuple[bytes, int]: ...
     def release(self) -> None: ...
 
-# Search and construction (kernels/graph.pxi)
+# Search (kernels/search.pxi)
+
+class Finder: ...
+
+@final
+class Selection:
+    n: int
+    excluded: NDArray[np.uint64] | None
+    rows: NDArray[np.uint32] | None
+    def __init__(
+        self,
+        n: int,
+        n_allowed: int,
+        excluded: NDArray[np.uint64] | None = None,
+        rows: NDArray[np.uint32] | None = None,
+    ) -> None: ...
+    @property
+    def n_allowed(self) -> int: ...
 
 @final
 class Searcher:
     hops: int
     evaluations: int
+    reranked: int
     kernel_ns: int
     def __init__(
         self,
         codec: Codec,
         codes: Column,
         n: int,
-        n_live: int,
-        adjacency: Column | None = None,
-        entries: NDArray[np.uint32] | None = None,
+        finder: Finder | None = None,
         rerank: Codec | None = None,
         vectors: Column | None = None,
         ids: Column | None = None,
-        excluded: NDArray[np.uint64] | None = None,
+        timed: bool = False,
     ) -> None: ...
+    @property
+    def phase_ns(self) -> tuple[int, int, int, int]: ...
     def search(
-        self, q: Floats, t: Floats, k: int, ef: int, candidates: int, exact: bool
+        self, q: Floats, t: Floats, k: int, ef: int, nprobe: int, candidates: int, exact: bool, selection: Selection
     ) -> tuple[NDArray[np.int64], Floats, NDArray[np.int64]]: ...
     def search_into(
         self,
@@ -147,14 +167,22 @@ class Searcher:
         t: Floats,
         k: int,
         ef: int,
+        nprobe: int,
         candidates: int,
         exact: bool,
+        selection: Selection,
         ids: NDArray[np.int64],
         distances: Floats,
         counts: NDArray[np.int64],
         start: int,
         stop: int,
     ) -> None: ...
+
+# The graph (kernels/graph.pxi)
+
+@final
+class GraphFinder(Finder):
+    def __init__(self, codec: Codec, codes: Column, adjacency: Column, n: int, entries: NDArray[np.uint32]) -> None: ...
 
 @final
 class Linker:

@@ -3,5 +3,7 @@
 
 include "kernels/codec.pxi"
 include "kernels/project.pxi"
+include "kernels/fastscan.pxi"
 include "kernels/column.pxi"
+include "kernels/search.pxi"
 include "kernels/graph.pxi"

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from qvec._kernels import Column, Searcher
-from qvec.index import Index
+from qvec._kernels import Column, Searcher, Selection
+from qvec.index import Coded, Index
 from qvec.layout import CODES, DELETED, IDS, VECTORS, in_force
 from qvec.quantizers import Quantizer
 from qvec.storage.store import Snapshot
@@ -22,7 +22,10 @@ QUERIES_PER_THREAD = 16  # below, starting a thread costs more than it brings
 class Engine:
     """Immutable; built when a new commit is seen, dropped with its view."""
 
-    __slots__ = ("_searcher", "deleted", "index", "keep", "live", "n", "quantizer", "state")
+    __slots__ = (
+        "_parts", "_searcher", "by_row", "deleted", "everything", "index", "keep", "live", "n", "plans", "quantizer",
+        "state",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -40,73 +43,75 @@ class Engine:
         self.live: int = self.state["live"]
         columns = in_force(snap.columns, self.state["names"]) if columns is None else columns
         self.deleted = None if self.n == self.live else read_bitmap(columns[DELETED], self.n)
-        adjacency, entries = index.walk(columns, self.state["index"])
-        self._searcher = Searcher(
-            quantizer.codec,
-            columns[CODES],
-            self.n,
-            self.live,
-            adjacency=adjacency,
-            entries=entries,
-            rerank=None if keep is None else keep.codec,
-            vectors=None if keep is None else columns[VECTORS],
-            ids=columns[IDS] if int_ids else None,
-            excluded=self.deleted,
-        )
+        self.plans: dict[Any, Any] = {}
+        """What layers above worked out of options for this engine."""
+        self.everything = Selection(self.n, self.live, self.deleted)
+        finder = index.finder(columns, Coded(quantizer.codec, columns[CODES]), self.state["index"], self.n)
+        rerank, vectors = (None, None) if keep is None else (keep.codec, columns[VECTORS])
+        self._parts = quantizer.codec, columns[CODES], self.n, finder, rerank, vectors
+        self.by_row = Searcher(*self._parts)
+        """Gives row numbers, whatever the ids are."""
+        self._searcher = Searcher(*self._parts, columns[IDS]) if int_ids else self.by_row
 
-    def search(self, queries: Float32Array, k: int, ef: int, candidates: int, exact: bool, threads: int) -> Found:
-        """Ids (rows where ids are strings), distances and counts of float32 queries [n, dim] or [dim].
-
-        ``candidates``: how many are re-ranked, 0 for none. Deleted rows take places in a walk's pool: it is made larger
-        by their share.
-        """
-        if self.deleted is not None:
-            ef = min(-(-ef * self.n // self.live), self.n)
-        transform = self.quantizer.query_transform
-        coded = queries if transform is None else transform.apply(queries.reshape(-1, queries.shape[-1]))
-        if threads == 1 or queries.ndim == 1 or len(queries) < 2 * QUERIES_PER_THREAD:
-            return self._searcher.search(queries, coded, k, ef, candidates, exact)
-        return self._search_parallel(queries, coded, k, ef, candidates, exact, threads)
-
-    def _search_parallel(
+    def search(
         self,
         queries: Float32Array,
-        coded: Float32Array,
         k: int,
         ef: int,
         candidates: int,
         exact: bool,
         threads: int,
+        nprobe: int = 0,
+        selection: Selection | None = None,
+        searcher: Searcher | None = None,
     ) -> Found:
-        n = len(queries)
-        found = np.empty((n, k), np.int64), np.empty((n, k), np.float32), np.empty(n, np.int64)
-        step = max(QUERIES_PER_THREAD, min(256, -(-n // (4 * threads))))
-        from concurrent.futures import ThreadPoolExecutor  # late: a tenth of the import's time
+        """Ids (rows where ids are strings), distances and counts of float32 queries [n, dim] or [dim].
 
-        with ThreadPoolExecutor(threads) as pool:
-            jobs = [
-                pool.submit(
-                    self._searcher.search_into,
-                    queries,
-                    coded,
-                    k,
-                    ef,
-                    candidates,
-                    exact,
-                    *found,
-                    i,
-                    min(i + step, n),
-                )
-                for i in range(0, n, step)
-            ]
-            for job in jobs:
-                job.result()
-        return found
+        ``candidates``: how many are re-ranked, 0 for none. ``selection``: which rows may be found; by default all that
+        live. Deleted rows take places in a walk's pool: it is made larger by their share. ``searcher``: another than
+        the one that gives ids.
+        """
+        if searcher is None:
+            searcher = self._searcher
+        if self.deleted is not None:
+            ef = min(-(-ef * self.n // self.live), self.n)
+        transform = self.quantizer.query_transform
+        coded = queries if transform is None else transform.apply(queries.reshape(-1, queries.shape[-1]))
+        chosen = self.everything if selection is None else selection
+        if threads == 1 or queries.ndim == 1 or len(queries) < 2 * QUERIES_PER_THREAD:
+            return searcher.search(queries, coded, k, ef, nprobe, candidates, exact, chosen)
+        return _search_parallel(searcher, queries, coded, (k, ef, nprobe, candidates, exact, chosen), threads)
+
+    def timed(self) -> Searcher:
+        """A searcher that gives row numbers, and counts and times its own searches alone."""
+        return Searcher(*self._parts, timed=True)
 
     @property
     def work(self) -> tuple[int, int, int]:
         """Hops, evaluated codes and nanoseconds inside the kernels, since this engine was built."""
         return self._searcher.hops, self._searcher.evaluations, self._searcher.kernel_ns
+
+
+def _search_parallel(
+    searcher: Searcher,
+    queries: Float32Array,
+    coded: Float32Array,
+    effort: tuple[int, int, int, int, bool, Selection],
+    threads: int,
+) -> Found:
+    n, k = len(queries), effort[0]
+    found = np.empty((n, k), np.int64), np.empty((n, k), np.float32), np.empty(n, np.int64)
+    step = max(QUERIES_PER_THREAD, min(256, -(-n // (4 * threads))))
+    from concurrent.futures import ThreadPoolExecutor  # late: a tenth of the import's time
+
+    with ThreadPoolExecutor(threads) as pool:
+        jobs = [
+            pool.submit(searcher.search_into, queries, coded, *effort, *found, i, min(i + step, n))
+            for i in range(0, n, step)
+        ]
+        for job in jobs:
+            job.result()
+    return found
 
 
 def read_bitmap(column: Column, n: int) -> NDArray[np.uint64]:

@@ -255,7 +255,7 @@ class Generations:
         state = snap.state
         index = index_for(self.config, state["index"]["kind"], state["n"])
         columns = in_force(snap.columns, state["names"] | pending_of(state, number)["names"])
-        if index.walk(columns, state["index"])[0] is None:
+        if not index.columns():  # nothing that might not fit
             return 1.0
         quantizer = self.load(snap, number)
         keep = self.keep if VECTORS in columns else None

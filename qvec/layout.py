@@ -17,6 +17,7 @@ ADJACENCY = "adjacency"
 CALIBRATION = 1  # record kinds: a quantizer's state, by generation; a row's payload and string id, by row
 ROW = 2
 DRIFT = 3  # what vectors looked like since a calibration, by generation
+TUNING = 4  # number 0: recall curves; 1 and up: the queries that they are measured on
 
 _COLUMN_IDS = {CODES: 1, VECTORS: 2, IDS: 3, DELETED: 4, ADJACENCY: 5}
 _ID_BYTES = 8

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from qvec.errors import CorruptError
-from qvec.layout import ROW
+from qvec.layout import IDS, ROW
 from qvec.storage.store import Snapshot
 from qvec.types import NDArray, Payload
 
@@ -24,6 +24,14 @@ def row_record(snap: Snapshot, row: int) -> Any:
 def payloads_of(records: Sequence[Any]) -> list[Payload | None]:
     """The payload of each record, None where there is no record."""
     return [None if record is None else record["payload"] for record in records]
+
+
+def ids_of_rows(snap: Snapshot, rows: NDArray[np.int64], records: Sequence[Any] | None = None) -> NDArray[Any]:
+    """The ids of live rows: int64 [n] of their column, or strings of their records where ids are strings."""
+    if IDS not in snap.columns:
+        records = [row_record(snap, row) for row in rows.tolist()] if records is None else records
+        return np.array([record["id"] for record in records], object)
+    return snap.columns[IDS].read(rows).view("<i8").reshape(-1).astype(np.int64)
 
 
 def check_same(wanted: NDArray[Any], stored: NDArray[Any]) -> None:

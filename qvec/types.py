@@ -1,8 +1,8 @@
-"""Public vocabulary: metrics, the configuration of codes and indexes, and the results of each call."""
+"""Public vocabulary: metrics, kinds of codes and indexes, sizes, and checks that name what is wrong."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,6 +29,7 @@ Centring = int | Literal["auto"]
 OnConflict = Literal["error", "skip", "replace"]
 Durability = Literal["full", "relaxed"]
 Residency = Literal["mmap", "ram"]
+Include = Sequence[Literal["payload", "vector"]]
 
 Float32Array = NDArray[np.float32]
 Int64Array = NDArray[np.int64]
@@ -42,66 +43,6 @@ MIN_SAMPLES_ENTROPY = 2048  # its histogram has as many bins
 MIN_SAMPLES_MEAN = 100  # the error of the mean is then a tenth of the standard deviation
 MIN_ROWS_PER_CENTRE = 16  # of a local one: a quarter
 MAX_CENTRES = 256  # a row holds the number of its own in a byte
-
-
-@dataclass(slots=True, eq=False)  # not frozen: that would double the cost of making one
-class Hits:
-    """The nearest neighbours of one query (1-D) or of a batch (2-D), nearest first.
-
-    ``ids``: int64 or str, shape (k,) or (n, k); places that hold no hit are ``-1`` or ``""``. ``distances``:
-    float32, same shape, ascending: squared Euclidean (l2), ``-dot`` (ip), ``1 - cos`` (cosine); infinite
-    where there is no hit. ``counts``: hits found: an int64 scalar array of shape () or shape (n,). ``payloads``: a list
-    of k payloads, or n such lists; None where payloads were not asked for.
-    """
-
-    ids: Ids
-    distances: Float32Array
-    counts: Int64Array
-    payloads: list[Any] | None = None
-    zero_score: float = 0.0
-    """Score at distance 0: 1 under cosine."""
-
-    @property
-    def scores(self) -> Float32Array:
-        """float32, shape of ``ids``, descending: ``-distance`` (l2), dot (ip), cos (cosine)."""
-        return np.float32(self.zero_score) - self.distances
-
-    def __iter__(self) -> Iterator[NDArray[Any]]:
-        """Unpack as ``ids, distances = hits``."""
-        yield self.ids
-        yield self.distances
-
-    def to_list(self) -> list[Any]:
-        """Give each hit as a dict of id, distance, score and, if asked for, payload: a list, or n lists."""
-        if self.ids.ndim == 1:
-            return _hit_dicts(self.ids, self.distances, self.scores, int(self.counts), self.payloads)
-        payloads = self.payloads if self.payloads is not None else [None] * len(self.ids)
-        rows = zip(self.ids, self.distances, self.scores, self.counts.tolist(), payloads, strict=True)
-        return [_hit_dicts(*row) for row in rows]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Records:
-    """Stored vectors in the order asked for.
-
-    ``ids``: int64 or str, shape (n,). ``vectors``: float32, shape (n, dim): the originals where they are
-    kept, else decoded from the codes (zeros in dimensions that ``dims`` left out); of a :class:`Prequantized`
-    collection what was put in, int8 or uint8. ``payloads``: n dicts, None where a vector has none.
-    """
-
-    ids: Ids
-    vectors: NDArray[Any]
-    payloads: list[Payload | None]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class AddResult:
-    """What an add or upsert did. ``ids``: int64 or str, shape (n,): the id of each row of the batch."""
-
-    ids: Ids
-    added: int
-    replaced: int
-    skipped: int
 
 
 @dataclass(frozen=True)
@@ -169,14 +110,3 @@ def check_dims(name: str, value: int | None) -> None:
     """Raise InputError unless ``value`` is None or a number of dimensions."""
     if value is not None:
         check_int(name, value, 1, MAX_DIM)
-
-
-def _hit_dicts(
-    ids: Ids, distances: Float32Array, scores: Float32Array, count: int, payloads: list[Any] | None
-) -> list[dict[str, Any]]:
-    columns = zip(ids.tolist(), distances.tolist(), scores.tolist(), strict=True)
-    hits = [{"id": i, "distance": d, "score": s} for i, d, s in columns][:count]
-    if payloads is not None:
-        for hit, payload in zip(hits, payloads, strict=False):
-            hit["payload"] = payload
-    return hits

@@ -14,12 +14,15 @@ import numpy as np
 from qvec.calibrations import Generation, Trained, Transfer, entry_of, exported, imported, listed, register
 from qvec.config import Config, code_from_dict, make_config
 from qvec.configs import CodeConfig, Float16, Float32
+from qvec.curves import Curves, outdated
+from qvec.engine import Engine
 from qvec.errors import DriftError, DriftWarning, InputError
-from qvec.index import Progress
-from qvec.inputs import as_vectors, check_count
-from qvec.layout import CALIBRATION, VECTORS, in_force
+from qvec.index import Progress, stored_index
+from qvec.inputs import as_searched, as_vectors, check_count
+from qvec.layout import CALIBRATION, TUNING, VECTORS, in_force
 from qvec.measure import MAX_ROWS, OVERSAMPLES, CodeNames
 from qvec.quantizers import Quantizer, from_state, train
+from qvec.reading import Reader
 from qvec.storage.store import Snapshot, Store, Transaction
 from qvec.types import ArrayLike, Float32Array
 from qvec.writer import Writer
@@ -31,6 +34,8 @@ if TYPE_CHECKING:  # imported when they are called: seldom, and a sixth of the i
     from qvec.generations import Generations, Relink
 
 MAX_THREADS = 1024
+MAX_TUNED_K = 10_000
+MAX_TUNED_QUERIES = 100_000
 
 
 class Upkeep:
@@ -125,11 +130,13 @@ class Upkeep:
         Raises InputError: no originals are kept, the collection is empty, or the code cannot be trained on it.
         """
         number = self._generations.requantize(code, calibration, relink, worker_threads(threads), progress)
+        self._keep_tuned(threads)
         return self._generation(number)
 
     def rollback(self, generation: int, *, threads: int | None = None, progress: Progress | None = None) -> Generation:
         """Put an earlier generation back in force; rows added since it left are coded first."""
         self._generations.rollback(generation, worker_threads(threads), progress)
+        self._keep_tuned(threads)
         return self._generation(generation)
 
     def drop_generation(self, generation: int) -> None:
@@ -171,6 +178,34 @@ class Upkeep:
         with self._store.read() as snap:
             evaluation = Evaluation(snap, config, self._generations, q, k, check_count("n", n, 1, 1_000_000), seed)
             return evaluation.run(codes, oversamples, rows, progress)
+
+    def tune(
+        self,
+        queries: ArrayLike | None = None,
+        *,
+        ks: Sequence[int] = (10, 100),
+        n: int = 1000,
+        seed: int = 0,
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> Curves:
+        """Measure recall@k against what a search spends, and store the curves that ``search(recall=)`` goes by.
+
+        queries: float32 [m, dim], like those that will be asked; at most ``n`` of them, drawn by ``seed``, are used and
+        kept in the file, so that the curves are measured again when the codes change or the collection has grown by
+        half. None: stored rows, each looked for among the others, which are easier to find than most queries. ks: the
+        curve of the smallest k that is not below a search's answers for it. progress: called with (done, total) curves.
+
+        Raises InputError: no originals to measure against, fewer vectors than the largest k, or no queries.
+        """
+        config = self._config
+        q = None if queries is None else as_searched(np.atleast_2d(queries), config.dim, config.metric, config.form)
+        if q is not None and not len(q):
+            raise InputError("queries must hold one query or more")
+        if not len(ks):
+            raise InputError("ks must name one k or more")
+        checked = sorted({check_count("ks", k, 1, MAX_TUNED_K) for k in ks})
+        return self._tune(q, checked, check_count("n", n, 1, MAX_TUNED_QUERIES), seed, threads, progress)
 
     def choose(
         self,
@@ -245,6 +280,48 @@ class Upkeep:
             self._on_drift(drift)
         elif self._on_drift == "warn":
             warnings.warn(f"drift alarm: {drift.advice} ({_shown(drift)})", DriftWarning, stacklevel=3)
+
+    def _tune(
+        self,
+        queries: Float32Array | None,
+        ks: Sequence[int],
+        n: int,
+        seed: int = 0,
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> Curves:
+        from qvec.evaluation.tuning import make_tuning, store_curves
+
+        with self._store.read() as snap:
+            quantizer, keep = self._quantizer(snap), self._originals(snap)
+            if quantizer is None or snap.state["live"] <= max(ks):
+                raise InputError(
+                    f"recall@{max(ks)} is measured on more vectors than that; {snap.state['live']} are stored"
+                )
+            if keep is None and quantizer.kind != "f32" and self._config.form is None:
+                raise InputError(
+                    "recall is measured against the originals, and the collection was created with keep='none'"
+                )
+            index = stored_index(self._config.index, snap.state["index"])
+            engine = Engine(snap, quantizer, keep, index, False)
+            vectors = Reader(snap, self._config, quantizer, keep).vectors
+            tuning = make_tuning(snap, engine, queries, vectors, n, seed)
+            curves = tuning.run(ks, worker_threads(threads), progress)
+        with self._store.write() as txn:
+            store_curves(txn, curves, None if queries is None else tuning.queries)
+        return curves
+
+    def _keep_tuned(self, threads: int | None) -> None:
+        """Measure recall curves again where there are any and they no longer fit."""
+        with self._store.read() as snap:
+            if not outdated(snap.state):
+                return
+            from qvec.evaluation.tuning import stored_queries
+
+            old = Curves.from_state(snap.record(TUNING, 0))
+            queries = stored_queries(snap, self._config.dim) if old.source == "queries" else None
+            ks = [curve.k for curve in old.curves]
+        self._tune(queries, ks, old.n_queries, threads=threads)
 
     @cached_property
     def _generations(self) -> Generations:

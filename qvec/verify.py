@@ -7,10 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from qvec.config import Config
-from qvec.configs import HNSW, Flat
 from qvec.engine import read_bitmap
 from qvec.errors import CorruptError
-from qvec.index import Coded, make_index
+from qvec.index import Coded, stored_index
 from qvec.layout import CODES, DELETED, IDS, ROW, VECTORS, in_force
 from qvec.quantizers import Quantizer
 from qvec.storage.store import Snapshot
@@ -26,7 +25,11 @@ def verify_snapshot(snap: Snapshot, config: Config, quantizer: Quantizer | None,
     if problems or quantizer is None:
         return problems  # what follows would only trip over the damage
     try:
-        return [*_check_rows(snap, config), *_check_codes(snap, quantizer, keep), *_check_index(snap, quantizer)]
+        return [
+            *_check_rows(snap, config),
+            *_check_codes(snap, quantizer, keep),
+            *_check_index(snap, config, quantizer),
+        ]
     except CorruptError as error:
         return [str(error)]
 
@@ -73,8 +76,8 @@ def _check_codes(snap: Snapshot, quantizer: Quantizer, keep: Quantizer | None) -
     yield from _some("the code of row {} is not that of its vector", iter(wrong))
 
 
-def _check_index(snap: Snapshot, quantizer: Quantizer) -> list[str]:
-    index = make_index(HNSW() if snap.state["index"]["kind"] == "hnsw" else Flat())
+def _check_index(snap: Snapshot, config: Config, quantizer: Quantizer) -> list[str]:
+    index = stored_index(config.index, snap.state["index"])
     columns = in_force(snap.columns, snap.state["names"])
     return index.check(columns, Coded(quantizer.codec, columns[CODES]), snap.state["index"], snap.state["n"])
 

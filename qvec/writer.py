@@ -36,6 +36,7 @@ def initial_state() -> dict[str, Any]:
         "names": {},  # columns in force that are stored under another name than their own
         "generations": [],  # what is known of each calibration record (qvec/calibrations.py)
         "next_generation": 0,
+        "tuned": None,  # {"generation", "index", "n"}: what recall curves were measured on (qvec/curves.py)
         "oversample": None,  # {"generation", "factor"}: what searches of that generation re-rank per hit
         "pending": None,  # a generation that is being built (qvec/generations.py)
         "index": {"kind": "flat", "n": 0},

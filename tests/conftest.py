@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+
+Place = Callable[[NDArray[Any]], NDArray[Any]]
+ROOM = 64 * mmap.PAGESIZE
+LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 @pytest.fixture
@@ -17,3 +26,22 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(2024)
+
+
+@pytest.fixture
+def guarded() -> Iterator[Place]:
+    """Copies arrays so that each ends at the last byte before a page that faults."""
+    regions: list[mmap.mmap] = []
+
+    def place(array: NDArray[Any]) -> NDArray[Any]:
+        region = mmap.mmap(-1, ROOM + mmap.PAGESIZE)
+        regions.append(region)
+        end = np.frombuffer(region, np.uint8).ctypes.data + ROOM
+        protected = LIBC.mprotect(ctypes.c_void_p(end), ctypes.c_size_t(mmap.PAGESIZE), 0)
+        assert protected == 0, ctypes.get_errno()
+        copy = np.frombuffer(region, array.dtype, array.size, ROOM - array.nbytes).reshape(array.shape)
+        copy[...] = array
+        return copy
+
+    yield place
+    regions.clear()

@@ -30,7 +30,9 @@ KINDS = [
     "ternary-local",
     "binary",
 ]
-PACKED = {name: 4 if name.startswith("int4") else 2 for name in KINDS if name.startswith(("int4", "ternary"))}  # bits a dim
+PACKED = {
+    name: 4 if name.startswith("int4") else 2 for name in KINDS if name.startswith(("int4", "ternary"))
+}  # bits a dim
 INT4_VALUES = np.array([-63, -48, -37, -29, -22, -15, -9, -3, 3, 9, 15, 22, 29, 37, 48, 63])
 METRICS = ["l2", "ip", "cosine"]
 TINY_NORM = 2.0**-100

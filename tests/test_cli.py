@@ -120,11 +120,34 @@ def test_an_hdf5_file_brings_its_metric(run, folder: Path) -> None:
     assert json.loads(run("search", "s.qvec", "x.hdf5", "--key", "test", "--row", "1", "-k", "1", "--json")[1])
 
 
-def test_searching_by_a_stored_id_finds_itself_first(run) -> None:
-    run("import", "s.qvec", "x.npy")
+def test_searching_by_a_stored_id_finds_its_neighbours(run) -> None:
+    run("import", "s.qvec", "x.npy", "--metric", "l2")
     _, out, _ = run("search", "s.qvec", "--id", "42", "-k", "2", "--json")
     answer = json.loads(out)
-    assert (answer["query"], answer["hits"][0]["id"]) == ("42", 42)
+    rows, _ = exact_knn(X, X[42:43], 3, "l2")
+    assert (answer["query"], [hit["id"] for hit in answer["hits"]]) == ("42", rows[0, 1:].tolist())
+
+
+def test_a_search_explains_itself(run) -> None:
+    run("import", "s.qvec", "x.npy", "--metric", "l2")
+    search = ("search", "s.qvec", "q.npy", "--row", "0", "-k", "3", "--explain")
+    _, explanation = run(*search, "--json")[1].splitlines()
+    assert json.loads(explanation)["explanation"]["evaluations"] == N
+    assert re.search(rf"evaluations +{N}\b", run(*search)[1])
+
+
+def test_a_search_can_be_paged_bounded_and_spread(run) -> None:
+    run("import", "s.qvec", "x.npy", "--metric", "l2")
+    rows, distances = exact_knn(X, X[:1] + 0.01, 9, "l2")
+    search = ("search", "s.qvec", "q.npy", "--row", "0", "-k", "3", "--json")
+    for options, expected in [
+        (["--offset", "4"], rows[0, 4:7]),
+        (["--radius", f"{distances[0, 1] + 1e-3}"], rows[0, :2]),
+        (["--mmr", "1"], rows[0, :3]),
+    ]:
+        code, out, _ = run(*search, *options)
+        assert (code, [hit["id"] for hit in json.loads(out)["hits"]]) == (0, expected.tolist())
+    assert "radius" in failure(run(*search, "--radius", "nan"))
 
 
 @pytest.mark.parametrize("option", [["--exact"], ["--no-rescore"], ["--ef", "200"], ["--threads", "1"]])

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from qvec._kernels import Codec, Column, Linker, Searcher, reachable
+from qvec._kernels import Codec, Column, GraphFinder, Linker, Searcher, Selection, reachable, simd_levels
 from qvec.index.base import Coded
 from qvec.index.hnsw import Build
 from qvec.storage.store import block_geometry
@@ -41,6 +41,16 @@ def linked(what: Coded, n: int, threads: int = 1, ef: int = 64) -> tuple[Column,
     return adjacency, entries
 
 
+def searched(
+    searcher: Searcher, q: npt.NDArray[np.float32], k: int, ef: int, candidates: int = 0, *, exact: bool = False,
+    n: int, excluded: npt.NDArray[np.uint64] | None = None, live: int | None = None,
+    rows: npt.NDArray[np.uint32] | None = None,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int64]]:  # fmt: skip
+    """Search n rows, those excluded left out."""
+    selection = Selection(n, n if live is None else live, excluded, rows)
+    return searcher.search(q, q, k, ef, 0, candidates, exact, selection)
+
+
 def keys(what: Coded, x: npt.NDArray[np.float32], q: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return what.codec.score(what.codec.prepare(q), what.codec.encode(x))
 
@@ -54,13 +64,38 @@ def ordered(scores: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
 def test_a_scan_gives_the_smallest_keys_with_ties_by_row(kind: str, n: int) -> None:
     x, q = clustered(n, 40), clustered(7, 40, 1)
     what = coded(x, kind)
-    ids, distances, counts = Searcher(what.codec, what.codes, n, n).search(q, q, 10, 10, 0, False)
+    ids, distances, counts = searched(Searcher(what.codec, what.codes, n), q, 10, 10, n=n)
     scores, k = keys(what, x, q), min(n, 10)
     assert (counts == k).all()
     np.testing.assert_array_equal(ids[:, :k], ordered(scores, k))
     np.testing.assert_array_equal(distances[:, :k], np.take_along_axis(scores, ids[:, :k], 1))
     assert (ids[:, k:] == -1).all()
     assert np.isinf(distances[:, k:]).all()
+
+
+@pytest.mark.parametrize("level", simd_levels())
+@pytest.mark.parametrize("queries", [1, 2, 7, 8, 9, 17])
+def test_a_batch_is_scanned_as_its_queries_one_by_one(level: str, queries: int) -> None:
+    n, x, q = 1500, clustered(1500, 40), clustered(queries, 40, 1)
+    coarse, fine = (Codec(kind, "l2", 40, simd=level) for kind in ("int8", "f32"))
+    columns = [column("codes", codec.stride, n) for codec in (coarse, fine)]
+    for codec, rows in zip((coarse, fine), columns, strict=True):
+        rows.write(0, codec.encode(x))
+    searcher = Searcher(coarse, columns[0], n, rerank=fine, vectors=columns[1])
+    excluded = np.zeros(24, np.uint64)
+    excluded[::3] = 0x5555_0000_FFFF_0001
+    live = n - int(np.unpackbits(excluded.view(np.uint8), bitorder="little")[:n].sum())
+    for options in (
+        {},
+        {"excluded": excluded, "live": live},
+        {"rows": np.arange(3, n, 7, dtype=np.uint32), "live": 214},
+    ):
+        for exact in (False, True):
+            batch = searched(searcher, q, 10, 10, 20, exact=exact, n=n, **options)
+            for i in range(queries):
+                one = searched(searcher, q[i : i + 1], 10, 10, 20, exact=exact, n=n, **options)
+                for whole, single in zip(batch, one, strict=True):
+                    np.testing.assert_array_equal(whole[i], single[0])
 
 
 def test_excluded_rows_are_never_results_and_k_come_back_whenever_k_are_left() -> None:
@@ -71,11 +106,40 @@ def test_excluded_rows_are_never_results_and_k_come_back_whenever_k_are_left() -
     bits = np.ones(3008, np.uint8)
     bits[left] = 0
     excluded = np.packbits(bits, bitorder="little").view(np.uint64)
-    for walk in ({}, {"adjacency": adjacency, "entries": entries}):
-        searcher = Searcher(what.codec, what.codes, n, len(left), excluded=excluded, **walk)
-        ids, _, counts = searcher.search(q, q, 10, 16, 0, False)
+    for finder in (None, GraphFinder(what.codec, what.codes, adjacency, n, entries)):
+        searcher = Searcher(what.codec, what.codes, n, finder)
+        ids, _, counts = searched(searcher, q, 10, 16, n=n, excluded=excluded, live=len(left))
         assert (counts == 10).all()
         np.testing.assert_array_equal(ids, left[ordered(keys(what, x[left], q), 10)])
+
+
+@pytest.mark.parametrize("walk", [False, True])
+def test_only_the_rows_that_are_named_are_looked_at(walk: bool) -> None:
+    n, x, q = 3000, clustered(3000, 32), clustered(20, 32, 1)
+    what, fine = coded(x), coded(x, "f32")
+    adjacency, entries = linked(what, n)
+    finder = GraphFinder(what.codec, what.codes, adjacency, n, entries) if walk else None
+    searcher = Searcher(what.codec, what.codes, n, finder, rerank=fine.codec, vectors=fine.codes)
+    for size in (0, 1, 63, 64, 65, 500):
+        rows = np.sort(np.random.default_rng(size).choice(n, size, replace=False))
+        named = rows.astype(np.uint32)
+        ids, _, counts = searched(searcher, q, 10, 16, 0, n=n, live=size, rows=named)
+        k = min(size, 10)
+        assert (counts == k).all()
+        np.testing.assert_array_equal(ids[:, :k], rows[ordered(keys(what, x[rows], q), k)])
+        exact, _, _ = searched(searcher, q, 10, 16, 0, exact=True, n=n, live=size, rows=named)
+        np.testing.assert_array_equal(exact[:, :k], rows[ordered(keys(fine, x[rows], q), k)])
+
+
+def test_a_selection_that_does_not_fit_is_refused() -> None:
+    what = coded(clustered(100, 16))
+    with pytest.raises(ValueError, match="bitmap of n bits"):
+        Selection(100, 10, np.zeros(1, np.uint64))
+    with pytest.raises(ValueError, match="below n"):
+        Selection(100, 10, None, np.array([3, 100], np.uint32))
+    searcher, q = Searcher(what.codec, what.codes, 100), clustered(1, 16)
+    with pytest.raises(ValueError, match="of 50 rows, the index of 100"):
+        searched(searcher, q, 1, 1, n=50)
 
 
 @pytest.mark.parametrize(
@@ -87,23 +151,23 @@ def test_a_walk_finds_nearly_what_a_scan_finds(kind: str, metric: str) -> None:
     lift2 = float((x * x).sum(1).max()) if metric == "ip" else 0.0
     what = coded(x, kind, metric, lift2)
     adjacency, entries = linked(what, n)
-    search = Searcher(what.codec, what.codes, n, n, adjacency=adjacency, entries=entries).search
-    found = search(q, q, 10, 128, 0, False)[0]
+    searcher = Searcher(what.codec, what.codes, n, GraphFinder(what.codec, what.codes, adjacency, n, entries))
+    found = searched(searcher, q, 10, 128, n=n)[0]
     true = ordered(keys(what, x, q), 10)
     recall = np.mean([len(np.intersect1d(a, b)) for a, b in zip(found, true, strict=True)]) / 10
     assert recall >= 0.97
-    np.testing.assert_array_equal(search(q, q, 10, n, 0, False)[0], true)  # a pool of n visits all
+    np.testing.assert_array_equal(searched(searcher, q, 10, n, n=n)[0], true)  # a pool of n visits all
 
 
 def test_reranking_orders_by_the_originals() -> None:
     n, x, q = 2000, clustered(2000, 64), clustered(30, 64, 1)
     coarse, fine = coded(x, "binary"), coded(x, "f32")
-    searcher = Searcher(coarse.codec, coarse.codes, n, n, rerank=fine.codec, vectors=fine.codes)
-    ids, distances, _ = searcher.search(q, q, 10, 10, n, False)
+    searcher = Searcher(coarse.codec, coarse.codes, n, rerank=fine.codec, vectors=fine.codes)
+    ids, distances, _ = searched(searcher, q, 10, 10, n, n=n)
     exact = ((q[:, None].astype(float) - x[None]) ** 2).sum(2)
     np.testing.assert_array_equal(ids, np.argsort(exact, axis=1, kind="stable")[:, :10])
     np.testing.assert_allclose(distances, np.take_along_axis(exact, ids, 1), rtol=1e-5)
-    np.testing.assert_array_equal(searcher.search(q, q, 10, 10, 0, True)[0], ids)
+    np.testing.assert_array_equal(searched(searcher, q, 10, 10, exact=True, n=n)[0], ids)
 
 
 def test_a_graph_does_not_depend_on_the_number_of_threads() -> None:
@@ -140,8 +204,8 @@ def test_rows_linked_one_by_one_are_all_reachable_and_found() -> None:
         entries, chosen_at = Build(what, adjacency, 40, 1).run(entries, chosen_at, i, i + 1)
     reached = reachable(what.codec, what.codes, adjacency, len(x), entries)
     assert np.unpackbits(reached.view(np.uint8), bitorder="little")[: len(x)].all()
-    searcher = Searcher(what.codec, what.codes, len(x), len(x), adjacency=adjacency, entries=entries)
-    assert (searcher.search(x, x, 1, 40, 0, False)[0][:, 0] == np.arange(len(x))).mean() > 0.995
+    searcher = Searcher(what.codec, what.codes, len(x), GraphFinder(what.codec, what.codes, adjacency, len(x), entries))
+    assert (searched(searcher, x, 1, 40, n=len(x))[0][:, 0] == np.arange(len(x))).mean() > 0.995
 
 
 def test_hostile_neighbour_lists_give_rows_of_the_collection_or_nothing() -> None:
@@ -152,8 +216,8 @@ def test_hostile_neighbour_lists_give_rows_of_the_collection_or_nothing() -> Non
     for garbage in (rng.integers(0, 2**32, (n, DEGREE), np.uint32), np.zeros((n, DEGREE), np.uint32)):
         adjacency.write(0, garbage.view(np.uint8))
         entries = np.array([5, 2**31, 2**32 - 1, n], np.uint32)
-        searcher = Searcher(what.codec, what.codes, n, n, adjacency=adjacency, entries=entries)
-        ids = searcher.search(x[:20], x[:20], 10, 64, 0, False)[0]
+        searcher = Searcher(what.codec, what.codes, n, GraphFinder(what.codec, what.codes, adjacency, n, entries))
+        ids = searched(searcher, x[:20], 10, 64, n=n)[0]
         assert ((ids >= 0) & (ids < n)).all()
         reachable(what.codec, what.codes, adjacency, n, entries)
 
@@ -161,8 +225,8 @@ def test_hostile_neighbour_lists_give_rows_of_the_collection_or_nothing() -> Non
 def test_columns_that_do_not_fit_the_codec_are_refused() -> None:
     what = coded(clustered(100, 16))
     with pytest.raises(ValueError, match="stride"):
-        Searcher(Codec("f32", "l2", 16), what.codes, 100, 100)
+        Searcher(Codec("f32", "l2", 16), what.codes, 100)
     with pytest.raises(ValueError, match="rows"):
-        Searcher(what.codec, what.codes, 10**6, 100)
+        Searcher(what.codec, what.codes, 10**6)
     with pytest.raises(TypeError, match="uint32"):
         Linker(what.codec, what.codes, column("adjacency", DEGREE * 4, 100), 0, np.zeros(1), 1.0)

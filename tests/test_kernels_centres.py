@@ -71,7 +71,9 @@ def test_a_vector_is_coded_around_the_nearest_local_centre(kind: str, metric: st
         along = (rest * held_values(kind, codec, rows)).sum(1)
         if kind != "mixed":  # which leaves blocks out
             assert np.allclose(along, norms2(rest.astype(np.float32)), rtol=1e-4, atol=1e-6), dim
-        assert np.allclose(codec.decode(rows), centre + offsets[number] + held_values(kind, codec, rows), atol=1e-4), dim
+        assert np.allclose(codec.decode(rows), centre + offsets[number] + held_values(kind, codec, rows), atol=1e-4), (
+            dim
+        )
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -135,7 +137,7 @@ def test_a_row_as_a_query_measures_squared_l2_between_what_two_rows_hold(kind: s
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_centre_is_the_local_centre_of_all(kind: str) -> None:
-    codec, x, centre, offsets = made(kind, "l2", 384)
+    codec, x, centre, _ = made(kind, "l2", 384)
     alone = centred_codec(kind, "l2", centre, None)
     same = centred_codec(kind, "l2", centre, offset_rows(np.zeros((2, 384), np.float32)))
     rows, twice = alone.encode(x), same.encode(x)

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
-import mmap
-from collections.abc import Callable, Iterator
-from typing import Any
-
 import numpy as np
 import pytest
 from bitpack_oracle import BITPACK, bitpack_codec
+from conftest import Place
 from kernels_oracle import DIMS, KINDS, METRICS, gaussian, make_codec
 from numpy.typing import NDArray
 
 from qvec._kernels import Codec, crc32c, offset_rows, simd_levels, transform
 
 LOCAL = {f"{kind}-local": kind for kind in ("rabitq1", "rabitq5", "mixed")}
-Place = Callable[[NDArray[Any]], NDArray[Any]]
-ROOM = 64 * mmap.PAGESIZE
-LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def codec_of(kind: str, metric: str, x: NDArray[np.float32], level: str) -> Codec:
@@ -28,25 +21,6 @@ def codec_of(kind: str, metric: str, x: NDArray[np.float32], level: str) -> Code
     if kind in BITPACK:
         return bitpack_codec(kind, metric, x.shape[1], simd=level)
     return make_codec(kind, metric, x, simd=level)
-
-
-@pytest.fixture
-def guarded() -> Iterator[Place]:
-    """Copies arrays so that each ends at the last byte before a page that faults."""
-    regions: list[mmap.mmap] = []
-
-    def place(array: NDArray[Any]) -> NDArray[Any]:
-        region = mmap.mmap(-1, ROOM + mmap.PAGESIZE)
-        regions.append(region)
-        end = np.frombuffer(region, np.uint8).ctypes.data + ROOM
-        protected = LIBC.mprotect(ctypes.c_void_p(end), ctypes.c_size_t(mmap.PAGESIZE), 0)
-        assert protected == 0, ctypes.get_errno()
-        copy = np.frombuffer(region, array.dtype, array.size, ROOM - array.nbytes).reshape(array.shape)
-        copy[...] = array
-        return copy
-
-    yield place
-    regions.clear()
 
 
 @pytest.mark.parametrize("level", simd_levels())

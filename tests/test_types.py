@@ -7,7 +7,7 @@ import pytest
 
 from qvec.configs import HNSW, Flat
 from qvec.errors import InputError
-from qvec.types import Hits
+from qvec.results import Hits, Records
 
 
 def hits_of_two() -> Hits:
@@ -60,3 +60,68 @@ def test_a_graph_out_of_its_limits_is_refused_by_name(field: str, arguments: dic
 
 def test_index_configurations_name_their_kind() -> None:
     assert (Flat.kind, HNSW.kind) == ("flat", "hnsw")
+
+
+def test_hits_of_a_batch_as_a_table_have_a_row_each() -> None:
+    table = pytest.importorskip("pyarrow") and hits_of_two().to_arrow()
+    assert table.to_pydict() == {
+        "query": [0, 0, 1, 1, 1],
+        "rank": [0, 1, 0, 1, 2],
+        "id": [7, 3, 5, 2, 1],
+        "distance": [0.5, 1.0, 0.0, 0.25, 2.0],
+        "score": [-0.5, -1.0, 0.0, -0.25, -2.0],
+        "a": [1, None, None, None, None],
+        "b": [None, None, None, 2, None],
+    }
+
+
+def test_hits_of_one_query_as_a_table_bring_vectors_and_what_has_no_column_as_json() -> None:
+    pa = pytest.importorskip("pyarrow")
+    vectors = np.arange(6, dtype=np.float32).reshape(3, 2)
+    payloads = [{"a": 1, "id": 5}, {"a": "x"}, None]
+    table = Hits(
+        np.array(["p", "q", ""], object), np.zeros(3, np.float32), np.array(2), payloads, 1.0, vectors
+    ).to_arrow()
+    assert table.schema.names == ["rank", "id", "distance", "score", "vector", "payload"]
+    assert table.schema.field("vector").type == pa.list_(pa.float32(), 2)
+    assert table["vector"].to_pylist() == [[0, 1], [2, 3]]
+    assert table["payload"].to_pylist() == ['{"a": 1, "id": 5}', '{"a": "x"}']
+
+
+def test_hits_as_a_data_frame_have_a_column_for_each_payload_key() -> None:
+    pytest.importorskip("pandas")
+    hits = hits_of_two()
+    hits.payloads[0][0] = {"a": 1, "id": "taken"}
+    frame = hits.to_pandas()
+    assert list(frame.columns) == ["query", "rank", "id", "distance", "score", "a", "payload.id", "b"]
+    assert frame["id"].tolist() == [7, 3, 5, 2, 1]
+    assert frame["a"].tolist()[0] == 1
+    assert frame["payload.id"].tolist()[0] == "taken"
+    nothing = Hits(np.full((2, 3), -1), np.full((2, 3), np.inf, np.float32), np.zeros(2, np.int64), None).to_pandas()
+    assert (len(nothing), list(nothing.columns)) == (0, ["query", "rank", "id", "distance", "score"])
+
+
+def test_records_become_lists_and_tables() -> None:
+    records = Records(np.array([4, 9]), np.eye(2, dtype=np.float32), [None, {"page": 3}])
+    assert [(row["id"], row["vector"].tolist(), row["payload"]) for row in records.to_list()] == [
+        (4, [1, 0], None),
+        (9, [0, 1], {"page": 3}),
+    ]
+    pytest.importorskip("pyarrow")
+    assert records.to_arrow().to_pydict() == {"id": [4, 9], "vector": [[1, 0], [0, 1]], "page": [None, 3]}
+    pytest.importorskip("pandas")
+    frame = records.to_pandas()
+    assert (list(frame.columns), frame["page"].tolist()[1]) == (["id", "vector", "page"], 3)
+
+
+def test_what_comes_back_shows_itself_on_a_few_lines() -> None:
+    hits = hits_of_two()
+    assert repr(hits) == "<qvec.Hits of 2 queries: 2 to 3 of k=3>\n  0: 7, 3\n  1: 5, 2, 1"
+    one = Hits(hits.ids[0], hits.distances[0], np.array(2), hits.payloads[0])
+    assert repr(one) == "<qvec.Hits of one query: 2 of k=3>\n  7  0.5  {'a': 1}\n  3  1"
+    many = Hits(np.arange(50), np.zeros(50, np.float32), np.array(50))
+    assert repr(many).endswith("\n  9  0\n  ... 40 more")
+    records = Records(np.array([4]), np.eye(2, dtype=np.float32)[:1], [{"text": "x" * 100}])
+    assert repr(records).startswith("<qvec.Records: 1 of dim 2, float32>\n  4  {'text': 'xxx")
+    assert len(repr(records).splitlines()[1]) < 70
+    assert "0 of k=3" in repr(Hits(np.empty((0, 3)), np.empty((0, 3), np.float32), np.empty(0, np.int64)))

@@ -9,19 +9,36 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import qvec
-from qvec.cli import calibrations, choose, demo, drift, evaluate, importing, info, requantize, search, verify
+from qvec.cli import (
+    bench,
+    calibrations,
+    choose,
+    demo,
+    drift,
+    evaluate,
+    exporting,
+    importing,
+    info,
+    requantize,
+    search,
+    tune,
+    verify,
+)
 from qvec.errors import QvecError
 
 VERBS = {
     "demo": demo,
     "import": importing,
+    "export": exporting,
     "info": info,
     "search": search,
     "evaluate": evaluate,
     "choose": choose,
+    "tune": tune,
     "drift": drift,
     "requantize": requantize,
     "calibrations": calibrations,
+    "bench": bench,
     "verify": verify,
 }
 OK, FOUND_PROBLEMS, FAILED, INTERRUPTED = 0, 1, 2, 130
@@ -30,10 +47,13 @@ EPILOG = """\
 first steps:
 qvec demo                                    see it work on 5,000 passages of Wikipedia
 qvec import docs.qvec vectors.npy            store the rows of a file
+qvec export docs.qvec docs.parquet           write everything to a table that other programs read
 qvec info docs.qvec                          what is in there, and its size
 qvec search docs.qvec queries.npy -k 5       the 5 nearest stored vectors of each query
 qvec evaluate docs.qvec                      what each code would cost and keep
 qvec choose docs.qvec --recall 0.95 --apply  the smallest code that holds a recall
+qvec tune docs.qvec --queries q.npy          what a search has to spend for a recall
+qvec bench demo --peers all                  speed and recall beside other libraries
 qvec verify docs.qvec                        check every byte
 
 exit codes: 0 all is well; 1 verify found problems, drift an alarm, or choose nothing that meets the target;

@@ -1,12 +1,13 @@
 """Find the stored vectors nearest to each query.
 
-Queries are the rows of a file (the same kinds as for import), one of its rows (--row), or the vector that is
-stored under an id (--id).
+Queries are the rows of a file of vectors, one of its rows (--row), or the vector that is stored under an id (--id),
+which is not its own neighbour.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +20,10 @@ import qvec
 from qvec.console import print_table, shortened
 from qvec.datasets import load_vectors
 from qvec.errors import InputError
+from qvec.explain import Explanation
 
 BATCH = 1024  # queries of one call, so that the first answers of a long file show at once
+OPTIONS = ("k", "radius", "offset", "mmr", "ef", "recall", "rescore", "exact", "threads", "explain")
 PAYLOAD_WIDTH = 56  # leaves room for the other columns on a page of 100
 
 
@@ -31,7 +34,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--id", metavar="ID", help="ask the vector that is stored under ID")
     parser.add_argument("--key", metavar="NAME", help="array of an .npz or .hdf5 file (for example: test)")
     parser.add_argument("-k", type=int, default=10, metavar="N", help="neighbours of each query (default: 10)")
+    parser.add_argument("--radius", type=float, metavar="R", help="only hits at this distance or nearer")
+    parser.add_argument("--offset", type=int, default=0, metavar="N", help="leave out the nearest N hits")
+    parser.add_argument("--mmr", type=float, metavar="W", help="diverse hits: weight of nearness, 0 to 1")
     parser.add_argument("--ef", type=int, metavar="N", help="candidates of the graph walk: more is slower and better")
+    parser.add_argument(
+        "--recall", type=float, metavar="R", help="share of the true neighbours to find (see qvec tune)"
+    )
     parser.add_argument("--exact", action="store_true", help="compare with every stored vector, in float32")
     parser.add_argument(
         "--no-rescore",
@@ -42,35 +51,38 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="rank by the codes alone, without the stored vectors",
     )
     parser.add_argument("--threads", type=int, metavar="N", help="threads to search with (default: all processors)")
+    parser.add_argument("--explain", action="store_true", help="also print how hits were found: counts and times")
     parser.add_argument("--json", action="store_true", help="print one JSON object a query, a line each")
 
 
 def run(args: argparse.Namespace) -> int:
     with qvec.open(args.store, mode="r") as db:
-        labels, vectors = _queries(db, args)
-        for start in range(0, len(labels), BATCH):
-            batch = slice(start, start + BATCH)
-            hits = db.search(
-                np.asarray(vectors[batch], np.float32),
-                args.k,
-                ef=args.ef,
-                rescore=args.rescore,
-                exact=args.exact,
-                threads=args.threads,
-            )
-            for label, found in zip(labels[batch], hits.to_list(), strict=True):
+        for labels, hits in _answers(db, args):
+            for label, found in zip(labels, hits.to_list(), strict=True):
                 _print_json(label, found) if args.json else _print_table(label, found)
+            if hits.explanation is not None:
+                _print_explanation(hits.explanation, args.json)
     return 0
 
 
-def _queries(db: qvec.Collection, args: argparse.Namespace) -> tuple[list[int | str], NDArray[Any]]:
-    """What each query is called, and the queries."""
+def _answers(db: qvec.Collection, args: argparse.Namespace) -> Iterator[tuple[list[int | str], qvec.Hits]]:
+    """Hits of the queries, batch by batch, and what each query is called."""
     if (args.queries is None) == (args.id is None):
         raise InputError("name either a file of QUERIES or --id")
+    options = {name: getattr(args, name) for name in OPTIONS}
     if args.id is not None:
         if args.row is not None:
             raise InputError("--row picks a row of QUERIES; it does not go with --id")
-        return [args.id], db.get([_stored_id(db, args.id)]).vectors
+        yield [args.id], db.search(id=[_stored_id(db, args.id)], **options)
+        return
+    labels, vectors = _queries(args)
+    for start in range(0, len(labels), BATCH):
+        batch = slice(start, start + BATCH)
+        yield labels[batch], db.search(np.asarray(vectors[batch]), **options)
+
+
+def _queries(args: argparse.Namespace) -> tuple[list[int | str], NDArray[Any]]:
+    """What each query is called, and the queries."""
     vectors = load_vectors(args.queries, args.key)
     if args.row is None:
         return list(range(len(vectors))), vectors
@@ -94,6 +106,14 @@ def _print_json(label: int | str, hits: list[dict[str, Any]]) -> None:
 
 def _print_table(label: int | str, hits: list[dict[str, Any]]) -> None:
     print_table(f"query {label}", ("#", "id", "score", "distance", "payload"), list(_cells(hits)))
+
+
+def _print_explanation(explanation: Explanation, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"explanation": dataclasses.asdict(explanation)}))
+    else:
+        rows = [line.split(maxsplit=1) for line in str(explanation).splitlines()]
+        print_table("how they were found", ("what", "value"), rows)
 
 
 def _cells(hits: list[dict[str, Any]]) -> Iterator[tuple[object, ...]]:

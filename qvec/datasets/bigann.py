@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from qvec.datasets.files import Matrix, mapped
+from qvec.datasets.files import Matrix, existing_file, mapped
 from qvec.errors import InputError
 
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -16,6 +16,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     ".i8bin": np.dtype("i1"),
     ".ibin": np.dtype("<i4"),
 }
+TRUTH_SUFFIXES = (".ibin", ".bin")
 HEADER = 8
 
 
@@ -25,12 +26,7 @@ def load_bigann(file: Path) -> Matrix:
     Raises InputError where the file's length is not the one that its header promises.
     """
     value = DTYPES[file.suffix]
-    size = file.stat().st_size
-    if size < HEADER:
-        raise InputError(f"{file} has {size} bytes; the header alone has {HEADER}")
-    n, dim = (int(word) for word in np.fromfile(file, "<u4", 2))
-    if dim == 0:
-        raise InputError(f"{file}: the header gives dimension 0")
+    n, dim, size = _header(file)
     stride = dim * value.itemsize
     promised = HEADER + n * stride
     if size != promised:
@@ -40,3 +36,26 @@ def load_bigann(file: Path) -> Matrix:
             f"(the file holds {whole} rows and {rest} bytes)"
         )
     return mapped(file, value, (n, dim), HEADER)
+
+
+def load_neighbors(file: Path) -> Matrix:
+    """Exact neighbours (n, k) int32, mapped: of an ``.ibin``, or of a file that has as many distances behind them."""
+    existing_file(file)
+    n, k, size = _header(file)
+    if size not in (HEADER + 4 * n * k, HEADER + 8 * n * k):
+        raise InputError(
+            f"{file} has {size} bytes; its header promises {n} rows of {k} neighbours, {HEADER + 4 * n * k} bytes, "
+            f"or {HEADER + 8 * n * k} with their distances"
+        )
+    return mapped(file, DTYPES[".ibin"], (n, k), HEADER)
+
+
+def _header(file: Path) -> tuple[int, int, int]:
+    """Rows, their width, and the bytes of the file."""
+    size = file.stat().st_size
+    if size < HEADER:
+        raise InputError(f"{file} has {size} bytes; the header alone has {HEADER}")
+    n, width = (int(word) for word in np.fromfile(file, "<u4", 2))
+    if width == 0:
+        raise InputError(f"{file}: the header gives dimension 0")
+    return n, width, size

@@ -26,13 +26,16 @@ INT64 = np.iinfo(np.int64)
 def load_ids(path: PathLike) -> Ids:
     """One id for each row: int64 (n,), or strings.
 
-    A ``.npy`` file holds integers or strings (1-D); any other file is UTF-8 text, an id a line. The ids of a
-    text file are integers when every line is one in its canonical form (``7``, not ``007``), else strings.
+    A ``.npy`` file holds integers or strings (1-D); a ``.jsonl`` or ``.jsonl.gz`` file, a JSON string a line, or an
+    integer; any other file is UTF-8 text, an id a line. The ids of a text file are integers when every line is one in
+    its canonical form (``7``, not ``007``), else strings.
 
     Raises NotFoundError, or InputError naming the line or the dtype.
     """
     file = existing_file(path)
-    return _npy_ids(file) if file.suffix == ".npy" else _text_ids(file)
+    if file.suffix == ".npy":
+        return _npy_ids(file)
+    return _json_ids(file) if ".jsonl" in file.suffixes[-2:] else _text_ids(file)
 
 
 def load_payload(path: PathLike) -> list[Payload | None]:
@@ -68,20 +71,37 @@ def _text_ids(file: Path) -> Ids:
         values.append(line)
     if not all(INTEGER.fullmatch(value) for value in values):
         return values
+    return _as_int64(file, [int(value) for value in values])
+
+
+def _json_ids(file: Path) -> Ids:
+    values = [_loaded(file, number, line) for number, line in _lines(file)]
+    kind = type(values[0]) if values else int
+    for number, value in enumerate(values, 1):
+        if type(value) is not kind or kind not in (int, str):
+            raise InputError(f"{file}, line {number}: ids are strings, or integers, all of one kind; got {value!r}")
+    return values if kind is str else _as_int64(file, values)
+
+
+def _as_int64(file: Path, values: list[int]) -> NDArray[np.int64]:
     for row, value in enumerate(values):
-        if not INT64.min <= int(value) <= INT64.max:
+        if not INT64.min <= value <= INT64.max:
             raise InputError(f"{file}, line {row + 1}: {value} does not fit into 64 bits")
-    return np.array([int(value) for value in values], np.int64)
+    return np.array(values, np.int64)
 
 
 def _parse(file: Path, number: int, line: str) -> Payload | None:
-    try:
-        value = json.loads(line)
-    except ValueError as error:
-        raise InputError(f"{file}, line {number}: not JSON: {error}") from error
+    value = _loaded(file, number, line)
     if value is not None and not isinstance(value, dict):
         raise InputError(f"{file}, line {number}: a payload is an object or null, not {type(value).__name__}")
     return value
+
+
+def _loaded(file: Path, number: int, line: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise InputError(f"{file}, line {number}: not JSON: {error}") from error
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:

@@ -67,7 +67,7 @@ def _measure(folder: Path, corpus: Corpus, code: CodeKind, exact: Ids) -> Iterat
 
 
 def _search(db: qvec.Collection, corpus: Corpus, options: dict[str, Any]) -> Ids:
-    return db.search(corpus.queries, K, threads=1, with_payload=False, **options).ids
+    return db.search(corpus.queries, K, threads=1, include=(), **options).ids
 
 
 def _recall(found: Ids, exact: Ids) -> float:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qvec.datasets import load_payload, load_vectors
+from qvec.datasets import Workload, exact_knn, load_payload, load_vectors
+from qvec.datasets.workload import DEPTH
 
 MODEL = "all-MiniLM-L6-v2"
 
@@ -43,6 +44,13 @@ def load_corpus() -> Corpus:
             np.array(load_vectors(folder / "questions.npy"), np.float32),
             [_question(record) for record in _records(folder / "questions.jsonl.gz")],
         )
+
+
+def demo_workload(k: int = 10, rows: int | None = None, max_queries: int | None = None) -> Workload:
+    """The passages and the questions, or the first of each, with at least ``k`` exact neighbours of a question."""
+    corpus = load_corpus()
+    base, queries = corpus.vectors[:rows], corpus.queries[:max_queries]
+    return Workload("demo", "cosine", base, queries, exact_knn(base, queries, max(k, DEPTH), "cosine")[0])
 
 
 def _records(file: Path) -> list[dict[str, Any]]:

@@ -10,12 +10,12 @@ import numpy as np
 
 from qvec._kernels import Column
 from qvec.config import Config
-from qvec.configs import HNSW, CodeConfig, Flat
+from qvec.configs import CodeConfig
 from qvec.engine import Engine, live_rows
 from qvec.errors import InputError
 from qvec.evaluation.report import Report, Row, label_of
 from qvec.generations import Generations
-from qvec.index import Progress, make_index
+from qvec.index import Progress, stored_index
 from qvec.inputs import check_count
 from qvec.layout import CODES, VECTORS, in_force, wide_column
 from qvec.measure import CodeNames, Interval, Problem, Recalls, make_problem, recalls_by_code, recalls_of, wilson
@@ -108,7 +108,7 @@ class Evaluation:
         column.write(0, codes)
         columns = in_force(self.snap.columns, state["names"])
         originals = self.generations.originals(self.snap)
-        index = make_index(HNSW() if state["index"]["kind"] == "hnsw" else Flat())
+        index = stored_index(self.config.index, state["index"])
         columns |= {CODES: column, VECTORS: originals.column}
         return Engine(self.snap, quantizer, originals.quantizer, index, False, columns)
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from qvec._kernels import Codec, Column
+from qvec._kernels import Codec, Column, Finder
 from qvec.storage.store import ColumnSpec
 from qvec.types import NDArray
 
@@ -48,8 +48,8 @@ class Index(Protocol):
         """Take in the stored rows [state's n, stop); the new state."""
         ...
 
-    def walk(self, columns: Mapping[str, Column], state: IndexState) -> tuple[Column | None, Rows | None]:
-        """Adjacency and entries of a walk, or neither where a search is a scan."""
+    def finder(self, columns: Mapping[str, Column], coded: Coded, state: IndexState, n: int) -> Finder | None:
+        """What finds candidates among n rows of the codes, whatever codes; None: a scan does."""
         ...
 
     def check(self, columns: Mapping[str, Column], coded: Coded, state: IndexState, n: int) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from qvec._kernels import Column
-from qvec.index.base import Coded, IndexState, Progress, Rows
+from qvec.index.base import Coded, IndexState, Progress
 from qvec.storage.store import ColumnSpec
 
 
@@ -32,8 +32,8 @@ class FlatIndex:
             progress(rows, rows)
         return {"n": stop}
 
-    def walk(self, columns: Mapping[str, Column], state: IndexState) -> tuple[Column | None, Rows | None]:
-        return None, None
+    def finder(self, columns: Mapping[str, Column], coded: Coded, state: IndexState, n: int) -> None:
+        return None
 
     def check(self, columns: Mapping[str, Column], coded: Coded, state: IndexState, n: int) -> list[str]:
         return []

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from qvec._kernels import Codec, Column, Linker, reachable
+from qvec._kernels import Codec, Column, GraphFinder, Linker, reachable
 from qvec.configs import HNSW
 from qvec.index.base import Coded, IndexState, Progress, Rows
 from qvec.layout import ADJACENCY, narrow_column
@@ -131,8 +131,8 @@ class HNSWIndex:
         entries, chosen_at = build.run(_entries(state), state.get("chosen_at", 0), state.get("n", 0), stop)
         return {"n": stop, "entries": entries.astype("<u4").tobytes(), "chosen_at": chosen_at}
 
-    def walk(self, columns: Mapping[str, Column], state: IndexState) -> tuple[Column | None, Rows | None]:
-        return columns[ADJACENCY], _entries(state)
+    def finder(self, columns: Mapping[str, Column], coded: Coded, state: IndexState, n: int) -> GraphFinder:
+        return GraphFinder(coded.codec, coded.codes, columns[ADJACENCY], n, _entries(state))
 
     def check(self, columns: Mapping[str, Column], coded: Coded, state: IndexState, n: int) -> list[str]:
         if state.get("n") != n:

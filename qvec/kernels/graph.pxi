@@ -1,20 +1,11 @@
 # cython: language_level=3
-# Search and construction over columns: what a query runs against, and the steps of linking a batch.
-# Relies on Codec (codec.pxi) and Column (column.pxi).
+# The graph: its walk as a finder, and the steps of linking a batch. Relies on search.pxi.
 
-cimport numpy as cnp
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, qsort
-from libc.string cimport memset
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
-
-from qvec.errors import CorruptError
 
 cdef extern from "graph.h" nogil:
     const uint32_t QV_NO_ROW
     const uint32_t QV_DEGREE_MAX
-    const int QV_OK
-    const int QV_DAMAGED
     ctypedef struct qv_graph:
         qv_codec *codec
         qv_column *codes
@@ -24,29 +15,11 @@ cdef extern from "graph.h" nogil:
         const uint32_t *entries
         uint32_t n_entries
         float alpha
-    ctypedef struct qv_scratch:
-        uint64_t hops
-        uint64_t evaluations
-    ctypedef struct qv_searcher:
-        qv_graph graph
-        qv_codec *rerank
-        qv_column *vectors
-        qv_column *ids
-        const uint64_t *excluded
-        uint32_t n_live
-    ctypedef struct qv_search_params:
-        int k
-        int ef
-        int candidates
-        int exact
     ctypedef struct qv_link:
         uint32_t row
         uint32_t target
         float key
-    int qv_scratch_reserve(qv_scratch *s, int pool, uint32_t rows, size_t query_size)
-    void qv_scratch_free(qv_scratch *s)
-    int qv_search(qv_searcher *searcher, const qv_search_params *params, const float *original,
-                  const float *transformed, qv_scratch *s, int64_t *ids, float *distances)
+    int qv_walk_find(const void *graph, const qv_search_params *params, const float *transformed, qv_scratch *s) noexcept
     int qv_link_out(const qv_graph *graph, uint32_t row, uint32_t batch, int ef, qv_scratch *s, qv_link *links)
     int qv_link_in(const qv_graph *graph, const qv_link *links, int n, qv_scratch *s)
     int qv_link_tree(const qv_graph *graph, uint32_t row)
@@ -66,50 +39,13 @@ cdef extern from *:
     uint32_t qv_claim(uint32_t *next, uint32_t count) nogil
 
 
-cdef inline uint64_t _now() noexcept nogil:
-    cdef timespec t
-    clock_gettime(CLOCK_MONOTONIC, &t)
-    return <uint64_t>t.tv_sec * 1000000000 + <uint64_t>t.tv_nsec
-
-
-cdef class Scratch:
-    """Buffers of one searching or building thread."""
-
-    cdef qv_scratch s
-
-    def __cinit__(self):
-        memset(&self.s, 0, sizeof(self.s))
-
-    def __dealloc__(self):
-        qv_scratch_free(&self.s)
-
-
-cdef _raise_status(int status, list columns):
-    """Turn an engine status into the exception that names the damaged block."""
-    if status != QV_DAMAGED:
-        raise MemoryError("not enough memory for the buffers of a search")
-    cdef Column column
-    for column in columns:
-        if column is not None and column.c.bad_block >= 0:
-            column._fail()
-    raise CorruptError("the graph is damaged: a neighbour list points at rows that do not exist; run verify()")
-
-
 cdef _fill_graph(qv_graph *graph, Column adjacency, Column codes, Codec codec, uint32_t n, cnp.ndarray entries, float alpha):
-    if codes.c.stride != <uint32_t>codec.c.stride:
-        raise ValueError(f"codes have a stride of {codes.c.stride} bytes, the codec of {codec.c.stride}")
-    if n > <uint64_t>codes.c.n_blocks * codes.c.rows_per_block:
-        raise ValueError(f"n = {n} exceeds the rows of the codes column")
-    memset(graph, 0, sizeof(graph[0]))
-    graph.codec = &codec.c
-    graph.codes = &codes.c
-    graph.n = n
-    graph.alpha = alpha
-    if adjacency is None:
-        return
+    _check_rows(codec, codes, n)
     if n > <uint64_t>adjacency.c.n_blocks * adjacency.c.rows_per_block:
         raise ValueError(f"n = {n} exceeds the rows of the adjacency column")
-    graph.adjacency = &adjacency.c
+    memset(graph, 0, sizeof(graph[0]))
+    graph.codec, graph.codes, graph.adjacency = &codec.c, &codes.c, &adjacency.c
+    graph.n, graph.alpha = n, alpha
     graph.degree = adjacency.c.stride // 4
     if graph.degree > QV_DEGREE_MAX:
         raise ValueError(f"lists of {graph.degree} neighbours; the limit is {QV_DEGREE_MAX}")
@@ -119,82 +55,17 @@ cdef _fill_graph(qv_graph *graph, Column adjacency, Column codes, Codec codec, u
     graph.n_entries = <uint32_t>entries.shape[0]
 
 
-cdef class Searcher:
-    """All that a query needs for one view of a collection.
+cdef class GraphFinder(Finder):
+    """Walks a graph over n rows of codes from the entries, uint32 rows."""
 
-    adjacency None: every search is a scan. rerank/vectors None: the codes' keys are the distances. ids None: the row
-    numbers are the ids. excluded: uint64 bitmap, a set bit is never a result. The columns' pages must stay valid (the
-    read transaction open) while a search runs.
-    """
+    cdef qv_graph g
+    cdef object _kept
 
-    cdef qv_searcher s
-    cdef Codec _codec, _rerank
-    cdef Column _adjacency, _codes, _vectors, _ids
-    cdef cnp.ndarray _entries, _excluded
-    cdef list _idle
-    cdef readonly unsigned long long hops, evaluations, kernel_ns
-
-    def __init__(self, Codec codec, Column codes, n, n_live, Column adjacency=None, entries=None, Codec rerank=None,
-                 Column vectors=None, Column ids=None, excluded=None):
-        self._codec, self._codes, self._adjacency, self._entries = codec, codes, adjacency, entries
-        self._rerank, self._vectors, self._ids, self._excluded = rerank, vectors, ids, excluded
-        self._idle = []
-        _fill_graph(&self.s.graph, adjacency, codes, codec, n, self._entries, 1.0)
-        self.s.n_live = n_live
-        self.s.rerank = &rerank.c if rerank is not None else NULL
-        self.s.vectors = &vectors.c if vectors is not None else NULL
-        self.s.ids = &ids.c if ids is not None else NULL
-        self.s.excluded = NULL
-        if self._excluded is not None:
-            if self._excluded.dtype != np.uint64 or self._excluded.shape[0] * 64 < n:
-                raise ValueError("excluded must be a uint64 bitmap of n bits")
-            self.s.excluded = <const uint64_t *>cnp.PyArray_DATA(self._excluded)
-
-    def search(self, cnp.ndarray q, cnp.ndarray t, int k, int ef, int candidates, bint exact):
-        """Ids int64 [nq, k], distances float32 [nq, k] and counts int64 [nq]; without nq where one 1-D query came in.
-
-        q: float32 [nq, dim] or [dim], C-contiguous, the queries as given; t: the same transformed for the codes (or q
-        again); candidates: how many of the walk's results are re-ranked, 0 for none.
-        """
-        cdef cnp.npy_intp shape[2]
-        cdef int batch = q.ndim - 1
-        shape[0] = q.shape[0]
-        shape[batch] = k
-        cdef cnp.ndarray ids = cnp.PyArray_EMPTY(batch + 1, shape, cnp.NPY_INT64, 0)
-        cdef cnp.ndarray distances = cnp.PyArray_EMPTY(batch + 1, shape, cnp.NPY_FLOAT32, 0)
-        cdef cnp.ndarray counts = cnp.PyArray_EMPTY(batch, shape, cnp.NPY_INT64, 0)
-        self.search_into(q, t, k, ef, candidates, exact, ids, distances, counts, 0, q.shape[0] if batch else 1)
-        return ids, distances, counts
-
-    def search_into(self, cnp.ndarray q, cnp.ndarray t, int k, int ef, int candidates, bint exact,
-                    cnp.ndarray ids, cnp.ndarray distances, cnp.ndarray counts, Py_ssize_t start, Py_ssize_t stop):
-        """As search, for queries [start, stop) into the given arrays; safe from several threads at once."""
-        cdef qv_search_params p
-        p.k, p.ef, p.candidates, p.exact = k, ef, candidates, exact
-        cdef const float *original = <const float *>cnp.PyArray_DATA(q)
-        cdef const float *transformed = <const float *>cnp.PyArray_DATA(t)
-        cdef Py_ssize_t dim = q.shape[q.ndim - 1], width = t.shape[t.ndim - 1], i
-        cdef int64_t *id = <int64_t *>cnp.PyArray_DATA(ids)
-        cdef int64_t *count = <int64_t *>cnp.PyArray_DATA(counts)
-        cdef float *distance = <float *>cnp.PyArray_DATA(distances)
-        cdef Scratch scratch = self._idle.pop() if self._idle else Scratch()
-        cdef uint64_t begin, hops = scratch.s.hops, evaluations = scratch.s.evaluations
-        cdef int status = 0
-        with nogil:
-            begin = _now()
-            for i in range(start, stop):
-                status = qv_search(&self.s, &p, original + i * dim, transformed + i * width, &scratch.s,
-                                   id + i * k, distance + i * k)
-                if status < 0:
-                    break
-                count[i] = status
-            begin = _now() - begin
-        self.kernel_ns += begin
-        self.hops += scratch.s.hops - hops
-        self.evaluations += scratch.s.evaluations - evaluations
-        self._idle.append(scratch)
-        if status < 0:
-            _raise_status(status, [self._adjacency, self._codes, self._vectors, self._ids])
+    def __init__(self, Codec codec not None, Column codes not None, Column adjacency not None, n, cnp.ndarray entries):
+        _fill_graph(&self.g, adjacency, codes, codec, n, entries, 1.0)
+        self._kept = (codec, codes, adjacency, entries)
+        self.columns = [adjacency]
+        self.f.find, self.f.index = qv_walk_find, &self.g
 
 
 cdef class Linker:

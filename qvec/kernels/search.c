@@ -1,16 +1,26 @@
 #include <math.h>
+#include <time.h>
 
-#include "graph.h"
+#include "find.h"
 #include "simd.h"
 
 #define QV_AHEAD 16 /* re-rank rows whose lines are on their way */
 
+/* Charge a phase with the time since the last one ended; QV_PHASES: only begin. */
+static void end_phase(const qv_searcher *searcher, qv_scratch *s, int phase) {
+    if (!searcher->timed) return;
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    uint64_t now = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+    if (phase < QV_PHASES) s->phase_ns[phase] += now - s->phase_began;
+    s->phase_began = now;
+}
+
 /* Drop excluded rows from the pool, keep the nearest `keep`. */
-static void keep_results(qv_pool *pool, const uint64_t *excluded, int keep) {
+static void keep_results(qv_pool *pool, const qv_selection *selection, int keep) {
     int kept = 0;
     for (int i = 0; i < pool->size && kept < keep; i++) {
-        uint32_t row = qv_candidate_row(pool->slots[i]);
-        if (excluded && excluded[row >> 6] >> (row & 63) & 1) continue;
+        if (qv_is_excluded(selection, qv_candidate_row(pool->slots[i]))) continue;
         pool->slots[kept++] = pool->slots[i] & ~1ull;
     }
     pool->size = kept;
@@ -41,6 +51,7 @@ static int rerank_pool(const qv_searcher *searcher, const qv_query *query, qv_sc
             pool->slots[start + i] = qv_candidate(s->key[i], qv_candidate_row(pool->slots[start + i]));
     }
     int size = pool->size;
+    s->reranked += (uint64_t)size;
     qv_pool_reset(pool, size);
     for (int i = 0; i < size; i++) { /* insertion in place: slot i is read before the sorted part reaches it */
         uint64_t candidate = pool->slots[i];
@@ -49,7 +60,9 @@ static int rerank_pool(const qv_searcher *searcher, const qv_query *query, qv_sc
     return QV_OK;
 }
 
-static int write_results(const qv_searcher *searcher, const qv_pool *pool, int k, int64_t *ids, float *distances) {
+static int write_results(const qv_searcher *searcher, const qv_pool *pool, int k, const qv_batch *batch, size_t q) {
+    int64_t *ids = batch->ids + q * (size_t)k;
+    float *distances = batch->distances + q * (size_t)k;
     int n = pool->size < k ? pool->size : k;
     for (int i = 0; i < n; i++) {
         uint32_t row = qv_candidate_row(pool->slots[i]);
@@ -66,38 +79,91 @@ static int write_results(const qv_searcher *searcher, const qv_pool *pool, int k
         ids[i] = -1;
         distances[i] = INFINITY;
     }
-    return n;
+    batch->counts[q] = n;
+    return QV_OK;
 }
 
-static int find_candidates(qv_searcher *searcher, const qv_search_params *p, int candidates, qv_scratch *s) {
-    const qv_graph *graph = &searcher->graph;
-    const qv_query *query = (const qv_query *)s->query;
-    if (graph->adjacency && !p->exact) {
-        int status = qv_walk(graph, query, p->ef, s);
+/* Re-rank what is in s->pool, and hand it out. */
+static int finish(const qv_searcher *searcher, const qv_search_params *p, const qv_batch *batch, size_t q, qv_scratch *s) {
+    if (searcher->rerank && p->candidates > 0 && !p->exact) {
+        qv_prepare(searcher->rerank, batch->originals + q * batch->dim, (qv_query *)s->other);
+        int status = rerank_pool(searcher, (const qv_query *)s->other, s);
         if (status) return status;
-        keep_results(&s->pool, searcher->excluded, candidates);
-        uint32_t wanted = (uint32_t)p->k < searcher->n_live ? (uint32_t)p->k : searcher->n_live;
-        if ((uint32_t)s->pool.size >= wanted) return QV_OK;
-        /* too few live rows around: k results come back whenever k rows are live */
     }
-    return qv_scan(graph->codec, graph->codes, graph->n, searcher->excluded, query, candidates, s);
+    end_phase(searcher, s, QV_RERANK);
+    int status = write_results(searcher, &s->pool, p->k, batch, q);
+    end_phase(searcher, s, QV_WRITE);
+    return status;
 }
 
-int qv_search(qv_searcher *searcher, const qv_search_params *p, const float *original, const float *transformed,
-              qv_scratch *s, int64_t *ids, float *distances) {
-    const qv_graph *graph = &searcher->graph;
-    int candidates = p->candidates > p->k ? p->candidates : p->k, status;
-    int room = p->ef > candidates ? p->ef : candidates;
-    size_t query_size = (size_t)graph->codec->query_size;
-    if (searcher->rerank && (size_t)searcher->rerank->query_size > query_size) query_size = (size_t)searcher->rerank->query_size;
-    if (qv_scratch_reserve(s, room, graph->n, query_size)) return QV_NO_MEMORY;
-    if (searcher->rerank) qv_prepare(searcher->rerank, original, (qv_query *)s->other);
-    if (p->exact && searcher->rerank) {
-        status = qv_scan(searcher->rerank, searcher->vectors, graph->n, searcher->excluded, (qv_query *)s->other, p->k, s);
-    } else {
-        qv_prepare(graph->codec, transformed, (qv_query *)s->query);
-        status = find_candidates(searcher, p, candidates, s);
-        if (!status && searcher->rerank && p->candidates > 0) status = rerank_pool(searcher, (qv_query *)s->other, s);
+static int kept_of(const qv_search_params *p) { return p->candidates > p->k ? p->candidates : p->k; }
+
+/* A scan of the originals where that is asked for and there are any, else of the codes. */
+static int scans_originals(const qv_searcher *searcher, const qv_search_params *p) { return p->exact && searcher->rerank; }
+
+static qv_scan_source source_of(const qv_searcher *searcher, const qv_search_params *p) {
+    int fine = scans_originals(searcher, p);
+    return (qv_scan_source){fine ? searcher->rerank : searcher->codec, fine ? searcher->vectors : searcher->codes,
+                            searcher->n, &p->selection};
+}
+
+/* Up to QV_TILE queries from q on, by one scan: rows come from memory once for all of them. */
+static int scan_tile(const qv_searcher *searcher, const qv_search_params *p, const qv_batch *batch, size_t q, qv_scratch *s) {
+    qv_scan_source source = source_of(searcher, p);
+    int fine = scans_originals(searcher, p), n = batch->n - q < QV_TILE ? (int)(batch->n - q) : QV_TILE;
+    int keep = fine ? p->k : kept_of(p);
+    if (qv_scratch_reserve_tile(s, keep, (size_t)source.codec->query_size)) return QV_NO_MEMORY;
+    for (int i = 0; i < n; i++) {
+        const float *x = fine ? batch->originals + (q + (size_t)i) * batch->dim
+                              : batch->transformed + (q + (size_t)i) * batch->width;
+        qv_prepare(source.codec, x, (qv_query *)(s->tile_queries + (size_t)i * s->tile_query_size));
+        qv_pool_reset(&s->tile[i], keep);
     }
-    return status ? status : write_results(searcher, &s->pool, p->k, ids, distances);
+    end_phase(searcher, s, QV_PREPARE);
+    int status = qv_scan(&source, s->tile_queries, s->tile_query_size, s->tile, n, s);
+    end_phase(searcher, s, QV_FIND);
+    qv_pool own = s->pool;
+    for (int i = 0; i < n && !status; i++) {
+        s->pool = s->tile[i];
+        status = finish(searcher, p, batch, q + (size_t)i, s);
+    }
+    s->pool = own;
+    return status;
+}
+
+/* One query by the index. Where too few of what it finds may be results, a scan finds them: k come back whenever k are
+ * allowed. */
+static int find_one(const qv_searcher *searcher, const qv_search_params *p, const qv_batch *batch, size_t q, qv_scratch *s) {
+    const qv_selection *selection = &p->selection;
+    const float *transformed = batch->transformed + q * batch->width;
+    qv_prepare(searcher->codec, transformed, (qv_query *)s->query);
+    end_phase(searcher, s, QV_PREPARE);
+    int status = searcher->finder.find(searcher->finder.index, p, transformed, s);
+    if (status) return status;
+    keep_results(&s->pool, selection, kept_of(p));
+    uint32_t wanted = (uint32_t)p->k < selection->n_allowed ? (uint32_t)p->k : selection->n_allowed;
+    if ((uint32_t)s->pool.size < wanted) {
+        qv_scan_source source = source_of(searcher, p);
+        qv_pool_reset(&s->pool, kept_of(p));
+        status = qv_scan(&source, s->query, 0, &s->pool, 1, s);
+    }
+    end_phase(searcher, s, QV_FIND);
+    return status ? status : finish(searcher, p, batch, q, s);
+}
+
+static int reserve(const qv_searcher *searcher, const qv_search_params *p, qv_scratch *s) {
+    int pool = p->ef > kept_of(p) ? p->ef : kept_of(p);
+    size_t query_size = (size_t)searcher->codec->query_size;
+    if (searcher->rerank && (size_t)searcher->rerank->query_size > query_size) query_size = (size_t)searcher->rerank->query_size;
+    return qv_scratch_reserve(s, pool, searcher->n, query_size);
+}
+
+int qv_search(const qv_searcher *searcher, const qv_search_params *p, const qv_batch *batch, qv_scratch *s) {
+    int by_scan = !searcher->finder.find || p->exact || p->selection.rows;
+    int status = reserve(searcher, p, s) ? QV_NO_MEMORY : QV_OK;
+    end_phase(searcher, s, QV_PHASES);
+    for (size_t q = 0; q < batch->n && !status; q += by_scan ? QV_TILE : 1) {
+        status = by_scan ? scan_tile(searcher, p, batch, q, s) : find_one(searcher, p, batch, q, s);
+    }
+    return status;
 }

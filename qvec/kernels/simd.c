@@ -44,6 +44,9 @@ static int has_f16c(void) {
 }
 
 static int machine_has(int level) {
+#if defined(QV_EMULATED)
+    return qv_simd_compiled(level);
+#endif
     if (level == QV_SCALAR) return 1;
     int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("popcnt") &&
                has_f16c();

@@ -16,9 +16,14 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#if defined(QV_EMULATED) /* intrinsics are functions in C: tests/emulated */
+#define QV_TARGET_AVX2
+#define QV_TARGET_AVX512
+#else
 #define QV_TARGET_AVX2 __attribute__((target("avx2,fma,f16c,popcnt")))
 #define QV_TARGET_AVX512 \
     __attribute__((target("avx2,fma,f16c,popcnt,avx512f,avx512bw,avx512vl,avx512vnni,avx512vpopcntdq")))
+#endif
 #elif defined(__aarch64__)
 #include <arm_neon.h>
 #endif

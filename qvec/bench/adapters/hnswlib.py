@@ -1,0 +1,40 @@
+"""hnswlib: HNSW over float32."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+
+from qvec.bench.adapters.base import Adapter, Calls, Options, Sweep, first, tree_bytes, widths
+from qvec.types import Float32Array
+
+
+class Hnswlib(Adapter):
+    """``hnswlib.Index``."""
+
+    module = "hnswlib"
+    package = "hnswlib"
+    defaults: ClassVar[Options] = {"M": 16, "ef_construction": 200}
+
+    def build(self, base: Float32Array, threads: int) -> None:
+        self.index = self.library().Index("ip" if self.inner else "l2", self.dim)
+        self.index.init_index(len(base), **self.options)
+        self.index.add_items(base, np.arange(len(base)), num_threads=threads)
+
+    def settle(self) -> int:
+        path = self.folder / "index.hnswlib"
+        self.index.save_index(str(path))
+        size = tree_bytes(path)
+        path.unlink()
+        return size
+
+    def sweep(self, k: int) -> Sweep:
+        return {"ef": widths(k)}
+
+    def calls(self, k: int, point: Mapping[str, Any], threads: int) -> Calls:
+        self.index.set_ef(point["ef"])
+        search = partial(self.index.knn_query, k=k)
+        return Calls(partial(search, num_threads=1), partial(search, num_threads=threads), first)

@@ -1,0 +1,174 @@
+"""Who takes part: qvec's codes and indexes, and the peers that are installed."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import qvec
+from qvec.bench.adapters.base import Adapter, check_options
+from qvec.bench.adapters.own import INDEXES, Own
+from qvec.errors import InputError
+from qvec.types import Metric
+
+PEERS = {
+    "hnswlib": "hnswlib:Hnswlib",
+    "faiss-flat": "faiss:FaissFlat",
+    "faiss-hnsw-sq8": "faiss:FaissHnswSq8",
+    "faiss-ivf-pqfs": "faiss:FaissIvfPqFastScan",
+    "faiss-ivf-rabitq": "faiss:FaissIvfRabitq",
+    "usearch": "usearch:Usearch",
+    "rabitqlib-symqg": "rabitqlib:RabitqlibSymqg",
+    "rabitqlib-hnsw": "rabitqlib:RabitqlibHnsw",
+    "rabitqlib-ivf": "rabitqlib:RabitqlibIvf",
+    "vsag-hgraph": "vsag:VsagHgraph",
+    "scann": "scann:Scann",
+    "zvec-hnsw-int8": "zvec:ZvecHnswInt8",
+    "lancedb-ivf-hnsw-sq": "lancedb:LancedbIvfHnswSq",
+}
+OWN = "qvec"
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """``adapter``: ``module:Class``. ``options``: those that differ from its defaults.
+
+    ``sweep``: values of search parameters that take the place of the adapter's own.
+    """
+
+    name: str
+    adapter: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    sweep: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+
+    @property
+    def own(self) -> bool:
+        """Whether it is qvec."""
+        return self.adapter == locate(OWN)
+
+    @property
+    def version(self) -> str:
+        """Of the library."""
+        package = adapter_class(self.adapter).package
+        if self.own:
+            return qvec.__version__
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            return "unknown"
+
+
+def own_contestants(
+    codes: Sequence[str],
+    indexes: Sequence[str],
+    dim: int,
+    metric: Metric,
+    sweep: Mapping[str, Sequence[Any]] | None = None,
+) -> list[Contestant]:
+    """qvec with each code under each index, given as ``name`` or ``name:option=value,...``.
+
+    Raises InputError for what does not exist, or does not go with the dimension, the metric or one another: each is
+    tried on an empty collection.
+    """
+    found = []
+    for code in codes:
+        for text in indexes:
+            index, options = parse(text)
+            if index not in INDEXES:
+                raise InputError(f"index is {index!r}; it is one of {', '.join(INDEXES)}")
+            options = {"code": code, "index": index, **options}
+            name = labelled(f"{OWN} {code} {index}", options, ("code", "index"))
+            check_options(Own, name, options)
+            with tempfile.TemporaryDirectory() as folder:
+                Own(metric, dim, Path(folder), options).check()
+            found.append(Contestant(name, locate(OWN), options, sweep or {}))
+    return unique(found)
+
+
+def choose_peers(
+    names: Sequence[str], metric: Metric, sweep: Mapping[str, Sequence[Any]] | None = None
+) -> tuple[list[Contestant], dict[str, str]]:
+    """The peers to measure, and those that cannot be, with the reason.
+
+    A name is a peer, the first part of some (``faiss``), "all", or ``module:Class`` of an adapter of your own; a peer
+    may have options: ``hnswlib:M=32,ef_construction=400``. InputError for a name or an option that is not known.
+    """
+    chosen, skipped = [], {}
+    for text in names:
+        for name, adapter, options in _expanded(text):
+            try:
+                kind = adapter_class(adapter)
+            except ImportError as error:
+                raise InputError(f"peer {name!r}: {error}") from error
+            check_options(kind, name, options)
+            if importlib.util.find_spec(kind.module.partition(".")[0]) is None:
+                skipped[name] = f"{kind.package} is not installed"
+            elif metric not in kind.metrics:
+                skipped[name] = f"it has no metric {metric}"
+            else:
+                chosen.append(Contestant(labelled(name, options), adapter, options, sweep or {}))
+    return unique(chosen), skipped
+
+
+def _expanded(text: str) -> Iterable[tuple[str, str, dict[str, Any]]]:
+    """Name, adapter and options of each peer that a word stands for."""
+    if re.fullmatch(r"[\w.]+:[A-Za-z_]\w*", text):
+        return [(text.partition(":")[2], text, {})]
+    name, options = parse(text)
+    fitting = [peer for peer in PEERS if name in ("all", peer) or peer.startswith(name + "-")]
+    if not fitting:
+        raise InputError(f"peer is {name!r}; it is one of {', '.join(PEERS)}, the first part of some, or all")
+    return [(peer, locate(peer), options) for peer in fitting]
+
+
+def parse(text: str) -> tuple[str, dict[str, Any]]:
+    """``name:key=value,...`` -> the name and its options; numbers are made numbers."""
+    name, colon, rest = text.partition(":")
+    options = {}
+    for part in rest.split(",") if colon else ():
+        key, equals, value = part.partition("=")
+        if not (name and key and equals and value):
+            raise InputError(f"{text!r} is not of the form name:key=value,key=value")
+        options[key.strip()] = number(value.strip())
+    return name, options
+
+
+def number(text: str) -> int | float | str:
+    """The number that the text is, else the text."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def labelled(name: str, options: Mapping[str, Any], known: Sequence[str] = ()) -> str:
+    """The name, and the options that it does not tell."""
+    return " ".join([name, *(f"{key}={value}" for key, value in options.items() if key not in known)])
+
+
+def unique(contestants: Sequence[Contestant]) -> list[Contestant]:
+    """Without repetition, in order."""
+    return list({contestant.name: contestant for contestant in contestants}.values())
+
+
+def locate(name: str) -> str:
+    """``module:Class`` of a contestant that is known by name."""
+    return f"qvec.bench.adapters.{PEERS[name]}" if name != OWN else "qvec.bench.adapters.own:Own"
+
+
+def adapter_class(path: str) -> type[Adapter]:
+    """The class that ``module:Class`` names; ImportError or InputError."""
+    module, _, name = path.partition(":")
+    found = getattr(importlib.import_module(module), name, None)
+    if not (isinstance(found, type) and issubclass(found, Adapter)):
+        raise InputError(f"{path} is no adapter: {module} has no subclass of Adapter called {name!r}")
+    return found

@@ -1,0 +1,71 @@
+"""Memory of a process, as Linux accounts for it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes. ``anonymous``: its own; ``file``: pages of mapped files; ``pss``: shared pages by their share."""
+
+    rss: int
+    pss: int
+    anonymous: int
+    file: int
+
+    def __sub__(self, other: Memory) -> Memory:
+        return Memory(**{name: value - asdict(other)[name] for name, value in asdict(self).items()})
+
+
+def memory(pid: int | str = "self") -> Memory | None:
+    """What a process holds now; None where the system does not tell."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return None
+    fields = {name: 1024 * int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines[1:])}
+    rss, anonymous = fields["Rss"], fields["Anonymous"]
+    return Memory(rss, fields["Pss"], anonymous, rss - anonymous)
+
+
+def anonymous_now(pid: int) -> int:
+    """Resident bytes of a process that are no pages of files, cheap to ask often; 0 where unknown or ended."""
+    try:
+        _, resident, shared, *_ = Path(f"/proc/{pid}/statm").read_text().split()
+    except (OSError, ValueError):
+        return 0
+    return (int(resident) - int(shared)) * PAGE
+
+
+def reset_peak() -> None:
+    """Let the peak of this process start from what it holds now, where the system can."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak() -> int | None:
+    """The most that this process has held since :func:`reset_peak`, pages of files included."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
+    return None
+
+
+def release() -> None:
+    """Give back to the system what was freed: left-overs of a build are not what an index needs."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+PAGE = 4096
+with contextlib.suppress(ImportError):
+    import resource
+
+    PAGE = resource.getpagesize()

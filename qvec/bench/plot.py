@@ -1,0 +1,97 @@
+"""The fronts as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qvec.bench.figures import TARGETS, at_recall, bytes_per_vector, curve, front
+from qvec.bench.records import Entry, Result
+from qvec.bench.table import title
+from qvec.extras import require
+
+DPI = 130
+NOT_SHOWN_BELOW = 0.5  # recall
+LEAST_MISSED = 1e-4
+RECALL_TICKS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999)
+
+
+def plot_recall(result: Result, file: Path) -> None:
+    """Draw queries/s of single queries against recall: the front of each contestant."""
+    figure, (axes,) = _figure(1, (11, 6.5))
+    for entry, style in _styled(result):
+        points = [point for point in front(curve(entry)) if point[0] >= NOT_SHOWN_BELOW]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=entry.contestant, **style)
+    axes.set_xscale("function", functions=(missed, found))
+    axes.set_xticks(RECALL_TICKS, [f"{recall:g}" for recall in RECALL_TICKS])
+    axes.set(xlabel=f"recall@{result.settings['k']}", ylabel="queries/s, single queries, one thread", yscale="log")
+    axes.grid(alpha=0.3, which="both")
+    figure.legend(fontsize=8, loc="outside right upper")
+    _save(figure, result, file)
+
+
+def plot_bytes(result: Result, file: Path, targets: Sequence[float] = TARGETS) -> None:
+    """Draw what each recall costs: queries/s there against resident bytes a vector, and the front of both.
+
+    A contestant without memory figures is left out.
+    """
+    figure, panels = _figure(len(targets), (4.2 * len(targets), 4.6))
+    n = result.dataset["n"]
+    for axes, target in zip(panels, targets, strict=True):
+        reached = []
+        for entry, style in _styled(result):
+            rate, size = at_recall(curve(entry), target), bytes_per_vector(entry, n)
+            if rate is not None and size is not None and size > 0:
+                axes.plot(size, rate, label=entry.contestant, **{**style, "linestyle": "none", "markersize": 8})
+                reached.append((-size, rate))
+        best = [(-size, rate) for size, rate in front(reached)]
+        axes.plot(*(zip(*best, strict=True) if best else ((), ())), color="0.6", zorder=0)
+        axes.set(title=f"recall {target:g}", xlabel="resident bytes a vector", xscale="log", yscale="log")
+        axes.grid(alpha=0.3, which="both")
+    panels[0].set_ylabel("queries/s, single queries, one thread")
+    labels = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(labels.values(), labels.keys(), fontsize=8, loc="outside lower center", ncols=5)
+    _save(figure, result, file)
+
+
+def missed(recall: Any) -> Any:
+    """Where a recall stands on an axis that is logarithmic in what is missed."""
+    return -np.log10(np.maximum(1 - np.asarray(recall, float), LEAST_MISSED))
+
+
+def found(place: Any) -> Any:
+    """The recall that stands at a place of that axis."""
+    return 1 - 10.0 ** -np.asarray(place, float)
+
+
+def _figure(panels: int, size: tuple[float, float]) -> tuple[Any, Sequence[Any]]:
+    figure = require("matplotlib.figure", "plot").Figure(figsize=size, layout="constrained")
+    return figure, figure.subplots(1, panels, squeeze=False)[0]
+
+
+def _styled(result: Result) -> list[tuple[Entry, dict[str, Any]]]:
+    """Each contestant with its own colour and mark: qvec drawn thick, peers dashed."""
+    colours = require("matplotlib", "plot").colormaps["tab20"].colors
+    marks = "osD^vP*Xh<>p"
+    return [
+        (
+            entry,
+            {
+                "color": colours[(2 * number + (number // 10)) % len(colours)],
+                "marker": marks[number % len(marks)],
+                "linestyle": "-" if entry.own else "--",
+                "linewidth": 2.4 if entry.own else 1.2,
+                "markersize": 5,
+            },
+        )
+        for number, entry in enumerate(result.entries)
+    ]
+
+
+def _save(figure: Any, result: Result, file: Path) -> None:
+    figure.suptitle(title(result), fontsize=9)
+    figure.savefig(file, dpi=DPI)

@@ -1,0 +1,284 @@
+"""A run: every contestant builds in its own process, then they take turns at each point of the sweep."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qvec.bench.child import Child, FailedError
+from qvec.bench.contestants import Contestant, adapter_class
+from qvec.bench.figures import recall_of
+from qvec.bench.records import Entry, Point, Result, machine
+from qvec.datasets import Workload
+from qvec.datasets.files import Matrix
+from qvec.datasets.grow import write_rows
+from qvec.datasets.workload import scaled
+from qvec.errors import InputError
+from qvec.types import check_int, check_number
+
+Progress = Callable[[int, int], None]
+Notice = Callable[[str], None]
+Turn = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """``k`` neighbours; ``build_threads``; ``batch_threads`` of a batch: single queries are on one.
+
+    ``rounds``: turns of each contestant at each point, of which the best and the median count. ``turn_seconds``: after
+    so many, a turn ends with the queries that were answered. A build or a turn without an answer after
+    ``build_timeout`` or ``turn_timeout`` seconds is given up, and its contestant with it. ``cpus``: processors to
+    search on, the last ones by default; single queries take the first of them.
+    """
+
+    k: int = 10
+    build_threads: int = 2
+    batch_threads: int = 1
+    rounds: int = 3
+    turn_seconds: float = 10.0
+    build_timeout: float = 7200.0
+    turn_timeout: float = 300.0
+    cpus: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        check_int("k", self.k, 1, 10_000)
+        check_int("threads", self.build_threads, 1, 1024)
+        check_int("batch_threads", self.batch_threads, 1, 1024)
+        check_int("rounds", self.rounds, 1, 1000)
+        for name in ("turn_seconds", "build_timeout", "turn_timeout"):
+            check_number(name, getattr(self, name), 1e-3, 1e6)
+        if self.cpus is not None and len(self.cpus) < self.batch_threads:
+            raise InputError(f"{len(self.cpus)} processors to search on, and batch_threads is {self.batch_threads}")
+
+    def processors(self) -> list[int]:
+        """The processors to search on; none where processes cannot be pinned."""
+        if self.cpus is not None:
+            return list(self.cpus)
+        if not hasattr(os, "sched_getaffinity"):
+            return []
+        return sorted(os.sched_getaffinity(0), reverse=True)[: self.batch_threads]
+
+
+def run(
+    workload: Workload,
+    contestants: Sequence[Contestant],
+    settings: Settings | None = None,
+    *,
+    skipped: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+    notice: Notice | None = None,
+) -> Result:
+    """Measure the contestants on a workload.
+
+    ``folder``: for indexes and the float32 vectors, removed afterwards; by default the system's. ``progress(done,
+    total)`` counts turns; ``notice`` gets a line about each build and each failure. A contestant that crashes, hangs
+    or raises is reported in ``failed``, with the points that it had.
+    """
+    settings = settings or Settings()
+    if not contestants:
+        raise InputError("there is no contestant to measure")
+    if workload.truth.shape[1] < settings.k:
+        raise InputError(f"k is {settings.k}; the ground truth has {workload.truth.shape[1]} neighbours a query")
+    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    with tempfile.TemporaryDirectory(prefix="qvec-bench-", dir=folder) as name:
+        base, queries = spool(workload, Path(name))
+        contest = _Contest(settings, workload, Path(name), notice or (lambda line: None))
+        try:
+            for contestant in contestants:
+                contest.build(contestant, base, queries)
+            contest.take_turns(progress or (lambda done, total: None))
+            entries = contest.entries()
+        finally:
+            contest.end()
+    n, dim = workload.base.shape
+    used = {"k": settings.k, "build_threads": settings.build_threads, "batch_threads": settings.batch_threads}
+    return Result(
+        {"dataset": workload.name, "n": n, "dim": dim, "metric": workload.metric},
+        {**used, "rounds": settings.rounds, "started": started},
+        machine(),
+        entries,
+        contest.failed,
+        dict(skipped or {}),
+    )
+
+
+def spool(workload: Workload, folder: Path) -> tuple[Path, Path]:
+    """Files of what all contestants get: float32, of length 1 under cosine. A base that is such a file is taken."""
+    queries = folder / "queries.npy"
+    np.save(queries, scaled(workload.queries, workload.metric))
+    file = _own_file(workload.base)
+    if file is not None and (workload.metric != "cosine" or _unit(workload.base)):
+        return file, queries
+    write_rows(folder / "base.npy", workload.blocks(), *workload.base.shape)
+    return folder / "base.npy", queries
+
+
+def _own_file(base: Matrix) -> Path | None:
+    """The .npy file of float32 that an array is a map of, the whole of it; None where there is none."""
+    file = getattr(base, "filename", None)
+    if file is None or Path(file).suffix != ".npy":
+        return None
+    stored = np.load(file, mmap_mode="r")
+    same = (stored.shape, stored.dtype) == (base.shape, np.dtype("<f4")) and stored.flags.c_contiguous
+    return Path(file) if same else None
+
+
+def _unit(base: Matrix) -> bool:
+    blocks = (base[start : start + 65_536] for start in range(0, len(base), 65_536))
+    return all(bool(np.allclose(np.einsum("ij,ij->i", block, block), 1.0, atol=1e-5)) for block in blocks)
+
+
+class _Entrant:
+    """A contestant with its process and its turns."""
+
+    def __init__(self, contestant: Contestant, child: Child) -> None:
+        self.contestant, self.child = contestant, child
+        self.built: dict[str, Any] = {}
+        self.points: list[dict[str, Any]] = []
+        self.turns: list[list[Turn]] = []
+        self.memory: dict[str, int] | None = None
+        self.peak_anonymous: int | None = None
+        self.alive = True
+
+
+class _Contest:
+    def __init__(self, settings: Settings, workload: Workload, folder: Path, notice: Notice) -> None:
+        self._settings, self._workload, self._folder, self._notice = settings, workload, folder, notice
+        self._entrants: list[_Entrant] = []
+        self._cpus = settings.processors()
+        self.failed: dict[str, str] = {}
+
+    def build(self, contestant: Contestant, base: Path, queries: Path) -> None:
+        settings, number = self._settings, len(self._entrants)
+        folder = self._folder / str(number)
+        folder.mkdir()
+        entrant = _Entrant(contestant, Child(self._folder / f"{number}.log"))
+        self._entrants.append(entrant)
+        built = self._ask(
+            entrant,
+            "build",
+            settings.build_timeout,
+            adapter=contestant.adapter,
+            options=dict(contestant.options),
+            metric=self._workload.metric,
+            folder=str(folder),
+            base=str(base),
+            queries=str(queries),
+            threads=settings.build_threads,
+        )
+        listed = built and self._ask(
+            entrant, "points", settings.turn_timeout, k=settings.k, sweep=dict(contestant.sweep)
+        )
+        if built and listed:
+            entrant.built, entrant.points = built, listed["points"]
+            entrant.turns = [[] for _ in entrant.points]
+            before = built["anonymous_before"]
+            entrant.peak_anonymous = None if before is None else max(0, entrant.child.peak_anonymous - before)
+            self._notice(f"{contestant.name}: built in {built['build_s']:.1f} s")
+
+    def take_turns(self, progress: Progress) -> None:
+        """All rounds; at each point everybody in turn, and another one begins each time."""
+        deepest = max((len(entrant.points) for entrant in self._entrants), default=0)
+        total, done, first = self._settings.rounds * sum(len(entrant.points) for entrant in self._entrants), 0, 0
+        for _ in range(self._settings.rounds):
+            for point in range(deepest):
+                first += 1
+                for place in range(len(self._entrants)):
+                    entrant = self._entrants[(first + place) % len(self._entrants)]
+                    if point < len(entrant.points):
+                        self._turn(entrant, point)
+                        done += 1
+                        progress(done, total)
+        for entrant in self._entrants:
+            answer = self._ask(entrant, "memory", self._settings.turn_timeout)
+            entrant.memory = answer["memory"] if answer else None
+
+    def _turn(self, entrant: _Entrant, point: int) -> None:
+        settings, turns = self._settings, entrant.turns[point]
+        turn = self._ask(
+            entrant,
+            "search",
+            settings.turn_timeout,
+            point=entrant.points[point],
+            k=settings.k,
+            threads=settings.batch_threads,
+            budget=settings.turn_seconds,
+            cpus=self._cpus,
+            ids=not turns,
+        )
+        if turn:
+            for ids, recall in (("ids", "recall"), ("batch_ids", "batch_recall")):
+                if ids in turn:
+                    turn[recall] = recall_of(np.array(turn.pop(ids)), self._workload.truth, settings.k)
+            turns.append(turn)
+
+    def _ask(self, entrant: _Entrant, op: str, timeout: float, **arguments: Any) -> dict[str, Any] | None:
+        """The answer; None, and a line in ``failed``, where the contestant is out."""
+        if not entrant.alive:
+            return None
+        try:
+            return entrant.child.ask(op, timeout, **arguments)
+        except FailedError as error:
+            entrant.alive = False
+            self.failed[entrant.contestant.name] = str(error)
+            self._notice(f"{entrant.contestant.name}: failed: {error}")
+            return None
+
+    def entries(self) -> list[Entry]:
+        """Contestants with at least one point measured."""
+        return [_entry(entrant) for entrant in self._entrants if any(entrant.turns)]
+
+    def end(self) -> None:
+        for entrant in self._entrants:
+            entrant.child.end()
+
+
+def _entry(entrant: _Entrant) -> Entry:
+    contestant, built = entrant.contestant, entrant.built
+    adapter = adapter_class(contestant.adapter)
+    return Entry(
+        contestant=contestant.name,
+        own=contestant.own,
+        library=adapter.package,
+        version=contestant.version,
+        options={**adapter.defaults, **contestant.options},
+        build_s=built["build_s"],
+        file_bytes=built["file_bytes"],
+        peak_bytes=built["peak_bytes"],
+        peak_anonymous=entrant.peak_anonymous,
+        memory=entrant.memory,
+        parts=built["parts"],
+        simd=built["simd"],
+        points=[
+            _point(point, turns, built["queries"])
+            for point, turns in zip(entrant.points, entrant.turns, strict=True)
+            if turns
+        ],
+    )
+
+
+def _point(search: dict[str, Any], turns: Sequence[Turn], queries: int) -> Point:
+    rates = [turn["single"]["queries"] / turn["single"]["seconds"] for turn in turns]
+    batches = [queries / turn["batch_s"] for turn in turns if "batch_s" in turn]
+    best = turns[int(np.argmax(rates))]["single"]
+    return Point(
+        search=search,
+        recall=turns[0]["recall"],
+        qps=max(rates),
+        qps_median=float(np.median(rates)),
+        p50_us=best["p50_us"],
+        p95_us=best["p95_us"],
+        p99_us=best["p99_us"],
+        queries=best["queries"],
+        batch_recall=turns[0].get("batch_recall"),
+        batch_qps=max(batches, default=None),
+        batch_qps_median=float(np.median(batches)) if batches else None,
+    )

@@ -1,0 +1,159 @@
+"""Measure qvec's codes and indexes, and the peers that are installed, side by side.
+
+DATASET is "demo", an .hdf5 file of ann-benchmarks, a folder of base.*, queries.* and maybe gt.* and meta.json, or a
+file of vectors with --queries. Each contestant builds and searches in a process of its own; at each point of the sweep
+they take turns. Neighbours that the data does not bring are computed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from qvec import bench
+from qvec.bench.contestants import PEERS, number
+from qvec.bench.html import write_report
+from qvec.bench.plot import plot_bytes, plot_recall
+from qvec.bench.table import print_points, print_summary
+from qvec.console import progress
+from qvec.datasets import Workload, grow, load_workload
+from qvec.demo.corpus import demo_workload
+from qvec.errors import InputError, MissingExtraError
+from qvec.types import Metric
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dataset", metavar="DATASET", help="file, folder, or demo")
+    data = parser.add_argument_group("data")
+    data.add_argument("--queries", type=Path, metavar="FILE", help="query vectors, in place of the data's own")
+    data.add_argument("--truth", type=Path, metavar="FILE", help="rows of the exact neighbours of each query")
+    data.add_argument("--metric", choices=get_args(Metric), help="in place of the data's own")
+    data.add_argument("--rows", type=int, metavar="N", help="take the first N vectors")
+    data.add_argument("--max-queries", type=int, metavar="N", help="take the first N queries")
+    data.add_argument("--grow", type=int, metavar="N", help="measure on N mixtures of the vectors, kept in --out")
+    who = parser.add_argument_group("contestants (options of one: NAME:key=value,key=value)")
+    who.add_argument("--codes", nargs="*", default=["int8"], metavar="CODE", help="codes of qvec (default: int8)")
+    who.add_argument(
+        "--indexes", nargs="*", default=["hnsw"], metavar="INDEX", help="flat, hnsw, packed, ivf (default: hnsw)"
+    )
+    who.add_argument(
+        "--peers",
+        nargs="*",
+        default=["all"],
+        metavar="PEER",
+        help=f"{', '.join(PEERS)}, the first part of some, module:Class, or all (default: all that are installed)",
+    )
+    how = parser.add_argument_group("measuring")
+    how.add_argument("-k", "--k", type=int, default=10, metavar="N", help="neighbours of each query (default: 10)")
+    how.add_argument("--threads", type=int, default=2, metavar="N", help="threads of a build (default: 2)")
+    how.add_argument("--batch-threads", type=int, default=1, metavar="N", help="threads of a batch (default: 1)")
+    how.add_argument("--rounds", type=int, default=3, metavar="N", help="turns at each point (default: 3)")
+    how.add_argument(
+        "--recall",
+        nargs="+",
+        type=float,
+        default=list(bench.TARGETS),
+        metavar="R",
+        help="recalls to compare queries/s at (default: 0.9 0.95 0.98 0.99)",
+    )
+    how.add_argument(
+        "--sweep", nargs="*", default=[], metavar="NAME=V,V", help="values of a search parameter: ef=16,32,64"
+    )
+    how.add_argument("--turn-seconds", type=float, default=10.0, metavar="S", help="end a turn after S seconds")
+    how.add_argument("--build-timeout", type=float, default=7200.0, metavar="S", help="give up a build after S seconds")
+    how.add_argument("--turn-timeout", type=float, default=300.0, metavar="S", help="give up a turn after S seconds")
+    out = parser.add_argument_group("output")
+    out.add_argument("--out", type=Path, metavar="DIR", help="write points.jsonl, report.html and plots here")
+    out.add_argument("--points", action="store_true", help="print every point, too")
+
+
+def run(args: argparse.Namespace) -> int:
+    settings = bench.Settings(
+        k=args.k,
+        build_threads=args.threads,
+        batch_threads=args.batch_threads,
+        rounds=args.rounds,
+        turn_seconds=args.turn_seconds,
+        build_timeout=args.build_timeout,
+        turn_timeout=args.turn_timeout,
+    )
+    check_targets(args.recall)
+    sweep = parse_sweep(args.sweep)
+    workload = load(args)
+    dim, metric = workload.base.shape[1], workload.metric
+    peers, skipped = bench.choose_peers(args.peers, metric, sweep)
+    contestants = [*bench.own_contestants(args.codes, args.indexes, dim, metric, sweep), *peers]
+    for name, reason in skipped.items():
+        print(f"{name}: skipped: {reason}")
+    if args.out is not None:
+        args.out.mkdir(parents=True, exist_ok=True)
+    with progress("measuring", "turns") as report:
+        result = bench.run(workload, contestants, settings, skipped=skipped, progress=report, notice=print)
+    if args.points:
+        print_points(result)
+    print_summary(result, args.recall)
+    if args.out is not None:
+        write(result, args.out, args.recall)
+    return 0
+
+
+def write(result: bench.Result, folder: Path, targets: Sequence[float]) -> None:
+    """The points, the report of all runs whose points are in the folder, and plots where there is matplotlib."""
+    bench.write_lines(result, folder / "points.jsonl")
+    write_report(bench.load_lines(folder / "points.jsonl"), folder / "report.html")
+    try:
+        plot_recall(result, folder / "recall_qps.png")
+        plot_bytes(result, folder / "recall_bytes.png", targets)
+    except MissingExtraError as error:
+        print(f"no plots: {error}")
+    print(f"written to {folder}: {', '.join(sorted(file.name for file in folder.iterdir() if file.is_file()))}")
+
+
+def load(args: argparse.Namespace) -> Workload:
+    """The workload that the arguments name."""
+    with progress("exact neighbours", "rows") as report:
+        if args.dataset == "demo":
+            workload = demo(args)
+        else:
+            workload = load_workload(
+                args.dataset,
+                args.k,
+                queries=args.queries,
+                truth=args.truth,
+                metric=args.metric,
+                rows=args.rows,
+                max_queries=args.max_queries,
+                progress=report,
+            )
+        if args.grow is None:
+            return workload
+        if args.out is None:
+            raise InputError("--grow keeps what it makes: name a folder with --out")
+        return grow(workload, args.grow, args.out / f"{workload.name}-{args.grow}", progress=report)
+
+
+def demo(args: argparse.Namespace) -> Workload:
+    """The passages and questions that come with the package."""
+    for name in ("queries", "truth", "metric"):
+        if getattr(args, name) is not None:
+            raise InputError(f"--{name} does not go with demo, which has its own")
+    return demo_workload(args.k, args.rows, args.max_queries)
+
+
+def check_targets(targets: Sequence[float]) -> None:
+    for target in targets:
+        if not 0 < target <= 1:
+            raise InputError(f"--recall is {target:g}; it is above 0 and at most 1")
+
+
+def parse_sweep(texts: Sequence[str]) -> dict[str, list[Any]]:
+    """``ef=16,32`` -> {"ef": [16, 32]}."""
+    sweep = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        if not (name and equals and all(values.split(","))):
+            raise InputError(f"--sweep {text!r} is not of the form NAME=VALUE,VALUE")
+        sweep[name] = [number(value) for value in values.split(",")]
+    return sweep

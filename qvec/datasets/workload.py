@@ -1,0 +1,200 @@
+"""What a benchmark runs on: vectors, queries and their exact neighbours, from the layouts that people have them in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+
+from qvec.datasets import bigann
+from qvec.datasets.annbenchmarks import Metric, load_benchmark
+from qvec.datasets.files import Matrix, PathLike
+from qvec.datasets.ground_truth import Int64, Progress, exact_knn
+from qvec.datasets.vectors import HDF5_SUFFIXES, SUFFIXES, load_vectors
+from qvec.errors import InputError, NotFoundError
+from qvec.types import Float32Array
+
+DEPTH = 100  # neighbours of each query that are computed where none are given
+SPOT_CHECKS = 8  # queries whose given neighbours are computed again
+BLOCK = 8192
+NAMES = {
+    "base": ("base",),
+    "queries": ("queries", "query"),
+    "truth": ("gt", "groundtruth", "neighbors"),
+}
+
+
+@dataclass(frozen=True)
+class Workload:
+    """``base`` (n, dim), of any real dtype, maybe a map of a file; ``queries`` float32 (q, dim).
+
+    ``truth`` int64 (q, at least k): the exact nearest rows of ``base``, nearest first.
+    """
+
+    name: str
+    metric: Metric
+    base: Matrix
+    queries: Float32Array
+    truth: Int64
+
+    def blocks(self) -> Iterator[Float32Array]:
+        """The base as float32, some thousand rows at a time; of length 1 under cosine."""
+        for start in range(0, len(self.base), BLOCK):
+            yield scaled(self.base[start : start + BLOCK], self.metric)
+
+
+def scaled(x: Matrix, metric: Metric) -> Float32Array:
+    """float32 rows, C-contiguous; of length 1 under cosine."""
+    rows = np.ascontiguousarray(x, np.float32)
+    if metric != "cosine":
+        return rows
+    norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+    return np.asarray(rows / norms[:, None], np.float32)
+
+
+def load_workload(
+    path: PathLike,
+    k: int = 10,
+    *,
+    queries: PathLike | None = None,
+    truth: PathLike | None = None,
+    metric: Metric | None = None,
+    rows: int | None = None,
+    max_queries: int | None = None,
+    progress: Progress | None = None,
+) -> Workload:
+    """Vectors, queries and exact neighbours, at least ``k`` of each query.
+
+    ``path`` is an ``.hdf5`` of ann-benchmarks; or a folder of ``base.*``, ``queries.*`` and maybe ``gt.*`` and
+    ``meta.json`` (its ``metric``), of any kind that :func:`load_vectors` reads, texmex names such as
+    ``sift_base.fvecs``, ``sift_query.fvecs`` and ``sift_groundtruth.ivecs`` included; or a file of vectors, with
+    ``queries`` beside it. ``queries``, ``truth`` and ``metric`` go before what ``path`` has. ``rows`` and
+    ``max_queries`` take the first ones only. Neighbours that are not given, or not of these rows, are computed;
+    ``progress(done, total)`` is called with rows of the base.
+
+    Raises NotFoundError; InputError where something is missing or unreadable, or the given neighbours are not those
+    of these vectors: their shape, their range, and of some queries the neighbours themselves are checked.
+    """
+    found = _Parts(Path(path))
+    base = found.base()
+    asked = load_vectors(queries) if queries is not None else found.queries()
+    chosen = metric if metric is not None else found.metric()
+    if chosen not in get_args(Metric):
+        raise InputError(f"{path}: metric is {chosen!r}; name one of {', '.join(get_args(Metric))}")
+    if base.shape[1] != asked.shape[1]:
+        raise InputError(f"{path}: queries have dimension {asked.shape[1]}, the base has {base.shape[1]}")
+    for name, count in (("rows", rows), ("max_queries", max_queries)):
+        if count is not None and count < 1:
+            raise InputError(f"{name} is {count}; the least is 1")
+    if not 1 <= k <= min(len(base), rows or len(base)):
+        raise InputError(f"k is {k}; the limit is 1 to the {min(len(base), rows or len(base)):,} rows of the base")
+    answers = load_truth(truth) if truth is not None else found.truth()
+    if answers is not None:
+        check_truth(answers, len(base), len(asked), k, f"ground truth of {path}")
+        answers = np.asarray(answers[:max_queries], np.int64)
+    asked = np.ascontiguousarray(asked[:max_queries], np.float32)
+    if rows is not None and rows < len(base):
+        base, answers = base[:rows], None
+    if answers is None:
+        answers = exact_knn(base, asked, min(max(k, DEPTH), len(base)), chosen, progress=progress)[0]
+    else:
+        _spot_check(base, asked, answers[:, :k], chosen, str(path))
+    return Workload(found.name, chosen, base, asked, answers)
+
+
+def load_truth(path: PathLike) -> Matrix:
+    """Rows of exact neighbours: any file of vectors, or an ``.ibin`` or ``.bin`` of big-ann with its distances."""
+    file = Path(path)
+    return bigann.load_neighbors(file) if file.suffix in bigann.TRUTH_SUFFIXES else load_vectors(file)
+
+
+def check_truth(truth: Matrix, n: int, queries: int, k: int, where: str) -> None:
+    """InputError unless ``truth`` holds rows of the base, at least ``k`` for each query."""
+    if truth.ndim != 2 or truth.dtype.kind not in "iu":
+        raise InputError(f"{where} has shape {truth.shape} and dtype {truth.dtype}, not integers, a row a query")
+    if len(truth) != queries:
+        raise InputError(f"{where}: {len(truth)} rows for {queries} queries")
+    if truth.shape[1] < k:
+        raise InputError(f"{where}: {truth.shape[1]} neighbours a query; k is {k}")
+    used = truth[:, :k]
+    outside = np.flatnonzero((used < 0).any(axis=1) | (used >= n).any(axis=1))
+    if outside.size:
+        raise InputError(f"{where}: query {outside[0]} has a neighbour outside the {n:,} rows of the base")
+
+
+def _spot_check(base: Matrix, queries: Float32Array, truth: Int64, metric: Metric, where: str) -> None:
+    """InputError where a given neighbour is farther than the k-th by the distances of the vectors themselves."""
+    some = np.unique(np.linspace(0, len(queries) - 1, SPOT_CHECKS).astype(int))
+    k = truth.shape[1]
+    nearest = exact_knn(base, queries[some], k, metric)[1]
+    for query, exact in zip(some.tolist(), nearest, strict=True):
+        given = exact_knn(base[np.unique(truth[query])], queries[query : query + 1], k, metric)[1][0]
+        slack = 1e-3 * max(abs(float(exact[-1])), float(np.ptp(exact)), 1e-6)
+        right = int((given <= exact[-1] + slack).sum())
+        if right < 0.9 * k:
+            raise InputError(
+                f"{where}: the ground truth is of other vectors or another metric: of query {query}, {right} of {k} "
+                f"given neighbours are among the {k} nearest"
+            )
+
+
+class _Parts:
+    """Where the parts of a workload are found."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.exists():
+            raise NotFoundError(f"{path}: no such file or folder")
+        self.path, self.name = path, path.name if path.is_dir() else path.stem
+        self._hdf5 = load_benchmark(path) if path.suffix in HDF5_SUFFIXES else None
+
+    def base(self) -> Matrix:
+        if self._hdf5 is not None:
+            return self._hdf5.train
+        return load_vectors(self._needed("base") if self.path.is_dir() else self.path)
+
+    def queries(self) -> Matrix:
+        if self._hdf5 is not None:
+            return self._hdf5.test
+        if not self.path.is_dir():
+            raise InputError(f"{self.path} holds vectors only: name a file of queries too")
+        return load_vectors(self._needed("queries"))
+
+    def truth(self) -> Matrix | None:
+        if self._hdf5 is not None:
+            return self._hdf5.neighbors
+        file = self._file("truth") if self.path.is_dir() else None
+        return None if file is None else load_truth(file)
+
+    def metric(self) -> Metric:
+        if self._hdf5 is not None:
+            return self._hdf5.metric
+        meta = self.path / "meta.json"
+        if not meta.is_file():
+            raise InputError(f"{self.path} does not say its metric: name one of {', '.join(get_args(Metric))}")
+        try:
+            metric: Metric = json.loads(meta.read_text())["metric"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{meta} is not a JSON object with a metric: {error!r}") from error
+        return metric
+
+    def _needed(self, part: str) -> Path:
+        file = self._file(part)
+        if file is None:
+            raise InputError(f"{self.path} holds no {part}.*, of {' '.join(SUFFIXES)}")
+        return file
+
+    def _file(self, part: str) -> Path | None:
+        """The folder's file of a part; None where there is none."""
+        suffixes = (*SUFFIXES, *bigann.TRUTH_SUFFIXES) if part == "truth" else SUFFIXES
+        fitting = [
+            file
+            for file in sorted(self.path.iterdir())
+            if file.suffix in suffixes and file.stem.rpartition("_")[2] in NAMES[part]
+        ]
+        if len(fitting) > 1:
+            raise InputError(f"{self.path} holds {len(fitting)} files that may be the {part}: {fitting[0].name}, ...")
+        return fitting[0] if fitting else None

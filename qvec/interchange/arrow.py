@@ -1,0 +1,205 @@
+"""Tables of Arrow: Parquet and Arrow files, and what hands out Arrow batches."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import numpy as np
+
+from qvec.errors import InputError
+from qvec.extras import require
+from qvec.interchange.base import Batch, Ids, Matrix, checked_dim, int_ids
+from qvec.tables import REST, merged
+from qvec.types import IdKind, Metric, Payload
+
+EXTRA = "arrow"
+MARK = b"qvec"  # in the metadata of a schema that was exported: the rest of payloads is JSON
+SAMPLED_PARTS = 16  # row groups or batches that a sample is taken from
+_DATES = (datetime.date, datetime.time)  # a datetime is a date
+Batches = Callable[[int], Iterator[Any]]
+
+
+class ArrowSource:
+    """Rows of record batches: a column of vectors, maybe one of ids; all others are keys of payloads.
+
+    vector, id: names of the columns; by default, the only column of lists of numbers (or the one called ``vector``),
+    and the column ``id`` where there is one. payload: a column of JSON objects that are merged into the payloads; by
+    default the one that an export left. A null is a key that is not there. Dates and times come as ISO 8601 text.
+    """
+
+    note = ""
+
+    def __init__(
+        self,
+        name: str,
+        schema: Any,
+        rows: int,
+        batches: Batches,
+        spread: Batches,
+        *,
+        vector: str | None = None,
+        id: str | None = None,
+        payload: str | None = None,
+        metric: Metric | None = None,
+    ) -> None:
+        """``batches``: all rows, in record batches of up to so many; ``spread``: so many rows in all, from all over."""
+        self.name, self.rows = name, rows
+        self._batches, self._spread = batches, spread
+        self._vector = _vector_column(name, schema, vector)
+        self._id = _named_column(name, schema, id, "id")
+        meta = schema.metadata or {}
+        self._rest = _named_column(name, schema, payload, REST if MARK in meta else None)
+        self._keys = [key for key in schema.names if key not in (self._vector, self._id, self._rest)]
+        self.metric = metric if metric is not None else _stored_metric(meta)
+        self.id_kind = None if self._id is None else _id_kind(name, self._id, schema.field(self._id).type)
+        self.dim = checked_dim(self._dim(schema.field(self._vector).type), name)
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        first = 0
+        for found in self._batches(size):
+            yield Batch(self._vectors(found, first), self._ids(found, first), self._payloads(found))
+            first += found.num_rows
+
+    def sample(self, size: int) -> Matrix:
+        parts = [self._vectors(found, 0) for found in self._spread(size)]
+        return np.concatenate(parts)[:size] if parts else np.empty((0, self.dim), np.float32)
+
+    def _dim(self, kind: Any) -> int:
+        kind = getattr(kind, "storage_type", kind)  # of a tensor: a list in another coat
+        if hasattr(kind, "list_size"):
+            return int(kind.list_size)
+        first = next(iter(self._batches(1)), None)
+        if first is None:
+            raise InputError(
+                f"{self.name} has no rows, and its column {self._vector!r} does not say how long lists are"
+            )
+        return len(first.column(self._vector)[0])
+
+    def _vectors(self, found: Any, first: int) -> Matrix:
+        column = found.column(self._vector)
+        column = getattr(column, "storage", column)
+        if column.null_count:
+            row = first + np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0]
+            raise InputError(f"{self.name}: row {row} has no vector")
+        if not hasattr(column.type, "list_size"):
+            lengths = column.value_lengths().to_numpy(zero_copy_only=False)
+            bad = np.flatnonzero(lengths != self.dim)
+            if bad.size:
+                raise InputError(f"{self.name}: row {first + bad[0]} has {lengths[bad[0]]} values, not {self.dim}")
+        values = column.flatten()
+        if values.null_count:
+            row = first + int(np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0]) // self.dim
+            raise InputError(f"{self.name}: row {row} has a null in its vector")
+        return cast(Matrix, values.to_numpy(zero_copy_only=False).reshape(-1, self.dim))
+
+    def _ids(self, found: Any, first: int) -> Ids | None:
+        if self._id is None:
+            return None
+        column = found.column(self._id)
+        if column.null_count:
+            row = first + np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0]
+            raise InputError(f"{self.name}: row {row} has no id")
+        if self.id_kind == "int64":
+            return int_ids(column.to_numpy(zero_copy_only=False), self.name)
+        return cast(list[str], column.to_pylist())
+
+    def _payloads(self, found: Any) -> list[Payload | None] | None:
+        if not self._keys and self._rest is None:
+            return None
+        held = found.select(self._keys).to_pylist() if self._keys else [{}] * found.num_rows
+        rest = [None] * found.num_rows if self._rest is None else found.column(self._rest).to_pylist()
+        return [merged(_plain(row), text) for row, text in zip(held, rest, strict=True)]
+
+
+def parquet_source(path: Path, **columns: Any) -> ArrowSource:
+    """A Parquet file, read row group by row group."""
+    file = _opened(path, require("pyarrow.parquet", EXTRA).ParquetFile)
+
+    def spread(size: int) -> Iterator[Any]:
+        groups = _some(file.num_row_groups)
+        for group in groups:
+            yield from islice(file.iter_batches(-(-size // len(groups)), row_groups=[group]), 1)
+
+    return ArrowSource(str(path), file.schema_arrow, file.metadata.num_rows, file.iter_batches, spread, **columns)
+
+
+def ipc_source(path: Path, **columns: Any) -> ArrowSource:
+    """An Arrow IPC file (also known as Feather), mapped."""
+    memory_map = require("pyarrow", EXTRA).memory_map
+    file = _opened(path, lambda name: require("pyarrow.ipc", EXTRA).open_file(memory_map(name)))
+    n = file.num_record_batches
+
+    def batches(size: int) -> Iterator[Any]:
+        for found in map(file.get_batch, range(n)):
+            yield from (found.slice(start, size) for start in range(0, found.num_rows, size))
+
+    def spread(size: int) -> Iterator[Any]:
+        some = _some(n)
+        return (file.get_batch(i).slice(0, -(-size // len(some))) for i in some)
+
+    rows = sum(file.get_batch(i).num_rows for i in range(n))
+    return ArrowSource(str(path), file.schema, rows, batches, spread, **columns)
+
+
+def _some(parts: int) -> list[int]:
+    """Parts of a file to sample from."""
+    return sorted({i * parts // SAMPLED_PARTS for i in range(SAMPLED_PARTS)}) if parts else []
+
+
+def _opened(path: Path, opener: Callable[[str], Any]) -> Any:
+    pa = require("pyarrow", EXTRA)
+    try:
+        return opener(str(path))
+    except (pa.ArrowInvalid, pa.ArrowIOError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def _vector_column(name: str, schema: Any, asked: str | None) -> str:
+    if asked is not None:
+        return str(_named_column(name, schema, asked, None))
+    found = [field.name for field in schema if _is_vector(field.type)]
+    if "vector" in found:
+        return "vector"
+    if len(found) != 1:
+        raise InputError(
+            f"{name} has {len(found)} columns of lists of numbers ({', '.join(found) or 'none'}): "
+            f"name the one that holds vectors; its columns are {', '.join(schema.names)}"
+        )
+    return str(found[0])
+
+
+def _named_column(name: str, schema: Any, asked: str | None, default: str | None) -> str | None:
+    """The column that was asked for, else the default where it is there."""
+    if asked is not None and asked not in schema.names:
+        raise InputError(f"{name} has no column {asked!r}; its columns are {', '.join(schema.names)}")
+    return asked if asked is not None else default if default in schema.names else None
+
+
+def _is_vector(kind: Any) -> bool:
+    types = require("pyarrow.types", EXTRA)
+    kind = getattr(kind, "storage_type", kind)
+    lists = types.is_fixed_size_list(kind) or types.is_list(kind) or types.is_large_list(kind)
+    return bool(lists and (types.is_floating(kind.value_type) or types.is_integer(kind.value_type)))
+
+
+def _id_kind(name: str, column: str, kind: Any) -> IdKind:
+    types = require("pyarrow.types", EXTRA)
+    if types.is_integer(kind):
+        return "int64"
+    if types.is_string(kind) or types.is_large_string(kind):
+        return "str"
+    raise InputError(f"{name}: column {column!r} is {kind}; ids are integers or strings")
+
+
+def _stored_metric(meta: Any) -> Metric | None:
+    found = meta.get(MARK, b"").decode()
+    return cast(Metric, found) if found in get_args(Metric) else None
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """A row without what msgpack has no form for."""
+    return {key: value.isoformat() if isinstance(value, _DATES) else value for key, value in row.items()}

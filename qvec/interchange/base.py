@@ -1,0 +1,83 @@
+"""Rows on their way between stores: what every reader of a foreign file or database gives."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qvec.errors import InputError
+from qvec.types import MAX_DIM, IdKind, Metric, Payload
+
+Matrix = NDArray[Any]
+Ids = NDArray[np.int64] | list[str]
+MAX_INT_ID = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some rows. ``vectors``: real numbers [n, dim]. ``ids``: n, or None where rows have none."""
+
+    vectors: Matrix
+    ids: Ids | None
+    payloads: list[Payload | None] | None
+
+
+class Source(Protocol):
+    """A collection of rows in another form, read in bounded memory.
+
+    ``rows``, ``dim``: its shape. ``metric``: what its own index measures, None where it does not say. ``id_kind``: None
+    where rows have no ids. ``note``: what is lost in reading it, empty where nothing is.
+    """
+
+    name: str
+    rows: int
+    dim: int
+    metric: Metric | None
+    id_kind: IdKind | None
+    note: str
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """All rows in order, up to ``size`` at a time."""
+        ...
+
+    def sample(self, size: int) -> Matrix:
+        """Up to ``size`` vectors from all over, to train a code on."""
+        ...
+
+
+def spread(rows: int, size: int) -> NDArray[np.int64]:
+    """Up to ``size`` row numbers, evenly from 0 to ``rows``."""
+    return np.linspace(0, rows - 1, min(size, rows)).astype(np.int64)
+
+
+def runs(rows: int, size: int, length: int) -> list[slice]:
+    """Slices of up to ``length`` rows, about ``size`` in all, evenly from 0 to ``rows``: where each call has a cost."""
+    n = -(-min(size, rows) // length)
+    bounds = [i * rows // n for i in range(n + 1)] if n else [0]
+    return [slice(start, min(start + length, stop)) for start, stop in itertools.pairwise(bounds)]
+
+
+def slices(rows: int, size: int) -> Iterator[slice]:
+    """Consecutive slices of up to ``size`` rows."""
+    for start in range(0, rows, size):
+        yield slice(start, min(start + size, rows))
+
+
+def checked_dim(dim: int, where: str) -> int:
+    """The dimension, if a collection can have it."""
+    if not 1 <= dim <= MAX_DIM:
+        raise InputError(f"{where} has vectors of {dim} dimensions; the limits are 1 and {MAX_DIM}")
+    return dim
+
+
+def int_ids(ids: Matrix, where: str) -> NDArray[np.int64]:
+    """Integer ids as int64; InputError names the first that a collection cannot have."""
+    bad = np.flatnonzero((ids < 0) | (ids > MAX_INT_ID))
+    if bad.size:
+        raise InputError(f"{where}: row {bad[0]} has the id {ids[bad[0]]}; ids lie between 0 and {MAX_INT_ID}")
+    return ids.astype(np.int64)

@@ -1,0 +1,78 @@
+"""Rows of a source into a collection, batch by batch."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import qvec
+from qvec.errors import InputError
+from qvec.interchange.base import Source
+from qvec.types import Metric, OnConflict
+
+if TYPE_CHECKING:
+    from qvec.index import Progress
+
+BATCH = 8192
+SAMPLE = 16_384  # rows; ranges and means are known well from far fewer
+
+
+@dataclass
+class Copied:
+    """What came of a copy, in rows."""
+
+    added: int = 0
+    replaced: int = 0
+    skipped: int = 0
+
+
+def create_for(
+    source: Source,
+    path: str | os.PathLike[str],
+    *,
+    metric: Metric | None = None,
+    batch_size: int = BATCH,
+    **options: Any,
+) -> qvec.Collection:
+    """A new collection that fits a source: its dimension, its kind of ids, its metric (cosine where it has none).
+
+    Where the source is more than one batch, the code is trained on rows from all over it. options: as of
+    :func:`qvec.create`.
+    """
+    chosen = metric or source.metric or "cosine"
+    sample = source.sample(SAMPLE) if source.rows > batch_size else None
+    options = {"ids": source.id_kind or "int64", "sample": sample} | options
+    return qvec.create(path, source.dim, metric=chosen, **options)
+
+
+def add_from(
+    db: qvec.Collection,
+    source: Source,
+    *,
+    on_conflict: OnConflict = "error",
+    batch_size: int = BATCH,
+    progress: Progress | None = None,
+) -> Copied:
+    """Add every row of a source, a commit for each batch: where it stops, the batches before are stored.
+
+    Integer ids become strings in a collection whose ids are; ids are numbered on where the source has none.
+    Raises InputError naming the source and the batch.
+    """
+    strings, copied, done = db.stats().ids == "str", Copied(), 0
+    for batch in source.batches(batch_size):
+        ids = [str(i) for i in batch.ids] if strings and isinstance(batch.ids, np.ndarray) else batch.ids
+        try:
+            result = db.add(batch.vectors, ids, batch.payloads, on_conflict=on_conflict)
+        except InputError as error:
+            where = f"{source.name}, batch that begins at row {done}"
+            raise InputError(f"{where}: {error} ({done} rows before it are done)") from error
+        copied.added += result.added
+        copied.replaced += result.replaced
+        copied.skipped += result.skipped
+        done += len(batch.vectors)
+        if progress is not None:
+            progress(done, source.rows)
+    return copied

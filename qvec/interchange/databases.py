@@ -1,0 +1,85 @@
+"""Tables of other embedded vector databases, read by their own packages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from qvec.errors import InputError
+from qvec.extras import require
+from qvec.interchange.arrow import ArrowSource
+from qvec.interchange.base import Batch, Matrix, checked_dim, runs, slices
+from qvec.types import IdKind, Metric, Payload
+
+DOCUMENT = "document"  # the payload key of a Chroma document
+SAMPLED_TOGETHER = 1024  # rows
+
+
+class ChromaSource:
+    """A collection of a persistent Chroma directory. Metadata are the payload; a document is under ``document``."""
+
+    note = ""
+    id_kind: IdKind | None = "str"
+
+    def __init__(self, path: Path, table: str | None = None) -> None:
+        client = require("chromadb", "chroma").PersistentClient(str(path))
+        name = _only(str(path), "collection", sorted(found.name for found in client.list_collections()), table)
+        self._collection = client.get_collection(name, embedding_function=None)
+        self.name = f"{path}[{name}]"
+        self.rows = self._collection.count()
+        self.metric = _space(self._collection)
+        self.dim = checked_dim(self._get(1, 0).vectors.shape[1], self.name) if self.rows else 0
+        if not self.rows:
+            raise InputError(f"{self.name} is empty, and does not say of what dimension it is")
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        for part in slices(self.rows, size):
+            yield self._get(part.stop - part.start, part.start)
+
+    def sample(self, size: int) -> Matrix:
+        parts = runs(self.rows, size, SAMPLED_TOGETHER)
+        return np.concatenate([self._get(part.stop - part.start, part.start).vectors for part in parts])[:size]
+
+    def _get(self, limit: int, offset: int) -> Batch:
+        found = self._collection.get(limit=limit, offset=offset, include=["embeddings", "metadatas", "documents"])
+        payloads = [_payload(*pair) for pair in zip(found["metadatas"], found["documents"], strict=True)]
+        return Batch(np.asarray(found["embeddings"], np.float32), list(found["ids"]), payloads)
+
+
+def lance_source(path: Path, table: str | None = None, **columns: Any) -> ArrowSource:
+    """A table of a LanceDB directory; its columns as of any Arrow table."""
+    db = require("lancedb", "lancedb").connect(str(path))
+    name = _only(str(path), "table", sorted(found.stem for found in path.glob("*.lance")), table)
+    opened = db.open_table(name)
+
+    def batches(size: int) -> Iterator[Any]:
+        return iter(opened.search().to_batches(size))
+
+    return ArrowSource(f"{path}[{name}]", opened.schema, opened.count_rows(), batches, batches, **columns)
+
+
+def _only(path: str, what: str, names: list[str], asked: str | None) -> str:
+    if asked in names:
+        return str(asked)
+    listed = ", ".join(names) or "none"
+    if asked is not None:
+        raise InputError(f"{path} has no {what} {asked!r}; it has: {listed}")
+    if len(names) != 1:
+        raise InputError(f"{path} has {len(names)} {what}s; name the {what} to read: {listed}")
+    return names[0]
+
+
+def _space(collection: Any) -> Metric | None:
+    """The metric of a Chroma collection: in its configuration, or in the metadata of those of older versions."""
+    configuration = (getattr(collection, "configuration", None) or {}).get("hnsw") or {}
+    space = configuration.get("space") or (collection.metadata or {}).get("hnsw:space")
+    return cast(Metric, space) if space in ("cosine", "ip", "l2") else None
+
+
+def _payload(metadata: Any, document: str | None) -> Payload | None:
+    if document is None:
+        return None if metadata is None else dict(metadata)
+    return {**(metadata or {}), DOCUMENT: document}

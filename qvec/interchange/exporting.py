@@ -1,0 +1,163 @@
+"""A collection's rows into files that other programs read, in bounded memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import qvec
+from qvec.errors import InputError
+from qvec.extras import require
+from qvec.interchange.arrow import EXTRA, MARK
+from qvec.interchange.sources import IPC_SUFFIXES, PARQUET_SUFFIXES
+from qvec.interchange.staging import LinesWriter, NpyWriter, Staging
+from qvec.results import Records
+from qvec.tables import REST, PayloadColumns, arrow_type, payload_arrays, to_json, vector_array
+from qvec.types import check_choice
+
+if TYPE_CHECKING:
+    from qvec.index import Progress
+
+ExportFormat = Literal["npy", "parquet", "arrow"]
+BATCH = 8192  # rows read at once, and of a row group
+_BY_SUFFIX: dict[str, ExportFormat] = {
+    ".npy": "npy",
+    **dict.fromkeys(PARQUET_SUFFIXES, "parquet"),
+    **dict.fromkeys(IPC_SUFFIXES, "arrow"),
+}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """``rows`` written, and the ``files`` they are in, the vectors' first."""
+
+    rows: int
+    files: list[Path]
+
+
+def export(
+    db: qvec.Collection,
+    path: str | os.PathLike[str],
+    format: ExportFormat | None = None,
+    *,
+    payload: bool = True,
+    overwrite: bool = False,
+    batch_size: int = BATCH,
+    progress: Progress | None = None,
+) -> Exported:
+    """Write every row that is stored, in the order of storing, as :meth:`Collection.get` gives it.
+
+    format: by default told by the suffix. ``"parquet"`` (.parquet .pq) and ``"arrow"`` (.arrow .feather; the IPC file
+    format), which need the extra ``arrow``: columns ``id``, ``vector`` (lists of ``dim`` float32), one for each payload
+    key whose values are of one type, and ``payload`` with the rest as JSON. ``"npy"``: the vectors, float32 [n, dim];
+    beside them the ids in ``NAME.ids.npy`` (integers) or ``NAME.ids.jsonl`` (strings), and payloads, where there are
+    any, in ``NAME.payload.jsonl``.
+    payload: whether payloads are written. progress: called with (done, total) rows.
+
+    Raises ExistsError unless ``overwrite``; InputError where the suffix tells no format, or a payload holds what the
+    format cannot; MissingExtraError. Files appear when they are whole; an error leaves none.
+    """
+    target = Path(path)
+    chosen = _told_format(target) if format is None else format
+    check_choice("format", chosen, get_args(ExportFormat))
+    rows = _Rows(db, payload, batch_size, progress)
+    with Staging(overwrite) as staging:
+        _WRITERS[chosen](rows, target, staging)
+    return Exported(rows.done, staging.files)
+
+
+@dataclass
+class _Rows:
+    """What is exported, and how much of it has been."""
+
+    db: qvec.Collection
+    payload: bool
+    batch_size: int
+    progress: Progress | None
+    done: int = 0
+
+    def __iter__(self) -> Iterator[Records]:
+        total = len(self.db)
+        for records in self.db.scan(self.batch_size):
+            yield records
+            self.done += len(records.ids)
+            if self.progress is not None:
+                self.progress(self.done, max(total, self.done))
+
+    def columns(self) -> PayloadColumns:
+        """What columns the payloads ask for."""
+        columns = PayloadColumns()
+        for records in self.db.scan(self.batch_size) if self.payload else ():
+            columns.observe(records.payloads)
+        return columns
+
+
+def _write_npy(rows: _Rows, target: Path, staging: Staging) -> None:
+    like = rows.db.get([])
+    ints = like.ids.dtype != object
+    payload_target, any_payload = target.with_suffix(".payload.jsonl"), False
+    with (
+        staging.part(target).open("wb") as vectors_file,
+        staging.part(target.with_suffix(".ids.npy" if ints else ".ids.jsonl")).open("wb") as ids_file,
+        staging.part(payload_target).open("w", encoding="utf-8") as payload_file,
+    ):
+        vectors = NpyWriter(vectors_file, like.vectors)
+        ids = NpyWriter(ids_file, like.ids) if ints else LinesWriter(ids_file)
+        for records in rows:
+            vectors.append(records.vectors)
+            ids.append(records.ids)
+            if rows.payload:
+                lines = zip(records.ids.tolist(), records.payloads, strict=True)
+                payload_file.writelines(to_json(*line) + "\n" for line in lines)
+                any_payload = any_payload or any(value is not None for value in records.payloads)
+        vectors.finish()
+        ids.finish()
+    if not any_payload:
+        staging.drop(payload_target)
+
+
+def _write_parquet(rows: _Rows, target: Path, staging: Staging) -> None:
+    _write_arrow(rows, staging.part(target), require("pyarrow.parquet", EXTRA).ParquetWriter)
+
+
+def _write_ipc(rows: _Rows, target: Path, staging: Staging) -> None:
+    _write_arrow(rows, staging.part(target), require("pyarrow.ipc", EXTRA).new_file)
+
+
+_WRITERS: dict[str, Callable[[_Rows, Path, Staging], None]] = {
+    "npy": _write_npy,
+    "parquet": _write_parquet,
+    "arrow": _write_ipc,
+}
+
+
+def _write_arrow(rows: _Rows, file: Path, writer: Callable[[str, Any], Any]) -> None:
+    pa = require("pyarrow", EXTRA)
+    kinds = rows.columns().kinds(("id", "vector"))
+    schema = _schema(rows, kinds)
+    with writer(str(file), schema) as out:
+        for records in rows:
+            ids = records.ids.tolist()
+            columns = {"id": pa.array(ids, schema.field("id").type), "vector": vector_array(records.vectors)}
+            if rows.payload:
+                columns |= payload_arrays(ids, records.payloads, kinds)
+            out.write_batch(pa.record_batch(columns, schema=schema))
+
+
+def _schema(rows: _Rows, kinds: dict[str, str]) -> Any:
+    pa = require("pyarrow", EXTRA)
+    like = rows.db.get([])
+    ids = pa.string() if like.ids.dtype == object else pa.int64()
+    fields = {"id": ids, "vector": vector_array(like.vectors).type}
+    if rows.payload:
+        fields |= {key: arrow_type(kind) for key, kind in kinds.items()} | {REST: pa.string()}
+    return pa.schema(list(fields.items()), metadata={MARK: rows.db.stats().metric})
+
+
+def _told_format(path: Path) -> ExportFormat:
+    if path.suffix not in _BY_SUFFIX:
+        raise InputError(f"{path}: unknown suffix {path.suffix!r}; exports are {' '.join(_BY_SUFFIX)}")
+    return _BY_SUFFIX[path.suffix]

@@ -1,0 +1,44 @@
+"""Files of vectors, with ids and payloads in files beside them: what :mod:`qvec.datasets` loads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from qvec.datasets import hdf5_metric, load_ids, load_payload, load_vectors
+from qvec.datasets.vectors import HDF5_SUFFIXES
+from qvec.errors import InputError
+from qvec.interchange.base import Batch, Matrix, checked_dim, slices, spread
+from qvec.types import IdKind, Metric
+
+
+class FileSource:
+    """Rows of a file of vectors. ``ids``, ``payload``: files with one for each row; their lengths are checked."""
+
+    note = ""
+
+    def __init__(
+        self, path: Path, *, key: str | None = None, ids: Path | None = None, payload: Path | None = None
+    ) -> None:
+        self.name = str(path)
+        self._vectors = load_vectors(path, key)
+        self._ids = None if ids is None else load_ids(ids)
+        self._payloads = None if payload is None else load_payload(payload)
+        self.rows, self.dim = len(self._vectors), checked_dim(self._vectors.shape[1], self.name)
+        for other, column in ((ids, self._ids), (payload, self._payloads)):
+            if column is not None and len(column) != self.rows:
+                raise InputError(f"{other} has {len(column)} rows, {path} has {self.rows}")
+        self.metric: Metric | None = hdf5_metric(path) if path.suffix in HDF5_SUFFIXES else None
+        self.id_kind: IdKind | None = None
+        if self._ids is not None:
+            self.id_kind = "int64" if isinstance(self._ids, np.ndarray) else "str"
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        for part in slices(self.rows, size):
+            ids = None if self._ids is None else self._ids[part]
+            yield Batch(np.asarray(self._vectors[part]), ids, None if self._payloads is None else self._payloads[part])
+
+    def sample(self, size: int) -> Matrix:
+        return np.asarray(self._vectors[spread(self.rows, size)])

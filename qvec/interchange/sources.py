@@ -1,0 +1,98 @@
+"""What a path holds, and the reader for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from qvec.datasets import SUFFIXES
+from qvec.errors import InputError, NotFoundError
+from qvec.interchange.arrow import ipc_source, parquet_source
+from qvec.interchange.base import Source
+from qvec.interchange.databases import ChromaSource, lance_source
+from qvec.interchange.faiss import FaissSource
+from qvec.interchange.files import FileSource
+from qvec.interchange.hnswlib import HnswlibSource
+from qvec.types import check_choice
+
+SourceFormat = Literal["vectors", "parquet", "arrow", "faiss", "hnswlib", "chroma", "lancedb"]
+PARQUET_SUFFIXES, IPC_SUFFIXES, FAISS_SUFFIXES = (".parquet", ".pq"), (".arrow", ".feather"), (".faiss",)
+
+_READERS: dict[str, Callable[..., Source]] = {
+    "vectors": FileSource,
+    "parquet": parquet_source,
+    "arrow": ipc_source,
+    "faiss": FaissSource,
+    "hnswlib": HnswlibSource,
+    "chroma": ChromaSource,
+    "lancedb": lance_source,
+}
+_ARROW_OPTIONS = {"vector", "id", "payload"}
+_OPTIONS: dict[str, set[str]] = {
+    "vectors": {"key", "ids", "payload"},
+    "parquet": _ARROW_OPTIONS,
+    "arrow": _ARROW_OPTIONS,
+    "faiss": set(),
+    "hnswlib": set(),
+    "chroma": {"table"},
+    "lancedb": {"table", *_ARROW_OPTIONS},
+}
+_BY_SUFFIX: dict[str, SourceFormat] = {
+    **dict.fromkeys(SUFFIXES, "vectors"),
+    **dict.fromkeys(PARQUET_SUFFIXES, "parquet"),
+    **dict.fromkeys(IPC_SUFFIXES, "arrow"),
+    **dict.fromkeys(FAISS_SUFFIXES, "faiss"),
+}
+
+
+def open_source(path: str | os.PathLike[str], format: SourceFormat | None = None, **options: Any) -> Source:
+    """The rows of a file or of another database, to be read in batches.
+
+    =============  ====================================  ==========================  ===============================
+    format         told by                               options                     needs
+    =============  ====================================  ==========================  ===============================
+    ``vectors``    the suffixes of `qvec.datasets`       ``key``, ``ids``,           extra ``hdf5`` for .hdf5
+                                                         ``payload`` (files)
+    ``parquet``    .parquet .pq                          ``vector``, ``id``,         extra ``arrow``
+                                                         ``payload`` (columns)
+    ``arrow``      .arrow .feather                       the same                    extra ``arrow``
+    ``faiss``      .faiss                                                            extra ``faiss``
+    ``hnswlib``    (give it)
+    ``chroma``     a directory with ``chroma.sqlite3``   ``table``                   extra ``chroma``
+    ``lancedb``    a directory with ``*.lance``          ``table``, ``vector``,      extra ``lancedb``
+                                                         ``id``, ``payload``
+    =============  ====================================  ==========================  ===============================
+
+    Raises NotFoundError; InputError where the format is not known or not what is there, or an option does not go with
+    it; MissingExtraError.
+    """
+    place = Path(path)
+    if not place.exists():
+        raise NotFoundError(f"{place}: no such file or directory")
+    chosen = told_format(place) if format is None else format
+    check_choice("format", chosen, get_args(SourceFormat))
+    if place.is_dir() != (chosen in ("chroma", "lancedb")):
+        raise InputError(f"{place} is {'a directory' if place.is_dir() else 'no directory'}: not of format {chosen}")
+    given = {name: value for name, value in options.items() if value is not None}
+    if unknown := sorted(given.keys() - _OPTIONS[chosen]):
+        fitting = ", ".join(sorted(_OPTIONS[chosen])) or "none"
+        raise InputError(f"{unknown[0]} does not go with format {chosen}; its options are: {fitting}")
+    return _READERS[chosen](place, **given)
+
+
+def told_format(path: Path) -> SourceFormat:
+    """The format that a path's suffix, or what is in the directory, tells; InputError where neither does."""
+    if path.is_dir():
+        if (path / "chroma.sqlite3").exists():
+            return "chroma"
+        if any(path.glob("*.lance")):
+            return "lancedb"
+        raise InputError(f"{path} is a directory, but neither Chroma's (chroma.sqlite3) nor LanceDB's (*.lance)")
+    if path.suffix in _BY_SUFFIX:
+        return _BY_SUFFIX[path.suffix]
+    raise InputError(
+        f"{path}: unknown suffix {path.suffix!r}; known are {' '.join(_BY_SUFFIX)}; "
+        f"or give the format: {', '.join(get_args(SourceFormat))}"
+    )

@@ -1,0 +1,79 @@
+"""What a search asks of the kernels: options, and what an engine has to offer, turned into numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qvec.curves import Curves, outdated
+from qvec.engine import Engine
+from qvec.errors import InputError
+from qvec.layout import TUNING
+from qvec.quantizers import Quantizer
+from qvec.query import REMEMBERED, SearchOptions
+from qvec.storage.store import Snapshot
+
+DEFAULT_EF = 64
+MIN_EXTRA = 10  # candidates beyond k that are re-ranked at least
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """``ef``: the pool of a graph walk. ``candidates``: how many of what is found are re-ranked, 0: none. ``nprobe``:
+    inverted lists that are scanned."""
+
+    ef: int
+    candidates: int
+    nprobe: int = 0
+
+
+def plan_of(snap: Snapshot, engine: Engine, options: SearchOptions) -> Plan:
+    """The plan that an engine keeps for these options, made when they are first seen."""
+    plan: Plan | None = engine.plans.get(options)
+    if plan is None:
+        if len(engine.plans) >= REMEMBERED:
+            engine.plans.clear()
+        plan = engine.plans[options] = make_plan(snap, engine, options)
+    return plan
+
+
+def make_plan(snap: Snapshot, engine: Engine, options: SearchOptions) -> Plan:
+    """InputError where the engine cannot do what is asked for."""
+    if options.recall is not None:
+        return _reaching(snap, engine, options.k, options.recall)
+    k, ef = options.k, options.ef
+    width = DEFAULT_EF if ef is None else ef
+    candidates = _candidates(engine, options)
+    if ef is not None and options.oversample is None and engine.index.kind != "flat":
+        candidates = min(candidates, max(k, width))  # a walk that is asked for less has no more to re-rank
+    return Plan(max(width, k, candidates), candidates)
+
+
+def _reaching(snap: Snapshot, engine: Engine, k: int, recall: float) -> Plan:
+    """The cheapest plan that was measured to reach the recall."""
+    if snap.state["tuned"] is None:
+        raise InputError("recall= needs a measured curve: call tune(queries) with some hundred queries of yours first")
+    if outdated(snap.state):
+        raise InputError("the recall curve was measured on other codes, another index or far fewer rows: tune() again")
+    curves = Curves.from_state(snap.record(TUNING, 0))
+    point = curves.at(k).reaching(recall)
+    return Plan(max(point.ef, k, point.candidates), point.candidates, point.nprobe)
+
+
+def _candidates(engine: Engine, options: SearchOptions) -> int:
+    """How many candidates are re-ranked; 0: none."""
+    if options.rescore is False or engine.keep is None:
+        if options.rescore and not _is_exact(engine.quantizer):  # f32 codes are the originals
+            raise InputError("rescore=True needs stored originals: the collection was created with keep='none'")
+        return 0
+    if options.oversample is not None:
+        return int(np.ceil(options.k * options.oversample))
+    chosen = engine.state["oversample"]
+    if chosen is not None and chosen["generation"] == engine.state["quantizer"]:
+        return int(options.k * chosen["factor"])
+    return max(options.k * engine.quantizer.oversample, options.k + MIN_EXTRA)
+
+
+def _is_exact(quantizer: Quantizer) -> bool:
+    return quantizer.kind == "f32" and quantizer.transform is None

@@ -1,0 +1,178 @@
+/* Kernels of each level of the machine that runs this, against the scalar ones: integers to the last bit, floats within
+ * rounding. Rows end where a page without access begins. Exit code 0 where all agree; prints what does not, then a count. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "bitpack.h"
+#include "fastscan.h"
+#include "filter.h"
+#include "rows.h"
+#include "simd.h"
+
+#define ROWS 9
+#define KINDS 9
+
+static const int DIMS[] = {1, 2, 7, 15, 16, 17, 31, 33, 63, 64, 65, 96, 100, 127, 128, 129, 200, 256, 384, 511, 768, 784, 1537};
+static const char *const KIND_NAMES[KINDS] = {"f32", "f16", "int8", "binary", "bf16", "int4", "ternary", "rabitq", "mixed"};
+static int checks, failures;
+
+static void report(int ok, const char *what, int dim, int detail) {
+    checks++;
+    if (ok) return;
+    failures++;
+    printf("differs: %s, dim %d, %d\n", what, dim, detail);
+}
+
+static uint64_t state = 88172645463325252u;
+static double uniform(void) { /* xorshift64 */
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return (double)(state >> 11) / 9007199254740992.0;
+}
+
+static void fill(float *x, size_t n, double spread) {
+    for (size_t i = 0; i < n; i++) x[i] = (float)((uniform() + uniform() + uniform() - 1.5) * spread);
+}
+
+/* n bytes whose end is the last byte before a page that faults. */
+static uint8_t *fenced(size_t n) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), whole = qv_round_up(n, page);
+    uint8_t *at = mmap(NULL, whole + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (at == MAP_FAILED || mprotect(at + whole, page, PROT_NONE)) abort();
+    return at + whole - n;
+}
+
+static int is_float(int kind) { return kind == QV_F32 || kind == QV_F16 || kind == QV_BF16; }
+
+static int make(qv_codec *codec, int kind, int metric, int dim, int simd, int bits, const uint8_t *widths, const float *step) {
+    if (kind == QV_RABITQ || kind == QV_MIXED)
+        return qv_codec_init_bitpack(codec, kind, metric, dim, widths, kind == QV_MIXED ? step : NULL, simd);
+    (void)bits;
+    return qv_codec_init(codec, kind, metric, dim, NULL, NULL, simd);
+}
+
+/* Local centres: three rows as INT8 codes, whose norm2 is that of what they hold. */
+static void centre(qv_codec *codec, qv_codec *offset_codec, const float *middle, const float *x, uint8_t *offsets) {
+    float held[3 * 2048];
+    qv_codec_init(offset_codec, QV_INT8, QV_IP, codec->dim, NULL, NULL, codec->simd);
+    qv_encode(offset_codec, x, 3, offsets);
+    qv_decode(offset_codec, offsets, 3, held);
+    qv_encode(offset_codec, held, 3, offsets);
+    if (qv_codec_centre(codec, middle, offset_codec, offsets, 3)) abort();
+}
+
+static void check_codec(int kind, int metric, int dim, int bits, int centred, int best) {
+    static float x[ROWS * 2048], q[2048], step[2048], middle[2048];
+    static uint8_t offsets[3 * 4096];
+    qv_codec offset_codecs[2];
+    uint8_t widths[64];
+    qv_codec scalar, fast;
+    fill(x, (size_t)ROWS * (size_t)dim, 3);
+    fill(q, (size_t)dim, 2);
+    for (int b = 0; b < qv_bitpack_blocks(dim); b++) widths[b] = (uint8_t)(kind == QV_MIXED ? 1 + (b + bits) % 8 : bits);
+    for (int i = 0; i < 2048; i++) step[i] = 0.01f + 0.001f * (float)(i % 7);
+    if (make(&scalar, kind, metric, dim, QV_SCALAR, bits, widths, step) || make(&fast, kind, metric, dim, best, bits, widths, step))
+        abort();
+    memset(middle, 0, sizeof middle);
+    fill(middle, (size_t)dim, 1);
+    if (centred) {
+        centre(&scalar, &offset_codecs[0], middle, x, offsets);
+        centre(&fast, &offset_codecs[1], middle, x, offsets);
+    }
+    size_t bytes = (size_t)ROWS * (size_t)scalar.stride;
+    uint8_t *rows = fenced(bytes), *again = fenced(bytes);
+    qv_encode(&scalar, x, ROWS, rows);
+    qv_encode(&fast, x, ROWS, again);
+    report(memcmp(rows, again, bytes) == 0, "rows", dim, 100 * metric + kind);
+    qv_query *query = aligned_alloc(64, qv_round_up((size_t)scalar.query_size, 64));
+    const uint8_t *address[ROWS];
+    for (int r = 0; r < ROWS; r++) address[r] = rows + (size_t)r * (size_t)scalar.stride;
+    for (int own = 0; own < 2; own++) {
+        own ? qv_prepare_row(&scalar, rows, query) : qv_prepare(&scalar, q, query);
+        for (int n = 1; n <= ROWS; n++) {
+            float slow[ROWS], quick[ROWS];
+            scalar.score(&scalar, query, address, n, slow);
+            fast.score(&fast, query, address, n, quick);
+            double bound = is_float(kind) ? 1e-5 * (1 + qv_norm2(q, dim) + 9.0 * dim) : 0;
+            int same = 1;
+            for (int i = 0; i < n; i++) same &= fabs((double)slow[i] - (double)quick[i]) <= bound;
+            report(same, KIND_NAMES[kind], dim, 100 * metric + n);
+        }
+    }
+    free(query);
+}
+
+static void check_fastscan(int dims, int best) {
+    static float residual[4096], q[4096];
+    uint8_t *codes = fenced(qv_fs_bytes(dims)), *table = aligned_alloc(64, qv_fs_bytes(dims));
+    int32_t slow[QV_FS_VECTORS], quick[QV_FS_VECTORS];
+    for (int v = 0; v < QV_FS_VECTORS; v++) {
+        fill(residual, (size_t)dims, 1);
+        qv_fs_put(residual, dims, v, codes);
+    }
+    fill(q, (size_t)dims, 1);
+    qv_fs_table(q, dims, table);
+    qv_fs_sums(QV_SCALAR)(codes, table, dims, slow);
+    qv_fs_sums(best)(codes, table, dims, quick);
+    report(memcmp(slow, quick, sizeof slow) == 0, "fastscan", dims, 0);
+    free(table);
+}
+
+static void check_filter(int n, int best) {
+    float key[128], again[128];
+    uint32_t row[128], slow[128], quick[128];
+    fill(key, 128, 1);
+    memcpy(again, key, sizeof key);
+    for (int i = 0; i < 128; i++) row[i] = (uint32_t)i * 7;
+    int a = QV_FILTERS[QV_SCALAR](key, row, n, 0.1f, slow), b = QV_FILTERS[best](again, row, n, 0.1f, quick);
+    size_t size = (size_t)a * 4;
+    report(a == b && memcmp(slow, quick, size) == 0 && memcmp(key, again, size) == 0, "filter", n, a);
+}
+
+static void check_crc(size_t n) {
+    uint8_t *data = fenced(n);
+    uint32_t bitwise = 0xFFFFFFFFu;
+    for (size_t i = 0; i < n; i++) {
+        data[i] = (uint8_t)(uniform() * 256);
+        bitwise ^= data[i];
+        for (int bit = 0; bit < 8; bit++) bitwise = bitwise >> 1 ^ (0x82F63B78u & -(bitwise & 1));
+    }
+    report(qv_crc32c(0, data, n) == (bitwise ^ 0xFFFFFFFFu), "crc32c", (int)n, 0);
+}
+
+static void check_project(int dim, int best) {
+    static float x[3 * 256], panels[256 * 2 * QV_PANEL], slow[3 * 2 * QV_PANEL], quick[3 * 2 * QV_PANEL];
+    fill(x, 3 * (size_t)dim, 1);
+    fill(panels, (size_t)dim * 2 * QV_PANEL, 1);
+    qv_project(x, 3, dim, panels, 2, QV_SCALAR, slow);
+    qv_project(x, 3, dim, panels, 2, best, quick);
+    int same = 1;
+    for (int i = 0; i < 3 * 2 * QV_PANEL; i++) same &= fabsf(slow[i] - quick[i]) <= 1e-5f * (float)(dim + 1);
+    report(same, "project", dim, 0);
+}
+
+static void check_level(int level) {
+    for (size_t d = 0; d < sizeof DIMS / sizeof *DIMS; d++)
+        for (int metric = QV_L2; metric <= QV_COSINE; metric++)
+            for (int kind = 0; kind < KINDS; kind++)
+                for (int bits = 1; bits <= (kind == QV_RABITQ || kind == QV_MIXED ? 8 : 1); bits++)
+                    for (int centred = 0; centred <= (kind >= QV_INT4); centred++)
+                        check_codec(kind, metric, DIMS[d], bits, centred, level);
+    for (int dims = 16; dims <= 2048; dims += 16) check_fastscan(dims, level);
+    for (int n = 0; n <= 128; n++) check_filter(n, level);
+    for (int dim = 1; dim <= 256; dim += 17) check_project(dim, level);
+}
+
+int main(void) {
+    for (size_t n = 1; n < 3000; n = n * 5 / 4 + 1) check_crc(n);
+    for (int level = QV_SCALAR + 1; level < QV_SIMD_LEVELS; level++) {
+        if (!qv_simd_supported(level)) continue;
+        check_level(level);
+        printf("%s: %d checks so far, %d failed\n", qv_simd_names[level], checks, failures);
+    }
+    return failures != 0;
+}

@@ -1,0 +1,49 @@
+"""Kernels of instruction sets that this machine may not have, run by emulation: AVX-512 as plain C, NEON by QEMU.
+
+Debian's packages: libsimde-dev; gcc-aarch64-linux-gnu and qemu-user-static.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+KERNELS = HERE.parents[1] / "qvec" / "kernels"
+FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-ffp-contract=off", "-fno-math-errno", "-Wno-unused-function"]
+
+pytestmark = [
+    pytest.mark.nightly,
+    pytest.mark.skipif(not KERNELS.exists(), reason="the kernels' sources are not beside the tests"),
+]
+
+
+def run(folder: Path, compiler: str, *options: str, through: tuple[str, ...] = ()) -> str:
+    """What the comparison prints; it must find no difference."""
+    program = folder / "kernels"
+    sources = [HERE / "kernels.c", *sorted(KERNELS.glob("*.c"))]
+    subprocess.run([compiler, *FLAGS, *options, f"-I{KERNELS}", *sources, "-lm", "-o", program], check=True)
+    done = subprocess.run([*through, program], stdout=subprocess.PIPE, text=True, timeout=1800, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    return done.stdout
+
+
+@pytest.mark.skipif(not Path("/usr/include/simde/x86/avx512.h").exists(), reason="libsimde-dev is not installed")
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
+def test_avx512_kernels_agree_with_the_scalar_ones(tmp_path: Path) -> None:
+    shown = run(tmp_path, "gcc", "-DQV_EMULATED", f"-I{HERE / 'avx512'}")
+    assert "avx512: " in shown
+    assert shown.strip().endswith(" 0 failed")
+
+
+@pytest.mark.parametrize("machine", ["armv8-a", "armv8.2-a+dotprod+crc"])
+@pytest.mark.skipif(shutil.which("aarch64-linux-gnu-gcc") is None, reason="gcc-aarch64-linux-gnu is not installed")
+@pytest.mark.skipif(shutil.which("qemu-aarch64-static") is None, reason="qemu-user-static is not installed")
+def test_neon_kernels_agree_with_the_scalar_ones(tmp_path: Path, machine: str) -> None:
+    through = ("qemu-aarch64-static",)
+    shown = run(tmp_path, "aarch64-linux-gnu-gcc", f"-march={machine}", "-static", through=through)
+    assert "neon: " in shown
+    assert shown.strip().endswith(" 0 failed")

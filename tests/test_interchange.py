@@ -1,0 +1,414 @@
+"""Export and import: what goes out comes back, and what other stores keep comes in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import qvec
+from qvec import interchange, tables
+from qvec.cli import main
+from qvec.errors import MissingExtraError
+
+N, DIM = 300, 12
+X = np.random.default_rng(5).normal(size=(N, DIM)).astype(np.float32)
+PAYLOADS: list[dict[str, Any] | None] = [
+    {
+        "page": i,
+        "lang": "en" if i % 2 else "de",
+        "tags": ["a"] * (i % 3),
+        "mixed": i if i % 2 else "x",
+        "deep": {"n": [i]},
+    }
+    for i in range(N)
+]
+PAYLOADS[3], PAYLOADS[4], PAYLOADS[5] = None, {}, {"page": None, "more": 2**64 - 1}
+
+scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(-(2**63), 2**64 - 1), st.floats(allow_nan=False), st.text(max_size=4)
+)
+payloads = st.one_of(
+    st.none(),
+    st.dictionaries(
+        st.sampled_from(["a", "b", "c", "", "id", "payload", "vector"]),
+        st.one_of(scalars, st.lists(scalars, max_size=3), st.dictionaries(st.text(max_size=2), scalars, max_size=2)),
+        max_size=4,
+    ),
+)
+
+
+def store(path: Path, ids: str = "int64", payload: bool = True) -> qvec.Collection:
+    names = [f"dok-{i}\n" for i in range(N)] if ids == "str" else np.arange(N) * 3
+    db = qvec.create(path, DIM, metric="l2", ids=ids)
+    db.add(X, names, PAYLOADS if payload else None)
+    return db
+
+
+def content(db: qvec.Collection) -> dict[Any, tuple[bytes, Any]]:
+    rows = (row for part in db.scan() for row in zip(part.ids.tolist(), part.vectors, part.payloads, strict=True))
+    return {id: (vector.tobytes(), payload) for id, vector, payload in rows}
+
+
+def copied(source: interchange.Source, path: Path, **options: Any) -> qvec.Collection:
+    db = interchange.create_for(source, path, **options)
+    interchange.add_from(db, source, batch_size=70)
+    return db
+
+
+# --- payloads in columns ---
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(payloads, max_size=6))
+def test_payloads_split_into_columns_and_a_rest_come_back_as_they_were(rows: list[Any]) -> None:
+    kinds = tables.PayloadColumns(rows).kinds(("id", "vector"))
+    assert {"id", "vector", "payload"}.isdisjoint(kinds)
+    for row in rows:
+        held, rest = tables.split(1, row, kinds)
+        assert tables.merged({key: held.get(key) for key in kinds}, rest) == row
+
+
+def test_a_value_that_came_too_late_to_have_a_say_in_its_column_is_in_the_rest() -> None:
+    kinds = tables.PayloadColumns([{"a": 1}]).kinds(())
+    held, rest = tables.split(1, {"a": "x"}, kinds)
+    assert (kinds, held, rest) == ({"a": "int"}, {}, '{"a": "x"}')
+
+
+def test_payloads_with_many_keys_have_a_limited_number_of_columns() -> None:
+    rows = [{str(i): i} for i in range(2 * tables.MAX_COLUMNS)]
+    assert len(tables.PayloadColumns(rows).kinds(())) == tables.MAX_COLUMNS
+
+
+# --- round trips ---
+
+
+@pytest.mark.parametrize("ids", ["int64", "str"])
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+def test_an_arrow_export_comes_back_whole(tmp_path: Path, ids: str, suffix: str) -> None:
+    pytest.importorskip("pyarrow")
+    with store(tmp_path / "a.qvec", ids) as db:
+        db.delete([db.get(["dok-9\n"] if ids == "str" else [27]).ids[0]])
+        done = interchange.export(db, tmp_path / f"x{suffix}", batch_size=64)
+        source = interchange.open_source(done.files[0])
+        assert (done.rows, source.rows, source.dim, source.metric, source.id_kind) == (N - 1, N - 1, DIM, "l2", ids)
+        with copied(source, tmp_path / "b.qvec") as other:
+            assert other.stats().metric == "l2"
+            assert content(other) == content(db)
+
+
+def test_a_parquet_export_is_a_plain_table_to_others(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    with store(tmp_path / "a.qvec") as db:
+        interchange.export(db, tmp_path / "x.parquet", batch_size=64)
+    table = parquet.read_table(tmp_path / "x.parquet")
+    assert table.schema.field("vector").type == pa.list_(pa.float32(), DIM)
+    assert table.schema.names == ["id", "vector", "lang", "tags", "payload"]  # None is under page: not of one type
+    assert table["id"].to_pylist() == [3 * i for i in range(N)]
+    assert table["lang"][7].as_py() == "en"
+    assert json.loads(table["payload"][7].as_py()) == {"page": 7, "mixed": 7, "deep": {"n": [7]}}
+    assert parquet.ParquetFile(tmp_path / "x.parquet").num_row_groups == -(-N // 64)
+
+
+@pytest.mark.parametrize("ids", ["int64", "str"])
+def test_an_npy_export_comes_back_whole(tmp_path: Path, ids: str) -> None:
+    with store(tmp_path / "a.qvec", ids) as db:
+        done = interchange.export(db, tmp_path / "x.npy", batch_size=64)
+        names = ["x.npy", "x.ids.npy" if ids == "int64" else "x.ids.jsonl", "x.payload.jsonl"]
+        assert [file.name for file in done.files] == names
+        np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), X)
+        vectors, id_file, payload_file = done.files
+        source = interchange.open_source(vectors, ids=id_file, payload=payload_file)
+        with copied(source, tmp_path / "b.qvec", metric="l2") as other:
+            assert content(other) == content(db)
+
+
+def test_a_store_without_payloads_has_no_file_of_payloads(tmp_path: Path) -> None:
+    with store(tmp_path / "a.qvec", payload=False) as db:
+        (tmp_path / "x.payload.jsonl").write_text("of an earlier export")
+        done = interchange.export(db, tmp_path / "x.npy", overwrite=True)
+        assert [file.name for file in done.files] == ["x.npy", "x.ids.npy"]
+        assert not (tmp_path / "x.payload.jsonl").exists()
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".npy"])
+def test_an_empty_store_exports_no_rows(tmp_path: Path, suffix: str) -> None:
+    if suffix == ".parquet":
+        pytest.importorskip("pyarrow")
+    with qvec.create(tmp_path / "a.qvec", DIM) as db:
+        done = interchange.export(db, tmp_path / f"x{suffix}")
+    source = interchange.open_source(done.files[0])
+    assert (source.rows, source.dim, list(source.batches(10))) == (0, DIM, [])
+
+
+def test_codes_that_came_quantized_go_out_and_come_back_as_they_are(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    codes = np.random.default_rng(1).integers(-127, 128, (40, DIM)).astype(np.int8)
+    options: dict[str, Any] = {"code": qvec.Prequantized("int8"), "keep": "none", "metric": "cosine"}
+    with qvec.create(tmp_path / "a.qvec", DIM, **options) as db:
+        db.add(codes)
+        source = interchange.open_source(interchange.export(db, tmp_path / "x.parquet").files[0])
+        with copied(source, tmp_path / "b.qvec", **options) as other:
+            np.testing.assert_array_equal(other.get(range(40)).vectors, codes)
+
+
+def test_bytes_have_a_column_in_parquet_and_no_place_in_json(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    with qvec.create(tmp_path / "a.qvec", DIM) as db:
+        db.add(X[:2], payload=[{"raw": b"\x00\xff"}, None])
+        source = interchange.open_source(interchange.export(db, tmp_path / "x.parquet").files[0])
+        with copied(source, tmp_path / "b.qvec") as other:
+            assert content(other) == content(db)
+        with pytest.raises(qvec.InputError, match="payload of 0 holds bytes"):
+            interchange.export(db, tmp_path / "x.npy")
+        db.add(X[:1], payload={"other": {"deep": b"x"}})
+        with pytest.raises(qvec.InputError, match="payload of 2 holds bytes"):
+            interchange.export(db, tmp_path / "y.parquet")
+        interchange.export(db, tmp_path / "y.parquet", payload=False)
+    assert sorted(file.name for file in tmp_path.glob("[xy]*")) == ["x.parquet", "y.parquet"]
+
+
+def test_an_export_does_not_replace_a_file_unless_told_to(tmp_path: Path) -> None:
+    with store(tmp_path / "a.qvec") as db:
+        (tmp_path / "x.ids.npy").write_text("dear")
+        with pytest.raises(qvec.ExistsError, match=r"x\.ids\.npy exists already"):
+            interchange.export(db, tmp_path / "x.npy")
+        assert (tmp_path / "x.ids.npy").read_text() == "dear"
+        assert sorted(file.name for file in tmp_path.glob("x*")) == ["x.ids.npy"]
+        interchange.export(db, tmp_path / "x.npy", overwrite=True)
+        assert len(np.load(tmp_path / "x.ids.npy")) == N
+
+
+# --- tables of others ---
+
+
+def test_columns_of_a_table_become_vectors_ids_and_payloads(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import datetime
+
+    day = datetime.datetime(2024, 5, 1, 12)
+    columns = {
+        "key": pa.array(["a", "b"]),
+        "emb": pa.array(X[:2].astype(float).tolist()),  # lists of any length, of float64
+        "day": pa.array([day, None]),
+        "json": pa.array(['{"x": 1}', None]),
+    }
+    parquet.write_table(pa.table(columns), tmp_path / "x.parquet")
+    source = interchange.open_source(tmp_path / "x.parquet", vector="emb", id="key", payload="json")
+    (batch,) = source.batches(10)
+    np.testing.assert_array_equal(np.asarray(batch.vectors, np.float32), X[:2])
+    assert (batch.ids, batch.payloads) == (["a", "b"], [{"day": "2024-05-01T12:00:00", "x": 1}, None])
+
+
+@pytest.mark.parametrize(
+    ("vectors", "ids", "message"),
+    [
+        ([[1.0, 2.0], [3.0]], [1, 2], "row 1 has 1 values, not 2"),
+        ([[1.0, 2.0], None], [1, 2], "row 1 has no vector"),
+        ([[1.0, 2.0], [None, 2.0]], [1, 2], "row 1 has a null in its vector"),
+        ([[1.0, 2.0], [3.0, 2.0]], [1, None], "row 1 has no id"),
+        ([[1.0, 2.0], [3.0, 2.0]], [1, -2], "row 1 has the id -2"),
+        ([[1.0, 2.0], [3.0, 2.0]], [1.5, 2.5], "ids are integers or strings"),
+    ],
+)
+def test_a_bad_row_of_a_table_is_named(tmp_path: Path, vectors: Any, ids: Any, message: str) -> None:
+    pa = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet").write_table(pa.table({"id": ids, "v": vectors}), tmp_path / "x.parquet")
+    with pytest.raises(qvec.InputError, match=message):
+        list(interchange.open_source(tmp_path / "x.parquet").batches(10))
+
+
+def test_a_table_with_several_columns_of_vectors_asks_for_one(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    table = pa.table({"a": [[1.0]], "b": [[1.0]]})
+    pytest.importorskip("pyarrow.parquet").write_table(table, tmp_path / "x.parquet")
+    with pytest.raises(qvec.InputError, match=r"2 columns of lists of numbers \(a, b\)"):
+        interchange.open_source(tmp_path / "x.parquet")
+    with pytest.raises(qvec.InputError, match="no column 'c'; its columns are a, b"):
+        interchange.open_source(tmp_path / "x.parquet", vector="c")
+
+
+def test_a_sample_of_a_table_comes_from_all_over_it(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    with store(tmp_path / "a.qvec") as db:
+        for suffix in (".parquet", ".arrow"):
+            interchange.export(db, tmp_path / f"x{suffix}", batch_size=10)
+            sample = interchange.open_source(tmp_path / f"x{suffix}").sample(64)
+            rows = [int(np.flatnonzero((row == X).all(axis=1))[0]) for row in sample]
+            assert len(set(rows)) == 64
+            assert min(rows) < N // 10 < 9 * N // 10 < max(rows)
+
+
+# --- other libraries ---
+
+FAISS = {
+    "Flat": 0.0,
+    "IDMap2,Flat": 0.0,
+    "HNSW8,Flat": 0.0,
+    "IVF4,Flat": 0.0,
+    "IDMap,IVF4,Flat": 0.0,
+    "IVF4,SQ8": 0.1,
+    "IDMap2,HNSW8,SQ8": 0.1,
+    "IVF4,PQ4x4fs,RFlat": 0.0,
+    "PCA8,IVF4,Flat": 5.0,
+}
+
+
+@pytest.mark.parametrize("description", FAISS)
+def test_faiss_indexes_give_their_vectors(tmp_path: Path, description: str) -> None:
+    faiss = pytest.importorskip("faiss")
+    metric = "ip" if "HNSW" in description else "l2"
+    index = faiss.index_factory(DIM, description, {"ip": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}[metric])
+    index.train(X)
+    ids = np.arange(N) * 5 + 2
+    named = "IDMap" in description
+    index.add_with_ids(X, ids) if named else index.add(X)
+    faiss.write_index(index, str(tmp_path / "x.faiss"))
+    source = interchange.open_source(tmp_path / "x.faiss")
+    exact = FAISS[description] == 0
+    assert (source.rows, source.metric, bool(source.note)) == (N, metric, not exact)
+    with copied(source, tmp_path / "a.qvec") as db:
+        found = db.get(ids if named else np.arange(N)).vectors
+        assert np.abs(found - X).max() <= FAISS[description]
+    assert 60 < len(source.sample(100)) <= 100
+
+
+def test_a_faiss_index_that_cannot_give_vectors_back_is_refused(tmp_path: Path) -> None:
+    faiss = pytest.importorskip("faiss")
+    index = faiss.index_factory(DIM, "PCA8,IVF4,Flat")
+    index.train(X)
+    index.add_with_ids(X, np.arange(N) * 5)  # ids that its own reconstruction does not support
+    faiss.write_index(index, str(tmp_path / "x.faiss"))
+    with pytest.raises(qvec.InputError, match="cannot give back its vectors"):
+        interchange.open_source(tmp_path / "x.faiss")
+    (tmp_path / "y.faiss").write_bytes(b"no index")
+    with pytest.raises(qvec.InputError, match=r"y\.faiss is no index"):
+        interchange.open_source(tmp_path / "y.faiss")
+
+
+def hnswlib_index(path: Path, space: str = "l2") -> None:
+    index = pytest.importorskip("hnswlib").Index(space, DIM)
+    index.init_index(2 * N, M=5)
+    index.add_items(X, np.arange(N) * 2)
+    index.mark_deleted(4)
+    index.save_index(str(path))
+
+
+def test_an_hnswlib_index_gives_its_vectors_without_hnswlib(tmp_path: Path) -> None:
+    hnswlib_index(tmp_path / "x.bin")
+    source = interchange.open_source(tmp_path / "x.bin", "hnswlib")
+    assert (source.rows, source.dim) == (N - 1, DIM)
+    with copied(source, tmp_path / "a.qvec", metric="l2") as db:
+        rows = np.delete(np.arange(N), 2)
+        np.testing.assert_array_equal(db.get(rows * 2).vectors, X[rows])
+        assert 4 not in db
+
+
+def test_an_hnswlib_index_under_cosine_gives_directions(tmp_path: Path) -> None:
+    hnswlib_index(tmp_path / "x.bin", "cosine")
+    (batch,) = interchange.open_source(tmp_path / "x.bin", "hnswlib").batches(N)
+    rows = np.delete(np.arange(N), 2)
+    np.testing.assert_allclose(batch.vectors, X[rows] / np.linalg.norm(X[rows], axis=1, keepdims=True), rtol=1e-5)
+
+
+def test_a_damaged_hnswlib_index_is_refused(tmp_path: Path) -> None:
+    hnswlib_index(tmp_path / "x.bin")
+    whole = (tmp_path / "x.bin").read_bytes()
+    damaged = [whole[:50], whole[:5000], b"\xff" * 8 + whole[8:]]
+    damaged += [whole[: 8 * i] + b"\xff" * 8 + whole[8 * i + 8 :] for i in (2, 3, 4, 5)]
+    for data in damaged:
+        (tmp_path / "x.bin").write_bytes(data)
+        with pytest.raises(qvec.InputError, match="hnswlib index"):
+            interchange.open_source(tmp_path / "x.bin", "hnswlib")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_chroma_collection_comes_in(tmp_path: Path) -> None:
+    chromadb = pytest.importorskip("chromadb")
+    client = chromadb.PersistentClient(str(tmp_path / "c"))
+    made = client.create_collection("docs", configuration={"hnsw": {"space": "cosine"}}, embedding_function=None)
+    names = [f"id{i}" for i in range(N)]
+    metadatas = [{"page": i} for i in range(N)]
+    made.add(names, X, metadatas, [f"text {i}" for i in range(N)])
+    source = interchange.open_source(tmp_path / "c")
+    assert (source.rows, source.dim, source.metric, source.id_kind) == (N, DIM, "cosine", "str")
+    with copied(source, tmp_path / "a.qvec") as db:
+        found = db.get(names)
+        np.testing.assert_allclose(found.vectors, X, rtol=1e-6)  # Chroma's own rounding
+        assert found.payloads == [{"page": i, "document": f"text {i}"} for i in range(N)]
+    client.create_collection("more", embedding_function=None)
+    with pytest.raises(qvec.InputError, match="2 collections; name the collection to read: docs, more"):
+        interchange.open_source(tmp_path / "c")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_lancedb_table_comes_in(tmp_path: Path) -> None:
+    lancedb = pytest.importorskip("lancedb")
+    rows = [{"id": f"id{i}", "vector": X[i], "page": i} for i in range(N)]
+    lancedb.connect(str(tmp_path / "l")).create_table("docs", rows)
+    source = interchange.open_source(tmp_path / "l", table="docs")
+    assert (source.rows, source.dim, source.id_kind) == (N, DIM, "str")
+    with copied(source, tmp_path / "a.qvec") as db:
+        found = db.get([f"id{i}" for i in range(N)])
+        np.testing.assert_array_equal(found.vectors, X)
+        assert found.payloads == [{"page": i} for i in range(N)]
+    assert len(source.sample(50)) == 50
+
+
+# --- what is refused, and the command line ---
+
+
+def test_what_a_path_holds_must_be_told_or_tell_itself(tmp_path: Path) -> None:
+    (tmp_path / "x.xyz").write_text("")
+    for path, options, message in [
+        (tmp_path / "none.npy", {}, "no such file"),
+        (tmp_path / "x.xyz", {}, r"unknown suffix '\.xyz'"),
+        (tmp_path, {}, "neither Chroma's"),
+        (tmp_path / "x.xyz", {"format": "csv"}, "format must be one of vectors, parquet"),
+        (tmp_path, {"format": "hnswlib"}, "is a directory: not of format hnswlib"),
+        (tmp_path / "x.xyz", {"format": "hnswlib", "key": "a"}, "key does not go with format hnswlib"),
+    ]:
+        with pytest.raises((qvec.InputError, qvec.NotFoundError), match=message):
+            interchange.open_source(path, **options)
+    with (
+        qvec.create(tmp_path / "a.qvec", DIM) as db,
+        pytest.raises(qvec.InputError, match=r"unknown suffix '\.csv'; exports are \.npy"),
+    ):
+        interchange.export(db, tmp_path / "x.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "package", "extra"), [("x.parquet", "pyarrow", "arrow"), ("x.faiss", "faiss", "faiss")]
+)
+def test_a_missing_package_is_named_with_its_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, package: str, extra: str
+) -> None:
+    import sys
+
+    for module in [found for found in sys.modules if found.partition(".")[0] == package] + [package]:
+        monkeypatch.setitem(sys.modules, module, None)
+    (tmp_path / name).write_text("")
+    with pytest.raises(MissingExtraError, match=rf"{package} is not installed.*qvec\[{extra}\]"):
+        interchange.open_source(tmp_path / name)
+
+
+def test_export_and_import_of_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store(tmp_path / "a.qvec", "str").close()
+    assert main(["export", "a.qvec", "x.npy"]) == 0
+    assert capsys.readouterr().out.startswith(f"x.npy: {N} rows, ")
+    assert main(["export", "a.qvec", "x.npy"]) == 2
+    assert "exists already" in capsys.readouterr().err
+    files = ["x.npy", "--ids", "x.ids.jsonl", "--payload", "x.payload.jsonl", "--metric", "l2"]
+    assert main(["import", "b.qvec", *files]) == 0
+    with qvec.open("a.qvec", "r") as a, qvec.open("b.qvec", "r") as b:
+        assert content(a) == content(b)
