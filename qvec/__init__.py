@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from qvec.drift.watch import Drift
     from qvec.evaluation.choose import Choice
     from qvec.evaluation.report import Report
+    from qvec.sharding import MergedHits, ShardedIndex, merge_topk
 
 __version__ = "0.1.0"
 
@@ -80,6 +81,7 @@ __all__ = [
     "Int8",
     "LockedError",
     "MapFullError",
+    "MergedHits",
     "MissingIdError",
     "Mixed",
     "NotFoundError",
@@ -89,15 +91,20 @@ __all__ = [
     "ReadOnlyError",
     "Records",
     "Report",
+    "ShardedIndex",
     "Stats",
     "Ternary",
     "create",
+    "merge_topk",
     "open",
     "simd_level",
 ]
 
 
 _LATE = {
+    "MergedHits": "qvec.sharding",
+    "ShardedIndex": "qvec.sharding",
+    "merge_topk": "qvec.sharding",
     "Calibration": "qvec.calibration.calibration",
     "Choice": "qvec.evaluation.choose",
     "Drift": "qvec.drift.watch",

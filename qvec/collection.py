@@ -18,12 +18,22 @@ from qvec.inputs import MAX_K, as_ids, as_payloads, as_searched, as_stored, chec
 from qvec.quantizers import Quantizer, train
 from qvec.query import SearchOptions, search_options
 from qvec.reading import Reader, id_array, refuse_missing
-from qvec.refine import Refinement, refinement
 from qvec.results import AddResult, Hits, Records
-from qvec.search import Request, run_request, run_search
+from qvec.search import run_search
 from qvec.statistics import collect_stats
 from qvec.storage.store import Snapshot, Store
-from qvec.types import ArrayLike, Include, Metric, NDArray, OnConflict, Payload, Stats, check_choice, check_flag
+from qvec.types import (
+    ArrayLike,
+    Include,
+    Metric,
+    NDArray,
+    OnConflict,
+    Payload,
+    Residency,
+    Stats,
+    check_choice,
+    check_flag,
+)
 from qvec.upkeep import Upkeep, worker_threads
 from qvec.writer import Writer, initial_state
 
@@ -162,8 +172,7 @@ class Collection(Upkeep):
             raise InputError("give either queries or the id of a stored vector")
         options = search_options(k, ef, oversample, rescore, exact, include, recall)
         if id is not None or offset != 0 or explain or options.vectors or not radius is mmr is fetch_k is None:
-            refined = refinement(options.k, config.metric, radius, offset, mmr, fetch_k)
-            return self._search_beyond(queries, id, options, refined, threads, explain)
+            return self._search_beyond(queries, id, options, (radius, offset, mmr, fetch_k), threads, explain)
         q = as_searched(queries, config.dim, config.metric, config.form)
         workers = 1 if threads is None and q.ndim == 1 else worker_threads(threads)
         snap = self._store.begin()
@@ -176,11 +185,15 @@ class Collection(Upkeep):
             self._store.end(snap)
 
     def _search_beyond(
-        self, queries: Any, id: Any, options: SearchOptions, refined: Refinement, threads: int | None, explain: bool
+        self, queries: Any, id: Any, options: SearchOptions, asked: tuple[Any, ...], threads: int | None, explain: bool
     ) -> Hits:
-        """A search that makes something else of what is found than the nearest k."""
+        """A search for something else than the nearest k."""
+        from qvec.beyond import Request, run_request  # late: seldom, and a tenth of the import's time
+        from qvec.refine import refinement
+
         config = self._config
         check_flag("explain", explain)
+        refined = refinement(options.k, config.metric, *asked)
         with self._store.read() as snap:
             reader, own = self._reader(snap), None
             if id is not None:
@@ -242,6 +255,10 @@ class Collection(Upkeep):
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles as its path, and is opened for reading where it is unpickled: only one handle can write."""
+        return reopened, (type(self), os.path.abspath(self._store.path), self._store.residency)
+
     def __repr__(self) -> str:
         config = self._config
         return f"<qvec.Collection {os.fspath(self._store.path)!r} dim={config.dim} {config.metric}>"
@@ -265,6 +282,11 @@ class Collection(Upkeep):
         engine = Engine(snap, quantizer, self._originals(snap), index, self._config.ids == "int64")
         snap.derived["engine"] = engine
         return engine
+
+
+def reopened(kind: type[Collection], path: str, residency: Residency) -> Collection:
+    """What a pickled collection becomes."""
+    return kind(Store.open(path, "r", residency=residency))
 
 
 def _undated(state: dict[str, Any]) -> dict[str, Any]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qvec.explain import Explanation
 from qvec.types import Float32Array, Ids, Int64Array, NDArray, Payload
+
+if TYPE_CHECKING:
+    from qvec.explain import Explanation
 
 SHOWN_HITS, SHOWN_QUERIES, SHOWN_WIDTH = 10, 5, 60  # of a repr
 

@@ -84,14 +84,14 @@ QV_INLINE fit code_vector(const qv_codec *codec, const qv_source *source, float 
     return f;
 }
 
-#define DEFINE_CODE_VECTOR(level, target)                                                                             \
-    target static fit measure_##level(const qv_codec *codec, const qv_source *source, float inverse) {                \
-        return code_vector(codec, source, inverse, NULL);                                                             \
-    }                                                                                                                 \
-    target static fit put_##level(const qv_codec *codec, const qv_source *source, float inverse, uint8_t *row) {      \
-        return code_vector(codec, source, inverse, row);                                                              \
-    }
-QV_WIDTHS(DEFINE_CODE_VECTOR)
+QV_INLINE fit try_vector(const qv_codec *codec, const qv_source *source, float inverse) {
+    return code_vector(codec, source, inverse, NULL);
+}
+
+QV_DEFINE_WIDE(static, fit, measure, (const qv_codec *codec, const qv_source *source, float inverse),
+               (codec, source, inverse), try_vector)
+QV_DEFINE_WIDE(static, fit, put, (const qv_codec *codec, const qv_source *source, float inverse, uint8_t *row),
+               (codec, source, inverse, row), code_vector)
 
 /* RABITQ: the step whose values point most nearly along the vector (arXiv:2409.09913, section 3.2, which sweeps all of
  * them). One bit has no choice: the values are signs. */
@@ -100,7 +100,7 @@ static float best_inverse(const qv_codec *codec, const qv_source *source, double
     float chosen = (float)(1 / (GAUSSIAN_STEP[codec->bits] * sigma));
     for (int t = 0; codec->bits > 1 && t < N_TRIALS; t++) {
         float inverse = (float)(1 / (TRIALS[t] * GAUSSIAN_STEP[codec->bits] * sigma));
-        fit f = QV_AT_WIDTH(codec->simd, measure)(codec, source, inverse);
+        fit f = measure(codec, source, inverse);
         double cosine2 = f.along * f.along / f.size;
         if (cosine2 > best) {
             best = cosine2;
@@ -121,7 +121,7 @@ void qv_encode_bitpack(const qv_codec *codec, const float *x, uint8_t *row) {
     double inverse_norm = qv_inverse_norm(coded.norm2);
     float inverse = 0;
     if (inverse_norm > 0) inverse = codec->step != NULL ? (float)inverse_norm : best_inverse(codec, &source, coded.norm2);
-    fit f = QV_AT_WIDTH(codec->simd, put)(codec, &source, inverse, row);
+    fit f = put(codec, &source, inverse, row);
     if (inverse > 0 && f.along > 0) coded.scale = f.norm2 / f.along / 2;
     coded.along = 2 * f.offset;
     if (qv_is_centred(codec)) {

@@ -105,8 +105,4 @@ QV_INLINE double source_norm2(const qv_source *source) {
     return sum;
 }
 
-#define DEFINE_NORM2(level, target) \
-    target static double source_norm2_##level(const qv_source *source) { return source_norm2(source); }
-QV_WIDTHS(DEFINE_NORM2)
-
-double qv_source_norm2(const qv_source *source) { return QV_AT_WIDTH(source->simd, source_norm2)(source); }
+QV_DEFINE_WIDE(, double, qv_source_norm2, (const qv_source *source), (source), source_norm2)

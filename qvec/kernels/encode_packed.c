@@ -107,11 +107,8 @@ QV_INLINE fit fit_step(const qv_source *source, const qv_levels *levels, double 
     return best;
 }
 
-#define DEFINE_FIT(level, target)                                                                               \
-    target static fit fit_step_##level(const qv_source *source, const qv_levels *levels, double norm2) {        \
-        return fit_step(source, levels, norm2);                                                                 \
-    }
-QV_WIDTHS(DEFINE_FIT)
+QV_DEFINE_WIDE(static, fit, wide_fit, (const qv_source *source, const qv_levels *levels, double norm2),
+               (source, levels, norm2), fit_step)
 
 /* One group of codes, from dim `first` on. */
 static void put_group(const qv_codec *codec, const uint8_t *codes, int start, uint8_t *row) {
@@ -166,7 +163,7 @@ static void encode_own_scale(const qv_codec *codec, const float *x, double unit,
     qv_move_source(codec, coded.centre, &source);
     coded.norm2 = qv_source_norm2(&source);
     if (sqrt(coded.norm2) >= QV_TINY_NORM) {
-        fit f = QV_AT_WIDTH(codec->simd, fit_step)(&source, qv_levels_of(codec), coded.norm2);
+        fit f = wide_fit(&source, qv_levels_of(codec), coded.norm2);
         coded.along = put_codes(codec, &source, f.step, row);
         coded.scale = coded.norm2 / f.along; /* |x|^2 / <x, k> in place of the step: see qv_quantise */
     }

@@ -43,7 +43,7 @@ typedef struct {
     const uint8_t *offset;   /* codes of the local centre's offset, around QV_MIDPOINT; or NULL */
     double unit;
     float offset_step;
-    int dim, simd;
+    int dim;
 } qv_source;
 
 /* 64 values from dim i on, zeros past the end. */
@@ -63,7 +63,7 @@ qv_code qv_quantise(const qv_source *source, int8_t *k);
 
 /* All of x, as it is. */
 static inline qv_source qv_plain_source(const qv_codec *codec, const float *x) {
-    return (qv_source){.x = x, .unit = 1, .dim = codec->dim, .simd = codec->simd};
+    return (qv_source){.x = x, .unit = 1, .dim = codec->dim};
 }
 
 /* 1 if every value is an integer in -128..127: then k = x, scale = 1, and k is filled as above. */

@@ -34,7 +34,7 @@ class Store:
     ) -> None:
         """For `create` and `open`."""
         self.path, self.mode = path, mode
-        self._residency, self._verify, self._map_size = residency, verify, map_size
+        self.residency, self._verify, self._map_size = residency, verify, map_size
         self._closed = True
         self._epoch, self._writing_thread = -1, 0
         environment.check(path)
@@ -261,7 +261,7 @@ class Store:
         self._writing = threading.Lock()
         self._writing_thread = 0
         self._transaction: Transaction | None = None
-        self._loader = Loader(self._env, verify=self._verify, resident=self._residency == "ram")
+        self._loader = Loader(self._env, verify=self._verify, resident=self.residency == "ram")
         self._writing_loader = Loader(self._env, verify=self._verify, writable=True)
         self._view, self._writer = View(), View()
         try:

@@ -1,0 +1,123 @@
+"""Shards on the workers of a Ray cluster: written, and searched, by functions of batches (extra ``ray``).
+
+`Search` and `WriteShards` are plain callables of dicts of arrays, the form of ``ray.data.Dataset.map_batches``: they
+work without Ray too, and wherever else batches are mapped. A worker opens its files once and keeps them open.
+`ShardActors` keeps one actor for each shard, for searches as they come.
+
+One writer a shard, on a local disk: what scales out is the number of shards. Calibrate once, on a sample of everything,
+and hand ``Collection.export_calibration()`` to all writers: codes, and with them distances, then compare across shards.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import qvec
+from qvec.errors import InputError
+from qvec.extras import require
+from qvec.sharding import MergedHits, ShardedIndex, merge_topk
+
+Batch = dict[str, Any]
+
+
+class Search:
+    """Adds to a batch the k nearest of each row's vector: columns ``ids``, ``distances`` and ``shards``, [n, k] each.
+
+        dataset.map_batches(Search, fn_constructor_args=(paths,), fn_constructor_kwargs={"k": 10}, concurrency=4)
+
+    column: the name of the vectors' column. options: of :meth:`Collection.search`.
+    """
+
+    def __init__(
+        self, paths: Sequence[str | os.PathLike[str]], k: int = 10, *, column: str = "vector", **options: Any
+    ) -> None:
+        self.index = ShardedIndex(paths)
+        self.k, self.column = k, column
+        self.options: dict[str, Any] = {"include": (), "threads": 1} | options
+
+    def __call__(self, batch: Batch) -> Batch:
+        hits = self.index.search(_matrix(batch, self.column), self.k, **self.options)
+        return {**batch, "ids": hits.ids, "distances": hits.distances, "shards": hits.shards}
+
+
+class WriteShards:
+    """Stores batches in a shard of its own, a new file in ``folder``; gives the file's path and the rows it took in.
+
+    calibration: what :meth:`Collection.export_calibration` gave; without it, each shard is calibrated on its first
+    batch. vector, id: names of columns; ``id`` None: rows are numbered. All other columns are the payload.
+    options: of :func:`qvec.create`.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        dim: int,
+        *,
+        calibration: str | bytes | None = None,
+        vector: str = "vector",
+        id: str | None = "id",
+        **options: Any,
+    ) -> None:
+        self.path = Path(folder) / f"{uuid.uuid4().hex}.qvec"
+        self.vector, self.id = vector, id
+        self.db = qvec.create(self.path, dim, **options)
+        if calibration is not None:
+            self.db.import_calibration(calibration)
+
+    def __call__(self, batch: Batch) -> Batch:
+        x = _matrix(batch, self.vector)
+        ids = None if self.id is None else np.asarray(_column(batch, self.id))
+        keys = [key for key in batch if key not in (self.vector, self.id)]
+        columns = [np.asarray(batch[key]).tolist() for key in keys]
+        payload = [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)] if keys else None
+        added = self.db.add(x, ids, payload)
+        return {"shard": np.array([str(self.path)]), "rows": np.array([added.added])}
+
+
+class ShardActors:
+    """One Ray actor for each shard, opened once; a search asks all of them and merges what they find."""
+
+    def __init__(self, paths: Sequence[str | os.PathLike[str]], **actor_options: Any) -> None:
+        """``actor_options``: as of ``ray.remote``, for example ``num_cpus=1``."""
+        self._ray = ray = require("ray", "ray")
+        if not paths:
+            raise InputError("an index of shards needs at least one")
+        actor = ray.remote(_Shard).options(**{"num_cpus": 1} | actor_options)
+        self.actors = [actor.remote(os.fspath(path)) for path in paths]
+
+    def search(self, queries: Any, k: int = 10, *, unique: bool = False, **options: Any) -> MergedHits:
+        """As :meth:`ShardedIndex.search`, without pages; an error in one shard is an error of the search."""
+        shared = self._ray.put(np.asarray(queries))
+        found = self._ray.get([actor.search.remote(shared, k, options) for actor in self.actors])
+        return merge_topk(found, k, unique=unique)
+
+    def close(self) -> None:
+        """End the actors."""
+        for actor in self.actors:
+            self._ray.kill(actor)
+
+
+class _Shard:
+    def __init__(self, path: str) -> None:
+        self.db = qvec.open(path, mode="r")
+
+    def search(self, queries: Any, k: int, options: dict[str, Any]) -> qvec.Hits:
+        return self.db.search(queries, k, **options)
+
+
+def _matrix(batch: Batch, column: str) -> Any:
+    """A column of vectors as [n, dim]; Arrow lists come as arrays of arrays."""
+    x = np.asarray(_column(batch, column))
+    return np.stack(list(x)) if x.dtype == object and len(x) else x
+
+
+def _column(batch: Batch, column: str) -> Any:
+    if column not in batch:
+        raise InputError(f"the batch has no column {column!r}; it has {', '.join(batch)}")
+    return batch[column]

@@ -1,0 +1,231 @@
+"""Shards: merged hits are those of one collection of everything, and handles travel to other processes."""
+
+from __future__ import annotations
+
+import pickle  # noqa: TID251
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import qvec
+from qvec.ray import Search, ShardActors, WriteShards
+
+N, DIM, K, SHARDS = 300, 12, 8, 3
+RNG = np.random.default_rng(4)
+X = RNG.normal(size=(N, DIM)).astype(np.float32)
+Q = RNG.normal(size=(6, DIM)).astype(np.float32)
+
+
+def made(path: Path, rows: Any, **options: Any) -> Path:
+    with qvec.create(path, DIM, metric="l2", **options) as db:
+        if len(rows):
+            ids = [f"n{i}" for i in rows] if options.get("ids") == "str" else rows
+            db.add(X[rows], ids, [{"i": int(i)} for i in rows])
+    return path
+
+
+@pytest.fixture(params=["int64", "str"])
+def shards(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    """A collection of everything, and an index of shards with the same rows, one of them empty."""
+    ids = request.param
+    paths = [made(tmp_path / f"{s}.qvec", np.arange(s, N, SHARDS), ids=ids) for s in range(SHARDS)]
+    paths.append(made(tmp_path / "empty.qvec", [], ids=ids))
+    whole = made(tmp_path / "whole.qvec", np.arange(N), ids=ids)
+    with qvec.open(whole, "r") as one, qvec.ShardedIndex(paths) as index:
+        yield one, index
+
+
+@pytest.mark.parametrize("options", [{}, {"offset": 5}, {"radius": 20.0}, {"include": ["vector", "payload"]}])
+def test_shards_find_what_one_collection_finds(shards: Any, options: dict[str, Any]) -> None:
+    one, index = shards
+    expected, found = one.search(Q, K, exact=True, **options), index.search(Q, K, exact=True, **options)
+    assert found.ids.tolist() == expected.ids.tolist()
+    np.testing.assert_array_equal(found.distances, expected.distances)
+    assert found.counts.tolist() == expected.counts.tolist()
+    assert found.payloads == expected.payloads
+    assert found.shards is not None
+    numbers = [[-1 if i in (-1, "") else int(str(i).removeprefix("n")) % SHARDS for i in row] for row in found.ids]
+    assert found.shards.tolist() == numbers
+    if expected.vectors is not None:
+        np.testing.assert_array_equal(found.vectors, expected.vectors)
+    single = index.search(Q[0], K, exact=True, **options)
+    assert single.ids.tolist() == found.ids[0].tolist()
+    assert [hit["payload"] for hit in single.to_list()] == [hit["payload"] for hit in found.to_list()[0]]
+    assert single.counts.shape == ()
+
+
+def test_more_than_there_is_comes_padded(shards: Any) -> None:
+    one, index = shards
+    expected, found = one.search(Q, N + 10), index.search(Q, N + 10)
+    assert found.ids.shape == (len(Q), N + 10)
+    assert found.counts.tolist() == [N] * len(Q)
+    assert found.ids.tolist() == expected.ids.tolist()
+    assert found.payloads == expected.payloads
+
+
+def test_shards_read_as_one(shards: Any) -> None:
+    one, index = shards
+    ids = [one.search(Q[0], 1).ids[0], *one.search(Q[1], 3).ids.tolist()]
+    assert index.get(ids).ids.tolist() == ids
+    np.testing.assert_array_equal(index.get(ids).vectors, one.get(ids).vectors)
+    assert index.get(ids).payloads == one.get(ids).payloads
+    assert len(index) == N
+    assert ids[0] in index
+    with pytest.raises(qvec.MissingIdError, match="no shard has the id"):
+        index.get([one.search(Q[0], 1).ids[0], 10**6 if isinstance(ids[1], int) else "none"])
+
+
+def hits(*lines: list[tuple[int, float]], k: int = 4) -> qvec.Hits:
+    ids, distances = np.full((len(lines), k), -1), np.full((len(lines), k), np.inf, np.float32)
+    for row, line in enumerate(lines):
+        for place, (id, distance) in enumerate(line):
+            ids[row, place], distances[row, place] = id, distance
+    return qvec.Hits(ids, distances, np.array([len(line) for line in lines]))
+
+
+def test_equal_distances_go_to_the_earlier_shard_and_an_id_can_be_kept_once() -> None:
+    parts = [hits([(5, 1.0), (6, 2.0)]), hits([(7, 1.0), (6, 1.0), (8, 3.0)])]
+    merged = qvec.merge_topk(parts, 5)
+    assert merged.ids.tolist() == [[5, 7, 6, 6, 8]]
+    assert merged.shards is not None
+    assert merged.shards.tolist() == [[0, 1, 1, 0, 1]]
+    unique = qvec.merge_topk(parts, 5, unique=True)
+    assert unique.ids.tolist() == [[5, 7, 6, 8, -1]]
+    assert (unique.counts.tolist(), unique.distances.tolist()) == ([4], [[1, 1, 1, 3, np.inf]])
+
+
+lines = st.lists(st.tuples(st.integers(0, 20), st.integers(0, 5).map(float)), max_size=4, unique_by=lambda hit: hit[0])
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(lines, lines), min_size=1, max_size=4), st.integers(1, 9), st.integers(0, 3), st.booleans())
+def test_a_merge_is_a_stable_sort(parts: Any, k: int, offset: int, unique: bool) -> None:
+    sorted_parts = [[sorted(line, key=lambda hit: hit[1]) for line in part] for part in parts]
+    merged = qvec.merge_topk([hits(*part) for part in sorted_parts], k, offset=offset, unique=unique)
+    for query in range(2):
+        together = sorted((hit for part in sorted_parts for hit in part[query]), key=lambda hit: hit[1])
+        if unique:
+            together = list({hit[0]: hit for hit in reversed(together)}.values())[::-1]
+            together.sort(key=lambda hit: hit[1])
+        expected = together[offset : offset + k]
+        count = int(merged.counts[query])
+        assert count == len(expected)
+        assert merged.distances[query, :count].tolist() == [hit[1] for hit in expected]
+        assert merged.ids[query, count:].tolist() == [-1] * (k - count)
+        if not unique:
+            assert merged.ids[query, :count].tolist() == [hit[0] for hit in expected]
+        else:
+            assert len(set(merged.ids[query, :count].tolist())) == count
+
+
+def test_what_does_not_go_together_is_not_merged(tmp_path: Path) -> None:
+    with pytest.raises(qvec.InputError, match="no hits to merge"):
+        qvec.merge_topk([])
+    with pytest.raises(qvec.InputError, match=r"parts\[1\] is of \(2,\) queries"):
+        qvec.merge_topk([hits([]), hits([], [])])
+    other = hits([])
+    other.zero_score = 1.0
+    with pytest.raises(qvec.InputError, match="another metric"):
+        qvec.merge_topk([hits([]), other])
+    other = hits([])
+    other.payloads = [[None] * 4]
+    with pytest.raises(qvec.InputError, match="do not bring the same along"):
+        qvec.merge_topk([hits([]), other])
+    with pytest.raises(qvec.InputError, match="at least one"):
+        qvec.ShardedIndex([])
+    a = made(tmp_path / "a.qvec", np.arange(3))
+    qvec.create(tmp_path / "b.qvec", DIM, metric="cosine").close()
+    with pytest.raises(qvec.InputError, match=r"b\.qvec has metric cosine"):
+        qvec.ShardedIndex([a, tmp_path / "b.qvec"])
+    with qvec.ShardedIndex([a]) as index:
+        for options in ({"mmr": 0.5}, {"id": 3}, {"explain": True}):
+            with pytest.raises(qvec.InputError, match=f"{next(iter(options))} is for a search of one collection"):
+                index.search(Q, **options)
+    with pytest.raises(qvec.ClosedError):
+        index.search(Q)
+
+
+# --- other processes ---
+
+
+def test_a_pickled_collection_is_open_for_reading_where_it_is_unpickled(tmp_path: Path) -> None:
+    path = made(tmp_path / "a.qvec", np.arange(N))
+    code = """
+import pickle, sys
+db = pickle.loads(sys.stdin.buffer.read())
+print(db.search(id=7, k=1).ids[0], len(db))
+try: db.delete([1])
+except Exception as error: print(type(error).__name__)
+"""
+    with qvec.open(path) as db:
+        done = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(db), capture_output=True, check=True)
+        assert done.stdout.decode().split() == [str(db.search(id=7, k=1).ids[0]), str(N), "ReadOnlyError"]
+    with qvec.ShardedIndex([path]) as index, pickle.loads(pickle.dumps(index)) as again:
+        assert again.search(Q[0], 3).ids.tolist() == index.search(Q[0], 3).ids.tolist()
+    with qvec.open(path, "r", residency="ram") as db, pickle.loads(pickle.dumps(db)) as again:
+        assert again._store.residency == "ram"
+
+
+# --- batches as Ray maps them ---
+
+
+def written(folder: Path) -> list[Path]:
+    """Two shards, coded by one calibration, as two workers write them."""
+    with qvec.create(folder / "sample.qvec", DIM, metric="l2", code="int8", sample=X) as db:
+        calibration = db.export_calibration()
+    options: dict[str, Any] = {"calibration": calibration, "metric": "l2", "code": "int8"}
+    workers = [WriteShards(folder, DIM, **options) for _ in range(2)]
+    for start in range(0, N, 50):
+        rows = np.arange(start, start + 50)
+        out = workers[start // 50 % 2]({"id": rows, "vector": X[rows], "page": rows * 2})
+        assert out["rows"].tolist() == [50]
+    for worker in workers:
+        worker.db.close()
+    return [worker.path for worker in workers]
+
+
+def test_batches_are_written_to_shards_and_searched(tmp_path: Path) -> None:
+    paths = written(tmp_path)
+    with qvec.ShardedIndex(paths) as index:
+        assert len(index) == N
+        assert len({shard.stats().calibration for shard in index.shards}) == 1
+        assert index.get([7]).payloads == [{"page": 14}]
+        expected = index.search(Q, K)
+    with qvec.open(made(tmp_path / "whole.qvec", np.arange(N)), "r") as one:
+        assert expected.ids.tolist() == one.search(Q, K, exact=True).ids.tolist()
+    search = Search(paths, K)
+    out = search({"vector": Q, "name": np.arange(len(Q))})
+    assert set(out) == {"vector", "name", "ids", "distances", "shards"}
+    assert out["ids"].tolist() == expected.ids.tolist()
+    ragged = np.empty(len(Q), object)
+    ragged[:] = list(Q)  # as Arrow lists arrive
+    assert search({"vector": ragged})["ids"].tolist() == expected.ids.tolist()
+    with pytest.raises(qvec.InputError, match="no column 'vector'; it has name"):
+        search({"name": Q})
+
+
+@pytest.mark.nightly
+@pytest.mark.filterwarnings("ignore")
+def test_actors_of_shards_find_what_the_shards_find(tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray")
+    paths = written(tmp_path)
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    try:
+        actors = ShardActors(paths, num_cpus=0.5)
+        with qvec.ShardedIndex(paths) as index:
+            expected = index.search(Q, K)
+        found = actors.search(Q, K)
+        assert found.ids.tolist() == expected.ids.tolist()
+        assert found.payloads == expected.payloads
+        actors.close()
+        made = {"fn_constructor_args": (paths, K), "fn_constructor_kwargs": {"column": "data"}, "concurrency": 1}
+        rows = ray.data.from_numpy(Q).map_batches(Search, **made).take_all()
+        assert [row["ids"].tolist() for row in rows] == expected.ids.tolist()
+    finally:
+        ray.shutdown()
