@@ -16,7 +16,7 @@ from qvec.config import Config, code_from_dict, make_config
 from qvec.configs import CodeConfig, Float16, Float32
 from qvec.curves import Curves, outdated
 from qvec.engine import Engine
-from qvec.errors import DriftError, DriftWarning, InputError
+from qvec.errors import ClosedError, DriftError, DriftWarning, InputError
 from qvec.index import Progress, stored_index
 from qvec.inputs import as_searched, as_vectors, check_count
 from qvec.layout import CALIBRATION, TUNING, VECTORS, in_force
@@ -313,8 +313,15 @@ class Upkeep:
         return curves
 
     def _keep_tuned(self, threads: int | None) -> None:
-        """Measure recall curves again where there are any and they no longer fit."""
-        with self._store.read() as snap:
+        """Measure recall curves again where there are any and they no longer fit.
+
+        The change before it is committed: that the handle was closed since is no error of it.
+        """
+        try:
+            snap = self._store.begin()
+        except ClosedError:
+            return
+        try:
             if not outdated(snap.state):
                 return
             from qvec.evaluation.tuning import stored_queries
@@ -322,6 +329,8 @@ class Upkeep:
             old = Curves.from_state(snap.record(TUNING, 0))
             queries = stored_queries(snap, self._config.dim) if old.source == "queries" else None
             ks = [curve.k for curve in old.curves]
+        finally:
+            self._store.end(snap)
         self._tune(queries, ks, old.n_queries, threads=threads)
 
     def _writer(self, txn: Transaction) -> Writer:
