@@ -113,6 +113,8 @@ def test_own_indexes_are_measured_from_their_file(workload: Workload) -> None:
         assert entry.points[-1].recall > 0.95
         assert entry.own
         assert entry.parts["codes"] > 0
+        assert {"codes", "graph", "vectors"} <= entry.parts.keys()
+        assert "file" not in entry.parts
         assert entry.file_bytes
     assert [point.search for point in result.entries[1].points] == [{"ef": 20}, {"ef": 60}]
     assert not result.failed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -59,8 +59,9 @@ class Own(Adapter):
         return tree_bytes(self._path)
 
     def parts(self) -> dict[str, int]:
-        stats = self.db.stats()
-        return {"codes": stats.codes_bytes, "graph": stats.graph_bytes, "vectors": stats.vectors_bytes}
+        sizes = {name: n for name, n in asdict(self.db.stats()).items() if name.endswith("_bytes")}
+        del sizes["file_bytes"]
+        return {name.removesuffix("_bytes"): n for name, n in sizes.items()}
 
     def sweep(self, k: int) -> Sweep:
         index = self.options["index"]
