@@ -33,7 +33,7 @@ from qvec.generation_state import (
     stored_name,
 )
 from qvec.index import FlatIndex, Progress
-from qvec.layout import CALIBRATION, CODES, DRIFT, VECTORS, in_force, wide_column
+from qvec.layout import CALIBRATION, CODES, DRIFT, NODES, VECTORS, in_force, wide_column
 from qvec.quantizers import Quantizer, train
 from qvec.storage.store import Snapshot, Store, Transaction
 from qvec.types import Float32Array
@@ -163,6 +163,8 @@ class Generations:
     def _prepare(self, txn: Transaction, number: int, relink: Relink) -> None:
         """Make the columns of a generation, and record it as pending."""
         state, entry = txn.state, entry_of(txn.state, number)
+        index = index_for(self.config, state["index"]["kind"], state["n"])
+        own_nodes = NODES in index.columns(self.load(txn, number).codec)  # refuses codes that are not for the index
         if entry["rows"]:
             txn.state["pending"] = returning(state, number)
             return
@@ -173,7 +175,8 @@ class Generations:
         elif VECTORS in state["names"]:
             names[VECTORS] = state["names"][VECTORS]
         state["pending"] = {
-            "number": number, "code": entry["code"], "rows": 0, "names": names, "relink": relink, "index": None,
+            "number": number, "code": entry["code"], "rows": 0, "names": names,
+            "relink": True if own_nodes else relink, "index": None,
         }  # fmt: skip
 
     def _finish(self, number: int, threads: int, progress: Progress | None) -> None:
@@ -233,20 +236,22 @@ class Generations:
         """
         n, kind = txn.state["n"], txn.state["index"]["kind"]
         index = index_for(self.config, kind, n)
-        if not index.columns():  # nothing to link
+        quantizer = self.load(txn, pending["number"])
+        specs = index.columns(quantizer.codec)
+        if not specs:  # nothing to link
             return True
         started = pending["index"] is not None
         state: dict[str, Any] = pending["index"] if started else {"kind": index.kind}
-        names = pending["names"] = own_graph(pending["names"], index.columns(), pending["number"], started)
+        names = pending["names"] = own_graph(pending["names"], specs, pending["number"], started)
         stop = min(n, state.get("n", 0) + max(STEP, state.get("n", 0) // 2))
-        for name, spec in index.columns().items():
+        for name, spec in specs.items():
             stored = names.get(name, name)
             if stored not in txn.columns:
                 txn.add_column(stored, replace(spec, generation=pending["number"]))
             txn.columns[stored].resize(stop)
         columns = in_force(txn.columns, names)
         keep = self.keep if VECTORS in columns else None
-        coded = linkable(self.load(txn, pending["number"]), keep, columns, txn.state["lift2"])
+        coded = linkable(quantizer, keep, columns, txn.state["lift2"])
         pending["index"] = {"kind": index.kind, **index.extend(columns, coded, state, stop, threads, None)}
         return bool(stop == n)
 
@@ -255,9 +260,9 @@ class Generations:
         state = snap.state
         index = index_for(self.config, state["index"]["kind"], state["n"])
         columns = in_force(snap.columns, state["names"] | pending_of(state, number)["names"])
-        if not index.columns():  # nothing that might not fit
-            return 1.0
         quantizer = self.load(snap, number)
+        if not index.columns(quantizer.codec):  # nothing that might not fit
+            return 1.0
         keep = self.keep if VECTORS in columns else None
         candidates = 0 if keep is None else PROBE_K * quantizer.oversample
         queries = self.sample(snap, PROBES)

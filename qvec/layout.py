@@ -13,13 +13,14 @@ VECTORS = "vectors"
 IDS = "ids"
 DELETED = "deleted"
 ADJACENCY = "adjacency"
+NODES = "nodes"
 
 CALIBRATION = 1  # record kinds: a quantizer's state, by generation; a row's payload and string id, by row
 ROW = 2
 DRIFT = 3  # what vectors looked like since a calibration, by generation
 TUNING = 4  # number 0: recall curves; 1 and up: the queries that they are measured on
 
-_COLUMN_IDS = {CODES: 1, VECTORS: 2, IDS: 3, DELETED: 4, ADJACENCY: 5}
+_COLUMN_IDS = {CODES: 1, VECTORS: 2, IDS: 3, DELETED: 4, ADJACENCY: 5, NODES: 6}
 _ID_BYTES = 8
 _BITMAP_BYTES = 8  # a row of the bitmap is one word: 64 rows of the collection
 

@@ -179,12 +179,12 @@ class Writer:
         index = index_for(self.config, state["kind"], stop)
         if index.kind != state["kind"]:  # auto has outgrown the scan: every row is linked now
             state = {"kind": index.kind}
-        for name, spec in index.columns().items():
+        assert self.quantizer is not None
+        coded = linkable(self.quantizer, self.keep, self.columns, self.state["lift2"])
+        for name, spec in index.columns(self.quantizer.codec).items():
             if name not in self.columns:
                 self.txn.add_column(name, spec)
             self.columns[name].resize(stop)
-        assert self.quantizer is not None
-        coded = linkable(self.quantizer, self.keep, self.columns, self.state["lift2"])
         fresh = index.extend(self.columns, coded, state, stop, threads, progress)
         self.state["index"] = {"kind": index.kind, **fresh}
 

@@ -32,8 +32,8 @@ class Index(Protocol):
 
     kind: ClassVar[str]
 
-    def columns(self) -> dict[str, ColumnSpec]:
-        """Columns beyond codes that it keeps."""
+    def columns(self, codec: Codec) -> dict[str, ColumnSpec]:
+        """Columns beyond codes that it keeps; InputError where it cannot work on such codes."""
         ...
 
     def extend(
@@ -49,7 +49,10 @@ class Index(Protocol):
         ...
 
     def finder(self, columns: Mapping[str, Column], coded: Coded, state: IndexState, n: int) -> Finder | None:
-        """What finds candidates among n rows of the codes, whatever codes; None: a scan does."""
+        """What finds candidates among n rows of the codes, whatever codes; None: a scan does.
+
+        ``columns`` hold what was made from the codes in force (:data:`qvec.layout.NODES`) only where these are they.
+        """
         ...
 
     def check(self, columns: Mapping[str, Column], coded: Coded, state: IndexState, n: int) -> list[str]:

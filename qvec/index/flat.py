@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from qvec._kernels import Column
+from qvec._kernels import Codec, Column
 from qvec.index.base import Coded, IndexState, Progress
 from qvec.storage.store import ColumnSpec
 
@@ -15,7 +15,7 @@ class FlatIndex:
 
     kind: ClassVar[str] = "flat"
 
-    def columns(self) -> dict[str, ColumnSpec]:
+    def columns(self, codec: Codec) -> dict[str, ColumnSpec]:
         return {}
 
     def extend(

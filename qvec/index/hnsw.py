@@ -6,16 +6,18 @@ few dozen dimensions the hierarchy brings nothing over good entries. The steps o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from qvec._kernels import Codec, Column, GraphFinder, Linker, reachable
+from qvec._kernels import Codec, Column, Finder, GraphFinder, Linker, reachable
 from qvec.configs import HNSW
+from qvec.index import packed
 from qvec.index.base import Coded, IndexState, Progress, Rows
-from qvec.layout import ADJACENCY, narrow_column
+from qvec.index.parallel import run_on_threads
+from qvec.layout import ADJACENCY, NODES, narrow_column
 from qvec.storage.store import ColumnSpec
 from qvec.types import Float32Array, NDArray
 
@@ -69,6 +71,7 @@ class Build:
     ef: int
     threads: int
     progress: Progress | None = None
+    nodes: Column | None = None
 
     def run(self, entries: Rows, chosen_at: int, start: int, stop: int) -> tuple[Rows, int]:
         """Link rows [start, stop); the entries afterwards, and at how many rows they were last chosen."""
@@ -86,25 +89,17 @@ class Build:
                     linker.set_entries(entries)
                 if self.progress is not None:
                     self.progress(linker.n - start, stop - start)
+            if self.nodes is not None:
+                packed.pack(self.coded, self.adjacency, self.nodes, linker.changed, linker.n, self.threads, pool)
         return entries, chosen_at
 
     def _link_batch(self, linker: Linker, count: int, pool: ThreadPoolExecutor) -> None:
         threads = min(self.threads, (count + 3) // 4)
         linker.begin(count)
-        _parallel(lambda: linker.link_out(self.ef), threads, pool)
+        run_on_threads(lambda: linker.link_out(self.ef), threads, pool)
         linker.group()
-        _parallel(linker.link_in, threads, pool)
+        run_on_threads(linker.link_in, threads, pool)
         linker.finish()
-
-
-def _parallel(task: Callable[[], None], threads: int, pool: ThreadPoolExecutor) -> None:
-    """Run the task on `threads` threads, the caller's among them."""
-    others = [pool.submit(task) for _ in range(threads - 1)]
-    try:
-        task()
-    finally:
-        for other in others:
-            other.result()
 
 
 class HNSWIndex:
@@ -115,8 +110,11 @@ class HNSWIndex:
     def __init__(self, config: HNSW) -> None:
         self.config = config
 
-    def columns(self) -> dict[str, ColumnSpec]:
-        return {ADJACENCY: narrow_column(ADJACENCY, 8 * self.config.m)}
+    def columns(self, codec: Codec) -> dict[str, ColumnSpec]:
+        columns = {ADJACENCY: narrow_column(ADJACENCY, 8 * self.config.m)}
+        if self.config.layout == "packed":
+            columns[NODES] = packed.node_column(codec, 2 * self.config.m)
+        return columns
 
     def extend(
         self,
@@ -127,12 +125,16 @@ class HNSWIndex:
         threads: int,
         progress: Progress | None,
     ) -> IndexState:
-        build = Build(coded, columns[ADJACENCY], self.config.ef_construction, threads, progress)
+        nodes = columns[NODES] if self.config.layout == "packed" else None
+        build = Build(coded, columns[ADJACENCY], self.config.ef_construction, threads, progress, nodes)
         entries, chosen_at = build.run(_entries(state), state.get("chosen_at", 0), state.get("n", 0), stop)
         return {"n": stop, "entries": entries.astype("<u4").tobytes(), "chosen_at": chosen_at}
 
-    def finder(self, columns: Mapping[str, Column], coded: Coded, state: IndexState, n: int) -> GraphFinder:
-        return GraphFinder(coded.codec, coded.codes, columns[ADJACENCY], n, _entries(state))
+    def finder(self, columns: Mapping[str, Column], coded: Coded, state: IndexState, n: int) -> Finder:
+        entries = _entries(state)
+        if self.config.layout == "packed" and NODES in columns:
+            return packed.finder(coded, columns[NODES], 2 * self.config.m, n, entries)
+        return GraphFinder(coded.codec, coded.codes, columns[ADJACENCY], n, entries)
 
     def check(self, columns: Mapping[str, Column], coded: Coded, state: IndexState, n: int) -> list[str]:
         if state.get("n") != n:
@@ -140,7 +142,10 @@ class HNSWIndex:
         reached = reachable(coded.codec, coded.codes, columns[ADJACENCY], n, _entries(state))
         bits = np.unpackbits(reached.view(np.uint8), bitorder="little")[:n]
         lost = np.flatnonzero(bits == 0)
-        return [f"{len(lost)} rows cannot be reached in the graph, the first is row {lost[0]}"] if len(lost) else []
+        problems = [f"{len(lost)} rows cannot be reached in the graph, the first is row {lost[0]}"] if len(lost) else []
+        if self.config.layout == "packed" and len(wrong := packed.wrong(coded, columns[ADJACENCY], columns[NODES], n)):
+            problems.append(f"{len(wrong)} packed nodes differ from their lists and codes, the first is row {wrong[0]}")
+        return problems
 
 
 def _entries(state: IndexState) -> Rows:

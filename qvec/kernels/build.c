@@ -178,7 +178,7 @@ static int has_edge(const uint32_t *list, uint32_t degree, uint32_t row) {
 
 /* Hosts: first the neighbours that kept an edge to the row, then any neighbour, then whatever hangs below them. The
  * tree below a full host has a list with room, because every tree has leaves. */
-int qv_link_tree(const qv_graph *graph, uint32_t row) {
+int64_t qv_link_tree(const qv_graph *graph, uint32_t row) {
     const uint32_t *own = (const uint32_t *)qv_row(graph->adjacency, row);
     if (!own) return QV_DAMAGED;
     uint32_t n = list_size(own, graph->degree);
@@ -187,13 +187,13 @@ int qv_link_tree(const qv_graph *graph, uint32_t row) {
             if ((own[i] & QV_ROW_MASK) > row) continue; /* of the same batch, and not in the tree yet */
             uint32_t *list = (uint32_t *)qv_row_mut(graph->adjacency, own[i] & QV_ROW_MASK);
             if (!list) return QV_DAMAGED;
-            if ((pass || has_edge(list, graph->degree, row)) && pin(list, graph->degree, row)) return QV_OK;
+            if ((pass || has_edge(list, graph->degree, row)) && pin(list, graph->degree, row)) return own[i] & QV_ROW_MASK;
         }
     uint32_t host = n && (own[0] & QV_ROW_MASK) < row ? own[0] & QV_ROW_MASK : 0; /* row 0 is the root */
     for (uint32_t depth = 0; depth <= graph->n; depth++) {
         uint32_t *list = (uint32_t *)qv_row_mut(graph->adjacency, host), next = QV_NO_ROW;
         if (!list) return QV_DAMAGED;
-        if (pin(list, graph->degree, row)) return QV_OK;
+        if (pin(list, graph->degree, row)) return host;
         for (uint32_t i = 0; i < graph->degree && list[i] != QV_NO_ROW; i++) /* descend by the row, to spread the load */
             if (list[i] & QV_TREE && (next == QV_NO_ROW || i % 16 == row % 16)) next = list[i] & QV_ROW_MASK;
         if (next == QV_NO_ROW || next >= graph->codes->n_blocks * graph->codes->rows_per_block) return QV_DAMAGED;

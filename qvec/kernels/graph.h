@@ -40,8 +40,8 @@ int qv_link_out(const qv_graph *graph, uint32_t row, uint32_t batch, int ef, qv_
 /* Reverse edges of one target, n links with the same target: append, or prune when its list is full. */
 int qv_link_in(const qv_graph *graph, const qv_link *links, int n, qv_scratch *s);
 
-/* Give a new row its tree edge from one of its neighbours, or from below them. */
-int qv_link_tree(const qv_graph *graph, uint32_t row);
+/* Give a new row its tree edge from one of its neighbours, or from below them; the row that holds it, or an error. */
+int64_t qv_link_tree(const qv_graph *graph, uint32_t row);
 
 /* Rows that no walk from the entries reaches are left unmarked in `reached` (n bits); the count of reached rows. */
 int64_t qv_reach(const qv_graph *graph, uint64_t *reached, uint32_t *queue);

@@ -22,7 +22,7 @@ cdef extern from "graph.h" nogil:
     int qv_walk_find(const void *graph, const qv_search_params *params, const float *transformed, qv_scratch *s) noexcept
     int qv_link_out(const qv_graph *graph, uint32_t row, uint32_t batch, int ef, qv_scratch *s, qv_link *links)
     int qv_link_in(const qv_graph *graph, const qv_link *links, int n, qv_scratch *s)
-    int qv_link_tree(const qv_graph *graph, uint32_t row)
+    int64_t qv_link_tree(const qv_graph *graph, uint32_t row)
     int64_t qv_reach(const qv_graph *graph, uint64_t *reached, uint32_t *queue)
 
 cdef extern from *:
@@ -83,6 +83,7 @@ cdef class Linker:
     cdef int *_n_links
     cdef uint32_t *_groups
     cdef uint32_t _first, _count, _n_groups, _next, _n_all
+    cdef cnp.ndarray _changed
 
     def __cinit__(self):
         self._links = NULL
@@ -93,6 +94,7 @@ cdef class Linker:
         self._codec, self._codes, self._adjacency, self._entries = codec, codes, adjacency, entries
         self._idle = []
         _fill_graph(&self.g, adjacency, codes, codec, n, self._entries, alpha)
+        self._changed = np.zeros(adjacency.n_rows, np.uint8)
 
     def __dealloc__(self):
         self._release()
@@ -106,6 +108,11 @@ cdef class Linker:
     @property
     def n(self):
         return self.g.n
+
+    @property
+    def changed(self):
+        """Rows whose lists changed since this linker was made, uint32, ascending."""
+        return np.flatnonzero(self._changed).astype(np.uint32)
 
     def set_entries(self, cnp.ndarray entries):
         """Rows that searches start from; uint32, row 0 (the root of the tree) among them."""
@@ -128,6 +135,7 @@ cdef class Linker:
             if own == NULL:
                 _raise_status(QV_DAMAGED, [self._adjacency])
             memset(own, 0xFF, self.g.degree * 4)
+        self._changed[self._first:self._first + count] = 1
 
     def link_out(self, int ef):
         """Search and prune for rows of the batch until none is left."""
@@ -150,6 +158,7 @@ cdef class Linker:
         """Sort the links by target and make the targets' lists private."""
         cdef uint32_t i, total = 0
         cdef int j
+        cdef uint8_t *changed = <uint8_t *>cnp.PyArray_DATA(self._changed)
         with nogil:
             for i in range(self._count):
                 for j in range(self._n_links[i]):
@@ -163,6 +172,7 @@ cdef class Linker:
             if i == 0 or self._links[i].target != self._links[i - 1].target:
                 self._groups[self._n_groups] = i
                 self._n_groups += 1
+                changed[self._links[i].target] = 1
                 if qv_row_mut(&self._adjacency.c, self._links[i].target) == NULL:
                     _raise_status(QV_DAMAGED, [self._adjacency])
         self._groups[self._n_groups] = total
@@ -188,17 +198,19 @@ cdef class Linker:
     def finish(self):
         """Give each row of the batch its tree edge; the batch is then part of the graph."""
         cdef uint32_t i
-        cdef int status = 0
+        cdef int64_t host = 0
+        cdef uint8_t *changed = <uint8_t *>cnp.PyArray_DATA(self._changed)
         self.g.n += self._count
         with nogil:
             for i in range(self._count):
                 if self._first + i == 0:
                     continue
-                status = qv_link_tree(&self.g, self._first + i)
-                if status < 0:
+                host = qv_link_tree(&self.g, self._first + i)
+                if host < 0:
                     break
-        if status < 0:
-            _raise_status(status, [self._adjacency, self._codes])
+                changed[host] = 1
+        if host < 0:
+            _raise_status(<int>host, [self._adjacency, self._codes])
         self._release()
 
     cdef Scratch _scratch(self, int ef):
