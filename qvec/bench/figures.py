@@ -86,8 +86,8 @@ def bytes_per_vector(entry: Entry, n: int) -> float | None:
     return None if entry.memory is None else entry.memory["rss"] / n
 
 
-def walked_bytes(entry: Entry, n: int) -> float | None:
-    """Bytes a vector of all parts but the originals that are re-ranked with: what a search reads at random.
+def index_bytes(entry: Entry, n: int) -> float | None:
+    """Bytes a vector of all parts but the originals that are re-ranked with.
 
     None where the library does not tell its parts.
     """

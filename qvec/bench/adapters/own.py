@@ -9,11 +9,15 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 import qvec
 from qvec.bench.adapters.base import NPROBES, Adapter, Calls, Options, Sweep, tree_bytes, widths
 from qvec.errors import InputError
+from qvec.quantizers import make_config
 from qvec.types import Float32Array
 
+FEW = 64  # vectors that an index is tried on
 OVERSAMPLES = (1, 2, 3, 5, 10, 20, 40)
 INDEXES: dict[str, tuple[str, Options]] = {
     "flat": ("Flat", {}),
@@ -80,8 +84,14 @@ class Own(Adapter):
         return Calls(search, partial(search, threads=threads), attrgetter("ids"))
 
     def check(self) -> None:
-        """InputError where the code or the index does not go with the dimension, the metric, or one another."""
-        self._created().close()
+        """InputError where the code or the index does not go with the dimension, the metric, or one another.
+
+        Tried on as few random vectors as the code is trained on, or the index has lists: some of it is known only then.
+        """
+        lists = self.options.get("nlist")
+        rows = max(FEW, make_config(self.options["code"]).min_samples, lists if isinstance(lists, int) else 0)
+        with self._created() as db:
+            db.add(np.random.default_rng(0).standard_normal((rows, self.dim), np.float32))
         qvec.open(self._path, "r", residency=self.options["residency"]).close()
         self._path.unlink()
 

@@ -15,7 +15,7 @@ const AXES = {
   p95_us: ["p95, microseconds", (e, p) => p.p95_us],
   p99_us: ["p99, microseconds", (e, p) => p.p99_us],
   rss: ["resident bytes a vector", (e, p, r) => e.memory && e.memory.rss / r.n],
-  walked: ["bytes a vector without originals (peers: resident)", (e, p, r) => {
+  index: ["bytes a vector without originals (peers: resident)", (e, p, r) => {
     const parts = Object.entries(e.parts).filter(([name]) => name !== "vectors").map(([, size]) => size);
     return parts.length ? parts.reduce((a, b) => a + b) / r.n : e.memory && e.memory.rss / r.n;
   }],
