@@ -34,7 +34,7 @@ from qvec.generation_state import (
     stored_name,
 )
 from qvec.index import FlatIndex, Progress, Source, stored_index
-from qvec.layout import CALIBRATION, CODES, DRIFT, VECTORS, in_force, wide_column
+from qvec.layout import CALIBRATION, CODES, DRIFT, NODES, VECTORS, in_force, wide_column
 from qvec.quantizers import Quantizer, train
 from qvec.storage.store import Snapshot, Store, Transaction
 from qvec.types import Float32Array
@@ -168,6 +168,8 @@ class Generations:
     def _prepare(self, txn: Transaction, number: int, relink: Relink) -> None:
         """Make the columns of a generation, and record it as pending."""
         state, entry = txn.state, entry_of(txn.state, number)
+        index = index_for(self.config, state["index"]["kind"], state["live"])
+        own_nodes = NODES in index.columns(self.load(txn, number).codec)  # refuses codes that are not for the index
         if entry["rows"]:
             txn.state["pending"] = returning(state, number)
             return
@@ -178,8 +180,8 @@ class Generations:
         elif VECTORS in state["names"]:
             names[VECTORS] = state["names"][VECTORS]
         state["pending"] = {
-            "number": number, "code": entry["code"], "rows": 0, "names": names, "relink": relink, "index": None,
-            "linked": 0,
+            "number": number, "code": entry["code"], "rows": 0, "names": names,
+            "relink": True if own_nodes else relink, "index": None, "linked": 0,
         }  # fmt: skip
 
     def _finish(self, number: int, threads: int, progress: Progress | None) -> None:
@@ -239,16 +241,18 @@ class Generations:
         """
         n, start = txn.state["n"], pending["linked"]
         index = index_for(self.config, txn.state["index"]["kind"], txn.state["live"])
-        if not index.columns():  # nothing to link
+        quantizer = self.load(txn, pending["number"])
+        specs = index.columns(quantizer.codec)
+        if not specs:  # nothing to link
             return True
         started = pending["index"] is not None
-        names = pending["names"] = own_graph(pending["names"], index.columns(), pending["number"], started)
-        for name, spec in index.columns().items():
+        names = pending["names"] = own_graph(pending["names"], specs, pending["number"], started)
+        for name, spec in specs.items():
             if (stored := names.get(name, name)) not in txn.columns:
                 txn.add_column(stored, replace(spec, generation=pending["number"]))
         columns = in_force(txn.columns, names)
         keep = self.keep if VECTORS in columns else None
-        coded = linkable(self.load(txn, pending["number"]), keep, columns, txn.state["lift2"])
+        coded = linkable(quantizer, keep, columns, txn.state["lift2"])
         source, stop = Source(columns, coded, n), min(n, start + max(STEP, start // 2))
         state: dict[str, Any] = pending["index"] if started else {"kind": index.kind}
         rows = source.live[slice(*np.searchsorted(source.live, (start, stop)))].astype(np.uint32)
@@ -263,9 +267,9 @@ class Generations:
         state = snap.state
         index = stored_index(self.config.index, state["index"])
         columns = in_force(snap.columns, state["names"] | pending_of(state, number)["names"])
-        if not index.columns():  # nothing that might not fit
-            return 1.0
         quantizer = self.load(snap, number)
+        if not index.columns(quantizer.codec):  # nothing that might not fit
+            return 1.0
         keep = self.keep if VECTORS in columns else None
         candidates = 0 if keep is None else PROBE_K * quantizer.oversample
         queries = self.sample(snap, PROBES)

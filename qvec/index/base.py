@@ -58,8 +58,11 @@ class Index(Protocol):
 
     kind: ClassVar[str]
 
-    def columns(self) -> dict[str, ColumnSpec]:
-        """Columns beyond codes that it keeps, and makes as long as it needs them."""
+    def columns(self, codec: Codec) -> dict[str, ColumnSpec]:
+        """Columns beyond codes that it keeps, and makes as long as it needs them.
+
+        InputError where it cannot work on such codes.
+        """
         ...
 
     def extend(
@@ -91,7 +94,10 @@ class Index(Protocol):
         ...
 
     def finder(self, source: Source, state: IndexState) -> Finder | None:
-        """What finds candidates among the rows of any codes; None: a scan does."""
+        """What finds candidates among the rows of any codes; None: a scan does.
+
+        The columns hold what was made from the codes in force (:data:`qvec.layout.NODES`) only where these are they.
+        """
         ...
 
     def check(self, source: Source, state: IndexState) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from qvec._kernels import Codec
 from qvec.index.base import IndexState, Progress, Rows, Source
 from qvec.storage.store import ColumnSpec
 
@@ -13,7 +14,7 @@ class FlatIndex:
 
     kind: ClassVar[str] = "flat"
 
-    def columns(self) -> dict[str, ColumnSpec]:
+    def columns(self, codec: Codec) -> dict[str, ColumnSpec]:
         return {}
 
     def extend(

@@ -20,6 +20,8 @@ typedef struct {
     uint32_t rows_room;
     uint8_t *query, *other; /* prepared queries: the walk's, and the re-rank's or the pruned node's */
     size_t query_room;
+    uint8_t *room;          /* what an index needs beside: qv_scratch_room */
+    size_t room_size;
     qv_pool tile[QV_TILE];       /* a scan of several queries at once: their pools, cut from tile[0].slots, */
     uint8_t *tile_queries;       /* and the queries, prepared, tile_query_size bytes apart */
     size_t tile_query_size;
@@ -34,6 +36,9 @@ typedef struct {
 int qv_scratch_reserve(qv_scratch *s, int pool, uint32_t rows, size_t query_size);
 int qv_scratch_reserve_tile(qv_scratch *s, int pool, size_t query_size);
 void qv_scratch_free(qv_scratch *s);
+
+/* Room of `bytes` for an index of its own kind, on a 64-byte boundary, whatever is in it; NULL: no memory. */
+uint8_t *qv_scratch_room(qv_scratch *s, size_t bytes);
 
 /* Which rows may be results. */
 typedef struct {

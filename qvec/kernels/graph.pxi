@@ -18,6 +18,7 @@ cdef extern from "graph.h" nogil:
         float alpha
         const uint64_t *deleted
         const uint64_t *condemned
+        uint8_t *changed
     ctypedef struct qv_link:
         uint32_t row
         uint32_t target
@@ -84,6 +85,7 @@ cdef class Linker:
     cdef Codec _codec
     cdef Column _adjacency, _codes
     cdef object _entries, _deleted
+    cdef cnp.ndarray _changed
     cdef list _idle
     cdef const uint32_t[::1] _rows
     cdef uint64_t[::1] _waiting
@@ -106,6 +108,8 @@ cdef class Linker:
             raise CorruptError(f"the graph's root is row {root} of {n}")
         self.g.root = root
         self.g.deleted = _bitmap(deleted, n)
+        self._changed = np.zeros(n, np.uint8)
+        self.g.changed = <uint8_t *>cnp.PyArray_DATA(self._changed)
         self._waiting = np.zeros((n + 63) // 64, np.uint64)
 
     def __dealloc__(self):
@@ -116,6 +120,11 @@ cdef class Linker:
         free(self._n_links)
         free(self._groups)
         self._links, self._n_links, self._groups = NULL, NULL, NULL
+
+    @property
+    def changed(self):
+        """Rows whose lists changed since this linker was made, uint32, ascending."""
+        return np.flatnonzero(self._changed).astype(np.uint32)
 
     def set_entries(self, cnp.ndarray entries, uint32_t root):
         """Rows that searches start from; uint32, the root of the tree among them."""
