@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import qvec
-from qvec.bench.adapters.base import Adapter, check_options
-from qvec.bench.adapters.own import INDEXES, Own
+from qvec.bench.adapters.base import Adapter
+from qvec.bench.adapters.own import Own
 from qvec.errors import InputError
 from qvec.types import Metric
 
@@ -81,11 +81,9 @@ def own_contestants(
     for code in codes:
         for text in indexes:
             index, options = parse(text)
-            if index not in INDEXES:
-                raise InputError(f"index is {index!r}; it is one of {', '.join(INDEXES)}")
             options = {"code": code, "index": index, **options}
             name = labelled(f"{OWN} {code} {index}", options, ("code", "index"))
-            check_options(Own, name, options)
+            Own.check_options(name, options)
             with tempfile.TemporaryDirectory() as folder:
                 Own(metric, dim, Path(folder), options).check()
             found.append(Contestant(name, locate(OWN), options, sweep or {}))
@@ -107,7 +105,7 @@ def choose_peers(
                 kind = adapter_class(adapter)
             except ImportError as error:
                 raise InputError(f"peer {name!r}: {error}") from error
-            check_options(kind, name, options)
+            kind.check_options(name, options)
             if importlib.util.find_spec(kind.module.partition(".")[0]) is None:
                 skipped[name] = f"{kind.package} is not installed"
             elif metric not in kind.metrics:

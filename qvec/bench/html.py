@@ -38,7 +38,7 @@ def _plain(result: Result) -> dict[str, Any]:
     data, used = result.dataset, result.settings
     return {
         "name": f"{data['dataset']}, {data['n']:,} rows, k = {used['k']} ({used['started']})",
-        "about": title(result) + "".join(f"; {name} failed" for name in result.failed),
+        "about": title(result) + "".join(f"; {name} failed: {reason}" for name, reason in result.failed.items()),
         "n": data["n"],
         "entries": [asdict(entry) for entry in result.entries],
     }

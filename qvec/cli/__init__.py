@@ -56,8 +56,8 @@ qvec tune docs.qvec --queries q.npy          what a search has to spend for a re
 qvec bench demo --peers all                  speed and recall beside other libraries
 qvec verify docs.qvec                        check every byte
 
-exit codes: 0 all is well; 1 verify found problems, drift an alarm, or choose nothing that meets the target;
-2 an error (one line on standard error)
+exit codes: 0 all is well; 1 verify found problems, drift an alarm, choose nothing that meets the target, or an index of
+qvec failed in bench; 2 an error (one line on standard error)
 """
 
 

@@ -96,13 +96,16 @@ def run(args: argparse.Namespace) -> int:
     print_summary(result, args.recall)
     if args.out is not None:
         write(result, args.out, args.recall)
-    return 0
+    measured = {entry.contestant for entry in result.entries if entry.contestant not in result.failed}
+    return 0 if measured.issuperset(each.name for each in contestants if each.own) else 1
 
 
 def write(result: bench.Result, folder: Path, targets: Sequence[float]) -> None:
     """The points, the report of all runs whose points are in the folder, and plots where there is matplotlib."""
-    bench.write_lines(result, folder / "points.jsonl")
-    write_report(bench.load_lines(folder / "points.jsonl"), folder / "report.html")
+    file = folder / "points.jsonl"
+    before = bench.load_lines(file) if file.exists() else []
+    bench.write_lines(result, file)
+    write_report([*before, result], folder / "report.html")
     try:
         plot_recall(result, folder / "recall_qps.png")
         plot_bytes(result, folder / "recall_bytes.png", targets)

@@ -51,6 +51,16 @@ class Adapter(ABC):
         self.metric, self.dim, self.folder = metric, dim, folder
         self.options: Options = {**self.defaults, **options}
 
+    @classmethod
+    def check_options(cls, name: str, options: Mapping[str, Any]) -> None:
+        """InputError naming an option that there is not, or a value of another type than its default."""
+        for key, value in options.items():
+            if key not in cls.defaults:
+                raise InputError(f"{name} has no option {key!r}; it has: {', '.join(cls.defaults) or 'none'}")
+            wanted = type(cls.defaults[key])
+            if not isinstance(value, wanted) and not (wanted is float and isinstance(value, int)):
+                raise InputError(f"{name}: {key} is {value!r}; it is of type {wanted.__name__}")
+
     @property
     def inner(self) -> bool:
         """Whether neighbours are those of the largest inner product."""
@@ -85,17 +95,6 @@ class Adapter(ABC):
         sweep = self.sweep(k)
         lists = [given.get(name, values) for name, values in sweep.items()]
         return [dict(zip(sweep, values, strict=True)) for values in itertools.product(*lists)]
-
-
-def check_options(adapter: type[Adapter], name: str, options: Mapping[str, Any]) -> None:
-    """InputError naming an option that the adapter does not have, or a value of another type than its default."""
-    for key, value in options.items():
-        if key not in adapter.defaults:
-            known = ", ".join(adapter.defaults) or "none"
-            raise InputError(f"{name} has no option {key!r}; it has: {known}")
-        wanted = type(adapter.defaults[key])
-        if not isinstance(value, wanted) and not (wanted is float and isinstance(value, int)):
-            raise InputError(f"{name}: {key} is {value!r}; it is of type {wanted.__name__}")
 
 
 def widths(k: int) -> list[int]:

@@ -46,7 +46,7 @@ class LancedbIvfHnswSq(Adapter):
         return tree_bytes(self.folder / "lancedb")
 
     def sweep(self, k: int) -> Sweep:
-        return {"nprobe": (1, 4, 16), "ef": (2 * k, 8 * k), "refine": (2, 4)}
+        return {"nprobe": (1, 4, 16), "ef": (4 * k, 16 * k), "refine": (2, 4)}
 
     def calls(self, k: int, point: Mapping[str, Any], threads: int) -> Calls:
         table = self.table

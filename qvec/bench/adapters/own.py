@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from functools import partial
 from operator import attrgetter
+from pathlib import Path
 from typing import Any, ClassVar
 
 import qvec
@@ -12,24 +14,37 @@ from qvec.bench.adapters.base import NPROBES, Adapter, Calls, Options, Sweep, tr
 from qvec.errors import InputError
 from qvec.types import Float32Array
 
-GRAPHS = ("hnsw", "packed")
-INDEXES = ("flat", *GRAPHS, "ivf")
+OVERSAMPLES = (1, 2, 3, 5, 10, 20, 40)
+INDEXES: dict[str, tuple[str, Options]] = {
+    "flat": ("Flat", {}),
+    "hnsw": ("HNSW", {}),
+    "packed": ("HNSW", {"layout": "packed"}),
+    "ivf": ("IVF", {}),
+}
 
 
 class Own(Adapter):
     """A collection: built in one ``add``, closed, and searched by a reader, as another process would.
 
-    Options: ``code``; ``index`` "flat", "hnsw", "packed" (``HNSW(layout="packed")``) or "ivf"; ``keep``;
-    ``residency``; ``m`` and ``ef_construction`` of graphs, ``nlist`` and ``copies`` of lists, 0 for the index's own;
-    ``batch``: rows of one ``add``, 0 for all.
+    Options: ``code``; ``index``, a key of INDEXES; ``keep``; ``residency``; ``batch``: rows of one ``add``, 0 for all;
+    and what the configuration of the index takes, such as ``m``.
     """
 
     module = "qvec"
     package = "qvec"
-    defaults: ClassVar[Options] = {
-        "code": "int8", "index": "hnsw", "keep": "f32", "residency": "mmap",
-        "m": 0, "ef_construction": 0, "nlist": 0, "copies": 0, "batch": 0,
-    }  # fmt: skip
+    defaults: ClassVar[Options] = {"code": "int8", "index": "hnsw", "keep": "f32", "residency": "mmap", "batch": 0}
+
+    @classmethod
+    def check_options(cls, name: str, options: Mapping[str, Any]) -> None:
+        index = options.get("index", cls.defaults["index"])
+        if index not in INDEXES:
+            raise InputError(f"index is {index!r}; it is one of {', '.join(INDEXES)}")
+        fixed = INDEXES[index][1]
+        own = [field.name for field in fields(_config(index)) if field.name not in fixed]
+        for key in options:
+            if key not in (*cls.defaults, *own):
+                raise InputError(f"{name} has no option {key!r}; it has: {', '.join((*cls.defaults, *own))}")
+        super().check_options(name, {key: value for key, value in options.items() if key in cls.defaults})
 
     def build(self, base: Float32Array, threads: int) -> None:
         rows = self.options["batch"] or len(base)
@@ -51,11 +66,16 @@ class Own(Adapter):
         }
 
     def sweep(self, k: int) -> Sweep:
-        if self.options["index"] in GRAPHS:
-            return {"ef": widths(k)}
-        if self.options["index"] == "ivf":
-            return {"nprobe": NPROBES}
-        return {"oversample": (1, 2, 3, 5, 10, 20, 40)}
+        index = self.options["index"]
+        if index == "flat":
+            return {"oversample": OVERSAMPLES}
+        return {"nprobe": self._nprobes()} if index == "ivf" else {"ef": widths(k)}
+
+    def _nprobes(self) -> list[int]:
+        """No more lists than there are: the index's own choice is about four times the root of the rows."""
+        lists = self.options.get("nlist", "auto")
+        most = max(1, int(2 * len(self.db) ** 0.5)) if lists == "auto" else lists
+        return [nprobe for nprobe in NPROBES if nprobe <= most]
 
     def calls(self, k: int, point: Mapping[str, Any], threads: int) -> Calls:
         search = partial(self.db.search, k=k, **point)
@@ -63,38 +83,29 @@ class Own(Adapter):
 
     def check(self) -> None:
         """InputError where the code or the index does not go with the dimension, the metric, or one another."""
-        with self._created():
-            pass
+        self._created().close()
+        qvec.open(self._path, "r", residency=self.options["residency"]).close()
         self._path.unlink()
 
     @property
-    def _path(self) -> Any:
+    def _path(self) -> Path:
         return self.folder / "own.qvec"
 
     def _created(self) -> qvec.Collection:
         options = self.options
+        kind, given = options["index"], {key: each for key, each in options.items() if key not in self.defaults}
+        try:
+            index = _config(kind)(**given, **INDEXES[kind][1])
+        except TypeError:
+            raise InputError(f"qvec {qvec.__version__} has no index {kind!r}") from None
         return qvec.create(
-            self._path, self.dim, metric=self.metric, code=options["code"], index=self._index(), keep=options["keep"]
+            self._path, self.dim, metric=self.metric, code=options["code"], index=index, keep=options["keep"]
         )
 
-    def _index(self) -> Any:
-        kind = self.options["index"]
-        if kind == "flat":
-            return self._made("Flat")
-        if kind == "hnsw":
-            return self._made("HNSW", "m", "ef_construction")
-        if kind == "packed":
-            return self._made("HNSW", "m", "ef_construction", layout="packed")
-        if kind == "ivf":
-            return self._made("IVF", "nlist", "copies")
-        raise InputError(f"index is {kind!r}; it is one of {', '.join(INDEXES)}")
 
-    def _made(self, name: str, *names: str, **fixed: Any) -> Any:
-        given = {key: self.options[key] for key in names if self.options[key]}
-        foreign = [key for key in ("m", "ef_construction", "nlist", "copies") if self.options[key] and key not in names]
-        if foreign:
-            raise InputError(f"index {self.options['index']} has no {foreign[0]}")
-        try:
-            return getattr(qvec, name)(**given, **fixed)
-        except (AttributeError, TypeError):
-            raise InputError(f"qvec {qvec.__version__} has no index {self.options['index']!r}") from None
+def _config(index: str) -> Any:
+    """The class of an index's configuration."""
+    try:
+        return getattr(qvec, INDEXES[index][0])
+    except AttributeError:
+        raise InputError(f"qvec {qvec.__version__} has no index {index!r}") from None

@@ -52,8 +52,11 @@ class RabitqlibSymqg(Rabitqlib):
         return {"ef": widths(k)}
 
     def calls(self, k: int, point: Mapping[str, Any], threads: int) -> Calls:
-        search = partial(self.index.search, k=k, ef=point["ef"])
-        return Calls(partial(search, num_threads=1), partial(search, num_threads=threads), first)
+        one, many = (
+            partial(search, k=k, ef=point["ef"], num_threads=count)
+            for search, count in ((self.index.search, 1), (self.index.search_batch, threads))
+        )
+        return Calls(one, many, first)
 
 
 class RabitqlibHnsw(Rabitqlib):
