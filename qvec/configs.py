@@ -13,6 +13,7 @@ from qvec.types import (
     MIN_SAMPLES_RANGE,
     CalibrationMethod,
     CodeKind,
+    GraphLayout,
     MixedGroups,
     PrequantizedType,
     Rounding,
@@ -264,16 +265,22 @@ class HNSW:
     """Navigable small-world graph (Malkov and Yashunin, arXiv:1603.09320), one level with a table of entry points.
 
     ``m``: half the links a node may have (2..64). ``ef_construction``: candidates kept while a node is linked
-    (``m``..4096); more makes a better graph, and takes longer.
+    (``m``..4096); more makes a better graph, and takes longer. ``layout="packed"`` keeps beside each node what
+    a walk needs to know of its neighbours, 5 bytes a dimension and 264 more: the fastest search, in more
+    memory. It takes an ``m`` of 16, 32, 48 or 64, codes of 4 bits a dimension or more, and 4,096 dimensions at most.
     """
 
     kind: ClassVar[Literal["hnsw"]] = "hnsw"
     m: int = 16
     ef_construction: int = 128
+    layout: GraphLayout = "compact"
 
     def __post_init__(self) -> None:
         check_int("HNSW.m", self.m, 2, 64)
         check_int("HNSW.ef_construction", self.ef_construction, self.m, 4096)
+        check_choice("HNSW.layout", self.layout, get_args(GraphLayout))
+        if self.layout == "packed" and self.m % 16:
+            raise InputError(f"HNSW.m must be 16, 32, 48 or 64 with layout='packed', got {self.m}")
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from qvec.generation_state import (
     stored_name,
 )
 from qvec.index import FlatIndex, Progress, Source, Stored, stored_index
-from qvec.layout import CALIBRATION, CODES, DRIFT, VECTORS, in_force, wide_column
+from qvec.layout import CALIBRATION, CODES, DRIFT, NODES, VECTORS, in_force, wide_column
 from qvec.quantizers import Quantizer, train
 from qvec.storage.store import Snapshot, Store, Transaction
 from qvec.types import Float32Array
@@ -155,6 +155,8 @@ class Generations:
     def _prepare(self, txn: Transaction, number: int, relink: Relink) -> None:
         """Make the columns of a generation, and record it as pending."""
         state, entry = txn.state, entry_of(txn.state, number)
+        index = index_for(self.config, state["index"]["kind"], state["live"])
+        own_nodes = NODES in index.columns(self.load(txn, number))  # refuses codes that are not for the index
         if entry["rows"]:
             txn.state["pending"] = returning(state, number)
             return
@@ -165,8 +167,8 @@ class Generations:
         elif VECTORS in state["names"]:
             names[VECTORS] = state["names"][VECTORS]
         state["pending"] = {
-            "number": number, "code": entry["code"], "rows": 0, "names": names, "relink": relink, "index": None,
-            "linked": 0,
+            "number": number, "code": entry["code"], "rows": 0, "names": names,
+            "relink": True if own_nodes else relink, "index": None, "linked": 0,
         }  # fmt: skip
 
     def _finish(self, number: int, threads: int, progress: Progress | None) -> None:
@@ -228,15 +230,16 @@ class Generations:
         index = index_for(self.config, txn.state["index"]["kind"], txn.state["live"])
         if not index.of_codes:  # what it keeps goes with any codes
             return True
+        quantizer = self.load(txn, pending["number"])
+        specs = index.columns(quantizer)
         started = pending["index"] is not None
-        specs = index.columns(self.config.dim)
         names = pending["names"] = own_graph(pending["names"], specs, pending["number"], started)
         for name, spec in specs.items():
             if (stored := names.get(name, name)) not in txn.columns:
                 txn.add_column(stored, replace(spec, generation=pending["number"]))
         columns = in_force(txn.columns, names)
         keep = self.keep if VECTORS in columns else None
-        coded = linkable(self.load(txn, pending["number"]), keep, columns, txn.state["lift2"])
+        coded = linkable(quantizer, keep, columns, txn.state["lift2"])
         source, stop = Source(columns, coded, n, self.originals(txn)), min(n, start + max(STEP, start // 2))
         state: dict[str, Any] = pending["index"] if started else {"kind": index.kind}
         rows = source.live[slice(*np.searchsorted(source.live, (start, stop)))].astype(np.uint32)

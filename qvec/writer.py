@@ -263,7 +263,8 @@ class Writer:
     def _extend_index(self, rows: Rows, threads: int, progress: Progress | None) -> None:
         state = self.state["index"]
         index = index_for(self.config, state["kind"], self.state["live"])
-        for name, spec in index.columns(self.config.dim).items():
+        assert self.quantizer is not None
+        for name, spec in index.columns(self.quantizer).items():
             if name not in self.columns:
                 self.txn.add_column(name, spec)
         source = self._source()
@@ -299,8 +300,9 @@ class Writer:
     def _start_over(self) -> None:
         """Nothing is stored any more: give up every row."""
         index = self._index()
+        assert self.quantizer is not None
         forget_codes(self.txn, 0)
-        for name in (CODES, VECTORS, IDS, DELETED, *index.columns(self.config.dim)):
+        for name in (CODES, VECTORS, IDS, DELETED, *index.columns(self.quantizer)):
             if name in self.columns:
                 self.columns[name].resize(0)
         self.state["n"], self.state["index"] = 0, {"kind": index.kind}

@@ -128,6 +128,7 @@ def test_own_indexes_are_measured_from_their_file(workload: Workload) -> None:
         (["int8"], ["hnsw:depth=4"], "has no option 'depth'; it has: code, index, keep"),
         (["int8"], ["hnsw:m=many"], "HNSW.m must be an integer from 2 to 64, got 'many'"),
         (["int8"], ["hnsw:batch=many"], "batch is 'many'; it is of type int"),
+        (["int8"], ["hnsw:batch=-1"], "batch is -1; the least is 0"),
         (["int8"], ["hnsw:residency=disk"], "residency must be one of mmap, ram"),
         (["int8"], ["hnsw:m"], "'hnsw:m' is not of the form"),
         (["int8"], ["hnsw:keep=f64"], "keep must be one of f32, f16, none"),
@@ -262,6 +263,9 @@ def test_ratios_are_to_the_best_peer_and_to_hnswlib() -> None:
     assert bench.ratios(result, 0.9, "batch")["fast"] == (None, None)
     assert figures.rates_at(result, 0.9, "batch")["fast"] == 900
     assert figures.bytes_per_vector(result.entries[0], 10) == 400
+    assert figures.walked_bytes(result.entries[0], 10) is None
+    parts = {"codes": 30, "graph": 20, "vectors": 900}
+    assert figures.walked_bytes(replace(result.entries[0], parts=parts), 10) == 5
 
 
 def test_points_come_back_from_their_lines(tmp_path: Path) -> None:

@@ -150,6 +150,22 @@ def test_single_deletes_repair_the_graph_as_they_go(path: Path, rng: np.random.G
         assert db.verify() == []
 
 
+@pytest.mark.parametrize("code", ["int8", "f16"])
+def test_packed_nodes_follow_their_lists_through_repairs_and_reuse(
+    path: Path, rng: np.random.Generator, code: qvec.types.CodeKind
+) -> None:
+    x = clustered(rng, 900, 48)
+    with qvec.create(path, 48, metric="l2", code=code, index=qvec.HNSW(layout="packed")) as db:
+        db.add(x[:500])
+        for start in range(0, 400, 40):
+            db.delete(range(start, start + 40))
+            db.add(x[500 + start : 540 + start], range(500 + start, 540 + start))
+            assert db.verify() == []  # every node against its list and codes
+        with db._store.read() as snap:
+            assert snap.state["n"] < 650
+        assert self_found(db, x, np.arange(500, 900)) > 0.99
+
+
 def test_a_graph_that_was_churned_finds_what_a_fresh_one_finds(path: Path, rng: np.random.Generator) -> None:
     x, n = clustered(rng, 12_000, DIM, centres=200, spread=1.0), 2000
     queries = clustered(rng, 1000, DIM, centres=200, spread=1.0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from generated import clustered
 
 from qvec.datasets import Workload, exact_knn, grow, load_workload
-from qvec.datasets.grow import mixtures
+from qvec.datasets.grow import mixtures, write_rows
 from qvec.datasets.workload import load_truth
 from qvec.errors import InputError, NotFoundError
 
@@ -217,3 +219,24 @@ def test_a_grown_set_that_was_not_finished_is_made_again(tmp_path: Path) -> None
 def test_a_set_of_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="at least 1 row and 1 query"):
         grow(SOURCE, 0, tmp_path)
+
+
+def test_a_set_is_written_with_the_memory_of_a_few_blocks(tmp_path: Path) -> None:
+    tracemalloc.start()
+    try:
+        write_rows(tmp_path / "base.npy", mixtures(X, 200_000, "cosine", 0), 200_000, 12)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert np.load(tmp_path / "base.npy", mmap_mode="r").shape == (200_000, 12)
+    assert most < 0.5 * 200_000 * 12 * 4
+
+
+def test_a_set_that_cannot_be_written_leaves_no_half_of_it(tmp_path: Path) -> None:
+    def failing() -> Iterator[np.ndarray]:
+        yield X
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        write_rows(tmp_path / "base.npy", failing(), 600, 12)
+    assert not (tmp_path / "base.npy").exists()

@@ -85,6 +85,15 @@ def bytes_per_vector(entry: Entry, n: int) -> float | None:
     return None if entry.memory is None else entry.memory["rss"] / n
 
 
+def walked_bytes(entry: Entry, n: int) -> float | None:
+    """Bytes a vector of codes and graph, which a search walks: the originals that it re-ranks with left out.
+
+    None where the library does not tell.
+    """
+    sizes = [entry.parts.get(name) for name in ("codes", "graph")]
+    return None if None in sizes else sum(size for size in sizes if size is not None) / n
+
+
 def _best(rates: Iterable[float | None]) -> float | None:
     return max((rate for rate in rates if rate is not None), default=None)
 

@@ -17,7 +17,7 @@ from qvec.evaluation.report import Report, Row, label_of
 from qvec.generations import Generations
 from qvec.index import Progress, stored_index
 from qvec.inputs import check_count
-from qvec.layout import CODES, VECTORS, in_force, wide_column
+from qvec.layout import CODES, NODES, VECTORS, in_force, wide_column
 from qvec.measure import CodeNames, Interval, Problem, Recalls, make_problem, recalls_by_code, recalls_of, wilson
 from qvec.quantizers import CONFIGS, Quantizer, make_config
 from qvec.storage.store import Snapshot, block_geometry
@@ -110,6 +110,7 @@ class Evaluation:
         originals = self.generations.originals(self.snap)
         index = stored_index(self.config.index, state["index"])
         columns |= {CODES: column, VECTORS: originals.column}
+        columns.pop(NODES, None)  # made from the codes in force
         return Engine(self.snap, quantizer, originals.quantizer, index, False, columns)
 
 

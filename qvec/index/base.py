@@ -81,8 +81,11 @@ class Index(Protocol):
     of_codes: ClassVar[bool]
     """Whether what it keeps is made of the codes, and has to be made anew for others."""
 
-    def columns(self, dim: int) -> dict[str, ColumnSpec]:
-        """Columns beyond codes that it keeps for vectors of ``dim``, and makes as long as it needs them."""
+    def columns(self, quantizer: Quantizer) -> dict[str, ColumnSpec]:
+        """Columns beyond codes that it keeps, and makes as long as it needs them.
+
+        InputError where it cannot work on such codes.
+        """
         ...
 
     def extend(
@@ -118,7 +121,10 @@ class Index(Protocol):
         ...
 
     def finder(self, source: Source, state: IndexState) -> Finder | None:
-        """What finds candidates among the rows of any codes; None: a scan does."""
+        """What finds candidates among the rows of any codes; None: a scan does.
+
+        The columns hold what was made from the codes in force (:data:`qvec.layout.NODES`) only where these are they.
+        """
         ...
 
     def check(self, source: Source, state: IndexState) -> list[str]:

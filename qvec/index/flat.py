@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from qvec.index.base import IndexState, Progress, Rows, Source
+from qvec.quantizers import Quantizer
 from qvec.storage.store import ColumnSpec
 
 
@@ -14,7 +15,7 @@ class FlatIndex:
     kind: ClassVar[str] = "flat"
     of_codes: ClassVar[bool] = False
 
-    def columns(self, dim: int) -> dict[str, ColumnSpec]:
+    def columns(self, quantizer: Quantizer) -> dict[str, ColumnSpec]:
         return {}
 
     def extend(

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 
 from qvec.index.base import Coded, IndexState, Rows
 from qvec.types import Float32Array, NDArray
-
-if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
 
 ALPHA = 1.1  # of pruning; squared distances
 ENTRIES = 64
@@ -83,13 +79,3 @@ def _distances(x: Float32Array, centres: Float32Array) -> Float32Array:
     """Squared distances but for |x|^2, which shifts a row as a whole."""
     shifted: Float32Array = np.einsum("ij,ij->i", centres, centres) - 2 * (x @ centres.T)
     return shifted
-
-
-def in_parallel(task: Callable[[], None], threads: int, pool: ThreadPoolExecutor) -> None:
-    """Run the task on `threads` threads, the caller's among them."""
-    others = [pool.submit(task) for _ in range(threads - 1)]
-    try:
-        task()
-    finally:
-        for other in others:
-            other.result()

@@ -9,13 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from qvec._kernels import GraphFinder, Linker, reachable
+from qvec._kernels import Finder, GraphFinder, Linker, reachable
 from qvec.bitmaps import Bitmap, bitmap_of, count, mark, read_bitmap, rows_in, without, words_for
 from qvec.configs import HNSW
+from qvec.index import packed
 from qvec.index.base import IndexState, Progress, Rows, Source
-from qvec.index.graph import ALPHA, Graph, choose_entries, in_parallel
-from qvec.index.repair import Repair
-from qvec.layout import ADJACENCY, CONDEMNED, LINKED, bitmap_column, narrow_column
+from qvec.index.graph import ALPHA, Graph, choose_entries
+from qvec.index.parallel import run_on_threads
+from qvec.layout import ADJACENCY, CONDEMNED, LINKED, NODES, bitmap_column, narrow_column
+from qvec.quantizers import Quantizer
 from qvec.storage.store import ColumnSpec
 
 if TYPE_CHECKING:
@@ -63,13 +65,14 @@ class Build:
                 self._choose_entries(linker, rows[done:])
                 if self.progress is not None:
                     self.progress(done, len(rows))
+            packed.keep_up(source, linker.changed, self.threads, pool)
 
     def _link_batch(self, linker: Linker, rows: Rows, pool: ThreadPoolExecutor) -> None:
         threads = min(self.threads, (len(rows) + 3) // 4)
         linker.begin(rows)
-        in_parallel(lambda: linker.link_out(self.ef), threads, pool)
+        run_on_threads(lambda: linker.link_out(self.ef), threads, pool)
         linker.group()
-        in_parallel(linker.link_in, threads, pool)
+        run_on_threads(linker.link_in, threads, pool)
         linker.finish()
         self.graph.linked += len(rows)
 
@@ -94,15 +97,20 @@ class HNSWIndex:
     def __init__(self, config: HNSW) -> None:
         self.config = config
 
-    def columns(self, dim: int) -> dict[str, ColumnSpec]:
-        bitmaps = {name: bitmap_column(name) for name in (LINKED, CONDEMNED)}
-        return {ADJACENCY: narrow_column(ADJACENCY, 8 * self.config.m), **bitmaps}
+    def columns(self, quantizer: Quantizer) -> dict[str, ColumnSpec]:
+        columns = {ADJACENCY: narrow_column(ADJACENCY, 8 * self.config.m)}
+        columns |= {name: bitmap_column(name) for name in (LINKED, CONDEMNED)}
+        if self.config.layout == "packed":
+            columns[NODES] = packed.node_column(quantizer.codec, 2 * self.config.m)
+        return columns
 
     def extend(
         self, source: Source, state: IndexState, rows: Rows, threads: int, progress: Progress | None
     ) -> IndexState:
         columns, graph = source.columns, Graph.of(state)
-        columns[ADJACENCY].resize(source.n)
+        for name in (ADJACENCY, NODES):
+            if name in columns:
+                columns[name].resize(source.n)
         for name in (LINKED, CONDEMNED):
             columns[name].resize(words_for(source.n))
         Build(source, graph, self._width(graph), threads, progress).run(rows)
@@ -123,6 +131,8 @@ class HNSWIndex:
         return graph.cursor is not None or graph.dead > DEAD_SHARE * graph.linked
 
     def mend(self, source: Source, state: IndexState, limit: int, threads: int) -> IndexState:
+        from qvec.index.repair import Repair  # late: only what deletes needs it
+
         graph = Graph.of(state)
         if graph.dead:
             Repair(source, graph, threads).run(limit)
@@ -134,9 +144,11 @@ class HNSWIndex:
     def n_lists(self, state: IndexState) -> int:
         return 0
 
-    def finder(self, source: Source, state: IndexState) -> GraphFinder:
-        coded = source.coded
-        return GraphFinder(coded.codec, coded.codes, source.columns[ADJACENCY], source.n, Graph.of(state).entries)
+    def finder(self, source: Source, state: IndexState) -> Finder:
+        coded, columns, entries = source.coded, source.columns, Graph.of(state).entries
+        if self.config.layout == "packed" and NODES in columns:
+            return packed.finder(coded, columns[NODES], 2 * self.config.m, source.n, entries)
+        return GraphFinder(coded.codec, coded.codes, columns[ADJACENCY], source.n, entries)
 
     def check(self, source: Source, state: IndexState) -> list[str]:
         graph, held = Graph.of(state), self.held(source, state)
@@ -146,12 +158,21 @@ class HNSWIndex:
         outside = rows_in(without(source.n, source.deleted) & ~held)
         if len(outside):
             return [f"{len(outside)} rows are not in the graph, the first is row {outside[0]}"]
-        if not graph.linked:
-            return []
-        lost = rows_in(held & ~read_bitmap(source.columns[CONDEMNED], source.n) & ~self._reached(source, graph))
+        return [*self._check_tree(source, graph, held), *self._check_nodes(source, held)] if graph.linked else []
+
+    def _check_tree(self, source: Source, graph: Graph, held: Bitmap) -> list[str]:
+        """Whether every row that is not being taken out hangs in the tree."""
+        coded, adjacency = source.coded, source.columns[ADJACENCY]
+        reached = reachable(coded.codec, coded.codes, adjacency, source.n, graph.entries, graph.root, pinned_only=True)
+        lost = rows_in(held & ~read_bitmap(source.columns[CONDEMNED], source.n) & ~reached)
         return [f"{len(lost)} rows cannot be reached in the graph, the first is row {lost[0]}"] if len(lost) else []
 
-    def _reached(self, source: Source, graph: Graph) -> Bitmap:
-        """The rows that hang in the tree."""
-        coded, adjacency = source.coded, source.columns[ADJACENCY]
-        return reachable(coded.codec, coded.codes, adjacency, source.n, graph.entries, graph.root, pinned_only=True)
+    def _check_nodes(self, source: Source, held: Bitmap) -> list[str]:
+        if self.config.layout != "packed":
+            return []
+        columns = source.columns
+        differ = packed.wrong(source.coded, columns[ADJACENCY], columns[NODES], source.n)
+        wrong = rows_in(held & bitmap_of(differ, source.n))
+        if not len(wrong):
+            return []
+        return [f"{len(wrong)} packed nodes differ from their lists and codes, the first is row {wrong[0]}"]

@@ -13,8 +13,10 @@ import numpy as np
 
 from qvec._kernels import Mender
 from qvec.bitmaps import Bitmap, bytes_of, count, read_bitmap, rows_between, rows_in
+from qvec.index import packed
 from qvec.index.base import Rows, Source
-from qvec.index.graph import ALPHA, Graph, choose_entries, in_parallel
+from qvec.index.graph import ALPHA, Graph, choose_entries
+from qvec.index.parallel import run_on_threads
 from qvec.layout import ADJACENCY, CONDEMNED, LINKED
 
 STEP = 4096  # lists mended at a time
@@ -71,8 +73,9 @@ class Repair:
             for i in range(0, len(rows), STEP):
                 step = rows[i : i + STEP]
                 mender.begin(step)
-                in_parallel(mender.relink, min(self.threads, (len(step) + 3) // 4), pool)
+                run_on_threads(mender.relink, min(self.threads, (len(step) + 3) // 4), pool)
                 mender.hand_on()
+            packed.keep_up(self.source, mender.changed, self.threads, pool)
 
     def _end(self, held: Bitmap, condemned: Bitmap) -> None:
         """Let go of the condemned rows, and choose entries among the others."""

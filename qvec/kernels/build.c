@@ -73,6 +73,7 @@ int qv_link_out(const qv_graph *graph, uint32_t row, const uint32_t *batch, uint
     const uint8_t *code = qv_row(graph->codes, row);
     uint32_t *list = (uint32_t *)qv_row(graph->adjacency, row);
     if (!code || !list) return QV_DAMAGED;
+    qv_note_change(graph, row);
     qv_query *query = (qv_query *)s->query;
     qv_prepare_row(graph->codec, code, query);
     int status = qv_walk(graph, query, ef, s);
@@ -107,6 +108,7 @@ int qv_link_in(const qv_graph *graph, const qv_link *links, int n, qv_scratch *s
     uint32_t target = links[0].target;
     uint32_t *list = (uint32_t *)qv_row(graph->adjacency, target);
     if (!list) return QV_DAMAGED;
+    qv_note_change(graph, target);
     int size = (int)qv_list_size(list, graph->degree);
     if (size + n <= (int)graph->degree) {
         for (int i = 0; i < n; i++) list[size + i] = links[i].row;
@@ -128,21 +130,23 @@ int qv_link_in(const qv_graph *graph, const qv_link *links, int n, qv_scratch *s
     return QV_OK;
 }
 
-/* Pin `row` in the list at `list`: an edge that is there, a free slot, or the last edge that is not pinned.
- * Half of a list stays free for pruning. 0 when the list has no place. */
-static int pin(uint32_t *list, uint32_t degree, uint32_t row) {
-    uint32_t size = qv_list_size(list, degree), pinned = 0, place = QV_NO_ROW;
+/* Pin `row` in the host's list: an edge that is there, a free slot, or the last edge that is not pinned. Half of a list
+ * stays free for pruning. 0 when the list has no place. */
+static int pin(const qv_graph *graph, uint32_t host, uint32_t *list, uint32_t row) {
+    uint32_t degree = graph->degree, size = qv_list_size(list, degree), pinned = 0, place = QV_NO_ROW;
     for (uint32_t i = 0; i < size; i++) {
         pinned += (list[i] & QV_TREE) != 0;
         if (!(list[i] & QV_TREE)) place = i;
         if ((list[i] & QV_ROW_MASK) == row) {
             list[i] |= QV_TREE;
+            qv_note_change(graph, host);
             return 1;
         }
     }
     if (pinned >= degree / 2) return 0;
     if (size < degree) place = size;
     list[place] = row | QV_TREE;
+    qv_note_change(graph, host);
     return 1;
 }
 
@@ -157,7 +161,7 @@ int qv_hang_below(const qv_graph *graph, uint32_t host, uint32_t row) {
     for (uint32_t depth = 0; depth <= graph->n; depth++) {
         uint32_t *list = (uint32_t *)qv_row_mut(graph->adjacency, host), next = QV_NO_ROW;
         if (!list) return QV_DAMAGED;
-        if (pin(list, graph->degree, row)) return QV_OK;
+        if (pin(graph, host, list, row)) return QV_OK;
         for (uint32_t i = 0; i < graph->degree && list[i] != QV_NO_ROW; i++) /* descend by the row, to spread the load */
             if (list[i] & QV_TREE && (next == QV_NO_ROW || i % 16 == row % 16)) next = list[i] & QV_ROW_MASK;
         if (next >= graph->n) return QV_DAMAGED;
@@ -178,7 +182,7 @@ int qv_link_tree(const qv_graph *graph, uint32_t row, uint32_t otherwise, const 
             if (nearest == QV_NO_ROW) nearest = host;
             uint32_t *list = (uint32_t *)qv_row_mut(graph->adjacency, host);
             if (!list) return QV_DAMAGED;
-            if ((pass || has_edge(list, graph->degree, row)) && pin(list, graph->degree, row)) return QV_OK;
+            if ((pass || has_edge(list, graph->degree, row)) && pin(graph, host, list, row)) return QV_OK;
         }
     return qv_hang_below(graph, nearest == QV_NO_ROW ? otherwise : nearest, row);
 }

@@ -23,6 +23,11 @@ static inline int qv_by_key(const void *a, const void *b) {
 
 static inline int qv_is_set(const uint64_t *bits, uint32_t row) { return bits && bits[row >> 6] >> (row & 63) & 1; }
 
+/* Note that a row's list changes. Threads may note at once: each its own rows. */
+static inline void qv_note_change(const qv_graph *graph, uint32_t row) {
+    if (graph->changed) graph->changed[row] = 1;
+}
+
 static inline uint32_t qv_list_size(const uint32_t *list, uint32_t degree) {
     uint32_t n = 0;
     while (n < degree && list[n] != QV_NO_ROW) n++;

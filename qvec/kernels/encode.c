@@ -1,4 +1,4 @@
-/* Vectors to rows and back. Compiled once for the baseline: all levels share it, so rows are the same on all. */
+/* Vectors to rows and back, by arithmetic in fixed lanes: rows are the same on all levels. */
 #include "encode.h"
 
 #include "bitpack.h"
@@ -54,7 +54,24 @@ int qv_take_integers(const float *x, int dim, int8_t *k, qv_code *code) {
     return 1;
 }
 
-qv_code qv_quantise(const float *x, int dim, int8_t *k) {
+typedef int8_t bytes8 __attribute__((vector_size(8), aligned(1), may_alias));
+
+/* The nearest integers to eight x / step within -127..127, as qv_round and qv_clamp give them: three times. */
+QV_INLINE void put_levels(const float *x, float step, float *levels, int8_t *k, qv_mask8 *sums) {
+    const qv_lanes8 high = (qv_lanes8){0} + 127, low = -high, magic = (qv_lanes8){0} + 0x1.8p23f;
+    qv_lanes8 v = *(const qv_lanes8 *)x / step;
+    qv_mask8 above = v > low;
+    v = (qv_lanes8)(((qv_mask8)v & above) | ((qv_mask8)low & ~above));
+    qv_mask8 below = v < high;
+    v = (qv_lanes8)(((qv_mask8)v & below) | ((qv_mask8)high & ~below));
+    v = (v + magic) - magic;
+    qv_mask8 whole = __builtin_convertvector(v, qv_mask8);
+    *(qv_lanes8 *)levels = v;
+    *(bytes8 *)k = __builtin_convertvector(whole, bytes8);
+    *sums += whole;
+}
+
+QV_INLINE qv_code quantise(const float *x, int dim, int8_t *k) {
     float buffer[QV_BLOCK], max = 0;
     qv_code code = {0, 0, 0};
     for (int i = 0; i < dim; i += QV_BLOCK) {
@@ -69,19 +86,18 @@ qv_code qv_quantise(const float *x, int dim, int8_t *k) {
     }
     float step = max / 127, levels[QV_BLOCK];
     double along = 0;
+    qv_mask8 sums = {0};
     for (int i = 0; i < dim; i += QV_BLOCK) {
         const float *block = qv_block(x, dim, i, buffer);
-        for (int j = 0; j < QV_BLOCK; j++) {
-            int32_t level = qv_round(qv_clamp(block[j] / step, -127, 127));
-            k[i + j] = (int8_t)level;
-            levels[j] = (float)level;
-            code.sum += level;
-        }
+        for (int j = 0; j < QV_BLOCK; j += 8) put_levels(block + j, step, levels + j, k + i + j, &sums);
         along += qv_dot64(block, levels);
     }
+    for (int j = 0; j < 8; j++) code.sum += sums[j];
     code.scale = (float)(code.norm2 / along);
     return code;
 }
+
+QV_DEFINE_WIDE(, qv_code, qv_quantise, (const float *x, int dim, int8_t *k), (x, dim, k), quantise)
 
 static void encode_dynamic(const qv_codec *codec, const float *x, uint8_t *row) {
     qv_code code;

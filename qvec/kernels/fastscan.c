@@ -7,7 +7,7 @@
 #define ENTRY_MAX 31        /* less the bias */
 #define FRACTION 8          /* bits of a query's value below an entry's unit */
 #define CHUNK_LINES 256     /* lines whose sums fit into 16 bits: 256 * 4 * 63 < 2^16 */
-#define ERROR_SIGMA 1.9     /* RaBitQ's e0 */
+#define ERROR_SIGMA 1.9f    /* RaBitQ's e0 */
 
 /* --- encoding --- */
 
@@ -43,33 +43,42 @@ void qv_fs_copy(const uint8_t *source, int from, uint8_t *target, int to, int di
         target[i] = (uint8_t)((target[i] & kept) | (source[i] >> down & 15) << up);
 }
 
-/* With s = |r|^2 / <r, b>, <q - c, r> is estimated as s <q - c, b>: |q - v|^2 = |q - c|^2 + |r|^2 - 2 <q - c, r>, and
- * -<q, v> = -<q, c> - <c, r> - <q - c, r>. The bound is theorem 3.2's. */
-qv_fs_factors qv_fs_factors_of(int metric, const float *residual, const float *centre, int dims) {
-    double norm2 = 0, along = 0, centre_along = 0, centre_dot = 0;
-    double lanes[4][4] = {{0}};
-    for (int i = 0; i < dims; i += 4) {
-        for (int j = 0; j < 4; j++) {
-            double r = residual[i + j], c = centre[i + j], sign = residual[i + j] > 0 ? 0.5 : -0.5;
-            lanes[0][j] += r * r;
-            lanes[1][j] += r * sign;
-            lanes[2][j] += c * sign;
-            lanes[3][j] += c * r;
-        }
+typedef struct {
+    float norm2, along, centre_along, centre_dot; /* |r|^2, <r, b>, <c, b>, <c, r> */
+} products;
+
+QV_INLINE float fold8(const qv_lanes8 *lanes) {
+    const qv_lanes8 v = *lanes;
+    return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
+}
+
+QV_INLINE products multiply(const float *residual, const float *centre, int dims) {
+    qv_lanes8 norm2 = {0}, along = {0}, centre_along = {0}, centre_dot = {0};
+    for (int i = 0; i < dims; i += 8) {
+        qv_lanes8 r = *(const qv_lanes8 *)(residual + i), c = *(const qv_lanes8 *)(centre + i);
+        qv_mask8 flip = (r <= 0) & INT32_MIN;
+        norm2 += r * r;
+        along += (qv_lanes8)((qv_mask8)r & INT32_MAX);
+        centre_along += (qv_lanes8)((qv_mask8)c ^ flip);
+        centre_dot += c * r;
     }
-    norm2 = (lanes[0][0] + lanes[0][2]) + (lanes[0][1] + lanes[0][3]);
-    along = (lanes[1][0] + lanes[1][2]) + (lanes[1][1] + lanes[1][3]);
-    centre_along = (lanes[2][0] + lanes[2][2]) + (lanes[2][1] + lanes[2][3]);
-    centre_dot = (lanes[3][0] + lanes[3][2]) + (lanes[3][1] + lanes[3][3]);
-    if (!(along > 0)) return (qv_fs_factors){0, 0, 0}; /* v is the centre */
-    double factor = metric == QV_L2 ? 2 : 1, scale = norm2 / along;
-    double excess = norm2 * (dims / 4.0) / (along * along) - 1;
-    double constant = metric == QV_L2 ? norm2 : -centre_dot;
-    return (qv_fs_factors){
-        .add = (float)(constant + factor * scale * centre_along),
-        .rescale = (float)(-factor * scale),
-        .error = (float)(factor * ERROR_SIGMA * sqrt(norm2 * (excess > 0 ? excess : 0) / (dims - 1))),
-    };
+    return (products){fold8(&norm2), fold8(&along) / 2, fold8(&centre_along) / 2, fold8(&centre_dot)};
+}
+
+QV_DEFINE_WIDE(static, products, multiply_best, (const float *residual, const float *centre, int dims),
+                      (residual, centre, dims), multiply)
+
+/* With s = |r|^2 / <r, b>, <q - c, r> is estimated as s <q - c, b>: |q - v|^2 = |q - c|^2 + |r|^2 - 2 <q - c, r>, and
+ * -<q, v> = -<q, c> - <c, r> - <q - c, r>. The bound is theorem 3.2's. Vectors whose products leave the range of floats
+ * are taken for their centre. */
+qv_fs_factors qv_fs_factors_of(int metric, const float *residual, const float *centre, int dims) {
+    products p = multiply_best(residual, centre, dims);
+    float factor = metric == QV_L2 ? 2 : 1, scale = p.norm2 / p.along;
+    float excess = scale * ((float)dims / 4 / p.along) - 1;
+    float add = (metric == QV_L2 ? p.norm2 : -p.centre_dot) + factor * scale * p.centre_along;
+    float error = factor * ERROR_SIGMA * sqrtf(p.norm2 * (excess > 0 ? excess : 0) / (float)(dims - 1));
+    if (!isfinite(add) || !isfinite(error)) return (qv_fs_factors){0, 0, 0};
+    return (qv_fs_factors){.add = add, .rescale = -factor * scale, .error = error};
 }
 
 /* --- the table --- */
@@ -89,7 +98,7 @@ QV_INLINE lanes4 absolute(const float *x) {
 }
 
 /* The largest sum of a group's absolute values. */
-static float largest_group(const float *q, int dims) {
+QV_INLINE float largest_group(const float *q, int dims) {
     lanes4 largest = {0};
     for (int i = 0; i < dims; i += QV_FS_DIMS) {
         lanes4 low = add_neighbours(absolute(q + i), absolute(q + i + 4));
@@ -115,7 +124,7 @@ QV_INLINE void fill_entries(const int16_t *k, uint8_t *entries) {
     *(bytes16 *)entries = __builtin_convertvector(sums, bytes16);
 }
 
-float qv_fs_table(const float *q, int dims, uint8_t *table) {
+QV_INLINE float fill_table(const float *q, int dims, uint8_t *table) {
     float delta = largest_group(q, dims) / (2 * ENTRY_MAX);
     float scale = delta > 0x1p-120f ? (1 << FRACTION) / (2 * delta) : 0; /* its inverse is finite */
     for (int i = 0; i < dims; i += QV_FS_DIMS) {
@@ -125,6 +134,8 @@ float qv_fs_table(const float *q, int dims, uint8_t *table) {
     }
     return scale > 0 ? delta : 0;
 }
+
+QV_DEFINE_WIDE(, float, qv_fs_table, (const float *q, int dims, uint8_t *table), (q, dims, table), fill_table)
 
 /* --- sums --- */
 

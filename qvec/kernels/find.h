@@ -20,6 +20,8 @@ typedef struct {
     uint32_t rows_room;
     uint8_t *query, *other; /* prepared queries: the walk's, and the re-rank's or the pruned node's */
     size_t query_room;
+    uint8_t *room;          /* what an index needs beside: qv_scratch_room */
+    size_t room_size;
     qv_pool tile[QV_TILE];       /* a scan of several queries at once: their pools, cut from tile[0].slots, */
     uint8_t *tile_queries;       /* and the queries, prepared, tile_query_size bytes apart */
     size_t tile_query_size;
@@ -27,8 +29,6 @@ typedef struct {
     const uint8_t *address[2][QV_HOP_MAX];
     uint32_t row[2][QV_HOP_MAX], kept[QV_HOP_MAX];
     float key[QV_HOP_MAX];
-    uint8_t *own; /* an index's own */
-    size_t own_room;
     uint64_t hops, evaluations, reranked;
     uint64_t phase_ns[QV_PHASES], phase_began; /* where the searcher is timed */
 } qv_scratch;
@@ -37,8 +37,8 @@ int qv_scratch_reserve(qv_scratch *s, int pool, uint32_t rows, size_t query_size
 int qv_scratch_reserve_tile(qv_scratch *s, int pool, size_t query_size);
 void qv_scratch_free(qv_scratch *s);
 
-/* Memory of the index's own on a 64-byte boundary, NULL where there is none left; what it held is lost. */
-uint8_t *qv_scratch_own(qv_scratch *s, size_t bytes);
+/* Room of `bytes` for an index of its own kind, on a 64-byte boundary, whatever is in it; NULL: no memory. */
+uint8_t *qv_scratch_room(qv_scratch *s, size_t bytes);
 
 /* Which rows may be results. */
 typedef struct {
@@ -62,10 +62,11 @@ static inline int qv_is_excluded(const qv_selection *selection, uint32_t row) {
 }
 
 /* An index, to a search. `find` leaves the nearest rows by their codes in s->pool, sorted, excluded ones among them or not;
- * the query is prepared for the codes in s->query and for the originals in s->other, and given as floats, as it came, for an
- * index that has a form of its own. QV_OK; QV_RANKED where keys are those of the originals already; or an error below zero. */
+ * the query is prepared for the codes in s->query and for the originals in s->other, and given as floats, as it came and
+ * transformed for the codes, for an index that has a form of its own. QV_OK; QV_RANKED where keys are those of the originals already; or an error below zero. */
 typedef struct {
-    int (*find)(const void *index, const qv_search_params *params, const float *original, qv_scratch *s);
+    int (*find)(const void *index, const qv_search_params *params, const float *original, const float *transformed,
+                 qv_scratch *s);
     const void *index;
 } qv_finder;
 

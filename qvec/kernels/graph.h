@@ -20,13 +20,15 @@ typedef struct {
     float alpha;       /* pruning: a kept neighbour s hides e where alpha * d(s,e) <= d(u,e), squared distances */
     const uint64_t *deleted;   /* bitmap of rows that get no new edges; NULL: none */
     const uint64_t *condemned; /* bitmap of rows that are leaving the graph; NULL: none */
+    uint8_t *changed;          /* [n] set to 1 for rows whose list changes; NULL: nobody asks */
 } qv_graph;
 
 /* Best-first walk with a pool of ef; the pool holds the nearest rows found, sorted. */
 int qv_walk(const qv_graph *graph, const qv_query *query, int ef, qv_scratch *s);
 
 /* The same as the `find` of a qv_finder whose index is a qv_graph. */
-int qv_walk_find(const void *graph, const qv_search_params *params, const float *original, qv_scratch *s);
+int qv_walk_find(const void *graph, const qv_search_params *params, const float *original, const float *transformed,
+                qv_scratch *s);
 
 /* --- construction --- */
 
@@ -53,8 +55,7 @@ int qv_link_tree(const qv_graph *graph, uint32_t row, uint32_t otherwise, const 
 #define QV_TRIES 8 /* rows that are tried for each place in a list */
 #define QV_MEND_POOL (QV_TRIES * QV_DEGREE_MAX)
 
-/* Give the places that condemned rows have in a list to others. 1 if the list has changed, 0, or an error. The scratch's
- * pool must have room for QV_MEND_POOL. */
+/* Give the places that condemned rows have in a list to others. The scratch's pool must have room for QV_MEND_POOL. */
 int qv_relink(const qv_graph *graph, uint32_t row, qv_scratch *s);
 
 /* What taking the tree apart needs. */
@@ -64,8 +65,7 @@ typedef struct {
     uint32_t *stack;  /* room for all condemned rows */
 } qv_apart;
 
-/* Take condemned rows out of a list, and hang again what hung below those that were pinned. 1 if the list has changed, 0,
- * or an error. */
+/* Take condemned rows out of a list, and hang again what hung below those that were pinned. */
 int qv_hand_on(const qv_graph *graph, uint32_t row, const qv_apart *apart);
 
 /* The row that a condemned root hands the tree to, QV_NO_ROW where all that is linked is condemned; or an error. */

@@ -18,11 +18,13 @@ cdef extern from "graph.h" nogil:
         float alpha
         const uint64_t *deleted
         const uint64_t *condemned
+        uint8_t *changed
     ctypedef struct qv_link:
         uint32_t row
         uint32_t target
         float key
-    int qv_walk_find(const void *graph, const qv_search_params *params, const float *original, qv_scratch *s) noexcept
+    int qv_walk_find(const void *graph, const qv_search_params *params, const float *original, const float *transformed,
+                qv_scratch *s) noexcept
     int qv_link_out(const qv_graph *graph, uint32_t row, const uint32_t *batch, uint32_t n_batch, int ef, qv_scratch *s,
                     qv_link *links)
     int qv_link_in(const qv_graph *graph, const qv_link *links, int n, qv_scratch *s)
@@ -84,6 +86,7 @@ cdef class Linker:
     cdef Codec _codec
     cdef Column _adjacency, _codes
     cdef object _entries, _deleted
+    cdef cnp.ndarray _changed
     cdef list _idle
     cdef const uint32_t[::1] _rows
     cdef uint64_t[::1] _waiting
@@ -106,6 +109,8 @@ cdef class Linker:
             raise CorruptError(f"the graph's root is row {root} of {n}")
         self.g.root = root
         self.g.deleted = _bitmap(deleted, n)
+        self._changed = np.zeros(n, np.uint8)
+        self.g.changed = <uint8_t *>cnp.PyArray_DATA(self._changed)
         self._waiting = np.zeros((n + 63) // 64, np.uint64)
 
     def __dealloc__(self):
@@ -116,6 +121,11 @@ cdef class Linker:
         free(self._n_links)
         free(self._groups)
         self._links, self._n_links, self._groups = NULL, NULL, NULL
+
+    @property
+    def changed(self):
+        """Rows whose lists changed since this linker was made, uint32, ascending."""
+        return np.flatnonzero(self._changed).astype(np.uint32)
 
     def set_entries(self, cnp.ndarray entries, uint32_t root):
         """Rows that searches start from; uint32, the root of the tree among them."""

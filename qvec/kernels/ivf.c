@@ -163,7 +163,9 @@ static void choose_scorer(search *f) {
 }
 
 /* More lists than asked for are scanned where these do not hold as many results as are wanted. */
-int qv_ivf_find(const void *index, const qv_search_params *params, const float *original, qv_scratch *s) {
+int qv_ivf_find(const void *index, const qv_search_params *params, const float *original, const float *transformed,
+                qv_scratch *s) {
+    (void)transformed; /* lists have a space of their own */
     qv_ivf *ivf = (qv_ivf *)index;
     search f = {.ivf = ivf, .params = params, .s = s, .rank = params->k - 1};
     int n_lists = (int)ivf->lists.n_lists, nprobe = params->nprobe < n_lists ? params->nprobe : n_lists;

@@ -19,6 +19,10 @@
 /* |x|^2 of a vector normalised in float32 is this near to 1. */
 #define QV_UNIT_ERROR 1e-6
 
+/* Eight floats, and the integers of their bits; at any address. */
+typedef float qv_lanes8 __attribute__((vector_size(32), aligned(4), may_alias));
+typedef int32_t qv_mask8 __attribute__((vector_size(32)));
+
 static inline size_t qv_round_up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
 
 /* Dims i..i+63 of x; past the end of the vector they are zeros, in `buffer`. */

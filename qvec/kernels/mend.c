@@ -123,7 +123,7 @@ int qv_relink(const qv_graph *graph, uint32_t row, qv_scratch *s) {
     const uint32_t *list = list_of(graph, row);
     const uint8_t *code = list ? qv_row(graph->codes, row) : NULL;
     if (!code) return QV_DAMAGED;
-    if (!part_list(graph, row, list, &parts, s)) return 0;
+    if (!part_list(graph, row, list, &parts, s)) return QV_OK;
     int size = (int)qv_list_size(list, graph->degree), limit = size - parts.n_pinned;
     qv_query *query = (qv_query *)s->query;
     qv_prepare_row(graph->codec, code, query);
@@ -134,9 +134,10 @@ int qv_relink(const qv_graph *graph, uint32_t row, qv_scratch *s) {
     int n = fill_up(graph, parts.kept, parts.n_kept, limit, QV_TWINS * query->bias, s);
     uint32_t *own = n < 0 ? NULL : (uint32_t *)qv_row_mut(graph->adjacency, row);
     if (!own) return QV_DAMAGED;
+    qv_note_change(graph, row);
     qv_write_list(own, graph->degree, parts.kept, n);
     for (int i = 0; i < parts.n_pinned; i++) own[n + i] = parts.pinned[i]; /* until they are handed on */
-    return 1;
+    return QV_OK;
 }
 
 static void set(uint64_t *bits, uint32_t row) { bits[row >> 6] |= 1ull << (row & 63); }
@@ -198,6 +199,7 @@ static int64_t take_apart(const qv_graph *graph, uint32_t condemned, uint32_t ho
 static int unlink_condemned(const qv_graph *graph, uint32_t row, uint32_t *pinned) {
     uint32_t *list = (uint32_t *)qv_row_mut(graph->adjacency, row), kept = 0;
     if (!list) return QV_DAMAGED;
+    qv_note_change(graph, row);
     int n_pinned = 0;
     for (uint32_t i = 0; i < graph->degree && list[i] != QV_NO_ROW; i++) {
         uint32_t neighbour = list[i] & QV_ROW_MASK;
@@ -215,11 +217,11 @@ int qv_hand_on(const qv_graph *graph, uint32_t row, const qv_apart *apart) {
     if (!list) return QV_DAMAGED;
     for (uint32_t i = 0; i < graph->degree && list[i] != QV_NO_ROW; i++)
         touched |= (list[i] & QV_ROW_MASK) < graph->n && qv_is_set(graph->condemned, list[i] & QV_ROW_MASK);
-    if (!touched) return 0;
+    if (!touched) return QV_OK;
     int n = unlink_condemned(graph, row, pinned);
     for (int i = 0; i < n; i++)
         if (!qv_is_set(apart->taken, pinned[i]) && take_apart(graph, pinned[i], row, apart) < 0) return QV_DAMAGED;
-    return n < 0 ? n : 1;
+    return n < 0 ? n : QV_OK;
 }
 
 int64_t qv_reroot(const qv_graph *graph, const qv_apart *apart) {

@@ -25,7 +25,7 @@ cdef class Mender:
     cdef object _kept
     cdef list _idle
     cdef const uint32_t[::1] _rows
-    cdef uint8_t[::1] _changed
+    cdef cnp.ndarray _changed
     cdef qv_apart _apart
     cdef uint32_t _next
     cdef readonly unsigned long long evaluations
@@ -43,8 +43,15 @@ cdef class Mender:
         _fill_graph(&self.g, adjacency, codes, codec, n, entries, alpha)
         if not 0 <= root < n:
             raise CorruptError(f"the graph's root is row {root} of {n}")
+        self._changed = np.zeros(n, np.uint8)
+        self.g.changed = <uint8_t *>cnp.PyArray_DATA(self._changed)
         self.g.root = root
         self.g.deleted, self.g.condemned = _bitmap(deleted, n), _bitmap(condemned, n)
+
+    @property
+    def changed(self):
+        """Rows whose lists changed since this mender was made, uint32, ascending."""
+        return np.flatnonzero(self._changed).astype(np.uint32)
 
     def reroot(self):
         """The root of the tree from now on; None where every row that is linked is condemned."""
@@ -61,7 +68,6 @@ cdef class Mender:
     def begin(self, rows):
         """Take up the lists of rows, uint32, that are linked and not condemned."""
         self._rows = np.ascontiguousarray(rows, np.uint32)
-        self._changed = np.zeros(len(rows), np.uint8)
         self._next = 0
         if len(rows) and int(np.max(rows)) >= self.g.n:
             raise ValueError(f"row {np.max(rows)} is not below {self.g.n}")
@@ -82,7 +88,6 @@ cdef class Mender:
                     status = qv_relink(&self.g, self._rows[j], &scratch.s)
                     if status < 0:
                         break
-                    self._changed[j] = <uint8_t>status
         self.evaluations += scratch.s.evaluations
         scratch.s.evaluations = 0
         self._idle.append(scratch)
@@ -98,6 +103,5 @@ cdef class Mender:
                 status = qv_hand_on(&self.g, self._rows[i], &self._apart)
                 if status < 0:
                     break
-                self._changed[i] |= <uint8_t>status
         if status < 0:
             _raise_status(status, [self._adjacency])

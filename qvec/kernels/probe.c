@@ -85,7 +85,7 @@ int qv_aim_init(qv_aim *aim, const qv_lists *lists, int n_near, qv_scratch *s) {
     size_t dims = (size_t)lists->dims, n = qv_round_up(lists->n_lists, QV_FS_VECTORS);
     size_t bytes = 2 * dims * sizeof(float) + qv_fs_bytes(lists->dims) + n * sizeof(float) + (size_t)lists->l2.query_size +
                    ((size_t)n_near + 1) * sizeof(uint64_t) + 6 * 64;
-    uint8_t *at = qv_scratch_own(s, bytes);
+    uint8_t *at = qv_scratch_room(s, bytes);
     if (!at) return QV_NO_MEMORY;
     aim->y = (float *)take(&at, dims * sizeof(float));
     aim->residual = (float *)take(&at, dims * sizeof(float));

@@ -42,13 +42,13 @@ int qv_scratch_reserve(qv_scratch *s, int pool, uint32_t rows, size_t query_size
     return failed ? QV_NO_MEMORY : QV_OK;
 }
 
-uint8_t *qv_scratch_own(qv_scratch *s, size_t bytes) {
+uint8_t *qv_scratch_room(qv_scratch *s, size_t bytes) {
     int failed = 0;
-    if (bytes > s->own_room) {
-        s->own = grown(s->own, bytes, &failed);
-        if (!failed) s->own_room = bytes;
+    if (bytes > s->room_size) {
+        s->room = grown(s->room, bytes, &failed);
+        if (!failed) s->room_size = bytes;
     }
-    return failed ? NULL : s->own;
+    return failed ? NULL : s->room;
 }
 
 int qv_scratch_reserve_tile(qv_scratch *s, int pool, size_t query_size) {
@@ -69,12 +69,12 @@ int qv_scratch_reserve_tile(qv_scratch *s, int pool, size_t query_size) {
 }
 
 void qv_scratch_free(qv_scratch *s) {
-    free(s->own);
     free(s->pool.slots);
     free(s->visited.bits);
     free(s->visited.touched);
     free(s->query);
     free(s->other);
+    free(s->room);
     free(s->tile[0].slots);
     free(s->tile_queries);
     memset(s, 0, sizeof *s);

@@ -38,7 +38,32 @@ QV_TARGET_AVX2 static inline void int8_dots_avx2(const qv_codec *codec, const qv
     _mm_storeu_si128((__m128i *)out, total);
 }
 
-QV_DEFINE_SCORE(int8_score_avx2, QV_TARGET_AVX2, int32_t, int8_dots_avx2, int8_key)
+/* A row alone: four chains of additions along it, where a group would score it four times. */
+QV_TARGET_AVX2 static inline int32_t int8_dot_avx2(const qv_codec *codec, const int8_t *q, const uint8_t *row) {
+    __m256i sums[QV_GROUP] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(),
+                              _mm256_setzero_si256()};
+    for (int i = 0; i < codec->data_size; i += 64) {
+        for (int j = 0; j < QV_GROUP; j++) {
+            __m256i wide = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(q + i + 16 * j)));
+            __m256i codes = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(row + i + 16 * j)));
+            sums[j] = _mm256_add_epi32(sums[j], _mm256_madd_epi16(codes, wide));
+        }
+    }
+    __m256i sum = _mm256_add_epi32(_mm256_add_epi32(sums[0], sums[1]), _mm256_add_epi32(sums[2], sums[3]));
+    __m128i half = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
+    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, _MM_SHUFFLE(1, 0, 3, 2)));
+    return _mm_cvtsi128_si32(half) + _mm_extract_epi32(half, 1);
+}
+
+QV_DEFINE_SCORE(int8_group_score_avx2, QV_TARGET_AVX2, int32_t, int8_dots_avx2, int8_key)
+
+QV_TARGET_AVX2 static void int8_score_avx2(const qv_codec *codec, const qv_query *query, const uint8_t *const *rows, int n,
+                                           float *keys) {
+    if (n == 1)
+        *keys = int8_key(codec, query, *rows, int8_dot_avx2(codec, qv_payload(query), *rows));
+    else
+        int8_group_score_avx2(codec, query, rows, n, keys);
+}
 
 /* The four lane sums of each vector, as one vector of four totals. */
 QV_TARGET_AVX512 static inline __m128i sum_lanes_avx512(const __m512i *v) {

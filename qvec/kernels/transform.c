@@ -1,51 +1,47 @@
-/* Normalising, centring and rotating. Compiled once for the baseline, four floats at a time, so that every machine
- * gives the same bits.
+/* Normalising, centring and rotating. Eight floats at a time, by the same operations in the same order whatever the
+ * instruction set, so that every machine gives the same bits.
  *
  * The rotation is the fast Hadamard form of Kac's walk: four rounds of random signs, a Walsh-Hadamard transform of the
  * first (odd rounds: last) 2^k dims, and one butterfly between the two halves, which mixes what the transform left out
  * (Fino and Algazi 1976; Ailon and Chazelle 2009 for random signs before the transform). */
 #include "lanes.h"
 
-typedef float lanes4 __attribute__((vector_size(16), aligned(4), may_alias));
-typedef int32_t mask4 __attribute__((vector_size(16)));
-
 #define ROUNDS 4
 
-/* 2^31 where a bit of the nibble is set: x ^ mask flips the sign. */
-#define FLIP(n, b) ((n) >> (b) & 1 ? INT32_MIN : 0)
-#define MASK(n) {FLIP(n, 0), FLIP(n, 1), FLIP(n, 2), FLIP(n, 3)}
-static const mask4 SIGN_MASKS[16] = {MASK(0), MASK(1), MASK(2),  MASK(3),  MASK(4),  MASK(5),  MASK(6),  MASK(7),
-                                     MASK(8), MASK(9), MASK(10), MASK(11), MASK(12), MASK(13), MASK(14), MASK(15)};
-
-static void flip_signs(float *x, int n, const uint8_t *signs) {
-    lanes4 *v = (lanes4 *)x;
+/* x with its sign flipped where a bit is set. */
+QV_INLINE void flip_signs(float *x, int n, const uint8_t *signs) {
+    const qv_mask8 each = {1, 2, 4, 8, 16, 32, 64, 128};
+    qv_lanes8 *v = (qv_lanes8 *)x;
     for (int i = 0; i < n / 8; i++) {
-        v[2 * i] = (lanes4)((mask4)v[2 * i] ^ SIGN_MASKS[signs[i] & 15]);
-        v[2 * i + 1] = (lanes4)((mask4)v[2 * i + 1] ^ SIGN_MASKS[signs[i] >> 4]);
+        qv_mask8 bits = ((qv_mask8){0} + signs[i]) & each;
+        v[i] = (qv_lanes8)((qv_mask8)v[i] ^ ((bits == each) & INT32_MIN));
     }
 }
 
-/* Stages 1 and 2 inside each four floats, scaled by the transform's 1/sqrt(n). Negation is exact: x - y = x + -y. */
-static void hadamard_within(lanes4 *v, int n, float scale) {
-    const mask4 odd = MASK(10), upper = MASK(12);
+/* Stages 1, 2 and 4 inside each eight floats, scaled by the transform's 1/sqrt(n). Negation is exact: x - y = x + -y. */
+QV_INLINE void hadamard_within(qv_lanes8 *v, int n, float scale) {
+    const qv_mask8 odd = {0, INT32_MIN, 0, INT32_MIN, 0, INT32_MIN, 0, INT32_MIN};
+    const qv_mask8 upper = {0, 0, INT32_MIN, INT32_MIN, 0, 0, INT32_MIN, INT32_MIN};
+    const qv_mask8 last = {0, 0, 0, 0, INT32_MIN, INT32_MIN, INT32_MIN, INT32_MIN};
     for (int i = 0; i < n; i++) {
-        lanes4 x = v[i] * scale;
-        x = __builtin_shufflevector(x, x, 1, 0, 3, 2) + (lanes4)((mask4)x ^ odd);
-        v[i] = __builtin_shufflevector(x, x, 2, 3, 0, 1) + (lanes4)((mask4)x ^ upper);
+        qv_lanes8 x = v[i] * scale;
+        x = __builtin_shufflevector(x, x, 1, 0, 3, 2, 5, 4, 7, 6) + (qv_lanes8)((qv_mask8)x ^ odd);
+        x = __builtin_shufflevector(x, x, 2, 3, 0, 1, 6, 7, 4, 5) + (qv_lanes8)((qv_mask8)x ^ upper);
+        v[i] = __builtin_shufflevector(x, x, 4, 5, 6, 7, 0, 1, 2, 3) + (qv_lanes8)((qv_mask8)x ^ last);
     }
 }
 
-QV_INLINE void butterfly(lanes4 *a, lanes4 *b) {
-    lanes4 sum = *a + *b, difference = *a - *b;
+QV_INLINE void butterfly(qv_lanes8 *a, qv_lanes8 *b) {
+    qv_lanes8 sum = *a + *b, difference = *a - *b;
     *a = sum;
     *b = difference;
 }
 
 /* Two stages in one pass over memory. */
-static void hadamard_pair(lanes4 *v, int n, int half) {
+QV_INLINE void hadamard_pair(qv_lanes8 *v, int n, int half) {
     for (int i = 0; i < n; i += 4 * half) {
         for (int j = i; j < i + half; j++) {
-            lanes4 a = v[j], b = v[j + half], c = v[j + 2 * half], d = v[j + 3 * half];
+            qv_lanes8 a = v[j], b = v[j + half], c = v[j + 2 * half], d = v[j + 3 * half];
             butterfly(&a, &b);
             butterfly(&c, &d);
             butterfly(&a, &c);
@@ -58,7 +54,7 @@ static void hadamard_pair(lanes4 *v, int n, int half) {
     }
 }
 
-static void butterfly_halves(lanes4 *v, int n, float scale) {
+QV_INLINE void butterfly_halves(qv_lanes8 *v, int n, float scale) {
     for (int j = 0; j < n / 2; j++) {
         butterfly(&v[j], &v[j + n / 2]);
         v[j] *= scale;
@@ -67,23 +63,25 @@ static void butterfly_halves(lanes4 *v, int n, float scale) {
 }
 
 /* Orthonormal Walsh-Hadamard transform of n = 2^k >= 16 floats. */
-static void hadamard(float *x, int n) {
-    lanes4 *v = (lanes4 *)x;
-    int blocks = n / 4, half = 1;
+QV_INLINE void hadamard(float *x, int n) {
+    qv_lanes8 *v = (qv_lanes8 *)x;
+    int blocks = n / 8, half = 1;
     hadamard_within(v, blocks, (float)(1 / sqrt(n)));
     for (; 4 * half <= blocks; half *= 4) hadamard_pair(v, blocks, half);
     if (half < blocks) butterfly_halves(v, blocks, 1);
 }
 
-static void rotate(float *x, int padded, const uint8_t *signs) {
+QV_INLINE void rotate(float *x, int padded, const uint8_t *signs) {
     int power = 1;
     while (2 * power <= padded) power *= 2;
     for (int round = 0; round < ROUNDS; round++) {
         flip_signs(x, padded, signs + (size_t)round * (size_t)(padded / 8));
         hadamard(round % 2 ? x + padded - power : x, power);
-        if (power < padded) butterfly_halves((lanes4 *)x, padded / 4, (float)sqrt(0.5));
+        if (power < padded) butterfly_halves((qv_lanes8 *)x, padded / 8, (float)sqrt(0.5));
     }
 }
+
+QV_DEFINE_WIDE(static, void, rotate_best, (float *x, int padded, const uint8_t *signs), (x, padded, signs), rotate)
 
 void qv_transform(const float *x, size_t n, int dim, int padded, int normalise, const float *mean,
                   const uint8_t *signs, float *out) {
@@ -92,6 +90,6 @@ void qv_transform(const float *x, size_t n, int dim, int padded, int normalise, 
         for (int i = 0; i < dim; i++) out[i] = (float)(x[i] * unit);
         for (int i = 0; mean != NULL && i < dim; i++) out[i] -= mean[i];
         memset(out + dim, 0, (size_t)(padded - dim) * sizeof *out);
-        if (signs != NULL) rotate(out, padded, signs);
+        if (signs != NULL) rotate_best(out, padded, signs);
     }
 }

@@ -45,6 +45,8 @@ class Own(Adapter):
             if key not in (*cls.defaults, *own):
                 raise InputError(f"{name} has no option {key!r}; it has: {', '.join((*cls.defaults, *own))}")
         super().check_options(name, {key: value for key, value in options.items() if key in cls.defaults})
+        if options.get("batch", 0) < 0:
+            raise InputError(f"{name}: batch is {options['batch']}; the least is 0, all rows in one add")
 
     def build(self, base: Float32Array, threads: int) -> None:
         rows = self.options["batch"] or len(base)

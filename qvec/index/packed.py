@@ -1,0 +1,70 @@
+"""The packed layout of a graph: beside each list, what a walk needs to know of a node and its neighbours in one block.
+
+A node is made from its list and the codes alone (kernels/nodes.h); whoever changes a list makes the node anew.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qvec._kernels import Codec, Column, PackedFinder, Packer, node_shape
+from qvec.errors import InputError
+from qvec.index.base import Coded, Rows, Source
+from qvec.index.parallel import run_on_threads
+from qvec.layout import ADJACENCY, NODES, wide_column
+from qvec.storage.store import ColumnSpec
+from qvec.transforms import rotation_signs
+from qvec.types import Codes
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
+MAX_DIM = 4096  # so that a node of 64 neighbours fits into a block
+MIN_BITS = 4  # a dimension: coarser codes tell too little of where a node is
+SEED = 1  # of the rotation; part of the format
+
+
+def node_column(codec: Codec, degree: int) -> ColumnSpec:
+    """The column of nodes with ``degree`` neighbours; InputError where codes or dimensions are not for it."""
+    if codec.kind == "binary" or 8 * codec.data_size < MIN_BITS * codec.dim:
+        raise InputError(f"layout='packed' needs codes of {MIN_BITS} bits a dimension or more, not {codec.kind}")
+    if codec.dim > MAX_DIM:
+        raise InputError(f"layout='packed' is for {MAX_DIM} dimensions at most, not {codec.dim}")
+    return wide_column(NODES, node_shape(codec, degree)[1])
+
+
+def keep_up(source: Source, rows: Rows, threads: int, pool: ThreadPoolExecutor) -> None:
+    """Make the nodes of rows anew whose lists have changed, where the graph has nodes."""
+    nodes = source.columns.get(NODES)
+    if nodes is not None:
+        pack(source.coded, source.columns[ADJACENCY], nodes, rows, source.n, threads, pool)
+
+
+def pack(
+    coded: Coded, adjacency: Column, nodes: Column, rows: Rows, n: int, threads: int, pool: ThreadPoolExecutor
+) -> None:
+    """Make the nodes of ``rows`` anew from their lists among n rows of codes."""
+    packer = _packer(coded, adjacency, nodes, n)
+    packer.begin(rows)
+    run_on_threads(packer.run, min(threads, max(1, len(rows) // 64)), pool)
+
+
+def wrong(coded: Coded, adjacency: Column, nodes: Column, n: int) -> Rows:
+    """Rows whose nodes are not what their lists and codes make."""
+    return _packer(coded, adjacency, nodes, n).wrong(0, n)
+
+
+def finder(coded: Coded, nodes: Column, degree: int, n: int, entries: Rows) -> PackedFinder:
+    """What walks the nodes from the entries."""
+    return PackedFinder(coded.codec, coded.codes, nodes, n, degree, _signs(coded.codec, degree), entries)
+
+
+def _packer(coded: Coded, adjacency: Column, nodes: Column, n: int) -> Packer:
+    signs = _signs(coded.codec, adjacency.stride // np.dtype(np.uint32).itemsize)
+    return Packer(coded.codec, coded.codes, adjacency, nodes, n, signs)
+
+
+def _signs(codec: Codec, degree: int) -> Codes:
+    return rotation_signs(SEED, node_shape(codec, degree)[0])
