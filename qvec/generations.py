@@ -156,9 +156,7 @@ class Generations:
         """Make the columns of a generation, and record it as pending."""
         state, entry = txn.state, entry_of(txn.state, number)
         index = index_for(self.config, state["index"]["kind"], state["live"])
-        own_nodes = NODES in index.columns(
-            self.load(txn, number).codec, self.config.dim
-        )  # refuses codes that are not for the index
+        own_nodes = NODES in index.columns(self.load(txn, number))  # refuses codes that are not for the index
         if entry["rows"]:
             txn.state["pending"] = returning(state, number)
             return
@@ -233,7 +231,7 @@ class Generations:
         if not index.of_codes:  # what it keeps goes with any codes
             return True
         quantizer = self.load(txn, pending["number"])
-        specs = index.columns(quantizer.codec, self.config.dim)
+        specs = index.columns(quantizer)
         started = pending["index"] is not None
         names = pending["names"] = own_graph(pending["names"], specs, pending["number"], started)
         for name, spec in specs.items():

@@ -280,7 +280,7 @@ class Writer:
         state = self.state["index"]
         index = index_for(self.config, state["kind"], self.state["live"])
         assert self.quantizer is not None
-        for name, spec in index.columns(self.quantizer.codec, self.config.dim).items():
+        for name, spec in index.columns(self.quantizer).items():
             if name not in self.columns:
                 self.txn.add_column(name, spec)
         source = self._source()
@@ -315,7 +315,7 @@ class Writer:
         index = self._index()
         assert self.quantizer is not None
         forget_codes(self.txn, 0)
-        for name in (CODES, VECTORS, IDS, DELETED, *index.columns(self.quantizer.codec, self.config.dim)):
+        for name in (CODES, VECTORS, IDS, DELETED, *index.columns(self.quantizer)):
             if name in self.columns:
                 self.columns[name].resize(0)
         self.state["n"], self.state["index"] = 0, {"kind": index.kind}

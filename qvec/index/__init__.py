@@ -4,13 +4,11 @@ from qvec.configs import HNSW, IVF, Flat, IndexConfig
 from qvec.index.base import Coded, Index, IndexState, Progress, Rows, Source, Stored
 from qvec.index.flat import FlatIndex
 from qvec.index.hnsw import HNSWIndex
-from qvec.index.ivf import IVFIndex
 
 __all__ = [
     "Coded",
     "FlatIndex",
     "HNSWIndex",
-    "IVFIndex",
     "Index",
     "IndexState",
     "Progress",
@@ -25,6 +23,8 @@ __all__ = [
 def make_index(config: IndexConfig) -> Index:
     """The index that a configuration describes."""
     if isinstance(config, IVF):
+        from qvec.index.ivf import IVFIndex  # late: most collections have no lists
+
         return IVFIndex(config)
     return FlatIndex() if isinstance(config, Flat) else HNSWIndex(config)
 

@@ -81,8 +81,8 @@ class Index(Protocol):
     of_codes: ClassVar[bool]
     """Whether what it keeps is made of the codes, and has to be made anew for others."""
 
-    def columns(self, codec: Codec, dim: int) -> dict[str, ColumnSpec]:
-        """Columns beyond codes that it keeps for vectors of ``dim``, and makes as long as it needs them.
+    def columns(self, quantizer: Quantizer) -> dict[str, ColumnSpec]:
+        """Columns beyond codes that it keeps, and makes as long as it needs them.
 
         InputError where it cannot work on such codes.
         """

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from qvec._kernels import Codec
 from qvec.index.base import IndexState, Progress, Rows, Source
+from qvec.quantizers import Quantizer
 from qvec.storage.store import ColumnSpec
 
 
@@ -15,7 +15,7 @@ class FlatIndex:
     kind: ClassVar[str] = "flat"
     of_codes: ClassVar[bool] = False
 
-    def columns(self, codec: Codec, dim: int) -> dict[str, ColumnSpec]:
+    def columns(self, quantizer: Quantizer) -> dict[str, ColumnSpec]:
         return {}
 
     def extend(

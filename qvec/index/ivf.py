@@ -20,6 +20,7 @@ from qvec.index.base import IndexState, Progress, Rows, Source
 from qvec.index.kmeans import POINTS, assign, cluster
 from qvec.index.listcheck import check_lists
 from qvec.layout import CENTROIDS, LIST_BLOCKS, LISTS, SLOTS, block_column, narrow_column, wide_column
+from qvec.quantizers import Quantizer
 from qvec.storage.store import ColumnSpec
 from qvec.transforms import rotation_signs
 from qvec.types import Float32Array, NDArray
@@ -100,8 +101,8 @@ class IVFIndex:
     def __init__(self, config: IVF) -> None:
         self.config = config
 
-    def columns(self, codec: Codec, dim: int) -> dict[str, ColumnSpec]:
-        dims = dims_for(dim)
+    def columns(self, quantizer: Quantizer) -> dict[str, ColumnSpec]:
+        dims = dims_for(quantizer.dim)
         return {
             LIST_BLOCKS: block_column(LIST_BLOCKS, list_block_bytes(dims)),
             LISTS: narrow_column(LISTS, LIST_BYTES),

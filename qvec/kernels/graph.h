@@ -30,7 +30,8 @@ int qv_walk(const qv_graph *graph, const qv_query *query, int ef, qv_scratch *s)
 int qv_walk_filtered(const qv_graph *graph, const qv_query *query, const qv_selection *selection, int ef, qv_scratch *s);
 
 /* Either, as the `find` of a qv_finder whose index is a qv_graph. */
-int qv_walk_find(const void *graph, const qv_search_params *params, const float *original, qv_scratch *s);
+int qv_walk_find(const void *graph, const qv_search_params *params, const float *original, const float *transformed,
+                qv_scratch *s);
 
 /* --- construction --- */
 

@@ -17,14 +17,16 @@ typedef struct {
     qv_column *rows;
     float share, offset;     /* key of a code = share * key of a list + offset */
     int rank;                /* place in the pool whose key is the bound */
+    float seed;              /* a bound from the estimates in the nearest list, until the pool has a better one */
     int stage, staged, aged; /* rows staged now, and those staged before */
 } search;
 
 /* What an entry's lower bound must be below, as a key of lists. */
 static float bound_of(const search *f) {
     const qv_pool *pool = &f->s->pool;
-    if (pool->size <= f->rank || !f->ivf->comparable) return INFINITY;
-    return (qv_candidate_key(pool->slots[f->rank]) - f->offset) / f->share;
+    if (pool->size <= f->rank || !f->ivf->comparable) return f->seed;
+    float bound = (qv_candidate_key(pool->slots[f->rank]) - f->offset) / f->share;
+    return bound < f->seed ? bound : f->seed;
 }
 
 static void score_aged(search *f) {
@@ -97,6 +99,33 @@ static void fetch_list(search *f, uint32_t number) {
     if (block) qv_prefetch_row(block, sizeof *block + qv_fs_bytes(lists->dims));
 }
 
+/* Upper bounds of keys in the nearest list: that many rows are not farther than the last of them. Without it the first
+ * rows met would all be scored. */
+static int seed_bound(search *f) {
+    qv_lists *lists = &f->ivf->lists;
+    uint64_t nearest = f->aim.near.slots[0];
+    const qv_list *list = (const qv_list *)qv_row(lists->lists, qv_candidate_row(nearest));
+    if (!list || list->n > lists->n) return QV_DAMAGED;
+    qv_probe probe = probe_of(f, list, qv_candidate_key(nearest));
+    uint32_t number = list->head;
+    qv_pool_reset(&f->s->pool, f->rank + 1);
+    for (uint32_t left = list->n ? (list->n - 1) / QV_FS_VECTORS + 1 : 0; left; left--) {
+        const qv_list_block *block = block_at(lists, number);
+        if (!block) return QV_DAMAGED;
+        float estimates[QV_FS_VECTORS];
+        qv_list_estimates(lists, block, f->aim.table, &probe, estimates);
+        for (int i = 0; i < QV_FS_VECTORS; i++) {
+            float upper = estimates[i] + probe.distance * block->error[i];
+            if (!(upper < qv_pool_bound(&f->s->pool))) continue;
+            if (block->rows[i] >= lists->n || qv_is_excluded(&f->params->selection, block->rows[i])) continue;
+            qv_pool_insert(&f->s->pool, qv_candidate(upper, block->rows[i]));
+        }
+        number = block->next;
+    }
+    f->seed = qv_pool_bound(&f->s->pool);
+    return QV_OK;
+}
+
 static int scan_lists(search *f) {
     const qv_pool *near = &f->aim.near;
     for (int i = 0; i < near->size; i++) {
@@ -134,7 +163,9 @@ static void choose_scorer(search *f) {
 }
 
 /* More lists than asked for are scanned where these do not hold as many results as are wanted. */
-int qv_ivf_find(const void *index, const qv_search_params *params, const float *original, qv_scratch *s) {
+int qv_ivf_find(const void *index, const qv_search_params *params, const float *original, const float *transformed,
+                qv_scratch *s) {
+    (void)transformed; /* lists have a space of their own */
     qv_ivf *ivf = (qv_ivf *)index;
     search f = {.ivf = ivf, .params = params, .s = s, .rank = params->k - 1};
     int n_lists = (int)ivf->lists.n_lists, nprobe = params->nprobe < n_lists ? params->nprobe : n_lists;
@@ -145,12 +176,17 @@ int qv_ivf_find(const void *index, const qv_search_params *params, const float *
     if (f.codec == ivf->original) keep = params->k;
     if (keep / 2 > params->k) f.rank = keep / 2 - 1;
     qv_visited_reset(&s->visited);
-    qv_pool_reset(&s->pool, keep);
+    f.seed = INFINITY;
+    int seeded = 0;
     for (;; nprobe = nprobe > n_lists / 4 ? n_lists : 4 * nprobe) {
         if (qv_aim_init(&f.aim, &ivf->lists, nprobe, s)) return QV_NO_MEMORY;
         take_query(&f, original);
         int metric = ivf->lists.metric == QV_IP ? QV_IP : QV_L2;
-        if (qv_aim_lists(&f.aim, &ivf->lists, nprobe, metric, metric == QV_L2, s) || scan_lists(&f)) return QV_DAMAGED;
+        if (qv_aim_lists(&f.aim, &ivf->lists, nprobe, metric, metric == QV_L2, s)) return QV_DAMAGED;
+        if (!seeded && ivf->comparable && seed_bound(&f)) return QV_DAMAGED;
+        if (!seeded) qv_pool_reset(&s->pool, keep);
+        seeded = 1;
+        if (scan_lists(&f)) return QV_DAMAGED;
         if (s->pool.size >= wanted || nprobe == n_lists) break;
     }
     return f.codec == ivf->original ? QV_RANKED : QV_OK;

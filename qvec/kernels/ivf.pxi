@@ -32,7 +32,8 @@ cdef extern from "lists.h" nogil:
                         const uint8_t *copies)
     int qv_lists_remove(qv_lists *lists, uint32_t slot)
     int qv_lists_entry_is(qv_lists *lists, uint32_t slot, uint32_t row, const float *y)
-    int qv_ivf_find(const void *index, const qv_search_params *params, const float *original, qv_scratch *s) noexcept
+    int qv_ivf_find(const void *index, const qv_search_params *params, const float *original, const float *transformed,
+                qv_scratch *s) noexcept
 
 LIST_BYTES = QV_LIST_BYTES
 MAX_COPIES = QV_COPIES_MAX

@@ -1,6 +1,7 @@
 /* Inverted lists as they are written: centroids, entries added and taken out. */
 #include "lists.h"
 
+#include <float.h>
 #include <stdlib.h>
 
 #include "lanes.h"
@@ -44,6 +45,9 @@ static void put_entry(const qv_lists *lists, qv_list_block *block, int place, ui
     block->add[place] = factors.add;
     block->rescale[place] = factors.rescale;
     block->error[place] = factors.error;
+    for (int i = 0; factors.rescale == 0 && i < lists->dims; i++) {
+        if (residual[i] != 0) block->error[place] = FLT_MAX; /* out of the range of floats: nothing is known of it */
+    }
 }
 
 /* --- centroids --- */

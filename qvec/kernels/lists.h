@@ -105,6 +105,7 @@ typedef struct {
     int comparable; /* whether keys of codes are distances, as estimates are */
 } qv_ivf;
 
-int qv_ivf_find(const void *index, const qv_search_params *params, const float *original, qv_scratch *s);
+int qv_ivf_find(const void *index, const qv_search_params *params, const float *original, const float *transformed,
+                qv_scratch *s);
 
 #endif

@@ -147,7 +147,8 @@ static int find_one(const qv_searcher *searcher, const qv_search_params *p, cons
     qv_prepare(searcher->codec, batch->transformed + q * batch->width, (qv_query *)s->query);
     if (reranks(searcher, p)) prepare_original(searcher, batch, q, s);
     end_phase(searcher, s, QV_PREPARE);
-    int status = searcher->finder.find(searcher->finder.index, p, batch->originals + q * batch->dim, s);
+    int status = searcher->finder.find(searcher->finder.index, p, batch->originals + q * batch->dim,
+                                       batch->transformed + q * batch->width, s);
     if (status < 0) return status;
     int ranked = status == QV_RANKED;
     keep_results(&s->pool, selection, kept_of(p));

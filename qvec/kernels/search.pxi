@@ -32,7 +32,7 @@ cdef extern from "find.h" nogil:
         int exact
         qv_selection selection
     ctypedef struct qv_finder:
-        int (*find)(const void *, const qv_search_params *, const float *, qv_scratch *) noexcept
+        int (*find)(const void *, const qv_search_params *, const float *, const float *, qv_scratch *) noexcept
         const void *index
     ctypedef struct qv_searcher:
         qv_codec *codec
