@@ -56,7 +56,8 @@ def export(
     key whose values are of one type, and ``payload`` with the rest as JSON. ``"npy"``: the vectors, float32 [n, dim];
     beside them the ids in ``NAME.ids.npy`` (integers) or ``NAME.ids.jsonl`` (strings), and payloads, where there are
     any, in ``NAME.payload.jsonl``.
-    where: only rows that fulfil a filter. payload: whether payloads are written. progress: called with (done, total) rows.
+    where: only rows that fulfil a filter. payload: whether payloads are written. progress: called with (done, total)
+    rows.
 
     Raises ExistsError unless ``overwrite``; InputError where the suffix tells no format, or a payload holds what the
     format cannot; MissingExtraError. Files appear when they are whole; an error leaves none.
