@@ -24,6 +24,7 @@ from qvec.configs import (
     Ternary,
 )
 from qvec.errors import (
+    AbortedError,
     ClosedError,
     CorruptError,
     DiskFullError,
@@ -55,6 +56,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "HNSW",
+    "AbortedError",
     "AddResult",
     "BFloat16",
     "Binary",
