@@ -6,7 +6,7 @@ from qvec.calibrations import entry_of
 from qvec.config import Config
 from qvec.layout import ADJACENCY, CENTROIDS, CODES, LIST_BLOCKS, LISTS, NODES, SLOTS, VECTORS
 from qvec.storage.store import Snapshot, Store
-from qvec.types import Stats
+from qvec.types import PinnedSnapshot, Stats
 
 
 def collect_stats(snap: Snapshot, store: Store, config: Config) -> Stats:
@@ -36,4 +36,6 @@ def collect_stats(snap: Snapshot, store: Store, config: Config) -> Stats:
         calibration=None if entry is None else entry["id"],
         generation=0 if number is None else number,
         txn_id=snap.txn_id,
+        commits_held=sizes["commits_held"],
+        snapshots=tuple(PinnedSnapshot(*pin) for pin in sizes["pinned"]),
     )
