@@ -20,10 +20,9 @@ from qvec.quantizers import Quantizer, train
 from qvec.query import SearchOptions, search_options
 from qvec.reading import Reader, id_array, refuse_missing
 from qvec.results import AddResult, Hits, Records
-from qvec.rows import ids_of_rows
 from qvec.search import run_search
 from qvec.statistics import collect_stats
-from qvec.storage.store import ColumnSpec, Snapshot, Store, Transaction
+from qvec.storage.store import ColumnSpec, Snapshot, Store
 from qvec.types import (
     ArrayLike,
     FieldType,
@@ -43,7 +42,6 @@ from qvec.writer import Writer, initial_state
 
 if TYPE_CHECKING:
     from qvec.drift.watch import OnDrift
-    from qvec.selecting import Selected
 
 
 class Collection(Payloads):
@@ -94,10 +92,13 @@ class Collection(Payloads):
         payloads = as_payloads(payload, len(x))
         workers = worker_threads(threads)
         with self._store.write() as txn:
-            writer = Writer(txn, config, self._quantizer(txn), self._originals(txn))
+            writer = self._writer(txn)
             untrained = writer.quantizer is None
             stored, added, replaced, skipped = writer.add(x, checked, payloads, on_conflict, workers, progress)
             drift = self._observe(txn, untrained, x)
+            due = replaced > 0 and writer.is_mending_due
+        if due:
+            self._maintenance.mend(replaced, workers)
         self._announce(drift)
         self._keep_tuned(threads)
         return AddResult(id_array(stored), added, replaced, skipped)
@@ -136,19 +137,14 @@ class Collection(Payloads):
             found = np.flatnonzero(rows >= 0)
             if where is not None and wanted is not None:
                 found = found[np.isin(rows[found], self._matching_rows(txn, where))]
+            due = False
             if len(found):
-                Writer(txn, self._config, None, None).delete([keys[i] for i in found], rows[found])
+                writer = self._writer(txn)
+                writer.delete([keys[i] for i in found], rows[found], worker_threads(None))
+                due = writer.is_mending_due
+        if due:
+            self._maintenance.mend(len(found), worker_threads(None))
         return len(found)
-
-    def _keys_and_rows(
-        self, txn: Transaction, wanted: list[bytes] | None, where: Where | None
-    ) -> tuple[list[bytes], NDArray[np.int64]]:
-        """Keys of ids, each once, and their rows; without keys, of the rows that fulfil a filter."""
-        if wanted is not None:
-            keys = list(dict.fromkeys(wanted))
-            return keys, txn.rows_of(keys)
-        rows = self._matching_rows(txn, where)
-        return id_keys(_as_given(ids_of_rows(txn, rows))), rows
 
     # --- searching ---
 
@@ -252,12 +248,6 @@ class Collection(Payloads):
             request = Request(q, options, refined, workers, own, explain, selected)
             return run_request(reader, engine, self._hits, request)
 
-    def _select(self, snap: Snapshot, where: Where | None, allow: Any) -> Selected:
-        """The rows that a search may find."""
-        from qvec.selecting import selector_of
-
-        return selector_of(snap).select(snap, where, allow, self._config.ids)
-
     # --- reading ---
 
     def get(self, ids: Any = None, *, where: Where | None = None, limit: int | None = None, offset: int = 0) -> Records:
@@ -350,11 +340,6 @@ class Collection(Payloads):
         engine = Engine(snap, quantizer, self._originals(snap), index, self._config.ids == "int64")
         snap.derived["engine"] = engine
         return engine
-
-
-def _as_given(ids: NDArray[Any]) -> NDArray[Any] | list[str]:
-    """Ids as they are checked: an array of integers, or a list of strings."""
-    return ids.tolist() if ids.dtype == object else ids
 
 
 def reopened(kind: type[Collection], path: str, residency: Residency) -> Collection:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from qvec._kernels import Selection, bits_count, bits_rows, bits_set
-from qvec.engine import read_bitmap
+from qvec.bitmaps import read_bitmap
 from qvec.errors import InputError
 from qvec.filters.evaluate import Matcher, live_bitmap
 from qvec.filters.language import And, Node, parse

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from qvec.config import Config, code_from_dict, make_config
 from qvec.configs import CodeConfig, Float16, Float32
 from qvec.curves import Curves, outdated
 from qvec.engine import Engine
-from qvec.errors import DriftError, DriftWarning, InputError
+from qvec.errors import ClosedError, DriftError, DriftWarning, InputError
 from qvec.index import Progress, stored_index
 from qvec.inputs import as_searched, as_vectors, check_count
 from qvec.layout import CALIBRATION, TUNING, VECTORS, in_force
@@ -32,6 +33,7 @@ if TYPE_CHECKING:  # imported when they are called: seldom, and a sixth of the i
     from qvec.evaluation.choose import Choice
     from qvec.evaluation.report import Report
     from qvec.generations import Generations, Relink
+    from qvec.maintenance import Maintenance
 
 MAX_THREADS = 1024
 MAX_TUNED_K = 10_000
@@ -125,7 +127,7 @@ class Upkeep:
 
         Works in transactions of 8,192 rows. A process that dies leaves the old codes in force; calling again
         continues where it stopped, and asking for another code gives the unfinished one up. The old codes stay
-        for :meth:`rollback` until :meth:`drop_generation`.
+        for :meth:`rollback` until :meth:`drop_generation`, or until one of their rows is given to another vector.
 
         Raises InputError: no originals are kept, the collection is empty, or the code cannot be trained on it.
         """
@@ -134,7 +136,7 @@ class Upkeep:
         return self._generation(number)
 
     def rollback(self, generation: int, *, threads: int | None = None, progress: Progress | None = None) -> Generation:
-        """Put an earlier generation back in force; rows added since it left are coded first."""
+        """Put an earlier generation back in force; rows added since are coded first, all if its codes are gone."""
         self._generations.rollback(generation, worker_threads(threads), progress)
         self._keep_tuned(threads)
         return self._generation(generation)
@@ -313,6 +315,10 @@ class Upkeep:
 
     def _keep_tuned(self, threads: int | None) -> None:
         """Measure recall curves again where there are any and they no longer fit."""
+        with contextlib.suppress(ClosedError):  # closed by another thread since the commit, which stands
+            self._tune_again(threads)
+
+    def _tune_again(self, threads: int | None) -> None:
         with self._store.read() as snap:
             if not outdated(snap.state):
                 return
@@ -322,6 +328,15 @@ class Upkeep:
             queries = stored_queries(snap, self._config.dim) if old.source == "queries" else None
             ks = [curve.k for curve in old.curves]
         self._tune(queries, ks, old.n_queries, threads=threads)
+
+    def _writer(self, txn: Transaction) -> Writer:
+        return Writer(txn, self._config, self._quantizer(txn), self._originals(txn))
+
+    @cached_property
+    def _maintenance(self) -> Maintenance:
+        from qvec.maintenance import Maintenance
+
+        return Maintenance(self._store, self._writer)
 
     @cached_property
     def _generations(self) -> Generations:
