@@ -21,10 +21,9 @@ from qvec.quantizers import Quantizer, train
 from qvec.query import SearchOptions, search_options
 from qvec.reading import Reader, id_array, refuse_missing
 from qvec.results import AddResult, Hits, Records
-from qvec.rows import ids_of_rows
 from qvec.search import run_search
 from qvec.statistics import collect_stats
-from qvec.storage.store import ColumnSpec, Snapshot, Store, Transaction
+from qvec.storage.store import ColumnSpec, Snapshot, Store
 from qvec.types import (
     ArrayLike,
     FieldType,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -12,10 +12,13 @@ from qvec._kernels import bits_rows
 from qvec.index import Progress
 from qvec.inputs import as_ids, as_payloads, check_unique, id_keys
 from qvec.reading import refuse_missing
-from qvec.storage.store import Reading, Snapshot
+from qvec.rows import ids_of_rows
+from qvec.storage.store import Reading, Snapshot, Transaction
 from qvec.types import FieldType, NDArray, Payload, Where, check_choice, check_flag
 from qvec.upkeep import Upkeep
-from qvec.writer import Writer
+
+if TYPE_CHECKING:
+    from qvec.selecting import Selected
 
 
 class Payloads(Upkeep):
@@ -40,7 +43,7 @@ class Payloads(Upkeep):
 
         fields = check_fields({name: type})
         with self._store.write() as txn:
-            Writer(txn, self._config, None, None).add_fields(fields, progress)
+            self._writer(txn).add_fields(fields, progress)
 
     def drop_field(self, name: str) -> None:
         """Forget a field and its index; payloads keep what they hold."""
@@ -77,7 +80,7 @@ class Payloads(Upkeep):
                 refuse_missing(keys, rows, self._config)
             found = np.flatnonzero(rows >= 0)
             if len(found):
-                writer = Writer(txn, self._config, None, None)
+                writer = self._writer(txn)
                 writer.update_payload(rows[found], [payloads[i] for i in found], merge)
         return len(found)
 
@@ -97,3 +100,24 @@ class Payloads(Upkeep):
         selector = selector_of(reading) if isinstance(reading, Snapshot) else Selector(reading)
         bits = selector.live if where is None else selector.matching(reading, where)
         return bits_rows(bits).astype(np.int64)
+
+    def _keys_and_rows(
+        self, txn: Transaction, wanted: list[bytes] | None, where: Where | None
+    ) -> tuple[list[bytes], NDArray[np.int64]]:
+        """Keys of ids, each once, and their rows; without keys, of the rows that fulfil a filter."""
+        if wanted is not None:
+            keys = list(dict.fromkeys(wanted))
+            return keys, txn.rows_of(keys)
+        rows = self._matching_rows(txn, where)
+        return id_keys(_as_given(ids_of_rows(txn, rows))), rows
+
+    def _select(self, snap: Snapshot, where: Where | None, allow: Any) -> Selected:
+        """The rows that a search may find."""
+        from qvec.selecting import selector_of
+
+        return selector_of(snap).select(snap, where, allow, self._config.ids)
+
+
+def _as_given(ids: NDArray[Any]) -> NDArray[Any] | list[str]:
+    """Ids as they are checked: an array of integers, or a list of strings."""
+    return ids.tolist() if ids.dtype == object else ids

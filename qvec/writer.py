@@ -304,6 +304,17 @@ class Writer:
         gone = np.sort(rows).astype(np.uint32)
         self.state["index"] = self._index().drop(self._source(), self.state["index"], gone, threads)
 
+    def _delete_records(self, rows: NDArray[np.int64]) -> None:
+        gone, payloads = [], []
+        for row in rows.tolist() if self.state["records"] else ():
+            record = self.txn.record(ROW, row)
+            if record is not None:
+                gone.append(row)
+                payloads.append(record["payload"])
+                self.txn.delete_record(ROW, row)
+        self.state["records"] -= len(gone)
+        self.fields.change(gone, self.fields.read_stored(payloads), [])
+
     def mend(self, limit: int, threads: int) -> bool:
         """Take deleted rows out of the index by going through ``limit`` of its rows; whether more is due."""
         index, state = self._index(), self.state["index"]
@@ -318,18 +329,8 @@ class Writer:
         for name in (CODES, VECTORS, IDS, DELETED, *index.columns(self.quantizer)):
             if name in self.columns:
                 self.columns[name].resize(0)
+        self.fields.resize(0)
         self.state["n"], self.state["index"] = 0, {"kind": index.kind}
-
-    def _delete_records(self, rows: NDArray[np.int64]) -> None:
-        gone, payloads = [], []
-        for row in rows.tolist() if self.state["records"] else ():
-            record = self.txn.record(ROW, row)
-            if record is not None:
-                gone.append(row)
-                payloads.append(record["payload"])
-                self.txn.delete_record(ROW, row)
-        self.state["records"] -= len(gone)
-        self.fields.change(gone, self.fields.read_stored(payloads), [])
 
     # --- payloads ---
 
