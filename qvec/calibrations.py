@@ -43,7 +43,8 @@ class Generation:
 
     ``number``: its name in this collection, never used again. ``id``: 16 hex digits of a hash of what was
     learned; equal ids give equal codes. ``n_samples``: vectors trained on. ``rows``: rows coded with it; fewer
-    than are stored where it was left behind, 0 where it was never used. ``active``: searches use its codes.
+    than are stored where it was left behind, 0 where it was never used or its codes are gone since rows were given to
+    other vectors. ``active``: searches use its codes.
     """
 
     number: int
@@ -94,6 +95,7 @@ def register(txn: Transaction, trained: Trained) -> int:
         "rows": 0,
         "names": {},
         "index": None,
+        "served": False,
     }
     state["generations"] = [*state["generations"], entry]
     return number

@@ -89,10 +89,13 @@ class Collection(Upkeep):
         payloads = as_payloads(payload, len(x))
         workers = worker_threads(threads)
         with self._store.write() as txn:
-            writer = Writer(txn, config, self._quantizer(txn), self._originals(txn))
+            writer = self._writer(txn)
             untrained = writer.quantizer is None
             stored, added, replaced, skipped = writer.add(x, checked, payloads, on_conflict, workers, progress)
             drift = self._observe(txn, untrained, x)
+            due = replaced > 0 and writer.is_mending_due
+        if due:
+            self._maintenance.mend(replaced, workers)
         self._announce(drift)
         self._keep_tuned(threads)
         return AddResult(id_array(stored), added, replaced, skipped)
@@ -120,8 +123,13 @@ class Collection(Upkeep):
             found = np.flatnonzero(rows >= 0)
             if missing == "error":
                 refuse_missing(keys, rows, self._config)
+            due = False
             if len(found):
-                Writer(txn, self._config, None, None).delete([keys[i] for i in found], rows[found])
+                writer = self._writer(txn)
+                writer.delete([keys[i] for i in found], rows[found], worker_threads(None))
+                due = writer.is_mending_due
+        if due:
+            self._maintenance.mend(len(found), worker_threads(None))
         return len(found)
 
     # --- searching ---

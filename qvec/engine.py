@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from qvec._kernels import Column, Searcher, Selection
-from qvec.index import Coded, Index
+from qvec.bitmaps import read_bitmap, rows_in, without
+from qvec.index import Coded, Index, Source
 from qvec.layout import CODES, DELETED, IDS, VECTORS, in_force
 from qvec.quantizers import Quantizer
 from qvec.storage.store import Snapshot
@@ -23,8 +24,8 @@ class Engine:
     """Immutable; built when a new commit is seen, dropped with its view."""
 
     __slots__ = (
-        "_parts", "_searcher", "by_row", "deleted", "everything", "index", "keep", "live", "n", "plans", "quantizer",
-        "state",
+        "_parts", "_searcher", "by_row", "dead", "deleted", "everything", "index", "keep", "live", "n", "plans",
+        "quantizer", "state",
     )  # fmt: skip
 
     def __init__(
@@ -41,12 +42,14 @@ class Engine:
         self.quantizer, self.keep, self.index = quantizer, keep, index
         self.n: int = self.state["n"]
         self.live: int = self.state["live"]
+        self.dead: int = self.state["index"].get("dead", 0)
         columns = in_force(snap.columns, self.state["names"]) if columns is None else columns
         self.deleted = None if self.n == self.live else read_bitmap(columns[DELETED], self.n)
         self.plans: dict[Any, Any] = {}
         """What layers above worked out of options for this engine."""
         self.everything = Selection(self.n, self.live, self.deleted)
-        finder = index.finder(columns, Coded(quantizer.codec, columns[CODES]), self.state["index"], self.n)
+        source = Source(columns, Coded(quantizer.codec, columns[CODES]), self.n)
+        finder = index.finder(source, self.state["index"])
         rerank, vectors = (None, None) if keep is None else (keep.codec, columns[VECTORS])
         self._parts = quantizer.codec, columns[CODES], self.n, finder, rerank, vectors
         self.by_row = Searcher(*self._parts)
@@ -68,13 +71,13 @@ class Engine:
         """Ids (rows where ids are strings), distances and counts of float32 queries [n, dim] or [dim].
 
         ``candidates``: how many are re-ranked, 0 for none. ``selection``: which rows may be found; by default all that
-        live. Deleted rows take places in a walk's pool: it is made larger by their share. ``searcher``: another than
-        the one that gives ids.
+        live. Deleted rows that a walk meets take places in its pool: it is made larger by their share. ``searcher``:
+        another than the one that gives ids.
         """
         if searcher is None:
             searcher = self._searcher
-        if self.deleted is not None:
-            ef = min(-(-ef * self.n // self.live), self.n)
+        if self.dead:
+            ef = min(-(-ef * (self.live + self.dead) // self.live), self.n)
         transform = self.quantizer.query_transform
         coded = queries if transform is None else transform.apply(queries.reshape(-1, queries.shape[-1]))
         chosen = self.everything if selection is None else selection
@@ -114,17 +117,7 @@ def _search_parallel(
     return found
 
 
-def read_bitmap(column: Column, n: int) -> NDArray[np.uint64]:
-    """The bitmap of deleted rows: uint64[ceil(n / 64)], bit r of word w is row 64 w + r."""
-    words = (n + 63) // 64
-    bits: NDArray[np.uint8] = column.read_range(0, words)
-    return bits.view("<u8").reshape(-1).astype(np.uint64)
-
-
 def live_rows(snap: Snapshot) -> NDArray[np.int64]:
     """The rows that are not deleted, ascending."""
     n = snap.state["n"]
-    if n == 0:
-        return np.zeros(0, np.int64)
-    bits = np.unpackbits(read_bitmap(snap.columns[DELETED], n).view(np.uint8), bitorder="little")[:n]
-    return np.flatnonzero(bits == 0)
+    return rows_in(without(n, read_bitmap(snap.columns[DELETED], n))) if n else np.zeros(0, np.int64)

@@ -2,6 +2,10 @@
 
 A generation's ``names`` map a column's own name to the one that it is stored under; those not named are stored
 under their own. Graph columns that two generations have in common are kept up to date by whichever is in force.
+
+A row that is given to another vector has the wrong code in every generation but the one in force. So none is while
+a generation is being built, and those that were left behind lose their codes then: what they were trained to stays,
+and to return they are built again.
 """
 
 from __future__ import annotations
@@ -47,7 +51,44 @@ def returning(state: State, number: int) -> dict[str, Any]:
         "names": entry["names"],
         "relink": apart,
         "index": entry["index"] if apart else None,
+        "linked": entry["rows"] if apart else 0,
     }
+
+
+def forget_codes(txn: Transaction, row: int) -> None:
+    """Remove the codes of generations left behind that hold ``row``: it is given to another vector."""
+    state = txn.state
+    lost = [entry for entry in state["generations"] if row < entry["rows"] and entry["number"] != state["quantizer"]]
+    if not lost:
+        return
+    numbers = {entry["number"] for entry in lost}
+    state["generations"] = [
+        entry | {"rows": 0, "names": {}, "index": None} if entry["number"] in numbers else entry
+        for entry in state["generations"]
+    ]
+    for entry in lost:
+        drop_columns(txn, entry["names"])
+
+
+def may_reuse(txn: Transaction, free: int) -> bool:
+    """Whether any of ``free`` unused rows may be given to other vectors.
+
+    Not while a generation is being built, unless that would leave a quarter of all rows unused: then it starts over.
+    """
+    pending = txn.state["pending"]
+    if pending is None or pending["rows"] == 0:
+        return True
+    if free <= txn.state["n"] // 4:
+        return False
+    if entry_of(txn.state, pending["number"])["rows"]:
+        discard_pending(txn)
+        return True
+    graph = {} if pending["index"] is None else graph_names(pending["names"])
+    for stored in graph.values():
+        txn.drop_column(stored)
+    names = {name: stored for name, stored in pending["names"].items() if name not in graph}
+    txn.state["pending"] = pending | {"rows": 0, "names": names, "index": None, "linked": 0}
+    return True
 
 
 def own_graph(names: Names, columns: Iterable[str], number: int, started: bool) -> dict[str, str]:
@@ -62,7 +103,7 @@ def flip(state: State) -> None:
     entries = [dict(entry) for entry in state["generations"]]
     for entry in entries:
         if entry["number"] == leaving:
-            entry |= {"rows": state["n"], "names": state["names"]}
+            entry |= {"rows": state["n"], "names": state["names"], "served": True}
         if entry["rows"] and graph_names(entry["names"]) == shared:
             entry["index"] = state["index"]
     own = pending["index"] is not None

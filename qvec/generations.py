@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from qvec._kernels import Column
+from qvec.bitmaps import rows_in
 from qvec.calibrations import Trained, entry_of, identify, register
 from qvec.config import Config, code_from_dict, code_to_dict, make_config
 from qvec.configs import CodeConfig
@@ -32,7 +33,7 @@ from qvec.generation_state import (
     returning,
     stored_name,
 )
-from qvec.index import FlatIndex, Progress
+from qvec.index import FlatIndex, Progress, Source, stored_index
 from qvec.layout import CALIBRATION, CODES, DRIFT, NODES, VECTORS, in_force, wide_column
 from qvec.quantizers import Quantizer, train
 from qvec.storage.store import Snapshot, Store, Transaction
@@ -85,11 +86,15 @@ class Generations:
         with self.store.write() as txn:
             if number == txn.state["quantizer"]:
                 return
-            if entry_of(txn.state, number)["rows"] == 0:
+            entry = entry_of(txn.state, number)
+            if not entry["served"]:
                 raise InputError(f"generation {number} was never in force; requantize(calibration={number}) builds it")
             if (pending := txn.state["pending"]) is None or pending["number"] != number:
                 discard_pending(txn)
-                txn.state["pending"] = returning(txn.state, number)
+                if entry["rows"]:
+                    txn.state["pending"] = returning(txn.state, number)
+                else:
+                    self._prepare(txn, number, "auto")
         self._finish(number, threads, progress)
 
     def drop(self, number: int) -> None:
@@ -163,7 +168,7 @@ class Generations:
     def _prepare(self, txn: Transaction, number: int, relink: Relink) -> None:
         """Make the columns of a generation, and record it as pending."""
         state, entry = txn.state, entry_of(txn.state, number)
-        index = index_for(self.config, state["index"]["kind"], state["n"])
+        index = index_for(self.config, state["index"]["kind"], state["live"])
         own_nodes = NODES in index.columns(self.load(txn, number).codec)  # refuses codes that are not for the index
         if entry["rows"]:
             txn.state["pending"] = returning(state, number)
@@ -176,7 +181,7 @@ class Generations:
             names[VECTORS] = state["names"][VECTORS]
         state["pending"] = {
             "number": number, "code": entry["code"], "rows": 0, "names": names,
-            "relink": True if own_nodes else relink, "index": None,
+            "relink": True if own_nodes else relink, "index": None, "linked": 0,
         }  # fmt: skip
 
     def _finish(self, number: int, threads: int, progress: Progress | None) -> None:
@@ -205,7 +210,7 @@ class Generations:
             txn.state["pending"] = pending
             steps, total = pending["rows"], txn.state["n"]
             if pending["index"] is not None:
-                steps, total = steps + pending["index"].get("n", 0), 2 * total
+                steps, total = steps + pending["linked"], 2 * total
             if done:
                 flip(txn.state)
         if progress is not None:
@@ -234,31 +239,33 @@ class Generations:
 
         Steps grow with the graph: a step rewrites most of it, and so all steps together a few times its size.
         """
-        n, kind = txn.state["n"], txn.state["index"]["kind"]
-        index = index_for(self.config, kind, n)
+        n, start = txn.state["n"], pending["linked"]
+        index = index_for(self.config, txn.state["index"]["kind"], txn.state["live"])
         quantizer = self.load(txn, pending["number"])
         specs = index.columns(quantizer.codec)
         if not specs:  # nothing to link
             return True
         started = pending["index"] is not None
-        state: dict[str, Any] = pending["index"] if started else {"kind": index.kind}
         names = pending["names"] = own_graph(pending["names"], specs, pending["number"], started)
-        stop = min(n, state.get("n", 0) + max(STEP, state.get("n", 0) // 2))
         for name, spec in specs.items():
-            stored = names.get(name, name)
-            if stored not in txn.columns:
+            if (stored := names.get(name, name)) not in txn.columns:
                 txn.add_column(stored, replace(spec, generation=pending["number"]))
-            txn.columns[stored].resize(stop)
         columns = in_force(txn.columns, names)
         keep = self.keep if VECTORS in columns else None
         coded = linkable(quantizer, keep, columns, txn.state["lift2"])
-        pending["index"] = {"kind": index.kind, **index.extend(columns, coded, state, stop, threads, None)}
+        source, stop = Source(columns, coded, n), min(n, start + max(STEP, start // 2))
+        state: dict[str, Any] = pending["index"] if started else {"kind": index.kind}
+        rows = source.live[slice(*np.searchsorted(source.live, (start, stop)))].astype(np.uint32)
+        state = index.extend(source, state, rows, threads, None)
+        pending["index"], pending["linked"] = state, stop
+        if stop == n:  # deleted since they were linked
+            pending["index"] = index.drop(source, state, rows_in(source.deleted).astype(np.uint32), threads)
         return bool(stop == n)
 
     def _agreement(self, snap: Snapshot, number: int) -> float:
         """Share of the ten nearest by a scan of the pending codes that a walk over the graph in force finds."""
         state = snap.state
-        index = index_for(self.config, state["index"]["kind"], state["n"])
+        index = stored_index(self.config.index, state["index"])
         columns = in_force(snap.columns, state["names"] | pending_of(state, number)["names"])
         quantizer = self.load(snap, number)
         if not index.columns(quantizer.codec):  # nothing that might not fit

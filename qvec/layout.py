@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from qvec._kernels import Column
+from qvec.bitmaps import WORD_BYTES
 from qvec.quantizers import Quantizer
 from qvec.storage.store import ColumnSpec
 
@@ -14,15 +15,16 @@ IDS = "ids"
 DELETED = "deleted"
 ADJACENCY = "adjacency"
 NODES = "nodes"
+LINKED = "linked"  # bitmap: rows that lists of the graph may point at
+CONDEMNED = "condemned"  # bitmap: of these, the ones that are being taken out
 
 CALIBRATION = 1  # record kinds: a quantizer's state, by generation; a row's payload and string id, by row
 ROW = 2
 DRIFT = 3  # what vectors looked like since a calibration, by generation
 TUNING = 4  # number 0: recall curves; 1 and up: the queries that they are measured on
 
-_COLUMN_IDS = {CODES: 1, VECTORS: 2, IDS: 3, DELETED: 4, ADJACENCY: 5, NODES: 6}
+_COLUMN_IDS = {CODES: 1, VECTORS: 2, IDS: 3, DELETED: 4, ADJACENCY: 5, NODES: 6, LINKED: 16, CONDEMNED: 17}
 _ID_BYTES = 8
-_BITMAP_BYTES = 8  # a row of the bitmap is one word: 64 rows of the collection
 
 
 def wide_column(name: str, stride: int) -> ColumnSpec:
@@ -35,6 +37,11 @@ def narrow_column(name: str, stride: int) -> ColumnSpec:
     return ColumnSpec(_COLUMN_IDS[name], stride, min_pages=1, max_pages=1)
 
 
+def bitmap_column(name: str) -> ColumnSpec:
+    """A bit a row, in rows of one word: 64 rows of the collection."""
+    return narrow_column(name, WORD_BYTES)
+
+
 def in_force(columns: Mapping[str, Column], names: Mapping[str, str]) -> dict[str, Column]:
     """Columns under the names that the code uses; ``names``: those that are stored under another one."""
     return {**columns, **{name: columns[stored] for name, stored in names.items()}}
@@ -42,7 +49,7 @@ def in_force(columns: Mapping[str, Column], names: Mapping[str, str]) -> dict[st
 
 def row_columns(quantizer: Quantizer, keep: Quantizer | None, int_ids: bool) -> dict[str, ColumnSpec]:
     """What every vector has, whatever the index."""
-    columns = {CODES: wide_column(CODES, quantizer.code_size), DELETED: narrow_column(DELETED, _BITMAP_BYTES)}
+    columns = {CODES: wide_column(CODES, quantizer.code_size), DELETED: bitmap_column(DELETED)}
     if keep is not None:
         columns[VECTORS] = wide_column(VECTORS, keep.code_size)
     if int_ids:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qvec.calibrations import entry_of
 from qvec.config import Config
-from qvec.layout import ADJACENCY, CODES, VECTORS
+from qvec.layout import ADJACENCY, CODES, NODES, VECTORS
 from qvec.storage.store import Snapshot, Store
 from qvec.types import Stats
 
@@ -29,7 +29,7 @@ def collect_stats(snap: Snapshot, store: Store, config: Config) -> Stats:
         code_size=0 if entry is None else entry["code_size"],
         codes_bytes=columns.get(names.get(CODES, CODES), 0),
         vectors_bytes=columns.get(names.get(VECTORS, VECTORS), 0),
-        graph_bytes=columns.get(names.get(ADJACENCY, ADJACENCY), 0),
+        graph_bytes=sum(columns.get(names.get(column, column), 0) for column in (ADJACENCY, NODES)),
         file_bytes=sizes["file_bytes"],
         calibration=None if entry is None else entry["id"],
         generation=0 if number is None else number,

@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # imported when they are called: seldom, and a sixth of the i
     from qvec.evaluation.choose import Choice
     from qvec.evaluation.report import Report
     from qvec.generations import Generations, Relink
+    from qvec.maintenance import Maintenance
 
 MAX_THREADS = 1024
 MAX_TUNED_K = 10_000
@@ -125,7 +126,7 @@ class Upkeep:
 
         Works in transactions of 8,192 rows. A process that dies leaves the old codes in force; calling again
         continues where it stopped, and asking for another code gives the unfinished one up. The old codes stay
-        for :meth:`rollback` until :meth:`drop_generation`.
+        for :meth:`rollback` until :meth:`drop_generation`, or until one of their rows is given to another vector.
 
         Raises InputError: no originals are kept, the collection is empty, or the code cannot be trained on it.
         """
@@ -134,7 +135,7 @@ class Upkeep:
         return self._generation(number)
 
     def rollback(self, generation: int, *, threads: int | None = None, progress: Progress | None = None) -> Generation:
-        """Put an earlier generation back in force; rows added since it left are coded first."""
+        """Put an earlier generation back in force; rows added since are coded first, all if its codes are gone."""
         self._generations.rollback(generation, worker_threads(threads), progress)
         self._keep_tuned(threads)
         return self._generation(generation)
@@ -331,6 +332,15 @@ class Upkeep:
         finally:
             self._store.end(snap)
         self._tune(queries, ks, old.n_queries, threads=threads)
+
+    def _writer(self, txn: Transaction) -> Writer:
+        return Writer(txn, self._config, self._quantizer(txn), self._originals(txn))
+
+    @cached_property
+    def _maintenance(self) -> Maintenance:
+        from qvec.maintenance import Maintenance
+
+        return Maintenance(self._store, self._writer)
 
     @cached_property
     def _generations(self) -> Generations:

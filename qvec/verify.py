@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from qvec.config import Config
-from qvec.engine import read_bitmap
+from qvec.engine import live_rows
 from qvec.errors import CorruptError
-from qvec.index import Coded, stored_index
-from qvec.layout import CODES, DELETED, IDS, ROW, VECTORS, in_force
+from qvec.index import Coded, Source, stored_index
+from qvec.layout import CODES, IDS, ROW, VECTORS, in_force
 from qvec.quantizers import Quantizer
 from qvec.storage.store import Snapshot
-from qvec.types import NDArray
 
 CHECKED_ROWS = 8192
 SHOWN = 5  # of a kind of problem
@@ -35,8 +32,7 @@ def verify_snapshot(snap: Snapshot, config: Config, quantizer: Quantizer | None,
 
 
 def _check_rows(snap: Snapshot, config: Config) -> Iterator[str]:
-    n = snap.state["n"]
-    live = _live_rows(snap, n)
+    live = live_rows(snap)
     if len(live) != snap.state["live"]:
         yield f"{len(live)} rows are live, the state says {snap.state['live']}"
     named = dict(snap.iter_ids())
@@ -57,29 +53,24 @@ def _key(value: int) -> bytes:
     return value.to_bytes(8, "big", signed=value < 0)
 
 
-def _live_rows(snap: Snapshot, n: int) -> NDArray[np.int64]:
-    bits = np.unpackbits(read_bitmap(snap.columns[DELETED], n).view(np.uint8), bitorder="little")[:n]
-    return np.flatnonzero(bits == 0)
-
-
 def _check_codes(snap: Snapshot, quantizer: Quantizer, keep: Quantizer | None) -> Iterator[str]:
     """Codes are those of the originals, to the last bit; unless these were rounded when they were stored."""
     if keep is None or keep.kind != "f32":
         return
-    columns, n = in_force(snap.columns, snap.state["names"]), snap.state["n"]
+    columns, live = in_force(snap.columns, snap.state["names"]), live_rows(snap)
     wrong: list[int] = []
-    for start in range(0, n, CHECKED_ROWS):
-        stop = min(start + CHECKED_ROWS, n)
-        codes = quantizer.encode(keep.decode(columns[VECTORS].read_range(start, stop)))
-        differs = (codes != columns[CODES].read_range(start, stop)).any(axis=1)
-        wrong += (start + np.flatnonzero(differs)).tolist()
+    for start in range(0, len(live), CHECKED_ROWS):
+        rows = live[start : start + CHECKED_ROWS]
+        codes = quantizer.encode(keep.decode(columns[VECTORS].read(rows)))
+        wrong += rows[(codes != columns[CODES].read(rows)).any(axis=1)].tolist()
     yield from _some("the code of row {} is not that of its vector", iter(wrong))
 
 
 def _check_index(snap: Snapshot, config: Config, quantizer: Quantizer) -> list[str]:
     index = stored_index(config.index, snap.state["index"])
     columns = in_force(snap.columns, snap.state["names"])
-    return index.check(columns, Coded(quantizer.codec, columns[CODES]), snap.state["index"], snap.state["n"])
+    source = Source(columns, Coded(quantizer.codec, columns[CODES]), snap.state["n"])
+    return index.check(source, snap.state["index"])
 
 
 def _some(text: str, rows: Iterator[int]) -> Iterator[str]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from qvec._kernels import Column
+from qvec.bitmaps import mark, rows_in, words_for
 from qvec.calibrations import Trained, register
 from qvec.config import AUTO_INDEX_ROWS, Config
 from qvec.configs import HNSW, Flat
 from qvec.errors import DuplicateIdError, InputError
-from qvec.index import Coded, Index, Progress, make_index
+from qvec.generation_state import forget_codes, may_reuse
+from qvec.index import Coded, Index, Progress, Rows, Source, make_index, stored_index
 from qvec.inputs import MAX_ID, MAX_ROWS, id_keys
 from qvec.integers import to_floats
 from qvec.layout import CODES, DELETED, IDS, ROW, VECTORS, in_force, row_columns
@@ -21,14 +24,19 @@ from qvec.storage.store import Transaction
 from qvec.types import NDArray, OnConflict, Payload
 
 ENCODE_ROWS = 8192  # rows encoded at a time: the codes of one step stay in cache
+PUT_ROWS = 512  # rows written at a time: each may lie in a block of its own
 Ids = NDArray[Any] | list[str]
 Vectors = NDArray[Any]  # float32 [n, dim], or integers as Config.form says
+
+
+Conflicts = tuple[slice | NDArray[np.int64], list[bytes], NDArray[np.int64]]
+_NOTHING_STORED: Conflicts = slice(None), [], np.zeros(0, np.int64)
 
 
 def initial_state() -> dict[str, Any]:
     """The state of an empty collection."""
     return {
-        "n": 0,  # rows ever written, deleted ones included
+        "n": 0,  # rows that there are, in use or not
         "live": 0,
         "next_id": 0,
         "records": 0,  # live rows with a row record (payload or string id)
@@ -39,13 +47,33 @@ def initial_state() -> dict[str, Any]:
         "tuned": None,  # {"generation", "index", "n"}: what recall curves were measured on (qvec/curves.py)
         "oversample": None,  # {"generation", "factor"}: what searches of that generation re-rank per hit
         "pending": None,  # a generation that is being built (qvec/generations.py)
-        "index": {"kind": "flat", "n": 0},
+        "index": {"kind": "flat"},
         "lift2": 0.0,  # largest |x|^2 seen, for graphs under inner product
     }
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Vectors to store, with an id and a payload each."""
+
+    x: Vectors
+    ids: Ids
+    payloads: Sequence[Payload | None]
+
+    def part(self, kept: slice | NDArray[np.int64]) -> Batch:
+        """Those at the given positions; the batch itself for all."""
+        if isinstance(kept, slice):
+            return self
+        ids = self.ids[kept] if isinstance(self.ids, np.ndarray) else [self.ids[i] for i in kept]
+        return Batch(self.x[kept], ids, [self.payloads[i] for i in kept])
+
+
 class Writer:
-    """One write transaction of a collection. Every argument has been checked; nothing is visible before commit."""
+    """One write transaction of a collection. Every argument has been checked; nothing is visible before commit.
+
+    Codes and originals go first, to rows that nobody looks at, with checkpoints: a batch of any size takes little
+    memory and leaves few free pages. What makes them visible follows, at once.
+    """
 
     def __init__(self, txn: Transaction, config: Config, quantizer: Quantizer | None, keep: Quantizer | None) -> None:
         self.txn, self.config, self.quantizer, self.keep = txn, config, quantizer, keep
@@ -56,13 +84,25 @@ class Writer:
         """Columns in force by their own names."""
         return in_force(self.txn.columns, self.state["names"])
 
+    @property
+    def is_mending_due(self) -> bool:
+        """Whether the index waits for deleted rows to be taken out of it."""
+        return self._index().due(self.state["index"])
+
     # --- adding ---
 
     def use(self, quantizer: Quantizer, samples: int) -> None:
         """Store what the code was trained to and lay out the columns; once in a collection's life."""
-        self.quantizer, config = quantizer, self.config
-        self.state["quantizer"] = register(self.txn, Trained(quantizer, config.code, samples, config.model))
+        self._lay_out(quantizer)
+        trained = Trained(quantizer, self.config.code, samples, self.config.model)
+        self.state["quantizer"] = register(self.txn, trained)
+
+    def _lay_out(self, quantizer: Quantizer) -> None:
+        """Make the columns of rows. There may be some already, of a batch that failed: nothing in them is in use."""
+        self.quantizer = quantizer
         for name, spec in row_columns(quantizer, self.keep, self.config.ids == "int64").items():
+            if name in self.txn.columns:
+                self.txn.drop_column(name)
             self.txn.add_column(name, spec)
 
     def add(
@@ -75,21 +115,15 @@ class Writer:
         progress: Progress | None,
     ) -> tuple[Ids, int, int, int]:
         """Store a batch; ids of its rows, and how many were added, replaced, skipped."""
-        if self.quantizer is None and len(x):
-            config = self.config
-            self.use(train(x, config.metric, config.code, config.seed, config.model), len(x))
-        replaced = skipped = 0
         if ids is None:
             ids = self._new_ids(len(x))
+            kept, old_keys, old_rows = _NOTHING_STORED
         else:
-            kept, replaced = self._resolve_conflicts(ids, on_conflict)
-            if len(kept) < len(x):
-                skipped = len(x) - len(kept)
-                all_ids, ids = ids, ids[kept] if isinstance(ids, np.ndarray) else [ids[i] for i in kept]
-                self._append(x[kept], ids, [payloads[i] for i in kept], threads, progress)
-                return all_ids, len(kept) - replaced, replaced, skipped
-        self._append(x, ids, payloads, threads, progress)
-        return ids, len(x) - replaced, replaced, skipped
+            kept, old_keys, old_rows = self._resolve_conflicts(ids, on_conflict)
+        stored = Batch(x, ids, payloads).part(kept)
+        if len(stored.x):
+            self._store(stored, old_keys, old_rows, threads, progress)
+        return ids, len(stored.x) - len(old_rows), len(old_rows), len(x) - len(stored.x)
 
     def _new_ids(self, n: int) -> NDArray[np.int64]:
         if self.config.ids == "str":
@@ -99,110 +133,178 @@ class Writer:
             raise InputError(f"no automatic ids are left above {first - 1}; give ids")
         return np.arange(first, first + n, dtype=np.int64)
 
-    def _resolve_conflicts(self, ids: Ids, on_conflict: OnConflict) -> tuple[NDArray[np.int64], int]:
-        """Positions to store, and how many stored vectors they replace (now deleted)."""
+    def _resolve_conflicts(self, ids: Ids, on_conflict: OnConflict) -> Conflicts:
+        """Which of the batch to store, and the keys and rows of vectors that this replaces."""
         keys = id_keys(ids)
         rows = self.txn.rows_of(keys)
-        taken = rows >= 0
-        if not taken.any():
-            return np.arange(len(keys)), 0
-        if on_conflict == "error":
-            i = int(np.flatnonzero(taken)[0])
+        taken = np.flatnonzero(rows >= 0)
+        if len(taken) and on_conflict == "error":
+            i = int(taken[0])
             name = ids[i : i + 1].tolist()[0] if isinstance(ids, np.ndarray) else ids[i]
             raise DuplicateIdError(
                 f"ids[{i}] = {name!r} is stored already; use upsert or on_conflict to replace or skip"
             )
-        if on_conflict == "skip":
-            return np.flatnonzero(~taken), 0
-        self.delete([keys[i] for i in np.flatnonzero(taken)], rows[taken])
-        return np.arange(len(keys)), int(taken.sum())
+        if len(taken) and on_conflict == "skip":
+            return np.flatnonzero(rows < 0), [], taken[:0]
+        return slice(None), [keys[i] for i in taken], rows[taken]
 
-    def _append(
+    def _store(
         self,
-        x: Vectors,
-        ids: Ids,
-        payloads: Sequence[Payload | None],
+        batch: Batch,
+        old_keys: list[bytes],
+        old_rows: NDArray[np.int64],
         threads: int,
         progress: Progress | None,
     ) -> None:
-        start, stop = self.state["n"], self.state["n"] + len(x)
+        config, untrained = self.config, self.quantizer is None
+        if self.quantizer is None:
+            self._lay_out(train(batch.x, config.metric, config.code, config.seed, config.model))
+        rows = self._choose_rows(len(batch.x))
+        lift2 = self._put_vectors(batch, rows)
+        # From here on, in one commit
+        if untrained:
+            assert self.quantizer is not None
+            trained = Trained(self.quantizer, config.code, len(batch.x), config.model)
+            self.state["quantizer"] = register(self.txn, trained)
+        if len(old_rows):
+            self._hide(old_keys, old_rows, threads)
+        self._show(batch, rows)
+        self.state["lift2"] = max(self.state["lift2"], lift2)
+        self._extend_index(rows, threads, progress)
+
+    def _choose_rows(self, count: int) -> Rows:
+        """Rows to write to, ascending: those that nothing points at any more, then new ones."""
+        n = self.state["n"]
+        reused = self._free_rows()[:count]
+        stop = n + count - len(reused)
         if stop > MAX_ROWS:
             raise InputError(f"the collection would hold {stop} rows; the limit is {MAX_ROWS}")
-        if not len(x):
-            return
-        self._put_ids(ids, start)
-        self._put_records(ids, payloads, start)
-        self._put_vectors(x, ids, start, stop)
-        self.state["n"] = stop
-        self.state["live"] += len(x)
-        self._extend_index(stop, threads, progress)
+        return np.concatenate([reused, np.arange(n, stop)]).astype(np.uint32)
 
-    def _put_ids(self, ids: Ids, start: int) -> None:
+    def _free_rows(self) -> NDArray[np.int64]:
+        """Deleted rows that nothing points at, ascending."""
+        state = self.state
+        free = state["n"] - state["live"] - state["index"].get("dead", 0)
+        if free == 0 or not may_reuse(self.txn, free):
+            return np.zeros(0, np.int64)
+        source = self._source()
+        held = self._index().held(source, state["index"])
+        return rows_in(source.deleted if held is None else source.deleted & ~held)
+
+    def _put_vectors(self, batch: Batch, rows: Rows) -> float:
+        """Write codes, originals and ids to rows that are not visible; the largest squared length, under ip."""
+        assert self.quantizer is not None
+        columns, largest = self.columns, 0.0
+        n = max(self.state["n"], int(rows[-1]) + 1)
+        for name in (CODES, VECTORS, IDS):
+            if name in columns:
+                columns[name].resize(n)
+        for i in range(0, len(rows), ENCODE_ROWS):
+            part, at = batch.x[i : i + ENCODE_ROWS], rows[i : i + ENCODE_ROWS]
+            self._put(columns[CODES], at, self.quantizer.encode(part))
+            if self.keep is not None:
+                self._put(columns[VECTORS], at, self.keep.encode(part))
+            if self.config.metric == "ip":
+                largest = max(largest, self._largest_norm2(part))
+        if isinstance(batch.ids, np.ndarray):
+            self._put(columns[IDS], rows, batch.ids.astype("<i8").view(np.uint8).reshape(-1, 8))
+        return largest
+
+    def _put(self, column: Column, rows: Rows, values: NDArray[np.uint8]) -> None:
+        for i in range(0, len(rows), PUT_ROWS):
+            column.put(rows[i : i + PUT_ROWS], values[i : i + PUT_ROWS])
+            self.txn.relieve()
+
+    def _show(self, batch: Batch, rows: Rows) -> None:
+        """Make the rows of a batch visible, to all but the index."""
+        state = self.state
+        if rows[0] < state["n"]:
+            forget_codes(self.txn, int(rows[0]))
+        state["n"] = max(state["n"], int(rows[-1]) + 1)
+        state["live"] += len(rows)
+        deleted = self.columns[DELETED]
+        deleted.resize(words_for(state["n"]))
+        mark(deleted, rows, False)
+        self._put_ids(batch.ids, rows)
+        self._put_records(batch, rows)
+
+    def _put_ids(self, ids: Ids, rows: Rows) -> None:
         state, append = self.state, False
         if isinstance(ids, np.ndarray):
             append = bool(ids[0] >= state["next_id"]) and bool((np.diff(ids) > 0).all())
             state["next_id"] = max(state["next_id"], int(ids.max()) + 1)
-        self.txn.put_ids(id_keys(ids), range(start, start + len(ids)), append=append)
+        self.txn.put_ids(id_keys(ids), rows.tolist(), append=append)
 
-    def _put_records(self, ids: Ids, payloads: Sequence[Payload | None], start: int) -> None:
+    def _put_records(self, batch: Batch, rows: Rows) -> None:
         strings = self.config.ids == "str"
-        for i, payload in enumerate(payloads):
+        for i, payload in enumerate(batch.payloads):
             if payload is None and not strings:
                 continue
-            record = {"id": ids[i], "payload": payload} if strings else {"payload": payload}
-            self.txn.put_record(ROW, start + i, record, name=f"payload[{i}]")
+            record = {"id": batch.ids[i], "payload": payload} if strings else {"payload": payload}
+            self.txn.put_record(ROW, int(rows[i]), record, name=f"payload[{i}]")
             self.state["records"] += 1
-
-    def _put_vectors(self, x: Vectors, ids: Ids, start: int, stop: int) -> None:
-        assert self.quantizer is not None
-        columns = self.columns
-        for name in (CODES, VECTORS, IDS):
-            if name in columns:
-                columns[name].resize(stop)
-        columns[DELETED].resize((stop + 63) // 64)
-        for i in range(0, len(x), ENCODE_ROWS):
-            part = x[i : i + ENCODE_ROWS]
-            columns[CODES].write(start + i, self.quantizer.encode(part))
-            if self.keep is not None:
-                columns[VECTORS].write(start + i, self.keep.encode(part))
-            if self.config.metric == "ip":
-                self.state["lift2"] = max(self.state["lift2"], self._largest_norm2(part))
-        if isinstance(ids, np.ndarray):
-            columns[IDS].write(start, ids.astype("<i8").view(np.uint8).reshape(-1, 8))
 
     def _largest_norm2(self, x: Vectors) -> float:
         floats = x if self.config.form is None else to_floats(x, self.config.form)
         return float(np.einsum("ij,ij->i", floats, floats).max())
 
-    def _extend_index(self, stop: int, threads: int, progress: Progress | None) -> None:
-        state = self.state["index"]
-        index = index_for(self.config, state["kind"], stop)
-        if index.kind != state["kind"]:  # auto has outgrown the scan: every row is linked now
-            state = {"kind": index.kind}
+    # --- the index ---
+
+    def _index(self) -> Index:
+        """The index in force."""
+        return stored_index(self.config.index, self.state["index"])
+
+    def _source(self) -> Source:
         assert self.quantizer is not None
-        coded = linkable(self.quantizer, self.keep, self.columns, self.state["lift2"])
+        columns = self.columns
+        return Source(columns, linkable(self.quantizer, self.keep, columns, self.state["lift2"]), self.state["n"])
+
+    def _extend_index(self, rows: Rows, threads: int, progress: Progress | None) -> None:
+        state = self.state["index"]
+        index = index_for(self.config, state["kind"], self.state["live"])
+        assert self.quantizer is not None
         for name, spec in index.columns(self.quantizer.codec).items():
             if name not in self.columns:
                 self.txn.add_column(name, spec)
-            self.columns[name].resize(stop)
-        fresh = index.extend(self.columns, coded, state, stop, threads, progress)
-        self.state["index"] = {"kind": index.kind, **fresh}
+        source = self._source()
+        if index.kind != state["kind"]:  # auto has outgrown the scan: every row is linked now
+            state, rows = {"kind": index.kind}, source.live.astype(np.uint32)
+        self.state["index"] = index.extend(source, state, rows, threads, progress)
 
     # --- deleting ---
 
-    def delete(self, keys: Sequence[bytes], rows: NDArray[np.int64]) -> None:
+    def delete(self, keys: Sequence[bytes], rows: NDArray[np.int64], threads: int) -> None:
         """Delete live rows, given with the keys of their ids."""
-        column = self.txn.columns[DELETED]
-        for word in np.unique(rows // 64):
-            bits = column.read_range(int(word), int(word) + 1).view("<u8")
-            bits |= np.bitwise_or.reduce(np.uint64(1) << (rows[rows // 64 == word] % 64).astype(np.uint64))
-            column.write(int(word), bits.view(np.uint8))
+        self._hide(keys, rows, threads)
+        if self.state["live"] == 0 and may_reuse(self.txn, self.state["n"]):
+            self._start_over()
+
+    def _hide(self, keys: Sequence[bytes], rows: NDArray[np.int64], threads: int) -> None:
+        mark(self.columns[DELETED], rows, True)
         self.txn.delete_ids(keys)
         for row in rows.tolist() if self.state["records"] else ():
             if self.txn.record(ROW, row) is not None:
                 self.txn.delete_record(ROW, row)
                 self.state["records"] -= 1
         self.state["live"] -= len(rows)
+        gone = np.sort(rows).astype(np.uint32)
+        self.state["index"] = self._index().drop(self._source(), self.state["index"], gone, threads)
+
+    def mend(self, limit: int, threads: int) -> bool:
+        """Take deleted rows out of the index by going through ``limit`` of its rows; whether more is due."""
+        index, state = self._index(), self.state["index"]
+        self.state["index"] = index.mend(self._source(), state, limit, threads)
+        return self.is_mending_due
+
+    def _start_over(self) -> None:
+        """Nothing is stored any more: give up every row."""
+        index = self._index()
+        assert self.quantizer is not None
+        forget_codes(self.txn, 0)
+        for name in (CODES, VECTORS, IDS, DELETED, *index.columns(self.quantizer.codec)):
+            if name in self.columns:
+                self.columns[name].resize(0)
+        self.state["n"], self.state["index"] = 0, {"kind": index.kind}
 
 
 def index_for(config: Config, kind: str, rows: int) -> Index:

@@ -7,8 +7,9 @@ import numpy.typing as npt
 import pytest
 
 from qvec._kernels import Codec, Column, GraphFinder, Linker, Searcher, Selection, reachable, simd_levels
-from qvec.index.base import Coded
-from qvec.index.hnsw import Build
+from qvec.bitmaps import count, words_for
+from qvec.index.base import Coded, Source
+from qvec.index.hnsw import Build, Graph
 from qvec.storage.store import block_geometry
 
 PSIZE = 4096
@@ -35,10 +36,15 @@ def coded(x: npt.NDArray[np.float32], kind: str = "int8", metric: str = "l2", li
     return Coded(codec, codes)
 
 
+def graph_columns(n: int) -> dict[str, Column]:
+    bitmaps = {name: column(name, 8, words_for(n)) for name in ("deleted", "linked")}
+    return {"adjacency": column("adjacency", DEGREE * 4, n), **bitmaps}
+
+
 def linked(what: Coded, n: int, threads: int = 1, ef: int = 64) -> tuple[Column, npt.NDArray[np.uint32]]:
-    adjacency = column("adjacency", DEGREE * 4, n)
-    entries, _ = Build(what, adjacency, ef, threads).run(np.zeros(0, np.uint32), 0, 0, n)
-    return adjacency, entries
+    columns, graph = graph_columns(n), Graph()
+    Build(Source(columns, what, n), graph, ef, threads).run(np.arange(n, dtype=np.uint32))
+    return columns["adjacency"], graph.entries
 
 
 def searched(
@@ -189,21 +195,22 @@ def test_every_row_is_reachable_whatever_the_data(case: str) -> None:
     }[case]
     n, what = len(x), coded(x)
     adjacency, entries = linked(what, n, threads=2, ef=32)
-    bits = np.unpackbits(reachable(what.codec, what.codes, adjacency, n, entries).view(np.uint8), bitorder="little")
-    assert bits[:n].all()
-    only_root = reachable(what.codec, what.codes, adjacency, n, np.zeros(1, np.uint32))
-    assert np.unpackbits(only_root.view(np.uint8), bitorder="little")[:n].all()
+    assert 0 in entries
+    for pinned_only in (False, True):
+        assert count(reachable(what.codec, what.codes, adjacency, n, entries, 0, pinned_only)) == n
 
 
 def test_rows_linked_one_by_one_are_all_reachable_and_found() -> None:
     x = clustered(600, 24)
     what = coded(x)
-    adjacency = column("adjacency", DEGREE * 4, len(x))
-    entries, chosen_at = np.zeros(0, np.uint32), 0
+    columns, graph = graph_columns(len(x)), Graph()
+    adjacency, source = columns["adjacency"], Source(columns, what, len(x))
+    order = np.random.default_rng(2).permutation(len(x)).astype(np.uint32)
     for i in range(len(x)):
-        entries, chosen_at = Build(what, adjacency, 40, 1).run(entries, chosen_at, i, i + 1)
-    reached = reachable(what.codec, what.codes, adjacency, len(x), entries)
-    assert np.unpackbits(reached.view(np.uint8), bitorder="little")[: len(x)].all()
+        Build(source, graph, 40, 1).run(order[i : i + 1])
+    entries = graph.entries
+    assert graph.root == order[0]
+    assert count(reachable(what.codec, what.codes, adjacency, len(x), entries, graph.root, pinned_only=True)) == len(x)
     searcher = Searcher(what.codec, what.codes, len(x), GraphFinder(what.codec, what.codes, adjacency, len(x), entries))
     assert (searched(searcher, x, 1, 40, n=len(x))[0][:, 0] == np.arange(len(x))).mean() > 0.995
 
@@ -219,7 +226,7 @@ def test_hostile_neighbour_lists_give_rows_of_the_collection_or_nothing() -> Non
         searcher = Searcher(what.codec, what.codes, n, GraphFinder(what.codec, what.codes, adjacency, n, entries))
         ids = searched(searcher, x[:20], 10, 64, n=n)[0]
         assert ((ids >= 0) & (ids < n)).all()
-        reachable(what.codec, what.codes, adjacency, n, entries)
+        reachable(what.codec, what.codes, adjacency, n, entries, n + 5)
 
 
 def test_columns_that_do_not_fit_the_codec_are_refused() -> None:
@@ -229,4 +236,4 @@ def test_columns_that_do_not_fit_the_codec_are_refused() -> None:
     with pytest.raises(ValueError, match="rows"):
         Searcher(what.codec, what.codes, 10**6)
     with pytest.raises(TypeError, match="uint32"):
-        Linker(what.codec, what.codes, column("adjacency", DEGREE * 4, 100), 0, np.zeros(1), 1.0)
+        Linker(what.codec, what.codes, column("adjacency", DEGREE * 4, 100), 0, np.zeros(1), 0, 1.0)

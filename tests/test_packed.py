@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 import qvec
 from qvec import _kernels
 from qvec._kernels import Codec, Column, PackedFinder, Packer, Searcher, Selection, node_shape, simd_levels
+from qvec.bitmaps import words_for
 from qvec.index import packed
-from qvec.index.base import Coded
+from qvec.index.base import Coded, Source
+from qvec.index.graph import Graph
 from qvec.index.hnsw import Build
 from qvec.storage.store import block_geometry
 from qvec.transforms import rotation_signs
@@ -51,9 +53,14 @@ def linked(x: Floats, metric: str = "l2", simd: str | None = None) -> tuple[Code
     codec = Codec("int8", metric, x.shape[1], simd=simd)
     coded = Coded(codec, column("codes", codec.stride, len(x)))
     coded.codes.write(0, codec.encode(x))
-    adjacency, nodes = column("adjacency", 128, len(x)), column("nodes", node_shape(codec, 32)[1], len(x))
-    entries, _ = Build(coded, adjacency, 64, 2, None, nodes).run(np.zeros(0, np.uint32), 0, 0, len(x))
-    return coded, adjacency, nodes, entries
+    columns = {name: column(name, 8, words_for(len(x))) for name in ("deleted", "linked")}
+    columns |= {
+        "adjacency": column("adjacency", 128, len(x)),
+        "nodes": column("nodes", node_shape(codec, 32)[1], len(x)),
+    }
+    graph = Graph()
+    Build(Source(columns, coded, len(x)), graph, 64, 2).run(np.arange(len(x), dtype=np.uint32))
+    return coded, columns["adjacency"], columns["nodes"], graph.entries
 
 
 CASES = [("cosine", 7, 0.97), ("cosine", 64, 0.95), ("cosine", 100, 0.95), ("cosine", 384, 0.95), ("cosine", 784, 0.95)]

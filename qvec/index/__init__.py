@@ -1,11 +1,22 @@
 """How candidates are found: by a scan of every code, or by a walk through a graph."""
 
 from qvec.configs import HNSW, Flat, IndexConfig
-from qvec.index.base import Coded, Index, IndexState, Progress
+from qvec.index.base import Coded, Index, IndexState, Progress, Rows, Source
 from qvec.index.flat import FlatIndex
 from qvec.index.hnsw import HNSWIndex
 
-__all__ = ["Coded", "FlatIndex", "HNSWIndex", "Index", "IndexState", "Progress", "make_index", "stored_index"]
+__all__ = [
+    "Coded",
+    "FlatIndex",
+    "HNSWIndex",
+    "Index",
+    "IndexState",
+    "Progress",
+    "Rows",
+    "Source",
+    "make_index",
+    "stored_index",
+]
 
 
 def make_index(config: IndexConfig) -> Index:

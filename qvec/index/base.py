@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from qvec._kernels import Codec, Column, Finder
+from qvec.bitmaps import Bitmap, read_bitmap, rows_in, without
+from qvec.layout import DELETED
 from qvec.storage.store import ColumnSpec
 from qvec.types import NDArray
 
@@ -17,6 +20,7 @@ Progress = Callable[[int, int], object]
 
 Rows = NDArray[np.uint32]
 IndexState = dict[str, Any]
+"""Plain data: "kind"; "dead", deleted rows that the index still points at; and what the kind remembers."""
 
 
 @dataclass(frozen=True)
@@ -27,34 +31,75 @@ class Coded:
     codes: Column
 
 
+@dataclass(frozen=True)
+class Source:
+    """What an index is over: the collection's columns by their own names, n rows of them, and codes to go by.
+
+    Rows are not all in use: those that are deleted may be given to other vectors once nothing points at them.
+    """
+
+    columns: Mapping[str, Column]
+    coded: Coded
+    n: int
+
+    @cached_property
+    def deleted(self) -> Bitmap:
+        """The rows that are no results, as of the first time this is asked for."""
+        return read_bitmap(self.columns[DELETED], self.n)
+
+    @cached_property
+    def live(self) -> NDArray[np.int64]:
+        """The rows that are not deleted, ascending."""
+        return rows_in(without(self.n, self.deleted))
+
+
 class Index(Protocol):
     """How candidates are found. Stateless: what it must remember is plain data in the snapshot's state."""
 
     kind: ClassVar[str]
 
     def columns(self, codec: Codec) -> dict[str, ColumnSpec]:
-        """Columns beyond codes that it keeps; InputError where it cannot work on such codes."""
-        ...
+        """Columns beyond codes that it keeps, and makes as long as it needs them.
 
-    def extend(
-        self,
-        columns: Mapping[str, Column],
-        coded: Coded,
-        state: IndexState,
-        stop: int,
-        threads: int,
-        progress: Progress | None,
-    ) -> IndexState:
-        """Take in the stored rows [state's n, stop); the new state."""
-        ...
-
-    def finder(self, columns: Mapping[str, Column], coded: Coded, state: IndexState, n: int) -> Finder | None:
-        """What finds candidates among n rows of the codes, whatever codes; None: a scan does.
-
-        ``columns`` hold what was made from the codes in force (:data:`qvec.layout.NODES`) only where these are they.
+        InputError where it cannot work on such codes.
         """
         ...
 
-    def check(self, columns: Mapping[str, Column], coded: Coded, state: IndexState, n: int) -> list[str]:
-        """Problems found in what it keeps of n rows."""
+    def extend(
+        self, source: Source, state: IndexState, rows: Rows, threads: int, progress: Progress | None
+    ) -> IndexState:
+        """Take in rows that it does not point at: stored, not deleted, ascending, any below n. The new state."""
+        ...
+
+    def drop(self, source: Source, state: IndexState, rows: Rows, threads: int) -> IndexState:
+        """Rows, ascending, have been deleted: let go of them, or count them as dead and leave them to `mend`.
+
+        Rows that it does not point at are passed over. Returns the new state.
+        """
+        ...
+
+    def due(self, state: IndexState) -> bool:
+        """Whether it is time to `mend`."""
+        ...
+
+    def mend(self, source: Source, state: IndexState, limit: int, threads: int) -> IndexState:
+        """Let go of dead rows by going through ``limit`` rows of what it keeps, or a few more; the new state.
+
+        None is dead after as many calls as it takes to go through all.
+        """
+        ...
+
+    def held(self, source: Source, state: IndexState) -> Bitmap | None:
+        """Rows that it points at, deleted ones among them: these must keep their codes. None: no deleted ones."""
+        ...
+
+    def finder(self, source: Source, state: IndexState) -> Finder | None:
+        """What finds candidates among the rows of any codes; None: a scan does.
+
+        The columns hold what was made from the codes in force (:data:`qvec.layout.NODES`) only where these are they.
+        """
+        ...
+
+    def check(self, source: Source, state: IndexState) -> list[str]:
+        """Problems found in what it keeps."""
         ...

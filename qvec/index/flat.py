@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar
 
-from qvec._kernels import Codec, Column
-from qvec.index.base import Coded, IndexState, Progress
+from qvec._kernels import Codec
+from qvec.index.base import IndexState, Progress, Rows, Source
 from qvec.storage.store import ColumnSpec
 
 
 class FlatIndex:
-    """See :class:`qvec.index.base.Index`. State: rows taken in."""
+    """See :class:`qvec.index.base.Index`. Points at nothing, and so remembers nothing."""
 
     kind: ClassVar[str] = "flat"
 
@@ -19,21 +18,26 @@ class FlatIndex:
         return {}
 
     def extend(
-        self,
-        columns: Mapping[str, Column],
-        coded: Coded,
-        state: IndexState,
-        stop: int,
-        threads: int,
-        progress: Progress | None,
+        self, source: Source, state: IndexState, rows: Rows, threads: int, progress: Progress | None
     ) -> IndexState:
-        rows = stop - state.get("n", 0)
         if progress is not None:
-            progress(rows, rows)
-        return {"n": stop}
+            progress(len(rows), len(rows))
+        return state
 
-    def finder(self, columns: Mapping[str, Column], coded: Coded, state: IndexState, n: int) -> None:
+    def drop(self, source: Source, state: IndexState, rows: Rows, threads: int) -> IndexState:
+        return state
+
+    def due(self, state: IndexState) -> bool:
+        return False
+
+    def mend(self, source: Source, state: IndexState, limit: int, threads: int) -> IndexState:
+        return state
+
+    def held(self, source: Source, state: IndexState) -> None:
         return None
 
-    def check(self, columns: Mapping[str, Column], coded: Coded, state: IndexState, n: int) -> list[str]:
+    def finder(self, source: Source, state: IndexState) -> None:
+        return None
+
+    def check(self, source: Source, state: IndexState) -> list[str]:
         return []

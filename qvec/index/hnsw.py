@@ -6,104 +6,89 @@ few dozen dimensions the hierarchy brings nothing over good entries. The steps o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
-from qvec._kernels import Codec, Column, Finder, GraphFinder, Linker, reachable
+from qvec._kernels import Codec, Finder, GraphFinder, Linker, reachable
+from qvec.bitmaps import Bitmap, bitmap_of, count, mark, read_bitmap, rows_in, without, words_for
 from qvec.configs import HNSW
 from qvec.index import packed
-from qvec.index.base import Coded, IndexState, Progress, Rows
+from qvec.index.base import IndexState, Progress, Rows, Source
+from qvec.index.graph import ALPHA, Graph, choose_entries
 from qvec.index.parallel import run_on_threads
-from qvec.layout import ADJACENCY, NODES, narrow_column
+from qvec.layout import ADJACENCY, CONDEMNED, LINKED, NODES, bitmap_column, narrow_column
 from qvec.storage.store import ColumnSpec
-from qvec.types import Float32Array, NDArray
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-ALPHA = 1.1  # squared distances
 BATCH_SHARE = 50  # a batch is at most n / 50 rows: they search the graph as it stood before
 BATCH_ROWS = 1024  # and each row of a batch is scored against all others of it
-ENTRIES = 64
-SAMPLE = 4096
-LLOYD_ROUNDS = 4
-
-
-def choose_entries(codec: Codec, codes: Column, n: int) -> Rows:
-    """Up to 64 rows to start walks from: row 0, the root of the tree, and medoids of a sample (Lloyd's k-means)."""
-    if n <= ENTRIES:
-        return np.arange(n, dtype=np.uint32)
-    rows = np.unique(np.linspace(0, n - 1, min(n, SAMPLE)).astype(np.int64))
-    x = codec.decode(codes.read(rows))
-    nearest = rows[_medoids(x, ENTRIES - 1)]
-    return np.unique(np.concatenate(([0], nearest))).astype(np.uint32)
-
-
-def _medoids(x: Float32Array, k: int) -> NDArray[np.int64]:
-    x = x - x.mean(axis=0)
-    centres = x[np.linspace(0, len(x) - 1, k).astype(np.int64)]
-    for _ in range(LLOYD_ROUNDS):
-        owner = np.argmin(_distances(x, centres), axis=1)
-        order = np.argsort(owner, kind="stable")
-        bounds = np.searchsorted(owner[order], np.arange(k + 1))
-        filled = np.flatnonzero(np.diff(bounds))
-        sums = np.add.reduceat(x[order], bounds[filled], axis=0)
-        centres[filled] = sums / np.diff(bounds)[filled, None]
-    nearest: NDArray[np.int64] = np.argmin(_distances(x, centres), axis=0)
-    return nearest
-
-
-def _distances(x: Float32Array, centres: Float32Array) -> Float32Array:
-    """Squared distances but for |x|^2, which shifts a row as a whole."""
-    shifted: Float32Array = np.einsum("ij,ij->i", centres, centres) - 2 * (x @ centres.T)
-    return shifted
+DEAD_SHARE = 0.1  # of the rows of a graph: beyond, deleted ones are taken out
 
 
 @dataclass
 class Build:
-    """Links the rows [linker.n, stop) of a column into a graph."""
+    """Links rows into a graph, which is changed."""
 
-    coded: Coded
-    adjacency: Column
+    source: Source
+    graph: Graph
     ef: int
     threads: int
     progress: Progress | None = None
-    nodes: Column | None = None
 
-    def run(self, entries: Rows, chosen_at: int, start: int, stop: int) -> tuple[Rows, int]:
-        """Link rows [start, stop); the entries afterwards, and at how many rows they were last chosen."""
-        if start == 0:
-            entries, chosen_at = np.zeros(1, np.uint32), 1
-        codec, codes = self.coded.codec, self.coded.codes
-        linker = Linker(codec, codes, self.adjacency, start, entries, ALPHA)
+    def run(self, rows: Rows) -> None:
+        """Link the rows, in batches."""
+        source, graph, coded = self.source, self.graph, self.source.coded
+        mark(source.columns[LINKED], rows, True)
+        if graph.linked == 0 and len(rows):
+            graph.root = int(rows[0])
+        linker = Linker(
+            coded.codec,
+            coded.codes,
+            source.columns[ADJACENCY],
+            source.n,
+            graph.entries,
+            graph.root,
+            ALPHA,
+            source.deleted,
+        )
         from concurrent.futures import ThreadPoolExecutor  # late: a tenth of the import's time
 
         with ThreadPoolExecutor(self.threads) as pool:
-            while linker.n < stop:
-                self._link_batch(linker, min(stop - linker.n, max(1, linker.n // BATCH_SHARE), BATCH_ROWS), pool)
-                if linker.n >= 2 * chosen_at or (linker.n == stop and stop >= 1.2 * chosen_at):
-                    entries, chosen_at = choose_entries(codec, codes, linker.n), linker.n
-                    linker.set_entries(entries)
+            done = 0
+            while done < len(rows):
+                stop = done + min(max(1, graph.linked // BATCH_SHARE), BATCH_ROWS)
+                self._link_batch(linker, rows[done:stop], pool)
+                done = min(stop, len(rows))
+                self._choose_entries(linker, rows[done:])
                 if self.progress is not None:
-                    self.progress(linker.n - start, stop - start)
-            if self.nodes is not None:
-                packed.pack(self.coded, self.adjacency, self.nodes, linker.changed, linker.n, self.threads, pool)
-        return entries, chosen_at
+                    self.progress(done, len(rows))
+            packed.keep_up(source, linker.changed, self.threads, pool)
 
-    def _link_batch(self, linker: Linker, count: int, pool: ThreadPoolExecutor) -> None:
-        threads = min(self.threads, (count + 3) // 4)
-        linker.begin(count)
+    def _link_batch(self, linker: Linker, rows: Rows, pool: ThreadPoolExecutor) -> None:
+        threads = min(self.threads, (len(rows) + 3) // 4)
+        linker.begin(rows)
         run_on_threads(lambda: linker.link_out(self.ef), threads, pool)
         linker.group()
         run_on_threads(linker.link_in, threads, pool)
         linker.finish()
+        self.graph.linked += len(rows)
+
+    def _choose_entries(self, linker: Linker, waiting: Rows) -> None:
+        """Choose entries anew when the graph has doubled, and at the end when it has grown by a fifth."""
+        graph = self.graph
+        if graph.linked < (2 if len(waiting) else 1.2) * graph.chosen_at:
+            return
+        source = self.source
+        held = read_bitmap(source.columns[LINKED], source.n)
+        there = rows_in(held & ~source.deleted & ~bitmap_of(waiting, source.n))
+        graph.entries, graph.chosen_at = choose_entries(source.coded, graph.root, there), graph.linked
+        linker.set_entries(graph.entries, graph.root)
 
 
 class HNSWIndex:
-    """See :class:`qvec.index.base.Index`. State: rows linked, entry rows, and at how many rows those were chosen."""
+    """See :class:`qvec.index.base.Index`. State: that of :class:`qvec.index.graph.Graph`."""
 
     kind: ClassVar[str] = "hnsw"
 
@@ -112,41 +97,77 @@ class HNSWIndex:
 
     def columns(self, codec: Codec) -> dict[str, ColumnSpec]:
         columns = {ADJACENCY: narrow_column(ADJACENCY, 8 * self.config.m)}
+        columns |= {name: bitmap_column(name) for name in (LINKED, CONDEMNED)}
         if self.config.layout == "packed":
             columns[NODES] = packed.node_column(codec, 2 * self.config.m)
         return columns
 
     def extend(
-        self,
-        columns: Mapping[str, Column],
-        coded: Coded,
-        state: IndexState,
-        stop: int,
-        threads: int,
-        progress: Progress | None,
+        self, source: Source, state: IndexState, rows: Rows, threads: int, progress: Progress | None
     ) -> IndexState:
-        nodes = columns[NODES] if self.config.layout == "packed" else None
-        build = Build(coded, columns[ADJACENCY], self.config.ef_construction, threads, progress, nodes)
-        entries, chosen_at = build.run(_entries(state), state.get("chosen_at", 0), state.get("n", 0), stop)
-        return {"n": stop, "entries": entries.astype("<u4").tobytes(), "chosen_at": chosen_at}
+        columns, graph = source.columns, Graph.of(state)
+        for name in (ADJACENCY, NODES):
+            if name in columns:
+                columns[name].resize(source.n)
+        for name in (LINKED, CONDEMNED):
+            columns[name].resize(words_for(source.n))
+        Build(source, graph, self._width(graph), threads, progress).run(rows)
+        return {**state, **graph.to_state()}
 
-    def finder(self, columns: Mapping[str, Column], coded: Coded, state: IndexState, n: int) -> Finder:
-        entries = _entries(state)
+    def _width(self, graph: Graph) -> int:
+        """The pool of a walk that links: larger by the share of deleted rows, which take places in it."""
+        ef = self.config.ef_construction
+        return min(-(-ef * graph.linked // max(graph.linked - graph.dead, 1)), 2 * ef) if graph.dead else ef
+
+    def drop(self, source: Source, state: IndexState, rows: Rows, threads: int) -> IndexState:
+        graph = Graph.of(state)
+        graph.dead = count(self.held(source, state) & source.deleted) if graph.linked else 0
+        return {**state, **graph.to_state()}
+
+    def due(self, state: IndexState) -> bool:
+        graph = Graph.of(state)
+        return graph.cursor is not None or graph.dead > DEAD_SHARE * graph.linked
+
+    def mend(self, source: Source, state: IndexState, limit: int, threads: int) -> IndexState:
+        from qvec.index.repair import Repair  # late: only what deletes needs it
+
+        graph = Graph.of(state)
+        if graph.dead:
+            Repair(source, graph, threads).run(limit)
+        return {**state, **graph.to_state()}
+
+    def held(self, source: Source, state: IndexState) -> Bitmap:
+        return read_bitmap(source.columns[LINKED], source.n)
+
+    def finder(self, source: Source, state: IndexState) -> Finder:
+        coded, columns, entries = source.coded, source.columns, Graph.of(state).entries
         if self.config.layout == "packed" and NODES in columns:
-            return packed.finder(coded, columns[NODES], 2 * self.config.m, n, entries)
-        return GraphFinder(coded.codec, coded.codes, columns[ADJACENCY], n, entries)
+            return packed.finder(coded, columns[NODES], 2 * self.config.m, source.n, entries)
+        return GraphFinder(coded.codec, coded.codes, columns[ADJACENCY], source.n, entries)
 
-    def check(self, columns: Mapping[str, Column], coded: Coded, state: IndexState, n: int) -> list[str]:
-        if state.get("n") != n:
-            return [f"the graph holds {state.get('n')} rows of {n}"]
-        reached = reachable(coded.codec, coded.codes, columns[ADJACENCY], n, _entries(state))
-        bits = np.unpackbits(reached.view(np.uint8), bitorder="little")[:n]
-        lost = np.flatnonzero(bits == 0)
-        problems = [f"{len(lost)} rows cannot be reached in the graph, the first is row {lost[0]}"] if len(lost) else []
-        if self.config.layout == "packed" and len(wrong := packed.wrong(coded, columns[ADJACENCY], columns[NODES], n)):
-            problems.append(f"{len(wrong)} packed nodes differ from their lists and codes, the first is row {wrong[0]}")
-        return problems
+    def check(self, source: Source, state: IndexState) -> list[str]:
+        graph, held = Graph.of(state), self.held(source, state)
+        dead = count(held & source.deleted)
+        if (count(held), dead) != (graph.linked, graph.dead):
+            return [f"of {count(held)} linked rows {dead} are dead; the state says {graph.linked} and {graph.dead}"]
+        outside = rows_in(without(source.n, source.deleted) & ~held)
+        if len(outside):
+            return [f"{len(outside)} rows are not in the graph, the first is row {outside[0]}"]
+        return [*self._check_tree(source, graph, held), *self._check_nodes(source, held)] if graph.linked else []
 
+    def _check_tree(self, source: Source, graph: Graph, held: Bitmap) -> list[str]:
+        """Whether every row that is not being taken out hangs in the tree."""
+        coded, adjacency = source.coded, source.columns[ADJACENCY]
+        reached = reachable(coded.codec, coded.codes, adjacency, source.n, graph.entries, graph.root, pinned_only=True)
+        lost = rows_in(held & ~read_bitmap(source.columns[CONDEMNED], source.n) & ~reached)
+        return [f"{len(lost)} rows cannot be reached in the graph, the first is row {lost[0]}"] if len(lost) else []
 
-def _entries(state: IndexState) -> Rows:
-    return np.frombuffer(state.get("entries", b""), "<u4").astype(np.uint32)
+    def _check_nodes(self, source: Source, held: Bitmap) -> list[str]:
+        if self.config.layout != "packed":
+            return []
+        columns = source.columns
+        differ = packed.wrong(source.coded, columns[ADJACENCY], columns[NODES], source.n)
+        wrong = rows_in(held & bitmap_of(differ, source.n))
+        if not len(wrong):
+            return []
+        return [f"{len(wrong)} packed nodes differ from their lists and codes, the first is row {wrong[0]}"]

@@ -11,9 +11,9 @@ import numpy as np
 
 from qvec._kernels import Codec, Column, PackedFinder, Packer, node_shape
 from qvec.errors import InputError
-from qvec.index.base import Coded, Rows
+from qvec.index.base import Coded, Rows, Source
 from qvec.index.parallel import run_on_threads
-from qvec.layout import NODES, wide_column
+from qvec.layout import ADJACENCY, NODES, wide_column
 from qvec.storage.store import ColumnSpec
 from qvec.transforms import rotation_signs
 from qvec.types import Codes
@@ -33,6 +33,13 @@ def node_column(codec: Codec, degree: int) -> ColumnSpec:
     if codec.dim > MAX_DIM:
         raise InputError(f"layout='packed' is for {MAX_DIM} dimensions at most, not {codec.dim}")
     return wide_column(NODES, node_shape(codec, degree)[1])
+
+
+def keep_up(source: Source, rows: Rows, threads: int, pool: ThreadPoolExecutor) -> None:
+    """Make the nodes of rows anew whose lists have changed, where the graph has nodes."""
+    nodes = source.columns.get(NODES)
+    if nodes is not None:
+        pack(source.coded, source.columns[ADJACENCY], nodes, rows, source.n, threads, pool)
 
 
 def pack(

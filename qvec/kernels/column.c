@@ -230,6 +230,11 @@ void qv_release(qv_column *col) {
     col->arena.used = 0;
 }
 
+size_t qv_private_bytes(const qv_column *col) {
+    size_t full = col->arena.n_chunks > 0 ? col->arena.n_chunks - 1 : 0;
+    return full * ARENA_CHUNK + col->arena.used * slot_size(col);
+}
+
 int qv_column_copy(qv_column *col, uint8_t *region, size_t pitch) {
     size_t rows = (size_t)col->stride * col->rows_per_block;
     for (uint32_t block = 0; block < col->n_blocks; block++) {

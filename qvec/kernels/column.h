@@ -73,6 +73,9 @@ void qv_settle(qv_column *col, uint32_t block, uint32_t pgno);
 /* Writer: forget all private copies, after a commit or to abort; blocks are resolved again from their entries. */
 void qv_release(qv_column *col);
 
+/* Writer: bytes of the private copies. */
+size_t qv_private_bytes(const qv_column *col);
+
 /* Whether `value` is this block, whole, and the one that `crc` names. */
 int qv_block_intact(const qv_column *col, uint32_t block, const uint8_t *value, uint32_t crc, int verify);
 

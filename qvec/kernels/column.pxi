@@ -40,6 +40,7 @@ cdef extern from "column.h" nogil:
     uint8_t *qv_seal(qv_column *, uint32_t, uint64_t)
     void qv_settle(qv_column *, uint32_t, uint32_t)
     void qv_release(qv_column *)
+    size_t qv_private_bytes(const qv_column *)
     int qv_block_intact(const qv_column *, uint32_t, const uint8_t *, uint32_t, int)
     uint32_t qv_chunk_entries(uint32_t)
     uint32_t qv_chunk_pack(const qv_column *, uint32_t, uint64_t, uint8_t *)
@@ -142,6 +143,11 @@ cdef class Column:
         """Rows that there is room for: whole blocks."""
         return <uint64_t>self.c.n_blocks * self.c.rows_per_block
 
+    @property
+    def private_bytes(self) -> int:
+        """Memory that the private copies of changed blocks take."""
+        return qv_private_bytes(&self.c)
+
     # Rows
 
     def resize(self, n_rows: int) -> None:
@@ -153,13 +159,9 @@ cdef class Column:
 
     def read(self, rows) -> np.ndarray:
         """Copy rows, uint8 [n, stride], by row number; InputError beyond `n_rows`, CorruptError for a damaged block."""
-        cdef const int64_t[::1] wanted = np.ascontiguousarray(rows, dtype=np.int64)
+        cdef const int64_t[::1] wanted = self._checked(rows)
         cdef Py_ssize_t i, n = wanted.shape[0]
-        cdef int64_t end = self.n_rows
         cdef const uint8_t *row
-        for i in range(n):
-            if not 0 <= wanted[i] < end:
-                raise InputError(f"column {self.name!r}: row {wanted[i]} is not below {end}")
         out = np.empty((n, self.c.stride), dtype=np.uint8)
         cdef uint8_t[:, ::1] to = out
         with nogil:
@@ -184,13 +186,29 @@ cdef class Column:
 
     def write(self, start: int, rows) -> None:
         """Write rows, uint8 [n, stride], from row ``start`` on, into private copies of their blocks."""
-        rows = np.ascontiguousarray(rows)
-        if rows.dtype != np.uint8 or rows.ndim != 2 or rows.shape[1] != self.c.stride:
-            raise InputError(f"column {self.name!r}: rows must be uint8 [n, {self.c.stride}], "
-                             f"not {rows.dtype} {list(rows.shape)}")
+        rows = self._values(rows)
         self._check_writable()
         self._check_range(start, start + len(rows))
         if len(rows) and self._copy(rows, start, True):
+            self._fail()
+
+    def put(self, rows, values) -> None:
+        """Write values, uint8 [n, stride], to the rows of these numbers, into private copies of their blocks."""
+        cdef const int64_t[::1] wanted = self._checked(rows)
+        cdef const uint8_t[:, ::1] from_ = self._values(values)
+        cdef Py_ssize_t i = 0, n = wanted.shape[0]
+        cdef uint8_t *row
+        self._check_writable()
+        if from_.shape[0] != n:
+            raise InputError(f"column {self.name!r}: {from_.shape[0]} values for {n} rows")
+        with nogil:
+            while i < n:
+                row = qv_row_mut(&self.c, <uint32_t>wanted[i])
+                if row == NULL:
+                    break
+                memcpy(row, &from_[i, 0], self.c.stride)
+                i += 1
+        if i < n:
             self._fail()
 
     cdef int _copy(self, const uint8_t[:, ::1] rows, uint32_t start, bint into) except -2:
@@ -341,6 +359,22 @@ cdef class Column:
         if not 0 <= block < self.c.n_blocks or self.c.scratch[<uint32_t>block] == NULL:
             raise InputError(f"column {self.name!r}: block {block} has no changes")
         return 0
+
+    cdef object _checked(self, rows):
+        """Row numbers as int64 [n]; InputError for one that the column has no room for."""
+        wanted = np.ascontiguousarray(rows, dtype=np.int64)
+        if wanted.size and not 0 <= wanted.min() <= wanted.max() < self.n_rows:
+            bad = wanted[(wanted < 0) | (wanted >= self.n_rows)][0]
+            raise InputError(f"column {self.name!r}: row {bad} is not below {self.n_rows}")
+        return wanted
+
+    cdef object _values(self, rows):
+        """Rows as contiguous uint8 [n, stride]; InputError for anything else."""
+        rows = np.ascontiguousarray(rows)
+        if rows.dtype != np.uint8 or rows.ndim != 2 or rows.shape[1] != self.c.stride:
+            raise InputError(f"column {self.name!r}: rows must be uint8 [n, {self.c.stride}], "
+                             f"not {rows.dtype} {list(rows.shape)}")
+        return rows
 
     cdef int _check_range(self, start, stop) except -1:
         if not 0 <= start <= stop <= self.n_rows:

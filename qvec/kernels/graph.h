@@ -12,11 +12,15 @@
 typedef struct {
     qv_codec *codec;
     qv_column *codes, *adjacency;
-    uint32_t n;        /* rows that are linked: every id in a list is below */
+    uint32_t n;        /* every id in a list is below */
     uint32_t degree;   /* slots of a list */
     const uint32_t *entries;
     uint32_t n_entries;
+    uint32_t root;     /* of the tree of pinned edges; always an entry */
     float alpha;       /* pruning: a kept neighbour s hides e where alpha * d(s,e) <= d(u,e), squared distances */
+    const uint64_t *deleted;   /* bitmap of rows that get no new edges; NULL: none */
+    const uint64_t *condemned; /* bitmap of rows that are leaving the graph; NULL: none */
+    uint8_t *changed;          /* [n] set to 1 for rows whose list changes; NULL: nobody asks */
 } qv_graph;
 
 /* Best-first walk with a pool of ef; the pool holds the nearest rows found, sorted. */
@@ -32,18 +36,42 @@ typedef struct {
     float key;
 } qv_link;
 
-/* Out-links of one new row (already stored in codes): search, look at the other rows of its batch [graph->n,
- * graph->n + batch), prune, write its list; the links that want a reverse edge go to `links` [degree]. Returns how
- * many, or an error. The row's list must be private (qv_row_mut). */
-int qv_link_out(const qv_graph *graph, uint32_t row, uint32_t batch, int ef, qv_scratch *s, qv_link *links);
+/* Out-links of one new row (already stored in codes): search, look at the other rows of its batch, prune, write its
+ * list; the links that want a reverse edge go to `links` [degree]. Returns how many, or an error. The row's list must
+ * be private (qv_row_mut). */
+int qv_link_out(const qv_graph *graph, uint32_t row, const uint32_t *batch, uint32_t n_batch, int ef, qv_scratch *s,
+                qv_link *links);
 
 /* Reverse edges of one target, n links with the same target: append, or prune when its list is full. */
 int qv_link_in(const qv_graph *graph, const qv_link *links, int n, qv_scratch *s);
 
-/* Give a new row its tree edge from one of its neighbours, or from below them; the row that holds it, or an error. */
-int64_t qv_link_tree(const qv_graph *graph, uint32_t row);
+/* Give a row a tree edge: from one of its neighbours or from below the nearest, but not from a row that is `barred`; where
+ * all are, from below `otherwise`. */
+int qv_link_tree(const qv_graph *graph, uint32_t row, uint32_t otherwise, const uint64_t *barred);
 
-/* Rows that no walk from the entries reaches are left unmarked in `reached` (n bits); the count of reached rows. */
-int64_t qv_reach(const qv_graph *graph, uint64_t *reached, uint32_t *queue);
+/* --- repair: rows that are condemned leave (mend.c) --- */
+
+#define QV_TRIES 8 /* rows that are tried for each place in a list */
+#define QV_MEND_POOL (QV_TRIES * QV_DEGREE_MAX)
+
+/* Give the places that condemned rows have in a list to others. The scratch's pool must have room for QV_MEND_POOL. */
+int qv_relink(const qv_graph *graph, uint32_t row, qv_scratch *s);
+
+/* What taking the tree apart needs. */
+typedef struct {
+    uint64_t *taken;  /* [n bits] condemned rows that have left the tree */
+    uint64_t *barred; /* [n bits] clear between calls */
+    uint32_t *stack;  /* room for all condemned rows */
+} qv_apart;
+
+/* Take condemned rows out of a list, and hang again what hung below those that were pinned. */
+int qv_hand_on(const qv_graph *graph, uint32_t row, const qv_apart *apart);
+
+/* The row that a condemned root hands the tree to, QV_NO_ROW where all that is linked is condemned; or an error. */
+int64_t qv_reroot(const qv_graph *graph, const qv_apart *apart);
+
+/* Mark in `reached` (n bits) the rows that edges lead to from the root, or from all entries; the count of them, or an
+ * error. pinned_only: by edges of the tree alone, from the root. */
+int64_t qv_reach(const qv_graph *graph, int pinned_only, uint64_t *reached, uint32_t *queue);
 
 #endif

@@ -14,16 +14,21 @@ cdef extern from "graph.h" nogil:
         uint32_t degree
         const uint32_t *entries
         uint32_t n_entries
+        uint32_t root
         float alpha
+        const uint64_t *deleted
+        const uint64_t *condemned
+        uint8_t *changed
     ctypedef struct qv_link:
         uint32_t row
         uint32_t target
         float key
     int qv_walk_find(const void *graph, const qv_search_params *params, const float *transformed, qv_scratch *s) noexcept
-    int qv_link_out(const qv_graph *graph, uint32_t row, uint32_t batch, int ef, qv_scratch *s, qv_link *links)
+    int qv_link_out(const qv_graph *graph, uint32_t row, const uint32_t *batch, uint32_t n_batch, int ef, qv_scratch *s,
+                    qv_link *links)
     int qv_link_in(const qv_graph *graph, const qv_link *links, int n, qv_scratch *s)
-    int64_t qv_link_tree(const qv_graph *graph, uint32_t row)
-    int64_t qv_reach(const qv_graph *graph, uint64_t *reached, uint32_t *queue)
+    int qv_link_tree(const qv_graph *graph, uint32_t row, uint32_t otherwise, const uint64_t *barred)
+    int64_t qv_reach(const qv_graph *graph, int pinned_only, uint64_t *reached, uint32_t *queue)
 
 cdef extern from *:
     """
@@ -72,29 +77,40 @@ cdef class Linker:
     """Links batches of stored rows into a graph. See build.c for the three steps.
 
     begin, link_out (any number of threads), group, link_in (any number of threads), finish; then the next batch.
+    n: every row is below. entries: uint32 rows that searches start from, `root` of the tree among them; none while
+    the graph is empty. deleted: uint64 bitmap of n bits, rows that get no new edges; None: there are none.
     """
 
     cdef qv_graph g
     cdef Codec _codec
     cdef Column _adjacency, _codes
-    cdef cnp.ndarray _entries
+    cdef object _entries, _deleted
+    cdef cnp.ndarray _changed
     cdef list _idle
+    cdef const uint32_t[::1] _rows
+    cdef uint64_t[::1] _waiting
     cdef qv_link *_links
     cdef int *_n_links
     cdef uint32_t *_groups
-    cdef uint32_t _first, _count, _n_groups, _next, _n_all
-    cdef cnp.ndarray _changed
+    cdef uint32_t _count, _n_groups, _next
 
     def __cinit__(self):
         self._links = NULL
         self._n_links = NULL
         self._groups = NULL
 
-    def __init__(self, Codec codec, Column codes, Column adjacency, n, entries, alpha):
-        self._codec, self._codes, self._adjacency, self._entries = codec, codes, adjacency, entries
+    def __init__(self, Codec codec, Column codes, Column adjacency, n, entries, root, alpha, deleted=None):
+        self._codec, self._codes, self._adjacency = codec, codes, adjacency
+        self._entries, self._deleted = entries, deleted
         self._idle = []
-        _fill_graph(&self.g, adjacency, codes, codec, n, self._entries, alpha)
-        self._changed = np.zeros(adjacency.n_rows, np.uint8)
+        _fill_graph(&self.g, adjacency, codes, codec, n, entries, alpha)
+        if n and not 0 <= root < n:
+            raise CorruptError(f"the graph's root is row {root} of {n}")
+        self.g.root = root
+        self.g.deleted = _bitmap(deleted, n)
+        self._changed = np.zeros(n, np.uint8)
+        self.g.changed = <uint8_t *>cnp.PyArray_DATA(self._changed)
+        self._waiting = np.zeros((n + 63) // 64, np.uint64)
 
     def __dealloc__(self):
         self._release()
@@ -106,36 +122,36 @@ cdef class Linker:
         self._links, self._n_links, self._groups = NULL, NULL, NULL
 
     @property
-    def n(self):
-        return self.g.n
-
-    @property
     def changed(self):
         """Rows whose lists changed since this linker was made, uint32, ascending."""
         return np.flatnonzero(self._changed).astype(np.uint32)
 
-    def set_entries(self, cnp.ndarray entries):
-        """Rows that searches start from; uint32, row 0 (the root of the tree) among them."""
-        self._entries = entries
+    def set_entries(self, cnp.ndarray entries, uint32_t root):
+        """Rows that searches start from; uint32, the root of the tree among them."""
+        self._entries, self.g.root = entries, root
         self.g.entries = <const uint32_t *>cnp.PyArray_DATA(entries)
         self.g.n_entries = <uint32_t>entries.shape[0]
 
-    def begin(self, uint32_t count):
-        """Open a batch of the next `count` rows; their codes must be stored, their lists are made empty."""
-        cdef uint32_t i
+    def begin(self, rows):
+        """Open a batch of rows, uint32, that no edge leads to; their codes must be stored, their lists are made empty."""
+        cdef uint32_t i, row
         cdef uint32_t *own
         self._release()
-        self._first, self._count, self._next, self._n_groups = self.g.n, count, 0, 0
-        self._links = <qv_link *>malloc(<size_t>count * self.g.degree * sizeof(qv_link))
-        self._n_links = <int *>calloc(count, sizeof(int))
+        self._rows = np.ascontiguousarray(rows, np.uint32)
+        self._count, self._next, self._n_groups = <uint32_t>self._rows.shape[0], 0, 0
+        self._links = <qv_link *>malloc(<size_t>self._count * self.g.degree * sizeof(qv_link))
+        self._n_links = <int *>calloc(self._count, sizeof(int))
         if not self._links or not self._n_links:
-            raise MemoryError(f"no memory for the links of a batch of {count} rows")
-        for i in range(count):
-            own = <uint32_t *>qv_row_mut(&self._adjacency.c, self._first + i)
+            raise MemoryError(f"no memory for the links of a batch of {self._count} rows")
+        for i in range(self._count):
+            row = self._rows[i]
+            if row >= self.g.n:
+                raise ValueError(f"row {row} is not below {self.g.n}")
+            own = <uint32_t *>qv_row_mut(&self._adjacency.c, row)
             if own == NULL:
                 _raise_status(QV_DAMAGED, [self._adjacency])
             memset(own, 0xFF, self.g.degree * 4)
-        self._changed[self._first:self._first + count] = 1
+            self._waiting[row >> 6] |= <uint64_t>1 << (row & 63)
 
     def link_out(self, int ef):
         """Search and prune for rows of the batch until none is left."""
@@ -148,7 +164,8 @@ cdef class Linker:
                 if i >= self._count:
                     break
                 for j in range(i, min(i + 4, self._count)):
-                    status = qv_link_out(&self.g, self._first + j, self._count, ef, &scratch.s, self._links + <size_t>j * self.g.degree)
+                    status = qv_link_out(&self.g, self._rows[j], &self._rows[0], self._count, ef, &scratch.s,
+                                         self._links + <size_t>j * self.g.degree)
                     if status < 0:
                         break
                     self._n_links[j] = status
@@ -158,7 +175,6 @@ cdef class Linker:
         """Sort the links by target and make the targets' lists private."""
         cdef uint32_t i, total = 0
         cdef int j
-        cdef uint8_t *changed = <uint8_t *>cnp.PyArray_DATA(self._changed)
         with nogil:
             for i in range(self._count):
                 for j in range(self._n_links[i]):
@@ -172,7 +188,6 @@ cdef class Linker:
             if i == 0 or self._links[i].target != self._links[i - 1].target:
                 self._groups[self._n_groups] = i
                 self._n_groups += 1
-                changed[self._links[i].target] = 1
                 if qv_row_mut(&self._adjacency.c, self._links[i].target) == NULL:
                     _raise_status(QV_DAMAGED, [self._adjacency])
         self._groups[self._n_groups] = total
@@ -196,26 +211,24 @@ cdef class Linker:
         self._done(scratch, status)
 
     def finish(self):
-        """Give each row of the batch its tree edge; the batch is then part of the graph."""
-        cdef uint32_t i
-        cdef int64_t host = 0
-        cdef uint8_t *changed = <uint8_t *>cnp.PyArray_DATA(self._changed)
-        self.g.n += self._count
+        """Give each row of the batch its tree edge, but not the root; the batch is then part of the graph."""
+        cdef uint32_t i, row
+        cdef int status = 0
         with nogil:
             for i in range(self._count):
-                if self._first + i == 0:
-                    continue
-                host = qv_link_tree(&self.g, self._first + i)
-                if host < 0:
-                    break
-                changed[host] = 1
-        if host < 0:
-            _raise_status(<int>host, [self._adjacency, self._codes])
+                row = self._rows[i]
+                if row != self.g.root:
+                    status = qv_link_tree(&self.g, row, self.g.root, &self._waiting[0])
+                    if status < 0:
+                        break
+                self._waiting[row >> 6] &= ~(<uint64_t>1 << (row & 63))
+        if status < 0:
+            _raise_status(status, [self._adjacency, self._codes])
         self._release()
 
     cdef Scratch _scratch(self, int ef):
         cdef Scratch scratch = self._idle.pop() if self._idle else Scratch()
-        if qv_scratch_reserve(&scratch.s, ef, self._first + self._count, <size_t>self._codec.c.query_size):
+        if qv_scratch_reserve(&scratch.s, ef, self.g.n, <size_t>self._codec.c.query_size):
             raise MemoryError("not enough memory for the buffers of a build")
         return scratch
 
@@ -225,10 +238,23 @@ cdef class Linker:
             _raise_status(status, [self._adjacency, self._codes])
 
 
-def reachable(Codec codec, Column codes, Column adjacency, n, cnp.ndarray entries):
-    """Bitmap (uint64 [ceil(n / 64)]) of the rows that some path from the entries reaches."""
+cdef const uint64_t *_bitmap(object bits, n) except? NULL:
+    """The words of a bitmap of n bits; NULL where there is none."""
+    if bits is None:
+        return NULL
+    if bits.dtype != np.uint64 or not bits.flags.c_contiguous or bits.shape[0] * 64 < n:
+        raise ValueError("a bitmap must be a contiguous uint64 array of n bits")
+    return <const uint64_t *>cnp.PyArray_DATA(bits)
+
+
+def reachable(Codec codec, Column codes, Column adjacency, n, cnp.ndarray entries, root, bint pinned_only=False):
+    """Bitmap (uint64 [ceil(n / 64)]) of the rows that some path from the entries or the root reaches.
+
+    pinned_only: of those that the root reaches by edges of the tree.
+    """
     cdef qv_graph graph
     _fill_graph(&graph, adjacency, codes, codec, n, entries, 1.0)
+    graph.root = root
     cdef cnp.ndarray bits = np.zeros((n + 63) // 64, np.uint64)
     cdef uint64_t *reached = <uint64_t *>cnp.PyArray_DATA(bits)
     cdef uint32_t *queue = <uint32_t *>malloc((<size_t>n + 1) * sizeof(uint32_t))
@@ -236,7 +262,7 @@ def reachable(Codec codec, Column codes, Column adjacency, n, cnp.ndarray entrie
     if not queue:
         raise MemoryError("no memory to walk the graph")
     with nogil:
-        status = qv_reach(&graph, reached, queue)
+        status = qv_reach(&graph, pinned_only, reached, queue)
     free(queue)
     if status < 0:
         _raise_status(<int>status, [adjacency])

@@ -15,6 +15,8 @@ from qvec.storage.environment import Error, MapIsFull, fork_epoch, translate, tr
 from qvec.storage.snapshot import Reading, id_key, record_key, row_value
 
 Operation = Callable[[Any], object]
+_HELD_SHARE = 16  # of the file: two checkpoints' worth of pages wait to be used again
+_HELD_BYTES = 4 << 20, 64 << 20
 
 
 class Transaction(Reading):
@@ -82,6 +84,29 @@ class Transaction(Reading):
         wanted = [id_key(name, i) for i, name in enumerate(ids)]
         self._run(lambda txn: [txn.delete(key) for key in wanted])
 
+    def checkpoint(self) -> None:
+        """Publish what was changed so far, give back its memory and go on; `abort` then undoes what comes after.
+
+        For changes that mean nothing to readers before others follow, so that these need not be held all at once.
+        """
+        self._own()
+        try:
+            self._retry(self._publish)
+            self._log.clear()
+            self._committed = {name: (column, column.n_blocks) for name, column in self._view.columns.items()}
+            self._txn = self._store._env.begin_write()
+            self._attach_columns()
+        except BaseException:
+            self.abort()
+            raise
+
+    def relieve(self) -> None:
+        """A `checkpoint` when much is held: a sixteenth of the file, 4 MiB at least and 64 MiB at most."""
+        least, most = _HELD_BYTES
+        limit = min(max(self._store._env.reaches() // _HELD_SHARE, least), most)
+        if sum(column.private_bytes for column in self._view.columns.values()) > limit:
+            self.checkpoint()
+
     def commit(self) -> None:
         """Publish everything at once, durably unless the store is relaxed; on an error nothing happened."""
         self._own()
@@ -130,12 +155,17 @@ class Transaction(Reading):
         env = self._store._env
         env.grow()
         self._txn = env.begin_write()
+        self._view.relocated = self._view.relocated or not env.sound
+        self._attach_columns()
+        for operation in self._log:
+            operation(self._txn)
+
+    def _attach_columns(self) -> None:
+        env = self._store._env
         for column in self._view.columns.values():
             column.attach(env.base, env.reaches())
             if self._view.relocated:
                 place_all(column, min(column.n_blocks, self._n_committed(column)), self._txn)
-        for operation in self._log:
-            operation(self._txn)
 
     def _publish(self) -> None:
         env, txn = self._store._env, self._txn
@@ -144,7 +174,7 @@ class Transaction(Reading):
         stamps = write_directory(self._view, touched, txn, env)
         commit = txn.id()
         txn.commit()
-        self._view.stamps, self._view.txn_id, self._view.relocated = stamps, commit, False
+        self._view.stamps, self._view.txn_id, self._view.relocated = stamps, commit, not env.sound
         for column in self._view.columns.values():
             column.release()
 

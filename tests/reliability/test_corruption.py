@@ -134,12 +134,21 @@ def test_a_damaged_file_gives_an_error_or_the_right_answers(sound: Path, kind: s
     assert "error" in verdicts
 
 
-def test_damage_within_a_stored_vector_is_found_by_reading_it_and_by_verify(sound: Path) -> None:
-    content = sound.read_bytes()
-    damages = [("flipped", content.find(X[row].tobytes()) + 5, 3) for row in (3, 150, 399)]
-    assert all(offset > 4 for _, offset, _ in damages)
-    assert judged(sound, judge, damages, ["r", "rw"]) == ["error"] * 6
-    assert judged(sound, verified, damages) == [True] * 3
+def occurrences(content: bytes, part: bytes) -> Iterator[int]:
+    """Where a vector lies: in its block, and in pages that hold older copies of it and are not read any more."""
+    at = content.find(part)
+    while at >= 0:
+        yield at
+        at = content.find(part, at + 1)
+
+
+@pytest.mark.parametrize("row", [3, 150, 399])
+def test_damage_within_a_stored_vector_is_found_by_reading_it_and_by_verify(sound: Path, row: int) -> None:
+    damages = [("flipped", at + 5, 3) for at in occurrences(sound.read_bytes(), X[row].tobytes())]
+    verdicts = judged(sound, judge, damages, ["r", "rw"])
+    found = [verdicts[2 * i : 2 * i + 2] == ["error", "error"] for i in range(len(damages))]
+    assert found.count(True) == 1
+    assert judged(sound, verified, damages) == found
 
 
 @pytest.mark.parametrize("kind", ["flipped", "zeroed"])

@@ -1,0 +1,81 @@
+"""A graph besides its lists: where walks start, and the tree that keeps every row reachable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Self
+
+import numpy as np
+
+from qvec.index.base import Coded, IndexState, Rows
+from qvec.types import Float32Array, NDArray
+
+ALPHA = 1.1  # of pruning; squared distances
+ENTRIES = 64
+SAMPLE = 4096
+LLOYD_ROUNDS = 4
+
+
+@dataclass
+class Graph:
+    """What is known of a graph besides its lists.
+
+    ``linked``: rows that it holds; ``dead``: those of them that are deleted. ``entries``: where walks start, the
+    ``root`` of the tree among them; ``chosen_at``: rows that it held when these were last chosen. ``cursor``: while
+    a repair is running, the first row whose list is still to be mended.
+    """
+
+    linked: int = 0
+    dead: int = 0
+    root: int = 0
+    entries: Rows = field(default_factory=lambda: np.zeros(0, np.uint32))
+    chosen_at: int = 0
+    cursor: int | None = None
+
+    @classmethod
+    def of(cls, state: IndexState) -> Self:
+        """The graph that a state describes; an empty one where it describes none yet."""
+        if not state.get("linked"):
+            return cls()
+        entries = np.frombuffer(state["entries"], "<u4").astype(np.uint32)
+        return cls(state["linked"], state["dead"], state["root"], entries, state["chosen_at"], state["cursor"])
+
+    def to_state(self) -> IndexState:
+        """Plain data for :meth:`of`."""
+        return {
+            "linked": self.linked,
+            "dead": self.dead,
+            "root": self.root,
+            "entries": self.entries.astype("<u4").tobytes(),
+            "chosen_at": self.chosen_at,
+            "cursor": self.cursor,
+        }
+
+
+def choose_entries(coded: Coded, root: int, rows: NDArray[np.int64]) -> Rows:
+    """Up to 64 of the rows to start walks from: the root of the tree, and medoids of a sample (Lloyd's k-means)."""
+    if len(rows) <= ENTRIES:
+        return np.union1d([root], rows).astype(np.uint32)
+    sample = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), SAMPLE)).astype(np.int64))]
+    x = coded.codec.decode(coded.codes.read(sample))
+    return np.union1d([root], sample[_medoids(x, ENTRIES - 1)]).astype(np.uint32)
+
+
+def _medoids(x: Float32Array, k: int) -> NDArray[np.int64]:
+    x = x - x.mean(axis=0)
+    centres = x[np.linspace(0, len(x) - 1, k).astype(np.int64)]
+    for _ in range(LLOYD_ROUNDS):
+        owner = np.argmin(_distances(x, centres), axis=1)
+        order = np.argsort(owner, kind="stable")
+        bounds = np.searchsorted(owner[order], np.arange(k + 1))
+        filled = np.flatnonzero(np.diff(bounds))
+        sums = np.add.reduceat(x[order], bounds[filled], axis=0)
+        centres[filled] = sums / np.diff(bounds)[filled, None]
+    nearest: NDArray[np.int64] = np.argmin(_distances(x, centres), axis=0)
+    return nearest
+
+
+def _distances(x: Float32Array, centres: Float32Array) -> Float32Array:
+    """Squared distances but for |x|^2, which shifts a row as a whole."""
+    shifted: Float32Array = np.einsum("ij,ij->i", centres, centres) - 2 * (x @ centres.T)
+    return shifted
