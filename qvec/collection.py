@@ -153,16 +153,6 @@ class Collection(Payloads):
             self._maintenance.mend(len(found), worker_threads(None))
         return len(found)
 
-    def _keys_and_rows(
-        self, txn: Transaction, wanted: list[bytes] | None, where: Where | None
-    ) -> tuple[list[bytes], NDArray[np.int64]]:
-        """Keys of ids, each once, and their rows; without keys, of the rows that fulfil a filter."""
-        if wanted is not None:
-            keys = list(dict.fromkeys(wanted))
-            return keys, txn.rows_of(keys)
-        rows = self._matching_rows(txn, where)
-        return id_keys(_as_given(ids_of_rows(txn, rows))), rows
-
     # --- several calls together ---
 
     @contextlib.contextmanager
@@ -443,11 +433,6 @@ def _filters(where: Any, queries: Float32Array) -> list[Any]:
             f"{'one query' if queries.ndim == 1 else f'a batch of {n}'}"
         )
     return list(where)
-
-
-def _as_given(ids: NDArray[Any]) -> NDArray[Any] | list[str]:
-    """Ids as they are checked: an array of integers, or a list of strings."""
-    return ids.tolist() if ids.dtype == object else ids
 
 
 def reopened(kind: type[Collection], path: str, residency: Residency) -> Collection:
