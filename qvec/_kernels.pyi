@@ -260,6 +260,7 @@ class PackedFinder(Finder):
         degree: int,
         signs: NDArray[np.uint8],
         entries: NDArray[np.uint32],
+    ) -> None: ...
 
 # Inverted lists (kernels/ivf.pxi)
 
