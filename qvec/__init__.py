@@ -25,6 +25,7 @@ from qvec.configs import (
     Ternary,
 )
 from qvec.errors import (
+    AbortedError,
     ClosedError,
     CorruptError,
     DiskFullError,
@@ -57,6 +58,7 @@ __version__ = "0.1.0"
 __all__ = [
     "HNSW",
     "IVF",
+    "AbortedError",
     "AddResult",
     "BFloat16",
     "Binary",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Generator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self
+from collections.abc import Generator, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import numpy as np
 
@@ -132,6 +133,34 @@ class Collection(Upkeep):
             self._maintenance.mend(len(found), worker_threads(None))
         return len(found)
 
+    # --- several calls together ---
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Self]:
+        """All that this thread changes inside the ``with`` block becomes visible together at its end, or never.
+
+        An exception that leaves the block undoes everything, and so does the death of the process. Reading and
+        searching inside it see what it has written; other threads and processes see the last commit, and wait to write.
+        Blocks inside a block are parts of it. What it changes is held in memory until its end.
+
+        Raises ReadOnlyError, and AbortedError where an exception was caught after a call or a block inside had
+        failed half-way: then everything is undone too.
+        """
+        with self._store.transaction():
+            yield self
+
+    def snapshot(self) -> Collection:
+        """The collection as of now, to read as often as one likes while others write: ``with db.snapshot() as s: ...``
+
+        It answers every call that reads, from any thread; those that write raise ReadOnlyError. Close it soon: pages
+        that it may read are not used again before, and the file grows (:meth:`stats` tells).
+        """
+        from qvec.storage.pinned import PinnedStore
+
+        if self._store.in_transaction:
+            raise InputError("a snapshot is of a commit; what a transaction writes is none before its end")
+        return Collection(cast(Store, PinnedStore(self._store)))
+
     # --- searching ---
 
     def search(
@@ -227,7 +256,11 @@ class Collection(Upkeep):
         """Every live vector, in batches, as of the commit at the first step; close the iterator to end it early."""
         size = check_count("batch_size", batch_size, 1, MAX_K)
         with self._store.read() as snap:
-            yield from self._reader(snap).in_batches(live_rows(snap), size)
+            version = snap.version
+            for records in self._reader(snap).in_batches(live_rows(snap), size):
+                if snap.version != version:
+                    raise InputError("the transaction has changed the collection since this scan of it began")
+                yield records
 
     def __len__(self) -> int:
         with self._store.read() as snap:
@@ -252,6 +285,10 @@ class Collection(Upkeep):
         """Check every block, record, id and edge of the last commit; the problems found, none when it is sound."""
         from qvec.verify import verify_snapshot
 
+        if self._store.in_transaction:
+            raise InputError(
+                "verify() checks what is in the file; inside a transaction that is not what it has written"
+            )
         with self._store.read() as snap:
             return verify_snapshot(snap, self._config, self._quantizer(snap), self._originals(snap))
 

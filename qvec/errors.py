@@ -50,6 +50,10 @@ class ClosedError(QvecError, ValueError):
     """The handle was closed."""
 
 
+class AbortedError(QvecError, RuntimeError):
+    """A call failed half-way inside a ``transaction()``; nothing more can be done in it, and all of it is undone."""
+
+
 class ForkedError(QvecError, RuntimeError):
     """A transaction that was open across a fork was used in the child process."""
 

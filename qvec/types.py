@@ -44,8 +44,20 @@ MIN_SAMPLES_MEAN = 100  # the error of the mean is then a tenth of the standard 
 
 
 @dataclass(frozen=True)
+class PinnedSnapshot:
+    """A ``db.snapshot()`` that is open: its age in seconds, and the commits since."""
+
+    age: float
+    commits_behind: int
+
+
+@dataclass(frozen=True)
 class Stats:
-    """A collection as of its last commit. Sizes in bytes; ``code_size`` is per vector, factors included."""
+    """A collection as of its last commit. Sizes in bytes; ``code_size`` is per vector, factors included.
+
+    ``commits_held``: by how many commits the oldest reader of any process is behind; pages freed since are not used
+    again before it ends. ``snapshots``: those of this handle, oldest first.
+    """
 
     path: str
     dim: int
@@ -67,6 +79,8 @@ class Stats:
     calibration: str | None
     generation: int
     txn_id: int
+    commits_held: int
+    snapshots: tuple[PinnedSnapshot, ...]
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

@@ -49,7 +49,7 @@ class Upkeep:
         self._store = store
         self._config = Config.from_dict(dict(store.config))
         self._keep = _keep_quantizer(self._config)
-        self._quantizers: dict[int, Quantizer] = {}
+        self._quantizers: dict[tuple[int, str], Quantizer] = {}
 
     # --- calibrations ---
 
@@ -360,9 +360,10 @@ class Upkeep:
             return 0
 
     def _load(self, reading: Snapshot | Transaction, number: int) -> Quantizer:
-        if number not in self._quantizers:
-            self._quantizers[number] = from_state(reading.record(CALIBRATION, number))
-        return self._quantizers[number]
+        key = number, entry_of(reading.state, number)["id"]  # a number that was undone may be given out again
+        if key not in self._quantizers:
+            self._quantizers[key] = from_state(reading.record(CALIBRATION, number))
+        return self._quantizers[key]
 
     def _quantizer(self, reading: Snapshot | Transaction) -> Quantizer | None:
         number = reading.state["quantizer"]

@@ -55,7 +55,7 @@ def test_every_variant_of_the_configuration_runs(metric: str, own: str, batch: b
         assert last["codes_bytes"] > 0
         assert first["algo"] != last["algo"]
         seen.add((algorithm["name"], arguments[1]["code"], arguments[1].get("m")))
-    assert len(seen) == 7
+    assert len(seen) == 8
 
 
 def test_a_metric_or_an_option_that_qvec_does_not_have_is_refused() -> None:

@@ -113,9 +113,22 @@ def test_own_indexes_are_measured_from_their_file(workload: Workload) -> None:
         assert entry.points[-1].recall > 0.95
         assert entry.own
         assert entry.parts["codes"] > 0
+        assert {"codes", "graph", "vectors"} <= entry.parts.keys()
+        assert "file" not in entry.parts
         assert entry.file_bytes
     assert [point.search for point in result.entries[1].points] == [{"ef": 20}, {"ef": 60}]
     assert not result.failed
+
+
+def test_the_nodes_of_a_packed_graph_count_as_the_index(workload: Workload) -> None:
+    contestants = bench.own_contestants(["int8"], ["packed"], DIM, "l2", {"ef": [60]})
+    result = bench.run(workload, contestants, replace(FAST, rounds=1))
+    (entry,) = result.entries
+    assert entry.points[0].recall > 0.95
+    assert entry.parts["graph"] > 400 * (5 * DIM + 264)
+    size = figures.index_bytes(entry, 400)
+    assert size is not None
+    assert size * 400 == entry.parts["graph"] + entry.parts["codes"]
 
 
 @pytest.mark.parametrize(
@@ -127,6 +140,7 @@ def test_own_indexes_are_measured_from_their_file(workload: Workload) -> None:
         (["int8"], ["hnsw:m=1000"], "HNSW.m must be an integer from 2 to 64"),
         (["int8"], ["hnsw:depth=4"], "has no option 'depth'; it has: code, index, keep"),
         (["int8"], ["hnsw:m=many"], "HNSW.m must be an integer from 2 to 64, got 'many'"),
+        (["binary"], ["packed"], "layout='packed' needs codes of 4 bits a dimension or more, not binary"),
         (["int8"], ["hnsw:batch=many"], "batch is 'many'; it is of type int"),
         (["int8"], ["hnsw:batch=-1"], "batch is -1; the least is 0"),
         (["int8"], ["hnsw:residency=disk"], "residency must be one of mmap, ram"),
@@ -263,9 +277,9 @@ def test_ratios_are_to_the_best_peer_and_to_hnswlib() -> None:
     assert bench.ratios(result, 0.9, "batch")["fast"] == (None, None)
     assert figures.rates_at(result, 0.9, "batch")["fast"] == 900
     assert figures.bytes_per_vector(result.entries[0], 10) == 400
-    assert figures.walked_bytes(result.entries[0], 10) is None
+    assert figures.index_bytes(result.entries[0], 10) is None
     parts = {"codes": 30, "graph": 20, "vectors": 900}
-    assert figures.walked_bytes(replace(result.entries[0], parts=parts), 10) == 5
+    assert figures.index_bytes(replace(result.entries[0], parts=parts), 10) == 5
 
 
 def test_points_come_back_from_their_lines(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from qvec.bench.records import Entry, Result
 from qvec.types import Int64Array
 
+ORIGINALS = "vectors"  # the part of an index that a search re-ranks with
 TARGETS = (0.90, 0.95, 0.98, 0.99)
 Way = Literal["single", "batch"]
 Curve = list[tuple[float, float]]
@@ -85,13 +86,12 @@ def bytes_per_vector(entry: Entry, n: int) -> float | None:
     return None if entry.memory is None else entry.memory["rss"] / n
 
 
-def walked_bytes(entry: Entry, n: int) -> float | None:
-    """Bytes a vector of codes and graph, which a search walks: the originals that it re-ranks with left out.
+def index_bytes(entry: Entry, n: int) -> float | None:
+    """Bytes a vector of all parts but the originals that are re-ranked with.
 
-    None where the library does not tell.
+    None where the library does not tell its parts.
     """
-    sizes = [entry.parts.get(name) for name in ("codes", "graph")]
-    return None if None in sizes else sum(size for size in sizes if size is not None) / n
+    return sum(size for name, size in entry.parts.items() if name != ORIGINALS) / n if entry.parts else None
 
 
 def _best(rates: Iterable[float | None]) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qvec.bench.figures import TARGETS, Way, at_recall, bytes_per_vector, curve, ratios, walked_bytes
+from qvec.bench.figures import TARGETS, Way, at_recall, bytes_per_vector, curve, index_bytes, ratios
 from qvec.bench.records import Entry, Point, Result
 from qvec.console import print_table
 
@@ -23,7 +23,7 @@ def title(result: Result) -> str:
 
 def print_summary(result: Result, targets: Sequence[float] = TARGETS) -> None:
     """Builds and memory; then queries/s at each target, and over the best peer and hnswlib."""
-    columns = ("contestant", "version", "build s", "peak MB", "RSS MB", "anon MB", "B/vec", "walked", "file MB")
+    columns = ("contestant", "version", "build s", "peak MB", "RSS MB", "anon MB", "B/vec", "index/vec", "file MB")
     print_table(title(result), columns, [_build_cells(entry, result.dataset["n"]) for entry in result.entries])
     print_rates(result, "single", targets)
     if any(curve(entry, "batch") for entry in result.entries):
@@ -75,7 +75,7 @@ def _build_cells(entry: Entry, n: int) -> tuple[str, ...]:
         _megabytes(memory.get("rss")),
         _megabytes(memory.get("anonymous")),
         _count(bytes_per_vector(entry, n)),
-        _count(walked_bytes(entry, n)),
+        _count(index_bytes(entry, n)),
         _megabytes(entry.file_bytes),
     )
 

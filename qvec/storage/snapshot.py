@@ -50,6 +50,11 @@ class Reading:
         self._live()
         return self._view.txn_id
 
+    @property
+    def version(self) -> int:
+        """Changes when what is read does; only inside a write transaction."""
+        return 0
+
     def record(self, kind: int, number: int) -> Any:
         """The payload under ``kind`` and ``number``, None where there is none; CorruptError if damaged."""
         key = record_key(kind, number)

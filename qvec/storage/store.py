@@ -6,11 +6,13 @@ import contextlib
 import os
 import sys
 import threading
+import time
+import weakref
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, Self, get_args
 
-from qvec.errors import ClosedError, InputError, ReadOnlyError
+from qvec.errors import AbortedError, ClosedError, InputError, ReadOnlyError
 from qvec.storage import environment, header, keys, newfile
 from qvec.storage.directory import STAMP_BYTES, ColumnSpec, Loader, View, block_geometry, first_state
 from qvec.storage.environment import fork_epoch
@@ -28,6 +30,8 @@ _revival = threading.Lock()
 
 class Store:
     """An open file. Threads may share it; a forked child's copy opens the file again by itself, to read."""
+
+    _joined: Transaction | None = None  # what `transaction` holds together
 
     def __init__(
         self, path: str, mode: Mode, residency: Residency, verify: bool, durability: Durability, map_size: int
@@ -110,10 +114,13 @@ class Store:
     def begin(self) -> Snapshot:
         """A snapshot of the last commit; `end` it soon, for the pages it reads are kept as long.
 
+        Inside `transaction`, that: its thread reads what it has written.
         CorruptError when the directory is damaged, ClosedError after `close`.
         """
         if self._epoch != fork_epoch():
             self._revive()
+        if self._joined is not None and self._writing_thread == threading.get_ident():
+            return self._joined
         env = self._env
         with env.lock:
             if self._closed:
@@ -131,7 +138,7 @@ class Store:
 
     def end(self, snapshot: Snapshot) -> None:
         """End a snapshot; twice is fine, and so is ending in a forked child one that is the parent's."""
-        if snapshot._epoch != fork_epoch():
+        if snapshot._epoch != fork_epoch() or snapshot is self._joined:
             return
         env = self._env
         with env.lock:
@@ -175,7 +182,15 @@ class Store:
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Transaction]:
-        """A write transaction that commits at the end of the ``with`` block; an exception undoes it."""
+        """A write transaction that commits at the end of the ``with`` block; an exception undoes it.
+
+        Inside `transaction`, a part of that.
+        """
+        if self.in_transaction:
+            assert self._joined is not None
+            with self._joined.call() as joined:
+                yield joined
+            return
         txn = self.begin_write()
         try:
             yield txn
@@ -183,6 +198,40 @@ class Store:
             txn.abort()
             raise
         txn.commit()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All that this thread writes inside the ``with`` block becomes visible together at its end, or never.
+
+        Blocks inside it are parts of it; an exception that leaves one of them undoes everything, even if it is caught.
+        """
+        if self.in_transaction:
+            assert self._joined is not None
+            try:
+                yield
+            except BaseException:
+                self._joined._failed = True
+                raise
+            return
+        txn = self.begin_write()
+        self._joined, txn._whole = txn, True
+        try:
+            yield
+            if txn._failed:
+                raise AbortedError("the transaction was undone, because a call in it failed half-way")
+        except BaseException:
+            self._joined = None
+            txn.derived.clear()
+            txn.abort()
+            raise
+        self._joined = None
+        txn.derived.clear()
+        txn.commit()
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether this thread is inside `transaction`."""
+        return self._joined is not None and self._writing_thread == threading.get_ident()
 
     def close(self) -> None:
         """Close the handle, after the snapshots and transactions of other threads; this thread's are ended.
@@ -222,12 +271,17 @@ class Store:
         self.close()
 
     def stats(self) -> dict[str, Any]:
-        """Bytes of the file, its parts and the map; open snapshots, and commits that they hold back."""
+        """Bytes of the file, its parts and the map; open snapshots, and commits that they hold back.
+
+        "pinned": of this handle's pinned stores, oldest first, the age in seconds and how many commits came since.
+        """
         with self.read() as snapshot:
             env, info = self._env, self._env.lmdb.info()
             blocks = {name: column.n_blocks * column.pages * env.psize for name, column in snapshot.columns.items()}
             chunks = sum(len(stamps) for stamps in snapshot._view.stamps.values()) // STAMP_BYTES * env.psize
             readers = env.reader_commits()
+            now, newest = time.monotonic(), info["last_txnid"]
+            pinned = [(now - pin.since, newest - pin.commit) for pin in list(self.pins)]
             return {
                 "file_bytes": os.stat(self.path).st_size,
                 "used_bytes": (info["last_pgno"] + 1) * env.psize,
@@ -238,6 +292,7 @@ class Store:
                 "commits": info["last_txnid"],
                 "readers": len(readers),
                 "commits_held": info["last_txnid"] - min(readers, default=info["last_txnid"]),
+                "pinned": sorted(pinned, reverse=True),
             }
 
     def copy_to(self, path: str | os.PathLike[str]) -> None:
@@ -258,9 +313,11 @@ class Store:
         """Join the file's environment and read its configuration."""
         self._env = environment.acquire(self.path, durable=durable, map_size=self._map_size)
         self._open: set[Snapshot] = set()
+        self.pins: weakref.WeakSet[Any] = weakref.WeakSet()
         self._writing = threading.Lock()
         self._writing_thread = 0
         self._transaction: Transaction | None = None
+        self._joined = None
         self._loader = Loader(self._env, verify=self._verify, resident=self.residency == "ram")
         self._writing_loader = Loader(self._env, verify=self._verify, writable=True)
         self._view, self._writer = View(), View()

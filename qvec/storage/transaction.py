@@ -2,36 +2,60 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 from qvec._kernels import Column, chunk_entries
-from qvec.errors import DuplicateIdError, InputError, QvecError
+from qvec.errors import AbortedError, DuplicateIdError, InputError, QvecError
 from qvec.storage import keys, records
 from qvec.storage.directory import ColumnSpec, View, block_geometry, place_all, write_directory
 from qvec.storage.environment import Error, MapIsFull, fork_epoch, translate, translated
-from qvec.storage.snapshot import Reading, id_key, record_key, row_value
+from qvec.storage.snapshot import Snapshot, id_key, record_key, row_value
 
 Operation = Callable[[Any], object]
 _HELD_SHARE = 16  # of the file: two checkpoints' worth of pages wait to be used again
 _HELD_BYTES = 4 << 20, 64 << 20
 
 
-class Transaction(Reading):
+class Transaction(Snapshot):
     """Changes that become visible together at `commit`, or never. Belongs to the thread that began it.
 
-    `state` may be changed freely; it is stored with the commit. Puts and deletes are kept in a list as well:
-    when the map is full they are abandoned with LMDB's transaction, the map doubled, and the list run again.
+    Reading sees the changes. `state` may be changed freely; it is stored with the commit. Puts and deletes are kept
+    in a list as well: when the map is full they are abandoned with LMDB's transaction, the map doubled, and the list
+    run again.
     """
 
-    __slots__ = ("_committed", "_log")
+    __slots__ = ("_calls", "_committed", "_failed", "_log", "_whole")
 
     def __init__(self, store: Any, txn: Any, view: View) -> None:
         super().__init__(store, txn, view)
         self._log: list[Operation] = []
+        self._whole, self._failed, self._calls = False, False, 0
         self._committed = {name: (column, column.n_blocks) for name, column in view.columns.items()}
+
+    @property
+    def version(self) -> int:
+        """How many calls have made changes."""
+        return self._calls
+
+    @contextlib.contextmanager
+    def call(self) -> Iterator[Self]:
+        """One of several calls that this transaction holds together; AbortedError after one that failed half-way."""
+        if self._failed:
+            raise AbortedError("a call in this transaction failed half-way: leave the transaction, all of it is undone")
+        before = dict(self.state), len(self._log)
+        self.derived.clear()
+        try:
+            yield self
+        except BaseException as error:
+            self._failed = not isinstance(error, QvecError) or (self.state, len(self._log)) != before
+            raise
+        finally:
+            self._calls += 1
+            self.derived.clear()
 
     def add_column(self, name: str, spec: ColumnSpec) -> Column:
         """A new, empty column; InputError where the name, or its id and generation, are in use."""
@@ -88,8 +112,11 @@ class Transaction(Reading):
         """Publish what was changed so far, give back its memory and go on; `abort` then undoes what comes after.
 
         For changes that mean nothing to readers before others follow, so that these need not be held all at once.
+        Nothing happens where several calls are held together.
         """
         self._own()
+        if self._whole:
+            return
         try:
             self._retry(self._publish)
             self._log.clear()

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 import qvec
 from qvec.bench.adapters.base import NPROBES, Adapter, Calls, Options, Sweep, tree_bytes, widths
 from qvec.errors import InputError
+from qvec.quantizers import make_config
 from qvec.types import Float32Array
 
+FEW = 64  # vectors that an index is tried on
 OVERSAMPLES = (1, 2, 3, 5, 10, 20, 40)
 INDEXES: dict[str, tuple[str, Options]] = {
     "flat": ("Flat", {}),
@@ -59,13 +63,9 @@ class Own(Adapter):
         return tree_bytes(self._path)
 
     def parts(self) -> dict[str, int]:
-        stats = self.db.stats()
-        return {
-            "codes": stats.codes_bytes,
-            "graph": stats.graph_bytes,
-            "lists": stats.lists_bytes,
-            "vectors": stats.vectors_bytes,
-        }
+        sizes = {name: n for name, n in asdict(self.db.stats()).items() if name.endswith("_bytes")}
+        del sizes["file_bytes"]
+        return {name.removesuffix("_bytes"): n for name, n in sizes.items()}
 
     def sweep(self, k: int) -> Sweep:
         index = self.options["index"]
@@ -84,8 +84,14 @@ class Own(Adapter):
         return Calls(search, partial(search, threads=threads), attrgetter("ids"))
 
     def check(self) -> None:
-        """InputError where the code or the index does not go with the dimension, the metric, or one another."""
-        self._created().close()
+        """InputError where the code or the index does not go with the dimension, the metric, or one another.
+
+        Tried on as few random vectors as the code is trained on, or the index has lists: some of it is known only then.
+        """
+        lists = self.options.get("nlist")
+        rows = max(FEW, make_config(self.options["code"]).min_samples, lists if isinstance(lists, int) else 0)
+        with self._created() as db:
+            db.add(np.random.default_rng(0).standard_normal((rows, self.dim), np.float32))
         qvec.open(self._path, "r", residency=self.options["residency"]).close()
         self._path.unlink()
 

@@ -15,8 +15,10 @@ const AXES = {
   p95_us: ["p95, microseconds", (e, p) => p.p95_us],
   p99_us: ["p99, microseconds", (e, p) => p.p99_us],
   rss: ["resident bytes a vector", (e, p, r) => e.memory && e.memory.rss / r.n],
-  walked: ["bytes a vector of codes and graph (peers: resident)",
-    (e, p, r) => (e.parts.codes ? (e.parts.codes + e.parts.graph) / r.n : e.memory && e.memory.rss / r.n)],
+  index: ["bytes a vector without originals (peers: resident)", (e, p, r) => {
+    const parts = Object.entries(e.parts).filter(([name]) => name !== "vectors").map(([, size]) => size);
+    return parts.length ? parts.reduce((a, b) => a + b) / r.n : e.memory && e.memory.rss / r.n;
+  }],
   anonymous: ["anonymous bytes a vector", (e, p, r) => e.memory && e.memory.anonymous / r.n],
   file: ["bytes a vector on disk", (e, p, r) => e.file_bytes && e.file_bytes / r.n],
   build_s: ["build, seconds", (e) => e.build_s],

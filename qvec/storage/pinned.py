@@ -1,0 +1,61 @@
+"""One commit of a store that stays readable while others follow."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any, Literal, NoReturn
+
+from qvec.errors import ReadOnlyError
+from qvec.storage.snapshot import Snapshot
+from qvec.storage.store import Store
+
+
+class PinnedStore:
+    """Stands in for a store that is open to read. Any thread may use it; close it soon, for it keeps pages."""
+
+    mode: Literal["r"] = "r"
+
+    def __init__(self, store: Store) -> None:
+        """The last commit of ``store``, which must not be in a transaction of this thread."""
+        self._store, self._snapshot = store, store.begin()
+        self.path, self.config = store.path, store.config
+        self.since, self.commit = time.monotonic(), self._snapshot.txn_id
+        store.pins.add(self)
+
+    def __del__(self) -> None:
+        self._store.end(self._snapshot)
+
+    def begin(self) -> Snapshot:
+        """The snapshot; ClosedError after `close`, or that of the store."""
+        _ = self._snapshot.txn_id
+        return self._snapshot
+
+    def end(self, snapshot: Snapshot) -> None:
+        """Nothing: the snapshot stays until `close`."""
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Snapshot]:
+        """The snapshot for the length of a ``with`` block, and longer."""
+        yield self.begin()
+
+    def write(self) -> NoReturn:
+        """ReadOnlyError."""
+        raise ReadOnlyError("a snapshot is only read")
+
+    transaction = write
+
+    @property
+    def in_transaction(self) -> bool:
+        """No."""
+        return False
+
+    def stats(self) -> dict[str, Any]:
+        """Those of the store."""
+        return self._store.stats()
+
+    def close(self) -> None:
+        """End the snapshot; twice is fine."""
+        self._store.pins.discard(self)
+        self._store.end(self._snapshot)
