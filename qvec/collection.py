@@ -314,14 +314,6 @@ class Collection(Payloads):
             raise InputError("mmr chooses among single hits, group_by among groups: give one or the other")
         return grouping(name, size, k, stored_schema(snap.state))
 
-    def _select(self, snap: Snapshot, where: Where | None, allow: Any) -> Selected:
-        """The rows that a search may find."""
-        from qvec.selecting import selector_of
-
-        return selector_of(snap).select(snap, where, allow, self._config.ids)
-
-    # --- reading ---
-
     def get(self, ids: Any = None, *, where: Where | None = None, limit: int | None = None, offset: int = 0) -> Records:
         """Stored vectors and payloads: of ids, in the order asked for, or of what fulfils a filter, oldest first.
 
