@@ -13,7 +13,7 @@ from qvec.index import Progress
 from qvec.inputs import as_ids, as_payloads, check_unique, id_keys
 from qvec.reading import refuse_missing
 from qvec.rows import ids_of_rows
-from qvec.storage.store import Reading, Snapshot, Transaction
+from qvec.storage.store import Snapshot, Transaction
 from qvec.types import FieldType, NDArray, Payload, Where, check_choice, check_flag
 from qvec.upkeep import Upkeep
 
@@ -93,7 +93,7 @@ class Payloads(Upkeep):
 
             return selector_of(snap).select(snap, where, None, self._config.ids).count
 
-    def _matching_rows(self, reading: Reading, where: Where | None) -> NDArray[np.int64]:
+    def _matching_rows(self, reading: Snapshot | Transaction, where: Where | None) -> NDArray[np.int64]:
         """Live rows that fulfil a filter, ascending; all of them where there is none."""
         from qvec.selecting import Selector, selector_of
 
