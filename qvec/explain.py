@@ -16,8 +16,9 @@ class Explanation:
     """One search, of one query or of a batch; counts are sums over its queries.
 
     ``way``: how candidates were found: "exact" (a scan of the originals), "flat" (a scan of the codes), the kind of
-    index, or "empty". Of a filter: "scored" (each row that matches), "walked" (the graph, among the rows that match) or
-    "dropped" (the index as ever, and what does not match dropped). ``matching``: rows that could be hits.
+    index, or "empty". Of a filter: "scored" (each row that matches), "walked" (the graph, among the rows that match),
+    "probed" (inverted lists, those rows alone) or "dropped" (the index as ever, and what does not match dropped).
+    ``matching``: rows that could be hits.
     ``k``: how many of the nearest were looked for: more than were asked for, where a page or a
     choice is cut from them. ``ef``, ``nprobe``: the effort of a walk, of inverted lists. ``candidates``: re-ranked for
     each query at most; 0: none. ``hops``: nodes whose lists were read. ``evaluations``: codes that were scored

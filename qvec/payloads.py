@@ -97,6 +97,7 @@ class Payloads(Upkeep):
         """Live rows that fulfil a filter, ascending; all of them where there is none."""
         from qvec.selecting import Selector, selector_of
 
+        # what is remembered of a transaction may be older than its last change
         selector = Selector(reading) if isinstance(reading, Transaction) else selector_of(reading)
         bits = selector.live if where is None else selector.matching(reading, where)
         return bits_rows(bits).astype(np.int64)

@@ -150,7 +150,7 @@ def _key(where: object, allowed: _Allowed | None) -> Hashable | None:
     return packed, None if allowed is None else allowed.key
 
 
-def selector_of(reading: Snapshot) -> Selector:
+def selector_of(reading: Reading) -> Selector:
     """The selector that a commit keeps."""
     selector = reading.derived.get("selector")
     if selector is None:

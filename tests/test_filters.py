@@ -387,7 +387,13 @@ def test_verify_holds_the_indexes_against_the_payloads(path: Path, change: Any, 
 
 
 @pytest.mark.parametrize(
-    "index", ["flat", qvec.HNSW(m=8, ef_construction=60), qvec.HNSW(m=16, ef_construction=60, layout="packed")]
+    "index",
+    [
+        "flat",
+        qvec.HNSW(m=8, ef_construction=60),
+        qvec.HNSW(m=16, ef_construction=60, layout="packed"),
+        qvec.IVF(nlist=80),
+    ],
 )
 @pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
 def test_filtered_searches_find_the_nearest_that_match(path: Path, metric: Any, index: Any) -> None:
@@ -451,3 +457,32 @@ def test_the_command_line_declares_shows_and_filters_by_fields(tmp_path: Path, c
     ):
         assert main(arguments) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_loose_filter_over_inverted_lists_scans_lists_and_not_every_match(path: Path) -> None:
+    x = clustered(np.random.default_rng(9), 6000, 16)
+    with qvec.create(path, 16, index=qvec.IVF(nlist=80), fields={"n": "int"}) as db:
+        db.add(x, payload=[{"n": i} for i in range(6000)])
+        most = db.search(x[0], where={"n": {"$gte": 500}}, explain=True).explanation
+        few = db.search(x[0], where={"n": {"$lt": 50}}, explain=True).explanation
+    assert most is not None
+    assert few is not None
+    assert (most.way, most.matching) == ("probed", 5500)
+    assert most.evaluations < 5500
+    assert (few.way, few.evaluations) == ("scored", 50)
+
+
+def test_filters_in_a_transaction_see_each_change_before_them(db: qvec.Collection) -> None:
+    db.add(X[:8], payload=[{"year": i % 4} for i in range(8)])
+    with db.transaction():
+        assert db.delete(where={"year": 0}) == 2
+        assert db.delete(where={"year": {"$ne": 3}}) == 4
+        assert db.count({"year": {"$exists": True}}) == 2
+        db.update_payload([3], {"year": 9})
+        assert ids_where(db, {"year": 9}) == [3]
+        assert sorted(db.search(X[0], 5, where={"year": {"$gte": 3}}).ids[:2].tolist()) == [3, 7]
+    assert ids_where(db, {"year": {"$gte": 0}}) == [3, 7]
+    for year, left in ((9, 1), (3, 0)):
+        assert db.delete(where={"year": year}) == 1
+        assert len(db) == left
+        assert db.verify() == []
