@@ -15,21 +15,22 @@ from qvec.calibrations import Generation, Trained, Transfer, entry_of, exported,
 from qvec.config import Config, code_from_dict, make_config
 from qvec.configs import CodeConfig, Float16, Float32
 from qvec.curves import Curves, outdated
-from qvec.engine import Engine
+from qvec.engine import Engine, live_rows
 from qvec.errors import ClosedError, DriftError, DriftWarning, InputError
 from qvec.index import Progress, stored_index
 from qvec.inputs import as_searched, as_vectors, check_count
-from qvec.layout import CALIBRATION, TUNING, VECTORS, in_force
+from qvec.layout import CALIBRATION, CODES, TUNING, VECTORS, in_force
 from qvec.measure import MAX_ROWS, OVERSAMPLES, CodeNames
 from qvec.quantizers import Quantizer, from_state, train
 from qvec.reading import Reader
 from qvec.storage.store import Snapshot, Store, Transaction
-from qvec.types import ArrayLike, Float32Array
-from qvec.writer import Writer
+from qvec.types import ArrayLike, Codes, Float32Array
+from qvec.writer import Writer, stored
 
 if TYPE_CHECKING:  # imported when they are called: seldom, and a sixth of the import's time
     from qvec.drift.watch import Drift, OnDrift, Watch
     from qvec.evaluation.choose import Choice
+    from qvec.evaluation.evaluate import Evaluation
     from qvec.evaluation.report import Report
     from qvec.generations import Generations, Relink
     from qvec.maintenance import Maintenance
@@ -37,6 +38,7 @@ if TYPE_CHECKING:  # imported when they are called: seldom, and a sixth of the i
 MAX_THREADS = 1024
 MAX_TUNED_K = 10_000
 MAX_TUNED_QUERIES = 100_000
+MAX_MEASURED = 1_000_000
 
 
 class Upkeep:
@@ -168,17 +170,9 @@ class Upkeep:
         The collection's own graph is walked over each code, so that the index's loss is that of a requantize
         with ``relink=False``. Nothing is written. Raises InputError: no originals, or too few vectors.
         """
-        from qvec.evaluation.evaluate import Evaluation
-
-        config = self._config
-        q = None if queries is None else as_vectors("queries", queries, config.dim, config.metric)
-        if q is not None and not len(q):
-            raise InputError("queries must hold one query or more")
-        check_count("k", k, 1, 10_000)
-        check_count("rows", rows, k + 1, 2**31)
         with self._store.read() as snap:
-            evaluation = Evaluation(snap, config, self._generations, q, k, check_count("n", n, 1, 1_000_000), seed)
-            return evaluation.run(codes, oversamples, rows, progress)
+            evaluation = self._evaluation(snap, queries, k, oversamples, rows, seed, progress)
+            return evaluation.run(codes, check_count("n", n, 1, MAX_MEASURED))
 
     def tune(
         self,
@@ -218,6 +212,7 @@ class Upkeep:
         *,
         codes: CodeNames = "all",
         n: int = 2000,
+        max_n: int = 16_000,
         oversamples: Sequence[int] = OVERSAMPLES,
         rows: int = MAX_ROWS,
         seed: int = 0,
@@ -225,14 +220,41 @@ class Upkeep:
     ) -> Choice:
         """The smallest code, by bytes a vector, whose recall@k is at least the target at 95 % confidence.
 
-        Of one code, the smallest oversampling is taken. ``Choice.met`` says whether there is one, ``Choice.apply``
-        puts it in force. The rest as in :meth:`evaluate`.
+        Of one code, the smallest oversampling is taken. Codes that ``n`` queries do not tell from the target are
+        measured with more, up to ``max_n`` where there are so many. ``Choice.met`` says whether there is one,
+        ``Choice.apply`` puts it in force. The rest as in :meth:`evaluate`.
         """
         from qvec.evaluation.choose import Target, choose
 
         target = Target(target_recall, max_bytes, max_p99_ms)
-        report = self.evaluate(queries, k, codes, n, oversamples=oversamples, rows=rows, seed=seed, progress=progress)
-        return choose(report, target, self._apply_choice)
+        first, last = check_count("n", n, 1, MAX_MEASURED), check_count("max_n", max_n, 1, MAX_MEASURED)
+        with self._store.read() as snap:
+            evaluation = self._evaluation(snap, queries, k, oversamples, rows, seed, progress)
+
+            def measure(configs: list[CodeConfig] | None, size: int, z: float) -> Report:
+                return replace(evaluation, z=z).run(codes if configs is None else configs, size)
+
+            return choose(measure, target, first, min(max(first, last), evaluation.n_queries), self._apply_choice)
+
+    def _evaluation(
+        self,
+        snap: Snapshot,
+        queries: ArrayLike | None,
+        k: int,
+        oversamples: Sequence[int],
+        rows: int,
+        seed: int,
+        progress: Progress | None,
+    ) -> Evaluation:
+        from qvec.evaluation.evaluate import Evaluation
+
+        config = self._config
+        q = None if queries is None else as_vectors("queries", queries, config.dim, config.metric)
+        if q is not None and not len(q):
+            raise InputError("queries must hold one query or more")
+        check_count("k", k, 1, 10_000)
+        check_count("rows", rows, k + 1, 2**31)
+        return Evaluation(snap, config, self._generations, q, k, oversamples, rows, seed, progress)
 
     def _apply_choice(self, code: CodeConfig, oversample: int, progress: Progress | None) -> Generation:
         made = self.requantize(code, progress=progress)
@@ -267,10 +289,16 @@ class Upkeep:
             made = Trained(quantizer, self._config.code, len(x), self._config.model)
             remember(txn, txn.state["quantizer"], made, x)
             return None
-        drift = self._watch.observe(txn, quantizer, x)
+        drift = self._watch.observe(txn, quantizer, x, lambda n: self._stored_sample(txn, quantizer, n))
         if drift is not None and drift.level == "alarm" and self._on_drift == "raise":
             raise DriftError(f"drift alarm: {drift.advice} ({_shown(drift)})")
         return drift
+
+    def _stored_sample(self, txn: Transaction, quantizer: Quantizer, n: int) -> tuple[Float32Array, Codes]:
+        """At most n stored vectors, as exactly as they are kept, and their codes."""
+        rows, columns = live_rows(txn), in_force(txn.columns, txn.state["names"])
+        rows = rows[(np.arange(min(n, len(rows))) * (len(rows) / min(n, len(rows)))).astype(np.int64)]
+        return stored(quantizer, self._originals(txn), columns).read(rows), columns[CODES].read(rows)
 
     def _announce(self, drift: Drift | None) -> None:
         """Tell of an alarm, once for each generation."""
