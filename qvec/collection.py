@@ -289,6 +289,26 @@ class Collection(Upkeep):
         with self._store.read() as snap:
             return verify_snapshot(snap, self._config, self._quantizer(snap), self._originals(snap))
 
+    def compact(self) -> int:
+        """Give pages that are not in use back to the file system; the bytes given back.
+
+        A copy without them is written beside the file, checked, made durable, and put in its place at once: a process
+        that dies leaves the old file or the new. Searches of this process go on and wait for the moment of the change.
+
+        Raises LockedError where another process has the file open, or a snapshot of this one stays open; ReadOnlyError;
+        InputError inside a transaction.
+        """
+        before = os.stat(self._store.path).st_size
+        self._store.compact()
+        return before - os.stat(self._store.path).st_size
+
+    def backup(self, dest: str | os.PathLike[str]) -> None:
+        """Copy the last commit, without free pages, to a new file, while others read and write.
+
+        ``dest`` appears when it is whole and durable. Raises ExistsError where it is there already.
+        """
+        self._store.copy_to(dest)
+
     def close(self) -> None:
         """Wait for searches that are running, then release the file. Calls after it raise ClosedError."""
         self._store.close()

@@ -144,6 +144,23 @@ class Upkeep:
         """Remove a calibration and its codes, or give up one that is being built; not the one in force."""
         self._generations.drop(generation)
 
+    # --- maintenance ---
+
+    def optimize(self, *, threads: int | None = None, progress: Progress | None = None) -> None:
+        """Take all that is deleted out of the index, and move vectors together, while searches and writes go on.
+
+        Works in transactions of a few hundred to 4,096 rows; a process that dies has done what it has done, and calling
+        again goes on from there. :meth:`compact` then gives the pages back. progress: called with (done, total) rows.
+
+        Raises ReadOnlyError; InputError inside a transaction.
+        """
+        if self._store.in_transaction:
+            raise InputError("optimize() makes transactions of its own; call it outside of one")
+        workers = worker_threads(threads)
+        for _ in range(2):  # moving leaves deleted rows behind
+            self._maintenance.mend_all(workers, progress)
+            self._maintenance.gather(workers, progress)
+
     # --- measuring ---
 
     def evaluate(

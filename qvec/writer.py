@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from qvec._kernels import Column
-from qvec.bitmaps import mark, rows_in, words_for
+from qvec.bitmaps import WORD, mark, rows_in, without, words_for
 from qvec.calibrations import Trained, register
 from qvec.config import AUTO_INDEX_ROWS, Config
 from qvec.configs import HNSW, Flat
@@ -18,7 +18,7 @@ from qvec.generation_state import forget_codes, may_reuse
 from qvec.index import Coded, Index, Progress, Rows, Source, make_index, stored_index
 from qvec.inputs import MAX_ID, MAX_ROWS, id_keys
 from qvec.integers import to_floats
-from qvec.layout import CODES, DELETED, IDS, ROW, VECTORS, in_force, row_columns
+from qvec.layout import ADJACENCY, CODES, DELETED, IDS, NODES, ROW, VECTORS, in_force, row_columns
 from qvec.quantizers import Quantizer, train
 from qvec.storage.store import Transaction
 from qvec.types import NDArray, OnConflict, Payload
@@ -290,11 +290,77 @@ class Writer:
         gone = np.sort(rows).astype(np.uint32)
         self.state["index"] = self._index().drop(self._source(), self.state["index"], gone, threads)
 
-    def mend(self, limit: int, threads: int) -> bool:
-        """Take deleted rows out of the index by going through ``limit`` of its rows; whether more is due."""
-        index, state = self._index(), self.state["index"]
-        self.state["index"] = index.mend(self._source(), state, limit, threads)
-        return self.is_mending_due
+    def mend(self, limit: int, threads: int) -> None:
+        """Take deleted rows out of the index by going through ``limit`` of its rows."""
+        self.state["index"] = self._index().mend(self._source(), self.state["index"], limit, threads)
+
+    def gather(self, limit: int, threads: int) -> int:
+        """Move at most ``limit`` of the last live rows to free ones before them; how many were moved.
+
+        Where none is left to be moved, the rows at the end that are not in use are given up.
+        """
+        live = self.state["live"]
+        free = self._free_rows()
+        rows = self._source().live
+        last = rows[max(np.searchsorted(rows, live), len(rows) - limit) :]
+        first = free[free < live][: len(last)]
+        if not len(first):
+            self._give_up_rows()
+            return 0
+        self._move(last[len(last) - len(first) :], first, threads)
+        return len(first)
+
+    def _move(self, old: NDArray[np.int64], new: NDArray[np.int64], threads: int) -> None:
+        """Give what is stored in live rows to free ones."""
+        columns, strings = self.columns, self.config.ids == "str"
+        records = [self.txn.record(ROW, row) for row in old.tolist()]
+        ids: Ids = [record["id"] for record in records] if strings else columns[IDS].read(old).view("<i8").reshape(-1)
+        keys = id_keys(ids)
+        forget_codes(self.txn, int(new[0]))
+        for name in (CODES, VECTORS, IDS):
+            if name in columns:
+                columns[name].put(new, columns[name].read(old))
+        mark(columns[DELETED], new, False)
+        self._hide(keys, old, threads)
+        self.state["live"] += len(new)
+        self.txn.put_ids(keys, new.tolist())
+        for row, record in zip(new.tolist(), records, strict=True):
+            if record is not None:
+                self.txn.put_record(ROW, row, record)
+                self.state["records"] += 1
+        self._extend_index(new.astype(np.uint32), threads, None)
+
+    def _give_up_rows(self) -> None:
+        """Shorten all columns to the last row that is live or that the index points at."""
+        source, index, state = self._source(), self._index(), self.state["index"]
+        held = index.held(source, state)
+        in_use = without(source.n, source.deleted) if held is None else without(source.n, source.deleted) | held
+        rows = rows_in(in_use)
+        n = int(rows[-1]) + 1 if len(rows) else 0
+        if n == source.n or not may_reuse(self.txn, source.n - n):
+            return
+        forget_codes(self.txn, n)
+        for name in (CODES, VECTORS, IDS):
+            if name in self.columns:
+                self.columns[name].resize(n)
+        self.columns[DELETED].resize(words_for(n))
+        self.state["n"] = n
+        mark(self.columns[DELETED], np.arange(n, words_for(n) * WORD), False)
+        self.state["index"] = index.extend(self._source(), state, np.zeros(0, np.uint32), 1, None)
+
+    def wipe(self) -> int:
+        """Overwrite with zeros all rows that are not in use; how many there are."""
+        free = self._free_rows()
+        if not len(free):
+            return 0
+        assert self.quantizer is not None
+        forget_codes(self.txn, int(free[0]))
+        graph = [name for name in self._index().columns(self.quantizer.codec) if name in (ADJACENCY, NODES)]
+        for name in (CODES, VECTORS, IDS, *graph):
+            if name in self.columns:
+                column = self.columns[name]
+                column.put(free, np.zeros((len(free), column.stride), np.uint8))
+        return len(free)
 
     def _start_over(self) -> None:
         """Nothing is stored any more: give up every row."""
