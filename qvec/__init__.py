@@ -11,6 +11,7 @@ from qvec.calibrations import Generation
 from qvec.collection import Collection
 from qvec.configs import (
     HNSW,
+    IVF,
     BFloat16,
     Binary,
     Flat,
@@ -56,6 +57,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "HNSW",
+    "IVF",
     "AbortedError",
     "AddResult",
     "BFloat16",

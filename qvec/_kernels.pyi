@@ -13,6 +13,8 @@ def simd_level() -> str: ...
 def simd_levels() -> list[str]: ...
 def crc32c(data: bytes | bytearray | memoryview | NDArray[Any], crc: int = 0) -> int: ...
 def transform(x: Floats, padded: int, normalise: bool, mean: Floats | None, signs: Bytes | None) -> Floats: ...
+def offset_rows(offsets: Floats) -> Bytes: ...
+def offset_values(rows: Bytes, dim: int) -> Floats: ...
 
 # project.pxi
 
@@ -39,6 +41,7 @@ class Codec:
         bits: int | None = None,
         widths: Bytes | None = None,
         centre: Floats | None = None,
+        offsets: Bytes | None = None,
     ) -> None: ...
     @property
     def kind(self) -> str: ...
@@ -122,6 +125,22 @@ class Column:
 
 # Search (kernels/search.pxi)
 
+WORD_ROWS: int
+CHUNK_ROWS: int
+
+def bits_between(
+    values: Column,
+    n: int,
+    bounds: NDArray[np.uint64],
+    bits: NDArray[np.uint64],
+    *,
+    simd: str | None = None,
+) -> None: ...
+def bits_roaring(data: bytes | memoryview, chunk: int, n: int, bits: NDArray[np.uint64]) -> bool: ...
+def bits_set(rows: NDArray[np.uint32], n: int, bits: NDArray[np.uint64]) -> None: ...
+def bits_count(words: NDArray[np.uint64]) -> int: ...
+def bits_rows(words: NDArray[np.uint64]) -> NDArray[np.uint32]: ...
+
 class Finder: ...
 
 @final
@@ -129,12 +148,14 @@ class Selection:
     n: int
     excluded: NDArray[np.uint64] | None
     rows: NDArray[np.uint32] | None
+    seeds: NDArray[np.uint32] | None
     def __init__(
         self,
         n: int,
         n_allowed: int,
         excluded: NDArray[np.uint64] | None = None,
         rows: NDArray[np.uint32] | None = None,
+        seeds: NDArray[np.uint32] | None = None,
     ) -> None: ...
     @property
     def n_allowed(self) -> int: ...
@@ -260,4 +281,61 @@ class PackedFinder(Finder):
         degree: int,
         signs: NDArray[np.uint8],
         entries: NDArray[np.uint32],
+    ) -> None: ...
+
+# Inverted lists (kernels/ivf.pxi)
+
+LIST_BYTES: int
+MAX_COPIES: int
+
+def list_block_bytes(dims: int) -> int: ...
+
+@final
+class Lists:
+    def __init__(
+        self,
+        blocks: Column,
+        lists: Column,
+        centroids: Column,
+        slots: Column,
+        dim: int,
+        metric: str,
+        signs: Bytes,
+        n_lists: int,
+        n: int,
+        n_blocks: int,
+        n_free: int,
+        free_block: int,
+    ) -> None: ...
+    @property
+    def n_lists(self) -> int: ...
+    @property
+    def copies(self) -> int: ...
+    @property
+    def dims(self) -> int: ...
+    @property
+    def n_blocks(self) -> int: ...
+    @property
+    def n_free(self) -> int: ...
+    @property
+    def free_block(self) -> int: ...
+    def vectors(self, x: Floats) -> Floats: ...
+    def begin(self, centroids: Floats, spreads: Floats) -> None: ...
+    def assign(self, y: Floats, copies: int) -> tuple[NDArray[np.uint32], Floats]: ...
+    def append(
+        self, rows: NDArray[np.uint32], y: Floats, owners: NDArray[np.uint32], copies: NDArray[np.uint8]
+    ) -> None: ...
+    def remove(self, rows: NDArray[np.uint32]) -> None: ...
+    def holds(self, rows: NDArray[np.uint32], y: Floats) -> NDArray[np.bool_]: ...
+
+@final
+class ListFinder(Finder):
+    def __init__(
+        self,
+        lists: Lists,
+        codec: Codec,
+        codes: Column,
+        comparable: bool,
+        original: Codec | None = None,
+        originals: Column | None = None,
     ) -> None: ...

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Self, cast, get_args
 
 from qvec.calibration.samples import check_vectors
-from qvec.configs import Binary, CodeConfig, RaBitQ
+from qvec.configs import Binary, CodeConfig, RaBitQ, Ternary
 from qvec.errors import FormatError, InputError
 from qvec.fields import State, take_choice, take_int, take_state, take_version
 from qvec.quantizers import CONFIGS, Quantizer, train
@@ -103,5 +103,7 @@ def _take_code(state: object) -> CodeConfig:
 
 
 def adapted_config(config: CodeConfig) -> CodeConfig:
-    """The code as it goes with an adapter: not centred, since the adapter's own mean does that."""
-    return replace(config, centre=False) if isinstance(config, Binary | RaBitQ) else config
+    """The code as it goes with an adapter: not centred, as training does not see centres."""
+    if isinstance(config, Binary):
+        return replace(config, centre=False)
+    return replace(config, centres=0) if isinstance(config, RaBitQ | Ternary) else config

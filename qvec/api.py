@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from qvec.collection import Collection, new_collection
+from qvec.calibrations import Trained
+from qvec.collection import Collection
 from qvec.config import Config, index_config
 from qvec.configs import CodeConfig, IndexConfig
 from qvec.errors import ExistsError, InputError
 from qvec.inputs import as_stored, check_count
-from qvec.quantizers import Quantizer, make_config
-from qvec.storage.store import Store
-from qvec.types import ArrayLike, Durability, Float32Array, IdKind, Keep, Metric, Residency
+from qvec.quantizers import Quantizer, make_config, train
+from qvec.storage.store import ColumnSpec, Store
+from qvec.types import ArrayLike, Durability, FieldType, Float32Array, IdKind, Keep, Metric, NDArray, Residency
+from qvec.writer import Writer, initial_state
 
 if TYPE_CHECKING:
     from qvec.adapters import Adapter
@@ -29,6 +32,7 @@ def create(
     code: str | CodeConfig = "auto",
     index: str | IndexConfig = "auto",
     ids: IdKind = "int64",
+    fields: Mapping[str, FieldType] | None = None,
     keep: Keep = "f32",
     sample: ArrayLike | None = None,
     adapter: Adapter | None = None,
@@ -46,8 +50,12 @@ def create(
     code: "auto" (int8), "f32", "f16", "bf16", "int8", "int4", "ternary", "binary", "rabitq1" to
         "rabitq8", "mixed", or a configuration such as ``Int8(scale="per_dim")``;
         ``Prequantized(dtype)`` for embeddings that are int8, uint8 or packed bits.
-    index: "auto" (a scan that becomes a graph at 10,000 vectors), "flat", "hnsw", or ``HNSW(m, ef_construction)``.
-    ids: integers or strings. keep: the originals, for re-ranking and ``get`` ("none" by force where
+    index: "auto" (a scan that becomes a graph at 10,000 vectors), "flat", "hnsw", "ivf" (inverted
+        lists), or a configuration: ``HNSW(m, ef_construction)``, ``IVF(nlist, copies)``.
+    ids: integers or strings.
+    fields: what payloads hold under these names, and searches filter by: name -> "keyword", "int", "float", "bool",
+        "datetime", or a list of these ("keyword[]"); more with :meth:`Collection.add_field`.
+    keep: the originals, for re-ranking and ``get`` ("none" by force where
         vectors come quantized).
     sample: vectors [n, dim] to calibrate the code on; without it, the first batch that is added.
     adapter: a learned map that vectors and queries go through before they are coded (:mod:`qvec.qat`); the code is then
@@ -66,11 +74,12 @@ def create(
     if adapter is not None:
         adapter.check(dim, metric)
         code, seed = adapter.code if code == "auto" else code, adapter.seed
+    declared = _checked_fields(fields)
     config = Config(dim, metric, ids, keep, make_config(code), index_config(index), model, seed)
     x = None if sample is None else as_stored("sample", sample, config.dim, config.metric, config.form)
     trained = _trained(config, x, adapter, quantizer)
     try:
-        return new_collection(path, config, x, on_drift, trained, durability=durability, **_sized(map_size))
+        return _new_collection(path, config, x, on_drift, trained, declared, durability=durability, **_sized(map_size))
     except ExistsError:
         if not exist_ok:
             raise
@@ -78,12 +87,62 @@ def create(
     if collection._config != config:
         collection.close()
         raise InputError(f"{os.fspath(path)} was created with other options: {collection._config}, not {config}")
+    if fields is not None and collection.fields != declared:
+        there = dict(collection.fields)
+        collection.close()
+        raise InputError(f"{os.fspath(path)} was created with other fields: {there}, not {declared}")
     if trained is not None and not collection._codes_by(trained):
         collection.close()
         raise InputError(
             f"{os.fspath(path)} codes by another {'quantizer' if adapter is None else 'adapter'}, or by none"
         )
     return collection
+
+
+def _field_columns(state: dict[str, Any]) -> dict[str, ColumnSpec]:
+    if not state["fields"]:
+        return {}
+    from qvec.filters.maintain import field_columns
+
+    return field_columns(state)
+
+
+def _new_collection(
+    path: str | os.PathLike[str],
+    config: Config,
+    sample: NDArray[Any] | None,
+    on_drift: OnDrift,
+    quantizer: Quantizer | None = None,
+    fields: Mapping[str, FieldType] | None = None,
+    **options: Any,
+) -> Collection:
+    """Create the file with a quantizer that is trained already, or train one at once where a sample is given."""
+    if quantizer is None and sample is not None:
+        quantizer = train(sample, config.metric, config.code, config.seed, config.model)
+    state = initial_state(fields or {})
+    store = Store.create(path, _field_columns(state), config.to_dict(), state=state, **options)
+    try:
+        collection = Collection(store, on_drift)
+        if quantizer is not None:
+            with store.write() as txn:
+                samples = 0 if sample is None else len(sample)
+                Writer(txn, config, None, collection._originals(txn)).use(quantizer, samples)
+                if sample is not None:
+                    from qvec.drift.watch import remember
+
+                    remember(txn, 0, Trained(quantizer, config.code, samples, config.model), sample)
+        return collection
+    except BaseException:
+        store.close()
+        raise
+
+
+def _checked_fields(fields: Mapping[str, FieldType] | None) -> dict[str, FieldType]:
+    if fields is None:
+        return {}
+    from qvec.filters.schema import check_fields  # late, as all of qvec.filters: many collections have no fields
+
+    return check_fields(fields)
 
 
 def _trained(

@@ -3,46 +3,43 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import numpy as np
 
-from qvec.calibrations import Trained
-from qvec.config import Config
-from qvec.engine import Engine, live_rows
 from qvec.errors import InputError
+from qvec.handle import worker_threads
 from qvec.hits import HitMaker
-from qvec.index import Progress, stored_index
-from qvec.inputs import MAX_K, as_ids, as_payloads, as_searched, as_stored, check_count, check_unique, id_keys
-from qvec.quantizers import Quantizer, train
+from qvec.index import Progress
+from qvec.inputs import MAX_K, MAX_ROWS, as_ids, as_payloads, as_searched, as_stored, check_count, check_unique, id_keys
+from qvec.payloads import Payloads
 from qvec.query import SearchOptions, search_options
-from qvec.reading import Reader, id_array, refuse_missing
+from qvec.reading import id_array, refuse_missing
 from qvec.results import AddResult, Hits, Records
 from qvec.search import run_search
-from qvec.statistics import collect_stats
 from qvec.storage.store import Snapshot, Store
 from qvec.types import (
     ArrayLike,
+    Float32Array,
     Include,
-    Metric,
-    NDArray,
     OnConflict,
     Payload,
-    Residency,
-    Stats,
+    Where,
     check_choice,
     check_flag,
 )
-from qvec.upkeep import Upkeep, worker_threads
-from qvec.writer import Writer, initial_state
 
 if TYPE_CHECKING:
     from qvec.drift.watch import OnDrift
+    from qvec.grouping import Grouping
+    from qvec.selecting import Selected
 
 
-class Collection(Upkeep):
+NOTHING_ASKED = (None, 0, None, None, None, 1)  # radius, offset, mmr, fetch_k, group_by, group_size
+
+
+class Collection(Payloads):
     """Vectors of one dimension under one metric. Made by :func:`qvec.create` and :func:`qvec.open`.
 
     Any number of threads and processes may search while one handle writes; a search sees the last commit, whole.
@@ -114,17 +111,28 @@ class Collection(Upkeep):
         """Add, replacing the vectors whose ids are stored already; see :meth:`add`."""
         return self.add(vectors, ids, payload, on_conflict="replace", progress=progress, threads=threads, model=model)
 
-    def delete(self, ids: Any, *, missing: Literal["ignore", "error"] = "ignore") -> int:
-        """Delete by id, all or nothing; how many were stored. ``missing="error"`` raises MissingIdError instead."""
+    def delete(
+        self, ids: Any = None, *, where: Where | None = None, missing: Literal["ignore", "error"] = "ignore"
+    ) -> int:
+        """Delete by id, or what fulfils a filter, all or nothing; how many were stored.
+
+        where: as in :meth:`search`, not empty; together with ids, those of them that fulfil it.
+        ``missing="error"``: MissingIdError for an id that is not stored.
+        """
         check_choice("missing", missing, ("ignore", "error"))
-        wanted = as_ids(ids, self._config.ids)
+        if where is not None and not where:
+            raise InputError("where is empty and would delete everything; give a condition")
+        if ids is None and where is None:
+            raise InputError("give the ids to delete, or a filter")
+        wanted = None if ids is None else id_keys(as_ids(ids, self._config.ids))
         with self._store.write() as txn:
-            keys = list(dict.fromkeys(id_keys(wanted)))
-            rows = txn.rows_of(keys)
-            found = np.flatnonzero(rows >= 0)
+            keys, rows = self._keys_and_rows(txn, wanted, where)
             if missing == "error":
                 refuse_missing(keys, rows, self._config)
             due = False
+            found = np.flatnonzero(rows >= 0)
+            if where is not None and wanted is not None:
+                found = found[np.isin(rows[found], self._matching_rows(txn, where))]
             if len(found):
                 writer = self._writer(txn)
                 writer.delete([keys[i] for i in found], rows[found], worker_threads(None))
@@ -174,8 +182,13 @@ class Collection(Upkeep):
         mmr: float | None = None,
         fetch_k: int | None = None,
         include: Include = ("payload",),
+        where: Where | Sequence[Where | None] | None = None,
+        allow: Any = None,
+        group_by: str | None = None,
+        group_size: int = 1,
         explain: bool = False,
         ef: int | None = None,
+        nprobe: int | None = None,
         oversample: float | Literal["auto"] = "auto",
         rescore: bool | Literal["auto"] = "auto",
         exact: bool = False,
@@ -193,7 +206,16 @@ class Collection(Upkeep):
         nothing but nearness to the query, 0 nothing but distance from the hits chosen before.
         include: what hits bring along: "payload", "vector". explain: and how they were found, as ``explanation``.
 
-        ef: candidates a graph walk keeps; more is slower and finds more. oversample: candidates re-ranked per hit;
+        where: only vectors whose payload fulfils a filter on declared fields (docs/filters.md), as in
+        ``{"lang": "en", "year": {"$gte": 2020}}``. allow: only vectors with one of these ids; or, as a 1-D array of
+        booleans, whether each integer id may be found. With both, both must hold. A list of filters: one for each query
+        of the batch, None for none.
+        group_by: a declared field; k (and ``offset``) count groups of vectors that hold the same value, nearest group
+        first, and each brings its ``group_size`` nearest: k * group_size places, whose values ``groups`` gives.
+
+        ef: candidates a graph walk keeps; nprobe: inverted lists that are scanned, 1 to all (default: the root of their
+        number); more is slower and finds more. Each is refused where the index is of the other kind; a scan, which an
+        "auto" collection begins with, has no use for ef. oversample: candidates re-ranked per hit;
         "auto": what the code needs, of a given ``ef`` all at most.
         rescore: whether candidates are re-ranked with the stored originals; "auto": where there are any.
         recall: in place of these, the share of the true neighbours to find: the cheapest search that :meth:`tune`
@@ -207,22 +229,36 @@ class Collection(Upkeep):
             self._check_model(model)
         if (queries is None) == (id is None):
             raise InputError("give either queries or the id of a stored vector")
-        options = search_options(k, ef, oversample, rescore, exact, include, recall)
-        if id is not None or offset != 0 or explain or options.vectors or not radius is mmr is fetch_k is None:
-            return self._search_beyond(queries, id, options, (radius, offset, mmr, fetch_k), threads, explain)
+        options = search_options(k, ef, nprobe, oversample, rescore, exact, include, recall)
+        asked = radius, offset, mmr, fetch_k, group_by, group_size
+        beyond = asked != NOTHING_ASKED or id is not None or explain or options.vectors
+        if beyond or isinstance(where, (list, tuple)):
+            return self._search_beyond(queries, id, options, asked, threads, explain, where, allow)
         q = as_searched(queries, config.dim, config.metric, config.form)
         workers = 1 if threads is None and q.ndim == 1 else worker_threads(threads)
         snap = self._store.begin()
         try:
             engine = snap.derived.get("engine") or self._make_engine(snap)
+            selected = None
+            if where is not None or allow is not None:
+                selected = self._select(snap, cast("Where | None", where), allow)
+                engine = engine if selected.count else None
             if engine is None:
                 return self._hits.none((*q.shape[:-1], options.k), options.payloads)
-            return run_search(snap, engine, self._hits, q, options, workers)
+            return run_search(snap, engine, self._hits, q, options, workers, selected)
         finally:
             self._store.end(snap)
 
     def _search_beyond(
-        self, queries: Any, id: Any, options: SearchOptions, asked: tuple[Any, ...], threads: int | None, explain: bool
+        self,
+        queries: Any,
+        id: Any,
+        options: SearchOptions,
+        asked: tuple[Any, ...],
+        threads: int | None,
+        explain: bool,
+        where: Where | Sequence[Where | None] | None,
+        allow: Any,
     ) -> Hits:
         """A search for something else than the nearest k."""
         from qvec.beyond import Request, run_request  # late: seldom, and a tenth of the import's time
@@ -230,7 +266,8 @@ class Collection(Upkeep):
 
         config = self._config
         check_flag("explain", explain)
-        refined = refinement(options.k, config.metric, *asked)
+        *wanted, group_by, group_size = asked
+        refined = refinement(options.k, config.metric, *wanted)
         with self._store.read() as snap:
             reader, own = self._reader(snap), None
             if id is not None:
@@ -240,21 +277,57 @@ class Collection(Upkeep):
             q = as_searched(queries, config.dim, config.metric, config.form)
             workers = 1 if threads is None and q.ndim == 1 else worker_threads(threads)
             engine = snap.derived.get("engine") or self._make_engine(snap)
-            return run_request(reader, engine, self._hits, Request(q, options, refined, workers, own, explain))
+            filters = _filters(where, q)
+            selected = None
+            if where is not None or allow is not None:
+                selected = [self._select(snap, one, allow) for one in filters]
+            by = self._grouping(snap, group_by, group_size, options.k, refined.mmr)
 
-    # --- reading ---
+            def select(query: int, condition: dict[str, Any]) -> Selected:
+                both = [part for part in (filters[query], condition) if part]
+                return self._select(snap, {"$and": both}, allow)
 
-    def get(self, ids: Any) -> Records:
-        """Stored vectors and payloads in the order asked for; MissingIdError names the first id that is not stored."""
+            request = Request(q, options, refined, workers, own, explain, selected, by, select)
+            return run_request(reader, engine, self._hits, request)
+
+    def _grouping(self, snap: Snapshot, name: Any, size: Any, k: int, mmr: float | None) -> Grouping | None:
+        from qvec.filters.schema import stored_schema
+        from qvec.grouping import grouping
+
+        if name is None:
+            if size != 1:
+                raise InputError("group_size is how many hits each group has: give group_by too")
+            return None
+        if mmr is not None:
+            raise InputError("mmr chooses among single hits, group_by among groups: give one or the other")
+        return grouping(name, size, k, stored_schema(snap.state))
+
+    def get(self, ids: Any = None, *, where: Where | None = None, limit: int | None = None, offset: int = 0) -> Records:
+        """Stored vectors and payloads: of ids, in the order asked for, or of what fulfils a filter, oldest first.
+
+        limit, offset: of what fulfils the filter, leave out the first ``offset`` and give at most ``limit``.
+        MissingIdError names the first id that is not stored.
+        """
+        if (ids is None) == (where is None):
+            raise InputError("give either ids or where")
+        start = check_count("offset", offset, 0, MAX_ROWS)
+        stop = MAX_ROWS if limit is None else start + check_count("limit", limit, 0, MAX_ROWS)
         with self._store.read() as snap:
-            return self._reader(snap).by_ids(ids)
+            if where is None:
+                if start or limit is not None:
+                    raise InputError("limit and offset go with where; ids say themselves how many they are")
+                return self._reader(snap).by_ids(ids)
+            return self._reader(snap).by_rows(self._matching_rows(snap, where)[start:stop])
 
-    def scan(self, batch_size: int = 8192) -> Generator[Records, None, None]:
-        """Every live vector, in batches, as of the commit at the first step; close the iterator to end it early."""
+    def scan(self, batch_size: int = 8192, *, where: Where | None = None) -> Generator[Records, None, None]:
+        """Every live vector, or those that fulfil a filter, in batches, as of the commit at the first step.
+
+        Close the iterator to end it early.
+        """
         size = check_count("batch_size", batch_size, 1, MAX_K)
         with self._store.read() as snap:
             version = snap.version
-            for records in self._reader(snap).in_batches(live_rows(snap), size):
+            for records in self._reader(snap).in_batches(self._matching_rows(snap, where), size):
                 if snap.version != version:
                     raise InputError("the transaction has changed the collection since this scan of it began")
                 yield records
@@ -271,121 +344,15 @@ class Collection(Upkeep):
         with self._store.read() as snap:
             return snap.row_of(key) is not None
 
-    # --- looking after ---
 
-    def stats(self) -> Stats:
-        """Counts and sizes as of the last commit."""
-        with self._store.read() as snap:
-            return collect_stats(snap, self._store, self._config)
-
-    def verify(self) -> list[str]:
-        """Check every block, record, id and edge of the last commit; the problems found, none when it is sound."""
-        from qvec.verify import verify_snapshot
-
-        if self._store.in_transaction:
-            raise InputError(
-                "verify() checks what is in the file; inside a transaction that is not what it has written"
-            )
-        with self._store.read() as snap:
-            return verify_snapshot(snap, self._config, self._quantizer(snap), self._originals(snap))
-
-    def compact(self) -> int:
-        """Give pages that are not in use back to the file system; the bytes given back.
-
-        A copy without them is written beside the file, checked, made durable, and put in its place at once: a process
-        that dies leaves the old file or the new. Searches of this process go on and wait for the moment of the change.
-
-        Raises LockedError where another process has the file open, or a snapshot of this one stays open; ReadOnlyError;
-        InputError inside a transaction.
-        """
-        before = os.stat(self._store.path).st_size
-        self._store.compact()
-        return before - os.stat(self._store.path).st_size
-
-    def backup(self, dest: str | os.PathLike[str]) -> None:
-        """Copy the last commit, without free pages, to a new file, while others read and write.
-
-        ``dest`` appears when it is whole and durable. Raises ExistsError where it is there already.
-        """
-        self._store.copy_to(dest)
-
-    def close(self) -> None:
-        """Wait for searches that are running, then release the file. Calls after it raise ClosedError."""
-        self._store.close()
-
-    def __enter__(self) -> Self:
-        self._store.end(self._store.begin())  # a closed handle says so here, not at the first call
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickles as its path, and is opened for reading where it is unpickled: only one handle can write."""
-        return reopened, (type(self), os.path.abspath(self._store.path), self._store.residency)
-
-    def __repr__(self) -> str:
-        config = self._config
-        return f"<qvec.Collection {os.fspath(self._store.path)!r} dim={config.dim} {config.metric}>"
-
-    # --- parts ---
-
-    def _reader(self, snap: Snapshot) -> Reader:
-        return Reader(snap, self._config, self._quantizer(snap), self._originals(snap))
-
-    def _codes_by(self, quantizer: Quantizer) -> bool:
-        """Whether this is the collection's own quantizer."""
-        with self._store.read() as snap:
-            own = self._quantizer(snap)
-        return own is not None and _undated(own.state()) == _undated(quantizer.state())
-
-    def _make_engine(self, snap: Snapshot) -> Engine | None:
-        quantizer = self._quantizer(snap)
-        if quantizer is None or not snap.state["live"]:
-            return None
-        index = stored_index(self._config.index, snap.state["index"])
-        engine = Engine(snap, quantizer, self._originals(snap), index, self._config.ids == "int64")
-        snap.derived["engine"] = engine
-        return engine
-
-
-def reopened(kind: type[Collection], path: str, residency: Residency) -> Collection:
-    """What a pickled collection becomes."""
-    return kind(Store.open(path, "r", residency=residency))
-
-
-def _undated(state: dict[str, Any]) -> dict[str, Any]:
-    """A quantizer's state without the time of its calibration: the id stands for all the rest."""
-    calibration = state.get("calibration")
-    return state if calibration is None else state | {"calibration": calibration["id"]}
-
-
-def new_collection(
-    path: str | os.PathLike[str],
-    config: Config,
-    sample: NDArray[Any] | None,
-    on_drift: OnDrift,
-    quantizer: Quantizer | None = None,
-    **options: Any,
-) -> Collection:
-    """Create the file with a quantizer that is trained already, or train one at once where a sample is given."""
-    if quantizer is None and sample is not None:
-        quantizer = train(sample, config.metric, config.code, config.seed, config.model)
-    store = Store.create(path, {}, config.to_dict(), state=initial_state(), **options)
-    try:
-        collection = Collection(store, on_drift)
-        if quantizer is not None:
-            with store.write() as txn:
-                samples = 0 if sample is None else len(sample)
-                Writer(txn, config, None, collection._originals(txn)).use(quantizer, samples)
-                if sample is not None:
-                    from qvec.drift.watch import remember
-
-                    remember(txn, 0, Trained(quantizer, config.code, samples, config.model), sample)
-        return collection
-    except BaseException:
-        store.close()
-        raise
-
-
-__all__ = ["Collection", "Metric", "new_collection"]
+def _filters(where: Any, queries: Float32Array) -> list[Any]:
+    """The filter of each query."""
+    n = 1 if queries.ndim == 1 else len(queries)
+    if not isinstance(where, (list, tuple)):
+        return [where] * n
+    if queries.ndim == 1 or len(where) != n:
+        raise InputError(
+            f"where must be a mapping, or a list with a filter for each query of a batch; got {len(where)} for "
+            f"{'one query' if queries.ndim == 1 else f'a batch of {n}'}"
+        )
+    return list(where)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, cast, get_args
 
-from qvec.configs import HNSW, CodeConfig, Flat, Float32, IndexConfig, Prequantized
+from qvec.configs import HNSW, IVF, CodeConfig, Flat, Float32, IndexConfig, Prequantized
 from qvec.errors import FormatError, InputError
 from qvec.fields import take_choice, take_int, take_state
 from qvec.integers import width_of
@@ -13,8 +13,9 @@ from qvec.quantizers import CONFIGS, make_config
 from qvec.transforms import MAX_SEED
 from qvec.types import MAX_DIM, IdKind, Keep, Metric, PrequantizedType, check_choice, check_int
 
+MAX_LISTED_DIM = 16_192  # a block of lists is one value of 64 KiB at most
 AUTO_INDEX_ROWS = 10_000  # a scan of fewer codes beats any graph
-INDEXES: dict[str, type[Flat] | type[HNSW]] = {"flat": Flat, "hnsw": HNSW}
+INDEXES: dict[str, type[Flat] | type[HNSW] | type[IVF]] = {"flat": Flat, "hnsw": HNSW, "ivf": IVF}
 _FIELDS = ("dim", "metric", "ids", "keep", "code", "index", "model", "seed")
 
 
@@ -39,6 +40,8 @@ class Config:
         check_int("seed", self.seed, 0, MAX_SEED)
         if getattr(self.code, "dims", None) is not None:
             check_int("code.dims", self.code.dims, 1, self.dim)  # type: ignore[union-attr]
+        if isinstance(self.index, IVF) and self.dim > MAX_LISTED_DIM:
+            raise InputError(f"inverted lists take vectors of {MAX_LISTED_DIM:,} dimensions at most, got {self.dim}")
         if self.form is not None:
             width_of(self.form, self.dim)
             object.__setattr__(self, "keep", "none")  # there are no originals to keep

@@ -8,7 +8,8 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
-WIDTH = 100
+WIDTH = 100  # of what is not a terminal
+GAP, MIN_TEXT = 3, 16  # between columns; of a column of text that is cut
 PLAIN_STEP = 10  # percent between two lines of plain progress
 
 Progress = Callable[[int, int], None]
@@ -20,13 +21,20 @@ def heading(text: str) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows under their columns; cells that look like numbers are aligned to the right."""
+    """Print rows under their columns; cells that look like numbers are aligned to the right.
+
+    Where they are too wide, the widest column of text is cut; where that is not enough, each row is printed as a list.
+    """
     cells = [[_printable(str(cell)) for cell in row] for row in rows]
     right = [all(_is_number(row[i]) for row in cells) for i in range(len(columns))]
+    fitted = _fitted(columns, cells, right, _width())
+    if fitted is None:
+        _print_lists(title, columns, cells)
+        return
     try:
-        _print_rich(title, columns, cells, right)
+        _print_rich(title, columns, fitted, right)
     except ImportError:
-        _print_plain(title, columns, cells, right)
+        _print_plain(title, columns, fitted, right)
 
 
 def emphasise(text: str, answers: Sequence[str]) -> str:
@@ -92,6 +100,29 @@ def _plain_progress(label: str, unit: str) -> Progress:
     return report
 
 
+def _fitted(columns: Sequence[str], cells: list[list[str]], right: list[bool], width: int) -> list[list[str]] | None:
+    """The cells, the widest column of text cut so that lines fit into ``width``; None: nothing is left of it then."""
+    widths = [max(len(line[i]) for line in (columns, *cells)) for i in range(len(columns))]
+    excess = sum(widths) + GAP * len(columns) + 1 - width
+    if excess <= 0:
+        return cells
+    texts = [i for i, numeric in enumerate(right) if not numeric]
+    widest = max(texts, key=lambda i: widths[i], default=0)
+    left = widths[widest] - excess
+    if not texts or left < max(MIN_TEXT, len(columns[widest])):
+        return None
+    return [[*row[:widest], shortened(row[widest], left), *row[widest + 1 :]] for row in cells]
+
+
+def _print_lists(title: str, columns: Sequence[str], cells: list[list[str]]) -> None:
+    """A line for each cell, a blank one between rows."""
+    if title:
+        print(f"\n{title}")
+    pad = max(map(len, columns))
+    blocks = ["\n".join(f"{name:<{pad}}  {cell}" for name, cell in zip(columns, row, strict=True)) for row in cells]
+    print("", "\n\n".join(blocks), sep="\n")
+
+
 def _print_rich(title: str, columns: Sequence[str], cells: list[list[str]], right: list[bool]) -> None:
     from rich import box
     from rich.console import Console
@@ -100,7 +131,7 @@ def _print_rich(title: str, columns: Sequence[str], cells: list[list[str]], righ
 
     table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for column, numeric in zip(columns, right, strict=True):
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(column, justify="right" if numeric else "left", no_wrap=True, overflow="fold")
     for row in cells:
         table.add_row(*map(Text, row))  # as it is: a string would be read as markup
     Console(width=_width(), highlight=False).print(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,14 +10,15 @@ import numpy as np
 
 from qvec._kernels import Column, Searcher, Selection
 from qvec.bitmaps import read_bitmap, rows_in, without
-from qvec.index import Coded, Index, Source
+from qvec.index import Coded, Index, Source, Stored
 from qvec.layout import CODES, DELETED, IDS, VECTORS, in_force
 from qvec.quantizers import Quantizer
-from qvec.storage.store import Snapshot
+from qvec.storage.store import Reading, Snapshot
 from qvec.types import Float32Array, NDArray
 
 Found = tuple[NDArray[np.int64], Float32Array, NDArray[np.int64]]
 
+PROBES_PER_ROOT = 1.0  # lists scanned of n lists: this times the root of n
 QUERIES_PER_THREAD = 16  # below, starting a thread costs more than it brings
 
 
@@ -24,8 +26,8 @@ class Engine:
     """Immutable; built when a new commit is seen, dropped with its view."""
 
     __slots__ = (
-        "_parts", "_searcher", "by_row", "dead", "deleted", "everything", "index", "keep", "live", "n", "plans",
-        "quantizer", "state",
+        "_parts", "_searcher", "by_row", "dead", "deleted", "everything", "index", "keep", "live", "n", "n_lists",
+        "plans", "probes", "quantizer", "state",
     )  # fmt: skip
 
     def __init__(
@@ -48,7 +50,12 @@ class Engine:
         self.plans: dict[Any, Any] = {}
         """What layers above worked out of options for this engine."""
         self.everything = Selection(self.n, self.live, self.deleted)
-        source = Source(columns, Coded(quantizer.codec, columns[CODES]), self.n)
+        stored = Stored(quantizer, columns[CODES]) if keep is None else Stored(keep, columns[VECTORS])
+        source = Source(columns, Coded(quantizer.codec, columns[CODES]), self.n, stored)
+        self.n_lists = index.n_lists(self.state["index"])
+        """How many may be probed; 0: the index has none."""
+        self.probes = min(self.n_lists, round(PROBES_PER_ROOT * math.sqrt(self.n_lists)))
+        """How many are, unless a search says otherwise."""
         finder = index.finder(source, self.state["index"])
         rerank, vectors = (None, None) if keep is None else (keep.codec, columns[VECTORS])
         self._parts = quantizer.codec, columns[CODES], self.n, finder, rerank, vectors
@@ -70,12 +77,13 @@ class Engine:
     ) -> Found:
         """Ids (rows where ids are strings), distances and counts of float32 queries [n, dim] or [dim].
 
-        ``candidates``: how many are re-ranked, 0 for none. ``selection``: which rows may be found; by default all that
-        live. Deleted rows that a walk meets take places in its pool: it is made larger by their share. ``searcher``:
-        another than the one that gives ids.
+        ``candidates``: how many are re-ranked, 0 for none. ``nprobe``: 0 for as many as ``probes`` says.
+        ``selection``: which rows may be found; by default all that live. Deleted rows that a walk meets take places in
+        its pool: it is made larger by their share. ``searcher``: another than the one that gives ids.
         """
         if searcher is None:
             searcher = self._searcher
+        nprobe = nprobe or self.probes
         if self.dead:
             ef = min(-(-ef * (self.live + self.dead) // self.live), self.n)
         transform = self.quantizer.query_transform
@@ -117,7 +125,7 @@ def _search_parallel(
     return found
 
 
-def live_rows(snap: Snapshot) -> NDArray[np.int64]:
+def live_rows(snap: Reading) -> NDArray[np.int64]:
     """The rows that are not deleted, ascending."""
     n = snap.state["n"]
     return rows_in(without(n, read_bitmap(snap.columns[DELETED], n))) if n else np.zeros(0, np.int64)

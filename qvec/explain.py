@@ -16,7 +16,10 @@ class Explanation:
     """One search, of one query or of a batch; counts are sums over its queries.
 
     ``way``: how candidates were found: "exact" (a scan of the originals), "flat" (a scan of the codes), the kind of
-    index, or "empty". ``k``: how many of the nearest were looked for: more than were asked for, where a page or a
+    index, or "empty". Of a filter: "scored" (each row that matches), "walked" (the graph, among the rows that match),
+    "probed" (inverted lists, those rows alone) or "dropped" (the index as ever, and what does not match dropped).
+    ``matching``: rows that could be hits.
+    ``k``: how many of the nearest were looked for: more than were asked for, where a page or a
     choice is cut from them. ``ef``, ``nprobe``: the effort of a walk, of inverted lists. ``candidates``: re-ranked for
     each query at most; 0: none. ``hops``: nodes whose lists were read. ``evaluations``: codes that were scored
     (originals, by an exact scan). ``reranked``: originals that were scored after that.
@@ -30,6 +33,7 @@ class Explanation:
     ef: int
     nprobe: int
     candidates: int
+    matching: int
     hops: int
     evaluations: int
     reranked: int
@@ -47,10 +51,10 @@ class Explanation:
 
 
 def explained(
-    searcher: Searcher | None, way: str, queries: int, k: int, ef: int, nprobe: int, candidates: int
+    searcher: Searcher | None, way: str, queries: int, k: int, ef: int, nprobe: int, candidates: int, matching: int
 ) -> Explanation:
     """What a timed searcher was asked to do, and did; None: nothing was stored."""
     counts = (0, 0, 0) if searcher is None else (searcher.hops, searcher.evaluations, searcher.reranked)
     phases = [0] * len(KERNEL_PHASES) if searcher is None else searcher.phase_ns
     seconds = {name: ns / 1e9 for name, ns in zip(KERNEL_PHASES, phases, strict=True)}
-    return Explanation(queries, way, k, ef, nprobe, candidates, *counts, seconds)
+    return Explanation(queries, way, k, ef, nprobe, candidates, matching, *counts, seconds)

@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from qvec._kernels import Column
 from qvec.bitmaps import rows_in
 from qvec.calibrations import Trained, entry_of, identify, register
 from qvec.config import Config, code_from_dict, code_to_dict, make_config
@@ -33,7 +32,7 @@ from qvec.generation_state import (
     returning,
     stored_name,
 )
-from qvec.index import FlatIndex, Progress, Source, stored_index
+from qvec.index import FlatIndex, Progress, Source, Stored, stored_index
 from qvec.layout import CALIBRATION, CODES, DRIFT, NODES, VECTORS, in_force, wide_column
 from qvec.quantizers import Quantizer, train
 from qvec.storage.store import Snapshot, Store, Transaction
@@ -47,18 +46,6 @@ PROBE_K, PROBE_EF = 10, 128
 MIN_AGREEMENT = 0.95  # of a walk with a scan of the same codes; below, the graph no longer fits them
 Relink = bool | Literal["auto"]
 Load = Callable[[Any, int], Quantizer]
-
-
-@dataclass(frozen=True)
-class Originals:
-    """Stored vectors that codes can be made from anew."""
-
-    quantizer: Quantizer
-    column: Column
-
-    def read(self, rows: Any) -> Float32Array:
-        """float32 [n, dim] of the rows."""
-        return self.quantizer.decode(self.column.read(rows))
 
 
 @dataclass(frozen=True)
@@ -169,7 +156,7 @@ class Generations:
         """Make the columns of a generation, and record it as pending."""
         state, entry = txn.state, entry_of(txn.state, number)
         index = index_for(self.config, state["index"]["kind"], state["live"])
-        own_nodes = NODES in index.columns(self.load(txn, number).codec)  # refuses codes that are not for the index
+        own_nodes = NODES in index.columns(self.load(txn, number))  # refuses codes that are not for the index
         if entry["rows"]:
             txn.state["pending"] = returning(state, number)
             return
@@ -241,10 +228,10 @@ class Generations:
         """
         n, start = txn.state["n"], pending["linked"]
         index = index_for(self.config, txn.state["index"]["kind"], txn.state["live"])
-        quantizer = self.load(txn, pending["number"])
-        specs = index.columns(quantizer.codec)
-        if not specs:  # nothing to link
+        if not index.of_codes:  # what it keeps goes with any codes
             return True
+        quantizer = self.load(txn, pending["number"])
+        specs = index.columns(quantizer)
         started = pending["index"] is not None
         names = pending["names"] = own_graph(pending["names"], specs, pending["number"], started)
         for name, spec in specs.items():
@@ -253,7 +240,7 @@ class Generations:
         columns = in_force(txn.columns, names)
         keep = self.keep if VECTORS in columns else None
         coded = linkable(quantizer, keep, columns, txn.state["lift2"])
-        source, stop = Source(columns, coded, n), min(n, start + max(STEP, start // 2))
+        source, stop = Source(columns, coded, n, self.originals(txn)), min(n, start + max(STEP, start // 2))
         state: dict[str, Any] = pending["index"] if started else {"kind": index.kind}
         rows = source.live[slice(*np.searchsorted(source.live, (start, stop)))].astype(np.uint32)
         state = index.extend(source, state, rows, threads, None)
@@ -267,9 +254,9 @@ class Generations:
         state = snap.state
         index = stored_index(self.config.index, state["index"])
         columns = in_force(snap.columns, state["names"] | pending_of(state, number)["names"])
-        quantizer = self.load(snap, number)
-        if not index.columns(quantizer.codec):  # nothing that might not fit
+        if not index.of_codes:  # nothing that might not fit
             return 1.0
+        quantizer = self.load(snap, number)
         keep = self.keep if VECTORS in columns else None
         candidates = 0 if keep is None else PROBE_K * quantizer.oversample
         queries = self.sample(snap, PROBES)
@@ -282,11 +269,11 @@ class Generations:
         shared = [len(np.intersect1d(walked, scanned)) for walked, scanned in zip(*found, strict=True)]
         return float(np.mean(shared)) / min(PROBE_K, int(state["live"]))
 
-    def originals(self, reading: Snapshot | Transaction) -> Originals:
+    def originals(self, reading: Snapshot | Transaction) -> Stored:
         """Where originals are; InputError where none are kept."""
         columns = in_force(reading.columns, reading.state["names"])
         if VECTORS in columns:
-            return Originals(self.keep, columns[VECTORS])
+            return Stored(self.keep, columns[VECTORS])
         self._check_trained(reading.state)
         quantizer = self.load(reading, reading.state["quantizer"])
         if quantizer.kind != "f32":
@@ -294,7 +281,7 @@ class Generations:
                 f"new codes are made from the originals, and the collection keeps none: it was created with "
                 f"code={quantizer.kind!r} and keep='none'"
             )
-        return Originals(quantizer, columns[CODES])
+        return Stored(quantizer, columns[CODES])
 
     def _check_trained(self, state: State) -> None:
         if state["quantizer"] is None:

@@ -9,13 +9,14 @@ import numpy as np
 
 from qvec.errors import DuplicateIdError, InputError
 from qvec.integers import as_integers, to_floats
-from qvec.storage.records import check_plain
+from qvec.storage.records import pack
 from qvec.types import Float32Array, IdKind, Metric, NDArray, PrequantizedType
 
 MAX_VALUE = 1e18  # squares of larger values leave float32
 _SAFE_NORM2 = 1e36
 MAX_ID = 2**63 - 1
 MAX_ID_BYTES = 480  # LMDB keys end at 511 bytes
+MAX_PAYLOAD_BYTES = 16 << 20  # as msgpack; larger values make LMDB look for long runs of free pages
 MAX_K = 1_000_000
 MAX_ROWS = 2**31 - 2**16
 
@@ -185,8 +186,14 @@ def as_payloads(payload: object, n: int) -> list[dict[str, Any] | None]:
     for i, value in enumerate(payload):
         if value is not None and not isinstance(value, dict):
             raise InputError(f"payload[{i}] must be a dict or None, got {type(value).__name__}")
-        check_plain(value, f"payload[{i}]")
+        _check_size(value, f"payload[{i}]")
     return list(payload)
+
+
+def _check_size(payload: dict[str, Any] | None, name: str) -> None:
+    size = len(pack(payload, name))
+    if size > MAX_PAYLOAD_BYTES:
+        raise InputError(f"{name} takes {size} bytes; the limit is {MAX_PAYLOAD_BYTES}")
 
 
 def check_count(name: str, value: object, low: int, high: int) -> int:

@@ -17,13 +17,21 @@ ADJACENCY = "adjacency"
 NODES = "nodes"
 LINKED = "linked"  # bitmap: rows that lists of the graph may point at
 CONDEMNED = "condemned"  # bitmap: of these, the ones that are being taken out
+LIST_BLOCKS = "list_blocks"  # inverted lists: entries by 32, lists, their centroids, and where the entries of a row are
+LISTS = "lists"
+CENTROIDS = "centroids"
+SLOTS = "slots"
+FIELD = "field"  # one for each field whose values have an order; its generation is the field's number
 
 CALIBRATION = 1  # record kinds: a quantizer's state, by generation; a row's payload and string id, by row
 ROW = 2
 DRIFT = 3  # what vectors looked like since a calibration, by generation
 TUNING = 4  # number 0: recall curves; 1 and up: the queries that they are measured on
 
-_COLUMN_IDS = {CODES: 1, VECTORS: 2, IDS: 3, DELETED: 4, ADJACENCY: 5, NODES: 6, LINKED: 16, CONDEMNED: 17}
+_COLUMN_IDS = {
+    CODES: 1, VECTORS: 2, IDS: 3, DELETED: 4, ADJACENCY: 5, NODES: 6, FIELD: 15, LINKED: 16, CONDEMNED: 17,
+    LIST_BLOCKS: 20, LISTS: 21, CENTROIDS: 22, SLOTS: 23,
+}  # fmt: skip
 _ID_BYTES = 8
 
 
@@ -32,9 +40,15 @@ def wide_column(name: str, stride: int) -> ColumnSpec:
     return ColumnSpec(_COLUMN_IDS[name], stride, min_pages=4, max_pages=16)
 
 
-def narrow_column(name: str, stride: int) -> ColumnSpec:
+def block_column(name: str, stride: int) -> ColumnSpec:
+    """Blocks of entries, read in runs and changed one by one: a change rewrites 32 KiB at most, or a block."""
+    pages = -(-(stride + 64) // 4096)
+    return ColumnSpec(_COLUMN_IDS[name], stride, min_pages=pages, max_pages=max(pages, 8))
+
+
+def narrow_column(name: str, stride: int, generation: int = 0) -> ColumnSpec:
     """Rows changed one by one: blocks of one page, so that a change rewrites little."""
-    return ColumnSpec(_COLUMN_IDS[name], stride, min_pages=1, max_pages=1)
+    return ColumnSpec(_COLUMN_IDS[name], stride, min_pages=1, max_pages=1, generation=generation)
 
 
 def bitmap_column(name: str) -> ColumnSpec:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from qvec.index import Progress
+from qvec.reclaim import Reclaim
 from qvec.storage.store import Store, Transaction
 from qvec.writer import Writer
 
@@ -53,16 +54,10 @@ class Maintenance:
         done = 0
         while True:
             with self.store.write() as txn:
-                moved = 0 if txn.state["quantizer"] is None else self.writer(txn).gather(MOVED, threads)
+                moved = 0 if txn.state["quantizer"] is None else Reclaim(self.writer(txn)).gather(MOVED, threads)
                 left = txn.state["n"] - txn.state["live"]
             done += moved
             if not moved:
                 return
             if progress is not None:
                 progress(done, done + left)
-
-    def wipe(self) -> None:
-        """Overwrite rows that are not in use."""
-        with self.store.write() as txn:
-            if txn.state["quantizer"] is not None:
-                self.writer(txn).wipe()

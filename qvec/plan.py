@@ -47,7 +47,21 @@ def make_plan(snap: Snapshot, engine: Engine, options: SearchOptions) -> Plan:
     candidates = _candidates(engine, options)
     if ef is not None and options.oversample is None and engine.index.kind != "flat":
         candidates = min(candidates, max(k, width))  # a walk that is asked for less has no more to re-rank
-    return Plan(max(width, k, candidates), candidates)
+    return Plan(max(width, k, candidates), candidates, _nprobe(engine, options))
+
+
+def _nprobe(engine: Engine, options: SearchOptions) -> int:
+    """How many lists are scanned; 0: there are none."""
+    n_lists: int = engine.n_lists
+    if n_lists and options.ef is not None:
+        raise InputError("ef is for graphs; the index of this collection is inverted lists: give nprobe")
+    if options.nprobe is None:
+        return engine.probes
+    if n_lists == 0:
+        raise InputError(f"nprobe is for inverted lists; the index of this collection is {engine.index.kind}")
+    if options.nprobe > n_lists:
+        raise InputError(f"nprobe={options.nprobe} is more than the {n_lists} lists that there are")
+    return options.nprobe
 
 
 def _reaching(snap: Snapshot, engine: Engine, k: int, recall: float) -> Plan:

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from qvec.configs import MAX_LISTS
 from qvec.errors import InputError
 from qvec.inputs import MAX_K, check_count
 from qvec.types import check_flag
@@ -20,12 +21,13 @@ REMEMBERED = 256  # sets of options
 class SearchOptions:
     """What a search asks for. Equal options are mostly one object, so that what follows from them is kept by it.
 
-    ``ef``, ``oversample``, ``rescore`` None: left to the plan. ``recall``: what the plan is to reach. ``payloads``,
-    ``vectors``: whether hits bring them.
+    ``ef``, ``nprobe``, ``oversample``, ``rescore`` None: left to the plan. ``recall``: what the plan is to reach.
+    ``payloads``, ``vectors``: whether hits bring them.
     """
 
     k: int
     ef: int | None
+    nprobe: int | None
     oversample: float | None
     rescore: bool | None
     exact: bool
@@ -35,29 +37,49 @@ class SearchOptions:
 
 
 def search_options(
-    k: object, ef: object, oversample: object, rescore: object, exact: object, include: object, recall: object
+    k: object,
+    ef: object,
+    nprobe: object,
+    oversample: object,
+    rescore: object,
+    exact: object,
+    include: object,
+    recall: object,
 ) -> SearchOptions:
     """Options as :meth:`Collection.search` takes them; InputError names the first bad one and its limits."""
     if type(include) is list:
         include = tuple(include)
     try:
-        return _checked(k, ef, oversample, rescore, exact, include, recall)
+        return _checked(k, ef, nprobe, oversample, rescore, exact, include, recall)
     except TypeError:  # not hashable, so one of them is not what it should be
-        return _check(k, ef, oversample, rescore, exact, include, recall)
+        return _check(k, ef, nprobe, oversample, rescore, exact, include, recall)
 
 
 def _check(
-    k: object, ef: object, oversample: object, rescore: object, exact: object, include: object, recall: object
+    k: object,
+    ef: object,
+    nprobe: object,
+    oversample: object,
+    rescore: object,
+    exact: object,
+    include: object,
+    recall: object,
 ) -> SearchOptions:
     if recall is not None:
         _check_recall(
-            recall, ef=ef is not None, oversample=oversample != "auto", rescore=rescore != "auto", exact=exact
+            recall,
+            ef=ef is not None,
+            nprobe=nprobe is not None,
+            oversample=oversample != "auto",
+            rescore=rescore != "auto",
+            exact=exact,
         )
     check_flag("exact", exact)
     parts = _parts(include)
     return SearchOptions(
         k=check_count("k", k, 1, MAX_K),
         ef=None if ef is None else check_count("ef", ef, 1, MAX_K),
+        nprobe=None if nprobe is None else check_count("nprobe", nprobe, 1, MAX_LISTS),
         oversample=_factor(oversample),
         rescore=_whether(rescore),
         exact=bool(exact),

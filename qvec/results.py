@@ -28,7 +28,9 @@ class Hits:
 
     ``explanation``: how they were found, where that was asked for.
 
-    With ``mmr`` hits come in the order in which they were chosen, not by distance.
+    ``groups``: what the field holds that hits were grouped by, in the places of their payloads.
+
+    With ``mmr`` hits come in the order in which they were chosen, not by distance; grouped, group after group.
     """
 
     ids: Ids
@@ -39,6 +41,7 @@ class Hits:
     """Score at distance 0: 1 under cosine."""
     vectors: NDArray[Any] | None = None
     explanation: Explanation | None = None
+    groups: list[Any] | None = None
 
     @property
     def scores(self) -> Float32Array:
@@ -51,10 +54,14 @@ class Hits:
         yield self.distances
 
     def to_list(self) -> list[Any]:
-        """Give each hit as a dict of id, distance, score and, if asked for, payload and vector: a list, or n lists."""
+        """Give each hit as a dict of id, distance, score and what was asked for of payload, vector and group.
+
+        A list, or n lists.
+        """
         fixed, payloads = self._columns()
         columns = {name: list(values) if name == "vector" else values.tolist() for name, values in fixed.items()}
         columns |= {} if payloads is None else {"payload": payloads}
+        columns |= {} if self.groups is None else {"group": self._flat(self.groups)}
         hits = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         if self.ids.ndim == 1:
             return hits
@@ -117,8 +124,13 @@ class Hits:
             columns["vector"] = self.vectors[found]
         if self.payloads is None:
             return columns, None
-        lists = [self.payloads] if found.ndim == 1 else self.payloads
-        return columns, [lists[q][i] for q, i in np.argwhere(np.atleast_2d(found)).tolist()]
+        return columns, self._flat(self.payloads)
+
+    def _flat(self, lists: list[Any]) -> list[Any]:
+        """What lists hold in the places of hits."""
+        found = self._found()
+        rows = [lists] if found.ndim == 1 else lists
+        return [rows[q][i] for q, i in np.argwhere(np.atleast_2d(found)).tolist()]
 
     def _found(self) -> NDArray[np.bool_]:
         """Which places hold a hit."""

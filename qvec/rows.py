@@ -9,11 +9,11 @@ import numpy as np
 
 from qvec.errors import CorruptError
 from qvec.layout import IDS, ROW
-from qvec.storage.store import Snapshot
+from qvec.storage.store import Reading
 from qvec.types import NDArray, Payload
 
 
-def row_record(snap: Snapshot, row: int) -> Any:
+def row_record(snap: Reading, row: int) -> Any:
     """A live row's record, None where it has none; CorruptError where every live row has one."""
     record = snap.record(ROW, row)
     if record is None and snap.state["records"] == snap.state["live"]:
@@ -26,7 +26,7 @@ def payloads_of(records: Sequence[Any]) -> list[Payload | None]:
     return [None if record is None else record["payload"] for record in records]
 
 
-def ids_of_rows(snap: Snapshot, rows: NDArray[np.int64], records: Sequence[Any] | None = None) -> NDArray[Any]:
+def ids_of_rows(snap: Reading, rows: NDArray[np.int64], records: Sequence[Any] | None = None) -> NDArray[Any]:
     """The ids of live rows: int64 [n] of their column, or strings of their records where ids are strings."""
     if IDS not in snap.columns:
         records = [row_record(snap, row) for row in rows.tolist()] if records is None else records

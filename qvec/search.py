@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from qvec.engine import Engine
 from qvec.hits import HitMaker
 from qvec.plan import plan_of
 from qvec.query import SearchOptions
 from qvec.results import Hits
 from qvec.storage.store import Snapshot
+from qvec.strategy import choose_way
 from qvec.types import Float32Array
+
+if TYPE_CHECKING:
+    from qvec.selecting import Selected
 
 
 def run_search(
-    snap: Snapshot, engine: Engine, hits: HitMaker, queries: Float32Array, options: SearchOptions, threads: int
+    snap: Snapshot,
+    engine: Engine,
+    hits: HitMaker,
+    queries: Float32Array,
+    options: SearchOptions,
+    threads: int,
+    selected: Selected | None = None,
 ) -> Hits:
-    """Hits of checked float32 queries [n, dim] or [dim]; the snapshot must be the engine's."""
-    plan = plan_of(snap, engine, options)
-    found = engine.search(queries, options.k, plan.ef, plan.candidates, options.exact, threads, plan.nprobe)
+    """Hits of checked float32 queries [n, dim] or [dim]; the snapshot must be the engine's.
+
+    ``selected``: which rows may be hits, at least one; None: all.
+    """
+    plan, selection = plan_of(snap, engine, options), None
+    if selected is not None:
+        way = choose_way(engine, options, plan, selected)
+        plan, selection = way.plan, way.selection
+    found = engine.search(queries, options.k, plan.ef, plan.candidates, options.exact, threads, plan.nprobe, selection)
     return hits.make(snap, engine, found, options.payloads)

@@ -17,7 +17,13 @@ from qvec.inputs import MAX_K, check_count
 from qvec.results import Hits, Records
 from qvec.types import ArrayLike, Int64Array, NDArray, Residency
 
-_WITHIN_ONE = ("id", "mmr", "fetch_k", "explain")  # options of a search that one collection alone can answer
+_WITHIN_ONE = (
+    "id",
+    "mmr",
+    "fetch_k",
+    "group_by",
+    "explain",
+)  # options of a search that one collection alone can answer
 
 
 @dataclass(slots=True, eq=False, repr=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qvec.calibrations import entry_of
 from qvec.config import Config
-from qvec.layout import ADJACENCY, CODES, NODES, VECTORS
+from qvec.layout import ADJACENCY, CENTROIDS, CODES, LIST_BLOCKS, LISTS, NODES, SLOTS, VECTORS
 from qvec.storage.store import Snapshot, Store
 from qvec.types import PinnedSnapshot, Stats
 
@@ -30,6 +30,8 @@ def collect_stats(snap: Snapshot, store: Store, config: Config) -> Stats:
         codes_bytes=columns.get(names.get(CODES, CODES), 0),
         vectors_bytes=columns.get(names.get(VECTORS, VECTORS), 0),
         graph_bytes=sum(columns.get(names.get(column, column), 0) for column in (ADJACENCY, NODES)),
+        lists=(state["index"].get("lists") or {}).get("n_lists", 0),
+        lists_bytes=sum(columns.get(name, 0) for name in (LIST_BLOCKS, LISTS, CENTROIDS, SLOTS)),
         file_bytes=sizes["file_bytes"],
         calibration=None if entry is None else entry["id"],
         generation=0 if number is None else number,

@@ -26,10 +26,18 @@ GraphLayout = Literal["compact", "packed"]
 CalibrationMethod = Literal["minmax", "percentile", "mse", "entropy"]
 PrequantizedType = Literal["int8", "uint8", "binary", "ubinary"]
 MixedGroups = Literal["pca", "raw"]
+Centring = int | Literal["auto"]
 OnConflict = Literal["error", "skip", "replace"]
 Durability = Literal["full", "relaxed"]
 Residency = Literal["mmap", "ram"]
 Include = Sequence[Literal["payload", "vector"]]
+
+FieldType = Literal[
+    "keyword", "int", "float", "bool", "datetime", "keyword[]", "int[]", "float[]", "bool[]", "datetime[]"
+]
+Where = dict[str, Any]
+Bitmap = NDArray[np.uint64]
+"""Rows of a collection: bit r of word w is row 64 w + r."""
 
 Float32Array = NDArray[np.float32]
 Int64Array = NDArray[np.int64]
@@ -41,6 +49,8 @@ MAX_DIM = 65_536  # sums of 255 * 127 over more dimensions leave int32
 MIN_SAMPLES_RANGE = 256  # a range is cut into 255 steps: fewer values cannot tell where it ends
 MIN_SAMPLES_ENTROPY = 2048  # its histogram has as many bins
 MIN_SAMPLES_MEAN = 100  # the error of the mean is then a tenth of the standard deviation
+MIN_ROWS_PER_CENTRE = 16  # of a local one: a quarter
+MAX_CENTRES = 256  # a row holds the number of its own in a byte
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,7 @@ class Stats:
     dim: int
     metric: Metric
     code: CodeKind
-    index: Literal["flat", "hnsw"]
+    index: Literal["flat", "hnsw", "ivf"]
     ids: IdKind
     keep: Keep
     model: str | None
@@ -73,6 +83,8 @@ class Stats:
     codes_bytes: int
     vectors_bytes: int
     graph_bytes: int
+    lists: int
+    lists_bytes: int
     file_bytes: int
     calibration: str | None
     generation: int
@@ -103,6 +115,19 @@ def check_flag(name: str, value: object) -> None:
     """Raise InputError unless ``value`` is True or False."""
     if not isinstance(value, bool):
         raise InputError(f"{name} must be True or False, got {value!r}")
+
+
+def check_centring(name: str, value: object) -> None:
+    """Raise InputError unless ``value`` is "auto" or a number of centres."""
+    if value != "auto":
+        check_int(f'{name} must be "auto", or it', value, 0, MAX_CENTRES)
+
+
+def centre_samples(centres: Centring) -> int:
+    """Vectors needed to learn so many centres from."""
+    if centres == 0:
+        return 0
+    return MIN_SAMPLES_MEAN if centres == "auto" else max(MIN_SAMPLES_MEAN, centres * MIN_ROWS_PER_CENTRE)
 
 
 def check_dims(name: str, value: int | None) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from qvec.config import Config
 from qvec.engine import live_rows
 from qvec.errors import CorruptError
-from qvec.index import Coded, Source, stored_index
+from qvec.filters.check import check_fields_of
+from qvec.index import Coded, Source, Stored, stored_index
 from qvec.layout import CODES, IDS, ROW, VECTORS, in_force
 from qvec.quantizers import Quantizer
 from qvec.storage.store import Snapshot
@@ -24,8 +25,9 @@ def verify_snapshot(snap: Snapshot, config: Config, quantizer: Quantizer | None,
     try:
         return [
             *_check_rows(snap, config),
+            *_check_fields(snap),
             *_check_codes(snap, quantizer, keep),
-            *_check_index(snap, config, quantizer),
+            *_check_index(snap, config, quantizer, keep),
         ]
     except CorruptError as error:
         return [str(error)]
@@ -49,6 +51,13 @@ def _check_rows(snap: Snapshot, config: Config) -> Iterator[str]:
         yield from _some("the id of row {} leads elsewhere", wrong)
 
 
+def _check_fields(snap: Snapshot) -> Iterator[str]:
+    if snap.state["fields"]:
+        rows = live_rows(snap).tolist()
+        records = ((row, snap.record(ROW, row)) for row in rows)
+        yield from check_fields_of(snap, {row: record["payload"] for row, record in records if record is not None})
+
+
 def _key(value: int) -> bytes:
     return value.to_bytes(8, "big", signed=value < 0)
 
@@ -66,10 +75,11 @@ def _check_codes(snap: Snapshot, quantizer: Quantizer, keep: Quantizer | None) -
     yield from _some("the code of row {} is not that of its vector", iter(wrong))
 
 
-def _check_index(snap: Snapshot, config: Config, quantizer: Quantizer) -> list[str]:
+def _check_index(snap: Snapshot, config: Config, quantizer: Quantizer, keep: Quantizer | None) -> list[str]:
     index = stored_index(config.index, snap.state["index"])
     columns = in_force(snap.columns, snap.state["names"])
-    source = Source(columns, Coded(quantizer.codec, columns[CODES]), snap.state["n"])
+    stored = Stored(quantizer, columns[CODES]) if keep is None else Stored(keep, columns[VECTORS])
+    source = Source(columns, Coded(quantizer.codec, columns[CODES]), snap.state["n"], stored)
     return index.check(source, snap.state["index"])
 
 

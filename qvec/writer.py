@@ -4,25 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qvec._kernels import Column
-from qvec.bitmaps import WORD, mark, rows_in, without, words_for
+from qvec.bitmaps import mark, rows_in, words_for
 from qvec.calibrations import Trained, register
 from qvec.config import AUTO_INDEX_ROWS, Config
 from qvec.configs import HNSW, Flat
+from qvec.engine import live_rows
 from qvec.errors import DuplicateIdError, InputError
 from qvec.generation_state import forget_codes, may_reuse
-from qvec.index import Coded, Index, Progress, Rows, Source, make_index, stored_index
-from qvec.inputs import MAX_ID, MAX_ROWS, id_keys
+from qvec.index import Coded, Index, Progress, Rows, Source, Stored, make_index, stored_index
+from qvec.inputs import MAX_ID, MAX_ROWS, as_payloads, id_keys
 from qvec.integers import to_floats
-from qvec.layout import ADJACENCY, CODES, DELETED, IDS, NODES, ROW, VECTORS, in_force, row_columns
+from qvec.layout import CODES, DELETED, IDS, ROW, VECTORS, in_force, row_columns
 from qvec.quantizers import Quantizer, train
+from qvec.rows import ids_of_rows, payloads_of
 from qvec.storage.store import Transaction
-from qvec.types import NDArray, OnConflict, Payload
+from qvec.types import FieldType, NDArray, OnConflict, Payload
 
+if TYPE_CHECKING:
+    from qvec.filters.maintain import FieldWriter, RowKeys
+
+INDEXED_ROWS = 65_536  # rows of a new field that are indexed at a time: one chunk of a bitmap
 ENCODE_ROWS = 8192  # rows encoded at a time: the codes of one step stay in cache
 PUT_ROWS = 512  # rows written at a time: each may lie in a block of its own
 Ids = NDArray[Any] | list[str]
@@ -33,8 +39,8 @@ Conflicts = tuple[slice | NDArray[np.int64], list[bytes], NDArray[np.int64]]
 _NOTHING_STORED: Conflicts = slice(None), [], np.zeros(0, np.int64)
 
 
-def initial_state() -> dict[str, Any]:
-    """The state of an empty collection."""
+def initial_state(fields: Mapping[str, FieldType]) -> dict[str, Any]:
+    """The state of an empty collection with some declared fields."""
     return {
         "n": 0,  # rows that there are, in use or not
         "live": 0,
@@ -48,24 +54,28 @@ def initial_state() -> dict[str, Any]:
         "oversample": None,  # {"generation", "factor"}: what searches of that generation re-rank per hit
         "pending": None,  # a generation that is being built (qvec/generations.py)
         "index": {"kind": "flat"},
+        "fields": {name: [number, kind] for number, (name, kind) in enumerate(fields.items())},  # qvec/filters
+        "next_field": len(fields),  # the first number that no field ever had
         "lift2": 0.0,  # largest |x|^2 seen, for graphs under inner product
     }
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Vectors to store, with an id and a payload each."""
+    """Vectors to store, with an id and a payload each; ``held``: what payloads hold of the fields, [] without any."""
 
     x: Vectors
     ids: Ids
     payloads: Sequence[Payload | None]
+    held: list[RowKeys]
 
     def part(self, kept: slice | NDArray[np.int64]) -> Batch:
         """Those at the given positions; the batch itself for all."""
         if isinstance(kept, slice):
             return self
         ids = self.ids[kept] if isinstance(self.ids, np.ndarray) else [self.ids[i] for i in kept]
-        return Batch(self.x[kept], ids, [self.payloads[i] for i in kept])
+        held = [self.held[i] for i in kept] if self.held else self.held
+        return Batch(self.x[kept], ids, [self.payloads[i] for i in kept], held)
 
 
 class Writer:
@@ -78,6 +88,9 @@ class Writer:
     def __init__(self, txn: Transaction, config: Config, quantizer: Quantizer | None, keep: Quantizer | None) -> None:
         self.txn, self.config, self.quantizer, self.keep = txn, config, quantizer, keep
         self.state = txn.state
+        from qvec.filters.maintain import FieldWriter  # late: readers have no use for it
+
+        self.fields = FieldWriter(txn)
 
     @property
     def columns(self) -> dict[str, Column]:
@@ -87,7 +100,7 @@ class Writer:
     @property
     def is_mending_due(self) -> bool:
         """Whether the index waits for deleted rows to be taken out of it."""
-        return self._index().due(self.state["index"])
+        return self.index().due(self.state["index"])
 
     # --- adding ---
 
@@ -115,12 +128,13 @@ class Writer:
         progress: Progress | None,
     ) -> tuple[Ids, int, int, int]:
         """Store a batch; ids of its rows, and how many were added, replaced, skipped."""
+        held = self.fields.read(payloads)
         if ids is None:
             ids = self._new_ids(len(x))
             kept, old_keys, old_rows = _NOTHING_STORED
         else:
             kept, old_keys, old_rows = self._resolve_conflicts(ids, on_conflict)
-        stored = Batch(x, ids, payloads).part(kept)
+        stored = Batch(x, ids, payloads, held).part(kept)
         if len(stored.x):
             self._store(stored, old_keys, old_rows, threads, progress)
         return ids, len(stored.x) - len(old_rows), len(old_rows), len(x) - len(stored.x)
@@ -167,28 +181,28 @@ class Writer:
             trained = Trained(self.quantizer, config.code, len(batch.x), config.model)
             self.state["quantizer"] = register(self.txn, trained)
         if len(old_rows):
-            self._hide(old_keys, old_rows, threads)
-        self._show(batch, rows)
+            self.hide(old_keys, old_rows, threads)
+        self.show(batch, rows)
         self.state["lift2"] = max(self.state["lift2"], lift2)
-        self._extend_index(rows, threads, progress)
+        self.extend_index(rows, threads, progress)
 
     def _choose_rows(self, count: int) -> Rows:
         """Rows to write to, ascending: those that nothing points at any more, then new ones."""
         n = self.state["n"]
-        reused = self._free_rows()[:count]
+        reused = self.free_rows()[:count]
         stop = n + count - len(reused)
         if stop > MAX_ROWS:
             raise InputError(f"the collection would hold {stop} rows; the limit is {MAX_ROWS}")
         return np.concatenate([reused, np.arange(n, stop)]).astype(np.uint32)
 
-    def _free_rows(self) -> NDArray[np.int64]:
+    def free_rows(self) -> NDArray[np.int64]:
         """Deleted rows that nothing points at, ascending."""
         state = self.state
         free = state["n"] - state["live"] - state["index"].get("dead", 0)
         if free == 0 or not may_reuse(self.txn, free):
             return np.zeros(0, np.int64)
-        source = self._source()
-        held = self._index().held(source, state["index"])
+        source = self.source()
+        held = self.index().held(source, state["index"])
         return rows_in(source.deleted if held is None else source.deleted & ~held)
 
     def _put_vectors(self, batch: Batch, rows: Rows) -> float:
@@ -215,7 +229,7 @@ class Writer:
             column.put(rows[i : i + PUT_ROWS], values[i : i + PUT_ROWS])
             self.txn.relieve()
 
-    def _show(self, batch: Batch, rows: Rows) -> None:
+    def show(self, batch: Batch, rows: Rows) -> None:
         """Make the rows of a batch visible, to all but the index."""
         state = self.state
         if rows[0] < state["n"]:
@@ -227,6 +241,8 @@ class Writer:
         mark(deleted, rows, False)
         self._put_ids(batch.ids, rows)
         self._put_records(batch, rows)
+        self.fields.resize(state["n"])
+        self.fields.change(rows.tolist(), [], batch.held)
 
     def _put_ids(self, ids: Ids, rows: Rows) -> None:
         state, append = self.state, False
@@ -250,23 +266,26 @@ class Writer:
 
     # --- the index ---
 
-    def _index(self) -> Index:
+    def index(self) -> Index:
         """The index in force."""
         return stored_index(self.config.index, self.state["index"])
 
-    def _source(self) -> Source:
+    def source(self) -> Source:
+        """What the index is over, as of now."""
         assert self.quantizer is not None
         columns = self.columns
-        return Source(columns, linkable(self.quantizer, self.keep, columns, self.state["lift2"]), self.state["n"])
+        coded = linkable(self.quantizer, self.keep, columns, self.state["lift2"])
+        return Source(columns, coded, self.state["n"], stored(self.quantizer, self.keep, columns))
 
-    def _extend_index(self, rows: Rows, threads: int, progress: Progress | None) -> None:
+    def extend_index(self, rows: Rows, threads: int, progress: Progress | None) -> None:
+        """Take stored rows, ascending, into the index."""
         state = self.state["index"]
         index = index_for(self.config, state["kind"], self.state["live"])
         assert self.quantizer is not None
-        for name, spec in index.columns(self.quantizer.codec).items():
+        for name, spec in index.columns(self.quantizer).items():
             if name not in self.columns:
                 self.txn.add_column(name, spec)
-        source = self._source()
+        source = self.source()
         if index.kind != state["kind"]:  # auto has outgrown the scan: every row is linked now
             state, rows = {"kind": index.kind}, source.live.astype(np.uint32)
         self.state["index"] = index.extend(source, state, rows, threads, progress)
@@ -275,102 +294,91 @@ class Writer:
 
     def delete(self, keys: Sequence[bytes], rows: NDArray[np.int64], threads: int) -> None:
         """Delete live rows, given with the keys of their ids."""
-        self._hide(keys, rows, threads)
+        self.hide(keys, rows, threads)
         if self.state["live"] == 0 and may_reuse(self.txn, self.state["n"]):
             self._start_over()
 
-    def _hide(self, keys: Sequence[bytes], rows: NDArray[np.int64], threads: int) -> None:
+    def hide(self, keys: Sequence[bytes], rows: NDArray[np.int64], threads: int) -> None:
+        """Make live rows, given with the keys of their ids, invisible, to the index too."""
         mark(self.columns[DELETED], rows, True)
         self.txn.delete_ids(keys)
-        for row in rows.tolist() if self.state["records"] else ():
-            if self.txn.record(ROW, row) is not None:
-                self.txn.delete_record(ROW, row)
-                self.state["records"] -= 1
+        self._delete_records(rows)
         self.state["live"] -= len(rows)
         gone = np.sort(rows).astype(np.uint32)
-        self.state["index"] = self._index().drop(self._source(), self.state["index"], gone, threads)
+        self.state["index"] = self.index().drop(self.source(), self.state["index"], gone, threads)
+
+    def _delete_records(self, rows: NDArray[np.int64]) -> None:
+        gone, payloads = [], []
+        for row in rows.tolist() if self.state["records"] else ():
+            record = self.txn.record(ROW, row)
+            if record is not None:
+                gone.append(row)
+                payloads.append(record["payload"])
+                self.txn.delete_record(ROW, row)
+        self.state["records"] -= len(gone)
+        self.fields.change(gone, self.fields.read_stored(payloads), [])
 
     def mend(self, limit: int, threads: int) -> None:
         """Take deleted rows out of the index by going through ``limit`` of its rows."""
-        self.state["index"] = self._index().mend(self._source(), self.state["index"], limit, threads)
-
-    def gather(self, limit: int, threads: int) -> int:
-        """Move at most ``limit`` of the last live rows to free ones before them; how many were moved.
-
-        Where none is left to be moved, the rows at the end that are not in use are given up.
-        """
-        live = self.state["live"]
-        free = self._free_rows()
-        rows = self._source().live
-        last = rows[max(np.searchsorted(rows, live), len(rows) - limit) :]
-        first = free[free < live][: len(last)]
-        if not len(first):
-            self._give_up_rows()
-            return 0
-        self._move(last[len(last) - len(first) :], first, threads)
-        return len(first)
-
-    def _move(self, old: NDArray[np.int64], new: NDArray[np.int64], threads: int) -> None:
-        """Give what is stored in live rows to free ones."""
-        columns, strings = self.columns, self.config.ids == "str"
-        records = [self.txn.record(ROW, row) for row in old.tolist()]
-        ids: Ids = [record["id"] for record in records] if strings else columns[IDS].read(old).view("<i8").reshape(-1)
-        keys = id_keys(ids)
-        forget_codes(self.txn, int(new[0]))
-        for name in (CODES, VECTORS, IDS):
-            if name in columns:
-                columns[name].put(new, columns[name].read(old))
-        mark(columns[DELETED], new, False)
-        self._hide(keys, old, threads)
-        self.state["live"] += len(new)
-        self.txn.put_ids(keys, new.tolist())
-        for row, record in zip(new.tolist(), records, strict=True):
-            if record is not None:
-                self.txn.put_record(ROW, row, record)
-                self.state["records"] += 1
-        self._extend_index(new.astype(np.uint32), threads, None)
-
-    def _give_up_rows(self) -> None:
-        """Shorten all columns to the last row that is live or that the index points at."""
-        source, index, state = self._source(), self._index(), self.state["index"]
-        held = index.held(source, state)
-        in_use = without(source.n, source.deleted) if held is None else without(source.n, source.deleted) | held
-        rows = rows_in(in_use)
-        n = int(rows[-1]) + 1 if len(rows) else 0
-        if n == source.n or not may_reuse(self.txn, source.n - n):
-            return
-        forget_codes(self.txn, n)
-        for name in (CODES, VECTORS, IDS):
-            if name in self.columns:
-                self.columns[name].resize(n)
-        self.columns[DELETED].resize(words_for(n))
-        self.state["n"] = n
-        mark(self.columns[DELETED], np.arange(n, words_for(n) * WORD), False)
-        self.state["index"] = index.extend(self._source(), state, np.zeros(0, np.uint32), 1, None)
-
-    def wipe(self) -> int:
-        """Overwrite with zeros all rows that are not in use; how many there are."""
-        free = self._free_rows()
-        if not len(free):
-            return 0
-        assert self.quantizer is not None
-        forget_codes(self.txn, int(free[0]))
-        graph = [name for name in self._index().columns(self.quantizer.codec) if name in (ADJACENCY, NODES)]
-        for name in (CODES, VECTORS, IDS, *graph):
-            if name in self.columns:
-                column = self.columns[name]
-                column.put(free, np.zeros((len(free), column.stride), np.uint8))
-        return len(free)
+        self.state["index"] = self.index().mend(self.source(), self.state["index"], limit, threads)
 
     def _start_over(self) -> None:
         """Nothing is stored any more: give up every row."""
-        index = self._index()
+        index = self.index()
         assert self.quantizer is not None
         forget_codes(self.txn, 0)
-        for name in (CODES, VECTORS, IDS, DELETED, *index.columns(self.quantizer.codec)):
+        for name in (CODES, VECTORS, IDS, DELETED, *index.columns(self.quantizer)):
             if name in self.columns:
                 self.columns[name].resize(0)
+        self.fields.resize(0)
         self.state["n"], self.state["index"] = 0, {"kind": index.kind}
+
+    # --- payloads ---
+
+    def add_fields(self, fields: Mapping[str, FieldType], progress: Progress | None = None) -> None:
+        """Declare fields, and index what live rows hold under their names."""
+        self.fields.declare(fields)
+        fresh = type(self.fields)(self.txn, fields)
+        rows = live_rows(self.txn)
+        for start in range(0, len(rows) if self.state["records"] else 0, INDEXED_ROWS):
+            part = rows[start : start + INDEXED_ROWS].tolist()
+            payloads = payloads_of([self.txn.record(ROW, row) for row in part])
+            fresh.change(part, [], self._read_named(fresh, part, payloads))
+            if progress is not None:
+                progress(start + len(part), len(rows))
+
+    def _read_named(self, fields: FieldWriter, rows: list[int], payloads: Sequence[Payload | None]) -> list[RowKeys]:
+        """What stored payloads hold; InputError names the id of one that holds a value of another type."""
+        try:
+            return fields.read(payloads)
+        except InputError:
+            for name, payload in zip(ids_of_rows(self.txn, np.array(rows)).tolist(), payloads, strict=True):
+                fields.read([payload], [f"the payload of id {name!r}"])
+            raise
+
+    def update_payload(self, rows: NDArray[np.int64], payloads: Sequence[Payload | None], merge: bool) -> None:
+        """Give live rows, each once, other payloads; ``merge``: change the keys named, drop those named None."""
+        records = [self.txn.record(ROW, row) for row in rows.tolist()]
+        old = payloads_of(records)
+        new = payloads
+        if merge:  # two payloads may be small enough, and not together
+            new = as_payloads([_merged(was, change) for was, change in zip(old, payloads, strict=True)], len(old))
+        held = self.fields.read(new)
+        self.fields.change(rows.tolist(), self.fields.read_stored(old), held)
+        for i, (row, record, payload) in enumerate(zip(rows.tolist(), records, new, strict=True)):
+            if record is not None and "id" not in record and payload is None:
+                self.txn.delete_record(ROW, row)
+            elif record is not None or payload is not None:
+                self.txn.put_record(ROW, row, {**(record or {}), "payload": payload}, name=f"payload[{i}]")
+            self.state["records"] += ("id" in (record or {}) or payload is not None) - (record is not None)
+
+
+def _merged(old: Payload | None, change: Payload | None) -> Payload | None:
+    """A payload with some keys changed, and those that are changed to None left out."""
+    if change is None:
+        return old
+    changed = {**(old or {}), **change}
+    return {name: value for name, value in changed.items() if value is not None or name not in change}
 
 
 def index_for(config: Config, kind: str, rows: int) -> Index:
@@ -378,6 +386,11 @@ def index_for(config: Config, kind: str, rows: int) -> Index:
     if config.index is not None:
         return make_index(config.index)
     return make_index(HNSW() if rows > AUTO_INDEX_ROWS or kind != "flat" else Flat())
+
+
+def stored(quantizer: Quantizer, keep: Quantizer | None, columns: Mapping[str, Column]) -> Stored:
+    """The vectors as exactly as they are stored; ``keep``: what codes the originals, None where there are none."""
+    return Stored(quantizer, columns[CODES]) if keep is None else Stored(keep, columns[VECTORS])
 
 
 def linkable(quantizer: Quantizer, keep: Quantizer | None, columns: Mapping[str, Column], lift2: float) -> Coded:

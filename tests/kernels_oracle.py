@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qvec._kernels import Codec
+from qvec._kernels import Codec, offset_rows, offset_values
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -24,11 +24,16 @@ KINDS = [
     "int4",
     "int4-static",
     "int4-centred",
+    "int4-local",
     "ternary",
     "ternary-centred",
+    "ternary-local",
     "binary",
 ]
-PACKED = {"int4": 4, "int4-static": 4, "int4-centred": 4, "ternary": 2, "ternary-centred": 2}  # bits a dim
+PACKED = {
+    name: 4 if name.startswith("int4") else 2 for name in KINDS if name.startswith(("int4", "ternary"))
+}  # bits a dim
+INT4_VALUES = np.array([-63, -48, -37, -29, -22, -15, -9, -3, 3, 9, 15, 22, 29, 37, 48, 63])
 METRICS = ["l2", "ip", "cosine"]
 TINY_NORM = 2.0**-100
 
@@ -63,9 +68,34 @@ def make_codec(kind: str, metric: str, sample: Floats, **options: Any) -> Codec:
     name, _, how = kind.partition("-")
     if how == "static":
         options["lower"], options["step"] = affine(sample, metric, 15)
-    if how == "centred":
-        options["lower"] = centre_of(sample, metric)
+    if how in ("centred", "local"):
+        options["centre"] = centre_of(sample, metric)
+    if how == "local":
+        options["offsets"] = local_offsets(sample, metric)
     return Codec(name, metric, sample.shape[1], **options)
+
+
+def local_offsets(sample: Floats, metric: str) -> Bytes:
+    """Rows of local centres: none, and three vectors of the sample, shortened."""
+    y = (unit(sample) if metric == "cosine" else sample) - centre_of(sample, metric)
+    offsets = y[:3] * np.float32(0.7)
+    return offset_rows(np.concatenate([np.zeros_like(offsets[:1]), offsets]))
+
+
+def numbers(codec: Codec, rows: Bytes) -> Ints:
+    """Of each row, the number of its local centre: the lowest byte of its scale."""
+    return rows[:, codec.data_size].astype(np.int64)
+
+
+def origins(kind: str, metric: str, sample: Floats, codec: Codec, rows: Bytes) -> Floats:
+    """What was subtracted from each row's vector before it was coded: [n, dim]."""
+    dim, (_, _, how) = sample.shape[1], kind.partition("-")
+    if how not in ("centred", "local"):
+        return np.zeros((len(rows), dim), np.float32)
+    centre = centre_of(sample, metric)
+    if how == "centred":
+        return np.tile(centre, (len(rows), 1))
+    return centre + offset_values(local_offsets(sample, metric), dim)[numbers(codec, rows)]
 
 
 def unpacked(rows: Bytes, dim: int, bits: int) -> Ints:
@@ -79,21 +109,31 @@ def unpacked(rows: Bytes, dim: int, bits: int) -> Ints:
     return codes
 
 
-def signed_codes(rows: Bytes, dim: int, bits: int) -> Ints:
-    """What a row's codes stand for, in units of its scale: 2c - 15, or c - 1."""
-    codes = unpacked(rows, dim, bits)
-    return 2 * codes - 15 if bits == 4 else codes - 1
+def signed_codes(rows: Bytes, dim: int, kind: str) -> Ints:
+    """What a row's codes stand for, in units of its scale."""
+    codes = unpacked(rows, dim, PACKED[kind])
+    return 2 * codes - 15 if kind == "int4-static" else INT4_VALUES[codes] if PACKED[kind] == 4 else codes - 1
 
 
 def fitted_codes(y: Floats, bits: int) -> Ints:
-    """Nearest codes at the step of least squared error, by turns from the normal distribution's."""
-    middle, top, start = (7.5, 15, 0.3352) if bits == 4 else (1.0, 2, 1.224)
-    wide = y.astype(np.float64)
+    """Nearest codes at the step that points most nearly along y, of some around where codes and step agree."""
+    values, start = (INT4_VALUES, 2.733 / 63) if bits == 4 else (np.arange(-1, 2), 1.224)
+    halves, wide = (values[1:] + values[:-1]) / 2, y.astype(np.float64)
+
+    def nearest(step: Floats) -> Ints:
+        return np.where(y < 0, np.searchsorted(halves, y / step), np.searchsorted(halves, y / step, side="left"))
+
     step = (np.float32(start) * np.sqrt((wide**2).mean(1, keepdims=True))).astype(np.float32)
-    for _ in range(4):
-        k = np.rint(np.clip(y / step + np.float32(middle), 0, top)) - middle
+    for _ in range(2):
+        k = values[nearest(step)]
         step = ((wide * k).sum(1, keepdims=True) / (k**2).sum(1, keepdims=True)).astype(np.float32)
-    return np.rint(np.clip(y / step + np.float32(middle), 0, top)).astype(np.int64)
+    best, along = np.zeros(y.shape, np.int64), np.full(len(y), -1.0)
+    for trial in (0.88, 0.94, 1.0, 1.06, 1.13):
+        codes = nearest((step * trial).astype(np.float32))
+        cosine2 = (wide * values[codes]).sum(1) ** 2 / (values[codes] ** 2).sum(1)
+        best[cosine2 > along] = codes[cosine2 > along]
+        along = np.maximum(along, cosine2)
+    return best
 
 
 def symmetric_codes(x: Floats) -> Ints:
@@ -163,40 +203,51 @@ def estimated_dots(kind: str, metric: str, sample: Floats, q: Floats, x: Floats)
 def _packed_dots(kind: str, metric: str, sample: Floats, q: Floats, x: Floats) -> tuple[Doubles, Doubles]:
     codec, dim = make_codec(kind, metric, sample), x.shape[1]
     rows, (_, _, how) = codec.encode(x), kind.partition("-")
-    k = signed_codes(rows, dim, PACKED[kind])
+    k = signed_codes(rows, dim, kind)
     y = (unit(q) if metric == "cosine" else q).astype(np.float64)
     if how == "":
         gains = symmetric_scales(q)[:, None] * factors(codec, rows)[0][None]
         dots = gains * (symmetric_codes(q) @ k.T) * (inverse_norms(q)[:, None] if metric == "cosine" else 1)
         return dots, np.abs(dots)
-    if how == "centred":
-        offset, weights, scale = centre_of(sample, metric).astype(np.float64), y, factors(codec, rows)[0][None]
-    else:
+    if how == "static":
         lower, step = (v.astype(np.float64) for v in affine(sample, metric, 15))
-        offset, weights, scale = lower + 7.5 * step, y * step / 2, np.ones((1, 1))
+        base, weights, scale = y @ (lower + 7.5 * step), y * step / 2, np.ones((1, 1))
+        spread = np.abs(y * (lower + 7.5 * step)).sum(1, keepdims=True)
+    else:
+        offset = origins(kind, metric, sample, codec, rows).astype(np.float64) - centre_of(sample, metric)
+        base = y @ centre_of(sample, metric)
+        around = symmetric_scales(q)[:, None] * (symmetric_codes(q) @ offset.T)
+        weights, scale = y, factors(codec, rows)[0][None]
+        spread = np.abs(y * centre_of(sample, metric)).sum(1, keepdims=True) + np.abs(around)
+        base = base[:, None] + around
     w = weights.astype(np.float32)
-    base, coded = (y * offset).sum(1, keepdims=True), symmetric_scales(w)[:, None] * (symmetric_codes(w) @ k.T) * scale
-    return base + coded, np.abs(y * offset).sum(1, keepdims=True) + np.abs(coded)
+    coded = symmetric_scales(w)[:, None] * (symmetric_codes(w) @ k.T) * scale
+    return base.reshape(len(q), -1) + coded, spread + np.abs(coded)
 
 
 def _centred_keys(kind: str, metric: str, sample: Floats, q: Floats, x: Floats) -> tuple[Doubles, Doubles]:
-    """|q - x|^2 of vectors that are both centred, unit vectors under cosine, where it is halved."""
+    """|q - x|^2 of vectors that are both centred, unit vectors under cosine, where it is halved.
+
+    The error of the code along the offset of its local centre is known, and taken out of |x|^2.
+    """
     codec, centre = make_codec(kind, metric, sample), centre_of(sample, metric)
     y, z = ((unit(v) if metric == "cosine" else v) - centre for v in (q, x))
     rows = codec.encode(x)
-    gains = symmetric_scales(y)[:, None] * factors(codec, rows)[0][None]
-    dots = gains * (symmetric_codes(y) @ signed_codes(rows, x.shape[1], PACKED[kind]).T)
+    offset = origins(kind, metric, sample, codec, rows).astype(np.float64) - centre
+    held = offset + factors(codec, rows)[0][:, None] * signed_codes(rows, x.shape[1], kind)
+    dots = symmetric_scales(y)[:, None] * (symmetric_codes(y) @ held.T)
+    shift = 2 * (offset * (z - held)).sum(1)
     spread, share = norms2(y)[:, None] + norms2(z)[None], 0.5 if metric == "cosine" else 1.0
-    # centring rounds each value at the size of its terms
+    # centring rounds each value at the size of its terms, and a number in a scale rounds that to 16 bits
     sizes = (
         spread + 2 * np.abs(dots) + 0.1 * (norms2(unit(q) if metric == "cosine" else q)[:, None] + norms2(centre[None]))
     )
-    return share * np.maximum(spread - 2 * dots, 0), share * sizes
+    return share * np.maximum(spread - shift - 2 * dots, 0), share * (sizes + np.abs(shift))
 
 
 def exact_keys(kind: str, metric: str, sample: Floats, q: Floats, x: Floats) -> tuple[Doubles, Doubles]:
     """Keys and the sum of the absolute terms that make each of them, which float rounding is relative to."""
-    if kind.endswith("-centred") and metric != "ip":
+    if kind.endswith(("-centred", "-local")) and metric != "ip":
         return _centred_keys(kind, metric, sample, q, x)
     if kind == "binary":
         differing = ((q > 0)[:, None] != (x > 0)[None]).sum(-1).astype(np.float64)

@@ -23,7 +23,7 @@ from qvec.transforms import Transform
 from qvec.types import Float32Array
 
 DIM = 64
-CODES = [Binary(centre=False), RaBitQ(1, centre=False), Int8(), Int8(rotate=True)]
+CODES = [Binary(centre=False), RaBitQ(1, centres=0), Int8(), Int8(rotate=True)]
 
 
 def vectors(n: int = 2000, seed: int = 0) -> Float32Array:
@@ -83,7 +83,7 @@ def test_exist_ok_does_not_mind_when_a_calibration_was_made(tmp_path: Path, monk
 
 
 def test_an_adapter_survives_its_state() -> None:
-    a = adapter(RaBitQ(1, centre=False), mean=True)
+    a = adapter(RaBitQ(1, centres=0), mean=True)
     again = Adapter.from_state(a.state())
     assert again.code == a.code
     assert again.seed == 7
@@ -97,7 +97,7 @@ def test_an_adapter_survives_its_state() -> None:
         ("metric", "cosin", "metric"),
         ("code", {"kind": "binary"}, "centre"),
         ("code", {"kind": "nothing"}, "kind"),
-        ("code", {"kind": "rabitq", "bits": 9, "centre": False, "dims": None}, "RaBitQ.bits"),
+        ("code", {"kind": "rabitq", "bits": 9, "centres": 0, "dims": None}, "RaBitQ.bits"),
         ("code", 3, "code"),
         ("seed", -1, "seed"),
         ("transform", Transform(DIM, False, None, 3).state(), "must have a matrix and no rotation"),
@@ -126,7 +126,7 @@ def test_what_an_adapter_does_not_go_with_is_refused_before_a_file_is_made(tmp_p
 
 def test_the_code_of_an_adapter_is_not_centred_twice() -> None:
     assert adapted_config(Binary()) == Binary(centre=False)
-    assert adapted_config(RaBitQ(1)) == RaBitQ(1, centre=False)
+    assert adapted_config(RaBitQ(1)) == RaBitQ(1, centres=0)
     assert adapted_config(Int8()) == Int8()
 
 

@@ -128,6 +128,18 @@ def test_searching_by_a_stored_id_finds_its_neighbours(run) -> None:
     assert (answer["query"], [hit["id"] for hit in answer["hits"]]) == ("42", rows[0, 1:].tolist())
 
 
+def test_a_search_finds_groups(run, folder: Path) -> None:
+    with qvec.create("s.qvec", DIM, metric="l2", fields={"lang": "keyword"}) as db:
+        db.add(X, payload=[{"lang": ["de", "en"][row % 2]} for row in range(N)])
+    code, out, _ = run(
+        "search", "s.qvec", "q.npy", "--row", "0", "-k", "2", "--group-by", "lang", "--group-size", "3", "--json"
+    )
+    hits = json.loads(out)["hits"]
+    assert (code, [hit["group"] for hit in hits]) == (0, ["de"] * 3 + ["en"] * 3)
+    rows, _ = exact_knn(X[1::2], X[:1] + 0.01, 3, "l2")
+    assert [hit["id"] for hit in hits[3:]] == (2 * rows[0] + 1).tolist()
+
+
 def test_a_search_explains_itself(run) -> None:
     run("import", "s.qvec", "x.npy", "--metric", "l2")
     search = ("search", "s.qvec", "q.npy", "--row", "0", "-k", "3", "--explain")
@@ -368,4 +380,26 @@ def test_a_table_prints_no_character_that_steers_a_terminal(
     out = capsys.readouterr().out
     assert "\ufffd[2Jdoc\ufffd" in out
     assert "[red]x" in out
+    assert "\x1b" not in out
+
+
+@pytest.mark.parametrize("rich", [True, False])
+@pytest.mark.parametrize("width", [100, 60, 30])
+def test_a_table_fits_the_width_that_there_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, rich: bool, width: int
+) -> None:
+    if not rich:
+        monkeypatch.setitem(sys.modules, "rich", None)
+    monkeypatch.setattr(console, "_width", lambda: width)
+    rows = [(i, f"{i / 7:.4f}", "a word " * 30) for i in range(3)]
+    console.print_table("of some rows", ("number", "share", "text"), rows)
+    out = capsys.readouterr().out
+    if width > 30:
+        assert max(len(line.rstrip()) for line in out.splitlines()) <= width
+        lines = [line for line in out.splitlines() if "a word" in line]
+        assert [line.split()[0] for line in lines] == ["0", "1", "2"]
+        assert all(line.rstrip().endswith("…") for line in lines)
+    else:  # not even the text's column can be cut to fit: each row is a list
+        assert out.splitlines().count("share   0.1429") == 1
+        assert out.count("text    a word") == 3
     assert "\x1b" not in out

@@ -137,6 +137,14 @@ def test_a_store_without_payloads_has_no_file_of_payloads(tmp_path: Path) -> Non
         assert not (tmp_path / "x.payload.jsonl").exists()
 
 
+def test_an_export_can_be_of_what_fulfils_a_filter(tmp_path: Path) -> None:
+    with qvec.create(tmp_path / "a.qvec", DIM, fields={"page": "int"}) as db:
+        db.add(X, payload=[{"page": i} for i in range(N)])
+        done = interchange.export(db, tmp_path / "x.npy", where={"page": {"$lt": 20}})
+    assert done.rows == 20
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), X[:20])
+
+
 @pytest.mark.parametrize("suffix", [".parquet", ".npy"])
 def test_an_empty_store_exports_no_rows(tmp_path: Path, suffix: str) -> None:
     if suffix == ".parquet":

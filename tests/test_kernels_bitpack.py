@@ -128,24 +128,6 @@ def test_a_row_as_a_query_measures_squared_l2_between_what_two_rows_hold(kind: s
     assert (error <= 0.03 * sizes + 1e-5 * np.abs(expected)).all()  # the row's values are rounded to 8 bits
 
 
-@pytest.mark.parametrize("metric", ["ip", "cosine"])
-@pytest.mark.parametrize("kind", BITPACK)
-def test_a_centre_is_added_to_every_distance(kind: str, metric: str) -> None:
-    dim = 320
-    centre = gaussian(1, 1, dim)[0] / np.float32(20)
-    x, q = gaussian(2, 10, dim), gaussian(3, 4, dim)
-    if metric == "cosine":
-        x, q = ((a / np.linalg.norm(a, axis=1, keepdims=True)).astype(np.float32) for a in (x, q))
-    codec = bitpack_codec(kind, metric, dim, centre=centre, lift2=0.0)
-    rows = codec.encode(x - centre)
-    held = codec.decode(rows).astype(np.float64) + centre
-    dots = q @ held.T
-    expected = -dots if metric == "ip" else np.maximum(1 - dots, 0)
-    slack = 0.02 * np.linalg.norm(q, axis=1)[:, None] * np.linalg.norm(held, axis=1)
-    assert (np.abs(codec.score(codec.prepare(q), rows) - expected) <= slack).all()
-    assert np.allclose(factors(codec, rows)[1], 1 if metric == "cosine" else norms2(x), rtol=1e-4)
-
-
 @pytest.mark.parametrize("kind", BITPACK)
 def test_huge_and_tiny_vectors_give_finite_keys(kind: str) -> None:
     for metric in METRICS:
@@ -181,9 +163,6 @@ def test_widths_take_eight_bytes_for_each_bit_of_64_dimensions() -> None:
         ("mixed", "l2", {"widths": np.full(2, 9, np.uint8), "step": mixed_steps(100)}, "the largest is 9"),
         ("mixed", "l2", {"widths": np.ones(2, np.uint8), "step": mixed_steps(100) * 0}, "step must be positive"),
         ("rabitq", "l2", {"bits": 1, "step": mixed_steps(100)}, "and kind rabitq none"),
-        ("rabitq", "l2", {"bits": 1, "centre": mixed_steps(100)}, "centre is for kinds rabitq and mixed under ip"),
-        ("int8", "ip", {"centre": mixed_steps(100)}, "not for int8 under ip"),
-        ("rabitq", "ip", {"bits": 1, "centre": mixed_steps(99)}, "centre must be 100 wide"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(kind: str, metric: str, options: dict, message: str) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from kernels_oracle import (
     DIMS,
+    INT4_VALUES,
     KINDS,
     METRICS,
     PACKED,
@@ -16,13 +17,13 @@ from kernels_oracle import (
     Floats,
     affine,
     brain,
-    centre_of,
     factors,
     fitted_codes,
     gaussian,
     inverse_norms,
     make_codec,
     norms2,
+    origins,
     signed_codes,
     static_codes,
     symmetric_codes,
@@ -195,7 +196,7 @@ def test_zero_vectors_have_scale_zero_and_decode_to_zero() -> None:
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("kind", PACKED)
-def test_packed_rows_are_the_codes_of_least_squared_error(kind: str, metric: str) -> None:
+def test_packed_rows_are_the_codes_that_point_most_nearly_along_the_vector(kind: str, metric: str) -> None:
     name, _, how = kind.partition("-")
     for dim in DIMS:
         x = gaussian(dim, 12, dim)
@@ -204,17 +205,16 @@ def test_packed_rows_are_the_codes_of_least_squared_error(kind: str, metric: str
         if how == "static":
             expected = static_codes(x, *affine(x, metric, 15), metric, 15)
         else:
-            y = unit(x) if metric == "cosine" and how else x
-            y = y - centre_of(x, metric) if how else y
+            y = (unit(x) if metric == "cosine" and how else x) - origins(kind, metric, x, codec, rows)
             expected = fitted_codes(y, bits)
-            k = 2 * expected - 15.0 if bits == 4 else expected - 1.0
+            k = (INT4_VALUES if bits == 4 else np.arange(-1, 2))[expected]
             gain = norms2(y) / (y.astype(np.float64) * k).sum(1)
             gain = gain * inverse_norms(x) if metric == "cosine" and not how else gain
-            assert np.median(np.abs(factors(codec, rows)[0] / gain - 1)) < 1e-5, (name, dim)
+            assert np.median(np.abs(factors(codec, rows)[0] / gain - 1)) < 2e-5, (name, dim)
         wrong = np.abs(unpacked(rows, dim, bits) - expected)
-        # sums of another order may move a value across a tie, and with it the step
-        assert wrong.max(initial=0) <= 1, dim
-        assert wrong.mean() < 0.01, dim
+        # sums of another order may move a value across a tie, and with it the step, and so the best of two steps
+        assert np.median(wrong.max(axis=1)) == 0, dim
+        assert wrong.mean() < 0.05, dim
         assert not rows[:, codec.data_size + 8 :].any()
 
 
@@ -222,16 +222,22 @@ def test_packed_rows_are_the_codes_of_least_squared_error(kind: str, metric: str
 def test_the_fitted_step_is_nearly_the_best_of_all_steps(kind: str) -> None:
     x = gaussian(3, 40, 384)
     codec = Codec(kind, "l2", 384)
-    k = signed_codes(codec.encode(x), 384, PACKED[kind]).astype(np.float64)
+    k = signed_codes(codec.encode(x), 384, kind).astype(np.float64)
     reached = (x * k).sum(1) ** 2 / (k**2).sum(1) / norms2(x)
-    middle, top = (7.5, 15) if kind == "int4" else (1.0, 2)
+    values = INT4_VALUES if kind == "int4" else np.arange(-1, 2)
     rms = np.sqrt(norms2(x) / 384)[:, None]
     best = np.zeros(40)
-    for share in np.linspace(0.2, 2.0, 181):
-        k = np.clip(np.rint(x / (share * rms) + middle), 0, top) - middle
+    for share in np.linspace(0.2, 2.0, 181) * (2.733 / 63 if kind == "int4" else 1.224):
+        k = values[np.searchsorted((values[1:] + values[:-1]) / 2, x / (share * rms))]
         best = np.maximum(best, (x * k).sum(1) ** 2 / np.maximum((k**2).sum(1), 1e-9) / norms2(x))
-    assert ((1 - reached) / (1 - best) < 1.15).all()
-    assert np.mean((1 - reached) / (1 - best)) < 1.06
+    assert ((1 - reached) / (1 - best) < 1.1).all()
+    assert np.mean((1 - reached) / (1 - best)) < 1.02
+
+
+def test_int4_of_normal_values_loses_a_fifth_less_than_with_even_levels() -> None:
+    x = gaussian(7, 200, 784)
+    error = norms2(x - Codec("int4", "l2", 784).decode(Codec("int4", "l2", 784).encode(x))) / norms2(x)
+    assert 0.0085 < error.mean() < 0.0095  # Max 1960: .009497 by the levels of table I, .01154 by even ones
 
 
 def test_bf16_rows_are_the_nearest_brain_floats_and_saturate() -> None:

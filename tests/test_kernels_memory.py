@@ -9,17 +9,22 @@ from conftest import Place
 from kernels_oracle import DIMS, KINDS, METRICS, gaussian, make_codec
 from numpy.typing import NDArray
 
-from qvec._kernels import Codec, crc32c, simd_levels, transform
+from qvec._kernels import Codec, crc32c, offset_rows, simd_levels, transform
+
+LOCAL = {f"{kind}-local": kind for kind in ("rabitq1", "rabitq5", "mixed")}
 
 
 def codec_of(kind: str, metric: str, x: NDArray[np.float32], level: str) -> Codec:
+    if kind in LOCAL:
+        centre, offsets = np.zeros(x.shape[1], np.float32), offset_rows(np.concatenate([x[:1] * 0, x]) / np.float32(2))
+        return bitpack_codec(LOCAL[kind], metric, x.shape[1], simd=level, centre=centre, offsets=offsets)
     if kind in BITPACK:
         return bitpack_codec(kind, metric, x.shape[1], simd=level)
     return make_codec(kind, metric, x, simd=level)
 
 
 @pytest.mark.parametrize("level", simd_levels())
-@pytest.mark.parametrize("kind", [*KINDS, *BITPACK])
+@pytest.mark.parametrize("kind", [*KINDS, *BITPACK, *LOCAL])
 def test_no_kernel_reads_past_the_end_of_its_input(kind: str, level: str, guarded: Place) -> None:
     for dim in [*DIMS[::4], 1536, 1537]:
         x = gaussian(dim, 5, dim)
@@ -49,7 +54,7 @@ def test_transform_and_crc_read_no_further_than_their_input(guarded: Place) -> N
 
 @pytest.mark.parametrize("level", simd_levels())
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("kind", [*KINDS, *BITPACK])
+@pytest.mark.parametrize("kind", [*KINDS, *BITPACK, *LOCAL])
 def test_rows_may_lie_at_any_address(kind: str, metric: str, level: str) -> None:
     x = gaussian(4, 6, 107)
     codec = codec_of(kind, metric, x, level)

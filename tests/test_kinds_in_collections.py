@@ -21,10 +21,11 @@ CODES: list[CodeConfig] = [
     Int8(scale="per_dim", symmetric=True),
     Int8(scale="per_dim", rounding="truncate"),
     Int4(),
-    Int4(centre=True),
+    Int4(centres=1),
+    Int4(centres=0),
     Int4(scale="per_dim"),
     Ternary(),
-    Ternary(centre=True),
+    Ternary(centres=0),
 ]
 TRUNCATED: list[CodeConfig] = [
     kind(dims=40)
@@ -121,8 +122,10 @@ def test_more_dims_than_a_collection_has_are_refused(tmp_path: Path) -> None:
         (Int8(scale="global"), 256),
         (Int8(scale="per_dim", method="entropy"), 2048),
         (Int4(scale="per_dim"), 256),
-        (Int4(centre=True), 100),
-        (Ternary(centre=True), 100),
+        (Int4(), 100),
+        (Int4(centres=1), 100),
+        (Int4(centres=20), 320),
+        (Ternary(), 100),
     ],
     ids=repr,
 )
@@ -133,7 +136,7 @@ def test_a_small_sample_is_refused_saying_how_many_are_needed(code: CodeConfig, 
 
 
 def test_codes_that_learn_nothing_need_no_sample() -> None:
-    for code in (BFloat16(), Int4(), Int4(rotate=False, dims=5), Ternary(), Ternary(dims=7)):
+    for code in (BFloat16(), Int4(centres=0), Int4(centres=0, rotate=False, dims=5), Ternary(centres=0, dims=7)):
         assert code.min_samples == 0
         assert train(np.empty((0, 12), np.float32), "cosine", code).dim == 12
 

@@ -26,18 +26,25 @@ FLOORS = (
     {"calibration", "inputs", "projections", "transforms"},
     {"quantizers", "query", "refine"},
     {"adapters", "config", "curves", "layout", "measure"},
-    {"calibrations", "index"},
+    {"calibrations", "filters", "index"},
     {"drift", "engine", "generation_state", "rows", "statistics"},
-    {"hits", "plan", "reading", "verify", "writer"},
-    {"beyond", "generations", "maintenance", "search"},
+    {"selecting"},
+    {"grouping", "hits", "plan", "reading", "verify", "writer"},
+    {"generations", "reclaim", "strategy"},
+    {"maintenance"},
+    {"beyond", "search"},
     {"evaluation"},
+    {"handle"},
+    {"measuring"},
     {"upkeep"},
+    {"housekeeping"},
+    {"payloads"},
     {"collection"},
     {"api"},
     {"sharding"},
     {""},
     {"console", "datasets", "torch"},
-    {"bench", "demo", "interchange", "qat", "ray"},
+    {"bench", "demo", "integrations", "interchange", "qat", "ray"},
     {"cli"},
     {"__main__"},
 )
@@ -47,7 +54,7 @@ RESTRICTED = {
     "pickle": set(),
     "marshal": set(),
 }
-CORE_DEPENDENCIES = ("numpy", "lmdb", "msgpack")
+CORE_DEPENDENCIES = ("numpy", "lmdb", "msgpack", "pyroaring")
 CORE_FLOORS = FLOORS[: FLOORS.index({""}) + 1]
 
 
@@ -160,11 +167,17 @@ print(*sorted({{name.split(".")[0] for name in set(sys.modules) - before}} - sys
     assert {name for name in loaded if not name.startswith("_cython")} == {"qvec"}  # Cython's shared types
 
 
-def test_importing_qvec_takes_less_than_a_tenth_of_a_second_beyond_its_dependencies() -> None:
+def test_importing_qvec_takes_little_beside_importing_numpy() -> None:
+    """NumPy's import, 50 ms where a tenth of a second was allowed for ours, is the measure of the machine's speed."""
     code = f"""
-import {", ".join(CORE_DEPENDENCIES)}, time
+import time
 start = time.process_time()  # not the clock on the wall: other processes may hold the processors
+import numpy
+numpy_s = time.process_time() - start
+import {", ".join(CORE_DEPENDENCIES)}
+start = time.process_time()
 import qvec
-print(time.process_time() - start)
+print(numpy_s, time.process_time() - start)
 """
-    assert min(float(run(code)) for _ in range(5)) < 0.1
+    numpy_s, own_s = zip(*(map(float, run(code).split()) for _ in range(5)), strict=True)
+    assert min(own_s) < 1.5 * min(numpy_s)

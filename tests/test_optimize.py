@@ -81,7 +81,7 @@ def test_rows_are_as_many_as_vectors_afterwards(
         assert db.compact() > size // 2
         assert_sound(db, model)
         for changed in (db, model):
-            changed.add(np.ones((70, DIM)) * np.arange(1, 71)[:, None], [n for n in _fresh(70, strings)])  # type: ignore[attr-defined]
+            changed.add(np.ones((70, DIM)) * np.arange(1, 71)[:, None], _fresh(70, strings))  # type: ignore[attr-defined]
         assert_sound(db, model)
 
 

@@ -258,9 +258,9 @@ def test_parts_of_other_dimensions_are_refused(data: Float32Array) -> None:
         lambda: Int8(rounding="truncate"),
         lambda: Int8(dims=0),
         lambda: Int4(method="minmax"),
-        lambda: Int4(scale="global", centre=True),
+        lambda: Int4(scale="global", centres=1),
         lambda: Int4(percentile=99.0),
-        lambda: Ternary(centre=1),  # type: ignore[arg-type]
+        lambda: Ternary(centres=-1),
         lambda: Ternary(dims=65_537),
         lambda: Binary(centre="yes"),  # type: ignore[arg-type]
     ],

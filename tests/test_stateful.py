@@ -38,7 +38,9 @@ class Machine(RuleBasedStateMachine):
     @initialize(
         metric=st.sampled_from(["cosine", "ip", "l2"]),
         code=st.sampled_from(["f32", "f16", "int8", "binary"]),
-        index=st.sampled_from(["flat", qvec.HNSW(m=4, ef_construction=30), qvec.HNSW(m=16, ef_construction=40)]),
+        index=st.sampled_from(
+            ["flat", qvec.HNSW(m=4, ef_construction=30), qvec.HNSW(m=16, ef_construction=40), qvec.IVF()]
+        ),
         strings=st.booleans(),
     )
     def create(self, metric: Any, code: str, index: Any, strings: bool) -> None:
@@ -105,7 +107,10 @@ class Machine(RuleBasedStateMachine):
 
     @rule(row=ROWS, k=st.integers(1, 20), reader=st.booleans())
     def search(self, row: int, k: int, reader: bool) -> None:
-        hits = (self.reader if reader else self.db).search(POOL[row], k, ef=200, **self.reranked())
+        db = self.reader if reader else self.db
+        lists = db.stats().lists
+        effort: dict[str, Any] = {"nprobe": lists} if lists else {"ef": 200}
+        hits = db.search(POOL[row], k, **effort, **self.reranked())
         assert_hits_are_sound(self.model, POOL[row], k, hits)
         true = sorted(self.model.distances(POOL[row]).values())[:k]
         assert hits.counts == len(true)

@@ -45,5 +45,12 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(*map(json.dumps, found), sep="\n")
     else:
-        print_table("", COLUMNS, [["-" if value is None else value for value in row.values()] for row in found])
+        print_table("", COLUMNS, [list(map(_shown, row.values())) for row in found])
     return 0
+
+
+def _shown(value: object) -> object:
+    """A value in a table; of a time, the minute."""
+    if isinstance(value, str) and len(value) > 16 and value[10] == "T":
+        return value[:16].replace("T", " ")
+    return "-" if value is None else value

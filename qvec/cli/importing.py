@@ -33,7 +33,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     new = parser.add_argument_group("for a new store (an existing one keeps what it has)")
     new.add_argument("--metric", choices=get_args(Metric), help="default: the HDF5 file's own, else cosine")
     new.add_argument("--code", choices=("auto", *get_args(CodeKind)), help="how vectors are coded (default: auto)")
-    new.add_argument("--index", choices=("auto", "flat", "hnsw"), help="how they are searched (default: auto)")
+    new.add_argument("--index", choices=("auto", "flat", "hnsw", "ivf"), help="how they are searched (default: auto)")
+    new.add_argument(
+        "--field",
+        action="append",
+        type=_field,
+        default=[],
+        metavar="NAME=TYPE",
+        help="a payload field to filter by: keyword, int, float, bool, datetime, or a list as keyword[]; repeatable",
+    )
     rows = parser.add_argument_group("rows")
     rows.add_argument("--dim", type=_dim, default="auto", metavar="N", help="stop unless vectors have N dimensions")
     rows.add_argument("--key", metavar="NAME", help="array of an .npz or .hdf5 file (default: train, or the only one)")
@@ -86,7 +94,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _created(args: argparse.Namespace, source: Source) -> qvec.Collection:
     code, index = args.code or "auto", args.index or "auto"
-    return create_for(source, args.store, metric=args.metric, batch_size=args.batch, code=code, index=index)
+    options = {"code": code, "index": index, "fields": dict(args.field)}
+    return create_for(source, args.store, metric=args.metric, batch_size=args.batch, **options)
 
 
 def _opened(args: argparse.Namespace) -> qvec.Collection:
@@ -97,7 +106,18 @@ def _opened(args: argparse.Namespace) -> qvec.Collection:
         if asked not in (None, "auto", stored):
             db.close()
             raise InputError(f"{args.store} has {name} {stored}; --{name} {asked} is for a new store")
+    for name, kind in args.field:
+        if db.fields.get(name) != kind:
+            db.close()
+            raise InputError(f"{args.store} has no field {name} of type {kind}; --field is for a new store")
     return db
+
+
+def _field(text: str) -> tuple[str, str]:
+    name, equals, kind = text.rpartition("=")
+    if not equals or not name:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=TYPE")
+    return name, kind
 
 
 def _remove_if_empty(store: Path) -> None:

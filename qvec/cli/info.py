@@ -17,15 +17,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     with qvec.open(args.store, mode="r") as db:
-        stats = dataclasses.asdict(db.stats())
+        stats = dataclasses.asdict(db.stats()) | {"fields": dict(db.fields)}
     if args.json:
         print(json.dumps(stats))
     else:
-        print_table("", ("what", "value"), [(name, _readable(name, value)) for name, value in stats.items()])
+        print_table(args.store, ("what", "value"), [(name, _readable(name, value)) for name, value in stats.items()])
     return 0
 
 
 def _readable(name: str, value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{field}={kind}" for field, kind in value.items()) or "none"
     if value is None:
         return "none"
     if not isinstance(value, int):

@@ -23,8 +23,10 @@ from qvec.errors import InputError
 from qvec.explain import Explanation
 
 BATCH = 1024  # queries of one call, so that the first answers of a long file show at once
-OPTIONS = ("k", "radius", "offset", "mmr", "ef", "recall", "rescore", "exact", "threads", "explain")
-PAYLOAD_WIDTH = 56  # leaves room for the other columns on a page of 100
+OPTIONS = (
+    "k", "radius", "offset", "mmr", "group_by", "group_size", "ef", "recall", "rescore", "exact", "threads", "explain",
+)  # fmt: skip
+PAYLOAD_WIDTH = 200  # characters of a payload that are looked at; the table cuts what does not fit
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +39,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--radius", type=float, metavar="R", help="only hits at this distance or nearer")
     parser.add_argument("--offset", type=int, default=0, metavar="N", help="leave out the nearest N hits")
     parser.add_argument("--mmr", type=float, metavar="W", help="diverse hits: weight of nearness, 0 to 1")
+    parser.add_argument("--where", metavar="JSON", help='only what fulfils a filter: \'{"year": {"$gte": 2020}}\'')
+    parser.add_argument("--group-by", metavar="FIELD", help="the nearest K groups of vectors with one value of a field")
+    parser.add_argument("--group-size", type=int, default=1, metavar="N", help="hits of each group (default: 1)")
     parser.add_argument("--ef", type=int, metavar="N", help="candidates of the graph walk: more is slower and better")
     parser.add_argument(
         "--recall", type=float, metavar="R", help="share of the true neighbours to find (see qvec tune)"
@@ -69,7 +74,7 @@ def _answers(db: qvec.Collection, args: argparse.Namespace) -> Iterator[tuple[li
     """Hits of the queries, batch by batch, and what each query is called."""
     if (args.queries is None) == (args.id is None):
         raise InputError("name either a file of QUERIES or --id")
-    options = {name: getattr(args, name) for name in OPTIONS}
+    options = {name: getattr(args, name) for name in OPTIONS} | {"where": _filter(args.where)}
     if args.id is not None:
         if args.row is not None:
             raise InputError("--row picks a row of QUERIES; it does not go with --id")
@@ -89,6 +94,15 @@ def _queries(args: argparse.Namespace) -> tuple[list[int | str], NDArray[Any]]:
     if not 0 <= args.row < len(vectors):
         raise InputError(f"{args.queries} has rows 0 to {len(vectors) - 1}; --row is {args.row}")
     return [args.row], vectors[args.row : args.row + 1]
+
+
+def _filter(text: str | None) -> Any:
+    if text is None:
+        return None
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InputError(f"--where is no JSON: {error}") from None
 
 
 def _stored_id(db: qvec.Collection, text: str) -> int | str:

@@ -1,7 +1,7 @@
-"""How candidates are found: by a scan of every code, or by a walk through a graph."""
+"""How candidates are found: by a scan of every code, a walk through a graph, or a scan of near lists."""
 
-from qvec.configs import HNSW, Flat, IndexConfig
-from qvec.index.base import Coded, Index, IndexState, Progress, Rows, Source
+from qvec.configs import HNSW, IVF, Flat, IndexConfig
+from qvec.index.base import Coded, Index, IndexState, Progress, Rows, Source, Stored
 from qvec.index.flat import FlatIndex
 from qvec.index.hnsw import HNSWIndex
 
@@ -14,6 +14,7 @@ __all__ = [
     "Progress",
     "Rows",
     "Source",
+    "Stored",
     "make_index",
     "stored_index",
 ]
@@ -21,6 +22,10 @@ __all__ = [
 
 def make_index(config: IndexConfig) -> Index:
     """The index that a configuration describes."""
+    if isinstance(config, IVF):
+        from qvec.index.ivf import IVFIndex  # late: most collections have no lists
+
+        return IVFIndex(config)
     return FlatIndex() if isinstance(config, Flat) else HNSWIndex(config)
 
 

@@ -12,8 +12,9 @@ import numpy as np
 from qvec._kernels import Codec, Column, Finder
 from qvec.bitmaps import Bitmap, read_bitmap, rows_in, without
 from qvec.layout import DELETED
+from qvec.quantizers import Quantizer
 from qvec.storage.store import ColumnSpec
-from qvec.types import NDArray
+from qvec.types import Float32Array, NDArray
 
 Progress = Callable[[int, int], object]
 """Called with (done, total) rows."""
@@ -32,15 +33,35 @@ class Coded:
 
 
 @dataclass(frozen=True)
+class Stored:
+    """Vectors as exactly as they are stored: originals, or what their codes stand for where none are kept."""
+
+    quantizer: Quantizer
+    column: Column
+
+    def read(self, rows: NDArray[Any]) -> Float32Array:
+        """float32 [n, dim] of the rows."""
+        codes, quantizer = self.column.read(rows), self.quantizer
+        return quantizer.codec.decode(codes) if quantizer.transform is None else quantizer.decode(codes)
+
+
+@dataclass(frozen=True)
 class Source:
     """What an index is over: the collection's columns by their own names, n rows of them, and codes to go by.
 
-    Rows are not all in use: those that are deleted may be given to other vectors once nothing points at them.
+    ``stored``: the vectors themselves; None serves an index that is made of codes. Rows are not all in use: those that
+    are deleted may be given to other vectors once nothing points at them.
     """
 
     columns: Mapping[str, Column]
     coded: Coded
     n: int
+    stored: Stored | None = None
+
+    def vectors(self, rows: NDArray[Any]) -> Float32Array:
+        """float32 [n, dim] of the rows."""
+        assert self.stored is not None
+        return self.stored.read(rows)
 
     @cached_property
     def deleted(self) -> Bitmap:
@@ -57,8 +78,10 @@ class Index(Protocol):
     """How candidates are found. Stateless: what it must remember is plain data in the snapshot's state."""
 
     kind: ClassVar[str]
+    of_codes: ClassVar[bool]
+    """Whether what it keeps is made of the codes, and has to be made anew for others."""
 
-    def columns(self, codec: Codec) -> dict[str, ColumnSpec]:
+    def columns(self, quantizer: Quantizer) -> dict[str, ColumnSpec]:
         """Columns beyond codes that it keeps, and makes as long as it needs them.
 
         InputError where it cannot work on such codes.
@@ -91,6 +114,10 @@ class Index(Protocol):
 
     def held(self, source: Source, state: IndexState) -> Bitmap | None:
         """Rows that it points at, deleted ones among them: these must keep their codes. None: no deleted ones."""
+        ...
+
+    def n_lists(self, state: IndexState) -> int:
+        """How many lists a search may probe; 0: it has none."""
         ...
 
     def finder(self, source: Source, state: IndexState) -> Finder | None:

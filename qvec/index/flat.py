@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from qvec._kernels import Codec
 from qvec.index.base import IndexState, Progress, Rows, Source
+from qvec.quantizers import Quantizer
 from qvec.storage.store import ColumnSpec
 
 
@@ -13,8 +13,9 @@ class FlatIndex:
     """See :class:`qvec.index.base.Index`. Points at nothing, and so remembers nothing."""
 
     kind: ClassVar[str] = "flat"
+    of_codes: ClassVar[bool] = False
 
-    def columns(self, codec: Codec) -> dict[str, ColumnSpec]:
+    def columns(self, quantizer: Quantizer) -> dict[str, ColumnSpec]:
         return {}
 
     def extend(
@@ -35,6 +36,9 @@ class FlatIndex:
 
     def held(self, source: Source, state: IndexState) -> None:
         return None
+
+    def n_lists(self, state: IndexState) -> int:
+        return 0
 
     def finder(self, source: Source, state: IndexState) -> None:
         return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from qvec._kernels import Codec, Finder, GraphFinder, Linker, reachable
+from qvec._kernels import Finder, GraphFinder, Linker, reachable
 from qvec.bitmaps import Bitmap, bitmap_of, count, mark, read_bitmap, rows_in, without, words_for
 from qvec.configs import HNSW
 from qvec.index import packed
@@ -17,6 +17,7 @@ from qvec.index.base import IndexState, Progress, Rows, Source
 from qvec.index.graph import ALPHA, Graph, choose_entries
 from qvec.index.parallel import run_on_threads
 from qvec.layout import ADJACENCY, CONDEMNED, LINKED, NODES, bitmap_column, narrow_column
+from qvec.quantizers import Quantizer
 from qvec.storage.store import ColumnSpec
 
 if TYPE_CHECKING:
@@ -91,15 +92,16 @@ class HNSWIndex:
     """See :class:`qvec.index.base.Index`. State: that of :class:`qvec.index.graph.Graph`."""
 
     kind: ClassVar[str] = "hnsw"
+    of_codes: ClassVar[bool] = True
 
     def __init__(self, config: HNSW) -> None:
         self.config = config
 
-    def columns(self, codec: Codec) -> dict[str, ColumnSpec]:
+    def columns(self, quantizer: Quantizer) -> dict[str, ColumnSpec]:
         columns = {ADJACENCY: narrow_column(ADJACENCY, 8 * self.config.m)}
         columns |= {name: bitmap_column(name) for name in (LINKED, CONDEMNED)}
         if self.config.layout == "packed":
-            columns[NODES] = packed.node_column(codec, 2 * self.config.m)
+            columns[NODES] = packed.node_column(quantizer.codec, 2 * self.config.m)
         return columns
 
     def extend(
@@ -138,6 +140,9 @@ class HNSWIndex:
 
     def held(self, source: Source, state: IndexState) -> Bitmap:
         return read_bitmap(source.columns[LINKED], source.n)
+
+    def n_lists(self, state: IndexState) -> int:
+        return 0
 
     def finder(self, source: Source, state: IndexState) -> Finder:
         coded, columns, entries = source.coded, source.columns, Graph.of(state).entries

@@ -16,7 +16,7 @@ from qvec.interchange.sources import IPC_SUFFIXES, PARQUET_SUFFIXES
 from qvec.interchange.staging import LinesWriter, NpyWriter, Staging
 from qvec.results import Records
 from qvec.tables import REST, PayloadColumns, arrow_type, payload_arrays, to_json, vector_array
-from qvec.types import check_choice
+from qvec.types import Where, check_choice
 
 if TYPE_CHECKING:
     from qvec.index import Progress
@@ -43,6 +43,7 @@ def export(
     path: str | os.PathLike[str],
     format: ExportFormat | None = None,
     *,
+    where: Where | None = None,
     payload: bool = True,
     overwrite: bool = False,
     batch_size: int = BATCH,
@@ -55,7 +56,8 @@ def export(
     key whose values are of one type, and ``payload`` with the rest as JSON. ``"npy"``: the vectors, float32 [n, dim];
     beside them the ids in ``NAME.ids.npy`` (integers) or ``NAME.ids.jsonl`` (strings), and payloads, where there are
     any, in ``NAME.payload.jsonl``.
-    payload: whether payloads are written. progress: called with (done, total) rows.
+    where: only rows that fulfil a filter. payload: whether payloads are written. progress: called with (done, total)
+    rows.
 
     Raises ExistsError unless ``overwrite``; InputError where the suffix tells no format, or a payload holds what the
     format cannot; MissingExtraError. Files appear when they are whole; an error leaves none.
@@ -63,7 +65,7 @@ def export(
     target = Path(path)
     chosen = _told_format(target) if format is None else format
     check_choice("format", chosen, get_args(ExportFormat))
-    rows = _Rows(db, payload, batch_size, progress)
+    rows = _Rows(db, where, payload, batch_size, progress)
     with Staging(overwrite) as staging:
         _WRITERS[chosen](rows, target, staging)
     return Exported(rows.done, staging.files)
@@ -74,6 +76,7 @@ class _Rows:
     """What is exported, and how much of it has been."""
 
     db: qvec.Collection
+    where: Where | None
     payload: bool
     batch_size: int
     progress: Progress | None
@@ -81,7 +84,7 @@ class _Rows:
 
     def __iter__(self) -> Iterator[Records]:
         total = len(self.db)
-        for records in self.db.scan(self.batch_size):
+        for records in self.db.scan(self.batch_size, where=self.where):
             yield records
             self.done += len(records.ids)
             if self.progress is not None:
@@ -90,7 +93,7 @@ class _Rows:
     def columns(self) -> PayloadColumns:
         """What columns the payloads ask for."""
         columns = PayloadColumns()
-        for records in self.db.scan(self.batch_size) if self.payload else ():
+        for records in self.db.scan(self.batch_size, where=self.where) if self.payload else ():
             columns.observe(records.payloads)
         return columns
 

@@ -1,5 +1,6 @@
-/* Vectors to bit-packed rows and back, and queries for them. Compiled once for the baseline: rows are the same everywhere. */
+/* Vectors to bit-packed rows and back. Compiled once for the baseline: rows are the same everywhere. */
 #include "bitpack.h"
+#include "encode.h"
 
 /* Widths of a step in standard deviations that lose least of a Gaussian, 1 to 8 bits (Max, IRE Trans. Inf. Theory 6,
  * 1960, table II, even levels; 7 and 8 bits found by the same integral). */
@@ -9,9 +10,9 @@ static const double GAUSSIAN_STEP[9] = {0, 1.596, 0.9957, 0.5860, 0.3352, 0.1881
 static const double TRIALS[] = {0.80, 0.88, 0.94, 1.0, 1.06, 1.13, 1.22, 1.34};
 #define N_TRIALS ((int)(sizeof TRIALS / sizeof *TRIALS))
 
-/* What a coding of y gives: <y, v> and |v|^2 of its values v, and |y|^2 of the dims that have bits. */
+/* What a coding of y gives: <y, v> and |v|^2 of its values v, |y|^2 of the dims that have bits, and <o, v>. */
 typedef struct {
-    double along, size, norm2;
+    double along, size, norm2, offset;
 } fit;
 
 /* Values floor(y / step) + 1/2 of a block, within the width's range. */
@@ -22,7 +23,7 @@ QV_INLINE void block_values(const float *y, const float *per_step, int width, fl
     }
 }
 
-static void pack(const float *values, int width, uint8_t *data) {
+QV_INLINE void pack(const float *values, int width, uint8_t *data) {
     float middle = (float)((1 << width) - 1) / 2;
     int shift = 0;
     uint8_t codes[QV_BLOCK];
@@ -51,14 +52,22 @@ QV_INLINE void block_per_step(const qv_codec *codec, int i, float inverse, float
     }
 }
 
+/* <o, v> of a block of values and the offset of the local centre. */
+QV_INLINE double along_offset(const qv_source *source, int i, const float *values) {
+    float offset[QV_BLOCK];
+    if (source->offset == NULL) return 0;
+    for (int j = 0; j < QV_BLOCK; j++) offset[j] = (float)(source->offset[i + j] - QV_MIDPOINT);
+    return qv_dot64(offset, values);
+}
+
 /* Dims beyond the vector's are values of 1/2 that nothing is multiplied with; they must not count in its length. */
-static fit code_vector(const qv_codec *codec, const float *x, float inverse, uint8_t *row) {
+QV_INLINE fit code_vector(const qv_codec *codec, const qv_source *source, float inverse, uint8_t *row) {
     float buffer[QV_BLOCK], per_step[QV_BLOCK], values[QV_BLOCK];
-    fit f = {0, 0, 0};
+    fit f = {0, 0, 0, 0};
     for (int i = 0, b = 0; i < codec->dim; i += QV_BLOCK, b++) {
         int width = codec->widths[b];
         if (width == 0) continue;
-        const float *block = qv_block(x, codec->dim, i, buffer);
+        const float *block = qv_source_block(source, i, buffer);
         block_per_step(codec, i, inverse, per_step);
         block_values(block, per_step, width, values);
         if (row != NULL) {
@@ -70,18 +79,28 @@ static fit code_vector(const qv_codec *codec, const float *x, float inverse, uin
         f.along += qv_dot64(block, values);
         f.size += qv_dot64(values, values);
         f.norm2 += qv_dot64(block, block);
+        if (row != NULL) f.offset += along_offset(source, i, values);
     }
     return f;
 }
 
+QV_INLINE fit try_vector(const qv_codec *codec, const qv_source *source, float inverse) {
+    return code_vector(codec, source, inverse, NULL);
+}
+
+QV_DEFINE_WIDE(static, fit, measure, (const qv_codec *codec, const qv_source *source, float inverse),
+               (codec, source, inverse), try_vector)
+QV_DEFINE_WIDE(static, fit, put, (const qv_codec *codec, const qv_source *source, float inverse, uint8_t *row),
+               (codec, source, inverse, row), code_vector)
+
 /* RABITQ: the step whose values point most nearly along the vector (arXiv:2409.09913, section 3.2, which sweeps all of
  * them). One bit has no choice: the values are signs. */
-static float best_inverse(const qv_codec *codec, const float *x, double norm2) {
+static float best_inverse(const qv_codec *codec, const qv_source *source, double norm2) {
     double sigma = sqrt(norm2 / codec->dim), best = -1;
     float chosen = (float)(1 / (GAUSSIAN_STEP[codec->bits] * sigma));
     for (int t = 0; codec->bits > 1 && t < N_TRIALS; t++) {
         float inverse = (float)(1 / (TRIALS[t] * GAUSSIAN_STEP[codec->bits] * sigma));
-        fit f = code_vector(codec, x, inverse, NULL);
+        fit f = measure(codec, source, inverse);
         double cosine2 = f.along * f.along / f.size;
         if (cosine2 > best) {
             best = cosine2;
@@ -91,26 +110,26 @@ static float best_inverse(const qv_codec *codec, const float *x, double norm2) {
     return chosen;
 }
 
-/* |x'|^2 of the vector that x is a residual of, x = R(x' - mean): |x|^2 + 2 <x, R mean> + |R mean|^2. */
-static double whole_norm2(const qv_codec *codec, const float *x, double norm2) {
-    float buffer[QV_BLOCK];
-    for (int i = 0; codec->centre != NULL && i < codec->dim; i += QV_BLOCK) {
-        const float *block = qv_block(x, codec->dim, i, buffer), *centre = codec->centre + i;
-        norm2 += 2 * qv_dot64(block, centre) + qv_dot64(centre, centre);
-    }
-    return norm2 > 0 ? norm2 : 0;
-}
-
 /* <q, v> is half of 2 * dot - offset; times |y|^2 / <y, v>, over the dims that have bits, it estimates <q, y> without
  * bias under a random rotation (RaBitQ, arXiv:2405.12497, theorem 3.2). */
-float qv_encode_bitpack(const qv_codec *codec, const float *x, uint8_t *row, double *whole) {
-    double norm2 = qv_norm2(x, codec->dim), inverse_norm = qv_inverse_norm(norm2);
-    double unit = codec->metric == QV_COSINE && codec->centre == NULL ? inverse_norm : 1;
+void qv_encode_bitpack(const qv_codec *codec, const float *x, uint8_t *row) {
+    double whole = qv_norm2(x, codec->dim);
+    qv_source source = qv_source_of(codec, x, qv_unit_of(codec, whole));
+    qv_coded coded = {.centre = qv_nearest_centre(codec, &source)};
+    qv_move_source(codec, coded.centre, &source);
+    coded.norm2 = qv_source_norm2(&source);
+    double inverse_norm = qv_inverse_norm(coded.norm2);
     float inverse = 0;
-    if (inverse_norm > 0) inverse = codec->step != NULL ? (float)inverse_norm : best_inverse(codec, x, norm2);
-    fit f = code_vector(codec, x, inverse, row);
-    *whole = whole_norm2(codec, x, norm2);
-    return inverse > 0 && f.along > 0 ? (float)(f.norm2 / f.along * unit / 2) : 0;
+    if (inverse_norm > 0) inverse = codec->step != NULL ? (float)inverse_norm : best_inverse(codec, &source, coded.norm2);
+    fit f = put(codec, &source, inverse, row);
+    if (inverse > 0 && f.along > 0) coded.scale = f.norm2 / f.along / 2;
+    coded.along = 2 * f.offset;
+    if (qv_is_centred(codec)) {
+        qv_put_centred(codec, &source, &coded, row);
+        return;
+    }
+    double unit = codec->metric == QV_COSINE ? inverse_norm : 1;
+    qv_put_factors(codec, row, (float)(coded.scale * unit), whole);
 }
 
 void qv_decode_bitpack(const qv_codec *codec, const uint8_t *row, float *x) {
@@ -123,19 +142,5 @@ void qv_decode_bitpack(const qv_codec *codec, const uint8_t *row, float *x) {
         }
         row += 8 * width;
     }
-}
-
-qv_code qv_fill_bitpack(const qv_codec *codec, const float *y, double unit, float *scratch, int8_t *codes, int32_t *offset) {
-    for (int i = 0; i < codec->dim; i++) {
-        double step = codec->widths[i / QV_BLOCK] == 0 ? 0 : codec->step == NULL ? 1 : codec->step[i];
-        scratch[i] = (float)(y[i] * unit * step);
-    }
-    qv_code code = qv_quantise(scratch, codec->dim, codes);
-    *offset = 0;
-    for (int b = 0; b < qv_bitpack_blocks(codec->dim); b++) {
-        int32_t sum = 0;
-        for (int j = 0; j < QV_BLOCK; j++) sum += codes[b * QV_BLOCK + j];
-        *offset += ((1 << codec->widths[b]) - 1) * sum;
-    }
-    return code;
+    qv_add_centre(codec, scale, x);
 }

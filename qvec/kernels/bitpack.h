@@ -34,12 +34,7 @@ QV_INLINE int qv_bitpack_code(const uint8_t *data, int width, int j) {
     return code;
 }
 
-/* Fills the data of a zeroed row; returns its scale, and |x'|^2 of the vector before centring in `whole`. */
-float qv_encode_bitpack(const qv_codec *codec, const float *x, uint8_t *row, double *whole);
+void qv_encode_bitpack(const qv_codec *codec, const float *x, uint8_t *row);
 void qv_decode_bitpack(const qv_codec *codec, const uint8_t *row, float *x);
-
-/* The weights step * y * unit as s8 codes at `codes`, through float scratch [padded dim]; `y` may be the scratch itself.
- * `offset` becomes the sum of (2^width - 1) * code. */
-qv_code qv_fill_bitpack(const qv_codec *codec, const float *y, double unit, float *scratch, int8_t *codes, int32_t *offset);
 
 #endif

@@ -3,16 +3,13 @@
 cdef tuple _BITPACK = ("rabitq", "mixed")
 
 
-cdef int _check_packing(str kind, str metric, object bits, object widths, object lower, object step,
-                        object centre) except -1:
+cdef int _check_packing(str kind, object bits, object widths, object lower, object step) except -1:
     if (bits is not None) != (kind == "rabitq"):
         raise ValueError(f"bits go with kind rabitq, and it with them, not with {kind}")
     if (widths is not None) != (kind == "mixed"):
         raise ValueError(f"widths go with kind mixed, and it with them, not with {kind}")
     if kind in _BITPACK and (lower is not None or (step is not None) != (kind == "mixed")):
         raise ValueError("kind mixed takes step, and kind rabitq none; neither takes lower")
-    if centre is not None and (kind not in _BITPACK or metric == "l2"):
-        raise ValueError(f"centre is for kinds rabitq and mixed under ip and cosine, not for {kind} under {metric}")
     return 0
 
 

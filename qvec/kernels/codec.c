@@ -6,8 +6,6 @@
 #include "score_bitpack.h"
 #include "score_packed.h"
 
-#define QV_MAX_DIM 65536
-
 #define KERNELS(level)                                                                                     \
     {                                                                                                      \
         [QV_F32] = f32_score_##level, [QV_F16] = f16_score_##level, [QV_BF16] = bf16_score_##level,         \
@@ -38,8 +36,9 @@ static const qv_score_fn BITPACK_SCORES[QV_SIMD_LEVELS][2] = {
 #endif
 };
 
-static int data_size(int kind, int dim) {
-    switch (kind) {
+static int data_size(const qv_codec *codec) {
+    int dim = codec->dim;
+    switch (codec->kind) {
     case QV_F32:
         return (int)qv_round_up((size_t)dim * sizeof(float), 16);
     case QV_F16:
@@ -49,7 +48,7 @@ static int data_size(int kind, int dim) {
         return (int)qv_round_up((size_t)dim, QV_BLOCK);
     case QV_INT4:
     case QV_TERNARY:
-        return qv_packed_size(kind, dim);
+        return qv_packed_size(codec);
     default:
         return (int)qv_round_up(((size_t)dim + 7) / 8, 16);
     }
@@ -58,7 +57,7 @@ static int data_size(int kind, int dim) {
 /* Bytes of a prepared query's signed codes: whole groups, where data is packed. */
 static int codes_size(const qv_codec *codec) {
     if (!qv_is_packed(codec->kind)) return codec->data_size;
-    return (int)qv_round_up((size_t)codec->dim, (size_t)qv_group_dims(qv_levels_of(codec->kind)));
+    return (int)qv_round_up((size_t)codec->dim, (size_t)qv_group_dims(qv_levels_of(codec)));
 }
 
 /* Bytes behind the header: floats, signed codes (with room for the weights they came from, if any are folded in) or bits. */
@@ -81,9 +80,9 @@ int qv_codec_init(qv_codec *codec, int kind, int metric, int dim, const float *l
     if (kind < QV_F32 || kind > QV_TERNARY || metric < QV_L2 || metric > QV_COSINE) return -1;
     if (dim < 1 || dim > QV_MAX_DIM || !qv_simd_supported(simd)) return -1;
     if (step != NULL && (lower == NULL || (kind != QV_INT8 && kind != QV_INT4))) return -1;
-    if (step == NULL && lower != NULL && !qv_is_packed(kind)) return -1;
+    if (step == NULL && lower != NULL) return -1;
     *codec = (qv_codec){.kind = kind, .metric = metric, .simd = simd, .dim = dim, .lower = lower, .step = step};
-    codec->data_size = data_size(kind, dim);
+    codec->data_size = data_size(codec);
     codec->has_factors = kind != QV_BINARY;
     codec->stride = codec->data_size;
     if (codec->has_factors) {
@@ -105,16 +104,14 @@ static int total_width(int kind, int blocks, const uint8_t *widths) {
     return total > 0 ? total : -1;
 }
 
-int qv_codec_init_bitpack(qv_codec *codec, int kind, int metric, int dim, const uint8_t *widths, const float *step,
-                         const float *centre, int simd) {
+int qv_codec_init_bitpack(qv_codec *codec, int kind, int metric, int dim, const uint8_t *widths, const float *step, int simd) {
     if ((kind != QV_RABITQ && kind != QV_MIXED) || metric < QV_L2 || metric > QV_COSINE) return -1;
     if (dim < 1 || dim > QV_MAX_DIM || !qv_simd_supported(simd)) return -1;
-    if ((step != NULL) != (kind == QV_MIXED) || (centre != NULL && metric == QV_L2)) return -1;
+    if ((step != NULL) != (kind == QV_MIXED)) return -1;
     int blocks = qv_bitpack_blocks(dim), total = total_width(kind, blocks, widths);
     if (total < 0) return -1;
     *codec = (qv_codec){.kind = kind, .metric = metric, .simd = simd, .dim = dim, .has_factors = 1, .step = step};
     codec->widths = widths;
-    codec->centre = centre;
     codec->bits = kind == QV_RABITQ ? widths[0] : 0;
     codec->data_size = 8 * total;
     codec->stride = (int)qv_round_up((size_t)codec->data_size + sizeof(qv_factors), 16);

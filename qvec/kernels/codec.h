@@ -35,11 +35,14 @@ typedef enum { QV_L2 = 0, QV_IP = 1, QV_COSINE = 2 } qv_metric;
 typedef enum { QV_SCALAR = 0, QV_AVX2 = 1, QV_AVX512 = 2, QV_NEON = 3 } qv_simd;
 
 typedef struct {
-    float scale; /* what a dot product with the stored data is multiplied by: 1/|x| and the code's step, folded */
-    float norm2; /* |x|^2 of the vector the row stands for (1 under cosine); less the centre, where both sides have one */
+    float scale; /* what a dot product with the stored data is multiplied by: 1/|x| and the code's step, folded. Where there
+                    are local centres, its lowest byte is the number of the row's own */
+    float norm2; /* |x|^2 of the vector the row stands for (1 under cosine); less the centre, where both sides have one, and
+                    less twice the error of the code along its local centre */
 } qv_factors;
 
-/* key = bias + per_norm2 * row.norm2 + per_scale * row.scale * (dot - offset) - 2 * lift * sqrt(max(0, lift2 - row.norm2))
+/* key = bias + per_norm2 * row.norm2 + per_scale * row.scale * (dot - offset) + table[row's local centre]
+ *       - 2 * lift * sqrt(max(0, lift2 - row.norm2))
  * (op QV_OP_DOT), |q - x|^2 (op QV_OP_L2, float kinds only) or the number of differing bits (QV_BINARY). */
 typedef enum { QV_OP_DOT = 0, QV_OP_L2 = 1 } qv_op;
 
@@ -64,25 +67,35 @@ struct qv_codec {
     int32_t stride;     /* bytes from row to row */
     int32_t query_size; /* bytes of a prepared query */
     int32_t has_factors;
-    const float *lower, *step; /* INT8, INT4 static: x = lower + step * c, per dimension (padded with 0); INT4, TERNARY with
-                                  lower alone: what is subtracted before a vector's own scale is found; else NULL */
+    const float *lower, *step; /* INT8, INT4 static: x = lower + step * c, per dimension (padded with 0); MIXED: step alone,
+                                  as a share of the vector's length; else NULL */
     int32_t rounding;   /* static, set after qv_codec_init: a qv_rounding */
     int32_t integers;   /* INT8, set after qv_codec_init: vectors are integers in -128..127 and stored as they are */
     const uint8_t *widths; /* RABITQ, MIXED: bits of each block of 64 dims (bitpack.h); else NULL */
-    const float *centre;   /* RABITQ, MIXED under ip and cosine: what vectors, not queries, had subtracted; or NULL */
     int32_t bits;          /* RABITQ: of every block, 1..8; else 0 */
+    int32_t n_offsets;     /* local centres, 0 or 2..QV_MAX_CENTRES */
+    const float *centre;   /* what is subtracted before a vector is coded (padded with 0), or NULL */
+    const struct qv_codec *offset_codec; /* local centres less `centre`: INT8 rows under ip */
+    const uint8_t *offsets;
     float lift2;        /* inner product, set after qv_codec_init: the largest |x|^2 seen; 0 otherwise */
     qv_score_fn score;
 };
+
+#define QV_MAX_DIM 65536
+#define QV_MAX_CENTRES 256
 
 /* 0, or -1 where kind, metric, dim, lower, step or level do not go together. lower/step are borrowed and must outlive the codec. */
 int qv_codec_init(qv_codec *codec, int kind, int metric, int dim, const float *lower, const float *step, int simd);
 
 /* The same for RABITQ (step NULL: each vector's own) and MIXED (step relative to the vector's length), with `widths`
- * of ceil(dim / 64) blocks, 0..8 and not all 0, `step` and `centre` padded with 0 to whole blocks; all are borrowed.
- * A centred cosine codec takes unit vectors minus the centre. */
-int qv_codec_init_bitpack(qv_codec *codec, int kind, int metric, int dim, const uint8_t *widths, const float *step,
-                         const float *centre, int simd);
+ * of ceil(dim / 64) blocks, 0..8 and not all 0, and `step` padded with 0 to whole blocks; both are borrowed. */
+int qv_codec_init_bitpack(qv_codec *codec, int kind, int metric, int dim, const uint8_t *widths, const float *step, int simd);
+
+/* Code vectors around a centre (INT4, TERNARY, RABITQ, MIXED, each with a vector's own scale), which is padded with 0 to
+ * whole blocks, or around the nearest of `n` local ones: centre + offset, offsets being rows of an INT8 codec of the same
+ * dim and level under ip whose norm2 is that of what the row holds. n = 0: the centre alone. All are borrowed.
+ * 0, or -1 where these do not go together. */
+int qv_codec_centre(qv_codec *codec, const float *centre, const qv_codec *offset_codec, const uint8_t *offsets, int n);
 
 void qv_encode(const qv_codec *codec, const float *x, size_t n, uint8_t *rows);
 void qv_decode(const qv_codec *codec, const uint8_t *rows, size_t n, float *x);

@@ -23,13 +23,16 @@ cdef extern from "codec.h" nogil:
                       float *keys) noexcept nogil
 
     int qv_codec_init_bitpack(qv_codec *codec, int kind, int metric, int dim, const uint8_t *widths, const float *step,
-                             const float *centre, int simd) noexcept
+                              int simd) noexcept
+    int qv_codec_centre(qv_codec *codec, const float *centre, const qv_codec *offset_codec, const uint8_t *offsets,
+                        int n) noexcept
     int qv_codec_init(qv_codec *codec, int kind, int metric, int dim, const float *lower, const float *step,
                       int simd) noexcept
     void qv_encode(const qv_codec *codec, const float *x, size_t n, uint8_t *rows) noexcept
     void qv_decode(const qv_codec *codec, const uint8_t *rows, size_t n, float *x) noexcept
     void qv_prepare(const qv_codec *codec, const float *q, qv_query *out) noexcept
     void qv_prepare_row(const qv_codec *codec, const uint8_t *row, qv_query *out) noexcept
+    int QV_MAX_CENTRES
     int qv_simd_best() noexcept
     int qv_simd_supported(int level) noexcept
     uint32_t qv_crc32c(uint32_t crc, const void *data, size_t n) noexcept
@@ -42,6 +45,7 @@ cdef extern from "simd.h" nogil:
     int qv_simd_compiled(int level) noexcept
 
 cdef tuple _KINDS = ("f32", "f16", "int8", "binary", "bf16", "int4", "ternary", "rabitq", "mixed")
+cdef tuple _CENTRED = ("int4", "ternary", "rabitq", "mixed")
 cdef tuple _ROUNDINGS = ("nearest", "truncate")
 cdef tuple _METRICS = ("l2", "ip", "cosine")
 cdef tuple _LEVELS = tuple([qv_simd_names[level].decode() for level in range(QV_SIMD_LEVELS)])
@@ -72,10 +76,18 @@ cdef int _level(object simd) except -1:
 
 
 cdef int _check_affine(str kind, object lower, object step) except -1:
-    if step is not None and lower is None or lower is not None and step is None and kind not in ("int4", "ternary"):
-        raise ValueError("lower and step must be given together (int4 and ternary take lower alone, as their centre)")
+    if (lower is None) != (step is None):
+        raise ValueError("lower and step must be given together")
     if step is not None and kind not in ("int8", "int4"):
         raise ValueError(f"lower and step are for kinds int8 and int4 only, not {kind}")
+    return 0
+
+
+cdef int _check_centred(str kind, object step, object centre, object offsets) except -1:
+    if centre is not None and (kind not in _CENTRED or kind == "int4" and step is not None):
+        raise ValueError(f"centre is for kinds {', '.join(_CENTRED)} where vectors have their own scale, not for {kind}")
+    if offsets is not None and centre is None:
+        raise ValueError("offsets go with a centre")
     return 0
 
 
@@ -110,6 +122,14 @@ cdef cnp.ndarray _per_dimension(object values, str name, int dim):
     return copy
 
 
+cdef int _check_factors(object rows, int data_size) except -1:
+    factors = rows[:, data_size:data_size + 8].copy().view("f4")
+    bad = ~((factors[:, 0] >= 0) & (factors[:, 1] >= 0) & (factors < float("inf")).all(axis=1))
+    if bad.any():
+        raise ValueError(f"offsets[{int(bad.argmax())}] has factors that are negative or not finite")
+    return 0
+
+
 cdef void _score_tiles(const qv_codec *codec, const uint8_t *queries, Py_ssize_t nq, const uint8_t *rows, Py_ssize_t n,
                        float *keys) noexcept nogil:
     """Rows in tiles of 64, each against all queries while it is in the cache."""
@@ -131,24 +151,27 @@ cdef class Codec:
     whatever the metric, the number of differing signs. Smaller is nearer. Vectors are [dim] or [n, dim] and finite.
     Wrong arguments raise TypeError (no array, another dtype) or ValueError (shape, layout, choice or range).
 
-    :param lower: float32 [dim], with `step` makes "int8" and "int4" static: x = lower + step * code per dimension; alone,
-        the centre that "int4" and "ternary" subtract before they find each vector's own scale. Copied.
+    :param lower: float32 [dim], with `step` makes "int8" and "int4" static: x = lower + step * code per dimension. Copied.
     :param integers: "int8" only: vectors that hold integers in -128..127 are stored as they are, and queries scored so.
     :param rounding: static codes only: "nearest", or "truncate" towards the middle code.
     :param bits: "rabitq" only: bits of each dimension, 1 to 8.
     :param widths: "mixed" only: uint8 [ceil(dim / 64)], bits of each 64 dimensions, 0 to 8, not all 0; with `step`,
         float32 [dim], positive: the width of a code in each dimension, as a share of the vector's length.
-    :param centre: "rabitq" and "mixed" under "ip" and "cosine": float32 [dim] that vectors, but not queries, have had
-        subtracted (after normalising them, under "cosine").
+    :param centre: kinds with a scale for each vector that may have one ("int4", "ternary", "rabitq", "mixed"): float32
+        [dim], what is subtracted first, after normalising under "cosine"; from queries too, but under "ip". Copied.
+    :param offsets: with `centre`, local centres: uint8 [2..256, stride] rows of Codec("int8", "ip", dim), each a centre less
+        `centre`, with the norm2 of what the row holds (:func:`offset_rows`). A vector is coded around the nearest. Copied.
     :param lift2: metric "ip" only: the largest squared norm, for the keys that a graph is built with.
     :param simd: one of `simd_levels()`; default `simd_level()`.
     """
 
     cdef qv_codec c
-    cdef cnp.ndarray _lower, _step, _widths, _centre
+    cdef qv_codec offset_codec
+    cdef cnp.ndarray _lower, _step, _widths, _centre, _offsets
 
     def __cinit__(self, str kind, str metric, dim, *, lower=None, step=None, float lift2=0.0,
-                  bint integers=False, str rounding="nearest", simd=None, bits=None, widths=None, centre=None):
+                  bint integers=False, str rounding="nearest", simd=None, bits=None, widths=None, centre=None,
+                  offsets=None):
         cdef int kind_code = _one_of("kind", kind, _KINDS), metric_code = _one_of("metric", metric, _METRICS)
         cdef int size = _dimension("dim", dim), level = _level(simd)
         cdef const float *lower_data = NULL
@@ -156,9 +179,11 @@ cdef class Codec:
         cdef int rounding_code = _one_of("rounding", rounding, _ROUNDINGS)
         _check_modes(kind, step, integers, rounding_code)
         _check_lift2(metric, lift2)
-        _check_packing(kind, metric, bits, widths, lower, step, centre)
+        _check_packing(kind, bits, widths, lower, step)
+        _check_centred(kind, step, centre, offsets)
         if kind in _BITPACK:
-            self._init_bitpack(kind_code, metric_code, size, level, bits, widths, step, centre)
+            self._init_bitpack(kind_code, metric_code, size, level, bits, widths, step)
+            self._init_centre(centre, offsets)
             self.c.lift2 = lift2
             return
         _check_affine(kind, lower, step)
@@ -172,26 +197,42 @@ cdef class Codec:
             step_data = <const float *> cnp.PyArray_DATA(self._step)
         if qv_codec_init(&self.c, kind_code, metric_code, size, lower_data, step_data, level) != 0:
             raise ValueError(f"no codec of kind {kind}, metric {metric}, dim {size} at level {_LEVELS[level]}")
+        self._init_centre(centre, offsets)
         self.c.lift2 = lift2
         self.c.integers = integers
         self.c.rounding = rounding_code
 
-    cdef int _init_bitpack(self, int kind, int metric, int dim, int level, object bits, object widths, object step,
-                          object centre) except -1:
+    cdef int _init_bitpack(self, int kind, int metric, int dim, int level, object bits, object widths,
+                           object step) except -1:
         cdef const float *step_data = NULL
-        cdef const float *centre_data = NULL
         self._widths = _block_widths(bits, widths, dim)
         if step is not None:
             self._step = _per_dimension(step, "step", dim)
             if not (self._step[:dim] > 0).all():
                 raise ValueError(f"step must be positive: step[{int((self._step[:dim] > 0).argmin())}]")
             step_data = <const float *> cnp.PyArray_DATA(self._step)
-        if centre is not None:
-            self._centre = _per_dimension(centre, "centre", dim)
-            centre_data = <const float *> cnp.PyArray_DATA(self._centre)
         if qv_codec_init_bitpack(&self.c, kind, metric, dim, <const uint8_t *> cnp.PyArray_DATA(self._widths), step_data,
-                                centre_data, level) != 0:
+                                 level) != 0:
             raise ValueError(f"no codec of kind {_KINDS[kind]}, dim {dim} and these widths at level {_LEVELS[level]}")
+        return 0
+
+    cdef int _init_centre(self, object centre, object offsets) except -1:
+        cdef cnp.ndarray rows
+        cdef const uint8_t *offset_data = NULL
+        cdef int n = 0
+        if centre is None:
+            return 0
+        self._centre = _per_dimension(centre, "centre", self.c.dim)
+        qv_codec_init(&self.offset_codec, _KINDS.index("int8"), _METRICS.index("ip"), self.c.dim, NULL, NULL, self.c.simd)
+        if offsets is not None:
+            rows = _checked(offsets, "offsets", cnp.NPY_UINT8, self.offset_codec.stride)
+            if not 2 <= _count(rows) <= QV_MAX_CENTRES:
+                raise ValueError(f"there must be 2 to {QV_MAX_CENTRES} offsets, not {_count(rows)}")
+            self._offsets = rows.copy()
+            _check_factors(self._offsets, self.offset_codec.data_size)
+            offset_data = <const uint8_t *> cnp.PyArray_DATA(self._offsets)
+            n = <int> _count(self._offsets)
+        qv_codec_centre(&self.c, <const float *> cnp.PyArray_DATA(self._centre), &self.offset_codec, offset_data, n)
         return 0
 
     @property
@@ -244,8 +285,8 @@ cdef class Codec:
     def decode(self, rows):
         """Float32 [n, dim] of uint8 rows [n, stride], as near to the vectors as the code allows.
 
-        "f32" gives the vectors back exactly; "int8", "int4" and "ternary" give unit vectors under cosine; "rabitq" and
-        "mixed" what is left after centring; "binary" gives signs, -1 or 1.
+        "f32" gives the vectors back exactly; kinds with factors give unit vectors under cosine but for the floats;
+        "binary" gives signs, -1 or 1.
         """
         cdef cnp.ndarray checked = _checked(rows, "rows", cnp.NPY_UINT8, self.c.stride)
         cdef Py_ssize_t n = _count(checked)
@@ -297,3 +338,14 @@ cdef class Codec:
 
 
 include "vectors.pxi"
+
+
+def offset_rows(offsets):
+    """Offsets of local centres, float32 [n, dim], in the form that Codec takes: what a row's codes stand for is the offset."""
+    codec = Codec("int8", "ip", _last_dim(offsets))
+    return codec.encode(codec.decode(codec.encode(offsets)))
+
+
+def offset_values(rows, dim):
+    """Float32 [n, dim] that rows of :func:`offset_rows` stand for."""
+    return Codec("int8", "ip", dim).decode(rows)

@@ -11,6 +11,17 @@ void qv_put_factors(const qv_codec *codec, uint8_t *row, float scale, double nor
     memcpy(row + codec->data_size, &factors, sizeof factors);
 }
 
+/* norm2 is |x'|^2 less twice the error r - g v along the offset o, r = x' - o: |r|^2 + 2 <o, g v> + |o|^2. */
+void qv_put_centred(const qv_codec *codec, const qv_source *source, const qv_coded *coded, uint8_t *row) {
+    double norm2 = coded->norm2;
+    float scale = codec->n_offsets > 0 ? qv_with_centre((float)coded->scale, coded->centre) : (float)coded->scale;
+    if (source->offset != NULL) {
+        norm2 += 2 * (double)scale * source->offset_step * coded->along;
+        norm2 += qv_row_factors(codec->offset_codec, source->offset).norm2;
+    }
+    qv_put_factors(codec, row, scale, qv_is_shifted(codec) ? norm2 : qv_norm2(source->x, source->dim));
+}
+
 /* Factors of a row that holds the vector itself. */
 static void put_plain_factors(const qv_codec *codec, uint8_t *row, double norm2) {
     qv_put_factors(codec, row, codec->metric == QV_COSINE ? (float)qv_inverse_norm(norm2) : 1.0f, norm2);
@@ -71,11 +82,12 @@ QV_INLINE void put_levels(const float *x, float step, float *levels, int8_t *k, 
     *sums += whole;
 }
 
-QV_INLINE qv_code quantise(const float *x, int dim, int8_t *k) {
+QV_INLINE qv_code quantise(const qv_source *source, int8_t *k) {
+    int dim = source->dim;
     float buffer[QV_BLOCK], max = 0;
     qv_code code = {0, 0, 0};
     for (int i = 0; i < dim; i += QV_BLOCK) {
-        const float *block = qv_block(x, dim, i, buffer);
+        const float *block = qv_source_block(source, i, buffer);
         float block_max = qv_max_abs64(block);
         max = block_max > max ? block_max : max;
         code.norm2 += qv_dot64(block, block);
@@ -88,7 +100,7 @@ QV_INLINE qv_code quantise(const float *x, int dim, int8_t *k) {
     double along = 0;
     qv_mask8 sums = {0};
     for (int i = 0; i < dim; i += QV_BLOCK) {
-        const float *block = qv_block(x, dim, i, buffer);
+        const float *block = qv_source_block(source, i, buffer);
         for (int j = 0; j < QV_BLOCK; j += 8) put_levels(block + j, step, levels + j, k + i + j, &sums);
         along += qv_dot64(block, levels);
     }
@@ -97,12 +109,13 @@ QV_INLINE qv_code quantise(const float *x, int dim, int8_t *k) {
     return code;
 }
 
-QV_DEFINE_WIDE(, qv_code, qv_quantise, (const float *x, int dim, int8_t *k), (x, dim, k), quantise)
+QV_DEFINE_WIDE(, qv_code, qv_quantise, (const qv_source *source, int8_t *k), (source, k), quantise)
 
 static void encode_dynamic(const qv_codec *codec, const float *x, uint8_t *row) {
     qv_code code;
     if (!codec->integers || !qv_take_integers(x, codec->dim, (int8_t *)row, &code)) {
-        code = qv_quantise(x, codec->dim, (int8_t *)row);
+        qv_source source = qv_plain_source(codec, x);
+        code = qv_quantise(&source, (int8_t *)row);
     }
     for (int i = 0; i < codec->data_size; i++) row[i] ^= QV_MIDPOINT;
     double inverse = codec->metric == QV_COSINE ? qv_inverse_norm(code.norm2) : 1;
@@ -110,9 +123,8 @@ static void encode_dynamic(const qv_codec *codec, const float *x, uint8_t *row) 
 }
 
 static void encode_static(const qv_codec *codec, const float *x, uint8_t *row) {
-    double norm2 = qv_norm2(x, codec->dim);
-    qv_source source = {codec, x, qv_unit_of(codec, norm2)};
-    for (int i = 0; i < codec->dim; i += QV_BLOCK) qv_static_block(&source, i, 255, row + i);
+    double norm2 = qv_norm2(x, codec->dim), unit = qv_unit_of(codec, norm2);
+    for (int i = 0; i < codec->dim; i += QV_BLOCK) qv_static_block(codec, x, unit, i, 255, row + i);
     qv_put_factors(codec, row, 1.0f, norm2);
 }
 
@@ -127,17 +139,11 @@ static void encode_binary(const qv_codec *codec, const float *x, uint8_t *row) {
     }
 }
 
-static void encode_bitpack(const qv_codec *codec, const float *x, uint8_t *row) {
-    double norm2;
-    float scale = qv_encode_bitpack(codec, x, row, &norm2);
-    qv_put_factors(codec, row, scale, norm2);
-}
-
 void qv_encode(const qv_codec *codec, const float *x, size_t n, uint8_t *rows) {
     static void (*const encoders[])(const qv_codec *, const float *, uint8_t *) = {
         [QV_F32] = encode_f32,           [QV_F16] = encode_f16,       [QV_BF16] = encode_bf16,
         [QV_INT8] = encode_dynamic,      [QV_INT4] = qv_encode_packed, [QV_TERNARY] = qv_encode_packed,
-        [QV_BINARY] = encode_binary,    [QV_RABITQ] = encode_bitpack,  [QV_MIXED] = encode_bitpack};
+        [QV_BINARY] = encode_binary,    [QV_RABITQ] = qv_encode_bitpack, [QV_MIXED] = qv_encode_bitpack};
     void (*encode)(const qv_codec *, const float *, uint8_t *) =
         codec->kind == QV_INT8 && qv_is_static(codec) ? encode_static : encoders[codec->kind];
     for (size_t i = 0; i < n; i++) {

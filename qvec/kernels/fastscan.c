@@ -34,6 +34,15 @@ void qv_fs_put(const float *residual, int dims, int slot, uint8_t *codes) {
     }
 }
 
+void qv_fs_copy(const uint8_t *source, int from, uint8_t *target, int to, int dims) {
+    int down = from < 16 ? 0 : 4, up = to < 16 ? 0 : 4;
+    uint8_t kept = (uint8_t)(0xF0 >> up);
+    source += place(from % 16);
+    target += place(to % 16);
+    for (int i = 0; i < dims / GROUP * 16; i += 16)
+        target[i] = (uint8_t)((target[i] & kept) | (source[i] >> down & 15) << up);
+}
+
 typedef struct {
     float norm2, along, centre_along, centre_dot; /* |r|^2, <r, b>, <c, b>, <c, r> */
 } products;

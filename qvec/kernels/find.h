@@ -9,7 +9,7 @@
 #define QV_HOP_MAX 128 /* rows scored in one call */
 #define QV_TILE 8      /* queries of a batch that share a scan */
 
-enum { QV_OK = 0, QV_DAMAGED = -1, QV_NO_MEMORY = -2 };
+enum { QV_OK = 0, QV_RANKED = 1, QV_DAMAGED = -1, QV_NO_MEMORY = -2 };
 enum { QV_PREPARE, QV_FIND, QV_RERANK, QV_WRITE, QV_PHASES }; /* of a search */
 
 /* Buffers of one thread, grown to the largest query seen. */
@@ -46,6 +46,8 @@ typedef struct {
     uint32_t n_allowed;       /* rows that may be */
     const uint32_t *rows;     /* not NULL: only these are looked at, each of them, and `excluded` is not asked */
     uint32_t n_rows;
+    const uint32_t *seeds;    /* not NULL: most rows are excluded; walks keep to the others, from these and the entries */
+    uint32_t n_seeds;
 } qv_selection;
 
 typedef struct {
@@ -62,10 +64,11 @@ static inline int qv_is_excluded(const qv_selection *selection, uint32_t row) {
 }
 
 /* An index, to a search. `find` leaves the nearest rows by their codes in s->pool, sorted, excluded ones among them or not;
- * the query is prepared for the codes in s->query, and given as floats for an index that has a form of its own.
- * QV_OK, or an error below zero. */
+ * the query is prepared for the codes in s->query and for the originals in s->other, and given as floats, as it came and
+ * transformed for the codes, for an index that has a form of its own. QV_OK; QV_RANKED where keys are those of the originals already; or an error below zero. */
 typedef struct {
-    int (*find)(const void *index, const qv_search_params *params, const float *transformed, qv_scratch *s);
+    int (*find)(const void *index, const qv_search_params *params, const float *original, const float *transformed,
+                 qv_scratch *s);
     const void *index;
 } qv_finder;
 

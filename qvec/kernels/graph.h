@@ -26,8 +26,12 @@ typedef struct {
 /* Best-first walk with a pool of ef; the pool holds the nearest rows found, sorted. */
 int qv_walk(const qv_graph *graph, const qv_query *query, int ef, qv_scratch *s);
 
-/* The same as the `find` of a qv_finder whose index is a qv_graph. */
-int qv_walk_find(const void *graph, const qv_search_params *params, const float *transformed, qv_scratch *s);
+/* The same among rows that are not excluded: only the rows it starts from are in the pool besides. */
+int qv_walk_filtered(const qv_graph *graph, const qv_query *query, const qv_selection *selection, int ef, qv_scratch *s);
+
+/* Either, as the `find` of a qv_finder whose index is a qv_graph. */
+int qv_walk_find(const void *graph, const qv_search_params *params, const float *original, const float *transformed,
+                qv_scratch *s);
 
 /* --- construction --- */
 

@@ -23,7 +23,8 @@ cdef extern from "graph.h" nogil:
         uint32_t row
         uint32_t target
         float key
-    int qv_walk_find(const void *graph, const qv_search_params *params, const float *transformed, qv_scratch *s) noexcept
+    int qv_walk_find(const void *graph, const qv_search_params *params, const float *original, const float *transformed,
+                qv_scratch *s) noexcept
     int qv_link_out(const qv_graph *graph, uint32_t row, const uint32_t *batch, uint32_t n_batch, int ef, qv_scratch *s,
                     qv_link *links)
     int qv_link_in(const qv_graph *graph, const qv_link *links, int n, qv_scratch *s)

@@ -46,6 +46,7 @@ typedef struct {
 } qv_nodes;
 
 /* The `find` of a qv_finder whose index is a qv_nodes. */
-int qv_nodes_find(const void *nodes, const qv_search_params *params, const float *transformed, qv_scratch *s);
+int qv_nodes_find(const void *nodes, const qv_search_params *params, const float *original, const float *transformed,
+                  qv_scratch *s);
 
 #endif

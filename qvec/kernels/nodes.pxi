@@ -17,7 +17,7 @@ cdef extern from "nodes.h" nogil:
     int qv_node_layout_init(qv_node_layout *layout, const qv_codec *codec, uint32_t degree, const uint8_t *signs)
     int qv_node_encode(const qv_node_layout *layout, qv_column *codes, uint32_t n, const uint32_t *list,
                        const uint8_t *code, float *room, uint8_t *node)
-    int qv_nodes_find(const void *nodes, const qv_search_params *params, const float *transformed,
+    int qv_nodes_find(const void *nodes, const qv_search_params *params, const float *original, const float *transformed,
                       qv_scratch *s) noexcept
 
 

@@ -197,7 +197,9 @@ static run_fn *const RUNS[QV_SIMD_LEVELS] = {
 };
 
 /* Behind one another in the scratch: the table, the rotated query, the beam. */
-int qv_nodes_find(const void *nodes, const qv_search_params *params, const float *transformed, qv_scratch *s) {
+int qv_nodes_find(const void *nodes, const qv_search_params *params, const float *original, const float *transformed,
+                  qv_scratch *s) {
+    (void)original;
     const qv_nodes *index = nodes;
     const qv_node_layout *layout = &index->layout;
     const qv_codec *codec = layout->codec;

@@ -8,29 +8,36 @@
 
 #include "rows.h"
 
-/* A code c in 0..top stands for step * (c - centre); k = factor * (c - centre) = factor * c - middle is an integer. */
+/* A code c in 0..top stands for k = table[c] - middle steps. */
 typedef struct {
-    int planes, bits, top, factor, middle;
-    float centre;
-    float start; /* step of the least squared error over a normal distribution, in its standard deviations */
+    int planes, bits, top, middle;
+    const uint8_t *table;
+    float start; /* a step in standard deviations: that of the least squared error over a normal distribution */
 } qv_levels;
 
-/* Max, "Quantizing for minimum distortion" (IRE Trans. Inf. Theory, 1960), table II: 16 uniform levels, and 3 levels. */
-static const qv_levels QV_INT4_LEVELS = {2, 4, 15, 2, 15, 7.5f, 0.3352f};
-static const qv_levels QV_TERNARY_LEVELS = {4, 2, 2, 1, 1, 1.0f, 1.224f};
+/* Max, "Quantizing for minimum distortion" (IRE Trans. Inf. Theory, 1960), tables I and II: the 16 levels of the least error
+ * over a normal distribution, in 63rds of the outermost, 2.733 standard deviations; 16 uniform levels, in half steps, for
+ * the calibrated ranges that give the step; 3 levels. */
+static const uint8_t QV_INT4_TABLE[16] = {1, 16, 27, 35, 42, 49, 55, 61, 67, 73, 79, 86, 93, 101, 112, 127};
+static const uint8_t QV_UNIFORM_TABLE[16] = {49, 51, 53, 55, 57, 59, 61, 63, 65, 67, 69, 71, 73, 75, 77, 79};
+static const uint8_t QV_TERNARY_TABLE[4] = {0, 1, 2, 3};
+static const qv_levels QV_INT4_LEVELS = {2, 4, 15, 64, QV_INT4_TABLE, 2.733f / 63};
+static const qv_levels QV_UNIFORM_LEVELS = {2, 4, 15, 64, QV_UNIFORM_TABLE, 0};
+static const qv_levels QV_TERNARY_LEVELS = {4, 2, 2, 1, QV_TERNARY_TABLE, 1.224f};
 
 static inline int qv_is_packed(int kind) { return kind == QV_INT4 || kind == QV_TERNARY; }
 
-static inline const qv_levels *qv_levels_of(int kind) {
-    return kind == QV_INT4 ? &QV_INT4_LEVELS : &QV_TERNARY_LEVELS;
+static inline const qv_levels *qv_levels_of(const qv_codec *codec) {
+    if (codec->kind == QV_TERNARY) return &QV_TERNARY_LEVELS;
+    return codec->step == NULL ? &QV_INT4_LEVELS : &QV_UNIFORM_LEVELS;
 }
 
 /* Dims of a whole group. */
 static inline int qv_group_dims(const qv_levels *levels) { return QV_BLOCK * levels->planes; }
 
-static inline int qv_packed_size(int kind, int dim) {
-    const qv_levels *levels = qv_levels_of(kind);
-    int group = qv_group_dims(levels), rest = dim % group;
+static inline int qv_packed_size(const qv_codec *codec) {
+    const qv_levels *levels = qv_levels_of(codec);
+    int dim = codec->dim, group = qv_group_dims(levels), rest = dim % group;
     return dim / group * QV_BLOCK + (int)qv_round_up((size_t)((rest + levels->planes - 1) / levels->planes), 16);
 }
 
@@ -38,6 +45,12 @@ static inline int qv_packed_size(int kind, int dim) {
 static inline int qv_packed_width(const qv_codec *codec, int start) {
     int left = codec->data_size - start;
     return left < QV_BLOCK ? left : QV_BLOCK;
+}
+
+/* Dims of the group that begins at dim `first`. */
+static inline int qv_group_count(const qv_codec *codec, const qv_levels *levels, int first) {
+    int left = codec->dim - first, whole = qv_group_dims(levels);
+    return left < whole ? left : whole;
 }
 
 /* Codes of one group's dims, planes * width of them. */
@@ -57,7 +70,7 @@ static inline void qv_pack(const qv_levels *levels, const uint8_t *codes, int wi
 
 /* The signed values of a query, dim by dim, into planes: only those of the last group move. `q` has room for whole groups. */
 static inline void qv_spread(const qv_codec *codec, int8_t *q) {
-    const qv_levels *levels = qv_levels_of(codec->kind);
+    const qv_levels *levels = qv_levels_of(codec);
     int last = (codec->data_size - 1) / QV_BLOCK, width = codec->data_size - last * QV_BLOCK;
     if (width == QV_BLOCK) return;
     int8_t *group = q + (size_t)last * (size_t)qv_group_dims(levels);

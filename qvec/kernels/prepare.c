@@ -1,5 +1,6 @@
 /* Queries: the vector in the form that the kernel eats, and the terms that turn its dot product into a key. */
 #include "bitpack.h"
+#include "centres.h"
 #include "packed.h"
 
 #include <math.h>
@@ -13,6 +14,12 @@ typedef struct {
 
 static uint8_t *payload(qv_query *query) { return (uint8_t *)(query + 1); }
 
+/* The table holds -<q, offset>: bring it to the share that <q, x> has in keys. */
+static void scale_table(const qv_codec *codec, float factor, qv_query *out) {
+    float *table = (float *)qv_table(codec, out);
+    for (int i = 0; i < codec->n_offsets; i++) table[i] *= factor;
+}
+
 /* `share` of |q - x|^2 between vectors that are both centred. */
 static void shifted_terms(const estimate *e, float share, qv_query *out) {
     out->bias = share * (float)(e->norm2 < QV_NORM2_MAX ? e->norm2 : QV_NORM2_MAX);
@@ -22,7 +29,11 @@ static void shifted_terms(const estimate *e, float share, qv_query *out) {
     out->offset = e->offset;
 }
 
+/* Dot products of huge vectors, within what can be added to others without becoming infinite. */
+static float bounded(double v) { return (float)(v > QV_NORM2_MAX ? QV_NORM2_MAX : v < -QV_NORM2_MAX ? -QV_NORM2_MAX : v); }
+
 static void search_terms(const qv_codec *codec, const estimate *e, qv_query *out) {
+    if (codec->metric == QV_L2) scale_table(codec, 2, out);
     if (qv_is_shifted(codec)) {
         shifted_terms(e, codec->metric == QV_COSINE ? 0.5f : 1.0f, out);
         return;
@@ -30,7 +41,7 @@ static void search_terms(const qv_codec *codec, const estimate *e, qv_query *out
     double norm2 = e->norm2 < QV_NORM2_MAX ? e->norm2 : QV_NORM2_MAX;
     float factor = codec->metric == QV_L2 ? 2.0f : 1.0f;
     double constant = codec->metric == QV_L2 ? norm2 : codec->metric == QV_COSINE ? 1 : 0;
-    out->bias = (float)(constant - factor * e->base);
+    out->bias = bounded(constant - factor * e->base);
     out->per_norm2 = codec->metric == QV_L2 ? 1.0f : 0.0f;
     out->per_scale = -factor * e->scale;
     out->floor = codec->metric == QV_IP ? -INFINITY : 0.0f;
@@ -41,10 +52,11 @@ static void search_terms(const qv_codec *codec, const estimate *e, qv_query *out
  * sqrt(lift2 - |x|^2) that puts them on a sphere of radius^2 lift2 (Bachrach et al., RecSys 2014, eq. 3). */
 static void build_terms(const qv_codec *codec, const estimate *e, qv_query *out) {
     search_terms(codec, e, out);
+    if (codec->metric != QV_L2) scale_table(codec, 2, out);
     if (qv_is_shifted(codec)) shifted_terms(e, 1, out);
     if (codec->metric == QV_L2 || qv_is_shifted(codec)) return;
     double constant = codec->metric == QV_COSINE ? 2 : 2.0 * codec->lift2;
-    out->bias = (float)(constant - 2 * e->base);
+    out->bias = bounded(constant - 2 * e->base);
     out->per_scale = -2 * e->scale;
     out->floor = 0;
     if (codec->metric == QV_COSINE || e->norm2 >= codec->lift2) return;
@@ -67,7 +79,7 @@ static void fill_float(const qv_codec *codec, const float *q, estimate *e, qv_qu
 }
 
 static int32_t midpoint(const qv_codec *codec) {
-    return qv_is_packed(codec->kind) ? qv_levels_of(codec->kind)->middle : QV_MIDPOINT;
+    return qv_is_packed(codec->kind) ? qv_levels_of(codec)->middle : QV_MIDPOINT;
 }
 
 /* The code of the payload's kernel from its dims in order. */
@@ -79,47 +91,89 @@ static void finish_codes(const qv_codec *codec, int32_t sum, estimate *e, qv_que
 static void fill_dynamic(const qv_codec *codec, const float *q, estimate *e, qv_query *out) {
     qv_code code;
     int8_t *k = (int8_t *)payload(out);
-    if (!codec->integers || !qv_take_integers(q, codec->dim, k, &code)) code = qv_quantise(q, codec->dim, k);
+    if (!codec->integers || !qv_take_integers(q, codec->dim, k, &code)) {
+        qv_source source = qv_plain_source(codec, q);
+        code = qv_quantise(&source, k);
+    }
     e->norm2 = code.norm2;
     e->scale = (float)(code.scale * unit_of(codec, code.norm2));
     finish_codes(codec, code.sum, e, out);
 }
 
-/* Room for the float weights of a query that something is folded into, behind its codes: a fifth of it is codes. */
+/* Room for the float weights of a query that something is folded into or taken from, behind its codes: a fifth is codes. */
 static float *scratch(const qv_codec *codec, qv_query *out) {
-    size_t size = (size_t)codec->query_size - sizeof *out;
+    size_t size = (size_t)codec->query_size - sizeof *out - (codec->n_offsets > 0 ? QV_TABLE_SIZE : 0);
     return (float *)(payload(out) + size / 5);
 }
 
-/* The step of the signed codes that kernels add up: INT4 counts in half steps, 2c - 15. */
+/* Kernels add up signed codes: c - 128, and for INT4, which counts in half steps, 2c - 15. */
 static double signed_step(const qv_codec *codec, int i) {
     return codec->kind == QV_INT8 ? codec->step[i] : codec->step[i] / 2.0;
 }
 
+static int signed_middle(const qv_codec *codec) { return codec->kind == QV_INT8 ? QV_MIDPOINT : 15; }
+
 /* x = lower + step * c, so <y, x> = <y, lower + 128 step> + <w, c - 128> with w = step * y: the data's per-dimension
- * step goes into the query, which is then coded as any vector is. Under ip a centre is a lower end without a
- * step: <y, x> = <y, centre> + <y, x - centre>. `y` may be the scratch itself. */
+ * step goes into the query, which is then coded as any vector is. `y` may be the scratch itself. */
 static void fill_folded(const qv_codec *codec, const float *y, double unit, estimate *e, qv_query *out) {
     float *weights = scratch(codec, out);
     double lanes[8] = {0};
     for (int i = 0; i < codec->dim; i++) {
-        double step = qv_is_static(codec) ? signed_step(codec, i) : 1;
-        double middle = codec->lower[i] + (qv_is_static(codec) ? midpoint(codec) * step : 0);
-        lanes[i % 8] += y[i] * unit * middle;
+        double step = signed_step(codec, i);
+        lanes[i % 8] += y[i] * unit * (codec->lower[i] + signed_middle(codec) * step);
         weights[i] = (float)(y[i] * unit * step);
     }
-    qv_code code = qv_quantise(weights, codec->dim, (int8_t *)payload(out));
+    qv_source source = qv_plain_source(codec, weights);
+    qv_code code = qv_quantise(&source, (int8_t *)payload(out));
     e->base = qv_fold_lanes(lanes);
     e->scale = code.scale;
     finish_codes(codec, code.sum, e, out);
 }
 
-static void fill_shifted(const qv_codec *codec, const float *q, double unit, estimate *e, qv_query *out) {
-    float *weights = scratch(codec, out);
-    for (int i = 0; i < codec->dim; i++) weights[i] = (float)(q[i] * unit) - codec->lower[i];
-    qv_code code = qv_quantise(weights, codec->dim, (int8_t *)payload(out));
-    *e = (estimate){.norm2 = code.norm2, .scale = code.scale};
-    finish_codes(codec, code.sum, e, out);
+static double along_centre(const qv_codec *codec, const qv_source *query) {
+    float buffer[QV_BLOCK];
+    double sum = 0;
+    for (int i = 0; i < codec->dim; i += QV_BLOCK) sum += qv_dot64(qv_source_block(query, i, buffer), codec->centre + i);
+    return sum;
+}
+
+/* The query as weights of what codes stand for, padded with 0. `query` may be of the scratch itself. */
+static void put_weights(const qv_codec *codec, const qv_source *query, float *weights) {
+    float buffer[QV_BLOCK];
+    for (int i = 0; i < codec->dim; i += QV_BLOCK) {
+        memmove(weights + i, qv_source_block(query, i, buffer), QV_BLOCK * sizeof *weights);
+        if (!qv_is_bitpacked(codec) || codec->step == NULL) continue;
+        int live = codec->widths[i / QV_BLOCK] > 0;
+        for (int j = 0; j < QV_BLOCK; j++) weights[i + j] = live ? weights[i + j] * codec->step[i + j] : 0;
+    }
+}
+
+/* Codes of a block of w bits are 2 c - (2^w - 1), so their offsets differ. */
+static int32_t bitpack_offset(const qv_codec *codec, const int8_t *codes) {
+    int32_t offset = 0;
+    for (int b = 0; b < qv_bitpack_blocks(codec->dim); b++) {
+        int32_t sum = 0;
+        for (int j = 0; j < QV_BLOCK; j++) sum += codes[b * QV_BLOCK + j];
+        offset += ((1 << codec->widths[b]) - 1) * sum;
+    }
+    return offset;
+}
+
+/* Vectors are residuals of a centre: <y, x' + centre> = <y, centre> + <y, x'>. Where both sides are shifted, y is a residual
+ * too and the first term is none. */
+static void fill_weights(const qv_codec *codec, const float *y, double unit, estimate *e, qv_query *out) {
+    qv_source query = qv_plain_source(codec, y), weights = qv_plain_source(codec, scratch(codec, out));
+    query.unit = unit;
+    if (qv_is_shifted(codec)) query.centre = codec->centre;
+    int8_t *codes = (int8_t *)payload(out);
+    if (qv_is_shifted(codec)) e->norm2 = qv_source_norm2(&query);
+    else if (qv_is_centred(codec)) e->base = along_centre(codec, &query);
+    if (codec->n_offsets > 0) qv_fill_table(codec, &query, (float *)qv_table(codec, out));
+    put_weights(codec, &query, scratch(codec, out));
+    qv_code code = qv_quantise(&weights, codes);
+    e->scale = code.scale;
+    if (qv_is_bitpacked(codec)) e->offset = bitpack_offset(codec, codes);
+    else finish_codes(codec, code.sum, e, out);
 }
 
 /* A row's codes are symmetric already: c - 128 is the signed form. */
@@ -135,7 +189,7 @@ static void fill_dynamic_row(const qv_codec *codec, const uint8_t *row, estimate
 }
 
 static void fill_packed_row(const qv_codec *codec, const uint8_t *row, estimate *e, qv_query *out) {
-    const qv_levels *levels = qv_levels_of(codec->kind);
+    const qv_levels *levels = qv_levels_of(codec);
     int8_t *k = (int8_t *)payload(out);
     int32_t sum = 0;
     for (int start = 0, first = 0; start < codec->data_size; start += QV_BLOCK, first += qv_group_dims(levels)) {
@@ -144,7 +198,7 @@ static void fill_packed_row(const qv_codec *codec, const uint8_t *row, estimate 
         qv_unpack(levels, row + start, width, codes);
         if (count > codec->dim - first) count = codec->dim - first;
         for (int j = 0; j < count; j++) {
-            k[first + j] = (int8_t)(levels->factor * codes[j] - levels->middle);
+            k[first + j] = (int8_t)(levels->table[codes[j]] - levels->middle);
             sum += k[first + j];
         }
     }
@@ -155,21 +209,8 @@ static void fill_packed_row(const qv_codec *codec, const uint8_t *row, estimate 
 
 static int has_integer_codes(const qv_codec *codec) { return codec->kind == QV_INT8 || qv_is_packed(codec->kind); }
 
-/* `y` may be the scratch. Vectors are residuals of the centre: <y, x' + centre> = <y, centre> + <y, x'>. */
-static void fill_bitpack(const qv_codec *codec, const float *y, double unit, estimate *e, qv_query *out) {
-    int8_t *codes = (int8_t *)payload(out);
-    for (int i = 0; codec->centre != NULL && i < codec->dim; i++) e->base += y[i] * unit * codec->centre[i];
-    float *weights = (float *)(codes + qv_round_up((size_t)codec->dim, QV_BLOCK));
-    e->scale = qv_fill_bitpack(codec, y, unit, weights, codes, &e->offset).scale;
-}
-
-static void fill_bitpack_row(const qv_codec *codec, const uint8_t *row, estimate *e, qv_query *out) {
-    float *y = (float *)(payload(out) + qv_round_up((size_t)codec->dim, QV_BLOCK));
-    qv_decode(codec, row, 1, y);
-    for (int i = 0; codec->centre != NULL && i < codec->dim; i++) y[i] += codec->centre[i];
-    e->norm2 = qv_row_factors(codec, row).norm2;
-    fill_bitpack(codec, y, 1, e, out);
-}
+/* Whether queries are made of floats that are scaled or moved first, whatever a row's own codes are. */
+static int has_weights(const qv_codec *codec) { return qv_is_bitpacked(codec) || qv_is_centred(codec); }
 
 void qv_prepare(const qv_codec *codec, const float *q, qv_query *out) {
     estimate e = {0};
@@ -178,13 +219,11 @@ void qv_prepare(const qv_codec *codec, const float *q, qv_query *out) {
         qv_encode(codec, q, 1, payload(out));
         return;
     }
-    if (qv_is_shifted(codec)) {
-        fill_shifted(codec, q, qv_unit_of(codec, qv_norm2(q, codec->dim)), &e, out);
-    } else if (qv_is_bitpacked(codec)) {
-        e.norm2 = qv_norm2(q, codec->dim);
-        fill_bitpack(codec, q, unit_of(codec, e.norm2), &e, out);
+    e.norm2 = qv_norm2(q, codec->dim);
+    if (has_weights(codec)) {
+        double unit = qv_is_shifted(codec) ? qv_unit_of(codec, e.norm2) : unit_of(codec, e.norm2);
+        fill_weights(codec, q, unit, &e, out);
     } else if (codec->lower) {
-        e.norm2 = qv_norm2(q, codec->dim);
         fill_folded(codec, q, unit_of(codec, e.norm2), &e, out);
     } else if (has_integer_codes(codec)) {
         fill_dynamic(codec, q, &e, out);
@@ -201,9 +240,11 @@ void qv_prepare_row(const qv_codec *codec, const uint8_t *row, qv_query *out) {
         memcpy(payload(out), row, (size_t)codec->data_size);
         return;
     }
-    if (qv_is_bitpacked(codec)) {
-        fill_bitpack_row(codec, row, &e, out);
-    } else if (codec->lower && !qv_is_shifted(codec)) {
+    if (has_weights(codec)) {
+        qv_decode(codec, row, 1, scratch(codec, out));
+        fill_weights(codec, scratch(codec, out), 1, &e, out);
+        e.norm2 = qv_row_factors(codec, row).norm2;
+    } else if (codec->lower) {
         qv_decode(codec, row, 1, scratch(codec, out));
         e.norm2 = qv_row_factors(codec, row).norm2;
         fill_folded(codec, scratch(codec, out), 1, &e, out);

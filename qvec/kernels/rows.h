@@ -14,8 +14,7 @@ static inline qv_factors qv_row_factors(const qv_codec *codec, const uint8_t *ro
 
 static inline int qv_is_static(const qv_codec *codec) { return codec->step != NULL; }
 
-/* Whether rows carry their scale around a common centre. */
-static inline int qv_is_centred(const qv_codec *codec) { return codec->lower != NULL && codec->step == NULL; }
+static inline int qv_is_centred(const qv_codec *codec) { return codec->centre != NULL; }
 
 /* Whether both sides are centred, and keys are distances there: |q - x| does not change when both move, and 1 - cosine is
  * half of |q - x|^2 of unit vectors. The error of a code is then that of the distance from the centre, with the query's own
@@ -38,8 +37,34 @@ typedef struct {
     int32_t sum; /* of k */
 } qv_code;
 
+/* What is coded: x * unit, less a centre, less the offset of a local centre, if there are such. */
+typedef struct {
+    const float *x, *centre; /* centre: padded with 0, or NULL */
+    const uint8_t *offset;   /* codes of the local centre's offset, around QV_MIDPOINT; or NULL */
+    double unit;
+    float offset_step;
+    int dim;
+} qv_source;
+
+/* 64 values from dim i on, zeros past the end. */
+QV_INLINE const float *qv_source_block(const qv_source *source, int i, float *buffer) {
+    const float *block = qv_block(source->x, source->dim, i, buffer);
+    if (source->centre == NULL && source->unit == 1) return block;
+    for (int j = 0; j < QV_BLOCK; j++) buffer[j] = (float)(block[j] * source->unit);
+    if (source->centre == NULL) return buffer;
+    for (int j = 0; j < QV_BLOCK; j++) buffer[j] -= source->centre[i + j];
+    if (source->offset == NULL) return buffer;
+    for (int j = 0; j < QV_BLOCK; j++) buffer[j] -= source->offset_step * (float)(source->offset[i + j] - QV_MIDPOINT);
+    return buffer;
+}
+
 /* Fills k to a multiple of 64 dims with zeros. A vector that counts as zero gets k = 0, scale = 0. */
-qv_code qv_quantise(const float *x, int dim, int8_t *k);
+qv_code qv_quantise(const qv_source *source, int8_t *k);
+
+/* All of x, as it is. */
+static inline qv_source qv_plain_source(const qv_codec *codec, const float *x) {
+    return (qv_source){.x = x, .unit = 1, .dim = codec->dim};
+}
 
 /* 1 if every value is an integer in -128..127: then k = x, scale = 1, and k is filled as above. */
 int qv_take_integers(const float *x, int dim, int8_t *k, qv_code *code);

@@ -5,7 +5,7 @@
 #ifndef QV_SCORE_COMMON_H
 #define QV_SCORE_COMMON_H
 
-#include "rows.h"
+#include "centres.h"
 
 #define QV_GROUP 4
 
@@ -22,6 +22,7 @@ QV_INLINE int qv_group(const uint8_t *const *rows, int left, const uint8_t **gro
 QV_INLINE float qv_key(const qv_codec *codec, const qv_query *query, const uint8_t *row, float dot) {
     qv_factors factors = qv_row_factors(codec, row);
     float key = query->bias + query->per_norm2 * factors.norm2 + factors.scale * dot * query->per_scale;
+    if (codec->n_offsets > 0) key += qv_table(codec, query)[qv_row_centre(factors.scale)];
     if (query->lift != 0) {
         float rest = query->lift2 - factors.norm2;
         key -= 2 * query->lift * sqrtf(rest > 0 ? rest : 0);

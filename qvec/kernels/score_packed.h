@@ -1,4 +1,5 @@
-/* INT4 and TERNARY: sums of small unsigned data times s8 query, exact in 32 bits, so equal on every level. */
+/* INT4 and TERNARY: sums of small unsigned data times s8 query, exact in 32 bits, so equal on every level. Codes of INT4 are
+ * looked up in a table of their values, 1..127; those of TERNARY are theirs. */
 #ifndef QV_SCORE_PACKED_H
 #define QV_SCORE_PACKED_H
 
@@ -6,11 +7,7 @@
 #include "score_common.h"
 #include "score_int8.h"
 
-QV_INLINE float int4_key(const qv_codec *codec, const qv_query *query, const uint8_t *row, int32_t sum) {
-    return qv_key(codec, query, row, (float)(2 * sum - query->offset));
-}
-
-QV_INLINE float ternary_key(const qv_codec *codec, const qv_query *query, const uint8_t *row, int32_t sum) {
+QV_INLINE float packed_key(const qv_codec *codec, const qv_query *query, const uint8_t *row, int32_t sum) {
     return qv_key(codec, query, row, (float)(sum - query->offset));
 }
 
@@ -20,28 +17,29 @@ QV_INLINE float ternary_key(const qv_codec *codec, const qv_query *query, const 
                                                   const uint8_t *const *rows, int32_t *out) {             \
         packed_sums_##level(codec, query, rows, planes, out);                                             \
     }                                                                                                     \
-    QV_DEFINE_SCORE(kind##_score_##level, target, int32_t, kind##_dots_##level, kind##_key)
+    QV_DEFINE_SCORE(kind##_score_##level, target, int32_t, kind##_dots_##level, packed_key)
 
 #define QV_DEFINE_PACKED(level, target)              \
     QV_DEFINE_PACKED_KIND(int4, level, target, 2)    \
     QV_DEFINE_PACKED_KIND(ternary, level, target, 4)
 
-QV_INLINE int32_t packed_sum(const int8_t *q, const uint8_t *group, int width, int planes) {
+QV_INLINE int32_t packed_sum(const uint8_t *table, const int8_t *q, const uint8_t *group, int width, int planes) {
     const int bits = 8 / planes, mask = (1 << bits) - 1;
     int32_t sum = 0;
     for (int p = 0; p < planes; p++) {
-        for (int j = 0; j < width; j++) sum += (group[j] >> p * bits & mask) * q[p * QV_BLOCK + j];
+        for (int j = 0; j < width; j++) sum += table[group[j] >> p * bits & mask] * q[p * QV_BLOCK + j];
     }
     return sum;
 }
 
 QV_INLINE void packed_sums_scalar(const qv_codec *codec, const qv_query *query, const uint8_t *const *rows, int planes,
                                   int32_t *out) {
+    const uint8_t *table = qv_levels_of(codec)->table;
     for (int r = 0; r < QV_GROUP; r++) {
         const int8_t *q = qv_payload(query);
         out[r] = 0;
         for (int i = 0; i < codec->data_size; i += QV_BLOCK, q += QV_BLOCK * planes) {
-            out[r] += packed_sum(q, rows[r] + i, qv_packed_width(codec, i), planes);
+            out[r] += packed_sum(table, q, rows[r] + i, qv_packed_width(codec, i), planes);
         }
     }
 }
@@ -55,17 +53,25 @@ QV_TARGET_AVX2 QV_INLINE __m256i packed_load_avx2(const uint8_t *data, int bytes
     return _mm256_zextsi128_si256(_mm_loadu_si128((const __m128i *)data));
 }
 
-/* All planes of 32 bytes; sums of pairs stay in 16 bits: planes * 2 * 15 * 128 < 2^15. */
-QV_TARGET_AVX2 QV_INLINE __m256i packed_step_avx2(const int8_t *q, __m256i data, int planes) {
+/* The table of 16 values, in each 128 bits. TERNARY has none. */
+QV_TARGET_AVX2 QV_INLINE __m256i packed_table_avx2(const qv_codec *codec, int planes) {
+    if (planes != 2) return _mm256_setzero_si256();
+    return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)qv_levels_of(codec)->table));
+}
+
+/* All planes of 32 bytes. Sums of pairs stay in 16 bits: 2 * 127 * 128 < 2^15 in a plane of INT4, and in all of TERNARY. */
+QV_TARGET_AVX2 QV_INLINE __m256i packed_step_avx2(const int8_t *q, __m256i data, __m256i table, int planes) {
     const int bits = 8 / planes;
-    const __m256i mask = _mm256_set1_epi8((char)((1 << bits) - 1));
-    __m256i pairs = _mm256_setzero_si256();
+    const __m256i mask = _mm256_set1_epi8((char)((1 << bits) - 1)), ones = _mm256_set1_epi16(1);
+    __m256i pairs[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
     for (int p = 0; p < planes; p++) {
         __m256i signed_codes = _mm256_loadu_si256((const __m256i *)(q + p * QV_BLOCK));
-        pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(_mm256_and_si256(data, mask), signed_codes));
+        __m256i values = _mm256_and_si256(data, mask);
+        if (planes == 2) values = _mm256_shuffle_epi8(table, values);
+        pairs[p & 1] = _mm256_add_epi16(pairs[p & 1], _mm256_maddubs_epi16(values, signed_codes));
         data = _mm256_srli_epi16(data, bits);
     }
-    return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+    return _mm256_add_epi32(_mm256_madd_epi16(pairs[0], ones), _mm256_madd_epi16(pairs[1], ones));
 }
 
 QV_TARGET_AVX2 QV_INLINE void packed_sums_avx2(const qv_codec *codec, const qv_query *query, const uint8_t *const *rows,
@@ -73,11 +79,12 @@ QV_TARGET_AVX2 QV_INLINE void packed_sums_avx2(const qv_codec *codec, const qv_q
     const int8_t *q = qv_payload(query);
     __m256i sums[QV_GROUP] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(),
                               _mm256_setzero_si256()};
+    const __m256i table = packed_table_avx2(codec, planes);
     for (int i = 0; i < codec->data_size; i += 32) {
         const int8_t *planes_at = q + i / QV_BLOCK * QV_BLOCK * planes + i % QV_BLOCK;
         for (int r = 0; r < QV_GROUP; r++) {
             __m256i data = packed_load_avx2(rows[r] + i, codec->data_size - i);
-            sums[r] = _mm256_add_epi32(sums[r], packed_step_avx2(planes_at, data, planes));
+            sums[r] = _mm256_add_epi32(sums[r], packed_step_avx2(planes_at, data, table, planes));
         }
     }
     __m256i pairs = _mm256_hadd_epi32(_mm256_hadd_epi32(sums[0], sums[1]), _mm256_hadd_epi32(sums[2], sums[3]));
@@ -87,11 +94,16 @@ QV_TARGET_AVX2 QV_INLINE void packed_sums_avx2(const qv_codec *codec, const qv_q
 
 QV_DEFINE_PACKED(avx2, QV_TARGET_AVX2)
 
+QV_TARGET_AVX512 QV_INLINE __m512i packed_table_avx512(const qv_codec *codec, int planes) {
+    if (planes != 2) return _mm512_setzero_si512();
+    return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)qv_levels_of(codec)->table));
+}
+
 QV_TARGET_AVX512 QV_INLINE void packed_sums_avx512(const qv_codec *codec, const qv_query *query,
                                                    const uint8_t *const *rows, int planes, int32_t *out) {
     const int bits = 8 / planes;
     const int8_t *q = qv_payload(query);
-    const __m512i low = _mm512_set1_epi8((char)((1 << bits) - 1));
+    const __m512i low = _mm512_set1_epi8((char)((1 << bits) - 1)), table = packed_table_avx512(codec, planes);
     __m512i sums[QV_GROUP] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(),
                               _mm512_setzero_si512()};
     for (int i = 0; i < codec->data_size; i += QV_BLOCK) {
@@ -101,7 +113,9 @@ QV_TARGET_AVX512 QV_INLINE void packed_sums_avx512(const qv_codec *codec, const 
         for (int p = 0; p < planes; p++, q += QV_BLOCK) {
             __m512i signed_codes = _mm512_loadu_si512(q);
             for (int r = 0; r < QV_GROUP; r++) {
-                sums[r] = _mm512_dpbusd_epi32(sums[r], _mm512_and_si512(data[r], low), signed_codes);
+                __m512i values = _mm512_and_si512(data[r], low);
+                if (planes == 2) values = _mm512_shuffle_epi8(table, values);
+                sums[r] = _mm512_dpbusd_epi32(sums[r], values, signed_codes);
                 data[r] = _mm512_srli_epi16(data[r], (unsigned)bits);
             }
         }
@@ -118,14 +132,16 @@ QV_INLINE void packed_sums_neon(const qv_codec *codec, const qv_query *query, co
     const int8_t *q = qv_payload(query);
     const uint8x16_t low = vdupq_n_u8((uint8_t)((1 << bits) - 1));
     const int8x16_t right = vdupq_n_s8((int8_t)-bits);
+    const uint8x16_t table = planes == 2 ? vld1q_u8(qv_levels_of(codec)->table) : vdupq_n_u8(0);
     int32x4_t sums[QV_GROUP] = {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)};
     for (int i = 0; i < codec->data_size; i += 16) {
         const int8_t *planes_at = q + i / QV_BLOCK * QV_BLOCK * planes + i % QV_BLOCK;
         for (int r = 0; r < QV_GROUP; r++) {
             uint8x16_t data = vld1q_u8(rows[r] + i);
             for (int p = 0; p < planes; p++) {
-                int8x16_t codes = vreinterpretq_s8_u8(vandq_u8(data, low));
-                sums[r] = int8_step_neon(sums[r], codes, vld1q_s8(planes_at + p * QV_BLOCK));
+                uint8x16_t values = vandq_u8(data, low);
+                if (planes == 2) values = vqtbl1q_u8(table, values);
+                sums[r] = int8_step_neon(sums[r], vreinterpretq_s8_u8(values), vld1q_s8(planes_at + p * QV_BLOCK));
                 data = vshlq_u8(data, right);
             }
         }

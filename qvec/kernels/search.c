@@ -83,10 +83,18 @@ static int write_results(const qv_searcher *searcher, const qv_pool *pool, int k
     return QV_OK;
 }
 
-/* Re-rank what is in s->pool, and hand it out. */
-static int finish(const qv_searcher *searcher, const qv_search_params *p, const qv_batch *batch, size_t q, qv_scratch *s) {
-    if (searcher->rerank && p->candidates > 0 && !p->exact) {
-        qv_prepare(searcher->rerank, batch->originals + q * batch->dim, (qv_query *)s->other);
+static int reranks(const qv_searcher *searcher, const qv_search_params *p) {
+    return searcher->rerank && p->candidates > 0 && !p->exact;
+}
+
+static void prepare_original(const qv_searcher *searcher, const qv_batch *batch, size_t q, qv_scratch *s) {
+    qv_prepare(searcher->rerank, batch->originals + q * batch->dim, (qv_query *)s->other);
+}
+
+/* Re-rank what is in s->pool by the query in s->other, unless that is done, and hand it out. */
+static int finish(const qv_searcher *searcher, const qv_search_params *p, const qv_batch *batch, size_t q, int ranked,
+                  qv_scratch *s) {
+    if (reranks(searcher, p) && !ranked) {
         int status = rerank_pool(searcher, (const qv_query *)s->other, s);
         if (status) return status;
     }
@@ -125,7 +133,8 @@ static int scan_tile(const qv_searcher *searcher, const qv_search_params *p, con
     qv_pool own = s->pool;
     for (int i = 0; i < n && !status; i++) {
         s->pool = s->tile[i];
-        status = finish(searcher, p, batch, q + (size_t)i, s);
+        if (reranks(searcher, p)) prepare_original(searcher, batch, q + (size_t)i, s);
+        status = finish(searcher, p, batch, q + (size_t)i, 0, s);
     }
     s->pool = own;
     return status;
@@ -135,20 +144,23 @@ static int scan_tile(const qv_searcher *searcher, const qv_search_params *p, con
  * allowed. */
 static int find_one(const qv_searcher *searcher, const qv_search_params *p, const qv_batch *batch, size_t q, qv_scratch *s) {
     const qv_selection *selection = &p->selection;
-    const float *transformed = batch->transformed + q * batch->width;
-    qv_prepare(searcher->codec, transformed, (qv_query *)s->query);
+    qv_prepare(searcher->codec, batch->transformed + q * batch->width, (qv_query *)s->query);
+    if (reranks(searcher, p)) prepare_original(searcher, batch, q, s);
     end_phase(searcher, s, QV_PREPARE);
-    int status = searcher->finder.find(searcher->finder.index, p, transformed, s);
-    if (status) return status;
+    int status = searcher->finder.find(searcher->finder.index, p, batch->originals + q * batch->dim,
+                                       batch->transformed + q * batch->width, s);
+    if (status < 0) return status;
+    int ranked = status == QV_RANKED;
     keep_results(&s->pool, selection, kept_of(p));
     uint32_t wanted = (uint32_t)p->k < selection->n_allowed ? (uint32_t)p->k : selection->n_allowed;
     if ((uint32_t)s->pool.size < wanted) {
         qv_scan_source source = source_of(searcher, p);
         qv_pool_reset(&s->pool, kept_of(p));
         status = qv_scan(&source, s->query, 0, &s->pool, 1, s);
+        ranked = 0;
     }
     end_phase(searcher, s, QV_FIND);
-    return status ? status : finish(searcher, p, batch, q, s);
+    return status < 0 ? status : finish(searcher, p, batch, q, ranked, s);
 }
 
 static int reserve(const qv_searcher *searcher, const qv_search_params *p, qv_scratch *s) {

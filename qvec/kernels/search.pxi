@@ -22,6 +22,8 @@ cdef extern from "find.h" nogil:
         uint32_t n_allowed
         const uint32_t *rows
         uint32_t n_rows
+        const uint32_t *seeds
+        uint32_t n_seeds
     ctypedef struct qv_search_params:
         int k
         int ef
@@ -30,7 +32,7 @@ cdef extern from "find.h" nogil:
         int exact
         qv_selection selection
     ctypedef struct qv_finder:
-        int (*find)(const void *, const qv_search_params *, const float *, qv_scratch *) noexcept
+        int (*find)(const void *, const qv_search_params *, const float *, const float *, qv_scratch *) noexcept
         const void *index
     ctypedef struct qv_searcher:
         qv_codec *codec
@@ -96,6 +98,14 @@ cdef class Finder:
     cdef list columns
 
 
+cdef _check_listed(str name, rows, n):
+    if rows is None:
+        return None
+    if rows.dtype != np.uint32 or rows.ndim != 1 or (len(rows) and int(rows.max()) >= n):
+        raise ValueError(f"{name} must be uint32 below n")
+    return np.ascontiguousarray(rows)
+
+
 cdef class Selection:
     """Which of n rows may be the results of a search.
 
@@ -105,9 +115,9 @@ cdef class Selection:
 
     cdef qv_selection s
     cdef readonly uint32_t n
-    cdef readonly object excluded, rows
+    cdef readonly object excluded, rows, seeds
 
-    def __init__(self, n, n_allowed, excluded=None, rows=None):
+    def __init__(self, n, n_allowed, excluded=None, rows=None, seeds=None):
         self.n, self.excluded, self.rows = n, excluded, rows
         memset(&self.s, 0, sizeof(self.s))
         self.s.n_allowed = n_allowed
@@ -116,12 +126,14 @@ cdef class Selection:
                 raise ValueError("excluded must be a uint64 bitmap of n bits")
             self.excluded = np.ascontiguousarray(excluded)
             self.s.excluded = <const uint64_t *>cnp.PyArray_DATA(self.excluded)
+        self.rows = _check_listed("rows", rows, n)
         if rows is not None:
-            if rows.dtype != np.uint32 or rows.ndim != 1 or (len(rows) and int(rows.max()) >= n):
-                raise ValueError("rows must be uint32 below n")
-            self.rows = np.ascontiguousarray(rows)
             self.s.rows = <const uint32_t *>cnp.PyArray_DATA(self.rows)
             self.s.n_rows = <uint32_t>self.rows.shape[0]
+        self.seeds = _check_listed("seeds", seeds, n)
+        if seeds is not None:
+            self.s.seeds = <const uint32_t *>cnp.PyArray_DATA(self.seeds)
+            self.s.n_seeds = <uint32_t>self.seeds.shape[0]
 
     @property
     def n_allowed(self):

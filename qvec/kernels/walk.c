@@ -83,7 +83,10 @@ int qv_walk(const qv_graph *graph, const qv_query *query, int ef, qv_scratch *s)
     }
 }
 
-int qv_walk_find(const void *graph, const qv_search_params *params, const float *transformed, qv_scratch *s) {
+int qv_walk_find(const void *graph, const qv_search_params *params, const float *original, const float *transformed,
+                qv_scratch *s) {
+    (void)original;
     (void)transformed;
+    if (params->selection.seeds) return qv_walk_filtered(graph, (const qv_query *)s->query, &params->selection, params->ef, s);
     return qv_walk(graph, (const qv_query *)s->query, params->ef, s);
 }

@@ -27,8 +27,10 @@ class Allotment:
     step: Float32Array
 
 
-def allot(y: Float32Array, budget: int) -> Allotment:
-    """Give float32[n, dim] vectors, centred, ``budget`` bytes; steps are relative to a vector's length.
+def allot(vectors: Float32Array, rest: Float32Array, budget: int) -> Allotment:
+    """Give float32[n, dim] vectors ``budget`` bytes; steps are relative to the length of what is coded.
+
+    ``rest``: of each vector, what is coded: less its centre.
 
     Greedy: one bit more for the group where it takes most from the error of scores, again and again, which is
     optimal where each bit takes less than the one before it (Gersho and Gray, Vector Quantization and Signal
@@ -37,11 +39,11 @@ def allot(y: Float32Array, budget: int) -> Allotment:
     ``|q - x|^2``. Both are measured, not modelled: errors with the best of several steps, differences
     between rows, as pseudo-queries, and their nearest neighbours.
     """
-    rows = y[:: -(-len(y) // MAX_ROWS)]
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    unit = rows / np.maximum(lengths, np.float32(1e-30))
+    rows, coded = (y[:: -(-len(y) // MAX_ROWS)] for y in (vectors, rest))
+    lengths = np.linalg.norm(coded, axis=1, keepdims=True)
+    unit = coded / np.maximum(lengths, np.float32(1e-30))
     deviation = np.maximum(np.sqrt(np.square(unit).mean(axis=0)), np.float32(1e-6))
-    groups = [slice(i, min(i + GROUP, y.shape[1])) for i in range(0, y.shape[1], GROUP)]
+    groups = [slice(i, min(i + GROUP, rows.shape[1])) for i in range(0, rows.shape[1], GROUP)]
     measured = [_measure(unit[:, g], deviation[g]) for g in groups]
     differences = _differences(rows)
     weights = np.array([differences[g].mean() for g in groups])

@@ -171,15 +171,20 @@ def read_common(state: object, kind: CodeKind, extra: Iterable[str] = ()) -> Com
 
 
 def make_transform(
-    dim: int, normalise: bool, mean: Float32Array | None, seed: int | None, dims: int | None = None
+    dim: int,
+    normalise: bool,
+    mean: Float32Array | None,
+    seed: int | None,
+    dims: int | None = None,
+    matrix: Float32Array | None = None,
 ) -> Transform | None:
     """Give the transform, or None where it would change nothing."""
     if dims is not None and dims > dim:
         raise InputError(f"dims is {dims}, but vectors have {dim} dimensions")
     kept = None if dims == dim else dims
-    if not normalise and mean is None and seed is None and kept is None:
+    if not normalise and mean is None and seed is None and kept is None and matrix is None:
         return None
-    return Transform(dim, normalise, mean, seed, kept)
+    return Transform(dim, normalise, mean, seed, kept, matrix)
 
 
 def config_of(config: CodeConfig, wanted: type[T]) -> T:

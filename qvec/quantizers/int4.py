@@ -10,14 +10,14 @@ from qvec.configs import CodeConfig, Int4
 from qvec.errors import FormatError
 from qvec.fields import State
 from qvec.quantizers.base import config_of, read_common
+from qvec.quantizers.centres import Centres, codec_options
 from qvec.quantizers.scalar import (
     CalibratedQuantizer,
-    learned_centre,
-    pack_centre,
+    coded_dim_of,
+    coded_sample,
     plain_transform,
     rotation_of,
     take_calibration,
-    take_centre,
 )
 from qvec.types import CodeKind, Float32Array, Metric
 
@@ -30,40 +30,43 @@ class Int4Quantizer(CalibratedQuantizer):
     1982) from the optimum of a normal distribution, .3352 standard deviations (Max, IRE Trans. Inf. Theory
     1960, table II); the codes are then rebuilt with the factor ``|y|^2 / <y, 2c - 15>``, y = x - centre, so
     that the length has no bias (RaBitQ, arXiv:2405.12497). Calibrated: as :class:`Int8Quantizer`, with 15
-    steps. ``centre``: float32[coded_dim] behind the transform, or None; queries are centred too, save under ip.
+    steps. ``centres``: behind the transform, or None.
     """
 
     kind: ClassVar[CodeKind] = "int4"
     oversample: ClassVar[int] = 3
     levels: ClassVar[int] = 15
 
-    centre: Float32Array | None = None
+    centres: Centres | None = None
 
     @classmethod
     def train(
         cls, sample: Float32Array, metric: Metric, config: CodeConfig, seed: int, model: str | None = None
     ) -> Self:
-        """Learn ranges or the centre of transformed float32[n, dim], n >= ``config.min_samples``; else nothing."""
+        """Learn ranges or centres of transformed float32[n, dim], n >= ``config.min_samples``; else nothing."""
         chosen = config_of(config, Int4)
         x, transform = rotation_of(sample, seed, chosen.rotate, chosen.dims)
-        centre = learned_centre(x, metric, transform, cls.kind) if chosen.centre else None
-        return cls(x.shape[1], metric, transform, cls.calibrated(x, metric, transform, chosen, model), centre)
+        calibration = cls.calibrated(x, metric, transform, chosen, model)
+        wanted = chosen.centres if chosen.scale == "per_vector" else 0
+        centres = Centres.learn(coded_sample(x, metric, transform), wanted, seed, cls.kind)
+        return cls(x.shape[1], metric, transform, calibration, centres)
 
     def state(self) -> State:
-        """Give dimension, metric, transform, calibration and centre as plain msgpack data."""
-        return super().state() | {"centre": pack_centre(self.centre)}
+        """Give dimension, metric, transform, calibration and centres as plain msgpack data."""
+        return super().state() | {"centres": self.centres and self.centres.state()}
 
     @classmethod
     def from_state(cls, state: object) -> Self:
         """Rebuild from :meth:`state`; FormatError names the field that is wrong."""
-        common = read_common(state, cls.kind, ("calibration", "centre"))
+        common = read_common(state, cls.kind, ("calibration", "centres"))
         transform = plain_transform(common, cls.kind)
-        calibration, centre = take_calibration(common), take_centre(common)
-        if calibration is not None and centre is not None:
-            raise FormatError("field 'centre' must be empty beside a calibration")
-        return cls(common.dim, common.metric, transform, calibration, centre)
+        calibration = take_calibration(common)
+        centres = Centres.from_state(common.fields["centres"], coded_dim_of(common))
+        if calibration is not None and centres is not None:
+            raise FormatError("field 'centres' must be empty beside a calibration")
+        return cls(common.dim, common.metric, transform, calibration, centres)
 
     def make_codec(self, lift2: float = 0.0) -> Codec:
-        if self.centre is None:
+        if self.centres is None:
             return super().make_codec(lift2)
-        return Codec(self.kind, self.metric, self.coded_dim, lower=self.centre, lift2=lift2)
+        return Codec(self.kind, self.metric, self.coded_dim, lift2=lift2, **codec_options(self.centres))

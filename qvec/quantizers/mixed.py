@@ -8,15 +8,16 @@ from typing import ClassVar, Self
 import numpy as np
 
 from qvec._kernels import Codec
-from qvec.calibration.samples import check_sample, check_vectors, mean_of
+from qvec.calibration.samples import check_sample, check_vectors
 from qvec.configs import CodeConfig, Mixed
 from qvec.errors import FormatError, InputError
 from qvec.fields import State, floats_to_bytes, take_floats
 from qvec.projections import principal_components
 from qvec.quantizers.allotment import GROUP, MAX_WIDTH, allot
-from qvec.quantizers.base import config_of, read_common
-from qvec.quantizers.bitpack import BitpackQuantizer
-from qvec.transforms import MAX_MATRIX_BYTES, Transform
+from qvec.quantizers.base import CodecQuantizer, config_of, make_transform, read_common
+from qvec.quantizers.centres import Centres, codec_options
+from qvec.quantizers.scalar import coded_dim_of, coded_sample, plain_transform
+from qvec.transforms import MAX_MATRIX_BYTES
 from qvec.types import CodeKind, Codes, Float32Array, Metric
 
 DEFAULT_BITS = 3.0
@@ -25,56 +26,65 @@ MAX_TRAINED = 20_000  # rows that are enough for a covariance of 1,000 dimension
 
 
 @dataclass(frozen=True, eq=False)
-class MixedQuantizer(BitpackQuantizer):
-    """``c_i = floor(y_i / (|y| step_i)) + 2^(w - 1)`` of ``y = M^T (x - mean)``, cut to the group's w bits.
+class MixedQuantizer(CodecQuantizer):
+    """``c_i = floor(y_i / (|y| step_i)) + 2^(w - 1)`` of ``y = M^T x - centre``, cut to the group's w bits.
 
     A value is ``v_i = step_i (c_i - (2^w - 1) / 2)``, 0 in groups without bits, and ``<q, y>`` is estimated
     as ``|y'|^2 / <y', v> * <q, v>``, y' being y in the groups with bits: the length of what is coded is kept,
     as in RaBitQ (arXiv:2405.12497). ``widths``: uint8[groups of 64]. ``step``: float32[dim]. M is in the
-    transform's state: 4 dim^2 bytes, with ``groups="pca"``.
+    transform's state: 4 dim^2 bytes, with ``groups="pca"``. ``centres``: behind M, or None.
     """
 
     kind: ClassVar[CodeKind] = "mixed"
 
     widths: Codes
     step: Float32Array
+    centres: Centres | None
 
     @classmethod
     def train(
         cls, sample: Float32Array, metric: Metric, config: CodeConfig, seed: int, model: str | None = None
     ) -> Self:
-        """Learn mean, components, widths and steps of float32[n, dim], n >= 256 and, for "pca", n >= 2 dim."""
+        """Learn centres, components, widths and steps of float32[n, dim], n >= 256 and, for "pca", n >= 2 dim."""
         chosen = config_of(config, Mixed)
         dim = check_vectors("sample", sample, None).shape[1]
         _check_matrix_fits(chosen, dim)
         needed = max(chosen.min_samples, 2 * (chosen.dims or dim) if chosen.groups == "pca" else 0)
         x = check_sample(sample, dim, needed, f"mixed precision with groups={chosen.groups!r}")
         budget = _budget(chosen, dim if chosen.dims is None else chosen.dims)
-        x = np.ascontiguousarray(x[:: -(-len(x) // MAX_TRAINED)])
-        transform = _transform(x, metric, chosen, seed)
-        plan = allot(transform.apply(x), budget)
-        return cls(dim, metric, transform, plan.widths, plan.step)
+        unit = coded_sample(x, metric, make_transform(dim, False, None, None, chosen.dims))
+        centres = Centres.learn(unit, chosen.centres, seed, cls.kind)
+        some = np.ascontiguousarray(unit[:: -(-len(unit) // MAX_TRAINED)])
+        rest = some if centres is None else centres.residual(some)
+        matrix = principal_components(rest, GROUP, seed) if chosen.groups == "pca" else None
+        if matrix is not None:
+            some, rest, centres = some @ matrix, rest @ matrix, centres and centres.turned(matrix)
+        plan = allot(some, rest, budget)
+        transform = make_transform(dim, False, None, None, chosen.dims, matrix)
+        return cls(dim, metric, transform, plan.widths, plan.step, centres)
 
     @property
     def oversample(self) -> int:
         return next(enough for bits, enough in OVERSAMPLE if self.bits_per_dim >= bits)
 
     def state(self) -> State:
-        return super().state() | {"widths": self.widths.tobytes(), "step": floats_to_bytes(self.step)}
+        plain = super().state() | {"widths": self.widths.tobytes(), "step": floats_to_bytes(self.step)}
+        return plain | {"centres": self.centres and self.centres.state()}
 
     @classmethod
     def from_state(cls, state: object) -> Self:
         """Rebuild from ``state()``; FormatError names the field that is wrong."""
-        common = read_common(state, cls.kind, ("widths", "step"))
-        coded = common.dim if common.transform is None else common.transform.padded
+        common = read_common(state, cls.kind, ("widths", "step", "centres"))
+        transform, coded = plain_transform(common, cls.kind), coded_dim_of(common)
         step = take_floats(common.fields, "step", coded)
         if not (step > 0).all():
             raise FormatError("field 'step' holds a value that is not positive")
-        return cls(common.dim, common.metric, common.transform, _take_widths(common.fields, coded), step)
+        centres = Centres.from_state(common.fields["centres"], coded)
+        return cls(common.dim, common.metric, transform, _take_widths(common.fields, coded), step, centres)
 
     def make_codec(self, lift2: float = 0.0) -> Codec:
-        metric, dim, centre = self.metric, self.coded_dim, self.centre
-        return Codec("mixed", metric, dim, lift2=lift2, widths=self.widths, step=self.step, centre=centre)
+        options = codec_options(self.centres)
+        return Codec("mixed", self.metric, self.coded_dim, lift2=lift2, widths=self.widths, step=self.step, **options)
 
 
 def _check_matrix_fits(config: Mixed, dim: int) -> None:
@@ -95,14 +105,6 @@ def _budget(config: Mixed, dim: int) -> int:
     if config.bytes is not None and budget > most:
         raise InputError(f"Mixed.bytes must be at most {most} for {dim} dimensions, got {budget}")
     return max(budget, least)
-
-
-def _transform(x: Float32Array, metric: Metric, config: Mixed, seed: int) -> Transform:
-    dim, normalise, dims = x.shape[1], metric == "cosine", config.dims
-    unit = Transform(dim, normalise, None, None, dims).apply(x)
-    mean = mean_of(unit)
-    matrix = principal_components(unit - mean, GROUP, seed) if config.groups == "pca" else None
-    return Transform(dim, normalise, mean, None, dims, matrix)
 
 
 def _take_widths(fields: State, dim: int) -> Codes:

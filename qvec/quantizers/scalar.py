@@ -1,4 +1,4 @@
-"""What codes of integer levels share: ranges from a calibration, or a scale for each vector, maybe around a centre."""
+"""What codes of integer levels share: ranges from a calibration, or a scale for each vector."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import ClassVar
 
 from qvec._kernels import Codec
 from qvec.calibration.calibration import Calibration
-from qvec.calibration.samples import check_finite, check_sample, check_vectors, mean_of
+from qvec.calibration.samples import check_finite, check_vectors
 from qvec.configs import Int4, Int8
 from qvec.errors import FormatError, InputError
-from qvec.fields import State, floats_to_bytes, take_floats
+from qvec.fields import State
 from qvec.quantizers.base import CodecQuantizer, Common, make_transform
 from qvec.transforms import Transform
-from qvec.types import MIN_SAMPLES_MEAN, Float32Array, Metric
+from qvec.types import Float32Array, Metric
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,12 +62,6 @@ def coded_sample(x: Float32Array, metric: Metric, transform: Transform | None) -
     return Transform(y.shape[1], True, None, None).apply(y) if metric == "cosine" else y
 
 
-def learned_centre(x: Float32Array, metric: Metric, transform: Transform | None, kind: str) -> Float32Array:
-    """Give the mean of float32[n, dim], n >= 100, behind the transform."""
-    sample = check_sample(x, x.shape[1], MIN_SAMPLES_MEAN, f"the mean that {kind} codes are centred on")
-    return mean_of(coded_sample(sample, metric, transform))
-
-
 def rotation_of(
     sample: Float32Array, seed: int, rotate: bool, dims: int | None
 ) -> tuple[Float32Array, Transform | None]:
@@ -98,13 +92,3 @@ def take_calibration(common: Common) -> Calibration | None:
     if calibration is not None and calibration.dim != coded_dim:
         raise FormatError(f"field 'calibration' is of {calibration.dim} dimensions, the codes of {coded_dim}")
     return calibration
-
-
-def pack_centre(centre: Float32Array | None) -> bytes | None:
-    """Give a centre in the form that :func:`take_centre` reads."""
-    return None if centre is None else floats_to_bytes(centre)
-
-
-def take_centre(common: Common) -> Float32Array | None:
-    """Return a state's centre if it is of the dimensions that are coded."""
-    return None if common.fields["centre"] is None else take_floats(common.fields, "centre", coded_dim_of(common))

@@ -9,7 +9,8 @@ from qvec._kernels import Codec
 from qvec.configs import CodeConfig, Ternary
 from qvec.fields import State
 from qvec.quantizers.base import CodecQuantizer, config_of, read_common
-from qvec.quantizers.scalar import learned_centre, pack_centre, plain_transform, rotation_of, take_centre
+from qvec.quantizers.centres import Centres, codec_options
+from qvec.quantizers.scalar import coded_dim_of, coded_sample, plain_transform, rotation_of
 from qvec.types import CodeKind, Float32Array, Metric
 
 
@@ -21,13 +22,13 @@ class TernaryQuantizer(CodecQuantizer):
     weight networks, Li, Zhang and Liu, arXiv:1605.04711, eq. 5 and 6), found from the optimum of a normal
     distribution, a = 1.224 standard deviations (Max, IRE Trans. Inf. Theory 1960). The codes are rebuilt with
     the factor ``|y|^2 / <y, t>``, so that the length has no bias (RaBitQ, arXiv:2405.12497). Queries have 8
-    bits. ``centre``: float32[coded_dim] behind the transform, or None.
+    bits. ``centres``: behind the transform, or None.
     """
 
     kind: ClassVar[CodeKind] = "ternary"
     oversample: ClassVar[int] = 10
 
-    centre: Float32Array | None
+    centres: Centres | None
 
     @property
     def bits_per_dim(self) -> float:
@@ -37,21 +38,22 @@ class TernaryQuantizer(CodecQuantizer):
     def train(
         cls, sample: Float32Array, metric: Metric, config: CodeConfig, seed: int, model: str | None = None
     ) -> Self:
-        """Learn the centre of transformed float32[n, dim], n >= 100, with ``centre=True``; else learn nothing."""
+        """Learn centres of transformed float32[n, dim], n >= ``config.min_samples``; with 0 of them nothing."""
         chosen = config_of(config, Ternary)
         x, transform = rotation_of(sample, seed, chosen.rotate, chosen.dims)
-        centre = learned_centre(x, metric, transform, cls.kind) if chosen.centre else None
-        return cls(x.shape[1], metric, transform, centre)
+        centres = Centres.learn(coded_sample(x, metric, transform), chosen.centres, seed, cls.kind)
+        return cls(x.shape[1], metric, transform, centres)
 
     def state(self) -> State:
-        """Give dimension, metric, transform and centre as plain msgpack data."""
-        return super().state() | {"centre": pack_centre(self.centre)}
+        """Give dimension, metric, transform and centres as plain msgpack data."""
+        return super().state() | {"centres": self.centres and self.centres.state()}
 
     @classmethod
     def from_state(cls, state: object) -> Self:
         """Rebuild from :meth:`state`; FormatError names the field that is wrong."""
-        common = read_common(state, cls.kind, ("centre",))
-        return cls(common.dim, common.metric, plain_transform(common, cls.kind), take_centre(common))
+        common = read_common(state, cls.kind, ("centres",))
+        centres = Centres.from_state(common.fields["centres"], coded_dim_of(common))
+        return cls(common.dim, common.metric, plain_transform(common, cls.kind), centres)
 
     def make_codec(self, lift2: float = 0.0) -> Codec:
-        return Codec(self.kind, self.metric, self.coded_dim, lower=self.centre, lift2=lift2)
+        return Codec(self.kind, self.metric, self.coded_dim, lift2=lift2, **codec_options(self.centres))

@@ -6,12 +6,13 @@ from qvec.errors import CorruptError
 from qvec.storage import newfile
 from qvec.storage.environment import translated
 from qvec.storage.filelock import FileLock
+from qvec.storage.snapshot import Snapshot
 from qvec.storage.store import Store
 
 
-def copy(store: Store, draft: str) -> None:
-    """Write a durable copy to ``draft``."""
-    with store.read() as snapshot, translated(draft):
+def copy(store: Store, snapshot: Snapshot, draft: str) -> None:
+    """Write a durable copy of what a snapshot reads to ``draft``."""
+    with translated(draft):
         store._env.lmdb.copy(draft, compact=True, txn=snapshot._live())
     # Pages have other numbers there: a commit, even an empty one, writes them into the directory. It flushes all.
     with Store.open(draft, verify=store._verify) as other, other.write():
@@ -23,7 +24,8 @@ def replace_by_copy(store: Store) -> None:
     draft = store.path + newfile.COMPACTED
     newfile.discard(draft)
     try:
-        copy(store, draft)
+        with store.read() as snapshot:
+            copy(store, snapshot, draft)
         _check(store, draft)
         lock = FileLock(draft)  # of the file, whatever its name: nobody else can take it in between
         try:

@@ -1,7 +1,7 @@
 """The keys of the database (docs/format.md).
 
-Eight bytes: kind, column or record class, generation, number. Ids: one byte 255 before the id's own, so that
-they come last and can be appended.
+Eight bytes: kind, column or record class, generation, number. Entries: one byte 5 before a name that the layer above
+gives. Ids: one byte 255 before the id's own, so that they come last and can be appended.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ _KEY = struct.Struct(">BBHI")
 BLOCK = 1
 CHUNK = 2
 RECORD = 3
+RECORD_KIND = bytes([RECORD])
 META = 4
+ENTRY = b"\x05"
 ID = b"\xff"
 MAX_ID_BYTES = 510
+MAX_NAME_BYTES = 510
 
 
 def block(column: int, generation: int, number: int) -> bytes:
@@ -43,6 +46,10 @@ def describe(key: bytes) -> str:
         return "the configuration"
     if key == STATE:
         return "the state record"
+    if key[:1] == ENTRY:
+        return f"entry {key[1:].hex()}"
+    if key[:1] == ID:
+        return f"the row of the id {key[1:]!r}"
     kind, column, generation, number = _KEY.unpack(key)
     noun = {BLOCK: "block", CHUNK: "directory chunk", RECORD: "record"}.get(kind, f"key of kind {kind},")
     return f"{noun} {number} of {'kind' if kind == RECORD else 'column'} {column}, generation {generation}"

@@ -1,10 +1,12 @@
 """Values of records: a checksum over key and payload, then the payload as msgpack.
 
-Only plain data goes in and out: None, bool, int of 64 bits, float, str, bytes, list, dict with str keys.
+Only plain data goes in and out: None, bool, int of 64 bits, float, str, bytes, datetime, list, dict with str keys.
+Datetimes come back in UTC; one without a time zone is taken to be in UTC.
 """
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import msgpack
@@ -23,7 +25,7 @@ def pack(payload: object, name: str = "payload") -> bytes:
     """Payload as msgpack; InputError names the field that is not plain data or is too large."""
     check_plain(payload, name)
     try:
-        packed: bytes = msgpack.packb(payload, use_bin_type=True)
+        packed: bytes = msgpack.packb(payload, use_bin_type=True, datetime=True, default=_in_utc)
     except UnicodeEncodeError as error:
         raise InputError(f"{name} holds {error.object!r}: a lone surrogate has no UTF-8 form") from None
     if len(packed) > MAX_BYTES:
@@ -34,9 +36,17 @@ def pack(payload: object, name: str = "payload") -> bytes:
 def unpack(packed: bytes | memoryview) -> Any:
     """Payload of msgpack bytes; ValueError for anything but one value of plain data."""
     try:
-        return msgpack.unpackb(packed, raw=False, strict_map_key=True, ext_hook=_reject)
-    except (ValueError, msgpack.UnpackException) as error:
+        return msgpack.unpackb(packed, raw=False, strict_map_key=True, ext_hook=_reject, timestamp=3)
+    except (ValueError, OverflowError, msgpack.UnpackException) as error:
         raise ValueError(f"not plain msgpack data: {error or type(error).__name__}") from error
+
+
+def fingerprint(value: object) -> bytes | None:
+    """Bytes that only equal plain data has, types and order included; None for what is not plain, or too deep."""
+    try:
+        return bytes(msgpack.packb(value, use_bin_type=True, datetime=True, strict_types=True, default=_in_utc))
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def check_plain(value: object, name: str) -> None:
@@ -46,19 +56,41 @@ def check_plain(value: object, name: str) -> None:
 
 def seal(key: bytes, payload: object, name: str = "payload") -> bytes:
     """The value that holds ``payload`` under ``key``; errors call it ``name``."""
-    packed = pack(payload, name)
-    return crc32c(packed, crc32c(key)).to_bytes(_CRC_BYTES, "little") + packed
+    return seal_bytes(key, pack(payload, name))
 
 
 def unseal(key: bytes, value: bytes | memoryview) -> Any:
     """The payload of a value that was sealed under ``key``; CorruptError names the key."""
-    packed = value[_CRC_BYTES:]
-    if len(packed) == 0 or crc32c(packed, crc32c(key)) != int.from_bytes(value[:_CRC_BYTES], "little"):
-        raise CorruptError(f"{keys.describe(key)} fails its checksum")
+    packed = unseal_bytes(key, value)
     try:
         return unpack(packed)
     except ValueError as error:
         raise CorruptError(f"{keys.describe(key)} is {error}") from error
+
+
+def seal_bytes(key: bytes, payload: bytes) -> bytes:
+    """The value that holds bytes under ``key``."""
+    return crc32c(payload, crc32c(key)).to_bytes(_CRC_BYTES, "little") + payload
+
+
+def unseal_bytes(key: bytes, value: bytes | memoryview) -> bytes | memoryview:
+    """The bytes of a value that was sealed under ``key``, at least one; CorruptError names the key."""
+    payload = value[_CRC_BYTES:]
+    if len(payload) == 0 or crc32c(payload, crc32c(key)) != checksum_of(value):
+        raise CorruptError(f"{keys.describe(key)} fails its checksum")
+    return payload
+
+
+def checksum_of(value: bytes | memoryview) -> int:
+    """The checksum that a sealed value begins with."""
+    return int.from_bytes(value[:_CRC_BYTES], "little")
+
+
+def _in_utc(value: object) -> datetime:
+    """What msgpack asks about: of all that is plain, datetimes without a time zone."""
+    if type(value) is datetime and value.tzinfo is None:
+        return value.replace(tzinfo=UTC)
+    raise TypeError(f"{type(value).__name__} is not plain data")
 
 
 def _reject(code: int, data: bytes) -> None:
@@ -79,8 +111,17 @@ def _check(value: Any, where: str, depth: int) -> None:
             raise InputError(f"{where} = {value} does not fit 64 bits")
     elif kind is str:
         _check_text(value, where)
+    elif kind is datetime:
+        _check_datetime(value, where)
     elif value is not None and kind not in (bytes, float, bool):
         raise InputError(f"{where} is a {kind.__module__}.{kind.__qualname__}, which cannot be stored")
+
+
+def _check_datetime(value: datetime, where: str) -> None:
+    try:
+        value.astimezone(UTC) if value.tzinfo else None
+    except OverflowError:
+        raise InputError(f"{where} = {value} is outside the years 1 to 9999 in UTC") from None
 
 
 def _check_text(value: str, where: str) -> None:

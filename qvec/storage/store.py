@@ -16,11 +16,11 @@ from qvec.storage import environment, header, keys, newfile
 from qvec.storage.directory import ColumnSpec, Loader, View, block_geometry, first_state
 from qvec.storage.environment import fork_epoch
 from qvec.storage.filelock import FileLock
-from qvec.storage.snapshot import Snapshot
+from qvec.storage.snapshot import Reading, Snapshot
 from qvec.storage.transaction import Transaction
 from qvec.types import Durability, Residency, check_choice, check_flag
 
-__all__ = ["ColumnSpec", "Snapshot", "Store", "Transaction", "block_geometry"]
+__all__ = ["ColumnSpec", "Reading", "Snapshot", "Store", "Transaction", "block_geometry"]
 
 Mode = Literal["rw", "r"]
 
@@ -293,7 +293,8 @@ class Store:
         """Write the last commit, without free pages, to a new file; ExistsError if there is one."""
         from qvec.storage.copies import copy
 
-        newfile.make(newfile.own_path(path), lambda draft: copy(self, draft))
+        with self.read() as snapshot:
+            newfile.make(newfile.own_path(path), lambda draft: copy(self, snapshot, draft))
 
     def compact(self) -> None:
         """Put a copy without free pages in the place of the file, once it is whole, checked and durable.

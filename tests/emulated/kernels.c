@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "bitmap.h"
 #include "bitpack.h"
 #include "fastscan.h"
 #include "filter.h"
@@ -50,13 +51,25 @@ static int is_float(int kind) { return kind == QV_F32 || kind == QV_F16 || kind 
 
 static int make(qv_codec *codec, int kind, int metric, int dim, int simd, int bits, const uint8_t *widths, const float *step) {
     if (kind == QV_RABITQ || kind == QV_MIXED)
-        return qv_codec_init_bitpack(codec, kind, metric, dim, widths, kind == QV_MIXED ? step : NULL, NULL, simd);
+        return qv_codec_init_bitpack(codec, kind, metric, dim, widths, kind == QV_MIXED ? step : NULL, simd);
     (void)bits;
     return qv_codec_init(codec, kind, metric, dim, NULL, NULL, simd);
 }
 
-static void check_codec(int kind, int metric, int dim, int bits, int best) {
-    static float x[ROWS * 2048], q[2048], step[2048];
+/* Local centres: three rows as INT8 codes, whose norm2 is that of what they hold. */
+static void centre(qv_codec *codec, qv_codec *offset_codec, const float *middle, const float *x, uint8_t *offsets) {
+    float held[3 * 2048];
+    qv_codec_init(offset_codec, QV_INT8, QV_IP, codec->dim, NULL, NULL, codec->simd);
+    qv_encode(offset_codec, x, 3, offsets);
+    qv_decode(offset_codec, offsets, 3, held);
+    qv_encode(offset_codec, held, 3, offsets);
+    if (qv_codec_centre(codec, middle, offset_codec, offsets, 3)) abort();
+}
+
+static void check_codec(int kind, int metric, int dim, int bits, int centred, int best) {
+    static float x[ROWS * 2048], q[2048], step[2048], middle[2048];
+    static uint8_t offsets[3 * 4096];
+    qv_codec offset_codecs[2];
     uint8_t widths[64];
     qv_codec scalar, fast;
     fill(x, (size_t)ROWS * (size_t)dim, 3);
@@ -65,9 +78,17 @@ static void check_codec(int kind, int metric, int dim, int bits, int best) {
     for (int i = 0; i < 2048; i++) step[i] = 0.01f + 0.001f * (float)(i % 7);
     if (make(&scalar, kind, metric, dim, QV_SCALAR, bits, widths, step) || make(&fast, kind, metric, dim, best, bits, widths, step))
         abort();
+    memset(middle, 0, sizeof middle);
+    fill(middle, (size_t)dim, 1);
+    if (centred) {
+        centre(&scalar, &offset_codecs[0], middle, x, offsets);
+        centre(&fast, &offset_codecs[1], middle, x, offsets);
+    }
     size_t bytes = (size_t)ROWS * (size_t)scalar.stride;
-    uint8_t *rows = fenced(bytes);
+    uint8_t *rows = fenced(bytes), *again = fenced(bytes);
     qv_encode(&scalar, x, ROWS, rows);
+    qv_encode(&fast, x, ROWS, again);
+    report(memcmp(rows, again, bytes) == 0, "rows", dim, 100 * metric + kind);
     qv_query *query = aligned_alloc(64, qv_round_up((size_t)scalar.query_size, 64));
     const uint8_t *address[ROWS];
     for (int r = 0; r < ROWS; r++) address[r] = rows + (size_t)r * (size_t)scalar.stride;
@@ -135,15 +156,34 @@ static void check_project(int dim, int best) {
     report(same, "project", dim, 0);
 }
 
+static void check_between(uint32_t n, int best) {
+    uint64_t bounds[20], slow[16] = {0}, quick[16] = {0};
+    qv_column values;
+    if (qv_column_init(&values, 1, 0, 8 * QV_WORD_ROWS, 7, 1, 4096, 1) || qv_column_resize(&values, 3)) abort();
+    for (uint32_t w = 0; w < 16; w++) {
+        uint64_t *row = (uint64_t *)qv_row_mut(&values, w);
+        for (int i = 0; i < QV_WORD_ROWS; i++) row[i] = (uint64_t)(uniform() * 4) << 62 | (uint64_t)(uniform() * 8);
+    }
+    for (int i = 0; i < 20; i++) bounds[i] = ((uint64_t)i / 5) << 62 | (uint64_t)(i % 5);
+    for (uint32_t ranges = 1; ranges <= 10; ranges++) {
+        int failed = qv_bits_between(&values, n, bounds, ranges, QV_SCALAR, slow);
+        failed |= qv_bits_between(&values, n, bounds, ranges, best, quick);
+        report(!failed && memcmp(slow, quick, sizeof slow) == 0, "between", (int)n, (int)ranges);
+    }
+    qv_column_free(&values);
+}
+
 static void check_level(int level) {
     for (size_t d = 0; d < sizeof DIMS / sizeof *DIMS; d++)
         for (int metric = QV_L2; metric <= QV_COSINE; metric++)
             for (int kind = 0; kind < KINDS; kind++)
                 for (int bits = 1; bits <= (kind == QV_RABITQ || kind == QV_MIXED ? 8 : 1); bits++)
-                    check_codec(kind, metric, DIMS[d], bits, level);
+                    for (int centred = 0; centred <= (kind >= QV_INT4); centred++)
+                        check_codec(kind, metric, DIMS[d], bits, centred, level);
     for (int dims = 16; dims <= 2048; dims += 16) check_fastscan(dims, level);
     for (int n = 0; n <= 128; n++) check_filter(n, level);
     for (int dim = 1; dim <= 256; dim += 17) check_project(dim, level);
+    for (uint32_t n = 1; n <= 1024; n += 31) check_between(n, level);
 }
 
 int main(void) {

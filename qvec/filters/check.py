@@ -1,0 +1,68 @@
+"""Whether the indexes of fields agree with the payloads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from qvec._kernels import bits_roaring, bits_rows
+from qvec.errors import InputError
+from qvec.filters.maintain import posted
+from qvec.filters.postings import all_names
+from qvec.filters.schema import Field, Keys, payload_keys, stored_schema
+from qvec.filters.values import column_name, n_words
+from qvec.storage.store import Reading
+from qvec.types import NDArray, Payload
+
+
+def check_fields_of(reading: Reading, payloads: Mapping[int, Payload | None]) -> Iterator[str]:
+    """Problems found in the indexes of all fields; ``payloads``: those of the live rows that have one."""
+    rows = sorted(payloads)
+    for field in stored_schema(reading.state).values():
+        try:
+            held = [payload_keys((field,), payloads[row], f"the payload of row {row}")[0] for row in rows]
+        except InputError as error:
+            yield str(error)
+            continue
+        if field.has_postings:
+            yield from _check_postings(reading, field, rows, held)
+        if field.has_column:
+            yield from _check_values(reading, field, rows, held)
+    yield from _check_strays(reading)
+
+
+def _check_postings(reading: Reading, field: Field, rows: list[int], held: list[Keys | None]) -> Iterator[str]:
+    n = reading.state["n"]
+    expected = {name: come for name, (come, _) in posted(field, rows, [None] * len(rows), held).items()}
+    wrong = 0
+    for name, data in reading.entries(*all_names(field)):
+        if _rows(data, name, n) != expected.pop(name, None):
+            wrong += 1
+    if wrong or expected:
+        yield f"field {field.name!r}: {wrong} of its bitmaps are not what the payloads say, {len(expected)} are missing"
+
+
+def _rows(data: Any, name: bytes, n: int) -> list[int] | None:
+    """The rows of a bitmap; None where it is none."""
+    bits = np.zeros(n_words(n), np.uint64)
+    chunk = int.from_bytes(name[-2:], "big")
+    return bits_rows(bits).tolist() if bits_roaring(data, chunk, n, bits) else None
+
+
+def _check_values(reading: Reading, field: Field, rows: list[int], held: list[Keys | None]) -> Iterator[str]:
+    n = reading.state["n"]
+    expected = np.zeros(n_words(n) * 64, np.uint64)
+    expected[rows] = [0 if keys is None else keys[0] for keys in held]
+    stored: NDArray[np.uint64] = reading.columns[column_name(field)].read_range(0, n_words(n)).view("<u8").reshape(-1)
+    if wrong := np.flatnonzero(stored != expected).tolist():
+        yield f"field {field.name!r}: {len(wrong)} rows hold another value than their payload, first row {wrong[0]}"
+
+
+def _check_strays(reading: Reading) -> Iterator[str]:
+    """Entries of no field."""
+    numbers = {field.number for field in stored_schema(reading.state).values() if field.has_postings}
+    strays = sum(int.from_bytes(name[:2], "big") not in numbers for name, _ in reading.entries(b"\x00", b"\xff" * 400))
+    if strays:
+        yield f"{strays} bitmaps belong to no field"

@@ -1,0 +1,79 @@
+"""The rows that fulfil a filter, as a bitmap: uint64 [ceil(n / 64)], bit r of word w is row 64 w + r."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from qvec.filters.language import Among, And, Between, Exists, Node, Not, Or
+from qvec.filters.postings import read_postings, read_range
+from qvec.filters.values import n_words, scan_values
+from qvec.storage.store import Reading
+from qvec.types import Bitmap
+
+MAX_KEY = 2**64 - 1
+MAX_REMEMBERED_BYTES = 16 << 20
+
+
+class Matcher:
+    """Evaluates filters over the live rows of one snapshot, or of a transaction as long as nothing is written."""
+
+    def __init__(self, reading: Reading, live: Bitmap, known: dict[Node, Bitmap]) -> None:
+        """``known``: what was evaluated over the same rows before; added to."""
+        self.reading, self.live, self._known = reading, live, known
+        self.n: int = reading.state["n"]
+
+    def rows(self, node: Node) -> Bitmap:
+        """The live rows that fulfil a filter; not to be changed."""
+        known = self._known.get(node)
+        if known is None:
+            if len(self._known) * self.live.nbytes >= MAX_REMEMBERED_BYTES:
+                self._known.clear()
+            known = self._known[node] = self._evaluate(node)
+        return known
+
+    def _evaluate(self, node: Node) -> Bitmap:
+        if isinstance(node, And):
+            return self._combined(np.bitwise_and, self.live, node.nodes)
+        if isinstance(node, Or):
+            return self._combined(np.bitwise_or, np.zeros_like(self.live), node.nodes)
+        if isinstance(node, Not):
+            return self.live & ~self.rows(node.node)
+        bits = np.zeros_like(self.live)
+        self._leaf(node, bits)
+        return bits
+
+    def _combined(self, join: Callable[..., Bitmap], start: Bitmap, nodes: tuple[Node, ...]) -> Bitmap:
+        found = start.copy()
+        for node in nodes:
+            join(found, self.rows(node), out=found)
+        return found
+
+    def _leaf(self, node: Among | Between | Exists, bits: Bitmap) -> None:
+        field = node.field
+        if isinstance(node, Among) and field.has_postings:
+            for key in node.keys:
+                read_postings(self.reading, field, key, self.n, bits)
+        elif field.has_column:
+            scan_values(self.reading.columns, field, _ranges(node), self.n, bits)
+        elif isinstance(node, Between):
+            read_range(self.reading, field, node.low, node.high, self.n, bits)
+        else:
+            read_postings(self.reading, field, None, self.n, bits)
+
+
+def _ranges(node: Among | Between | Exists) -> list[tuple[int, int]]:
+    if isinstance(node, Among):
+        return [(key, key) for key in node.keys if isinstance(key, int)]
+    if isinstance(node, Between):
+        return [(node.low, node.high)]
+    return [(1, MAX_KEY)]
+
+
+def live_bitmap(n: int, deleted: Bitmap | None) -> Bitmap:
+    """All of n rows but the deleted ones."""
+    bits = np.full(n_words(n), MAX_KEY, np.uint64)
+    if n % 64:
+        bits[-1] = (1 << n % 64) - 1
+    return bits if deleted is None else bits & ~deleted

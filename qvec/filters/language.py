@@ -1,0 +1,233 @@
+"""The language of ``where=``: conditions on declared fields, as MongoDB, Chroma and Pinecone write them.
+
+    {"lang": "en", "year": {"$gte": 2020}, "$or": [{"tags": {"$contains": "a"}}, {"score": {"$exists": False}}]}
+
+It is read into a tree of the nodes below, in which values are keys (qvec/filters/schema.py). What MongoDB's documents
+leave open: a row without the field fulfils ``$ne``, ``$nin`` and ``$not``, and nothing else but ``$exists: False``; a
+list fulfils a condition when any of its items does, and ``$ne`` and ``$nin`` when none does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+
+from qvec.errors import InputError
+from qvec.filters.schema import Field, Key, Schema, shown
+
+MAX_DEPTH = 16  # of $and, $or and $not in one another
+MAX_CONDITIONS = 1024
+MAX_VALUES = 65_536  # of all $in and $nin together
+MAX_KEY = 2**64 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Among:
+    """Rows that hold one of some keys."""
+
+    field: Field
+    keys: tuple[Key, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """Rows that hold a key from ``low`` to ``high``, both included."""
+
+    field: Field
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exists:
+    """Rows that hold anything, an empty list too."""
+
+    field: Field
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class And:
+    """All rows where there are no nodes."""
+
+    nodes: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Or:
+    nodes: tuple[Node, ...]
+
+
+Node = Among | Between | Exists | Not | And | Or
+
+
+def parse(where: object, schema: Schema) -> Node:
+    """The tree of a filter; InputError names the path of what is wrong in it."""
+    return _Parser(schema).filter(where, "where", 0)
+
+
+class _Parser:
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+        self.conditions = self.values = 0
+
+    def filter(self, where: object, path: str, depth: int) -> Node:
+        """A mapping of fields to conditions, and of ``$and``, ``$or``, ``$not`` to filters; all must hold."""
+        if depth > MAX_DEPTH:
+            raise InputError(f"{path} is nested deeper than {MAX_DEPTH} levels")
+        if not isinstance(where, Mapping):
+            raise InputError(f"{path} must be a mapping of fields to conditions, got {shown(where)}")
+        return _all([self._part(name, part, f"{path}[{shown(name)}]", depth) for name, part in where.items()])
+
+    def _part(self, name: object, part: object, path: str, depth: int) -> Node:
+        if name in ("$and", "$or"):
+            nodes = self._filters(part, path, depth)
+            return _all(nodes) if name == "$and" else _any(nodes)
+        if name == "$not":
+            return Not(self.filter(part, path, depth + 1))
+        if isinstance(name, str) and name.startswith("$"):
+            raise InputError(f"{path}: unknown operator; of filters there are $and, $or and $not")
+        return self._condition(self._field(name, path), part, path, depth)
+
+    def _filters(self, part: object, path: str, depth: int) -> list[Node]:
+        if not isinstance(part, list | tuple) or not part:
+            raise InputError(f"{path} must be a list of one filter or more, got {shown(part)}")
+        return [self.filter(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(part)]
+
+    def _field(self, name: object, path: str) -> Field:
+        if not isinstance(name, str):
+            raise InputError(f"{path}: the name of a field must be a string")
+        if name not in self.schema:
+            near = get_close_matches(name[:100], self.schema, 1)
+            meant = f"did you mean {near[0]!r}? Else " if near else ""
+            raise InputError(
+                f"{path}: {shown(name)} is no declared field, and is not indexed: {meant}declare it with"
+                f" add_field({shown(name)}, type); declared are: {', '.join(self.schema) or 'none'}"
+            )
+        return self.schema[name]
+
+    def _condition(self, field: Field, part: object, path: str, depth: int) -> Node:
+        """A value, for ``$eq``, or a mapping of operators, all of which must hold."""
+        if not isinstance(part, Mapping):
+            return self._apply(field, "$eq", part, path, depth)
+        if not part:
+            raise InputError(f"{path} is an empty condition; give an operator, or leave {field.name!r} out")
+        return _all([self._apply(field, name, value, f"{path}[{shown(name)}]", depth) for name, value in part.items()])
+
+    def _apply(self, field: Field, operator: object, value: object, path: str, depth: int) -> Node:
+        self.conditions += 1
+        if self.conditions > MAX_CONDITIONS:
+            raise InputError(f"{path}: the filter has more than {MAX_CONDITIONS} conditions")
+        if operator == "$not":
+            if depth >= MAX_DEPTH:
+                raise InputError(f"{path} is nested deeper than {MAX_DEPTH} levels")
+            return Not(self._condition(field, _operators(value, path), path, depth + 1))
+        make = _OPERATORS.get(operator) if isinstance(operator, str) else None
+        if make is None:
+            raise InputError(f"{path}: unknown operator; of {field.name!r} there are {', '.join(_OPERATORS)} and $not")
+        return make(self, field, value, path)
+
+    def _key(self, field: Field, value: object, path: str) -> Key:
+        if value is None:
+            raise InputError(f"{path} is None: ask for {{'$exists': False}}")
+        if isinstance(value, list | tuple):
+            raise InputError(f"{path} is a list: use $in to ask for any of some values")
+        return field.key(value, path)
+
+    # --- operators ---
+
+    def equals(self, field: Field, value: object, path: str) -> Node:
+        return Among(field, (self._key(field, value, path),))
+
+    def among(self, field: Field, value: object, path: str) -> Node:
+        if isinstance(value, np.ndarray):
+            value = value.reshape(-1).tolist()
+        if not isinstance(value, list | tuple | set | frozenset):
+            raise InputError(f"{path} must be a list of values, got {shown(value)}")
+        self.values += len(value)
+        if self.values > MAX_VALUES:
+            raise InputError(f"{path}: the filter has more than {MAX_VALUES} values in its lists")
+        keys = {self._key(field, item, f"{path}[{i}]") for i, item in enumerate(value)}
+        return Among(field, tuple(sorted(keys))) if keys else Or(())
+
+    def contains(self, field: Field, value: object, path: str) -> Node:
+        if not field.many:
+            raise InputError(
+                f"{path}: {field.name!r} is a {field.kind}, and no list that could contain values; use $eq"
+            )
+        return self.equals(field, value, path)
+
+    def exists(self, field: Field, value: object, path: str) -> Node:
+        if not isinstance(value, bool):
+            raise InputError(f"{path} must be True or False, got {shown(value)}")
+        return Exists(field) if value else Not(Exists(field))
+
+    def greater(self, field: Field, value: object, path: str) -> Node:
+        return _between(field, self._order(field, value, path) + 1, MAX_KEY)
+
+    def at_least(self, field: Field, value: object, path: str) -> Node:
+        return _between(field, self._order(field, value, path), MAX_KEY)
+
+    def less(self, field: Field, value: object, path: str) -> Node:
+        return _between(field, 1, self._order(field, value, path) - 1)
+
+    def at_most(self, field: Field, value: object, path: str) -> Node:
+        return _between(field, 1, self._order(field, value, path))
+
+    def _order(self, field: Field, value: object, path: str) -> int:
+        if not field.is_ordered:
+            raise InputError(f"{path}: {field.name!r} is a {field.type}, whose values have no order")
+        key = self._key(field, value, path)
+        assert isinstance(key, int)
+        return key
+
+
+_OPERATORS: dict[str, Callable[[_Parser, Field, Any, str], Node]] = {
+    "$eq": _Parser.equals,
+    "$ne": lambda parser, field, value, path: Not(parser.equals(field, value, path)),
+    "$in": _Parser.among,
+    "$nin": lambda parser, field, value, path: Not(parser.among(field, value, path)),
+    "$gt": _Parser.greater,
+    "$gte": _Parser.at_least,
+    "$lt": _Parser.less,
+    "$lte": _Parser.at_most,
+    "$exists": _Parser.exists,
+    "$contains": _Parser.contains,
+}
+
+
+def _operators(value: object, path: str) -> object:
+    if not isinstance(value, Mapping):
+        raise InputError(f"{path} must be a mapping of operators; for one value there is $ne")
+    return value
+
+
+def _between(field: Field, low: int, high: int) -> Node:
+    return Between(field, low, high) if low <= high else Or(())
+
+
+def _all(nodes: list[Node]) -> Node:
+    """All of some nodes; ranges of one field, which holds one value, become their intersection."""
+    merged: dict[str, Between] = {}
+    rest: list[Node] = []
+    for node in nodes:
+        if isinstance(node, Between) and not node.field.many:
+            name, low, high = node.field.name, node.low, node.high
+            known = merged.get(name, node)
+            merged[name] = Between(node.field, max(low, known.low), min(high, known.high))
+        else:
+            rest.append(node)
+    rest += [_between(node.field, node.low, node.high) for node in merged.values()]
+    return rest[0] if len(rest) == 1 else And(tuple(rest))
+
+
+def _any(nodes: list[Node]) -> Node:
+    return nodes[0] if len(nodes) == 1 else Or(tuple(nodes))

@@ -1,0 +1,137 @@
+"""Fields kept up with the rows of a write transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from qvec.errors import CorruptError, InputError
+from qvec.filters.postings import Changes, all_names, changed_entries, entry_name, stem
+from qvec.filters.schema import MAX_FIELDS, MAX_NUMBER, Field, Key, Keys, payload_keys, stored_schema
+from qvec.filters.values import column_name, column_spec, n_words, write_values
+from qvec.storage.store import ColumnSpec, Transaction
+from qvec.types import FieldType, Payload
+
+RowKeys = Sequence[Keys | None]
+"""What one row holds of each field, in the order of the fields; None: nothing."""
+
+_STEMS = 65_536  # names remembered while rows are taken in
+
+
+class FieldWriter:
+    """The declared fields of a collection inside one write transaction."""
+
+    def __init__(self, txn: Transaction, names: Container[str] | None = None) -> None:
+        """``names``: of some fields; default, all."""
+        self.txn = txn
+        stored = stored_schema(txn.state)
+        self.fields: list[Field] = [field for name, field in stored.items() if names is None or name in names]
+
+    # --- rows ---
+
+    def read(self, payloads: Sequence[Payload | None], names: Sequence[str] | None = None) -> list[RowKeys]:
+        """What payloads hold; InputError names the value that is not of its field's type. Nothing is written."""
+        if not self.fields:
+            return []
+        named = (f"payload[{i}]" for i in range(len(payloads))) if names is None else names
+        return [payload_keys(self.fields, payload, name) for payload, name in zip(payloads, named, strict=True)]
+
+    def read_stored(self, payloads: Sequence[Payload | None]) -> list[RowKeys]:
+        """What stored payloads hold, which were checked when they came."""
+        try:
+            return self.read(payloads)
+        except InputError as error:
+            raise CorruptError(f"a stored payload is not what its fields say: {error}") from error
+
+    def resize(self, n: int) -> None:
+        """Make room for n rows."""
+        for field in self.fields:
+            if field.has_column:
+                self.txn.columns[column_name(field)].resize(n_words(n))
+
+    def change(self, rows: Sequence[int], old: Sequence[RowKeys], new: Sequence[RowKeys]) -> None:
+        """Rows, ascending, that held ``old`` hold ``new``; an empty list: they held, or hold, nothing."""
+        for place, field in enumerate(self.fields):
+            before = [keys[place] for keys in old] or [None] * len(rows)
+            after = [keys[place] for keys in new] or [None] * len(rows)
+            self._change_field(field, rows, before, after)
+
+    def _change_field(
+        self, field: Field, rows: Sequence[int], before: Sequence[Keys | None], after: Sequence[Keys | None]
+    ) -> None:
+        if field.has_postings:
+            self.txn.put_entries(changed_entries(self.txn, posted(field, rows, before, after)))
+        if field.has_column:
+            moved = [i for i in range(len(rows)) if before[i] != after[i]]
+            if moved:
+                keys = [_only(after[i]) for i in moved]
+                write_values(self.txn.columns[column_name(field)], np.array(rows, np.int64)[moved], keys)
+
+    # --- fields ---
+
+    def declare(self, fields: Mapping[str, FieldType]) -> None:
+        """Add fields that no row holds anything of yet."""
+        state = self.txn.state
+        if len(state["fields"]) + len(fields) > MAX_FIELDS:
+            raise InputError(
+                f"the collection would have {len(state['fields']) + len(fields)} fields; the limit is {MAX_FIELDS}"
+            )
+        for name, kind in fields.items():
+            if name in state["fields"]:
+                raise InputError(f"field {name!r} is declared already, as {state['fields'][name][1]}")
+            if state["next_field"] > MAX_NUMBER:
+                raise InputError(f"the collection has had {MAX_NUMBER + 1} fields, which is the limit")
+            field = Field(name, state["next_field"], kind)
+            state["next_field"] += 1
+            state["fields"] = {**state["fields"], name: [field.number, kind]}
+            if field.has_column:
+                self.txn.add_column(column_name(field), column_spec(field)).resize(n_words(state["n"]))
+        self.fields = list(stored_schema(state).values())
+
+    def drop(self, name: str) -> None:
+        """Forget a field and its indexes; payloads keep what they hold."""
+        state = self.txn.state
+        schema = stored_schema(state)
+        if name not in schema:
+            raise InputError(f"there is no field {name!r}; declared are: {', '.join(schema) or 'none'}")
+        field = schema[name]
+        if field.has_column:
+            self.txn.drop_column(column_name(field))
+        if field.has_postings:
+            self.txn.delete_entries(*all_names(field))
+        state["fields"] = {other: line for other, line in state["fields"].items() if other != name}
+        self.fields = list(stored_schema(state).values())
+
+
+def field_columns(state: Mapping[str, Any]) -> dict[str, ColumnSpec]:
+    """The columns of the fields that a state declares."""
+    return {column_name(field): column_spec(field) for field in stored_schema(state).values() if field.has_column}
+
+
+def posted(field: Field, rows: Sequence[int], before: Sequence[Keys | None], after: Sequence[Keys | None]) -> Changes:
+    """Which rows come to and go from which entries."""
+    changes: Changes = {}
+    stems: dict[Key | None, bytes] = {}
+    for row, old, new in zip(rows, before, after, strict=True):
+        if old == new:
+            continue
+        gone, come = _held(old) - _held(new), _held(new) - _held(old)
+        for key, side in [*((key, 1) for key in gone), *((key, 0) for key in come)]:
+            name = stems.get(key)
+            if name is None:
+                if len(stems) >= _STEMS:
+                    stems.clear()
+                name = stems[key] = stem(field, key)
+            changes.setdefault(entry_name(name, row), ([], []))[side].append(row)
+    return changes
+
+
+def _held(keys: Keys | None) -> set[Key | None]:
+    """Keys, and None for holding anything."""
+    return set() if keys is None else {None, *keys}
+
+
+def _only(keys: Keys | None) -> Any:
+    return 0 if keys is None else keys[0]

@@ -1,0 +1,99 @@
+"""Postings: for each value of a field, and each chunk of 65,536 rows, a CRoaring bitmap of the rows that hold it.
+
+An entry's name is the field's number, the size of the key, the key and the chunk's number, big-endian: the values of a
+field with an order lie in that order. Bitmaps are in CRoaring's portable form and hold whole row numbers. They are
+written by pyroaring, and read by a kernel that takes them for hostile and sets bits where searches want them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from qvec._kernels import CHUNK_ROWS, bits_roaring
+from qvec.errors import CorruptError
+from qvec.filters.schema import Field, Key
+from qvec.storage.store import Reading, Transaction
+from qvec.types import Bitmap
+
+_PRESENT = b"\xff"  # in the place of a size: the rows that hold anything
+_DIGEST = b"\xfe"  # ... the SHA-256 of a keyword that is too long for a key
+_MAX_SIZE = 200
+_CHUNK_BYTES = 2
+_FIRST, _LAST = b"\x00\x00", b"\xff\xff"
+
+Changes = dict[bytes, tuple[list[int], list[int]]]
+"""Rows that come to an entry, and rows that go, by its name."""
+
+
+def stem(field: Field, key: Key | None) -> bytes:
+    """The name of a value's entries but for the chunk; None: of the rows that hold anything."""
+    number = field.number.to_bytes(2, "big")
+    if key is None:
+        return number + _PRESENT
+    data = key.to_bytes(8, "big") if isinstance(key, int) else key
+    if len(data) > _MAX_SIZE:
+        import hashlib  # late: it loads OpenSSL
+
+        return number + _DIGEST + hashlib.sha256(data).digest()
+    return number + bytes([len(data)]) + data
+
+
+def entry_name(name_stem: bytes, row: int) -> bytes:
+    """The name of the entry that a row belongs to."""
+    return name_stem + (row // CHUNK_ROWS).to_bytes(_CHUNK_BYTES, "big")
+
+
+def all_names(field: Field) -> tuple[bytes, bytes]:
+    """The first and the last name that an entry of a field can have."""
+    number = field.number.to_bytes(2, "big")
+    return number, number + b"\xff" * 256
+
+
+def read_postings(reading: Reading, field: Field, key: Key | None, n: int, bits: Bitmap) -> None:
+    """Set the rows that hold a value, or anything."""
+    name = stem(field, key)
+    _read_span(reading, name, name, n, bits)
+
+
+def read_range(reading: Reading, field: Field, low: int, high: int, n: int, bits: Bitmap) -> None:
+    """Set the rows that hold a value whose key lies between two; both included."""
+    _read_span(reading, stem(field, low), stem(field, high), n, bits)
+
+
+def _read_span(reading: Reading, low: bytes, high: bytes, n: int, bits: Bitmap) -> None:
+    for name, data in reading.entries(low + _FIRST, high + _LAST):
+        chunk = int.from_bytes(name[-_CHUNK_BYTES:], "big")
+        if len(name) != len(low) + _CHUNK_BYTES or not bits_roaring(data, chunk, n, bits):
+            raise _damaged(name)
+
+
+def changed_entries(txn: Transaction, changes: Changes) -> Iterable[tuple[bytes, bytes | None]]:
+    """The entries after some changes; None: nothing is left of one."""
+    from pyroaring import BitMap  # late: a twentieth of the import's time
+
+    for name, (come, go) in changes.items():
+        data = txn.entry(name)
+        rows = BitMap() if data is None else _stored_rows(name, data, txn.state["n"])
+        rows.difference_update(BitMap(go))
+        rows.update(come)
+        rows.run_optimize()
+        yield name, rows.serialize() if rows else None
+
+
+def _stored_rows(name: bytes, data: Any, n: int) -> Any:
+    """The rows of a serialised bitmap as a set that can be changed; CorruptError where it is none, or has others."""
+    from pyroaring import BitMap
+
+    chunk = int.from_bytes(name[-_CHUNK_BYTES:], "big")
+    try:
+        rows = BitMap.deserialize(bytes(data))
+        if rows.min() // CHUNK_ROWS == rows.max() // CHUNK_ROWS == chunk and rows.max() < n:
+            return rows
+    except (ValueError, IndexError):
+        pass
+    raise _damaged(name)
+
+
+def _damaged(name: bytes) -> CorruptError:
+    return CorruptError(f"entry {name.hex()} is no bitmap of rows of its chunk")

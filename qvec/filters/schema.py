@@ -1,0 +1,202 @@
+"""Declared fields of payloads: their types, and the keys that values of each type are indexed by.
+
+A key is an int from 1 to 2^64 - 1 where values have an order (ints, floats, datetimes), in that order; else bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast, get_args
+
+import numpy as np
+
+from qvec.errors import FormatError, InputError
+from qvec.fields import take_choice, take_int
+from qvec.types import FieldType
+
+MAX_FIELDS = 256
+MAX_NAME_BYTES = 255
+MAX_KEYWORD_BYTES = 65_536
+MAX_ITEMS = 4096  # of one list
+MAX_NUMBER = 65_535  # fields ever declared: the keys of columns hold 16 bits of it
+MAX_INT = 2**63 - 1
+
+FIELD_TYPES: tuple[FieldType, ...] = get_args(FieldType)
+Key = int | bytes
+Keys = tuple[Key, ...]
+
+_ZERO = 1 << 63  # the key of 0: keys of integers are shifted by it
+_MICROSECOND, _EPOCH = timedelta(microseconds=1), datetime(1970, 1, 1, tzinfo=UTC)
+Schema = Mapping[str, "Field"]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A declared field; ``number`` names it in the file, and is never used for another."""
+
+    name: str
+    number: int
+    type: FieldType
+
+    @property
+    def kind(self) -> str:
+        """The type of a value, or of the values of a list."""
+        return self.type.removesuffix("[]")
+
+    @property
+    def many(self) -> bool:
+        """Whether a payload holds a list of values."""
+        return self.type.endswith("[]")
+
+    @property
+    def is_ordered(self) -> bool:
+        return self.kind in ("int", "float", "datetime")
+
+    @property
+    def has_column(self) -> bool:
+        """Whether the values stand in a column, which finds ranges."""
+        return self.is_ordered and not self.many
+
+    @property
+    def has_postings(self) -> bool:
+        """Whether each value has a bitmap of the rows that hold it."""
+        return self.many or self.kind in ("keyword", "bool", "int")
+
+    def key(self, value: object, where: str) -> Key:
+        """The key of one value; InputError says what at ``where`` it must be."""
+        key: Key = _KEYS[self.kind](value, where)
+        return key
+
+    def keys(self, value: object, where: str) -> Keys | None:
+        """The keys of what a payload holds, each once; None: it holds nothing."""
+        if value is None:
+            return None
+        if not self.many:
+            return (self.key(value, where),)
+        if not isinstance(value, list | tuple):
+            raise InputError(f"{where} must be a list of {self.kind} values, got {shown(value)}")
+        if len(value) > MAX_ITEMS:
+            raise InputError(f"{where} has {len(value)} items; the limit is {MAX_ITEMS}")
+        return tuple(dict.fromkeys(self.key(item, f"{where}[{i}]") for i, item in enumerate(value)))
+
+
+def check_fields(fields: object) -> dict[str, FieldType]:
+    """Names and types as callers declare them; InputError names the wrong one."""
+    if not isinstance(fields, Mapping):
+        raise InputError(f"fields must map names to types, got {type(fields).__name__}")
+    if len(fields) > MAX_FIELDS:
+        raise InputError(f"{len(fields)} fields; the limit is {MAX_FIELDS}")
+    return {check_name(name): check_type(name, kind) for name, kind in fields.items()}
+
+
+def check_name(name: object) -> str:
+    """A name that a field can have."""
+    if not isinstance(name, str) or not name or name.startswith("$"):
+        raise InputError(f"a field's name is a string, not empty, that does not begin with '$'; got {shown(name)}")
+    if len(name) > MAX_NAME_BYTES or len(name.encode(errors="replace")) > MAX_NAME_BYTES:
+        raise InputError(f"the field name {shown(name)} is longer than {MAX_NAME_BYTES} bytes")
+    return str(name)
+
+
+def check_type(name: object, kind: object) -> FieldType:
+    """A type that a field can have."""
+    if not isinstance(kind, str) or kind not in FIELD_TYPES:
+        raise InputError(f"field {shown(name)}: the type must be one of {', '.join(FIELD_TYPES)}; got {shown(kind)}")
+    return kind
+
+
+def stored_schema(state: Mapping[str, Any]) -> dict[str, Field]:
+    """The fields that a collection's state declares; FormatError where it is damaged."""
+    fields = {}
+    for name, line in state["fields"].items():
+        if not isinstance(line, list) or len(line) != 2:
+            raise FormatError(f"field {name!r} must be stored as its number and its type")
+        parts = {"number": line[0], "type": line[1]}
+        number = take_int(parts, "number", 0, MAX_NUMBER)
+        fields[name] = Field(name, number, cast(FieldType, take_choice(parts, "type", FIELD_TYPES)))
+    return fields
+
+
+def payload_keys(fields: Iterable[Field], payload: Mapping[str, Any] | None, where: str) -> list[Keys | None]:
+    """The keys of each field in a payload; InputError names the value that is not of its field's type."""
+    if payload is None:
+        return [None for _ in fields]
+    return [field.keys(payload.get(field.name), f"{where}[{field.name!r}]") for field in fields]
+
+
+def _keyword(value: object, where: str) -> bytes:
+    if not isinstance(value, str):
+        raise _mismatch(value, where, "a string")
+    if len(value) > MAX_KEYWORD_BYTES:
+        raise InputError(f"{where} has {len(value)} characters; the limit of a keyword is {MAX_KEYWORD_BYTES} bytes")
+    try:
+        data = value.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{where} has a lone surrogate at {error.start}, which UTF-8 cannot hold") from None
+    if len(data) > MAX_KEYWORD_BYTES:
+        raise InputError(f"{where} takes {len(data)} bytes; the limit of a keyword is {MAX_KEYWORD_BYTES}")
+    return data
+
+
+def _int(value: object, where: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise _mismatch(value, where, "an integer")
+    if not -MAX_INT <= value <= MAX_INT:
+        raise InputError(f"{where} is {shown(value)}: integers lie between {-MAX_INT} and {MAX_INT}")
+    return int(value) + _ZERO
+
+
+def _float(value: object, where: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise _mismatch(value, where, "a number")
+    try:
+        number = float(value) + 0.0  # one zero
+    except OverflowError:
+        raise InputError(f"{where} is beyond the range of a float64") from None
+    if number != number:
+        raise InputError(f"{where} is NaN, which has no order")
+    bits: int = struct.unpack("<Q", struct.pack("<d", number))[0]
+    return bits ^ (_ZERO if bits < _ZERO else 2 * _ZERO - 1)
+
+
+def _bool(value: object, where: str) -> bytes:
+    if not isinstance(value, bool | np.bool_):
+        raise _mismatch(value, where, "True or False")
+    return b"\x01" if value else b"\x00"
+
+
+def _datetime(value: object, where: str) -> int:
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            raise InputError(f"{where} is {shown(value)}: it must be a datetime or an ISO 8601 string") from None
+    if not isinstance(value, datetime):
+        raise _mismatch(value, where, "a datetime or an ISO 8601 string")
+    moment = value.replace(tzinfo=UTC) if value.tzinfo is None else value
+    return (moment - _EPOCH) // _MICROSECOND + _ZERO
+
+
+_KEYS: dict[str, Callable[[object, str], Any]] = {
+    "keyword": _keyword,
+    "int": _int,
+    "float": _float,
+    "bool": _bool,
+    "datetime": _datetime,
+}
+
+
+def _mismatch(value: object, where: str, wanted: str) -> InputError:
+    return InputError(f"{where} is {shown(value)} ({type(value).__name__}): it must be {wanted}")
+
+
+def shown(value: object) -> str:
+    """A value in a message, however long it is."""
+    if isinstance(value, str | bytes):
+        return repr(value) if len(value) <= 60 else f"{value[:60]!r}..."
+    if isinstance(value, int) and value.bit_length() > 128:
+        return f"an integer of {value.bit_length()} bits"
+    return repr(value) if isinstance(value, int | float | datetime | None) else type(value).__name__

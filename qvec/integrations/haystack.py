@@ -1,0 +1,207 @@
+"""A Haystack document store over a collection, and its retriever (extra ``haystack``).
+
+    store = QvecDocumentStore("docs.qvec", dim=384, fields={"lang": "keyword", "year": "int"})
+    store.write_documents(documents, policy=DuplicatePolicy.OVERWRITE)
+    retriever = QvecEmbeddingRetriever(store, top_k=5)
+    retriever.run(query_embedding, filters={"field": "meta.year", "operator": ">=", "value": 2020})
+
+A document is a vector under its id; its meta are the keys of the payload, its content and the rest lie under keys that
+begin with an underscore. Filters reach the meta fields that were declared. A document without an embedding is stored,
+counted and filtered like any other, and no search by embedding finds it.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from haystack import Document, component, default_from_dict, default_to_dict
+from haystack.document_stores.errors import DuplicateDocumentError
+from haystack.document_stores.types import DuplicatePolicy
+from haystack.errors import FilterError
+
+import qvec
+from qvec.errors import DuplicateIdError, InputError
+from qvec.types import OnConflict
+
+DOCUMENT, EMBEDDED = "_document", "_embedded"
+POLICIES: dict[DuplicatePolicy, OnConflict] = {
+    DuplicatePolicy.NONE: "error",
+    DuplicatePolicy.FAIL: "error",
+    DuplicatePolicy.SKIP: "skip",
+    DuplicatePolicy.OVERWRITE: "replace",
+}
+COMPARISONS = {"==": "$eq", "!=": "$ne", ">": "$gt", ">=": "$gte", "<": "$lt", "<=": "$lte"}
+NOTHING: dict[str, Any] = {EMBEDDED: {"$in": []}}
+
+
+class QvecDocumentStore:
+    """Documents in a collection, which is created where there is none."""
+
+    def __init__(
+        self, path: str | os.PathLike[str], dim: int, fields: dict[str, Any] | None = None, **options: Any
+    ) -> None:
+        """fields: meta fields to filter by, as of :func:`qvec.create`, which also says the other options."""
+        self._arguments = {"path": os.fspath(path), "dim": dim, "fields": fields, **options}
+        declared = {**(fields or {}), EMBEDDED: "bool"}
+        chosen: dict[str, Any] = {"ids": "str", "fields": declared, "exist_ok": True} | options
+        self.collection = qvec.create(path, dim, **chosen)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What :meth:`from_dict` makes a store of: where it lies, and how it was created."""
+        return dict(default_to_dict(self, **self._arguments))
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> QvecDocumentStore:
+        """The store that :meth:`to_dict` described."""
+        made: QvecDocumentStore = default_from_dict(cls, data)
+        return made
+
+    def count_documents(self) -> int:
+        """How many documents are stored."""
+        return len(self.collection)
+
+    def filter_documents(self, filters: dict[str, Any] | None = None) -> list[Document]:
+        """Documents that fulfil filters, in the order of storing."""
+        found: list[Document] = []
+        for records in _refusing(lambda: list(self.collection.scan(where=_where(filters)))):
+            found.extend(map(_document, records.ids.tolist(), records.vectors, records.payloads))
+        return found
+
+    def write_documents(self, documents: list[Document], policy: DuplicatePolicy = DuplicatePolicy.NONE) -> int:
+        """Store documents, all or none; how many were written. A policy of none is one of FAIL."""
+        if not isinstance(documents, list) or not all(isinstance(document, Document) for document in documents):
+            raise ValueError("documents must be a list of haystack.Document")
+        if not documents:
+            return 0
+        dim = self.collection.stats().dim
+        vectors = [_placeholder(dim) if d.embedding is None else d.embedding for d in documents]
+        payload = [_payload(document) for document in documents]
+        ids = [document.id for document in documents]
+        try:
+            result = self.collection.add(vectors, ids, payload, on_conflict=POLICIES[policy])
+        except DuplicateIdError as error:
+            raise DuplicateDocumentError(str(error)) from error
+        return result.added + result.replaced
+
+    def delete_documents(self, document_ids: list[str]) -> None:
+        """Delete by id; ids that are not stored do no harm."""
+        self.collection.delete(document_ids)
+
+    def search(self, embedding: list[float], top_k: int, filters: dict[str, Any] | None = None) -> list[Document]:
+        """The documents nearest to an embedding, with their scores."""
+        conditions = [part for part in (_where(filters), self._embedded()) if part]
+        where = {"$and": conditions} if conditions else None
+        hits = _refusing(
+            lambda: self.collection.search(
+                np.asarray(embedding, np.float32), top_k, where=where, include=["payload", "vector"]
+            )
+        )
+        return [_document(hit["id"], hit["vector"], hit["payload"], hit["score"]) for hit in hits.to_list()]
+
+    def _embedded(self) -> dict[str, Any] | None:
+        """The condition that a document has an embedding, where not all have one."""
+        without = self.collection.get(where={EMBEDDED: False}, limit=1)
+        return {EMBEDDED: True} if len(without) else None
+
+
+@component
+class QvecEmbeddingRetriever:
+    """Retrieves the documents of a :class:`QvecDocumentStore` that are nearest to an embedding."""
+
+    def __init__(
+        self, document_store: QvecDocumentStore, filters: dict[str, Any] | None = None, top_k: int = 10
+    ) -> None:
+        self.document_store, self.filters, self.top_k = document_store, filters, top_k
+
+    @component.output_types(documents=list[Document])
+    def run(
+        self, query_embedding: list[float], filters: dict[str, Any] | None = None, top_k: int | None = None
+    ) -> dict[str, list[Document]]:
+        """``documents``: the nearest, with scores. filters, top_k: instead of the retriever's own."""
+        chosen = self.filters if filters is None else filters
+        return {"documents": self.document_store.search(query_embedding, top_k or self.top_k, chosen)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """What :meth:`from_dict` makes a retriever of."""
+        store = self.document_store.to_dict()
+        return dict(default_to_dict(self, document_store=store, filters=self.filters, top_k=self.top_k))
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> QvecEmbeddingRetriever:
+        """The retriever that :meth:`to_dict` described."""
+        parameters = data["init_parameters"]
+        store = QvecDocumentStore.from_dict(parameters["document_store"])
+        return cls(store, parameters["filters"], parameters["top_k"])
+
+
+def _placeholder(dim: int) -> list[float]:
+    """A vector that every metric takes, for a document without one."""
+    return [1.0] + [0.0] * (dim - 1)
+
+
+def _payload(document: Document) -> dict[str, Any]:
+    if reserved := {DOCUMENT, EMBEDDED} & document.meta.keys():
+        raise InputError(f"the meta key {min(reserved)!r} is the store's own; choose another")
+    own = document.to_dict(flatten=False)
+    rest = {key: value for key, value in own.items() if key not in ("id", "meta", "embedding", "score")}
+    return {**document.meta, DOCUMENT: rest, EMBEDDED: document.embedding is not None}
+
+
+def _document(id: str, vector: Any, payload: dict[str, Any] | None, score: float | None = None) -> Document:
+    meta = dict(payload or {})
+    rest, embedded = meta.pop(DOCUMENT, {}), meta.pop(EMBEDDED, True)
+    embedding = vector.tolist() if embedded else None
+    return Document.from_dict({**rest, "id": id, "meta": meta, "embedding": embedding, "score": score})
+
+
+def _refusing(call: Any) -> Any:
+    """What a call gives; a filter that the collection refuses is Haystack's FilterError."""
+    try:
+        return call()
+    except InputError as error:
+        raise FilterError(str(error)) from error
+
+
+def _where(filters: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Haystack's filters in the collection's language."""
+    if not filters:
+        return None
+    if "operator" not in filters:
+        raise FilterError(f"'operator' is missing in {filters}")
+    operator = filters["operator"]
+    if operator in ("AND", "OR", "NOT"):
+        if "conditions" not in filters:
+            raise FilterError(f"'conditions' is missing in {filters}")
+        inner = [_where(condition) for condition in filters["conditions"]]
+        return {"$not": {"$and": inner}} if operator == "NOT" else {f"${operator.lower()}": inner}
+    for key in ("field", "value"):
+        if key not in filters:
+            raise FilterError(f"{key!r} is missing in {filters}")
+    return _comparison(filters["field"].removeprefix("meta."), operator, filters["value"])
+
+
+def _comparison(field: str, operator: str, value: Any) -> dict[str, Any]:
+    if operator in ("in", "not in"):
+        if not isinstance(value, list):
+            raise FilterError(f"{operator} takes a list, got {value!r}")
+        return {field: {"$in" if operator == "in" else "$nin": value}}
+    if operator not in COMPARISONS:
+        raise FilterError(f"unknown operator {operator!r}; known are {', '.join(COMPARISONS)}, in, not in")
+    if operator in ("==", "!="):
+        return {field: {"$exists": operator == "!="} if value is None else {COMPARISONS[operator]: value}}
+    if value is None:  # nothing is more or less than nothing
+        return NOTHING
+    if isinstance(value, list) or (isinstance(value, str) and not _is_date(value)):
+        raise FilterError(f"{operator} compares numbers and dates, got {value!r}")
+    return {field: {COMPARISONS[operator]: value}}
+
+
+def _is_date(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,172 @@
+"""A LangChain vector store over a collection (extra ``langchain``).
+
+    store = QvecVectorStore.create("docs.qvec", embedding, fields={"lang": "keyword"})
+    store.add_texts(["..."], [{"lang": "en"}])
+    store.similarity_search("a question", k=4, filter={"lang": "en"})
+
+A document is a vector under its id, a string, with the text under the payload key ``text`` and the metadata beside it.
+``filter`` is the collection's ``where``, over fields that were declared.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Self
+
+import numpy as np
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from langchain_core.vectorstores import VectorStore
+
+import qvec
+from qvec.errors import InputError
+
+TEXT = "text"
+PROBE = "how long is a vector"
+
+
+class QvecVectorStore(VectorStore):
+    """Documents in a collection whose ids are strings. Its scores are the collection's: larger is nearer."""
+
+    def __init__(self, collection: qvec.Collection, embedding: Embeddings) -> None:
+        if collection.stats().ids != "str":
+            raise InputError('documents have string ids: create the collection with ids="str"')
+        self.collection = collection
+        self._embedding = embedding
+
+    @classmethod
+    def create(
+        cls, path: str | os.PathLike[str], embedding: Embeddings, dim: int | None = None, **options: Any
+    ) -> Self:
+        """A new collection. dim: by default, what the embedding gives. options: of :func:`qvec.create`."""
+        length = len(embedding.embed_query(PROBE)) if dim is None else dim
+        chosen: dict[str, Any] = {"ids": "str"} | options
+        return cls(qvec.create(path, length, **chosen), embedding)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], embedding: Embeddings, **options: Any) -> Self:
+        """A collection that is there; options: of :func:`qvec.open`."""
+        return cls(qvec.open(path, **options), embedding)
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: list[str],
+        embedding: Embeddings,
+        metadatas: list[dict[str, Any]] | None = None,
+        *,
+        ids: list[str] | None = None,
+        path: str | os.PathLike[str] | None = None,
+        **options: Any,
+    ) -> Self:
+        """A new collection at ``path`` with these texts; options: of :func:`qvec.create`."""
+        if path is None:
+            raise InputError("path says where the new collection is to be")
+        store = cls.create(path, embedding, **options)
+        store.add_texts(texts, metadatas, ids=ids)
+        return store
+
+    @property
+    def embeddings(self) -> Embeddings:
+        """What turns texts into vectors."""
+        return self._embedding
+
+    def add_texts(
+        self,
+        texts: Iterable[str],
+        metadatas: list[dict[str, Any]] | None = None,
+        *,
+        ids: Sequence[str | None] | None = None,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Store texts, in one commit; a text whose id is stored already replaces what was there. The ids."""
+        contents = list(texts)
+        names = [name or str(uuid.uuid4()) for name in (ids or [None] * len(contents))]
+        metas = metadatas or [{}] * len(contents)
+        if not len(contents) == len(names) == len(metas):
+            raise InputError(f"{len(names)} ids and {len(metas)} metadatas for {len(contents)} texts")
+        if contents:
+            payload = [_payload(text, meta) for text, meta in zip(contents, metas, strict=True)]
+            self.collection.upsert(self._embedding.embed_documents(contents), names, payload)
+        return names
+
+    def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
+        """Delete by id, or what fulfils ``where=``; ids that are not stored do no harm."""
+        self.collection.delete(ids, **kwargs)
+        return True
+
+    def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
+        """Documents that are stored, in the order asked for; the others are left out."""
+        records = self.collection.get([id for id in ids if id in self.collection])
+        return [_document(*row) for row in zip(records.ids.tolist(), records.payloads, strict=True)]
+
+    def similarity_search(
+        self, query: str, k: int = 4, filter: dict[str, Any] | None = None, **kwargs: Any
+    ) -> list[Document]:
+        """Documents nearest to a text; kwargs: of :meth:`qvec.Collection.search`."""
+        return [document for document, _ in self.similarity_search_with_score(query, k, filter, **kwargs)]
+
+    def similarity_search_with_score(
+        self, query: str, k: int = 4, filter: dict[str, Any] | None = None, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        """... with their scores, larger is nearer: the cosine, the dot product, or minus the squared distance."""
+        return self._search(self._embedding.embed_query(query), k, filter, **kwargs)
+
+    def similarity_search_by_vector(
+        self, embedding: list[float], k: int = 4, filter: dict[str, Any] | None = None, **kwargs: Any
+    ) -> list[Document]:
+        """Documents nearest to a vector."""
+        return [document for document, _ in self._search(embedding, k, filter, **kwargs)]
+
+    def max_marginal_relevance_search(
+        self,
+        query: str,
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        filter: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> list[Document]:
+        """Documents near a text and unlike each other, of the ``fetch_k`` nearest; ``lambda_mult`` 1: nearest only."""
+        vector = self._embedding.embed_query(query)
+        return self.max_marginal_relevance_search_by_vector(vector, k, fetch_k, lambda_mult, filter, **kwargs)
+
+    def max_marginal_relevance_search_by_vector(
+        self,
+        embedding: list[float],
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        filter: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> list[Document]:
+        """As :meth:`max_marginal_relevance_search`, of a vector."""
+        options = kwargs | {"mmr": lambda_mult, "fetch_k": max(k, fetch_k)}
+        return [document for document, _ in self._search(embedding, k, filter, **options)]
+
+    def _search(
+        self, vector: list[float], k: int, filter: dict[str, Any] | None, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        hits = self.collection.search(np.asarray(vector, np.float32), k, where=filter, **kwargs)
+        return [(_document(hit["id"], hit["payload"]), hit["score"]) for hit in hits.to_list()]
+
+    def _select_relevance_score_fn(self) -> Callable[[float], float]:
+        """From the score to a number from 0 to 1: (1 + cos) / 2, 1 / (1 + distance), or the logistic of the product."""
+        metric = self.collection.stats().metric
+        if metric == "cosine":
+            return lambda score: min(1.0, max(0.0, (1 + score) / 2))
+        return (lambda score: 1 / (1 - score)) if metric == "l2" else (lambda score: 1 / (1 + math.exp(-score)))
+
+
+def _payload(text: str, metadata: dict[str, Any]) -> dict[str, Any]:
+    if TEXT in metadata:
+        raise InputError(f"the metadata key {TEXT!r} is where the text is stored; choose another")
+    return {TEXT: text, **metadata}
+
+
+def _document(id: str, payload: dict[str, Any] | None) -> Document:
+    metadata = dict(payload or {})
+    return Document(id=id, page_content=metadata.pop(TEXT, ""), metadata=metadata)

@@ -1,0 +1,174 @@
+"""A LlamaIndex vector store over a collection (extra ``llamaindex``).
+
+    store = QvecVectorStore.create("docs.qvec", dim=384, fields={"lang": "keyword"})
+    index = VectorStoreIndex.from_documents(documents, storage_context=StorageContext.from_defaults(vector_store=store))
+
+A node is a vector under its id; the payload holds its metadata and what LlamaIndex needs to make the node again.
+Metadata filters reach the fields that were declared; ``ref_doc_id`` always is, so that all nodes of a document can be
+deleted.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.schema import BaseNode
+from llama_index.core.vector_stores.types import (
+    BasePydanticVectorStore,
+    FilterCondition,
+    FilterOperator,
+    MetadataFilter,
+    MetadataFilters,
+    VectorStoreQuery,
+    VectorStoreQueryMode,
+    VectorStoreQueryResult,
+)
+from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
+
+import qvec
+from qvec.errors import InputError
+
+REF_DOC = "ref_doc_id"
+OPERATORS = {
+    FilterOperator.EQ: "$eq",
+    FilterOperator.NE: "$ne",
+    FilterOperator.GT: "$gt",
+    FilterOperator.GTE: "$gte",
+    FilterOperator.LT: "$lt",
+    FilterOperator.LTE: "$lte",
+    FilterOperator.IN: "$in",
+    FilterOperator.ANY: "$in",
+    FilterOperator.NIN: "$nin",
+    FilterOperator.CONTAINS: "$contains",
+}
+
+
+class QvecVectorStore(BasePydanticVectorStore):
+    """Nodes in a collection whose ids are strings. Similarities are the collection's scores: larger is nearer."""
+
+    stores_text: bool = True
+    flat_metadata: bool = False
+    _collection: qvec.Collection = PrivateAttr()
+
+    def __init__(self, collection: qvec.Collection) -> None:
+        super().__init__(stores_text=True)
+        if collection.stats().ids != "str":
+            raise InputError('nodes have string ids: create the collection with ids="str"')
+        self._collection = collection
+
+    @classmethod
+    def create(
+        cls, path: str | os.PathLike[str], dim: int, fields: dict[str, Any] | None = None, **options: Any
+    ) -> QvecVectorStore:
+        """A new collection. fields: metadata to filter by, as of :func:`qvec.create`, like the other options."""
+        declared = {**(fields or {}), REF_DOC: "keyword"}
+        chosen: dict[str, Any] = {"ids": "str", "fields": declared} | options
+        return cls(qvec.create(path, dim, **chosen))
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], **options: Any) -> QvecVectorStore:
+        """A collection that is there; options: of :func:`qvec.open`."""
+        return cls(qvec.open(path, **options))
+
+    @classmethod
+    def class_name(cls) -> str:
+        return "QvecVectorStore"
+
+    @property
+    def client(self) -> qvec.Collection:
+        """The collection."""
+        return self._collection
+
+    def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
+        """Store nodes that have embeddings, in one commit; nodes that are stored already are replaced. The ids."""
+        ids = [node.node_id for node in nodes]
+        if nodes:
+            vectors = [node.get_embedding() for node in nodes]
+            payload = [node_to_metadata_dict(node, remove_text=False) for node in nodes]
+            self._collection.upsert(vectors, ids, payload)
+        return ids
+
+    def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
+        """Delete all nodes of a document."""
+        self._collection.delete(where={REF_DOC: ref_doc_id})
+
+    def delete_nodes(
+        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
+    ) -> None:
+        """Delete nodes by id, by filters, or those of the ids that fulfil the filters."""
+        self._collection.delete(node_ids, where=where_of(filters))
+
+    def clear(self) -> None:
+        """Delete every node."""
+        for records in list(self._collection.scan()):
+            self._collection.delete(records.ids)
+
+    def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
+        """Stored nodes: by id, in that order; by filters, in the order of storing; all without either."""
+        if node_ids is not None:
+            found = [self._collection.get([id for id in node_ids if id in self._collection])]
+            if filters is not None:
+                fulfil = {id for records in self._collection.scan(where=where_of(filters)) for id in records.ids}
+                return [node for records in found for node in _nodes(records) if node.node_id in fulfil]
+        else:
+            found = list(self._collection.scan(where=where_of(filters)))
+        return [node for records in found for node in _nodes(records)]
+
+    def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
+        """The nodes nearest to an embedding, plainly or diverse (``VectorStoreQueryMode.MMR``).
+
+        kwargs: of :meth:`qvec.Collection.search`; ``mmr_threshold`` is its ``mmr``, 0.5 by default.
+        """
+        if query.mode not in (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR):
+            raise InputError(f"the store searches by embeddings alone, not in mode {query.mode.value!r}")
+        if query.query_embedding is None:
+            raise InputError("the query has no embedding")
+        options: dict[str, Any] = {"include": ["payload", "vector"], **kwargs}
+        if query.mode == VectorStoreQueryMode.MMR:
+            options.setdefault("mmr", 0.5 if query.mmr_threshold is None else query.mmr_threshold)
+        where = where_of(query.filters, query.doc_ids)
+        vector = np.asarray(query.query_embedding, np.float32)
+        hits = self._collection.search(vector, query.similarity_top_k, where=where, allow=query.node_ids, **options)
+        found = hits.to_list()
+        nodes = [_node(hit["payload"], hit["vector"]) for hit in found]
+        scores = [hit["score"] for hit in found]
+        return VectorStoreQueryResult(nodes=nodes, similarities=scores, ids=[hit["id"] for hit in found])
+
+
+def where_of(filters: MetadataFilters | None, doc_ids: list[str] | None = None) -> dict[str, Any] | None:
+    """LlamaIndex's filters in the collection's language; None: no condition."""
+    parts = [] if doc_ids is None else [{REF_DOC: {"$in": doc_ids}}]
+    if filters is not None and filters.filters:
+        parts.append(_group(filters))
+    return {"$and": parts} if len(parts) > 1 else parts[0] if parts else None
+
+
+def _group(filters: MetadataFilters) -> dict[str, Any]:
+    inner = [_group(part) if isinstance(part, MetadataFilters) else _condition(part) for part in filters.filters]
+    if filters.condition == FilterCondition.NOT:
+        return {"$not": {"$or": inner}}
+    return {"$or" if filters.condition == FilterCondition.OR else "$and": inner}
+
+
+def _condition(part: MetadataFilter) -> dict[str, Any]:
+    if part.operator == FilterOperator.IS_EMPTY:
+        return {part.key: {"$exists": False}}
+    if part.operator == FilterOperator.ALL and isinstance(part.value, list):
+        return {"$and": [{part.key: {"$contains": value}} for value in part.value]}
+    if part.operator not in OPERATORS:
+        raise InputError(f"the operator {part.operator.value!r} has no counterpart in a collection's filters")
+    return {part.key: {OPERATORS[part.operator]: part.value}}
+
+
+def _nodes(records: qvec.Records) -> list[BaseNode]:
+    return [_node(payload, vector) for payload, vector in zip(records.payloads, records.vectors, strict=True)]
+
+
+def _node(payload: Any, vector: Any) -> BaseNode:
+    node: BaseNode = metadata_dict_to_node(payload)
+    node.embedding = vector.tolist()
+    return node

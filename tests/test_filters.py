@@ -1,0 +1,488 @@
+"""Filters hold exactly what their plain-Python meaning holds, whatever was written before; and bad ones say why."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import lmdb  # noqa: TID251 - files that were tampered with are made with it
+import numpy as np
+import pytest
+from filter_model import FIELDS, filters, fulfils, payloads
+from generated import clustered
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pyroaring import BitMap
+
+import qvec
+from qvec.cli import main
+from qvec.storage.records import seal_bytes
+
+DIM = 4
+X = clustered(np.random.default_rng(3), 40, DIM)
+
+
+def ids_where(db: qvec.Collection, where: dict[str, Any]) -> list[int]:
+    found: list[int] = db.get(where=where).ids.tolist()
+    return found
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    held=st.lists(payloads, min_size=1, max_size=30),
+    changes=st.lists(st.tuples(st.integers(0, 29), payloads, st.booleans()), max_size=6),
+    gone=st.sets(st.integers(0, 29), max_size=6),
+    wheres=st.lists(filters, min_size=1, max_size=5),
+    late=st.booleans(),
+)
+def test_filters_find_what_they_mean_after_any_changes(
+    held: list[Any], changes: list[Any], gone: set[int], wheres: list[Any], late: bool
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.qvec"
+        with qvec.create(path, DIM, metric="l2", fields={} if late else FIELDS) as db:
+            db.add(X[: len(held)], payload=held)
+            model = dict(enumerate(held))
+            for i, payload, merge in changes:
+                if i in model:
+                    db.update_payload([i], payload, merge=merge)
+                    model[i] = updated(model[i], payload) if merge else payload
+            db.delete(sorted(gone))
+            model = {i: payload for i, payload in model.items() if i not in gone}
+            for name, kind in FIELDS.items() if late else ():
+                db.add_field(name, kind)
+            assert db.verify() == []
+            for where in wheres:
+                expected = [i for i, payload in model.items() if fulfils(payload, where)]
+                assert ids_where(db, where) == expected
+                assert db.count(where) == len(expected)
+                hits = db.search(X[0], 50, where=where)
+                assert sorted(hits.ids[: hits.counts].tolist()) == expected
+
+
+def updated(old: Any, change: Any) -> Any:
+    if change is None:
+        return old
+    merged = {**(old or {}), **change}
+    return {name: value for name, value in merged.items() if not (name in change and value is None)}
+
+
+@pytest.fixture
+def db(path: Path) -> Any:
+    with qvec.create(path, DIM, metric="l2", fields=FIELDS) as collection:
+        yield collection
+
+
+def nested(depth: int, name: str) -> dict[str, Any]:
+    where: dict[str, Any] = {"year": 1}
+    for _ in range(depth):
+        where = {name: where if name == "$not" else [where]}
+    return where
+
+
+BAD: list[tuple[Any, str]] = [
+    ({"yaer": 1}, r"where\['yaer'\]: 'yaer' is no declared field.*did you mean 'year'"),
+    ({"colour": 1}, r"declare it with add_field\('colour', type\)"),
+    ({"$nor": []}, r"where\['\$nor'\]: unknown operator"),
+    ({"word": {"$regex": "a"}}, r"where\['word'\]\['\$regex'\]: unknown operator"),
+    ({"$or": [{"year": 1}, {"year": {"$gte": "x"}}]}, r"where\['\$or'\]\[1\]\['year'\]\['\$gte'\] is 'x' \(str\)"),
+    ({"year": True}, "is True .bool.: it must be an integer"),
+    ({"year": 1.0}, "is 1.0 .float.: it must be an integer"),
+    ({"year": 2**63}, "integers lie between"),
+    ({"year": 10**6000}, "an integer of 19932 bits"),
+    ({"score": float("nan")}, "NaN"),
+    ({"score": 10**400}, "beyond the range of a float64"),
+    ({"score": "1"}, "it must be a number"),
+    ({"ok": 1}, "it must be True or False"),
+    ({"word": 1}, "it must be a string"),
+    ({"word": b"a"}, "it must be a string"),
+    ({"word": "a" * 10_000_000}, r"the limit of a keyword is 65536|where takes 10000011 bytes; the limit is 4194304"),
+    ({"word": "\ud800"}, "lone surrogate"),
+    ({"word": None}, r"\$exists"),
+    ({"word": ["a"]}, r"use \$in"),
+    ({"word": {"$gt": "a"}}, "no order"),
+    ({"oks": {"$lt": True}}, "no order"),
+    ({"word": {"$contains": "a"}}, "no list"),
+    ({"at": "yesterday"}, "ISO 8601"),
+    ({"at": 5}, "ISO 8601"),
+    ({"year": {}}, "empty condition"),
+    ({"year": {"$in": 5}}, "must be a list"),
+    ({"year": {"$in": [1, "2"]}}, r"\['\$in'\]\[1\] is '2'"),
+    ({"year": {"$not": 5}}, "mapping of operators"),
+    ({"year": {"$exists": 1}}, "True or False"),
+    ({"year": {1: 2}}, "unknown operator"),
+    ({"$and": []}, "one filter or more"),
+    ({"$or": {"year": 1}}, "one filter or more"),
+    ({1: 2}, "must be a string"),
+    ({None: 2}, "must be a string"),
+    ([("year", 1)], "where must be a mapping"),
+    ("year = 1", "where must be a mapping"),
+    (nested(40, "$and"), "deeper than 16 levels"),
+    (nested(2000, "$not"), "deeper than 16 levels"),
+    ({"$or": [{"year": 1}] * 2000}, "more than 1024 conditions"),
+    ({"year": {"$in": list(range(70_000))}}, "more than 65536 values"),
+]
+
+
+@pytest.mark.parametrize(("where", "message"), BAD, ids=range(len(BAD)))
+def test_a_filter_that_is_wrong_is_refused_by_its_path_and_the_limit(
+    db: qvec.Collection, where: Any, message: str
+) -> None:
+    db.add(X[:3], payload=[{"year": 1}, {"word": "a"}, None])
+    for call in (lambda: db.search(X[0], where=where), lambda: db.count(where), lambda: db.delete(where=where)):
+        with pytest.raises(qvec.InputError, match=message):
+            call()
+    with pytest.raises(qvec.InputError, match=message):
+        next(db.scan(where=where))
+    assert len(db) == 3
+
+
+@pytest.mark.parametrize(("payload", "message"), [
+    ({"year": "2020"}, r"payload\[1\]\['year'\] is '2020' \(str\): it must be an integer"),
+    ({"year": True}, "it must be an integer"),
+    ({"year": 2**63}, "integers lie between"),
+    ({"score": float("nan")}, "NaN"),
+    ({"word": 5}, "it must be a string"),
+    ({"words": "a"}, "must be a list of keyword values"),
+    ({"words": ["a", 5]}, r"\['words'\]\[1\] is 5"),
+    ({"years": list(range(5000))}, "5000 items; the limit is 4096"),
+    ({"at": "noon"}, "ISO 8601"),
+    ({"ok": "yes"}, "True or False"),
+    ({"word": "x" * 70_000}, "65536"),
+    ({"text": "x" * (16 << 20)}, r"payload\[1\] takes .* bytes; the limit is 16777216"),
+])  # fmt: skip
+def test_a_payload_of_the_wrong_type_or_size_changes_nothing(db: qvec.Collection, payload: Any, message: str) -> None:
+    db.add(X[:2], payload=[{"year": 1, "word": "a"}, None])
+    before = db.stats()
+    with pytest.raises(qvec.InputError, match=message):
+        db.upsert(X[2:4], [0, 7], [{"year": 2}, payload])
+    with pytest.raises(qvec.InputError, match=message):
+        db.update_payload([0, 1], [{"year": 2}, payload])
+    assert db.stats() == before
+    assert db.get([0, 1]).payloads == [{"year": 1, "word": "a"}, None]
+    assert ids_where(db, {"year": 1}) == [0]
+    assert db.verify() == []
+
+
+def test_an_add_that_fails_late_leaves_the_indexes_as_they_were(db: qvec.Collection, monkeypatch: Any) -> None:
+    db.add(X[:5], payload=[{"year": i, "word": "w", "words": ["a"]} for i in range(5)])
+
+    def fail(*args: Any) -> None:
+        raise RuntimeError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("qvec.writer.Writer._extend_index", fail)
+        with pytest.raises(RuntimeError, match="power cut"):
+            db.upsert(X[5:8], [0, 1, 9], [{"year": 100, "word": "w", "words": ["a"]}] * 3)
+    assert db.verify() == []
+    assert ids_where(db, {"word": "w"}) == ids_where(db, {"words": "a"}) == [0, 1, 2, 3, 4]
+    assert ids_where(db, {"year": {"$gte": 3}}) == [3, 4]
+
+
+def test_delete_by_where_takes_what_it_means_and_no_more(db: qvec.Collection) -> None:
+    db.add(X[:9], payload=[{"year": i % 3} for i in range(8)] + [None])
+    assert db.delete([0, 1, 2, 99], where={"year": {"$gte": 1}}) == 2
+    assert db.delete(where={"year": 0}) == 3
+    assert [i in db for i in range(9)] == [False, False, False, False, True, True, False, True, True]
+    assert db.delete(where={"year": {"$exists": False}}) == 1
+    for bad in ({"where": {}}, {}):
+        with pytest.raises(qvec.InputError, match=r"where is empty|give the ids"):
+            db.delete(**bad)  # type: ignore[arg-type]
+    assert db.verify() == []
+    assert len(db) == 3
+
+
+def test_string_ids_are_filtered_deleted_and_updated_alike(path: Path) -> None:
+    names = [f"n{i}" for i in range(10)]
+    with qvec.create(path, DIM, metric="l2", ids="str", fields={"year": "int"}) as db:
+        db.add(X[:10], names, [{"year": i} for i in range(9)] + [None])
+        assert db.get(where={"year": {"$gt": 6}}).ids.tolist() == ["n7", "n8"]
+        assert db.search(X[3], 20, where={"year": {"$lt": 5}}, allow=["n3", "n4", "n9", "no"]).counts == 2
+        assert db.update_payload(["n0", "n9"], {"year": 50}) == 2
+        assert db.delete(where={"year": 50}) == 2
+        assert db.update_payload(["n1"], None, merge=False) == 1
+        assert db.get(["n1"]).payloads == [None]
+        assert "n1" in db
+        assert db.verify() == []
+
+
+def test_allowed_ids_and_masks_combine_with_filters(db: qvec.Collection) -> None:
+    db.add(X[:20], payload=[{"year": i} for i in range(20)])
+    mask = np.zeros(15, bool)
+    mask[[2, 4, 6, 14]] = True
+
+    def found(**options: Any) -> list[int]:
+        hits = db.search(X[0], 20, **options)
+        return sorted(hits.ids[: hits.counts].tolist())
+
+    assert found(allow=[3, 5, 99]) == found(allow=np.array([5, 3, 99])) == [3, 5]
+    assert found(allow=mask) == [2, 4, 6, 14]
+    assert found(allow=mask, where={"year": {"$gte": 5}}) == [6, 14]
+    assert found(allow=[]) == found(allow=np.zeros(0, bool)) == []
+    assert found(allow=list(range(20)), where={"year": {"$lt": 2}}) == [0, 1]
+    with pytest.raises(qvec.InputError, match="ids are integers"):
+        found(allow=["a"])
+    with pytest.raises(qvec.InputError, match="mask"):
+        found(allow=mask[None])
+
+
+def test_results_follow_each_commit_although_filters_are_remembered(db: qvec.Collection, path: Path) -> None:
+    where = {"word": "a"}
+    with qvec.open(path, "r") as reader:
+        for i in range(4):
+            db.add(X[i], payload=[{"word": "a"}])
+            assert db.search(X[0], 9, where=where).counts == i + 1
+            assert reader.search(X[0], 9, where=where).counts == i + 1
+        db.update_payload([1], {"word": "b"})
+        assert reader.count(where) == 3
+        assert db.search(X[0], 9, where={"word": True} | where).counts == 3
+
+
+def test_datetimes_come_back_as_the_same_moment_and_text_as_text(db: qvec.Collection) -> None:
+    moment = datetime(2024, 5, 1, 12, 30, 0, 123, UTC)
+    db.add(X[:3], payload=[{"at": moment}, {"at": "2024-05-01T12:30:00.000123+00:00"}, {"free": datetime(2024, 1, 1)}])
+    assert db.get([0, 1, 2]).payloads == [
+        {"at": moment},
+        {"at": "2024-05-01T12:30:00.000123+00:00"},
+        {"free": datetime(2024, 1, 1, tzinfo=UTC)},
+    ]
+    assert ids_where(db, {"at": moment}) == [0, 1]
+    assert ids_where(db, {"at": {"$gt": "2024-05-01T14:30:00.000122+02:00"}}) == [0, 1]
+
+
+def test_a_field_is_declared_indexed_and_dropped_while_rows_are_there(path: Path) -> None:
+    with qvec.create(path, DIM, metric="l2") as db:
+        db.add(X[:3], payload=[{"year": 1}, {"year": "x"}, {"other": 5}])
+        with pytest.raises(qvec.InputError, match=r"the payload of id 1.*'x'"):
+            db.add_field("year", "int")
+        assert db.fields == {}
+        db.update_payload([1], {"year": 2})
+        calls: list[Any] = []
+        db.add_field("year", "int", progress=lambda *step: calls.append(step))
+        assert calls[-1] == (3, 3)
+        assert ids_where(db, {"year": {"$gte": 1}}) == [0, 1]
+        with pytest.raises(qvec.InputError, match="declared already, as int"):
+            db.add_field("year", "float")
+        db.drop_field("year")
+        with pytest.raises(qvec.InputError, match="no declared field"):
+            db.count({"year": 1})
+        with pytest.raises(qvec.InputError, match="there is no field 'year'"):
+            db.drop_field("year")
+        db.add_field("year", "float")
+        assert ids_where(db, {"year": {"$lt": 1.5}}) == [0]
+        assert db.verify() == []
+
+
+@pytest.mark.parametrize(("fields", "message"), [
+    ({"a": "text"}, "field 'a': the type must be one of keyword"),
+    ({"a": int}, "the type must be one of"),
+    ({"": "int"}, "not empty"),
+    ({"$a": "int"}, "does not begin with"),
+    ({5: "int"}, "a field's name is a string"),
+    ({"a" * 256: "int"}, "longer than 255 bytes"),
+    (["a"], "fields must map names to types"),
+    ({f"f{i}": "int" for i in range(257)}, "257 fields; the limit is 256"),
+])  # fmt: skip
+def test_fields_that_cannot_be_are_refused_before_there_is_a_file(path: Path, fields: Any, message: str) -> None:
+    with pytest.raises(qvec.InputError, match=message):
+        qvec.create(path, DIM, fields=fields)
+    assert not path.exists()
+
+
+def test_exist_ok_wants_the_same_fields(path: Path) -> None:
+    qvec.create(path, DIM, fields={"a": "int"}).close()
+    qvec.create(path, DIM, exist_ok=True).close()
+    qvec.create(path, DIM, exist_ok=True, fields={"a": "int"}).close()
+    with pytest.raises(qvec.InputError, match="created with other fields"):
+        qvec.create(path, DIM, exist_ok=True, fields={"a": "float"})
+
+
+def test_get_by_where_pages_through_and_wants_one_of_the_two(db: qvec.Collection) -> None:
+    db.add(X[:10], payload=[{"year": i // 5} for i in range(10)])
+    assert db.get(where={"year": 1}, limit=2, offset=1).ids.tolist() == [6, 7]
+    assert db.get(where={"year": 1}, limit=0).vectors.shape == (0, DIM)
+    assert [batch.ids.tolist() for batch in db.scan(3, where={"year": 0})] == [[0, 1, 2], [3, 4]]
+    for bad in ({}, {"ids": [1], "where": {"year": 1}}, {"ids": [1], "limit": 3}):
+        with pytest.raises(qvec.InputError, match=r"either ids or where|go with where"):
+            db.get(**bad)  # type: ignore[arg-type]
+
+
+def test_updating_names_what_is_missing_or_named_twice(db: qvec.Collection) -> None:
+    db.add(X[:2], payload=[{"year": 1}, None])
+    with pytest.raises(qvec.MissingIdError, match="7"):
+        db.update_payload([0, 7], {"year": 2})
+    with pytest.raises(qvec.DuplicateIdError):
+        db.update_payload([0, 0], {"year": 2})
+    assert db.update_payload([0, 7], {"year": 2, "note": "n"}, missing="ignore") == 1
+    assert db.update_payload([0, 1], [{"note": None}, {"note": "m"}]) == 2
+    assert db.get([0, 1]).payloads == [{"year": 2}, {"note": "m"}]
+    assert db.update_payload([0, 1], {"year": 5}, merge=False) == 2
+    assert db.get([0, 1]).payloads == [{"year": 5}, {"year": 5}]
+    with pytest.raises(qvec.InputError, match="1 payloads for 2"):
+        db.update_payload([0, 1], [{"year": 1}])
+
+
+def test_an_empty_collection_can_be_asked(db: qvec.Collection) -> None:
+    assert db.count({"year": 1}) == 0
+    assert db.get(where={"year": 1}).payloads == []
+    assert db.search(X[0], 3, where={"word": "a"}).counts == 0
+    assert db.delete(where={"year": 1}) == 0
+    db.add_field("more", "int")
+
+
+def damage(path: Path, change: Any) -> None:
+    """Put other bytes under the names of entries, as a file that was tampered with may hold."""
+    with lmdb.open(str(path), subdir=False, map_size=1 << 30, lib_version=0) as env, env.begin(write=True) as txn:
+        found = [(bytes(key), bytes(value)) for key, value in txn.cursor() if bytes(key)[:1] == b"\x05"]
+        for key, value in change(found):
+            txn.put(key, value) if value is not None else txn.delete(key)
+
+
+def flipped(entries: Any) -> Any:
+    return [(key, value[:-1] + bytes([value[-1] ^ 1])) for key, value in entries]
+
+
+def sealed(payload: bytes) -> Any:
+    return lambda entries: [(key, seal_bytes(key, payload)) for key, _ in entries]
+
+
+@pytest.mark.parametrize("change", [
+    flipped,
+    sealed(b"\x00"),
+    sealed(b"\xff" * 5000),
+    sealed(BitMap([3, 5_000_000]).serialize()),
+    sealed(BitMap(range(10, 90)).serialize()),
+], ids=["flipped", "short", "garbage", "beyond", "past the last row"])  # fmt: skip
+def test_damaged_bitmaps_are_found_and_never_believed(path: Path, change: Any) -> None:
+    with qvec.create(path, DIM, metric="l2", fields={"word": "keyword", "ok": "bool"}) as db:
+        db.add(X[:5], payload=[{"word": "a", "ok": True}] * 5)
+    damage(path, change)
+    with qvec.open(path) as db:
+        assert db.verify() != []
+        for where in ({"word": "a"}, {"ok": {"$exists": True}}):
+            with pytest.raises(qvec.CorruptError):
+                db.count(where)
+        with pytest.raises(qvec.CorruptError):
+            db.delete([0])
+        assert len(db) == 5
+        assert db.search(X[0], 1).ids.tolist() == [0]
+
+
+@pytest.mark.parametrize(("change", "problem"), [
+    (lambda entries: [(key, None) for key, _ in entries[:1]], "1 are missing"),
+    (sealed(BitMap([0]).serialize()), "are not what the payloads say"),
+    (lambda entries: [(b"\x05\x00\x63" + entries[0][0][3:], seal_bytes(b"\x05\x00\x63" + entries[0][0][3:], b"x"))],
+     "belong to no field"),
+])  # fmt: skip
+def test_verify_holds_the_indexes_against_the_payloads(path: Path, change: Any, problem: str) -> None:
+    with qvec.create(path, DIM, metric="l2", fields={"word": "keyword"}) as db:
+        db.add(X[:5], payload=[{"word": "a"}] * 5)
+        assert db.verify() == []
+    damage(path, change)
+    with qvec.open(path) as db:
+        assert any(problem in found for found in db.verify())
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        "flat",
+        qvec.HNSW(m=8, ef_construction=60),
+        qvec.HNSW(m=16, ef_construction=60, layout="packed"),
+        qvec.IVF(nlist=80),
+    ],
+)
+@pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
+def test_filtered_searches_find_the_nearest_that_match(path: Path, metric: Any, index: Any) -> None:
+    rng = np.random.default_rng(9)
+    x = clustered(rng, 6000, 16)
+    near = np.argsort(((x - x[0]) ** 2).sum(axis=1)).argsort()  # 0: the nearest to the first
+    payload = [{"random": int(rng.integers(1000)), "place": int(place)} for place in near]
+    with qvec.create(path, 16, metric=metric, index=index, fields={"random": "int", "place": "int"}) as db:
+        db.add(x, payload=payload)
+        db.delete(list(range(0, 6000, 7)))
+        queries, found, wanted = x[1:41], 0, 0
+        filters = [{"random": {"$lt": limit}} for limit in (500, 100, 10, 1)]
+        filters += [{"place": {"$gte": 3000}}, {"place": {"$lt": 600}}, {"place": {"$gte": 5990}}]
+        for where in filters:
+            hits, exact = db.search(queries, 10, where=where), db.search(queries, 10, where=where, exact=True)
+            count = min(10, db.count(where))
+            assert (hits.counts == count).all()
+            assert (exact.counts == count).all()
+            for row, true in zip(hits.ids, exact.ids, strict=True):
+                assert all(fulfils(payload[i], where) and i % 7 for i in row[:count].tolist())
+                found += len(set(row[:count].tolist()) & set(true[:count].tolist()))
+                wanted += count
+        assert found / wanted >= 0.97
+
+
+def test_explanations_tell_how_a_filter_was_searched(path: Path) -> None:
+    x = clustered(np.random.default_rng(9), 6000, 16)
+    with qvec.create(path, 16, index=qvec.HNSW(m=8, ef_construction=40), fields={"n": "int"}) as db:
+        db.add(x, payload=[{"n": i} for i in range(6000)])
+        few = db.search(x[0], where={"n": {"$lt": 50}}, explain=True).explanation
+        most = db.search(x[0], where={"n": {"$gte": 500}}, explain=True).explanation
+        none = db.search(x[0], where={"n": -1}, explain=True).explanation
+        exact = db.search(x[0], where={"n": {"$lt": 50}}, exact=True, explain=True).explanation
+    assert few is not None
+    assert (few.way, few.matching, few.evaluations, few.hops) == ("scored", 50, 50, 0)
+    assert most is not None
+    assert (most.way, most.matching) == ("walked", 5500)
+    assert 0 < most.evaluations < 3000
+    assert none is not None
+    assert exact is not None
+    assert (none.way, exact.way, exact.evaluations) == ("empty", "exact", 50)
+
+
+def test_the_command_line_declares_shows_and_filters_by_fields(tmp_path: Path, capsys: Any) -> None:
+    store, vectors, payload = str(tmp_path / "a.qvec"), tmp_path / "x.npy", tmp_path / "p.jsonl"
+    np.save(vectors, X[:10])
+    payload.write_text("".join(json.dumps({"year": 2000 + i, "word": "w"}) + "\n" for i in range(10)))
+    new = ["import", store, str(vectors), "--payload", str(payload), "--field", "year=int", "--field", "word=keyword"]
+    assert main(new) == 0
+    assert main(["info", store, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["fields"] == {"year": "int", "word": "keyword"}
+    assert main(["info", store]) == 0
+    assert "year=int, word=keyword" in capsys.readouterr().out
+    ask = ["search", store, str(vectors), "--row", "0", "--json", "--where"]
+    assert main([*ask, '{"year": {"$gte": 2008}}']) == 0
+    assert {hit["id"] for hit in json.loads(capsys.readouterr().out)["hits"]} == {8, 9}
+    for arguments, message in (
+        ([*ask, "{year"], "--where is no JSON"),
+        ([*ask, '{"yaer": 1}'], "did you mean 'year'"),
+        ([*new[:3], "--field", "year=float"], "has no field year of type float"),
+    ):
+        assert main(arguments) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_loose_filter_over_inverted_lists_scans_lists_and_not_every_match(path: Path) -> None:
+    x = clustered(np.random.default_rng(9), 6000, 16)
+    with qvec.create(path, 16, index=qvec.IVF(nlist=80), fields={"n": "int"}) as db:
+        db.add(x, payload=[{"n": i} for i in range(6000)])
+        most = db.search(x[0], where={"n": {"$gte": 500}}, explain=True).explanation
+        few = db.search(x[0], where={"n": {"$lt": 50}}, explain=True).explanation
+    assert most is not None
+    assert few is not None
+    assert (most.way, most.matching) == ("probed", 5500)
+    assert most.evaluations < 5500
+    assert (few.way, few.evaluations) == ("scored", 50)
+
+
+def test_filters_in_a_transaction_see_each_change_before_them(db: qvec.Collection) -> None:
+    db.add(X[:8], payload=[{"year": i % 4} for i in range(8)])
+    with db.transaction():
+        assert db.delete(where={"year": 0}) == 2
+        assert db.delete(where={"year": {"$ne": 3}}) == 4
+        assert db.count({"year": {"$exists": True}}) == 2
+        db.update_payload([3], {"year": 9})
+        assert ids_where(db, {"year": 9}) == [3]
+        assert sorted(db.search(X[0], 5, where={"year": {"$gte": 3}}).ids[:2].tolist()) == [3, 7]
+    assert ids_where(db, {"year": {"$gte": 0}}) == [3, 7]
+    for year, left in ((9, 1), (3, 0)):
+        assert db.delete(where={"year": year}) == 1
+        assert len(db) == left
+        assert db.verify() == []

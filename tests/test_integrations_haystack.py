@@ -1,0 +1,108 @@
+"""The Haystack store: Haystack's own suite for document stores, and the retriever."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import qvec
+
+pytest.importorskip("haystack")
+standard = pytest.importorskip("haystack.testing.document_store")
+
+from haystack import Document, Pipeline  # noqa: E402
+from haystack.document_stores.errors import DuplicateDocumentError  # noqa: E402
+from haystack.document_stores.types import DuplicatePolicy  # noqa: E402
+from haystack.errors import FilterError  # noqa: E402
+
+from qvec.integrations.haystack import QvecDocumentStore, QvecEmbeddingRetriever  # noqa: E402
+
+FIELDS = {"number": "int", "name": "keyword", "page": "keyword", "chapter": "keyword", "date": "datetime"}
+DIM = 8
+X = np.random.default_rng(6).normal(size=(40, DIM)).astype(np.float32)
+
+
+class TestStandard(standard.DocumentStoreBaseTests):
+    @pytest.fixture
+    def document_store(self, tmp_path: Path) -> Iterator[QvecDocumentStore]:
+        store = QvecDocumentStore(tmp_path / "s.qvec", 768, FIELDS, metric="ip")
+        yield store
+        store.collection.close()
+
+    @staticmethod
+    def assert_documents_are_equal(received: list[Document], expected: list[Document]) -> None:
+        """Equal, but for what float32 keeps of an embedding."""
+        assert len(received) == len(expected)
+        for found, wanted in zip(received, expected, strict=True):
+            assert (found.embedding is None) == (wanted.embedding is None)
+            if found.embedding is not None:
+                np.testing.assert_array_equal(found.embedding, np.asarray(wanted.embedding, np.float32))
+            assert found.to_dict(flatten=False) | {"embedding": None} == wanted.to_dict(flatten=False) | {
+                "embedding": None
+            }
+
+    def test_write_documents(self, document_store: Any) -> None:
+        document = Document(content="test doc")
+        assert document_store.write_documents([document]) == 1
+        with pytest.raises(DuplicateDocumentError):
+            document_store.write_documents([document])
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[QvecDocumentStore]:
+    store = QvecDocumentStore(tmp_path / "s.qvec", DIM, {"lang": "keyword"}, metric="cosine")
+    documents = [
+        Document(id=f"d{i}", content=f"text {i}", meta={"lang": ["de", "en"][i % 2]}, embedding=X[i].tolist())
+        for i in range(len(X))
+    ]
+    assert store.write_documents(documents) == len(X)
+    yield store
+    store.collection.close()
+
+
+def test_a_retriever_finds_the_nearest_with_scores(store: QvecDocumentStore) -> None:
+    retriever = QvecEmbeddingRetriever(store, top_k=4)
+    unit = X / np.linalg.norm(X, axis=1, keepdims=True)
+    nearest = np.argsort(-(unit @ unit[5]))
+    found = retriever.run(X[5].tolist())["documents"]
+    assert [document.id for document in found] == [f"d{i}" for i in nearest[:4]]
+    np.testing.assert_allclose([document.score for document in found], (unit @ unit[5])[nearest[:4]], rtol=1e-4)
+    filters = {"field": "meta.lang", "operator": "==", "value": "de"}
+    only = retriever.run(X[5].tolist(), filters, top_k=30)["documents"]
+    assert [document.id for document in only] == [f"d{i}" for i in nearest if i % 2 == 0]
+
+
+def test_a_document_without_an_embedding_is_never_found_by_one(store: QvecDocumentStore) -> None:
+    store.write_documents([Document(id="bare", content="no embedding")])
+    assert store.count_documents() == len(X) + 1
+    found = store.search([1.0] + [0.0] * (DIM - 1), 100)
+    assert len(found) == len(X)
+    assert "bare" not in {document.id for document in found}
+    (bare,) = [document for document in store.filter_documents() if document.id == "bare"]
+    assert (bare.content, bare.embedding) == ("no embedding", None)
+
+
+def test_store_and_retriever_travel_as_dicts(store: QvecDocumentStore) -> None:
+    pipeline = Pipeline()
+    filters = {"field": "lang", "operator": "in", "value": ["en"]}
+    pipeline.add_component("retriever", QvecEmbeddingRetriever(store, filters, 3))
+    text = pipeline.dumps()
+    store.collection.close()
+    again = Pipeline.loads(text, allowed_modules=["qvec.integrations.haystack"])
+    found = again.run({"retriever": {"query_embedding": X[3].tolist()}})["retriever"]["documents"]
+    assert found[0].id == "d3"
+    assert len(found) == 3
+    again.get_component("retriever").document_store.collection.close()
+
+
+def test_what_does_not_fit_is_refused(store: QvecDocumentStore) -> None:
+    with pytest.raises(FilterError, match="colour"):
+        store.filter_documents({"field": "meta.colour", "operator": "==", "value": "red"})
+    with pytest.raises(FilterError, match="unknown operator '~'"):
+        store.filter_documents({"field": "meta.lang", "operator": "~", "value": "red"})
+    with pytest.raises(qvec.InputError, match="'_embedded' is the store's own"):
+        store.write_documents([Document(id="x", content="x", meta={"_embedded": 1})], DuplicatePolicy.FAIL)

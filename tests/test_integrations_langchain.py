@@ -1,0 +1,96 @@
+"""The LangChain store: LangChain's own suite for vector stores, and what it does not ask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import qvec
+
+pytest.importorskip("langchain_core")
+vectorstores = pytest.importorskip("langchain_tests.integration_tests.vectorstores")
+
+from qvec.integrations.langchain import QvecVectorStore  # noqa: E402
+
+pytestmark = pytest.mark.anyio  # whose plugin comes with LangChain: for the coroutines of its suite
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Hashed:
+    """Embeds a text as the normal numbers that its characters seed: equal texts alike, others far apart."""
+
+    def embed_query(self, text: str) -> list[float]:
+        rng = np.random.default_rng(list(text.encode()) or [0])
+        return [float(value) for value in rng.normal(size=16)]
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return [self.embed_query(text) for text in texts]
+
+
+class TestStandard(vectorstores.VectorStoreIntegrationTests):
+    @pytest.fixture
+    def vectorstore(self, tmp_path: Path) -> Iterator[Any]:
+        store = QvecVectorStore.create(tmp_path / "s.qvec", self.get_embeddings())
+        yield store
+        store.collection.close()
+
+
+@pytest.fixture(params=["cosine", "l2", "ip"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[QvecVectorStore]:
+    texts = [f"text {i}" for i in range(50)]
+    metadatas = [{"page": i, "lang": ["de", "en"][i % 2]} for i in range(50)]
+    options: dict[str, Any] = {"path": tmp_path / "s.qvec", "metric": request.param, "fields": {"lang": "keyword"}}
+    store = QvecVectorStore.from_texts(texts, Hashed(), metadatas, ids=texts, **options)
+    yield store
+    store.collection.close()
+
+
+def test_a_search_gives_documents_with_metadata_scores_and_relevance(store: QvecVectorStore) -> None:
+    (first, score), *others = store.similarity_search_with_score("text 7", 5)
+    assert (first.id, first.page_content, first.metadata) == ("text 7", "text 7", {"page": 7, "lang": "en"})
+    assert all(other <= score for _, other in others)
+    (_, relevance), *rest = store.similarity_search_with_relevance_scores("text 7", 5)
+    assert all(0 <= other <= relevance <= 1 for _, other in rest)
+    assert store.as_retriever(search_kwargs={"k": 2}).invoke("text 3")[0].id == "text 3"
+
+
+def test_a_filter_is_a_where(store: QvecVectorStore) -> None:
+    found = store.similarity_search("text 7", 20, filter={"lang": "de"})
+    assert len(found) == 20
+    assert {document.metadata["lang"] for document in found} == {"de"}
+
+
+def test_diverse_documents_are_those_of_the_collection(store: QvecVectorStore) -> None:
+    expected = store.collection.search(Hashed().embed_query("text 7"), 4, mmr=0.3, fetch_k=20).ids.tolist()
+    found = store.max_marginal_relevance_search("text 7", 4, lambda_mult=0.3)
+    assert [document.id for document in found] == expected
+
+
+def test_a_store_is_opened_again(store: QvecVectorStore) -> None:
+    path = store.collection.stats().path
+    with QvecVectorStore.open(path, Hashed(), mode="r").collection as again:
+        assert len(again) == 50
+
+
+def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(qvec.InputError, match="path says where"):
+        QvecVectorStore.from_texts(["a"], Hashed())
+    with (
+        qvec.create(tmp_path / "i.qvec", 16) as db,
+        pytest.raises(qvec.InputError, match='ids="str"'),
+    ):
+        QvecVectorStore(db, Hashed())
+    store = QvecVectorStore.create(tmp_path / "s.qvec", Hashed())
+    with pytest.raises(qvec.InputError, match="1 ids and 2 metadatas for 2 texts"):
+        store.add_texts(["a", "b"], [{}, {}], ids=["x"])
+    with pytest.raises(qvec.InputError, match="key 'text' is where the text is stored"):
+        store.add_texts(["a"], [{"text": "b"}])
+    store.collection.close()

@@ -1,0 +1,135 @@
+"""The LlamaIndex store: nodes go in, come back, are found, filtered and deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import qvec
+
+pytest.importorskip("llama_index.core")
+
+from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
+from llama_index.core.vector_stores.types import (
+    FilterCondition,
+    FilterOperator,
+    MetadataFilter,
+    MetadataFilters,
+    VectorStoreQuery,
+    VectorStoreQueryMode,
+)
+
+from qvec.integrations.llamaindex import QvecVectorStore
+
+N, DIM = 60, 8
+X = np.random.default_rng(3).normal(size=(N, DIM)).astype(np.float32)
+FIELDS: dict[str, Any] = {"lang": "keyword", "year": "int", "tags": "keyword[]"}
+
+
+def node(i: int) -> TextNode:
+    metadata = {"lang": ["de", "en"][i % 2], "year": 2000 + i, "tags": ["a", "b"][: i % 3]}
+    made = TextNode(id_=f"n{i}", text=f"text {i}", embedding=X[i].tolist(), metadata=metadata)
+    made.relationships[NodeRelationship.SOURCE] = RelatedNodeInfo(node_id=f"doc{i // 10}")
+    return made
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[QvecVectorStore]:
+    store = QvecVectorStore.create(tmp_path / "s.qvec", DIM, FIELDS, metric="l2")
+    assert store.add([node(i) for i in range(N)]) == [f"n{i}" for i in range(N)]
+    yield store
+    store.client.close()
+
+
+def ask(i: int, k: int = 5, **options: Any) -> VectorStoreQuery:
+    return VectorStoreQuery(query_embedding=X[i].tolist(), similarity_top_k=k, **options)
+
+
+def only(key: str, value: Any, operator: FilterOperator = FilterOperator.EQ) -> MetadataFilters:
+    return MetadataFilters(filters=[MetadataFilter(key=key, value=value, operator=operator)])
+
+
+def test_a_query_finds_the_nearest_nodes_whole(store: QvecVectorStore) -> None:
+    found = store.query(ask(7))
+    nearest = np.argsort(((X - X[7]) ** 2).sum(axis=1))[:5]
+    assert found.ids == [f"n{i}" for i in nearest]
+    assert found.nodes is not None
+    assert found.nodes[0].model_dump() == node(7).model_dump()
+    assert found.similarities == sorted(found.similarities or [], reverse=True)
+
+
+OPERATORS: list[tuple[str, Any, FilterOperator, Any]] = [
+    ("lang", "de", FilterOperator.EQ, lambda m: m["lang"] == "de"),
+    ("lang", "de", FilterOperator.NE, lambda m: m["lang"] != "de"),
+    ("year", 2040, FilterOperator.GT, lambda m: m["year"] > 2040),
+    ("year", 2040, FilterOperator.GTE, lambda m: m["year"] >= 2040),
+    ("year", 2010, FilterOperator.LT, lambda m: m["year"] < 2010),
+    ("year", 2010, FilterOperator.LTE, lambda m: m["year"] <= 2010),
+    ("year", [2001, 2005], FilterOperator.IN, lambda m: m["year"] in (2001, 2005)),
+    ("year", [2001, 2005], FilterOperator.NIN, lambda m: m["year"] not in (2001, 2005)),
+    ("tags", "b", FilterOperator.CONTAINS, lambda m: "b" in m["tags"]),
+    ("tags", ["a", "b"], FilterOperator.ALL, lambda m: {"a", "b"} <= set(m["tags"])),
+    ("tags", ["a", "c"], FilterOperator.ANY, lambda m: "a" in m["tags"]),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "operator", "holds"), OPERATORS)
+def test_metadata_filters_hold(store: QvecVectorStore, key: str, value: Any, operator: Any, holds: Any) -> None:
+    expected = [f"n{i}" for i in range(N) if holds(node(i).metadata)]
+    assert 0 < len(expected) < N
+    filters = only(key, value, operator)
+    assert [made.node_id for made in store.get_nodes(filters=filters)] == expected
+    assert sorted(store.query(ask(0, N, filters=filters)).ids or []) == sorted(expected)
+
+
+def test_conditions_combine(store: QvecVectorStore) -> None:
+    two = [MetadataFilter(key="lang", value="de"), MetadataFilter(key="year", value=2003, operator=FilterOperator.LT)]
+    for condition, expected in [
+        (FilterCondition.AND, {0, 2}),
+        (FilterCondition.OR, {0, 1, 2, *range(4, N, 2)}),
+        (FilterCondition.NOT, set(range(N)) - {0, 1, 2, *range(4, N, 2)}),
+    ]:
+        filters = MetadataFilters(filters=list(two), condition=condition)
+        assert {made.node_id for made in store.get_nodes(filters=filters)} == {f"n{i}" for i in expected}
+    nested = MetadataFilters(filters=[two[0], MetadataFilters(filters=[two[1]], condition=FilterCondition.OR)])
+    assert len(store.get_nodes(filters=nested)) == 2
+
+
+def test_documents_and_nodes_limit_a_query(store: QvecVectorStore) -> None:
+    assert set(store.query(ask(7, N, doc_ids=["doc3"])).ids or []) == {f"n{i}" for i in range(30, 40)}
+    assert set(store.query(ask(7, N, node_ids=["n1", "n50"])).ids or []) == {"n1", "n50"}
+
+
+def test_a_diverse_query_is_the_collections(store: QvecVectorStore) -> None:
+    found = store.query(ask(7, mode=VectorStoreQueryMode.MMR, mmr_threshold=0.2))
+    assert found.ids == store.client.search(X[7], 5, mmr=0.2).ids.tolist()
+
+
+def test_nodes_are_deleted_by_document_by_id_and_by_filter(store: QvecVectorStore) -> None:
+    store.delete("doc2")
+    assert len(store.client) == N - 10
+    store.delete_nodes(["n0", "none"])
+    assert "n0" not in store.client
+    store.delete_nodes(filters=only("lang", "de"))
+    assert {made.metadata["lang"] for made in store.get_nodes()} == {"en"}
+    assert [made.node_id for made in store.get_nodes(["n3", "n2", "n1"])] == ["n3", "n1"]
+    assert [made.node_id for made in store.get_nodes(["n3", "n1"], only("year", 2001))] == ["n1"]
+    store.clear()
+    assert store.get_nodes() == []
+
+
+def test_what_the_store_cannot_do_is_said(store: QvecVectorStore, tmp_path: Path) -> None:
+    with pytest.raises(qvec.InputError, match="not in mode 'hybrid'"):
+        store.query(ask(7, mode=VectorStoreQueryMode.HYBRID))
+    with pytest.raises(qvec.InputError, match="no embedding"):
+        store.query(VectorStoreQuery(query_str="text"))
+    with pytest.raises(qvec.InputError, match="'text_match' has no counterpart"):
+        store.get_nodes(filters=only("lang", "d", FilterOperator.TEXT_MATCH))
+    with qvec.create(tmp_path / "i.qvec", DIM) as db, pytest.raises(qvec.InputError, match='ids="str"'):
+        QvecVectorStore(db)
+    with QvecVectorStore.open(store.client.stats().path, mode="r").client as again:
+        assert len(again) == N
