@@ -15,6 +15,7 @@ from filter_model import FIELDS, filters, fulfils, payloads
 from generated import clustered
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from model import merged
 from pyroaring import BitMap
 
 import qvec
@@ -49,7 +50,7 @@ def test_filters_find_what_they_mean_after_any_changes(
             for i, payload, merge in changes:
                 if i in model:
                     db.update_payload([i], payload, merge=merge)
-                    model[i] = updated(model[i], payload) if merge else payload
+                    model[i] = merged(model[i], payload) if merge else payload
             db.delete(sorted(gone))
             model = {i: payload for i, payload in model.items() if i not in gone}
             for name, kind in FIELDS.items() if late else ():
@@ -61,13 +62,6 @@ def test_filters_find_what_they_mean_after_any_changes(
                 assert db.count(where) == len(expected)
                 hits = db.search(X[0], 50, where=where)
                 assert sorted(hits.ids[: hits.counts].tolist()) == expected
-
-
-def updated(old: Any, change: Any) -> Any:
-    if change is None:
-        return old
-    merged = {**(old or {}), **change}
-    return {name: value for name, value in merged.items() if not (name in change and value is None)}
 
 
 @pytest.fixture
