@@ -380,17 +380,18 @@ def test_verify_holds_the_indexes_against_the_payloads(path: Path, change: Any, 
         assert any(problem in found for found in db.verify())
 
 
-@pytest.mark.parametrize(
-    "index",
-    [
-        "flat",
-        qvec.HNSW(m=8, ef_construction=60),
-        qvec.HNSW(m=16, ef_construction=60, layout="packed"),
-        qvec.IVF(nlist=80),
-    ],
-)
+GRAPHS = [qvec.HNSW(m=8, ef_construction=60), qvec.HNSW(m=16, ef_construction=60, layout="packed")]
+
+
+@pytest.mark.parametrize("walks", ["where they are faster", "always"])
+@pytest.mark.parametrize("index", ["flat", *GRAPHS, qvec.IVF(nlist=80)])
 @pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
-def test_filtered_searches_find_the_nearest_that_match(path: Path, metric: Any, index: Any) -> None:
+def test_filtered_searches_find_the_nearest_that_match(
+    path: Path, metric: Any, index: Any, walks: str, monkeypatch: Any
+) -> None:
+    if walks == "always":  # at every share, of few rows too
+        monkeypatch.setattr("qvec.strategy.BYTES_PER_PLACE", 0)
+        monkeypatch.setattr("qvec.strategy.SCORED_PER_LIST", 0)
     rng = np.random.default_rng(9)
     x = clustered(rng, 6000, 16)
     near = np.argsort(((x - x[0]) ** 2).sum(axis=1)).argsort()  # 0: the nearest to the first
@@ -413,7 +414,8 @@ def test_filtered_searches_find_the_nearest_that_match(path: Path, metric: Any, 
         assert found / wanted >= 0.97
 
 
-def test_explanations_tell_how_a_filter_was_searched(path: Path) -> None:
+def test_explanations_tell_how_a_filter_was_searched(path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("qvec.strategy.BYTES_PER_PLACE", 1000)
     x = clustered(np.random.default_rng(9), 6000, 16)
     with qvec.create(path, 16, index=qvec.HNSW(m=8, ef_construction=40), fields={"n": "int"}) as db:
         db.add(x, payload=[{"n": i} for i in range(6000)])
