@@ -37,13 +37,15 @@ class Maintenance:
             owed -= STEP
 
     def mend_all(self, threads: int, progress: Progress | None) -> None:
-        """Take all deleted rows out of the index; ``progress`` is called with rows of it."""
-        done = 0
-        while True:
+        """Take the deleted rows out of the index; ``progress`` is called with rows of it.
+
+        What is deleted meanwhile is left to the next call, or this one might not end.
+        """
+        done, total = 0, 2 * self._n_rows()  # a repair that is running, and one for what was deleted since it began
+        while done < total:
             with self.store.write() as txn:
                 if not txn.state["index"].get("dead", 0):
                     return
-                total = 2 * txn.state["n"]  # a repair that is running, and one for what was deleted since it began
                 self.writer(txn).mend(STEP, threads)
             done += STEP
             if progress is not None:
@@ -51,13 +53,17 @@ class Maintenance:
 
     def gather(self, threads: int, progress: Progress | None) -> None:
         """Move rows to the front until none that is not in use lies between them, and give up those behind."""
-        done = 0
-        while True:
+        done, moved = 0, MOVED
+        while moved == MOVED:
             with self.store.write() as txn:
-                moved = 0 if txn.state["quantizer"] is None else Reclaim(self.writer(txn)).gather(MOVED, threads)
+                if txn.state["quantizer"] is None:
+                    return
+                moved = Reclaim(self.writer(txn)).gather(MOVED, threads)
                 left = txn.state["n"] - txn.state["live"]
             done += moved
-            if not moved:
-                return
-            if progress is not None:
+            if moved and progress is not None:
                 progress(done, done + left)
+
+    def _n_rows(self) -> int:
+        with self.store.read() as snap:
+            return int(snap.state["n"])

@@ -24,16 +24,16 @@ class Reclaim:
     def gather(self, limit: int, threads: int) -> int:
         """Move at most ``limit`` of the last live rows to free ones before them; how many were moved.
 
-        Where none is left to be moved, the rows at the end that are not in use are given up.
+        Where fewer are left to be moved, the rows at the end that are not in use are given up.
         """
         writer = self.writer
         live, free, rows = writer.state["live"], writer.free_rows(), writer.source().live
         last = rows[max(np.searchsorted(rows, live), len(rows) - limit) :]
         first = free[free < live][: len(last)]
-        if not len(first):
+        if len(first):
+            self._move(last[len(last) - len(first) :], first, threads)
+        if len(first) < limit:
             self.give_up()
-            return 0
-        self._move(last[len(last) - len(first) :], first, threads)
         return len(first)
 
     def _move(self, old: NDArray[np.int64], new: NDArray[np.int64], threads: int) -> None:

@@ -49,7 +49,10 @@ def test_a_compacted_file_is_smaller_and_says_the_same(filled: Any, path: Path) 
     with qvec.open(path, "r") as reader:
         assert len(reader) == 200
         given_back = db.compact()
-        assert given_back == before - path.stat().st_size > before // 3
+        assert given_back == before - path.stat().st_size > 0
+        db.optimize()  # free rows lie between the others before
+        db.compact()
+        assert path.stat().st_size < before // 3
         for handle in (db, reader):  # both follow the file
             assert_same_content(handle, model)
             assert handle.verify() == []
