@@ -168,7 +168,7 @@ def test_an_add_that_fails_late_leaves_the_indexes_as_they_were(db: qvec.Collect
         raise RuntimeError("power cut")
 
     with monkeypatch.context() as patch:
-        patch.setattr("qvec.writer.Writer._extend_index", fail)
+        patch.setattr("qvec.writer.Writer.extend_index", fail)
         with pytest.raises(RuntimeError, match="power cut"):
             db.upsert(X[5:8], [0, 1, 9], [{"year": 100, "word": "w", "words": ["a"]}] * 3)
     assert db.verify() == []
