@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import lmdb  # noqa: TID251 - foreign files are made with it
@@ -10,6 +11,7 @@ import pytest
 from store_kit import CODES, contents, fill, make_store, run_python, same
 
 from qvec.errors import CorruptError, FormatError, NotFoundError
+from qvec.storage import keys, records
 from qvec.storage.store import Store
 
 PSIZE = 4096
@@ -237,3 +239,66 @@ def test_skipping_checksums_skips_no_headers(healthy: Path) -> None:
     healthy.write_bytes(data)
     with Store.open(healthy, "r", verify=False) as store, pytest.raises(CorruptError, match="block 0"):
         contents(store)
+
+
+def _with_lmdb(path: Path, change: Callable[[lmdb.Transaction], object]) -> None:
+    """Change a file behind the store's back."""
+    with lmdb.open(str(path), subdir=False, map_size=1 << 30) as env, env.begin(write=True) as txn:
+        change(txn)
+
+
+@pytest.mark.parametrize("kind", ["record", "entry", "id"])
+@pytest.mark.parametrize("damage", ["lost", "stale", "twice"])
+def test_the_check_finds_what_is_lost_or_of_an_earlier_commit(tmp_path: Path, kind: str, damage: str) -> None:
+    with make_store(tmp_path) as store:
+        for turn in range(2):
+            with store.write() as txn:
+                txn.put_record(1, 1, {"turn": turn})
+                txn.put_entries([(b"name", b"%d" % turn)])
+                txn.delete_ids([b"id"])
+                txn.put_ids([b"id"], [turn])
+            if turn == 0:
+                key = {"record": keys.record(1, 1), "entry": keys.ENTRY + b"name", "id": keys.ID + b"id"}[kind]
+                with store.read() as snap:
+                    old = bytes(snap._get(key))
+                    assert list(snap.check()) == []
+        with store.read() as snap:
+            assert list(snap.check()) == []
+    other = key[:-1] + bytes([key[-1] + 1])
+    sealed_again = {"record": records.seal(other, {"turn": 1})}.get(kind, records.seal_bytes(other, b"1234"))
+    changes: dict[str, Callable[[lmdb.Transaction], object]] = {
+        "lost": lambda txn: txn.delete(key),
+        "stale": lambda txn: txn.put(key, old),
+        "twice": lambda txn: txn.put(other, sealed_again),
+    }
+    _with_lmdb(tmp_path / "a.qvec", changes[damage])
+    with Store.open(tmp_path / "a.qvec", "r") as store, store.read() as snap:
+        (problem,) = snap.check()
+    n = {"lost": 0, "stale": 1, "twice": 2}[damage]
+    plural = {"record": "records", "entry": "entries", "id": "ids"}[kind]
+    assert problem == f"{n} {plural} are there, the state says 1: some are lost, or of an earlier commit"
+
+
+def test_the_sums_hold_when_the_map_grows_in_the_middle_of_a_transaction(tmp_path: Path) -> None:
+    with make_store(tmp_path, map_size=1 << 17) as store:
+        for turn in range(3):
+            with store.write() as txn:
+                for i in range(200):
+                    txn.put_record(1, i, {"turn": turn, "text": "x" * 1000})
+                txn.delete_record(1, 7)
+                txn.put_ids([b"%d %d" % (turn, i) for i in range(500)], range(500))
+                txn.delete_ids([b"%d %d" % (turn, i) for i in range(0, 500, 3)])
+        assert store.stats()["map_bytes"] > 1 << 17
+        with store.read() as snap:
+            assert list(snap.check()) == []
+
+
+def test_an_id_that_leads_elsewhere_fails_its_checksum(tmp_path: Path) -> None:
+    with make_store(tmp_path) as store, store.write() as txn:
+        txn.put_ids([b"a", b"b"], [0, 1])
+    _with_lmdb(tmp_path / "a.qvec", lambda txn: txn.put(keys.ID + b"a", txn.get(keys.ID + b"b")))
+    with Store.open(tmp_path / "a.qvec", "r") as store, store.read() as snap:
+        with pytest.raises(CorruptError, match="the row of the id b'a' fails its checksum"):
+            snap.row_of(b"a")
+        with pytest.raises(CorruptError, match="fails its checksum"):
+            list(snap.iter_ids())

@@ -16,6 +16,7 @@ from qvec._kernels import Column, chunk_entries
 from qvec.errors import CorruptError, InputError
 from qvec.storage import keys, records
 from qvec.storage.environment import Environment
+from qvec.storage.sums import Sums
 
 _FRAME = 64  # LMDB's page header and the block's own
 _STAMP = struct.Struct("<QI")
@@ -69,7 +70,7 @@ class View:
     ``derived`` holds what layers above computed from it, and is emptied when the view moves on.
     """
 
-    __slots__ = ("__weakref__", "columns", "derived", "relocated", "stamps", "state", "txn_id", "users")
+    __slots__ = ("__weakref__", "columns", "derived", "relocated", "stamps", "state", "sums", "txn_id", "users")
 
     def __init__(self) -> None:
         self.txn_id = 0
@@ -78,7 +79,14 @@ class View:
         self.columns: dict[str, Column] = {}
         self.stamps: dict[str, bytes] = {}
         self.state: dict[str, Any] = {}
+        self.sums = Sums()
         self.derived: dict[Any, Any] = {}
+
+    def forget(self) -> None:
+        """Start again from nothing: the file is another one."""
+        self.txn_id, self.sums = 0, Sums()
+        for part in (self.columns, self.stamps, self.state, self.derived):
+            part.clear()
 
     def clone(self) -> View:
         """A view of the same commit whose columns can be patched."""
@@ -99,7 +107,7 @@ class Loader:
 
         CorruptError names what is damaged; the view is then of no use any more.
         """
-        written, stored, state = read_state(txn)
+        written, stored, state, sums = read_state(txn)
         columns = {name: self._column(view, name, line) for name, line in stored.items()}
         size = self._env.reaches()
         for name, line in stored.items():
@@ -113,7 +121,7 @@ class Loader:
         if self._resident:
             for name in columns.keys() - view.columns.keys():
                 columns[name].make_resident()
-        view.columns, view.state, view.txn_id = columns, state, commit
+        view.columns, view.state, view.sums, view.txn_id = columns, state, sums, commit
         view.stamps = {name: line.stamps for name, line in stored.items()}
         view.derived.clear()
 
@@ -161,15 +169,15 @@ def place_all(column: Column, n_blocks: int, txn: Any) -> None:
         column.place(block, value)
 
 
-def read_state(txn: Any) -> tuple[int, dict[str, StoredColumn], dict[str, Any]]:
-    """The STATE record: the transaction it was written under, the columns, the state of the layer above."""
+def read_state(txn: Any) -> tuple[int, dict[str, StoredColumn], dict[str, Any], Sums]:
+    """The STATE record: the transaction that wrote it, the columns, the state of the layer above, sums of records."""
     value = txn.get(keys.STATE)
     if value is None:
         raise CorruptError("the state record is missing")
     payload = records.unseal(keys.STATE, value)
     try:
         columns = {name: _stored_column(line) for name, line in payload["columns"].items()}
-        return int(payload["txn"]), columns, dict(payload["state"])
+        return int(payload["txn"]), columns, dict(payload["state"]), Sums.from_state(payload["sums"])
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise CorruptError(f"the state record is not of this format: {error}") from error
 
@@ -191,7 +199,7 @@ def first_state(columns: Mapping[str, ColumnSpec], state: dict[str, Any], psize:
         lines[name] = [spec.id, spec.generation, spec.stride, *geometry, 0, b""]
     if len({(line[0], line[1]) for line in lines.values()}) < len(lines):
         raise InputError("two columns have the same id and generation")
-    return records.seal(keys.STATE, {"txn": commit, "columns": lines, "state": state})
+    return records.seal(keys.STATE, {"txn": commit, "columns": lines, "sums": Sums().of, "state": state})
 
 
 def write_directory(view: View, touched: dict[str, set[int]], txn: Any, env: Environment) -> dict[str, bytes]:
@@ -213,7 +221,7 @@ def write_directory(view: View, touched: dict[str, set[int]], txn: Any, env: Env
             stamps[name],
         ]
     # Without sound page numbers no transaction matches, and every reader looks the blocks up by key.
-    payload = {"txn": commit if env.sound else 0, "columns": lines, "state": view.state}
+    payload = {"txn": commit if env.sound else 0, "columns": lines, "sums": view.sums.of, "state": view.state}
     txn.put(keys.STATE, records.seal(keys.STATE, payload))
     return stamps
 

@@ -13,6 +13,7 @@ _KEY = struct.Struct(">BBHI")
 BLOCK = 1
 CHUNK = 2
 RECORD = 3
+RECORD_KIND = bytes([RECORD])
 META = 4
 ENTRY = b"\x05"
 ID = b"\xff"
@@ -47,6 +48,8 @@ def describe(key: bytes) -> str:
         return "the state record"
     if key[:1] == ENTRY:
         return f"entry {key[1:].hex()}"
+    if key[:1] == ID:
+        return f"the row of the id {key[1:]!r}"
     kind, column, generation, number = _KEY.unpack(key)
     noun = {BLOCK: "block", CHUNK: "directory chunk", RECORD: "record"}.get(kind, f"key of kind {kind},")
     return f"{noun} {number} of {'kind' if kind == RECORD else 'column'} {column}, generation {generation}"

@@ -76,9 +76,14 @@ def seal_bytes(key: bytes, payload: bytes) -> bytes:
 def unseal_bytes(key: bytes, value: bytes | memoryview) -> bytes | memoryview:
     """The bytes of a value that was sealed under ``key``, at least one; CorruptError names the key."""
     payload = value[_CRC_BYTES:]
-    if len(payload) == 0 or crc32c(payload, crc32c(key)) != int.from_bytes(value[:_CRC_BYTES], "little"):
+    if len(payload) == 0 or crc32c(payload, crc32c(key)) != checksum_of(value):
         raise CorruptError(f"{keys.describe(key)} fails its checksum")
     return payload
+
+
+def checksum_of(value: bytes | memoryview) -> int:
+    """The checksum that a sealed value begins with."""
+    return int.from_bytes(value[:_CRC_BYTES], "little")
 
 
 def _in_utc(value: object) -> datetime:

@@ -13,6 +13,7 @@ from qvec.errors import ClosedError, CorruptError, ForkedError, InputError
 from qvec.storage import keys, records
 from qvec.storage.directory import View
 from qvec.storage.environment import Error, fork_epoch, structure_problems, translate, translated
+from qvec.storage.sums import Sums
 from qvec.types import NDArray
 
 if TYPE_CHECKING:
@@ -80,14 +81,15 @@ class Reading:
     def row_of(self, key: bytes) -> int | None:
         """The row of an id, None where no row has it."""
         value = self._get(id_key(key, 0))
-        return None if value is None else row_number(value)
+        return None if value is None else row_number(keys.ID + key, value)
 
     def rows_of(self, ids: Sequence[bytes]) -> NDArray[np.int64]:
         """The row of each id, int64 [n], -1 where no row has it."""
         rows = np.empty(len(ids), dtype=np.int64)
         for i, key in enumerate(ids):
-            value = self._get(id_key(key, i))
-            rows[i] = -1 if value is None else row_number(value)
+            name = id_key(key, i)
+            value = self._get(name)
+            rows[i] = -1 if value is None else row_number(name, value)
         return rows
 
     def iter_ids(self) -> Iterator[tuple[bytes, int]]:
@@ -95,7 +97,8 @@ class Reading:
         with translated(self._store.path), self._live().cursor() as cursor:
             found = cursor.set_range(keys.ID)
             while found:
-                yield bytes(cursor.key()[1:]), row_number(cursor.value())
+                key = bytes(cursor.key())
+                yield key[1:], row_number(key, cursor.value())
                 self._live()
                 found = cursor.next()
 
@@ -107,10 +110,19 @@ class Reading:
             for block in range(column.n_blocks):
                 if not column.check(block):
                     yield f"column {column.name!r}: block {block} is damaged, missing or stale"
-        yield from self._check_sealed(keys.record(0, 0)[:1], records.unseal)
-        yield from self._check_sealed(keys.ENTRY, records.unseal_bytes)
+        found = Sums()
+        for kind, unseal in (
+            (keys.RECORD_KIND, records.unseal),
+            (keys.ENTRY, records.unseal_bytes),
+            (keys.ID, row_number),
+        ):
+            yield from self._check_sealed(kind, unseal, found)
+        for name, there in found.of.items():
+            if there != self._view.sums.of[name]:
+                n, expected = there[0], self._view.sums.of[name][0]
+                yield f"{n} {name} are there, the state says {expected}: some are lost, or of an earlier commit"
 
-    def _check_sealed(self, kind: bytes, unseal: Callable[[bytes, memoryview], object]) -> Iterator[str]:
+    def _check_sealed(self, kind: bytes, unseal: Callable[[bytes, memoryview], object], sums: Sums) -> Iterator[str]:
         with translated(self._store.path), self._live().cursor() as cursor:
             found = cursor.set_range(kind)
             while found and (key := bytes(cursor.key()))[:1] == kind:
@@ -118,6 +130,7 @@ class Reading:
                     unseal(key, cursor.value())
                 except CorruptError as error:
                     yield str(error)
+                sums.count(key, cursor.value())
                 found = cursor.next()
 
     def _get(self, key: bytes) -> Any:
@@ -163,15 +176,16 @@ def id_key(name: bytes, position: int) -> bytes:
     return keys.ID + name
 
 
-def row_number(value: bytes | memoryview) -> int:
-    """The row stored under an id."""
-    if len(value) != _ROW_BYTES:
-        raise CorruptError(f"an id's row has {len(value)} bytes instead of {_ROW_BYTES}")
-    return int.from_bytes(value, "little")
+def row_number(key: bytes, value: bytes | memoryview) -> int:
+    """The row stored under an id's key."""
+    payload = records.unseal_bytes(key, value)
+    if len(payload) != _ROW_BYTES:
+        raise CorruptError(f"{keys.describe(key)} has {len(payload)} bytes instead of {_ROW_BYTES}")
+    return int.from_bytes(payload, "little")
 
 
-def row_value(row: int) -> bytes:
-    """A row as stored under its id."""
+def row_value(key: bytes, row: int) -> bytes:
+    """A row as stored under an id's key."""
     if not 0 <= row < 1 << 31:
         raise InputError(f"row {row} is not below 2^31")
-    return row.to_bytes(_ROW_BYTES, "little")
+    return records.seal_bytes(key, row.to_bytes(_ROW_BYTES, "little"))

@@ -14,6 +14,7 @@ from qvec.storage import keys, records
 from qvec.storage.directory import ColumnSpec, View, block_geometry, place_all, write_directory
 from qvec.storage.environment import Error, MapIsFull, fork_epoch, translate, translated
 from qvec.storage.snapshot import Snapshot, entry_key, id_key, record_key, row_value
+from qvec.storage.sums import Sums
 
 Operation = Callable[[Any], object]
 _HELD_SHARE = 16  # of the file: two checkpoints' worth of pages wait to be used again
@@ -28,13 +29,14 @@ class Transaction(Snapshot):
     run again.
     """
 
-    __slots__ = ("_calls", "_committed", "_failed", "_log", "_whole")
+    __slots__ = ("_calls", "_committed", "_failed", "_log", "_sums", "_whole")
 
     def __init__(self, store: Any, txn: Any, view: View) -> None:
         super().__init__(store, txn, view)
         self._log: list[Operation] = []
         self._whole, self._failed, self._calls = False, False, 0
         self._committed = {name: (column, column.n_blocks) for name, column in view.columns.items()}
+        self._sums = view.sums.copy()  # those of the commit before
 
     @property
     def version(self) -> int:
@@ -85,12 +87,12 @@ class Transaction(Snapshot):
         """Store plain data under ``kind`` and ``number``; InputError names the field of ``name`` that is not plain."""
         key = record_key(kind, number)
         value = records.seal(key, payload, name)
-        self._run(lambda txn: txn.put(key, value))
+        self._run(lambda txn: self._view.sums.put(txn, key, value))
 
     def delete_record(self, kind: int, number: int) -> None:
         """Remove a record, if it is there."""
         key = record_key(kind, number)
-        self._run(lambda txn: txn.delete(key))
+        self._run(lambda txn: self._view.sums.delete(txn, key))
 
     def put_entries(self, entries: Iterable[tuple[bytes, bytes | None]]) -> None:
         """Store bytes under names; None removes a name."""
@@ -98,28 +100,29 @@ class Transaction(Snapshot):
         for name, value in entries:
             key = entry_key(name)
             pairs.append((key, None if value is None else records.seal_bytes(key, value)))
-        self._run(lambda txn: _put_or_delete(txn, pairs))
+        self._run(lambda txn: _put_or_delete(txn, pairs, self._view.sums))
 
     def delete_entries(self, first: bytes, last: bytes) -> None:
         """Remove the names from ``first`` to ``last``, both included."""
         start, end = entry_key(first), entry_key(last)
-        self._run(lambda txn: _delete_range(txn, start, end))
+        self._run(lambda txn: _delete_range(txn, start, end, self._view.sums))
 
     def put_ids(self, ids: Sequence[bytes], rows: Sequence[int], *, append: bool = False) -> None:
         """Give each id its row; DuplicateIdError names the position of one that is stored or repeated.
 
         ``append`` is a hint: the ids ascend and lie above all that are stored. An error puts nothing.
         """
-        pairs = [(id_key(name, i), row_value(int(row))) for i, (name, row) in enumerate(zip(ids, rows, strict=True))]
+        names = [id_key(name, i) for i, name in enumerate(ids)]
+        pairs = [(name, row_value(name, int(row))) for name, row in zip(names, rows, strict=True)]
         append = append and self._is_above(ids)
         if not append:
             self._refuse_duplicates(ids)
-        self._run(lambda txn: _put_pairs(txn, pairs, append))
+        self._run(lambda txn: _put_pairs(txn, pairs, append, self._view.sums))
 
     def delete_ids(self, ids: Sequence[bytes]) -> None:
         """Remove ids; those that are not stored are passed over."""
-        wanted = [id_key(name, i) for i, name in enumerate(ids)]
-        self._run(lambda txn: [txn.delete(key) for key in wanted])
+        wanted = [(id_key(name, i), None) for i, name in enumerate(ids)]
+        self._run(lambda txn: _put_or_delete(txn, wanted, self._view.sums))
 
     def checkpoint(self) -> None:
         """Publish what was changed so far, give back its memory and go on; `abort` then undoes what comes after.
@@ -134,6 +137,7 @@ class Transaction(Snapshot):
             self._retry(self._publish)
             self._log.clear()
             self._committed = {name: (column, column.n_blocks) for name, column in self._view.columns.items()}
+            self._sums = self._view.sums.copy()
             self._txn = self._store._env.begin_write()
             self._attach_columns()
         except BaseException:
@@ -197,6 +201,7 @@ class Transaction(Snapshot):
         self._txn = env.begin_write()
         self._view.relocated = self._view.relocated or not env.sound
         self._attach_columns()
+        self._view.sums = self._sums.copy()
         for operation in self._log:
             operation(self._txn)
 
@@ -254,25 +259,28 @@ class Transaction(Snapshot):
                 raise DuplicateIdError(f"id {i} ({key!r}) is in the batch before, as id {seen[key]}")
 
 
-def _put_pairs(txn: Any, pairs: list[tuple[bytes, bytes]], append: bool) -> None:
+def _put_pairs(txn: Any, pairs: list[tuple[bytes, bytes]], append: bool, sums: Sums) -> None:
     with txn.cursor() as cursor:
         _, added = cursor.putmulti(pairs, dupdata=False, overwrite=False, append=append)
     if added != len(pairs):
         raise QvecError(f"{added} of {len(pairs)} ids were put")
+    for key, value in pairs:
+        sums.count(key, value)
 
 
-def _put_or_delete(txn: Any, pairs: list[tuple[bytes, bytes | None]]) -> None:
+def _put_or_delete(txn: Any, pairs: Sequence[tuple[bytes, bytes | None]], sums: Sums) -> None:
     for key, value in pairs:
         if value is None:
-            txn.delete(key)
+            sums.delete(txn, key)
         else:
-            txn.put(key, value)
+            sums.put(txn, key, value)
 
 
-def _delete_range(txn: Any, start: bytes, end: bytes) -> None:
+def _delete_range(txn: Any, start: bytes, end: bytes, sums: Sums) -> None:
     with txn.cursor() as cursor:
         found = cursor.set_range(start)
-        while found and bytes(cursor.key()) <= end:
+        while found and (key := bytes(cursor.key())) <= end:
+            sums.forget(key, cursor.value())
             found = cursor.delete()  # moves on to the next
 
 
