@@ -179,10 +179,13 @@ def open(
 
     Raises NotFoundError, FormatError, CorruptError, LockedError.
     """
-    return Collection(
+    collection = Collection(
         Store.open(path, mode, residency=residency, verify=verify, durability=durability, **_sized(map_size)),
         on_drift,
     )
+    if mode == "rw":
+        collection._finish_erasure()
+    return collection
 
 
 def _sized(map_size: int | None) -> dict[str, int]:
