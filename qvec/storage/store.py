@@ -105,7 +105,8 @@ class Store:
         """Open a file: ``"rw"`` takes its write lock, ``"r"`` any number of handles may do.
 
         ``residency="ram"``: what :meth:`Snapshot.reside` names is copied into memory; ``verify=False`` skips the
-        checksums of blocks, not their headers; ``durability="relaxed"`` leaves the flush to the system: a power cut may then cost the file.
+        checksums of blocks, not their headers; ``durability="relaxed"`` leaves the flush to the system: a power cut
+        may then cost the file.
         ``map_size`` is the address space to reserve at first, in bytes; it grows.
         NotFoundError, FormatError, CorruptError, LockedError or ReadOnlyError say why a file does not open.
         """
