@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from qvec.collection import Collection, new_collection
 from qvec.config import Config, index_config
 from qvec.configs import CodeConfig, IndexConfig
-from qvec.errors import ExistsError, InputError
+from qvec.errors import CorruptError, ExistsError, InputError
 from qvec.inputs import as_stored, check_count
 from qvec.quantizers import Quantizer, make_config
 from qvec.storage.store import Store
-from qvec.types import ArrayLike, Durability, FieldType, Float32Array, IdKind, Keep, Metric, Residency
+from qvec.types import ArrayLike, Durability, FieldType, Float32Array, IdKind, Keep, Metric, Residency, check_flag
 
 if TYPE_CHECKING:
     from qvec.adapters import Adapter
@@ -131,18 +131,24 @@ def open(
     durability: Durability = "full",
     on_drift: OnDrift = None,
     map_size: int | None = None,
+    untrusted: bool = False,
 ) -> Collection:
     """Open a collection file. One handle may have it open for writing, any number for reading.
 
     residency: "mmap" shares the file's pages between processes; "ram" copies them once into huge pages.
     verify: check each block's checksum when it is first touched. durability, on_drift, map_size: see :func:`create`.
+    untrusted: the file comes from elsewhere or may be damaged. LMDB's pages are checked before the file is mapped, and
+    everything as by :meth:`Collection.verify`, before the first search; nobody may write to it meanwhile.
 
     Raises NotFoundError, FormatError, CorruptError, LockedError.
     """
-    return Collection(
-        Store.open(path, mode, residency=residency, verify=verify, durability=durability, **_sized(map_size)),
-        on_drift,
-    )
+    check_flag("untrusted", untrusted)
+    options: dict[str, Any] = {"residency": residency, "verify": verify, "durability": durability}
+    collection = Collection(Store.open(path, mode, untrusted=untrusted, **options, **_sized(map_size)), on_drift)
+    if untrusted and (problems := collection.verify()):
+        collection.close()
+        raise CorruptError(f"{os.fspath(path)} is damaged: {problems[0]}; {len(problems)} problems in all")
+    return collection
 
 
 def _sized(map_size: int | None) -> dict[str, int]:

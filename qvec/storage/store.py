@@ -34,7 +34,14 @@ class Store:
     _joined: Transaction | None = None  # what `transaction` holds together
 
     def __init__(
-        self, path: str, mode: Mode, residency: Residency, verify: bool, durability: Durability, map_size: int
+        self,
+        path: str,
+        mode: Mode,
+        residency: Residency,
+        verify: bool,
+        durability: Durability,
+        map_size: int,
+        untrusted: bool = False,
     ) -> None:
         """For `create` and `open`."""
         self.path, self.mode = path, mode
@@ -42,6 +49,8 @@ class Store:
         self._closed = True
         self._epoch, self._writing_thread = -1, 0
         environment.check(path)
+        if untrusted:
+            environment.check_structure(path)
         self._lock = FileLock(path) if mode == "rw" else None
         self._closed = False
         try:
@@ -100,16 +109,18 @@ class Store:
         verify: bool = True,
         durability: Durability = "full",
         map_size: int = environment.MAP_SIZE,
+        untrusted: bool = False,
     ) -> Store:
         """Open a file: ``"rw"`` takes its write lock, ``"r"`` any number of handles may do.
 
         ``residency="ram"`` copies all blocks once; ``verify=False`` skips the checksums of blocks, not their
         headers; ``durability="relaxed"`` leaves the flush to the system: a power cut may then cost the file.
         ``map_size`` is the address space to reserve at first, in bytes; it grows.
+        ``untrusted`` has LMDB's pages checked, without LMDB, before they are mapped.
         NotFoundError, FormatError, CorruptError, LockedError or ReadOnlyError say why a file does not open.
         """
         _check_options(mode, residency, verify, durability)
-        return cls(newfile.own_path(path), mode, residency, verify, durability, map_size)
+        return cls(newfile.own_path(path), mode, residency, verify, durability, map_size, untrusted)
 
     def begin(self) -> Snapshot:
         """A snapshot of the last commit; `end` it soon, for the pages it reads are kept as long.
