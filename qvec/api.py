@@ -8,14 +8,27 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from qvec.collection import Collection, new_collection
+from qvec.calibrations import Trained
+from qvec.collection import Collection
 from qvec.config import Config, index_config
 from qvec.configs import CodeConfig, IndexConfig
 from qvec.errors import CorruptError, ExistsError, InputError
 from qvec.inputs import as_stored, check_count
-from qvec.quantizers import Quantizer, make_config
-from qvec.storage.store import Store
-from qvec.types import ArrayLike, Durability, FieldType, Float32Array, IdKind, Keep, Metric, Residency, check_flag
+from qvec.quantizers import Quantizer, make_config, train
+from qvec.storage.store import ColumnSpec, Store
+from qvec.types import (
+    ArrayLike,
+    Durability,
+    FieldType,
+    Float32Array,
+    IdKind,
+    Keep,
+    Metric,
+    NDArray,
+    Residency,
+    check_flag,
+)
+from qvec.writer import Writer, initial_state
 
 if TYPE_CHECKING:
     from qvec.adapters import Adapter
@@ -77,7 +90,7 @@ def create(
     x = None if sample is None else as_stored("sample", sample, config.dim, config.metric, config.form)
     trained = _trained(config, x, adapter, quantizer)
     try:
-        return new_collection(path, config, x, on_drift, trained, declared, durability=durability, **_sized(map_size))
+        return _new_collection(path, config, x, on_drift, trained, declared, durability=durability, **_sized(map_size))
     except ExistsError:
         if not exist_ok:
             raise
@@ -95,6 +108,44 @@ def create(
             f"{os.fspath(path)} codes by another {'quantizer' if adapter is None else 'adapter'}, or by none"
         )
     return collection
+
+
+def _field_columns(state: dict[str, Any]) -> dict[str, ColumnSpec]:
+    if not state["fields"]:
+        return {}
+    from qvec.filters.maintain import field_columns
+
+    return field_columns(state)
+
+
+def _new_collection(
+    path: str | os.PathLike[str],
+    config: Config,
+    sample: NDArray[Any] | None,
+    on_drift: OnDrift,
+    quantizer: Quantizer | None = None,
+    fields: Mapping[str, FieldType] | None = None,
+    **options: Any,
+) -> Collection:
+    """Create the file with a quantizer that is trained already, or train one at once where a sample is given."""
+    if quantizer is None and sample is not None:
+        quantizer = train(sample, config.metric, config.code, config.seed, config.model)
+    state = initial_state(fields or {})
+    store = Store.create(path, _field_columns(state), config.to_dict(), state=state, **options)
+    try:
+        collection = Collection(store, on_drift)
+        if quantizer is not None:
+            with store.write() as txn:
+                samples = 0 if sample is None else len(sample)
+                Writer(txn, config, None, collection._originals(txn)).use(quantizer, samples)
+                if sample is not None:
+                    from qvec.drift.watch import remember
+
+                    remember(txn, 0, Trained(quantizer, config.code, samples, config.model), sample)
+        return collection
+    except BaseException:
+        store.close()
+        raise
 
 
 def _checked_fields(fields: Mapping[str, FieldType] | None) -> dict[str, FieldType]:

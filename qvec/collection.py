@@ -3,44 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import numpy as np
 
-from qvec.calibrations import Trained
-from qvec.config import Config
-from qvec.engine import Engine
 from qvec.errors import InputError
+from qvec.handle import worker_threads
 from qvec.hits import HitMaker
-from qvec.index import Progress, stored_index
+from qvec.index import Progress
 from qvec.inputs import MAX_K, MAX_ROWS, as_ids, as_payloads, as_searched, as_stored, check_count, check_unique, id_keys
 from qvec.payloads import Payloads
-from qvec.quantizers import Quantizer, train
 from qvec.query import SearchOptions, search_options
-from qvec.reading import Reader, id_array, refuse_missing
+from qvec.reading import id_array, refuse_missing
 from qvec.results import AddResult, Hits, Records
 from qvec.search import run_search
-from qvec.statistics import collect_stats
-from qvec.storage.store import ColumnSpec, Snapshot, Store
+from qvec.storage.store import Snapshot, Store
 from qvec.types import (
     ArrayLike,
-    FieldType,
     Float32Array,
     Include,
-    Metric,
-    NDArray,
     OnConflict,
     Payload,
-    Residency,
-    Stats,
     Where,
     check_choice,
     check_flag,
 )
-from qvec.upkeep import worker_threads
-from qvec.writer import Writer, initial_state
 
 if TYPE_CHECKING:
     from qvec.drift.watch import OnDrift
@@ -356,68 +344,6 @@ class Collection(Payloads):
         with self._store.read() as snap:
             return snap.row_of(key) is not None
 
-    # --- looking after ---
-
-    def stats(self) -> Stats:
-        """Counts and sizes as of the last commit."""
-        with self._store.read() as snap:
-            return collect_stats(snap, self._store, self._config)
-
-    def verify(self, *, deep: bool = True) -> list[str]:
-        """Check every block, record, id and edge of the last commit; the problems found, none when it is sound.
-
-        deep: besides checksums, counts, the id map and whether a walk reaches every row, make anew what follows from the
-        originals and payloads (codes, packed nodes, entries of lists, indexes of fields) and compare.
-        """
-        from qvec.verify import verify_snapshot
-
-        check_flag("deep", deep)
-        if self._store.in_transaction:
-            raise InputError(
-                "verify() checks what is in the file; inside a transaction that is not what it has written"
-            )
-        with self._store.read() as snap:
-            return verify_snapshot(snap, self._config, self._quantizer, self._originals, deep)
-
-    def close(self) -> None:
-        """Wait for searches that are running, then release the file. Calls after it raise ClosedError."""
-        self._store.close()
-
-    def __enter__(self) -> Self:
-        self._store.end(self._store.begin())  # a closed handle says so here, not at the first call
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickles as its path, and is opened for reading where it is unpickled: only one handle can write."""
-        return reopened, (type(self), os.path.abspath(self._store.path), self._store.residency)
-
-    def __repr__(self) -> str:
-        config = self._config
-        return f"<qvec.Collection {os.fspath(self._store.path)!r} dim={config.dim} {config.metric}>"
-
-    # --- parts ---
-
-    def _reader(self, snap: Snapshot) -> Reader:
-        return Reader(snap, self._config, self._quantizer(snap), self._originals(snap))
-
-    def _codes_by(self, quantizer: Quantizer) -> bool:
-        """Whether this is the collection's own quantizer."""
-        with self._store.read() as snap:
-            own = self._quantizer(snap)
-        return own is not None and _undated(own.state()) == _undated(quantizer.state())
-
-    def _make_engine(self, snap: Snapshot) -> Engine | None:
-        quantizer = self._quantizer(snap)
-        if quantizer is None or not snap.state["live"]:
-            return None
-        index = stored_index(self._config.index, snap.state["index"])
-        engine = Engine(snap, quantizer, self._originals(snap), index, self._config.ids == "int64")
-        snap.derived["engine"] = engine
-        return engine
-
 
 def _filters(where: Any, queries: Float32Array) -> list[Any]:
     """The filter of each query."""
@@ -430,55 +356,3 @@ def _filters(where: Any, queries: Float32Array) -> list[Any]:
             f"{'one query' if queries.ndim == 1 else f'a batch of {n}'}"
         )
     return list(where)
-
-
-def reopened(kind: type[Collection], path: str, residency: Residency) -> Collection:
-    """What a pickled collection becomes."""
-    return kind(Store.open(path, "r", residency=residency))
-
-
-def _undated(state: dict[str, Any]) -> dict[str, Any]:
-    """A quantizer's state without the time of its calibration: the id stands for all the rest."""
-    calibration = state.get("calibration")
-    return state if calibration is None else state | {"calibration": calibration["id"]}
-
-
-def _field_columns(state: dict[str, Any]) -> dict[str, ColumnSpec]:
-    if not state["fields"]:
-        return {}
-    from qvec.filters.maintain import field_columns
-
-    return field_columns(state)
-
-
-def new_collection(
-    path: str | os.PathLike[str],
-    config: Config,
-    sample: NDArray[Any] | None,
-    on_drift: OnDrift,
-    quantizer: Quantizer | None = None,
-    fields: Mapping[str, FieldType] | None = None,
-    **options: Any,
-) -> Collection:
-    """Create the file with a quantizer that is trained already, or train one at once where a sample is given."""
-    if quantizer is None and sample is not None:
-        quantizer = train(sample, config.metric, config.code, config.seed, config.model)
-    state = initial_state(fields or {})
-    store = Store.create(path, _field_columns(state), config.to_dict(), state=state, **options)
-    try:
-        collection = Collection(store, on_drift)
-        if quantizer is not None:
-            with store.write() as txn:
-                samples = 0 if sample is None else len(sample)
-                Writer(txn, config, None, collection._originals(txn)).use(quantizer, samples)
-                if sample is not None:
-                    from qvec.drift.watch import remember
-
-                    remember(txn, 0, Trained(quantizer, config.code, samples, config.model), sample)
-        return collection
-    except BaseException:
-        store.close()
-        raise
-
-
-__all__ = ["Collection", "Metric", "new_collection"]

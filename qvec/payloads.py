@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from qvec._kernels import bits_rows
+from qvec.housekeeping import Housekeeping
 from qvec.index import Progress
 from qvec.inputs import as_ids, as_payloads, check_unique, id_keys
 from qvec.reading import refuse_missing
 from qvec.rows import ids_of_rows
 from qvec.storage.store import Snapshot, Transaction
 from qvec.types import FieldType, NDArray, Payload, Where, check_choice, check_flag
-from qvec.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from qvec.selecting import Selected
 
 
-class Payloads(Upkeep):
+class Payloads(Housekeeping):
     """What :class:`qvec.collection.Collection` inherits of calls on payloads."""
 
     @property

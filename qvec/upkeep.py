@@ -2,54 +2,31 @@
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from qvec.calibrations import Generation, Trained, Transfer, entry_of, exported, imported, listed, register
-from qvec.config import Config, code_from_dict, make_config
-from qvec.configs import CodeConfig, Float16, Float32
-from qvec.curves import Curves, outdated
-from qvec.engine import Engine
-from qvec.errors import ClosedError, DriftError, DriftWarning, InputError
-from qvec.index import Progress, stored_index
-from qvec.inputs import as_searched, as_vectors, check_count
-from qvec.layout import CALIBRATION, TUNING, VECTORS, in_force
+from qvec.config import code_from_dict, make_config
+from qvec.configs import CodeConfig
+from qvec.errors import InputError
+from qvec.handle import worker_threads
+from qvec.index import Progress
+from qvec.inputs import as_vectors
+from qvec.layout import CALIBRATION
 from qvec.measure import MAX_ROWS, OVERSAMPLES, CodeNames
-from qvec.quantizers import Quantizer, from_state, train
-from qvec.reading import Reader
-from qvec.storage.store import Snapshot, Store, Transaction
+from qvec.measuring import Measuring
+from qvec.storage.store import Snapshot
 from qvec.types import ArrayLike, Float32Array
 from qvec.writer import Writer
 
 if TYPE_CHECKING:  # imported when they are called: seldom, and a sixth of the import's time
-    from qvec.drift.watch import Drift, OnDrift, Watch
     from qvec.evaluation.choose import Choice
-    from qvec.evaluation.report import Report
-    from qvec.generations import Generations, Relink
-    from qvec.maintenance import Maintenance
-
-MAX_THREADS = 1024
-MAX_TUNED_K = 10_000
-MAX_TUNED_QUERIES = 100_000
+    from qvec.generations import Relink
 
 
-class Upkeep:
-    """What :class:`qvec.collection.Collection` inherits: the handle's parts, and calls that change its codes."""
-
-    def __init__(self, store: Store, on_drift: OnDrift = None) -> None:
-        if not (on_drift in (None, "warn", "raise") or callable(on_drift)):
-            raise InputError(f"on_drift must be 'warn', 'raise', a callable or None, got {on_drift!r}")
-        self._on_drift, self._alarmed = on_drift, -1
-        self._store = store
-        self._config = Config.from_dict(dict(store.config))
-        self._keep = _keep_quantizer(self._config)
-        self._quantizers: dict[tuple[int, str], Quantizer] = {}
+class Upkeep(Measuring):
+    """What :class:`qvec.collection.Collection` inherits of calls that change its codes."""
 
     # --- calibrations ---
 
@@ -144,69 +121,7 @@ class Upkeep:
         """Remove a calibration and its codes, or give up one that is being built; not the one in force."""
         self._generations.drop(generation)
 
-    # --- measuring ---
-
-    def evaluate(
-        self,
-        queries: ArrayLike | None = None,
-        k: int = 10,
-        codes: CodeNames = "all",
-        n: int = 1000,
-        *,
-        oversamples: Sequence[int] = OVERSAMPLES,
-        rows: int = MAX_ROWS,
-        seed: int = 0,
-        progress: Progress | None = None,
-    ) -> Report:
-        """Measure codes on the stored vectors: recall@k with its interval, bytes, latency, and what loses recall.
-
-        queries: float32 [m, dim]; None: stored rows, each looked for among the others. n: queries used at most,
-        drawn by ``seed``. codes: "all" that are known, or a list of names and configurations. oversamples:
-        candidates re-ranked per hit; 1: none. rows: more vectors than this are sampled, and scanned only.
-        progress: called with (done, total) codes.
-
-        The collection's own graph is walked over each code, so that the index's loss is that of a requantize
-        with ``relink=False``. Nothing is written. Raises InputError: no originals, or too few vectors.
-        """
-        from qvec.evaluation.evaluate import Evaluation
-
-        config = self._config
-        q = None if queries is None else as_vectors("queries", queries, config.dim, config.metric)
-        if q is not None and not len(q):
-            raise InputError("queries must hold one query or more")
-        check_count("k", k, 1, 10_000)
-        check_count("rows", rows, k + 1, 2**31)
-        with self._store.read() as snap:
-            evaluation = Evaluation(snap, config, self._generations, q, k, check_count("n", n, 1, 1_000_000), seed)
-            return evaluation.run(codes, oversamples, rows, progress)
-
-    def tune(
-        self,
-        queries: ArrayLike | None = None,
-        *,
-        ks: Sequence[int] = (10, 100),
-        n: int = 1000,
-        seed: int = 0,
-        threads: int | None = None,
-        progress: Progress | None = None,
-    ) -> Curves:
-        """Measure recall@k against what a search spends, and store the curves that ``search(recall=)`` goes by.
-
-        queries: float32 [m, dim], like those that will be asked; at most ``n`` of them, drawn by ``seed``, are used and
-        kept in the file, so that the curves are measured again when the codes change or the collection has grown by
-        half. None: stored rows, each looked for among the others, which are easier to find than most queries. ks: the
-        curve of the smallest k that is not below a search's answers for it. progress: called with (done, total) curves.
-
-        Raises InputError: no originals to measure against, fewer vectors than the largest k, or no queries.
-        """
-        config = self._config
-        q = None if queries is None else as_searched(np.atleast_2d(queries), config.dim, config.metric, config.form)
-        if q is not None and not len(q):
-            raise InputError("queries must hold one query or more")
-        if not len(ks):
-            raise InputError("ks must name one k or more")
-        checked = sorted({check_count("ks", k, 1, MAX_TUNED_K) for k in ks})
-        return self._tune(q, checked, check_count("n", n, 1, MAX_TUNED_QUERIES), seed, threads, progress)
+    # --- choosing ---
 
     def choose(
         self,
@@ -240,113 +155,7 @@ class Upkeep:
             txn.state["oversample"] = {"generation": made.number, "factor": oversample}
         return made
 
-    def drift(self) -> Drift:
-        """Whether what was added lately still looks as what the code in force was trained on; see :class:`Drift`."""
-        from qvec.drift.watch import read_drift
-
-        with self._store.read() as snap:
-            return read_drift(snap)
-
     # --- parts ---
-
-    @cached_property
-    def _watch(self) -> Watch:
-        from qvec.drift.watch import Watch
-
-        return Watch()
-
-    def _observe(self, txn: Transaction, trained: bool, x: Float32Array) -> Drift | None:
-        """Look at a batch that is being added; DriftError where it raises an alarm and that is asked for."""
-        from qvec.drift.looks import LOOK_ROWS
-        from qvec.drift.watch import remember
-
-        quantizer = self._quantizer(txn)
-        if quantizer is None or self._config.form is not None:  # codes that come ready-made learned nothing here
-            return None
-        if trained and len(x) >= LOOK_ROWS:
-            made = Trained(quantizer, self._config.code, len(x), self._config.model)
-            remember(txn, txn.state["quantizer"], made, x)
-            return None
-        drift = self._watch.observe(txn, quantizer, x)
-        if drift is not None and drift.level == "alarm" and self._on_drift == "raise":
-            raise DriftError(f"drift alarm: {drift.advice} ({_shown(drift)})")
-        return drift
-
-    def _announce(self, drift: Drift | None) -> None:
-        """Tell of an alarm, once for each generation."""
-        if drift is None or drift.level != "alarm" or drift.generation is None or drift.generation <= self._alarmed:
-            return
-        self._alarmed = drift.generation
-        if callable(self._on_drift):
-            self._on_drift(drift)
-        elif self._on_drift == "warn":
-            warnings.warn(f"drift alarm: {drift.advice} ({_shown(drift)})", DriftWarning, stacklevel=3)
-
-    def _tune(
-        self,
-        queries: Float32Array | None,
-        ks: Sequence[int],
-        n: int,
-        seed: int = 0,
-        threads: int | None = None,
-        progress: Progress | None = None,
-    ) -> Curves:
-        from qvec.evaluation.tuning import make_tuning, store_curves
-
-        with self._store.read() as snap:
-            quantizer, keep = self._quantizer(snap), self._originals(snap)
-            if quantizer is None or snap.state["live"] <= max(ks):
-                raise InputError(
-                    f"recall@{max(ks)} is measured on more vectors than that; {snap.state['live']} are stored"
-                )
-            if keep is None and quantizer.kind != "f32" and self._config.form is None:
-                raise InputError(
-                    "recall is measured against the originals, and the collection was created with keep='none'"
-                )
-            index = stored_index(self._config.index, snap.state["index"])
-            engine = Engine(snap, quantizer, keep, index, False)
-            vectors = Reader(snap, self._config, quantizer, keep).vectors
-            tuning = make_tuning(snap, engine, queries, vectors, n, seed)
-            curves = tuning.run(ks, worker_threads(threads), progress)
-        with self._store.write() as txn:
-            store_curves(txn, curves, None if queries is None else tuning.queries)
-        return curves
-
-    def _keep_tuned(self, threads: int | None) -> None:
-        """Measure recall curves again where there are any and they no longer fit.
-
-        The change before it is committed: that the handle was closed since is no error of it.
-        """
-        try:
-            snap = self._store.begin()
-        except ClosedError:
-            return
-        try:
-            if not outdated(snap.state):
-                return
-            from qvec.evaluation.tuning import stored_queries
-
-            old = Curves.from_state(snap.record(TUNING, 0))
-            queries = stored_queries(snap, self._config.dim) if old.source == "queries" else None
-            ks = [curve.k for curve in old.curves]
-        finally:
-            self._store.end(snap)
-        self._tune(queries, ks, old.n_queries, threads=threads)
-
-    def _writer(self, txn: Transaction) -> Writer:
-        return Writer(txn, self._config, self._quantizer(txn), self._originals(txn))
-
-    @cached_property
-    def _maintenance(self) -> Maintenance:
-        from qvec.maintenance import Maintenance
-
-        return Maintenance(self._store, self._writer)
-
-    @cached_property
-    def _generations(self) -> Generations:
-        from qvec.generations import Generations
-
-        return Generations(self._store, self._config, self._load, self._keep)
 
     def _generation(self, number: int) -> Generation:
         return next(made for made in self.calibrations() if made.number == number)
@@ -368,31 +177,6 @@ class Upkeep:
                 remember(txn, 0, trained, sample)
             return 0
 
-    def _load(self, reading: Snapshot | Transaction, number: int) -> Quantizer:
-        key = number, entry_of(reading.state, number)["id"]  # a number that was undone may be given out again
-        if key not in self._quantizers:
-            self._quantizers[key] = from_state(reading.record(CALIBRATION, number))
-        return self._quantizers[key]
-
-    def _quantizer(self, reading: Snapshot | Transaction) -> Quantizer | None:
-        number = reading.state["quantizer"]
-        return None if number is None else self._load(reading, number)
-
-    def _originals(self, reading: Snapshot | Transaction) -> Quantizer | None:
-        """What codes the stored originals, None where codes are all there is."""
-        if reading.state["quantizer"] is None:
-            return self._keep if self._config.keeps_originals else None
-        return self._keep if VECTORS in in_force(reading.columns, reading.state["names"]) else None
-
-    def _check_model(self, model: str | None) -> None:
-        if model is not None and model != self._config.model:
-            raise InputError(f"the vectors are of model {model!r}, the collection of {self._config.model!r}")
-
-
-def _shown(drift: Drift) -> str:
-    found = drift.evidence
-    return f"recall by code {found['recall']:.3f}, {found['recall_trained']:.3f} when it was trained"
-
 
 def _current_code(snap: Snapshot) -> CodeConfig:
     return code_from_dict(entry_of(snap.state, snap.state["quantizer"])["code"])
@@ -408,12 +192,3 @@ def _with_method(code: CodeConfig, method: str | None) -> CodeConfig:
     if code.min_samples == 0:
         raise InputError(f"{code} learns nothing from a sample; give a method, or a code that is trained")
     return code
-
-
-def worker_threads(threads: int | None) -> int:
-    return os.cpu_count() or 1 if threads is None else check_count("threads", threads, 1, MAX_THREADS)
-
-
-def _keep_quantizer(config: Config) -> Quantizer:
-    code = Float16() if config.keeps_originals and config.keep == "f16" else Float32()
-    return train(np.empty((0, config.dim), np.float32), config.metric, code)

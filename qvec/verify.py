@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from qvec.config import Config
-from qvec.engine import live_rows
 from qvec.curves import Curves
+from qvec.engine import live_rows
 from qvec.errors import CorruptError, FormatError
 from qvec.filters.check import check_fields_of
 from qvec.index import Coded, Source, Stored, stored_index
@@ -102,9 +102,7 @@ def _check_codes(snap: Snapshot, quantizer: Quantizer, keep: Quantizer | None) -
     yield from _some("the code of row {} is not that of its vector", iter(wrong))
 
 
-def _check_index(
-    snap: Snapshot, config: Config, quantizer: Quantizer, keep: Quantizer | None, deep: bool
-) -> list[str]:
+def _check_index(snap: Snapshot, config: Config, quantizer: Quantizer, keep: Quantizer | None, deep: bool) -> list[str]:
     index = stored_index(config.index, snap.state["index"])
     columns = in_force(snap.columns, snap.state["names"])
     stored = Stored(quantizer, columns[CODES]) if keep is None else Stored(keep, columns[VECTORS])

@@ -105,7 +105,13 @@ def changed(value: Any, place: tuple[Any, ...], new: Any) -> Any:
 
 
 MISSING, EXTRA, MORE, LESS, CUT = "<missing>", "<extra>", "<more>", "<less>", "<cut>"
-RECORDS = {"calibration": (CALIBRATION, 0), "drift": (DRIFT, 0), "curves": (TUNING, 0), "queries": (TUNING, 1), "row": (ROW, 3)}
+RECORDS = {
+    "calibration": (CALIBRATION, 0),
+    "drift": (DRIFT, 0),
+    "curves": (TUNING, 0),
+    "queries": (TUNING, 1),
+    "row": (ROW, 3),
+}
 
 
 def fields(collection: str, path: str) -> Iterator[Case]:

@@ -96,9 +96,7 @@ def swapped(sound: bytes, older: list[bytes], chance: random.Random) -> Damage:
     """Two pages in each other's place, with or without their numbers."""
     a, b = (PAGE * n for n in chance.sample(range(2, len(sound) // PAGE), 2))
     skip = chance.choice((0, 16))
-    return Damage(
-        "two pages swapped", [(a + skip, sound[b + skip : b + PAGE]), (b + skip, sound[a + skip : a + PAGE])]
-    )
+    return Damage("two pages swapped", [(a + skip, sound[b + skip : b + PAGE]), (b + skip, sound[a + skip : a + PAGE])])
 
 
 def zeroed(sound: bytes, older: list[bytes], chance: random.Random) -> Damage:

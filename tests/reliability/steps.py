@@ -65,7 +65,7 @@ def change(path: str, name: str, number: int, at: int, say: Callable[[str], None
 CHANGES: dict[str, list[tuple[kills.Change, Callable[[qvec.Collection], object]]]] = {
     "add": [kills.put(30, 0), kills.put(7, 1), kills.gone(8)],
     "churn": [kills.put(30, 0), kills.put(7, 1), ([(b, -1) for b in range(6, 16)], lambda db: deleted(db, 6, 16))],
-    "transactions": [next(kills.together({b: 0 for b in range(20)}, 30, random.Random(3))), kills.gone(8)],
+    "transactions": [next(kills.together(dict.fromkeys(range(20), 0), 30, random.Random(3))), kills.gone(8)],
     "requantize": [([], lambda db: kills.recode(db, "f16")), kills.put(31, 0)],
 }
 
