@@ -195,7 +195,8 @@ def open(
     """
     check_flag("untrusted", untrusted)
     options: dict[str, Any] = {"residency": residency, "verify": verify, "durability": durability}
-    collection = Collection(Store.open(path, mode, untrusted=untrusted, **options, **_sized(map_size)), on_drift)
+    options |= _sized(map_size)
+    collection = Collection(Store.open(path, mode, untrusted=untrusted, **options), on_drift)
     if untrusted and (problems := collection.verify()):
         collection.close()
         raise CorruptError(f"{os.fspath(path)} is damaged: {problems[0]}; {len(problems)} problems in all")

@@ -10,8 +10,9 @@ from qvec.engine import live_rows
 from qvec.errors import CorruptError, FormatError
 from qvec.filters.check import check_fields_of
 from qvec.index import Coded, Source, Stored, stored_index
-from qvec.layout import CALIBRATION, CODES, IDS, ROW, TUNING, VECTORS, in_force
+from qvec.layout import CALIBRATION, CODES, IDS, TUNING, VECTORS, in_force
 from qvec.quantizers import Quantizer, from_state
+from qvec.rows import stored_record
 from qvec.storage.store import Snapshot
 
 CHECKED_ROWS = 8192
@@ -67,7 +68,7 @@ def _check_rows(snap: Snapshot, config: Config) -> Iterator[str]:
     named = dict(snap.iter_ids())
     if len(named) != len(live) or set(named.values()) != set(live.tolist()):
         yield f"the id map names {len(set(named.values()))} rows, {len(live)} are live"
-    lost = [row for row in live.tolist() if snap.record(ROW, row) is None]
+    lost = [row for row in live.tolist() if stored_record(snap, row) is None]
     if len(live) - len(lost) != snap.state["records"]:
         yield f"{len(live) - len(lost)} live rows have a record, the state says {snap.state['records']}"
     if config.ids == "str":
@@ -81,7 +82,7 @@ def _check_rows(snap: Snapshot, config: Config) -> Iterator[str]:
 def _check_fields(snap: Snapshot) -> Iterator[str]:
     if snap.state["fields"]:
         rows = live_rows(snap).tolist()
-        records = ((row, snap.record(ROW, row)) for row in rows)
+        records = ((row, stored_record(snap, row)) for row in rows)
         yield from check_fields_of(snap, {row: record["payload"] for row, record in records if record is not None})
 
 

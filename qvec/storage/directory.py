@@ -8,7 +8,7 @@ A reader that is behind loads the chunks whose stamp changed, and forgets the bl
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,6 +22,10 @@ _FRAME = 64  # LMDB's page header and the block's own
 _STAMP = struct.Struct("<QI")
 STAMP_BYTES = _STAMP.size
 _MAX_ROWS = 1 << 31
+
+
+Accept = Callable[[dict[str, Any], Mapping[str, Column]], None]
+"""What the layer above makes of a commit's state and columns: nothing, or CorruptError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +97,11 @@ class View:
 class Loader:
     """Brings views up to a transaction of an environment."""
 
-    def __init__(self, env: Environment, *, verify: bool, resident: bool = False, writable: bool = False) -> None:
-        self._env, self._verify, self._resident, self._writable = env, verify, resident, writable
+    def __init__(
+        self, env: Environment, accept: Accept, *, verify: bool, resident: bool = False, writable: bool = False
+    ) -> None:
+        self._env, self.accept = env, accept
+        self._verify, self._resident, self._writable = verify, resident, writable
 
     def refresh(self, view: View, txn: Any, commit: int) -> None:
         """Make ``view`` that of the last commit, whose transaction id is ``commit``.
@@ -115,6 +122,7 @@ class Loader:
         if self._resident:
             for name in columns.keys() - view.columns.keys():
                 columns[name].make_resident()
+        self.accept(state, columns)
         view.columns, view.state, view.sums, view.txn_id = columns, state, sums, commit
         view.stamps = {name: line.stamps for name, line in stored.items()}
         view.derived.clear()

@@ -1,14 +1,17 @@
-"""R6, R7: files that somebody made, with valid checksums and wrong content. An error of qvec's or any answer; no signal, no
-other exception, no endless loop.
+"""R6, R7: files that somebody made, with valid checksums and wrong content.
 
-R6 puts every kind of wrong value into every field of the state and of the records; R7 puts random bytes and numbers into
-rows of columns, bitmaps and ids, and gives the parsers random data.
+An error of qvec's or any answer; no signal, no other exception, no endless loop. R6 puts every kind of wrong value into
+every field of the state and of the records; R7 puts random bytes and numbers into rows of columns, bitmaps and ids, and
+gives the parsers random data.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import random
+import resource
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -19,7 +22,13 @@ from forks import each
 from generated import clustered
 
 import qvec
+from qvec._kernels import bits_roaring
+from qvec.calibrations import imported
+from qvec.config import Config
+from qvec.configs import Flat, Int8
+from qvec.curves import Curves
 from qvec.layout import CALIBRATION, DRIFT, ROW, TUNING
+from qvec.quantizers import from_state
 from qvec.storage import records
 from qvec.storage.store import Store, Transaction
 
@@ -27,12 +36,13 @@ DIM = 16
 N = 300
 X = clustered(np.random.default_rng(3), N, DIM)
 HANG = 10.0  # seconds
+SLOW = 1.0  # of one input
 CASES = {"short": 150, "nightly": 1_000_000}  # of R6; there are fewer
 FILES = {"short": 120, "nightly": 12_000}  # of R7
 INPUTS = {"short": 5_000, "nightly": 40_000}
 WRONG: tuple[Any, ...] = (
-    0, 1, -1, 2, 255, 65_535, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1, float("nan"), float("inf"), -1.5, 1e300,
-    None, True, "", "x", b"", b"\xff" * 4, b"\xff" * 64, [], [0], {}, {"x": 1},
+    0, 1, -1, 2, 255, 65_535, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1, float("nan"), float("inf"), -1.5,
+    1e300, None, True, "", "x", b"", b"\xff" * 4, b"\xff" * 64, [], [0], {}, {"x": 1},
 )  # fmt: skip
 Ids = Literal["int64", "str"]
 COLLECTIONS: dict[str, dict[str, Any]] = {
@@ -41,6 +51,7 @@ COLLECTIONS: dict[str, dict[str, Any]] = {
     "lists": {"code": "binary", "index": qvec.IVF(nlist=8), "ids": "str", "metric": "ip"},
     "plain": {"code": qvec.Int8(scale="per_dim"), "index": "flat", "keep": "none", "metric": "l2"},
 }
+CONFIG = Config(DIM, "l2", "int64", "f32", Int8(), Flat(), None, 0)
 FIELDS = {"row": "int", "tag": "keyword", "tags": "keyword[]", "at": "float"}
 
 
@@ -138,7 +149,7 @@ def craft(txn: Transaction, case: Case) -> None:
 # --- R7: rows, bitmaps, ids ---
 
 
-def random_case(collection: str, path: str, chance: random.Random) -> Case:
+def random_case(collection: str, chance: random.Random) -> Case:
     return Case(collection, "bytes", chance.randrange(2**62), None)
 
 
@@ -227,6 +238,70 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
     return bytes(out)
 
 
+# --- R7: parsers ---
+
+CHUNK = 100  # inputs that one call of `parse` makes
+PARSERS = ("record", "bitmap", "calibration", "curves", "exported calibration")
+
+
+def seed_data(path: Path) -> dict[str, list[bytes]]:
+    """What there is in a file, to be changed."""
+    with qvec.open(path, "r") as db, db._store.read() as snap:
+        kept = {
+            what: records.pack(content) for what, key in RECORDS.items() if (content := snap.record(*key)) is not None
+        }
+        bitmaps = [bytes(value) for _, value in snap.entries(b"\0", b"\xff" * 400)]
+        exported = db.export_calibration(format="msgpack")
+    assert isinstance(exported, bytes)
+    everything = [*kept.values(), records.pack(dict(snap_state(path)))]
+    return {
+        "record": everything, "bitmap": bitmaps, "calibration": [kept["calibration"]], "curves": [kept["curves"]],
+        "exported calibration": [exported],
+    }  # fmt: skip
+
+
+def snap_state(path: Path) -> dict[str, Any]:
+    with Store.open(path, "r") as store, store.read() as snap:
+        return dict(snap.state)
+
+
+def parse(parser: str, seeds: dict[str, list[bytes]], number: int) -> str:
+    """Give a parser a hundred inputs; "" where each gave a value or one of qvec's errors."""
+    chance = random.Random(number)
+    for _ in range(CHUNK):
+        data = chance.randbytes(chance.randrange(40)) if chance.random() < 0.1 else chance.choice(seeds[parser])
+        data, start = mutated(data, chance), time.monotonic()
+        try:
+            _parse(parser, data)
+        except qvec.QvecError:
+            pass
+        except ValueError as error:
+            if parser != "record":  # whoever unpacks makes an error of it that names the record
+                return f"{data!r}: {error!r}"
+        except Exception as error:
+            return f"{data!r}: {error!r}"
+        if time.monotonic() - start > SLOW:
+            return f"{data!r} takes {time.monotonic() - start:.1f} s"
+    return ""
+
+
+def _parse(parser: str, data: bytes) -> None:
+    if parser == "record":
+        records.unpack(data)
+    elif parser == "bitmap":
+        bits = np.zeros(32, np.uint64)
+        bits_roaring(data, 0, N, bits)
+        assert not bits[5:].any(), "bits beyond the rows"
+    elif parser == "exported calibration":
+        imported(data, CONFIG)
+    else:
+        try:
+            state = records.unpack(data)
+        except ValueError:
+            return
+        (Curves.from_state if parser == "curves" else from_state)(state)
+
+
 # --- judging ---
 
 
@@ -272,7 +347,8 @@ def judge(folder: Path, case: Case) -> str:
     path = folder / "crafted.qvec"
     path.write_bytes((folder / f"{case.collection}.base").read_bytes())
     Path(f"{path}-lock").unlink(missing_ok=True)
-    with Store.open(path, durability="relaxed") as store, store.write() as txn:
+    what: Any = case.place
+    with contextlib.suppress(qvec.InputError), Store.open(path, durability="relaxed") as store, store.write() as txn:
         what = scramble(txn, case) if case.what == "bytes" else craft(txn, case)
     try:
         db = qvec.open(path, durability="relaxed")
@@ -315,9 +391,13 @@ def run_bytes(scale: Scale, folder: Path, seed: int) -> Figures:
     for collection, options in COLLECTIONS.items():
         create(str(folder / f"{collection}.base"), options)
     names = list(COLLECTIONS)
-    cases = [random_case(names[i % len(names)], "", chance) for i in range(FILES[scale])]
-    _judge_all(figures, folder, cases)
+    _judge_all(figures, folder, [random_case(names[i % len(names)], chance) for i in range(FILES[scale])])
+    seeds = seed_data(folder / "graph.base")
+    for parser in PARSERS:
+        chunks = [chance.randrange(2**62) for _ in range(-(-INPUTS[scale] // CHUNK // len(PARSERS)))]
+        for chunk, verdict in zip(chunks, each(chunks, lambda n, p=parser: parse(p, seeds, n), HANG), strict=True):  # type: ignore[misc]
+            figures.count("inputs of parsers", CHUNK)
+            if verdict:
+                figures.fail(f"{parser}, chunk {chunk}: {verdict}")
+    figures.amounts["peak MiB of a child"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
     return figures
-
-
-__all__ = ["records", "run_bytes", "run_fields"]

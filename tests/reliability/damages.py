@@ -1,7 +1,8 @@
-"""R4, R5: files that are cut short or damaged. An error, or the answers of the sound file; never others, never a signal.
+"""R4, R5: files that are cut short or damaged.
 
-Each damage is judged twice: opened as usual, where an answer that differs must at least be found by `verify`, and opened
-with ``untrusted=True``, where none may differ and none may kill the process.
+An error, or the answers of the sound file; never others, never a signal. Each damage is judged twice: opened as usual,
+where an answer that differs must at least be found by `verify`, and opened with ``untrusted=True``, where none may
+differ and none may kill the process.
 """
 
 from __future__ import annotations
@@ -104,9 +105,9 @@ def zeroed(sound: bytes, older: list[bytes], chance: random.Random) -> Damage:
 
 
 def restored(sound: bytes, older: list[bytes], chance: random.Random) -> Damage:
-    """A page as it was at an earlier commit."""
+    """A page as it was at an earlier commit; not a meta page, which would make the file that of another commit."""
     before = chance.choice(older)
-    pages = [at for at in range(0, len(before), PAGE) if before[at : at + PAGE] != sound[at : at + PAGE]]
+    pages = [at for at in range(2 * PAGE, len(before), PAGE) if before[at : at + PAGE] != sound[at : at + PAGE]]
     at = chance.choice(pages)
     return Damage("an older page", [(at, before[at : at + PAGE])])
 

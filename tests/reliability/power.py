@@ -1,8 +1,8 @@
-"""R3: power cuts. Of what a commit writes, any part may have reached the disk when the power goes, in sectors of 512 bytes.
+"""R3: power cuts. Of what a commit writes, any sectors of 512 bytes may have reached the disk when the power goes.
 
-LMDB flushes data before it writes its meta page. So with the meta page of before and any sectors of the commit, the file
-must be what it was; with all sectors and the new meta page, what it became. The control leaves sectors out under the new
-meta page, which a disk that lies about its flushes would: it must be detected, else this test sees nothing.
+LMDB flushes data before it writes its meta page. So with the meta page of before and any sectors of the commit, the
+file must be what it was; with all sectors and the new meta page, what it became. The control leaves sectors out under
+the new meta page, which a disk that lies about its flushes would: it must be detected, else this test sees nothing.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ def run(scale: Scale, folder: Path, seed: int) -> Figures:
             after, new = path.read_bytes(), ask(contents, str(path))
             assert old != new
             data, meta = changed(before, after)
-            assert data and len(meta) == 1, f"{len(data)} sectors of data, {len(meta)} of meta pages"
+            assert len(data) > 0
+            assert len(meta) == 1, f"{len(data)} sectors of data, {len(meta)} of meta pages"
             share = SUBSETS[scale] // 2
             images += [Image(before, after, _some(data, chance), [old]) for _ in range(share - 2)]
             images += [Image(before, after, data, [old]), Image(before, after, data + meta, [new])]

@@ -1,7 +1,7 @@
 """R2: a process that dies at each single step of a change.
 
-What LMDB is asked to do inside write transactions is counted, and the process kills itself at the n-th of these, for every
-n until the change ends by itself.
+What LMDB is asked to do inside write transactions is counted, and the process kills itself at the n-th of these, for
+every n until the change ends by itself.
 """
 
 from __future__ import annotations
