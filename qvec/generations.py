@@ -9,6 +9,7 @@ behind stays until it is dropped, so that a roll-back has to code only what came
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -258,7 +259,7 @@ class Generations:
             return 1.0
         quantizer = self.load(snap, number)
         keep = self.keep if VECTORS in columns else None
-        candidates = 0 if keep is None else PROBE_K * quantizer.oversample
+        candidates = 0 if keep is None else math.ceil(PROBE_K * quantizer.oversample)
         queries = self.sample(snap, PROBES)
         found = [
             Engine(snap, quantizer, keep, by, False, columns).search(

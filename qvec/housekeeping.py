@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from qvec.errors import InputError
+from qvec.handle import worker_threads
+from qvec.index import Progress
 from qvec.statistics import collect_stats
 from qvec.types import Stats, check_flag
 from qvec.upkeep import Upkeep
@@ -37,6 +40,46 @@ class Housekeeping(Upkeep):
             )
         with self._store.read() as snap:
             return verify_snapshot(snap, self._config, self._quantizer, self._originals, deep)
+
+    def optimize(self, *, threads: int | None = None, progress: Progress | None = None) -> None:
+        """Take all that is deleted out of the index, and move vectors together, while searches and writes go on.
+
+        Works in transactions of a few hundred to 4,096 rows; a process that dies has done what it has done, and calling
+        again goes on from there. :meth:`compact` then gives the pages back. progress: called with (done, total) rows.
+
+        Raises ReadOnlyError; InputError inside a transaction.
+        """
+        if self._store.in_transaction:
+            raise InputError("optimize() makes transactions of its own; call it outside of one")
+        workers = worker_threads(threads)
+        for _ in range(2):  # moving leaves deleted rows behind
+            self._maintenance.mend_all(workers, progress)
+            self._maintenance.gather(workers, progress)
+
+    def compact(self) -> int:
+        """Give pages that are not in use back to the file system; the bytes given back.
+
+        A copy without them is written beside the file, checked, made durable, and put in its place at once: a process
+        that dies leaves the old file or the new. Searches of this process go on and wait for the moment of the change.
+
+        Raises LockedError where another process has the file open, or a snapshot of this one stays open; ReadOnlyError;
+        InputError inside a transaction.
+        """
+        if self._store.in_transaction:
+            raise InputError("compact() puts another file in the place of this one; call it outside of a transaction")
+        before = os.stat(self._store.path).st_size
+        self._store.compact()
+        return before - os.stat(self._store.path).st_size
+
+    def backup(self, dest: str | os.PathLike[str]) -> None:
+        """Copy the last commit, without free pages, to a new file, while others read and write.
+
+        ``dest`` appears when it is whole and durable, and is opened as any collection is. Raises ExistsError where it
+        is there already, InputError inside a transaction.
+        """
+        if self._store.in_transaction:
+            raise InputError("backup() copies the last commit; call it outside of a transaction")
+        self._store.copy_to(dest)
 
     @cached_property
     def _maintenance(self) -> Maintenance:

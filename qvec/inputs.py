@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
+from qvec._kernels import plain_norm2
 from qvec.errors import DuplicateIdError, InputError
 from qvec.integers import as_integers, to_floats
 from qvec.storage.records import pack
@@ -45,11 +46,9 @@ def _as_rows(name: str, x: NDArray[Any], dim: int, metric: Metric) -> Float32Arr
 
 def as_queries(value: object, dim: int, metric: Metric) -> Float32Array:
     """One query as float32 [dim], or a batch as float32 [n, dim]; C-contiguous and checked like vectors."""
-    if type(value) is np.ndarray and value.dtype == np.float32 and value.ndim == 1 and len(value) == dim:
-        # the hot path: one dot product finds NaN, infinities, overflow and the zero vector at once
-        norm2 = value.dot(value)
-        if (0.0 < norm2 < _SAFE_NORM2 or (norm2 == 0.0 and metric != "cosine")) and value.flags.c_contiguous:
-            return value
+    norm2 = plain_norm2(value, dim)  # the hot path: it tells NaN, infinities, overflow and the zero vector at once
+    if 0.0 < norm2 < _SAFE_NORM2 or (norm2 == 0.0 and metric != "cosine"):
+        return cast("Float32Array", value)
     x = _as_array("queries", value)
     rows = _as_rows("queries", x, dim, metric)
     return rows[0] if x.ndim == 1 else rows

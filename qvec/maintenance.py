@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from qvec.index import Progress
+from qvec.reclaim import Reclaim
 from qvec.storage.store import Store, Transaction
 from qvec.writer import Writer
 
 PACE = 20  # rows of the index that are gone through for each row that is deleted
 STEP = 4096  # ... in one transaction
+MOVED = 512  # rows moved by one transaction: each is linked anew
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,40 @@ class Maintenance:
         owed = PACE * rows
         while owed > 0:
             with self.store.write() as txn:
-                if not self.writer(txn).mend(min(owed, STEP), threads):
+                writer = self.writer(txn)
+                writer.mend(min(owed, STEP), threads)
+                if not writer.is_mending_due:
                     return
             owed -= STEP
+
+    def mend_all(self, threads: int, progress: Progress | None) -> None:
+        """Take the deleted rows out of the index; ``progress`` is called with rows of it.
+
+        What is deleted meanwhile is left to the next call, or this one might not end.
+        """
+        done, total = 0, 2 * self._n_rows()  # a repair that is running, and one for what was deleted since it began
+        while done < total:
+            with self.store.write() as txn:
+                if not txn.state["index"].get("dead", 0):
+                    return
+                self.writer(txn).mend(STEP, threads)
+            done += STEP
+            if progress is not None:
+                progress(min(done, total), total)
+
+    def gather(self, threads: int, progress: Progress | None) -> None:
+        """Move rows to the front until none that is not in use lies between them, and give up those behind."""
+        done, moved = 0, MOVED
+        while moved == MOVED:
+            with self.store.write() as txn:
+                if txn.state["quantizer"] is None:
+                    return
+                moved = Reclaim(self.writer(txn)).gather(MOVED, threads)
+                left = txn.state["n"] - txn.state["live"]
+            done += moved
+            if moved and progress is not None:
+                progress(done, done + left)
+
+    def _n_rows(self) -> int:
+        with self.store.read() as snap:
+            return int(snap.state["n"])

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-
-import numpy as np
 
 from qvec.curves import Curves, outdated
 from qvec.engine import Engine
@@ -15,7 +14,8 @@ from qvec.query import REMEMBERED, SearchOptions
 from qvec.storage.store import Snapshot
 
 DEFAULT_EF = 64
-MIN_EXTRA = 10  # candidates beyond k that are re-ranked at least
+PLACES = 10  # hits that the oversampling of codes was measured for
+MIN_EXTRA, MAX_EXTRA = 2, 10  # candidates beyond k that are re-ranked at least: by how coarse the code is
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +82,17 @@ def _candidates(engine: Engine, options: SearchOptions) -> int:
             raise InputError("rescore=True needs stored originals: the collection was created with keep='none'")
         return 0
     if options.oversample is not None:
-        return int(np.ceil(options.k * options.oversample))
+        return math.ceil(options.k * options.oversample)
     chosen = engine.state["oversample"]
     if chosen is not None and chosen["generation"] == engine.state["quantizer"]:
         return int(options.k * chosen["factor"])
-    return max(options.k * engine.quantizer.oversample, options.k + MIN_EXTRA)
+    return enough(options.k, engine.quantizer.oversample)
+
+
+def enough(k: int, oversample: float) -> int:
+    """Candidates to re-rank for k hits by codes that need ``oversample`` each at k = 10: for fewer, some more."""
+    extra = math.ceil(PLACES * (oversample - 1))
+    return max(math.ceil(k * oversample), k + min(max(extra, MIN_EXTRA), MAX_EXTRA))
 
 
 def _is_exact(quantizer: Quantizer) -> bool:

@@ -14,10 +14,10 @@ from qvec.query import SearchOptions
 if TYPE_CHECKING:
     from qvec.selecting import Selected
 
-# Codes that a walk scores for each place of its pool: counted, 5 to 24 at selectivities from 5 to 50 % (docs/adr/0009).
-SCORED_PER_PLACE = 20
-# Rows that are scored in the time that a list takes: 2 us against 0.13 us (MiniLM-384, lists of about 60 rows).
-SCORED_PER_LIST = 15
+# A place of a walk's pool takes as long as scoring so many bytes of codes one row after the other (docs/adr/0009).
+BYTES_PER_PLACE = 39_000
+# Rows that are scored in the time that a list takes, of those that the scan of more lists adds (docs/adr/0009).
+SCORED_PER_LIST = 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,4 +58,4 @@ def _walk(engine: Engine, plan: Plan, selected: Selected) -> tuple[str, Plan, in
         name, ef = "dropped", -(-plan.ef * engine.live // selected.count)
     else:
         name, ef = "walked", plan.ef + plan.ef // 2
-    return name, replace(plan, ef=ef), SCORED_PER_PLACE * ef
+    return name, replace(plan, ef=ef), BYTES_PER_PLACE * ef // engine.quantizer.code_size

@@ -100,7 +100,7 @@ class Writer:
     @property
     def is_mending_due(self) -> bool:
         """Whether the index waits for deleted rows to be taken out of it."""
-        return self._index().due(self.state["index"])
+        return self.index().due(self.state["index"])
 
     # --- adding ---
 
@@ -181,28 +181,28 @@ class Writer:
             trained = Trained(self.quantizer, config.code, len(batch.x), config.model)
             self.state["quantizer"] = register(self.txn, trained)
         if len(old_rows):
-            self._hide(old_keys, old_rows, threads)
-        self._show(batch, rows)
+            self.hide(old_keys, old_rows, threads)
+        self.show(batch, rows)
         self.state["lift2"] = max(self.state["lift2"], lift2)
-        self._extend_index(rows, threads, progress)
+        self.extend_index(rows, threads, progress)
 
     def _choose_rows(self, count: int) -> Rows:
         """Rows to write to, ascending: those that nothing points at any more, then new ones."""
         n = self.state["n"]
-        reused = self._free_rows()[:count]
+        reused = self.free_rows()[:count]
         stop = n + count - len(reused)
         if stop > MAX_ROWS:
             raise InputError(f"the collection would hold {stop} rows; the limit is {MAX_ROWS}")
         return np.concatenate([reused, np.arange(n, stop)]).astype(np.uint32)
 
-    def _free_rows(self) -> NDArray[np.int64]:
+    def free_rows(self) -> NDArray[np.int64]:
         """Deleted rows that nothing points at, ascending."""
         state = self.state
         free = state["n"] - state["live"] - state["index"].get("dead", 0)
         if free == 0 or not may_reuse(self.txn, free):
             return np.zeros(0, np.int64)
-        source = self._source()
-        held = self._index().held(source, state["index"])
+        source = self.source()
+        held = self.index().held(source, state["index"])
         return rows_in(source.deleted if held is None else source.deleted & ~held)
 
     def _put_vectors(self, batch: Batch, rows: Rows) -> float:
@@ -229,7 +229,7 @@ class Writer:
             column.put(rows[i : i + PUT_ROWS], values[i : i + PUT_ROWS])
             self.txn.relieve()
 
-    def _show(self, batch: Batch, rows: Rows) -> None:
+    def show(self, batch: Batch, rows: Rows) -> None:
         """Make the rows of a batch visible, to all but the index."""
         state = self.state
         if rows[0] < state["n"]:
@@ -266,24 +266,26 @@ class Writer:
 
     # --- the index ---
 
-    def _index(self) -> Index:
+    def index(self) -> Index:
         """The index in force."""
         return stored_index(self.config.index, self.state["index"])
 
-    def _source(self) -> Source:
+    def source(self) -> Source:
+        """What the index is over, as of now."""
         assert self.quantizer is not None
         columns = self.columns
         coded = linkable(self.quantizer, self.keep, columns, self.state["lift2"])
         return Source(columns, coded, self.state["n"], stored(self.quantizer, self.keep, columns))
 
-    def _extend_index(self, rows: Rows, threads: int, progress: Progress | None) -> None:
+    def extend_index(self, rows: Rows, threads: int, progress: Progress | None) -> None:
+        """Take stored rows, ascending, into the index."""
         state = self.state["index"]
         index = index_for(self.config, state["kind"], self.state["live"])
         assert self.quantizer is not None
         for name, spec in index.columns(self.quantizer).items():
             if name not in self.columns:
                 self.txn.add_column(name, spec)
-        source = self._source()
+        source = self.source()
         if index.kind != state["kind"]:  # auto has outgrown the scan: every row is linked now
             state, rows = {"kind": index.kind}, source.live.astype(np.uint32)
         self.state["index"] = index.extend(source, state, rows, threads, progress)
@@ -292,17 +294,18 @@ class Writer:
 
     def delete(self, keys: Sequence[bytes], rows: NDArray[np.int64], threads: int) -> None:
         """Delete live rows, given with the keys of their ids."""
-        self._hide(keys, rows, threads)
+        self.hide(keys, rows, threads)
         if self.state["live"] == 0 and may_reuse(self.txn, self.state["n"]):
             self._start_over()
 
-    def _hide(self, keys: Sequence[bytes], rows: NDArray[np.int64], threads: int) -> None:
+    def hide(self, keys: Sequence[bytes], rows: NDArray[np.int64], threads: int) -> None:
+        """Make live rows, given with the keys of their ids, invisible, to the index too."""
         mark(self.columns[DELETED], rows, True)
         self.txn.delete_ids(keys)
         self._delete_records(rows)
         self.state["live"] -= len(rows)
         gone = np.sort(rows).astype(np.uint32)
-        self.state["index"] = self._index().drop(self._source(), self.state["index"], gone, threads)
+        self.state["index"] = self.index().drop(self.source(), self.state["index"], gone, threads)
 
     def _delete_records(self, rows: NDArray[np.int64]) -> None:
         gone, payloads = [], []
@@ -315,15 +318,13 @@ class Writer:
         self.state["records"] -= len(gone)
         self.fields.change(gone, self.fields.read_stored(payloads), [])
 
-    def mend(self, limit: int, threads: int) -> bool:
-        """Take deleted rows out of the index by going through ``limit`` of its rows; whether more is due."""
-        index, state = self._index(), self.state["index"]
-        self.state["index"] = index.mend(self._source(), state, limit, threads)
-        return self.is_mending_due
+    def mend(self, limit: int, threads: int) -> None:
+        """Take deleted rows out of the index by going through ``limit`` of its rows."""
+        self.state["index"] = self.index().mend(self.source(), self.state["index"], limit, threads)
 
     def _start_over(self) -> None:
         """Nothing is stored any more: give up every row."""
-        index = self._index()
+        index = self.index()
         assert self.quantizer is not None
         forget_codes(self.txn, 0)
         for name in (CODES, VECTORS, IDS, DELETED, *index.columns(self.quantizer)):

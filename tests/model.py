@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from filter_model import fulfils
 
 from qvec import Collection, Hits
 
@@ -47,13 +49,26 @@ class Model:
         payloads = [None] * len(x) if payload is None else payload
         for name, vector, value, known in zip(names, x, payloads, taken, strict=True):
             if not (known and on_conflict == "skip"):
-                self.rows[name] = (vector, value)
+                self.rows[name] = (vector, in_utc(value))
                 self.next_id = max(self.next_id, name + 1) if isinstance(name, int) else 0
         replaced, skipped = (0, sum(taken)) if on_conflict == "skip" else (sum(taken), 0)
         return names, len(x) - sum(taken), replaced, skipped
 
     def delete(self, ids: Sequence[Id]) -> int:
         return sum(self.rows.pop(i, None) is not None for i in dict.fromkeys(ids))
+
+    def update_payload(self, ids: Sequence[Id], payload: Payload | None, merge: bool) -> int:
+        """Change the payloads of those that are stored; how many are."""
+        found = [i for i in ids if i in self.rows]
+        for i in found:
+            vector, old = self.rows[i]
+            self.rows[i] = (vector, in_utc(merged(old, payload) if merge else payload))
+        return len(found)
+
+    def matching(self, where: dict[str, Any]) -> Model:
+        """A model of what fulfils a filter."""
+        rows = {i: row for i, row in self.rows.items() if fulfils(row[1], where)}
+        return Model(self.dim, self.metric, rows, self.next_id)
 
     def distances(self, query: npt.ArrayLike) -> dict[Id, float]:
         """Distance of every stored vector: squared Euclidean, -dot, or 1 - cos."""
@@ -79,6 +94,23 @@ class Model:
         if self.metric == "ip":
             return np.asarray(-dots)
         return np.asarray(1 - dots / (np.linalg.norm(x, axis=1) * np.linalg.norm(query)))
+
+
+def in_utc(value: Any) -> Any:
+    """A payload as it comes back: datetimes without a zone in UTC, tuples as lists."""
+    if isinstance(value, dict):
+        return {name: in_utc(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [in_utc(item) for item in value]
+    return value.replace(tzinfo=UTC) if isinstance(value, datetime) and value.tzinfo is None else value
+
+
+def merged(old: Payload | None, change: Payload | None) -> Payload | None:
+    """A payload with some keys changed; those changed to None are left out."""
+    if change is None:
+        return old
+    both = {**(old or {}), **change}
+    return {name: value for name, value in both.items() if not (name in change and value is None)}
 
 
 def assert_hits_are_exact(model: Model, queries: npt.ArrayLike, k: int, hits: Hits) -> None:

@@ -15,6 +15,7 @@ from filter_model import FIELDS, filters, fulfils, payloads
 from generated import clustered
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from model import merged
 from pyroaring import BitMap
 
 import qvec
@@ -49,7 +50,7 @@ def test_filters_find_what_they_mean_after_any_changes(
             for i, payload, merge in changes:
                 if i in model:
                     db.update_payload([i], payload, merge=merge)
-                    model[i] = updated(model[i], payload) if merge else payload
+                    model[i] = merged(model[i], payload) if merge else payload
             db.delete(sorted(gone))
             model = {i: payload for i, payload in model.items() if i not in gone}
             for name, kind in FIELDS.items() if late else ():
@@ -61,13 +62,6 @@ def test_filters_find_what_they_mean_after_any_changes(
                 assert db.count(where) == len(expected)
                 hits = db.search(X[0], 50, where=where)
                 assert sorted(hits.ids[: hits.counts].tolist()) == expected
-
-
-def updated(old: Any, change: Any) -> Any:
-    if change is None:
-        return old
-    merged = {**(old or {}), **change}
-    return {name: value for name, value in merged.items() if not (name in change and value is None)}
 
 
 @pytest.fixture
@@ -174,7 +168,7 @@ def test_an_add_that_fails_late_leaves_the_indexes_as_they_were(db: qvec.Collect
         raise RuntimeError("power cut")
 
     with monkeypatch.context() as patch:
-        patch.setattr("qvec.writer.Writer._extend_index", fail)
+        patch.setattr("qvec.writer.Writer.extend_index", fail)
         with pytest.raises(RuntimeError, match="power cut"):
             db.upsert(X[5:8], [0, 1, 9], [{"year": 100, "word": "w", "words": ["a"]}] * 3)
     assert db.verify() == []
@@ -386,17 +380,18 @@ def test_verify_holds_the_indexes_against_the_payloads(path: Path, change: Any, 
         assert any(problem in found for found in db.verify())
 
 
-@pytest.mark.parametrize(
-    "index",
-    [
-        "flat",
-        qvec.HNSW(m=8, ef_construction=60),
-        qvec.HNSW(m=16, ef_construction=60, layout="packed"),
-        qvec.IVF(nlist=80),
-    ],
-)
+GRAPHS = [qvec.HNSW(m=8, ef_construction=60), qvec.HNSW(m=16, ef_construction=60, layout="packed")]
+
+
+@pytest.mark.parametrize("walks", ["where they are faster", "always"])
+@pytest.mark.parametrize("index", ["flat", *GRAPHS, qvec.IVF(nlist=80)])
 @pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
-def test_filtered_searches_find_the_nearest_that_match(path: Path, metric: Any, index: Any) -> None:
+def test_filtered_searches_find_the_nearest_that_match(
+    path: Path, metric: Any, index: Any, walks: str, monkeypatch: Any
+) -> None:
+    if walks == "always":  # at every share, of few rows too
+        monkeypatch.setattr("qvec.strategy.BYTES_PER_PLACE", 0)
+        monkeypatch.setattr("qvec.strategy.SCORED_PER_LIST", 0)
     rng = np.random.default_rng(9)
     x = clustered(rng, 6000, 16)
     near = np.argsort(((x - x[0]) ** 2).sum(axis=1)).argsort()  # 0: the nearest to the first
@@ -419,7 +414,8 @@ def test_filtered_searches_find_the_nearest_that_match(path: Path, metric: Any, 
         assert found / wanted >= 0.97
 
 
-def test_explanations_tell_how_a_filter_was_searched(path: Path) -> None:
+def test_explanations_tell_how_a_filter_was_searched(path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("qvec.strategy.BYTES_PER_PLACE", 1000)
     x = clustered(np.random.default_rng(9), 6000, 16)
     with qvec.create(path, 16, index=qvec.HNSW(m=8, ef_construction=40), fields={"n": "int"}) as db:
         db.add(x, payload=[{"n": i} for i in range(6000)])

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filter_model import FIELDS, filters, payloads
 from generated import clustered
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -26,9 +27,10 @@ RECALL = 0.9
 
 IDS = st.integers(0, 60)
 ROWS = st.integers(0, len(POOL) - 1)
-PAYLOAD = st.none() | st.dictionaries(
+FREE = st.dictionaries(
     st.sampled_from("abc"), st.none() | st.booleans() | st.integers() | st.text(max_size=3), max_size=2
 ).filter(lambda payload: all(not isinstance(v, int) or -(2**63) <= v < 2**64 for v in payload.values()))
+PAYLOAD = st.none() | st.tuples(FREE, payloads.map(lambda held: held or {})).map(lambda pair: {**pair[0], **pair[1]})
 BATCH = st.lists(st.tuples(IDS, ROWS, PAYLOAD), min_size=1, max_size=40, unique_by=lambda item: item[0])
 
 
@@ -47,7 +49,7 @@ class Machine(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory(prefix="qvec-")
         self.path = Path(self.folder.name) / "state.qvec"
         self.model, self.strings, self.code = Model(DIM, metric), strings, code
-        options: dict[str, Any] = {"metric": metric, "code": code, "index": index, "sample": POOL}
+        options: dict[str, Any] = {"metric": metric, "code": code, "index": index, "sample": POOL, "fields": FIELDS}
         self.db = qvec.create(self.path, DIM, ids="str" if strings else "int64", **options)
         self.reader = qvec.open(self.path, "r")
 
@@ -87,6 +89,25 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def delete_everything(self) -> None:
         assert self.db.delete(list(self.model.rows)) == self.model.delete(list(self.model.rows))
+
+    @rule(ids=st.lists(IDS, max_size=20, unique=True), payload=PAYLOAD, merge=st.booleans())
+    def update_payload(self, ids: list[int], payload: Any, merge: bool) -> None:
+        names = self.names(ids)
+        expected = self.model.update_payload(names, payload, merge)
+        assert self.db.update_payload(names, payload, merge=merge, missing="ignore") == expected
+
+    @rule(where=filters.filter(bool))
+    def delete_what_fulfils(self, where: dict[str, Any]) -> None:
+        gone = list(self.model.matching(where).rows)
+        assert self.db.delete(where=where) == self.model.delete(gone)
+
+    @rule(where=filters, rows=st.lists(ROWS, min_size=1, max_size=3), k=st.integers(1, 20), reader=st.booleans())
+    def search_exactly_what_fulfils(self, where: dict[str, Any], rows: list[int], k: int, reader: bool) -> None:
+        db, some = self.reader if reader else self.db, self.model.matching(where)
+        assert_hits_are_exact(some, POOL[rows], k, db.search(POOL[rows], k, exact=True, where=where))
+        assert_hits_are_sound(some, POOL[rows], k, db.search(POOL[rows], k, where=where, **self.reranked()))
+        assert db.count(where) == len(some.rows)
+        assert set(db.get(where=where).ids.tolist()) == set(some.rows)
 
     @rule(row=ROWS, bad=st.sampled_from(["nan", "payload", "late payload"]))
     def add_something_bad(self, row: int, bad: str) -> None:

@@ -11,6 +11,7 @@ from qvec.index.base import Coded, IndexState, Rows
 from qvec.types import Float32Array, NDArray
 
 ALPHA = 1.1  # of pruning; squared distances
+PACKED_ALPHA = 1.05  # where estimates lead the walk: as good at a recall of .95, an eighth fewer hops at .98
 ENTRIES = 64
 SAMPLE = 4096
 LLOYD_ROUNDS = 4

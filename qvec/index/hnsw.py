@@ -14,7 +14,7 @@ from qvec.bitmaps import Bitmap, bitmap_of, count, mark, read_bitmap, rows_in, w
 from qvec.configs import HNSW
 from qvec.index import packed
 from qvec.index.base import IndexState, Progress, Rows, Source
-from qvec.index.graph import ALPHA, Graph, choose_entries
+from qvec.index.graph import ALPHA, PACKED_ALPHA, Graph, choose_entries
 from qvec.index.parallel import run_on_threads
 from qvec.layout import ADJACENCY, CONDEMNED, LINKED, NODES, bitmap_column, narrow_column
 from qvec.quantizers import Quantizer
@@ -37,6 +37,7 @@ class Build:
     ef: int
     threads: int
     progress: Progress | None = None
+    alpha: float = ALPHA
 
     def run(self, rows: Rows) -> None:
         """Link the rows, in batches."""
@@ -51,7 +52,7 @@ class Build:
             source.n,
             graph.entries,
             graph.root,
-            ALPHA,
+            self.alpha,
             source.deleted,
         )
         from concurrent.futures import ThreadPoolExecutor  # late: a tenth of the import's time
@@ -113,8 +114,12 @@ class HNSWIndex:
                 columns[name].resize(source.n)
         for name in (LINKED, CONDEMNED):
             columns[name].resize(words_for(source.n))
-        Build(source, graph, self._width(graph), threads, progress).run(rows)
+        Build(source, graph, self._width(graph), threads, progress, self._alpha).run(rows)
         return {**state, **graph.to_state()}
+
+    @property
+    def _alpha(self) -> float:
+        return PACKED_ALPHA if self.config.layout == "packed" else ALPHA
 
     def _width(self, graph: Graph) -> int:
         """The pool of a walk that links: larger by the share of deleted rows, which take places in it."""
@@ -135,7 +140,7 @@ class HNSWIndex:
 
         graph = Graph.of(state)
         if graph.dead:
-            Repair(source, graph, threads).run(limit)
+            Repair(source, graph, threads, self._alpha).run(limit)
         return {**state, **graph.to_state()}
 
     def held(self, source: Source, state: IndexState) -> Bitmap:

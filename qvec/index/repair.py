@@ -29,6 +29,7 @@ class Repair:
     source: Source
     graph: Graph
     threads: int
+    alpha: float = ALPHA
 
     def run(self, limit: int) -> None:
         """Begin a repair, or go on with it, and mend at most ``limit`` lists, in whole blocks of them."""
@@ -42,7 +43,7 @@ class Repair:
             source.columns[ADJACENCY],
             source.n,
             graph.root,
-            ALPHA,
+            self.alpha,
             source.deleted,
             condemned,
         )

@@ -28,7 +28,7 @@ class Int8Quantizer(CalibratedQuantizer):
     """
 
     kind: ClassVar[CodeKind] = "int8"
-    oversample: ClassVar[int] = 2
+    oversample: ClassVar[float] = 1.25
     levels: ClassVar[int] = 255
 
     rounding: Rounding = "nearest"

@@ -86,6 +86,12 @@ class View:
         self.sums = Sums()
         self.derived: dict[Any, Any] = {}
 
+    def forget(self) -> None:
+        """Start again from nothing: the file is another one."""
+        self.txn_id, self.sums = 0, Sums()
+        for part in (self.columns, self.stamps, self.state, self.derived):
+            part.clear()
+
     def clone(self) -> View:
         """A view of the same commit whose columns can be patched."""
         other = View()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import importlib
 import mmap
 import os
@@ -28,10 +29,11 @@ from qvec.errors import (
     QvecError,
     ReadOnlyError,
 )
-from qvec.storage import keys, metapage
+from qvec.storage import keys, metapage, newfile
 
 MAP_SIZE = 1 << 40
 MAX_READERS = 1024
+PATIENCE = 5.0  # seconds that a replacement of the file waits for snapshots to end
 _PAGE_HEADER = 16
 _TRIES = 5  # to read a file between two commits
 _NO_RESERVE: int = getattr(mmap, "MAP_NORESERVE", 0)
@@ -66,6 +68,8 @@ class Environment:
         self.lock = threading.RLock()
         self.idle = threading.Condition(self.lock)
         self.handles = self.open_reads = self.base = 0
+        self._changing = False  # the file is about to be replaced: new snapshots wait
+        self._gate = -1
         self.sound = True
         self.dependents: weakref.WeakSet[Any] = weakref.WeakSet()
         try:
@@ -79,6 +83,8 @@ class Environment:
 
     def begin(self) -> Any:
         """A read transaction; the caller holds `lock`."""
+        while self._changing:
+            self.idle.wait()
         try:
             return self.lmdb.begin(buffers=True)
         except lmdb.MapResizedError:
@@ -108,6 +114,62 @@ class Environment:
             except (OSError, OverflowError, ValueError) as error:
                 raise MapFullError(f"{self.path}: no address space for a map of {size} bytes") from error
             self._remap(size)
+
+    def replace(self, draft: str) -> None:
+        """Put the file at ``draft`` in the place of this one, for all handles of this process, none of which writes.
+
+        LockedError while another process has the file open, or snapshots of this process stay open.
+        """
+        with self.lock:
+            self._changing = True
+            try:
+                if not self.idle.wait_for(lambda: self.open_reads == 0, PATIENCE):
+                    raise LockedError(f"{self.path}: {self.open_reads} snapshots of this process are open")
+                self._replace(draft)
+            finally:
+                self._changing = False
+                self.idle.notify_all()
+
+    def _replace(self, draft: str) -> None:
+        """Replace the file when nobody else has it: each process that does holds a byte of LMDB's lock file.
+
+        Who opens it meanwhile waits for that byte, and only then opens the file itself (mdb_env_excl_lock in mdb.c).
+        The descriptor stays open as long as the environment, for closing any gives up the process's locks on the file.
+        """
+        map_size = self.lmdb.info()["map_size"]
+        with _registry_lock:
+            self.lmdb.close()
+            self._close_gate()
+            self._gate = os.open(f"{self.path}-lock", os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.lockf(self._gate, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
+                os.replace(draft, self.path)
+                newfile.flush_directory(os.path.dirname(self.path))
+            except BlockingIOError:
+                self._close_gate()
+                raise LockedError(f"{self.path} is open in another process") from None
+            finally:
+                self._reopen(map_size)
+
+    def _reopen(self, map_size: int) -> None:
+        _registry.pop(self.key, None)
+        self.key = _identity(self.path)
+        self.lmdb = _open(self.path, self.key, self.readonly, self.durable, map_size)
+        _registry[self.key] = self
+        with self.lmdb.begin(buffers=True) as txn:
+            self._locate(txn)
+        for view in self.dependents:
+            view.forget()
+
+    def close(self) -> None:
+        """Give the file up."""
+        self.lmdb.close()
+        self._close_gate()
+
+    def _close_gate(self) -> None:
+        if self._gate >= 0:
+            os.close(self._gate)
+            self._gate = -1
 
     def reaches(self) -> int:
         """Bytes of the map that the newest commit uses."""
@@ -151,17 +213,25 @@ class Environment:
 def acquire(path: str, *, durable: bool | None, map_size: int) -> Environment:
     """The environment of a file, opened if this process has it not open; ``durable`` None: as it is."""
     with _registry_lock:
-        status = os.stat(path)
-        key = (status.st_dev, status.st_ino)
+        key = _identity(path)
         env = _registry.get(key)
-        if env is None:
+        while env is None:
             with translated(path):
                 env = Environment(path, key, durable=durable is not False, map_size=map_size)
-            _registry[key] = env
-        elif durable and not env.durable:
+            if _identity(path) == key:
+                _registry[key] = env
+            else:  # another file has taken the name while this one was opened
+                env.close()
+                key, env = _identity(path), None
+        if durable and not env.durable:
             raise InputError(f"{path} is open in this process with durability='relaxed'; close that handle first")
         env.handles += 1
         return env
+
+
+def _identity(path: str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
 
 
 def release(env: Environment) -> None:
@@ -170,7 +240,7 @@ def release(env: Environment) -> None:
         env.handles -= 1
         if env.handles == 0:
             _registry.pop(env.key, None)
-            env.lmdb.close()
+            env.close()
 
 
 def check(path: str) -> None:

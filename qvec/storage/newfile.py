@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from qvec.errors import ExistsError, InputError, NotFoundError
 
+COMPACTED = ".compact"  # a copy that is to take a file's place
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP)  # what file systems without hard links say
 
 
@@ -32,10 +33,15 @@ def make(path: str, write: Callable[[str], None]) -> None:
         write(draft)
         _give_name(draft, path)
     finally:
-        for leftover in (draft, draft + "-lock"):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(leftover)
-    _flush_directory(directory)
+        discard(draft)
+    flush_directory(directory)
+
+
+def discard(draft: str) -> None:
+    """Remove a draft and its lock file, if they are there."""
+    for leftover in (draft, draft + "-lock"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(leftover)
 
 
 def _give_name(draft: str, path: str) -> None:
@@ -49,7 +55,8 @@ def _give_name(draft: str, path: str) -> None:
         os.rename(draft, path)
 
 
-def _flush_directory(directory: str) -> None:
+def flush_directory(directory: str) -> None:
+    """Make the names in a directory durable."""
     fd = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(fd)

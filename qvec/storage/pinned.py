@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator
 from typing import Any, Literal, NoReturn
 
 from qvec.errors import ReadOnlyError
+from qvec.storage import newfile
 from qvec.storage.directory import Accept
 from qvec.storage.snapshot import Snapshot
 from qvec.storage.store import Store
@@ -48,7 +50,13 @@ class PinnedStore:
         """ReadOnlyError."""
         raise ReadOnlyError("a snapshot is only read")
 
-    transaction = write
+    transaction = compact = write
+
+    def copy_to(self, path: str | os.PathLike[str]) -> None:
+        """Write this commit, without free pages, to a new file; ExistsError if there is one."""
+        from qvec.storage.copies import copy
+
+        newfile.make(newfile.own_path(path), lambda draft: copy(self._store, self.begin(), draft))
 
     @property
     def in_transaction(self) -> bool:

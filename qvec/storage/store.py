@@ -6,7 +6,6 @@ import contextlib
 import os
 import sys
 import threading
-import time
 import weakref
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
@@ -14,7 +13,7 @@ from typing import Any, Literal, Self, get_args
 
 from qvec.errors import AbortedError, ClosedError, InputError, ReadOnlyError
 from qvec.storage import environment, header, keys, newfile
-from qvec.storage.directory import STAMP_BYTES, Accept, ColumnSpec, Loader, View, block_geometry, first_state
+from qvec.storage.directory import Accept, ColumnSpec, Loader, View, block_geometry, first_state
 from qvec.storage.environment import fork_epoch
 from qvec.storage.filelock import FileLock
 from qvec.storage.snapshot import Reading, Snapshot
@@ -54,6 +53,8 @@ class Store:
             environment.check_structure(path)
         self._lock = FileLock(path) if mode == "rw" else None
         self._closed = False
+        if mode == "rw":
+            newfile.discard(path + newfile.COMPACTED)  # of a process that died
         try:
             self._attach(durability == "full" if mode == "rw" else None)
         except BaseException:
@@ -167,7 +168,7 @@ class Store:
             snapshot._view.users -= 1
             env.open_reads -= 1
             self._open.discard(snapshot)
-            if self._closed:
+            if env.open_reads == 0 or self._closed:
                 env.idle.notify_all()
 
     @contextlib.contextmanager
@@ -184,6 +185,15 @@ class Store:
 
         ReadOnlyError for ``mode="r"``; LockedError in a forked child while the parent has the file.
         """
+        self._begin_writing()
+        try:
+            return self._start_write()
+        except BaseException:
+            self._end_write(None)
+            raise
+
+    def _begin_writing(self) -> None:
+        """Wait until no other thread writes, and hold the file's write lock."""
         if self.mode == "r":
             raise ReadOnlyError(f"{self.path} is open with mode='r'")
         if self._epoch != fork_epoch():
@@ -193,7 +203,10 @@ class Store:
         self._writing.acquire()
         self._writing_thread = threading.get_ident()
         try:
-            return self._start_write()
+            if self._closed:
+                raise ClosedError(f"{self.path} is closed")
+            if self._lock is None or not self._lock.held:
+                self._lock = FileLock(self.path)
         except BaseException:
             self._end_write(None)
             raise
@@ -289,43 +302,31 @@ class Store:
         self.close()
 
     def stats(self) -> dict[str, Any]:
-        """Bytes of the file, its parts and the map; open snapshots, and commits that they hold back.
+        """See `qvec.storage.sizes.collect`."""
+        from qvec.storage.sizes import collect
 
-        "pinned": of this handle's pinned stores, oldest first, the age in seconds and how many commits came since.
-        """
-        with self.read() as snapshot:
-            env, info = self._env, self._env.lmdb.info()
-            blocks = {name: column.n_blocks * column.pages * env.psize for name, column in snapshot.columns.items()}
-            chunks = sum(len(stamps) for stamps in snapshot._view.stamps.values()) // STAMP_BYTES * env.psize
-            readers = env.reader_commits()
-            now, newest = time.monotonic(), info["last_txnid"]
-            pinned = [(now - pin.since, newest - pin.commit) for pin in list(self.pins)]
-            return {
-                "file_bytes": os.stat(self.path).st_size,
-                "used_bytes": (info["last_pgno"] + 1) * env.psize,
-                "map_bytes": info["map_size"],
-                "column_bytes": blocks,
-                "directory_bytes": chunks,
-                "other_bytes": _tree_bytes(env.lmdb.stat()) - sum(blocks.values()) - chunks,
-                "commits": info["last_txnid"],
-                "readers": len(readers),
-                "commits_held": info["last_txnid"] - min(readers, default=info["last_txnid"]),
-                "pinned": sorted(pinned, reverse=True),
-            }
+        return collect(self)
 
     def copy_to(self, path: str | os.PathLike[str]) -> None:
         """Write the last commit, without free pages, to a new file; ExistsError if there is one."""
+        from qvec.storage.copies import copy
+
         with self.read() as snapshot:
-            txn, env = snapshot._live(), self._env
+            newfile.make(newfile.own_path(path), lambda draft: copy(self, snapshot, draft))
 
-            def fill(draft: str) -> None:
-                with environment.translated(draft):
-                    env.lmdb.copy(draft, compact=True, txn=txn)
-                # Pages have other numbers there: a commit, even an empty one, writes them into the directory.
-                with Store.open(draft, verify=self._verify) as copy, copy.write():
-                    pass
+    def compact(self) -> None:
+        """Put a copy without free pages in the place of the file, once it is whole, checked and durable.
 
-            newfile.make(newfile.own_path(path), fill)
+        Other threads read on, and wait for the moment of the change; those that write wait for all of it.
+        LockedError while another process has the file open, or snapshots of this process stay open.
+        """
+        from qvec.storage.copies import replace_by_copy
+
+        self._begin_writing()
+        try:
+            replace_by_copy(self)
+        finally:
+            self._end_write(None)
 
     def _attach(self, durable: bool | None) -> None:
         """Join the file's environment and read its configuration."""
@@ -364,10 +365,6 @@ class Store:
         return view
 
     def _start_write(self) -> Transaction:
-        if self._closed:
-            raise ClosedError(f"{self.path} is closed")
-        if self._lock is None or not self._lock.held:
-            self._lock = FileLock(self.path)
         txn = self._env.begin_write()
         commit = txn.id() - 1
         try:
@@ -415,8 +412,3 @@ def _check_options(mode: str, residency: str, verify: bool, durability: str) -> 
     check_choice("residency", residency, get_args(Residency))
     check_choice("durability", durability, get_args(Durability))
     check_flag("verify", verify)
-
-
-def _tree_bytes(stat: Any) -> int:
-    pages: int = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
-    return pages * int(stat["psize"])

@@ -1,0 +1,117 @@
+"""Whether filtered searches take the faster way: scoring every match, or the index, over a grid of shares and k.
+
+    python benchmarks/bench_planner.py [--set NAME] [--index hnsw ivf] [--queries N] [--json FILE]
+
+Both ways run one after the other, the best of --rounds counts, by the thread's own clock. A choice is good within 1.3
+times the better way's time. Recall of both is against scoring every original.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import report
+import sets
+
+import qvec
+from qvec._kernels import Selection
+from qvec.plan import make_plan
+from qvec.query import search_options
+from qvec.selecting import selector_of
+from qvec.strategy import choose_way
+
+SHARES = (0.9, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.001)
+KS = (1, 10, 50)
+GOOD = 1.3
+
+
+def options_for(k: int) -> Any:
+    return search_options(k, None, None, "auto", "auto", False, (), None)
+
+
+def microseconds(engine: Any, queries: Any, k: int, plan: Any, selection: Selection, rounds: int) -> tuple[float, Any]:
+    """Of one query, by the thread's clock, and the ids of all."""
+    best, found = np.inf, []
+    for _ in range(rounds):
+        start = time.thread_time_ns()
+        found = [engine.search(q, k, plan.ef, plan.candidates, False, 1, plan.nprobe, selection)[0] for q in queries]
+        best = min(best, (time.thread_time_ns() - start) / len(queries) / 1000)
+    return best, np.array(found)
+
+
+def agreement(found: Any, truth: Any) -> float:
+    pairs = ((f[f >= 0], t[t >= 0]) for f, t in zip(found, truth, strict=True))
+    return float(np.mean([len(np.intersect1d(f, t)) / max(1, len(t)) for f, t in pairs]))
+
+
+def cell(db: qvec.Collection, queries: Any, share: float, k: int, rounds: int) -> dict[str, Any]:
+    """Both ways at one point of the grid, and which was chosen."""
+    with db._store.read() as snap:
+        engine = db._make_engine(snap)
+        assert engine is not None
+        where = {"random": {"$lt": max(1, round(share * engine.live))}}
+        selected = selector_of(snap).select(snap, where, None, "int64")
+        options = options_for(k)
+        plan = make_plan(snap, engine, options)
+        chosen = choose_way(engine, options, plan, selected)
+        index = chosen
+        if chosen.name == "scored":  # what the index would have been asked: the way that a larger selection takes
+            wider = replace(plan, ef=plan.ef * 3 // 2, nprobe=min(max(1, round(plan.nprobe / share)), engine.n_lists))
+            index = replace(chosen, plan=wider, selection=selected.passed if engine.n_lists else selected.walked)
+        assert index.selection is not None
+        truth = [engine.search(q, k, 1, 0, True, 1, 0, selected.listed)[0] for q in queries]
+        scored, by_score = microseconds(engine, queries, k, plan, selected.listed, rounds)
+        indexed, by_index = microseconds(engine, queries, k, index.plan, index.selection, rounds)
+    taken = scored if chosen.name == "scored" else indexed
+    return {
+        "share": share, "k": k, "chosen": chosen.name, "scored us": scored, "index us": indexed,
+        "scored recall": agreement(by_score, truth), "index recall": agreement(by_index, truth),
+        "times the better": taken / min(scored, indexed),
+    }  # fmt: skip
+
+
+def measure(name: str, index: Any, n_queries: int, rounds: int) -> list[dict[str, Any]]:
+    data = sets.load(name)
+    payload = [{"random": int(i)} for i in np.random.default_rng(1).permutation(len(data.base))]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.qvec"
+        fields: dict[str, Any] = {"random": "int"}
+        with qvec.create(path, data.base.shape[1], metric=data.metric, index=index, fields=fields) as db:
+            db.add(data.base, payload=payload)
+            cells = []
+            for share in SHARES:
+                for k in KS:
+                    made = cell(db, data.queries[:n_queries], share, k, rounds)
+                    print(", ".join(f"{n} {v:.3g}" if isinstance(v, float) else f"{n} {v}" for n, v in made.items()))
+                    cells.append(made)
+            return cells
+
+
+def main() -> None:
+    parser = report.arguments(__doc__)
+    parser.add_argument("--set", nargs="*", default=sets.names())
+    parser.add_argument("--index", nargs="*", default=["hnsw", "ivf"], choices=["hnsw", "ivf"])
+    parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    for name in args.set:
+        for index in args.index:
+            cells = measure(name, index, args.queries, args.rounds)
+            good = sum(made["times the better"] <= GOOD for made in cells)
+            figures = {
+                "set": name,
+                "index": index,
+                "cells": len(cells),
+                f"choices within {GOOD} times the better, %": 100 * good / len(cells),
+                "worst choice, times the better": max(made["times the better"] for made in cells),
+            }
+            report.publish("planner", figures, args.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Rows that are not in use: given to others that lie behind them, given up at the end, or overwritten."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qvec.bitmaps import Bitmap, rows_in, without, words_for
+from qvec.generation_state import forget_codes, may_reuse
+from qvec.inputs import id_keys
+from qvec.layout import CODES, DELETED, IDS, ROW, VECTORS
+from qvec.rows import ids_of_rows, payloads_of
+from qvec.types import NDArray
+from qvec.writer import Batch, Ids, Writer
+
+
+@dataclass(frozen=True)
+class Reclaim:
+    """Works inside the write transaction of ``writer``."""
+
+    writer: Writer
+
+    def gather(self, limit: int, threads: int) -> int:
+        """Move at most ``limit`` of the last live rows to free ones before them; how many were moved.
+
+        Where fewer are left to be moved, the rows at the end that are not in use are given up.
+        """
+        writer = self.writer
+        live, free, rows = writer.state["live"], writer.free_rows(), writer.source().live
+        last = rows[max(np.searchsorted(rows, live), len(rows) - limit) :]
+        first = free[free < live][: len(last)]
+        if len(first):
+            self._move(last[len(last) - len(first) :], first, threads)
+        if len(first) < limit:
+            self.give_up()
+        return len(first)
+
+    def _move(self, old: NDArray[np.int64], new: NDArray[np.int64], threads: int) -> None:
+        """Give what is stored in live rows, ascending, to as many free ones, ascending too."""
+        writer, columns = self.writer, self.writer.columns
+        payloads = payloads_of([writer.txn.record(ROW, row) for row in old.tolist()])
+        named = ids_of_rows(writer.txn, old)
+        ids: Ids = named.tolist() if named.dtype == object else named
+        for name in (CODES, VECTORS, IDS):
+            if name in columns:
+                columns[name].put(new, columns[name].read(old))
+        rows = new.astype(np.uint32)
+        writer.hide(id_keys(ids), old, threads)
+        writer.show(Batch(np.empty((0, 0)), ids, payloads, writer.fields.read_stored(payloads)), rows)
+        writer.extend_index(rows, threads, None)
+
+    def give_up(self) -> None:
+        """Shorten all columns to the last row that is live or that the index points at."""
+        writer, txn = self.writer, self.writer.txn
+        index, n = writer.index(), txn.state["n"]
+        rows = rows_in(self._in_use())
+        kept = int(rows[-1]) + 1 if len(rows) else 0
+        if kept == n or not may_reuse(txn, n - kept):
+            return
+        forget_codes(txn, kept)
+        columns = writer.columns
+        for name in (CODES, VECTORS, IDS):
+            if name in columns:
+                columns[name].resize(kept)
+        columns[DELETED].write(0, _first_bits(columns[DELETED].read_range(0, words_for(n)), kept))
+        columns[DELETED].resize(words_for(kept))
+        writer.fields.resize(kept)
+        txn.state["n"] = kept
+        txn.state["index"] = index.extend(writer.source(), txn.state["index"], np.zeros(0, np.uint32), 1, None)
+
+    def _in_use(self) -> Bitmap:
+        """Rows that are live or that the index points at."""
+        writer = self.writer
+        source = writer.source()
+        live = without(source.n, source.deleted)
+        held = writer.index().held(source, writer.state["index"])
+        return live if held is None else live | held
+
+
+def _first_bits(words: NDArray[np.uint8], n: int) -> NDArray[np.uint8]:
+    """The words of a bitmap, uint8 [w, 8], with all bits from the nth on cleared."""
+    bits = np.unpackbits(words.reshape(-1), bitorder="little")
+    bits[n:] = 0
+    return np.packbits(bits, bitorder="little").reshape(words.shape)

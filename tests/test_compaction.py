@@ -1,0 +1,164 @@
+"""A compacted file takes the place of the old one: whole, or not at all, and only while nobody else has it open."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from generated import clustered
+from model import Model, assert_same_content
+
+import qvec
+
+DIM, N = 32, 1500
+OTHER = """
+import sys, qvec
+with qvec.open(sys.argv[1], "r") as db:
+    print("open", flush=True)
+    sys.stdin.readline()
+    print(len(db), flush=True)
+"""
+
+
+@pytest.fixture
+def filled(path: Path, rng: np.random.Generator) -> Any:
+    """A collection most of whose pages are free, and its model."""
+    x, model = clustered(rng, N, DIM), Model(DIM, "l2")
+    with qvec.create(path, DIM, metric="l2", index=qvec.HNSW(m=8, ef_construction=40)) as db:
+        for changed in (db, model):
+            changed.add(x, payload=[{"i": i} for i in range(N)])  # type: ignore[attr-defined]
+            changed.delete(range(200, N))  # type: ignore[attr-defined]
+        yield db, model
+
+
+def other_process(path: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", OTHER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_a_compacted_file_is_smaller_and_says_the_same(filled: Any, path: Path) -> None:
+    db, model = filled
+    before = path.stat().st_size
+    with qvec.open(path, "r") as reader:
+        assert len(reader) == 200
+        given_back = db.compact()
+        assert given_back == before - path.stat().st_size > 0
+        db.optimize()  # free rows lie between the others before
+        db.compact()
+        assert path.stat().st_size < before // 3
+        for handle in (db, reader):  # both follow the file
+            assert_same_content(handle, model)
+            assert handle.verify() == []
+        db.delete([5])
+        model.delete([5])
+        assert_same_content(reader, model)
+    assert sorted(name.name for name in path.parent.iterdir()) == [path.name, path.name + "-lock"]
+    with qvec.open(path.rename(path.with_name("moved")), "r") as moved:
+        assert_same_content(moved, model)
+
+
+def test_it_is_refused_while_another_process_has_the_file_open(filled: Any, path: Path) -> None:
+    db, model = filled
+    size = path.stat().st_size
+    with other_process(path) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "open\n"
+        with pytest.raises(qvec.LockedError, match="another process"):
+            db.compact()
+        assert path.stat().st_size == size
+        db.delete([7])
+        model.delete([7])
+        assert other.communicate("\n")[0] == "199\n"
+    assert_same_content(db, model)
+    db.compact()
+    assert_same_content(db, model)
+    with other_process(path) as other:  # and who comes later finds the new file
+        assert other.communicate("\n")[0] == "open\n199\n"
+
+
+def test_it_waits_for_searches_and_is_refused_for_snapshots(
+    filled: Any, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db, model = filled
+    monkeypatch.setattr("qvec.storage.environment.PATIENCE", 0.1)
+    with db.snapshot() as snapshot:
+        with pytest.raises(qvec.LockedError, match="snapshots"):
+            db.compact()
+        assert_same_content(snapshot, model)
+    stop, errors = threading.Event(), []
+
+    def search() -> None:
+        queries = np.ones((1, DIM), np.float32)
+        try:
+            while not stop.is_set():
+                assert db.search(queries, 3).counts.tolist() == [3]
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=search) for _ in range(3)]
+    monkeypatch.setattr("qvec.storage.environment.PATIENCE", 10.0)
+    for thread in threads:
+        thread.start()
+    for i in range(5):
+        db.delete([i])
+        model.delete([i])
+        db.compact()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert_same_content(db, model)
+
+
+def test_what_a_dead_process_left_is_removed_and_a_copy_that_fails_leaves_the_file(
+    filled: Any, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db, model = filled
+    leftover = path.with_name(path.name + ".compact")
+
+    def fail(*_: Any) -> None:
+        assert leftover.exists()
+        raise OSError("no more")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", fail)
+        with pytest.raises(OSError, match="no more"):
+            db.compact()
+    assert not leftover.exists()
+    assert_same_content(db, model)
+    db.add(np.ones((1, DIM)), [9000])
+    db.close()
+    leftover.write_bytes(b"half a copy")
+    with qvec.open(path) as again:
+        assert not leftover.exists()
+        assert 9000 in again
+        assert again.verify() == []
+
+
+def test_it_needs_to_write_and_no_transaction(filled: Any, path: Path) -> None:
+    db, _ = filled
+    with qvec.open(path, "r") as reader, pytest.raises(qvec.ReadOnlyError):
+        reader.compact()
+    with db.transaction(), pytest.raises(qvec.InputError, match="transaction"):
+        db.compact()
+
+
+def test_a_backup_is_a_collection_of_its_own(filled: Any, path: Path) -> None:
+    db, model = filled
+    copy = path.with_name("backup.qvec")
+    db.backup(copy)
+    db.delete([1, 2, 3])
+    with qvec.open(copy) as backup:
+        assert_same_content(backup, model)
+        assert backup.verify() == []
+    with pytest.raises(qvec.ExistsError):
+        db.backup(copy)
+    with qvec.open(path, "r") as reader:  # readers may too
+        reader.backup(path.with_name("another.qvec"))

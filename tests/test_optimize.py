@@ -1,0 +1,159 @@
+"""optimize() leaves no deleted row behind, in steps that searches, writes and crashes may come between."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from generated import clustered
+from model import Model, assert_hits_are_exact, assert_same_content
+
+import qvec
+
+DIM, N = 32, 1500
+KILLED = """
+import os, sys
+import qvec, qvec.maintenance
+qvec.maintenance.STEP = qvec.maintenance.MOVED = 100
+steps = 0
+def count(done, total):
+    global steps
+    steps += 1
+    if steps == int(sys.argv[2]):
+        os.kill(os.getpid(), 9)
+with qvec.open(sys.argv[1]) as db:
+    db.optimize(progress=count)
+"""
+
+
+@pytest.fixture(params=["flat", "hnsw", "packed"])
+def index(request: pytest.FixtureRequest) -> Any:
+    return {"flat": "flat", "hnsw": qvec.HNSW(m=8, ef_construction=40), "packed": qvec.HNSW(layout="packed")}[
+        request.param
+    ]
+
+
+def filled(path: Path, rng: np.random.Generator, index: Any, strings: bool = False) -> tuple[qvec.Collection, Model]:
+    """A collection that two thirds were deleted from, and its model."""
+    x, model, gone = clustered(rng, N, DIM), Model(DIM, "l2"), rng.permutation(N)[: N * 2 // 3]
+    db = qvec.create(path, DIM, metric="l2", index=index, ids="str" if strings else "int64")
+    names = [f"id {i}" if strings else i for i in range(N)]
+    for changed in (db, model):
+        changed.add(x, names, [{"i": i} if i % 2 else None for i in range(N)])  # type: ignore[attr-defined]
+        changed.delete([names[i] for i in gone])  # type: ignore[attr-defined]
+    return db, model
+
+
+def rows_of(db: qvec.Collection) -> int:
+    with db._store.read() as snap:
+        return int(snap.state["n"])
+
+
+def assert_sound(db: qvec.Collection, model: Model) -> None:
+    assert db.verify() == []
+    assert_same_content(db, model)
+    queries = np.array([vector for vector, _ in list(model.rows.values())[:20]])
+    assert_hits_are_exact(model, queries, 5, db.search(queries, 5, exact=True))
+    names = list(model.rows)
+    found = db.search(np.array([vector for vector, _ in model.rows.values()]), 1, ef=100).ids[:, 0].tolist()
+    assert np.mean([a == b for a, b in zip(found, names, strict=True)]) > 0.99
+
+
+@pytest.mark.parametrize("strings", [False, True])
+def test_rows_are_as_many_as_vectors_afterwards(
+    path: Path, rng: np.random.Generator, index: Any, strings: bool
+) -> None:
+    db, model = filled(path, rng, index, strings)
+    with db:
+        calls: list[tuple[int, int]] = []
+        db.optimize(progress=lambda done, total: calls.append((done, total)))
+        assert rows_of(db) == len(model.rows)
+        assert db.stats().deleted == 0
+        assert calls
+        assert all(0 < done <= total for done, total in calls)
+        assert_sound(db, model)
+        size = path.stat().st_size
+        assert db.compact() > size // 2
+        assert_sound(db, model)
+        for changed in (db, model):
+            changed.add(np.ones((70, DIM)) * np.arange(1, 71)[:, None], _fresh(70, strings))  # type: ignore[attr-defined]
+        assert_sound(db, model)
+
+
+def _fresh(count: int, strings: bool) -> list[Any]:
+    return [f"new {i}" if strings else 10_000 + i for i in range(count)]
+
+
+def test_there_is_nothing_to_do_twice_or_in_an_empty_collection(path: Path, rng: np.random.Generator) -> None:
+    db, _ = filled(path, rng, qvec.HNSW(m=8, ef_construction=40))
+    with db:
+        db.optimize()
+        commits = db.stats().txn_id
+        calls: list[int] = []
+        db.optimize(progress=lambda done, _: calls.append(done))
+        assert calls == []
+        assert db.stats().txn_id - commits <= 4
+    with qvec.create(path.with_name("empty"), DIM) as empty:
+        empty.optimize()
+        assert empty.verify() == []
+
+
+def test_searches_and_writes_go_on_between_the_steps(
+    path: Path, rng: np.random.Generator, index: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qvec.maintenance.STEP", 100)
+    monkeypatch.setattr("qvec.maintenance.MOVED", 50)
+    db, model = filled(path, rng, index)
+    x, names = clustered(rng, 300, DIM), iter(range(20_000, 30_000))
+    errors: list[BaseException] = []
+    stop = threading.Event()
+
+    def search() -> None:
+        try:
+            while not stop.is_set():
+                assert (db.search(x[:4], 3, ef=50).counts == 3).all()
+        except BaseException as error:
+            errors.append(error)
+
+    def write(done: int, total: int) -> None:
+        name, gone = next(names), next(iter(model.rows))
+        for changed in (db, model):
+            changed.add(x[name - 20_000][None], [name])  # type: ignore[attr-defined]
+            changed.delete([gone])  # type: ignore[attr-defined]
+
+    with db:
+        thread = threading.Thread(target=search)
+        thread.start()
+        db.optimize(progress=write)
+        stop.set()
+        thread.join()
+        assert errors == []
+        assert_sound(db, model)
+
+
+def test_a_process_that_dies_in_between_leaves_a_sound_collection(
+    path: Path, rng: np.random.Generator, index: Any
+) -> None:
+    db, model = filled(path, rng, index)
+    db.close()
+    for step in (1, 2, 3, 5):
+        subprocess.run([sys.executable, "-c", KILLED, str(path), str(step)], check=False)
+        with qvec.open(path) as again:
+            assert_sound(again, model)
+    with qvec.open(path) as again:
+        again.optimize()
+        assert rows_of(again) == len(model.rows)
+        assert_sound(again, model)
+
+
+def test_it_has_transactions_of_its_own(path: Path) -> None:
+    with qvec.create(path, DIM) as db:
+        with db.transaction(), pytest.raises(qvec.InputError, match="outside"):
+            db.optimize()
+        with qvec.open(path, "r") as reader, pytest.raises(qvec.ReadOnlyError):
+            reader.optimize()
