@@ -200,6 +200,8 @@ def open(
     if untrusted and (problems := collection.verify()):
         collection.close()
         raise CorruptError(f"{os.fspath(path)} is damaged: {problems[0]}; {len(problems)} problems in all")
+    if mode == "rw":
+        collection._finish_erasure()
     return collection
 
 

@@ -66,6 +66,11 @@ def without(n: int, bitmap: Bitmap) -> Bitmap:
     return others
 
 
+def unused_rows(column: Column, used: Bitmap, n: int) -> NDArray[np.int64]:
+    """The rows of a column, ascending, that are not among the n of ``used``: behind these too, to its last block."""
+    return np.concatenate([rows_in(without(n, used)), np.arange(n, column.n_rows)])
+
+
 def mark(column: Column, rows: NDArray[Any], value: bool) -> None:
     """Set or clear the bits of ``rows`` in a column."""
     words, masks = _masks(rows)

@@ -18,7 +18,7 @@ from qvec.query import SearchOptions, search_options
 from qvec.reading import id_array, refuse_missing
 from qvec.results import AddResult, Hits, Records
 from qvec.search import run_search
-from qvec.storage.store import Snapshot, Store
+from qvec.storage.store import Snapshot, Store, Transaction
 from qvec.types import (
     ArrayLike,
     Float32Array,
@@ -126,19 +126,52 @@ class Collection(Payloads):
             raise InputError("give the ids to delete, or a filter")
         wanted = None if ids is None else id_keys(as_ids(ids, self._config.ids))
         with self._store.write() as txn:
-            keys, rows = self._keys_and_rows(txn, wanted, where)
-            if missing == "error":
-                refuse_missing(keys, rows, self._config)
-            due = False
-            found = np.flatnonzero(rows >= 0)
-            if where is not None and wanted is not None:
-                found = found[np.isin(rows[found], self._matching_rows(txn, where))]
-            if len(found):
-                writer = self._writer(txn)
-                writer.delete([keys[i] for i in found], rows[found], worker_threads(None))
-                due = writer.is_mending_due
+            deleted = self._delete(txn, wanted, where, missing)
+            due = deleted > 0 and self._writer(txn).is_mending_due
         if due:
-            self._maintenance.mend(len(found), worker_threads(None))
+            self._maintenance.mend(deleted, worker_threads(None))
+        return deleted
+
+    def erase(
+        self,
+        ids: Any,
+        *,
+        missing: Literal["ignore", "error"] = "ignore",
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> int:
+        """Delete by id, and overwrite all that the file still holds of what was ever deleted; how many were stored.
+
+        Vectors, codes, links, payloads, ids and index entries are gone from every byte of the file when this returns,
+        free pages and gaps between records included; so are codes of generations that are not in force. What was
+        learned of many vectors (calibrations, centroids of lists) stays, and backups, copies and the disk itself are
+        not reached. Takes the index through a repair and reads the file once: erase many at a time. progress: of the
+        repair.
+
+        A process that dies half-way has deleted; the next open for writing overwrites. Raises MissingIdError;
+        InputError inside a transaction; LockedError where snapshots keep what is to be overwritten: it is
+        deleted then, and is overwritten by the next call, ``erase([])`` too, or the next open for writing.
+        """
+        check_choice("missing", missing, ("ignore", "error"))
+        if self._store.in_transaction:
+            raise InputError("erase() makes transactions of its own; call it outside of one")
+        checked = as_ids(ids, self._config.ids)
+        workers = worker_threads(threads)
+        with self._store.write() as txn:
+            deleted = self._delete(txn, id_keys(checked), None, missing)
+            txn.state["erasing"] = True
+        self._maintenance.erase(workers, progress)
+        return deleted
+
+    def _delete(self, txn: Transaction, wanted: list[bytes] | None, where: Where | None, missing: str) -> int:
+        keys, rows = self._keys_and_rows(txn, wanted, where)
+        if missing == "error":
+            refuse_missing(keys, rows, self._config)
+        found = np.flatnonzero(rows >= 0)
+        if where is not None and wanted is not None:
+            found = found[np.isin(rows[found], self._matching_rows(txn, where))]
+        if len(found):
+            self._writer(txn).delete([keys[i] for i in found], rows[found], worker_threads(None))
         return len(found)
 
     # --- several calls together ---

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from qvec.errors import InputError
+from qvec.errors import InputError, LockedError
 from qvec.handle import worker_threads
 from qvec.index import Progress
 from qvec.statistics import collect_stats
@@ -80,6 +81,14 @@ class Housekeeping(Upkeep):
         if self._store.in_transaction:
             raise InputError("backup() copies the last commit; call it outside of a transaction")
         self._store.copy_to(dest)
+
+    def _finish_erasure(self) -> None:
+        """Go on with what a process that died was erasing; not while snapshots keep it."""
+        with self._store.read() as snap:
+            erasing = snap.state["erasing"]
+        if erasing:
+            with contextlib.suppress(LockedError):
+                self._maintenance.erase(worker_threads(None), None)
 
     @cached_property
     def _maintenance(self) -> Maintenance:

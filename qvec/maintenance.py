@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from qvec.index import Progress
 from qvec.reclaim import Reclaim
+from qvec.storage.scrub import scrub
 from qvec.storage.store import Store, Transaction
 from qvec.writer import Writer
 
@@ -63,6 +64,16 @@ class Maintenance:
             done += moved
             if moved and progress is not None:
                 progress(done, done + left)
+
+    def erase(self, threads: int, progress: Progress | None) -> None:
+        """Overwrite all that is not in use; the state says that this is to be done until it is."""
+        self.mend_all(threads, progress)
+        with self.store.write() as txn:
+            if txn.state["quantizer"] is not None:
+                Reclaim(self.writer(txn)).wipe()
+        scrub(self.store)
+        with self.store.write() as txn:
+            txn.state["erasing"] = False
 
     def _n_rows(self) -> int:
         with self.store.read() as snap:

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qvec.bitmaps import Bitmap, rows_in, without, words_for
-from qvec.generation_state import forget_codes, may_reuse
+from qvec._kernels import Column
+from qvec.bitmaps import Bitmap, rows_in, unused_rows, without, words_for
+from qvec.generation_state import discard_pending, forget_codes, may_reuse
 from qvec.inputs import id_keys
 from qvec.layout import CODES, DELETED, IDS, ROW, VECTORS
 from qvec.rows import ids_of_rows, payloads_of
 from qvec.types import NDArray
-from qvec.writer import Batch, Ids, Writer
+from qvec.writer import PUT_ROWS, Batch, Ids, Writer
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,25 @@ class Reclaim:
         writer.fields.resize(kept)
         txn.state["n"] = kept
         txn.state["index"] = index.extend(writer.source(), txn.state["index"], np.zeros(0, np.uint32), 1, None)
+
+    def wipe(self) -> None:
+        """Overwrite with zeros all rows that are not in use. Codes that are not in force are given up."""
+        writer, txn = self.writer, self.writer.txn
+        discard_pending(txn)
+        forget_codes(txn, 0)
+        source, columns, used = writer.source(), writer.columns, self._in_use()
+        for name in (CODES, VECTORS, IDS):
+            if name in columns:
+                self._zero(columns[name], unused_rows(columns[name], used, source.n))
+        for name, rows in writer.index().spare(source, txn.state["index"]).items():
+            self._zero(columns[name], rows)
+
+    def _zero(self, column: Column, rows: NDArray[np.int64]) -> None:
+        for i in range(0, len(rows), PUT_ROWS):
+            part = rows[i : i + PUT_ROWS]
+            filled = part[column.read(part).any(axis=1)]
+            column.put(filled, np.zeros((len(filled), column.stride), np.uint8))
+            self.writer.txn.relieve()
 
     def _in_use(self) -> Bitmap:
         """Rows that are live or that the index points at."""

@@ -195,7 +195,9 @@ def _check_pending(state: State, generations: Mapping[int, State], columns: Colu
 
 
 def _check_marks(state: State) -> None:
-    """What was measured, and what searches go by."""
+    """What was measured, what searches go by, and what is still to be done."""
+    if not isinstance(state["erasing"], bool):
+        raise FormatError("field 'erasing' must be true or false")
     if (chosen := state["oversample"]) is not None:
         take_int(chosen, "generation", 0, _MAX_NUMBER)
         take_int(chosen, "factor", 1, MAX_ROWS)

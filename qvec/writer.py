@@ -56,6 +56,7 @@ def initial_state(fields: Mapping[str, FieldType]) -> dict[str, Any]:
         "index": {"kind": "flat"},
         "fields": {name: [number, kind] for number, (name, kind) in enumerate(fields.items())},  # qvec/filters
         "next_field": len(fields),  # the first number that no field ever had
+        "erasing": False,  # what was deleted is still to be overwritten (Collection.erase)
         "lift2": 0.0,  # largest |x|^2 seen, for graphs under inner product
     }
 

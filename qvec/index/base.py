@@ -116,6 +116,10 @@ class Index(Protocol):
         """Rows that it points at, deleted ones among them: these must keep their codes. None: no deleted ones."""
         ...
 
+    def spare(self, source: Source, state: IndexState) -> dict[str, NDArray[np.int64]]:
+        """By column of what it keeps, the rows that hold nothing any more."""
+        ...
+
     def n_lists(self, state: IndexState) -> int:
         """How many lists a search may probe; 0: it has none."""
         ...

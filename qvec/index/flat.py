@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import numpy as np
+
 from qvec.index.base import IndexState, Progress, Rows, Source
 from qvec.quantizers import Quantizer
 from qvec.storage.store import ColumnSpec
+from qvec.types import NDArray
 
 
 class FlatIndex:
@@ -36,6 +39,9 @@ class FlatIndex:
 
     def held(self, source: Source, state: IndexState) -> None:
         return None
+
+    def spare(self, source: Source, state: IndexState) -> dict[str, NDArray[np.int64]]:
+        return {}
 
     def n_lists(self, state: IndexState) -> int:
         return 0

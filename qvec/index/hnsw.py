@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from qvec._kernels import Finder, GraphFinder, Linker, reachable
-from qvec.bitmaps import Bitmap, bitmap_of, count, mark, read_bitmap, rows_in, without, words_for
+from qvec.bitmaps import Bitmap, bitmap_of, count, mark, read_bitmap, rows_in, unused_rows, without, words_for
 from qvec.configs import HNSW
 from qvec.index import packed
 from qvec.index.base import IndexState, Progress, Rows, Source
@@ -19,6 +21,7 @@ from qvec.index.parallel import run_on_threads
 from qvec.layout import ADJACENCY, CONDEMNED, LINKED, NODES, bitmap_column, narrow_column
 from qvec.quantizers import Quantizer
 from qvec.storage.store import ColumnSpec
+from qvec.types import NDArray
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -145,6 +148,10 @@ class HNSWIndex:
 
     def held(self, source: Source, state: IndexState) -> Bitmap:
         return read_bitmap(source.columns[LINKED], source.n)
+
+    def spare(self, source: Source, state: IndexState) -> dict[str, NDArray[np.int64]]:
+        columns, held = source.columns, self.held(source, state)
+        return {name: unused_rows(columns[name], held, source.n) for name in (ADJACENCY, NODES) if name in columns}
 
     def n_lists(self, state: IndexState) -> int:
         return 0

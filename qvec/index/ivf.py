@@ -186,6 +186,12 @@ class IVFIndex:
     def held(self, source: Source, state: IndexState) -> None:
         return None  # rows leave their lists when they are deleted
 
+    def spare(self, source: Source, state: IndexState) -> dict[str, NDArray[np.int64]]:
+        layout = Layout.of(state)
+        if layout is None:
+            return {}
+        return {LIST_BLOCKS: np.arange(layout.n_blocks, source.columns[LIST_BLOCKS].n_rows)}
+
     def n_lists(self, state: IndexState) -> int:
         layout = Layout.of(state)
         return 0 if layout is None else layout.n_lists

@@ -43,6 +43,12 @@ void qv_fs_copy(const uint8_t *source, int from, uint8_t *target, int to, int di
         target[i] = (uint8_t)((target[i] & kept) | (source[i] >> down & 15) << up);
 }
 
+void qv_fs_clear(uint8_t *target, int to, int dims) {
+    uint8_t kept = (uint8_t)(to < 16 ? 0xF0 : 0x0F);
+    target += place(to % 16);
+    for (int i = 0; i < dims / GROUP * 16; i += 16) target[i] &= kept;
+}
+
 typedef struct {
     float norm2, along, centre_along, centre_dot; /* |r|^2, <r, b>, <c, b>, <c, r> */
 } products;

@@ -32,6 +32,9 @@ void qv_fs_put(const float *residual, int dims, int slot, uint8_t *codes);
 /* Copy the signs in place `from` of one group of codes to place `to` of another, or of the same. */
 void qv_fs_copy(const uint8_t *source, int from, uint8_t *target, int to, int dims);
 
+/* Zero the signs of the vector in a place. */
+void qv_fs_clear(uint8_t *target, int to, int dims);
+
 /* Factors of a residual from `centre`; keys are squared L2 (QV_L2), or -dot (QV_IP; QV_COSINE: 1 - dot of unit vectors). */
 qv_fs_factors qv_fs_factors_of(int metric, const float *residual, const float *centre, int dims);
 

@@ -234,6 +234,7 @@ int qv_lists_remove(qv_lists *lists, uint32_t slot) {
     uint32_t last = entry->head * QV_FS_VECTORS + (entry->n - 1) % QV_FS_VECTORS;
     if (last != slot && move_entry(lists, head, last, block, slot)) return QV_DAMAGED;
     clear_place(head, (int)(last % QV_FS_VECTORS));
+    qv_fs_clear((uint8_t *)(head + 1), (int)(last % QV_FS_VECTORS), lists->dims);
     if (--entry->n % QV_FS_VECTORS == 0) free_head(lists, entry, head);
     return QV_OK;
 }

@@ -29,7 +29,7 @@ from qvec.errors import (
     QvecError,
     ReadOnlyError,
 )
-from qvec.storage import keys, metapage, newfile
+from qvec.storage import keys, metapage, newfile, pages
 
 MAP_SIZE = 1 << 40
 MAX_READERS = 1024
@@ -115,20 +115,33 @@ class Environment:
                 raise MapFullError(f"{self.path}: no address space for a map of {size} bytes") from error
             self._remap(size)
 
-    def replace(self, draft: str) -> None:
-        """Put the file at ``draft`` in the place of this one, for all handles of this process, none of which writes.
-
-        LockedError while another process has the file open, or snapshots of this process stay open.
-        """
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """No thread of this process has a snapshot inside the ``with`` block; LockedError if some stay open."""
         with self.lock:
             self._changing = True
             try:
                 if not self.idle.wait_for(lambda: self.open_reads == 0, PATIENCE):
                     raise LockedError(f"{self.path}: {self.open_reads} snapshots of this process are open")
-                self._replace(draft)
+                yield
             finally:
                 self._changing = False
                 self.idle.notify_all()
+
+    def replace(self, draft: str) -> None:
+        """Put the file at ``draft`` in the place of this one, for all handles of this process, none of which writes.
+
+        LockedError while another process has the file open, or snapshots of this process stay open.
+        """
+        with self.alone():
+            self._replace(draft)
+
+    def renew(self) -> None:
+        """Have LMDB give up its buffers, which keep what was on the pages that they held; nobody writes meanwhile."""
+        with self.alone(), _registry_lock:
+            map_size = self.lmdb.info()["map_size"]
+            self.close()
+            self._reopen(map_size)
 
     def _replace(self, draft: str) -> None:
         """Replace the file when nobody else has it: each process that does holds a byte of LMDB's lock file.
@@ -249,7 +262,7 @@ def check(path: str) -> None:
     if not facts.is_truncated:
         return
     # A commit may leave pages at the end of the file that it freed itself unwritten: not damage.
-    problems = structure_problems(path)
+    problems = pages.structure_problems(path)
     if problems is None or problems:
         raise CorruptError(f"{path} is truncated: {facts.size} bytes of {facts.n_pages * facts.psize}")
 
@@ -258,7 +271,7 @@ def check_structure(path: str) -> None:
     """Refuse, before it is mapped, a file whose pages LMDB might trip over; LockedError while others write to it."""
     for _ in range(_TRIES):
         before = metapage.inspect(path)
-        problems = structure_problems(path)
+        problems = pages.structure_problems(path)
         if metapage.inspect(path) == before:
             break
     else:
@@ -267,18 +280,6 @@ def check_structure(path: str) -> None:
         raise MissingExtraError("untrusted=True needs py-lmdb 3.0 or later: pip install 'lmdb>=3'")
     if problems:
         raise CorruptError(f"{path} is damaged: {problems[0]}; {len(problems)} problems in all")
-
-
-def structure_problems(path: str) -> list[str] | None:
-    """What is wrong with LMDB's pages, read without liblmdb; None where py-lmdb (before 3.0) cannot tell."""
-    try:
-        verifier = importlib.import_module("lmdb.verify")
-    except ImportError:
-        return None
-    try:
-        return list(verifier.verify(path, subdir=False))
-    except verifier.VerifyError as error:
-        return [str(error)]
 
 
 def create(path: str, fill: Callable[[Any, int], None]) -> None:

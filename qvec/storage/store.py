@@ -322,9 +322,15 @@ class Store:
         """
         from qvec.storage.copies import replace_by_copy
 
+        with self.exclusive():
+            replace_by_copy(self)
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Nobody writes inside the ``with`` block."""
         self._begin_writing()
         try:
-            replace_by_copy(self)
+            yield
         finally:
             self._end_write(None)
 

@@ -124,6 +124,10 @@ class Transaction(Snapshot):
         wanted = [(id_key(name, i), None) for i, name in enumerate(ids)]
         self._run(lambda txn: _put_or_delete(txn, wanted, self._view.sums))
 
+    def put_again(self, first: bytes, stop: bytes | None) -> None:
+        """Delete and put entries and ids, from one key of the database to below another, or to the end."""
+        self._run(lambda txn: _put_again(txn, max(first, keys.ENTRY), stop))
+
     def checkpoint(self) -> None:
         """Publish what was changed so far, give back its memory and go on; `abort` then undoes what comes after.
 
@@ -282,6 +286,19 @@ def _delete_range(txn: Any, start: bytes, end: bytes, sums: Sums) -> None:
         while found and (key := bytes(cursor.key())) <= end:
             sums.forget(key, cursor.value())
             found = cursor.delete()  # moves on to the next
+
+
+def _put_again(txn: Any, first: bytes, stop: bytes | None) -> None:
+    pairs = []
+    with txn.cursor() as cursor:
+        found = cursor.set_range(first)
+        while found and (stop is None or bytes(cursor.key()) < stop):
+            pairs.append((bytes(cursor.key()), bytes(cursor.value())))
+            found = cursor.next()
+    for key, _ in pairs:
+        txn.delete(key)
+    for key, value in pairs:
+        txn.put(key, value)
 
 
 def _delete_blocks(txn: Any, column: Column, start: int, stop: int, per_chunk: int) -> None:
