@@ -97,10 +97,10 @@ cdef int _check_room(Column column, uint32_t n) except -1:
 
 
 cdef class Finder:
-    """An index as a search uses it; the kinds derive from it. ``columns``: what it reads, to name a damaged block."""
+    """An index as a search uses it; the kinds derive from it. ``columns``: what it reads."""
 
     cdef qv_finder f
-    cdef list columns
+    cdef readonly list columns
 
 
 cdef _check_listed(str name, rows, n):

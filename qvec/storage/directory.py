@@ -103,11 +103,9 @@ class View:
 class Loader:
     """Brings views up to a transaction of an environment."""
 
-    def __init__(
-        self, env: Environment, accept: Accept, *, verify: bool, resident: bool = False, writable: bool = False
-    ) -> None:
+    def __init__(self, env: Environment, accept: Accept, *, verify: bool, writable: bool = False) -> None:
         self._env, self.accept = env, accept
-        self._verify, self._resident, self._writable = verify, resident, writable
+        self._verify, self._writable = verify, writable
 
     def refresh(self, view: View, txn: Any, commit: int) -> None:
         """Make ``view`` that of the last commit, whose transaction id is ``commit``.
@@ -125,9 +123,6 @@ class Loader:
         if view.relocated:
             for column in columns.values():
                 place_all(column, column.n_blocks, txn)
-        if self._resident:
-            for name in columns.keys() - view.columns.keys():
-                columns[name].make_resident()
         self.accept(state, columns)
         view.columns, view.state, view.sums, view.txn_id = columns, state, sums, commit
         view.stamps = {name: line.stamps for name, line in stored.items()}
