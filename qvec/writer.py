@@ -52,6 +52,7 @@ def initial_state(fields: Mapping[str, FieldType]) -> dict[str, Any]:
         "next_generation": 0,
         "tuned": None,  # {"generation", "index", "n"}: what recall curves were measured on (qvec/curves.py)
         "oversample": None,  # {"generation", "factor"}: what searches of that generation re-rank per hit
+        "watched": 0,  # changes with each batch that is too small to look at alone (qvec/drift)
         "pending": None,  # a generation that is being built (qvec/generations.py)
         "index": {"kind": "flat"},
         "fields": {name: [number, kind] for number, (name, kind) in enumerate(fields.items())},  # qvec/filters
