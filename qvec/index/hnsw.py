@@ -162,7 +162,7 @@ class HNSWIndex:
             return packed.finder(coded, columns[NODES], 2 * self.config.m, source.n, entries)
         return GraphFinder(coded.codec, coded.codes, columns[ADJACENCY], source.n, entries)
 
-    def check(self, source: Source, state: IndexState) -> list[str]:
+    def check(self, source: Source, state: IndexState, deep: bool) -> list[str]:
         graph, held = Graph.of(state), self.held(source, state)
         dead = count(held & source.deleted)
         if (count(held), dead) != (graph.linked, graph.dead):
@@ -170,7 +170,9 @@ class HNSWIndex:
         outside = rows_in(without(source.n, source.deleted) & ~held)
         if len(outside):
             return [f"{len(outside)} rows are not in the graph, the first is row {outside[0]}"]
-        return [*self._check_tree(source, graph, held), *self._check_nodes(source, held)] if graph.linked else []
+        if not graph.linked:
+            return []
+        return [*self._check_tree(source, graph, held), *(self._check_nodes(source, held) if deep else [])]
 
     def _check_tree(self, source: Source, graph: Graph, held: Bitmap) -> list[str]:
         """Whether every row that is not being taken out hangs in the tree."""
