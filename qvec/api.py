@@ -174,7 +174,8 @@ def open(
 ) -> Collection:
     """Open a collection file. One handle may have it open for writing, any number for reading.
 
-    residency: "mmap" shares the file's pages between processes; "ram" copies them once into huge pages.
+    residency: "mmap" shares the file's pages between processes; "ram" copies what searches read into huge pages,
+    at the first search.
     verify: check each block's checksum when it is first touched. durability, on_drift, map_size: see :func:`create`.
 
     Raises NotFoundError, FormatError, CorruptError, LockedError.

@@ -27,7 +27,7 @@ class Engine:
 
     __slots__ = (
         "_parts", "_searcher", "by_row", "dead", "deleted", "everything", "index", "keep", "live", "n", "n_lists",
-        "plans", "probes", "quantizer", "state",
+        "plans", "probes", "quantizer", "reads", "state",
     )  # fmt: skip
 
     def __init__(
@@ -61,6 +61,9 @@ class Engine:
         self._parts = quantizer.codec, columns[CODES], self.n, finder, rerank, vectors
         self.by_row = Searcher(*self._parts)
         """Gives row numbers, whatever the ids are."""
+        self.reads = [columns[CODES]] if finder is None else list(finder.columns)
+        """The columns that searches read."""
+        self.reads += [columns[name] for name, read in ((VECTORS, keep), (IDS, int_ids)) if read]
         self._searcher = Searcher(*self._parts, columns[IDS]) if int_ids else self.by_row
 
     def search(

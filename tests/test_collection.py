@@ -177,6 +177,23 @@ def test_a_collection_resident_in_memory_answers_alike_and_follows_commits(path:
         assert resident.verify() == []
 
 
+@pytest.mark.parametrize(
+    ("index", "read"),
+    [
+        (qvec.Flat(), {"codes", "vectors", "ids"}),
+        (qvec.HNSW(m=16), {"codes", "adjacency", "vectors", "ids"}),
+        (qvec.HNSW(m=16, layout="packed"), {"nodes", "vectors", "ids"}),
+    ],
+)
+def test_residency_copies_what_searches_read_alone(path: Path, index: Any, read: set[str]) -> None:
+    with qvec.create(path, DIM, index=index) as db:
+        db.add(clustered(np.random.default_rng(7), 500, DIM))
+    with qvec.open(path, "r", residency="ram") as resident:
+        resident.search(np.ones(DIM, np.float32))
+        with resident._store.read() as snap:
+            assert {name for name, column in snap.columns.items() if column.resident} == read
+
+
 @pytest.mark.parametrize("index", INDEXES)
 def test_progress_rises_to_the_whole(path: Path, index: str) -> None:
     seen: list[tuple[int, int]] = []

@@ -289,6 +289,9 @@ def test_resident_rows_follow_commits(tmp_path: Path) -> None:
     with make_store(tmp_path) as store:
         written = fill(store, 4000)
         with Store.open(tmp_path / "a.qvec", "r", residency="ram") as resident:
+            with resident.read() as snap:
+                snap.reside(snap.columns.values())
+                assert all(column.resident for column in snap.columns.values())
             assert same(contents(resident), written)
             for seed in range(5):
                 change_rows(store, written, np.random.default_rng(seed), 50)

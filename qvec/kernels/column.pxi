@@ -264,6 +264,11 @@ cdef class Column:
         if self.c.scratch == NULL or self.c.scratch[number] == NULL:
             self.c.table[number] = <uint8_t *>at + QV_BLOCK_HEADER
 
+    @property
+    def resident(self):
+        """Whether rows were copied into memory."""
+        return self.region is not None
+
     def make_resident(self) -> None:
         """Copy all blocks, each verified, into memory of huge pages, and serve them from there until they change."""
         cdef size_t pitch = (<size_t>self.c.stride * self.c.rows_per_block + 63) // 64 * 64

@@ -70,7 +70,7 @@ cdef class GraphFinder(Finder):
     def __init__(self, Codec codec not None, Column codes not None, Column adjacency not None, n, cnp.ndarray entries):
         _fill_graph(&self.g, adjacency, codes, codec, n, entries, 1.0)
         self._kept = (codec, codes, adjacency, entries)
-        self.columns = [adjacency]
+        self.columns = [adjacency, codes]
         self.f.find, self.f.index = qv_walk_find, &self.g
 
 

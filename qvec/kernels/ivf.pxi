@@ -247,4 +247,6 @@ cdef class ListFinder(Finder):
             self.i.original, self.i.originals, self.i.comparable = &original.c, &originals.c, True
         self._kept = (lists, codec, codes, original, originals)
         self.columns = [lists._blocks, lists._lists, lists._centroids]
+        if original is None:
+            self.columns.append(codes)
         self.f.find, self.f.index = qv_ivf_find, &self.i

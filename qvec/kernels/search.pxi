@@ -92,10 +92,10 @@ cdef _check_rows(Codec codec, Column codes, uint32_t n):
 
 
 cdef class Finder:
-    """An index as a search uses it; the kinds derive from it. ``columns``: what it reads, to name a damaged block."""
+    """An index as a search uses it; the kinds derive from it. ``columns``: what it reads."""
 
     cdef qv_finder f
-    cdef list columns
+    cdef readonly list columns
 
 
 cdef _check_listed(str name, rows, n):

@@ -99,8 +99,8 @@ class View:
 class Loader:
     """Brings views up to a transaction of an environment."""
 
-    def __init__(self, env: Environment, *, verify: bool, resident: bool = False, writable: bool = False) -> None:
-        self._env, self._verify, self._resident, self._writable = env, verify, resident, writable
+    def __init__(self, env: Environment, *, verify: bool, writable: bool = False) -> None:
+        self._env, self._verify, self._writable = env, verify, writable
 
     def refresh(self, view: View, txn: Any, commit: int) -> None:
         """Make ``view`` that of the last commit, whose transaction id is ``commit``.
@@ -118,9 +118,6 @@ class Loader:
         if view.relocated:
             for column in columns.values():
                 place_all(column, column.n_blocks, txn)
-        if self._resident:
-            for name in columns.keys() - view.columns.keys():
-                columns[name].make_resident()
         view.columns, view.state, view.sums, view.txn_id = columns, state, sums, commit
         view.stamps = {name: line.stamps for name, line in stored.items()}
         view.derived.clear()

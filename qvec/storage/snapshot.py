@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -154,6 +154,15 @@ class Snapshot(Reading):
     """The collection as one commit left it, until `Store.end`. Any thread may read it."""
 
     __slots__ = ()
+
+    def reside(self, columns: Iterable[Column]) -> None:
+        """Copy columns into memory, for this and all later snapshots, where the store's residency is "ram"."""
+        self._live()
+        if self._store.residency == "ram":
+            with self._store._env.lock:
+                for column in columns:
+                    if not column.resident:
+                        column.make_resident()
 
 
 def record_key(kind: int, number: int) -> bytes:

@@ -104,8 +104,9 @@ class Store:
     ) -> Store:
         """Open a file: ``"rw"`` takes its write lock, ``"r"`` any number of handles may do.
 
-        ``residency="ram"`` copies all blocks once; ``verify=False`` skips the checksums of blocks, not their
-        headers; ``durability="relaxed"`` leaves the flush to the system: a power cut may then cost the file.
+        ``residency="ram"``: what :meth:`Snapshot.reside` names is copied into memory; ``verify=False`` skips the
+        checksums of blocks, not their headers; ``durability="relaxed"`` leaves the flush to the system: a power cut
+        may then cost the file.
         ``map_size`` is the address space to reserve at first, in bytes; it grows.
         NotFoundError, FormatError, CorruptError, LockedError or ReadOnlyError say why a file does not open.
         """
@@ -325,7 +326,7 @@ class Store:
         self._writing_thread = 0
         self._transaction: Transaction | None = None
         self._joined = None
-        self._loader = Loader(self._env, verify=self._verify, resident=self.residency == "ram")
+        self._loader = Loader(self._env, verify=self._verify)
         self._writing_loader = Loader(self._env, verify=self._verify, writable=True)
         self._view, self._writer = View(), View()
         try:

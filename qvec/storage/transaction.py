@@ -38,6 +38,9 @@ class Transaction(Snapshot):
         self._committed = {name: (column, column.n_blocks) for name, column in view.columns.items()}
         self._sums = view.sums.copy()  # those of the commit before
 
+    def reside(self, columns: Iterable[Column]) -> None:
+        """Nothing: what a transaction reads is its own."""
+
     @property
     def version(self) -> int:
         """How many calls have made changes."""

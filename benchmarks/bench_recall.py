@@ -1,0 +1,79 @@
+"""What `search(recall=r)` reaches on queries that were not used to tune, and what it costs.
+
+    python benchmarks/bench_recall.py [--set NAME] [--indexes hnsw packed ivf] [--splits 5] [--json FILE]
+
+Half of a set's queries tune, the other half is searched; each split draws the halves anew.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import report
+import sets
+
+import qvec
+from qvec.bench.adapters.own import Own
+from qvec.bench.contestants import parse
+from qvec.bench.figures import recall_of
+from qvec.console import print_table
+
+TARGETS = (0.9, 0.95, 0.99)
+ALLOWED = 0.005
+COLUMNS = ("set, code, index", "recall asked for", "realised, mean", "least", "held", "q/s, one thread")
+
+
+def realised(db: qvec.Collection, data: sets.Set, k: int, seed: int) -> Iterator[tuple[float, float, float]]:
+    """Target, recall on the half that did not tune, and queries/s there."""
+    order = np.random.default_rng(seed).permutation(len(data.queries))
+    tuning, rest = np.array_split(order, 2)
+    db.tune(data.queries[tuning], ks=(k,))
+    for target in TARGETS:
+        start = time.perf_counter()
+        ids = np.array([db.search(query, k, recall=target).ids for query in data.queries[rest]])
+        elapsed = time.perf_counter() - start
+        yield target, recall_of(ids, data.truth[rest], k), len(rest) / elapsed
+
+
+def main() -> None:
+    parser = report.arguments(__doc__)
+    parser.add_argument("--set", nargs="*", default=sets.names())
+    parser.add_argument("--code", default="int8")
+    parser.add_argument("--indexes", nargs="*", default=["hnsw", "packed", "ivf"], help="as of qvec bench")
+    parser.add_argument("--splits", type=int, default=5)
+    parser.add_argument("-k", type=int, default=10)
+    args = parser.parse_args()
+    rows = []
+    for name in args.set:
+        data = sets.load(name)
+        for text in args.indexes:
+            index, options = parse(text)
+            with tempfile.TemporaryDirectory() as folder:
+                own = Own(data.metric, data.base.shape[1], Path(folder), {"code": args.code, "index": index, **options})
+                own.build(data.base, 2)
+                with qvec.open(Path(folder) / "own.qvec") as db:
+                    found = [list(realised(db, data, args.k, seed)) for seed in range(args.splits)]
+            for target, recalls, rates in (
+                (at[0][0], *zip(*(x[1:] for x in at), strict=True)) for at in zip(*found, strict=True)
+            ):
+                held = sum(recall >= target - ALLOWED for recall in recalls)
+                figures = {
+                    "set": name,
+                    "code": args.code,
+                    "index": text,
+                    "asked": target,
+                    "realised": recalls,
+                    "qps": rates,
+                }
+                report.append("recall", figures, args.json)
+                shares = f"{np.mean(recalls):.4f}", f"{min(recalls):.4f}", f"{held}/{args.splits}"
+                rows.append((f"{name} {args.code} {text}", f"{target:g}", *shares, f"{max(rates):,.0f}"))
+    print_table(f"recall@{args.k} of search(recall=), on the queries that did not tune", COLUMNS, rows)
+
+
+if __name__ == "__main__":
+    main()
