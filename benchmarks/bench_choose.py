@@ -1,10 +1,13 @@
 """Whether the code that is chosen holds its recall on fresh queries, and is the one that brute force would choose.
 
-    QVEC_DATA=/path/to/sets python benchmarks/bench_choose.py [--trials 100] [--rows 20000] [--queries 400] [set ...]
+    QVEC_DATA=/path/to/sets python benchmarks/bench_choose.py [--trials 100] [--rows 20000] [set ...]
 
-Each trial draws queries afresh, chooses on them by the rule of ``choose``, and is judged on the set's other
-queries. Brute force chooses the smallest code and oversampling whose recall over all queries meets the target. Recall
-by code is computed once for each query and code, and trials draw from it: it is that of ``evaluate`` on a flat index.
+The collection is the first rows of a set, and each of them is a query that is looked for among the others, as in
+``choose`` without queries. A trial draws queries in an order of its own and chooses by the rule of ``choose``, on 2,000
+at first and 16,000 at most, half of all at most; it is judged on the queries that it did not draw. Brute force chooses
+the smallest code, and of it the smallest oversampling, whose recall over all queries meets the target. How near to the
+target the largest recall of all that is smaller comes says how hard the choice was. Recall by code is computed once for
+each query and code: it is that of ``evaluate`` on a flat index.
 """
 
 from __future__ import annotations
@@ -14,22 +17,23 @@ import argparse
 import numpy as np
 import sets
 
+from qvec.configs import CodeConfig
 from qvec.errors import InputError
-from qvec.evaluation.choose import Target, choose
-from qvec.evaluation.evaluate import OVERSAMPLES
+from qvec.evaluation.choose import Measure, Target, choose
 from qvec.evaluation.report import Report, Row
-from qvec.measure import make_problem, recalls_by_code, wilson
+from qvec.measure import OVERSAMPLES, make_problem, recalls_by_code, wilson
 from qvec.quantizers import CONFIGS, train
 
 K = 10
+N, MAX_N = 2000, 16_000  # the defaults of choose
 TARGETS = (0.9, 0.95, 0.99)
 Key = tuple[int, int, str]
 
 
 def all_recalls(data: sets.Set) -> dict[Key, np.ndarray]:
     """Recall of every query by (bytes, oversampling, code)."""
-    nq, none = len(data.queries), np.zeros(0, np.int64)
-    problem = make_problem(data.base, data.queries, np.full(nq, -1), none, K, data.metric)
+    own, none = np.arange(len(data.base)), np.zeros(0, np.int64)
+    problem = make_problem(data.base, data.base, own, none, K, data.metric)
     found: dict[Key, np.ndarray] = {}
     for kind, config in CONFIGS.items():
         try:
@@ -41,43 +45,54 @@ def all_recalls(data: sets.Set) -> dict[Key, np.ndarray]:
     return found
 
 
-def report_of(recalls: dict[Key, np.ndarray], drawn: np.ndarray) -> Report:
-    rows = []
-    for (size, oversample, kind), values in recalls.items():
-        interval = wilson(values[drawn], K)
-        rows.append(Row(kind, CONFIGS[kind](), size, oversample, *interval, 1 - interval.mean, 0.0, None, None))
-    return Report(K, 0, len(drawn), False, "flat", rows, {})
+def measuring(recalls: dict[Key, np.ndarray], order: np.ndarray, most: list[int]) -> Measure:
+    """What ``choose`` measures by: queries in an order; ``most`` keeps the largest number that was asked for."""
+
+    def measure(configs: list[CodeConfig] | None, n: int, z: float) -> Report:
+        most[0] = max(most[0], n)
+        rows = []
+        for (size, oversample, kind), values in recalls.items():
+            if configs is None or CONFIGS[kind]() in configs:
+                interval = wilson(values[order[:n]], K, z)
+                rows.append(Row(kind, CONFIGS[kind](), size, oversample, *interval, 1 - interval.mean, 0.0, None, None))
+        return Report(K, len(order), n, True, "flat", rows, {})
+
+    return measure
 
 
-def run(data: sets.Set, trials: int, n_queries: int) -> None:
+def run(data: sets.Set, trials: int) -> None:
     recalls, rng = all_recalls(data), np.random.default_rng(0)
-    n = len(data.queries)
+    n = len(data.base)
     for target in TARGETS:
-        best = min(key for key, values in recalls.items() if values.mean() >= target)
+        means = {key: values.mean() for key, values in sorted(recalls.items())}
+        best = min(key for key, mean in means.items() if mean >= target)
+        closest = max(mean for key, mean in means.items() if key < best)
         held = same_code = same = 0
+        drawn = []
         for _ in range(trials):
-            order = rng.permutation(n)
-            row = choose(report_of(recalls, order[:n_queries]), Target(target), None).row  # type: ignore[arg-type]
-            if row is None:
+            order, most = rng.permutation(n), [0]
+            measure = measuring(recalls, order, most)
+            chosen = choose(measure, Target(target), N, min(MAX_N, n // 2), None).row  # type: ignore[arg-type]
+            drawn.append(most[0])
+            if chosen is None:
                 continue
-            key = (row.bytes, row.oversample, row.code)
-            held += recalls[key][order[n_queries:]].mean() >= target
-            same_code += row.code == best[2]
+            key = (chosen.bytes, chosen.oversample, chosen.code)
+            held += recalls[key][order[most[0] :]].mean() >= target
+            same_code += chosen.code == best[2]
             same += key == best
-        truth = f"brute force: {best[2]} x{best[1]}, recall {recalls[best].mean():.4f}"
+        truth = f"brute force: {best[2]} x{best[1]}, recall {means[best]:.4f}; the nearest smaller {closest:.4f}"
         print(f"{data.name} target {target}, of {trials}: held on fresh queries {held}, the best code {same_code}, "
-              f"with its oversampling {same}; {truth}", flush=True)  # fmt: skip
+              f"with its oversampling {same}; {np.mean(drawn):,.0f} queries drawn; {truth}", flush=True)  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sets", nargs="*", default=sets.names())
     parser.add_argument("--trials", type=int, default=100)
-    parser.add_argument("--rows", type=int)
-    parser.add_argument("--queries", type=int, default=500)
+    parser.add_argument("--rows", type=int, default=20_000)
     args = parser.parse_args()
     for name in args.sets:
-        run(sets.load(name, args.rows), args.trials, args.queries)
+        run(sets.load(name, args.rows), args.trials)
 
 
 if __name__ == "__main__":

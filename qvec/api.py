@@ -12,11 +12,22 @@ from qvec.calibrations import Trained
 from qvec.collection import Collection
 from qvec.config import Config, index_config
 from qvec.configs import CodeConfig, IndexConfig
-from qvec.errors import ExistsError, InputError
+from qvec.errors import CorruptError, ExistsError, InputError
 from qvec.inputs import as_stored, check_count
 from qvec.quantizers import Quantizer, make_config, train
 from qvec.storage.store import ColumnSpec, Store
-from qvec.types import ArrayLike, Durability, FieldType, Float32Array, IdKind, Keep, Metric, NDArray, Residency
+from qvec.types import (
+    ArrayLike,
+    Durability,
+    FieldType,
+    Float32Array,
+    IdKind,
+    Keep,
+    Metric,
+    NDArray,
+    Residency,
+    check_flag,
+)
 from qvec.writer import Writer, initial_state
 
 if TYPE_CHECKING:
@@ -171,19 +182,25 @@ def open(
     durability: Durability = "full",
     on_drift: OnDrift = None,
     map_size: int | None = None,
+    untrusted: bool = False,
 ) -> Collection:
     """Open a collection file. One handle may have it open for writing, any number for reading.
 
     residency: "mmap" shares the file's pages between processes; "ram" copies what searches read into huge pages,
     at the first search.
     verify: check each block's checksum when it is first touched. durability, on_drift, map_size: see :func:`create`.
+    untrusted: the file comes from elsewhere or may be damaged. LMDB's pages are checked before the file is mapped, and
+    everything as by :meth:`Collection.verify`, before the first search; nobody may write to it meanwhile.
 
     Raises NotFoundError, FormatError, CorruptError, LockedError.
     """
-    collection = Collection(
-        Store.open(path, mode, residency=residency, verify=verify, durability=durability, **_sized(map_size)),
-        on_drift,
-    )
+    check_flag("untrusted", untrusted)
+    options: dict[str, Any] = {"residency": residency, "verify": verify, "durability": durability}
+    options |= _sized(map_size)
+    collection = Collection(Store.open(path, mode, untrusted=untrusted, **options), on_drift)
+    if untrusted and (problems := collection.verify()):
+        collection.close()
+        raise CorruptError(f"{os.fspath(path)} is damaged: {problems[0]}; {len(problems)} problems in all")
     if mode == "rw":
         collection._finish_erasure()
     return collection

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
@@ -12,12 +12,13 @@ from qvec.calibrations import entry_of
 from qvec.config import Config
 from qvec.configs import Float16, Float32
 from qvec.engine import Engine
-from qvec.errors import InputError
+from qvec.errors import CorruptError, InputError
 from qvec.index import stored_index
 from qvec.inputs import check_count
 from qvec.layout import CALIBRATION, VECTORS, in_force
 from qvec.quantizers import Quantizer, from_state, train
 from qvec.reading import Reader
+from qvec.statecheck import check_state
 from qvec.storage.store import Snapshot, Store, Transaction
 from qvec.types import Residency
 from qvec.writer import Writer
@@ -38,6 +39,7 @@ class Handle:
         self._config = Config.from_dict(dict(store.config))
         self._keep = _keep_quantizer(self._config)
         self._quantizers: dict[tuple[int, str], Quantizer] = {}
+        store.require(partial(check_state, self._config, self._keep.code_size))
 
     def close(self) -> None:
         """Wait for searches that are running, then release the file. Calls after it raise ClosedError."""
@@ -91,8 +93,22 @@ class Handle:
     def _load(self, reading: Snapshot | Transaction, number: int) -> Quantizer:
         key = number, entry_of(reading.state, number)["id"]  # a number that was undone may be given out again
         if key not in self._quantizers:
-            self._quantizers[key] = from_state(reading.record(CALIBRATION, number))
+            self._quantizers[key] = self._stored_quantizer(reading, number)
         return self._quantizers[key]
+
+    def _stored_quantizer(self, reading: Snapshot | Transaction, number: int) -> Quantizer:
+        """A calibration as it is stored; CorruptError where it is lost, or not of this collection."""
+        config, state = self._config, reading.record(CALIBRATION, number)
+        if state is None:
+            raise CorruptError(f"the calibration of generation {number} is lost")
+        quantizer, size = from_state(state), entry_of(reading.state, number)["code_size"]
+        found = quantizer.dim, quantizer.metric, quantizer.code_size
+        if found != (config.dim, config.metric, size):
+            raise CorruptError(
+                f"the calibration of generation {number} is of (dim, metric, code size) = {found}, "
+                f"the collection of {(config.dim, config.metric, size)}"
+            )
+        return quantizer
 
     def _quantizer(self, reading: Snapshot | Transaction) -> Quantizer | None:
         number = reading.state["quantizer"]

@@ -10,7 +10,7 @@ from qvec.engine import Engine, Found
 from qvec.errors import CorruptError
 from qvec.inputs import id_keys
 from qvec.results import Hits
-from qvec.rows import check_same, ids_of_rows, payloads_of, row_record, shaped
+from qvec.rows import check_same, find_rows, ids_of_rows, payloads_of, row_record, shaped
 from qvec.storage.store import Snapshot
 from qvec.types import IdKind, Metric, NDArray
 
@@ -75,7 +75,7 @@ def _payloads(snap: Snapshot, ids: NDArray[np.int64]) -> list[Any]:
 
 def _rows_of_stored(snap: Snapshot, ids: NDArray[np.int64]) -> list[int]:
     """Rows of integer ids that live rows were found to have."""
-    rows = snap.rows_of(id_keys(ids))
+    rows = find_rows(snap, id_keys(ids))
     if (rows < 0).any():
         raise CorruptError(f"the id {ids[rows < 0][0]} is stored, but leads to no row")
     check_same(ids, ids_of_rows(snap, rows))

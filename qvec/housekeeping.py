@@ -32,16 +32,21 @@ class Housekeeping(Upkeep):
                 shape = shape_of_graph(snap, self._config, self._quantizer(snap), self._originals(snap))
             return collect_stats(snap, self._store, self._config, shape)
 
-    def verify(self) -> list[str]:
-        """Check every block, record, id and edge of the last commit; the problems found, none when it is sound."""
+    def verify(self, *, deep: bool = True) -> list[str]:
+        """Check every block, record, id and edge of the last commit; the problems found, none when it is sound.
+
+        deep: besides checksums, counts, the id map and whether a walk reaches every row, make anew what follows from
+        originals and payloads (codes, packed nodes, entries of lists, indexes of fields), and compare.
+        """
         from qvec.verify import verify_snapshot
 
+        check_flag("deep", deep)
         if self._store.in_transaction:
             raise InputError(
                 "verify() checks what is in the file; inside a transaction that is not what it has written"
             )
         with self._store.read() as snap:
-            return verify_snapshot(snap, self._config, self._quantizer(snap), self._originals(snap))
+            return verify_snapshot(snap, self._config, self._quantizer, self._originals, deep)
 
     def optimize(self, *, threads: int | None = None, progress: Progress | None = None) -> None:
         """Take all that is deleted out of the index, and move vectors together, while searches and writes go on.

@@ -43,7 +43,7 @@ class Problem:
 
 
 class Interval(NamedTuple):
-    """A mean and its 95 % interval."""
+    """A mean and its confidence interval."""
 
     mean: float
     low: float
@@ -92,8 +92,8 @@ def nearest(keys: Float32Array, k: int) -> Int64Array:
     return rows[np.argsort(keys[rows], kind="stable")]
 
 
-def wilson(recalls: Recalls, k: int) -> Interval:
-    """Mean recall@k over queries with its 95 % score interval (Wilson, JASA 1927).
+def wilson(recalls: Recalls, k: int, z: float = Z95) -> Interval:
+    """Mean recall@k over queries with its score interval (Wilson, JASA 1927) of z standard errors on either side.
 
     The trials are nq k, divided by the design effect of asking k neighbours of one query (Kish, Survey
     Sampling, 1965): the variance of the mean over queries against that of nq k independent trials, at least 1.
@@ -102,9 +102,9 @@ def wilson(recalls: Recalls, k: int) -> Interval:
     n, p = len(recalls), float(recalls.mean())
     spread, binomial = float(recalls.var(ddof=1)) if n > 1 else 0.0, p * (1.0 - p)
     trials = n * min(float(k), binomial / spread) if spread > 0.0 else float(n)
-    z2 = Z95 * Z95
+    z2 = z * z
     centre = (p + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = Z95 * math.sqrt(p * (1 - p) / trials + z2 / (4 * trials * trials)) / (1 + z2 / trials)
+    half = z * math.sqrt(p * (1 - p) / trials + z2 / (4 * trials * trials)) / (1 + z2 / trials)
     return Interval(p, max(0.0, centre - half), min(1.0, centre + half))
 
 

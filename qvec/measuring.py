@@ -11,23 +11,27 @@ import numpy as np
 
 from qvec.calibrations import Trained
 from qvec.curves import Curves, outdated
-from qvec.engine import Engine
+from qvec.engine import Engine, live_rows
 from qvec.errors import ClosedError, DriftError, DriftWarning, InputError
 from qvec.handle import Handle, worker_threads
 from qvec.index import Progress, stored_index
 from qvec.inputs import as_searched, as_vectors, check_count
-from qvec.layout import TUNING
+from qvec.layout import CODES, TUNING, in_force
 from qvec.measure import MAX_ROWS, OVERSAMPLES, CodeNames
+from qvec.quantizers import Quantizer
 from qvec.reading import Reader
-from qvec.storage.store import Store, Transaction
-from qvec.types import ArrayLike, Float32Array
+from qvec.storage.store import Snapshot, Store, Transaction
+from qvec.types import ArrayLike, Codes, Float32Array
+from qvec.writer import stored
 
 if TYPE_CHECKING:  # imported when they are called: seldom, and a sixth of the import's time
     from qvec.drift.watch import Drift, OnDrift, Watch
+    from qvec.evaluation.evaluate import Evaluation
     from qvec.evaluation.report import Report
 
 MAX_TUNED_K = 10_000
 MAX_TUNED_QUERIES = 100_000
+MAX_MEASURED = 1_000_000
 
 
 class Measuring(Handle):
@@ -61,17 +65,9 @@ class Measuring(Handle):
         The collection's own graph is walked over each code, so that the index's loss is that of a requantize
         with ``relink=False``. Nothing is written. Raises InputError: no originals, or too few vectors.
         """
-        from qvec.evaluation.evaluate import Evaluation
-
-        config = self._config
-        q = None if queries is None else as_vectors("queries", queries, config.dim, config.metric)
-        if q is not None and not len(q):
-            raise InputError("queries must hold one query or more")
-        check_count("k", k, 1, 10_000)
-        check_count("rows", rows, k + 1, 2**31)
         with self._store.read() as snap:
-            evaluation = Evaluation(snap, config, self._generations, q, k, check_count("n", n, 1, 1_000_000), seed)
-            return evaluation.run(codes, oversamples, rows, progress)
+            evaluation = self._evaluation(snap, queries, k, oversamples, rows, seed, progress)
+            return evaluation.run(codes, check_count("n", n, 1, MAX_MEASURED))
 
     def tune(
         self,
@@ -110,6 +106,26 @@ class Measuring(Handle):
 
     # --- parts ---
 
+    def _evaluation(
+        self,
+        snap: Snapshot,
+        queries: ArrayLike | None,
+        k: int,
+        oversamples: Sequence[int],
+        rows: int,
+        seed: int,
+        progress: Progress | None,
+    ) -> Evaluation:
+        from qvec.evaluation.evaluate import Evaluation
+
+        config = self._config
+        q = None if queries is None else as_vectors("queries", queries, config.dim, config.metric)
+        if q is not None and not len(q):
+            raise InputError("queries must hold one query or more")
+        check_count("k", k, 1, 10_000)
+        check_count("rows", rows, k + 1, 2**31)
+        return Evaluation(snap, config, self._generations, q, k, oversamples, rows, seed, progress)
+
     @cached_property
     def _watch(self) -> Watch:
         from qvec.drift.watch import Watch
@@ -128,10 +144,16 @@ class Measuring(Handle):
             made = Trained(quantizer, self._config.code, len(x), self._config.model)
             remember(txn, txn.state["quantizer"], made, x)
             return None
-        drift = self._watch.observe(txn, quantizer, x)
+        drift = self._watch.observe(txn, quantizer, x, lambda n: self._stored_sample(txn, quantizer, n))
         if drift is not None and drift.level == "alarm" and self._on_drift == "raise":
             raise DriftError(f"drift alarm: {drift.advice} ({_shown(drift)})")
         return drift
+
+    def _stored_sample(self, txn: Transaction, quantizer: Quantizer, n: int) -> tuple[Float32Array, Codes]:
+        """At most n stored vectors, as exactly as they are kept, and their codes."""
+        rows, columns = live_rows(txn), in_force(txn.columns, txn.state["names"])
+        rows = rows[np.linspace(0, len(rows) - 1, min(n, len(rows))).astype(np.int64)]
+        return stored(quantizer, self._originals(txn), columns).read(rows), columns[CODES].read(rows)
 
     def _announce(self, drift: Drift | None) -> None:
         """Tell of an alarm, once for each generation."""

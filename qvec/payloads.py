@@ -13,7 +13,7 @@ from qvec.housekeeping import Housekeeping
 from qvec.index import Progress
 from qvec.inputs import as_ids, as_payloads, check_unique, id_keys
 from qvec.reading import refuse_missing
-from qvec.rows import ids_of_rows
+from qvec.rows import find_rows, ids_of_rows
 from qvec.storage.store import Snapshot, Transaction
 from qvec.types import FieldType, NDArray, Payload, Where, check_choice, check_flag
 
@@ -75,7 +75,7 @@ class Payloads(Housekeeping):
         payloads = as_payloads([payload], 1) * len(wanted) if one_for_all else as_payloads(payload, len(wanted))
         with self._store.write() as txn:
             keys = id_keys(wanted)
-            rows = txn.rows_of(keys)
+            rows = find_rows(txn, keys)
             if missing == "error":
                 refuse_missing(keys, rows, self._config)
             found = np.flatnonzero(rows >= 0)
@@ -108,7 +108,7 @@ class Payloads(Housekeeping):
         """Keys of ids, each once, and their rows; without keys, of the rows that fulfil a filter."""
         if wanted is not None:
             keys = list(dict.fromkeys(wanted))
-            return keys, txn.rows_of(keys)
+            return keys, find_rows(txn, keys)
         rows = self._matching_rows(txn, where)
         return id_keys(_as_given(ids_of_rows(txn, rows))), rows
 

@@ -15,7 +15,7 @@ from qvec.integers import to_floats
 from qvec.layout import CODES, VECTORS, in_force
 from qvec.quantizers import Quantizer
 from qvec.results import Records
-from qvec.rows import check_same, ids_of_rows, payloads_of, row_record
+from qvec.rows import check_same, find_rows, ids_of_rows, payloads_of, row_record
 from qvec.storage.store import Snapshot
 from qvec.types import NDArray
 
@@ -46,7 +46,7 @@ class Reader:
     def _rows_of(self, ids: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
         wanted = as_ids(ids, self.config.ids)
         keys = id_keys(wanted)
-        rows = self.snap.rows_of(keys)
+        rows = find_rows(self.snap, keys)
         refuse_missing(keys, rows, self.config)
         return id_array(wanted), rows
 

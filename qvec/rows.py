@@ -12,10 +12,33 @@ from qvec.layout import IDS, ROW
 from qvec.storage.store import Reading
 from qvec.types import NDArray, Payload
 
+_MISSING = object()
+
+
+def find_rows(reading: Reading, keys: Sequence[bytes]) -> NDArray[np.int64]:
+    """The row of each id, given by its key, int64 [n], -1 where it is not stored; CorruptError for one that is none."""
+    rows, n = reading.rows_of(keys), reading.state["n"]
+    if len(rows) and int(rows.max()) >= n:
+        raise CorruptError(f"an id leads to row {rows.max()} of {n}")
+    return rows
+
+
+def stored_record(reading: Reading, row: int) -> Any:
+    """A row's record, None where it has none; CorruptError where it is none of a row."""
+    record = reading.record(ROW, row)
+    if record is None:
+        return None
+    payload = record.get("payload", _MISSING) if isinstance(record, dict) else _MISSING
+    if not (payload is None or isinstance(payload, dict)) or not isinstance(record.get("id", ""), str):
+        raise CorruptError(f"the record of row {row} holds no payload, or an id that is no string")
+    if IDS not in reading.columns and "id" not in record:
+        raise CorruptError(f"the record of row {row} holds no id")
+    return record
+
 
 def row_record(snap: Reading, row: int) -> Any:
     """A live row's record, None where it has none; CorruptError where every live row has one."""
-    record = snap.record(ROW, row)
+    record = stored_record(snap, row)
     if record is None and snap.state["records"] == snap.state["live"]:
         raise CorruptError(f"the record of row {row} is lost")
     return record

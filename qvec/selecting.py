@@ -16,6 +16,7 @@ from qvec.filters.language import And, Node, parse
 from qvec.filters.schema import stored_schema
 from qvec.inputs import as_ids, id_keys
 from qvec.layout import DELETED, IDS
+from qvec.rows import find_rows
 from qvec.storage.records import fingerprint
 from qvec.storage.store import Reading, Snapshot
 from qvec.types import Bitmap, IdKind
@@ -135,7 +136,7 @@ class _Allowed:
             stored = reading.columns[IDS].read_range(0, n).view("<i8").reshape(-1)
             rows = np.flatnonzero(np.isin(stored, self._ids))
         else:
-            rows = reading.rows_of(id_keys(self._ids))
+            rows = find_rows(reading, id_keys(self._ids))
         bits_set(rows[rows >= 0].astype(np.uint32), n, bits)
         return bits
 

@@ -12,16 +12,17 @@ from qvec.configs import CodeConfig
 from qvec.errors import InputError
 from qvec.handle import worker_threads
 from qvec.index import Progress
-from qvec.inputs import as_vectors
+from qvec.inputs import as_vectors, check_count
 from qvec.layout import CALIBRATION
 from qvec.measure import MAX_ROWS, OVERSAMPLES, CodeNames
-from qvec.measuring import Measuring
+from qvec.measuring import MAX_MEASURED, Measuring
 from qvec.storage.store import Snapshot
 from qvec.types import ArrayLike, Float32Array
 from qvec.writer import Writer
 
 if TYPE_CHECKING:  # imported when they are called: seldom, and a sixth of the import's time
     from qvec.evaluation.choose import Choice
+    from qvec.evaluation.report import Report
     from qvec.generations import Relink
 
 
@@ -133,6 +134,7 @@ class Upkeep(Measuring):
         *,
         codes: CodeNames = "all",
         n: int = 2000,
+        max_n: int = 16_000,
         oversamples: Sequence[int] = OVERSAMPLES,
         rows: int = MAX_ROWS,
         seed: int = 0,
@@ -140,14 +142,21 @@ class Upkeep(Measuring):
     ) -> Choice:
         """The smallest code, by bytes a vector, whose recall@k is at least the target at 95 % confidence.
 
-        Of one code, the smallest oversampling is taken. ``Choice.met`` says whether there is one, ``Choice.apply``
-        puts it in force. The rest as in :meth:`evaluate`.
+        Of one code, the smallest oversampling is taken. Codes that ``n`` queries do not tell from the target are
+        measured with more, up to ``max_n`` where there are so many. ``Choice.met`` says whether there is one,
+        ``Choice.apply`` puts it in force. The rest as in :meth:`evaluate`.
         """
         from qvec.evaluation.choose import Target, choose
 
         target = Target(target_recall, max_bytes, max_p99_ms)
-        report = self.evaluate(queries, k, codes, n, oversamples=oversamples, rows=rows, seed=seed, progress=progress)
-        return choose(report, target, self._apply_choice)
+        first, last = check_count("n", n, 1, MAX_MEASURED), check_count("max_n", max_n, 1, MAX_MEASURED)
+        with self._store.read() as snap:
+            evaluation = self._evaluation(snap, queries, k, oversamples, rows, seed, progress)
+
+            def measure(configs: list[CodeConfig] | None, size: int, z: float) -> Report:
+                return replace(evaluation, z=z).run(codes if configs is None else configs, size)
+
+            return choose(measure, target, first, min(max(first, last), evaluation.n_queries), self._apply_choice)
 
     def _apply_choice(self, code: CodeConfig, oversample: int, progress: Progress | None) -> Generation:
         made = self.requantize(code, progress=progress)

@@ -2,35 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from qvec.config import Config
+from qvec.curves import Curves
 from qvec.engine import live_rows
-from qvec.errors import CorruptError
+from qvec.errors import CorruptError, FormatError
 from qvec.filters.check import check_fields_of
 from qvec.index import Coded, GraphShape, HNSWIndex, Source, Stored, stored_index
-from qvec.layout import CODES, IDS, ROW, VECTORS, in_force
-from qvec.quantizers import Quantizer
+from qvec.layout import CALIBRATION, CODES, IDS, TUNING, VECTORS, in_force
+from qvec.quantizers import Quantizer, from_state
+from qvec.rows import stored_record
 from qvec.storage.store import Snapshot
 
 CHECKED_ROWS = 8192
 SHOWN = 5  # of a kind of problem
 
 
-def verify_snapshot(snap: Snapshot, config: Config, quantizer: Quantizer | None, keep: Quantizer | None) -> list[str]:
-    """Problems found, none when the snapshot is sound. Reads everything once."""
+def verify_snapshot(
+    snap: Snapshot,
+    config: Config,
+    quantizer: Callable[[Snapshot], Quantizer | None],
+    keep: Callable[[Snapshot], Quantizer | None],
+    deep: bool,
+) -> list[str]:
+    """Problems found, none when the snapshot is sound. Reads everything once; ``deep``: makes the derived anew too."""
     problems = list(snap.check())
-    if problems or quantizer is None:
+    if problems:
         return problems  # what follows would only trip over the damage
     try:
-        return [
-            *_check_rows(snap, config),
-            *_check_fields(snap),
-            *_check_codes(snap, quantizer, keep),
-            *_check_index(snap, config, quantizer, keep),
-        ]
-    except CorruptError as error:
-        return [str(error)]
+        problems = [*_check_calibrations(snap, config)]
+        if (codes := quantizer(snap)) is not None and not problems:
+            originals = keep(snap)
+            problems += _check_rows(snap, config)
+            problems += _check_index(snap, config, codes, originals, deep)
+            if deep:
+                problems += _check_fields(snap)
+                problems += _check_codes(snap, codes, originals)
+    except (CorruptError, FormatError) as error:
+        problems.append(str(error))
+    return problems
+
+
+def _check_calibrations(snap: Snapshot, config: Config) -> Iterator[str]:
+    """Whether all that the state names is there, and can be read."""
+    for entry in snap.state["generations"]:
+        number = entry["number"]
+        state = snap.record(CALIBRATION, number)
+        if state is None:
+            yield f"the calibration of generation {number} is lost"
+            continue
+        quantizer = from_state(state)
+        if (quantizer.dim, quantizer.metric) != (config.dim, config.metric):
+            yield f"the calibration of generation {number} is of {quantizer.dim} dimensions under {quantizer.metric}"
+        elif entry["code_size"] != quantizer.code_size:
+            yield f"codes of generation {number} have {quantizer.code_size} bytes, the state says {entry['code_size']}"
+    if snap.state["tuned"] is not None:
+        Curves.from_state(snap.record(TUNING, 0))
 
 
 def _check_rows(snap: Snapshot, config: Config) -> Iterator[str]:
@@ -40,7 +68,7 @@ def _check_rows(snap: Snapshot, config: Config) -> Iterator[str]:
     named = dict(snap.iter_ids())
     if len(named) != len(live) or set(named.values()) != set(live.tolist()):
         yield f"the id map names {len(set(named.values()))} rows, {len(live)} are live"
-    lost = [row for row in live.tolist() if snap.record(ROW, row) is None]
+    lost = [row for row in live.tolist() if stored_record(snap, row) is None]
     if len(live) - len(lost) != snap.state["records"]:
         yield f"{len(live) - len(lost)} live rows have a record, the state says {snap.state['records']}"
     if config.ids == "str":
@@ -54,7 +82,7 @@ def _check_rows(snap: Snapshot, config: Config) -> Iterator[str]:
 def _check_fields(snap: Snapshot) -> Iterator[str]:
     if snap.state["fields"]:
         rows = live_rows(snap).tolist()
-        records = ((row, snap.record(ROW, row)) for row in rows)
+        records = ((row, stored_record(snap, row)) for row in rows)
         yield from check_fields_of(snap, {row: record["payload"] for row, record in records if record is not None})
 
 
@@ -75,9 +103,9 @@ def _check_codes(snap: Snapshot, quantizer: Quantizer, keep: Quantizer | None) -
     yield from _some("the code of row {} is not that of its vector", iter(wrong))
 
 
-def _check_index(snap: Snapshot, config: Config, quantizer: Quantizer, keep: Quantizer | None) -> list[str]:
+def _check_index(snap: Snapshot, config: Config, quantizer: Quantizer, keep: Quantizer | None, deep: bool) -> list[str]:
     index = stored_index(config.index, snap.state["index"])
-    return index.check(source_of(snap, quantizer, keep), snap.state["index"])
+    return index.check(source_of(snap, quantizer, keep), snap.state["index"], deep)
 
 
 def shape_of_graph(

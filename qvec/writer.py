@@ -21,7 +21,7 @@ from qvec.inputs import MAX_ID, MAX_ROWS, as_payloads, id_keys
 from qvec.integers import to_floats
 from qvec.layout import CODES, DELETED, IDS, ROW, VECTORS, in_force, row_columns
 from qvec.quantizers import Quantizer, train
-from qvec.rows import ids_of_rows, payloads_of
+from qvec.rows import find_rows, ids_of_rows, payloads_of, stored_record
 from qvec.storage.store import Transaction
 from qvec.types import FieldType, NDArray, OnConflict, Payload
 
@@ -52,6 +52,7 @@ def initial_state(fields: Mapping[str, FieldType]) -> dict[str, Any]:
         "next_generation": 0,
         "tuned": None,  # {"generation", "index", "n"}: what recall curves were measured on (qvec/curves.py)
         "oversample": None,  # {"generation", "factor"}: what searches of that generation re-rank per hit
+        "watched": 0,  # changes with each batch that is too small to look at alone (qvec/drift)
         "pending": None,  # a generation that is being built (qvec/generations.py)
         "index": {"kind": "flat"},
         "fields": {name: [number, kind] for number, (name, kind) in enumerate(fields.items())},  # qvec/filters
@@ -151,7 +152,7 @@ class Writer:
     def _resolve_conflicts(self, ids: Ids, on_conflict: OnConflict) -> Conflicts:
         """Which of the batch to store, and the keys and rows of vectors that this replaces."""
         keys = id_keys(ids)
-        rows = self.txn.rows_of(keys)
+        rows = find_rows(self.txn, keys)
         taken = np.flatnonzero(rows >= 0)
         if len(taken) and on_conflict == "error":
             i = int(taken[0])
@@ -311,7 +312,7 @@ class Writer:
     def _delete_records(self, rows: NDArray[np.int64]) -> None:
         gone, payloads = [], []
         for row in rows.tolist() if self.state["records"] else ():
-            record = self.txn.record(ROW, row)
+            record = stored_record(self.txn, row)
             if record is not None:
                 gone.append(row)
                 payloads.append(record["payload"])
@@ -343,7 +344,7 @@ class Writer:
         rows = live_rows(self.txn)
         for start in range(0, len(rows) if self.state["records"] else 0, INDEXED_ROWS):
             part = rows[start : start + INDEXED_ROWS].tolist()
-            payloads = payloads_of([self.txn.record(ROW, row) for row in part])
+            payloads = payloads_of([stored_record(self.txn, row) for row in part])
             fresh.change(part, [], self._read_named(fresh, part, payloads))
             if progress is not None:
                 progress(start + len(part), len(rows))
@@ -359,7 +360,7 @@ class Writer:
 
     def update_payload(self, rows: NDArray[np.int64], payloads: Sequence[Payload | None], merge: bool) -> None:
         """Give live rows, each once, other payloads; ``merge``: change the keys named, drop those named None."""
-        records = [self.txn.record(ROW, row) for row in rows.tolist()]
+        records = [stored_record(self.txn, row) for row in rows.tolist()]
         old = payloads_of(records)
         new = payloads
         if merge:  # two payloads may be small enough, and not together

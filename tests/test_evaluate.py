@@ -12,7 +12,7 @@ import pytest
 from generated import clustered
 
 import qvec
-from qvec.evaluation.choose import Target, choose
+from qvec.evaluation.choose import Choice, Target, choose, look_sizes
 from qvec.evaluation.report import Report
 from qvec.measure import nearest, wilson
 from qvec.quantizers import CONFIGS
@@ -172,19 +172,67 @@ def test_the_smallest_code_that_meets_the_target_within_the_limits_is_chosen(rep
     rows = [replace(first, bytes=b, oversample=o, low=low, p99_ms=float(o)) for b, o, low in make]
     small = replace(report, rows=rows)
 
+    def choice(target: Target) -> Choice:
+        return choose(lambda *_: small, target, 2000, 2000, lambda *_: pytest.fail("applied"))
+
     def chosen(target: Target) -> tuple[int, int] | None:
-        row = choose(small, target, lambda *_: pytest.fail("applied")).row
+        row = choice(target).row
         return None if row is None else (row.bytes, row.oversample)
 
     assert chosen(Target(0.96)) == (100, 10)
     assert chosen(Target(0.93)) == (50, 20)
     assert chosen(Target(0.93, max_p99_ms=5.0)) == (200, 1)
     assert chosen(Target(0.98, max_bytes=100)) == (100, 20)
-    nothing = choose(small, Target(0.995, max_bytes=60), lambda *_: pytest.fail("applied"))
+    nothing = choice(Target(0.995, max_bytes=60))
     assert not nothing.met
     assert "no code meets recall@10 of 0.995 within 60 bytes; the nearest is" in str(nothing)
     with pytest.raises(qvec.InputError, match="no code meets"):
         nothing.apply()
+
+
+def test_codes_that_few_queries_do_not_tell_from_the_target_are_measured_with_more(report: Report) -> None:
+    first, small, large = report.rows[0], qvec.Int4(), qvec.Int8()
+    true = {small: 0.955, large: 0.97, qvec.Float16(): 1.0}
+    asked = []
+
+    def measure(configs: Any, n: int, z: float) -> Report:
+        asked.append((configs, n))
+        rows = [
+            replace(first, code=code.kind, config=code, bytes=i, recall=true[code], low=true[code] - z / n**0.5 / 10,
+                    high=true[code] + z / n**0.5 / 10)
+            for i, code in enumerate(true) if configs is None or code in configs
+        ]  # fmt: skip
+        return replace(report, rows=rows, n_queries=n)
+
+    found = choose(measure, Target(0.95), 500, 16_000, lambda *_: pytest.fail("applied"))
+    assert found.row is not None
+    assert found.row.config == small
+    assert asked == [(None, 500), ([small], 2000), ([small], 8000)]
+    assert (found.report.n_queries, len(found.report.rows)) == (8000, 3)
+    asked.clear()
+    far = choose(measure, Target(0.96), 500, 16_000, lambda *_: pytest.fail("applied"))
+    assert (far.row and far.row.config, len(asked)) == (large, 3)
+
+
+def test_looks_grow_fourfold_to_the_last() -> None:
+    assert look_sizes(2000, 16_000) == [2000, 8000, 16_000]
+    assert look_sizes(2000, 2000) == [2000]
+    assert look_sizes(2000, 300) == [300]
+
+
+@pytest.mark.parametrize("target", [0.9, 0.99])
+def test_realised_recall_meets_the_target_and_the_best_code_is_found(tmp_path: Path, target: float) -> None:
+    x = clustered(np.random.default_rng(8), 6000, DIM)
+    with qvec.create(tmp_path / "a", DIM, code="f32", index="flat") as db:
+        db.add(x)
+        codes = ["binary", "rabitq2", "int4", "int8"]
+        whole = db.evaluate(codes=codes, n=6000)
+        meeting = [row for row in whole.rows if row.recall >= target]
+        best = min(meeting, key=lambda row: (row.bytes, row.oversample))
+        choices = [db.choose(target, codes=codes, n=1000, max_n=4000, seed=seed).row for seed in range(3)]
+        true = {(row.code, row.oversample): row.recall for row in whole.rows}
+        assert all(row is not None and true[row.code, row.oversample] >= target for row in choices)
+        assert [row and row.code for row in choices] == [best.code] * 3
 
 
 def test_a_choice_that_is_applied_holds_its_recall_by_default(tmp_path: Path, x: Float32Array) -> None:

@@ -28,7 +28,7 @@ FLOORS = (
     {"quantizers", "query", "refine"},
     {"adapters", "config", "curves", "layout", "measure"},
     {"calibrations", "filters", "index"},
-    {"drift", "engine", "generation_state", "rows", "statistics"},
+    {"drift", "engine", "generation_state", "rows", "statecheck", "statistics"},
     {"selecting"},
     {"grouping", "hits", "plan", "reading", "verify", "writer"},
     {"generations", "reclaim", "strategy"},

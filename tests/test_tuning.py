@@ -32,7 +32,7 @@ def recall(found: np.ndarray[Any, Any], true: np.ndarray[Any, Any]) -> float:
 
 
 @pytest.mark.parametrize("code", ["int8", "rabitq1"])
-@pytest.mark.parametrize("index", ["hnsw", "flat"])
+@pytest.mark.parametrize("index", ["hnsw", "flat", "ivf"])
 def test_a_recall_that_was_tuned_for_holds_on_other_queries(
     tmp_path: Path, x: Float32Array, code: str, index: str
 ) -> None:

@@ -14,11 +14,17 @@ from qvec.errors import CorruptError
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("store", metavar="STORE", help="the store's file")
+    parser.add_argument(
+        "--deep",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="also make codes, nodes, lists and field indexes anew and compare (default)",
+    )
     parser.add_argument("--json", action="store_true", help='print {"store": ..., "problems": [...]}')
 
 
 def run(args: argparse.Namespace) -> int:
-    problems = _problems(args.store)
+    problems = _problems(args.store, args.deep)
     if args.json:
         print(json.dumps({"store": args.store, "problems": problems}))
     else:
@@ -26,9 +32,9 @@ def run(args: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def _problems(store: str) -> list[str]:
+def _problems(store: str, deep: bool) -> list[str]:
     try:
         with qvec.open(store, mode="r") as db:
-            return db.verify()
+            return db.verify(deep=deep)
     except CorruptError as error:  # too damaged to open is the worst of findings, not a failure to look
         return [str(error)]

@@ -1,8 +1,10 @@
 """Whether vectors still look as those that the code was trained on, and whether the code still holds their recall.
 
-Of what is added, 512 rows at a time are looked at (qvec/drift/looks.py). Tests compare the newest look, and the
-newest four together, with the training sample. The n-th look may err with probability
-ALPHA 6 / (pi n)^2, so that all looks together raise a false alarm with probability ALPHA at most, however many.
+Of what is added, 512 rows at a time are looked at (qvec/drift/looks.py); recall is measured at one look in four, and
+where vectors have shifted: of new vectors and of stored ones, since a code that cannot tell the new from the old loses
+recall for either. Tests compare the newest look, and the newest four together, with the training sample. The
+n-th look may err with probability ALPHA 6 / (pi n)^2, so that all looks together raise a false alarm with probability
+ALPHA at most, however many.
 """
 
 from __future__ import annotations
@@ -15,28 +17,48 @@ from typing import Any, Literal
 import numpy as np
 
 from qvec.calibrations import Trained
-from qvec.drift.looks import BINS, LOOK_ROWS, MIN_ROWS, Look, Reference, pooled, spread
+from qvec.drift.looks import (
+    BINS,
+    LOOK_ROWS,
+    MIN_ROWS,
+    QUERIES,
+    Look,
+    Reference,
+    apart,
+    known_among,
+    pooled,
+    recalls_among,
+    spread,
+)
+from qvec.fields import State
 from qvec.layout import DRIFT
 from qvec.quantizers import Quantizer, train
 from qvec.storage.snapshot import Reading
 from qvec.storage.store import Transaction
-from qvec.types import Float32Array
+from qvec.types import Codes, Float32Array, NDArray
 
 ALPHA = 0.005  # of all looks together; alarm and watch each
-MIN_LOSS = 0.005  # of recall: less is not worth an alarm, however certain
+MIN_LOSS = 0.005  # of recall, where vectors have shifted: less is not worth an alarm, however certain
+MIN_LOSS_ALONE = 0.01  # where they have not
 MIN_SHIFT = 0.25  # standard deviations
 MIN_NORM_STD = 0.01  # vectors of one length: a change of a hundredth is as one standard deviation
 MIN_PSI = 0.25  # the customary "significant shift" of the population stability index
 DEPENDENCE = 1.15  # recalls of neighbours vary together: the largest ratio seen (benchmarks/bench_drift.py)
 REMEMBERED = 16_384  # rows of a training sample
 MAX_LOOKS = 4  # at one batch, and tested together
+RECALL_EVERY = 4  # looks
+LEAST_STD = 1e-3  # of the root mean square over dimensions
+MAX_UNDONE = 64  # batches of one transaction after which rows that waited before it are still known
+Recall = tuple[int, float, float]  # queries, mean, variance
 Level = Literal["none", "watch", "alarm"]
+Sampled = Callable[[int], tuple[Float32Array, Codes]]
+"""At most so many stored vectors, spread over all of them, and their codes."""
 OnDrift = Literal["warn", "raise"] | Callable[["Drift"], object] | None
 
 _ADVICE: dict[str, str] = {
     "none": "nothing to do",
     "watch": "the vectors have shifted, and the code still holds their recall; evaluate() measures it",
-    "alarm": "the code loses recall on new vectors: requantize() trains it anew on what is stored now; "
+    "alarm": "the code loses recall on new vectors, or for them: requantize() trains it anew on what is stored now; "
     "choose() finds the smallest code that holds a recall",
 }
 
@@ -46,11 +68,11 @@ class Drift:
     """``level``: "none"; "watch": vectors have shifted; "alarm": their code loses recall. An alarm stays for the
     generation of codes that it was raised for.
 
-    ``evidence``: "recall" and "recall_trained" (recall@10 by code among 512 vectors: new ones, those of the training),
-    "recall_loss", "outside" (share of values beyond the code's range), "outside_trained", "shift" (largest shift of a
-    dimension's mean, in standard deviations), "shift_dim", "psi" (population stability index, mean of 16
-    dimensions), "norm_shift" (of log length, in standard deviations), "vectors" (that the newest look saw). Empty
-    before the first look. ``looks``: so far.
+    ``evidence``: "recall", "recall_stored" and "recall_trained" (recall@10 by code, among some 2,000 vectors, of new
+    ones, of those stored before and, when the code was trained, of its sample), "recall_loss" (the larger), "outside"
+    (share of values beyond the code's range), "outside_trained", "shift" (largest shift of a dimension's mean, in
+    standard deviations), "shift_dim", "psi" (population stability index, mean of 16 dimensions), "norm_shift" (of log
+    length, in standard deviations), "vectors" (that were looked at). Empty before the first look. ``looks``: so far.
     """
 
     level: Level
@@ -62,32 +84,37 @@ class Drift:
 
 @dataclass
 class Watch:
-    """A handle's eye on what is added. ``waiting``: rows of small batches, until they make a look."""
+    """A handle's eye on what is added. ``waiting``: rows of small batches, until they make a look.
 
-    waiting: list[Float32Array] = field(default_factory=list)
+    They are kept by the state's number of the batch after which they waited: what is undone takes its rows along.
+    """
 
-    def observe(self, txn: Transaction, quantizer: Quantizer, x: Float32Array) -> Drift | None:
-        """Take in a batch; what is known after it where that was enough for a look."""
-        if not (samples := self._samples(x)):
+    waiting: dict[int, Float32Array] = field(default_factory=dict)
+
+    def observe(self, txn: Transaction, quantizer: Quantizer, x: Float32Array, stored: Sampled) -> Drift | None:
+        """Take in a batch that was stored; what is known after it where that was enough for a look."""
+        if not (samples := self._samples(txn.state, x)):
             return None
         number = txn.state["quantizer"]
         record = txn.record(DRIFT, number)
+        if record is None:  # the first look of all is what others are compared with
+            record = _new_record(quantizer, samples.pop(0))
         for sample in samples:
-            record = _looked(record, quantizer, sample)
+            record = _looked(record, quantizer, sample, stored)
         txn.put_record(DRIFT, number, record)
         return drift_of(record, number)
 
-    def _samples(self, x: Float32Array) -> list[Float32Array]:
+    def _samples(self, state: State, x: Float32Array) -> list[Float32Array]:
         if len(x) >= LOOK_ROWS:
             count = min(MAX_LOOKS, len(x) // LOOK_ROWS)
             sample = spread(x, count * LOOK_ROWS)
             return [sample[i::count] for i in range(count)]
-        self.waiting.append(np.array(x))
-        if sum(map(len, self.waiting)) < LOOK_ROWS:
-            return []
-        seen = np.concatenate(self.waiting)
-        self.waiting = [seen[LOOK_ROWS:]]
-        return [seen[:LOOK_ROWS]]
+        before = state["watched"]
+        seen = np.concatenate([self.waiting[before], x]) if before in self.waiting else np.array(x)
+        state["watched"] = before + 1
+        self.waiting = {number: rows for number, rows in self.waiting.items() if before - MAX_UNDONE < number <= before}
+        self.waiting[before + 1] = seen[LOOK_ROWS:] if len(seen) >= LOOK_ROWS else seen
+        return [seen[:LOOK_ROWS]] if len(seen) >= LOOK_ROWS else []
 
 
 def remember(txn: Transaction, number: int, trained: Trained, sample: Float32Array) -> None:
@@ -123,20 +150,38 @@ def _new_record(quantizer: Quantizer, sample: Float32Array) -> dict[str, Any]:
     return {"reference": reference, "recent": [], "looks": 0, "level": "none", "evidence": {}}
 
 
-def _looked(record: dict[str, Any] | None, quantizer: Quantizer, sample: Float32Array) -> dict[str, Any]:
-    """The record after one look more; the first look of all is what others are compared with."""
-    if record is None:
-        return _new_record(quantizer, sample)
-    reference = Reference.from_dict(record["reference"])
-    look = reference.look_at(quantizer, spread(sample, reference.size))
-    recent = [*(Look(**plain) for plain in record["recent"][1 - MAX_LOOKS :]), look]
-    number = record["looks"] + 1
-    verdicts = [judge(reference, seen, number) for seen in ((look, pooled(recent)) if len(recent) > 1 else (look,))]
+def _looked(record: dict[str, Any], quantizer: Quantizer, x: Float32Array, stored: Sampled) -> dict[str, Any]:
+    """The record after one look more."""
+    reference, number = Reference.from_dict(record["reference"]), record["looks"] + 1
+    earlier = [Look(**plain) for plain in record["recent"][1 - MAX_LOOKS :]]
+    look = reference.look_at(quantizer, x)
+    if number % RECALL_EVERY == 1 or any(has_shifted(reference, seen, number) for seen in _views(earlier, look)):
+        look = look.with_recalls(*_recalls(quantizer, x, reference.base, stored))
+    verdicts = [judge(reference, seen, number) for seen in _views(earlier, look) if seen.recalls]
     level, evidence = max(verdicts, key=lambda verdict: _RANK[verdict[0]])
     if record["level"] == "alarm" and level != "alarm":
         level, evidence = "alarm", record["evidence"]
-    plain = [seen.to_dict() for seen in recent]
+    plain = [seen.to_dict() for seen in (*earlier, look)]
     return record | {"recent": plain, "looks": number, "level": level, "evidence": evidence}
+
+
+def _recalls(quantizer: Quantizer, x: Float32Array, base_rows: int, stored: Sampled) -> list[NDArray[np.float64]]:
+    """Recall by query, of some of x and of some stored vectors, among others of both."""
+    n_new = min(QUERIES, base_rows // 4)
+    new = np.ascontiguousarray(x[1::2][:n_new])
+    rows, codes = stored(base_rows + base_rows // 4 + QUERIES)
+    others = ~known_among(quantizer, rows, new)  # x has been stored
+    size = min(QUERIES, int(np.count_nonzero(others)) // 2)
+    (old_queries, old), (_, old_codes) = apart(rows[others], size), apart(codes[others], size)
+    old, old_codes = spread(old, base_rows - n_new), spread(old_codes, base_rows - n_new)
+    base, codes = np.concatenate([old, new]), np.concatenate([old_codes, quantizer.encode(new)])
+    queries = np.ascontiguousarray(x[::2][:QUERIES]), old_queries
+    return [recalls_among(quantizer, asked, base, codes) for asked in queries]
+
+
+def _views(earlier: list[Look], look: Look) -> list[Look]:
+    """A look alone, and together with those before."""
+    return [look, pooled([*earlier, look])] if earlier else [look]
 
 
 _RANK: dict[Level, int] = {"none": 0, "watch": 1, "alarm": 2}
@@ -148,29 +193,56 @@ def judge(reference: Reference, look: Look, number: int) -> tuple[Level, dict[st
     watch: vectors have shifted. alarm: so they have, and recall by code is lower; or it has fallen so far that
     this alone is certain. Exchangeable vectors pass the first test or the last with probability alpha only.
     """
-    evidence = _evidence(reference, look)
-    alpha = ALPHA * 6 / (math.pi * number) ** 2 / 2  # halved: a look is judged alone and with those before
-    has_shifted, loss = _has_shifted(reference, look, evidence, alpha), evidence["recall_loss"]
-    if loss > MIN_LOSS and (has_shifted or loss > _critical_loss(reference.look, look, alpha)):
-        return "alarm", evidence
-    return "watch" if has_shifted else "none", evidence
+    evidence, shifted = _evidence(reference, look), has_shifted(reference, look, number)
+    (trained,), alpha = reference.look.recalls, _alpha(number) / len(look.recalls)
+    for found in look.recalls:
+        loss = trained[1] - found[1]
+        if loss > (MIN_LOSS if shifted else max(MIN_LOSS_ALONE, _critical_loss(trained, found, alpha))):
+            return "alarm", evidence
+    return "watch" if shifted else "none", evidence
 
 
-def _critical_loss(trained: Look, look: Look, alpha: float) -> float:
-    """The loss of recall beyond which a one-sided z test of two means over queries is sure."""
-    variance = look.recall_var / look.rows + trained.recall_var / trained.rows
-    return _quantile(alpha) * DEPENDENCE * math.sqrt(variance)
-
-
-def _has_shifted(reference: Reference, look: Look, evidence: dict[str, float], alpha: float) -> bool:
+def has_shifted(reference: Reference, look: Look, number: int) -> bool:
     """Whether the mean of a dimension or of the log length has shifted, or the stability index is large.
 
-    The means by two-sided z tests with Bonferroni's correction over the dimensions.
+    The means by two-sided z tests with Bonferroni's correction over the dimensions, with the variances of both sides
+    (Welch): a dimension that is seldom not zero varies in the look, where it is not, and not before.
     """
-    noise = math.sqrt(1 / look.rows + 1 / reference.look.rows)
-    critical = _quantile(alpha / (2 * (len(look.means) + 1))) * noise
-    shift = max(evidence["shift"], evidence["norm_shift"])
-    return shift > max(MIN_SHIFT, critical) or evidence["psi"] > MIN_PSI
+    trained, critical = reference.look, _quantile(_alpha(number) / (2 * (len(look.means) + 1)))
+    noise = np.sqrt(look.variances / look.rows + trained.variances / trained.rows)
+    moved = np.abs(look.means - trained.means)
+    surely = (moved > critical * noise) & (_shifts(trained, look) > MIN_SHIFT)
+    norm_noise = math.sqrt(look.norm_var / look.rows + trained.norm_var / trained.rows)
+    longer = abs(look.norm - trained.norm) > critical * norm_noise and _norm_shift(trained, look) > MIN_SHIFT
+    return bool(surely.any()) or longer or _stability(trained.counts, look.counts) > MIN_PSI
+
+
+def _alpha(number: int) -> float:
+    """The chance of a false alarm that the ``number``-th look may have, halved: it is judged alone and with others."""
+    return ALPHA * 6 / (math.pi * number) ** 2 / 2
+
+
+def _critical_loss(trained: Recall, found: Recall, alpha: float) -> float:
+    """The loss of recall beyond which a one-sided z test of two means over queries is sure.
+
+    Both get the larger variance: near a recall of 1 a mean that is high by chance has a variance that is low by chance.
+    """
+    return _quantile(alpha) * DEPENDENCE * math.sqrt(max(found[2], trained[2]) * (1 / found[0] + 1 / trained[0]))
+
+
+def _shifts(trained: Look, look: Look) -> NDArray[np.float64]:
+    """Shift of each dimension's mean, in standard deviations of both sides together.
+
+    Dimensions that vary less than a thousandth of the others count as varying so much.
+    """
+    variance = (trained.variances.astype(np.float64) + look.variances) / 2
+    floor = max(float(trained.variances.mean()) * LEAST_STD**2, 1e-24)
+    shifts: NDArray[np.float64] = np.abs(look.means - trained.means) / np.sqrt(np.maximum(variance, floor))
+    return shifts
+
+
+def _norm_shift(trained: Look, look: Look) -> float:
+    return abs(look.norm - trained.norm) / max(math.sqrt((trained.norm_var + look.norm_var) / 2), MIN_NORM_STD)
 
 
 def _quantile(alpha: float) -> float:
@@ -182,18 +254,19 @@ def _quantile(alpha: float) -> float:
 
 def _evidence(reference: Reference, look: Look) -> dict[str, float]:
     trained = reference.look
-    shifts = np.abs(look.means - trained.means) / np.maximum(reference.stds, 1e-12)
-    shifts[reference.stds == 0] = 0.0  # a constant dimension: what leaves it is beyond the code's range
+    shifts = _shifts(trained, look)
+    (_, before, _), (_, new, _), (_, old, _) = *trained.recalls, *look.recalls
     return {
-        "recall": look.recall,
-        "recall_trained": trained.recall,
-        "recall_loss": trained.recall - look.recall,
+        "recall": new,
+        "recall_stored": old,
+        "recall_trained": before,
+        "recall_loss": before - min(new, old),
         "outside": look.outside,
         "outside_trained": trained.outside,
         "shift": float(shifts.max()),
         "shift_dim": int(shifts.argmax()),
         "psi": _stability(trained.counts, look.counts),
-        "norm_shift": abs(look.norm - trained.norm) / max(reference.norm_std, MIN_NORM_STD),
+        "norm_shift": _norm_shift(trained, look),
         "vectors": look.rows,
     }
 

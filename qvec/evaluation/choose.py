@@ -1,9 +1,14 @@
-"""The smallest code that holds a recall, proven on the user's vectors, and how to put it in force."""
+"""The smallest code that holds a recall, proven on the user's vectors, and how to put it in force.
+
+Codes are looked at with few queries first. Those that the interval of their recall does not tell from the target are
+looked at with four times as many, and again, for as long as one of them may be the answer. Intervals are widened so
+that all looks of a code together are as sure as one (Bonferroni).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from qvec.calibrations import Generation
 from qvec.configs import CodeConfig
@@ -11,7 +16,11 @@ from qvec.errors import InputError
 from qvec.evaluation.report import Report, Row
 from qvec.index import Progress
 
+GROWTH = 4  # times as many queries at the next look
+CONFIDENCE = 0.95
 Apply = Callable[[CodeConfig, int, Progress | None], Generation]
+Measure = Callable[[list[CodeConfig] | None, int, float], Report]
+"""Measures codes (None: all that are asked for) on so many queries, with intervals of z standard errors."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +78,58 @@ class Choice:
         return f"no code meets {goal}{within}; {closest}"
 
 
-def choose(report: Report, target: Target, apply: Apply) -> Choice:
-    """The first row by bytes, then oversampling, whose lower bound of recall meets the target within its limits."""
+def choose(measure: Measure, target: Target, n: int, most: int, apply: Apply) -> Choice:
+    """The first row by bytes, then oversampling, whose lower bound of recall meets the target within its limits.
+
+    ``n``: queries of the first look; ``most``: of the last, where it comes to that.
+    """
+    sizes = look_sizes(n, most)
+    z = _z(1 - (1 - CONFIDENCE) / len(sizes))
+    report = measure(None, sizes[0], z)
+    for size in sizes[1:]:
+        if not (configs := undecided(report, target)):
+            break
+        report = _updated(report, measure(configs, size, z))
     within = [row for row in report.rows if target.admits(row)]
     meeting = [row for row in within if row.low >= target.recall]
-    best = min(meeting, key=lambda row: (row.bytes, row.oversample), default=None)
+    best = min(meeting, key=_size, default=None)
     return Choice(target, report, best, max(within, key=lambda row: row.low, default=None), apply)
+
+
+def look_sizes(n: int, most: int) -> list[int]:
+    """How many queries each look has: n, four times as many, and so on, the last as many as there may be."""
+    sizes = [min(n, most)]
+    while sizes[-1] < most:
+        sizes.append(min(GROWTH * sizes[-1], most))
+    return sizes
+
+
+def undecided(report: Report, target: Target) -> list[CodeConfig]:
+    """Codes with a row that is smaller than any that is sure to meet the target, and may meet it too."""
+    found: list[CodeConfig] = []
+    for row in sorted(filter(target.admits, report.rows), key=_size):
+        if row.low >= target.recall:
+            break
+        if row.high >= target.recall and row.config not in found:
+            found.append(row.config)
+    return found
+
+
+def _size(row: Row) -> tuple[int, int]:
+    return row.bytes, row.oversample
+
+
+def _updated(report: Report, newer: Report) -> Report:
+    """A report with the rows of another in place of its own."""
+    rows = {(row.code, row.oversample): row for row in (*report.rows, *newer.rows)}
+    return replace(report, rows=list(rows.values()), n_queries=newer.n_queries)
+
+
+def _z(confidence: float) -> float:
+    """Standard errors on either side of a two-sided interval."""
+    from statistics import NormalDist  # takes longer to import than the rest of this file
+
+    return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
 def _described(row: Row) -> str:

@@ -18,7 +18,7 @@ from qvec.generations import Generations
 from qvec.index import Progress, stored_index
 from qvec.inputs import check_count
 from qvec.layout import CODES, NODES, VECTORS, in_force, wide_column
-from qvec.measure import CodeNames, Interval, Problem, Recalls, make_problem, recalls_by_code, recalls_of, wilson
+from qvec.measure import Z95, CodeNames, Interval, Problem, Recalls, make_problem, recalls_by_code, recalls_of, wilson
 from qvec.quantizers import CONFIGS, Quantizer, make_config
 from qvec.storage.store import Snapshot, block_geometry
 from qvec.types import Codes, Float32Array, Int64Array
@@ -30,21 +30,35 @@ PAGE = 4096
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is measured. ``queries``: None holds out ``n`` stored rows; else at most ``n`` of them are used."""
+    """What is measured. ``queries``: None holds out stored rows. ``rows``: vectors measured on, at most.
+
+    ``z``: standard errors on either side of an interval.
+    """
 
     snap: Snapshot
     config: Config
     generations: Generations
     queries: Float32Array | None
     k: int
-    n: int
+    oversamples: Sequence[int]
+    rows: int
     seed: int
+    progress: Progress | None = None
+    z: float = Z95
 
-    def run(self, codes: CodeNames, oversamples: Sequence[int], rows: int, progress: Progress | None) -> Report:
-        """Measure each code; InputError where there are too few vectors, or no originals to measure against."""
+    @property
+    def n_queries(self) -> int:
+        """How many there are to draw from."""
+        return min(self.rows, int(self.snap.state["live"])) if self.queries is None else len(self.queries)
+
+    def run(self, codes: CodeNames, n: int) -> Report:
+        """Measure each code with ``n`` queries at most; those of a smaller ``n`` are among those of a larger.
+
+        Raises InputError where there are too few vectors, or no originals to measure against.
+        """
         wanted = [make_config(code) for code in (CONFIGS if codes == "all" else codes)]
-        factors = _checked_factors(oversamples)
-        numbers, problem, whole = self._problem(rows)
+        factors = _checked_factors(self.oversamples)
+        numbers, problem, whole = self._problem(n)
         found: list[Row] = []
         skipped: dict[str, str] = {}
         for i, config in enumerate(wanted):
@@ -52,13 +66,13 @@ class Evaluation:
                 found += self._rows(config, problem, factors, whole)
             except InputError as error:  # a code that these vectors do not suffice for
                 skipped[label_of(config)] = str(error)
-            if progress is not None:
-                progress(i + 1, len(wanted))
+            if self.progress is not None:
+                self.progress(i + 1, len(wanted))
         index = self.snap.state["index"]["kind"] if whole else "none (a sample was scanned)"
         n_queries = len(problem.queries)
         return Report(self.k, len(numbers), n_queries, self.queries is None, index, found, skipped)
 
-    def _problem(self, rows: int) -> tuple[Int64Array, Problem, bool]:
+    def _problem(self, n: int) -> tuple[Int64Array, Problem, bool]:
         """The live rows measured on, the problem, and whether these are all there are.
 
         Of a whole collection the base is every row, deleted ones hidden, so that row numbers are those of the graph.
@@ -67,16 +81,16 @@ class Evaluation:
         live = live_rows(self.snap)
         if len(live) < self.k + 1:
             raise InputError(f"an evaluation at k={self.k} needs {self.k + 1} vectors or more, there are {len(live)}")
-        whole = len(live) <= rows
-        chosen = live if whole else np.sort(rng.choice(live, rows, replace=False))
+        whole = len(live) <= self.rows
+        chosen = live if whole else np.sort(rng.choice(live, self.rows, replace=False))
         base_rows = np.arange(self.snap.state["n"]) if whole else chosen
         base = self.generations.originals(self.snap).read(base_rows)
         hidden = np.setdiff1d(base_rows, chosen) if whole else np.zeros(0, np.int64)
         if self.queries is None:
-            own = rng.choice(np.searchsorted(base_rows, chosen), min(self.n, len(chosen)), replace=False)
+            own = rng.permutation(np.searchsorted(base_rows, chosen))[:n]
             queries = base[own]
         else:
-            picked = rng.permutation(len(self.queries))[: self.n]
+            picked = rng.permutation(len(self.queries))[:n]
             queries, own = self.queries[picked], np.full(len(picked), -1)
         return chosen, make_problem(base, queries, own, hidden, self.k, self.config.metric), whole
 
@@ -94,7 +108,7 @@ class Evaluation:
                 search = Search(engine, problem, factor)
                 times = search.latency()
                 recalls = by_code if engine.index.kind == "flat" else search.recalls()
-            interval = wilson(recalls, self.k)
+            interval = wilson(recalls, self.k, self.z)
             losses = 1.0 - float(by_code.mean()), None if engine is None else float(by_code.mean()) - interval.mean
             yield Row(label_of(config), config, quantizer.code_size, factor, *interval, *losses, *times)
 

@@ -57,7 +57,7 @@ class Tuning:
         return _others(found, self.own, k)
 
     def _points(self, k: int, truth: Int64Array, threads: int) -> Iterator[Point]:
-        for ef, nprobe in _efforts(self.engine, self.snap.state, k):
+        for ef, nprobe in _efforts(self.engine, k):
             best = -1.0
             for candidates in self._depths(k, ef):
                 point = self._point(k, truth, ef, nprobe, candidates, threads)
@@ -85,15 +85,14 @@ class Tuning:
         return Point(ef, nprobe, candidates, recall, low, scored + RERANK_COST * candidates)
 
 
-def _efforts(engine: Engine, state: dict[str, object], k: int) -> list[tuple[int, int]]:
+def _efforts(engine: Engine, k: int) -> list[tuple[int, int]]:
     """Pairs of ef and nprobe, ascending; a scan has neither."""
     kind = engine.index.kind
     if kind == "hnsw":
         steps = [ef for ef in EF_STEPS if k <= ef < engine.live]
         return [(ef, 0) for ef in steps] or [(max(k, engine.live), 0)]
     if kind == "ivf":
-        nlist = int(state["index"]["nlist"])  # type: ignore[index]
-        return [(0, nprobe) for nprobe in PROBE_STEPS if nprobe < nlist] + [(0, nlist)]
+        return [(0, nprobe) for nprobe in PROBE_STEPS if nprobe < engine.n_lists] + [(0, engine.n_lists)]
     return [(0, 0)]
 
 

@@ -131,6 +131,6 @@ class Index(Protocol):
         """
         ...
 
-    def check(self, source: Source, state: IndexState) -> list[str]:
-        """Problems found in what it keeps."""
+    def check(self, source: Source, state: IndexState, deep: bool) -> list[str]:
+        """Problems found in what it keeps; ``deep``: also by making anew what it made of vectors and codes."""
         ...

@@ -49,5 +49,5 @@ class FlatIndex:
     def finder(self, source: Source, state: IndexState) -> None:
         return None
 
-    def check(self, source: Source, state: IndexState) -> list[str]:
+    def check(self, source: Source, state: IndexState, deep: bool) -> list[str]:
         return []

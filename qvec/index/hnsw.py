@@ -164,7 +164,7 @@ class HNSWIndex:
             return packed.finder(coded, columns[NODES], 2 * self.config.m, source.n, entries)
         return GraphFinder(coded.codec, coded.codes, columns[ADJACENCY], source.n, entries)
 
-    def check(self, source: Source, state: IndexState) -> list[str]:
+    def check(self, source: Source, state: IndexState, deep: bool) -> list[str]:
         graph, held = Graph.of(state), self.held(source, state)
         dead = count(held & source.deleted)
         if (count(held), dead) != (graph.linked, graph.dead):
@@ -172,7 +172,9 @@ class HNSWIndex:
         outside = rows_in(without(source.n, source.deleted) & ~held)
         if len(outside):
             return [f"{len(outside)} rows are not in the graph, the first is row {outside[0]}"]
-        return [*self._check_tree(source, graph, held), *self._check_nodes(source, held)] if graph.linked else []
+        if not graph.linked:
+            return []
+        return [*self._check_tree(source, graph, held), *(self._check_nodes(source, held) if deep else [])]
 
     def shape(self, source: Source, state: IndexState) -> GraphShape:
         """What the graph looks like to those who walk it; goes through all of it."""

@@ -206,11 +206,11 @@ class IVFIndex:
             return ListFinder(lists, coded.codec, coded.codes, False, stored.quantizer.codec, stored.column)
         return ListFinder(lists, coded.codec, coded.codes, coded.codec.kind != "binary")
 
-    def check(self, source: Source, state: IndexState) -> list[str]:
+    def check(self, source: Source, state: IndexState, deep: bool) -> list[str]:
         layout = Layout.of(state)
         if layout is None:
             return ["rows are in no list"] if len(source.live) else []
-        return check_lists(source, layout.open(source), self._copies(layout))
+        return check_lists(source, layout.open(source), self._copies(layout), deep)
 
 
 def _put(source: Source, lists: Lists, rows: Rows, copies: int, threads: int, progress: Progress | None) -> None:

@@ -47,8 +47,7 @@ cdef extern from *:
 
 cdef _fill_graph(qv_graph *graph, Column adjacency, Column codes, Codec codec, uint32_t n, cnp.ndarray entries, float alpha):
     _check_rows(codec, codes, n)
-    if n > <uint64_t>adjacency.c.n_blocks * adjacency.c.rows_per_block:
-        raise ValueError(f"n = {n} exceeds the rows of the adjacency column")
+    _check_room(adjacency, n)
     memset(graph, 0, sizeof(graph[0]))
     graph.codec, graph.codes, graph.adjacency = &codec.c, &codes.c, &adjacency.c
     graph.n, graph.alpha = n, alpha

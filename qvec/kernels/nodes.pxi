@@ -31,12 +31,6 @@ cdef int _init_layout(qv_node_layout *layout, Codec codec, degree, cnp.ndarray s
     return 0
 
 
-cdef int _check_room(Column column, uint32_t n) except -1:
-    if n > <uint64_t>column.c.n_blocks * column.c.rows_per_block:
-        raise ValueError(f"n = {n} exceeds the rows of the {column.name} column")
-    return 0
-
-
 def node_shape(Codec codec not None, degree):
     """Dimensions that a node's neighbours are coded in, after a rotation, and bytes of a node."""
     cdef qv_node_layout layout

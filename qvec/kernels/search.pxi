@@ -87,8 +87,13 @@ cdef _raise_status(int status, list columns):
 cdef _check_rows(Codec codec, Column codes, uint32_t n):
     if codes.c.stride != <uint32_t>codec.c.stride:
         raise ValueError(f"codes have a stride of {codes.c.stride} bytes, the codec of {codec.c.stride}")
-    if n > <uint64_t>codes.c.n_blocks * codes.c.rows_per_block:
-        raise ValueError(f"n = {n} exceeds the rows of the codes column")
+    _check_room(codes, n)
+
+
+cdef int _check_room(Column column, uint32_t n) except -1:
+    if n > <uint64_t>column.c.n_blocks * column.c.rows_per_block:
+        raise ValueError(f"n = {n} exceeds the rows of the {column.name} column")
+    return 0
 
 
 cdef class Finder:
@@ -160,6 +165,12 @@ cdef class Searcher:
     def __init__(self, Codec codec not None, Column codes not None, n, Finder finder=None, Codec rerank=None,
                  Column vectors=None, Column ids=None, bint timed=False):
         _check_rows(codec, codes, n)
+        if rerank is not None:
+            _check_rows(rerank, vectors, n)
+        if ids is not None:
+            _check_room(ids, n)
+            if ids.c.stride != sizeof(int64_t):
+                raise ValueError(f"ids have a stride of {ids.c.stride} bytes, not 8")
         self._codec, self._codes, self._finder = codec, codes, finder
         self._rerank, self._vectors, self._ids = rerank, vectors, ids
         self._idle = []

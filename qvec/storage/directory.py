@@ -8,7 +8,7 @@ A reader that is behind loads the chunks whose stamp changed, and forgets the bl
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,6 +22,10 @@ _FRAME = 64  # LMDB's page header and the block's own
 _STAMP = struct.Struct("<QI")
 STAMP_BYTES = _STAMP.size
 _MAX_ROWS = 1 << 31
+
+
+Accept = Callable[[dict[str, Any], Mapping[str, Column]], None]
+"""What the layer above makes of a commit's state and columns: nothing, or CorruptError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +103,9 @@ class View:
 class Loader:
     """Brings views up to a transaction of an environment."""
 
-    def __init__(self, env: Environment, *, verify: bool, writable: bool = False) -> None:
-        self._env, self._verify, self._writable = env, verify, writable
+    def __init__(self, env: Environment, accept: Accept, *, verify: bool, writable: bool = False) -> None:
+        self._env, self.accept = env, accept
+        self._verify, self._writable = verify, writable
 
     def refresh(self, view: View, txn: Any, commit: int) -> None:
         """Make ``view`` that of the last commit, whose transaction id is ``commit``.
@@ -118,6 +123,7 @@ class Loader:
         if view.relocated:
             for column in columns.values():
                 place_all(column, column.n_blocks, txn)
+        self.accept(state, columns)
         view.columns, view.state, view.sums, view.txn_id = columns, state, sums, commit
         view.stamps = {name: line.stamps for name, line in stored.items()}
         view.derived.clear()

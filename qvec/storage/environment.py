@@ -25,6 +25,7 @@ from qvec.errors import (
     InputError,
     LockedError,
     MapFullError,
+    MissingExtraError,
     QvecError,
     ReadOnlyError,
 )
@@ -34,6 +35,7 @@ MAP_SIZE = 1 << 40
 MAX_READERS = 1024
 PATIENCE = 5.0  # seconds that a replacement of the file waits for snapshots to end
 _PAGE_HEADER = 16
+_TRIES = 5  # to read a file between two commits
 _NO_RESERVE: int = getattr(mmap, "MAP_NORESERVE", 0)
 # What the other files of this floor catch; none of them imports lmdb.
 Error = lmdb.Error
@@ -263,6 +265,21 @@ def check(path: str) -> None:
     problems = pages.structure_problems(path)
     if problems is None or problems:
         raise CorruptError(f"{path} is truncated: {facts.size} bytes of {facts.n_pages * facts.psize}")
+
+
+def check_structure(path: str) -> None:
+    """Refuse, before it is mapped, a file whose pages LMDB might trip over; LockedError while others write to it."""
+    for _ in range(_TRIES):
+        before = metapage.inspect(path)
+        problems = pages.structure_problems(path)
+        if metapage.inspect(path) == before:
+            break
+    else:
+        raise LockedError(f"{path} changes while it is checked: untrusted=True is for files that nobody writes to")
+    if problems is None:
+        raise MissingExtraError("untrusted=True needs py-lmdb 3.0 or later: pip install 'lmdb>=3'")
+    if problems:
+        raise CorruptError(f"{path} is damaged: {problems[0]}; {len(problems)} problems in all")
 
 
 def create(path: str, fill: Callable[[Any, int], None]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal, NoReturn
 
 from qvec.errors import ReadOnlyError
 from qvec.storage import newfile
+from qvec.storage.directory import Accept
 from qvec.storage.snapshot import Snapshot
 from qvec.storage.store import Store
 
@@ -28,6 +29,9 @@ class PinnedStore:
 
     def __del__(self) -> None:
         self._store.end(self._snapshot)
+
+    def require(self, accept: Accept) -> None:
+        """Nothing: the store's own handle has judged the commit."""
 
     def begin(self) -> Snapshot:
         """The snapshot; ClosedError after `close`, or that of the store."""

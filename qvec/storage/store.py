@@ -13,7 +13,7 @@ from typing import Any, Literal, Self, get_args
 
 from qvec.errors import AbortedError, ClosedError, InputError, ReadOnlyError
 from qvec.storage import environment, header, keys, newfile
-from qvec.storage.directory import ColumnSpec, Loader, View, block_geometry, first_state
+from qvec.storage.directory import Accept, ColumnSpec, Loader, View, block_geometry, first_state
 from qvec.storage.environment import fork_epoch
 from qvec.storage.filelock import FileLock
 from qvec.storage.snapshot import Reading, Snapshot
@@ -33,14 +33,24 @@ class Store:
     _joined: Transaction | None = None  # what `transaction` holds together
 
     def __init__(
-        self, path: str, mode: Mode, residency: Residency, verify: bool, durability: Durability, map_size: int
+        self,
+        path: str,
+        mode: Mode,
+        residency: Residency,
+        verify: bool,
+        durability: Durability,
+        map_size: int,
+        untrusted: bool = False,
     ) -> None:
         """For `create` and `open`."""
         self.path, self.mode = path, mode
         self.residency, self._verify, self._map_size = residency, verify, map_size
         self._closed = True
+        self._accept: Accept = _anything
         self._epoch, self._writing_thread = -1, 0
         environment.check(path)
+        if untrusted:
+            environment.check_structure(path)
         self._lock = FileLock(path) if mode == "rw" else None
         self._closed = False
         if mode == "rw":
@@ -101,6 +111,7 @@ class Store:
         verify: bool = True,
         durability: Durability = "full",
         map_size: int = environment.MAP_SIZE,
+        untrusted: bool = False,
     ) -> Store:
         """Open a file: ``"rw"`` takes its write lock, ``"r"`` any number of handles may do.
 
@@ -108,10 +119,17 @@ class Store:
         checksums of blocks, not their headers; ``durability="relaxed"`` leaves the flush to the system: a power cut
         may then cost the file.
         ``map_size`` is the address space to reserve at first, in bytes; it grows.
+        ``untrusted`` has LMDB's pages checked, without LMDB, before they are mapped.
         NotFoundError, FormatError, CorruptError, LockedError or ReadOnlyError say why a file does not open.
         """
         _check_options(mode, residency, verify, durability)
-        return cls(newfile.own_path(path), mode, residency, verify, durability, map_size)
+        return cls(newfile.own_path(path), mode, residency, verify, durability, map_size, untrusted)
+
+    def require(self, accept: Accept) -> None:
+        """Have every commit that is seen from now on judged by the layer above, and the last one at once."""
+        self._accept = self._loader.accept = self._writing_loader.accept = accept
+        with self.read() as snapshot:
+            accept(snapshot.state, snapshot.columns)
 
     def begin(self) -> Snapshot:
         """A snapshot of the last commit; `end` it soon, for the pages it reads are kept as long.
@@ -326,8 +344,8 @@ class Store:
         self._writing_thread = 0
         self._transaction: Transaction | None = None
         self._joined = None
-        self._loader = Loader(self._env, verify=self._verify)
-        self._writing_loader = Loader(self._env, verify=self._verify, writable=True)
+        self._loader = Loader(self._env, self._accept, verify=self._verify)
+        self._writing_loader = Loader(self._env, self._accept, verify=self._verify, writable=True)
         self._view, self._writer = View(), View()
         try:
             with environment.translated(self.path), self._env.lmdb.begin(buffers=True) as txn:
@@ -390,6 +408,10 @@ class Store:
             if self._epoch != fork_epoch():
                 environment.check(self.path)
                 self._attach(None)
+
+
+def _anything(state: dict[str, Any], columns: Mapping[str, Any]) -> None:
+    """Accept any commit: the store itself knows nothing of what it holds."""
 
 
 def _check_options(mode: str, residency: str, verify: bool, durability: str) -> None:

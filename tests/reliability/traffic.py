@@ -1,6 +1,7 @@
 """One process that commits batches, and others that search meanwhile and look for half a batch.
 
-As a script: ``traffic.py write PATH SECONDS FIRST`` or ``traffic.py read PATH SECONDS FIRST CHECKED SEED``, where
+As a script: ``traffic.py write PATH SECONDS FIRST PAUSE`` (ms between commits) or
+``traffic.py read PATH SECONDS FIRST CHECKED SEED``, where
 FIRST is the number of the first batch that is written while readers run, and CHECKED how many searches in a hundred
 are checks. Each prints one JSON object at the end.
 """
@@ -22,6 +23,7 @@ from child import start
 import qvec
 
 BATCH = 64
+IDLE_MS = 3_600_000  # between commits: there are none
 Float32 = npt.NDArray[np.float32]
 
 
@@ -48,13 +50,17 @@ class Writing:
     commit_ms: list[float] = field(default_factory=list)
 
 
-def write(path: str, seconds: float, first: int) -> Writing:
+def write(path: str, seconds: float, first: int, pause_ms: int = 0) -> Writing:
     """Commit batch after batch."""
     done = Writing()
     with qvec.open(path) as db:
         _ready()
         end = time.monotonic() + seconds
         while time.monotonic() < end:
+            if pause_ms:
+                time.sleep(min(pause_ms / 1000, max(0.0, end - time.monotonic())))
+                if pause_ms > IDLE_MS:
+                    continue
             start = time.perf_counter()
             add_batch(db, first + done.commits)
             done.commit_ms.append(1000 * (time.perf_counter() - start))
@@ -76,22 +82,28 @@ class Reading:
 
 def read(path: str, seconds: float, first: int, checked: int, seed: int) -> Reading:
     """Search at random among what is there; now and then, count batches."""
-    seen, chance = Reading(), random.Random(seed)
+    seen = Reading()
     with qvec.open(path, "r") as db:
         dim = db.stats().dim
         queries = np.random.default_rng(seed).normal(size=(1000, dim)).astype(np.float32)
         db.search(queries[0])
         _ready()
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            try:
-                if chance.randrange(100) < checked:
-                    check(db, first, chance, seen)
-                else:
-                    _search(db, queries[seen.searches % 1000], seen)
-            except Exception as error:
-                seen.errors.append(repr(error))
+        read_on(db, time.monotonic() + seconds, first, checked, seed, seen)
     return seen
+
+
+def read_on(db: qvec.Collection, end: float, first: int, checked: int, seed: int, seen: Reading) -> None:
+    """Read until a time of the monotonic clock."""
+    chance = random.Random(seed)
+    queries = np.random.default_rng(seed).normal(size=(1000, db.stats().dim)).astype(np.float32)
+    while time.monotonic() < end:
+        try:
+            if chance.randrange(100) < checked:
+                check(db, first, chance, seen)
+            else:
+                _search(db, queries[seen.searches % 1000], seen)
+        except Exception as error:
+            seen.errors.append(repr(error))
 
 
 def _search(db: qvec.Collection, query: Float32, seen: Reading) -> None:
@@ -135,10 +147,17 @@ def _ready() -> None:
 
 
 def run(
-    path: Path, seconds: float, first: int, *, readers: int, writers: int = 1, checked: int = 20
+    path: Path,
+    seconds: float,
+    first: int,
+    *,
+    readers: int,
+    writers: int = 1,
+    checked: int = 20,
+    pause: float = 0.0,
 ) -> list[dict[str, Any]]:
     """Start the processes, let all begin at once, and give their results: writers' first."""
-    commands = [["write", path, seconds, first]] * writers
+    commands: list[list[Any]] = [["write", path, seconds, first, round(1000 * pause)]] * writers
     commands += [["read", path, seconds, first, checked, seed] for seed in range(readers)]
     processes = [start(__file__, *command) for command in commands]
     try:

@@ -1,0 +1,207 @@
+"""Whether what a commit says of itself holds together: each count, number and name, against the columns there are.
+
+Every commit that a handle sees goes through it, before anything reads by it: a checksum finds an accident, not a file
+that somebody made.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from qvec._kernels import Column
+from qvec.bitmaps import words_for
+from qvec.config import Config, code_from_dict
+from qvec.configs import HNSW, IVF, Flat
+from qvec.errors import CorruptError, FormatError, InputError
+from qvec.fields import State, take_int, take_state, take_str
+from qvec.inputs import MAX_ROWS
+from qvec.layout import ADJACENCY, CODES, CONDEMNED, DELETED, IDS, LINKED, NODES, SLOTS, VECTORS
+
+_MAX_NUMBER = 65_536  # generations, and fields: the keys of columns hold 16 bits of them
+_MAX_ENTRIES = 4096
+_LIST_FIELDS = ("dim", "metric", "seed", "n_lists", "grouped_at", "n_blocks", "n_free", "free_block")
+Columns = Mapping[str, Column]
+
+
+def check_state(config: Config, vector_bytes: int, state: State, columns: Columns) -> None:
+    """CorruptError naming what is wrong. ``vector_bytes``: of a stored original."""
+    try:
+        _check_counts(state)
+        n = state["n"]
+        generations = _check_generations(state, columns)
+        _check_index(state["index"], config, n)
+        if not isinstance(state["fields"], dict):
+            raise FormatError("field 'fields' must map names to numbers and types")
+        if state["fields"]:
+            _check_fields(state, columns, n)
+        if state["quantizer"] is None and n:
+            raise FormatError(f"field 'quantizer' is nil, and {n} rows are stored")
+        if state["quantizer"] is not None:
+            size = _row_size(generations, state["quantizer"])
+            _check_columns(columns, _named(state["names"], columns), state["index"], n, size, vector_bytes)
+        _check_pending(state, generations, columns, config)
+        _check_marks(state)
+    except KeyError as error:
+        raise CorruptError(f"the state of the collection is damaged: field {error} is missing") from error
+    except (FormatError, InputError, TypeError, AttributeError) as error:
+        raise CorruptError(f"the state of the collection is damaged: {error}") from error
+
+
+def _check_counts(state: State) -> None:
+    n = take_int(state, "n", 0, MAX_ROWS)
+    live = take_int(state, "live", 0, n)
+    take_int(state, "records", 0, live)
+    take_int(state, "next_id", 0, 1 << 63)
+    take_int(state, "next_generation", 0, _MAX_NUMBER)
+    take_int(state, "next_field", 0, _MAX_NUMBER)
+    _check_size(state["lift2"], "lift2")
+
+
+def _check_size(value: object, field: str) -> None:
+    if not isinstance(value, float) or not math.isfinite(value) or value < 0:
+        raise FormatError(f"field {field!r} must be a number, 0 or more, got {value!r}")
+
+
+def _check_generations(state: State, columns: Columns) -> dict[int, State]:
+    found: dict[int, State] = {}
+    for entry in state["generations"]:
+        number = take_int(entry, "number", 0, state["next_generation"] - 1)
+        take_str(entry, "id")
+        take_str(entry, "created")
+        take_int(entry, "code_size", 1, 1 << 20)
+        take_int(entry, "n_samples", 0, 2**63 - 1)
+        take_int(entry, "rows", 0, MAX_ROWS)
+        code_from_dict(entry["code"])
+        _check_optional_name(entry["model"], "model")
+        if not isinstance(entry["served"], bool):
+            raise FormatError("field 'served' must be true or false")
+        if entry["rows"] and entry["rows"] > (codes := _named(entry["names"], columns)[CODES]).n_rows:
+            raise FormatError(f"generation {number} has {entry['rows']} rows, its column {codes.n_rows}")
+        found[number] = entry
+    if len(found) != len(state["generations"]) or state["quantizer"] not in {None, *found}:
+        raise FormatError("field 'generations' must name each once, field 'quantizer' one of them")
+    return found
+
+
+def _check_optional_name(value: object, field: str) -> None:
+    if value is not None and not isinstance(value, str):
+        raise FormatError(f"field {field!r} must be a name or nil")
+
+
+def _named(names: Any, columns: Columns) -> dict[str, Column]:
+    """Columns by their own names, where some are stored under other ones."""
+    if not isinstance(names, dict):
+        raise FormatError("field 'names' must map columns to the names that they are stored under")
+    for own, stored in names.items():
+        if not isinstance(own, str) or stored not in columns:
+            raise FormatError(f"field 'names' names the column {stored!r}, which is not there")
+    return {**columns, **{own: columns[stored] for own, stored in names.items()}}
+
+
+def _row_size(generations: Mapping[int, State], number: int) -> int:
+    return int(generations[number]["code_size"])
+
+
+def _check_columns(
+    columns: Columns, named: Mapping[str, Column], index: State, n: int, code_size: int, vector_bytes: int
+) -> None:
+    """Whether the columns that rows are in have room for n of them, of the right size."""
+    wanted = {CODES: (n, code_size), DELETED: (words_for(n), 8)}
+    optional = {VECTORS: (n, vector_bytes), IDS: (n, 8), NODES: (n, None), ADJACENCY: (n, None)}
+    optional |= {SLOTS: (n, None), LINKED: (words_for(n), 8), CONDEMNED: (words_for(n), 8)}
+    if index["kind"] == Flat.kind or not (index.get("linked") or index.get("lists")):
+        optional = {name: optional[name] for name in (VECTORS, IDS)}
+    for name, (rows, stride) in (wanted | optional).items():
+        if name not in named and name in optional:
+            continue
+        column = named[name]
+        if column.n_rows < rows or stride not in (None, column.stride):
+            raise FormatError(f"column {name!r} holds {column.n_rows} rows of {column.stride} bytes for {n} vectors")
+
+
+def _check_index(index: State, config: Config, n: int) -> None:
+    kinds = (Flat.kind, HNSW.kind) if config.index is None else (Flat.kind, config.index.kind)
+    if index["kind"] not in kinds:
+        raise FormatError(f"field 'kind' of the index must be one of {', '.join(kinds)}; got {index['kind']!r}")
+    if index["kind"] == HNSW.kind and index.get("linked"):
+        _check_graph(index, n)
+    elif index["kind"] == IVF.kind and index.get("lists"):
+        _check_lists(index["lists"], config, n)
+    elif "dead" in index:
+        take_int(index, "dead", 0, n)
+
+
+def _check_graph(graph: State, n: int) -> None:
+    linked = take_int(graph, "linked", 1, n)
+    take_int(graph, "dead", 0, linked)
+    take_int(graph, "root", 0, n - 1)
+    take_int(graph, "chosen_at", 0, MAX_ROWS)
+    if graph["cursor"] is not None:
+        take_int(graph, "cursor", 0, n)
+    entries = graph["entries"]
+    if not isinstance(entries, bytes) or len(entries) % 4 or not 4 <= len(entries) <= 4 * _MAX_ENTRIES:
+        raise FormatError(f"field 'entries' must hold 1 to {_MAX_ENTRIES} rows of 4 bytes")
+    if max(memoryview(entries).cast("I")) >= n:
+        raise FormatError(f"field 'entries' names a row that is not below {n}")
+
+
+def _check_lists(lists: State, config: Config, n: int) -> None:
+    take_state(lists, "lists", _LIST_FIELDS)
+    if (lists["dim"], lists["metric"]) != (config.dim, config.metric):
+        raise FormatError(f"lists are of {lists['dim']!r} dimensions under {lists['metric']!r}")
+    take_int(lists, "seed", 0, 2**64 - 1)
+    take_int(lists, "n_lists", 1, MAX_ROWS)
+    take_int(lists, "grouped_at", 0, MAX_ROWS)
+    n_blocks = take_int(lists, "n_blocks", 1, MAX_ROWS)
+    take_int(lists, "n_free", 0, n_blocks)
+    take_int(lists, "free_block", 0, 2**32 - 1)
+
+
+def _check_fields(state: State, columns: Columns, n: int) -> None:
+    from qvec.filters.schema import check_name, stored_schema  # late: many collections have no fields
+    from qvec.filters.values import column_name
+
+    numbers = set()
+    for field in stored_schema(state).values():
+        check_name(field.name)
+        if field.number >= state["next_field"]:
+            raise FormatError(f"field {field.name!r} has the number {field.number}, which was never given out")
+        numbers.add(field.number)
+        if field.has_column:
+            column = columns[column_name(field)]
+            if column.stride != 512 or column.n_rows < words_for(n):
+                raise FormatError(f"column {column.name!r} holds too little of {n} rows")
+    if len(numbers) < len(state["fields"]):
+        raise FormatError("field 'fields' gives one number twice")
+
+
+def _check_pending(state: State, generations: Mapping[int, State], columns: Columns, config: Config) -> None:
+    pending = state["pending"]
+    if pending is None:
+        return
+    if pending["number"] not in generations or pending["number"] == state["quantizer"]:
+        raise FormatError(f"field 'pending' is of generation {pending['number']!r}")
+    rows = take_int(pending, "rows", 0, MAX_ROWS)
+    take_int(pending, "linked", 0, MAX_ROWS)
+    if pending["relink"] not in (True, False, "auto"):
+        raise FormatError(f"field 'relink' is {pending['relink']!r}")
+    code_from_dict(pending["code"])
+    if rows > (codes := _named(pending["names"], columns)[CODES]).n_rows:
+        raise FormatError(f"{rows} rows are coded anew, the column holds {codes.n_rows}")
+    if pending["index"] is not None:
+        _check_index(pending["index"], config, state["n"])
+
+
+def _check_marks(state: State) -> None:
+    """What was measured, what searches go by, and what is still to be done."""
+    if not isinstance(state["erasing"], bool):
+        raise FormatError("field 'erasing' must be true or false")
+    if (chosen := state["oversample"]) is not None:
+        take_int(chosen, "generation", 0, _MAX_NUMBER)
+        take_int(chosen, "factor", 1, MAX_ROWS)
+    if (tuned := state["tuned"]) is not None:
+        take_int(tuned, "generation", 0, _MAX_NUMBER)
+        take_int(tuned, "n", 0, MAX_ROWS)
+        take_str(tuned, "index")

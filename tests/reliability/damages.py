@@ -1,0 +1,182 @@
+"""R4, R5: files that are cut short or damaged.
+
+An error, or the answers of the sound file; never others, never a signal. Each damage is judged twice: opened as usual,
+where an answer that differs must at least be found by `verify`, and opened with ``untrusted=True``, where none may
+differ and none may kill the process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from figures import Figures, Scale
+from forks import ask, each
+from generated import clustered
+
+import qvec
+
+DIM = 24
+PAGE = 4096
+X = clustered(np.random.default_rng(2), 400, DIM)
+CUTS = {"short": 60, "nightly": 5000}
+DAMAGES = {"short": 25, "nightly": 5000}  # of each kind
+IdKind = Literal["int64", "str"]
+COLLECTIONS: dict[IdKind, dict[str, Any]] = {
+    "int64": {"index": qvec.HNSW(m=16, ef_construction=40, layout="packed")},
+    "str": {"index": qvec.IVF(nlist=8)},
+}
+FIELDS = {"row": "int", "tag": "keyword"}
+
+
+def create(path: str, ids: IdKind) -> None:
+    """Several commits, deletions among them, so that the file has old pages too; what it was after each, beside it."""
+    with qvec.create(path, DIM, metric="l2", code="int8", ids=ids, fields=FIELDS, **COLLECTIONS[ids]) as db:  # type: ignore[arg-type]
+        names = [f"x{i}" if ids == "str" else i for i in range(400)]
+        payloads: list[Any] = [{"row": i, "tag": f"t{i % 5}"} for i in range(400)]
+        for number, start in enumerate((0, 100, 200, 300)):
+            db.add(X[start : start + 100], names[start : start + 100], payloads[start : start + 100])
+            Path(f"{path}.{number}").write_bytes(Path(path).read_bytes())
+        db.delete(names[50:70])
+        Path(f"{path}.4").write_bytes(Path(path).read_bytes())
+        db.upsert(X[90:100], names[80:90], payloads[90:100])
+
+
+def answers(db: qvec.Collection) -> str:
+    """A digest of all that a collection says."""
+    said = hashlib.sha256()
+    lists = {"nprobe": 3} if db.stats().lists else {}
+    where = {"row": {"$gte": 100}, "tag": "t1"}
+    for options in (lists, {"exact": True}, {"where": where, **lists}):
+        hits = db.search(X[::7], 10, **options)  # type: ignore[arg-type]
+        said.update(repr((hits.ids.tolist(), hits.distances.tolist(), hits.payloads)).encode())
+    for records in db.scan(batch_size=100):
+        said.update(repr((records.ids.tolist(), records.vectors.tolist(), records.payloads)).encode())
+        said.update(repr(db.get(records.ids).vectors.tolist()).encode())
+    said.update(repr((len(db), db.count(where))).encode())
+    return said.hexdigest()
+
+
+class Damage(NamedTuple):
+    """Bytes of a file replaced at some places, or the file cut at ``length``."""
+
+    kind: str
+    patches: list[tuple[int, bytes]]
+    length: int | None = None
+
+    def apply(self, sound: bytes) -> bytes:
+        damaged = bytearray(sound)
+        for at, new in self.patches:
+            damaged[at : at + len(new)] = new
+        return bytes(damaged[: self.length])
+
+
+def flip(sound: bytes, at: int, chance: random.Random) -> tuple[int, bytes]:
+    return at, bytes([sound[at] ^ 1 << chance.randrange(8)])
+
+
+def uniform(sound: bytes, older: list[bytes], chance: random.Random) -> Damage:
+    return Damage("bit", [flip(sound, chance.randrange(len(sound)), chance)])
+
+
+def block_header(sound: bytes, older: list[bytes], chance: random.Random) -> Damage:
+    at = chance.choice([at for at in range(0, len(sound), PAGE) if sound[at + 16 : at + 20] in (b"QVB1", b"QVD1")])
+    return Damage("bit of a block's header", [flip(sound, at + 16 + chance.randrange(48), chance)])
+
+
+def page_header(sound: bytes, older: list[bytes], chance: random.Random) -> Damage:
+    at = PAGE * chance.randrange(len(sound) // PAGE) + chance.randrange(40)
+    return Damage("bit of a page's header", [flip(sound, at, chance)])
+
+
+def swapped(sound: bytes, older: list[bytes], chance: random.Random) -> Damage:
+    """Two pages in each other's place, with or without their numbers."""
+    a, b = (PAGE * n for n in chance.sample(range(2, len(sound) // PAGE), 2))
+    skip = chance.choice((0, 16))
+    return Damage("two pages swapped", [(a + skip, sound[b + skip : b + PAGE]), (b + skip, sound[a + skip : a + PAGE])])
+
+
+def zeroed(sound: bytes, older: list[bytes], chance: random.Random) -> Damage:
+    return Damage("a page of zeros", [(PAGE * chance.randrange(len(sound) // PAGE), bytes(PAGE))])
+
+
+def restored(sound: bytes, older: list[bytes], chance: random.Random) -> Damage:
+    """A page as it was at an earlier commit; not a meta page, which would make the file that of another commit."""
+    before = chance.choice(older)
+    pages = [at for at in range(2 * PAGE, len(before), PAGE) if before[at : at + PAGE] != sound[at : at + PAGE]]
+    at = chance.choice(pages)
+    return Damage("an older page", [(at, before[at : at + PAGE])])
+
+
+KINDS: list[Callable[[bytes, list[bytes], random.Random], Damage]] = [
+    uniform, block_header, page_header, swapped, zeroed, restored,
+]  # fmt: skip
+
+
+def cut(sound: bytes, number: int, chance: random.Random) -> Damage:
+    """Shorter by any number of pages, or of bytes."""
+    length = PAGE * chance.randrange(len(sound) // PAGE) if number % 2 else chance.randrange(len(sound))
+    return Damage("cut", [], length)
+
+
+def judge(path: Path, sound: bytes, truth: str, damage: Damage, untrusted: bool) -> str:
+    """What a damaged copy leads to: "same", "error", "found by verify", or what is wrong."""
+    path.write_bytes(damage.apply(sound))
+    Path(f"{path}-lock").unlink(missing_ok=True)
+    try:
+        with qvec.open(path, "r", untrusted=untrusted) as db:
+            try:
+                if answers(db) == truth:
+                    return "same"
+            except qvec.QvecError:
+                return "error"
+            return "found by verify" if db.verify() else "other answers"
+    except qvec.QvecError:
+        return "error"
+    except Exception as error:
+        return f"raised {error!r}"
+
+
+def _truth(path: str) -> str:
+    with qvec.open(path, "r") as db:
+        return answers(db)
+
+
+def run_cuts(scale: Scale, folder: Path, seed: int) -> Figures:
+    figures = Figures("R4", "files cut short")
+    for path, sound, truth, _, chance in _prepared(folder, seed):
+        _judge_all([cut(sound, i, chance) for i in range(CUTS[scale] // 2)], path, sound, truth, figures)
+    return figures
+
+
+def run_damages(scale: Scale, folder: Path, seed: int) -> Figures:
+    figures = Figures("R5", "damaged files")
+    for path, sound, truth, older, chance in _prepared(folder, seed):
+        damages = [kind(sound, older, chance) for kind in KINDS for _ in range(-(-DAMAGES[scale] // 2))]
+        _judge_all(damages, path, sound, truth, figures)
+    return figures
+
+
+def _prepared(folder: Path, seed: int) -> Iterator[tuple[Path, bytes, str, list[bytes], random.Random]]:
+    for ids in COLLECTIONS:
+        path = folder / f"{ids}.qvec"
+        create(str(path), ids)
+        older = [Path(f"{path}.{number}").read_bytes() for number in range(5)]
+        yield folder / "damaged.qvec", path.read_bytes(), ask(_truth, str(path)), older, random.Random(f"{seed} {ids}")
+
+
+def _judge_all(damages: list[Damage], path: Path, sound: bytes, truth: str, figures: Figures) -> None:
+    for untrusted in (True, False):
+        mode = "untrusted" if untrusted else "usual"
+        verdicts = each(damages, lambda damage, u=untrusted: judge(path, sound, truth, damage, u))  # type: ignore[misc]
+        for damage, verdict in zip(damages, verdicts, strict=True):
+            figures.count("corruptions", untrusted)
+            figures.count(f"{mode}, {damage.kind}: {verdict.partition('(')[0]}")
+            allowed = {"same", "error"} if untrusted else {"same", "error", "found by verify", "SIGABRT", "SIGBUS"}
+            if verdict not in allowed:
+                places = [(at, len(new)) for at, new in damage.patches] or damage.length
+                figures.fail(f"{damage.kind} at {places}, opened as {mode}: {verdict}")

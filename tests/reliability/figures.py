@@ -1,0 +1,37 @@
+"""What a run of the reliability suite did, how much of it, and what failed."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Scale = Literal["short", "nightly"]
+SCALE: Scale = "nightly" if os.environ.get("QVEC_SCALE") == "nightly" else "short"
+
+
+@dataclass
+class Figures:
+    """``amounts``: how much was done, and what was counted; ``failures``: each in words."""
+
+    name: str
+    what: str
+    amounts: dict[str, Any] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+    def count(self, name: str, n: int = 1) -> None:
+        """Add to an amount."""
+        self.amounts[name] = self.amounts.get(name, 0) + n
+
+    def fail(self, text: str) -> None:
+        """Note a failure; a hundred are told, the rest counted."""
+        self.count("failures")
+        if len(self.failures) < 100:
+            self.failures.append(text)
+
+    def write(self, path: Path, **facts: Any) -> None:
+        """Add a JSON line to a file."""
+        with path.open("a") as lines:
+            lines.write(json.dumps({**facts, **asdict(self)}) + "\n")

@@ -1,0 +1,115 @@
+"""Functions in forked children of a process that imported everything and has no file open.
+
+No interpreter has to start, so that a child costs a few milliseconds. Whoever calls these must never open a collection
+itself: LMDB is not to be carried across a fork.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn, TypeVar
+
+from child import describe
+
+DEADLINE = 20.0  # seconds for one answer
+Case = TypeVar("Case")
+
+
+class Worker:
+    """A forked child that writes lines."""
+
+    def __init__(self, task: Callable[[Callable[[str], None]], None]) -> None:
+        """``task`` is called in the child with what writes a line; the child ends when it returns."""
+        self._reading, writing = os.pipe()
+        self._pending = b""
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(self._reading)
+            _serve(task, writing)
+        os.close(writing)
+
+    def line(self, deadline: float = DEADLINE) -> str | None:
+        """The next line; None when the child has ended. TimeoutError: it says nothing."""
+        while b"\n" not in self._pending:
+            if not select.select([self._reading], [], [], deadline)[0]:
+                raise TimeoutError(f"no answer in {deadline} s")
+            more = os.read(self._reading, 1 << 16)
+            if not more:
+                return None
+            self._pending += more
+        line, _, self._pending = self._pending.partition(b"\n")
+        return line.decode()
+
+    def kill(self) -> None:
+        """End it as `kill -9` does."""
+        os.kill(self.pid, signal.SIGKILL)
+
+    def end(self) -> str:
+        """Wait for its end; how it ended, "" for well."""
+        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        os.close(self._reading)
+        return "" if code == 0 else describe(code)
+
+
+def ask(function: Callable[..., Any], *args: Any, deadline: float = DEADLINE) -> Any:
+    """What a function returns in a child, as JSON; RuntimeError with its traceback or the signal that ended it."""
+    worker = Worker(lambda say: say(json.dumps(function(*args))))
+    try:
+        line = worker.line(deadline)
+    except TimeoutError:
+        worker.kill()
+        worker.end()
+        raise
+    ended = worker.end()
+    if line is None or ended:
+        raise RuntimeError(f"{function.__name__}: {ended or 'no answer'} {line or ''}")
+    answer = json.loads(line)
+    if isinstance(answer, dict) and answer.keys() == {"traceback"}:
+        raise RuntimeError(answer["traceback"])
+    return answer
+
+
+def each(cases: Sequence[Case], judge: Callable[[Case], str], deadline: float = DEADLINE) -> Iterator[str]:
+    """What ``judge`` says of each case; the signal's name where it dies of one, "hung" where it takes too long.
+
+    One child judges as many as it lives for.
+    """
+    at = 0
+    while at < len(cases):
+        rest = cases[at:]
+        worker = Worker(lambda say, rest=rest: _judge(rest, judge, say))  # type: ignore[misc]
+        try:
+            while at < len(cases) and (line := worker.line(deadline)) is not None:
+                at += 1
+                yield json.loads(line)
+            ended = worker.end()
+        except TimeoutError:
+            worker.kill()
+            worker.end()
+            ended = "hung"
+        if at < len(cases):
+            at += 1
+            yield ended or "ended"
+
+
+def _judge(cases: Sequence[Case], judge: Callable[[Case], str], say: Callable[[str], None]) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what LMDB says when it aborts
+    for case in cases:
+        say(json.dumps(judge(case)))
+
+
+def _serve(task: Callable[[Callable[[str], None]], None], writing: int) -> NoReturn:
+    def say(line: str) -> None:
+        os.write(writing, f"{line}\n".encode())
+
+    try:
+        task(say)
+    except BaseException:
+        say(json.dumps({"traceback": traceback.format_exc()[-4000:]}))
+        os._exit(1)
+    os._exit(0)

@@ -1,0 +1,268 @@
+"""R1: kill -9 at a random time, then look at what is left.
+
+A worker changes batches and says before each change what it is about to do, and after it has returned, "ok". A batch is
+a number and a version, which its vectors and payloads follow from. What is found must be what was acknowledged, or that
+and the change that was going on, whole.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from figures import Figures, Scale
+from forks import Worker, ask
+
+import qvec
+from qvec import generations
+
+DIM = 16
+SIZES = (1, 7, 20)
+BATCH_IDS = 1000  # ids from one batch to the next
+LONGEST = 0.025  # seconds that a worker lives from its first change on
+ROUNDS_PER_FILE = 15
+FEWEST = 100  # vectors that binary codes are trained on
+CODES = ("int8", "binary", "f16", "f32")
+ROUNDS = {"short": 20, "nightly": 5000}  # of each workload
+
+Live = dict[int, int]  # batch -> version
+Change = list[tuple[int, int]]  # (batch, version); a version of -1: deleted
+Steps = Iterator[tuple[Change, Callable[[qvec.Collection], object]]]
+
+
+def size_of(batch: int) -> int:
+    return SIZES[batch % len(SIZES)]
+
+
+def ids_of(batch: int) -> list[int]:
+    return list(range(BATCH_IDS * batch, BATCH_IDS * batch + size_of(batch)))
+
+
+def vectors_of(batch: int, version: int) -> npt.NDArray[np.float32]:
+    return np.random.default_rng([batch, version]).normal(size=(size_of(batch), DIM)).astype(np.float32)
+
+
+def payloads_of(batch: int, version: int) -> list[dict[str, Any]]:
+    return [{"batch": batch, "version": version}] * size_of(batch)
+
+
+def put(batch: int, version: int) -> tuple[Change, Callable[[qvec.Collection], object]]:
+    """A batch in a version, in place of what it was."""
+
+    def change(db: qvec.Collection) -> object:
+        return db.upsert(vectors_of(batch, version), ids_of(batch), payloads_of(batch, version), threads=1)
+
+    return [(batch, version)], change
+
+
+def gone(batch: int) -> tuple[Change, Callable[[qvec.Collection], object]]:
+    return [(batch, -1)], lambda db: db.delete(ids_of(batch))
+
+
+def adding(live: Live, first: int, chance: random.Random) -> Steps:
+    """New batches."""
+    yield from (put(batch, 0) for batch in itertools.count(first))
+
+
+def churning(live: Live, first: int, chance: random.Random) -> Steps:
+    """New batches, replaced ones, deleted ones; as many as there are."""
+    for batch in itertools.count(first):
+        yield put(batch, 0)
+        if live and chance.random() < 0.5:
+            old = chance.choice(list(live))
+            yield put(old, live[old] + 1)
+        while len(live) > 30 or (live and chance.random() < 0.3):
+            yield gone(chance.choice(list(live)))
+
+
+def together(live: Live, first: int, chance: random.Random) -> Steps:
+    """Transactions over several batches."""
+    for batch in itertools.count(first, 2):
+        parts = [put(batch, 0), put(batch + 1, 0)]
+        parts += [gone(old) for old in chance.sample(sorted(live), min(len(live), chance.randrange(3)))]
+
+        def change(db: qvec.Collection, parts: Any = parts) -> None:
+            with db.transaction():
+                for _, part in parts:
+                    part(db)
+
+        yield [item for items, _ in parts for item in items], change
+
+
+def recoding(live: Live, first: int, chance: random.Random) -> Steps:
+    """New batches, and between them all rows coded anew."""
+    generations.STEP = 40
+    for batch in itertools.count(first):
+        yield put(batch, 0)
+        yield [], lambda db: recode(db, chance.choice(CODES))
+        if len(live) > 20:
+            yield gone(chance.choice(list(live)))
+
+
+def recode(db: qvec.Collection, code: str) -> None:
+    if len(db) < FEWEST:
+        return
+    for generation in db.calibrations():
+        if not generation.active:
+            db.drop_generation(generation.number)
+    db.requantize(code, threads=1)
+
+
+WORKLOADS: dict[str, tuple[Callable[..., Steps], dict[str, Any]]] = {
+    "add": (adding, {"index": qvec.HNSW(m=8, ef_construction=40)}),
+    "churn": (
+        churning,
+        {"index": qvec.HNSW(m=16, ef_construction=40, layout="packed"), "fields": {"batch": "int"}},
+    ),
+    "transactions": (together, {"index": qvec.IVF()}),
+    "requantize": (recoding, {"index": qvec.HNSW(m=8, ef_construction=40)}),
+}
+
+
+def create(path: str, options: dict[str, Any]) -> None:
+    qvec.create(path, DIM, metric="l2", code="int8", **options).close()
+
+
+def work(path: str, name: str, live: Live, first: int, seed: int, say: Callable[[str], None]) -> None:
+    """Change until killed."""
+    steps, _ = WORKLOADS[name]
+    with qvec.open(path) as db:
+        for change, run in steps(live, first, random.Random(seed)):
+            say(json.dumps(change))
+            run(db)
+            say("ok")
+            apply(change, live)
+
+
+def apply(change: Change, live: Live) -> Live:
+    for batch, version in change:
+        if version < 0:
+            live.pop(batch, None)
+        else:
+            live[batch] = version
+    return live
+
+
+def found(path: str) -> dict[str, Any]:
+    """What a file holds, and what is wrong with it."""
+    start = time.perf_counter()
+    with qvec.open(path) as db:
+        reopen_ms = 1000 * (time.perf_counter() - start)
+        rows: dict[tuple[int, int], list[int]] = {}
+        wrong = []
+        for records in db.scan():
+            for i, vector, payload in zip(records.ids.tolist(), records.vectors, records.payloads, strict=True):
+                batch, version = payload["batch"], payload["version"]
+                rows.setdefault((batch, version), []).append(i)
+                if not np.array_equal(vector, vectors_of(batch, version)[i - BATCH_IDS * batch]):
+                    wrong.append(f"the vector of id {i} is not that of version {version}")
+        torn = [f"{key} is there in part" for key, ids in rows.items() if sorted(ids) != ids_of(key[0])]
+        for batch, version in sorted(rows)[-4:]:
+            hits = db.search(
+                vectors_of(batch, version), 1, **({"nprobe": n} if (n := db.stats().lists) else {"ef": 200})
+            )
+            wrong += [f"id {i} is not found" for i, hit in zip(ids_of(batch), hits.ids[:, 0], strict=True) if i != hit]
+        return {"rows": sorted(rows), "torn": torn, "wrong": wrong + db.verify(), "reopen_ms": reopen_ms}
+
+
+def judge(path: str, live: Live, pending: Change | None, figures: Figures, where: str) -> Live:
+    """Compare a file with what was acknowledged, and with that and what was going on; what is there."""
+    try:
+        state = ask(found, path)
+    except (RuntimeError, TimeoutError) as error:
+        figures.fail(f"{where}: {error}")
+        return {}
+    there: Live = {}
+    for batch, version in state["rows"]:
+        if batch in there:
+            figures.fail(f"{where}: batch {batch} is there in two versions")
+        there[batch] = version
+    allowed = [live] if pending is None else [live, apply(pending, dict(live))]
+    if there not in allowed:
+        differing = {b for b in {*there, *live} if there.get(b) != live.get(b)}
+        figures.count("lost", len(differing))
+        figures.fail(f"{where}: batches {sorted(differing)} are neither as acknowledged nor as after {pending}")
+    for text in (*state["torn"], *state["wrong"]):
+        figures.fail(f"{where}: {text}")
+    figures.amounts.setdefault("reopen ms", []).append(state["reopen_ms"])
+    return there
+
+
+def killed(
+    path: str, name: str, live: Live, first: int, chance: random.Random, changes: int
+) -> tuple[int, Change | None, int]:
+    """One round: how many changes were acknowledged and applied to ``live``, one that was not, the next batch.
+
+    The time begins after as many whole changes.
+    """
+    seed = chance.randrange(2**31)
+    worker = Worker(lambda say: work(path, name, dict(live), first, seed, say))
+    acknowledged, pending = 0, None
+    lines = [worker.line() for _ in range(2 * changes + 1)]
+    time.sleep(chance.uniform(0, LONGEST))
+    worker.kill()
+    while lines[-1] is not None:
+        lines.append(worker.line())
+    for line in filter(None, lines):
+        if line == "ok":
+            acknowledged += 1
+            apply(pending or [], live)
+            pending = None
+        elif line.startswith("{"):
+            raise AssertionError(f"the worker failed: {line}")
+        else:
+            pending = [(batch, version) for batch, version in json.loads(line)]
+            first = max([first, *(batch + 1 for batch, _ in pending)])
+    ended = worker.end()
+    if ended != "SIGKILL":
+        raise AssertionError(f"the worker ended by itself: {ended}")
+    return acknowledged, pending, first
+
+
+def warm_up(folder: Path) -> None:
+    """Import and run once, in files that are closed again, what children would otherwise each import."""
+    for name, (steps, options) in WORKLOADS.items():
+        path, live = str(folder / f"warm-{name}.qvec"), {}
+        create(path, options)
+        with qvec.open(path) as db:
+            for change, run in itertools.islice(steps(live, 0, random.Random(0)), 30):
+                run(db)
+                apply(change, live)
+        found(path)
+    for leftover in folder.glob("warm-*"):
+        leftover.unlink()
+
+
+def run(scale: Scale, folder: Path, seed: int) -> Figures:
+    figures = Figures("R1", "kill -9 of a writer at a random time")
+    warm_up(folder)
+    for name, (_, options) in WORKLOADS.items():
+        chance = random.Random(f"{seed} {name}")
+        for number in range(ROUNDS[scale]):
+            if number % ROUNDS_PER_FILE == 0:
+                path, live, first = str(folder / f"{name}-{number}.qvec"), {}, 0
+                ask(create, path, options)
+            acknowledged, pending, first = killed(path, name, live, first, chance, number % 3)
+            figures.count("kills")
+            figures.count("acknowledged commits", acknowledged)
+            figures.count("kills inside a change", pending is not None)
+            live = judge(path, live, pending, figures, f"seed {seed}, {name}, round {number}")
+            if number % ROUNDS_PER_FILE == ROUNDS_PER_FILE - 1:
+                strays = [
+                    entry.name for entry in folder.glob(f"{name}-*") if not entry.name.endswith(("qvec", "-lock"))
+                ]
+                if strays:
+                    figures.fail(f"{name}: files were left: {strays}")
+                for leftover in folder.glob(f"{name}-*"):
+                    leftover.unlink()
+    times = figures.amounts.pop("reopen ms", [0.0])
+    figures.amounts["reopen ms, median"] = round(float(np.median(times)), 2)
+    figures.amounts["reopen ms, max"] = round(float(np.max(times)), 2)
+    return figures

@@ -1,0 +1,133 @@
+"""R2: a process that dies at each single step of a change.
+
+What LMDB is asked to do inside write transactions is counted, and the process kills itself at the n-th of these, for
+every n until the change ends by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import kills
+from figures import Figures, Scale
+from forks import Worker, ask
+
+import qvec
+from qvec.storage.environment import Environment
+
+STEPS = {"get", "put", "delete", "commit", "cursor"}
+PLACES = {"short": 12, "nightly": 100_000}  # of one change, besides its last ones
+REPEATS = {"short": 1, "nightly": 4}
+
+
+class Counted:
+    """A transaction of LMDB that kills the process at a step, before it or, of a commit, after it as well."""
+
+    def __init__(self, txn: Any, at: list[int]) -> None:
+        self._txn, self._at = txn, at
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._txn, name)
+        return self._counting(found, name == "commit") if name in STEPS else found
+
+    def _counting(self, call: Callable[..., Any], is_commit: bool) -> Callable[..., Any]:
+        def counted(*args: Any, **options: Any) -> Any:
+            self._step()
+            done = call(*args, **options)
+            if is_commit:
+                self._step()
+            return done
+
+        return counted
+
+    def _step(self) -> None:
+        self._at[0] -= 1
+        if self._at[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def change(path: str, name: str, number: int, at: int, say: Callable[[str], None]) -> None:
+    """Make the change of a number; killed at its step ``at``, or says how many it took."""
+    steps, begin = [at], Environment.begin_write
+    with qvec.open(path) as db:
+        Environment.begin_write = lambda env: Counted(begin(env), steps)  # type: ignore[method-assign]
+        CHANGES[name][number][1](db)
+        say(json.dumps(at - steps[0]))
+
+
+CHANGES: dict[str, list[tuple[kills.Change, Callable[[qvec.Collection], object]]]] = {
+    "add": [kills.put(30, 0), kills.put(7, 1), kills.gone(8)],
+    "churn": [kills.put(30, 0), kills.put(7, 1), ([(b, -1) for b in range(6, 16)], lambda db: deleted(db, 6, 16))],
+    "transactions": [next(kills.together(dict.fromkeys(range(20), 0), 30, random.Random(3))), kills.gone(8)],
+    "requantize": [([], lambda db: kills.recode(db, "f16")), kills.put(31, 0)],
+}
+
+
+def deleted(db: qvec.Collection, first: int, last: int) -> None:
+    """So much that rows are taken out of the graph."""
+    db.delete([i for batch in range(first, last) for i in kills.ids_of(batch)])
+
+
+def prepare(path: str, name: str) -> None:
+    kills.create(path, kills.WORKLOADS[name][1])
+    kills.generations.STEP = 40
+    with qvec.open(path) as db:
+        for batch in range(20):
+            kills.put(batch, 0)[1](db)
+
+
+def run(scale: Scale, folder: Path, seed: int) -> Figures:
+    figures = Figures("R2", "death of a writer at each step of a change")
+    kills.warm_up(folder)
+    kills.generations.STEP = 40
+    for name, changes in CHANGES.items():
+        base, path = str(folder / f"{name}.base"), str(folder / f"{name}.qvec")
+        ask(prepare, base, name)
+        for number, (done, _) in enumerate(changes):
+            for repeat in range(REPEATS[scale]):
+                _sweep(base, path, name, number, done, figures, PLACES[scale], repeat)
+    figures.amounts.pop("reopen ms", None)
+    return figures
+
+
+def _sweep(
+    base: str, path: str, name: str, number: int, done: kills.Change, figures: Figures, places: int, repeat: int
+) -> None:
+    total = _killed_at(base, path, name, number, 1 << 30)
+    assert total is not None
+    stride = max(1, total // places)
+    for at in sorted({*range(1 + repeat, total + 1, stride), *range(max(1, total - 3), total + 1)}):
+        ended = _killed_at(base, path, name, number, at)
+        figures.count("kills")
+        live = dict.fromkeys(range(20), 0)
+        where = f"{name}, change {number}, step {at} of {total}"
+        if ended is not None:
+            figures.fail(f"{where}: it ended by itself after {ended} steps")
+        if at == total and done:  # after the last commit
+            kills.apply(done, live)
+            kills.judge(path, live, None, figures, where)
+        else:
+            kills.judge(path, live, done, figures, where)
+
+
+def _killed_at(base: str, path: str, name: str, number: int, at: int) -> int | None:
+    """Steps that a change takes; None where it is killed before its end."""
+    for leftover in (path, f"{path}-lock"):
+        Path(leftover).unlink(missing_ok=True)
+    shutil.copy(base, path)
+    worker = Worker(lambda say: change(path, name, number, at, say))
+    line = worker.line()
+    ended = worker.end()
+    if line is None:
+        assert ended == "SIGKILL", ended
+        return None
+    steps = json.loads(line)
+    assert isinstance(steps, int), steps
+    return steps

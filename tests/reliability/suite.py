@@ -1,0 +1,113 @@
+"""The reliability suite by number: what each run does, in its short form or its nightly one.
+
+R1 to R7, R10 to R12 and R15 are functions that count; the others are tests, run by pytest. The numbers are those of
+docs/reliability.md.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+from child import run as run_in_child
+from figures import Figures, Scale
+
+Run = Callable[[Scale, Path, int], Figures]
+ROOT = Path(__file__).parents[2]
+HOURS = 3600.0
+ENGINES = {
+    "R1": ("kills", "run"),
+    "R2": ("steps", "run"),
+    "R3": ("power", "run"),
+    "R4": ("damages", "run_cuts"),
+    "R5": ("damages", "run_damages"),
+    "R6": ("crafted", "run_fields"),
+    "R7": ("crafted", "run_bytes"),
+    "R10": ("traffics", "run_threads"),
+    "R11": ("traffics", "run_processes"),
+    "R12": ("traffics", "run_pinned"),
+    "R15": ("churn", "run"),
+}
+TESTS = {
+    "R8": ("disk full, file-size limits, address space", ["tests/reliability/test_disk_full.py"]),
+    "R9": ("lifetime of handles, views and results", ["tests/reliability/test_lifetime.py"]),
+    "R13": ("fork, spawn, forkserver and worker processes", ["tests/reliability/test_fork.py"]),
+    "R14": ("random calls against a float64 model", ["tests/test_stateful.py"]),
+    "R16": (
+        "kernels at every SIMD level, on guard pages",
+        ["tests/test_kernels_memory.py", "tests/test_kernels_score.py", "tests/test_kernels_encode.py",
+         "tests/test_kernels_edge.py", "tests/test_kernels_fastscan.py", "tests/test_kernels_bitpack.py"],
+    ),
+    "R18": (
+        "hostile calls and files",
+        ["tests/test_hostile.py", "tests/test_hostile_files.py", "tests/test_crafted_files.py"],
+    ),
+    "R19": ("golden files of the format", ["tests/test_golden.py"]),
+    "R20": (
+        "properties of quantizers",
+        ["tests/test_quantizers.py", "tests/test_calibration.py", "tests/test_calibrators.py"],
+    ),
+}  # fmt: skip
+NIGHTLY = {"QVEC_EXAMPLES": "5000", "QVEC_STEPS": "100", "QVEC_SECONDS": "600"}
+NAMES = sorted({*ENGINES, *TESTS, "R17"}, key=lambda name: int(name[1:]))
+
+
+def run(name: str, scale: Scale, folder: Path, seed: int) -> Figures:
+    """Run one number, in processes of its own."""
+    start = time.perf_counter()
+    if name in ENGINES:
+        figures = run_in_child(_engine, name, scale, folder, seed, deadline=12 * HOURS)
+    elif name == "R17":
+        figures = _sanitized()
+    else:
+        figures = _tests(name, scale, folder)
+    figures.amounts["seconds"] = round(time.perf_counter() - start, 1)
+    return figures  # type: ignore[no-any-return]
+
+
+def _engine(name: str, scale: Scale, folder: Path, seed: int) -> Figures:
+    module, function = ENGINES[name]
+    found: Figures = getattr(__import__(module), function)(scale, folder, seed)
+    return found
+
+
+def _tests(name: str, scale: Scale, folder: Path) -> Figures:
+    """Tests, counted."""
+    what, files = TESTS[name]
+    report = folder / "report.xml"
+    selected = ["-m", "nightly or not nightly", "--timeout", "7200"] if scale == "nightly" else []
+    command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", *selected, *files]
+    settings = NIGHTLY if scale == "nightly" else {}
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True, check=False)
+    return _counted(Figures(name, what), report, done)
+
+
+def _sanitized() -> Figures:
+    """The whole suite under AddressSanitizer and UndefinedBehaviorSanitizer."""
+    done = subprocess.run(["make", "sanitize"], cwd=ROOT, capture_output=True, text=True, check=False)
+    figures = Figures("R17", "all tests with AddressSanitizer and UBSan in the kernels")
+    reports = (
+        done.stdout.count("runtime error:")
+        + done.stderr.count("runtime error:")
+        + done.stderr.count("AddressSanitizer")
+    )
+    figures.amounts["reports"] = reports
+    return _counted(figures, ROOT / "build/sanitize/report.xml", done)
+
+
+def _counted(figures: Figures, report: Path, done: subprocess.CompletedProcess[str]) -> Figures:
+    if report.exists():
+        suite = ElementTree.parse(report).getroot()[0]
+        for kind in ("tests", "skipped"):
+            figures.amounts[kind] = int(suite.attrib[kind])
+        for case in suite.iter("testcase"):
+            if case.find("failure") is not None or case.find("error") is not None:
+                figures.fail(f"{case.attrib['classname']}.{case.attrib['name']}")
+    if done.returncode and not figures.failures:
+        figures.fail(f"exit code {done.returncode}: {(done.stdout + done.stderr)[-500:]}")
+    return figures

@@ -1,0 +1,182 @@
+"""Files with valid checksums and wrong content: an error that names what is wrong, and never a dead process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from generated import clustered
+
+import qvec
+from qvec._kernels import Codec, Column, Searcher
+from qvec.layout import CALIBRATION, CODES, DELETED, IDS, ROW, VECTORS
+from qvec.storage.store import Store, Transaction
+
+DIM, N = 8, 60
+X = clustered(np.random.default_rng(1), N, DIM)
+INDEXES: dict[str, Any] = {"flat": "flat", "hnsw": qvec.HNSW(m=4, ef_construction=30), "ivf": qvec.IVF(nlist=2)}
+
+
+def make(path: Path, index: str = "hnsw", ids: Any = "int64") -> None:
+    names: list[Any] = [f"x{i}" for i in range(N)] if ids == "str" else list(range(N))
+    with qvec.create(path, DIM, metric="l2", code="int8", index=INDEXES[index], ids=ids, fields={"a": "int"}) as db:
+        db.add(X, names, [{"a": i} for i in range(N)])
+
+
+def craft(path: Path, change: Callable[[Transaction], object]) -> None:
+    with Store.open(path) as store, store.write() as txn:
+        change(txn)
+
+
+def with_state(**fields: Any) -> Callable[[Transaction], object]:
+    return lambda txn: txn.state.update(fields)
+
+
+def with_index(**fields: Any) -> Callable[[Transaction], object]:
+    return lambda txn: txn.state.update(index=txn.state["index"] | fields)
+
+
+def with_generation(**fields: Any) -> Callable[[Transaction], object]:
+    return lambda txn: txn.state.update(generations=[txn.state["generations"][0] | fields])
+
+
+@pytest.mark.parametrize("column", [CODES, VECTORS, IDS, DELETED, "adjacency", "linked", "field 0"])
+def test_a_column_with_too_few_rows_is_refused_by_name(path: Path, column: str) -> None:
+    make(path)
+    craft(path, lambda txn: txn.columns[column].resize(0))
+    with pytest.raises(qvec.CorruptError, match=f"column '{column}' holds"):
+        qvec.open(path)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (with_state(n=-1), "'n' must be an integer from 0"),
+    (with_state(n=2**32), "'n' must be an integer from 0 to 2147418112, got 4294967296"),
+    (with_state(n=True), "'n' must be an integer"),
+    (with_state(live=N + 1), f"'live' must be an integer from 0 to {N}"),
+    (with_state(records="3"), "'records' must be an integer"),
+    (with_state(lift2=float("nan")), "'lift2' must be a number"),
+    (with_state(quantizer=7), "'quantizer'"),
+    (with_state(quantizer=None), "'quantizer' is nil"),
+    (with_state(names={"codes": "nowhere"}), "'names' names the column 'nowhere'"),
+    (with_state(names=[]), "'names' must map"),
+    (with_state(fields=[]), "'fields' must map"),
+    (with_state(fields={"a": [9, "int"]}), "number 9, which was never given out"),
+    (with_state(pending={"number": 0}), "'pending'"),
+    (with_state(tuned={"generation": 0, "index": 5, "n": 3}), "'index' must be a string"),
+    (with_state(oversample={"generation": 0, "factor": 0}), "'factor' must be an integer from 1"),
+    (lambda txn: txn.state.pop("live"), "field 'live' is missing"),
+    (with_generation(code_size=4), "column 'codes' holds .* of .* bytes"),
+    (with_generation(rows=10**6), "generation 0 has 1000000 rows"),
+    (with_generation(code={"kind": "magic"}), "magic"),
+    (with_index(kind="ivf"), "'kind' of the index must be one of flat, hnsw"),
+    (with_index(root=N), f"'root' must be an integer from 0 to {N - 1}, got {N}"),
+    (with_index(linked=N + 1), "'linked' must be an integer"),
+    (with_index(entries=b"\xff" * 8), f"'entries' names a row that is not below {N}"),
+    (with_index(entries=b"123"), "'entries' must hold"),
+    (with_index(cursor=2**40), "'cursor' must be an integer"),
+])  # fmt: skip
+def test_a_state_that_does_not_hold_together_is_refused_by_its_field(
+    path: Path, change: Callable[[Transaction], object], message: str
+) -> None:
+    make(path)
+    craft(path, change)
+    with pytest.raises(qvec.CorruptError, match=f"the state of the collection is damaged: .*{message}"):
+        qvec.open(path, "r")
+
+
+@pytest.mark.parametrize(("fields", "message"), [
+    ({"n_lists": 10**9}, "lists do not fit"),
+    ({"n_lists": 0}, "'n_lists' must be an integer from 1"),
+    ({"n_free": 10**6}, "'n_free'"),
+    ({"dim": 4}, "lists are of 4 dimensions"),
+    ({"extra": 1}, "'extra' is unknown"),
+])  # fmt: skip
+def test_lists_that_do_not_hold_together_are_refused_by_their_field(path: Path, fields: Any, message: str) -> None:
+    make(path, "ivf")
+    craft(path, lambda txn: txn.state.update(index={"kind": "ivf", "lists": txn.state["index"]["lists"] | fields}))
+    with pytest.raises(qvec.CorruptError, match=message), qvec.open(path, "r") as db:
+        db.search(X[0])
+
+
+def test_a_calibration_of_another_dimension_is_refused(path: Path, tmp_path: Path) -> None:
+    make(path)
+    with qvec.create(tmp_path / "other", 2 * DIM, metric="l2", code="int8") as other:
+        other.add(np.tile(X, 2))
+        with other._store.read() as snap:
+            foreign = snap.record(CALIBRATION, 0)
+    craft(path, lambda txn: txn.put_record(CALIBRATION, 0, foreign))
+    with qvec.open(path) as db:
+        with pytest.raises(qvec.CorruptError, match=r"generation 0 is of \(dim, metric, code size\) = \(16"):
+            db.search(X[0])
+        assert "16 dimensions" in db.verify()[0]
+
+
+@pytest.mark.parametrize("record", [None, [], {"payload": 3}, {}, {"payload": None, "id": 7}, {"payload": {}}])
+@pytest.mark.parametrize("ids", ["int64", "str"])
+def test_a_record_that_is_none_of_a_row_is_an_error(path: Path, ids: str, record: Any) -> None:
+    make(path, ids=ids)
+    craft(path, lambda txn: txn.put_record(ROW, 3, record))
+    with qvec.open(path) as db:
+        if record == {"payload": {}} and ids == "int64":  # a payload like any other, but the index of the field
+            assert db.get([3]).payloads == [{}]
+        else:
+            with pytest.raises(qvec.CorruptError, match="row 3"):
+                db.get(["x3" if ids == "str" else 3])
+        assert db.verify() != []
+
+
+@pytest.mark.parametrize("row", [N, 10**6, 2**31 - 1])
+def test_an_id_of_a_row_beyond_the_last_is_an_error(path: Path, row: int) -> None:
+    make(path)
+    key = (7).to_bytes(8, "big")
+    craft(path, lambda txn: (txn.delete_ids([key]), txn.put_ids([key], [row])))
+    calls: list[Callable[[qvec.Collection], object]] = [
+        lambda db: db.get([7]), lambda db: db.delete([7]), lambda db: db.upsert(X[:1], [7]),
+        lambda db: db.update_payload([7], {"a": 1}), lambda db: db.search(id=7), lambda db: db.search(X[0], allow=[7]),
+    ]  # fmt: skip
+    with qvec.open(path) as db:
+        for call in calls:
+            with pytest.raises(qvec.CorruptError, match=f"an id leads to row {row} of {N}"):
+                call(db)
+
+
+def test_a_searcher_refuses_columns_that_hold_less_than_its_rows() -> None:
+    codec = Codec("f32", "l2", 4)
+
+    def column(rows: int, stride: int) -> Column:
+        made = Column("c", 1, 0, stride, 10, 1, 4096, writable=True)
+        made.resize(rows)
+        return made
+
+    full, ids = column(100, codec.stride), column(100, 8)
+    Searcher(codec, full, 100, None, codec, full, ids)
+    for vectors, other in ((column(50, codec.stride), ids), (full, column(50, 8)), (full, column(100, 16))):
+        with pytest.raises(ValueError, match=r"exceeds the rows|stride"):
+            Searcher(codec, full, 100, None, codec, vectors, other)
+
+
+def test_an_untrusted_file_is_checked_before_it_is_mapped(path: Path) -> None:
+    make(path)
+    sound = path.read_bytes()
+    with qvec.open(path, "r", untrusted=True) as db:
+        assert db.search(X[7], 1).ids.tolist() == [7]
+    refused = 0
+    for page in range(2, len(sound) // 4096):
+        path.write_bytes(sound[: 4096 * page] + bytes(4096) + sound[4096 * (page + 1) :])
+        try:
+            with qvec.open(path, "r", untrusted=True) as db:
+                assert db.search(X[7], 1).ids.tolist() == [7]
+        except qvec.CorruptError:
+            refused += 1
+    assert refused > 5
+
+
+def test_an_untrusted_file_is_read_to_its_last_byte(path: Path) -> None:
+    make(path)
+    craft(path, lambda txn: txn.columns[CODES].write(3, txn.columns[CODES].read([4])))
+    qvec.open(path, "r").close()
+    with pytest.raises(qvec.CorruptError, match="the code of row 3 is not that of its vector; 1 problems"):
+        qvec.open(path, "r", untrusted=True)
