@@ -19,6 +19,7 @@ from qvec.cli import (
     exporting,
     importing,
     info,
+    repair,
     requantize,
     search,
     tune,
@@ -40,6 +41,7 @@ VERBS = {
     "calibrations": calibrations,
     "bench": bench,
     "verify": verify,
+    "repair": repair,
 }
 OK, FOUND_PROBLEMS, FAILED, INTERRUPTED = 0, 1, 2, 130
 
@@ -55,6 +57,7 @@ qvec choose docs.qvec --recall 0.95 --apply  the smallest code that holds a reca
 qvec tune docs.qvec --queries q.npy          what a search has to spend for a recall
 qvec bench demo --peers all                  speed and recall beside other libraries
 qvec verify docs.qvec                        check every byte
+qvec repair docs.qvec                        make anew what is damaged and follows from the rest
 
 exit codes: 0 all is well; 1 verify found problems, drift an alarm, choose nothing that meets the target, or an index of
 qvec failed in bench; 2 an error (one line on standard error)
