@@ -7,7 +7,7 @@ import os
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from qvec.errors import InputError, LockedError
+from qvec.errors import CorruptError, InputError, LockedError
 from qvec.handle import worker_threads
 from qvec.index import Progress
 from qvec.statistics import collect_stats
@@ -47,6 +47,29 @@ class Housekeeping(Upkeep):
             )
         with self._store.read() as snap:
             return verify_snapshot(snap, self._config, self._quantizer, self._originals, deep)
+
+    def repair(self, *, threads: int | None = None) -> list[str]:
+        """Make anew what is damaged or wrong and follows from the rest; what that was, nothing where all is sound.
+
+        That is: codes, the index, the id map or what it is made from, and the indexes of fields; codes of generations
+        that are not in force are dropped. One transaction, which holds in memory what it makes.
+
+        Raises CorruptError, and writes nothing, where originals, payloads, calibrations or LMDB's own pages are
+        damaged: restore a :meth:`backup` then. ReadOnlyError; InputError inside a transaction.
+        """
+        from qvec.repair import Repair
+        from qvec.storage.pages import structure_problems
+
+        workers = worker_threads(threads)
+        if not self.verify():
+            return []
+        if problems := structure_problems(self._store.path):
+            raise CorruptError(f"LMDB's own pages cannot be made anew: {problems[0]}. Restore a backup")
+        with self._store.write() as txn:
+            done = Repair(txn, self._writer(txn), workers).run()
+        if problems := self.verify():
+            raise CorruptError(f"this remains after the repair: {problems[0]}. Restore a backup")
+        return done
 
     def optimize(self, *, threads: int | None = None, progress: Progress | None = None) -> None:
         """Take all that is deleted out of the index, and move vectors together, while searches and writes go on.

@@ -24,6 +24,7 @@ from qvec.cli import (
     importing,
     info,
     optimize,
+    repair,
     requantize,
     search,
     tune,
@@ -50,6 +51,7 @@ VERBS = {
     "backup": backup,
     "bench": bench,
     "verify": verify,
+    "repair": repair,
 }
 OK, FOUND_PROBLEMS, FAILED, INTERRUPTED = 0, 1, 2, 130
 
@@ -67,6 +69,7 @@ qvec backup docs.qvec copy.qvec              copy it while others read and write
 qvec optimize docs.qvec --compact            close up what was deleted, and give the room back
 qvec bench demo --peers all                  speed and recall beside other libraries
 qvec verify docs.qvec                        check every byte
+qvec repair docs.qvec                        make anew what is damaged and follows from the rest
 
 exit codes: 0 all is well; 1 verify found problems, drift an alarm, choose nothing that meets the target, or an index of
 qvec failed in bench; 2 an error (one line on standard error)

@@ -34,7 +34,7 @@ class Int4Quantizer(CalibratedQuantizer):
     """
 
     kind: ClassVar[CodeKind] = "int4"
-    oversample: ClassVar[int] = 3
+    oversample: ClassVar[int] = 2
     levels: ClassVar[int] = 15
 
     centres: Centres | None = None
