@@ -7,7 +7,7 @@ import os
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from qvec.errors import InputError, LockedError
+from qvec.errors import CorruptError, InputError, LockedError
 from qvec.handle import worker_threads
 from qvec.index import Progress
 from qvec.statistics import collect_stats
@@ -21,10 +21,16 @@ if TYPE_CHECKING:  # imported when it is called
 class Housekeeping(Upkeep):
     """What :class:`qvec.collection.Collection` inherits of calls that look after the file."""
 
-    def stats(self) -> Stats:
-        """Counts and sizes as of the last commit."""
+    def stats(self, *, graph: bool = False) -> Stats:
+        """Counts and sizes as of the last commit. ``graph``: also the graph's degree and reach, by going through it."""
+        check_flag("graph", graph)
         with self._store.read() as snap:
-            return collect_stats(snap, self._store, self._config)
+            shape = None
+            if graph:
+                from qvec.verify import shape_of_graph
+
+                shape = shape_of_graph(snap, self._config, self._quantizer(snap), self._originals(snap))
+            return collect_stats(snap, self._store, self._config, shape)
 
     def verify(self, *, deep: bool = True) -> list[str]:
         """Check every block, record, id and edge of the last commit; the problems found, none when it is sound.
@@ -42,17 +48,41 @@ class Housekeeping(Upkeep):
         with self._store.read() as snap:
             return verify_snapshot(snap, self._config, self._quantizer, self._originals, deep)
 
+    def repair(self, *, threads: int | None = None) -> list[str]:
+        """Make anew what is damaged or wrong and follows from the rest; what that was, nothing where all is sound.
+
+        That is: codes, the index, the id map or what it is made from, and the indexes of fields; codes of generations
+        that are not in force are dropped. One transaction, which holds in memory what it makes.
+
+        Raises CorruptError, and writes nothing, where originals, payloads, calibrations or LMDB's own pages are
+        damaged: restore a :meth:`backup` then. ReadOnlyError; InputError inside a transaction.
+        """
+        from qvec.repair import Repair
+        from qvec.storage.pages import structure_problems
+
+        workers = worker_threads(threads)
+        if not self.verify():
+            return []
+        if problems := structure_problems(self._store.path):
+            raise CorruptError(f"LMDB's own pages cannot be made anew: {problems[0]}. Restore a backup")
+        with self._store.write() as txn:
+            done = Repair(txn, self._writer(txn), workers).run()
+        if problems := self.verify():
+            raise CorruptError(f"this remains after the repair: {problems[0]}. Restore a backup")
+        return done
+
     def optimize(self, *, threads: int | None = None, progress: Progress | None = None) -> None:
         """Take all that is deleted out of the index, and move vectors together, while searches and writes go on.
 
         Works in transactions of a few hundred to 4,096 rows; a process that dies has done what it has done, and calling
-        again goes on from there. :meth:`compact` then gives the pages back. progress: called with (done, total) rows.
+        again goes on from there. :meth:`compact` then gives the pages back. threads: default one, and the others are
+        left to searches. progress: called with (done, total) rows.
 
         Raises ReadOnlyError; InputError inside a transaction.
         """
         if self._store.in_transaction:
             raise InputError("optimize() makes transactions of its own; call it outside of one")
-        workers = worker_threads(threads)
+        workers = 1 if threads is None else worker_threads(threads)
         for _ in range(2):  # moving leaves deleted rows behind
             self._maintenance.mend_all(workers, progress)
             self._maintenance.gather(workers, progress)

@@ -31,7 +31,7 @@ FLOORS = (
     {"drift", "engine", "generation_state", "rows", "statecheck", "statistics"},
     {"selecting"},
     {"grouping", "hits", "plan", "reading", "verify", "writer"},
-    {"generations", "reclaim", "strategy"},
+    {"generations", "reclaim", "repair", "strategy"},
     {"maintenance"},
     {"beyond", "search"},
     {"evaluation"},

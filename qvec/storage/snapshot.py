@@ -14,7 +14,7 @@ from qvec.storage import keys, records
 from qvec.storage.directory import View
 from qvec.storage.environment import Error, fork_epoch, translate, translated
 from qvec.storage.pages import structure_problems
-from qvec.storage.sums import Sums
+from qvec.storage.sums import KINDS, Sums
 from qvec.types import NDArray
 
 if TYPE_CHECKING:
@@ -111,17 +111,16 @@ class Reading:
             for block in range(column.n_blocks):
                 if not column.check(block):
                     yield f"column {column.name!r}: block {block} is damaged, missing or stale"
-        found = Sums()
-        for kind, unseal in (
-            (keys.RECORD_KIND, records.unseal),
-            (keys.ENTRY, records.unseal_bytes),
-            (keys.ID, row_number),
-        ):
-            yield from self._check_sealed(kind, unseal, found)
-        for name, there in found.of.items():
-            if there != self._view.sums.of[name]:
-                n, expected = there[0], self._view.sums.of[name][0]
-                yield f"{n} {name} are there, the state says {expected}: some are lost, or of an earlier commit"
+        for name in KINDS:
+            yield from self.check_sealed(name)
+
+    def check_sealed(self, name: str) -> Iterator[str]:
+        """Read all "records", "entries" or "ids" once; which are damaged, and whether any is lost, in words."""
+        unseal = {"records": records.unseal, "entries": records.unseal_bytes, "ids": row_number}[name]
+        found, expected = Sums(), self._view.sums.of[name]
+        yield from self._check_sealed(KINDS[name], unseal, found)
+        if (there := found.of[name]) != expected:
+            yield f"{there[0]} {name} are there, the state says {expected[0]}: some are lost, or of an earlier commit"
 
     def _check_sealed(self, kind: bytes, unseal: Callable[[bytes, memoryview], object], sums: Sums) -> Iterator[str]:
         with translated(self._store.path), self._live().cursor() as cursor:

@@ -14,7 +14,7 @@ from qvec.storage import keys, records
 from qvec.storage.directory import ColumnSpec, View, block_geometry, place_all, write_directory
 from qvec.storage.environment import Error, MapIsFull, fork_epoch, translate, translated
 from qvec.storage.snapshot import Snapshot, entry_key, id_key, record_key, row_value
-from qvec.storage.sums import Sums
+from qvec.storage.sums import KINDS, Sums
 
 Operation = Callable[[Any], object]
 _HELD_SHARE = 16  # of the file: two checkpoints' worth of pages wait to be used again
@@ -126,6 +126,10 @@ class Transaction(Snapshot):
         """Remove ids; those that are not stored are passed over."""
         wanted = [(id_key(name, i), None) for i, name in enumerate(ids)]
         self._run(lambda txn: _put_or_delete(txn, wanted, self._view.sums))
+
+    def clear(self, name: str) -> None:
+        """Remove all "entries" or "ids", whatever state they are in."""
+        self._run(lambda txn: _clear(txn, name, self._view.sums))
 
     def put_again(self, first: bytes, stop: bytes | None) -> None:
         """Delete and put entries and ids, from one key of the database to below another, or to the end."""
@@ -302,6 +306,14 @@ def _put_again(txn: Any, first: bytes, stop: bytes | None) -> None:
         txn.delete(key)
     for key, value in pairs:
         txn.put(key, value)
+
+
+def _clear(txn: Any, name: str, sums: Sums) -> None:
+    with txn.cursor() as cursor:
+        found = cursor.set_range(KINDS[name])
+        while found and bytes(cursor.key()[:1]) == KINDS[name]:
+            found = cursor.delete()
+    sums.of[name] = [0, 0]
 
 
 def _delete_blocks(txn: Any, column: Column, start: int, stop: int, per_chunk: int) -> None:
