@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard qvec/*.pyx qvec/kernels/*)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test lint format check nightly reliability simd wheel sanitize bench clean
+.PHONY: demo test lint format check nightly torch reliability simd wheel sanitize bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.built
@@ -33,6 +33,15 @@ $(VENV)/.dev: $(VENV)/.built
 $(VENV)/.bench: $(VENV)/.built
 	@$(PIP) install --editable '.[bench]'
 	@touch $@
+
+# Needs some gigabytes where PyTorch comes with CUDA: TORCH names the requirement that pip is given.
+TORCH ?= torch>=2.2
+$(VENV)/.torch: $(VENV)/.built
+	@$(PIP) install '$(TORCH)'
+	@touch $@
+
+torch: $(VENV)/.torch
+	$(BIN)/python -m pytest tests/test_torch.py tests/test_qat.py tests/test_adapters.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

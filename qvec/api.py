@@ -11,10 +11,11 @@ import numpy as np
 from qvec.calibrations import Trained
 from qvec.collection import Collection
 from qvec.config import Config, index_config
-from qvec.configs import CodeConfig, IndexConfig
+from qvec.configs import CodeConfig, IndexConfig, Int4, Int8
 from qvec.errors import CorruptError, ExistsError, InputError
 from qvec.inputs import as_stored, check_count
 from qvec.quantizers import Quantizer, make_config, train
+from qvec.quantizers.base import make_transform
 from qvec.storage.store import ColumnSpec, Store
 from qvec.types import (
     ArrayLike,
@@ -32,6 +33,7 @@ from qvec.writer import Writer, initial_state
 
 if TYPE_CHECKING:
     from qvec.adapters import Adapter
+    from qvec.calibration.calibration import Calibration
     from qvec.drift.watch import OnDrift
 
 
@@ -48,6 +50,7 @@ def create(
     sample: ArrayLike | None = None,
     adapter: Adapter | None = None,
     quantizer: Quantizer | None = None,
+    calibration: Calibration | None = None,
     model: str | None = None,
     seed: int = 0,
     exist_ok: bool = False,
@@ -72,6 +75,8 @@ def create(
     adapter: a learned map that vectors and queries go through before they are coded (:mod:`qvec.qat`); the code is then
     by default the one it was learned for, and the rotation's seed is its own.
     quantizer: one that is trained already, as :mod:`qvec.torch` exports it; ``code`` must name its kind.
+    calibration: ranges that are known already, as ``Calibration.from_ranges`` makes them, for ``Int8`` or ``Int4`` with
+    ``scale="per_dim"`` or ``"global"``; they are of the values behind a rotation, where the code has one.
     model: a tag of the embedding model. seed: of the rotation that a code may use.
     exist_ok: open what is there if it was created with the same options.
     durability: "full" survives power loss; "relaxed" leaves the flush to the system: a commit survives the process, a
@@ -88,6 +93,8 @@ def create(
     declared = _checked_fields(fields)
     config = Config(dim, metric, ids, keep, make_config(code), index_config(index), model, seed)
     x = None if sample is None else as_stored("sample", sample, config.dim, config.metric, config.form)
+    if calibration is not None:
+        quantizer = _calibrated(config, calibration, x is not None or adapter is not None or quantizer is not None)
     trained = _trained(config, x, adapter, quantizer)
     try:
         return _new_collection(path, config, x, on_drift, trained, declared, durability=durability, **_sized(map_size))
@@ -154,6 +161,24 @@ def _checked_fields(fields: Mapping[str, FieldType] | None) -> dict[str, FieldTy
     from qvec.filters.schema import check_fields  # late, as all of qvec.filters: many collections have no fields
 
     return check_fields(fields)
+
+
+def _calibrated(config: Config, calibration: Calibration, taught: bool) -> Quantizer:
+    """The quantizer of a static code with ranges that are given."""
+    from qvec.quantizers.int4 import Int4Quantizer
+    from qvec.quantizers.int8 import Int8Quantizer
+
+    code = config.code
+    if taught:
+        raise InputError("give a calibration, or what one is learned from (sample, adapter, quantizer), not both")
+    if not isinstance(code, Int8 | Int4) or code.scale == "per_vector":
+        raise InputError(f"a calibration is for Int8 or Int4 with scale='per_dim' or 'global', not for {code}")
+    if calibration.model != config.model:
+        raise InputError(f"the calibration is of model {calibration.model!r}, the collection of {config.model!r}")
+    transform = make_transform(config.dim, False, None, config.seed if code.rotate else None, code.dims)
+    if isinstance(code, Int8):
+        return Int8Quantizer(config.dim, config.metric, transform, calibration, code.rounding)
+    return Int4Quantizer(config.dim, config.metric, transform, calibration)
 
 
 def _trained(

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from qvec.adapters import Adapter
 from qvec.bitmaps import rows_in
 from qvec.calibrations import Trained, entry_of, identify, register
 from qvec.config import Config, code_from_dict, code_to_dict, make_config
@@ -60,12 +61,12 @@ class Generations:
 
     def requantize(
         self, code: str | CodeConfig | None, calibration: int | None, relink: Relink, threads: int,
-        progress: Progress | None,
+        progress: Progress | None, adapter: Adapter | None = None,
     ) -> int:  # fmt: skip
         """Build, or go on building, a generation and put it in force; its number."""
         if relink not in (True, False, "auto"):
             raise InputError(f"relink must be True, False or 'auto', got {relink!r}")
-        number = self._begin(code, calibration, relink)
+        number = self._begin(code, calibration, relink, adapter)
         self._finish(number, threads, progress)
         return number
 
@@ -109,21 +110,33 @@ class Generations:
 
     # --- steps ---
 
-    def _begin(self, code: str | CodeConfig | None, calibration: int | None, relink: Relink) -> int:
+    def _begin(
+        self, code: str | CodeConfig | None, calibration: int | None, relink: Relink, adapter: Adapter | None
+    ) -> int:
         """Decide what to build and record it, or find it under construction."""
-        if code is not None and calibration is not None:
-            raise InputError("code and calibration exclude each other: a calibration is of a code already")
+        if calibration is not None and (code is not None or adapter is not None):
+            raise InputError("code, adapter and calibration exclude each other: a calibration is of a code already")
+        if adapter is not None:
+            adapter.check(self.config.dim, self.config.metric)
         if calibration is not None:
             return self._begin_stored(calibration, relink)
         with self.store.read() as snap:
             self._check_trained(snap.state)
             self.originals(snap)
             pending = snap.state["pending"]
-            if pending is not None and (code is None or pending["code"] == code_to_dict(make_config(code))):
+            chosen = None if code is None else make_config(code)
+            same = pending is not None and (chosen is None or pending["code"] == code_to_dict(chosen))
+            if same and adapter is None:
                 return int(pending["number"])
-            chosen = self._current(snap.state) if code is None else make_config(code)
             sample = self.sample(snap)
-            trained = self.train(sample, chosen)
+            if adapter is not None:
+                chosen = chosen or adapter.code
+                quantizer = adapter.quantizer(sample, chosen, self.config.model)
+                trained = Trained(quantizer, chosen, len(sample), self.config.model)
+            else:
+                trained = self.train(sample, chosen or self._current(snap.state))
+            if same and identify(trained.quantizer) == entry_of(snap.state, pending["number"])["id"]:
+                return int(pending["number"])
             if identify(trained.quantizer) == entry_of(snap.state, snap.state["quantizer"])["id"]:
                 return int(snap.state["quantizer"])  # the codes would be the same
         with self.store.write() as txn:

@@ -21,10 +21,16 @@ if TYPE_CHECKING:  # imported when it is called
 class Housekeeping(Upkeep):
     """What :class:`qvec.collection.Collection` inherits of calls that look after the file."""
 
-    def stats(self) -> Stats:
-        """Counts and sizes as of the last commit."""
+    def stats(self, *, graph: bool = False) -> Stats:
+        """Counts and sizes as of the last commit. ``graph``: also the graph's degree and reach, by going through it."""
+        check_flag("graph", graph)
         with self._store.read() as snap:
-            return collect_stats(snap, self._store, self._config)
+            shape = None
+            if graph:
+                from qvec.verify import shape_of_graph
+
+                shape = shape_of_graph(snap, self._config, self._quantizer(snap), self._originals(snap))
+            return collect_stats(snap, self._store, self._config, shape)
 
     def verify(self, *, deep: bool = True) -> list[str]:
         """Check every block, record, id and edge of the last commit; the problems found, none when it is sound.
@@ -69,13 +75,14 @@ class Housekeeping(Upkeep):
         """Take all that is deleted out of the index, and move vectors together, while searches and writes go on.
 
         Works in transactions of a few hundred to 4,096 rows; a process that dies has done what it has done, and calling
-        again goes on from there. :meth:`compact` then gives the pages back. progress: called with (done, total) rows.
+        again goes on from there. :meth:`compact` then gives the pages back. threads: default one, and the others are
+        left to searches. progress: called with (done, total) rows.
 
         Raises ReadOnlyError; InputError inside a transaction.
         """
         if self._store.in_transaction:
             raise InputError("optimize() makes transactions of its own; call it outside of one")
-        workers = worker_threads(threads)
+        workers = 1 if threads is None else worker_threads(threads)
         for _ in range(2):  # moving leaves deleted rows behind
             self._maintenance.mend_all(workers, progress)
             self._maintenance.gather(workers, progress)

@@ -56,6 +56,7 @@ def _check_counts(state: State) -> None:
     take_int(state, "next_id", 0, 1 << 63)
     take_int(state, "next_generation", 0, _MAX_NUMBER)
     take_int(state, "next_field", 0, _MAX_NUMBER)
+    take_int(state, "watched", 0, 1 << 62)
     _check_size(state["lift2"], "lift2")
 
 

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from qvec.calibrations import entry_of
 from qvec.config import Config
-from qvec.layout import ADJACENCY, CENTROIDS, CODES, LIST_BLOCKS, LISTS, NODES, SLOTS, VECTORS
+from qvec.index import GraphShape
+from qvec.layout import ADJACENCY, CENTROIDS, CODES, FIELD, IDS, LIST_BLOCKS, LISTS, NODES, SLOTS, VECTORS
 from qvec.storage.store import Snapshot, Store
 from qvec.types import PinnedSnapshot, Stats
 
 
-def collect_stats(snap: Snapshot, store: Store, config: Config) -> Stats:
+def collect_stats(snap: Snapshot, store: Store, config: Config, graph: GraphShape | None) -> Stats:
     """Counts and sizes; bytes of codes, vectors and graph are of the generation in force."""
     state, sizes = snap.state, store.stats()
     names, columns = state["names"], sizes["column_bytes"]
     number = state["quantizer"]
     entry = None if number is None else entry_of(state, number)
+    parts = {
+        "codes_bytes": columns.get(names.get(CODES, CODES), 0),
+        "vectors_bytes": columns.get(names.get(VECTORS, VECTORS), 0),
+        "graph_bytes": sum(columns.get(names.get(column, column), 0) for column in (ADJACENCY, NODES)),
+        "lists_bytes": sum(columns.get(name, 0) for name in (LIST_BLOCKS, LISTS, CENTROIDS, SLOTS)),
+        "ids_bytes": columns.get(IDS, 0),
+        "fields_bytes": sum(size for name, size in columns.items() if name.partition(" ")[0] == FIELD),
+        "tree_bytes": sizes["other_bytes"],
+    }
+    used = sizes["directory_bytes"] + sizes["other_bytes"] + sum(columns.values())
     return Stats(
         path=str(store.path),
         dim=config.dim,
@@ -27,11 +38,13 @@ def collect_stats(snap: Snapshot, store: Store, config: Config) -> Stats:
         count=state["live"],
         deleted=state["n"] - state["live"],
         code_size=0 if entry is None else entry["code_size"],
-        codes_bytes=columns.get(names.get(CODES, CODES), 0),
-        vectors_bytes=columns.get(names.get(VECTORS, VECTORS), 0),
-        graph_bytes=sum(columns.get(names.get(column, column), 0) for column in (ADJACENCY, NODES)),
         lists=(state["index"].get("lists") or {}).get("n_lists", 0),
-        lists_bytes=sum(columns.get(name, 0) for name in (LIST_BLOCKS, LISTS, CENTROIDS, SLOTS)),
+        **parts,
+        other_bytes=used - sum(parts.values()),
+        free_bytes=sizes["file_bytes"] - used,
+        degree=None if graph is None else graph.degree,
+        reachable=None if graph is None else graph.reachable,
+        erasing=state["erasing"],
         file_bytes=sizes["file_bytes"],
         calibration=None if entry is None else entry["id"],
         generation=0 if number is None else number,

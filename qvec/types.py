@@ -65,6 +65,11 @@ class PinnedSnapshot:
 class Stats:
     """A collection as of its last commit. Sizes in bytes; ``code_size`` is per vector, factors included.
 
+    The bytes of parts are those of whole blocks: ``graph_bytes`` of a graph, ``lists_bytes`` of inverted lists,
+    ``fields_bytes`` of fields with an order; ``tree_bytes``: ids, payloads and other field indexes; ``other_bytes``:
+    what else is in use, among it codes that are not in force; ``free_bytes``: pages that the next commits use.
+    ``degree``, ``reachable``: links of a live row in the graph, on average, and live rows that walks can reach; None
+    unless asked for, or without a graph. ``erasing``: whether what was deleted is still to be overwritten.
     ``commits_held``: by how many commits the oldest reader of any process is behind; pages freed since are not used
     again before it ends. ``snapshots``: those of this handle, oldest first.
     """
@@ -85,7 +90,15 @@ class Stats:
     graph_bytes: int
     lists: int
     lists_bytes: int
+    ids_bytes: int
+    fields_bytes: int
+    tree_bytes: int
+    other_bytes: int
+    free_bytes: int
     file_bytes: int
+    degree: float | None
+    reachable: int | None
+    erasing: bool
     calibration: str | None
     generation: int
     txn_id: int

@@ -21,6 +21,7 @@ from qvec.types import ArrayLike, Float32Array
 from qvec.writer import Writer
 
 if TYPE_CHECKING:  # imported when they are called: seldom, and a sixth of the import's time
+    from qvec.adapters import Adapter
     from qvec.evaluation.choose import Choice
     from qvec.evaluation.report import Report
     from qvec.generations import Relink
@@ -92,6 +93,7 @@ class Upkeep(Measuring):
         code: str | CodeConfig | None = None,
         calibration: int | None = None,
         *,
+        adapter: Adapter | None = None,
         relink: Relink = "auto",
         threads: int | None = None,
         progress: Progress | None = None,
@@ -99,8 +101,10 @@ class Upkeep(Measuring):
         """Code every row anew from the stored originals, while searches and writes go on; then flip at once.
 
         code: the new code, trained on stored vectors; default, the code in force trained anew. calibration: a
-        stored one, by number. relink: whether the graph is linked anew; "auto", where walks over it no longer
-        find what a scan of the new codes finds. progress: called with (done, total) rows.
+        stored one, by number. adapter: a learned map that vectors and queries go through before they are coded
+        (:mod:`qvec.qat`), by default to the code that it was learned for; without it, codes are of vectors as they are.
+        relink: whether the graph is linked anew; "auto", where walks over it no longer find what a scan of the new
+        codes finds. progress: called with (done, total) rows.
 
         Works in transactions of 8,192 rows. A process that dies leaves the old codes in force; calling again
         continues where it stopped, and asking for another code gives the unfinished one up. The old codes stay
@@ -108,7 +112,7 @@ class Upkeep(Measuring):
 
         Raises InputError: no originals are kept, the collection is empty, or the code cannot be trained on it.
         """
-        number = self._generations.requantize(code, calibration, relink, worker_threads(threads), progress)
+        number = self._generations.requantize(code, calibration, relink, worker_threads(threads), progress, adapter)
         self._keep_tuned(threads)
         return self._generation(number)
 

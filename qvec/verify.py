@@ -9,7 +9,7 @@ from qvec.curves import Curves
 from qvec.engine import live_rows
 from qvec.errors import CorruptError, FormatError
 from qvec.filters.check import check_fields_of
-from qvec.index import Coded, Source, Stored, stored_index
+from qvec.index import Coded, GraphShape, HNSWIndex, Source, Stored, stored_index
 from qvec.layout import CALIBRATION, CODES, IDS, TUNING, VECTORS, in_force
 from qvec.quantizers import Quantizer, from_state
 from qvec.rows import stored_record
@@ -105,10 +105,24 @@ def _check_codes(snap: Snapshot, quantizer: Quantizer, keep: Quantizer | None) -
 
 def _check_index(snap: Snapshot, config: Config, quantizer: Quantizer, keep: Quantizer | None, deep: bool) -> list[str]:
     index = stored_index(config.index, snap.state["index"])
+    return index.check(source_of(snap, quantizer, keep), snap.state["index"], deep)
+
+
+def shape_of_graph(
+    snap: Snapshot, config: Config, quantizer: Quantizer | None, keep: Quantizer | None
+) -> GraphShape | None:
+    """What the graph in force looks like; None where there is none."""
+    index = stored_index(config.index, snap.state["index"])
+    if quantizer is None or not isinstance(index, HNSWIndex) or not snap.state["live"]:
+        return None
+    return index.shape(source_of(snap, quantizer, keep), snap.state["index"])
+
+
+def source_of(snap: Snapshot, quantizer: Quantizer, keep: Quantizer | None) -> Source:
+    """What the index in force is over."""
     columns = in_force(snap.columns, snap.state["names"])
     stored = Stored(quantizer, columns[CODES]) if keep is None else Stored(keep, columns[VECTORS])
-    source = Source(columns, Coded(quantizer.codec, columns[CODES]), snap.state["n"], stored)
-    return index.check(source, snap.state["index"], deep)
+    return Source(columns, Coded(quantizer.codec, columns[CODES]), snap.state["n"], stored)
 
 
 def _some(text: str, rows: Iterator[int]) -> Iterator[str]:

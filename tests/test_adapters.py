@@ -18,7 +18,7 @@ from qvec.configs import Binary, CodeConfig, Float32, Int8, RaBitQ
 from qvec.errors import FormatError, InputError
 from qvec.qat import Options, train_adapter
 from qvec.qat.examples import make_examples
-from qvec.quantizers import from_state
+from qvec.quantizers import from_state, make_config
 from qvec.transforms import Transform
 from qvec.types import Float32Array
 
@@ -122,6 +122,36 @@ def test_what_an_adapter_does_not_go_with_is_refused_before_a_file_is_made(tmp_p
     with pytest.raises(InputError, match="not both"):
         qvec.create(path, DIM, adapter=adapter(), quantizer=adapter().quantizer(vectors(0)))
     assert not path.exists()
+
+
+@pytest.mark.parametrize("code", [None, "int8", Int8(scale="per_dim")])
+def test_requantize_takes_an_adapter_and_searches_go_through_it(tmp_path: Path, code: Any) -> None:
+    x, q, a = vectors(600), vectors(30, 3), adapter()
+    with qvec.create(tmp_path / "a", DIM, index="flat") as db:
+        db.add(x)
+        before = db.search(q, 10, rescore=False).ids
+        made = db.requantize(code, adapter=a)
+        assert made.active
+        codes = a.quantizer(x, a.code if code is None else make_config(code))
+        keys = codes.codec.score(codes.prepare(q), codes.encode(x))
+        for row, ids in zip(keys, db.search(q, 10, rescore=False).ids, strict=True):
+            assert np.array_equal(np.sort(row[ids]), np.sort(row)[:10])
+        assert np.array_equal(
+            db.search(q, 10, exact=True).ids, np.argsort(-(q @ x.T / np.linalg.norm(x, axis=1)))[:, :10]
+        )
+        assert db.requantize(code, adapter=a).number == made.number  # the codes would be the same
+        assert db.verify() == []
+    with qvec.open(tmp_path / "a") as db:
+        db.add(x[:5] * 2)
+        assert set(db.search(x[0], 2, rescore=False).ids.tolist()) == {0, 600}
+        db.rollback(0)
+        again = db.search(q, 10, rescore=False, allow=range(600)).ids
+        assert np.array_equal(again, before)
+        for options, message in [({"calibration": made.number}, "exclude"), ({"code": "f32"}, "needs another code")]:
+            with pytest.raises(InputError, match=message):
+                db.requantize(adapter=a, **options)
+        with pytest.raises(InputError, match="for 64 dimensions under l2"):
+            db.requantize(adapter=replace(a, metric="l2"))
 
 
 def test_the_code_of_an_adapter_is_not_centred_twice() -> None:

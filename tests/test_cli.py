@@ -200,7 +200,8 @@ def test_info_shows_sizes_a_person_can_read(run) -> None:
     fields = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.split()}
     assert code == 0
     assert (fields["metric"], fields["count"]) == (["ip"], ["600"])
-    assert fields["file_bytes"][-1] in ("KiB)", "MiB)")
+    assert fields["file"][1] in ("KiB", "MiB")
+    assert fields["codes"][-1].replace(",", "").isdigit()  # bytes a vector
 
 
 def test_verify_of_a_sound_store_says_so(run) -> None:
@@ -257,7 +258,7 @@ def test_an_error_is_one_line_that_names_what_is_wrong(run, arguments: tuple[str
         (("search", "s.qvec"), "either a file of QUERIES or --id"),
         (("search", "s.qvec", "q.npy", "--id", "1"), "either a file of QUERIES or --id"),
         (("search", "s.qvec", "--id", "1", "--row", "1"), "--row picks a row of QUERIES"),
-        (("search", "s.qvec", "--id", "x"), "--id 'x' is no integer"),
+        (("search", "s.qvec", "--id", "x"), "the id 'x' is no integer"),
         (("search", "s.qvec", "--id", "9999"), "9999"),
         (("search", "s.qvec", "q.npy", "--row", "4"), "rows 0 to 3; --row is 4"),
         (("search", "s.qvec", "q.npy", "-k", "0"), "k"),
@@ -403,3 +404,34 @@ def test_a_table_fits_the_width_that_there_is(
         assert out.splitlines().count("share   0.1429") == 1
         assert out.count("text    a word") == 3
     assert "\x1b" not in out
+
+
+def test_maintenance_from_the_command_line(run, folder: Path) -> None:
+    options = ("--metric", "l2", "--index", "hnsw", "--payload", "p.jsonl", "--field", "kind=keyword")
+    (folder / "p.jsonl").write_text("".join(f'{{"kind": "k{i % 3}"}}\n' for i in range(N)))
+    assert run("import", "s.qvec", "x.npy", *options)[0] == 0
+    assert run("delete", "s.qvec", "1", "2", "9999")[1] == "2 deleted\n"
+    assert run("delete", "s.qvec", "--where", '{"kind": "k0"}')[1] == "200 deleted\n"
+    assert "1" in failure(run("delete", "s.qvec", "1", "--missing", "error"))
+    assert "no integer" in failure(run("delete", "s.qvec", "x"))
+    assert "give ids" in failure(run("delete", "s.qvec"))
+    assert json.loads(run("info", "s.qvec", "--json")[1])["deleted"] > 0
+    size = (folder / "s.qvec").stat().st_size
+    code, out, _ = run("optimize", "s.qvec", "--compact")
+    assert code == 0
+    assert "deleted rows were closed up" in out
+    assert (folder / "s.qvec").stat().st_size < size
+    stats = json.loads(run("info", "s.qvec", "--graph", "--json")[1])
+    assert (stats["deleted"], stats["reachable"]) == (0, stats["count"])
+    assert 1 < stats["degree"] <= 32
+    parts = sum(n for name, n in stats.items() if name.endswith("_bytes") and name != "file_bytes")
+    assert parts == stats["file_bytes"]
+    assert run("erase", "s.qvec", "4", "5")[1].startswith("2 deleted")
+    assert "bytes were given back" in run("compact", "s.qvec")[1]
+    assert run("backup", "s.qvec", "copy.qvec")[0] == 0
+    with qvec.open("s.qvec", "r") as db, qvec.open("copy.qvec", "r") as copy:
+        assert len(db) == len(copy) == stats["count"] - 2
+        assert copy.verify() == []
+    text = run("info", "s.qvec", "--graph")[1]
+    for part in ("codes", "graph", "free", "reachable", "snapshots"):
+        assert part in text

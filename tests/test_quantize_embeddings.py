@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import qvec
 from qvec.calibration.calibration import Calibration
 from qvec.configs import Binary
 from qvec.errors import FormatError, InputError
@@ -90,3 +92,24 @@ def test_truncation_needs_a_calibration() -> None:
     state = Int8Quantizer(4, "l2", None, None).state()
     with pytest.raises(FormatError, match="rounding"):
         from_state(state | {"rounding": "truncate"})
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_a_collection_is_created_with_ranges_that_are_known(tmp_path: Path, kind: str) -> None:
+    x = unit(np.random.default_rng(0).normal(size=(500, 16)))
+    ranges = Calibration.from_ranges(np.vstack([x.min(axis=0), x.max(axis=0)]), model="m")
+    code = qvec.Int8(scale="per_dim") if kind == "int8" else qvec.Int4(scale="per_dim", rotate=False)
+    with qvec.create(tmp_path / "a", 16, code=code, calibration=ranges, model="m") as db:
+        db.add(x[:1], [7])  # the first batch teaches nothing
+        (made,) = db.calibrations()
+        assert (made.id, made.n_samples, made.active) == (ranges.id, 0, True)
+        assert db.search(x[0], 1).ids.tolist() == [7]
+    for options, message in [
+        ({"code": code, "sample": x, "model": "m"}, "not both"),
+        ({"code": kind, "model": "m"}, "a calibration is for Int8 or Int4"),
+        ({"code": code}, "of model 'm'"),
+        ({"code": code, "model": "m", "dim": 8}, "of 16 dimensions"),
+    ]:
+        with pytest.raises(qvec.InputError, match=message):
+            qvec.create(tmp_path / "b", **({"dim": 16, "calibration": ranges} | options))
+        assert not (tmp_path / "b").exists()

@@ -16,7 +16,8 @@ from qvec.types import Float32Array, Metric
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install qvec[torch]")
 fake = pytest.importorskip("qvec.torch")
 
-MODULES = ["FakeInt8", "FakeInt8PerDim", "FakeBinary"]
+MODULES = ["FakeInt8", "FakeInt8PerDim", "FakeInt4", "FakeInt4PerDim", "FakeTernary", "FakeBinary"]
+PER_DIM = ("FakeInt8PerDim", "FakeInt4PerDim")
 METRICS: list[Metric] = ["cosine", "ip", "l2"]
 
 
@@ -33,7 +34,7 @@ def module(name: str, dim: int, metric: Metric, rotate: bool, sample: Any) -> An
 
 
 def exported(made: Any, sample: Any) -> Any:
-    return made.export(sample) if isinstance(made, fake.FakeInt8PerDim) else made.export()
+    return made.export(sample) if type(made).__name__ in PER_DIM else made.export()
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -91,7 +92,7 @@ def test_gradients_are_those_of_what_is_coded_where_nothing_saturates(name: str,
     target = again / again.norm(dim=1, keepdim=True) if unit else again
     (target * weights).sum().backward()
     inside = torch.ones(8, 32, dtype=torch.bool)
-    if name == "FakeInt8PerDim":
+    if name in PER_DIM:
         lower, upper, _ = made._ranges()
         inside = (target > lower) & (target < upper)
         assert inside.float().mean() > 0.9
@@ -150,13 +151,16 @@ def test_a_learned_calibration_says_so_and_survives_its_json() -> None:
     [
         ("FakeInt8", qvec.Int8()),
         ("FakeInt8PerDim", qvec.Int8(scale="per_dim")),
+        ("FakeInt4", qvec.Int4()),
+        ("FakeInt4PerDim", qvec.Int4(scale="per_dim", rotate=False)),
+        ("FakeTernary", qvec.Ternary()),
         ("FakeBinary", qvec.Binary()),
     ],
 )
 def test_a_collection_stores_the_codes_of_the_module(name: str, code: Any, tmp_path: Any) -> None:
     x = vectors(500, 64)
     tensor = torch.from_numpy(x)
-    made = module(name, 64, "cosine", name == "FakeBinary", tensor)
+    made = module(name, 64, "cosine", name in ("FakeBinary", "FakeInt4", "FakeTernary"), tensor)
     quantizer = exported(made, tensor)
     path = tmp_path / "a.qvec"
     with qvec.create(path, 64, code=code, quantizer=quantizer, keep="none") as db:
@@ -167,6 +171,15 @@ def test_a_collection_stores_the_codes_of_the_module(name: str, code: Any, tmp_p
     with pytest.raises(InputError, match="the quantizer is"):
         qvec.create(tmp_path / "b.qvec", 64, code="f16", quantizer=quantizer)
     assert not (tmp_path / "b.qvec").exists()
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_state_dict_brings_the_same_codes(name: str) -> None:
+    x = torch.from_numpy(vectors(400, 48))
+    made, other = module(name, 48, "cosine", True, x), getattr(fake, name)(48, "cosine", rotate=True, seed=5)
+    other.load_state_dict(made.state_dict())
+    assert np.array_equal(other.codes(x), made.codes(x))
+    assert torch.equal(other(x), made(x))
 
 
 @pytest.mark.parametrize(

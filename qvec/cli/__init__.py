@@ -10,15 +10,20 @@ from typing import NoReturn
 
 import qvec
 from qvec.cli import (
+    backup,
     bench,
     calibrations,
     choose,
+    compact,
+    deleting,
     demo,
     drift,
+    erase,
     evaluate,
     exporting,
     importing,
     info,
+    optimize,
     repair,
     requantize,
     search,
@@ -33,12 +38,17 @@ VERBS = {
     "export": exporting,
     "info": info,
     "search": search,
+    "delete": deleting,
+    "erase": erase,
     "evaluate": evaluate,
     "choose": choose,
     "tune": tune,
     "drift": drift,
     "requantize": requantize,
     "calibrations": calibrations,
+    "optimize": optimize,
+    "compact": compact,
+    "backup": backup,
     "bench": bench,
     "verify": verify,
     "repair": repair,
@@ -55,6 +65,8 @@ qvec search docs.qvec queries.npy -k 5       the 5 nearest stored vectors of eac
 qvec evaluate docs.qvec                      what each code would cost and keep
 qvec choose docs.qvec --recall 0.95 --apply  the smallest code that holds a recall
 qvec tune docs.qvec --queries q.npy          what a search has to spend for a recall
+qvec backup docs.qvec copy.qvec              copy it while others read and write
+qvec optimize docs.qvec --compact            close up what was deleted, and give the room back
 qvec bench demo --peers all                  speed and recall beside other libraries
 qvec verify docs.qvec                        check every byte
 qvec repair docs.qvec                        make anew what is damaged and follows from the rest

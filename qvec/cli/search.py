@@ -74,11 +74,11 @@ def _answers(db: qvec.Collection, args: argparse.Namespace) -> Iterator[tuple[li
     """Hits of the queries, batch by batch, and what each query is called."""
     if (args.queries is None) == (args.id is None):
         raise InputError("name either a file of QUERIES or --id")
-    options = {name: getattr(args, name) for name in OPTIONS} | {"where": _filter(args.where)}
+    options = {name: getattr(args, name) for name in OPTIONS} | {"where": as_where(args.where)}
     if args.id is not None:
         if args.row is not None:
             raise InputError("--row picks a row of QUERIES; it does not go with --id")
-        yield [args.id], db.search(id=[_stored_id(db, args.id)], **options)
+        yield [args.id], db.search(id=as_ids(db, [args.id]), **options)
         return
     labels, vectors = _queries(args)
     for start in range(0, len(labels), BATCH):
@@ -96,7 +96,8 @@ def _queries(args: argparse.Namespace) -> tuple[list[int | str], NDArray[Any]]:
     return [args.row], vectors[args.row : args.row + 1]
 
 
-def _filter(text: str | None) -> Any:
+def as_where(text: str | None) -> Any:
+    """A filter as it is given on the command line; InputError where it is no JSON."""
     if text is None:
         return None
     try:
@@ -105,13 +106,14 @@ def _filter(text: str | None) -> Any:
         raise InputError(f"--where is no JSON: {error}") from None
 
 
-def _stored_id(db: qvec.Collection, text: str) -> int | str:
+def as_ids(db: qvec.Collection, texts: list[str]) -> list[Any]:
+    """Ids as the collection has them; InputError names one that is no integer where ids are integers."""
     if db.stats().ids == "str":
-        return text
-    try:
-        return int(text)
-    except ValueError:
-        raise InputError(f"--id {text!r} is no integer, and the ids of this store are") from None
+        return texts
+    for text in texts:
+        if not text.removeprefix("-").isdecimal():
+            raise InputError(f"the id {text!r} is no integer, and the ids of this store are")
+    return [int(text) for text in texts]
 
 
 def _print_json(label: int | str, hits: list[dict[str, Any]]) -> None:

@@ -3,11 +3,13 @@
 from qvec.configs import HNSW, IVF, Flat, IndexConfig
 from qvec.index.base import Coded, Index, IndexState, Progress, Rows, Source, Stored
 from qvec.index.flat import FlatIndex
+from qvec.index.graph import GraphShape
 from qvec.index.hnsw import HNSWIndex
 
 __all__ = [
     "Coded",
     "FlatIndex",
+    "GraphShape",
     "HNSWIndex",
     "Index",
     "IndexState",

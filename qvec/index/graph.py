@@ -17,6 +17,14 @@ SAMPLE = 4096
 LLOYD_ROUNDS = 4
 
 
+@dataclass(frozen=True)
+class GraphShape:
+    """``degree``: links of a live row, on average; ``reachable``: live rows that walks from the entries can reach."""
+
+    degree: float
+    reachable: int
+
+
 @dataclass
 class Graph:
     """What is known of a graph besides its lists.

@@ -16,7 +16,7 @@ from qvec.bitmaps import Bitmap, bitmap_of, count, mark, read_bitmap, rows_in, u
 from qvec.configs import HNSW
 from qvec.index import packed
 from qvec.index.base import IndexState, Progress, Rows, Source
-from qvec.index.graph import ALPHA, PACKED_ALPHA, Graph, choose_entries
+from qvec.index.graph import ALPHA, PACKED_ALPHA, Graph, GraphShape, choose_entries
 from qvec.index.parallel import run_on_threads
 from qvec.layout import ADJACENCY, CONDEMNED, LINKED, NODES, bitmap_column, narrow_column
 from qvec.quantizers import Quantizer
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 BATCH_SHARE = 50  # a batch is at most n / 50 rows: they search the graph as it stood before
 BATCH_ROWS = 1024  # and each row of a batch is scored against all others of it
+CHECKED_ROWS = 65_536  # read at a time
+NO_NEIGHBOUR = 0xFFFFFFFF
 DEAD_SHARE = 0.1  # of the rows of a graph: beyond, deleted ones are taken out
 
 
@@ -173,6 +175,15 @@ class HNSWIndex:
         if not graph.linked:
             return []
         return [*self._check_tree(source, graph, held), *(self._check_nodes(source, held) if deep else [])]
+
+    def shape(self, source: Source, state: IndexState) -> GraphShape:
+        """What the graph looks like to those who walk it; goes through all of it."""
+        graph, coded, adjacency = Graph.of(state), source.coded, source.columns[ADJACENCY]
+        live, links = source.live, 0
+        for start in range(0, len(live), CHECKED_ROWS):
+            links += int((adjacency.read(live[start : start + CHECKED_ROWS]).view("<u4") != NO_NEIGHBOUR).sum())
+        reached = reachable(coded.codec, coded.codes, adjacency, source.n, graph.entries, graph.root)
+        return GraphShape(links / max(1, len(live)), count(reached & without(source.n, source.deleted)))
 
     def _check_tree(self, source: Source, graph: Graph, held: Bitmap) -> list[str]:
         """Whether every row that is not being taken out hangs in the tree."""

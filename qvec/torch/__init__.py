@@ -12,11 +12,21 @@ except ImportError as error:
     raise ImportError("qvec.torch needs PyTorch: install qvec[torch]") from error
 
 from qvec.torch.binary import FakeBinary
-from qvec.torch.int8 import FakeInt8, FakeInt8PerDim
+from qvec.torch.int8 import FakeInt8
+from qvec.torch.kernels import FakeInt4, FakeTernary
 from qvec.torch.module import FakeQuantizer
+from qvec.torch.perdim import FakeInt4PerDim, FakeInt8PerDim
 
 MIN_TORCH = (2, 2)
 if tuple(int(part) for part in _torch.__version__.split(".")[:2]) < MIN_TORCH:
     raise ImportError(f"qvec.torch needs PyTorch 2.2 or later, found {_torch.__version__}")
 
-__all__ = ["FakeBinary", "FakeInt8", "FakeInt8PerDim", "FakeQuantizer"]
+__all__ = [
+    "FakeBinary",
+    "FakeInt4",
+    "FakeInt4PerDim",
+    "FakeInt8",
+    "FakeInt8PerDim",
+    "FakeQuantizer",
+    "FakeTernary",
+]

@@ -52,7 +52,7 @@ def answers(db: qvec.Collection) -> dict[str, Any]:
     x = vectors()
     where = {"n": {"$gte": 40}, "tag": "t1", "tags": {"$contains": "a"}}
     hits = [db.search(x[:20], 5, exact=True), db.search(x[5], 5, exact=True, where=where)]
-    records = list(db.scan(batch_size=1000))[0]
+    records = next(iter(db.scan(batch_size=1000)))
     return {
         "length": len(db),
         "ids": [hit.ids.tolist() for hit in hits],

@@ -1,0 +1,26 @@
+"""Delete vectors by id, or those that fulfil a filter."""
+
+from __future__ import annotations
+
+import argparse
+
+import qvec
+from qvec.cli.search import as_ids, as_where
+from qvec.errors import InputError
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("store", metavar="STORE", help="the store's file")
+    parser.add_argument("ids", metavar="ID", nargs="*", help="ids to delete")
+    parser.add_argument("--where", metavar="JSON", help="only what fulfils a filter on declared fields")
+    parser.add_argument("--missing", choices=("ignore", "error"), default="ignore", help="ids that are not stored")
+
+
+def run(args: argparse.Namespace) -> int:
+    if not args.ids and args.where is None:
+        raise InputError("give ids, or --where with a filter")
+    with qvec.open(args.store) as db:
+        ids = as_ids(db, args.ids) if args.ids else None
+        deleted = db.delete(ids, where=as_where(args.where), missing=args.missing)
+    print(f"{deleted:,} deleted")
+    return 0

@@ -1,0 +1,25 @@
+"""Take what is deleted out of the index and close up the rows, while searches go on; then compact gives room back."""
+
+from __future__ import annotations
+
+import argparse
+
+import qvec
+from qvec.console import progress
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("store", metavar="STORE", help="the store's file")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads to work with (default: 1)")
+    parser.add_argument("--compact", action="store_true", help="give free pages back afterwards")
+
+
+def run(args: argparse.Namespace) -> int:
+    with qvec.open(args.store) as db:
+        before = db.stats().deleted
+        with progress("optimizing", "rows") as report:
+            db.optimize(threads=args.threads, progress=report)
+        print(f"{before - db.stats().deleted:,} deleted rows were closed up")
+        if args.compact:
+            print(f"{db.compact():,} bytes were given back")
+    return 0

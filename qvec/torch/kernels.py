@@ -1,0 +1,74 @@
+"""Codes with a scale for each vector that the store's own kernels find: 4 bits, and three levels."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qvec._kernels import Codec
+from qvec.configs import CodeConfig, Int4, Ternary
+from qvec.quantizers import Quantizer, from_state, train
+from qvec.torch.lanes import normalised
+from qvec.torch.module import FakeQuantizer, as_numpy
+from qvec.torch.straight import straight
+from qvec.types import Centring, Codes, Metric
+
+
+class _FakeByKernels(FakeQuantizer):
+    """What the store decodes of what it encodes, by its own kernels, on the processor.
+
+    Gradients are those of the input (under cosine of ``x / |x|``): nothing is learned here but by the model before, and
+    centres by :meth:`calibrate`.
+    """
+
+    config: ClassVar[type[Int4 | Ternary]]
+
+    def __init__(self, dim: int, metric: Metric = "cosine", *, rotate: bool = True, seed: int = 0) -> None:
+        super().__init__(dim, metric, rotate, seed)
+        self.quantizer = self._train(np.empty((0, dim), np.float32), 0)
+
+    def _train(self, sample: Any, centres: Centring) -> Quantizer:
+        chosen: CodeConfig = self.config(centres=centres, rotate=self.seed is not None)
+        return train(sample, self.metric, chosen, self.seed or 0)
+
+    def calibrate(self, sample: Tensor, centres: Centring = "auto") -> None:
+        """Find the centres that vectors are coded around, from float32[n, dim], n >= 100; without it there are none."""
+        self.quantizer = self._train(as_numpy(sample), centres)
+
+    def _quantize(self, x: Tensor) -> Tensor:
+        rows = as_numpy(x)
+        kept = torch.from_numpy(self.quantizer.decode(self.quantizer.encode(rows))).to(x.device)
+        return straight(kept, normalised(x) if self.metric == "cosine" else x)
+
+    def codes(self, x: Tensor) -> Codes:
+        return self.quantizer.encode(as_numpy(x))
+
+    def _codec(self) -> Codec:
+        return self.quantizer.codec
+
+    def export(self) -> Quantizer:
+        """Give the quantizer, to be stored: its codes are :meth:`codes`."""
+        return self.quantizer
+
+    def get_extra_state(self) -> Any:
+        """What ``state_dict`` keeps: the quantizer's own state, plain data."""
+        return self.quantizer.state()
+
+    def set_extra_state(self, state: Any) -> None:
+        """Take the quantizer of a ``state_dict``."""
+        self.quantizer = from_state(state)
+
+
+class FakeInt4(_FakeByKernels):
+    """``Int4()``: 16 levels, the step of each vector chosen so that its code points most nearly along it."""
+
+    config = Int4
+
+
+class FakeTernary(_FakeByKernels):
+    """``Ternary()``: -1, 0 and 1 with the threshold of ternary weight networks (arXiv:1605.04711)."""
+
+    config = Ternary
