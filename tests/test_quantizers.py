@@ -189,7 +189,7 @@ def test_a_lifted_codec_orders_rows_by_inner_product(data: Float32Array, name: s
     assert np.allclose(keys, expected, atol=0.05 * lengths.max())
 
 
-@pytest.mark.parametrize(("config", "needed"), [(Int8(scale="per_dim"), 256), (Binary(), 100)])
+@pytest.mark.parametrize(("config", "needed"), [(Int8(scale="per_dim"), 256), (Binary(centre=True), 100)])
 def test_a_small_sample_is_refused_saying_how_many_are_needed(config: Int8 | Binary, needed: int) -> None:
     assert config.min_samples == needed
     sample = np.ones((needed - 1, 8), np.float32)
