@@ -3,7 +3,7 @@
     python benchmarks/bench_checksums.py [--n 100000] [--dim 128] [--json FILE]
 
 Searches are made in turns on two handles, verify=True and verify=False; the file is opened anew, and every block
-touched once, in turns as well. Prints the median share of time that checksums take, and milliseconds per 100 MB touched.
+touched once, in turns as well. Prints the median share of time that checksums take, and ms per 100 MB touched.
 """
 
 from __future__ import annotations
