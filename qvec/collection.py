@@ -13,6 +13,7 @@ from qvec.handle import worker_threads
 from qvec.hits import HitMaker
 from qvec.index import Progress
 from qvec.inputs import MAX_K, MAX_ROWS, as_ids, as_payloads, as_searched, as_stored, check_count, check_unique, id_keys
+from qvec.measuring import SAMPLED_CALLS
 from qvec.payloads import Payloads
 from qvec.query import SearchOptions, search_options
 from qvec.reading import id_array, refuse_missing
@@ -268,6 +269,9 @@ class Collection(Payloads):
         if beyond or isinstance(where, (list, tuple)):
             return self._search_beyond(queries, id, options, asked, threads, explain, where, allow)
         q = as_searched(queries, config.dim, config.metric, config.form)
+        self._asked += 1
+        if (q.ndim == 2 or not self._asked % SAMPLED_CALLS) and config.form is None:
+            self._queries.take(q)
         workers = 1 if threads is None and q.ndim == 1 else worker_threads(threads)
         snap = self._store.begin()
         try:

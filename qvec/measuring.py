@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ from qvec.types import ArrayLike, Codes, Float32Array
 from qvec.writer import stored
 
 if TYPE_CHECKING:  # imported when they are called: seldom, and a sixth of the import's time
+    from qvec.drift.queries import QuerySample
     from qvec.drift.watch import Drift, OnDrift, Watch
     from qvec.evaluation.evaluate import Evaluation
     from qvec.evaluation.report import Report
@@ -32,6 +34,7 @@ if TYPE_CHECKING:  # imported when they are called: seldom, and a sixth of the i
 MAX_TUNED_K = 10_000
 MAX_TUNED_QUERIES = 100_000
 MAX_MEASURED = 1_000_000
+SAMPLED_CALLS = 64  # keeping a query takes a microsecond; a search, ten or more
 
 
 class Measuring(Handle):
@@ -42,6 +45,7 @@ class Measuring(Handle):
             raise InputError(f"on_drift must be 'warn', 'raise', a callable or None, got {on_drift!r}")
         super().__init__(store)
         self._on_drift, self._alarmed = on_drift, -1
+        self._asked = 0  # searches, of which one in SAMPLED_CALLS is looked at
 
     def evaluate(
         self,
@@ -98,11 +102,21 @@ class Measuring(Handle):
         return self._tune(q, checked, check_count("n", n, 1, MAX_TUNED_QUERIES), seed, threads, progress)
 
     def drift(self) -> Drift:
-        """Whether what was added lately still looks as what the code in force was trained on; see :class:`Drift`."""
+        """Whether what was added lately still looks as what the code in force was trained on; see :class:`Drift`.
+
+        Its evidence has also the recall by code of queries that this handle was asked: of one search in 64, and of each
+        batch, the newest 256. They have no part in the level.
+        """
+        from qvec.drift.looks import BASE_ROWS
+        from qvec.drift.queries import query_evidence
         from qvec.drift.watch import read_drift
 
         with self._store.read() as snap:
-            return read_drift(snap)
+            found, quantizer, queries = read_drift(snap), self._quantizer(snap), self._queries.rows
+            if quantizer is None or not len(queries) or not snap.state["live"]:
+                return found
+            more = query_evidence(queries, quantizer, *self._stored_sample(snap, quantizer, BASE_ROWS))
+            return replace(found, evidence=found.evidence | more)
 
     # --- parts ---
 
@@ -127,6 +141,12 @@ class Measuring(Handle):
         return Evaluation(snap, config, self._generations, q, k, oversamples, rows, seed, progress)
 
     @cached_property
+    def _queries(self) -> QuerySample:
+        from qvec.drift.queries import QuerySample
+
+        return QuerySample(self._config.dim)
+
+    @cached_property
     def _watch(self) -> Watch:
         from qvec.drift.watch import Watch
 
@@ -149,7 +169,7 @@ class Measuring(Handle):
             raise DriftError(f"drift alarm: {drift.advice} ({_shown(drift)})")
         return drift
 
-    def _stored_sample(self, txn: Transaction, quantizer: Quantizer, n: int) -> tuple[Float32Array, Codes]:
+    def _stored_sample(self, txn: Snapshot | Transaction, quantizer: Quantizer, n: int) -> tuple[Float32Array, Codes]:
         """At most n stored vectors, as exactly as they are kept, and their codes."""
         rows, columns = live_rows(txn), in_force(txn.columns, txn.state["names"])
         rows = rows[np.linspace(0, len(rows) - 1, min(n, len(rows))).astype(np.int64)]

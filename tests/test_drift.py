@@ -222,3 +222,24 @@ def test_rows_of_a_batch_that_is_undone_do_not_wait(tmp_path: Path, x: Float32Ar
         db.add(x[3500:3512])
         assert (db.drift().level, db.drift().looks) == ("none", 1)
         assert db.drift().evidence["shift"] < 0.5
+
+
+def test_sampled_queries_are_evidence_and_take_no_part_in_the_level(tmp_path: Path, x: Float32Array) -> None:
+    with make(tmp_path / "a", x, index="flat") as db:
+        for query in x[3000:3200]:
+            db.search(query)
+        assert "queries" not in db.drift().evidence  # three of them, one in 64
+        db.search(ruined(x[3000:3020]))
+        for i in range(3020, 3200, 20):
+            db.search(x[i : i + 20])
+        found = db.drift()
+        assert (found.level, found.evidence["queries"]) == ("none", 3 + 10 * 7)
+        assert 0.9 < found.evidence["recall_queries"] <= 1
+        for i in range(0, 2000, 20):
+            db.search(x[i : i + 20])
+        assert db.drift().evidence["queries"] == 256
+        assert db.drift().evidence["recall_queries"] > 0.95
+    with qvec.open(tmp_path / "a", mode="r") as db:
+        assert "queries" not in db.drift().evidence
+        db.search(x[:4000:2])
+        assert "queries" not in db.drift().evidence
