@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard qvec/*.pyx qvec/kernels/*)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test lint format check nightly torch simd wheel sanitize bench clean
+.PHONY: demo test lint format check nightly torch reliability simd wheel sanitize bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.built
@@ -54,9 +54,13 @@ format: $(VENV)/.dev
 
 check: lint test
 
-# Everything that takes too long for each push: the long tests, each SIMD level, the built wheel, the sanitizers.
-nightly: lint simd wheel sanitize
+# Everything that takes too long for each push: the long tests, each SIMD level, the built wheel, and the reliability
+# suite at its nightly size, the sanitizers among it.
+nightly: lint simd wheel reliability
 	$(BIN)/python -m pytest -m 'nightly or not nightly' --timeout 3600
+
+reliability: $(VENV)/.dev
+	$(BIN)/python benchmarks/bench_reliability.py --scale nightly
 
 simd: $(VENV)/.built
 	for level in scalar avx2 avx512; do QVEC_SIMD=$$level $(BIN)/python -m pytest || exit 1; done
@@ -78,10 +82,10 @@ sanitize: $(VENV)/.dev
 	cd build/sanitize && QVEC_SANITIZE=1 $(abspath $(BIN))/python setup.py --quiet build_ext --inplace
 	cd build/sanitize && \
 	    LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-	    PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 $(abspath $(BIN))/python -m pytest --timeout 1800
+	    PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 $(abspath $(BIN))/python -m pytest --timeout 1800 --junitxml=report.xml
 
 bench: $(VENV)/.bench
-	for script in $(filter-out benchmarks/bench_growth.py,$(wildcard benchmarks/bench_*.py)); do $(BIN)/python $$script || exit 1; done
+	for script in $(filter-out benchmarks/bench_growth.py benchmarks/bench_reliability.py,$(wildcard benchmarks/bench_*.py)); do $(BIN)/python $$script || exit 1; done
 
 clean:
 	rm -rf build dist *.egg-info qvec/_kernels.c qvec/_kernels*.so $(VENV)

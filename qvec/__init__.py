@@ -48,6 +48,7 @@ from qvec.types import Stats
 
 if TYPE_CHECKING:
     from qvec.calibration.calibration import Calibration
+    from qvec.database import Database
     from qvec.drift.watch import Drift
     from qvec.evaluation.choose import Choice
     from qvec.evaluation.report import Report
@@ -67,6 +68,7 @@ __all__ = [
     "ClosedError",
     "Collection",
     "CorruptError",
+    "Database",
     "DiskFullError",
     "Drift",
     "DriftError",
@@ -110,6 +112,7 @@ _LATE = {
     "ShardedIndex": "qvec.sharding",
     "merge_topk": "qvec.sharding",
     "Calibration": "qvec.calibration.calibration",
+    "Database": "qvec.database",
     "Choice": "qvec.evaluation.choose",
     "Drift": "qvec.drift.watch",
     "Report": "qvec.evaluation.report",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from qvec.calibrations import Trained
+from qvec.calibrations import Trained, check_enough
 from qvec.collection import Collection
 from qvec.config import Config, index_config
 from qvec.configs import CodeConfig, IndexConfig, Int4, Int8
@@ -93,6 +93,8 @@ def create(
     declared = _checked_fields(fields)
     config = Config(dim, metric, ids, keep, make_config(code), index_config(index), model, seed)
     x = None if sample is None else as_stored("sample", sample, config.dim, config.metric, config.form)
+    if x is not None:
+        check_enough(config.code, len(x))
     if calibration is not None:
         quantizer = _calibrated(config, calibration, x is not None or adapter is not None or quantizer is not None)
     trained = _trained(config, x, adapter, quantizer)

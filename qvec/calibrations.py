@@ -59,6 +59,12 @@ class Generation:
     active: bool
 
 
+def check_enough(code: CodeConfig, rows: int) -> None:
+    """Raise InputError where a sample that is given for training is smaller than what the code learns from."""
+    if rows < code.min_samples:
+        raise InputError(f"{code.kind} needs a sample of at least {code.min_samples} vectors, got {rows}")
+
+
 def identify(quantizer: Quantizer) -> str:
     """The name of what was learned: the calibration's id where there is one, else a hash of the whole state."""
     calibration = getattr(quantizer, "calibration", None)

@@ -112,7 +112,7 @@ class Int4:
     ``scale``, ``symmetric``, ``method``, ``percentile``, ``rotate`` and ``dims`` as for :class:`Int8`; per
     vector, the range is the one of least squared error. ``centres``, per vector only: vectors are coded around the
     nearest of so many (0 to 256) centres of a sample, 1 being its mean; "auto": one for each 64 vectors of it, 256 at
-    most. They take the space of no bit, and a query some microseconds.
+    most, and none of fewer than 100 vectors. They take the space of no bit, and a query some microseconds.
     """
 
     kind: ClassVar[CodeKind] = "int4"
@@ -165,17 +165,19 @@ class Ternary:
 class Binary:
     """One bit a dimension: the sign, compared by Hamming distance.
 
-    ``centre`` subtracts the mean of a sample first, so that each bit splits the data; ``rotate`` applies a
+    ``centre`` subtracts the mean of a sample first, so that each bit splits the data; "auto": where the sample has
+    100 vectors or more. ``rotate`` applies a
     seeded random rotation, so that each bit tells equally much. ``dims``: see :class:`Int8`.
     """
 
     kind: ClassVar[CodeKind] = "binary"
-    centre: bool = True
+    centre: bool | Literal["auto"] = "auto"
     rotate: bool = True
     dims: int | None = None
 
     def __post_init__(self) -> None:
-        check_flag("Binary.centre", self.centre)
+        if self.centre != "auto":
+            check_flag("Binary.centre", self.centre)
         check_flag("Binary.rotate", self.rotate)
         check_dims("Binary.dims", self.dims)
 

@@ -19,6 +19,7 @@ from qvec.types import Float32Array, NDArray
 Found = tuple[NDArray[np.int64], Float32Array, NDArray[np.int64]]
 
 PROBES_PER_ROOT = 1.0  # lists scanned of n lists: this times the root of n
+UNBROKEN = 256  # queries that are searched in one call, in which no Ctrl-C is heard
 QUERIES_PER_THREAD = 16  # below, starting a thread costs more than it brings
 
 
@@ -92,7 +93,7 @@ class Engine:
         transform = self.quantizer.query_transform
         coded = queries if transform is None else transform.apply(queries.reshape(-1, queries.shape[-1]))
         chosen = self.everything if selection is None else selection
-        if threads == 1 or queries.ndim == 1 or len(queries) < 2 * QUERIES_PER_THREAD:
+        if queries.ndim == 1 or len(queries) < (UNBROKEN if threads == 1 else 2 * QUERIES_PER_THREAD):
             return searcher.search(queries, coded, k, ef, nprobe, candidates, exact, chosen)
         return _search_parallel(searcher, queries, coded, (k, ef, nprobe, candidates, exact, chosen), threads)
 
@@ -115,7 +116,11 @@ def _search_parallel(
 ) -> Found:
     n, k = len(queries), effort[0]
     found = np.empty((n, k), np.int64), np.empty((n, k), np.float32), np.empty(n, np.int64)
-    step = max(QUERIES_PER_THREAD, min(256, -(-n // (4 * threads))))
+    step = max(QUERIES_PER_THREAD, min(UNBROKEN, -(-n // (4 * threads))))
+    if threads == 1:
+        for i in range(0, n, step):
+            searcher.search_into(queries, coded, *effort, *found, i, min(i + step, n))
+        return found
     from concurrent.futures import ThreadPoolExecutor  # late: a tenth of the import's time
 
     with ThreadPoolExecutor(threads) as pool:
@@ -123,8 +128,12 @@ def _search_parallel(
             pool.submit(searcher.search_into, queries, coded, *effort, *found, i, min(i + step, n))
             for i in range(0, n, step)
         ]
-        for job in jobs:
-            job.result()
+        try:
+            for job in jobs:
+                job.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
     return found
 
 

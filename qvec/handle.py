@@ -45,6 +45,11 @@ class Handle:
         """Wait for searches that are running, then release the file. Calls after it raise ClosedError."""
         self._store.close()
 
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._store.closed
+
     def __enter__(self) -> Self:
         self._store.end(self._store.begin())  # a closed handle says so here, not at the first call
         return self

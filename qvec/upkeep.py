@@ -6,7 +6,17 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-from qvec.calibrations import Generation, Trained, Transfer, entry_of, exported, imported, listed, register
+from qvec.calibrations import (
+    Generation,
+    Trained,
+    Transfer,
+    check_enough,
+    entry_of,
+    exported,
+    imported,
+    listed,
+    register,
+)
 from qvec.config import code_from_dict, make_config
 from qvec.configs import CodeConfig
 from qvec.errors import InputError
@@ -61,6 +71,7 @@ class Upkeep(Measuring):
             empty = snap.state["quantizer"] is None
             current = config.code if empty else _current_code(snap)
         chosen = _with_method(current if code is None else make_config(code), method)
+        check_enough(chosen, len(x))
         trained = self._generations.train(x, chosen)
         number = self._put_calibration(trained, x)
         if activate and not empty:

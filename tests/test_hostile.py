@@ -344,7 +344,7 @@ def test_index_options_that_are_refused(options: dict[str, Any], message: str) -
 
 
 def test_the_first_batch_of_a_code_that_is_trained_must_be_large_enough(path: Path) -> None:
-    with qvec.create(path, DIM, code="binary") as db:
+    with qvec.create(path, DIM, code=qvec.Binary(centre=True)) as db:
         before = db.stats()
         with pytest.raises(qvec.InputError, match=r"30.*100|100.*30"):
             db.add(X)

@@ -122,10 +122,9 @@ def test_more_dims_than_a_collection_has_are_refused(tmp_path: Path) -> None:
         (Int8(scale="global"), 256),
         (Int8(scale="per_dim", method="entropy"), 2048),
         (Int4(scale="per_dim"), 256),
-        (Int4(), 100),
         (Int4(centres=1), 100),
         (Int4(centres=20), 320),
-        (Ternary(), 100),
+        (Ternary(centres=1), 100),
     ],
     ids=repr,
 )
@@ -133,6 +132,40 @@ def test_a_small_sample_is_refused_saying_how_many_are_needed(code: CodeConfig, 
     assert code.min_samples == needed
     with pytest.raises(InputError, match=rf"at least {needed} vectors, got {needed - 1}"):
         train(np.ones((needed - 1, 8), np.float32), "l2", code)
+
+
+@pytest.mark.parametrize("code", ["binary", "int4", "ternary", "rabitq1", "rabitq4"])
+def test_a_collection_begins_with_one_vector_and_is_advised_to_learn_when_it_has_grown(
+    tmp_path: Path, code: str
+) -> None:
+    x = np.random.default_rng(0).normal(size=(1200, 32)).astype(np.float32) + 3
+    with qvec.create(tmp_path / "a", 32, code=code, metric="l2", index="flat") as db:
+        db.add(x[0])
+        assert db.search(x[0], 1).ids.tolist() == [0]
+        db.add(x[1:900])
+        assert "requantize()" not in db.drift().advice
+        db.add(x[900:])
+        assert "was begun with 1 vectors" in db.drift().advice
+        queries = x[:100] + np.random.default_rng(1).normal(size=(100, 32)).astype(np.float32) / 4
+
+        def recall() -> float:
+            exact, found = (db.search(queries, **how).ids for how in ({"exact": True}, {"rescore": False}))
+            return float(np.mean([np.isin(a, b).mean() for a, b in zip(exact, found, strict=True)]))
+
+        before = recall()
+        made = db.requantize()
+        assert (made.n_samples, db.drift().advice) == (1200, "nothing to do")
+        assert recall() > before
+        assert db.verify() == []
+
+
+def test_a_sample_that_is_given_must_be_large_enough_to_learn_from(tmp_path: Path) -> None:
+    for code in ("binary", "int4", "ternary", "rabitq1"):
+        with pytest.raises(InputError, match="at least 100 vectors, got 99"):
+            qvec.create(tmp_path / "a", 8, code=code, sample=np.ones((99, 8), np.float32))
+        assert not (tmp_path / "a").exists()
+    with qvec.create(tmp_path / "b", 8, code="int4") as db, pytest.raises(InputError, match="at least 100 vectors"):
+        db.calibrate(np.ones((99, 8), np.float32))
 
 
 def test_codes_that_learn_nothing_need_no_sample() -> None:

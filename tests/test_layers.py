@@ -42,7 +42,7 @@ FLOORS = (
     {"payloads"},
     {"collection"},
     {"api"},
-    {"sharding"},
+    {"database", "sharding"},
     {""},
     {"console", "datasets", "torch"},
     {"bench", "demo", "integrations", "interchange", "qat", "ray"},

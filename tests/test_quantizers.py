@@ -176,7 +176,7 @@ def test_another_seed_is_another_rotation(data: Float32Array) -> None:
     assert not np.array_equal(first.encode(data), second.encode(data))
 
 
-@pytest.mark.parametrize(("config", "needed"), [(Int8(scale="per_dim"), 256), (Binary(), 100)])
+@pytest.mark.parametrize(("config", "needed"), [(Int8(scale="per_dim"), 256), (Binary(centre=True), 100)])
 def test_a_small_sample_is_refused_saying_how_many_are_needed(config: Int8 | Binary, needed: int) -> None:
     assert config.min_samples == needed
     sample = np.ones((needed - 1, 8), np.float32)

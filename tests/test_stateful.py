@@ -179,6 +179,34 @@ class Machine(RuleBasedStateMachine):
         self.reader = qvec.open(self.path, "r", residency=residency)
 
     @rule()
+    def optimize(self) -> None:
+        self.db.optimize()
+        assert self.db.stats().deleted == 0
+
+    @rule()
+    def compact(self) -> None:
+        self.db.compact()
+
+    @rule(ids=st.lists(IDS, max_size=10))
+    def erase(self, ids: list[int]) -> None:
+        gone = [name for name in dict.fromkeys(self.names(ids)) if name in self.model.rows]
+        marks = [np.float32(self.model.rows[name][0]).tobytes() for name in gone]
+        assert self.db.erase(self.names(ids)) == self.model.delete(self.names(ids))
+        left = {np.float32(vector).tobytes() for vector, _ in self.model.rows.values()}
+        data = self.path.read_bytes()
+        assert not [mark for mark in marks if mark in data and mark not in left and any(mark)]
+
+    @rule()
+    def backup(self) -> None:
+        copy = self.path.with_name("copy.qvec")
+        self.db.backup(copy)
+        with qvec.open(copy) as restored:
+            assert_same_content(restored, self.model)
+            assert restored.verify() == []
+        for made in copy.parent.glob("copy.qvec*"):
+            made.unlink()
+
+    @rule()
     def verify(self) -> None:
         assert self.db.verify() == []
 

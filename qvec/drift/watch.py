@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from qvec.calibrations import Trained
+from qvec.calibrations import Trained, entry_of
+from qvec.config import code_from_dict
 from qvec.drift.looks import (
     BINS,
     LOOK_ROWS,
@@ -47,6 +48,7 @@ DEPENDENCE = 1.15  # recalls of neighbours vary together: the largest ratio seen
 REMEMBERED = 16_384  # rows of a training sample
 MAX_LOOKS = 4  # at one batch, and tested together
 RECALL_EVERY = 4  # looks
+GROWN = 10  # times what a code learns from: then it is worth to be trained anew
 LEAST_STD = 1e-3  # of the root mean square over dimensions
 MAX_UNDONE = 64  # batches of one transaction after which rows that waited before it are still known
 Recall = tuple[int, float, float]  # queries, mean, variance
@@ -136,7 +138,22 @@ def read_drift(reading: Reading) -> Drift:
     """What is known of the generation in force."""
     number = reading.state["quantizer"]
     record = None if number is None else reading.record(DRIFT, number)
-    return Drift("none", {}, _ADVICE["none"], number, 0) if record is None else drift_of(record, number)
+    known = Drift("none", {}, _ADVICE["none"], number, 0) if record is None else drift_of(record, number)
+    if number is None or known.level != "none":
+        return known
+    return replace(known, advice=_young_advice(reading.state, number) or known.advice)
+
+
+def _young_advice(state: State, number: int) -> str:
+    """What to do about codes that were begun with fewer vectors than they learn from."""
+    entry = entry_of(state, number)
+    needed = code_from_dict(entry["code"]).min_samples
+    if not 0 < entry["n_samples"] < needed or state["live"] < GROWN * needed:
+        return ""
+    return (
+        f"the code was begun with {entry['n_samples']} vectors, too few to learn their centre from: requantize() "
+        f"trains it on the {state['live']} that are stored now, and finds more"
+    )
 
 
 def drift_of(record: dict[str, Any], number: int) -> Drift:

@@ -30,7 +30,7 @@ BATCH_SHARE = 50  # a batch is at most n / 50 rows: they search the graph as it 
 BATCH_ROWS = 1024  # and each row of a batch is scored against all others of it
 CHECKED_ROWS = 65_536  # read at a time
 NO_NEIGHBOUR = 0xFFFFFFFF
-DEAD_SHARE = 0.1  # of the rows of a graph: beyond, deleted ones are taken out
+DEAD_SHARE = 0.075  # of the rows of a graph: beyond, deleted ones are taken out
 
 
 @dataclass

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MAX_DIM = 4096  # so that a node of 64 neighbours fits into a block
 MIN_BITS = 4  # a dimension: coarser codes tell too little of where a node is
+STEP = 2048  # nodes made between two looks for Ctrl-C
 SEED = 1  # of the rotation; part of the format
 
 
@@ -47,8 +48,10 @@ def pack(
 ) -> None:
     """Make the nodes of ``rows`` anew from their lists among n rows of codes."""
     packer = _packer(coded, adjacency, nodes, n)
-    packer.begin(rows)
-    run_on_threads(packer.run, min(threads, max(1, len(rows) // 64)), pool)
+    for start in range(0, len(rows), STEP):
+        part = rows[start : start + STEP]
+        packer.begin(part)
+        run_on_threads(packer.run, min(threads, max(1, len(part) // 64)), pool)
 
 
 def wrong(coded: Coded, adjacency: Column, nodes: Column, n: int) -> Rows:

@@ -30,11 +30,12 @@ class BinaryQuantizer(CodecQuantizer):
     def train(
         cls, sample: Float32Array, metric: Metric, config: CodeConfig, seed: int, model: str | None = None
     ) -> Self:
-        """Learn the mean of float32[n, dim], n >= 100, with ``centre=True``; else learn nothing."""
+        """Learn the mean of float32[n, dim], n >= 100, with ``centre=True``, and with "auto" where n is so large."""
         chosen = config_of(config, Binary)
         x = check_vectors("sample", sample, None)
         dim, rotation = x.shape[1], seed if chosen.rotate else None
-        if not chosen.centre:
+        centre = len(x) >= MIN_SAMPLES_MEAN if chosen.centre == "auto" else chosen.centre
+        if not centre:
             return cls(dim, metric, make_transform(dim, False, None, rotation, chosen.dims))
         x = check_sample(x, dim, MIN_SAMPLES_MEAN, "the mean that binary codes are centred on")
         # Under cosine the lengths say nothing, so they must not weigh the mean either.

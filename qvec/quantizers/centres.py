@@ -35,9 +35,10 @@ class Centres:
     def learn(cls, y: Float32Array, wanted: Centring, seed: int, kind: str) -> Self | None:
         """Find centres of float32[n, dim], vectors as they are coded; None where none are wanted.
 
-        Raises InputError where n is less than :func:`qvec.types.centre_samples`, which says how many are needed.
+        With "auto" there are none either where n is less than :func:`qvec.types.centre_samples`; otherwise that raises
+        InputError, which says how many are needed.
         """
-        if wanted == 0:
+        if wanted == 0 or (wanted == "auto" and len(y) < centre_samples(wanted)):
             return None
         purpose = "the mean" if wanted in ("auto", 1) else f"{wanted} centres"
         y = check_sample(y, y.shape[1], centre_samples(wanted), f"{purpose} that {kind} codes are centred on")

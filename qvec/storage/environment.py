@@ -263,8 +263,14 @@ def check(path: str) -> None:
         return
     # A commit may leave pages at the end of the file that it freed itself unwritten: not damage.
     problems = pages.structure_problems(path)
-    if problems is None or problems:
+    if problems is None or problems or _last_used(path, facts.psize) >= facts.size // facts.psize:
         raise CorruptError(f"{path} is truncated: {facts.size} bytes of {facts.n_pages * facts.psize}")
+
+
+def _last_used(path: str, psize: int) -> int:
+    """The last page that is in use: of values that take several, LMDB's own check looks at the first alone."""
+    with open(path, "rb") as file:
+        return pages.Pages(file.fileno(), psize).last_used()
 
 
 def check_structure(path: str) -> None:

@@ -74,6 +74,19 @@ class Pages:
             raise CorruptError(f"LMDB's page {first} is no page of a value")
         return range(first, first - (PAGE_HEADER + size) // -self.psize)
 
+    def last_used(self) -> int:
+        """The highest page of the trees, which are sound, and of their values."""
+        highest, waiting = 1, [root for root in self.roots() if root != NO_PAGE]
+        while waiting:
+            number = waiting.pop()
+            page, _ = self.tree_page(number)
+            highest = max(highest, number)
+            if page.is_branch:
+                waiting += [node.page for node in page.nodes]
+            else:
+                highest = max([highest, *(self.pages_of(node.page, node.size)[-1] for node in page.nodes if node.page)])
+        return highest
+
     def _read(self, number: int) -> bytes:
         page = os.pread(self.fd, self.psize, number * self.psize) if number < 1 << 48 else b""
         if len(page) < self.psize:

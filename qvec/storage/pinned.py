@@ -67,6 +67,11 @@ class PinnedStore:
         """Those of the store."""
         return self._store.stats()
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self not in self._store.pins
+
     def close(self) -> None:
         """End the snapshot; twice is fine."""
         self._store.pins.discard(self)

@@ -17,8 +17,8 @@ from qvec.storage.snapshot import Snapshot, entry_key, id_key, record_key, row_v
 from qvec.storage.sums import KINDS, Sums
 
 Operation = Callable[[Any], object]
-_HELD_SHARE = 16  # of the file: two checkpoints' worth of pages wait to be used again
-_HELD_BYTES = 4 << 20, 64 << 20
+_HELD_SHARE = 48  # of the file: three checkpoints' worth of pages wait to be used again
+_HELD_BYTES = 1 << 20, 64 << 20
 
 
 class Transaction(Snapshot):
@@ -156,7 +156,7 @@ class Transaction(Snapshot):
             raise
 
     def relieve(self) -> None:
-        """A `checkpoint` when much is held: a sixteenth of the file, 4 MiB at least and 64 MiB at most."""
+        """A `checkpoint` when much is held: a 48th of the file, 1 MiB at least and 64 MiB at most."""
         least, most = _HELD_BYTES
         limit = min(max(self._store._env.reaches() // _HELD_SHARE, least), most)
         if sum(column.private_bytes for column in self._view.columns.values()) > limit:

@@ -46,6 +46,8 @@ def changed(before: bytes, after: bytes) -> tuple[list[int], list[int]]:
 
 def written(image: Image) -> bytes:
     length = max([len(image.before), *((i + 1) * SECTOR for i in image.sectors)])
+    if any(i < METAS * PSIZE // SECTOR for i in image.sectors):
+        length = len(image.after)  # the flush before the meta page is written is of the file's length too
     content = bytearray(image.before.ljust(length, b"\0"))
     for i in image.sectors:
         content[i * SECTOR : (i + 1) * SECTOR] = image.after[i * SECTOR : (i + 1) * SECTOR]

@@ -1,7 +1,7 @@
 """The reliability suite by number: what each run does, in its short form or its nightly one.
 
-R1 to R7, R10 to R12 and R15 are functions that count; the others are tests, run by pytest. The numbers are those of
-docs/reliability.md.
+R1 to R7, R10 to R12, R15 and R21 are functions that count; the others are tests, run by pytest. The numbers are those
+of docs/reliability.md.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ ENGINES = {
     "R11": ("traffics", "run_processes"),
     "R12": ("traffics", "run_pinned"),
     "R15": ("churn", "run"),
+    "R21": ("interrupts", "run"),
 }
 TESTS = {
     "R8": ("disk full, file-size limits, address space", ["tests/reliability/test_disk_full.py"]),

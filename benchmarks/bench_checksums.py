@@ -1,0 +1,84 @@
+"""What checksums cost: searches with and without them, and opening a file whose blocks are all touched.
+
+    python benchmarks/bench_checksums.py [--n 100000] [--dim 128] [--json FILE]
+
+Searches are made in turns on two handles, verify=True and verify=False; the file is opened anew, and every block
+touched once, in turns as well. Prints the median share of time that checksums take, and ms per 100 MB touched.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import report
+
+import qvec
+
+TURNS, QUERIES = 15, 2000
+
+
+def main() -> int:
+    parser = report.arguments(__doc__)
+    parser.add_argument("--n", type=int, default=100_000)
+    parser.add_argument("--dim", type=int, default=128)
+    args = parser.parse_args()
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(args.n, args.dim)).astype(np.float32)
+    queries = x[:QUERIES] + np.float32(0.1)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.qvec"
+        with qvec.create(path, args.dim, index=qvec.HNSW(m=16, ef_construction=60), durability="relaxed") as db:
+            db.add(x)
+        figures: dict[str, Any] = {"n": args.n, "dim": args.dim, "file MB": round(path.stat().st_size / 1e6, 1)}
+        figures |= searches(path, queries) | touches(path)
+    report.publish("checksums", figures, args.json)
+    return 0
+
+
+def searches(path: Path, queries: Any) -> dict[str, Any]:
+    """One query a call, on handles whose blocks were all checked before: what a search pays ever after."""
+    times: dict[bool, list[float]] = {True: [], False: []}
+    handles = {verify: qvec.open(path, "r", verify=verify) for verify in times}
+    for turn in range(2 * TURNS + 2):
+        verify = bool(turn % 2)
+        start = time.perf_counter()
+        for query in queries:
+            handles[verify].search(query, 10)
+        if turn > 1:
+            times[verify].append((time.perf_counter() - start) / len(queries))
+    for db in handles.values():
+        db.close()
+    ratios = [checked / bare - 1 for checked, bare in zip(times[True], times[False], strict=True)]
+    return {
+        "search us, checked": round(1e6 * min(times[True]), 2),
+        "search us, unchecked": round(1e6 * min(times[False]), 2),
+        "share of a search": round(statistics.median(ratios), 4),
+    }
+
+
+def touches(path: Path) -> dict[str, Any]:
+    """Every block read once after an open, from the page cache."""
+    times: dict[bool, list[float]] = {True: [], False: []}
+    size = 0
+    for turn in range(2 * TURNS):
+        verify = bool(turn % 2)
+        with qvec.open(path, "r", verify=verify) as db, db._store.read() as snap:
+            size = sum(column.n_blocks * column.pages * 4096 for column in snap.columns.values())
+            start = time.perf_counter()
+            for column in snap.columns.values():
+                step = column.rows_per_block
+                rows = np.arange(0, column.n_rows, step)
+                column.read(rows)
+            times[verify].append(time.perf_counter() - start)
+    cost = min(times[True]) - min(times[False])
+    return {"MB touched": round(size / 1e6, 1), "checksums, ms per 100 MB": round(1e3 * cost / (size / 1e8), 2)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""R21: Ctrl-C during long work. It is heard at once, and leaves the last commit."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from figures import Figures, Scale
+from forks import Worker, ask
+from generated import clustered
+
+import qvec
+
+DIM = 64
+N = {"short": 6_000, "nightly": 30_000}
+LATEST = {"short": 0.3, "nightly": 4.0}  # seconds from the beginning
+TRIES = {"short": 2, "nightly": 8}
+LIMIT_MS = {"short": 600, "nightly": 200}  # machines that test each change are shared
+BATCHES: dict[str, dict[str, Any]] = {
+    "build of a graph": {"index": "hnsw"},
+    "build of a packed graph": {"index": qvec.HNSW(m=32, layout="packed")},
+    "build of lists": {"index": "ivf"},
+}
+
+
+def data(n: int) -> Any:
+    return clustered(np.random.default_rng(0), n, DIM, 200)
+
+
+def make(path: str, n: int) -> None:
+    with qvec.create(path, DIM, metric="l2", index="hnsw", durability="relaxed") as db:
+        db.add(data(n), payload=[{"i": i} for i in range(n)])
+
+
+WORK: dict[str, Callable[[qvec.Collection], object]] = {
+    "requantize": lambda db: db.requantize("f16", relink=True),
+    "tune": lambda db: db.tune(n=1000),
+    "evaluate": lambda db: db.evaluate(n=300),
+    "verify": lambda db: db.verify(),
+    "repair": lambda db: db.repair(),
+    "add": lambda db: db.add(data(len(db))[::2] + 1),
+    "delete": lambda db: db.delete(list(range(0, len(db), 3))),
+    "scan": lambda db: [db.search(records.vectors, 10, ef=200) for records in db.scan()],
+}
+
+
+def busy(path: str, options: dict[str, Any], n: int, work: str, say: Callable[[str], None]) -> None:
+    """Work until interrupted, and say when that was."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    db = qvec.open(path) if work in WORK else qvec.create(path, DIM, metric="l2", durability="relaxed", **options)
+    x = data(n)
+    try:
+        say("ready")
+        if work in WORK:
+            WORK[work](db)
+        else:
+            db.add(x)
+        say(json.dumps(["done", time.monotonic()]))
+    except KeyboardInterrupt:
+        say(json.dumps(["interrupted", time.monotonic()]))
+    db.close()
+
+
+def sound(path: str) -> list[Any]:
+    with qvec.open(path) as db:
+        return [len(db), db.verify()]
+
+
+def run(scale: Scale, folder: Path, seed: int) -> Figures:
+    figures, chance = Figures("R21", "Ctrl-C during long work"), random.Random(seed)
+    n, base = N[scale], folder / "base.qvec"
+    ask(make, str(base), n, deadline=600)
+    worst = 0.0
+    for work in (*BATCHES, *WORK):
+        times = []
+        for _ in range(TRIES[scale]):
+            path = folder / "work.qvec"
+            for leftover in (path, Path(f"{path}-lock")):
+                leftover.unlink(missing_ok=True)
+            if work in WORK:
+                path.write_bytes(base.read_bytes())
+            worker = Worker(lambda say, work=work, path=path: busy(str(path), BATCHES.get(work, {}), n, work, say))  # type: ignore[misc]
+            worker.line()
+            time.sleep(chance.uniform(0.0, LATEST[scale]))
+            sent = time.monotonic()
+            os.kill(worker.pid, signal.SIGINT)
+            line = worker.line(60)
+            worker.end()
+            if line is None or '"traceback"' in line:
+                figures.count(f"{work}: ended before")
+                continue
+            kind, at = json.loads(line)
+            figures.count("interrupts", kind == "interrupted")
+            if kind == "interrupted":
+                times.append(1000 * (at - sent))
+            length, problems = ask(sound, str(path), deadline=600)
+            if problems or (work not in WORK and length not in (0, n)):
+                figures.fail(f"{work}: {length} vectors are left, {problems[:2]}")
+        if times:
+            figures.amounts[f"{work}: ms, longest"] = round(max(times))
+            worst = max(worst, *times)
+            if max(times) > LIMIT_MS[scale]:
+                figures.fail(f"{work}: {max(times):.0f} ms until Ctrl-C was heard")
+    figures.amounts["ms, longest"] = round(worst)
+    return figures
