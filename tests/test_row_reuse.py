@@ -137,3 +137,48 @@ def test_a_generation_that_holds_up_a_quarter_of_the_rows_starts_over(
         assert steps[:8] == [100, 200, 100, 200, 300, 400, 500, 600]
         assert db.verify() == []
         assert db.search(x[N], 1, rescore=False).ids.tolist() == [5000]
+
+
+@pytest.mark.parametrize("index", [qvec.HNSW(m=8, ef_construction=60), qvec.HNSW(layout="packed"), qvec.IVF(nlist=12)])
+@pytest.mark.parametrize("optimized", [False, True])
+def test_filters_find_the_vectors_that_rows_were_given_to(path: Path, index: Any, optimized: bool) -> None:
+    """Rows change hands many times; what was indexed of one owner is never found of the next."""
+    rng, dim, n = np.random.default_rng(8), 24, 1200
+    fields: Any = {"word": "keyword", "year": "int", "tags": "keyword[]"}
+    model: dict[int, tuple[Any, dict[str, Any]]] = {}
+    with qvec.create(path, dim, metric="l2", index=index, fields=fields) as db:
+        for turn in range(6):
+            ids = list(range(turn * n, (turn + 1) * n)) if turn else list(range(2 * n))
+            x = clustered(rng, len(ids), dim)
+            payload = [{"word": f"w{(i + turn) % 7}", "year": turn, "tags": [f"t{i % 3}", f"u{turn}"]} for i in ids]
+            ids = [10_000 * (turn + 1) + i for i in range(len(ids))]
+            db.add(x, ids, payload)
+            model |= zip(ids, zip(x, payload, strict=True), strict=True)
+            gone = rng.choice(list(model), n, replace=False).tolist()
+            assert db.delete(gone) == n
+            for i in gone:
+                del model[i]
+            if optimized:
+                db.optimize()
+            for where, holds in (
+                ({"word": "w3"}, lambda p: p["word"] == "w3"),
+                ({"year": {"$lt": turn}}, lambda p, turn=turn: p["year"] < turn),
+                (
+                    {"tags": f"u{turn}", "word": {"$ne": "w1"}},
+                    lambda p, t=turn: f"u{t}" in p["tags"] and p["word"] != "w1",
+                ),
+            ):
+                matching = {i: v for i, (v, p) in model.items() if holds(p)}
+                assert set(db.get(where=where).ids.tolist()) == set(matching)
+                hits = db.search(x[:20], 10, where=where)
+                assert hits.counts.tolist() == [min(10, len(matching))] * 20
+                names = np.array(list(matching))
+                if not len(names):
+                    continue
+                distances = ((np.array(list(matching.values()))[None] - x[:20, None]) ** 2).sum(-1)
+                true = names[np.argsort(distances, axis=1)[:, :10]]
+                found = [len(np.intersect1d(a, b)) / 10 for a, b in zip(hits.ids, true, strict=True)]
+                assert np.mean(found) > 0.9
+        assert db.verify() == []
+        with db._store.read() as snap:
+            assert snap.state["n"] <= 2 * n + n // 4  # rows were used again
