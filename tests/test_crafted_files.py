@@ -12,7 +12,7 @@ from generated import clustered
 
 import qvec
 from qvec._kernels import Codec, Column, Searcher
-from qvec.layout import CALIBRATION, CODES, DELETED, IDS, ROW, VECTORS
+from qvec.layout import CALIBRATION, CODES, DELETED, IDS, ROW, TUNING, VECTORS
 from qvec.storage.store import Store, Transaction
 
 DIM, N = 8, 60
@@ -57,7 +57,6 @@ def test_a_column_with_too_few_rows_is_refused_by_name(path: Path, column: str) 
     (with_state(n=True), "'n' must be an integer"),
     (with_state(live=N + 1), f"'live' must be an integer from 0 to {N}"),
     (with_state(records="3"), "'records' must be an integer"),
-    (with_state(lift2=float("nan")), "'lift2' must be a number"),
     (with_state(quantizer=7), "'quantizer'"),
     (with_state(quantizer=None), "'quantizer' is nil"),
     (with_state(names={"codes": "nowhere"}), "'names' names the column 'nowhere'"),
@@ -126,6 +125,18 @@ def test_a_record_that_is_none_of_a_row_is_an_error(path: Path, ids: str, record
             with pytest.raises(qvec.CorruptError, match="row 3"):
                 db.get(["x3" if ids == "str" else 3])
         assert db.verify() != []
+
+
+@pytest.mark.parametrize("record", [{"n": []}, {"n": float("inf"), "queries": b""}, {"n": -1, "queries": b""}, [], 3])
+def test_queries_of_curves_that_are_none_are_an_error(path: Path, record: Any) -> None:
+    make(path)
+    with qvec.open(path) as db:
+        db.tune(X[:20], ks=(5,))
+    craft(path, lambda txn: txn.put_record(TUNING, 1, record))
+    with qvec.open(path) as db:
+        with pytest.raises(qvec.FormatError, match=r"queries|'n' must be"):
+            db.requantize("f16", threads=1)
+        assert db.search(X[3], 1).ids.tolist() == [3]
 
 
 @pytest.mark.parametrize("row", [N, 10**6, 2**31 - 1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,33 @@ def test_a_sample_that_is_given_must_be_large_enough_to_learn_from(tmp_path: Pat
         assert not (tmp_path / "a").exists()
     with qvec.create(tmp_path / "b", 8, code="int4") as db, pytest.raises(InputError, match="at least 100 vectors"):
         db.calibrate(np.ones((99, 8), np.float32))
+
+
+@pytest.mark.parametrize("code", [Int8(), Int8(scale="per_dim"), Int8(scale="global")], ids=repr)
+def test_int8_loses_within_5_percent_of_the_best_uniform_quantizer_of_its_range(code: Int8) -> None:
+    x = np.random.default_rng(2).normal(size=(3000, 96)).astype(np.float32)
+    quantizer = train(x, "l2", code)
+    wide = x.astype(np.float64)
+    if code.scale == "per_vector":
+        lower, upper = -np.abs(wide).max(axis=1, keepdims=True), np.abs(wide).max(axis=1, keepdims=True)
+    else:
+        axis = 0 if code.scale == "per_dim" else None
+        lower, upper = wide.min(axis=axis), wide.max(axis=axis)
+    step = (upper - lower) / 255
+    least = np.square(lower + step * np.rint((wide - lower) / step) - wide).mean()
+    assert np.square(quantizer.decode(quantizer.encode(x)) - wide).mean() <= 1.05 * least
+
+
+def test_rabitq1_finds_nearly_all_with_the_candidates_that_it_asks_for(tmp_path: Path) -> None:
+    x = np.load(str(files("qvec.demo") / "data" / "passages.npy")).astype(np.float32)
+    with qvec.create(tmp_path / "a", x.shape[1], code="rabitq1", index="flat") as db:
+        db.add(x)
+        found = db.search(x[::20], 10)
+        exact = db.search(x[::20], 10, exact=True).ids
+        assert np.mean([np.isin(a, b).mean() for a, b in zip(exact, found.ids, strict=True)]) >= 0.995
+        fewer = db.search(x[::20], 10, rescore=False).ids
+        assert np.mean([np.isin(a, b).mean() for a, b in zip(exact, fewer, strict=True)]) < 0.9
+        assert train(x[:200], "cosine", make_config("rabitq1")).oversample == 15
 
 
 def test_codes_that_learn_nothing_need_no_sample() -> None:

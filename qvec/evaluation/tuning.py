@@ -9,7 +9,7 @@ import numpy as np
 
 from qvec.curves import Curve, Curves, Point, Source
 from qvec.engine import Engine, live_rows
-from qvec.fields import floats_to_bytes, take_floats
+from qvec.fields import floats_to_bytes, take_floats, take_int, take_state
 from qvec.index import Progress
 from qvec.layout import TUNING
 from qvec.measure import Recalls, wilson
@@ -156,5 +156,7 @@ def stored_queries(reading: Snapshot | Transaction, dim: int) -> Float32Array | 
     """The queries that were kept, float32 [n, dim]; None: none were."""
     parts: list[Float32Array] = []
     while (record := reading.record(TUNING, len(parts) + 1)) is not None:
-        parts.append(take_floats(record, "queries", int(record["n"]) * dim).reshape(-1, dim))
+        fields = take_state(record, "queries of recall curves", ("n", "queries"))
+        n = take_int(fields, "n", 1, RECORD_BYTES)
+        parts.append(take_floats(fields, "queries", n * dim).reshape(-1, dim))
     return np.concatenate(parts) if parts else None

@@ -26,8 +26,15 @@ def vectors(batch: int) -> Any:
     return np.random.default_rng(batch).normal(size=(BATCH, DIM)).astype(np.float32)
 
 
-def create(path: str) -> qvec.Collection:
-    return qvec.create(path, DIM, metric="l2", code="int8", index=qvec.HNSW(m=8, ef_construction=40))
+INDEXES: dict[str, Any] = {
+    "hnsw": qvec.HNSW(m=8, ef_construction=40),
+    "packed": qvec.HNSW(m=16, ef_construction=40, layout="packed"),
+    "ivf": "ivf",
+}
+
+
+def create(path: str, index: str = "hnsw") -> qvec.Collection:
+    return qvec.create(path, DIM, metric="l2", code="int8", index=INDEXES[index])
 
 
 def fill(db: qvec.Collection, first: int, last: int) -> int:
@@ -59,9 +66,9 @@ def assert_whole(db: qvec.Collection, batches: int) -> None:
     assert db.verify() == []
 
 
-def work_on_a_full_disk(path: str, more_room: Any) -> dict[str, int]:
+def work_on_a_full_disk(path: str, more_room: Any, index: str = "hnsw") -> dict[str, int]:
     """Fill, use, delete, make room, go on. Every state is checked in the handle that saw the error and in a new one."""
-    with create(path) as db:
+    with create(path, index) as db:
         full = fill(db, 0, 10_000)
         assert full >= 1
         assert_whole(db, full)
@@ -80,10 +87,10 @@ def work_on_a_full_disk(path: str, more_room: Any) -> dict[str, int]:
     return {"batches": full}
 
 
-def under_a_limit_of_file_size(path: str, limit: int) -> dict[str, int]:
+def under_a_limit_of_file_size(path: str, limit: int, index: str) -> dict[str, int]:
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    return work_on_a_full_disk(path, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard)))
+    return work_on_a_full_disk(path, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard)), index)
 
 
 def on_a_small_disk(path: str, size: int) -> dict[str, int]:
@@ -119,9 +126,12 @@ def may_mount() -> bool:
         return False
 
 
-@pytest.mark.parametrize("limit", [MIB, 2 * MIB, 8 * MIB])
-def test_a_limit_of_the_file_size_costs_nothing_that_was_stored(path: Path, limit: int) -> None:
-    assert run(under_a_limit_of_file_size, str(path), limit)["batches"] >= 1
+@pytest.mark.parametrize(
+    ("limit", "index"),
+    [(MIB, "hnsw"), (2 * MIB, "hnsw"), (8 * MIB, "hnsw"), (3 * MIB, "packed"), (2 * MIB, "ivf")],
+)
+def test_a_limit_of_the_file_size_costs_nothing_that_was_stored(path: Path, limit: int, index: str) -> None:
+    assert run(under_a_limit_of_file_size, str(path), limit, index)["batches"] >= 1
     assert path.stat().st_size >= limit
 
 
