@@ -35,7 +35,6 @@ class Codec:
         *,
         lower: Floats | None = None,
         step: Floats | None = None,
-        lift2: float = 0.0,
         integers: bool = False,
         rounding: str = "nearest",
         simd: str | None = None,

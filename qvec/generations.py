@@ -253,7 +253,7 @@ class Generations:
                 txn.add_column(stored, replace(spec, generation=pending["number"]))
         columns = in_force(txn.columns, names)
         keep = self.keep if VECTORS in columns else None
-        coded = linkable(quantizer, keep, columns, txn.state["lift2"])
+        coded = linkable(quantizer, keep, columns)
         source, stop = Source(columns, coded, n, self.originals(txn)), min(n, start + max(STEP, start // 2))
         state: dict[str, Any] = pending["index"] if started else {"kind": index.kind}
         rows = source.live[slice(*np.searchsorted(source.live, (start, stop)))].astype(np.uint32)

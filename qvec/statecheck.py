@@ -6,7 +6,6 @@ that somebody made.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,12 +56,6 @@ def _check_counts(state: State) -> None:
     take_int(state, "next_generation", 0, _MAX_NUMBER)
     take_int(state, "next_field", 0, _MAX_NUMBER)
     take_int(state, "watched", 0, 1 << 62)
-    _check_size(state["lift2"], "lift2")
-
-
-def _check_size(value: object, field: str) -> None:
-    if not isinstance(value, float) or not math.isfinite(value) or value < 0:
-        raise FormatError(f"field {field!r} must be a number, 0 or more, got {value!r}")
 
 
 def _check_generations(state: State, columns: Columns) -> dict[int, State]:

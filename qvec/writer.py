@@ -18,7 +18,6 @@ from qvec.errors import DuplicateIdError, InputError
 from qvec.generation_state import forget_codes, may_reuse
 from qvec.index import Coded, Index, Progress, Rows, Source, Stored, make_index, stored_index
 from qvec.inputs import MAX_ID, MAX_ROWS, as_payloads, id_keys
-from qvec.integers import to_floats
 from qvec.layout import CODES, DELETED, IDS, ROW, VECTORS, in_force, row_columns
 from qvec.quantizers import Quantizer, train
 from qvec.rows import find_rows, ids_of_rows, payloads_of, stored_record
@@ -58,7 +57,6 @@ def initial_state(fields: Mapping[str, FieldType]) -> dict[str, Any]:
         "fields": {name: [number, kind] for number, (name, kind) in enumerate(fields.items())},  # qvec/filters
         "next_field": len(fields),  # the first number that no field ever had
         "erasing": False,  # what was deleted is still to be overwritten (Collection.erase)
-        "lift2": 0.0,  # largest |x|^2 seen, for graphs under inner product
     }
 
 
@@ -176,7 +174,7 @@ class Writer:
         if self.quantizer is None:
             self._lay_out(train(batch.x, config.metric, config.code, config.seed, config.model))
         rows = self._choose_rows(len(batch.x))
-        lift2 = self._put_vectors(batch, rows)
+        self._put_vectors(batch, rows)
         # From here on, in one commit
         if untrained:
             assert self.quantizer is not None
@@ -185,7 +183,6 @@ class Writer:
         if len(old_rows):
             self.hide(old_keys, old_rows, threads)
         self.show(batch, rows)
-        self.state["lift2"] = max(self.state["lift2"], lift2)
         self.extend_index(rows, threads, progress)
 
     def _choose_rows(self, count: int) -> Rows:
@@ -207,10 +204,10 @@ class Writer:
         held = self.index().held(source, state["index"])
         return rows_in(source.deleted if held is None else source.deleted & ~held)
 
-    def _put_vectors(self, batch: Batch, rows: Rows) -> float:
-        """Write codes, originals and ids to rows that are not visible; the largest squared length, under ip."""
+    def _put_vectors(self, batch: Batch, rows: Rows) -> None:
+        """Write codes, originals and ids to rows that are not visible."""
         assert self.quantizer is not None
-        columns, largest = self.columns, 0.0
+        columns = self.columns
         n = max(self.state["n"], int(rows[-1]) + 1)
         for name in (CODES, VECTORS, IDS):
             if name in columns:
@@ -220,11 +217,8 @@ class Writer:
             self._put(columns[CODES], at, self.quantizer.encode(part))
             if self.keep is not None:
                 self._put(columns[VECTORS], at, self.keep.encode(part))
-            if self.config.metric == "ip":
-                largest = max(largest, self._largest_norm2(part))
         if isinstance(batch.ids, np.ndarray):
             self._put(columns[IDS], rows, batch.ids.astype("<i8").view(np.uint8).reshape(-1, 8))
-        return largest
 
     def _put(self, column: Column, rows: Rows, values: NDArray[np.uint8]) -> None:
         for i in range(0, len(rows), PUT_ROWS):
@@ -262,10 +256,6 @@ class Writer:
             self.txn.put_record(ROW, int(rows[i]), record, name=f"payload[{i}]")
             self.state["records"] += 1
 
-    def _largest_norm2(self, x: Vectors) -> float:
-        floats = x if self.config.form is None else to_floats(x, self.config.form)
-        return float(np.einsum("ij,ij->i", floats, floats).max())
-
     # --- the index ---
 
     def index(self) -> Index:
@@ -276,7 +266,7 @@ class Writer:
         """What the index is over, as of now."""
         assert self.quantizer is not None
         columns = self.columns
-        coded = linkable(self.quantizer, self.keep, columns, self.state["lift2"])
+        coded = linkable(self.quantizer, self.keep, columns)
         return Source(columns, coded, self.state["n"], stored(self.quantizer, self.keep, columns))
 
     def extend_index(self, rows: Rows, threads: int, progress: Progress | None) -> None:
@@ -395,8 +385,8 @@ def stored(quantizer: Quantizer, keep: Quantizer | None, columns: Mapping[str, C
     return Stored(quantizer, columns[CODES]) if keep is None else Stored(keep, columns[VECTORS])
 
 
-def linkable(quantizer: Quantizer, keep: Quantizer | None, columns: Mapping[str, Column], lift2: float) -> Coded:
+def linkable(quantizer: Quantizer, keep: Quantizer | None, columns: Mapping[str, Column]) -> Coded:
     """What a graph is built on: the codes, or the originals where a code is too coarse to prune by."""
     if quantizer.coarse and keep is not None:
-        return Coded(keep.make_codec(lift2), columns[VECTORS])
-    return Coded(quantizer.make_codec(lift2), columns[CODES])
+        return Coded(keep.codec, columns[VECTORS])
+    return Coded(quantizer.codec, columns[CODES])

@@ -57,7 +57,6 @@ def test_a_column_with_too_few_rows_is_refused_by_name(path: Path, column: str) 
     (with_state(n=True), "'n' must be an integer"),
     (with_state(live=N + 1), f"'live' must be an integer from 0 to {N}"),
     (with_state(records="3"), "'records' must be an integer"),
-    (with_state(lift2=float("nan")), "'lift2' must be a number"),
     (with_state(quantizer=7), "'quantizer'"),
     (with_state(quantizer=None), "'quantizer' is nil"),
     (with_state(names={"codes": "nowhere"}), "'names' names the column 'nowhere'"),

@@ -29,8 +29,8 @@ def clustered(n: int, dim: int, seed: int = 0) -> npt.NDArray[np.float32]:
     return (centres[rng.integers(len(centres), size=n)] + 0.5 * rng.normal(size=(n, dim))).astype(np.float32)
 
 
-def coded(x: npt.NDArray[np.float32], kind: str = "int8", metric: str = "l2", lift2: float = 0.0) -> Coded:
-    codec = Codec(kind, metric, x.shape[1], lift2=lift2)
+def coded(x: npt.NDArray[np.float32], kind: str = "int8", metric: str = "l2") -> Coded:
+    codec = Codec(kind, metric, x.shape[1])
     codes = column("codes", codec.stride, len(x))
     codes.write(0, codec.encode(x))
     return Coded(codec, codes)
@@ -154,8 +154,7 @@ def test_a_selection_that_does_not_fit_is_refused() -> None:
 def test_a_walk_finds_nearly_what_a_scan_finds(kind: str, metric: str) -> None:
     n, x = 4000, clustered(4000, 48)
     q = x[:50] + 0.5 * np.random.default_rng(1).normal(size=(50, 48)).astype(np.float32)
-    lift2 = float((x * x).sum(1).max()) if metric == "ip" else 0.0
-    what = coded(x, kind, metric, lift2)
+    what = coded(x, kind, metric)
     adjacency, entries = linked(what, n)
     searcher = Searcher(what.codec, what.codes, n, GraphFinder(what.codec, what.codes, adjacency, n, entries))
     found = searched(searcher, q, 10, 128, n=n)[0]

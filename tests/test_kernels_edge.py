@@ -104,9 +104,6 @@ def test_crc32c_refuses_what_is_no_contiguous_buffer() -> None:
         (("f32", "l2", 65537), {}, "dim must be in 1..65536, not 65537"),
         (("f32", "l2", 2**80), {}, "dim must be in 1..65536"),
         (("f32", "l2", 3), {"simd": "sse9"}, "simd must be one of scalar.*not 'sse9'"),
-        (("f32", "l2", 3), {"lift2": 1.0}, "lift2 is for metric ip only, not l2"),
-        (("f32", "ip", 3), {"lift2": -1.0}, "lift2 must be finite and not negative, not -1"),
-        (("f32", "ip", 3), {"lift2": float("nan")}, "lift2 must be finite"),
         (("int8", "l2", 3), {"lower": np.zeros(3, np.float32)}, "lower and step must be given together"),
         (
             ("f32", "l2", 3),

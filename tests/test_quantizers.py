@@ -176,19 +176,6 @@ def test_another_seed_is_another_rotation(data: Float32Array) -> None:
     assert not np.array_equal(first.encode(data), second.encode(data))
 
 
-@pytest.mark.parametrize("name", ["f32", "f16", "int8", "int8-minmax-rotated"])
-def test_a_lifted_codec_orders_rows_by_inner_product(data: Float32Array, name: str) -> None:
-    quantizer = train(data, "ip", CONFIGS[name])
-    lengths = np.square(data, dtype=np.float64).sum(axis=1)
-    lifted = quantizer.make_codec(float(lengths.max()) * 1.01)
-    rows = quantizer.encode(data)
-    keys = lifted.score(lifted.prepare_rows(rows[:5]), rows)
-    expected = 2 * lengths.max() * 1.01 - 2 * data[:5].astype(np.float64) @ data.T
-    lift = np.sqrt(lengths.max() * 1.01 - lengths)
-    expected -= 2 * lift[:5, None] * lift
-    assert np.allclose(keys, expected, atol=0.05 * lengths.max())
-
-
 @pytest.mark.parametrize(("config", "needed"), [(Int8(scale="per_dim"), 256), (Binary(centre=True), 100)])
 def test_a_small_sample_is_refused_saying_how_many_are_needed(config: Int8 | Binary, needed: int) -> None:
     assert config.min_samples == needed

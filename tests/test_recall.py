@@ -79,6 +79,16 @@ def test_recall_on_clusters_is_above_its_floor(
         assert recall(db, clusters, ef=300, rescore=rescore, **options) >= floor
 
 
+@pytest.mark.parametrize(("layout", "floor"), [("compact", 0.95), ("packed", 0.8)])
+@pytest.mark.parametrize("spread", [0.0, 0.5])
+def test_recall_under_ip_does_not_hang_on_equal_lengths(path: Path, layout: Any, floor: float, spread: float) -> None:
+    rng = np.random.default_rng(3)
+    x, q = (rng.standard_normal((n, 64), np.float32) for n in (5000, 100))
+    x *= np.exp(spread * rng.standard_normal((5000, 1))).astype(np.float32)
+    with build(path, x, metric="ip", code="int8", index=qvec.HNSW(layout=layout)) as db:
+        assert recall(db, (x, q), ef=200) >= floor
+
+
 @pytest.mark.parametrize(("code", "index", "rescore", "_", "floor"), FLOORS)
 def test_recall_on_real_questions_is_above_its_floor(
     path: Path, demo: tuple[Float32, Float32], code: str, index: str, rescore: bool, _: float, floor: float

@@ -33,13 +33,13 @@ static int hide_behind(const qv_graph *graph, const qv_edge *edges, int from, in
 }
 
 /* Twins of the node hide nothing and take at most an eighth of the list: a heap of equal vectors stays connected. */
-int qv_prune(const qv_graph *graph, qv_edge *edges, int n, int limit, float norm2, qv_scratch *s) {
+int qv_prune(const qv_graph *graph, qv_edge *edges, int n, int limit, const qv_twins *twins, qv_scratch *s) {
     uint8_t hidden[QV_PRUNE_MAX] = {0};
-    int kept = 0, pinned = 0, twins = (int)graph->degree / 8;
+    int kept = 0, pinned = 0, room = (int)graph->degree / 8;
     for (int i = 0; i < n; i++) pinned += (edges[i].row & QV_TREE) != 0;
     for (int i = 0; i < n; i++) {
-        int pin = (edges[i].row & QV_TREE) != 0, twin = edges[i].key <= QV_TWINS * norm2;
-        if (!pin && (hidden[i] || kept + pinned >= limit || (twin && twins-- <= 0))) continue;
+        int pin = (edges[i].row & QV_TREE) != 0, twin = qv_is_twin(twins, edges[i].key);
+        if (!pin && (hidden[i] || kept + pinned >= limit || (twin && room-- <= 0))) continue;
         pinned -= pin;
         if (!twin && !hidden[i] && kept + pinned + 1 < limit) {
             int status = hide_behind(graph, edges, i, n, hidden, s);
@@ -84,7 +84,8 @@ int qv_link_out(const qv_graph *graph, uint32_t row, const uint32_t *batch, uint
         uint32_t found = qv_candidate_row(s->pool.slots[i]);
         if (!qv_is_set(graph->deleted, found)) edges[n++] = (qv_edge){found, qv_candidate_key(s->pool.slots[i])};
     }
-    n = qv_prune(graph, edges, n, (int)graph->degree, query->bias, s);
+    qv_twins twins = qv_twins_of(graph->codec, query, code);
+    n = qv_prune(graph, edges, n, (int)graph->degree, &twins, s);
     if (n < 0) return n;
     qv_write_list(list, graph->degree, edges, n);
     for (int i = 0; i < n; i++) links[i] = (qv_link){row, edges[i].row, edges[i].key};
@@ -124,7 +125,8 @@ int qv_link_in(const qv_graph *graph, const qv_link *links, int n, qv_scratch *s
     if (n > QV_PRUNE_MAX - size) n = QV_PRUNE_MAX - size; /* links come nearest first */
     for (int i = 0; i < n; i++) edges[size + i] = (qv_edge){links[i].row, links[i].key};
     qsort(edges, (size_t)(size + n), sizeof *edges, qv_by_key);
-    int kept = qv_prune(graph, edges, size + n, (int)(graph->degree - graph->degree / QV_SLACK), query->bias, s);
+    qv_twins twins = qv_twins_of(graph->codec, query, code);
+    int kept = qv_prune(graph, edges, size + n, (int)(graph->degree - graph->degree / QV_SLACK), &twins, s);
     if (kept < 0) return kept;
     qv_write_list(list, graph->degree, edges, kept);
     return QV_OK;

@@ -42,17 +42,15 @@ typedef struct {
 } qv_factors;
 
 /* key = bias + per_norm2 * row.norm2 + per_scale * row.scale * (dot - offset) + table[row's local centre]
- *       - 2 * lift * sqrt(max(0, lift2 - row.norm2))
  * (op QV_OP_DOT), |q - x|^2 (op QV_OP_L2, float kinds only) or the number of differing bits (QV_BINARY). */
 typedef enum { QV_OP_DOT = 0, QV_OP_L2 = 1 } qv_op;
 
 typedef struct {
     float bias, per_norm2, per_scale;
     float floor;        /* keys are never below: 0 where they are distances, -infinity where they are negated dots */
-    float lift, lift2;  /* inner product only, while a graph is built: vectors lifted onto a sphere of radius^2 lift2 */
     int32_t offset;     /* integer kinds: the data's midpoint times the sum of the query's s8 values */
     int32_t op;
-    int32_t reserved[8];
+    int32_t reserved[10];
 } qv_query;             /* 64 bytes */
 
 typedef struct qv_codec qv_codec;
@@ -77,7 +75,6 @@ struct qv_codec {
     const float *centre;   /* what is subtracted before a vector is coded (padded with 0), or NULL */
     const struct qv_codec *offset_codec; /* local centres less `centre`: INT8 rows under ip */
     const uint8_t *offsets;
-    float lift2;        /* inner product, set after qv_codec_init: the largest |x|^2 seen; 0 otherwise */
     qv_score_fn score;
 };
 
@@ -103,8 +100,7 @@ void qv_decode(const qv_codec *codec, const uint8_t *rows, size_t n, float *x);
 /* A query for search: keys come out as the public distance (squared l2; -dot; 1 - cosine; differing bits). */
 void qv_prepare(const qv_codec *codec, const float *q, qv_query *out);
 
-/* A stored row as the query of a build: keys come out as squared L2 in the space the graph is built in
- * (cosine: on the unit sphere; ip: lifted by one coordinate sqrt(lift2 - |x|^2), so that L2 order is MIPS order). */
+/* A stored row as the query of a build: keys come out as squared L2 (cosine: on the unit sphere), under ip as -2 dot. */
 void qv_prepare_row(const qv_codec *codec, const uint8_t *row, qv_query *out);
 
 /* Levels: the best this machine and QVEC_SIMD allow (-1: QVEC_SIMD names none); whether one can run here. */

@@ -18,7 +18,6 @@ cdef extern from "codec.h" nogil:
         const float *lower
         const float *step
         int32_t rounding, integers
-        float lift2
         void (*score)(const qv_codec *codec, const qv_query *query, const uint8_t **rows, int n,
                       float *keys) noexcept nogil
 
@@ -99,14 +98,6 @@ cdef int _check_modes(str kind, object step, bint integers, int rounding) except
     return 0
 
 
-cdef int _check_lift2(str metric, float lift2) except -1:
-    if not 0 <= lift2 < float("inf"):
-        raise ValueError(f"lift2 must be finite and not negative, not {lift2}")
-    if lift2 != 0 and metric != "ip":
-        raise ValueError(f"lift2 is for metric ip only, not {metric}")
-    return 0
-
-
 cdef cnp.ndarray _per_dimension(object values, str name, int dim):
     """A copy of `values`, padded with zeros to a multiple of 64 dimensions."""
     cdef cnp.ndarray checked = _vector(values, name, cnp.NPY_FLOAT32, dim)
@@ -161,7 +152,6 @@ cdef class Codec:
         [dim], what is subtracted first, after normalising under "cosine"; from queries too, but under "ip". Copied.
     :param offsets: with `centre`, local centres: uint8 [2..256, stride] rows of Codec("int8", "ip", dim), each a centre less
         `centre`, with the norm2 of what the row holds (:func:`offset_rows`). A vector is coded around the nearest. Copied.
-    :param lift2: metric "ip" only: the largest squared norm, for the keys that a graph is built with.
     :param simd: one of `simd_levels()`; default `simd_level()`.
     """
 
@@ -169,8 +159,7 @@ cdef class Codec:
     cdef qv_codec offset_codec
     cdef cnp.ndarray _lower, _step, _widths, _centre, _offsets
 
-    def __cinit__(self, str kind, str metric, dim, *, lower=None, step=None, float lift2=0.0,
-                  bint integers=False, str rounding="nearest", simd=None, bits=None, widths=None, centre=None,
+    def __cinit__(self, str kind, str metric, dim, *, lower=None, step=None, bint integers=False, str rounding="nearest", simd=None, bits=None, widths=None, centre=None,
                   offsets=None):
         cdef int kind_code = _one_of("kind", kind, _KINDS), metric_code = _one_of("metric", metric, _METRICS)
         cdef int size = _dimension("dim", dim), level = _level(simd)
@@ -178,13 +167,11 @@ cdef class Codec:
         cdef const float *step_data = NULL
         cdef int rounding_code = _one_of("rounding", rounding, _ROUNDINGS)
         _check_modes(kind, step, integers, rounding_code)
-        _check_lift2(metric, lift2)
         _check_packing(kind, bits, widths, lower, step)
         _check_centred(kind, step, centre, offsets)
         if kind in _BITPACK:
             self._init_bitpack(kind_code, metric_code, size, level, bits, widths, step)
             self._init_centre(centre, offsets)
-            self.c.lift2 = lift2
             return
         _check_affine(kind, lower, step)
         if lower is not None:
@@ -198,7 +185,6 @@ cdef class Codec:
         if qv_codec_init(&self.c, kind_code, metric_code, size, lower_data, step_data, level) != 0:
             raise ValueError(f"no codec of kind {kind}, metric {metric}, dim {size} at level {_LEVELS[level]}")
         self._init_centre(centre, offsets)
-        self.c.lift2 = lift2
         self.c.integers = integers
         self.c.rounding = rounding_code
 

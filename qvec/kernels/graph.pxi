@@ -50,7 +50,8 @@ cdef _fill_graph(qv_graph *graph, Column adjacency, Column codes, Codec codec, u
     _check_room(adjacency, n)
     memset(graph, 0, sizeof(graph[0]))
     graph.codec, graph.codes, graph.adjacency = &codec.c, &codes.c, &adjacency.c
-    graph.n, graph.alpha = n, alpha
+    graph.n = n
+    graph.alpha = 1.0 if codec.metric == "ip" else alpha  # negated dot products are no distances, to be stretched
     graph.degree = adjacency.c.stride // 4
     if graph.degree > QV_DEGREE_MAX:
         raise ValueError(f"lists of {graph.degree} neighbours; the limit is {QV_DEGREE_MAX}")

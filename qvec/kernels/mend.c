@@ -87,7 +87,8 @@ static int find_others(const qv_graph *graph, const qv_query *query, qv_parts *p
 
 /* Whether one of the n edges hides a row: it is nearer to the node, and alpha * d(edge, row) <= d(node, row) = key.
  * Twins of the node hide nothing. 1, 0, or an error. */
-static int is_hidden(const qv_graph *graph, const qv_edge *edges, int n, uint32_t row, float key, float twin, qv_scratch *s) {
+static int is_hidden(const qv_graph *graph, const qv_edge *edges, int n, uint32_t row, float key,
+                     const qv_twins *twins, qv_scratch *s) {
     const uint8_t *code = qv_row(graph->codes, row);
     if (!code) return QV_DAMAGED;
     qv_prepare_row(graph->codec, code, (qv_query *)s->other);
@@ -98,19 +99,20 @@ static int is_hidden(const qv_graph *graph, const qv_edge *edges, int n, uint32_
     graph->codec->score(graph->codec, (qv_query *)s->other, s->address[0], n, s->key);
     s->evaluations += (uint64_t)n;
     for (int i = 0; i < n; i++)
-        if (edges[i].key > twin && edges[i].key <= key && graph->alpha * s->key[i] <= key) return 1;
+        if (!qv_is_twin(twins, edges[i].key) && edges[i].key <= key && graph->alpha * s->key[i] <= key) return 1;
     return 0;
 }
 
 /* Add to n edges the nearest rows of the pool that no edge hides, up to `limit`; how many edges there are then. */
-static int fill_up(const qv_graph *graph, qv_edge *edges, int n, int limit, float twin, qv_scratch *s) {
-    int twins = (int)graph->degree / 8;
-    for (int i = 0; i < n; i++) twins -= edges[i].key <= twin;
+static int fill_up(const qv_graph *graph, qv_edge *edges, int n, int limit, const qv_twins *twins, qv_scratch *s) {
+    int room = (int)graph->degree / 8;
+    for (int i = 0; i < n; i++) room -= qv_is_twin(twins, edges[i].key);
     for (int i = 0; i < s->pool.size && n < limit; i++) {
         uint32_t row = qv_candidate_row(s->pool.slots[i]);
         float key = qv_candidate_key(s->pool.slots[i]);
-        if (key <= twin && twins-- <= 0) continue;
-        int hidden = key <= twin ? 0 : is_hidden(graph, edges, n, row, key, twin, s);
+        int twin = qv_is_twin(twins, key);
+        if (twin && room-- <= 0) continue;
+        int hidden = twin ? 0 : is_hidden(graph, edges, n, row, key, twins, s);
         if (hidden < 0) return hidden;
         if (!hidden) edges[n++] = (qv_edge){row, key};
     }
@@ -131,7 +133,8 @@ int qv_relink(const qv_graph *graph, uint32_t row, qv_scratch *s) {
     int status = score_kept(graph, query, parts.kept, parts.n_kept, s);
     if (!status) status = find_others(graph, query, &parts, s);
     if (status) return status;
-    int n = fill_up(graph, parts.kept, parts.n_kept, limit, QV_TWINS * query->bias, s);
+    qv_twins twins = qv_twins_of(graph->codec, query, code);
+    int n = fill_up(graph, parts.kept, parts.n_kept, limit, &twins, s);
     uint32_t *own = n < 0 ? NULL : (uint32_t *)qv_row_mut(graph->adjacency, row);
     if (!own) return QV_DAMAGED;
     qv_note_change(graph, row);

@@ -48,20 +48,15 @@ static void search_terms(const qv_codec *codec, const estimate *e, qv_query *out
     out->offset = e->offset;
 }
 
-/* |q - x|^2 where the graph is built: 2 - 2<q, x> on the unit sphere; under ip both vectors carry one more coordinate
- * sqrt(lift2 - |x|^2) that puts them on a sphere of radius^2 lift2 (Bachrach et al., RecSys 2014, eq. 3). */
+/* Where the graph is built: |q - x|^2, which is 2 - 2<q, x> on the unit sphere; -2<q, x> under ip. */
 static void build_terms(const qv_codec *codec, const estimate *e, qv_query *out) {
     search_terms(codec, e, out);
     if (codec->metric != QV_L2) scale_table(codec, 2, out);
     if (qv_is_shifted(codec)) shifted_terms(e, 1, out);
     if (codec->metric == QV_L2 || qv_is_shifted(codec)) return;
-    double constant = codec->metric == QV_COSINE ? 2 : 2.0 * codec->lift2;
-    out->bias = bounded(constant - 2 * e->base);
+    out->bias = bounded((codec->metric == QV_COSINE ? 2 : 0) - 2 * e->base);
     out->per_scale = -2 * e->scale;
-    out->floor = 0;
-    if (codec->metric == QV_COSINE || e->norm2 >= codec->lift2) return;
-    out->lift = (float)sqrt(codec->lift2 - e->norm2);
-    out->lift2 = codec->lift2;
+    out->floor = codec->metric == QV_COSINE ? 0.0f : -INFINITY;
 }
 
 static double unit_of(const qv_codec *codec, double norm2) {

@@ -23,10 +23,6 @@ QV_INLINE float qv_key(const qv_codec *codec, const qv_query *query, const uint8
     qv_factors factors = qv_row_factors(codec, row);
     float key = query->bias + query->per_norm2 * factors.norm2 + factors.scale * dot * query->per_scale;
     if (codec->n_offsets > 0) key += qv_table(codec, query)[qv_row_centre(factors.scale)];
-    if (query->lift != 0) {
-        float rest = query->lift2 - factors.norm2;
-        key -= 2 * query->lift * sqrtf(rest > 0 ? rest : 0);
-    }
     return key < query->floor ? query->floor : key;
 }
 

@@ -73,8 +73,8 @@ class Quantizer(Protocol):
         """Bring float32[n, dim] into the form that ``codec.score`` takes: uint8[n, codec.query_size]."""
         ...
 
-    def make_codec(self, lift2: float = 0.0) -> Codec:
-        """Give ``codec`` anew; ``lift2``, under ip only: the largest squared length, for building a graph."""
+    def make_codec(self) -> Codec:
+        """Give ``codec`` anew."""
         ...
 
     def state(self) -> State:
@@ -143,8 +143,8 @@ class CodecQuantizer:
         head = {"kind": self.kind, "version": VERSION, "dim": self.dim, "metric": self.metric}
         return head | {"transform": transform}
 
-    def make_codec(self, lift2: float = 0.0) -> Codec:
-        return Codec(self.kind, self.metric, self.coded_dim, lift2=lift2)
+    def make_codec(self) -> Codec:
+        return Codec(self.kind, self.metric, self.coded_dim)
 
 
 @dataclass(frozen=True)

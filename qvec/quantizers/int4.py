@@ -66,7 +66,7 @@ class Int4Quantizer(CalibratedQuantizer):
             raise FormatError("field 'centres' must be empty beside a calibration")
         return cls(common.dim, common.metric, transform, calibration, centres)
 
-    def make_codec(self, lift2: float = 0.0) -> Codec:
+    def make_codec(self) -> Codec:
         if self.centres is None:
-            return super().make_codec(lift2)
-        return Codec(self.kind, self.metric, self.coded_dim, lift2=lift2, **codec_options(self.centres))
+            return super().make_codec()
+        return Codec(self.kind, self.metric, self.coded_dim, **codec_options(self.centres))

@@ -57,9 +57,9 @@ class Int8Quantizer(CalibratedQuantizer):
             raise FormatError("field 'rounding' must be nearest without a calibration")
         return cls(common.dim, common.metric, transform, calibration, rounding)
 
-    def make_codec(self, lift2: float = 0.0) -> Codec:
+    def make_codec(self) -> Codec:
         if self.calibration is None:
-            return super().make_codec(lift2)
+            return super().make_codec()
         lower, step = self.calibration.lower, self.calibration.step
         rounding = self.rounding
-        return Codec(self.kind, self.metric, self.coded_dim, lower=lower, step=step, lift2=lift2, rounding=rounding)
+        return Codec(self.kind, self.metric, self.coded_dim, lower=lower, step=step, rounding=rounding)

@@ -82,9 +82,9 @@ class MixedQuantizer(CodecQuantizer):
         centres = Centres.from_state(common.fields["centres"], coded)
         return cls(common.dim, common.metric, transform, _take_widths(common.fields, coded), step, centres)
 
-    def make_codec(self, lift2: float = 0.0) -> Codec:
+    def make_codec(self) -> Codec:
         options = codec_options(self.centres)
-        return Codec("mixed", self.metric, self.coded_dim, lift2=lift2, widths=self.widths, step=self.step, **options)
+        return Codec("mixed", self.metric, self.coded_dim, widths=self.widths, step=self.step, **options)
 
 
 def _check_matrix_fits(config: Mixed, dim: int) -> None:

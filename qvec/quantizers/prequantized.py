@@ -69,10 +69,10 @@ class PrequantizedQuantizer(CodecQuantizer):
             return super().prepare(queries)
         return self.codec.prepare(to_floats(self._checked(queries), self.form))
 
-    def make_codec(self, lift2: float = 0.0) -> Codec:
+    def make_codec(self) -> Codec:
         if is_bits(self.form):
-            return Codec("binary", self.metric, self.dim, lift2=lift2)
-        return Codec("int8", self.metric, self.dim, lift2=lift2, integers=True)
+            return Codec("binary", self.metric, self.dim)
+        return Codec("int8", self.metric, self.dim, integers=True)
 
     def state(self) -> State:
         """Give dimension, metric and form as plain msgpack data."""

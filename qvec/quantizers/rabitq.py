@@ -63,6 +63,6 @@ class RaBitQuantizer(CodecQuantizer):
         centres = Centres.from_state(common.fields["centres"], coded_dim_of(common))
         return cls(common.dim, common.metric, transform, take_int(common.fields, "bits", 1, 8), centres)
 
-    def make_codec(self, lift2: float = 0.0) -> Codec:
+    def make_codec(self) -> Codec:
         options = codec_options(self.centres)
-        return Codec("rabitq", self.metric, self.coded_dim, lift2=lift2, bits=self.bits, **options)
+        return Codec("rabitq", self.metric, self.coded_dim, bits=self.bits, **options)

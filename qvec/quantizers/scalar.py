@@ -34,11 +34,11 @@ class CalibratedQuantizer(CodecQuantizer):
         """Give dimension, metric, transform and calibration as plain msgpack data."""
         return super().state() | {"calibration": self.calibration and self.calibration.to_dict()}
 
-    def make_codec(self, lift2: float = 0.0) -> Codec:
+    def make_codec(self) -> Codec:
         if self.calibration is None:
-            return super().make_codec(lift2)
+            return super().make_codec()
         lower, step = self.calibration.lower, self.calibration.steps(self.levels)
-        return Codec(self.kind, self.metric, self.coded_dim, lower=lower, step=step, lift2=lift2)
+        return Codec(self.kind, self.metric, self.coded_dim, lower=lower, step=step)
 
     @classmethod
     def calibrated(

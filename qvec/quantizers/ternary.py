@@ -55,5 +55,5 @@ class TernaryQuantizer(CodecQuantizer):
         centres = Centres.from_state(common.fields["centres"], coded_dim_of(common))
         return cls(common.dim, common.metric, plain_transform(common, cls.kind), centres)
 
-    def make_codec(self, lift2: float = 0.0) -> Codec:
-        return Codec(self.kind, self.metric, self.coded_dim, lift2=lift2, **codec_options(self.centres))
+    def make_codec(self) -> Codec:
+        return Codec(self.kind, self.metric, self.coded_dim, **codec_options(self.centres))
