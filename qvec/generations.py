@@ -10,7 +10,7 @@ behind stays until it is dropped, so that a roll-back has to code only what came
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -108,6 +108,43 @@ class Generations:
         spread = np.linspace(0, len(rows) - 1, min(size, len(rows))).astype(np.int64)
         return source.read(rows[spread])
 
+    def relink_if_due(self, threads: int, progress: Progress | None) -> bool:
+        """Link the graph anew where walks over it no longer find what a scan of its codes finds; whether it was.
+
+        That is a generation of the same codes, which is built beside the one in force and takes its place. One that a
+        process left unfinished is gone on with; another that is being built is left alone, and nothing is done.
+        """
+        with self.store.read() as snap:
+            old, pending = snap.state["quantizer"], snap.state["pending"]
+            if old is None or snap.state["live"] <= PROBE_K:
+                return False
+            if pending is None and self._agreement(snap, old, {}) >= MIN_AGREEMENT:
+                return False
+        number = self._begin_again(old)
+        if number is None:
+            return False
+        self._finish(number, threads, progress)
+        self.drop(old)
+        return True
+
+    def _begin_again(self, old: int) -> int | None:
+        """Prepare a generation of the same codes with a graph of its own; None where another is being built."""
+        with self.store.write() as txn:
+            state, entry = txn.state, entry_of(txn.state, old)
+            if (pending := state["pending"]) is not None:
+                number = int(pending["number"])
+                return number if entry_of(state, number)["id"] == entry["id"] else None
+            if VECTORS not in in_force(txn.columns, state["names"]) and self.load(txn, old).kind != "f32":
+                return None  # codes are made from the originals
+            quantizer, code = self.load(txn, old), code_from_dict(entry["code"])
+            number = register(txn, Trained(quantizer, code, entry["n_samples"], entry["model"], entry["created"]))
+            if (looks := txn.record(DRIFT, old)) is not None:
+                txn.put_record(DRIFT, number, looks)
+            if state["oversample"] is not None and state["oversample"]["generation"] == old:
+                state["oversample"] = {**state["oversample"], "generation": number}
+            self._prepare(txn, number, True)
+            return number
+
     # --- steps ---
 
     def _begin(
@@ -192,7 +229,7 @@ class Generations:
                 pending = snap.state["pending"]
                 whole = pending is not None and pending["rows"] == snap.state["n"]
                 undecided = whole and pending["number"] == number and pending["relink"] == "auto"
-                relink = undecided and self._agreement(snap, number) < MIN_AGREEMENT
+                relink = undecided and self._agreement(snap, number, pending["names"]) < MIN_AGREEMENT
             if undecided:
                 self._decide(number, relink)
 
@@ -263,11 +300,11 @@ class Generations:
             pending["index"] = index.drop(source, state, rows_in(source.deleted).astype(np.uint32), threads)
         return bool(stop == n)
 
-    def _agreement(self, snap: Snapshot, number: int) -> float:
-        """Share of the ten nearest by a scan of the pending codes that a walk over the graph in force finds."""
+    def _agreement(self, snap: Snapshot, number: int, names: Mapping[str, str]) -> float:
+        """Share of the ten nearest by a scan of a generation's codes that a walk over the graph in force finds."""
         state = snap.state
         index = stored_index(self.config.index, state["index"])
-        columns = in_force(snap.columns, state["names"] | pending_of(state, number)["names"])
+        columns = in_force(snap.columns, {**state["names"], **names})
         if not index.of_codes:  # nothing that might not fit
             return 1.0
         quantizer = self.load(snap, number)

@@ -157,3 +157,42 @@ def test_it_has_transactions_of_its_own(path: Path) -> None:
             db.optimize()
         with qvec.open(path, "r") as reader, pytest.raises(qvec.ReadOnlyError):
             reader.optimize()
+
+
+@pytest.mark.parametrize("layout", ["compact", "packed"])
+def test_a_graph_that_finds_too_little_is_linked_anew(path: Path, rng: np.random.Generator, layout: Any) -> None:
+    db, model = filled(path, rng, qvec.HNSW(m=16, ef_construction=40, layout=layout))
+    with db:
+        n_columns = len(db._store.stats()["column_bytes"])
+        (before,) = db.calibrations()
+        db.optimize()
+        assert [made.number for made in db.calibrations()] == [before.number]  # nothing is wrong with it
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("qvec.generations.MIN_AGREEMENT", 2.0)
+            db.optimize()
+        (after,) = db.calibrations()
+        assert (after.id, after.code) == (before.id, before.code)
+        assert after.number != before.number
+        assert_sound(db, model)
+        db.compact()
+        assert len(db._store.stats()["column_bytes"]) == n_columns  # nothing is left of the old one
+        for changed in (db, model):
+            changed.add(np.ones((70, DIM)) * np.arange(1, 71)[:, None], _fresh(70, False))  # type: ignore[attr-defined]
+        assert_sound(db, model)
+
+
+def test_linking_anew_goes_on_where_a_dead_process_left_it(path: Path, rng: np.random.Generator) -> None:
+    db, model = filled(path, rng, qvec.HNSW(m=8, ef_construction=40))
+    db.optimize()
+    db.close()
+    script = KILLED.replace("steps = 0", "steps = 0; qvec.generations.MIN_AGREEMENT = 2.0; qvec.generations.STEP = 100")
+    script = script.replace("qvec.maintenance\n", "qvec.generations, qvec.maintenance\n", 1)
+    for step in (1, 3):
+        assert subprocess.run([sys.executable, "-c", script, str(path), str(step)], check=False).returncode == -9
+        with qvec.open(path) as again:
+            assert_sound(again, model)
+            assert len(again.calibrations()) == 2
+    with qvec.open(path) as again:
+        again.optimize()
+        assert len(again.calibrations()) == 1
+        assert_sound(again, model)

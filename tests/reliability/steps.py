@@ -24,7 +24,6 @@ from qvec.storage.environment import Environment
 
 STEPS = {"get", "put", "delete", "commit", "cursor"}
 PLACES = {"short": 12, "nightly": 100_000}  # of one change, besides its last ones
-REPEATS = {"short": 1, "nightly": 4}
 
 
 class Counted:
@@ -91,19 +90,16 @@ def run(scale: Scale, folder: Path, seed: int) -> Figures:
         base, path = str(folder / f"{name}.base"), str(folder / f"{name}.qvec")
         ask(prepare, base, name)
         for number, (done, _) in enumerate(changes):
-            for repeat in range(REPEATS[scale]):
-                _sweep(base, path, name, number, done, figures, PLACES[scale], repeat)
+            _sweep(base, path, name, number, done, figures, PLACES[scale])
     figures.amounts.pop("reopen ms", None)
     return figures
 
 
-def _sweep(
-    base: str, path: str, name: str, number: int, done: kills.Change, figures: Figures, places: int, repeat: int
-) -> None:
+def _sweep(base: str, path: str, name: str, number: int, done: kills.Change, figures: Figures, places: int) -> None:
     total = _killed_at(base, path, name, number, 1 << 30)
     assert total is not None
     stride = max(1, total // places)
-    for at in sorted({*range(1 + repeat, total + 1, stride), *range(max(1, total - 3), total + 1)}):
+    for at in sorted({*range(1, total + 1, stride), *range(max(1, total - 3), total + 1)}):
         ended = _killed_at(base, path, name, number, at)
         figures.count("kills")
         live = dict.fromkeys(range(20), 0)
