@@ -426,7 +426,8 @@ def test_counts_that_the_columns_do_not_hold_are_damage(
     with build(path, data[0], metric="l2") as db:
         with db._store.write() as txn:
             txn.state["index"]["lists"][field] = value
-        assert db.verify() != []
+        with contextlib.suppress(qvec.CorruptError):
+            assert db.verify() != []
         with contextlib.suppress(qvec.CorruptError):
             db.search(data[1], 10, nprobe=5)
 

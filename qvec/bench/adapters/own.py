@@ -18,6 +18,7 @@ from qvec.quantizers import make_config
 from qvec.types import Float32Array
 
 FEW = 64  # vectors that an index is tried on
+SEARCHED = ("codes", "graph", "lists", "vectors")  # parts of the file
 OVERSAMPLES = (1, 2, 3, 5, 10, 20, 40)
 INDEXES: dict[str, tuple[str, Options]] = {
     "flat": ("Flat", {}),
@@ -63,9 +64,8 @@ class Own(Adapter):
         return tree_bytes(self._path)
 
     def parts(self) -> dict[str, int]:
-        sizes = {name: n for name, n in asdict(self.db.stats()).items() if name.endswith("_bytes")}
-        del sizes["file_bytes"]
-        return {name.removesuffix("_bytes"): n for name, n in sizes.items()}
+        sizes = asdict(self.db.stats())
+        return {name: sizes[f"{name}_bytes"] for name in SEARCHED}
 
     def sweep(self, k: int) -> Sweep:
         index = self.options["index"]
