@@ -11,6 +11,7 @@ from qvec.errors import CorruptError, InputError, LockedError
 from qvec.handle import worker_threads
 from qvec.index import Progress
 from qvec.statistics import collect_stats
+from qvec.turns import short_turns
 from qvec.types import Stats, check_flag
 from qvec.upkeep import Upkeep
 
@@ -78,19 +79,21 @@ class Housekeeping(Upkeep):
         takes its place: a generation of the same codes (:meth:`calibrations`).
 
         Works in transactions of a few hundred to 4,096 rows; a process that dies has done what it has done, and calling
-        again goes on from there. :meth:`compact` then gives the pages back. threads: default one, and the others are
-        left to searches. progress: called with (done, total) rows.
+        again goes on from there. :meth:`compact` then gives the pages back. Meanwhile threads of this process take
+        turns in Python every tenth of a millisecond (``sys.setswitchinterval``), so that searches do not wait.
+        threads: default one, and the others are left to searches. progress: called with (done, total) rows.
 
         Raises ReadOnlyError; InputError inside a transaction.
         """
         if self._store.in_transaction:
             raise InputError("optimize() makes transactions of its own; call it outside of one")
         workers = 1 if threads is None else worker_threads(threads)
-        for _ in range(2):  # moving leaves deleted rows behind
-            self._maintenance.mend_all(workers, progress)
-            self._maintenance.gather(workers, progress)
-        if self._generations.relink_if_due(workers, progress):
-            self._keep_tuned(threads)
+        with short_turns():
+            for _ in range(2):  # moving leaves deleted rows behind
+                self._maintenance.mend_all(workers, progress)
+                self._maintenance.gather(workers, progress)
+            if self._generations.relink_if_due(workers, progress):
+                self._keep_tuned(threads)
 
     def compact(self) -> int:
         """Give pages that are not in use back to the file system; the bytes given back.

@@ -18,7 +18,7 @@ PACKAGE = Path(qvec.__file__).parent
 # From the ground up. A unit is a module or a sub-package of qvec; "" is qvec/__init__.py. Units on one line do not know
 # each other.
 FLOORS = (
-    {"errors"},
+    {"errors", "turns"},
     {"_kernels", "extras"},
     {"explain", "tables"},
     {"types"},
