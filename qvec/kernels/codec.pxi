@@ -17,7 +17,7 @@ cdef extern from "codec.h" nogil:
         int32_t kind, metric, simd, dim, data_size, stride, query_size, has_factors
         const float *lower
         const float *step
-        int32_t rounding, integers
+        int32_t rounding, integers, n_offsets
         void (*score)(const qv_codec *codec, const qv_query *query, const uint8_t **rows, int n,
                       float *keys) noexcept nogil
 
@@ -247,6 +247,11 @@ cdef class Codec:
     def query_size(self):
         """Bytes of a prepared query."""
         return self.c.query_size
+
+    @property
+    def n_centres(self):
+        """Local centres, 0 where there are none."""
+        return self.c.n_offsets
 
     @property
     def has_factors(self):
