@@ -35,10 +35,12 @@ static int hide_behind(const qv_graph *graph, const qv_edge *edges, int from, in
 /* Twins of the node hide nothing and take at most an eighth of the list: a heap of equal vectors stays connected. */
 int qv_prune(const qv_graph *graph, qv_edge *edges, int n, int limit, const qv_twins *twins, qv_scratch *s) {
     uint8_t hidden[QV_PRUNE_MAX] = {0};
-    int kept = 0, pinned = 0, room = (int)graph->degree / 8;
+    qv_edge spare[QV_PRUNE_MAX];
+    int kept = 0, n_spare = 0, pinned = 0, room = (int)graph->degree / 8;
     for (int i = 0; i < n; i++) pinned += (edges[i].row & QV_TREE) != 0;
     for (int i = 0; i < n; i++) {
         int pin = (edges[i].row & QV_TREE) != 0, twin = qv_is_twin(twins, edges[i].key);
+        if (!pin && hidden[i] && !twin) spare[n_spare++] = edges[i];
         if (!pin && (hidden[i] || kept + pinned >= limit || (twin && room-- <= 0))) continue;
         pinned -= pin;
         if (!twin && !hidden[i] && kept + pinned + 1 < limit) {
@@ -47,6 +49,8 @@ int qv_prune(const qv_graph *graph, qv_edge *edges, int n, int limit, const qv_t
         }
         edges[kept++] = edges[i];
     }
+    if (graph->codec->metric == QV_IP) /* a long vector hides all others, though it leads to few of them */
+        for (int i = 0; i < n_spare && kept < limit * 3 / 4; i++) edges[kept++] = spare[i];
     return kept;
 }
 
