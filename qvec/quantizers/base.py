@@ -27,7 +27,8 @@ class Quantizer(Protocol):
     ``kind``: the name that is stored. ``oversample``: candidates by code to re-rank per hit asked for, so
     that the hits are the true ones (docs/adr/0001). ``coarse``: whether codes are too coarse to prune a graph
     by, or too slow (a row with local centres is held against all of them), where there are originals. ``dim``,
-    ``metric``: of the vectors. ``code_size``: bytes of one code, factors included. ``transform``: what vectors go through before ``codec``, or None.
+    ``metric``: of the vectors. ``code_size``: bytes of one code, factors included. ``transform``: what vectors go
+    through before ``codec``, or None.
     ``codec``: the kernels' view, for engines that score rows in place.
     """
 
