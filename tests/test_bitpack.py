@@ -195,9 +195,7 @@ def test_a_constant_dimension_and_the_mean_itself_are_coded_finitely() -> None:
         assert np.isfinite(quantizer.decode(quantizer.encode(same))).all()
 
 
-@pytest.mark.parametrize(
-    ("config", "n", "needed"), [(RaBitQ(), 99, 100), (Mixed(), 399, 400), (Mixed(groups="raw"), 255, 256)]
-)
+@pytest.mark.parametrize(("config", "n", "needed"), [(Mixed(), 399, 400), (Mixed(groups="raw"), 255, 256)])
 def test_a_small_sample_is_refused_saying_how_many_are_needed(config: CodeConfig, n: int, needed: int) -> None:
     with pytest.raises(InputError, match=f"at least {needed} vectors, got {n}"):
         train(anisotropic(500)[:n], "l2", config)
