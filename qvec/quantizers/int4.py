@@ -34,7 +34,6 @@ class Int4Quantizer(CalibratedQuantizer):
     """
 
     kind: ClassVar[CodeKind] = "int4"
-    oversample: ClassVar[int] = 2
     levels: ClassVar[int] = 15
 
     centres: Centres | None = None
@@ -65,6 +64,10 @@ class Int4Quantizer(CalibratedQuantizer):
         if calibration is not None and centres is not None:
             raise FormatError("field 'centres' must be empty beside a calibration")
         return cls(common.dim, common.metric, transform, calibration, centres)
+
+    @property
+    def oversample(self) -> float:
+        return 2 if self.centres is not None else 3
 
     def make_codec(self) -> Codec:
         if self.centres is None:

@@ -28,7 +28,6 @@ class Int8Quantizer(CalibratedQuantizer):
     """
 
     kind: ClassVar[CodeKind] = "int8"
-    oversample: ClassVar[float] = 1.25
     levels: ClassVar[int] = 255
 
     rounding: Rounding = "nearest"
@@ -56,6 +55,10 @@ class Int8Quantizer(CalibratedQuantizer):
         if calibration is None and rounding != "nearest":
             raise FormatError("field 'rounding' must be nearest without a calibration")
         return cls(common.dim, common.metric, transform, calibration, rounding)
+
+    @property
+    def oversample(self) -> float:
+        return 1.25 if self.calibration is None else 2
 
     def make_codec(self) -> Codec:
         if self.calibration is None:
