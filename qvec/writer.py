@@ -18,7 +18,7 @@ from qvec.errors import DuplicateIdError, InputError
 from qvec.generation_state import forget_codes, may_reuse
 from qvec.index import Coded, Index, Progress, Rows, Source, Stored, make_index, stored_index
 from qvec.inputs import MAX_ID, MAX_ROWS, as_payloads, id_keys
-from qvec.layout import CODES, DELETED, IDS, ROW, VECTORS, in_force, row_columns
+from qvec.layout import CODES, DELETED, IDS, NODES, ROW, VECTORS, in_force, row_columns
 from qvec.quantizers import Quantizer, train
 from qvec.rows import find_rows, ids_of_rows, payloads_of, stored_record
 from qvec.storage.store import Transaction
@@ -386,7 +386,10 @@ def stored(quantizer: Quantizer, keep: Quantizer | None, columns: Mapping[str, C
 
 
 def linkable(quantizer: Quantizer, keep: Quantizer | None, columns: Mapping[str, Column]) -> Coded:
-    """What a graph is built on: the codes, or the originals where a code is too coarse to prune by."""
-    if quantizer.coarse and keep is not None:
+    """What a graph is built on: the codes, or the originals where codes are too coarse or too slow for it.
+
+    Packed nodes are made of the codes that their lists are linked by.
+    """
+    if quantizer.coarse and keep is not None and NODES not in columns:
         return Coded(keep.codec, columns[VECTORS])
     return Coded(quantizer.codec, columns[CODES])
