@@ -15,7 +15,6 @@ from qvec.errors import FormatError, InputError
 from qvec.quantizers import Quantizer, from_state, make_config, train
 from qvec.quantizers.allotment import GAUSSIAN_STEP, allot, greedy
 from qvec.quantizers.mixed import MixedQuantizer
-from qvec.quantizers.rabitq import RaBitQuantizer
 from qvec.types import Float32Array, Metric
 
 DIM = 200
@@ -257,10 +256,11 @@ def test_a_state_that_does_not_fit_is_refused_by_its_field() -> None:
             from_state(state | {field: value})
 
 
-def test_graphs_are_built_on_codes_of_four_bits_and_more() -> None:
+def test_graphs_are_built_on_codes_of_four_bits_and_more_that_have_no_local_centres() -> None:
     x = anisotropic(500)
-    coarse = [isinstance(q := train(x, "l2", RaBitQ(b)), RaBitQuantizer) and q.coarse for b in range(1, 9)]
+    coarse = [train(x, "l2", RaBitQ(bits, centres=1)).coarse for bits in range(1, 9)]
     assert coarse == [True] * 3 + [False] * 5
+    assert train(x, "l2", RaBitQ(8)).coarse
     assert train(x, "l2", make_config("binary")).coarse
     assert not train(x, "l2", make_config("int8")).coarse
 
