@@ -7,18 +7,16 @@ One index, one process; the two take turns, and the best of --rounds counts.
 
 from __future__ import annotations
 
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import report
 import sets
+from built import built
 
 import qvec
 from qvec.bench.adapters.own import Own
-from qvec.bench.contestants import parse
 from qvec.bench.timing import undisturbed
 from qvec.console import print_table
 
@@ -63,11 +61,7 @@ def main() -> None:
     for name in args.set:
         data = sets.load(name)
         for text in args.indexes:
-            index, options = parse(text)
-            with tempfile.TemporaryDirectory() as folder:
-                chosen = {"code": args.code, "index": index, **options}
-                adapter = Own(data.metric, data.base.shape[1], Path(folder), chosen)
-                adapter.build(data.base, args.threads)
+            with built(data, args.code, text, args.threads) as adapter:
                 adapter.settle()
                 figures = measure(adapter, data, args.threads, args.rounds)
                 adapter.db.close()

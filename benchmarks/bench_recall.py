@@ -7,18 +7,15 @@ Half of a set's queries tune, the other half is searched; each split draws the h
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import report
 import sets
+from built import built
 
 import qvec
-from qvec.bench.adapters.own import Own
-from qvec.bench.contestants import parse
 from qvec.bench.figures import recall_of
 from qvec.console import print_table
 
@@ -51,12 +48,8 @@ def main() -> None:
     for name in args.set:
         data = sets.load(name)
         for text in args.indexes:
-            index, options = parse(text)
-            with tempfile.TemporaryDirectory() as folder:
-                own = Own(data.metric, data.base.shape[1], Path(folder), {"code": args.code, "index": index, **options})
-                own.build(data.base, 2)
-                with qvec.open(Path(folder) / "own.qvec") as db:
-                    found = [list(realised(db, data, args.k, seed)) for seed in range(args.splits)]
+            with built(data, args.code, text, 2) as own, qvec.open(own.path) as db:
+                found = [list(realised(db, data, args.k, seed)) for seed in range(args.splits)]
             for target, recalls, rates in (
                 (at[0][0], *zip(*(x[1:] for x in at), strict=True)) for at in zip(*found, strict=True)
             ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,18 +21,18 @@ Columns = dict[str, npt.NDArray[np.int64]]
 Ids = npt.NDArray[np.int64]
 
 
-class Contestant:
+class Contestant(ABC):
     """Built over a set with integer columns; ``prepare`` gives a search of one query among rows with column < limit."""
 
     module: ClassVar[str]
     name: ClassVar[str]
     efforts: ClassVar[tuple[int, ...]] = (10, 16, 24, 40, 64, 100, 160, 250, 400, 800, 1600)
 
-    def __init__(self, data: sets.Set, columns: Columns, folder: Path) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def __init__(self, data: sets.Set, columns: Columns, folder: Path) -> None: ...
 
-    def prepare(self, column: str, limit: int, effort: int) -> Callable[[npt.NDArray[np.float32]], Ids]:
-        raise NotImplementedError
+    @abstractmethod
+    def prepare(self, column: str, limit: int, effort: int) -> Callable[[npt.NDArray[np.float32]], Ids]: ...
 
 
 class Qvec(Contestant):

@@ -39,7 +39,7 @@ class Worker:
         self.queries = np.load(queries)
         rows: Any = np.load(base, mmap_mode="c")  # pyvsag dies of an array that it may not write to
         self.adapter = adapter_class(adapter)(metric, rows.shape[1], Path(folder), options)
-        self.adapter.library()
+        self.adapter.imported()
         shape = (-1, rows.shape[1]) if self.adapter.query_rank == 1 else (-1, 1, rows.shape[1])
         self.singles = list(self.queries.reshape(shape))
         release()

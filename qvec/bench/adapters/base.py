@@ -66,7 +66,7 @@ class Adapter(ABC):
         """Whether neighbours are those of the largest inner product."""
         return self.metric != "l2"
 
-    def library(self) -> Any:
+    def imported(self) -> Any:
         """The imported module."""
         return require(self.module, "bench")
 

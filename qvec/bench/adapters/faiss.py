@@ -31,7 +31,7 @@ class Faiss(Adapter):
         """Search parameters of a point; None where there are none."""
 
     def build(self, base: Float32Array, threads: int) -> None:
-        faiss = self.library()
+        faiss = self.imported()
         faiss.omp_set_num_threads(threads)
         self.index = self.make(faiss, faiss.METRIC_INNER_PRODUCT if self.inner else faiss.METRIC_L2, len(base))
         if not self.index.is_trained:
@@ -41,13 +41,13 @@ class Faiss(Adapter):
 
     def settle(self) -> int:
         path = self.folder / "index.faiss"
-        self.library().write_index(self.index, str(path))
+        self.imported().write_index(self.index, str(path))
         size = tree_bytes(path)
         path.unlink()
         return size
 
     def calls(self, k: int, point: Mapping[str, Any], threads: int) -> Calls:
-        faiss = self.library()
+        faiss = self.imported()
         faiss.omp_set_num_threads(1)
         search = partial(self.index.search, k=k, params=self.parameters(point))
 
@@ -62,11 +62,11 @@ class Faiss(Adapter):
 
     def refined(self, coded: Any) -> Any:
         """The index with the float32 vectors beside it."""
-        return self.library().IndexRefineFlat(coded)
+        return self.imported().IndexRefineFlat(coded)
 
     def refining(self, point: Mapping[str, Any], inner: Any) -> Any:
         """Parameters of both halves of a refined index."""
-        return self.library().IndexRefineSearchParameters(k_factor=point["refine"], base_index_params=inner)
+        return self.imported().IndexRefineSearchParameters(k_factor=point["refine"], base_index_params=inner)
 
 
 class FaissFlat(Faiss):
@@ -93,7 +93,7 @@ class FaissHnswSq8(Faiss):
         return self.refined(graph)
 
     def parameters(self, point: Mapping[str, Any]) -> Any:
-        return self.refining(point, self.library().SearchParametersHNSW(efSearch=point["ef"]))
+        return self.refining(point, self.imported().SearchParametersHNSW(efSearch=point["ef"]))
 
     def sweep(self, k: int) -> Sweep:
         return {"ef": widths(k), "refine": (1.5,)}
@@ -110,7 +110,7 @@ class FaissIvfPqFastScan(Faiss):
         return self.refined(coded)
 
     def parameters(self, point: Mapping[str, Any]) -> Any:
-        return self.refining(point, self.library().SearchParametersIVF(nprobe=point["nprobe"]))
+        return self.refining(point, self.imported().SearchParametersIVF(nprobe=point["nprobe"]))
 
     def sweep(self, k: int) -> Sweep:
         return {"nprobe": NPROBES, "refine": (4.0, 10.0)}
@@ -125,7 +125,7 @@ class FaissIvfRabitq(Faiss):
         return self.refined(faiss.index_factory(self.dim, f"RR,IVF{nlist_of(self.options, n)},RaBitQfs", metric))
 
     def parameters(self, point: Mapping[str, Any]) -> Any:
-        faiss = self.library()
+        faiss = self.imported()
         lists = faiss.IVFRaBitQSearchParameters(nprobe=point["nprobe"])
         lists.qb = self.options["query_bits"]
         return self.refining(point, faiss.SearchParametersPreTransform(index_params=lists))

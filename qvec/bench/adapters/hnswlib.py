@@ -20,7 +20,7 @@ class Hnswlib(Adapter):
     defaults: ClassVar[Options] = {"M": 16, "ef_construction": 200}
 
     def build(self, base: Float32Array, threads: int) -> None:
-        self.index = self.library().Index("ip" if self.inner else "l2", self.dim)
+        self.index = self.imported().Index("ip" if self.inner else "l2", self.dim)
         self.index.init_index(len(base), **self.options)
         self.index.add_items(base, np.arange(len(base)), num_threads=threads)
 

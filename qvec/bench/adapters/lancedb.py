@@ -32,7 +32,7 @@ class LancedbIvfHnswSq(Adapter):
                 ids = arrow.array(np.arange(start, start + len(rows)))
                 yield arrow.RecordBatch.from_arrays([ids, vectors], schema=schema)
 
-        database = self.library().connect(str(self.folder / "lancedb"))
+        database = self.imported().connect(str(self.folder / "lancedb"))
         self.table = database.create_table("bench", batches(), schema=schema)
         self.table.create_index(
             metric="dot" if self.inner else "l2",

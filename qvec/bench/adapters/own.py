@@ -60,8 +60,8 @@ class Own(Adapter):
                 db.add(base[start : start + rows], threads=threads)
 
     def settle(self) -> int:
-        self.db = qvec.open(self._path, "r", residency=self.options["residency"])
-        return tree_bytes(self._path)
+        self.db = qvec.open(self.path, "r", residency=self.options["residency"])
+        return tree_bytes(self.path)
 
     def parts(self) -> dict[str, int]:
         sizes = asdict(self.db.stats())
@@ -92,11 +92,12 @@ class Own(Adapter):
         rows = max(FEW, make_config(self.options["code"]).min_samples, lists if isinstance(lists, int) else 0)
         with self._created() as db:
             db.add(np.random.default_rng(0).standard_normal((rows, self.dim), np.float32))
-        qvec.open(self._path, "r", residency=self.options["residency"]).close()
-        self._path.unlink()
+        qvec.open(self.path, "r", residency=self.options["residency"]).close()
+        self.path.unlink()
 
     @property
-    def _path(self) -> Path:
+    def path(self) -> Path:
+        """The collection's file."""
         return self.folder / "own.qvec"
 
     def _created(self) -> qvec.Collection:
@@ -107,7 +108,7 @@ class Own(Adapter):
         except TypeError:
             raise InputError(f"qvec {qvec.__version__} has no index {kind!r}") from None
         return qvec.create(
-            self._path, self.dim, metric=self.metric, code=options["code"], index=index, keep=options["keep"]
+            self.path, self.dim, metric=self.metric, code=options["code"], index=index, keep=options["keep"]
         )
 
 

@@ -32,7 +32,7 @@ class Rabitqlib(Adapter):
 
     def cluster(self, base: Float32Array, clusters: int, threads: int) -> tuple[Float32Array, NDArray[np.uint32]]:
         """Centroids [clusters, dim] and each row's own, by the library's k-means."""
-        kmeans = self.library().RaBitQKMeans(self.dim, clusters, num_threads=threads, spherical=self.inner)
+        kmeans = self.imported().RaBitQKMeans(self.dim, clusters, num_threads=threads, spherical=self.inner)
         kmeans.train(base)
         return np.asarray(kmeans.centroids, np.float32), np.asarray(kmeans.assignments, np.uint32)
 
@@ -45,7 +45,7 @@ class RabitqlibSymqg(Rabitqlib):
     defaults: ClassVar[Options] = {"degree": 32, "ef_construction": 200}
 
     def build(self, base: Float32Array, threads: int) -> None:
-        self.index = self.library().SymqgIndex(self.dim, self.options["degree"], self.metric_name)
+        self.index = self.imported().SymqgIndex(self.dim, self.options["degree"], self.metric_name)
         self.index.build(base, self.options["ef_construction"], threads)
 
     def sweep(self, k: int) -> Sweep:
@@ -67,7 +67,7 @@ class RabitqlibHnsw(Rabitqlib):
     def build(self, base: Float32Array, threads: int) -> None:
         options = self.options
         centroids, own = self.cluster(base, options["clusters"], threads)
-        self.index = self.library().HnswIndex(
+        self.index = self.imported().HnswIndex(
             self.dim, len(base), options["M"], options["ef_construction"], options["bits"], self.metric_name
         )
         self.index.build(base, centroids, own, threads, True)
@@ -88,7 +88,7 @@ class RabitqlibIvf(Rabitqlib):
     def build(self, base: Float32Array, threads: int) -> None:
         nlist = self.options["nlist"] or max(1, round(4 * len(base) ** 0.5))
         centroids, own = self.cluster(base, nlist, threads)
-        self.index = self.library().IvfIndex(self.dim, len(base), nlist, self.options["bits"], self.metric_name)
+        self.index = self.imported().IvfIndex(self.dim, len(base), nlist, self.options["bits"], self.metric_name)
         self.index.build(base, centroids, own, threads, True)
 
     def sweep(self, k: int) -> Sweep:

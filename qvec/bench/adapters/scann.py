@@ -20,7 +20,7 @@ class Scann(Adapter):
     def build(self, base: Float32Array, threads: int) -> None:
         options = self.options
         leaves = options["leaves"] or max(1, min(len(base) // 8, round(4 * len(base) ** 0.5)))
-        builder = self.library().builder(base, 10, "dot_product" if self.inner else "squared_l2")
+        builder = self.imported().builder(base, 10, "dot_product" if self.inner else "squared_l2")
         builder = builder.set_n_training_threads(threads).tree(
             num_leaves=leaves, num_leaves_to_search=leaves // 10 + 1, training_sample_size=min(len(base), 250_000)
         )

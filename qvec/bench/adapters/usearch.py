@@ -22,7 +22,7 @@ class Usearch(Adapter):
 
     def build(self, base: Float32Array, threads: int) -> None:
         metric = {"cosine": "cos", "ip": "ip", "l2": "l2sq"}[self.metric]
-        self.index = self.library().Index(ndim=self.dim, metric=metric, **self.options)
+        self.index = self.imported().Index(ndim=self.dim, metric=metric, **self.options)
         self.index.add(np.arange(len(base)), base, threads=threads)
 
     def settle(self) -> int:

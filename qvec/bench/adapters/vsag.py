@@ -21,7 +21,7 @@ class VsagHgraph(Adapter):
     defaults: ClassVar[Options] = {"max_degree": 32, "ef_construction": 200, "code": "sq8", "precise": "fp32"}
 
     def build(self, base: Float32Array, threads: int) -> None:
-        library, options = self.library(), self.options
+        library, options = self.imported(), self.options
         library.set_logger_off()
         parameters = {
             "dtype": "float32",

@@ -19,7 +19,7 @@ class ZvecHnswInt8(Adapter):
     defaults: ClassVar[Options] = {"m": 16, "ef_construction": 200}
 
     def build(self, base: Float32Array, threads: int) -> None:
-        zvec = self.library()
+        zvec = self.imported()
         zvec.init(log_level=zvec.LogLevel.ERROR, query_threads=1, optimize_threads=threads)
         metric = zvec.MetricType.IP if self.inner else zvec.MetricType.L2
         index = zvec.HnswIndexParam(metric, quantize_type=zvec.QuantizeType.INT8, **self.options)
@@ -43,7 +43,7 @@ class ZvecHnswInt8(Adapter):
         return {"ef": widths(k)}
 
     def calls(self, k: int, point: Mapping[str, Any], threads: int) -> Calls:
-        zvec, collection = self.library(), self.collection
+        zvec, collection = self.imported(), self.collection
         refined = zvec.HnswQueryParam(ef=point["ef"], is_using_refiner=True)
 
         def one(query: Float32Array) -> Any:

@@ -1,0 +1,23 @@
+"""A collection built as `qvec bench` builds it, for the length of a ``with`` block."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sets
+
+from qvec.bench.adapters.own import Own
+from qvec.bench.contestants import parse
+
+
+@contextmanager
+def built(data: sets.Set, code: str, index: str, threads: int) -> Iterator[Own]:
+    """``index``: as of qvec bench, with its options. Its file is closed."""
+    kind, options = parse(index)
+    with tempfile.TemporaryDirectory() as folder:
+        own = Own(data.metric, data.base.shape[1], Path(folder), {"code": code, "index": kind, **options})
+        own.build(data.base, threads)
+        yield own
