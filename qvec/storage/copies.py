@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qvec.errors import CorruptError
 from qvec.storage import newfile
-from qvec.storage.environment import translated
+from qvec.storage.failures import translated
 from qvec.storage.filelock import FileLock
 from qvec.storage.snapshot import Snapshot
 from qvec.storage.store import Store

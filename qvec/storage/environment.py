@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import importlib
 import mmap
 import os
-import resource
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -17,30 +15,14 @@ from typing import Any
 import lmdb
 
 from qvec import _kernels
-from qvec.errors import (
-    ClosedError,
-    CorruptError,
-    DiskFullError,
-    FormatError,
-    InputError,
-    LockedError,
-    MapFullError,
-    MissingExtraError,
-    QvecError,
-    ReadOnlyError,
-)
-from qvec.storage import keys, metapage, newfile, pages
+from qvec.errors import FormatError, InputError, LockedError, MapFullError
+from qvec.storage import keys, newfile
+from qvec.storage.failures import MAX_READERS, is_denied, translate, translated
 
 MAP_SIZE = 1 << 40
-MAX_READERS = 1024
 PATIENCE = 5.0  # seconds that a replacement of the file waits for snapshots to end
 _PAGE_HEADER = 16
-_TRIES = 5  # to read a file between two commits
 _NO_RESERVE: int = getattr(mmap, "MAP_NORESERVE", 0)
-# What the other files of this floor catch; none of them imports lmdb.
-Error = lmdb.Error
-MapIsFull = lmdb.MapFullError
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _ENGINE: dict[str, Any] = {"lib_version": 0} if int(lmdb.__version__.split(".")[0]) >= 3 else {}
 
 _registry: dict[tuple[int, int], Environment] = {}
@@ -256,38 +238,6 @@ def release(env: Environment) -> None:
             env.close()
 
 
-def check(path: str) -> None:
-    """Refuse, before it is mapped, a file that is missing, foreign or truncated."""
-    facts = metapage.inspect(path)
-    if not facts.is_truncated:
-        return
-    # A commit may leave pages at the end of the file that it freed itself unwritten: not damage.
-    problems = pages.structure_problems(path)
-    if problems is None or problems or _last_used(path, facts.psize) >= facts.size // facts.psize:
-        raise CorruptError(f"{path} is truncated: {facts.size} bytes of {facts.n_pages * facts.psize}")
-
-
-def _last_used(path: str, psize: int) -> int:
-    """The last page that is in use: of values that take several, LMDB's own check looks at the first alone."""
-    with open(path, "rb") as file:
-        return pages.Pages(file.fileno(), psize).last_used()
-
-
-def check_structure(path: str) -> None:
-    """Refuse, before it is mapped, a file whose pages LMDB might trip over; LockedError while others write to it."""
-    for _ in range(_TRIES):
-        before = metapage.inspect(path)
-        problems = pages.structure_problems(path)
-        if metapage.inspect(path) == before:
-            break
-    else:
-        raise LockedError(f"{path} changes while it is checked: untrusted=True is for files that nobody writes to")
-    if problems is None:
-        raise MissingExtraError("untrusted=True needs py-lmdb 3.0 or later: pip install 'lmdb>=3'")
-    if problems:
-        raise CorruptError(f"{path} is damaged: {problems[0]}; {len(problems)} problems in all")
-
-
 def create(path: str, fill: Callable[[Any, int], None]) -> None:
     """Make a new LMDB file whose first commit is what ``fill(txn, psize)`` puts."""
     with translated(path):
@@ -299,60 +249,17 @@ def create(path: str, fill: Callable[[Any, int], None]) -> None:
         env.close()
 
 
-@contextlib.contextmanager
-def translated(path: str) -> Iterator[None]:
-    """LMDB's errors inside the ``with`` block as qvec's."""
-    try:
-        yield
-    except lmdb.Error as error:
-        raise translate(error, path) from error
-
-
-def translate(error: lmdb.Error, path: str) -> QvecError:
-    """The qvec error for an LMDB one."""
-    code = getattr(error, "code", None)
-    if isinstance(error, lmdb.DiskError) or code in _NO_ROOM or "Input/output" in str(error):
-        return DiskFullError(f"{path}: the commit could not be written ({error}); {_room(path)}")
-    if isinstance(error, lmdb.MapFullError | lmdb.MapResizedError | lmdb.MemoryError):
-        return MapFullError(f"{path}: {error}")
-    if "already open in this process" in str(error):
-        return LockedError(f"{path}: a file of this name that was removed since is still open in this process")
-    if isinstance(error, lmdb.ReadersFullError):
-        return LockedError(f"{path}: all {MAX_READERS} reader slots are taken")
-    if _is_denied(error):
-        return ReadOnlyError(f"{path}: {error}")
-    if isinstance(error, lmdb.PanicError):
-        return DiskFullError(f"{path}: an earlier commit failed half-way; close the file and open it again ({error})")
-    if isinstance(error, lmdb.BadTxnError) or "closed/deleted/dropped" in str(error):
-        return ClosedError(f"{path}: the transaction or the file is closed ({error})")
-    return CorruptError(f"{path}: LMDB finds the file damaged ({error})")
-
-
-def _room(path: str) -> str:
-    free = os.statvfs(os.path.dirname(path) or ".")
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-    allowed = "no limit" if limit == resource.RLIM_INFINITY else f"a limit of {limit}"
-    return f"{free.f_bavail * free.f_frsize} bytes are free on the disk, and files have {allowed}"
-
-
 def _open(path: str, key: tuple[int, int], readonly: bool, durable: bool, map_size: int) -> Any:
     beside = _beside_inherited() if key in _inherited else contextlib.nullcontext()
     with beside:
         try:
             return _open_lmdb(path, map_size, readonly=readonly, lock=True, sync=durable)
         except lmdb.Error as error:
-            if not (readonly and _is_denied(error)):
+            if not (readonly and is_denied(error)):
                 raise translate(error, path) from error
         # The lock file cannot be written either: whoever writes will not see this reader.
         with translated(path):
             return _open_lmdb(path, map_size, readonly=True, lock=False, sync=durable)
-
-
-def _is_denied(error: lmdb.Error) -> bool:
-    if isinstance(error, lmdb.LockError | lmdb.ReadonlyError):
-        return True
-    code = getattr(error, "code", None)
-    return code in (errno.EACCES, errno.EPERM, errno.EROFS) or "denied" in str(error) or "Read-only" in str(error)
 
 
 def _open_lmdb(path: str, map_size: int, *, readonly: bool, lock: bool, sync: bool) -> Any:

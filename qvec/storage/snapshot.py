@@ -12,7 +12,8 @@ from qvec._kernels import Column
 from qvec.errors import ClosedError, CorruptError, ForkedError, InputError
 from qvec.storage import keys, records
 from qvec.storage.directory import View
-from qvec.storage.environment import Error, fork_epoch, translate, translated
+from qvec.storage.environment import fork_epoch
+from qvec.storage.failures import Error, translate, translated
 from qvec.storage.pages import structure_problems
 from qvec.storage.sums import KINDS, Sums
 from qvec.types import NDArray

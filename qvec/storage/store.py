@@ -12,9 +12,10 @@ from types import MappingProxyType
 from typing import Any, Literal, Self, get_args
 
 from qvec.errors import AbortedError, ClosedError, InputError, ReadOnlyError
-from qvec.storage import environment, header, keys, newfile
+from qvec.storage import admission, environment, header, keys, newfile
 from qvec.storage.directory import Accept, ColumnSpec, Loader, View, block_geometry, first_state
 from qvec.storage.environment import fork_epoch
+from qvec.storage.failures import translated
 from qvec.storage.filelock import FileLock
 from qvec.storage.snapshot import Reading, Snapshot
 from qvec.storage.transaction import Transaction
@@ -48,9 +49,9 @@ class Store:
         self._closed = True
         self._accept: Accept = _anything
         self._epoch, self._writing_thread = -1, 0
-        environment.check(path)
+        admission.check(path)
         if untrusted:
-            environment.check_structure(path)
+            admission.check_structure(path)
         self._lock = FileLock(path) if mode == "rw" else None
         self._closed = False
         if mode == "rw":
@@ -348,7 +349,7 @@ class Store:
         self._writing_loader = Loader(self._env, self._accept, verify=self._verify, writable=True)
         self._view, self._writer = View(), View()
         try:
-            with environment.translated(self.path), self._env.lmdb.begin(buffers=True) as txn:
+            with translated(self.path), self._env.lmdb.begin(buffers=True) as txn:
                 self.config = MappingProxyType(header.unpack(txn.get(keys.CONFIG), self.path))
             self._epoch = fork_epoch()
             self.end(self.begin())
@@ -361,7 +362,7 @@ class Store:
         """The view brought up to the transaction's commit: in place, or on a copy while searches use it."""
         view = self._view.clone() if self._view.users else self._view
         try:
-            with environment.translated(self.path):
+            with translated(self.path):
                 self._loader.refresh(view, txn, commit)
         except BaseException:
             txn.abort()
@@ -376,7 +377,7 @@ class Store:
         commit = txn.id() - 1
         try:
             if self._writer.txn_id != commit:
-                with environment.translated(self.path):
+                with translated(self.path):
                     self._writing_loader.refresh(self._writer, txn, commit)
                 with self._env.lock:
                     self._env.dependents.add(self._writer)
@@ -406,7 +407,7 @@ class Store:
             if self._closed:
                 raise ClosedError(f"{self.path} is closed")
             if self._epoch != fork_epoch():
-                environment.check(self.path)
+                admission.check(self.path)
                 self._attach(None)
 
 

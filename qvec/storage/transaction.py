@@ -12,7 +12,8 @@ from qvec._kernels import Column, chunk_entries
 from qvec.errors import AbortedError, DuplicateIdError, InputError, QvecError
 from qvec.storage import keys, records
 from qvec.storage.directory import ColumnSpec, View, block_geometry, place_all, write_directory
-from qvec.storage.environment import Error, MapIsFull, fork_epoch, translate, translated
+from qvec.storage.environment import fork_epoch
+from qvec.storage.failures import Error, MapIsFull, translate, translated
 from qvec.storage.snapshot import Snapshot, entry_key, id_key, record_key, row_value
 from qvec.storage.sums import KINDS, Sums
 
