@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import numpy as np
 
+from qvec.curves import outdated
 from qvec.errors import InputError
 from qvec.handle import worker_threads
 from qvec.hits import HitMaker
@@ -92,11 +93,12 @@ class Collection(Payloads):
             untrained = writer.quantizer is None
             stored, added, replaced, skipped = writer.add(x, checked, payloads, on_conflict, workers, progress)
             drift = self._observe(txn, untrained, x)
-            due = replaced > 0 and writer.is_mending_due
+            due, untuned = replaced > 0 and writer.is_mending_due, outdated(txn.state)
         if due:
             self._maintenance.mend(replaced, workers)
         self._announce(drift)
-        self._keep_tuned(threads)
+        if untuned:
+            self._keep_tuned(threads)
         return AddResult(id_array(stored), added, replaced, skipped)
 
     def upsert(

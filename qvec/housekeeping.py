@@ -89,6 +89,7 @@ class Housekeeping(Upkeep):
             raise InputError("optimize() makes transactions of its own; call it outside of one")
         workers = 1 if threads is None else worker_threads(threads)
         with short_turns():
+            self._maintenance.settle(workers)
             for _ in range(2):  # moving leaves deleted rows behind
                 self._maintenance.mend_all(workers, progress)
                 self._maintenance.gather(workers, progress)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from qvec.index import Progress
 from qvec.reclaim import Reclaim
 from qvec.storage.scrub import scrub
@@ -51,6 +53,12 @@ class Maintenance:
             done += STEP
             if progress is not None:
                 progress(min(done, total), total)
+
+    def settle(self, threads: int) -> None:
+        """Have the index do what it left for later."""
+        with self.store.write() as txn:
+            if txn.state["quantizer"] is not None and txn.state["index"].get("owed"):
+                self.writer(txn).extend_index(np.zeros(0, np.uint32), threads, None)
 
     def gather(self, threads: int, progress: Progress | None) -> None:
         """Move rows to the front until none that is not in use lies between them, and give up those behind."""

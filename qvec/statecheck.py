@@ -134,11 +134,17 @@ def _check_graph(graph: State, n: int) -> None:
     take_int(graph, "chosen_at", 0, MAX_ROWS)
     if graph["cursor"] is not None:
         take_int(graph, "cursor", 0, n)
-    entries = graph["entries"]
-    if not isinstance(entries, bytes) or len(entries) % 4 or not 4 <= len(entries) <= 4 * _MAX_ENTRIES:
-        raise FormatError(f"field 'entries' must hold 1 to {_MAX_ENTRIES} rows of 4 bytes")
-    if max(memoryview(entries).cast("I")) >= n:
-        raise FormatError(f"field 'entries' names a row that is not below {n}")
+    _check_rows(graph, "entries", 1, n)
+    _check_rows(graph, "owed", 0, MAX_ROWS)
+
+
+def _check_rows(graph: State, name: str, least: int, n: int) -> None:
+    """A field of rows below n."""
+    rows = graph[name]
+    if not isinstance(rows, bytes) or len(rows) % 4 or not 4 * least <= len(rows) <= 4 * _MAX_ENTRIES:
+        raise FormatError(f"field {name!r} must hold {least} to {_MAX_ENTRIES} rows of 4 bytes")
+    if max(memoryview(rows).cast("I"), default=0) >= n:
+        raise FormatError(f"field {name!r} names a row that is not below {n}")
 
 
 def _check_lists(lists: State, config: Config, n: int) -> None:

@@ -31,7 +31,8 @@ class Graph:
 
     ``linked``: rows that it holds; ``dead``: those of them that are deleted. ``entries``: where walks start, the
     ``root`` of the tree among them; ``chosen_at``: rows that it held when these were last chosen. ``cursor``: while
-    a repair is running, the first row whose list is still to be mended.
+    a repair is running, the first row whose list is still to be mended. ``owed``: rows that were added a few at a time,
+    and whose farther neighbours have no edge back to them yet.
     """
 
     linked: int = 0
@@ -40,14 +41,15 @@ class Graph:
     entries: Rows = field(default_factory=lambda: np.zeros(0, np.uint32))
     chosen_at: int = 0
     cursor: int | None = None
+    owed: Rows = field(default_factory=lambda: np.zeros(0, np.uint32))
 
     @classmethod
     def of(cls, state: IndexState) -> Self:
         """The graph that a state describes; an empty one where it describes none yet."""
         if not state.get("linked"):
             return cls()
-        entries = np.frombuffer(state["entries"], "<u4").astype(np.uint32)
-        return cls(state["linked"], state["dead"], state["root"], entries, state["chosen_at"], state["cursor"])
+        entries, owed = (np.frombuffer(state[name], "<u4").astype(np.uint32) for name in ("entries", "owed"))
+        return cls(state["linked"], state["dead"], state["root"], entries, state["chosen_at"], state["cursor"], owed)
 
     def to_state(self) -> IndexState:
         """Plain data for :meth:`of`."""
@@ -58,6 +60,7 @@ class Graph:
             "entries": self.entries.astype("<u4").tobytes(),
             "chosen_at": self.chosen_at,
             "cursor": self.cursor,
+            "owed": self.owed.astype("<u4").tobytes(),
         }
 
 

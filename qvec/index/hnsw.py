@@ -1,5 +1,8 @@
 """A navigable small-world graph in fixed-degree lists, built in batches that need no locks.
 
+Rows that are added a few at a time are answered by their nearest neighbours alone, and owed the other edges back, until
+enough are owed some to make one change of many lists (docs/adr/0011).
+
 One level and a table of entry points stand in for the upper layers of HNSW (Malkov and Yashunin 2018): in more than a
 few dozen dimensions the hierarchy brings nothing over good entries. The steps of a batch are in kernels/build.c.
 """
@@ -30,6 +33,10 @@ BATCH_SHARE = 50  # a batch is at most n / 50 rows: they search the graph as it 
 BATCH_ROWS = 1024  # and each row of a batch is scored against all others of it
 CHECKED_ROWS = 65_536  # read at a time
 NO_NEIGHBOUR = 0xFFFFFFFF
+ALL = 128  # edges that a row has at most
+FEW = 8  # rows: of so many at a time, only the nearest edges get one back at once; each changes a page of lists
+ANSWERED = 8  # edges of such a row that do
+MAX_OWED, OWED_SHARE = 64, 512  # such rows before all the other edges are added: at most so many, and a 512th of the graph
 DEAD_SHARE = 0.075  # of the rows of a graph: beyond, deleted ones are taken out
 
 
@@ -45,7 +52,7 @@ class Build:
     alpha: float = ALPHA
 
     def run(self, rows: Rows) -> None:
-        """Link the rows, in batches."""
+        """Link the rows, in batches; where they are few, without all of their edges back."""
         source, graph, coded = self.source, self.graph, self.source.coded
         mark(source.columns[LINKED], rows, True)
         if graph.linked == 0 and len(rows):
@@ -62,25 +69,43 @@ class Build:
         )
         from concurrent.futures import ThreadPoolExecutor  # late: a tenth of the import's time
 
+        owed = np.union1d(graph.owed, rows).astype(np.uint32)
+        few = 0 < len(rows) <= FEW and len(owed) <= min(MAX_OWED, graph.linked // OWED_SHARE)
         with ThreadPoolExecutor(self.threads) as pool:
             done = 0
             while done < len(rows):
                 stop = done + min(max(1, graph.linked // BATCH_SHARE), BATCH_ROWS)
-                self._link_batch(linker, rows[done:stop], pool)
+                self._link_batch(linker, rows[done:stop], pool, ANSWERED if few else ALL)
                 done = min(stop, len(rows))
                 self._choose_entries(linker, rows[done:])
                 if self.progress is not None:
                     self.progress(done, len(rows))
-            packed.keep_up(source, linker.changed, self.threads, pool)
+            if few:
+                graph.owed = owed
+            else:
+                self._settle(linker, pool)
+            packed.keep_up(source, linker, self.threads, pool)
 
-    def _link_batch(self, linker: Linker, rows: Rows, pool: ThreadPoolExecutor) -> None:
+    def _link_batch(self, linker: Linker, rows: Rows, pool: ThreadPoolExecutor, answered: int) -> None:
         threads = min(self.threads, (len(rows) + 3) // 4)
         linker.begin(rows)
-        run_on_threads(lambda: linker.link_out(self.ef), threads, pool)
+        run_on_threads(lambda: linker.link_out(self.ef, answered), threads, pool)
         linker.group()
         run_on_threads(linker.link_in, threads, pool)
         linker.finish()
         self.graph.linked += len(rows)
+
+    def _settle(self, linker: Linker, pool: ThreadPoolExecutor) -> None:
+        """Add the edges back that rows are owed, those that are still there."""
+        source, graph = self.source, self.graph
+        if not len(graph.owed):
+            return
+        there = read_bitmap(source.columns[LINKED], source.n) & ~source.deleted
+        rows = graph.owed[graph.owed < source.n]
+        linker.owed(rows[np.isin(rows, rows_in(there & bitmap_of(rows, source.n)))])
+        linker.group()
+        run_on_threads(linker.link_in, self.threads, pool)
+        graph.owed = np.zeros(0, np.uint32)
 
     def _choose_entries(self, linker: Linker, waiting: Rows) -> None:
         """Choose entries anew when the graph has doubled, and at the end when it has grown by a fifth."""

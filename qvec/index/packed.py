@@ -21,6 +21,8 @@ from qvec.types import Codes
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
+    from qvec._kernels import Linker, Mender
+
 MAX_DIM = 4096  # so that a node of 64 neighbours fits into a block
 MIN_BITS = 4  # a dimension: coarser codes tell too little of where a node is
 STEP = 2048  # nodes made between two looks for Ctrl-C
@@ -36,11 +38,11 @@ def node_column(codec: Codec, degree: int) -> ColumnSpec:
     return wide_column(NODES, node_shape(codec, degree)[1])
 
 
-def keep_up(source: Source, rows: Rows, threads: int, pool: ThreadPoolExecutor) -> None:
-    """Make the nodes of rows anew whose lists have changed, where the graph has nodes."""
+def keep_up(source: Source, changer: Linker | Mender, threads: int, pool: ThreadPoolExecutor) -> None:
+    """Make the nodes anew of rows whose lists have been changed, where the graph has nodes."""
     nodes = source.columns.get(NODES)
     if nodes is not None:
-        pack(source.coded, source.columns[ADJACENCY], nodes, rows, source.n, threads, pool)
+        pack(source.coded, source.columns[ADJACENCY], nodes, changer.changed, source.n, threads, pool)
 
 
 def pack(

@@ -76,7 +76,7 @@ class Repair:
                 mender.begin(step)
                 run_on_threads(mender.relink, min(self.threads, (len(step) + 3) // 4), pool)
                 mender.hand_on()
-            packed.keep_up(self.source, mender.changed, self.threads, pool)
+            packed.keep_up(self.source, mender, self.threads, pool)
 
     def _end(self, held: Bitmap, condemned: Bitmap) -> None:
         """Let go of the condemned rows, and choose entries among the others."""

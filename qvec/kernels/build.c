@@ -109,6 +109,32 @@ static int score_list(const qv_graph *graph, const qv_query *query, const uint32
     return QV_OK;
 }
 
+static int has_edge(const uint32_t *list, uint32_t degree, uint32_t row) {
+    for (uint32_t i = 0; i < degree && list[i] != QV_NO_ROW; i++)
+        if ((list[i] & QV_ROW_MASK) == row) return 1;
+    return 0;
+}
+
+int qv_links_owed(const qv_graph *graph, uint32_t row, qv_scratch *s, qv_link *links) {
+    qv_edge edges[QV_DEGREE_MAX];
+    const uint8_t *code = qv_row(graph->codes, row);
+    const uint32_t *list = (const uint32_t *)qv_row(graph->adjacency, row);
+    if (!code || !list) return QV_DAMAGED;
+    qv_query *query = (qv_query *)s->query;
+    qv_prepare_row(graph->codec, code, query);
+    int size = (int)qv_list_size(list, graph->degree), n = 0;
+    int status = score_list(graph, query, list, size, edges, s);
+    if (status) return status;
+    for (int i = 0; i < size; i++) {
+        uint32_t target = edges[i].row & QV_ROW_MASK;
+        if (target >= graph->n || qv_is_set(graph->deleted, target)) continue;
+        const uint32_t *other = (const uint32_t *)qv_row(graph->adjacency, target);
+        if (!other) return QV_DAMAGED;
+        if (!has_edge(other, graph->degree, row)) links[n++] = (qv_link){row, target, edges[i].key};
+    }
+    return n;
+}
+
 int qv_link_in(const qv_graph *graph, const qv_link *links, int n, qv_scratch *s) {
     uint32_t target = links[0].target;
     uint32_t *list = (uint32_t *)qv_row(graph->adjacency, target);
@@ -154,12 +180,6 @@ static int pin(const qv_graph *graph, uint32_t host, uint32_t *list, uint32_t ro
     list[place] = row | QV_TREE;
     qv_note_change(graph, host);
     return 1;
-}
-
-static int has_edge(const uint32_t *list, uint32_t degree, uint32_t row) {
-    for (uint32_t i = 0; i < degree && list[i] != QV_NO_ROW; i++)
-        if (list[i] == row) return 1;
-    return 0;
 }
 
 /* Every tree has leaves, so there is a list with room. */

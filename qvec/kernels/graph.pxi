@@ -27,6 +27,7 @@ cdef extern from "graph.h" nogil:
                 qv_scratch *s) noexcept
     int qv_link_out(const qv_graph *graph, uint32_t row, const uint32_t *batch, uint32_t n_batch, int ef, qv_scratch *s,
                     qv_link *links)
+    int qv_links_owed(const qv_graph *graph, uint32_t row, qv_scratch *s, qv_link *links)
     int qv_link_in(const qv_graph *graph, const qv_link *links, int n, qv_scratch *s)
     int qv_link_tree(const qv_graph *graph, uint32_t row, uint32_t otherwise, const uint64_t *barred)
     int64_t qv_reach(const qv_graph *graph, int pinned_only, uint64_t *reached, uint32_t *queue)
@@ -78,6 +79,7 @@ cdef class Linker:
     """Links batches of stored rows into a graph. See build.c for the three steps.
 
     begin, link_out (any number of threads), group, link_in (any number of threads), finish; then the next batch.
+    owed, group, link_in: what was left out for rows that are linked.
     n: every row is below. entries: uint32 rows that searches start from, `root` of the tree among them; none while
     the graph is empty. deleted: uint64 bitmap of n bits, rows that get no new edges; None: there are none.
     """
@@ -133,10 +135,8 @@ cdef class Linker:
         self.g.entries = <const uint32_t *>cnp.PyArray_DATA(entries)
         self.g.n_entries = <uint32_t>entries.shape[0]
 
-    def begin(self, rows):
-        """Open a batch of rows, uint32, that no edge leads to; their codes must be stored, their lists are made empty."""
-        cdef uint32_t i, row
-        cdef uint32_t *own
+    cdef _open(self, rows):
+        """Room for the links of rows, uint32."""
         self._release()
         self._rows = np.ascontiguousarray(rows, np.uint32)
         self._count, self._next, self._n_groups = <uint32_t>self._rows.shape[0], 0, 0
@@ -144,18 +144,24 @@ cdef class Linker:
         self._n_links = <int *>calloc(self._count, sizeof(int))
         if not self._links or not self._n_links:
             raise MemoryError(f"no memory for the links of a batch of {self._count} rows")
+        if self._count and np.max(self._rows) >= self.g.n:
+            raise ValueError(f"row {np.max(self._rows)} is not below {self.g.n}")
+
+    def begin(self, rows):
+        """Open a batch of rows, uint32, that no edge leads to; their codes must be stored, their lists are made empty."""
+        cdef uint32_t i, row
+        cdef uint32_t *own
+        self._open(rows)
         for i in range(self._count):
             row = self._rows[i]
-            if row >= self.g.n:
-                raise ValueError(f"row {row} is not below {self.g.n}")
             own = <uint32_t *>qv_row_mut(&self._adjacency.c, row)
             if own == NULL:
                 _raise_status(QV_DAMAGED, [self._adjacency])
             memset(own, 0xFF, self.g.degree * 4)
             self._waiting[row >> 6] |= <uint64_t>1 << (row & 63)
 
-    def link_out(self, int ef):
-        """Search and prune for rows of the batch until none is left."""
+    def link_out(self, int ef, int answered):
+        """Search and prune for rows of the batch until none is left; the nearest ``answered`` edges get one back."""
         cdef Scratch scratch = self._scratch(ef)
         cdef uint32_t i, j
         cdef int status = 0
@@ -169,7 +175,20 @@ cdef class Linker:
                                          self._links + <size_t>j * self.g.degree)
                     if status < 0:
                         break
-                    self._n_links[j] = status
+                    self._n_links[j] = min(status, answered)
+        self._done(scratch, status)
+
+    def owed(self, rows):
+        """Open a batch of the edges that linked rows, uint32, have got no edge back for."""
+        cdef Scratch scratch = self._scratch(1)
+        cdef uint32_t i
+        cdef int status = 0
+        self._open(rows)
+        for i in range(self._count):
+            status = qv_links_owed(&self.g, self._rows[i], &scratch.s, self._links + <size_t>i * self.g.degree)
+            if status < 0:
+                break
+            self._n_links[i] = status
         self._done(scratch, status)
 
     def group(self):
