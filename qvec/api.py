@@ -213,8 +213,8 @@ def open(
 ) -> Collection:
     """Open a collection file. One handle may have it open for writing, any number for reading.
 
-    residency: "mmap" shares the file's pages between processes; "ram" copies what searches read into huge pages,
-    at the first search.
+    residency: "mmap" shares the file's pages between processes; "index" copies what finds candidates (codes, graph or
+    lists) into huge pages at the first search; "ram" also the originals that re-rank them.
     verify: check each block's checksum when it is first touched. durability, on_drift, map_size: see :func:`create`.
     untrusted: the file comes from elsewhere or may be damaged. LMDB's pages are checked before the file is mapped, and
     everything as by :meth:`Collection.verify`, before the first search; nobody may write to it meanwhile.

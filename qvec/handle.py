@@ -82,7 +82,7 @@ class Handle:
             return None
         index = stored_index(self._config.index, snap.state["index"])
         engine = Engine(snap, quantizer, self._originals(snap), index, self._config.ids == "int64")
-        snap.reside(engine.reads)
+        snap.reside(engine.to_copy(self._store.residency))
         snap.derived["engine"] = engine
         return engine
 

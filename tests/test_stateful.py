@@ -168,12 +168,12 @@ class Machine(RuleBasedStateMachine):
         seen += [name for batch in batches for name in batch.ids.tolist()]
         assert set(seen) == before
 
-    @rule(residency=st.sampled_from(["mmap", "ram"]))
+    @rule(residency=st.sampled_from(["mmap", "index", "ram"]))
     def reopen(self, residency: Any) -> None:
         self.db.close()
         self.db = qvec.open(self.path, residency=residency)
 
-    @rule(residency=st.sampled_from(["mmap", "ram"]))
+    @rule(residency=st.sampled_from(["mmap", "index", "ram"]))
     def reopen_reader(self, residency: Any) -> None:
         self.reader.close()
         self.reader = qvec.open(self.path, "r", residency=residency)

@@ -33,8 +33,7 @@ def replace_by_copy(store: Store) -> None:
         except BaseException:
             lock.release()
             raise
-        store._release_lock()
-        store._lock = lock
+        store._turn.move_to(lock)
     finally:
         newfile.discard(draft)
 

@@ -156,13 +156,12 @@ class Snapshot(Reading):
     __slots__ = ()
 
     def reside(self, columns: Iterable[Column]) -> None:
-        """Copy columns into memory, for this and all later snapshots, where the store's residency is "ram"."""
+        """Copy columns into memory, for this and all later snapshots."""
         self._live()
-        if self._store.residency == "ram":
-            with self._store._env.lock:
-                for column in columns:
-                    if not column.resident:
-                        column.make_resident()
+        with self._store._env.lock:
+            for column in columns:
+                if not column.resident:
+                    column.make_resident()
 
 
 def record_key(kind: int, number: int) -> bytes:

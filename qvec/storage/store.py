@@ -11,14 +11,15 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, Self, get_args
 
-from qvec.errors import AbortedError, ClosedError, InputError, ReadOnlyError
+from qvec.errors import AbortedError, ClosedError, ReadOnlyError
 from qvec.storage import admission, environment, header, keys, newfile
-from qvec.storage.directory import Accept, ColumnSpec, Loader, View, block_geometry, first_state
+from qvec.storage.directory import Accept, ColumnSpec, View, block_geometry, first_state
 from qvec.storage.environment import fork_epoch
 from qvec.storage.failures import translated
-from qvec.storage.filelock import FileLock
 from qvec.storage.snapshot import Reading, Snapshot
 from qvec.storage.transaction import Transaction
+from qvec.storage.turn import Turn
+from qvec.storage.views import Views
 from qvec.types import Durability, Residency, check_choice, check_flag
 
 __all__ = ["ColumnSpec", "Reading", "Snapshot", "Store", "Transaction", "block_geometry"]
@@ -48,19 +49,21 @@ class Store:
         self.residency, self._verify, self._map_size = residency, verify, map_size
         self._closed = True
         self._accept: Accept = _anything
-        self._epoch, self._writing_thread = -1, 0
+        self._epoch = -1
         admission.check(path)
         if untrusted:
             admission.check_structure(path)
-        self._lock = FileLock(path) if mode == "rw" else None
-        self._closed = False
+        self._turn = Turn(path)
         if mode == "rw":
-            newfile.discard(path + newfile.COMPACTED)  # of a process that died
+            self._turn.lock()
+        self._closed = False
         try:
+            if mode == "rw":
+                newfile.discard(path + newfile.COMPACTED)  # of a process that died
             self._attach(durability == "full" if mode == "rw" else None)
         except BaseException:
             self._closed = True
-            self._release_lock()
+            self._turn.unlock()
             raise
 
     def __del__(self) -> None:
@@ -68,7 +71,7 @@ class Store:
         if self._closed or self._epoch != fork_epoch() or sys.is_finalizing():
             return
         if self._transaction:
-            self._release_lock()
+            self._turn.unlock()
             return
         for snapshot in list(self._open):
             self.end(snapshot)
@@ -116,9 +119,9 @@ class Store:
     ) -> Store:
         """Open a file: ``"rw"`` takes its write lock, ``"r"`` any number of handles may do.
 
-        ``residency="ram"``: what :meth:`Snapshot.reside` names is copied into memory; ``verify=False`` skips the
-        checksums of blocks, not their headers; ``durability="relaxed"`` leaves the flush to the system: a power cut
-        may then cost the file.
+        ``residency`` is for the layer above, which calls :meth:`Snapshot.reside`; ``verify=False`` skips the checksums
+        of blocks, not their headers; ``durability="relaxed"`` leaves the flush to the system: a power cut may then cost
+        the file.
         ``map_size`` is the address space to reserve at first, in bytes; it grows.
         ``untrusted`` has LMDB's pages checked, without LMDB, before they are mapped.
         NotFoundError, FormatError, CorruptError, LockedError or ReadOnlyError say why a file does not open.
@@ -128,7 +131,8 @@ class Store:
 
     def require(self, accept: Accept) -> None:
         """Have every commit that is seen from now on judged by the layer above, and the last one at once."""
-        self._accept = self._loader.accept = self._writing_loader.accept = accept
+        self._accept = accept
+        self._views.judge_by(accept)
         with self.read() as snapshot:
             accept(snapshot.state, snapshot.columns)
 
@@ -140,17 +144,19 @@ class Store:
         """
         if self._epoch != fork_epoch():
             self._revive()
-        if self._joined is not None and self._writing_thread == threading.get_ident():
+        if self.in_transaction:
+            assert self._joined is not None
             return self._joined
         env = self._env
         with env.lock:
             if self._closed:
                 raise ClosedError(f"{self.path} is closed")
             txn = env.begin()
-            view = self._view
-            commit = txn.id()
-            if view.txn_id != commit:
-                view = self._refreshed(txn, commit)
+            try:
+                view = self._views.to_read(txn)
+            except BaseException:
+                txn.abort()
+                raise
             view.users += 1
             env.open_reads += 1
             snapshot = Snapshot(self, txn, view)
@@ -200,15 +206,11 @@ class Store:
             raise ReadOnlyError(f"{self.path} is open with mode='r'")
         if self._epoch != fork_epoch():
             self._revive()
-        if self._writing_thread == threading.get_ident():
-            raise InputError("this thread has a write transaction open already")
-        self._writing.acquire()
-        self._writing_thread = threading.get_ident()
+        self._turn.take()
         try:
             if self._closed:
                 raise ClosedError(f"{self.path} is closed")
-            if self._lock is None or not self._lock.held:
-                self._lock = FileLock(self.path)
+            self._turn.lock()
         except BaseException:
             self._end_write(None)
             raise
@@ -264,7 +266,7 @@ class Store:
     @property
     def in_transaction(self) -> bool:
         """Whether this thread is inside `transaction`."""
-        return self._joined is not None and self._writing_thread == threading.get_ident()
+        return self._joined is not None and self._turn.mine
 
     def close(self) -> None:
         """Close the handle, after the snapshots and transactions of other threads; this thread's are ended.
@@ -281,15 +283,14 @@ class Store:
             mine = [snapshot for snapshot in self._open if snapshot._thread == threading.get_ident()]
         for snapshot in mine:
             self.end(snapshot)
-        if self._writing_thread == threading.get_ident() and self._transaction:
+        if self._turn.mine and self._transaction:
             self._transaction.abort()
-        with self._writing:
-            pass  # the transaction of another thread ends first
+        self._turn.wait()
         with self._env.lock:
             while self._open:
                 self._env.idle.wait()
-        self._release_lock()
-        self._view = self._writer = View()
+        self._turn.unlock()
+        self._views.clear()
         environment.release(self._env)
 
     @property
@@ -341,13 +342,9 @@ class Store:
         self._env = environment.acquire(self.path, durable=durable, map_size=self._map_size)
         self._open: set[Snapshot] = set()
         self.pins: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._writing = threading.Lock()
-        self._writing_thread = 0
         self._transaction: Transaction | None = None
         self._joined = None
-        self._loader = Loader(self._env, self._accept, verify=self._verify)
-        self._writing_loader = Loader(self._env, self._accept, verify=self._verify, writable=True)
-        self._view, self._writer = View(), View()
+        self._views = Views(self._env, self._accept, verify=self._verify)
         try:
             with translated(self.path), self._env.lmdb.begin(buffers=True) as txn:
                 self.config = MappingProxyType(header.unpack(txn.get(keys.CONFIG), self.path))
@@ -358,48 +355,21 @@ class Store:
             environment.release(self._env)
             raise
 
-    def _refreshed(self, txn: Any, commit: int) -> View:
-        """The view brought up to the transaction's commit: in place, or on a copy while searches use it."""
-        view = self._view.clone() if self._view.users else self._view
-        try:
-            with translated(self.path):
-                self._loader.refresh(view, txn, commit)
-        except BaseException:
-            txn.abort()
-            self._view = View()
-            raise
-        self._view = view
-        self._env.dependents.add(view)
-        return view
-
     def _start_write(self) -> Transaction:
         txn = self._env.begin_write()
-        commit = txn.id() - 1
         try:
-            if self._writer.txn_id != commit:
-                with translated(self.path):
-                    self._writing_loader.refresh(self._writer, txn, commit)
-                with self._env.lock:
-                    self._env.dependents.add(self._writer)
-            size = self._env.reaches()
-            for column in self._writer.columns.values():
-                column.attach(self._env.base, size)
+            view = self._views.to_write(txn)
         except BaseException:
             txn.abort()
             raise
-        self._transaction = Transaction(self, txn, self._writer)
+        self._transaction = Transaction(self, txn, view)
         return self._transaction
-
-    def _release_lock(self) -> None:
-        if self._lock is not None:
-            self._lock.release()
 
     def _end_write(self, view: View | None) -> None:
         """The transaction has ended: ``view`` is what it committed, None if that is not known any more."""
-        self._writer = view or View()
+        self._views.written(view)
         self._transaction = None
-        self._writing_thread = 0
-        self._writing.release()
+        self._turn.pass_on()
 
     def _revive(self) -> None:
         """In a forked child: open the file anew, to read; environment._after_fork left the parent's alone."""
@@ -408,6 +378,7 @@ class Store:
                 raise ClosedError(f"{self.path} is closed")
             if self._epoch != fork_epoch():
                 admission.check(self.path)
+                self._turn = Turn(self.path)
                 self._attach(None)
 
 

@@ -1,0 +1,57 @@
+"""The two views that a handle keeps up to the last commit: one its snapshots share, one its writer patches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qvec.storage.directory import Accept, Loader, View
+from qvec.storage.environment import Environment
+from qvec.storage.failures import translated
+
+
+class Views:
+    """Each is brought up to a commit when somebody begins to read or to write, by what changed since it last was."""
+
+    def __init__(self, env: Environment, accept: Accept, *, verify: bool) -> None:
+        """Of nothing yet."""
+        self._env = env
+        self._shared, self._writers = View(), View()
+        self._to_read = Loader(env, accept, verify=verify)
+        self._to_write = Loader(env, accept, verify=verify, writable=True)
+
+    def judge_by(self, accept: Accept) -> None:
+        """Have every commit that is loaded from now on judged by ``accept``."""
+        self._to_read.accept = self._to_write.accept = accept
+
+    def to_read(self, txn: Any) -> View:
+        """The shared view at a transaction's commit: in place, or on a copy while searches use it. Under env.lock."""
+        commit = txn.id()
+        if self._shared.txn_id != commit:
+            view = self._shared.clone() if self._shared.users else self._shared
+            self._shared = View()
+            with translated(self._env.path):
+                self._to_read.refresh(view, txn, commit)
+            self._shared = view
+            self._env.dependents.add(view)
+        return self._shared
+
+    def to_write(self, txn: Any) -> View:
+        """The writer's view at the commit before a write transaction, its columns attached to the map."""
+        commit = txn.id() - 1
+        if self._writers.txn_id != commit:
+            with translated(self._env.path):
+                self._to_write.refresh(self._writers, txn, commit)
+            with self._env.lock:
+                self._env.dependents.add(self._writers)
+        size = self._env.reaches()
+        for column in self._writers.columns.values():
+            column.attach(self._env.base, size)
+        return self._writers
+
+    def written(self, view: View | None) -> None:
+        """What a write transaction has committed; None when that is not known any more."""
+        self._writers = view or View()
+
+    def clear(self) -> None:
+        """Let go of every column."""
+        self._shared, self._writers = View(), View()
