@@ -56,8 +56,11 @@ class Maintenance:
 
     def settle(self, threads: int) -> None:
         """Have the index do what it left for later."""
+        with self.store.read() as snap:
+            if not snap.state["index"].get("owed"):
+                return
         with self.store.write() as txn:
-            if txn.state["quantizer"] is not None and txn.state["index"].get("owed"):
+            if txn.state["quantizer"] is not None:
                 self.writer(txn).extend_index(np.zeros(0, np.uint32), threads, None)
 
     def gather(self, threads: int, progress: Progress | None) -> None:

@@ -140,6 +140,12 @@ static int scan_tile(const qv_searcher *searcher, const qv_search_params *p, con
     return status;
 }
 
+/* Whether a walk among selected rows ended before it had found enough of them: it was cut off from the rest. */
+static int is_cut_off(const qv_selection *selection, const qv_pool *pool) {
+    uint32_t room = (uint32_t)pool->capacity, enough = selection->n_allowed < room ? selection->n_allowed : room;
+    return selection->seeds && (uint32_t)pool->size < enough;
+}
+
 /* One query by the index. Where too few of what it finds may be results, a scan finds them: k come back whenever k are
  * allowed. */
 static int find_one(const qv_searcher *searcher, const qv_search_params *p, const qv_batch *batch, size_t q, qv_scratch *s) {
@@ -150,10 +156,10 @@ static int find_one(const qv_searcher *searcher, const qv_search_params *p, cons
     int status = searcher->finder.find(searcher->finder.index, p, batch->originals + q * batch->dim,
                                        batch->transformed + q * batch->width, s);
     if (status < 0) return status;
-    int ranked = status == QV_RANKED;
+    int ranked = status == QV_RANKED, cut_off = is_cut_off(selection, &s->pool);
     keep_results(&s->pool, selection, kept_of(p));
     uint32_t wanted = (uint32_t)p->k < selection->n_allowed ? (uint32_t)p->k : selection->n_allowed;
-    if ((uint32_t)s->pool.size < wanted) {
+    if (cut_off || (uint32_t)s->pool.size < wanted) {
         qv_scan_source source = source_of(searcher, p);
         qv_pool_reset(&s->pool, kept_of(p));
         status = qv_scan(&source, s->query, 0, &s->pool, 1, s);
