@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from qvec.calibrations import Trained, entry_of
 from qvec.config import code_from_dict
 from qvec.drift.looks import (
     BINS,
@@ -32,6 +31,7 @@ from qvec.drift.looks import (
     spread,
 )
 from qvec.fields import State
+from qvec.generations.calibrations import Trained, entry_of
 from qvec.layout import DRIFT
 from qvec.quantizers import Quantizer, train
 from qvec.storage.snapshot import Reading

@@ -23,12 +23,12 @@ from generated import clustered
 
 import qvec
 from qvec._kernels import bits_roaring
-from qvec.calibrations import imported
 from qvec.config import Config
 from qvec.configs import Flat, Int8
-from qvec.curves import Curves
+from qvec.generations.calibrations import imported
 from qvec.layout import CALIBRATION, DRIFT, ROW, TUNING
 from qvec.quantizers import from_state
+from qvec.searching.curves import Curves
 from qvec.storage import records
 from qvec.storage.store import Store, Transaction
 

@@ -17,13 +17,13 @@ from qvec.bitmaps import bitmap_of, bytes_of, read_bitmap, rows_in, without, wor
 from qvec.errors import CorruptError, FormatError
 from qvec.filters.check import check_fields_of
 from qvec.filters.maintain import FieldWriter, field_columns
-from qvec.generation_state import discard_pending, drop_columns
+from qvec.generations.state import discard_pending, drop_columns
 from qvec.index import stored_index
 from qvec.layout import CODES, DELETED, IDS, VECTORS, bitmap_column, narrow_column, wide_column
-from qvec.rows import stored_record
+from qvec.records.rows import stored_record
+from qvec.records.writer import ENCODE_ROWS, Writer
 from qvec.storage.store import ColumnSpec, Transaction
 from qvec.types import NDArray
-from qvec.writer import ENCODE_ROWS, Writer
 
 _ID_BYTES = 8
 

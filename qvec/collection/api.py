@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from qvec.calibrations import Trained, check_enough
-from qvec.collection import Collection
+from qvec.collection.collection import Collection
 from qvec.config import Config, index_config
 from qvec.configs import CodeConfig, IndexConfig, Int4, Int8
 from qvec.errors import CorruptError, ExistsError, InputError
+from qvec.generations.calibrations import Trained, check_enough
 from qvec.inputs import as_stored, check_count
 from qvec.quantizers import Quantizer, make_config, train
 from qvec.quantizers.base import make_transform
+from qvec.records.writer import Writer, initial_state
 from qvec.storage.store import ColumnSpec, Store
 from qvec.types import (
     ArrayLike,
@@ -29,7 +30,6 @@ from qvec.types import (
     Residency,
     check_flag,
 )
-from qvec.writer import Writer, initial_state
 
 if TYPE_CHECKING:
     from qvec.adapters import Adapter

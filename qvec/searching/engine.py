@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from qvec._kernels import Column, Searcher, Selection
-from qvec.bitmaps import read_bitmap, rows_in, without
+from qvec.bitmaps import read_bitmap
 from qvec.index import Coded, Index, Source, Stored
 from qvec.layout import CODES, DELETED, IDS, VECTORS, in_force
 from qvec.quantizers import Quantizer
-from qvec.storage.store import Reading, Snapshot
+from qvec.storage.store import Snapshot
 from qvec.types import Float32Array, NDArray, Residency
 
 Found = tuple[NDArray[np.int64], Float32Array, NDArray[np.int64]]
@@ -138,9 +138,3 @@ def _search_parallel(
             pool.shutdown(cancel_futures=True)
             raise
     return found
-
-
-def live_rows(snap: Reading) -> NDArray[np.int64]:
-    """The rows that are not deleted, ascending."""
-    n = snap.state["n"]
-    return rows_in(without(n, read_bitmap(snap.columns[DELETED], n))) if n else np.zeros(0, np.int64)
