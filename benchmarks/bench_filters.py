@@ -5,7 +5,8 @@
 Each filter is a range of an integer column that a share of the rows falls into: `random`, of no relation to the
 vectors, or `near`, the rank of a row by its distance from a query. Queries of kind "near" are those nearest to that
 query, "other" those farthest from it. Each library is taken at its least effort that reaches the recall; then all take
-turns, single calls on one thread, the best of --rounds counts. Truth: each row that matches is compared.
+turns, single calls on one thread, the best of --rounds counts. Truth: each row that matches is compared. Who is slow is
+asked fewer queries, 20 at least, and is cut off where --seconds did not do to find an effort; each line says so.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,8 @@ from filter_peers import ALL, Columns, Contestant, K, folder, installed
 
 from qvec.datasets import exact_knn
 
+KINDS = ("random", "near", "other")
+LEAST_ASKED = 20
 SHARES = (0.5, 0.1, 0.01, 0.001, 0.0001)
 Search = Callable[[npt.NDArray[np.float32]], Any]
 
@@ -44,53 +47,79 @@ def questions(data: sets.Set, kind: str, count: int) -> npt.NDArray[np.float32]:
     return data.queries[chosen]
 
 
-def recall(search: Search, queries: npt.NDArray[np.float32], truth: npt.NDArray[np.int64]) -> float:
-    found = [len(np.intersect1d(search(q), true)) for q, true in zip(queries, truth, strict=True)]
-    return float(np.mean(found)) / truth.shape[1]
+class Found(NamedTuple):
+    """The search of the least effort that reached the target, ``search`` None where none did, and what it reached."""
+
+    search: Search | None
+    effort: int
+    recall: float
+    asked: int
+    cut: bool  # time was up
+
+    def shown(self, rate: float | None) -> str:
+        told = f"effort {self.effort}, recall {self.recall:.3f}, {self.asked} queries"
+        if rate is None:
+            return ("cut off" if self.cut else "not reached") + f" ({told})"
+        return f"{rate:,.0f}/s ({told})"
+
+
+def recall(search: Search, queries: Any, truth: Any, seconds: float) -> tuple[float, int]:
+    """Share of the true neighbours found by as many queries as there is time for, and how many those are."""
+    start, found, asked = time.perf_counter(), 0, 0
+    for query, true in zip(queries, truth, strict=True):
+        found, asked = found + len(np.intersect1d(search(query), true)), asked + 1
+        if asked >= LEAST_ASKED and time.perf_counter() - start > seconds:
+            break
+    return found / (asked * truth.shape[1]), asked
 
 
 def least(
-    contestant: Contestant, column: str, limit: int, queries: Any, truth: Any, target: float
-) -> tuple[Search | None, int, float]:
-    """A search of the least effort that reaches the target, its effort and recall; None: the most does not."""
-    reached = 0.0
+    contestant: Contestant, column: str, limit: int, queries: Any, truth: Any, target: float, seconds: float
+) -> Found:
+    """Efforts from the least on, each asked for a quarter of the time at most, until one reaches the target."""
+    start, found = time.perf_counter(), Found(None, 0, 0.0, 0, True)
     for effort in contestant.efforts:
         search = contestant.prepare(column, limit, effort)
-        reached = recall(search, queries, truth)
+        reached, asked = recall(search, queries, truth, seconds / 4)
         if reached >= target:
-            return search, effort, reached
-    return None, contestant.efforts[-1], reached
+            return Found(search, effort, reached, asked, False)
+        found = Found(None, effort, reached, asked, effort != contestant.efforts[-1])
+        if time.perf_counter() - start > seconds:
+            break
+    return found
 
 
-def race(searches: dict[str, Search], queries: npt.NDArray[np.float32], rounds: int) -> dict[str, float]:
-    """Queries/s of each, in turns; the best round of each."""
-    best = dict.fromkeys(searches, 0.0)
+def race(made: dict[str, Found], queries: Any, rounds: int, seconds: float) -> dict[str, float]:
+    """Queries/s of each that reached the target, in turns; the best round of each, cut off after its share of time."""
+    best = {name: 0.0 for name, found in made.items() if found.search is not None}
     for _ in range(rounds):
-        for name, search in searches.items():
-            start = time.perf_counter()
-            for query in queries:
+        for name in best:
+            search, asked, start = made[name].search, 0, time.perf_counter()
+            for query in queries[: made[name].asked]:
                 search(query)
-            best[name] = max(best[name], len(queries) / (time.perf_counter() - start))
+                asked += 1
+                if time.perf_counter() - start > seconds / rounds:
+                    break
+            best[name] = max(best[name], asked / (time.perf_counter() - start))
     return best
 
 
 def compare(data: sets.Set, contestants: dict[str, Contestant], columns: Columns, args: argparse.Namespace) -> Any:
     for share in args.share:
-        for kind in ("random", "near", "other"):
+        for kind in args.kind:
             column, limit = "random" if kind == "random" else "near", max(1, round(share * len(data.base)))
             match = np.flatnonzero(columns[column] < limit)
             queries = questions(data, kind, min(args.queries, len(data.queries)))
             truth = match[exact_knn(data.base[match], queries, min(K, len(match)), data.metric)[0]]
-            made = {n: least(c, column, limit, queries, truth, args.recall) for n, c in contestants.items()}
-            searches = {name: search for name, (search, _, _) in made.items() if search is not None}
-            rates = race(searches, queries, args.rounds)
-            shown = [
-                f"{n} {rates[n]:,.0f}/s ({e}: {r:.3f})" if n in rates else f"{n} not reached ({r:.3f})"
-                for n, (_, e, r) in made.items()
-            ]
-            print(f"{data.name} {share:7.2%} {kind:6} {len(match):>6} match: " + ", ".join(shown), flush=True)
-            efforts = {name: [effort, reached] for name, (_, effort, reached) in made.items()}
-            yield {"set": data.name, "share": share, "kind": kind, "qps": rates, "effort, recall": efforts}
+            print(f"{data.name} {share:.2%} {kind}, {len(match)} match", flush=True)
+            made = {}
+            for name, contestant in contestants.items():
+                made[name] = least(contestant, column, limit, queries, truth, args.recall, args.seconds)
+            rates = race(made, queries, args.rounds, args.seconds)
+            for name, found in made.items():
+                print(f"  {name:20} {found.shown(rates.get(name))}", flush=True)
+            efforts = {name: [found.effort, found.recall, found.asked] for name, found in made.items()}
+            yield {"set": data.name, "share": share, "kind": kind, "qps": rates, "effort, recall, queries": efforts}
 
 
 def main() -> None:
@@ -99,6 +128,8 @@ def main() -> None:
     parser.add_argument("--peers", nargs="*", default=list(ALL), choices=ALL)
     parser.add_argument("--share", nargs="*", type=float, default=list(SHARES))
     parser.add_argument("--recall", type=float, default=0.95)
+    parser.add_argument("--kind", nargs="*", default=list(KINDS), choices=KINDS)
+    parser.add_argument("--seconds", type=float, default=8, help="for a contestant to find its effort, and to race")
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="append the figures to this file, one JSON object a line")
@@ -112,7 +143,9 @@ def main() -> None:
             for kind in kinds:
                 own = Path(place) / kind.module
                 own.mkdir()
+                start = time.perf_counter()
                 contestants[kind.name] = kind(data, columns, own)
+                print(f"{name}: {kind.name} built in {time.perf_counter() - start:.0f} s", flush=True)
             for line in compare(data, contestants, columns, args):
                 if args.json:
                     with args.json.open("a") as out:

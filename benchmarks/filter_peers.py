@@ -87,10 +87,9 @@ class Chroma(Contestant):
         client = chromadb.PersistentClient(str(folder / "chroma"))
         self.collection = client.create_collection("bench", configuration={"hnsw": hnsw})
         metadata = list(rows(columns))
-        for i in range(0, len(data.base), 5000):
-            part = slice(i, i + 5000)
-            names = [str(j) for j in range(i, min(i + 5000, len(data.base)))]
-            self.collection.add(ids=names, embeddings=data.base[part], metadatas=metadata[part])
+        for part in parts(len(data.base), 5000):
+            names, held = [str(j) for j in part], [metadata[j] for j in part]
+            self.collection.add(ids=names, embeddings=data.base[part], metadatas=held)
 
     def prepare(self, column: str, limit: int, effort: int) -> Callable[[npt.NDArray[np.float32]], Ids]:
         self.collection.modify(configuration={"hnsw": {"ef_search": effort}})
@@ -144,8 +143,8 @@ class Qdrant(Contestant):
         place.mkdir()
         self.shard = q.EdgeShard.create(str(place), q.EdgeConfig(vectors=vectors, hnsw_config=graph))
         payload = list(rows(columns))
-        for i in range(0, len(data.base), 5000):
-            points = [q.Point(j, data.base[j].tolist(), payload[j]) for j in range(i, min(i + 5000, len(data.base)))]
+        for part in parts(len(data.base), 5000):
+            points = [q.Point(j, data.base[j].tolist(), payload[j]) for j in part]
             self.shard.update(q.UpdateOperation.upsert_points(points))
         for column in columns:
             self.shard.update(q.UpdateOperation.create_field_index(column, q.PayloadSchemaType.Integer))
@@ -178,9 +177,8 @@ class Zvec(Contestant):
         schema = zvec.CollectionSchema("bench", fields, vector)
         self.collection = zvec.create_and_open(str(folder / "zvec"), schema)
         payload = list(rows(columns))
-        for i in range(0, len(data.base), 500):
-            stop = min(i + 500, len(data.base))
-            docs = [zvec.Doc(str(j), vectors={"vector": data.base[j]}, fields=payload[j]) for j in range(i, stop)]
+        for part in parts(len(data.base), 500):
+            docs = [zvec.Doc(str(j), vectors={"vector": data.base[j]}, fields=payload[j]) for j in part]
             self.collection.insert(docs)
         self.collection.optimize()
 
@@ -193,6 +191,11 @@ class Zvec(Contestant):
             return np.array([int(doc.id) for doc in found], np.int64)
 
         return search
+
+
+def parts(n: int, size: int) -> Iterator[range]:
+    """Rows 0 to n - 1, ``size`` at a time."""
+    return (range(i, min(i + size, n)) for i in range(0, n, size))
 
 
 def rows(columns: Columns) -> Iterator[dict[str, int]]:

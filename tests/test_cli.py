@@ -328,29 +328,6 @@ def test_a_reader_that_goes_away_is_no_error(run) -> None:
     assert done.stderr == ""
 
 
-def test_progress_without_tqdm_is_a_line_every_ten_percent(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(sys.modules, "tqdm", None)
-    with console.progress("counting", "sheep") as report:
-        for done in range(1, 1001):
-            report(done, 1000)
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 11
-    assert lines[-1] == "counting: 100 % (1,000 of 1,000 sheep)"
-
-
-def test_the_longest_answer_in_a_text_is_set_off() -> None:
-    assert console.emphasise("a police box, blue", ["box", "police box"]) == "a **police box**, blue"
-    assert console.emphasise("it is a police\n   box", ["police box"]) == "it is a **police\n   box**"
-    assert console.emphasise("nothing here", ["box"]) == "nothing here"
-
-
-@pytest.mark.parametrize(("size", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 40, "5.0 TiB")])
-def test_bytes_are_readable(size: int, text: str) -> None:
-    assert console.human_bytes(size) == text
-
-
 def test_the_demo_answers_in_two_processes_and_compares_the_codes(run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qvec.demo.comparison.MEASURE_SECONDS", 0.01)
     code, out, err = run("demo", "--path", "kept.qvec")
@@ -369,41 +346,6 @@ def test_the_demo_answers_in_two_processes_and_compares_the_codes(run, monkeypat
     assert recall["binary", "graph"] < recall["binary", "re-ranked"]
     assert json.loads(run("info", "kept.qvec", "--json")[1])["count"] == 5000
     assert "kept.qvec" in failure(run("demo", "--path", "kept.qvec"))
-
-
-@pytest.mark.parametrize("rich", [True, False])
-def test_a_table_prints_no_character_that_steers_a_terminal(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rich: bool
-) -> None:
-    if not rich:
-        monkeypatch.setitem(sys.modules, "rich", None)
-    console.print_table("", ("id", "n"), [("\x1b[2Jdoc\x07", 1), ("[red]x", 20)])
-    out = capsys.readouterr().out
-    assert "\ufffd[2Jdoc\ufffd" in out
-    assert "[red]x" in out
-    assert "\x1b" not in out
-
-
-@pytest.mark.parametrize("rich", [True, False])
-@pytest.mark.parametrize("width", [100, 60, 30])
-def test_a_table_fits_the_width_that_there_is(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, rich: bool, width: int
-) -> None:
-    if not rich:
-        monkeypatch.setitem(sys.modules, "rich", None)
-    monkeypatch.setattr(console, "_width", lambda: width)
-    rows = [(i, f"{i / 7:.4f}", "a word " * 30) for i in range(3)]
-    console.print_table("of some rows", ("number", "share", "text"), rows)
-    out = capsys.readouterr().out
-    if width > 30:
-        assert max(len(line.rstrip()) for line in out.splitlines()) <= width
-        lines = [line for line in out.splitlines() if "a word" in line]
-        assert [line.split()[0] for line in lines] == ["0", "1", "2"]
-        assert all(line.rstrip().endswith("…") for line in lines)
-    else:  # not even the text's column can be cut to fit: each row is a list
-        assert out.splitlines().count("share   0.1429") == 1
-        assert out.count("text    a word") == 3
-    assert "\x1b" not in out
 
 
 def test_maintenance_from_the_command_line(run, folder: Path) -> None:

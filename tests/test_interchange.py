@@ -10,25 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from interchange_kit import DIM, N, X, content, copied, store
 
 import qvec
 from qvec import interchange, tables
 from qvec.cli import main
 from qvec.errors import MissingExtraError
-
-N, DIM = 300, 12
-X = np.random.default_rng(5).normal(size=(N, DIM)).astype(np.float32)
-PAYLOADS: list[dict[str, Any] | None] = [
-    {
-        "page": i,
-        "lang": "en" if i % 2 else "de",
-        "tags": ["a"] * (i % 3),
-        "mixed": i if i % 2 else "x",
-        "deep": {"n": [i]},
-    }
-    for i in range(N)
-]
-PAYLOADS[3], PAYLOADS[4], PAYLOADS[5] = None, {}, {"page": None, "more": 2**64 - 1}
 
 scalars = st.one_of(
     st.none(), st.booleans(), st.integers(-(2**63), 2**64 - 1), st.floats(allow_nan=False), st.text(max_size=4)
@@ -41,24 +28,6 @@ payloads = st.one_of(
         max_size=4,
     ),
 )
-
-
-def store(path: Path, ids: str = "int64", payload: bool = True) -> qvec.Collection:
-    names = [f"dok-{i}\n" for i in range(N)] if ids == "str" else np.arange(N) * 3
-    db = qvec.create(path, DIM, metric="l2", ids=ids)
-    db.add(X, names, PAYLOADS if payload else None)
-    return db
-
-
-def content(db: qvec.Collection) -> dict[Any, tuple[bytes, Any]]:
-    rows = (row for part in db.scan() for row in zip(part.ids.tolist(), part.vectors, part.payloads, strict=True))
-    return {id: (vector.tobytes(), payload) for id, vector, payload in rows}
-
-
-def copied(source: interchange.Source, path: Path, **options: Any) -> qvec.Collection:
-    db = interchange.create_for(source, path, **options)
-    interchange.add_from(db, source, batch_size=70)
-    return db
 
 
 # --- payloads in columns ---
@@ -252,122 +221,6 @@ def test_a_sample_of_a_table_comes_from_all_over_it(tmp_path: Path) -> None:
             rows = [int(np.flatnonzero((row == X).all(axis=1))[0]) for row in sample]
             assert len(set(rows)) == 64
             assert min(rows) < N // 10 < 9 * N // 10 < max(rows)
-
-
-# --- other libraries ---
-
-FAISS = {
-    "Flat": 0.0,
-    "IDMap2,Flat": 0.0,
-    "HNSW8,Flat": 0.0,
-    "IVF4,Flat": 0.0,
-    "IDMap,IVF4,Flat": 0.0,
-    "IVF4,SQ8": 0.1,
-    "IDMap2,HNSW8,SQ8": 0.1,
-    "IVF4,PQ4x4fs,RFlat": 0.0,
-    "PCA8,IVF4,Flat": 5.0,
-}
-
-
-@pytest.mark.parametrize("description", FAISS)
-def test_faiss_indexes_give_their_vectors(tmp_path: Path, description: str) -> None:
-    faiss = pytest.importorskip("faiss")
-    metric = "ip" if "HNSW" in description else "l2"
-    index = faiss.index_factory(DIM, description, {"ip": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}[metric])
-    index.train(X)
-    ids = np.arange(N) * 5 + 2
-    named = "IDMap" in description
-    index.add_with_ids(X, ids) if named else index.add(X)
-    faiss.write_index(index, str(tmp_path / "x.faiss"))
-    source = interchange.open_source(tmp_path / "x.faiss")
-    exact = FAISS[description] == 0
-    assert (source.rows, source.metric, bool(source.note)) == (N, metric, not exact)
-    with copied(source, tmp_path / "a.qvec") as db:
-        found = db.get(ids if named else np.arange(N)).vectors
-        assert np.abs(found - X).max() <= FAISS[description]
-    assert 60 < len(source.sample(100)) <= 100
-
-
-def test_a_faiss_index_that_cannot_give_vectors_back_is_refused(tmp_path: Path) -> None:
-    faiss = pytest.importorskip("faiss")
-    index = faiss.index_factory(DIM, "PCA8,IVF4,Flat")
-    index.train(X)
-    index.add_with_ids(X, np.arange(N) * 5)  # ids that its own reconstruction does not support
-    faiss.write_index(index, str(tmp_path / "x.faiss"))
-    with pytest.raises(qvec.InputError, match="cannot give back its vectors"):
-        interchange.open_source(tmp_path / "x.faiss")
-    (tmp_path / "y.faiss").write_bytes(b"no index")
-    with pytest.raises(qvec.InputError, match=r"y\.faiss is no index"):
-        interchange.open_source(tmp_path / "y.faiss")
-
-
-def hnswlib_index(path: Path, space: str = "l2") -> None:
-    index = pytest.importorskip("hnswlib").Index(space, DIM)
-    index.init_index(2 * N, M=5)
-    index.add_items(X, np.arange(N) * 2)
-    index.mark_deleted(4)
-    index.save_index(str(path))
-
-
-def test_an_hnswlib_index_gives_its_vectors_without_hnswlib(tmp_path: Path) -> None:
-    hnswlib_index(tmp_path / "x.bin")
-    source = interchange.open_source(tmp_path / "x.bin", "hnswlib")
-    assert (source.rows, source.dim) == (N - 1, DIM)
-    with copied(source, tmp_path / "a.qvec", metric="l2") as db:
-        rows = np.delete(np.arange(N), 2)
-        np.testing.assert_array_equal(db.get(rows * 2).vectors, X[rows])
-        assert 4 not in db
-
-
-def test_an_hnswlib_index_under_cosine_gives_directions(tmp_path: Path) -> None:
-    hnswlib_index(tmp_path / "x.bin", "cosine")
-    (batch,) = interchange.open_source(tmp_path / "x.bin", "hnswlib").batches(N)
-    rows = np.delete(np.arange(N), 2)
-    np.testing.assert_allclose(batch.vectors, X[rows] / np.linalg.norm(X[rows], axis=1, keepdims=True), rtol=1e-5)
-
-
-def test_a_damaged_hnswlib_index_is_refused(tmp_path: Path) -> None:
-    hnswlib_index(tmp_path / "x.bin")
-    whole = (tmp_path / "x.bin").read_bytes()
-    damaged = [whole[:50], whole[:5000], b"\xff" * 8 + whole[8:]]
-    damaged += [whole[: 8 * i] + b"\xff" * 8 + whole[8 * i + 8 :] for i in (2, 3, 4, 5)]
-    for data in damaged:
-        (tmp_path / "x.bin").write_bytes(data)
-        with pytest.raises(qvec.InputError, match="hnswlib index"):
-            interchange.open_source(tmp_path / "x.bin", "hnswlib")
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_a_chroma_collection_comes_in(tmp_path: Path) -> None:
-    chromadb = pytest.importorskip("chromadb")
-    client = chromadb.PersistentClient(str(tmp_path / "c"))
-    made = client.create_collection("docs", configuration={"hnsw": {"space": "cosine"}}, embedding_function=None)
-    names = [f"id{i}" for i in range(N)]
-    metadatas = [{"page": i} for i in range(N)]
-    made.add(names, X, metadatas, [f"text {i}" for i in range(N)])
-    source = interchange.open_source(tmp_path / "c")
-    assert (source.rows, source.dim, source.metric, source.id_kind) == (N, DIM, "cosine", "str")
-    with copied(source, tmp_path / "a.qvec") as db:
-        found = db.get(names)
-        np.testing.assert_allclose(found.vectors, X, rtol=1e-6)  # Chroma's own rounding
-        assert found.payloads == [{"page": i, "document": f"text {i}"} for i in range(N)]
-    client.create_collection("more", embedding_function=None)
-    with pytest.raises(qvec.InputError, match="2 collections; name the collection to read: docs, more"):
-        interchange.open_source(tmp_path / "c")
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_a_lancedb_table_comes_in(tmp_path: Path) -> None:
-    lancedb = pytest.importorskip("lancedb")
-    rows = [{"id": f"id{i}", "vector": X[i], "page": i} for i in range(N)]
-    lancedb.connect(str(tmp_path / "l")).create_table("docs", rows)
-    source = interchange.open_source(tmp_path / "l", table="docs")
-    assert (source.rows, source.dim, source.id_kind) == (N, DIM, "str")
-    with copied(source, tmp_path / "a.qvec") as db:
-        found = db.get([f"id{i}" for i in range(N)])
-        np.testing.assert_array_equal(found.vectors, X)
-        assert found.payloads == [{"page": i} for i in range(N)]
-    assert len(source.sample(50)) == 50
 
 
 # --- what is refused, and the command line ---

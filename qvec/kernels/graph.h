@@ -3,6 +3,7 @@
 #define QV_GRAPH_H
 
 #include "find.h"
+#include "simd.h"
 
 #define QV_NO_ROW 0xFFFFFFFFu   /* an empty slot of a neighbour list; empty slots come last */
 #define QV_ROW_MASK 0x7FFFFFFFu
@@ -22,6 +23,14 @@ typedef struct {
     const uint64_t *condemned; /* bitmap of rows that are leaving the graph; NULL: none */
     uint8_t *changed;          /* [n] set to 1 for rows whose list changes; NULL: nobody asks */
 } qv_graph;
+
+/* The lists of the nearest open candidates, one of which is next unless this hop finds a nearer one. */
+static inline void qv_fetch_lists(qv_column *adjacency, const qv_pool *pool) {
+    for (int i = pool->cursor; i < pool->size && i < pool->cursor + 2; i++) {
+        const uint8_t *list = qv_row(adjacency, qv_candidate_row(pool->slots[i]));
+        if (list) qv_prefetch_row(list, adjacency->stride);
+    }
+}
 
 /* Best-first walk with a pool of ef; the pool holds the nearest rows found, sorted. */
 int qv_walk(const qv_graph *graph, const qv_query *query, int ef, qv_scratch *s);

@@ -35,14 +35,6 @@ static int stage_hop(const qv_graph *graph, uint32_t node, int stage, qv_scratch
     return n;
 }
 
-/* The lists of the nearest open candidates, one of which is next unless this hop finds a nearer one. */
-static inline void fetch_lists(qv_column *adjacency, const qv_pool *pool) {
-    for (int i = pool->cursor; i < pool->size && i < pool->cursor + 2; i++) {
-        const uint8_t *list = qv_row(adjacency, qv_candidate_row(pool->slots[i]));
-        if (list) qv_prefetch_row(list, adjacency->stride);
-    }
-}
-
 static int seed_pool(const qv_graph *graph, const qv_query *query, qv_scratch *s) {
     for (uint32_t i = 0; i < graph->n_entries;) {
         int n = 0;
@@ -73,7 +65,7 @@ int qv_walk(const qv_graph *graph, const qv_query *query, int ef, qv_scratch *s)
         if (next) {
             staged = stage_hop(graph, qv_candidate_row(next), stage, s);
             if (staged < 0) return staged;
-            fetch_lists(graph->adjacency, &s->pool);
+            qv_fetch_lists(graph->adjacency, &s->pool);
         } else if (!waiting) {
             return QV_OK;
         }
@@ -87,6 +79,8 @@ int qv_walk_find(const void *graph, const qv_search_params *params, const float 
                 qv_scratch *s) {
     (void)original;
     (void)transformed;
-    if (params->selection.seeds) return qv_walk_filtered(graph, (const qv_query *)s->query, &params->selection, params->ef, s);
-    return qv_walk(graph, (const qv_query *)s->query, params->ef, s);
+    const qv_selection *selection = &params->selection;
+    const qv_query *query = (const qv_query *)s->query;
+    if (selection->seeds && selection->excluded) return qv_walk_filtered(graph, query, selection, params->ef, s);
+    return qv_walk(graph, query, params->ef, s);
 }

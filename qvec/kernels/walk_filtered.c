@@ -11,12 +11,6 @@
  * are read until there are as many. */
 #define QV_ENOUGH 16
 
-/* A neighbour's row; the graph's n where the slot is empty or the file hostile. */
-static inline uint32_t neighbour(const qv_graph *graph, uint32_t slot) {
-    uint32_t row = slot & QV_ROW_MASK;
-    return row < graph->n ? row : graph->n;
-}
-
 typedef struct {
     const qv_graph *graph;
     const qv_selection *selection;
@@ -25,26 +19,33 @@ typedef struct {
     int n;
 } hop;
 
-/* Take the rows of a list that may be results; those that may not go to `through`, if there is one. */
+/* Take the rows of a list that may be results and were not visited; those that may not go to `through`, of which there is
+ * room for a list. How many these are. Which are which cannot be predicted: no branch on it. */
 static int take_list(hop *h, const uint32_t *list, uint32_t *through) {
-    int n_through = 0;
-    for (uint32_t i = 0; i < h->graph->degree && h->n < QV_HOP_MAX; i++) {
-        if (list[i] == QV_NO_ROW) break;
-        uint32_t row = neighbour(h->graph, list[i]);
-        if (row == h->graph->n) continue;
-        if (!qv_is_excluded(h->selection, row)) {
-            h->rows[h->n] = row;
-            h->n += !qv_visit(&h->s->visited, row);
-        } else if (through) {
-            through[n_through++] = row;
+    uint64_t *visited = h->s->visited.bits;
+    const uint64_t *excluded = h->selection->excluded;
+    uint32_t *rows = h->rows + h->n;
+    int n = 0, n_through = 0, room = QV_HOP_MAX - h->n;
+    for (uint32_t i = 0; i < h->graph->degree && n < room; i++) {
+        uint32_t row = list[i] & QV_ROW_MASK;
+        if (row >= h->graph->n) { /* empty slot, or a hostile file */
+            if (list[i] == QV_NO_ROW) break;
+            continue;
         }
+        uint64_t bit = 1ull << (row & 63), seen = visited[row >> 6], out = excluded[row >> 6] & bit;
+        visited[row >> 6] = seen | (bit & ~out);
+        rows[n] = through[n_through] = row;
+        n += ((seen | out) & bit) == 0;
+        n_through += out != 0;
     }
+    qv_visited_touch(&h->s->visited, rows, n);
+    h->n += n;
     return n_through;
 }
 
 static int take_hop(const qv_graph *graph, const qv_selection *selection, uint32_t node, int stage, qv_scratch *s) {
     hop h = {graph, selection, s, s->row[stage], 0};
-    uint32_t through[QV_DEGREE_MAX];
+    uint32_t through[QV_DEGREE_MAX], beyond[QV_DEGREE_MAX];
     const uint32_t *list = (const uint32_t *)qv_row(graph->adjacency, node);
     if (!list) return QV_DAMAGED;
     s->hops++;
@@ -57,7 +58,7 @@ static int take_hop(const qv_graph *graph, const qv_selection *selection, uint32
         }
         for (int i = 0; i < n_through && h.n < QV_ENOUGH; i++) {
             if (qv_visit(&s->visited, through[i])) continue;
-            take_list(&h, (const uint32_t *)qv_row(graph->adjacency, through[i]), NULL);
+            take_list(&h, (const uint32_t *)qv_row(graph->adjacency, through[i]), beyond);
             s->hops++;
         }
     }
@@ -120,6 +121,7 @@ int qv_walk_filtered(const qv_graph *graph, const qv_query *query, const qv_sele
         uint64_t next = qv_pool_pop(&s->pool);
         if (!next && !waiting) return QV_OK;
         int staged = next ? take_hop(graph, selection, qv_candidate_row(next), stage, s) : 0;
+        qv_fetch_lists(graph->adjacency, &s->pool);
         if (waiting) qv_score_staged(graph->codec, graph->adjacency, query, stage ^ 1, waiting, s);
         waiting = staged;
     }

@@ -30,13 +30,15 @@ SEEDS = 32  # rows that a walk among selected ones starts from, besides the grap
 class Selected:
     """Some of the live rows of a commit, in the forms that the kernels take."""
 
-    __slots__ = ("_listed", "_passed", "_walked", "bits", "count", "n")
+    __slots__ = ("_listed", "_passed", "_walked", "bits", "count", "n", "ways")
 
     def __init__(self, bits: Bitmap, n: int) -> None:
         self.bits, self.n, self.count = bits, n, bits_count(bits)
         self._listed: Selection | None = None
         self._passed: Selection | None = None
         self._walked: Selection | None = None
+        self.ways: dict[Any, Any] = {}
+        """What was chosen for them by plan (:func:`qvec.searching.strategy.choose_way`)."""
 
     @property
     def listed(self) -> Selection:

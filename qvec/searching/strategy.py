@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 BYTES_PER_PLACE = 39_000
 # Rows that are scored in the time that a list takes, of those that the scan of more lists adds (docs/adr/0009).
 SCORED_PER_LIST = 25
+MAX_WAYS = 64  # that are remembered of rows that were selected
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,16 @@ def choose_way(engine: Engine, options: SearchOptions, plan: Plan, selected: Sel
         return Way("exact" if options.exact else engine.index.kind, plan, None, engine.live)
     if options.exact or engine.index.kind == "flat":
         return Way("exact" if options.exact else "scored", plan, selected.listed, selected.count)
+    way = selected.ways.get(plan)
+    if way is None:
+        if len(selected.ways) >= MAX_WAYS:
+            selected.ways.clear()
+        way = selected.ways[plan] = _cheapest(engine, plan, selected)
+    return way
+
+
+def _cheapest(engine: Engine, plan: Plan, selected: Selected) -> Way:
+    """To score each row, or to walk or probe among them."""
     name, wider, work = _probe(engine, plan, selected) if engine.n_lists else _walk(engine, plan, selected)
     if selected.count <= work:
         return Way("scored", plan, selected.listed, selected.count)

@@ -1,0 +1,78 @@
+"""Searches among what a filter matches find the nearest of it, whichever way is taken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from filter_model import fulfils
+from generated import clustered
+
+import qvec
+
+GRAPHS = [qvec.HNSW(m=8, ef_construction=60), qvec.HNSW(m=16, ef_construction=60, layout="packed")]
+
+
+@pytest.mark.parametrize("walks", ["where they are faster", "always"])
+@pytest.mark.parametrize("index", ["flat", *GRAPHS, qvec.IVF(nlist=80)])
+@pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
+def test_filtered_searches_find_the_nearest_that_match(
+    path: Path, metric: Any, index: Any, walks: str, monkeypatch: Any
+) -> None:
+    if walks == "always":  # at every share, of few rows too
+        monkeypatch.setattr("qvec.searching.strategy.BYTES_PER_PLACE", 0)
+        monkeypatch.setattr("qvec.searching.strategy.SCORED_PER_LIST", 0)
+    rng = np.random.default_rng(9)
+    x = clustered(rng, 6000, 16)
+    near = np.argsort(((x - x[0]) ** 2).sum(axis=1)).argsort()  # 0: the nearest to the first
+    payload = [{"random": int(rng.integers(1000)), "place": int(place)} for place in near]
+    with qvec.create(path, 16, metric=metric, index=index, fields={"random": "int", "place": "int"}) as db:
+        db.add(x, payload=payload)
+        db.delete(list(range(0, 6000, 7)))
+        queries, found, wanted = x[1:41], 0, 0
+        filters = [{"random": {"$lt": limit}} for limit in (500, 100, 10, 1)]
+        filters += [{"place": {"$gte": 3000}}, {"place": {"$lt": 600}}, {"place": {"$gte": 5990}}]
+        for where in filters:
+            hits, exact = db.search(queries, 10, where=where), db.search(queries, 10, where=where, exact=True)
+            count = min(10, db.count(where))
+            assert (hits.counts == count).all()
+            assert (exact.counts == count).all()
+            for row, true in zip(hits.ids, exact.ids, strict=True):
+                assert all(fulfils(payload[i], where) and i % 7 for i in row[:count].tolist())
+                found += len(set(row[:count].tolist()) & set(true[:count].tolist()))
+                wanted += count
+        assert found / wanted >= 0.97
+
+
+def test_explanations_tell_how_a_filter_was_searched(path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("qvec.searching.strategy.BYTES_PER_PLACE", 1000)
+    x = clustered(np.random.default_rng(9), 6000, 16)
+    with qvec.create(path, 16, index=qvec.HNSW(m=8, ef_construction=40), fields={"n": "int"}) as db:
+        db.add(x, payload=[{"n": i} for i in range(6000)])
+        few = db.search(x[0], where={"n": {"$lt": 50}}, explain=True).explanation
+        most = db.search(x[0], where={"n": {"$gte": 500}}, explain=True).explanation
+        none = db.search(x[0], where={"n": -1}, explain=True).explanation
+        exact = db.search(x[0], where={"n": {"$lt": 50}}, exact=True, explain=True).explanation
+    assert few is not None
+    assert (few.way, few.matching, few.evaluations, few.hops) == ("scored", 50, 50, 0)
+    assert most is not None
+    assert (most.way, most.matching) == ("walked", 5500)
+    assert 0 < most.evaluations < 3000
+    assert none is not None
+    assert exact is not None
+    assert (none.way, exact.way, exact.evaluations) == ("empty", "exact", 50)
+
+
+def test_a_loose_filter_over_inverted_lists_scans_lists_and_not_every_match(path: Path) -> None:
+    x = clustered(np.random.default_rng(9), 6000, 16)
+    with qvec.create(path, 16, index=qvec.IVF(nlist=80), fields={"n": "int"}) as db:
+        db.add(x, payload=[{"n": i} for i in range(6000)])
+        most = db.search(x[0], where={"n": {"$gte": 500}}, explain=True).explanation
+        few = db.search(x[0], where={"n": {"$lt": 50}}, explain=True).explanation
+    assert most is not None
+    assert few is not None
+    assert (most.way, most.matching) == ("probed", 5500)
+    assert most.evaluations < 5500
+    assert (few.way, few.evaluations) == ("scored", 50)
