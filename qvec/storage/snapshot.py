@@ -107,7 +107,7 @@ class Reading:
     def check(self) -> Iterator[str]:
         """Read every page, block and record once; what is damaged, in words."""
         self._live()
-        yield from structure_problems(self._store.path) or ()
+        yield from structure_problems(self._store.path)
         for column in self.columns.values():
             for block in range(column.n_blocks):
                 if not column.check(block):
