@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from figures import Figures, Scale
+from figures import Figures, Job
 from forks import each
 from generated import clustered
 
@@ -375,26 +375,26 @@ def _judge_all(figures: Figures, folder: Path, cases: list[Case]) -> None:
             figures.fail(f"{case}: {verdict}")
 
 
-def run_fields(scale: Scale, folder: Path, seed: int) -> Figures:
+def run_fields(job: Job) -> Figures:
     figures, chance = Figures("R6", "crafted fields of the state and of records"), random.Random(seed)
     cases: list[Case] = []
     for collection, options in COLLECTIONS.items():
         create(str(folder / f"{collection}.base"), options)
         cases += fields(collection, str(folder / f"{collection}.base"))
     figures.amounts["fields and wrong values"] = len(cases)
-    _judge_all(figures, folder, chance.sample(cases, min(len(cases), CASES[scale])))
+    _judge_all(figures, folder, chance.sample(cases, min(len(cases), job.amount(CASES))))
     return figures
 
 
-def run_bytes(scale: Scale, folder: Path, seed: int) -> Figures:
+def run_bytes(job: Job) -> Figures:
     figures, chance = Figures("R7", "random content of files and random data for the parsers"), random.Random(seed)
     for collection, options in COLLECTIONS.items():
         create(str(folder / f"{collection}.base"), options)
     names = list(COLLECTIONS)
-    _judge_all(figures, folder, [random_case(names[i % len(names)], chance) for i in range(FILES[scale])])
+    _judge_all(figures, folder, [random_case(names[i % len(names)], chance) for i in range(job.amount(FILES))])
     seeds = seed_data(folder / "graph.base")
     for parser in PARSERS:
-        chunks = [chance.randrange(2**62) for _ in range(-(-INPUTS[scale] // CHUNK // len(PARSERS)))]
+        chunks = [chance.randrange(2**62) for _ in range(-(-job.amount(INPUTS) // CHUNK // len(PARSERS)))]
         for chunk, verdict in zip(chunks, each(chunks, lambda n, p=parser: parse(p, seeds, n), HANG), strict=True):  # type: ignore[misc]
             figures.count("inputs of parsers", CHUNK)
             if verdict:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from figures import Figures, Scale
+from figures import Figures, Job
 from forks import ask, each
 from generated import clustered
 
@@ -147,17 +147,17 @@ def _truth(path: str) -> str:
         return answers(db)
 
 
-def run_cuts(scale: Scale, folder: Path, seed: int) -> Figures:
+def run_cuts(job: Job) -> Figures:
     figures = Figures("R4", "files cut short")
     for path, sound, truth, _, chance in _prepared(folder, seed):
-        _judge_all([cut(sound, i, chance) for i in range(CUTS[scale] // 2)], path, sound, truth, figures)
+        _judge_all([cut(sound, i, chance) for i in range(job.amount(CUTS) // 2)], path, sound, truth, figures)
     return figures
 
 
-def run_damages(scale: Scale, folder: Path, seed: int) -> Figures:
+def run_damages(job: Job) -> Figures:
     figures = Figures("R5", "damaged files")
     for path, sound, truth, older, chance in _prepared(folder, seed):
-        damages = [kind(sound, older, chance) for kind in KINDS for _ in range(-(-DAMAGES[scale] // 2))]
+        damages = [kind(sound, older, chance) for kind in KINDS for _ in range(-(-job.amount(DAMAGES) // 2))]
         _judge_all(damages, path, sound, truth, figures)
     return figures
 

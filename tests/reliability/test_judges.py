@@ -10,14 +10,15 @@ import kills
 import pytest
 from child import run
 from figures import Figures
-from forks import each
+from forks import Server, each
 
 import qvec
 
 
 def judged(path: str, live: kills.Live, pending: kills.Change | None) -> Figures:
     figures = Figures("R1", "")
-    kills.judge(path, live, pending, figures, "here")
+    with Server(kills.found) as server:
+        kills.judge(server, path, live, pending, figures, "here")
     return figures
 
 
