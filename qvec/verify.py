@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from qvec.config import Config
 from qvec.curves import Curves
+from qvec.drift.stored import read_looks
 from qvec.engine import live_rows
 from qvec.errors import CorruptError, FormatError
 from qvec.filters.check import check_fields_of
@@ -57,6 +58,7 @@ def _check_calibrations(snap: Snapshot, config: Config) -> Iterator[str]:
             yield f"the calibration of generation {number} is of {quantizer.dim} dimensions under {quantizer.metric}"
         elif entry["code_size"] != quantizer.code_size:
             yield f"codes of generation {number} have {quantizer.code_size} bytes, the state says {entry['code_size']}"
+        read_looks(snap, number, config.dim)
     if snap.state["tuned"] is not None:
         Curves.from_state(snap.record(TUNING, 0))
 
