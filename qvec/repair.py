@@ -24,6 +24,7 @@ from qvec.layout import CODES, DELETED, DRIFT, IDS, VECTORS, bitmap_column, narr
 from qvec.rows import stored_record
 from qvec.storage.store import ColumnSpec, Transaction
 from qvec.types import NDArray
+from qvec.verify import wrong_codes
 from qvec.writer import ENCODE_ROWS, Writer
 
 _ID_BYTES = 8
@@ -50,6 +51,8 @@ class Repair:
         self._has_new_codes = self._stored(CODES) in self.damaged
         if self._has_new_codes:
             self._make_codes()
+        else:
+            self._correct_codes()
         self._make_index()
         self._make_fields()
         return self.done
@@ -167,6 +170,16 @@ class Repair:
             rows = live[start : start + ENCODE_ROWS]
             column.put(rows, writer.quantizer.encode(writer.keep.decode(originals.read(rows))))
         self.done.append(f"the codes of {len(live)} rows")
+
+    def _correct_codes(self) -> None:
+        """Codes that were written whole and are wrong; those of deleted rows stay."""
+        writer, corrected = self.writer, 0
+        assert writer.quantizer is not None
+        for rows, codes in wrong_codes(self.txn, writer.quantizer, writer.keep):
+            writer.columns[CODES].put(rows, codes)
+            corrected += len(rows)
+        if corrected:
+            self.done.append(f"the codes of {corrected} rows")
 
     def _make_index(self) -> None:
         state, writer = self.txn.state, self.writer

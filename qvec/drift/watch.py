@@ -173,7 +173,8 @@ def _looked(record: dict[str, Any], quantizer: Quantizer, x: Float32Array, store
     reference, number = Reference.from_dict(record["reference"]), record["looks"] + 1
     earlier = [Look(**plain) for plain in record["recent"][1 - MAX_LOOKS :]]
     look = reference.look_at(quantizer, x)
-    if number % RECALL_EVERY == 1 or any(has_shifted(reference, seen, number) for seen in _views(earlier, look)):
+    due = number % RECALL_EVERY == 1 or not any(seen.recalls for seen in earlier)
+    if due or any(has_shifted(reference, seen, number) for seen in _views(earlier, look)):
         look = look.with_recalls(*_recalls(quantizer, x, reference.base, stored))
     verdicts = [judge(reference, seen, number) for seen in _views(earlier, look) if seen.recalls]
     level, evidence = max(verdicts, key=lambda verdict: _RANK[verdict[0]])
