@@ -1,4 +1,4 @@
-"""Searching a shared map of the file against a copy in memory, warm, in one run.
+"""Searching a shared map of the file against copies in memory, warm, in one run.
 
     python benchmarks/bench_residency.py [--set NAME] [--indexes hnsw packed] [--json FILE]
 
@@ -13,7 +13,8 @@ import sets
 from qvec import bench
 from qvec.console import print_table
 
-COLUMNS = ("set, code, index", "point", "recall", "q/s mmap", "q/s ram", "ratio", "of medians")
+WAYS = "mmap", "index", "ram"
+COLUMNS = ("set, code, index", "point", "recall", *(f"q/s {each}" for each in WAYS), "mmap by ram", "of medians")
 
 
 def main() -> None:
@@ -27,20 +28,24 @@ def main() -> None:
     for name in args.set:
         data = sets.workload(name)
         for index in args.indexes:
-            both = [f"{index}{',' if ':' in index else ':'}residency={each}" for each in ("mmap", "ram")]
-            contestants = bench.own_contestants([args.code], both, data.base.shape[1], data.metric)
+            ways = [f"{index}{',' if ':' in index else ':'}residency={each}" for each in WAYS]
+            contestants = bench.own_contestants([args.code], ways, data.base.shape[1], data.metric)
             result = bench.run(data, contestants, bench.Settings(rounds=args.rounds))
             if result.failed:
                 raise SystemExit(str(result.failed))
-            mapped, copied = result.entries
-            for one, other in zip(mapped.points, copied.points, strict=True):
-                point = " ".join(f"{key}={value}" for key, value in one.search.items())
-                ratios = one.qps / other.qps, one.qps_median / other.qps_median
-                figures = f"{one.recall:.4f}", f"{one.qps:,.0f}", f"{other.qps:,.0f}", *(f"{r:.3f}" for r in ratios)
+            for points in zip(*(entry.points for entry in result.entries), strict=True):
+                mapped, copied = points[0], points[-1]
+                point = " ".join(f"{key}={value}" for key, value in mapped.search.items())
+                ratios = mapped.qps / copied.qps, mapped.qps_median / copied.qps_median
+                figures = (
+                    f"{mapped.recall:.4f}",
+                    *(f"{each.qps:,.0f}" for each in points),
+                    *(f"{r:.3f}" for r in ratios),
+                )
                 rows.append((f"{name} {args.code} {index}", point, *figures))
             if args.json:
                 bench.write_lines(result, args.json)
-    print_table("mmap against ram, single queries, one thread", COLUMNS, rows)
+    print_table("the map against copies, single queries, one thread", COLUMNS, rows)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from qvec._kernels import simd_level
-from qvec.api import create, open
-from qvec.calibrations import Generation
-from qvec.collection import Collection
+from qvec.collection.api import create, open
+from qvec.collection.collection import Collection
 from qvec.configs import (
     HNSW,
     IVF,
@@ -43,6 +42,7 @@ from qvec.errors import (
     QvecError,
     ReadOnlyError,
 )
+from qvec.generations.calibrations import Generation
 from qvec.results import AddResult, Hits, Records
 from qvec.types import Stats
 

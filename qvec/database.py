@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from qvec.api import create, open
-from qvec.collection import Collection
+from qvec.collection.api import create, open
+from qvec.collection.collection import Collection
 from qvec.errors import InputError, NotFoundError
 from qvec.storage.files import remove
 

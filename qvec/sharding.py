@@ -10,8 +10,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from qvec.api import open as open_collection
-from qvec.collection import Collection
+from qvec.collection.api import open as open_collection
+from qvec.collection.collection import Collection
 from qvec.errors import InputError, MissingIdError
 from qvec.inputs import MAX_K, check_count
 from qvec.results import Hits, Records

@@ -29,7 +29,7 @@ MixedGroups = Literal["pca", "raw"]
 Centring = int | Literal["auto"]
 OnConflict = Literal["error", "skip", "replace"]
 Durability = Literal["full", "relaxed"]
-Residency = Literal["mmap", "ram"]
+Residency = Literal["mmap", "index", "ram"]
 Include = Sequence[Literal["payload", "vector"]]
 
 FieldType = Literal[

@@ -19,7 +19,7 @@ from qvec.inputs import as_ids, id_keys
 from qvec.layout import CODES as CODE_COLUMN
 from qvec.storage import environment
 
-RESIDENCY = st.sampled_from(["mmap", "ram"])
+RESIDENCY = st.sampled_from(["mmap", "index", "ram"])
 OPERATION = st.one_of(
     st.tuples(st.just("put"), BATCH),
     st.tuples(st.just("delete"), st.lists(IDS, max_size=10)),

@@ -25,15 +25,15 @@ INDEXES: dict[str, Any] = {
 }
 KILLED = """
 import os, sys
-import qvec, qvec.maintenance, qvec.storage.scrub
-qvec.maintenance.STEP = 100
+import qvec, qvec.upkeep.maintenance, qvec.storage.scrub
+qvec.upkeep.maintenance.STEP = 100
 point, path = sys.argv[2], sys.argv[1]
 
 def die(*_, **__):
     os.kill(os.getpid(), 9)
 
 if point == "wiped":
-    qvec.maintenance.scrub = die
+    qvec.upkeep.maintenance.scrub = die
 elif point == "scrubbing":
     zero, calls = qvec.storage.scrub.Scrubber._zero, []
 
@@ -43,9 +43,9 @@ elif point == "scrubbing":
 
     qvec.storage.scrub.Scrubber._zero = some
 elif point == "deleted":
-    qvec.maintenance.Maintenance.mend_all = die
+    qvec.upkeep.maintenance.Maintenance.mend_all = die
 elif point == "mended":
-    qvec.maintenance.Reclaim.wipe = die
+    qvec.upkeep.maintenance.Reclaim.wipe = die
 with qvec.open(path) as db:
     db.erase(list(range(100, 160)))
 """

@@ -21,7 +21,7 @@ from pyroaring import BitMap
 import qvec
 from qvec.cli import main
 from qvec.storage.records import seal_bytes
-from qvec.verify import _check_fields
+from qvec.upkeep.verify import _check_fields
 
 DIM = 4
 X = clustered(np.random.default_rng(3), 40, DIM)
@@ -169,7 +169,7 @@ def test_an_add_that_fails_late_leaves_the_indexes_as_they_were(db: qvec.Collect
         raise RuntimeError("power cut")
 
     with monkeypatch.context() as patch:
-        patch.setattr("qvec.writer.Writer.extend_index", fail)
+        patch.setattr("qvec.records.writer.Writer.extend_index", fail)
         with pytest.raises(RuntimeError, match="power cut"):
             db.upsert(X[5:8], [0, 1, 9], [{"year": 100, "word": "w", "words": ["a"]}] * 3)
     assert db.verify() == []
@@ -392,8 +392,8 @@ def test_filtered_searches_find_the_nearest_that_match(
     path: Path, metric: Any, index: Any, walks: str, monkeypatch: Any
 ) -> None:
     if walks == "always":  # at every share, of few rows too
-        monkeypatch.setattr("qvec.strategy.BYTES_PER_PLACE", 0)
-        monkeypatch.setattr("qvec.strategy.SCORED_PER_LIST", 0)
+        monkeypatch.setattr("qvec.searching.strategy.BYTES_PER_PLACE", 0)
+        monkeypatch.setattr("qvec.searching.strategy.SCORED_PER_LIST", 0)
     rng = np.random.default_rng(9)
     x = clustered(rng, 6000, 16)
     near = np.argsort(((x - x[0]) ** 2).sum(axis=1)).argsort()  # 0: the nearest to the first
@@ -418,7 +418,7 @@ def test_filtered_searches_find_the_nearest_that_match(
 
 
 def test_explanations_tell_how_a_filter_was_searched(path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("qvec.strategy.BYTES_PER_PLACE", 1000)
+    monkeypatch.setattr("qvec.searching.strategy.BYTES_PER_PLACE", 1000)
     x = clustered(np.random.default_rng(9), 6000, 16)
     with qvec.create(path, 16, index=qvec.HNSW(m=8, ef_construction=40), fields={"n": "int"}) as db:
         db.add(x, payload=[{"n": i} for i in range(6000)])

@@ -12,8 +12,8 @@ import pytest
 from generated import clustered
 
 import qvec
-from qvec import generations
 from qvec.types import Float32Array
+from qvec.upkeep import requantize
 
 DIM = 32
 N = 3000
@@ -27,7 +27,7 @@ def x() -> Float32Array:
 
 @pytest.fixture(autouse=True)
 def short_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generations, "STEP", 700)
+    monkeypatch.setattr(requantize, "STEP", 700)
 
 
 def recall(db: qvec.Collection, x: Float32Array, **options: Any) -> float:

@@ -18,7 +18,7 @@ from qvec.index.base import Source
 from qvec.index.graph import Graph
 from qvec.index.hnsw import Build
 from qvec.index.repair import Repair
-from qvec.maintenance import PACE
+from qvec.upkeep.maintenance import PACE
 
 PINNED, EMPTY = np.uint32(1 << 31), np.uint32(0xFFFFFFFF)
 DIM, N = 16, 1500

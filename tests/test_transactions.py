@@ -129,7 +129,7 @@ def test_a_call_that_failed_half_way_undoes_the_transaction(
         with db.transaction():
             db.add(x[N : N + 1], [5000])
             with monkeypatch.context() as patched:
-                patched.setattr("qvec.writer.Writer.extend_index", fail)
+                patched.setattr("qvec.records.writer.Writer.extend_index", fail)
                 with pytest.raises(MemoryError):
                     db.add(x[N + 1 : N + 2], [5001])
 

@@ -10,7 +10,7 @@ import pytest
 from generated import clustered
 
 import qvec
-from qvec.curves import Curve, Curves, Point, outdated
+from qvec.searching.curves import Curve, Curves, Point, outdated
 from qvec.types import Float32Array
 
 DIM, N = 24, 4000

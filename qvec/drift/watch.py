@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from qvec.calibrations import Trained, entry_of
 from qvec.config import code_from_dict
 from qvec.drift.looks import (
     BINS,
@@ -34,6 +33,7 @@ from qvec.drift.looks import (
 )
 from qvec.drift.stored import read_looks
 from qvec.fields import State
+from qvec.generations.calibrations import Trained, entry_of
 from qvec.layout import DRIFT
 from qvec.quantizers import Quantizer, train
 from qvec.storage.snapshot import Reading

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from qvec.calibrations import Generation
 from qvec.configs import CodeConfig
 from qvec.errors import InputError
 from qvec.evaluation.report import Report, Row
+from qvec.generations.calibrations import Generation
 from qvec.index import Progress
 
 GROWTH = 4  # times as many queries at the next look

@@ -11,17 +11,18 @@ import numpy as np
 from qvec._kernels import Column
 from qvec.config import Config
 from qvec.configs import CodeConfig
-from qvec.engine import Engine, live_rows
 from qvec.errors import InputError
 from qvec.evaluation.report import Report, Row, label_of
-from qvec.generations import Generations
 from qvec.index import Progress, stored_index
 from qvec.inputs import check_count
 from qvec.layout import CODES, NODES, VECTORS, in_force, wide_column
 from qvec.measure import Z95, CodeNames, Interval, Problem, Recalls, make_problem, recalls_by_code, recalls_of, wilson
 from qvec.quantizers import CONFIGS, Quantizer, make_config
+from qvec.records.rows import live_rows
+from qvec.searching.engine import Engine
 from qvec.storage.store import Snapshot, block_geometry
 from qvec.types import Codes, Float32Array, Int64Array
+from qvec.upkeep.requantize import Generations
 
 EF = 64
 TIMED = 100  # searches that latency is taken from

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qvec.curves import Curve, Curves, Point, Source
-from qvec.engine import Engine, live_rows
 from qvec.fields import floats_to_bytes, take_floats, take_int, take_state
 from qvec.index import Progress
 from qvec.layout import TUNING
 from qvec.measure import Recalls, wilson
+from qvec.records.rows import live_rows
+from qvec.searching.curves import Curve, Curves, Point, Source
+from qvec.searching.engine import Engine
 from qvec.storage.store import Snapshot, Transaction
 from qvec.types import Float32Array, Int64Array
 

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "codec.h"
 
@@ -235,6 +236,17 @@ size_t qv_private_bytes(const qv_column *col) {
     return full * ARENA_CHUNK + col->arena.used * slot_size(col);
 }
 
+static int in_map(const qv_column *col, const uint8_t *first) {
+    return (uintptr_t)first - (uintptr_t)col->map < col->map_size;
+}
+
+/* Let go of the pages of a row's block: they were read once, and would count as this process's for as long as it lives. */
+static void unmap_block(const qv_column *col, const uint8_t *first) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    uintptr_t start = (uintptr_t)first / page * page, end = (uintptr_t)first + (size_t)col->stride * col->rows_per_block;
+    madvise((void *)start, end - start, MADV_DONTNEED); /* of a file's pages: whoever needs one has it from the cache */
+}
+
 int qv_column_copy(qv_column *col, uint8_t *region, size_t pitch) {
     size_t rows = (size_t)col->stride * col->rows_per_block;
     for (uint32_t block = 0; block < col->n_blocks; block++) {
@@ -242,6 +254,7 @@ int qv_column_copy(qv_column *col, uint8_t *region, size_t pitch) {
         if (first == NULL) return -1;
         uint8_t *copy = region + block * pitch;
         memcpy(copy, first, rows);
+        if (in_map(col, first)) unmap_block(col, first);
         col->table[block] = copy;
     }
     return 0;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qvec.errors import CorruptError, LockedError, MissingExtraError
+from qvec.errors import CorruptError, LockedError
 from qvec.storage import metapage, pages
 
 _TRIES = 5  # to read a file between two commits
@@ -15,7 +15,7 @@ def check(path: str) -> None:
         return
     # A commit may leave pages at the end of the file that it freed itself unwritten: not damage.
     problems = pages.structure_problems(path)
-    if problems is None or problems or _last_used(path, facts.psize) >= facts.size // facts.psize:
+    if problems or _last_used(path, facts.psize) >= facts.size // facts.psize:
         raise CorruptError(f"{path} is truncated: {facts.size} bytes of {facts.n_pages * facts.psize}")
 
 
@@ -34,7 +34,5 @@ def check_structure(path: str) -> None:
             break
     else:
         raise LockedError(f"{path} changes while it is checked: untrusted=True is for files that nobody writes to")
-    if problems is None:
-        raise MissingExtraError("untrusted=True needs py-lmdb 3.0 or later: pip install 'lmdb>=3'")
     if problems:
         raise CorruptError(f"{path} is damaged: {problems[0]}; {len(problems)} problems in all")

@@ -23,7 +23,7 @@ MAP_SIZE = 1 << 40
 PATIENCE = 5.0  # seconds that a replacement of the file waits for snapshots to end
 _PAGE_HEADER = 16
 _NO_RESERVE: int = getattr(mmap, "MAP_NORESERVE", 0)
-_ENGINE: dict[str, Any] = {"lib_version": 0} if int(lmdb.__version__.split(".")[0]) >= 3 else {}
+_ENGINE = 0  # of the LMDBs that py-lmdb brings: 0.9, whose pages docs/format.md describes
 
 _registry: dict[tuple[int, int], Environment] = {}
 _registry_lock = threading.RLock()  # re-entrant: a store may be closed by the garbage collector, anywhere
@@ -277,7 +277,7 @@ def _open_lmdb(path: str, map_size: int, *, readonly: bool, lock: bool, sync: bo
                 max_readers=MAX_READERS,
                 max_spare_txns=1,
                 mode=0o644,
-                **_ENGINE,
+                lib_version=_ENGINE,
             )
         except lmdb.MemoryError as error:
             if map_size // 2 < max(least, 1 << 20):

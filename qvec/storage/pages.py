@@ -108,12 +108,9 @@ def _nodes(page: bytes, lower: int, branch: bool) -> Iterator[Node]:
             yield Node(key, 0)
 
 
-def structure_problems(path: str) -> list[str] | None:
-    """What is wrong with LMDB's pages, read without liblmdb; None where py-lmdb (before 3.0) cannot tell."""
-    try:
-        verifier = importlib.import_module("lmdb.verify")
-    except ImportError:
-        return None
+def structure_problems(path: str) -> list[str]:
+    """What is wrong with LMDB's pages, read without liblmdb."""
+    verifier = importlib.import_module("lmdb.verify")  # seldom needed, and has no types
     try:
         return list(verifier.verify(path, subdir=False))
     except verifier.VerifyError as error:

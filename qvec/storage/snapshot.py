@@ -107,7 +107,7 @@ class Reading:
     def check(self) -> Iterator[str]:
         """Read every page, block and record once; what is damaged, in words."""
         self._live()
-        yield from structure_problems(self._store.path) or ()
+        yield from structure_problems(self._store.path)
         for column in self.columns.values():
             for block in range(column.n_blocks):
                 if not column.check(block):
@@ -156,13 +156,12 @@ class Snapshot(Reading):
     __slots__ = ()
 
     def reside(self, columns: Iterable[Column]) -> None:
-        """Copy columns into memory, for this and all later snapshots, where the store's residency is "ram"."""
+        """Copy columns into memory, for this and all later snapshots."""
         self._live()
-        if self._store.residency == "ram":
-            with self._store._env.lock:
-                for column in columns:
-                    if not column.resident:
-                        column.make_resident()
+        with self._store._env.lock:
+            for column in columns:
+                if not column.resident:
+                    column.make_resident()
 
 
 def record_key(kind: int, number: int) -> bytes:

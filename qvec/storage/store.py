@@ -119,9 +119,9 @@ class Store:
     ) -> Store:
         """Open a file: ``"rw"`` takes its write lock, ``"r"`` any number of handles may do.
 
-        ``residency="ram"``: what :meth:`Snapshot.reside` names is copied into memory; ``verify=False`` skips the
-        checksums of blocks, not their headers; ``durability="relaxed"`` leaves the flush to the system: a power cut
-        may then cost the file.
+        ``residency`` is for the layer above, which calls :meth:`Snapshot.reside`; ``verify=False`` skips the checksums
+        of blocks, not their headers; ``durability="relaxed"`` leaves the flush to the system: a power cut may then cost
+        the file.
         ``map_size`` is the address space to reserve at first, in bytes; it grows.
         ``untrusted`` has LMDB's pages checked, without LMDB, before they are mapped.
         NotFoundError, FormatError, CorruptError, LockedError or ReadOnlyError say why a file does not open.

@@ -23,12 +23,12 @@ from scramble import mutated, random_case, scramble
 
 import qvec
 from qvec._kernels import bits_roaring
-from qvec.calibrations import imported
 from qvec.config import Config
 from qvec.configs import Flat, Int8
-from qvec.curves import Curves
 from qvec.drift.stored import checked
+from qvec.generations.calibrations import imported
 from qvec.quantizers import from_state
+from qvec.searching.curves import Curves
 from qvec.storage import records
 
 SLOW = 1.0  # seconds for one input

@@ -22,7 +22,7 @@ from figures import Figures, Job
 from forks import Server, Worker, ask
 
 import qvec
-from qvec import generations
+from qvec.upkeep import requantize
 
 DIM = 16
 SIZES = (1, 7, 20)
@@ -102,7 +102,7 @@ def together(live: Live, first: int, chance: random.Random) -> Steps:
 
 def recoding(live: Live, first: int, chance: random.Random) -> Steps:
     """New batches, and between them all rows coded anew."""
-    generations.STEP = 40
+    requantize.STEP = 40
     for batch in itertools.count(first):
         yield put(batch, 0)
         yield [], lambda db: recode(db, chance.choice(CODES))

@@ -18,14 +18,14 @@ from qvec.drift.stored import read_looks
 from qvec.errors import CorruptError, FormatError
 from qvec.filters.check import check_fields_of
 from qvec.filters.maintain import FieldWriter, field_columns
-from qvec.generation_state import discard_pending, drop_columns
+from qvec.generations.state import discard_pending, drop_columns
 from qvec.index import stored_index
 from qvec.layout import CODES, DELETED, DRIFT, IDS, VECTORS, bitmap_column, narrow_column, wide_column
-from qvec.rows import stored_record
+from qvec.records.rows import stored_record
+from qvec.records.writer import ENCODE_ROWS, Writer
 from qvec.storage.store import ColumnSpec, Transaction
 from qvec.types import NDArray
-from qvec.verify import wrong_codes
-from qvec.writer import ENCODE_ROWS, Writer
+from qvec.upkeep.verify import wrong_codes
 
 _ID_BYTES = 8
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qvec.engine import Engine
-from qvec.hits import HitMaker
-from qvec.plan import plan_of
-from qvec.query import SearchOptions
 from qvec.results import Hits
+from qvec.searching.engine import Engine
+from qvec.searching.hits import HitMaker
+from qvec.searching.options import SearchOptions
+from qvec.searching.plan import plan_of
+from qvec.searching.strategy import choose_way
 from qvec.storage.store import Snapshot
-from qvec.strategy import choose_way
 from qvec.types import Float32Array
 
 if TYPE_CHECKING:
-    from qvec.selecting import Selected
+    from qvec.searching.selecting import Selected
 
 
 def run_search(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from qvec.curves import Curves, outdated
-from qvec.engine import Engine
 from qvec.errors import InputError
 from qvec.layout import TUNING
 from qvec.quantizers import Quantizer
-from qvec.query import REMEMBERED, SearchOptions
+from qvec.searching.curves import Curves, outdated
+from qvec.searching.engine import Engine
+from qvec.searching.options import REMEMBERED, SearchOptions
 from qvec.storage.store import Snapshot
 
 DEFAULT_EF = 64

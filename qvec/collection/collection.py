@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import numpy as np
 
+from qvec.collection.handle import worker_threads
+from qvec.collection.measuring import SAMPLED_CALLS
+from qvec.collection.payloads import Payloads
 from qvec.errors import InputError
-from qvec.handle import worker_threads
-from qvec.hits import HitMaker
 from qvec.index import Progress
 from qvec.inputs import MAX_K, MAX_ROWS, as_ids, as_payloads, as_searched, as_stored, check_count, check_unique, id_keys
-from qvec.measuring import SAMPLED_CALLS
-from qvec.payloads import Payloads
-from qvec.query import SearchOptions, search_options
-from qvec.reading import id_array, refuse_missing
+from qvec.records.reading import id_array, refuse_missing
 from qvec.results import AddResult, Hits, Records
-from qvec.search import run_search
+from qvec.searching.hits import HitMaker
+from qvec.searching.options import SearchOptions, search_options
+from qvec.searching.search import run_search
 from qvec.storage.store import Snapshot, Store, Transaction
 from qvec.types import (
     ArrayLike,
@@ -33,8 +33,8 @@ from qvec.types import (
 
 if TYPE_CHECKING:
     from qvec.drift.watch import OnDrift
-    from qvec.grouping import Grouping
-    from qvec.selecting import Selected
+    from qvec.searching.grouping import Grouping
+    from qvec.searching.selecting import Selected
 
 
 NOTHING_ASKED = (None, 0, None, None, None, 1)  # radius, offset, mmr, fetch_k, group_by, group_size
@@ -298,8 +298,8 @@ class Collection(Payloads):
         allow: Any,
     ) -> Hits:
         """A search for something else than the nearest k."""
-        from qvec.beyond import Request, run_request  # late: seldom, and a tenth of the import's time
-        from qvec.refine import refinement
+        from qvec.searching.beyond import Request, run_request  # late: seldom, and a tenth of the import's time
+        from qvec.searching.refine import refinement
 
         config = self._config
         check_flag("explain", explain)
@@ -329,7 +329,7 @@ class Collection(Payloads):
 
     def _grouping(self, snap: Snapshot, name: Any, size: Any, k: int, mmr: float | None) -> Grouping | None:
         from qvec.filters.schema import stored_schema
-        from qvec.grouping import grouping
+        from qvec.searching.grouping import grouping
 
         if name is None:
             if size != 1:

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from qvec._kernels import bits_rows
-from qvec.housekeeping import Housekeeping
+from qvec.collection.housekeeping import Housekeeping
 from qvec.index import Progress
 from qvec.inputs import as_ids, as_payloads, check_unique, id_keys
-from qvec.reading import refuse_missing
-from qvec.rows import find_rows, ids_of_rows
+from qvec.records.reading import refuse_missing
+from qvec.records.rows import find_rows, ids_of_rows
 from qvec.storage.store import Snapshot, Transaction
 from qvec.types import FieldType, NDArray, Payload, Where, check_choice, check_flag
 
 if TYPE_CHECKING:
-    from qvec.selecting import Selected
+    from qvec.searching.selecting import Selected
 
 
 class Payloads(Housekeeping):
-    """What :class:`qvec.collection.Collection` inherits of calls on payloads."""
+    """What :class:`qvec.Collection` inherits of calls on payloads."""
 
     @property
     def fields(self) -> Mapping[str, FieldType]:
@@ -89,13 +89,13 @@ class Payloads(Housekeeping):
         with self._store.read() as snap:
             if where is None:
                 return int(snap.state["live"])
-            from qvec.selecting import selector_of
+            from qvec.searching.selecting import selector_of
 
             return selector_of(snap).select(snap, where, None, self._config.ids).count
 
     def _matching_rows(self, reading: Snapshot | Transaction, where: Where | None) -> NDArray[np.int64]:
         """Live rows that fulfil a filter, ascending; all of them where there is none."""
-        from qvec.selecting import Selector, selector_of
+        from qvec.searching.selecting import Selector, selector_of
 
         # what is remembered of a transaction may be older than its last change
         selector = Selector(reading) if isinstance(reading, Transaction) else selector_of(reading)
@@ -114,7 +114,7 @@ class Payloads(Housekeeping):
 
     def _select(self, snap: Snapshot, where: Where | None, allow: Any) -> Selected:
         """The rows that a search may find."""
-        from qvec.selecting import selector_of
+        from qvec.searching.selecting import selector_of
 
         return selector_of(snap).select(snap, where, allow, self._config.ids)
 

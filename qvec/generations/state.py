@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from qvec.calibrations import entry_of
 from qvec.errors import InputError
 from qvec.fields import State
+from qvec.generations.calibrations import entry_of
 from qvec.layout import CODES, VECTORS
 from qvec.storage.store import Transaction
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from qvec.calibrations import entry_of
 from qvec.config import Config
+from qvec.generations.calibrations import entry_of
 from qvec.index import GraphShape
 from qvec.layout import ADJACENCY, CENTROIDS, CODES, FIELD, IDS, LIST_BLOCKS, LISTS, NODES, SLOTS, VECTORS
 from qvec.storage.store import Snapshot, Store

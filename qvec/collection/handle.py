@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
-from qvec.calibrations import entry_of
 from qvec.config import Config
 from qvec.configs import Float16, Float32
-from qvec.engine import Engine
 from qvec.errors import CorruptError, InputError
+from qvec.generations.calibrations import entry_of
 from qvec.index import stored_index
 from qvec.inputs import check_count
 from qvec.layout import CALIBRATION, VECTORS, in_force
 from qvec.quantizers import Quantizer, from_state, train
-from qvec.reading import Reader
-from qvec.statecheck import check_state
+from qvec.records.reading import Reader
+from qvec.records.writer import Writer
+from qvec.searching.engine import Engine
 from qvec.storage.store import Snapshot, Store, Transaction
 from qvec.types import Residency
-from qvec.writer import Writer
+from qvec.upkeep.statecheck import check_state
 
 if TYPE_CHECKING:  # imported when it is called: seldom
-    from qvec.generations import Generations
+    from qvec.upkeep.requantize import Generations
 
 MAX_THREADS = 1024
 
@@ -32,7 +32,7 @@ H = TypeVar("H", bound="Handle")
 
 
 class Handle:
-    """What :class:`qvec.collection.Collection` inherits: the file it has open, and how it is given up."""
+    """What :class:`qvec.Collection` inherits: the file it has open, and how it is given up."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -82,7 +82,7 @@ class Handle:
             return None
         index = stored_index(self._config.index, snap.state["index"])
         engine = Engine(snap, quantizer, self._originals(snap), index, self._config.ids == "int64")
-        snap.reside(engine.reads)
+        snap.reside(engine.to_copy(self._store.residency))
         snap.derived["engine"] = engine
         return engine
 
@@ -91,7 +91,7 @@ class Handle:
 
     @cached_property
     def _generations(self) -> Generations:
-        from qvec.generations import Generations
+        from qvec.upkeep.requantize import Generations
 
         return Generations(self._store, self._config, self._load, self._keep)
 

@@ -8,12 +8,12 @@ import numpy as np
 
 from qvec._kernels import Column
 from qvec.bitmaps import Bitmap, rows_in, unused_rows, without, words_for
-from qvec.generation_state import discard_pending, forget_codes, may_reuse
+from qvec.generations.state import discard_pending, forget_codes, may_reuse
 from qvec.inputs import id_keys
 from qvec.layout import CODES, DELETED, IDS, ROW, VECTORS
-from qvec.rows import ids_of_rows, payloads_of
+from qvec.records.rows import ids_of_rows, payloads_of
+from qvec.records.writer import PUT_ROWS, Batch, Ids, Writer
 from qvec.types import NDArray
-from qvec.writer import PUT_ROWS, Batch, Ids, Writer
 
 
 @dataclass(frozen=True)

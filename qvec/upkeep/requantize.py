@@ -18,14 +18,13 @@ import numpy as np
 
 from qvec.adapters import Adapter
 from qvec.bitmaps import rows_in
-from qvec.calibrations import Trained, entry_of, identify, register
 from qvec.config import Config, code_from_dict, code_to_dict, make_config
 from qvec.configs import CodeConfig
 from qvec.drift.watch import remember
-from qvec.engine import Engine, live_rows
 from qvec.errors import InputError
 from qvec.fields import State
-from qvec.generation_state import (
+from qvec.generations.calibrations import Trained, entry_of, identify, register
+from qvec.generations.state import (
     discard_pending,
     drop_columns,
     flip,
@@ -37,9 +36,11 @@ from qvec.generation_state import (
 from qvec.index import FlatIndex, Progress, Source, Stored, stored_index
 from qvec.layout import CALIBRATION, CODES, DRIFT, NODES, VECTORS, in_force, wide_column
 from qvec.quantizers import Quantizer, train
+from qvec.records.rows import live_rows
+from qvec.records.writer import index_for, linkable
+from qvec.searching.engine import Engine
 from qvec.storage.store import Snapshot, Store, Transaction
 from qvec.types import Float32Array
-from qvec.writer import index_for, linkable
 
 STEP = 8192  # rows coded by one transaction
 SAMPLE = 65_536  # rows trained on: the 99.9th percentile of so many has 65 values beyond it

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from qvec.calibrations import Trained, check_enough
-from qvec.collection import Collection
+from qvec.collection.collection import Collection
 from qvec.config import Config, index_config
 from qvec.configs import CodeConfig, IndexConfig, Int4, Int8
 from qvec.errors import CorruptError, ExistsError, InputError
+from qvec.generations.calibrations import Trained, check_enough
 from qvec.inputs import as_stored, check_count
 from qvec.quantizers import Quantizer, make_config, train
 from qvec.quantizers.base import make_transform
+from qvec.records.writer import Writer, initial_state
 from qvec.storage.store import ColumnSpec, Store
 from qvec.types import (
     ArrayLike,
@@ -29,7 +30,6 @@ from qvec.types import (
     Residency,
     check_flag,
 )
-from qvec.writer import Writer, initial_state
 
 if TYPE_CHECKING:
     from qvec.adapters import Adapter
@@ -213,8 +213,8 @@ def open(
 ) -> Collection:
     """Open a collection file. One handle may have it open for writing, any number for reading.
 
-    residency: "mmap" shares the file's pages between processes; "ram" copies what searches read into huge pages,
-    at the first search.
+    residency: "mmap" shares the file's pages between processes; "index" copies what finds candidates (codes, graph or
+    lists) into huge pages at the first search; "ram" also the originals that re-rank them.
     verify: check each block's checksum when it is first touched. durability, on_drift, map_size: see :func:`create`.
     untrusted: the file comes from elsewhere or may be damaged. LMDB's pages are checked before the file is mapped, and
     everything as by :meth:`Collection.verify`, before the first search; nobody may write to it meanwhile.

@@ -14,8 +14,8 @@ from qvec.inputs import as_ids, as_stored, id_keys
 from qvec.integers import to_floats
 from qvec.layout import CODES, VECTORS, in_force
 from qvec.quantizers import Quantizer
+from qvec.records.rows import check_same, find_rows, ids_of_rows, payloads_of, row_record
 from qvec.results import Records
-from qvec.rows import check_same, find_rows, ids_of_rows, payloads_of, row_record
 from qvec.storage.store import Snapshot
 from qvec.types import NDArray
 

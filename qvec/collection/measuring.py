@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qvec.calibrations import Trained
-from qvec.curves import Curves, outdated
-from qvec.engine import Engine, live_rows
+from qvec.collection.handle import Handle, worker_threads
 from qvec.errors import ClosedError, DriftError, DriftWarning, InputError
-from qvec.handle import Handle, worker_threads
+from qvec.generations.calibrations import Trained
 from qvec.index import Progress, stored_index
 from qvec.inputs import as_searched, as_vectors, check_count
 from qvec.layout import CODES, TUNING, in_force
 from qvec.measure import MAX_ROWS, OVERSAMPLES, CodeNames
 from qvec.quantizers import Quantizer
-from qvec.reading import Reader
+from qvec.records.reading import Reader
+from qvec.records.rows import live_rows
+from qvec.records.writer import stored
+from qvec.searching.curves import Curves, outdated
+from qvec.searching.engine import Engine
 from qvec.storage.store import Snapshot, Store, Transaction
 from qvec.types import ArrayLike, Codes, Float32Array
-from qvec.writer import stored
 
 if TYPE_CHECKING:  # imported when they are called: seldom, and a sixth of the import's time
     from qvec.drift.queries import QuerySample
@@ -38,7 +39,7 @@ SAMPLED_CALLS = 64  # keeping a query takes a microsecond; a search, ten or more
 
 
 class Measuring(Handle):
-    """What :class:`qvec.collection.Collection` inherits of calls that measure."""
+    """What :class:`qvec.Collection` inherits of calls that measure."""
 
     def __init__(self, store: Store, on_drift: OnDrift = None) -> None:
         if not (on_drift in (None, "warn", "raise") or callable(on_drift)):

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from qvec.bitmaps import read_bitmap, rows_in, without
 from qvec.errors import CorruptError
-from qvec.layout import IDS, ROW
+from qvec.layout import DELETED, IDS, ROW
 from qvec.storage.store import Reading
 from qvec.types import NDArray, Payload
 
@@ -68,3 +69,9 @@ def shaped(values: list[Any], shape: tuple[int, ...]) -> list[Any]:
     """A flat list as k values, or as n lists of k."""
     k = shape[-1]
     return values if len(shape) == 1 else [values[i : i + k] for i in range(0, len(values), k)]
+
+
+def live_rows(snap: Reading) -> NDArray[np.int64]:
+    """The rows that are not deleted, ascending."""
+    n = snap.state["n"]
+    return rows_in(without(n, read_bitmap(snap.columns[DELETED], n))) if n else np.zeros(0, np.int64)

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from qvec._kernels import Column, Searcher, Selection
-from qvec.bitmaps import read_bitmap, rows_in, without
+from qvec.bitmaps import read_bitmap
 from qvec.index import Coded, Index, Source, Stored
 from qvec.layout import CODES, DELETED, IDS, VECTORS, in_force
 from qvec.quantizers import Quantizer
-from qvec.storage.store import Reading, Snapshot
-from qvec.types import Float32Array, NDArray
+from qvec.storage.store import Snapshot
+from qvec.types import Float32Array, NDArray, Residency
 
 Found = tuple[NDArray[np.int64], Float32Array, NDArray[np.int64]]
 
@@ -27,8 +27,8 @@ class Engine:
     """Immutable; built when a new commit is seen, dropped with its view."""
 
     __slots__ = (
-        "_parts", "_searcher", "by_row", "dead", "deleted", "everything", "index", "keep", "live", "n", "n_lists",
-        "plans", "probes", "quantizer", "reads", "state",
+        "_looked_up", "_parts", "_searcher", "_walked", "by_row", "dead", "deleted", "everything", "index", "keep",
+        "live", "n", "n_lists", "plans", "probes", "quantizer", "state",
     )  # fmt: skip
 
     def __init__(
@@ -62,9 +62,8 @@ class Engine:
         self._parts = quantizer.codec, columns[CODES], self.n, finder, rerank, vectors
         self.by_row = Searcher(*self._parts)
         """Gives row numbers, whatever the ids are."""
-        self.reads = [columns[CODES]] if finder is None else list(finder.columns)
-        """The columns that searches read."""
-        self.reads += [columns[name] for name, read in ((VECTORS, keep), (IDS, int_ids)) if read]
+        self._walked = [columns[CODES]] if finder is None else list(finder.columns)
+        self._looked_up = [columns[name] for name, read in ((VECTORS, keep), (IDS, int_ids)) if read]
         self._searcher = Searcher(*self._parts, columns[IDS]) if int_ids else self.by_row
 
     def search(
@@ -96,6 +95,10 @@ class Engine:
         if queries.ndim == 1 or len(queries) < (UNBROKEN if threads == 1 else 2 * QUERIES_PER_THREAD):
             return searcher.search(queries, coded, k, ef, nprobe, candidates, exact, chosen)
         return _search_parallel(searcher, queries, coded, (k, ef, nprobe, candidates, exact, chosen), threads)
+
+    def to_copy(self, residency: Residency) -> list[Column]:
+        """The columns that are to be in memory: what finds candidates, or besides what is read of those alone."""
+        return {"mmap": [], "index": self._walked, "ram": self._walked + self._looked_up}[residency]
 
     def timed(self) -> Searcher:
         """A searcher that gives row numbers, and counts and times its own searches alone."""
@@ -135,9 +138,3 @@ def _search_parallel(
             pool.shutdown(cancel_futures=True)
             raise
     return found
-
-
-def live_rows(snap: Reading) -> NDArray[np.int64]:
-    """The rows that are not deleted, ascending."""
-    n = snap.state["n"]
-    return rows_in(without(n, read_bitmap(snap.columns[DELETED], n))) if n else np.zeros(0, np.int64)

@@ -7,15 +7,14 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from qvec.config import Config
-from qvec.curves import Curves
 from qvec.drift.stored import read_looks
-from qvec.engine import live_rows
 from qvec.errors import CorruptError, FormatError
 from qvec.filters.check import check_fields_of
 from qvec.index import Coded, GraphShape, HNSWIndex, Source, Stored, stored_index
 from qvec.layout import CALIBRATION, CODES, IDS, TUNING, VECTORS, in_force
 from qvec.quantizers import Quantizer, from_state
-from qvec.rows import stored_record
+from qvec.records.rows import live_rows, stored_record
+from qvec.searching.curves import Curves
 from qvec.storage.snapshot import Reading
 from qvec.storage.store import Snapshot
 from qvec.types import Codes, NDArray

@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-from qvec.calibrations import (
+from qvec.collection.handle import worker_threads
+from qvec.collection.measuring import MAX_MEASURED, Measuring
+from qvec.config import code_from_dict, make_config
+from qvec.configs import CodeConfig
+from qvec.errors import InputError
+from qvec.generations.calibrations import (
     Generation,
     Trained,
     Transfer,
@@ -17,28 +22,23 @@ from qvec.calibrations import (
     listed,
     register,
 )
-from qvec.config import code_from_dict, make_config
-from qvec.configs import CodeConfig
-from qvec.errors import InputError
-from qvec.handle import worker_threads
 from qvec.index import Progress
 from qvec.inputs import as_vectors, check_count
 from qvec.layout import CALIBRATION
 from qvec.measure import MAX_ROWS, OVERSAMPLES, CodeNames
-from qvec.measuring import MAX_MEASURED, Measuring
+from qvec.records.writer import Writer
 from qvec.storage.store import Snapshot
 from qvec.types import ArrayLike, Float32Array
-from qvec.writer import Writer
 
 if TYPE_CHECKING:  # imported when they are called: seldom, and a sixth of the import's time
     from qvec.adapters import Adapter
     from qvec.evaluation.choose import Choice
     from qvec.evaluation.report import Report
-    from qvec.generations import Relink
+    from qvec.upkeep.requantize import Relink
 
 
-class Upkeep(Measuring):
-    """What :class:`qvec.collection.Collection` inherits of calls that change its codes."""
+class Coding(Measuring):
+    """What :class:`qvec.Collection` inherits of calls that change its codes."""
 
     # --- calibrations ---
 

@@ -16,7 +16,7 @@ from qvec.filters.language import And, Node, parse
 from qvec.filters.schema import stored_schema
 from qvec.inputs import as_ids, id_keys
 from qvec.layout import DELETED, IDS
-from qvec.rows import find_rows
+from qvec.records.rows import find_rows
 from qvec.storage.records import fingerprint
 from qvec.storage.store import Reading, Snapshot
 from qvec.types import Bitmap, IdKind

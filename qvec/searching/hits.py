@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from qvec.engine import Engine, Found
 from qvec.errors import CorruptError
 from qvec.inputs import id_keys
+from qvec.records.rows import check_same, find_rows, ids_of_rows, payloads_of, row_record, shaped
 from qvec.results import Hits
-from qvec.rows import check_same, find_rows, ids_of_rows, payloads_of, row_record, shaped
+from qvec.searching.engine import Engine, Found
 from qvec.storage.store import Snapshot
 from qvec.types import IdKind, Metric, NDArray
 

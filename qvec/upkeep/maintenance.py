@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from qvec.index import Progress
-from qvec.reclaim import Reclaim
+from qvec.records.writer import Writer
 from qvec.storage.scrub import scrub
 from qvec.storage.store import Store, Transaction
-from qvec.writer import Writer
+from qvec.upkeep.reclaim import Reclaim
 
 PACE = 20  # rows of the index that are gone through for each row that is deleted
 STEP = 4096  # ... in one transaction

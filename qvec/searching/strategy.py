@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from qvec._kernels import Selection
 from qvec.configs import HNSW
-from qvec.engine import Engine
-from qvec.plan import Plan
-from qvec.query import SearchOptions
+from qvec.searching.engine import Engine
+from qvec.searching.options import SearchOptions
+from qvec.searching.plan import Plan
 
 if TYPE_CHECKING:
-    from qvec.selecting import Selected
+    from qvec.searching.selecting import Selected
 
 # A place of a walk's pool takes as long as scoring so many bytes of codes one row after the other (docs/adr/0009).
 BYTES_PER_PLACE = 39_000

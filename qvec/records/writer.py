@@ -10,17 +10,16 @@ import numpy as np
 
 from qvec._kernels import Column
 from qvec.bitmaps import mark, rows_in, words_for
-from qvec.calibrations import Trained, register
 from qvec.config import AUTO_INDEX_ROWS, Config
 from qvec.configs import HNSW, Flat
-from qvec.engine import live_rows
 from qvec.errors import DuplicateIdError, InputError
-from qvec.generation_state import forget_codes, may_reuse
+from qvec.generations.calibrations import Trained, register
+from qvec.generations.state import forget_codes, may_reuse
 from qvec.index import Coded, Index, Progress, Rows, Source, Stored, make_index, stored_index
 from qvec.inputs import MAX_ID, MAX_ROWS, as_payloads, id_keys
 from qvec.layout import CODES, DELETED, IDS, NODES, ROW, VECTORS, in_force, row_columns
 from qvec.quantizers import Quantizer, train
-from qvec.rows import find_rows, ids_of_rows, payloads_of, stored_record
+from qvec.records.rows import find_rows, ids_of_rows, live_rows, payloads_of, stored_record
 from qvec.storage.store import Transaction
 from qvec.types import FieldType, NDArray, OnConflict, Payload
 
@@ -47,12 +46,12 @@ def initial_state(fields: Mapping[str, FieldType]) -> dict[str, Any]:
         "records": 0,  # live rows with a row record (payload or string id)
         "quantizer": None,  # number of the calibration record in force: the generation of the codes
         "names": {},  # columns in force that are stored under another name than their own
-        "generations": [],  # what is known of each calibration record (qvec/calibrations.py)
+        "generations": [],  # what is known of each calibration record (qvec/generations/calibrations.py)
         "next_generation": 0,
-        "tuned": None,  # {"generation", "index", "n"}: what recall curves were measured on (qvec/curves.py)
+        "tuned": None,  # {"generation", "index", "n"}: what recall curves were measured on (qvec/searching/curves.py)
         "oversample": None,  # {"generation", "factor"}: what searches of that generation re-rank per hit
         "watched": 0,  # changes with each batch that is too small to look at alone (qvec/drift)
-        "pending": None,  # a generation that is being built (qvec/generations.py)
+        "pending": None,  # a generation that is being built (qvec/upkeep/requantize.py)
         "index": {"kind": "flat"},
         "fields": {name: [number, kind] for number, (name, kind) in enumerate(fields.items())},  # qvec/filters
         "next_field": len(fields),  # the first number that no field ever had

@@ -7,20 +7,20 @@ import os
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from qvec.collection.coding import Coding
+from qvec.collection.handle import worker_threads
 from qvec.errors import CorruptError, InputError, LockedError
-from qvec.handle import worker_threads
 from qvec.index import Progress
-from qvec.statistics import collect_stats
 from qvec.turns import short_turns
 from qvec.types import Stats, check_flag
-from qvec.upkeep import Upkeep
+from qvec.upkeep.statistics import collect_stats
 
 if TYPE_CHECKING:  # imported when it is called
-    from qvec.maintenance import Maintenance
+    from qvec.upkeep.maintenance import Maintenance
 
 
-class Housekeeping(Upkeep):
-    """What :class:`qvec.collection.Collection` inherits of calls that look after the file."""
+class Housekeeping(Coding):
+    """What :class:`qvec.Collection` inherits of calls that look after the file."""
 
     def stats(self, *, graph: bool = False) -> Stats:
         """Counts and sizes as of the last commit. ``graph``: also the graph's degree and reach, by going through it."""
@@ -28,7 +28,7 @@ class Housekeeping(Upkeep):
         with self._store.read() as snap:
             shape = None
             if graph:
-                from qvec.verify import shape_of_graph
+                from qvec.upkeep.verify import shape_of_graph
 
                 shape = shape_of_graph(snap, self._config, self._quantizer(snap), self._originals(snap))
             return collect_stats(snap, self._store, self._config, shape)
@@ -39,7 +39,7 @@ class Housekeeping(Upkeep):
         deep: besides checksums, counts, the id map and whether a walk reaches every row, make anew what follows from
         originals and payloads (codes, packed nodes, entries of lists, indexes of fields), and compare.
         """
-        from qvec.verify import verify_snapshot
+        from qvec.upkeep.verify import verify_snapshot
 
         check_flag("deep", deep)
         if self._store.in_transaction:
@@ -58,8 +58,8 @@ class Housekeeping(Upkeep):
         Raises CorruptError, and writes nothing, where originals, payloads, calibrations or LMDB's own pages are
         damaged: restore a :meth:`backup` then. ReadOnlyError; InputError inside a transaction.
         """
-        from qvec.repair import Repair
         from qvec.storage.pages import structure_problems
+        from qvec.upkeep.repair import Repair
 
         workers = worker_threads(threads)
         if not self.verify():
@@ -130,6 +130,6 @@ class Housekeeping(Upkeep):
 
     @cached_property
     def _maintenance(self) -> Maintenance:
-        from qvec.maintenance import Maintenance
+        from qvec.upkeep.maintenance import Maintenance
 
         return Maintenance(self._store, self._writer)

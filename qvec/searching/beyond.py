@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qvec._kernels import Searcher
-from qvec.engine import Engine
 from qvec.explain import Explanation, explained
-from qvec.grouping import Grouping, nearest_groups
-from qvec.hits import HitMaker
-from qvec.plan import make_plan
-from qvec.query import SearchOptions
-from qvec.reading import Reader
-from qvec.refine import Found, Refinement, without
+from qvec.records.reading import Reader
+from qvec.records.rows import payloads_of, row_record
 from qvec.results import Hits
-from qvec.rows import payloads_of, row_record
-from qvec.strategy import Way, choose_way
+from qvec.searching.engine import Engine
+from qvec.searching.grouping import Grouping, nearest_groups
+from qvec.searching.hits import HitMaker
+from qvec.searching.options import SearchOptions
+from qvec.searching.plan import make_plan
+from qvec.searching.refine import Found, Refinement, without
+from qvec.searching.strategy import Way, choose_way
 from qvec.types import Float32Array, NDArray
 
 if TYPE_CHECKING:
-    from qvec.selecting import Selected
+    from qvec.searching.selecting import Selected
 
 Select = Callable[[int, dict[str, Any]], "Selected"]
 """Of a query by its number, the rows that may be hits and fulfil one more condition."""

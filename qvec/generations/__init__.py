@@ -1,0 +1,1 @@
+"""Generations of codes: what the state says of them, and their calibrations."""

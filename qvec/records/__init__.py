@@ -1,0 +1,1 @@
+"""Rows and their records: read, written, and held against what leads to them."""

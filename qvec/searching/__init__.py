@@ -1,0 +1,1 @@
+"""How a search is planned, run and made into hits."""

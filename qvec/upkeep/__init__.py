@@ -1,0 +1,1 @@
+"""What keeps a collection fit: checks, repair, reclaiming, requantizing, statistics."""
