@@ -124,3 +124,8 @@ def __getattr__(name: str) -> object:
     if name not in _LATE:
         raise AttributeError(f"module 'qvec' has no attribute {name!r}")
     return getattr(import_module(_LATE[name]), name)
+
+
+def __dir__() -> list[str]:
+    """These names among the others, for completion."""
+    return sorted({*globals(), *_LATE})

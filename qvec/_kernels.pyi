@@ -221,6 +221,7 @@ class Linker:
         entries: NDArray[np.uint32],
         root: int,
         alpha: float,
+        fill: float,
         deleted: NDArray[np.uint64] | None = None,
     ) -> None: ...
     @property

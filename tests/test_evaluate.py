@@ -12,8 +12,9 @@ import pytest
 from generated import clustered
 
 import qvec
+from qvec.configs import Binary, Int8, Mixed, RaBitQ
 from qvec.evaluation.choose import Choice, Target, choose, look_sizes
-from qvec.evaluation.report import Report
+from qvec.evaluation.report import Report, label_of
 from qvec.measure import nearest, wilson
 from qvec.quantizers import CONFIGS
 from qvec.types import Float32Array
@@ -247,3 +248,18 @@ def test_a_choice_that_is_applied_holds_its_recall_by_default(tmp_path: Path, x:
         same = db.search(x[N:], oversample=choice.row.oversample).ids
         assert np.array_equal(found, same)
         assert db.verify() == []
+
+
+@pytest.mark.parametrize(
+    ("config", "label"),
+    [
+        (RaBitQ(4), "rabitq4"),
+        (RaBitQ(), "rabitq1"),
+        (RaBitQ(4, dims=8), "rabitq4(dims=8)"),
+        (Int8(scale="per_dim"), "int8(scale='per_dim')"),
+        (Mixed(bytes=16), "mixed(bytes=16)"),
+        (Binary(), "binary"),
+    ],
+)
+def test_reports_call_codes_by_the_names_that_create_takes(config: Any, label: str) -> None:
+    assert label_of(config) == label

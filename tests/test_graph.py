@@ -235,4 +235,4 @@ def test_columns_that_do_not_fit_the_codec_are_refused() -> None:
     with pytest.raises(ValueError, match="rows"):
         Searcher(what.codec, what.codes, 10**6)
     with pytest.raises(TypeError, match="uint32"):
-        Linker(what.codec, what.codes, column("adjacency", DEGREE * 4, 100), 0, np.zeros(1), 0, 1.0)
+        Linker(what.codec, what.codes, column("adjacency", DEGREE * 4, 100), 0, np.zeros(1), 0, 1.0, 0.0)

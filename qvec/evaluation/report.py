@@ -10,6 +10,7 @@ from typing import Any
 from qvec.configs import CodeConfig
 from qvec.errors import MissingExtraError
 from qvec.extras import require
+from qvec.quantizers import NAMED
 
 HEADINGS = ("code", "bytes", "oversample", "recall", "95 % interval", "code loss", "index loss", "p50 ms", "p99 ms")
 
@@ -125,11 +126,13 @@ def _optional(value: float | None, digits: int) -> str:
 
 
 def label_of(config: CodeConfig) -> str:
-    """The code's name, and the options in which it differs from the default."""
-    default = type(config)()
-    changed = [
-        f"{field.name}={getattr(config, field.name)!r}"
-        for field in fields(config)
-        if getattr(config, field.name) != getattr(default, field.name)
-    ]
-    return config.kind + (f"({', '.join(changed)})" if changed else "")
+    """The code's name, and the options in which it differs from what the name means."""
+    meanings = {**NAMED, config.kind: type(config)()}
+    changed = {name: _changed(config, meant) for name, meant in meanings.items() if type(meant) is type(config)}
+    name = min(changed, key=lambda name: len(changed[name]))
+    return name + (f"({', '.join(changed[name])})" if changed[name] else "")
+
+
+def _changed(config: CodeConfig, meant: CodeConfig) -> list[str]:
+    values = {field.name: getattr(config, field.name) for field in fields(config)}
+    return [f"{name}={value!r}" for name, value in values.items() if value != getattr(meant, name)]

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
 from qvec.index.base import Coded, IndexState, Rows
 from qvec.types import Float32Array, NDArray
 
-ALPHA = 1.1  # of pruning; squared distances
-PACKED_ALPHA = 1.05  # where estimates lead the walk: as good at a recall of .95, an eighth fewer hops at .98
 ENTRIES = 64
 SAMPLE = 4096
 LLOYD_ROUNDS = 4
+
+
+class Pruning(NamedTuple):
+    """``alpha``: a neighbour s hides another e where alpha * d(s, e) <= d(u, e), squared distances.
+
+    ``fill``: up to this share of a list, the nearest that are hidden are kept as well.
+    """
+
+    alpha: float
+    fill: float
+
+
+def pruning(metric: str, packed: bool) -> Pruning:
+    """How lists are pruned; what was measured is in docs/adr, 2 and 7."""
+    if metric == "ip":  # negated dot products are no distances, to be stretched; a long vector hides nearly all others
+        return Pruning(1.0, 0.75)
+    return Pruning(1.05, 0.75) if packed else Pruning(1.1, 0.0)  # a packed node's places are scored, filled or not
 
 
 @dataclass(frozen=True)

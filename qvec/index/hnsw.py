@@ -16,7 +16,7 @@ from qvec.bitmaps import Bitmap, bitmap_of, count, mark, read_bitmap, rows_in, u
 from qvec.configs import HNSW
 from qvec.index import packed
 from qvec.index.base import IndexState, Progress, Rows, Source
-from qvec.index.graph import ALPHA, PACKED_ALPHA, Graph, GraphShape, choose_entries
+from qvec.index.graph import Graph, GraphShape, choose_entries, pruning
 from qvec.index.parallel import run_on_threads
 from qvec.layout import ADJACENCY, CONDEMNED, LINKED, NODES, bitmap_column, narrow_column
 from qvec.quantizers import Quantizer
@@ -42,7 +42,6 @@ class Build:
     ef: int
     threads: int
     progress: Progress | None = None
-    alpha: float = ALPHA
 
     def run(self, rows: Rows) -> None:
         """Link the rows, in batches."""
@@ -50,6 +49,7 @@ class Build:
         mark(source.columns[LINKED], rows, True)
         if graph.linked == 0 and len(rows):
             graph.root = int(rows[0])
+        rule = pruning(coded.codec.metric, NODES in source.columns)
         linker = Linker(
             coded.codec,
             coded.codes,
@@ -57,7 +57,8 @@ class Build:
             source.n,
             graph.entries,
             graph.root,
-            self.alpha,
+            rule.alpha,
+            rule.fill,
             source.deleted,
         )
         from concurrent.futures import ThreadPoolExecutor  # late: a tenth of the import's time
@@ -119,12 +120,8 @@ class HNSWIndex:
                 columns[name].resize(source.n)
         for name in (LINKED, CONDEMNED):
             columns[name].resize(words_for(source.n))
-        Build(source, graph, self._width(graph), threads, progress, self._alpha).run(rows)
+        Build(source, graph, self._width(graph), threads, progress).run(rows)
         return {**state, **graph.to_state()}
-
-    @property
-    def _alpha(self) -> float:
-        return PACKED_ALPHA if self.config.layout == "packed" else ALPHA
 
     def _width(self, graph: Graph) -> int:
         """The pool of a walk that links: larger by the share of deleted rows, which take places in it."""
@@ -145,7 +142,7 @@ class HNSWIndex:
 
         graph = Graph.of(state)
         if graph.dead:
-            Repair(source, graph, threads, self._alpha).run(limit)
+            Repair(source, graph, threads).run(limit)
         return {**state, **graph.to_state()}
 
     def held(self, source: Source, state: IndexState) -> Bitmap:

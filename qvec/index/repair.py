@@ -15,9 +15,9 @@ from qvec._kernels import Mender
 from qvec.bitmaps import Bitmap, bytes_of, count, read_bitmap, rows_between, rows_in
 from qvec.index import packed
 from qvec.index.base import Rows, Source
-from qvec.index.graph import ALPHA, Graph, choose_entries
+from qvec.index.graph import Graph, choose_entries, pruning
 from qvec.index.parallel import run_on_threads
-from qvec.layout import ADJACENCY, CONDEMNED, LINKED
+from qvec.layout import ADJACENCY, CONDEMNED, LINKED, NODES
 
 STEP = 4096  # lists mended at a time
 
@@ -29,7 +29,6 @@ class Repair:
     source: Source
     graph: Graph
     threads: int
-    alpha: float = ALPHA
 
     def run(self, limit: int) -> None:
         """Begin a repair, or go on with it, and mend at most ``limit`` lists, in whole blocks of them."""
@@ -43,7 +42,7 @@ class Repair:
             source.columns[ADJACENCY],
             source.n,
             graph.root,
-            self.alpha,
+            pruning(coded.codec.metric, NODES in source.columns).alpha,
             source.deleted,
             condemned,
         )

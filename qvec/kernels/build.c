@@ -49,8 +49,7 @@ int qv_prune(const qv_graph *graph, qv_edge *edges, int n, int limit, const qv_t
         }
         edges[kept++] = edges[i];
     }
-    if (graph->codec->metric == QV_IP) /* a long vector hides all others, though it leads to few of them */
-        for (int i = 0; i < n_spare && kept < limit * 3 / 4; i++) edges[kept++] = spare[i];
+    for (int i = 0; i < n_spare && kept < (int)(graph->fill * (float)limit); i++) edges[kept++] = spare[i];
     return kept;
 }
 

@@ -17,7 +17,8 @@ typedef struct {
     const uint32_t *entries;
     uint32_t n_entries;
     uint32_t root;     /* of the tree of pinned edges; always an entry */
-    float alpha;       /* pruning: a kept neighbour s hides e where alpha * d(s,e) <= d(u,e), squared distances; 1 under ip */
+    float alpha;       /* pruning: a kept neighbour s hides e where alpha * d(s,e) <= d(u,e), squared distances */
+    float fill;        /* up to this share of what a list may hold, the nearest that others hide are kept as well */
     const uint64_t *deleted;   /* bitmap of rows that get no new edges; NULL: none */
     const uint64_t *condemned; /* bitmap of rows that are leaving the graph; NULL: none */
     uint8_t *changed;          /* [n] set to 1 for rows whose list changes; NULL: nobody asks */

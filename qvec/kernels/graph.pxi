@@ -16,6 +16,7 @@ cdef extern from "graph.h" nogil:
         uint32_t n_entries
         uint32_t root
         float alpha
+        float fill
         const uint64_t *deleted
         const uint64_t *condemned
         uint8_t *changed
@@ -51,7 +52,7 @@ cdef _fill_graph(qv_graph *graph, Column adjacency, Column codes, Codec codec, u
     memset(graph, 0, sizeof(graph[0]))
     graph.codec, graph.codes, graph.adjacency = &codec.c, &codes.c, &adjacency.c
     graph.n = n
-    graph.alpha = 1.0 if codec.metric == "ip" else alpha  # negated dot products are no distances, to be stretched
+    graph.alpha = alpha
     graph.degree = adjacency.c.stride // 4
     if graph.degree > QV_DEGREE_MAX:
         raise ValueError(f"lists of {graph.degree} neighbours; the limit is {QV_DEGREE_MAX}")
@@ -79,7 +80,7 @@ cdef class Linker:
 
     begin, link_out (any number of threads), group, link_in (any number of threads), finish; then the next batch.
     n: every row is below. entries: uint32 rows that searches start from, `root` of the tree among them; none while
-    the graph is empty. deleted: uint64 bitmap of n bits, rows that get no new edges; None: there are none.
+    the graph is empty. alpha, fill: of pruning, see graph.h. deleted: uint64 bitmap of n bits, rows that get no new edges; None: there are none.
     """
 
     cdef qv_graph g
@@ -100,14 +101,14 @@ cdef class Linker:
         self._n_links = NULL
         self._groups = NULL
 
-    def __init__(self, Codec codec, Column codes, Column adjacency, n, entries, root, alpha, deleted=None):
+    def __init__(self, Codec codec, Column codes, Column adjacency, n, entries, root, alpha, fill, deleted=None):
         self._codec, self._codes, self._adjacency = codec, codes, adjacency
         self._entries, self._deleted = entries, deleted
         self._idle = []
         _fill_graph(&self.g, adjacency, codes, codec, n, entries, alpha)
         if n and not 0 <= root < n:
             raise CorruptError(f"the graph's root is row {root} of {n}")
-        self.g.root = root
+        self.g.root, self.g.fill = root, fill
         self.g.deleted = _bitmap(deleted, n)
         self._changed = np.zeros(n, np.uint8)
         self.g.changed = <uint8_t *>cnp.PyArray_DATA(self._changed)

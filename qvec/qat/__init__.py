@@ -35,7 +35,7 @@ def train_adapter(
     embeddings: documents, float32[n, dim], n >= 1,000. queries: float32[m, dim], m >= 100; None: documents take their
     place. pairs: int[p, 2], p >= 100, of a row of ``queries`` and the row of ``embeddings`` that answers it; None: the
     map learns only to keep the order of the exact scores. A tenth of the queries, with their pairs, is held out.
-    code: "binary", or another of :data:`qvec.qat.codes.CODES`. seed: of the rotation, the split and the batches; equal
+    code: "binary", or another of :data:`CODES`. seed: of the rotation, the split and the batches; equal
     seeds on one machine give equal adapters. progress: called with (step, steps, held-out recall) at each check.
 
     Raises InputError naming what is wrong with an argument, ImportError where PyTorch is missing.

@@ -48,7 +48,7 @@ CONFIGS: dict[str, type[CodeConfig]] = {config.kind: config for config in get_ar
 NAMED: dict[str, CodeConfig] = {f"rabitq{bits}": RaBitQ(bits) for bits in range(1, 9)}
 AUTO = "int8"  # docs/adr/0001: nearly the recall of float32 on every set measured, at a quarter of its size
 
-__all__ = ["AUTO", "CONFIGS", "QUANTIZERS", "Quantizer", "from_state", "make_config", "train"]
+__all__ = ["AUTO", "CONFIGS", "NAMED", "QUANTIZERS", "Quantizer", "from_state", "make_config", "train"]
 
 
 def make_config(code: str | CodeConfig) -> CodeConfig:

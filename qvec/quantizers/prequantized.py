@@ -24,7 +24,7 @@ _REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], a
 class PrequantizedQuantizer(CodecQuantizer):
     """The integers, or bits, themselves: distances between two pre-quantized vectors are exact.
 
-    ``form``: see :class:`qvec.types.Prequantized`. A float query whose values are all integers in -128..127 is
+    ``form``: see :class:`qvec.Prequantized`. A float query whose values are all integers in -128..127 is
     taken as one of those; any other is coded with 8 bits as queries of :class:`Int8Quantizer` are. For bits, a
     float query counts by its signs.
     """

@@ -144,8 +144,7 @@ class Store:
         """
         if self._epoch != fork_epoch():
             self._revive()
-        if self.in_transaction:
-            assert self._joined is not None
+        if self._joined is not None and self._turn.mine:
             return self._joined
         env = self._env
         with env.lock:
