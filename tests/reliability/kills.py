@@ -178,8 +178,8 @@ def found(path: str, deep: bool = True) -> dict[str, Any]:
 
 
 def not_found(db: qvec.Collection, batch: int, version: int) -> list[int]:
-    """Ids of a batch that are not nearest to their own vectors."""
-    effort: dict[str, Any] = {"nprobe": n} if (n := db.stats().lists) else {"ef": 200}
+    """Ids of a batch that a search over the whole index does not find with their own vectors."""
+    effort: dict[str, Any] = {"nprobe": n} if (n := db.stats().lists) else {"ef": max(10, len(db))}
     hits = db.search(vectors_of(batch, version), 1, include=(), **effort)
     return [i for i, hit in zip(ids_of(batch), hits.ids[:, 0].tolist(), strict=True) if i != hit]
 
