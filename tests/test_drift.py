@@ -98,6 +98,23 @@ def test_a_shift_that_costs_nothing_is_watched(tmp_path: Path, x: Float32Array) 
         assert db.drift().level == "watch"
 
 
+def test_vectors_far_from_the_old_are_looked_for_among_as_many_as_the_code_was_trained_for(
+    tmp_path: Path, x: Float32Array
+) -> None:
+    far = x[4000:6000] + np.where(np.arange(DIM) % 2, 3 * x.std(axis=0), 0).astype(np.float32)
+    with qvec.create(tmp_path / "a", DIM, metric="l2", code="binary", index="flat") as db:
+        db.add(x[:4000])
+        for i in range(0, len(far), 500):
+            db.add(far[i : i + 500])
+        assert db.drift().level == "alarm"
+        found = db.drift().evidence
+    old, new = (train(sample, "l2", make_config("binary")) for sample in (x[:4000], far))
+    held, lost = (recalls_among(code, far[:500], far, code.encode(far)).mean() for code in (new, old))
+    assert found["recall_loss"] == pytest.approx(held - lost, abs=0.04)
+    assert found["recall_loss"] > 0.05
+    assert found["recall_stored"] > found["recall_trained"]  # the old are found as before
+
+
 def test_single_vectors_are_looked_at_once_there_are_enough(tmp_path: Path, x: Float32Array) -> None:
     with make(tmp_path / "a", x, index="flat") as db:
         for row in ruined(x[3000 : 3000 + LOOK_ROWS - 1]):

@@ -113,7 +113,7 @@ class Measuring(Handle):
         from qvec.drift.watch import read_drift
 
         with self._store.read() as snap:
-            found, quantizer, queries = read_drift(snap), self._quantizer(snap), self._queries.rows
+            found, quantizer, queries = read_drift(snap, self._config.dim), self._quantizer(snap), self._queries.rows
             if quantizer is None or not len(queries) or not snap.state["live"]:
                 return found
             more = query_evidence(queries, quantizer, *self._stored_sample(snap, quantizer, BASE_ROWS))
@@ -165,15 +165,20 @@ class Measuring(Handle):
             made = Trained(quantizer, self._config.code, len(x), self._config.model)
             remember(txn, txn.state["quantizer"], made, x)
             return None
-        drift = self._watch.observe(txn, quantizer, x, lambda n: self._stored_sample(txn, quantizer, n))
+        drift = self._watch.observe(txn, quantizer, x, lambda n, newest: self._stored_sample(txn, quantizer, n, newest))
         if drift is not None and drift.level == "alarm" and self._on_drift == "raise":
             raise DriftError(f"drift alarm: {drift.advice} ({_shown(drift)})")
         return drift
 
-    def _stored_sample(self, txn: Snapshot | Transaction, quantizer: Quantizer, n: int) -> tuple[Float32Array, Codes]:
-        """At most n stored vectors, as exactly as they are kept, and their codes."""
+    def _stored_sample(
+        self, txn: Snapshot | Transaction, quantizer: Quantizer, n: int, newest: bool = False
+    ) -> tuple[Float32Array, Codes]:
+        """At most n stored vectors, as exactly as they are kept, and their codes: spread over all, or the newest.
+
+        Those that took the rows of deleted ones count as old as these.
+        """
         rows, columns = live_rows(txn), in_force(txn.columns, txn.state["names"])
-        rows = rows[np.linspace(0, len(rows) - 1, min(n, len(rows))).astype(np.int64)]
+        rows = rows[-n:] if newest else rows[np.linspace(0, len(rows) - 1, min(n, len(rows))).astype(np.int64)]
         return stored(quantizer, self._originals(txn), columns).read(rows), columns[CODES].read(rows)
 
     def _announce(self, drift: Drift | None) -> None:

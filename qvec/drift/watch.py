@@ -2,9 +2,10 @@
 
 Of what is added, 512 rows at a time are looked at (qvec/drift/looks.py); recall is measured at one look in four, and
 where vectors have shifted: of new vectors and of stored ones, since a code that cannot tell the new from the old loses
-recall for either. Tests compare the newest look, and the newest four together, with the training sample. The
-n-th look may err with probability ALPHA 6 / (pi n)^2, so that all looks together raise a false alarm with probability
-ALPHA at most, however many.
+recall for either. New ones that have shifted are also looked for among the newest, which may be where all their
+neighbours are. Tests compare the newest look, and the newest four together, with the training sample. The n-th look may
+err with probability ALPHA 6 / (pi n)^2, so that all looks together raise a false alarm with probability ALPHA at most,
+however many.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from qvec.config import code_from_dict
 from qvec.drift.looks import (
     BINS,
     LOOK_ROWS,
+    MAX_LOOKS,
     MIN_ROWS,
     QUERIES,
     Look,
@@ -30,6 +32,7 @@ from qvec.drift.looks import (
     recalls_among,
     spread,
 )
+from qvec.drift.stored import read_looks
 from qvec.fields import State
 from qvec.generations.calibrations import Trained, entry_of
 from qvec.layout import DRIFT
@@ -46,15 +49,14 @@ MIN_NORM_STD = 0.01  # vectors of one length: a change of a hundredth is as one 
 MIN_PSI = 0.25  # the customary "significant shift" of the population stability index
 DEPENDENCE = 1.15  # recalls of neighbours vary together: the largest ratio seen (benchmarks/bench_drift.py)
 REMEMBERED = 16_384  # rows of a training sample
-MAX_LOOKS = 4  # at one batch, and tested together
 RECALL_EVERY = 4  # looks
 GROWN = 10  # times what a code learns from: then it is worth to be trained anew
 LEAST_STD = 1e-3  # of the root mean square over dimensions
 MAX_UNDONE = 64  # batches of one transaction after which rows that waited before it are still known
 Recall = tuple[int, float, float]  # queries, mean, variance
 Level = Literal["none", "watch", "alarm"]
-Sampled = Callable[[int], tuple[Float32Array, Codes]]
-"""At most so many stored vectors, spread over all of them, and their codes."""
+Sampled = Callable[[int, bool], tuple[Float32Array, Codes]]
+"""At most so many stored vectors, spread over all of them or, if True, the newest, and their codes."""
 OnDrift = Literal["warn", "raise"] | Callable[["Drift"], object] | None
 
 _ADVICE: dict[str, str] = {
@@ -98,7 +100,7 @@ class Watch:
         if not (samples := self._samples(txn.state, x)):
             return None
         number = txn.state["quantizer"]
-        record = txn.record(DRIFT, number)
+        record = read_looks(txn, number, quantizer.dim)
         if record is None:  # the first look of all is what others are compared with
             record = _new_record(quantizer, samples.pop(0))
         for sample in samples:
@@ -134,10 +136,10 @@ def remember(txn: Transaction, number: int, trained: Trained, sample: Float32Arr
         txn.put_record(DRIFT, number, _new_record(quantizer, sample))
 
 
-def read_drift(reading: Reading) -> Drift:
-    """What is known of the generation in force."""
+def read_drift(reading: Reading, dim: int) -> Drift:
+    """What is known of the generation in force, whose vectors have so many dimensions."""
     number = reading.state["quantizer"]
-    record = None if number is None else reading.record(DRIFT, number)
+    record = None if number is None else read_looks(reading, number, dim)
     known = Drift("none", {}, _ADVICE["none"], number, 0) if record is None else drift_of(record, number)
     if number is None or known.level != "none":
         return known
@@ -172,8 +174,12 @@ def _looked(record: dict[str, Any], quantizer: Quantizer, x: Float32Array, store
     reference, number = Reference.from_dict(record["reference"]), record["looks"] + 1
     earlier = [Look(**plain) for plain in record["recent"][1 - MAX_LOOKS :]]
     look = reference.look_at(quantizer, x)
-    if number % RECALL_EVERY == 1 or any(has_shifted(reference, seen, number) for seen in _views(earlier, look)):
-        look = look.with_recalls(*_recalls(quantizer, x, reference.base, stored))
+    shifted = any(has_shifted(reference, seen, number) for seen in _views(earlier, look))
+    if shifted or number % RECALL_EVERY == 1 or not any(seen.recalls for seen in earlier):
+        new, old = _recalls(quantizer, x, reference.base, stored)
+        if shifted:
+            new = min(new, _recalls_alone(quantizer, x, reference.base, stored), key=np.mean)
+        look = look.with_recalls(new, old)
     verdicts = [judge(reference, seen, number) for seen in _views(earlier, look) if seen.recalls]
     level, evidence = max(verdicts, key=lambda verdict: _RANK[verdict[0]])
     if record["level"] == "alarm" and level != "alarm":
@@ -186,7 +192,7 @@ def _recalls(quantizer: Quantizer, x: Float32Array, base_rows: int, stored: Samp
     """Recall by query, of some of x and of some stored vectors, among others of both."""
     n_new = min(QUERIES, base_rows // 4)
     new = np.ascontiguousarray(x[1::2][:n_new])
-    rows, codes = stored(base_rows + base_rows // 4 + QUERIES)
+    rows, codes = stored(base_rows + base_rows // 4 + QUERIES, False)
     others = ~known_among(quantizer, rows, new)  # x has been stored
     size = min(QUERIES, int(np.count_nonzero(others)) // 2)
     (old_queries, old), (_, old_codes) = apart(rows[others], size), apart(codes[others], size)
@@ -194,6 +200,15 @@ def _recalls(quantizer: Quantizer, x: Float32Array, base_rows: int, stored: Samp
     base, codes = np.concatenate([old, new]), np.concatenate([old_codes, quantizer.encode(new)])
     queries = np.ascontiguousarray(x[::2][:QUERIES]), old_queries
     return [recalls_among(quantizer, asked, base, codes) for asked in queries]
+
+
+def _recalls_alone(quantizer: Quantizer, x: Float32Array, base_rows: int, stored: Sampled) -> NDArray[np.float64]:
+    """Recall by query, of some of x among the newest stored vectors, x with them.
+
+    Where new vectors are far from the old, each has its neighbours among the new: among a few of these, codes tell
+    them apart that do not among as many as the code was trained for.
+    """
+    return recalls_among(quantizer, np.ascontiguousarray(x[::2][:QUERIES]), *stored(base_rows, True))
 
 
 def _views(earlier: list[Look], look: Look) -> list[Look]:
