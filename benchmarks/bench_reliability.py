@@ -1,9 +1,11 @@
 """The reliability suite (docs/reliability.md): kills, power cuts, damages, crafted files, full disks, forks.
 
     python benchmarks/bench_reliability.py [R1 R4 ...] [--scale short|nightly] [--out FILE] [--folder DIR] [--seed N]
+    python benchmarks/bench_reliability.py R1 --only requantize --rounds 200
 
 Runs all numbers, or those named, and prints a line for each; adds a JSON line for each to FILE (default:
-benchmarks/results/reliability.jsonl). Exit code 1 where any fails.
+benchmarks/results/reliability.jsonl). Exit code 1 where any fails. ``--only`` and ``--rounds`` choose workloads and how
+much of each is done (kills, images, files, cycles, seconds: what the number counts).
 """
 
 from __future__ import annotations
@@ -29,17 +31,19 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests" / "reliability"), str(ROOT / "tests")]
 
 import suite  # noqa: E402
-from figures import Figures  # noqa: E402
+from figures import Figures, Job  # noqa: E402
 
 
-def facts(scale: str, seed: int) -> dict[str, Any]:
+def facts(args: argparse.Namespace) -> dict[str, Any]:
     """What the figures depend on."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     return {
-        "scale": scale,
-        "seed": seed,
+        "scale": args.scale,
+        "only": args.only,
+        "rounds": args.rounds,
+        "seed": args.seed,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "qvec": qvec.__version__,
         "commit": commit.stdout.strip(),
@@ -75,15 +79,20 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "reliability.jsonl")
     parser.add_argument("--folder", help="where files are made and damaged; default: the system's for temporary files")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**31))
+    parser.add_argument("--only", nargs="+", default=[], metavar="WORKLOAD", help="of the numbers named")
+    parser.add_argument("--rounds", type=int, help="of each workload, in place of what --scale says")
     args = parser.parse_args()
+    if args.only and not args.names:
+        parser.error("--only needs the number whose workloads these are")
     if unknown := set(args.names) - set(suite.NAMES):
         parser.error(f"there is no {', '.join(sorted(unknown))}")
     console, table, failed = Console(), Table("", "what", "amount", "s", "failures", ""), 0
     for name in args.names or suite.NAMES:
         with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-            figures = suite.run(name, args.scale, Path(folder), args.seed)
+            job = Job(args.scale, Path(folder), args.seed, tuple(args.only), args.rounds)
+            figures = suite.run(name, job)
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        figures.write(args.out, **facts(args.scale, args.seed))
+        figures.write(args.out, **facts(args))
         table.add_row(*shown(figures))
         console.print(" ".join(shown(figures)), style="red" if figures.failures else None, markup=False)
         for text in figures.failures[:5]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -69,6 +69,10 @@ class Model:
         """A model of what fulfils a filter."""
         rows = {i: row for i, row in self.rows.items() if fulfils(row[1], where)}
         return Model(self.dim, self.metric, rows, self.next_id)
+
+    def copy(self) -> Model:
+        """Another one, which stays as this is now."""
+        return replace(self, rows=dict(self.rows))
 
     def distances(self, query: npt.ArrayLike) -> dict[Id, float]:
         """Distance of every stored vector: squared Euclidean, -dot, or 1 - cos."""

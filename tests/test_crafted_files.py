@@ -12,7 +12,7 @@ from generated import clustered
 
 import qvec
 from qvec._kernels import Codec, Column, Searcher
-from qvec.layout import CALIBRATION, CODES, DELETED, IDS, ROW, TUNING, VECTORS
+from qvec.layout import CALIBRATION, CODES, DELETED, DRIFT, IDS, ROW, TUNING, VECTORS
 from qvec.storage.store import Store, Transaction
 
 DIM, N = 8, 60
@@ -193,3 +193,74 @@ def test_an_untrusted_file_is_read_to_its_last_byte(path: Path) -> None:
     qvec.open(path, "r").close()
     with pytest.raises(qvec.CorruptError, match="the code of row 3 is not that of its vector; 1 problems"):
         qvec.open(path, "r", untrusted=True)
+
+
+def test_a_packed_graph_without_its_nodes_is_found_by_verify(path: Path) -> None:
+    with qvec.create(path, DIM, metric="l2", code="int8", index=qvec.HNSW(m=16, layout="packed")) as db:
+        db.add(X)
+        db.requantize("f16")
+        db.drop_generation(0)
+    craft(path, lambda txn: txn.state.update(names={k: v for k, v in txn.state["names"].items() if k != "nodes"}))
+    with qvec.open(path, "r") as db:
+        assert db.verify() == ["the packed nodes of the graph are not there"]
+
+
+def with_looks(*at: str | int, value: Any) -> Callable[[Transaction], object]:
+    """A change of the record of drift at a place."""
+
+    def change(txn: Transaction) -> None:
+        record = txn.record(DRIFT, 0)
+        inner = record
+        for key in at[:-1]:
+            inner = inner[key]
+        inner[at[-1]] = value
+        txn.put_record(DRIFT, 0, record)
+
+    return change
+
+
+@pytest.mark.parametrize(("at", "value", "message"), [
+    (("level",), "calm", "'level' must be one of none, watch, alarm"),
+    (("looks",), 7, "'recent' must hold the last 4 of 7 looks"),
+    (("evidence",), {"psi": float("nan")}, "'psi' must be a finite number"),
+    (("reference", "base"), 0, "'base' must be an integer from 86"),
+    (("reference", "edges"), b"", "'edges' must hold"),
+    (("reference", "look", "rows"), 0, "'rows' must be an integer from 1"),
+    (("reference", "look", "mean"), b"1234", "'mean' must hold 8 "),
+    (("reference", "look", "counts"), [1], "'counts' must hold 80 numbers"),
+    (("reference", "look", "recalls"), [], "'recalls' must hold 1"),
+    (("reference", "look", "recalls", 0), [1, 2.0, 0.0], "'mean' must be from 0.0 to 1.0"),
+])  # fmt: skip
+def test_a_record_of_drift_that_cannot_be_computed_with_is_an_error(
+    path: Path, at: tuple[str | int, ...], value: Any, message: str
+) -> None:
+    sample = clustered(np.random.default_rng(1), 300, DIM)
+    with qvec.create(path, DIM, metric="l2", code=qvec.Int8(scale="per_dim"), sample=sample) as db:
+        db.add(X)
+    craft(path, with_looks(*at, value=value))
+    with qvec.open(path) as db:
+        with pytest.raises(qvec.FormatError, match=message):
+            db.drift()
+        with pytest.raises(qvec.FormatError, match=message):
+            db.add(clustered(np.random.default_rng(2), 600, DIM))
+        assert message.split(" ")[0] in db.verify()[0]
+        assert "drift was dropped" in db.repair()[0]
+        db.add(clustered(np.random.default_rng(2), 1200, DIM))
+        assert db.drift().level == "none"
+
+
+def test_a_record_of_drift_whose_looks_measured_no_recall_measures_it_again(path: Path) -> None:
+    data = clustered(np.random.default_rng(1), 4000, DIM)
+    with qvec.create(path, DIM, metric="l2", code=qvec.Int8(scale="per_dim"), sample=data[:300]) as db:
+        db.add(data[300:2900])  # four looks
+
+    def forget(txn: Transaction) -> None:
+        record = txn.record(DRIFT, 0)
+        for look in record["recent"]:
+            look["recalls"] = []
+        txn.put_record(DRIFT, 0, record | {"looks": 65_535})
+
+    craft(path, forget)
+    with qvec.open(path) as db:
+        db.add(data[3000:3600])
+        assert db.drift().looks == 65_536

@@ -330,3 +330,26 @@ def test_a_graph_that_no_longer_fits_the_codes_is_linked_anew(tmp_path: Path) ->
         assert recall(db, new, rescore=False) > 0.9
         assert "adjacency.1" in db._store.stats()["column_bytes"]
         assert db.verify() == []
+
+
+@pytest.mark.parametrize("code", ["int8", "binary", "f32"])
+def test_a_collection_that_was_requantized_while_empty_returns_to_its_first_codes(path: Path, code: str) -> None:
+    sample = clustered(np.random.default_rng(5), 300, DIM)
+    with qvec.create(path, DIM, metric="l2", code=code, sample=sample) as db:
+        db.requantize("f16")
+        db.rollback(0)
+        db.requantize("int8")
+        db.add(sample)
+        db.rollback(0)
+        assert [generation.number for generation in db.calibrations() if generation.active] == [0]
+        assert db.verify() == []
+        assert db.get(range(300)).vectors.tolist() == sample.tolist()
+
+
+def test_a_collection_whose_vectors_are_all_deleted_is_requantized(path: Path, x: Float32Array) -> None:
+    with qvec.create(path, DIM, metric="l2", code="int8", index=qvec.HNSW(m=4, ef_construction=30)) as db:
+        db.add(x[:40])
+        db.delete(range(40))
+        assert db.requantize("f16").active
+        db.add(x[:40], list(range(40)))
+        assert db.search(x[7], 1, ef=40).ids.tolist() == [7]

@@ -127,6 +127,18 @@ def test_codes_and_nodes_that_are_not_those_of_their_vectors_are_made_anew(path:
         assert_whole(db)
 
 
+@pytest.mark.parametrize("index", ["flat", "hnsw", "packed", "ivf"])
+def test_a_code_that_is_not_that_of_its_vector_is_made_anew(path: Path, index: str) -> None:
+    make(path, index)
+    with Store.open(path) as store, store.write() as txn:  # with valid checksums
+        column = txn.columns[CODES]
+        column.write(3, ~column.read_range(3, 4))
+    with qvec.open(path) as db:
+        assert "the code of row 3 is not that of its vector" in db.verify()
+        assert "the codes of 1 rows" in db.repair()
+        assert_whole(db)
+
+
 def test_a_generation_that_is_not_in_force_is_dropped(path: Path) -> None:
     make(path, "hnsw")
     with qvec.open(path) as db:

@@ -113,7 +113,7 @@ class Measuring(Handle):
         from qvec.drift.watch import read_drift
 
         with self._store.read() as snap:
-            found, quantizer, queries = read_drift(snap), self._quantizer(snap), self._queries.rows
+            found, quantizer, queries = read_drift(snap, self._config.dim), self._quantizer(snap), self._queries.rows
             if quantizer is None or not len(queries) or not snap.state["live"]:
                 return found
             more = query_evidence(queries, quantizer, *self._stored_sample(snap, quantizer, BASE_ROWS))

@@ -15,6 +15,7 @@ from qvec.transforms import splitmix64
 from qvec.types import Codes, Float32Array, NDArray
 
 LOOK_ROWS = 512
+MAX_LOOKS = 4  # at one batch, kept, and tested together
 QUERIES = 256  # new ones of a look, where recall is measured, and stored ones; four times as many of a training sample
 BASE_ROWS = 2048  # that their neighbours are looked for among; of a look, QUERIES new ones among them
 NEIGHBOURS = 10

@@ -21,6 +21,7 @@ from qvec.config import code_from_dict
 from qvec.drift.looks import (
     BINS,
     LOOK_ROWS,
+    MAX_LOOKS,
     MIN_ROWS,
     QUERIES,
     Look,
@@ -31,6 +32,7 @@ from qvec.drift.looks import (
     recalls_among,
     spread,
 )
+from qvec.drift.stored import read_looks
 from qvec.fields import State
 from qvec.generations.calibrations import Trained, entry_of
 from qvec.layout import DRIFT
@@ -47,7 +49,6 @@ MIN_NORM_STD = 0.01  # vectors of one length: a change of a hundredth is as one 
 MIN_PSI = 0.25  # the customary "significant shift" of the population stability index
 DEPENDENCE = 1.15  # recalls of neighbours vary together: the largest ratio seen (benchmarks/bench_drift.py)
 REMEMBERED = 16_384  # rows of a training sample
-MAX_LOOKS = 4  # at one batch, and tested together
 RECALL_EVERY = 4  # looks
 GROWN = 10  # times what a code learns from: then it is worth to be trained anew
 LEAST_STD = 1e-3  # of the root mean square over dimensions
@@ -99,7 +100,7 @@ class Watch:
         if not (samples := self._samples(txn.state, x)):
             return None
         number = txn.state["quantizer"]
-        record = txn.record(DRIFT, number)
+        record = read_looks(txn, number, quantizer.dim)
         if record is None:  # the first look of all is what others are compared with
             record = _new_record(quantizer, samples.pop(0))
         for sample in samples:
@@ -135,10 +136,10 @@ def remember(txn: Transaction, number: int, trained: Trained, sample: Float32Arr
         txn.put_record(DRIFT, number, _new_record(quantizer, sample))
 
 
-def read_drift(reading: Reading) -> Drift:
-    """What is known of the generation in force."""
+def read_drift(reading: Reading, dim: int) -> Drift:
+    """What is known of the generation in force, whose vectors have so many dimensions."""
     number = reading.state["quantizer"]
-    record = None if number is None else reading.record(DRIFT, number)
+    record = None if number is None else read_looks(reading, number, dim)
     known = Drift("none", {}, _ADVICE["none"], number, 0) if record is None else drift_of(record, number)
     if number is None or known.level != "none":
         return known
@@ -174,7 +175,7 @@ def _looked(record: dict[str, Any], quantizer: Quantizer, x: Float32Array, store
     earlier = [Look(**plain) for plain in record["recent"][1 - MAX_LOOKS :]]
     look = reference.look_at(quantizer, x)
     shifted = any(has_shifted(reference, seen, number) for seen in _views(earlier, look))
-    if shifted or number % RECALL_EVERY == 1:
+    if shifted or number % RECALL_EVERY == 1 or not any(seen.recalls for seen in earlier):
         new, old = _recalls(quantizer, x, reference.base, stored)
         if shifted:
             new = min(new, _recalls_alone(quantizer, x, reference.base, stored), key=np.mean)

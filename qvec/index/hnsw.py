@@ -221,6 +221,8 @@ class HNSWIndex:
         if self.config.layout != "packed":
             return []
         columns = source.columns
+        if NODES not in columns:
+            return ["the packed nodes of the graph are not there"]
         differ = packed.wrong(source.coded, columns[ADJACENCY], columns[NODES], source.n)
         wrong = rows_in(held & bitmap_of(differ, source.n))
         if not len(wrong):

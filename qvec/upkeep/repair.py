@@ -14,16 +14,18 @@ import numpy as np
 
 from qvec._kernels import Column
 from qvec.bitmaps import bitmap_of, bytes_of, read_bitmap, rows_in, without, words_for
+from qvec.drift.stored import read_looks
 from qvec.errors import CorruptError, FormatError
 from qvec.filters.check import check_fields_of
 from qvec.filters.maintain import FieldWriter, field_columns
 from qvec.generations.state import discard_pending, drop_columns
 from qvec.index import stored_index
-from qvec.layout import CODES, DELETED, IDS, VECTORS, bitmap_column, narrow_column, wide_column
+from qvec.layout import CODES, DELETED, DRIFT, IDS, VECTORS, bitmap_column, narrow_column, wide_column
 from qvec.records.rows import stored_record
 from qvec.records.writer import ENCODE_ROWS, Writer
 from qvec.storage.store import ColumnSpec, Transaction
 from qvec.types import NDArray
+from qvec.upkeep.verify import wrong_codes
 
 _ID_BYTES = 8
 
@@ -44,10 +46,13 @@ class Repair:
         if self.writer.quantizer is None:
             return self.done
         self._forget_generations()
+        self._forget_looks()
         self._restore_ids()
         self._has_new_codes = self._stored(CODES) in self.damaged
         if self._has_new_codes:
             self._make_codes()
+        else:
+            self._correct_codes()
         self._make_index()
         self._make_fields()
         return self.done
@@ -86,6 +91,15 @@ class Repair:
             state["generations"] = [gone if e["number"] == entry["number"] else e for e in state["generations"]]
             drop_columns(self.txn, entry["names"])
             self.done.append(f"the codes of generation {entry['number']}, which is not in force, were dropped")
+
+    def _forget_looks(self) -> None:
+        """What cannot be computed with says nothing about drift; the next batches begin another record."""
+        for entry in self.txn.state["generations"]:
+            try:
+                read_looks(self.txn, entry["number"], self.writer.config.dim)
+            except FormatError as error:
+                self.txn.delete_record(DRIFT, entry["number"])
+                self.done.append(f"what generation {entry['number']} knew of drift was dropped: {error}")
 
     def _columns_of(self, names: Mapping[str, str]) -> set[str]:
         """What the columns of a generation are stored under."""
@@ -156,6 +170,16 @@ class Repair:
             rows = live[start : start + ENCODE_ROWS]
             column.put(rows, writer.quantizer.encode(writer.keep.decode(originals.read(rows))))
         self.done.append(f"the codes of {len(live)} rows")
+
+    def _correct_codes(self) -> None:
+        """Codes that were written whole and are wrong; those of deleted rows stay."""
+        writer, corrected = self.writer, 0
+        assert writer.quantizer is not None
+        for rows, codes in wrong_codes(self.txn, writer.quantizer, writer.keep):
+            writer.columns[CODES].put(rows, codes)
+            corrected += len(rows)
+        if corrected:
+            self.done.append(f"the codes of {corrected} rows")
 
     def _make_index(self) -> None:
         state, writer = self.txn.state, self.writer

@@ -212,8 +212,7 @@ class Generations:
         if entry["rows"]:
             txn.state["pending"] = returning(state, number)
             return
-        names = {CODES: stored_name(CODES, number)}
-        txn.add_column(names[CODES], replace(wide_column(CODES, entry["code_size"]), generation=number))
+        names = {CODES: _code_column(txn, number, entry["code_size"])}
         if VECTORS not in in_force(txn.columns, state["names"]):  # f32 codes are the originals, and stay so
             names[VECTORS] = state["names"].get(CODES, CODES)
         elif VECTORS in state["names"]:
@@ -306,7 +305,7 @@ class Generations:
         state = snap.state
         index = stored_index(self.config.index, state["index"])
         columns = in_force(snap.columns, {**state["names"], **names})
-        if not index.of_codes:  # nothing that might not fit
+        if not index.of_codes or not state["live"]:  # nothing that might not fit
             return 1.0
         quantizer = self.load(snap, number)
         keep = self.keep if VECTORS in columns else None
@@ -338,3 +337,13 @@ class Generations:
     def _check_trained(self, state: State) -> None:
         if state["quantizer"] is None:
             raise InputError("the collection holds no codes yet: add vectors, or calibrate it on a sample, first")
+
+
+def _code_column(txn: Transaction, number: int, code_size: int) -> str:
+    """What the codes of a generation are stored under; those that were in force over no rows have their column yet."""
+    own = stored_name(CODES, number)
+    for name in (own, CODES):
+        if name in txn.columns and txn.columns[name].generation == number:
+            return name
+    txn.add_column(own, replace(wide_column(CODES, code_size), generation=number))
+    return own

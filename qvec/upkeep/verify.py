@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
+
 from qvec.config import Config
+from qvec.drift.stored import read_looks
 from qvec.errors import CorruptError, FormatError
 from qvec.filters.check import check_fields_of
 from qvec.index import Coded, GraphShape, HNSWIndex, Source, Stored, stored_index
@@ -12,7 +15,9 @@ from qvec.layout import CALIBRATION, CODES, IDS, TUNING, VECTORS, in_force
 from qvec.quantizers import Quantizer, from_state
 from qvec.records.rows import live_rows, stored_record
 from qvec.searching.curves import Curves
+from qvec.storage.snapshot import Reading
 from qvec.storage.store import Snapshot
+from qvec.types import Codes, NDArray
 
 CHECKED_ROWS = 8192
 SHOWN = 5  # of a kind of problem
@@ -56,6 +61,7 @@ def _check_calibrations(snap: Snapshot, config: Config) -> Iterator[str]:
             yield f"the calibration of generation {number} is of {quantizer.dim} dimensions under {quantizer.metric}"
         elif entry["code_size"] != quantizer.code_size:
             yield f"codes of generation {number} have {quantizer.code_size} bytes, the state says {entry['code_size']}"
+        read_looks(snap, number, config.dim)
     if snap.state["tuned"] is not None:
         Curves.from_state(snap.record(TUNING, 0))
 
@@ -90,16 +96,25 @@ def _key(value: int) -> bytes:
 
 
 def _check_codes(snap: Snapshot, quantizer: Quantizer, keep: Quantizer | None) -> Iterator[str]:
-    """Codes are those of the originals, to the last bit; unless these were rounded when they were stored."""
+    wrong = (row for rows, _ in wrong_codes(snap, quantizer, keep) for row in rows.tolist())
+    yield from _some("the code of row {} is not that of its vector", wrong)
+
+
+def wrong_codes(
+    reading: Reading, quantizer: Quantizer, keep: Quantizer | None
+) -> Iterator[tuple[NDArray[np.int64], Codes]]:
+    """Rows whose codes are not those of their originals, to the last bit, and what these are.
+
+    Originals that were rounded when they were stored tell nothing.
+    """
     if keep is None or keep.kind != "f32":
         return
-    columns, live = in_force(snap.columns, snap.state["names"]), live_rows(snap)
-    wrong: list[int] = []
+    columns, live = in_force(reading.columns, reading.state["names"]), live_rows(reading)
     for start in range(0, len(live), CHECKED_ROWS):
         rows = live[start : start + CHECKED_ROWS]
         codes = quantizer.encode(keep.decode(columns[VECTORS].read(rows)))
-        wrong += rows[(codes != columns[CODES].read(rows)).any(axis=1)].tolist()
-    yield from _some("the code of row {} is not that of its vector", iter(wrong))
+        wrong = (codes != columns[CODES].read(rows)).any(axis=1)
+        yield rows[wrong], codes[wrong]
 
 
 def _check_index(snap: Snapshot, config: Config, quantizer: Quantizer, keep: Quantizer | None, deep: bool) -> list[str]:

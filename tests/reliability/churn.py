@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from figures import Figures, Scale
+from figures import Figures, Job
 from generated import clustered
 
 import qvec
 
 DIM, K, EF = 24, 10, 100
-SIZES = {"short": (1500, 10), "nightly": (20_000, 100)}  # vectors, cycles
+SIZE = {"short": 1500, "nightly": 20_000}  # vectors
+CYCLES = {"short": 10, "nightly": 100}
 DROP = 0.01  # of recall, against a graph that was built at once
 INDEXES: dict[str, Any] = {
     "graph": qvec.HNSW(m=8, ef_construction=60),
@@ -20,14 +20,14 @@ INDEXES: dict[str, Any] = {
 }
 
 
-def run(scale: Scale, folder: Path, seed: int) -> Figures:
+def run(job: Job) -> Figures:
     figures = Figures("R15", "graphs after cycles of deleting and adding a tenth")
-    n, cycles = SIZES[scale]
-    for name, index in INDEXES.items():
-        rng = np.random.default_rng(seed)
+    n, cycles = SIZE[job.scale], job.amount(CYCLES)
+    for name in job.chosen(INDEXES):
+        index, rng = INDEXES[name], np.random.default_rng(job.seed)
         x = clustered(rng, n + cycles * (n // 10), DIM, 50)
         live = np.arange(n)
-        with qvec.create(folder / f"{name}.qvec", DIM, metric="l2", index=index, durability="relaxed") as db:
+        with qvec.create(job.folder / f"{name}.qvec", DIM, metric="l2", index=index, durability="relaxed") as db:
             db.add(x[:n])
             for cycle in range(cycles):
                 gone = rng.choice(live, n // 10, replace=False)
@@ -40,7 +40,7 @@ def run(scale: Scale, folder: Path, seed: int) -> Figures:
             churned = _recall(db, x, live, rng)
             found = db.search(x[live], 1, ef=EF).ids[:, 0]
             same = (x[np.maximum(found, 0)] == x[live]).all(axis=1)
-        with qvec.create(folder / f"{name}-new.qvec", DIM, metric="l2", index=index, durability="relaxed") as db:
+        with qvec.create(job.folder / f"{name}-new.qvec", DIM, metric="l2", index=index, durability="relaxed") as db:
             db.add(x[live], live)
             new = _recall(db, x, live, rng)
         figures.amounts |= {

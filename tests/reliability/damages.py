@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from figures import Figures, Scale
+from figures import Figures, Job
 from forks import ask, each
 from generated import clustered
 
 import qvec
 
 DIM = 24
+N = 240
 PAGE = 4096
-X = clustered(np.random.default_rng(2), 400, DIM)
+X = clustered(np.random.default_rng(2), N, DIM)
 CUTS = {"short": 60, "nightly": 5000}
 DAMAGES = {"short": 25, "nightly": 5000}  # of each kind
 MANY = 2000  # of these, one in four is opened as usual as well
@@ -37,10 +38,11 @@ FIELDS = {"row": "int", "tag": "keyword"}
 def create(path: str, ids: IdKind) -> None:
     """Several commits, deletions among them, so that the file has old pages too; what it was after each, beside it."""
     with qvec.create(path, DIM, metric="l2", code="int8", ids=ids, fields=FIELDS, **COLLECTIONS[ids]) as db:  # type: ignore[arg-type]
-        names = [f"x{i}" if ids == "str" else i for i in range(400)]
-        payloads: list[Any] = [{"row": i, "tag": f"t{i % 5}"} for i in range(400)]
-        for number, start in enumerate((0, 100, 200, 300)):
-            db.add(X[start : start + 100], names[start : start + 100], payloads[start : start + 100])
+        names = [f"x{i}" if ids == "str" else i for i in range(N)]
+        payloads: list[Any] = [{"row": i, "tag": f"t{i % 5}"} for i in range(N)]
+        for number, start in enumerate(range(0, N, N // 4)):
+            batch = slice(start, start + N // 4)
+            db.add(X[batch], names[batch], payloads[batch])
             Path(f"{path}.{number}").write_bytes(Path(path).read_bytes())
         db.delete(names[50:70])
         Path(f"{path}.4").write_bytes(Path(path).read_bytes())
@@ -52,12 +54,13 @@ def answers(db: qvec.Collection) -> str:
     said = hashlib.sha256()
     lists = {"nprobe": 3} if db.stats().lists else {}
     where = {"row": {"$gte": 100}, "tag": "t1"}
-    for options in (lists, {"exact": True}, {"where": where, **lists}):
+    for options in ({"include": (), **lists}, {"include": (), "exact": True}, {"where": where, **lists}):
         hits = db.search(X[::7], 10, **options)  # type: ignore[arg-type]
-        said.update(repr((hits.ids.tolist(), hits.distances.tolist(), hits.payloads)).encode())
-    for records in db.scan(batch_size=100):
-        said.update(repr((records.ids.tolist(), records.vectors.tolist(), records.payloads)).encode())
-        said.update(repr(db.get(records.ids).vectors.tolist()).encode())
+        said.update(repr((hits.ids.tolist(), hits.payloads)).encode() + hits.distances.tobytes())
+    for records in db.scan(batch_size=100):  # which reads each payload once, get() again
+        said.update(repr((records.ids.tolist(), records.payloads)).encode() + records.vectors.tobytes())
+        found = db.get(records.ids)
+        said.update(repr(found.payloads).encode() + found.vectors.tobytes())
     said.update(repr((len(db), db.count(where))).encode())
     return said.hexdigest()
 
@@ -113,9 +116,9 @@ def restored(sound: bytes, older: list[bytes], chance: random.Random) -> Damage:
     return Damage("an older page", [(at, before[at : at + PAGE])])
 
 
-KINDS: list[Callable[[bytes, list[bytes], random.Random], Damage]] = [
-    uniform, block_header, page_header, swapped, zeroed, restored,
-]  # fmt: skip
+KINDS: dict[str, Callable[[bytes, list[bytes], random.Random], Damage]] = {
+    "bit": uniform, "block": block_header, "page": page_header, "swap": swapped, "zeros": zeroed, "older": restored,
+}  # fmt: skip
 
 
 def cut(sound: bytes, number: int, chance: random.Random) -> Damage:
@@ -147,27 +150,34 @@ def _truth(path: str) -> str:
         return answers(db)
 
 
-def run_cuts(scale: Scale, folder: Path, seed: int) -> Figures:
+def run_cuts(job: Job) -> Figures:
     figures = Figures("R4", "files cut short")
-    for path, sound, truth, _, chance in _prepared(folder, seed):
-        _judge_all([cut(sound, i, chance) for i in range(CUTS[scale] // 2)], path, sound, truth, figures)
+    for path, sound, truth, _, chance in _prepared(job):
+        _judge_all([cut(sound, i, chance) for i in range(job.amount(CUTS) // 2)], path, sound, truth, figures)
     return figures
 
 
-def run_damages(scale: Scale, folder: Path, seed: int) -> Figures:
+def run_damages(job: Job) -> Figures:
     figures = Figures("R5", "damaged files")
-    for path, sound, truth, older, chance in _prepared(folder, seed):
-        damages = [kind(sound, older, chance) for kind in KINDS for _ in range(-(-DAMAGES[scale] // 2))]
+    for path, sound, truth, older, chance in _prepared(job):
+        each_kind = -(-job.amount(DAMAGES) // len(COLLECTIONS))
+        damages = [KINDS[kind](sound, older, chance) for kind in job.chosen(KINDS) for _ in range(each_kind)]
         _judge_all(damages, path, sound, truth, figures)
     return figures
 
 
-def _prepared(folder: Path, seed: int) -> Iterator[tuple[Path, bytes, str, list[bytes], random.Random]]:
+def _prepared(job: Job) -> Iterator[tuple[Path, bytes, str, list[bytes], random.Random]]:
     for ids in COLLECTIONS:
-        path = folder / f"{ids}.qvec"
+        path = job.folder / f"{ids}.qvec"
         create(str(path), ids)
         older = [Path(f"{path}.{number}").read_bytes() for number in range(5)]
-        yield folder / "damaged.qvec", path.read_bytes(), ask(_truth, str(path)), older, random.Random(f"{seed} {ids}")
+        yield (
+            job.folder / "damaged.qvec",
+            path.read_bytes(),
+            ask(_truth, str(path)),
+            older,
+            random.Random(f"{job.seed} {ids}"),
+        )
 
 
 def _judge_all(damages: list[Damage], path: Path, sound: bytes, truth: str, figures: Figures) -> None:

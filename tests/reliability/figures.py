@@ -4,12 +4,35 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 Scale = Literal["short", "nightly"]
 SCALE: Scale = "nightly" if os.environ.get("QVEC_SCALE") == "nightly" else "short"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run is to do. ``only``: these of its workloads; ``rounds``: as many of each, whatever the scale."""
+
+    scale: Scale
+    folder: Path
+    seed: int
+    only: tuple[str, ...] = ()
+    rounds: int | None = None
+
+    def amount(self, by_scale: Mapping[str, int]) -> int:
+        """How much is to be done of something."""
+        return by_scale[self.scale] if self.rounds is None else self.rounds
+
+    def chosen(self, workloads: Iterable[str]) -> list[str]:
+        """The workloads to run; ValueError where there is none of a name."""
+        names = list(workloads)
+        if unknown := set(self.only) - set(names):
+            raise ValueError(f"there is no workload {', '.join(sorted(unknown))}; there are: {', '.join(names)}")
+        return [name for name in names if name in self.only] if self.only else names
 
 
 @dataclass

@@ -6,6 +6,7 @@ itself: LMDB is not to be carried across a fork.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import select
@@ -27,11 +28,13 @@ class Worker:
         """``task`` is called in the child with what writes a line; the child ends when it returns."""
         self._reading, writing = os.pipe()
         self._pending = b""
+        gc.freeze()  # what the collector of the child would mark is memory that it need not copy
         self.pid = os.fork()
         if self.pid == 0:
             os.close(self._reading)
             _serve(task, writing)
         os.close(writing)
+        gc.unfreeze()
 
     def line(self, deadline: float = DEADLINE) -> str | None:
         """The next line; None when the child has ended. TimeoutError: it says nothing."""
@@ -58,20 +61,61 @@ class Worker:
 
 def ask(function: Callable[..., Any], *args: Any, deadline: float = DEADLINE) -> Any:
     """What a function returns in a child, as JSON; RuntimeError with its traceback or the signal that ended it."""
-    worker = Worker(lambda say: say(json.dumps(function(*args))))
-    try:
-        line = worker.line(deadline)
-    except TimeoutError:
-        worker.kill()
-        worker.end()
-        raise
-    ended = worker.end()
-    if line is None or ended:
-        raise RuntimeError(f"{function.__name__}: {ended or 'no answer'} {line or ''}")
-    answer = json.loads(line)
-    if isinstance(answer, dict) and answer.keys() == {"traceback"}:
-        raise RuntimeError(answer["traceback"])
-    return answer
+    with Server(lambda: function(*args), deadline) as server:
+        return server.ask()
+
+
+class Server:
+    """A child that answers one question after another, as JSON; where it died, the next question forks another."""
+
+    def __init__(self, function: Callable[..., Any], deadline: float = DEADLINE) -> None:
+        self._function, self._deadline = function, deadline
+        self._worker: Worker | None = None
+        self._asking = -1
+
+    def ask(self, *args: Any) -> Any:
+        """What the function returns; RuntimeError with its traceback or the signal that ended it; TimeoutError."""
+        if self._worker is None:
+            self._begin()
+        assert self._worker is not None
+        os.write(self._asking, f"{json.dumps(args)}\n".encode())
+        try:
+            line = self._worker.line(self._deadline)
+        except TimeoutError:
+            self.end()
+            raise
+        answer = None if line is None else json.loads(line)
+        if line is None or (isinstance(answer, dict) and answer.keys() == {"traceback"}):
+            ended = self.end(kill=False)
+            raise RuntimeError(ended if line is None else answer["traceback"])
+        return answer
+
+    def end(self, *, kill: bool = True) -> str:
+        """End the child; how it ended."""
+        if self._worker is None:
+            return ""
+        if kill:
+            self._worker.kill()
+        os.close(self._asking)
+        worker, self._worker = self._worker, None
+        return worker.end()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def _begin(self) -> None:
+        asked, self._asking = os.pipe()
+
+        def serve(say: Callable[[str], None]) -> None:
+            with os.fdopen(asked) as questions:
+                for question in questions:
+                    say(json.dumps(self._function(*json.loads(question))))
+
+        self._worker = Worker(serve)
+        os.close(asked)
 
 
 def each(cases: Sequence[Case], judge: Callable[[Case], str], deadline: float = DEADLINE) -> Iterator[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from figures import Figures, Scale
+from figures import Figures, Job
 from forks import Worker, ask
 from generated import clustered
 
@@ -73,22 +73,22 @@ def sound(path: str) -> list[Any]:
         return [len(db), db.verify()]
 
 
-def run(scale: Scale, folder: Path, seed: int) -> Figures:
-    figures, chance = Figures("R21", "Ctrl-C during long work"), random.Random(seed)
-    n, base = N[scale], folder / "base.qvec"
+def run(job: Job) -> Figures:
+    figures, chance = Figures("R21", "Ctrl-C during long work"), random.Random(job.seed)
+    n, base = N[job.scale], job.folder / "base.qvec"
     ask(make, str(base), n, deadline=600)
     worst = 0.0
-    for work in (*BATCHES, *WORK):
+    for work in job.chosen((*BATCHES, *WORK)):
         times = []
-        for _ in range(TRIES[scale]):
-            path = folder / "work.qvec"
+        for _ in range(job.amount(TRIES)):
+            path = job.folder / "work.qvec"
             for leftover in (path, Path(f"{path}-lock")):
                 leftover.unlink(missing_ok=True)
             if work in WORK:
                 path.write_bytes(base.read_bytes())
             worker = Worker(lambda say, work=work, path=path: busy(str(path), BATCHES.get(work, {}), n, work, say))  # type: ignore[misc]
             worker.line()
-            time.sleep(chance.uniform(0.0, LATEST[scale]))
+            time.sleep(chance.uniform(0.0, LATEST[job.scale]))
             sent = time.monotonic()
             os.kill(worker.pid, signal.SIGINT)
             line = worker.line(60)
@@ -106,7 +106,7 @@ def run(scale: Scale, folder: Path, seed: int) -> Figures:
         if times:
             figures.amounts[f"{work}: ms, longest"] = round(max(times))
             worst = max(worst, *times)
-            if max(times) > LIMIT_MS[scale]:
+            if max(times) > LIMIT_MS[job.scale]:
                 figures.fail(f"{work}: {max(times):.0f} ms until Ctrl-C was heard")
     figures.amounts["ms, longest"] = round(worst)
     return figures

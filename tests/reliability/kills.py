@@ -7,6 +7,7 @@ and the change that was going on, whole.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import random
@@ -17,8 +18,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from figures import Figures, Scale
-from forks import Worker, ask
+from figures import Figures, Job
+from forks import Server, Worker, ask
 
 import qvec
 from qvec.upkeep import requantize
@@ -28,6 +29,8 @@ SIZES = (1, 7, 20)
 BATCH_IDS = 1000  # ids from one batch to the next
 LONGEST = 0.025  # seconds that a worker lives from its first change on
 ROUNDS_PER_FILE = 15
+MOST = 400  # batches of a file
+DEEP = 8  # after as many kills of a file, and after its last, everything is verified
 FEWEST = 100  # vectors that binary codes are trained on
 CODES = ("int8", "binary", "f16", "f32")
 ROUNDS = {"short": 20, "nightly": 5000}  # of each workload
@@ -45,6 +48,7 @@ def ids_of(batch: int) -> list[int]:
     return list(range(BATCH_IDS * batch, BATCH_IDS * batch + size_of(batch)))
 
 
+@functools.lru_cache(maxsize=10_000)
 def vectors_of(batch: int, version: int) -> npt.NDArray[np.float32]:
     return np.random.default_rng([batch, version]).normal(size=(size_of(batch), DIM)).astype(np.float32)
 
@@ -150,8 +154,8 @@ def apply(change: Change, live: Live) -> Live:
     return live
 
 
-def found(path: str) -> dict[str, Any]:
-    """What a file holds, and what is wrong with it."""
+def found(path: str, deep: bool = True) -> dict[str, Any]:
+    """What a file holds, and what is wrong with it; ``deep``: whether all is sound."""
     start = time.perf_counter()
     with qvec.open(path) as db:
         reopen_ms = 1000 * (time.perf_counter() - start)
@@ -164,18 +168,28 @@ def found(path: str) -> dict[str, Any]:
                 if not np.array_equal(vector, vectors_of(batch, version)[i - BATCH_IDS * batch]):
                     wrong.append(f"the vector of id {i} is not that of version {version}")
         torn = [f"{key} is there in part" for key, ids in rows.items() if sorted(ids) != ids_of(key[0])]
-        for batch, version in sorted(rows)[-4:]:
-            hits = db.search(
-                vectors_of(batch, version), 1, **({"nprobe": n} if (n := db.stats().lists) else {"ef": 200})
-            )
-            wrong += [f"id {i} is not found" for i, hit in zip(ids_of(batch), hits.ids[:, 0], strict=True) if i != hit]
-        return {"rows": sorted(rows), "torn": torn, "wrong": wrong + db.verify(), "reopen_ms": reopen_ms}
+        if len(db) != sum(map(len, rows.values())):
+            wrong.append(f"{len(db)} vectors are said to be there")
+        for batch, version in sorted(rows)[-4 if deep else -1 :]:
+            wrong += [f"id {i} is not found" for i in not_found(db, batch, version)]
+        if deep:
+            wrong += db.verify()
+        return {"rows": sorted(rows), "torn": torn, "wrong": wrong, "reopen_ms": reopen_ms}
 
 
-def judge(path: str, live: Live, pending: Change | None, figures: Figures, where: str) -> Live:
+def not_found(db: qvec.Collection, batch: int, version: int) -> list[int]:
+    """Ids of a batch that a search over the whole index does not find with their own vectors."""
+    effort: dict[str, Any] = {"nprobe": n} if (n := db.stats().lists) else {"ef": max(10, len(db))}
+    hits = db.search(vectors_of(batch, version), 1, include=(), **effort)
+    return [i for i, hit in zip(ids_of(batch), hits.ids[:, 0].tolist(), strict=True) if i != hit]
+
+
+def judge(
+    server: Server, path: str, live: Live, pending: Change | None, figures: Figures, where: str, deep: bool = True
+) -> Live:
     """Compare a file with what was acknowledged, and with that and what was going on; what is there."""
     try:
-        state = ask(found, path)
+        state = server.ask(path, deep)
     except (RuntimeError, TimeoutError) as error:
         figures.fail(f"{where}: {error}")
         return {}
@@ -240,29 +254,38 @@ def warm_up(folder: Path) -> None:
         leftover.unlink()
 
 
-def run(scale: Scale, folder: Path, seed: int) -> Figures:
+def run(job: Job) -> Figures:
     figures = Figures("R1", "kill -9 of a writer at a random time")
-    warm_up(folder)
-    for name, (_, options) in WORKLOADS.items():
-        chance = random.Random(f"{seed} {name}")
-        for number in range(ROUNDS[scale]):
-            if number % ROUNDS_PER_FILE == 0:
-                path, live, first = str(folder / f"{name}-{number}.qvec"), {}, 0
-                ask(create, path, options)
-            acknowledged, pending, first = killed(path, name, live, first, chance, number % 3)
-            figures.count("kills")
-            figures.count("acknowledged commits", acknowledged)
-            figures.count("kills inside a change", pending is not None)
-            live = judge(path, live, pending, figures, f"seed {seed}, {name}, round {number}")
-            if number % ROUNDS_PER_FILE == ROUNDS_PER_FILE - 1:
-                strays = [
-                    entry.name for entry in folder.glob(f"{name}-*") if not entry.name.endswith(("qvec", "-lock"))
-                ]
-                if strays:
-                    figures.fail(f"{name}: files were left: {strays}")
-                for leftover in folder.glob(f"{name}-*"):
-                    leftover.unlink()
+    warm_up(job.folder)
+    with Server(found) as server:
+        for name in job.chosen(WORKLOADS):
+            _run_workload(name, job, server, figures)
     times = figures.amounts.pop("reopen ms", [0.0])
     figures.amounts["reopen ms, median"] = round(float(np.median(times)), 2)
     figures.amounts["reopen ms, max"] = round(float(np.max(times)), 2)
     return figures
+
+
+def _run_workload(name: str, job: Job, server: Server, figures: Figures) -> None:
+    chance, rounds = random.Random(f"{job.seed} {name}"), job.amount(ROUNDS)
+    at = 0  # of the file's rounds
+    for number in range(rounds):
+        if at == 0:
+            path, live, first = str(job.folder / f"{name}-{number}.qvec"), {}, 0
+            ask(create, path, WORKLOADS[name][1])
+        acknowledged, pending, first = killed(path, name, live, first, chance, number % 3)
+        last = at == ROUNDS_PER_FILE - 1 or first > MOST or number == rounds - 1
+        deep = last or at % DEEP == DEEP - 1
+        at = 0 if last else at + 1
+        figures.count("kills")
+        figures.count(f"kills: {name}")
+        figures.count("acknowledged commits", acknowledged)
+        figures.count("kills inside a change", pending is not None)
+        figures.count("verified", deep)
+        live = judge(server, path, live, pending, figures, f"seed {job.seed}, {name}, round {number}", deep)
+        if last:
+            strays = [file.name for file in job.folder.glob(f"{name}-*") if not file.name.endswith(("qvec", "-lock"))]
+            if strays:
+                figures.fail(f"{name}: files were left: {strays}")
+            for leftover in job.folder.glob(f"{name}-*"):
+                leftover.unlink()

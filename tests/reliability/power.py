@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import kills
 import steps
-from figures import Figures, Scale
+from figures import Figures, Job
 from forks import ask, each
 
 import qvec
@@ -65,11 +65,11 @@ def contents(path: str) -> str:
     return repr(state["rows"])
 
 
-def run(scale: Scale, folder: Path, seed: int) -> Figures:
+def run(job: Job) -> Figures:
     figures = Figures("R3", "power cut: any sectors of a commit reached the disk")
-    kills.warm_up(folder)
-    for name in WORKLOADS:
-        chance, path = random.Random(f"{seed} {name}"), folder / f"{name}.qvec"
+    kills.warm_up(job.folder)
+    for name in job.chosen(WORKLOADS):
+        chance, path = random.Random(f"{job.seed} {name}"), job.folder / f"{name}.qvec"
         ask(steps.prepare, str(path), name)
         images, controls = [], []
         for number, _ in enumerate(steps.CHANGES[name][:2]):
@@ -80,21 +80,22 @@ def run(scale: Scale, folder: Path, seed: int) -> Figures:
             data, meta = changed(before, after)
             assert len(data) > 0
             assert len(meta) == 1, f"{len(data)} sectors of data, {len(meta)} of meta pages"
-            share = SUBSETS[scale] // 2
+            share = job.amount(SUBSETS) // 2
             images += [Image(before, after, _some(data, chance), [old]) for _ in range(share - 2)]
             images += [Image(before, after, data, [old]), Image(before, after, data + meta, [new])]
-            controls += [Image(before, after, meta + _most(data, chance), [new]) for _ in range(CONTROLS[scale] // 2)]
-        verdicts = each(images, lambda image: _judged(image, folder))
+            few = CONTROLS[job.scale] // 2
+            controls += [Image(before, after, meta + _most(data, chance), [new]) for _ in range(few)]
+        verdicts = each(images, lambda image: _judged(image, job.folder))
         for image, verdict in zip(images, verdicts, strict=True):
             figures.count("images")
             if verdict not in image.right:
-                figures.fail(f"seed {seed}, {name}: {len(image.sectors)} sectors give {verdict[:300]}")
-        for image, verdict in zip(controls, each(controls, lambda image: _judged(image, folder)), strict=True):
+                figures.fail(f"seed {job.seed}, {name}: {len(image.sectors)} sectors give {verdict[:300]}")
+        for image, verdict in zip(controls, each(controls, lambda image: _judged(image, job.folder)), strict=True):
             figures.count("controls")
             detected = verdict.startswith(("damaged", "SIG"))
             figures.count("controls detected", detected)
             if not detected and verdict not in image.right:
-                figures.fail(f"seed {seed}, {name}: a lost sector under the new meta page gives {verdict[:300]}")
+                figures.fail(f"seed {job.seed}, {name}: a lost sector under the new meta page gives {verdict[:300]}")
     if figures.amounts["controls detected"] < figures.amounts["controls"] // 2:
         figures.fail("most controls were not detected: this test is blind")
     return figures

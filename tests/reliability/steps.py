@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import kills
-from figures import Figures, Scale
-from forks import Worker, ask
+from figures import Figures, Job
+from forks import Server, Worker, ask
 
 import qvec
 from qvec.storage.environment import Environment
@@ -76,26 +76,29 @@ def deleted(db: qvec.Collection, first: int, last: int) -> None:
 
 def prepare(path: str, name: str) -> None:
     kills.create(path, kills.WORKLOADS[name][1])
-    kills.generations.STEP = 40
+    kills.requantize.STEP = 40
     with qvec.open(path) as db:
         for batch in range(20):
             kills.put(batch, 0)[1](db)
 
 
-def run(scale: Scale, folder: Path, seed: int) -> Figures:
+def run(job: Job) -> Figures:
     figures = Figures("R2", "death of a writer at each step of a change")
-    kills.warm_up(folder)
-    kills.generations.STEP = 40
-    for name, changes in CHANGES.items():
-        base, path = str(folder / f"{name}.base"), str(folder / f"{name}.qvec")
-        ask(prepare, base, name)
-        for number, (done, _) in enumerate(changes):
-            _sweep(base, path, name, number, done, figures, PLACES[scale])
+    kills.warm_up(job.folder)
+    kills.requantize.STEP = 40
+    with Server(kills.found) as server:
+        for name in job.chosen(CHANGES):
+            base, path = str(job.folder / f"{name}.base"), str(job.folder / f"{name}.qvec")
+            ask(prepare, base, name)
+            for number, (done, _) in enumerate(CHANGES[name]):
+                _sweep(server, base, path, name, number, done, figures, job.amount(PLACES))
     figures.amounts.pop("reopen ms", None)
     return figures
 
 
-def _sweep(base: str, path: str, name: str, number: int, done: kills.Change, figures: Figures, places: int) -> None:
+def _sweep(
+    server: Server, base: str, path: str, name: str, number: int, done: kills.Change, figures: Figures, places: int
+) -> None:
     total = _killed_at(base, path, name, number, 1 << 30)
     assert total is not None
     stride = max(1, total // places)
@@ -108,9 +111,9 @@ def _sweep(base: str, path: str, name: str, number: int, done: kills.Change, fig
             figures.fail(f"{where}: it ended by itself after {ended} steps")
         if at == total and done:  # after the last commit
             kills.apply(done, live)
-            kills.judge(path, live, None, figures, where)
+            kills.judge(server, path, live, None, figures, where)
         else:
-            kills.judge(path, live, done, figures, where)
+            kills.judge(server, path, live, done, figures, where)
 
 
 def _killed_at(base: str, path: str, name: str, number: int, at: int) -> int | None:

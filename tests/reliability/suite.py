@@ -10,14 +10,12 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
 from child import run as run_in_child
-from figures import Figures, Scale
+from figures import Figures, Job
 
-Run = Callable[[Scale, Path, int], Figures]
 ROOT = Path(__file__).parents[2]
 HOURS = 3600.0
 ENGINES = {
@@ -26,8 +24,8 @@ ENGINES = {
     "R3": ("power", "run"),
     "R4": ("damages", "run_cuts"),
     "R5": ("damages", "run_damages"),
-    "R6": ("crafted", "run_fields"),
-    "R7": ("crafted", "run_bytes"),
+    "R6": ("crafted", "run"),
+    "R7": ("fuzz", "run"),
     "R10": ("traffics", "run_threads"),
     "R11": ("traffics", "run_processes"),
     "R12": ("traffics", "run_pinned"),
@@ -58,32 +56,34 @@ NIGHTLY = {"QVEC_EXAMPLES": "5000", "QVEC_STEPS": "100", "QVEC_SECONDS": "600"}
 NAMES = sorted({*ENGINES, *TESTS, "R17"}, key=lambda name: int(name[1:]))
 
 
-def run(name: str, scale: Scale, folder: Path, seed: int) -> Figures:
-    """Run one number, in processes of its own."""
+def run(name: str, job: Job) -> Figures:
+    """Run one number, in processes of its own; ValueError where a choice is not one of its."""
+    if name not in ENGINES and (job.only or job.rounds):
+        raise ValueError(f"{name} has no workloads to choose from")
     start = time.perf_counter()
     if name in ENGINES:
-        figures = run_in_child(_engine, name, scale, folder, seed, deadline=12 * HOURS)
+        figures = run_in_child(_engine, name, job, deadline=12 * HOURS)
     elif name == "R17":
         figures = _sanitized()
     else:
-        figures = _tests(name, scale, folder)
+        figures = _tests(name, job)
     figures.amounts["seconds"] = round(time.perf_counter() - start, 1)
     return figures  # type: ignore[no-any-return]
 
 
-def _engine(name: str, scale: Scale, folder: Path, seed: int) -> Figures:
+def _engine(name: str, job: Job) -> Figures:
     module, function = ENGINES[name]
-    found: Figures = getattr(__import__(module), function)(scale, folder, seed)
+    found: Figures = getattr(__import__(module), function)(job)
     return found
 
 
-def _tests(name: str, scale: Scale, folder: Path) -> Figures:
+def _tests(name: str, job: Job) -> Figures:
     """Tests, counted."""
     what, files = TESTS[name]
-    report = folder / "report.xml"
-    selected = ["-m", "nightly or not nightly", "--timeout", "7200"] if scale == "nightly" else []
+    report = job.folder / "report.xml"
+    selected = ["-m", "nightly or not nightly", "--timeout", "7200"] if job.scale == "nightly" else []
     command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", *selected, *files]
-    settings = NIGHTLY if scale == "nightly" else {}
+    settings = NIGHTLY if job.scale == "nightly" else {}
     done = subprocess.run(command, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True, check=False)
     return _counted(Figures(name, what), report, done)
 

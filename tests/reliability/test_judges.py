@@ -10,14 +10,15 @@ import kills
 import pytest
 from child import run
 from figures import Figures
-from forks import each
+from forks import Server, each
 
 import qvec
 
 
 def judged(path: str, live: kills.Live, pending: kills.Change | None) -> Figures:
     figures = Figures("R1", "")
-    kills.judge(path, live, pending, figures, "here")
+    with Server(kills.found) as server:
+        kills.judge(server, path, live, pending, figures, "here")
     return figures
 
 
@@ -80,7 +81,7 @@ def occurrences(content: bytes, part: bytes) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("row", [3, 150, 399])
+@pytest.mark.parametrize("row", [3, 150, 239])
 def test_damage_within_a_stored_vector_is_found_by_reading_it(tmp_path: Path, row: int) -> None:
     path = tmp_path / "a.qvec"
     damages.create(str(path), "int64")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import suite
-from figures import SCALE
+from figures import SCALE, Job
 
 SEED = int(os.environ.get("QVEC_SEED", str(random.SystemRandom().randrange(2**31))))
 
@@ -16,5 +16,5 @@ SEED = int(os.environ.get("QVEC_SEED", str(random.SystemRandom().randrange(2**31
 @pytest.mark.timeout(120 if SCALE == "short" else 12 * 3600)
 @pytest.mark.parametrize("name", suite.ENGINES)
 def test_nothing_fails(tmp_path: Path, name: str) -> None:
-    figures = suite.run(name, SCALE, tmp_path, SEED)
+    figures = suite.run(name, Job(SCALE, tmp_path, SEED))
     assert figures.failures == [], f"QVEC_SEED={SEED}: {figures.amounts}"

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import traffic
-from figures import Figures, Scale
+from figures import Figures, Job
 
 import qvec
 
@@ -30,16 +30,16 @@ def prepared(path: Path, index: Any = "hnsw") -> Path:
     return path
 
 
-def run_threads(scale: Scale, folder: Path, seed: int) -> Figures:
+def run_threads(job: Job) -> Figures:
     """One handle that writes and is read by eight threads; each snapshot must hold whole batches."""
     figures = Figures("R10", f"1 writer and {READERS} readers, threads of one process")
-    path = prepared(folder / "a.qvec")
+    path = prepared(job.folder / "a.qvec")
     with qvec.open(path) as db:
-        idle = _read_by_threads(db, SECONDS[scale] / 4, seed)
+        idle = _read_by_threads(db, job.amount(SECONDS) / 4, job.seed)
         stop, commits = threading.Event(), [0]
         writer = threading.Thread(target=_write_until, args=(db, stop, commits))
         writer.start()
-        seen = _read_by_threads(db, SECONDS[scale], seed)
+        seen = _read_by_threads(db, job.amount(SECONDS), job.seed)
         stop.set()
         writer.join()
         for problem in db.verify():
@@ -94,12 +94,12 @@ def _read_to_the_end(db: qvec.Collection, seen: traffic.Reading) -> None:
         seen.errors.append(repr(error))
 
 
-def run_processes(scale: Scale, folder: Path, seed: int) -> Figures:
+def run_processes(job: Job) -> Figures:
     """One writer and eight readers, each a process; then one writer and readers that are killed."""
     figures = Figures("R11", f"1 writer and {READERS} readers, processes")
-    path = prepared(folder / "a.qvec")
-    _, *idle = traffic.run(path, SECONDS[scale] / 4, 20, readers=READERS, pause=1e9)
-    done = traffic.run(path, SECONDS[scale], 20, readers=READERS, pause=0.02)
+    path = prepared(job.folder / "a.qvec")
+    _, *idle = traffic.run(path, job.amount(SECONDS) / 4, 20, readers=READERS, pause=1e9)
+    done = traffic.run(path, job.amount(SECONDS), 20, readers=READERS, pause=0.02)
     commits = done[0]["commits"]
     seen = [traffic.Reading(**one) for one in done[1:]]
     before = [traffic.Reading(**one) for one in idle]
@@ -118,10 +118,10 @@ def run_processes(scale: Scale, folder: Path, seed: int) -> Figures:
     return figures
 
 
-def run_pinned(scale: Scale, folder: Path, seed: int) -> Figures:
+def run_pinned(job: Job) -> Figures:
     """A snapshot that is held for a thousand commits, and what it costs."""
-    figures, chance = Figures("R12", f"a snapshot pinned for {COMMITS} commits"), random.Random(seed)
-    path = prepared(folder / "a.qvec", "flat")
+    figures, chance = Figures("R12", f"a snapshot pinned for {COMMITS} commits"), random.Random(job.seed)
+    path = prepared(job.folder / "a.qvec", "flat")
     with qvec.open(path, durability="relaxed") as db:
         size = os.path.getsize(path)
         with db.snapshot() as pinned:
@@ -139,7 +139,7 @@ def run_pinned(scale: Scale, folder: Path, seed: int) -> Figures:
         for i in range(200):
             db.upsert(traffic.centre(3, DIM), [3], [{"turn": i}])
         later = os.path.getsize(path)
-        live = folder / "copy.qvec"
+        live = job.folder / "copy.qvec"
         db._store.copy_to(live)
         figures.amounts |= {
             "commits": COMMITS,

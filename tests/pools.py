@@ -1,0 +1,36 @@
+"""Values that Hypothesis makes beforehand, for machines to choose from: a filter costs more to draw than to use."""
+
+from __future__ import annotations
+
+import os
+import random
+from typing import TypeVar
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+
+Value = TypeVar("Value")
+SEED = int(os.environ.get("QVEC_SEED", str(random.SystemRandom().randrange(2**31))))
+"""Of all pools: with it and the blob that Hypothesis prints, a failure is had again."""
+
+
+def pooled(strategy: SearchStrategy[Value], size: int) -> SearchStrategy[Value]:
+    """One of up to so many values; small ones come first among them."""
+    drawn: list[Value] = []
+
+    @seed(SEED)
+    @settings(
+        max_examples=size, database=None, phases=[Phase.generate], deadline=None, suppress_health_check=HealthCheck
+    )
+    @given(strategy)
+    def take(value: Value) -> None:
+        drawn.append(value)
+
+    take()
+
+    @st.composite
+    def one(draw: st.DrawFn) -> Value:
+        return drawn[draw(st.integers(0, len(drawn) - 1))]
+
+    return one()
