@@ -17,7 +17,7 @@ int qv_codec_centre(qv_codec *codec, const float *centre, const qv_codec *offset
     codec->n_offsets = n;
     codec->offset_codec = offset_codec;
     codec->offsets = offsets;
-    if (n > 0) codec->query_size += QV_TABLE_SIZE;
+    if (n > 0) codec->query_size += qv_table_room(codec);
     return 0;
 }
 
@@ -53,11 +53,15 @@ static void score_tile(const qv_codec *codec, const qv_query *query, int first, 
     codec->offset_codec->score(codec->offset_codec, query, rows, count, keys);
 }
 
+static void code_source(const qv_source *source, qv_query *query) {
+    qv_code code = qv_quantise(source, (int8_t *)(query + 1));
+    *query = (qv_query){.per_scale = -code.scale, .floor = -INFINITY, .offset = QV_MIDPOINT * code.sum};
+}
+
 static void score_offsets(const qv_codec *codec, const qv_source *source, float *keys) {
     _Alignas(64) uint8_t room[sizeof(qv_query) + QV_MAX_DIM];
     qv_query *query = (qv_query *)room;
-    qv_code code = qv_quantise(source, (int8_t *)(query + 1));
-    *query = (qv_query){.per_scale = -code.scale, .floor = -INFINITY, .offset = QV_MIDPOINT * code.sum};
+    code_source(source, query);
     for (int first = 0; first < codec->n_offsets; first += TILE) {
         int left = codec->n_offsets - first;
         score_tile(codec, query, first, left < TILE ? left : TILE, keys + first);
@@ -79,10 +83,25 @@ int qv_nearest_centre(const qv_codec *codec, const qv_source *source) {
     return nearest;
 }
 
-void qv_fill_table(const qv_codec *codec, const qv_source *query, float *table) {
+static qv_query *offset_query(const qv_codec *codec, const qv_query *query) {
+    return (qv_query *)((uint8_t *)query + codec->query_size - qv_table_room(codec));
+}
+
+void qv_open_table(const qv_codec *codec, const qv_source *source, qv_query *query) {
+    float *table = (float *)qv_table(codec, query);
+    code_source(source, offset_query(codec, query));
+    for (int i = 0; i < codec->n_offsets; i++) table[i] = NAN;
+    query->per_table = 1;
+}
+
+float qv_table_entry(const qv_codec *codec, const qv_query *query, int number) {
     const float most = (float)QV_NORM2_MAX;
-    score_offsets(codec, query, table);
-    for (int i = 0; i < codec->n_offsets; i++) table[i] = qv_clamp(table[i], -most, most);
+    float key;
+    if (number >= codec->n_offsets) return 0;
+    score_tile(codec, offset_query(codec, query), number, 1, &key);
+    key = qv_clamp(key, -most, most) * query->per_table;
+    ((float *)qv_table(codec, query))[number] = key;
+    return key;
 }
 
 void qv_add_centre(const qv_codec *codec, float scale, float *x) {

@@ -9,8 +9,14 @@
 
 #include "rows.h"
 
-/* The table lies at the end of a prepared query, whole, so that any number a row may hold is within it. */
+/* The table lies at the end of a prepared query, whole, so that any number a row may hold is within it; before it, the query
+ * in the form that scores offsets. An entry is worked out when a row first asks for it: a walk meets few of the centres. */
 #define QV_TABLE_SIZE ((int)sizeof(float) * QV_MAX_CENTRES)
+
+/* Bytes of a query for both. */
+QV_INLINE int qv_table_room(const qv_codec *codec) {
+    return codec->n_offsets > 0 ? codec->offset_codec->query_size + QV_TABLE_SIZE : 0;
+}
 
 QV_INLINE const float *qv_table(const qv_codec *codec, const qv_query *query) {
     return (const float *)((const uint8_t *)query + codec->query_size - QV_TABLE_SIZE);
@@ -34,8 +40,18 @@ void qv_move_source(const qv_codec *codec, int number, qv_source *source);
 /* The number of the local centre nearest to the source, 0 without any. */
 int qv_nearest_centre(const qv_codec *codec, const qv_source *source);
 
-/* -<q, offset> of every local centre into the first entries of the table. */
-void qv_fill_table(const qv_codec *codec, const qv_source *query, float *table);
+/* Makes the table of a query ready: no entry is known yet. `source` is what codes are weighted by. */
+void qv_open_table(const qv_codec *codec, const qv_source *source, qv_query *query);
+
+/* Works out an entry: -<q, offset>, by its share in keys. */
+float qv_table_entry(const qv_codec *codec, const qv_query *query, int number);
+
+/* What the local centre of a row with this scale adds to its key. */
+QV_INLINE float qv_centre_key(const qv_codec *codec, const qv_query *query, float scale) {
+    int number = qv_row_centre(scale);
+    float key = qv_table(codec, query)[number];
+    return key == key ? key : qv_table_entry(codec, query, number);
+}
 
 /* Puts back what was subtracted from the vector of a row with this scale, if anything was. */
 void qv_add_centre(const qv_codec *codec, float scale, float *x);

@@ -50,7 +50,8 @@ typedef struct {
     float floor;        /* keys are never below: 0 where they are distances, -infinity where they are negated dots */
     int32_t offset;     /* integer kinds: the data's midpoint times the sum of the query's s8 values */
     int32_t op;
-    int32_t reserved[10];
+    float per_table;    /* share of <q, x> in keys: what entries of the table are multiplied by */
+    int32_t reserved[9];
 } qv_query;             /* 64 bytes */
 
 typedef struct qv_codec qv_codec;

@@ -14,12 +14,6 @@ typedef struct {
 
 static uint8_t *payload(qv_query *query) { return (uint8_t *)(query + 1); }
 
-/* The table holds -<q, offset>: bring it to the share that <q, x> has in keys. */
-static void scale_table(const qv_codec *codec, float factor, qv_query *out) {
-    float *table = (float *)qv_table(codec, out);
-    for (int i = 0; i < codec->n_offsets; i++) table[i] *= factor;
-}
-
 /* `share` of |q - x|^2 between vectors that are both centred. */
 static void shifted_terms(const estimate *e, float share, qv_query *out) {
     out->bias = share * (float)(e->norm2 < QV_NORM2_MAX ? e->norm2 : QV_NORM2_MAX);
@@ -33,7 +27,7 @@ static void shifted_terms(const estimate *e, float share, qv_query *out) {
 static float bounded(double v) { return (float)(v > QV_NORM2_MAX ? QV_NORM2_MAX : v < -QV_NORM2_MAX ? -QV_NORM2_MAX : v); }
 
 static void search_terms(const qv_codec *codec, const estimate *e, qv_query *out) {
-    if (codec->metric == QV_L2) scale_table(codec, 2, out);
+    if (codec->metric == QV_L2) out->per_table *= 2;
     if (qv_is_shifted(codec)) {
         shifted_terms(e, codec->metric == QV_COSINE ? 0.5f : 1.0f, out);
         return;
@@ -51,7 +45,7 @@ static void search_terms(const qv_codec *codec, const estimate *e, qv_query *out
 /* Where the graph is built: |q - x|^2, which is 2 - 2<q, x> on the unit sphere; -2<q, x> under ip. */
 static void build_terms(const qv_codec *codec, const estimate *e, qv_query *out) {
     search_terms(codec, e, out);
-    if (codec->metric != QV_L2) scale_table(codec, 2, out);
+    if (codec->metric != QV_L2) out->per_table *= 2;
     if (qv_is_shifted(codec)) shifted_terms(e, 1, out);
     if (codec->metric == QV_L2 || qv_is_shifted(codec)) return;
     out->bias = bounded((codec->metric == QV_COSINE ? 2 : 0) - 2 * e->base);
@@ -97,7 +91,7 @@ static void fill_dynamic(const qv_codec *codec, const float *q, estimate *e, qv_
 
 /* Room for the float weights of a query that something is folded into or taken from, behind its codes: a fifth is codes. */
 static float *scratch(const qv_codec *codec, qv_query *out) {
-    size_t size = (size_t)codec->query_size - sizeof *out - (codec->n_offsets > 0 ? QV_TABLE_SIZE : 0);
+    size_t size = (size_t)codec->query_size - sizeof *out - (size_t)qv_table_room(codec);
     return (float *)(payload(out) + size / 5);
 }
 
@@ -163,7 +157,7 @@ static void fill_weights(const qv_codec *codec, const float *y, double unit, est
     int8_t *codes = (int8_t *)payload(out);
     if (qv_is_shifted(codec)) e->norm2 = qv_source_norm2(&query);
     else if (qv_is_centred(codec)) e->base = along_centre(codec, &query);
-    if (codec->n_offsets > 0) qv_fill_table(codec, &query, (float *)qv_table(codec, out));
+    if (codec->n_offsets > 0) qv_open_table(codec, &query, out);
     put_weights(codec, &query, scratch(codec, out));
     qv_code code = qv_quantise(&weights, codes);
     e->scale = code.scale;

@@ -22,7 +22,7 @@ QV_INLINE int qv_group(const uint8_t *const *rows, int left, const uint8_t **gro
 QV_INLINE float qv_key(const qv_codec *codec, const qv_query *query, const uint8_t *row, float dot) {
     qv_factors factors = qv_row_factors(codec, row);
     float key = query->bias + query->per_norm2 * factors.norm2 + factors.scale * dot * query->per_scale;
-    if (codec->n_offsets > 0) key += qv_table(codec, query)[qv_row_centre(factors.scale)];
+    if (codec->n_offsets > 0) key += qv_centre_key(codec, query, factors.scale);
     return key < query->floor ? query->floor : key;
 }
 
