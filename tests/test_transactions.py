@@ -263,3 +263,11 @@ def test_a_closed_collection_ends_its_snapshots(path: Path, x: Any) -> None:
     with pytest.raises(qvec.ClosedError):
         len(snapshot)
     snapshot.close()
+
+
+@pytest.mark.parametrize("residency", ["mmap", "index", "ram"])
+def test_a_snapshot_is_searched_by_a_handle_that_was_never_searched(path: Path, residency: Any) -> None:
+    with qvec.create(path, 4, metric="l2") as db:
+        db.add(np.eye(4, dtype=np.float32))
+    with qvec.open(path, residency=residency) as db, db.snapshot() as snapshot:
+        assert snapshot.search(np.eye(4, dtype=np.float32)[2], 1).ids.tolist() == [2]

@@ -27,7 +27,7 @@ _ENGINE = 0  # of the LMDBs that py-lmdb brings: 0.9, whose pages docs/format.md
 
 _registry: dict[tuple[int, int], Environment] = {}
 _registry_lock = threading.RLock()  # re-entrant: a store may be closed by the garbage collector, anywhere
-_inherited: set[tuple[int, int]] = set()
+_has_inherited = False  # environments of a parent
 _fork_epoch = 0
 
 
@@ -45,7 +45,7 @@ class Environment:
     def __init__(self, path: str, key: tuple[int, int], *, durable: bool, map_size: int) -> None:
         self.path, self.key, self.durable = path, key, durable
         self.readonly = not os.access(path, os.W_OK)
-        self.lmdb = _open(path, key, self.readonly, durable, map_size)
+        self.lmdb = _open(path, self.readonly, durable, map_size)
         self.psize: int = self.lmdb.stat()["psize"]
         self.lock = threading.RLock()
         self.idle = threading.Condition(self.lock)
@@ -149,7 +149,7 @@ class Environment:
     def _reopen(self, map_size: int) -> None:
         _registry.pop(self.key, None)
         self.key = _identity(self.path)
-        self.lmdb = _open(self.path, self.key, self.readonly, self.durable, map_size)
+        self.lmdb = _open(self.path, self.readonly, self.durable, map_size)
         _registry[self.key] = self
         with self.lmdb.begin(buffers=True) as txn:
             self._locate(txn)
@@ -249,9 +249,9 @@ def create(path: str, fill: Callable[[Any, int], None]) -> None:
         env.close()
 
 
-def _open(path: str, key: tuple[int, int], readonly: bool, durable: bool, map_size: int) -> Any:
-    beside = _beside_inherited() if key in _inherited else contextlib.nullcontext()
-    with beside:
+def _open(path: str, readonly: bool, durable: bool, map_size: int) -> Any:
+    own = any(env.path == path for env in _registry.values())  # the parent's may be of a file that was replaced since
+    with _beside_inherited() if _has_inherited and not own else contextlib.nullcontext():
         try:
             return _open_lmdb(path, map_size, readonly=readonly, lock=True, sync=durable)
         except lmdb.Error as error:
@@ -312,12 +312,12 @@ def _after_fork() -> None:
     Closing one, or ending one of its transactions, would clear reader slots in the shared lock file that the
     parent still relies on.
     """
-    global _fork_epoch, _registry_lock
+    global _fork_epoch, _has_inherited, _registry_lock
     _fork_epoch += 1
     _registry_lock = threading.RLock()
-    for key, env in _registry.items():
+    for env in _registry.values():
         _kernels.keep_forever(env.lmdb)
-        _inherited.add(key)
+        _has_inherited = True
     _registry.clear()
 
 

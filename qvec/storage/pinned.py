@@ -23,7 +23,7 @@ class PinnedStore:
     def __init__(self, store: Store) -> None:
         """The last commit of ``store``, which must not be in a transaction of this thread."""
         self._store, self._snapshot = store, store.begin()
-        self.path, self.config = store.path, store.config
+        self.path, self.config, self.residency = store.path, store.config, store.residency
         self.since, self.commit = time.monotonic(), self._snapshot.txn_id
         store.pins.add(self)
 

@@ -49,10 +49,11 @@ TESTS = {
     "R19": ("golden files of the format", ["tests/test_golden.py"]),
     "R20": (
         "properties of quantizers",
-        ["tests/test_quantizers.py", "tests/test_calibration.py", "tests/test_calibrators.py"],
+        ["tests/test_quantizer_properties.py", "tests/test_quantizers.py", "tests/test_calibration.py",
+         "tests/test_calibrators.py"],
     ),
 }  # fmt: skip
-NIGHTLY = {"QVEC_EXAMPLES": "5000", "QVEC_STEPS": "100", "QVEC_SECONDS": "600"}
+NIGHTLY = {"QVEC_EXAMPLES": "5000", "QVEC_STEPS": "100", "QVEC_PROPERTIES": "2500", "QVEC_SECONDS": "600"}
 NAMES = sorted({*ENGINES, *TESTS, "R17"}, key=lambda name: int(name[1:]))
 
 

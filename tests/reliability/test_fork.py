@@ -242,7 +242,119 @@ def fork_of_a_fork(path: str) -> None:
         assert_unharmed(db)
 
 
+def fork_inside_a_transaction(path: str) -> None:
+    with collection(path) as db:
+
+        def child() -> None:
+            assert len(db) == 200
+            assert db.search(X[203], 1).ids.tolist() != [203]
+            with pytest.raises(qvec.LockedError):
+                db.add(X[200])
+
+        with db.transaction():
+            db.add(X[200:205])
+            in_fork(child)
+            db.add(X[205:210])
+        assert len(db) == 210
+        assert db.verify() == []
+
+
+def fork_with_a_snapshot(path: str) -> None:
+    with collection(path) as db, db.snapshot() as snapshot:
+        db.delete(range(100))
+
+        def child() -> None:
+            with pytest.raises(qvec.ForkedError):
+                snapshot.search(X[7], 1)
+            assert len(db) == 100
+            snapshot.close()
+
+        in_fork(child)
+        assert snapshot.search(X[7], 1).ids.tolist() == [7]
+        assert len(snapshot) == 200
+
+
+def fork_while_codes_are_made_anew(path: str) -> None:
+    with collection(path) as db:
+
+        def child() -> None:
+            assert db.search(X[7], 1).ids.tolist() == [7]
+            with pytest.raises(qvec.LockedError):
+                db.optimize()
+
+        forked: list[int] = []
+
+        def progress(done: int, total: int) -> None:
+            if not forked:
+                forked.append(done)
+                in_fork(child)
+
+        db.requantize("f16", relink=True, progress=progress)
+        assert forked
+        assert_unharmed(db)
+
+
+def compact_and_erase_beside_a_child(path: str) -> None:
+    """The child holds no place among the readers of the parent's file, and opens the one that took its place."""
+    with collection(path) as db:
+        ready, go = os.pipe()
+
+        def child() -> None:
+            os.read(ready, 1)
+            assert db.search(X[150], 1).ids.tolist() == [150]
+            assert 7 not in db
+
+        def change() -> None:
+            db.erase(range(100))
+            db.compact()
+            os.write(go, b"x")
+
+        timer = threading.Timer(0.2, change)
+        timer.start()
+        in_fork(child)
+        timer.join()
+        assert len(db) == 100
+        assert db.verify() == []
+
+
+def workers_of_a_pool(path: str) -> None:
+    """As data loaders work: the parent has the file open, and each worker its own handle or the parent's."""
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    global _shared
+    with collection(path) as db:
+        db.search(X[:40], 5)
+        _shared = db
+        for method in ("fork", "forkserver", "spawn"):
+            with ProcessPoolExecutor(3, multiprocessing.get_context(method)) as pool:
+                own = pool.map(_nearest, [path] * 60, range(60))
+                inherited = pool.map(_nearest_by_the_parents, range(60)) if method == "fork" else range(60)
+                assert list(own) == list(inherited) == list(range(60))
+            assert len(db) == 200
+        _shared = None
+        assert_unharmed(db)
+
+
+_shared: qvec.Collection | None = None
+
+
+def _nearest(path: str, i: int) -> int:
+    with qvec.open(path, "r") as db:
+        return int(db.search(X[i], 1).ids[0])
+
+
+def _nearest_by_the_parents(i: int) -> int:
+    assert _shared is not None
+    return int(_shared.search(X[i], 1).ids[0])
+
+
 CASES = [
+    fork_inside_a_transaction,
+    fork_with_a_snapshot,
+    fork_while_codes_are_made_anew,
+    compact_and_erase_beside_a_child,
+    workers_of_a_pool,
     search_in_child,
     child_follows_parent,
     write_in_child,
