@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import mmap
 
 import numpy as np
 import pytest
@@ -20,9 +21,9 @@ class File:
     """Pages in memory, laid out as LMDB lays out overflow values: page number first, value 16 bytes on."""
 
     def __init__(self, n_pages: int = 64) -> None:
-        whole = np.zeros((n_pages + 1) * PSIZE, dtype=np.uint8)
-        skip = -whole.ctypes.data % PSIZE
-        self.bytes = whole[skip : skip + n_pages * PSIZE]
+        self.bytes = np.frombuffer(
+            mmap.mmap(-1, n_pages * PSIZE), np.uint8
+        )  # shared: pages that are let go of come back
         self.next_page = 2
 
     def put(self, value: memoryview | bytes, page: int | None = None) -> memoryview:
