@@ -341,6 +341,11 @@ def check_scalar(config: Int8 | Int4, name: str, default: CalibrationMethod) -> 
         raise InputError(f"{name}.percentile must be above 50 and at most 100, got {config.percentile}")
 
 
+def code_name(config: CodeConfig) -> str:
+    """What `create` takes for it, but for its options: ``"int8"``, ``"rabitq4"``."""
+    return f"{config.kind}{config.bits}" if isinstance(config, RaBitQ) else config.kind
+
+
 def min_samples(scale: Scale, method: CalibrationMethod) -> int:
     """Give the vectors that ranges are learned from: 0 per vector, where nothing is learned."""
     if scale == "per_vector":

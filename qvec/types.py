@@ -77,7 +77,7 @@ class Stats:
     path: str
     dim: int
     metric: Metric
-    code: CodeKind
+    code: str
     index: Literal["flat", "hnsw", "ivf"]
     ids: IdKind
     keep: Keep

@@ -12,7 +12,7 @@ import pytest
 from generated import clustered
 
 import qvec
-from qvec.configs import Binary, Int8, Mixed, RaBitQ
+from qvec.configs import Binary, Int8, Mixed, RaBitQ, code_name
 from qvec.evaluation.choose import Choice, Target, choose, look_sizes
 from qvec.evaluation.report import Report, label_of
 from qvec.measure import nearest, wilson
@@ -242,7 +242,7 @@ def test_a_choice_that_is_applied_holds_its_recall_by_default(tmp_path: Path, x:
         choice = db.choose(0.9, queries=x[N:], codes=["f32", "binary", "int8"])
         assert choice.row is not None
         assert choice.row.bytes < 4 * DIM
-        assert choice.apply().code == choice.row.config.kind == db.stats().code
+        assert choice.apply().code == code_name(choice.row.config) == db.stats().code
         exact, found = db.search(x[N:], exact=True).ids, db.search(x[N:]).ids
         assert np.mean([np.isin(a, b).mean() for a, b in zip(exact, found, strict=True)]) >= 0.9
         same = db.search(x[N:], oversample=choice.row.oversample).ids

@@ -194,6 +194,7 @@ def test_rabitq1_finds_nearly_all_with_the_candidates_that_it_asks_for(tmp_path:
         fewer = db.search(x[::20], 10, rescore=False).ids
         assert np.mean([np.isin(a, b).mean() for a, b in zip(exact, fewer, strict=True)]) < 0.9
         assert train(x[:200], "cosine", make_config("rabitq1")).oversample == 15
+        assert db.stats().code == db.calibrations()[0].code == "rabitq1"
 
 
 def test_codes_that_learn_nothing_need_no_sample() -> None:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from qvec.configs import CodeConfig
+from qvec.configs import CodeConfig, code_name
 from qvec.errors import MissingExtraError
 from qvec.extras import require
-from qvec.quantizers import NAMED
+from qvec.quantizers import make_config
 
 HEADINGS = ("code", "bytes", "oversample", "recall", "95 % interval", "code loss", "index loss", "p50 ms", "p99 ms")
 
@@ -127,10 +127,9 @@ def _optional(value: float | None, digits: int) -> str:
 
 def label_of(config: CodeConfig) -> str:
     """The code's name, and the options in which it differs from what the name means."""
-    meanings = {**NAMED, config.kind: type(config)()}
-    changed = {name: _changed(config, meant) for name, meant in meanings.items() if type(meant) is type(config)}
-    name = min(changed, key=lambda name: len(changed[name]))
-    return name + (f"({', '.join(changed[name])})" if changed[name] else "")
+    name = code_name(config)
+    changed = _changed(config, make_config(name))
+    return name + (f"({', '.join(changed)})" if changed else "")
 
 
 def _changed(config: CodeConfig, meant: CodeConfig) -> list[str]:

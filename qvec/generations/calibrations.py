@@ -10,14 +10,13 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from qvec.config import Config, code_from_dict, code_to_dict
-from qvec.configs import CodeConfig
+from qvec.configs import CodeConfig, code_name
 from qvec.errors import FormatError, InputError
 from qvec.fields import State, take_int, take_state, take_str, take_version
 from qvec.layout import CALIBRATION
 from qvec.quantizers import Quantizer, from_state
 from qvec.storage import records
 from qvec.storage.store import Transaction
-from qvec.types import CodeKind
 
 FORMAT, VERSION = "qvec calibration", 1
 MAX_GENERATIONS = 65_535  # the keys of blocks hold 16 bits of it
@@ -48,7 +47,7 @@ class Generation:
     """
 
     number: int
-    code: CodeKind
+    code: str
     id: str
     code_size: int
     method: str | None
@@ -127,7 +126,7 @@ def _generation(state: State, entry: dict[str, Any]) -> Generation:
     building = pending is not None and pending["number"] == entry["number"]
     return Generation(
         number=entry["number"],
-        code=entry["code"]["kind"],
+        code=code_name(code_from_dict(entry["code"])),
         id=entry["id"],
         code_size=entry["code_size"],
         method=entry["code"].get("method"),

@@ -36,10 +36,8 @@ NO_NEIGHBOUR = 0xFFFFFFFF
 ALL = 128  # edges that a row has at most
 FEW = 8  # rows: of so many at a time, only the nearest edges get one back at once; each changes a page of lists
 ANSWERED = 8  # edges of such a row that do
-MAX_OWED, OWED_SHARE = (
-    64,
-    512,
-)  # such rows before all the other edges are added: at most so many, and a 512th of the graph
+MAX_OWED = 64  # such rows, before all the other edges are added
+OWED_SHARE = 512  # ... and a 512th of the graph, where that is less
 DEAD_SHARE = 0.075  # of the rows of a graph: beyond, deleted ones are taken out
 
 

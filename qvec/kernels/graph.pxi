@@ -82,7 +82,8 @@ cdef class Linker:
     begin, link_out (any number of threads), group, link_in (any number of threads), finish; then the next batch.
     owed, group, link_in: what was left out for rows that are linked.
     n: every row is below. entries: uint32 rows that searches start from, `root` of the tree among them; none while
-    the graph is empty. alpha, fill: of pruning, see graph.h. deleted: uint64 bitmap of n bits, rows that get no new edges; None: there are none.
+    the graph is empty. alpha, fill: of pruning, see graph.h. deleted: uint64 bitmap of n bits, rows that get no new
+    edges; None: there are none.
     """
 
     cdef qv_graph g

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from qvec.config import Config
+from qvec.config import Config, code_from_dict
+from qvec.configs import code_name
 from qvec.generations.calibrations import entry_of
 from qvec.index import GraphShape
 from qvec.layout import ADJACENCY, CENTROIDS, CODES, FIELD, IDS, LIST_BLOCKS, LISTS, NODES, SLOTS, VECTORS
@@ -30,7 +31,7 @@ def collect_stats(snap: Snapshot, store: Store, config: Config, graph: GraphShap
         path=str(store.path),
         dim=config.dim,
         metric=config.metric,
-        code=config.code.kind if entry is None else entry["code"]["kind"],
+        code=code_name(config.code if entry is None else code_from_dict(entry["code"])),
         index=state["index"]["kind"],
         ids=config.ids,
         keep=config.keep,
