@@ -81,6 +81,18 @@ def test_a_packed_search_finds_what_brute_force_finds(path: Path, metric: Any, d
     np.testing.assert_allclose(hits.distances, exact, rtol=1e-4, atol=1e-4 * np.abs(exact).max())
 
 
+@pytest.mark.parametrize("code", ["int8", "int4", "rabitq4", "rabitq8", qvec.Int8(scale="per_dim")])
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+def test_vectors_far_from_the_origin_are_found_whatever_the_code(path: Path, code: Any, metric: Any) -> None:
+    x = clustered(2200, 64) + 8
+    base, queries = x[:2000], x[2000:]
+    with qvec.create(path, 64, metric=metric, code=code, index=qvec.HNSW(layout="packed")) as db:
+        db.add(base)
+        found = db.search(queries, 10, ef=64).ids
+    true = np.argsort(distances(metric, queries, base), axis=1)[:, :10]
+    assert np.mean([np.isin(a, b).mean() for a, b in zip(true, found, strict=True)]) >= 0.97
+
+
 def test_nodes_kept_up_one_by_one_are_those_of_the_lists_made_anew(path: Path) -> None:
     x = clustered(400, 48)
     with qvec.create(path, 48, metric="l2", code="int8", index=PACKED) as db:

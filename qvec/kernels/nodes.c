@@ -23,10 +23,8 @@ int qv_node_layout_init(qv_node_layout *layout, const qv_codec *codec, uint32_t 
 
 /* What a code stands for where queries are, rotated. `room` is for as many floats. */
 static void rotated(const qv_node_layout *layout, const uint8_t *code, float *room, float *out) {
-    const qv_codec *codec = layout->codec;
-    qv_decode(codec, code, 1, room);
-    for (int i = 0; codec->centre != NULL && i < codec->dim; i++) room[i] += codec->centre[i];
-    qv_transform(room, 1, codec->dim, layout->dims, 0, NULL, layout->signs, out);
+    qv_decode(layout->codec, code, 1, room);
+    qv_transform(room, 1, layout->codec->dim, layout->dims, 0, NULL, layout->signs, out);
 }
 
 /* f16 of values in a unit that makes the largest of them lie in 0.5..1; the unit. */
