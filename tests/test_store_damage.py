@@ -334,3 +334,26 @@ def test_an_id_that_leads_elsewhere_fails_its_checksum(tmp_path: Path) -> None:
             snap.row_of(b"a")
         with pytest.raises(CorruptError, match="fails its checksum"):
             list(snap.iter_ids())
+
+
+@pytest.mark.parametrize("key", [keys.record(1, 1)[:-3], keys.record(1, 1) + b"x"])
+def test_a_key_of_another_length_is_named_by_its_bytes(healthy: Path, key: bytes) -> None:
+    _with_lmdb(healthy, lambda txn: txn.put(key, b"nothing"))
+    with Store.open(healthy, "r") as store, store.read() as snap:
+        assert f"key {key.hex()} fails its checksum" in next(iter(snap.check()))
+
+
+def test_a_damaged_page_number_of_a_value_is_an_error_or_harmless(healthy: Path, tmp_path: Path) -> None:
+    code = (
+        LOOK
+        + """
+pages = [at for at in range(0, len(healthy), 4096) if healthy[at + 16 : at + 20] == b"QVEC"]
+assert pages
+for at in (page + byte for page in pages for byte in range(8)):
+    for bit in range(8):
+        with open(sys.argv[2], "wb") as file:
+            file.write(healthy[:at] + bytes([healthy[at] ^ 1 << bit]) + healthy[at + 1 :])
+        look(sys.argv[2])
+"""
+    )
+    run_python(code, healthy, tmp_path / "damaged.qvec", 1)

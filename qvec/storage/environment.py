@@ -187,8 +187,9 @@ class Environment:
         if value is None or len(value) < self.psize - _PAGE_HEADER:
             raise FormatError(f"{self.path} is an LMDB file, but not a qvec file")
         address, pgno = _kernels.page_of(value)
-        self.base = address - _PAGE_HEADER - pgno * self.psize
-        self.sound = self.base % self.psize == 0 and 2 <= pgno < self.reaches() // self.psize
+        base = address - _PAGE_HEADER - pgno * self.psize
+        self.sound = base % self.psize == 0 and 2 <= pgno < self.reaches() // self.psize
+        self.base = base if self.sound else 0  # blocks are then found by their keys alone
 
     def _remap(self, size: int) -> None:
         """Change the map (0: to what another process made it); every pointer into the old one dies."""

@@ -50,6 +50,8 @@ def describe(key: bytes) -> str:
         return f"entry {key[1:].hex()}"
     if key[:1] == ID:
         return f"the row of the id {key[1:]!r}"
+    if len(key) != _KEY.size:
+        return f"key {key.hex()}"
     kind, column, generation, number = _KEY.unpack(key)
     noun = {BLOCK: "block", CHUNK: "directory chunk", RECORD: "record"}.get(kind, f"key of kind {kind},")
     return f"{noun} {number} of {'kind' if kind == RECORD else 'column'} {column}, generation {generation}"

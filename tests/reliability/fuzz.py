@@ -61,7 +61,7 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
     "calibration": lambda data: from_state(unpack(data)),
     "curves": lambda data: Curves.from_state(unpack(data)),
     "drift": lambda data: checked(unpack(data), DIM),
-    "exported calibration": lambda data: imported(data, CONFIG),
+    "export": lambda data: imported(data, CONFIG),
 }
 
 
@@ -115,7 +115,7 @@ def seeds_of(path: Path) -> Seeds:
     assert isinstance(exported, bytes)
     own = {
         "record": [*plain.values(), state], "bitmap": bitmaps, "calibration": [plain["calibration"]],
-        "curves": [plain["curves"]], "drift": [plain["drift"]], "exported calibration": [exported],
+        "curves": [plain["curves"]], "drift": [plain["drift"]], "export": [exported],
     }  # fmt: skip
     return {parser: own[parser] + list(kept(parser).values()) for parser in PARSERS}
 

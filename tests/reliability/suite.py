@@ -54,13 +54,14 @@ TESTS = {
     ),
 }  # fmt: skip
 NIGHTLY = {"QVEC_EXAMPLES": "5000", "QVEC_STEPS": "100", "QVEC_PROPERTIES": "2500", "QVEC_SECONDS": "600"}
+EXAMPLES_OF = {"R14": "QVEC_EXAMPLES", "R20": "QVEC_PROPERTIES"}  # what says how many
 NAMES = sorted({*ENGINES, *TESTS, "R17"}, key=lambda name: int(name[1:]))
 
 
 def run(name: str, job: Job) -> Figures:
     """Run one number, in processes of its own; ValueError where a choice is not one of its."""
-    if name not in ENGINES and (job.only or job.rounds):
-        raise ValueError(f"{name} has no workloads to choose from")
+    if name not in ENGINES and (job.only or (job.rounds and name not in EXAMPLES_OF)):
+        raise ValueError(f"{name} is all or nothing")
     start = time.perf_counter()
     if name in ENGINES:
         figures = run_in_child(_engine, name, job, deadline=12 * HOURS)
@@ -85,8 +86,12 @@ def _tests(name: str, job: Job) -> Figures:
     selected = ["-m", "nightly or not nightly", "--timeout", "7200"] if job.scale == "nightly" else []
     command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", *selected, *files]
     settings = NIGHTLY if job.scale == "nightly" else {}
+    figures = Figures(name, what)
+    if setting := EXAMPLES_OF.get(name):
+        settings = settings | ({setting: str(job.rounds)} if job.rounds else {})
+        figures.amounts["examples"] = int(settings[setting]) if settings else "as in each run of the tests"
     done = subprocess.run(command, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True, check=False)
-    return _counted(Figures(name, what), report, done)
+    return _counted(figures, report, done)
 
 
 def _sanitized() -> Figures:
