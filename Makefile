@@ -74,7 +74,7 @@ wheel: $(VENV)/.dev
 	cp -r tests README.md Makefile pyproject.toml build/wheel/
 	cd build/wheel && venv/bin/pytest
 
-# The suite with AddressSanitizer and UBSan in the kernels, from a copy so that the checkout keeps its own build.
+# The suite, or TESTS of it, with AddressSanitizer and UBSan in the kernels, from a copy: the checkout keeps its own build.
 sanitize: $(VENV)/.dev
 	rm -rf build/sanitize && mkdir -p build/sanitize
 	cp -r qvec tests setup.py pyproject.toml README.md LICENSE Makefile build/sanitize/
@@ -82,7 +82,7 @@ sanitize: $(VENV)/.dev
 	cd build/sanitize && QVEC_SANITIZE=1 $(abspath $(BIN))/python setup.py --quiet build_ext --inplace
 	cd build/sanitize && \
 	    LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-	    PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 $(abspath $(BIN))/python -m pytest --timeout 1800 --junitxml=report.xml
+	    PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 $(abspath $(BIN))/python -m pytest --timeout 1800 --junitxml=report.xml $(TESTS)
 
 bench: $(VENV)/.bench
 	for script in $(filter-out benchmarks/bench_growth.py benchmarks/bench_reliability.py,$(wildcard benchmarks/bench_*.py)); do $(BIN)/python $$script || exit 1; done
