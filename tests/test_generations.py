@@ -353,3 +353,14 @@ def test_a_collection_whose_vectors_are_all_deleted_is_requantized(path: Path, x
         assert db.requantize("f16").active
         db.add(x[:40], list(range(40)))
         assert db.search(x[7], 1, ef=40).ids.tolist() == [7]
+
+
+def test_a_tuned_collection_that_was_emptied_is_requantized_and_rolled_back(path: Path, x: Float32Array) -> None:
+    with qvec.create(path, DIM, metric="l2", code="int8", index=qvec.HNSW(m=4, ef_construction=30)) as db:
+        db.add(x[:200])
+        db.tune(n=20, ks=(5,))
+        db.delete(range(200))
+        assert db.requantize("f16").active
+        assert db.rollback(0).active
+        db.add(x[:400], list(range(400)))
+        assert db.search(x[7], 5, recall=0.5).counts == 5

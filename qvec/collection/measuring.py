@@ -238,6 +238,8 @@ class Measuring(Handle):
             old = Curves.from_state(snap.record(TUNING, 0))
             queries = stored_queries(snap, self._config.dim) if old.source == "queries" else None
             ks = [curve.k for curve in old.curves]
+            if snap.state["live"] <= max(ks):
+                return  # too few to measure on; what adds more comes here again
         finally:
             self._store.end(snap)
         self._tune(queries, ks, old.n_queries, threads=threads)
