@@ -143,7 +143,7 @@ def test_the_nodes_of_a_packed_graph_count_as_the_index(workload: Workload) -> N
         (["binary"], ["packed"], "layout='packed' needs codes of 4 bits a dimension or more, not binary"),
         (["int8"], ["hnsw:batch=many"], "batch is 'many'; it is of type int"),
         (["int8"], ["hnsw:batch=-1"], "batch is -1; the least is 0"),
-        (["int8"], ["hnsw:residency=disk"], "residency must be one of mmap, ram"),
+        (["int8"], ["hnsw:residency=disk"], "residency must be one of mmap, index, ram"),
         (["int8"], ["hnsw:m"], "'hnsw:m' is not of the form"),
         (["int8"], ["hnsw:keep=f64"], "keep must be one of f32, f16, none"),
     ],

@@ -200,7 +200,7 @@ def test_residency_copies_what_searches_read_alone(
 
 
 def test_pages_that_were_copied_from_are_let_go_of(path: Path) -> None:
-    with qvec.create(path, 512, code="f32", keep="none") as db:
+    with qvec.create(path, 512, code="f32", index="flat", keep="none") as db:
         db.add(np.random.default_rng(7).standard_normal((20_000, 512), np.float32))
     query = np.ones(512, np.float32)
     with qvec.open(path, "r") as mapped, qvec.open(path, "r", residency="ram") as copied:
