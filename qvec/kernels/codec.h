@@ -56,7 +56,8 @@ typedef struct {
 
 typedef struct qv_codec qv_codec;
 
-/* Keys of n rows (any addresses) against one prepared query. */
+/* Keys of n rows (any addresses) against one prepared query, which remembers what it works out about local centres: one thread
+ * at a time. */
 typedef void (*qv_score_fn)(const qv_codec *codec, const qv_query *query, const uint8_t *const *rows, int n, float *keys);
 
 struct qv_codec {
