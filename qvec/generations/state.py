@@ -63,10 +63,7 @@ def forget_codes(txn: Transaction, row: int) -> None:
     if not lost:
         return
     numbers = {entry["number"] for entry in lost}
-    state["generations"] = [
-        entry | NO_CODES if entry["number"] in numbers else entry
-        for entry in state["generations"]
-    ]
+    state["generations"] = [entry | NO_CODES if entry["number"] in numbers else entry for entry in state["generations"]]
     for entry in lost:
         drop_columns(txn, entry["names"])
 
