@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import sys
@@ -129,12 +130,17 @@ def _print_rich(title: str, columns: Sequence[str], cells: list[list[str]], righ
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD)
     for column, numeric in zip(columns, right, strict=True):
         table.add_column(column, justify="right" if numeric else "left", no_wrap=True, overflow="fold")
     for row in cells:
         table.add_row(*map(Text, row))  # as it is: a string would be read as markup
-    Console(width=_width(), highlight=False).print(table)
+    with io.StringIO() as drawn:
+        console = Console(file=drawn, width=_width(), highlight=False, force_terminal=_has_colour())
+        if title:
+            console.print(Text(title, "bold"))
+        console.print(table)
+        print(drawn.getvalue(), end="")  # rich would end the process where nobody reads on
 
 
 def _print_plain(title: str, columns: Sequence[str], cells: list[list[str]], right: list[bool]) -> None:

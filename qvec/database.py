@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Self
+from weakref import WeakSet
 
 from qvec.collection.api import create, open
 from qvec.collection.collection import Collection
@@ -33,7 +34,7 @@ class Database:
             self.path.mkdir(exist_ok=True)
         except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
             raise NotFoundError(f"{self.path} is no directory, and cannot be made one: {error}") from error
-        self._opened: list[Collection] = []
+        self._opened: WeakSet[Collection] = WeakSet()  # one that nobody refers to any more has closed itself
 
     def create(self, name: str, dim: int, **options: Any) -> Collection:
         """Make a collection and open it for writing; ``options`` are those of :func:`qvec.create`.
@@ -63,7 +64,7 @@ class Database:
 
     def close(self) -> None:
         """Close the collections that were opened here."""
-        for collection in self._opened:
+        for collection in list(self._opened):
             collection.close()
         self._opened.clear()
 
@@ -99,6 +100,5 @@ class Database:
             raise NotFoundError(f"{self.path} has no collection {name!r}; there are: {there}")
 
     def _remember(self, collection: Collection) -> Collection:
-        self._opened = [other for other in self._opened if not other.closed]
-        self._opened.append(collection)
+        self._opened.add(collection)
         return collection

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any, cast
 
 import numpy as np
@@ -106,50 +106,59 @@ def _check_rows(name: str, x: Float32Array, metric: Metric) -> None:
         raise InputError(f"{name}[{row}] is the zero vector, which has no direction: cosine is undefined")
 
 
-def as_ids(ids: object, kind: IdKind) -> NDArray[Any] | list[str]:
-    """Ids as int64 [n] or a list of str; a scalar is one id. Raises InputError naming the first bad one."""
+def as_ids(ids: object, kind: IdKind, name: str = "ids") -> NDArray[Any] | list[str]:
+    """Ids as int64 [n] or a list of str; a scalar is one id. Raises InputError naming the first bad one.
+
+    Sequences and whatever NumPy takes for an array (of pandas, Arrow, Torch) are as good as lists.
+    """
+    given = np.asarray(ids) if hasattr(ids, "__array__") else ids
     if kind == "int64":
-        return _int_ids(ids)
-    values = [ids] if isinstance(ids, str) else _listed(ids)
+        return _int_ids(given, name)
+    values = [given] if isinstance(given, str) else _listed(given, name)
     for i, value in enumerate(values):
         if not isinstance(value, str):
-            raise InputError(f"ids[{i}] is {value!r}: this collection's ids are strings")
-        size = len(_encoded(value, i))
+            raise InputError(f"{name}[{i}] is {value!r}: this collection's ids are strings")
+        size = len(_encoded(value, f"{name}[{i}]"))
         if not 1 <= size <= MAX_ID_BYTES:
-            raise InputError(f"ids[{i}] takes {size} bytes in UTF-8; the limits are 1 and {MAX_ID_BYTES}")
+            raise InputError(f"{name}[{i}] takes {size} bytes in UTF-8; the limits are 1 and {MAX_ID_BYTES}")
     return [str(value) for value in values]
 
 
-def _encoded(value: str, position: int) -> bytes:
+def as_id_set(ids: object, kind: IdKind, name: str = "ids") -> NDArray[Any] | list[str]:
+    """Ids whose order means nothing: of a set as well."""
+    return as_ids(list(ids) if isinstance(ids, Set) else ids, kind, name)
+
+
+def _encoded(value: str, where: str) -> bytes:
     try:
         return value.encode()
     except UnicodeEncodeError:
-        raise InputError(f"ids[{position}] is {value!r}: a lone surrogate has no UTF-8 form") from None
+        raise InputError(f"{where} is {value!r}: a lone surrogate has no UTF-8 form") from None
 
 
-def _listed(ids: object) -> list[Any]:
+def _listed(ids: object, name: str) -> list[Any]:
     if isinstance(ids, np.ndarray):
         return list(ids.reshape(-1).tolist())
-    if isinstance(ids, Sequence) and not isinstance(ids, (bytes, bytearray)):
+    if isinstance(ids, Sequence) and not isinstance(ids, bytes | bytearray):
         return list(ids)
-    raise InputError(f"ids must be a list or an array, got {type(ids).__name__}")
+    raise InputError(f"{name} must be a list or an array, got {type(ids).__name__}")
 
 
-def _int_ids(ids: object) -> NDArray[np.int64]:
-    if not isinstance(ids, np.ndarray):
-        values = [ids] if np.isscalar(ids) else _listed(ids)
+def _int_ids(ids: object, name: str) -> NDArray[np.int64]:
+    if not isinstance(ids, np.ndarray) or ids.ndim == 0:
+        values = [ids] if np.isscalar(ids) else _listed(ids, name)
         for i, value in enumerate(values):
             if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
-                raise InputError(f"ids[{i}] is {value!r}: this collection's ids are integers")
+                raise InputError(f"{name}[{i}] is {value!r}: this collection's ids are integers")
             if not 0 <= int(value) <= MAX_ID:
-                raise InputError(f"ids[{i}] is {value}: ids lie between 0 and {MAX_ID}")
+                raise InputError(f"{name}[{i}] is {value}: ids lie between 0 and {MAX_ID}")
         return np.array(values, dtype=np.int64)
     if ids.size and ids.dtype.kind not in "iu":
-        raise InputError(f"ids must be integers, got dtype {ids.dtype}")
+        raise InputError(f"{name} must be integers, got dtype {ids.dtype}")
     flat = ids.reshape(-1)
     bad = np.flatnonzero((flat < 0) | (flat > MAX_ID))
     if len(bad):
-        raise InputError(f"ids[{bad[0]}] is {flat[bad[0]]}: ids lie between 0 and {MAX_ID}")
+        raise InputError(f"{name}[{bad[0]}] is {flat[bad[0]]}: ids lie between 0 and {MAX_ID}")
     return flat.astype(np.int64)
 
 
@@ -177,6 +186,8 @@ def as_payloads(payload: object, n: int) -> list[dict[str, Any] | None]:
     if payload is None:
         return [None] * n
     if isinstance(payload, dict):
+        if n != 1:
+            raise InputError(f"payload is one dict for {n} vectors: give a list, with one (or None) a vector")
         payload = [payload]
     if not isinstance(payload, Sequence) or isinstance(payload, (str, bytes)):
         raise InputError(f"payload must be a list of dicts, got {type(payload).__name__}")

@@ -1,15 +1,16 @@
 """Rows as tables: fixed columns beside one column for each payload key, in Arrow and in pandas.
 
 A key has an Arrow column of its own where every value that it has is of one type: bool, int (64 bits), float, str,
-bytes, or a list of one of the first four. All else (mixed types, None, dicts, nested lists) is in the column
-``payload`` as a JSON object, null where nothing is left or the row has no payload. :func:`merged` gives the payload
-back as it was.
+datetime (in UTC), bytes, or a list of one of the first five. All else (mixed types, None, dicts, nested lists) is in
+the column ``payload`` as a JSON object, null where nothing is left or the row has no payload. :func:`merged` gives the
+payload back as it was, but for datetimes in that object: JSON has them as text in ISO 8601.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from qvec.errors import InputError
@@ -21,8 +22,8 @@ Fixed = Mapping[str, Any]
 REST = "payload"
 MAX_COLUMNS = 256  # keys beyond are in the rest: payloads keyed by user or day would make a column of each
 _INT64 = 1 << 63
-_SCALARS = {bool: "bool", int: "int", float: "float", str: "str", bytes: "bytes"}
-_IN_LISTS = frozenset({"bool", "int", "float", "str"})
+_SCALARS = {bool: "bool", int: "int", float: "float", str: "str", datetime: "datetime", bytes: "bytes"}
+_IN_LISTS = frozenset({"bool", "int", "float", "str", "datetime"})
 _ANY_LIST = "[]"  # an empty list goes with lists of any type
 
 
@@ -72,7 +73,7 @@ def merged(held: Payload, rest: str | None) -> Payload | None:
 def to_json(id: object, payload: Payload | None) -> str:
     """One line of JSON; InputError names the id of a payload that has no JSON form."""
     try:
-        return json.dumps(payload, ensure_ascii=False)
+        return json.dumps(payload, ensure_ascii=False, default=_json_form)
     except TypeError:
         raise InputError(
             f"the payload of {id!r} holds bytes where only JSON can go; "
@@ -102,6 +103,8 @@ def arrow_type(kind: str) -> Any:
     pa = require("pyarrow", "arrow")
     if kind.startswith("["):
         return pa.list_(arrow_type(kind[1:-1]))
+    if kind == "datetime":
+        return pa.timestamp("us", "UTC")
     types = {"bool": pa.bool_, "int": pa.int64, "float": pa.float64, "str": pa.string, "bytes": pa.binary}
     return types[kind]()
 
@@ -121,6 +124,13 @@ def data_frame(fixed: Fixed, payloads: Sequence[Payload | None] | None) -> Any:
         name = f"{REST}.{key}" if key in fixed else key
         frame[name] = pandas.Series([(payload or {}).get(key) for payload in payloads or ()], index=frame.index)
     return frame
+
+
+def _json_form(value: object) -> str:
+    """What stands in JSON for a value that it has no form for; of plain data, a datetime has one."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
 
 
 def _kind(value: Any) -> str | None:

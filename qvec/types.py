@@ -28,6 +28,8 @@ PrequantizedType = Literal["int8", "uint8", "binary", "ubinary"]
 MixedGroups = Literal["pca", "raw"]
 Centring = int | Literal["auto"]
 OnConflict = Literal["error", "skip", "replace"]
+Missing = Literal["ignore", "error"]
+"""What a call does with an id that is not stored."""
 Durability = Literal["full", "relaxed"]
 Residency = Literal["mmap", "index", "ram"]
 Include = Sequence[Literal["payload", "vector"]]

@@ -97,41 +97,37 @@ def _held(name: str) -> st.SearchStrategy[Any]:
     return st.none() | (st.lists(value, max_size=4) if FIELDS[name].endswith("[]") else value)
 
 
-@st.composite
-def _payloads(draw: st.DrawFn) -> Payload:
-    names = draw(st.lists(st.sampled_from(sorted(FIELDS)), unique=True))
-    return {name: draw(_held(name)) for name in names}
+def _some(values: dict[str, st.SearchStrategy[Any]], least: int, most: int) -> st.SearchStrategy[dict[str, Any]]:
+    """Some of the keys, each with a value of its own.
+
+    What is chosen from is made once: Hypothesis examines each new strategy, which takes longer than to draw from it.
+    """
+    names = st.lists(st.sampled_from(sorted(values)), min_size=least, max_size=most, unique=True)
+
+    @st.composite
+    def some(draw: st.DrawFn) -> dict[str, Any]:
+        return {name: draw(values[name]) for name in draw(names)}
+
+    return some()
 
 
-@st.composite
-def _operators(draw: st.DrawFn, name: str) -> dict[str, Any]:
+def _operators(name: str) -> st.SearchStrategy[dict[str, Any]]:
+    """One to three operators on a field, or none of what these say."""
     value = VALUES[_kind(name)]
-    choices = ["$eq", "$ne", "$in", "$nin", "$exists"]
-    choices += list(ORDERS) if _kind(name) not in ("keyword", "bool") else []
-    choices += ["$contains"] if FIELDS[name].endswith("[]") else []
-    part: dict[str, Any] = {}
-    for operator_name in draw(st.lists(st.sampled_from(choices), min_size=1, max_size=3, unique=True)):
-        several = operator_name in ("$in", "$nin")
-        part[operator_name] = draw(
-            st.lists(value, max_size=12) if several else st.booleans() if operator_name == "$exists" else value
-        )
-    return {"$not": part} if draw(st.booleans()) else part
+    arguments: dict[str, Any] = {"$eq": value, "$ne": value, "$exists": st.booleans()}
+    arguments |= dict.fromkeys(("$in", "$nin"), st.lists(value, max_size=12))
+    arguments |= dict.fromkeys(ORDERS if _kind(name) not in ("keyword", "bool") else (), value)
+    arguments |= {"$contains": value} if FIELDS[name].endswith("[]") else {}
+    parts = _some(arguments, 1, 3)
+    return parts | parts.map(lambda part: {"$not": part})
 
 
-@st.composite
-def _conditions(draw: st.DrawFn) -> dict[str, Any]:
-    names = draw(st.lists(st.sampled_from(sorted(FIELDS)), max_size=3, unique=True))
-    return {name: draw(VALUES[_kind(name)] | _operators(name)) for name in names}
+def _compounds(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    several = st.lists(inner, min_size=1, max_size=3)
+    joined = _some({"$and": several, "$or": several, "$not": inner}, 1, 3)
+    return st.tuples(_CONDITIONS, joined).map(lambda pair: pair[0] | pair[1])
 
 
-@st.composite
-def _compounds(draw: st.DrawFn, inner: st.SearchStrategy[Any]) -> dict[str, Any]:
-    some = st.lists(inner, min_size=1, max_size=3)
-    where = draw(_conditions())
-    for name in draw(st.lists(st.sampled_from(["$and", "$or", "$not"]), min_size=1, unique=True)):
-        where[name] = draw(inner if name == "$not" else some)
-    return where
-
-
-payloads = st.none() | _payloads()
-filters = st.recursive(_conditions(), _compounds, max_leaves=6)
+_CONDITIONS = _some({name: VALUES[_kind(name)] | _operators(name) for name in FIELDS}, 0, 3)
+payloads = st.none() | _some({name: _held(name) for name in FIELDS}, 0, len(FIELDS))
+filters = st.recursive(_CONDITIONS, _compounds, max_leaves=6)

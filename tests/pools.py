@@ -15,9 +15,9 @@ SEED = int(os.environ.get("QVEC_SEED", str(random.SystemRandom().randrange(2**31
 """Of all pools: with it and the blob that Hypothesis prints, a failure is had again."""
 
 
-def pooled(strategy: SearchStrategy[Value], size: int) -> SearchStrategy[Value]:
-    """One of up to so many values; small ones come first among them."""
-    drawn: list[Value] = []
+def drawn(strategy: SearchStrategy[Value], size: int) -> list[Value]:
+    """Up to so many values; small ones come first."""
+    values: list[Value] = []
 
     @seed(SEED)
     @settings(
@@ -25,12 +25,17 @@ def pooled(strategy: SearchStrategy[Value], size: int) -> SearchStrategy[Value]:
     )
     @given(strategy)
     def take(value: Value) -> None:
-        drawn.append(value)
+        values.append(value)
 
     take()
+    return values
+
+
+def one_of(values: list[Value]) -> SearchStrategy[Value]:
+    """A choice that costs one number, whatever the values are."""
 
     @st.composite
     def one(draw: st.DrawFn) -> Value:
-        return drawn[draw(st.integers(0, len(drawn) - 1))]
+        return values[draw(st.integers(0, len(values) - 1))]
 
     return one()

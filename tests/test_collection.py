@@ -334,3 +334,29 @@ def test_scan_keeps_to_the_commit_at_its_first_step(path: Path) -> None:
         rest = [i for batch in batches for i in batch.ids.tolist()]
         assert [*first.ids.tolist(), *rest] == [pair.name(i) for i in range(300)]
         assert len(db) == 110
+
+
+@pytest.mark.parametrize("ids", ["int64", "str"])
+def test_ids_come_in_whatever_holds_them(path: Path, ids: Any) -> None:
+    class Column:
+        """As of a data frame: no sequence, but NumPy takes it for an array."""
+
+        def __init__(self, values: list[Any]) -> None:
+            self.values = values
+
+        def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+            return np.array(self.values, dtype)
+
+    names = list(range(4)) if ids == "int64" else list("abcd")
+    with qvec.create(path, 2, ids=ids) as db:
+        db.add(np.eye(4, 2) + 1, Column(names))
+        assert db.search([1, 1], 4, allow={names[1], names[2]}).counts == 2
+        assert db.get(tuple(names[:3])).ids.tolist() == names[:3]
+        assert db.get(np.array(names)[1]).ids.tolist() == names[1:2]  # a scalar of NumPy's
+        for call in (db.get, lambda ids: db.add(np.eye(2), ids), lambda ids: db.update_payload(ids, [{}, {}])):
+            with pytest.raises(qvec.InputError, match=r"list or an array.*set"):  # a set has no order
+                call({*names[:2]})
+        assert db.delete({*names[:2]}) == 2
+        assert db.delete(Column(names)) == 2
+        with pytest.raises(qvec.InputError, match=r"allow\[1\] is None"):
+            db.search([1, 1], allow=[names[0], None])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import qvec
 from qvec import console
 
 
@@ -65,3 +68,19 @@ def test_a_table_fits_the_width_that_there_is(
         assert out.splitlines().count("share   0.1429") == 1
         assert out.count("text    a word") == 3
     assert "\x1b" not in out
+
+
+def test_a_reader_of_tables_that_goes_away_ends_the_command_quietly(tmp_path: Path) -> None:
+    with qvec.create(tmp_path / "a.qvec", 2) as db:
+        db.add([[1, 2]])
+    command = [sys.executable, "-m", "qvec", "info", str(tmp_path / "a.qvec")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (0, b"")
+
+
+def test_a_title_is_on_one_line_however_narrow_its_table(capsys: pytest.CaptureFixture[str]) -> None:
+    console.print_table("a title that is longer than what is below it", ("a",), [(1,)])
+    assert capsys.readouterr().out.splitlines()[0].rstrip() == "a title that is longer than what is below it"

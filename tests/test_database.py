@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,14 @@ def test_collections_are_made_listed_opened_and_dropped(tmp_path: Path) -> None:
         again.open("docs")
     with qvec.open(tmp_path / "all" / "images-2.qvec") as alone:  # closed with the database
         assert len(alone) == 0
+
+
+def test_a_collection_that_nobody_refers_to_is_free_to_be_opened(tmp_path: Path) -> None:
+    with qvec.Database(tmp_path) as database:
+        assert database.create("docs", 3).closed is False
+        gc.collect()
+        with database.open("docs") as docs:
+            assert len(docs) == 0
 
 
 def test_who_reads_a_dropped_collection_reads_on_and_its_name_is_free(tmp_path: Path) -> None:

@@ -104,7 +104,8 @@ def test_no_byte_of_it_is_left(path: Path, rng: np.random.Generator, index: str,
         for changed in (db, model):
             changed.add(np.ones((5, DIM)), moved, [payload_of(i) for i in GONE[:5]], on_conflict="replace")  # type: ignore[attr-defined]
         assert len(still_there(path, marks)) == len(marks)
-        assert db.erase(names) == len(names) == model.delete(names)
+        where = {"word": {"$in": [payload_of(i)["word"] for i in GONE[5:]]}}
+        assert db.erase(names[5:], where=where) + db.erase(names) == len(names) == model.delete(names)
         assert still_there(path, marks) == []
         assert db.verify() == []
         assert_same_content(db, model)
@@ -234,5 +235,8 @@ def test_it_refuses_what_it_cannot_do(path: Path) -> None:
             db.erase([3], missing="error")
         with db.transaction(), pytest.raises(qvec.InputError, match="outside"):
             db.erase([1])
+        for nothing in ({}, {"where": {}}):
+            with pytest.raises(qvec.InputError, match="give"):
+                db.erase(**nothing)  # type: ignore[arg-type]
         with qvec.open(path, "r") as reader, pytest.raises(qvec.ReadOnlyError):
             reader.erase([1])

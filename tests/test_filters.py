@@ -78,7 +78,11 @@ BAD: list[tuple[Any, str]] = [
     ({"yaer": 1}, r"where\['yaer'\]: 'yaer' is no declared field.*did you mean 'year'"),
     ({"colour": 1}, r"declare it with add_field\('colour', type\)"),
     ({"$nor": []}, r"where\['\$nor'\]: unknown operator"),
-    ({"word": {"$regex": "a"}}, r"where\['word'\]\['\$regex'\]: unknown operator"),
+    ({"word": {"$regex": "a"}}, r"where\['word'\]\['\$regex'\]: unknown operator.* \$exists and \$not$"),
+    ({"year": {"gte": 1}}, r"\$gt, \$gte.* and \$not; did you mean \$gte\?"),
+    ({"word": {"$EQ": "a"}}, r"there are \$eq, \$ne, \$in, \$nin, \$exists and \$not; did you mean \$eq\?"),
+    ({"$an": [{"year": 1}]}, r"did you mean \$and\?"),
+    ({"id": {"$in": [1]}}, r"where\['id'\]: ids are no payload field.*allow="),
     ({"$or": [{"year": 1}, {"year": {"$gte": "x"}}]}, r"where\['\$or'\]\[1\]\['year'\]\['\$gte'\] is 'x' \(str\)"),
     ({"year": True}, "is True .bool.: it must be an integer"),
     ({"year": 1.0}, "is 1.0 .float.: it must be an integer"),
@@ -299,6 +303,31 @@ def test_get_by_where_pages_through_and_wants_one_of_the_two(db: qvec.Collection
     for bad in ({}, {"ids": [1], "where": {"year": 1}}, {"ids": [1], "limit": 3}):
         with pytest.raises(qvec.InputError, match=r"either ids or where|go with where"):
             db.get(**bad)  # type: ignore[arg-type]
+
+
+def test_ids_that_are_not_stored_are_named_or_left_out(db: qvec.Collection) -> None:
+    db.add(X[:4], payload=[{"year": i} for i in range(4)])
+    for ids in ([3, 9, 1], np.array([3, 9, 1])):
+        assert db.get(ids, missing="ignore").payloads == [{"year": 3}, {"year": 1}]
+        with pytest.raises(qvec.MissingIdError, match="9"):
+            db.get(ids)
+    assert db.get([8, 9], missing="ignore").vectors.shape == (0, DIM)
+    with pytest.raises(qvec.InputError, match="missing must be one of ignore, error"):
+        db.get([1], missing="skip")  # type: ignore[arg-type]
+
+
+def test_each_filter_of_a_batch_is_named_by_its_place(db: qvec.Collection) -> None:
+    db.add(X[:3], payload=[{"year": i} for i in range(3)])
+    with pytest.raises(qvec.InputError, match=r"^where\[1\]\['yeer'\]"):
+        db.search(X[:3], where=[{"year": 1}, {"yeer": 1}, None])
+
+
+def test_updating_leaves_other_fields_as_they_are(db: qvec.Collection) -> None:
+    db.add(X[:2], payload=[{"year": 1, "word": "a", "words": ["x", "y"]}, {"year": 1}])
+    db.update_payload([0, 1], [{"year": 2, "words": None}, {"word": "a"}])
+    counts = [db.count(where) for where in ({"word": "a"}, {"year": 2}, {"year": 1}, {"words": "x"})]
+    assert counts == [2, 1, 1, 0]
+    assert db.verify() == []
 
 
 def test_updating_names_what_is_missing_or_named_twice(db: qvec.Collection) -> None:

@@ -364,3 +364,20 @@ def test_a_tuned_collection_that_was_emptied_is_requantized_and_rolled_back(path
         assert db.rollback(0).active
         db.add(x[:400], list(range(400)))
         assert db.search(x[7], 5, recall=0.5).counts == 5
+
+
+@pytest.mark.parametrize("left", [0, 3])
+@pytest.mark.parametrize("code", ["int8", "f32"])
+def test_rows_are_given_up_under_codes_that_are_in_force_once_more(
+    path: Path, x: Float32Array, code: str, left: int
+) -> None:
+    with qvec.create(path, DIM, code=code) as db:
+        db.add(x[:1500])
+        db.requantize("f16")
+        db.rollback(0)
+        db.delete(list(range(left, 1500)))
+        db.optimize()
+        assert db.verify() == []
+        db.add(x[:1500])
+        assert db.requantize(calibration=1).active
+        assert db.verify() == []

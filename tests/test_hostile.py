@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from datetime import date
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +93,6 @@ INT_IDS: dict[str, tuple[Any, str]] = {
     "objects in an array": (np.array([7, 8], object), "integers.*object"),
     "nothing in the list": ([7, None], r"ids\[1\] is None.*integers"),
     "lists": ([[7], [8]], r"ids\[0\] is \[7\].*integers"),
-    "a set": ({7, 8}, "list or an array.*set"),
     "a generator": ((i for i in (7, 8)), "list or an array.*generator"),
 }
 STR_IDS: dict[str, tuple[Any, str]] = {
@@ -119,11 +120,14 @@ PAYLOADS: dict[str, tuple[Any, str]] = {
     "an integer": (7, "list of dicts.*int"),
     "a list within": ([{}, [1]], r"payload\[1\].*list"),
     "a string within": (["a", {}], r"payload\[0\].*str"),
-    "a set": ([{}, {"x": {1}}], r"payload\[1\].*'x'.*set"),
+    "one for two": ({"x": 1}, "one dict for 2 vectors: give a list"),
+    "a set": ([{}, {"x": {1}}], r"payload\[1\].*'x'.*set.*: make it a list"),
     "an object": ([{"x": object()}, {}], r"payload\[0\].*'x'.*object"),
     "a class": ([{"x": [1, dict]}, {}], r"payload\[0\].*'x'.*type"),
-    "an array": ([{}, {"x": np.ones(2)}], r"payload\[1\].*'x'.*ndarray"),
-    "a numpy number": ([{}, {"x": np.float32(1)}], r"payload\[1\].*'x'.*float32"),
+    "an array": ([{}, {"x": np.ones(2)}], r"payload\[1\].*'x'.*ndarray.*: take its .tolist"),
+    "a numpy number": ([{}, {"x": np.float32(1)}], r"payload\[1\].*'x'.*float32.*: take its .item"),
+    "a day": ([{}, {"x": date(2024, 5, 1)}], r"payload\[1\].*'x'.*date.*: make it a datetime"),
+    "a kind of number": ([{}, {"x": HTTPStatus.OK}], r"payload\[1\].*'x'.*HTTPStatus.*: make it one of its plain base"),
     "an integer beyond 64 bits": ([{}, {"x": 2**64}], r"payload\[1\].*'x'.*64"),
     "a key that is no string": ([{}, {7: 1}], r"payload\[1\].*7"),
     "a nested key that is no string": ([{}, {"x": [{b"y": 1}]}], r"payload\[1\].*'x'.*b'y'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,35 @@ def test_bytes_have_a_column_in_parquet_and_no_place_in_json(tmp_path: Path) -> 
     assert sorted(file.name for file in tmp_path.glob("[xy]*")) == ["x.parquet", "y.parquet"]
 
 
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+def test_declared_fields_and_datetimes_come_along(tmp_path: Path, suffix: str) -> None:
+    pytest.importorskip("pyarrow")
+    at = [datetime(2024, 5, 1, 12, 0, 0, i, UTC) for i in range(3)]
+    fields: dict[str, Any] = {"at": "datetime", "seen": "datetime[]", "lang": "keyword"}
+    with qvec.create(tmp_path / "a.qvec", DIM, fields=fields) as db:
+        db.add(X[:3], payload=[{"at": at[0], "seen": at}, {"at": at[1], "lang": "en", "deep": {"at": at[2]}}, None])
+        source = interchange.open_source(interchange.export(db, tmp_path / f"x{suffix}").files[0])
+        assert repr(source).endswith(f"3 rows dim={DIM} metric=cosine ids=int64>")
+        with copied(source, tmp_path / "b.qvec") as other:
+            assert dict(other.fields) == fields
+            assert other.search(X[0], where={"at": {"$lt": at[1]}}).payloads[0] == {"at": at[0], "seen": at}
+            assert other.get([1]).payloads == [{"at": at[1], "lang": "en", "deep": {"at": at[2].isoformat()}}]
+        interchange.export(db, tmp_path / "x.npy")  # JSON has them as text, which the field takes too
+        lines = (tmp_path / "x.payload.jsonl").read_text().splitlines()
+        assert db.add(X[:1], payload=[json.loads(lines[0])]).added == 1
+        assert db.count({"at": at[0]}) == 2
+
+
+def test_damaged_fields_in_a_table_are_refused(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    for text in ("{", "[]", '{"a": "color"}'):
+        schema = pa.schema({"id": pa.int64(), "v": pa.list_(pa.float32(), 2)}, metadata={"qvec.fields": text})
+        parquet.write_table(schema.empty_table(), tmp_path / "x.parquet")
+        with pytest.raises(qvec.InputError, match=r"x\.parquet: the declared fields in its metadata are damaged"):
+            interchange.open_source(tmp_path / "x.parquet")
+
+
 def test_an_export_does_not_replace_a_file_unless_told_to(tmp_path: Path) -> None:
     with store(tmp_path / "a.qvec") as db:
         (tmp_path / "x.ids.npy").write_text("dear")
@@ -168,20 +198,21 @@ def test_an_export_does_not_replace_a_file_unless_told_to(tmp_path: Path) -> Non
 def test_columns_of_a_table_become_vectors_ids_and_payloads(tmp_path: Path) -> None:
     pa = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
-    import datetime
-
-    day = datetime.datetime(2024, 5, 1, 12)
+    day = datetime(2024, 5, 1, 12)  # no zone: UTC
     columns = {
         "key": pa.array(["a", "b"]),
         "emb": pa.array(X[:2].astype(float).tolist()),  # lists of any length, of float64
-        "day": pa.array([day, None]),
+        "at": pa.array([day, None]),
+        "ns": pa.array([1_714_564_800_000_000_001, None], pa.timestamp("ns", "Europe/Berlin")),
+        "days": pa.array([[day.date()], None]),
         "json": pa.array(['{"x": 1}', None]),
     }
     parquet.write_table(pa.table(columns), tmp_path / "x.parquet")
     source = interchange.open_source(tmp_path / "x.parquet", vector="emb", id="key", payload="json")
     (batch,) = source.batches(10)
+    row = {"at": day, "ns": day.replace(tzinfo=UTC), "days": ["2024-05-01"], "x": 1}
     np.testing.assert_array_equal(np.asarray(batch.vectors, np.float32), X[:2])
-    assert (batch.ids, batch.payloads) == (["a", "b"], [{"day": "2024-05-01T12:00:00", "x": 1}, None])
+    assert (batch.ids, batch.payloads) == (["a", "b"], [row, None])
 
 
 @pytest.mark.parametrize(

@@ -123,3 +123,4 @@ def test_a_lancedb_table_comes_in(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found.vectors, X)
         assert found.payloads == [{"page": i} for i in range(N)]
     assert len(source.sample(50)) == 50
+    assert interchange.open_source(tmp_path / "l" / "docs.lance").name == source.name

@@ -219,6 +219,25 @@ def test_a_snapshot_answers_as_of_its_commit(db: qvec.Collection, x: Any) -> Non
     assert_same_content(db, after)
 
 
+def test_a_snapshot_of_a_snapshot_is_of_the_same_commit(db: qvec.Collection, path: Path, x: Any) -> None:
+    before = model_of(x)
+    with db.snapshot() as snapshot:
+        change(db, x)
+        with snapshot.snapshot() as again:
+            assert_same_content(again, before)
+            again.backup(path.with_name("copy.qvec"))
+            assert len(db.stats().snapshots) == 1
+        with pytest.raises(qvec.ClosedError):
+            len(again)
+        assert_same_content(snapshot, before)
+        again = snapshot.snapshot()
+    with pytest.raises(qvec.ClosedError):
+        len(again)
+    again.close()
+    with qvec.open(path.with_name("copy.qvec"), "r") as copy:
+        assert_same_content(copy, before)
+
+
 def test_open_snapshots_are_told_of(db: qvec.Collection, x: Any) -> None:
     assert db.stats().snapshots == ()
     first = db.snapshot()

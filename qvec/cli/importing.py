@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _created(args: argparse.Namespace, source: Source) -> qvec.Collection:
     code, index = args.code or "auto", args.index or "auto"
-    options = {"code": code, "index": index, "fields": dict(args.field)}
+    options = {"code": code, "index": index, "fields": {**source.fields, **dict(args.field)}}
     return create_for(source, args.store, metric=args.metric, batch_size=args.batch, **options)
 
 

@@ -16,10 +16,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     with qvec.open(args.store) as db:
-        before = db.stats().deleted
         with progress("optimizing", "rows") as report:
-            db.optimize(threads=args.threads, progress=report)
-        print(f"{before - db.stats().deleted:,} deleted rows were closed up")
+            closed_up = db.optimize(threads=args.threads, progress=report)
+        print(f"{closed_up:,} deleted rows were closed up")
         if args.compact:
             print(f"{db.compact():,} bytes were given back")
     return 0

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_args
 
 import numpy as np
 
+from qvec.collection.deleting import Deleting
 from qvec.collection.handle import worker_threads
 from qvec.collection.measuring import SAMPLED_CALLS
-from qvec.collection.payloads import Payloads
 from qvec.errors import InputError
 from qvec.index import Progress
 from qvec.inputs import MAX_K, MAX_ROWS, as_ids, as_payloads, as_searched, as_stored, check_count, check_unique, id_keys
-from qvec.records.reading import id_array, refuse_missing
+from qvec.records.reading import id_array
 from qvec.results import AddResult, Hits, Records
 from qvec.searching.curves import outdated
 from qvec.searching.hits import HitMaker
 from qvec.searching.options import SearchOptions, search_options
 from qvec.searching.search import run_search
-from qvec.storage.store import Snapshot, Store, Transaction
+from qvec.storage.store import Snapshot, Store
 from qvec.types import (
     ArrayLike,
     Float32Array,
     Include,
+    Missing,
     OnConflict,
     Payload,
     Where,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 NOTHING_ASKED = (None, 0, None, None, None, 1)  # radius, offset, mmr, fetch_k, group_by, group_size
 
 
-class Collection(Payloads):
+class Collection(Deleting):
     """Vectors of one dimension under one metric. Made by :func:`qvec.create` and :func:`qvec.open`.
 
     Any number of threads and processes may search while one handle writes; a search sees the last commit, whole.
@@ -113,69 +114,6 @@ class Collection(Payloads):
     ) -> AddResult:
         """Add, replacing the vectors whose ids are stored already; see :meth:`add`."""
         return self.add(vectors, ids, payload, on_conflict="replace", progress=progress, threads=threads, model=model)
-
-    def delete(
-        self, ids: Any = None, *, where: Where | None = None, missing: Literal["ignore", "error"] = "ignore"
-    ) -> int:
-        """Delete by id, or what fulfils a filter, all or nothing; how many were stored.
-
-        where: as in :meth:`search`, not empty; together with ids, those of them that fulfil it.
-        ``missing="error"``: MissingIdError for an id that is not stored.
-        """
-        check_choice("missing", missing, ("ignore", "error"))
-        if where is not None and not where:
-            raise InputError("where is empty and would delete everything; give a condition")
-        if ids is None and where is None:
-            raise InputError("give the ids to delete, or a filter")
-        wanted = None if ids is None else id_keys(as_ids(ids, self._config.ids))
-        with self._store.write() as txn:
-            deleted = self._delete(txn, wanted, where, missing)
-            due = deleted > 0 and self._writer(txn).is_mending_due
-        if due:
-            self._maintenance.mend(deleted, worker_threads(None))
-        return deleted
-
-    def erase(
-        self,
-        ids: Any,
-        *,
-        missing: Literal["ignore", "error"] = "ignore",
-        threads: int | None = None,
-        progress: Progress | None = None,
-    ) -> int:
-        """Delete by id, and overwrite all that the file still holds of what was ever deleted; how many were stored.
-
-        Vectors, codes, links, payloads, ids and index entries are gone from every byte of the file when this returns,
-        free pages and gaps between records included; so are codes of generations that are not in force. What was
-        learned of many vectors (calibrations, centroids of lists) stays, and backups, copies and the disk itself are
-        not reached. Takes the index through a repair and reads the file once: erase many at a time. progress: of the
-        repair.
-
-        A process that dies half-way has deleted; the next open for writing overwrites. Raises MissingIdError;
-        InputError inside a transaction; LockedError where snapshots keep what is to be overwritten: it is
-        deleted then, and is overwritten by the next call, ``erase([])`` too, or the next open for writing.
-        """
-        check_choice("missing", missing, ("ignore", "error"))
-        if self._store.in_transaction:
-            raise InputError("erase() makes transactions of its own; call it outside of one")
-        checked = as_ids(ids, self._config.ids)
-        workers = worker_threads(threads)
-        with self._store.write() as txn:
-            deleted = self._delete(txn, id_keys(checked), None, missing)
-            txn.state["erasing"] = True
-        self._maintenance.erase(workers, progress)
-        return deleted
-
-    def _delete(self, txn: Transaction, wanted: list[bytes] | None, where: Where | None, missing: str) -> int:
-        keys, rows = self._keys_and_rows(txn, wanted, where)
-        if missing == "error":
-            refuse_missing(keys, rows, self._config)
-        found = np.flatnonzero(rows >= 0)
-        if where is not None and wanted is not None:
-            found = found[np.isin(rows[found], self._matching_rows(txn, where))]
-        if len(found):
-            self._writer(txn).delete([keys[i] for i in found], rows[found], worker_threads(None))
-        return len(found)
 
     # --- several calls together ---
 
@@ -319,11 +257,11 @@ class Collection(Payloads):
             filters = _filters(where, q)
             selected = None
             if where is not None or allow is not None:
-                selected = [self._select(snap, one, allow) for one in filters]
+                selected = [self._select(snap, one, allow, name) for name, one in filters]
             by = self._grouping(snap, group_by, group_size, options.k, refined.mmr)
 
             def select(query: int, condition: dict[str, Any]) -> Selected:
-                both = [part for part in (filters[query], condition) if part]
+                both = [part for part in (filters[query][1], condition) if part]
                 return self._select(snap, {"$and": both}, allow)
 
             request = Request(q, options, refined, workers, own, explain, selected, by, select)
@@ -341,12 +279,21 @@ class Collection(Payloads):
             raise InputError("mmr chooses among single hits, group_by among groups: give one or the other")
         return grouping(name, size, k, stored_schema(snap.state))
 
-    def get(self, ids: Any = None, *, where: Where | None = None, limit: int | None = None, offset: int = 0) -> Records:
+    def get(
+        self,
+        ids: Any = None,
+        *,
+        where: Where | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+        missing: Missing = "error",
+    ) -> Records:
         """Stored vectors and payloads: of ids, in the order asked for, or of what fulfils a filter, oldest first.
 
         limit, offset: of what fulfils the filter, leave out the first ``offset`` and give at most ``limit``.
-        MissingIdError names the first id that is not stored.
+        missing: what to do with an id that is not stored: MissingIdError, which names the first, or nothing ("ignore").
         """
+        check_choice("missing", missing, get_args(Missing))
         if (ids is None) == (where is None):
             raise InputError("give either ids or where")
         start = check_count("offset", offset, 0, MAX_ROWS)
@@ -355,7 +302,7 @@ class Collection(Payloads):
             if where is None:
                 if start or limit is not None:
                     raise InputError("limit and offset go with where; ids say themselves how many they are")
-                return self._reader(snap).by_ids(ids)
+                return self._reader(snap).by_ids(ids, missing)
             return self._reader(snap).by_rows(self._matching_rows(snap, where)[start:stop])
 
     def scan(self, batch_size: int = 8192, *, where: Where | None = None) -> Generator[Records, None, None]:
@@ -384,14 +331,14 @@ class Collection(Payloads):
             return snap.row_of(key) is not None
 
 
-def _filters(where: Any, queries: Float32Array) -> list[Any]:
-    """The filter of each query."""
+def _filters(where: Any, queries: Float32Array) -> list[tuple[str, Any]]:
+    """The filter of each query, and what errors call it."""
     n = 1 if queries.ndim == 1 else len(queries)
     if not isinstance(where, (list, tuple)):
-        return [where] * n
+        return [("where", where)] * n
     if queries.ndim == 1 or len(where) != n:
         raise InputError(
             f"where must be a mapping, or a list with a filter for each query of a batch; got {len(where)} for "
             f"{'one query' if queries.ndim == 1 else f'a batch of {n}'}"
         )
-    return list(where)
+    return [(f"where[{i}]", one) for i, one in enumerate(where)]

@@ -72,8 +72,10 @@ class Housekeeping(Coding):
             raise CorruptError(f"this remains after the repair: {problems[0]}. Restore a backup")
         return done
 
-    def optimize(self, *, threads: int | None = None, progress: Progress | None = None) -> None:
+    def optimize(self, *, threads: int | None = None, progress: Progress | None = None) -> int:
         """Take all that is deleted out of the index, and move vectors together, while searches and writes go on.
+
+        Returns how many rows that were not in use it gave up.
 
         Where walks over the graph then find less than 95 % of what a scan of the codes finds, a new one is linked and
         takes its place: a generation of the same codes (:meth:`calibrations`).
@@ -81,13 +83,15 @@ class Housekeeping(Coding):
         Works in transactions of a few hundred to 4,096 rows; a process that dies has done what it has done, and calling
         again goes on from there. :meth:`compact` then gives the pages back. Meanwhile threads of this process take
         turns in Python every tenth of a millisecond (``sys.setswitchinterval``), so that searches do not wait.
-        threads: default one, and the others are left to searches. progress: called with (done, total) rows.
+        threads: default one, and the others are left to searches. progress: called with (done, total) rows of one pass
+        after the other: repairs of the index, moves, a new graph.
 
         Raises ReadOnlyError; InputError inside a transaction.
         """
         if self._store.in_transaction:
             raise InputError("optimize() makes transactions of its own; call it outside of one")
         workers = 1 if threads is None else worker_threads(threads)
+        before = self._unused()
         with short_turns():
             self._maintenance.settle(workers)
             for _ in range(2):  # moving leaves deleted rows behind
@@ -95,6 +99,7 @@ class Housekeeping(Coding):
                 self._maintenance.gather(workers, progress)
             if self._generations.relink_if_due(workers, progress):
                 self._keep_tuned(threads)
+        return max(before - self._unused(), 0)  # others may have deleted more meanwhile
 
     def compact(self) -> int:
         """Give pages that are not in use back to the file system; the bytes given back.
@@ -120,6 +125,10 @@ class Housekeeping(Coding):
         if self._store.in_transaction:
             raise InputError("backup() copies the last commit; call it outside of a transaction")
         self._store.copy_to(dest)
+
+    def _unused(self) -> int:
+        with self._store.read() as snap:
+            return int(snap.state["n"] - snap.state["live"])
 
     def _finish_erasure(self) -> None:
         """Go on with what a process that died was erasing; not while snapshots keep it, or a repair is due."""

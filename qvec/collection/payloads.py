@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
@@ -13,9 +13,9 @@ from qvec.collection.housekeeping import Housekeeping
 from qvec.index import Progress
 from qvec.inputs import as_ids, as_payloads, check_unique, id_keys
 from qvec.records.reading import refuse_missing
-from qvec.records.rows import find_rows, ids_of_rows
+from qvec.records.rows import find_rows
 from qvec.storage.store import Snapshot, Transaction
-from qvec.types import FieldType, NDArray, Payload, Where, check_choice, check_flag
+from qvec.types import FieldType, Missing, NDArray, Payload, Where, check_choice, check_flag
 
 if TYPE_CHECKING:
     from qvec.searching.selecting import Selected
@@ -58,7 +58,7 @@ class Payloads(Housekeeping):
         payload: Sequence[Payload | None] | Payload | None,
         *,
         merge: bool = True,
-        missing: Literal["ignore", "error"] = "error",
+        missing: Missing = "error",
     ) -> int:
         """Change the payloads of stored vectors, all or nothing; how many were stored.
 
@@ -68,7 +68,7 @@ class Payloads(Housekeeping):
         Raises InputError naming the wrong value, MissingIdError, DuplicateIdError (an id that is named twice).
         """
         check_flag("merge", merge)
-        check_choice("missing", missing, ("ignore", "error"))
+        check_choice("missing", missing, get_args(Missing))
         wanted = as_ids(ids, self._config.ids)
         check_unique(wanted)
         one_for_all = payload is None or isinstance(payload, Mapping)
@@ -102,23 +102,8 @@ class Payloads(Housekeeping):
         bits = selector.live if where is None else selector.matching(reading, where)
         return bits_rows(bits).astype(np.int64)
 
-    def _keys_and_rows(
-        self, txn: Transaction, wanted: list[bytes] | None, where: Where | None
-    ) -> tuple[list[bytes], NDArray[np.int64]]:
-        """Keys of ids, each once, and their rows; without keys, of the rows that fulfil a filter."""
-        if wanted is not None:
-            keys = list(dict.fromkeys(wanted))
-            return keys, find_rows(txn, keys)
-        rows = self._matching_rows(txn, where)
-        return id_keys(_as_given(ids_of_rows(txn, rows))), rows
-
-    def _select(self, snap: Snapshot, where: Where | None, allow: Any) -> Selected:
-        """The rows that a search may find."""
+    def _select(self, snap: Snapshot, where: Where | None, allow: Any, name: str = "where") -> Selected:
+        """The rows that a search may find; ``name``: what errors call the filter."""
         from qvec.searching.selecting import selector_of
 
-        return selector_of(snap).select(snap, where, allow, self._config.ids)
-
-
-def _as_given(ids: NDArray[Any]) -> NDArray[Any] | list[str]:
-    """Ids as they are checked: an array of integers, or a list of strings."""
-    return ids.tolist() if ids.dtype == object else ids
+        return selector_of(snap).select(snap, where, allow, self._config.ids, name)

@@ -9,7 +9,7 @@ list fulfils a condition when any of its items does, and ``$ne`` and ``$nin`` wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -69,9 +69,9 @@ class Or:
 Node = Among | Between | Exists | Not | And | Or
 
 
-def parse(where: object, schema: Schema) -> Node:
-    """The tree of a filter; InputError names the path of what is wrong in it."""
-    return _Parser(schema).filter(where, "where", 0)
+def parse(where: object, schema: Schema, name: str = "where") -> Node:
+    """The tree of a filter; InputError names the path of what is wrong in it, from ``name`` on."""
+    return _Parser(schema).filter(where, name, 0)
 
 
 class _Parser:
@@ -94,7 +94,7 @@ class _Parser:
         if name == "$not":
             return Not(self.filter(part, path, depth + 1))
         if isinstance(name, str) and name.startswith("$"):
-            raise InputError(f"{path}: unknown operator; of filters there are $and, $or and $not")
+            raise InputError(f"{path}: unknown operator; of filters there are {_choices(name, _CONNECTIVES)}")
         return self._condition(self._field(name, path), part, path, depth)
 
     def _filters(self, part: object, path: str, depth: int) -> list[Node]:
@@ -105,6 +105,8 @@ class _Parser:
     def _field(self, name: object, path: str) -> Field:
         if not isinstance(name, str):
             raise InputError(f"{path}: the name of a field must be a string")
+        if name in _IDS and name not in self.schema:
+            raise InputError(f"{path}: ids are no payload field: name them by allow=, or in the call itself")
         if name not in self.schema:
             near = get_close_matches(name[:100], self.schema, 1)
             meant = f"did you mean {near[0]!r}? Else " if near else ""
@@ -132,7 +134,9 @@ class _Parser:
             return Not(self._condition(field, _operators(value, path), path, depth + 1))
         make = _OPERATORS.get(operator) if isinstance(operator, str) else None
         if make is None:
-            raise InputError(f"{path}: unknown operator; of {field.name!r} there are {', '.join(_OPERATORS)} and $not")
+            raise InputError(
+                f"{path}: unknown operator; of {field.name!r} there are {_choices(operator, _fitting(field))}"
+            )
         return make(self, field, value, path)
 
     def _key(self, field: Field, value: object, path: str) -> Key:
@@ -202,6 +206,23 @@ _OPERATORS: dict[str, Callable[[_Parser, Field, Any, str], Node]] = {
     "$exists": _Parser.exists,
     "$contains": _Parser.contains,
 }
+
+
+_CONNECTIVES = ("$and", "$or", "$not")
+_IDS = ("id", "ids", "_id")  # what those may call them who look for ids in a filter
+
+
+def _fitting(field: Field) -> list[str]:
+    """The operators that a field's values have."""
+    lacking = {name for name in ("$gt", "$gte", "$lt", "$lte") if not field.is_ordered}
+    lacking |= set() if field.many else {"$contains"}
+    return [name for name in (*_OPERATORS, "$not") if name not in lacking]
+
+
+def _choices(wrong: object, right: Sequence[str]) -> str:
+    """What there is, and which of it may be meant."""
+    near = get_close_matches(f"${str(wrong)[:100].lstrip('$').lower()}", right, 1)
+    return f"{', '.join(right[:-1])} and {right[-1]}" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def _operators(value: object, path: str) -> object:

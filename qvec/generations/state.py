@@ -20,6 +20,7 @@ from qvec.layout import CODES, VECTORS
 from qvec.storage.store import Transaction
 
 Names = Mapping[str, str]
+NO_CODES: dict[str, Any] = {"rows": 0, "names": {}, "index": None}  # of an entry
 
 
 def stored_name(name: str, number: int) -> str:
@@ -62,10 +63,7 @@ def forget_codes(txn: Transaction, row: int) -> None:
     if not lost:
         return
     numbers = {entry["number"] for entry in lost}
-    state["generations"] = [
-        entry | {"rows": 0, "names": {}, "index": None} if entry["number"] in numbers else entry
-        for entry in state["generations"]
-    ]
+    state["generations"] = [entry | NO_CODES if entry["number"] in numbers else entry for entry in state["generations"]]
     for entry in lost:
         drop_columns(txn, entry["names"])
 
@@ -97,13 +95,18 @@ def own_graph(names: Names, columns: Iterable[str], number: int, started: bool) 
 
 
 def flip(state: State) -> None:
-    """Put the pending generation in force; the one that was keeps what it needs to come back."""
+    """Put the pending generation in force; the one that was keeps what it needs to come back.
+
+    Of the one in force the state itself tells, and its entry nothing: rows come and go.
+    """
     pending, leaving = state["pending"], state["quantizer"]
     shared = graph_names(state["names"])
     entries = [dict(entry) for entry in state["generations"]]
     for entry in entries:
         if entry["number"] == leaving:
             entry |= {"rows": state["n"], "names": state["names"], "served": True}
+        elif entry["number"] == pending["number"]:
+            entry |= NO_CODES
         if entry["rows"] and graph_names(entry["names"]) == shared:
             entry["index"] = state["index"]
     own = pending["index"] is not None

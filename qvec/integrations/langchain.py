@@ -100,7 +100,7 @@ class QvecVectorStore(VectorStore):
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """Documents that are stored, in the order asked for; the others are left out."""
-        records = self.collection.get([id for id in ids if id in self.collection])
+        records = self.collection.get(ids, missing="ignore")
         return [_document(*row) for row in zip(records.ids.tolist(), records.payloads, strict=True)]
 
     def similarity_search(

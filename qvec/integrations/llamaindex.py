@@ -110,7 +110,7 @@ class QvecVectorStore(BasePydanticVectorStore):
     def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
         """Stored nodes: by id, in that order; by filters, in the order of storing; all without either."""
         if node_ids is not None:
-            found = [self._collection.get([id for id in node_ids if id in self._collection])]
+            found = [self._collection.get(node_ids, missing="ignore")]
             if filters is not None:
                 fulfil = {id for records in self._collection.scan(where=where_of(filters)) for id in records.ids}
                 return [node for records in found for node in _nodes(records) if node.node_id in fulfil]

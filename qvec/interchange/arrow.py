@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -12,26 +13,25 @@ import numpy as np
 
 from qvec.errors import InputError
 from qvec.extras import require
-from qvec.interchange.base import Batch, Ids, Matrix, checked_dim, int_ids
+from qvec.interchange.base import Batch, Ids, Matrix, Source, checked_dim, int_ids
 from qvec.tables import REST, merged
-from qvec.types import IdKind, Metric, Payload
+from qvec.types import FieldType, IdKind, Metric, Payload
 
 EXTRA = "arrow"
-MARK = b"qvec"  # in the metadata of a schema that was exported: the rest of payloads is JSON
+MARK = b"qvec"  # in the metadata of a schema that was exported, the metric: the rest of payloads is JSON
+FIELDS = b"qvec.fields"  # ... and the declared fields, as a JSON object
 SAMPLED_PARTS = 16  # row groups or batches that a sample is taken from
-_DATES = (datetime.date, datetime.time)  # a datetime is a date
 Batches = Callable[[int], Iterator[Any]]
 
 
-class ArrowSource:
+class ArrowSource(Source):
     """Rows of record batches: a column of vectors, maybe one of ids; all others are keys of payloads.
 
     vector, id: names of the columns; by default, the only column of lists of numbers (or the one called ``vector``),
     and the column ``id`` where there is one. payload: a column of JSON objects that are merged into the payloads; by
-    default the one that an export left. A null is a key that is not there. Dates and times come as ISO 8601 text.
+    default the one that an export left. A null is a key that is not there. Timestamps come as datetimes, in whole
+    microseconds; days and times of day as ISO 8601 text.
     """
-
-    note = ""
 
     def __init__(
         self,
@@ -55,6 +55,7 @@ class ArrowSource:
         self._rest = _named_column(name, schema, payload, REST if MARK in meta else None)
         self._keys = [key for key in schema.names if key not in (self._vector, self._id, self._rest)]
         self.metric = metric if metric is not None else _stored_metric(meta)
+        self.fields = _stored_fields(name, meta)
         self.id_kind = None if self._id is None else _id_kind(name, self._id, schema.field(self._id).type)
         self.dim = checked_dim(self._dim(schema.field(self._vector).type), name)
 
@@ -110,7 +111,7 @@ class ArrowSource:
     def _payloads(self, found: Any) -> list[Payload | None] | None:
         if not self._keys and self._rest is None:
             return None
-        held = found.select(self._keys).to_pylist() if self._keys else [{}] * found.num_rows
+        held = _in_microseconds(found.select(self._keys)).to_pylist() if self._keys else [{}] * found.num_rows
         rest = [None] * found.num_rows if self._rest is None else found.column(self._rest).to_pylist()
         return [merged(_plain(row), text) for row, text in zip(held, rest, strict=True)]
 
@@ -200,6 +201,33 @@ def _stored_metric(meta: Any) -> Metric | None:
     return cast(Metric, found) if found in get_args(Metric) else None
 
 
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    """A row without what msgpack has no form for."""
-    return {key: value.isoformat() if isinstance(value, _DATES) else value for key, value in row.items()}
+def _stored_fields(name: str, meta: Any) -> Mapping[str, FieldType]:
+    """The declared fields of a collection that was exported; none of any other table."""
+    if FIELDS not in meta:
+        return {}
+    from qvec.filters.schema import check_fields
+
+    try:
+        return check_fields(json.loads(meta[FIELDS]))
+    except ValueError as error:  # no JSON, or no fields
+        raise InputError(f"{name}: the declared fields in its metadata are damaged: {error}") from error
+
+
+def _in_microseconds(found: Any) -> Any:
+    """Columns with timestamps of whole microseconds, all that a datetime holds."""
+    pa, types = require("pyarrow", EXTRA), require("pyarrow.types", EXTRA)
+    for i, column in enumerate(found.schema):
+        if types.is_timestamp(column.type) and column.type.unit == "ns":
+            cut = found.column(i).cast(pa.timestamp("us", column.type.tz), safe=False)
+            found = found.set_column(i, column.name, cut)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """A value, days and times of day in it as text: payloads hold datetimes alone."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    is_part = isinstance(value, datetime.date | datetime.time) and not isinstance(value, datetime.datetime)
+    return value.isoformat() if is_part else value

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qvec.errors import InputError
-from qvec.types import MAX_DIM, IdKind, Metric, Payload
+from qvec.types import MAX_DIM, FieldType, IdKind, Metric, Payload
 
 Matrix = NDArray[Any]
 Ids = NDArray[np.int64] | list[str]
@@ -27,27 +29,33 @@ class Batch:
     payloads: list[Payload | None] | None
 
 
-class Source(Protocol):
+class Source(ABC):
     """A collection of rows in another form, read in bounded memory.
 
     ``rows``, ``dim``: its shape. ``metric``: what its own index measures, None where it does not say. ``id_kind``: None
-    where rows have no ids. ``note``: what is lost in reading it, empty where nothing is.
+    where rows have no ids. ``fields``: what its payloads hold that a collection can filter by, where it says.
+    ``note``: what is lost in reading it, empty where nothing is.
     """
 
     name: str
     rows: int
     dim: int
-    metric: Metric | None
-    id_kind: IdKind | None
-    note: str
+    metric: Metric | None = None
+    id_kind: IdKind | None = None
+    fields: Mapping[str, FieldType] = MappingProxyType({})
+    note: str = ""
 
+    @abstractmethod
     def batches(self, size: int) -> Iterator[Batch]:
         """All rows in order, up to ``size`` at a time."""
-        ...
 
+    @abstractmethod
     def sample(self, size: int) -> Matrix:
         """Up to ``size`` vectors from all over, to train a code on."""
-        ...
+
+    def __repr__(self) -> str:
+        shape = f"{self.rows} rows dim={self.dim} metric={self.metric} ids={self.id_kind}"
+        return f"<{type(self).__name__} {self.name!r}: {shape}>"
 
 
 def spread(rows: int, size: int) -> NDArray[np.int64]:

@@ -37,14 +37,14 @@ def create_for(
     batch_size: int = BATCH,
     **options: Any,
 ) -> qvec.Collection:
-    """A new collection that fits a source: its dimension, its kind of ids, its metric (cosine where it has none).
+    """A new collection that fits a source: its dimension, kind of ids, fields, and metric (cosine where it has none).
 
     Where the source is more than one batch, the code is trained on rows from all over it. options: as of
     :func:`qvec.create`.
     """
     chosen = metric or source.metric or "cosine"
     sample = source.sample(SAMPLE) if source.rows > batch_size else None
-    options = {"ids": source.id_kind or "int64", "sample": sample} | options
+    options = {"ids": source.id_kind or "int64", "fields": source.fields, "sample": sample} | options
     return qvec.create(path, source.dim, metric=chosen, **options)
 
 

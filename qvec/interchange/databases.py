@@ -11,17 +11,17 @@ import numpy as np
 from qvec.errors import InputError
 from qvec.extras import require
 from qvec.interchange.arrow import ArrowSource
-from qvec.interchange.base import Batch, Matrix, checked_dim, runs, slices
+from qvec.interchange.base import Batch, Matrix, Source, checked_dim, runs, slices
 from qvec.types import IdKind, Metric, Payload
 
+LANCE = ".lance"  # what the directory of a table is called
 DOCUMENT = "document"  # the payload key of a Chroma document
 SAMPLED_TOGETHER = 1024  # rows
 
 
-class ChromaSource:
+class ChromaSource(Source):
     """A collection of a persistent Chroma directory. Metadata are the payload; a document is under ``document``."""
 
-    note = ""
     id_kind: IdKind | None = "str"
 
     def __init__(self, path: Path, table: str | None = None) -> None:
@@ -50,9 +50,11 @@ class ChromaSource:
 
 
 def lance_source(path: Path, table: str | None = None, **columns: Any) -> ArrowSource:
-    """A table of a LanceDB directory; its columns as of any Arrow table."""
+    """A table of a LanceDB directory, or the directory of one table; its columns as of any Arrow table."""
+    if path.suffix == LANCE:
+        path, table = path.parent, path.stem if table is None else table
     db = require("lancedb", "lancedb").connect(str(path))
-    name = _only(str(path), "table", sorted(found.stem for found in path.glob("*.lance")), table)
+    name = _only(str(path), "table", sorted(found.stem for found in path.glob(f"*{LANCE}")), table)
     opened = db.open_table(name)
 
     def batches(size: int) -> Iterator[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import qvec
 from qvec.errors import InputError
 from qvec.extras import require
-from qvec.interchange.arrow import EXTRA, MARK
+from qvec.interchange.arrow import EXTRA, FIELDS, MARK
 from qvec.interchange.sources import IPC_SUFFIXES, PARQUET_SUFFIXES
 from qvec.interchange.staging import LinesWriter, NpyWriter, Staging
 from qvec.results import Records
@@ -157,7 +158,8 @@ def _schema(rows: _Rows, kinds: dict[str, str]) -> Any:
     fields = {"id": ids, "vector": vector_array(like.vectors).type}
     if rows.payload:
         fields |= {key: arrow_type(kind) for key, kind in kinds.items()} | {REST: pa.string()}
-    return pa.schema(list(fields.items()), metadata={MARK: rows.db.stats().metric})
+    declared = json.dumps(dict(rows.db.fields) if rows.payload else {})
+    return pa.schema(list(fields.items()), metadata={MARK: rows.db.stats().metric, FIELDS: declared})
 
 
 def _told_format(path: Path) -> ExportFormat:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from qvec.errors import InputError
 from qvec.extras import require
-from qvec.interchange.base import Batch, Matrix, checked_dim, int_ids, runs, slices
+from qvec.interchange.base import Batch, Matrix, Source, checked_dim, int_ids, runs, slices
 from qvec.types import IdKind, Metric
 
 EXTRA = "faiss"
@@ -20,7 +20,7 @@ Read = Callable[[int, int], Matrix]
 _EXACT = ("IndexFlat", "IndexIVFFlat", "IndexHNSWFlat", "IndexNSGFlat")
 
 
-class FaissSource:
+class FaissSource(Source):
     """An index of float vectors. Where it keeps codes (SQ, PQ), what they decode to: ``note`` says so."""
 
     def __init__(self, path: Path) -> None:

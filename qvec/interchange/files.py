@@ -10,14 +10,12 @@ import numpy as np
 from qvec.datasets import hdf5_metric, load_ids, load_payload, load_vectors
 from qvec.datasets.vectors import HDF5_SUFFIXES
 from qvec.errors import InputError
-from qvec.interchange.base import Batch, Matrix, checked_dim, slices, spread
+from qvec.interchange.base import Batch, Matrix, Source, checked_dim, slices, spread
 from qvec.types import IdKind, Metric
 
 
-class FileSource:
+class FileSource(Source):
     """Rows of a file of vectors. ``ids``, ``payload``: files with one for each row; their lengths are checked."""
-
-    note = ""
 
     def __init__(
         self, path: Path, *, key: str | None = None, ids: Path | None = None, payload: Path | None = None

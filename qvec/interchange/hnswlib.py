@@ -16,21 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qvec.errors import InputError
-from qvec.interchange.base import Batch, Matrix, checked_dim, int_ids, slices, spread
-from qvec.types import IdKind, Metric
+from qvec.interchange.base import Batch, Matrix, Source, checked_dim, int_ids, slices, spread
+from qvec.types import IdKind
 
 HEADER = struct.Struct("<6QiI3QdQ")
 _DELETED_BYTE, _DELETED = 2, 1
 
 
-class HnswlibSource:
+class HnswlibSource(Source):
     """Vectors and labels of an index of float32 vectors; those marked as deleted are left out.
 
     Under cosine, hnswlib keeps vectors of length 1: the lengths that they had are not in the file. Nor is the metric.
     """
 
-    note = ""
-    metric: Metric | None = None
     id_kind: IdKind | None = "int64"
 
     def __init__(self, path: Path) -> None:

@@ -11,7 +11,7 @@ from qvec.datasets import SUFFIXES
 from qvec.errors import InputError, NotFoundError
 from qvec.interchange.arrow import ipc_source, parquet_source
 from qvec.interchange.base import Source
-from qvec.interchange.databases import ChromaSource, lance_source
+from qvec.interchange.databases import LANCE, ChromaSource, lance_source
 from qvec.interchange.faiss import FaissSource
 from qvec.interchange.files import FileSource
 from qvec.interchange.hnswlib import HnswlibSource
@@ -61,7 +61,7 @@ def open_source(path: str | os.PathLike[str], format: SourceFormat | None = None
     ``faiss``      .faiss                                                            extra ``faiss``
     ``hnswlib``    (give it)
     ``chroma``     a directory with ``chroma.sqlite3``   ``table``                   extra ``chroma``
-    ``lancedb``    a directory with ``*.lance``          ``table``, ``vector``,      extra ``lancedb``
+    ``lancedb``    a directory ``*.lance``, or of them   ``table``, ``vector``,      extra ``lancedb``
                                                          ``id``, ``payload``
     =============  ====================================  ==========================  ===============================
 
@@ -87,7 +87,7 @@ def told_format(path: Path) -> SourceFormat:
     if path.is_dir():
         if (path / "chroma.sqlite3").exists():
             return "chroma"
-        if any(path.glob("*.lance")):
+        if path.suffix == LANCE or any(path.glob(f"*{LANCE}")):
             return "lancedb"
         raise InputError(f"{path} is a directory, but neither Chroma's (chroma.sqlite3) nor LanceDB's (*.lance)")
     if path.suffix in _BY_SUFFIX:

@@ -17,7 +17,7 @@ from qvec.quantizers import Quantizer
 from qvec.records.rows import check_same, find_rows, ids_of_rows, payloads_of, row_record
 from qvec.results import Records
 from qvec.storage.store import Snapshot
-from qvec.types import NDArray
+from qvec.types import Missing, NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,26 +29,27 @@ class Reader:
     quantizer: Quantizer | None
     keep: Quantizer | None
 
-    def by_ids(self, ids: Any) -> Records:
-        """Records in the order asked for; MissingIdError names the first id that is not stored."""
-        wanted, rows = self._rows_of(ids)
+    def by_ids(self, ids: Any, missing: Missing) -> Records:
+        """Records in the order asked for, without those that are not stored; or MissingIdError names the first."""
+        wanted, rows = self._rows_of(ids, missing)
         found = self.by_rows(rows)
         check_same(wanted, found.ids)
         return found
 
     def rows(self, ids: Any) -> NDArray[np.int64]:
         """The rows of ids; MissingIdError names the first that is not stored."""
-        wanted, rows = self._rows_of(ids)
+        wanted, rows = self._rows_of(ids, "error")
         if len(rows):
             check_same(wanted, ids_of_rows(self.snap, rows))
         return rows
 
-    def _rows_of(self, ids: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    def _rows_of(self, ids: Any, missing: Missing) -> tuple[NDArray[Any], NDArray[np.int64]]:
         wanted = as_ids(ids, self.config.ids)
         keys = id_keys(wanted)
         rows = find_rows(self.snap, keys)
-        refuse_missing(keys, rows, self.config)
-        return id_array(wanted), rows
+        if missing == "error":
+            refuse_missing(keys, rows, self.config)
+        return id_array(wanted)[rows >= 0], rows[rows >= 0]
 
     def by_rows(self, rows: NDArray[np.int64]) -> Records:
         """Records of live rows."""

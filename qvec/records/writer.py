@@ -365,12 +365,12 @@ class Writer:
     def update_payload(self, rows: NDArray[np.int64], payloads: Sequence[Payload | None], merge: bool) -> None:
         """Give live rows, each once, other payloads; ``merge``: change the keys named, drop those named None."""
         records = [stored_record(self.txn, row) for row in rows.tolist()]
-        old = payloads_of(records)
-        new = payloads
+        old, new, fields = payloads_of(records), payloads, self.fields
         if merge:  # two payloads may be small enough, and not together
             new = as_payloads([_merged(was, change) for was, change in zip(old, payloads, strict=True)], len(old))
-        held = self.fields.read(new)
-        self.fields.change(rows.tolist(), self.fields.read_stored(old), held)
+            fields = type(fields)(self.txn, {name for change in payloads for name in change or ()})
+        held = fields.read(new)
+        fields.change(rows.tolist(), fields.read_stored(old), held)
         for i, (row, record, payload) in enumerate(zip(rows.tolist(), records, new, strict=True)):
             if record is not None and "id" not in record and payload is None:
                 self.txn.delete_record(ROW, row)

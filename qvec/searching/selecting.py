@@ -14,7 +14,7 @@ from qvec.errors import InputError
 from qvec.filters.evaluate import Matcher, live_bitmap
 from qvec.filters.language import And, Node, parse
 from qvec.filters.schema import stored_schema
-from qvec.inputs import as_ids, id_keys
+from qvec.inputs import as_id_set, id_keys
 from qvec.layout import DELETED, IDS
 from qvec.records.rows import find_rows
 from qvec.storage.records import fingerprint
@@ -84,15 +84,18 @@ class Selector:
         """The live rows that fulfil a filter; InputError names the path of what is wrong in it."""
         return self._evaluate(reading, parse(where, self.schema))
 
-    def select(self, reading: Snapshot, where: object, allow: object, ids: IdKind) -> Selected:
-        """The live rows that fulfil a filter (None: all) and have one of the allowed ids (None: any)."""
+    def select(self, reading: Snapshot, where: object, allow: object, ids: IdKind, name: str = "where") -> Selected:
+        """The live rows that fulfil a filter (None: all) and have one of the allowed ids (None: any).
+
+        ``name``: what errors call the filter.
+        """
         allowed = None if allow is None else _Allowed(allow, ids)
         key = _key(where, allowed)
         kept = None if key is None else self._kept.get(key)
         if kept is not None:
             self._touch(key)
             return kept
-        bits = self._evaluate(reading, And(()) if where is None else parse(where, self.schema))
+        bits = self._evaluate(reading, And(()) if where is None else parse(where, self.schema, name))
         if allowed is not None:
             bits = bits & allowed.rows(reading, self.n)
         selected = Selected(bits, self.n)
@@ -125,7 +128,7 @@ class _Allowed:
         mask = allow if isinstance(allow, np.ndarray) and allow.dtype == np.bool_ else None
         if mask is not None and (ids != "int64" or mask.ndim != 1):
             raise InputError("allow: a mask is a 1-D array of booleans, for a collection whose ids are integers")
-        self._ids = np.flatnonzero(mask) if mask is not None else as_ids(allow, ids)
+        self._ids = np.flatnonzero(mask) if mask is not None else as_id_set(allow, ids, "allow")
 
     @property
     def key(self) -> Hashable:

@@ -10,8 +10,9 @@ from qvec.storage.snapshot import Snapshot
 from qvec.storage.store import Store
 
 
-def copy(store: Store, snapshot: Snapshot, draft: str) -> None:
+def copy(snapshot: Snapshot, draft: str) -> None:
     """Write a durable copy of what a snapshot reads to ``draft``."""
+    store = snapshot._store
     with translated(draft):
         store._env.lmdb.copy(draft, compact=True, txn=snapshot._live())
     # Pages have other numbers there: a commit, even an empty one, writes them into the directory. It flushes all.
@@ -25,7 +26,7 @@ def replace_by_copy(store: Store) -> None:
     newfile.discard(draft)
     try:
         with store.read() as snapshot:
-            copy(store, snapshot, draft)
+            copy(snapshot, draft)
         _check(store, draft)
         lock = FileLock(draft)  # of the file, whatever its name: nobody else can take it in between
         try:

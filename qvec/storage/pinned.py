@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NoReturn
 
-from qvec.errors import ReadOnlyError
+from qvec.errors import ClosedError, ReadOnlyError
 from qvec.storage import newfile
 from qvec.storage.directory import Accept
 from qvec.storage.snapshot import Snapshot
 from qvec.storage.store import Store
+from qvec.types import Residency
 
 
 class PinnedStore:
@@ -20,10 +22,16 @@ class PinnedStore:
 
     mode: Literal["r"] = "r"
 
-    def __init__(self, store: Store) -> None:
-        """The last commit of ``store``, which must not be in a transaction of this thread."""
+    def __init__(self, store: Store | PinnedStore) -> None:
+        """The last commit of ``store``, which must not be in a transaction of this thread; of one that is pinned, it.
+
+        What is pinned twice is given up with the first.
+        """
         self._store, self._snapshot = store, store.begin()
-        self.path, self.config, self.residency = store.path, store.config, store.residency
+        self.pins: weakref.WeakSet[PinnedStore] = weakref.WeakSet()
+        self.path: str = store.path
+        self.config: Mapping[str, Any] = store.config
+        self.residency: Residency = store.residency
         self.since, self.commit = time.monotonic(), self._snapshot.txn_id
         store.pins.add(self)
 
@@ -35,6 +43,8 @@ class PinnedStore:
 
     def begin(self) -> Snapshot:
         """The snapshot; ClosedError after `close`, or that of the store."""
+        if self.closed:
+            raise ClosedError("this snapshot is closed")
         _ = self._snapshot.txn_id
         return self._snapshot
 
@@ -56,7 +66,7 @@ class PinnedStore:
         """Write this commit, without free pages, to a new file; ExistsError if there is one."""
         from qvec.storage.copies import copy
 
-        newfile.make(newfile.own_path(path), lambda draft: copy(self._store, self.begin(), draft))
+        newfile.make(newfile.own_path(path), lambda draft: copy(self.begin(), draft))
 
     @property
     def in_transaction(self) -> bool:

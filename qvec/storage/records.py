@@ -6,10 +6,11 @@ Datetimes come back in UTC; one without a time zone is taken to be in UTC.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import msgpack
+import numpy as np
 
 from qvec._kernels import crc32c
 from qvec.errors import CorruptError, InputError
@@ -18,6 +19,14 @@ from qvec.storage import keys
 MAX_BYTES = 64 << 20
 MAX_DEPTH = 64
 _CRC_BYTES = 4
+_HINTS: dict[type | tuple[type, ...], str] = {  # what to store instead; the first that fits
+    np.generic: ": take its .item()",
+    np.ndarray: ": take its .tolist()",
+    datetime: ": make it a datetime.datetime",
+    date: ": make it a datetime, or text in ISO 8601",
+    (set, frozenset): ": make it a list",
+    (bool, int, float, str, bytes, dict, list): ": make it one of its plain base class",
+}
 _INT_MIN, _INT_MAX = -(1 << 63), (1 << 64) - 1
 
 
@@ -114,7 +123,8 @@ def _check(value: Any, where: str, depth: int) -> None:
     elif kind is datetime:
         _check_datetime(value, where)
     elif value is not None and kind not in (bytes, float, bool):
-        raise InputError(f"{where} is a {kind.__module__}.{kind.__qualname__}, which cannot be stored")
+        hint = next((hint for base, hint in _HINTS.items() if isinstance(value, base)), "")
+        raise InputError(f"{where} is a {kind.__module__}.{kind.__qualname__}, which cannot be stored{hint}")
 
 
 def _check_datetime(value: datetime, where: str) -> None:

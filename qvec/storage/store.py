@@ -314,7 +314,7 @@ class Store:
         from qvec.storage.copies import copy
 
         with self.read() as snapshot:
-            newfile.make(newfile.own_path(path), lambda draft: copy(self, snapshot, draft))
+            newfile.make(newfile.own_path(path), lambda draft: copy(snapshot, draft))
 
     def compact(self) -> None:
         """Put a copy without free pages in the place of the file, once it is whole, checked and durable.

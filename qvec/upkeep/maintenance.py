@@ -50,7 +50,7 @@ class Maintenance:
                 if not txn.state["index"].get("dead", 0):
                     return
                 self.writer(txn).mend(STEP, threads)
-            done += STEP
+                done = done + STEP if txn.state["index"].get("dead", 0) else total
             if progress is not None:
                 progress(min(done, total), total)
 
@@ -70,8 +70,7 @@ class Maintenance:
             with self.store.write() as txn:
                 if txn.state["quantizer"] is None:
                     return
-                moved = Reclaim(self.writer(txn)).gather(MOVED, threads)
-                left = txn.state["n"] - txn.state["live"]
+                moved, left = Reclaim(self.writer(txn)).gather(MOVED, threads)
             done += moved
             if moved and progress is not None:
                 progress(done, done + left)

@@ -22,20 +22,21 @@ class Reclaim:
 
     writer: Writer
 
-    def gather(self, limit: int, threads: int) -> int:
-        """Move at most ``limit`` of the last live rows to free ones before them; how many were moved.
+    def gather(self, limit: int, threads: int) -> tuple[int, int]:
+        """Move at most ``limit`` of the last live rows to free ones before them; how many were, and are left to be.
 
         Where fewer are left to be moved, the rows at the end that are not in use are given up.
         """
         writer = self.writer
         live, free, rows = writer.state["live"], writer.free_rows(), writer.source().live
-        last = rows[max(np.searchsorted(rows, live), len(rows) - limit) :]
-        first = free[free < live][: len(last)]
+        behind, free = rows[np.searchsorted(rows, live) :], free[free < live]
+        last = behind[-limit:]
+        first = free[: len(last)]
         if len(first):
             self._move(last[len(last) - len(first) :], first, threads)
         if len(first) < limit:
             self.give_up()
-        return len(first)
+        return len(first), min(len(behind), len(free)) - len(first)
 
     def _move(self, old: NDArray[np.int64], new: NDArray[np.int64], threads: int) -> None:
         """Give what is stored in live rows, ascending, to as many free ones, ascending too."""

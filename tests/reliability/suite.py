@@ -7,6 +7,7 @@ of docs/reliability.md.
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from figures import Figures, Job
 
 ROOT = Path(__file__).parents[2]
 HOURS = 3600.0
+TOLD = 4000  # characters of a failed test: the sequence of calls, and the seeds to have it again
 ENGINES = {
     "R1": ("kills", "run"),
     "R2": ("steps", "run"),
@@ -55,6 +57,7 @@ TESTS = {
 }  # fmt: skip
 NIGHTLY = {"QVEC_EXAMPLES": "5000", "QVEC_STEPS": "100", "QVEC_PROPERTIES": "2500", "QVEC_SECONDS": "600"}
 EXAMPLES_OF = {"R14": "QVEC_EXAMPLES", "R20": "QVEC_PROPERTIES"}  # what says how many
+PART = {"R14": 250}  # examples of one process, so that a failure is told when its part has ended
 NAMES = sorted({*ENGINES, *TESTS, "R17"}, key=lambda name: int(name[1:]))
 
 
@@ -80,41 +83,50 @@ def _engine(name: str, job: Job) -> Figures:
 
 
 def _tests(name: str, job: Job) -> Figures:
-    """Tests, counted."""
+    """Tests, counted; those of many examples in several processes, each with a seed of its own."""
     what, files = TESTS[name]
+    figures, nightly = Figures(name, what), job.scale == "nightly"
+    settings = {"TMPDIR": str(job.folder)} | (NIGHTLY if nightly else {})
     report = job.folder / "report.xml"
-    selected = ["-m", "nightly or not nightly", "--timeout", "7200"] if job.scale == "nightly" else []
-    command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", *selected, *files]
-    settings = NIGHTLY if job.scale == "nightly" else {}
-    figures = Figures(name, what)
-    if setting := EXAMPLES_OF.get(name):
-        settings = settings | ({setting: str(job.rounds)} if job.rounds else {})
-        figures.amounts["examples"] = int(settings[setting]) if settings else "as in each run of the tests"
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True, check=False)
-    return _counted(figures, report, done)
+    command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", *files]
+    command += ["-m", "nightly or not nightly", "--timeout", "7200"] if nightly else []
+    setting, chance = EXAMPLES_OF.get(name), random.Random(job.seed)
+    for examples in _parts(job.rounds or (int(NIGHTLY[setting]) if nightly and setting else 0), PART.get(name)):
+        seed = str(chance.randrange(2**31))
+        if setting and examples:
+            settings |= {setting: str(examples), "QVEC_SEED": seed}
+            figures.count("examples", examples)
+        _counted(figures, report, [*command, f"--hypothesis-seed={seed}"], settings)
+    return figures
+
+
+def _parts(amount: int, part: int | None) -> list[int]:
+    """An amount in parts; 0: as in each run of the tests."""
+    if not part or amount <= part:
+        return [amount]
+    return [min(part, amount - done) for done in range(0, amount, part)]
 
 
 def _sanitized() -> Figures:
     """The whole suite under AddressSanitizer and UndefinedBehaviorSanitizer."""
-    done = subprocess.run(["make", "sanitize"], cwd=ROOT, capture_output=True, text=True, check=False)
     figures = Figures("R17", "all tests with AddressSanitizer and UBSan in the kernels")
-    reports = (
-        done.stdout.count("runtime error:")
-        + done.stderr.count("runtime error:")
-        + done.stderr.count("AddressSanitizer")
-    )
-    figures.amounts["reports"] = reports
-    return _counted(figures, ROOT / "build/sanitize/report.xml", done)
+    said = _counted(figures, ROOT / "build/sanitize/report.xml", ["make", "sanitize"], {})
+    figures.amounts["reports"] = said.count("runtime error:") + said.count("ERROR: AddressSanitizer")
+    return figures
 
 
-def _counted(figures: Figures, report: Path, done: subprocess.CompletedProcess[str]) -> Figures:
+def _counted(figures: Figures, report: Path, command: list[str], settings: dict[str, str]) -> str:
+    """Run tests that leave a report, count them, and note those that fail; what they said."""
+    report.unlink(missing_ok=True)
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True, check=False)
+    failed = len(figures.failures)
     if report.exists():
         suite = ElementTree.parse(report).getroot()[0]
         for kind in ("tests", "skipped"):
-            figures.amounts[kind] = int(suite.attrib[kind])
+            figures.count(kind, int(suite.attrib[kind]))
         for case in suite.iter("testcase"):
-            if case.find("failure") is not None or case.find("error") is not None:
-                figures.fail(f"{case.attrib['classname']}.{case.attrib['name']}")
-    if done.returncode and not figures.failures:
+            for problem in (*case.iter("failure"), *case.iter("error")):
+                figures.fail(f"{case.attrib['classname']}.{case.attrib['name']}: {(problem.text or '')[-TOLD:]}")
+    if done.returncode and len(figures.failures) == failed:
         figures.fail(f"exit code {done.returncode}: {(done.stdout + done.stderr)[-500:]}")
-    return figures
+    return done.stdout + done.stderr
