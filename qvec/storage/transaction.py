@@ -240,10 +240,11 @@ class Transaction(Snapshot):
         txn, commit = self._txn, self._txn.id()
         n_blocks = self._n_committed(column)
         dirty = column.dirty().tolist()
-        for block in dirty:
-            txn.put(keys.block(column.id, column.generation, block), column.seal(block, commit))
-        for block in dirty:
-            column.settle(block, txn.get(keys.block(column.id, column.generation, block)))
+        named = [(block, keys.block(column.id, column.generation, block)) for block in dirty]
+        for block, key in named:
+            txn.put(key, column.seal(block, commit))
+        for block, key in named:
+            column.settle(block, txn.get(key))
         touched = set(range(column.n_blocks)) if self._view.relocated else set(dirty)
         if column.n_blocks < n_blocks:
             _delete_blocks(txn, column, column.n_blocks, n_blocks, per_chunk)
