@@ -51,6 +51,21 @@ def test_a_column_with_too_few_rows_is_refused_by_name(path: Path, column: str) 
         qvec.open(path)
 
 
+@pytest.mark.parametrize("column", ["adjacency", "linked", "condemned", "slots", "lists", "list_blocks", "centroids"])
+def test_an_index_without_one_of_its_columns_is_refused_by_name(path: Path, column: str) -> None:
+    make(path, "hnsw" if column in ("adjacency", "linked", "condemned") else "ivf")
+    craft(path, lambda txn: txn.drop_column(column))
+    with pytest.raises(qvec.CorruptError, match=f"'{column}' is missing"):
+        qvec.open(path)
+
+
+def test_ids_that_are_strings_without_a_record_for_each_are_refused(path: Path) -> None:
+    make(path, ids="str")
+    craft(path, with_state(records=0))
+    with pytest.raises(qvec.CorruptError, match=f"'records' is 0: each of {N} vectors has one"):
+        qvec.open(path)
+
+
 @pytest.mark.parametrize(("change", "message"), [
     (with_state(n=-1), "'n' must be an integer from 0"),
     (with_state(n=2**32), "'n' must be an integer from 0 to 2147418112, got 4294967296"),

@@ -142,6 +142,7 @@ def test_a_curve_keeps_the_points_that_no_other_beats() -> None:
         ({"curves": []}, "curves"),
         ({"curves": [{"k": 10, "points": [[1, 2, 3]]}]}, "point"),
         ({"curves": [{"k": 10, "points": [[1, 2, -3, 0.5, 0.5, 1.0]]}]}, "point"),
+        ({"curves": [{"k": 10, "points": [[2**31 - 1, 2, 3, 0.5, 0.5, 1.0]]}]}, "'ef' must be an integer from 0"),
         ({"curves": [{"k": 0, "points": []}]}, "'k'"),
     ],
 )

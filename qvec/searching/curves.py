@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from qvec.errors import FormatError, InputError
 from qvec.fields import State, take_choice, take_int, take_state, take_version
+from qvec.inputs import MAX_K
 
 VERSION = 1
 MAX_POINTS = 1000
@@ -124,4 +125,6 @@ def _point(values: object) -> Point:
     whole, shares = values[:3], values[3:]
     if not all(type(v) is int and 0 <= v <= _LIMIT for v in whole) or not all(type(v) is float for v in shares):
         raise FormatError(f"a point must hold three counts and three floats, got {values}")
-    return Point(*values)
+    point = Point(*values)
+    take_int(point._asdict(), "ef", 0, MAX_K)
+    return point

@@ -16,7 +16,20 @@ from qvec.configs import HNSW, IVF, Flat
 from qvec.errors import CorruptError, FormatError, InputError
 from qvec.fields import State, take_int, take_state, take_str
 from qvec.inputs import MAX_ROWS
-from qvec.layout import ADJACENCY, CODES, CONDEMNED, DELETED, IDS, LINKED, NODES, SLOTS, VECTORS
+from qvec.layout import (
+    ADJACENCY,
+    CENTROIDS,
+    CODES,
+    CONDEMNED,
+    DELETED,
+    IDS,
+    LINKED,
+    LIST_BLOCKS,
+    LISTS,
+    NODES,
+    SLOTS,
+    VECTORS,
+)  # fmt: skip
 
 _MAX_NUMBER = 65_536  # generations, and fields: the keys of columns hold 16 bits of them
 _MAX_ENTRIES = 4096
@@ -40,6 +53,8 @@ def check_state(config: Config, vector_bytes: int, state: State, columns: Column
         if state["quantizer"] is not None:
             size = _row_size(generations, state["quantizer"])
             _check_columns(columns, _named(state["names"], columns), state["index"], n, size, vector_bytes)
+        if config.ids == "str" and state["records"] != state["live"]:
+            raise FormatError(f"field 'records' is {state['records']}: each of {state['live']} vectors has one, its id")
         _check_pending(state, generations, columns, config)
         _check_marks(state)
     except KeyError as error:
@@ -101,12 +116,14 @@ def _row_size(generations: Mapping[int, State], number: int) -> int:
 def _check_columns(
     columns: Columns, named: Mapping[str, Column], index: State, n: int, code_size: int, vector_bytes: int
 ) -> None:
-    """Whether the columns that rows are in have room for n of them, of the right size."""
-    wanted = {CODES: (n, code_size), DELETED: (words_for(n), 8)}
-    optional = {VECTORS: (n, vector_bytes), IDS: (n, 8), NODES: (n, None), ADJACENCY: (n, None)}
-    optional |= {SLOTS: (n, None), LINKED: (words_for(n), 8), CONDEMNED: (words_for(n), 8)}
-    if index["kind"] == Flat.kind or not (index.get("linked") or index.get("lists")):
-        optional = {name: optional[name] for name in (VECTORS, IDS)}
+    """Whether the columns that rows are in are there, and have room for n of them, of the right size."""
+    wanted: dict[str, tuple[int, int | None]] = {CODES: (n, code_size), DELETED: (words_for(n), 8)}
+    optional: dict[str, tuple[int, int | None]] = {VECTORS: (n, vector_bytes), IDS: (n, 8)}
+    if index["kind"] == HNSW.kind and index.get("linked"):
+        wanted |= {ADJACENCY: (n, None), LINKED: (words_for(n), 8), CONDEMNED: (words_for(n), 8)}
+        optional[NODES] = (n, None)
+    if index["kind"] == IVF.kind and index.get("lists"):
+        wanted |= {SLOTS: (n, None), LISTS: (0, None), LIST_BLOCKS: (0, None), CENTROIDS: (0, None)}
     for name, (rows, stride) in (wanted | optional).items():
         if name not in named and name in optional:
             continue

@@ -119,6 +119,21 @@ def recode(db: qvec.Collection, code: str) -> None:
     db.requantize(code, threads=1)
 
 
+def keeping_up(live: Live, first: int, chance: random.Random) -> Steps:
+    """New batches, and between them what rewrites the file or its parts; some are erased."""
+    for batch in itertools.count(first):
+        yield put(batch, 0)
+        yield [], chance.choice(UPKEEP)
+        if len(live) > 10:
+            old = chance.choice(list(live))
+            yield [(old, -1)], lambda db, old=old: db.erase(ids_of(old))  # type: ignore[misc]
+
+
+UPKEEP: tuple[Callable[[qvec.Collection], object], ...] = (
+    lambda db: db.compact(),
+    lambda db: db.optimize(threads=1),
+    lambda db: db.repair(threads=1),
+)
 WORKLOADS: dict[str, tuple[Callable[..., Steps], dict[str, Any]]] = {
     "add": (adding, {"index": qvec.HNSW(m=8, ef_construction=40)}),
     "churn": (
@@ -127,6 +142,7 @@ WORKLOADS: dict[str, tuple[Callable[..., Steps], dict[str, Any]]] = {
     ),
     "transactions": (together, {"index": qvec.IVF()}),
     "requantize": (recoding, {"index": qvec.HNSW(m=8, ef_construction=40)}),
+    "upkeep": (keeping_up, {"index": qvec.HNSW(m=8, ef_construction=40), "fields": {"batch": "int"}}),
 }
 
 

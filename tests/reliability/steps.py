@@ -1,7 +1,7 @@
 """R2: a process that dies at each single step of a change.
 
-What LMDB is asked to do inside write transactions is counted, and the process kills itself at the n-th of these, for
-every n until the change ends by itself.
+What LMDB is asked to do inside write transactions is counted, and what is done to files beside it; the process kills
+itself at the n-th of these, for every n until the change ends by itself.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ import qvec
 from qvec.storage.environment import Environment
 
 STEPS = {"get", "put", "delete", "commit", "cursor"}
+OF_FILES = ("replace", "fsync", "unlink", "pwrite")
 PLACES = {"short": 12, "nightly": 100_000}  # of one change, besides its last ones
 
 
 class Counted:
-    """A transaction of LMDB that kills the process at a step, before it or, of a commit, after it as well."""
+    """A transaction of LMDB whose calls are steps; a commit is two."""
 
     def __init__(self, txn: Any, at: list[int]) -> None:
         self._txn, self._at = txn, at
@@ -37,19 +38,25 @@ class Counted:
         return self._counting(found, name == "commit") if name in STEPS else found
 
     def _counting(self, call: Callable[..., Any], is_commit: bool) -> Callable[..., Any]:
-        def counted(*args: Any, **options: Any) -> Any:
-            self._step()
-            done = call(*args, **options)
-            if is_commit:
-                self._step()
-            return done
+        return counting(call, self._at, both=is_commit)
 
-        return counted
 
-    def _step(self) -> None:
-        self._at[0] -= 1
-        if self._at[0] == 0:
+def counting(call: Callable[..., Any], at: list[int], *, both: bool) -> Callable[..., Any]:
+    """A call that is a step, and with ``both`` another one when it is done."""
+
+    def step() -> None:
+        at[0] -= 1
+        if at[0] == 0:
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def counted(*args: Any, **options: Any) -> Any:
+        step()
+        done = call(*args, **options)
+        if both:
+            step()
+        return done
+
+    return counted
 
 
 def change(path: str, name: str, number: int, at: int, say: Callable[[str], None]) -> None:
@@ -57,6 +64,8 @@ def change(path: str, name: str, number: int, at: int, say: Callable[[str], None
     steps, begin = [at], Environment.begin_write
     with qvec.open(path) as db:
         Environment.begin_write = lambda env: Counted(begin(env), steps)  # type: ignore[method-assign]
+        for call in OF_FILES:
+            setattr(os, call, counting(getattr(os, call), steps, both=True))
         CHANGES[name][number][1](db)
         say(json.dumps(at - steps[0]))
 
@@ -66,6 +75,13 @@ CHANGES: dict[str, list[tuple[kills.Change, Callable[[qvec.Collection], object]]
     "churn": [kills.put(30, 0), kills.put(7, 1), ([(b, -1) for b in range(6, 16)], lambda db: deleted(db, 6, 16))],
     "transactions": [next(kills.together(dict.fromkeys(range(20), 0), 30, random.Random(3))), kills.gone(8)],
     "requantize": [([], lambda db: kills.recode(db, "f16")), kills.put(31, 0)],
+    "upkeep": [
+        kills.gone(8),
+        ([], lambda db: db.compact()),
+        ([(9, -1)], lambda db: db.erase(kills.ids_of(9))),
+        ([], lambda db: db.optimize(threads=1)),
+        ([], lambda db: db.repair(threads=1)),
+    ],
 }
 
 
@@ -114,6 +130,8 @@ def _sweep(
             kills.judge(server, path, live, None, figures, where)
         else:
             kills.judge(server, path, live, done, figures, where)
+        for stray in set(Path(path).parent.glob(f"{name}.qvec*")) - {Path(path), Path(f"{path}-lock")}:
+            figures.fail(f"{where}: {stray.name} was left")
 
 
 def _killed_at(base: str, path: str, name: str, number: int, at: int) -> int | None:
