@@ -5,6 +5,7 @@ from qvec.index.base import Coded, Index, IndexState, Progress, Rows, Source, St
 from qvec.index.flat import FlatIndex
 from qvec.index.graph import GraphShape
 from qvec.index.hnsw import HNSWIndex
+from qvec.index.linking import linkable
 
 __all__ = [
     "Coded",
@@ -17,6 +18,7 @@ __all__ = [
     "Rows",
     "Source",
     "Stored",
+    "linkable",
     "make_index",
     "stored_index",
 ]

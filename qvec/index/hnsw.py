@@ -18,8 +18,9 @@ from qvec._kernels import Finder, GraphFinder, Linker, reachable
 from qvec.bitmaps import Bitmap, bitmap_of, count, mark, read_bitmap, rows_in, unused_rows, without, words_for
 from qvec.configs import HNSW
 from qvec.index import packed
-from qvec.index.base import IndexState, Progress, Rows, Source
+from qvec.index.base import Coded, IndexState, Progress, Rows, Source
 from qvec.index.graph import Graph, GraphShape, choose_entries, pruning
+from qvec.index.linking import comparable
 from qvec.index.parallel import run_on_threads
 from qvec.layout import ADJACENCY, CONDEMNED, LINKED, NODES, bitmap_column, narrow_column
 from qvec.quantizers import Quantizer
@@ -53,27 +54,16 @@ class Build:
 
     def run(self, rows: Rows) -> None:
         """Link the rows, in batches; where they are few, without all of their edges back."""
-        source, graph, coded = self.source, self.graph, self.source.coded
+        source, graph = self.source, self.graph
         mark(source.columns[LINKED], rows, True)
         if graph.linked == 0 and len(rows):
             graph.root = int(rows[0])
-        rule = pruning(coded.codec.metric, NODES in source.columns)
-        linker = Linker(
-            coded.codec,
-            coded.codes,
-            source.columns[ADJACENCY],
-            source.n,
-            graph.entries,
-            graph.root,
-            rule.alpha,
-            rule.fill,
-            source.deleted,
-        )
         from concurrent.futures import ThreadPoolExecutor  # late: a tenth of the import's time
 
         owed = np.union1d(graph.owed, rows).astype(np.uint32)
         few = 0 < len(rows) <= FEW and len(owed) <= min(MAX_OWED, graph.linked // OWED_SHARE)
         with ThreadPoolExecutor(self.threads) as pool:
+            linker = self._linker(comparable(source, rows, self.threads, pool))
             done = 0
             while done < len(rows):
                 stop = done + min(max(1, graph.linked // BATCH_SHARE), BATCH_ROWS)
@@ -87,6 +77,21 @@ class Build:
             else:
                 self._settle(linker, pool)
             packed.keep_up(source, linker, self.threads, pool)
+
+    def _linker(self, coded: Coded) -> Linker:
+        source, graph = self.source, self.graph
+        rule = pruning(source.coded.codec.metric, NODES in source.columns)
+        return Linker(
+            coded.codec,
+            coded.codes,
+            source.columns[ADJACENCY],
+            source.n,
+            graph.entries,
+            graph.root,
+            rule.alpha,
+            rule.fill,
+            source.deleted,
+        )
 
     def _link_batch(self, linker: Linker, rows: Rows, pool: ThreadPoolExecutor, answered: int) -> None:
         threads = min(self.threads, (len(rows) + 3) // 4)

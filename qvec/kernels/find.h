@@ -9,7 +9,7 @@
 #define QV_HOP_MAX 128 /* rows scored in one call */
 #define QV_TILE 8      /* queries of a batch that share a scan */
 
-enum { QV_OK = 0, QV_RANKED = 1, QV_DAMAGED = -1, QV_NO_MEMORY = -2 };
+enum { QV_OK = 0, QV_RANKED = 1, QV_FEW = 2, QV_DAMAGED = -1, QV_NO_MEMORY = -2 };
 enum { QV_PREPARE, QV_FIND, QV_RERANK, QV_WRITE, QV_PHASES }; /* of a search */
 
 /* Buffers of one thread, grown to the largest query seen. */

@@ -5,6 +5,7 @@
 #include "simd.h"
 
 #define QV_AHEAD 16 /* re-rank rows whose lines are on their way */
+#define WIDER 4     /* times what is kept: the pool of a walk where a narrower one found too few */
 
 /* Charge a phase with the time since the last one ended; QV_PHASES: only begin. */
 static void end_phase(const qv_searcher *searcher, qv_scratch *s, int phase) {
@@ -146,20 +147,44 @@ static int is_cut_off(const qv_selection *selection, const qv_pool *pool) {
     return selection->seeds && (uint32_t)pool->size < enough;
 }
 
-/* One query by the index. Where too few of what it finds may be results, a scan finds them: k come back whenever k are
- * allowed. */
-static int find_one(const qv_searcher *searcher, const qv_search_params *p, const qv_batch *batch, size_t q, qv_scratch *s) {
+static int reserve(const qv_searcher *searcher, const qv_search_params *p, qv_scratch *s) {
+    int pool = p->ef > kept_of(p) ? p->ef : kept_of(p);
+    size_t query_size = (size_t)searcher->codec->query_size;
+    if (searcher->rerank && (size_t)searcher->rerank->query_size > query_size) query_size = (size_t)searcher->rerank->query_size;
+    return qv_scratch_reserve(s, pool, searcher->n, query_size);
+}
+
+/* Candidates of the index that may be results. QV_RANKED, QV_OK, QV_FEW where there are not k of those that are allowed,
+ * or an error. */
+static int find_candidates(const qv_searcher *searcher, const qv_search_params *p, const qv_batch *batch, size_t q,
+                           qv_scratch *s) {
     const qv_selection *selection = &p->selection;
-    qv_prepare(searcher->codec, batch->transformed + q * batch->width, (qv_query *)s->query);
-    if (reranks(searcher, p)) prepare_original(searcher, batch, q, s);
-    end_phase(searcher, s, QV_PREPARE);
     int status = searcher->finder.find(searcher->finder.index, p, batch->originals + q * batch->dim,
                                        batch->transformed + q * batch->width, s);
     if (status < 0) return status;
-    int ranked = status == QV_RANKED, cut_off = is_cut_off(selection, &s->pool);
+    int cut_off = is_cut_off(selection, &s->pool);
     keep_results(&s->pool, selection, kept_of(p));
     uint32_t wanted = (uint32_t)p->k < selection->n_allowed ? (uint32_t)p->k : selection->n_allowed;
-    if (cut_off || (uint32_t)s->pool.size < wanted) {
+    return cut_off || (uint32_t)s->pool.size < wanted ? QV_FEW : status;
+}
+
+/* The same with more effort. A narrow walk over packed nodes may end before it has met k of them. */
+static int find_wider(const qv_searcher *searcher, const qv_search_params *p, const qv_batch *batch, size_t q, qv_scratch *s) {
+    qv_search_params wider = *p;
+    wider.ef = WIDER * kept_of(p);
+    if (p->nprobe || p->selection.seeds || p->ef >= wider.ef) return QV_FEW;
+    return reserve(searcher, &wider, s) ? QV_NO_MEMORY : find_candidates(searcher, &wider, batch, q, s);
+}
+
+/* One query by the index. Where it finds too few, a scan does: k come back whenever k are allowed. */
+static int find_one(const qv_searcher *searcher, const qv_search_params *p, const qv_batch *batch, size_t q, qv_scratch *s) {
+    qv_prepare(searcher->codec, batch->transformed + q * batch->width, (qv_query *)s->query);
+    if (reranks(searcher, p)) prepare_original(searcher, batch, q, s);
+    end_phase(searcher, s, QV_PREPARE);
+    int status = find_candidates(searcher, p, batch, q, s);
+    if (status == QV_FEW) status = find_wider(searcher, p, batch, q, s);
+    int ranked = status == QV_RANKED;
+    if (status == QV_FEW) {
         qv_scan_source source = source_of(searcher, p);
         qv_pool_reset(&s->pool, kept_of(p));
         status = qv_scan(&source, s->query, 0, &s->pool, 1, s);
@@ -167,13 +192,6 @@ static int find_one(const qv_searcher *searcher, const qv_search_params *p, cons
     }
     end_phase(searcher, s, QV_FIND);
     return status < 0 ? status : finish(searcher, p, batch, q, ranked, s);
-}
-
-static int reserve(const qv_searcher *searcher, const qv_search_params *p, qv_scratch *s) {
-    int pool = p->ef > kept_of(p) ? p->ef : kept_of(p);
-    size_t query_size = (size_t)searcher->codec->query_size;
-    if (searcher->rerank && (size_t)searcher->rerank->query_size > query_size) query_size = (size_t)searcher->rerank->query_size;
-    return qv_scratch_reserve(s, pool, searcher->n, query_size);
 }
 
 int qv_search(const qv_searcher *searcher, const qv_search_params *p, const qv_batch *batch, qv_scratch *s) {

@@ -33,11 +33,11 @@ from qvec.generations.state import (
     returning,
     stored_name,
 )
-from qvec.index import FlatIndex, Progress, Source, Stored, stored_index
+from qvec.index import FlatIndex, Progress, Source, Stored, linkable, stored_index
 from qvec.layout import CALIBRATION, CODES, DRIFT, NODES, VECTORS, in_force, wide_column
 from qvec.quantizers import Quantizer, train
 from qvec.records.rows import live_rows
-from qvec.records.writer import index_for, linkable
+from qvec.records.writer import index_for
 from qvec.searching.engine import Engine
 from qvec.storage.store import Snapshot, Store, Transaction
 from qvec.types import Float32Array

@@ -17,7 +17,7 @@ from qvec.types import Float32Array, Metric, NDArray
 
 Options = dict[str, Any]
 Sweep = dict[str, Sequence[Any]]
-EFS = (10, 14, 20, 28, 40, 56, 80, 112, 160, 240, 400)
+EFS = (10, 12, 14, 17, 20, 24, 28, 34, 40, 48, 56, 68, 80, 112, 160, 240, 400)
 NPROBES = (1, 2, 4, 6, 10, 16, 24, 40, 64, 100, 160)
 
 

@@ -1,0 +1,92 @@
+"""What a graph is linked by: codes, originals where codes are too coarse or too slow, and for a large batch copies.
+
+Linking scores a thousand rows for each that is added. Originals are four bytes a dimension, and a row of codes with
+local centres is held against all of these; int8 codes around one centre tell the same neighbours from one another in
+half of the time, and are gone when the batch is linked (docs/adr/0013).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qvec._kernels import Codec, Column
+from qvec.bitmaps import bitmap_of, read_bitmap, rows_in
+from qvec.index.base import Coded, Rows, Source
+from qvec.index.parallel import run_on_threads
+from qvec.layout import CODES, LINKED, NODES, VECTORS, wide_column
+from qvec.quantizers import Quantizer
+from qvec.storage.store import block_geometry
+from qvec.transforms import Transform
+from qvec.types import Float32Array, NDArray
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
+PAGE = 4096
+SEED = 1  # of the rotation, which takes dimensions of great range apart
+SAMPLE = 4096  # rows whose mean is the centre
+STEP = 1024  # rows copied between two looks for Ctrl-C
+MIN_ROWS = 1024  # of a batch that copies are made for,
+COPIED_PER_ROW = 8  # and for each of its rows, rows that are copied at most
+
+
+def linkable(quantizer: Quantizer, keep: Quantizer | None, columns: Mapping[str, Column]) -> Coded:
+    """What rows are scored by while their index changes. Packed nodes are made of the codes, whatever these are."""
+    if quantizer.coarse and keep is not None and NODES not in columns:
+        return Coded(keep.codec, columns[VECTORS])
+    return Coded(quantizer.codec, columns[CODES])
+
+
+def comparable(source: Source, rows: Rows, threads: int, pool: ThreadPoolExecutor) -> Coded:
+    """What to link a batch of rows by: what the source names, or copies of all that the graph will hold."""
+    coded = source.coded
+    slow = coded.codes is source.columns.get(VECTORS) or coded.codec.n_centres > 0
+    if not slow or len(rows) < MIN_ROWS:
+        return coded
+    held = rows_in(read_bitmap(source.columns[LINKED], source.n) | bitmap_of(rows, source.n))
+    if len(held) > COPIED_PER_ROW * len(rows):
+        return coded
+    return _copied(source, held, threads, pool)
+
+
+def _copied(source: Source, rows: NDArray[np.int64], threads: int, pool: ThreadPoolExecutor) -> Coded:
+    """int8 codes of rows, rotated, and where the metric allows for it of unit length and around their mean."""
+    metric = source.coded.codec.metric
+    transform = _transform(source.vectors(_some(rows)), metric)
+    codec = Codec("int8", "ip" if metric == "ip" else "l2", transform.padded)
+    spec = wide_column(CODES, codec.stride)
+    geometry = block_geometry(spec.stride, PAGE, spec.min_pages, spec.max_pages)
+    copies = Column("copies", spec.id, 0, spec.stride, *geometry, PAGE, writable=True)
+    copies.resize(source.n)
+    starts, lock = iter(range(0, len(rows), STEP)), threading.Lock()
+
+    def copy() -> None:
+        while True:
+            with lock:
+                start = next(starts, None)
+            if start is None:
+                return
+            part = rows[start : start + STEP]
+            codes = codec.encode(transform.apply(source.vectors(part)))
+            with lock:  # blocks are made when they are first written to
+                copies.put(part, codes)
+
+    run_on_threads(copy, threads, pool)
+    return Coded(codec, copies)
+
+
+def _transform(sample: Float32Array, metric: str) -> Transform:
+    """Neighbours stay in order: unit vectors are as far apart as their cosines say, and a shift changes nothing."""
+    dim, unit = sample.shape[1], metric == "cosine"
+    if metric == "ip":
+        return Transform(dim, False, None, SEED)
+    plain = Transform(dim, unit, None, None).apply(sample)
+    return Transform(dim, unit, plain.mean(axis=0, dtype=np.float64).astype(np.float32), SEED)
+
+
+def _some(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    return rows[:: max(1, len(rows) // SAMPLE)]
