@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+import contextlib
+from collections.abc import Callable
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 
 from qvec.collection.handle import worker_threads
 from qvec.collection.payloads import Payloads
-from qvec.errors import InputError
+from qvec.errors import DiskFullError, InputError
 from qvec.index import Progress
 from qvec.inputs import as_id_set, id_keys
 from qvec.records.reading import refuse_missing
 from qvec.records.rows import find_rows, ids_of_rows
+from qvec.storage import reserve
 from qvec.storage.store import Transaction
 from qvec.types import Missing, NDArray, Where, check_choice
+
+Done = TypeVar("Done")
 
 
 class Deleting(Payloads):
@@ -24,14 +29,20 @@ class Deleting(Payloads):
         """Delete by id, or what fulfils a filter, all or nothing; how many were stored.
 
         where: as in :meth:`Collection.search`, not empty; together with ids, those of them that fulfil it.
+        On a full disk it uses room that the file keeps for that; many at once may need more than fewer do.
         ``missing="error"``: MissingIdError for an id that is not stored.
         """
         wanted = self._to_delete(ids, where, missing)
-        with self._store.write() as txn:
-            deleted = self._delete(txn, wanted, where, missing)
-            due = deleted > 0 and self._writer(txn).is_mending_due
+
+        def work() -> tuple[int, bool]:
+            with self._store.write(frees=True) as txn:
+                deleted = self._delete(txn, wanted, where, missing)
+                return deleted, deleted > 0 and self._writer(txn).is_mending_due
+
+        deleted, due = self._with_reserve(work)
         if due:
-            self._maintenance.mend(deleted, worker_threads(None))
+            with contextlib.suppress(DiskFullError):  # what is not done stays due
+                self._maintenance.mend(deleted, worker_threads(None))
         return deleted
 
     def erase(
@@ -59,11 +70,28 @@ class Deleting(Payloads):
             raise InputError("erase() makes transactions of its own; call it outside of one")
         wanted = self._to_delete(ids, where, missing)
         workers = worker_threads(threads)
-        with self._store.write() as txn:
-            deleted = self._delete(txn, wanted, where, missing)
-            txn.state["erasing"] = True
+
+        def work() -> int:
+            with self._store.write(frees=True) as txn:
+                txn.state["erasing"] = True
+                return self._delete(txn, wanted, where, missing)
+
+        deleted = self._with_reserve(work)
         self._maintenance.erase(workers, progress)
         return deleted
+
+    def _with_reserve(self, work: Callable[[], Done]) -> Done:
+        """Do what frees room; once more, with the room that the file keeps for it, where the disk has none."""
+        try:
+            done = work()
+        except DiskFullError:
+            if self._store.in_transaction:
+                raise
+            reserve.make_room(self._store)
+            done = work()
+        if self._store.is_full and not self._store.in_transaction:
+            reserve.turn_over(self._store)
+        return done
 
     def _to_delete(self, ids: Any, where: Where | None, missing: Missing) -> list[bytes] | None:
         """Keys of the ids that are given, once they and the options are checked; None: a filter says it all."""

@@ -38,6 +38,7 @@ def record(kind: int, number: int) -> bytes:
 
 CONFIG = _KEY.pack(META, 0, 0, 0)
 STATE = _KEY.pack(META, 0, 0, 1)
+RESERVE = _KEY.pack(META, 0, 0, 2)
 
 
 def describe(key: bytes) -> str:
@@ -46,6 +47,8 @@ def describe(key: bytes) -> str:
         return "the configuration"
     if key == STATE:
         return "the state record"
+    if key == RESERVE:
+        return "the room that is kept for deletes"
     if key[:1] == ENTRY:
         return f"entry {key[1:].hex()}"
     if key[:1] == ID:

@@ -56,7 +56,7 @@ class PinnedStore:
         """The snapshot for the length of a ``with`` block, and longer."""
         yield self.begin()
 
-    def write(self) -> NoReturn:
+    def write(self, *, frees: bool = False) -> NoReturn:
         """ReadOnlyError."""
         raise ReadOnlyError("a snapshot is only read")
 

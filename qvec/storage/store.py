@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, Literal, Self, get_args
 
 from qvec.errors import AbortedError, ClosedError, ReadOnlyError
-from qvec.storage import admission, environment, header, keys, newfile
+from qvec.storage import admission, environment, header, keys, newfile, reserve
 from qvec.storage.directory import Accept, ColumnSpec, View, block_geometry, first_state
 from qvec.storage.environment import fork_epoch
 from qvec.storage.failures import translated
@@ -33,6 +33,7 @@ class Store:
     """An open file. Threads may share it; a forked child's copy opens the file again by itself, to read."""
 
     _joined: Transaction | None = None  # what `transaction` holds together
+    is_full = False  # a commit has found no room
 
     def __init__(
         self,
@@ -215,23 +216,26 @@ class Store:
             raise
 
     @contextlib.contextmanager
-    def write(self) -> Iterator[Transaction]:
+    def write(self, *, frees: bool = False) -> Iterator[Transaction]:
         """A write transaction that commits at the end of the ``with`` block; an exception undoes it.
 
-        Inside `transaction`, a part of that.
+        Inside `transaction`, a part of that. ``frees``: it takes away more than it adds.
         """
         if self.in_transaction:
             assert self._joined is not None
             with self._joined.call() as joined:
                 yield joined
             return
-        txn = self.begin_write()
-        try:
-            yield txn
-        except BaseException:
-            txn.abort()
-            raise
-        txn.commit()
+        with reserve.heeding(self):
+            txn = self.begin_write()
+            txn.frees = frees
+            try:
+                yield txn
+            except BaseException:
+                txn.abort()
+                raise
+            txn.commit()
+            self.is_full = self.is_full and frees
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -247,20 +251,22 @@ class Store:
                 self._joined._failed = True
                 raise
             return
-        txn = self.begin_write()
-        self._joined, txn._whole = txn, True
-        try:
-            yield
-            if txn._failed:
-                raise AbortedError("the transaction was undone, because a call in it failed half-way")
-        except BaseException:
+        with reserve.heeding(self):
+            txn = self.begin_write()
+            self._joined, txn._whole = txn, True
+            try:
+                yield
+                if txn._failed:
+                    raise AbortedError("the transaction was undone, because a call in it failed half-way")
+            except BaseException:
+                self._joined = None
+                txn.derived.clear()
+                txn.abort()
+                raise
             self._joined = None
             txn.derived.clear()
-            txn.abort()
-            raise
-        self._joined = None
-        txn.derived.clear()
-        txn.commit()
+            txn.commit()
+            self.is_full = False
 
     @property
     def in_transaction(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from qvec._kernels import Column, chunk_entries, trim_heap
 from qvec.errors import AbortedError, DuplicateIdError, InputError, QvecError
-from qvec.storage import keys, records
+from qvec.storage import keys, records, reserve
 from qvec.storage.directory import ColumnSpec, View, block_geometry, place_all, write_directory
 from qvec.storage.environment import fork_epoch
 from qvec.storage.failures import Error, MapIsFull, translate, translated
@@ -28,15 +28,16 @@ class Transaction(Snapshot):
 
     Reading sees the changes. `state` may be changed freely; it is stored with the commit. Puts and deletes are kept
     in a list as well: when the map is full they are abandoned with LMDB's transaction, the map doubled, and the list
-    run again.
+    run again. ``frees``: it takes away more than it adds, and need not leave room for others that do.
     """
 
-    __slots__ = ("_calls", "_committed", "_failed", "_log", "_sums", "_whole", "_written")
+    __slots__ = ("_calls", "_committed", "_failed", "_log", "_sums", "_whole", "_written", "frees")
 
     def __init__(self, store: Any, txn: Any, view: View) -> None:
         super().__init__(store, txn, view)
         self._log: list[Operation] = []
         self._whole, self._failed, self._calls, self._written = False, False, 0, 0
+        self.frees = False
         self._committed = {name: (column, column.n_blocks) for name, column in view.columns.items()}
         self._sums = view.sums.copy()  # those of the commit before
 
@@ -136,6 +137,10 @@ class Transaction(Snapshot):
     def put_again(self, first: bytes, stop: bytes | None) -> None:
         """Delete and put entries and ids, from one key of the database to below another, or to the end."""
         self._run(lambda txn: _put_again(txn, max(first, keys.ENTRY), stop))
+
+    def give_up_reserve(self) -> None:
+        """Free the room that is kept for deletes (`qvec.storage.reserve`)."""
+        self._run(lambda txn: txn.delete(keys.RESERVE))
 
     def checkpoint(self) -> None:
         """Publish what was changed so far, give back its memory and go on; `abort` then undoes what comes after.
@@ -238,6 +243,8 @@ class Transaction(Snapshot):
         per_chunk = chunk_entries(env.psize)
         touched = {name: self._put_blocks(column, per_chunk) for name, column in self._view.columns.items()}
         stamps = write_directory(self._view, touched, txn, env)
+        if not self.frees:
+            reserve.keep(txn, env.reaches())
         commit = txn.id()
         txn.commit()
         self._view.stamps, self._view.txn_id, self._view.relocated = stamps, commit, not env.sound
@@ -249,10 +256,11 @@ class Transaction(Snapshot):
         txn, commit = self._txn, self._txn.id()
         n_blocks = self._n_committed(column)
         dirty = column.dirty().tolist()
-        for block in dirty:
-            txn.put(keys.block(column.id, column.generation, block), column.seal(block, commit))
-        for block in dirty:
-            column.settle(block, txn.get(keys.block(column.id, column.generation, block)))
+        named = [(block, keys.block(column.id, column.generation, block)) for block in dirty]
+        for block, key in named:
+            txn.put(key, column.seal(block, commit))
+        for block, key in named:
+            column.settle(block, txn.get(key))
         touched = set(range(column.n_blocks)) if self._view.relocated else set(dirty)
         if column.n_blocks < n_blocks:
             _delete_blocks(txn, column, column.n_blocks, n_blocks, per_chunk)

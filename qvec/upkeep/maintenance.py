@@ -32,7 +32,7 @@ class Maintenance:
         """
         owed = PACE * rows
         while owed > 0:
-            with self.store.write() as txn:
+            with self.store.write(frees=True) as txn:
                 writer = self.writer(txn)
                 writer.mend(min(owed, STEP), threads)
                 if not writer.is_mending_due:

@@ -15,7 +15,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from child import run as run_in_child
-from figures import Figures, Job
+from figures import Figures, Job, Scale
 
 ROOT = Path(__file__).parents[2]
 HOURS = 3600.0
@@ -59,6 +59,11 @@ NIGHTLY = {"QVEC_EXAMPLES": "5000", "QVEC_STEPS": "100", "QVEC_PROPERTIES": "250
 EXAMPLES_OF = {"R14": "QVEC_EXAMPLES", "R20": "QVEC_PROPERTIES"}  # what says how many
 PART = {"R14": 250}  # examples of one process, so that a failure is told when its part has ended
 NAMES = sorted({*ENGINES, *TESTS, "R17"}, key=lambda name: int(name[1:]))
+
+
+def names(scale: Scale) -> list[str]:
+    """All numbers; in the short form without the sanitizers, which take half an hour."""
+    return [name for name in NAMES if scale == "nightly" or name != "R17"]
 
 
 def run(name: str, job: Job) -> Figures:

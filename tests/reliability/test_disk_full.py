@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import random
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ DIM = 64
 BATCH = 100
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
 MIB = 1 << 20
+BUDGETS = 500
+SEED = int(os.environ.get("QVEC_SEED", str(random.SystemRandom().randrange(2**31))))
 
 
 def vectors(batch: int) -> Any:
@@ -72,7 +75,9 @@ def work_on_a_full_disk(path: str, more_room: Any, index: str = "hnsw") -> dict[
         full = fill(db, 0, 10_000)
         assert full >= 1
         assert_whole(db, full)
-        assert fill(db, full, full + 1) == full  # it fails again, the same way
+        while (more := fill(db, full, 10_000)) > full:  # until it fails again, the same way: pages that were
+            full = more  # freed by the last commits are used by the next but one
+        assert_whole(db, full)
         with qvec.open(path, "r") as reader:
             assert_whole(reader, full)
     with qvec.open(path) as db:
@@ -133,6 +138,41 @@ def may_mount() -> bool:
 def test_a_limit_of_the_file_size_costs_nothing_that_was_stored(path: Path, limit: int, index: str) -> None:
     assert run(under_a_limit_of_file_size, str(path), limit, index)["batches"] >= 1
     assert path.stat().st_size >= limit
+
+
+def delete_on_a_full_disk(path: str, limit: int, index: str, singly: int) -> int:
+    """Fill every gap, then delete some one by one, then all, without any more room; how many vectors there were."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    with create(path, index) as db:
+        ids = list(range(BATCH * fill(db, 0, 10_000)))
+        with contextlib.suppress(qvec.DiskFullError):
+            for i in range(10**6, 2 * 10**6):
+                db.add(vectors(0)[:1], [i])
+                ids.append(i)
+        random.Random(limit).shuffle(ids)
+        for i in ids[:singly]:
+            assert db.delete([i]) == 1
+        assert db.verify() == []
+        assert db.delete(ids) == len(ids) - singly
+        assert db.verify() == []
+        add(db, 0)
+        assert_whole(db, 1)
+    return len(ids)
+
+
+@pytest.mark.parametrize(("limit", "index"), [(3 * MIB, "hnsw"), (3 * MIB, "packed"), (2 * MIB, "ivf")])
+def test_vectors_are_deleted_where_there_is_no_room_for_anything(path: Path, limit: int, index: str) -> None:
+    assert run(delete_on_a_full_disk, str(path), limit, index, 100) >= BATCH
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(3 * 3600)
+def test_vectors_are_deleted_where_there_is_no_room_whatever_the_room_was(tmp_path: Path) -> None:
+    chance = random.Random(SEED)
+    for i in range(BUDGETS):
+        index, limit = chance.choice(list(INDEXES)), 4096 * chance.randrange(300, 1000)
+        assert run(delete_on_a_full_disk, str(tmp_path / f"{i}.qvec"), limit, index, 50) >= BATCH, f"QVEC_SEED={SEED}"
+        (tmp_path / f"{i}.qvec").unlink()
 
 
 @pytest.mark.parametrize("size", [2 * MIB, 10 * MIB])

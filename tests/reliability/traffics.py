@@ -35,7 +35,7 @@ def run_threads(job: Job) -> Figures:
     figures = Figures("R10", f"1 writer and {READERS} readers, threads of one process")
     path = prepared(job.folder / "a.qvec")
     with qvec.open(path) as db:
-        idle = _read_by_threads(db, job.amount(SECONDS) / 4, job.seed)
+        idle = _read_by_threads(db, max(1.0, job.amount(SECONDS) / 10), job.seed)
         stop, commits = threading.Event(), [0]
         writer = threading.Thread(target=_write_until, args=(db, stop, commits))
         writer.start()
@@ -98,7 +98,7 @@ def run_processes(job: Job) -> Figures:
     """One writer and eight readers, each a process; then one writer and readers that are killed."""
     figures = Figures("R11", f"1 writer and {READERS} readers, processes")
     path = prepared(job.folder / "a.qvec")
-    _, *idle = traffic.run(path, job.amount(SECONDS) / 4, 20, readers=READERS, pause=1e9)
+    _, *idle = traffic.run(path, max(1.0, job.amount(SECONDS) / 10), 20, readers=READERS, pause=1e9)
     done = traffic.run(path, job.amount(SECONDS), 20, readers=READERS, pause=0.02)
     commits = done[0]["commits"]
     seen = [traffic.Reading(**one) for one in done[1:]]
