@@ -360,3 +360,26 @@ def test_ids_come_in_whatever_holds_them(path: Path, ids: Any) -> None:
         assert db.delete(Column(names)) == 2
         with pytest.raises(qvec.InputError, match=r"allow\[1\] is None"):
             db.search([1, 1], allow=[names[0], None])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_memory_of_a_large_batch_is_given_back(tmp_path: Path) -> None:
+    script = """
+import sys
+import numpy as np
+import qvec
+
+def private():
+    line = next(line for line in open("/proc/self/status") if line.startswith("RssAnon"))
+    return int(line.split()[1]) << 10
+
+x = np.random.default_rng(0).standard_normal((30_000, 256), np.float32)
+with qvec.create(sys.argv[1], 256, code="int8", index="flat") as db:
+    before = private()
+    db.add(x, threads=2)
+    print((private() - before) / x.nbytes)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "a.qvec"], capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) < 1.5

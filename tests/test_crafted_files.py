@@ -93,6 +93,8 @@ def test_ids_that_are_strings_without_a_record_for_each_are_refused(path: Path) 
     (with_index(cursor=2**40), "'cursor' must be an integer"),
     (with_index(owed=b"\xff" * 4), "'owed' names a row that is not below"),
     (with_index(owed=7), "'owed' must hold"),
+    (with_index(owed=b"\1\0\0\0", owed_before=2), "'owed_before' must be an integer from 0 to 1, got 2"),
+    (with_index(answered=-1), "'answered' must be an integer"),
 ])  # fmt: skip
 def test_a_state_that_does_not_hold_together_is_refused_by_its_field(
     path: Path, change: Callable[[Transaction], object], message: str

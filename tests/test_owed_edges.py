@@ -9,10 +9,10 @@ import pytest
 
 import qvec
 from qvec.index.graph import Graph
-from qvec.index.hnsw import ANSWERED, MAX_OWED, OWED_SHARE
+from qvec.index.hnsw import ANSWERED, PASS_STEPS, STEP_ROWS, TOGETHER
 
 N, DIM = 6000, 16
-LIMIT = min(MAX_OWED, N // OWED_SHARE)
+STEP = max(STEP_ROWS, -(-N // PASS_STEPS))  # lists that give edges back at each row added
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +39,11 @@ def edges_to(db: qvec.Collection, row: int) -> set[int]:
     return set(np.flatnonzero(((lists & 0x7FFFFFFF) == row).any(axis=1)).tolist())
 
 
+def lists_of(db: qvec.Collection) -> np.ndarray:
+    with db._store.read() as snap:
+        return snap.columns["adjacency"].read_range(0, snap.state["n"]).view("<u4").copy()
+
+
 def edges_from(db: qvec.Collection, row: int) -> set[int]:
     with db._store.read() as snap:
         own = snap.columns["adjacency"].read(np.array([row])).view("<u4")[0]
@@ -53,16 +58,32 @@ def test_a_single_row_is_answered_by_its_nearest_and_owed_the_rest(db: qvec.Coll
     assert db.verify() == []
 
 
-def test_the_rest_is_added_once_enough_are_owed(db: qvec.Collection, vectors: np.ndarray) -> None:
-    for i in range(LIMIT):
-        db.add(vectors[N + i])
-    assert graph_of(db).owed.tolist() == list(range(N, N + LIMIT))
-    before = len(edges_to(db, N))
-    db.add(vectors[N + LIMIT])
-    assert not len(graph_of(db).owed)
-    assert len(edges_to(db, N)) > before
-    assert len(edges_to(db, N + LIMIT)) > ANSWERED + 1  # the one that was too many has all of its own
+def test_the_rest_is_added_step_by_step_in_passes_over_all_lists(db: qvec.Collection, vectors: np.ndarray) -> None:
+    db.add(vectors[N])
+    first, added, passes = len(edges_to(db, N)), 1, 0
+    assert graph_of(db).answered == 0
+    while N in graph_of(db).owed:
+        before, start = lists_of(db), graph_of(db).answered
+        db.add(vectors[N + added])
+        changed, step = np.flatnonzero((lists_of(db)[: len(before)] != before).any(axis=1)), graph_of(db).answered
+        answered = changed >= start if step < start else np.zeros(len(changed), bool)
+        answered |= (changed < step) if step < start else (changed >= start) & (changed < step)
+        assert np.count_nonzero(~answered) <= ANSWERED + 2  # those that answer at once, and two of the tree
+        assert (step - start) % (N + added + 1) in (0, TOGETHER * STEP)
+        added, passes = added + 1, passes + (step < start)
+    assert passes == 1  # over all of the lists
+    assert abs(added - N / STEP) <= 2 * TOGETHER
+    assert len(edges_to(db, N)) > first
     assert db.verify() == []
+
+
+def test_a_row_that_another_vector_takes_over_begins_anew(db: qvec.Collection, vectors: np.ndarray) -> None:
+    for i in range(4):
+        db.add(vectors[N + i])
+    graph = graph_of(db)
+    graph.owed_before = 2
+    graph.owe(np.array([N + 1, N + 9], np.uint32))
+    assert (graph.owed.tolist(), graph.owed_before) == ([N, N + 2, N + 3, N + 1, N + 9], 1)
 
 
 @pytest.mark.parametrize("call", ["batch", "optimize"])

@@ -23,7 +23,8 @@ def x() -> Float32Array:
 
 
 def nearest(base: Float32Array, q: Float32Array, k: int) -> np.ndarray[Any, Any]:
-    distances = ((q[:, None].astype(np.float64) - base[None]) ** 2).sum(axis=2)
+    rows, queries = base.astype(np.float64), q.astype(np.float64)
+    distances = (rows**2).sum(axis=1) - 2 * queries @ rows.T  # but for what all rows of a query share
     return np.argsort(distances, axis=1, kind="stable")[:, :k]
 
 
@@ -42,10 +43,10 @@ def test_a_recall_that_was_tuned_for_holds_on_other_queries(
         curves = db.tune(asked, ks=(10, 50))
         assert [curve.k for curve in curves.curves] == [10, 50]
         spent = []
+        true = nearest(base, others, 30)
         for k in (1, 10, 30):
-            true = nearest(base, others, k)
             for target in (0.8, 0.9, 0.97):
-                assert recall(db.search(others, k, recall=target).ids, true) >= target - 0.015
+                assert recall(db.search(others, k, recall=target).ids, true[:, :k]) >= target - 0.015
                 spent.append(curves.at(k).reaching(target).cost)
         assert spent[0] <= spent[1] <= spent[2]
     with qvec.open(tmp_path / "a.qvec", "r") as db:  # the curves are in the file
@@ -90,7 +91,7 @@ def test_what_cannot_be_reached_or_was_not_measured_is_refused(tmp_path: Path, x
         db.add(x[:2000])
         with pytest.raises(qvec.InputError, match=r"call tune\(queries\)"):
             db.search(x[0], recall=0.9)
-        db.tune(x[N:], ks=(10,))
+        db.tune(x[N : N + 200], ks=(10,))
         for options, message in [
             ({"recall": 0}, "between 0 and 1"),
             ({"recall": 1.0}, "exact=True"),

@@ -88,12 +88,12 @@ class Drift:
 
 @dataclass
 class Watch:
-    """A handle's eye on what is added. ``waiting``: rows of small batches, until they make a look.
+    """A handle's eye on what is added. ``waiting``: small batches, until they make a look.
 
     They are kept by the state's number of the batch after which they waited: what is undone takes its rows along.
     """
 
-    waiting: dict[int, Float32Array] = field(default_factory=dict)
+    waiting: dict[int, tuple[Float32Array, ...]] = field(default_factory=dict)
 
     def observe(self, txn: Transaction, quantizer: Quantizer, x: Float32Array, stored: Sampled) -> Drift | None:
         """Take in a batch that was stored; what is known after it where that was enough for a look."""
@@ -114,11 +114,15 @@ class Watch:
             sample = spread(x, count * LOOK_ROWS)
             return [sample[i::count] for i in range(count)]
         before = state["watched"]
-        seen = np.concatenate([self.waiting[before], x]) if before in self.waiting else np.array(x)
+        seen = *self.waiting.get(before, ()), np.array(x)
         state["watched"] = before + 1
         self.waiting = {number: rows for number, rows in self.waiting.items() if before - MAX_UNDONE < number <= before}
-        self.waiting[before + 1] = seen[LOOK_ROWS:] if len(seen) >= LOOK_ROWS else seen
-        return [seen[:LOOK_ROWS]] if len(seen) >= LOOK_ROWS else []
+        if sum(map(len, seen)) < LOOK_ROWS:
+            self.waiting[before + 1] = seen
+            return []
+        together = np.concatenate(seen)
+        self.waiting[before + 1] = (together[LOOK_ROWS:],)
+        return [together[:LOOK_ROWS]]
 
 
 def remember(txn: Transaction, number: int, trained: Trained, sample: Float32Array) -> None:

@@ -13,6 +13,7 @@ from qvec.types import Float32Array, NDArray
 ENTRIES = 64
 SAMPLE = 4096
 LLOYD_ROUNDS = 4
+_NUMBERS = ("linked", "dead", "root", "chosen_at", "cursor", "owed_before", "answered")
 
 
 class Pruning(NamedTuple):
@@ -47,7 +48,9 @@ class Graph:
     ``linked``: rows that it holds; ``dead``: those of them that are deleted. ``entries``: where walks start, the
     ``root`` of the tree among them; ``chosen_at``: rows that it held when these were last chosen. ``cursor``: while
     a repair is running, the first row whose list is still to be mended. ``owed``: rows that were added a few at a time,
-    and whose farther neighbours have no edge back to them yet.
+    in that order, and whose farther neighbours have no edge back to them yet. Passes over all lists add these edges:
+    ``answered`` is the row that the next step of a pass begins with, ``owed_before`` how many rows were owed some when
+    the pass began, and will be owed none when it ends.
     """
 
     linked: int = 0
@@ -57,6 +60,8 @@ class Graph:
     chosen_at: int = 0
     cursor: int | None = None
     owed: Rows = field(default_factory=lambda: np.zeros(0, np.uint32))
+    owed_before: int = 0
+    answered: int = 0
 
     @classmethod
     def of(cls, state: IndexState) -> Self:
@@ -64,19 +69,19 @@ class Graph:
         if not state.get("linked"):
             return cls()
         entries, owed = (np.frombuffer(state[name], "<u4").astype(np.uint32) for name in ("entries", "owed"))
-        return cls(state["linked"], state["dead"], state["root"], entries, state["chosen_at"], state["cursor"], owed)
+        numbers = {name: state[name] for name in _NUMBERS}
+        return cls(entries=entries, owed=owed, **numbers)
 
     def to_state(self) -> IndexState:
         """Plain data for :meth:`of`."""
-        return {
-            "linked": self.linked,
-            "dead": self.dead,
-            "root": self.root,
-            "entries": self.entries.astype("<u4").tobytes(),
-            "chosen_at": self.chosen_at,
-            "cursor": self.cursor,
-            "owed": self.owed.astype("<u4").tobytes(),
-        }
+        rows = {"entries": self.entries.astype("<u4").tobytes(), "owed": self.owed.astype("<u4").tobytes()}
+        return {name: getattr(self, name) for name in _NUMBERS} | rows
+
+    def owe(self, rows: Rows) -> None:
+        """Some rows are owed edges; one that was, as another vector, no longer is."""
+        again = np.isin(self.owed, rows)
+        self.owed_before -= int(again[: self.owed_before].sum())
+        self.owed = np.concatenate([self.owed[~again], rows]).astype(np.uint32)
 
 
 def choose_entries(coded: Coded, root: int, rows: NDArray[np.int64]) -> Rows:

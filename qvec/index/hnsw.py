@@ -1,7 +1,7 @@
 """A navigable small-world graph in fixed-degree lists, built in batches that need no locks.
 
-Rows that are added a few at a time are answered by their nearest neighbours alone, and owed the other edges back, until
-enough are owed some to make one change of many lists (docs/adr/0011).
+Rows that are added a few at a time are answered by their nearest neighbours alone, and owed the other edges back. Each
+fourth of them has some of these added, to lists that lie side by side, in passes over all lists (docs/adr/0011).
 
 One level and a table of entry points stand in for the upper layers of HNSW (Malkov and Yashunin 2018): in more than a
 few dozen dimensions the hierarchy brings nothing over good entries. The steps of a batch are in kernels/build.c.
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from qvec._kernels import Finder, GraphFinder, Linker, reachable
-from qvec.bitmaps import Bitmap, bitmap_of, count, mark, read_bitmap, rows_in, unused_rows, without, words_for
+from qvec.bitmaps import Bitmap, are_in, bitmap_of, count, mark, read_bitmap, rows_in, unused_rows, without, words_for
 from qvec.configs import HNSW
 from qvec.index import packed
 from qvec.index.base import Coded, IndexState, Progress, Rows, Source
@@ -37,8 +37,9 @@ NO_NEIGHBOUR = 0xFFFFFFFF
 ALL = 128  # edges that a row has at most
 FEW = 8  # rows: of so many at a time, only the nearest edges get one back at once; each changes a page of lists
 ANSWERED = 8  # edges of such a row that do
-MAX_OWED = 64  # such rows, before all the other edges are added
-OWED_SHARE = 512  # ... and a 512th of the graph, where that is less
+STEP_ROWS = 128  # for each row added, so many lists give edges back that are owed ...
+PASS_STEPS = 512  # ... or more, so that no pass over all of them takes more rows
+TOGETHER = 4  # such rows whose steps are taken at once: lists side by side share pages of LMDB's tree
 DEAD_SHARE = 0.075  # of the rows of a graph: beyond, deleted ones are taken out
 
 
@@ -60,8 +61,7 @@ class Build:
             graph.root = int(rows[0])
         from concurrent.futures import ThreadPoolExecutor  # late: a tenth of the import's time
 
-        owed = np.union1d(graph.owed, rows).astype(np.uint32)
-        few = 0 < len(rows) <= FEW and len(owed) <= min(MAX_OWED, graph.linked // OWED_SHARE)
+        few = len(rows) <= FEW
         with ThreadPoolExecutor(self.threads) as pool:
             linker = self._linker(comparable(source, rows, self.threads, pool))
             done = 0
@@ -72,10 +72,7 @@ class Build:
                 self._choose_entries(linker, rows[done:])
                 if self.progress is not None:
                     self.progress(done, len(rows))
-            if few:
-                graph.owed = owed
-            else:
-                self._settle(linker, pool)
+            self._settle(linker, pool, self._due(rows))
             packed.keep_up(source, linker, self.threads, pool)
 
     def _linker(self, coded: Coded) -> Linker:
@@ -102,17 +99,44 @@ class Build:
         linker.finish()
         self.graph.linked += len(rows)
 
-    def _settle(self, linker: Linker, pool: ThreadPoolExecutor) -> None:
-        """Add the edges back that rows are owed, those that are still there."""
-        source, graph = self.source, self.graph
-        if not len(graph.owed):
+    def _due(self, rows: Rows) -> int:
+        """How many lists are to give edges back, now that these rows are linked; all, where there are none."""
+        graph, n, added = self.graph, self.source.n, len(rows)
+        if 0 < added <= FEW:
+            before = len(graph.owed)
+            graph.owe(rows)
+            added = max(len(graph.owed) // TOGETHER - before // TOGETHER, 0) * TOGETHER
+        return added * max(STEP_ROWS, -(-n // PASS_STEPS)) if len(rows) else n
+
+    def _settle(self, linker: Linker, pool: ThreadPoolExecutor, span: int) -> None:
+        """Have the lists of the next ``span`` rows give back the edges that rows are owed; of all at most."""
+        graph, n = self.graph, self.source.n
+        if span >= n:
+            self._answer(linker, pool, 0, n)
+            graph.owed, graph.owed_before, graph.answered = np.zeros(0, np.uint32), 0, 0
             return
+        if span == 0:
+            return
+        if graph.answered == 0:  # a pass begins
+            graph.owed_before = len(graph.owed)
+        stop = graph.answered + span
+        self._answer(linker, pool, graph.answered, min(stop, n))
+        if stop >= n:  # the next pass begins
+            graph.owed = graph.owed[graph.owed_before :]
+            graph.owed_before, stop = len(graph.owed), stop - n
+            self._answer(linker, pool, 0, stop)
+        graph.answered = stop
+
+    def _answer(self, linker: Linker, pool: ThreadPoolExecutor, first: int, stop: int) -> None:
+        """Have the lists of the rows first..stop give back the edges that rows are owed which are still there."""
+        source, rows = self.source, self.graph.owed[self.graph.owed < self.source.n]
         there = read_bitmap(source.columns[LINKED], source.n) & ~source.deleted
-        rows = graph.owed[graph.owed < source.n]
-        linker.owed(rows[np.isin(rows, rows_in(there & bitmap_of(rows, source.n)))])
+        rows = rows[are_in(there, rows)]
+        if not len(rows):
+            return
+        linker.owed(rows, first, stop)
         linker.group()
         run_on_threads(linker.link_in, self.threads, pool)
-        graph.owed = np.zeros(0, np.uint32)
 
     def _choose_entries(self, linker: Linker, waiting: Rows) -> None:
         """Choose entries anew when the graph has doubled, and at the end when it has grown by a fifth."""

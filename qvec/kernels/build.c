@@ -114,23 +114,27 @@ static int has_edge(const uint32_t *list, uint32_t degree, uint32_t row) {
     return 0;
 }
 
-int qv_links_owed(const qv_graph *graph, uint32_t row, qv_scratch *s, qv_link *links) {
-    qv_edge edges[QV_DEGREE_MAX];
-    const uint8_t *code = qv_row(graph->codes, row);
+int qv_links_owed(const qv_graph *graph, uint32_t row, uint32_t first, uint32_t stop, qv_scratch *s, qv_link *links) {
     const uint32_t *list = (const uint32_t *)qv_row(graph->adjacency, row);
-    if (!code || !list) return QV_DAMAGED;
-    qv_query *query = (qv_query *)s->query;
-    qv_prepare_row(graph->codec, code, query);
+    if (!list) return QV_DAMAGED;
+    uint32_t targets[QV_DEGREE_MAX];
     int size = (int)qv_list_size(list, graph->degree), n = 0;
-    int status = score_list(graph, query, list, size, edges, s);
-    if (status) return status;
     for (int i = 0; i < size; i++) {
-        uint32_t target = edges[i].row & QV_ROW_MASK;
-        if (target >= graph->n || qv_is_set(graph->deleted, target)) continue;
+        uint32_t target = list[i] & QV_ROW_MASK;
+        if (target < first || target >= stop || target >= graph->n || qv_is_set(graph->deleted, target)) continue;
         const uint32_t *other = (const uint32_t *)qv_row(graph->adjacency, target);
         if (!other) return QV_DAMAGED;
-        if (!has_edge(other, graph->degree, row)) links[n++] = (qv_link){row, target, edges[i].key};
+        if (!has_edge(other, graph->degree, row)) targets[n++] = target;
     }
+    if (n == 0) return 0;
+    qv_edge edges[QV_DEGREE_MAX];
+    const uint8_t *code = qv_row(graph->codes, row);
+    if (!code) return QV_DAMAGED;
+    qv_query *query = (qv_query *)s->query;
+    qv_prepare_row(graph->codec, code, query);
+    int status = score_list(graph, query, targets, n, edges, s);
+    if (status) return status;
+    for (int i = 0; i < n; i++) links[i] = (qv_link){row, edges[i].row, edges[i].key};
     return n;
 }
 

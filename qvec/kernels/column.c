@@ -5,6 +5,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
 #include "codec.h"
 
 #define BLOCK_MAGIC "QVB1"
@@ -68,13 +72,33 @@ static void unlock(qv_arena *arena) { __atomic_store_n(&arena->lock, 0, __ATOMIC
 /* value_size and the page header: as in the file, so that rows lie on a 64-byte boundary here too. */
 static size_t slot_size(const qv_column *col) { return (size_t)col->value_size + QV_PAGE_HEADER; }
 
+static size_t huge_size(size_t bytes) { return (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE; }
+
+/* Mapped, not taken from malloc, which keeps what lies below memory in use. */
 uint8_t *qv_huge_alloc(size_t bytes) {
-    size_t whole = (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
-    uint8_t *memory = whole < bytes ? NULL : aligned_alloc(HUGE_PAGE, whole);
+    size_t whole = huge_size(bytes), room = whole + HUGE_PAGE;
+    uint8_t *start = whole < bytes || room < whole
+                         ? MAP_FAILED
+                         : mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (start == MAP_FAILED) return NULL;
+    size_t before = (HUGE_PAGE - (uintptr_t)start % HUGE_PAGE) % HUGE_PAGE;
+    if (before) munmap(start, before);
+    uint8_t *memory = start + before;
+    if (before < HUGE_PAGE) munmap(memory + whole, HUGE_PAGE - before);
 #ifdef MADV_HUGEPAGE
-    if (memory) madvise(memory, whole, MADV_HUGEPAGE); /* advice only: its failure changes nothing */
+    madvise(memory, whole, MADV_HUGEPAGE); /* advice only: its failure changes nothing */
 #endif
     return memory;
+}
+
+void qv_huge_free(uint8_t *memory, size_t bytes) {
+    if (memory) munmap(memory, huge_size(bytes));
+}
+
+void qv_trim_heap(void) {
+#if defined(__GLIBC__)
+    malloc_trim(0);
+#endif
 }
 
 static int add_chunk(qv_arena *arena) {
@@ -127,7 +151,7 @@ int qv_column_init(qv_column *col, uint8_t id, uint16_t generation, uint32_t str
 }
 
 void qv_column_free(qv_column *col) {
-    for (uint32_t i = 0; i < col->arena.n_chunks; i++) free(col->arena.chunks[i]);
+    for (uint32_t i = 0; i < col->arena.n_chunks; i++) qv_huge_free(col->arena.chunks[i], ARENA_CHUNK);
     free(col->arena.chunks);
     free(col->entries);
     free(col->table);
@@ -227,7 +251,7 @@ void qv_release(qv_column *col) {
         col->table[block] = NULL;
     }
     /* One chunk stays: the next transaction is likely to be as small. */
-    while (col->arena.n_chunks > 1) free(col->arena.chunks[--col->arena.n_chunks]);
+    while (col->arena.n_chunks > 1) qv_huge_free(col->arena.chunks[--col->arena.n_chunks], ARENA_CHUNK);
     col->arena.used = 0;
 }
 

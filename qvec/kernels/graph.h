@@ -56,8 +56,9 @@ typedef struct {
 int qv_link_out(const qv_graph *graph, uint32_t row, const uint32_t *batch, uint32_t n_batch, int ef, qv_scratch *s,
                 qv_link *links);
 
-/* Edges of a linked row that no edge of the other row answers, as links; how many (`degree` at most), or an error. */
-int qv_links_owed(const qv_graph *graph, uint32_t row, qv_scratch *s, qv_link *links);
+/* Edges of a linked row to the rows first..stop that no edge of the other row answers, as links; how many (`degree` at
+ * most), or an error. */
+int qv_links_owed(const qv_graph *graph, uint32_t row, uint32_t first, uint32_t stop, qv_scratch *s, qv_link *links);
 
 /* Reverse edges of one target, n links with the same target: append, or prune when its list is full. */
 int qv_link_in(const qv_graph *graph, const qv_link *links, int n, qv_scratch *s);

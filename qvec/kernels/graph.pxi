@@ -28,7 +28,7 @@ cdef extern from "graph.h" nogil:
                 qv_scratch *s) noexcept
     int qv_link_out(const qv_graph *graph, uint32_t row, const uint32_t *batch, uint32_t n_batch, int ef, qv_scratch *s,
                     qv_link *links)
-    int qv_links_owed(const qv_graph *graph, uint32_t row, qv_scratch *s, qv_link *links)
+    int qv_links_owed(const qv_graph *graph, uint32_t row, uint32_t first, uint32_t stop, qv_scratch *s, qv_link *links)
     int qv_link_in(const qv_graph *graph, const qv_link *links, int n, qv_scratch *s)
     int qv_link_tree(const qv_graph *graph, uint32_t row, uint32_t otherwise, const uint64_t *barred)
     int64_t qv_reach(const qv_graph *graph, int pinned_only, uint64_t *reached, uint32_t *queue)
@@ -180,14 +180,15 @@ cdef class Linker:
                     self._n_links[j] = min(status, answered)
         self._done(scratch, status)
 
-    def owed(self, rows):
-        """Open a batch of the edges that linked rows, uint32, have got no edge back for."""
+    def owed(self, rows, uint32_t first, uint32_t stop):
+        """Open a batch of the edges to the rows first..stop that linked rows, uint32, have got no edge back for."""
         cdef Scratch scratch = self._scratch(1)
         cdef uint32_t i
         cdef int status = 0
         self._open(rows)
         for i in range(self._count):
-            status = qv_links_owed(&self.g, self._rows[i], &scratch.s, self._links + <size_t>i * self.g.degree)
+            status = qv_links_owed(&self.g, self._rows[i], first, stop, &scratch.s,
+                                   self._links + <size_t>i * self.g.degree)
             if status < 0:
                 break
             self._n_links[i] = status

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from qvec.filters.maintain import FieldWriter, RowKeys
 
 INDEXED_ROWS = 65_536  # rows of a new field that are indexed at a time: one chunk of a bitmap
-ENCODE_ROWS = 8192  # rows encoded at a time: the codes of one step stay in cache
+ENCODE_ROWS = 1024  # rows encoded at a time by one thread: in cache, and little that its allocator keeps
 PUT_ROWS = 64  # rows written between two looks at how much is held: each may lie in a block of its own
 Ids = NDArray[Any] | list[str]
 Vectors = NDArray[Any]  # float32 [n, dim], or integers as Config.form says

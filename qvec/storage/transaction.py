@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Self
 
-from qvec._kernels import Column, chunk_entries
+from qvec._kernels import Column, chunk_entries, trim_heap
 from qvec.errors import AbortedError, DuplicateIdError, InputError, QvecError
 from qvec.storage import keys, records, reserve
 from qvec.storage.directory import ColumnSpec, View, block_geometry, place_all, write_directory
@@ -20,6 +20,7 @@ from qvec.storage.sums import KINDS, Sums
 Operation = Callable[[Any], object]
 _HELD_SHARE = 48  # of the file: three checkpoints' worth of pages wait to be used again
 _HELD_BYTES = 1 << 20, 64 << 20
+_LARGE = 16 << 20  # a commit of more leaves so much unused memory with malloc that it is worth some milliseconds
 
 
 class Transaction(Snapshot):
@@ -30,12 +31,12 @@ class Transaction(Snapshot):
     run again. ``frees``: it takes away more than it adds, and need not leave room for others that do.
     """
 
-    __slots__ = ("_calls", "_committed", "_failed", "_log", "_sums", "_whole", "frees")
+    __slots__ = ("_calls", "_committed", "_failed", "_log", "_sums", "_whole", "_written", "frees")
 
     def __init__(self, store: Any, txn: Any, view: View) -> None:
         super().__init__(store, txn, view)
         self._log: list[Operation] = []
-        self._whole, self._failed, self._calls = False, False, 0
+        self._whole, self._failed, self._calls, self._written = False, False, 0, 0
         self.frees = False
         self._committed = {name: (column, column.n_blocks) for name, column in view.columns.items()}
         self._sums = view.sums.copy()  # those of the commit before
@@ -151,7 +152,9 @@ class Transaction(Snapshot):
         if self._whole:
             return
         try:
+            held = self._held()
             self._retry(self._publish)
+            self._written += held
             self._log.clear()
             self._committed = {name: (column, column.n_blocks) for name, column in self._view.columns.items()}
             self._sums = self._view.sums.copy()
@@ -165,17 +168,23 @@ class Transaction(Snapshot):
         """A `checkpoint` when much is held: a 48th of the file, 1 MiB at least and 64 MiB at most."""
         least, most = _HELD_BYTES
         limit = min(max(self._store._env.reaches() // _HELD_SHARE, least), most)
-        if sum(column.private_bytes for column in self._view.columns.values()) > limit:
+        if self._held() > limit:
             self.checkpoint()
+
+    def _held(self) -> int:
+        return sum(column.private_bytes for column in self._view.columns.values())
 
     def commit(self) -> None:
         """Publish everything at once, durably unless the store is relaxed; on an error nothing happened."""
         self._own()
+        written = self._written + self._held()
         try:
             self._retry(self._publish)
         except BaseException:
             self.abort()
             raise
+        if written > _LARGE:
+            trim_heap()
         self._txn = None
         self._store._end_write(self._view if self._store._env.sound else None)
 
@@ -247,10 +256,11 @@ class Transaction(Snapshot):
         txn, commit = self._txn, self._txn.id()
         n_blocks = self._n_committed(column)
         dirty = column.dirty().tolist()
-        for block in dirty:
-            txn.put(keys.block(column.id, column.generation, block), column.seal(block, commit))
-        for block in dirty:
-            column.settle(block, txn.get(keys.block(column.id, column.generation, block)))
+        named = [(block, keys.block(column.id, column.generation, block)) for block in dirty]
+        for block, key in named:
+            txn.put(key, column.seal(block, commit))
+        for block, key in named:
+            column.settle(block, txn.get(key))
         touched = set(range(column.n_blocks)) if self._view.relocated else set(dirty)
         if column.n_blocks < n_blocks:
             _delete_blocks(txn, column, column.n_blocks, n_blocks, per_chunk)

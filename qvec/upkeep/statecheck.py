@@ -153,6 +153,8 @@ def _check_graph(graph: State, n: int) -> None:
         take_int(graph, "cursor", 0, n)
     _check_rows(graph, "entries", 1, n)
     _check_rows(graph, "owed", 0, MAX_ROWS)
+    take_int(graph, "owed_before", 0, len(graph["owed"]) // 4)
+    take_int(graph, "answered", 0, MAX_ROWS)
 
 
 def _check_rows(graph: State, name: str, least: int, n: int) -> None:
