@@ -92,7 +92,7 @@ def _as_float32(x: NDArray[Any]) -> Float32Array:
 
 def _check_rows(name: str, x: Float32Array, metric: Metric) -> None:
     with np.errstate(over="ignore", invalid="ignore"):
-        largest = np.abs(x).max(axis=1)
+        largest = np.maximum(x.max(axis=1), -x.min(axis=1))  # NaN in either is NaN; no copy of a large batch
     bad = ~(largest <= MAX_VALUE)
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
