@@ -1,6 +1,6 @@
 """Whether filtered searches take the faster way: scoring every match, or the index, over a grid of shares and k.
 
-    python benchmarks/bench_planner.py [--set NAME] [--index hnsw ivf] [--queries N] [--json FILE]
+    python benchmarks/bench_planner.py [--set NAME] [--index hnsw ivf] [--code int8 int4] [--queries N] [--json FILE]
 
 Both ways run one after the other, the best of --rounds counts, by the thread's own clock. A choice is good within 1.3
 times the better way's time. Recall of both is against scoring every original.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import tempfile
 import time
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +76,13 @@ def cell(db: qvec.Collection, queries: Any, share: float, k: int, rounds: int) -
     }  # fmt: skip
 
 
-def measure(name: str, index: Any, n_queries: int, rounds: int) -> list[dict[str, Any]]:
+def measure(name: str, index: Any, code: str, n_queries: int, rounds: int) -> list[dict[str, Any]]:
     data = sets.load(name)
     payload = [{"random": int(i)} for i in np.random.default_rng(1).permutation(len(data.base))]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a.qvec"
         fields: dict[str, Any] = {"random": "int"}
-        with qvec.create(path, data.base.shape[1], metric=data.metric, index=index, fields=fields) as db:
+        with qvec.create(path, data.base.shape[1], metric=data.metric, code=code, index=index, fields=fields) as db:
             db.add(data.base, payload=payload)
             cells = []
             for share in SHARES:
@@ -96,21 +97,22 @@ def main() -> None:
     parser = report.arguments(__doc__)
     parser.add_argument("--set", nargs="*", default=sets.names())
     parser.add_argument("--index", nargs="*", default=["hnsw", "ivf"], choices=["hnsw", "ivf"])
+    parser.add_argument("--code", nargs="*", default=["int8", "int4"])
     parser.add_argument("--queries", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    for name in args.set:
-        for index in args.index:
-            cells = measure(name, index, args.queries, args.rounds)
-            good = sum(made["times the better"] <= GOOD for made in cells)
-            figures = {
-                "set": name,
-                "index": index,
-                "cells": len(cells),
-                f"choices within {GOOD} times the better, %": 100 * good / len(cells),
-                "worst choice, times the better": max(made["times the better"] for made in cells),
-            }
-            report.publish("planner", figures, args.json)
+    for name, index, code in product(args.set, args.index, args.code):
+        cells = measure(name, index, code, args.queries, args.rounds)
+        good = sum(made["times the better"] <= GOOD for made in cells)
+        figures = {
+            "set": name,
+            "index": index,
+            "code": code,
+            "cells": len(cells),
+            f"choices within {GOOD} times the better, %": 100 * good / len(cells),
+            "worst choice, times the better": max(made["times the better"] for made in cells),
+        }
+        report.publish("planner", figures, args.json)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,10 @@ from filter_model import fulfils
 from generated import clustered
 
 import qvec
+from qvec.index import make_index
+from qvec.searching.options import search_options
+from qvec.searching.plan import Plan
+from qvec.searching.strategy import choose_way
 
 GRAPHS = [qvec.HNSW(m=8, ef_construction=60), qvec.HNSW(m=16, ef_construction=60, layout="packed")]
 
@@ -76,3 +81,23 @@ def test_a_loose_filter_over_inverted_lists_scans_lists_and_not_every_match(path
     assert (most.way, most.matching) == ("probed", 5500)
     assert most.evaluations < 5500
     assert (few.way, few.evaluations) == ("scored", 50)
+
+
+@pytest.mark.parametrize(("code_size", "dim", "ef", "walked", "scored"), [
+    (448, 384, 64, 12_000, 6_000),  # int8
+    (208, 384, 64, 12_000, 6_000),  # int4 is fetched sooner, and unpacked later
+    (208, 384, 100, 12_000, 6_000),
+    (848, 784, 64, 6_000, 3_000),
+    (408, 784, 64, 6_000, 3_000),
+    (408, 784, 100, 6_000, 3_000),
+])  # fmt: skip
+def test_the_faster_way_is_taken_where_it_was_measured(
+    code_size: int, dim: int, ef: int, walked: int, scored: int
+) -> None:
+    """Matches of 60,000 rows among which the walk, or scoring each, took less time (docs/adr/0009)."""
+    quantizer = SimpleNamespace(code_size=code_size, codec=SimpleNamespace(dim=dim))
+    engine: Any = SimpleNamespace(index=make_index(qvec.HNSW()), n_lists=0, live=60_000, quantizer=quantizer)
+    options = search_options(10, ef, None, "auto", "auto", False, (), None)
+    for name, count in (("walked", walked), ("scored", scored)):
+        selected: Any = SimpleNamespace(count=count, ways={}, walked=None, listed=None)
+        assert choose_way(engine, options, Plan(ef, 10), selected).name == name

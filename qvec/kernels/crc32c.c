@@ -50,12 +50,15 @@ QV_TARGET_CRC static uint64_t carryless(uint32_t a, uint32_t b) {
     return (uint64_t)_mm_cvtsi128_si64(_mm_clmulepi64_si128(_mm_cvtsi32_si128((int)a), _mm_cvtsi32_si128((int)b), 0));
 }
 
-/* The instruction has a latency of three cycles: three streams of `length` bytes keep it busy. They are joined by
- * moving a state over m bytes, a product with x^(8m - 33) mod P (reflected) that the instruction itself reduces. */
+/* The instruction has a latency of three cycles: three streams of `length` bytes, a multiple of 64, keep it busy. They are
+ * joined by moving a state over m bytes, a product with x^(8m - 33) mod P (reflected) that the instruction itself reduces.
+ * Streams of a page are too short for the processor to foresee, so the next three are fetched meanwhile. */
 QV_TARGET_CRC static uint32_t crc_three(uint32_t crc, const uint8_t *p, size_t length, uint32_t past_one,
                                         uint32_t past_two) {
     uint64_t a = crc, b = 0, c = 0, word[3];
     for (size_t i = 0; i < length; i += 8) {
+        if (i % 64 == 0)
+            for (size_t stream = 3; stream < 6; stream++) __builtin_prefetch(p + stream * length + i);
         memcpy(&word[0], p + i, 8);
         memcpy(&word[1], p + length + i, 8);
         memcpy(&word[2], p + 2 * length + i, 8);

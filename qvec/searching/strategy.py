@@ -14,8 +14,9 @@ from qvec.searching.plan import Plan
 if TYPE_CHECKING:
     from qvec.searching.selecting import Selected
 
-# A place of a walk's pool takes as long as scoring so many bytes of codes one row after the other (docs/adr/0009).
-BYTES_PER_PLACE = 39_000
+# A place of a walk's pool takes as long as scoring rows one after the other of so many bytes of codes, or of so many
+# dimensions, whichever are fewer (docs/adr/0009): long codes are fetched, short ones unpacked.
+BYTES_PER_PLACE, DIMS_PER_PLACE = 39_000, 28_000
 # Rows that are scored in the time that a list takes, of those that the scan of more lists adds (docs/adr/0009).
 SCORED_PER_LIST = 25
 MAX_WAYS = 64  # that are remembered of rows that were selected
@@ -69,4 +70,6 @@ def _walk(engine: Engine, plan: Plan, selected: Selected) -> tuple[str, Plan, in
         name, ef = "dropped", -(-plan.ef * engine.live // selected.count)
     else:
         name, ef = "walked", plan.ef + plan.ef // 2
-    return name, replace(plan, ef=ef), BYTES_PER_PLACE * ef // engine.quantizer.code_size
+    quantizer = engine.quantizer
+    rows = min(BYTES_PER_PLACE * ef // quantizer.code_size, DIMS_PER_PLACE * ef // quantizer.codec.dim)
+    return name, replace(plan, ef=ef), rows
