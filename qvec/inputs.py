@@ -20,6 +20,7 @@ MAX_ID_BYTES = 480  # LMDB keys end at 511 bytes
 MAX_PAYLOAD_BYTES = 16 << 20  # as msgpack; larger values make LMDB look for long runs of free pages
 MAX_K = 1_000_000
 MAX_ROWS = 2**31 - 2**16
+CHECKED_ROWS = 8192  # at a time
 
 _REAL_KINDS = "fiu"
 
@@ -91,19 +92,20 @@ def _as_float32(x: NDArray[Any]) -> Float32Array:
 
 
 def _check_rows(name: str, x: Float32Array, metric: Metric) -> None:
-    with np.errstate(over="ignore", invalid="ignore"):
-        largest = np.maximum(x.max(axis=1), -x.min(axis=1))  # NaN in either is NaN; no copy of a large batch
-    bad = ~(largest <= MAX_VALUE)
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        value = x[row][~(np.abs(x[row]) <= MAX_VALUE)][0]
-        column = int(np.flatnonzero(~(np.abs(x[row]) <= MAX_VALUE))[0])
-        raise InputError(
-            f"{name}[{row}, {column}] is {value}: values must be finite and at most {MAX_VALUE:g} in magnitude"
-        )
-    if metric == "cosine" and (largest < 1e-18).any():
-        row = int(np.flatnonzero(largest < 1e-18)[0])
-        raise InputError(f"{name}[{row}] is the zero vector, which has no direction: cosine is undefined")
+    for start in range(0, len(x), CHECKED_ROWS):
+        with np.errstate(over="ignore", invalid="ignore"):
+            largest = np.abs(x[start : start + CHECKED_ROWS]).max(axis=1)
+        bad = ~(largest <= MAX_VALUE)
+        if bad.any():
+            row = start + int(np.flatnonzero(bad)[0])
+            column = int(np.flatnonzero(~(np.abs(x[row]) <= MAX_VALUE))[0])
+            raise InputError(
+                f"{name}[{row}, {column}] is {x[row, column]}: values must be finite and at most {MAX_VALUE:g} in "
+                "magnitude"
+            )
+        if metric == "cosine" and (largest < 1e-18).any():
+            row = start + int(np.flatnonzero(largest < 1e-18)[0])
+            raise InputError(f"{name}[{row}] is the zero vector, which has no direction: cosine is undefined")
 
 
 def as_ids(ids: object, kind: IdKind, name: str = "ids") -> NDArray[Any] | list[str]:

@@ -206,10 +206,6 @@ class Writer:
     def _put_vectors(self, batch: Batch, rows: Rows, threads: int) -> None:
         """Write codes, originals and ids to rows that are not visible."""
         columns = self.columns
-        n = max(self.state["n"], int(rows[-1]) + 1)
-        for name in (CODES, VECTORS, IDS):
-            if name in columns:
-                columns[name].resize(n)
         parts = [slice(i, i + ENCODE_ROWS) for i in range(0, len(rows), ENCODE_ROWS)]
         for part, (codes, originals) in zip(parts, self._encoded(batch.x, parts, threads), strict=True):
             self._put(columns[CODES], rows[part], codes)
@@ -235,6 +231,8 @@ class Writer:
                 yield from pool.map(encode, parts[i : i + threads])
 
     def _put(self, column: Column, rows: Rows, values: NDArray[np.uint8]) -> None:
+        """Write rows, ascending; a column grows as they come, for all its blocks are written with the next commit."""
+        column.resize(max(self.state["n"], int(rows[-1]) + 1))
         for i in range(0, len(rows), PUT_ROWS):
             column.put(rows[i : i + PUT_ROWS], values[i : i + PUT_ROWS])
             self.txn.relieve()
