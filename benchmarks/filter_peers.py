@@ -26,7 +26,7 @@ class Contestant(ABC):
 
     module: ClassVar[str]
     name: ClassVar[str]
-    efforts: ClassVar[tuple[int, ...]] = (10, 16, 24, 40, 64, 100, 160, 250, 400, 800, 1600)
+    efforts: ClassVar[tuple[int, ...]] = (10, 13, 16, 20, 25, 32, 40, 50, 64, 80, 100, 130, 160, 250, 400, 800, 1600)
 
     @abstractmethod
     def __init__(self, data: sets.Set, columns: Columns, folder: Path) -> None: ...

@@ -171,6 +171,11 @@ class Environment:
         last: int = self.lmdb.info()["last_pgno"]
         return (last + 1) * self.psize
 
+    def used(self) -> int:
+        """Bytes of the pages that hold what the newest commit stored; the others are free, or kept by snapshots."""
+        pages: dict[str, int] = self.lmdb.stat()
+        return self.psize * sum(pages[kind] for kind in ("branch_pages", "leaf_pages", "overflow_pages"))
+
     def reader_commits(self) -> list[int]:
         """Commits that open snapshots of all processes read."""
         rows = (line.split() for line in self.lmdb.readers().splitlines())

@@ -17,21 +17,26 @@ from qvec.storage import keys
 if TYPE_CHECKING:
     from qvec.storage.store import Store
 
-SHARE = 16  # of the file, rounded down to a power of two: seldom written anew
+SHARE = 16  # of what is stored, rounded down to a power of two: seldom written anew
+TOO_MUCH = 4  # times that: given back, for a compact copy holds it too
 LEAST, MOST = 1 << 17, 1 << 26  # bytes: a delete of one vector changes up to half of the least
-SMALLEST = 1 << 20  # of the files that keep any
+SMALLEST = 1 << 20  # stored where any is kept
 
 
-def size_for(file_bytes: int) -> int:
-    """Bytes to keep in a file of a size."""
-    share = 1 << max(0, (file_bytes // SHARE).bit_length() - 1)
-    return 0 if file_bytes < SMALLEST else min(max(LEAST, share), MOST)
+def size_for(stored: int) -> int:
+    """Bytes to keep beside so many."""
+    share = 1 << max(0, (stored // SHARE).bit_length() - 1)
+    return 0 if stored < SMALLEST else min(max(LEAST, share), MOST)
 
 
-def keep(txn: Any, file_bytes: int) -> None:
-    """Put what is to be kept, unless it is there."""
-    wanted = size_for(file_bytes)
-    if wanted and len(txn.get(keys.RESERVE, b"")) < wanted:
+def keep(txn: Any, used: int) -> None:
+    """Put what is to be kept where ``used`` bytes are in use, unless about as much is there."""
+    held = len(txn.get(keys.RESERVE, b""))
+    wanted = size_for(used - held)
+    if held > TOO_MUCH * wanted:
+        txn.delete(keys.RESERVE)
+        held = 0
+    if held < wanted:
         txn.put(keys.RESERVE, bytes(wanted))
 
 

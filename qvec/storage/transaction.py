@@ -244,7 +244,7 @@ class Transaction(Snapshot):
         touched = {name: self._put_blocks(column, per_chunk) for name, column in self._view.columns.items()}
         stamps = write_directory(self._view, touched, txn, env)
         if not self.frees:
-            reserve.keep(txn, env.reaches())
+            reserve.keep(txn, env.used())
         commit = txn.id()
         txn.commit()
         self._view.stamps, self._view.txn_id, self._view.relocated = stamps, commit, not env.sound
