@@ -4,6 +4,7 @@
 include "kernels/codec.pxi"
 include "kernels/project.pxi"
 include "kernels/fastscan.pxi"
+include "kernels/memory.pxi"
 include "kernels/column.pxi"
 include "kernels/bitmap.pxi"
 include "kernels/search.pxi"

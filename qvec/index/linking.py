@@ -7,7 +7,6 @@ half of the time, and are gone when the batch is linked (docs/adr/0013).
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -16,12 +15,12 @@ import numpy as np
 from qvec._kernels import Codec, Column
 from qvec.bitmaps import bitmap_of, read_bitmap, rows_in
 from qvec.index.base import Coded, Rows, Source
-from qvec.index.parallel import run_on_threads
+from qvec.index.parallel import mapped
 from qvec.layout import CODES, LINKED, NODES, VECTORS, wide_column
 from qvec.quantizers import Quantizer
 from qvec.storage.store import block_geometry
 from qvec.transforms import Transform
-from qvec.types import Float32Array, NDArray
+from qvec.types import Codes, Float32Array, NDArray
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -62,20 +61,13 @@ def _copied(source: Source, rows: NDArray[np.int64], threads: int, pool: ThreadP
     geometry = block_geometry(spec.stride, PAGE, spec.min_pages, spec.max_pages)
     copies = Column("copies", spec.id, 0, spec.stride, *geometry, PAGE, writable=True)
     copies.resize(source.n)
-    starts, lock = iter(range(0, len(rows), STEP)), threading.Lock()
 
-    def copy() -> None:
-        while True:
-            with lock:
-                start = next(starts, None)
-            if start is None:
-                return
-            part = rows[start : start + STEP]
-            codes = codec.encode(transform.apply(source.vectors(part)))
-            with lock:  # blocks are made when they are first written to
-                copies.put(part, codes)
+    def copy(part: NDArray[np.int64]) -> Codes:
+        return codec.encode(transform.apply(source.vectors(part)))
 
-    run_on_threads(copy, threads, pool)
+    parts = [rows[i : i + STEP] for i in range(0, len(rows), STEP)]
+    for part, codes in zip(parts, mapped(copy, parts, threads, pool), strict=True):
+        copies.put(part, codes)
     return Coded(codec, copies)
 
 

@@ -1,12 +1,15 @@
-"""Tasks that several threads share until nothing is left to do."""
+"""Work that several threads share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
+
+Part = TypeVar("Part")
+Done = TypeVar("Done")
 
 
 def run_on_threads(task: Callable[[], None], threads: int, pool: ThreadPoolExecutor) -> None:
@@ -17,3 +20,11 @@ def run_on_threads(task: Callable[[], None], threads: int, pool: ThreadPoolExecu
     finally:
         for other in others:
             other.result()
+
+
+def mapped(
+    task: Callable[[Part], Done], parts: Sequence[Part], threads: int, pool: ThreadPoolExecutor
+) -> Iterator[Done]:
+    """What the task makes of each part, in order: no more at a time than there are threads, so that few are held."""
+    for i in range(0, len(parts), threads):
+        yield from pool.map(task, parts[i : i + threads])

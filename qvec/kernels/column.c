@@ -5,17 +5,13 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#if defined(__GLIBC__)
-#include <malloc.h>
-#endif
-
 #include "codec.h"
+#include "memory.h"
 
 #define BLOCK_MAGIC "QVB1"
 #define CHUNK_MAGIC "QVD1"
 #define BLOCK_VERSION 1
-#define HUGE_PAGE ((size_t)2 << 20)
-#define ARENA_CHUNK HUGE_PAGE
+#define ARENA_CHUNK QV_HUGE_PAGE
 
 /* All fields little-endian; see docs/format.md. */
 typedef struct {
@@ -71,35 +67,6 @@ static void unlock(qv_arena *arena) { __atomic_store_n(&arena->lock, 0, __ATOMIC
 
 /* value_size and the page header: as in the file, so that rows lie on a 64-byte boundary here too. */
 static size_t slot_size(const qv_column *col) { return (size_t)col->value_size + QV_PAGE_HEADER; }
-
-static size_t huge_size(size_t bytes) { return (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE; }
-
-/* Mapped, not taken from malloc, which keeps what lies below memory in use. */
-uint8_t *qv_huge_alloc(size_t bytes) {
-    size_t whole = huge_size(bytes), room = whole + HUGE_PAGE;
-    uint8_t *start = whole < bytes || room < whole
-                         ? MAP_FAILED
-                         : mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (start == MAP_FAILED) return NULL;
-    size_t before = (HUGE_PAGE - (uintptr_t)start % HUGE_PAGE) % HUGE_PAGE;
-    if (before) munmap(start, before);
-    uint8_t *memory = start + before;
-    if (before < HUGE_PAGE) munmap(memory + whole, HUGE_PAGE - before);
-#ifdef MADV_HUGEPAGE
-    madvise(memory, whole, MADV_HUGEPAGE); /* advice only: its failure changes nothing */
-#endif
-    return memory;
-}
-
-void qv_huge_free(uint8_t *memory, size_t bytes) {
-    if (memory) munmap(memory, huge_size(bytes));
-}
-
-void qv_trim_heap(void) {
-#if defined(__GLIBC__)
-    malloc_trim(0);
-#endif
-}
 
 static int add_chunk(qv_arena *arena) {
     if (arena->n_chunks == arena->room) {

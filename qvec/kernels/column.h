@@ -86,13 +86,6 @@ uint32_t qv_chunk_pack(const qv_column *col, uint32_t chunk, uint64_t txn_id, ui
 /* Take over a chunk's entries; blocks whose entry changed are unresolved. -1: damaged or not the chunk `crc` names. */
 int qv_chunk_load(qv_column *col, uint32_t chunk, const uint8_t *value, uint32_t crc);
 
-/* Zeros in huge pages, where the system has them; the same number of bytes gives them back. */
-uint8_t *qv_huge_alloc(size_t bytes);
-void qv_huge_free(uint8_t *memory, size_t bytes);
-
-/* Give back what malloc keeps of what was freed; glibc alone is asked. */
-void qv_trim_heap(void);
-
 /* Copy all rows to `region`, block after block `pitch` bytes apart, and serve them from there.
  * -1: a block is damaged (bad_block). */
 int qv_column_copy(qv_column *col, uint8_t *region, size_t pitch);

@@ -1,9 +1,9 @@
 # cython: language_level=3
-cimport cython
+# Columns of rows in blocks. Relies on memory.pxi.
+
 from cpython.buffer cimport PyBUF_READ
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy
 
@@ -44,9 +44,6 @@ cdef extern from "column.h" nogil:
     uint32_t qv_chunk_entries(uint32_t)
     uint32_t qv_chunk_pack(const qv_column *, uint32_t, uint64_t, uint8_t *)
     int qv_chunk_load(qv_column *, uint32_t, const uint8_t *, uint32_t)
-    uint8_t *qv_huge_alloc(size_t)
-    void qv_huge_free(uint8_t *, size_t)
-    void qv_trim_heap()
     int qv_column_copy(qv_column *, uint8_t *, size_t)
     const uint8_t *qv_row(qv_column *, uint32_t)
     uint8_t *qv_row_mut(qv_column *, uint32_t)
@@ -63,33 +60,6 @@ def page_of(const uint8_t[::1] value not None) -> tuple[int, int]:
 def chunk_entries(psize: int) -> int:
     """Entries that one directory chunk holds on pages of ``psize`` bytes."""
     return qv_chunk_entries(psize)
-
-
-def keep_forever(thing: object) -> None:
-    """Take a reference that is never given back: the object is not destroyed, not even at interpreter exit."""
-    Py_INCREF(thing)
-
-
-def trim_heap() -> None:
-    """Give back what malloc keeps of memory that is not in use any more; where it is not glibc's, nothing happens."""
-    with nogil:
-        qv_trim_heap()
-
-
-@cython.internal
-cdef class _Region:
-    """Anonymous memory that columns share."""
-
-    cdef uint8_t *memory
-    cdef size_t size
-
-    def __cinit__(self, size_t size):
-        self.memory, self.size = qv_huge_alloc(size), size
-        if self.memory == NULL:
-            raise MemoryError(f"no memory for {size} bytes of resident rows")
-
-    def __dealloc__(self):
-        qv_huge_free(self.memory, self.size)
 
 
 cdef class Column:

@@ -16,6 +16,7 @@ from qvec.errors import DuplicateIdError, InputError
 from qvec.generations.calibrations import Trained, register
 from qvec.generations.state import forget_codes, may_reuse
 from qvec.index import Index, Progress, Rows, Source, Stored, linkable, make_index, stored_index
+from qvec.index.parallel import mapped
 from qvec.inputs import MAX_ID, MAX_ROWS, as_payloads, id_keys
 from qvec.layout import CODES, DELETED, IDS, ROW, VECTORS, in_force, row_columns
 from qvec.quantizers import Quantizer, train
@@ -227,8 +228,7 @@ class Writer:
         from concurrent.futures import ThreadPoolExecutor  # late: a tenth of the import's time
 
         with ThreadPoolExecutor(threads) as pool:
-            for i in range(0, len(parts), threads):
-                yield from pool.map(encode, parts[i : i + threads])
+            yield from mapped(encode, parts, threads, pool)
 
     def _put(self, column: Column, rows: Rows, values: NDArray[np.uint8]) -> None:
         """Write rows, ascending; a column grows as they come, for all its blocks are written with the next commit."""
