@@ -107,3 +107,20 @@ void qv_transform(const float *x, size_t n, int dim, int padded, int normalise, 
         if (signs != NULL) rotate_best(out, padded, signs);
     }
 }
+
+size_t qv_map_room(const qv_map *map) {
+    size_t projected = map->panels ? (size_t)map->dim + (size_t)map->n_panels * QV_PANEL : 0;
+    return (size_t)map->padded + projected;
+}
+
+const float *qv_map_query(const qv_map *map, const float *q, float *room) {
+    if (!map->panels) {
+        qv_transform(q, 1, map->dim, map->padded, map->normalise, map->mean, map->signs, room);
+        return room;
+    }
+    float *centred = room + map->padded, *projected = centred + map->dim;
+    qv_transform(q, 1, map->dim, map->dim, map->normalise, map->mean, NULL, centred);
+    qv_project(centred, 1, map->dim, map->panels, map->n_panels, map->simd, projected);
+    qv_transform(projected, 1, map->width, map->padded, 0, NULL, map->signs, room);
+    return room;
+}
