@@ -56,6 +56,11 @@ def bitmap_column(name: str) -> ColumnSpec:
     return narrow_column(name, WORD_BYTES)
 
 
+def may_be(name: str, column: Column) -> bool:
+    """Whether a column is of the kind that has this name: originals may be f32 codes."""
+    return name not in _COLUMN_IDS or column.id in (_COLUMN_IDS[name], _COLUMN_IDS[CODES] if name == VECTORS else -1)
+
+
 def in_force(columns: Mapping[str, Column], names: Mapping[str, str]) -> dict[str, Column]:
     """Columns under the names that the code uses; ``names``: those that are stored under another one."""
     return {**columns, **{name: columns[stored] for name, stored in names.items()}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -29,3 +30,12 @@ def short_turns() -> Iterator[None]:
             _users -= 1
             if not _users:
                 sys.setswitchinterval(_before)
+
+
+def _after_fork() -> None:
+    """In the child: the thread that held the lock is not there to free it."""
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qvec.storage.store import ColumnSpec, Store
+from qvec.storage.store import ColumnSpec, Store, Transaction
 
 LISTS, CODES = "lists", "codes"
 COLUMNS = {LISTS: ColumnSpec(1, 128, 1, 1), CODES: ColumnSpec(2, 384)}
@@ -102,3 +102,16 @@ def run_python(code: str, *arguments: object, deadline: float = 30.0) -> str:
     )  # fmt: skip
     assert done.returncode == 0, f"status {done.returncode}: {done.stderr[-2000:]}"
     return done.stdout.strip()
+
+
+def resize_rows(txn: Transaction, name: str, stride: int) -> None:
+    """Give the rows of a column another size: cut, or with zeros behind them."""
+    column = txn.columns[name]
+    old = column.read_range(0, column.n_rows)
+    txn.drop_column(name)
+    if stride:
+        new = np.zeros((len(old), stride), np.uint8)
+        new[:, : old.shape[1]] = old[:, :stride]
+        made = txn.add_column(name, ColumnSpec(column.id, stride, 1, 16, column.generation))
+        made.resize(len(old))
+        made.write(0, new)

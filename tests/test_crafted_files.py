@@ -6,18 +6,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lmdb  # noqa: TID251 - files are crafted with it
+import msgpack  # noqa: TID251 - ... and what no record may hold
 import numpy as np
 import pytest
 from generated import clustered
+from store_kit import resize_rows
 
 import qvec
 from qvec._kernels import Codec, Column, Searcher
 from qvec.layout import CALIBRATION, CODES, DELETED, DRIFT, IDS, ROW, TUNING, VECTORS
+from qvec.storage import keys, records
 from qvec.storage.store import Store, Transaction
 
 DIM, N = 8, 60
 X = clustered(np.random.default_rng(1), N, DIM)
-INDEXES: dict[str, Any] = {"flat": "flat", "hnsw": qvec.HNSW(m=4, ef_construction=30), "ivf": qvec.IVF(nlist=2)}
+INDEXES: dict[str, Any] = {
+    "flat": "flat", "hnsw": qvec.HNSW(m=4, ef_construction=30), "ivf": qvec.IVF(nlist=2),
+    "packed": qvec.HNSW(m=16, ef_construction=40, layout="packed"),
+}  # fmt: skip
 
 
 def make(path: Path, index: str = "hnsw", ids: Any = "int64") -> None:
@@ -281,3 +288,70 @@ def test_a_record_of_drift_whose_looks_measured_no_recall_measures_it_again(path
     with qvec.open(path) as db:
         db.add(data[3000:3600])
         assert db.drift().looks == 65_536
+
+
+def with_columns(path: Path, change: Callable[[dict[Any, Any]], object]) -> None:
+    """Change what the state record says of columns, behind the store's back."""
+    with lmdb.open(str(path), subdir=False, map_size=1 << 30) as env, env.begin(write=True) as txn:
+        payload = records.unseal(keys.STATE, txn.get(keys.STATE))
+        change(payload["columns"])
+        txn.put(keys.STATE, records.seal_bytes(keys.STATE, msgpack.packb(payload)))
+
+
+@pytest.mark.parametrize(("at", "value"), [
+    *((at, value) for at in range(6) for value in (-1, 1 << 16, 1 << 31, 1 << 40, (1 << 64) - 1, 1.5, None, "x")),
+    (6, b""), (6, b"\0" * 13), (6, b"\0" * 24), (6, None),
+])  # fmt: skip
+def test_a_column_whose_line_in_the_state_is_impossible_is_refused(path: Path, at: int, value: object) -> None:
+    make(path)
+    with_columns(path, lambda columns: columns[CODES].__setitem__(at, value))
+    with pytest.raises(qvec.CorruptError, match=r"column|damaged or not the one"):
+        qvec.open(path)
+
+
+@pytest.mark.parametrize("change", [
+    lambda columns: columns.update({b"codes": columns.pop("codes")}),
+    lambda columns: columns.update(other=columns["codes"]),
+    lambda columns: columns.pop(IDS),
+    lambda columns: columns.pop(VECTORS),
+])  # fmt: skip
+def test_columns_that_are_lost_or_named_otherwise_or_twice_are_refused(
+    path: Path, change: Callable[[dict[Any, Any]], object]
+) -> None:
+    make(path)
+    with_columns(path, change)
+    with pytest.raises(qvec.CorruptError, match=r"b'codes'|same id and generation|'(ids|vectors)' is missing"):
+        qvec.open(path, "r")
+
+
+@pytest.mark.parametrize(("index", "column", "strides"), [
+    ("hnsw", "adjacency", (1, 31, 33, 64)), ("hnsw", "linked", (1, 16)), ("ivf", "slots", (4, 7, 16)),
+    ("packed", "adjacency", (4, 64, 192)), ("packed", "nodes", (1, 704)),
+])  # fmt: skip
+def test_an_index_whose_columns_have_rows_of_another_size_is_refused(
+    path: Path, index: str, column: str, strides: tuple[int, ...]
+) -> None:
+    make(path, index)
+    sound = path.read_bytes()
+    for stride in strides:
+        path.write_bytes(sound)
+        craft(path, lambda txn: resize_rows(txn, column, stride))  # noqa: B023 - called at once
+        with pytest.raises(qvec.CorruptError, match=f"'{column}' holds|nodes have a stride"), qvec.open(path) as db:
+            db.search(X[0])
+
+
+@pytest.mark.parametrize("names", [
+    {"nodes": "codes"}, {"adjacency": "linked", "linked": "adjacency"}, {"codes": "vectors"}, {"codes": "codes.1"},
+])  # fmt: skip
+def test_a_generation_left_behind_whose_columns_are_not_its_own_is_refused(path: Path, names: dict[str, str]) -> None:
+    make(path)
+    with qvec.open(path) as db:
+        db.requantize("f16", relink=True)
+
+    def change(txn: Transaction) -> None:
+        first, second = txn.state["generations"]
+        txn.state["generations"] = [first | {"names": names}, second]
+
+    craft(path, change)
+    with pytest.raises(qvec.CorruptError, match=r"which holds something else|generation 0 has"):
+        qvec.open(path)

@@ -58,7 +58,7 @@ cdef class Packer:
             _check_room(column, n)
         _init_layout(&self.layout, codec, adjacency.c.stride // 4, signs)
         if nodes.c.stride != self.layout.stride:
-            raise ValueError(f"nodes have a stride of {nodes.c.stride} bytes, the layout of {self.layout.stride}")
+            raise CorruptError(f"nodes have a stride of {nodes.c.stride} bytes, the layout of {self.layout.stride}")
         self._codec, self._codes, self._adjacency, self._nodes, self._signs = codec, codes, adjacency, nodes, signs
         self._n = n
 
@@ -131,7 +131,7 @@ cdef class PackedFinder(Finder):
         _check_room(nodes, n)
         _init_layout(&self.g.layout, codec, degree, signs)
         if nodes.c.stride != self.g.layout.stride:
-            raise ValueError(f"nodes have a stride of {nodes.c.stride} bytes, the layout of {self.g.layout.stride}")
+            raise CorruptError(f"nodes have a stride of {nodes.c.stride} bytes, the layout of {self.g.layout.stride}")
         self.g.nodes, self.g.n = &nodes.c, n
         self._kept = (codec, codes, nodes, signs, self._start(codec, codes, entries[entries < n], signs))
         self.columns = [nodes]

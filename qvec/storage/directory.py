@@ -22,6 +22,7 @@ _FRAME = 64  # LMDB's page header and the block's own
 _STAMP = struct.Struct("<QI")
 STAMP_BYTES = _STAMP.size
 _MAX_ROWS = 1 << 31
+_LIMITS = (1 << 8, 1 << 16, 1 << 32, 1 << 32, 1 << 32, 1 << 32)  # of the numbers of a column's line
 
 
 Accept = Callable[[dict[str, Any], Mapping[str, Column]], None]
@@ -113,8 +114,10 @@ class Loader:
         CorruptError names what is damaged; the view is then of no use any more.
         """
         written, stored, state, sums = read_state(txn)
-        columns = {name: self._column(view, name, line) for name, line in stored.items()}
         size = self._env.reaches()
+        for name, line in stored.items():
+            self._check_size(name, line, size)
+        columns = {name: self._column(view, name, line) for name, line in stored.items()}
         for name, line in stored.items():
             columns[name].attach(self._env.base, size)
             columns[name].resize(line.n_blocks * line.rows_per_block)
@@ -128,6 +131,16 @@ class Loader:
         view.stamps = {name: line.stamps for name, line in stored.items()}
         view.derived.clear()
 
+    def _check_size(self, name: str, line: StoredColumn, size: int) -> None:
+        """Whether a column's blocks fit the ``size`` bytes in use, and each of its chunks has a stamp."""
+        psize = self._env.psize
+        chunks = -(-line.n_blocks // chunk_entries(psize))
+        if line.n_blocks * line.pages * psize > size or len(line.stamps) != STAMP_BYTES * chunks:
+            raise CorruptError(
+                f"the state record claims {line.n_blocks} blocks of {line.pages} pages for column {name!r},"
+                f" with {len(line.stamps)} bytes of stamps"
+            )
+
     def _column(self, view: View, name: str, line: StoredColumn) -> Column:
         """The view's column, or an empty one where the view has none of this geometry."""
         old = view.columns.get(name)
@@ -136,9 +149,8 @@ class Loader:
                 return old
             del view.columns[name]
             view.stamps.pop(name)
-        psize = self._env.psize
         try:
-            return Column(name, *line[:5], psize, verify=self._verify, writable=self._writable)
+            return Column(name, *line[:5], self._env.psize, verify=self._verify, writable=self._writable)
         except InputError as error:
             raise CorruptError(f"the state record holds an impossible column: {error}") from error
 
@@ -179,18 +191,25 @@ def read_state(txn: Any) -> tuple[int, dict[str, StoredColumn], dict[str, Any], 
         raise CorruptError("the state record is missing")
     payload = records.unseal(keys.STATE, value)
     try:
-        columns = {name: _stored_column(line) for name, line in payload["columns"].items()}
-        return int(payload["txn"]), columns, dict(payload["state"]), Sums.from_state(payload["sums"])
+        columns = {name: _stored_column(name, line) for name, line in payload["columns"].items()}
+        if len({line[:2] for line in columns.values()}) < len(columns):
+            raise ValueError("two columns have the same id and generation")
+        if type(payload["txn"]) is not int:
+            raise ValueError(f"'txn' is {payload['txn']!r}")
+        return payload["txn"], columns, dict(payload["state"]), Sums.from_state(payload["sums"])
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise CorruptError(f"the state record is not of this format: {error}") from error
 
 
-def _stored_column(line: Any) -> StoredColumn:
+def _stored_column(name: Any, line: Any) -> StoredColumn:
     stored = StoredColumn(*line)
-    if not all(type(value) is int and value >= 0 for value in stored[:6]) or type(stored.stamps) is not bytes:
-        raise ValueError(f"column line {line!r}")
+    numbers = zip(stored[:6], _LIMITS, strict=True)
+    if type(name) is not str or not all(type(number) is int and 0 <= number < limit for number, limit in numbers):
+        raise ValueError(f"column line {name!r}: {line!r}")
+    if type(stored.stamps) is not bytes:
+        raise ValueError(f"column {name!r} has the stamps {stored.stamps!r}")
     if stored.n_blocks * stored.rows_per_block > _MAX_ROWS - stored.rows_per_block:
-        raise ValueError(f"column {stored.id} claims {stored.n_blocks} blocks of {stored.rows_per_block} rows")
+        raise ValueError(f"column {name!r} claims {stored.n_blocks} blocks of {stored.rows_per_block} rows")
     return stored
 
 

@@ -27,8 +27,8 @@ _ENGINE = 0  # of the LMDBs that py-lmdb brings: 0.9, whose pages docs/format.md
 
 _registry: dict[tuple[int, int], Environment] = {}
 _registry_lock = threading.RLock()  # re-entrant: a store may be closed by the garbage collector, anywhere
-_has_inherited = False  # environments of a parent
 _fork_epoch = 0
+revival = threading.Lock()  # held while a handle that a child inherited is opened anew
 
 
 def fork_epoch() -> int:
@@ -266,7 +266,7 @@ def create(path: str, fill: Callable[[Any, int], None]) -> None:
 
 def _open(path: str, readonly: bool, durable: bool, map_size: int) -> Any:
     own = any(env.path == path for env in _registry.values())  # the parent's may be of a file that was replaced since
-    with _beside_inherited() if _has_inherited and not own else contextlib.nullcontext():
+    with _beside_inherited() if fork_epoch() and not own else contextlib.nullcontext():
         try:
             return _open_lmdb(path, map_size, readonly=readonly, lock=True, sync=durable)
         except lmdb.Error as error:
@@ -325,14 +325,13 @@ def _after_fork() -> None:
     """In the child: leave the parent's environments alone for ever.
 
     Closing one, or ending one of its transactions, would clear reader slots in the shared lock file that the
-    parent still relies on.
+    parent still relies on. One that a thread of the parent was just opening is not in the registry yet.
     """
-    global _fork_epoch, _has_inherited, _registry_lock
+    global _fork_epoch, _registry_lock, revival
     _fork_epoch += 1
-    _registry_lock = threading.RLock()
+    _registry_lock, revival = threading.RLock(), threading.Lock()
     for env in _registry.values():
         _kernels.keep_forever(env.lmdb)
-        _has_inherited = True
     _registry.clear()
 
 

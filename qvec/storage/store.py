@@ -26,8 +26,6 @@ __all__ = ["ColumnSpec", "Reading", "Snapshot", "Store", "Transaction", "block_g
 
 Mode = Literal["rw", "r"]
 
-_revival = threading.Lock()
-
 
 class Store:
     """An open file. Threads may share it; a forked child's copy opens the file again by itself, to read."""
@@ -375,7 +373,7 @@ class Store:
 
     def _revive(self) -> None:
         """In a forked child: open the file anew, to read; environment._after_fork left the parent's alone."""
-        with _revival:
+        with environment.revival:
             if self._closed:
                 raise ClosedError(f"{self.path} is closed")
             if self._epoch != fork_epoch():

@@ -29,12 +29,16 @@ from qvec.layout import (
     NODES,
     SLOTS,
     VECTORS,
+    in_force,
+    may_be,
 )  # fmt: skip
 
 _MAX_NUMBER = 65_536  # generations, and fields: the keys of columns hold 16 bits of them
 _MAX_ENTRIES = 4096
 _LIST_FIELDS = ("dim", "metric", "seed", "n_lists", "grouped_at", "n_blocks", "n_free", "free_block")
 Columns = Mapping[str, Column]
+Sizes = dict[str, tuple[int, int | None]]
+"""Rows of columns and their bytes, None: any."""
 
 
 def check_state(config: Config, vector_bytes: int, state: State, columns: Columns) -> None:
@@ -42,7 +46,7 @@ def check_state(config: Config, vector_bytes: int, state: State, columns: Column
     try:
         _check_counts(state)
         n = state["n"]
-        generations = _check_generations(state, columns)
+        generations = _check_generations(state, columns, config)
         _check_index(state["index"], config, n)
         if not isinstance(state["fields"], dict):
             raise FormatError("field 'fields' must map names to numbers and types")
@@ -52,7 +56,8 @@ def check_state(config: Config, vector_bytes: int, state: State, columns: Column
             raise FormatError(f"field 'quantizer' is nil, and {n} rows are stored")
         if state["quantizer"] is not None:
             size = _row_size(generations, state["quantizer"])
-            _check_columns(columns, _named(state["names"], columns), state["index"], n, size, vector_bytes)
+            named = _named(state["names"], columns)
+            _check_columns(named, config, state["index"], n, size, vector_bytes)
         if config.ids == "str" and state["records"] != state["live"]:
             raise FormatError(f"field 'records' is {state['records']}: each of {state['live']} vectors has one, its id")
         _check_pending(state, generations, columns, config)
@@ -73,7 +78,7 @@ def _check_counts(state: State) -> None:
     take_int(state, "watched", 0, 1 << 62)
 
 
-def _check_generations(state: State, columns: Columns) -> dict[int, State]:
+def _check_generations(state: State, columns: Columns, config: Config) -> dict[int, State]:
     found: dict[int, State] = {}
     for entry in state["generations"]:
         number = take_int(entry, "number", 0, state["next_generation"] - 1)
@@ -86,8 +91,8 @@ def _check_generations(state: State, columns: Columns) -> dict[int, State]:
         _check_optional_name(entry["model"], "model")
         if not isinstance(entry["served"], bool):
             raise FormatError("field 'served' must be true or false")
-        if entry["rows"] and entry["rows"] > (codes := _named(entry["names"], columns)[CODES]).n_rows:
-            raise FormatError(f"generation {number} has {entry['rows']} rows, its column {codes.n_rows}")
+        if entry["rows"]:
+            _check_apart(entry, entry, columns, config, state["n"])
         found[number] = entry
     if len(found) != len(state["generations"]) or state["quantizer"] not in {None, *found}:
         raise FormatError("field 'generations' must name each once, field 'quantizer' one of them")
@@ -106,7 +111,25 @@ def _named(names: Any, columns: Columns) -> dict[str, Column]:
     for own, stored in names.items():
         if not isinstance(own, str) or stored not in columns:
             raise FormatError(f"field 'names' names the column {stored!r}, which is not there")
-    return {**columns, **{own: columns[stored] for own, stored in names.items()}}
+    named = in_force(columns, names)
+    for own, column in named.items():
+        if not may_be(own, column):
+            raise FormatError(f"field 'names' has {column.name!r} for {own!r}, which holds something else")
+    return named
+
+
+def _check_apart(codes: State, entry: State, columns: Columns, config: Config, n: int) -> None:
+    """What is said of codes that are not in force: how many rows have one, and of a graph of their own."""
+    named, rows = _named(codes["names"], columns), take_int(codes, "rows", 0, MAX_ROWS)
+    column, size = named[CODES], entry["code_size"]
+    if column.n_rows < rows or column.stride != size:
+        raise FormatError(
+            f"generation {entry['number']} has {rows} rows of {size} bytes,"
+            f" its column {column.n_rows} of {column.stride}"
+        )
+    if codes["index"] is not None:
+        _check_index(codes["index"], config, n)
+        _check_room(named, {name: (0, stride) for name, (_, stride) in _of_index(config, codes["index"], n).items()}, n)
 
 
 def _row_size(generations: Mapping[int, State], number: int) -> int:
@@ -114,19 +137,28 @@ def _row_size(generations: Mapping[int, State], number: int) -> int:
 
 
 def _check_columns(
-    columns: Columns, named: Mapping[str, Column], index: State, n: int, code_size: int, vector_bytes: int
+    named: Mapping[str, Column], config: Config, index: State, n: int, code_size: int, vector_bytes: int
 ) -> None:
     """Whether the columns that rows are in are there, and have room for n of them, of the right size."""
-    wanted: dict[str, tuple[int, int | None]] = {CODES: (n, code_size), DELETED: (words_for(n), 8)}
-    optional: dict[str, tuple[int, int | None]] = {VECTORS: (n, vector_bytes), IDS: (n, 8)}
+    wanted: Sizes = {CODES: (n, code_size), DELETED: (words_for(n), 8), **_of_index(config, index, n)}
+    optional: Sizes = {NODES: (n, None)} if ADJACENCY in wanted else {}
+    (wanted if config.keeps_originals else optional)[VECTORS] = n, vector_bytes
+    (wanted if config.ids == "int64" else optional)[IDS] = n, 8
+    _check_room(named, wanted | {name: size for name, size in optional.items() if name in named}, n)
+
+
+def _of_index(config: Config, index: State, n: int) -> Sizes:
+    """The columns that an index needs; packed nodes say themselves whether they fit its codes."""
     if index["kind"] == HNSW.kind and index.get("linked"):
-        wanted |= {ADJACENCY: (n, None), LINKED: (words_for(n), 8), CONDEMNED: (words_for(n), 8)}
-        optional[NODES] = (n, None)
-    if index["kind"] == IVF.kind and index.get("lists"):
-        wanted |= {SLOTS: (n, None), LISTS: (0, None), LIST_BLOCKS: (0, None), CENTROIDS: (0, None)}
-    for name, (rows, stride) in (wanted | optional).items():
-        if name not in named and name in optional:
-            continue
+        degree = 2 * (config.index if isinstance(config.index, HNSW) else HNSW()).m
+        return {ADJACENCY: (n, 4 * degree), LINKED: (words_for(n), 8), CONDEMNED: (words_for(n), 8)}
+    if isinstance(config.index, IVF) and index.get("lists"):
+        return {SLOTS: (n, 4 * config.index.copies), LISTS: (0, None), LIST_BLOCKS: (0, None), CENTROIDS: (0, None)}
+    return {}
+
+
+def _check_room(named: Mapping[str, Column], wanted: Sizes, n: int) -> None:
+    for name, (rows, stride) in wanted.items():
         column = named[name]
         if column.n_rows < rows or stride not in (None, column.stride):
             raise FormatError(f"column {name!r} holds {column.n_rows} rows of {column.stride} bytes for {n} vectors")
@@ -202,15 +234,11 @@ def _check_pending(state: State, generations: Mapping[int, State], columns: Colu
         return
     if pending["number"] not in generations or pending["number"] == state["quantizer"]:
         raise FormatError(f"field 'pending' is of generation {pending['number']!r}")
-    rows = take_int(pending, "rows", 0, MAX_ROWS)
     take_int(pending, "linked", 0, MAX_ROWS)
     if pending["relink"] not in (True, False, "auto"):
         raise FormatError(f"field 'relink' is {pending['relink']!r}")
     code_from_dict(pending["code"])
-    if rows > (codes := _named(pending["names"], columns)[CODES]).n_rows:
-        raise FormatError(f"{rows} rows are coded anew, the column holds {codes.n_rows}")
-    if pending["index"] is not None:
-        _check_index(pending["index"], config, state["n"])
+    _check_apart(pending, generations[pending["number"]], columns, config, state["n"])
 
 
 def _check_marks(state: State) -> None:

@@ -1,15 +1,19 @@
-"""R6: every kind of wrong value in every field of the state and of the records of a file, with valid checksums."""
+"""R6: every kind of wrong value in every field of the state and of the records of a file, with valid checksums.
+
+And columns whose rows have another size, or that are not there.
+"""
 
 from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from crafts import Case, base, judge_all, prepare, records_of
 from figures import Figures, Job
+from store_kit import resize_rows
 
 from qvec.storage.store import Store, Transaction
 
@@ -17,6 +21,10 @@ CASES = {"short": 150, "nightly": 1_000_000}  # there are fewer
 WRONG: tuple[Any, ...] = (
     0, 1, -1, 2, 255, 65_535, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1, float("nan"), float("inf"), -1.5,
     1e300, None, True, "", "x", b"", b"\xff" * 4, b"\xff" * 64, [], [0], {}, {"x": 1},
+)  # fmt: skip
+STRIDES: tuple[Callable[[int], int], ...] = (
+    lambda _: 0, lambda _: 1, lambda _: 4, lambda _: 8, lambda size: size - 1, lambda size: size + 1,
+    lambda size: size + 64, lambda size: size // 2, lambda size: 2 * size,
 )  # fmt: skip
 MISSING, EXTRA, MORE, LESS, CUT = "<missing>", "<extra>", "<more>", "<less>", "<cut>"
 
@@ -62,8 +70,19 @@ def fields(collection: str, path: Path) -> Iterator[Case]:
                 yield Case(collection, what, place, value)
 
 
+def sizes(collection: str, path: Path) -> Iterator[Case]:
+    """A case for each wrong size of the rows of each column; 0: there is none."""
+    with Store.open(path, "r") as store, store.read() as snap:
+        strides = {name: column.stride for name, column in snap.columns.items()}
+    for name, stride in strides.items():
+        for value in sorted({change(stride) for change in STRIDES} - {stride}):
+            yield Case(collection, "column", name, value)
+
+
 def craft(txn: Transaction, case: Case) -> None:
-    if case.what == "state":
+    if case.what == "column":
+        resize_rows(txn, case.place, case.value)
+    elif case.what == "state":
         new = changed(dict(txn.state), case.place, case.value)
         txn.state.clear()
         txn.state.update(new)
@@ -74,8 +93,9 @@ def craft(txn: Transaction, case: Case) -> None:
 
 def run(job: Job) -> Figures:
     figures, chance = Figures("R6", "crafted fields of the state and of records"), random.Random(job.seed)
-    cases = [case for collection in prepare(job) for case in fields(collection, base(job.folder, collection))]
-    figures.amounts["fields and wrong values"] = len(cases)
+    collections = [(collection, base(job.folder, collection)) for collection in prepare(job)]
+    cases = [case for collection in collections for case in (*fields(*collection), *sizes(*collection))]
+    figures.amounts["fields and columns, and wrong values"] = len(cases)
     chosen = chance.sample(cases, min(len(cases), job.amount(CASES)))
     figures.amounts["failing files"] = len(list(judge_all(figures, job.folder, chosen, craft)))
     return figures

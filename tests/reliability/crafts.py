@@ -122,9 +122,12 @@ def calls(ids: str, keeps: bool) -> dict[str, Callable[[qvec.Collection], object
         "add": lambda db: db.add(X[-LOOK_ROWS:], later, threads=1),
         "requantize": lambda db: db.requantize("int8" if keeps else None, threads=1),
         "calibrate": lambda db: db.calibrate(SAMPLE, code=qvec.Int8(scale="per_dim"), threads=1),
+        "roll back": lambda db: db.rollback(0, threads=1),
         "optimize": lambda db: db.optimize(threads=1),
         "search again": lambda db: db.search(X[:3], 5),
         "verify again": lambda db: db.verify(),
+        "repair": lambda db: db.repair(threads=1),
+        "compact": lambda db: db.compact(),
     }
 
 

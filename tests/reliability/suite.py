@@ -37,7 +37,10 @@ ENGINES = {
 TESTS = {
     "R8": ("disk full, file-size limits, address space", ["tests/reliability/test_disk_full.py"]),
     "R9": ("lifetime of handles, views and results", ["tests/reliability/test_lifetime.py"]),
-    "R13": ("fork, spawn, forkserver and worker processes", ["tests/reliability/test_fork.py"]),
+    "R13": (
+        "fork, spawn, forkserver and worker processes",
+        ["tests/reliability/test_fork.py", "tests/reliability/test_fork_threads.py"],
+    ),
     "R14": ("random calls against a float64 model", ["tests/test_stateful.py"]),
     "R16": (
         "kernels at every SIMD level, on guard pages",

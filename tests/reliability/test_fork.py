@@ -4,59 +4,16 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from child import describe, run
+from child import run
+from fork_kit import X, assert_unharmed, collection, in_fork
 
 import qvec
-
-DIM = 8
-DEADLINE = 10.0
-X = np.random.default_rng(1).normal(size=(300, DIM)).astype(np.float32)
-
-
-def collection(path: str) -> qvec.Collection:
-    db = qvec.create(path, DIM, metric="l2", index="hnsw")
-    db.add(X[:200], payload=[{"row": i} for i in range(200)])
-    return db
-
-
-def in_fork(task: Callable[[], object]) -> None:
-    """Run a task in a forked child; AssertionError when it fails there, is killed or hangs."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            task()
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    end = time.monotonic() + DEADLINE
-    while (status := os.waitpid(pid, os.WNOHANG)) == (0, 0):
-        if time.monotonic() > end:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            raise AssertionError("the child hangs")
-        time.sleep(0.002)
-    code = os.waitstatus_to_exitcode(status[1])
-    assert code == 0, f"the child ended with {describe(code)}"
-
-
-def assert_unharmed(db: qvec.Collection) -> None:
-    """The parent's handle searches, writes and verifies."""
-    before = len(db)
-    assert db.search(X[7], 1).ids.tolist() == [7]
-    db.add(X[200:210])
-    assert len(db) == before + 10
-    assert db.verify() == []
 
 
 def search_in_child(path: str) -> None:
@@ -196,37 +153,6 @@ def close_in_child_is_final_there(path: str) -> None:
         assert_unharmed(db)
 
 
-def fork_while_threads_search_and_write(path: str) -> None:
-    with collection(path) as db:
-        stop = threading.Event()
-
-        def search() -> None:
-            while not stop.is_set():
-                db.search(X[:40], 5, threads=2)
-
-        def write() -> None:
-            for i in range(10_000):
-                if stop.is_set():
-                    return
-                db.upsert(X[i % 200], [i % 200])
-
-        def child() -> None:
-            assert db.search(X[7], 1, exact=True).distances.tolist() == [0.0]
-
-        threads = [threading.Thread(target=task) for task in (search, search, write)]
-        for thread in threads:
-            thread.start()
-        try:
-            for _ in range(20):
-                in_fork(child)
-        finally:
-            stop.set()
-            for thread in threads:
-                thread.join()
-        assert len(db) == 200
-        assert db.verify() == []
-
-
 def fork_of_a_fork(path: str) -> None:
     with collection(path) as db:
 
@@ -363,7 +289,6 @@ CASES = [
     fork_inside_an_add,
     leave_in_child,
     close_in_child_is_final_there,
-    fork_while_threads_search_and_write,
     fork_of_a_fork,
 ]
 
