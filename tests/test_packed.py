@@ -12,7 +12,17 @@ from numpy.typing import NDArray
 
 import qvec
 from qvec import _kernels
-from qvec._kernels import Codec, Column, PackedFinder, Packer, Searcher, Selection, node_shape, simd_levels
+from qvec._kernels import (
+    Codec,
+    Column,
+    PackedFinder,
+    Packer,
+    Searcher,
+    Selection,
+    node_shape,
+    simd_levels,
+    transform,
+)
 from qvec.bitmaps import words_for
 from qvec.index import packed
 from qvec.index.base import Coded, Source
@@ -115,6 +125,44 @@ def test_nodes_do_not_depend_on_threads_and_verify_sees_a_changed_byte() -> None
     made[7, 100] ^= 1
     nodes.write(7, made[7:8])
     np.testing.assert_array_equal(packed.wrong(coded, adjacency, nodes, 600), [7])
+
+
+@pytest.mark.parametrize(("dim", "coded"), [(40, 64), (384, 384), (512, 464), (784, 576), (1536, 736)])
+@pytest.mark.parametrize("metric", ["l2", "ip"])
+def test_a_node_is_its_definition(dim: int, coded: int, metric: str) -> None:
+    x = clustered(300, dim)
+    made, adjacency, nodes, _ = linked(x, metric)
+    rotated, stride = node_shape(made.codec, 32)
+    decoded = np.pad(made.codec.decode(made.codes.read_range(0, 300)), ((0, 0), (0, rotated - dim)))
+    y = transform(decoded, rotated, False, None, rotation_signs(packed.SEED, rotated)).astype(np.float64)
+    places = np.array([2 * v if v < 8 else 2 * (v - 8) + 1 for v in range(16)])
+    for u in (0, 7, 299):
+        node = nodes.read_range(u, u + 1)[0]
+        rows = adjacency.read_range(u, u + 1).view(np.uint32)[0] & 0x7FFF_FFFF
+        lines = node[: 4 * coded].reshape(-1, 4, 16)[..., places].swapaxes(1, 2)  # line, vector, group of four dims
+        nibbles = np.stack([lines & 15, lines >> 4]).reshape(2, -1, 16, 4)[:, :, :, :, None] >> np.arange(4) & 1
+        signs = nibbles.transpose(0, 2, 1, 3, 4).reshape(32, coded) - 0.5
+        at = 4 * coded
+        assert node[at : at + 128].view(np.uint32).tolist() == [
+            row if row < 300 else 0xFFFF_FFFF for row in rows.tolist()
+        ]
+        add, rescale = node[at + 128 : at + 256].view(np.float16).reshape(2, 32).astype(np.float64)
+        code = made.codes.read_range(u, u + 1)[0, : made.codec.data_size + 8]
+        end = at + 256 + len(code)
+        np.testing.assert_array_equal(node[at + 256 : end], code)
+        units = np.frombuffer(node[-(-end // 4) * 4 :][:8].tobytes(), np.float32)
+        held = rows < 300
+        r = y[rows[held]] - y[u]
+        np.testing.assert_array_equal(signs[held], (r[:, :coded] > 0) - 0.5)
+        scale = (r**2).sum(1) / (r[:, :coded] * signs[held]).sum(1)
+        along = signs[held] @ y[u, :coded]
+        factor = 2 if metric == "l2" else 1
+        base = (r**2).sum(1) if metric == "l2" else -(r @ y[u])
+        added = base + factor * scale * along
+        np.testing.assert_allclose(add[held] * units[0], added, rtol=2e-3, atol=1e-3 * abs(added).max())
+        np.testing.assert_allclose(rescale[held] * units[1], -factor * scale, rtol=2e-3)
+        assert np.isinf(add[~held]).all()
+    assert stride == nodes.stride
 
 
 def test_every_level_finds_the_same() -> None:

@@ -58,9 +58,9 @@ QV_INLINE float fold8(const qv_lanes8 *lanes) {
     return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
 }
 
-QV_INLINE products multiply(const float *residual, const float *centre, int dims) {
+QV_INLINE products multiply(const float *residual, const float *centre, int dims, int coded) {
     qv_lanes8 norm2 = {0}, along = {0}, centre_along = {0}, centre_dot = {0};
-    for (int i = 0; i < dims; i += 8) {
+    for (int i = 0; i < coded; i += 8) {
         qv_lanes8 r = *(const qv_lanes8 *)(residual + i), c = *(const qv_lanes8 *)(centre + i);
         qv_mask8 flip = (r <= 0) & INT32_MIN;
         norm2 += r * r;
@@ -68,19 +68,24 @@ QV_INLINE products multiply(const float *residual, const float *centre, int dims
         centre_along += (qv_lanes8)((qv_mask8)c ^ flip);
         centre_dot += c * r;
     }
+    for (int i = coded; i < dims; i += 8) {
+        qv_lanes8 r = *(const qv_lanes8 *)(residual + i), c = *(const qv_lanes8 *)(centre + i);
+        norm2 += r * r;
+        centre_dot += c * r;
+    }
     return (products){fold8(&norm2), fold8(&along) / 2, fold8(&centre_along) / 2, fold8(&centre_dot)};
 }
 
-QV_DEFINE_WIDE(static, products, multiply_best, (const float *residual, const float *centre, int dims),
-                      (residual, centre, dims), multiply)
+QV_DEFINE_WIDE(static, products, multiply_best, (const float *residual, const float *centre, int dims, int coded),
+               (residual, centre, dims, coded), multiply)
 
 /* With s = |r|^2 / <r, b>, <q - c, r> is estimated as s <q - c, b>: |q - v|^2 = |q - c|^2 + |r|^2 - 2 <q - c, r>, and
  * -<q, v> = -<q, c> - <c, r> - <q - c, r>. The bound is theorem 3.2's. Vectors whose products leave the range of floats
- * are taken for their centre. */
-qv_fs_factors qv_fs_factors_of(int metric, const float *residual, const float *centre, int dims) {
-    products p = multiply_best(residual, centre, dims);
+ * are taken for their centre. b is zero in the dims that are not coded, and <q, b> needs none of these. */
+qv_fs_factors qv_fs_factors_of(int metric, const float *residual, const float *centre, int dims, int coded) {
+    products p = multiply_best(residual, centre, dims, coded);
     float factor = metric == QV_L2 ? 2 : 1, scale = p.norm2 / p.along;
-    float excess = scale * ((float)dims / 4 / p.along) - 1;
+    float excess = scale * ((float)coded / 4 / p.along) - 1;
     float add = (metric == QV_L2 ? p.norm2 : -p.centre_dot) + factor * scale * p.centre_along;
     float error = factor * ERROR_SIGMA * sqrtf(p.norm2 * (excess > 0 ? excess : 0) / (float)(dims - 1));
     if (!isfinite(add) || !isfinite(error)) return (qv_fs_factors){0, 0, 0};

@@ -35,8 +35,8 @@ void qv_fs_copy(const uint8_t *source, int from, uint8_t *target, int to, int di
 /* Zero the signs of the vector in a place. */
 void qv_fs_clear(uint8_t *target, int to, int dims);
 
-/* Factors of a residual from `centre`; keys are squared L2 (QV_L2), or -dot (QV_IP; QV_COSINE: 1 - dot of unit vectors). */
-qv_fs_factors qv_fs_factors_of(int metric, const float *residual, const float *centre, int dims);
+/* Factors of a residual from `centre`, of which the first `coded` of `dims` signs are kept; keys are squared L2 (QV_L2), or -dot (QV_IP; QV_COSINE: 1 - dot of unit vectors). */
+qv_fs_factors qv_fs_factors_of(int metric, const float *residual, const float *centre, int dims, int coded);
 
 /* The table of a query, qv_fs_bytes(dims), the same on every machine. Returns delta: <b, q> is nearly delta * sum. */
 float qv_fs_table(const float *q, int dims, uint8_t *table);

@@ -11,7 +11,7 @@ cdef extern from "fastscan.h" nogil:
     ctypedef void (*qv_fs_sums_fn)(const uint8_t *codes, const uint8_t *table, int dims, int32_t *sums) noexcept
     size_t qv_fs_bytes(int dims)
     void qv_fs_put(const float *residual, int dims, int slot, uint8_t *codes) noexcept
-    qv_fs_factors qv_fs_factors_of(int metric, const float *residual, const float *centre, int dims) noexcept
+    qv_fs_factors qv_fs_factors_of(int metric, const float *residual, const float *centre, int dims, int coded) noexcept
     float qv_fs_table(const float *q, int dims, uint8_t *table) noexcept
     qv_fs_sums_fn qv_fs_sums(int simd) noexcept
 
@@ -39,7 +39,7 @@ def fastscan_encode(residuals, centre, str metric):
     cdef qv_fs_factors *out = <qv_fs_factors *> cnp.PyArray_DATA(factors)
     for i in range(_count(r)):
         qv_fs_put(source + i * dims, dims, i, <uint8_t *> cnp.PyArray_DATA(codes))
-        out[i] = qv_fs_factors_of(kind, source + i * dims, <const float *> cnp.PyArray_DATA(c), dims)
+        out[i] = qv_fs_factors_of(kind, source + i * dims, <const float *> cnp.PyArray_DATA(c), dims, dims)
     return codes, factors
 
 

@@ -39,7 +39,7 @@ static void clear_block(qv_list_block *block, int dims, uint32_t list, uint32_t 
 static void put_entry(const qv_lists *lists, qv_list_block *block, int place, uint32_t row, const float *residual,
                       const float *centre) {
     int metric = lists->metric == QV_IP && block->list != lists->n_lists ? QV_IP : QV_L2;
-    qv_fs_factors factors = qv_fs_factors_of(metric, residual, centre, lists->dims);
+    qv_fs_factors factors = qv_fs_factors_of(metric, residual, centre, lists->dims, lists->dims);
     qv_fs_put(residual, lists->dims, place, (uint8_t *)(block + 1));
     block->rows[place] = row;
     block->add[place] = factors.add;

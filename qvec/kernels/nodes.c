@@ -4,14 +4,24 @@
 #include "half.h"
 #include "lanes.h"
 
+#define HALF_PI 1.5707963267948966
 #define EMPTY_ADD 0x7C00 /* +inf as f16 */
+
+/* Signs of d of D rotated dims estimate a dot product with an error of sqrt(pi / (2 d) - 1 / D) of its vectors' lengths: b and
+ * r have a cosine of sqrt(2 / pi d / D). What 384 of 384 give is enough for a walk: of more dims, as many as give the same. */
+static int coded_dims(int dims) {
+    double enough = HALF_PI / ((HALF_PI - 1) / QV_NODE_DIMS_ENOUGH + 1.0 / dims);
+    int coded = QV_FS_DIMS * (int)ceil(enough / QV_FS_DIMS);
+    return dims <= QV_NODE_DIMS_ENOUGH || coded > dims ? dims : coded;
+}
 
 int qv_node_layout_init(qv_node_layout *layout, const qv_codec *codec, uint32_t degree, const uint8_t *signs) {
     if (codec->kind == QV_BINARY || degree == 0 || degree % QV_FS_VECTORS || degree > QV_DEGREE_MAX) return -1;
     int dims = (int)qv_round_up((size_t)codec->dim, QV_FS_DIMS);
     *layout = (qv_node_layout){.codec = codec, .degree = degree, .signs = signs};
     layout->dims = dims < QV_NODE_DIMS_MIN ? QV_NODE_DIMS_MIN : dims;
-    layout->at_rows = degree / QV_FS_VECTORS * qv_fs_bytes(layout->dims);
+    layout->coded = coded_dims(layout->dims);
+    layout->at_rows = degree / QV_FS_VECTORS * qv_fs_bytes(layout->coded);
     layout->at_add = layout->at_rows + degree * sizeof(uint32_t);
     layout->at_rescale = layout->at_add + degree * sizeof(uint16_t);
     layout->at_code = layout->at_rescale + degree * sizeof(uint16_t);
@@ -39,8 +49,8 @@ static float to_halves(const float *values, uint32_t n, uint16_t *halves) {
 }
 
 static void put_neighbour(const qv_node_layout *layout, uint32_t slot, const float *residual, uint8_t *node) {
-    uint8_t *group = node + slot / QV_FS_VECTORS * qv_fs_bytes(layout->dims);
-    qv_fs_put(residual, layout->dims, (int)(slot % QV_FS_VECTORS), group);
+    uint8_t *group = node + slot / QV_FS_VECTORS * qv_fs_bytes(layout->coded);
+    qv_fs_put(residual, layout->coded, (int)(slot % QV_FS_VECTORS), group);
 }
 
 int qv_node_encode(const qv_node_layout *layout, qv_column *codes, uint32_t n, const uint32_t *list, const uint8_t *code,
@@ -57,7 +67,7 @@ int qv_node_encode(const qv_node_layout *layout, qv_column *codes, uint32_t n, c
         if (!neighbour) return QV_DAMAGED;
         rotated(layout, neighbour, decoded, residual);
         for (int i = 0; i < layout->dims; i++) residual[i] -= centre[i];
-        qv_fs_factors factors = qv_fs_factors_of(layout->codec->metric, residual, centre, layout->dims);
+        qv_fs_factors factors = qv_fs_factors_of(layout->codec->metric, residual, centre, layout->dims, layout->coded);
         add[slot] = factors.add;
         rescale[slot] = factors.rescale;
         put_neighbour(layout, slot, residual, node);

@@ -1,6 +1,6 @@
 /* Packed nodes: all that a walk reads of a row in one block, so that a hop costs one miss (SymphonyQG, arXiv:2411.12229).
  *
- *   signs of the residuals v - u of the neighbours v of u, in groups of 32 (fastscan.h)    4 * dims each
+ *   signs of the residuals v - u of the neighbours v of u, in groups of 32 (fastscan.h)    4 * coded each
  *   neighbours u32[degree], then f16[degree] add, f16[degree] rescale
  *   the node's own code as its column has it, without padding
  *   { float add, rescale } units of the two factors; zeros to a multiple of 64
@@ -13,7 +13,8 @@
 #include "fastscan.h"
 #include "graph.h"
 
-#define QV_NODE_DIMS_MIN 64 /* fewer signs than that tell too little: short vectors are rotated into more dims */
+#define QV_NODE_DIMS_MIN 64     /* fewer signs than that tell too little: short vectors are rotated into more dims */
+#define QV_NODE_DIMS_ENOUGH 384 /* and more of them than these, of long ones, more than a walk needs */
 
 typedef struct {
     float add, rescale;
@@ -21,7 +22,8 @@ typedef struct {
 
 typedef struct {
     const qv_codec *codec; /* of the node's own code; QV_BINARY has no estimates */
-    int dims;              /* of the rotated space */
+    int dims;              /* of the rotated space, */
+    int coded;             /* and how many of them, from the first, signs are kept of */
     uint32_t degree;       /* a multiple of 32 */
     const uint8_t *signs;  /* of the rotation, 4 * dims / 8 */
     size_t at_rows, at_add, at_rescale, at_code, at_units, stride;

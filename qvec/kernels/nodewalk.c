@@ -120,7 +120,7 @@ QV_INLINE void scan_neighbours(walk *w, const qv_node_layout *layout, const uint
     for (uint32_t g = 0; g < layout->degree; g += QV_FS_VECTORS) {
         int32_t sums[QV_FS_VECTORS], entries[QV_FS_VECTORS];
         const uint8_t *rows = node + layout->at_rows + 4 * g;
-        w->sums(node + g / QV_FS_VECTORS * qv_fs_bytes(layout->dims), w->table, layout->dims, sums);
+        w->sums(node + g / QV_FS_VECTORS * qv_fs_bytes(layout->coded), w->table, layout->coded, sums);
         fetch(w, layout->stride);
         uint32_t mask = estimate(rows, node + layout->at_add + 2 * g, node + layout->at_rescale + 2 * g, sums, base, units,
                                  &w->beam, w->index->n, entries);
@@ -203,13 +203,13 @@ int qv_nodes_find(const void *nodes, const qv_search_params *params, const float
     const qv_nodes *index = nodes;
     const qv_node_layout *layout = &index->layout;
     const qv_codec *codec = layout->codec;
-    size_t table = qv_fs_bytes(layout->dims), floats = qv_round_up((size_t)layout->dims * sizeof(float), 64);
+    size_t table = qv_fs_bytes(layout->coded), floats = qv_round_up((size_t)layout->dims * sizeof(float), 64);
     uint8_t *room = qv_scratch_room(s, table + floats + qv_beam_bytes(params->ef));
     if (!room) return QV_NO_MEMORY;
     float *query = (float *)(room + table);
     walk w = {.index = index, .layout = layout, .query = (const qv_query *)s->query, .table = room, .s = s};
     qv_transform(transformed, 1, codec->dim, layout->dims, codec->metric == QV_COSINE, NULL, layout->signs, query);
-    w.delta = qv_fs_table(query, layout->dims, room);
+    w.delta = qv_fs_table(query, layout->coded, room);
     w.sums = qv_fs_sums(codec->simd);
     qv_beam_reset(&w.beam, room + table + floats, params->ef);
     int candidates = params->candidates > params->k ? params->candidates : params->k;
