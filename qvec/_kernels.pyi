@@ -22,6 +22,20 @@ def offset_values(rows: Bytes, dim: int) -> Floats: ...
 PANEL: int
 
 def project(x: Floats, panels: Floats, *, simd: str | None = None) -> Floats: ...
+
+@final
+class QueryMap:
+    def __init__(
+        self,
+        dim: int,
+        width: int,
+        padded: int,
+        normalise: bool,
+        mean: Floats | None,
+        panels: Floats | None,
+        signs: Bytes | None,
+    ) -> None: ...
+
 def fastscan_encode(residuals: Floats, centre: Floats, metric: str) -> tuple[Bytes, Floats]: ...
 def fastscan_table(q: Floats) -> tuple[Bytes, float]: ...
 def fastscan_sums(codes: Bytes, table: Bytes, *, simd: str | None = None) -> NDArray[np.int32]: ...
@@ -181,17 +195,17 @@ class Searcher:
         rerank: Codec | None = None,
         vectors: Column | None = None,
         ids: Column | None = None,
+        map: QueryMap | None = None,
         timed: bool = False,
     ) -> None: ...
     @property
     def phase_ns(self) -> tuple[int, int, int, int]: ...
     def search(
-        self, q: Floats, t: Floats, k: int, ef: int, nprobe: int, candidates: int, exact: bool, selection: Selection
+        self, q: Floats, k: int, ef: int, nprobe: int, candidates: int, exact: bool, selection: Selection
     ) -> tuple[NDArray[np.int64], Floats, NDArray[np.int64]]: ...
     def search_into(
         self,
         q: Floats,
-        t: Floats,
         k: int,
         ef: int,
         nprobe: int,

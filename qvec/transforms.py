@@ -81,6 +81,12 @@ class Transform:
         assert self.matrix is not None
         return np.linalg.pinv(self.matrix.astype(np.float64)).astype(np.float32)
 
+    @cached_property
+    def of_queries(self) -> _kernels.QueryMap:
+        """The same for searches, which do it in place."""
+        panels = None if self.matrix is None else self._panels
+        return _kernels.QueryMap(self.kept, self.width, self.padded, self.normalise, self.mean, panels, self.signs)
+
     def apply(self, x: Float32Array) -> Float32Array:
         """Transform float32[n, dim] to float32[n, padded]."""
         x = x if self.dims is None else np.ascontiguousarray(x[:, : self.dims])

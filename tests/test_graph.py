@@ -6,11 +6,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from qvec._kernels import Codec, Column, GraphFinder, Linker, Searcher, Selection, reachable, simd_levels
+from qvec._kernels import Codec, Column, GraphFinder, Linker, QueryMap, Searcher, Selection, reachable, simd_levels
 from qvec.bitmaps import count, words_for
 from qvec.index.base import Coded, Source
 from qvec.index.hnsw import Build, Graph
 from qvec.storage.store import block_geometry
+from qvec.transforms import Transform
 
 PSIZE = 4096
 DEGREE = 32
@@ -54,7 +55,7 @@ def searched(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int64]]:  # fmt: skip
     """Search n rows, those excluded left out."""
     selection = Selection(n, n if live is None else live, excluded, rows)
-    return searcher.search(q, q, k, ef, 0, candidates, exact, selection)
+    return searcher.search(q, k, ef, 0, candidates, exact, selection)
 
 
 def keys(what: Coded, x: npt.NDArray[np.float32], q: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -102,6 +103,40 @@ def test_a_batch_is_scanned_as_its_queries_one_by_one(level: str, queries: int) 
                 one = searched(searcher, q[i : i + 1], 10, 10, 20, exact=exact, n=n, **options)
                 for whole, single in zip(batch, one, strict=True):
                     np.testing.assert_array_equal(whole[i], single[0])
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+@pytest.mark.parametrize("seed", [None, 5])
+@pytest.mark.parametrize("kept", [40, 33])
+@pytest.mark.parametrize("width", [None, 19, 37])
+def test_queries_are_mapped_in_place_as_a_transform_does_it(
+    normalise: bool, seed: int | None, kept: int, width: int | None
+) -> None:
+    rng, q = np.random.default_rng(kept), clustered(17, 40, 1)
+    matrix = None if width is None else rng.normal(size=(kept, width)).astype(np.float32)
+    transform = Transform(40, normalise, rng.normal(size=kept).astype(np.float32), seed, kept, matrix)
+    what = coded(transform.apply(clustered(300, 40)))
+    mapped = Searcher(what.codec, what.codes, 300, map=transform.of_queries)
+    plain = Searcher(what.codec, what.codes, 300)
+    expected = searched(plain, transform.apply(q), 10, 10, n=300)
+    for queries, found in ((q, expected), (q[3], [part[3] for part in expected])):
+        for got, wanted in zip(searched(mapped, queries, 10, 10, n=300), found, strict=True):
+            np.testing.assert_array_equal(got, wanted)
+
+
+def test_a_map_that_does_not_fit_is_refused() -> None:
+    what = coded(clustered(100, 40))
+    with pytest.raises(ValueError, match="mapped to 39 values, the codec is of 40"):
+        Searcher(what.codec, what.codes, 100, map=QueryMap(39, 39, 39, False, None, None, None))
+    searcher = Searcher(
+        what.codec, what.codes, 100, map=QueryMap(50, 40, 40, False, None, np.ones((100, 32), "f4"), None)
+    )
+    with pytest.raises(ValueError, match="queries have 49 values"):
+        searched(searcher, clustered(1, 49), 10, 10, n=100)
+    with pytest.raises(ValueError, match="dim 40, width 39 and padded 64 do not go together"):
+        QueryMap(40, 39, 64, False, None, None, None)
+    with pytest.raises(ValueError, match="panels must have 80 rows, not 40"):
+        QueryMap(40, 39, 64, False, None, np.ones((40, 32), "f4"), None)
 
 
 def test_excluded_rows_are_never_results_and_k_come_back_whenever_k_are_left() -> None:

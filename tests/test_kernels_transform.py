@@ -8,7 +8,7 @@ from kernels_oracle import Bytes, Doubles, Floats, gaussian, unit
 
 from qvec._kernels import transform
 
-WIDTHS = [64, 80, 128, 192, 320, 384, 448, 512, 768, 784, 960]
+WIDTHS = [32, 64, 80, 128, 192, 320, 384, 448, 512, 768, 784, 960]
 
 
 def random_signs(padded: int) -> Bytes:
@@ -93,6 +93,7 @@ def test_a_vector_is_transformed_the_same_alone_and_in_a_batch() -> None:
         (5, None, None, "padded must be at least dim, 10, not 5"),
         (65537, None, None, "padded must be in 1..65536"),
         (100, None, np.zeros(50, np.uint8), "multiple of 16"),
+        (16, None, np.zeros(8, np.uint8), "at least 32"),
         (64, None, np.zeros(31, np.uint8), "signs must be 32 wide"),
         (64, None, np.zeros((1, 32), np.uint8), "signs must have 1 dimension"),
         (64, np.zeros(9, np.float32), None, "mean must be 10 wide"),

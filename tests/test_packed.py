@@ -124,7 +124,7 @@ def test_every_level_finds_the_same() -> None:
         coded, _, nodes, entries = linked(x, simd=level)
         walker = packed.finder(coded, nodes, 32, len(x), entries)
         searcher = Searcher(coded.codec, coded.codes, len(x), walker)
-        found.append(searcher.search(q, q, 10, 64, 0, 0, False, Selection(len(x), len(x)))[0])
+        found.append(searcher.search(q, 10, 64, 0, 0, False, Selection(len(x), len(x)))[0])
     for ids in found[1:]:
         np.testing.assert_array_equal(ids, found[0])
 
@@ -142,7 +142,7 @@ def test_hostile_nodes_give_rows_of_the_collection_or_nothing() -> None:
         nodes.write(0, garbage)
         walker = PackedFinder(coded.codec, coded.codes, nodes, n, 32, rotation_signs(1, 64), entries)
         searcher = Searcher(coded.codec, coded.codes, n, walker)
-        ids, _, counts = searcher.search(x[:20], x[:20], 10, 64, 0, 0, False, Selection(n, n))
+        ids, _, counts = searcher.search(x[:20], 10, 64, 0, 0, False, Selection(n, n))
         assert ((ids >= 0) & (ids < n)).all()
         assert (counts == 10).all()
 

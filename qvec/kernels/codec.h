@@ -120,4 +120,17 @@ void qv_transform(const float *x, size_t n, int dim, int padded, int normalise, 
 #define QV_PANEL 32
 void qv_project(const float *x, size_t n, int dim, const float *panels, int n_panels, int simd, float *out);
 
+/* All that is done to a query before it is coded: both of these, or one. What is pointed at is borrowed. */
+typedef struct {
+    int dim;           /* values that are used of a query */
+    int width, padded; /* of what M gives, and of the result */
+    int normalise, n_panels, simd;
+    const float *mean, *panels; /* NULL: none; without panels, width is dim */
+    const uint8_t *signs;       /* NULL: no rotation */
+} qv_map;
+
+/* Floats that qv_map_query needs at `room`, where it leaves its result: `padded` of them. */
+size_t qv_map_room(const qv_map *map);
+const float *qv_map_query(const qv_map *map, const float *q, float *room);
+
 #endif

@@ -5,6 +5,24 @@
 #include "half.h"
 #include "packed.h"
 
+QV_INLINE double norm2_of(const float *x, int dim) {
+    float buffer[QV_BLOCK];
+    double sum = 0;
+    for (int i = 0; i < dim; i += QV_BLOCK) {
+        const float *block = qv_block(x, dim, i, buffer);
+        sum += qv_dot64(block, block);
+    }
+    return sum;
+}
+
+QV_DEFINE_WIDE(, double, qv_norm2, (const float *x, int dim), (x, dim), norm2_of)
+
+QV_INLINE void scale_by(const float *x, int dim, double unit, float *out) {
+    for (int i = 0; i < dim; i++) out[i] = (float)(x[i] * unit);
+}
+
+QV_DEFINE_WIDE(, void, qv_scale, (const float *x, int dim, double unit, float *out), (x, dim, unit, out), scale_by)
+
 void qv_put_factors(const qv_codec *codec, uint8_t *row, float scale, double norm2) {
     double kept = codec->metric == QV_COSINE && !qv_is_centred(codec) ? 1 : norm2 < QV_NORM2_MAX ? norm2 : QV_NORM2_MAX;
     qv_factors factors = {scale, (float)kept};
@@ -65,21 +83,24 @@ int qv_take_integers(const float *x, int dim, int8_t *k, qv_code *code) {
     return 1;
 }
 
-typedef int8_t bytes8 __attribute__((vector_size(8), aligned(1), may_alias));
-
-/* The nearest integers to eight x / step within -127..127, as qv_round and qv_clamp give them: three times. */
+/* The nearest integers to sixteen x / step within -127..127, as qv_round and qv_clamp give them: three times. */
 QV_INLINE void put_levels(const float *x, float step, float *levels, int8_t *k, qv_mask8 *sums) {
-    const qv_lanes8 high = (qv_lanes8){0} + 127, low = -high, magic = (qv_lanes8){0} + 0x1.8p23f;
-    qv_lanes8 v = *(const qv_lanes8 *)x / step;
-    qv_mask8 above = v > low;
-    v = (qv_lanes8)(((qv_mask8)v & above) | ((qv_mask8)low & ~above));
-    qv_mask8 below = v < high;
-    v = (qv_lanes8)(((qv_mask8)v & below) | ((qv_mask8)high & ~below));
-    v = (v + magic) - magic;
-    qv_mask8 whole = __builtin_convertvector(v, qv_mask8);
-    *(qv_lanes8 *)levels = v;
-    *(bytes8 *)k = __builtin_convertvector(whole, bytes8);
-    *sums += whole;
+    const qv_lanes8 high = (qv_lanes8){0} + 127, low = -high;
+    qv_mask8 whole[2];
+    for (int half = 0; half < 2; half++) {
+        qv_lanes8 v = *(const qv_lanes8 *)(x + 8 * half) / step;
+        qv_mask8 above = v > low;
+        v = (qv_lanes8)(((qv_mask8)v & above) | ((qv_mask8)low & ~above));
+        qv_mask8 below = v < high;
+        v = (qv_lanes8)(((qv_mask8)v & below) | ((qv_mask8)high & ~below));
+        v = (v + QV_MAGIC) - QV_MAGIC;
+        whole[half] = __builtin_convertvector(v, qv_mask8);
+        *(qv_lanes8 *)(levels + 8 * half) = v;
+        *sums += whole[half];
+    }
+    qv_shorts16 halves;
+    qv_low_halves(whole, &halves);
+    qv_put_low_bytes(&halves, k);
 }
 
 QV_INLINE qv_code quantise(const qv_source *source, int8_t *k) {
@@ -101,7 +122,7 @@ QV_INLINE qv_code quantise(const qv_source *source, int8_t *k) {
     qv_mask8 sums = {0};
     for (int i = 0; i < dim; i += QV_BLOCK) {
         const float *block = qv_source_block(source, i, buffer);
-        for (int j = 0; j < QV_BLOCK; j += 8) put_levels(block + j, step, levels + j, k + i + j, &sums);
+        for (int j = 0; j < QV_BLOCK; j += 16) put_levels(block + j, step, levels + j, k + i + j, &sums);
         along += qv_dot64(block, levels);
     }
     for (int j = 0; j < 8; j++) code.sum += sums[j];

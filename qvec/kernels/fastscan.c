@@ -134,9 +134,14 @@ QV_INLINE float fill_table(const float *q, int dims, uint8_t *table) {
     float delta = largest_group(q, dims) / (2 * ENTRY_MAX);
     float scale = delta > 0x1p-120f ? (1 << FRACTION) / (2 * delta) : 0; /* its inverse is finite */
     for (int i = 0; i < dims; i += QV_FS_DIMS) {
-        int16_t k[QV_FS_DIMS];
-        for (int j = 0; j < QV_FS_DIMS; j++) k[j] = (int16_t)qv_round(q[i + j] * scale);
-        for (int j = 0; j < QV_FS_DIMS; j += GROUP) fill_entries(k + j, table + (i + j) * GROUP);
+        qv_shorts16 k;
+        qv_mask8 whole[2];
+        for (int half = 0; half < 2; half++) {
+            qv_lanes8 shifted = *(const qv_lanes8 *)(q + i + 8 * half) * scale + QV_MAGIC;
+            whole[half] = (qv_mask8)shifted; /* qv_round, whose offset has no bits in the low half */
+        }
+        qv_low_halves(whole, &k);
+        for (int j = 0; j < QV_FS_DIMS; j += GROUP) fill_entries((const int16_t *)&k + j, table + (i + j) * GROUP);
     }
     return scale > 0 ? delta : 0;
 }

@@ -20,6 +20,8 @@ typedef struct {
     uint32_t rows_room;
     uint8_t *query, *other; /* prepared queries: the walk's, and the re-rank's or the pruned node's */
     size_t query_room;
+    float *mapped;          /* the query transformed for the codes */
+    size_t mapped_room;
     uint8_t *room;          /* what an index needs beside: qv_scratch_room */
     size_t room_size;
     qv_pool tile[QV_TILE];       /* a scan of several queries at once: their pools, cut from tile[0].slots, */
@@ -34,6 +36,7 @@ typedef struct {
 } qv_scratch;
 
 int qv_scratch_reserve(qv_scratch *s, int pool, uint32_t rows, size_t query_size);
+int qv_scratch_reserve_map(qv_scratch *s, size_t floats);
 int qv_scratch_reserve_tile(qv_scratch *s, int pool, size_t query_size);
 void qv_scratch_free(qv_scratch *s);
 
@@ -91,6 +94,7 @@ int qv_scan(const qv_scan_source *source, const uint8_t *queries, size_t query_s
 /* What a query runs against. */
 typedef struct {
     qv_codec *codec;
+    const qv_map *map; /* what a query goes through before it is prepared for the codes; NULL: nothing */
     qv_column *codes;
     uint32_t n;
     qv_finder finder;         /* finder.find NULL: a scan */
@@ -99,11 +103,11 @@ typedef struct {
     int timed;                /* whether the phases of a search are timed */
 } qv_searcher;
 
-/* Queries and results of a batch: rows of `dim` and of `width` floats (the same transformed for the codes); k ids and
- * distances of each query, padded with -1 and +inf, and how many there are. */
+/* Queries and results of a batch: rows of `dim` floats; k ids and distances of each query, padded with -1 and +inf, and
+ * how many there are. */
 typedef struct {
-    const float *originals, *transformed;
-    size_t dim, width, n;
+    const float *queries;
+    size_t dim, n;
     int64_t *ids, *counts;
     float *distances;
 } qv_batch;

@@ -61,8 +61,7 @@ static double unit_of(const qv_codec *codec, double norm2) {
 static void fill_float(const qv_codec *codec, const float *q, estimate *e, qv_query *out) {
     float *y = (float *)payload(out);
     e->norm2 = qv_norm2(q, codec->dim);
-    double unit = unit_of(codec, e->norm2);
-    for (int i = 0; i < codec->dim; i++) y[i] = (float)(q[i] * unit);
+    qv_scale(q, codec->dim, unit_of(codec, e->norm2), y);
     e->scale = 1;
     out->op = codec->metric == QV_L2 ? QV_OP_L2 : QV_OP_DOT;
 }
@@ -208,11 +207,12 @@ void qv_prepare(const qv_codec *codec, const float *q, qv_query *out) {
         qv_encode(codec, q, 1, payload(out));
         return;
     }
-    e.norm2 = qv_norm2(q, codec->dim);
     if (has_weights(codec)) {
+        e.norm2 = qv_norm2(q, codec->dim);
         double unit = qv_is_shifted(codec) ? qv_unit_of(codec, e.norm2) : unit_of(codec, e.norm2);
         fill_weights(codec, q, unit, &e, out);
     } else if (codec->lower) {
+        e.norm2 = qv_norm2(q, codec->dim);
         fill_folded(codec, q, unit_of(codec, e.norm2), &e, out);
     } else if (has_integer_codes(codec)) {
         fill_dynamic(codec, q, &e, out);

@@ -42,6 +42,15 @@ int qv_scratch_reserve(qv_scratch *s, int pool, uint32_t rows, size_t query_size
     return failed ? QV_NO_MEMORY : QV_OK;
 }
 
+int qv_scratch_reserve_map(qv_scratch *s, size_t floats) {
+    int failed = 0;
+    if (floats > s->mapped_room) {
+        s->mapped = grown(s->mapped, floats * sizeof *s->mapped, &failed);
+        if (!failed) s->mapped_room = floats;
+    }
+    return failed ? QV_NO_MEMORY : QV_OK;
+}
+
 uint8_t *qv_scratch_room(qv_scratch *s, size_t bytes) {
     int failed = 0;
     if (bytes > s->room_size) {
@@ -73,6 +82,7 @@ void qv_scratch_free(qv_scratch *s) {
     free(s->visited.bits);
     free(s->visited.touched);
     free(s->query);
+    free(s->mapped);
     free(s->other);
     free(s->room);
     free(s->tile[0].slots);

@@ -89,7 +89,13 @@ static int reranks(const qv_searcher *searcher, const qv_search_params *p) {
 }
 
 static void prepare_original(const qv_searcher *searcher, const qv_batch *batch, size_t q, qv_scratch *s) {
-    qv_prepare(searcher->rerank, batch->originals + q * batch->dim, (qv_query *)s->other);
+    qv_prepare(searcher->rerank, batch->queries + q * batch->dim, (qv_query *)s->other);
+}
+
+/* A query as the codes have it: valid until the next one is. */
+static const float *mapped(const qv_searcher *searcher, const qv_batch *batch, size_t q, qv_scratch *s) {
+    const float *query = batch->queries + q * batch->dim;
+    return searcher->map ? qv_map_query(searcher->map, query, s->mapped) : query;
 }
 
 /* Re-rank what is in s->pool by the query in s->other, unless that is done, and hand it out. */
@@ -123,8 +129,7 @@ static int scan_tile(const qv_searcher *searcher, const qv_search_params *p, con
     int keep = fine ? p->k : kept_of(p);
     if (qv_scratch_reserve_tile(s, keep, (size_t)source.codec->query_size)) return QV_NO_MEMORY;
     for (int i = 0; i < n; i++) {
-        const float *x = fine ? batch->originals + (q + (size_t)i) * batch->dim
-                              : batch->transformed + (q + (size_t)i) * batch->width;
+        const float *x = fine ? batch->queries + (q + (size_t)i) * batch->dim : mapped(searcher, batch, q + (size_t)i, s);
         qv_prepare(source.codec, x, (qv_query *)(s->tile_queries + (size_t)i * s->tile_query_size));
         qv_pool_reset(&s->tile[i], keep);
     }
@@ -151,16 +156,16 @@ static int reserve(const qv_searcher *searcher, const qv_search_params *p, qv_sc
     int pool = p->ef > kept_of(p) ? p->ef : kept_of(p);
     size_t query_size = (size_t)searcher->codec->query_size;
     if (searcher->rerank && (size_t)searcher->rerank->query_size > query_size) query_size = (size_t)searcher->rerank->query_size;
+    if (searcher->map && qv_scratch_reserve_map(s, qv_map_room(searcher->map))) return QV_NO_MEMORY;
     return qv_scratch_reserve(s, pool, searcher->n, query_size);
 }
 
 /* Candidates of the index that may be results. QV_RANKED, QV_OK, QV_FEW where there are not k of those that are allowed,
  * or an error. */
-static int find_candidates(const qv_searcher *searcher, const qv_search_params *p, const qv_batch *batch, size_t q,
+static int find_candidates(const qv_searcher *searcher, const qv_search_params *p, const float *query, const float *as_coded,
                            qv_scratch *s) {
     const qv_selection *selection = &p->selection;
-    int status = searcher->finder.find(searcher->finder.index, p, batch->originals + q * batch->dim,
-                                       batch->transformed + q * batch->width, s);
+    int status = searcher->finder.find(searcher->finder.index, p, query, as_coded, s);
     if (status < 0) return status;
     int cut_off = is_cut_off(selection, &s->pool);
     keep_results(&s->pool, selection, kept_of(p));
@@ -169,20 +174,22 @@ static int find_candidates(const qv_searcher *searcher, const qv_search_params *
 }
 
 /* The same with more effort. A narrow walk over packed nodes may end before it has met k of them. */
-static int find_wider(const qv_searcher *searcher, const qv_search_params *p, const qv_batch *batch, size_t q, qv_scratch *s) {
+static int find_wider(const qv_searcher *searcher, const qv_search_params *p, const float *query, const float *as_coded,
+                      qv_scratch *s) {
     qv_search_params wider = *p;
     wider.ef = WIDER * kept_of(p);
     if (p->nprobe || p->selection.seeds || p->ef >= wider.ef) return QV_FEW;
-    return reserve(searcher, &wider, s) ? QV_NO_MEMORY : find_candidates(searcher, &wider, batch, q, s);
+    return reserve(searcher, &wider, s) ? QV_NO_MEMORY : find_candidates(searcher, &wider, query, as_coded, s);
 }
 
 /* One query by the index. Where it finds too few, a scan does: k come back whenever k are allowed. */
 static int find_one(const qv_searcher *searcher, const qv_search_params *p, const qv_batch *batch, size_t q, qv_scratch *s) {
-    qv_prepare(searcher->codec, batch->transformed + q * batch->width, (qv_query *)s->query);
+    const float *query = batch->queries + q * batch->dim, *as_coded = mapped(searcher, batch, q, s);
+    qv_prepare(searcher->codec, as_coded, (qv_query *)s->query);
     if (reranks(searcher, p)) prepare_original(searcher, batch, q, s);
     end_phase(searcher, s, QV_PREPARE);
-    int status = find_candidates(searcher, p, batch, q, s);
-    if (status == QV_FEW) status = find_wider(searcher, p, batch, q, s);
+    int status = find_candidates(searcher, p, query, as_coded, s);
+    if (status == QV_FEW) status = find_wider(searcher, p, query, as_coded, s);
     int ranked = status == QV_RANKED;
     if (status == QV_FEW) {
         qv_scan_source source = source_of(searcher, p);

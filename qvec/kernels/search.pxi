@@ -36,6 +36,7 @@ cdef extern from "find.h" nogil:
         const void *index
     ctypedef struct qv_searcher:
         qv_codec *codec
+        const qv_map *map
         qv_column *codes
         uint32_t n
         qv_finder finder
@@ -46,9 +47,8 @@ cdef extern from "find.h" nogil:
     int qv_scratch_reserve(qv_scratch *s, int pool, uint32_t rows, size_t query_size)
     void qv_scratch_free(qv_scratch *s)
     ctypedef struct qv_batch:
-        const float *originals
-        const float *transformed
-        size_t dim, width, n
+        const float *queries
+        size_t dim, n
         int64_t *ids
         int64_t *counts
         float *distances
@@ -148,7 +148,7 @@ cdef class Selection:
 cdef class Searcher:
     """All that a query needs for one view of a collection.
 
-    finder None: every search is a scan. rerank/vectors None: the codes' keys are the distances. ids None: the row
+    finder None: every search is a scan. map: what queries go through for the codes; None: nothing. rerank/vectors None: the codes' keys are the distances. ids None: the row
     numbers are the ids. The columns' pages must stay valid (the read transaction open) while a search runs.
 
     timed: ``phase_ns`` sums nanoseconds of preparing queries, finding candidates, re-ranking and writing results.
@@ -158,13 +158,16 @@ cdef class Searcher:
     cdef Codec _codec, _rerank
     cdef Column _codes, _vectors, _ids
     cdef Finder _finder
+    cdef QueryMap _map
     cdef list _idle
     cdef uint64_t _phase_ns[QV_PHASES]
     cdef readonly unsigned long long hops, evaluations, reranked, kernel_ns
 
     def __init__(self, Codec codec not None, Column codes not None, n, Finder finder=None, Codec rerank=None,
-                 Column vectors=None, Column ids=None, bint timed=False):
+                 Column vectors=None, Column ids=None, QueryMap map=None, bint timed=False):
         _check_rows(codec, codes, n)
+        if map is not None and map.m.padded != codec.c.dim:
+            raise ValueError(f"queries are mapped to {map.m.padded} values, the codec is of {codec.c.dim}")
         if rerank is not None:
             _check_rows(rerank, vectors, n)
         if ids is not None:
@@ -172,12 +175,13 @@ cdef class Searcher:
             if ids.c.stride != sizeof(int64_t):
                 raise ValueError(f"ids have a stride of {ids.c.stride} bytes, not 8")
         self._codec, self._codes, self._finder = codec, codes, finder
-        self._rerank, self._vectors, self._ids = rerank, vectors, ids
+        self._rerank, self._vectors, self._ids, self._map = rerank, vectors, ids, map
         self._idle = []
         memset(&self.s, 0, sizeof(self.s))
         self.s.codec, self.s.codes, self.s.n = &codec.c, &codes.c, n
         if finder is not None:
             self.s.finder = finder.f
+        self.s.map = &map.m if map is not None else NULL
         self.s.rerank = &rerank.c if rerank is not None else NULL
         self.s.vectors = &vectors.c if vectors is not None else NULL
         self.s.ids = &ids.c if ids is not None else NULL
@@ -188,12 +192,12 @@ cdef class Searcher:
     def phase_ns(self):
         return tuple([self._phase_ns[i] for i in range(QV_PHASES)])
 
-    def search(self, cnp.ndarray q, cnp.ndarray t, int k, int ef, int nprobe, int candidates, bint exact,
+    def search(self, cnp.ndarray q, int k, int ef, int nprobe, int candidates, bint exact,
                Selection selection not None):
         """Ids int64 [nq, k], distances float32 [nq, k] and counts int64 [nq]; without nq where one 1-D query came in.
 
-        q: float32 [nq, dim] or [dim], C-contiguous, the queries as given; t: the same transformed for the codes (or q
-        again); candidates: how many of the walk's results are re-ranked, 0 for none.
+        q: float32 [nq, dim] or [dim], C-contiguous; candidates: how many of the walk's results are re-ranked, 0 for
+        none.
         """
         cdef cnp.npy_intp shape[2]
         cdef int batch = q.ndim - 1
@@ -202,22 +206,23 @@ cdef class Searcher:
         cdef cnp.ndarray ids = cnp.PyArray_EMPTY(batch + 1, shape, cnp.NPY_INT64, 0)
         cdef cnp.ndarray distances = cnp.PyArray_EMPTY(batch + 1, shape, cnp.NPY_FLOAT32, 0)
         cdef cnp.ndarray counts = cnp.PyArray_EMPTY(batch, shape, cnp.NPY_INT64, 0)
-        self.search_into(q, t, k, ef, nprobe, candidates, exact, selection, ids, distances, counts, 0,
+        self.search_into(q, k, ef, nprobe, candidates, exact, selection, ids, distances, counts, 0,
                          q.shape[0] if batch else 1)
         return ids, distances, counts
 
-    def search_into(self, cnp.ndarray q, cnp.ndarray t, int k, int ef, int nprobe, int candidates, bint exact,
+    def search_into(self, cnp.ndarray q, int k, int ef, int nprobe, int candidates, bint exact,
                     Selection selection not None, cnp.ndarray ids, cnp.ndarray distances, cnp.ndarray counts,
                     Py_ssize_t start, Py_ssize_t stop):
         """As search, for queries [start, stop) into the given arrays; safe from several threads at once."""
         cdef qv_search_params p
+        if q.shape[q.ndim - 1] < (self._codec.c.dim if self._map is None else self._map.m.dim):
+            raise ValueError(f"queries have {q.shape[q.ndim - 1]} values, which is too few")
         if selection.n < self.s.n:
             raise ValueError(f"the selection is of {selection.n} rows, the index of {self.s.n}")
         p.k, p.ef, p.nprobe, p.candidates, p.exact, p.selection = k, ef, nprobe, candidates, exact, selection.s
         cdef qv_batch b
-        b.dim, b.width, b.n = q.shape[q.ndim - 1], t.shape[t.ndim - 1], stop - start
-        b.originals = <const float *>cnp.PyArray_DATA(q) + start * b.dim
-        b.transformed = <const float *>cnp.PyArray_DATA(t) + start * b.width
+        b.dim, b.n = q.shape[q.ndim - 1], stop - start
+        b.queries = <const float *>cnp.PyArray_DATA(q) + start * b.dim
         b.ids = <int64_t *>cnp.PyArray_DATA(ids) + start * k
         b.distances = <float *>cnp.PyArray_DATA(distances) + start * k
         b.counts = <int64_t *>cnp.PyArray_DATA(counts) + start

@@ -52,7 +52,7 @@ cdef Py_ssize_t _last_dim(object x) except -1:
 def transform(x, padded, bint normalise, mean, signs):
     """R(x - mean) of float32 [n, dim]: float32 [n, padded], each vector normalised first if asked (zeros stay zeros).
 
-    :param padded: dim or more, at most 65536; a multiple of 16 if there are signs.
+    :param padded: dim or more, at most 65536; if there are signs, a multiple of 16, and 32 or more.
     :param mean: float32 [dim] or None.
     :param signs: uint8 [4 * padded / 8], four rounds of random bits, lowest bit first; None: no rotation.
         The rotation is orthogonal: norms are kept to 1e-5.
@@ -67,8 +67,8 @@ def transform(x, padded, bint normalise, mean, signs):
     if mean is not None:
         centre = <const float *> cnp.PyArray_DATA(_vector(mean, "mean", cnp.NPY_FLOAT32, dim))
     if signs is not None:
-        if width % 16:
-            raise ValueError(f"padded must be a multiple of 16 to rotate, not {width}")
+        if width % 16 or width < 32:
+            raise ValueError(f"padded must be a multiple of 16, at least 32, to rotate, not {width}")
         bits = <const uint8_t *> cnp.PyArray_DATA(_vector(signs, "signs", cnp.NPY_UINT8, width // 2))
     cdef Py_ssize_t n = _count(vectors)
     cdef cnp.ndarray out = _floats(n, width)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,8 @@ class Engine:
     """Immutable; built when a new commit is seen, dropped with its view."""
 
     __slots__ = (
-        "_looked_up", "_parts", "_searcher", "_walked", "by_row", "dead", "deleted", "everything", "index", "keep",
-        "live", "n", "n_lists", "plans", "probes", "quantizer", "state",
+        "_looked_up", "_new_searcher", "_searcher", "_walked", "by_row", "dead", "deleted", "everything", "index",
+        "keep", "live", "n", "n_lists", "plans", "probes", "quantizer", "state",
     )  # fmt: skip
 
     def __init__(
@@ -59,12 +60,14 @@ class Engine:
         """How many are, unless a search says otherwise."""
         finder = index.finder(source, self.state["index"])
         rerank, vectors = (None, None) if keep is None else (keep.codec, columns[VECTORS])
-        self._parts = quantizer.codec, columns[CODES], self.n, finder, rerank, vectors
-        self.by_row = Searcher(*self._parts)
+        mapped = None if quantizer.query_transform is None else quantizer.query_transform.of_queries
+        parts = quantizer.codec, columns[CODES], self.n, finder, rerank, vectors
+        self._new_searcher = partial(Searcher, *parts, map=mapped)
+        self.by_row = self._new_searcher()
         """Gives row numbers, whatever the ids are."""
         self._walked = [columns[CODES]] if finder is None else list(finder.columns)
         self._looked_up = [columns[name] for name, read in ((VECTORS, keep), (IDS, int_ids)) if read]
-        self._searcher = Searcher(*self._parts, columns[IDS]) if int_ids else self.by_row
+        self._searcher = self._new_searcher(ids=columns[IDS]) if int_ids else self.by_row
 
     def search(
         self,
@@ -89,12 +92,10 @@ class Engine:
         nprobe = nprobe or self.probes
         if self.dead:
             ef = min(-(-ef * (self.live + self.dead) // self.live), self.n)
-        transform = self.quantizer.query_transform
-        coded = queries if transform is None else transform.apply(queries.reshape(-1, queries.shape[-1]))
         chosen = self.everything if selection is None else selection
         if queries.ndim == 1 or len(queries) < (UNBROKEN if threads == 1 else 2 * QUERIES_PER_THREAD):
-            return searcher.search(queries, coded, k, ef, nprobe, candidates, exact, chosen)
-        return _search_parallel(searcher, queries, coded, (k, ef, nprobe, candidates, exact, chosen), threads)
+            return searcher.search(queries, k, ef, nprobe, candidates, exact, chosen)
+        return _search_parallel(searcher, queries, (k, ef, nprobe, candidates, exact, chosen), threads)
 
     def to_copy(self, residency: Residency) -> list[Column]:
         """The columns that are to be in memory: what finds candidates, or besides what is read of those alone."""
@@ -102,7 +103,7 @@ class Engine:
 
     def timed(self) -> Searcher:
         """A searcher that gives row numbers, and counts and times its own searches alone."""
-        return Searcher(*self._parts, timed=True)
+        return self._new_searcher(timed=True)
 
     @property
     def work(self) -> tuple[int, int, int]:
@@ -113,7 +114,6 @@ class Engine:
 def _search_parallel(
     searcher: Searcher,
     queries: Float32Array,
-    coded: Float32Array,
     effort: tuple[int, int, int, int, bool, Selection],
     threads: int,
 ) -> Found:
@@ -122,14 +122,13 @@ def _search_parallel(
     step = max(QUERIES_PER_THREAD, min(UNBROKEN, -(-n // (4 * threads))))
     if threads == 1:
         for i in range(0, n, step):
-            searcher.search_into(queries, coded, *effort, *found, i, min(i + step, n))
+            searcher.search_into(queries, *effort, *found, i, min(i + step, n))
         return found
     from concurrent.futures import ThreadPoolExecutor  # late: a tenth of the import's time
 
     with ThreadPoolExecutor(threads) as pool:
         jobs = [
-            pool.submit(searcher.search_into, queries, coded, *effort, *found, i, min(i + step, n))
-            for i in range(0, n, step)
+            pool.submit(searcher.search_into, queries, *effort, *found, i, min(i + step, n)) for i in range(0, n, step)
         ]
         try:
             for job in jobs:

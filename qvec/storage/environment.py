@@ -50,6 +50,7 @@ class Environment:
         self.lock = threading.RLock()
         self.idle = threading.Condition(self.lock)
         self.handles = self.open_reads = self.base = 0
+        self.waiting = 0  # threads, for reads to end
         self._changing = False  # the file is about to be replaced: new snapshots wait
         self._gate = -1
         self.sound = True
@@ -68,7 +69,7 @@ class Environment:
         while self._changing:
             self.idle.wait()
         try:
-            return self.lmdb.begin(buffers=True)
+            return self.lmdb.begin(None, None, False, True)  # of no database, no parent; not to write; buffers
         except lmdb.MapResizedError:
             self._remap(0)
             return self.lmdb.begin(buffers=True)
@@ -97,13 +98,21 @@ class Environment:
                 raise MapFullError(f"{self.path}: no address space for a map of {size} bytes") from error
             self._remap(size)
 
+    def wait(self, condition: Callable[[], bool], patience: float | None = None) -> bool:
+        """Wait until what reads have ended makes a condition true; the caller holds `lock`. False: it did not."""
+        self.waiting += 1
+        try:
+            return self.idle.wait_for(condition, patience)
+        finally:
+            self.waiting -= 1
+
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """No thread of this process has a snapshot inside the ``with`` block; LockedError if some stay open."""
         with self.lock:
             self._changing = True
             try:
-                if not self.idle.wait_for(lambda: self.open_reads == 0, PATIENCE):
+                if not self.wait(lambda: self.open_reads == 0, PATIENCE):
                     raise LockedError(f"{self.path}: {self.open_reads} snapshots of this process are open")
                 yield
             finally:

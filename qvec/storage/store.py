@@ -150,11 +150,9 @@ class Store:
             if self._closed:
                 raise ClosedError(f"{self.path} is closed")
             txn = env.begin()
-            try:
+            view = self._views.shared
+            if view.txn_id != txn.id():
                 view = self._views.to_read(txn)
-            except BaseException:
-                txn.abort()
-                raise
             view.users += 1
             env.open_reads += 1
             snapshot = Snapshot(self, txn, view)
@@ -174,7 +172,7 @@ class Store:
             snapshot._view.users -= 1
             env.open_reads -= 1
             self._open.discard(snapshot)
-            if env.open_reads == 0 or self._closed:
+            if env.waiting and (env.open_reads == 0 or self._closed):
                 env.idle.notify_all()
 
     @contextlib.contextmanager
@@ -290,8 +288,7 @@ class Store:
             self._transaction.abort()
         self._turn.wait()
         with self._env.lock:
-            while self._open:
-                self._env.idle.wait()
+            self._env.wait(lambda: not self._open)
         self._turn.unlock()
         self._views.clear()
         environment.release(self._env)

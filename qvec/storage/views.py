@@ -13,9 +13,9 @@ class Views:
     """Each is brought up to a commit when somebody begins to read or to write, by what changed since it last was."""
 
     def __init__(self, env: Environment, accept: Accept, *, verify: bool) -> None:
-        """Of nothing yet."""
+        """Of nothing yet. ``shared``: of the commit that was last read."""
         self._env = env
-        self._shared, self._writers = View(), View()
+        self.shared, self._writers = View(), View()
         self._to_read = Loader(env, accept, verify=verify)
         self._to_write = Loader(env, accept, verify=verify, writable=True)
 
@@ -24,16 +24,21 @@ class Views:
         self._to_read.accept = self._to_write.accept = accept
 
     def to_read(self, txn: Any) -> View:
-        """The shared view at a transaction's commit: in place, or on a copy while searches use it. Under env.lock."""
-        commit = txn.id()
-        if self._shared.txn_id != commit:
-            view = self._shared.clone() if self._shared.users else self._shared
-            self._shared = View()
+        """The shared view, brought up to a transaction's commit: in place, or on a copy while searches use it.
+
+        Under env.lock. The transaction is aborted where that fails.
+        """
+        view = self.shared.clone() if self.shared.users else self.shared
+        self.shared = View()
+        try:
             with translated(self._env.path):
-                self._to_read.refresh(view, txn, commit)
-            self._shared = view
-            self._env.dependents.add(view)
-        return self._shared
+                self._to_read.refresh(view, txn, txn.id())
+        except BaseException:
+            txn.abort()
+            raise
+        self.shared = view
+        self._env.dependents.add(view)
+        return view
 
     def to_write(self, txn: Any) -> View:
         """The writer's view at the commit before a write transaction, its columns attached to the map."""
@@ -54,4 +59,4 @@ class Views:
 
     def clear(self) -> None:
         """Let go of every column."""
-        self._shared, self._writers = View(), View()
+        self.shared, self._writers = View(), View()
