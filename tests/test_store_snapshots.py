@@ -12,6 +12,7 @@ import pytest
 from store_kit import CODES, LISTS, change_rows, contents, fill, make_store, run_python, same
 
 from qvec.errors import ClosedError, CorruptError, MapFullError
+from qvec.storage import transaction
 from qvec.storage.store import Store
 
 
@@ -188,6 +189,36 @@ def test_a_full_map_grows_and_loses_nothing_of_the_transaction(tmp_path: Path) -
                 assert list(snap.check()) == []
         assert contents_before == 1
         reader.close()
+
+
+@pytest.mark.parametrize("map_size", [1 << 20, 1 << 30])
+def test_a_large_commit_is_stored_whole_whether_its_memory_is_given_back_early_or_not(
+    tmp_path: Path, map_size: int
+) -> None:
+    make_store(tmp_path).close()
+    with Store.open(tmp_path / "a.qvec", map_size=map_size) as store:
+        for rows in (50_000, 70_000):
+            written = fill(store, rows, rows)  # 18 and 34 MiB
+            assert same(contents(store), written)
+            with store.read() as snap:
+                assert list(snap.check()) == []
+
+
+def test_a_map_that_is_full_after_all_costs_a_large_commit_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transaction, "_ROOM_FOR_EACH", 0)
+    make_store(tmp_path).close()
+    with Store.open(tmp_path / "a.qvec", map_size=1 << 20) as store:
+        written = fill(store, 100)
+        with pytest.raises(MapFullError, match="map"):
+            fill(store, 70_000)
+        assert same(contents(store), written)
+        monkeypatch.undo()
+        written = fill(store, 70_000)
+        assert same(contents(store), written)
+    with Store.open(tmp_path / "a.qvec", "r") as reader:
+        assert same(contents(reader), written)
 
 
 def test_a_full_map_is_an_error_while_a_snapshot_is_open_and_the_store_goes_on(tmp_path: Path) -> None:

@@ -211,6 +211,10 @@ void qv_settle(qv_column *col, uint32_t block, uint32_t pgno) {
     col->entries[block] = (qv_entry){pgno, head.crc};
 }
 
+void qv_discard(qv_column *col, uint32_t block) {
+    madvise(col->scratch[block] - QV_PAGE_HEADER, slot_size(col), MADV_DONTNEED);
+}
+
 void qv_release(qv_column *col) {
     for (uint32_t block = 0; block < col->n_blocks; block++) {
         if (col->scratch[block] == NULL) continue;

@@ -70,6 +70,9 @@ uint8_t *qv_seal(qv_column *col, uint32_t block, uint64_t txn_id);
 /* Writer: enter a sealed block into the directory, stored from page `pgno` on. */
 void qv_settle(qv_column *col, uint32_t block, uint32_t pgno);
 
+/* Writer: give back the memory of a settled block, which must not be read before qv_release. */
+void qv_discard(qv_column *col, uint32_t block);
+
 /* Writer: forget all private copies, after a commit or to abort; blocks are resolved again from their entries. */
 void qv_release(qv_column *col);
 

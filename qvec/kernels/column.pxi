@@ -38,6 +38,7 @@ cdef extern from "column.h" nogil:
     uint8_t *qv_touch(qv_column *, uint32_t)
     uint8_t *qv_seal(qv_column *, uint32_t, uint64_t)
     void qv_settle(qv_column *, uint32_t, uint32_t)
+    void qv_discard(qv_column *, uint32_t)
     void qv_release(qv_column *)
     size_t qv_private_bytes(const qv_column *)
     int qv_block_intact(const qv_column *, uint32_t, const uint8_t *, uint32_t, int)
@@ -311,6 +312,11 @@ cdef class Column:
         """Enter a sealed block into the directory, under the page that LMDB gave the stored ``value``."""
         self._check_private(block)
         qv_settle(&self.c, block, self._page_number(&value[0]))
+
+    def discard(self, block: int) -> None:
+        """Give back the memory of a settled block, which must not be read before `release`."""
+        self._check_private(block)
+        qv_discard(&self.c, block)
 
     def pack_chunk(self, chunk: int, txn_id: int) -> tuple[bytes, int]:
         """The value of a directory chunk, and its checksum."""

@@ -180,6 +180,11 @@ class Environment:
         last: int = self.lmdb.info()["last_pgno"]
         return (last + 1) * self.psize
 
+    def room(self) -> int:
+        """Bytes of the map that no commit has used."""
+        size: int = self.lmdb.info()["map_size"]
+        return size - self.reaches()
+
     def used(self) -> int:
         """Bytes of the pages that hold what the newest commit stored; the others are free, or kept by snapshots."""
         pages: dict[str, int] = self.lmdb.stat()

@@ -20,7 +20,8 @@ from qvec.storage.sums import KINDS, Sums
 Operation = Callable[[Any], object]
 _HELD_SHARE = 48  # of the file: three checkpoints' worth of pages wait to be used again
 _HELD_BYTES = 1 << 20, 64 << 20
-_LARGE = 16 << 20  # a commit of more leaves so much unused memory with malloc that it is worth some milliseconds
+_LARGE = 16 << 20  # of a commit of more, memory is given back as early as can be
+_ROOM_FOR_EACH = 4  # bytes of the map for each that is put: a map with so much room does not become full
 
 
 class Transaction(Snapshot):
@@ -31,13 +32,14 @@ class Transaction(Snapshot):
     run again. ``frees``: it takes away more than it adds, and need not leave room for others that do.
     """
 
-    __slots__ = ("_calls", "_committed", "_failed", "_log", "_sums", "_whole", "_written", "frees")
+    __slots__ = ("_calls", "_committed", "_failed", "_log", "_spent", "_sums", "_whole", "_written", "frees")
 
     def __init__(self, store: Any, txn: Any, view: View) -> None:
         super().__init__(store, txn, view)
         self._log: list[Operation] = []
         self._whole, self._failed, self._calls, self._written = False, False, 0, 0
         self.frees = False
+        self._spent = False  # what is put is not held any more: it cannot be put once more
         self._committed = {name: (column, column.n_blocks) for name, column in view.columns.items()}
         self._sums = view.sums.copy()  # those of the commit before
 
@@ -215,7 +217,9 @@ class Transaction(Snapshot):
                     self._restart()
                 action()
                 return
-            except MapIsFull:
+            except MapIsFull as error:
+                if self._spent:
+                    raise translate(error, self._store.path) from error
                 self._txn.abort()
                 full = True
             except Error as error:
@@ -240,13 +244,15 @@ class Transaction(Snapshot):
 
     def _publish(self) -> None:
         env, txn = self._store._env, self._txn
-        per_chunk = chunk_entries(env.psize)
+        per_chunk, held = chunk_entries(env.psize), self._held()
+        self._spent = held > _LARGE and env.room() > _ROOM_FOR_EACH * held
         touched = {name: self._put_blocks(column, per_chunk) for name, column in self._view.columns.items()}
         stamps = write_directory(self._view, touched, txn, env)
         if not self.frees:
             reserve.keep(txn, env.used())
         commit = txn.id()
         txn.commit()
+        self._spent = False
         self._view.stamps, self._view.txn_id, self._view.relocated = stamps, commit, not env.sound
         for column in self._view.columns.values():
             column.release()
@@ -256,11 +262,12 @@ class Transaction(Snapshot):
         txn, commit = self._txn, self._txn.id()
         n_blocks = self._n_committed(column)
         dirty = column.dirty().tolist()
-        named = [(block, keys.block(column.id, column.generation, block)) for block in dirty]
-        for block, key in named:
+        for block in dirty:
+            key = keys.block(column.id, column.generation, block)
             txn.put(key, column.seal(block, commit))
-        for block, key in named:
             column.settle(block, txn.get(key))
+            if self._spent:  # LMDB holds a copy until the commit
+                column.discard(block)
         touched = set(range(column.n_blocks)) if self._view.relocated else set(dirty)
         if column.n_blocks < n_blocks:
             _delete_blocks(txn, column, column.n_blocks, n_blocks, per_chunk)
