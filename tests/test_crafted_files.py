@@ -16,7 +16,7 @@ from store_kit import resize_rows
 import qvec
 from qvec._kernels import Codec, Column, Searcher
 from qvec.layout import CALIBRATION, CODES, DELETED, DRIFT, IDS, ROW, TUNING, VECTORS
-from qvec.storage import keys, records
+from qvec.storage import header, keys, records
 from qvec.storage.store import Store, Transaction
 
 DIM, N = 8, 60
@@ -70,6 +70,13 @@ def test_ids_that_are_strings_without_a_record_for_each_are_refused(path: Path) 
     make(path, ids="str")
     craft(path, with_state(records=0))
     with pytest.raises(qvec.CorruptError, match=f"'records' is 0: each of {N} vectors has one"):
+        qvec.open(path)
+
+
+def test_a_configuration_with_another_kind_of_ids_is_refused(path: Path) -> None:
+    make(path)
+    craft(path, lambda txn: txn._txn.put(keys.CONFIG, header.pack({**txn._store.config, "ids": "str"}, 4096)))
+    with pytest.raises(qvec.CorruptError, match="ids are strings, which column 'ids' does not hold"):
         qvec.open(path)
 
 

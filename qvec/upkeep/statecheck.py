@@ -143,7 +143,10 @@ def _check_columns(
     wanted: Sizes = {CODES: (n, code_size), DELETED: (words_for(n), 8), **_of_index(config, index, n)}
     optional: Sizes = {NODES: (n, None)} if ADJACENCY in wanted else {}
     (wanted if config.keeps_originals else optional)[VECTORS] = n, vector_bytes
-    (wanted if config.ids == "int64" else optional)[IDS] = n, 8
+    if config.ids == "int64":
+        wanted[IDS] = n, 8
+    elif IDS in named:
+        raise FormatError(f"ids are strings, which column {IDS!r} does not hold")
     _check_room(named, wanted | {name: size for name, size in optional.items() if name in named}, n)
 
 

@@ -1,6 +1,6 @@
-"""R6: every kind of wrong value in every field of the state and of the records of a file, with valid checksums.
+"""R6: every kind of wrong value in every field of the configuration, the state and the records of a file.
 
-And columns whose rows have another size, or that are not there.
+Checksums are valid. And columns whose rows have another size, or that are not there.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from crafts import Case, base, judge_all, prepare, records_of
 from figures import Figures, Job
 from store_kit import resize_rows
 
+from qvec.storage import header, keys
 from qvec.storage.store import Store, Transaction
 
 CASES = {"short": 150, "nightly": 1_000_000}  # there are fewer
@@ -63,7 +64,8 @@ def changed(value: Any, place: tuple[Any, ...], new: Any) -> Any:
 def fields(collection: str, path: Path) -> Iterator[Case]:
     """A case for each wrong value of each field."""
     with Store.open(path, "r") as store, store.read() as snap:
-        contents = {"state": dict(snap.state)} | {what: snap.record(*key) for what, key in records_of(snap).items()}
+        contents = {"configuration": dict(store.config), "state": dict(snap.state)}
+        contents |= {what: snap.record(*key) for what, key in records_of(snap).items()}
     for what, content in contents.items():
         for place in places(content):
             for value in (*WRONG, MISSING, EXTRA, MORE, LESS, CUT):
@@ -82,6 +84,9 @@ def sizes(collection: str, path: Path) -> Iterator[Case]:
 def craft(txn: Transaction, case: Case) -> None:
     if case.what == "column":
         resize_rows(txn, case.place, case.value)
+    elif case.what == "configuration":
+        new = header.pack(changed(dict(txn._store.config), case.place, case.value), txn._store._env.psize)
+        txn._txn.put(keys.CONFIG, new)
     elif case.what == "state":
         new = changed(dict(txn.state), case.place, case.value)
         txn.state.clear()
@@ -92,10 +97,10 @@ def craft(txn: Transaction, case: Case) -> None:
 
 
 def run(job: Job) -> Figures:
-    figures, chance = Figures("R6", "crafted fields of the state and of records"), random.Random(job.seed)
+    figures = Figures("R6", "crafted fields of the configuration, the state and records")
     collections = [(collection, base(job.folder, collection)) for collection in prepare(job)]
     cases = [case for collection in collections for case in (*fields(*collection), *sizes(*collection))]
     figures.amounts["fields and columns, and wrong values"] = len(cases)
-    chosen = chance.sample(cases, min(len(cases), job.amount(CASES)))
+    chosen = random.Random(job.seed).sample(cases, min(len(cases), job.amount(CASES)))
     figures.amounts["failing files"] = len(list(judge_all(figures, job.folder, chosen, craft)))
     return figures
