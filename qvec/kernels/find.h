@@ -68,7 +68,8 @@ static inline int qv_is_excluded(const qv_selection *selection, uint32_t row) {
 
 /* An index, to a search. `find` leaves the nearest rows by their codes in s->pool, sorted, excluded ones among them or not;
  * the query is prepared for the codes in s->query and for the originals in s->other, and given as floats, as it came and
- * transformed for the codes, for an index that has a form of its own. QV_OK; QV_RANKED where keys are those of the originals already; or an error below zero. */
+ * transformed for the codes, for an index that has a form of its own. QV_OK; QV_RANKED where keys are those of the originals
+ * already; or an error below zero. */
 typedef struct {
     int (*find)(const void *index, const qv_search_params *params, const float *original, const float *transformed,
                  qv_scratch *s);
