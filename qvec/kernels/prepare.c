@@ -207,12 +207,11 @@ void qv_prepare(const qv_codec *codec, const float *q, qv_query *out) {
         qv_encode(codec, q, 1, payload(out));
         return;
     }
+    if (has_weights(codec) || codec->lower) e.norm2 = qv_norm2(q, codec->dim);
     if (has_weights(codec)) {
-        e.norm2 = qv_norm2(q, codec->dim);
         double unit = qv_is_shifted(codec) ? qv_unit_of(codec, e.norm2) : unit_of(codec, e.norm2);
         fill_weights(codec, q, unit, &e, out);
     } else if (codec->lower) {
-        e.norm2 = qv_norm2(q, codec->dim);
         fill_folded(codec, q, unit_of(codec, e.norm2), &e, out);
     } else if (has_integer_codes(codec)) {
         fill_dynamic(codec, q, &e, out);
