@@ -18,6 +18,7 @@ from qvec.storage.store import Snapshot
 from qvec.types import Float32Array, NDArray, Residency
 
 Found = tuple[NDArray[np.int64], Float32Array, NDArray[np.int64]]
+Effort = tuple[int, int, int, int, bool, Selection]
 
 PROBES_PER_ROOT = 1.0  # lists scanned of n lists: this times the root of n
 UNBROKEN = 256  # queries that are searched in one call, in which no Ctrl-C is heard
@@ -89,13 +90,23 @@ class Engine:
         """
         if searcher is None:
             searcher = self._searcher
-        nprobe = nprobe or self.probes
+        effort = self.effort(k, ef, candidates, exact, nprobe, selection)
+        if queries.ndim == 1 or len(queries) < (UNBROKEN if threads == 1 else 2 * QUERIES_PER_THREAD):
+            return searcher.search(queries, *effort)
+        return _search_parallel(searcher, queries, effort, threads)
+
+    @property
+    def searcher(self) -> Searcher:
+        """The one that gives ids, or rows where ids are strings."""
+        return self._searcher
+
+    def effort(
+        self, k: int, ef: int, candidates: int, exact: bool, nprobe: int, selection: Selection | None = None
+    ) -> Effort:
+        """What `search` asks of a searcher."""
         if self.dead:
             ef = min(-(-ef * (self.live + self.dead) // self.live), self.n)
-        chosen = self.everything if selection is None else selection
-        if queries.ndim == 1 or len(queries) < (UNBROKEN if threads == 1 else 2 * QUERIES_PER_THREAD):
-            return searcher.search(queries, k, ef, nprobe, candidates, exact, chosen)
-        return _search_parallel(searcher, queries, (k, ef, nprobe, candidates, exact, chosen), threads)
+        return k, ef, nprobe or self.probes, candidates, exact, self.everything if selection is None else selection
 
     def to_copy(self, residency: Residency) -> list[Column]:
         """The columns that are to be in memory: what finds candidates, or besides what is read of those alone."""
@@ -114,7 +125,7 @@ class Engine:
 def _search_parallel(
     searcher: Searcher,
     queries: Float32Array,
-    effort: tuple[int, int, int, int, bool, Selection],
+    effort: Effort,
     threads: int,
 ) -> Found:
     n, k = len(queries), effort[0]
