@@ -43,6 +43,13 @@ cdef class Shown:
         others = [other for other in self.ready if not _same(other.given, ready.given)]
         self.ready = [ready, *others[: MAX_READY - 1]]
 
+    cdef Ready ready_for(self, tuple given):
+        cdef Ready ready
+        for ready in self.ready:
+            if _same(given, ready.given):
+                return ready
+        return None
+
 
 cdef class Ready:
     """A search of one query whose hits are made of what it finds, without another read.
@@ -105,16 +112,12 @@ cdef class Reads:
         if self._epoch != _epoch or self._joined is not None:
             return None
         with env.lock:
+            if self._closed:
+                return None
+            txn = env.begin()  # it may wait, and let others bring the view up to another commit, or another file
             view = self._views.shared
-            for ready in view.ready:
-                if _same(given, ready.given):
-                    break
-            else:
-                return None
-            if self._closed or not 0 < plain_norm2(query, ready.dim) < ready.norm2:
-                return None
-            txn = env.begin()
-            if view.txn_id != txn.id():
+            ready = view.ready_for(given) if view.txn_id == txn.id() else None
+            if ready is None or not 0 < plain_norm2(query, ready.dim) < ready.norm2:
                 txn.abort()
                 return None
             view.users += 1
