@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import qvec
+from qvec.searching.engine import _search_parallel
 
 DIM = 24
 X = np.random.default_rng(5).standard_normal((400, DIM)).astype(np.float32)
@@ -295,3 +296,30 @@ def test_damage_is_an_error_and_the_read_has_ended(tmp_path: Path) -> None:
             db.search(vectors[-1])
         assert (db._store.under_way, db._store._env.open_reads) == (0, 0)
         db.search(vectors[0])
+
+
+class Failing:
+    """A searcher that fails on the thread, and at the query, that it is told."""
+
+    def __init__(self, error: BaseException, on_main: bool) -> None:
+        self.error, self.on_main, self.begun = error, on_main, 0
+        self.both = threading.Barrier(2)
+
+    def search_into(self, *args: Any) -> None:
+        self.begun += 1
+        if self.begun <= 2:
+            self.both.wait(30)  # both threads have begun
+        if self.begun >= 2 and (threading.current_thread() is threading.main_thread()) == self.on_main:
+            raise self.error
+
+
+@pytest.mark.parametrize("on_main", [True, False])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), qvec.CorruptError("block 3 is damaged")])
+def test_what_fails_on_a_thread_of_a_batch_ends_all_of_it(error: BaseException, on_main: bool) -> None:
+    searcher, before = Failing(error, on_main), threading.active_count()
+    with pytest.raises(type(error)) as caught:
+        _search_parallel(searcher, np.zeros((100_000, 4), np.float32), (10, 0, 0, 0, False, None), 2)  # type: ignore[arg-type]
+    assert caught.value is error
+    assert threading.active_count() == before
+    if on_main:
+        assert searcher.begun < 100

@@ -122,29 +122,29 @@ class Engine:
         return self._searcher.hops, self._searcher.evaluations, self._searcher.kernel_ns
 
 
-def _search_parallel(
-    searcher: Searcher,
-    queries: Float32Array,
-    effort: Effort,
-    threads: int,
-) -> Found:
+def _search_parallel(searcher: Searcher, queries: Float32Array, effort: Effort, threads: int) -> Found:
     n, k = len(queries), effort[0]
     found = np.empty((n, k), np.int64), np.empty((n, k), np.float32), np.empty(n, np.int64)
-    step = max(QUERIES_PER_THREAD, min(UNBROKEN, -(-n // (4 * threads))))
-    if threads == 1:
-        for i in range(0, n, step):
+    step = UNBROKEN if threads == 1 else QUERIES_PER_THREAD
+    starts = iter(range(0, n, step))
+
+    def work() -> None:
+        for i in starts:  # each thread takes what no other has taken
             searcher.search_into(queries, *effort, *found, i, min(i + step, n))
+
+    if threads == 1:
+        work()
         return found
     from concurrent.futures import ThreadPoolExecutor  # late: a tenth of the import's time
 
-    with ThreadPoolExecutor(threads) as pool:
-        jobs = [
-            pool.submit(searcher.search_into, queries, *effort, *found, i, min(i + step, n)) for i in range(0, n, step)
-        ]
+    others = min(threads, -(-n // step)) - 1
+    with ThreadPoolExecutor(others) as pool:
+        jobs = [pool.submit(work) for _ in range(others)]
         try:
-            for job in jobs:
-                job.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+            work()
+        finally:
+            for _ in starts:  # after an error nobody takes more
+                pass
+        for job in jobs:
+            job.result()
     return found
