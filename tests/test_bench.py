@@ -76,6 +76,7 @@ def test_contestants_take_turns_at_each_point_and_another_one_begins(workload: W
     assert len({group[0][0] for group in groups}) == 3
 
 
+@pytest.mark.unsanitized
 def test_a_contestant_that_crashes_hangs_or_raises_is_reported_and_the_rest_go_on(workload: Workload) -> None:
     contestants = [fake(kind) for kind in ("Crashing", "Exact", "Hanging", "Refusing")]
     lines: list[str] = []
