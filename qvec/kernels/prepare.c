@@ -164,11 +164,13 @@ static void fill_weights(const qv_codec *codec, const float *y, double unit, est
     else finish_codes(codec, code.sum, e, out);
 }
 
-/* A row's codes are symmetric already: c - 128 is the signed form. */
-static void fill_dynamic_row(const qv_codec *codec, const uint8_t *row, estimate *e, qv_query *out) {
-    uint8_t *codes = payload(out);
+/* A row's codes are symmetric already: c - 128 is the signed form. Bytes might be anything's: what the loop reads besides is
+ * held, and its arrays are apart, so that it is one of vectors. */
+static void fill_dynamic_row(const qv_codec *codec, const uint8_t *restrict row, estimate *e, qv_query *out) {
+    const int n = codec->data_size;
+    uint8_t *restrict codes = payload(out);
     int32_t sum = 0;
-    for (int i = 0; i < codec->data_size; i++) {
+    for (int i = 0; i < n; i++) {
         codes[i] = row[i] ^ QV_MIDPOINT;
         sum += row[i] - QV_MIDPOINT;
     }
@@ -178,16 +180,18 @@ static void fill_dynamic_row(const qv_codec *codec, const uint8_t *row, estimate
 
 static void fill_packed_row(const qv_codec *codec, const uint8_t *row, estimate *e, qv_query *out) {
     const qv_levels *levels = qv_levels_of(codec);
-    int8_t *k = (int8_t *)payload(out);
+    const int dim = codec->dim, middle = levels->middle;
+    int8_t *restrict k = (int8_t *)payload(out);
     int32_t sum = 0;
     for (int start = 0, first = 0; start < codec->data_size; start += QV_BLOCK, first += qv_group_dims(levels)) {
         uint8_t codes[4 * QV_BLOCK];
         int width = qv_packed_width(codec, start), count = width * levels->planes;
         qv_unpack(levels, row + start, width, codes);
-        if (count > codec->dim - first) count = codec->dim - first;
+        if (count > dim - first) count = dim - first;
         for (int j = 0; j < count; j++) {
-            k[first + j] = (int8_t)(levels->table[codes[j]] - levels->middle);
-            sum += k[first + j];
+            int32_t value = levels->table[codes[j]] - middle;
+            k[first + j] = (int8_t)value;
+            sum += value;
         }
     }
     qv_factors factors = qv_row_factors(codec, row);
