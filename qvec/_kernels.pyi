@@ -1,3 +1,4 @@
+from threading import RLock
 from typing import Any, TypeAlias, final
 
 import numpy as np
@@ -362,3 +363,39 @@ class ListFinder(Finder):
         original: Codec | None = None,
         originals: Column | None = None,
     ) -> None: ...
+
+# The short way of a search (kernels/reads.pxi)
+
+def fork_epoch() -> int: ...
+def count_fork() -> None: ...
+
+class Mapped:
+    lock: RLock
+    open_reads: int
+    waiting: int
+
+class Shown:
+    txn_id: int
+    users: int
+    derived: dict[Any, Any]
+    ready: list[Ready]
+    def keep_ready(self, ready: Ready) -> None: ...
+
+@final
+class Ready:
+    def __init__(
+        self,
+        given: tuple[Any, ...],
+        searcher: Searcher,
+        dim: int,
+        norm2: float,
+        effort: tuple[int, int, int, int, bool, Selection],
+        zero_score: float,
+        with_payload: bool,
+    ) -> None: ...
+
+class Reads:
+    under_way: int
+    def quick(
+        self, query: object, given: tuple[Any, ...]
+    ) -> tuple[NDArray[np.int64], Floats, NDArray[np.int64], list[None] | None, float] | None: ...

@@ -14,7 +14,7 @@ from qvec.storage.records import pack
 from qvec.types import Float32Array, IdKind, Metric, NDArray, PrequantizedType
 
 MAX_VALUE = 1e18  # squares of larger values leave float32
-_SAFE_NORM2 = 1e36
+SAFE_NORM2 = 1e36
 MAX_ID = 2**63 - 1
 MAX_ID_BYTES = 480  # LMDB keys end at 511 bytes
 MAX_PAYLOAD_BYTES = 16 << 20  # as msgpack; larger values make LMDB look for long runs of free pages
@@ -48,7 +48,7 @@ def _as_rows(name: str, x: NDArray[Any], dim: int, metric: Metric) -> Float32Arr
 def as_queries(value: object, dim: int, metric: Metric) -> Float32Array:
     """One query as float32 [dim], or a batch as float32 [n, dim]; C-contiguous and checked like vectors."""
     norm2 = plain_norm2(value, dim)  # the hot path: it tells NaN, infinities, overflow and the zero vector at once
-    if 0.0 < norm2 < _SAFE_NORM2 or (norm2 == 0.0 and metric != "cosine"):
+    if 0.0 < norm2 < SAFE_NORM2 or (norm2 == 0.0 and metric != "cosine"):
         return cast("Float32Array", value)
     x = _as_array("queries", value)
     rows = _as_rows("queries", x, dim, metric)

@@ -362,6 +362,7 @@ def test_ids_come_in_whatever_holds_them(path: Path, ids: Any) -> None:
             db.search([1, 1], allow=[names[0], None])
 
 
+@pytest.mark.own_memory
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_memory_of_a_large_batch_is_given_back(tmp_path: Path) -> None:
     script = """

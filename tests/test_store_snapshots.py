@@ -254,6 +254,7 @@ def test_a_map_that_another_process_outgrew_is_enlarged(tmp_path: Path) -> None:
         assert not contents(reader)[CODES].any()
 
 
+@pytest.mark.own_memory
 def test_address_space_that_cannot_be_had_is_asked_for_in_halves(tmp_path: Path) -> None:
     make_store(tmp_path).close()
     code = """

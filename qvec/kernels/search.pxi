@@ -206,14 +206,18 @@ cdef class Searcher:
         cdef cnp.ndarray ids = cnp.PyArray_EMPTY(batch + 1, shape, cnp.NPY_INT64, 0)
         cdef cnp.ndarray distances = cnp.PyArray_EMPTY(batch + 1, shape, cnp.NPY_FLOAT32, 0)
         cdef cnp.ndarray counts = cnp.PyArray_EMPTY(batch, shape, cnp.NPY_INT64, 0)
-        self.search_into(q, k, ef, nprobe, candidates, exact, selection, ids, distances, counts, 0,
-                         q.shape[0] if batch else 1)
+        self._run(q, k, ef, nprobe, candidates, exact, selection, ids, distances, counts, 0, q.shape[0] if batch else 1)
         return ids, distances, counts
 
     def search_into(self, cnp.ndarray q, int k, int ef, int nprobe, int candidates, bint exact,
                     Selection selection not None, cnp.ndarray ids, cnp.ndarray distances, cnp.ndarray counts,
                     Py_ssize_t start, Py_ssize_t stop):
         """As search, for queries [start, stop) into the given arrays; safe from several threads at once."""
+        self._run(q, k, ef, nprobe, candidates, exact, selection, ids, distances, counts, start, stop)
+
+    cdef int _run(self, cnp.ndarray q, int k, int ef, int nprobe, int candidates, bint exact, Selection selection,
+                  cnp.ndarray ids, cnp.ndarray distances, cnp.ndarray counts, Py_ssize_t start,
+                  Py_ssize_t stop) except -1:
         cdef qv_search_params p
         if q.shape[q.ndim - 1] < (self._codec.c.dim if self._map is None else self._map.m.dim):
             raise ValueError(f"queries have {q.shape[q.ndim - 1]} values, which is too few")
@@ -245,3 +249,4 @@ cdef class Searcher:
         if status < 0:
             own = [] if self._finder is None else self._finder.columns
             _raise_status(status, [*own, self._codes, self._vectors, self._ids])
+        return 0

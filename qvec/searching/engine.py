@@ -18,6 +18,7 @@ from qvec.storage.store import Snapshot
 from qvec.types import Float32Array, NDArray, Residency
 
 Found = tuple[NDArray[np.int64], Float32Array, NDArray[np.int64]]
+Effort = tuple[int, int, int, int, bool, Selection]
 
 PROBES_PER_ROOT = 1.0  # lists scanned of n lists: this times the root of n
 UNBROKEN = 256  # queries that are searched in one call, in which no Ctrl-C is heard
@@ -89,13 +90,23 @@ class Engine:
         """
         if searcher is None:
             searcher = self._searcher
-        nprobe = nprobe or self.probes
+        effort = self.effort(k, ef, candidates, exact, nprobe, selection)
+        if queries.ndim == 1 or len(queries) < (UNBROKEN if threads == 1 else 2 * QUERIES_PER_THREAD):
+            return searcher.search(queries, *effort)
+        return _search_parallel(searcher, queries, effort, threads)
+
+    @property
+    def searcher(self) -> Searcher:
+        """The one that gives ids, or rows where ids are strings."""
+        return self._searcher
+
+    def effort(
+        self, k: int, ef: int, candidates: int, exact: bool, nprobe: int, selection: Selection | None = None
+    ) -> Effort:
+        """What `search` asks of a searcher."""
         if self.dead:
             ef = min(-(-ef * (self.live + self.dead) // self.live), self.n)
-        chosen = self.everything if selection is None else selection
-        if queries.ndim == 1 or len(queries) < (UNBROKEN if threads == 1 else 2 * QUERIES_PER_THREAD):
-            return searcher.search(queries, k, ef, nprobe, candidates, exact, chosen)
-        return _search_parallel(searcher, queries, (k, ef, nprobe, candidates, exact, chosen), threads)
+        return k, ef, nprobe or self.probes, candidates, exact, self.everything if selection is None else selection
 
     def to_copy(self, residency: Residency) -> list[Column]:
         """The columns that are to be in memory: what finds candidates, or besides what is read of those alone."""
@@ -111,29 +122,29 @@ class Engine:
         return self._searcher.hops, self._searcher.evaluations, self._searcher.kernel_ns
 
 
-def _search_parallel(
-    searcher: Searcher,
-    queries: Float32Array,
-    effort: tuple[int, int, int, int, bool, Selection],
-    threads: int,
-) -> Found:
+def _search_parallel(searcher: Searcher, queries: Float32Array, effort: Effort, threads: int) -> Found:
     n, k = len(queries), effort[0]
     found = np.empty((n, k), np.int64), np.empty((n, k), np.float32), np.empty(n, np.int64)
-    step = max(QUERIES_PER_THREAD, min(UNBROKEN, -(-n // (4 * threads))))
-    if threads == 1:
-        for i in range(0, n, step):
+    step = UNBROKEN if threads == 1 else QUERIES_PER_THREAD
+    starts = iter(range(0, n, step))
+
+    def work() -> None:
+        for i in starts:  # each thread takes what no other has taken
             searcher.search_into(queries, *effort, *found, i, min(i + step, n))
+
+    if threads == 1:
+        work()
         return found
     from concurrent.futures import ThreadPoolExecutor  # late: a tenth of the import's time
 
-    with ThreadPoolExecutor(threads) as pool:
-        jobs = [
-            pool.submit(searcher.search_into, queries, *effort, *found, i, min(i + step, n)) for i in range(0, n, step)
-        ]
+    others = min(threads, -(-n // step)) - 1
+    with ThreadPoolExecutor(others) as pool:
+        jobs = [pool.submit(work) for _ in range(others)]
         try:
-            for job in jobs:
-                job.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+            work()
+        finally:
+            for _ in starts:  # after an error nobody takes more
+                pass
+        for job in jobs:
+            job.result()
     return found

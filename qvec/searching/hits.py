@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from qvec._kernels import Ready
 from qvec.errors import CorruptError
-from qvec.inputs import id_keys
+from qvec.inputs import SAFE_NORM2, id_keys
 from qvec.records.rows import check_same, find_rows, ids_of_rows, payloads_of, row_record, shaped
 from qvec.results import Hits
-from qvec.searching.engine import Engine, Found
+from qvec.searching.engine import Effort, Engine, Found
 from qvec.storage.store import Snapshot
 from qvec.types import IdKind, Metric, NDArray
 
@@ -34,6 +35,12 @@ class HitMaker:
         elif with_payload:
             payloads = _payloads(snap, ids) if engine.state["records"] else shaped([None] * ids.size, ids.shape)
         return Hits(ids, distances, counts, payloads, self._zero_score)
+
+    def ready(self, engine: Engine, given: tuple[Any, ...], effort: Effort, with_payload: bool) -> Ready | None:
+        """A search by options as they were given; None where its hits need more than what an engine finds."""
+        if not self._int_ids or (with_payload and engine.state["records"]):
+            return None
+        return Ready(given, engine.searcher, engine.quantizer.dim, SAFE_NORM2, effort, self._zero_score, with_payload)
 
     def of_rows(self, snap: Snapshot, found: Found, with_payload: bool, vectors: NDArray[Any] | None) -> Hits:
         """Hits of rows (-1: none), distances and counts; ``vectors`` [..., k, dim]: what they bring along."""

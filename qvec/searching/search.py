@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qvec.results import Hits
 from qvec.searching.engine import Engine
@@ -36,3 +36,12 @@ def run_search(
         plan, selection = way.plan, way.selection
     found = engine.search(queries, options.k, plan.ef, plan.candidates, options.exact, threads, plan.nprobe, selection)
     return hits.make(snap, engine, found, options.payloads)
+
+
+def keep_ready(snap: Snapshot, engine: Engine, hits: HitMaker, options: SearchOptions, given: tuple[Any, ...]) -> None:
+    """Let the store do the next search of one query like this by itself; ``given``: the options as they were given."""
+    plan = plan_of(snap, engine, options)
+    effort = engine.effort(options.k, plan.ef, plan.candidates, options.exact, plan.nprobe)
+    ready = hits.ready(engine, given, effort, options.payloads)
+    if ready is not None:
+        snap.keep_ready(ready)

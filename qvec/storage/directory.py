@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from qvec._kernels import Column, chunk_entries
+from qvec._kernels import Column, Shown, chunk_entries
 from qvec.errors import CorruptError, InputError
 from qvec.storage import keys, records
 from qvec.storage.environment import Environment
@@ -69,28 +69,26 @@ class StoredColumn(NamedTuple):
     stamps: bytes
 
 
-class View:
+class View(Shown):
     """The columns and the state of one commit; they point into the map, and need an open transaction of it.
 
     ``derived`` holds what layers above computed from it, and is emptied when the view moves on.
     """
 
-    __slots__ = ("__weakref__", "columns", "derived", "relocated", "stamps", "state", "sums", "txn_id", "users")
+    __slots__ = ("__weakref__", "columns", "relocated", "stamps", "state", "sums")
 
     def __init__(self) -> None:
-        self.txn_id = 0
-        self.users = 0
         self.relocated = False
         self.columns: dict[str, Column] = {}
         self.stamps: dict[str, bytes] = {}
         self.state: dict[str, Any] = {}
         self.sums = Sums()
-        self.derived: dict[Any, Any] = {}
+        self.derived, self.ready = {}, []
 
     def forget(self) -> None:
         """Start again from nothing: the file is another one."""
         self.txn_id, self.sums = 0, Sums()
-        for part in (self.columns, self.stamps, self.state, self.derived):
+        for part in (self.columns, self.stamps, self.state, self.derived, self.ready):
             part.clear()
 
     def clone(self) -> View:
@@ -130,6 +128,7 @@ class Loader:
         view.columns, view.state, view.sums, view.txn_id = columns, state, sums, commit
         view.stamps = {name: line.stamps for name, line in stored.items()}
         view.derived.clear()
+        view.ready.clear()
 
     def _check_size(self, name: str, line: StoredColumn, size: int) -> None:
         """Whether a column's blocks fit the ``size`` bytes in use, and each of its chunks has a stamp."""

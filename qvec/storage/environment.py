@@ -15,6 +15,7 @@ from typing import Any
 import lmdb
 
 from qvec import _kernels
+from qvec._kernels import fork_epoch
 from qvec.errors import FormatError, InputError, LockedError, MapFullError
 from qvec.storage import keys, newfile
 from qvec.storage.failures import MAX_READERS, is_denied, translate, translated
@@ -27,16 +28,10 @@ _ENGINE = 0  # of the LMDBs that py-lmdb brings: 0.9, whose pages docs/format.md
 
 _registry: dict[tuple[int, int], Environment] = {}
 _registry_lock = threading.RLock()  # re-entrant: a store may be closed by the garbage collector, anywhere
-_fork_epoch = 0
 revival = threading.Lock()  # held while a handle that a child inherited is opened anew
 
 
-def fork_epoch() -> int:
-    """How often this process and its forebears were forked; a handle of another epoch is the parent's."""
-    return _fork_epoch
-
-
-class Environment:
+class Environment(_kernels.Mapped):
     """An open LMDB environment, and the count of what depends on its map.
 
     `lock` guards the counts and the views; it is held for microseconds, never during a search.
@@ -49,8 +44,7 @@ class Environment:
         self.psize: int = self.lmdb.stat()["psize"]
         self.lock = threading.RLock()
         self.idle = threading.Condition(self.lock)
-        self.handles = self.open_reads = self.base = 0
-        self.waiting = 0  # threads, for reads to end
+        self.handles = self.base = 0
         self._changing = False  # the file is about to be replaced: new snapshots wait
         self._gate = -1
         self.sound = True
@@ -332,8 +326,8 @@ def _after_fork() -> None:
     Closing one, or ending one of its transactions, would clear reader slots in the shared lock file that the
     parent still relies on. One that a thread of the parent was just opening is not in the registry yet.
     """
-    global _fork_epoch, _registry_lock, revival
-    _fork_epoch += 1
+    global _registry_lock, revival
+    _kernels.count_fork()
     _registry_lock, revival = threading.RLock(), threading.Lock()
     for env in _registry.values():
         _kernels.keep_forever(env.lmdb)

@@ -51,6 +51,9 @@ class PinnedStore:
     def end(self, snapshot: Snapshot) -> None:
         """Nothing: the snapshot stays until `close`."""
 
+    def quick(self, query: object, options: object) -> None:
+        """Nothing: a store's short way is to its last commit."""
+
     @contextlib.contextmanager
     def read(self) -> Iterator[Snapshot]:
         """The snapshot for the length of a ``with`` block, and longer."""

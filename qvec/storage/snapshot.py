@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qvec._kernels import Column
+from qvec._kernels import Column, Ready, fork_epoch
 from qvec.errors import ClosedError, CorruptError, ForkedError, InputError
 from qvec.storage import keys, records
 from qvec.storage.directory import View
-from qvec.storage.environment import fork_epoch
 from qvec.storage.failures import Error, translate, translated
 from qvec.storage.pages import structure_problems
 from qvec.storage.sums import KINDS, Sums
@@ -46,6 +45,11 @@ class Reading:
         """What the layer above stored with the last commit. A snapshot's is shared: not to be changed."""
         self._live()
         return self._view.state
+
+    def keep_ready(self, ready: Ready) -> None:
+        """Have `Store.quick` do a search as long as this is the last commit; the newest few are kept."""
+        with self._store._env.lock:
+            self._view.keep_ready(ready)
 
     @property
     def txn_id(self) -> int:

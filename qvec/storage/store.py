@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, Self, get_args
 
+from qvec._kernels import Reads, fork_epoch
 from qvec.errors import AbortedError, ClosedError, ReadOnlyError
 from qvec.storage import admission, environment, header, keys, newfile, reserve
 from qvec.storage.directory import Accept, ColumnSpec, View, block_geometry, first_state
-from qvec.storage.environment import fork_epoch
 from qvec.storage.failures import translated
 from qvec.storage.snapshot import Reading, Snapshot
 from qvec.storage.transaction import Transaction
@@ -27,10 +27,12 @@ __all__ = ["ColumnSpec", "Reading", "Snapshot", "Store", "Transaction", "block_g
 Mode = Literal["rw", "r"]
 
 
-class Store:
+class Store(Reads):
     """An open file. Threads may share it; a forked child's copy opens the file again by itself, to read."""
 
-    _joined: Transaction | None = None  # what `transaction` holds together
+    _env: environment.Environment
+    _views: Views
+    _joined: Transaction | None  # what `transaction` holds together
     is_full = False  # a commit has found no room
 
     def __init__(
@@ -288,7 +290,7 @@ class Store:
             self._transaction.abort()
         self._turn.wait()
         with self._env.lock:
-            self._env.wait(lambda: not self._open)
+            self._env.wait(lambda: not self._open and not self.under_way)
         self._turn.unlock()
         self._views.clear()
         environment.release(self._env)

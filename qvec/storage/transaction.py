@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Self
 
-from qvec._kernels import Column, chunk_entries, trim_heap
+from qvec._kernels import Column, Ready, chunk_entries, fork_epoch, trim_heap
 from qvec.errors import AbortedError, DuplicateIdError, InputError, QvecError
 from qvec.storage import keys, records, reserve
 from qvec.storage.directory import ColumnSpec, View, block_geometry, place_all, write_directory
-from qvec.storage.environment import fork_epoch
 from qvec.storage.failures import Error, MapIsFull, translate, translated
 from qvec.storage.snapshot import Snapshot, entry_key, id_key, record_key, row_value
 from qvec.storage.sums import KINDS, Sums
@@ -45,6 +44,9 @@ class Transaction(Snapshot):
 
     def reside(self, columns: Iterable[Column]) -> None:
         """Nothing: what a transaction reads is its own."""
+
+    def keep_ready(self, ready: Ready) -> None:
+        """Nothing: what a transaction reads changes."""
 
     @property
     def version(self) -> int:

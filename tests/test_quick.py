@@ -1,0 +1,325 @@
+"""The short way of single queries answers as the long way does, and leaves to it what it must not answer."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import qvec
+from qvec.searching.engine import _search_parallel
+
+DIM = 24
+X = np.random.default_rng(5).standard_normal((400, DIM)).astype(np.float32)
+Q = np.random.default_rng(6).standard_normal((40, DIM)).astype(np.float32)
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Iterator[qvec.Collection]:
+    with qvec.create(tmp_path / "a.qvec", DIM, metric="cosine", code="int8", index="hnsw") as made:
+        made.add(X)
+        yield made
+
+
+def ready(db: qvec.Collection) -> int:
+    """How many searches are ready in the view of the last commit."""
+    with db._store.read() as snap:
+        return len(snap._view.ready)
+
+
+class Watch:
+    """Counts what the short way answered."""
+
+    def __init__(self, db: qvec.Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.answered, quick = 0, type(db._store).quick
+
+        def counted(store: Any, query: object, given: tuple[Any, ...]) -> Any:
+            found = quick(store, query, given)
+            self.answered += found is not None
+            return found
+
+        monkeypatch.setattr(type(db._store), "quick", counted, raising=True)
+
+
+@pytest.fixture
+def watch(db: qvec.Collection, monkeypatch: pytest.MonkeyPatch) -> Watch:
+    return Watch(db, monkeypatch)
+
+
+def same(one: qvec.Hits, other: qvec.Hits) -> None:
+    for name in ("ids", "distances", "counts"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+        assert getattr(one, name).dtype == getattr(other, name).dtype
+    assert (one.payloads, one.zero_score, one.vectors) == (other.payloads, other.zero_score, other.vectors)
+
+
+@pytest.mark.parametrize("code", ["int8", "int4", "f32"])
+@pytest.mark.parametrize("index", ["flat", "hnsw", "ivf"])
+@pytest.mark.parametrize("metric", ["l2", "cosine", "ip"])
+def test_it_answers_as_the_long_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: Any, index: Any, metric: Any
+) -> None:
+    with qvec.create(tmp_path / "a.qvec", DIM, metric=metric, code=code, index=index) as db:
+        db.add(X)
+        db.delete(range(0, 400, 7))
+        watch = Watch(db, monkeypatch)
+        for options in ({"k": 10}, {"k": 3, "exact": True}, {"k": 500}, {"k": 5, "include": ()}):
+            long = [db.search(q.astype(np.float64), **options) for q in Q]
+            for query, hits in zip(Q, long, strict=True):
+                same(db.search(query, **options), hits)
+        assert watch.answered >= 4 * (len(Q) - 3)
+
+
+@pytest.mark.parametrize(
+    ("code", "index"), [("int8", qvec.HNSW(layout="packed")), ("rabitq1", "ivf"), ("mixed", "hnsw")]
+)
+def test_it_answers_as_the_long_way_by_other_codes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: Any, index: Any
+) -> None:
+    test_it_answers_as_the_long_way(tmp_path, monkeypatch, code, index, "cosine")
+
+
+def test_it_sees_every_commit(db: qvec.Collection, watch: Watch) -> None:
+    for i in range(5):
+        db.search(Q[0])
+        db.search(Q[0])
+        db.add(Q[0] * (1 + i), ids=[1000 + i])
+        assert 1000 + i in db.search(Q[0]).ids
+        db.delete([1000 + i])
+        assert 1000 + i not in db.search(Q[0]).ids
+    assert watch.answered >= 5
+
+
+def test_it_sees_what_another_handle_commits(db: qvec.Collection, watch: Watch) -> None:
+    with qvec.open(db._store.path, "r") as reader:
+        for _ in range(3):
+            reader.search(Q[1])
+        assert watch.answered
+        db.add(Q[1], ids=[7000])
+        assert reader.search(Q[1]).ids[0] == 7000
+
+
+def test_a_transaction_reads_what_it_wrote(db: qvec.Collection, watch: Watch) -> None:
+    db.search(Q[0])
+    with db.transaction():
+        db.add(Q[0], ids=[9000])
+        assert db.search(Q[0]).ids[0] == 9000
+        assert db.search(Q[0]).ids[0] == 9000
+        assert watch.answered == 0
+    assert db.search(Q[0]).ids[0] == 9000
+
+
+def test_options_of_another_type_are_not_the_same(db: qvec.Collection, watch: Watch) -> None:
+    for _ in range(2):
+        db.search(Q[0], 1, ef=20, rescore=True)
+    assert watch.answered == 1
+    for bad in ({"k": True, "ef": 20}, {"k": 1.0, "ef": 20}, {"k": 1, "ef": 20.0}, {"k": 1, "ef": 20, "rescore": 1}):
+        with pytest.raises(qvec.InputError):
+            db.search(Q[0], **{"rescore": True} | bad)
+    db.search(Q[0], np.int64(1), ef=20, rescore=True)
+    assert watch.answered == 1
+
+
+def test_equal_numbers_that_are_other_objects_are_the_same(db: qvec.Collection, watch: Watch) -> None:
+    for ef in ("300", "300", "300"):
+        db.search(Q[0], ef=int(ef), oversample=float("2.5"))
+    assert watch.answered == 2
+
+
+@pytest.mark.parametrize("bad", ["nan", "inf", "zero", "short", "long", "huge"])
+def test_bad_queries_are_refused_by_name(db: qvec.Collection, bad: str) -> None:
+    for _ in range(3):
+        db.search(Q[0])
+    query = {"nan": Q[0].copy(), "inf": Q[0].copy(), "zero": Q[0] * 0, "short": Q[0][:-1].copy(), "huge": Q[0].copy()}
+    query["long"] = np.concatenate([Q[0], Q[0][:1]])
+    query["nan"][3], query["inf"][5], query["huge"][7] = np.nan, np.inf, 1e19
+    for _ in range(2):
+        with pytest.raises(qvec.InputError, match="queries"):
+            db.search(query[bad])
+
+
+def test_queries_of_other_kinds_take_the_long_way(db: qvec.Collection, watch: Watch) -> None:
+    expected = db.search(Q[0])
+    wide = np.zeros((DIM, 2), np.float32)
+    wide[:, 0] = Q[0]
+    for query in (Q[0].tolist(), Q[0].astype(np.float64), wide[:, 0], Q[0].astype(">f4")):
+        np.testing.assert_array_equal(db.search(query).ids, expected.ids)
+    assert db.search(Q[:1]).ids.shape == (1, 10)
+    assert watch.answered == 0
+
+
+def test_a_list_of_parts_may_change_between_searches(db: qvec.Collection, watch: Watch) -> None:
+    parts: list[Any] = []
+    for _ in range(2):
+        assert db.search(Q[0], include=parts).payloads is None
+    parts.append("payload")
+    assert db.search(Q[0], include=parts).payloads == [None] * 10
+    assert watch.answered == 0
+
+
+def test_payloads_are_read(db: qvec.Collection, watch: Watch) -> None:
+    for _ in range(2):
+        assert db.search(Q[0]).payloads == [None] * 10
+    db.add(Q[0], ids=[5000], payload={"a": 1})
+    for _ in range(2):
+        payloads = db.search(Q[0]).payloads
+        assert payloads is not None
+        assert payloads[0] == {"a": 1}
+    assert watch.answered == 1
+    for _ in range(2):
+        db.search(Q[0], include=())
+    assert watch.answered == 2
+
+
+def test_filters_take_the_long_way(db: qvec.Collection, watch: Watch) -> None:
+    for _ in range(3):
+        assert set(db.search(Q[0], allow=[1, 2, 3]).ids[:3].tolist()) == {1, 2, 3}
+    assert watch.answered == 0
+
+
+def test_few_are_kept_ready(db: qvec.Collection, watch: Watch) -> None:
+    for k in range(1, 30):
+        db.search(Q[0], k)
+    assert ready(db) == 4
+    for k in (29, 28, 27, 26):
+        db.search(Q[0], k)
+    assert watch.answered == 4
+    db.add(Q[0])
+    assert ready(db) == 0
+
+
+def test_one_query_in_some_is_still_looked_at_for_drift(db: qvec.Collection) -> None:
+    for i in range(640):
+        db.search(Q[i % len(Q)])
+    assert 8 <= len(db._queries.rows) <= 12
+
+
+def test_a_snapshot_answers_as_of_its_commit(db: qvec.Collection) -> None:
+    with db.snapshot() as then:
+        before = then.search(Q[0])
+        db.add(Q[0], ids=[8000])
+        for _ in range(3):
+            assert db.search(Q[0]).ids[0] == 8000
+            same(then.search(Q[0]), before)
+
+
+def test_a_closed_handle_says_so(db: qvec.Collection) -> None:
+    for _ in range(3):
+        db.search(Q[0])
+    db.close()
+    with pytest.raises(qvec.ClosedError):
+        db.search(Q[0])
+
+
+def test_closing_waits_for_searches_that_are_under_way(tmp_path: Path) -> None:
+    for _ in range(20):
+        db = qvec.create(tmp_path / f"{os.urandom(4).hex()}.qvec", DIM, index="hnsw")
+        db.add(X)
+        db.search(Q[0])
+        begun, failed = threading.Barrier(4), []
+
+        def search(db: qvec.Collection = db, begun: threading.Barrier = begun, failed: list[Any] = failed) -> None:
+            begun.wait()
+            try:
+                while True:
+                    hits = db.search(Q[0])
+                    assert hits.counts == 10
+            except qvec.ClosedError:
+                pass
+            except BaseException as error:
+                failed.append(error)
+
+        threads = [threading.Thread(target=search) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        begun.wait()
+        db.close()
+        for thread in threads:
+            thread.join(30)
+        assert not failed
+        assert not any(thread.is_alive() for thread in threads)
+
+
+def test_files_are_replaced_between_searches(db: qvec.Collection) -> None:
+    expected, stop, failed = db.search(Q[0]).ids.tolist(), threading.Event(), []
+
+    def search() -> None:
+        try:
+            while not stop.is_set():
+                assert db.search(Q[0]).ids.tolist() == expected
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=search) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for _ in range(10):
+        db.compact()
+    stop.set()
+    for thread in threads:
+        thread.join(30)
+    assert not failed
+
+
+def test_a_forked_child_opens_the_file_anew(db: qvec.Collection) -> None:
+    for _ in range(3):
+        expected = db.search(Q[0]).ids.tolist()
+    child = os.fork()
+    if child == 0:
+        try:
+            found = [db.search(Q[0]).ids.tolist() for _ in range(3)]
+            os._exit(0 if found == [expected] * 3 else 3)
+        except BaseException:
+            os._exit(4)
+    assert os.waitpid(child, 0)[1] == 0
+    assert db.search(Q[0]).ids.tolist() == expected
+
+
+def test_damage_is_an_error_and_the_read_has_ended(tmp_path: Path) -> None:
+    path, far = tmp_path / "a.qvec", np.full(DIM, 20, np.float32)
+    vectors = np.concatenate([X + far] * 5 + [X - far] * 5).astype(np.float32)
+    with qvec.create(path, DIM, metric="l2", code="int8", index="flat") as db:
+        db.add(vectors)
+    data = path.read_bytes()
+    at = data.index(vectors[-1].tobytes())
+    path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+    with qvec.open(path, "r") as db:
+        for _ in range(2):
+            db.search(vectors[0])
+        assert ready(db) == 1
+        with pytest.raises(qvec.CorruptError, match="block"):
+            db.search(vectors[-1])
+        assert (db._store.under_way, db._store._env.open_reads) == (0, 0)
+        db.search(vectors[0])
+
+
+class Failing:
+    """A searcher that fails on the thread, and at the query, that it is told."""
+
+    def __init__(self, error: BaseException, on_main: bool) -> None:
+        self.error, self.on_main, self.begun = error, on_main, 0
+        self.both = threading.Barrier(2)
+
+    def search_into(self, *args: Any) -> None:
+        self.begun += 1
+        if self.begun <= 2:
+            self.both.wait(30)  # both threads have begun
+        if self.begun >= 2 and (threading.current_thread() is threading.main_thread()) == self.on_main:
+            raise self.error
+
+
+@pytest.mark.parametrize("on_main", [True, False])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), qvec.CorruptError("block 3 is damaged")])
+def test_what_fails_on_a_thread_of_a_batch_ends_all_of_it(error: BaseException, on_main: bool) -> None:
+    searcher, before = Failing(error, on_main), threading.active_count()
+    with pytest.raises(type(error)) as caught:
+        _search_parallel(searcher, np.zeros((100_000, 4), np.float32), (10, 0, 0, 0, False, None), 2)  # type: ignore[arg-type]
+    assert caught.value is error
+    assert threading.active_count() == before
+    if on_main:
+        assert searcher.begun < 100
