@@ -381,3 +381,44 @@ def test_rows_are_given_up_under_codes_that_are_in_force_once_more(
         db.add(x[:1500])
         assert db.requantize(calibration=1).active
         assert db.verify() == []
+
+
+@pytest.mark.parametrize("layout", ["compact", "packed"])
+@pytest.mark.parametrize("fewer", [False, True])
+def test_a_graph_that_is_left_behind_goes_to_the_last_row_that_it_was_shared_with(
+    path: Path, x: Float32Array, layout: Any, fewer: bool
+) -> None:
+    """Codes of generation 0 end at row 300, its graph, which generation 1 went on with, at row 350."""
+    with qvec.create(path, DIM, code=STATIC, index=qvec.HNSW(m=16, ef_construction=30, layout=layout)) as db:
+        db.add(x[:300])
+        db.requantize("int8", relink=False)
+        db.add(x[300:350])
+        db.requantize("f16" if layout == "compact" else "int4", relink=True)
+        if fewer:
+            db.delete(range(310, 350))
+            while db.optimize():
+                pass
+            assert db.stats().deleted == 0
+        assert db.verify(deep=True) == []
+        db.rollback(0)
+        assert db.verify(deep=True) == []
+        db.add(x[400:450])
+        assert recall(db, x) > 0.9
+        assert db.verify(deep=True) == []
+        db.rollback(1)
+        assert db.verify(deep=True) == []
+        assert recall(db, x) > 0.9
+
+
+def test_a_row_of_a_graph_that_was_left_behind_is_given_to_another_vector(path: Path, x: Float32Array) -> None:
+    with qvec.create(path, DIM, code=STATIC, index=qvec.HNSW(m=4, ef_construction=30)) as db:
+        db.add(x[:300])
+        db.requantize("int8", relink=False)
+        db.add(x[300:350])
+        db.requantize("f16", relink=True)
+        db.delete(range(320, 350))
+        db.optimize()
+        db.add(x[500:530], ids=range(1000, 1030))
+        db.rollback(0)
+        assert db.verify(deep=True) == []
+        assert recall(db, x) > 0.9

@@ -290,3 +290,19 @@ def test_a_snapshot_is_searched_by_a_handle_that_was_never_searched(path: Path, 
         db.add(np.eye(4, dtype=np.float32))
     with qvec.open(path, residency=residency) as db, db.snapshot() as snapshot:
         assert snapshot.search(np.eye(4, dtype=np.float32)[2], 1).ids.tolist() == [2]
+
+
+@pytest.mark.parametrize("sizes", [(9_000, 30), (9_000, 4_500), (5_000, 2_500), (30, 9_000), (9_000, 0)])
+def test_a_payload_may_become_shorter_within_a_transaction(path: Path, x: Any, sizes: tuple[int, int]) -> None:
+    with qvec.create(path, DIM) as db:
+        db.add(x[:10], payload=[{"i": i} for i in range(10)])
+        with db.transaction():
+            for size in sizes:
+                db.update_payload([3], {"text": "x" * size}, merge=False)
+        assert db.verify() == []
+        assert db.get([3]).payloads == [{"text": "x" * sizes[-1]}]
+        db.upsert(x[3], ids=[3], payload={"text": "y"})
+        db.compact()
+        assert db.verify() == []
+    with qvec.open(path, "r", untrusted=True) as db:
+        assert db.get([3]).payloads == [{"text": "y"}]

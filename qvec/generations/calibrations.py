@@ -100,6 +100,7 @@ def register(txn: Transaction, trained: Trained) -> int:
         "rows": 0,
         "names": {},
         "index": None,
+        "linked": 0,
         "served": False,
     }
     state["generations"] = [*state["generations"], entry]

@@ -5,7 +5,8 @@ under their own. Graph columns that two generations have in common are kept up t
 
 A row that is given to another vector has the wrong code in every generation but the one in force. So none is while
 a generation is being built, and those that were left behind lose their codes then: what they were trained to stays,
-and to return they are built again.
+and to return they are built again. The same goes for a graph: one that several generations shared goes to the last row
+that any of them had when it was left behind, which ``linked`` of their entries says.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from qvec.layout import CODES, VECTORS
 from qvec.storage.store import Transaction
 
 Names = Mapping[str, str]
-NO_CODES: dict[str, Any] = {"rows": 0, "names": {}, "index": None}  # of an entry
+NO_CODES: dict[str, Any] = {"rows": 0, "names": {}, "index": None, "linked": 0}  # of an entry
 
 
 def stored_name(name: str, number: int) -> str:
@@ -52,14 +53,18 @@ def returning(state: State, number: int) -> dict[str, Any]:
         "names": entry["names"],
         "relink": apart,
         "index": entry["index"] if apart else None,
-        "linked": entry["rows"] if apart else 0,
+        "linked": entry["linked"] if apart else 0,
     }
 
 
 def forget_codes(txn: Transaction, row: int) -> None:
-    """Remove the codes of generations left behind that hold ``row``: it is given to another vector."""
+    """Remove the codes of generations left behind that hold ``row``, or whose graphs do: it goes to another vector."""
     state = txn.state
-    lost = [entry for entry in state["generations"] if row < entry["rows"] and entry["number"] != state["quantizer"]]
+    lost = [
+        entry
+        for entry in state["generations"]
+        if row < max(entry["rows"], entry["linked"]) and entry["number"] != state["quantizer"]
+    ]
     if not lost:
         return
     numbers = {entry["number"] for entry in lost}
@@ -100,17 +105,19 @@ def flip(state: State) -> None:
     Of the one in force the state itself tells, and its entry nothing: rows come and go.
     """
     pending, leaving = state["pending"], state["quantizer"]
-    shared = graph_names(state["names"])
+    shared, own = graph_names(state["names"]), pending["index"] is not None
+    names = pending["names"] if own else {**pending["names"], **shared}
     entries = [dict(entry) for entry in state["generations"]]
     for entry in entries:
         if entry["number"] == leaving:
             entry |= {"rows": state["n"], "names": state["names"], "served": True}
         elif entry["number"] == pending["number"]:
             entry |= NO_CODES
-        if entry["rows"] and graph_names(entry["names"]) == shared:
-            entry["index"] = state["index"]
-    own = pending["index"] is not None
-    state["names"] = pending["names"] if own else {**pending["names"], **shared}
+        if entry["rows"] and graph_names(entry["names"]) == graph_names(names):
+            entry |= {"index": None, "linked": 0}
+        elif entry["rows"] and graph_names(entry["names"]) == shared:
+            entry |= {"index": state["index"], "linked": state["n"]}
+    state["names"] = names
     state["index"] = pending["index"] if own else state["index"]
     state["generations"], state["quantizer"], state["pending"] = entries, pending["number"], None
 

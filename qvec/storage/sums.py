@@ -16,6 +16,7 @@ from qvec.storage import keys, records
 KINDS = {"records": keys.RECORD_KIND, "entries": keys.ENTRY, "ids": keys.ID}
 _NAMES = {kind: name for name, kind in KINDS.items()}
 _MASK = (1 << 64) - 1
+_NEVER_ON_PAGES = 1024  # bytes that LMDB keeps with their key, whatever the size of its pages
 
 
 @dataclass
@@ -38,8 +39,15 @@ class Sums:
         return type(self)({name: list(pair) for name, pair in self.of.items()})
 
     def put(self, txn: Any, key: bytes, value: bytes) -> None:
-        """Put a sealed value in place of what was there."""
-        self.forget(key, txn.get(key))
+        """Put a sealed value in place of what was there.
+
+        In place of a longer one that the same transaction put, LMDB would leave it pages that checks of the file's
+        structure would take for lost (mdb_cursor_put in mdb.c).
+        """
+        there = txn.get(key)
+        self.forget(key, there)
+        if there is not None and len(there) > max(len(value), _NEVER_ON_PAGES):
+            txn.delete(key)
         txn.put(key, value)
         self.count(key, value)
 

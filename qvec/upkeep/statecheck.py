@@ -87,6 +87,7 @@ def _check_generations(state: State, columns: Columns, config: Config) -> dict[i
         take_int(entry, "code_size", 1, 1 << 20)
         take_int(entry, "n_samples", 0, 2**63 - 1)
         take_int(entry, "rows", 0, MAX_ROWS)
+        take_int(entry, "linked", 0, state["n"])
         code_from_dict(entry["code"])
         _check_optional_name(entry["model"], "model")
         if not isinstance(entry["served"], bool):
