@@ -146,13 +146,19 @@ static int stage_rows(const qv_scan_source *source, uint32_t *at, qv_scratch *s)
  * than the processor fetches ahead of by itself. INT8 has a kernel for a row alone. */
 static int rows_at_a_time(const qv_codec *codec) { return codec->kind == QV_INT8 ? 1 : QV_RUN; }
 
-/* The lines that begin in what lies ahead of a row, so that of rows in order each is fetched once. Past the end of a block is
- * mostly the next one; what is not there is not fetched. */
-static void fetch_ahead(const uint8_t *row, uint32_t stride) {
-    uintptr_t end = (uintptr_t)row + QV_DISTANCE + stride;
-    for (uintptr_t line = ((uintptr_t)row + QV_DISTANCE + 63) & ~(uintptr_t)63; line < end; line += 64) {
+/* The lines that begin in what lies ahead of these bytes, so that of rows in order each is fetched once. Past the end of a
+ * block is mostly the next one; what is not there is not fetched. */
+static void fetch_ahead(const uint8_t *bytes, size_t n) {
+    uintptr_t end = (uintptr_t)bytes + QV_DISTANCE + n;
+    for (uintptr_t line = ((uintptr_t)bytes + QV_DISTANCE + 63) & ~(uintptr_t)63; line < end; line += 64) {
         qv_prefetch_t1((const void *)line);
     }
+}
+
+/* What follows n rows in order, whether others lie between them or not. */
+static void fetch_after(const uint8_t *const *rows, int n, size_t stride) {
+    if ((uintptr_t)rows[n - 1] - (uintptr_t)rows[0] == (size_t)(n - 1) * stride) fetch_ahead(rows[0], (size_t)n * stride);
+    else for (int i = 0; i < n; i++) fetch_ahead(rows[i], stride);
 }
 
 static void score_in_order(const qv_scan_source *source, const qv_query *query, int staged, qv_scratch *s) {
@@ -160,9 +166,9 @@ static void score_in_order(const qv_scan_source *source, const qv_query *query, 
     const uint8_t *const *rows = s->address[0];
     int step = rows_at_a_time(codec);
     for (int i = 0; i < staged; i += step) {
-        int end = staged - i < step ? staged : i + step;
-        for (int j = i; j < end; j++) fetch_ahead(rows[j], source->codes->stride);
-        codec->score(codec, query, rows + i, end - i, s->key + i);
+        int n = staged - i < step ? staged - i : step;
+        fetch_after(rows + i, n, source->codes->stride);
+        codec->score(codec, query, rows + i, n, s->key + i);
     }
 }
 
