@@ -1,0 +1,67 @@
+"""Graphs that generations share, and leave behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from generated import clustered
+
+import qvec
+from qvec.types import Float32Array
+
+DIM = 32
+STATIC = qvec.Int8(scale="per_dim")
+
+
+@pytest.fixture
+def x() -> Float32Array:
+    return clustered(np.random.default_rng(1), 600, DIM)
+
+
+def recall(db: qvec.Collection, x: Float32Array) -> float:
+    exact, found = db.search(x[:100], exact=True).ids, db.search(x[:100]).ids
+    return float(np.mean([len(set(a) & set(b)) / 10 for a, b in zip(exact.tolist(), found.tolist(), strict=True)]))
+
+
+@pytest.mark.parametrize("layout", ["compact", "packed"])
+@pytest.mark.parametrize("fewer", [False, True])
+def test_a_graph_that_is_left_behind_goes_to_the_last_row_that_it_was_shared_with(
+    path: Path, x: Float32Array, layout: Any, fewer: bool
+) -> None:
+    """Codes of generation 0 end at row 300, its graph, which generation 1 went on with, at row 350."""
+    with qvec.create(path, DIM, code=STATIC, index=qvec.HNSW(m=16, ef_construction=30, layout=layout)) as db:
+        db.add(x[:300])
+        db.requantize("int8", relink=False)
+        db.add(x[300:350])
+        db.requantize("f16" if layout == "compact" else "int4", relink=True)
+        if fewer:
+            db.delete(range(310, 350))
+            while db.optimize():
+                pass
+            assert db.stats().deleted == 0
+        assert db.verify(deep=True) == []
+        db.rollback(0)
+        assert db.verify(deep=True) == []
+        db.add(x[400:450])
+        assert recall(db, x) > 0.9
+        assert db.verify(deep=True) == []
+        db.rollback(1)
+        assert db.verify(deep=True) == []
+        assert recall(db, x) > 0.9
+
+
+def test_a_row_of_a_graph_that_was_left_behind_is_given_to_another_vector(path: Path, x: Float32Array) -> None:
+    with qvec.create(path, DIM, code=STATIC, index=qvec.HNSW(m=4, ef_construction=30)) as db:
+        db.add(x[:300])
+        db.requantize("int8", relink=False)
+        db.add(x[300:350])
+        db.requantize("f16", relink=True)
+        db.delete(range(320, 350))
+        db.optimize()
+        db.add(x[500:530], ids=range(1000, 1030))
+        db.rollback(0)
+        assert db.verify(deep=True) == []
+        assert recall(db, x) > 0.9
