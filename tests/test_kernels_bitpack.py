@@ -88,7 +88,7 @@ def test_levels_agree_to_the_last_bit(kind: str, metric: str) -> None:
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("kind", BITPACK)
 def test_sums_are_exact_at_the_extremes_of_both_sides(kind: str, level: str) -> None:
-    for dim in (64, 576, 1536, 65536):
+    for dim in (64, 192, 320, 448, 576, 768, 1536, 2112, 65536):
         codec = bitpack_codec(kind, "ip", dim, simd=level)
         rng = np.random.default_rng(dim)
         rows = rng.integers(0, 256, (6, codec.stride), dtype=np.uint8)
@@ -97,17 +97,23 @@ def test_sums_are_exact_at_the_extremes_of_both_sides(kind: str, level: str) -> 
         query = rng.choice(np.array([-127, -1, 0, 1, 127], np.int8), (4, dim))
         query[0], query[1] = 127, -127
         sums = query.astype(np.int64) @ unpack(rows, block_widths(kind, dim)).T
-        keys = codec.score(_prepared(codec, query), rows)
+        keys = codec.score(_prepared(kind, codec, query), rows)
         assert np.array_equal(keys, (2 * sums).astype(np.float32)), dim
 
 
-def _prepared(codec: Codec, query: np.ndarray[tuple[int, int], np.dtype[np.int8]]) -> Bytes:
+def _prepared(kind: str, codec: Codec, query: np.ndarray[tuple[int, int], np.dtype[np.int8]]) -> Bytes:
     """Queries with the given codes whose keys are twice the bare sums: bias 0, per_scale 1, no floor, offset 0."""
     prepared = codec.prepare(np.ones((len(query), codec.dim), np.float32))
     header = np.zeros(16, np.float32)
     header[2:4] = 1, -np.inf
     prepared[:, :64] = header.view(np.uint8)
-    prepared[:, 64 : 64 + codec.dim] = query.view(np.uint8)
+    values = np.zeros((len(query), -(-codec.dim // 512) * 512), np.uint8)
+    values[:, : codec.dim] = query.view(np.uint8)
+    if kind == "rabitq1":  # bit p of byte j goes with byte 64 p + j of its 512
+        values = values.reshape(-1, 64, 8).transpose(0, 2, 1).reshape(values.shape)
+    else:
+        values = values[:, : codec.dim]
+    prepared[:, 64 : 64 + values.shape[1]] = values
     return prepared
 
 

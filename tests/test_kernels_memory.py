@@ -66,3 +66,15 @@ def test_rows_may_lie_at_any_address(kind: str, metric: str, level: str) -> None
         assert np.array_equal(codec.score(query, shifted), expected), offset
         assert np.array_equal(codec.decode(shifted), codec.decode(rows)), offset
         assert np.array_equal(codec.prepare_rows(shifted), codec.prepare_rows(rows)), offset
+
+
+@pytest.mark.parametrize("level", simd_levels())
+@pytest.mark.parametrize("kind", [*KINDS, *BITPACK, *LOCAL])
+def test_a_key_does_not_depend_on_the_rows_scored_with_it(kind: str, level: str) -> None:
+    for dim in (3, 107, 200, 768):
+        x = gaussian(dim, 9, dim)
+        codec = codec_of(kind, "l2", x, level)
+        rows, query = codec.encode(x), codec.prepare(x[0])
+        alone = np.hstack([codec.score(query, row) for row in rows[:, None]])
+        for n in range(1, len(rows) + 1):
+            assert np.array_equal(codec.score(query, rows[:n]), alone[:, :n]), (dim, n)

@@ -34,6 +34,21 @@ QV_INLINE int qv_bitpack_code(const uint8_t *data, int width, int j) {
     return code;
 }
 
+/* A row of 1 bit a dim is scored as TERNARY is: its query's signed values are in planes, those that go with bit p of 64 bytes
+ * at 64 p of QV_BIT_GROUP, with zeros where there is no dim. */
+#define QV_BIT_GROUP (8 * QV_BLOCK)
+
+/* Values of `dims` dims, a multiple of 8, from their order into planes. */
+static inline void qv_spread_bits(const int8_t *values, int dims, int8_t *planes) {
+    memset(planes, 0, qv_round_up((size_t)dims, QV_BIT_GROUP));
+    for (int first = 0; first < dims; first += QV_BIT_GROUP, planes += QV_BIT_GROUP) {
+        int bytes = dims - first < QV_BIT_GROUP ? (dims - first) / 8 : QV_BLOCK;
+        for (int p = 0; p < 8; p++) {
+            for (int j = 0; j < bytes; j++) planes[QV_BLOCK * p + j] = values[first + 8 * j + p];
+        }
+    }
+}
+
 void qv_encode_bitpack(const qv_codec *codec, const float *x, uint8_t *row);
 void qv_decode_bitpack(const qv_codec *codec, const uint8_t *row, float *x);
 

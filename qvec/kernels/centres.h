@@ -53,6 +53,19 @@ QV_INLINE float qv_centre_key(const qv_codec *codec, const qv_query *query, floa
     return key == key ? key : qv_table_entry(codec, query, number);
 }
 
+/* The same of four rows. Entries are below 2^127, so their sum is no number only where one of them is none. */
+QV_INLINE qv_lanes4 qv_centre_keys(const qv_codec *codec, const qv_query *query, const float *scales) {
+    const float *table = qv_table(codec, query);
+    qv_lanes4 keys;
+    float entry[4];
+    for (int r = 0; r < 4; r++) entry[r] = table[qv_row_centre(scales[r])];
+    if (isnan((entry[0] + entry[1]) + (entry[2] + entry[3]))) {
+        for (int r = 0; r < 4; r++) entry[r] = qv_centre_key(codec, query, scales[r]);
+    }
+    memcpy(&keys, entry, sizeof keys);
+    return keys;
+}
+
 /* Puts back what was subtracted from the vector of a row with this scale, if anything was. */
 void qv_add_centre(const qv_codec *codec, float scale, float *x);
 

@@ -23,10 +23,10 @@ static const qv_score_fn SCORES[QV_SIMD_LEVELS][QV_TERNARY + 1] = {
 #endif
 };
 
-#define BITPACK_KERNELS(level) {bitpack_score_##level, mixed_score_##level}
+enum { BIT, BITS, MIXED }; /* RABITQ of 1 bit and of more, MIXED */
+#define BITPACK_KERNELS(level) {bit_score_##level, bitpack_score_##level, mixed_score_##level}
 
-/* RABITQ, MIXED. */
-static const qv_score_fn BITPACK_SCORES[QV_SIMD_LEVELS][2] = {
+static const qv_score_fn BITPACK_SCORES[QV_SIMD_LEVELS][3] = {
     [QV_SCALAR] = BITPACK_KERNELS(scalar),
 #if defined(__x86_64__)
     [QV_AVX2] = BITPACK_KERNELS(avx2),
@@ -115,7 +115,8 @@ int qv_codec_init_bitpack(qv_codec *codec, int kind, int metric, int dim, const 
     codec->bits = kind == QV_RABITQ ? widths[0] : 0;
     codec->data_size = 8 * total;
     codec->stride = (int)qv_round_up((size_t)codec->data_size + sizeof(qv_factors), 16);
-    codec->query_size = (int)sizeof(qv_query) + blocks * QV_BLOCK * (1 + (int)sizeof(float)); /* codes, their weights */
-    codec->score = BITPACK_SCORES[simd][kind == QV_MIXED];
+    int codes = codec->bits == 1 ? (int)qv_round_up((size_t)dim, QV_BIT_GROUP) : blocks * QV_BLOCK;
+    codec->query_size = (int)sizeof(qv_query) + codes * (1 + (int)sizeof(float)); /* codes, their weights */
+    codec->score = BITPACK_SCORES[simd][kind == QV_MIXED ? MIXED : codec->bits == 1 ? BIT : BITS];
     return 0;
 }

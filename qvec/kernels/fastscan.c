@@ -94,28 +94,26 @@ qv_fs_factors qv_fs_factors_of(int metric, const float *residual, const float *c
 
 /* --- the table --- */
 
-typedef float lanes4 __attribute__((vector_size(16), aligned(4), may_alias));
-typedef int32_t mask4 __attribute__((vector_size(16)));
 typedef int16_t entries16 __attribute__((vector_size(32)));
 typedef uint8_t bytes16 __attribute__((vector_size(16), aligned(1), may_alias));
 
-QV_INLINE lanes4 add_neighbours(lanes4 a, lanes4 b) {
+QV_INLINE qv_lanes4 add_neighbours(qv_lanes4 a, qv_lanes4 b) {
     return __builtin_shufflevector(a, b, 0, 2, 4, 6) + __builtin_shufflevector(a, b, 1, 3, 5, 7);
 }
 
-QV_INLINE lanes4 absolute(const float *x) {
-    const mask4 rest = {INT32_MAX, INT32_MAX, INT32_MAX, INT32_MAX};
-    return (lanes4)((mask4) * (const lanes4 *)x & rest);
+QV_INLINE qv_lanes4 absolute(const float *x) {
+    const qv_mask4 rest = {INT32_MAX, INT32_MAX, INT32_MAX, INT32_MAX};
+    return (qv_lanes4)((qv_mask4) * (const qv_lanes4 *)x & rest);
 }
 
 /* The largest sum of a group's absolute values. */
 QV_INLINE float largest_group(const float *q, int dims) {
-    lanes4 largest = {0};
+    qv_lanes4 largest = {0};
     for (int i = 0; i < dims; i += QV_FS_DIMS) {
-        lanes4 low = add_neighbours(absolute(q + i), absolute(q + i + 4));
-        lanes4 sums = add_neighbours(low, add_neighbours(absolute(q + i + 8), absolute(q + i + 12)));
-        mask4 more = sums > largest;
-        largest = (lanes4)(((mask4)sums & more) | ((mask4)largest & ~more));
+        qv_lanes4 low = add_neighbours(absolute(q + i), absolute(q + i + 4));
+        qv_lanes4 sums = add_neighbours(low, add_neighbours(absolute(q + i + 8), absolute(q + i + 12)));
+        qv_mask4 more = sums > largest;
+        largest = (qv_lanes4)(((qv_mask4)sums & more) | ((qv_mask4)largest & ~more));
     }
     float low = largest[0] > largest[1] ? largest[0] : largest[1];
     float high = largest[2] > largest[3] ? largest[2] : largest[3];

@@ -19,7 +19,10 @@
 /* |x|^2 of a vector normalised in float32 is this near to 1. */
 #define QV_UNIT_ERROR 1e-6
 
-/* Eight floats, and the integers of their bits; at any address. */
+/* Four floats and eight, and the integers of their bits; at any address. */
+typedef float qv_lanes4 __attribute__((vector_size(16), aligned(4), may_alias));
+typedef int32_t qv_mask4 __attribute__((vector_size(16), aligned(4), may_alias));
+typedef double qv_doubles4 __attribute__((vector_size(32)));
 typedef float qv_lanes8 __attribute__((vector_size(32), aligned(4), may_alias));
 typedef int32_t qv_mask8 __attribute__((vector_size(32)));
 typedef int16_t qv_shorts16 __attribute__((vector_size(32)));

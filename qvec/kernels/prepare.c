@@ -160,8 +160,12 @@ static void fill_weights(const qv_codec *codec, const float *y, double unit, est
     put_weights(codec, &query, scratch(codec, out));
     qv_code code = qv_quantise(&weights, codes);
     e->scale = code.scale;
-    if (qv_is_bitpacked(codec)) e->offset = bitpack_offset(codec, codes);
-    else finish_codes(codec, code.sum, e, out);
+    if (!qv_is_bitpacked(codec)) finish_codes(codec, code.sum, e, out);
+    else e->offset = bitpack_offset(codec, codes);
+    if (codec->bits != 1) return;
+    int8_t *values = (int8_t *)scratch(codec, out); /* weights are not needed any more */
+    memcpy(values, codes, (size_t)(8 * codec->data_size));
+    qv_spread_bits(values, 8 * codec->data_size, codes);
 }
 
 /* A row's codes are symmetric already: c - 128 is the signed form. Bytes might be anything's: what the loop reads besides is

@@ -7,6 +7,7 @@
 #include "simd.h"
 
 #define QV_DISTANCE 4096 /* bytes that a scan fetches ahead */
+#define QV_RUN 16        /* rows that it scores between fetches */
 #define QV_SOON 3        /* places from the cursor: candidates whose lists are fetched as soon as they are found */
 
 static void *grown(void *old, size_t bytes, int *failed) {
@@ -141,15 +142,33 @@ static int stage_rows(const qv_scan_source *source, uint32_t *at, qv_scratch *s)
     return *at < source->n ? stage_run(source, at, s) : 0;
 }
 
-/* Whether the codec has a kernel for a row alone. Rows side by side are more streams than the processor fetches ahead of by
- * itself, and one after the other come from memory at twice the speed. */
-static int scores_alone(const qv_codec *codec) { return codec->kind == QV_INT8 && codec->simd == QV_AVX2; }
+/* Rows that come from memory are scored a few at a time, behind those that are fetched: rows side by side are more streams
+ * than the processor fetches ahead of by itself. INT8 has a kernel for a row alone. */
+static int rows_at_a_time(const qv_codec *codec) { return codec->kind == QV_INT8 ? 1 : QV_RUN; }
 
-/* Past the end of a block is mostly the next one; what is not there is not fetched. */
+/* The lines that begin in what lies ahead of these bytes, so that of rows in order each is fetched once. Past the end of a
+ * block is mostly the next one; what is not there is not fetched. */
+static void fetch_ahead(const uint8_t *bytes, size_t n) {
+    uintptr_t end = (uintptr_t)bytes + QV_DISTANCE + n;
+    for (uintptr_t line = ((uintptr_t)bytes + QV_DISTANCE + 63) & ~(uintptr_t)63; line < end; line += 64) {
+        qv_prefetch_t1((const void *)line);
+    }
+}
+
+/* What follows n rows in order, whether others lie between them or not. */
+static void fetch_after(const uint8_t *const *rows, int n, size_t stride) {
+    if ((uintptr_t)rows[n - 1] - (uintptr_t)rows[0] == (size_t)(n - 1) * stride) fetch_ahead(rows[0], (size_t)n * stride);
+    else for (int i = 0; i < n; i++) fetch_ahead(rows[i], stride);
+}
+
 static void score_in_order(const qv_scan_source *source, const qv_query *query, int staged, qv_scratch *s) {
-    for (int i = 0; i < staged; i++) {
-        qv_prefetch_row(s->address[0][i] + QV_DISTANCE, source->codes->stride);
-        source->codec->score(source->codec, query, s->address[0] + i, 1, s->key + i);
+    const qv_codec *codec = source->codec;
+    const uint8_t *const *rows = s->address[0];
+    int step = rows_at_a_time(codec);
+    for (int i = 0; i < staged; i += step) {
+        int n = staged - i < step ? staged - i : step;
+        fetch_after(rows + i, n, source->codes->stride);
+        codec->score(codec, query, rows + i, n, s->key + i);
     }
 }
 
@@ -157,7 +176,7 @@ int qv_scan(const qv_scan_source *source, const uint8_t *queries, size_t query_s
             qv_scratch *s) {
     const qv_codec *codec = source->codec;
     uint32_t at = 0;
-    int in_order = !source->selection->rows && scores_alone(codec);
+    int in_order = !source->selection->rows && codec->simd == QV_AVX2;
     for (int staged; (staged = stage_rows(source, &at, s)) != 0;) {
         if (staged < 0) return staged;
         for (int q = 0; q < n_queries; q++) {

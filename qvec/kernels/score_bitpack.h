@@ -5,16 +5,12 @@
 
 #include "bitpack.h"
 #include "score_common.h"
-#include "score_int8.h"
-
-/* In 64 bits: twice a sum may not fit into 32, the difference does. */
-QV_INLINE float bitpack_key(const qv_codec *codec, const qv_query *query, const uint8_t *row, int32_t sum) {
-    return qv_key(codec, query, row, (float)(2 * (int64_t)sum - query->offset));
-}
+#include "score_packed.h"
 
 /* Both kinds at a level whose `step` adds one block of four rows at `at` to sums of type `vector`, and whose `finish`
- * adds up the lanes. RABITQ has one width and its loop is unrolled for it; MIXED turns at each block. */
-#define QV_BITPACK_WIDTHS(use) use(1) use(2) use(3) use(4) use(5) use(6) use(7) use(8)
+ * adds up the lanes. RABITQ has one width, 2 or more here, and its loop is unrolled for it; MIXED turns at each block. */
+#define QV_BITPACK_MANY(use) use(2) use(3) use(4) use(5) use(6) use(7) use(8)
+#define QV_BITPACK_WIDTHS(use) use(1) QV_BITPACK_MANY(use)
 
 #define QV_DEFINE_BITPACK(level, target, vector, zero, step, finish)                                                    \
     target QV_INLINE void bitpack_loop_##level(const qv_codec *codec, const qv_query *query,                            \
@@ -26,7 +22,7 @@ QV_INLINE float bitpack_key(const qv_codec *codec, const qv_query *query, const 
     }                                                                                                                  \
     target static void bitpack_dots_##level(const qv_codec *codec, const qv_query *query, const uint8_t *const *rows,   \
                                            int32_t *out) {                                                             \
-        switch (codec->bits) { QV_BITPACK_WIDTHS(QV_BITPACK_LOOP_##level) }                                              \
+        switch (codec->bits) { QV_BITPACK_MANY(QV_BITPACK_LOOP_##level) }                                              \
     }                                                                                                                  \
     target static void mixed_dots_##level(const qv_codec *codec, const qv_query *query, const uint8_t *const *rows,    \
                                           int32_t *out) {                                                              \
@@ -38,8 +34,8 @@ QV_INLINE float bitpack_key(const qv_codec *codec, const qv_query *query, const 
         }                                                                                                              \
         finish(sums, out);                                                                                             \
     }                                                                                                                  \
-    QV_DEFINE_SCORE(bitpack_score_##level, target, int32_t, bitpack_dots_##level, bitpack_key)                            \
-    QV_DEFINE_SCORE(mixed_score_##level, target, int32_t, mixed_dots_##level, bitpack_key)
+    QV_DEFINE_SCORE(bitpack_score_##level, target, int32_t, bitpack_dots_##level, bitpack_keys)                            \
+    QV_DEFINE_SCORE(mixed_score_##level, target, int32_t, mixed_dots_##level, bitpack_keys)
 
 #define QV_BITPACK_LOOP(level, w) \
     case w: bitpack_loop_##level(codec, query, rows, w, out); break;
@@ -115,9 +111,7 @@ QV_TARGET_AVX2 QV_INLINE void bitpack_step_avx2(__m256i *sums, const uint8_t *co
 }
 
 QV_TARGET_AVX2 QV_INLINE void bitpack_finish_avx2(const __m256i *sums, int32_t *out) {
-    __m256i pairs = _mm256_hadd_epi32(_mm256_hadd_epi32(sums[0], sums[1]), _mm256_hadd_epi32(sums[2], sums[3]));
-    __m128i total = _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
-    _mm_storeu_si128((__m128i *)out, total);
+    _mm_storeu_si128((__m128i *)out, sum_lanes_avx2(sums));
 }
 
 #define QV_BITPACK_LOOP_avx2(w) QV_BITPACK_LOOP(avx2, w)

@@ -8,13 +8,15 @@
 #include "half.h"
 #include "score_common.h"
 
-QV_INLINE float dot_key(const qv_codec *codec, const qv_query *query, const uint8_t *row, float dot) {
-    return qv_key(codec, query, row, dot);
+QV_INLINE void dot_keys(const qv_codec *codec, const qv_query *query, const uint8_t *const *rows, const float *dots,
+                        float *keys) {
+    qv_keys(codec, query, rows, *(const qv_lanes4 *)dots, keys);
 }
 
-QV_INLINE float l2_key(const qv_codec *codec, const qv_query *query, const uint8_t *row, float l2) {
-    (void)codec, (void)query, (void)row;
-    return l2;
+QV_INLINE void l2_keys(const qv_codec *codec, const qv_query *query, const uint8_t *const *rows, const float *l2,
+                       float *keys) {
+    (void)codec, (void)query, (void)rows;
+    memcpy(keys, l2, QV_GROUP * sizeof *keys);
 }
 
 /* Both operations of a kind at one level, `sums` having the four rows' kernel with constants for kind and operation. */
@@ -27,8 +29,8 @@ QV_INLINE float l2_key(const qv_codec *codec, const qv_query *query, const uint8
                                                 const uint8_t *const *rows, float *out) {                             \
         float_sums_##level(codec, query, rows, format, 1, out);                                                         \
     }                                                                                                                 \
-    QV_DEFINE_SCORE(kind##_score_dot_##level, target, float, kind##_dots_##level, dot_key)                            \
-    QV_DEFINE_SCORE(kind##_score_l2_##level, target, float, kind##_l2_##level, l2_key)                                \
+    QV_DEFINE_SCORE(kind##_score_dot_##level, target, float, kind##_dots_##level, dot_keys)                            \
+    QV_DEFINE_SCORE(kind##_score_l2_##level, target, float, kind##_l2_##level, l2_keys)                                \
     static void kind##_score_##level(const qv_codec *codec, const qv_query *query, const uint8_t *const *rows, int n, \
                                      float *keys) {                                                                   \
         if (query->op == QV_OP_L2) kind##_score_l2_##level(codec, query, rows, n, keys);                              \

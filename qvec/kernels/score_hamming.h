@@ -4,13 +4,13 @@
 
 #include "score_common.h"
 
-QV_INLINE float hamming_key(const qv_codec *codec, const qv_query *query, const uint8_t *row, uint64_t count) {
-    (void)codec, (void)query, (void)row;
-    return (float)count;
+QV_INLINE void hamming_keys(const qv_codec *codec, const qv_query *query, const uint8_t *const *rows,
+                            const int32_t *counts, float *keys) {
+    (void)codec, (void)query, (void)rows;
+    for (int r = 0; r < QV_GROUP; r++) keys[r] = (float)counts[r];
 }
 
-/* One body for the baseline and for machines with the popcnt instruction. */
-QV_INLINE void hamming_words(const qv_codec *codec, const qv_query *query, const uint8_t *const *rows, uint64_t *out) {
+static inline void hamming_dots_scalar(const qv_codec *codec, const qv_query *query, const uint8_t *const *rows, int32_t *out) {
     const uint8_t *q = qv_payload(query);
     uint64_t counts[QV_GROUP] = {0};
     for (int i = 0; i < codec->data_size; i += 8) {
@@ -21,16 +21,40 @@ QV_INLINE void hamming_words(const qv_codec *codec, const qv_query *query, const
             counts[r] += (uint64_t)__builtin_popcountll(word ^ bits);
         }
     }
-    memcpy(out, counts, sizeof counts);
+    for (int r = 0; r < QV_GROUP; r++) out[r] = (int32_t)counts[r];
 }
 
-QV_DEFINE_SCORE(hamming_score_scalar, , uint64_t, hamming_words, hamming_key)
+QV_DEFINE_SCORE(hamming_score_scalar, , int32_t, hamming_dots_scalar, hamming_keys)
 
 #if defined(__x86_64__)
-QV_DEFINE_SCORE(hamming_score_avx2, QV_TARGET_AVX2, uint64_t, hamming_words, hamming_key)
+/* Ones of each byte, from a table of those of 4 bits. */
+QV_TARGET_AVX2 QV_INLINE __m256i ones_avx2(__m256i bits) {
+    const __m256i low = _mm256_set1_epi8(15);
+    const __m256i table = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2,
+                                           3, 2, 3, 3, 4);
+    __m256i ones = _mm256_shuffle_epi8(table, _mm256_and_si256(bits, low));
+    return _mm256_add_epi8(ones, _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(bits, 4), low)));
+}
+
+QV_TARGET_AVX2 static inline void hamming_dots_avx2(const qv_codec *codec, const qv_query *query,
+                                                    const uint8_t *const *rows, int32_t *out) {
+    const uint8_t *q = qv_payload(query);
+    __m256i counts[QV_GROUP] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(),
+                                _mm256_setzero_si256()};
+    for (int i = 0; i < codec->data_size; i += 32) {
+        __m256i bits = _mm256_loadu_si256((const __m256i *)(q + i));
+        for (int r = 0; r < QV_GROUP; r++) {
+            __m256i ones = ones_avx2(_mm256_xor_si256(load_avx2(rows[r] + i, codec->data_size - i), bits));
+            counts[r] = _mm256_add_epi64(counts[r], _mm256_sad_epu8(ones, _mm256_setzero_si256()));
+        }
+    }
+    _mm_storeu_si128((__m128i *)out, sum_lanes_avx2(counts));
+}
+
+QV_DEFINE_SCORE(hamming_score_avx2, QV_TARGET_AVX2, int32_t, hamming_dots_avx2, hamming_keys)
 
 QV_TARGET_AVX512 static inline void hamming_dots_avx512(const qv_codec *codec, const qv_query *query,
-                                                        const uint8_t *const *rows, uint64_t *out) {
+                                                        const uint8_t *const *rows, int32_t *out) {
     const uint8_t *q = qv_payload(query);
     __m512i counts[QV_GROUP] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(),
                                 _mm512_setzero_si512()};
@@ -43,14 +67,14 @@ QV_TARGET_AVX512 static inline void hamming_dots_avx512(const qv_codec *codec, c
             counts[r] = _mm512_add_epi64(counts[r], _mm512_popcnt_epi64(differing));
         }
     }
-    for (int r = 0; r < QV_GROUP; r++) out[r] = (uint64_t)_mm512_reduce_add_epi64(counts[r]);
+    for (int r = 0; r < QV_GROUP; r++) out[r] = (int32_t)_mm512_reduce_add_epi64(counts[r]);
 }
 
-QV_DEFINE_SCORE(hamming_score_avx512, QV_TARGET_AVX512, uint64_t, hamming_dots_avx512, hamming_key)
+QV_DEFINE_SCORE(hamming_score_avx512, QV_TARGET_AVX512, int32_t, hamming_dots_avx512, hamming_keys)
 
 #elif defined(__aarch64__)
 static inline void hamming_dots_neon(const qv_codec *codec, const qv_query *query, const uint8_t *const *rows,
-                                     uint64_t *out) {
+                                     int32_t *out) {
     const uint8_t *q = qv_payload(query);
     uint32x4_t counts[QV_GROUP] = {vdupq_n_u32(0), vdupq_n_u32(0), vdupq_n_u32(0), vdupq_n_u32(0)};
     for (int i = 0; i < codec->data_size; i += 16) {
@@ -60,10 +84,10 @@ static inline void hamming_dots_neon(const qv_codec *codec, const qv_query *quer
             counts[r] = vpadalq_u16(counts[r], vpaddlq_u8(ones));
         }
     }
-    for (int r = 0; r < QV_GROUP; r++) out[r] = vaddvq_u32(counts[r]);
+    for (int r = 0; r < QV_GROUP; r++) out[r] = (int32_t)vaddvq_u32(counts[r]);
 }
 
-QV_DEFINE_SCORE(hamming_score_neon, , uint64_t, hamming_dots_neon, hamming_key)
+QV_DEFINE_SCORE(hamming_score_neon, , int32_t, hamming_dots_neon, hamming_keys)
 #endif
 
 #endif

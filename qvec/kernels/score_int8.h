@@ -4,8 +4,10 @@
 
 #include "score_common.h"
 
-QV_INLINE float int8_key(const qv_codec *codec, const qv_query *query, const uint8_t *row, int32_t sum) {
-    return qv_key(codec, query, row, (float)(sum - query->offset));
+QV_INLINE void int8_keys(const qv_codec *codec, const qv_query *query, const uint8_t *const *rows, const int32_t *sums,
+                         float *keys) {
+    qv_mask4 dots = *(const qv_mask4 *)sums - query->offset;
+    qv_keys(codec, query, rows, __builtin_convertvector(dots, qv_lanes4), keys);
 }
 
 static void int8_dots_scalar(const qv_codec *codec, const qv_query *query, const uint8_t *const *rows, int32_t *out) {
@@ -17,7 +19,7 @@ static void int8_dots_scalar(const qv_codec *codec, const qv_query *query, const
     }
 }
 
-QV_DEFINE_SCORE(int8_score_scalar, , int32_t, int8_dots_scalar, int8_key)
+QV_DEFINE_SCORE(int8_score_scalar, , int32_t, int8_dots_scalar, int8_keys)
 
 #if defined(__x86_64__)
 /* Widened to 16 bits: vpmaddubsw would saturate, 2 * 255 * 127 > 2^15. */
@@ -33,9 +35,7 @@ QV_TARGET_AVX2 static inline void int8_dots_avx2(const qv_codec *codec, const qv
             sums[r] = _mm256_add_epi32(sums[r], _mm256_madd_epi16(codes, wide));
         }
     }
-    __m256i pairs = _mm256_hadd_epi32(_mm256_hadd_epi32(sums[0], sums[1]), _mm256_hadd_epi32(sums[2], sums[3]));
-    __m128i total = _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
-    _mm_storeu_si128((__m128i *)out, total);
+    _mm_storeu_si128((__m128i *)out, sum_lanes_avx2(sums));
 }
 
 /* A row alone: four chains of additions along it, where a group would score it four times. */
@@ -55,12 +55,12 @@ QV_TARGET_AVX2 static inline int32_t int8_dot_avx2(const qv_codec *codec, const 
     return _mm_cvtsi128_si32(half) + _mm_extract_epi32(half, 1);
 }
 
-QV_DEFINE_SCORE(int8_group_score_avx2, QV_TARGET_AVX2, int32_t, int8_dots_avx2, int8_key)
+QV_DEFINE_SCORE(int8_group_score_avx2, QV_TARGET_AVX2, int32_t, int8_dots_avx2, int8_keys)
 
 QV_TARGET_AVX2 static void int8_score_avx2(const qv_codec *codec, const qv_query *query, const uint8_t *const *rows, int n,
                                            float *keys) {
     if (n == 1)
-        *keys = int8_key(codec, query, *rows, int8_dot_avx2(codec, qv_payload(query), *rows));
+        *keys = qv_key(codec, query, *rows, (float)(int8_dot_avx2(codec, qv_payload(query), *rows) - query->offset));
     else
         int8_group_score_avx2(codec, query, rows, n, keys);
 }
@@ -88,7 +88,7 @@ QV_TARGET_AVX512 static inline void int8_dots_avx512(const qv_codec *codec, cons
     _mm_storeu_si128((__m128i *)out, sum_lanes_avx512(sums));
 }
 
-QV_DEFINE_SCORE(int8_score_avx512, QV_TARGET_AVX512, int32_t, int8_dots_avx512, int8_key)
+QV_DEFINE_SCORE(int8_score_avx512, QV_TARGET_AVX512, int32_t, int8_dots_avx512, int8_keys)
 
 #elif defined(__aarch64__)
 QV_INLINE int32x4_t int8_step_neon(int32x4_t sum, int8x16_t data, int8x16_t q) {
@@ -116,7 +116,7 @@ static inline void int8_dots_neon(const qv_codec *codec, const qv_query *query, 
     for (int r = 0; r < QV_GROUP; r++) out[r] = vaddvq_s32(sums[r]) + query->offset;
 }
 
-QV_DEFINE_SCORE(int8_score_neon, , int32_t, int8_dots_neon, int8_key)
+QV_DEFINE_SCORE(int8_score_neon, , int32_t, int8_dots_neon, int8_keys)
 #endif
 
 #endif
