@@ -121,6 +121,7 @@ QV_INLINE int32_t qv_beam_limit(const qv_beam *beam, int most) {
 /* Forget all but about the nearest `width`. */
 QV_INLINE void qv_beam_cut(qv_beam *beam) {
     int most = beam->width + 2 + beam->width / 32;
+    qv_beam_fill(beam->taken, beam->n_taken); /* those since the last cut have gone on into groups that were not filled up */
     int32_t limit = qv_beam_limit(beam, most);
     int n_taken = 0, n_open = 0;
     for (int i = 0; i < beam->n_taken; i++) {
