@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard qvec/*.pyx qvec/kernels/*)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test lint format check nightly torch reliability simd wheel sanitize bench clean
+.PHONY: demo test lint format check nightly torch reliability simd wheel sanitize memcheck bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.built
@@ -83,6 +83,12 @@ sanitize: $(VENV)/.dev
 	cd build/sanitize && \
 	    LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	    PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 $(abspath $(BIN))/python -m pytest --timeout 1800 --junitxml=report.xml $(TESTS)
+
+# What reads memory that nothing has written: needs valgrind.
+memcheck: $(VENV)/.built
+	mkdir -p build && PYTHONMALLOC=malloc OPENBLAS_NUM_THREADS=1 \
+	    valgrind --error-limit=no --log-file=build/memcheck.log $(BIN)/python tests/memcheck.py
+	! grep -B 12 _kernels build/memcheck.log
 
 bench: $(VENV)/.bench
 	for script in $(filter-out benchmarks/bench_growth.py benchmarks/bench_reliability.py,$(wildcard benchmarks/bench_*.py)); do $(BIN)/python $$script || exit 1; done

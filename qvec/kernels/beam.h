@@ -60,6 +60,7 @@ static inline void qv_beam_reset(qv_beam *beam, void *room, int width) {
     beam->row = (uint32_t *)(beam->open + each);
     beam->taken = (int32_t *)(beam->row + each);
     while ((size_t)beam->places < each) beam->places = 2 * beam->places + 1;
+    memset(beam->row, 0xFF, each * sizeof *beam->row); /* whole groups are compared: nothing of another search's */
     qv_beam_fill(beam->open, 0);
     qv_beam_fill(beam->taken, 0);
 }

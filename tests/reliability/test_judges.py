@@ -52,6 +52,7 @@ def verdicts(path: Path, changes: list[damages.Damage]) -> list[str]:
     return list(each(changes, lambda change: damages.judge(path, sound, truth, change, False)))
 
 
+@pytest.mark.unsanitized
 def test_the_judge_of_damages_sees_other_answers_and_signals(tmp_path: Path) -> None:
     path = tmp_path / "a.qvec"
     assert run(verdicts, path, [damages.Damage("none", [])]) == ["same"]
