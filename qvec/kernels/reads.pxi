@@ -24,7 +24,9 @@ cdef class Mapped:
     cdef public Py_ssize_t open_reads, waiting
 
 
-DEF MAX_READY = 4
+cdef enum:
+    MAX_READY = 4  # searches that are kept
+
 
 cdef class Shown:
     """Of a view: the commit that it shows, how many reads use it, and what was derived from it.

@@ -29,8 +29,8 @@ class Engine:
     """Immutable; built when a new commit is seen, dropped with its view."""
 
     __slots__ = (
-        "_looked_up", "_new_searcher", "_searcher", "_walked", "by_row", "dead", "deleted", "everything", "index",
-        "keep", "live", "n", "n_lists", "plans", "probes", "quantizer", "state",
+        "_looked_up", "_new_searcher", "_walked", "by_row", "dead", "deleted", "everything", "index", "keep",
+        "live", "n", "n_lists", "plans", "probes", "quantizer", "searcher", "state",
     )  # fmt: skip
 
     def __init__(
@@ -68,7 +68,8 @@ class Engine:
         """Gives row numbers, whatever the ids are."""
         self._walked = [columns[CODES]] if finder is None else list(finder.columns)
         self._looked_up = [columns[name] for name, read in ((VECTORS, keep), (IDS, int_ids)) if read]
-        self._searcher = self._new_searcher(ids=columns[IDS]) if int_ids else self.by_row
+        self.searcher = self._new_searcher(ids=columns[IDS]) if int_ids else self.by_row
+        """Gives ids, or rows where ids are strings."""
 
     def search(
         self,
@@ -89,16 +90,11 @@ class Engine:
         its pool: it is made larger by their share. ``searcher``: another than the one that gives ids.
         """
         if searcher is None:
-            searcher = self._searcher
+            searcher = self.searcher
         effort = self.effort(k, ef, candidates, exact, nprobe, selection)
         if queries.ndim == 1 or len(queries) < (UNBROKEN if threads == 1 else 2 * QUERIES_PER_THREAD):
             return searcher.search(queries, *effort)
         return _search_parallel(searcher, queries, effort, threads)
-
-    @property
-    def searcher(self) -> Searcher:
-        """The one that gives ids, or rows where ids are strings."""
-        return self._searcher
 
     def effort(
         self, k: int, ef: int, candidates: int, exact: bool, nprobe: int, selection: Selection | None = None
@@ -119,7 +115,7 @@ class Engine:
     @property
     def work(self) -> tuple[int, int, int]:
         """Hops, evaluated codes and nanoseconds inside the kernels, since this engine was built."""
-        return self._searcher.hops, self._searcher.evaluations, self._searcher.kernel_ns
+        return self.searcher.hops, self.searcher.evaluations, self.searcher.kernel_ns
 
 
 def _search_parallel(searcher: Searcher, queries: Float32Array, effort: Effort, threads: int) -> Found:
