@@ -18,7 +18,7 @@ from built import built
 import qvec
 from qvec.bench.adapters.own import Own
 from qvec.bench.timing import undisturbed
-from qvec.console import print_table
+from qvec.common.console import print_table
 
 BATCH = 1000
 COLUMNS = ("set, code, index", "point", "recall", "1 thread, q/s", "threads", "q/s", "ratio", "of medians")

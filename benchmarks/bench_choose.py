@@ -17,12 +17,12 @@ import argparse
 import numpy as np
 import sets
 
-from qvec.configs import CodeConfig
-from qvec.errors import InputError
-from qvec.evaluation.choose import Measure, Target, choose
-from qvec.evaluation.report import Report, Row
-from qvec.measure import OVERSAMPLES, make_problem, recalls_by_code, wilson
-from qvec.quantizers import CONFIGS, train
+from qvec.codes.configs import CodeConfig
+from qvec.codes.registry import CONFIGS, train
+from qvec.common.errors import InputError
+from qvec.quality.choose import Measure, Target, choose
+from qvec.quality.recall import OVERSAMPLES, make_problem, recalls_by_code, wilson
+from qvec.quality.report import Report, Row
 
 K = 10
 N, MAX_N = 2000, 16_000  # the defaults of choose

@@ -3,7 +3,7 @@
     QVEC_DATA=/path/to/sets python benchmarks/bench_codes.py [set[:metric] ...] [--only int4] [--queries 500]
 
 Each set is a folder with base.npy or base.npz, queries.npy and meta.json (metric). Without arguments: all of
-them, each with its own metric. The true neighbours are found here, by an exact scan. A code is trained on the base;
+them, each with its own metric. The true neighbors are found here, by an exact scan. A code is trained on the base;
 recall within the best c is the share of the true ten that exact re-ranking of c candidates brings back: c = 10 is no
 re-ranking, 30 and 100 are oversampling by 3 and 10. "auto" is the oversampling that searches use unless told otherwise,
 and the recall it brings. Rates are those of one thread, scoring 50 queries at a time. Below the table: the squared
@@ -25,11 +25,11 @@ from typing import cast
 import numpy as np
 
 from qvec import simd_level
-from qvec.configs import BFloat16, Binary, CodeConfig, Float16, Float32, Int4, Int8, Mixed, RaBitQ, Ternary
-from qvec.quantizers import Quantizer, train
-from qvec.quantizers.int8 import Int8Quantizer
-from qvec.quantizers.scalar import coded_sample
-from qvec.types import Codes, Float32Array, Int64Array, Metric
+from qvec.codes.configs import BFloat16, Binary, CodeConfig, Float16, Float32, Int4, Int8, Mixed, RaBitQ, Ternary
+from qvec.codes.int8 import Int8Quantizer
+from qvec.codes.registry import Quantizer, train
+from qvec.codes.scalar import coded_sample
+from qvec.common.types import Codes, Float32Array, Int64Array, Metric
 
 TILE = 50  # queries scored at a time: 50 x 60,000 keys are 12 MB
 DEPTHS = (10, 30, 100)
@@ -49,26 +49,26 @@ CONFIGS: dict[str, CodeConfig] = {
     "int8 global": Int8(scale="global"),
     "int8 half the dims": Int8(dims=192),
     "int4": Int4(),
-    "int4 one centre": Int4(centres=1),
-    "int4 no centre": Int4(centres=0),
-    "int4 no centre, not rotated": Int4(centres=0, rotate=False),
+    "int4 one center": Int4(centroids=1),
+    "int4 no center": Int4(centroids=0),
+    "int4 no center, not rotated": Int4(centroids=0, rotate=False),
     "int4 per_dim mse": Int4(scale="per_dim", rotate=False),
     "int4 per_dim mse rotated": Int4(scale="per_dim"),
     "int4 per_dim minmax rotated": Int4(scale="per_dim", method="minmax"),
     "int4 global mse rotated": Int4(scale="global"),
     "ternary": Ternary(),
-    "ternary one centre": Ternary(centres=1),
-    "ternary no centre": Ternary(centres=0),
-    "ternary no centre, not rotated": Ternary(centres=0, rotate=False),
-    "binary raw": Binary(centre=False, rotate=False),
-    "binary centred": Binary(rotate=False),
-    "binary rotated": Binary(centre=False),
-    "binary centred rotated": Binary(),
+    "ternary one center": Ternary(centroids=1),
+    "ternary no center": Ternary(centroids=0),
+    "ternary no center, not rotated": Ternary(centroids=0, rotate=False),
+    "binary raw": Binary(center=False, rotate=False),
+    "binary centered": Binary(rotate=False),
+    "binary rotated": Binary(center=False),
+    "binary centered rotated": Binary(),
     **{f"rabitq{bits}": RaBitQ(bits) for bits in range(1, 9)},
-    **{f"rabitq{bits} one centre": RaBitQ(bits, centres=1) for bits in (1, 2, 3, 4)},
-    **{f"rabitq{bits} no centre": RaBitQ(bits, centres=0) for bits in (1, 2, 4)},
+    **{f"rabitq{bits} one center": RaBitQ(bits, centroids=1) for bits in (1, 2, 3, 4)},
+    **{f"rabitq{bits} no center": RaBitQ(bits, centroids=0) for bits in (1, 2, 4)},
     **{f"mixed {bits}": Mixed(bits=bits) for bits in (1, 2, 3, 4)},
-    **{f"mixed {bits} one centre": Mixed(bits=bits, centres=1) for bits in (1, 2, 3, 4)},
+    **{f"mixed {bits} one center": Mixed(bits=bits, centroids=1) for bits in (1, 2, 3, 4)},
     **{f"mixed {bits} raw": Mixed(bits=bits, groups="raw") for bits in (2, 3, 4)},
 }
 
@@ -103,7 +103,7 @@ def nearest(base: Float32Array, queries: Float32Array, metric: Metric) -> Int64A
 
 
 def ranks(quantizer: Quantizer, codes: Codes, data: DataSet) -> Int64Array:
-    """Give the place of each true neighbour in the order by code, ties by row: int64[nq, 10]."""
+    """Give the place of each true neighbor in the order by code, ties by row: int64[nq, 10]."""
     tiles = _tiles(len(data.queries))
     return np.vstack([_tile_ranks(quantizer, codes, data.queries[t], data.truth[t]) for t in tiles])
 
@@ -116,9 +116,9 @@ def _tile_ranks(quantizer: Quantizer, codes: Codes, queries: Float32Array, truth
     keys = quantizer.codec.score(quantizer.prepare(queries), codes)
     places = np.empty_like(truth)
     for row, (key, true) in enumerate(zip(keys, truth, strict=True)):
-        for column, neighbour in enumerate(true):
-            nearer = np.count_nonzero(key < key[neighbour])
-            places[row, column] = nearer + np.count_nonzero(key[:neighbour] == key[neighbour])
+        for column, neighbor in enumerate(true):
+            nearer = np.count_nonzero(key < key[neighbor])
+            places[row, column] = nearer + np.count_nonzero(key[:neighbor] == key[neighbor])
     return places
 
 

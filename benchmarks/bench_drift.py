@@ -19,9 +19,9 @@ import numpy as np
 import sets
 
 import qvec
-from qvec.drift.watch import Watch
-from qvec.measure import make_problem, recalls_by_code
-from qvec.quantizers import make_config, train
+from qvec.codes.registry import make_config, train
+from qvec.quality.drift import Watch
+from qvec.quality.recall import make_problem, recalls_by_code
 
 CODES: dict[str, Any] = {"int8 static": qvec.Int8(scale="per_dim"), "binary": "binary"}
 TRAINED, ADDED, BATCH, MIN_COST = 4000, 2000, 500, 0.02

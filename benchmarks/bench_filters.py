@@ -64,7 +64,7 @@ class Found(NamedTuple):
 
 
 def recall(search: Search, queries: Any, truth: Any, seconds: float) -> tuple[float, int]:
-    """Share of the true neighbours found by as many queries as there is time for, and how many those are."""
+    """Share of the true neighbors found by as many queries as there is time for, and how many those are."""
     start, found, asked = time.perf_counter(), 0, 0
     for query, true in zip(queries, truth, strict=True):
         found, asked = found + len(np.intersect1d(search(query), true)), asked + 1

@@ -16,7 +16,7 @@ import sets
 from qvec import bench
 from qvec.bench.figures import at_recall, curve
 from qvec.bench.records import Result
-from qvec.console import print_table
+from qvec.common.console import print_table
 
 SIZES = (60_000, 120_000, 250_000, 500_000, 1_000_000)
 COLUMNS = ("rows", "q/s", "times the first", "build s", "peak / float32", "anonymous / float32", "file MB", "B/vector")

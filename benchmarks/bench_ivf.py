@@ -13,7 +13,7 @@ import sets
 from qvec import bench
 from qvec.bench.figures import at_recall, curve
 from qvec.bench.records import Result
-from qvec.console import print_table
+from qvec.common.console import print_table
 
 PEERS = ("faiss-ivf-pqfs", "faiss-ivf-rabitq", "scann")
 COPIES = ("ivf:copies=2", "ivf:copies=1")

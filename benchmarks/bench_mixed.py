@@ -1,4 +1,4 @@
-"""Recall of mixed precision at 3 bits against the same bits for all dimensions, with local centres and with one.
+"""Recall of mixed precision at 3 bits against the same bits for all dimensions, with centroids and with one.
 
     QVEC_DATA=/path/to/sets python benchmarks/bench_mixed.py [set ...]
 
@@ -17,30 +17,30 @@ import numpy as np
 import numpy.typing as npt
 import sets
 
-from qvec.configs import CodeConfig, Mixed, RaBitQ
-from qvec.quantizers import Quantizer, train
-from qvec.quantizers.centres import Centres
-from qvec.quantizers.scalar import coded_sample
-from qvec.types import Centring
+from qvec.codes.centroids import Centroids
+from qvec.codes.configs import CodeConfig, Mixed, RaBitQ
+from qvec.codes.registry import Quantizer, train
+from qvec.codes.scalar import coded_sample
+from qvec.common.types import CentroidCount
 
 N_QUERIES = 500
 TILE = 50  # queries scored at a time: 50 x 60,000 keys are 12 MB
 DEPTHS = (10, 15, 20, 30, 50, 100, 200, 400)
 TRAINED = 20_000
 EVEN_STEPS = {3: 0.03744, 4: 0.01154, 5: 0.003495, 6: 0.001041}  # error of a normal value by bits: Max 1960, table II
-CENTRES: dict[str, Centring] = {"local centres": "auto", "one centre": 1}
+CENTROIDS: dict[str, CentroidCount] = {"centroids": "auto", "one center": 1}
 CONFIGS: dict[str, CodeConfig] = {
     f"{name}, {how}": config
-    for how, centres in CENTRES.items()
+    for how, centroids in CENTROIDS.items()
     for name, config in {
-        **{f"rabitq{bits}": RaBitQ(bits, centres=centres) for bits in (2, 3, 4)},
-        "mixed 3": Mixed(bits=3, centres=centres),
+        **{f"rabitq{bits}": RaBitQ(bits, centroids=centroids) for bits in (2, 3, 4)},
+        "mixed 3": Mixed(bits=3, centroids=centroids),
     }.items()
 }
 
 
 def places(quantizer: Quantizer, codes: npt.NDArray[np.uint8], data: sets.Set) -> npt.NDArray[np.int64]:
-    """Place of each true neighbour in the order by code: int64[queries, 10]."""
+    """Place of each true neighbor in the order by code: int64[queries, 10]."""
     found = []
     for start in range(0, N_QUERIES, TILE):
         stop = min(start + TILE, N_QUERIES)
@@ -78,7 +78,7 @@ def report(data: sets.Set) -> None:
         shares = "".join(f" {np.mean(place < c):.4f} |" for c in DEPTHS)
         speed = f" {rate:,.0f} | {score_rate(quantizer, codes, data) / 1e6:.1f} M |"
         print(f"| {name} | {quantizer.code_size} |{shares}{speed}", flush=True)
-    for how in CENTRES:
+    for how in CENTROIDS:
         between = (at_ten[f"rabitq2, {how}"] + at_ten[f"rabitq4, {how}"]) / 2
         gain = 100 * (at_ten[f"mixed 3, {how}"] - max(at_ten[f"rabitq3, {how}"], between))
         print(f"mixed at 3 bits, {how}: {gain:+.1f} points over the better of 3 bits and 2 with 4 interpolated")
@@ -97,9 +97,9 @@ def least_error(variances: npt.NDArray[np.float64], bits: float) -> float:
 def report_bound(data: sets.Set) -> None:
     """Print in dB what the best code gains on 3 even bits, and what more even bits gain."""
     x = coded_sample(data.base[:TRAINED], data.metric, None)
-    centres = Centres.learn(x, "auto", 0, "mixed")
-    assert centres is not None
-    variances = np.linalg.eigvalsh(np.cov(centres.residual(x).T.astype(np.float64), bias=True))
+    centroids = Centroids.learn(x, "auto", 0, "mixed")
+    assert centroids is not None
+    variances = np.linalg.eigvalsh(np.cov(centroids.residual(x).T.astype(np.float64), bias=True))
     gain = 10 * np.log10(variances.mean() * EVEN_STEPS[3] / least_error(variances, 3))
     more = ", ".join(f"{bits} bits {10 * np.log10(EVEN_STEPS[3] / error):.1f}" for bits, error in EVEN_STEPS.items())
     print(f"error below that of 3 even bits, dB: any code of 3 bits {gain:.1f} at most; even bits: {more}", flush=True)

@@ -22,10 +22,10 @@ import numpy.typing as npt
 import sets
 
 import qvec
-from qvec.console import print_table
+from qvec.common.console import print_table
 from qvec.index import packed
 from qvec.index.graph import Graph
-from qvec.layout import ADJACENCY, CODES, IDS, NODES, VECTORS
+from qvec.schema.layout import ADJACENCY, CODES, IDS, NODES, VECTORS
 
 NONE, ROW = 0xFFFFFFFF, 0x7FFFFFFF
 LEAF = 32
@@ -110,7 +110,7 @@ def compare(data: sets.Set, layout: Any, folder: Path, args: argparse.Namespace)
         path = folder / f"{layout}-{order}.qvec"
         shutil.copy(first, path)
         near[order] = put_in_order(path, order, data.base)
-        opened[order] = qvec.open(path, "r", residency=args.residency)
+        opened[order] = qvec.open(path, "r", memory=args.memory)
     taken: dict[str, list[float]] = {order: [] for order in opened}
     for _ in range(args.rounds + 1):
         for order, db in opened.items():
@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=sets.names())
     parser.add_argument("--layouts", nargs="*", default=["compact", "packed"])
     parser.add_argument("--orders", nargs="*", default=["random", "bfs", "clustered"])
-    parser.add_argument("--residency", default="mmap", choices=["mmap", "ram"])
+    parser.add_argument("--memory", default="mmap", choices=["mmap", "ram"])
     parser.add_argument("--ef", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=12)
     args = parser.parse_args()

@@ -21,10 +21,10 @@ import sets
 
 import qvec
 from qvec._kernels import Selection
-from qvec.searching.options import search_options
-from qvec.searching.plan import make_plan
-from qvec.searching.selecting import selector_of
-from qvec.searching.strategy import choose_way
+from qvec.search.options import search_options
+from qvec.search.plan import make_plan
+from qvec.search.row_selection import selector_of
+from qvec.search.strategy import choose_way
 
 SHARES = (0.9, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.001)
 KS = (1, 10, 50)

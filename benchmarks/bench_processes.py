@@ -29,7 +29,7 @@ def prepare(path: Path, rows: int, dim: int) -> int:
     """A collection of whole batches; how many."""
     batches = rows // traffic.BATCH
     noise = np.random.default_rng(0).normal(size=(batches, traffic.BATCH, dim)).astype(np.float32)
-    x = np.stack([traffic.centre(batch, dim) for batch in range(batches)])[:, None] + np.float32(0.1) * noise
+    x = np.stack([traffic.center(batch, dim) for batch in range(batches)])[:, None] + np.float32(0.1) * noise
     payload = [{"batch": i // traffic.BATCH} for i in range(batches * traffic.BATCH)]
     with qvec.create(path, dim, metric="l2", code="int8", index="hnsw") as db:
         db.add(x.reshape(-1, dim), payload=payload)

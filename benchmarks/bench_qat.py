@@ -20,14 +20,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from qvec.adapters import Adapter, adapted_config
-from qvec.configs import CodeConfig, Mixed
+from qvec.codes.adapters import Adapter, adapted_config
+from qvec.codes.configs import CodeConfig, Mixed
+from qvec.codes.registry import make_config, train
+from qvec.codes.transforms import Transform
 from qvec.qat import Options
 from qvec.qat.codes import CODES, FLOAT
 from qvec.qat.examples import Examples, make_examples
 from qvec.qat.training import Trainer
-from qvec.quantizers import make_config, train
-from qvec.transforms import Transform
 
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]

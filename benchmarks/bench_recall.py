@@ -17,14 +17,14 @@ from built import built
 
 import qvec
 from qvec.bench.figures import recall_of
-from qvec.console import print_table
+from qvec.common.console import print_table
 
 TARGETS = (0.9, 0.95, 0.99)
 ALLOWED = 0.005
-COLUMNS = ("set, code, index", "recall asked for", "realised, mean", "least", "held", "q/s, one thread")
+COLUMNS = ("set, code, index", "recall asked for", "realized, mean", "least", "held", "q/s, one thread")
 
 
-def realised(db: qvec.Collection, data: sets.Set, k: int, seed: int) -> Iterator[tuple[float, float, float]]:
+def realized(db: qvec.Collection, data: sets.Set, k: int, seed: int) -> Iterator[tuple[float, float, float]]:
     """Target, recall on the half that did not tune, and queries/s there."""
     order = np.random.default_rng(seed).permutation(len(data.queries))
     tuning, rest = np.array_split(order, 2)
@@ -49,7 +49,7 @@ def main() -> None:
         data = sets.load(name)
         for text in args.indexes:
             with built(data, args.code, text, 2) as own, qvec.open(own.path) as db:
-                found = [list(realised(db, data, args.k, seed)) for seed in range(args.splits)]
+                found = [list(realized(db, data, args.k, seed)) for seed in range(args.splits)]
             for target, recalls, rates in (
                 (at[0][0], *zip(*(x[1:] for x in at), strict=True)) for at in zip(*found, strict=True)
             ):
@@ -59,7 +59,7 @@ def main() -> None:
                     "code": args.code,
                     "index": text,
                     "asked": target,
-                    "realised": recalls,
+                    "realized": recalls,
                     "qps": rates,
                 }
                 report.append("recall", figures, args.json)

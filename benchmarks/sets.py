@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from qvec.bench.figures import recall_of
-from qvec.console import progress
+from qvec.common.console import progress
+from qvec.common.types import Metric
 from qvec.datasets import Workload, grow, load_workload
 from qvec.demo.corpus import demo_workload
-from qvec.types import Metric
 
 Float32 = npt.NDArray[np.float32]
 GROWN = Path(__file__).resolve().parents[1] / "build" / "bench-sets"
@@ -21,7 +21,7 @@ GROWN = Path(__file__).resolve().parents[1] / "build" / "bench-sets"
 
 @dataclass(frozen=True)
 class Set:
-    """base float32[n, dim], queries float32[nq, dim], truth int[nq, 100]: the exact neighbours."""
+    """base float32[n, dim], queries float32[nq, dim], truth int[nq, 100]: the exact neighbors."""
 
     name: str
     metric: Metric
@@ -43,7 +43,7 @@ def names() -> list[str]:
 
 
 def load(name: str, limit: int | None = None) -> Set:
-    """Load a set whole, or its first ``limit`` rows with their neighbours computed anew."""
+    """Load a set whole, or its first ``limit`` rows with their neighbors computed anew."""
     found = workload(name, limit)
     return Set(name, found.metric, found.base.astype(np.float32), found.queries, found.truth)
 
@@ -57,5 +57,5 @@ def workload(name: str, limit: int | None = None) -> Workload:
 
 def grown(name: str, n: int, folder: Path = GROWN) -> Workload:
     """A set of n rows with the character of another, made once and kept."""
-    with progress(f"{n:,} rows: exact neighbours", "rows") as report:
+    with progress(f"{n:,} rows: exact neighbors", "rows") as report:
         return grow(workload(name), n, folder / f"{name}-{n}", progress=report)

@@ -6,9 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from qvec._kernels import simd_level
-from qvec.collection.api import create, open
-from qvec.collection.collection import Collection
-from qvec.configs import (
+from qvec.codes.configs import (
     HNSW,
     IVF,
     BFloat16,
@@ -23,7 +21,9 @@ from qvec.configs import (
     RaBitQ,
     Ternary,
 )
-from qvec.errors import (
+from qvec.collection.collection import Collection
+from qvec.collection.open import create, open
+from qvec.common.errors import (
     AbortedError,
     ClosedError,
     CorruptError,
@@ -42,17 +42,18 @@ from qvec.errors import (
     QvecError,
     ReadOnlyError,
 )
-from qvec.generations.calibrations import Generation
-from qvec.results import AddResult, Hits, Records
-from qvec.types import Stats
+from qvec.common.types import Stats
+from qvec.rows.results import AddResult, Records
+from qvec.schema.calibrations import Generation
+from qvec.search.results import Hits
 
 if TYPE_CHECKING:
-    from qvec.calibration.calibration import Calibration
-    from qvec.database import Database
-    from qvec.drift.watch import Drift
-    from qvec.evaluation.choose import Choice
-    from qvec.evaluation.report import Report
-    from qvec.sharding import MergedHits, ShardedIndex, merge_topk
+    from qvec.codes.calibration import Calibration
+    from qvec.collection.database import Database
+    from qvec.collection.sharding import MergedHits, ShardedIndex, merge_topk
+    from qvec.quality.choose import Choice
+    from qvec.quality.drift import Drift
+    from qvec.quality.report import Report
 
 __version__ = "0.1.0"
 
@@ -108,14 +109,14 @@ __all__ = [
 
 
 _LATE = {
-    "MergedHits": "qvec.sharding",
-    "ShardedIndex": "qvec.sharding",
-    "merge_topk": "qvec.sharding",
-    "Calibration": "qvec.calibration.calibration",
-    "Database": "qvec.database",
-    "Choice": "qvec.evaluation.choose",
-    "Drift": "qvec.drift.watch",
-    "Report": "qvec.evaluation.report",
+    "MergedHits": "qvec.collection.sharding",
+    "ShardedIndex": "qvec.collection.sharding",
+    "merge_topk": "qvec.collection.sharding",
+    "Calibration": "qvec.codes.calibration",
+    "Database": "qvec.collection.database",
+    "Choice": "qvec.quality.choose",
+    "Drift": "qvec.quality.drift",
+    "Report": "qvec.quality.report",
 }
 
 

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 import qvec
-from qvec.errors import InputError
-from qvec.extras import require
-from qvec.sharding import MergedHits, ShardedIndex, merge_topk
+from qvec.collection.sharding import MergedHits, ShardedIndex, merge_topk
+from qvec.common.errors import InputError
+from qvec.common.extras import require
 
 Batch = dict[str, Any]
 

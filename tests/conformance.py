@@ -10,12 +10,12 @@ import msgpack  # noqa: TID251 - states must survive the packer itself
 import numpy as np
 import pytest
 
-from qvec import quantizers
-from qvec.configs import BFloat16, Binary, CodeConfig, Float16, Float32, Int4, Int8, Mixed, RaBitQ, Ternary
-from qvec.errors import FormatError, InputError
-from qvec.quantizers import Quantizer
-from qvec.quantizers.rabitq import RaBitQuantizer
-from qvec.types import Float32Array, Int64Array, Metric
+from qvec.codes import registry as quantizers
+from qvec.codes.configs import BFloat16, Binary, CodeConfig, Float16, Float32, Int4, Int8, Mixed, RaBitQ, Ternary
+from qvec.codes.rabitq import RaBitQuantizer
+from qvec.codes.registry import Quantizer
+from qvec.common.errors import FormatError, InputError
+from qvec.common.types import Float32Array, Int64Array, Metric
 
 CONFIGS: dict[str, CodeConfig] = {
     "f32": Float32(),
@@ -31,23 +31,23 @@ CONFIGS: dict[str, CodeConfig] = {
     "int8-truncated": Int8(scale="per_dim", rounding="truncate"),
     "bf16": BFloat16(),
     "int4": Int4(),
-    "int4-raw": Int4(centres=0, rotate=False),
-    "int4-one-centre": Int4(centres=1),
-    "int4-off-centre": Int4(centres=0),
+    "int4-raw": Int4(centroids=0, rotate=False),
+    "int4-one-center": Int4(centroids=1),
+    "int4-off-center": Int4(centroids=0),
     "int4-mse": Int4(scale="per_dim"),
     "int4-minmax": Int4(scale="per_dim", method="minmax", rotate=False),
     "int4-global-symmetric": Int4(scale="global", symmetric=True),
     "ternary": Ternary(),
-    "ternary-raw": Ternary(centres=0, rotate=False),
-    "ternary-off-centre": Ternary(centres=0),
+    "ternary-raw": Ternary(centroids=0, rotate=False),
+    "ternary-off-center": Ternary(centroids=0),
     "binary": Binary(),
-    "binary-rotated": Binary(centre=False),
-    "binary-centred": Binary(rotate=False),
-    "binary-raw": Binary(centre=False, rotate=False),
+    "binary-rotated": Binary(center=False),
+    "binary-centered": Binary(rotate=False),
+    "binary-raw": Binary(center=False, rotate=False),
     "rabitq1": RaBitQ(),
-    "rabitq1-off-centre": RaBitQ(centres=0),
+    "rabitq1-off-center": RaBitQ(centroids=0),
     "rabitq3": RaBitQ(3),
-    "rabitq4-off-centre": RaBitQ(4, centres=0),
+    "rabitq4-off-center": RaBitQ(4, centroids=0),
     "rabitq8": RaBitQ(8),
     "mixed": Mixed(),
     "mixed-bytes": Mixed(bytes=24),
@@ -62,10 +62,10 @@ RECALL |= {"rabitq1": 0.68, "rabitq3": 0.86, "rabitq4": 0.9, "rabitq8": 0.98, "m
 
 
 def clustered(rng: np.random.Generator, n: int, dim: int) -> Float32Array:
-    """Give float32[n, dim] around 20 centres, off the origin, with unequal variance of the dimensions."""
-    centres = rng.normal(size=(20, dim))
+    """Give float32[n, dim] around 20 centroids, off the origin, with unequal variance of the dimensions."""
+    centroids = rng.normal(size=(20, dim))
     spread = rng.uniform(0.2, 1.5, dim)
-    points = centres[rng.integers(0, 20, n)] + spread * rng.normal(size=(n, dim)) + 0.3
+    points = centroids[rng.integers(0, 20, n)] + spread * rng.normal(size=(n, dim)) + 0.3
     return points.astype(np.float32)
 
 
@@ -171,7 +171,7 @@ def _unit(x: Float32Array) -> Float32Array:
 
 
 def _differing_signs(quantizer: Quantizer, queries: Float32Array, x: Float32Array) -> Int64Array:
-    """Count them by the definition: y = R(x - mean); under ip queries are rotated, but not centred."""
+    """Count them by the definition: y = R(x - mean); under ip queries are rotated, but not centered."""
     q, v = coded_view(quantizer, queries), coded_view(quantizer, x)
     if quantizer.metric == "ip" and quantizer.transform is not None:
         q = replace(quantizer.transform, mean=None).apply(queries)

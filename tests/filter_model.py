@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from qvec.types import FieldType
+from qvec.common.types import FieldType
 
 Payload = dict[str, Any]
 FIELDS: dict[str, FieldType] = {

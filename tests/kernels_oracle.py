@@ -23,10 +23,10 @@ KINDS = [
     "static",
     "int4",
     "int4-static",
-    "int4-centred",
+    "int4-centered",
     "int4-local",
     "ternary",
-    "ternary-centred",
+    "ternary-centered",
     "ternary-local",
     "binary",
 ]
@@ -39,7 +39,7 @@ TINY_NORM = 2.0**-100
 
 
 def gaussian(seed: int, n: int, dim: int) -> Floats:
-    """Rows of different lengths, so that nothing passes by being normalised."""
+    """Rows of different lengths, so that nothing passes by being normalized."""
     rng = np.random.default_rng(seed)
     lengths = np.exp(rng.normal(size=(n, 1)))
     return (rng.normal(size=(n, dim)) * lengths).astype(np.float32)
@@ -57,7 +57,7 @@ def affine(x: Floats, metric: str, levels: int = 255) -> tuple[Floats, Floats]:
     return lower, ((sample.max(0) - lower) / np.float32(levels)).astype(np.float32)
 
 
-def centre_of(x: Floats, metric: str) -> Floats:
+def centroid_of(x: Floats, metric: str) -> Floats:
     return (unit(x) if metric == "cosine" else x).mean(0)
 
 
@@ -68,34 +68,34 @@ def make_codec(kind: str, metric: str, sample: Floats, **options: Any) -> Codec:
     name, _, how = kind.partition("-")
     if how == "static":
         options["lower"], options["step"] = affine(sample, metric, 15)
-    if how in ("centred", "local"):
-        options["centre"] = centre_of(sample, metric)
+    if how in ("centered", "local"):
+        options["center"] = centroid_of(sample, metric)
     if how == "local":
         options["offsets"] = local_offsets(sample, metric)
     return Codec(name, metric, sample.shape[1], **options)
 
 
 def local_offsets(sample: Floats, metric: str) -> Bytes:
-    """Rows of local centres: none, and three vectors of the sample, shortened."""
-    y = (unit(sample) if metric == "cosine" else sample) - centre_of(sample, metric)
+    """Rows of centroids: none, and three vectors of the sample, shortened."""
+    y = (unit(sample) if metric == "cosine" else sample) - centroid_of(sample, metric)
     offsets = y[:3] * np.float32(0.7)
     return offset_rows(np.concatenate([np.zeros_like(offsets[:1]), offsets]))
 
 
 def numbers(codec: Codec, rows: Bytes) -> Ints:
-    """Of each row, the number of its local centre: the lowest byte of its scale."""
+    """Of each row, the number of its centroid: the lowest byte of its scale."""
     return rows[:, codec.data_size].astype(np.int64)
 
 
 def origins(kind: str, metric: str, sample: Floats, codec: Codec, rows: Bytes) -> Floats:
     """What was subtracted from each row's vector before it was coded: [n, dim]."""
     dim, (_, _, how) = sample.shape[1], kind.partition("-")
-    if how not in ("centred", "local"):
+    if how not in ("centered", "local"):
         return np.zeros((len(rows), dim), np.float32)
-    centre = centre_of(sample, metric)
-    if how == "centred":
-        return np.tile(centre, (len(rows), 1))
-    return centre + offset_values(local_offsets(sample, metric), dim)[numbers(codec, rows)]
+    center = centroid_of(sample, metric)
+    if how == "centered":
+        return np.tile(center, (len(rows), 1))
+    return center + offset_values(local_offsets(sample, metric), dim)[numbers(codec, rows)]
 
 
 def unpacked(rows: Bytes, dim: int, bits: int) -> Ints:
@@ -188,8 +188,8 @@ def estimated_dots(kind: str, metric: str, sample: Floats, q: Floats, x: Floats)
         y = (unit(q) if metric == "cosine" else q).astype(np.float64)
         weights = (y * step).astype(np.float32)
         base = (y * (lower + 128 * step)).sum(1, keepdims=True)
-        centred = static_codes(x, *affine(sample, metric), metric) - 128
-        coded = symmetric_scales(weights)[:, None] * (symmetric_codes(weights) @ centred.T)
+        centered = static_codes(x, *affine(sample, metric), metric) - 128
+        coded = symmetric_scales(weights)[:, None] * (symmetric_codes(weights) @ centered.T)
         return base + coded, np.abs(base) + np.abs(coded)
     if kind in PACKED:
         return _packed_dots(kind, metric, sample, q, x)
@@ -214,41 +214,41 @@ def _packed_dots(kind: str, metric: str, sample: Floats, q: Floats, x: Floats) -
         base, weights, scale = y @ (lower + 7.5 * step), y * step / 2, np.ones((1, 1))
         spread = np.abs(y * (lower + 7.5 * step)).sum(1, keepdims=True)
     else:
-        offset = origins(kind, metric, sample, codec, rows).astype(np.float64) - centre_of(sample, metric)
-        base = y @ centre_of(sample, metric)
+        offset = origins(kind, metric, sample, codec, rows).astype(np.float64) - centroid_of(sample, metric)
+        base = y @ centroid_of(sample, metric)
         around = symmetric_scales(q)[:, None] * (symmetric_codes(q) @ offset.T)
         weights, scale = y, factors(codec, rows)[0][None]
-        spread = np.abs(y * centre_of(sample, metric)).sum(1, keepdims=True) + np.abs(around)
+        spread = np.abs(y * centroid_of(sample, metric)).sum(1, keepdims=True) + np.abs(around)
         base = base[:, None] + around
     w = weights.astype(np.float32)
     coded = symmetric_scales(w)[:, None] * (symmetric_codes(w) @ k.T) * scale
     return base.reshape(len(q), -1) + coded, spread + np.abs(coded)
 
 
-def _centred_keys(kind: str, metric: str, sample: Floats, q: Floats, x: Floats) -> tuple[Doubles, Doubles]:
-    """|q - x|^2 of vectors that are both centred, unit vectors under cosine, where it is halved.
+def _centered_keys(kind: str, metric: str, sample: Floats, q: Floats, x: Floats) -> tuple[Doubles, Doubles]:
+    """|q - x|^2 of vectors that are both centered, unit vectors under cosine, where it is halved.
 
-    The error of the code along the offset of its local centre is known, and taken out of |x|^2.
+    The error of the code along the offset of its centroid is known, and taken out of |x|^2.
     """
-    codec, centre = make_codec(kind, metric, sample), centre_of(sample, metric)
-    y, z = ((unit(v) if metric == "cosine" else v) - centre for v in (q, x))
+    codec, center = make_codec(kind, metric, sample), centroid_of(sample, metric)
+    y, z = ((unit(v) if metric == "cosine" else v) - center for v in (q, x))
     rows = codec.encode(x)
-    offset = origins(kind, metric, sample, codec, rows).astype(np.float64) - centre
+    offset = origins(kind, metric, sample, codec, rows).astype(np.float64) - center
     held = offset + factors(codec, rows)[0][:, None] * signed_codes(rows, x.shape[1], kind)
     dots = symmetric_scales(y)[:, None] * (symmetric_codes(y) @ held.T)
     shift = 2 * (offset * (z - held)).sum(1)
     spread, share = norms2(y)[:, None] + norms2(z)[None], 0.5 if metric == "cosine" else 1.0
-    # centring rounds each value at the size of its terms, and a number in a scale rounds that to 16 bits
+    # centering rounds each value at the size of its terms, and a number in a scale rounds that to 16 bits
     sizes = (
-        spread + 2 * np.abs(dots) + 0.1 * (norms2(unit(q) if metric == "cosine" else q)[:, None] + norms2(centre[None]))
+        spread + 2 * np.abs(dots) + 0.1 * (norms2(unit(q) if metric == "cosine" else q)[:, None] + norms2(center[None]))
     )
     return share * np.maximum(spread - shift - 2 * dots, 0), share * (sizes + np.abs(shift))
 
 
 def exact_keys(kind: str, metric: str, sample: Floats, q: Floats, x: Floats) -> tuple[Doubles, Doubles]:
     """Keys and the sum of the absolute terms that make each of them, which float rounding is relative to."""
-    if kind.endswith(("-centred", "-local")) and metric != "ip":
-        return _centred_keys(kind, metric, sample, q, x)
+    if kind.endswith(("-centered", "-local")) and metric != "ip":
+        return _centered_keys(kind, metric, sample, q, x)
     if kind == "binary":
         differing = ((q > 0)[:, None] != (x > 0)[None]).sum(-1).astype(np.float64)
         return differing, np.zeros_like(differing)

@@ -17,7 +17,7 @@ DIM, N = 40, 3000
 
 def vectors_and_queries() -> tuple[Float32, Float32]:
     """N vectors, and 100 queries from the same clusters."""
-    x = clustered(np.random.default_rng(3), N + 100, DIM, centres=60)
+    x = clustered(np.random.default_rng(3), N + 100, DIM, centroids=60)
     return x[:N], x[N:]
 
 

@@ -15,8 +15,8 @@ from machine import BATCH, CODES, DIM, FILTER, IDS, PAYLOAD, POOL, ROWS, Machine
 from model import Model, assert_hits_are_exact, assert_same_content
 
 import qvec
-from qvec.inputs import as_ids, id_keys
-from qvec.layout import CODES as CODE_COLUMN
+from qvec.schema.layout import CODES as CODE_COLUMN
+from qvec.schema.validation import as_ids, id_keys
 from qvec.storage import environment
 
 RESIDENCY = st.sampled_from(["mmap", "index", "ram"])
@@ -43,16 +43,16 @@ class FullMachine(Machine):
 
     # --- the file ---
 
-    @rule(residency=RESIDENCY)
-    def reopen(self, residency: Any) -> None:
+    @rule(memory=RESIDENCY)
+    def reopen(self, memory: Any) -> None:
         self.end_snapshots()
         self.db.close()
-        self.db = self.database.open("state", residency=residency, durability="relaxed")
+        self.db = self.database.open("state", memory=memory, durability="relaxed")
 
-    @rule(residency=RESIDENCY)
-    def reopen_reader(self, residency: Any) -> None:
+    @rule(memory=RESIDENCY)
+    def reopen_reader(self, memory: Any) -> None:
         self.reader.close()
-        self.reader = self.database.open("state", "r", residency=residency)
+        self.reader = self.database.open("state", "r", memory=memory)
 
     @rule()
     def optimize(self) -> None:

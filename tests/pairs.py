@@ -21,7 +21,7 @@ CODES: dict[str, Any] = {
     "int8-percentile": qvec.Int8(scale="per_dim", method="percentile"),
     "int8-rotated": qvec.Int8(rotate=True),
     "binary": "binary",
-    "binary-plain": qvec.Binary(centre=False, rotate=False),
+    "binary-plain": qvec.Binary(center=False, rotate=False),
 }
 INDEXES: dict[str, Any] = {"flat": "flat", "hnsw": qvec.HNSW(m=8, ef_construction=64)}
 

@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 
 import qvec
-from qvec.adapters import Adapter, adapted_config
-from qvec.calibration.calibration import Calibration
-from qvec.configs import Binary, CodeConfig, Float32, Int8, RaBitQ
-from qvec.errors import FormatError, InputError
+from qvec.codes.adapters import Adapter, adapted_config
+from qvec.codes.calibration import Calibration
+from qvec.codes.configs import Binary, CodeConfig, Float32, Int8, RaBitQ
+from qvec.codes.registry import from_state, make_config
+from qvec.codes.transforms import Transform
+from qvec.common.errors import FormatError, InputError
+from qvec.common.types import Float32Array
 from qvec.qat import Options, train_adapter
 from qvec.qat.examples import make_examples
-from qvec.quantizers import from_state, make_config
-from qvec.transforms import Transform
-from qvec.types import Float32Array
 
 DIM = 64
-CODES = [Binary(centre=False), RaBitQ(1, centres=0), Int8(), Int8(rotate=True)]
+CODES = [Binary(center=False), RaBitQ(1, centroids=0), Int8(), Int8(rotate=True)]
 
 
 def vectors(n: int = 2000, seed: int = 0) -> Float32Array:
@@ -33,8 +33,8 @@ def vectors(n: int = 2000, seed: int = 0) -> Float32Array:
 def adapter(code: CodeConfig = CODES[0], mean: bool = False) -> Adapter:
     rng = np.random.default_rng(1)
     matrix = (np.eye(DIM) + 0.1 * rng.normal(size=(DIM, DIM))).astype(np.float32)
-    centre = rng.normal(size=DIM).astype(np.float32) * np.float32(0.01) if mean else None
-    return Adapter("cosine", code, 7, Transform(DIM, mean, centre, None, matrix=matrix))
+    center = rng.normal(size=DIM).astype(np.float32) * np.float32(0.01) if mean else None
+    return Adapter("cosine", code, 7, Transform(DIM, mean, center, None, matrix=matrix))
 
 
 @pytest.mark.parametrize("code", CODES, ids=str)
@@ -83,7 +83,7 @@ def test_exist_ok_does_not_mind_when_a_calibration_was_made(tmp_path: Path, monk
 
 
 def test_an_adapter_survives_its_state() -> None:
-    a = adapter(RaBitQ(1, centres=0), mean=True)
+    a = adapter(RaBitQ(1, centroids=0), mean=True)
     again = Adapter.from_state(a.state())
     assert again.code == a.code
     assert again.seed == 7
@@ -95,9 +95,9 @@ def test_an_adapter_survives_its_state() -> None:
     [
         ("version", 99, "version"),
         ("metric", "cosin", "metric"),
-        ("code", {"kind": "binary"}, "centre"),
+        ("code", {"kind": "binary"}, "center"),
         ("code", {"kind": "nothing"}, "kind"),
-        ("code", {"kind": "rabitq", "bits": 9, "centres": 0, "dims": None}, "RaBitQ.bits"),
+        ("code", {"kind": "rabitq", "bits": 9, "centroids": 0, "dims": None}, "RaBitQ.bits"),
         ("code", 3, "code"),
         ("seed", -1, "seed"),
         ("transform", Transform(DIM, False, None, 3).state(), "must have a matrix and no rotation"),
@@ -114,7 +114,7 @@ def test_what_an_adapter_does_not_go_with_is_refused_before_a_file_is_made(tmp_p
         ({"dim": 65}, "is for 64 dimensions under cosine, not 65 under cosine"),
         ({"dim": DIM, "metric": "l2"}, "not 64 under l2"),
         ({"dim": DIM, "code": Float32()}, "f32 stores vectors as they are"),
-        ({"dim": DIM, "code": Binary(), "sample": vectors()}, "without centre"),
+        ({"dim": DIM, "code": Binary(), "sample": vectors()}, "without center"),
         ({"dim": DIM, "code": Int8(scale="per_dim")}, "at least 256 vectors, got 0"),
     ):
         with pytest.raises(InputError, match=message):
@@ -145,7 +145,7 @@ def test_requantize_takes_an_adapter_and_searches_go_through_it(tmp_path: Path, 
         db.add(x[:5] * 2)
         assert set(db.search(x[0], 2, rescore=False).ids.tolist()) == {0, 600}
         db.rollback(0)
-        again = db.search(q, 10, rescore=False, allow=range(600)).ids
+        again = db.search(q, 10, rescore=False, ids_in=range(600)).ids
         assert np.array_equal(again, before)
         for options, message in [({"calibration": made.number}, "exclude"), ({"code": "f32"}, "needs another code")]:
             with pytest.raises(InputError, match=message):
@@ -154,9 +154,9 @@ def test_requantize_takes_an_adapter_and_searches_go_through_it(tmp_path: Path, 
             db.requantize(adapter=replace(a, metric="l2"))
 
 
-def test_the_code_of_an_adapter_is_not_centred_twice() -> None:
-    assert adapted_config(Binary()) == Binary(centre=False)
-    assert adapted_config(RaBitQ(1)) == RaBitQ(1, centres=0)
+def test_the_code_of_an_adapter_is_not_centered_twice() -> None:
+    assert adapted_config(Binary()) == Binary(center=False)
+    assert adapted_config(RaBitQ(1)) == RaBitQ(1, centroids=0)
     assert adapted_config(Int8()) == Int8()
 
 
@@ -167,9 +167,9 @@ def test_held_out_queries_share_no_answer_with_the_others() -> None:
     assert 0.05 < examples.held.mean() < 0.15
 
 
-def test_a_document_as_a_query_is_not_its_own_neighbour() -> None:
+def test_a_document_as_a_query_is_not_its_own_neighbor() -> None:
     x = vectors()
-    x[:300] = x[0]  # more equal ones than neighbours are kept
+    x[:300] = x[0]  # more equal ones than neighbors are kept
     examples = make_examples(x, None, None, 0)
     unit = examples.documents
     own = np.array([np.flatnonzero((unit == query).all(axis=1))[0] for query in examples.queries])

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from generated import clustered
 
+from qvec.common.errors import InputError
 from qvec.datasets import exact_knn
-from qvec.errors import InputError
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "annbenchmarks"
 ALL = clustered(np.random.default_rng(2), 820, 24)

@@ -22,8 +22,8 @@ from qvec.bench.html import write_report
 from qvec.bench.plot import found, missed, plot_bytes, plot_recall
 from qvec.bench.records import Entry, Point, Result
 from qvec.bench.table import POINT_COLUMNS, print_summary
+from qvec.common.errors import InputError, MissingExtraError
 from qvec.datasets import Workload, exact_knn
-from qvec.errors import InputError, MissingExtraError
 
 DIM, K = 16, 5
 FAST = bench.Settings(k=K, build_threads=1, rounds=2, turn_seconds=0.5)
@@ -139,14 +139,14 @@ def test_the_nodes_of_a_packed_graph_count_as_the_index(workload: Workload) -> N
         (["int8"], ["tree"], "index is 'tree'; it is one of flat, hnsw, packed, ivf"),
         (["int8"], ["flat:m=4"], "qvec int8 flat m=4 has no option 'm'"),
         (["int8"], ["hnsw:m=1000"], "HNSW.m must be an integer from 2 to 64"),
-        (["int8"], ["hnsw:depth=4"], "has no option 'depth'; it has: code, index, keep"),
+        (["int8"], ["hnsw:depth=4"], "has no option 'depth'; it has: code, index, originals"),
         (["int8"], ["hnsw:m=many"], "HNSW.m must be an integer from 2 to 64, got 'many'"),
         (["binary"], ["packed"], "layout='packed' needs codes of 4 bits a dimension or more, not binary"),
         (["int8"], ["hnsw:batch=many"], "batch is 'many'; it is of type int"),
         (["int8"], ["hnsw:batch=-1"], "batch is -1; the least is 0"),
-        (["int8"], ["hnsw:residency=disk"], "residency must be one of mmap, index, ram"),
+        (["int8"], ["hnsw:memory=disk"], "memory must be one of mmap, index, ram"),
         (["int8"], ["hnsw:m"], "'hnsw:m' is not of the form"),
-        (["int8"], ["hnsw:keep=f64"], "keep must be one of f32, f16, none"),
+        (["int8"], ["hnsw:originals=f64"], "originals must be one of f32, f16, none"),
     ],
 )
 def test_what_qvec_does_not_have_is_refused_before_anything_runs(codes: list[str], indexes: list[str], message: str):
@@ -170,8 +170,8 @@ def test_settings_out_of_range_are_refused(changes: dict[str, object], message: 
         replace(FAST, **changes)
 
 
-def test_more_neighbours_than_the_ground_truth_has_are_refused(workload: Workload) -> None:
-    with pytest.raises(InputError, match="k is 21; the ground truth has 20 neighbours a query"):
+def test_more_neighbors_than_the_ground_truth_has_are_refused(workload: Workload) -> None:
+    with pytest.raises(InputError, match="k is 21; the ground truth has 20 neighbors a query"):
         bench.run(workload, [fake("Exact")], replace(FAST, k=21))
 
 
@@ -201,7 +201,7 @@ def test_names_stand_for_families_of_peers(monkeypatch: pytest.MonkeyPatch) -> N
         ("annoy", "peer is 'annoy'; it is one of hnswlib, faiss-flat"),
         ("hnswlib:depth=3", "hnswlib has no option 'depth'; it has: M, ef_construction"),
         ("nothing.here:Class", "No module named 'nothing'"),
-        ("qvec.errors:InputError", "qvec.errors:InputError is no adapter"),
+        ("qvec.common.errors:InputError", "qvec.common.errors:InputError is no adapter"),
     ],
 )
 def test_unknown_peers_are_refused(name: str, message: str) -> None:

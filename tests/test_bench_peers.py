@@ -1,4 +1,4 @@
-"""Every adapter of a peer, where the peer is installed, against exact neighbours."""
+"""Every adapter of a peer, where the peer is installed, against exact neighbors."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from generated import clustered
 
 from qvec import bench
 from qvec.bench.contestants import PEERS, adapter_class, locate
+from qvec.common.types import Metric
 from qvec.datasets import Workload, exact_knn
-from qvec.types import Metric
 
 DIM, K = 64, 10  # rabitqlib takes no fewer dimensions
 ALL = clustered(np.random.default_rng(4), 2050, DIM)
@@ -25,7 +25,7 @@ def installed(name: str) -> bool:
 
 @pytest.mark.parametrize("metric", ["cosine", "l2", "ip"])
 @pytest.mark.parametrize("name", [name for name in PEERS if installed(name)])
-def test_a_peer_finds_the_neighbours_and_is_measured_whole(name: str, metric: Metric) -> None:
+def test_a_peer_finds_the_neighbors_and_is_measured_whole(name: str, metric: Metric) -> None:
     truth = exact_knn(ALL[:2000], ALL[2000:], K, metric)[0]
     (peer,), skipped = bench.choose_peers([name], metric)
     result = bench.run(Workload("small", metric, ALL[:2000], ALL[2000:], truth), [peer], FAST)

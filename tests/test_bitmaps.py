@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qvec._kernels import Column
-from qvec.bitmaps import bitmap_of, count, mark, read_bitmap, rows_between, rows_in, without, words_for
+from qvec.schema.bitmaps import bitmap_of, count, mark, read_bitmap, rows_between, rows_in, without, words_for
 from qvec.storage.store import block_geometry
 
 SIZES = st.integers(0, 700)

@@ -10,12 +10,12 @@ import pytest
 from conformance import clustered
 
 import qvec
-from qvec.configs import CodeConfig, Mixed, RaBitQ
-from qvec.errors import FormatError, InputError
-from qvec.quantizers import Quantizer, from_state, make_config, train
-from qvec.quantizers.allotment import GAUSSIAN_STEP, allot, greedy
-from qvec.quantizers.mixed import MixedQuantizer
-from qvec.types import Float32Array, Metric
+from qvec.codes.bit_allocation import GAUSSIAN_STEP, allot, greedy
+from qvec.codes.configs import CodeConfig, Mixed, RaBitQ
+from qvec.codes.mixed import MixedQuantizer
+from qvec.codes.registry import Quantizer, from_state, make_config, train
+from qvec.common.errors import FormatError, InputError
+from qvec.common.types import Float32Array, Metric
 
 DIM = 200
 
@@ -37,7 +37,7 @@ def dot_errors(bits: int, seeds: int) -> tuple[np.ndarray, np.ndarray]:
     exact = np.einsum("nd,nd->n", q.astype(np.float64), x)
     coded, projected = [], []
     for seed in range(seeds):
-        quantizer = train(x[:0], "ip", RaBitQ(bits, centres=0), seed)
+        quantizer = train(x[:0], "ip", RaBitQ(bits, centroids=0), seed)
         decoded = quantizer.decode(quantizer.encode(x)).astype(np.float64)
         shrink = np.square(x).sum(axis=1) / np.square(decoded).sum(axis=1)
         dots = np.einsum("nd,nd->n", q, decoded)
@@ -62,7 +62,7 @@ def test_the_mean_error_over_rotations_is_within_its_standard_error(bits: int) -
 def test_errors_keep_to_the_bound(bits: int) -> None:
     rng = np.random.default_rng(11)
     x, q = (rng.normal(size=(300, DIM)).astype(np.float32) for _ in range(2))
-    quantizer = train(x[:0], "ip", RaBitQ(bits, centres=0), 5)
+    quantizer = train(x[:0], "ip", RaBitQ(bits, centroids=0), 5)
     decoded = quantizer.decode(quantizer.encode(x)).astype(np.float64)
     lengths = np.linalg.norm(x, axis=1)
     spread = np.sqrt(np.maximum(np.square(decoded).sum(axis=1) / lengths**2 - 1, 0) / (DIM - 1))
@@ -75,7 +75,7 @@ def test_each_bit_points_more_nearly_along_the_vector() -> None:
     x = np.random.default_rng(2).normal(size=(200, 256)).astype(np.float32)
     losses = []
     for bits in range(1, 9):
-        quantizer = train(x[:0], "l2", RaBitQ(bits, centres=0), 1)
+        quantizer = train(x[:0], "l2", RaBitQ(bits, centroids=0), 1)
         decoded = quantizer.decode(quantizer.encode(x))
         cosines = np.einsum("nd,nd->n", x, decoded) / np.linalg.norm(x, axis=1) / np.linalg.norm(decoded, axis=1)
         losses.append(float((1 - cosines**2).mean()))
@@ -128,16 +128,16 @@ def test_greedy_widths_are_the_best_of_all_plans() -> None:
         assert widths.sum() <= units
 
 
-def test_a_group_in_which_neighbours_differ_gets_more_bits_than_one_of_equal_variance() -> None:
+def test_a_group_in_which_neighbors_differ_gets_more_bits_than_one_of_equal_variance() -> None:
     rng = np.random.default_rng(4)
-    centres = rng.normal(size=(40, 128)).astype(np.float32)
-    y = np.repeat(centres, 20, axis=0)
+    centroids = rng.normal(size=(40, 128)).astype(np.float32)
+    y = np.repeat(centroids, 20, axis=0)
     y[:, 64:] += rng.normal(size=(800, 64)).astype(np.float32)
     first, second = allot(y, y, 48).widths.tolist()
     assert first < second
     assert first + second == 6
-    equal = np.repeat(centres, 20, axis=0)
-    assert allot(equal, equal, 48).widths.tolist() == [3, 3]  # all neighbours are duplicates
+    equal = np.repeat(centroids, 20, axis=0)
+    assert allot(equal, equal, 48).widths.tolist() == [3, 3]  # all neighbors are duplicates
 
 
 def test_raw_groups_need_no_matrix() -> None:
@@ -148,8 +148,11 @@ def test_raw_groups_need_no_matrix() -> None:
 @pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
 def test_mixed_precision_beats_equal_bits_where_variance_is_uneven(metric: Metric) -> None:
     x = anisotropic(1500)
-    for centres, share in ((1, 0.7), ("auto", 0.75)):  # local ones take some of the unevenness away from both
-        mixed, equal = train(x, metric, Mixed(bits=2, centres=centres)), train(x, metric, RaBitQ(2, centres=centres))
+    for centroids, share in ((1, 0.7), ("auto", 0.75)):  # local ones take some of the unevenness away from both
+        mixed, equal = (
+            train(x, metric, Mixed(bits=2, centroids=centroids)),
+            train(x, metric, RaBitQ(2, centroids=centroids)),
+        )
         assert mixed.code_size <= equal.code_size
         assert _error(mixed, x) < share * _error(equal, x)
 
@@ -218,8 +221,8 @@ def test_a_budget_beyond_eight_bits_is_refused() -> None:
         (lambda: RaBitQ(0), "RaBitQ.bits must be an integer from 1 to 8, got 0"),
         (lambda: RaBitQ(9), "from 1 to 8, got 9"),
         (lambda: RaBitQ(2.0), "from 1 to 8, got 2.0"),  # type: ignore[arg-type]
-        (lambda: RaBitQ(centres=257), 'RaBitQ.centres must be "auto", or it must be an integer from 0 to 256'),
-        (lambda: Mixed(centres=True), 'Mixed.centres must be "auto"'),
+        (lambda: RaBitQ(centroids=257), 'RaBitQ.centroids must be "auto", or it must be an integer from 0 to 256'),
+        (lambda: Mixed(centroids=True), 'Mixed.centroids must be "auto"'),
         (lambda: Mixed(bits=3, bytes=40), "give one"),
         (lambda: Mixed(bits=0), "Mixed.bits must be a number from 0.125 to 8, got 0"),
         (lambda: Mixed(bits=8.1), "Mixed.bits must be a number"),
@@ -256,9 +259,9 @@ def test_a_state_that_does_not_fit_is_refused_by_its_field() -> None:
             from_state(state | {field: value})
 
 
-def test_graphs_are_built_on_codes_of_four_bits_and_more_that_have_no_local_centres() -> None:
+def test_graphs_are_built_on_codes_of_four_bits_and_more_that_have_no_centroids() -> None:
     x = anisotropic(500)
-    coarse = [train(x, "l2", RaBitQ(bits, centres=1)).coarse for bits in range(1, 9)]
+    coarse = [train(x, "l2", RaBitQ(bits, centroids=1)).coarse for bits in range(1, 9)]
     assert coarse == [True] * 3 + [False] * 5
     assert train(x, "l2", RaBitQ(8)).coarse
     assert train(x, "l2", make_config("binary")).coarse
@@ -268,7 +271,7 @@ def test_graphs_are_built_on_codes_of_four_bits_and_more_that_have_no_local_cent
 @pytest.mark.parametrize("code", ["rabitq1", "rabitq4", Mixed(bits=3)])
 @pytest.mark.parametrize("index", ["flat", "hnsw"])
 @pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
-def test_collections_find_neighbours_by_bitpack_codes(
+def test_collections_find_neighbors_by_bitpack_codes(
     tmp_path: Path, metric: Metric, index: str, code: str | CodeConfig
 ) -> None:
     x = clustered(np.random.default_rng(4), 2000, 72)
@@ -289,7 +292,7 @@ def test_collections_find_neighbours_by_bitpack_codes(
 @pytest.mark.parametrize("code", ["rabitq4", "rabitq8", Mixed(bits=6)])
 def test_without_originals_distances_and_vectors_come_from_the_codes(tmp_path: Path, code: str | CodeConfig) -> None:
     x = clustered(np.random.default_rng(6), 800, 72)
-    with qvec.create(tmp_path / "bare.qvec", 72, metric="ip", code=code, keep="none") as db:
+    with qvec.create(tmp_path / "bare.qvec", 72, metric="ip", code=code, originals="none") as db:
         db.add(x)
         hits = db.search(x[:20], 5)
         exact = -np.sort(-(x[:20] @ x.T), axis=1)[:, :5]

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from qvec.calibration.calibration import Calibration
-from qvec.calibration.calibrators import METHODS
-from qvec.errors import FormatError, InputError
-from qvec.types import Float32Array
+from qvec.codes.calibration import Calibration
+from qvec.codes.calibrators import METHODS
+from qvec.common.errors import FormatError, InputError
+from qvec.common.types import Float32Array
 
 ARRAYS = ("lower", "upper", "mean", "std", "min", "max")
 

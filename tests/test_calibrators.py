@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qvec.calibration.calibration import Calibration
-from qvec.calibration.divergence import BINS, STRIDE, best_thresholds
-from qvec.errors import InputError
-from qvec.types import Float32Array
+from qvec.codes.calibration import Calibration
+from qvec.codes.entropy import BINS, STRIDE, best_thresholds
+from qvec.common.errors import InputError
+from qvec.common.types import Float32Array
 
 SHAPES = ["normal", "laplace", "uniform", "lognormal", "bimodal", "outlier", "integers"]
 

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 import qvec
-from qvec import console
-from qvec.cli import main
+from qvec.common import console, main
 from qvec.datasets import exact_knn
 
 N, DIM = 600, 24
@@ -120,7 +119,7 @@ def test_an_hdf5_file_brings_its_metric(run, folder: Path) -> None:
     assert json.loads(run("search", "s.qvec", "x.hdf5", "--key", "test", "--row", "1", "-k", "1", "--json")[1])
 
 
-def test_searching_by_a_stored_id_finds_its_neighbours(run) -> None:
+def test_searching_by_a_stored_id_finds_its_neighbors(run) -> None:
     run("import", "s.qvec", "x.npy", "--metric", "l2")
     _, out, _ = run("search", "s.qvec", "--id", "42", "-k", "2", "--json")
     answer = json.loads(out)
@@ -154,12 +153,12 @@ def test_a_search_can_be_paged_bounded_and_spread(run) -> None:
     search = ("search", "s.qvec", "q.npy", "--row", "0", "-k", "3", "--json")
     for options, expected in [
         (["--offset", "4"], rows[0, 4:7]),
-        (["--radius", f"{distances[0, 1] + 1e-3}"], rows[0, :2]),
+        (["--max-distance", f"{distances[0, 1] + 1e-3}"], rows[0, :2]),
         (["--mmr", "1"], rows[0, :3]),
     ]:
         code, out, _ = run(*search, *options)
         assert (code, [hit["id"] for hit in json.loads(out)["hits"]]) == (0, expected.tolist())
-    assert "radius" in failure(run(*search, "--radius", "nan"))
+    assert "max_distance" in failure(run(*search, "--max-distance", "nan"))
 
 
 @pytest.mark.parametrize("option", [["--exact"], ["--no-rescore"], ["--ef", "200"], ["--threads", "1"]])

@@ -58,7 +58,7 @@ def test_search_equals_brute_force_once_enough_candidates_are_reranked(
 def test_originals_kept_as_float16_are_what_is_reranked_and_returned(
     path: Path, code: str, index: str, ids: Any
 ) -> None:
-    pair = make(path, code=code, index=index, keep="f16", ids=ids)
+    pair = make(path, code=code, index=index, originals="f16", ids=ids)
     with pair.db as db:
         assert_hits_are_exact(pair.model, pair.data[:20], 5, db.search(pair.data[:20], 5, exact=True))
         assert_same_content(db, pair.model)
@@ -68,7 +68,7 @@ def test_originals_kept_as_float16_are_what_is_reranked_and_returned(
 def test_without_originals_distances_are_within_the_error_of_the_code(
     path: Path, metric: Any, code: str, index: str
 ) -> None:
-    pair = make(path, metric=metric, code=code, index=index, keep="none")
+    pair = make(path, metric=metric, code=code, index=index, originals="none")
     with pair.db as db:
         hits = db.search(pair.data[-50:], 10, ef=300)
         assert_hits_are_sound(pair.model, pair.data[-50:], 10, hits, error=2 * CODE_ERROR[code])
@@ -83,7 +83,7 @@ def test_without_originals_distances_are_within_the_error_of_the_code(
     ("metric", "code"), [*product(("cosine", "l2"), ("binary", "binary-plain")), ("ip", "binary-plain")]
 )
 def test_binary_codes_without_originals_rank_a_vector_itself_first(path: Path, metric: Any, code: str) -> None:
-    pair = make(path, metric=metric, code=code, index="flat", keep="none")
+    pair = make(path, metric=metric, code=code, index="flat", originals="none")
     with pair.db as db:
         hits = db.search(pair.data[:50], 10)
         assert (np.diff(hits.distances, axis=1) >= 0).all()

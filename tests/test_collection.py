@@ -168,7 +168,7 @@ def test_build_and_search_do_not_depend_on_the_number_of_threads(tmp_path: Path,
 
 def test_a_collection_resident_in_memory_answers_alike_and_follows_commits(path: Path) -> None:
     pair = make(path, code="int8", index="hnsw", n=290)
-    with pair.db as db, qvec.open(path, "r", residency="ram") as resident:
+    with pair.db as db, qvec.open(path, "r", memory="ram") as resident:
         for _ in range(2):
             a, b = db.search(pair.data, 10), resident.search(pair.data, 10)
             assert a.ids.tolist() == b.ids.tolist()
@@ -186,24 +186,24 @@ def test_a_collection_resident_in_memory_answers_alike_and_follows_commits(path:
         (qvec.HNSW(m=16, layout="packed"), {"nodes"}),
     ],
 )
-@pytest.mark.parametrize(("residency", "besides"), [("mmap", set()), ("index", set()), ("ram", {"vectors", "ids"})])
+@pytest.mark.parametrize(("memory", "besides"), [("mmap", set()), ("index", set()), ("ram", {"vectors", "ids"})])
 def test_residency_copies_what_searches_read_alone(
-    path: Path, index: Any, walked: set[str], residency: Any, besides: set[str]
+    path: Path, index: Any, walked: set[str], memory: Any, besides: set[str]
 ) -> None:
     with qvec.create(path, DIM, index=index) as db:
         db.add(clustered(np.random.default_rng(7), 500, DIM))
-    with qvec.open(path, "r", residency=residency) as resident:
+    with qvec.open(path, "r", memory=memory) as resident:
         resident.search(np.ones(DIM, np.float32))
         with resident._store.read() as snap:
             copied = {name for name, column in snap.columns.items() if column.resident}
-    assert copied == (set() if residency == "mmap" else walked | besides)
+    assert copied == (set() if memory == "mmap" else walked | besides)
 
 
 def test_pages_that_were_copied_from_are_let_go_of(path: Path) -> None:
-    with qvec.create(path, 512, code="f32", index="flat", keep="none") as db:
+    with qvec.create(path, 512, code="f32", index="flat", originals="none") as db:
         db.add(np.random.default_rng(7).standard_normal((20_000, 512), np.float32))
     query = np.ones(512, np.float32)
-    with qvec.open(path, "r") as mapped, qvec.open(path, "r", residency="ram") as copied:
+    with qvec.open(path, "r") as mapped, qvec.open(path, "r", memory="ram") as copied:
         assert mapped.search(query).ids.tolist() == copied.search(query).ids.tolist()
         assert _mapped_bytes(path) < path.stat().st_size / 10
 
@@ -292,7 +292,7 @@ def test_exist_ok_opens_what_was_created_alike_and_nothing_else(path: Path) -> N
         assert_same_content(db, pair.model)
     with pytest.raises(FileExistsError):
         qvec.create(path, DIM, metric="l2", code="f32", index="flat")
-    for other in ({"metric": "ip"}, {"code": "f16"}, {"index": "hnsw"}, {"ids": "str"}, {"keep": "none"}):
+    for other in ({"metric": "ip"}, {"code": "f16"}, {"index": "hnsw"}, {"ids": "str"}, {"originals": "none"}):
         options: dict[str, Any] = {"metric": "l2", "code": "f32", "index": "flat"} | other
         with pytest.raises(qvec.InputError, match="other options"):
             qvec.create(path, DIM, exist_ok=True, **options)
@@ -314,7 +314,7 @@ def test_stats_state_what_the_collection_is(path: Path) -> None:
         db.delete([0])
         stats = db.stats()
         assert (stats.path, stats.dim, stats.metric, stats.code) == (str(path), DIM, "ip", "int8")
-        assert (stats.index, stats.ids, stats.keep, stats.model) == ("hnsw", "int64", "f32", "minilm")
+        assert (stats.index, stats.ids, stats.originals, stats.model) == ("hnsw", "int64", "f32", "minilm")
         assert (stats.count, stats.deleted) == (299, 1)
         assert stats.code_size >= DIM
         assert stats.codes_bytes >= 300 * stats.code_size
@@ -350,7 +350,7 @@ def test_ids_come_in_whatever_holds_them(path: Path, ids: Any) -> None:
     names = list(range(4)) if ids == "int64" else list("abcd")
     with qvec.create(path, 2, ids=ids) as db:
         db.add(np.eye(4, 2) + 1, Column(names))
-        assert db.search([1, 1], 4, allow={names[1], names[2]}).counts == 2
+        assert db.search([1, 1], 4, ids_in={names[1], names[2]}).counts == 2
         assert db.get(tuple(names[:3])).ids.tolist() == names[:3]
         assert db.get(np.array(names)[1]).ids.tolist() == names[1:2]  # a scalar of NumPy's
         for call in (db.get, lambda ids: db.add(np.eye(2), ids), lambda ids: db.update_payload(ids, [{}, {}])):
@@ -358,8 +358,8 @@ def test_ids_come_in_whatever_holds_them(path: Path, ids: Any) -> None:
                 call({*names[:2]})
         assert db.delete({*names[:2]}) == 2
         assert db.delete(Column(names)) == 2
-        with pytest.raises(qvec.InputError, match=r"allow\[1\] is None"):
-            db.search([1, 1], allow=[names[0], None])
+        with pytest.raises(qvec.InputError, match=r"ids_in\[1\] is None"):
+            db.search([1, 1], ids_in=[names[0], None])
 
 
 @pytest.mark.unsanitized

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from qvec._kernels import Column, chunk_entries, page_of
-from qvec.errors import CorruptError, InputError
+from qvec.common.errors import CorruptError, InputError
 from qvec.storage.store import block_geometry
 
 PSIZE = 4096

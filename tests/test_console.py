@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import qvec
-from qvec import console
+from qvec.common import console
 
 
 def test_progress_without_tqdm_is_a_line_every_ten_percent(
@@ -25,9 +25,9 @@ def test_progress_without_tqdm_is_a_line_every_ten_percent(
 
 
 def test_the_longest_answer_in_a_text_is_set_off() -> None:
-    assert console.emphasise("a police box, blue", ["box", "police box"]) == "a **police box**, blue"
-    assert console.emphasise("it is a police\n   box", ["police box"]) == "it is a **police\n   box**"
-    assert console.emphasise("nothing here", ["box"]) == "nothing here"
+    assert console.emphasize("a police box, blue", ["box", "police box"]) == "a **police box**, blue"
+    assert console.emphasize("it is a police\n   box", ["police box"]) == "it is a **police\n   box**"
+    assert console.emphasize("nothing here", ["box"]) == "nothing here"
 
 
 @pytest.mark.parametrize(("size", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 40, "5.0 TiB")])

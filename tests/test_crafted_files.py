@@ -15,7 +15,7 @@ from store_kit import resize_rows
 
 import qvec
 from qvec._kernels import Codec, Column, Searcher
-from qvec.layout import CALIBRATION, CODES, DELETED, DRIFT, IDS, ROW, TUNING, VECTORS
+from qvec.schema.layout import CALIBRATION, CODES, DELETED, DRIFT, IDS, ROW, TUNING, VECTORS
 from qvec.storage import header, keys, records
 from qvec.storage.store import Store, Transaction
 
@@ -179,7 +179,7 @@ def test_an_id_of_a_row_beyond_the_last_is_an_error(path: Path, row: int) -> Non
     craft(path, lambda txn: (txn.delete_ids([key]), txn.put_ids([key], [row])))
     calls: list[Callable[[qvec.Collection], object]] = [
         lambda db: db.get([7]), lambda db: db.delete([7]), lambda db: db.upsert(X[:1], [7]),
-        lambda db: db.update_payload([7], {"a": 1}), lambda db: db.search(id=7), lambda db: db.search(X[0], allow=[7]),
+        lambda db: db.update_payload([7], {"a": 1}), lambda db: db.search(id=7), lambda db: db.search(X[0], ids_in=[7]),
     ]  # fmt: skip
     with qvec.open(path) as db:
         for call in calls:

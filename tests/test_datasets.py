@@ -1,4 +1,4 @@
-"""The loaders, on files written here byte by byte, and exact neighbours against a sort of all distances."""
+"""The loaders, on files written here byte by byte, and exact neighbors against a sort of all distances."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qvec import datasets
+from qvec.common.errors import InputError, MissingExtraError, NotFoundError
 from qvec.datasets import exact_knn, load_benchmark, load_ids, load_payload, load_vectors
-from qvec.errors import InputError, MissingExtraError, NotFoundError
 
 RNG = np.random.default_rng(7)
 X = RNG.normal(size=(6, 5)).astype(np.float32)
@@ -294,7 +294,7 @@ def by_sorting(base: np.ndarray, query: np.ndarray, k: int, metric: str) -> list
     seed=st.integers(0, 2**32 - 1),
 )  # fmt: skip
 @settings(max_examples=60, deadline=None)
-def test_exact_neighbours_are_those_of_a_full_sort(n: int, dim: int, k: int, metric: str, seed: int) -> None:
+def test_exact_neighbors_are_those_of_a_full_sort(n: int, dim: int, k: int, metric: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     base, queries = rng.integers(-2, 3, (n, dim)), rng.integers(-2, 3, (3, dim))  # many ties
     rows, distances = exact_knn(base, queries, k, metric)
@@ -322,7 +322,7 @@ def test_exact_cosine_distances_are_one_minus_cosine() -> None:
     np.testing.assert_allclose(distances, [[0, 1 - 0.5**0.5, 1, 2]], atol=1e-15)
 
 
-def test_progress_of_exact_neighbours_ends_at_the_total(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_of_exact_neighbors_ends_at_the_total(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qvec.datasets.ground_truth.BASE_BLOCK", 4)
     seen: list[tuple[int, int]] = []
     exact_knn(X, X[:1], 1, "l2", progress=lambda done, total: seen.append((done, total)))
@@ -345,7 +345,7 @@ def test_no_queries_and_no_rows_give_empty_answers() -> None:
         (np.vstack([X, np.zeros((1, 5))]), X, 1, "cosine", "base: row 6 is zero"),
     ],
 )
-def test_bad_input_of_exact_neighbours_is_named(
+def test_bad_input_of_exact_neighbors_is_named(
     base: np.ndarray, queries: np.ndarray, k: int, metric: str, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):

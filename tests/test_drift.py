@@ -13,10 +13,10 @@ import pytest
 from generated import clustered
 
 import qvec
-from qvec.drift.looks import LOOK_ROWS, Reference, pooled, recalls_among
-from qvec.drift.watch import ALPHA, Watch
-from qvec.quantizers import make_config, train
-from qvec.types import Float32Array
+from qvec.codes.registry import make_config, train
+from qvec.common.types import Float32Array
+from qvec.quality.drift import ALPHA, Watch
+from qvec.quality.drift_stats import LOOK_ROWS, Reference, pooled, recalls_among
 
 DIM = 48
 STATIC = qvec.Int8(scale="per_dim")

@@ -25,27 +25,27 @@ INDEXES: dict[str, Any] = {
 }
 KILLED = """
 import os, sys
-import qvec, qvec.upkeep.maintenance, qvec.storage.scrub
-qvec.upkeep.maintenance.STEP = 100
+import qvec, qvec.maintenance.optimize, qvec.storage.zero_free_pages
+qvec.maintenance.optimize.STEP = 100
 point, path = sys.argv[2], sys.argv[1]
 
 def die(*_, **__):
     os.kill(os.getpid(), 9)
 
 if point == "wiped":
-    qvec.upkeep.maintenance.scrub = die
+    qvec.maintenance.optimize.scrub = die
 elif point == "scrubbing":
-    zero, calls = qvec.storage.scrub.Scrubber._zero, []
+    zero, calls = qvec.storage.zero_free_pages.Scrubber._zero, []
 
     def some(self, start, stop):
         calls.append(start)
         return die() if len(calls) == 40 else zero(self, start, stop)
 
-    qvec.storage.scrub.Scrubber._zero = some
+    qvec.storage.zero_free_pages.Scrubber._zero = some
 elif point == "deleted":
-    qvec.upkeep.maintenance.Maintenance.mend_all = die
+    qvec.maintenance.optimize.Maintenance.mend_all = die
 elif point == "mended":
-    qvec.upkeep.maintenance.Reclaim.wipe = die
+    qvec.maintenance.optimize.Reclaim.wipe = die
 with qvec.open(path) as db:
     db.erase(list(range(100, 160)))
 """
@@ -76,7 +76,7 @@ def traces(db: qvec.Collection, strings: bool, gone: list[int]) -> dict[str, byt
     names = [name_of(i, strings) for i in gone]
     found = {}
     with db._store.read() as snap:
-        rows = snap.rows_of(qvec.inputs.id_keys(names if strings else np.array(names)))
+        rows = snap.rows_of(qvec.schema.validation.id_keys(names if strings else np.array(names)))
         for column in ("codes", "vectors"):
             for i, data in zip(gone, snap.columns[column].read(rows), strict=True):
                 found[f"{column} of {i}"] = data[: DIM if column == "codes" else 4 * DIM].tobytes()

@@ -12,12 +12,12 @@ import pytest
 from generated import clustered
 
 import qvec
-from qvec.configs import Binary, Int8, Mixed, RaBitQ, code_name
-from qvec.evaluation.choose import Choice, Target, choose, look_sizes
-from qvec.evaluation.report import Report, label_of
-from qvec.measure import nearest, wilson
-from qvec.quantizers import CONFIGS
-from qvec.types import Float32Array
+from qvec.codes.configs import Binary, Int8, Mixed, RaBitQ, code_name
+from qvec.codes.registry import CONFIGS
+from qvec.common.types import Float32Array
+from qvec.quality.choose import Choice, Target, choose, look_sizes
+from qvec.quality.recall import nearest, wilson
+from qvec.quality.report import Report, label_of
 
 DIM, N = 24, 1500
 METRICS = ("cosine", "ip", "l2")
@@ -92,9 +92,9 @@ def test_a_sample_of_rows_is_scanned_only(tmp_path: Path, x: Float32Array) -> No
 
 
 def test_what_cannot_be_evaluated_is_refused(tmp_path: Path, x: Float32Array) -> None:
-    with qvec.create(tmp_path / "a", DIM, keep="none") as db:
+    with qvec.create(tmp_path / "a", DIM, originals="none") as db:
         db.add(x)
-        with pytest.raises(qvec.InputError, match="keep='none'"):
+        with pytest.raises(qvec.InputError, match="originals='none'"):
             db.evaluate()
     with qvec.create(tmp_path / "b", DIM) as db:
         db.add(x[:10])
@@ -222,7 +222,7 @@ def test_looks_grow_fourfold_to_the_last() -> None:
 
 
 @pytest.mark.parametrize("target", [0.9, 0.99])
-def test_realised_recall_meets_the_target_and_the_best_code_is_found(tmp_path: Path, target: float) -> None:
+def test_realized_recall_meets_the_target_and_the_best_code_is_found(tmp_path: Path, target: float) -> None:
     x = clustered(np.random.default_rng(8), 6000, DIM)
     with qvec.create(tmp_path / "a", DIM, code="f32", index="flat") as db:
         db.add(x)

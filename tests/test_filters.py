@@ -76,13 +76,13 @@ def nested(depth: int, name: str) -> dict[str, Any]:
 
 BAD: list[tuple[Any, str]] = [
     ({"yaer": 1}, r"where\['yaer'\]: 'yaer' is no declared field.*did you mean 'year'"),
-    ({"colour": 1}, r"declare it with add_field\('colour', type\)"),
+    ({"color": 1}, r"declare it with add_field\('color', type\)"),
     ({"$nor": []}, r"where\['\$nor'\]: unknown operator"),
     ({"word": {"$regex": "a"}}, r"where\['word'\]\['\$regex'\]: unknown operator.* \$exists and \$not$"),
     ({"year": {"gte": 1}}, r"\$gt, \$gte.* and \$not; did you mean \$gte\?"),
     ({"word": {"$EQ": "a"}}, r"there are \$eq, \$ne, \$in, \$nin, \$exists and \$not; did you mean \$eq\?"),
     ({"$an": [{"year": 1}]}, r"did you mean \$and\?"),
-    ({"id": {"$in": [1]}}, r"where\['id'\]: ids are no payload field.*allow="),
+    ({"id": {"$in": [1]}}, r"where\['id'\]: ids are no payload field.*ids_in="),
     ({"$or": [{"year": 1}, {"year": {"$gte": "x"}}]}, r"where\['\$or'\]\[1\]\['year'\]\['\$gte'\] is 'x' \(str\)"),
     ({"year": True}, "is True .bool.: it must be an integer"),
     ({"year": 1.0}, "is 1.0 .float.: it must be an integer"),
@@ -169,7 +169,7 @@ def test_an_add_that_fails_late_leaves_the_indexes_as_they_were(db: qvec.Collect
         raise RuntimeError("power cut")
 
     with monkeypatch.context() as patch:
-        patch.setattr("qvec.records.writer.Writer.extend_index", fail)
+        patch.setattr("qvec.rows.writer.Writer.extend_index", fail)
         with pytest.raises(RuntimeError, match="power cut"):
             db.upsert(X[5:8], [0, 1, 9], [{"year": 100, "word": "w", "words": ["a"]}] * 3)
     assert db.verify() == []
@@ -195,7 +195,7 @@ def test_string_ids_are_filtered_deleted_and_updated_alike(path: Path) -> None:
     with qvec.create(path, DIM, metric="l2", ids="str", fields={"year": "int"}) as db:
         db.add(X[:10], names, [{"year": i} for i in range(9)] + [None])
         assert db.get(where={"year": {"$gt": 6}}).ids.tolist() == ["n7", "n8"]
-        assert db.search(X[3], 20, where={"year": {"$lt": 5}}, allow=["n3", "n4", "n9", "no"]).counts == 2
+        assert db.search(X[3], 20, where={"year": {"$lt": 5}}, ids_in=["n3", "n4", "n9", "no"]).counts == 2
         assert db.update_payload(["n0", "n9"], {"year": 50}) == 2
         assert db.delete(where={"year": 50}) == 2
         assert db.update_payload(["n1"], None, merge=False) == 1
@@ -213,15 +213,15 @@ def test_allowed_ids_and_masks_combine_with_filters(db: qvec.Collection) -> None
         hits = db.search(X[0], 20, **options)
         return sorted(hits.ids[: hits.counts].tolist())
 
-    assert found(allow=[3, 5, 99]) == found(allow=np.array([5, 3, 99])) == [3, 5]
-    assert found(allow=mask) == [2, 4, 6, 14]
-    assert found(allow=mask, where={"year": {"$gte": 5}}) == [6, 14]
-    assert found(allow=[]) == found(allow=np.zeros(0, bool)) == []
-    assert found(allow=list(range(20)), where={"year": {"$lt": 2}}) == [0, 1]
+    assert found(ids_in=[3, 5, 99]) == found(ids_in=np.array([5, 3, 99])) == [3, 5]
+    assert found(ids_in=mask) == [2, 4, 6, 14]
+    assert found(ids_in=mask, where={"year": {"$gte": 5}}) == [6, 14]
+    assert found(ids_in=[]) == found(ids_in=np.zeros(0, bool)) == []
+    assert found(ids_in=list(range(20)), where={"year": {"$lt": 2}}) == [0, 1]
     with pytest.raises(qvec.InputError, match="ids are integers"):
-        found(allow=["a"])
+        found(ids_in=["a"])
     with pytest.raises(qvec.InputError, match="mask"):
-        found(allow=mask[None])
+        found(ids_in=mask[None])
 
 
 def test_results_follow_each_commit_although_filters_are_remembered(db: qvec.Collection, path: Path) -> None:

@@ -12,8 +12,8 @@ from generated import clustered
 from pyroaring import BitMap
 
 import qvec
+from qvec.maintenance.verify import _check_fields
 from qvec.storage.records import seal_bytes
-from qvec.upkeep.verify import _check_fields
 
 DIM = 4
 X = clustered(np.random.default_rng(3), 40, DIM)

@@ -12,8 +12,8 @@ import pytest
 from generated import clustered
 
 import qvec
-from qvec.types import Float32Array
-from qvec.upkeep import requantize
+from qvec.common.types import Float32Array
+from qvec.maintenance import requantize
 
 DIM = 32
 N = 3000
@@ -124,7 +124,7 @@ def test_a_dropped_generation_frees_its_columns_and_never_its_number(tmp_path: P
 
 
 def test_float_codes_stay_as_originals_when_their_generation_is_dropped(tmp_path: Path, x: Float32Array) -> None:
-    with qvec.create(tmp_path / "a", DIM, code="f32", keep="none") as db:
+    with qvec.create(tmp_path / "a", DIM, code="f32", originals="none") as db:
         db.add(x)
         db.requantize("binary")
         db.drop_generation(0)
@@ -137,9 +137,9 @@ def test_float_codes_stay_as_originals_when_their_generation_is_dropped(tmp_path
 
 @pytest.mark.parametrize("code", ["int8", "f16", "binary"])
 def test_codes_without_originals_are_not_requantized(tmp_path: Path, x: Float32Array, code: str) -> None:
-    with qvec.create(tmp_path / "a", DIM, code=code, keep="none") as db:
+    with qvec.create(tmp_path / "a", DIM, code=code, originals="none") as db:
         db.add(x)
-        with pytest.raises(qvec.InputError, match="keep='none'"):
+        with pytest.raises(qvec.InputError, match="originals='none'"):
             db.requantize("f16" if code != "f16" else "int8")
         assert [made.number for made in db.calibrations()] == [0]
 

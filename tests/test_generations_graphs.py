@@ -10,7 +10,7 @@ import pytest
 from generated import clustered
 
 import qvec
-from qvec.types import Float32Array
+from qvec.common.types import Float32Array
 
 DIM = 32
 STATIC = qvec.Int8(scale="per_dim")

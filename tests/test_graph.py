@@ -7,11 +7,11 @@ import numpy.typing as npt
 import pytest
 
 from qvec._kernels import Codec, Column, GraphFinder, Linker, QueryMap, Searcher, Selection, reachable, simd_levels
-from qvec.bitmaps import count, words_for
+from qvec.codes.transforms import Transform
 from qvec.index.base import Coded, Source
 from qvec.index.hnsw import Build, Graph
+from qvec.schema.bitmaps import count, words_for
 from qvec.storage.store import block_geometry
-from qvec.transforms import Transform
 
 PSIZE = 4096
 DEGREE = 32
@@ -26,8 +26,8 @@ def column(name: str, stride: int, rows: int) -> Column:
 
 def clustered(n: int, dim: int, seed: int = 0) -> npt.NDArray[np.float32]:
     rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(max(n // 50, 1), dim))
-    return (centres[rng.integers(len(centres), size=n)] + 0.5 * rng.normal(size=(n, dim))).astype(np.float32)
+    centroids = rng.normal(size=(max(n // 50, 1), dim))
+    return (centroids[rng.integers(len(centroids), size=n)] + 0.5 * rng.normal(size=(n, dim))).astype(np.float32)
 
 
 def coded(x: npt.NDArray[np.float32], kind: str = "int8", metric: str = "l2") -> Coded:
@@ -105,16 +105,16 @@ def test_a_batch_is_scanned_as_its_queries_one_by_one(level: str, queries: int) 
                     np.testing.assert_array_equal(whole[i], single[0])
 
 
-@pytest.mark.parametrize("normalise", [False, True])
+@pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("seed", [None, 5])
 @pytest.mark.parametrize("kept", [40, 33])
 @pytest.mark.parametrize("width", [None, 19, 37])
 def test_queries_are_mapped_in_place_as_a_transform_does_it(
-    normalise: bool, seed: int | None, kept: int, width: int | None
+    normalize: bool, seed: int | None, kept: int, width: int | None
 ) -> None:
     rng, q = np.random.default_rng(kept), clustered(17, 40, 1)
     matrix = None if width is None else rng.normal(size=(kept, width)).astype(np.float32)
-    transform = Transform(40, normalise, rng.normal(size=kept).astype(np.float32), seed, kept, matrix)
+    transform = Transform(40, normalize, rng.normal(size=kept).astype(np.float32), seed, kept, matrix)
     what = coded(transform.apply(clustered(300, 40)))
     mapped = Searcher(what.codec, what.codes, 300, map=transform.of_queries)
     plain = Searcher(what.codec, what.codes, 300)
@@ -249,7 +249,7 @@ def test_rows_linked_one_by_one_are_all_reachable_and_found() -> None:
     assert (searched(searcher, x, 1, 40, n=len(x))[0][:, 0] == np.arange(len(x))).mean() > 0.995
 
 
-def test_hostile_neighbour_lists_give_rows_of_the_collection_or_nothing() -> None:
+def test_hostile_neighbor_lists_give_rows_of_the_collection_or_nothing() -> None:
     n, x = 1000, clustered(1000, 16)
     what = coded(x)
     adjacency = column("adjacency", DEGREE * 4, n)

@@ -171,7 +171,7 @@ CREATIONS: dict[str, tuple[dict[str, Any], str]] = {
     "a code of the wrong type": ({"code": 8}, "int8.*8"),
     "an unknown index": ({"index": "tree"}, "index .*hnsw.*'tree'"),
     "an unknown kind of id": ({"ids": "uuid"}, "ids .*int64.*'uuid'"),
-    "an unknown keep": ({"keep": "all"}, "keep .*f32.*'all'"),
+    "an unknown originals": ({"originals": "all"}, "originals .*f32.*'all'"),
     "an unknown durability": ({"durability": "none"}, "durability .*full.*'none'"),
     "a seed below zero": ({"seed": -1}, "seed .*-1"),
     "a seed too large": ({"seed": 2**64}, "seed .*18446744073709551616"),
@@ -305,9 +305,9 @@ def test_search_options_are_refused_by_an_empty_collection_too(path: Path, value
 
 
 def test_reranking_without_originals_is_refused(path: Path) -> None:
-    with qvec.create(path, DIM, keep="none") as db:
+    with qvec.create(path, DIM, originals="none") as db:
         db.add(GOOD)
-        assert_refused(db, lambda: db.search(GOOD, rescore=True), qvec.InputError, ValueError, "keep='none'")
+        assert_refused(db, lambda: db.search(GOOD, rescore=True), qvec.InputError, ValueError, "originals='none'")
 
 
 @pytest.mark.parametrize(("call", "message"), [
@@ -348,7 +348,7 @@ def test_index_options_that_are_refused(options: dict[str, Any], message: str) -
 
 
 def test_the_first_batch_of_a_code_that_is_trained_must_be_large_enough(path: Path) -> None:
-    with qvec.create(path, DIM, code=qvec.Binary(centre=True)) as db:
+    with qvec.create(path, DIM, code=qvec.Binary(center=True)) as db:
         before = db.stats()
         with pytest.raises(qvec.InputError, match=r"30.*100|100.*30"):
             db.add(X)

@@ -123,7 +123,7 @@ def test_a_file_that_exists_is_not_overwritten(path: Path) -> None:
 @pytest.mark.parametrize(("options", "message"), [
     ({"mode": "w"}, "mode .*'w'"),
     ({"mode": None}, "mode .*None"),
-    ({"residency": "disk"}, "residency .*'disk'"),
+    ({"memory": "disk"}, "memory .*'disk'"),
     ({"verify": "yes"}, "verify .*'yes'"),
 ])  # fmt: skip
 def test_open_options_that_are_refused(db: Collection, path: Path, options: dict[str, Any], message: str) -> None:

@@ -100,8 +100,8 @@ def test_store_and_retriever_travel_as_dicts(store: QvecDocumentStore) -> None:
 
 
 def test_what_does_not_fit_is_refused(store: QvecDocumentStore) -> None:
-    with pytest.raises(FilterError, match="colour"):
-        store.filter_documents({"field": "meta.colour", "operator": "==", "value": "red"})
+    with pytest.raises(FilterError, match="color"):
+        store.filter_documents({"field": "meta.color", "operator": "==", "value": "red"})
     with pytest.raises(FilterError, match="unknown operator '~'"):
         store.filter_documents({"field": "meta.lang", "operator": "~", "value": "red"})
     with pytest.raises(qvec.InputError, match="'_embedded' is the store's own"):

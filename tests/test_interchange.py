@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from interchange_kit import DIM, N, X, content, copied, store
 
 import qvec
-from qvec import interchange, tables
+from qvec import interchange
 from qvec.cli import main
-from qvec.errors import MissingExtraError
+from qvec.common import tables
+from qvec.common.errors import MissingExtraError
 
 scalars = st.one_of(
     st.none(), st.booleans(), st.integers(-(2**63), 2**64 - 1), st.floats(allow_nan=False), st.text(max_size=4)
@@ -128,7 +129,7 @@ def test_an_empty_store_exports_no_rows(tmp_path: Path, suffix: str) -> None:
 def test_codes_that_came_quantized_go_out_and_come_back_as_they_are(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     codes = np.random.default_rng(1).integers(-127, 128, (40, DIM)).astype(np.int8)
-    options: dict[str, Any] = {"code": qvec.Prequantized("int8"), "keep": "none", "metric": "cosine"}
+    options: dict[str, Any] = {"code": qvec.Prequantized("int8"), "originals": "none", "metric": "cosine"}
     with qvec.create(tmp_path / "a.qvec", DIM, **options) as db:
         db.add(codes)
         source = interchange.open_source(interchange.export(db, tmp_path / "x.parquet").files[0])

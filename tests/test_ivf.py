@@ -16,10 +16,10 @@ from model import Model, assert_hits_are_sound
 
 import qvec
 from qvec._kernels import Codec, Lists, fastscan_sums, fastscan_table
+from qvec.codes.transforms import rotation_signs
 from qvec.datasets import exact_knn
 from qvec.index.ivf import Layout, dims_for, lists_for
-from qvec.layout import CENTROIDS, LIST_BLOCKS, LISTS, SLOTS
-from qvec.transforms import rotation_signs
+from qvec.schema.layout import CENTROIDS, LIST_BLOCKS, LISTS, SLOTS
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def opened(db: qvec.Collection, snap: Any) -> Lists:
 @pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
 @pytest.mark.parametrize("code", ["f32", "f16", "int8", "int4", "ternary", "rabitq1", "rabitq4", "binary", "mixed"])
 @pytest.mark.parametrize("copies", [1, 2])
-def test_all_lists_together_give_the_true_neighbours(
+def test_all_lists_together_give_the_true_neighbors(
     path: Path, data: tuple[Float32, Float32], metric: Any, code: str, copies: int
 ) -> None:
     base, queries = data
@@ -88,8 +88,8 @@ def test_without_originals_all_lists_give_what_a_scan_of_the_codes_gives(
 ) -> None:
     base, queries = data
     with (
-        build(path, base, metric=metric, code=code, keep="none") as db,
-        build(tmp_path / "flat.qvec", base, metric=metric, code=code, keep="none", index="flat") as scan,
+        build(path, base, metric=metric, code=code, originals="none") as db,
+        build(tmp_path / "flat.qvec", base, metric=metric, code=code, originals="none", index="flat") as scan,
     ):
         hits, expected = db.search(queries, 10, nprobe=lists_of(db)), scan.search(queries, 10)
         by_ties = code in ("binary", "rabitq1")  # many vectors at one distance: any of them will do
@@ -242,7 +242,7 @@ def test_reopened_by_another_handle_it_answers_the_same_and_a_reader_keeps_its_s
     base, queries = data
     with build(path, base[:2000], metric="l2") as db:
         expected = db.search(queries, 10, nprobe=20)
-    with qvec.open(path) as db, qvec.open(path, "r", residency="ram") as reader:
+    with qvec.open(path) as db, qvec.open(path, "r", memory="ram") as reader:
         assert reader.search(queries, 10, nprobe=20).ids.tolist() == expected.ids.tolist()
         snap = reader._store.begin()
         try:
@@ -324,7 +324,7 @@ def test_duplicates_by_the_thousand_are_kept_and_found(path: Path) -> None:
 
 def test_lists_are_balanced_even_where_vectors_are_not(path: Path) -> None:
     rng = np.random.default_rng(8)
-    x = np.concatenate([clustered(rng, 5000, 32, centres=2, spread=0.2), clustered(rng, 1000, 32, centres=100)])
+    x = np.concatenate([clustered(rng, 5000, 32, centroids=2, spread=0.2), clustered(rng, 1000, 32, centroids=100)])
     with build(path, x, metric="l2", index=qvec.IVF(nlist=100, copies=1)) as db, db._store.read() as snap:
         sizes = snap.columns[LISTS].read_range(0, 100).view("<u4")[:, 1]
         assert sizes.sum() == len(x)

@@ -12,8 +12,8 @@ from lists_kit import DIM, Float32, N, build, lists_of, vectors_and_queries
 
 import qvec
 from qvec._kernels import Codec, Column, Lists, list_block_bytes
-from qvec.layout import LIST_BLOCKS, LISTS, SLOTS
-from qvec.transforms import rotation_signs
+from qvec.codes.transforms import rotation_signs
+from qvec.schema.layout import LIST_BLOCKS, LISTS, SLOTS
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_probes_out_of_range_or_of_another_index_are_refused(
 
 def test_too_many_dimensions_for_a_block_are_refused(path: Path) -> None:
     with pytest.raises(qvec.InputError, match=r"16,192 dimensions"):
-        qvec.create(path, 16_193, code="binary", keep="none", index="ivf")
+        qvec.create(path, 16_193, code="binary", originals="none", index="ivf")
     assert not path.exists()
 
 

@@ -22,8 +22,8 @@ from qvec._kernels import (
     bits_set,
     simd_levels,
 )
-from qvec.errors import CorruptError
-from qvec.storage.directory import ColumnSpec
+from qvec.common.errors import CorruptError
+from qvec.storage.page_table import ColumnSpec
 from qvec.storage.store import Store
 
 MAX = 2**64 - 1
@@ -88,15 +88,15 @@ SETS: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("optimised", [False, True])
+@pytest.mark.parametrize("optimized", [False, True])
 @pytest.mark.parametrize("chunk", [0, 1, 5])
 @pytest.mark.parametrize("name", SETS)
-def test_serialised_bitmaps_are_read_as_pyroaring_wrote_them(
-    name: str, chunk: int, optimised: bool, guarded: Place
+def test_serialized_bitmaps_are_read_as_pyroaring_wrote_them(
+    name: str, chunk: int, optimized: bool, guarded: Place
 ) -> None:
     rows = [chunk * CHUNK_ROWS + row for row in SETS[name]]
     stored = BitMap(rows)
-    if optimised:
+    if optimized:
         stored.run_optimize()
     data = guarded(np.frombuffer(stored.serialize(), np.uint8))
     n = rows[-1] + 1
@@ -109,7 +109,7 @@ def test_serialised_bitmaps_are_read_as_pyroaring_wrote_them(
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_no_damage_of_a_serialised_bitmap_reaches_beyond_its_arguments(name: str, guarded: Place) -> None:
+def test_no_damage_of_a_serialized_bitmap_reaches_beyond_its_arguments(name: str, guarded: Place) -> None:
     rng = np.random.default_rng(1)
     stored = BitMap(SETS[name])
     stored.run_optimize()

@@ -10,7 +10,7 @@ from conftest import Place
 from numpy.typing import NDArray
 
 from qvec._kernels import fastscan_encode, fastscan_sums, fastscan_table, simd_levels, transform
-from qvec.transforms import rotation_signs
+from qvec.codes.transforms import rotation_signs
 
 Floats = NDArray[np.float32]
 DIMS = [16, 32, 48, 64, 80, 112, 384, 784, 4096, 4112, 8208, 65536]  # beyond 4096, sums do not fit into 16 bits at once
@@ -103,12 +103,12 @@ def test_sums_at_any_address_and_to_the_last_byte(dims: int, level: str, guarded
 
 def test_encoder_and_table_read_no_further_than_their_input(guarded: Place) -> None:
     for dims in (16, 48, 400):
-        r, centre = normal(dims, 32, dims), normal(2, dims)
+        r, center = normal(dims, 32, dims), normal(2, dims)
         for fenced, plain in zip(
-            fastscan_encode(guarded(r), guarded(centre), "ip"), fastscan_encode(r, centre, "ip"), strict=True
+            fastscan_encode(guarded(r), guarded(center), "ip"), fastscan_encode(r, center, "ip"), strict=True
         ):
             np.testing.assert_array_equal(fenced, plain)
-        np.testing.assert_array_equal(fastscan_table(guarded(centre))[0], fastscan_table(centre)[0])
+        np.testing.assert_array_equal(fastscan_table(guarded(center))[0], fastscan_table(center)[0])
 
 
 def keys(metric: str, q: Floats, x: Floats) -> NDArray[np.float64]:
@@ -125,8 +125,8 @@ def test_estimates_are_unbiased_and_within_the_bound(metric: str, dims: int) -> 
     errors, within = [], []
     for seed in range(40):
         rng = np.random.default_rng(seed)
-        centre, shifts = rng.normal(size=dims), rng.normal(size=(33, dims)) * rng.uniform(0.2, 2, (33, 1))
-        x = np.vstack([centre, centre + shifts]).astype(np.float32)
+        center, shifts = rng.normal(size=dims), rng.normal(size=(33, dims)) * rng.uniform(0.2, 2, (33, 1))
+        x = np.vstack([center, center + shifts]).astype(np.float32)
         x = transform(x, dims, metric == "cosine", None, rotation_signs(seed, dims))
         c, v, q = x[0], x[1:33], x[33]
         codes, factors = fastscan_encode(v - c, c, metric)
@@ -141,9 +141,9 @@ def test_estimates_are_unbiased_and_within_the_bound(metric: str, dims: int) -> 
     assert abs(np.mean(errors)) < 0.05  # of 1.9 sigma, over 1,280 estimates
 
 
-def test_a_vector_that_is_its_centre_has_its_key() -> None:
-    centre = normal(0, 64)
-    _, factors = fastscan_encode(np.zeros((2, 64), np.float32), centre, "l2")
+def test_a_vector_that_is_its_center_has_its_key() -> None:
+    center = normal(0, 64)
+    _, factors = fastscan_encode(np.zeros((2, 64), np.float32), center, "l2")
     assert (factors == 0).all()
 
 
@@ -152,7 +152,7 @@ def test_a_vector_that_is_its_centre_has_its_key() -> None:
     [
         (lambda: fastscan_encode(normal(0, 2, 24), normal(0, 24), "l2"), ValueError, "multiple of 16, not 24"),
         (lambda: fastscan_encode(normal(0, 33, 16), normal(0, 16), "l2"), ValueError, "holds 32 vectors, not 33"),
-        (lambda: fastscan_encode(normal(0, 2, 16), normal(0, 32), "l2"), ValueError, "centre must be 16 wide"),
+        (lambda: fastscan_encode(normal(0, 2, 16), normal(0, 32), "l2"), ValueError, "center must be 16 wide"),
         (lambda: fastscan_encode(normal(0, 2, 16), normal(0, 16), "l1"), ValueError, "metric must be one of"),
         (lambda: fastscan_table(np.zeros(16)), TypeError, "float32, not float64"),
         (lambda: fastscan_sums(np.zeros((1, 64), np.uint8), np.zeros(128, np.uint8)), ValueError, "128 wide"),

@@ -16,8 +16,8 @@ LOCAL = {f"{kind}-local": kind for kind in ("rabitq1", "rabitq5", "mixed")}
 
 def codec_of(kind: str, metric: str, x: NDArray[np.float32], level: str) -> Codec:
     if kind in LOCAL:
-        centre, offsets = np.zeros(x.shape[1], np.float32), offset_rows(np.concatenate([x[:1] * 0, x]) / np.float32(2))
-        return bitpack_codec(LOCAL[kind], metric, x.shape[1], simd=level, centre=centre, offsets=offsets)
+        center, offsets = np.zeros(x.shape[1], np.float32), offset_rows(np.concatenate([x[:1] * 0, x]) / np.float32(2))
+        return bitpack_codec(LOCAL[kind], metric, x.shape[1], simd=level, center=center, offsets=offsets)
     if kind in BITPACK:
         return bitpack_codec(kind, metric, x.shape[1], simd=level)
     return make_codec(kind, metric, x, simd=level)

@@ -188,14 +188,14 @@ def test_row_queries_under_l2_agree_with_queries_of_the_same_vectors(kind: str, 
     decoded = codec.decode(rows)
     by_row, by_vector = codec.score(codec.prepare_rows(rows), rows), codec.score(codec.prepare(decoded), rows)
     # a row query has the squared norm that the row carries, the other one that of what the row holds
-    centre = x.mean(0) if kind.endswith(("-centred", "-local")) else np.zeros(200, np.float32)
-    carried = factors(codec, rows)[1] if kind in INTEGER_KINDS[:-1] else norms2(decoded - centre)
-    norm_change = carried - norms2(decoded - centre)
+    center = x.mean(0) if kind.endswith(("-centered", "-local")) else np.zeros(200, np.float32)
+    carried = factors(codec, rows)[1] if kind in INTEGER_KINDS[:-1] else norms2(decoded - center)
+    norm_change = carried - norms2(decoded - center)
     difference = by_row - by_vector - norm_change[:, None]
     sizes = norms2(x)[:, None] + norms2(x)[None] + norms2(decoded)[:, None]
     inside = (by_row > 0) & (by_vector > 0)
     assert inside.mean() > 0.9
-    # the values of int4 are exact in a row query of a code without a centre, and rounded to 8 bits in the other one
+    # the values of int4 are exact in a row query of a code without a center, and rounded to 8 bits in the other one
     assert (np.abs(difference)[inside] <= (2e-3 if kind == "int4" else 4e-6) * sizes[inside]).all()
 
 

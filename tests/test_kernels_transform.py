@@ -1,4 +1,4 @@
-"""Normalising, centring and the fast Hadamard rotation."""
+"""Normalizing, centering and the fast Hadamard rotation."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ def test_norms_are_kept_at_the_largest_width() -> None:
         assert np.allclose(np.linalg.norm(turned, axis=1), np.linalg.norm(x, axis=1), rtol=1e-5)
 
 
-def test_vectors_are_normalised_then_centred_then_padded() -> None:
+def test_vectors_are_normalized_then_centered_then_padded() -> None:
     x, mean = gaussian(1, 7, 50), gaussian(2, 1, 50)[0]
-    for normalise in (False, True):
-        for centre in (None, mean):
-            expected: Floats = (unit(x) if normalise else x) - (0 if centre is None else centre)
-            out = transform(x, 60, normalise, centre, None)
+    for normalize in (False, True):
+        for center in (None, mean):
+            expected: Floats = (unit(x) if normalize else x) - (0 if center is None else center)
+            out = transform(x, 60, normalize, center, None)
             assert np.allclose(out[:, :50], expected, rtol=1e-6, atol=1e-7)
             assert not out[:, 50:].any()
 

@@ -11,10 +11,10 @@ import pytest
 from conformance import clustered
 
 import qvec
-from qvec.configs import BFloat16, Binary, CodeConfig, Float16, Float32, Int4, Int8, Ternary
-from qvec.errors import InputError
-from qvec.quantizers import make_config, train
-from qvec.types import Float32Array, Metric
+from qvec.codes.configs import BFloat16, Binary, CodeConfig, Float16, Float32, Int4, Int8, Ternary
+from qvec.codes.registry import make_config, train
+from qvec.common.errors import InputError
+from qvec.common.types import Float32Array, Metric
 
 CODES: list[CodeConfig] = [
     BFloat16(),
@@ -22,11 +22,11 @@ CODES: list[CodeConfig] = [
     Int8(scale="per_dim", symmetric=True),
     Int8(scale="per_dim", rounding="truncate"),
     Int4(),
-    Int4(centres=1),
-    Int4(centres=0),
+    Int4(centroids=1),
+    Int4(centroids=0),
     Int4(scale="per_dim"),
     Ternary(),
-    Ternary(centres=0),
+    Ternary(centroids=0),
 ]
 TRUNCATED: list[CodeConfig] = [
     kind(dims=40)
@@ -73,7 +73,7 @@ def test_reranked_searches_find_the_nearest(
 def test_codes_alone_give_nearly_the_public_distance(
     tmp_path: Path, data: Float32Array, code: CodeConfig, metric: Metric
 ) -> None:
-    with qvec.create(tmp_path / "a.qvec", DIM, metric=metric, code=code, keep="none", index="flat") as db:
+    with qvec.create(tmp_path / "a.qvec", DIM, metric=metric, code=code, originals="none", index="flat") as db:
         db.add(data)
         hits = db.search(data[:20], 1)
         decoded = db.get(hits.ids[:, 0]).vectors
@@ -123,9 +123,9 @@ def test_more_dims_than_a_collection_has_are_refused(tmp_path: Path) -> None:
         (Int8(scale="global"), 256),
         (Int8(scale="per_dim", method="entropy"), 2048),
         (Int4(scale="per_dim"), 256),
-        (Int4(centres=1), 100),
-        (Int4(centres=20), 320),
-        (Ternary(centres=1), 100),
+        (Int4(centroids=1), 100),
+        (Int4(centroids=20), 320),
+        (Ternary(centroids=1), 100),
     ],
     ids=repr,
 )
@@ -198,7 +198,7 @@ def test_rabitq1_finds_nearly_all_with_the_candidates_that_it_asks_for(tmp_path:
 
 
 def test_codes_that_learn_nothing_need_no_sample() -> None:
-    for code in (BFloat16(), Int4(centres=0), Int4(centres=0, rotate=False, dims=5), Ternary(centres=0, dims=7)):
+    for code in (BFloat16(), Int4(centroids=0), Int4(centroids=0, rotate=False, dims=5), Ternary(centroids=0, dims=7)):
         assert code.min_samples == 0
         assert train(np.empty((0, 12), np.float32), "cosine", code).dim == 12
 

@@ -18,24 +18,19 @@ PACKAGE = Path(qvec.__file__).parent
 # From the ground up. A unit is a module or a sub-package of qvec; "" is qvec/__init__.py. Units on one line do not know
 # each other.
 FLOORS = (
-    {"errors", "turns"},
-    {"_kernels", "extras"},
-    {"explain", "tables"},
-    {"types"},
-    {"configs", "results"},
-    {"bitmaps", "fields", "integers", "storage"},
-    {"calibration", "inputs", "projections", "transforms"},
-    {"quantizers"},
-    {"adapters", "config", "layout", "measure"},
-    {"filters", "generations", "index"},
-    {"drift", "records"},
-    {"searching"},
-    {"upkeep"},
-    {"evaluation"},
+    {"common"},
+    {"_kernels"},
+    {"storage"},
+    {"codes"},
+    {"schema"},
+    {"filters", "index"},
+    {"rows"},
+    {"search"},
+    {"quality"},
+    {"maintenance"},
     {"collection"},
-    {"database", "sharding"},
     {""},
-    {"console", "datasets", "torch"},
+    {"datasets", "torch"},
     {"bench", "demo", "integrations", "interchange", "qat", "ray"},
     {"cli"},
     {"__main__"},
@@ -112,17 +107,17 @@ def test_a_module_imports_only_what_is_below_it(module: str, path: Path) -> None
 @pytest.mark.parametrize(
     ("module", "source", "message"),
     [
-        ("qvec.storage.store", "from qvec.quantizers import train", "qvec.quantizers, which is not below"),
+        ("qvec.storage.store", "from qvec.codes.registry import train", "qvec.codes.registry, which is not below"),
         (
-            "qvec.quantizers.int8",
+            "qvec.codes.int8",
             "def f():\n    import qvec.collection.collection",
             "qvec.collection.collection, which is not below",
         ),
         ("qvec.collection.collection", "import lmdb", "imports lmdb"),
-        ("qvec.searching.engine", "from msgpack import packb", "imports msgpack"),
+        ("qvec.search.engine", "from msgpack import packb", "imports msgpack"),
         ("qvec.storage.records", "import pickle", "imports pickle, which only nobody may"),
-        ("qvec.errors", "import h5py", "imports h5py, which is no dependency"),
-        ("qvec.searching.engine", "import qvec", "imports qvec, which is not below"),
+        ("qvec.common.errors", "import h5py", "imports h5py, which is no dependency"),
+        ("qvec.search.engine", "import qvec", "imports qvec, which is not below"),
     ],
 )
 def test_an_import_that_goes_up_is_found(module: str, source: str, message: str) -> None:
@@ -133,8 +128,8 @@ def test_an_import_that_goes_up_is_found(module: str, source: str, message: str)
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("qvec.storage.store", "import lmdb\nfrom qvec.errors import QvecError"),
-        ("qvec.quantizers.int8", "from qvec.quantizers.base import Quantizer"),
+        ("qvec.storage.store", "import lmdb\nfrom qvec.common.errors import QvecError"),
+        ("qvec.codes.int8", "from qvec.codes.base import Quantizer"),
         ("qvec.cli", "import rich\nfrom qvec import create, datasets"),
     ],
 )

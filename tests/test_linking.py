@@ -12,10 +12,10 @@ import pytest
 from generated import clustered
 
 import qvec
-from qvec.configs import CodeConfig, Int4, Mixed, RaBitQ, Ternary
+from qvec.codes.configs import CodeConfig, Int4, Mixed, RaBitQ, Ternary
+from qvec.common.types import Metric
 from qvec.datasets import exact_knn
 from qvec.index import hnsw, linking
-from qvec.types import Metric
 
 DIM, N, QUERIES = 40, 3000, 100
 Float32 = npt.NDArray[np.float32]
@@ -23,7 +23,7 @@ CODES: list[CodeConfig] = [Int4(), Ternary(), RaBitQ(1), RaBitQ(4), Mixed(bits=2
 
 
 def vectors(seed: int = 5) -> Float32:
-    return clustered(np.random.default_rng(seed), N + QUERIES, DIM, centres=60, spread=0.6)
+    return clustered(np.random.default_rng(seed), N + QUERIES, DIM, centroids=60, spread=0.6)
 
 
 def far_away(x: Float32) -> Float32:
@@ -88,12 +88,12 @@ def test_graphs_are_as_good_as_those_linked_by_what_is_stored(
 
 
 @pytest.mark.parametrize("layout", ["compact", "packed"])
-@pytest.mark.parametrize("keep", ["f32", "f16", "none"])
+@pytest.mark.parametrize("originals", ["f32", "f16", "none"])
 def test_graphs_do_not_depend_on_the_threads(tmp_path: Path, copied: list[int], layout: Any, keep: Any) -> None:
     x, lists = vectors(), []
     for threads in (1, 3):
         path = tmp_path / f"{threads}.qvec"
-        with qvec.create(path, DIM, metric="l2", code=Int4(), index=qvec.HNSW(layout=layout), keep=keep) as db:
+        with qvec.create(path, DIM, metric="l2", code=Int4(), index=qvec.HNSW(layout=layout), originals=keep) as db:
             db.add(x[:N], threads=threads)
             assert not db.verify(deep=True)
             with db._store.read() as snap:
@@ -117,7 +117,7 @@ def test_only_large_batches_are_copied(tmp_path: Path, copied: list[int]) -> Non
         assert (found == np.arange(1100, 1900)).mean() > 0.99
 
 
-@pytest.mark.parametrize("code", ["int8", "f32", Int4(centres=0)], ids=repr)
+@pytest.mark.parametrize("code", ["int8", "f32", Int4(centroids=0)], ids=repr)
 def test_codes_that_are_quick_to_compare_are_not_copied(tmp_path: Path, copied: list[int], code: Any) -> None:
     with built(tmp_path / "a.qvec", vectors(), "cosine", code) as db:
         assert len(db) == N

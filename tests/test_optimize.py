@@ -18,8 +18,8 @@ import qvec
 DIM, N = 32, 1500
 KILLED = """
 import os, sys
-import qvec, qvec.upkeep.maintenance
-qvec.upkeep.maintenance.STEP = qvec.upkeep.maintenance.MOVED = 100
+import qvec, qvec.maintenance.optimize
+qvec.maintenance.optimize.STEP = qvec.maintenance.optimize.MOVED = 100
 steps = 0
 def count(done, total):
     global steps
@@ -107,8 +107,8 @@ def test_there_is_nothing_to_do_twice_or_in_an_empty_collection(path: Path, rng:
 def test_searches_and_writes_go_on_between_the_steps(
     path: Path, rng: np.random.Generator, index: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qvec.upkeep.maintenance.STEP", 100)
-    monkeypatch.setattr("qvec.upkeep.maintenance.MOVED", 50)
+    monkeypatch.setattr("qvec.maintenance.optimize.STEP", 100)
+    monkeypatch.setattr("qvec.maintenance.optimize.MOVED", 50)
     db, model = filled(path, rng, index)
     x, names = clustered(rng, 300, DIM), iter(range(20_000, 30_000))
     errors: list[BaseException] = []
@@ -169,7 +169,7 @@ def test_a_graph_that_finds_too_little_is_linked_anew(path: Path, rng: np.random
         db.optimize()
         assert [made.number for made in db.calibrations()] == [before.number]  # nothing is wrong with it
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr("qvec.upkeep.requantize.MIN_AGREEMENT", 2.0)
+            patched.setattr("qvec.maintenance.requantize.MIN_AGREEMENT", 2.0)
             db.optimize()
         (after,) = db.calibrations()
         assert (after.id, after.code) == (before.id, before.code)
@@ -186,9 +186,11 @@ def test_linking_anew_goes_on_where_a_dead_process_left_it(path: Path, rng: np.r
     db, model = filled(path, rng, qvec.HNSW(m=8, ef_construction=40))
     db.optimize()
     db.close()
-    settings = "qvec.upkeep.requantize.MIN_AGREEMENT = 2.0; qvec.upkeep.requantize.STEP = 100"
+    settings = "qvec.maintenance.requantize.MIN_AGREEMENT = 2.0; qvec.maintenance.requantize.STEP = 100"
     script = KILLED.replace("steps = 0", f"steps = 0; {settings}")
-    script = script.replace("qvec.upkeep.maintenance\n", "qvec.upkeep.requantize, qvec.upkeep.maintenance\n", 1)
+    script = script.replace(
+        "qvec.maintenance.optimize\n", "qvec.maintenance.requantize, qvec.maintenance.optimize\n", 1
+    )
     for step in (1, 3):
         assert subprocess.run([sys.executable, "-c", script, str(path), str(step)], check=False).returncode == -9
         with qvec.open(path) as again:

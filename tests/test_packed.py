@@ -23,13 +23,13 @@ from qvec._kernels import (
     simd_levels,
     transform,
 )
-from qvec.bitmaps import words_for
+from qvec.codes.transforms import rotation_signs
 from qvec.index import packed
 from qvec.index.base import Coded, Source
 from qvec.index.graph import Graph
 from qvec.index.hnsw import Build
+from qvec.schema.bitmaps import words_for
 from qvec.storage.store import block_geometry
-from qvec.transforms import rotation_signs
 
 Floats = NDArray[np.float32]
 PACKED = qvec.HNSW(layout="packed")
@@ -45,8 +45,8 @@ def column(name: str, stride: int, rows: int) -> Column:
 
 def clustered(n: int, dim: int, seed: int = 0) -> Floats:
     rng = np.random.default_rng(seed)
-    centres = np.random.default_rng(9).normal(size=(40, dim))
-    return (centres[rng.integers(40, size=n)] + 0.6 * rng.normal(size=(n, dim))).astype(np.float32)
+    centroids = np.random.default_rng(9).normal(size=(40, dim))
+    return (centroids[rng.integers(40, size=n)] + 0.6 * rng.normal(size=(n, dim))).astype(np.float32)
 
 
 def distances(metric: str, q: Floats, x: Floats) -> NDArray[np.float64]:
@@ -195,14 +195,14 @@ def test_hostile_nodes_give_rows_of_the_collection_or_nothing() -> None:
         assert (counts == 10).all()
 
 
-@pytest.mark.parametrize("residency", ["mmap", "ram"])
-def test_deletes_string_ids_and_a_reopened_file(path: Path, residency: Any) -> None:
+@pytest.mark.parametrize("memory", ["mmap", "ram"])
+def test_deletes_string_ids_and_a_reopened_file(path: Path, memory: Any) -> None:
     x = clustered(900, 32)
     names = [f"v{i}" for i in range(900)]
-    with qvec.create(path, 32, metric="cosine", code="int8", index=PACKED, ids="str", keep="f16") as db:
+    with qvec.create(path, 32, metric="cosine", code="int8", index=PACKED, ids="str", originals="f16") as db:
         db.add(x, names)
         db.delete(names[:300])
-    with qvec.open(path, mode="r", residency=residency) as db:
+    with qvec.open(path, mode="r", memory=memory) as db:
         hits = db.search(x[:100], 10, ef=200)
         assert (hits.counts == 10).all()
         assert not set(hits.ids.ravel()) & set(names[:300])

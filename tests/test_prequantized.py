@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import qvec
-from qvec.configs import Prequantized
-from qvec.errors import FormatError, InputError
-from qvec.quantizers import from_state, train
-from qvec.types import Metric, PrequantizedType
+from qvec.codes.configs import Prequantized
+from qvec.codes.registry import from_state, train
+from qvec.common.errors import FormatError, InputError
+from qvec.common.types import Metric, PrequantizedType
 
 FORMS: list[PrequantizedType] = ["int8", "uint8", "binary", "ubinary"]
 DIM = 72
@@ -63,7 +63,7 @@ def test_a_search_gives_the_exact_distances_of_the_integers(
     path = tmp_path / "a.qvec"
     with qvec.create(path, DIM, metric=metric, code=Prequantized(form), index=index) as db:
         db.add(codes[:280])
-        assert db.stats().keep == "none"
+        assert db.stats().originals == "none"
         assert db.verify() == []
     with qvec.open(path, "r") as db:
         found = db.search(codes[280:], 10, ef=280).distances

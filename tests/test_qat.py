@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qvec.adapters import Adapter
-from qvec.configs import RaBitQ
-from qvec.errors import InputError
+from qvec.codes.adapters import Adapter
+from qvec.codes.configs import RaBitQ
+from qvec.codes.registry import make_config
+from qvec.common.errors import InputError
+from qvec.common.types import Float32Array
 from qvec.qat import Options, train_adapter
-from qvec.quantizers import make_config
-from qvec.types import Float32Array
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install qvec[torch]")
 

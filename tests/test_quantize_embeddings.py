@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import qvec
-from qvec.calibration.calibration import Calibration
-from qvec.configs import Binary
-from qvec.errors import FormatError, InputError
-from qvec.quantizers import from_state, train
-from qvec.quantizers.int8 import Int8Quantizer
-from qvec.types import Float32Array, Metric
+from qvec.codes.calibration import Calibration
+from qvec.codes.configs import Binary
+from qvec.codes.int8 import Int8Quantizer
+from qvec.codes.registry import from_state, train
+from qvec.common.errors import FormatError, InputError
+from qvec.common.types import Float32Array, Metric
 
 
 def published(embeddings: Float32Array, ranges: Float32Array, precision: str) -> Any:
@@ -59,7 +59,7 @@ def test_values_on_the_very_edge_of_a_code_agree_too() -> None:
 @pytest.mark.parametrize("dim", [8, 64, 384])
 def test_binary_codes_are_the_same_bits(dim: int) -> None:
     x = np.random.default_rng(1).normal(size=(1000, dim)).astype(np.float32)
-    quantizer = train(x, "cosine", Binary(centre=False, rotate=False))
+    quantizer = train(x, "cosine", Binary(center=False, rotate=False))
     bits = np.unpackbits(quantizer.encode(x), axis=1, bitorder="little")[:, :dim]
     assert np.array_equal(np.packbits(bits, axis=1), published(x, np.empty(0), "ubinary"))
 

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qvec._kernels import simd_levels
-from qvec.configs import Int8
-from qvec.quantizers import Quantizer, train
-from qvec.quantizers.int8 import Int8Quantizer
-from qvec.types import Float32Array
+from qvec.codes.configs import Int8
+from qvec.codes.int8 import Int8Quantizer
+from qvec.codes.registry import Quantizer, train
+from qvec.common.types import Float32Array
 
 EXAMPLES = int(os.environ.get("QVEC_PROPERTIES", "60"))
 SAMPLE, ROWS = 400, 37

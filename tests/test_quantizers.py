@@ -21,11 +21,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from qvec.configs import Binary, Int4, Int8, Ternary
-from qvec.errors import FormatError, InputError
-from qvec.quantizers import QUANTIZERS, Quantizer, from_state, make_config, train
-from qvec.quantizers.int8 import Int8Quantizer
-from qvec.types import Float32Array, Metric
+from qvec.codes.configs import Binary, Int4, Int8, Ternary
+from qvec.codes.int8 import Int8Quantizer
+from qvec.codes.registry import QUANTIZERS, Quantizer, from_state, make_config, train
+from qvec.common.errors import FormatError, InputError
+from qvec.common.types import Float32Array, Metric
 
 DIM = 100  # no multiple of 8, 16 or 64: every tail and every padding is met
 
@@ -159,7 +159,7 @@ def test_int8_saturates_a_query_of_a_calibrated_code_without_harm(data: Float32A
 
 
 def test_binary_decodes_to_unit_directions(data: Float32Array) -> None:
-    quantizer = train(data, "l2", Binary(centre=False))
+    quantizer = train(data, "l2", Binary(center=False))
     decoded = quantizer.decode(quantizer.encode(data))
     unit = data / np.linalg.norm(data, axis=1, keepdims=True)
     assert np.allclose(np.linalg.norm(decoded, axis=1), 1, atol=1e-5)
@@ -176,7 +176,7 @@ def test_another_seed_is_another_rotation(data: Float32Array) -> None:
     assert not np.array_equal(first.encode(data), second.encode(data))
 
 
-@pytest.mark.parametrize(("config", "needed"), [(Int8(scale="per_dim"), 256), (Binary(centre=True), 100)])
+@pytest.mark.parametrize(("config", "needed"), [(Int8(scale="per_dim"), 256), (Binary(center=True), 100)])
 def test_a_small_sample_is_refused_saying_how_many_are_needed(config: Int8 | Binary, needed: int) -> None:
     assert config.min_samples == needed
     sample = np.ones((needed - 1, 8), np.float32)
@@ -193,7 +193,7 @@ def test_a_sample_with_nan_is_refused_naming_row_and_dimension(config: Int8 | Bi
 
 
 def test_codes_that_learn_nothing_train_on_an_empty_sample() -> None:
-    for config in (make_config("f32"), make_config("f16"), Int8(), Int8(rotate=True), Binary(centre=False)):
+    for config in (make_config("f32"), make_config("f16"), Int8(), Int8(rotate=True), Binary(center=False)):
         assert config.min_samples == 0
         assert train(np.empty((0, 12), np.float32), "ip", config).dim == 12
 
@@ -245,11 +245,11 @@ def test_parts_of_other_dimensions_are_refused(data: Float32Array) -> None:
         lambda: Int8(rounding="truncate"),
         lambda: Int8(dims=0),
         lambda: Int4(method="minmax"),
-        lambda: Int4(scale="global", centres=1),
+        lambda: Int4(scale="global", centroids=1),
         lambda: Int4(percentile=99.0),
-        lambda: Ternary(centres=-1),
+        lambda: Ternary(centroids=-1),
         lambda: Ternary(dims=65_537),
-        lambda: Binary(centre="yes"),  # type: ignore[arg-type]
+        lambda: Binary(center="yes"),  # type: ignore[arg-type]
     ],
 )
 def test_configurations_refuse_values_that_mean_nothing(make: object) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import qvec
-from qvec.searching.engine import _search_parallel
+from qvec.search.engine import _search_parallel
 
 DIM = 24
 X = np.random.default_rng(5).standard_normal((400, DIM)).astype(np.float32)
@@ -178,7 +178,7 @@ def test_payloads_are_read(db: qvec.Collection, watch: Watch) -> None:
 
 def test_filters_take_the_long_way(db: qvec.Collection, watch: Watch) -> None:
     for _ in range(3):
-        assert set(db.search(Q[0], allow=[1, 2, 3]).ids[:3].tolist()) == {1, 2, 3}
+        assert set(db.search(Q[0], ids_in=[1, 2, 3]).ids[:3].tolist()) == {1, 2, 3}
     assert watch.answered == 0
 
 

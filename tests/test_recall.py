@@ -22,7 +22,7 @@ Float32 = npt.NDArray[np.float32]
 
 @pytest.fixture(scope="module")
 def clusters() -> tuple[Float32, Float32]:
-    x = clustered(np.random.default_rng(3), N + 200, DIM, centres=100, spread=0.6)
+    x = clustered(np.random.default_rng(3), N + 200, DIM, centroids=100, spread=0.6)
     return x[:N], x[N:]
 
 
@@ -171,7 +171,7 @@ def test_the_graph_reaches_every_vector_however_it_was_filled(path: Path, metric
 
 
 def test_recall_holds_through_deletions_and_replacements(path: Path) -> None:
-    x = clustered(np.random.default_rng(9), 4000, 32, centres=50)
+    x = clustered(np.random.default_rng(9), 4000, 32, centroids=50)
     with build(path, x[:3000], metric="l2", code="int8", index="hnsw") as db:
         for turn in range(10):
             db.delete(np.arange(100 * turn, 100 * turn + 50))

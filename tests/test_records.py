@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qvec.errors import CorruptError, FormatError, InputError
+from qvec.common.errors import CorruptError, FormatError, InputError
 from qvec.storage import header, keys, records
 
 KEY = keys.record(1, 7)

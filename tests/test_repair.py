@@ -12,13 +12,13 @@ from test_graph import coded, column, graph_columns
 
 import qvec
 from qvec._kernels import Column
-from qvec.bitmaps import bitmap_of, mark, words_for
 from qvec.index import Coded
 from qvec.index.base import Source
 from qvec.index.graph import Graph
+from qvec.index.graph_repair import Repair
 from qvec.index.hnsw import Build
-from qvec.index.repair import Repair
-from qvec.upkeep.maintenance import PACE
+from qvec.maintenance.optimize import PACE
+from qvec.schema.bitmaps import bitmap_of, mark, words_for
 
 PINNED, EMPTY = np.uint32(1 << 31), np.uint32(0xFFFFFFFF)
 DIM, N = 16, 1500
@@ -152,7 +152,7 @@ def test_single_deletes_repair_the_graph_as_they_go(path: Path, rng: np.random.G
 
 @pytest.mark.parametrize("code", ["int8", "f16"])
 def test_packed_nodes_follow_their_lists_through_repairs_and_reuse(
-    path: Path, rng: np.random.Generator, code: qvec.types.CodeKind
+    path: Path, rng: np.random.Generator, code: qvec.common.types.CodeKind
 ) -> None:
     x = clustered(rng, 900, 48)
     with qvec.create(path, 48, metric="l2", code=code, index=qvec.HNSW(layout="packed")) as db:
@@ -167,8 +167,8 @@ def test_packed_nodes_follow_their_lists_through_repairs_and_reuse(
 
 
 def test_a_graph_that_was_churned_finds_what_a_fresh_one_finds(path: Path, rng: np.random.Generator) -> None:
-    x, n = clustered(rng, 12_000, DIM, centres=200, spread=1.0), 2000
-    queries = clustered(rng, 1000, DIM, centres=200, spread=1.0)
+    x, n = clustered(rng, 12_000, DIM, centroids=200, spread=1.0), 2000
+    queries = clustered(rng, 1000, DIM, centroids=200, spread=1.0)
     index = qvec.HNSW(m=8, ef_construction=60)
     with (
         qvec.create(path, DIM, metric="l2", index=index) as db,

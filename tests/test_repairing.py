@@ -13,7 +13,7 @@ from generated import clustered
 
 import qvec
 from qvec.cli import main
-from qvec.layout import CODES, DELETED, IDS, VECTORS
+from qvec.schema.layout import CODES, DELETED, IDS, VECTORS
 from qvec.storage import keys
 from qvec.storage.store import Store
 
@@ -165,9 +165,9 @@ def test_codes_in_force_under_another_name_are_made_anew(path: Path) -> None:
         assert_whole(db)
 
 
-@pytest.mark.parametrize(("keep", "column"), [("f32", VECTORS), ("none", CODES)])
+@pytest.mark.parametrize(("originals", "column"), [("f32", VECTORS), ("none", CODES)])
 def test_originals_follow_from_nothing(path: Path, keep: str, column: str) -> None:
-    make(path, "flat", keep=keep)
+    make(path, "flat", originals=keep)
     damage(path, column)
     before = path.read_bytes()
     with (

@@ -101,7 +101,7 @@ def test_no_row_is_reused_while_a_generation_is_being_built(
     path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x = clustered(rng, 2 * N, DIM)
-    monkeypatch.setattr("qvec.upkeep.requantize.STEP", 200)
+    monkeypatch.setattr("qvec.maintenance.requantize.STEP", 200)
     with collection(path, code="int8") as db:
         db.add(x[:N])
 
@@ -121,7 +121,7 @@ def test_a_generation_that_holds_up_a_quarter_of_the_rows_starts_over(
     path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x = clustered(rng, 2 * N, DIM)
-    monkeypatch.setattr("qvec.upkeep.requantize.STEP", 100)
+    monkeypatch.setattr("qvec.maintenance.requantize.STEP", 100)
     steps: list[int] = []
     with collection(path, code="int8") as db:
         db.add(x[:N])

@@ -1,4 +1,4 @@
-"""Searches beyond the nearest k, held against float64 brute force: radius, pages, diversity, by id, with vectors."""
+"""Searches beyond the nearest k, held against float64 brute force: max_distance, pages, diversity, by id, with vectors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import qvec
-from qvec.types import Metric
+from qvec.common.types import Metric
 
 N, DIM, K = 400, 16, 7
 RNG = np.random.default_rng(11)
@@ -79,14 +79,14 @@ def test_a_radius_keeps_the_hits_at_most_that_far(db: qvec.Collection) -> None:
     for q in Q:
         ids, far = nearest(db, q)
         for n in (0, 1, 4, K, 20):
-            radius = float(far[n] + far[n - 1]) / 2 if n else float(far[0]) - 1e-3
-            if n or radius > 0 or db.stats().metric == "ip":
-                assert_hits(db.search(q, K, ef=N, radius=radius), ids[:n][:K], far[:n][:K])
+            max_distance = float(far[n] + far[n - 1]) / 2 if n else float(far[0]) - 1e-3
+            if n or max_distance > 0 or db.stats().metric == "ip":
+                assert_hits(db.search(q, K, ef=N, max_distance=max_distance), ids[:n][:K], far[:n][:K])
         found = db.search(q, K, ef=N)
-        again = db.search(q, K, ef=N, radius=float(found.distances[3]))
+        again = db.search(q, K, ef=N, max_distance=float(found.distances[3]))
         assert again.ids[:4].tolist() == found.ids[:4].tolist()  # its own distance is within it
     middle = float(nearest(db, Q[0])[1][3])
-    assert_batch_is_singles(db, radius=middle)
+    assert_batch_is_singles(db, max_distance=middle)
 
 
 def test_an_offset_gives_the_next_page(db: qvec.Collection) -> None:
@@ -100,8 +100,8 @@ def test_an_offset_gives_the_next_page(db: qvec.Collection) -> None:
 
 def test_a_radius_and_an_offset_go_together(db: qvec.Collection) -> None:
     ids, far = nearest(db, Q[0])
-    radius = float(far[8] + far[7]) / 2
-    assert_hits(db.search(Q[0], K, ef=N, radius=radius, offset=5), ids[5:8], far[5:8])
+    max_distance = float(far[8] + far[7]) / 2
+    assert_hits(db.search(Q[0], K, ef=N, max_distance=max_distance, offset=5), ids[5:8], far[5:8])
 
 
 def chosen_by_relevance(db: qvec.Collection, q: Any, weight: float, pool: int, k: int) -> list[int]:
@@ -140,11 +140,11 @@ def test_marginal_relevance_of_weight_one_is_the_nearest(db: qvec.Collection) ->
     ids, far = nearest(db, Q[0])
     assert_hits(db.search(Q[0], K, ef=N, mmr=1), ids[:K], far[:K])
     at = chosen_by_relevance(db, Q[0].astype(np.float64), 0.2, 3, 3)
-    hits = db.search(Q[0], K, ef=N, mmr=0.2, radius=float(far[2] + far[3]) / 2)
+    hits = db.search(Q[0], K, ef=N, mmr=0.2, max_distance=float(far[2] + far[3]) / 2)
     assert_hits(hits, [ids[i] for i in at], far[at])
 
 
-def test_a_stored_vector_is_asked_by_its_id_and_is_not_its_own_neighbour(db: qvec.Collection) -> None:
+def test_a_stored_vector_is_asked_by_its_id_and_is_not_its_own_neighbor(db: qvec.Collection) -> None:
     for i in (0, 5, N - 1):
         ids, far = nearest(db, X[i], [i])
         assert_hits(db.search(id=name(db, i), k=K, ef=N), ids[:K], far[:K])
@@ -164,7 +164,7 @@ def test_hits_bring_the_stored_vectors(db: qvec.Collection) -> None:
     assert hits.vectors.shape == (len(Q), K, DIM)
     for ids, vectors in zip(hits.ids, hits.vectors, strict=True):
         np.testing.assert_array_equal(vectors, db.get(ids.tolist()).vectors)
-    one = db.search(Q[0], K, ef=N, include=("vector", "payload"), radius=float(hits.distances[0, 2]))
+    one = db.search(Q[0], K, ef=N, include=("vector", "payload"), max_distance=float(hits.distances[0, 2]))
     assert one.vectors is not None
     assert one.payloads is not None
     np.testing.assert_array_equal(one.vectors[:3], hits.vectors[0, :3])
@@ -213,7 +213,7 @@ def test_explained_searches_count_their_own_work_alone(db: qvec.Collection) -> N
 def test_codes_that_came_quantized_can_be_asked_by_id_and_for_diversity(path: Path) -> None:
     codes = np.random.default_rng(2).integers(-128, 128, (60, DIM // 8)).astype(np.int8)
     bits = np.unpackbits(codes.view(np.uint8) ^ 128, axis=1).astype(np.float64) * 2 - 1
-    with qvec.create(path, DIM, metric="ip", code=qvec.Prequantized("binary"), keep="none") as db:
+    with qvec.create(path, DIM, metric="ip", code=qvec.Prequantized("binary"), originals="none") as db:
         db.add(codes)
         hits = db.search(id=4, k=59, include=["vector"])
         np.testing.assert_array_equal(hits.scores, np.sort((np.delete(bits @ bits[4], 4) - DIM) / 2)[::-1])
@@ -226,7 +226,7 @@ def test_codes_that_came_quantized_can_be_asked_by_id_and_for_diversity(path: Pa
 
 def test_an_empty_collection_has_no_hits_of_any_kind(path: Path) -> None:
     with qvec.create(path, DIM) as db:
-        hits = db.search(Q[0], K, radius=1.0, mmr=0.5, include=["vector", "payload"])
+        hits = db.search(Q[0], K, max_distance=1.0, mmr=0.5, include=["vector", "payload"])
         assert (hits.ids.tolist(), int(hits.counts)) == ([-1] * K, 0)
         assert hits.vectors is not None
         assert hits.vectors.shape == (K, DIM)
@@ -240,9 +240,9 @@ def test_an_empty_collection_has_no_hits_of_any_kind(path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"radius": float("nan")}, "radius must be a number"),
-        ({"radius": -0.5}, "radius must be a number from 0"),
-        ({"radius": "near"}, "radius must be a number"),
+        ({"max_distance": float("nan")}, "max_distance must be a number"),
+        ({"max_distance": -0.5}, "max_distance must be a number from 0"),
+        ({"max_distance": "near"}, "max_distance must be a number"),
         ({"offset": -1}, "offset must lie between 0 and"),
         ({"offset": 1.5}, "offset must be an integer"),
         ({"offset": 1_000_000}, "offset must lie between 0 and 999990"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import qvec
-from qvec.types import Metric
+from qvec.common.types import Metric
 
 N, DIM = 400, 12
 RNG = np.random.default_rng(8)
@@ -58,7 +58,7 @@ def grouped(db: qvec.Collection, q: Any, k: int, size: int, field: str = "doc", 
     for i in np.argsort(far, kind="stable").tolist():
         held, lang = payload(i).get(field), payload(i)["lang"]
         allowed = i not in DELETED and i != limits.get("own") and limits.get("lang", lang) == lang
-        if allowed and held is not None and far[i] <= limits.get("radius", np.inf):
+        if allowed and held is not None and far[i] <= limits.get("max_distance", np.inf):
             groups.setdefault(held, []).append(i)
     start = limits.get("offset", 0)
     return [(value, rows[:size]) for value, rows in list(groups.items())[start : start + k]], far
@@ -101,8 +101,10 @@ def test_groups_go_with_filters_radius_offset_and_ids(db: qvec.Collection) -> No
     options: dict[str, Any] = {"group_by": "doc", "group_size": 2, "ef": N}
     assert_groups(db.search(q, 3, where={"lang": "de"}, **options), grouped(db, q, 3, 2, lang="de"), 3, 2)
     assert_groups(db.search(q, 3, offset=2, **options), grouped(db, q, 3, 2, offset=2), 3, 2)
-    radius = float(np.sort(distances(db, q))[9:11].mean())
-    assert_groups(db.search(q, 8, radius=radius, **options), grouped(db, q, 8, 2, radius=radius), 8, 2)
+    max_distance = float(np.sort(distances(db, q))[9:11].mean())
+    assert_groups(
+        db.search(q, 8, max_distance=max_distance, **options), grouped(db, q, 8, 2, max_distance=max_distance), 8, 2
+    )
     own = db.search(id=7, k=3, **options)
     assert_groups(own, grouped(db, X[7], 3, 2, own=7), 3, 2)
     exact = db.search(q, 3, group_by="doc", group_size=2, exact=True, include=["payload", "vector"])
@@ -125,7 +127,7 @@ def test_times_that_are_written_differently_are_one_group(path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"group_by": "colour"}, "group_by names a declared field, got 'colour'; declared are: doc, lang, tags"),
+        ({"group_by": "color"}, "group_by names a declared field, got 'color'; declared are: doc, lang, tags"),
         ({"group_by": 7}, "group_by names a declared field, got 7"),
         ({"group_by": "tags"}, "'tags' holds lists"),
         ({"group_by": "doc", "group_size": 0}, "group_size must lie between 1 and"),
@@ -133,7 +135,7 @@ def test_times_that_are_written_differently_are_one_group(path: Path) -> None:
         ({"group_size": 3}, "give group_by too"),
         ({"group_by": "doc", "mmr": 0.5}, "one or the other"),
         ({"where": [{"lang": "de"}]}, "got 1 for one query"),
-        ({"where": [{"lang": "de"}, {"colour": "red"}]}, "got 2 for one query"),
+        ({"where": [{"lang": "de"}, {"color": "red"}]}, "got 2 for one query"),
     ],
 )
 def test_what_cannot_be_grouped_is_named(path: Path, options: dict[str, Any], message: str) -> None:
@@ -141,8 +143,8 @@ def test_what_cannot_be_grouped_is_named(path: Path, options: dict[str, Any], me
         db.add(X[:5], payload=[payload(i) for i in range(5)])
         with pytest.raises(qvec.InputError, match=message):
             db.search(Q[0], **options)
-        with pytest.raises(qvec.InputError, match="colour"):
-            db.search(Q[:2], where=[None, {"colour": "red"}])
+        with pytest.raises(qvec.InputError, match="color"):
+            db.search(Q[:2], where=[None, {"color": "red"}])
 
 
 def test_an_empty_collection_has_no_groups(path: Path) -> None:

@@ -41,7 +41,7 @@ def shards(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
         yield one, index
 
 
-@pytest.mark.parametrize("options", [{}, {"offset": 5}, {"radius": 20.0}, {"include": ["vector", "payload"]}])
+@pytest.mark.parametrize("options", [{}, {"offset": 5}, {"max_distance": 20.0}, {"include": ["vector", "payload"]}])
 def test_shards_find_what_one_collection_finds(shards: Any, options: dict[str, Any]) -> None:
     one, index = shards
     expected, found = one.search(Q, K, exact=True, **options), index.search(Q, K, exact=True, **options)
@@ -168,8 +168,8 @@ except Exception as error: print(type(error).__name__)
         assert done.stdout.decode().split() == [str(db.search(id=7, k=1).ids[0]), str(N), "ReadOnlyError"]
     with qvec.ShardedIndex([path]) as index, pickle.loads(pickle.dumps(index)) as again:
         assert again.search(Q[0], 3).ids.tolist() == index.search(Q[0], 3).ids.tolist()
-    with qvec.open(path, "r", residency="ram") as db, pickle.loads(pickle.dumps(db)) as again:
-        assert again._store.residency == "ram"
+    with qvec.open(path, "r", memory="ram") as db, pickle.loads(pickle.dumps(db)) as again:
+        assert again._store.memory == "ram"
 
 
 # --- batches as Ray maps them ---

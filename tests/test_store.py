@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from store_kit import CODES, COLUMNS, LISTS, change_rows, contents, fill, make_store, random_rows, same
 
-from qvec.errors import ClosedError, DuplicateIdError, ExistsError, InputError, NotFoundError, ReadOnlyError
+from qvec.common.errors import ClosedError, DuplicateIdError, ExistsError, InputError, NotFoundError, ReadOnlyError
 from qvec.storage.store import ColumnSpec, Store, Transaction
 
 
@@ -277,7 +277,7 @@ def test_a_reader_cannot_write(tmp_path: Path) -> None:
         store.begin_write()
 
 
-@pytest.mark.parametrize("option", [{"mode": "w"}, {"residency": "disk"}, {"durability": "none"}])
+@pytest.mark.parametrize("option", [{"mode": "w"}, {"memory": "disk"}, {"durability": "none"}])
 def test_options_are_checked_by_name(tmp_path: Path, option: dict[str, str]) -> None:
     make_store(tmp_path).close()
     ((name, value),) = option.items()
@@ -288,7 +288,7 @@ def test_options_are_checked_by_name(tmp_path: Path, option: dict[str, str]) -> 
 def test_resident_rows_follow_commits(tmp_path: Path) -> None:
     with make_store(tmp_path) as store:
         written = fill(store, 4000)
-        with Store.open(tmp_path / "a.qvec", "r", residency="ram") as resident:
+        with Store.open(tmp_path / "a.qvec", "r", memory="ram") as resident:
             with resident.read() as snap:
                 snap.reside(snap.columns.values())
                 assert all(column.resident for column in snap.columns.values())

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from store_kit import CODES, change_rows, contents, fill, make_store, run_python, same
 
-from qvec.errors import CorruptError, FormatError, NotFoundError
+from qvec.common.errors import CorruptError, FormatError, NotFoundError
 from qvec.storage import keys, records
 from qvec.storage.pages import Pages
 from qvec.storage.store import Store

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from store_kit import CODES, LISTS, change_rows, contents, fill, in_child, make_store, run_python, same
 
-from qvec.errors import ClosedError, ForkedError, LockedError, ReadOnlyError
+from qvec.common.errors import ClosedError, ForkedError, LockedError, ReadOnlyError
 from qvec.storage.store import Store
 
 WRITER = """

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from store_kit import CODES, LISTS, change_rows, contents, fill, make_store, run_python, same
 
-from qvec.errors import ClosedError, CorruptError, MapFullError
+from qvec.common.errors import ClosedError, CorruptError, MapFullError
 from qvec.storage import transaction
 from qvec.storage.store import Store
 

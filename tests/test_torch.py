@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import qvec
-from qvec.calibration.calibration import Calibration
-from qvec.errors import InputError
-from qvec.quantizers import from_state
-from qvec.types import Float32Array, Metric
+from qvec.codes.calibration import Calibration
+from qvec.codes.registry import from_state
+from qvec.common.errors import InputError
+from qvec.common.types import Float32Array, Metric
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install qvec[torch]")
 fake = pytest.importorskip("qvec.torch")
@@ -129,11 +129,11 @@ def test_training_finds_ranges_for_values_far_outside_of_where_they_started() ->
     x = torch.from_numpy(np.random.default_rng(0).normal(size=(500, 16)).astype(np.float32)) + 1
     made = fake.FakeInt8PerDim(16, "l2")  # starts at 3 / sqrt(16) on either side of 0
     before = (made(x) - x).square().mean().item()
-    optimiser = torch.optim.Adam([{"params": [made.lower], "lr": 0.03}, {"params": [made.step], "lr": 3e-4}])
+    optimizer = torch.optim.Adam([{"params": [made.lower], "lr": 0.03}, {"params": [made.step], "lr": 3e-4}])
     for _ in range(200):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         (made(x) - x).square().mean().backward()
-        optimiser.step()
+        optimizer.step()
     assert (made(x) - x).square().mean().item() < 0.05 * before
     assert np.array_equal(exported(made, x).encode(x.numpy()), made.codes(x))
 
@@ -163,11 +163,11 @@ def test_a_collection_stores_the_codes_of_the_module(name: str, code: Any, tmp_p
     made = module(name, 64, "cosine", name in ("FakeBinary", "FakeInt4", "FakeTernary"), tensor)
     quantizer = exported(made, tensor)
     path = tmp_path / "a.qvec"
-    with qvec.create(path, 64, code=code, quantizer=quantizer, keep="none") as db:
+    with qvec.create(path, 64, code=code, quantizer=quantizer, originals="none") as db:
         db.add(x)
     with qvec.open(path) as db:
         assert np.array_equal(db.get(np.arange(500)).vectors, made(tensor).detach().numpy())
-    qvec.create(path, 64, code=code, quantizer=quantizer, keep="none", exist_ok=True).close()
+    qvec.create(path, 64, code=code, quantizer=quantizer, originals="none", exist_ok=True).close()
     with pytest.raises(InputError, match="the quantizer is"):
         qvec.create(tmp_path / "b.qvec", 64, code="f16", quantizer=quantizer)
     assert not (tmp_path / "b.qvec").exists()

@@ -129,7 +129,7 @@ def test_a_call_that_failed_half_way_undoes_the_transaction(
         with db.transaction():
             db.add(x[N : N + 1], [5000])
             with monkeypatch.context() as patched:
-                patched.setattr("qvec.records.writer.Writer.extend_index", fail)
+                patched.setattr("qvec.rows.writer.Writer.extend_index", fail)
                 with pytest.raises(MemoryError):
                     db.add(x[N + 1 : N + 2], [5001])
 
@@ -284,11 +284,11 @@ def test_a_closed_collection_ends_its_snapshots(path: Path, x: Any) -> None:
     snapshot.close()
 
 
-@pytest.mark.parametrize("residency", ["mmap", "index", "ram"])
-def test_a_snapshot_is_searched_by_a_handle_that_was_never_searched(path: Path, residency: Any) -> None:
+@pytest.mark.parametrize("memory", ["mmap", "index", "ram"])
+def test_a_snapshot_is_searched_by_a_handle_that_was_never_searched(path: Path, memory: Any) -> None:
     with qvec.create(path, 4, metric="l2") as db:
         db.add(np.eye(4, dtype=np.float32))
-    with qvec.open(path, residency=residency) as db, db.snapshot() as snapshot:
+    with qvec.open(path, memory=memory) as db, db.snapshot() as snapshot:
         assert snapshot.search(np.eye(4, dtype=np.float32)[2], 1).ids.tolist() == [2]
 
 

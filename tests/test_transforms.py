@@ -1,4 +1,4 @@
-"""Transforms: the signs never change, the rotation keeps lengths, the order is normalise, centre, rotate."""
+"""Transforms: the signs never change, the rotation keeps lengths, the order is normalize, center, rotate."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from qvec._kernels import PANEL, project, simd_levels
-from qvec.errors import FormatError, InputError
-from qvec.transforms import ROUNDS, Transform, rotation_signs, splitmix64
-from qvec.types import Float32Array
+from qvec.codes.transforms import ROUNDS, Transform, rotation_signs, splitmix64
+from qvec.common.errors import FormatError, InputError
+from qvec.common.types import Float32Array
 
 DIMS = [1, 2, 63, 64, 65, 100, 128, 384, 784, 1024]
 
@@ -59,19 +59,19 @@ def test_a_rotation_spreads_each_dimension_over_all_others(dim: int) -> None:
     assert np.mean((rotated**4).sum(axis=1)) < 12 / rotated.shape[1]
 
 
-def test_normalising_comes_before_centring() -> None:
+def test_normalizing_comes_before_centering() -> None:
     x, mean = vectors(100), np.full(100, 0.01, np.float32)
     y = Transform(100, True, mean, None).apply(x)
     assert np.allclose(y, x / np.linalg.norm(x, axis=1, keepdims=True) - mean, atol=1e-6)
 
 
-def test_centring_comes_before_the_rotation() -> None:
+def test_centering_comes_before_the_rotation() -> None:
     x, mean = vectors(100), vectors(100)[0] * 3
     both, rotation = Transform(100, False, mean, 4), Transform(100, False, None, 4)
     assert np.array_equal(both.apply(x), rotation.apply(x - mean))
 
 
-def test_a_zero_vector_normalises_to_something_finite() -> None:
+def test_a_zero_vector_normalizes_to_something_finite() -> None:
     assert np.isfinite(Transform(64, True, None, 1).apply(np.zeros((1, 64), np.float32))).all()
 
 
@@ -82,9 +82,9 @@ def test_a_row_does_not_depend_on_its_batch() -> None:
 
 
 @pytest.mark.parametrize("seed", [None, 0, 2**64 - 1])
-@pytest.mark.parametrize("centred", [False, True])
-def test_a_transform_survives_msgpack(seed: int | None, centred: bool) -> None:
-    made = Transform(100, True, vectors(100)[0] if centred else None, seed)
+@pytest.mark.parametrize("centered", [False, True])
+def test_a_transform_survives_msgpack(seed: int | None, centered: bool) -> None:
+    made = Transform(100, True, vectors(100)[0] if centered else None, seed)
     again = Transform.from_state(msgpack.unpackb(msgpack.packb(made.state())))
     assert again.state() == made.state()
     assert np.array_equal(again.apply(vectors(100)), made.apply(vectors(100)))
@@ -108,7 +108,7 @@ def test_the_mean_is_a_private_copy_that_cannot_be_changed() -> None:
         ("dim", 0),
         ("dim", 65_537),
         ("padded", 100),
-        ("normalise", 1),
+        ("normalize", 1),
         ("mean", b"\x00" * 396),
         ("mean", np.full(100, np.inf, "<f4").tobytes()),
         ("seed", -1),
@@ -139,7 +139,7 @@ def orthogonal(dim: int, width: int) -> Float32Array:
 
 
 @pytest.mark.parametrize(("dim", "width"), [(1, 1), (33, 7), (64, 64), (100, 70), (40, 90)])
-def test_a_matrix_projects_what_was_centred(dim: int, width: int) -> None:
+def test_a_matrix_projects_what_was_centered(dim: int, width: int) -> None:
     rng = np.random.default_rng(dim)
     matrix, mean = (rng.normal(size=shape).astype(np.float32) for shape in ((dim, width), dim))
     x = rng.normal(size=(9, dim)).astype(np.float32)

@@ -10,8 +10,8 @@ import pytest
 from generated import clustered
 
 import qvec
-from qvec.searching.curves import Curve, Curves, Point, outdated
-from qvec.types import Float32Array
+from qvec.common.types import Float32Array
+from qvec.search.curves import Curve, Curves, Point, outdated
 
 DIM, N = 24, 4000
 
@@ -116,9 +116,9 @@ def test_what_cannot_be_reached_or_was_not_measured_is_refused(tmp_path: Path, x
 
 
 def test_without_originals_there_is_nothing_to_measure_against(tmp_path: Path, x: Float32Array) -> None:
-    with qvec.create(tmp_path / "a.qvec", DIM, metric="l2", code="int8", keep="none") as db:
+    with qvec.create(tmp_path / "a.qvec", DIM, metric="l2", code="int8", originals="none") as db:
         db.add(x[:1000])
-        with pytest.raises(qvec.InputError, match="keep='none'"):
+        with pytest.raises(qvec.InputError, match="originals='none'"):
             db.tune(x[N:])
 
 

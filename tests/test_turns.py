@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from qvec.turns import TURN, short_turns
+from qvec.common.switch_interval import TURN, short_turns
 
 
 def test_turns_are_short_until_the_last_block_ends() -> None:

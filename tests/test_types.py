@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qvec.configs import HNSW, Flat
-from qvec.errors import InputError
-from qvec.results import Hits, Records
+from qvec.codes.configs import HNSW, Flat
+from qvec.common.errors import InputError
+from qvec.rows.results import Records
+from qvec.search.results import Hits
 
 
 def hits_of_two() -> Hits:

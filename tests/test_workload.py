@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from generated import clustered
 
+from qvec.common.errors import InputError, NotFoundError
 from qvec.datasets import Workload, exact_knn, grow, load_workload
 from qvec.datasets.grow import mixtures, write_rows
 from qvec.datasets.workload import load_truth
-from qvec.errors import InputError, NotFoundError
 
 RNG = np.random.default_rng(11)
 ALL = clustered(RNG, 330, 12)
@@ -40,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_folder_gives_vectors_queries_neighbours_and_metric(folder: Path) -> None:
+def test_a_folder_gives_vectors_queries_neighbors_and_metric(folder: Path) -> None:
     found = load_workload(folder, 10)
     assert (found.name, found.metric) == (folder.name, "l2")
     np.testing.assert_array_equal(found.base, X)
@@ -49,7 +49,7 @@ def test_a_folder_gives_vectors_queries_neighbours_and_metric(folder: Path) -> N
     assert (found.queries.dtype, found.truth.dtype) == (np.float32, np.int64)
 
 
-def test_neighbours_that_are_not_there_are_computed(folder: Path) -> None:
+def test_neighbors_that_are_not_there_are_computed(folder: Path) -> None:
     (folder / "gt.npy").unlink()
     calls: list[tuple[int, int]] = []
     found = load_workload(folder, 10, progress=lambda done, total: calls.append((done, total)))
@@ -58,7 +58,7 @@ def test_neighbours_that_are_not_there_are_computed(folder: Path) -> None:
     assert calls[-1] == (300, 300)
 
 
-def test_fewer_rows_have_neighbours_of_their_own(folder: Path) -> None:
+def test_fewer_rows_have_neighbors_of_their_own(folder: Path) -> None:
     found = load_workload(folder, 10, rows=120, max_queries=7)
     assert (len(found.base), len(found.queries)) == (120, 7)
     np.testing.assert_array_equal(found.truth[:, :10], exact_knn(X[:120], Q[:7], 10, "l2")[0])
@@ -93,14 +93,14 @@ def test_an_hdf5_of_ann_benchmarks_is_a_workload(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.truth, rows)
 
 
-def test_neighbours_of_bigann_may_have_their_distances_behind_them(tmp_path: Path) -> None:
+def test_neighbors_of_bigann_may_have_their_distances_behind_them(tmp_path: Path) -> None:
     file = tmp_path / "truth.bin"
     rows = TRUTH.astype("<i4")
     file.write_bytes(bigann(rows) + np.zeros(rows.shape, "<f4").tobytes())
     np.testing.assert_array_equal(load_truth(file), TRUTH)
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(
-        InputError, match=r"4807 bytes; its header promises 30 rows of 20 neighbours, 2408 bytes, or 4808"
+        InputError, match=r"4807 bytes; its header promises 30 rows of 20 neighbors, 2408 bytes, or 4808"
     ):
         load_truth(file)
 
@@ -118,20 +118,20 @@ def test_a_file_of_vectors_needs_queries_and_a_metric(folder: Path) -> None:
     ("truth", "message"),
     [
         (TRUTH[:29], "29 rows for 30 queries"),
-        (TRUTH[:, :9], "9 neighbours a query; k is 10"),
-        (TRUTH + 295, "has a neighbour outside the 300 rows"),
-        (np.where(np.arange(20) == 3, -1, TRUTH), "query 0 has a neighbour outside"),
+        (TRUTH[:, :9], "9 neighbors a query; k is 10"),
+        (TRUTH + 295, "has a neighbor outside the 300 rows"),
+        (np.where(np.arange(20) == 3, -1, TRUTH), "query 0 has a neighbor outside"),
         (TRUTH.astype(np.float64), "dtype float64, not integers"),
         (TRUTH[::-1].copy(), "ground truth is of other vectors or another metric: of query 0, "),
     ],
 )
-def test_neighbours_that_cannot_be_right_are_refused(folder: Path, truth: np.ndarray, message: str) -> None:
+def test_neighbors_that_cannot_be_right_are_refused(folder: Path, truth: np.ndarray, message: str) -> None:
     np.save(folder / "gt.npy", truth)
     with pytest.raises(InputError, match=message):
         load_workload(folder, 10)
 
 
-def test_neighbours_by_another_metric_are_refused(folder: Path) -> None:
+def test_neighbors_by_another_metric_are_refused(folder: Path) -> None:
     np.save(folder / "gt.npy", exact_knn(X * np.linspace(0.1, 9, 300)[:, None], Q, 20, "ip")[0])
     with pytest.raises(InputError, match="other vectors or another metric"):
         load_workload(folder, 10)

@@ -24,7 +24,7 @@ class Qvec(BaseANN):
     """A collection in a folder of its own, searched by a reader.
 
     ``options``: ``code``, ``index`` ("flat", "hnsw", "packed" or "ivf"), and ``m``, ``ef_construction``, ``nlist`` or
-    ``keep`` as :func:`qvec.create` and the index's configuration take them. What is set for a search is the one
+    ``originals`` as :func:`qvec.create` and the index's configuration take them. What is set for a search is the one
     parameter of the index: ``ef`` of graphs, ``nprobe`` of lists, ``oversample`` of a scan.
     """
 
@@ -34,7 +34,7 @@ class Qvec(BaseANN):
         self.metric = METRICS[metric]
         options = dict(options)
         self.kind = options.pop("index", "hnsw")
-        self.made = {name: options.pop(name) for name in ("code", "keep") if name in options}
+        self.made = {name: options.pop(name) for name in ("code", "originals") if name in options}
         self.made["index"] = index_of(self.kind, options)
         self.label = ", ".join(map(str, [self.made.get("code", "auto"), self.kind, *options.items()]))
         self.parameter = {"flat": "oversample", "ivf": "nprobe"}.get(self.kind, "ef")

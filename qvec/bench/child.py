@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from qvec.bench.memory import anonymous_now
-from qvec.errors import QvecError
+from qvec.common.errors import QvecError
 
 SAMPLE_SECONDS = 0.02
 LOG_TAIL = 400  # characters of what it printed last

@@ -15,8 +15,8 @@ from typing import Any
 import qvec
 from qvec.bench.adapters.base import Adapter
 from qvec.bench.adapters.own import Own
-from qvec.errors import InputError
-from qvec.types import Metric
+from qvec.common.errors import InputError
+from qvec.common.types import Metric
 
 PEERS = {
     "hnswlib": "hnswlib:Hnswlib",
@@ -82,7 +82,7 @@ def own_contestants(
         for text in indexes:
             index, options = parse(text)
             options = {"code": code, "index": index, **options}
-            name = labelled(f"{OWN} {code} {index}", options, ("code", "index"))
+            name = labeled(f"{OWN} {code} {index}", options, ("code", "index"))
             Own.check_options(name, options)
             with tempfile.TemporaryDirectory() as folder:
                 Own(metric, dim, Path(folder), options).check()
@@ -111,7 +111,7 @@ def choose_peers(
             elif metric not in kind.metrics:
                 skipped[name] = f"it has no metric {metric}"
             else:
-                chosen.append(Contestant(labelled(name, options), adapter, options, sweep or {}))
+                chosen.append(Contestant(labeled(name, options), adapter, options, sweep or {}))
     return unique(chosen), skipped
 
 
@@ -148,7 +148,7 @@ def number(text: str) -> int | float | str:
     return text
 
 
-def labelled(name: str, options: Mapping[str, Any], known: Sequence[str] = ()) -> str:
+def labeled(name: str, options: Mapping[str, Any], known: Sequence[str] = ()) -> str:
     """The name, and the options that it does not tell."""
     return " ".join([name, *(f"{key}={value}" for key, value in options.items() if key not in known)])
 

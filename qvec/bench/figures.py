@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from qvec.bench.records import Entry, Result
-from qvec.types import Int64Array
+from qvec.common.types import Int64Array
 
 ORIGINALS = "vectors"  # the part of an index that a search re-ranks with
 TARGETS = (0.90, 0.95, 0.98, 0.99)

@@ -11,7 +11,7 @@ import numpy as np
 from qvec.bench.figures import TARGETS, at_recall, bytes_per_vector, curve, front
 from qvec.bench.records import Entry, Result
 from qvec.bench.table import title
-from qvec.extras import require
+from qvec.common.extras import require
 
 DPI = 130
 NOT_SHOWN_BELOW = 0.5  # recall
@@ -74,14 +74,14 @@ def _figure(panels: int, size: tuple[float, float]) -> tuple[Any, Sequence[Any]]
 
 
 def _styled(result: Result) -> list[tuple[Entry, dict[str, Any]]]:
-    """Each contestant with its own colour and mark: qvec drawn thick, peers dashed."""
-    colours = require("matplotlib", "plot").colormaps["tab20"].colors
+    """Each contestant with its own color and mark: qvec drawn thick, peers dashed."""
+    colors = require("matplotlib", "plot").colormaps["tab20"].colors
     marks = "osD^vP*Xh<>p"
     return [
         (
             entry,
             {
-                "color": colours[(2 * number + (number // 10)) % len(colours)],
+                "color": colors[(2 * number + (number // 10)) % len(colors)],
                 "marker": marks[number % len(marks)],
                 "linestyle": "-" if entry.own else "--",
                 "linewidth": 2.4 if entry.own else 1.2,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import qvec
-from qvec.errors import InputError
+from qvec.common.errors import InputError
 
 
 @dataclass(frozen=True)

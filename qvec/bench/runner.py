@@ -16,12 +16,12 @@ from qvec.bench.child import Child, FailedError
 from qvec.bench.contestants import Contestant, adapter_class
 from qvec.bench.figures import recall_of
 from qvec.bench.records import Entry, Point, Result, machine
+from qvec.common.errors import InputError
+from qvec.common.types import check_int, check_number
 from qvec.datasets import Workload
 from qvec.datasets.files import Matrix
 from qvec.datasets.grow import write_rows
 from qvec.datasets.workload import scaled
-from qvec.errors import InputError
-from qvec.types import check_int, check_number
 
 Progress = Callable[[int, int], None]
 Notice = Callable[[str], None]
@@ -30,7 +30,7 @@ Turn = dict[str, Any]
 
 @dataclass(frozen=True)
 class Settings:
-    """``k`` neighbours; ``build_threads``; ``batch_threads`` of a batch: single queries are on one.
+    """``k`` neighbors; ``build_threads``; ``batch_threads`` of a batch: single queries are on one.
 
     ``rounds``: turns of each contestant at each point, of which the best and the median count. ``turn_seconds``: after
     so many, a turn ends with the queries that were answered. A build or a turn without an answer after
@@ -86,7 +86,7 @@ def run(
     if not contestants:
         raise InputError("there is no contestant to measure")
     if workload.truth.shape[1] < settings.k:
-        raise InputError(f"k is {settings.k}; the ground truth has {workload.truth.shape[1]} neighbours a query")
+        raise InputError(f"k is {settings.k}; the ground truth has {workload.truth.shape[1]} neighbors a query")
     started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     with tempfile.TemporaryDirectory(prefix="qvec-bench-", dir=folder) as name:
         base, queries = spool(workload, Path(name))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from qvec.bench.figures import TARGETS, Way, at_recall, bytes_per_vector, curve, index_bytes, ratios
 from qvec.bench.records import Entry, Point, Result
-from qvec.console import print_table
+from qvec.common.console import print_table
 
 POINT_COLUMNS = ("contestant", "search", "recall", "q/s", "median", "batch q/s", "p50 us", "p95 us", "p99 us")
 

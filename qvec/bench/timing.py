@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from qvec.bench.adapters.base import Calls, id_rows
-from qvec.types import Float32Array, Int64Array
+from qvec.common.types import Float32Array, Int64Array
 
 MIN_QUERIES = 100  # answered however long they take
 WARM_UP = 100

@@ -30,7 +30,7 @@ from qvec.cli import (
     tune,
     verify,
 )
-from qvec.errors import QvecError
+from qvec.common.errors import QvecError
 
 VERBS = {
     "demo": demo,

@@ -2,7 +2,7 @@
 
 DATASET is "demo", an .hdf5 file of ann-benchmarks, a folder of base.*, queries.* and maybe gt.* and meta.json, or a
 file of vectors with --queries. Each contestant builds and searches in a process of its own; at each point of the sweep
-they take turns. Neighbours that the data does not bring are computed.
+they take turns. Neighbors that the data does not bring are computed.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from qvec.bench.contestants import PEERS, number
 from qvec.bench.html import write_report
 from qvec.bench.plot import plot_bytes, plot_recall
 from qvec.bench.table import print_points, print_summary
-from qvec.console import progress
+from qvec.common.console import progress
+from qvec.common.errors import InputError, MissingExtraError
+from qvec.common.types import Metric
 from qvec.datasets import Workload, grow, load_workload
 from qvec.demo.corpus import demo_workload
-from qvec.errors import InputError, MissingExtraError
-from qvec.types import Metric
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", metavar="DATASET", help="file, folder, or demo")
     data = parser.add_argument_group("data")
     data.add_argument("--queries", type=Path, metavar="FILE", help="query vectors, in place of the data's own")
-    data.add_argument("--truth", type=Path, metavar="FILE", help="rows of the exact neighbours of each query")
+    data.add_argument("--truth", type=Path, metavar="FILE", help="rows of the exact neighbors of each query")
     data.add_argument("--metric", choices=get_args(Metric), help="in place of the data's own")
     data.add_argument("--rows", type=int, metavar="N", help="take the first N vectors")
     data.add_argument("--max-queries", type=int, metavar="N", help="take the first N queries")
@@ -46,7 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=f"{', '.join(PEERS)}, the first part of some, module:Class, or all (default: all that are installed)",
     )
     how = parser.add_argument_group("measuring")
-    how.add_argument("-k", "--k", type=int, default=10, metavar="N", help="neighbours of each query (default: 10)")
+    how.add_argument("-k", "--k", type=int, default=10, metavar="N", help="neighbors of each query (default: 10)")
     how.add_argument("--threads", type=int, default=2, metavar="N", help="threads of a build (default: 2)")
     how.add_argument("--batch-threads", type=int, default=1, metavar="N", help="threads of a batch (default: 1)")
     how.add_argument("--rounds", type=int, default=3, metavar="N", help="turns at each point (default: 3)")
@@ -116,7 +116,7 @@ def write(result: bench.Result, folder: Path, targets: Sequence[float]) -> None:
 
 def load(args: argparse.Namespace) -> Workload:
     """The workload that the arguments name."""
-    with progress("exact neighbours", "rows") as report:
+    with progress("exact neighbors", "rows") as report:
         if args.dataset == "demo":
             workload = demo(args)
         else:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import qvec
-from qvec.console import print_table
+from qvec.common.console import print_table
 from qvec.datasets import load_vectors
 
 COLUMNS = ("number", "code", "id", "bytes", "method", "model", "created", "trained on", "rows", "in force")

@@ -9,7 +9,7 @@ import argparse
 
 import qvec
 from qvec.cli.evaluate import add_measuring, measuring, print_report
-from qvec.console import progress
+from qvec.common.console import progress
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ import argparse
 
 import qvec
 from qvec.cli.search import as_ids, as_where
-from qvec.errors import InputError
+from qvec.common.errors import InputError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ import dataclasses
 import json
 
 import qvec
-from qvec.console import print_table
+from qvec.common.console import print_table
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ import argparse
 
 import qvec
 from qvec.cli.search import as_ids, as_where
-from qvec.console import progress
+from qvec.common.console import progress
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import qvec
-from qvec.console import print_table, progress
+from qvec.common.console import print_table, progress
 from qvec.datasets import load_vectors
-from qvec.evaluation.report import HEADINGS, Report
+from qvec.quality.report import HEADINGS, Report
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +24,7 @@ def add_measuring(parser: argparse.ArgumentParser, n: int) -> None:
     """What evaluate and choose have in common."""
     parser.add_argument("--queries", type=Path, metavar="FILE", help="query vectors (default: held-out rows)")
     parser.add_argument("--key", metavar="NAME", help="array of an .npz or .hdf5 file (for example: test)")
-    parser.add_argument("-k", type=int, default=10, metavar="N", help="neighbours of each query (default: 10)")
+    parser.add_argument("-k", type=int, default=10, metavar="N", help="neighbors of each query (default: 10)")
     parser.add_argument("-n", type=int, default=n, metavar="N", help=f"queries to measure with (default: {n})")
     parser.add_argument("--codes", metavar="LIST", help="codes to measure, with commas between (default: all)")
 

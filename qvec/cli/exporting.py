@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import get_args
 
 import qvec
-from qvec.console import human_bytes, progress
+from qvec.common.console import human_bytes, progress
 from qvec.interchange import ExportFormat, export
 
 

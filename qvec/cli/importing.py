@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import get_args
 
 import qvec
-from qvec.console import human_bytes, progress
-from qvec.errors import InputError
+from qvec.common.console import human_bytes, progress
+from qvec.common.errors import InputError
+from qvec.common.types import MAX_DIM, CodeKind, Metric, OnConflict
 from qvec.interchange import Source, SourceFormat, add_from, create_for, open_source
 from qvec.interchange.copying import BATCH
-from qvec.types import MAX_DIM, CodeKind, Metric, OnConflict
 
 MAX_BATCH = 1 << 20
 NEW_STORE = ("metric", "code", "index")

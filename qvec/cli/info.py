@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 import qvec
-from qvec.console import human_bytes, print_table
+from qvec.common.console import human_bytes, print_table
 
 PARTS = "_bytes"
 

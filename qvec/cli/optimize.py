@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 import qvec
-from qvec.console import progress
+from qvec.common.console import progress
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -9,8 +9,8 @@ import argparse
 from typing import Any
 
 import qvec
-from qvec.console import progress
-from qvec.errors import InputError
+from qvec.common.console import progress
+from qvec.common.errors import InputError
 
 RELINK: dict[str, Any] = {"auto": "auto", "yes": True, "no": False}
 

@@ -1,7 +1,7 @@
 """Find the stored vectors nearest to each query.
 
 Queries are the rows of a file of vectors, one of its rows (--row), or the vector that is stored under an id (--id),
-which is not its own neighbour.
+which is not its own neighbor.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 import qvec
-from qvec.console import print_table, shortened
+from qvec.common.console import print_table, shortened
+from qvec.common.errors import InputError
 from qvec.datasets import load_vectors
-from qvec.errors import InputError
-from qvec.explain import Explanation
+from qvec.search.explain import Explanation
 
 BATCH = 1024  # queries of one call, so that the first answers of a long file show at once
 OPTIONS = (
-    "k", "radius", "offset", "mmr", "group_by", "group_size", "ef", "recall", "rescore", "exact", "threads", "explain",
+    "k", "max_distance", "offset", "mmr", "group_by", "group_size", "ef", "recall", "rescore", "exact", "threads", "explain",
 )  # fmt: skip
 PAYLOAD_WIDTH = 200  # characters of a payload that are looked at; the table cuts what does not fit
 
@@ -35,17 +35,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--row", type=int, metavar="N", help="ask only row N of QUERIES, counted from 0")
     parser.add_argument("--id", metavar="ID", help="ask the vector that is stored under ID")
     parser.add_argument("--key", metavar="NAME", help="array of an .npz or .hdf5 file (for example: test)")
-    parser.add_argument("-k", type=int, default=10, metavar="N", help="neighbours of each query (default: 10)")
-    parser.add_argument("--radius", type=float, metavar="R", help="only hits at this distance or nearer")
+    parser.add_argument("-k", type=int, default=10, metavar="N", help="neighbors of each query (default: 10)")
+    parser.add_argument("--max-distance", type=float, metavar="R", help="only hits at this distance or nearer")
     parser.add_argument("--offset", type=int, default=0, metavar="N", help="leave out the nearest N hits")
     parser.add_argument("--mmr", type=float, metavar="W", help="diverse hits: weight of nearness, 0 to 1")
     parser.add_argument("--where", metavar="JSON", help='only what fulfils a filter: \'{"year": {"$gte": 2020}}\'')
     parser.add_argument("--group-by", metavar="FIELD", help="the nearest K groups of vectors with one value of a field")
     parser.add_argument("--group-size", type=int, default=1, metavar="N", help="hits of each group (default: 1)")
     parser.add_argument("--ef", type=int, metavar="N", help="candidates of the graph walk: more is slower and better")
-    parser.add_argument(
-        "--recall", type=float, metavar="R", help="share of the true neighbours to find (see qvec tune)"
-    )
+    parser.add_argument("--recall", type=float, metavar="R", help="share of the true neighbors to find (see qvec tune)")
     parser.add_argument("--exact", action="store_true", help="compare with every stored vector, in float32")
     parser.add_argument(
         "--no-rescore",

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 import qvec
-from qvec.console import print_table, progress
+from qvec.common.console import print_table, progress
 from qvec.datasets import load_vectors
 
 
@@ -14,7 +14,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("store", metavar="STORE", help="the store's file")
     parser.add_argument("--queries", type=Path, metavar="FILE", help="query vectors (default: stored rows)")
     parser.add_argument("--key", metavar="NAME", help="array of an .npz or .hdf5 file (for example: test)")
-    parser.add_argument("-k", type=int, nargs="+", default=[10, 100], metavar="N", help="neighbours (default: 10 100)")
+    parser.add_argument("-k", type=int, nargs="+", default=[10, 100], metavar="N", help="neighbors (default: 10 100)")
     parser.add_argument("-n", type=int, default=1000, metavar="N", help="queries to measure with (default: 1000)")
 
 

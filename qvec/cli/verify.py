@@ -9,7 +9,7 @@ import argparse
 import json
 
 import qvec
-from qvec.errors import CorruptError
+from qvec.common.errors import CorruptError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

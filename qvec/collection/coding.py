@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
+from qvec.codes.configs import CodeConfig
 from qvec.collection.handle import worker_threads
 from qvec.collection.measuring import MAX_MEASURED, Measuring
-from qvec.config import code_from_dict, make_config
-from qvec.configs import CodeConfig
-from qvec.errors import InputError
-from qvec.generations.calibrations import (
+from qvec.common.errors import InputError
+from qvec.common.types import ArrayLike, Float32Array
+from qvec.index import Progress
+from qvec.quality.recall import MAX_ROWS, OVERSAMPLES, CodeNames
+from qvec.rows.writer import Writer
+from qvec.schema.calibrations import (
     Generation,
     Trained,
     Transfer,
@@ -22,19 +25,16 @@ from qvec.generations.calibrations import (
     listed,
     register,
 )
-from qvec.index import Progress
-from qvec.inputs import as_vectors, check_count
-from qvec.layout import CALIBRATION
-from qvec.measure import MAX_ROWS, OVERSAMPLES, CodeNames
-from qvec.records.writer import Writer
+from qvec.schema.config import code_from_dict, make_config
+from qvec.schema.layout import CALIBRATION
+from qvec.schema.validation import as_vectors, check_count
 from qvec.storage.store import Snapshot
-from qvec.types import ArrayLike, Float32Array
 
 if TYPE_CHECKING:  # imported when they are called: seldom, and a sixth of the import's time
-    from qvec.adapters import Adapter
-    from qvec.evaluation.choose import Choice
-    from qvec.evaluation.report import Report
-    from qvec.upkeep.requantize import Relink
+    from qvec.codes.adapters import Adapter
+    from qvec.maintenance.requantize import Relink
+    from qvec.quality.choose import Choice
+    from qvec.quality.report import Report
 
 
 class Coding(Measuring):
@@ -161,7 +161,7 @@ class Coding(Measuring):
         measured with more, up to ``max_n`` where there are so many. ``Choice.met`` says whether there is one,
         ``Choice.apply`` puts it in force. The rest as in :meth:`evaluate`.
         """
-        from qvec.evaluation.choose import Target, choose
+        from qvec.quality.choose import Target, choose
 
         target = Target(target_recall, max_bytes, max_p99_ms)
         first, last = check_count("n", n, 1, MAX_MEASURED), check_count("max_n", max_n, 1, MAX_MEASURED)
@@ -186,7 +186,7 @@ class Coding(Measuring):
 
     def _put_calibration(self, trained: Trained, sample: Float32Array | None = None) -> int:
         """Store a calibration; in a collection without any, it is the one that codes the first vectors."""
-        from qvec.drift.watch import remember
+        from qvec.quality.drift import remember
 
         with self._store.write() as txn:
             if txn.state["quantizer"] is not None:

@@ -11,17 +11,8 @@ import numpy as np
 from qvec.collection.deleting import Deleting
 from qvec.collection.handle import worker_threads
 from qvec.collection.measuring import SAMPLED_CALLS
-from qvec.errors import InputError
-from qvec.index import Progress
-from qvec.inputs import MAX_K, MAX_ROWS, as_ids, as_payloads, as_searched, as_stored, check_count, check_unique, id_keys
-from qvec.records.reading import id_array
-from qvec.results import AddResult, Hits, Records
-from qvec.searching.curves import outdated
-from qvec.searching.hits import HitMaker
-from qvec.searching.options import SearchOptions, search_options
-from qvec.searching.search import keep_ready, run_search
-from qvec.storage.store import Snapshot, Store
-from qvec.types import (
+from qvec.common.errors import InputError
+from qvec.common.types import (
     ArrayLike,
     Float32Array,
     Include,
@@ -32,14 +23,34 @@ from qvec.types import (
     check_choice,
     check_flag,
 )
+from qvec.index import Progress
+from qvec.rows.reader import id_array
+from qvec.rows.results import AddResult, Records
+from qvec.schema.validation import (
+    MAX_K,
+    MAX_ROWS,
+    as_ids,
+    as_payloads,
+    as_searched,
+    as_stored,
+    check_count,
+    check_unique,
+    id_keys,
+)
+from qvec.search.curves import outdated
+from qvec.search.hits import HitMaker
+from qvec.search.options import SearchOptions, search_options
+from qvec.search.results import Hits
+from qvec.search.search import keep_ready, run_search
+from qvec.storage.store import Snapshot, Store
 
 if TYPE_CHECKING:
-    from qvec.drift.watch import OnDrift
-    from qvec.searching.grouping import Grouping
-    from qvec.searching.selecting import Selected
+    from qvec.quality.drift import OnDrift
+    from qvec.search.grouping import Grouping
+    from qvec.search.row_selection import Selected
 
 
-NOTHING_ASKED = (None, 0, None, None, None, 1)  # radius, offset, mmr, fetch_k, group_by, group_size
+NOTHING_ASKED = (None, 0, None, None, None, 1)  # max_distance, offset, mmr, fetch_k, group_by, group_size
 
 
 class Collection(Deleting):
@@ -137,7 +148,7 @@ class Collection(Deleting):
         It answers every call that reads, from any thread; those that write raise ReadOnlyError. Close it soon: pages
         that it may read are not used again before, and the file grows (:meth:`stats` tells).
         """
-        from qvec.storage.pinned import PinnedStore
+        from qvec.storage.snapshot_store import PinnedStore
 
         if self._store.in_transaction:
             raise InputError("a snapshot is of a commit; what a transaction writes is none before its end")
@@ -151,13 +162,13 @@ class Collection(Deleting):
         k: int = 10,
         *,
         id: Any = None,
-        radius: float | None = None,
+        max_distance: float | None = None,
         offset: int = 0,
         mmr: float | None = None,
         fetch_k: int | None = None,
         include: Include = ("payload",),
         where: Where | Sequence[Where | None] | None = None,
-        allow: Any = None,
+        ids_in: Any = None,
         group_by: str | None = None,
         group_size: int = 1,
         explain: bool = False,
@@ -170,18 +181,18 @@ class Collection(Deleting):
         model: str | None = None,
         recall: float | None = None,
     ) -> Hits:
-        """The k nearest neighbours of one query (1-D in, 1-D out) or of a batch (2-D in, 2-D out).
+        """The k nearest neighbors of one query (1-D in, 1-D out) or of a batch (2-D in, 2-D out).
 
-        id: look for the neighbours of a stored vector (1-D out) or of several (2-D out) instead of ``queries``; a
-        vector is not its own neighbour.
-        radius: only hits at this distance or nearer, in the metric's own measure (l2: squared); at most k.
+        id: look for the neighbors of a stored vector (1-D out) or of several (2-D out) instead of ``queries``; a
+        vector is not its own neighbor.
+        max_distance: only hits at this distance or nearer, in the metric's own measure (l2: squared); at most k.
         offset: leave out the nearest ``offset`` hits: the next page.
         mmr: choose k of the ``fetch_k`` nearest (default: 5 k, 20 at least) by maximal marginal relevance: 1 weighs
         nothing but nearness to the query, 0 nothing but distance from the hits chosen before.
         include: what hits bring along: "payload", "vector". explain: and how they were found, as ``explanation``.
 
         where: only vectors whose payload fulfils a filter on declared fields (docs/filters.md), as in
-        ``{"lang": "en", "year": {"$gte": 2020}}``. allow: only vectors with one of these ids; or, as a 1-D array of
+        ``{"lang": "en", "year": {"$gte": 2020}}``. ids_in: only vectors with one of these ids; or, as a 1-D array of
         booleans, whether each integer id may be found. With both, both must hold. A list of filters: one for each query
         of the batch, None for none.
         group_by: a declared field; k (and ``offset``) count groups of vectors that hold the same value, nearest group
@@ -192,14 +203,14 @@ class Collection(Deleting):
         "auto" collection begins with, has no use for ef. oversample: candidates re-ranked per hit;
         "auto": what the code needs, of a given ``ef`` all at most.
         rescore: whether candidates are re-ranked with the stored originals; "auto": where there are any.
-        recall: in place of these, the share of the true neighbours to find: the cheapest search that :meth:`tune`
+        recall: in place of these, the share of the true neighbors to find: the cheapest search that :meth:`tune`
         measured to reach it.
         exact: score every original instead. threads: for a batch; default, all cores. model: the tag of the
         queries' model; refused where it is not the collection's.
         Fewer than k vectors stored: what there is, padded as :class:`Hits` says.
         """
-        given = (k, ef, nprobe, oversample, rescore, exact, include, recall, id, radius, offset, mmr, fetch_k, group_by,
-                 group_size, explain, where, allow, threads, model)  # fmt: skip
+        given = (k, ef, nprobe, oversample, rescore, exact, include, recall, id, max_distance, offset, mmr, fetch_k, group_by,
+                 group_size, explain, where, ids_in, threads, model)  # fmt: skip
         self._asked += 1
         found = self._store.quick(queries, given) if self._asked % SAMPLED_CALLS else None
         if found is not None:
@@ -210,10 +221,10 @@ class Collection(Deleting):
         if (queries is None) == (id is None):
             raise InputError("give either queries or the id of a stored vector")
         options = search_options(k, ef, nprobe, oversample, rescore, exact, include, recall)
-        asked = radius, offset, mmr, fetch_k, group_by, group_size
+        asked = max_distance, offset, mmr, fetch_k, group_by, group_size
         beyond = asked != NOTHING_ASKED or id is not None or explain or options.vectors
         if beyond or isinstance(where, (list, tuple)):
-            return self._search_beyond(queries, id, options, asked, threads, explain, where, allow)
+            return self._search_beyond(queries, id, options, asked, threads, explain, where, ids_in)
         q = as_searched(queries, config.dim, config.metric, config.form)
         if (q.ndim == 2 or not self._asked % SAMPLED_CALLS) and config.form is None:
             self._queries.take(q)
@@ -222,8 +233,8 @@ class Collection(Deleting):
         try:
             engine = snap.derived.get("engine") or self._make_engine(snap)
             selected = None
-            if where is not None or allow is not None:
-                selected = self._select(snap, cast("Where | None", where), allow)
+            if where is not None or ids_in is not None:
+                selected = self._select(snap, cast("Where | None", where), ids_in)
                 engine = engine if selected.count else None
             if engine is None:
                 return self._hits.none((*q.shape[:-1], options.k), options.payloads)
@@ -242,11 +253,11 @@ class Collection(Deleting):
         threads: int | None,
         explain: bool,
         where: Where | Sequence[Where | None] | None,
-        allow: Any,
+        ids_in: Any,
     ) -> Hits:
         """A search for something else than the nearest k."""
-        from qvec.searching.beyond import Request, run_request  # late: seldom, and a tenth of the import's time
-        from qvec.searching.refine import refinement
+        from qvec.search.pipeline import Request, run_request  # late: seldom, and a tenth of the import's time
+        from qvec.search.refine import refinement
 
         config = self._config
         check_flag("explain", explain)
@@ -263,20 +274,20 @@ class Collection(Deleting):
             engine = snap.derived.get("engine") or self._make_engine(snap)
             filters = _filters(where, q)
             selected = None
-            if where is not None or allow is not None:
-                selected = [self._select(snap, one, allow, name) for name, one in filters]
+            if where is not None or ids_in is not None:
+                selected = [self._select(snap, one, ids_in, name) for name, one in filters]
             by = self._grouping(snap, group_by, group_size, options.k, refined.mmr)
 
             def select(query: int, condition: dict[str, Any]) -> Selected:
                 both = [part for part in (filters[query][1], condition) if part]
-                return self._select(snap, {"$and": both}, allow)
+                return self._select(snap, {"$and": both}, ids_in)
 
             request = Request(q, options, refined, workers, own, explain, selected, by, select)
             return run_request(reader, engine, self._hits, request)
 
     def _grouping(self, snap: Snapshot, name: Any, size: Any, k: int, mmr: float | None) -> Grouping | None:
         from qvec.filters.schema import stored_schema
-        from qvec.searching.grouping import grouping
+        from qvec.search.grouping import grouping
 
         if name is None:
             if size != 1:

@@ -10,14 +10,14 @@ import numpy as np
 
 from qvec.collection.handle import worker_threads
 from qvec.collection.payloads import Payloads
-from qvec.errors import DiskFullError, InputError
+from qvec.common.errors import DiskFullError, InputError
+from qvec.common.types import Missing, NDArray, Where, check_choice
 from qvec.index import Progress
-from qvec.inputs import as_id_set, id_keys
-from qvec.records.reading import refuse_missing
-from qvec.records.rows import find_rows, ids_of_rows
+from qvec.rows.lookup import find_rows, ids_of_rows
+from qvec.rows.reader import refuse_missing
+from qvec.schema.validation import as_id_set, id_keys
 from qvec.storage import reserve
 from qvec.storage.store import Transaction
-from qvec.types import Missing, NDArray, Where, check_choice
 
 Done = TypeVar("Done")
 

@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
-from qvec.config import Config
-from qvec.configs import Float16, Float32
-from qvec.errors import CorruptError, InputError
-from qvec.generations.calibrations import entry_of
+from qvec.codes.configs import Float16, Float32
+from qvec.codes.registry import Quantizer, from_state, train
+from qvec.common.errors import CorruptError, InputError
+from qvec.common.types import MemoryMode
 from qvec.index import stored_index
-from qvec.inputs import check_count
-from qvec.layout import CALIBRATION, VECTORS, in_force
-from qvec.quantizers import Quantizer, from_state, train
-from qvec.records.reading import Reader
-from qvec.records.writer import Writer
-from qvec.searching.engine import Engine
+from qvec.maintenance.state_check import check_state
+from qvec.rows.reader import Reader
+from qvec.rows.writer import Writer
+from qvec.schema.calibrations import entry_of
+from qvec.schema.config import Config
+from qvec.schema.layout import CALIBRATION, VECTORS, in_force
+from qvec.schema.validation import check_count
+from qvec.search.engine import Engine
 from qvec.storage.store import Snapshot, Store, Transaction
-from qvec.types import Residency
-from qvec.upkeep.statecheck import check_state
 
 if TYPE_CHECKING:  # imported when it is called: seldom
-    from qvec.upkeep.requantize import Generations
+    from qvec.maintenance.requantize import Generations
 
 MAX_THREADS = 1024
 
@@ -59,7 +59,7 @@ class Handle:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles as its path, and is opened for reading where it is unpickled: only one handle can write."""
-        return reopened, (type(self), os.path.abspath(self._store.path), self._store.residency)
+        return reopened, (type(self), os.path.abspath(self._store.path), self._store.memory)
 
     def __repr__(self) -> str:
         config = self._config
@@ -82,7 +82,7 @@ class Handle:
             return None
         index = stored_index(self._config.index, snap.state["index"])
         engine = Engine(snap, quantizer, self._originals(snap), index, self._config.ids == "int64")
-        snap.reside(engine.to_copy(self._store.residency))
+        snap.reside(engine.to_copy(self._store.memory))
         snap.derived["engine"] = engine
         return engine
 
@@ -91,7 +91,7 @@ class Handle:
 
     @cached_property
     def _generations(self) -> Generations:
-        from qvec.upkeep.requantize import Generations
+        from qvec.maintenance.requantize import Generations
 
         return Generations(self._store, self._config, self._load, self._keep)
 
@@ -135,7 +135,7 @@ def worker_threads(threads: int | None) -> int:
 
 
 def _keep_quantizer(config: Config) -> Quantizer:
-    code = Float16() if config.keeps_originals and config.keep == "f16" else Float32()
+    code = Float16() if config.keeps_originals and config.originals == "f16" else Float32()
     return train(np.empty((0, config.dim), np.float32), config.metric, code)
 
 
@@ -145,6 +145,6 @@ def _undated(state: dict[str, Any]) -> dict[str, Any]:
     return state if calibration is None else state | {"calibration": calibration["id"]}
 
 
-def reopened(kind: type[H], path: str, residency: Residency) -> H:
+def reopened(kind: type[H], path: str, memory: MemoryMode) -> H:
     """What a pickled collection becomes."""
-    return kind(Store.open(path, "r", residency=residency))
+    return kind(Store.open(path, "r", memory=memory))

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from qvec.collection.coding import Coding
 from qvec.collection.handle import worker_threads
-from qvec.errors import CorruptError, InputError, LockedError
+from qvec.common.errors import CorruptError, InputError, LockedError
+from qvec.common.switch_interval import short_turns
+from qvec.common.types import Stats, check_flag
 from qvec.index import Progress
-from qvec.turns import short_turns
-from qvec.types import Stats, check_flag
-from qvec.upkeep.statistics import collect_stats
+from qvec.maintenance.stats import collect_stats
 
 if TYPE_CHECKING:  # imported when it is called
-    from qvec.upkeep.maintenance import Maintenance
+    from qvec.maintenance.optimize import Maintenance
 
 
 class Housekeeping(Coding):
@@ -28,7 +28,7 @@ class Housekeeping(Coding):
         with self._store.read() as snap:
             shape = None
             if graph:
-                from qvec.upkeep.verify import shape_of_graph
+                from qvec.maintenance.verify import shape_of_graph
 
                 shape = shape_of_graph(snap, self._config, self._quantizer(snap), self._originals(snap))
             return collect_stats(snap, self._store, self._config, shape)
@@ -39,7 +39,7 @@ class Housekeeping(Coding):
         deep: besides checksums, counts, the id map and whether a walk reaches every row, make anew what follows from
         originals and payloads (codes, packed nodes, entries of lists, indexes of fields), and compare.
         """
-        from qvec.upkeep.verify import verify_snapshot
+        from qvec.maintenance.verify import verify_snapshot
 
         check_flag("deep", deep)
         if self._store.in_transaction:
@@ -58,8 +58,8 @@ class Housekeeping(Coding):
         Raises CorruptError, and writes nothing, where originals, payloads, calibrations or LMDB's own pages are
         damaged: restore a :meth:`backup` then. ReadOnlyError; InputError inside a transaction.
         """
+        from qvec.maintenance.repair import Repair
         from qvec.storage.pages import structure_problems
-        from qvec.upkeep.repair import Repair
 
         workers = worker_threads(threads)
         if not self.verify():
@@ -140,6 +140,6 @@ class Housekeeping(Coding):
 
     @cached_property
     def _maintenance(self) -> Maintenance:
-        from qvec.upkeep.maintenance import Maintenance
+        from qvec.maintenance.optimize import Maintenance
 
         return Maintenance(self._store, self._writer)

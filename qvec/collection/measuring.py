@@ -10,27 +10,27 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from qvec.codes.registry import Quantizer
 from qvec.collection.handle import Handle, worker_threads
-from qvec.errors import ClosedError, DriftError, DriftWarning, InputError
-from qvec.generations.calibrations import Trained
+from qvec.common.errors import ClosedError, DriftError, DriftWarning, InputError
+from qvec.common.types import ArrayLike, Codes, Float32Array
 from qvec.index import Progress, stored_index
-from qvec.inputs import as_searched, as_vectors, check_count
-from qvec.layout import CODES, TUNING, in_force
-from qvec.measure import MAX_ROWS, OVERSAMPLES, CodeNames
-from qvec.quantizers import Quantizer
-from qvec.records.reading import Reader
-from qvec.records.rows import live_rows
-from qvec.records.writer import stored
-from qvec.searching.curves import Curves, outdated
-from qvec.searching.engine import Engine
+from qvec.quality.recall import MAX_ROWS, OVERSAMPLES, CodeNames
+from qvec.rows.lookup import live_rows
+from qvec.rows.reader import Reader
+from qvec.rows.writer import stored
+from qvec.schema.calibrations import Trained
+from qvec.schema.layout import CODES, TUNING, in_force
+from qvec.schema.validation import as_searched, as_vectors, check_count
+from qvec.search.curves import Curves, outdated
+from qvec.search.engine import Engine
 from qvec.storage.store import Snapshot, Store, Transaction
-from qvec.types import ArrayLike, Codes, Float32Array
 
 if TYPE_CHECKING:  # imported when they are called: seldom, and a sixth of the import's time
-    from qvec.drift.queries import QuerySample
-    from qvec.drift.watch import Drift, OnDrift, Watch
-    from qvec.evaluation.evaluate import Evaluation
-    from qvec.evaluation.report import Report
+    from qvec.quality.drift import Drift, OnDrift, Watch
+    from qvec.quality.evaluate import Evaluation
+    from qvec.quality.query_sample import QuerySample
+    from qvec.quality.report import Report
 
 MAX_TUNED_K = 10_000
 MAX_TUNED_QUERIES = 100_000
@@ -108,9 +108,9 @@ class Measuring(Handle):
         Its evidence has also the recall by code of queries that this handle was asked: of one search in 64, and of each
         batch, the newest 256. They have no part in the level.
         """
-        from qvec.drift.looks import BASE_ROWS
-        from qvec.drift.queries import query_evidence
-        from qvec.drift.watch import read_drift
+        from qvec.quality.drift import read_drift
+        from qvec.quality.drift_stats import BASE_ROWS
+        from qvec.quality.query_sample import query_evidence
 
         with self._store.read() as snap:
             found, quantizer, queries = read_drift(snap, self._config.dim), self._quantizer(snap), self._queries.rows
@@ -131,7 +131,7 @@ class Measuring(Handle):
         seed: int,
         progress: Progress | None,
     ) -> Evaluation:
-        from qvec.evaluation.evaluate import Evaluation
+        from qvec.quality.evaluate import Evaluation
 
         config = self._config
         q = None if queries is None else as_vectors("queries", queries, config.dim, config.metric)
@@ -143,20 +143,20 @@ class Measuring(Handle):
 
     @cached_property
     def _queries(self) -> QuerySample:
-        from qvec.drift.queries import QuerySample
+        from qvec.quality.query_sample import QuerySample
 
         return QuerySample(self._config.dim)
 
     @cached_property
     def _watch(self) -> Watch:
-        from qvec.drift.watch import Watch
+        from qvec.quality.drift import Watch
 
         return Watch()
 
     def _observe(self, txn: Transaction, trained: bool, x: Float32Array) -> Drift | None:
         """Look at a batch that is being added; DriftError where it raises an alarm and that is asked for."""
-        from qvec.drift.looks import LOOK_ROWS
-        from qvec.drift.watch import remember
+        from qvec.quality.drift import remember
+        from qvec.quality.drift_stats import LOOK_ROWS
 
         quantizer = self._quantizer(txn)
         if quantizer is None or self._config.form is not None:  # codes that come ready-made learned nothing here
@@ -200,21 +200,21 @@ class Measuring(Handle):
         threads: int | None = None,
         progress: Progress | None = None,
     ) -> Curves:
-        from qvec.evaluation.tuning import make_tuning, store_curves
+        from qvec.quality.tuning import make_tuning, store_curves
 
         with self._store.read() as snap:
-            quantizer, keep = self._quantizer(snap), self._originals(snap)
+            quantizer, original_quantizer = self._quantizer(snap), self._originals(snap)
             if quantizer is None or snap.state["live"] <= max(ks):
                 raise InputError(
                     f"recall@{max(ks)} is measured on more vectors than that; {snap.state['live']} are stored"
                 )
-            if keep is None and quantizer.kind != "f32" and self._config.form is None:
+            if original_quantizer is None and quantizer.kind != "f32" and self._config.form is None:
                 raise InputError(
-                    "recall is measured against the originals, and the collection was created with keep='none'"
+                    "recall is measured against the originals, and the collection was created with originals='none'"
                 )
             index = stored_index(self._config.index, snap.state["index"])
-            engine = Engine(snap, quantizer, keep, index, False)
-            vectors = Reader(snap, self._config, quantizer, keep).vectors
+            engine = Engine(snap, quantizer, original_quantizer, index, False)
+            vectors = Reader(snap, self._config, quantizer, original_quantizer).vectors
             tuning = make_tuning(snap, engine, queries, vectors, n, seed)
             curves = tuning.run(ks, worker_threads(threads), progress)
         with self._store.write() as txn:
@@ -233,7 +233,7 @@ class Measuring(Handle):
         try:
             if not outdated(snap.state):
                 return
-            from qvec.evaluation.tuning import stored_queries
+            from qvec.quality.tuning import stored_queries
 
             old = Curves.from_state(snap.record(TUNING, 0))
             queries = stored_queries(snap, self._config.dim) if old.source == "queries" else None

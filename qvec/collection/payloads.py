@@ -10,15 +10,15 @@ import numpy as np
 
 from qvec._kernels import bits_rows
 from qvec.collection.housekeeping import Housekeeping
+from qvec.common.types import FieldType, Missing, NDArray, Payload, Where, check_choice, check_flag
 from qvec.index import Progress
-from qvec.inputs import as_ids, as_payloads, check_unique, id_keys
-from qvec.records.reading import refuse_missing
-from qvec.records.rows import find_rows
+from qvec.rows.lookup import find_rows
+from qvec.rows.reader import refuse_missing
+from qvec.schema.validation import as_ids, as_payloads, check_unique, id_keys
 from qvec.storage.store import Snapshot, Transaction
-from qvec.types import FieldType, Missing, NDArray, Payload, Where, check_choice, check_flag
 
 if TYPE_CHECKING:
-    from qvec.searching.selecting import Selected
+    from qvec.search.row_selection import Selected
 
 
 class Payloads(Housekeeping):
@@ -89,21 +89,21 @@ class Payloads(Housekeeping):
         with self._store.read() as snap:
             if where is None:
                 return int(snap.state["live"])
-            from qvec.searching.selecting import selector_of
+            from qvec.search.row_selection import selector_of
 
             return selector_of(snap).select(snap, where, None, self._config.ids).count
 
     def _matching_rows(self, reading: Snapshot | Transaction, where: Where | None) -> NDArray[np.int64]:
         """Live rows that fulfil a filter, ascending; all of them where there is none."""
-        from qvec.searching.selecting import Selector, selector_of
+        from qvec.search.row_selection import Selector, selector_of
 
         # what is remembered of a transaction may be older than its last change
         selector = Selector(reading) if isinstance(reading, Transaction) else selector_of(reading)
         bits = selector.live if where is None else selector.matching(reading, where)
         return bits_rows(bits).astype(np.int64)
 
-    def _select(self, snap: Snapshot, where: Where | None, allow: Any, name: str = "where") -> Selected:
+    def _select(self, snap: Snapshot, where: Where | None, ids_in: Any, name: str = "where") -> Selected:
         """The rows that a search may find; ``name``: what errors call the filter."""
-        from qvec.searching.selecting import selector_of
+        from qvec.search.row_selection import selector_of
 
-        return selector_of(snap).select(snap, where, allow, self._config.ids, name)
+        return selector_of(snap).select(snap, where, ids_in, self._config.ids, name)

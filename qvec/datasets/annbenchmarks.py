@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from qvec.common.errors import InputError, MissingExtraError
 from qvec.datasets.files import Matrix, PathLike, checked_matrix, existing_file, named_member
-from qvec.errors import InputError, MissingExtraError
 
 Metric = Literal["cosine", "ip", "l2"]
 METRICS: dict[str, Metric] = {"angular": "cosine", "euclidean": "l2", "dot": "ip", "ip": "ip"}

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from qvec.common.errors import InputError
 from qvec.datasets.files import Matrix, existing_file, mapped
-from qvec.errors import InputError
 
 DTYPES: dict[str, np.dtype[Any]] = {
     ".fbin": np.dtype("<f4"),
@@ -39,12 +39,12 @@ def load_bigann(file: Path) -> Matrix:
 
 
 def load_neighbors(file: Path) -> Matrix:
-    """Exact neighbours (n, k) int32, mapped: of an ``.ibin``, or of a file that has as many distances behind them."""
+    """Exact neighbors (n, k) int32, mapped: of an ``.ibin``, or of a file that has as many distances behind them."""
     existing_file(file)
     n, k, size = _header(file)
     if size not in (HEADER + 4 * n * k, HEADER + 8 * n * k):
         raise InputError(
-            f"{file} has {size} bytes; its header promises {n} rows of {k} neighbours, {HEADER + 4 * n * k} bytes, "
+            f"{file} has {size} bytes; its header promises {n} rows of {k} neighbors, {HEADER + 4 * n * k} bytes, "
             f"or {HEADER + 8 * n * k} with their distances"
         )
     return mapped(file, DTYPES[".ibin"], (n, k), HEADER)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qvec.errors import InputError, NotFoundError
+from qvec.common.errors import InputError, NotFoundError
 
 PathLike = str | os.PathLike[str]
 Matrix = NDArray[Any]

@@ -1,4 +1,4 @@
-"""Exact k-nearest neighbours by brute force: the answer that every index is held against."""
+"""Exact k-nearest neighbors by brute force: the answer that every index is held against."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from qvec.common.errors import InputError
 from qvec.datasets.annbenchmarks import Metric
 from qvec.datasets.files import Matrix, checked_matrix
-from qvec.errors import InputError
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from qvec.common.errors import InputError
+from qvec.common.types import Float32Array
 from qvec.datasets.annbenchmarks import Metric
 from qvec.datasets.files import Matrix, PathLike
 from qvec.datasets.ground_truth import Progress, exact_knn
 from qvec.datasets.workload import DEPTH, Workload, load_workload, scaled
-from qvec.errors import InputError
-from qvec.types import Float32Array
 
 WEIGHTS = (0.7, 0.3)
 NOISE = 0.25  # length of the noise, of the length of the mixture
@@ -47,10 +47,10 @@ def grow(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Workload:
-    """A set of ``n`` mixtures of the source's base and ``queries`` of its queries, with exact neighbours.
+    """A set of ``n`` mixtures of the source's base and ``queries`` of its queries, with exact neighbors.
 
     It is written to ``folder`` (base.npy, queries.npy, gt.npy, meta.json) with some megabytes of memory, and loaded
-    from there, mapped, when it is there already. ``progress(done, total)``: rows searched for neighbours.
+    from there, mapped, when it is there already. ``progress(done, total)``: rows searched for neighbors.
 
     Raises InputError, also where the folder holds another set.
     """

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from qvec.common.errors import InputError
 from qvec.datasets.files import Matrix, checked_matrix, named_member
-from qvec.errors import InputError
 
 
 def load_npy(file: Path) -> Matrix:

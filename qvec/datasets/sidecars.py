@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qvec.common.errors import InputError
 from qvec.datasets.files import PathLike, existing_file
-from qvec.errors import InputError
 
 Ids = NDArray[np.int64] | list[str]
 Payload = dict[str, Any]

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from qvec.common.errors import InputError
 from qvec.datasets.files import Matrix, mapped
-from qvec.errors import InputError
 
 DTYPES: dict[str, np.dtype[Any]] = {
     ".fvecs": np.dtype("<f4"),

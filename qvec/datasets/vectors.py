@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from qvec.common.errors import InputError
 from qvec.datasets import bigann, texmex
 from qvec.datasets.annbenchmarks import load_hdf5
 from qvec.datasets.files import Matrix, PathLike, existing_file
 from qvec.datasets.numpy_files import load_npy, load_npz
-from qvec.errors import InputError
 
 HDF5_SUFFIXES = (".hdf5", ".h5")
 SUFFIXES = (".npy", ".npz", *texmex.DTYPES, *bigann.DTYPES, *HDF5_SUFFIXES)

@@ -1,4 +1,4 @@
-"""What a benchmark runs on: vectors, queries and their exact neighbours, from the layouts that people have them in."""
+"""What a benchmark runs on: vectors, queries and their exact neighbors, from the layouts that people have them in."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import get_args
 
 import numpy as np
 
+from qvec.common.errors import InputError, NotFoundError
+from qvec.common.types import Float32Array
 from qvec.datasets import bigann
 from qvec.datasets.annbenchmarks import Metric, load_benchmark
 from qvec.datasets.files import Matrix, PathLike
 from qvec.datasets.ground_truth import Int64, Progress, exact_knn
 from qvec.datasets.vectors import HDF5_SUFFIXES, SUFFIXES, load_vectors
-from qvec.errors import InputError, NotFoundError
-from qvec.types import Float32Array
 
-DEPTH = 100  # neighbours of each query that are computed where none are given
-SPOT_CHECKS = 8  # queries whose given neighbours are computed again
+DEPTH = 100  # neighbors of each query that are computed where none are given
+SPOT_CHECKS = 8  # queries whose given neighbors are computed again
 BLOCK = 8192
 NAMES = {
     "base": ("base",),
@@ -67,17 +67,17 @@ def load_workload(
     max_queries: int | None = None,
     progress: Progress | None = None,
 ) -> Workload:
-    """Vectors, queries and exact neighbours, at least ``k`` of each query.
+    """Vectors, queries and exact neighbors, at least ``k`` of each query.
 
     ``path`` is an ``.hdf5`` of ann-benchmarks; or a folder of ``base.*``, ``queries.*`` and maybe ``gt.*`` and
     ``meta.json`` (its ``metric``), of any kind that :func:`load_vectors` reads, texmex names such as
     ``sift_base.fvecs``, ``sift_query.fvecs`` and ``sift_groundtruth.ivecs`` included; or a file of vectors, with
     ``queries`` beside it. ``queries``, ``truth`` and ``metric`` go before what ``path`` has. ``rows`` and
-    ``max_queries`` take the first ones only. Neighbours that are not given, or not of these rows, are computed;
+    ``max_queries`` take the first ones only. Neighbors that are not given, or not of these rows, are computed;
     ``progress(done, total)`` is called with rows of the base.
 
-    Raises NotFoundError; InputError where something is missing or unreadable, or the given neighbours are not those
-    of these vectors: their shape, their range, and of some queries the neighbours themselves are checked.
+    Raises NotFoundError; InputError where something is missing or unreadable, or the given neighbors are not those
+    of these vectors: their shape, their range, and of some queries the neighbors themselves are checked.
     """
     found = _Parts(Path(path))
     base = found.base()
@@ -107,7 +107,7 @@ def load_workload(
 
 
 def load_truth(path: PathLike) -> Matrix:
-    """Rows of exact neighbours: any file of vectors, or an ``.ibin`` or ``.bin`` of big-ann with its distances."""
+    """Rows of exact neighbors: any file of vectors, or an ``.ibin`` or ``.bin`` of big-ann with its distances."""
     file = Path(path)
     return bigann.load_neighbors(file) if file.suffix in bigann.TRUTH_SUFFIXES else load_vectors(file)
 
@@ -119,15 +119,15 @@ def check_truth(truth: Matrix, n: int, queries: int, k: int, where: str) -> None
     if len(truth) != queries:
         raise InputError(f"{where}: {len(truth)} rows for {queries} queries")
     if truth.shape[1] < k:
-        raise InputError(f"{where}: {truth.shape[1]} neighbours a query; k is {k}")
+        raise InputError(f"{where}: {truth.shape[1]} neighbors a query; k is {k}")
     used = truth[:, :k]
     outside = np.flatnonzero((used < 0).any(axis=1) | (used >= n).any(axis=1))
     if outside.size:
-        raise InputError(f"{where}: query {outside[0]} has a neighbour outside the {n:,} rows of the base")
+        raise InputError(f"{where}: query {outside[0]} has a neighbor outside the {n:,} rows of the base")
 
 
 def _spot_check(base: Matrix, queries: Float32Array, truth: Int64, metric: Metric, where: str) -> None:
-    """InputError where a given neighbour is farther than the k-th by the distances of the vectors themselves."""
+    """InputError where a given neighbor is farther than the k-th by the distances of the vectors themselves."""
     some = np.unique(np.linspace(0, len(queries) - 1, SPOT_CHECKS).astype(int))
     k = truth.shape[1]
     nearest = exact_knn(base, queries[some], k, metric)[1]
@@ -138,7 +138,7 @@ def _spot_check(base: Matrix, queries: Float32Array, truth: Int64, metric: Metri
         if right < 0.9 * k:
             raise InputError(
                 f"{where}: the ground truth is of other vectors or another metric: of query {query}, {right} of {k} "
-                f"given neighbours are among the {k} nearest"
+                f"given neighbors are among the {k} nearest"
             )
 
 

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import qvec
-from qvec.console import heading, print_table
+from qvec.common.console import heading, print_table
+from qvec.common.types import CodeKind
 from qvec.datasets import exact_knn
 from qvec.demo.corpus import Corpus
-from qvec.types import CodeKind
 
 K = 10
 CODED = {"graph": {"rescore": False}, "re-ranked": {"rescore": True}}

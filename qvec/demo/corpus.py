@@ -47,7 +47,7 @@ def load_corpus() -> Corpus:
 
 
 def demo_workload(k: int = 10, rows: int | None = None, max_queries: int | None = None) -> Workload:
-    """The passages and the questions, or the first of each, with at least ``k`` exact neighbours of a question."""
+    """The passages and the questions, or the first of each, with at least ``k`` exact neighbors of a question."""
     corpus = load_corpus()
     base, queries = corpus.vectors[:rows], corpus.queries[:max_queries]
     return Workload("demo", "cosine", base, queries, exact_knn(base, queries, max(k, DEPTH), "cosine")[0])

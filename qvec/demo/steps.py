@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 import qvec
-from qvec.console import WIDTH, emphasise, heading, human_bytes, progress, shortened
+from qvec.common.console import WIDTH, emphasize, heading, human_bytes, progress, shortened
+from qvec.common.errors import QvecError
 from qvec.demo.corpus import MODEL, Corpus
-from qvec.errors import QvecError
 
 BATCH = 500
 SHOWN = (374, 363, 355, 3, 320)  # rows of questions that need no context to judge
@@ -89,7 +89,7 @@ def _print_hit(hit: dict[str, Any], answers: tuple[str, ...]) -> None:
     snippet = _around(payload["text"], answers)
     indent = " " * 12
     block = textwrap.fill(snippet, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
-    print(emphasise(block, answers))
+    print(emphasize(block, answers))
 
 
 def _around(text: str, answers: tuple[str, ...]) -> str:

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from qvec._kernels import bits_roaring, bits_rows
-from qvec.errors import InputError
+from qvec.common.errors import InputError
+from qvec.common.types import NDArray, Payload
 from qvec.filters.maintain import posted
 from qvec.filters.postings import all_names
 from qvec.filters.schema import Field, Keys, payload_keys, stored_schema
 from qvec.filters.values import column_name, n_words
 from qvec.storage.store import Reading
-from qvec.types import NDArray, Payload
 
 
 def check_fields_of(reading: Reading, payloads: Mapping[int, Payload | None]) -> Iterator[str]:

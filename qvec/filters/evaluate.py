@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from qvec.common.types import Bitmap
 from qvec.filters.language import Among, And, Between, Exists, Node, Not, Or
 from qvec.filters.postings import read_postings, read_range
 from qvec.filters.values import n_words, scan_values
 from qvec.storage.store import Reading
-from qvec.types import Bitmap
 
 MAX_KEY = 2**64 - 1
 MAX_REMEMBERED_BYTES = 16 << 20

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from qvec.errors import InputError
+from qvec.common.errors import InputError
 from qvec.filters.schema import Field, Key, Schema, shown
 
 MAX_DEPTH = 16  # of $and, $or and $not in one another
@@ -106,7 +106,7 @@ class _Parser:
         if not isinstance(name, str):
             raise InputError(f"{path}: the name of a field must be a string")
         if name in _IDS and name not in self.schema:
-            raise InputError(f"{path}: ids are no payload field: name them by allow=, or in the call itself")
+            raise InputError(f"{path}: ids are no payload field: name them by ids_in=, or in the call itself")
         if name not in self.schema:
             near = get_close_matches(name[:100], self.schema, 1)
             meant = f"did you mean {near[0]!r}? Else " if near else ""

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from qvec.errors import CorruptError, InputError
+from qvec.common.errors import CorruptError, InputError
+from qvec.common.types import FieldType, Payload
 from qvec.filters.postings import Changes, all_names, changed_entries, entry_name, stem
 from qvec.filters.schema import MAX_FIELDS, MAX_NUMBER, Field, Key, Keys, payload_keys, stored_schema
 from qvec.filters.values import column_name, column_spec, n_words, write_values
 from qvec.storage.store import ColumnSpec, Transaction
-from qvec.types import FieldType, Payload
 
 RowKeys = Sequence[Keys | None]
 """What one row holds of each field, in the order of the fields; None: nothing."""

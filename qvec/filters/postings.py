@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from qvec._kernels import CHUNK_ROWS, bits_roaring
-from qvec.errors import CorruptError
+from qvec.common.errors import CorruptError
+from qvec.common.types import Bitmap
 from qvec.filters.schema import Field, Key
 from qvec.storage.store import Reading, Transaction
-from qvec.types import Bitmap
 
 _PRESENT = b"\xff"  # in the place of a size: the rows that hold anything
 _DIGEST = b"\xfe"  # ... the SHA-256 of a keyword that is too long for a key
@@ -82,7 +82,7 @@ def changed_entries(txn: Transaction, changes: Changes) -> Iterable[tuple[bytes,
 
 
 def _stored_rows(name: bytes, data: Any, n: int) -> Any:
-    """The rows of a serialised bitmap as a set that can be changed; CorruptError where it is none, or has others."""
+    """The rows of a serialized bitmap as a set that can be changed; CorruptError where it is none, or has others."""
     from pyroaring import BitMap
 
     chunk = int.from_bytes(name[-_CHUNK_BYTES:], "big")

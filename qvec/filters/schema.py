@@ -13,9 +13,9 @@ from typing import Any, cast, get_args
 
 import numpy as np
 
-from qvec.errors import FormatError, InputError
-from qvec.fields import take_choice, take_int
-from qvec.types import FieldType
+from qvec.common.errors import FormatError, InputError
+from qvec.common.plain_state import take_choice, take_int
+from qvec.common.types import FieldType
 
 MAX_FIELDS = 256
 MAX_NAME_BYTES = 255

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from qvec._kernels import WORD_ROWS, Column, bits_between
+from qvec.common.types import Bitmap, NDArray
 from qvec.filters.schema import MAX_NUMBER, Field, Key
-from qvec.layout import FIELD, narrow_column
+from qvec.schema.layout import FIELD, narrow_column
 from qvec.storage.store import ColumnSpec
-from qvec.types import Bitmap, NDArray
 
 _BYTES = 8
 

@@ -1,6 +1,6 @@
 """How candidates are found: by a scan of every code, a walk through a graph, or a scan of near lists."""
 
-from qvec.configs import HNSW, IVF, Flat, IndexConfig
+from qvec.codes.configs import HNSW, IVF, Flat, IndexConfig
 from qvec.index.base import Coded, Index, IndexState, Progress, Rows, Source, Stored
 from qvec.index.flat import FlatIndex
 from qvec.index.graph import GraphShape

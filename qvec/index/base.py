@@ -10,11 +10,11 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from qvec._kernels import Codec, Column, Finder
-from qvec.bitmaps import Bitmap, read_bitmap, rows_in, without
-from qvec.layout import DELETED
-from qvec.quantizers import Quantizer
+from qvec.codes.registry import Quantizer
+from qvec.common.types import Float32Array, NDArray
+from qvec.schema.bitmaps import Bitmap, read_bitmap, rows_in, without
+from qvec.schema.layout import DELETED
 from qvec.storage.store import ColumnSpec
-from qvec.types import Float32Array, NDArray
 
 Progress = Callable[[int, int], object]
 """Called with (done, total) rows."""
@@ -127,7 +127,7 @@ class Index(Protocol):
     def finder(self, source: Source, state: IndexState) -> Finder | None:
         """What finds candidates among the rows of any codes; None: a scan does.
 
-        The columns hold what was made from the codes in force (:data:`qvec.layout.NODES`) only where these are they.
+        The columns hold what was made from the codes in force (:data:`qvec.schema.layout.NODES`) only where these are they.
         """
         ...
 

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from qvec.codes.registry import Quantizer
+from qvec.common.types import NDArray
 from qvec.index.base import IndexState, Progress, Rows, Source
-from qvec.quantizers import Quantizer
 from qvec.storage.store import ColumnSpec
-from qvec.types import NDArray
 
 
 class FlatIndex:

@@ -7,8 +7,8 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
+from qvec.common.types import Float32Array, NDArray
 from qvec.index.base import Coded, IndexState, Rows
-from qvec.types import Float32Array, NDArray
 
 ENTRIES = 64
 SAMPLE = 4096
@@ -17,7 +17,7 @@ _NUMBERS = ("linked", "dead", "root", "chosen_at", "cursor", "owed_before", "ans
 
 
 class Pruning(NamedTuple):
-    """``alpha``: a neighbour s hides another e where alpha * d(s, e) <= d(u, e), squared distances.
+    """``alpha``: a neighbor s hides another e where alpha * d(s, e) <= d(u, e), squared distances.
 
     ``fill``: up to this share of a list, the nearest that are hidden are kept as well.
     """
@@ -48,7 +48,7 @@ class Graph:
     ``linked``: rows that it holds; ``dead``: those of them that are deleted. ``entries``: where walks start, the
     ``root`` of the tree among them; ``chosen_at``: rows that it held when these were last chosen. ``cursor``: while
     a repair is running, the first row whose list is still to be mended. ``owed``: rows that were added a few at a time,
-    in that order, and whose farther neighbours have no edge back to them yet. Passes over all lists add these edges:
+    in that order, and whose farther neighbors have no edge back to them yet. Passes over all lists add these edges:
     ``answered`` is the row that the next step of a pass begins with, ``owed_before`` how many rows were owed some when
     the pass began, and will be owed none when it ends.
     """
@@ -95,19 +95,19 @@ def choose_entries(coded: Coded, root: int, rows: NDArray[np.int64]) -> Rows:
 
 def _medoids(x: Float32Array, k: int) -> NDArray[np.int64]:
     x = x - x.mean(axis=0)
-    centres = x[np.linspace(0, len(x) - 1, k).astype(np.int64)]
+    centroids = x[np.linspace(0, len(x) - 1, k).astype(np.int64)]
     for _ in range(LLOYD_ROUNDS):
-        owner = np.argmin(_distances(x, centres), axis=1)
+        owner = np.argmin(_distances(x, centroids), axis=1)
         order = np.argsort(owner, kind="stable")
         bounds = np.searchsorted(owner[order], np.arange(k + 1))
         filled = np.flatnonzero(np.diff(bounds))
         sums = np.add.reduceat(x[order], bounds[filled], axis=0)
-        centres[filled] = sums / np.diff(bounds)[filled, None]
-    nearest: NDArray[np.int64] = np.argmin(_distances(x, centres), axis=0)
+        centroids[filled] = sums / np.diff(bounds)[filled, None]
+    nearest: NDArray[np.int64] = np.argmin(_distances(x, centroids), axis=0)
     return nearest
 
 
-def _distances(x: Float32Array, centres: Float32Array) -> Float32Array:
+def _distances(x: Float32Array, centroids: Float32Array) -> Float32Array:
     """Squared distances but for |x|^2, which shifts a row as a whole."""
-    shifted: Float32Array = np.einsum("ij,ij->i", centres, centres) - 2 * (x @ centres.T)
+    shifted: Float32Array = np.einsum("ij,ij->i", centroids, centroids) - 2 * (x @ centroids.T)
     return shifted

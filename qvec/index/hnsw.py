@@ -1,6 +1,6 @@
 """A navigable small-world graph in fixed-degree lists, built in batches that need no locks.
 
-Rows that are added a few at a time are answered by their nearest neighbours alone, and owed the other edges back. Each
+Rows that are added a few at a time are answered by their nearest neighbors alone, and owed the other edges back. Each
 fourth of them has some of these added, to lists that lie side by side, in passes over all lists (docs/adr/0011).
 
 One level and a table of entry points stand in for the upper layers of HNSW (Malkov and Yashunin 2018): in more than a
@@ -15,17 +15,28 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from qvec._kernels import Finder, GraphFinder, Linker, reachable
-from qvec.bitmaps import Bitmap, are_in, bitmap_of, count, mark, read_bitmap, rows_in, unused_rows, without, words_for
-from qvec.configs import HNSW
+from qvec.codes.configs import HNSW
+from qvec.codes.registry import Quantizer
+from qvec.common.parallel import run_on_threads
+from qvec.common.types import NDArray
 from qvec.index import packed
 from qvec.index.base import Coded, IndexState, Progress, Rows, Source
 from qvec.index.graph import Graph, GraphShape, choose_entries, pruning
 from qvec.index.linking import comparable
-from qvec.index.parallel import run_on_threads
-from qvec.layout import ADJACENCY, CONDEMNED, LINKED, NODES, bitmap_column, narrow_column
-from qvec.quantizers import Quantizer
+from qvec.schema.bitmaps import (
+    Bitmap,
+    are_in,
+    bitmap_of,
+    count,
+    mark,
+    read_bitmap,
+    rows_in,
+    unused_rows,
+    without,
+    words_for,
+)
+from qvec.schema.layout import ADJACENCY, CONDEMNED, LINKED, NODES, bitmap_column, narrow_column
 from qvec.storage.store import ColumnSpec
-from qvec.types import NDArray
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +44,7 @@ if TYPE_CHECKING:
 BATCH_SHARE = 50  # a batch is at most n / 50 rows: they search the graph as it stood before
 BATCH_ROWS = 1024  # and each row of a batch is scored against all others of it
 CHECKED_ROWS = 65_536  # read at a time
-NO_NEIGHBOUR = 0xFFFFFFFF
+NO_NEIGHBOR = 0xFFFFFFFF
 ALL = 128  # edges that a row has at most
 FEW = 8  # rows: of so many at a time, only the nearest edges get one back at once; each changes a page of lists
 ANSWERED = 8  # edges of such a row that do
@@ -193,7 +204,7 @@ class HNSWIndex:
         return graph.cursor is not None or graph.dead > DEAD_SHARE * graph.linked
 
     def mend(self, source: Source, state: IndexState, limit: int, threads: int) -> IndexState:
-        from qvec.index.repair import Repair  # late: only what deletes needs it
+        from qvec.index.graph_repair import Repair  # late: only what deletes needs it
 
         graph = Graph.of(state)
         if graph.dead:
@@ -233,7 +244,7 @@ class HNSWIndex:
         graph, coded, adjacency = Graph.of(state), source.coded, source.columns[ADJACENCY]
         live, links = source.live, 0
         for start in range(0, len(live), CHECKED_ROWS):
-            links += int((adjacency.read(live[start : start + CHECKED_ROWS]).view("<u4") != NO_NEIGHBOUR).sum())
+            links += int((adjacency.read(live[start : start + CHECKED_ROWS]).view("<u4") != NO_NEIGHBOR).sum())
         reached = reachable(coded.codec, coded.codes, adjacency, source.n, graph.entries, graph.root)
         return GraphShape(links / max(1, len(live)), count(reached & without(source.n, source.deleted)))
 

@@ -14,16 +14,16 @@ from typing import ClassVar, Self
 import numpy as np
 
 from qvec._kernels import LIST_BYTES, Codec, ListFinder, Lists, list_block_bytes
-from qvec.configs import IVF
-from qvec.errors import InputError
+from qvec.codes.configs import IVF
+from qvec.codes.registry import Quantizer
+from qvec.codes.transforms import rotation_signs
+from qvec.common.errors import InputError
+from qvec.common.types import Float32Array, NDArray
 from qvec.index.base import IndexState, Progress, Rows, Source
 from qvec.index.kmeans import POINTS, assign, cluster
-from qvec.index.listcheck import check_lists
-from qvec.layout import CENTROIDS, LIST_BLOCKS, LISTS, SLOTS, block_column, narrow_column, wide_column
-from qvec.quantizers import Quantizer
+from qvec.index.list_check import check_lists
+from qvec.schema.layout import CENTROIDS, LIST_BLOCKS, LISTS, SLOTS, block_column, narrow_column, wide_column
 from qvec.storage.store import ColumnSpec
-from qvec.transforms import rotation_signs
-from qvec.types import Float32Array, NDArray
 
 LISTS_PER_ROOT = 4.0  # lists for n vectors: this times the root of n
 MIN_ROWS = 16  # of a list, on average, where the number of lists is chosen

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from qvec._kernels import Lists
-from qvec.types import Float32Array, NDArray
+from qvec.common.types import Float32Array, NDArray
 
 POINTS = 64  # vectors a centroid is learned from; more gain nothing that counts
 ROUNDS = 8

@@ -1,7 +1,7 @@
 """What a graph is linked by: codes, originals where codes are too coarse or too slow, and for a large batch copies.
 
 Linking scores a thousand rows for each that is added. Originals are four bytes a dimension, and a row of codes with
-local centres is held against all of these; int8 codes around one centre tell the same neighbours from one another in
+centroids is held against all of these; int8 codes around one center tell the same neighbors from one another in
 half of the time, and are gone when the batch is linked (docs/adr/0013).
 """
 
@@ -13,37 +13,37 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qvec._kernels import Codec, Column
-from qvec.bitmaps import bitmap_of, read_bitmap, rows_in
+from qvec.codes.registry import Quantizer
+from qvec.codes.transforms import Transform
+from qvec.common.parallel import mapped
+from qvec.common.types import Codes, Float32Array, NDArray
 from qvec.index.base import Coded, Rows, Source
-from qvec.index.parallel import mapped
-from qvec.layout import CODES, LINKED, NODES, VECTORS, wide_column
-from qvec.quantizers import Quantizer
+from qvec.schema.bitmaps import bitmap_of, read_bitmap, rows_in
+from qvec.schema.layout import CODES, LINKED, NODES, VECTORS, wide_column
 from qvec.storage.store import block_geometry
-from qvec.transforms import Transform
-from qvec.types import Codes, Float32Array, NDArray
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
 PAGE = 4096
 SEED = 1  # of the rotation, which takes dimensions of great range apart
-SAMPLE = 4096  # rows whose mean is the centre
+SAMPLE = 4096  # rows whose mean is the center
 STEP = 1024  # rows copied between two looks for Ctrl-C
 MIN_ROWS = 1024  # of a batch that copies are made for,
 COPIED_PER_ROW = 8  # and for each of its rows, rows that are copied at most
 
 
-def linkable(quantizer: Quantizer, keep: Quantizer | None, columns: Mapping[str, Column]) -> Coded:
+def linkable(quantizer: Quantizer, original_quantizer: Quantizer | None, columns: Mapping[str, Column]) -> Coded:
     """What rows are scored by while their index changes. Packed nodes are made of the codes, whatever these are."""
-    if quantizer.coarse and keep is not None and NODES not in columns:
-        return Coded(keep.codec, columns[VECTORS])
+    if quantizer.coarse and original_quantizer is not None and NODES not in columns:
+        return Coded(original_quantizer.codec, columns[VECTORS])
     return Coded(quantizer.codec, columns[CODES])
 
 
 def comparable(source: Source, rows: Rows, threads: int, pool: ThreadPoolExecutor) -> Coded:
     """What to link a batch of rows by: what the source names, or copies of all that the graph will hold."""
     coded = source.coded
-    slow = coded.codes is source.columns.get(VECTORS) or coded.codec.n_centres > 0
+    slow = coded.codes is source.columns.get(VECTORS) or coded.codec.n_centroids > 0
     if not slow or len(rows) < MIN_ROWS:
         return coded
     held = rows_in(read_bitmap(source.columns[LINKED], source.n) | bitmap_of(rows, source.n))
@@ -72,7 +72,7 @@ def _copied(source: Source, rows: NDArray[np.int64], threads: int, pool: ThreadP
 
 
 def _transform(sample: Float32Array, metric: str) -> Transform:
-    """Neighbours stay in order: unit vectors are as far apart as their cosines say, and a shift changes nothing."""
+    """Neighbors stay in order: unit vectors are as far apart as their cosines say, and a shift changes nothing."""
     dim, unit = sample.shape[1], metric == "cosine"
     if metric == "ip":
         return Transform(dim, False, None, SEED)

@@ -1,4 +1,4 @@
-"""The packed layout of a graph: beside each list, what a walk needs to know of a node and its neighbours in one block.
+"""The packed layout of a graph: beside each list, what a walk needs to know of a node and its neighbors in one block.
 
 A node is made from its list and the codes alone (kernels/nodes.h); whoever changes a list makes the node anew.
 """
@@ -10,27 +10,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qvec._kernels import Codec, Column, PackedFinder, Packer, node_shape
-from qvec.errors import InputError
+from qvec.codes.transforms import rotation_signs
+from qvec.common.errors import InputError
+from qvec.common.parallel import run_on_threads
+from qvec.common.types import Codes
 from qvec.index.base import Coded, Rows, Source
-from qvec.index.parallel import run_on_threads
-from qvec.layout import ADJACENCY, NODES, wide_column
+from qvec.schema.layout import ADJACENCY, NODES, wide_column
 from qvec.storage.store import ColumnSpec
-from qvec.transforms import rotation_signs
-from qvec.types import Codes
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
     from qvec._kernels import Linker, Mender
 
-MAX_DIM = 4096  # so that a node of 64 neighbours fits into a block
+MAX_DIM = 4096  # so that a node of 64 neighbors fits into a block
 MIN_BITS = 4  # a dimension: coarser codes tell too little of where a node is
 STEP = 2048  # nodes made between two looks for Ctrl-C
 SEED = 1  # of the rotation; part of the format
 
 
 def node_column(codec: Codec, degree: int) -> ColumnSpec:
-    """The column of nodes with ``degree`` neighbours; InputError where codes or dimensions are not for it."""
+    """The column of nodes with ``degree`` neighbors; InputError where codes or dimensions are not for it."""
     if codec.kind == "binary" or 8 * codec.data_size < MIN_BITS * codec.dim:
         raise InputError(f"layout='packed' needs codes of {MIN_BITS} bits a dimension or more, not {codec.kind}")
     if codec.dim > MAX_DIM:

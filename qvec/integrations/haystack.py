@@ -23,8 +23,8 @@ from haystack.document_stores.types import DuplicatePolicy
 from haystack.errors import FilterError
 
 import qvec
-from qvec.errors import DuplicateIdError, InputError
-from qvec.types import OnConflict
+from qvec.common.errors import DuplicateIdError, InputError
+from qvec.common.types import OnConflict
 
 DOCUMENT, EMBEDDED = "_document", "_embedded"
 POLICIES: dict[DuplicatePolicy, OnConflict] = {

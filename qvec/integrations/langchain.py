@@ -22,7 +22,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
 import qvec
-from qvec.errors import InputError
+from qvec.common.errors import InputError
 
 TEXT = "text"
 PROBE = "how long is a vector"

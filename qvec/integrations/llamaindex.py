@@ -30,7 +30,7 @@ from llama_index.core.vector_stores.types import (
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
 
 import qvec
-from qvec.errors import InputError
+from qvec.common.errors import InputError
 
 REF_DOC = "ref_doc_id"
 OPERATORS = {
@@ -132,7 +132,7 @@ class QvecVectorStore(BasePydanticVectorStore):
             options.setdefault("mmr", 0.5 if query.mmr_threshold is None else query.mmr_threshold)
         where = where_of(query.filters, query.doc_ids)
         vector = np.asarray(query.query_embedding, np.float32)
-        hits = self._collection.search(vector, query.similarity_top_k, where=where, allow=query.node_ids, **options)
+        hits = self._collection.search(vector, query.similarity_top_k, where=where, ids_in=query.node_ids, **options)
         found = hits.to_list()
         nodes = [_node(hit["payload"], hit["vector"]) for hit in found]
         scores = [hit["score"] for hit in found]

@@ -11,11 +11,11 @@ from typing import Any, cast, get_args
 
 import numpy as np
 
-from qvec.errors import InputError
-from qvec.extras import require
+from qvec.common.errors import InputError
+from qvec.common.extras import require
+from qvec.common.tables import REST, merged
+from qvec.common.types import FieldType, IdKind, Metric, Payload
 from qvec.interchange.base import Batch, Ids, Matrix, Source, checked_dim, int_ids
-from qvec.tables import REST, merged
-from qvec.types import FieldType, IdKind, Metric, Payload
 
 EXTRA = "arrow"
 MARK = b"qvec"  # in the metadata of a schema that was exported, the metric: the rest of payloads is JSON

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qvec.errors import InputError
-from qvec.types import MAX_DIM, FieldType, IdKind, Metric, Payload
+from qvec.common.errors import InputError
+from qvec.common.types import MAX_DIM, FieldType, IdKind, Metric, Payload
 
 Matrix = NDArray[Any]
 Ids = NDArray[np.int64] | list[str]

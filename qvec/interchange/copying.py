@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import qvec
-from qvec.errors import InputError
+from qvec.common.errors import InputError
+from qvec.common.types import Metric, OnConflict
 from qvec.interchange.base import Source
-from qvec.types import Metric, OnConflict
 
 if TYPE_CHECKING:
     from qvec.index import Progress

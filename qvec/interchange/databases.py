@@ -8,11 +8,11 @@ from typing import Any, cast
 
 import numpy as np
 
-from qvec.errors import InputError
-from qvec.extras import require
+from qvec.common.errors import InputError
+from qvec.common.extras import require
+from qvec.common.types import IdKind, Metric, Payload
 from qvec.interchange.arrow import ArrowSource
 from qvec.interchange.base import Batch, Matrix, Source, checked_dim, runs, slices
-from qvec.types import IdKind, Metric, Payload
 
 LANCE = ".lance"  # what the directory of a table is called
 DOCUMENT = "document"  # the payload key of a Chroma document

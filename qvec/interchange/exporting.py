@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import qvec
-from qvec.errors import InputError
-from qvec.extras import require
+from qvec.common.errors import InputError
+from qvec.common.extras import require
+from qvec.common.tables import REST, PayloadColumns, arrow_type, payload_arrays, to_json, vector_array
+from qvec.common.types import Where, check_choice
 from qvec.interchange.arrow import EXTRA, FIELDS, MARK
 from qvec.interchange.sources import IPC_SUFFIXES, PARQUET_SUFFIXES
 from qvec.interchange.staging import LinesWriter, NpyWriter, Staging
-from qvec.results import Records
-from qvec.tables import REST, PayloadColumns, arrow_type, payload_arrays, to_json, vector_array
-from qvec.types import Where, check_choice
+from qvec.rows.results import Records
 
 if TYPE_CHECKING:
     from qvec.index import Progress

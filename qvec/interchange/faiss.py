@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qvec.errors import InputError
-from qvec.extras import require
+from qvec.common.errors import InputError
+from qvec.common.extras import require
+from qvec.common.types import IdKind, Metric
 from qvec.interchange.base import Batch, Matrix, Source, checked_dim, int_ids, runs, slices
-from qvec.types import IdKind, Metric
 
 EXTRA = "faiss"
 SAMPLED_TOGETHER = 64  # rows

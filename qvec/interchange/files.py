@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from qvec.common.errors import InputError
+from qvec.common.types import IdKind, Metric
 from qvec.datasets import hdf5_metric, load_ids, load_payload, load_vectors
 from qvec.datasets.vectors import HDF5_SUFFIXES
-from qvec.errors import InputError
 from qvec.interchange.base import Batch, Matrix, Source, checked_dim, slices, spread
-from qvec.types import IdKind, Metric
 
 
 class FileSource(Source):

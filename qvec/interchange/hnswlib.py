@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qvec.errors import InputError
+from qvec.common.errors import InputError
+from qvec.common.types import IdKind
 from qvec.interchange.base import Batch, Matrix, Source, checked_dim, int_ids, slices, spread
-from qvec.types import IdKind
 
 HEADER = struct.Struct("<6QiI3QdQ")
 _DELETED_BYTE, _DELETED = 2, 1

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from qvec.common.errors import InputError, NotFoundError
+from qvec.common.types import check_choice
 from qvec.datasets import SUFFIXES
-from qvec.errors import InputError, NotFoundError
 from qvec.interchange.arrow import ipc_source, parquet_source
 from qvec.interchange.base import Source
 from qvec.interchange.databases import LANCE, ChromaSource, lance_source
 from qvec.interchange.faiss import FaissSource
 from qvec.interchange.files import FileSource
 from qvec.interchange.hnswlib import HnswlibSource
-from qvec.types import check_choice
 
 SourceFormat = Literal["vectors", "parquet", "arrow", "faiss", "hnswlib", "chroma", "lancedb"]
 PARQUET_SUFFIXES, IPC_SUFFIXES, FAISS_SUFFIXES = (".parquet", ".pq"), (".arrow", ".feather"), (".faiss",)

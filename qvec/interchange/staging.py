@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from qvec.errors import ExistsError, NotFoundError
+from qvec.common.errors import ExistsError, NotFoundError
 
 
 class Staging:

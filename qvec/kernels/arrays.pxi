@@ -12,7 +12,7 @@ cdef int _MAX_DIM = 65536
 
 
 cdef cnp.ndarray _aligned(Py_ssize_t n, Py_ssize_t width):
-    """An uninitialised uint8 array of n rows whose first byte lies on a 64-byte boundary."""
+    """An uninitialized uint8 array of n rows whose first byte lies on a 64-byte boundary."""
     cdef cnp.npy_intp shape[2]
     cdef cnp.npy_intp size
     cdef cnp.ndarray owner, rows

@@ -12,7 +12,7 @@
  * damaged. */
 int qv_bits_between(qv_column *values, uint32_t n, const uint64_t *bounds, uint32_t n_ranges, int simd, uint64_t *words);
 
-/* Set the bits of a serialised CRoaring bitmap (github.com/RoaringBitmap/RoaringFormatSpec) that holds rows of one chunk
+/* Set the bits of a serialized CRoaring bitmap (github.com/RoaringBitmap/RoaringFormatSpec) that holds rows of one chunk
  * alone, all below n. 0, or -1 where it is anything else; some bits may then be set. */
 int qv_bits_roaring(const uint8_t *data, size_t size, uint32_t chunk, uint32_t n, uint64_t *words);
 

@@ -52,7 +52,7 @@ QV_INLINE void block_per_step(const qv_codec *codec, int i, float inverse, float
     }
 }
 
-/* <o, v> of a block of values and the offset of the local centre. */
+/* <o, v> of a block of values and the offset of the centroid. */
 QV_INLINE double along_offset(const qv_source *source, int i, const float *values) {
     float offset[QV_BLOCK];
     if (source->offset == NULL) return 0;
@@ -115,8 +115,8 @@ static float best_inverse(const qv_codec *codec, const qv_source *source, double
 void qv_encode_bitpack(const qv_codec *codec, const float *x, uint8_t *row) {
     double whole = qv_norm2(x, codec->dim);
     qv_source source = qv_source_of(codec, x, qv_unit_of(codec, whole));
-    qv_coded coded = {.centre = qv_nearest_centre(codec, &source)};
-    qv_move_source(codec, coded.centre, &source);
+    qv_coded coded = {.center = qv_nearest_centroid(codec, &source)};
+    qv_move_source(codec, coded.center, &source);
     coded.norm2 = qv_source_norm2(&source);
     double inverse_norm = qv_inverse_norm(coded.norm2);
     float inverse = 0;
@@ -124,8 +124,8 @@ void qv_encode_bitpack(const qv_codec *codec, const float *x, uint8_t *row) {
     fit f = put(codec, &source, inverse, row);
     if (inverse > 0 && f.along > 0) coded.scale = f.norm2 / f.along / 2;
     coded.along = 2 * f.offset;
-    if (qv_is_centred(codec)) {
-        qv_put_centred(codec, &source, &coded, row);
+    if (qv_is_centered(codec)) {
+        qv_put_centered(codec, &source, &coded, row);
         return;
     }
     double unit = codec->metric == QV_COSINE ? inverse_norm : 1;
@@ -142,5 +142,5 @@ void qv_decode_bitpack(const qv_codec *codec, const uint8_t *row, float *x) {
         }
         row += 8 * width;
     }
-    qv_add_centre(codec, scale, x);
+    qv_add_centroid(codec, scale, x);
 }

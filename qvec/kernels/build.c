@@ -199,7 +199,7 @@ int qv_hang_below(const qv_graph *graph, uint32_t host, uint32_t row) {
     return QV_DAMAGED;
 }
 
-/* Hosts: first the neighbours that kept an edge to the row, then any neighbour, then whatever hangs below one. */
+/* Hosts: first the neighbors that kept an edge to the row, then any neighbor, then whatever hangs below one. */
 int qv_link_tree(const qv_graph *graph, uint32_t row, uint32_t otherwise, const uint64_t *barred) {
     const uint32_t *own = (const uint32_t *)qv_row(graph->adjacency, row);
     if (!own) return QV_DAMAGED;

@@ -36,12 +36,12 @@ typedef enum { QV_SCALAR = 0, QV_AVX2 = 1, QV_AVX512 = 2, QV_NEON = 3 } qv_simd;
 
 typedef struct {
     float scale; /* what a dot product with the stored data is multiplied by: 1/|x| and the code's step, folded. Where there
-                    are local centres, its lowest byte is the number of the row's own */
-    float norm2; /* |x|^2 of the vector the row stands for (1 under cosine); less the centre, where both sides have one, and
-                    less twice the error of the code along its local centre */
+                    are centroids, its lowest byte is the number of the row's own */
+    float norm2; /* |x|^2 of the vector the row stands for (1 under cosine); less the center, where both sides have one, and
+                    less twice the error of the code along its centroid */
 } qv_factors;
 
-/* key = bias + per_norm2 * row.norm2 + per_scale * row.scale * (dot - offset) + table[row's local centre]
+/* key = bias + per_norm2 * row.norm2 + per_scale * row.scale * (dot - offset) + table[row's centroid]
  * (op QV_OP_DOT), |q - x|^2 (op QV_OP_L2, float kinds only) or the number of differing bits (QV_BINARY). */
 typedef enum { QV_OP_DOT = 0, QV_OP_L2 = 1 } qv_op;
 
@@ -56,7 +56,7 @@ typedef struct {
 
 typedef struct qv_codec qv_codec;
 
-/* Keys of n rows (any addresses) against one prepared query, which remembers what it works out about local centres: one thread
+/* Keys of n rows (any addresses) against one prepared query, which remembers what it works out about centroids: one thread
  * at a time. */
 typedef void (*qv_score_fn)(const qv_codec *codec, const qv_query *query, const uint8_t *const *rows, int n, float *keys);
 
@@ -73,15 +73,15 @@ struct qv_codec {
     int32_t integers;   /* INT8, set after qv_codec_init: vectors are integers in -128..127 and stored as they are */
     const uint8_t *widths; /* RABITQ, MIXED: bits of each block of 64 dims (bitpack.h); else NULL */
     int32_t bits;          /* RABITQ: of every block, 1..8; else 0 */
-    int32_t n_offsets;     /* local centres, 0 or 2..QV_MAX_CENTRES */
-    const float *centre;   /* what is subtracted before a vector is coded (padded with 0), or NULL */
-    const struct qv_codec *offset_codec; /* local centres less `centre`: INT8 rows under ip */
+    int32_t n_offsets;     /* centroids, 0 or 2..QV_MAX_CENTROIDS */
+    const float *center;   /* what is subtracted before a vector is coded (padded with 0), or NULL */
+    const struct qv_codec *offset_codec; /* centroids less `center`: INT8 rows under ip */
     const uint8_t *offsets;
     qv_score_fn score;
 };
 
 #define QV_MAX_DIM 65536
-#define QV_MAX_CENTRES 256
+#define QV_MAX_CENTROIDS 256
 
 /* 0, or -1 where kind, metric, dim, lower, step or level do not go together. lower/step are borrowed and must outlive the codec. */
 int qv_codec_init(qv_codec *codec, int kind, int metric, int dim, const float *lower, const float *step, int simd);
@@ -90,11 +90,11 @@ int qv_codec_init(qv_codec *codec, int kind, int metric, int dim, const float *l
  * of ceil(dim / 64) blocks, 0..8 and not all 0, and `step` padded with 0 to whole blocks; both are borrowed. */
 int qv_codec_init_bitpack(qv_codec *codec, int kind, int metric, int dim, const uint8_t *widths, const float *step, int simd);
 
-/* Code vectors around a centre (INT4, TERNARY, RABITQ, MIXED, each with a vector's own scale), which is padded with 0 to
- * whole blocks, or around the nearest of `n` local ones: centre + offset, offsets being rows of an INT8 codec of the same
- * dim and level under ip whose norm2 is that of what the row holds. n = 0: the centre alone. All are borrowed.
+/* Code vectors around a center (INT4, TERNARY, RABITQ, MIXED, each with a vector's own scale), which is padded with 0 to
+ * whole blocks, or around the nearest of `n` local ones: center + offset, offsets being rows of an INT8 codec of the same
+ * dim and level under ip whose norm2 is that of what the row holds. n = 0: the center alone. All are borrowed.
  * 0, or -1 where these do not go together. */
-int qv_codec_centre(qv_codec *codec, const float *centre, const qv_codec *offset_codec, const uint8_t *offsets, int n);
+int qv_codec_centroid(qv_codec *codec, const float *center, const qv_codec *offset_codec, const uint8_t *offsets, int n);
 
 void qv_encode(const qv_codec *codec, const float *x, size_t n, uint8_t *rows);
 void qv_decode(const qv_codec *codec, const uint8_t *rows, size_t n, float *x);
@@ -111,9 +111,9 @@ int qv_simd_supported(int level);
 
 uint32_t qv_crc32c(uint32_t crc, const void *data, size_t n);
 
-/* out = R(x - mean) over n vectors: optional normalisation, optional mean (NULL), seeded fast Hadamard rotation
+/* out = R(x - mean) over n vectors: optional normalization, optional mean (NULL), seeded fast Hadamard rotation
  * (4 rounds of signs, `signs` holds 4 * padded/8 bytes; NULL: no rotation). */
-void qv_transform(const float *x, size_t n, int dim, int padded, int normalise, const float *mean,
+void qv_transform(const float *x, size_t n, int dim, int padded, int normalize, const float *mean,
                   const uint8_t *signs, float *out);
 
 /* out = x * M over n vectors. M [dim, n_panels * QV_PANEL] comes in panels of QV_PANEL columns, each [dim, QV_PANEL]. */
@@ -124,7 +124,7 @@ void qv_project(const float *x, size_t n, int dim, const float *panels, int n_pa
 typedef struct {
     int dim;           /* values that are used of a query */
     int width, padded; /* of what M gives, and of the result */
-    int normalise, n_panels, simd;
+    int normalize, n_panels, simd;
     const float *mean, *panels; /* NULL: none; without panels, width is dim */
     const uint8_t *signs;       /* NULL: no rotation */
 } qv_map;

@@ -23,7 +23,7 @@ cdef extern from "codec.h" nogil:
 
     int qv_codec_init_bitpack(qv_codec *codec, int kind, int metric, int dim, const uint8_t *widths, const float *step,
                               int simd) noexcept
-    int qv_codec_centre(qv_codec *codec, const float *centre, const qv_codec *offset_codec, const uint8_t *offsets,
+    int qv_codec_centroid(qv_codec *codec, const float *center, const qv_codec *offset_codec, const uint8_t *offsets,
                         int n) noexcept
     int qv_codec_init(qv_codec *codec, int kind, int metric, int dim, const float *lower, const float *step,
                       int simd) noexcept
@@ -31,11 +31,11 @@ cdef extern from "codec.h" nogil:
     void qv_decode(const qv_codec *codec, const uint8_t *rows, size_t n, float *x) noexcept
     void qv_prepare(const qv_codec *codec, const float *q, qv_query *out) noexcept
     void qv_prepare_row(const qv_codec *codec, const uint8_t *row, qv_query *out) noexcept
-    int QV_MAX_CENTRES
+    int QV_MAX_CENTROIDS
     int qv_simd_best() noexcept
     int qv_simd_supported(int level) noexcept
     uint32_t qv_crc32c(uint32_t crc, const void *data, size_t n) noexcept
-    void qv_transform(const float *x, size_t n, int dim, int padded, int normalise, const float *mean,
+    void qv_transform(const float *x, size_t n, int dim, int padded, int normalize, const float *mean,
                       const uint8_t *signs, float *out) noexcept
 
 cdef extern from "simd.h" nogil:
@@ -44,7 +44,7 @@ cdef extern from "simd.h" nogil:
     int qv_simd_compiled(int level) noexcept
 
 cdef tuple _KINDS = ("f32", "f16", "int8", "binary", "bf16", "int4", "ternary", "rabitq", "mixed")
-cdef tuple _CENTRED = ("int4", "ternary", "rabitq", "mixed")
+cdef tuple _CENTERED = ("int4", "ternary", "rabitq", "mixed")
 cdef tuple _ROUNDINGS = ("nearest", "truncate")
 cdef tuple _METRICS = ("l2", "ip", "cosine")
 cdef tuple _LEVELS = tuple([qv_simd_names[level].decode() for level in range(QV_SIMD_LEVELS)])
@@ -82,11 +82,11 @@ cdef int _check_affine(str kind, object lower, object step) except -1:
     return 0
 
 
-cdef int _check_centred(str kind, object step, object centre, object offsets) except -1:
-    if centre is not None and (kind not in _CENTRED or kind == "int4" and step is not None):
-        raise ValueError(f"centre is for kinds {', '.join(_CENTRED)} where vectors have their own scale, not for {kind}")
-    if offsets is not None and centre is None:
-        raise ValueError("offsets go with a centre")
+cdef int _check_centered(str kind, object step, object center, object offsets) except -1:
+    if center is not None and (kind not in _CENTERED or kind == "int4" and step is not None):
+        raise ValueError(f"center is for kinds {', '.join(_CENTERED)} where vectors have their own scale, not for {kind}")
+    if offsets is not None and center is None:
+        raise ValueError("offsets go with a center")
     return 0
 
 
@@ -148,18 +148,18 @@ cdef class Codec:
     :param bits: "rabitq" only: bits of each dimension, 1 to 8.
     :param widths: "mixed" only: uint8 [ceil(dim / 64)], bits of each 64 dimensions, 0 to 8, not all 0; with `step`,
         float32 [dim], positive: the width of a code in each dimension, as a share of the vector's length.
-    :param centre: kinds with a scale for each vector that may have one ("int4", "ternary", "rabitq", "mixed"): float32
-        [dim], what is subtracted first, after normalising under "cosine"; from queries too, but under "ip". Copied.
-    :param offsets: with `centre`, local centres: uint8 [2..256, stride] rows of Codec("int8", "ip", dim), each a centre less
-        `centre`, with the norm2 of what the row holds (:func:`offset_rows`). A vector is coded around the nearest. Copied.
+    :param center: kinds with a scale for each vector that may have one ("int4", "ternary", "rabitq", "mixed"): float32
+        [dim], what is subtracted first, after normalizing under "cosine"; from queries too, but under "ip". Copied.
+    :param offsets: with `center`, centroids: uint8 [2..256, stride] rows of Codec("int8", "ip", dim), each a center less
+        `center`, with the norm2 of what the row holds (:func:`offset_rows`). A vector is coded around the nearest. Copied.
     :param simd: one of `simd_levels()`; default `simd_level()`.
     """
 
     cdef qv_codec c
     cdef qv_codec offset_codec
-    cdef cnp.ndarray _lower, _step, _widths, _centre, _offsets
+    cdef cnp.ndarray _lower, _step, _widths, _center, _offsets
 
-    def __cinit__(self, str kind, str metric, dim, *, lower=None, step=None, bint integers=False, str rounding="nearest", simd=None, bits=None, widths=None, centre=None,
+    def __cinit__(self, str kind, str metric, dim, *, lower=None, step=None, bint integers=False, str rounding="nearest", simd=None, bits=None, widths=None, center=None,
                   offsets=None):
         cdef int kind_code = _one_of("kind", kind, _KINDS), metric_code = _one_of("metric", metric, _METRICS)
         cdef int size = _dimension("dim", dim), level = _level(simd)
@@ -168,10 +168,10 @@ cdef class Codec:
         cdef int rounding_code = _one_of("rounding", rounding, _ROUNDINGS)
         _check_modes(kind, step, integers, rounding_code)
         _check_packing(kind, bits, widths, lower, step)
-        _check_centred(kind, step, centre, offsets)
+        _check_centered(kind, step, center, offsets)
         if kind in _BITPACK:
             self._init_bitpack(kind_code, metric_code, size, level, bits, widths, step)
-            self._init_centre(centre, offsets)
+            self._init_centroid(center, offsets)
             return
         _check_affine(kind, lower, step)
         if lower is not None:
@@ -184,7 +184,7 @@ cdef class Codec:
             step_data = <const float *> cnp.PyArray_DATA(self._step)
         if qv_codec_init(&self.c, kind_code, metric_code, size, lower_data, step_data, level) != 0:
             raise ValueError(f"no codec of kind {kind}, metric {metric}, dim {size} at level {_LEVELS[level]}")
-        self._init_centre(centre, offsets)
+        self._init_centroid(center, offsets)
         self.c.integers = integers
         self.c.rounding = rounding_code
 
@@ -202,23 +202,23 @@ cdef class Codec:
             raise ValueError(f"no codec of kind {_KINDS[kind]}, dim {dim} and these widths at level {_LEVELS[level]}")
         return 0
 
-    cdef int _init_centre(self, object centre, object offsets) except -1:
+    cdef int _init_centroid(self, object center, object offsets) except -1:
         cdef cnp.ndarray rows
         cdef const uint8_t *offset_data = NULL
         cdef int n = 0
-        if centre is None:
+        if center is None:
             return 0
-        self._centre = _per_dimension(centre, "centre", self.c.dim)
+        self._center = _per_dimension(center, "center", self.c.dim)
         qv_codec_init(&self.offset_codec, _KINDS.index("int8"), _METRICS.index("ip"), self.c.dim, NULL, NULL, self.c.simd)
         if offsets is not None:
             rows = _checked(offsets, "offsets", cnp.NPY_UINT8, self.offset_codec.stride)
-            if not 2 <= _count(rows) <= QV_MAX_CENTRES:
-                raise ValueError(f"there must be 2 to {QV_MAX_CENTRES} offsets, not {_count(rows)}")
+            if not 2 <= _count(rows) <= QV_MAX_CENTROIDS:
+                raise ValueError(f"there must be 2 to {QV_MAX_CENTROIDS} offsets, not {_count(rows)}")
             self._offsets = rows.copy()
             _check_factors(self._offsets, self.offset_codec.data_size)
             offset_data = <const uint8_t *> cnp.PyArray_DATA(self._offsets)
             n = <int> _count(self._offsets)
-        qv_codec_centre(&self.c, <const float *> cnp.PyArray_DATA(self._centre), &self.offset_codec, offset_data, n)
+        qv_codec_centroid(&self.c, <const float *> cnp.PyArray_DATA(self._center), &self.offset_codec, offset_data, n)
         return 0
 
     @property
@@ -249,8 +249,8 @@ cdef class Codec:
         return self.c.query_size
 
     @property
-    def n_centres(self):
-        """Local centres, 0 where there are none."""
+    def n_centroids(self):
+        """Centroids, 0 where there are none."""
         return self.c.n_offsets
 
     @property
@@ -332,7 +332,7 @@ include "vectors.pxi"
 
 
 def offset_rows(offsets):
-    """Offsets of local centres, float32 [n, dim], in the form that Codec takes: what a row's codes stand for is the offset."""
+    """Offsets of centroids, float32 [n, dim], in the form that Codec takes: what a row's codes stand for is the offset."""
     codec = Codec("int8", "ip", _last_dim(offsets))
     return codec.encode(codec.decode(codec.encode(offsets)))
 

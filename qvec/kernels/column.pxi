@@ -9,7 +9,7 @@ from libc.string cimport memcpy
 
 import numpy as np
 
-from qvec.errors import CorruptError, InputError, MapFullError
+from qvec.common.errors import CorruptError, InputError, MapFullError
 
 
 cdef extern from "column.h" nogil:
@@ -78,7 +78,7 @@ cdef class Column:
     def __init__(self, str name not None, int id, int generation, uint32_t stride, uint32_t rows_per_block,
                  uint32_t pages, uint32_t psize, *, bint verify=True, bint writable=False):
         if self.c.stride:
-            raise InputError("a Column is initialised once")
+            raise InputError("a Column is initialized once")
         if not (0 <= id < 256 and 0 <= generation < 65536):
             raise InputError(f"column {name!r}: id {id} is not below 256 or generation {generation} not below 65536")
         if qv_column_init(&self.c, id, generation, stride, rows_per_block, pages, psize, writable):

@@ -24,15 +24,15 @@ QV_INLINE void scale_by(const float *x, int dim, double unit, float *out) {
 QV_DEFINE_WIDE(, void, qv_scale, (const float *x, int dim, double unit, float *out), (x, dim, unit, out), scale_by)
 
 void qv_put_factors(const qv_codec *codec, uint8_t *row, float scale, double norm2) {
-    double kept = codec->metric == QV_COSINE && !qv_is_centred(codec) ? 1 : norm2 < QV_NORM2_MAX ? norm2 : QV_NORM2_MAX;
+    double kept = codec->metric == QV_COSINE && !qv_is_centered(codec) ? 1 : norm2 < QV_NORM2_MAX ? norm2 : QV_NORM2_MAX;
     qv_factors factors = {scale, (float)kept};
     memcpy(row + codec->data_size, &factors, sizeof factors);
 }
 
 /* norm2 is |x'|^2 less twice the error r - g v along the offset o, r = x' - o: |r|^2 + 2 <o, g v> + |o|^2. */
-void qv_put_centred(const qv_codec *codec, const qv_source *source, const qv_coded *coded, uint8_t *row) {
+void qv_put_centered(const qv_codec *codec, const qv_source *source, const qv_coded *coded, uint8_t *row) {
     double norm2 = coded->norm2;
-    float scale = codec->n_offsets > 0 ? qv_with_centre((float)coded->scale, coded->centre) : (float)coded->scale;
+    float scale = codec->n_offsets > 0 ? qv_with_centroid((float)coded->scale, coded->center) : (float)coded->scale;
     if (source->offset != NULL) {
         norm2 += 2 * (double)scale * source->offset_step * coded->along;
         norm2 += qv_row_factors(codec->offset_codec, source->offset).norm2;
@@ -103,7 +103,7 @@ QV_INLINE void put_levels(const float *x, float step, float *levels, int8_t *k, 
     qv_put_low_bytes(&halves, k);
 }
 
-QV_INLINE qv_code quantise(const qv_source *source, int8_t *k) {
+QV_INLINE qv_code quantize(const qv_source *source, int8_t *k) {
     int dim = source->dim;
     float buffer[QV_BLOCK], max = 0;
     qv_code code = {0, 0, 0};
@@ -130,13 +130,13 @@ QV_INLINE qv_code quantise(const qv_source *source, int8_t *k) {
     return code;
 }
 
-QV_DEFINE_WIDE(, qv_code, qv_quantise, (const qv_source *source, int8_t *k), (source, k), quantise)
+QV_DEFINE_WIDE(, qv_code, qv_quantize, (const qv_source *source, int8_t *k), (source, k), quantize)
 
 static void encode_dynamic(const qv_codec *codec, const float *x, uint8_t *row) {
     qv_code code;
     if (!codec->integers || !qv_take_integers(x, codec->dim, (int8_t *)row, &code)) {
         qv_source source = qv_plain_source(codec, x);
-        code = qv_quantise(&source, (int8_t *)row);
+        code = qv_quantize(&source, (int8_t *)row);
     }
     for (int i = 0; i < codec->data_size; i++) row[i] ^= QV_MIDPOINT;
     double inverse = codec->metric == QV_COSINE ? qv_inverse_norm(code.norm2) : 1;

@@ -127,7 +127,7 @@ static void put_static(const qv_codec *codec, const float *x, double unit, uint8
     }
 }
 
-/* <o, k> of 64 codes and the offset of the local centre, in steps. */
+/* <o, k> of 64 codes and the offset of the centroid, in steps. */
 static double along_offset(const qv_source *source, const qv_levels *levels, int i, const uint8_t *codes) {
     int32_t sum = 0;
     int count = source->dim - i < QV_BLOCK ? source->dim - i : QV_BLOCK;
@@ -159,16 +159,16 @@ static double put_codes(const qv_codec *codec, const qv_source *source, float st
 /* A vector that counts as zero has scale 0, so that its codes mean nothing. */
 static void encode_own_scale(const qv_codec *codec, const float *x, double unit, uint8_t *row) {
     qv_source source = qv_source_of(codec, x, unit);
-    qv_coded coded = {.centre = qv_nearest_centre(codec, &source)};
-    qv_move_source(codec, coded.centre, &source);
+    qv_coded coded = {.center = qv_nearest_centroid(codec, &source)};
+    qv_move_source(codec, coded.center, &source);
     coded.norm2 = qv_source_norm2(&source);
     if (sqrt(coded.norm2) >= QV_TINY_NORM) {
         fit f = wide_fit(&source, qv_levels_of(codec), coded.norm2);
         coded.along = put_codes(codec, &source, f.step, row);
-        coded.scale = coded.norm2 / f.along; /* |x|^2 / <x, k> in place of the step: see qv_quantise */
+        coded.scale = coded.norm2 / f.along; /* |x|^2 / <x, k> in place of the step: see qv_quantize */
     }
-    if (qv_is_centred(codec)) {
-        qv_put_centred(codec, &source, &coded, row);
+    if (qv_is_centered(codec)) {
+        qv_put_centered(codec, &source, &coded, row);
         return;
     }
     if (codec->metric == QV_COSINE) coded.scale *= qv_inverse_norm(coded.norm2);
@@ -197,5 +197,5 @@ void qv_decode_packed(const qv_codec *codec, const uint8_t *row, float *x) {
             else x[first + j] = scale * (float)(levels->table[codes[j]] - levels->middle);
         }
     }
-    qv_add_centre(codec, scale, x);
+    qv_add_centroid(codec, scale, x);
 }

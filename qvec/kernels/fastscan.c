@@ -50,7 +50,7 @@ void qv_fs_clear(uint8_t *target, int to, int dims) {
 }
 
 typedef struct {
-    float norm2, along, centre_along, centre_dot; /* |r|^2, <r, b>, <c, b>, <c, r> */
+    float norm2, along, centroid_along, centroid_dot; /* |r|^2, <r, b>, <c, b>, <c, r> */
 } products;
 
 QV_INLINE float fold8(const qv_lanes8 *lanes) {
@@ -58,35 +58,35 @@ QV_INLINE float fold8(const qv_lanes8 *lanes) {
     return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
 }
 
-QV_INLINE products multiply(const float *residual, const float *centre, int dims, int coded) {
-    qv_lanes8 norm2 = {0}, along = {0}, centre_along = {0}, centre_dot = {0};
+QV_INLINE products multiply(const float *residual, const float *center, int dims, int coded) {
+    qv_lanes8 norm2 = {0}, along = {0}, centroid_along = {0}, centroid_dot = {0};
     for (int i = 0; i < coded; i += 8) {
-        qv_lanes8 r = *(const qv_lanes8 *)(residual + i), c = *(const qv_lanes8 *)(centre + i);
+        qv_lanes8 r = *(const qv_lanes8 *)(residual + i), c = *(const qv_lanes8 *)(center + i);
         qv_mask8 flip = (r <= 0) & INT32_MIN;
         norm2 += r * r;
         along += (qv_lanes8)((qv_mask8)r & INT32_MAX);
-        centre_along += (qv_lanes8)((qv_mask8)c ^ flip);
-        centre_dot += c * r;
+        centroid_along += (qv_lanes8)((qv_mask8)c ^ flip);
+        centroid_dot += c * r;
     }
     for (int i = coded; i < dims; i += 8) {
-        qv_lanes8 r = *(const qv_lanes8 *)(residual + i), c = *(const qv_lanes8 *)(centre + i);
+        qv_lanes8 r = *(const qv_lanes8 *)(residual + i), c = *(const qv_lanes8 *)(center + i);
         norm2 += r * r;
-        centre_dot += c * r;
+        centroid_dot += c * r;
     }
-    return (products){fold8(&norm2), fold8(&along) / 2, fold8(&centre_along) / 2, fold8(&centre_dot)};
+    return (products){fold8(&norm2), fold8(&along) / 2, fold8(&centroid_along) / 2, fold8(&centroid_dot)};
 }
 
-QV_DEFINE_WIDE(static, products, multiply_best, (const float *residual, const float *centre, int dims, int coded),
-               (residual, centre, dims, coded), multiply)
+QV_DEFINE_WIDE(static, products, multiply_best, (const float *residual, const float *center, int dims, int coded),
+               (residual, center, dims, coded), multiply)
 
 /* With s = |r|^2 / <r, b>, <q - c, r> is estimated as s <q - c, b>: |q - v|^2 = |q - c|^2 + |r|^2 - 2 <q - c, r>, and
  * -<q, v> = -<q, c> - <c, r> - <q - c, r>. The bound is theorem 3.2's. Vectors whose products leave the range of floats
- * are taken for their centre. b is zero in the dims that are not coded, and <q, b> needs none of these. */
-qv_fs_factors qv_fs_factors_of(int metric, const float *residual, const float *centre, int dims, int coded) {
-    products p = multiply_best(residual, centre, dims, coded);
+ * are taken for their center. b is zero in the dims that are not coded, and <q, b> needs none of these. */
+qv_fs_factors qv_fs_factors_of(int metric, const float *residual, const float *center, int dims, int coded) {
+    products p = multiply_best(residual, center, dims, coded);
     float factor = metric == QV_L2 ? 2 : 1, scale = p.norm2 / p.along;
     float excess = scale * ((float)coded / 4 / p.along) - 1;
-    float add = (metric == QV_L2 ? p.norm2 : -p.centre_dot) + factor * scale * p.centre_along;
+    float add = (metric == QV_L2 ? p.norm2 : -p.centroid_dot) + factor * scale * p.centroid_along;
     float error = factor * ERROR_SIGMA * sqrtf(p.norm2 * (excess > 0 ? excess : 0) / (float)(dims - 1));
     if (!isfinite(add) || !isfinite(error)) return (qv_fs_factors){0, 0, 0};
     return (qv_fs_factors){.add = add, .rescale = -factor * scale, .error = error};
@@ -97,7 +97,7 @@ qv_fs_factors qv_fs_factors_of(int metric, const float *residual, const float *c
 typedef int16_t entries16 __attribute__((vector_size(32)));
 typedef uint8_t bytes16 __attribute__((vector_size(16), aligned(1), may_alias));
 
-QV_INLINE qv_lanes4 add_neighbours(qv_lanes4 a, qv_lanes4 b) {
+QV_INLINE qv_lanes4 add_neighbors(qv_lanes4 a, qv_lanes4 b) {
     return __builtin_shufflevector(a, b, 0, 2, 4, 6) + __builtin_shufflevector(a, b, 1, 3, 5, 7);
 }
 
@@ -110,8 +110,8 @@ QV_INLINE qv_lanes4 absolute(const float *x) {
 QV_INLINE float largest_group(const float *q, int dims) {
     qv_lanes4 largest = {0};
     for (int i = 0; i < dims; i += QV_FS_DIMS) {
-        qv_lanes4 low = add_neighbours(absolute(q + i), absolute(q + i + 4));
-        qv_lanes4 sums = add_neighbours(low, add_neighbours(absolute(q + i + 8), absolute(q + i + 12)));
+        qv_lanes4 low = add_neighbors(absolute(q + i), absolute(q + i + 4));
+        qv_lanes4 sums = add_neighbors(low, add_neighbors(absolute(q + i + 8), absolute(q + i + 12)));
         qv_mask4 more = sums > largest;
         largest = (qv_lanes4)(((qv_mask4)sums & more) | ((qv_mask4)largest & ~more));
     }

@@ -11,7 +11,7 @@ cdef extern from "fastscan.h" nogil:
     ctypedef void (*qv_fs_sums_fn)(const uint8_t *codes, const uint8_t *table, int dims, int32_t *sums) noexcept
     size_t qv_fs_bytes(int dims)
     void qv_fs_put(const float *residual, int dims, int slot, uint8_t *codes) noexcept
-    qv_fs_factors qv_fs_factors_of(int metric, const float *residual, const float *centre, int dims, int coded) noexcept
+    qv_fs_factors qv_fs_factors_of(int metric, const float *residual, const float *center, int dims, int coded) noexcept
     float qv_fs_table(const float *q, int dims, uint8_t *table) noexcept
     qv_fs_sums_fn qv_fs_sums(int simd) noexcept
 
@@ -23,15 +23,15 @@ cdef int _fastscan_dims(object x) except -1:
     return dims
 
 
-def fastscan_encode(residuals, centre, str metric):
-    """Codes uint8 [4 * dims] of up to 32 float32 residuals [n, dims] of a centre [dims], dims a multiple of 16.
+def fastscan_encode(residuals, center, str metric):
+    """Codes uint8 [4 * dims] of up to 32 float32 residuals [n, dims] of a center [dims], dims a multiple of 16.
 
-    And their factors, float32 [n, 3]: what to add to the centre's key, what to multiply <b, q> with, and the error
-    that is almost never exceeded, as a share of |q - centre|. See fastscan.h.
+    And their factors, float32 [n, 3]: what to add to the center's key, what to multiply <b, q> with, and the error
+    that is almost never exceeded, as a share of |q - center|. See fastscan.h.
     """
     cdef int dims = _fastscan_dims(residuals), kind = _one_of("metric", metric, _METRICS), i
     cdef cnp.ndarray r = _checked(residuals, "residuals", cnp.NPY_FLOAT32, dims)
-    cdef cnp.ndarray c = _vector(centre, "centre", cnp.NPY_FLOAT32, dims)
+    cdef cnp.ndarray c = _vector(center, "center", cnp.NPY_FLOAT32, dims)
     if _count(r) > QV_FS_VECTORS:
         raise ValueError(f"a group holds {QV_FS_VECTORS} vectors, not {_count(r)}")
     cdef cnp.ndarray codes = np.zeros(qv_fs_bytes(dims), np.uint8), factors = _floats(_count(r), 3)

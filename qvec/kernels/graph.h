@@ -5,7 +5,7 @@
 #include "find.h"
 #include "simd.h"
 
-#define QV_NO_ROW 0xFFFFFFFFu   /* an empty slot of a neighbour list; empty slots come last */
+#define QV_NO_ROW 0xFFFFFFFFu   /* an empty slot of a neighbor list; empty slots come last */
 #define QV_ROW_MASK 0x7FFFFFFFu
 #define QV_TREE 0x80000000u     /* this edge keeps its target reachable and is never pruned */
 #define QV_DEGREE_MAX 128
@@ -18,7 +18,7 @@ typedef struct {
     const uint32_t *entries;
     uint32_t n_entries;
     uint32_t root;     /* of the tree of pinned edges; always an entry */
-    float alpha;       /* pruning: a kept neighbour s hides e where alpha * d(s,e) <= d(u,e), squared distances */
+    float alpha;       /* pruning: a kept neighbor s hides e where alpha * d(s,e) <= d(u,e), squared distances */
     float fill;        /* up to this share of what a list may hold, the nearest that others hide are kept as well */
     const uint64_t *deleted;   /* bitmap of rows that get no new edges; NULL: none */
     const uint64_t *condemned; /* bitmap of rows that are leaving the graph; NULL: none */
@@ -63,7 +63,7 @@ int qv_links_owed(const qv_graph *graph, uint32_t row, uint32_t first, uint32_t 
 /* Reverse edges of one target, n links with the same target: append, or prune when its list is full. */
 int qv_link_in(const qv_graph *graph, const qv_link *links, int n, qv_scratch *s);
 
-/* Give a row a tree edge: from one of its neighbours or from below the nearest, but not from a row that is `barred`; where
+/* Give a row a tree edge: from one of its neighbors or from below the nearest, but not from a row that is `barred`; where
  * all are, from below `otherwise`. */
 int qv_link_tree(const qv_graph *graph, uint32_t row, uint32_t otherwise, const uint64_t *barred);
 

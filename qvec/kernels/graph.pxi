@@ -56,7 +56,7 @@ cdef _fill_graph(qv_graph *graph, Column adjacency, Column codes, Codec codec, u
     graph.alpha = alpha
     graph.degree = adjacency.c.stride // 4
     if graph.degree > QV_DEGREE_MAX:
-        raise ValueError(f"lists of {graph.degree} neighbours; the limit is {QV_DEGREE_MAX}")
+        raise ValueError(f"lists of {graph.degree} neighbors; the limit is {QV_DEGREE_MAX}")
     if entries.dtype != np.uint32 or not entries.flags.c_contiguous:
         raise TypeError("entries must be a contiguous uint32 array")
     graph.entries = <const uint32_t *>cnp.PyArray_DATA(entries)

@@ -1,4 +1,4 @@
-/* IEEE 754 binary16 and bfloat16 (the upper half of binary32) in plain C, without branches so that loops vectorise;
+/* IEEE 754 binary16 and bfloat16 (the upper half of binary32) in plain C, without branches so that loops vectorize;
  * equal to what F16C and NEON convert. */
 #ifndef QV_HALF_H
 #define QV_HALF_H

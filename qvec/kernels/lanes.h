@@ -16,7 +16,7 @@
 /* |x|^2 saturates here, a quarter of FLT_MAX, so that |q|^2 + |x|^2 - 2<q, x> stays finite. */
 #define QV_NORM2_MAX 0x1p126
 
-/* |x|^2 of a vector normalised in float32 is this near to 1. */
+/* |x|^2 of a vector normalized in float32 is this near to 1. */
 #define QV_UNIT_ERROR 1e-6
 
 /* Four floats and eight, and the integers of their bits; at any address. */

@@ -37,9 +37,9 @@ static void clear_block(qv_list_block *block, int dims, uint32_t list, uint32_t 
 
 /* Factors are those of squared L2 in the list of the centroids, whatever the metric. */
 static void put_entry(const qv_lists *lists, qv_list_block *block, int place, uint32_t row, const float *residual,
-                      const float *centre) {
+                      const float *center) {
     int metric = lists->metric == QV_IP && block->list != lists->n_lists ? QV_IP : QV_L2;
-    qv_fs_factors factors = qv_fs_factors_of(metric, residual, centre, lists->dims, lists->dims);
+    qv_fs_factors factors = qv_fs_factors_of(metric, residual, center, lists->dims, lists->dims);
     qv_fs_put(residual, lists->dims, place, (uint8_t *)(block + 1));
     block->rows[place] = row;
     block->add[place] = factors.add;
@@ -168,15 +168,15 @@ static int new_head(qv_lists *lists, uint32_t list, qv_list *entry) {
 
 static int add_entry(qv_lists *lists, uint32_t list, uint32_t row, const float *y, float *residual, int copy) {
     qv_list *entry = list_of(lists, list);
-    const float *centre = centroid_of(lists, list);
+    const float *center = centroid_of(lists, list);
     uint32_t *slots = (uint32_t *)qv_row_mut(lists->slots, row);
-    if (!entry || !centre || !slots) return QV_DAMAGED;
+    if (!entry || !center || !slots) return QV_DAMAGED;
     int place = (int)(entry->n % QV_FS_VECTORS);
     if (place == 0 && new_head(lists, list, entry)) return QV_DAMAGED;
     qv_list_block *block = block_of(lists, entry->head);
     if (!block) return QV_DAMAGED;
-    for (int i = 0; i < lists->dims; i++) residual[i] = y[i] - centre[i];
-    put_entry(lists, block, place, row, residual, centre);
+    for (int i = 0; i < lists->dims; i++) residual[i] = y[i] - center[i];
+    put_entry(lists, block, place, row, residual, center);
     slots[copy] = entry->head * QV_FS_VECTORS + (uint32_t)place;
     entry->n++;
     return QV_OK;
@@ -245,15 +245,15 @@ int qv_lists_entry_is(qv_lists *lists, uint32_t slot, uint32_t row, const float 
     const qv_list_block *block = (const qv_list_block *)qv_row(lists->blocks, slot / QV_FS_VECTORS);
     if (!block) return QV_DAMAGED;
     if (block->list >= lists->n_lists) return 0;
-    const float *centre = centroid_of(lists, block->list);
-    if (!centre) return QV_DAMAGED;
+    const float *center = centroid_of(lists, block->list);
+    if (!center) return QV_DAMAGED;
     qv_list_block *expected = malloc(size);
     float *residual = malloc((size_t)lists->dims * sizeof *residual);
     int same = QV_NO_MEMORY;
     if (expected && residual) {
         memcpy(expected, block, size);
-        for (int i = 0; i < lists->dims; i++) residual[i] = y[i] - centre[i];
-        put_entry(lists, expected, (int)(slot % QV_FS_VECTORS), row, residual, centre);
+        for (int i = 0; i < lists->dims; i++) residual[i] = y[i] - center[i];
+        put_entry(lists, expected, (int)(slot % QV_FS_VECTORS), row, residual, center);
         same = memcmp(expected, block, size) == 0;
     }
     free(expected);

@@ -1,6 +1,6 @@
 /* Inverted lists: vectors by their nearest centroid, as sign codes of what is left of them (fastscan.h), 32 in a block.
  *
- * Vectors are rotated and, but for queries under inner product, centred on the mean of the collection; under cosine they
+ * Vectors are rotated and, but for queries under inner product, centered on the mean of the collection; under cosine they
  * have unit length. Keys of lists are squared L2, under cosine too, or -dot under inner product.
  *
  * A list is a chain of blocks. All are full but the first, whose places are taken from 0 on. The list after the last is

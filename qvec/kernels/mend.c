@@ -2,8 +2,8 @@
  *
  * Three passes, which may stop after any list and go on later, since what is condemned does not change meanwhile:
  *   qv_reroot    a condemned root hands the tree to a row below it                                    once
- *   qv_relink    a list drops condemned rows for the best of their neighbours and its own             parallel over lists
- *   qv_hand_on   a list sees to it that what hangs below its condemned neighbours in the tree hangs again   in row order
+ *   qv_relink    a list drops condemned rows for the best of their neighbors and its own             parallel over lists
+ *   qv_hand_on   a list sees to it that what hangs below its condemned neighbors in the tree hangs again   in row order
  * Lists are joined as in FreshDiskANN (Singh et al. 2021, arXiv 2105.09613, algorithm 4). After the passes no list but
  * those of condemned rows names one. Each row still has one pinned in-edge, and none hangs below itself: who takes a row
  * with all that hangs below it is either above it, or is seen not to be among that.
@@ -30,15 +30,15 @@ static int part_list(const qv_graph *graph, uint32_t row, const uint32_t *list, 
     qv_visited_reset(&s->visited);
     qv_visit(&s->visited, row);
     for (uint32_t i = 0; i < graph->degree && list[i] != QV_NO_ROW; i++) {
-        uint32_t neighbour = list[i] & QV_ROW_MASK;
-        if (neighbour >= graph->n) continue;
-        qv_visit(&s->visited, neighbour);
-        if (!qv_is_set(graph->condemned, neighbour)) {
+        uint32_t neighbor = list[i] & QV_ROW_MASK;
+        if (neighbor >= graph->n) continue;
+        qv_visit(&s->visited, neighbor);
+        if (!qv_is_set(graph->condemned, neighbor)) {
             parts->kept[parts->n_kept++].row = list[i];
             continue;
         }
         if (list[i] & QV_TREE) parts->pinned[parts->n_pinned++] = list[i];
-        if (parts->n_through < QV_THROUGH) parts->through[parts->n_through++] = neighbour;
+        if (parts->n_through < QV_THROUGH) parts->through[parts->n_through++] = neighbor;
     }
     return parts->n_through;
 }
@@ -72,7 +72,7 @@ static int stage_list(const qv_graph *graph, const uint32_t *list, qv_parts *par
     return staged;
 }
 
-/* Leave in the pool the nearest rows that are neighbours of the condemned ones, or of condemned ones behind these where
+/* Leave in the pool the nearest rows that are neighbors of the condemned ones, or of condemned ones behind these where
  * there are too few. */
 static int find_others(const qv_graph *graph, const qv_query *query, qv_parts *parts, qv_scratch *s) {
     int own = parts->n_through;
@@ -119,7 +119,7 @@ static int fill_up(const qv_graph *graph, qv_edge *edges, int n, int limit, cons
     return n;
 }
 
-/* What a list lost is made up for by the nearest neighbours of what it lost; what it keeps stays as it is. */
+/* What a list lost is made up for by the nearest neighbors of what it lost; what it keeps stays as it is. */
 int qv_relink(const qv_graph *graph, uint32_t row, qv_scratch *s) {
     qv_parts parts;
     const uint32_t *list = list_of(graph, row);
@@ -158,8 +158,8 @@ static int subtree(const qv_graph *graph, uint32_t row, uint32_t *rows) {
     return n;
 }
 
-/* Give a row that lost its tree edge another: from a near neighbour, as a new row gets it, unless too much hangs below it
- * to see that the neighbour does not; then from the host. `barred`: n bits, all clear. */
+/* Give a row that lost its tree edge another: from a near neighbor, as a new row gets it, unless too much hangs below it
+ * to see that the neighbor does not; then from the host. `barred`: n bits, all clear. */
 static int hang_again(const qv_graph *graph, uint32_t row, uint32_t host, uint64_t *barred) {
     uint32_t below[QV_SUBTREE];
     int n = subtree(graph, row, below);
@@ -205,9 +205,9 @@ static int unlink_condemned(const qv_graph *graph, uint32_t row, uint32_t *pinne
     qv_note_change(graph, row);
     int n_pinned = 0;
     for (uint32_t i = 0; i < graph->degree && list[i] != QV_NO_ROW; i++) {
-        uint32_t neighbour = list[i] & QV_ROW_MASK;
-        if (neighbour >= graph->n || !qv_is_set(graph->condemned, neighbour)) list[kept++] = list[i];
-        else if (list[i] & QV_TREE) pinned[n_pinned++] = neighbour;
+        uint32_t neighbor = list[i] & QV_ROW_MASK;
+        if (neighbor >= graph->n || !qv_is_set(graph->condemned, neighbor)) list[kept++] = list[i];
+        else if (list[i] & QV_TREE) pinned[n_pinned++] = neighbor;
     }
     for (; kept < graph->degree; kept++) list[kept] = QV_NO_ROW;
     return n_pinned;

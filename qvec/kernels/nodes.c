@@ -48,29 +48,29 @@ static float to_halves(const float *values, uint32_t n, uint16_t *halves) {
     return unit;
 }
 
-static void put_neighbour(const qv_node_layout *layout, uint32_t slot, const float *residual, uint8_t *node) {
+static void put_neighbor(const qv_node_layout *layout, uint32_t slot, const float *residual, uint8_t *node) {
     uint8_t *group = node + slot / QV_FS_VECTORS * qv_fs_bytes(layout->coded);
     qv_fs_put(residual, layout->coded, (int)(slot % QV_FS_VECTORS), group);
 }
 
 int qv_node_encode(const qv_node_layout *layout, qv_column *codes, uint32_t n, const uint32_t *list, const uint8_t *code,
                    float *room, uint8_t *node) {
-    float *centre = room, *residual = room + layout->dims, *decoded = room + 2 * (size_t)layout->dims;
+    float *center = room, *residual = room + layout->dims, *decoded = room + 2 * (size_t)layout->dims;
     float add[QV_DEGREE_MAX] = {0}, rescale[QV_DEGREE_MAX] = {0};
     uint32_t rows[QV_DEGREE_MAX];
-    rotated(layout, code, decoded, centre);
+    rotated(layout, code, decoded, center);
     memset(node, 0, layout->stride);
     for (uint32_t slot = 0; slot < layout->degree; slot++) {
         rows[slot] = list[slot] == QV_NO_ROW || (list[slot] & QV_ROW_MASK) >= n ? QV_NO_ROW : list[slot] & QV_ROW_MASK;
         if (rows[slot] == QV_NO_ROW) continue;
-        const uint8_t *neighbour = qv_row(codes, rows[slot]);
-        if (!neighbour) return QV_DAMAGED;
-        rotated(layout, neighbour, decoded, residual);
-        for (int i = 0; i < layout->dims; i++) residual[i] -= centre[i];
-        qv_fs_factors factors = qv_fs_factors_of(layout->codec->metric, residual, centre, layout->dims, layout->coded);
+        const uint8_t *neighbor = qv_row(codes, rows[slot]);
+        if (!neighbor) return QV_DAMAGED;
+        rotated(layout, neighbor, decoded, residual);
+        for (int i = 0; i < layout->dims; i++) residual[i] -= center[i];
+        qv_fs_factors factors = qv_fs_factors_of(layout->codec->metric, residual, center, layout->dims, layout->coded);
         add[slot] = factors.add;
         rescale[slot] = factors.rescale;
-        put_neighbour(layout, slot, residual, node);
+        put_neighbor(layout, slot, residual, node);
     }
     uint16_t halves[QV_DEGREE_MAX];
     qv_node_units units;

@@ -1,12 +1,12 @@
 /* Packed nodes: all that a walk reads of a row in one block, so that a hop costs one miss (SymphonyQG, arXiv:2411.12229).
  *
- *   signs of the residuals v - u of the neighbours v of u, in groups of 32 (fastscan.h)    4 * coded each
- *   neighbours u32[degree], then f16[degree] add, f16[degree] rescale
+ *   signs of the residuals v - u of the neighbors v of u, in groups of 32 (fastscan.h)    4 * coded each
+ *   neighbors u32[degree], then f16[degree] add, f16[degree] rescale
  *   the node's own code as its column has it, without padding
  *   { float add, rescale } units of the two factors; zeros to a multiple of 64
  *
  * Vectors are what the codes decode to, rotated: a node can be made anew from its list and the codes alone. An empty slot
- * has neighbour QV_NO_ROW and add = +inf. */
+ * has neighbor QV_NO_ROW and add = +inf. */
 #ifndef QV_NODES_H
 #define QV_NODES_H
 
@@ -32,7 +32,7 @@ typedef struct {
 /* 0, or -1 where codec and degree do not go together. `codec` and `signs` are borrowed; signs may come later. */
 int qv_node_layout_init(qv_node_layout *layout, const qv_codec *codec, uint32_t degree, const uint8_t *signs);
 
-/* The node of a code and the neighbours that its list names among n rows of codes, into stride bytes at `node`, with `room`
+/* The node of a code and the neighbors that its list names among n rows of codes, into stride bytes at `node`, with `room`
  * for 3 * dims floats. */
 int qv_node_encode(const qv_node_layout *layout, qv_column *codes, uint32_t n, const uint32_t *list, const uint8_t *code,
                    float *room, uint8_t *node);
@@ -42,9 +42,9 @@ int qv_node_encode(const qv_node_layout *layout, qv_column *codes, uint32_t n, c
 typedef struct {
     qv_node_layout layout;
     qv_column *nodes;
-    uint32_t n; /* rows that have a node: every neighbour is below */
+    uint32_t n; /* rows that have a node: every neighbor is below */
     qv_node_layout start_layout;
-    const uint8_t *start; /* a node that is no row's: its neighbours are the rows that a walk may begin with */
+    const uint8_t *start; /* a node that is no row's: its neighbors are the rows that a walk may begin with */
 } qv_nodes;
 
 /* The `find` of a qv_finder whose index is a qv_nodes. */

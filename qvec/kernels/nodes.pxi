@@ -23,7 +23,7 @@ cdef extern from "nodes.h" nogil:
 
 cdef int _init_layout(qv_node_layout *layout, Codec codec, degree, cnp.ndarray signs) except -1:
     if qv_node_layout_init(layout, &codec.c, degree, NULL):
-        raise ValueError(f"packed nodes need lists of 32, 64, 96 or 128 neighbours and codes that estimate distances, "
+        raise ValueError(f"packed nodes need lists of 32, 64, 96 or 128 neighbors and codes that estimate distances, "
                          f"not {degree} and {codec.kind}")
     if signs is not None:
         _vector(signs, "signs", cnp.NPY_UINT8, layout.dims // 2)
@@ -32,7 +32,7 @@ cdef int _init_layout(qv_node_layout *layout, Codec codec, degree, cnp.ndarray s
 
 
 def node_shape(Codec codec not None, degree):
-    """Dimensions that a node's neighbours are coded in, after a rotation, and bytes of a node."""
+    """Dimensions that a node's neighbors are coded in, after a rotation, and bytes of a node."""
     cdef qv_node_layout layout
     _init_layout(&layout, codec, degree, None)
     return layout.dims, layout.stride
@@ -142,8 +142,8 @@ cdef class PackedFinder(Finder):
         cdef uint32_t degree = max(32, (len(entries) + 31) // 32 * 32)
         cdef cnp.ndarray rows = np.full(degree, QV_NO_ROW, np.uint32)
         rows[:len(entries)] = entries
-        cdef cnp.ndarray centre = codec.decode(codes.read(entries)).mean(axis=0, keepdims=True)
-        cdef cnp.ndarray code = codec.encode(centre)
+        cdef cnp.ndarray center = codec.decode(codes.read(entries)).mean(axis=0, keepdims=True)
+        cdef cnp.ndarray code = codec.encode(center)
         _init_layout(&self.g.start_layout, codec, degree, signs)
         cdef cnp.ndarray start = _aligned(1, self.g.start_layout.stride)
         cdef cnp.ndarray room = np.empty(3 * self.g.start_layout.dims, np.float32)

@@ -1,4 +1,4 @@
-/* The walk over packed nodes: neighbours by estimates, expanded nodes by their own codes. */
+/* The walk over packed nodes: neighbors by estimates, expanded nodes by their own codes. */
 #include "beam.h"
 #include "half.h"
 #include "lanes.h"
@@ -29,7 +29,7 @@ QV_INLINE void fetch(walk *w, size_t bytes) {
     w->coming = line;
 }
 
-/* Entries of 32 neighbours, without their places, from their sums; bit i of the result: neighbour i is a row, and its key is
+/* Entries of 32 neighbors, without their places, from their sums; bit i of the result: neighbor i is a row, and its key is
  * below the bound. The order of operations is the same on every level. A NaN of a damaged file is below nothing. */
 typedef uint32_t estimate_fn(const uint8_t *rows, const uint8_t *add, const uint8_t *rescale, const int32_t *sums, float base,
                              qv_node_units units, const qv_beam *beam, uint32_t n, int32_t *entries);
@@ -96,7 +96,7 @@ QV_INLINE uint32_t estimate_neon(const uint8_t *rows, const uint8_t *add, const 
 }
 #endif
 
-/* Append the neighbours of a mask to the beam, but for those that were expanded. */
+/* Append the neighbors of a mask to the beam, but for those that were expanded. */
 QV_INLINE void append(walk *w, uint32_t mask, const int32_t *entries, const uint8_t *rows) {
     const uint64_t *expanded = w->s->visited.bits;
     int32_t *open = w->beam.open;
@@ -112,8 +112,8 @@ QV_INLINE void append(walk *w, uint32_t mask, const int32_t *entries, const uint
     qv_beam_settle(&w->beam);
 }
 
-/* Take in the neighbours of a node whose key is `base`. */
-QV_INLINE void scan_neighbours(walk *w, const qv_node_layout *layout, const uint8_t *node, float base, estimate_fn estimate) {
+/* Take in the neighbors of a node whose key is `base`. */
+QV_INLINE void scan_neighbors(walk *w, const qv_node_layout *layout, const uint8_t *node, float base, estimate_fn estimate) {
     qv_node_units units;
     memcpy(&units, node + layout->at_units, sizeof units);
     units.rescale *= w->delta;
@@ -148,12 +148,12 @@ QV_INLINE float own_key(const walk *w, const qv_node_layout *layout, const uint8
     return key;
 }
 
-/* Score a node by its own code, which makes it a result if it is near enough, and take in its neighbours. */
+/* Score a node by its own code, which makes it a result if it is near enough, and take in its neighbors. */
 QV_INLINE void expand(walk *w, uint32_t row, const uint8_t *node, estimate_fn estimate) {
     float key = own_key(w, w->layout, node);
     if (key <= qv_pool_bound(&w->s->pool)) qv_pool_insert(&w->s->pool, qv_candidate(key, row));
     fetch(w, SECOND_PART);
-    scan_neighbours(w, w->layout, node, key, estimate);
+    scan_neighbors(w, w->layout, node, key, estimate);
     w->s->hops++;
 }
 
@@ -163,7 +163,7 @@ QV_INLINE int run(walk *w, estimate_fn estimate) {
     const qv_nodes *index = w->index;
     uint32_t row = 0, next_row = 0;
     const uint8_t *node = NULL, *next = NULL;
-    scan_neighbours(w, &index->start_layout, index->start, own_key(w, &index->start_layout, index->start), estimate);
+    scan_neighbors(w, &index->start_layout, index->start, own_key(w, &index->start_layout, index->start), estimate);
     int status = take_next(w, &row, &node);
     while (status > 0) {
         status = take_next(w, &next_row, &next);

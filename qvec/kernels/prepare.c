@@ -1,6 +1,6 @@
 /* Queries: the vector in the form that the kernel eats, and the terms that turn its dot product into a key. */
 #include "bitpack.h"
-#include "centres.h"
+#include "centroids.h"
 #include "packed.h"
 
 #include <math.h>
@@ -14,7 +14,7 @@ typedef struct {
 
 static uint8_t *payload(qv_query *query) { return (uint8_t *)(query + 1); }
 
-/* `share` of |q - x|^2 between vectors that are both centred. */
+/* `share` of |q - x|^2 between vectors that are both centered. */
 static void shifted_terms(const estimate *e, float share, qv_query *out) {
     out->bias = share * (float)(e->norm2 < QV_NORM2_MAX ? e->norm2 : QV_NORM2_MAX);
     out->per_norm2 = share;
@@ -81,7 +81,7 @@ static void fill_dynamic(const qv_codec *codec, const float *q, estimate *e, qv_
     int8_t *k = (int8_t *)payload(out);
     if (!codec->integers || !qv_take_integers(q, codec->dim, k, &code)) {
         qv_source source = qv_plain_source(codec, q);
-        code = qv_quantise(&source, k);
+        code = qv_quantize(&source, k);
     }
     e->norm2 = code.norm2;
     e->scale = (float)(code.scale * unit_of(codec, code.norm2));
@@ -112,16 +112,16 @@ static void fill_folded(const qv_codec *codec, const float *y, double unit, esti
         weights[i] = (float)(y[i] * unit * step);
     }
     qv_source source = qv_plain_source(codec, weights);
-    qv_code code = qv_quantise(&source, (int8_t *)payload(out));
+    qv_code code = qv_quantize(&source, (int8_t *)payload(out));
     e->base = qv_fold_lanes(lanes);
     e->scale = code.scale;
     finish_codes(codec, code.sum, e, out);
 }
 
-static double along_centre(const qv_codec *codec, const qv_source *query) {
+static double along_centroid(const qv_codec *codec, const qv_source *query) {
     float buffer[QV_BLOCK];
     double sum = 0;
-    for (int i = 0; i < codec->dim; i += QV_BLOCK) sum += qv_dot64(qv_source_block(query, i, buffer), codec->centre + i);
+    for (int i = 0; i < codec->dim; i += QV_BLOCK) sum += qv_dot64(qv_source_block(query, i, buffer), codec->center + i);
     return sum;
 }
 
@@ -147,18 +147,18 @@ static int32_t bitpack_offset(const qv_codec *codec, const int8_t *codes) {
     return offset;
 }
 
-/* Vectors are residuals of a centre: <y, x' + centre> = <y, centre> + <y, x'>. Where both sides are shifted, y is a residual
+/* Vectors are residuals of a center: <y, x' + center> = <y, center> + <y, x'>. Where both sides are shifted, y is a residual
  * too and the first term is none. */
 static void fill_weights(const qv_codec *codec, const float *y, double unit, estimate *e, qv_query *out) {
     qv_source query = qv_plain_source(codec, y), weights = qv_plain_source(codec, scratch(codec, out));
     query.unit = unit;
-    if (qv_is_shifted(codec)) query.centre = codec->centre;
+    if (qv_is_shifted(codec)) query.center = codec->center;
     int8_t *codes = (int8_t *)payload(out);
     if (qv_is_shifted(codec)) e->norm2 = qv_source_norm2(&query);
-    else if (qv_is_centred(codec)) e->base = along_centre(codec, &query);
+    else if (qv_is_centered(codec)) e->base = along_centroid(codec, &query);
     if (codec->n_offsets > 0) qv_open_table(codec, &query, out);
     put_weights(codec, &query, scratch(codec, out));
-    qv_code code = qv_quantise(&weights, codes);
+    qv_code code = qv_quantize(&weights, codes);
     e->scale = code.scale;
     if (!qv_is_bitpacked(codec)) finish_codes(codec, code.sum, e, out);
     else e->offset = bitpack_offset(codec, codes);
@@ -206,7 +206,7 @@ static void fill_packed_row(const qv_codec *codec, const uint8_t *row, estimate 
 static int has_integer_codes(const qv_codec *codec) { return codec->kind == QV_INT8 || qv_is_packed(codec->kind); }
 
 /* Whether queries are made of floats that are scaled or moved first, whatever a row's own codes are. */
-static int has_weights(const qv_codec *codec) { return qv_is_bitpacked(codec) || qv_is_centred(codec); }
+static int has_weights(const qv_codec *codec) { return qv_is_bitpacked(codec) || qv_is_centered(codec); }
 
 void qv_prepare(const qv_codec *codec, const float *q, qv_query *out) {
     estimate e = {0};

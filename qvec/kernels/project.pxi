@@ -1,7 +1,7 @@
 cdef extern from "codec.h" nogil:
     int QV_PANEL
     ctypedef struct qv_map:
-        int dim, width, padded, normalise, n_panels, simd
+        int dim, width, padded, normalize, n_panels, simd
         const float *mean
         const float *panels
         const uint8_t *signs
@@ -34,7 +34,7 @@ def project(x, panels, *, simd=None):
 
 cdef class QueryMap:
     """`transform` and `project` as searches apply them to a query of `dim` values or more: the first `dim` of it,
-    normalised if asked, less the mean, times the matrix, rotated.
+    normalized if asked, less the mean, times the matrix, rotated.
 
     :param padded: values of the result: `width` or more, where there are signs a multiple of 64.
     :param panels: float32 [n_panels * dim, PANEL], of which the first `width` columns count; None: no matrix.
@@ -43,18 +43,18 @@ cdef class QueryMap:
     cdef qv_map m
     cdef tuple _kept
 
-    def __init__(self, dim, width, padded, bint normalise, mean, panels, signs):
+    def __init__(self, dim, width, padded, bint normalize, mean, panels, signs):
         cdef int n = _dimension("dim", dim), columns = _dimension("width", width), out = _dimension("padded", padded)
-        cdef cnp.ndarray centre = None, weights = None, bits = None
-        self.m.dim, self.m.width, self.m.padded, self.m.normalise = n, columns, out, normalise
+        cdef cnp.ndarray center = None, weights = None, bits = None
+        self.m.dim, self.m.width, self.m.padded, self.m.normalize = n, columns, out, normalize
         self.m.simd = _level(None)
         self.m.mean = self.m.panels = NULL
         self.m.signs = NULL
         if out < columns or (panels is None and columns != n) or (signs is not None and out % 64):
             raise ValueError(f"dim {n}, width {columns} and padded {out} do not go together")
         if mean is not None:
-            centre = _vector(mean, "mean", cnp.NPY_FLOAT32, n)
-            self.m.mean = <const float *> cnp.PyArray_DATA(centre)
+            center = _vector(mean, "mean", cnp.NPY_FLOAT32, n)
+            self.m.mean = <const float *> cnp.PyArray_DATA(center)
         if panels is not None:
             weights = _checked(panels, "panels", cnp.NPY_FLOAT32, QV_PANEL)
             self.m.n_panels = (columns + QV_PANEL - 1) // QV_PANEL
@@ -64,4 +64,4 @@ cdef class QueryMap:
         if signs is not None:
             bits = _vector(signs, "signs", cnp.NPY_UINT8, out // 2)
             self.m.signs = <const uint8_t *> cnp.PyArray_DATA(bits)
-        self._kept = (centre, weights, bits)
+        self._kept = (center, weights, bits)

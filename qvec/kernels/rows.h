@@ -14,14 +14,14 @@ static inline qv_factors qv_row_factors(const qv_codec *codec, const uint8_t *ro
 
 static inline int qv_is_static(const qv_codec *codec) { return codec->step != NULL; }
 
-static inline int qv_is_centred(const qv_codec *codec) { return codec->centre != NULL; }
+static inline int qv_is_centered(const qv_codec *codec) { return codec->center != NULL; }
 
-/* Whether both sides are centred, and keys are distances there: |q - x| does not change when both move, and 1 - cosine is
- * half of |q - x|^2 of unit vectors. The error of a code is then that of the distance from the centre, with the query's own
- * part along the centre left out. Dot products do change, so under ip queries stay where they are. */
-static inline int qv_is_shifted(const qv_codec *codec) { return qv_is_centred(codec) && codec->metric != QV_IP; }
+/* Whether both sides are centered, and keys are distances there: |q - x| does not change when both move, and 1 - cosine is
+ * half of |q - x|^2 of unit vectors. The error of a code is then that of the distance from the center, with the query's own
+ * part along the center left out. Dot products do change, so under ip queries stay where they are. */
+static inline int qv_is_shifted(const qv_codec *codec) { return qv_is_centered(codec) && codec->metric != QV_IP; }
 
-/* What the values of x are multiplied by before they meet ranges or a centre: 1/|x| under cosine, and exactly 1 where x has
+/* What the values of x are multiplied by before they meet ranges or a center: 1/|x| under cosine, and exactly 1 where x has
  * unit length already, so that its codes are those of the values given. */
 static inline double qv_unit_of(const qv_codec *codec, double norm2) {
     if (codec->metric != QV_COSINE || fabs(norm2 - 1) <= QV_UNIT_ERROR) return 1;
@@ -37,10 +37,10 @@ typedef struct {
     int32_t sum; /* of k */
 } qv_code;
 
-/* What is coded: x * unit, less a centre, less the offset of a local centre, if there are such. */
+/* What is coded: x * unit, less a center, less the offset of a centroid, if there are such. */
 typedef struct {
-    const float *x, *centre; /* centre: padded with 0, or NULL */
-    const uint8_t *offset;   /* codes of the local centre's offset, around QV_MIDPOINT; or NULL */
+    const float *x, *center; /* center: padded with 0, or NULL */
+    const uint8_t *offset;   /* codes of the centroid's offset, around QV_MIDPOINT; or NULL */
     double unit;
     float offset_step;
     int dim;
@@ -49,17 +49,17 @@ typedef struct {
 /* 64 values from dim i on, zeros past the end. */
 QV_INLINE const float *qv_source_block(const qv_source *source, int i, float *buffer) {
     const float *block = qv_block(source->x, source->dim, i, buffer);
-    if (source->centre == NULL && source->unit == 1) return block;
+    if (source->center == NULL && source->unit == 1) return block;
     for (int j = 0; j < QV_BLOCK; j++) buffer[j] = (float)(block[j] * source->unit);
-    if (source->centre == NULL) return buffer;
-    for (int j = 0; j < QV_BLOCK; j++) buffer[j] -= source->centre[i + j];
+    if (source->center == NULL) return buffer;
+    for (int j = 0; j < QV_BLOCK; j++) buffer[j] -= source->center[i + j];
     if (source->offset == NULL) return buffer;
     for (int j = 0; j < QV_BLOCK; j++) buffer[j] -= source->offset_step * (float)(source->offset[i + j] - QV_MIDPOINT);
     return buffer;
 }
 
 /* Fills k to a multiple of 64 dims with zeros. A vector that counts as zero gets k = 0, scale = 0. */
-qv_code qv_quantise(const qv_source *source, int8_t *k);
+qv_code qv_quantize(const qv_source *source, int8_t *k);
 
 /* All of x, as it is. */
 static inline qv_source qv_plain_source(const qv_codec *codec, const float *x) {

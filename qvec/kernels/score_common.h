@@ -1,11 +1,11 @@
 /* From dot products to keys, and the loop that hands rows to a kernel in groups of four.
  *
  * A group shares each load of the query and has four independent chains of additions. A short last group repeats its
- * last row: the extra lanes cost little next to the chain's latency, and a row's key never depends on its neighbours. */
+ * last row: the extra lanes cost little next to the chain's latency, and a row's key never depends on its neighbors. */
 #ifndef QV_SCORE_COMMON_H
 #define QV_SCORE_COMMON_H
 
-#include "centres.h"
+#include "centroids.h"
 
 #define QV_GROUP 4
 
@@ -22,7 +22,7 @@ QV_INLINE int qv_group(const uint8_t *const *rows, int left, const uint8_t **gro
 QV_INLINE float qv_key(const qv_codec *codec, const qv_query *query, const uint8_t *row, float dot) {
     qv_factors factors = qv_row_factors(codec, row);
     float key = query->bias + query->per_norm2 * factors.norm2 + factors.scale * dot * query->per_scale;
-    if (codec->n_offsets > 0) key += qv_centre_key(codec, query, factors.scale);
+    if (codec->n_offsets > 0) key += qv_centroid_key(codec, query, factors.scale);
     return key < query->floor ? query->floor : key;
 }
 
@@ -38,7 +38,7 @@ QV_INLINE void qv_keys(const qv_codec *codec, const qv_query *query, const uint8
     qv_lanes4 scale = {scales[0], scales[1], scales[2], scales[3]};
     qv_lanes4 norm2 = {norms2[0], norms2[1], norms2[2], norms2[3]};
     qv_lanes4 key = query->bias + query->per_norm2 * norm2 + scale * dots * query->per_scale;
-    if (codec->n_offsets > 0) key += qv_centre_keys(codec, query, scales);
+    if (codec->n_offsets > 0) key += qv_centroid_keys(codec, query, scales);
     qv_lanes4 floor = query->floor + (qv_lanes4){0};
     qv_mask4 below = key < floor;
     key = (qv_lanes4)(((qv_mask4)floor & below) | ((qv_mask4)key & ~below));

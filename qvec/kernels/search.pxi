@@ -7,7 +7,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
-from qvec.errors import CorruptError
+from qvec.common.errors import CorruptError
 
 cdef extern from "find.h" nogil:
     const int QV_DAMAGED

@@ -1,4 +1,4 @@
-/* Normalising, centring and rotating. Eight floats at a time, by the same operations in the same order whatever the
+/* Normalizing, centering and rotating. Eight floats at a time, by the same operations in the same order whatever the
  * instruction set, so that every machine gives the same bits.
  *
  * The rotation is the fast Hadamard form of Kac's walk: four rounds of random signs, a Walsh-Hadamard transform of the
@@ -97,10 +97,10 @@ QV_INLINE void rotate(float *x, int padded, const uint8_t *signs) {
 
 QV_DEFINE_WIDE(static, void, rotate_best, (float *x, int padded, const uint8_t *signs), (x, padded, signs), rotate)
 
-void qv_transform(const float *x, size_t n, int dim, int padded, int normalise, const float *mean,
+void qv_transform(const float *x, size_t n, int dim, int padded, int normalize, const float *mean,
                   const uint8_t *signs, float *out) {
     for (size_t row = 0; row < n; row++, x += dim, out += padded) {
-        double unit = normalise ? qv_inverse_norm(qv_norm2(x, dim)) : 1;
+        double unit = normalize ? qv_inverse_norm(qv_norm2(x, dim)) : 1;
         qv_scale(x, dim, unit, out);
         for (int i = 0; mean != NULL && i < dim; i++) out[i] -= mean[i];
         memset(out + dim, 0, (size_t)(padded - dim) * sizeof *out);
@@ -115,12 +115,12 @@ size_t qv_map_room(const qv_map *map) {
 
 const float *qv_map_query(const qv_map *map, const float *q, float *room) {
     if (!map->panels) {
-        qv_transform(q, 1, map->dim, map->padded, map->normalise, map->mean, map->signs, room);
+        qv_transform(q, 1, map->dim, map->padded, map->normalize, map->mean, map->signs, room);
         return room;
     }
-    float *centred = room + map->padded, *projected = centred + map->dim;
-    qv_transform(q, 1, map->dim, map->dim, map->normalise, map->mean, NULL, centred);
-    qv_project(centred, 1, map->dim, map->panels, map->n_panels, map->simd, projected);
+    float *centered = room + map->padded, *projected = centered + map->dim;
+    qv_transform(q, 1, map->dim, map->dim, map->normalize, map->mean, NULL, centered);
+    qv_project(centered, 1, map->dim, map->panels, map->n_panels, map->simd, projected);
     qv_transform(projected, 1, map->width, map->padded, 0, NULL, map->signs, room);
     return room;
 }

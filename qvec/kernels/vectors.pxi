@@ -49,8 +49,8 @@ cdef Py_ssize_t _last_dim(object x) except -1:
     return shape[len(shape) - 1]
 
 
-def transform(x, padded, bint normalise, mean, signs):
-    """R(x - mean) of float32 [n, dim]: float32 [n, padded], each vector normalised first if asked (zeros stay zeros).
+def transform(x, padded, bint normalize, mean, signs):
+    """R(x - mean) of float32 [n, dim]: float32 [n, padded], each vector normalized first if asked (zeros stay zeros).
 
     :param padded: dim or more, at most 65536; if there are signs, a multiple of 16, and 32 or more.
     :param mean: float32 [dim] or None.
@@ -60,12 +60,12 @@ def transform(x, padded, bint normalise, mean, signs):
     cdef int width = _dimension("padded", padded)
     cdef int dim = _dimension("dim", _last_dim(x))
     cdef cnp.ndarray vectors = _checked(x, "x", cnp.NPY_FLOAT32, dim)
-    cdef const float *centre = NULL
+    cdef const float *center = NULL
     cdef const uint8_t *bits = NULL
     if width < dim:
         raise ValueError(f"padded must be at least dim, {dim}, not {width}")
     if mean is not None:
-        centre = <const float *> cnp.PyArray_DATA(_vector(mean, "mean", cnp.NPY_FLOAT32, dim))
+        center = <const float *> cnp.PyArray_DATA(_vector(mean, "mean", cnp.NPY_FLOAT32, dim))
     if signs is not None:
         if width % 16 or width < 32:
             raise ValueError(f"padded must be a multiple of 16, at least 32, to rotate, not {width}")
@@ -75,5 +75,5 @@ def transform(x, padded, bint normalise, mean, signs):
     cdef const float *source = <const float *> cnp.PyArray_DATA(vectors)
     cdef float *target = <float *> cnp.PyArray_DATA(out)
     with nogil:
-        qv_transform(source, n, dim, width, normalise, centre, bits, target)
+        qv_transform(source, n, dim, width, normalize, center, bits, target)
     return out

@@ -19,7 +19,7 @@ static int unvisited(const qv_graph *graph, const uint32_t *list, qv_visited *vi
     return n;
 }
 
-/* Collect the unvisited neighbours of a row and prefetch their codes. */
+/* Collect the unvisited neighbors of a row and prefetch their codes. */
 static int stage_hop(const qv_graph *graph, uint32_t node, int stage, qv_scratch *s) {
     const uint32_t *list = (const uint32_t *)qv_row(graph->adjacency, node);
     if (!list) return QV_DAMAGED;
@@ -51,7 +51,7 @@ static int seed_pool(const qv_graph *graph, const qv_query *query, qv_scratch *s
     return QV_OK;
 }
 
-/* The nearest open candidate's list and code rows are on their way while the hop before it is scored: its neighbours
+/* The nearest open candidate's list and code rows are on their way while the hop before it is scored: its neighbors
  * are staged before the pool knows the current hop's results, which costs a few more hops and hides the misses. */
 int qv_walk(const qv_graph *graph, const qv_query *query, int ef, qv_scratch *s) {
     int stage = 0, waiting = 0;

@@ -1,13 +1,13 @@
 /* A walk among rows that may be results, through those that may not.
  *
  * The pool holds what may be a result, so a pool of ef places finds as much as without a filter. Where too few of a row's
- * neighbours may be, the lists of the others stand in for them: the two-hop neighbourhood of ACORN (Patel et al. 2024,
+ * neighbors may be, the lists of the others stand in for them: the two-hop neighborhood of ACORN (Patel et al. 2024,
  * arXiv:2403.04871), looked up in the graph as it is.
  */
 #include "graph.h"
 #include "simd.h"
 
-/* Rows that one hop is to bring, half the degree of the usual graph: below, lists of neighbours that may not be results
+/* Rows that one hop is to bring, half the degree of the usual graph: below, lists of neighbors that may not be results
  * are read until there are as many. */
 #define QV_ENOUGH 16
 

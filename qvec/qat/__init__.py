@@ -7,13 +7,13 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from qvec.adapters import Adapter, adapted_config
-from qvec.configs import CodeConfig
-from qvec.errors import InputError
-from qvec.inputs import as_vectors
+from qvec.codes.adapters import Adapter, adapted_config
+from qvec.codes.configs import CodeConfig
+from qvec.codes.registry import make_config
+from qvec.common.errors import InputError
 from qvec.qat.examples import Examples, make_examples
 from qvec.qat.options import Options
-from qvec.quantizers import make_config
+from qvec.schema.validation import as_vectors
 
 __all__ = ["Adapter", "Options", "train_adapter"]
 

@@ -1,6 +1,6 @@
 """What a code keeps of rotated vectors, with straight-through gradients: the form in which an adapter meets its code.
 
-The formulas are those of :mod:`qvec.quantizers`, without the order of their sums: a search differs in the last bits.
+The formulas are those of :mod:`qvec.codes.registry`, without the order of their sums: a search differs in the last bits.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from qvec.configs import CodeConfig
-from qvec.errors import InputError
+from qvec.codes.configs import CodeConfig
+from qvec.common.errors import InputError
 from qvec.torch.straight import straight
 
 

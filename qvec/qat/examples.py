@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from qvec.codes.transforms import Transform
+from qvec.common.errors import InputError
+from qvec.common.types import Float32Array, Int64Array
 from qvec.datasets import exact_knn
-from qvec.errors import InputError
-from qvec.transforms import Transform
-from qvec.types import Float32Array, Int64Array
 
 MIN_DOCUMENTS = 1000
 MIN_QUERIES = 100
-MAX_QUERIES = 20_000  # more tell a linear map nothing new, and their exact neighbours cost time
+MAX_QUERIES = 20_000  # more tell a linear map nothing new, and their exact neighbors cost time
 NEAREST = 100  # of each query: negatives are drawn among these, and the first ten are what recall is of
 HELD_OUT = 0.1
 
@@ -24,7 +24,7 @@ class Examples:
     """documents float32[n, dim], queries float32[m, dim]: unit vectors.
 
     ``answers`` int64[m]: the row that answers, or -1. ``nearest`` int64[m, 100]: by exact search; a document is not
-    its own neighbour. ``held`` bool[m]: kept out of training.
+    its own neighbor. ``held`` bool[m]: kept out of training.
     """
 
     documents: Float32Array
@@ -40,7 +40,7 @@ def make_examples(
     pairs: ArrayLike | None,
     seed: int,
 ) -> Examples:
-    """Check, normalise, find the neighbours, hold out; InputError says what is wrong."""
+    """Check, normalize, find the neighbors, hold out; InputError says what is wrong."""
     if len(documents) < MIN_DOCUMENTS:
         raise InputError(f"training needs at least {MIN_DOCUMENTS} embeddings, got {len(documents)}")
     if pairs is not None and queries is None:

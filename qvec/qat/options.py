@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
-from qvec.errors import InputError
-from qvec.types import check_int
+from qvec.common.errors import InputError
+from qvec.common.types import check_int
 
 
 @dataclass(frozen=True, slots=True)

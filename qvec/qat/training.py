@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from qvec.adapters import Adapter
-from qvec.calibration.samples import mean_of
-from qvec.configs import CodeConfig
+from qvec.codes.adapters import Adapter
+from qvec.codes.configs import CodeConfig
+from qvec.codes.registry import train
+from qvec.codes.samples import mean_of
+from qvec.codes.transforms import Transform
+from qvec.common.types import Float32Array, Metric
 from qvec.qat.codes import FakeCode
 from qvec.qat.examples import Examples
 from qvec.qat.options import Options
-from qvec.quantizers import train
-from qvec.transforms import Transform
-from qvec.types import Float32Array, Metric
 
 METRIC: Metric = "cosine"
 K = 10
@@ -82,16 +82,16 @@ class Trainer:
     def fit(self, progress: Progress | None = None) -> Adapter:
         """Train, and give the map of the best held-out recall; that of the untrained one where none is better."""
         o = self.options
-        optimiser = torch.optim.Adam(self.adapter.parameters(), lr=o.learning_rate)
+        optimizer = torch.optim.Adam(self.adapter.parameters(), lr=o.learning_rate)
         warmup = max(1, o.steps // 10)
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda step: min((step + 1) / warmup, (o.steps - step) / max(1, o.steps - warmup))
+            optimizer, lambda step: min((step + 1) / warmup, (o.steps - step) / max(1, o.steps - warmup))
         )
         best, kept, waited = self.held_out_recall(), self._matrix(), 0
         for step in range(1, o.steps + 1):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             self.loss().backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
+            optimizer.step()
             schedule.step()
             if step % o.check_every and step != o.steps:
                 continue

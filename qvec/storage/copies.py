@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from qvec.errors import CorruptError
-from qvec.storage import newfile
-from qvec.storage.failures import translated
-from qvec.storage.filelock import FileLock
+from qvec.common.errors import CorruptError
+from qvec.storage import atomic_file
+from qvec.storage.file_lock import FileLock
+from qvec.storage.lmdb_errors import translated
 from qvec.storage.snapshot import Snapshot
 from qvec.storage.store import Store
 
@@ -22,8 +22,8 @@ def copy(snapshot: Snapshot, draft: str) -> None:
 
 def replace_by_copy(store: Store) -> None:
     """Put a checked copy in the place of the file; the caller keeps others from writing."""
-    draft = store.path + newfile.COMPACTED
-    newfile.discard(draft)
+    draft = store.path + atomic_file.COMPACTED
+    atomic_file.discard(draft)
     try:
         with store.read() as snapshot:
             copy(snapshot, draft)
@@ -36,7 +36,7 @@ def replace_by_copy(store: Store) -> None:
             raise
         store._turn.move_to(lock)
     finally:
-        newfile.discard(draft)
+        atomic_file.discard(draft)
 
 
 def _check(store: Store, draft: str) -> None:

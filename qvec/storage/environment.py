@@ -16,9 +16,9 @@ import lmdb
 
 from qvec import _kernels
 from qvec._kernels import fork_epoch
-from qvec.errors import FormatError, InputError, LockedError, MapFullError
-from qvec.storage import keys, newfile
-from qvec.storage.failures import MAX_READERS, is_denied, translate, translated
+from qvec.common.errors import FormatError, InputError, LockedError, MapFullError
+from qvec.storage import atomic_file, keys
+from qvec.storage.lmdb_errors import MAX_READERS, is_denied, translate, translated
 
 MAP_SIZE = 1 << 40
 PATIENCE = 5.0  # seconds that a replacement of the file waits for snapshots to end
@@ -142,7 +142,7 @@ class Environment(_kernels.Mapped):
             try:
                 fcntl.lockf(self._gate, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
                 os.replace(draft, self.path)
-                newfile.flush_directory(os.path.dirname(self.path))
+                atomic_file.flush_directory(os.path.dirname(self.path))
             except BlockingIOError:
                 self._close_gate()
                 raise LockedError(f"{self.path} is open in another process") from None

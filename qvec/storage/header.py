@@ -12,10 +12,10 @@ import struct
 from typing import Any
 
 from qvec._kernels import crc32c
-from qvec.errors import CorruptError, FormatError
+from qvec.common.errors import CorruptError, FormatError
 from qvec.storage import keys, records
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _MAGIC = b"QVEC"
 _HEADER = struct.Struct("<4sIII")
 _PAGE_HEADER = 16

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from qvec.errors import CorruptError
+from qvec.common.errors import CorruptError
 
 NO_PAGE = 0xFFFFFFFFFFFFFFFF
 PAGE_HEADER = 16

@@ -13,7 +13,7 @@ import msgpack
 import numpy as np
 
 from qvec._kernels import crc32c
-from qvec.errors import CorruptError, InputError
+from qvec.common.errors import CorruptError, InputError
 from qvec.storage import keys
 
 MAX_BYTES = 64 << 20

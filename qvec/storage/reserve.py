@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from qvec.errors import DiskFullError
+from qvec.common.errors import DiskFullError
 from qvec.storage import keys
 
 if TYPE_CHECKING:

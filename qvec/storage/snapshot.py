@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qvec._kernels import Column, Ready, fork_epoch
-from qvec.errors import ClosedError, CorruptError, ForkedError, InputError
+from qvec.common.errors import ClosedError, CorruptError, ForkedError, InputError
+from qvec.common.types import NDArray
 from qvec.storage import keys, records
-from qvec.storage.directory import View
-from qvec.storage.failures import Error, translate, translated
+from qvec.storage.lmdb_errors import Error, translate, translated
+from qvec.storage.page_table import View
 from qvec.storage.pages import structure_problems
-from qvec.storage.sums import KINDS, Sums
-from qvec.types import NDArray
+from qvec.storage.record_sums import KINDS, Sums
 
 if TYPE_CHECKING:
     from qvec.storage.store import Store

@@ -12,15 +12,15 @@ from types import MappingProxyType
 from typing import Any, Literal, Self, get_args
 
 from qvec._kernels import Reads, fork_epoch
-from qvec.errors import AbortedError, ClosedError, ReadOnlyError
-from qvec.storage import admission, environment, header, keys, newfile, reserve
-from qvec.storage.directory import Accept, ColumnSpec, View, block_geometry, first_state
-from qvec.storage.failures import translated
+from qvec.common.errors import AbortedError, ClosedError, ReadOnlyError
+from qvec.common.types import Durability, MemoryMode, check_choice, check_flag
+from qvec.storage import atomic_file, environment, header, keys, open_checks, reserve
+from qvec.storage.lmdb_errors import translated
+from qvec.storage.page_table import Accept, ColumnSpec, View, block_geometry, first_state
 from qvec.storage.snapshot import Reading, Snapshot
 from qvec.storage.transaction import Transaction
-from qvec.storage.turn import Turn
-from qvec.storage.views import Views
-from qvec.types import Durability, Residency, check_choice, check_flag
+from qvec.storage.view_cache import Views
+from qvec.storage.write_lock import Turn
 
 __all__ = ["ColumnSpec", "Reading", "Snapshot", "Store", "Transaction", "block_geometry"]
 
@@ -39,7 +39,7 @@ class Store(Reads):
         self,
         path: str,
         mode: Mode,
-        residency: Residency,
+        memory: MemoryMode,
         verify: bool,
         durability: Durability,
         map_size: int,
@@ -47,20 +47,20 @@ class Store(Reads):
     ) -> None:
         """For `create` and `open`."""
         self.path, self.mode = path, mode
-        self.residency, self._verify, self._map_size = residency, verify, map_size
+        self.memory, self._verify, self._map_size = memory, verify, map_size
         self._closed = True
         self._accept: Accept = _anything
         self._epoch = -1
-        admission.check(path)
+        open_checks.check(path)
         if untrusted:
-            admission.check_structure(path)
+            open_checks.check_structure(path)
         self._turn = Turn(path)
         if mode == "rw":
             self._turn.lock()
         self._closed = False
         try:
             if mode == "rw":
-                newfile.discard(path + newfile.COMPACTED)  # of a process that died
+                atomic_file.discard(path + atomic_file.COMPACTED)  # of a process that died
             self._attach(durability == "full" if mode == "rw" else None)
         except BaseException:
             self._closed = True
@@ -86,7 +86,7 @@ class Store(Reads):
         configuration: dict[str, Any],
         *,
         state: dict[str, Any] | None = None,
-        residency: Residency = "mmap",
+        memory: MemoryMode = "mmap",
         verify: bool = True,
         durability: Durability = "full",
         map_size: int = environment.MAP_SIZE,
@@ -96,15 +96,15 @@ class Store(Reads):
         ``configuration`` is plain data that never changes, ``state`` what the first
         snapshot shows. A file appears under ``path`` only when it is whole.
         """
-        path = newfile.own_path(path)
-        _check_options("rw", residency, verify, durability)
+        path = atomic_file.own_path(path)
+        _check_options("rw", memory, verify, durability)
 
         def fill(txn: Any, psize: int) -> None:
             txn.put(keys.CONFIG, header.pack(configuration, psize))
             txn.put(keys.STATE, first_state(columns, state or {}, psize, txn.id()))
 
-        newfile.make(path, lambda draft: environment.create(draft, fill))
-        return cls.open(path, residency=residency, verify=verify, durability=durability, map_size=map_size)
+        atomic_file.make(path, lambda draft: environment.create(draft, fill))
+        return cls.open(path, memory=memory, verify=verify, durability=durability, map_size=map_size)
 
     @classmethod
     def open(
@@ -112,7 +112,7 @@ class Store(Reads):
         path: str | os.PathLike[str],
         mode: Mode = "rw",
         *,
-        residency: Residency = "mmap",
+        memory: MemoryMode = "mmap",
         verify: bool = True,
         durability: Durability = "full",
         map_size: int = environment.MAP_SIZE,
@@ -120,15 +120,15 @@ class Store(Reads):
     ) -> Store:
         """Open a file: ``"rw"`` takes its write lock, ``"r"`` any number of handles may do.
 
-        ``residency`` is for the layer above, which calls :meth:`Snapshot.reside`; ``verify=False`` skips the checksums
+        ``memory`` is for the layer above, which calls :meth:`Snapshot.reside`; ``verify=False`` skips the checksums
         of blocks, not their headers; ``durability="relaxed"`` leaves the flush to the system: a power cut may then cost
         the file.
         ``map_size`` is the address space to reserve at first, in bytes; it grows.
         ``untrusted`` has LMDB's pages checked, without LMDB, before they are mapped.
         NotFoundError, FormatError, CorruptError, LockedError or ReadOnlyError say why a file does not open.
         """
-        _check_options(mode, residency, verify, durability)
-        return cls(newfile.own_path(path), mode, residency, verify, durability, map_size, untrusted)
+        _check_options(mode, memory, verify, durability)
+        return cls(atomic_file.own_path(path), mode, memory, verify, durability, map_size, untrusted)
 
     def require(self, accept: Accept) -> None:
         """Have every commit that is seen from now on judged by the layer above, and the last one at once."""
@@ -307,8 +307,8 @@ class Store(Reads):
         self.close()
 
     def stats(self) -> dict[str, Any]:
-        """See `qvec.storage.sizes.collect`."""
-        from qvec.storage.sizes import collect
+        """See `qvec.storage.stats.collect`."""
+        from qvec.storage.stats import collect
 
         return collect(self)
 
@@ -317,7 +317,7 @@ class Store(Reads):
         from qvec.storage.copies import copy
 
         with self.read() as snapshot:
-            newfile.make(newfile.own_path(path), lambda draft: copy(snapshot, draft))
+            atomic_file.make(atomic_file.own_path(path), lambda draft: copy(snapshot, draft))
 
     def compact(self) -> None:
         """Put a copy without free pages in the place of the file, once it is whole, checked and durable.
@@ -379,7 +379,7 @@ class Store(Reads):
             if self._closed:
                 raise ClosedError(f"{self.path} is closed")
             if self._epoch != fork_epoch():
-                admission.check(self.path)
+                open_checks.check(self.path)
                 self._turn = Turn(self.path)
                 self._attach(None)
 
@@ -388,8 +388,8 @@ def _anything(state: dict[str, Any], columns: Mapping[str, Any]) -> None:
     """Accept any commit: the store itself knows nothing of what it holds."""
 
 
-def _check_options(mode: str, residency: str, verify: bool, durability: str) -> None:
+def _check_options(mode: str, memory: str, verify: bool, durability: str) -> None:
     check_choice("mode", mode, get_args(Mode))
-    check_choice("residency", residency, get_args(Residency))
+    check_choice("memory", memory, get_args(MemoryMode))
     check_choice("durability", durability, get_args(Durability))
     check_flag("verify", verify)

@@ -9,12 +9,12 @@ from itertools import pairwise
 from typing import Any, Self
 
 from qvec._kernels import Column, Ready, chunk_entries, fork_epoch, trim_heap
-from qvec.errors import AbortedError, DuplicateIdError, InputError, QvecError
+from qvec.common.errors import AbortedError, DuplicateIdError, InputError, QvecError
 from qvec.storage import keys, records, reserve
-from qvec.storage.directory import ColumnSpec, View, block_geometry, place_all, write_directory
-from qvec.storage.failures import Error, MapIsFull, translate, translated
+from qvec.storage.lmdb_errors import Error, MapIsFull, translate, translated
+from qvec.storage.page_table import ColumnSpec, View, block_geometry, place_all, write_directory
+from qvec.storage.record_sums import KINDS, Sums
 from qvec.storage.snapshot import Snapshot, entry_key, id_key, record_key, row_value
-from qvec.storage.sums import KINDS, Sums
 
 Operation = Callable[[Any], object]
 _HELD_SHARE = 48  # of the file: three checkpoints' worth of pages wait to be used again

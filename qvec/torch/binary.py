@@ -1,4 +1,4 @@
-"""One bit a dimension, with a centre that is learned."""
+"""One bit a dimension, with a center that is learned."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import torch
 from torch import Tensor, nn
 
 from qvec._kernels import Codec
-from qvec.calibration.samples import check_sample, mean_of
-from qvec.quantizers.base import make_transform
-from qvec.quantizers.binary import BinaryQuantizer
-from qvec.torch.lanes import normalised
+from qvec.codes.base import make_transform
+from qvec.codes.binary import BinaryQuantizer
+from qvec.codes.samples import check_sample, mean_of
+from qvec.codes.transforms import Transform
+from qvec.common.types import Metric
+from qvec.torch.lanes import normalized
 from qvec.torch.module import FakeQuantizer, as_numpy, rotated, turned_back
 from qvec.torch.straight import straight
-from qvec.transforms import Transform
-from qvec.types import Metric
 
 
 class FakeBinary(FakeQuantizer):
-    """``sign(y) / sqrt(padded)`` of ``y = R(x - mean)``: see :class:`qvec.quantizers.binary.BinaryQuantizer`.
+    """``sign(y) / sqrt(padded)`` of ``y = R(x - mean)``: see :class:`qvec.codes.binary.BinaryQuantizer`.
 
     ``mean`` float32[dim] is a parameter: the threshold of each bit, started at 0 or by :meth:`calibrate`. Gradients are
     those of the unit vector ``u = y / |y|``, and 0 where ``|u_i| > clip / sqrt(padded)`` (the hard tanh of Hubara et
@@ -36,13 +36,13 @@ class FakeBinary(FakeQuantizer):
 
     @torch.no_grad()  # type: ignore[untyped-decorator, unused-ignore]
     def calibrate(self, sample: Tensor) -> None:
-        """Centre on float32[n, dim], n >= 1."""
-        x = check_sample(as_numpy(normalised(sample) if self.metric == "cosine" else sample), self.dim, 1, "the mean")
+        """Center on float32[n, dim], n >= 1."""
+        x = check_sample(as_numpy(normalized(sample) if self.metric == "cosine" else sample), self.dim, 1, "the mean")
         self.mean.copy_(torch.from_numpy(mean_of(x)))
 
     def _quantize(self, x: Tensor) -> Tensor:
-        centred = (normalised(x) if self.metric == "cosine" else x) - self.mean
-        y = rotated(self.rotation, centred)
+        centered = (normalized(x) if self.metric == "cosine" else x) - self.mean
+        y = rotated(self.rotation, centered)
         signs = torch.where(y.detach() > 0, 1.0, -1.0)
         length = y.square().sum(1, keepdim=True).sqrt().clamp_min(1e-30)
         unit = y / length

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from qvec._kernels import Codec
-from qvec.quantizers.int8 import Int8Quantizer
+from qvec.codes.int8 import Int8Quantizer
+from qvec.common.types import Metric
 from qvec.torch import lanes
 from qvec.torch.module import FakeQuantizer, rotated, turned_back
 from qvec.torch.straight import straight
-from qvec.types import Metric
 
 
 class FakeInt8(FakeQuantizer):
@@ -30,7 +30,7 @@ class FakeInt8(FakeQuantizer):
         return turned_back(self.rotation, kept)
 
     def _decoded(self, y: Tensor, norm2: Tensor) -> Tensor:
-        """What the kernels decode, in their order of operations: see ``qv_quantise`` in kernels/encode.c."""
+        """What the kernels decode, in their order of operations: see ``qv_quantize`` in kernels/encode.c."""
         counted = norm2.sqrt() >= lanes.TINY_NORM
         step = torch.where(counted, y.abs().amax(1) / 127, 1.0)
         levels = (y / step[:, None]).clamp(-127, 127).round()

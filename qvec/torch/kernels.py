@@ -9,19 +9,19 @@ import torch
 from torch import Tensor
 
 from qvec._kernels import Codec
-from qvec.configs import CodeConfig, Int4, Ternary
-from qvec.quantizers import Quantizer, from_state, train
-from qvec.torch.lanes import normalised
+from qvec.codes.configs import CodeConfig, Int4, Ternary
+from qvec.codes.registry import Quantizer, from_state, train
+from qvec.common.types import CentroidCount, Codes, Metric
+from qvec.torch.lanes import normalized
 from qvec.torch.module import FakeQuantizer, as_numpy
 from qvec.torch.straight import straight
-from qvec.types import Centring, Codes, Metric
 
 
 class _FakeByKernels(FakeQuantizer):
     """What the store decodes of what it encodes, by its own kernels, on the processor.
 
     Gradients are those of the input (under cosine of ``x / |x|``): nothing is learned here but by the model before, and
-    centres by :meth:`calibrate`.
+    centroids by :meth:`calibrate`.
     """
 
     config: ClassVar[type[Int4 | Ternary]]
@@ -30,18 +30,18 @@ class _FakeByKernels(FakeQuantizer):
         super().__init__(dim, metric, rotate, seed)
         self.quantizer = self._train(np.empty((0, dim), np.float32), 0)
 
-    def _train(self, sample: Any, centres: Centring) -> Quantizer:
-        chosen: CodeConfig = self.config(centres=centres, rotate=self.seed is not None)
+    def _train(self, sample: Any, centroids: CentroidCount) -> Quantizer:
+        chosen: CodeConfig = self.config(centroids=centroids, rotate=self.seed is not None)
         return train(sample, self.metric, chosen, self.seed or 0)
 
-    def calibrate(self, sample: Tensor, centres: Centring = "auto") -> None:
-        """Find the centres that vectors are coded around, from float32[n, dim], n >= 100; without it there are none."""
-        self.quantizer = self._train(as_numpy(sample), centres)
+    def calibrate(self, sample: Tensor, centroids: CentroidCount = "auto") -> None:
+        """Find the centroids that vectors are coded around, from float32[n, dim], n >= 100; without it there are none."""
+        self.quantizer = self._train(as_numpy(sample), centroids)
 
     def _quantize(self, x: Tensor) -> Tensor:
         rows = as_numpy(x)
         kept = torch.from_numpy(self.quantizer.decode(self.quantizer.encode(rows))).to(x.device)
-        return straight(kept, normalised(x) if self.metric == "cosine" else x)
+        return straight(kept, normalized(x) if self.metric == "cosine" else x)
 
     def codes(self, x: Tensor) -> Codes:
         return self.quantizer.encode(as_numpy(x))

@@ -35,12 +35,12 @@ def inverse_norm(norm2: Tensor) -> Tensor:
 
 
 def as_unit(x: Tensor) -> Tensor:
-    """As :func:`normalised`, but vectors that have unit length already stay as they are, as static codes take them."""
+    """As :func:`normalized`, but vectors that have unit length already stay as they are, as static codes take them."""
     norm2 = dot(x, x)
     unit = torch.where((norm2 - 1).abs() <= UNIT_ERROR, 1.0, inverse_norm(norm2))
     return (x * unit[:, None]).float()
 
 
-def normalised(x: Tensor) -> Tensor:
+def normalized(x: Tensor) -> Tensor:
     """float32[n, dim] unit vectors, rounded once; zeros where a vector counts as zero."""
     return (x * inverse_norm(dot(x, x))[:, None]).float()

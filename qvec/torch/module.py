@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from qvec._kernels import Codec
-from qvec.errors import InputError
-from qvec.quantizers.base import make_transform
+from qvec.codes.base import make_transform
+from qvec.codes.transforms import Transform
+from qvec.common.errors import InputError
+from qvec.common.types import MAX_DIM, Codes, Float32Array, Metric, check_choice, check_int
 from qvec.torch.rotation import Rotation
-from qvec.transforms import Transform
-from qvec.types import MAX_DIM, Codes, Float32Array, Metric, check_choice, check_int
 
 
 class FakeQuantizer(nn.Module):

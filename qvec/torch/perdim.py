@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from qvec._kernels import Codec
-from qvec.calibration.calibration import MIN_STEP, Calibration
-from qvec.quantizers.int4 import Int4Quantizer
-from qvec.quantizers.int8 import Int8Quantizer
+from qvec.codes.calibration import MIN_STEP, Calibration
+from qvec.codes.int4 import Int4Quantizer
+from qvec.codes.int8 import Int8Quantizer
+from qvec.common.types import CalibrationMethod, CodeKind, Metric
 from qvec.torch import lanes
 from qvec.torch.module import FakeQuantizer, as_numpy, rotated, turned_back
 from qvec.torch.straight import round_straight, scale_gradient, straight
-from qvec.types import CalibrationMethod, CodeKind, Metric
 
 
 class _FakePerDim(FakeQuantizer):

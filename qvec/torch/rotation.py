@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from qvec.transforms import ROUNDS, rotation_signs
+from qvec.codes.transforms import ROUNDS, rotation_signs
 
 HALF_ROOT = float(np.float32(0.5**0.5))
 

@@ -56,17 +56,17 @@ static int make(qv_codec *codec, int kind, int metric, int dim, int simd, int bi
     return qv_codec_init(codec, kind, metric, dim, NULL, NULL, simd);
 }
 
-/* Local centres: three rows as INT8 codes, whose norm2 is that of what they hold. */
-static void centre(qv_codec *codec, qv_codec *offset_codec, const float *middle, const float *x, uint8_t *offsets) {
+/* Centroids: three rows as INT8 codes, whose norm2 is that of what they hold. */
+static void center(qv_codec *codec, qv_codec *offset_codec, const float *middle, const float *x, uint8_t *offsets) {
     float held[3 * 2048];
     qv_codec_init(offset_codec, QV_INT8, QV_IP, codec->dim, NULL, NULL, codec->simd);
     qv_encode(offset_codec, x, 3, offsets);
     qv_decode(offset_codec, offsets, 3, held);
     qv_encode(offset_codec, held, 3, offsets);
-    if (qv_codec_centre(codec, middle, offset_codec, offsets, 3)) abort();
+    if (qv_codec_centroid(codec, middle, offset_codec, offsets, 3)) abort();
 }
 
-static void check_codec(int kind, int metric, int dim, int bits, int centred, int best) {
+static void check_codec(int kind, int metric, int dim, int bits, int centered, int best) {
     static float x[ROWS * 2048], q[2048], step[2048], middle[2048];
     static uint8_t offsets[3 * 4096];
     qv_codec offset_codecs[2];
@@ -80,9 +80,9 @@ static void check_codec(int kind, int metric, int dim, int bits, int centred, in
         abort();
     memset(middle, 0, sizeof middle);
     fill(middle, (size_t)dim, 1);
-    if (centred) {
-        centre(&scalar, &offset_codecs[0], middle, x, offsets);
-        centre(&fast, &offset_codecs[1], middle, x, offsets);
+    if (centered) {
+        center(&scalar, &offset_codecs[0], middle, x, offsets);
+        center(&fast, &offset_codecs[1], middle, x, offsets);
     }
     size_t bytes = (size_t)ROWS * (size_t)scalar.stride;
     uint8_t *rows = fenced(bytes), *again = fenced(bytes);
@@ -178,8 +178,8 @@ static void check_level(int level) {
         for (int metric = QV_L2; metric <= QV_COSINE; metric++)
             for (int kind = 0; kind < KINDS; kind++)
                 for (int bits = 1; bits <= (kind == QV_RABITQ || kind == QV_MIXED ? 8 : 1); bits++)
-                    for (int centred = 0; centred <= (kind >= QV_INT4); centred++)
-                        check_codec(kind, metric, DIMS[d], bits, centred, level);
+                    for (int centered = 0; centered <= (kind >= QV_INT4); centered++)
+                        check_codec(kind, metric, DIMS[d], bits, centered, level);
     for (int dims = 16; dims <= 2048; dims += 16) check_fastscan(dims, level);
     for (int n = 0; n <= 128; n++) check_filter(n, level);
     for (int dim = 1; dim <= 256; dim += 17) check_project(dim, level);

@@ -24,7 +24,7 @@ COLLECTIONS: dict[str, dict[str, Any]] = {
     "graph": {"index": qvec.HNSW(m=8, ef_construction=60), "code": "int8", "metric": "cosine"},
     "packed": {"index": qvec.HNSW(m=16, ef_construction=60, layout="packed"), "code": "int4", "metric": "l2"},
     "lists": {"index": qvec.IVF(nlist=4), "code": "binary", "metric": "ip", "ids": "str"},
-    "plain": {"index": "flat", "code": "rabitq2", "metric": "l2", "keep": "none"},
+    "plain": {"index": "flat", "code": "rabitq2", "metric": "l2", "originals": "none"},
 }
 FIELDS: dict[str, Any] = {"n": "int", "tag": "keyword", "tags": "keyword[]"}
 

@@ -16,8 +16,8 @@ from forks import each
 from generated import clustered
 
 import qvec
-from qvec.drift import watch
-from qvec.layout import CALIBRATION, DRIFT, ROW, TUNING
+from qvec.quality import drift as watch
+from qvec.schema.layout import CALIBRATION, DRIFT, ROW, TUNING
 from qvec.storage.snapshot import Reading
 from qvec.storage.store import Store, Transaction
 
@@ -31,7 +31,7 @@ COLLECTIONS: dict[str, dict[str, Any]] = {
     "graph": {"code": "int8", "index": qvec.HNSW(m=4, ef_construction=30), "metric": "l2"},
     "packed": {"code": "int8", "index": qvec.HNSW(m=16, ef_construction=40, layout="packed"), "metric": "cosine"},
     "lists": {"code": "binary", "index": qvec.IVF(nlist=8), "ids": "str", "metric": "ip"},
-    "plain": {"code": qvec.Int8(scale="per_dim"), "index": "flat", "keep": "none", "metric": "l2"},
+    "plain": {"code": qvec.Int8(scale="per_dim"), "index": "flat", "originals": "none", "metric": "l2"},
 }
 FIELDS = {"row": "int", "tag": "keyword", "tags": "keyword[]", "at": "float"}
 
@@ -59,7 +59,7 @@ def create(path: str, options: dict[str, Any]) -> None:
         payloads: list[Any] = [{"row": i, "tag": f"t{i % 5}", "tags": ["a", "b"], "at": i / 2} for i in range(N)]
         db.add(X[:N], names, payloads)
         db.delete(names[30:45])
-        if options.get("keep") != "none":
+        if options.get("originals") != "none":
             db.tune(X[:50], ks=(5,))
             db.requantize("f16")
             db.requantize(options["code"])
@@ -147,7 +147,7 @@ def judge(folder: Path, case: Case, change: Change) -> str:
     except Exception as error:
         return f"open after {what}: {error!r}"
     with db:
-        for call, make in calls(options.get("ids", "int64"), options.get("keep") != "none").items():
+        for call, make in calls(options.get("ids", "int64"), options.get("originals") != "none").items():
             try:
                 make(db)
             except qvec.QvecError:

@@ -23,12 +23,12 @@ from scramble import mutated, random_case, scramble
 
 import qvec
 from qvec._kernels import bits_roaring
-from qvec.config import Config
-from qvec.configs import Flat, Int8
-from qvec.drift.stored import checked
-from qvec.generations.calibrations import imported
-from qvec.quantizers import from_state
-from qvec.searching.curves import Curves
+from qvec.codes.configs import Flat, Int8
+from qvec.codes.registry import from_state
+from qvec.quality.drift_record import checked
+from qvec.schema.calibrations import imported
+from qvec.schema.config import Config
+from qvec.search.curves import Curves
 from qvec.storage import records
 
 SLOW = 1.0  # seconds for one input

@@ -22,7 +22,7 @@ from figures import Figures, Job
 from forks import Server, Worker, ask
 
 import qvec
-from qvec.upkeep import requantize
+from qvec.maintenance import requantize
 
 DIM = 16
 SIZES = (1, 7, 20)

@@ -9,7 +9,7 @@ import numpy as np
 from crafted import WRONG, changed, places
 from crafts import Case, N, records_of
 
-from qvec.layout import ROW
+from qvec.schema.layout import ROW
 from qvec.storage.store import Transaction
 
 

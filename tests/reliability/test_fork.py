@@ -135,7 +135,7 @@ def leave_in_child(path: str) -> None:
         in_fork(lambda: db.__exit__())
         pid = os.fork()
         if pid == 0:
-            raise SystemExit  # through every finaliser and atexit hook, as a worker ends
+            raise SystemExit  # through every finalizer and atexit hook, as a worker ends
         os.waitpid(pid, 0)
         db.add(X[210:220])
         assert db.verify() == []

@@ -12,7 +12,7 @@ from child import run
 from fork_kit import DEADLINE, X, assert_unharmed, collection, in_fork
 
 import qvec
-from qvec.storage import admission
+from qvec.storage import open_checks
 from qvec.storage.environment import Environment
 
 
@@ -87,7 +87,7 @@ def fork_while_another_thread_opens_it_anew_in_a_child(path: str) -> None:
             assert db.search(X[7], 1).ids.tolist() == [7]
 
         def child() -> None:
-            come, go_on, give_back = stopped_at(admission, "check")
+            come, go_on, give_back = stopped_at(open_checks, "check")
             reviving = threading.Thread(target=search)
             reviving.start()
             assert come.wait(DEADLINE)

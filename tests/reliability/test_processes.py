@@ -47,7 +47,7 @@ def test_the_readers_check_sees_a_half_written_batch(path: Path) -> None:
         seen = traffic.Reading()
         traffic.check(db, 0, random.Random(1), seen)
         assert seen.half_seen == 0
-        db.add(np.tile(traffic.centre(20, DIM), (30, 1)), np.arange(20 * 64, 20 * 64 + 30), [{"batch": 20}] * 30)
+        db.add(np.tile(traffic.center(20, DIM), (30, 1)), np.arange(20 * 64, 20 * 64 + 30), [{"batch": 20}] * 30)
         traffic.check(db, 0, random.Random(1), seen)
         assert seen.half_seen == 2
 
@@ -104,10 +104,10 @@ def test_a_killed_reader_leaves_nothing_that_makes_the_file_grow(path: Path) -> 
             reader.kill()
             reader.communicate()
         for i in range(100):
-            db.upsert(traffic.centre(5, DIM), [5], [{"batch": 0, "turn": i}])
+            db.upsert(traffic.center(5, DIM), [5], [{"batch": 0, "turn": i}])
         size = path.stat().st_size
         for i in range(300):
-            db.upsert(traffic.centre(5, DIM), [5], [{"batch": 0, "turn": i}])
+            db.upsert(traffic.center(5, DIM), [5], [{"batch": 0, "turn": i}])
         grown = path.stat().st_size - size
         assert grown < 300 * 20_000, "pages of replaced blocks are not used again"
         assert db.verify() == []

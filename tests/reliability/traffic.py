@@ -27,17 +27,17 @@ IDLE_MS = 3_600_000  # between commits: there are none
 Float32 = npt.NDArray[np.float32]
 
 
-def centre(batch: int, dim: int) -> Float32:
+def center(batch: int, dim: int) -> Float32:
     """Where the vectors of a batch lie, far from all others: follows from its number."""
     return (np.random.default_rng(batch).normal(size=dim) * 10).astype(np.float32)
 
 
 def add_batch(db: qvec.Collection, batch: int) -> None:
-    """Vectors around the batch's centre, ids from 64 times its number, its number as payload."""
+    """Vectors around the batch's center, ids from 64 times its number, its number as payload."""
     dim = db.stats().dim
     noise = np.random.default_rng(~batch & 0xFFFF).normal(size=(BATCH, dim)).astype(np.float32)
     db.add(
-        centre(batch, dim) + np.float32(0.1) * noise, np.arange(BATCH * batch, BATCH * (batch + 1)),
+        center(batch, dim) + np.float32(0.1) * noise, np.arange(BATCH * batch, BATCH * (batch + 1)),
         [{"batch": batch}] * BATCH, threads=1,
     )  # fmt: skip
 
@@ -131,7 +131,7 @@ def check(db: qvec.Collection, first: int, chance: random.Random, seen: Reading)
 
 def _members(db: qvec.Collection, batch: int) -> list[int]:
     """Ids of a batch that one search finds; its payloads must name the batch."""
-    hits = db.search(centre(batch, db.stats().dim), BATCH, exact=True)
+    hits = db.search(center(batch, db.stats().dim), BATCH, exact=True)
     found = [
         (i, payload) for i, payload in zip(hits.ids.tolist(), hits.payloads or [], strict=True) if i // BATCH == batch
     ]

@@ -129,7 +129,7 @@ def run_pinned(job: Job) -> Figures:
             before = pinned.search(np.ones(DIM, np.float32), 20)
             for i in range(COMMITS):
                 batch = chance.randrange(20)
-                db.upsert(traffic.centre(batch, DIM), [traffic.BATCH * batch], [{"batch": batch, "turn": i}])
+                db.upsert(traffic.center(batch, DIM), [traffic.BATCH * batch], [{"batch": batch, "turn": i}])
             after = pinned.search(np.ones(DIM, np.float32), 20)
             if before.ids.tolist() != after.ids.tolist() or before.distances.tolist() != after.distances.tolist():
                 figures.fail("the snapshot gives other answers than before")
@@ -138,7 +138,7 @@ def run_pinned(job: Job) -> Figures:
                 figures.fail(f"stats() does not tell of the commits held: {stats['pinned']}, {stats['commits_held']}")
             grown = os.path.getsize(path)
         for i in range(200):
-            db.upsert(traffic.centre(3, DIM), [3], [{"turn": i}])
+            db.upsert(traffic.center(3, DIM), [3], [{"turn": i}])
         later = os.path.getsize(path)
         live = job.folder / "copy.qvec"
         db._store.copy_to(live)

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from qvec.errors import InputError
-from qvec.extras import require
-from qvec.types import Float32Array, Metric, NDArray
+from qvec.common.errors import InputError
+from qvec.common.extras import require
+from qvec.common.types import Float32Array, Metric, NDArray
 
 Options = dict[str, Any]
 Sweep = dict[str, Sequence[Any]]
@@ -63,7 +63,7 @@ class Adapter(ABC):
 
     @property
     def inner(self) -> bool:
-        """Whether neighbours are those of the largest inner product."""
+        """Whether neighbors are those of the largest inner product."""
         return self.metric != "l2"
 
     def imported(self) -> Any:

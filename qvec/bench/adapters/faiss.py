@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from qvec.bench.adapters.base import NPROBES, Adapter, Calls, Options, Sweep, second, tree_bytes, widths
-from qvec.types import Float32Array
+from qvec.common.types import Float32Array
 
 TRAIN_ROWS = 64  # for each list
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from qvec.bench.adapters.base import Adapter, Calls, Options, Sweep, first, tree_bytes, widths
-from qvec.types import Float32Array
+from qvec.common.types import Float32Array
 
 
 class Hnswlib(Adapter):

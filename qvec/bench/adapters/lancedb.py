@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from qvec.bench.adapters.base import Adapter, Calls, Options, Sweep, tree_bytes
-from qvec.extras import require
-from qvec.types import Float32Array
+from qvec.common.extras import require
+from qvec.common.types import Float32Array
 
 BATCH = 65_536
 

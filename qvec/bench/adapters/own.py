@@ -13,9 +13,9 @@ import numpy as np
 
 import qvec
 from qvec.bench.adapters.base import NPROBES, Adapter, Calls, Options, Sweep, tree_bytes, widths
-from qvec.errors import InputError
-from qvec.quantizers import make_config
-from qvec.types import Float32Array
+from qvec.codes.registry import make_config
+from qvec.common.errors import InputError
+from qvec.common.types import Float32Array
 
 FEW = 64  # vectors that an index is tried on
 SEARCHED = ("codes", "graph", "lists", "vectors")  # parts of the file
@@ -31,13 +31,13 @@ INDEXES: dict[str, tuple[str, Options]] = {
 class Own(Adapter):
     """A collection: built in one ``add``, closed, and searched by a reader, as another process would.
 
-    Options: ``code``; ``index``, a key of INDEXES; ``keep``; ``residency``; ``batch``: rows of one ``add``, 0 for all;
+    Options: ``code``; ``index``, a key of INDEXES; ``originals``; ``memory``; ``batch``: rows of one ``add``, 0 for all;
     and what the configuration of the index takes, such as ``m``.
     """
 
     module = "qvec"
     package = "qvec"
-    defaults: ClassVar[Options] = {"code": "int8", "index": "hnsw", "keep": "f32", "residency": "mmap", "batch": 0}
+    defaults: ClassVar[Options] = {"code": "int8", "index": "hnsw", "originals": "f32", "memory": "mmap", "batch": 0}
 
     @classmethod
     def check_options(cls, name: str, options: Mapping[str, Any]) -> None:
@@ -60,7 +60,7 @@ class Own(Adapter):
                 db.add(base[start : start + rows], threads=threads)
 
     def settle(self) -> int:
-        self.db = qvec.open(self.path, "r", residency=self.options["residency"])
+        self.db = qvec.open(self.path, "r", memory=self.options["memory"])
         return tree_bytes(self.path)
 
     def parts(self) -> dict[str, int]:
@@ -92,7 +92,7 @@ class Own(Adapter):
         rows = max(FEW, make_config(self.options["code"]).min_samples, lists if isinstance(lists, int) else 0)
         with self._created() as db:
             db.add(np.random.default_rng(0).standard_normal((rows, self.dim), np.float32))
-        qvec.open(self.path, "r", residency=self.options["residency"]).close()
+        qvec.open(self.path, "r", memory=self.options["memory"]).close()
         self.path.unlink()
 
     @property
@@ -108,7 +108,7 @@ class Own(Adapter):
         except TypeError:
             raise InputError(f"qvec {qvec.__version__} has no index {kind!r}") from None
         return qvec.create(
-            self.path, self.dim, metric=self.metric, code=options["code"], index=index, keep=options["keep"]
+            self.path, self.dim, metric=self.metric, code=options["code"], index=index, originals=options["originals"]
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from qvec.bench.adapters.base import NPROBES, Adapter, Calls, Options, Sweep, first, tree_bytes, widths
-from qvec.types import Float32Array, NDArray
+from qvec.common.types import Float32Array, NDArray
 
 
 class Rabitqlib(Adapter):
@@ -40,7 +40,7 @@ class Rabitqlib(Adapter):
 
 
 class RabitqlibSymqg(Rabitqlib):
-    """SymphonyQG: a graph whose nodes hold their neighbours' 1-bit codes."""
+    """SymphonyQG: a graph whose nodes hold their neighbors' 1-bit codes."""
 
     defaults: ClassVar[Options] = {"degree": 32, "ef_construction": 200}
 

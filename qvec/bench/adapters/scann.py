@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from qvec.bench.adapters.base import NPROBES, Adapter, Calls, Options, Sweep, first, tree_bytes
-from qvec.types import Float32Array
+from qvec.common.types import Float32Array
 
 
 class Scann(Adapter):

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from qvec.bench.adapters.base import Adapter, Calls, Options, Sweep, first, tree_bytes, widths
-from qvec.types import Float32Array
+from qvec.common.types import Float32Array
 
 
 class VsagHgraph(Adapter):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from qvec.bench.adapters.base import Adapter, Calls, Options, Sweep, tree_bytes, widths
-from qvec.types import Float32Array
+from qvec.common.types import Float32Array
 
 BATCH = 1000  # documents of one insert: its limit is 1024
 

@@ -2,7 +2,7 @@
 const runs = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
-const COLOURS = ["#2563eb", "#e8590c", "#2b8a3e", "#9c36b5", "#c2255c", "#0c8599", "#b08900", "#5f3dc4", "#495057",
+const COLORS = ["#2563eb", "#e8590c", "#2b8a3e", "#9c36b5", "#c2255c", "#0c8599", "#b08900", "#5f3dc4", "#495057",
   "#e03131", "#087f5b", "#a0522d", "#1098ad", "#d6336c", "#66a80f", "#845ef7"];
 
 // What a point can be drawn by: name, value of (entry, point, run), and whether more is better.
@@ -44,7 +44,7 @@ const shown = (value) => {
   return String(Number(value.toPrecision(value < 0.1 ? 2 : value < 1 ? 4 : 3)));
 };
 const run = () => runs[Number($("run").value)];
-const colour = (entry) => COLOURS[run().entries.indexOf(entry) % COLOURS.length];
+const color = (entry) => COLORS[run().entries.indexOf(entry) % COLORS.length];
 const searched = (point) => Object.entries(point.search).map(([name, value]) => `${name} ${value}`).join(", ");
 
 // Points that no other of the same contestant beats in recall and speed, by ascending recall.
@@ -130,9 +130,9 @@ const draw = () => {
     const placed = values.map((v) => ({ ...v, px: sx.position(v.vx), py: sy.position(v.vy) }));
     placed.sort((a, b) => a.px - b.px);
     const d = placed.map((v, i) => `${i ? "L" : "M"}${v.px.toFixed(1)} ${v.py.toFixed(1)}`).join("");
-    if (d && $("front").checked) make(chart, "path", { d, stroke: colour(entry), class: entry.own ? "own" : "peer" });
+    if (d && $("front").checked) make(chart, "path", { d, stroke: color(entry), class: entry.own ? "own" : "peer" });
     for (const v of placed) {
-      v.mark = make(chart, "circle", { cx: v.px, cy: v.py, r: entry.own ? 5 : 4, fill: colour(entry) });
+      v.mark = make(chart, "circle", { cx: v.px, cy: v.py, r: entry.own ? 5 : 4, fill: color(entry) });
       marks.push(v);
     }
   }
@@ -171,7 +171,7 @@ const legend = () => {
     const button = make(make(list, "li"), "button", { type: "button", "aria-pressed": !hidden.has(entry.contestant) });
     button.classList.toggle("off", hidden.has(entry.contestant));
     button.classList.toggle("own", entry.own);
-    make(button, "i", { style: `background:${colour(entry)}` });
+    make(button, "i", { style: `background:${color(entry)}` });
     make(button, "span", {}, entry.contestant);
     button.onclick = () => toggle(entry.contestant);
     button.ondblclick = () => alone(entry.contestant);
@@ -201,7 +201,7 @@ const rank = () => {
     const ratio = rate !== null && reference && reference.rate ? rate / reference.rate : null;
     make(row, "td", {}, ratio === null ? "–" : ratio.toFixed(2));
     const share = rate === null ? 0 : (100 * rate) / rows[0].rate;
-    make(make(row, "td", { class: "bar" }), "i", { style: `width:${share}%;background:${colour(entry)}` });
+    make(make(row, "td", { class: "bar" }), "i", { style: `width:${share}%;background:${color(entry)}` });
     make(row, "td", {}, shown(AXES.rss[1](entry, null, run())));
     make(row, "td", {}, shown(entry.build_s));
   }

@@ -1,0 +1,138 @@
+"""Centroids that vectors are coded around: how they are learned, stored and put into a codec."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from qvec._kernels import offset_rows, offset_values
+from qvec.codes.samples import check_sample, mean_of
+from qvec.common.errors import FormatError
+from qvec.common.plain_state import State, floats_to_bytes, take_floats, take_state
+from qvec.common.types import MAX_CENTROIDS, CentroidCount, Codes, Float32Array, Int64Array, centroid_samples
+
+ROWS_PER_CENTROID = 64  # of the sample, with centroids="auto"
+MAX_BYTES = 4 << 20  # of all offsets, with centroids="auto": 256 centroids up to 16,000 dimensions
+COARSE_ROWS = 16_384  # of the sample, for the first rounds of k-means
+COARSE_ROUNDS, FINE_ROUNDS = 8, 2
+_TILE = 8192
+
+
+@dataclass(frozen=True, eq=False)
+class Centroids:
+    """``mean``: float32[dim], of a sample. ``offsets``: centroids less the mean, uint8[n, stride], or None.
+
+    Rows of offsets are :func:`qvec._kernels.offset_rows`; the first is zero, so that no vector is further from its
+    center than from the mean.
+    """
+
+    mean: Float32Array
+    offsets: Codes | None
+
+    @classmethod
+    def learn(cls, y: Float32Array, wanted: CentroidCount, seed: int, kind: str) -> Self | None:
+        """Find centroids of float32[n, dim], vectors as they are coded; None where none are wanted.
+
+        With "auto" there are none either where n is less than :func:`qvec.common.types.centroid_samples`; otherwise that raises
+        InputError, which says how many are needed.
+        """
+        if wanted == 0 or (wanted == "auto" and len(y) < centroid_samples(wanted)):
+            return None
+        purpose = "the mean" if wanted in ("auto", 1) else f"{wanted} centroids"
+        y = check_sample(y, y.shape[1], centroid_samples(wanted), f"{purpose} that {kind} codes are centered on")
+        count = auto_count(len(y), y.shape[1]) if wanted == "auto" else wanted
+        mean = mean_of(y)
+        return cls.of(mean, _clusters(y - mean, count - 1, seed) if count > 1 else None)
+
+    @classmethod
+    def of(cls, mean: Float32Array, offsets: Float32Array | None) -> Self:
+        """Code float32[n, dim] offsets, and one of zero before them."""
+        if offsets is None:
+            return cls(mean, None)
+        zero = np.zeros((1, len(mean)), np.float32)
+        return cls(mean, offset_rows(np.ascontiguousarray(np.vstack((zero, offsets)))))
+
+    @property
+    def values(self) -> Float32Array:
+        """The centroids, float32[n, dim]: the mean alone, or each local one."""
+        if self.offsets is None:
+            return self.mean[None]
+        return self.mean + offset_values(self.offsets, len(self.mean))
+
+    def residual(self, y: Float32Array) -> Float32Array:
+        """Float32[n, dim] less the nearest center of each."""
+        values = self.values
+        return y - values[nearest(y - self.mean, values - self.mean)]
+
+    def turned(self, matrix: Float32Array) -> Self:
+        """The centroids of vectors that go through an orthogonal float32[dim, width]."""
+        moved = None if self.offsets is None else offset_values(self.offsets[1:], len(self.mean)) @ matrix
+        return type(self).of(self.mean @ matrix, moved)
+
+    def state(self) -> State:
+        """Give them as plain msgpack data."""
+        offsets = None if self.offsets is None else self.offsets.tobytes()
+        return {"mean": floats_to_bytes(self.mean), "offsets": offsets}
+
+    @classmethod
+    def from_state(cls, state: object, dim: int) -> Self | None:
+        """Rebuild from :meth:`state`, or None from None; FormatError names the field that is wrong."""
+        if state is None:
+            return None
+        fields = take_state(state, "centroids", ("mean", "offsets"))
+        return cls(take_floats(fields, "mean", dim), _take_offsets(fields["offsets"], dim))
+
+
+def codec_options(centroids: Centroids | None) -> dict[str, Any]:
+    """What a codec is given, by name."""
+    return {} if centroids is None else {"center": centroids.mean, "offsets": centroids.offsets}
+
+
+def auto_count(rows: int, dim: int) -> int:
+    """How many centroids a sample of ``rows`` vectors supports."""
+    return max(1, min(MAX_CENTROIDS, rows // ROWS_PER_CENTROID, MAX_BYTES // dim))
+
+
+def nearest(y: Float32Array, centroids: Float32Array) -> Int64Array:
+    """The nearest of float32[k, dim] centroids for each of float32[n, dim]: int64[n]."""
+    half = np.square(centroids).sum(axis=1) / 2
+    tiles = (y[i : i + _TILE] @ centroids.T - half for i in range(0, len(y), _TILE))
+    return np.concatenate([tile.argmax(axis=1) for tile in tiles])
+
+
+def _clusters(y: Float32Array, k: int, seed: int) -> Float32Array:
+    """The means of k clusters (Lloyd's k-means, IEEE Trans. Inf. Theory 28, 1982), begun at rows drawn by ``seed``."""
+    rng = np.random.default_rng(seed)
+    coarse = y[rng.permutation(len(y))[:COARSE_ROWS]]
+    centroids = coarse[:k].copy()
+    for rows, rounds in ((coarse, COARSE_ROUNDS), (y, FINE_ROUNDS if len(y) > len(coarse) else 0)):
+        for _ in range(rounds):
+            centroids = _means(rows, nearest(rows, centroids), centroids)
+    return centroids
+
+
+def _means(y: Float32Array, owner: Int64Array, centroids: Float32Array) -> Float32Array:
+    """The mean of each cluster's rows; a cluster that lost all its rows stays where it was."""
+    order = np.argsort(owner, kind="stable")
+    rows = y[order]
+    owners, starts = np.unique(owner[order], return_index=True)
+    moved = centroids.copy()
+    for cluster, start, stop in zip(owners, starts, np.append(starts[1:], len(y)), strict=True):
+        moved[cluster] = rows[start:stop].mean(axis=0)
+    return moved
+
+
+def _take_offsets(value: object, dim: int) -> Codes | None:
+    if value is None:
+        return None
+    stride = offset_rows(np.zeros((1, dim), np.float32)).shape[1]
+    if not isinstance(value, bytes) or len(value) % stride or not 2 <= len(value) // stride <= MAX_CENTROIDS:
+        raise FormatError(f"field 'offsets' must hold 2 to {MAX_CENTROIDS} rows of {stride} bytes")
+    rows = np.frombuffer(value, np.uint8).reshape(-1, stride)
+    padded = -(-dim // 64) * 64
+    factors = rows[:, padded : padded + 8].copy().view("<f4")
+    if not ((factors >= 0) & (factors < np.inf)).all():
+        raise FormatError("field 'offsets' holds a scale or length that is negative or not finite")
+    return rows

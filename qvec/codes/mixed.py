@@ -1,0 +1,114 @@
+"""Zero to eight bits a dimension, allotted to groups of dimensions by what they bring."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+
+from qvec._kernels import Codec
+from qvec.codes.base import CodecQuantizer, config_of, make_transform, read_common
+from qvec.codes.bit_allocation import GROUP, MAX_WIDTH, allot
+from qvec.codes.centroids import Centroids, codec_options
+from qvec.codes.configs import CodeConfig, Mixed
+from qvec.codes.pca import principal_components
+from qvec.codes.samples import check_sample, check_vectors
+from qvec.codes.scalar import coded_dim_of, coded_sample, plain_transform
+from qvec.codes.transforms import MAX_MATRIX_BYTES
+from qvec.common.errors import FormatError, InputError
+from qvec.common.plain_state import State, floats_to_bytes, take_floats
+from qvec.common.types import CodeKind, Codes, Float32Array, Metric
+
+DEFAULT_BITS = 3.0
+OVERSAMPLE = ((3.5, 2), (2.5, 3), (1.5, 5), (0.0, 20))  # from so many bits a dimension; docs/quantization.md
+MAX_TRAINED = 20_000  # rows that are enough for a covariance of 1,000 dimensions
+
+
+@dataclass(frozen=True, eq=False)
+class MixedQuantizer(CodecQuantizer):
+    """``c_i = floor(y_i / (|y| step_i)) + 2^(w - 1)`` of ``y = M^T x - center``, cut to the group's w bits.
+
+    A value is ``v_i = step_i (c_i - (2^w - 1) / 2)``, 0 in groups without bits, and ``<q, y>`` is estimated
+    as ``|y'|^2 / <y', v> * <q, v>``, y' being y in the groups with bits: the length of what is coded is kept,
+    as in RaBitQ (arXiv:2405.12497). ``widths``: uint8[groups of 64]. ``step``: float32[dim]. M is in the
+    transform's state: 4 dim^2 bytes, with ``groups="pca"``. ``centroids``: behind M, or None.
+    """
+
+    kind: ClassVar[CodeKind] = "mixed"
+
+    widths: Codes
+    step: Float32Array
+    centroids: Centroids | None
+
+    @classmethod
+    def train(
+        cls, sample: Float32Array, metric: Metric, config: CodeConfig, seed: int, model: str | None = None
+    ) -> Self:
+        """Learn centroids, components, widths and steps of float32[n, dim], n >= 256 and, for "pca", n >= 2 dim."""
+        chosen = config_of(config, Mixed)
+        dim = check_vectors("sample", sample, None).shape[1]
+        _check_matrix_fits(chosen, dim)
+        needed = max(chosen.min_samples, 2 * (chosen.dims or dim) if chosen.groups == "pca" else 0)
+        x = check_sample(sample, dim, needed, f"mixed precision with groups={chosen.groups!r}")
+        budget = _budget(chosen, dim if chosen.dims is None else chosen.dims)
+        unit = coded_sample(x, metric, make_transform(dim, False, None, None, chosen.dims))
+        centroids = Centroids.learn(unit, chosen.centroids, seed, cls.kind)
+        some = np.ascontiguousarray(unit[:: -(-len(unit) // MAX_TRAINED)])
+        rest = some if centroids is None else centroids.residual(some)
+        matrix = principal_components(rest, GROUP, seed) if chosen.groups == "pca" else None
+        if matrix is not None:
+            some, rest, centroids = some @ matrix, rest @ matrix, centroids and centroids.turned(matrix)
+        plan = allot(some, rest, budget)
+        transform = make_transform(dim, False, None, None, chosen.dims, matrix)
+        return cls(dim, metric, transform, plan.widths, plan.step, centroids)
+
+    @property
+    def oversample(self) -> int:
+        return next(enough for bits, enough in OVERSAMPLE if self.bits_per_dim >= bits)
+
+    def state(self) -> State:
+        plain = super().state() | {"widths": self.widths.tobytes(), "step": floats_to_bytes(self.step)}
+        return plain | {"centroids": self.centroids and self.centroids.state()}
+
+    @classmethod
+    def from_state(cls, state: object) -> Self:
+        """Rebuild from ``state()``; FormatError names the field that is wrong."""
+        common = read_common(state, cls.kind, ("widths", "step", "centroids"))
+        transform, coded = plain_transform(common, cls.kind), coded_dim_of(common)
+        step = take_floats(common.fields, "step", coded)
+        if not (step > 0).all():
+            raise FormatError("field 'step' holds a value that is not positive")
+        centroids = Centroids.from_state(common.fields["centroids"], coded)
+        return cls(common.dim, common.metric, transform, _take_widths(common.fields, coded), step, centroids)
+
+    def make_codec(self) -> Codec:
+        options = codec_options(self.centroids)
+        return Codec("mixed", self.metric, self.coded_dim, widths=self.widths, step=self.step, **options)
+
+
+def _check_matrix_fits(config: Mixed, dim: int) -> None:
+    """Raise InputError, before any work, where the components of so many dimensions take more than a record."""
+    size = 4 * (config.dims or dim) ** 2
+    if config.groups == "pca" and size > MAX_MATRIX_BYTES:
+        raise InputError(
+            f"mixed precision with groups='pca' stores a matrix of {size} bytes for {config.dims or dim} dimensions;"
+            f" the limit is {MAX_MATRIX_BYTES}: choose groups='raw', or fewer with dims"
+        )
+
+
+def _budget(config: Mixed, dim: int) -> int:
+    """Bytes for the codes of a vector; InputError where they are too few for one bit of one group."""
+    bits = DEFAULT_BITS if config.bits is None else config.bits
+    budget = int(bits * dim / 8) if config.bytes is None else config.bytes
+    least, most = GROUP // 8, MAX_WIDTH * (GROUP // 8) * -(-dim // GROUP)
+    if config.bytes is not None and budget > most:
+        raise InputError(f"Mixed.bytes must be at most {most} for {dim} dimensions, got {budget}")
+    return max(budget, least)
+
+
+def _take_widths(fields: State, dim: int) -> Codes:
+    value, groups = fields["widths"], -(-dim // GROUP)
+    if not isinstance(value, bytes) or len(value) != groups or max(value) > MAX_WIDTH or not any(value):
+        raise FormatError(f"field 'widths' must hold {groups} bytes of 0 to {MAX_WIDTH}, not all 0")
+    return np.frombuffer(value, np.uint8)

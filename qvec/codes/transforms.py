@@ -1,0 +1,215 @@
+"""What is done to a vector before it is coded: truncate, normalize, center, project, rotate. Stored, never changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+
+from qvec import _kernels
+from qvec.common.errors import InputError
+from qvec.common.plain_state import State, floats_to_bytes, take_flag, take_floats, take_int, take_state, take_version
+from qvec.common.types import MAX_DIM, Codes, Float32Array, NDArray, check_int
+
+VERSION = 1
+ROUNDS = 4
+MAX_SEED = 2**64 - 1
+MAX_MATRIX_BYTES = 60 << 20  # a state is one record, of at most 64 MiB
+_FIELDS = ("version", "dim", "dims", "padded", "normalize", "mean", "seed", "width", "matrix")
+
+
+@dataclass(frozen=True, eq=False)
+class Transform:
+    """``R M^T (x' - mean)`` with ``x' = x / |x|`` if ``normalize``, else ``x``.
+
+    R is an orthogonal matrix, the fast Hadamard rotation with Kac's walk for sizes that are no power of two,
+    drawn by ``seed``; None leaves it out. Input has ``dim`` values; of these the first ``dims`` are x, None
+    for all (Matryoshka embeddings, Kusupati et al., arXiv:2205.13147). ``mean``: float32[dims] or None.
+    ``matrix``: M, learned, float32[dims, width] of 60 MiB at most, or None. Output has ``padded`` values:
+    ``width`` (without a matrix ``dims``), with a rotation rounded up to a multiple of 64.
+    """
+
+    dim: int
+    normalize: bool
+    mean: Float32Array | None
+    seed: int | None
+    dims: int | None = None
+    matrix: Float32Array | None = None
+    signs: Codes | None = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_int("dim", self.dim, 1, MAX_DIM)
+        if self.dims is not None:
+            check_int("dims", self.dims, 1, self.dim)
+        if self.seed is not None:
+            check_int("seed", self.seed, 0, MAX_SEED)
+        if self.mean is not None:
+            object.__setattr__(self, "mean", _checked_mean(self.mean, self.kept))
+        if self.matrix is not None:
+            object.__setattr__(self, "matrix", _checked_matrix(self.matrix, self.kept))
+        signs = None if self.seed is None else rotation_signs(self.seed, self.padded)
+        object.__setattr__(self, "signs", signs)
+
+    @property
+    def width(self) -> int:
+        """Dimensions before padding."""
+        return self.kept if self.matrix is None else self.matrix.shape[1]
+
+    @property
+    def padded(self) -> int:
+        """Dimensions of the output."""
+        return self.width if self.seed is None else -(-self.width // 64) * 64
+
+    @property
+    def kept(self) -> int:
+        """Dimensions that are not cut off."""
+        return self.dim if self.dims is None else self.dims
+
+    @cached_property
+    def _panels(self) -> Float32Array:
+        """The matrix as the kernel reads it: float32[n_panels * kept, PANEL], zeros beyond its last column."""
+        assert self.matrix is not None
+        panel = _kernels.PANEL
+        wide = np.pad(self.matrix, ((0, 0), (0, -self.width % panel)))
+        return np.ascontiguousarray(wide.reshape(self.kept, -1, panel).swapaxes(0, 1)).reshape(-1, panel)
+
+    @cached_property
+    def _inverse(self) -> Float32Array:
+        """float32[width, kept]: the Moore-Penrose inverse of M, which is its transpose where M is orthogonal."""
+        assert self.matrix is not None
+        return np.linalg.pinv(self.matrix.astype(np.float64)).astype(np.float32)
+
+    @cached_property
+    def of_queries(self) -> _kernels.QueryMap:
+        """The same for searches, which do it in place."""
+        panels = None if self.matrix is None else self._panels
+        return _kernels.QueryMap(self.kept, self.width, self.padded, self.normalize, self.mean, panels, self.signs)
+
+    def apply(self, x: Float32Array) -> Float32Array:
+        """Transform float32[n, dim] to float32[n, padded]."""
+        x = x if self.dims is None else np.ascontiguousarray(x[:, : self.dims])
+        if self.matrix is None:
+            return _kernels.transform(x, self.padded, self.normalize, self.mean, self.signs)
+        if self.normalize or self.mean is not None:
+            x = _kernels.transform(x, self.kept, self.normalize, self.mean, None)
+        y = np.ascontiguousarray(_kernels.project(x, self._panels)[:, : self.width])
+        return y if self.signs is None else _kernels.transform(y, self.padded, False, None, self.signs)
+
+    def unrotate(self, y: Float32Array) -> Float32Array:
+        """Turn float32[n, padded] back by R^-1 and M^-1; norm and mean stay, what was cut off is zero.
+
+        Gives float32[n, dim].
+        """
+        x = y if self.signs is None else _inverse_rotation(y, self.signs)[:, : self.width]
+        x = x if self.matrix is None else x @ self._inverse
+        if self.dims is None:
+            return np.ascontiguousarray(x)
+        return np.pad(x, ((0, 0), (0, self.dim - self.kept)))
+
+    def state(self) -> State:
+        """Give the transform as plain data."""
+        mean = None if self.mean is None else floats_to_bytes(self.mean)
+        plain: State = {"version": VERSION, "dim": self.dim, "dims": self.dims, "padded": self.padded}
+        matrix = None if self.matrix is None else floats_to_bytes(self.matrix)
+        plain |= {"normalize": self.normalize, "mean": mean, "seed": self.seed}
+        return plain | {"width": self.width, "matrix": matrix}
+
+    @classmethod
+    def from_state(cls, state: object) -> Self:
+        """Rebuild a transform; FormatError names the field that is wrong."""
+        fields = take_state(state, "transform", _FIELDS)
+        take_version(fields, VERSION)
+        dim = take_int(fields, "dim", 1, MAX_DIM)
+        dims = None if fields["dims"] is None else take_int(fields, "dims", 1, dim)
+        mean = None if fields["mean"] is None else take_floats(fields, "mean", dims or dim)
+        seed = None if fields["seed"] is None else take_int(fields, "seed", 0, MAX_SEED)
+        matrix = None if fields["matrix"] is None else _take_matrix(fields, dims or dim)
+        transform = cls(dim, take_flag(fields, "normalize"), mean, seed, dims, matrix)
+        take_int(fields, "width", transform.width, transform.width)
+        take_int(fields, "padded", transform.padded, transform.padded)
+        return transform
+
+
+def splitmix64(seed: int, n: int) -> NDArray[np.uint64]:
+    """Give ``n`` outputs of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014; Stafford's mix 13) as uint64[n].
+
+    Written out because stored rotations depend on it for ever; NumPy's own streams may change between
+    versions.
+    """
+    z = np.arange(1, n + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def rotation_signs(seed: int, padded: int) -> Codes:
+    """Give the sign bits of the rotation's rounds: uint8[ROUNDS * padded / 8].
+
+    Bit ``i % 8`` of byte ``r * padded / 8 + i / 8`` belongs to dimension i in round r; the bytes are the
+    little-endian outputs of SplitMix64.
+    """
+    words = splitmix64(seed, ROUNDS * padded // 64)
+    signs = words.astype("<u8").view(np.uint8)
+    signs.flags.writeable = False
+    return signs
+
+
+def _checked_mean(mean: Float32Array, dim: int) -> Float32Array:
+    if mean.shape != (dim,) or mean.dtype != np.float32:
+        raise InputError(f"mean must be float32 of shape ({dim},), got {mean.dtype} of shape {mean.shape}")
+    if not np.isfinite(mean).all():
+        raise InputError(f"mean is not finite in dimension {int(np.flatnonzero(~np.isfinite(mean))[0])}")
+    own = np.array(mean, order="C")
+    own.flags.writeable = False
+    return own
+
+
+def _checked_matrix(matrix: Float32Array, dim: int) -> Float32Array:
+    if matrix.ndim != 2 or matrix.shape[0] != dim or not matrix.shape[1] or matrix.dtype != np.float32:
+        got = f"{matrix.dtype} of shape {matrix.shape}"
+        raise InputError(f"matrix must be float32 of shape ({dim}, width), got {got}")
+    if matrix.nbytes > MAX_MATRIX_BYTES:
+        raise InputError(f"matrix takes {matrix.nbytes} bytes; the limit is {MAX_MATRIX_BYTES}")
+    if not np.isfinite(matrix).all():
+        row = int(np.flatnonzero(~np.isfinite(matrix).all(axis=1))[0])
+        raise InputError(f"matrix is not finite in row {row}")
+    own = np.array(matrix, order="C")
+    own.flags.writeable = False
+    return own
+
+
+def _take_matrix(fields: State, dim: int) -> Float32Array:
+    width = take_int(fields, "width", 1, MAX_MATRIX_BYTES // (4 * dim))
+    return take_floats(fields, "matrix", dim * width).reshape(dim, width)
+
+
+def _inverse_rotation(y: Float32Array, signs: Codes) -> Float32Array:
+    """Undo the rotation of float32[n, padded]: each step is its own inverse, so the rounds run backwards."""
+    padded = y.shape[1]
+    power = 1 << (padded.bit_length() - 1)
+    flips = 1.0 - 2.0 * np.unpackbits(signs, bitorder="little").reshape(ROUNDS, padded).astype(np.float32)
+    out = np.array(y, dtype=np.float32)
+    for r in reversed(range(ROUNDS)):
+        if power < padded:
+            out = _butterfly(out, padded // 2)
+        start = 0 if r % 2 == 0 else padded - power
+        out[:, start : start + power] = _hadamard(out[:, start : start + power])
+        out *= flips[r]
+    return out
+
+
+def _hadamard(x: Float32Array) -> Float32Array:
+    half = 1
+    while half < x.shape[1]:
+        x = _butterfly(x, half)
+        half *= 2
+    return x
+
+
+def _butterfly(x: Float32Array, half: int) -> Float32Array:
+    """Map pairs (a, b), ``half`` apart, to (a + b, a - b) / sqrt 2: orthogonal and its own inverse."""
+    pairs = x.reshape(len(x), -1, 2, half) * np.float32(0.5**0.5)
+    a, b = pairs[:, :, 0], pairs[:, :, 1]
+    return np.stack((a + b, a - b), axis=2).reshape(x.shape)

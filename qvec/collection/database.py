@@ -1,0 +1,104 @@
+"""Named collections in one directory, each in a file of its own."""
+
+from __future__ import annotations
+
+import builtins
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, Self
+from weakref import WeakSet
+
+from qvec.collection.collection import Collection
+from qvec.collection.open import create, open
+from qvec.common.errors import InputError, NotFoundError
+from qvec.storage.files import remove
+
+SUFFIX = ".qvec"
+MAX_NAME = 64
+_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{MAX_NAME - 1}}}")
+
+
+class Database:
+    """A directory of collections. A collection is a file ``NAME.qvec``, which :func:`qvec.open` opens as well.
+
+    Collections know nothing of each other: each has its own dimension, code, index, writer and transactions. What
+    else lies in the directory is left alone.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Open the directory, or make it; NotFoundError: its own directory is not there, or this is a file."""
+        self.path = Path(path)
+        try:
+            self.path.mkdir(exist_ok=True)
+        except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
+            raise NotFoundError(f"{self.path} is no directory, and cannot be made one: {error}") from error
+        self._opened: WeakSet[Collection] = WeakSet()  # one that nobody refers to any more has closed itself
+
+    def create(self, name: str, dim: int, **options: Any) -> Collection:
+        """Make a collection and open it for writing; ``options`` are those of :func:`qvec.create`.
+
+        name: 1 to 64 letters, digits, "_" and "-", of which the first is a letter or a digit.
+        Raises InputError, and ExistsError unless ``exist_ok=True``.
+        """
+        return self._remember(create(self._file(name), dim, **options))
+
+    def open(self, name: str, mode: Literal["rw", "r"] = "rw", **options: Any) -> Collection:
+        """Open a collection; ``options`` are those of :func:`qvec.open`. NotFoundError names those that there are."""
+        self._check_there(name)
+        return self._remember(open(self._file(name), mode, **options))
+
+    def list(self) -> builtins.list[str]:
+        """The names of the collections, in alphabetical order."""
+        files = (path for path in self.path.glob(f"*{SUFFIX}") if path.is_file())
+        return sorted(path.stem for path in files if _NAME.fullmatch(path.stem))
+
+    def drop(self, name: str) -> None:
+        """Remove a collection for good. Raises NotFoundError; LockedError while it is open for writing.
+
+        Who has it open for reading keeps what it reads until it is closed.
+        """
+        self._check_there(name)
+        remove(str(self._file(name)))
+
+    def close(self) -> None:
+        """Close the collections that were opened here."""
+        for collection in list(self._opened):
+            collection.close()
+        self._opened.clear()
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and _NAME.fullmatch(name) is not None and self._file(name).is_file()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.list())
+
+    def __len__(self) -> int:
+        return len(self.list())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<qvec.Database {os.fspath(self.path)!r}: {', '.join(self.list()) or 'empty'}>"
+
+    def _file(self, name: str) -> Path:
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise InputError(
+                f"a collection's name is 1 to {MAX_NAME} letters, digits, '_' and '-' and begins with a letter or a "
+                f"digit; got {name!r}"
+            )
+        return self.path / f"{name}{SUFFIX}"
+
+    def _check_there(self, name: str) -> None:
+        if not self._file(name).is_file():
+            there = ", ".join(self.list()) or "none"
+            raise NotFoundError(f"{self.path} has no collection {name!r}; there are: {there}")
+
+    def _remember(self, collection: Collection) -> Collection:
+        self._opened.add(collection)
+        return collection

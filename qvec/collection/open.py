@@ -1,0 +1,237 @@
+"""How a collection is made and opened."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from qvec.codes.base import make_transform
+from qvec.codes.configs import CodeConfig, IndexConfig, Int4, Int8
+from qvec.codes.registry import Quantizer, make_config, train
+from qvec.collection.collection import Collection
+from qvec.common.errors import CorruptError, ExistsError, InputError
+from qvec.common.types import (
+    ArrayLike,
+    Durability,
+    FieldType,
+    Float32Array,
+    IdKind,
+    MemoryMode,
+    Metric,
+    NDArray,
+    Originals,
+    check_flag,
+)
+from qvec.rows.writer import Writer, initial_state
+from qvec.schema.calibrations import Trained, check_enough
+from qvec.schema.config import Config, index_config
+from qvec.schema.validation import as_stored, check_count
+from qvec.storage.store import ColumnSpec, Store
+
+if TYPE_CHECKING:
+    from qvec.codes.adapters import Adapter
+    from qvec.codes.calibration import Calibration
+    from qvec.quality.drift import OnDrift
+
+
+def create(
+    path: str | os.PathLike[str],
+    dim: int,
+    *,
+    metric: Metric = "cosine",
+    code: str | CodeConfig = "auto",
+    index: str | IndexConfig = "auto",
+    ids: IdKind = "int64",
+    fields: Mapping[str, FieldType] | None = None,
+    originals: Originals = "f32",
+    sample: ArrayLike | None = None,
+    adapter: Adapter | None = None,
+    quantizer: Quantizer | None = None,
+    calibration: Calibration | None = None,
+    model: str | None = None,
+    seed: int = 0,
+    exist_ok: bool = False,
+    durability: Durability = "full",
+    on_drift: OnDrift = None,
+    map_size: int | None = None,
+) -> Collection:
+    """Create a collection file and open it for writing.
+
+    dim: values a vector, 1 to 65,536. metric: "cosine", "ip" or "l2".
+    code: "auto" (int8), "f32", "f16", "bf16", "int8", "int4", "ternary", "binary", "rabitq1" to
+        "rabitq8", "mixed", or a configuration such as ``Int8(scale="per_dim")``;
+        ``Prequantized(dtype)`` for embeddings that are int8, uint8 or packed bits.
+    index: "auto" (a scan that becomes a graph at 10,000 vectors), "flat", "hnsw", "ivf" (inverted
+        lists), or a configuration: ``HNSW(m, ef_construction)``, ``IVF(nlist, copies)``.
+    ids: integers or strings.
+    fields: what payloads hold under these names, and searches filter by: name -> "keyword", "int", "float", "bool",
+        "datetime", or a list of these ("keyword[]"); more with :meth:`Collection.add_field`.
+    originals: the originals, for re-ranking and ``get`` ("none" by force where
+        vectors come quantized).
+    sample: vectors [n, dim] to calibrate the code on; without it, the first batch that is added.
+    adapter: a learned map that vectors and queries go through before they are coded (:mod:`qvec.qat`); the code is then
+    by default the one it was learned for, and the rotation's seed is its own.
+    quantizer: one that is trained already, as :mod:`qvec.torch` exports it; ``code`` must name its kind.
+    calibration: ranges that are known already, as ``Calibration.from_ranges`` makes them, for ``Int8`` or ``Int4`` with
+    ``scale="per_dim"`` or ``"global"``; they are of the values behind a rotation, where the code has one.
+    model: a tag of the embedding model. seed: of the rotation that a code may use.
+    exist_ok: open what is there if it was created with the same options.
+    durability: "full" survives power loss; "relaxed" leaves the flush to the system: a commit survives the process, a
+    power cut may cost the file.
+    on_drift: what to do when a batch raises the drift alarm: "warn" (DriftWarning), "raise" (DriftError; the batch
+    is refused), a callable that gets the :class:`qvec.Drift`, or None: :meth:`Collection.drift` tells.
+    map_size: bytes of address space to reserve at first; it grows. Default: a tebibyte, which costs nothing.
+
+    Raises InputError, ExistsError, NotFoundError (no such directory).
+    """
+    if adapter is not None:
+        adapter.check(dim, metric)
+        code, seed = adapter.code if code == "auto" else code, adapter.seed
+    declared = _checked_fields(fields)
+    config = Config(dim, metric, ids, originals, make_config(code), index_config(index), model, seed)
+    x = None if sample is None else as_stored("sample", sample, config.dim, config.metric, config.form)
+    if x is not None:
+        check_enough(config.code, len(x))
+    if calibration is not None:
+        quantizer = _calibrated(config, calibration, x is not None or adapter is not None or quantizer is not None)
+    trained = _trained(config, x, adapter, quantizer)
+    try:
+        return _new_collection(path, config, x, on_drift, trained, declared, durability=durability, **_sized(map_size))
+    except ExistsError:
+        if not exist_ok:
+            raise
+    collection = open(path, durability=durability, on_drift=on_drift, map_size=map_size)
+    if collection._config != config:
+        collection.close()
+        raise InputError(f"{os.fspath(path)} was created with other options: {collection._config}, not {config}")
+    if fields is not None and collection.fields != declared:
+        there = dict(collection.fields)
+        collection.close()
+        raise InputError(f"{os.fspath(path)} was created with other fields: {there}, not {declared}")
+    if trained is not None and not collection._codes_by(trained):
+        collection.close()
+        raise InputError(
+            f"{os.fspath(path)} codes by another {'quantizer' if adapter is None else 'adapter'}, or by none"
+        )
+    return collection
+
+
+def _field_columns(state: dict[str, Any]) -> dict[str, ColumnSpec]:
+    if not state["fields"]:
+        return {}
+    from qvec.filters.maintain import field_columns
+
+    return field_columns(state)
+
+
+def _new_collection(
+    path: str | os.PathLike[str],
+    config: Config,
+    sample: NDArray[Any] | None,
+    on_drift: OnDrift,
+    quantizer: Quantizer | None = None,
+    fields: Mapping[str, FieldType] | None = None,
+    **options: Any,
+) -> Collection:
+    """Create the file with a quantizer that is trained already, or train one at once where a sample is given."""
+    if quantizer is None and sample is not None:
+        quantizer = train(sample, config.metric, config.code, config.seed, config.model)
+    state = initial_state(fields or {})
+    store = Store.create(path, _field_columns(state), config.to_dict(), state=state, **options)
+    try:
+        collection = Collection(store, on_drift)
+        if quantizer is not None:
+            with store.write() as txn:
+                samples = 0 if sample is None else len(sample)
+                Writer(txn, config, None, collection._originals(txn)).use(quantizer, samples)
+                if sample is not None:
+                    from qvec.quality.drift import remember
+
+                    remember(txn, 0, Trained(quantizer, config.code, samples, config.model), sample)
+        return collection
+    except BaseException:
+        store.close()
+        raise
+
+
+def _checked_fields(fields: Mapping[str, FieldType] | None) -> dict[str, FieldType]:
+    if fields is None:
+        return {}
+    from qvec.filters.schema import check_fields  # late, as all of qvec.filters: many collections have no fields
+
+    return check_fields(fields)
+
+
+def _calibrated(config: Config, calibration: Calibration, taught: bool) -> Quantizer:
+    """The quantizer of a static code with ranges that are given."""
+    from qvec.codes.int4 import Int4Quantizer
+    from qvec.codes.int8 import Int8Quantizer
+
+    code = config.code
+    if taught:
+        raise InputError("give a calibration, or what one is learned from (sample, adapter, quantizer), not both")
+    if not isinstance(code, Int8 | Int4) or code.scale == "per_vector":
+        raise InputError(f"a calibration is for Int8 or Int4 with scale='per_dim' or 'global', not for {code}")
+    if calibration.model != config.model:
+        raise InputError(f"the calibration is of model {calibration.model!r}, the collection of {config.model!r}")
+    transform = make_transform(config.dim, False, None, config.seed if code.rotate else None, code.dims)
+    if isinstance(code, Int8):
+        return Int8Quantizer(config.dim, config.metric, transform, calibration, code.rounding)
+    return Int4Quantizer(config.dim, config.metric, transform, calibration)
+
+
+def _trained(
+    config: Config, sample: Float32Array | None, adapter: Adapter | None, quantizer: Quantizer | None
+) -> Quantizer | None:
+    """The quantizer that a new collection is given; None where it is trained as vectors come."""
+    if adapter is not None:
+        if quantizer is not None:
+            raise InputError("give an adapter or a quantizer, not both: a quantizer brings its own transform")
+        x = np.empty((0, config.dim), np.float32) if sample is None else sample
+        return adapter.quantizer(x, config.code, config.model)
+    if quantizer is None:
+        return None
+    got, wanted = (quantizer.kind, quantizer.dim, quantizer.metric), (config.code.kind, config.dim, config.metric)
+    if got != wanted:
+        raise InputError(f"the quantizer is (kind, dim, metric) = {got}, the collection {wanted}")
+    return quantizer
+
+
+def open(
+    path: str | os.PathLike[str],
+    mode: Literal["rw", "r"] = "rw",
+    *,
+    memory: MemoryMode = "mmap",
+    verify: bool = True,
+    durability: Durability = "full",
+    on_drift: OnDrift = None,
+    map_size: int | None = None,
+    untrusted: bool = False,
+) -> Collection:
+    """Open a collection file. One handle may have it open for writing, any number for reading.
+
+    memory: "mmap" shares the file's pages between processes; "index" copies what finds candidates (codes, graph or
+    lists) into huge pages at the first search; "ram" also the originals that re-rank them.
+    verify: check each block's checksum when it is first touched. durability, on_drift, map_size: see :func:`create`.
+    untrusted: the file comes from elsewhere or may be damaged. LMDB's pages are checked before the file is mapped, and
+    everything as by :meth:`Collection.verify`, before the first search; nobody may write to it meanwhile.
+
+    Raises NotFoundError, FormatError, CorruptError, LockedError.
+    """
+    check_flag("untrusted", untrusted)
+    options: dict[str, Any] = {"memory": memory, "verify": verify, "durability": durability}
+    options |= _sized(map_size)
+    collection = Collection(Store.open(path, mode, untrusted=untrusted, **options), on_drift)
+    if untrusted and (problems := collection.verify()):
+        collection.close()
+        raise CorruptError(f"{os.fspath(path)} is damaged: {problems[0]}; {len(problems)} problems in all")
+    if mode == "rw":
+        collection._finish_erasure()
+    return collection
+
+
+def _sized(map_size: int | None) -> dict[str, int]:
+    return {} if map_size is None else {"map_size": check_count("map_size", map_size, 2**16, 2**46)}

@@ -1,0 +1,176 @@
+"""What a person sees: tables and progress, by rich and tqdm where installed, else as plain text."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+WIDTH = 100  # of what is not a terminal
+GAP, MIN_TEXT = 3, 16  # between columns; of a column of text that is cut
+PLAIN_STEP = 10  # percent between two lines of plain progress
+
+Progress = Callable[[int, int], None]
+
+
+def heading(text: str) -> None:
+    """Print the title of a step, set off from what is above it."""
+    print(f"\n{bold(text)}" if _has_color() else f"\n{text}", flush=True)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print rows under their columns; cells that look like numbers are aligned to the right.
+
+    Where they are too wide, the widest column of text is cut; where that is not enough, each row is printed as a list.
+    """
+    cells = [[_printable(str(cell)) for cell in row] for row in rows]
+    right = [all(_is_number(row[i]) for row in cells) for i in range(len(columns))]
+    fitted = _fitted(columns, cells, right, _width())
+    if fitted is None:
+        _print_lists(title, columns, cells)
+        return
+    try:
+        _print_rich(title, columns, fitted, right)
+    except ImportError:
+        _print_plain(title, columns, fitted, right)
+
+
+def emphasize(text: str, answers: Sequence[str]) -> str:
+    """The text with the longest answer that it holds set off: in color on a terminal, or by asterisks.
+
+    An answer is found across the breaks of wrapped lines.
+    """
+    for answer in sorted(answers, key=len, reverse=True):
+        found = re.search(r"\s+".join(map(re.escape, answer.split())), text)
+        if found:
+            return text[: found.start()] + bold(found.group()) + text[found.end() :]
+    return text
+
+
+def shortened(text: str, width: int) -> str:
+    """The text on one line, cut to ``width`` characters with an ellipsis."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def bold(text: str) -> str:
+    return f"\x1b[1;32m{text}\x1b[0m" if _has_color() else f"**{text}**"
+
+
+@contextlib.contextmanager
+def progress(label: str, unit: str) -> Iterator[Progress]:
+    """A callable ``(done, total)`` that shows how far a long piece of work is, on standard error."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        tqdm = None
+    if tqdm is None or not sys.stderr.isatty():
+        yield _plain_progress(label, unit)
+        return
+    with tqdm(desc=label, unit=f" {unit}", ncols=WIDTH, file=sys.stderr) as bar:
+
+        def report(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield report
+
+
+def human_bytes(n: float) -> str:
+    """``1536`` -> ``1.5 KiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(n) < 1024:
+            return f"{n:.0f} B" if unit == "B" else f"{n:.1f} {unit}"
+        n /= 1024
+    return f"{n:.1f} TiB"
+
+
+def _plain_progress(label: str, unit: str) -> Progress:
+    shown = -PLAIN_STEP
+
+    def report(done: int, total: int) -> None:
+        nonlocal shown
+        percent = 100 * done // total if total else 100
+        if percent >= shown + PLAIN_STEP or (done >= total and percent > shown):
+            shown = percent
+            print(f"{label}: {percent:3d} % ({done:,} of {total:,} {unit})", file=sys.stderr, flush=True)
+
+    return report
+
+
+def _fitted(columns: Sequence[str], cells: list[list[str]], right: list[bool], width: int) -> list[list[str]] | None:
+    """The cells, the widest column of text cut so that lines fit into ``width``; None: nothing is left of it then."""
+    widths = [max(len(line[i]) for line in (columns, *cells)) for i in range(len(columns))]
+    excess = sum(widths) + GAP * len(columns) + 1 - width
+    if excess <= 0:
+        return cells
+    texts = [i for i, numeric in enumerate(right) if not numeric]
+    widest = max(texts, key=lambda i: widths[i], default=0)
+    left = widths[widest] - excess
+    if not texts or left < max(MIN_TEXT, len(columns[widest])):
+        return None
+    return [[*row[:widest], shortened(row[widest], left), *row[widest + 1 :]] for row in cells]
+
+
+def _print_lists(title: str, columns: Sequence[str], cells: list[list[str]]) -> None:
+    """A line for each cell, a blank one between rows."""
+    if title:
+        print(f"\n{title}")
+    pad = max(map(len, columns))
+    blocks = ["\n".join(f"{name:<{pad}}  {cell}" for name, cell in zip(columns, row, strict=True)) for row in cells]
+    print("", "\n\n".join(blocks), sep="\n")
+
+
+def _print_rich(title: str, columns: Sequence[str], cells: list[list[str]], right: list[bool]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for column, numeric in zip(columns, right, strict=True):
+        table.add_column(column, justify="right" if numeric else "left", no_wrap=True, overflow="fold")
+    for row in cells:
+        table.add_row(*map(Text, row))  # as it is: a string would be read as markup
+    with io.StringIO() as drawn:
+        console = Console(file=drawn, width=_width(), highlight=False, force_terminal=_has_color())
+        if title:
+            console.print(Text(title, "bold"))
+        console.print(table)
+        print(drawn.getvalue(), end="")  # rich would end the process where nobody reads on
+
+
+def _print_plain(title: str, columns: Sequence[str], cells: list[list[str]], right: list[bool]) -> None:
+    widths = [max(len(line[i]) for line in (columns, *cells)) for i in range(len(columns))]
+
+    def line(row: Sequence[str]) -> str:
+        aligned = (
+            cell.rjust(width) if numeric else cell.ljust(width)
+            for cell, width, numeric in zip(row, widths, right, strict=True)
+        )
+        return "  ".join(aligned).rstrip()
+
+    if title:
+        print(f"\n{title}")
+    print(line(columns), line(["-" * width for width in widths]), *map(line, cells), sep="\n")
+
+
+def _printable(cell: str) -> str:
+    """Stored text without what could steer a terminal."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in cell)
+
+
+def _is_number(cell: str) -> bool:
+    return cell.replace(",", "").replace(".", "").replace("-", "").replace("%", "").strip().isdigit()
+
+
+def _has_color() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def _width() -> int:
+    """The terminal's width, and one to fit a page where there is no terminal."""
+    return os.get_terminal_size().columns if sys.stdout.isatty() else WIDTH

@@ -1,0 +1,168 @@
+"""Rows as tables: fixed columns beside one column for each payload key, in Arrow and in pandas.
+
+A key has an Arrow column of its own where every value that it has is of one type: bool, int (64 bits), float, str,
+datetime (in UTC), bytes, or a list of one of the first five. All else (mixed types, None, dicts, nested lists) is in
+the column ``payload`` as a JSON object, null where nothing is left or the row has no payload. :func:`merged` gives the
+payload back as it was, but for datetimes in that object: JSON has them as text in ISO 8601.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from qvec.common.errors import InputError
+from qvec.common.extras import require
+
+Payload = dict[str, Any]
+Fixed = Mapping[str, Any]
+
+SHOWN_ROWS, SHOWN_WIDTH = 10, 60  # of a repr
+REST = "payload"
+MAX_COLUMNS = 256  # keys beyond are in the rest: payloads keyed by user or day would make a column of each
+_INT64 = 1 << 63
+_SCALARS = {bool: "bool", int: "int", float: "float", str: "str", datetime: "datetime", bytes: "bytes"}
+_IN_LISTS = frozenset({"bool", "int", "float", "str", "datetime"})
+_ANY_LIST = "[]"  # an empty list goes with lists of any type
+
+
+class PayloadColumns:
+    """Which keys of the payloads seen so far can have a column, and of what type; None: none can."""
+
+    def __init__(self, payloads: Iterable[Payload | None] = ()) -> None:
+        self._kinds: dict[str, str | None] = {}
+        self.observe(payloads)
+
+    def observe(self, payloads: Iterable[Payload | None]) -> None:
+        """Look at payloads that are to be in the table."""
+        for payload in payloads:
+            for key, value in (payload or {}).items():
+                kind = _kind(value)
+                known = self._kinds.setdefault(key, kind)
+                if known != kind:
+                    self._kinds[key] = _common(known, kind)
+
+    def kinds(self, taken: Iterable[str]) -> dict[str, str]:
+        """Type by key of the columns, in the order in which keys were met; not of keys whose names are taken."""
+        apart = {*taken, REST}
+        kinds = {key: kind for key, kind in self._kinds.items() if kind and kind != _ANY_LIST and key not in apart}
+        return dict(list(kinds.items())[:MAX_COLUMNS])
+
+
+def split(id: object, payload: Payload | None, kinds: Mapping[str, str]) -> tuple[Payload, str | None]:
+    """The values that columns hold, and the JSON of the rest; a value that does not fit its column is in the rest.
+
+    InputError names the id where the rest holds bytes, which JSON has no form for.
+    """
+    if payload is None:
+        return {}, None
+    held = {key: value for key, value in payload.items() if key in kinds and _fits(_kind(value), kinds[key])}
+    rest = {key: value for key, value in payload.items() if key not in held}
+    return held, to_json(id, rest) if rest or not held else None
+
+
+def merged(held: Payload, rest: str | None) -> Payload | None:
+    """The payload of which :func:`split` made columns and a rest."""
+    payload = {key: value for key, value in held.items() if value is not None}
+    if rest is not None:
+        payload |= json.loads(rest)
+    return payload if payload or rest is not None else None
+
+
+def to_json(id: object, payload: Payload | None) -> str:
+    """One line of JSON; InputError names the id of a payload that has no JSON form."""
+    try:
+        return json.dumps(payload, ensure_ascii=False, default=_json_form)
+    except TypeError:
+        raise InputError(
+            f"the payload of {id!r} holds bytes where only JSON can go; "
+            f"in Parquet and Arrow a key can hold bytes that holds nothing else"
+        ) from None
+
+
+def arrow_table(fixed: Fixed, ids: Sequence[Any], payloads: Sequence[Payload | None] | None) -> Any:
+    """A pyarrow.Table of fixed columns (names to arrays) and the columns of the payloads of ids."""
+    pa = require("pyarrow", "arrow")
+    columns = payload_arrays(ids, payloads, PayloadColumns(payloads).kinds(fixed)) if payloads else {}
+    if columns and columns[REST].null_count == len(ids):
+        del columns[REST]
+    return pa.table({**fixed, **columns})
+
+
+def payload_arrays(ids: Sequence[Any], payloads: Sequence[Payload | None], kinds: Mapping[str, str]) -> dict[str, Any]:
+    """pyarrow arrays of the columns of payloads, and of the rest."""
+    pa = require("pyarrow", "arrow")
+    parts = [split(id, payload, kinds) for id, payload in zip(ids, payloads, strict=True)]
+    arrays = {key: pa.array([held.get(key) for held, _ in parts], arrow_type(kind)) for key, kind in kinds.items()}
+    return arrays | {REST: pa.array([rest for _, rest in parts], pa.string())}
+
+
+def arrow_type(kind: str) -> Any:
+    """The pyarrow type of a column."""
+    pa = require("pyarrow", "arrow")
+    if kind.startswith("["):
+        return pa.list_(arrow_type(kind[1:-1]))
+    if kind == "datetime":
+        return pa.timestamp("us", "UTC")
+    types = {"bool": pa.bool_, "int": pa.int64, "float": pa.float64, "str": pa.string, "bytes": pa.binary}
+    return types[kind]()
+
+
+def vector_array(vectors: Any) -> Any:
+    """A matrix [n, dim] as a pyarrow array of fixed-size lists, of the matrix's own dtype."""
+    pa = require("pyarrow", "arrow")
+    return pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
+
+
+def data_frame(fixed: Fixed, payloads: Sequence[Payload | None] | None) -> Any:
+    """A pandas.DataFrame of fixed columns and one for each payload key (``payload.KEY`` where the name is taken)."""
+    pandas = require("pandas", "pandas")
+    frame = pandas.DataFrame(dict(fixed))
+    keys = dict.fromkeys(key for payload in payloads or () for key in payload or ())
+    for key in keys:
+        name = f"{REST}.{key}" if key in fixed else key
+        frame[name] = pandas.Series([(payload or {}).get(key) for payload in payloads or ()], index=frame.index)
+    return frame
+
+
+def _json_form(value: object) -> str:
+    """What stands in JSON for a value that it has no form for; of plain data, a datetime has one."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
+
+
+def _kind(value: Any) -> str | None:
+    """The type of column that a value asks for; None: it can only be in the rest."""
+    if type(value) is not list:
+        return None if type(value) is int and not -_INT64 <= value < _INT64 else _SCALARS.get(type(value))
+    inside = {_kind(item) for item in value}
+    if not inside:
+        return _ANY_LIST
+    (only, *others) = inside
+    return f"[{only}]" if not others and only in _IN_LISTS else None
+
+
+def _common(known: str | None, kind: str | None) -> str | None:
+    if known is None or kind is None:
+        return None
+    if _fits(kind, known):
+        return known
+    return kind if _fits(known, kind) else None
+
+
+def _fits(kind: str | None, column: str) -> bool:
+    return kind == column or (kind == _ANY_LIST and column.startswith("["))
+
+
+def short_text(value: object) -> str:
+    """The text of a value for a repr, cut to SHOWN_WIDTH characters; None is empty."""
+    text = "" if value is None else str(value)
+    return text if len(text) <= SHOWN_WIDTH else text[: SHOWN_WIDTH - 3] + "..."
+
+
+def first_lines(lines: list[str], n: int) -> list[str]:
+    """The first n lines, and a line that counts the others."""
+    return lines if len(lines) <= n else [*lines[:n], f"  ... {len(lines) - n} more"]

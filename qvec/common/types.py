@@ -1,0 +1,151 @@
+"""Public vocabulary: metrics, kinds of codes and indexes, sizes, and checks that name what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from qvec.common.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike as ArrayLike
+    from numpy.typing import NDArray as NDArray
+else:  # numpy.typing takes a tenth of the import's time, and only type checkers read it
+    ArrayLike, NDArray = object, np.ndarray
+
+Metric = Literal["cosine", "ip", "l2"]
+CodeKind = Literal["f32", "f16", "bf16", "int8", "int4", "ternary", "binary", "rabitq", "mixed", "prequantized"]
+IdKind = Literal["int64", "str"]
+Originals = Literal["f32", "f16", "none"]
+Scale = Literal["per_vector", "per_dim", "global"]
+Rounding = Literal["nearest", "truncate"]
+GraphLayout = Literal["compact", "packed"]
+CalibrationMethod = Literal["minmax", "percentile", "mse", "entropy"]
+PrequantizedType = Literal["int8", "uint8", "binary", "ubinary"]
+MixedGroups = Literal["pca", "raw"]
+CentroidCount = int | Literal["auto"]
+OnConflict = Literal["error", "skip", "replace"]
+Missing = Literal["ignore", "error"]
+"""What a call does with an id that is not stored."""
+Durability = Literal["full", "relaxed"]
+MemoryMode = Literal["mmap", "index", "ram"]
+Include = Sequence[Literal["payload", "vector"]]
+
+FieldType = Literal[
+    "keyword", "int", "float", "bool", "datetime", "keyword[]", "int[]", "float[]", "bool[]", "datetime[]"
+]
+Where = dict[str, Any]
+Bitmap = NDArray[np.uint64]
+"""Rows of a collection: bit r of word w is row 64 w + r."""
+
+Float32Array = NDArray[np.float32]
+Int64Array = NDArray[np.int64]
+Codes = NDArray[np.uint8]
+Ids = NDArray[Any]
+Payload = dict[str, Any]
+
+MAX_DIM = 65_536  # sums of 255 * 127 over more dimensions leave int32
+MIN_SAMPLES_RANGE = 256  # a range is cut into 255 steps: fewer values cannot tell where it ends
+MIN_SAMPLES_ENTROPY = 2048  # its histogram has as many bins
+MIN_SAMPLES_MEAN = 100  # the error of the mean is then a tenth of the standard deviation
+MIN_ROWS_PER_CENTROID = 16  # of a local one: a quarter
+MAX_CENTROIDS = 256  # a row holds the number of its own in a byte
+
+
+@dataclass(frozen=True)
+class PinnedSnapshot:
+    """A ``db.snapshot()`` that is open: its age in seconds, and the commits since."""
+
+    age: float
+    commits_behind: int
+
+
+@dataclass(frozen=True)
+class Stats:
+    """A collection as of its last commit. Sizes in bytes; ``code_size`` is per vector, factors included.
+
+    The bytes of parts are those of whole blocks: ``graph_bytes`` of a graph, ``lists_bytes`` of inverted lists,
+    ``fields_bytes`` of fields with an order; ``tree_bytes``: ids, payloads and other field indexes; ``other_bytes``:
+    what else is in use, among it codes that are not in force; ``free_bytes``: pages that the next commits use.
+    ``degree``, ``reachable``: links of a live row in the graph, on average, and live rows that walks can reach; None
+    unless asked for, or without a graph. ``erasing``: whether what was deleted is still to be overwritten.
+    ``commits_held``: by how many commits the oldest reader of any process is behind; pages freed since are not used
+    again before it ends. ``snapshots``: those of this handle, oldest first.
+    """
+
+    path: str
+    dim: int
+    metric: Metric
+    code: str
+    index: Literal["flat", "hnsw", "ivf"]
+    ids: IdKind
+    originals: Originals
+    model: str | None
+    count: int
+    deleted: int
+    code_size: int
+    codes_bytes: int
+    vectors_bytes: int
+    graph_bytes: int
+    lists: int
+    lists_bytes: int
+    ids_bytes: int
+    fields_bytes: int
+    tree_bytes: int
+    other_bytes: int
+    free_bytes: int
+    file_bytes: int
+    degree: float | None
+    reachable: int | None
+    erasing: bool
+    calibration: str | None
+    generation: int
+    txn_id: int
+    commits_held: int
+    snapshots: tuple[PinnedSnapshot, ...]
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise InputError listing the choices unless ``value`` is one of them."""
+    if not isinstance(value, str) or value not in choices:
+        raise InputError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
+
+
+def check_int(name: str, value: object, low: int, high: int) -> None:
+    """Raise InputError naming the limits unless ``value`` is an int within them, both included."""
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise InputError(f"{name} must be an integer from {low} to {high}, got {value!r}")
+
+
+def check_number(name: str, value: object, low: float, high: float) -> None:
+    """Raise InputError naming the limits unless ``value`` is a number within them, both included."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
+        raise InputError(f"{name} must be a number from {low} to {high}, got {value!r}")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise InputError unless ``value`` is True or False."""
+    if not isinstance(value, bool):
+        raise InputError(f"{name} must be True or False, got {value!r}")
+
+
+def check_centroid_count(name: str, value: object) -> None:
+    """Raise InputError unless ``value`` is "auto" or a number of centroids."""
+    if value != "auto":
+        check_int(f'{name} must be "auto", or it', value, 0, MAX_CENTROIDS)
+
+
+def centroid_samples(centroids: CentroidCount) -> int:
+    """Vectors needed to learn so many centroids from."""
+    if centroids == 0:
+        return 0
+    return MIN_SAMPLES_MEAN if centroids == "auto" else max(MIN_SAMPLES_MEAN, centroids * MIN_ROWS_PER_CENTROID)
+
+
+def check_dims(name: str, value: int | None) -> None:
+    """Raise InputError unless ``value`` is None or a number of dimensions."""
+    if value is not None:
+        check_int(name, value, 1, MAX_DIM)

@@ -1,1 +1,0 @@
-"""Generations of codes: what the state says of them, and their calibrations."""

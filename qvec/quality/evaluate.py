@@ -1,0 +1,177 @@
+"""Every code measured on the user's own vectors and queries: recall, what causes its loss, bytes and latency."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from qvec._kernels import Column
+from qvec.codes.configs import CodeConfig
+from qvec.codes.registry import CONFIGS, Quantizer, make_config
+from qvec.common.errors import InputError
+from qvec.common.types import Codes, Float32Array, Int64Array
+from qvec.index import Progress, stored_index
+from qvec.maintenance.requantize import Generations
+from qvec.quality.recall import (
+    Z95,
+    CodeNames,
+    Interval,
+    Problem,
+    Recalls,
+    make_problem,
+    recalls_by_code,
+    recalls_of,
+    wilson,
+)
+from qvec.quality.report import Report, Row, label_of
+from qvec.rows.lookup import live_rows
+from qvec.schema.config import Config
+from qvec.schema.layout import CODES, NODES, VECTORS, in_force, wide_column
+from qvec.schema.validation import check_count
+from qvec.search.engine import Engine
+from qvec.storage.store import Snapshot, block_geometry
+
+EF = 64
+TIMED = 100  # searches that latency is taken from
+PAGE = 4096
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is measured. ``queries``: None holds out stored rows. ``rows``: vectors measured on, at most.
+
+    ``z``: standard errors on either side of an interval.
+    """
+
+    snap: Snapshot
+    config: Config
+    generations: Generations
+    queries: Float32Array | None
+    k: int
+    oversamples: Sequence[int]
+    rows: int
+    seed: int
+    progress: Progress | None = None
+    z: float = Z95
+
+    @property
+    def n_queries(self) -> int:
+        """How many there are to draw from."""
+        return min(self.rows, int(self.snap.state["live"])) if self.queries is None else len(self.queries)
+
+    def run(self, codes: CodeNames, n: int) -> Report:
+        """Measure each code with ``n`` queries at most; those of a smaller ``n`` are among those of a larger.
+
+        Raises InputError where there are too few vectors, or no originals to measure against.
+        """
+        wanted = [make_config(code) for code in (CONFIGS if codes == "all" else codes)]
+        factors = _checked_factors(self.oversamples)
+        numbers, problem, whole = self._problem(n)
+        found: list[Row] = []
+        skipped: dict[str, str] = {}
+        for i, config in enumerate(wanted):
+            try:
+                found += self._rows(config, problem, factors, whole)
+            except InputError as error:  # a code that these vectors do not suffice for
+                skipped[label_of(config)] = str(error)
+            if self.progress is not None:
+                self.progress(i + 1, len(wanted))
+        index = self.snap.state["index"]["kind"] if whole else "none (a sample was scanned)"
+        n_queries = len(problem.queries)
+        return Report(self.k, len(numbers), n_queries, self.queries is None, index, found, skipped)
+
+    def _problem(self, n: int) -> tuple[Int64Array, Problem, bool]:
+        """The live rows measured on, the problem, and whether these are all there are.
+
+        Of a whole collection the base is every row, deleted ones hidden, so that row numbers are those of the graph.
+        """
+        rng = np.random.default_rng(self.seed)
+        live = live_rows(self.snap)
+        if len(live) < self.k + 1:
+            raise InputError(f"an evaluation at k={self.k} needs {self.k + 1} vectors or more, there are {len(live)}")
+        whole = len(live) <= self.rows
+        chosen = live if whole else np.sort(rng.choice(live, self.rows, replace=False))
+        base_rows = np.arange(self.snap.state["n"]) if whole else chosen
+        base = self.generations.originals(self.snap).read(base_rows)
+        hidden = np.setdiff1d(base_rows, chosen) if whole else np.zeros(0, np.int64)
+        if self.queries is None:
+            own = rng.permutation(np.searchsorted(base_rows, chosen))[:n]
+            queries = base[own]
+        else:
+            picked = rng.permutation(len(self.queries))[:n]
+            queries, own = self.queries[picked], np.full(len(picked), -1)
+        return chosen, make_problem(base, queries, own, hidden, self.k, self.config.metric), whole
+
+    def _rows(self, config: CodeConfig, problem: Problem, factors: list[int], whole: bool) -> Iterator[Row]:
+        visible = np.delete(problem.base, problem.hidden, axis=0) if len(problem.hidden) else problem.base
+        quantizer = self.generations.train(visible, config).quantizer
+        codes = quantizer.encode(problem.base)
+        scanned = recalls_by_code(quantizer, codes, problem, [self.k * factor for factor in factors])
+        engine = self._engine(quantizer, codes) if whole else None
+        for factor in factors:
+            by_code = scanned[self.k * factor]
+            recalls: Recalls = by_code
+            times: tuple[float | None, float | None] = None, None
+            if engine is not None:
+                search = Search(engine, problem, factor)
+                times = search.latency()
+                recalls = by_code if engine.index.kind == "flat" else search.recalls()
+            interval = wilson(recalls, self.k, self.z)
+            losses = 1.0 - float(by_code.mean()), None if engine is None else float(by_code.mean()) - interval.mean
+            yield Row(label_of(config), config, quantizer.code_size, factor, *interval, *losses, *times)
+
+    def _engine(self, quantizer: Quantizer, codes: Codes) -> Engine:
+        """The collection's own index over other codes, which are in memory only."""
+        state = self.snap.state
+        spec = wide_column(CODES, quantizer.code_size)
+        geometry = block_geometry(spec.stride, PAGE, spec.min_pages, spec.max_pages)
+        column = Column(CODES, spec.id, 0, spec.stride, *geometry, PAGE, writable=True)
+        column.resize(len(codes))
+        column.write(0, codes)
+        columns = in_force(self.snap.columns, state["names"])
+        originals = self.generations.originals(self.snap)
+        index = stored_index(self.config.index, state["index"])
+        columns |= {CODES: column, VECTORS: originals.column}
+        columns.pop(NODES, None)  # made from the codes in force
+        return Engine(self.snap, quantizer, originals.quantizer, index, False, columns)
+
+
+@dataclass(frozen=True)
+class Search:
+    """Searches of a problem by an engine that re-ranks ``factor`` candidates a hit; 1: by the codes alone."""
+
+    engine: Engine
+    problem: Problem
+    factor: int
+
+    def run(self, queries: Float32Array) -> Int64Array:
+        """Rows, int64 [nq, k], one more where a query's own row is among them."""
+        k = self.problem.k + int((self.problem.own >= 0).any())
+        candidates = 0 if self.factor == 1 else k * self.factor
+        return self.engine.search(queries, k, max(EF, k, candidates), candidates, False, 1)[0]
+
+    def recalls(self) -> Recalls:
+        """Recall of each query."""
+        return recalls_of(self.run(self.problem.queries), self.problem)
+
+    def latency(self) -> tuple[float, float]:
+        """Median and 99th percentile of a single search, in milliseconds."""
+        spent = []
+        for query in self.problem.queries[:TIMED]:
+            start = time.perf_counter()
+            self.run(query)
+            spent.append(time.perf_counter() - start)
+        p50, p99 = np.percentile(spent, [50, 99]) * 1e3
+        return float(p50), float(p99)
+
+
+def _checked_factors(oversamples: Sequence[int]) -> list[int]:
+    if not len(oversamples):
+        raise InputError("oversamples must name one factor or more")
+    return sorted({check_count("oversamples", factor, 1, 10_000) for factor in oversamples})
+
+
+__all__ = ["Evaluation", "Interval"]

@@ -1,0 +1,137 @@
+"""What an evaluation found: rows of plain data, as a table, a data frame or a plot."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from qvec.codes.configs import CodeConfig, code_name
+from qvec.codes.registry import make_config
+from qvec.common.errors import MissingExtraError
+from qvec.common.extras import require
+
+HEADINGS = ("code", "bytes", "oversample", "recall", "95 % interval", "code loss", "index loss", "p50 ms", "p99 ms")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One code at one oversampling.
+
+    ``bytes``: of one vector's code. ``oversample``: candidates re-ranked per hit; 1: ranked by the codes alone.
+    ``recall``: mean share of the true k nearest that a search finds; ``low``, ``high``: its 95 % interval.
+    ``code_loss``: what a scan of the codes misses; ``index_loss``: what the graph's walk misses beyond that, 0
+    for a scan. ``p50_ms``, ``p99_ms``: of single searches on one thread. None: not measured.
+    """
+
+    code: str
+    config: CodeConfig
+    bytes: int
+    oversample: int
+    recall: float
+    low: float
+    high: float
+    code_loss: float
+    index_loss: float | None
+    p50_ms: float | None
+    p99_ms: float | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """``rows``: by code, then oversampling. ``skipped``: codes that could not be measured, and why.
+
+    ``n``, ``n_queries``: vectors and queries measured on. ``held_out``: whether the queries were stored vectors.
+    """
+
+    k: int
+    n: int
+    n_queries: int
+    held_out: bool
+    index: str
+    rows: list[Row]
+    skipped: dict[str, str]
+
+    @property
+    def title(self) -> str:
+        """What was measured, on one line."""
+        kind = "held-out rows" if self.held_out else "queries"
+        return f"recall@{self.k} of {self.n:,} vectors, {self.n_queries:,} {kind}, index {self.index}"
+
+    def cells(self) -> list[tuple[str, ...]]:
+        """The table's cells, in the order of HEADINGS."""
+        return [_cells(row) for row in self.rows]
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Rows as plain data, the configuration left out."""
+        return [{name: value for name, value in asdict(row).items() if name != "config"} for row in self.rows]
+
+    def to_pandas(self) -> Any:
+        """Rows as a pandas.DataFrame; MissingExtraError says how to install pandas."""
+        return require("pandas", "pandas").DataFrame(self.to_dicts())
+
+    def plot(self, path: str | os.PathLike[str]) -> None:
+        """Draw recall against bytes a vector, a line for each oversampling, to a PNG file (needs matplotlib)."""
+        figure = require("matplotlib.figure", "plot").Figure(figsize=(7, 4.5), layout="constrained")
+        axes = figure.add_subplot(xscale="log", xlabel="bytes per vector", ylabel=f"recall@{self.k}", title=self.title)
+        for oversample in sorted({row.oversample for row in self.rows}):
+            rows = sorted((row for row in self.rows if row.oversample == oversample), key=lambda row: row.bytes)
+            errors = [[row.recall - row.low for row in rows], [row.high - row.recall for row in rows]]
+            sizes, recalls = [row.bytes for row in rows], [row.recall for row in rows]
+            axes.errorbar(sizes, recalls, errors, marker="o", capsize=2, label=f"{oversample}x")
+        for code, size in {(row.code, row.bytes) for row in self.rows}:
+            axes.annotate(code, (size, 0), xycoords=("data", "axes fraction"), rotation=90, fontsize="x-small")
+        axes.legend(title="oversampling")
+        figure.savefig(path, format="png", dpi=150)
+
+    def show(self) -> None:
+        """Print the table: by rich where it is installed, else as plain text."""
+        try:
+            console = require("rich.console", "cli").Console()
+        except MissingExtraError:
+            print(self)
+        else:
+            console.print(self)
+
+    def __rich__(self) -> Any:
+        table = require("rich.table", "cli").Table(*HEADINGS, title=self.title)
+        for cells in self.cells():
+            table.add_row(*cells)
+        return table
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        cells = [HEADINGS, *self.cells()]
+        widths = [max(len(line[i]) for line in cells) for i in range(len(HEADINGS))]
+        yield self.title
+        for line in cells:
+            first, *rest = (cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+            yield "  ".join((first.strip().ljust(widths[0]), *rest))
+        for code, reason in self.skipped.items():
+            yield f"{code}: not measured: {reason}"
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    interval = f"{row.low:.4f}-{row.high:.4f}"
+    losses = _optional(row.code_loss, 4), _optional(row.index_loss, 4)
+    times = _optional(row.p50_ms, 3), _optional(row.p99_ms, 3)
+    return row.code, str(row.bytes), f"{row.oversample}x", f"{row.recall:.4f}", interval, *losses, *times
+
+
+def _optional(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def label_of(config: CodeConfig) -> str:
+    """The code's name, and the options in which it differs from what the name means."""
+    name = code_name(config)
+    changed = _changed(config, make_config(name))
+    return name + (f"({', '.join(changed)})" if changed else "")
+
+
+def _changed(config: CodeConfig, meant: CodeConfig) -> list[str]:
+    values = {field.name: getattr(config, field.name) for field in fields(config)}
+    return [f"{name}={value!r}" for name, value in values.items() if value != getattr(meant, name)]

@@ -1,0 +1,163 @@
+"""Recall measured against what a search spends, on the collection as it is: the curves behind ``search(recall=)``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from qvec.common.plain_state import floats_to_bytes, take_floats, take_int, take_state
+from qvec.common.types import Float32Array, Int64Array
+from qvec.index import Progress
+from qvec.quality.recall import Recalls, wilson
+from qvec.rows.lookup import live_rows
+from qvec.schema.layout import TUNING
+from qvec.search.curves import Curve, Curves, Point, Source
+from qvec.search.engine import Engine
+from qvec.storage.store import Snapshot, Transaction
+
+EF_STEPS = tuple(round(10 * 1.2**i) for i in range(30))  # 10 to 1,978
+PROBE_STEPS = tuple(sorted({round(1.25**i) for i in range(45)}))  # 1 to 18,330
+DEPTHS = (1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 40.0)  # candidates per hit
+RERANK_COST = 6.0  # re-ranking one candidate, in codes scored: a row of floats from memory against a code
+ENOUGH = 0.9995  # recall beyond which nothing is measured
+GAIN = 0.0005  # of recall, below which more candidates are not tried
+RECORD_BYTES = 60_000  # of queries in a record: longer values ask for contiguous pages
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """A measurement of one snapshot. ``engine`` must give rows, not ids."""
+
+    snap: Snapshot
+    engine: Engine
+    queries: Float32Array
+    own: Int64Array
+    source: Source
+
+    def run(self, ks: Sequence[int], threads: int, progress: Progress | None) -> Curves:
+        """A curve for each k."""
+        state = self.snap.state
+        made = []
+        for i, k in enumerate(sorted(ks)):
+            truth = self._truth(k, threads)
+            made.append(Curve.best_of(k, list(self._points(k, truth, threads))))
+            if progress is not None:
+                progress(i + 1, len(ks))
+        kind = state["index"]["kind"]
+        return Curves(state["quantizer"], kind, state["n"], self.source, len(self.queries), tuple(made))
+
+    @property
+    def _extra(self) -> int:
+        """Places that a query's own row takes."""
+        return int(self.source == "rows")
+
+    def _truth(self, k: int, threads: int) -> Int64Array:
+        found = self.engine.search(self.queries, k + self._extra, 0, 0, True, threads)[0]
+        return _others(found, self.own, k)
+
+    def _points(self, k: int, truth: Int64Array, threads: int) -> Iterator[Point]:
+        for ef, nprobe in _efforts(self.engine, k):
+            best = -1.0
+            for candidates in self._depths(k, ef):
+                point = self._point(k, truth, ef, nprobe, candidates, threads)
+                yield point
+                if point.recall < best + GAIN:
+                    break
+                best = point.recall
+            if best >= ENOUGH:
+                return
+
+    def _depths(self, k: int, ef: int) -> list[int]:
+        """How many candidates are worth trying, none of them more than a walk keeps."""
+        if self.engine.original_quantizer is None:
+            return [0]
+        most = self.engine.live if ef == 0 else max(ef, k)
+        return sorted({min(int(np.ceil(k * depth)), most) for depth in DEPTHS})
+
+    def _point(self, k: int, truth: Int64Array, ef: int, nprobe: int, candidates: int, threads: int) -> Point:
+        before = self.engine.work[1]
+        extra = self._extra
+        width, wanted = max(ef, k, candidates) + extra, 0 if candidates == 0 else candidates + extra
+        found = self.engine.search(self.queries, k + extra, width, wanted, False, threads, nprobe)[0]
+        scored = (self.engine.work[1] - before) / len(self.queries)
+        recall, low, _ = wilson(_shares(_others(found, self.own, k), truth), k)
+        return Point(ef, nprobe, candidates, recall, low, scored + RERANK_COST * candidates)
+
+
+def _efforts(engine: Engine, k: int) -> list[tuple[int, int]]:
+    """Pairs of ef and nprobe, ascending; a scan has neither."""
+    kind = engine.index.kind
+    if kind == "hnsw":
+        steps = [ef for ef in EF_STEPS if k <= ef < engine.live]
+        return [(ef, 0) for ef in steps] or [(max(k, engine.live), 0)]
+    if kind == "ivf":
+        return [(0, nprobe) for nprobe in PROBE_STEPS if nprobe < engine.n_lists] + [(0, engine.n_lists)]
+    return [(0, 0)]
+
+
+def _others(rows: Int64Array, own: Int64Array, k: int) -> Int64Array:
+    """The first k of each query's rows, its own left out, int64 [nq, k]."""
+    if rows.shape[1] == k:
+        return rows
+    kept = rows != own[:, None]
+    kept[kept.all(axis=1), -1] = False
+    others: Int64Array = rows[kept].reshape(len(rows), k)
+    return others
+
+
+def _shares(found: Int64Array, truth: Int64Array) -> Recalls:
+    """Share of the true neighbors that was found, of each query; places that hold nothing (-1) do not count."""
+    right = (truth[:, :, None] == found[:, None, :]).any(axis=2) & (truth >= 0)
+    shares: Recalls = right.sum(axis=1) / np.maximum((truth >= 0).sum(axis=1), 1)
+    return shares
+
+
+def make_tuning(
+    snap: Snapshot,
+    engine: Engine,
+    queries: Float32Array | None,
+    vectors: Callable[[Int64Array], Float32Array],
+    n: int,
+    seed: int,
+) -> Tuning:
+    """Measure on at most ``n`` of the queries, or of the stored ``vectors``, each looked for among the others."""
+    rng = np.random.default_rng(seed)
+    if queries is not None:
+        chosen = queries[np.sort(rng.permutation(len(queries))[:n])]
+        return Tuning(snap, engine, np.ascontiguousarray(chosen), np.full(len(chosen), -1), "queries")
+    rows = live_rows(snap)
+    picked = np.sort(rng.choice(rows, min(n, len(rows)), replace=False))
+    return Tuning(snap, engine, vectors(picked), picked, "rows")
+
+
+def store_curves(txn: Transaction, curves: Curves, queries: Float32Array | None) -> None:
+    """Put the curves in force; ``queries``, if given, to measure with again when the collection has changed."""
+    txn.put_record(TUNING, 0, curves.state())
+    txn.state["tuned"] = {"generation": curves.generation, "index": curves.index, "n": curves.n}
+    if queries is None:
+        return
+    forget_queries(txn)
+    per_record = max(1, RECORD_BYTES // (4 * queries.shape[1]))
+    for i, start in enumerate(range(0, len(queries), per_record)):
+        part = queries[start : start + per_record]
+        txn.put_record(TUNING, i + 1, {"n": len(part), "queries": floats_to_bytes(part)})
+
+
+def forget_queries(txn: Transaction) -> None:
+    """Remove the stored queries."""
+    number = 1
+    while txn.record(TUNING, number) is not None:
+        txn.delete_record(TUNING, number)
+        number += 1
+
+
+def stored_queries(reading: Snapshot | Transaction, dim: int) -> Float32Array | None:
+    """The queries that were kept, float32 [n, dim]; None: none were."""
+    parts: list[Float32Array] = []
+    while (record := reading.record(TUNING, len(parts) + 1)) is not None:
+        fields = take_state(record, "queries of recall curves", ("n", "queries"))
+        n = take_int(fields, "n", 1, RECORD_BYTES)
+        parts.append(take_floats(fields, "queries", n * dim).reshape(-1, dim))
+    return np.concatenate(parts) if parts else None

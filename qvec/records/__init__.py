@@ -1,1 +1,0 @@
-"""Rows and their records: read, written, and held against what leads to them."""

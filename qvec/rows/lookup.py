@@ -1,0 +1,77 @@
+"""Records of rows, held against what leads to them: LMDB's tree pages have no checksums of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from qvec.common.errors import CorruptError
+from qvec.common.types import NDArray, Payload
+from qvec.schema.bitmaps import read_bitmap, rows_in, without
+from qvec.schema.layout import DELETED, IDS, ROW
+from qvec.storage.store import Reading
+
+_MISSING = object()
+
+
+def find_rows(reading: Reading, keys: Sequence[bytes]) -> NDArray[np.int64]:
+    """The row of each id, given by its key, int64 [n], -1 where it is not stored; CorruptError for one that is none."""
+    rows, n = reading.rows_of(keys), reading.state["n"]
+    if len(rows) and int(rows.max()) >= n:
+        raise CorruptError(f"an id leads to row {rows.max()} of {n}")
+    return rows
+
+
+def stored_record(reading: Reading, row: int) -> Any:
+    """A row's record, None where it has none; CorruptError where it is none of a row."""
+    record = reading.record(ROW, row)
+    if record is None:
+        return None
+    payload = record.get("payload", _MISSING) if isinstance(record, dict) else _MISSING
+    if not (payload is None or isinstance(payload, dict)) or not isinstance(record.get("id", ""), str):
+        raise CorruptError(f"the record of row {row} holds no payload, or an id that is no string")
+    if IDS not in reading.columns and "id" not in record:
+        raise CorruptError(f"the record of row {row} holds no id")
+    return record
+
+
+def row_record(snap: Reading, row: int) -> Any:
+    """A live row's record, None where it has none; CorruptError where every live row has one."""
+    record = stored_record(snap, row)
+    if record is None and snap.state["records"] == snap.state["live"]:
+        raise CorruptError(f"the record of row {row} is lost")
+    return record
+
+
+def payloads_of(records: Sequence[Any]) -> list[Payload | None]:
+    """The payload of each record, None where there is no record."""
+    return [None if record is None else record["payload"] for record in records]
+
+
+def ids_of_rows(snap: Reading, rows: NDArray[np.int64], records: Sequence[Any] | None = None) -> NDArray[Any]:
+    """The ids of live rows: int64 [n] of their column, or strings of their records where ids are strings."""
+    if IDS not in snap.columns:
+        records = [row_record(snap, row) for row in rows.tolist()] if records is None else records
+        return np.array([record["id"] for record in records], object)
+    return snap.columns[IDS].read(rows).view("<i8").reshape(-1).astype(np.int64)
+
+
+def check_same(wanted: NDArray[Any], stored: NDArray[Any]) -> None:
+    """CorruptError where the id map, which has no checksums, led to another id's row."""
+    wrong = np.flatnonzero(wanted != stored)
+    if len(wrong):
+        raise CorruptError(f"the id {wanted[wrong[0]]!r} leads to the row of {stored[wrong[0]]!r}")
+
+
+def shaped(values: list[Any], shape: tuple[int, ...]) -> list[Any]:
+    """A flat list as k values, or as n lists of k."""
+    k = shape[-1]
+    return values if len(shape) == 1 else [values[i : i + k] for i in range(0, len(values), k)]
+
+
+def live_rows(snap: Reading) -> NDArray[np.int64]:
+    """The rows that are not deleted, ascending."""
+    n = snap.state["n"]
+    return rows_in(without(n, read_bitmap(snap.columns[DELETED], n))) if n else np.zeros(0, np.int64)

@@ -1,0 +1,104 @@
+"""Stored records, read from a snapshot by row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qvec.codes.prequantized_input import to_floats
+from qvec.codes.registry import Quantizer
+from qvec.common.errors import MissingIdError
+from qvec.common.types import Missing, NDArray
+from qvec.rows.lookup import check_same, find_rows, ids_of_rows, payloads_of, row_record
+from qvec.rows.results import Records
+from qvec.schema.config import Config
+from qvec.schema.layout import CODES, VECTORS, in_force
+from qvec.schema.validation import as_ids, as_stored, id_keys
+from qvec.storage.store import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Reads rows of a snapshot. ``quantizer``: of the codes in force; ``originals``: of the originals, None: none are."""
+
+    snap: Snapshot
+    config: Config
+    quantizer: Quantizer | None
+    original_quantizer: Quantizer | None
+
+    def by_ids(self, ids: Any, missing: Missing) -> Records:
+        """Records in the order asked for, without those that are not stored; or MissingIdError names the first."""
+        wanted, rows = self._rows_of(ids, missing)
+        found = self.by_rows(rows)
+        check_same(wanted, found.ids)
+        return found
+
+    def rows(self, ids: Any) -> NDArray[np.int64]:
+        """The rows of ids; MissingIdError names the first that is not stored."""
+        wanted, rows = self._rows_of(ids, "error")
+        if len(rows):
+            check_same(wanted, ids_of_rows(self.snap, rows))
+        return rows
+
+    def _rows_of(self, ids: Any, missing: Missing) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        wanted = as_ids(ids, self.config.ids)
+        keys = id_keys(wanted)
+        rows = find_rows(self.snap, keys)
+        if missing == "error":
+            refuse_missing(keys, rows, self.config)
+        return id_array(wanted)[rows >= 0], rows[rows >= 0]
+
+    def by_rows(self, rows: NDArray[np.int64]) -> Records:
+        """Records of live rows."""
+        records = self._records(rows)
+        ids = ids_of_rows(self.snap, rows, records) if len(rows) else id_array(as_ids([], self.config.ids))
+        return Records(ids, self.vectors(rows), payloads_of(records))
+
+    def in_batches(self, rows: NDArray[np.int64], size: int) -> Iterator[Records]:
+        """Records of live rows, ``size`` at a time."""
+        for start in range(0, len(rows), size):
+            yield self.by_rows(rows[start : start + size])
+
+    def vectors(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """The originals of rows where they are kept, else what their codes decode to."""
+        config, snap = self.config, self.snap
+        if self.quantizer is None or not len(rows):
+            return as_stored("vectors", (), config.dim, config.metric, config.form)
+        columns = in_force(snap.columns, snap.state["names"])
+        if self.original_quantizer is None:
+            return self.quantizer.decode(columns[CODES].read(rows))
+        return self.original_quantizer.decode(columns[VECTORS].read(rows))
+
+    def floats(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The vectors of rows as numbers, float64 [n, dim], of whatever form they are stored in."""
+        x = self.vectors(rows)
+        return (x if self.config.form is None else to_floats(x, self.config.form)).astype(np.float64)
+
+    def padded(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """The vectors of rows of any shape [...], as [..., dim]; zeros where a row is -1."""
+        flat = rows.reshape(-1)
+        found = self.vectors(flat[flat >= 0])
+        out = np.zeros((len(flat), found.shape[1]), found.dtype)
+        out[flat >= 0] = found
+        return out.reshape(*rows.shape, -1)
+
+    def _records(self, rows: NDArray[np.int64]) -> list[Any]:
+        if not self.snap.state["records"]:
+            return [None] * len(rows)
+        return [row_record(self.snap, row) for row in rows.tolist()]
+
+
+def refuse_missing(keys: Sequence[bytes], rows: NDArray[np.int64], config: Config) -> None:
+    """MissingIdError naming the first id that has no row."""
+    if (rows < 0).any():
+        key = keys[int(np.argmin(rows))]
+        name = int.from_bytes(key, "big") if config.ids == "int64" else key.decode()
+        raise MissingIdError(f"no vector has the id {name!r}")
+
+
+def id_array(ids: NDArray[Any] | list[str]) -> NDArray[Any]:
+    """Checked ids as an array, of objects where they are strings."""
+    return ids if isinstance(ids, np.ndarray) else np.array(ids, object)

@@ -1,0 +1,112 @@
+"""What is fixed when a collection is created: checked on the way in, and again when it is read from a file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, cast, get_args
+
+from qvec.codes.configs import HNSW, IVF, CodeConfig, Flat, Float32, IndexConfig, Prequantized
+from qvec.codes.prequantized_input import width_of
+from qvec.codes.registry import CONFIGS, make_config
+from qvec.codes.transforms import MAX_SEED
+from qvec.common.errors import FormatError, InputError
+from qvec.common.plain_state import take_choice, take_int, take_state
+from qvec.common.types import MAX_DIM, IdKind, Metric, Originals, PrequantizedType, check_choice, check_int
+
+MAX_LISTED_DIM = 16_192  # a block of lists is one value of 64 KiB at most
+AUTO_INDEX_ROWS = 10_000  # a scan of fewer codes beats any graph
+INDEXES: dict[str, type[Flat] | type[HNSW] | type[IVF]] = {"flat": Flat, "hnsw": HNSW, "ivf": IVF}
+_FIELDS = ("dim", "metric", "ids", "originals", "code", "index", "model", "seed")
+
+
+@dataclass(frozen=True)
+class Config:
+    """``index`` None: auto, a scan that becomes a graph at AUTO_INDEX_ROWS."""
+
+    dim: int
+    metric: Metric
+    ids: IdKind
+    originals: Originals
+    code: CodeConfig
+    index: IndexConfig | None
+    model: str | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        check_int("dim", self.dim, 1, MAX_DIM)
+        check_choice("metric", self.metric, get_args(Metric))
+        check_choice("ids", self.ids, get_args(IdKind))
+        check_choice("originals", self.originals, get_args(Originals))
+        check_int("seed", self.seed, 0, MAX_SEED)
+        if getattr(self.code, "dims", None) is not None:
+            check_int("code.dims", self.code.dims, 1, self.dim)  # type: ignore[union-attr]
+        if isinstance(self.index, IVF) and self.dim > MAX_LISTED_DIM:
+            raise InputError(f"inverted lists take vectors of {MAX_LISTED_DIM:,} dimensions at most, got {self.dim}")
+        if self.form is not None:
+            width_of(self.form, self.dim)
+            object.__setattr__(self, "originals", "none")  # there are no originals to keep
+        if self.model is not None and (not isinstance(self.model, str) or len(self.model) > 1000):
+            raise InputError(f"model must be a string of at most 1000 characters, got {self.model!r}")
+
+    @property
+    def keeps_originals(self) -> bool:
+        """Whether vectors are stored beside their codes; f32 codes of all dimensions are the vectors already."""
+        return self.originals != "none" and self.code != Float32()
+
+    @property
+    def form(self) -> PrequantizedType | None:
+        """The form of vectors that come quantized; None: vectors are floats."""
+        return self.code.dtype if isinstance(self.code, Prequantized) else None
+
+    def to_dict(self) -> dict[str, Any]:
+        index = None if self.index is None else {"kind": self.index.kind, **asdict(self.index)}
+        return {name: getattr(self, name) for name in _FIELDS} | {
+            "code": code_to_dict(self.code),
+            "index": index,
+        }
+
+    @classmethod
+    def from_dict(cls, state: object) -> Config:
+        """Raises FormatError naming the wrong field."""
+        fields = dict(take_state(state, "config", _FIELDS))
+        take_int(fields, "dim", 1, MAX_DIM)
+        try:
+            fields["code"] = code_from_dict(fields["code"])
+            fields["index"] = None if fields["index"] is None else _build("index", fields["index"], INDEXES)
+            return cls(**fields)
+        except InputError as error:
+            raise FormatError(f"config: {error}") from None
+
+
+def code_to_dict(code: CodeConfig) -> dict[str, Any]:
+    """The configuration of a code as plain data."""
+    return {"kind": code.kind, **asdict(code)}
+
+
+def code_from_dict(plain: object) -> CodeConfig:
+    """Rebuild what :func:`code_to_dict` gave; FormatError or InputError names the wrong option."""
+    return cast(CodeConfig, _build("code", plain, CONFIGS))
+
+
+def _build(name: str, value: object, kinds: dict[str, Any]) -> Any:
+    if not isinstance(value, dict) or "kind" not in value:
+        raise FormatError(f"config: field {name!r} must be a mapping with a kind")
+    kind = kinds[take_choice(value, "kind", kinds)]
+    options = {key: option for key, option in value.items() if key != "kind"}
+    if unknown := options.keys() - kind.__dataclass_fields__.keys():
+        raise FormatError(f"config: {name} has an unknown option {min(map(str, unknown))!r}")
+    return kind(**options)
+
+
+def index_config(index: object) -> IndexConfig | None:
+    """The configuration that ``index`` names; None for "auto"."""
+    if isinstance(index, get_args(IndexConfig)):
+        return cast(IndexConfig, index)
+    if index == "auto":
+        return None
+    if not isinstance(index, str) or index not in INDEXES:
+        raise InputError(f"index must be auto, {', '.join(INDEXES)} or a configuration such as HNSW(); got {index!r}")
+    return INDEXES[index]()
+
+
+__all__ = ["AUTO_INDEX_ROWS", "Config", "index_config", "make_config"]

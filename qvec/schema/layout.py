@@ -1,0 +1,76 @@
+"""The columns of a collection: their names, their ids in the file, and the shapes that its codes give them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from qvec._kernels import Column
+from qvec.codes.registry import Quantizer
+from qvec.schema.bitmaps import WORD_BYTES
+from qvec.storage.store import ColumnSpec
+
+CODES = "codes"
+VECTORS = "vectors"
+IDS = "ids"
+DELETED = "deleted"
+ADJACENCY = "adjacency"
+NODES = "nodes"
+LINKED = "linked"  # bitmap: rows that lists of the graph may point at
+CONDEMNED = "condemned"  # bitmap: of these, the ones that are being taken out
+LIST_BLOCKS = "list_blocks"  # inverted lists: entries by 32, lists, their centroids, and where the entries of a row are
+LISTS = "lists"
+CENTROIDS = "centroids"
+SLOTS = "slots"
+FIELD = "field"  # one for each field whose values have an order; its generation is the field's number
+
+CALIBRATION = 1  # record kinds: a quantizer's state, by generation; a row's payload and string id, by row
+ROW = 2
+DRIFT = 3  # what vectors looked like since a calibration, by generation
+TUNING = 4  # number 0: recall curves; 1 and up: the queries that they are measured on
+
+_COLUMN_IDS = {
+    CODES: 1, VECTORS: 2, IDS: 3, DELETED: 4, ADJACENCY: 5, NODES: 6, FIELD: 15, LINKED: 16, CONDEMNED: 17,
+    LIST_BLOCKS: 20, LISTS: 21, CENTROIDS: 22, SLOTS: 23,
+}  # fmt: skip
+_ID_BYTES = 8
+
+
+def wide_column(name: str, stride: int) -> ColumnSpec:
+    """Rows read in number: blocks of 4 to 16 pages, whichever number wastes least."""
+    return ColumnSpec(_COLUMN_IDS[name], stride, min_pages=4, max_pages=16)
+
+
+def block_column(name: str, stride: int) -> ColumnSpec:
+    """Blocks of entries, read in runs and changed one by one: a change rewrites 32 KiB at most, or a block."""
+    pages = -(-(stride + 64) // 4096)
+    return ColumnSpec(_COLUMN_IDS[name], stride, min_pages=pages, max_pages=max(pages, 8))
+
+
+def narrow_column(name: str, stride: int, generation: int = 0) -> ColumnSpec:
+    """Rows changed one by one: blocks of one page, so that a change rewrites little."""
+    return ColumnSpec(_COLUMN_IDS[name], stride, min_pages=1, max_pages=1, generation=generation)
+
+
+def bitmap_column(name: str) -> ColumnSpec:
+    """A bit a row, in rows of one word: 64 rows of the collection."""
+    return narrow_column(name, WORD_BYTES)
+
+
+def may_be(name: str, column: Column) -> bool:
+    """Whether a column is of the kind that has this name: originals may be f32 codes."""
+    return name not in _COLUMN_IDS or column.id in (_COLUMN_IDS[name], _COLUMN_IDS[CODES] if name == VECTORS else -1)
+
+
+def in_force(columns: Mapping[str, Column], names: Mapping[str, str]) -> dict[str, Column]:
+    """Columns under the names that the code uses; ``names``: those that are stored under another one."""
+    return {**columns, **{name: columns[stored] for name, stored in names.items()}}
+
+
+def row_columns(quantizer: Quantizer, original_quantizer: Quantizer | None, int_ids: bool) -> dict[str, ColumnSpec]:
+    """What every vector has, whatever the index."""
+    columns = {CODES: wide_column(CODES, quantizer.code_size), DELETED: bitmap_column(DELETED)}
+    if original_quantizer is not None:
+        columns[VECTORS] = wide_column(VECTORS, original_quantizer.code_size)
+    if int_ids:
+        columns[IDS] = narrow_column(IDS, _ID_BYTES)
+    return columns

@@ -1,1 +1,0 @@
-"""How a search is planned, run and made into hits."""

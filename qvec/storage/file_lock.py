@@ -1,0 +1,58 @@
+"""The write lock of a file: flock on the data file, through a descriptor of its own.
+
+LMDB's lock file is left alone: its fcntl locks are lost as soon as the process closes any descriptor of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+
+from qvec.common.errors import LockedError, ReadOnlyError
+
+_held: set[FileLock] = set()
+
+
+class FileLock:
+    """Held from construction to `release`; the system gives it back when the process dies."""
+
+    def __init__(self, path: str) -> None:
+        """Take the lock; LockedError: another handle has it; ReadOnlyError: the file may not be written."""
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except PermissionError as error:
+            raise ReadOnlyError(f"{path} may not be written; open it with mode='r'") from error
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            raise ReadOnlyError(f"{path} is on a read-only file system; open it with mode='r'") from error
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._fd)
+            raise LockedError(f"{path} is open for writing elsewhere (another handle or process)") from error
+
+        _held.add(self)
+
+    @property
+    def held(self) -> bool:
+        """Whether this process has the lock: not after `release`, not in a child of the process that took it."""
+        return self in _held
+
+    def release(self) -> None:
+        """Unlock, also where a forked child still has the descriptor; twice is fine."""
+        if self in _held:
+            _held.remove(self)
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+            os.close(self._fd)
+
+
+def _after_fork() -> None:
+    """In the child: close the descriptors only, the locks are the parent's."""
+    for lock in _held:
+        os.close(lock._fd)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,70 @@
+"""LMDB's errors as qvec's; the other files of this floor catch them by the names here, and few of them import lmdb."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+from collections.abc import Iterator
+
+import lmdb
+
+from qvec.common.errors import (
+    ClosedError,
+    CorruptError,
+    DiskFullError,
+    LockedError,
+    MapFullError,
+    QvecError,
+    ReadOnlyError,
+)
+
+MAX_READERS = 1024
+Error = lmdb.Error
+MapIsFull = lmdb.MapFullError
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+@contextlib.contextmanager
+def translated(path: str) -> Iterator[None]:
+    """LMDB's errors inside the ``with`` block as qvec's."""
+    try:
+        yield
+    except lmdb.Error as error:
+        raise translate(error, path) from error
+
+
+def translate(error: lmdb.Error, path: str) -> QvecError:
+    """The qvec error for an LMDB one."""
+    code = getattr(error, "code", None)
+    if isinstance(error, lmdb.DiskError) or code in _NO_ROOM or "Input/output" in str(error):
+        return DiskFullError(f"{path}: the commit could not be written ({error}); {_room(path)}")
+    if isinstance(error, lmdb.MapFullError | lmdb.MapResizedError | lmdb.MemoryError):
+        return MapFullError(f"{path}: {error}")
+    if "already open in this process" in str(error):
+        return LockedError(f"{path}: a file of this name that was removed since is still open in this process")
+    if isinstance(error, lmdb.ReadersFullError):
+        return LockedError(f"{path}: all {MAX_READERS} reader slots are taken")
+    if is_denied(error):
+        return ReadOnlyError(f"{path}: {error}")
+    if isinstance(error, lmdb.PanicError):
+        return DiskFullError(f"{path}: an earlier commit failed half-way; close the file and open it again ({error})")
+    if isinstance(error, lmdb.BadTxnError) or "closed/deleted/dropped" in str(error):
+        return ClosedError(f"{path}: the transaction or the file is closed ({error})")
+    return CorruptError(f"{path}: LMDB finds the file damaged ({error})")
+
+
+def _room(path: str) -> str:
+    free = os.statvfs(os.path.dirname(path) or ".")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    allowed = "no limit" if limit == resource.RLIM_INFINITY else f"a limit of {limit}"
+    return f"{free.f_bavail * free.f_frsize} bytes are free on the disk, and files have {allowed}"
+
+
+def is_denied(error: lmdb.Error) -> bool:
+    """Whether the file or its lock file may not be written."""
+    if isinstance(error, lmdb.LockError | lmdb.ReadonlyError):
+        return True
+    code = getattr(error, "code", None)
+    return code in (errno.EACCES, errno.EPERM, errno.EROFS) or "denied" in str(error) or "Read-only" in str(error)

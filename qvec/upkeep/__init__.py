@@ -1,1 +1,0 @@
-"""What keeps a collection fit: checks, repair, reclaiming, requantizing, statistics."""
