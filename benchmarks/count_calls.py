@@ -1,7 +1,7 @@
 """Python functions that run for one search on a warmed handle, and how many different ones they are.
 
-Counted are the ``call`` events of ``sys.setprofile`` while one call of ``search`` runs: each is a Python function that is
-entered. Functions compiled by Cython, of NumPy and of LMDB raise no such event.
+Counted are the ``call`` events of ``sys.setprofile`` during one search: each is a Python function that is entered.
+Compiled functions (Cython, NumPy's C code, LMDB, msgpack) raise no such event.
 
 python benchmarks/count_calls.py [--list]
 """

@@ -7,7 +7,6 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from qvec.codes.configs import CodeConfig
-from qvec.collection.handle import worker_threads
 from qvec.collection.measuring import MAX_MEASURED, Measuring
 from qvec.common.errors import InputError
 from qvec.common.types import ArrayLike, Float32Array
@@ -27,7 +26,7 @@ from qvec.schema.calibrations import (
 )
 from qvec.schema.config import code_from_dict, make_config
 from qvec.schema.layout import CALIBRATION
-from qvec.schema.validation import as_vectors, check_count
+from qvec.schema.validation import as_vectors, check_count, worker_threads
 from qvec.storage.store import Snapshot
 
 if TYPE_CHECKING:  # imported when they are called: seldom, and a sixth of the import's time

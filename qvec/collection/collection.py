@@ -6,22 +6,16 @@ import contextlib
 from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_args
 
-import numpy as np
-
 from qvec.collection.deleting import Deleting
-from qvec.collection.handle import worker_threads
-from qvec.collection.measuring import SAMPLED_CALLS
 from qvec.common.errors import InputError
 from qvec.common.types import (
     ArrayLike,
-    Float32Array,
     Include,
     Missing,
     OnConflict,
     Payload,
     Where,
     check_choice,
-    check_flag,
 )
 from qvec.index import Progress
 from qvec.rows.reader import id_array
@@ -31,26 +25,19 @@ from qvec.schema.validation import (
     MAX_ROWS,
     as_ids,
     as_payloads,
-    as_searched,
     as_stored,
     check_count,
     check_unique,
     id_keys,
+    worker_threads,
 )
 from qvec.search.curves import outdated
-from qvec.search.hits import HitMaker
-from qvec.search.options import SearchOptions, search_options
+from qvec.search.pipeline import Searches
 from qvec.search.results import Hits
-from qvec.search.search import keep_ready, run_search
-from qvec.storage.store import Snapshot, Store
+from qvec.storage.store import Store
 
 if TYPE_CHECKING:
     from qvec.quality.drift import OnDrift
-    from qvec.search.grouping import Grouping
-    from qvec.search.row_selection import Selected
-
-
-NOTHING_ASKED = (None, 0, None, None, None, 1)  # max_distance, offset, mmr, fetch_k, group_by, group_size
 
 
 class Collection(Deleting):
@@ -61,7 +48,8 @@ class Collection(Deleting):
 
     def __init__(self, store: Store, on_drift: OnDrift = None) -> None:
         super().__init__(store, on_drift)
-        self._hits = HitMaker(self._config.ids, self._config.metric)
+        sample = lambda queries: self._queries.take(queries)  # noqa: E731 (loads its module when first called)
+        self._searches = Searches(store, self._config, self._make_engine, self._reader, sample)
 
     # --- writing ---
 
@@ -209,93 +197,15 @@ class Collection(Deleting):
         queries' model; refused where it is not the collection's.
         Fewer than k vectors stored: what there is, padded as :class:`Hits` says.
         """
-        given = (k, ef, nprobe, oversample, rescore, exact, include, recall, id, max_distance, offset, mmr, fetch_k, group_by,
-                 group_size, explain, where, ids_in, threads, model)  # fmt: skip
-        self._asked += 1
-        found = self._store.quick(queries, given) if self._asked % SAMPLED_CALLS else None
-        if found is not None:
-            return Hits(*found)
-        config = self._config
         if model is not None:
             self._check_model(model)
         if (queries is None) == (id is None):
             raise InputError("give either queries or the id of a stored vector")
-        options = search_options(k, ef, nprobe, oversample, rescore, exact, include, recall)
-        asked = max_distance, offset, mmr, fetch_k, group_by, group_size
-        beyond = asked != NOTHING_ASKED or id is not None or explain or options.vectors
-        if beyond or isinstance(where, (list, tuple)):
-            return self._search_beyond(queries, id, options, asked, threads, explain, where, ids_in)
-        q = as_searched(queries, config.dim, config.metric, config.form)
-        if (q.ndim == 2 or not self._asked % SAMPLED_CALLS) and config.form is None:
-            self._queries.take(q)
-        workers = 1 if threads is None and q.ndim == 1 else worker_threads(threads)
-        snap = self._store.begin()
-        try:
-            engine = snap.derived.get("engine") or self._make_engine(snap)
-            selected = None
-            if where is not None or ids_in is not None:
-                selected = self._select(snap, cast("Where | None", where), ids_in)
-                engine = engine if selected.count else None
-            if engine is None:
-                return self._hits.none((*q.shape[:-1], options.k), options.payloads)
-            if q is queries and q.ndim == 1 and selected is None and type(include) is tuple:
-                keep_ready(snap, engine, self._hits, options, given)
-            return run_search(snap, engine, self._hits, q, options, workers, selected)
-        finally:
-            self._store.end(snap)
-
-    def _search_beyond(
-        self,
-        queries: Any,
-        id: Any,
-        options: SearchOptions,
-        asked: tuple[Any, ...],
-        threads: int | None,
-        explain: bool,
-        where: Where | Sequence[Where | None] | None,
-        ids_in: Any,
-    ) -> Hits:
-        """A search for something else than the nearest k."""
-        from qvec.search.pipeline import Request, run_request  # late: seldom, and a tenth of the import's time
-        from qvec.search.refine import refinement
-
-        config = self._config
-        check_flag("explain", explain)
-        *wanted, group_by, group_size = asked
-        refined = refinement(options.k, config.metric, *wanted)
-        with self._store.read() as snap:
-            reader, own = self._reader(snap), None
-            if id is not None:
-                own = reader.rows(id)
-                queries = reader.vectors(own)
-                queries = queries[0] if np.ndim(id) == 0 else queries
-            q = as_searched(queries, config.dim, config.metric, config.form)
-            workers = 1 if threads is None and q.ndim == 1 else worker_threads(threads)
-            engine = snap.derived.get("engine") or self._make_engine(snap)
-            filters = _filters(where, q)
-            selected = None
-            if where is not None or ids_in is not None:
-                selected = [self._select(snap, one, ids_in, name) for name, one in filters]
-            by = self._grouping(snap, group_by, group_size, options.k, refined.mmr)
-
-            def select(query: int, condition: dict[str, Any]) -> Selected:
-                both = [part for part in (filters[query][1], condition) if part]
-                return self._select(snap, {"$and": both}, ids_in)
-
-            request = Request(q, options, refined, workers, own, explain, selected, by, select)
-            return run_request(reader, engine, self._hits, request)
-
-    def _grouping(self, snap: Snapshot, name: Any, size: Any, k: int, mmr: float | None) -> Grouping | None:
-        from qvec.filters.schema import stored_schema
-        from qvec.search.grouping import grouping
-
-        if name is None:
-            if size != 1:
-                raise InputError("group_size is how many hits each group has: give group_by too")
-            return None
-        if mmr is not None:
-            raise InputError("mmr chooses among single hits, group_by among groups: give one or the other")
-        return grouping(name, size, k, stored_schema(snap.state))
+        options = (k, include, max_distance, offset, mmr, fetch_k, group_by, group_size, explain, ef, nprobe,
+                   oversample, rescore, exact, recall)  # fmt: skip
+        if id is not None:
+            return self._searches.search_by_id(id, options, where, ids_in, threads)
+        return self._searches.search(queries, options, where, ids_in, threads)
 
     def get(
         self,
@@ -347,16 +257,3 @@ class Collection(Deleting):
             return False
         with self._store.read() as snap:
             return snap.row_of(key) is not None
-
-
-def _filters(where: Any, queries: Float32Array) -> list[tuple[str, Any]]:
-    """The filter of each query, and what errors call it."""
-    n = 1 if queries.ndim == 1 else len(queries)
-    if not isinstance(where, (list, tuple)):
-        return [("where", where)] * n
-    if queries.ndim == 1 or len(where) != n:
-        raise InputError(
-            f"where must be a mapping, or a list with a filter for each query of a batch; got {len(where)} for "
-            f"{'one query' if queries.ndim == 1 else f'a batch of {n}'}"
-        )
-    return [(f"where[{i}]", one) for i, one in enumerate(where)]

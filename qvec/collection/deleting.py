@@ -8,14 +8,13 @@ from typing import Any, TypeVar, get_args
 
 import numpy as np
 
-from qvec.collection.handle import worker_threads
 from qvec.collection.payloads import Payloads
 from qvec.common.errors import DiskFullError, InputError
 from qvec.common.types import Missing, NDArray, Where, check_choice
 from qvec.index import Progress
 from qvec.rows.lookup import find_rows, ids_of_rows
 from qvec.rows.reader import refuse_missing
-from qvec.schema.validation import as_id_set, id_keys
+from qvec.schema.validation import as_id_set, id_keys, worker_threads
 from qvec.storage import reserve
 from qvec.storage.store import Transaction
 

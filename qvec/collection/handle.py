@@ -21,14 +21,11 @@ from qvec.rows.writer import Writer
 from qvec.schema.calibrations import entry_of
 from qvec.schema.config import Config
 from qvec.schema.layout import CALIBRATION, VECTORS, in_force
-from qvec.schema.validation import check_count
 from qvec.search.engine import Engine
 from qvec.storage.store import Snapshot, StateCodec, Store, Transaction
 
 if TYPE_CHECKING:  # imported when it is called: seldom
     from qvec.maintenance.requantize import Generations
-
-MAX_THREADS = 1024
 
 H = TypeVar("H", bound="Handle")
 
@@ -141,10 +138,6 @@ def state_codec(stored_config: Mapping[str, Any]) -> StateCodec:
         return stored
 
     return StateCodec(decode, dict)
-
-
-def worker_threads(threads: int | None) -> int:
-    return os.cpu_count() or 1 if threads is None else check_count("threads", threads, 1, MAX_THREADS)
 
 
 def _keep_quantizer(config: Config) -> Quantizer:

@@ -8,12 +8,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from qvec.collection.coding import Coding
-from qvec.collection.handle import worker_threads
 from qvec.common.errors import CorruptError, InputError, LockedError
 from qvec.common.switch_interval import short_turns
 from qvec.common.types import Stats, check_flag
 from qvec.index import Progress
 from qvec.maintenance.stats import collect_stats
+from qvec.schema.validation import worker_threads
 
 if TYPE_CHECKING:  # imported when it is called
     from qvec.maintenance.optimize import Maintenance

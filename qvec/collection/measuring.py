@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qvec.codes.registry import Quantizer
-from qvec.collection.handle import Handle, worker_threads
+from qvec.collection.handle import Handle
 from qvec.common.errors import ClosedError, DriftError, DriftWarning, InputError
 from qvec.common.types import ArrayLike, Codes, Float32Array
 from qvec.index import Progress, stored_index
@@ -21,7 +21,7 @@ from qvec.rows.reader import Reader
 from qvec.rows.writer import stored
 from qvec.schema.calibrations import Trained
 from qvec.schema.layout import CODES, TUNING, in_force
-from qvec.schema.validation import as_searched, as_vectors, check_count
+from qvec.schema.validation import as_searched, as_vectors, check_count, worker_threads
 from qvec.search.curves import Curves, outdated
 from qvec.search.engine import Engine
 from qvec.storage.store import Snapshot, Store, Transaction

@@ -18,7 +18,7 @@ from qvec.schema.validation import as_ids, as_payloads, check_unique, id_keys
 from qvec.storage.store import Snapshot, Transaction
 
 if TYPE_CHECKING:
-    from qvec.search.row_selection import Selected
+    from qvec.search.row_selection import SelectedRows
 
 
 class Payloads(Housekeeping):
@@ -102,7 +102,7 @@ class Payloads(Housekeeping):
         bits = selector.live if where is None else selector.matching(reading, where)
         return bits_rows(bits).astype(np.int64)
 
-    def _select(self, snap: Snapshot, where: Where | None, ids_in: Any, name: str = "where") -> Selected:
+    def _select(self, snap: Snapshot, where: Where | None, ids_in: Any, name: str = "where") -> SelectedRows:
         """The rows that a search may find; ``name``: what errors call the filter."""
         from qvec.search.row_selection import selector_of
 

@@ -15,6 +15,7 @@ from qvec.rows.lookup import live_rows
 from qvec.schema.layout import TUNING
 from qvec.search.curves import Curve, Curves, Point, Source
 from qvec.search.engine import Engine
+from qvec.search.params import SearchParams
 from qvec.storage.store import Snapshot, Transaction
 
 EF_STEPS = tuple(round(10 * 1.2**i) for i in range(30))  # 10 to 1,978
@@ -54,7 +55,7 @@ class Tuning:
         return int(self.source == "rows")
 
     def _truth(self, k: int, threads: int) -> Int64Array:
-        found = self.engine.search(self.queries, k + self._extra, 0, 0, True, threads)[0]
+        found = self.engine.search(self.queries, SearchParams(k + self._extra, exact=True), threads)[0]
         return _others(found, self.own, k)
 
     def _points(self, k: int, truth: Int64Array, threads: int) -> Iterator[Point]:
@@ -80,7 +81,8 @@ class Tuning:
         before = self.engine.work[1]
         extra = self._extra
         width, wanted = max(ef, k, candidates) + extra, 0 if candidates == 0 else candidates + extra
-        found = self.engine.search(self.queries, k + extra, width, wanted, False, threads, nprobe)[0]
+        params = SearchParams(k + extra, width, nprobe, wanted)
+        found = self.engine.search(self.queries, params, threads)[0]
         scored = (self.engine.work[1] - before) / len(self.queries)
         recall, low, _ = wilson(_shares(_others(found, self.own, k), truth), k)
         return Point(ef, nprobe, candidates, recall, low, scored + RERANK_COST * candidates)
