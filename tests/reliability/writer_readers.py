@@ -1,7 +1,7 @@
 """One process that commits batches, and others that search meanwhile and look for half a batch.
 
-As a script: ``traffic.py write PATH SECONDS FIRST PAUSE`` (ms between commits) or
-``traffic.py read PATH SECONDS FIRST CHECKED SEED``, where
+As a script: ``writer_readers.py write PATH SECONDS FIRST PAUSE`` (ms between commits) or
+``writer_readers.py read PATH SECONDS FIRST CHECKED SEED``, where
 FIRST is the number of the first batch that is written while readers run, and CHECKED how many searches in a hundred
 are checks. Each prints one JSON object at the end.
 """

@@ -10,7 +10,7 @@ import kills
 import pytest
 from child import run
 from figures import Figures
-from forks import Server, each
+from forked_workers import Server, each
 
 import qvec
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from figures import Figures, Job
-from forks import each
+from forked_workers import each
 from generated import clustered
 
 import qvec

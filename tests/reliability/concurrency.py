@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import traffic
+import writer_readers
 from figures import Figures, Job
 
 import qvec
@@ -27,7 +27,7 @@ JUDGED = 10_000  # searches without a writer from which it is held to that: a hu
 def prepared(path: Path, index: Any = "hnsw") -> Path:
     with qvec.create(path, DIM, metric="l2", code="int8", index=index) as db:
         for batch in range(20):
-            traffic.add_batch(db, batch)
+            writer_readers.add_batch(db, batch)
     return path
 
 
@@ -45,10 +45,10 @@ def run_threads(job: Job) -> Figures:
         writer.join()
         for problem in db.verify():
             figures.fail(problem)
-        if len(db) != traffic.BATCH * (20 + commits[0]):
+        if len(db) != writer_readers.BATCH * (20 + commits[0]):
             figures.fail(f"{len(db)} vectors after {commits[0]} commits")
         free = threading.Thread(target=db.close)  # while others search: they end, or hear that it is closed
-        last = [traffic.Reading() for _ in range(READERS)]
+        last = [writer_readers.Reading() for _ in range(READERS)]
         readers = [threading.Thread(target=_read_to_the_end, args=(db, one)) for one in last]
         for thread in (*readers, free):
             thread.start()
@@ -66,13 +66,13 @@ def run_threads(job: Job) -> Figures:
 
 def _write_until(db: qvec.Collection, stop: threading.Event, commits: list[int]) -> None:
     while not stop.is_set():
-        traffic.add_batch(db, 20 + commits[0])
+        writer_readers.add_batch(db, 20 + commits[0])
         commits[0] += 1
         time.sleep(0.02)
 
 
-def _read_by_threads(db: qvec.Collection, seconds: float, seed: int) -> list[traffic.Reading]:
-    seen = [traffic.Reading() for _ in range(READERS)]
+def _read_by_threads(db: qvec.Collection, seconds: float, seed: int) -> list[writer_readers.Reading]:
+    seen = [writer_readers.Reading() for _ in range(READERS)]
     threads = [threading.Thread(target=_read, args=(db, seconds, seed + i, one)) for i, one in enumerate(seen)]
     for thread in threads:
         thread.start()
@@ -81,11 +81,11 @@ def _read_by_threads(db: qvec.Collection, seconds: float, seed: int) -> list[tra
     return seen
 
 
-def _read(db: qvec.Collection, seconds: float, seed: int, seen: traffic.Reading) -> None:
-    traffic.read_on(db, time.monotonic() + seconds, 20, 20, seed, seen)
+def _read(db: qvec.Collection, seconds: float, seed: int, seen: writer_readers.Reading) -> None:
+    writer_readers.read_on(db, time.monotonic() + seconds, 20, 20, seed, seen)
 
 
-def _read_to_the_end(db: qvec.Collection, seen: traffic.Reading) -> None:
+def _read_to_the_end(db: qvec.Collection, seen: writer_readers.Reading) -> None:
     try:
         while True:
             db.search(np.ones(DIM, np.float32), 5)
@@ -99,16 +99,16 @@ def run_processes(job: Job) -> Figures:
     """One writer and eight readers, each a process; then one writer and readers that are killed."""
     figures = Figures("R11", f"1 writer and {READERS} readers, processes")
     path = prepared(job.folder / "a.qvec")
-    _, *idle = traffic.run(path, max(1.0, job.amount(SECONDS) / 10), 20, readers=READERS, pause=1e9)
-    done = traffic.run(path, job.amount(SECONDS), 20, readers=READERS, pause=0.02)
+    _, *idle = writer_readers.run(path, max(1.0, job.amount(SECONDS) / 10), 20, readers=READERS, pause=1e9)
+    done = writer_readers.run(path, job.amount(SECONDS), 20, readers=READERS, pause=0.02)
     commits = done[0]["commits"]
-    seen = [traffic.Reading(**one) for one in done[1:]]
-    before = [traffic.Reading(**one) for one in idle]
+    seen = [writer_readers.Reading(**one) for one in done[1:]]
+    before = [writer_readers.Reading(**one) for one in idle]
     figures.amounts["commits"] = commits
     _judge(figures, seen, before)
     _compare(figures, before, seen)
     with qvec.open(path) as db:
-        if len(db) != traffic.BATCH * (20 + commits):
+        if len(db) != writer_readers.BATCH * (20 + commits):
             figures.fail(f"{len(db)} vectors after {commits} commits")
         for problem in db.verify():
             figures.fail(problem)
@@ -129,7 +129,9 @@ def run_pinned(job: Job) -> Figures:
             before = pinned.search(np.ones(DIM, np.float32), 20)
             for i in range(COMMITS):
                 batch = chance.randrange(20)
-                db.upsert(traffic.center(batch, DIM), [traffic.BATCH * batch], [{"batch": batch, "turn": i}])
+                db.upsert(
+                    writer_readers.center(batch, DIM), [writer_readers.BATCH * batch], [{"batch": batch, "turn": i}]
+                )
             after = pinned.search(np.ones(DIM, np.float32), 20)
             if before.ids.tolist() != after.ids.tolist() or before.distances.tolist() != after.distances.tolist():
                 figures.fail("the snapshot gives other answers than before")
@@ -138,7 +140,7 @@ def run_pinned(job: Job) -> Figures:
                 figures.fail(f"stats() does not tell of the commits held: {stats['pinned']}, {stats['commits_held']}")
             grown = os.path.getsize(path)
         for i in range(200):
-            db.upsert(traffic.center(3, DIM), [3], [{"turn": i}])
+            db.upsert(writer_readers.center(3, DIM), [3], [{"turn": i}])
         later = os.path.getsize(path)
         live = job.folder / "copy.qvec"
         db._store.copy_to(live)
@@ -157,7 +159,7 @@ def run_pinned(job: Job) -> Figures:
     return figures
 
 
-def _judge(figures: Figures, *runs: list[traffic.Reading]) -> None:
+def _judge(figures: Figures, *runs: list[writer_readers.Reading]) -> None:
     for seen in (one for run in runs for one in run):
         figures.count("searches", seen.searches)
         figures.count("checks", seen.checks)
@@ -168,7 +170,7 @@ def _judge(figures: Figures, *runs: list[traffic.Reading]) -> None:
             figures.fail(f"{seen.half_seen} batches were seen in part")
 
 
-def _compare(figures: Figures, idle: list[traffic.Reading], seen: list[traffic.Reading]) -> None:
+def _compare(figures: Figures, idle: list[writer_readers.Reading], seen: list[writer_readers.Reading]) -> None:
     times = [np.concatenate([one.search_us for one in run]) for run in (idle, seen)]
     if min(map(len, times)) < FEWEST:
         return

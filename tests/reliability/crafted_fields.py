@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from crafts import Case, base, judge_all, prepare, records_of
+from crafted_files import Case, base, judge_all, prepare, records_of
 from figures import Figures, Job
 from store_kit import resize_rows
 
