@@ -189,7 +189,7 @@ def test_other_formats_are_refused_with_both_versions(healthy: Path, tmp_path: P
     at = data.index(b"QVEC")
     data[at + 4 : at + 8] = struct.pack("<I", 9)
     (tmp_path / "b").write_bytes(data)
-    with pytest.raises(FormatError, match="format 9; this version of qvec reads up to 1"):
+    with pytest.raises(FormatError, match="format 9; this version of qvec reads up to 2"):
         Store.open(tmp_path / "b")
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from figures import Figures, Job
-from forks import ask, each
+from forked_workers import ask, each
 from generated import clustered
 
 import qvec

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from figures import Figures, Job
-from forks import Worker, ask, cpu_seconds
+from forked_workers import Worker, ask, cpu_seconds
 from generated import clustered
 
 import qvec
