@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_args
 
@@ -30,7 +30,7 @@ from qvec.common.types import (
     check_flag,
 )
 from qvec.index import Progress, stored_index
-from qvec.maintenance.state_check import check_state
+from qvec.maintenance.state_check import state_codec
 from qvec.maintenance.stats import collect_stats
 from qvec.quality.recall import MAX_ROWS as MAX_EVALUATED_ROWS
 from qvec.quality.recall import OVERSAMPLES, CodeNames
@@ -98,7 +98,6 @@ class Collection:
         self._access = RowAccess(self._config)
         self._hits = HitMaker(self._config.ids, self._config.metric)
         self._n_searches = 0
-        store.require(partial(check_state, self._config, self._access.original_quantizer.code_size))
 
     def close(self) -> None:
         """Wait for running searches, then release the file. Later calls raise ClosedError."""
@@ -924,7 +923,7 @@ class Collection:
 
 def reopened(path: str, memory: MemoryMode) -> Collection:
     """The collection that a pickled one becomes, open for reading."""
-    return Collection(Store.open(path, "r", memory=memory))
+    return Collection(Store.open(path, "r", memory=memory, state_codec=state_codec))
 
 
 def _filters(where: Any, queries: Float32Array) -> list[tuple[str, Any]]:

@@ -25,6 +25,7 @@ from qvec.common.types import (
     Originals,
     check_flag,
 )
+from qvec.maintenance.state_check import state_codec
 from qvec.rows.writer import initial_state
 from qvec.schema.calibrations import Trained, check_enough
 from qvec.schema.config import Config, index_config
@@ -145,7 +146,7 @@ def _new_collection(
     if quantizer is None and sample is not None:
         quantizer = train(sample, config.metric, config.code, config.seed, config.model)
     state = initial_state(fields or {})
-    store = Store.create(path, _field_columns(state), config.to_dict(), state=state, **options)
+    store = Store.create(path, _field_columns(state), config.to_dict(), state=state, state_codec=state_codec, **options)
     try:
         collection = Collection(store, on_drift)
         if quantizer is not None:
@@ -229,7 +230,7 @@ def open(
     check_flag("untrusted", untrusted)
     options: dict[str, Any] = {"memory": memory, "verify": verify, "durability": durability}
     options |= _sized(map_size)
-    collection = Collection(Store.open(path, mode, untrusted=untrusted, **options), on_drift)
+    collection = Collection(Store.open(path, mode, untrusted=untrusted, state_codec=state_codec, **options), on_drift)
     if untrusted and (problems := collection.verify()):
         collection.close()
         raise CorruptError(f"{os.fspath(path)} is damaged: {problems[0]}; {len(problems)} problems in all")
