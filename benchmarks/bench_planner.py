@@ -52,7 +52,7 @@ def agreement(found: Any, truth: Any) -> float:
 def cell(db: qvec.Collection, queries: Any, share: float, k: int, rounds: int) -> dict[str, Any]:
     """Both ways at one point of the grid, and which was chosen."""
     with db._store.read() as snap:
-        engine = db._make_engine(snap)
+        engine = db._searches.engine(snap)
         assert engine is not None
         where = {"random": {"$lt": max(1, round(share * engine.live))}}
         selected = selector_of(snap).select(snap, where, None, "int64")

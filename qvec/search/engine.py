@@ -13,7 +13,7 @@ import numpy as np
 from qvec._kernels import Column, Searcher, Selection
 from qvec.codes.registry import Quantizer
 from qvec.common.types import Float32Array, MemoryMode
-from qvec.index import Coded, Index, Source, Stored
+from qvec.index import CodeColumn, Index, IndexInput, vector_reader
 from qvec.schema.bitmaps import read_bitmap
 from qvec.schema.layout import CODES, DELETED, IDS, VECTORS, in_force
 from qvec.search.params import SearchParams
@@ -55,7 +55,6 @@ class Engine:
         quantizer: Quantizer,
         original_quantizer: Quantizer | None,
         index: Index,
-        int_ids: bool,
         columns: Mapping[str, Column] | None = None,
     ) -> None:
         """``columns``: by their own names; default, the active columns of the snapshot."""
@@ -63,28 +62,24 @@ class Engine:
         self.quantizer, self.original_quantizer, self.index = quantizer, original_quantizer, index
         self.n: int = self.state["n"]
         self.live: int = self.state["live"]
-        self.tombstones: int = self.state["index"].get("dead", 0)
+        self.tombstones: int = self.state["index"].get("tombstones", 0)
         columns = in_force(snap.columns, self.state["names"]) if columns is None else columns
         self.deleted = None if self.n == self.live else read_bitmap(columns[DELETED], self.n)
         self.all_rows = Selection(self.n, self.live, self.deleted)
         self.n_lists = index.n_lists(self.state["index"])
         self.default_nprobe = min(self.n_lists, round(PROBES_PER_ROOT * math.sqrt(self.n_lists)))
-        codes, vectors = columns[CODES], None if original_quantizer is None else columns[VECTORS]
-        stored = (
-            Stored(quantizer, codes) if original_quantizer is None else Stored(original_quantizer, columns[VECTORS])
-        )
-        source = Source(columns, Coded(quantizer.codec, codes), self.n, stored)
-        finder = index.finder(source, self.state["index"])
+        codes, reader = columns[CODES], vector_reader(quantizer, original_quantizer, columns)
+        index_input = IndexInput(columns, CodeColumn(quantizer.codec, codes), self.n, reader)
+        finder = index.finder(index_input, self.state["index"])
         query_map = None if quantizer.query_transform is None else quantizer.query_transform.of_queries
-        originals = None if original_quantizer is None else original_quantizer.codec
-        parts = quantizer.codec, codes, self.n, finder, originals, vectors
+        original_codec = None if original_quantizer is None else original_quantizer.codec
+        parts = quantizer.codec, codes, self.n, finder, original_codec, reader.column
         self._new_searcher = partial(Searcher, *parts, map=query_map)
         self.searcher = self._new_searcher()
-        self.id_searcher = self._new_searcher(ids=columns[IDS]) if int_ids else None
+        self.id_searcher = self._new_searcher(ids=columns[IDS]) if IDS in columns else None
         self._candidate_columns = [codes] if finder is None else list(finder.columns)
-        self._result_columns = [
-            columns[name] for name, is_read in ((VECTORS, original_quantizer), (IDS, int_ids)) if is_read
-        ]
+        names = [IDS] if original_quantizer is None else [VECTORS, IDS]
+        self._result_columns = [columns[name] for name in names if name in columns]
 
     def search(
         self,

@@ -16,10 +16,10 @@ import numpy as np
 from qvec._kernels import Ready, Searcher
 from qvec.common.errors import InputError
 from qvec.common.types import Float32Array, IdKind, NDArray, check_number
-from qvec.filters.schema import Field, stored_schema
+from qvec.filters.schema import Field, load_schema
+from qvec.index import load_index
+from qvec.rows.access import RowAccess
 from qvec.rows.lookup import payloads_of, row_records
-from qvec.rows.reader import Reader
-from qvec.schema.config import Config
 from qvec.schema.validation import SAFE_NORM2, as_searched, worker_threads
 from qvec.search.engine import Engine
 from qvec.search.explain import explain
@@ -40,18 +40,21 @@ SAMPLED_CALLS = 64  # one call in this many is sampled: to copy a query takes a 
 class Searches:
     """The searches of one handle of a collection."""
 
-    def __init__(
-        self,
-        store: Store,
-        config: Config,
-        make_engine: Callable[[Snapshot], Engine | None],
-        make_reader: Callable[[Snapshot], Reader],
-        sample: Callable[[Float32Array], object],
-    ) -> None:
-        """``make_engine`` returns None for a collection without vectors; ``sample`` is shown some of the queries."""
-        self._store, self._config = store, config
-        self._make_engine, self._make_reader, self._sample = make_engine, make_reader, sample
+    def __init__(self, store: Store, access: RowAccess, sample: Callable[[Float32Array], object]) -> None:
+        """``sample`` is shown one single query in SAMPLED_CALLS, and every batch."""
+        self._store, self._access, self._config, self._sample = store, access, access.config, sample
         self._n_calls = 0
+
+    def engine(self, snap: Snapshot) -> Engine | None:
+        """The engine of a snapshot, built at its first search; None if no vectors are stored."""
+        engine: Engine | None = snap.derived.get("engine")
+        quantizer = self._access.quantizer(snap) if engine is None else None
+        if quantizer is None or not snap.state["live"]:
+            return engine
+        index = load_index(self._config.index, snap.state["index"])
+        engine = snap.derived["engine"] = Engine(snap, quantizer, self._access.originals(snap), index)
+        snap.reside(engine.to_copy(self._store.memory))
+        return engine
 
     def search(
         self, queries: Any, raw: RawOptions, where: Any = None, ids_in: Any = None, threads: int | None = None
@@ -63,7 +66,7 @@ class Searches:
         if found is not None:
             return Hits(*found)
         with self._store.read() as snap:
-            engine = snap.derived.get("engine") or self._make_engine(snap)
+            engine = self.engine(snap)
             options = self._options(raw)
             q = as_searched(queries, self._config.dim, self._config.metric, self._config.form)
             if (q.ndim == 2 or not self._n_calls % SAMPLED_CALLS) and self._config.form is None:
@@ -77,8 +80,8 @@ class Searches:
     ) -> Hits:
         """Hits of stored vectors, given by one id (1-D out) or by several (2-D out); a vector is no hit of itself."""
         with self._store.read() as snap:
-            engine = snap.derived.get("engine") or self._make_engine(snap)
-            options, reader = self._options(raw), self._make_reader(snap)
+            engine = self.engine(snap)
+            options, reader = self._options(raw), self._access.reader(snap)
             own = reader.rows(ids)
             vectors = reader.vectors(own)[0 if np.ndim(ids) == 0 else slice(None)]
             q = as_searched(vectors, self._config.dim, self._config.metric, self._config.form)
@@ -114,7 +117,7 @@ class Searches:
         workers = 1 if threads is None and queries.ndim == 1 else worker_threads(threads)
         batch = queries.reshape(-1, queries.shape[-1])
         run = _Run(snap, engine, options, batch, own, workers, _filters(where, queries), ids_in, self._config.ids)
-        reader = self._make_reader(snap) if options.vectors or options.mmr is not None else None
+        reader = self._access.reader(snap) if options.vectors or options.mmr is not None else None
         groups: list[list[Any]] | None = None
         if options.group_by is None:
             found = run.nearest()
@@ -123,7 +126,7 @@ class Searches:
                 floats = _no_vectors if reader is None else reader.floats
                 found = refine(options, self._config.metric, batch, found, floats)
         else:
-            by = group_field(options.group_by, options.group_size, options.k, stored_schema(snap.state))
+            by = group_field(options.group_by, options.group_size, options.k, load_schema(snap.state))
             found, groups = run.nearest_groups(by)
             times.append(perf_counter())
         times.append(perf_counter())
