@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qvec._kernels import Mender
+from qvec._kernels import GraphRepair
 from qvec.common.parallel import run_on_threads
 from qvec.index import packed
 from qvec.index.base import Rows, Source
@@ -36,7 +36,7 @@ class Repair:
         held = read_bitmap(source.columns[LINKED], source.n)
         begins = graph.cursor is None
         condemned = held & source.deleted if begins else read_bitmap(source.columns[CONDEMNED], source.n)
-        mender = Mender(
+        repair = GraphRepair(
             coded.codec,
             coded.codes,
             source.columns[ADJACENCY],
@@ -46,36 +46,36 @@ class Repair:
             source.deleted,
             condemned,
         )
-        if begins and not self._begin(mender, condemned):
+        if begins and not self._begin(repair, condemned):
             self._end(held, condemned)
             return
         start, per_block = graph.cursor or 0, source.columns[ADJACENCY].rows_per_block
         graph.cursor = min(source.n, -(-(start + limit) // per_block) * per_block)
-        self._mend(mender, rows_between(held & ~condemned, start, graph.cursor).astype(np.uint32))
+        self._mend(repair, rows_between(held & ~condemned, start, graph.cursor).astype(np.uint32))
         if graph.cursor == source.n:
             self._end(held, condemned)
 
-    def _begin(self, mender: Mender, condemned: Bitmap) -> bool:
+    def _begin(self, repair: GraphRepair, condemned: Bitmap) -> bool:
         """Condemn rows; whether any is left."""
         self.source.columns[CONDEMNED].write(0, bytes_of(condemned))
-        self.graph.cursor, root = 0, mender.reroot()
+        self.graph.cursor, root = 0, repair.replace_root()
         if root is None:
             return False
         self.graph.root = root
         self.graph.entries = np.union1d(self.graph.entries, [root]).astype(np.uint32)
         return True
 
-    def _mend(self, mender: Mender, rows: Rows) -> None:
+    def _mend(self, repair: GraphRepair, rows: Rows) -> None:
         """Mend the lists of rows."""
         from concurrent.futures import ThreadPoolExecutor  # late: a tenth of the import's time
 
         with ThreadPoolExecutor(self.threads) as pool:
             for i in range(0, len(rows), STEP):
                 step = rows[i : i + STEP]
-                mender.begin(step)
-                run_on_threads(mender.relink, min(self.threads, (len(step) + 3) // 4), pool)
-                mender.hand_on()
-            packed.keep_up(self.source, mender, self.threads, pool)
+                repair.begin(step)
+                run_on_threads(repair.relink, min(self.threads, (len(step) + 3) // 4), pool)
+                repair.reparent_children()
+            packed.keep_up(self.source, repair, self.threads, pool)
 
     def _end(self, held: Bitmap, condemned: Bitmap) -> None:
         """Let go of the condemned rows, and choose entries among the others."""
