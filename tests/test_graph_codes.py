@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from generated import clustered
 
 import qvec
+from helpers.vectors import clustered
 from qvec.codes.configs import CodeConfig, Int4, Mixed, RaBitQ, Ternary
 from qvec.common.types import Metric
 from qvec.datasets import exact_knn
-from qvec.index import hnsw, linking
+from qvec.index import graph_codes, hnsw
 
 DIM, N, QUERIES = 40, 3000, 100
 Float32 = npt.NDArray[np.float32]
@@ -55,13 +55,13 @@ def walked(db: qvec.Collection, queries: Float32, truth: Any) -> float:
 def copied(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many rows were copied, for each batch for which any were."""
     counts: list[int] = []
-    copies = linking._copied
+    copies = graph_codes._copied
 
     def count(source: Any, rows: Any, *rest: Any) -> Any:
         counts.append(len(rows))
         return copies(source, rows, *rest)
 
-    monkeypatch.setattr(linking, "_copied", count)
+    monkeypatch.setattr(graph_codes, "_copied", count)
     return counts
 
 
@@ -81,7 +81,7 @@ def test_graphs_are_as_good_as_those_linked_by_what_is_stored(
     with built(tmp_path / "a.qvec", x, metric, code) as db:
         fast = walked(db, queries, truth)
     assert copied == [N]
-    monkeypatch.setattr(hnsw, "comparable", lambda source, *rest: source.coded)
+    monkeypatch.setattr(hnsw, "batch_codes", lambda data, *rest: data.codes)
     with built(tmp_path / "b.qvec", x, metric, code) as db:
         exact = walked(db, queries, truth)
     assert fast >= exact - 0.01
@@ -89,11 +89,12 @@ def test_graphs_are_as_good_as_those_linked_by_what_is_stored(
 
 @pytest.mark.parametrize("layout", ["compact", "packed"])
 @pytest.mark.parametrize("originals", ["f32", "f16", "none"])
-def test_graphs_do_not_depend_on_the_threads(tmp_path: Path, copied: list[int], layout: Any, keep: Any) -> None:
+def test_graphs_do_not_depend_on_the_threads(tmp_path: Path, copied: list[int], layout: Any, originals: Any) -> None:
     x, lists = vectors(), []
     for threads in (1, 3):
         path = tmp_path / f"{threads}.qvec"
-        with qvec.create(path, DIM, metric="l2", code=Int4(), index=qvec.HNSW(layout=layout), originals=keep) as db:
+        options: Any = {"code": Int4(), "index": qvec.HNSW(layout=layout), "originals": originals}
+        with qvec.create(path, DIM, metric="l2", **options) as db:
             db.add(x[:N], threads=threads)
             assert not db.verify(deep=True)
             with db._store.read() as snap:
@@ -108,10 +109,10 @@ def test_only_large_batches_are_copied(tmp_path: Path, copied: list[int]) -> Non
         db.add(x[:2000])
         db.add(x[2000:2050])
         db.delete(range(500))
-        db.add(x[: linking.MIN_ROWS])
+        db.add(x[: graph_codes.MIN_ROWS])
         assert copied[0] == 2000
         assert len(copied) == 2
-        assert copied[1] <= 2050 + linking.MIN_ROWS
+        assert copied[1] <= 2050 + graph_codes.MIN_ROWS
         assert not db.verify(deep=True)
         found = db.search(x[1100:1900], 1, ef=64).ids[:, 0]  # rows that have no twin
         assert (found == np.arange(1100, 1900)).mean() > 0.99

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from generated import clustered
 
 import qvec
+from helpers.vectors import clustered
 
 Float32 = npt.NDArray[np.float32]
 DIM, N = 40, 3000

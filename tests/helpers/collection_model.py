@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from filter_model import fulfils
 
+from helpers.filter_model import fulfils
 from qvec import Collection, Hits
 
 Id = int | str

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from generated import clustered
-from model import Model
 
 import qvec
+from helpers.collection_model import Model
+from helpers.vectors import clustered
 
 DIM = 24
 METRICS: tuple[Any, ...] = ("cosine", "ip", "l2")

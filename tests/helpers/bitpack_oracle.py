@@ -5,9 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from kernels_oracle import Bytes, Doubles, Floats, Ints, inverse_norms, norms2, symmetric_codes, symmetric_scales
 from numpy.typing import NDArray
 
+from helpers.kernels_oracle import (
+    Bytes,
+    Doubles,
+    Floats,
+    Ints,
+    inverse_norms,
+    norms2,
+    symmetric_codes,
+    symmetric_scales,
+)
 from qvec._kernels import Codec
 
 BITPACK = [*(f"rabitq{bits}" for bits in range(1, 9)), "mixed"]

@@ -10,15 +10,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from filter_model import FIELDS, filters, payloads
-from generated import clustered
 from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from model import Model, assert_hits_are_exact, assert_hits_are_sound, assert_same_content, assert_vector
-from pools import SEED, drawn, one_of
 
 import qvec
+from helpers.collection_model import (
+    Model,
+    assert_hits_are_exact,
+    assert_hits_are_sound,
+    assert_same_content,
+    assert_vector,
+)
+from helpers.drawn_values import SEED, drawn, one_of
+from helpers.filter_model import FIELDS, filters, payloads
+from helpers.vectors import clustered
 
 DIM = 6
 EXAMPLES = int(os.environ.get("QVEC_EXAMPLES", "60"))

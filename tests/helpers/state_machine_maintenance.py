@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
-from machine import BATCH, CODES, DIM, FILTER, IDS, PAYLOAD, POOL, ROWS, Machine
-from model import Model, assert_hits_are_exact, assert_same_content
 
 import qvec
+from helpers.collection_model import Model, assert_hits_are_exact, assert_same_content
+from helpers.state_machine import BATCH, CODES, DIM, FILTER, IDS, PAYLOAD, POOL, ROWS, Machine
 from qvec.schema.layout import CODES as CODE_COLUMN
 from qvec.schema.validation import as_ids, id_keys
 from qvec.storage import environment
