@@ -95,7 +95,7 @@ def wait_for(pid: int, deadline: float) -> tuple[bool, int]:
 
 def run_python(code: str, *arguments: object, deadline: float = 30.0) -> str:
     """Output of a fresh interpreter; fails when it fails, names the signal that killed it."""
-    script = "import sys\nfrom qvec.storage.store import *\nfrom qvec.common.errors import *\n" + textwrap.dedent(code)
+    script = "import sys\nfrom qvec.storage.store import *\nfrom qvec.storage.stats import collect\nfrom qvec.common.errors import *\n" + textwrap.dedent(code)
     done = subprocess.run(
         [sys.executable, "-c", script, *map(str, arguments)],
         capture_output=True, text=True, timeout=deadline, check=False, cwd=Path(__file__).parent.parent,

@@ -148,11 +148,11 @@ class Collection(Deleting):
         It answers every call that reads, from any thread; those that write raise ReadOnlyError. Close it soon: pages
         that it may read are not used again before, and the file grows (:meth:`stats` tells).
         """
-        from qvec.storage.snapshot_store import PinnedStore
+        from qvec.storage.snapshot_store import SnapshotStore
 
         if self._store.in_transaction:
             raise InputError("a snapshot is of a commit; what a transaction writes is none before its end")
-        return Collection(cast(Store, PinnedStore(self._store)))
+        return Collection(SnapshotStore(self._store))
 
     # --- searching ---
 

@@ -16,7 +16,6 @@ from qvec.index import Progress
 from qvec.rows.lookup import find_rows, ids_of_rows
 from qvec.rows.reader import refuse_missing
 from qvec.schema.validation import as_id_set, id_keys
-from qvec.storage import reserve
 from qvec.storage.store import Transaction
 
 Done = TypeVar("Done")
@@ -87,10 +86,10 @@ class Deleting(Payloads):
         except DiskFullError:
             if self._store.in_transaction:
                 raise
-            reserve.make_room(self._store)
+            self._store.free_reserve()
             done = work()
         if self._store.is_full and not self._store.in_transaction:
-            reserve.turn_over(self._store)
+            self._store.commit_empty()
         return done
 
     def _to_delete(self, ids: Any, where: Where | None, missing: Missing) -> list[bytes] | None:

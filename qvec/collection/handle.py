@@ -96,13 +96,13 @@ class Handle:
 
         return Generations(self._store, self._config, self._load, self._keep)
 
-    def _load(self, reading: Snapshot | Transaction, number: int) -> Quantizer:
+    def _load(self, reading: Snapshot, number: int) -> Quantizer:
         key = number, entry_of(reading.state, number)["id"]  # a number that was undone may be given out again
         if key not in self._quantizers:
             self._quantizers[key] = self._stored_quantizer(reading, number)
         return self._quantizers[key]
 
-    def _stored_quantizer(self, reading: Snapshot | Transaction, number: int) -> Quantizer:
+    def _stored_quantizer(self, reading: Snapshot, number: int) -> Quantizer:
         """A calibration as it is stored; CorruptError where it is lost, or not of this collection."""
         config, state = self._config, reading.record(CALIBRATION, number)
         if state is None:
@@ -116,11 +116,11 @@ class Handle:
             )
         return quantizer
 
-    def _quantizer(self, reading: Snapshot | Transaction) -> Quantizer | None:
+    def _quantizer(self, reading: Snapshot) -> Quantizer | None:
         number = reading.state["quantizer"]
         return None if number is None else self._load(reading, number)
 
-    def _originals(self, reading: Snapshot | Transaction) -> Quantizer | None:
+    def _originals(self, reading: Snapshot) -> Quantizer | None:
         """What codes the stored originals, None where codes are all there is."""
         if reading.state["quantizer"] is None:
             return self._keep if self._config.keeps_originals else None

@@ -112,8 +112,10 @@ class Housekeeping(Coding):
         """
         if self._store.in_transaction:
             raise InputError("compact() puts another file in the place of this one; call it outside of a transaction")
+        from qvec.storage.copies import compact
+
         before = os.stat(self._store.path).st_size
-        self._store.compact()
+        compact(self._store)
         return before - os.stat(self._store.path).st_size
 
     def backup(self, dest: str | os.PathLike[str]) -> None:
@@ -124,7 +126,9 @@ class Housekeeping(Coding):
         """
         if self._store.in_transaction:
             raise InputError("backup() copies the last commit; call it outside of a transaction")
-        self._store.copy_to(dest)
+        from qvec.storage.copies import copy_to
+
+        copy_to(self._store, dest)
 
     def _unused(self) -> int:
         with self._store.read() as snap:

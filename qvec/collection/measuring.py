@@ -171,7 +171,7 @@ class Measuring(Handle):
         return drift
 
     def _stored_sample(
-        self, txn: Snapshot | Transaction, quantizer: Quantizer, n: int, newest: bool = False
+        self, txn: Snapshot, quantizer: Quantizer, n: int, newest: bool = False
     ) -> tuple[Float32Array, Codes]:
         """At most n stored vectors, as exactly as they are kept, and their codes: spread over all, or the newest.
 

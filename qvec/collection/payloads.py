@@ -93,7 +93,7 @@ class Payloads(Housekeeping):
 
             return selector_of(snap).select(snap, where, None, self._config.ids).count
 
-    def _matching_rows(self, reading: Snapshot | Transaction, where: Where | None) -> NDArray[np.int64]:
+    def _matching_rows(self, reading: Snapshot, where: Where | None) -> NDArray[np.int64]:
         """Live rows that fulfil a filter, ascending; all of them where there is none."""
         from qvec.search.row_selection import Selector, selector_of
 
