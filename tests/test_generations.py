@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from generated import clustered
 
 import qvec
+from helpers.vectors import clustered
 from qvec.common.types import Float32Array
 from qvec.maintenance import requantize
 from qvec.storage.stats import collect
@@ -111,7 +111,7 @@ def test_a_dropped_generation_frees_its_columns_and_never_its_number(tmp_path: P
         assert {"codes", "adjacency", "codes.1", "adjacency.1"} <= before.keys()
         db.drop_generation(0)
         assert before.keys() - collect(db._store).column_bytes.keys() == {
-            *("codes", "adjacency", "linked", "condemned"),
+            *("codes", "adjacency", "linked", "removing"),
         }
         assert db.verify() == []
         with pytest.raises(qvec.InputError, match="no generation 0"):

@@ -1,0 +1,113 @@
+"""Whether inverted lists are sound: every chain, every slot, every entry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qvec._kernels import Column, Lists
+from qvec.common.types import NDArray
+from qvec.index.base import IndexInput
+from qvec.schema.layout import LIST_BLOCKS, LISTS, SLOTS
+
+ENTRIES = 32  # of a block
+NOWHERE = 0xFFFFFFFF
+CHUNK = 4096
+Numbers = NDArray[np.int64]
+
+
+def check_lists(data: IndexInput, lists: Lists, copies: int, deep: bool) -> list[str]:
+    """Problems found: each live row must be in as many lists as there are copies, codes as its vector is there."""
+    chains = Chains.read(data, lists)
+    problems = chains.follow()
+    problems = problems or _check_slots(data, chains, copies)
+    return problems or (_check_entries(data, lists, copies) if deep else [])
+
+
+@dataclass(frozen=True)
+class Chains:
+    """Heads of blocks and lists: int64 arrays. ``rows``: [n_blocks, 32], NOWHERE in empty places."""
+
+    after: Numbers
+    owner: Numbers
+    rows: Numbers
+    heads: Numbers
+    sizes: Numbers
+    n_free: int
+    free_block: int
+
+    @classmethod
+    def read(cls, data: IndexInput, lists: Lists) -> Chains:
+        """Copy what is needed of the columns."""
+        heads = data.columns[LISTS].read_range(0, lists.n_lists).view("<u4").astype(np.int64)
+        parts = [_block_heads(data.columns[LIST_BLOCKS], i, lists.n_blocks) for i in range(0, lists.n_blocks, CHUNK)]
+        blocks = np.concatenate(parts).astype(np.int64)
+        return cls(blocks[:, 0], blocks[:, 1], blocks[:, 16:], heads[:, 0], heads[:, 1], lists.n_free, lists.free_block)
+
+    def follow(self) -> list[str]:
+        """Follow every chain; what does not lead where it should, in words."""
+        n_blocks, n_lists = len(self.after), len(self.heads)
+        reached = np.zeros(n_blocks, bool)
+        reached[: -(-n_lists // ENTRIES)] = True  # the centroids' own
+        left, at, first = self.sizes.copy(), self.heads.copy(), True
+        while (going := np.flatnonzero(left > 0)).size:
+            blocks = at[going]
+            fit = blocks < n_blocks
+            wrong = going[~fit] if not fit.all() else going[(self.owner[blocks] != going) | reached[blocks]]
+            if len(wrong):
+                return [f"list {wrong[0]} leads to a block that is not its own"]
+            here = np.where(first, (left[going] - 1) % ENTRIES + 1, ENTRIES)
+            filled = self.rows[blocks] != NOWHERE
+            if (odd := (filled != (np.arange(ENTRIES) < here[:, None])).any(axis=1)).any():
+                return [f"list {going[odd][0]} has other places filled than its number of entries says"]
+            reached[blocks] = True
+            left[going] -= here
+            at[going], first = self.after[blocks], False
+        if not self._reach_free(reached):
+            return [f"{self.n_free} blocks are said to be free, but they are not"]
+        lost = np.flatnonzero(~reached)
+        return [f"{len(lost)} blocks belong to no list, the first is block {lost[0]}"] if len(lost) else []
+
+    def _reach_free(self, reached: NDArray[np.bool_]) -> bool:
+        at = self.free_block
+        for _ in range(self.n_free):
+            if at >= len(self.after) or reached[at]:
+                return False
+            reached[at] = True
+            at = int(self.after[at])
+        return True
+
+
+def _block_heads(column: Column, start: int, n_blocks: int) -> NDArray[np.uint32]:
+    """next, list, 14 reserved numbers and 32 rows of each of the blocks from ``start`` on."""
+    return column.read_range(start, min(start + CHUNK, n_blocks))[:, :192].view("<u4").copy()
+
+
+def _check_slots(data: IndexInput, chains: Chains, copies: int) -> list[str]:
+    """Every entry is one that its row knows of, in a list of its own; no deleted row has any."""
+    block, place = np.nonzero(chains.rows != NOWHERE)
+    held = chains.owner[block] < len(chains.heads)
+    block, place = block[held], place[held]
+    rows, slots = chains.rows[block, place], block * ENTRIES + place
+    live = data.live
+    if len(rows) != copies * len(live) or (len(live) > 0 and rows.max() >= data.n):
+        return [f"{len(rows)} entries are in lists, there should be {copies} of each of {len(live)} rows"]
+    known = data.columns[SLOTS].read(live).view("<u4")[:, :copies].astype(np.int64)
+    order = np.lexsort((slots, rows))
+    wrong = (rows[order].reshape(-1, copies) != live[:, None]) | (slots[order].reshape(-1, copies) != np.sort(known))
+    if wrong.any():
+        return [f"row {live[wrong.any(axis=1)][0]} is not where its slots say"]
+    owners = np.sort(chains.owner[known // ENTRIES], axis=1)
+    twice = (np.diff(owners, axis=1) == 0).any(axis=1)
+    return [f"row {live[twice][0]} is in one list twice"] if twice.any() else []
+
+
+def _check_entries(data: IndexInput, lists: Lists, copies: int) -> list[str]:
+    live = data.live
+    for start in range(0, len(live), CHUNK):
+        rows = live[start : start + CHUNK].astype(np.uint32)
+        right = lists.holds(rows, lists.vectors(data.read_vectors(rows)))[:, :copies].all(axis=1)
+        if not right.all():
+            return [f"the entry of row {rows[~right][0]} is not that of its vector"]
+    return []

@@ -1,0 +1,263 @@
+"""The packed layout of a graph: its nodes, its walk, and collections that use it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import qvec
+from qvec import _kernels
+from qvec._kernels import (
+    Codec,
+    Column,
+    PackedFinder,
+    Packer,
+    Searcher,
+    Selection,
+    node_shape,
+    simd_levels,
+    transform,
+)
+from qvec.codes.transforms import rotation_signs
+from qvec.index import graph_nodes
+from qvec.index.base import CodeColumn, IndexInput
+from qvec.index.graph import Graph
+from qvec.index.hnsw import Build
+from qvec.schema.bitmaps import words_for
+from qvec.storage.store import block_geometry
+
+Floats = NDArray[np.float32]
+PACKED = qvec.HNSW(layout="packed")
+N = 2000
+
+
+def column(name: str, stride: int, rows: int) -> Column:
+    rows_per_block, pages = block_geometry(stride, 4096, 1, 16)
+    made = Column(name, 1, 0, stride, rows_per_block, pages, 4096, writable=True)
+    made.resize(rows)
+    return made
+
+
+def clustered(n: int, dim: int, seed: int = 0) -> Floats:
+    rng = np.random.default_rng(seed)
+    centroids = np.random.default_rng(9).normal(size=(40, dim))
+    return (centroids[rng.integers(40, size=n)] + 0.6 * rng.normal(size=(n, dim))).astype(np.float32)
+
+
+def distances(metric: str, q: Floats, x: Floats) -> NDArray[np.float64]:
+    y, z = q.astype(np.float64), x.astype(np.float64)
+    if metric == "l2":
+        return np.asarray(((y[:, None] - z[None]) ** 2).sum(-1))
+    if metric == "cosine":
+        y, z = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (y, z))
+    return float(metric == "cosine") - y @ z.T
+
+
+def linked(
+    x: Floats, metric: str = "l2", simd: str | None = None
+) -> tuple[CodeColumn, Column, Column, NDArray[np.uint32]]:
+    """Codes, lists, nodes and entries of the vectors."""
+    codec = Codec("int8", metric, x.shape[1], simd=simd)
+    coded = CodeColumn(codec, column("codes", codec.stride, len(x)))
+    coded.column.write(0, codec.encode(x))
+    columns = {name: column(name, 8, words_for(len(x))) for name in ("deleted", "linked")}
+    columns |= {
+        "adjacency": column("adjacency", 128, len(x)),
+        "nodes": column("nodes", node_shape(codec, 32)[1], len(x)),
+    }
+    graph = Graph()
+    Build(IndexInput(columns, coded, len(x)), graph, 64, 2).run(np.arange(len(x), dtype=np.uint32))
+    return coded, columns["adjacency"], columns["nodes"], graph.entries
+
+
+CASES = [("cosine", 7, 0.97), ("cosine", 64, 0.95), ("cosine", 100, 0.95), ("cosine", 384, 0.95), ("cosine", 784, 0.95)]
+CASES += [("l2", 7, 0.97), ("l2", 64, 0.95), ("l2", 384, 0.95), ("l2", 784, 0.95), ("ip", 7, 0.9), ("ip", 64, 0.9)]
+
+
+@pytest.mark.parametrize(("metric", "dim", "floor"), CASES)
+def test_a_packed_search_finds_what_brute_force_finds(path: Path, metric: Any, dim: int, floor: float) -> None:
+    x, q = clustered(N, dim), clustered(40, dim, 1)
+    with qvec.create(path, dim, metric=metric, code="int8", index=PACKED) as db:
+        db.add(x)
+        hits = db.search(q, 10, ef=200)
+        assert db.verify() == []
+    true = np.argsort(distances(metric, q, x), axis=1)[:, :10]
+    recall = np.mean([len(np.intersect1d(a, b)) for a, b in zip(hits.ids, true, strict=True)]) / 10
+    assert recall >= floor
+    exact = np.take_along_axis(distances(metric, q, x), hits.ids, 1)
+    np.testing.assert_allclose(hits.distances, exact, rtol=1e-4, atol=1e-4 * np.abs(exact).max())
+
+
+@pytest.mark.parametrize("code", ["int8", "int4", "rabitq4", "rabitq8", qvec.Int8(scale="per_dim")])
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+def test_vectors_far_from_the_origin_are_found_whatever_the_code(path: Path, code: Any, metric: Any) -> None:
+    x = clustered(2200, 64) + 8
+    base, queries = x[:2000], x[2000:]
+    with qvec.create(path, 64, metric=metric, code=code, index=qvec.HNSW(layout="packed")) as db:
+        db.add(base)
+        found = db.search(queries, 10, ef=64).ids
+    true = np.argsort(distances(metric, queries, base), axis=1)[:, :10]
+    assert np.mean([np.isin(a, b).mean() for a, b in zip(true, found, strict=True)]) >= 0.97
+
+
+def test_nodes_kept_up_one_by_one_are_those_of_the_lists_made_anew(path: Path) -> None:
+    x = clustered(400, 48)
+    with qvec.create(path, 48, metric="l2", code="int8", index=PACKED) as db:
+        db.add(x[:250])
+        for i in range(250, 300):
+            db.add(x[i : i + 1])
+        db.add(x[300:])
+        assert db.verify() == []  # every node against its list and codes
+        assert (db.search(x, 1, ef=100).ids[:, 0] == np.arange(400)).mean() > 0.99
+
+
+def test_nodes_do_not_depend_on_threads_and_verify_sees_a_changed_byte() -> None:
+    coded, adjacency, nodes, _ = linked(clustered(600, 40))
+    made = nodes.read_range(0, 600)
+    packer = Packer(coded.codec, coded.column, adjacency, nodes, 600, rotation_signs(graph_nodes.SEED, 64))
+    packer.begin(np.arange(600, dtype=np.uint32))
+    packer.run()
+    np.testing.assert_array_equal(nodes.read_range(0, 600), made)
+    assert len(graph_nodes.wrong(coded, adjacency, nodes, 600)) == 0
+    made[7, 100] ^= 1
+    nodes.write(7, made[7:8])
+    np.testing.assert_array_equal(graph_nodes.wrong(coded, adjacency, nodes, 600), [7])
+
+
+@pytest.mark.parametrize(("dim", "coded"), [(40, 64), (384, 384), (512, 464), (784, 576), (1536, 736)])
+@pytest.mark.parametrize("metric", ["l2", "ip"])
+def test_a_node_is_its_definition(dim: int, coded: int, metric: str) -> None:
+    x = clustered(300, dim)
+    made, adjacency, nodes, _ = linked(x, metric)
+    rotated, stride = node_shape(made.codec, 32)
+    decoded = np.pad(made.codec.decode(made.column.read_range(0, 300)), ((0, 0), (0, rotated - dim)))
+    y = transform(decoded, rotated, False, None, rotation_signs(graph_nodes.SEED, rotated)).astype(np.float64)
+    places = np.array([2 * v if v < 8 else 2 * (v - 8) + 1 for v in range(16)])
+    for u in (0, 7, 299):
+        node = nodes.read_range(u, u + 1)[0]
+        rows = adjacency.read_range(u, u + 1).view(np.uint32)[0] & 0x7FFF_FFFF
+        lines = node[: 4 * coded].reshape(-1, 4, 16)[..., places].swapaxes(1, 2)  # line, vector, group of four dims
+        nibbles = np.stack([lines & 15, lines >> 4]).reshape(2, -1, 16, 4)[:, :, :, :, None] >> np.arange(4) & 1
+        signs = nibbles.transpose(0, 2, 1, 3, 4).reshape(32, coded) - 0.5
+        at = 4 * coded
+        assert node[at : at + 128].view(np.uint32).tolist() == [
+            row if row < 300 else 0xFFFF_FFFF for row in rows.tolist()
+        ]
+        add, rescale = node[at + 128 : at + 256].view(np.float16).reshape(2, 32).astype(np.float64)
+        code = made.column.read_range(u, u + 1)[0, : made.codec.data_size + 8]
+        end = at + 256 + len(code)
+        np.testing.assert_array_equal(node[at + 256 : end], code)
+        units = np.frombuffer(node[-(-end // 4) * 4 :][:8].tobytes(), np.float32)
+        held = rows < 300
+        r = y[rows[held]] - y[u]
+        np.testing.assert_array_equal(signs[held], (r[:, :coded] > 0) - 0.5)
+        scale = (r**2).sum(1) / (r[:, :coded] * signs[held]).sum(1)
+        along = signs[held] @ y[u, :coded]
+        factor = 2 if metric == "l2" else 1
+        base = (r**2).sum(1) if metric == "l2" else -(r @ y[u])
+        added = base + factor * scale * along
+        np.testing.assert_allclose(add[held] * units[0], added, rtol=2e-3, atol=1e-3 * abs(added).max())
+        np.testing.assert_allclose(rescale[held] * units[1], -factor * scale, rtol=2e-3)
+        assert np.isinf(add[~held]).all()
+    assert stride == nodes.stride
+
+
+def test_every_level_finds_the_same() -> None:
+    x, q = clustered(1500, 48), clustered(30, 48, 1)
+    found = []
+    for level in simd_levels():
+        coded, _, nodes, entries = linked(x, simd=level)
+        walker = graph_nodes.finder(coded, nodes, 32, len(x), entries)
+        searcher = Searcher(coded.codec, coded.column, len(x), walker)
+        found.append(searcher.search(q, 10, 64, 0, 0, False, Selection(len(x), len(x)))[0])
+    for ids in found[1:]:
+        np.testing.assert_array_equal(ids, found[0])
+
+
+def test_hostile_nodes_give_rows_of_the_collection_or_nothing() -> None:
+    n, x = 800, clustered(800, 48)
+    coded, _, nodes, _ = linked(x)
+    rng = np.random.default_rng(1)
+    entries = np.array([5, 2**31, 2**32 - 1, n], np.uint32)
+    for garbage in (
+        rng.integers(0, 256, (n, nodes.stride), np.uint8),
+        np.full((n, nodes.stride), 255, np.uint8),
+        np.zeros((n, nodes.stride), np.uint8),
+    ):
+        nodes.write(0, garbage)
+        walker = PackedFinder(coded.codec, coded.column, nodes, n, 32, rotation_signs(1, 64), entries)
+        searcher = Searcher(coded.codec, coded.column, n, walker)
+        ids, _, counts = searcher.search(x[:20], 10, 64, 0, 0, False, Selection(n, n))
+        assert ((ids >= 0) & (ids < n)).all()
+        assert (counts == 10).all()
+
+
+@pytest.mark.parametrize("memory", ["mmap", "ram"])
+def test_deletes_string_ids_and_a_reopened_file(path: Path, memory: Any) -> None:
+    x = clustered(900, 32)
+    names = [f"v{i}" for i in range(900)]
+    with qvec.create(path, 32, metric="cosine", code="int8", index=PACKED, ids="str", originals="f16") as db:
+        db.add(x, names)
+        db.delete(names[:300])
+    with qvec.open(path, mode="r", memory=memory) as db:
+        hits = db.search(x[:100], 10, ef=200)
+        assert (hits.counts == 10).all()
+        assert not set(hits.ids.ravel()) & set(names[:300])
+        true = np.argsort(distances("cosine", x[:100], x[300:]), axis=1)[:, :10] + 300
+        found = [[int(name[1:]) for name in row] for row in hits.ids]
+        assert np.mean([len(np.intersect1d(a, b)) for a, b in zip(found, true, strict=True)]) >= 9.3
+
+
+def test_k_come_back_when_nearly_all_are_deleted(path: Path) -> None:
+    x = clustered(600, 32)
+    with qvec.create(path, 32, metric="l2", code="int8", index=PACKED) as db:
+        db.add(x)
+        db.delete(range(12, 600))
+        assert (db.search(x[:20], 10).counts == 10).all()
+
+
+def test_new_codes_have_nodes_of_their_own(path: Path) -> None:
+    x = clustered(1200, 64)
+    with qvec.create(path, 64, metric="cosine", code="int8", index=PACKED) as db:
+        db.add(x)
+        db.requantize("int4", relink=False)
+        assert db.verify() == []
+        db.add(clustered(100, 64, 5))
+        assert db.verify() == []
+        db.rollback(0)
+        assert db.verify() == []
+        assert len(db.evaluate(x[:20], codes=["int8", "binary"], n=20).rows) > 0
+        with pytest.raises(qvec.InputError, match="4 bits a dimension or more, not binary"):
+            db.requantize("binary")
+        assert db.verify() == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"m": 8}, "16, 32, 48 or 64"), ({"m": 24}, "16, 32, 48 or 64"), ({"layout": "tight"}, "HNSW.layout")],
+)
+def test_a_layout_that_cannot_be_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(qvec.InputError, match=message):
+        qvec.HNSW(**{"layout": "packed", **options})
+
+
+@pytest.mark.parametrize(("code", "dim"), [("binary", 64), ("ternary", 64), ("rabitq1", 64), ("int8", 5000)])
+def test_codes_and_dimensions_that_are_not_for_it_are_refused_before_anything_is_written(
+    path: Path, code: Any, dim: int
+) -> None:
+    with qvec.create(path, dim, metric="l2", code=code, index=PACKED) as db:
+        with pytest.raises(qvec.InputError, match="layout='packed'"):
+            db.add(np.ones((200, dim), np.float32) + np.eye(200, dim, dtype=np.float32))
+        assert len(db) == 0
+
+
+@pytest.mark.skipif("avx2" not in simd_levels(), reason="looks for the instruction of x86")
+def test_the_extension_holds_its_prefetch_instructions() -> None:
+    """Compilers drop functions that do nothing else. prefetcht1 is 0f 18 /2."""
+    code = Path(_kernels.__file__).read_bytes()
+    assert len(re.findall(rb"\x0f\x18[\x10-\x17\x50-\x57\x90-\x97]", code)) >= 10
