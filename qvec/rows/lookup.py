@@ -45,7 +45,7 @@ def row_record(snap: Snapshot, row: int) -> Any:
     return record
 
 
-def row_records(snap: Reading, rows: Sequence[int]) -> list[Any]:
+def row_records(snap: Snapshot, rows: Sequence[int]) -> list[Any]:
     """The record of each live row, None where there is none, or for the row -1; raises as :func:`row_record`."""
     return [None if row < 0 else row_record(snap, row) for row in rows]
 
