@@ -25,6 +25,15 @@ class Maintenance:
     store: Store
     writer: Callable[[Transaction], Writer]
 
+    def optimize(self, threads: int, progress: Progress | None) -> int:
+        """Take deleted rows out of the index and move the other rows together; how many unused rows were released."""
+        before = self._unused_rows()
+        self.settle(threads)
+        for _ in range(2):  # moving rows leaves deleted ones behind
+            self.mend_all(threads, progress)
+            self.gather(threads, progress)
+        return max(before - self._unused_rows(), 0)  # other threads may have deleted more meanwhile
+
     def mend(self, rows: int, threads: int) -> None:
         """Take deleted rows out of the index, as much of it as is due for ``rows`` of them.
 
@@ -88,3 +97,7 @@ class Maintenance:
     def _n_rows(self) -> int:
         with self.store.read() as snap:
             return int(snap.state["n"])
+
+    def _unused_rows(self) -> int:
+        with self.store.read() as snap:
+            return int(snap.state["n"] - snap.state["live"])

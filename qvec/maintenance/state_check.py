@@ -13,6 +13,7 @@ from qvec._kernels import Column
 from qvec.codes.configs import HNSW, IVF, Flat
 from qvec.common.errors import CorruptError, FormatError, InputError
 from qvec.common.plain_state import State, take_int, take_state, take_str
+from qvec.rows.access import RowAccess
 from qvec.schema.bitmaps import words_for
 from qvec.schema.config import Config, code_from_dict
 from qvec.schema.layout import (
@@ -32,6 +33,7 @@ from qvec.schema.layout import (
     may_be,
 )  # fmt: skip
 from qvec.schema.validation import MAX_ROWS
+from qvec.storage.store import StateCodec
 
 _MAX_NUMBER = 65_536  # generations, and fields: the keys of columns hold 16 bits of them
 _MAX_ENTRIES = 4096
@@ -39,6 +41,18 @@ _LIST_FIELDS = ("dim", "metric", "seed", "n_lists", "grouped_at", "n_blocks", "n
 Columns = Mapping[str, Column]
 Sizes = dict[str, tuple[int, int | None]]
 """Rows of columns and their bytes, None: any."""
+
+
+def state_codec(stored_config: Mapping[str, Any]) -> StateCodec:
+    """How the state of a collection with this configuration is checked when a commit is read, and stored."""
+    config = Config.from_dict(dict(stored_config))
+    original_size = RowAccess(config).original_quantizer.code_size
+
+    def decode(stored: dict[str, Any], columns: Mapping[str, Column]) -> dict[str, Any]:
+        check_state(config, original_size, stored, columns)
+        return stored
+
+    return StateCodec(decode, dict)
 
 
 def check_state(config: Config, vector_bytes: int, state: State, columns: Columns) -> None:
