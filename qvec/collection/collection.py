@@ -14,7 +14,7 @@ import numpy as np
 
 from qvec.codes.configs import CodeConfig
 from qvec.common.errors import CorruptError, InputError, LockedError
-from qvec.common.switch_interval import short_turns
+from qvec.common.switch_interval import short_switch_interval
 from qvec.common.types import (
     ArrayLike,
     FieldType,
@@ -29,7 +29,7 @@ from qvec.common.types import (
     check_choice,
     check_flag,
 )
-from qvec.index import Progress, stored_index
+from qvec.index import Progress, load_index
 from qvec.maintenance.state_check import state_codec
 from qvec.maintenance.stats import collect_stats
 from qvec.quality.recall import MAX_ROWS as MAX_EVALUATED_ROWS
@@ -420,7 +420,7 @@ class Collection:
             return run_request(reader, engine, self._hits, request)
 
     def _grouping(self, snap: Snapshot, name: Any, size: Any, k: int, mmr: float | None) -> Grouping | None:
-        from qvec.filters.schema import stored_schema
+        from qvec.filters.schema import load_schema
         from qvec.search.grouping import grouping
 
         if name is None:
@@ -429,7 +429,7 @@ class Collection:
             return None
         if mmr is not None:
             raise InputError("mmr chooses among single hits, group_by among groups: give one or the other")
-        return grouping(name, size, k, stored_schema(snap.state))
+        return grouping(name, size, k, load_schema(snap.state))
 
     # --- reading ---
 
@@ -779,7 +779,7 @@ class Collection:
         """
         self._outside_transaction("optimize() makes transactions of its own; call it outside of one")
         workers = 1 if threads is None else worker_threads(threads)
-        with short_turns():
+        with short_switch_interval():
             released = self._maintenance.optimize(workers, progress)
             if self._generations.relink_if_due(workers, progress):
                 self._refresh_curves(worker_threads(threads))
@@ -824,7 +824,7 @@ class Collection:
         quantizer = self._access.quantizer(snap)
         if quantizer is None or not snap.state["live"]:
             return None
-        index = stored_index(self._config.index, snap.state["index"])
+        index = load_index(self._config.index, snap.state["index"])
         engine = Engine(snap, quantizer, self._access.originals(snap), index, self._config.ids == "int64")
         snap.reside(engine.to_copy(self._store.memory))
         snap.derived["engine"] = engine

@@ -10,7 +10,7 @@ import numpy as np
 from qvec.common.errors import ClosedError, InputError
 from qvec.common.plain_state import floats_to_bytes, take_floats, take_int, take_state
 from qvec.common.types import Float32Array, Int64Array
-from qvec.index import Progress, stored_index
+from qvec.index import Progress, load_index
 from qvec.quality.recall import Recalls, wilson
 from qvec.rows.access import RowAccess
 from qvec.rows.lookup import live_rows
@@ -154,7 +154,7 @@ def tune(
             raise InputError(
                 "recall is measured against the originals, and the collection was created with originals='none'"
             )
-        engine = Engine(snap, quantizer, originals, stored_index(config.index, snap.state["index"]), False)
+        engine = Engine(snap, quantizer, originals, load_index(config.index, snap.state["index"]), False)
         tuning = make_tuning(snap, engine, queries, access.reader(snap).vectors, n, seed)
         curves = tuning.run(ks, threads, progress)
     with store.write() as txn:

@@ -10,9 +10,10 @@ from qvec.codes.configs import Float16, Float32
 from qvec.codes.registry import Quantizer, from_state, train
 from qvec.common.errors import CorruptError
 from qvec.common.types import Codes, Float32Array
+from qvec.index import vector_reader
 from qvec.rows.lookup import live_rows
 from qvec.rows.reader import Reader
-from qvec.rows.writer import Writer, stored
+from qvec.rows.writer import Writer
 from qvec.schema.calibrations import entry_of
 from qvec.schema.config import Config
 from qvec.schema.layout import CALIBRATION, CODES, VECTORS, in_force
@@ -81,7 +82,7 @@ class RowAccess:
         """
         rows, columns = live_rows(reading), in_force(reading.columns, reading.state["names"])
         rows = rows[-n:] if newest else rows[np.linspace(0, len(rows) - 1, min(n, len(rows))).astype(np.int64)]
-        return stored(quantizer, self.originals(reading), columns).read(rows), columns[CODES].read(rows)
+        return vector_reader(quantizer, self.originals(reading), columns).read(rows), columns[CODES].read(rows)
 
     def encodes_like(self, reading: Snapshot | Transaction, quantizer: Quantizer) -> bool:
         """Whether the active generation has the same quantizer, whatever the date of its calibration."""
