@@ -22,7 +22,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 
 @pytest.hookimpl(tryfirst=True)  # before the selection by -m
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the cases that `each_value_once` leaves to the slow tier; skip `unsanitized` tests under AddressSanitizer."""
+    """Mark cases that `each_value_once` leaves to the slow tier; skip `unsanitized` tests under AddressSanitizer."""
     functions: dict[str, list[pytest.Function]] = {}
     for item in items:
         if isinstance(item, pytest.Function) and item.get_closest_marker("each_value_once"):

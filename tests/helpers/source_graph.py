@@ -10,7 +10,8 @@ from pathlib import Path
 Graph = Mapping[str, Iterable[str]]
 INCLUDE = re.compile(r'^\s*(?:#\s*include|include|cimport)\s+"([^"]+)"', re.MULTILINE)
 CYTHON_NAME = re.compile(r"(?<![\w.])(\w+)\.(_[a-z]\w*)")
-CYTHON_DEFINITION = re.compile(r"self\.(_[a-z]\w*)\s*=|^\s*(?:cdef|def|cpdef)\b[^=(\n]*?\b(_[a-z]\w*)\s*(?:[,(=:]|$)", re.M)
+CYTHON_DECLARATION = re.compile(r"^\s*(?:cdef|def|cpdef)\b([^=(\n]*)|\b(self\._[a-z]\w*)\s*=[^=]", re.MULTILINE)
+PRIVATE = re.compile(r"(?<!\w)_[a-z]\w*")
 
 
 def package_of(module: str) -> str:
@@ -25,8 +26,9 @@ def module_of(path: Path, root: Path) -> str:
 
 
 def python_sources(root: Path) -> dict[str, str]:
-    """Source text by module name."""
-    return {module_of(path, root): path.read_text() for path in sorted(root.rglob("*.py"))}
+    """Source text by module name; of the compiled module its stub."""
+    paths = [*sorted(root.rglob("*.py")), *sorted(root.glob("*.pyi"))]
+    return {module_of(path, root): path.read_text() for path in paths}
 
 
 def included_sources(root: Path) -> dict[str, str]:
@@ -49,7 +51,7 @@ def imported_names(tree: ast.AST) -> Iterator[tuple[str, str]]:
 
 
 def import_graph(sources: Mapping[str, str]) -> dict[str, set[str]]:
-    """Modules of ``sources`` that each of them imports by name. ``from qvec.a import b`` is qvec.a.b if that is a module."""
+    """Modules of ``sources`` that each of them imports. ``from qvec.a import b`` is qvec.a.b if that is a module."""
     graph: dict[str, set[str]] = {}
     for module, text in sources.items():
         named = (
@@ -72,20 +74,14 @@ def include_graph(sources: Mapping[str, str]) -> dict[str, set[str]]:
 
 def cycles(graph: Graph) -> list[str]:
     """Cycles of a graph in words, one for each strongly connected component of more than one node."""
-    found = []
-    for component in _components(graph):
-        if len(component) > 1:
-            found.append(" -> ".join(_cycle(graph, component)))
-    return sorted(found)
+    return sorted(" -> ".join(_cycle(graph, nodes)) for nodes in _components(graph) if len(nodes) > 1)
 
 
 def _components(graph: Graph) -> list[set[str]]:
-    """Strongly connected components: nodes that reach each other."""
+    """Strongly connected components: sets of nodes that reach each other."""
     reached = {node: _reached(graph, node) for node in graph}
-    return [
-        set(component)
-        for component in {frozenset(o for o in reached[n] | {n} if n == o or n in reached.get(o, ())) for n in graph}
-    ]
+    components = {frozenset({n, *(o for o in reached[n] if n in reached[o])}) for n in graph}
+    return [set(nodes) for nodes in components]
 
 
 def _reached(graph: Graph, start: str) -> set[str]:
@@ -121,18 +117,25 @@ def is_private(name: str) -> bool:
 
 def private_definitions(tree: ast.AST) -> set[str]:
     """Private attributes that classes of a file define: methods, class attributes, slots and ``self._x = ...``."""
-    found: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef):
-            for statement in ast.walk(node):
-                if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
-                    found.add(statement.name)
-                elif isinstance(statement, ast.Name) and isinstance(statement.ctx, ast.Store):
-                    found.add(statement.id)
-                elif isinstance(statement, ast.Attribute) and isinstance(statement.ctx, ast.Store):
-                    if isinstance(statement.value, ast.Name) and statement.value.id in ("self", "cls"):
-                        found.add(statement.attr)
-    return {name for name in found if is_private(name)}
+    return {
+        name
+        for definition in ast.walk(tree)
+        if isinstance(definition, ast.ClassDef)
+        for node in ast.walk(definition)
+        if is_private(name := _defined(node))
+    }
+
+
+def _defined(node: ast.AST) -> str:
+    """The name that a node in a class defines; empty if it defines none."""
+    match node:
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+            return name
+        case ast.Name(id=name, ctx=ast.Store()):
+            return name
+        case ast.Attribute(value=ast.Name(id="self" | "cls"), attr=name, ctx=ast.Store()):
+            return name
+    return ""
 
 
 def private_imports(module: str, tree: ast.AST, modules: Iterable[str]) -> Iterator[str]:
@@ -144,7 +147,11 @@ def private_imports(module: str, tree: ast.AST, modules: Iterable[str]) -> Itera
                 full = f"{node.module}.{alias.name}"
                 if full in modules:
                     aliases[alias.asname or alias.name] = full
-                elif is_private(alias.name) and package_of(str(node.module)) != package_of(module) and full != "qvec._kernels":
+                elif (
+                    is_private(alias.name)
+                    and package_of(str(node.module)) != package_of(module)
+                    and full != "qvec._kernels"
+                ):
                     yield f"{module}:{node.lineno} imports {alias.name}, which is private to {node.module}"
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in aliases:
@@ -161,8 +168,9 @@ def private_uses(sources: Mapping[str, str], cython: Mapping[str, str]) -> list[
         for name in private_definitions(tree):
             defined.setdefault(name, set()).add(package_of(module))
     for path, text in cython.items():
-        for names in CYTHON_DEFINITION.findall(text):
-            defined.setdefault(names[0] or names[1], set()).add(cython_package(path))
+        for declaration in CYTHON_DECLARATION.findall(text):
+            for name in PRIVATE.findall(" ".join(declaration)):
+                defined.setdefault(name, set()).add(cython_package(path))
     found: list[str] = []
     for module, tree in trees.items():
         found += private_imports(module, tree, sources)
