@@ -21,7 +21,7 @@ from qvec.storage.store import ColumnSpec
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-    from qvec._kernels import Linker, Mender
+    from qvec._kernels import GraphRepair, Linker
 
 MAX_DIM = 4096  # so that a node of 64 neighbors fits into a block
 MIN_BITS = 4  # a dimension: coarser codes tell too little of where a node is
@@ -38,7 +38,7 @@ def node_column(codec: Codec, degree: int) -> ColumnSpec:
     return wide_column(NODES, node_shape(codec, degree)[1])
 
 
-def keep_up(data: IndexInput, changer: Linker | Mender, threads: int, pool: ThreadPoolExecutor) -> None:
+def keep_up(data: IndexInput, changer: Linker | GraphRepair, threads: int, pool: ThreadPoolExecutor) -> None:
     """Make the nodes anew of rows whose lists have been changed, where the graph has nodes."""
     nodes = data.columns.get(NODES)
     if nodes is not None:

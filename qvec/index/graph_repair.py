@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qvec._kernels import Mender
+from qvec._kernels import GraphRepair
 from qvec.common.parallel import run_on_threads
 from qvec.index import graph_nodes
 from qvec.index.base import IndexInput, Rows
@@ -36,7 +36,7 @@ class Repair:
         held = read_bitmap(data.columns[LINKED], data.n)
         begins = graph.repair_cursor is None
         condemned = held & data.deleted if begins else read_bitmap(data.columns[REMOVING], data.n)
-        mender = Mender(
+        repair = GraphRepair(
             codes.codec,
             codes.column,
             data.columns[ADJACENCY],
@@ -46,36 +46,36 @@ class Repair:
             data.deleted,
             condemned,
         )
-        if begins and not self._begin(mender, condemned):
+        if begins and not self._begin(repair, condemned):
             self._end(held, condemned)
             return
         start, per_block = graph.repair_cursor or 0, data.columns[ADJACENCY].rows_per_block
         graph.repair_cursor = min(data.n, -(-(start + limit) // per_block) * per_block)
-        self._mend(mender, rows_between(held & ~condemned, start, graph.repair_cursor).astype(np.uint32))
+        self._mend(repair, rows_between(held & ~condemned, start, graph.repair_cursor).astype(np.uint32))
         if graph.repair_cursor == data.n:
             self._end(held, condemned)
 
-    def _begin(self, mender: Mender, condemned: Bitmap) -> bool:
+    def _begin(self, repair: GraphRepair, condemned: Bitmap) -> bool:
         """Condemn rows; whether any is left."""
         self.data.columns[REMOVING].write(0, bytes_of(condemned))
-        self.graph.repair_cursor, root = 0, mender.reroot()
+        self.graph.repair_cursor, root = 0, repair.replace_root()
         if root is None:
             return False
         self.graph.root = root
         self.graph.entries = np.union1d(self.graph.entries, [root]).astype(np.uint32)
         return True
 
-    def _mend(self, mender: Mender, rows: Rows) -> None:
+    def _mend(self, repair: GraphRepair, rows: Rows) -> None:
         """Mend the lists of rows."""
         from concurrent.futures import ThreadPoolExecutor  # late: a tenth of the import's time
 
         with ThreadPoolExecutor(self.threads) as pool:
             for i in range(0, len(rows), STEP):
                 step = rows[i : i + STEP]
-                mender.begin(step)
-                run_on_threads(mender.relink, min(self.threads, (len(step) + 3) // 4), pool)
-                mender.hand_on()
-            graph_nodes.keep_up(self.data, mender, self.threads, pool)
+                repair.begin(step)
+                run_on_threads(repair.relink, min(self.threads, (len(step) + 3) // 4), pool)
+                repair.reparent_children()
+            graph_nodes.keep_up(self.data, repair, self.threads, pool)
 
     def _end(self, held: Bitmap, condemned: Bitmap) -> None:
         """Let go of the condemned rows, and choose entries among the others."""

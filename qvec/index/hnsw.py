@@ -145,7 +145,7 @@ class Build:
         rows = rows[are_in(there, rows)]
         if not len(rows):
             return
-        linker.owed(rows, first, stop)
+        linker.pending(rows, first, stop)
         linker.group()
         run_on_threads(linker.link_in, self.threads, pool)
 
@@ -254,7 +254,7 @@ class HNSWIndex:
     def _check_tree(self, data: IndexInput, graph: Graph, held: Bitmap) -> list[str]:
         """Whether every row that is not being taken out hangs in the tree."""
         codes, adjacency = data.codes, data.columns[ADJACENCY]
-        reached = reachable(codes.codec, codes.column, adjacency, data.n, graph.entries, graph.root, pinned_only=True)
+        reached = reachable(codes.codec, codes.column, adjacency, data.n, graph.entries, graph.root, tree_only=True)
         lost = rows_in(held & ~read_bitmap(data.columns[REMOVING], data.n) & ~reached)
         return [f"{len(lost)} rows cannot be reached in the graph, the first is row {lost[0]}"] if len(lost) else []
 
