@@ -19,7 +19,7 @@ from qvec.schema.bitmaps import read_bitmap
 from qvec.schema.layout import DELETED, IDS
 from qvec.schema.validation import as_id_set, id_keys
 from qvec.storage.records import fingerprint
-from qvec.storage.store import Reading, Snapshot, Transaction
+from qvec.storage.store import Snapshot, Transaction
 
 MAX_FILTER_BYTES = 4 << 20
 MAX_REMEMBERED = 256
@@ -72,7 +72,7 @@ class Selected:
 class Selector:
     """The selections of one commit."""
 
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, reading: Snapshot) -> None:
         self.n: int = reading.state["n"]
         some_deleted = self.n > reading.state["live"]
         self.live = live_bitmap(self.n, read_bitmap(reading.columns[DELETED], self.n) if some_deleted else None)
@@ -80,7 +80,7 @@ class Selector:
         self._known: dict[Node, Bitmap] = {}
         self._kept: OrderedDict[Hashable, Selected] = OrderedDict()
 
-    def matching(self, reading: Reading, where: object) -> Bitmap:
+    def matching(self, reading: Snapshot, where: object) -> Bitmap:
         """The live rows that fulfil a filter; InputError names the path of what is wrong in it."""
         return self._evaluate(reading, parse(where, self.schema))
 
@@ -103,7 +103,7 @@ class Selector:
             self._keep(key, selected)
         return selected
 
-    def _evaluate(self, reading: Reading, node: Node) -> Bitmap:
+    def _evaluate(self, reading: Snapshot, node: Node) -> Bitmap:
         return Matcher(reading, self.live, self._known).rows(node)
 
     def _touch(self, key: Hashable) -> None:
@@ -156,7 +156,7 @@ def _key(where: object, allowed: _Allowed | None) -> Hashable | None:
     return packed, None if allowed is None else allowed.key
 
 
-def selector_of(reading: Reading) -> Selector:
+def selector_of(reading: Snapshot) -> Selector:
     """The selector that a commit keeps."""
     selector = reading.derived.get("selector")
     if selector is None:
@@ -164,7 +164,7 @@ def selector_of(reading: Reading) -> Selector:
     return selector
 
 
-def matching_rows(reading: Snapshot | Transaction, where: object) -> NDArray[np.int64]:
+def matching_rows(reading: Snapshot, where: object) -> NDArray[np.int64]:
     """Live rows that match a filter, or all live rows if it is None; ascending."""
     # A selector kept by a transaction may be older than the transaction's last change.
     selector = Selector(reading) if isinstance(reading, Transaction) else selector_of(reading)
