@@ -20,7 +20,7 @@ from qvec.filters.maintain import FieldWriter, field_columns
 from qvec.index import load_index
 from qvec.maintenance.verify import wrong_codes
 from qvec.quality.drift_record import read_looks
-from qvec.rows.lookup import stored_record
+from qvec.rows.lookup import stored_record, stored_records
 from qvec.rows.writer import ENCODE_ROWS, Writer
 from qvec.schema.bitmaps import bitmap_of, bytes_of, read_bitmap, rows_in, without, words_for
 from qvec.schema.generations import discard_pending, drop_columns
@@ -149,7 +149,7 @@ class Repair:
         """The keys that rows say that they have."""
         if IDS in self.txn.columns:
             return [key.tobytes()[::-1] for key in self.txn.columns[IDS].read(rows)]
-        records = [stored_record(self.txn, row) for row in rows.tolist()]
+        records = stored_records(self.txn, rows.tolist())
         if None in records:
             raise CorruptError("the record of a row is lost, and with it its id. Restore a backup")
         return [record["id"].encode() for record in records]

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from qvec._kernels import SearchParams
 from qvec.codes.adapters import Adapter
 from qvec.codes.configs import CodeConfig
 from qvec.codes.registry import Quantizer, train
@@ -40,7 +41,6 @@ from qvec.schema.generations import (
 )
 from qvec.schema.layout import CALIBRATION, CODES, DRIFT, NODES, VECTORS, in_force, wide_column
 from qvec.search.engine import Engine
-from qvec.search.params import SearchParams
 from qvec.storage.store import Snapshot, Store, Transaction
 
 STEP = 8192  # rows coded by one transaction
@@ -314,7 +314,7 @@ class Generations:
         queries = self.sample(snap, PROBES)
         found = [
             Engine(snap, quantizer, original_quantizer, by, columns).search(
-                queries, SearchParams(PROBE_K, max(PROBE_EF, candidates), candidates=candidates)
+                queries, SearchParams(PROBE_K, ef=max(PROBE_EF, candidates), candidates=candidates)
             )[0]
             for by in (index, FlatIndex())
         ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qvec._kernels import Column
+from qvec._kernels import Column, SearchParams
 from qvec.codes.configs import CodeConfig
 from qvec.codes.registry import CONFIGS, Quantizer, make_config
 from qvec.common.errors import InputError
@@ -32,7 +32,6 @@ from qvec.schema.config import Config
 from qvec.schema.layout import CODES, NODES, VECTORS, in_force, wide_column
 from qvec.schema.validation import check_count
 from qvec.search.engine import Engine
-from qvec.search.params import SearchParams
 from qvec.storage.store import Snapshot, block_geometry
 
 EF = 64
@@ -158,7 +157,7 @@ class Search:
         """Rows, int64 [nq, k], one more where a query's own row is among them."""
         k = self.problem.k + int((self.problem.own >= 0).any())
         candidates = 0 if self.factor == 1 else k * self.factor
-        return self.engine.search(queries, SearchParams(k, max(EF, k, candidates), candidates=candidates))[0]
+        return self.engine.search(queries, SearchParams(k, ef=max(EF, k, candidates), candidates=candidates))[0]
 
     def recalls(self) -> Recalls:
         """Recall of each query."""

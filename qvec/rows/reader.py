@@ -12,7 +12,7 @@ from qvec.codes.prequantized_input import to_floats
 from qvec.codes.registry import Quantizer
 from qvec.common.errors import MissingIdError
 from qvec.common.types import Missing, NDArray
-from qvec.rows.lookup import check_same, find_rows, ids_of_rows, payloads_of, row_record
+from qvec.rows.lookup import check_same, find_rows, ids_of_rows, payloads_of, row_records
 from qvec.rows.results import Records
 from qvec.schema.config import Config
 from qvec.schema.layout import CODES, VECTORS, in_force
@@ -88,7 +88,7 @@ class Reader:
     def _records(self, rows: NDArray[np.int64]) -> list[Any]:
         if not self.snap.state["records"]:
             return [None] * len(rows)
-        return [row_record(self.snap, row) for row in rows.tolist()]
+        return row_records(self.snap, rows.tolist())
 
 
 def refuse_missing(keys: Sequence[bytes], rows: NDArray[np.int64], config: Config) -> None:
