@@ -3,6 +3,7 @@ VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard qvec/*.pyx qvec/kernels/*/*)
+C_FILES := $(wildcard qvec/kernels/*/*.[ch]) tests/emulated/kernels.c
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: demo test lint format check nightly torch reliability simd wheel sanitize memcheck bench clean
@@ -47,10 +48,12 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(C_FILES)
 
 check: lint test
 

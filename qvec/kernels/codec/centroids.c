@@ -3,12 +3,13 @@
 
 #define TILE 64
 
-int qv_codec_centroid(qv_codec *codec, const float *center, const qv_codec *offset_codec, const uint8_t *offsets, int n) {
+int qv_codec_centroid(qv_codec *codec, const float *center, const qv_codec *offset_codec, const uint8_t *offsets,
+                      int n) {
     int own_scale = codec->kind == QV_RABITQ || codec->kind == QV_MIXED ||
                     ((codec->kind == QV_INT4 || codec->kind == QV_TERNARY) && codec->step == NULL);
     if (!own_scale || center == NULL || n < 0 || n == 1 || n > QV_MAX_CENTROIDS) return -1;
-    if (n > 0 && (offset_codec == NULL || offsets == NULL || offset_codec->kind != QV_INT8 || offset_codec->step != NULL ||
-                  offset_codec->metric != QV_IP || offset_codec->dim != codec->dim)) {
+    if (n > 0 && (offset_codec == NULL || offsets == NULL || offset_codec->kind != QV_INT8 ||
+                  offset_codec->step != NULL || offset_codec->metric != QV_IP || offset_codec->dim != codec->dim)) {
         return -1;
     }
     int fresh = codec->center == NULL && codec->widths == NULL; /* bit-packed queries have the room already */
@@ -24,7 +25,8 @@ int qv_codec_centroid(qv_codec *codec, const float *center, const qv_codec *offs
 float qv_with_centroid(float scale, int center) {
     uint32_t bits, number = (uint32_t)center;
     memcpy(&bits, &scale, sizeof bits);
-    bits = bits < QV_MAX_CENTROIDS ? number : ((bits - number + QV_MAX_CENTROIDS / 2) & ~(QV_MAX_CENTROIDS - 1u)) | number;
+    bits =
+        bits < QV_MAX_CENTROIDS ? number : ((bits - number + QV_MAX_CENTROIDS / 2) & ~(QV_MAX_CENTROIDS - 1u)) | number;
     memcpy(&scale, &bits, sizeof bits);
     return scale;
 }

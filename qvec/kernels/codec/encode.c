@@ -24,7 +24,8 @@ QV_INLINE void scale_by(const float *x, int dim, double unit, float *out) {
 QV_DEFINE_WIDE(, void, qv_scale, (const float *x, int dim, double unit, float *out), (x, dim, unit, out), scale_by)
 
 void qv_put_factors(const qv_codec *codec, uint8_t *row, float scale, double norm2) {
-    double kept = codec->metric == QV_COSINE && !qv_is_centered(codec) ? 1 : norm2 < QV_NORM2_MAX ? norm2 : QV_NORM2_MAX;
+    double kept = norm2 < QV_NORM2_MAX ? norm2 : QV_NORM2_MAX;
+    if (codec->metric == QV_COSINE && !qv_is_centered(codec)) kept = 1;
     qv_factors factors = {scale, (float)kept};
     memcpy(row + codec->data_size, &factors, sizeof factors);
 }
@@ -162,9 +163,9 @@ static void encode_binary(const qv_codec *codec, const float *x, uint8_t *row) {
 
 void qv_encode(const qv_codec *codec, const float *x, size_t n, uint8_t *rows) {
     static void (*const encoders[])(const qv_codec *, const float *, uint8_t *) = {
-        [QV_F32] = encode_f32,           [QV_F16] = encode_f16,       [QV_BF16] = encode_bf16,
-        [QV_INT8] = encode_dynamic,      [QV_INT4] = qv_encode_packed, [QV_TERNARY] = qv_encode_packed,
-        [QV_BINARY] = encode_binary,    [QV_RABITQ] = qv_encode_bitpack, [QV_MIXED] = qv_encode_bitpack};
+        [QV_F32] = encode_f32,       [QV_F16] = encode_f16,           [QV_BF16] = encode_bf16,
+        [QV_INT8] = encode_dynamic,  [QV_INT4] = qv_encode_packed,    [QV_TERNARY] = qv_encode_packed,
+        [QV_BINARY] = encode_binary, [QV_RABITQ] = qv_encode_bitpack, [QV_MIXED] = qv_encode_bitpack};
     void (*encode)(const qv_codec *, const float *, uint8_t *) =
         codec->kind == QV_INT8 && qv_is_static(codec) ? encode_static : encoders[codec->kind];
     for (size_t i = 0; i < n; i++) {

@@ -9,7 +9,8 @@
 typedef int (*qv_filter_fn)(float *key, const uint32_t *row, int n, float bound, uint32_t *kept);
 
 /* No branch on a key: which are near cannot be predicted. */
-QV_INLINE int filter_rest(float *key, const uint32_t *row, int start, int stop, float bound, uint32_t *kept, int count) {
+QV_INLINE int filter_rest(float *key, const uint32_t *row, int start, int stop, float bound, uint32_t *kept,
+                          int count) {
     for (int i = start; i < stop; i++) {
         float k = key[i];
         key[count] = k;
