@@ -1,6 +1,7 @@
 /* Vectors to bit-packed rows and back. Compiled once for the baseline: rows are the same everywhere. */
 #include "codec/bitpack.h"
-#include "codec/encode.h"
+
+#include "codec/centroids.h"
 
 /* Widths of a step in standard deviations that lose least of a Gaussian, 1 to 8 bits (Max, IRE Trans. Inf. Theory 6,
  * 1960, table II, even levels; 7 and 8 bits found by the same integral). */

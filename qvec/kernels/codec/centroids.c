@@ -48,6 +48,17 @@ void qv_move_source(const qv_codec *codec, int number, qv_source *source) {
     source->offset_step = qv_row_factors(codec->offset_codec, source->offset).scale;
 }
 
+/* norm2 is |x'|^2 less twice the error r - g v along the offset o, r = x' - o: |r|^2 + 2 <o, g v> + |o|^2. */
+void qv_put_centered(const qv_codec *codec, const qv_source *source, const qv_coded *coded, uint8_t *row) {
+    double norm2 = coded->norm2;
+    float scale = codec->n_offsets > 0 ? qv_with_centroid((float)coded->scale, coded->center) : (float)coded->scale;
+    if (source->offset != NULL) {
+        norm2 += 2 * (double)scale * source->offset_step * coded->along;
+        norm2 += qv_row_factors(codec->offset_codec, source->offset).norm2;
+    }
+    qv_put_factors(codec, row, scale, qv_is_shifted(codec) ? norm2 : qv_norm2(source->x, source->dim));
+}
+
 /* -<x', offset> of centroids `first` to `first + count - 1`, count at most TILE; x' has 8 bits. */
 static void score_tile(const qv_codec *codec, const qv_query *query, int first, int count, float *keys) {
     const uint8_t *rows[TILE];

@@ -13,28 +13,14 @@
         [QV_BINARY] = hamming_score_##level,                                                                       \
     }
 
-static const qv_score_fn SCORES[QV_SIMD_LEVELS][QV_TERNARY + 1] = {
-    [QV_SCALAR] = KERNELS(scalar),
-#if defined(__x86_64__)
-    [QV_AVX2] = KERNELS(avx2),
-    [QV_AVX512] = KERNELS(avx512),
-#elif defined(__aarch64__)
-    [QV_NEON] = KERNELS(neon),
-#endif
-};
+static const qv_score_fn SCORES[QV_SIMD_LEVELS][QV_TERNARY + 1] =
+    QV_BY_LEVEL(KERNELS(scalar), KERNELS(avx2), KERNELS(avx512), KERNELS(neon));
 
 enum { BIT, BITS, MIXED }; /* RABITQ of 1 bit and of more, MIXED */
 #define BITPACK_KERNELS(level) {bit_score_##level, bitpack_score_##level, mixed_score_##level}
 
-static const qv_score_fn BITPACK_SCORES[QV_SIMD_LEVELS][3] = {
-    [QV_SCALAR] = BITPACK_KERNELS(scalar),
-#if defined(__x86_64__)
-    [QV_AVX2] = BITPACK_KERNELS(avx2),
-    [QV_AVX512] = BITPACK_KERNELS(avx512),
-#elif defined(__aarch64__)
-    [QV_NEON] = BITPACK_KERNELS(neon),
-#endif
-};
+static const qv_score_fn BITPACK_SCORES[QV_SIMD_LEVELS][3] =
+    QV_BY_LEVEL(BITPACK_KERNELS(scalar), BITPACK_KERNELS(avx2), BITPACK_KERNELS(avx512), BITPACK_KERNELS(neon));
 
 static int data_size(const qv_codec *codec) {
     int dim = codec->dim;

@@ -302,14 +302,6 @@ QV_DEFINE_SUMS(sums_neon, , chunk_neon)
 #endif
 
 qv_fs_sums_fn qv_fs_sums(int simd) {
-    static const qv_fs_sums_fn levels[QV_SIMD_LEVELS] = {
-        [QV_SCALAR] = sums_scalar,
-#if defined(__x86_64__)
-        [QV_AVX2] = sums_avx2,
-        [QV_AVX512] = sums_avx512,
-#elif defined(__aarch64__)
-        [QV_NEON] = sums_neon,
-#endif
-    };
+    static const qv_fs_sums_fn levels[QV_SIMD_LEVELS] = QV_BY_LEVEL(sums_scalar, sums_avx2, sums_avx512, sums_neon);
     return levels[simd];
 }

@@ -39,6 +39,15 @@ typedef enum { QV_SCALAR = 0, QV_AVX2 = 1, QV_AVX512 = 2, QV_NEON = 3 } qv_simd;
 #include <arm_neon.h>
 #endif
 
+/* Initializer of a table by level. The levels of other architectures are left out. */
+#if defined(__x86_64__)
+#define QV_BY_LEVEL(scalar, avx2, avx512, neon) {[QV_SCALAR] = scalar, [QV_AVX2] = avx2, [QV_AVX512] = avx512}
+#elif defined(__aarch64__)
+#define QV_BY_LEVEL(scalar, avx2, avx512, neon) {[QV_SCALAR] = scalar, [QV_NEON] = neon}
+#else
+#define QV_BY_LEVEL(scalar, avx2, avx512, neon) {[QV_SCALAR] = scalar}
+#endif
+
 /* Names by level, as QVEC_SIMD spells them. */
 extern const char *const qv_simd_names[QV_SIMD_LEVELS];
 

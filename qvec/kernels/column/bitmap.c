@@ -40,15 +40,7 @@ QV_TARGET_AVX512 static uint64_t word_avx512(const uint64_t *values, uint64_t lo
 }
 #endif
 
-static const word_fn WORDS[QV_SIMD_LEVELS] = {
-    [QV_SCALAR] = word_scalar,
-#if defined(__x86_64__)
-    [QV_AVX2] = word_avx2,
-    [QV_AVX512] = word_avx512,
-#elif defined(__aarch64__)
-    [QV_NEON] = word_scalar,
-#endif
-};
+static const word_fn WORDS[QV_SIMD_LEVELS] = QV_BY_LEVEL(word_scalar, word_avx2, word_avx512, word_scalar);
 
 /* The last range that does not begin above the value, by halving; whether it holds the value. */
 static uint64_t is_within(uint64_t value, const uint64_t *bounds, uint32_t n_ranges) {

@@ -186,15 +186,7 @@ QV_TARGET_AVX512 static int run_avx512(walk *w) { return run(w, estimate_avx2); 
 static int run_neon(walk *w) { return run(w, estimate_neon); }
 #endif
 
-static run_fn *const RUNS[QV_SIMD_LEVELS] = {
-    [QV_SCALAR] = run_scalar,
-#if defined(__x86_64__)
-    [QV_AVX2] = run_avx2,
-    [QV_AVX512] = run_avx512,
-#elif defined(__aarch64__)
-    [QV_NEON] = run_neon,
-#endif
-};
+static run_fn *const RUNS[QV_SIMD_LEVELS] = QV_BY_LEVEL(run_scalar, run_avx2, run_avx512, run_neon);
 
 /* Behind one another in the scratch: the table, the rotated query, the beam. */
 int qv_nodes_find(const void *nodes, const qv_search_params *params, const float *original, const float *transformed,

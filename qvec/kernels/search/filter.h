@@ -51,14 +51,7 @@ QV_TARGET_AVX512 static int filter_avx512(float *key, const uint32_t *row, int n
 }
 #endif
 
-static const qv_filter_fn QV_FILTERS[QV_SIMD_LEVELS] = {
-    [QV_SCALAR] = filter_scalar,
-#if defined(__x86_64__)
-    [QV_AVX2] = filter_avx2,
-    [QV_AVX512] = filter_avx512,
-#elif defined(__aarch64__)
-    [QV_NEON] = filter_scalar,
-#endif
-};
+static const qv_filter_fn QV_FILTERS[QV_SIMD_LEVELS] =
+    QV_BY_LEVEL(filter_scalar, filter_avx2, filter_avx512, filter_scalar);
 
 #endif
