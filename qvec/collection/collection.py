@@ -283,10 +283,10 @@ class Collection:
         Any thread may read and search it; calls that write raise ReadOnlyError. Close it soon: pages of an open
         snapshot are not reused, and the file grows (:meth:`stats` shows open snapshots).
         """
-        from qvec.storage.snapshot_store import PinnedStore
+        from qvec.storage.snapshot_store import SnapshotStore
 
         self._outside_transaction("a snapshot is of a commit; what a transaction writes is none before its end")
-        return Collection(cast(Store, PinnedStore(self._store)))
+        return Collection(SnapshotStore(self._store))
 
     # --- searching ---
 
@@ -797,8 +797,10 @@ class Collection:
         self._outside_transaction(
             "compact() puts another file in the place of this one; call it outside of a transaction"
         )
+        from qvec.storage.copies import compact
+
         before = os.stat(self._store.path).st_size
-        self._store.compact()
+        compact(self._store)
         return before - os.stat(self._store.path).st_size
 
     def backup(self, dest: str | os.PathLike[str]) -> None:
@@ -808,7 +810,9 @@ class Collection:
         ``dest`` exists, InputError inside a transaction.
         """
         self._outside_transaction("backup() copies the last commit; call it outside of a transaction")
-        self._store.copy_to(dest)
+        from qvec.storage.copies import copy_to
+
+        copy_to(self._store, dest)
 
     # --- parts ---
 

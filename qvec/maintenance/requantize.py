@@ -320,7 +320,7 @@ class Generations:
         shared = [len(np.intersect1d(walked, scanned)) for walked, scanned in zip(*found, strict=True)]
         return float(np.mean(shared)) / min(PROBE_K, int(state["live"]))
 
-    def originals(self, reading: Snapshot | Transaction) -> VectorReader:
+    def originals(self, reading: Snapshot) -> VectorReader:
         """Where originals are; InputError where none are kept."""
         columns = in_force(reading.columns, reading.state["names"])
         if VECTORS in columns:

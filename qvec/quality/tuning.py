@@ -205,7 +205,7 @@ def forget_queries(txn: Transaction) -> None:
         number += 1
 
 
-def stored_queries(reading: Snapshot | Transaction, dim: int) -> Float32Array | None:
+def stored_queries(reading: Snapshot, dim: int) -> Float32Array | None:
     """The queries that were kept, float32 [n, dim]; None: none were."""
     parts: list[Float32Array] = []
     while (record := reading.record(TUNING, len(parts) + 1)) is not None:
