@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qvec._kernels import Mender
-from qvec.common.parallel import run_on_threads
+from qvec.common.parallel import run_on_threads, thread_pool
 from qvec.index import graph_nodes
 from qvec.index.base import IndexInput, Rows
 from qvec.index.graph import Graph, choose_entries, pruning
@@ -67,9 +67,7 @@ class Repair:
 
     def _mend(self, mender: Mender, rows: Rows) -> None:
         """Mend the lists of rows."""
-        from concurrent.futures import ThreadPoolExecutor  # late: a tenth of the import's time
-
-        with ThreadPoolExecutor(self.threads) as pool:
+        with thread_pool(self.threads) as pool:
             for i in range(0, len(rows), STEP):
                 step = rows[i : i + STEP]
                 mender.begin(step)

@@ -17,7 +17,7 @@ import numpy as np
 from qvec._kernels import Finder, GraphFinder, Linker, reachable
 from qvec.codes.configs import HNSW
 from qvec.codes.registry import Quantizer
-from qvec.common.parallel import run_on_threads
+from qvec.common.parallel import run_on_threads, thread_pool
 from qvec.common.types import NDArray
 from qvec.index import graph_nodes
 from qvec.index.base import CodeColumn, IndexInput, IndexState, Progress, Rows
@@ -70,11 +70,9 @@ class Build:
         mark(data.columns[LINKED], rows, True)
         if graph.indexed == 0 and len(rows):
             graph.root = int(rows[0])
-        from concurrent.futures import ThreadPoolExecutor  # late: a tenth of the import's time
-
         few = len(rows) <= FEW
-        with ThreadPoolExecutor(self.threads) as pool:
-            linker = self._linker(batch_codes(data, rows, self.threads, pool))
+        with thread_pool(self.threads) as pool:
+            linker = self._linker(batch_codes(data, rows, self.threads))
             done = 0
             while done < len(rows):
                 stop = done + min(max(1, graph.indexed // BATCH_SHARE), BATCH_ROWS)

@@ -11,6 +11,7 @@ import numpy as np
 
 from qvec._kernels import Column, Searcher, Selection
 from qvec.codes.registry import Quantizer
+from qvec.common.parallel import for_each
 from qvec.common.types import Float32Array, MemoryMode, NDArray
 from qvec.index import CodeColumn, Index, IndexInput, vector_reader
 from qvec.schema.bitmaps import read_bitmap
@@ -137,25 +138,9 @@ def _search_parallel(searcher: Searcher, queries: Float32Array, effort: Effort, 
     n, k = len(queries), effort[0]
     found = np.empty((n, k), np.int64), np.empty((n, k), np.float32), np.empty(n, np.int64)
     step = UNBROKEN if threads == 1 else QUERIES_PER_THREAD
-    starts = iter(range(0, n, step))
-
-    def work() -> None:
-        for i in starts:  # each thread takes what no other has taken
-            searcher.search_into(queries, *effort, *found, i, min(i + step, n))
-
-    if threads == 1:
-        work()
-        return found
-    from concurrent.futures import ThreadPoolExecutor  # late: a tenth of the import's time
-
-    others = min(threads, -(-n // step)) - 1
-    with ThreadPoolExecutor(others) as pool:
-        jobs = [pool.submit(work) for _ in range(others)]
-        try:
-            work()
-        finally:
-            for _ in starts:  # after an error nobody takes more
-                pass
-        for job in jobs:
-            job.result()
+    for_each(
+        lambda i: searcher.search_into(queries, *effort, *found, i, min(i + step, n)),
+        range(0, n, step),
+        min(threads, -(-n // step)),
+    )
     return found
