@@ -82,7 +82,7 @@ class Build:
                 if self.progress is not None:
                     self.progress(done, len(rows))
             self._settle(linker, pool, self._due(rows))
-            graph_nodes.keep_up(data, linker, self.threads, pool)
+            graph_nodes.update_nodes(data, linker, self.threads, pool)
 
     def _linker(self, codes: CodeColumn) -> Linker:
         data, graph = self.data, self.graph
@@ -143,7 +143,7 @@ class Build:
         rows = rows[are_in(there, rows)]
         if not len(rows):
             return
-        linker.owed(rows, first, stop)
+        linker.pending(rows, first, stop)
         linker.group()
         run_on_threads(linker.link_in, self.threads, pool)
 
@@ -224,7 +224,7 @@ class HNSWIndex:
     def finder(self, data: IndexInput, state: IndexState) -> Finder:
         codes, columns, entries = data.codes, data.columns, Graph.of(state).entries
         if self.config.layout == "packed" and NODES in columns:
-            return graph_nodes.finder(codes, columns[NODES], 2 * self.config.m, data.n, entries)
+            return graph_nodes.node_finder(codes, columns[NODES], 2 * self.config.m, data.n, entries)
         return GraphFinder(codes.codec, codes.column, columns[ADJACENCY], data.n, entries)
 
     def check(self, data: IndexInput, state: IndexState, deep: bool) -> list[str]:
@@ -252,7 +252,7 @@ class HNSWIndex:
     def _check_tree(self, data: IndexInput, graph: Graph, held: Bitmap) -> list[str]:
         """Whether every row that is not being taken out hangs in the tree."""
         codes, adjacency = data.codes, data.columns[ADJACENCY]
-        reached = reachable(codes.codec, codes.column, adjacency, data.n, graph.entries, graph.root, pinned_only=True)
+        reached = reachable(codes.codec, codes.column, adjacency, data.n, graph.entries, graph.root, tree_only=True)
         lost = rows_in(held & ~read_bitmap(data.columns[REMOVING], data.n) & ~reached)
         return [f"{len(lost)} rows cannot be reached in the graph, the first is row {lost[0]}"] if len(lost) else []
 
@@ -262,7 +262,7 @@ class HNSWIndex:
         columns = data.columns
         if NODES not in columns:
             return ["the packed nodes of the graph are not there"]
-        differ = graph_nodes.wrong(data.codes, columns[ADJACENCY], columns[NODES], data.n)
+        differ = graph_nodes.wrong_nodes(data.codes, columns[ADJACENCY], columns[NODES], data.n)
         wrong = rows_in(held & bitmap_of(differ, data.n))
         if not len(wrong):
             return []
