@@ -7,7 +7,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from qvec.codes.kmeans import lloyd, nearest
+from qvec.codes.kmeans import lloyd
 from qvec.common.types import NDArray
 from qvec.index.base import CodeColumn, IndexState, Rows
 
@@ -90,12 +90,15 @@ class Graph:
 
 
 def choose_entries(codes: CodeColumn, root: int, rows: NDArray[np.int64]) -> Rows:
-    """Up to MAX_ENTRIES of the rows to start walks from: the root of the tree, and medoids of a sample (k-means)."""
+    """Up to MAX_ENTRIES rows at which walks start: the root of the tree, and one row for each cluster of a sample.
+
+    The row of a cluster has the largest dot product with the cluster's centroid.
+    """
     if len(rows) <= MAX_ENTRIES:
         return np.union1d([root], rows).astype(np.uint32)
     sample = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), ENTRY_SAMPLE_ROWS)).astype(np.int64))]
     x = codes.codec.decode(codes.column.read(sample))
     x -= x.mean(axis=0)
     start = x[np.linspace(0, len(x) - 1, MAX_ENTRIES - 1).astype(np.int64)]
-    medoids = nearest(lloyd(x, start, ENTRY_KMEANS_ROUNDS), x)
-    return np.union1d([root], sample[medoids]).astype(np.uint32)
+    centroids = lloyd(x, start, ENTRY_KMEANS_ROUNDS)
+    return np.union1d([root], sample[np.argmax(x @ centroids.T, axis=0)]).astype(np.uint32)
