@@ -56,7 +56,7 @@ MAX_CENTROIDS = 256  # a row holds the number of its own in a byte
 
 
 @dataclass(frozen=True)
-class PinnedSnapshot:
+class OpenSnapshot:
     """A ``db.snapshot()`` that is open: its age in seconds, and the commits since."""
 
     age: float
@@ -105,7 +105,7 @@ class Stats:
     generation: int
     txn_id: int
     commits_held: int
-    snapshots: tuple[PinnedSnapshot, ...]
+    snapshots: tuple[OpenSnapshot, ...]
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

@@ -32,7 +32,9 @@ ROTATION_SEED = 1  # part of the format
 def node_column(codec: Codec, degree: int) -> ColumnSpec:
     """The column of nodes with ``degree`` neighbors. Raises InputError if the codes are too coarse or too wide."""
     if codec.kind == "binary" or 8 * codec.data_size < MIN_BITS_PER_DIM * codec.dim:
-        raise InputError(f"layout='packed' needs codes of {MIN_BITS_PER_DIM} bits a dimension or more, not {codec.kind}")
+        raise InputError(
+            f"layout='packed' needs codes of {MIN_BITS_PER_DIM} bits a dimension or more, not {codec.kind}"
+        )
     if codec.dim > MAX_PACKED_DIM:
         raise InputError(f"layout='packed' is limited to {MAX_PACKED_DIM} dimensions, not {codec.dim}")
     return wide_column(NODES, node_shape(codec, degree)[1])

@@ -228,7 +228,7 @@ class Writer:
         column.resize(max(self.state["n"], int(rows[-1]) + 1))
         for i in range(0, len(rows), PUT_ROWS):
             column.put(rows[i : i + PUT_ROWS], values[i : i + PUT_ROWS])
-            self.txn.relieve()
+            self.txn.checkpoint_if_large()
 
     def show(self, batch: Batch, rows: Rows) -> None:
         """Make the rows of a batch visible, to all but the index."""

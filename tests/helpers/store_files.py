@@ -95,10 +95,12 @@ def wait_for(pid: int, deadline: float) -> tuple[bool, int]:
 
 def run_python(code: str, *arguments: object, deadline: float = 30.0) -> str:
     """Output of a fresh interpreter; fails when it fails, names the signal that killed it."""
-    script = "import sys\nfrom qvec.storage.store import *\nfrom qvec.common.errors import *\n" + textwrap.dedent(code)
+    modules = "qvec.storage.store", "qvec.storage.stats", "qvec.common.errors"
+    imports = "".join(f"from {module} import *\n" for module in modules)
+    script = f"import sys\n{imports}{textwrap.dedent(code)}"
     done = subprocess.run(
         [sys.executable, "-c", script, *map(str, arguments)],
-        capture_output=True, text=True, timeout=deadline, check=False, cwd=Path(__file__).parent.parent,
+        capture_output=True, text=True, timeout=deadline, check=False, cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert done.returncode == 0, f"status {done.returncode}: {done.stderr[-2000:]}"
     return done.stdout.strip()

@@ -14,6 +14,8 @@ import writer_readers
 from figures import Figures, Job
 
 import qvec
+from qvec.storage.copies import copy_to
+from qvec.storage.stats import collect
 
 SECONDS = {"short": 4.0, "nightly": 600.0}
 READERS = 8
@@ -112,9 +114,9 @@ def run_processes(job: Job) -> Figures:
             figures.fail(f"{len(db)} vectors after {commits} commits")
         for problem in db.verify():
             figures.fail(problem)
-        stats = db._store.stats()
-        figures.amounts["file / used"] = round(stats["file_bytes"] / stats["used_bytes"], 2)
-        if stats["readers"] > 1:
+        stats = collect(db._store)
+        figures.amounts["file / used"] = round(stats.file_bytes / stats.used_bytes, 2)
+        if stats.readers > 1:
             figures.fail(f"{stats['readers']} readers are said to be there")
     return figures
 
@@ -135,15 +137,15 @@ def run_pinned(job: Job) -> Figures:
             after = pinned.search(np.ones(DIM, np.float32), 20)
             if before.ids.tolist() != after.ids.tolist() or before.distances.tolist() != after.distances.tolist():
                 figures.fail("the snapshot gives other answers than before")
-            stats = db._store.stats()
-            if stats["pinned"][0][1] < COMMITS or stats["commits_held"] < COMMITS:
+            stats = collect(db._store)
+            if stats.snapshots[0][1] < COMMITS or stats.commits_held < COMMITS:
                 figures.fail(f"stats() does not tell of the commits held: {stats['pinned']}, {stats['commits_held']}")
             grown = os.path.getsize(path)
         for i in range(200):
             db.upsert(writer_readers.center(3, DIM), [3], [{"turn": i}])
         later = os.path.getsize(path)
         live = job.folder / "copy.qvec"
-        db._store.copy_to(live)
+        copy_to(db._store, live)
         figures.amounts |= {
             "commits": COMMITS,
             "bytes before": size,

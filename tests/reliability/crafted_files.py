@@ -18,7 +18,7 @@ import qvec
 from helpers.vectors import clustered
 from qvec.quality import drift as watch
 from qvec.schema.layout import CALIBRATION, DRIFT, ROW, TUNING
-from qvec.storage.snapshot import Reading
+from qvec.storage.snapshot import Snapshot
 from qvec.storage.store import Store, Transaction
 
 DIM = 16
@@ -79,7 +79,7 @@ def base(folder: Path, collection: str) -> Path:
     return folder / f"{collection}.base"
 
 
-def records_of(reading: Reading) -> dict[str, tuple[int, int]]:
+def records_of(reading: Snapshot) -> dict[str, tuple[int, int]]:
     """Kinds and numbers of records of each kind that are there: those in force, and one that is not."""
     active = reading.state["quantizer"] or 0
     keys = {
