@@ -14,7 +14,7 @@ import pytest
 import qvec
 from qvec._kernels import SearchParams
 from qvec.search.engine import search_parallel
-from qvec.search.pipeline import Searches
+from qvec.search.pipeline import Searches, _Run
 
 DIM = 24
 X = np.random.default_rng(5).standard_normal((400, DIM)).astype(np.float32)
@@ -40,7 +40,7 @@ class Watch:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.answered = self.general = 0
-        search, run = Searches.search, Searches._run
+        search, run = Searches.search, _Run.hits
 
         def counted_search(searches: Searches, *args: Any) -> qvec.Hits:
             before = self.general
@@ -48,12 +48,12 @@ class Watch:
             self.answered += self.general == before
             return hits
 
-        def counted_run(searches: Searches, *args: Any) -> qvec.Hits:
+        def counted_run(one: _Run) -> qvec.Hits:
             self.general += 1
-            return run(searches, *args)
+            return run(one)
 
         monkeypatch.setattr(Searches, "search", counted_search)
-        monkeypatch.setattr(Searches, "_run", counted_run)
+        monkeypatch.setattr(_Run, "hits", counted_run)
 
 
 @pytest.fixture

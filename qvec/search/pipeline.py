@@ -15,7 +15,7 @@ import numpy as np
 
 from qvec._kernels import PreparedSearch, Searcher, SearchParams, add_prepared, find_prepared
 from qvec.common.errors import InputError
-from qvec.common.types import Float32Array, IdKind, NDArray, check_number
+from qvec.common.types import Float32Array, NDArray, check_number
 from qvec.filters.schema import Field, load_schema
 from qvec.index import load_index
 from qvec.rows.access import RowAccess
@@ -73,7 +73,8 @@ class Searches:
             if (q.ndim == 2 or is_sampled) and self._config.form is None:
                 self._sample(q)
             options = self._options(raw) if search is None else search.options
-            return self._run(snap, engine, options, search and search.plan, q, None, where, ids_in, threads)
+            plan = None if search is None else search.plan
+            return _Run(snap, self._access, engine, options, plan, q, None, where, ids_in, threads).hits()
         finally:
             self._store.end(snap)
 
@@ -87,7 +88,7 @@ class Searches:
             options, own = self._options(raw), reader.rows(ids)
             vectors = reader.vectors(own)[0 if np.ndim(ids) == 0 else slice(None)]
             q = as_searched(vectors, self._config.dim, self._config.metric, self._config.form)
-            return self._run(snap, engine, options, None, q, own, where, ids_in, threads)
+            return _Run(snap, self._access, engine, options, None, q, own, where, ids_in, threads).hits()
         finally:
             self._store.end(snap)
 
@@ -113,74 +114,63 @@ class Searches:
             add_prepared(engine.prepared, search)
         return search
 
-    def _run(
-        self,
-        snap: Snapshot,
-        engine: Engine | None,
-        options: SearchOptions,
-        plan: SearchParams | None,
-        queries: Float32Array,
-        own: NDArray[np.int64] | None,
-        where: Any,
-        ids_in: Any,
-        threads: int | None,
-    ) -> Hits:
-        times = [perf_counter()]
-        workers = 1 if threads is None and queries.ndim == 1 else worker_threads(threads)
-        batch = queries.reshape(-1, queries.shape[-1])
-        filters = [] if where is None and ids_in is None else _filters(where, queries)
-        run = _Run(snap, engine, options, plan, batch, own, workers, filters, ids_in, self._config.ids)
-        reader = self._access.reader(snap) if options.vectors or options.mmr is not None else None
-        groups: list[list[Any]] | None = None
-        if options.group_by is None:
-            found = run.nearest()
-            times.append(perf_counter())
-            if options.refined:
-                floats = _no_vectors if reader is None else reader.floats
-                found = refine(options, self._config.metric, batch, found, floats)
-        else:
-            by = group_field(options.group_by, options.group_size, options.k, load_schema(snap.state))
-            found, groups = run.nearest_groups(by)
-            times.append(perf_counter())
-        times.append(perf_counter())
-        if queries.ndim == 1:
-            found = found[0][0], found[1][0], found[2].reshape(())
-        vectors = reader.padded(found[0]) if options.vectors and reader is not None else None
-        hits = make_hits(snap, self._config, found, options, vectors)
-        if groups is not None:
-            hits.groups = groups if queries.ndim > 1 else groups[0]
-        if options.explain:
-            k = options.depth + (own is not None)
-            hits.explanation = explain(run.searcher, run.strategy, len(batch), k, [*times, perf_counter()])
-        return hits
-
 
 @dataclass(slots=True)
 class _Run:
-    """One search of float32 queries [n, dim]: the stages from the plan to the rows found.
+    """The later stages of one search of float32 queries [n, dim] or [dim].
 
     ``plan``: of a search for the nearest rows, None to make one. ``own``: for each query a row that is not a hit of it.
-    ``filters``: name in errors and filter of each query; one for all queries; empty: every row may be a hit.
-    ``strategy``: the last that was chosen.
     """
 
     snap: Snapshot
+    access: RowAccess
     engine: Engine | None
     options: SearchOptions
     plan: SearchParams | None
     queries: Float32Array
     own: NDArray[np.int64] | None
-    threads: int
-    filters: list[tuple[str, Any]]
+    where: Any
     ids_in: Any
-    ids: IdKind
+    threads: int | None
+    batch: Float32Array = field(init=False)
+    searcher: Searcher | None = None
+    filters: Sequence[tuple[str, Any]] = ()
+    """Name in errors and filter: of each query, one for all queries, or none: every row may be a hit."""
     strategy: Strategy | None = None
-    searcher: Searcher | None = field(init=False)
+    """The last that was chosen."""
 
-    def __post_init__(self) -> None:
-        engine = self.engine
-        timed = engine is not None and self.options.explain
-        self.searcher = None if engine is None else engine.timed_searcher() if timed else engine.searcher
+    def hits(self) -> Hits:
+        """Find rows, refine them, and read their ids, payloads and vectors."""
+        times = [perf_counter()]
+        options, queries, config, engine = self.options, self.queries, self.access.config, self.engine
+        self.threads = 1 if self.threads is None and queries.ndim == 1 else worker_threads(self.threads)
+        self.batch = queries.reshape(-1, queries.shape[-1])
+        if engine is not None:
+            self.searcher = engine.timed_searcher() if options.explain else engine.searcher
+        if self.where is not None or self.ids_in is not None:
+            self.filters = _filters(self.where, queries)
+        reader = self.access.reader(self.snap) if options.vectors or options.mmr is not None else None
+        groups: list[list[Any]] | None = None
+        if options.group_by is None:
+            found = self.nearest()
+            times.append(perf_counter())
+            if options.refined:
+                found = refine(options, config.metric, self.batch, found, None if reader is None else reader.floats)
+        else:
+            by = group_field(options.group_by, options.group_size, options.k, load_schema(self.snap.state))
+            found, groups = self.nearest_groups(by)
+            times.append(perf_counter())
+        times.append(perf_counter())
+        if queries.ndim == 1:
+            found = found[0][0], found[1][0], found[2].reshape(())
+        vectors = reader.padded(found[0]) if options.vectors and reader is not None else None
+        hits = make_hits(self.snap, config, found, options, vectors)
+        if groups is not None:
+            hits.groups = groups if queries.ndim > 1 else groups[0]
+        if options.explain:
+            k = options.depth + (self.own is not None)
+            hits.explanation = explain(self.searcher, self.strategy, len(self.batch), k, [*times, perf_counter()])
+        return hits
 
     def nearest(self) -> Found:
         """The nearest rows of each query that may be its hits."""
@@ -188,19 +178,19 @@ class _Run:
         params = None if self.engine is None else self.plan or plan_search(self.snap, self.engine, self.options, k)
         selections = [self._select(name, where) for name, where in self.filters]
         if len(selections) < 2:
-            found = self._find(self.queries, k, params, selections[0] if selections else None)
+            found = self._find(self.batch, k, params, selections[0] if selections else None)
         else:
-            found = no_hits(len(self.queries), k)
+            found = no_hits(len(self.batch), k)
             for selected, at in _same_selections(selections):
-                found[0][at], found[1][at], found[2][at] = self._find(self.queries[at], k, params, selected)
+                found[0][at], found[1][at], found[2][at] = self._find(self.batch[at], k, params, selected)
         return found if self.own is None else without(found, self.own)
 
     def nearest_groups(self, by: Field) -> tuple[Found, list[list[Any]]]:
         """The rows of the nearest groups, group after group, and the value of each row's group."""
         options, size = self.options, self.options.k * self.options.group_size
-        found = no_hits(len(self.queries), size)
+        found = no_hits(len(self.batch), size)
         values: list[list[Any]] = []
-        for query in range(len(self.queries)):
+        for query in range(len(self.batch)):
             nearest, read = self._nearest_of(query), self._values_of(by)
             groups = nearest_groups(by, options.group_size, options.depth, nearest, read)[options.offset :]
             rows = [row for group in groups for row in group.rows]
@@ -213,7 +203,7 @@ class _Run:
 
     def _nearest_of(self, query: int) -> Callable[[dict[str, Any], int], tuple[NDArray[Any], Float32Array, bool]]:
         name, where = self.filters[min(query, len(self.filters) - 1)] if self.filters else ("group_by", None)
-        queries, own, max_distance = self.queries[query : query + 1], self.own, self.options.max_distance
+        queries, own, max_distance = self.batch[query : query + 1], self.own, self.options.max_distance
 
         def nearest(condition: dict[str, Any], depth: int) -> tuple[NDArray[Any], Float32Array, bool]:
             selected = self._select(name, {"$and": [part for part in (where, condition) if part]})
@@ -237,13 +227,14 @@ class _Run:
         return values
 
     def _select(self, name: str, where: Any) -> SelectedRows:
-        return selector_of(self.snap).select(self.snap, where, self.ids_in, self.ids, name)
+        return selector_of(self.snap).select(self.snap, where, self.ids_in, self.access.config.ids, name)
 
     def _find(self, queries: Float32Array, k: int, params: SearchParams | None, selected: SelectedRows | None) -> Found:
         if self.engine is None or params is None or (selected is not None and selected.count == 0):
             return no_hits(len(queries), k)
         self.strategy = choose_strategy(self.engine, params, selected)
-        return self.engine.search(queries, self.strategy.params, self.threads, self.strategy.selection, self.searcher)
+        threads, strategy = self.threads or 1, self.strategy
+        return self.engine.search(queries, strategy.params, threads, strategy.selection, self.searcher)
 
 
 def _filters(where: Any, queries: Float32Array) -> list[tuple[str, Any]]:
@@ -264,7 +255,3 @@ def _same_selections(selections: Sequence[SelectedRows]) -> list[tuple[SelectedR
     for query, selected in enumerate(selections):
         places.setdefault(id(selected), []).append(query)
     return [(selections[at[0]], np.array(at, np.int64)) for at in places.values()]
-
-
-def _no_vectors(rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    raise AssertionError("only maximal marginal relevance compares vectors")
