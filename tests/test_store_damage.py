@@ -9,8 +9,8 @@ from pathlib import Path
 import lmdb  # noqa: TID251 - foreign files are made with it
 import numpy as np
 import pytest
-from store_kit import CODES, change_rows, contents, fill, make_store, run_python, same
 
+from helpers.store_files import CODES, change_rows, contents, fill, make_store, run_python, same
 from qvec.common.errors import CorruptError, FormatError, NotFoundError
 from qvec.storage import keys, records
 from qvec.storage.pages import Pages

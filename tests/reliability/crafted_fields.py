@@ -13,8 +13,8 @@ from typing import Any
 
 from crafted_files import Case, base, judge_all, prepare, records_of
 from figures import Figures, Job
-from store_kit import resize_rows
 
+from helpers.store_files import resize_rows
 from qvec.storage import header, keys
 from qvec.storage.store import Store, Transaction
 

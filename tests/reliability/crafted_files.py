@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from figures import Figures, Job
 from forked_workers import each
-from generated import clustered
 
 import qvec
+from helpers.vectors import clustered
 from qvec.quality import drift as watch
 from qvec.schema.layout import CALIBRATION, DRIFT, ROW, TUNING
 from qvec.storage.snapshot import Reading

@@ -16,9 +16,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from figures import Figures, Job
 from forked_workers import ask, each
-from generated import clustered
 
 import qvec
+from helpers.vectors import clustered
 
 DIM = 24
 N = 240

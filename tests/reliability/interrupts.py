@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from figures import Figures, Job
 from forked_workers import Worker, ask, cpu_seconds
-from generated import clustered
 
 import qvec
+from helpers.vectors import clustered
 
 DIM = 64
 N = {"short": 6_000, "nightly": 30_000}
