@@ -58,9 +58,9 @@ def test_a_column_with_too_few_rows_is_refused_by_name(path: Path, column: str) 
         qvec.open(path)
 
 
-@pytest.mark.parametrize("column", ["adjacency", "linked", "condemned", "slots", "lists", "list_blocks", "centroids"])
+@pytest.mark.parametrize("column", ["adjacency", "linked", "removing", "slots", "lists", "list_blocks", "centroids"])
 def test_an_index_without_one_of_its_columns_is_refused_by_name(path: Path, column: str) -> None:
-    make(path, "hnsw" if column in ("adjacency", "linked", "condemned") else "ivf")
+    make(path, "hnsw" if column in ("adjacency", "linked", "removing") else "ivf")
     craft(path, lambda txn: txn.drop_column(column))
     with pytest.raises(qvec.CorruptError, match=f"'{column}' is missing"):
         qvec.open(path)
@@ -101,14 +101,14 @@ def test_a_configuration_with_another_kind_of_ids_is_refused(path: Path) -> None
     (with_generation(code={"kind": "magic"}), "magic"),
     (with_index(kind="ivf"), "'kind' of the index must be one of flat, hnsw"),
     (with_index(root=N), f"'root' must be an integer from 0 to {N - 1}, got {N}"),
-    (with_index(linked=N + 1), "'linked' must be an integer"),
+    (with_index(indexed=N + 1), "'indexed' must be an integer"),
     (with_index(entries=b"\xff" * 8), f"'entries' names a row that is not below {N}"),
     (with_index(entries=b"123"), "'entries' must hold"),
-    (with_index(cursor=2**40), "'cursor' must be an integer"),
-    (with_index(owed=b"\xff" * 4), "'owed' names a row that is not below"),
-    (with_index(owed=7), "'owed' must hold"),
-    (with_index(owed=b"\1\0\0\0", owed_before=2), "'owed_before' must be an integer from 0 to 1, got 2"),
-    (with_index(answered=-1), "'answered' must be an integer"),
+    (with_index(repair_cursor=2**40), "\'repair_cursor\' must be an integer"),
+    (with_index(pending_rows=b"\xff" * 4), "\'pending_rows\' names a row that is not below"),
+    (with_index(pending_rows=7), "\'pending_rows\' must hold"),
+    (with_index(pending_rows=b"\1\0\0\0", pending_in_sweep=2), "'pending_in_sweep' must be an integer from 0 to 1, got 2"),
+    (with_index(reverse_edge_cursor=-1), "\'reverse_edge_cursor\' must be an integer"),
 ])  # fmt: skip
 def test_a_state_that_does_not_hold_together_is_refused_by_its_field(
     path: Path, change: Callable[[Transaction], object], message: str

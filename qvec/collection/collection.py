@@ -286,7 +286,7 @@ class Collection(Deleting):
             return run_request(reader, engine, self._hits, request)
 
     def _grouping(self, snap: Snapshot, name: Any, size: Any, k: int, mmr: float | None) -> Grouping | None:
-        from qvec.filters.schema import stored_schema
+        from qvec.filters.schema import load_schema
         from qvec.search.grouping import grouping
 
         if name is None:
@@ -295,7 +295,7 @@ class Collection(Deleting):
             return None
         if mmr is not None:
             raise InputError("mmr chooses among single hits, group_by among groups: give one or the other")
-        return grouping(name, size, k, stored_schema(snap.state))
+        return grouping(name, size, k, load_schema(snap.state))
 
     def get(
         self,

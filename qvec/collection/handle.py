@@ -14,7 +14,7 @@ from qvec.codes.configs import Float16, Float32
 from qvec.codes.registry import Quantizer, from_state, train
 from qvec.common.errors import CorruptError, InputError
 from qvec.common.types import MemoryMode
-from qvec.index import stored_index
+from qvec.index import load_index
 from qvec.maintenance.state_check import check_state
 from qvec.rows.reader import Reader
 from qvec.rows.writer import Writer
@@ -81,7 +81,7 @@ class Handle:
         quantizer = self._quantizer(snap)
         if quantizer is None or not snap.state["live"]:
             return None
-        index = stored_index(self._config.index, snap.state["index"])
+        index = load_index(self._config.index, snap.state["index"])
         engine = Engine(snap, quantizer, self._originals(snap), index, self._config.ids == "int64")
         snap.reside(engine.to_copy(self._store.memory))
         snap.derived["engine"] = engine

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from qvec.collection.coding import Coding
 from qvec.collection.handle import worker_threads
 from qvec.common.errors import CorruptError, InputError, LockedError
-from qvec.common.switch_interval import short_turns
+from qvec.common.switch_interval import short_switch_interval
 from qvec.common.types import Stats, check_flag
 from qvec.index import Progress
 from qvec.maintenance.stats import collect_stats
@@ -92,7 +92,7 @@ class Housekeeping(Coding):
             raise InputError("optimize() makes transactions of its own; call it outside of one")
         workers = 1 if threads is None else worker_threads(threads)
         before = self._unused()
-        with short_turns():
+        with short_switch_interval():
             self._maintenance.settle(workers)
             for _ in range(2):  # moving leaves deleted rows behind
                 self._maintenance.mend_all(workers, progress)

@@ -14,11 +14,10 @@ from qvec.codes.registry import Quantizer
 from qvec.collection.handle import Handle, worker_threads
 from qvec.common.errors import ClosedError, DriftError, DriftWarning, InputError
 from qvec.common.types import ArrayLike, Codes, Float32Array
-from qvec.index import Progress, stored_index
+from qvec.index import Progress, load_index, vector_reader
 from qvec.quality.recall import MAX_ROWS, OVERSAMPLES, CodeNames
 from qvec.rows.lookup import live_rows
 from qvec.rows.reader import Reader
-from qvec.rows.writer import stored
 from qvec.schema.calibrations import Trained
 from qvec.schema.layout import CODES, TUNING, in_force
 from qvec.schema.validation import as_searched, as_vectors, check_count
@@ -179,7 +178,7 @@ class Measuring(Handle):
         """
         rows, columns = live_rows(txn), in_force(txn.columns, txn.state["names"])
         rows = rows[-n:] if newest else rows[np.linspace(0, len(rows) - 1, min(n, len(rows))).astype(np.int64)]
-        return stored(quantizer, self._originals(txn), columns).read(rows), columns[CODES].read(rows)
+        return vector_reader(quantizer, self._originals(txn), columns).read(rows), columns[CODES].read(rows)
 
     def _announce(self, drift: Drift | None) -> None:
         """Tell of an alarm, once for each generation."""
@@ -212,7 +211,7 @@ class Measuring(Handle):
                 raise InputError(
                     "recall is measured against the originals, and the collection was created with originals='none'"
                 )
-            index = stored_index(self._config.index, snap.state["index"])
+            index = load_index(self._config.index, snap.state["index"])
             engine = Engine(snap, quantizer, original_quantizer, index, False)
             vectors = Reader(snap, self._config, quantizer, original_quantizer).vectors
             tuning = make_tuning(snap, engine, queries, vectors, n, seed)

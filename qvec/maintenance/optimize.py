@@ -47,17 +47,17 @@ class Maintenance:
         done, total = 0, 2 * self._n_rows()  # a repair that is running, and one for what was deleted since it began
         while done < total:
             with self.store.write() as txn:
-                if not txn.state["index"].get("dead", 0):
+                if not txn.state["index"].get("tombstones", 0):
                     return
                 self.writer(txn).mend(STEP, threads)
-                done = done + STEP if txn.state["index"].get("dead", 0) else total
+                done = done + STEP if txn.state["index"].get("tombstones", 0) else total
             if progress is not None:
                 progress(min(done, total), total)
 
     def settle(self, threads: int) -> None:
         """Have the index do what it left for later."""
         with self.store.read() as snap:
-            if not snap.state["index"].get("owed"):
+            if not snap.state["index"].get("pending_rows"):
                 return
         with self.store.write() as txn:
             if txn.state["quantizer"] is not None:

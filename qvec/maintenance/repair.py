@@ -17,7 +17,7 @@ from qvec.common.errors import CorruptError, FormatError
 from qvec.common.types import NDArray
 from qvec.filters.check import check_fields_of
 from qvec.filters.maintain import FieldWriter, field_columns
-from qvec.index import stored_index
+from qvec.index import load_index
 from qvec.maintenance.verify import wrong_codes
 from qvec.quality.drift_record import read_looks
 from qvec.rows.lookup import stored_record
@@ -184,9 +184,9 @@ class Repair:
     def _make_index(self) -> None:
         state, writer = self.txn.state, self.writer
         assert writer.quantizer is not None
-        index = stored_index(writer.config.index, state["index"])
+        index = load_index(writer.config.index, state["index"])
         specs = index.columns(writer.quantizer)
-        lacks_codes = self._has_new_codes and state["index"].get("dead", 0) > 0  # deleted rows have none any more
+        lacks_codes = self._has_new_codes and state["index"].get("tombstones", 0) > 0  # deleted rows have none any more
         if not specs or not (lacks_codes or self._index_is_wrong(set(specs))):
             return
         for name, spec in specs.items():
@@ -202,7 +202,7 @@ class Repair:
             return True
         state, writer = self.txn.state, self.writer
         try:
-            return bool(stored_index(writer.config.index, state["index"]).check(writer.source(), state["index"], True))
+            return bool(load_index(writer.config.index, state["index"]).check(writer.source(), state["index"], True))
         except (CorruptError, FormatError):
             return True
 

@@ -13,7 +13,7 @@ from qvec.common.errors import InputError
 from qvec.common.types import Bitmap, IdKind
 from qvec.filters.evaluate import Matcher, live_bitmap
 from qvec.filters.language import And, Node, parse
-from qvec.filters.schema import stored_schema
+from qvec.filters.schema import load_schema
 from qvec.rows.lookup import find_rows
 from qvec.schema.bitmaps import read_bitmap
 from qvec.schema.layout import DELETED, IDS
@@ -76,7 +76,7 @@ class Selector:
         self.n: int = reading.state["n"]
         some_deleted = self.n > reading.state["live"]
         self.live = live_bitmap(self.n, read_bitmap(reading.columns[DELETED], self.n) if some_deleted else None)
-        self.schema = stored_schema(reading.state)
+        self.schema = load_schema(reading.state)
         self._known: dict[Node, Bitmap] = {}
         self._kept: OrderedDict[Hashable, Selected] = OrderedDict()
 
