@@ -34,7 +34,7 @@ def check_fields_of(reading: Reading, payloads: Mapping[int, Payload | None]) ->
 
 
 def _check_postings(reading: Reading, field: Field, rows: list[int], held: list[Keys | None]) -> Iterator[str]:
-    n = reading.state["n"]
+    n = reading.state.n
     expected = {name: come for name, (come, _) in posted(field, rows, [None] * len(rows), held).items()}
     wrong = 0
     for name, data in reading.entries(*all_names(field)):
@@ -52,7 +52,7 @@ def _rows(data: Any, name: bytes, n: int) -> list[int] | None:
 
 
 def _check_values(reading: Reading, field: Field, rows: list[int], held: list[Keys | None]) -> Iterator[str]:
-    n = reading.state["n"]
+    n = reading.state.n
     expected = np.zeros(n_words(n) * 64, np.uint64)
     expected[rows] = [0 if keys is None else keys[0] for keys in held]
     stored: NDArray[np.uint64] = reading.columns[column_name(field)].read_range(0, n_words(n)).view("<u8").reshape(-1)

@@ -22,7 +22,7 @@ class Matcher:
     def __init__(self, reading: Reading, live: Bitmap, known: dict[Node, Bitmap]) -> None:
         """``known``: what was evaluated over the same rows before; added to."""
         self.reading, self.live, self._known = reading, live, known
-        self.n: int = reading.state["n"]
+        self.n: int = reading.state.n
 
     def rows(self, node: Node) -> Bitmap:
         """The live rows that fulfil a filter; not to be changed."""

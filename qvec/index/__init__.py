@@ -1,11 +1,12 @@
 """How candidates are found: by a scan of every code, a walk through a graph, or a scan of near lists."""
 
 from qvec.codes.configs import HNSW, IVF, Flat, IndexConfig
-from qvec.index.base import CodeColumn, Index, IndexInput, IndexState, Progress, Rows, VectorReader, vector_reader
+from qvec.index.base import CodeColumn, Index, IndexInput, Progress
 from qvec.index.flat import FlatIndex
 from qvec.index.graph import GraphShape
 from qvec.index.graph_codes import linking_codes
 from qvec.index.hnsw import HNSWIndex
+from qvec.schema.state import IndexState
 
 __all__ = [
     "CodeColumn",
@@ -14,14 +15,10 @@ __all__ = [
     "HNSWIndex",
     "Index",
     "IndexInput",
-    "IndexState",
     "Progress",
-    "Rows",
-    "VectorReader",
     "linking_codes",
     "load_index",
     "make_index",
-    "vector_reader",
 ]
 
 
@@ -36,6 +33,6 @@ def make_index(config: IndexConfig) -> Index:
 
 def load_index(config: IndexConfig | None, state: IndexState) -> Index:
     """The index that a collection's state describes; ``config`` None: it was chosen by the number of rows."""
-    if config is not None and config.kind == state["kind"]:
+    if config is not None and config.kind == state.kind:
         return make_index(config)
-    return make_index(HNSW() if state["kind"] == HNSW.kind else Flat())
+    return make_index(HNSW() if state.kind == HNSW.kind else Flat())

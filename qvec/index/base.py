@@ -13,15 +13,13 @@ from qvec._kernels import Codec, Column, Finder
 from qvec.codes.registry import Quantizer
 from qvec.common.types import Float32Array, NDArray
 from qvec.schema.bitmaps import Bitmap, read_bitmap, rows_in, without
-from qvec.schema.layout import CODES, DELETED, VECTORS
+from qvec.schema.layout import DELETED
+from qvec.schema.quantizers import VectorReader
+from qvec.schema.state import IndexState, Rows
 from qvec.storage.store import ColumnSpec
 
 Progress = Callable[[int, int], object]
 """Called with (done, total) rows."""
-
-Rows = NDArray[np.uint32]
-IndexState = dict[str, Any]
-"""Plain data: "kind"; "tombstones", deleted rows that the index still points at; and what the kind remembers."""
 
 
 @dataclass(frozen=True)
@@ -30,28 +28,6 @@ class CodeColumn:
 
     codec: Codec
     column: Column
-
-
-@dataclass(frozen=True)
-class VectorReader:
-    """Vectors as exactly as they are stored: originals, or what their codes stand for where none are kept."""
-
-    quantizer: Quantizer
-    column: Column
-
-    def read(self, rows: NDArray[Any]) -> Float32Array:
-        """float32 [n, dim] of the rows."""
-        codes, quantizer = self.column.read(rows), self.quantizer
-        return quantizer.codec.decode(codes) if quantizer.transform is None else quantizer.decode(codes)
-
-
-def vector_reader(
-    quantizer: Quantizer, original_quantizer: Quantizer | None, columns: Mapping[str, Column]
-) -> VectorReader:
-    """The reader of the most exact vectors that are stored: the originals, else the codes."""
-    if original_quantizer is None:
-        return VectorReader(quantizer, columns[CODES])
-    return VectorReader(original_quantizer, columns[VECTORS])
 
 
 @dataclass(frozen=True)
@@ -84,9 +60,11 @@ class IndexInput:
 
 
 class Index(Protocol):
-    """How candidates are found. Stateless: what it must remember is plain data in the snapshot's state."""
+    """How candidates are found. Stateless: what it must remember is in the collection's state."""
 
     kind: ClassVar[str]
+    empty: ClassVar[IndexState]
+    """The state of an index of no rows."""
     built_from_codes: ClassVar[bool]
     """Whether what it keeps is made of the codes, and has to be made anew for others."""
 
@@ -136,7 +114,7 @@ class Index(Protocol):
     def finder(self, data: IndexInput, state: IndexState) -> Finder | None:
         """What finds candidates among the rows of any codes; None: a scan does.
 
-        The columns hold what was made from the codes in force (:data:`qvec.schema.layout.NODES`) only where these are they.
+        Columns hold packed nodes (:data:`qvec.schema.layout.NODES`) only if ``data`` has the codes they were made from.
         """
         ...
 

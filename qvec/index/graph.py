@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import NamedTuple, Self
 
 import numpy as np
 
 from qvec.common.types import Float32Array, NDArray
-from qvec.index.base import CodeColumn, IndexState, Rows
+from qvec.index.base import CodeColumn
+from qvec.schema.state import GraphState, IndexState, Rows
 
 ENTRIES = 64
 SAMPLE = 4096
 LLOYD_ROUNDS = 4
-_NUMBERS = (
-    "indexed", "tombstones", "root", "entries_chosen_at", "repair_cursor", "pending_in_sweep", "reverse_edge_cursor",
-)  # fmt: skip
-_ROWS = ("entries", "pending_rows")
 
 
 class Pruning(NamedTuple):
@@ -49,8 +46,8 @@ class Graph:
     """State of a graph outside its lists.
 
     - ``indexed``: number of linked rows; ``tombstones``: how many of these are deleted.
-    - ``root``: root of the tree; ``entries``: rows at which walks start, the root included; ``entries_chosen_at``: value
-      of ``indexed`` when the entries were chosen.
+    - ``root``: root of the tree; ``entries``: rows at which walks start, the root included; ``entries_chosen_at``:
+      value of ``indexed`` when the entries were chosen.
     - ``repair_cursor``: first row whose list the running repair has not visited; None if no repair is running.
     - ``pending_rows``: rows with pending reverse edges, in the order of insertion. Sweeps over all lists add these
       edges. ``reverse_edge_cursor``: row at which the next step of the sweep begins; ``pending_in_sweep``: how many of
@@ -70,16 +67,13 @@ class Graph:
     @classmethod
     def of(cls, state: IndexState) -> Self:
         """The graph that an index state describes; an empty graph if nothing is indexed yet."""
-        if not state.get("indexed"):
+        if not isinstance(state, GraphState) or not state.indexed:
             return cls()
-        values = {name: state[name] for name in _NUMBERS}
-        values |= {name: np.frombuffer(state[name], "<u4").astype(np.uint32) for name in _ROWS}
-        return cls(**values)
+        return cls(**{part.name: getattr(state, part.name) for part in fields(cls)})
 
-    def to_state(self) -> IndexState:
-        """Plain data for :meth:`of`."""
-        rows = {name: getattr(self, name).astype("<u4").tobytes() for name in _ROWS}
-        return {name: getattr(self, name) for name in _NUMBERS} | rows
+    def state(self) -> GraphState:
+        """The state for :meth:`of`."""
+        return GraphState(**vars(self)) if self.indexed else GraphState()
 
     def add_pending(self, rows: Rows) -> None:
         """Append rows to the pending ones. A row that was pending for another vector moves to the end."""

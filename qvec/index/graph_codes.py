@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qvec._kernels import Codec, Column
-from qvec.codes.registry import Quantizer
 from qvec.codes.transforms import Transform
 from qvec.common.parallel import mapped
 from qvec.common.types import Codes, Float32Array, NDArray
-from qvec.index.base import CodeColumn, IndexInput, Rows
+from qvec.index.base import CodeColumn, IndexInput
 from qvec.schema.bitmaps import bitmap_of, read_bitmap, rows_in
 from qvec.schema.layout import CODES, LINKED, NODES, VECTORS, wide_column
+from qvec.schema.quantizers import Quantizers
+from qvec.schema.state import Rows
 from qvec.storage.store import block_geometry
 
 if TYPE_CHECKING:
@@ -33,13 +34,11 @@ MIN_ROWS = 1024  # of a batch that copies are made for,
 COPIED_PER_ROW = 8  # and for each of its rows, rows that are copied at most
 
 
-def linking_codes(
-    quantizer: Quantizer, original_quantizer: Quantizer | None, columns: Mapping[str, Column]
-) -> CodeColumn:
+def linking_codes(quantizers: Quantizers, columns: Mapping[str, Column]) -> CodeColumn:
     """What rows are scored by while their index changes. Packed nodes are made of the codes, whatever these are."""
-    if quantizer.coarse and original_quantizer is not None and NODES not in columns:
-        return CodeColumn(original_quantizer.codec, columns[VECTORS])
-    return CodeColumn(quantizer.codec, columns[CODES])
+    if quantizers.codes.coarse and quantizers.originals is not None and NODES not in columns:
+        return CodeColumn(quantizers.originals.codec, columns[VECTORS])
+    return CodeColumn(quantizers.codes.codec, columns[CODES])
 
 
 def batch_codes(data: IndexInput, rows: Rows, threads: int, pool: ThreadPoolExecutor) -> CodeColumn:

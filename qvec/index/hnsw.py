@@ -20,7 +20,7 @@ from qvec.codes.registry import Quantizer
 from qvec.common.parallel import run_on_threads
 from qvec.common.types import NDArray
 from qvec.index import graph_nodes
-from qvec.index.base import CodeColumn, IndexInput, IndexState, Progress, Rows
+from qvec.index.base import CodeColumn, IndexInput, Progress
 from qvec.index.graph import Graph, GraphShape, choose_entries, pruning
 from qvec.index.graph_codes import batch_codes
 from qvec.schema.bitmaps import (
@@ -36,6 +36,7 @@ from qvec.schema.bitmaps import (
     words_for,
 )
 from qvec.schema.layout import ADJACENCY, LINKED, NODES, REMOVING, bitmap_column, narrow_column
+from qvec.schema.state import GraphState, IndexState, Rows
 from qvec.storage.store import ColumnSpec
 
 if TYPE_CHECKING:
@@ -165,6 +166,7 @@ class HNSWIndex:
     """See :class:`qvec.index.base.Index`. State: that of :class:`qvec.index.graph.Graph`."""
 
     kind: ClassVar[str] = "hnsw"
+    empty: ClassVar[IndexState] = GraphState()
     built_from_codes: ClassVar[bool] = True
 
     def __init__(self, config: HNSW) -> None:
@@ -187,7 +189,7 @@ class HNSWIndex:
         for name in (LINKED, REMOVING):
             columns[name].resize(words_for(data.n))
         Build(data, graph, self._width(graph), threads, progress).run(rows)
-        return {**state, **graph.to_state()}
+        return graph.state()
 
     def _width(self, graph: Graph) -> int:
         """The pool of a walk that links: larger by the share of deleted rows, which take places in it."""
@@ -199,7 +201,7 @@ class HNSWIndex:
     def drop(self, data: IndexInput, state: IndexState, rows: Rows, threads: int) -> IndexState:
         graph = Graph.of(state)
         graph.tombstones = count(self.referenced_rows(data, state) & data.deleted) if graph.indexed else 0
-        return {**state, **graph.to_state()}
+        return graph.state()
 
     def repair_due(self, state: IndexState) -> bool:
         graph = Graph.of(state)
@@ -211,7 +213,7 @@ class HNSWIndex:
         graph = Graph.of(state)
         if graph.tombstones:
             Repair(data, graph, threads).run(limit)
-        return {**state, **graph.to_state()}
+        return graph.state()
 
     def referenced_rows(self, data: IndexInput, state: IndexState) -> Bitmap:
         return read_bitmap(data.columns[LINKED], data.n)

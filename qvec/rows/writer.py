@@ -38,7 +38,7 @@ Vectors = NDArray[Any]  # float32 [n, dim], or integers as Config.form says
 
 @dataclass(frozen=True)
 class Batch:
-    """Vectors to store. ``keys``: of the ids. ``field_keys``: of the fields in each payload, [] if there are no fields."""
+    """Vectors to store. ``keys``: of the ids. ``field_keys``: of the fields in each payload, [] without fields."""
 
     x: Vectors
     ids: Ids
@@ -126,9 +126,9 @@ class Writer:
             found = find_rows(self.txn, batch.keys)
             replaced = np.flatnonzero(found >= 0)
             if len(replaced) and on_conflict == "error":
+                name = id_array(ids)[replaced[:1]].tolist()[0]
                 raise DuplicateIdError(
-                    f"ids[{replaced[0]}] = {id_array(ids)[replaced[:1]].tolist()[0]!r} is stored already; use upsert or "
-                    "on_conflict to replace or skip"
+                    f"ids[{replaced[0]}] = {name!r} is stored already; use upsert or on_conflict to replace or skip"
                 )
             if len(replaced) and on_conflict == "skip":
                 batch, replaced = batch.part(np.flatnonzero(found < 0)), replaced[:0]
