@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
@@ -13,8 +13,8 @@ from qvec._kernels import Codec, Column, Finder
 from qvec.codes.registry import Quantizer
 from qvec.common.types import Float32Array, NDArray
 from qvec.schema.bitmaps import Bitmap, read_bitmap, rows_in, without
-from qvec.schema.layout import DELETED
-from qvec.schema.quantizers import VectorReader
+from qvec.schema.layout import CODES, DELETED
+from qvec.schema.quantizers import Quantizers, VectorReader
 from qvec.schema.state import IndexState, Rows
 from qvec.storage.store import ColumnSpec
 
@@ -47,6 +47,12 @@ class IndexInput:
         """float32 [n, dim] of the rows."""
         assert self.vectors is not None
         return self.vectors.read(rows)
+
+    @classmethod
+    def of_codes(cls, quantizers: Quantizers, columns: Mapping[str, Column], n: int) -> Self:
+        """The input for searches and checks, which score rows by their codes."""
+        codes = CodeColumn(quantizers.codes.codec, columns[CODES])
+        return cls(columns, codes, n, quantizers.vector_reader(columns))
 
     @cached_property
     def deleted(self) -> Bitmap:

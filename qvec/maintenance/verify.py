@@ -10,7 +10,7 @@ from qvec.codes.registry import from_state
 from qvec.common.errors import CorruptError, FormatError
 from qvec.common.types import Codes, NDArray
 from qvec.filters.check import check_fields_of
-from qvec.index import CodeColumn, GraphShape, HNSWIndex, IndexInput, load_index
+from qvec.index import GraphShape, HNSWIndex, IndexInput, load_index
 from qvec.quality.drift_record import read_looks
 from qvec.rows.lookup import live_rows, read_record
 from qvec.schema.config import Config
@@ -117,8 +117,7 @@ def graph_shape(snap: Snapshot, loader: QuantizerLoader) -> GraphShape | None:
 def active_index_input(reading: Reading, quantizers: Quantizers) -> IndexInput:
     """What the active index is built over, to search and check it."""
     columns = active_columns(reading.columns, reading.state.column_names)
-    codes = CodeColumn(quantizers.codes.codec, columns[CODES])
-    return IndexInput(columns, codes, reading.state.n, quantizers.vector_reader(columns))
+    return IndexInput.of_codes(quantizers, columns, reading.state.n)
 
 
 def _some(text: str, rows: Iterator[int]) -> Iterator[str]:

@@ -45,8 +45,8 @@ class Tuning:
             made.append(Curve.best_of(k, list(self._points(k, truth, threads))))
             if progress is not None:
                 progress(i + 1, len(ks))
-        kind = state["index"]["kind"]
-        return Curves(state["quantizer"], kind, state["n"], self.source, len(self.queries), tuple(made))
+        assert state.active is not None
+        return Curves(state.active, state.index.kind, state.n, self.source, len(self.queries), tuple(made))
 
     @property
     def _extra(self) -> int:
@@ -135,7 +135,7 @@ def make_tuning(
 def store_curves(txn: Transaction, curves: Curves, queries: Float32Array | None) -> None:
     """Put the curves in force; ``queries``, if given, to measure with again when the collection has changed."""
     txn.put_record(TUNING, 0, curves.state())
-    txn.state["tuned"] = {"generation": curves.generation, "index": curves.index, "n": curves.n}
+    txn.state = replace(txn.state, tuned=Tuned(curves.generation, curves.index, curves.n))
     if queries is None:
         return
     forget_queries(txn)

@@ -104,11 +104,11 @@ class Curves:
 
 def outdated(state: State) -> bool:
     """Whether a collection's state has curves of other codes, of another index, or of far fewer rows."""
-    tuned = state["tuned"]
+    tuned = state.tuned
     if tuned is None:
         return False
-    same = tuned["generation"] == state["quantizer"] and tuned["index"] == state["index"]["kind"]
-    return not same or bool(state["n"] > STALE * tuned["n"])
+    same = tuned.generation == state.active and tuned.index == state.index.kind
+    return not same or state.n > STALE * tuned.n
 
 
 def _curve(state: object) -> Curve:

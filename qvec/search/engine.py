@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from qvec._kernels import Column, Searcher, Selection
-from qvec.codes.registry import Quantizer
 from qvec.common.types import Float32Array, MemoryMode, NDArray
-from qvec.index import CodeColumn, Index, IndexInput, vector_reader
+from qvec.index import Index, IndexInput
 from qvec.schema.bitmaps import read_bitmap
-from qvec.schema.layout import CODES, DELETED, IDS, VECTORS, in_force
+from qvec.schema.layout import CODES, DELETED, IDS, VECTORS, active_columns
+from qvec.schema.quantizers import Quantizers
+from qvec.schema.state import State
 from qvec.storage.store import Snapshot
 
 Found = tuple[NDArray[np.int64], Float32Array, NDArray[np.int64]]
@@ -51,30 +52,26 @@ class Engine:
     def __init__(
         self,
         snap: Snapshot,
-        quantizer: Quantizer,
-        original_quantizer: Quantizer | None,
+        quantizers: Quantizers,
         index: Index,
         int_ids: bool,
         columns: Mapping[str, Column] | None = None,
     ) -> None:
-        """``columns``: by their own names; by default, those in force."""
-        self.state: dict[str, Any] = snap.state
+        """``columns``: by their own names; by default, the active ones."""
+        self.state: State = snap.state
+        quantizer, original_quantizer = quantizers.codes, quantizers.originals
         self.quantizer, self.original_quantizer, self.index = quantizer, original_quantizer, index
-        self.n: int = self.state["n"]
-        self.live: int = self.state["live"]
-        self.tombstones: int = self.state["index"].get("tombstones", 0)
-        columns = in_force(snap.columns, self.state["names"]) if columns is None else columns
+        self.n, self.live, self.tombstones = self.state.n, self.state.live, self.state.index.tombstones
+        columns = active_columns(snap.columns, self.state.column_names) if columns is None else columns
         self.deleted = None if self.n == self.live else read_bitmap(columns[DELETED], self.n)
         self.plans: dict[Any, Any] = {}
         """What layers above worked out of options for this engine."""
         self.everything = Selection(self.n, self.live, self.deleted)
-        reader = vector_reader(quantizer, original_quantizer, columns)
-        source = IndexInput(columns, CodeColumn(quantizer.codec, columns[CODES]), self.n, reader)
-        self.n_lists = index.n_lists(self.state["index"])
+        self.n_lists = index.n_lists(self.state.index)
         """How many may be probed; 0: the index has none."""
         self.probes = min(self.n_lists, round(PROBES_PER_ROOT * math.sqrt(self.n_lists)))
         """How many are, unless a search says otherwise."""
-        finder = index.finder(source, self.state["index"])
+        finder = index.finder(IndexInput.of_codes(quantizers, columns, self.n), self.state.index)
         rerank, vectors = (None, None) if original_quantizer is None else (original_quantizer.codec, columns[VECTORS])
         mapped = None if quantizer.query_transform is None else quantizer.query_transform.of_queries
         parts = quantizer.codec, columns[CODES], self.n, finder, rerank, vectors

@@ -33,12 +33,12 @@ class HitMaker:
         if not self._int_ids:
             ids, payloads = _named(snap, ids, with_payload)
         elif with_payload:
-            payloads = _payloads(snap, ids) if engine.state["records"] else shaped([None] * ids.size, ids.shape)
+            payloads = _payloads(snap, ids) if engine.state.records else shaped([None] * ids.size, ids.shape)
         return Hits(ids, distances, counts, payloads, self._zero_score)
 
     def ready(self, engine: Engine, given: tuple[Any, ...], effort: Effort, with_payload: bool) -> Ready | None:
         """A search by options as they were given; None where its hits need more than what an engine finds."""
-        if not self._int_ids or (with_payload and engine.state["records"]):
+        if not self._int_ids or (with_payload and engine.state.records):
             return None
         return Ready(given, engine.searcher, engine.quantizer.dim, SAFE_NORM2, effort, self._zero_score, with_payload)
 

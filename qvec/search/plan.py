@@ -66,7 +66,7 @@ def _nprobe(engine: Engine, options: SearchOptions) -> int:
 
 def _reaching(snap: Snapshot, engine: Engine, k: int, recall: float) -> Plan:
     """The cheapest plan that was measured to reach the recall."""
-    if snap.state["tuned"] is None:
+    if snap.state.tuned is None:
         raise InputError("recall= needs a measured curve: call tune(queries) with some hundred queries of yours first")
     if outdated(snap.state):
         raise InputError("the recall curve was measured on other codes, another index or far fewer rows: tune() again")
@@ -83,9 +83,9 @@ def _candidates(engine: Engine, options: SearchOptions) -> int:
         return 0
     if options.oversample is not None:
         return math.ceil(options.k * options.oversample)
-    chosen = engine.state["oversample"]
-    if chosen is not None and chosen["generation"] == engine.state["quantizer"]:
-        return int(options.k * chosen["factor"])
+    chosen = engine.state.oversample
+    if chosen is not None and chosen.generation == engine.state.active:
+        return options.k * chosen.factor
     return enough(options.k, engine.quantizer.oversample)
 
 
