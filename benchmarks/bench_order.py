@@ -87,7 +87,7 @@ def put_in_order(path: Path, order: str, x: sets.Float32) -> float:
         entries = new[graph.entries].astype("<u4").tobytes()
         state["index"] = {**state["index"], "root": int(new[graph.root]), "entries": entries}
         if NODES in columns:
-            source = db._writer(txn).source()
+            source = db._access.writer(txn).source()
             with ThreadPoolExecutor(1) as pool:
                 graph_nodes.pack(
                     source.codes, columns[ADJACENCY], columns[NODES], np.arange(n, dtype=np.uint32), n, 1, pool

@@ -26,6 +26,15 @@ class Maintenance:
     store: Store
     writer: Callable[[Transaction], Writer]
 
+    def optimize(self, threads: int, progress: Progress | None) -> int:
+        """Remove deleted rows from the index and move the other rows together; returns how many rows were released."""
+        before = self._unused_rows()
+        self.flush_reverse_edges(threads)
+        for _ in range(2):  # moving rows leaves deleted ones behind
+            self.remove_tombstones(threads, progress)
+            self.move_rows(threads, progress)
+        return max(before - self._unused_rows(), 0)  # other threads may have deleted more meanwhile
+
     def repair_index(self, deleted: int, threads: int) -> None:
         """Remove deleted rows from the index, by as many steps as are due after ``deleted`` rows were deleted.
 
@@ -87,3 +96,7 @@ class Maintenance:
         scrub(self.store)
         with self.store.write() as txn:
             txn.state = replace(txn.state, erasing=False)
+
+    def _unused_rows(self) -> int:
+        with self.store.read() as snap:
+            return int(snap.state.n - snap.state.live)

@@ -7,7 +7,7 @@ originals are stored), payloads and quantizers cannot be rebuilt: if these are d
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -25,9 +25,26 @@ from qvec.schema.bitmaps import bitmap_of, bytes_of, without, words_for
 from qvec.schema.generations import discard_codes, discard_pending
 from qvec.schema.layout import CODES, DELETED, DRIFT, IDS, VECTORS, bitmap_column, narrow_column, wide_column
 from qvec.schema.state import State
-from qvec.storage.store import ColumnSpec, Transaction
+from qvec.storage.pages import structure_problems
+from qvec.storage.store import ColumnSpec, Store, Transaction
 
 _ID_BYTES = 8
+
+
+def repair(
+    store: Store, writer: Callable[[Transaction], Writer], verify: Callable[[], list[str]], threads: int
+) -> list[str]:
+    """Repair a collection in one transaction; what was rebuilt. ``verify``: the problems of the last commit.
+
+    Raises CorruptError if data is damaged that nothing else can be used to rebuild.
+    """
+    if problems := structure_problems(store.path):
+        raise CorruptError(f"LMDB's own pages cannot be rebuilt: {problems[0]}. Restore a backup")
+    with store.write() as txn:
+        done = Repair(txn, writer(txn), threads).run()
+    if problems := verify():
+        raise CorruptError(f"this remains after the repair: {problems[0]}. Restore a backup")
+    return done
 
 
 @dataclass

@@ -7,10 +7,12 @@ and ranges of single fields are checked by the decoder (qvec/schema/state.py).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from qvec._kernels import Column
 from qvec.codes.configs import HNSW, IVF, Flat
 from qvec.common.errors import CorruptError, FormatError, InputError
+from qvec.common.plain_state import encode
 from qvec.schema.bitmaps import words_for
 from qvec.schema.config import Config
 from qvec.schema.layout import (
@@ -29,6 +31,7 @@ from qvec.schema.layout import (
     active_columns,
     may_be,
 )  # fmt: skip
+from qvec.schema.quantizers import original_quantizer
 from qvec.schema.state import (
     GenerationRecord,
     GraphState,
@@ -37,11 +40,38 @@ from qvec.schema.state import (
     ListsState,
     State,
     damaged,
+    decode_state,
 )
+from qvec.storage.store import StateCodec
 
 Columns = Mapping[str, Column]
 Sizes = dict[str, tuple[int, int | None]]
 """Least rows of columns, and bytes a row (None: any)."""
+
+
+def state_codec(stored_config: Mapping[str, Any]) -> StateCodec:
+    """How the state of a collection with this configuration is checked when a commit is read, and stored."""
+    config = Config.from_dict(dict(stored_config))
+    original_size = RowAccess(config).original_quantizer.code_size
+
+    def decode(stored: dict[str, Any], columns: Mapping[str, Column]) -> dict[str, Any]:
+        check_state(config, original_size, stored, columns)
+        return stored
+
+    return StateCodec(decode, dict)
+
+
+def state_codec(stored_config: Mapping[str, Any]) -> StateCodec:
+    """The codec of the states of a collection with this configuration."""
+    config = Config.from_dict(dict(stored_config))
+    vector_bytes = original_quantizer(config).code_size
+
+    def decode(stored: dict[str, Any], columns: Columns) -> State:
+        state = decode_state(stored)
+        check_state(config, vector_bytes, state, columns)
+        return state
+
+    return StateCodec(decode, encode)
 
 
 def check_state(config: Config, vector_bytes: int, state: State, columns: Columns) -> None:

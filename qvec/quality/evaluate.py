@@ -57,6 +57,12 @@ class Evaluation:
     progress: Progress | None = None
     z: float = Z95
 
+    def __post_init__(self) -> None:
+        if self.queries is not None and not len(self.queries):
+            raise InputError("queries must hold one query or more")
+        check_count("k", self.k, 1, 10_000)
+        check_count("rows", self.rows, self.k + 1, 2**31)
+
     @property
     def config(self) -> Config:
         """The configuration of the collection."""

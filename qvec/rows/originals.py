@@ -26,7 +26,7 @@ def originals_of(reading: Reading, quantizers: QuantizerLoader) -> VectorReader:
     state: State = reading.state
     columns = active_columns(reading.columns, state.column_names)
     if VECTORS in columns:
-        return VectorReader(quantizers.originals, columns[VECTORS])
+        return VectorReader(quantizers.original_quantizer, columns[VECTORS])
     check_trained(state)
     assert state.active is not None
     quantizer = quantizers.load(reading, state.active)

@@ -95,10 +95,12 @@ class Writer:
 
     # --- adding ---
 
-    def use(self, trained: Trained) -> None:
-        """Store the first quantizer and create the columns; once in a collection's life."""
+    def use(self, trained: Trained) -> int:
+        """Store the first quantizer and create the columns, once in a collection's life; returns its generation."""
         self._create_columns(trained.quantizer)
-        self.change(active=register(self.txn, trained))
+        number = register(self.txn, trained)
+        self.change(active=number)
+        return number
 
     def _create_columns(self, quantizer: Quantizer) -> None:
         """Create the columns of rows. A batch that failed may have left some; nothing in them is in use."""

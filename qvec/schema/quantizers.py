@@ -89,13 +89,20 @@ class Quantizers:
         return VectorReader(self.originals, columns[VECTORS])
 
 
+def original_quantizer(config: Config) -> Quantizer:
+    """The quantizer that originals are stored by."""
+    code = Float16() if config.keeps_originals and config.originals == "f16" else Float32()
+    return train(np.empty((0, config.dim), np.float32), config.metric, code)
+
+
 class QuantizerLoader:
-    """Loads the quantizers of a collection's generations, each once. ``originals``: the quantizer of originals."""
+    """Loads the quantizers of a collection's generations, each once.
+
+    ``original_quantizer`` encodes the stored originals; collections without originals have it too.
+    """
 
     def __init__(self, config: Config) -> None:
-        self.config = config
-        code = Float16() if config.keeps_originals and config.originals == "f16" else Float32()
-        self.originals = train(np.empty((0, config.dim), np.float32), config.metric, code)
+        self.config, self.original_quantizer = config, original_quantizer(config)
         self._loaded: dict[tuple[int, str], Quantizer] = {}
 
     def load(self, reading: Reading, number: int) -> Quantizer:
@@ -127,10 +134,15 @@ class QuantizerLoader:
             return None
         return self.pair(self.load(reading, state.active), active_columns(reading.columns, state.column_names))
 
+    def encodes_like(self, reading: Reading, quantizer: Quantizer) -> bool:
+        """Whether the active generation has the same quantizer, whatever the date of its calibration."""
+        active = self.active(reading)
+        return active is not None and _undated(active.codes.state()) == _undated(quantizer.state())
+
     def pair(self, codes: Quantizer, columns: Mapping[str, Column]) -> Quantizers:
         """The quantizers of columns with these codes."""
-        return Quantizers(codes, self.originals if VECTORS in columns else None)
+        return Quantizers(codes, self.original_quantizer if VECTORS in columns else None)
 
     def first(self, codes: Quantizer) -> Quantizers:
         """The quantizers of a new collection with these codes."""
-        return Quantizers(codes, self.originals if self.config.keeps_originals else None)
+        return Quantizers(codes, self.original_quantizer if self.config.keeps_originals else None)

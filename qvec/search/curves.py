@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from qvec.common.errors import FormatError, InputError
-from qvec.common.plain_state import State, take_choice, take_int, take_state, take_version
+from qvec.common.plain_state import take_choice, take_int, take_state, take_version
+from qvec.schema.state import State
 from qvec.schema.validation import MAX_K
 
 VERSION = 1

@@ -10,7 +10,7 @@ import numpy as np
 
 from qvec._kernels import Selection, bits_count, bits_rows, bits_set
 from qvec.common.errors import InputError
-from qvec.common.types import Bitmap, IdKind
+from qvec.common.types import Bitmap, IdKind, NDArray
 from qvec.filters.evaluate import Matcher, live_bitmap
 from qvec.filters.language import And, Node, parse
 from qvec.filters.schema import load_schema
@@ -19,7 +19,7 @@ from qvec.schema.bitmaps import read_bitmap
 from qvec.schema.layout import DELETED, IDS
 from qvec.schema.validation import as_id_set, id_keys
 from qvec.storage.records import fingerprint
-from qvec.storage.store import Reading, Snapshot
+from qvec.storage.store import Reading, Snapshot, Transaction
 
 MAX_FILTER_BYTES = 4 << 20
 MAX_REMEMBERED = 256
@@ -162,3 +162,11 @@ def selector_of(reading: Reading) -> Selector:
     if selector is None:
         selector = reading.derived["selector"] = Selector(reading)
     return selector
+
+
+def matching_rows(reading: Snapshot | Transaction, where: object) -> NDArray[np.int64]:
+    """Live rows that match a filter, or all live rows if it is None; ascending."""
+    # A selector kept by a transaction may be older than the transaction's last change.
+    selector = Selector(reading) if isinstance(reading, Transaction) else selector_of(reading)
+    bits = selector.live if where is None else selector.matching(reading, where)
+    return bits_rows(bits).astype(np.int64)
