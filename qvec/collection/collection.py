@@ -826,9 +826,7 @@ class Collection:
         quantizers = self._access.active(snap)
         if quantizers is None or not snap.state.live:
             return None
-        engine = Engine(
-            snap, quantizers, load_index(self._config.index, snap.state.index), self._config.ids == "int64"
-        )
+        engine = Engine(snap, quantizers, load_index(self._config.index, snap.state.index), self._config.ids == "int64")
         snap.reside(engine.to_copy(self._store.memory))
         snap.derived["engine"] = engine
         return engine

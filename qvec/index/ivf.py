@@ -61,8 +61,8 @@ def open_lists(layout: ListLayout, data: IndexInput) -> Lists:
 
 def _changed_state(layout: ListLayout, lists: Lists) -> ListsState:
     """The state after changes of the lists."""
-    blocks = {"n_blocks": lists.n_blocks, "n_free": lists.n_free, "free_block": lists.free_block}
-    return ListsState(lists=replace(layout, **blocks))
+    changed = replace(layout, n_blocks=lists.n_blocks, n_free=lists.n_free, free_block=lists.free_block)
+    return ListsState(lists=changed)
 
 
 def dims_for(dim: int) -> int:

@@ -50,18 +50,6 @@ Sizes = dict[str, tuple[int, int | None]]
 
 
 def state_codec(stored_config: Mapping[str, Any]) -> StateCodec:
-    """How the state of a collection with this configuration is checked when a commit is read, and stored."""
-    config = Config.from_dict(dict(stored_config))
-    original_size = RowAccess(config).original_quantizer.code_size
-
-    def decode(stored: dict[str, Any], columns: Mapping[str, Column]) -> dict[str, Any]:
-        check_state(config, original_size, stored, columns)
-        return stored
-
-    return StateCodec(decode, dict)
-
-
-def state_codec(stored_config: Mapping[str, Any]) -> StateCodec:
     """The codec of the states of a collection with this configuration."""
     config = Config.from_dict(dict(stored_config))
     vector_bytes = original_quantizer(config).code_size

@@ -14,7 +14,7 @@ from qvec.codes.registry import Quantizer
 from qvec.common.errors import DuplicateIdError, InputError
 from qvec.common.parallel import mapped
 from qvec.common.types import Codes, FieldType, NDArray, OnConflict, Payload
-from qvec.index import Index, IndexInput, Progress, Rows, linking_codes, load_index, make_index
+from qvec.index import Index, IndexInput, Progress, linking_codes, load_index, make_index
 from qvec.rows.lookup import find_rows, id_array, ids_of_rows, live_rows, payloads_of, read_record
 from qvec.rows.results import AddResult
 from qvec.schema.bitmaps import mark, rows_in, words_for
@@ -22,7 +22,7 @@ from qvec.schema.config import AUTO_INDEX_ROWS, Config
 from qvec.schema.generations import discard_codes_from, may_reuse_rows, register
 from qvec.schema.layout import CODES, DELETED, IDS, ROW, VECTORS, active_columns, row_columns
 from qvec.schema.quantizers import QuantizerLoader, Quantizers, Trained, train_code
-from qvec.schema.state import State
+from qvec.schema.state import Rows, State
 from qvec.schema.validation import MAX_ID, MAX_ROWS, as_payloads, id_keys
 from qvec.storage.store import Transaction
 
