@@ -160,7 +160,7 @@ def test_only_the_rows_that_are_named_are_looked_at(walk: bool) -> None:
     what, fine = coded(x), coded(x, "f32")
     adjacency, entries = linked(what, n)
     finder = GraphFinder(what.codec, what.column, adjacency, n, entries) if walk else None
-    searcher = Searcher(what.codec, what.column, n, finder, rerank=fine.codec, vectors=fine.codes)
+    searcher = Searcher(what.codec, what.column, n, finder, rerank=fine.codec, vectors=fine.column)
     for size in (0, 1, 63, 64, 65, 500):
         rows = np.sort(np.random.default_rng(size).choice(n, size, replace=False))
         named = rows.astype(np.uint32)
@@ -202,7 +202,7 @@ def test_a_walk_finds_nearly_what_a_scan_finds(kind: str, metric: str) -> None:
 def test_reranking_orders_by_the_originals() -> None:
     n, x, q = 2000, clustered(2000, 64), clustered(30, 64, 1)
     coarse, fine = coded(x, "binary"), coded(x, "f32")
-    searcher = Searcher(coarse.codec, coarse.codes, n, rerank=fine.codec, vectors=fine.codes)
+    searcher = Searcher(coarse.codec, coarse.column, n, rerank=fine.codec, vectors=fine.column)
     ids, distances, _ = searched(searcher, q, 10, 10, n, n=n)
     exact = ((q[:, None].astype(float) - x[None]) ** 2).sum(2)
     np.testing.assert_array_equal(ids, np.argsort(exact, axis=1, kind="stable")[:, :10])

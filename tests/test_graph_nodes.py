@@ -135,7 +135,7 @@ def test_a_node_is_its_definition(dim: int, coded: int, metric: str) -> None:
     x = clustered(300, dim)
     made, adjacency, nodes, _ = linked(x, metric)
     rotated, stride = node_shape(made.codec, 32)
-    decoded = np.pad(made.codec.decode(made.codes.read_range(0, 300)), ((0, 0), (0, rotated - dim)))
+    decoded = np.pad(made.codec.decode(made.column.read_range(0, 300)), ((0, 0), (0, rotated - dim)))
     y = transform(decoded, rotated, False, None, rotation_signs(graph_nodes.SEED, rotated)).astype(np.float64)
     places = np.array([2 * v if v < 8 else 2 * (v - 8) + 1 for v in range(16)])
     for u in (0, 7, 299):
@@ -149,7 +149,7 @@ def test_a_node_is_its_definition(dim: int, coded: int, metric: str) -> None:
             row if row < 300 else 0xFFFF_FFFF for row in rows.tolist()
         ]
         add, rescale = node[at + 128 : at + 256].view(np.float16).reshape(2, 32).astype(np.float64)
-        code = made.codes.read_range(u, u + 1)[0, : made.codec.data_size + 8]
+        code = made.column.read_range(u, u + 1)[0, : made.codec.data_size + 8]
         end = at + 256 + len(code)
         np.testing.assert_array_equal(node[at + 256 : end], code)
         units = np.frombuffer(node[-(-end // 4) * 4 :][:8].tobytes(), np.float32)

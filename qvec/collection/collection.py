@@ -14,7 +14,7 @@ import numpy as np
 
 from qvec.codes.configs import CodeConfig
 from qvec.common.errors import CorruptError, InputError, LockedError
-from qvec.common.switch_interval import short_turns
+from qvec.common.switch_interval import short_switch_interval
 from qvec.common.types import (
     ArrayLike,
     FieldType,
@@ -781,7 +781,7 @@ class Collection:
         """
         self._outside_transaction("optimize() makes transactions of its own; call it outside of one")
         workers = 1 if threads is None else worker_threads(threads)
-        with short_turns():
+        with short_switch_interval():
             released = self._maintenance.optimize(workers, progress)
             if self._generations.relink_if_due(workers, progress):
                 self._refresh_curves(worker_threads(threads))
