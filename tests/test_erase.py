@@ -26,7 +26,7 @@ INDEXES: dict[str, Any] = {
 KILLED = """
 import os, sys
 import qvec, qvec.maintenance.optimize, qvec.storage.zero_free_pages
-qvec.maintenance.optimize.STEP = 100
+qvec.maintenance.optimize.REPAIRED_ROWS = 100
 point, path = sys.argv[2], sys.argv[1]
 
 def die(*_, **__):
