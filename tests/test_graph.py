@@ -230,8 +230,8 @@ def test_every_row_is_reachable_whatever_the_data(case: str) -> None:
     n, what = len(x), coded(x)
     adjacency, entries = linked(what, n, threads=2, ef=32)
     assert 0 in entries
-    for pinned_only in (False, True):
-        assert count(reachable(what.codec, what.column, adjacency, n, entries, 0, pinned_only)) == n
+    for tree_only in (False, True):
+        assert count(reachable(what.codec, what.column, adjacency, n, entries, 0, tree_only)) == n
 
 
 def test_rows_linked_one_by_one_are_all_reachable_and_found() -> None:
@@ -244,7 +244,7 @@ def test_rows_linked_one_by_one_are_all_reachable_and_found() -> None:
         Build(source, graph, 40, 1).run(order[i : i + 1])
     entries = graph.entries
     assert graph.root == order[0]
-    assert count(reachable(what.codec, what.column, adjacency, len(x), entries, graph.root, pinned_only=True)) == len(x)
+    assert count(reachable(what.codec, what.column, adjacency, len(x), entries, graph.root, tree_only=True)) == len(x)
     searcher = Searcher(
         what.codec, what.column, len(x), GraphFinder(what.codec, what.column, adjacency, len(x), entries)
     )

@@ -14,10 +14,10 @@ from qvec.filters.maintain import posted
 from qvec.filters.postings import all_names
 from qvec.filters.schema import Field, Keys, load_schema, payload_keys
 from qvec.filters.values import column_name, n_words
-from qvec.storage.store import Reading
+from qvec.storage.store import Snapshot
 
 
-def check_fields_of(reading: Reading, payloads: Mapping[int, Payload | None]) -> Iterator[str]:
+def check_fields_of(reading: Snapshot, payloads: Mapping[int, Payload | None]) -> Iterator[str]:
     """Problems found in the indexes of all fields; ``payloads``: those of the live rows that have one."""
     rows = sorted(payloads)
     for field in load_schema(reading.state).values():
@@ -33,7 +33,7 @@ def check_fields_of(reading: Reading, payloads: Mapping[int, Payload | None]) ->
     yield from _check_strays(reading)
 
 
-def _check_postings(reading: Reading, field: Field, rows: list[int], held: list[Keys | None]) -> Iterator[str]:
+def _check_postings(reading: Snapshot, field: Field, rows: list[int], held: list[Keys | None]) -> Iterator[str]:
     n = reading.state.n
     expected = {name: come for name, (come, _) in posted(field, rows, [None] * len(rows), held).items()}
     wrong = 0
@@ -51,7 +51,7 @@ def _rows(data: Any, name: bytes, n: int) -> list[int] | None:
     return bits_rows(bits).tolist() if bits_roaring(data, chunk, n, bits) else None
 
 
-def _check_values(reading: Reading, field: Field, rows: list[int], held: list[Keys | None]) -> Iterator[str]:
+def _check_values(reading: Snapshot, field: Field, rows: list[int], held: list[Keys | None]) -> Iterator[str]:
     n = reading.state.n
     expected = np.zeros(n_words(n) * 64, np.uint64)
     expected[rows] = [0 if keys is None else keys[0] for keys in held]
@@ -60,7 +60,7 @@ def _check_values(reading: Reading, field: Field, rows: list[int], held: list[Ke
         yield f"field {field.name!r}: {len(wrong)} rows hold another value than their payload, first row {wrong[0]}"
 
 
-def _check_strays(reading: Reading) -> Iterator[str]:
+def _check_strays(reading: Snapshot) -> Iterator[str]:
     """Entries of no field."""
     numbers = {field.number for field in load_schema(reading.state).values() if field.has_postings}
     strays = sum(int.from_bytes(name[:2], "big") not in numbers for name, _ in reading.entries(b"\x00", b"\xff" * 400))

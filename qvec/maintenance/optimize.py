@@ -12,7 +12,7 @@ from qvec.maintenance.reclaim import Reclaim
 from qvec.rows.writer import Writer
 from qvec.schema.state import GraphState
 from qvec.storage.store import Store, Transaction
-from qvec.storage.zero_free_pages import scrub
+from qvec.storage.zero_free_pages import zero_free_pages
 
 REPAIRED_PER_DELETED = 20  # rows of the index that are visited for each row that is deleted
 REPAIRED_ROWS = 4096  # ... in one transaction
@@ -93,7 +93,7 @@ class Maintenance:
         with self.store.write() as txn:
             if txn.state.active is not None:
                 Reclaim(self.writer(txn)).zero_unused_rows()
-        scrub(self.store)
+        zero_free_pages(self.store)
         with self.store.write() as txn:
             txn.state = replace(txn.state, erasing=False)
 

@@ -89,7 +89,7 @@ class Reclaim:
             part = rows[i : i + PUT_ROWS]
             filled = part[column.read(part).any(axis=1)]
             column.put(filled, np.zeros((len(filled), column.stride), np.uint8))
-            self.writer.txn.relieve()
+            self.writer.txn.checkpoint_if_large()
 
     def _used_rows(self) -> Bitmap:
         """Rows that are live or referenced by the index."""

@@ -38,6 +38,7 @@ from qvec.schema.layout import CODES, DRIFT, NODES, QUANTIZER, VECTORS, active_c
 from qvec.schema.quantizers import QuantizerLoader, Trained, train_code
 from qvec.schema.state import InactiveCodes, PendingGeneration, State
 from qvec.search.engine import Engine
+from qvec.search.params import SearchParams
 from qvec.storage.store import Snapshot, Store, Transaction
 
 CODED_ROWS = 8192  # by one transaction
@@ -296,8 +297,8 @@ class GenerationManager:
         candidates = 0 if quantizers.originals is None else math.ceil(PROBE_K * quantizers.codes.oversample)
         queries = sample_originals(snap, self.quantizers, PROBES)
         found = [
-            Engine(snap, quantizers, by, False, columns).search(
-                queries, PROBE_K, max(PROBE_EF, candidates), candidates, False, 1
+            Engine(snap, quantizers, by, columns).search(
+                queries, SearchParams(PROBE_K, max(PROBE_EF, candidates), candidates=candidates)
             )[0]
             for by in (index, FlatIndex())
         ]

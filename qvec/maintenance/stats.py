@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from qvec.codes.configs import code_name
-from qvec.common.types import PinnedSnapshot, Stats
+from qvec.common.types import OpenSnapshot, Stats
 from qvec.index import GraphShape
 from qvec.schema.config import Config
 from qvec.schema.layout import ADJACENCY, CENTROIDS, CODES, FIELD, IDS, LIST_BLOCKS, LISTS, NODES, SLOTS, VECTORS
 from qvec.schema.state import ListsState, State
+from qvec.storage.stats import collect
 from qvec.storage.store import Snapshot, Store
 
 
 def collect_stats(snap: Snapshot, store: Store, config: Config, graph: GraphShape | None) -> Stats:
     """Counts and sizes; bytes of codes, vectors and graph are of the active generation."""
     state: State = snap.state
-    sizes = store.stats()
-    names, columns = state.column_names, sizes["column_bytes"]
+    sizes = collect(store)
+    names, columns = state.column_names, sizes.column_bytes
     active = None if state.active is None else state.generation(state.active)
     lists = state.index.lists if isinstance(state.index, ListsState) else None
     parts = {
@@ -25,9 +26,9 @@ def collect_stats(snap: Snapshot, store: Store, config: Config, graph: GraphShap
         "lists_bytes": sum(columns.get(name, 0) for name in (LIST_BLOCKS, LISTS, CENTROIDS, SLOTS)),
         "ids_bytes": columns.get(IDS, 0),
         "fields_bytes": sum(size for name, size in columns.items() if name.partition(" ")[0] == FIELD),
-        "tree_bytes": sizes["other_bytes"],
+        "tree_bytes": sizes.other_bytes,
     }
-    used = sizes["directory_bytes"] + sizes["other_bytes"] + sum(columns.values())
+    used = sizes.page_table_bytes + sizes.other_bytes + sum(columns.values())
     return Stats(
         path=str(store.path),
         dim=config.dim,
@@ -43,14 +44,14 @@ def collect_stats(snap: Snapshot, store: Store, config: Config, graph: GraphShap
         lists=0 if lists is None else lists.n_lists,
         **parts,
         other_bytes=used - sum(parts.values()),
-        free_bytes=sizes["file_bytes"] - used,
+        free_bytes=sizes.file_bytes - used,
         degree=None if graph is None else graph.degree,
         reachable=None if graph is None else graph.reachable,
         erasing=state.erasing,
-        file_bytes=sizes["file_bytes"],
+        file_bytes=sizes.file_bytes,
         calibration=None if active is None else active.id,
         generation=state.active or 0,
         txn_id=snap.txn_id,
-        commits_held=sizes["commits_held"],
-        snapshots=tuple(PinnedSnapshot(*pin) for pin in sizes["pinned"]),
+        commits_held=sizes.commits_held,
+        snapshots=tuple(OpenSnapshot(*pin) for pin in sizes.snapshots),
     )

@@ -17,7 +17,7 @@ from qvec.schema.config import Config
 from qvec.schema.layout import CODES, IDS, QUANTIZER, TUNING, VECTORS, active_columns
 from qvec.schema.quantizers import QuantizerLoader, Quantizers
 from qvec.search.curves import Curves
-from qvec.storage.store import Reading, Snapshot
+from qvec.storage.store import Snapshot
 
 CHECKED_ROWS = 8192
 SHOWN = 5  # of a kind of problem
@@ -90,7 +90,7 @@ def _key(value: int) -> bytes:
     return value.to_bytes(8, "big", signed=value < 0)
 
 
-def wrong_codes(reading: Reading, quantizers: Quantizers) -> Iterator[tuple[NDArray[np.int64], Codes]]:
+def wrong_codes(reading: Snapshot, quantizers: Quantizers) -> Iterator[tuple[NDArray[np.int64], Codes]]:
     """Rows whose codes differ from those of their originals, to the last bit, and the right codes.
 
     Nothing, if the originals were rounded when they were stored.
@@ -114,7 +114,7 @@ def graph_shape(snap: Snapshot, loader: QuantizerLoader) -> GraphShape | None:
     return index.shape(active_index_input(snap, quantizers), snap.state.index)
 
 
-def active_index_input(reading: Reading, quantizers: Quantizers) -> IndexInput:
+def active_index_input(reading: Snapshot, quantizers: Quantizers) -> IndexInput:
     """What the active index is built over, to search and check it."""
     columns = active_columns(reading.columns, reading.state.column_names)
     return IndexInput.of_codes(quantizers, columns, reading.state.n)

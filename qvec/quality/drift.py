@@ -37,7 +37,7 @@ from qvec.quality.drift_stats import (
 from qvec.schema.layout import DRIFT
 from qvec.schema.quantizers import Trained
 from qvec.schema.state import State
-from qvec.storage.snapshot import Reading
+from qvec.storage.snapshot import Snapshot
 from qvec.storage.store import Transaction
 
 ALPHA = 0.005  # of all looks together; alarm and watch each
@@ -139,7 +139,7 @@ def remember(txn: Transaction, number: int, trained: Trained, sample: Float32Arr
         txn.put_record(DRIFT, number, _new_record(quantizer, sample))
 
 
-def read_drift(reading: Reading, dim: int) -> Drift:
+def read_drift(reading: Snapshot, dim: int) -> Drift:
     """What is known of the generation in force, whose vectors have so many dimensions."""
     number = reading.state.active
     record = None if number is None else read_looks(reading, number, dim)

@@ -11,14 +11,14 @@ from qvec.common.errors import FormatError
 from qvec.common.plain_state import State, take_choice, take_floats, take_int, take_state
 from qvec.quality.drift_stats import BASE_ROWS, BINNED_DIMS, BINS, MAX_LOOKS, MIN_ROWS
 from qvec.schema.layout import DRIFT
-from qvec.storage.snapshot import Reading
+from qvec.storage.snapshot import Snapshot
 
 _LIMIT = 2**31 - 1
 _RECORD = ("reference", "recent", "looks", "level", "evidence")
 _LOOK = ("rows", "mean", "var", "counts", "norm", "norm_var", "outside", "recalls")
 
 
-def read_looks(reading: Reading, number: int, dim: int) -> dict[str, Any] | None:
+def read_looks(reading: Snapshot, number: int, dim: int) -> dict[str, Any] | None:
     """The record of a generation's codes, of so many dimensions; None where there is none."""
     record = reading.record(DRIFT, number)
     return None if record is None else checked(record, dim)

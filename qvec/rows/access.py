@@ -10,7 +10,7 @@ from qvec.rows.reader import Reader
 from qvec.rows.writer import Writer
 from qvec.schema.layout import CODES, active_columns
 from qvec.schema.quantizers import QuantizerLoader
-from qvec.storage.store import Reading, Snapshot, Transaction
+from qvec.storage.store import Snapshot, Transaction
 
 
 class RowAccess(QuantizerLoader):
@@ -24,7 +24,7 @@ class RowAccess(QuantizerLoader):
         """A writer of rows inside a transaction."""
         return Writer(txn, self)
 
-    def sample(self, reading: Reading, n: int, newest: bool = False) -> tuple[Float32Array, Codes]:
+    def sample(self, reading: Snapshot, n: int, newest: bool = False) -> tuple[Float32Array, Codes]:
         """Up to n stored vectors, as exactly as they are stored, and their codes; there must be a quantizer.
 
         The rows are spread evenly over all live rows, or are the newest. A vector in a reused row counts as being as

@@ -12,12 +12,12 @@ from qvec.common.types import NDArray, Payload
 from qvec.schema.bitmaps import read_bitmap, rows_in, without
 from qvec.schema.layout import DELETED, IDS, ROW
 from qvec.schema.state import State
-from qvec.storage.store import Reading
+from qvec.storage.store import Snapshot
 
 _MISSING = object()
 
 
-def find_rows(reading: Reading, keys: Sequence[bytes]) -> NDArray[np.int64]:
+def find_rows(reading: Snapshot, keys: Sequence[bytes]) -> NDArray[np.int64]:
     """The row of each id, given by its key: int64 [n], -1 for an id that is not stored.
 
     Raises CorruptError if an id leads to a row that does not exist.
@@ -29,7 +29,7 @@ def find_rows(reading: Reading, keys: Sequence[bytes]) -> NDArray[np.int64]:
     return rows
 
 
-def read_record(reading: Reading, row: int) -> Any:
+def read_record(reading: Snapshot, row: int) -> Any:
     """A row's record, or None. Raises CorruptError if the record is malformed."""
     record = reading.record(ROW, row)
     if record is None:
@@ -42,7 +42,7 @@ def read_record(reading: Reading, row: int) -> Any:
     return record
 
 
-def row_record(reading: Reading, row: int) -> Any:
+def row_record(reading: Snapshot, row: int) -> Any:
     """A live row's record, or None. Raises CorruptError if it is missing and every live row must have one."""
     state: State = reading.state
     record = read_record(reading, row)
@@ -51,12 +51,17 @@ def row_record(reading: Reading, row: int) -> Any:
     return record
 
 
+def row_records(snap: Snapshot, rows: Sequence[int]) -> list[Any]:
+    """The record of each live row, None where there is none, or for the row -1; raises as :func:`row_record`."""
+    return [None if row < 0 else row_record(snap, row) for row in rows]
+
+
 def payloads_of(records: Sequence[Any]) -> list[Payload | None]:
     """The payload of each record, None for a row without a record."""
     return [None if record is None else record["payload"] for record in records]
 
 
-def ids_of_rows(reading: Reading, rows: NDArray[np.int64], records: Sequence[Any] | None = None) -> NDArray[Any]:
+def ids_of_rows(reading: Snapshot, rows: NDArray[np.int64], records: Sequence[Any] | None = None) -> NDArray[Any]:
     """The ids of live rows: int64 [n] of their column, or strings of their ``records``, which are loaded if None."""
     if IDS not in reading.columns:
         records = [row_record(reading, row) for row in rows.tolist()] if records is None else records
@@ -82,7 +87,7 @@ def shaped(values: list[Any], shape: tuple[int, ...]) -> list[Any]:
     return values if len(shape) == 1 else [values[i : i + k] for i in range(0, len(values), k)]
 
 
-def live_rows(reading: Reading) -> NDArray[np.int64]:
+def live_rows(reading: Snapshot) -> NDArray[np.int64]:
     """The rows that are not deleted, ascending."""
     n = reading.state.n
     return rows_in(without(n, read_bitmap(reading.columns[DELETED], n))) if n else np.zeros(0, np.int64)

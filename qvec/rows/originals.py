@@ -10,7 +10,7 @@ from qvec.rows.lookup import live_rows
 from qvec.schema.layout import CODES, VECTORS, active_columns
 from qvec.schema.quantizers import QuantizerLoader, VectorReader
 from qvec.schema.state import State
-from qvec.storage.store import Reading
+from qvec.storage.store import Snapshot
 
 TRAINING_ROWS = 65_536  # rows trained on: 65 of their values lie beyond the 99.9th percentile
 
@@ -21,7 +21,7 @@ def check_trained(state: State) -> None:
         raise InputError("the collection holds no codes yet: add vectors, or calibrate it on a sample, first")
 
 
-def originals_of(reading: Reading, quantizers: QuantizerLoader) -> VectorReader:
+def originals_of(reading: Snapshot, quantizers: QuantizerLoader) -> VectorReader:
     """The reader of originals; InputError if none are stored."""
     state: State = reading.state
     columns = active_columns(reading.columns, state.column_names)
@@ -38,7 +38,7 @@ def originals_of(reading: Reading, quantizers: QuantizerLoader) -> VectorReader:
     return VectorReader(quantizer, columns[CODES])
 
 
-def sample_originals(reading: Reading, quantizers: QuantizerLoader, size: int = TRAINING_ROWS) -> Float32Array:
+def sample_originals(reading: Snapshot, quantizers: QuantizerLoader, size: int = TRAINING_ROWS) -> Float32Array:
     """At most ``size`` stored originals, float32 [n, dim], spread evenly over the live rows."""
     rows = live_rows(reading)
     spread = np.linspace(0, len(rows) - 1, min(size, len(rows))).astype(np.int64)

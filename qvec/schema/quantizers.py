@@ -18,7 +18,7 @@ from qvec.schema.config import Config
 from qvec.schema.layout import CODES, QUANTIZER, VECTORS, active_columns
 from qvec.schema.state import State
 from qvec.storage import records
-from qvec.storage.store import Reading
+from qvec.storage.store import Snapshot
 
 _ID_DIGITS = 16
 
@@ -105,7 +105,7 @@ class QuantizerLoader:
         self.config, self.original_quantizer = config, original_quantizer(config)
         self._loaded: dict[tuple[int, str], Quantizer] = {}
 
-    def load(self, reading: Reading, number: int) -> Quantizer:
+    def load(self, reading: Snapshot, number: int) -> Quantizer:
         """The quantizer of a generation; CorruptError if it is lost, or not of this collection."""
         state: State = reading.state
         key = number, state.generation(number).id  # a number that was rolled back may be given out again
@@ -113,7 +113,7 @@ class QuantizerLoader:
             self._loaded[key] = self._read(reading, number)
         return self._loaded[key]
 
-    def _read(self, reading: Reading, number: int) -> Quantizer:
+    def _read(self, reading: Snapshot, number: int) -> Quantizer:
         config, plain = self.config, reading.record(QUANTIZER, number)
         if plain is None:
             raise CorruptError(f"the quantizer of generation {number} is lost")
@@ -127,14 +127,14 @@ class QuantizerLoader:
             )
         return quantizer
 
-    def active(self, reading: Reading) -> Quantizers | None:
+    def active(self, reading: Snapshot) -> Quantizers | None:
         """The quantizers of the active generation; None before the first vectors."""
         state: State = reading.state
         if state.active is None:
             return None
         return self.pair(self.load(reading, state.active), active_columns(reading.columns, state.column_names))
 
-    def encodes_like(self, reading: Reading, quantizer: Quantizer) -> bool:
+    def encodes_like(self, reading: Snapshot, quantizer: Quantizer) -> bool:
         """Whether the active generation has the same quantizer, whatever the date of its calibration."""
         active = self.active(reading)
         return active is not None and _undated(active.codes.state()) == _undated(quantizer.state())
