@@ -43,7 +43,7 @@ elif point == "scrubbing":
 
     qvec.storage.zero_free_pages.PageEraser._zero = some
 elif point == "deleted":
-    qvec.maintenance.optimize.Maintenance.mend_all = die
+    qvec.maintenance.optimize.Maintenance.remove_tombstones = die
 elif point == "mended":
     qvec.maintenance.optimize.Reclaim.wipe = die
 with qvec.open(path) as db:
