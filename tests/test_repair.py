@@ -10,6 +10,7 @@ import pytest
 from test_graph import coded, column, graph_columns
 
 import qvec
+from helpers.recall import recall
 from helpers.vectors import clustered
 from qvec._kernels import Column
 from qvec.index import CodeColumn
@@ -189,10 +190,6 @@ def test_a_graph_that_was_churned_finds_what_a_fresh_one_finds(path: Path, rng: 
         assert found > freshly - 0.01
         assert db.verify() == []
         assert db.stats().deleted < n // 5
-
-
-def recall(ids: Rows, true: Rows) -> float:
-    return float(np.mean([len(np.intersect1d(*pair)) for pair in zip(ids, true, strict=True)])) / ids.shape[1]
 
 
 def test_bitmaps_of_tests_are_those_of_the_columns() -> None:
