@@ -1,4 +1,4 @@
-"""Search options compared with float64 brute force: max_distance, pages, diversity, by id, with vectors."""
+"""Options of a search compared with float64 brute force: max_distance, offset, mmr, by id, with vectors."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def test_a_search_explains_itself_and_finds_the_same(db: qvec.Collection) -> Non
         np.testing.assert_array_equal(hits.distances, plain.distances)
         seen = hits.explanation
         assert seen is not None
-        assert (seen.queries, seen.k, seen.way) == (n, K, "flat" if flat else "hnsw")
+        assert (seen.queries, seen.k, seen.strategy) == (n, K, "flat" if flat else "hnsw")
         assert (seen.reranked, seen.hops > 0) == (n * seen.candidates, not flat)
         assert seen.evaluations == n * live if flat else n * K < seen.evaluations <= n * N
         kernel = sum(seen.seconds[name] for name in ("prepare", "find", "rerank", "write"))
@@ -198,7 +198,7 @@ def test_a_search_explains_itself_and_finds_the_same(db: qvec.Collection) -> Non
         assert f"evaluations  {seen.evaluations}" in str(seen)
     exact = db.search(Q[0], K, exact=True, explain=True, offset=2).explanation
     assert exact is not None
-    assert (exact.way, exact.k, exact.hops, exact.evaluations, exact.reranked) == ("exact", K + 2, 0, live, 0)
+    assert (exact.strategy, exact.k, exact.hops, exact.evaluations, exact.reranked) == ("exact", K + 2, 0, live, 0)
 
 
 def test_explained_searches_count_their_own_work_alone(db: qvec.Collection) -> None:
@@ -232,7 +232,7 @@ def test_an_empty_collection_has_no_hits_of_any_kind(path: Path) -> None:
         assert hits.vectors.shape == (K, DIM)
         explanation = db.search(Q, K, explain=True).explanation
         assert explanation is not None
-        assert (explanation.way, explanation.queries, explanation.evaluations) == ("empty", len(Q), 0)
+        assert (explanation.strategy, explanation.queries, explanation.evaluations) == ("empty", len(Q), 0)
         with pytest.raises(qvec.MissingIdError, match="no vector has the id 3"):
             db.search(id=3)
 

@@ -32,6 +32,7 @@ from qvec.schema.config import Config
 from qvec.schema.layout import CODES, NODES, VECTORS, in_force, wide_column
 from qvec.schema.validation import check_count
 from qvec.search.engine import Engine
+from qvec.search.params import SearchParams
 from qvec.storage.store import Snapshot, block_geometry
 
 EF = 64
@@ -142,7 +143,7 @@ class Evaluation:
         index = load_index(self.config.index, state["index"])
         columns |= {CODES: column, VECTORS: originals.column}
         columns.pop(NODES, None)  # made from the codes in force
-        return Engine(self.snap, quantizer, originals.quantizer, index, False, columns)
+        return Engine(self.snap, quantizer, originals.quantizer, index, columns)
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ class Search:
         """Rows, int64 [nq, k], one more where a query's own row is among them."""
         k = self.problem.k + int((self.problem.own >= 0).any())
         candidates = 0 if self.factor == 1 else k * self.factor
-        return self.engine.search(queries, k, max(EF, k, candidates), candidates, False, 1)[0]
+        return self.engine.search(queries, SearchParams(k, max(EF, k, candidates), candidates=candidates))[0]
 
     def recalls(self) -> Recalls:
         """Recall of each query."""

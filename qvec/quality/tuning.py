@@ -17,6 +17,7 @@ from qvec.rows.lookup import live_rows
 from qvec.schema.layout import TUNING
 from qvec.search.curves import Curve, Curves, Point, Source, outdated
 from qvec.search.engine import Engine
+from qvec.search.params import SearchParams
 from qvec.storage.store import Snapshot, Store, Transaction
 
 EF_STEPS = tuple(round(10 * 1.2**i) for i in range(30))  # 10 to 1,978
@@ -56,7 +57,7 @@ class Tuning:
         return int(self.source == "rows")
 
     def _truth(self, k: int, threads: int) -> Int64Array:
-        found = self.engine.search(self.queries, k + self._extra, 0, 0, True, threads)[0]
+        found = self.engine.search(self.queries, SearchParams(k + self._extra, exact=True), threads)[0]
         return _others(found, self.own, k)
 
     def _points(self, k: int, truth: Int64Array, threads: int) -> Iterator[Point]:
@@ -82,7 +83,8 @@ class Tuning:
         before = self.engine.work[1]
         extra = self._extra
         width, wanted = max(ef, k, candidates) + extra, 0 if candidates == 0 else candidates + extra
-        found = self.engine.search(self.queries, k + extra, width, wanted, False, threads, nprobe)[0]
+        params = SearchParams(k + extra, width, nprobe, wanted)
+        found = self.engine.search(self.queries, params, threads)[0]
         scored = (self.engine.work[1] - before) / len(self.queries)
         recall, low, _ = wilson(_shares(_others(found, self.own, k), truth), k)
         return Point(ef, nprobe, candidates, recall, low, scored + RERANK_COST * candidates)
@@ -154,7 +156,7 @@ def tune(
             raise InputError(
                 "recall is measured against the originals, and the collection was created with originals='none'"
             )
-        engine = Engine(snap, quantizer, originals, load_index(config.index, snap.state["index"]), False)
+        engine = Engine(snap, quantizer, originals, load_index(config.index, snap.state["index"]))
         tuning = make_tuning(snap, engine, queries, access.reader(snap).vectors, n, seed)
         curves = tuning.run(ks, threads, progress)
     with store.write() as txn:

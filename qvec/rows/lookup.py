@@ -45,6 +45,11 @@ def row_record(snap: Snapshot, row: int) -> Any:
     return record
 
 
+def row_records(snap: Snapshot, rows: Sequence[int]) -> list[Any]:
+    """The record of each live row, None where there is none, or for the row -1; raises as :func:`row_record`."""
+    return [None if row < 0 else row_record(snap, row) for row in rows]
+
+
 def payloads_of(records: Sequence[Any]) -> list[Payload | None]:
     """The payload of each record, None where there is no record."""
     return [None if record is None else record["payload"] for record in records]

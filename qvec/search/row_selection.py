@@ -24,48 +24,48 @@ from qvec.storage.store import Snapshot, Transaction
 MAX_FILTER_BYTES = 4 << 20
 MAX_REMEMBERED = 256
 MAX_REMEMBERED_BYTES = 64 << 20
-SEEDS = 32  # rows that a walk among selected ones starts from, besides the graph's entries
+N_SEEDS = 32  # selected rows from which a filtered walk starts, in addition to the graph's entries
 
 
-class Selected:
-    """Some of the live rows of a commit, in the forms that the kernels take."""
+class SelectedRows:
+    """Some of the live rows of a commit, as a selection for each strategy of a search."""
 
-    __slots__ = ("_listed", "_passed", "_walked", "bits", "count", "n", "ways")
+    __slots__ = ("_brute_force", "_filtered_walk", "_post_filter", "bits", "count", "n", "strategies")
 
     def __init__(self, bits: Bitmap, n: int) -> None:
         self.bits, self.n, self.count = bits, n, bits_count(bits)
-        self._listed: Selection | None = None
-        self._passed: Selection | None = None
-        self._walked: Selection | None = None
-        self.ways: dict[Any, Any] = {}
-        """What was chosen for them by plan (:func:`qvec.search.strategy.choose_way`)."""
+        self._brute_force: Selection | None = None
+        self._post_filter: Selection | None = None
+        self._filtered_walk: Selection | None = None
+        self.strategies: dict[Any, Any] = {}
+        """Chosen strategies by parameters (:func:`qvec.search.strategy.choose_strategy`)."""
 
     @property
-    def listed(self) -> Selection:
-        """Each row is scored, whatever the index."""
-        if self._listed is None:
-            self._listed = Selection(self.n, self.count, rows=bits_rows(self.bits))
-        return self._listed
+    def brute_force(self) -> Selection:
+        """Every selected row is scored, whatever the index."""
+        if self._brute_force is None:
+            self._brute_force = Selection(self.n, self.count, rows=bits_rows(self.bits))
+        return self._brute_force
 
     @property
-    def passed(self) -> Selection:
-        """The index is searched as ever; what is not selected is dropped from what it finds."""
-        if self._passed is None:
-            self._passed = Selection(self.n, self.count, ~self.bits)
-        return self._passed
+    def post_filter(self) -> Selection:
+        """The index is searched without a filter; rows that are not selected are removed from the result."""
+        if self._post_filter is None:
+            self._post_filter = Selection(self.n, self.count, ~self.bits)
+        return self._post_filter
 
     @property
-    def walked(self) -> Selection:
-        """A graph is walked among the selected rows."""
-        if self._walked is None:
+    def filtered_walk(self) -> Selection:
+        """The graph is walked among the selected rows."""
+        if self._filtered_walk is None:
             rows = bits_rows(self.bits)
-            spread = np.linspace(0, len(rows) - 1, min(SEEDS, len(rows))).astype(np.int64)
-            self._walked = Selection(self.n, self.count, ~self.bits, seeds=rows[spread])
-        return self._walked
+            seeds = rows[np.linspace(0, len(rows) - 1, min(N_SEEDS, len(rows))).astype(np.int64)]
+            self._filtered_walk = Selection(self.n, self.count, ~self.bits, seeds=seeds)
+        return self._filtered_walk
 
     @property
     def nbytes(self) -> int:
-        """What it may come to hold."""
+        """The most bytes that all selections take."""
         return 3 * self.bits.nbytes + 4 * self.count
 
 
@@ -78,13 +78,15 @@ class Selector:
         self.live = live_bitmap(self.n, read_bitmap(reading.columns[DELETED], self.n) if some_deleted else None)
         self.schema = load_schema(reading.state)
         self._known: dict[Node, Bitmap] = {}
-        self._kept: OrderedDict[Hashable, Selected] = OrderedDict()
+        self._kept: OrderedDict[Hashable, SelectedRows] = OrderedDict()
 
     def matching(self, reading: Snapshot, where: object) -> Bitmap:
         """The live rows that fulfil a filter; InputError names the path of what is wrong in it."""
         return self._evaluate(reading, parse(where, self.schema))
 
-    def select(self, reading: Snapshot, where: object, ids_in: object, ids: IdKind, name: str = "where") -> Selected:
+    def select(
+        self, reading: Snapshot, where: object, ids_in: object, ids: IdKind, name: str = "where"
+    ) -> SelectedRows:
         """The live rows that fulfil a filter (None: all) and have one of the allowed ids (None: any).
 
         ``name``: what errors call the filter.
@@ -98,7 +100,7 @@ class Selector:
         bits = self._evaluate(reading, And(()) if where is None else parse(where, self.schema, name))
         if allowed is not None:
             bits = bits & allowed.rows(reading, self.n)
-        selected = Selected(bits, self.n)
+        selected = SelectedRows(bits, self.n)
         if key is not None:
             self._keep(key, selected)
         return selected
@@ -112,7 +114,7 @@ class Selector:
         except KeyError:  # another thread has just dropped it
             return
 
-    def _keep(self, key: Hashable, selected: Selected) -> None:
+    def _keep(self, key: Hashable, selected: SelectedRows) -> None:
         self._kept[key] = selected
         while len(self._kept) > 1 and (
             len(self._kept) > MAX_REMEMBERED
