@@ -51,7 +51,7 @@ def build(path: Path, base: Float32, **options: Any) -> qvec.Collection:
 
 
 # Least recall@10 by code, re-ranked or not: on clusters, and on the demo's passages.
-FLOORS = [
+LEAST_RECALL = [
     ("f32", "hnsw", False, 0.99, 0.99),
     ("f16", "hnsw", False, 0.98, 0.98),
     ("int8", "flat", False, 0.95, 0.96),
@@ -64,8 +64,8 @@ FLOORS = [
 
 
 @pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
-@pytest.mark.parametrize(("code", "index", "rescore", "floor", "_"), FLOORS)
-def test_recall_on_clusters_is_above_its_floor(
+@pytest.mark.parametrize(("code", "index", "rescore", "floor", "_"), LEAST_RECALL)
+def test_recall_on_clusters_is_above_its_limit(
     path: Path,
     clusters: tuple[Float32, Float32],
     metric: Any,
@@ -90,8 +90,8 @@ def test_recall_under_ip_does_not_hang_on_equal_lengths(path: Path, layout: Any,
         assert recall_at_10(db, (x, q), ef=200) >= floor
 
 
-@pytest.mark.parametrize(("code", "index", "rescore", "_", "floor"), FLOORS)
-def test_recall_on_real_questions_is_above_its_floor(
+@pytest.mark.parametrize(("code", "index", "rescore", "_", "floor"), LEAST_RECALL)
+def test_recall_on_real_questions_is_above_its_limit(
     path: Path, demo: tuple[Float32, Float32], code: str, index: str, rescore: bool, _: float, floor: float
 ) -> None:
     options = {"oversample": 20.0} if code == "binary" else {}

@@ -27,9 +27,7 @@ from helpers.filter_model import FIELDS, filters, payloads
 from helpers.vectors import clustered
 
 DIM = 6
-EXAMPLES = int(os.environ.get("QVEC_EXAMPLES", "60"))
-STEPS = int(os.environ.get("QVEC_STEPS", "40"))
-POOLED = min(5 * EXAMPLES, 500)  # of a run; long runs are several, each with others
+POOLED = min(5 * int(os.environ.get("QVEC_EXAMPLES", "20")), 500)  # of a run; long runs are several, each with others
 POOL = clustered(np.random.default_rng(11), 400, DIM)
 POOL[:40] = POOL[0]  # many at one place
 RECALL = 0.9
