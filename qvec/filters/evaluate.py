@@ -9,10 +9,10 @@ import numpy as np
 from qvec.common.types import Bitmap
 from qvec.filters.language import Among, And, Between, Exists, Node, Not, Or
 from qvec.filters.postings import read_postings, read_range
+from qvec.filters.schema import MAX_KEY
 from qvec.filters.values import n_words, scan_values
 from qvec.storage.store import Snapshot
 
-MAX_KEY = 2**64 - 1
 MAX_REMEMBERED_BYTES = 16 << 20
 
 
