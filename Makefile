@@ -47,6 +47,8 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell qvec tests docs benchmarks *.md *.py Makefile
+	$(BIN)/python tests/check_phrases.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

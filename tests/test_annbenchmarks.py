@@ -21,7 +21,7 @@ X, Q = ALL[:800], ALL[800:]
 COUNT = 10
 
 if not FOLDER.exists():
-    pytest.skip("benchmarks are not beside the tests", allow_module_level=True)
+    pytest.skip("benchmarks are not next to the tests", allow_module_level=True)
 yaml = pytest.importorskip("yaml")
 
 

@@ -217,12 +217,12 @@ def test_a_graph_does_not_depend_on_the_number_of_threads() -> None:
     np.testing.assert_array_equal(graphs[0], graphs[2])
 
 
-@pytest.mark.parametrize("case", ["clusters", "twins", "line", "zeros and one", "far clusters"])
+@pytest.mark.parametrize("case", ["clusters", "duplicates", "line", "zeros and one", "far clusters"])
 def test_every_row_is_reachable_whatever_the_data(case: str) -> None:
     rng = np.random.default_rng(0)
     x = {
         "clusters": clustered(2500, 16),
-        "twins": np.repeat(clustered(3, 16), 900, axis=0),
+        "duplicates": np.repeat(clustered(3, 16), 900, axis=0),
         "line": np.arange(2500, dtype=np.float32)[:, None] * np.ones((1, 16), np.float32),
         "zeros and one": np.vstack([np.zeros((2000, 16)), np.ones((1, 16))]).astype(np.float32),
         "far clusters": (rng.normal(size=(2500, 16)) + 1e4 * rng.integers(0, 5, (2500, 1))).astype(np.float32),

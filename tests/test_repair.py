@@ -75,10 +75,10 @@ def scattered(n: int, share: float) -> Rows:
 
 
 @pytest.mark.parametrize("limit", [1, 400, 10**9])
-@pytest.mark.parametrize("case", ["a tenth", "half", "all but a few", "a region", "the root", "twins", "all"])
+@pytest.mark.parametrize("case", ["a tenth", "half", "all but a few", "a region", "the root", "duplicates", "all"])
 def test_what_is_left_hangs_together_and_names_nothing_that_was_deleted(case: str, limit: int) -> None:
     x = clustered(np.random.default_rng(1), N, DIM)
-    if case == "twins":
+    if case == "duplicates":
         x = np.repeat(x[:3], N // 3, axis=0)
     gone = {
         "a tenth": scattered(N, 0.1),
@@ -86,7 +86,7 @@ def test_what_is_left_hangs_together_and_names_nothing_that_was_deleted(case: st
         "all but a few": scattered(N, 0.995),
         "a region": region(x, 0.4),
         "the root": np.zeros(1, np.int64),
-        "twins": scattered(N, 0.5),
+        "duplicates": scattered(N, 0.5),
         "all": np.arange(N),
     }[case]
     what, columns, graph = built(x)

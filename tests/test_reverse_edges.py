@@ -107,7 +107,7 @@ def test_rows_that_are_gone_or_given_up_are_owed_nothing(db: qvec.Collection, ve
     for i in range(3):
         db.add(vectors[N + i])
     db.delete([N, N + 2])
-    db.optimize()  # gives up the rows behind
+    db.optimize()  # releases the unused rows at the end
     assert not len(graph_of(db).pending_rows)
     assert db.verify() == []
     db.add(vectors[N : N + 1], [N])
