@@ -11,8 +11,8 @@ import numpy as np
 
 from qvec._kernels import Codec, Column, Finder
 from qvec.codes.registry import Quantizer
-from qvec.common.types import Float32Array, NDArray
-from qvec.schema.bitmaps import Bitmap, read_bitmap, rows_in, without
+from qvec.common.types import Bitmap, Float32Array, NDArray
+from qvec.schema.bitmaps import complement, read_bitmap, rows_in
 from qvec.schema.layout import CODES, DELETED
 from qvec.schema.quantizers import Quantizers, VectorReader
 from qvec.schema.state import IndexState, Rows
@@ -62,7 +62,7 @@ class IndexInput:
     @cached_property
     def live(self) -> NDArray[np.int64]:
         """The rows that are not deleted, ascending."""
-        return rows_in(without(self.n, self.deleted))
+        return rows_in(complement(self.n, self.deleted))
 
 
 class Index(Protocol):

@@ -18,21 +18,20 @@ from qvec._kernels import Finder, GraphFinder, Linker, reachable
 from qvec.codes.configs import HNSW
 from qvec.codes.registry import Quantizer
 from qvec.common.parallel import run_on_threads, thread_pool
-from qvec.common.types import NDArray
+from qvec.common.types import Bitmap, NDArray
 from qvec.index import graph_nodes
 from qvec.index.base import CodeColumn, IndexInput, Progress
 from qvec.index.graph import Graph, GraphShape, choose_entries, pruning
 from qvec.index.graph_codes import batch_codes
 from qvec.schema.bitmaps import (
-    Bitmap,
     are_in,
     bitmap_of,
+    complement,
     count,
     mark,
     read_bitmap,
     rows_in,
     unused_rows,
-    without,
     words_for,
 )
 from qvec.schema.layout import ADJACENCY, LINKED, NODES, REMOVING, bitmap_column, narrow_column
@@ -235,7 +234,7 @@ class HNSWIndex:
         if (count(held), dead) != (graph.indexed, graph.tombstones):
             stated = f"{graph.indexed} and {graph.tombstones}"
             return [f"{count(held)} rows are linked, {dead} of them deleted; the state says {stated}"]
-        outside = rows_in(without(data.n, data.deleted) & ~held)
+        outside = rows_in(complement(data.n, data.deleted) & ~held)
         if len(outside):
             return [f"{len(outside)} rows are not in the graph, the first is row {outside[0]}"]
         if not graph.indexed:
@@ -249,7 +248,7 @@ class HNSWIndex:
         for start in range(0, len(live), CHECKED_ROWS):
             links += int((adjacency.read(live[start : start + CHECKED_ROWS]).view("<u4") != NO_NEIGHBOR).sum())
         reached = reachable(codes.codec, codes.column, adjacency, data.n, graph.entries, graph.root)
-        return GraphShape(links / max(1, len(live)), count(reached & without(data.n, data.deleted)))
+        return GraphShape(links / max(1, len(live)), count(reached & complement(data.n, data.deleted)))
 
     def _check_tree(self, data: IndexInput, graph: Graph, held: Bitmap) -> list[str]:
         """Whether every row that is not being taken out hangs in the tree."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from qvec._kernels import Column
-from qvec.common.types import NDArray
+from qvec.common.types import Bitmap, NDArray
 from qvec.rows.lookup import ids_of_rows, payloads_of, read_record
 from qvec.rows.writer import PUT_ROWS, Batch, Ids, Writer
-from qvec.schema.bitmaps import Bitmap, rows_in, unused_rows, without, words_for
+from qvec.schema.bitmaps import complement, rows_in, unused_rows, words_for
 from qvec.schema.generations import discard_codes_from, discard_pending, may_reuse_rows
 from qvec.schema.layout import CODES, DELETED, IDS, VECTORS
 from qvec.schema.validation import id_keys
@@ -94,7 +94,7 @@ class Reclaim:
     def _used_rows(self) -> Bitmap:
         """Rows that are live or referenced by the index."""
         data = self.writer.index_input()
-        live = without(data.n, data.deleted)
+        live = complement(data.n, data.deleted)
         referenced = self.writer.index().referenced_rows(data, self.writer.state.index)
         return live if referenced is None else live | referenced
 

@@ -21,7 +21,7 @@ from qvec.maintenance.verify import wrong_codes
 from qvec.quality.drift_record import read_looks
 from qvec.rows.lookup import live_rows, read_record
 from qvec.rows.writer import ENCODE_ROWS, Writer
-from qvec.schema.bitmaps import bitmap_of, bytes_of, without, words_for
+from qvec.schema.bitmaps import bitmap_of, bytes_of, complement, words_for
 from qvec.schema.generations import discard_codes, discard_pending
 from qvec.schema.layout import CODES, DELETED, DRIFT, IDS, VECTORS, bitmap_column, narrow_column, wide_column
 from qvec.schema.state import State
@@ -159,7 +159,7 @@ class Repair:
         n = self.state.n
         live = np.array(sorted(rows), np.int64)
         column = self._renewed(DELETED, bitmap_column(DELETED), words_for(n))
-        column.write(0, bytes_of(without(n, bitmap_of(live, n))))
+        column.write(0, bytes_of(complement(n, bitmap_of(live, n))))
         if IDS in self.txn.columns:
             column = self._renewed(IDS, narrow_column(IDS, _ID_BYTES), n)
             values = np.frombuffer(b"".join(rows[row][::-1] for row in live.tolist()), np.uint8)
