@@ -9,6 +9,8 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
+from qvec.common.extras import find
+
 WIDTH = 100  # of output that is not a terminal
 COLUMN_GAP, MIN_TEXT_WIDTH = 3, 16
 PLAIN_STEP = 10  # percent between two lines of plain progress
@@ -32,10 +34,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     if fitted is None:
         _print_lists(title, columns, cells)
         return
-    try:
-        _print_rich(title, columns, fitted, right)
-    except ImportError:
-        _print_plain(title, columns, fitted, right)
+    (_print_plain if find("rich") is None else _print_rich)(title, columns, fitted, right)
 
 
 def emphasize(text: str, answers: Sequence[str]) -> str:
@@ -63,14 +62,11 @@ def bold(text: str) -> str:
 @contextlib.contextmanager
 def progress(label: str, unit: str) -> Iterator[Progress]:
     """A callable ``(done, total)`` that shows progress on standard error."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        tqdm = None
+    tqdm = find("tqdm")
     if tqdm is None or not sys.stderr.isatty():
         yield _plain_progress(label, unit)
         return
-    with tqdm(desc=label, unit=f" {unit}", ncols=WIDTH, file=sys.stderr) as bar:
+    with tqdm.tqdm(desc=label, unit=f" {unit}", ncols=WIDTH, file=sys.stderr) as bar:
 
         def report(done: int, total: int) -> None:
             bar.total = total
@@ -125,20 +121,16 @@ def _print_lists(title: str, columns: Sequence[str], cells: list[list[str]]) -> 
 
 
 def _print_rich(title: str, columns: Sequence[str], cells: list[list[str]], right: list[bool]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD)
+    as_text = find("rich.text").Text
+    table = find("rich.table").Table(box=find("rich.box").SIMPLE_HEAD)
     for column, numeric in zip(columns, right, strict=True):
         table.add_column(column, justify="right" if numeric else "left", no_wrap=True, overflow="fold")
     for row in cells:
-        table.add_row(*map(Text, row))  # rich would parse a plain string as markup
+        table.add_row(*map(as_text, row))  # rich would parse a plain string as markup
     with io.StringIO() as drawn:
-        console = Console(file=drawn, width=_width(), highlight=False, force_terminal=_has_color())
+        console = find("rich.console").Console(file=drawn, width=_width(), highlight=False, force_terminal=_has_color())
         if title:
-            console.print(Text(title, "bold"))
+            console.print(as_text(title, "bold"))
         console.print(table)
         print(drawn.getvalue(), end="")  # if the reader of a pipe is gone, rich would end the process
 

@@ -15,3 +15,11 @@ def require(module: str, extra: str) -> Any:
     except ImportError as error:
         package = module.partition(".")[0]
         raise MissingExtraError(f"{package} is not installed; install it with: pip install 'qvec[{extra}]'") from error
+
+
+def find(module: str) -> Any:
+    """Import an optional module. Returns None if the package is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        return None

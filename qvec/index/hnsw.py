@@ -13,12 +13,12 @@ import numpy as np
 from qvec._kernels import Finder, GraphFinder, reachable
 from qvec.codes.configs import HNSW
 from qvec.codes.registry import Quantizer
-from qvec.common.types import NDArray
+from qvec.common.types import Bitmap, NDArray
 from qvec.index import graph_nodes
 from qvec.index.base import IndexInput, IndexState, Progress, Rows
 from qvec.index.graph import Graph, GraphShape
 from qvec.index.graph_build import GraphBuild
-from qvec.schema.bitmaps import Bitmap, bitmap_of, count, read_bitmap, rows_in, unused_rows, without, words_for
+from qvec.schema.bitmaps import bitmap_of, complement, count, read_bitmap, rows_in, unused_rows, words_for
 from qvec.schema.layout import ADJACENCY, LINKED, NODES, REMOVING, bitmap_column, narrow_column
 from qvec.storage.store import ColumnSpec
 
@@ -101,7 +101,7 @@ class HNSWIndex:
         if (count(linked), dead) != (graph.indexed, graph.tombstones):
             stated = f"{graph.indexed} and {graph.tombstones}"
             return [f"{count(linked)} rows are linked, {dead} of them deleted; the state says {stated}"]
-        outside = rows_in(without(data.n, data.deleted) & ~linked)
+        outside = rows_in(complement(data.n, data.deleted) & ~linked)
         if len(outside):
             return [f"{len(outside)} rows are not in the graph, the first is row {outside[0]}"]
         if not graph.indexed:
@@ -115,7 +115,7 @@ class HNSWIndex:
         for start in range(0, len(live), ROWS_PER_READ):
             links += int((adjacency.read(live[start : start + ROWS_PER_READ]).view("<u4") != NO_NEIGHBOR).sum())
         reached = reachable(codes.codec, codes.column, adjacency, data.n, graph.entries, graph.root)
-        return GraphShape(links / max(1, len(live)), count(reached & without(data.n, data.deleted)))
+        return GraphShape(links / max(1, len(live)), count(reached & complement(data.n, data.deleted)))
 
     def _check_tree(self, data: IndexInput, graph: Graph, linked: Bitmap) -> list[str]:
         """Check that the tree reaches every row, except for those that a repair is removing."""
