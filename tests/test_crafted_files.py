@@ -262,7 +262,7 @@ def test_a_packed_graph_without_its_nodes_is_found_by_verify(path: Path) -> None
         db.drop_generation(0)
     craft(path, lambda txn: txn.state["column_names"].pop("nodes"))
     with qvec.open(path, "r") as db:
-        assert db.verify() == ["the packed nodes of the graph are not there"]
+        assert db.verify() == ["the packed nodes of the graph are missing"]
 
 
 def with_looks(*at: str | int, value: Any) -> Callable[[Transaction], object]:

@@ -33,7 +33,7 @@ def test_more_lists_than_vectors_to_make_them_of_are_refused_and_nothing_is_writ
     path: Path, data: tuple[Float32, Float32]
 ) -> None:
     with qvec.create(path, DIM, metric="l2", index=qvec.IVF(nlist=101)) as db:
-        with pytest.raises(qvec.InputError, match=r"nlist=101 is more than the 100 vectors"):
+        with pytest.raises(qvec.InputError, match=r"nlist=101 exceeds the number of vectors, 100"):
             db.add(data[0][:100])
         assert len(db) == 0
         db.add(data[0][:101])

@@ -1,4 +1,10 @@
-"""How candidates are found: by a scan of every code, a walk through a graph, or a scan of near lists."""
+"""Indexes, which find the candidates of a search.
+
+- ``base``: the interface; ``flat``: a scan of all codes.
+- ``hnsw``: the graph index. ``graph``: its state, entries and pruning; ``graph_build``: linking rows; ``graph_codes``:
+  the codes that rows are linked by; ``graph_nodes``: the packed layout; ``graph_repair``: removing deleted rows.
+- ``ivf``: inverted lists; ``ivf_clusters``: their centroids; ``ivf_check``: verification.
+"""
 
 from qvec.codes.configs import HNSW, IVF, Flat, IndexConfig
 from qvec.index.base import CodeColumn, Index, IndexInput, Progress
@@ -23,7 +29,7 @@ __all__ = [
 
 
 def make_index(config: IndexConfig) -> Index:
-    """The index that a configuration describes."""
+    """Create the index of a configuration."""
     if isinstance(config, IVF):
         from qvec.index.ivf import IVFIndex  # late: most collections have no lists
 
@@ -32,7 +38,7 @@ def make_index(config: IndexConfig) -> Index:
 
 
 def load_index(config: IndexConfig | None, state: IndexState) -> Index:
-    """The index that a collection's state describes; ``config`` None: it was chosen by the number of rows."""
+    """Create the index of a collection's state. ``config`` None: the kind was chosen by the number of rows."""
     if config is not None and config.kind == state.kind:
         return make_index(config)
     return make_index(HNSW() if state.kind == HNSW.kind else Flat())

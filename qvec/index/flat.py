@@ -1,4 +1,4 @@
-"""No structure at all: every search scans the codes."""
+"""The flat index: every search scans all codes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from qvec.storage.store import ColumnSpec
 
 
 class FlatIndex:
-    """See :class:`qvec.index.base.Index`. Points at nothing, and so remembers nothing."""
+    """See :class:`qvec.index.base.Index`. Without columns or state."""
 
     kind: ClassVar[str] = "flat"
     empty: ClassVar[IndexState] = FlatState()

@@ -1,4 +1,4 @@
-"""A graph besides its lists: where walks start, and the tree that keeps every row reachable."""
+"""State of a graph outside its lists, the choice of entry points, and the rule that prunes lists."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ ENTRY_KMEANS_ROUNDS = 4
 
 
 class Pruning(NamedTuple):
-    """``alpha``: a neighbor s hides another e where alpha * d(s, e) <= d(u, e), squared distances.
+    """``alpha``: neighbor s of u occludes neighbor e if alpha * d(s, e) <= d(u, e), in squared distances.
 
-    ``fill``: up to this share of a list, the nearest that are hidden are kept as well.
+    ``fill``: the nearest occluded neighbors fill a list up to this share.
     """
 
     alpha: float
@@ -28,15 +28,15 @@ class Pruning(NamedTuple):
 
 
 def pruning(metric: str, packed: bool) -> Pruning:
-    """How lists are pruned; what was measured is in docs/adr, 2 and 7."""
-    if metric == "ip":  # negated dot products are no distances, to be stretched; a long vector hides nearly all others
+    """How lists are pruned (measured, ADRs 2 and 7)."""
+    if metric == "ip":  # alpha suits distances only; and a long vector occludes nearly all others
         return Pruning(1.0, 0.75)
-    return Pruning(1.05, 0.75) if packed else Pruning(1.1, 0.0)  # a packed node's places are scored, filled or not
+    return Pruning(1.05, 0.75) if packed else Pruning(1.1, 0.0)  # packed nodes cost the same with empty places
 
 
 @dataclass(frozen=True)
 class GraphShape:
-    """``degree``: links of a live row, on average; ``reachable``: live rows that walks from the entries can reach."""
+    """``degree``: average number of edges of a live row; ``reachable``: live rows that walks can reach."""
 
     degree: float
     reachable: int
@@ -48,7 +48,7 @@ class Graph:
 
     - ``indexed``: number of linked rows; ``tombstones``: how many of these are deleted.
     - ``root``: root of the tree; ``entries``: rows at which walks start, the root included; ``entries_chosen_at``:
-      value of ``indexed`` when the entries were chosen.
+      ``indexed`` when the entries were chosen.
     - ``repair_cursor``: first row whose list the running repair has not visited; None if no repair is running.
     - ``pending_rows``: rows with pending reverse edges, in the order of insertion. Sweeps over all lists add these
       edges. ``reverse_edge_cursor``: row at which the next step of the sweep begins; ``pending_in_sweep``: how many of

@@ -1,7 +1,7 @@
 """The codes that rows are scored by while they are linked into a graph.
 
-Linking scores about a thousand rows for each row added. Originals are slow to score (four bytes a dimension), and so are
-codes with local centroids. Large batches are therefore linked by temporary int8 copies around a single center, which
+Linking scores about a thousand rows for each row added. Originals (four bytes per dimension) and codes with local
+centroids are slow to score. Large batches are therefore linked by temporary int8 copies around a single center, which
 rank neighbors the same in half of the time (ADR 13).
 """
 

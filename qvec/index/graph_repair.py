@@ -1,7 +1,7 @@
-"""Removes deleted rows from a graph, list by list, in as many transactions as the caller wants (kernels/graph/repair.c).
+"""Removes deleted rows from a graph, list by list, in one or more transactions (kernels/graph/repair.c).
 
-A repair marks the rows that are deleted when it begins as "removing", and visits the lists in the order of rows. When it
-ends, no list names the marked rows, and they can be reused. Rows deleted meanwhile wait for the next repair.
+A repair marks the rows that are deleted when it begins as "removing", and visits the lists in the order of rows. When
+it ends, no list names the marked rows, and they can be reused. Rows deleted meanwhile wait for the next repair.
 """
 
 from __future__ import annotations

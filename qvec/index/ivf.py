@@ -1,8 +1,8 @@
-"""Inverted lists: each vector is kept with its nearest centroids, and a search scans the lists that are near the query.
+"""The IVF index: each vector is listed under its nearest centroids; a search scans the lists near the query.
 
-Lists hold one bit a dimension of what a centroid leaves of a vector, in blocks that are scanned in registers
-(kernels/ivf/lists.h). What may be near by these is scored by the codes in force, and re-ranked. Lists are of the
-vectors, not of the codes: other codes need no other lists.
+List entries hold one bit per dimension of the vector's residual from the centroid, in blocks that are scanned in
+registers (kernels/ivf/lists.h). Candidates of that scan are scored by the active codes, then re-ranked. Lists are
+derived from the vectors: they do not depend on the codes.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from qvec.schema.layout import CENTROIDS, LIST_BLOCKS, LISTS, SLOTS, block_colum
 from qvec.schema.state import IndexState, ListLayout, ListsState, Rows
 from qvec.storage.store import ColumnSpec
 
-LISTS_PER_ROOT = 4.0  # lists for n vectors: this times the root of n
-MIN_ROWS = 16  # of a list, on average, where the number of lists is chosen
-REGROWN = 4  # vectors are grouped anew when there are so many times as many as there were
-CHUNK = 8192  # vectors held as floats
-COARSE_BITS = 2.0  # codes of fewer bits a dimension tell no more than the lists do
+LISTS_PER_ROOT = 4.0  # for n vectors there are this many times sqrt(n) lists, if nlist="auto"
+MIN_ROWS_PER_LIST = 16  # on average, if nlist="auto"
+RECLUSTER_GROWTH = 4  # centroids are chosen again when the number of vectors has grown by this factor
+ROWS_PER_STEP = 8192  # vectors in memory as float32
+MIN_CODE_BITS = 2.0  # codes of fewer bits per dimension are no more exact than the entries of lists
 
 
 def layout_of(state: IndexState) -> ListLayout | None:
@@ -64,7 +64,7 @@ def _changed_state(layout: ListLayout, lists: Lists) -> ListsState:
 
 
 def dims_for(dim: int) -> int:
-    """Dimensions of a rotated vector."""
+    """Dimensions of a rotated vector: a multiple of 64."""
     return -(-dim // 64) * 64
 
 
@@ -74,8 +74,8 @@ def _centroid_codec(dims: int) -> Codec:
 
 
 def lists_for(n: int) -> int:
-    """How many lists n vectors are best put into."""
-    return max(1, min(round(LISTS_PER_ROOT * math.sqrt(n)), n // MIN_ROWS))
+    """The number of lists for n vectors, if nlist="auto"."""
+    return max(1, min(round(LISTS_PER_ROOT * math.sqrt(n)), n // MIN_ROWS_PER_LIST))
 
 
 class IVFIndex:
@@ -102,9 +102,9 @@ class IVFIndex:
     ) -> IndexState:
         layout, live = layout_of(state), len(data.live)
         data.columns[SLOTS].resize(data.n)
-        if layout is None or live >= REGROWN * layout.clustered_at:
+        if layout is None or live >= RECLUSTER_GROWTH * layout.clustered_at:
             rows = data.live.astype(np.uint32)
-            layout = self._group(data, rows, threads, progress)
+            layout = self._cluster(data, rows, threads, progress)
         lists = open_lists(layout, data)
         _put(data, lists, rows, self._copies(layout), threads, progress)
         return _changed_state(layout, lists)
@@ -112,8 +112,8 @@ class IVFIndex:
     def _copies(self, layout: ListLayout) -> int:
         return min(self.config.copies, layout.n_lists)
 
-    def _group(self, data: IndexInput, rows: Rows, threads: int, progress: Progress | None) -> ListLayout:
-        """Choose centroids for the rows, and begin their lists anew; none holds anything yet."""
+    def _cluster(self, data: IndexInput, rows: Rows, threads: int, progress: Progress | None) -> ListLayout:
+        """Choose centroids for the rows, and start empty lists with them."""
         assert data.vectors is not None
         quantizer = data.vectors.quantizer
         n_lists = self._n_lists(len(rows))
@@ -124,8 +124,8 @@ class IVFIndex:
         columns[LISTS].resize(n_lists + 1)
         columns[CENTROIDS].resize(n_lists + 1)
         columns[LIST_BLOCKS].resize(layout.n_blocks)
-        for start in range(0, data.n, CHUNK):
-            stop = min(start + CHUNK, data.n)
+        for start in range(0, data.n, ROWS_PER_STEP):
+            stop = min(start + ROWS_PER_STEP, data.n)
             columns[SLOTS].write(start, np.full((stop - start, 4 * self.config.copies), 255, np.uint8))
         rng = np.random.default_rng(self.config.seed)
         y = self._sample(data, layout, rows, rng)
@@ -138,21 +138,21 @@ class IVFIndex:
             return lists_for(n)
         if self.config.nlist > n:
             raise InputError(
-                f"IVF.nlist={self.config.nlist} is more than the {n} vectors to make lists of: add that many at once, "
+                f"IVF.nlist={self.config.nlist} exceeds the number of vectors, {n}: add at least that many at once, "
                 f"or create the collection with nlist='auto'"
             )
         return self.config.nlist
 
     def _sample(self, data: IndexInput, layout: ListLayout, rows: Rows, rng: np.random.Generator) -> Float32Array:
-        """Vectors to learn from, in the space of the lists; their mean, the origin of that space, is stored."""
+        """Training vectors in the space of the lists. Stores their mean, the origin of that space."""
         size = min(len(rows), TRAINING_ROWS_PER_LIST * layout.n_lists)
         chosen = np.sort(rng.choice(rows, size, replace=False)) if size < len(rows) else rows
         centroids = data.columns[CENTROIDS]
         centroids.write(layout.n_lists, np.zeros((1, centroids.stride), np.uint8))
-        lists = open_lists(layout, data)  # its mean is zero as yet
+        lists = open_lists(layout, data)  # with a mean of zero
         y = np.empty((size, lists.dims), np.float32)
-        for start in range(0, size, CHUNK):
-            y[start : start + CHUNK] = lists.vectors(data.read_vectors(chosen[start : start + CHUNK]))
+        for start in range(0, size, ROWS_PER_STEP):
+            y[start : start + ROWS_PER_STEP] = lists.vectors(data.read_vectors(chosen[start : start + ROWS_PER_STEP]))
         mean = y.mean(axis=0, dtype=np.float64).astype(np.float32)
         centroids.write(layout.n_lists, _centroid_codec(lists.dims).encode(mean[None]))
         y -= mean
@@ -173,7 +173,7 @@ class IVFIndex:
         return state
 
     def referenced_rows(self, data: IndexInput, state: IndexState) -> None:
-        return None  # rows leave their lists when they are deleted
+        return None  # deleted rows leave their lists at once
 
     def unused_rows(self, data: IndexInput, state: IndexState) -> dict[str, NDArray[np.int64]]:
         layout = layout_of(state)
@@ -191,7 +191,7 @@ class IVFIndex:
             return None
         stored, codes, lists = data.vectors, data.codes, open_lists(layout, data)
         assert stored is not None
-        if 8 * codes.codec.data_size < COARSE_BITS * codes.codec.dim and stored.column is not codes.column:
+        if 8 * codes.codec.data_size < MIN_CODE_BITS * codes.codec.dim and stored.column is not codes.column:
             return ListFinder(lists, codes.codec, codes.column, False, stored.quantizer.codec, stored.column)
         return ListFinder(lists, codes.codec, codes.column, codes.codec.kind != "binary")
 
@@ -203,28 +203,28 @@ class IVFIndex:
 
 
 def _put(data: IndexInput, lists: Lists, rows: Rows, copies: int, threads: int, progress: Progress | None) -> None:
-    """Put rows into their lists, list by list, so that what comes at once lies together."""
+    """Append rows to their lists, list by list: entries that are added together share blocks."""
     owners = np.empty((len(rows), copies), np.uint32)
-    blank = np.full((CHUNK, data.columns[SLOTS].stride), 255, np.uint8)
-    for start in range(0, len(rows), CHUNK):
-        part = slice(start, start + CHUNK)
+    blank = np.full((ROWS_PER_STEP, data.columns[SLOTS].stride), 255, np.uint8)
+    for start in range(0, len(rows), ROWS_PER_STEP):
+        part = slice(start, start + ROWS_PER_STEP)
         data.columns[SLOTS].put(rows[part], blank[: len(rows[part])])
         owners[part] = assign(lists, lists.vectors(data.read_vectors(rows[part])), copies, threads)[0]
         if progress is not None:
             progress((len(rows) + start) // 2, len(rows))
-    _make_room(data, lists, owners)
+    _reserve_blocks(data, lists, owners)
     order = np.argsort(owners.T.reshape(-1), kind="stable")
-    for start in range(0, len(order), CHUNK):
-        copy, at = np.divmod(order[start : start + CHUNK], len(rows))
+    for start in range(0, len(order), ROWS_PER_STEP):
+        copy, at = np.divmod(order[start : start + ROWS_PER_STEP], len(rows))
         y = lists.vectors(data.read_vectors(rows[at]))
         lists.append(rows[at], y, owners[at, copy], copy.astype(np.uint8))
     if progress is not None:
         progress(len(rows), len(rows))
 
 
-def _make_room(data: IndexInput, lists: Lists, owners: NDArray[np.uint32]) -> None:
-    """Blocks for entries that are to come."""
-    held = data.columns[LISTS].read_range(0, lists.n_lists).view("<u4")[:, 1].astype(np.int64)
+def _reserve_blocks(data: IndexInput, lists: Lists, owners: NDArray[np.uint32]) -> None:
+    """Resize the column of blocks for the entries to add."""
+    sizes = data.columns[LISTS].read_range(0, lists.n_lists).view("<u4")[:, 1].astype(np.int64)
     more = np.bincount(owners.reshape(-1), minlength=lists.n_lists)
-    needed = int((-(-(held + more) // ENTRIES_PER_BLOCK) + held // -ENTRIES_PER_BLOCK).sum())
+    needed = int((-(-(sizes + more) // ENTRIES_PER_BLOCK) + sizes // -ENTRIES_PER_BLOCK).sum())
     data.columns[LIST_BLOCKS].resize(lists.n_blocks + max(0, needed - lists.n_free))
