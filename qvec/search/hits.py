@@ -23,7 +23,7 @@ def make_hits(
     """Hits of rows [..., k] (-1: none), distances [..., k] and counts [...]; ``vectors`` [..., k, dim] go along."""
     rows, distances, counts = found
     int_ids, records = config.ids == "int64", [None] * rows.size
-    if not int_ids or (options.payloads and snap.state["records"]):
+    if not int_ids or (options.payloads and snap.state.records):
         records = row_records(snap, rows.reshape(-1).tolist())
     ids: NDArray[Any]
     if not int_ids:

@@ -74,8 +74,8 @@ class Selector:
     """Evaluates the filters and the allowed ids of one commit, and caches the selected rows."""
 
     def __init__(self, reading: Snapshot) -> None:
-        self.n: int = reading.state["n"]
-        has_deleted = self.n > reading.state["live"]
+        self.n: int = reading.state.n
+        has_deleted = self.n > reading.state.live
         self.live = complement(self.n, read_bitmap(reading.columns[DELETED], self.n) if has_deleted else None)
         self.schema = load_schema(reading.state)
         self._evaluated: dict[Node, Bitmap] = {}
