@@ -45,7 +45,8 @@ QV_INLINE void pack(const float *values, int width, uint8_t *data) {
     }
 }
 
-/* 1 / step of a block's dims: one for all, or (MIXED) the calibrated ones, which are relative to the vector's length. */
+/* 1 / step of a block's dims: one for all, or (MIXED) the calibrated ones, which are relative to the vector's
+ * length. */
 QV_INLINE void block_per_step(const qv_codec *codec, int i, float inverse, float *per_step) {
     for (int j = 0; j < QV_BLOCK; j++) {
         float step = codec->step == NULL ? 1.0f : codec->step[i + j];

@@ -1,16 +1,18 @@
 /* Centroids that vectors are coded around: one for all, or for each vector the nearest of up to 256 local ones.
  *
- * A centroid is an offset from the common one, held as an INT8 row o. With x' = x - center, r = x' - o and the code's
- * g v for r, <q', x'> is estimated as <q', o> + g <q', v> + <o, r - g v>: the first term comes from a table in the query,
- * the last one, twice, is taken from the row's norm2. What is left is <q' - o, r - g v>, an error of the distance from the
- * centroid only (RaBitQ, arXiv:2405.12497, section 3.1, codes around the centroids of an inverted file so). */
+ * A centroid is an offset from the common one, held as an INT8 row o. With x' = x - center, r = x' - o and the
+ * code's g v for r, <q', x'> is estimated as <q', o> + g <q', v> + <o, r - g v>: the first term comes from a table
+ * in the query, the last one, twice, is taken from the row's norm2. What is left is <q' - o, r - g v>, an error of
+ * the distance from the centroid only (RaBitQ, arXiv:2405.12497, section 3.1, codes around the centroids of an
+ * inverted file so). */
 #ifndef QV_CENTROIDS_H
 #define QV_CENTROIDS_H
 
 #include "codec/rows.h"
 
-/* The table lies at the end of a prepared query, whole, so that any number a row may hold is within it; before it, the query
- * in the form that scores offsets. An entry is worked out when a row first asks for it: a walk meets few of the centroids. */
+/* The table lies at the end of a prepared query, whole, so that any number a row may hold is within it; before it,
+ * the query in the form that scores offsets. An entry is worked out when a row first asks for it: a walk meets few
+ * of the centroids. */
 #define QV_TABLE_SIZE ((int)sizeof(float) * QV_MAX_CENTROIDS)
 
 /* Bytes of a query for both. */
@@ -71,7 +73,8 @@ void qv_add_centroid(const qv_codec *codec, float scale, float *x);
 
 double qv_source_norm2(const qv_source *source);
 
-/* How a source r = x' - o was coded: `scale` is a step of the codes v, `along` is <o, v> in steps of both, norm2 |r|^2. */
+/* How a source r = x' - o was coded: `scale` is a step of the codes v, `along` is <o, v> in steps of both, norm2
+ * |r|^2. */
 typedef struct {
     int center;
     double norm2, scale, along;

@@ -46,7 +46,8 @@ static int codes_size(const qv_codec *codec) {
     return (int)qv_round_up((size_t)codec->dim, (size_t)qv_group_dims(qv_levels_of(codec)));
 }
 
-/* Bytes behind the header: floats, signed codes (with room for the weights they came from, if any are folded in) or bits. */
+/* Bytes behind the header: floats, signed codes (with room for the weights they came from, if any are folded in) or
+ * bits. */
 static int payload_size(const qv_codec *codec) {
     switch (codec->kind) {
     case QV_F32:

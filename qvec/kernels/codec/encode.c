@@ -1,4 +1,5 @@
-/* Encoding and decoding of rows: the kinds f32, f16, bf16, int8 and binary, and the dispatch to those of the other kinds. */
+/* Encoding and decoding of rows: the kinds f32, f16, bf16, int8 and binary, and the dispatch to those of the other
+ * kinds. */
 #include "codec/bitpack.h"
 #include "codec/half.h"
 #include "codec/packed.h"

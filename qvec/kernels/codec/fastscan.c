@@ -79,9 +79,9 @@ QV_INLINE products multiply(const float *residual, const float *center, int dims
 QV_DEFINE_WIDE(static, products, multiply_best, (const float *residual, const float *center, int dims, int coded),
                (residual, center, dims, coded), multiply)
 
-/* With s = |r|^2 / <r, b>, <q - c, r> is estimated as s <q - c, b>: |q - v|^2 = |q - c|^2 + |r|^2 - 2 <q - c, r>, and
- * -<q, v> = -<q, c> - <c, r> - <q - c, r>. The bound is theorem 3.2's. Vectors whose products leave the range of floats
- * are taken for their center. b is zero in the dims that are not coded, and <q, b> needs none of these. */
+/* With s = |r|^2 / <r, b>, <q - c, r> is estimated as s <q - c, b>: |q - v|^2 = |q - c|^2 + |r|^2 - 2 <q - c, r>,
+ * and -<q, v> = -<q, c> - <c, r> - <q - c, r>. The bound is theorem 3.2's. Vectors whose products leave the range of
+ * floats are taken for their center. b is zero in the dims that are not coded, and <q, b> needs none of these. */
 qv_fs_factors qv_fs_factors_of(int metric, const float *residual, const float *center, int dims, int coded) {
     products p = multiply_best(residual, center, dims, coded);
     float factor = metric == QV_L2 ? 2 : 1, scale = p.norm2 / p.along;

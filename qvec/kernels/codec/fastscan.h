@@ -1,14 +1,14 @@
-/* FastScan: dot products of one query with the sign codes of 32 vectors at a time, by table look-up in registers (Andre et
- * al., VLDB 2015), with RaBitQ's unbiased estimate on top (Gao and Long, arXiv:2405.12497).
+/* FastScan: dot products of one query with the sign codes of 32 vectors at a time, by table look-up in registers
+ * (Andre et al., VLDB 2015), with RaBitQ's unbiased estimate on top (Gao and Long, arXiv:2405.12497).
  *
- * Vectors are residuals r = v - c of a center, in rotated space, dims a multiple of 16. Their signs are the codes, which
- * stand for b = +-1/2 in every dim. Codes of 32 vectors take a line of 64 bytes for each 16 dims:
+ * Vectors are residuals r = v - c of a center, in rotated space, dims a multiple of 16. Their signs are the codes,
+ * which stand for b = +-1/2 in every dim. Codes of 32 vectors take a line of 64 bytes for each 16 dims:
  *
  *   byte 16 g + place(v mod 16): dims 4g .. 4g+3 of vector v, the first in the lowest bit; v < 16 in the low nibble
  *   place(v) = 2 v for v < 8, else 2 (v - 8) + 1
  *
- * A query's table has a line of 64 bytes for each 16 dims too: byte 16 g + p is 32 + the sum of +-q/2 by the bits of p, in
- * units of `delta`, within 1..63, so that four of them add up in a byte. */
+ * A query's table has a line of 64 bytes for each 16 dims too: byte 16 g + p is 32 + the sum of +-q/2 by the bits of
+ * p, in units of `delta`, within 1..63, so that four of them add up in a byte. */
 #ifndef QV_FASTSCAN_H
 #define QV_FASTSCAN_H
 
@@ -35,7 +35,8 @@ void qv_fs_copy(const uint8_t *source, int from, uint8_t *target, int to, int di
 /* Zero the signs of the vector in a place. */
 void qv_fs_clear(uint8_t *target, int to, int dims);
 
-/* Factors of a residual from `center`, of which the first `coded` of `dims` signs are kept; keys are squared L2 (QV_L2), or -dot (QV_IP; QV_COSINE: 1 - dot of unit vectors). */
+/* Factors of a residual from `center`, of which the first `coded` of `dims` signs are kept; keys are squared L2
+ * (QV_L2), or -dot (QV_IP; QV_COSINE: 1 - dot of unit vectors). */
 qv_fs_factors qv_fs_factors_of(int metric, const float *residual, const float *center, int dims, int coded);
 
 /* The table of a query, qv_fs_bytes(dims), the same on every machine. Returns delta: <b, q> is nearly delta * sum. */

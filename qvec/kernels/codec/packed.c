@@ -11,8 +11,8 @@
 static const double TRIALS[] = {0.88, 0.94, 1.0, 1.06, 1.13};
 #define N_TRIALS ((int)(sizeof TRIALS / sizeof *TRIALS))
 
-/* Values are symmetric, in steps: those of positive x begin at the code `above` and go on by gaps, and x has the value that
- * is nearest, of two the one nearer to 0. */
+/* Values are symmetric, in steps: those of positive x begin at the code `above` and go on by gaps, and x has the
+ * value that is nearest, of two the one nearer to 0. */
 typedef struct {
     int n, above, below; /* above, below: the codes in the middle, of either sign; the same where there is a 0 */
     float first, half[8], gap[8];
@@ -73,9 +73,10 @@ QV_INLINE fit fit_levels(const qv_source *source, const ladder *l, double step) 
     return f;
 }
 
-/* The step whose values point most nearly along x. First codes and step in turn, each the best for the other (Lloyd 1982;
- * for three levels it is the threshold of ternary weight networks, Li, Zhang and Liu, arXiv:1605.04711, eq. 5), which
- * finds the scale of any distribution, but stops at the nearest of many optima; then the best of some around. */
+/* The step whose values point most nearly along x. First codes and step in turn, each the best for the other (Lloyd
+ * 1982; for three levels it is the threshold of ternary weight networks, Li, Zhang and Liu, arXiv:1605.04711, eq.
+ * 5), which finds the scale of any distribution, but stops at the nearest of many optima; then the best of some
+ * around. */
 QV_INLINE fit fit_step(const qv_source *source, const qv_levels *levels, double norm2) {
     const ladder l = ladder_of(levels);
     fit f = {.step = in_range(levels->start * sqrt(norm2 / source->dim))}, best = {0, 0, 0};

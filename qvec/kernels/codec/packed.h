@@ -1,8 +1,8 @@
 /* INT4 and TERNARY: codes of 4 or 2 bits, several to a byte, so that unpacking is a shift and an `and`.
  *
- * A group of 64 bytes holds 64 dims a plane: byte j has dim j of the group in its lowest bits, dim j + 64 in the next, and so
- * on. The last group is cut to `width` bytes, a multiple of 16: byte j has dims j, j + width, ... Pads are 0. Prepared queries
- * hold the planes one after the other, 64 s8 each, with zeros where there is no dim. */
+ * A group of 64 bytes holds 64 dims a plane: byte j has dim j of the group in its lowest bits, dim j + 64 in the
+ * next, and so on. The last group is cut to `width` bytes, a multiple of 16: byte j has dims j, j + width, ... Pads
+ * are 0. Prepared queries hold the planes one after the other, 64 s8 each, with zeros where there is no dim. */
 #ifndef QV_PACKED_H
 #define QV_PACKED_H
 
@@ -15,9 +15,9 @@ typedef struct {
     float start; /* a step in standard deviations: that of the least squared error over a normal distribution */
 } qv_levels;
 
-/* Max, "Quantizing for minimum distortion" (IRE Trans. Inf. Theory, 1960), tables I and II: the 16 levels of the least error
- * over a normal distribution, in 63rds of the outermost, 2.733 standard deviations; 16 uniform levels, in half steps, for
- * the calibrated ranges that give the step; 3 levels. */
+/* Max, "Quantizing for minimum distortion" (IRE Trans. Inf. Theory, 1960), tables I and II: the 16 levels of the
+ * least error over a normal distribution, in 63rds of the outermost, 2.733 standard deviations; 16 uniform levels,
+ * in half steps, for the calibrated ranges that give the step; 3 levels. */
 static const uint8_t QV_INT4_TABLE[16] = {1, 16, 27, 35, 42, 49, 55, 61, 67, 73, 79, 86, 93, 101, 112, 127};
 static const uint8_t QV_UNIFORM_TABLE[16] = {49, 51, 53, 55, 57, 59, 61, 63, 65, 67, 69, 71, 73, 75, 77, 79};
 static const uint8_t QV_TERNARY_TABLE[4] = {0, 1, 2, 3};
@@ -68,7 +68,8 @@ static inline void qv_pack(const qv_levels *levels, const uint8_t *codes, int wi
     }
 }
 
-/* The signed values of a query, dim by dim, into planes: only those of the last group move. `q` has room for whole groups. */
+/* The signed values of a query, dim by dim, into planes: only those of the last group move. `q` has room for whole
+ * groups. */
 static inline void qv_spread(const qv_codec *codec, int8_t *q) {
     const qv_levels *levels = qv_levels_of(codec);
     int last = (codec->data_size - 1) / QV_BLOCK, width = codec->data_size - last * QV_BLOCK;

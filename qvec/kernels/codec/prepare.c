@@ -90,7 +90,8 @@ static void fill_dynamic(const qv_codec *codec, const float *q, estimate *e, qv_
     finish_codes(codec, code.sum, e, out);
 }
 
-/* Room for the float weights of a query that something is folded into or taken from, behind its codes: a fifth is codes. */
+/* Room for the float weights of a query that something is folded into or taken from, behind its codes: a fifth is
+ * codes. */
 static float *scratch(const qv_codec *codec, qv_query *out) {
     size_t size = (size_t)codec->query_size - sizeof *out - (size_t)qv_table_bytes(codec);
     return (float *)(payload(out) + size / 5);
@@ -150,8 +151,8 @@ static int32_t bitpack_offset(const qv_codec *codec, const int8_t *codes) {
     return offset;
 }
 
-/* Vectors are residuals of a center: <y, x' + center> = <y, center> + <y, x'>. Where both sides are shifted, y is a residual
- * too and the first term is none. */
+/* Vectors are residuals of a center: <y, x' + center> = <y, center> + <y, x'>. Where both sides are shifted, y is a
+ * residual too and the first term is none. */
 static void fill_weights(const qv_codec *codec, const float *y, double unit, estimate *e, qv_query *out) {
     qv_source query = qv_plain_source(codec, y), weights = qv_plain_source(codec, scratch(codec, out));
     query.unit = unit;
@@ -171,8 +172,8 @@ static void fill_weights(const qv_codec *codec, const float *y, double unit, est
     qv_spread_bits(values, 8 * codec->data_size, codes);
 }
 
-/* A row's codes are symmetric already: c - 128 is the signed form. Bytes might be anything's: what the loop reads besides is
- * held, and its arrays are apart, so that it is one of vectors. */
+/* A row's codes are symmetric already: c - 128 is the signed form. Bytes might be anything's: what the loop reads
+ * besides is held, and its arrays are apart, so that it is one of vectors. */
 static void fill_dynamic_row(const qv_codec *codec, const uint8_t *restrict row, estimate *e, qv_query *out) {
     const int n = codec->data_size;
     uint8_t *restrict codes = payload(out);

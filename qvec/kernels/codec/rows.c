@@ -99,7 +99,8 @@ QV_INLINE qv_code quantize(const qv_source *source, int8_t *k) {
 
 QV_DEFINE_WIDE(, qv_code, qv_quantize, (const qv_source *source, int8_t *k), (source, k), quantize)
 
-/* Towards the middle, (v - 128 as an integer) + 128 in single precision: the last bit of the difference is part of the rule. */
+/* Towards the middle, (v - 128 as an integer) + 128 in single precision: the last bit of the difference is part of
+ * the rule. */
 static int32_t truncated(float level, int top) {
     float middle = (float)((top + 1) / 2);
     return (int32_t)(level - middle) + (top + 1) / 2;

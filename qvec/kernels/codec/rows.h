@@ -17,13 +17,14 @@ static inline int qv_is_static(const qv_codec *codec) { return codec->step != NU
 
 static inline int qv_is_centered(const qv_codec *codec) { return codec->center != NULL; }
 
-/* Whether both sides are centered, and keys are distances there: |q - x| does not change when both move, and 1 - cosine is
- * half of |q - x|^2 of unit vectors. The error of a code is then that of the distance from the center, with the query's own
- * part along the center left out. Dot products do change, so under ip queries stay where they are. */
+/* Whether both sides are centered, and keys are distances there: |q - x| does not change when both move, and 1 -
+ * cosine is half of |q - x|^2 of unit vectors. The error of a code is then that of the distance from the center,
+ * with the query's own part along the center left out. Dot products do change, so under ip queries stay where they
+ * are. */
 static inline int qv_is_shifted(const qv_codec *codec) { return qv_is_centered(codec) && codec->metric != QV_IP; }
 
-/* What the values of x are multiplied by before they meet ranges or a center: 1/|x| under cosine, and exactly 1 where x has
- * unit length already, so that its codes are those of the values given. */
+/* What the values of x are multiplied by before they meet ranges or a center: 1/|x| under cosine, and exactly 1
+ * where x has unit length already, so that its codes are those of the values given. */
 static inline double qv_unit_of(const qv_codec *codec, double norm2) {
     if (codec->metric != QV_COSINE || fabs(norm2 - 1) <= QV_UNIT_ERROR) return 1;
     return qv_inverse_norm(norm2);
