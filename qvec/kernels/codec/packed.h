@@ -41,7 +41,7 @@ static inline int qv_packed_size(const qv_codec *codec) {
     return dim / group * QV_BLOCK + (int)qv_round_up((size_t)((rest + levels->planes - 1) / levels->planes), 16);
 }
 
-/* Bytes of the group that begins at byte `start` of a row. */
+/* Bytes of the group that starts at byte `start` of a row. */
 static inline int qv_packed_width(const qv_codec *codec, int start) {
     int left = codec->data_size - start;
     return left < QV_BLOCK ? left : QV_BLOCK;
@@ -53,7 +53,7 @@ static inline int qv_group_count(const qv_codec *codec, const qv_levels *levels,
     return left < whole ? left : whole;
 }
 
-/* Codes of one group's dims, planes * width of them. */
+/* Unpack the codes of one group, planes * width of them. */
 static inline void qv_unpack(const qv_levels *levels, const uint8_t *group, int width, uint8_t *codes) {
     for (int p = 0; p < levels->planes; p++) {
         int shift = p * levels->bits, mask = (1 << levels->bits) - 1;
@@ -68,7 +68,7 @@ static inline void qv_pack(const qv_levels *levels, const uint8_t *codes, int wi
     }
 }
 
-/* The signed values of a query, dim by dim, into planes: only those of the last group move. `q` has room for whole
+/* Reorder the signed values of a query from dim order into planes. Only the last group changes. `q` fits whole
  * groups. */
 static inline void qv_spread(const qv_codec *codec, int8_t *q) {
     const qv_levels *levels = qv_levels_of(codec);

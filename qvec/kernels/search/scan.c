@@ -27,7 +27,8 @@ int qv_scratch_reserve(qv_scratch *s, int pool, uint32_t rows, size_t query_size
         if (!failed) s->pool_capacity = pool;
     }
     if (rows > s->rows_capacity || !s->visited.bits) {
-        uint32_t words = rows / 64 + 1 + rows / 512; /* some room, so that a growing index does not realloc each time */
+        uint32_t words =
+            rows / 64 + 1 + rows / 512; /* more than needed, so that a growing index does not reallocate each time */
         s->visited.bits = grown(s->visited.bits, words * sizeof(uint64_t), &failed);
         if (!s->visited.touched) s->visited.touched = grown(NULL, QV_TOUCHED_MAX * sizeof(uint32_t), &failed);
         if (failed) return QV_NO_MEMORY;
