@@ -54,7 +54,6 @@ CORE_LAYERS = LAYERS[: LAYERS.index({""}) + 1]
 MAX_ENTRIES = 27  # of the folder qvec/
 KNOWN = {
     "qvec.quality.evaluate imports qvec.maintenance.requantize, which is not in a layer below it",
-    "qvec.storage.copies -> qvec.storage.store -> qvec.storage.copies",
 }
 
 
