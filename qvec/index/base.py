@@ -34,7 +34,7 @@ class CodeColumn:
 
 @dataclass(frozen=True)
 class VectorReader:
-    """Vectors as exactly as they are stored: originals, or what their codes stand for where none are kept."""
+    """Reads the most exact vectors that are stored: the originals, or decoded codes if there are no originals."""
 
     quantizer: Quantizer
     column: Column
