@@ -15,6 +15,8 @@ from qvec.index.graph_build import GraphBuild
 from qvec.schema.bitmaps import count, words_for
 from qvec.storage.store import block_geometry
 
+pytestmark = pytest.mark.simd
+
 PSIZE = 4096
 DEGREE = 32
 

@@ -32,6 +32,8 @@ from qvec.index.graph_build import GraphBuild
 from qvec.schema.bitmaps import words_for
 from qvec.storage.store import block_geometry
 
+pytestmark = pytest.mark.simd
+
 Floats = NDArray[np.float32]
 PACKED = qvec.HNSW(layout="packed")
 N = 2000
