@@ -20,6 +20,7 @@ import sets
 
 import qvec
 from qvec.codes.registry import make_config, train
+from qvec.datasets import Workload
 from qvec.quality.drift import Watch
 from qvec.quality.recall import make_problem, recalls_by_code
 
@@ -66,7 +67,7 @@ def level_after(old: np.ndarray, new: np.ndarray, metric: Any, code: Any) -> str
             return db.drift().level
 
 
-def detection(data: sets.Set, trials: int) -> None:
+def detection(data: Workload, trials: int) -> None:
     for name, code in CODES.items():
         rng = np.random.default_rng(0)
         levels, costs = [], []
@@ -80,7 +81,7 @@ def detection(data: sets.Set, trials: int) -> None:
               f"median {np.median(costs):.3f})", flush=True)  # fmt: skip
 
 
-def false_alarms(data: sets.Set, trials: int) -> None:
+def false_alarms(data: Workload, trials: int) -> None:
     for name, code in CODES.items():
         rng, levels = np.random.default_rng(1), []
         for _ in range(trials):
@@ -90,11 +91,11 @@ def false_alarms(data: sets.Set, trials: int) -> None:
               f"trials of {4 * ADDED} exchangeable vectors", flush=True)  # fmt: skip
 
 
-def make(path: Path, data: sets.Set) -> qvec.Collection:
+def make(path: Path, data: Workload) -> qvec.Collection:
     return qvec.create(path, data.base.shape[1], metric=data.metric)
 
 
-def cost(data: sets.Set, _: int, rows: int = 20_000) -> None:
+def cost(data: Workload, _: int, rows: int = 20_000) -> None:
     """Time spent on looks, as a share of a bulk add with the default index."""
     spent, observe = [0.0], Watch.observe
 

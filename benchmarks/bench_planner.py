@@ -21,6 +21,7 @@ import sets
 
 import qvec
 from qvec._kernels import Selection
+from qvec.quality.recall import recall
 from qvec.search.options import search_options
 from qvec.search.plan import make_plan
 from qvec.search.row_selection import selector_of
@@ -36,18 +37,18 @@ def options_for(k: int) -> Any:
 
 
 def microseconds(engine: Any, queries: Any, k: int, plan: Any, selection: Selection, rounds: int) -> tuple[float, Any]:
-    """Of one query, by the thread's clock, and the ids of all."""
+    """Time of one query, by the thread's clock, and the hits of all."""
     best, found = np.inf, []
     for _ in range(rounds):
         start = time.thread_time_ns()
-        found = [engine.search(q, k, plan.ef, plan.candidates, False, 1, plan.nprobe, selection)[0] for q in queries]
+        found = [engine.search(q, k, plan.ef, plan.candidates, False, 1, plan.nprobe, selection) for q in queries]
         best = min(best, (time.thread_time_ns() - start) / len(queries) / 1000)
-    return best, np.array(found)
+    return best, distances_of(found)
 
 
-def agreement(found: Any, truth: Any) -> float:
-    pairs = ((f[f >= 0], t[t >= 0]) for f, t in zip(found, truth, strict=True))
-    return float(np.mean([len(np.intersect1d(f, t)) / max(1, len(t)) for f, t in pairs]))
+def distances_of(found: Any) -> Any:
+    """Exact distances of hits, float32 [queries, k]; infinite where there are fewer."""
+    return np.array([np.where(ids >= 0, distances, np.inf) for ids, distances, _ in found])
 
 
 def cell(db: qvec.Collection, queries: Any, share: float, k: int, rounds: int) -> dict[str, Any]:
@@ -65,13 +66,13 @@ def cell(db: qvec.Collection, queries: Any, share: float, k: int, rounds: int) -
             wider = replace(plan, ef=plan.ef * 3 // 2, nprobe=min(max(1, round(plan.nprobe / share)), engine.n_lists))
             index = replace(chosen, plan=wider, selection=selected.passed if engine.n_lists else selected.walked)
         assert index.selection is not None
-        truth = [engine.search(q, k, 1, 0, True, 1, 0, selected.listed)[0] for q in queries]
+        truth = distances_of([engine.search(q, k, 1, 0, True, 1, 0, selected.listed) for q in queries])
         scored, by_score = microseconds(engine, queries, k, plan, selected.listed, rounds)
         indexed, by_index = microseconds(engine, queries, k, index.plan, index.selection, rounds)
     taken = scored if chosen.name == "scored" else indexed
     return {
         "share": share, "k": k, "chosen": chosen.name, "scored us": scored, "index us": indexed,
-        "scored recall": agreement(by_score, truth), "index recall": agreement(by_index, truth),
+        "scored recall": recall(by_score, truth).mean(), "index recall": recall(by_index, truth).mean(),
         "times the better": taken / min(scored, indexed),
     }  # fmt: skip
 

@@ -21,6 +21,7 @@ import report
 import sets
 
 import qvec
+from qvec.datasets import Workload
 
 SPACES = {"cosine": "cosine", "l2": "l2", "ip": "ip"}
 
@@ -53,7 +54,7 @@ def singles(db: qvec.Collection, x: sets.Float32, first: int) -> dict[str, Any]:
     return figures
 
 
-def bulk(data: sets.Set, path: Path, threads: int) -> dict[str, Any]:
+def bulk(data: Workload, path: Path, threads: int) -> dict[str, Any]:
     """Rows a second of both libraries, in turn."""
     x, cut = data.base, len(data.base) * 5 // 6
     peer = hnswlib.Index(SPACES[data.metric], x.shape[1])

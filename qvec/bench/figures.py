@@ -8,7 +8,6 @@ from typing import Literal
 import numpy as np
 
 from qvec.bench.records import Entry, Result
-from qvec.common.types import Int64Array
 
 ORIGINALS = "vectors"  # the part of an index that a search re-ranks with
 TARGETS = (0.90, 0.95, 0.98, 0.99)
@@ -70,15 +69,6 @@ def ratios(result: Result, recall: float, way: Way = "single") -> dict[str, tupl
         )
         for name, rate in rates.items()
     }
-
-
-def recall_of(ids: Int64Array, truth: Int64Array, k: int) -> float:
-    """Mean share of the true k nearest among ``ids`` [queries, k]; an id that is found twice counts once.
-
-    ``ids`` may be of the first queries only.
-    """
-    shares = [np.isin(true[:k], found).mean() for found, true in zip(ids, truth, strict=False)]
-    return float(np.mean(shares))
 
 
 def bytes_per_vector(entry: Entry, n: int) -> float | None:

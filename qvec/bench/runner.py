@@ -14,7 +14,6 @@ import numpy as np
 
 from qvec.bench.child import Child, FailedError
 from qvec.bench.contestants import Contestant, adapter_class
-from qvec.bench.figures import recall_of
 from qvec.bench.records import Entry, Point, Result, machine
 from qvec.common.errors import InputError
 from qvec.common.types import check_int, check_number
@@ -217,7 +216,7 @@ class _Contest:
         if turn:
             for ids, recall in (("ids", "recall"), ("batch_ids", "batch_recall")):
                 if ids in turn:
-                    turn[recall] = recall_of(np.array(turn.pop(ids)), self._workload.truth, settings.k)
+                    turn[recall] = self._workload.recall(turn.pop(ids), settings.k)
             turns.append(turn)
 
     def _ask(self, entrant: _Entrant, op: str, timeout: float, **arguments: Any) -> dict[str, Any] | None:

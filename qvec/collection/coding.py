@@ -12,7 +12,7 @@ from qvec.collection.measuring import MAX_MEASURED, Measuring
 from qvec.common.errors import InputError
 from qvec.common.types import ArrayLike, Float32Array
 from qvec.index import Progress
-from qvec.quality.recall import MAX_ROWS, OVERSAMPLES, CodeNames
+from qvec.quality.recall import MAX_BASE_ROWS, OVERSAMPLES, CodeNames
 from qvec.rows.writer import Writer
 from qvec.schema.calibrations import (
     Generation,
@@ -151,7 +151,7 @@ class Coding(Measuring):
         n: int = 2000,
         max_n: int = 16_000,
         oversamples: Sequence[int] = OVERSAMPLES,
-        rows: int = MAX_ROWS,
+        rows: int = MAX_BASE_ROWS,
         seed: int = 0,
         progress: Progress | None = None,
     ) -> Choice:

@@ -15,7 +15,7 @@ from qvec.collection.handle import Handle, worker_threads
 from qvec.common.errors import ClosedError, DriftError, DriftWarning, InputError
 from qvec.common.types import ArrayLike, Codes, Float32Array
 from qvec.index import Progress, stored_index
-from qvec.quality.recall import MAX_ROWS, OVERSAMPLES, CodeNames
+from qvec.quality.recall import MAX_BASE_ROWS, OVERSAMPLES, CodeNames
 from qvec.rows.lookup import live_rows
 from qvec.rows.reader import Reader
 from qvec.rows.writer import stored
@@ -56,7 +56,7 @@ class Measuring(Handle):
         n: int = 1000,
         *,
         oversamples: Sequence[int] = OVERSAMPLES,
-        rows: int = MAX_ROWS,
+        rows: int = MAX_BASE_ROWS,
         seed: int = 0,
         progress: Progress | None = None,
     ) -> Report:

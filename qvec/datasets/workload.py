@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from qvec.common.errors import InputError, NotFoundError
 from qvec.common.types import Float32Array
@@ -17,6 +18,7 @@ from qvec.datasets.annbenchmarks import Metric, load_benchmark
 from qvec.datasets.files import Matrix, PathLike
 from qvec.datasets.ground_truth import Int64, Progress, exact_knn
 from qvec.datasets.vectors import HDF5_SUFFIXES, SUFFIXES, load_vectors
+from qvec.quality.recall import recall_of_rows
 
 DEPTH = 100  # neighbors of each query that are computed where none are given
 SPOT_CHECKS = 8  # queries whose given neighbors are computed again
@@ -42,9 +44,19 @@ class Workload:
     truth: Int64
 
     def blocks(self) -> Iterator[Float32Array]:
-        """The base as float32, some thousand rows at a time; of length 1 under cosine."""
+        """Yield the base as float32, some thousand rows at a time; of length 1 under cosine."""
         for start in range(0, len(self.base), BLOCK):
             yield scaled(self.base[start : start + BLOCK], self.metric)
+
+    def recall(self, rows: ArrayLike, k: int) -> float:
+        """Return the mean recall@k of the first queries, given the rows of the base found for each: int [q, k or more].
+
+        Ties count; a row that is repeated counts once; negative rows stand for no hit.
+        """
+        found = np.asarray(rows, np.int64)[:, :k]
+        n = len(found)
+        recalls = recall_of_rows(found, self.truth[:n, :k], self.queries[:n], self.base, self.metric)
+        return float(recalls.mean())
 
 
 def scaled(x: Matrix, metric: Metric) -> Float32Array:

@@ -18,6 +18,7 @@ from qvec.common.types import Float32Array, Metric
 from qvec.qat.codes import FakeCode
 from qvec.qat.examples import Examples
 from qvec.qat.options import Options
+from qvec.quality.recall import recall
 
 METRIC: Metric = "cosine"
 K = 10
@@ -95,10 +96,10 @@ class Trainer:
             schedule.step()
             if step % o.check_every and step != o.steps:
                 continue
-            recall = self.held_out_recall()
-            best, kept, waited = (recall, self._matrix(), 0) if recall > best else (best, kept, waited + 1)
+            reached = self.held_out_recall()
+            best, kept, waited = (reached, self._matrix(), 0) if reached > best else (best, kept, waited + 1)
             if progress is not None:
-                progress(step, o.steps, recall)
+                progress(step, o.steps, reached)
             if waited >= o.patience:
                 break
         return self._export(kept)
@@ -155,7 +156,15 @@ class Trainer:
         codes = self.code.documents(self.adapter(self.documents[documents]))
         scores = self.code.queries(self.adapter(self.queries[rows])) @ codes.T
         found = documents[scores.topk(min(K, scores.shape[1]), dim=1).indices]
-        return float((wanted[:, :, None] == found[:, None, :]).any(2).float().mean())
+        if self.paired:
+            return float((wanted == found).any(1).float().mean())
+        neighbors = (found[:, :, None] == self.nearest[rows, None, :]).any(2)  # a query's own document is none
+        distances = torch.where(neighbors, self._distances(rows, found), torch.inf)
+        return float(recall(distances.numpy(), self._distances(rows, wanted).numpy()).mean())
+
+    def _distances(self, rows: Tensor, documents: Tensor) -> Tensor:
+        """Exact distances of documents int64[m, k] from queries int64[m]: float32[m, k]."""
+        return 1 - torch.einsum("md,mkd->mk", self.queries[rows], self.documents[documents])
 
 
 def divergence(scores: Tensor, exact: Tensor, temperature: float) -> Tensor:

@@ -13,6 +13,7 @@ import numpy as np
 from qvec.codes.registry import Quantizer
 from qvec.codes.transforms import splitmix64
 from qvec.common.types import Codes, Float32Array, NDArray
+from qvec.quality.recall import recall
 
 LOOK_ROWS = 512
 MAX_LOOKS = 4  # at one batch, kept, and tested together
@@ -193,13 +194,11 @@ def recalls_among(quantizer: Quantizer, x: Float32Array, base: Float32Array, cod
     exact, coded = _exact_keys(quantizer, x, base), quantizer.codec.score(quantizer.prepare(x), codes)
     coded[np.isinf(exact)] = np.inf
     k = min(NEIGHBORS, len(base) - 1)
-    near = exact <= np.partition(exact, k - 1, axis=1)[:, k - 1 : k]
     last = np.partition(coded, k - 1, axis=1)[:, k - 1 : k]
-    sure, even = coded < last, coded == last
-    chance = (k - np.count_nonzero(sure, axis=1)) / np.count_nonzero(even, axis=1)
-    found = np.count_nonzero(near & sure, axis=1) + chance * np.count_nonzero(near & even, axis=1)
-    shares: NDArray[np.float64] = found / np.count_nonzero(near, axis=1)
-    return shares
+    sure, tied = coded < last, coded == last
+    places = k - np.count_nonzero(sure, axis=1, keepdims=True)
+    chance = sure + tied * (places / np.count_nonzero(tied, axis=1, keepdims=True))
+    return recall(exact, np.partition(exact, k - 1, axis=1)[:, :k], chance)
 
 
 def known_among(quantizer: Quantizer, x: Float32Array, base: Float32Array) -> NDArray[np.bool_]:

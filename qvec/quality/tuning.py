@@ -10,7 +10,7 @@ import numpy as np
 from qvec.common.plain_state import floats_to_bytes, take_floats, take_int, take_state
 from qvec.common.types import Float32Array, Int64Array
 from qvec.index import Progress
-from qvec.quality.recall import Recalls, wilson
+from qvec.quality.recall import first_others, recall, wilson
 from qvec.rows.lookup import live_rows
 from qvec.schema.layout import TUNING
 from qvec.search.curves import Curve, Curves, Point, Source
@@ -53,11 +53,15 @@ class Tuning:
         """Places that a query's own row takes."""
         return int(self.source == "rows")
 
-    def _truth(self, k: int, threads: int) -> Int64Array:
-        found = self.engine.search(self.queries, k + self._extra, 0, 0, True, threads)[0]
-        return _others(found, self.own, k)
+    def _truth(self, k: int, threads: int) -> Float32Array:
+        return self._distances(self.engine.search(self.queries, k + self._extra, 0, 0, True, threads), k)
 
-    def _points(self, k: int, truth: Int64Array, threads: int) -> Iterator[Point]:
+    def _distances(self, found: Found, k: int) -> Float32Array:
+        """Distances of the first k hits that are not the query's own row, float32 [nq, k or k + 1]; others: infinite."""
+        rows, distances, _ = found
+        return np.where(first_others(rows, self.own, k) & (rows >= 0), distances, np.float32(np.inf))
+
+    def _points(self, k: int, truth: Float32Array, threads: int) -> Iterator[Point]:
         for ef, nprobe in _efforts(self.engine, k):
             best = -1.0
             for candidates in self._depths(k, ef):
@@ -76,14 +80,14 @@ class Tuning:
         most = self.engine.live if ef == 0 else max(ef, k)
         return sorted({min(int(np.ceil(k * depth)), most) for depth in DEPTHS})
 
-    def _point(self, k: int, truth: Int64Array, ef: int, nprobe: int, candidates: int, threads: int) -> Point:
+    def _point(self, k: int, truth: Float32Array, ef: int, nprobe: int, candidates: int, threads: int) -> Point:
         before = self.engine.work[1]
         extra = self._extra
         width, wanted = max(ef, k, candidates) + extra, 0 if candidates == 0 else candidates + extra
-        found = self.engine.search(self.queries, k + extra, width, wanted, False, threads, nprobe)[0]
+        found = self.engine.search(self.queries, k + extra, width, wanted, False, threads, nprobe)
         scored = (self.engine.work[1] - before) / len(self.queries)
-        recall, low, _ = wilson(_shares(_others(found, self.own, k), truth), k)
-        return Point(ef, nprobe, candidates, recall, low, scored + RERANK_COST * candidates)
+        mean, low, _ = wilson(recall(self._distances(found, k), truth), k)
+        return Point(ef, nprobe, candidates, mean, low, scored + RERANK_COST * candidates)
 
 
 def _efforts(engine: Engine, k: int) -> list[tuple[int, int]]:
@@ -95,23 +99,6 @@ def _efforts(engine: Engine, k: int) -> list[tuple[int, int]]:
     if kind == "ivf":
         return [(0, nprobe) for nprobe in PROBE_STEPS if nprobe < engine.n_lists] + [(0, engine.n_lists)]
     return [(0, 0)]
-
-
-def _others(rows: Int64Array, own: Int64Array, k: int) -> Int64Array:
-    """The first k of each query's rows, its own left out, int64 [nq, k]."""
-    if rows.shape[1] == k:
-        return rows
-    kept = rows != own[:, None]
-    kept[kept.all(axis=1), -1] = False
-    others: Int64Array = rows[kept].reshape(len(rows), k)
-    return others
-
-
-def _shares(found: Int64Array, truth: Int64Array) -> Recalls:
-    """Share of the true neighbors that was found, of each query; places that hold nothing (-1) do not count."""
-    right = (truth[:, :, None] == found[:, None, :]).any(axis=2) & (truth >= 0)
-    shares: Recalls = right.sum(axis=1) / np.maximum((truth >= 0).sum(axis=1), 1)
-    return shares
 
 
 def make_tuning(
