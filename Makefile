@@ -2,7 +2,7 @@
 VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml setup.py $(wildcard qvec/*.pyx qvec/kernels/*)
+SOURCES := pyproject.toml setup.py $(wildcard qvec/*.pyx qvec/kernels/*/*)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: demo test lint format check nightly torch reliability simd wheel sanitize memcheck bench clean

@@ -1,4 +1,4 @@
-"""One process that commits batches of 64 and four that search, with the traffic of tests/reliability/traffic.py.
+"""One process that commits batches of 64 and four that search, by tests/reliability/writer_readers.py.
 
     python benchmarks/bench_processes.py [--rows 60000] [--seconds 20] [--json FILE]
 
@@ -20,17 +20,17 @@ import qvec
 
 sys.path.insert(0, str(Path(report.ROOT) / "tests" / "reliability"))
 
-import traffic
+import writer_readers
 
 PHASES = {"one reader": (1, 0), "four readers": (4, 0), "four readers and a writer": (4, 1)}
 
 
 def prepare(path: Path, rows: int, dim: int) -> int:
     """A collection of whole batches; how many."""
-    batches = rows // traffic.BATCH
-    noise = np.random.default_rng(0).normal(size=(batches, traffic.BATCH, dim)).astype(np.float32)
-    x = np.stack([traffic.center(batch, dim) for batch in range(batches)])[:, None] + np.float32(0.1) * noise
-    payload = [{"batch": i // traffic.BATCH} for i in range(batches * traffic.BATCH)]
+    batches = rows // writer_readers.BATCH
+    noise = np.random.default_rng(0).normal(size=(batches, writer_readers.BATCH, dim)).astype(np.float32)
+    x = np.stack([writer_readers.center(batch, dim) for batch in range(batches)])[:, None] + np.float32(0.1) * noise
+    payload = [{"batch": i // writer_readers.BATCH} for i in range(batches * writer_readers.BATCH)]
     with qvec.create(path, dim, metric="l2", code="int8", index="hnsw") as db:
         db.add(x.reshape(-1, dim), payload=payload)
     return batches
@@ -39,7 +39,7 @@ def prepare(path: Path, rows: int, dim: int) -> int:
 def measure(path: Path, batches: int, seconds: float) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for name, (readers, writers) in PHASES.items():
-        results = traffic.run(path, seconds, batches, readers=readers, writers=writers, checked=1)
+        results = writer_readers.run(path, seconds, batches, readers=readers, writers=writers, checked=1)
         seen = results[writers:]
         times = np.concatenate([found["search_us"] for found in seen])
         figures |= {f"{name}: searches": len(times)} | report.quantiles(f"{name}: us", times.tolist())

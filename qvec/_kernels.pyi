@@ -144,7 +144,7 @@ class Column:
     def pack_chunk(self, chunk: int, txn_id: int) -> tuple[bytes, int]: ...
     def release(self) -> None: ...
 
-# Search (kernels/search.pxi)
+# Search (kernels/search/search.pxi)
 
 WORD_ROWS: int
 CHUNK_ROWS: int
@@ -221,7 +221,7 @@ class Searcher:
         stop: int,
     ) -> None: ...
 
-# The graph (kernels/graph.pxi)
+# The graph (kernels/graph/graph.pxi)
 
 @final
 class GraphFinder(Finder):
@@ -281,7 +281,7 @@ def reachable(
     pinned_only: bool = False,
 ) -> NDArray[np.uint64]: ...
 
-# Packed nodes (kernels/nodes.pxi)
+# Packed nodes (kernels/graph/nodes.pxi)
 
 def node_shape(codec: Codec, degree: int) -> tuple[int, int]: ...
 
@@ -307,7 +307,7 @@ class PackedFinder(Finder):
         entries: NDArray[np.uint32],
     ) -> None: ...
 
-# Inverted lists (kernels/ivf.pxi)
+# Inverted lists (kernels/ivf/ivf.pxi)
 
 LIST_BYTES: int
 MAX_COPIES: int
@@ -364,7 +364,7 @@ class ListFinder(Finder):
         originals: Column | None = None,
     ) -> None: ...
 
-# The short way of a search (kernels/reads.pxi)
+# The short way of a search (kernels/search/reads.pxi)
 
 def fork_epoch() -> int: ...
 def count_fork() -> None: ...

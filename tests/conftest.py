@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+pytest.register_assert_rewrite("helpers")
+
 Place = Callable[[NDArray[Any]], NDArray[Any]]
 ROOM = 64 * mmap.PAGESIZE
 LIBC = ctypes.CDLL(None, use_errno=True)

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import annbenchmarks_stub as stub
 import numpy as np
 import pytest
-from generated import clustered
 
+from helpers import annbenchmarks_stub as stub
+from helpers.vectors import clustered
 from qvec.common.errors import InputError
 from qvec.datasets import exact_knn
 

@@ -12,8 +12,8 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from generated import clustered
 
+from helpers.vectors import clustered
 from qvec import bench
 from qvec.bench import figures
 from qvec.bench.adapters.base import id_rows, widths
@@ -43,7 +43,7 @@ def workload() -> Workload:
 
 
 def fake(kind: str, **options: object) -> Contestant:
-    return Contestant(str(options.get("name", kind)), f"bench_fakes:{kind}", options)
+    return Contestant(str(options.get("name", kind)), f"helpers.fake_peers:{kind}", options)
 
 
 def test_a_run_gives_recall_rates_latency_memory_and_size(workload: Workload) -> None:
@@ -182,7 +182,7 @@ def test_a_run_of_nobody_is_refused(workload: Workload) -> None:
 
 def test_peers_that_are_not_installed_are_skipped_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    chosen, skipped = bench.choose_peers(["bench_fakes:Foreign", "bench_fakes:Exact"], "l2")
+    chosen, skipped = bench.choose_peers(["helpers.fake_peers:Foreign", "helpers.fake_peers:Exact"], "l2")
     assert [peer.name for peer in chosen] == ["Exact"]
     assert skipped == {"Foreign": "no-such-library is not installed"}
 

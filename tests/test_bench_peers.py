@@ -6,8 +6,8 @@ import importlib.util
 
 import numpy as np
 import pytest
-from generated import clustered
 
+from helpers.vectors import clustered
 from qvec import bench
 from qvec.bench.contestants import PEERS, adapter_class, locate
 from qvec.common.types import Metric

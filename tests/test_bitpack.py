@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conformance import clustered
 
 import qvec
+from helpers.quantizer_laws import clustered
 from qvec.codes.bit_allocation import GAUSSIAN_STEP, allot, greedy
 from qvec.codes.configs import CodeConfig, Mixed, RaBitQ
 from qvec.codes.mixed import MixedQuantizer

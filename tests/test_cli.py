@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import qvec
-from qvec.common import console, main
+from qvec.cli import main
+from qvec.common import console
 from qvec.datasets import exact_knn
 
 N, DIM = 600, 24

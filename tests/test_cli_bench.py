@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from generated import clustered
 
 import qvec
+from helpers.vectors import clustered
 from qvec.cli import main
 
 

@@ -8,10 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from model import Model, assert_hits_are_exact, assert_hits_are_sound, assert_same_content, assert_vector
-from pairs import CODES, DIM, INDEXES, METRICS, make
 
 import qvec
+from helpers.collection_and_model import CODES, DIM, INDEXES, METRICS, make
+from helpers.collection_model import (
+    Model,
+    assert_hits_are_exact,
+    assert_hits_are_sound,
+    assert_same_content,
+    assert_vector,
+)
 
 # Without originals: largest error of a distance as a share of |q| |x|; None where the code only ranks.
 CODE_ERROR = {

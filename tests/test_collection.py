@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from generated import clustered
-from model import Model, assert_hits_are_exact, assert_same_content
-from pairs import CODES, DIM, INDEXES, make
 
 import qvec
+from helpers.collection_and_model import CODES, DIM, INDEXES, make
+from helpers.collection_model import Model, assert_hits_are_exact, assert_same_content
+from helpers.vectors import clustered
 
 
 @pytest.mark.parametrize("convert", [

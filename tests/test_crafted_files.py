@@ -10,10 +10,10 @@ import lmdb  # noqa: TID251 - files are crafted with it
 import msgpack  # noqa: TID251 - ... and what no record may hold
 import numpy as np
 import pytest
-from generated import clustered
-from store_kit import resize_rows
 
 import qvec
+from helpers.store_files import resize_rows
+from helpers.vectors import clustered
 from qvec._kernels import Codec, Column, Searcher
 from qvec.schema.layout import CALIBRATION, CODES, DELETED, DRIFT, IDS, ROW, TUNING, VECTORS
 from qvec.storage import header, keys, records

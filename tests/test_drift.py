@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from generated import clustered
 
 import qvec
+from helpers.vectors import clustered
 from qvec.codes.registry import make_config, train
 from qvec.common.types import Float32Array
 from qvec.quality.drift import ALPHA, Watch

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from generated import clustered
 
 import qvec
+from helpers.vectors import clustered
 from qvec.codes.configs import Binary, Int8, Mixed, RaBitQ, code_name
 from qvec.codes.registry import CONFIGS
 from qvec.common.types import Float32Array

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from filter_model import fulfils
-from generated import clustered
 
 import qvec
+from helpers.filter_model import fulfils
+from helpers.vectors import clustered
 from qvec.index import make_index
 from qvec.search.options import search_options
 from qvec.search.plan import Plan

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from filter_model import FIELDS, filters, fulfils, payloads
-from generated import clustered
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from model import merged
 
 import qvec
+from helpers.collection_model import merged
+from helpers.filter_model import FIELDS, filters, fulfils, payloads
+from helpers.vectors import clustered
 from qvec.cli import main
 
 DIM = 4

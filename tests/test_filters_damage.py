@@ -8,10 +8,10 @@ from typing import Any
 import lmdb  # noqa: TID251 - files that were tampered with are made with it
 import numpy as np
 import pytest
-from generated import clustered
 from pyroaring import BitMap
 
 import qvec
+from helpers.vectors import clustered
 from qvec.maintenance.verify import _check_fields
 from qvec.storage.records import seal_bytes
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from generated import clustered
 
 import qvec
+from helpers.vectors import clustered
 from qvec.common.types import Float32Array
 
 DIM = 32

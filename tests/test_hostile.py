@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from generated import clustered
 
 import qvec
+from helpers.vectors import clustered
 from qvec import Collection
 
 DIM = 8

@@ -12,9 +12,9 @@ from typing import Any
 import lmdb  # noqa: TID251 - to make files that are LMDB's but not qvec's
 import numpy as np
 import pytest
-from generated import clustered
 
 import qvec
+from helpers.vectors import clustered
 from qvec import Collection
 from qvec.storage import header
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from interchange_kit import DIM, N, X, content, copied, store
 
 import qvec
+from helpers.interchange_samples import DIM, N, X, content, copied, store
 from qvec import interchange
 from qvec.cli import main
 from qvec.common import tables

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from interchange_kit import DIM, N, X, copied
 
 import qvec
+from helpers.interchange_samples import DIM, N, X, copied
 from qvec import interchange
 
 FAISS = {

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from generated import clustered
-from lists_kit import DIM, Float32, N, build, lists_of, vectors_and_queries
-from model import Model, assert_hits_are_sound
 
 import qvec
+from helpers.collection_model import Model, assert_hits_are_sound
+from helpers.ivf_collections import DIM, Float32, N, build, lists_of, vectors_and_queries
+from helpers.vectors import clustered
 from qvec._kernels import Codec, Lists, fastscan_sums, fastscan_table
 from qvec.codes.transforms import rotation_signs
 from qvec.datasets import exact_knn

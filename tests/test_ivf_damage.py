@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lists_kit import DIM, Float32, N, build, lists_of, vectors_and_queries
 
 import qvec
+from helpers.ivf_collections import DIM, Float32, N, build, lists_of, vectors_and_queries
 from qvec._kernels import Codec, Column, Lists, list_block_bytes
 from qvec.codes.transforms import rotation_signs
 from qvec.schema.layout import LIST_BLOCKS, LISTS, SLOTS

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bitpack_oracle import BITPACK, bitpack_codec, bitpack_keys, block_widths, candidates, mixed_steps, unpack, values
-from kernels_oracle import METRICS, Bytes, Floats, factors, gaussian, inverse_norms, norms2
 
+from helpers.bitpack_oracle import (
+    BITPACK,
+    bitpack_codec,
+    bitpack_keys,
+    block_widths,
+    candidates,
+    mixed_steps,
+    unpack,
+    values,
+)
+from helpers.kernels_oracle import METRICS, Bytes, Floats, factors, gaussian, inverse_norms, norms2
 from qvec._kernels import Codec, simd_levels
 
 DIMS = [1, 2, 31, 63, 64, 65, 100, 129, 384, 577, 784, 1537]

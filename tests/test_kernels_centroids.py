@@ -6,9 +6,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bitpack_oracle import BITPACK, bitpack_codec, values
-from kernels_oracle import METRICS, PACKED, Bytes, Doubles, Floats, factors, gaussian, norms2, signed_codes, unit
 
+from helpers.bitpack_oracle import BITPACK, bitpack_codec, values
+from helpers.kernels_oracle import (
+    METRICS,
+    PACKED,
+    Bytes,
+    Doubles,
+    Floats,
+    factors,
+    gaussian,
+    norms2,
+    signed_codes,
+    unit,
+)
 from qvec._kernels import Codec, offset_rows, offset_values, simd_levels
 
 LEVELS = simd_levels()

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from kernels_oracle import (
+
+from helpers.kernels_oracle import (
     DIMS,
     INT4_VALUES,
     KINDS,
@@ -31,7 +32,6 @@ from kernels_oracle import (
     unit,
     unpacked,
 )
-
 from qvec._kernels import Codec
 
 VALUES = st.floats(-1e6, 1e6, width=32)

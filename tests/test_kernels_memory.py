@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bitpack_oracle import BITPACK, bitpack_codec
 from conftest import Place
-from kernels_oracle import DIMS, KINDS, METRICS, gaussian, make_codec
 from numpy.typing import NDArray
 
+from helpers.bitpack_oracle import BITPACK, bitpack_codec
+from helpers.kernels_oracle import DIMS, KINDS, METRICS, gaussian, make_codec
 from qvec._kernels import Codec, crc32c, offset_rows, simd_levels, transform
 
 LOCAL = {f"{kind}-local": kind for kind in ("rabitq1", "rabitq5", "mixed")}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kernels_oracle import (
+
+from helpers.kernels_oracle import (
     DIMS,
     INT4_VALUES,
     KINDS,
@@ -21,7 +22,6 @@ from kernels_oracle import (
     norms2,
     unit,
 )
-
 from qvec._kernels import Codec, simd_levels
 
 LEVELS = simd_levels()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kernels_oracle import Bytes, Doubles, Floats, gaussian, unit
 
+from helpers.kernels_oracle import Bytes, Doubles, Floats, gaussian, unit
 from qvec._kernels import transform
 
 WIDTHS = [32, 64, 80, 128, 192, 320, 384, 448, 512, 768, 784, 960]

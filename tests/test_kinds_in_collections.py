@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conformance import clustered
 
 import qvec
+from helpers.quantizer_laws import clustered
 from qvec.codes.configs import BFloat16, Binary, CodeConfig, Float16, Float32, Int4, Int8, Ternary
 from qvec.codes.registry import make_config, train
 from qvec.common.errors import InputError

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from generated import clustered
 
 import qvec
+from helpers.vectors import clustered
 from qvec.codes.configs import CodeConfig, Int4, Mixed, RaBitQ, Ternary
 from qvec.common.types import Metric
 from qvec.datasets import exact_knn
@@ -89,11 +89,12 @@ def test_graphs_are_as_good_as_those_linked_by_what_is_stored(
 
 @pytest.mark.parametrize("layout", ["compact", "packed"])
 @pytest.mark.parametrize("originals", ["f32", "f16", "none"])
-def test_graphs_do_not_depend_on_the_threads(tmp_path: Path, copied: list[int], layout: Any, keep: Any) -> None:
+def test_graphs_do_not_depend_on_the_threads(tmp_path: Path, copied: list[int], layout: Any, originals: Any) -> None:
     x, lists = vectors(), []
     for threads in (1, 3):
         path = tmp_path / f"{threads}.qvec"
-        with qvec.create(path, DIM, metric="l2", code=Int4(), index=qvec.HNSW(layout=layout), originals=keep) as db:
+        options: Any = {"code": Int4(), "index": qvec.HNSW(layout=layout), "originals": originals}
+        with qvec.create(path, DIM, metric="l2", **options) as db:
             db.add(x[:N], threads=threads)
             assert not db.verify(deep=True)
             with db._store.read() as snap:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from generated import clustered
-from model import Model, assert_hits_are_exact, assert_same_content
 
 import qvec
+from helpers.collection_model import Model, assert_hits_are_exact, assert_same_content
+from helpers.vectors import clustered
 
 DIM, N = 32, 1500
 KILLED = """

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conformance import CONFIGS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.quantizer_laws import CONFIGS
 from qvec._kernels import simd_levels
 from qvec.codes.configs import Int8
 from qvec.codes.int8 import Int8Quantizer

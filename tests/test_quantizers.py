@@ -1,4 +1,4 @@
-"""Every registered kind under the laws of conformance.py, and what is particular to each."""
+"""Every registered kind under the laws of quantizer_laws.py, and what is particular to each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from conformance import (
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from helpers.quantizer_laws import (
     CONFIGS,
     check_bad_states,
     check_batches,
@@ -17,10 +21,6 @@ from conformance import (
     clustered,
     coded_view,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
-
 from qvec.codes.configs import Binary, Int4, Int8, Ternary
 from qvec.codes.int8 import Int8Quantizer
 from qvec.codes.registry import QUANTIZERS, Quantizer, from_state, make_config, train

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from generated import clustered
 
 import qvec
+from helpers.vectors import clustered
 from qvec.datasets import exact_knn
 
 DIM = 48

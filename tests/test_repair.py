@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from generated import clustered
 from test_graph import coded, column, graph_columns
 
 import qvec
+from helpers.vectors import clustered
 from qvec._kernels import Column
 from qvec.index import Coded
 from qvec.index.base import Source

@@ -9,9 +9,9 @@ from typing import Any
 import lmdb  # noqa: TID251 - to lose ids and entries behind the store's back
 import numpy as np
 import pytest
-from generated import clustered
 
 import qvec
+from helpers.vectors import clustered
 from qvec.cli import main
 from qvec.schema.layout import CODES, DELETED, IDS, VECTORS
 from qvec.storage import keys
@@ -166,8 +166,8 @@ def test_codes_in_force_under_another_name_are_made_anew(path: Path) -> None:
 
 
 @pytest.mark.parametrize(("originals", "column"), [("f32", VECTORS), ("none", CODES)])
-def test_originals_follow_from_nothing(path: Path, keep: str, column: str) -> None:
-    make(path, "flat", originals=keep)
+def test_originals_follow_from_nothing(path: Path, originals: str, column: str) -> None:
+    make(path, "flat", originals=originals)
     damage(path, column)
     before = path.read_bytes()
     with (

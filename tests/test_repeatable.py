@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from generated import clustered
 
 import qvec
+from helpers.vectors import clustered
 
 DIM, N, QUERIES = 48, 6_000, 400
 WAYS: tuple[dict[str, Any], ...] = ({"ef": 10}, {"ef": 40}, {"ef": 150}, {"k": 60}, {"where": {"a": {"$lt": 30}}})

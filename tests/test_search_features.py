@@ -1,4 +1,4 @@
-"""Searches beyond the nearest k, held against float64 brute force: max_distance, pages, diversity, by id, with vectors."""
+"""Search options compared with float64 brute force: max_distance, pages, diversity, by id, with vectors."""
 
 from __future__ import annotations
 

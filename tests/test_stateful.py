@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from hypothesis import HealthCheck, settings
-from machine import EXAMPLES, STEPS
-from machine_upkeep import FullMachine
+
+from helpers.state_machine import EXAMPLES, STEPS
+from helpers.state_machine_maintenance import FullMachine
 
 TestCollection = FullMachine.TestCase
 TestCollection.settings = settings(

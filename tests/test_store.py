@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from store_kit import CODES, COLUMNS, LISTS, change_rows, contents, fill, make_store, random_rows, same
 
+from helpers.store_files import CODES, COLUMNS, LISTS, change_rows, contents, fill, make_store, random_rows, same
 from qvec.common.errors import ClosedError, DuplicateIdError, ExistsError, InputError, NotFoundError, ReadOnlyError
 from qvec.storage.store import ColumnSpec, Store, Transaction
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import lmdb  # noqa: TID251 - foreign files are made with it
 import numpy as np
 import pytest
-from store_kit import CODES, change_rows, contents, fill, make_store, run_python, same
 
+from helpers.store_files import CODES, change_rows, contents, fill, make_store, run_python, same
 from qvec.common.errors import CorruptError, FormatError, NotFoundError
 from qvec.storage import keys, records
 from qvec.storage.pages import Pages
@@ -189,7 +189,7 @@ def test_other_formats_are_refused_with_both_versions(healthy: Path, tmp_path: P
     at = data.index(b"QVEC")
     data[at + 4 : at + 8] = struct.pack("<I", 9)
     (tmp_path / "b").write_bytes(data)
-    with pytest.raises(FormatError, match="format 9; this version of qvec reads up to 1"):
+    with pytest.raises(FormatError, match="format 9; this version of qvec reads up to 2"):
         Store.open(tmp_path / "b")
 
 

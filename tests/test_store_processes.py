@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from store_kit import CODES, LISTS, change_rows, contents, fill, in_child, make_store, run_python, same
 
+from helpers.store_files import CODES, LISTS, change_rows, contents, fill, in_child, make_store, run_python, same
 from qvec.common.errors import ClosedError, ForkedError, LockedError, ReadOnlyError
 from qvec.storage.store import Store
 

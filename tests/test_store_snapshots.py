@@ -9,8 +9,8 @@ from pathlib import Path
 import lmdb  # noqa: TID251 - copies are made behind the store's back
 import numpy as np
 import pytest
-from store_kit import CODES, LISTS, change_rows, contents, fill, make_store, run_python, same
 
+from helpers.store_files import CODES, LISTS, change_rows, contents, fill, make_store, run_python, same
 from qvec.common.errors import ClosedError, CorruptError, MapFullError
 from qvec.storage import transaction
 from qvec.storage.store import Store

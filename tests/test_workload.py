@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from generated import clustered
 
+from helpers.vectors import clustered
 from qvec.common.errors import InputError, NotFoundError
 from qvec.datasets import Workload, exact_knn, grow, load_workload
 from qvec.datasets.grow import mixtures, write_rows

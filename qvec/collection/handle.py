@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from functools import cached_property, partial
+from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
+from qvec._kernels import Column
 from qvec.codes.configs import Float16, Float32
 from qvec.codes.registry import Quantizer, from_state, train
 from qvec.common.errors import CorruptError, InputError
@@ -21,7 +23,7 @@ from qvec.schema.config import Config
 from qvec.schema.layout import CALIBRATION, VECTORS, in_force
 from qvec.schema.validation import check_count
 from qvec.search.engine import Engine
-from qvec.storage.store import Snapshot, Store, Transaction
+from qvec.storage.store import Snapshot, StateCodec, Store, Transaction
 
 if TYPE_CHECKING:  # imported when it is called: seldom
     from qvec.maintenance.requantize import Generations
@@ -39,7 +41,6 @@ class Handle:
         self._config = Config.from_dict(dict(store.config))
         self._keep = _keep_quantizer(self._config)
         self._quantizers: dict[tuple[int, str], Quantizer] = {}
-        store.require(partial(check_state, self._config, self._keep.code_size))
 
     def close(self) -> None:
         """Wait for searches that are running, then release the file. Calls after it raise ClosedError."""
@@ -130,6 +131,18 @@ class Handle:
             raise InputError(f"the vectors are of model {model!r}, the collection of {self._config.model!r}")
 
 
+def state_codec(stored_config: Mapping[str, Any]) -> StateCodec:
+    """How the state of a collection with this configuration is checked when a commit is read, and stored."""
+    config = Config.from_dict(dict(stored_config))
+    original_size = _keep_quantizer(config).code_size
+
+    def decode(stored: dict[str, Any], columns: Mapping[str, Column]) -> dict[str, Any]:
+        check_state(config, original_size, stored, columns)
+        return stored
+
+    return StateCodec(decode, dict)
+
+
 def worker_threads(threads: int | None) -> int:
     return os.cpu_count() or 1 if threads is None else check_count("threads", threads, 1, MAX_THREADS)
 
@@ -147,4 +160,4 @@ def _undated(state: dict[str, Any]) -> dict[str, Any]:
 
 def reopened(kind: type[H], path: str, memory: MemoryMode) -> H:
     """What a pickled collection becomes."""
-    return kind(Store.open(path, "r", memory=memory))
+    return kind(Store.open(path, "r", memory=memory, state_codec=state_codec))

@@ -12,6 +12,7 @@ from qvec.codes.base import make_transform
 from qvec.codes.configs import CodeConfig, IndexConfig, Int4, Int8
 from qvec.codes.registry import Quantizer, make_config, train
 from qvec.collection.collection import Collection
+from qvec.collection.handle import state_codec
 from qvec.common.errors import CorruptError, ExistsError, InputError
 from qvec.common.types import (
     ArrayLike,
@@ -140,7 +141,7 @@ def _new_collection(
     if quantizer is None and sample is not None:
         quantizer = train(sample, config.metric, config.code, config.seed, config.model)
     state = initial_state(fields or {})
-    store = Store.create(path, _field_columns(state), config.to_dict(), state=state, **options)
+    store = Store.create(path, _field_columns(state), config.to_dict(), state=state, state_codec=state_codec, **options)
     try:
         collection = Collection(store, on_drift)
         if quantizer is not None:
@@ -224,7 +225,7 @@ def open(
     check_flag("untrusted", untrusted)
     options: dict[str, Any] = {"memory": memory, "verify": verify, "durability": durability}
     options |= _sized(map_size)
-    collection = Collection(Store.open(path, mode, untrusted=untrusted, **options), on_drift)
+    collection = Collection(Store.open(path, mode, untrusted=untrusted, state_codec=state_codec, **options), on_drift)
     if untrusted and (problems := collection.verify()):
         collection.close()
         raise CorruptError(f"{os.fspath(path)} is damaged: {problems[0]}; {len(problems)} problems in all")

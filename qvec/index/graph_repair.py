@@ -1,4 +1,4 @@
-"""Deleted rows leave a graph list by list, in as many transactions as one likes; see kernels/mend.c.
+"""Deleted rows leave a graph list by list, in as many transactions as one likes; see kernels/graph/repair.c.
 
 A repair condemns the rows that are deleted when it begins, and goes through the lists in the order of rows. When it
 has come to the end no list names them, and they are free for other vectors. Rows that are deleted meanwhile stay for

@@ -4,7 +4,7 @@ Rows that are added a few at a time are answered by their nearest neighbors alon
 fourth of them has some of these added, to lists that lie side by side, in passes over all lists (docs/adr/0011).
 
 One level and a table of entry points stand in for the upper layers of HNSW (Malkov and Yashunin 2018): in more than a
-few dozen dimensions the hierarchy brings nothing over good entries. The steps of a batch are in kernels/build.c.
+few dozen dimensions the hierarchy brings nothing over good entries. The steps of a batch are in kernels/graph/build.c.
 """
 
 from __future__ import annotations

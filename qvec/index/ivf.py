@@ -1,7 +1,7 @@
 """Inverted lists: each vector is kept with its nearest centroids, and a search scans the lists that are near the query.
 
 Lists hold one bit a dimension of what a centroid leaves of a vector, in blocks that are scanned in registers
-(kernels/lists.h). What may be near by these is scored by the codes in force, and re-ranked. Lists are of the
+(kernels/ivf/lists.h). What may be near by these is scored by the codes in force, and re-ranked. Lists are of the
 vectors, not of the codes: other codes need no other lists.
 """
 

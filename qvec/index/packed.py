@@ -1,6 +1,6 @@
 """The packed layout of a graph: beside each list, what a walk needs to know of a node and its neighbors in one block.
 
-A node is made from its list and the codes alone (kernels/nodes.h); whoever changes a list makes the node anew.
+A node is made from its list and the codes alone (kernels/graph/nodes.h); whoever changes a list makes the node anew.
 """
 
 from __future__ import annotations

@@ -25,8 +25,25 @@ _MAX_ROWS = 1 << 31
 _LIMITS = (1 << 8, 1 << 16, 1 << 32, 1 << 32, 1 << 32, 1 << 32)  # of the numbers of a column's line
 
 
-Accept = Callable[[dict[str, Any], Mapping[str, Column]], None]
-"""What the layer above makes of a commit's state and columns: nothing, or CorruptError."""
+@dataclass(frozen=True, slots=True)
+class StateCodec:
+    """How the layer above stores its state with a commit. The store itself treats the state as an opaque value.
+
+    ``decode(stored, columns)`` returns the state of a commit. It raises CorruptError if the stored plain data is
+    invalid or contradicts the columns. ``encode(state)`` returns plain data for the STATE record.
+    """
+
+    decode: Callable[[dict[str, Any], Mapping[str, Column]], Any]
+    encode: Callable[[Any], dict[str, Any]]
+
+
+CodecFactory = Callable[[Mapping[str, Any]], StateCodec]
+"""Makes the codec of a file's states from its configuration."""
+
+
+def plain_codec(config: Mapping[str, Any]) -> StateCodec:
+    """A codec whose states are dicts of plain data. It accepts any dict."""
+    return StateCodec(lambda stored, columns: stored, dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +98,14 @@ class View(Shown):
         self.relocated = False
         self.columns: dict[str, Column] = {}
         self.stamps: dict[str, bytes] = {}
-        self.state: dict[str, Any] = {}
+        self.state: Any = None
         self.sums = Sums()
         self.derived, self.ready = {}, []
 
     def forget(self) -> None:
         """Start again from nothing: the file is another one."""
-        self.txn_id, self.sums = 0, Sums()
-        for part in (self.columns, self.stamps, self.state, self.derived, self.ready):
+        self.txn_id, self.state, self.sums = 0, None, Sums()
+        for part in (self.columns, self.stamps, self.derived, self.ready):
             part.clear()
 
     def clone(self) -> View:
@@ -102,8 +119,8 @@ class View(Shown):
 class Loader:
     """Brings views up to a transaction of an environment."""
 
-    def __init__(self, env: Environment, accept: Accept, *, verify: bool, writable: bool = False) -> None:
-        self._env, self.accept = env, accept
+    def __init__(self, env: Environment, codec: StateCodec, *, verify: bool, writable: bool = False) -> None:
+        self._env, self._codec = env, codec
         self._verify, self._writable = verify, writable
 
     def refresh(self, view: View, txn: Any, commit: int) -> None:
@@ -111,7 +128,7 @@ class Loader:
 
         CorruptError names what is damaged; the view is then of no use any more.
         """
-        written, stored, state, sums = read_state(txn)
+        written, stored, encoded_state, sums = read_state(txn)
         size = self._env.reaches()
         for name, line in stored.items():
             self._check_size(name, line, size)
@@ -124,7 +141,7 @@ class Loader:
         if view.relocated:
             for column in columns.values():
                 place_all(column, column.n_blocks, txn)
-        self.accept(state, columns)
+        state = self._codec.decode(encoded_state, columns)
         view.columns, view.state, view.sums, view.txn_id = columns, state, sums, commit
         view.stamps = {name: line.stamps for name, line in stored.items()}
         view.derived.clear()
@@ -223,7 +240,9 @@ def first_state(columns: Mapping[str, ColumnSpec], state: dict[str, Any], psize:
     return records.seal(keys.STATE, {"txn": commit, "columns": lines, "sums": Sums().of, "state": state})
 
 
-def write_directory(view: View, touched: dict[str, set[int]], txn: Any, env: Environment) -> dict[str, bytes]:
+def write_directory(
+    view: View, codec: StateCodec, touched: dict[str, set[int]], txn: Any, env: Environment
+) -> dict[str, bytes]:
     """Put the chunks that hold the ``touched`` blocks of each column, then STATE; returns the new stamps."""
     per_chunk = chunk_entries(env.psize)
     commit: int = txn.id()
@@ -242,7 +261,12 @@ def write_directory(view: View, touched: dict[str, set[int]], txn: Any, env: Env
             stamps[name],
         ]
     # Without sound page numbers no transaction matches, and every reader looks the blocks up by key.
-    payload = {"txn": commit if env.sound else 0, "columns": lines, "sums": view.sums.of, "state": view.state}
+    payload = {
+        "txn": commit if env.sound else 0,
+        "columns": lines,
+        "sums": view.sums.of,
+        "state": codec.encode(view.state),
+    }
     txn.put(keys.STATE, records.seal(keys.STATE, payload))
     return stamps
 

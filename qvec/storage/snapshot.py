@@ -41,8 +41,8 @@ class Reading:
         return self._view.columns
 
     @property
-    def state(self) -> dict[str, Any]:
-        """What the layer above stored with the last commit. A snapshot's is shared: not to be changed."""
+    def state(self) -> Any:
+        """The state of the commit, as the layer above decoded it. Snapshots share it: do not change it."""
         self._live()
         return self._view.state
 

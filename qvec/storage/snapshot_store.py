@@ -12,7 +12,6 @@ from typing import Any, Literal, NoReturn
 from qvec.common.errors import ClosedError, ReadOnlyError
 from qvec.common.types import MemoryMode
 from qvec.storage import atomic_file
-from qvec.storage.page_table import Accept
 from qvec.storage.snapshot import Snapshot
 from qvec.storage.store import Store
 
@@ -37,9 +36,6 @@ class PinnedStore:
 
     def __del__(self) -> None:
         self._store.end(self._snapshot)
-
-    def require(self, accept: Accept) -> None:
-        """Nothing: the store's own handle has judged the commit."""
 
     def begin(self) -> Snapshot:
         """The snapshot; ClosedError after `close`, or that of the store."""

@@ -16,13 +16,13 @@ from qvec.common.errors import AbortedError, ClosedError, ReadOnlyError
 from qvec.common.types import Durability, MemoryMode, check_choice, check_flag
 from qvec.storage import atomic_file, environment, header, keys, open_checks, reserve
 from qvec.storage.lmdb_errors import translated
-from qvec.storage.page_table import Accept, ColumnSpec, View, block_geometry, first_state
+from qvec.storage.page_table import CodecFactory, ColumnSpec, StateCodec, View, block_geometry, first_state, plain_codec
 from qvec.storage.snapshot import Reading, Snapshot
 from qvec.storage.transaction import Transaction
 from qvec.storage.view_cache import Views
 from qvec.storage.write_lock import Turn
 
-__all__ = ["ColumnSpec", "Reading", "Snapshot", "Store", "Transaction", "block_geometry"]
+__all__ = ["CodecFactory", "ColumnSpec", "Reading", "Snapshot", "StateCodec", "Store", "Transaction", "block_geometry"]
 
 Mode = Literal["rw", "r"]
 
@@ -43,13 +43,14 @@ class Store(Reads):
         verify: bool,
         durability: Durability,
         map_size: int,
-        untrusted: bool = False,
+        untrusted: bool,
+        state_codec: CodecFactory,
     ) -> None:
         """For `create` and `open`."""
         self.path, self.mode = path, mode
         self.memory, self._verify, self._map_size = memory, verify, map_size
         self._closed = True
-        self._accept: Accept = _anything
+        self._codec_for = state_codec
         self._epoch = -1
         open_checks.check(path)
         if untrusted:
@@ -85,7 +86,8 @@ class Store(Reads):
         columns: Mapping[str, ColumnSpec],
         configuration: dict[str, Any],
         *,
-        state: dict[str, Any] | None = None,
+        state: Any = None,
+        state_codec: CodecFactory = plain_codec,
         memory: MemoryMode = "mmap",
         verify: bool = True,
         durability: Durability = "full",
@@ -93,18 +95,21 @@ class Store(Reads):
     ) -> Store:
         """Make a file with empty columns, and open it for writing.
 
-        ``configuration`` is plain data that never changes, ``state`` what the first
-        snapshot shows. A file appears under ``path`` only when it is whole.
+        ``configuration`` is plain data that never changes. ``state`` is that of the first commit, default an empty
+        dict. A file appears under ``path`` only when it is whole.
         """
         path = atomic_file.own_path(path)
         _check_options("rw", memory, verify, durability)
+        encoded = state_codec(configuration).encode({} if state is None else state)
 
         def fill(txn: Any, psize: int) -> None:
             txn.put(keys.CONFIG, header.pack(configuration, psize))
-            txn.put(keys.STATE, first_state(columns, state or {}, psize, txn.id()))
+            txn.put(keys.STATE, first_state(columns, encoded, psize, txn.id()))
 
         atomic_file.make(path, lambda draft: environment.create(draft, fill))
-        return cls.open(path, memory=memory, verify=verify, durability=durability, map_size=map_size)
+        return cls.open(
+            path, state_codec=state_codec, memory=memory, verify=verify, durability=durability, map_size=map_size
+        )
 
     @classmethod
     def open(
@@ -112,6 +117,7 @@ class Store(Reads):
         path: str | os.PathLike[str],
         mode: Mode = "rw",
         *,
+        state_codec: CodecFactory = plain_codec,
         memory: MemoryMode = "mmap",
         verify: bool = True,
         durability: Durability = "full",
@@ -120,6 +126,7 @@ class Store(Reads):
     ) -> Store:
         """Open a file: ``"rw"`` takes its write lock, ``"r"`` any number of handles may do.
 
+        ``state_codec`` makes the codec of states from the file's configuration.
         ``memory`` is for the layer above, which calls :meth:`Snapshot.reside`; ``verify=False`` skips the checksums
         of blocks, not their headers; ``durability="relaxed"`` leaves the flush to the system: a power cut may then cost
         the file.
@@ -128,14 +135,7 @@ class Store(Reads):
         NotFoundError, FormatError, CorruptError, LockedError or ReadOnlyError say why a file does not open.
         """
         _check_options(mode, memory, verify, durability)
-        return cls(atomic_file.own_path(path), mode, memory, verify, durability, map_size, untrusted)
-
-    def require(self, accept: Accept) -> None:
-        """Have every commit that is seen from now on judged by the layer above, and the last one at once."""
-        self._accept = accept
-        self._views.judge_by(accept)
-        with self.read() as snapshot:
-            accept(snapshot.state, snapshot.columns)
+        return cls(atomic_file.own_path(path), mode, memory, verify, durability, map_size, untrusted, state_codec)
 
     def begin(self) -> Snapshot:
         """A snapshot of the last commit; `end` it soon, for the pages it reads are kept as long.
@@ -346,10 +346,11 @@ class Store(Reads):
         self.pins: weakref.WeakSet[Any] = weakref.WeakSet()
         self._transaction: Transaction | None = None
         self._joined = None
-        self._views = Views(self._env, self._accept, verify=self._verify)
         try:
             with translated(self.path), self._env.lmdb.begin(buffers=True) as txn:
                 self.config = MappingProxyType(header.unpack(txn.get(keys.CONFIG), self.path))
+            self.codec = self._codec_for(self.config)
+            self._views = Views(self._env, self.codec, verify=self._verify)
             self._epoch = fork_epoch()
             self.end(self.begin())
         except BaseException:
@@ -382,10 +383,6 @@ class Store(Reads):
                 open_checks.check(self.path)
                 self._turn = Turn(self.path)
                 self._attach(None)
-
-
-def _anything(state: dict[str, Any], columns: Mapping[str, Any]) -> None:
-    """Accept any commit: the store itself knows nothing of what it holds."""
 
 
 def _check_options(mode: str, memory: str, verify: bool, durability: str) -> None:

@@ -26,7 +26,7 @@ _ROOM_FOR_EACH = 4  # bytes of the map for each that is put: a map with so much 
 class Transaction(Snapshot):
     """Changes that become visible together at `commit`, or never. Belongs to the thread that began it.
 
-    Reading sees the changes. `state` may be changed freely; it is stored with the commit. Puts and deletes are kept
+    Reading sees the changes. Puts and deletes are kept
     in a list as well: when the map is full they are abandoned with LMDB's transaction, the map doubled, and the list
     run again. ``frees``: it takes away more than it adds, and need not leave room for others that do.
     """
@@ -58,16 +58,28 @@ class Transaction(Snapshot):
         """One of several calls that this transaction holds together; AbortedError after one that failed half-way."""
         if self._failed:
             raise AbortedError("a call in this transaction failed half-way: leave the transaction, all of it is undone")
-        before = dict(self.state), len(self._log)
+        encode = self._store.codec.encode
+        before = encode(self.state), len(self._log)
         self.derived.clear()
         try:
             yield self
         except BaseException as error:
-            self._failed = not isinstance(error, QvecError) or (self.state, len(self._log)) != before
+            self._failed = not isinstance(error, QvecError) or (encode(self.state), len(self._log)) != before
             raise
         finally:
             self._calls += 1
             self.derived.clear()
+
+    @property
+    def state(self) -> Any:
+        """The state that `commit` stores. It may be changed in place or assigned."""
+        self._live()
+        return self._view.state
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        self._own()
+        self._view.state = state
 
     def add_column(self, name: str, spec: ColumnSpec) -> Column:
         """A new, empty column; InputError where the name, or its id and generation, are in use."""
@@ -249,7 +261,7 @@ class Transaction(Snapshot):
         per_chunk, held = chunk_entries(env.psize), self._held()
         self._spent = held > _LARGE and env.room() > _ROOM_FOR_EACH * held
         touched = {name: self._put_blocks(column, per_chunk) for name, column in self._view.columns.items()}
-        stamps = write_directory(self._view, touched, txn, env)
+        stamps = write_directory(self._view, self._store.codec, touched, txn, env)
         if not self.frees:
             reserve.keep(txn, env.used())
         commit = txn.id()

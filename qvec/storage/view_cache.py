@@ -6,22 +6,18 @@ from typing import Any
 
 from qvec.storage.environment import Environment
 from qvec.storage.lmdb_errors import translated
-from qvec.storage.page_table import Accept, Loader, View
+from qvec.storage.page_table import Loader, StateCodec, View
 
 
 class Views:
     """Each is brought up to a commit when somebody begins to read or to write, by what changed since it last was."""
 
-    def __init__(self, env: Environment, accept: Accept, *, verify: bool) -> None:
+    def __init__(self, env: Environment, codec: StateCodec, *, verify: bool) -> None:
         """Of nothing yet. ``shared``: of the commit that was last read."""
         self._env = env
         self.shared, self._writers = View(), View()
-        self._to_read = Loader(env, accept, verify=verify)
-        self._to_write = Loader(env, accept, verify=verify, writable=True)
-
-    def judge_by(self, accept: Accept) -> None:
-        """Have every commit that is loaded from now on judged by ``accept``."""
-        self._to_read.accept = self._to_write.accept = accept
+        self._to_read = Loader(env, codec, verify=verify)
+        self._to_write = Loader(env, codec, verify=verify, writable=True)
 
     def to_read(self, txn: Any) -> View:
         """The shared view, brought up to a transaction's commit: in place, or on a copy while searches use it.

@@ -30,7 +30,7 @@ class FakeInt8(FakeQuantizer):
         return turned_back(self.rotation, kept)
 
     def _decoded(self, y: Tensor, norm2: Tensor) -> Tensor:
-        """What the kernels decode, in their order of operations: see ``qv_quantize`` in kernels/encode.c."""
+        """What the kernels decode, in their order of operations: see ``qv_quantize`` in kernels/codec/encode.c."""
         counted = norm2.sqrt() >= lanes.TINY_NORM
         step = torch.where(counted, y.abs().amax(1) / 127, 1.0)
         levels = (y / step[:, None]).clamp(-127, 127).round()

@@ -1,4 +1,4 @@
-"""Sums in the order of the C kernels (kernels/lanes.h), so that training sees the store's numbers to the last bit.
+"""Sums in the order of the C kernels (codec/lanes.h), so that training sees the store's numbers to the last bit.
 
 Only elementwise operations are used: these round alike on every device, where a reduction adds in an order of its own.
 """

@@ -6,12 +6,13 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "bitmap.h"
-#include "bitpack.h"
-#include "fastscan.h"
-#include "filter.h"
-#include "rows.h"
-#include "simd.h"
+#include "column/bitmap.h"
+#include "codec/bitpack.h"
+#include "codec/fastscan.h"
+#include "search/filter.h"
+#include "codec/rows.h"
+#include "codec/simd.h"
+#include "column/crc32c.h"
 
 #define ROWS 9
 #define KINDS 9

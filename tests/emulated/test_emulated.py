@@ -24,7 +24,7 @@ pytestmark = [
 def run(folder: Path, compiler: str, *options: str, through: tuple[str, ...] = ()) -> str:
     """What the comparison prints; it must find no difference."""
     program = folder / "kernels"
-    sources = [HERE / "kernels.c", *sorted(KERNELS.glob("*.c"))]
+    sources = [HERE / "kernels.c", *sorted(KERNELS.rglob("*.c"))]
     subprocess.run([compiler, *FLAGS, *options, f"-I{KERNELS}", *sources, "-lm", "-o", program], check=True)
     done = subprocess.run([*through, program], stdout=subprocess.PIPE, text=True, timeout=1800, check=False)
     assert done.returncode == 0, done.stdout[-2000:]

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 from figures import Figures, Job
-from generated import clustered
 
 import qvec
+from helpers.vectors import clustered
 
 DIM, K, EF = 24, 10, 100
 SIZE = {"short": 1500, "nightly": 20_000}  # vectors

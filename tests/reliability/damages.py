@@ -15,10 +15,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from figures import Figures, Job
-from forks import ask, each
-from generated import clustered
+from forked_workers import ask, each
 
 import qvec
+from helpers.vectors import clustered
 
 DIM = 24
 N = 240

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from crafts import COLLECTIONS, DIM, HANG, N, base, judge_all, prepare, records_of
+from crafted_files import COLLECTIONS, DIM, HANG, N, base, judge_all, prepare, records_of
 from figures import Figures, Job
-from forks import each
+from forked_workers import each
 from scramble import mutated, random_case, scramble
 
 import qvec

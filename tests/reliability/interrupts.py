@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 from figures import Figures, Job
-from forks import Worker, ask, cpu_seconds
-from generated import clustered
+from forked_workers import Worker, ask, cpu_seconds
 
 import qvec
+from helpers.vectors import clustered
 
 DIM = 64
 N = {"short": 6_000, "nightly": 30_000}

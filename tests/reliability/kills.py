@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from figures import Figures, Job
-from forks import Server, Worker, ask
+from forked_workers import Server, Worker, ask
 
 import qvec
 from qvec.maintenance import requantize

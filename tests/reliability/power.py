@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import kills
 import steps
 from figures import Figures, Job
-from forks import ask, each
+from forked_workers import ask, each
 
 import qvec
 

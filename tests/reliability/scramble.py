@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable
 
 import numpy as np
-from crafted import WRONG, changed, places
-from crafts import Case, N, records_of
+from crafted_fields import WRONG, changed, places
+from crafted_files import Case, N, records_of
 
 from qvec.schema.layout import ROW
 from qvec.storage.store import Transaction

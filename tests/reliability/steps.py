@@ -17,7 +17,7 @@ from typing import Any
 
 import kills
 from figures import Figures, Job
-from forks import Server, Worker, ask
+from forked_workers import Server, Worker, ask
 
 import qvec
 from qvec.storage.environment import Environment

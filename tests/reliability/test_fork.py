@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from child import run
-from fork_kit import X, assert_unharmed, collection, in_fork
+from fork_helpers import X, assert_unharmed, collection, in_fork
 
 import qvec
 

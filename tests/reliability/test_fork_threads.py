@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from child import run
-from fork_kit import DEADLINE, X, assert_unharmed, collection, in_fork
+from fork_helpers import DEADLINE, X, assert_unharmed, collection, in_fork
 
 import qvec
 from qvec.storage import open_checks

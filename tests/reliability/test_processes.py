@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import traffic
+import writer_readers
 
 import qvec
 
@@ -23,14 +23,14 @@ def prepared(path: Path, index: str) -> Path:
     """A collection of 20 batches."""
     with qvec.create(path, DIM, metric="l2", code="int8", index=index) as db:
         for batch in range(20):
-            traffic.add_batch(db, batch)
+            writer_readers.add_batch(db, batch)
     return path
 
 
 @pytest.mark.timeout(120 + 3 * SECONDS)
 @pytest.mark.parametrize("index", ["flat", "hnsw"])
 def test_readers_see_whole_batches_while_a_writer_commits(path: Path, index: str) -> None:
-    writer, *readers = traffic.run(prepared(path, index), SECONDS, 20, readers=4)
+    writer, *readers = writer_readers.run(prepared(path, index), SECONDS, 20, readers=4)
     assert writer["commits"] >= 10
     for reader in readers:
         assert reader["errors"] == []
@@ -38,17 +38,17 @@ def test_readers_see_whole_batches_while_a_writer_commits(path: Path, index: str
         assert min(reader["searches"], reader["checks"]) >= 10
     assert max(reader["newest"] for reader in readers) >= writer["commits"] / 2  # they followed the writer
     with qvec.open(path) as db:
-        assert len(db) == traffic.BATCH * (20 + writer["commits"])
+        assert len(db) == writer_readers.BATCH * (20 + writer["commits"])
         assert db.verify() == []
 
 
 def test_the_readers_check_sees_a_half_written_batch(path: Path) -> None:
     with qvec.open(prepared(path, "flat")) as db:
-        seen = traffic.Reading()
-        traffic.check(db, 0, random.Random(1), seen)
+        seen = writer_readers.Reading()
+        writer_readers.check(db, 0, random.Random(1), seen)
         assert seen.half_seen == 0
-        db.add(np.tile(traffic.center(20, DIM), (30, 1)), np.arange(20 * 64, 20 * 64 + 30), [{"batch": 20}] * 30)
-        traffic.check(db, 0, random.Random(1), seen)
+        db.add(np.tile(writer_readers.center(20, DIM), (30, 1)), np.arange(20 * 64, 20 * 64 + 30), [{"batch": 20}] * 30)
+        writer_readers.check(db, 0, random.Random(1), seen)
         assert seen.half_seen == 2
 
 
@@ -104,10 +104,10 @@ def test_a_killed_reader_leaves_nothing_that_makes_the_file_grow(path: Path) -> 
             reader.kill()
             reader.communicate()
         for i in range(100):
-            db.upsert(traffic.center(5, DIM), [5], [{"batch": 0, "turn": i}])
+            db.upsert(writer_readers.center(5, DIM), [5], [{"batch": 0, "turn": i}])
         size = path.stat().st_size
         for i in range(300):
-            db.upsert(traffic.center(5, DIM), [5], [{"batch": 0, "turn": i}])
+            db.upsert(writer_readers.center(5, DIM), [5], [{"batch": 0, "turn": i}])
         grown = path.stat().st_size - size
         assert grown < 300 * 20_000, "pages of replaced blocks are not used again"
         assert db.verify() == []
@@ -128,5 +128,5 @@ def test_a_writer_that_is_killed_leaves_its_lock_to_the_next(path: Path) -> None
     start = time.perf_counter()
     with qvec.open(path) as db:
         assert time.perf_counter() - start < 1
-        traffic.add_batch(db, 20)
+        writer_readers.add_batch(db, 20)
         assert db.verify() == []

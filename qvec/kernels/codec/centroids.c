@@ -1,0 +1,127 @@
+/* Centroids: which is nearest, and what a query makes of each. All by integer sums, equal on every level. */
+#include "codec/centroids.h"
+
+#define TILE 64
+
+int qv_codec_centroid(qv_codec *codec, const float *center, const qv_codec *offset_codec, const uint8_t *offsets, int n) {
+    int own_scale = codec->kind == QV_RABITQ || codec->kind == QV_MIXED ||
+                    ((codec->kind == QV_INT4 || codec->kind == QV_TERNARY) && codec->step == NULL);
+    if (!own_scale || center == NULL || n < 0 || n == 1 || n > QV_MAX_CENTROIDS) return -1;
+    if (n > 0 && (offset_codec == NULL || offsets == NULL || offset_codec->kind != QV_INT8 || offset_codec->step != NULL ||
+                  offset_codec->metric != QV_IP || offset_codec->dim != codec->dim)) {
+        return -1;
+    }
+    int fresh = codec->center == NULL && codec->widths == NULL; /* bit-packed queries have the room already */
+    if (fresh) codec->query_size += (int)sizeof(float) * (codec->query_size - (int)sizeof(qv_query));
+    codec->center = center;
+    codec->n_offsets = n;
+    codec->offset_codec = offset_codec;
+    codec->offsets = offsets;
+    if (n > 0) codec->query_size += qv_table_room(codec);
+    return 0;
+}
+
+float qv_with_centroid(float scale, int center) {
+    uint32_t bits, number = (uint32_t)center;
+    memcpy(&bits, &scale, sizeof bits);
+    bits = bits < QV_MAX_CENTROIDS ? number : ((bits - number + QV_MAX_CENTROIDS / 2) & ~(QV_MAX_CENTROIDS - 1u)) | number;
+    memcpy(&scale, &bits, sizeof bits);
+    return scale;
+}
+
+qv_source qv_source_of(const qv_codec *codec, const float *x, double unit) {
+    qv_source source = qv_plain_source(codec, x);
+    if (qv_is_centered(codec)) source.unit = unit;
+    source.center = codec->center;
+    return source;
+}
+
+static const uint8_t *offset_row(const qv_codec *codec, int number) {
+    return codec->offsets + (size_t)number * (size_t)codec->offset_codec->stride;
+}
+
+void qv_move_source(const qv_codec *codec, int number, qv_source *source) {
+    if (number >= codec->n_offsets) return;
+    source->offset = offset_row(codec, number);
+    source->offset_step = qv_row_factors(codec->offset_codec, source->offset).scale;
+}
+
+/* -<x', offset> of centroids `first` to `first + count - 1`, count at most TILE; x' has 8 bits. */
+static void score_tile(const qv_codec *codec, const qv_query *query, int first, int count, float *keys) {
+    const uint8_t *rows[TILE];
+    for (int i = 0; i < count; i++) rows[i] = offset_row(codec, first + i);
+    codec->offset_codec->score(codec->offset_codec, query, rows, count, keys);
+}
+
+static void code_source(const qv_source *source, qv_query *query) {
+    qv_code code = qv_quantize(source, (int8_t *)(query + 1));
+    *query = (qv_query){.per_scale = -code.scale, .floor = -INFINITY, .offset = QV_MIDPOINT * code.sum};
+}
+
+static void score_offsets(const qv_codec *codec, const qv_source *source, float *keys) {
+    _Alignas(64) uint8_t room[sizeof(qv_query) + QV_MAX_DIM];
+    qv_query *query = (qv_query *)room;
+    code_source(source, query);
+    for (int first = 0; first < codec->n_offsets; first += TILE) {
+        int left = codec->n_offsets - first;
+        score_tile(codec, query, first, left < TILE ? left : TILE, keys + first);
+    }
+}
+
+int qv_nearest_centroid(const qv_codec *codec, const qv_source *source) {
+    float keys[QV_MAX_CENTROIDS], least = INFINITY;
+    int nearest = 0;
+    if (codec->n_offsets == 0) return 0;
+    score_offsets(codec, source, keys);
+    for (int i = 0; i < codec->n_offsets; i++) {
+        float half = keys[i] + qv_row_factors(codec->offset_codec, offset_row(codec, i)).norm2 / 2;
+        if (half < least) {
+            least = half;
+            nearest = i;
+        }
+    }
+    return nearest;
+}
+
+static qv_query *offset_query(const qv_codec *codec, const qv_query *query) {
+    return (qv_query *)((uint8_t *)query + codec->query_size - qv_table_room(codec));
+}
+
+void qv_open_table(const qv_codec *codec, const qv_source *source, qv_query *query) {
+    float *table = (float *)qv_table(codec, query);
+    code_source(source, offset_query(codec, query));
+    for (int i = 0; i < codec->n_offsets; i++) table[i] = NAN;
+    query->per_table = 1;
+}
+
+float qv_table_entry(const qv_codec *codec, const qv_query *query, int number) {
+    const float most = (float)QV_NORM2_MAX;
+    float key;
+    if (number >= codec->n_offsets) return 0;
+    score_tile(codec, offset_query(codec, query), number, 1, &key);
+    key = qv_clamp(key, -most, most) * query->per_table;
+    ((float *)qv_table(codec, query))[number] = key;
+    return key;
+}
+
+void qv_add_centroid(const qv_codec *codec, float scale, float *x) {
+    qv_source source = {.offset = NULL};
+    if (!qv_is_centered(codec)) return;
+    if (codec->n_offsets > 0) qv_move_source(codec, qv_row_centroid(scale), &source);
+    for (int i = 0; i < codec->dim; i++) {
+        float offset = source.offset == NULL ? 0 : source.offset_step * (float)(source.offset[i] - QV_MIDPOINT);
+        x[i] += codec->center[i] + offset;
+    }
+}
+
+QV_INLINE double source_norm2(const qv_source *source) {
+    float buffer[QV_BLOCK];
+    double sum = 0;
+    for (int i = 0; i < source->dim; i += QV_BLOCK) {
+        const float *block = qv_source_block(source, i, buffer);
+        sum += qv_dot64(block, block);
+    }
+    return sum;
+}
+
+QV_DEFINE_WIDE(, double, qv_source_norm2, (const qv_source *source), (source), source_norm2)

@@ -1,0 +1,73 @@
+/* What encoding, decoding and preparing share: factors of a row, and the INT8 code. */
+#ifndef QV_ROWS_H
+#define QV_ROWS_H
+
+#include "codec/codec.h"
+#include "codec/lanes.h"
+
+#define QV_MIDPOINT 128
+
+static inline qv_factors qv_row_factors(const qv_codec *codec, const uint8_t *row) {
+    qv_factors factors;
+    memcpy(&factors, row + codec->data_size, sizeof factors);
+    return factors;
+}
+
+static inline int qv_is_static(const qv_codec *codec) { return codec->step != NULL; }
+
+static inline int qv_is_centered(const qv_codec *codec) { return codec->center != NULL; }
+
+/* Whether both sides are centered, and keys are distances there: |q - x| does not change when both move, and 1 - cosine is
+ * half of |q - x|^2 of unit vectors. The error of a code is then that of the distance from the center, with the query's own
+ * part along the center left out. Dot products do change, so under ip queries stay where they are. */
+static inline int qv_is_shifted(const qv_codec *codec) { return qv_is_centered(codec) && codec->metric != QV_IP; }
+
+/* What the values of x are multiplied by before they meet ranges or a center: 1/|x| under cosine, and exactly 1 where x has
+ * unit length already, so that its codes are those of the values given. */
+static inline double qv_unit_of(const qv_codec *codec, double norm2) {
+    if (codec->metric != QV_COSINE || fabs(norm2 - 1) <= QV_UNIT_ERROR) return 1;
+    return qv_inverse_norm(norm2);
+}
+
+/* Symmetric 8-bit code of one vector: k = rint(x / step) in -127..127, step = max|x| / 127.
+ * scale = |x|^2 / <x, k> instead of the step makes <x, scale * k> = |x|^2, an unbiased length (RaBitQ, arXiv
+ * 2405.12497, divides its estimate by <o, o-bar> for the same reason). */
+typedef struct {
+    float scale;
+    double norm2;
+    int32_t sum; /* of k */
+} qv_code;
+
+/* What is coded: x * unit, less a center, less the offset of a centroid, if there are such. */
+typedef struct {
+    const float *x, *center; /* center: padded with 0, or NULL */
+    const uint8_t *offset;   /* codes of the centroid's offset, around QV_MIDPOINT; or NULL */
+    double unit;
+    float offset_step;
+    int dim;
+} qv_source;
+
+/* 64 values from dim i on, zeros past the end. */
+QV_INLINE const float *qv_source_block(const qv_source *source, int i, float *buffer) {
+    const float *block = qv_block(source->x, source->dim, i, buffer);
+    if (source->center == NULL && source->unit == 1) return block;
+    for (int j = 0; j < QV_BLOCK; j++) buffer[j] = (float)(block[j] * source->unit);
+    if (source->center == NULL) return buffer;
+    for (int j = 0; j < QV_BLOCK; j++) buffer[j] -= source->center[i + j];
+    if (source->offset == NULL) return buffer;
+    for (int j = 0; j < QV_BLOCK; j++) buffer[j] -= source->offset_step * (float)(source->offset[i + j] - QV_MIDPOINT);
+    return buffer;
+}
+
+/* Fills k to a multiple of 64 dims with zeros. A vector that counts as zero gets k = 0, scale = 0. */
+qv_code qv_quantize(const qv_source *source, int8_t *k);
+
+/* All of x, as it is. */
+static inline qv_source qv_plain_source(const qv_codec *codec, const float *x) {
+    return (qv_source){.x = x, .unit = 1, .dim = codec->dim};
+}
+
+/* 1 if every value is an integer in -128..127: then k = x, scale = 1, and k is filled as above. */
+int qv_take_integers(const float *x, int dim, int8_t *k, qv_code *code);
+
+#endif

@@ -1,0 +1,97 @@
+/* Detection of instruction sets, once, when the library is loaded. */
+#include "codec/simd.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
+const char *const qv_simd_names[QV_SIMD_LEVELS] = {"scalar", "avx2", "avx512", "neon"};
+
+static int supported[QV_SIMD_LEVELS];
+static int crc32c;
+
+int qv_simd_compiled(int level) {
+#if defined(__x86_64__)
+    return level >= QV_SCALAR && level <= QV_AVX512;
+#elif defined(__aarch64__)
+    return level == QV_SCALAR || level == QV_NEON;
+#else
+    return level == QV_SCALAR;
+#endif
+}
+
+/* The level that QVEC_SIMD names; the highest if it is not set; -1 if it names none of this build. */
+static int level_cap(void) {
+    const char *name = getenv("QVEC_SIMD");
+    if (name == NULL || *name == '\0') return QV_SIMD_LEVELS - 1;
+    for (int level = 0; level < QV_SIMD_LEVELS; level++) {
+        if (qv_simd_compiled(level) && strcmp(name, qv_simd_names[level]) == 0) return level;
+    }
+    return -1;
+}
+
+#if defined(__x86_64__)
+/* __builtin_cpu_supports asks the operating system's XGETBV state too; it knows f16c in new compilers only,
+ * and that bit is worth nothing without the AVX state, which avx2 vouches for. */
+static int has_f16c(void) {
+    unsigned eax, ebx, ecx, edx;
+    return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C) != 0;
+}
+
+static int machine_has(int level) {
+#if defined(QV_EMULATED)
+    return qv_simd_compiled(level);
+#endif
+    if (level == QV_SCALAR) return 1;
+    int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("popcnt") &&
+               has_f16c();
+    if (level == QV_AVX2) return avx2;
+    return level == QV_AVX512 && avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni") &&
+           __builtin_cpu_supports("avx512vpopcntdq");
+}
+
+static int machine_has_crc32c(void) {
+    return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul");
+}
+#elif defined(__aarch64__)
+static int machine_has(int level) { return level == QV_SCALAR || level == QV_NEON; }
+
+static int machine_has_crc32c(void) {
+#if defined(__ARM_FEATURE_CRC32)
+    return 1;
+#elif defined(__linux__)
+    return (getauxval(AT_HWCAP) & (1UL << 7)) != 0; /* HWCAP_CRC32 */
+#else
+    return 0;
+#endif
+}
+#else
+static int machine_has(int level) { return level == QV_SCALAR; }
+
+static int machine_has_crc32c(void) { return 0; }
+#endif
+
+__attribute__((constructor)) static void detect(void) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+#endif
+    int cap = level_cap();
+    for (int level = 0; level < QV_SIMD_LEVELS; level++) supported[level] = level <= cap && machine_has(level);
+    crc32c = cap > QV_SCALAR && machine_has_crc32c();
+}
+
+int qv_simd_supported(int level) { return level >= 0 && level < QV_SIMD_LEVELS && supported[level]; }
+
+int qv_simd_best(void) {
+    int level = QV_SIMD_LEVELS - 1;
+    while (level >= 0 && !supported[level]) level--;
+    return level;
+}
+
+int qv_simd_crc32c(void) { return crc32c; }

@@ -1,0 +1,152 @@
+/* The open candidates of a walk over estimates: unsorted, a row maybe more than once, cut back when they are too many.
+ *
+ * A sorted pool moves what lies behind each new candidate, and up to 32 come with every hop. Here a candidate is appended,
+ * and the nearest is found by a pass over all, which the compiler turns into a few vector instructions: an entry is the
+ * candidate's key as an integer in the order of the floats, its low bits replaced by its place. Estimates are not so
+ * precise that these bits would tell anything. Entries are whole groups of QV_BEAM_GROUP, the last one filled up. */
+#ifndef QV_BEAM_H
+#define QV_BEAM_H
+
+#include "codec/simd.h"
+
+#include <string.h>
+
+#define QV_BEAM_GROUP 16
+#define QV_BEAM_NONE INT32_MAX /* beyond every key */
+#define QV_BEAM_SLACK 32       /* entries beyond the width before they are cut back */
+
+typedef struct {
+    int32_t *open;  /* entries of candidates that may be taken */
+    uint32_t *row;  /* their rows */
+    int32_t *taken; /* keys of those that were: they keep their places among the nearest `width` */
+    int n_open, n_taken, width;
+    int n_settled;  /* of the taken ones, when the beam was last cut back: since then each left a gap among the open */
+    int32_t places; /* the bits of an entry that are its place */
+    float bound;    /* what a key must be below to get in: +inf until there are `width` */
+} qv_beam;
+
+typedef int32_t qv_beam_group __attribute__((vector_size(4 * QV_BEAM_GROUP), aligned(4), may_alias));
+
+/* Integers in the order of the floats. */
+QV_INLINE int32_t qv_beam_ordered(float key) {
+    int32_t bits;
+    memcpy(&bits, &key, sizeof bits);
+    return bits ^ (bits >> 31 & INT32_MAX);
+}
+
+QV_INLINE float qv_beam_float(int32_t ordered) {
+    float key;
+    ordered ^= ordered >> 31 & INT32_MAX;
+    memcpy(&key, &ordered, sizeof key);
+    return key;
+}
+
+/* Entries that each of the three arrays has room for. */
+static inline size_t qv_beam_room(int width) {
+    size_t most = (size_t)width + 2 * QV_BEAM_SLACK + QV_BEAM_GROUP;
+    return (most + QV_BEAM_GROUP - 1) / QV_BEAM_GROUP * QV_BEAM_GROUP;
+}
+
+static inline size_t qv_beam_bytes(int width) { return qv_beam_room(width) * 3 * sizeof(int32_t); }
+
+QV_INLINE void qv_beam_fill(int32_t *entries, int n) {
+    *(qv_beam_group *)(entries + n) = (qv_beam_group){0} + QV_BEAM_NONE;
+}
+
+/* An empty beam in qv_beam_bytes(width) at `room`. */
+static inline void qv_beam_reset(qv_beam *beam, void *room, int width) {
+    size_t each = qv_beam_room(width);
+    *beam = (qv_beam){.open = room, .width = width, .bound = __builtin_inff(), .places = 1};
+    beam->row = (uint32_t *)(beam->open + each);
+    beam->taken = (int32_t *)(beam->row + each);
+    while ((size_t)beam->places < each) beam->places = 2 * beam->places + 1;
+    memset(beam->row, 0xFF, each * sizeof *beam->row); /* whole groups are compared: nothing of another search's */
+    qv_beam_fill(beam->open, 0);
+    qv_beam_fill(beam->taken, 0);
+}
+
+/* n entries in whole groups. */
+QV_INLINE int qv_beam_whole(int n) { return (int)((unsigned)(n + QV_BEAM_GROUP - 1) / QV_BEAM_GROUP * QV_BEAM_GROUP); }
+
+/* The entry of a candidate without its place. */
+QV_INLINE int32_t qv_beam_entry(const qv_beam *beam, float key) { return qv_beam_ordered(key) & ~beam->places; }
+
+/* Take the nearest candidate, and forget its duplicates; 0 when there is none. */
+QV_INLINE int qv_beam_pop(qv_beam *beam, uint32_t *row) {
+    int32_t *open = beam->open, nearest = QV_BEAM_NONE;
+    const uint32_t *rows = beam->row;
+    int n = qv_beam_whole(beam->n_open);
+    for (int i = 0; i < n; i++) nearest = open[i] < nearest ? open[i] : nearest;
+    if (nearest == QV_BEAM_NONE) return 0;
+    uint32_t taken = rows[nearest & beam->places];
+    for (int i = 0; i < n; i++) open[i] = rows[i] == taken ? QV_BEAM_NONE : open[i];
+    beam->taken[beam->n_taken++] = nearest;
+    *row = taken;
+    return 1;
+}
+
+QV_INLINE int qv_beam_count(const int32_t *entries, int n, int32_t limit) {
+    int count = 0, whole = qv_beam_whole(n);
+    for (int i = 0; i < whole; i++) count += entries[i] <= limit;
+    return count;
+}
+
+QV_INLINE int qv_beam_within(const qv_beam *beam, int32_t limit) {
+    return qv_beam_count(beam->open, beam->n_open, limit) + qv_beam_count(beam->taken, beam->n_taken, limit);
+}
+
+QV_INLINE int32_t qv_beam_least(const int32_t *entries, int n, int32_t least) {
+    int whole = qv_beam_whole(n);
+    for (int i = 0; i < whole; i++) least = entries[i] < least ? entries[i] : least;
+    return least;
+}
+
+/* An entry that `width` to `most` entries are within; the highest where there are fewer, found by halving. */
+QV_INLINE int32_t qv_beam_limit(const qv_beam *beam, int most) {
+    int32_t high = qv_beam_ordered(beam->bound);
+    if (qv_beam_within(beam, high) <= most) return high;
+    int32_t low = qv_beam_least(beam->taken, beam->n_taken, qv_beam_least(beam->open, beam->n_open, high));
+    while (low < high) {
+        int32_t middle = (int32_t)(((int64_t)low + high) >> 1);
+        int count = qv_beam_within(beam, middle);
+        if (count > most)
+            high = middle;
+        else if (count < beam->width)
+            low = middle + 1;
+        else
+            return middle;
+    }
+    return high;
+}
+
+/* Forget all but about the nearest `width`. */
+QV_INLINE void qv_beam_cut(qv_beam *beam) {
+    int most = beam->width + 2 + beam->width / 32;
+    qv_beam_fill(beam->taken, beam->n_taken); /* those since the last cut have gone on into groups that were not filled up */
+    int32_t limit = qv_beam_limit(beam, most);
+    int n_taken = 0, n_open = 0;
+    for (int i = 0; i < beam->n_taken; i++) {
+        beam->taken[n_taken] = beam->taken[i];
+        n_taken += beam->taken[i] <= limit && n_taken < most;
+    }
+    for (int i = 0; i < beam->n_open; i++) {
+        int32_t entry = beam->open[i];
+        beam->open[n_open] = (entry & ~beam->places) | n_open;
+        beam->row[n_open] = beam->row[i];
+        n_open += entry <= limit && n_open + n_taken < most;
+    }
+    beam->n_taken = beam->n_settled = n_taken;
+    beam->n_open = n_open;
+    qv_beam_fill(beam->taken, n_taken);
+    if (n_open + n_taken >= beam->width) beam->bound = qv_beam_float(limit);
+}
+
+/* To be called after candidates were appended, at most 2 * QV_BEAM_SLACK of them. */
+QV_INLINE void qv_beam_settle(qv_beam *beam) {
+    qv_beam_fill(beam->open, beam->n_open);
+    if (beam->n_open + beam->n_settled < beam->width + QV_BEAM_SLACK) return;
+    qv_beam_cut(beam);
+    qv_beam_fill(beam->open, beam->n_open);
+}
+
+#endif

@@ -1,0 +1,64 @@
+/* What linking and mending share: lists as edges with keys, pruning, and the tree. */
+#ifndef QV_EDGES_H
+#define QV_EDGES_H
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "graph/graph.h"
+
+#define QV_PRUNE_MAX 512 /* candidates looked at */
+#define QV_TWINS 1e-6f   /* of the larger of |x|^2 and a node's key to itself: how far from that key the same vector may be */
+
+typedef struct {
+    uint32_t row; /* with QV_TREE where the edge is pinned */
+    float key;
+} qv_edge;
+
+/* Keys of the node's twins, which are the same vector: what is as near to it as it is to itself. */
+typedef struct {
+    float key, slack;
+} qv_twins;
+
+static inline qv_twins qv_twins_of(const qv_codec *codec, const qv_query *query, const uint8_t *code) {
+    qv_twins twins;
+    codec->score(codec, query, &code, 1, &twins.key);
+    twins.slack = QV_TWINS * fmaxf(fabsf(twins.key), query->bias);
+    return twins;
+}
+
+static inline int qv_is_twin(const qv_twins *twins, float key) { return fabsf(key - twins->key) <= twins->slack; }
+
+static inline int qv_by_key(const void *a, const void *b) {
+    const qv_edge *x = a, *y = b;
+    if (x->key != y->key) return x->key < y->key ? -1 : 1;
+    uint32_t i = x->row & QV_ROW_MASK, j = y->row & QV_ROW_MASK;
+    return i < j ? -1 : i > j;
+}
+
+static inline int qv_is_set(const uint64_t *bits, uint32_t row) { return bits && bits[row >> 6] >> (row & 63) & 1; }
+
+/* Note that a row's list changes. Threads may note at once: each its own rows. */
+static inline void qv_note_change(const qv_graph *graph, uint32_t row) {
+    if (graph->changed) graph->changed[row] = 1;
+}
+
+static inline uint32_t qv_list_size(const uint32_t *list, uint32_t degree) {
+    uint32_t n = 0;
+    while (n < degree && list[n] != QV_NO_ROW) n++;
+    return n;
+}
+
+static inline void qv_write_list(uint32_t *list, uint32_t degree, const qv_edge *edges, int n) {
+    for (int i = 0; i < n; i++) list[i] = edges[i].row;
+    for (uint32_t i = (uint32_t)n; i < degree; i++) list[i] = QV_NO_ROW;
+}
+
+/* Keep a diverse subset of n edges sorted by key, pinned ones in any case, at most `limit`; returns how many.
+ * twins: the keys of the node's own. */
+int qv_prune(const qv_graph *graph, qv_edge *edges, int n, int limit, const qv_twins *twins, qv_scratch *s);
+
+/* Hang a row below a host that is in the tree, or below what hangs there. */
+int qv_hang_below(const qv_graph *graph, uint32_t host, uint32_t row);
+
+#endif

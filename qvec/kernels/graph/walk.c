@@ -1,0 +1,86 @@
+#include "graph/graph.h"
+#include "codec/simd.h"
+
+/* Rows of a list that were not visited yet, marked as visited now. Which were cannot be predicted: no branch on it. */
+static int unvisited(const qv_graph *graph, const uint32_t *list, qv_visited *visited, uint32_t *rows) {
+    int n = 0;
+    for (uint32_t i = 0; i < graph->degree; i++) {
+        uint32_t row = list[i] & QV_ROW_MASK;
+        if (row >= graph->n) { /* empty slot, or a hostile file */
+            if (list[i] == QV_NO_ROW) break;
+            continue;
+        }
+        uint64_t word = visited->bits[row >> 6], bit = 1ull << (row & 63);
+        visited->bits[row >> 6] = word | bit;
+        rows[n] = row;
+        n += (word & bit) == 0;
+    }
+    qv_visited_touch(visited, rows, n);
+    return n;
+}
+
+/* Collect the unvisited neighbors of a row and prefetch their codes. */
+static int stage_hop(const qv_graph *graph, uint32_t node, int stage, qv_scratch *s) {
+    const uint32_t *list = (const uint32_t *)qv_row(graph->adjacency, node);
+    if (!list) return QV_DAMAGED;
+    uint32_t *rows = s->row[stage];
+    int n = unvisited(graph, list, &s->visited, rows);
+    for (int i = 0; i < n; i++) {
+        const uint8_t *address = qv_row(graph->codes, rows[i]);
+        if (!address) return QV_DAMAGED;
+        qv_prefetch_row(address, (size_t)graph->codec->stride);
+        s->address[stage][i] = address;
+    }
+    s->hops++;
+    return n;
+}
+
+static int seed_pool(const qv_graph *graph, const qv_query *query, qv_scratch *s) {
+    for (uint32_t i = 0; i < graph->n_entries;) {
+        int n = 0;
+        for (; i < graph->n_entries && n < QV_HOP_MAX; i++) {
+            uint32_t row = graph->entries[i];
+            if (row >= graph->n || qv_visit(&s->visited, row)) continue;
+            const uint8_t *address = qv_row(graph->codes, row);
+            if (!address) return QV_DAMAGED;
+            s->row[0][n] = row;
+            s->address[0][n++] = address;
+        }
+        qv_score_staged(graph->codec, graph->adjacency, query, 0, n, s);
+    }
+    return QV_OK;
+}
+
+/* The nearest open candidate's list and code rows are on their way while the hop before it is scored: its neighbors
+ * are staged before the pool knows the current hop's results, which costs a few more hops and hides the misses. */
+int qv_walk(const qv_graph *graph, const qv_query *query, int ef, qv_scratch *s) {
+    int stage = 0, waiting = 0;
+    qv_visited_reset(&s->visited);
+    qv_pool_reset(&s->pool, ef);
+    int status = seed_pool(graph, query, s);
+    if (status) return status;
+    for (;;) {
+        uint64_t next = qv_pool_pop(&s->pool);
+        int staged = 0;
+        if (next) {
+            staged = stage_hop(graph, qv_candidate_row(next), stage, s);
+            if (staged < 0) return staged;
+            qv_fetch_lists(graph->adjacency, &s->pool);
+        } else if (!waiting) {
+            return QV_OK;
+        }
+        if (waiting) qv_score_staged(graph->codec, graph->adjacency, query, stage ^ 1, waiting, s);
+        waiting = staged;
+        stage ^= 1;
+    }
+}
+
+int qv_walk_find(const void *graph, const qv_search_params *params, const float *original, const float *transformed,
+                qv_scratch *s) {
+    (void)original;
+    (void)transformed;
+    const qv_selection *selection = &params->selection;
+    const qv_query *query = (const qv_query *)s->query;
+    if (selection->seeds && selection->excluded) return qv_walk_filtered(graph, query, selection, params->ef, s);
+    return qv_walk(graph, query, params->ef, s);
+}

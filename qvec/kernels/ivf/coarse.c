@@ -1,0 +1,169 @@
+/* Estimates of the keys in a block, and which lists are near. */
+#include "ivf/lists.h"
+
+#include "codec/lanes.h"
+
+#define SPARE 16    /* lists beyond twice those asked for whose centroids are looked at */
+#define HALVINGS 24 /* of the range of estimates, in search of a bound */
+
+static const uint8_t *codes_of(const qv_list_block *block) { return (const uint8_t *)(block + 1); }
+
+#define DEFINE_ESTIMATES(level, target)                                                                                  \
+    target static void estimates_##level(const qv_list_block *block, const int32_t *sums, const qv_probe *p, float *out) { \
+        float base = p->base, along = p->along, unit = p->unit;                                                          \
+        for (int i = 0; i < QV_FS_VECTORS; i++)                                                                          \
+            out[i] = base + along * block->add[i] + unit * (float)sums[i] * block->rescale[i];                           \
+    }                                                                                                                    \
+    target static int count_##level(const float *x, int n, float bound) {                                                \
+        int count = 0;                                                                                                   \
+        for (int i = 0; i < n; i++) count += x[i] <= bound;                                                              \
+        return count;                                                                                                    \
+    }                                                                                                                    \
+    target static uint32_t below_##level(const float *estimates, const float *error, float distance, float bound) {       \
+        uint32_t mask = 0;                                                                                               \
+        for (int i = 0; i < QV_FS_VECTORS; i++)                                                                          \
+            mask |= (uint32_t)(estimates[i] - distance * error[i] < bound) << i;                                         \
+        return mask;                                                                                                     \
+    }
+
+DEFINE_ESTIMATES(baseline, )
+#if defined(__x86_64__)
+DEFINE_ESTIMATES(wide, QV_TARGET_AVX2)
+
+QV_TARGET_AVX2 static uint32_t below_avx2(const float *estimates, const float *error, float distance, float bound) {
+    const __m256 scale = _mm256_set1_ps(distance), limit = _mm256_set1_ps(bound);
+    uint32_t mask = 0;
+    for (int i = 0; i < QV_FS_VECTORS; i += 8) {
+        __m256 lower = _mm256_fnmadd_ps(scale, _mm256_loadu_ps(error + i), _mm256_loadu_ps(estimates + i));
+        mask |= (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(lower, limit, _CMP_LT_OQ)) << i;
+    }
+    return mask;
+}
+#endif
+
+static int is_wide(const qv_lists *lists) { return lists->l2.simd == QV_AVX2 || lists->l2.simd == QV_AVX512; }
+
+void qv_list_estimates(const qv_lists *lists, const qv_list_block *block, const uint8_t *table, const qv_probe *probe,
+                       float *estimates) {
+    int32_t sums[QV_FS_VECTORS];
+    lists->sums(codes_of(block), table, lists->dims, sums);
+#if defined(__x86_64__)
+    if (is_wide(lists)) {
+        estimates_wide(block, sums, probe, estimates);
+        return;
+    }
+#endif
+    estimates_baseline(block, sums, probe, estimates);
+}
+
+uint32_t qv_list_below(const qv_lists *lists, const qv_list_block *block, const uint8_t *table, const qv_probe *probe,
+                       float bound) {
+    float estimates[QV_FS_VECTORS];
+    qv_list_estimates(lists, block, table, probe, estimates);
+#if defined(__x86_64__)
+    if (is_wide(lists)) return below_avx2(estimates, block->error, probe->distance, bound);
+#endif
+    return below_baseline(estimates, block->error, probe->distance, bound);
+}
+
+static int count_below(const qv_lists *lists, const float *x, int n, float bound) {
+#if defined(__x86_64__)
+    if (is_wide(lists)) return count_wide(x, n, bound);
+#endif
+    return count_baseline(x, n, bound);
+}
+
+/* --- aiming --- */
+
+static uint8_t *take(uint8_t **at, size_t bytes) {
+    uint8_t *taken = *at;
+    *at += qv_round_up(bytes, 64);
+    return taken;
+}
+
+int qv_aim_init(qv_aim *aim, const qv_lists *lists, int n_near, qv_scratch *s) {
+    size_t dims = (size_t)lists->dims, n = qv_round_up(lists->n_lists, QV_FS_VECTORS);
+    size_t bytes = 2 * dims * sizeof(float) + qv_fs_bytes(lists->dims) + n * sizeof(float) + (size_t)lists->l2.query_size +
+                   ((size_t)n_near + 1) * sizeof(uint64_t) + 6 * 64;
+    uint8_t *at = qv_scratch_room(s, bytes);
+    if (!at) return QV_NO_MEMORY;
+    aim->y = (float *)take(&at, dims * sizeof(float));
+    aim->residual = (float *)take(&at, dims * sizeof(float));
+    aim->table = take(&at, qv_fs_bytes(lists->dims));
+    aim->estimates = (float *)take(&at, n * sizeof(float));
+    aim->query = (qv_query *)take(&at, (size_t)lists->l2.query_size);
+    aim->near.slots = (uint64_t *)take(&at, ((size_t)n_near + 1) * sizeof(uint64_t));
+    return QV_OK;
+}
+
+void qv_aim_prepare(qv_aim *aim, const qv_lists *lists) {
+    aim->unit = qv_fs_table(aim->y, lists->dims, aim->table);
+    aim->norm2 = (float)qv_norm2(aim->y, lists->dims);
+}
+
+/* Estimates of the keys of all centroids; their codes are those of squared L2, of which -dot is a part. */
+static int estimate_centroids(qv_aim *aim, qv_lists *lists, int metric) {
+    qv_probe probe = {aim->norm2, 1, aim->unit, 0};
+    if (metric == QV_IP) probe = (qv_probe){0, 0, aim->unit / 2, 0};
+    for (uint32_t i = 0; i * QV_FS_VECTORS < lists->n_lists; i++) {
+        const qv_list_block *block = (const qv_list_block *)qv_row(lists->blocks, i);
+        if (!block) return QV_DAMAGED;
+        qv_list_estimates(lists, block, aim->table, &probe, aim->estimates + i * QV_FS_VECTORS);
+    }
+    return QV_OK;
+}
+
+/* A bound that about `n` of the estimates do not exceed, not less of them. */
+static float bound_of(const qv_aim *aim, const qv_lists *lists, int n) {
+    int count = (int)lists->n_lists;
+    float low = INFINITY, high = -INFINITY;
+    for (int i = 0; i < count; i++) {
+        low = aim->estimates[i] < low ? aim->estimates[i] : low;
+        high = aim->estimates[i] > high ? aim->estimates[i] : high;
+    }
+    for (int i = 0; i < HALVINGS && n < count; i++) {
+        float middle = low + (high - low) / 2;
+        int below = count_below(lists, aim->estimates, count, middle);
+        if (below < n) {
+            low = middle;
+            continue;
+        }
+        high = middle;
+        if (below <= n + n / 8) break;
+    }
+    return high;
+}
+
+/* Score staged centroids, and keep the nearest. */
+static int rank_staged(qv_aim *aim, qv_lists *lists, const qv_codec *codec, int spread, int n, qv_scratch *s) {
+    codec->score(codec, aim->query, s->address[0], n, s->key);
+    for (int i = 0; i < n; i++) {
+        uint32_t list = s->row[0][i];
+        const qv_list *entry = spread ? (const qv_list *)qv_row(lists->lists, list) : NULL;
+        if (spread && !entry) return QV_DAMAGED;
+        qv_pool_insert(&aim->near, qv_candidate(s->key[i] + (spread ? entry->spread : 0), list));
+    }
+    return QV_OK;
+}
+
+int qv_aim_lists(qv_aim *aim, qv_lists *lists, int n, int metric, int spread, qv_scratch *s) {
+    const qv_codec *codec = metric == QV_IP ? &lists->dot : &lists->l2;
+    if (estimate_centroids(aim, lists, metric)) return QV_DAMAGED;
+    float bound = bound_of(aim, lists, 2 * n + SPARE);
+    qv_prepare(codec, aim->y, aim->query);
+    qv_pool_reset(&aim->near, n);
+    int staged = 0;
+    for (uint32_t list = 0; list < lists->n_lists; list++) {
+        if (aim->estimates[list] > bound) continue;
+        const uint8_t *address = qv_row(lists->centroids, list);
+        if (!address) return QV_DAMAGED;
+        qv_prefetch_row(address, (size_t)codec->stride);
+        s->row[0][staged] = list;
+        s->address[0][staged++] = address;
+        if (staged == 8) {
+            if (rank_staged(aim, lists, codec, spread, staged, s)) return QV_DAMAGED;
+            staged = 0;
+        }
+    }
+    return rank_staged(aim, lists, codec, spread, staged, s);
+}

@@ -1,0 +1,193 @@
+/* A search over inverted lists: the nearest lists are scanned in order, entries whose lower bound is below the k-th best key
+ * so far (or that of a later place, where many more candidates are asked for) are scored by their codes. */
+#include "ivf/lists.h"
+
+#include "codec/lanes.h"
+
+#define STAGED_MIN 8 /* rows that make scoring them worth a call */
+
+/* One search: where it stands, what scores, and what its keys are in terms of those of lists. */
+typedef struct {
+    qv_ivf *ivf;
+    const qv_search_params *params;
+    qv_scratch *s;
+    qv_aim aim;
+    const qv_codec *codec;
+    const qv_query *query;
+    qv_column *rows;
+    float share, offset;     /* key of a code = share * key of a list + offset */
+    int rank;                /* place in the pool whose key is the bound */
+    float seed;              /* a bound from the estimates in the nearest list, until the pool has a better one */
+    int stage, staged, aged; /* rows staged now, and those staged before */
+} search;
+
+/* What an entry's lower bound must be below, as a key of lists. */
+static float bound_of(const search *f) {
+    const qv_pool *pool = &f->s->pool;
+    if (pool->size <= f->rank || !f->ivf->comparable) return f->seed;
+    float bound = (qv_candidate_key(pool->slots[f->rank]) - f->offset) / f->share;
+    return bound < f->seed ? bound : f->seed;
+}
+
+static void score_aged(search *f) {
+    if (f->aged) qv_score_staged(f->codec, NULL, f->query, f->stage ^ 1, f->aged, f->s);
+    f->aged = 0;
+}
+
+/* Rows wait for their codes to arrive until as many again are on their way. */
+static void turn_stages(search *f) {
+    score_aged(f);
+    f->aged = f->staged;
+    f->staged = 0;
+    f->stage ^= 1;
+}
+
+static int stage_rows(search *f, const qv_list_block *block, uint32_t places) {
+    qv_scratch *s = f->s;
+    for (; places; places &= places - 1) {
+        uint32_t row = block->rows[__builtin_ctz(places)];
+        if (row >= f->ivf->lists.n || qv_is_excluded(&f->params->selection, row) || qv_visit(&s->visited, row)) continue;
+        const uint8_t *address = qv_row(f->rows, row);
+        if (!address) return QV_DAMAGED;
+        qv_prefetch_row(address, (size_t)f->codec->stride);
+        s->row[f->stage][f->staged] = row;
+        s->address[f->stage][f->staged++] = address;
+    }
+    if (f->staged >= STAGED_MIN) turn_stages(f);
+    return QV_OK;
+}
+
+/* Under inner product, <q, v> = <q, c> + t <c, r> + <q - t c, r> for any t; the t that leaves least of q has least error. */
+static qv_probe probe_of(const search *f, const qv_list *list, float key) {
+    const qv_aim *aim = &f->aim;
+    if (f->ivf->lists.metric != QV_IP) {
+        key -= list->spread;
+        return (qv_probe){key, 1, aim->unit, sqrtf(key > 0 ? key : 0)};
+    }
+    float along = list->norm2 > 0 ? -key / list->norm2 : 0, rest = aim->norm2 + along * key;
+    return (qv_probe){key, along, aim->unit, sqrtf(rest > 0 ? rest : 0)};
+}
+
+/* The first block of a list, which has `n` in all; NULL where the file points nowhere. */
+static const qv_list_block *block_at(qv_lists *lists, uint32_t block) {
+    return block < lists->n_blocks ? (const qv_list_block *)qv_row(lists->blocks, block) : NULL;
+}
+
+static int scan_list(search *f, uint32_t number, float key) {
+    qv_lists *lists = &f->ivf->lists;
+    const qv_list *list = (const qv_list *)qv_row(lists->lists, number);
+    if (!list || list->n > lists->n) return QV_DAMAGED;
+    qv_probe probe = probe_of(f, list, key);
+    size_t bytes = sizeof(qv_list_block) + qv_fs_bytes(lists->dims);
+    const qv_list_block *block = list->n ? block_at(lists, list->head) : NULL;
+    for (uint32_t left = list->n ? (list->n - 1) / QV_FS_VECTORS + 1 : 0; left; left--) {
+        if (!block) return QV_DAMAGED;
+        const qv_list_block *next = left > 1 ? block_at(lists, block->next) : NULL;
+        if (next) qv_prefetch_row(next, bytes);
+        uint32_t places = qv_list_below(lists, block, f->aim.table, &probe, bound_of(f));
+        if (places && stage_rows(f, block, places)) return QV_DAMAGED;
+        block = next;
+    }
+    return QV_OK;
+}
+
+/* The head of the next list is on its way while one is scanned. */
+static void fetch_list(search *f, uint32_t number) {
+    qv_lists *lists = &f->ivf->lists;
+    const qv_list *list = (const qv_list *)qv_row(lists->lists, number);
+    const qv_list_block *block = list ? block_at(lists, list->head) : NULL;
+    if (block) qv_prefetch_row(block, sizeof *block + qv_fs_bytes(lists->dims));
+}
+
+/* Upper bounds of keys in the nearest list: that many rows are not farther than the last of them. Without it the first
+ * rows met would all be scored. */
+static int seed_bound(search *f) {
+    qv_lists *lists = &f->ivf->lists;
+    uint64_t nearest = f->aim.near.slots[0];
+    const qv_list *list = (const qv_list *)qv_row(lists->lists, qv_candidate_row(nearest));
+    if (!list || list->n > lists->n) return QV_DAMAGED;
+    qv_probe probe = probe_of(f, list, qv_candidate_key(nearest));
+    uint32_t number = list->head;
+    qv_pool_reset(&f->s->pool, f->rank + 1);
+    for (uint32_t left = list->n ? (list->n - 1) / QV_FS_VECTORS + 1 : 0; left; left--) {
+        const qv_list_block *block = block_at(lists, number);
+        if (!block) return QV_DAMAGED;
+        float estimates[QV_FS_VECTORS];
+        qv_list_estimates(lists, block, f->aim.table, &probe, estimates);
+        for (int i = 0; i < QV_FS_VECTORS; i++) {
+            float upper = estimates[i] + probe.distance * block->error[i];
+            if (!(upper < qv_pool_bound(&f->s->pool))) continue;
+            if (block->rows[i] >= lists->n || qv_is_excluded(&f->params->selection, block->rows[i])) continue;
+            qv_pool_insert(&f->s->pool, qv_candidate(upper, block->rows[i]));
+        }
+        number = block->next;
+    }
+    f->seed = qv_pool_bound(&f->s->pool);
+    return QV_OK;
+}
+
+static int scan_lists(search *f) {
+    const qv_pool *near = &f->aim.near;
+    for (int i = 0; i < near->size; i++) {
+        if (i + 1 < near->size) fetch_list(f, qv_candidate_row(near->slots[i + 1]));
+        if (scan_list(f, qv_candidate_row(near->slots[i]), qv_candidate_key(near->slots[i]))) return QV_DAMAGED;
+    }
+    turn_stages(f);
+    turn_stages(f);
+    return QV_OK;
+}
+
+/* Lists hold residuals of unit vectors less the mean (L2, cosine: 1 - dot is half of the squared distance), or of vectors less
+ * the mean where queries are not (ip: the mean's part of the dot product is the same for all). */
+static void take_query(search *f, const float *original) {
+    const qv_lists *lists = &f->ivf->lists;
+    float *y = f->aim.y;
+    qv_transform(original, 1, lists->dim, lists->dims, lists->metric == QV_COSINE, NULL, lists->signs, y);
+    f->share = lists->metric == QV_COSINE ? 0.5f : 1;
+    if (lists->metric == QV_IP) {
+        double constant = 0;
+        for (int i = 0; i < lists->dims; i += QV_BLOCK) constant -= qv_dot64(y + i, lists->mean + i);
+        f->offset = (float)constant;
+    } else {
+        for (int i = 0; i < lists->dims; i++) y[i] -= lists->mean[i];
+    }
+    qv_aim_prepare(&f->aim, lists);
+}
+
+static void choose_scorer(search *f) {
+    qv_ivf *ivf = f->ivf;
+    int by_original = ivf->original != NULL && f->params->candidates > 0;
+    f->codec = by_original ? ivf->original : ivf->codec;
+    f->rows = by_original ? ivf->originals : ivf->codes;
+    f->query = (const qv_query *)(by_original ? f->s->other : f->s->query);
+}
+
+/* More lists than asked for are scanned where these do not hold as many results as are wanted. */
+int qv_ivf_find(const void *index, const qv_search_params *params, const float *original, const float *transformed,
+                qv_scratch *s) {
+    (void)transformed; /* lists have a space of their own */
+    qv_ivf *ivf = (qv_ivf *)index;
+    search f = {.ivf = ivf, .params = params, .s = s, .rank = params->k - 1};
+    int n_lists = (int)ivf->lists.n_lists, nprobe = params->nprobe < n_lists ? params->nprobe : n_lists;
+    if (nprobe < 1) nprobe = 1;
+    int keep = params->candidates > params->k ? params->candidates : params->k, wanted = params->k;
+    if ((uint32_t)wanted > params->selection.n_allowed) wanted = (int)params->selection.n_allowed;
+    choose_scorer(&f);
+    if (f.codec == ivf->original) keep = params->k;
+    if (keep / 2 > params->k) f.rank = keep / 2 - 1;
+    qv_visited_reset(&s->visited);
+    f.seed = INFINITY;
+    int seeded = 0;
+    for (;; nprobe = nprobe > n_lists / 4 ? n_lists : 4 * nprobe) {
+        if (qv_aim_init(&f.aim, &ivf->lists, nprobe, s)) return QV_NO_MEMORY;
+        take_query(&f, original);
+        int metric = ivf->lists.metric == QV_IP ? QV_IP : QV_L2;
+        if (qv_aim_lists(&f.aim, &ivf->lists, nprobe, metric, metric == QV_L2, s)) return QV_DAMAGED;
+        if (!seeded && ivf->comparable && seed_bound(&f)) return QV_DAMAGED;
+        if (!seeded) qv_pool_reset(&s->pool, keep);
+        seeded = 1;
+        if (scan_lists(&f)) return QV_DAMAGED;
+        if (s->pool.size >= wanted || nprobe == n_lists) break;
+    }
+    return f.codec == ivf->original ? QV_RANKED : QV_OK;
+}

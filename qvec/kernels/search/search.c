@@ -1,0 +1,212 @@
+#include <math.h>
+#include <time.h>
+
+#include "search/search.h"
+#include "codec/simd.h"
+
+#define QV_AHEAD 16 /* re-rank rows whose lines are on their way */
+#define WIDER 4     /* times what is kept: the pool of a walk where a narrower one found too few */
+
+/* Charge a phase with the time since the last one ended; QV_PHASES: only begin. */
+static void end_phase(const qv_searcher *searcher, qv_scratch *s, int phase) {
+    if (!searcher->timed) return;
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    uint64_t now = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+    if (phase < QV_PHASES) s->phase_ns[phase] += now - s->phase_began;
+    s->phase_began = now;
+}
+
+/* Drop excluded rows from the pool, keep the nearest `keep`. */
+static void keep_results(qv_pool *pool, const qv_selection *selection, int keep) {
+    int kept = 0;
+    for (int i = 0; i < pool->size && kept < keep; i++) {
+        if (qv_is_excluded(selection, qv_candidate_row(pool->slots[i]))) continue;
+        pool->slots[kept++] = pool->slots[i] & ~1ull;
+    }
+    pool->size = kept;
+}
+
+static int row_addresses(qv_column *vectors, const uint64_t *slots, int n, size_t bytes, const uint8_t **address) {
+    for (int i = 0; i < n; i++) {
+        address[i] = qv_row(vectors, qv_candidate_row(slots[i]));
+        if (!address[i]) return QV_DAMAGED;
+        if (i < QV_AHEAD) qv_prefetch_row(address[i], bytes);
+    }
+    return QV_OK;
+}
+
+/* Replace the keys of the pool's candidates by those of the originals, and sort again. */
+static int rerank_pool(const qv_searcher *searcher, const qv_query *query, qv_scratch *s) {
+    const qv_codec *codec = searcher->rerank;
+    qv_pool *pool = &s->pool;
+    for (int start = 0; start < pool->size; start += QV_HOP_MAX) {
+        int n = pool->size - start < QV_HOP_MAX ? pool->size - start : QV_HOP_MAX;
+        const uint8_t **address = s->address[0];
+        if (row_addresses(searcher->vectors, pool->slots + start, n, (size_t)codec->stride, address)) return QV_DAMAGED;
+        for (int i = 0; i < n; i += 4) {
+            for (int j = i + QV_AHEAD; j < n && j < i + QV_AHEAD + 4; j++) qv_prefetch_row(address[j], (size_t)codec->stride);
+            codec->score(codec, query, address + i, n - i < 4 ? n - i : 4, s->key + i);
+        }
+        for (int i = 0; i < n; i++)
+            pool->slots[start + i] = qv_candidate(s->key[i], qv_candidate_row(pool->slots[start + i]));
+    }
+    int size = pool->size;
+    s->reranked += (uint64_t)size;
+    qv_pool_reset(pool, size);
+    for (int i = 0; i < size; i++) { /* insertion in place: slot i is read before the sorted part reaches it */
+        uint64_t candidate = pool->slots[i];
+        qv_pool_insert(pool, candidate);
+    }
+    return QV_OK;
+}
+
+static int write_results(const qv_searcher *searcher, const qv_pool *pool, int k, const qv_batch *batch, size_t q) {
+    int64_t *ids = batch->ids + q * (size_t)k;
+    float *distances = batch->distances + q * (size_t)k;
+    int n = pool->size < k ? pool->size : k;
+    for (int i = 0; i < n; i++) {
+        uint32_t row = qv_candidate_row(pool->slots[i]);
+        distances[i] = qv_candidate_key(pool->slots[i]);
+        if (!searcher->ids) {
+            ids[i] = row;
+            continue;
+        }
+        const uint8_t *address = qv_row(searcher->ids, row);
+        if (!address) return QV_DAMAGED;
+        memcpy(ids + i, address, sizeof *ids);
+    }
+    for (int i = n; i < k; i++) {
+        ids[i] = -1;
+        distances[i] = INFINITY;
+    }
+    batch->counts[q] = n;
+    return QV_OK;
+}
+
+static int reranks(const qv_searcher *searcher, const qv_search_params *p) {
+    return searcher->rerank && p->candidates > 0 && !p->exact;
+}
+
+static void prepare_original(const qv_searcher *searcher, const qv_batch *batch, size_t q, qv_scratch *s) {
+    qv_prepare(searcher->rerank, batch->queries + q * batch->dim, (qv_query *)s->other);
+}
+
+/* A query as the codes have it: valid until the next one is. */
+static const float *mapped(const qv_searcher *searcher, const qv_batch *batch, size_t q, qv_scratch *s) {
+    const float *query = batch->queries + q * batch->dim;
+    return searcher->map ? qv_map_query(searcher->map, query, s->mapped) : query;
+}
+
+/* Re-rank what is in s->pool by the query in s->other, unless that is done, and hand it out. */
+static int finish(const qv_searcher *searcher, const qv_search_params *p, const qv_batch *batch, size_t q, int ranked,
+                  qv_scratch *s) {
+    if (reranks(searcher, p) && !ranked) {
+        int status = rerank_pool(searcher, (const qv_query *)s->other, s);
+        if (status) return status;
+    }
+    end_phase(searcher, s, QV_RERANK);
+    int status = write_results(searcher, &s->pool, p->k, batch, q);
+    end_phase(searcher, s, QV_WRITE);
+    return status;
+}
+
+static int kept_of(const qv_search_params *p) { return p->candidates > p->k ? p->candidates : p->k; }
+
+/* A scan of the originals where that is asked for and there are any, else of the codes. */
+static int scans_originals(const qv_searcher *searcher, const qv_search_params *p) { return p->exact && searcher->rerank; }
+
+static qv_scan_source source_of(const qv_searcher *searcher, const qv_search_params *p) {
+    int fine = scans_originals(searcher, p);
+    return (qv_scan_source){fine ? searcher->rerank : searcher->codec, fine ? searcher->vectors : searcher->codes,
+                            searcher->n, &p->selection};
+}
+
+/* Up to QV_TILE queries from q on, by one scan: rows come from memory once for all of them. */
+static int scan_tile(const qv_searcher *searcher, const qv_search_params *p, const qv_batch *batch, size_t q, qv_scratch *s) {
+    qv_scan_source source = source_of(searcher, p);
+    int fine = scans_originals(searcher, p), n = batch->n - q < QV_TILE ? (int)(batch->n - q) : QV_TILE;
+    int keep = fine ? p->k : kept_of(p);
+    if (qv_scratch_reserve_tile(s, keep, (size_t)source.codec->query_size)) return QV_NO_MEMORY;
+    for (int i = 0; i < n; i++) {
+        const float *x = fine ? batch->queries + (q + (size_t)i) * batch->dim : mapped(searcher, batch, q + (size_t)i, s);
+        qv_prepare(source.codec, x, (qv_query *)(s->tile_queries + (size_t)i * s->tile_query_size));
+        qv_pool_reset(&s->tile[i], keep);
+    }
+    end_phase(searcher, s, QV_PREPARE);
+    int status = qv_scan(&source, s->tile_queries, s->tile_query_size, s->tile, n, s);
+    end_phase(searcher, s, QV_FIND);
+    qv_pool own = s->pool;
+    for (int i = 0; i < n && !status; i++) {
+        s->pool = s->tile[i];
+        if (reranks(searcher, p)) prepare_original(searcher, batch, q + (size_t)i, s);
+        status = finish(searcher, p, batch, q + (size_t)i, 0, s);
+    }
+    s->pool = own;
+    return status;
+}
+
+/* Whether a walk among selected rows ended before it had found enough of them: it was cut off from the rest. */
+static int is_cut_off(const qv_selection *selection, const qv_pool *pool) {
+    uint32_t room = (uint32_t)pool->capacity, enough = selection->n_allowed < room ? selection->n_allowed : room;
+    return selection->seeds && (uint32_t)pool->size < enough;
+}
+
+static int reserve(const qv_searcher *searcher, const qv_search_params *p, qv_scratch *s) {
+    int pool = p->ef > kept_of(p) ? p->ef : kept_of(p);
+    size_t query_size = (size_t)searcher->codec->query_size;
+    if (searcher->rerank && (size_t)searcher->rerank->query_size > query_size) query_size = (size_t)searcher->rerank->query_size;
+    if (searcher->map && qv_scratch_reserve_map(s, qv_map_room(searcher->map))) return QV_NO_MEMORY;
+    return qv_scratch_reserve(s, pool, searcher->n, query_size);
+}
+
+/* Candidates of the index that may be results. QV_RANKED, QV_OK, QV_FEW where there are not k of those that are allowed,
+ * or an error. */
+static int find_candidates(const qv_searcher *searcher, const qv_search_params *p, const float *query, const float *as_coded,
+                           qv_scratch *s) {
+    const qv_selection *selection = &p->selection;
+    int status = searcher->finder.find(searcher->finder.index, p, query, as_coded, s);
+    if (status < 0) return status;
+    int cut_off = is_cut_off(selection, &s->pool);
+    keep_results(&s->pool, selection, kept_of(p));
+    uint32_t wanted = (uint32_t)p->k < selection->n_allowed ? (uint32_t)p->k : selection->n_allowed;
+    return cut_off || (uint32_t)s->pool.size < wanted ? QV_FEW : status;
+}
+
+/* The same with more effort. A narrow walk over packed nodes may end before it has met k of them. */
+static int find_wider(const qv_searcher *searcher, const qv_search_params *p, const float *query, const float *as_coded,
+                      qv_scratch *s) {
+    qv_search_params wider = *p;
+    wider.ef = WIDER * kept_of(p);
+    if (p->nprobe || p->selection.seeds || p->ef >= wider.ef) return QV_FEW;
+    return reserve(searcher, &wider, s) ? QV_NO_MEMORY : find_candidates(searcher, &wider, query, as_coded, s);
+}
+
+/* One query by the index. Where it finds too few, a scan does: k come back whenever k are allowed. */
+static int find_one(const qv_searcher *searcher, const qv_search_params *p, const qv_batch *batch, size_t q, qv_scratch *s) {
+    const float *query = batch->queries + q * batch->dim, *as_coded = mapped(searcher, batch, q, s);
+    qv_prepare(searcher->codec, as_coded, (qv_query *)s->query);
+    if (reranks(searcher, p)) prepare_original(searcher, batch, q, s);
+    end_phase(searcher, s, QV_PREPARE);
+    int status = find_candidates(searcher, p, query, as_coded, s);
+    if (status == QV_FEW) status = find_wider(searcher, p, query, as_coded, s);
+    int ranked = status == QV_RANKED;
+    if (status == QV_FEW) {
+        qv_scan_source source = source_of(searcher, p);
+        qv_pool_reset(&s->pool, kept_of(p));
+        status = qv_scan(&source, s->query, 0, &s->pool, 1, s);
+        ranked = 0;
+    }
+    end_phase(searcher, s, QV_FIND);
+    return status < 0 ? status : finish(searcher, p, batch, q, ranked, s);
+}
+
+int qv_search(const qv_searcher *searcher, const qv_search_params *p, const qv_batch *batch, qv_scratch *s) {
+    int by_scan = !searcher->finder.find || p->exact || p->selection.rows;
+    int status = reserve(searcher, p, s) ? QV_NO_MEMORY : QV_OK;
+    end_phase(searcher, s, QV_PHASES);
+    for (size_t q = 0; q < batch->n && !status; q += by_scan ? QV_TILE : 1) {
+        status = by_scan ? scan_tile(searcher, p, batch, q, s) : find_one(searcher, p, batch, q, s);
+    }
+    return status;
+}

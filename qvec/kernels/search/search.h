@@ -1,0 +1,119 @@
+/* How the candidates of a query are found: buffers, parameters, the scan, and the face that every index shows. */
+#ifndef QV_FIND_H
+#define QV_FIND_H
+
+#include "codec/codec.h"
+#include "column/column.h"
+#include "search/pool.h"
+
+#define QV_HOP_MAX 128 /* rows scored in one call */
+#define QV_TILE 8      /* queries of a batch that share a scan */
+
+enum { QV_OK = 0, QV_RANKED = 1, QV_FEW = 2, QV_DAMAGED = -1, QV_NO_MEMORY = -2 };
+enum { QV_PREPARE, QV_FIND, QV_RERANK, QV_WRITE, QV_PHASES }; /* of a search */
+
+/* Buffers of one thread, grown to the largest query seen. */
+typedef struct {
+    qv_pool pool;
+    qv_visited visited;
+    int pool_room;
+    uint32_t rows_room;
+    uint8_t *query, *other; /* prepared queries: the walk's, and the re-rank's or the pruned node's */
+    size_t query_room;
+    float *mapped;          /* the query transformed for the codes */
+    size_t mapped_room;
+    uint8_t *room;          /* what an index needs beside: qv_scratch_room */
+    size_t room_size;
+    qv_pool tile[QV_TILE];       /* a scan of several queries at once: their pools, cut from tile[0].slots, */
+    uint8_t *tile_queries;       /* and the queries, prepared, tile_query_size bytes apart */
+    size_t tile_query_size;
+    int tile_room;
+    const uint8_t *address[2][QV_HOP_MAX];
+    uint32_t row[2][QV_HOP_MAX], kept[QV_HOP_MAX];
+    float key[QV_HOP_MAX];
+    uint64_t hops, evaluations, reranked;
+    uint64_t phase_ns[QV_PHASES], phase_began; /* where the searcher is timed */
+} qv_scratch;
+
+int qv_scratch_reserve(qv_scratch *s, int pool, uint32_t rows, size_t query_size);
+int qv_scratch_reserve_map(qv_scratch *s, size_t floats);
+int qv_scratch_reserve_tile(qv_scratch *s, int pool, size_t query_size);
+void qv_scratch_free(qv_scratch *s);
+
+/* Room of `bytes` for an index of its own kind, on a 64-byte boundary, whatever is in it; NULL: no memory. */
+uint8_t *qv_scratch_room(qv_scratch *s, size_t bytes);
+
+/* Which rows may be results. */
+typedef struct {
+    const uint64_t *excluded; /* bit set: never a result; NULL: every row may be */
+    uint32_t n_allowed;       /* rows that may be */
+    const uint32_t *rows;     /* not NULL: only these are looked at, each of them, and `excluded` is not asked */
+    uint32_t n_rows;
+    const uint32_t *seeds;    /* not NULL: most rows are excluded; walks keep to the others, from these and the entries */
+    uint32_t n_seeds;
+} qv_selection;
+
+typedef struct {
+    int k;
+    int ef;         /* graphs: size of the walk's pool */
+    int nprobe;     /* inverted lists: how many are scanned */
+    int candidates; /* how many of what was found are re-ranked; 0: none */
+    int exact;      /* scan the originals instead */
+    qv_selection selection;
+} qv_search_params;
+
+static inline int qv_is_excluded(const qv_selection *selection, uint32_t row) {
+    return selection->excluded && selection->excluded[row >> 6] >> (row & 63) & 1;
+}
+
+/* An index, to a search. `find` leaves the nearest rows by their codes in s->pool, sorted, excluded ones among them or not;
+ * the query is prepared for the codes in s->query and for the originals in s->other, and given as floats, as it came and
+ * transformed for the codes, for an index that has a form of its own. QV_OK; QV_RANKED where keys are those of the originals
+ * already; or an error below zero. */
+typedef struct {
+    int (*find)(const void *index, const qv_search_params *params, const float *original, const float *transformed,
+                 qv_scratch *s);
+    const void *index;
+} qv_finder;
+
+/* Score n rows at s->row[stage], s->address[stage] and put those below the pool's bound into it; the lists of those
+ * that will soon be expanded are fetched (adjacency NULL: there are none). */
+void qv_score_staged(const qv_codec *codec, qv_column *adjacency, const qv_query *query, int stage, int n, qv_scratch *s);
+
+/* What a scan runs over: the rows that are selected of [0, n). */
+typedef struct {
+    const qv_codec *codec;
+    qv_column *codes;
+    uint32_t n;
+    const qv_selection *selection;
+} qv_scan_source;
+
+/* Pool i holds the nearest rows to the query at queries + i * query_size, as many as its capacity. */
+int qv_scan(const qv_scan_source *source, const uint8_t *queries, size_t query_size, qv_pool *pools, int n_queries,
+            qv_scratch *s);
+
+/* What a query runs against. */
+typedef struct {
+    qv_codec *codec;
+    const qv_map *map; /* what a query goes through before it is prepared for the codes; NULL: nothing */
+    qv_column *codes;
+    uint32_t n;
+    qv_finder finder;         /* finder.find NULL: a scan */
+    qv_codec *rerank;         /* NULL: keys of the codes are the result */
+    qv_column *vectors, *ids; /* ids NULL: rows are the result */
+    int timed;                /* whether the phases of a search are timed */
+} qv_searcher;
+
+/* Queries and results of a batch: rows of `dim` floats; k ids and distances of each query, padded with -1 and +inf, and
+ * how many there are. */
+typedef struct {
+    const float *queries;
+    size_t dim, n;
+    int64_t *ids, *counts;
+    float *distances;
+} qv_batch;
+
+/* QV_OK, or an error below zero. */
+int qv_search(const qv_searcher *searcher, const qv_search_params *params, const qv_batch *batch, qv_scratch *s);
+
+#endif

@@ -1,0 +1,212 @@
+"""The state of a collection, which every commit stores: typed records with their limits (docs/format.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+
+from qvec.codes.configs import CodeConfig
+from qvec.common.errors import CorruptError, FormatError, InputError
+from qvec.common.plain_state import Between, Coder, RowNumbers, decode
+from qvec.common.types import FieldType, NDArray
+from qvec.schema.config import code_from_dict, code_to_dict
+from qvec.schema.validation import MAX_ROWS
+
+MAX_GENERATIONS = 65_536  # the keys of blocks hold 16 bits of a generation, and of a field's number
+MAX_CODE_BYTES = 1 << 20
+MAX_LISTED_ROWS = 4096  # of an array of rows in the state
+NO_ROWS = np.zeros(0, np.uint32)
+
+Rows = NDArray[np.uint32]
+Count = Annotated[int, Between(0, MAX_ROWS)]
+Number = Annotated[int, Between(0, MAX_GENERATIONS - 1)]
+Text = Annotated[str, Between(0, 1024)]
+ColumnNames = Mapping[str, Text]
+"""Of columns that are stored under another name than their own: own name -> stored name."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlatState:
+    """A scan has nothing to remember."""
+
+    kind: Literal["flat"] = "flat"
+    tombstones: ClassVar[int] = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GraphState:
+    """A graph, apart from its lists.
+
+    ``indexed``: rows in the graph. ``tombstones``: rows among them that are deleted. ``root``: of the tree.
+    ``entries``: rows that walks start from, the root among them; ``entries_chosen_at``: ``indexed`` when they were
+    chosen. ``repair_cursor``: the first row whose list the running repair has not visited, None if none is running.
+    ``pending_rows``: rows with pending reverse edges, in the order of insertion; ``pending_in_sweep``: how many of them
+    were pending when the current sweep over all lists began; ``reverse_edge_cursor``: the row at which its next step
+    begins.
+    """
+
+    kind: Literal["hnsw"] = "hnsw"
+    indexed: Annotated[int, Between(0, "n")] = 0
+    tombstones: Annotated[int, Between(0, "indexed")] = 0
+    root: Count = 0
+    entries: Annotated[Rows, RowNumbers("n", MAX_LISTED_ROWS)] = field(default_factory=lambda: NO_ROWS)
+    entries_chosen_at: Count = 0
+    repair_cursor: Annotated[int, Between(0, "n")] | None = None
+    pending_rows: Annotated[Rows, RowNumbers(MAX_ROWS, MAX_LISTED_ROWS)] = field(default_factory=lambda: NO_ROWS)
+    pending_in_sweep: Annotated[int, Between(0, "pending_rows")] = 0
+    reverse_edge_cursor: Count = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ListLayout:
+    """Inverted lists, apart from their columns.
+
+    ``seed``: of the rotation. ``clustered_at``: how many vectors there were when the centroids were chosen.
+    ``n_blocks``: blocks in use, ``n_free`` of them in the chain of free ones that begins at ``free_block``.
+    """
+
+    dim: Annotated[int, Between(1, 1 << 16)]
+    metric: Literal["cosine", "ip", "l2"]
+    seed: Annotated[int, Between(0, (1 << 64) - 1)]
+    n_lists: Annotated[int, Between(1, MAX_ROWS)]
+    clustered_at: Count
+    n_blocks: Annotated[int, Between(1, MAX_ROWS)]
+    n_free: Annotated[int, Between(0, "n_blocks")] = 0
+    free_block: Annotated[int, Between(0, 0xFFFFFFFF)] = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class ListsState:
+    """``lists``: None before the first vectors are indexed."""
+
+    kind: Literal["ivf"] = "ivf"
+    lists: ListLayout | None = None
+    tombstones: ClassVar[int] = 0
+
+
+IndexState = FlatState | GraphState | ListsState
+
+
+@dataclass(frozen=True, slots=True)
+class InactiveCodes:
+    """The codes of a generation that is not active, and its graph.
+
+    ``rows``: how many have a code, from the first; 0: the codes are gone, or were never made. ``index``: the state of
+    its graph if that is not the active graph, and ``indexed_rows``: how many rows, from the first, that graph covers.
+    """
+
+    rows: Count = 0
+    column_names: ColumnNames = field(default_factory=dict)
+    index: IndexState | None = None
+    indexed_rows: Annotated[int, Between(0, "n")] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRecord:
+    """A trained quantizer under its number, which is never used again, and the codes made with it.
+
+    ``id``: hash of what was learned. ``n_samples``: vectors trained on. ``was_active``: whether it ever was the active
+    generation. ``inactive``: its codes; of the active generation the state itself has them.
+    """
+
+    number: Number
+    code: Annotated[CodeConfig, Coder(code_from_dict, code_to_dict)]
+    id: Text
+    code_size: Annotated[int, Between(1, MAX_CODE_BYTES)]
+    model: Text | None
+    created: Text
+    n_samples: Annotated[int, Between(0, (1 << 63) - 1)]
+    was_active: bool = False
+    inactive: InactiveCodes = field(default_factory=InactiveCodes)
+
+
+@dataclass(frozen=True, slots=True)
+class PendingGeneration:
+    """The generation that is being built. ``relink``: whether it gets a graph of its own; "auto": not yet decided."""
+
+    number: Number
+    relink: Literal[True, False, "auto"]
+    built: InactiveCodes
+
+
+@dataclass(frozen=True, slots=True)
+class Oversample:
+    """How many candidates per hit searches re-rank by default, if ``generation`` is active."""
+
+    generation: Number
+    factor: Annotated[int, Between(1, MAX_ROWS)]
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """What recall curves were measured on: the generation, the kind of index, and the number of rows."""
+
+    generation: Number
+    index: Text
+    n: Count
+
+
+@dataclass(frozen=True, slots=True)
+class FieldDeclaration:
+    """A declared field of payloads; ``number`` names it in the file."""
+
+    number: Number
+    type: FieldType
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The state of a collection; by default, of an empty one.
+
+    ``n``: rows, in use or not; ``live``: rows that are not deleted; ``records``: live rows with a record (payload or
+    string id). ``next_id``: the first integer id that was never given out. ``active``: the number of the active
+    generation, None before the first vectors; ``column_names``: of its columns. ``pending``: the generation that is
+    being built. ``small_batches``: counts batches that are too small to be checked for drift alone. ``next_field``: the
+    first number that no field ever had. ``erasing``: deleted data must still be overwritten (Collection.erase).
+    """
+
+    n: Count = 0
+    live: Annotated[int, Between(0, "n")] = 0
+    records: Annotated[int, Between(0, "live")] = 0
+    next_id: Annotated[int, Between(0, 1 << 63)] = 0
+    active: Number | None = None
+    column_names: ColumnNames = field(default_factory=dict)
+    next_generation: Annotated[int, Between(0, MAX_GENERATIONS)] = 0
+    generations: tuple[GenerationRecord, ...] = ()
+    pending: PendingGeneration | None = None
+    index: IndexState = field(default_factory=FlatState)
+    oversample: Oversample | None = None
+    tuned: Tuned | None = None
+    small_batches: Annotated[int, Between(0, 1 << 62)] = 0
+    next_field: Annotated[int, Between(0, MAX_GENERATIONS)] = 0
+    fields: Mapping[str, FieldDeclaration] = field(default_factory=dict)
+    erasing: bool = False
+
+    def generation(self, number: object) -> GenerationRecord:
+        """The record of a generation; InputError lists the numbers there are."""
+        for record in self.generations:
+            if record.number == number:
+                return record
+        numbers = ", ".join(str(record.number) for record in self.generations) or "none"
+        raise InputError(f"there is no generation {number!r}; the collection has: {numbers}")
+
+    def with_generation(self, changed: GenerationRecord) -> State:
+        """The state with another record of one of its generations."""
+        records = [changed if record.number == changed.number else record for record in self.generations]
+        return replace(self, generations=tuple(records))
+
+
+def decode_state(stored: dict[str, Any]) -> State:
+    """The state that a commit stored; CorruptError names the field that is wrong."""
+    try:
+        return decode(State, stored, "state")
+    except (FormatError, InputError) as error:
+        raise damaged(error) from error
+
+
+def damaged(error: Exception) -> CorruptError:
+    """The error to raise for a state that is refused."""
+    return CorruptError(f"the state of the collection is damaged: {error}")

@@ -1,0 +1,167 @@
+"""Small files whose content others make wrong, under valid checksums, and what calls on them may lead to.
+
+An error of qvec's or any answer; no signal, no other exception, no endless loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from figures import Figures, Job
+from forked_workers import each
+
+import qvec
+from helpers.vectors import clustered
+from qvec.quality import drift as watch
+from qvec.schema.layout import CALIBRATION, DRIFT, ROW, TUNING
+from qvec.storage.snapshot import Reading
+from qvec.storage.store import Store, Transaction
+
+DIM = 16
+N = 160
+LOOK_ROWS = 64  # of drift, instead of many more: each file has some looks, and the calls make another
+SAMPLE = clustered(np.random.default_rng(3), 300, DIM)  # as many as codes are trained on
+X = SAMPLE[: N + LOOK_ROWS]
+HANG = 10.0  # seconds
+COLLECTIONS: dict[str, dict[str, Any]] = {
+    "graph": {"code": "int8", "index": qvec.HNSW(m=4, ef_construction=30), "metric": "l2"},
+    "packed": {"code": "int8", "index": qvec.HNSW(m=16, ef_construction=40, layout="packed"), "metric": "cosine"},
+    "lists": {"code": "binary", "index": qvec.IVF(nlist=8), "ids": "str", "metric": "ip"},
+    "plain": {"code": qvec.Int8(scale="per_dim"), "index": "flat", "originals": "none", "metric": "l2"},
+}
+FIELDS = {"row": "int", "tag": "keyword", "tags": "keyword[]", "at": "float"}
+
+
+class Case(NamedTuple):
+    """Something wrong at a place of a file."""
+
+    collection: str
+    what: str
+    place: Any
+    value: Any = None
+
+
+Change = Callable[[Transaction, Case], object]
+
+
+def name(ids: str, i: int) -> int | str:
+    return f"x{i}" if ids == "str" else i
+
+
+def create(path: str, options: dict[str, Any]) -> None:
+    ids, watch.LOOK_ROWS = options.get("ids", "int64"), LOOK_ROWS
+    with qvec.create(path, DIM, fields=FIELDS, durability="relaxed", sample=SAMPLE, **options) as db:  # type: ignore[arg-type]
+        names = [name(ids, i) for i in range(N)]
+        payloads: list[Any] = [{"row": i, "tag": f"t{i % 5}", "tags": ["a", "b"], "at": i / 2} for i in range(N)]
+        db.add(X[:N], names, payloads)
+        db.delete(names[30:45])
+        if options.get("originals") != "none":
+            db.tune(X[:50], ks=(5,))
+            db.requantize("f16")
+            db.requantize(options["code"])
+        for _ in range(2):
+            db.upsert(X[:LOOK_ROWS], names[:LOOK_ROWS], payloads[:LOOK_ROWS])
+
+
+def prepare(job: Job) -> list[str]:
+    """Make the files that are changed, and choose among them."""
+    chosen = job.chosen(COLLECTIONS)
+    for collection in COLLECTIONS:
+        create(str(base(job.folder, collection)), COLLECTIONS[collection])
+    return chosen
+
+
+def base(folder: Path, collection: str) -> Path:
+    return folder / f"{collection}.base"
+
+
+def records_of(reading: Reading) -> dict[str, tuple[int, int]]:
+    """Kinds and numbers of records of each kind that are there: those in force, and one that is not."""
+    active = reading.state["quantizer"] or 0
+    keys = {
+        "calibration": (CALIBRATION, active), "older calibration": (CALIBRATION, 0), "drift": (DRIFT, active),
+        "curves": (TUNING, 0), "queries": (TUNING, 1), "row": (ROW, 3),
+    }  # fmt: skip
+    return {what: key for what, key in keys.items() if reading.record(*key) is not None}
+
+
+def calls(ids: str, keeps: bool) -> dict[str, Callable[[qvec.Collection], object]]:
+    """Every call that reads or changes what a collection holds."""
+    one, more = name(ids, 3), [name(ids, i) for i in (0, 1, 3, 34, N - 1)]
+    new, later = [name(ids, i) for i in range(1000, 1004)], [name(ids, i) for i in range(2000, 2000 + LOOK_ROWS)]
+    where = {"row": {"$gte": 60}, "tag": "t1", "tags": "a", "at": {"$lt": 70.0}}
+
+    def lists(db: qvec.Collection) -> dict[str, Any]:
+        return {"nprobe": 3} if db.stats().lists else {"ef": 50}
+
+    return {
+        "search": lambda db: db.search(X[:20], 5, include=("payload", "vector")),
+        "search exactly": lambda db: db.search(X[0], 400, exact=True),
+        "search with effort": lambda db: db.search(X[5], 10, **lists(db)),
+        "search with a filter": lambda db: db.search(X[5], 10, where=where),
+        "search with a wide filter": lambda db: db.search(X[5], 10, where={"tag": {"$in": ["t1", "t2", "t3"]}}),
+        "search by id": lambda db: db.search(id=one, k=3),
+        "search by recall": lambda db: db.search(X[3], 5, recall=0.5),
+        "search by groups": lambda db: db.search(X[3], 5, group_by="tag"),
+        "get": lambda db: db.get(more),
+        "get by a filter": lambda db: db.get(where=where),
+        "scan": lambda db: list(db.scan(batch_size=90)),
+        "stats": lambda db: db.stats(graph=True),
+        "calibrations": lambda db: db.calibrations(),
+        "export": lambda db: db.export_calibration(),
+        "drift": lambda db: db.drift(),
+        "fields": lambda db: db.fields,
+        "verify": lambda db: db.verify(),
+        "upsert": lambda db: db.upsert(X[:4] + 1, new, [{"row": i, "tag": "new"} for i in range(4)], threads=1),
+        "update": lambda db: db.update_payload(new[:1], {"tag": "other"}),
+        "delete": lambda db: db.delete([name(ids, i) for i in range(0, 100, 2)]),
+        "add": lambda db: db.add(X[-LOOK_ROWS:], later, threads=1),
+        "requantize": lambda db: db.requantize("int8" if keeps else None, threads=1),
+        "calibrate": lambda db: db.calibrate(SAMPLE, code=qvec.Int8(scale="per_dim"), threads=1),
+        "roll back": lambda db: db.rollback(0, threads=1),
+        "optimize": lambda db: db.optimize(threads=1),
+        "search again": lambda db: db.search(X[:3], 5),
+        "verify again": lambda db: db.verify(),
+        "repair": lambda db: db.repair(threads=1),
+        "compact": lambda db: db.compact(),
+    }
+
+
+def judge(folder: Path, case: Case, change: Change) -> str:
+    """What a file leads to after a change: "" or what is wrong."""
+    options, watch.LOOK_ROWS = COLLECTIONS[case.collection], LOOK_ROWS
+    path = folder / "crafted.qvec"
+    path.write_bytes(base(folder, case.collection).read_bytes())
+    Path(f"{path}-lock").unlink(missing_ok=True)
+    what: object = case.place
+    with contextlib.suppress(qvec.InputError), Store.open(path, durability="relaxed") as store, store.write() as txn:
+        what = change(txn, case) or what
+    try:
+        db = qvec.open(path, durability="relaxed")
+    except qvec.QvecError:
+        return ""
+    except Exception as error:
+        return f"open after {what}: {error!r}"
+    with db:
+        for call, make in calls(options.get("ids", "int64"), options.get("originals") != "none").items():
+            try:
+                make(db)
+            except qvec.QvecError:
+                pass
+            except Exception as error:
+                return f"{call} after {what}: {type(error).__name__}: {error}"
+    return ""
+
+
+def judge_all(figures: Figures, folder: Path, cases: list[Case], change: Change) -> Iterable[Case]:
+    """Judge every case in children; those that failed."""
+    for case, verdict in zip(cases, each(cases, lambda case: judge(folder, case, change), HANG), strict=True):
+        figures.count("files")
+        figures.count(f"files: {case.collection}")
+        if verdict:
+            figures.fail(f"{case}: {verdict}")
+            yield case
