@@ -186,19 +186,19 @@ class Coding(Measuring):
 
     def _put_calibration(self, trained: Trained, sample: Float32Array | None = None) -> int:
         """Store a calibration; in a collection without any, it is the one that codes the first vectors."""
-        from qvec.quality.drift import remember
+        from qvec.quality.drift import store_reference
 
         with self._store.write() as txn:
             if txn.state["quantizer"] is not None:
                 number = register(txn, trained)
                 if sample is not None:
-                    remember(txn, number, trained, sample)
+                    store_reference(txn, number, trained, sample)
                 return number
             if trained.code != self._config.code:
                 raise InputError(f"the collection is empty and was created for {self._config.code}, not {trained.code}")
             Writer(txn, self._config, None, self._originals(txn)).use(trained.quantizer, trained.n_samples)
             if sample is not None:
-                remember(txn, 0, trained, sample)
+                store_reference(txn, 0, trained, sample)
             return 0
 
 

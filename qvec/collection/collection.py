@@ -104,7 +104,7 @@ class Collection(Deleting):
             writer = self._writer(txn)
             untrained = writer.quantizer is None
             stored, added, replaced, skipped = writer.add(x, checked, payloads, on_conflict, workers, progress)
-            drift = self._observe(txn, untrained, x)
+            drift = self._check_drift(txn, untrained, x)
             due, untuned = replaced > 0 and writer.is_mending_due, outdated(txn.state)
         if due:
             self._maintenance.mend(replaced, workers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +27,7 @@ from qvec.search.engine import Engine
 from qvec.storage.store import Snapshot, Store, Transaction
 
 if TYPE_CHECKING:  # imported when they are called: seldom, and a sixth of the import's time
-    from qvec.quality.drift import Drift, OnDrift, Watch
+    from qvec.quality.drift import Drift, DriftMonitor, OnDrift
     from qvec.quality.evaluate import Evaluation
     from qvec.quality.query_sample import QuerySample
     from qvec.quality.report import Report
@@ -103,10 +103,10 @@ class Measuring(Handle):
         return self._tune(q, checked, check_count("n", n, 1, MAX_TUNED_QUERIES), seed, threads, progress)
 
     def drift(self) -> Drift:
-        """Whether what was added lately still looks as what the code in force was trained on; see :class:`Drift`.
+        """Tell whether vectors added lately resemble the training sample of the active code; see :class:`Drift`.
 
-        Its evidence has also the recall by code of queries that this handle was asked: of one search in 64, and of each
-        batch, the newest 256. They have no part in the level.
+        The evidence also has the recall by code of the newest 256 queries that this handle sampled: one search in 64,
+        and some queries of each batch. These figures do not affect the level.
         """
         from qvec.quality.drift import read_drift
         from qvec.quality.drift_stats import BASE_ROWS
@@ -148,24 +148,25 @@ class Measuring(Handle):
         return QuerySample(self._config.dim)
 
     @cached_property
-    def _watch(self) -> Watch:
-        from qvec.quality.drift import Watch
+    def _drift_monitor(self) -> DriftMonitor:
+        from qvec.quality.drift import DriftMonitor
 
-        return Watch()
+        return DriftMonitor()
 
-    def _observe(self, txn: Transaction, trained: bool, x: Float32Array) -> Drift | None:
-        """Look at a batch that is being added; DriftError where it raises an alarm and that is asked for."""
-        from qvec.quality.drift import remember
-        from qvec.quality.drift_stats import LOOK_ROWS
+    def _check_drift(self, txn: Transaction, trained: bool, x: Float32Array) -> Drift | None:
+        """Check a batch that is being added for drift. DriftError: an alarm, if the handle was opened to raise it."""
+        from qvec.quality.drift import store_reference
+        from qvec.quality.drift_stats import ROWS_PER_CHECK
 
         quantizer = self._quantizer(txn)
         if quantizer is None or self._config.form is not None:  # codes that come ready-made learned nothing here
             return None
-        if trained and len(x) >= LOOK_ROWS:
+        if trained and len(x) >= ROWS_PER_CHECK:
             made = Trained(quantizer, self._config.code, len(x), self._config.model)
-            remember(txn, txn.state["quantizer"], made, x)
+            store_reference(txn, txn.state["quantizer"], made, x)
             return None
-        drift = self._watch.observe(txn, quantizer, x, lambda n, newest: self._stored_sample(txn, quantizer, n, newest))
+        stored_sample = partial(self._stored_sample, txn, quantizer)
+        drift = self._drift_monitor.check(txn, quantizer, x, stored_sample)
         if drift is not None and drift.level == "alarm" and self._on_drift == "raise":
             raise DriftError(f"drift alarm: {drift.advice} ({_shown(drift)})")
         return drift

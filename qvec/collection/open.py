@@ -149,9 +149,9 @@ def _new_collection(
                 samples = 0 if sample is None else len(sample)
                 Writer(txn, config, None, collection._originals(txn)).use(quantizer, samples)
                 if sample is not None:
-                    from qvec.quality.drift import remember
+                    from qvec.quality.drift import store_reference
 
-                    remember(txn, 0, Trained(quantizer, config.code, samples, config.model), sample)
+                    store_reference(txn, 0, Trained(quantizer, config.code, samples, config.model), sample)
         return collection
     except BaseException:
         store.close()

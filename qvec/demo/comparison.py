@@ -63,10 +63,8 @@ def _measure(folder: Path, corpus: Corpus, code: CodeKind, exact: Ids) -> Iterat
         for name, options in WAYS[code].items():
             search = partial(_search, db, corpus, options)
             found, rate = search(), len(corpus.queries) / _seconds(search)
-            quality = (
-                f"{recall_of_rows(found, exact, corpus.queries, corpus.vectors, 'cosine').mean():.3f}",
-                _hit(corpus, found),
-            )
+            recalls = recall_of_rows(found, exact, corpus.queries, corpus.vectors, "cosine")
+            quality = f"{recalls.mean():.3f}", _hit(corpus, found)
             yield code, name, *quality, *per_vector, f"{rate:,.0f}"
 
 

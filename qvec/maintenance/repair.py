@@ -19,7 +19,7 @@ from qvec.filters.check import check_fields_of
 from qvec.filters.maintain import FieldWriter, field_columns
 from qvec.index import stored_index
 from qvec.maintenance.verify import wrong_codes
-from qvec.quality.drift_record import read_looks
+from qvec.quality.drift_record import read_drift_record
 from qvec.rows.lookup import stored_record
 from qvec.rows.writer import ENCODE_ROWS, Writer
 from qvec.schema.bitmaps import bitmap_of, bytes_of, read_bitmap, rows_in, without, words_for
@@ -46,7 +46,7 @@ class Repair:
         if self.writer.quantizer is None:
             return self.done
         self._forget_generations()
-        self._forget_looks()
+        self._drop_bad_drift_records()
         self._restore_ids()
         self._has_new_codes = self._stored(CODES) in self.damaged
         if self._has_new_codes:
@@ -92,11 +92,11 @@ class Repair:
             drop_columns(self.txn, entry["names"])
             self.done.append(f"the codes of generation {entry['number']}, which is not in force, were dropped")
 
-    def _forget_looks(self) -> None:
+    def _drop_bad_drift_records(self) -> None:
         """What cannot be computed with says nothing about drift; the next batches begin another record."""
         for entry in self.txn.state["generations"]:
             try:
-                read_looks(self.txn, entry["number"], self.writer.config.dim)
+                read_drift_record(self.txn, entry["number"], self.writer.config.dim)
             except FormatError as error:
                 self.txn.delete_record(DRIFT, entry["number"])
                 self.done.append(f"what generation {entry['number']} knew of drift was dropped: {error}")

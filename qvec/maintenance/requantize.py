@@ -23,7 +23,7 @@ from qvec.common.errors import InputError
 from qvec.common.plain_state import State
 from qvec.common.types import Float32Array
 from qvec.index import FlatIndex, Progress, Source, Stored, linkable, stored_index
-from qvec.quality.drift import remember
+from qvec.quality.drift import store_reference
 from qvec.rows.lookup import live_rows
 from qvec.rows.writer import index_for
 from qvec.schema.bitmaps import rows_in
@@ -139,8 +139,8 @@ class Generations:
                 return None  # codes are made from the originals
             quantizer, code = self.load(txn, old), code_from_dict(entry["code"])
             number = register(txn, Trained(quantizer, code, entry["n_samples"], entry["model"], entry["created"]))
-            if (looks := txn.record(DRIFT, old)) is not None:
-                txn.put_record(DRIFT, number, looks)
+            if (record := txn.record(DRIFT, old)) is not None:
+                txn.put_record(DRIFT, number, record)
             if state["oversample"] is not None and state["oversample"]["generation"] == old:
                 state["oversample"] = {**state["oversample"], "generation": number}
             self._prepare(txn, number, True)
@@ -180,7 +180,7 @@ class Generations:
         with self.store.write() as txn:
             discard_pending(txn)
             number = register(txn, trained)
-            remember(txn, number, trained, sample)
+            store_reference(txn, number, trained, sample)
             self._prepare(txn, number, relink)
         return number
 

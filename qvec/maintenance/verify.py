@@ -11,7 +11,7 @@ from qvec.common.errors import CorruptError, FormatError
 from qvec.common.types import Codes, NDArray
 from qvec.filters.check import check_fields_of
 from qvec.index import Coded, GraphShape, HNSWIndex, Source, Stored, stored_index
-from qvec.quality.drift_record import read_looks
+from qvec.quality.drift_record import read_drift_record
 from qvec.rows.lookup import live_rows, stored_record
 from qvec.schema.config import Config
 from qvec.schema.layout import CALIBRATION, CODES, IDS, TUNING, VECTORS, in_force
@@ -61,7 +61,7 @@ def _check_calibrations(snap: Snapshot, config: Config) -> Iterator[str]:
             yield f"the calibration of generation {number} is of {quantizer.dim} dimensions under {quantizer.metric}"
         elif entry["code_size"] != quantizer.code_size:
             yield f"codes of generation {number} have {quantizer.code_size} bytes, the state says {entry['code_size']}"
-        read_looks(snap, number, config.dim)
+        read_drift_record(snap, number, config.dim)
     if snap.state["tuned"] is not None:
         Curves.from_state(snap.record(TUNING, 0))
 

@@ -65,7 +65,8 @@ def recall_of_rows(
 def first_others(rows: Int64Array, own: Int64Array, k: int) -> NDArray[np.bool_]:
     """Mark the first k of each query's rows [nq, k or more], the query's own row (-1: none) left out: bool [nq, m]."""
     others = rows != own[:, None]
-    return others & (np.cumsum(others, axis=1) <= k)
+    first: NDArray[np.bool_] = others & (np.cumsum(others, axis=1) <= k)
+    return first
 
 
 @dataclass(frozen=True)

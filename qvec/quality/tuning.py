@@ -14,7 +14,7 @@ from qvec.quality.recall import first_others, recall, wilson
 from qvec.rows.lookup import live_rows
 from qvec.schema.layout import TUNING
 from qvec.search.curves import Curve, Curves, Point, Source
-from qvec.search.engine import Engine
+from qvec.search.engine import Engine, Found
 from qvec.storage.store import Snapshot, Transaction
 
 EF_STEPS = tuple(round(10 * 1.2**i) for i in range(30))  # 10 to 1,978
@@ -57,7 +57,7 @@ class Tuning:
         return self._distances(self.engine.search(self.queries, k + self._extra, 0, 0, True, threads), k)
 
     def _distances(self, found: Found, k: int) -> Float32Array:
-        """Distances of the first k hits that are not the query's own row, float32 [nq, k or k + 1]; others: infinite."""
+        """Distances of the first k hits that are not the query itself, float32 [nq, k or k + 1]; others: infinite."""
         rows, distances, _ = found
         return np.where(first_others(rows, self.own, k) & (rows >= 0), distances, np.float32(np.inf))
 
