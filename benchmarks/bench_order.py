@@ -24,7 +24,7 @@ import sets
 import qvec
 from qvec.common.console import print_table
 from qvec.datasets import Workload
-from qvec.index import packed
+from qvec.index import graph_nodes
 from qvec.index.graph import Graph
 from qvec.schema.layout import ADJACENCY, CODES, IDS, NODES, VECTORS
 
@@ -88,9 +88,11 @@ def put_in_order(path: Path, order: str, x: sets.Float32) -> float:
         entries = new[graph.entries].astype("<u4").tobytes()
         state["index"] = {**state["index"], "root": int(new[graph.root]), "entries": entries}
         if NODES in columns:
-            source = db._writer(txn).source()
+            source = db._access.writer(txn).source()
             with ThreadPoolExecutor(1) as pool:
-                packed.pack(source.coded, columns[ADJACENCY], columns[NODES], np.arange(n, dtype=np.uint32), n, 1, pool)
+                graph_nodes.pack(
+                    source.codes, columns[ADJACENCY], columns[NODES], np.arange(n, dtype=np.uint32), n, 1, pool
+                )
     with qvec.open(path) as db:
         db.compact()
     return float((gaps < 256).mean())

@@ -55,7 +55,7 @@ def stored(n_blocks: int = N_BLOCKS) -> tuple[File, Column, np.ndarray, memoryvi
 
 def commit(file: File, writer: Column, txn_id: int) -> tuple[memoryview, int]:
     for block in writer.dirty().tolist():
-        writer.settle(block, file.put(writer.seal(block, txn_id)))
+        writer.set_page(block, file.put(writer.seal(block, txn_id)))
     writer.release()
     value, crc = writer.pack_chunk(0, txn_id)
     return file.put(value), crc

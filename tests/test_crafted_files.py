@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import qvec
 from helpers.store_files import resize_rows
 from helpers.vectors import clustered
 from qvec._kernels import Codec, Column, Searcher
+from qvec.quality.drift_record import Evidence
 from qvec.schema.layout import CALIBRATION, CODES, DELETED, DRIFT, IDS, ROW, TUNING, VECTORS
 from qvec.storage import header, keys, records
 from qvec.storage.store import Store, Transaction
@@ -58,9 +60,9 @@ def test_a_column_with_too_few_rows_is_refused_by_name(path: Path, column: str) 
         qvec.open(path)
 
 
-@pytest.mark.parametrize("column", ["adjacency", "linked", "condemned", "slots", "lists", "list_blocks", "centroids"])
+@pytest.mark.parametrize("column", ["adjacency", "linked", "removing", "slots", "lists", "list_blocks", "centroids"])
 def test_an_index_without_one_of_its_columns_is_refused_by_name(path: Path, column: str) -> None:
-    make(path, "hnsw" if column in ("adjacency", "linked", "condemned") else "ivf")
+    make(path, "hnsw" if column in ("adjacency", "linked", "removing") else "ivf")
     craft(path, lambda txn: txn.drop_column(column))
     with pytest.raises(qvec.CorruptError, match=f"'{column}' is missing"):
         qvec.open(path)
@@ -101,14 +103,14 @@ def test_a_configuration_with_another_kind_of_ids_is_refused(path: Path) -> None
     (with_generation(code={"kind": "magic"}), "magic"),
     (with_index(kind="ivf"), "'kind' of the index must be one of flat, hnsw"),
     (with_index(root=N), f"'root' must be an integer from 0 to {N - 1}, got {N}"),
-    (with_index(linked=N + 1), "'linked' must be an integer"),
+    (with_index(indexed=N + 1), "'indexed' must be an integer"),
     (with_index(entries=b"\xff" * 8), f"'entries' names a row that is not below {N}"),
     (with_index(entries=b"123"), "'entries' must hold"),
-    (with_index(cursor=2**40), "'cursor' must be an integer"),
-    (with_index(owed=b"\xff" * 4), "'owed' names a row that is not below"),
-    (with_index(owed=7), "'owed' must hold"),
-    (with_index(owed=b"\1\0\0\0", owed_before=2), "'owed_before' must be an integer from 0 to 1, got 2"),
-    (with_index(answered=-1), "'answered' must be an integer"),
+    (with_index(repair_cursor=2**40), "\'repair_cursor\' must be an integer"),
+    (with_index(pending_rows=b"\xff" * 4), "\'pending_rows\' names a row that is not below"),
+    (with_index(pending_rows=7), "\'pending_rows\' must hold"),
+    (with_index(pending_rows=b"\1\0\0\0", pending_in_sweep=2), "'pending_in_sweep' must be an integer from 0 to 1, got 2"),
+    (with_index(reverse_edge_cursor=-1), "\'reverse_edge_cursor\' must be an integer"),
 ])  # fmt: skip
 def test_a_state_that_does_not_hold_together_is_refused_by_its_field(
     path: Path, change: Callable[[Transaction], object], message: str
@@ -236,6 +238,9 @@ def test_a_packed_graph_without_its_nodes_is_found_by_verify(path: Path) -> None
         assert db.verify() == ["the packed nodes of the graph are not there"]
 
 
+EVIDENCE = {field.name: 0.0 for field in fields(Evidence)} | {"shift_dim": 0, "vectors": 1, "psi": float("nan")}
+
+
 def with_drift(*at: str | int, value: Any) -> Callable[[Transaction], object]:
     """A change of the record of drift at a place."""
 
@@ -253,7 +258,7 @@ def with_drift(*at: str | int, value: Any) -> Callable[[Transaction], object]:
 @pytest.mark.parametrize(("at", "value", "message"), [
     (("level",), "calm", "'level' must be one of none, warning, alarm"),
     (("n_checks",), 7, "'recent' must hold the last 4 of 7 checks"),
-    (("evidence", "psi"), float("nan"), "'psi' must be a finite number"),
+    (("evidence",), EVIDENCE, "'psi' must be a finite number"),
     (("reference", "base"), 0, "'base' must be an integer from 86"),
     (("reference", "edges"), b"", "'edges' must hold"),
     (("reference", "stats", "rows"), 0, "'rows' must be an integer from 1"),

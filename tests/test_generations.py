@@ -110,7 +110,7 @@ def test_a_dropped_generation_frees_its_columns_and_never_its_number(tmp_path: P
         assert {"codes", "adjacency", "codes.1", "adjacency.1"} <= before.keys()
         db.drop_generation(0)
         assert before.keys() - db._store.stats()["column_bytes"].keys() == {
-            *("codes", "adjacency", "linked", "condemned"),
+            *("codes", "adjacency", "linked", "removing"),
         }
         assert db.verify() == []
         with pytest.raises(qvec.InputError, match="no generation 0"):

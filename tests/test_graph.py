@@ -8,7 +8,7 @@ import pytest
 
 from qvec._kernels import Codec, Column, GraphFinder, Linker, QueryMap, Searcher, Selection, reachable, simd_levels
 from qvec.codes.transforms import Transform
-from qvec.index.base import Coded, Source
+from qvec.index.base import CodeColumn, IndexInput
 from qvec.index.hnsw import Build, Graph
 from qvec.schema.bitmaps import count, words_for
 from qvec.storage.store import block_geometry
@@ -30,11 +30,11 @@ def clustered(n: int, dim: int, seed: int = 0) -> npt.NDArray[np.float32]:
     return (centroids[rng.integers(len(centroids), size=n)] + 0.5 * rng.normal(size=(n, dim))).astype(np.float32)
 
 
-def coded(x: npt.NDArray[np.float32], kind: str = "int8", metric: str = "l2") -> Coded:
+def coded(x: npt.NDArray[np.float32], kind: str = "int8", metric: str = "l2") -> CodeColumn:
     codec = Codec(kind, metric, x.shape[1])
     codes = column("codes", codec.stride, len(x))
     codes.write(0, codec.encode(x))
-    return Coded(codec, codes)
+    return CodeColumn(codec, codes)
 
 
 def graph_columns(n: int) -> dict[str, Column]:
@@ -42,9 +42,9 @@ def graph_columns(n: int) -> dict[str, Column]:
     return {"adjacency": column("adjacency", DEGREE * 4, n), **bitmaps}
 
 
-def linked(what: Coded, n: int, threads: int = 1, ef: int = 64) -> tuple[Column, npt.NDArray[np.uint32]]:
+def linked(what: CodeColumn, n: int, threads: int = 1, ef: int = 64) -> tuple[Column, npt.NDArray[np.uint32]]:
     columns, graph = graph_columns(n), Graph()
-    Build(Source(columns, what, n), graph, ef, threads).run(np.arange(n, dtype=np.uint32))
+    Build(IndexInput(columns, what, n), graph, ef, threads).run(np.arange(n, dtype=np.uint32))
     return columns["adjacency"], graph.entries
 
 
@@ -58,7 +58,7 @@ def searched(
     return searcher.search(q, k, ef, 0, candidates, exact, selection)
 
 
-def keys(what: Coded, x: npt.NDArray[np.float32], q: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def keys(what: CodeColumn, x: npt.NDArray[np.float32], q: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return what.codec.score(what.codec.prepare(q), what.codec.encode(x))
 
 
@@ -71,7 +71,7 @@ def ordered(scores: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
 def test_a_scan_gives_the_smallest_keys_with_ties_by_row(kind: str, n: int) -> None:
     x, q = clustered(n, 40), clustered(7, 40, 1)
     what = coded(x, kind)
-    ids, distances, counts = searched(Searcher(what.codec, what.codes, n), q, 10, 10, n=n)
+    ids, distances, counts = searched(Searcher(what.codec, what.column, n), q, 10, 10, n=n)
     scores, k = keys(what, x, q), min(n, 10)
     assert (counts == k).all()
     np.testing.assert_array_equal(ids[:, :k], ordered(scores, k))
@@ -116,8 +116,8 @@ def test_queries_are_mapped_in_place_as_a_transform_does_it(
     matrix = None if width is None else rng.normal(size=(kept, width)).astype(np.float32)
     transform = Transform(40, normalize, rng.normal(size=kept).astype(np.float32), seed, kept, matrix)
     what = coded(transform.apply(clustered(300, 40)))
-    mapped = Searcher(what.codec, what.codes, 300, map=transform.of_queries)
-    plain = Searcher(what.codec, what.codes, 300)
+    mapped = Searcher(what.codec, what.column, 300, map=transform.of_queries)
+    plain = Searcher(what.codec, what.column, 300)
     expected = searched(plain, transform.apply(q), 10, 10, n=300)
     for queries, found in ((q, expected), (q[3], [part[3] for part in expected])):
         for got, wanted in zip(searched(mapped, queries, 10, 10, n=300), found, strict=True):
@@ -127,9 +127,9 @@ def test_queries_are_mapped_in_place_as_a_transform_does_it(
 def test_a_map_that_does_not_fit_is_refused() -> None:
     what = coded(clustered(100, 40))
     with pytest.raises(ValueError, match="mapped to 39 values, the codec is of 40"):
-        Searcher(what.codec, what.codes, 100, map=QueryMap(39, 39, 39, False, None, None, None))
+        Searcher(what.codec, what.column, 100, map=QueryMap(39, 39, 39, False, None, None, None))
     searcher = Searcher(
-        what.codec, what.codes, 100, map=QueryMap(50, 40, 40, False, None, np.ones((100, 32), "f4"), None)
+        what.codec, what.column, 100, map=QueryMap(50, 40, 40, False, None, np.ones((100, 32), "f4"), None)
     )
     with pytest.raises(ValueError, match="queries have 49 values"):
         searched(searcher, clustered(1, 49), 10, 10, n=100)
@@ -147,8 +147,8 @@ def test_excluded_rows_are_never_results_and_k_come_back_whenever_k_are_left() -
     bits = np.ones(3008, np.uint8)
     bits[left] = 0
     excluded = np.packbits(bits, bitorder="little").view(np.uint64)
-    for finder in (None, GraphFinder(what.codec, what.codes, adjacency, n, entries)):
-        searcher = Searcher(what.codec, what.codes, n, finder)
+    for finder in (None, GraphFinder(what.codec, what.column, adjacency, n, entries)):
+        searcher = Searcher(what.codec, what.column, n, finder)
         ids, _, counts = searched(searcher, q, 10, 16, n=n, excluded=excluded, live=len(left))
         assert (counts == 10).all()
         np.testing.assert_array_equal(ids, left[ordered(keys(what, x[left], q), 10)])
@@ -159,8 +159,8 @@ def test_only_the_rows_that_are_named_are_looked_at(walk: bool) -> None:
     n, x, q = 3000, clustered(3000, 32), clustered(20, 32, 1)
     what, fine = coded(x), coded(x, "f32")
     adjacency, entries = linked(what, n)
-    finder = GraphFinder(what.codec, what.codes, adjacency, n, entries) if walk else None
-    searcher = Searcher(what.codec, what.codes, n, finder, rerank=fine.codec, vectors=fine.codes)
+    finder = GraphFinder(what.codec, what.column, adjacency, n, entries) if walk else None
+    searcher = Searcher(what.codec, what.column, n, finder, rerank=fine.codec, vectors=fine.column)
     for size in (0, 1, 63, 64, 65, 500):
         rows = np.sort(np.random.default_rng(size).choice(n, size, replace=False))
         named = rows.astype(np.uint32)
@@ -178,7 +178,7 @@ def test_a_selection_that_does_not_fit_is_refused() -> None:
         Selection(100, 10, np.zeros(1, np.uint64))
     with pytest.raises(ValueError, match="below n"):
         Selection(100, 10, None, np.array([3, 100], np.uint32))
-    searcher, q = Searcher(what.codec, what.codes, 100), clustered(1, 16)
+    searcher, q = Searcher(what.codec, what.column, 100), clustered(1, 16)
     with pytest.raises(ValueError, match="of 50 rows, the index of 100"):
         searched(searcher, q, 1, 1, n=50)
 
@@ -191,7 +191,7 @@ def test_a_walk_finds_nearly_what_a_scan_finds(kind: str, metric: str) -> None:
     q = x[:50] + 0.5 * np.random.default_rng(1).normal(size=(50, 48)).astype(np.float32)
     what = coded(x, kind, metric)
     adjacency, entries = linked(what, n)
-    searcher = Searcher(what.codec, what.codes, n, GraphFinder(what.codec, what.codes, adjacency, n, entries))
+    searcher = Searcher(what.codec, what.column, n, GraphFinder(what.codec, what.column, adjacency, n, entries))
     found = searched(searcher, q, 10, 128, n=n)[0]
     true = ordered(keys(what, x, q), 10)
     recall = np.mean([len(np.intersect1d(a, b)) for a, b in zip(found, true, strict=True)]) / 10
@@ -202,7 +202,7 @@ def test_a_walk_finds_nearly_what_a_scan_finds(kind: str, metric: str) -> None:
 def test_reranking_orders_by_the_originals() -> None:
     n, x, q = 2000, clustered(2000, 64), clustered(30, 64, 1)
     coarse, fine = coded(x, "binary"), coded(x, "f32")
-    searcher = Searcher(coarse.codec, coarse.codes, n, rerank=fine.codec, vectors=fine.codes)
+    searcher = Searcher(coarse.codec, coarse.column, n, rerank=fine.codec, vectors=fine.column)
     ids, distances, _ = searched(searcher, q, 10, 10, n, n=n)
     exact = ((q[:, None].astype(float) - x[None]) ** 2).sum(2)
     np.testing.assert_array_equal(ids, np.argsort(exact, axis=1, kind="stable")[:, :10])
@@ -230,22 +230,24 @@ def test_every_row_is_reachable_whatever_the_data(case: str) -> None:
     n, what = len(x), coded(x)
     adjacency, entries = linked(what, n, threads=2, ef=32)
     assert 0 in entries
-    for pinned_only in (False, True):
-        assert count(reachable(what.codec, what.codes, adjacency, n, entries, 0, pinned_only)) == n
+    for tree_only in (False, True):
+        assert count(reachable(what.codec, what.column, adjacency, n, entries, 0, tree_only)) == n
 
 
 def test_rows_linked_one_by_one_are_all_reachable_and_found() -> None:
     x = clustered(600, 24)
     what = coded(x)
     columns, graph = graph_columns(len(x)), Graph()
-    adjacency, source = columns["adjacency"], Source(columns, what, len(x))
+    adjacency, source = columns["adjacency"], IndexInput(columns, what, len(x))
     order = np.random.default_rng(2).permutation(len(x)).astype(np.uint32)
     for i in range(len(x)):
         Build(source, graph, 40, 1).run(order[i : i + 1])
     entries = graph.entries
     assert graph.root == order[0]
-    assert count(reachable(what.codec, what.codes, adjacency, len(x), entries, graph.root, pinned_only=True)) == len(x)
-    searcher = Searcher(what.codec, what.codes, len(x), GraphFinder(what.codec, what.codes, adjacency, len(x), entries))
+    assert count(reachable(what.codec, what.column, adjacency, len(x), entries, graph.root, tree_only=True)) == len(x)
+    searcher = Searcher(
+        what.codec, what.column, len(x), GraphFinder(what.codec, what.column, adjacency, len(x), entries)
+    )
     assert (searched(searcher, x, 1, 40, n=len(x))[0][:, 0] == np.arange(len(x))).mean() > 0.995
 
 
@@ -257,17 +259,17 @@ def test_hostile_neighbor_lists_give_rows_of_the_collection_or_nothing() -> None
     for garbage in (rng.integers(0, 2**32, (n, DEGREE), np.uint32), np.zeros((n, DEGREE), np.uint32)):
         adjacency.write(0, garbage.view(np.uint8))
         entries = np.array([5, 2**31, 2**32 - 1, n], np.uint32)
-        searcher = Searcher(what.codec, what.codes, n, GraphFinder(what.codec, what.codes, adjacency, n, entries))
+        searcher = Searcher(what.codec, what.column, n, GraphFinder(what.codec, what.column, adjacency, n, entries))
         ids = searched(searcher, x[:20], 10, 64, n=n)[0]
         assert ((ids >= 0) & (ids < n)).all()
-        reachable(what.codec, what.codes, adjacency, n, entries, n + 5)
+        reachable(what.codec, what.column, adjacency, n, entries, n + 5)
 
 
 def test_columns_that_do_not_fit_the_codec_are_refused() -> None:
     what = coded(clustered(100, 16))
     with pytest.raises(ValueError, match="stride"):
-        Searcher(Codec("f32", "l2", 16), what.codes, 100)
+        Searcher(Codec("f32", "l2", 16), what.column, 100)
     with pytest.raises(ValueError, match="rows"):
-        Searcher(what.codec, what.codes, 10**6)
+        Searcher(what.codec, what.column, 10**6)
     with pytest.raises(TypeError, match="uint32"):
-        Linker(what.codec, what.codes, column("adjacency", DEGREE * 4, 100), 0, np.zeros(1), 0, 1.0, 0.0)
+        Linker(what.codec, what.column, column("adjacency", DEGREE * 4, 100), 0, np.zeros(1), 0, 1.0, 0.0)

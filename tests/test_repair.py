@@ -12,8 +12,8 @@ from test_graph import coded, column, graph_columns
 import qvec
 from helpers.vectors import clustered
 from qvec._kernels import Column
-from qvec.index import Coded
-from qvec.index.base import Source
+from qvec.index import CodeColumn
+from qvec.index.base import IndexInput
 from qvec.index.graph import Graph
 from qvec.index.graph_repair import Repair
 from qvec.index.hnsw import Build
@@ -25,27 +25,27 @@ DIM, N = 16, 1500
 Rows = npt.NDArray[np.int64]
 
 
-def built(x: npt.NDArray[np.float32]) -> tuple[Coded, dict[str, Column], Graph]:
+def built(x: npt.NDArray[np.float32]) -> tuple[CodeColumn, dict[str, Column], Graph]:
     what, columns, graph = coded(x), graph_columns(len(x)), Graph()
-    columns["condemned"] = column("condemned", 8, words_for(len(x)))
-    Build(Source(columns, what, len(x)), graph, 40, 2).run(np.arange(len(x), dtype=np.uint32))
+    columns["removing"] = column("removing", 8, words_for(len(x)))
+    Build(IndexInput(columns, what, len(x)), graph, 40, 2).run(np.arange(len(x), dtype=np.uint32))
     return what, columns, graph
 
 
 def repaired(
-    what: Coded, columns: dict[str, Column], graph: Graph, n: int, gone: Rows, threads: int = 1, limit: int = 10**9
+    what: CodeColumn, columns: dict[str, Column], graph: Graph, n: int, gone: Rows, threads: int = 1, limit: int = 10**9
 ) -> None:
     """Delete rows, and repair in steps of ``limit`` lists."""
     mark(columns["deleted"], gone, True)
     steps = 0
-    while steps == 0 or graph.cursor is not None:
-        Repair(Source(columns, what, n), graph, threads).run(limit)
+    while steps == 0 or graph.repair_cursor is not None:
+        Repair(IndexInput(columns, what, n), graph, threads).run(limit)
         steps += 1
 
 
 def assert_whole(columns: dict[str, Column], graph: Graph, n: int, live: Rows) -> None:
     """The live rows alone are linked, and pinned edges make them a tree."""
-    assert graph.linked == len(live)
+    assert graph.indexed == len(live)
     lists = columns["adjacency"].read_range(0, n).view("<u4").reshape(n, -1)[live]
     named = lists[lists != EMPTY]
     assert np.isin(named & ~PINNED, live).all()
@@ -94,7 +94,7 @@ def test_what_is_left_hangs_together_and_names_nothing_that_was_deleted(case: st
     if len(live):
         assert_whole(columns, graph, N, live)
     else:
-        assert (graph.linked, graph.dead) == (0, 0)
+        assert (graph.indexed, graph.tombstones) == (0, 0)
 
 
 def test_a_repair_does_not_depend_on_the_number_of_threads() -> None:
@@ -110,19 +110,19 @@ def test_a_repair_does_not_depend_on_the_number_of_threads() -> None:
 def test_rows_that_come_and_go_while_a_repair_runs_are_whole_after_the_next() -> None:
     x, rng = clustered(np.random.default_rng(1), 2 * N, DIM), np.random.default_rng(2)
     what, columns = coded(x), graph_columns(2 * N)
-    columns["condemned"] = column("condemned", 8, words_for(2 * N))
+    columns["removing"] = column("removing", 8, words_for(2 * N))
     graph, fresh = Graph(), iter(range(N, 2 * N))
     mark(columns["deleted"], np.arange(N, 2 * N), True)
-    Build(Source(columns, what, 2 * N), graph, 40, 1).run(np.arange(N, dtype=np.uint32))
+    Build(IndexInput(columns, what, 2 * N), graph, 40, 1).run(np.arange(N, dtype=np.uint32))
     live = set(range(N))
     for _ in range(60):
         gone = rng.choice(sorted(live), 12, replace=False)
         mark(columns["deleted"], gone, True)
         live -= set(gone.tolist())
-        Repair(Source(columns, what, 2 * N), graph, 1).run(PACE * 12)
+        Repair(IndexInput(columns, what, 2 * N), graph, 1).run(PACE * 12)
         new = np.array([next(fresh) for _ in range(12)], np.uint32)
         mark(columns["deleted"], new, False)
-        Build(Source(columns, what, 2 * N), graph, 40, 1).run(new)
+        Build(IndexInput(columns, what, 2 * N), graph, 40, 1).run(new)
         live |= set(new.tolist())
     for _ in range(2):  # the one that is running, and one for what was deleted meanwhile
         repaired(what, columns, graph, 2 * N, np.zeros(0, np.int64))
@@ -141,7 +141,7 @@ def test_single_deletes_repair_the_graph_as_they_go(path: Path, rng: np.random.G
         for count, i in enumerate(order[: N // 2]):
             db.delete([i])
             with db._store.read() as snap:
-                most = max(most, snap.state["index"]["dead"] / snap.state["live"])
+                most = max(most, snap.state["index"]["tombstones"] / snap.state["live"])
             if count % 100 == 0:
                 assert db.verify() == []
         assert 0.1 < most < 0.2

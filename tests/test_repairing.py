@@ -65,7 +65,7 @@ def assert_whole(db: qvec.Collection, ids: str = "int64") -> None:
 
 
 CASES = [
-    *(("hnsw", column) for column in (CODES, "adjacency", "linked", "condemned", DELETED, IDS, "field 0")),
+    *(("hnsw", column) for column in (CODES, "adjacency", "linked", "removing", DELETED, IDS, "field 0")),
     *(("packed", column) for column in (CODES, "nodes", "adjacency")),
     *(("ivf", column) for column in (CODES, "list_blocks", "lists", "centroids", "slots")),
     *(("flat", column) for column in (CODES, DELETED, IDS)),

@@ -1,67 +1,126 @@
-"""The collection: one file of vectors, their codes, an index and payloads, behind the public calls."""
+"""The public object of a collection: one file of vectors, codes, an index and payloads."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterator, Sequence
+import os
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_args
 
 import numpy as np
 
-from qvec.collection.deleting import Deleting
-from qvec.collection.handle import worker_threads
-from qvec.collection.measuring import SAMPLED_CALLS
-from qvec.common.errors import InputError
+from qvec.codes.configs import CodeConfig
+from qvec.common.errors import CorruptError, InputError, LockedError
+from qvec.common.switch_interval import short_switch_interval
 from qvec.common.types import (
     ArrayLike,
+    FieldType,
     Float32Array,
     Include,
+    MemoryMode,
     Missing,
     OnConflict,
     Payload,
+    Stats,
     Where,
     check_choice,
     check_flag,
 )
-from qvec.index import Progress
-from qvec.rows.reader import id_array
+from qvec.index import Progress, load_index
+from qvec.maintenance.state_check import state_codec
+from qvec.maintenance.stats import collect_stats
+from qvec.quality.recall import MAX_EVALUATED_ROWS, OVERSAMPLES, CodeNames
+from qvec.rows.access import RowAccess
+from qvec.rows.lookup import find_rows
+from qvec.rows.reader import id_array, refuse_missing
 from qvec.rows.results import AddResult, Records
+from qvec.schema.calibrations import Generation, Trained, Transfer, entry_of, exported, imported, listed
+from qvec.schema.config import Config
+from qvec.schema.layout import CALIBRATION
 from qvec.schema.validation import (
     MAX_K,
     MAX_ROWS,
+    as_id_set,
     as_ids,
     as_payloads,
     as_searched,
     as_stored,
+    as_vectors,
     check_count,
     check_unique,
     id_keys,
+    worker_threads,
 )
-from qvec.search.curves import outdated
+from qvec.search.curves import Curves, outdated
+from qvec.search.engine import Engine
 from qvec.search.hits import HitMaker
 from qvec.search.options import SearchOptions, search_options
 from qvec.search.results import Hits
 from qvec.search.search import keep_ready, run_search
 from qvec.storage.store import Snapshot, Store
 
-if TYPE_CHECKING:
-    from qvec.quality.drift import OnDrift
+if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec` fast
+    from qvec.codes.adapters import Adapter
+    from qvec.maintenance.deletion import Deletion
+    from qvec.maintenance.optimize import Maintenance
+    from qvec.maintenance.requantize import Generations, Relink
+    from qvec.quality.choose import Choice
+    from qvec.quality.drift import Drift, OnDrift
+    from qvec.quality.drift_alarm import DriftAlarm
+    from qvec.quality.evaluate import Evaluation
+    from qvec.quality.query_sample import QuerySample
+    from qvec.quality.report import Report
     from qvec.search.grouping import Grouping
     from qvec.search.row_selection import Selected
 
-
+MAX_TUNED_K = 10_000
+MAX_TUNED_QUERIES = 100_000
+MAX_MEASURED_QUERIES = 1_000_000
+SAMPLED_CALLS = 64  # one search in so many leaves its query to drift(): copying a query takes a microsecond
 NOTHING_ASKED = (None, 0, None, None, None, 1)  # max_distance, offset, mmr, fetch_k, group_by, group_size
 
 
-class Collection(Deleting):
-    """Vectors of one dimension under one metric. Made by :func:`qvec.create` and :func:`qvec.open`.
+class Collection:
+    """Vectors of one dimension under one metric, in one file. Made by :func:`qvec.create` and :func:`qvec.open`.
 
-    Any number of threads and processes may search while one handle writes; a search sees the last commit, whole.
+    One handle writes; any number of threads and processes search meanwhile. A search sees the whole last commit.
     """
 
     def __init__(self, store: Store, on_drift: OnDrift = None) -> None:
-        super().__init__(store, on_drift)
+        if not (on_drift in (None, "warn", "raise") or callable(on_drift)):
+            raise InputError(f"on_drift must be 'warn', 'raise', a callable or None, got {on_drift!r}")
+        self._store, self._on_drift = store, on_drift
+        self._config = Config.from_dict(dict(store.config))
+        self._access = RowAccess(self._config)
         self._hits = HitMaker(self._config.ids, self._config.metric)
+        self._n_searches = 0
+
+    def close(self) -> None:
+        """Wait for running searches, then release the file. Later calls raise ClosedError."""
+        self._store.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._store.closed
+
+    def __enter__(self) -> Self:
+        self._store.end(self._store.begin())  # raises ClosedError here and not at the first call
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the path and the memory mode. Unpickling opens the file for reading: only one handle can write."""
+        return reopened, (os.path.abspath(self._store.path), self._store.memory)
+
+    def __repr__(self) -> str:
+        config = self._config
+        return f"<qvec.Collection {os.fspath(self._store.path)!r} dim={config.dim} {config.metric}>"
 
     # --- writing ---
 
@@ -76,22 +135,22 @@ class Collection(Deleting):
         threads: int | None = None,
         model: str | None = None,
     ) -> AddResult:
-        """Store a batch, all of it or nothing; durable when the call returns.
+        """Store a batch of vectors, all or none of them. The batch is durable when the call returns.
 
-        vectors: array-like [n, dim] or [dim] of real numbers, finite, at most 1e18 in magnitude; in a collection
-        of :class:`qvec.Prequantized` codes, integers in that form.
-        ids: n integers in [0, 2^63) or n strings, as the collection was created for; None numbers them on.
-        payload: a dict (or None) a vector, of msgpack-able values.
-        on_conflict: what to do where an id is stored already: "error", "skip" or "replace".
-        progress: called with (done, total) rows while an index is built. threads: default, all cores.
-        model: the tag of the vectors' model; refused where it is not the collection's.
+        vectors: array-like [n, dim] or [dim] of finite real numbers, at most 1e18 in magnitude. A collection of
+        :class:`qvec.Prequantized` codes takes integers in that form.
+        ids: n integers in [0, 2^63) or n strings, as chosen at creation; None: the next n integers.
+        payload: a dict (or None) for each vector, of msgpack-able values.
+        on_conflict: for an id that is already stored, "error", "skip" the vector or "replace" the stored one.
+        progress: called with (done, total) rows while the index is built. threads: default, one for each core.
+        model: the tag of the vectors' embedding model, refused if it is not the collection's.
 
-        Raises InputError (also a ValueError) naming the row and the limit, DuplicateIdError, ReadOnlyError,
+        Raises InputError (also a ValueError) naming the row and the limit, DuplicateIdError, ReadOnlyError or
         DiskFullError; nothing was written then.
         """
         config = self._config
         self._check_model(model)
-        check_choice("on_conflict", on_conflict, ("error", "skip", "replace"))
+        check_choice("on_conflict", on_conflict, get_args(OnConflict))
         x = as_stored("vectors", vectors, config.dim, config.metric, config.form)
         checked = None if ids is None else as_ids(ids, config.ids)
         if checked is not None:
@@ -101,16 +160,16 @@ class Collection(Deleting):
         payloads = as_payloads(payload, len(x))
         workers = worker_threads(threads)
         with self._store.write() as txn:
-            writer = self._writer(txn)
+            writer = self._access.writer(txn)
             untrained = writer.quantizer is None
             stored, added, replaced, skipped = writer.add(x, checked, payloads, on_conflict, workers, progress)
-            drift = self._check_drift(txn, untrained, x)
-            due, untuned = replaced > 0 and writer.is_mending_due, outdated(txn.state)
-        if due:
+            drift = self._alarm.check(txn, x, untrained)
+            repair_due, untuned = replaced > 0 and writer.is_mending_due, outdated(txn.state)
+        if repair_due:
             self._maintenance.mend(replaced, workers)
-        self._announce(drift)
+        self._alarm.announce(drift)
         if untuned:
-            self._keep_tuned(threads)
+            self._refresh_curves(workers)
         return AddResult(id_array(stored), added, replaced, skipped)
 
     def upsert(
@@ -123,35 +182,109 @@ class Collection(Deleting):
         threads: int | None = None,
         model: str | None = None,
     ) -> AddResult:
-        """Add, replacing the vectors whose ids are stored already; see :meth:`add`."""
+        """Add vectors and replace those whose ids are already stored; see :meth:`add`."""
         return self.add(vectors, ids, payload, on_conflict="replace", progress=progress, threads=threads, model=model)
 
-    # --- several calls together ---
+    def update_payload(
+        self,
+        ids: Any,
+        payload: Sequence[Payload | None] | Payload | None,
+        *,
+        merge: bool = True,
+        missing: Missing = "error",
+    ) -> int:
+        """Change payloads of stored vectors, all or none of them; the number of vectors that were found.
+
+        payload: one for all ids, or a list of one for each. merge: change the keys that a payload names and remove
+        those it sets to None; otherwise replace the whole payload. missing: "error" raises MissingIdError for an id
+        that is not stored, "ignore" skips it.
+
+        Raises InputError naming the wrong value, MissingIdError, or DuplicateIdError for an id that is named twice.
+        """
+        check_flag("merge", merge)
+        check_choice("missing", missing, get_args(Missing))
+        wanted = as_ids(ids, self._config.ids)
+        check_unique(wanted)
+        one_for_all = payload is None or isinstance(payload, Mapping)
+        payloads = as_payloads([payload], 1) * len(wanted) if one_for_all else as_payloads(payload, len(wanted))
+        with self._store.write() as txn:
+            keys = id_keys(wanted)
+            rows = find_rows(txn, keys)
+            if missing == "error":
+                refuse_missing(keys, rows, self._config)
+            found = np.flatnonzero(rows >= 0)
+            if len(found):
+                self._access.writer(txn).update_payload(rows[found], [payloads[i] for i in found], merge)
+        return len(found)
+
+    def delete(
+        self,
+        ids: Any = None,
+        *,
+        where: Where | None = None,
+        missing: Missing = "ignore",
+        threads: int | None = None,
+    ) -> int:
+        """Delete vectors by id or by a filter, all or none of them; the number of vectors that were stored.
+
+        where: a filter as in :meth:`search`, not empty. With ids too, only vectors that match both are deleted.
+        missing: "error" raises MissingIdError for an id that is not stored. threads: default, one for each core.
+
+        Works on a full disk, with space that the file reserves; one large delete may need more than that.
+        """
+        from qvec.maintenance.deletion import delete
+
+        return delete(self._store, self._maintenance, self._deletion(ids, where, missing, threads))
+
+    def erase(
+        self,
+        ids: Any = None,
+        *,
+        where: Where | None = None,
+        missing: Missing = "ignore",
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> int:
+        """Delete as :meth:`delete` does, and overwrite everything in the file that was ever deleted.
+
+        Returns the number of vectors that were stored. When the call returns, no byte of the file holds the deleted
+        vectors, codes, edges, payloads, ids or field entries; free pages and gaps between records are zeroed. Codes of
+        generations that are not active are removed too. What was learned from many vectors (calibrations, centroids)
+        stays. Backups, other copies and the storage medium are out of reach. The call repairs the index and reads the
+        whole file: erase many vectors at a time. progress: of the repair.
+
+        After a crash half-way the vectors are deleted, and the next open for writing overwrites them. Raises
+        MissingIdError; InputError inside a transaction; LockedError if open snapshots still use the data. In that case
+        the vectors are deleted, and the next call (``erase([])`` too) or the next open for writing overwrites them.
+        """
+        self._outside_transaction("erase() makes transactions of its own; call it outside of one")
+        from qvec.maintenance.deletion import erase
+
+        return erase(self._store, self._maintenance, self._deletion(ids, where, missing, threads), progress)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Self]:
-        """All that this thread changes inside the ``with`` block becomes visible together at its end, or never.
+        """Make all changes of this thread inside the ``with`` block visible together at its end, or none of them.
 
-        An exception that leaves the block undoes everything, and so does the death of the process. Reading and
-        searching inside it see what it has written; other threads and processes see the last commit, and wait to write.
-        Blocks inside a block are parts of it. What it changes is held in memory until its end.
+        An exception that leaves the block undoes everything, as does the death of the process. Reads and searches
+        inside the block see its changes; other threads and processes see the last commit, and wait to write. A nested
+        block is part of the outer one. Changes are held in memory until the end.
 
-        Raises ReadOnlyError, and AbortedError where an exception was caught after a call or a block inside had
-        failed half-way: then everything is undone too.
+        Raises ReadOnlyError. Raises AbortedError, and undoes everything, if the block caught an exception of a call or
+        of a nested block that had failed half-way.
         """
         with self._store.transaction():
             yield self
 
     def snapshot(self) -> Collection:
-        """The collection as of now, to read as often as one likes while others write: ``with db.snapshot() as s: ...``
+        """The collection as of now, unchanged while others write: ``with db.snapshot() as s: ...``
 
-        It answers every call that reads, from any thread; those that write raise ReadOnlyError. Close it soon: pages
-        that it may read are not used again before, and the file grows (:meth:`stats` tells).
+        Any thread may read and search it; calls that write raise ReadOnlyError. Close it soon: pages of an open
+        snapshot are not reused, and the file grows (:meth:`stats` shows open snapshots).
         """
         from qvec.storage.snapshot_store import PinnedStore
 
-        if self._store.in_transaction:
-            raise InputError("a snapshot is of a commit; what a transaction writes is none before its end")
+        self._outside_transaction("a snapshot is of a commit; what a transaction writes is none before its end")
         return Collection(cast(Store, PinnedStore(self._store)))
 
     # --- searching ---
@@ -209,10 +342,10 @@ class Collection(Deleting):
         queries' model; refused where it is not the collection's.
         Fewer than k vectors stored: what there is, padded as :class:`Hits` says.
         """
-        given = (k, ef, nprobe, oversample, rescore, exact, include, recall, id, max_distance, offset, mmr, fetch_k, group_by,
-                 group_size, explain, where, ids_in, threads, model)  # fmt: skip
-        self._asked += 1
-        found = self._store.quick(queries, given) if self._asked % SAMPLED_CALLS else None
+        given = (k, ef, nprobe, oversample, rescore, exact, include, recall, id, max_distance, offset, mmr, fetch_k,
+                 group_by, group_size, explain, where, ids_in, threads, model)  # fmt: skip
+        self._n_searches += 1
+        found = self._store.quick(queries, given) if self._n_searches % SAMPLED_CALLS else None
         if found is not None:
             return Hits(*found)
         config = self._config
@@ -226,7 +359,7 @@ class Collection(Deleting):
         if beyond or isinstance(where, (list, tuple)):
             return self._search_beyond(queries, id, options, asked, threads, explain, where, ids_in)
         q = as_searched(queries, config.dim, config.metric, config.form)
-        if (q.ndim == 2 or not self._asked % SAMPLED_CALLS) and config.form is None:
+        if (q.ndim == 2 or not self._n_searches % SAMPLED_CALLS) and config.form is None:
             self._queries.take(q)
         workers = 1 if threads is None and q.ndim == 1 else worker_threads(threads)
         snap = self._store.begin()
@@ -264,7 +397,7 @@ class Collection(Deleting):
         *wanted, group_by, group_size = asked
         refined = refinement(options.k, config.metric, *wanted)
         with self._store.read() as snap:
-            reader, own = self._reader(snap), None
+            reader, own = self._access.reader(snap), None
             if id is not None:
                 own = reader.rows(id)
                 queries = reader.vectors(own)
@@ -286,7 +419,7 @@ class Collection(Deleting):
             return run_request(reader, engine, self._hits, request)
 
     def _grouping(self, snap: Snapshot, name: Any, size: Any, k: int, mmr: float | None) -> Grouping | None:
-        from qvec.filters.schema import stored_schema
+        from qvec.filters.schema import load_schema
         from qvec.search.grouping import grouping
 
         if name is None:
@@ -295,7 +428,9 @@ class Collection(Deleting):
             return None
         if mmr is not None:
             raise InputError("mmr chooses among single hits, group_by among groups: give one or the other")
-        return grouping(name, size, k, stored_schema(snap.state))
+        return grouping(name, size, k, load_schema(snap.state))
+
+    # --- reading ---
 
     def get(
         self,
@@ -306,10 +441,10 @@ class Collection(Deleting):
         offset: int = 0,
         missing: Missing = "error",
     ) -> Records:
-        """Stored vectors and payloads: of ids, in the order asked for, or of what fulfils a filter, oldest first.
+        """Stored vectors and payloads: of ids, in the order given, or of a filter, oldest first.
 
-        limit, offset: of what fulfils the filter, leave out the first ``offset`` and give at most ``limit``.
-        missing: what to do with an id that is not stored: MissingIdError, which names the first, or nothing ("ignore").
+        limit, offset: of the vectors that match the filter, skip the first ``offset`` and return at most ``limit``.
+        missing: "error" raises MissingIdError naming the first id that is not stored, "ignore" skips such ids.
         """
         check_choice("missing", missing, get_args(Missing))
         if (ids is None) == (where is None):
@@ -317,24 +452,38 @@ class Collection(Deleting):
         start = check_count("offset", offset, 0, MAX_ROWS)
         stop = MAX_ROWS if limit is None else start + check_count("limit", limit, 0, MAX_ROWS)
         with self._store.read() as snap:
+            reader = self._access.reader(snap)
             if where is None:
                 if start or limit is not None:
                     raise InputError("limit and offset go with where; ids say themselves how many they are")
-                return self._reader(snap).by_ids(ids, missing)
-            return self._reader(snap).by_rows(self._matching_rows(snap, where)[start:stop])
+                return reader.by_ids(ids, missing)
+            from qvec.search.row_selection import matching_rows
+
+            return reader.by_rows(matching_rows(snap, where)[start:stop])
 
     def scan(self, batch_size: int = 8192, *, where: Where | None = None) -> Generator[Records, None, None]:
-        """Every live vector, or those that fulfil a filter, in batches, as of the commit at the first step.
+        """All vectors, or those that match a filter, in batches, as of the commit at the first step.
 
-        Close the iterator to end it early.
+        Close the iterator to end the scan early.
         """
+        from qvec.search.row_selection import matching_rows
+
         size = check_count("batch_size", batch_size, 1, MAX_K)
         with self._store.read() as snap:
             version = snap.version
-            for records in self._reader(snap).in_batches(self._matching_rows(snap, where), size):
+            for records in self._access.reader(snap).in_batches(matching_rows(snap, where), size):
                 if snap.version != version:
                     raise InputError("the transaction has changed the collection since this scan of it began")
                 yield records
+
+    def count(self, where: Where | None = None) -> int:
+        """The number of stored vectors, or of those that match a filter; see :meth:`search` for ``where``."""
+        if where is None:
+            return len(self)
+        from qvec.search.row_selection import selector_of
+
+        with self._store.read() as snap:
+            return selector_of(snap).select(snap, where, None, self._config.ids).count
 
     def __len__(self) -> int:
         with self._store.read() as snap:
@@ -347,6 +496,433 @@ class Collection(Deleting):
             return False
         with self._store.read() as snap:
             return snap.row_of(key) is not None
+
+    # --- fields ---
+
+    @property
+    def fields(self) -> Mapping[str, FieldType]:
+        """The declared fields, name -> type. Filters (``where=``) refer to them."""
+        with self._store.read() as snap:
+            return MappingProxyType({name: kind for name, (_, kind) in snap.state["fields"].items()})
+
+    def add_field(self, name: str, type: FieldType, *, progress: Progress | None = None) -> None:
+        """Declare a field, and index the values that stored payloads have under its name.
+
+        type: "keyword", "int", "float", "bool" or "datetime" (a datetime, or a string in ISO 8601), or a list of these:
+        "keyword[]" and so on. progress: called with (done, total) rows.
+
+        Raises InputError for a name or type that is not allowed, a field that is already declared, or a stored payload
+        with a value of another type (the message names it); nothing has changed then.
+        """
+        from qvec.filters.schema import check_fields
+
+        fields = check_fields({name: type})
+        with self._store.write() as txn:
+            self._access.writer(txn).add_fields(fields, progress)
+
+    def drop_field(self, name: str) -> None:
+        """Remove a field and its index. Payloads do not change."""
+        from qvec.filters.maintain import FieldWriter
+
+        with self._store.write() as txn:
+            FieldWriter(txn).drop(name)
+
+    # --- codes ---
+
+    def calibrations(self) -> list[Generation]:
+        """All generations, oldest first, with the number of rows that each has encoded."""
+        with self._store.read() as snap:
+            return listed(snap.state)
+
+    def calibrate(
+        self,
+        sample: ArrayLike,
+        *,
+        method: str | None = None,
+        code: str | CodeConfig | None = None,
+        activate: bool = True,
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> Generation:
+        """Train a code on float32 [n, dim], store it as a generation and, by default, encode every row with it.
+
+        code: the code to train; default, the active one. method: how ranges are found, for codes that have ranges.
+        activate: requantize now; otherwise :meth:`requantize` with ``calibration=`` does it later.
+
+        Raises InputError if the sample is too small (the message says how many vectors are needed), if the code learns
+        nothing from a sample, or if there are no originals to encode.
+        """
+        from qvec.maintenance.calibrate import train_on
+
+        x = as_vectors("sample", sample, self._config.dim, self._config.metric)
+        trained = train_on(self._store, self._access, x, code, method)
+        return self._store_trained(trained, x, activate, threads, progress)
+
+    def export_calibration(self, number: int | None = None, format: Transfer = "json") -> str | bytes:
+        """A trained code, by default the active one, as JSON text or msgpack bytes for :meth:`import_calibration`."""
+        with self._store.read() as snap:
+            entry = entry_of(snap.state, snap.state["quantizer"] if number is None else number)
+            return exported(entry, snap.record(CALIBRATION, entry["number"]), self._config, format)
+
+    def import_calibration(self, data: str | bytes, *, activate: bool = False) -> Generation:
+        """Store what :meth:`export_calibration` returned as a generation; ``activate``: encode every row with it.
+
+        Raises FormatError if the data is damaged or no calibration, and InputError if it is of another dimension,
+        metric or model.
+        """
+        return self._store_trained(imported(data, self._config), None, activate, None, None)
+
+    def requantize(
+        self,
+        code: str | CodeConfig | None = None,
+        calibration: int | None = None,
+        *,
+        adapter: Adapter | None = None,
+        relink: Relink = "auto",
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> Generation:
+        """Encode every row again from the stored originals while searches and writes go on, then switch at once.
+
+        code: the new code, trained on stored vectors; default, the active code, trained again. calibration: a
+        stored one, by number. adapter: a learned map that vectors and queries go through before they are encoded
+        (:mod:`qvec.qat`), by default to the code that it was learned for; without it, codes are of the plain vectors.
+        relink: whether to build a new graph; "auto": only if walks over the old graph no longer find what a scan of the
+        new codes finds. progress: called with (done, total) rows.
+
+        Works in transactions of 8,192 rows. A process that dies leaves the old generation active. Calling again
+        continues where it stopped; asking for another code discards the unfinished generation. The old codes stay
+        for :meth:`rollback` until :meth:`drop_generation`, or until one of their rows is reused for another vector.
+
+        Raises InputError if there are no originals, if the collection is empty, or if the code cannot be trained on it.
+        """
+        workers = worker_threads(threads)
+        number = self._generations.requantize(code, calibration, relink, workers, progress, adapter)
+        self._refresh_curves(workers)
+        return self._generation(number)
+
+    def rollback(self, generation: int, *, threads: int | None = None, progress: Progress | None = None) -> Generation:
+        """Make an earlier generation active. Rows added since are encoded first; all rows, if its codes are gone."""
+        workers = worker_threads(threads)
+        self._generations.rollback(generation, workers, progress)
+        self._refresh_curves(workers)
+        return self._generation(generation)
+
+    def drop_generation(self, generation: int) -> None:
+        """Remove a generation and its codes, also one that is being built; not the active one."""
+        self._generations.drop(generation)
+
+    # --- measuring ---
+
+    def evaluate(
+        self,
+        queries: ArrayLike | None = None,
+        k: int = 10,
+        codes: CodeNames = "all",
+        n: int = 1000,
+        *,
+        oversamples: Sequence[int] = OVERSAMPLES,
+        rows: int = MAX_EVALUATED_ROWS,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Report:
+        """Measure codes on the stored vectors: recall@k with its interval, bytes, latency, and where recall is lost.
+
+        queries: float32 [m, dim]; None: stored rows, each searched for among the others. n: the number of queries used
+        at most, drawn by ``seed``. codes: "all", or a list of names and configurations. oversamples:
+        candidates re-ranked per hit; 1: none. rows: if more vectors are stored, a sample of so many is scanned.
+        progress: called with (done, total) codes.
+
+        Each code is searched with the collection's own graph, so the index's loss is that of a requantize
+        with ``relink=False``. Nothing is written. Raises InputError without originals, or with too few vectors.
+        """
+        with self._store.read() as snap:
+            evaluation = self._evaluation(snap, queries, k, oversamples, rows, seed, progress)
+            return evaluation.run(codes, check_count("n", n, 1, MAX_MEASURED_QUERIES))
+
+    def choose(
+        self,
+        target_recall: float = 0.95,
+        k: int = 10,
+        max_bytes: int | None = None,
+        max_p99_ms: float | None = None,
+        queries: ArrayLike | None = None,
+        *,
+        codes: CodeNames = "all",
+        n: int = 2000,
+        max_n: int = 16_000,
+        oversamples: Sequence[int] = OVERSAMPLES,
+        rows: int = MAX_EVALUATED_ROWS,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Choice:
+        """Find the smallest code, in bytes a vector, whose recall@k reaches the target at 95 % confidence.
+
+        For each code the smallest sufficient oversampling is taken. A code that ``n`` queries cannot tell from the
+        target is measured with more, up to ``max_n``. ``Choice.met`` says whether a code reaches the target;
+        ``Choice.apply`` makes it active. Other options are as in :meth:`evaluate`.
+        """
+        from qvec.quality.choose import Target, choose
+
+        target = Target(target_recall, max_bytes, max_p99_ms)
+        first = check_count("n", n, 1, MAX_MEASURED_QUERIES)
+        last = check_count("max_n", max_n, 1, MAX_MEASURED_QUERIES)
+        with self._store.read() as snap:
+            evaluation = self._evaluation(snap, queries, k, oversamples, rows, seed, progress)
+
+            def measure(configs: list[CodeConfig] | None, size: int, z: float) -> Report:
+                return replace(evaluation, z=z).run(codes if configs is None else configs, size)
+
+            return choose(measure, target, first, min(max(first, last), evaluation.n_queries), self._apply_choice)
+
+    def tune(
+        self,
+        queries: ArrayLike | None = None,
+        *,
+        ks: Sequence[int] = (10, 100),
+        n: int = 1000,
+        seed: int = 0,
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> Curves:
+        """Measure recall@k against the cost of a search, and store the curves that ``search(recall=)`` uses.
+
+        queries: float32 [m, dim], like those of later searches. At most ``n`` of them, drawn by ``seed``, are used and
+        stored in the file, so that the curves can be measured again when the codes change or the collection has grown
+        by half. None: stored rows, each searched for among the others; these are easier to find than most queries.
+        ks: a search uses the curve of the smallest of these that is not below its own k. progress: called with
+        (done, total) curves.
+
+        Raises InputError without originals to measure against, with fewer vectors than the largest k, or without
+        queries.
+        """
+        from qvec.quality.tuning import tune
+
+        config = self._config
+        q = None if queries is None else as_searched(np.atleast_2d(queries), config.dim, config.metric, config.form)
+        if q is not None and not len(q):
+            raise InputError("queries must hold one query or more")
+        if not len(ks):
+            raise InputError("ks must name one k or more")
+        checked = sorted({check_count("ks", k, 1, MAX_TUNED_K) for k in ks})
+        limit = check_count("n", n, 1, MAX_TUNED_QUERIES)
+        return tune(self._store, self._access, q, checked, limit, seed, worker_threads(threads), progress)
+
+    def drift(self) -> Drift:
+        """Whether recently added vectors still resemble those that the active code was trained on.
+
+        The evidence (:class:`qvec.Drift`) includes the recall by code of sampled queries of this handle: one search in
+        64 and queries of each batch, the newest 256. Queries do not change the level.
+        """
+        from qvec.quality.drift_alarm import current_drift
+
+        with self._store.read() as snap:
+            return current_drift(snap, self._access, self._queries)
+
+    # --- maintenance ---
+
+    def stats(self, *, graph: bool = False) -> Stats:
+        """Counts and sizes as of the last commit. ``graph``: also the degree and reach of the graph, by walking it."""
+        check_flag("graph", graph)
+        with self._store.read() as snap:
+            shape = None
+            if graph:
+                from qvec.maintenance.verify import shape_of_graph
+
+                shape = shape_of_graph(snap, self._config, self._access.quantizer(snap), self._access.originals(snap))
+            return collect_stats(snap, self._store, self._config, shape)
+
+    def verify(self, *, deep: bool = True) -> list[str]:
+        """Check every block, record, id and edge of the last commit; the problems found, none in a sound file.
+
+        deep: in addition to checksums, counts, the id map and reachability in the graph, recompute everything that
+        follows from originals and payloads (codes, packed nodes, list entries, field indexes), and compare.
+        """
+        from qvec.maintenance.verify import verify_snapshot
+
+        check_flag("deep", deep)
+        self._outside_transaction(
+            "verify() checks what is in the file; inside a transaction that is not what it has written"
+        )
+        with self._store.read() as snap:
+            return verify_snapshot(snap, self._config, self._access.quantizer, self._access.originals, deep)
+
+    def repair(self, *, threads: int | None = None) -> list[str]:
+        """Rebuild damaged or wrong data that follows from sound data; what was rebuilt, nothing in a sound file.
+
+        That is: codes, the index, the id map or its source, and field indexes. Codes of generations that are not
+        active are dropped. The repair is one transaction, which holds in memory what it rebuilds.
+
+        Raises CorruptError, and writes nothing, if originals, payloads, calibrations or LMDB's own pages are
+        damaged: restore a :meth:`backup` then. Raises ReadOnlyError, or InputError inside a transaction.
+        """
+        from qvec.maintenance.repair import repair
+
+        workers = worker_threads(threads)
+        problems = self.verify()
+        return repair(self._store, self._access.writer, self.verify, workers) if problems else []
+
+    def optimize(self, *, threads: int | None = None, progress: Progress | None = None) -> int:
+        """Take deleted vectors out of the index and close gaps between rows, while searches and writes go on.
+
+        Returns the number of unused rows that were released; :meth:`compact` then returns their pages to the file
+        system. If walks over the graph then find less than 95 % of what a scan of the codes finds, a new graph is built
+        and replaces the old one: a generation of the same codes (:meth:`calibrations`).
+
+        Works in transactions of a few hundred to 4,096 rows. After a crash, calling again continues. Meanwhile threads
+        of this process switch in Python every tenth of a millisecond (``sys.setswitchinterval``), so that searches do
+        not wait. threads: default 1, which leaves the other cores to searches. progress: called with (done, total) rows
+        of one pass after the other: repairs of the index, moves, a new graph.
+
+        Raises ReadOnlyError, or InputError inside a transaction.
+        """
+        self._outside_transaction("optimize() makes transactions of its own; call it outside of one")
+        workers = 1 if threads is None else worker_threads(threads)
+        with short_switch_interval():
+            released = self._maintenance.optimize(workers, progress)
+            if self._generations.relink_if_due(workers, progress):
+                self._refresh_curves(worker_threads(threads))
+        return released
+
+    def compact(self) -> int:
+        """Return unused pages to the file system; the number of bytes returned.
+
+        A copy without them is written next to the file, checked, made durable and put in its place at once: after a
+        crash either the old or the new file is there. Searches of this process go on, and wait only for the switch.
+
+        Raises LockedError if another process has the file open or a snapshot of this one is open; ReadOnlyError;
+        InputError inside a transaction.
+        """
+        self._outside_transaction(
+            "compact() puts another file in the place of this one; call it outside of a transaction"
+        )
+        before = os.stat(self._store.path).st_size
+        self._store.compact()
+        return before - os.stat(self._store.path).st_size
+
+    def backup(self, dest: str | os.PathLike[str]) -> None:
+        """Copy the last commit, without free pages, to a new file, while others read and write.
+
+        ``dest`` appears when it is complete and durable, and opens as any collection does. Raises ExistsError if
+        ``dest`` exists, InputError inside a transaction.
+        """
+        self._outside_transaction("backup() copies the last commit; call it outside of a transaction")
+        self._store.copy_to(dest)
+
+    # --- parts ---
+
+    def _check_model(self, model: str | None) -> None:
+        if model is not None and model != self._config.model:
+            raise InputError(f"the vectors are of model {model!r}, the collection of {self._config.model!r}")
+
+    def _outside_transaction(self, message: str) -> None:
+        if self._store.in_transaction:
+            raise InputError(message)
+
+    def _make_engine(self, snap: Snapshot) -> Engine | None:
+        quantizer = self._access.quantizer(snap)
+        if quantizer is None or not snap.state["live"]:
+            return None
+        index = load_index(self._config.index, snap.state["index"])
+        engine = Engine(snap, quantizer, self._access.originals(snap), index, self._config.ids == "int64")
+        snap.reside(engine.to_copy(self._store.memory))
+        snap.derived["engine"] = engine
+        return engine
+
+    def _select(self, snap: Snapshot, where: Where | None, ids_in: Any, name: str = "where") -> Selected:
+        """The rows that a search may find; ``name``: what errors call the filter."""
+        from qvec.search.row_selection import selector_of
+
+        return selector_of(snap).select(snap, where, ids_in, self._config.ids, name)
+
+    def _deletion(self, ids: Any, where: Where | None, missing: Missing, threads: int | None) -> Deletion:
+        from qvec.maintenance.deletion import Deletion
+
+        check_choice("missing", missing, get_args(Missing))
+        keys = None if ids is None else id_keys(as_id_set(ids, self._config.ids))
+        return Deletion(self._access, keys, where, missing, worker_threads(threads))
+
+    def _finish_erasure(self) -> None:
+        """Continue an erasure that a process did not finish."""
+        with self._store.read() as snap:
+            erasing = snap.state["erasing"]
+        if erasing:
+            with contextlib.suppress(LockedError, CorruptError):  # snapshots use the data, or a repair comes first
+                self._maintenance.erase(worker_threads(None), None)
+
+    def _evaluation(
+        self,
+        snap: Snapshot,
+        queries: ArrayLike | None,
+        k: int,
+        oversamples: Sequence[int],
+        rows: int,
+        seed: int,
+        progress: Progress | None,
+    ) -> Evaluation:
+        from qvec.quality.evaluate import Evaluation
+
+        config = self._config
+        q = None if queries is None else as_vectors("queries", queries, config.dim, config.metric)
+        return Evaluation(snap, config, self._generations, q, k, oversamples, rows, seed, progress)
+
+    def _apply_choice(self, code: CodeConfig, oversample: int, progress: Progress | None) -> Generation:
+        made = self.requantize(code, progress=progress)
+        with self._store.write() as txn:
+            txn.state["oversample"] = {"generation": made.number, "factor": oversample}
+        return made
+
+    def _store_trained(
+        self,
+        trained: Trained,
+        sample: Float32Array | None,
+        activate: bool,
+        threads: int | None,
+        progress: Progress | None,
+    ) -> Generation:
+        from qvec.maintenance.calibrate import store_trained
+
+        number, active = store_trained(self._store, self._access, trained, sample)
+        if activate and not active:
+            self.requantize(calibration=number, threads=threads, progress=progress)
+        return self._generation(number)
+
+    def _generation(self, number: int) -> Generation:
+        return next(made for made in self.calibrations() if made.number == number)
+
+    def _refresh_curves(self, threads: int) -> None:
+        from qvec.quality.tuning import refresh_curves
+
+        refresh_curves(self._store, self._access, threads)
+
+    @cached_property
+    def _generations(self) -> Generations:
+        from qvec.maintenance.requantize import Generations
+
+        return Generations(self._store, self._config, self._access.load, self._access.original_quantizer)
+
+    @cached_property
+    def _maintenance(self) -> Maintenance:
+        from qvec.maintenance.optimize import Maintenance
+
+        return Maintenance(self._store, self._access.writer)
+
+    @cached_property
+    def _alarm(self) -> DriftAlarm:
+        from qvec.quality.drift_alarm import DriftAlarm
+
+        return DriftAlarm(self._access, self._on_drift)
+
+    @cached_property
+    def _queries(self) -> QuerySample:
+        from qvec.quality.query_sample import QuerySample
+
+        return QuerySample(self._config.dim)
+
+
+def reopened(path: str, memory: MemoryMode) -> Collection:
+    """The collection that a pickled one becomes, open for reading."""
+    return Collection(Store.open(path, "r", memory=memory, state_codec=state_codec))
 
 
 def _filters(where: Any, queries: Float32Array) -> list[tuple[str, Any]]:

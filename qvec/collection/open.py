@@ -12,7 +12,6 @@ from qvec.codes.base import make_transform
 from qvec.codes.configs import CodeConfig, IndexConfig, Int4, Int8
 from qvec.codes.registry import Quantizer, make_config, train
 from qvec.collection.collection import Collection
-from qvec.collection.handle import state_codec
 from qvec.common.errors import CorruptError, ExistsError, InputError
 from qvec.common.types import (
     ArrayLike,
@@ -26,7 +25,8 @@ from qvec.common.types import (
     Originals,
     check_flag,
 )
-from qvec.rows.writer import Writer, initial_state
+from qvec.maintenance.state_check import state_codec
+from qvec.rows.writer import initial_state
 from qvec.schema.calibrations import Trained, check_enough
 from qvec.schema.config import Config, index_config
 from qvec.schema.validation import as_stored, check_count
@@ -112,12 +112,17 @@ def create(
         there = dict(collection.fields)
         collection.close()
         raise InputError(f"{os.fspath(path)} was created with other fields: {there}, not {declared}")
-    if trained is not None and not collection._codes_by(trained):
+    if trained is not None and not _encodes_by(collection, trained):
         collection.close()
         raise InputError(
             f"{os.fspath(path)} codes by another {'quantizer' if adapter is None else 'adapter'}, or by none"
         )
     return collection
+
+
+def _encodes_by(collection: Collection, quantizer: Quantizer) -> bool:
+    with collection._store.read() as snap:
+        return collection._access.encodes_like(snap, quantizer)
 
 
 def _field_columns(state: dict[str, Any]) -> dict[str, ColumnSpec]:
@@ -147,7 +152,7 @@ def _new_collection(
         if quantizer is not None:
             with store.write() as txn:
                 samples = 0 if sample is None else len(sample)
-                Writer(txn, config, None, collection._originals(txn)).use(quantizer, samples)
+                collection._access.writer(txn).use(quantizer, samples)
                 if sample is not None:
                     from qvec.quality.drift import store_reference
 

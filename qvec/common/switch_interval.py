@@ -1,4 +1,4 @@
-"""Turns of the interpreter: long work in Python leaves it to other threads sooner."""
+"""Shorten the interpreter's switch interval, so that long work in Python does not delay other threads."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import sys
 import threading
 from collections.abc import Iterator
 
-TURN = 1e-4  # seconds; Python's own are 5e-3, fifty searches long
+SHORT_INTERVAL = 1e-4  # seconds; Python's default is 5e-3, the time of fifty searches
 
 _lock = threading.Lock()
 _users, _before = 0, 0.0
 
 
 @contextlib.contextmanager
-def short_turns() -> Iterator[None]:
-    """While a block runs, no thread of this process waits longer than TURN for one that computes in Python."""
+def short_switch_interval() -> Iterator[None]:
+    """While the block runs, a thread waits at most SHORT_INTERVAL for another one that computes in Python."""
     global _users, _before
     with _lock:
         if not _users:
             _before = sys.getswitchinterval()
-            sys.setswitchinterval(min(_before, TURN))
+            sys.setswitchinterval(min(_before, SHORT_INTERVAL))
         _users += 1
     try:
         yield
@@ -33,7 +33,7 @@ def short_turns() -> Iterator[None]:
 
 
 def _after_fork() -> None:
-    """In the child: the thread that held the lock is not there to free it."""
+    """The child gets a new lock: the thread that held the old one does not exist there."""
     global _lock
     _lock = threading.Lock()
 

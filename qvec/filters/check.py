@@ -12,7 +12,7 @@ from qvec.common.errors import InputError
 from qvec.common.types import NDArray, Payload
 from qvec.filters.maintain import posted
 from qvec.filters.postings import all_names
-from qvec.filters.schema import Field, Keys, payload_keys, stored_schema
+from qvec.filters.schema import Field, Keys, load_schema, payload_keys
 from qvec.filters.values import column_name, n_words
 from qvec.storage.store import Reading
 
@@ -20,7 +20,7 @@ from qvec.storage.store import Reading
 def check_fields_of(reading: Reading, payloads: Mapping[int, Payload | None]) -> Iterator[str]:
     """Problems found in the indexes of all fields; ``payloads``: those of the live rows that have one."""
     rows = sorted(payloads)
-    for field in stored_schema(reading.state).values():
+    for field in load_schema(reading.state).values():
         try:
             held = [payload_keys((field,), payloads[row], f"the payload of row {row}")[0] for row in rows]
         except InputError as error:
@@ -62,7 +62,7 @@ def _check_values(reading: Reading, field: Field, rows: list[int], held: list[Ke
 
 def _check_strays(reading: Reading) -> Iterator[str]:
     """Entries of no field."""
-    numbers = {field.number for field in stored_schema(reading.state).values() if field.has_postings}
+    numbers = {field.number for field in load_schema(reading.state).values() if field.has_postings}
     strays = sum(int.from_bytes(name[:2], "big") not in numbers for name, _ in reading.entries(b"\x00", b"\xff" * 400))
     if strays:
         yield f"{strays} bitmaps belong to no field"

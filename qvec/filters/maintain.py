@@ -10,7 +10,7 @@ import numpy as np
 from qvec.common.errors import CorruptError, InputError
 from qvec.common.types import FieldType, Payload
 from qvec.filters.postings import Changes, all_names, changed_entries, entry_name, stem
-from qvec.filters.schema import MAX_FIELDS, MAX_NUMBER, Field, Key, Keys, payload_keys, stored_schema
+from qvec.filters.schema import MAX_FIELDS, MAX_NUMBER, Field, Key, Keys, load_schema, payload_keys
 from qvec.filters.values import column_name, column_spec, n_words, write_values
 from qvec.storage.store import ColumnSpec, Transaction
 
@@ -26,7 +26,7 @@ class FieldWriter:
     def __init__(self, txn: Transaction, names: Container[str] | None = None) -> None:
         """``names``: of some fields; default, all."""
         self.txn = txn
-        stored = stored_schema(txn.state)
+        stored = load_schema(txn.state)
         self.fields: list[Field] = [field for name, field in stored.items() if names is None or name in names]
 
     # --- rows ---
@@ -88,12 +88,12 @@ class FieldWriter:
             state["fields"] = {**state["fields"], name: [field.number, kind]}
             if field.has_column:
                 self.txn.add_column(column_name(field), column_spec(field)).resize(n_words(state["n"]))
-        self.fields = list(stored_schema(state).values())
+        self.fields = list(load_schema(state).values())
 
     def drop(self, name: str) -> None:
         """Forget a field and its indexes; payloads keep what they hold."""
         state = self.txn.state
-        schema = stored_schema(state)
+        schema = load_schema(state)
         if name not in schema:
             raise InputError(f"there is no field {name!r}; declared are: {', '.join(schema) or 'none'}")
         field = schema[name]
@@ -102,12 +102,12 @@ class FieldWriter:
         if field.has_postings:
             self.txn.delete_entries(*all_names(field))
         state["fields"] = {other: line for other, line in state["fields"].items() if other != name}
-        self.fields = list(stored_schema(state).values())
+        self.fields = list(load_schema(state).values())
 
 
 def field_columns(state: Mapping[str, Any]) -> dict[str, ColumnSpec]:
     """The columns of the fields that a state declares."""
-    return {column_name(field): column_spec(field) for field in stored_schema(state).values() if field.has_column}
+    return {column_name(field): column_spec(field) for field in load_schema(state).values() if field.has_column}
 
 
 def posted(field: Field, rows: Sequence[int], before: Sequence[Keys | None], after: Sequence[Keys | None]) -> Changes:

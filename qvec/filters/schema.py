@@ -108,7 +108,7 @@ def check_type(name: object, kind: object) -> FieldType:
     return kind
 
 
-def stored_schema(state: Mapping[str, Any]) -> dict[str, Field]:
+def load_schema(state: Mapping[str, Any]) -> dict[str, Field]:
     """The fields that a collection's state declares; FormatError where it is damaged."""
     fields = {}
     for name, line in state["fields"].items():

@@ -1,26 +1,27 @@
 """How candidates are found: by a scan of every code, a walk through a graph, or a scan of near lists."""
 
 from qvec.codes.configs import HNSW, IVF, Flat, IndexConfig
-from qvec.index.base import Coded, Index, IndexState, Progress, Rows, Source, Stored
+from qvec.index.base import CodeColumn, Index, IndexInput, IndexState, Progress, Rows, VectorReader, vector_reader
 from qvec.index.flat import FlatIndex
 from qvec.index.graph import GraphShape
+from qvec.index.graph_codes import linking_codes
 from qvec.index.hnsw import HNSWIndex
-from qvec.index.linking import linkable
 
 __all__ = [
-    "Coded",
+    "CodeColumn",
     "FlatIndex",
     "GraphShape",
     "HNSWIndex",
     "Index",
+    "IndexInput",
     "IndexState",
     "Progress",
     "Rows",
-    "Source",
-    "Stored",
-    "linkable",
+    "VectorReader",
+    "linking_codes",
+    "load_index",
     "make_index",
-    "stored_index",
+    "vector_reader",
 ]
 
 
@@ -33,7 +34,7 @@ def make_index(config: IndexConfig) -> Index:
     return FlatIndex() if isinstance(config, Flat) else HNSWIndex(config)
 
 
-def stored_index(config: IndexConfig | None, state: IndexState) -> Index:
+def load_index(config: IndexConfig | None, state: IndexState) -> Index:
     """The index that a collection's state describes; ``config`` None: it was chosen by the number of rows."""
     if config is not None and config.kind == state["kind"]:
         return make_index(config)

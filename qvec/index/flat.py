@@ -8,7 +8,7 @@ import numpy as np
 
 from qvec.codes.registry import Quantizer
 from qvec.common.types import NDArray
-from qvec.index.base import IndexState, Progress, Rows, Source
+from qvec.index.base import IndexInput, IndexState, Progress, Rows
 from qvec.storage.store import ColumnSpec
 
 
@@ -16,38 +16,38 @@ class FlatIndex:
     """See :class:`qvec.index.base.Index`. Points at nothing, and so remembers nothing."""
 
     kind: ClassVar[str] = "flat"
-    of_codes: ClassVar[bool] = False
+    built_from_codes: ClassVar[bool] = False
 
     def columns(self, quantizer: Quantizer) -> dict[str, ColumnSpec]:
         return {}
 
     def extend(
-        self, source: Source, state: IndexState, rows: Rows, threads: int, progress: Progress | None
+        self, data: IndexInput, state: IndexState, rows: Rows, threads: int, progress: Progress | None
     ) -> IndexState:
         if progress is not None:
             progress(len(rows), len(rows))
         return state
 
-    def drop(self, source: Source, state: IndexState, rows: Rows, threads: int) -> IndexState:
+    def drop(self, data: IndexInput, state: IndexState, rows: Rows, threads: int) -> IndexState:
         return state
 
-    def due(self, state: IndexState) -> bool:
+    def repair_due(self, state: IndexState) -> bool:
         return False
 
-    def mend(self, source: Source, state: IndexState, limit: int, threads: int) -> IndexState:
+    def repair(self, data: IndexInput, state: IndexState, limit: int, threads: int) -> IndexState:
         return state
 
-    def held(self, source: Source, state: IndexState) -> None:
+    def referenced_rows(self, data: IndexInput, state: IndexState) -> None:
         return None
 
-    def spare(self, source: Source, state: IndexState) -> dict[str, NDArray[np.int64]]:
+    def unused_rows(self, data: IndexInput, state: IndexState) -> dict[str, NDArray[np.int64]]:
         return {}
 
     def n_lists(self, state: IndexState) -> int:
         return 0
 
-    def finder(self, source: Source, state: IndexState) -> None:
+    def finder(self, data: IndexInput, state: IndexState) -> None:
         return None
 
-    def check(self, source: Source, state: IndexState, deep: bool) -> list[str]:
+    def check(self, data: IndexInput, state: IndexState, deep: bool) -> list[str]:
         return []

@@ -8,12 +8,15 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from qvec.common.types import Float32Array, NDArray
-from qvec.index.base import Coded, IndexState, Rows
+from qvec.index.base import CodeColumn, IndexState, Rows
 
 ENTRIES = 64
 SAMPLE = 4096
 LLOYD_ROUNDS = 4
-_NUMBERS = ("linked", "dead", "root", "chosen_at", "cursor", "owed_before", "answered")
+_NUMBERS = (
+    "indexed", "tombstones", "root", "entries_chosen_at", "repair_cursor", "pending_in_sweep", "reverse_edge_cursor",
+)  # fmt: skip
+_ROWS = ("entries", "pending_rows")
 
 
 class Pruning(NamedTuple):
@@ -43,53 +46,54 @@ class GraphShape:
 
 @dataclass
 class Graph:
-    """What is known of a graph besides its lists.
+    """State of a graph outside its lists.
 
-    ``linked``: rows that it holds; ``dead``: those of them that are deleted. ``entries``: where walks start, the
-    ``root`` of the tree among them; ``chosen_at``: rows that it held when these were last chosen. ``cursor``: while
-    a repair is running, the first row whose list is still to be mended. ``owed``: rows that were added a few at a time,
-    in that order, and whose farther neighbors have no edge back to them yet. Passes over all lists add these edges:
-    ``answered`` is the row that the next step of a pass begins with, ``owed_before`` how many rows were owed some when
-    the pass began, and will be owed none when it ends.
+    - ``indexed``: number of linked rows; ``tombstones``: how many of these are deleted.
+    - ``root``: root of the tree; ``entries``: rows at which walks start, the root included; ``entries_chosen_at``: value
+      of ``indexed`` when the entries were chosen.
+    - ``repair_cursor``: first row whose list the running repair has not visited; None if no repair is running.
+    - ``pending_rows``: rows with pending reverse edges, in the order of insertion. Sweeps over all lists add these
+      edges. ``reverse_edge_cursor``: row at which the next step of the sweep begins; ``pending_in_sweep``: how many of
+      the pending rows were pending when the sweep began. They are complete when it ends.
     """
 
-    linked: int = 0
-    dead: int = 0
+    indexed: int = 0
+    tombstones: int = 0
     root: int = 0
     entries: Rows = field(default_factory=lambda: np.zeros(0, np.uint32))
-    chosen_at: int = 0
-    cursor: int | None = None
-    owed: Rows = field(default_factory=lambda: np.zeros(0, np.uint32))
-    owed_before: int = 0
-    answered: int = 0
+    entries_chosen_at: int = 0
+    repair_cursor: int | None = None
+    pending_rows: Rows = field(default_factory=lambda: np.zeros(0, np.uint32))
+    pending_in_sweep: int = 0
+    reverse_edge_cursor: int = 0
 
     @classmethod
     def of(cls, state: IndexState) -> Self:
-        """The graph that a state describes; an empty one where it describes none yet."""
-        if not state.get("linked"):
+        """The graph that an index state describes; an empty graph if nothing is indexed yet."""
+        if not state.get("indexed"):
             return cls()
-        entries, owed = (np.frombuffer(state[name], "<u4").astype(np.uint32) for name in ("entries", "owed"))
-        numbers = {name: state[name] for name in _NUMBERS}
-        return cls(entries=entries, owed=owed, **numbers)
+        values = {name: state[name] for name in _NUMBERS}
+        values |= {name: np.frombuffer(state[name], "<u4").astype(np.uint32) for name in _ROWS}
+        return cls(**values)
 
     def to_state(self) -> IndexState:
         """Plain data for :meth:`of`."""
-        rows = {"entries": self.entries.astype("<u4").tobytes(), "owed": self.owed.astype("<u4").tobytes()}
+        rows = {name: getattr(self, name).astype("<u4").tobytes() for name in _ROWS}
         return {name: getattr(self, name) for name in _NUMBERS} | rows
 
-    def owe(self, rows: Rows) -> None:
-        """Some rows are owed edges; one that was, as another vector, no longer is."""
-        again = np.isin(self.owed, rows)
-        self.owed_before -= int(again[: self.owed_before].sum())
-        self.owed = np.concatenate([self.owed[~again], rows]).astype(np.uint32)
+    def add_pending(self, rows: Rows) -> None:
+        """Append rows to the pending ones. A row that was pending for another vector moves to the end."""
+        again = np.isin(self.pending_rows, rows)
+        self.pending_in_sweep -= int(again[: self.pending_in_sweep].sum())
+        self.pending_rows = np.concatenate([self.pending_rows[~again], rows]).astype(np.uint32)
 
 
-def choose_entries(coded: Coded, root: int, rows: NDArray[np.int64]) -> Rows:
+def choose_entries(codes: CodeColumn, root: int, rows: NDArray[np.int64]) -> Rows:
     """Up to 64 of the rows to start walks from: the root of the tree, and medoids of a sample (Lloyd's k-means)."""
     if len(rows) <= ENTRIES:
         return np.union1d([root], rows).astype(np.uint32)
     sample = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), SAMPLE)).astype(np.int64))]
-    x = coded.codec.decode(coded.codes.read(sample))
+    x = codes.codec.decode(codes.column.read(sample))
     return np.union1d([root], sample[_medoids(x, ENTRIES - 1)]).astype(np.uint32)
 
 

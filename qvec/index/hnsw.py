@@ -19,10 +19,10 @@ from qvec.codes.configs import HNSW
 from qvec.codes.registry import Quantizer
 from qvec.common.parallel import run_on_threads
 from qvec.common.types import NDArray
-from qvec.index import packed
-from qvec.index.base import Coded, IndexState, Progress, Rows, Source
+from qvec.index import graph_nodes
+from qvec.index.base import CodeColumn, IndexInput, IndexState, Progress, Rows
 from qvec.index.graph import Graph, GraphShape, choose_entries, pruning
-from qvec.index.linking import comparable
+from qvec.index.graph_codes import batch_codes
 from qvec.schema.bitmaps import (
     Bitmap,
     are_in,
@@ -35,7 +35,7 @@ from qvec.schema.bitmaps import (
     without,
     words_for,
 )
-from qvec.schema.layout import ADJACENCY, CONDEMNED, LINKED, NODES, bitmap_column, narrow_column
+from qvec.schema.layout import ADJACENCY, LINKED, NODES, REMOVING, bitmap_column, narrow_column
 from qvec.storage.store import ColumnSpec
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ DEAD_SHARE = 0.075  # of the rows of a graph: beyond, deleted ones are taken out
 class Build:
     """Links rows into a graph, which is changed."""
 
-    source: Source
+    data: IndexInput
     graph: Graph
     ef: int
     threads: int
@@ -66,39 +66,39 @@ class Build:
 
     def run(self, rows: Rows) -> None:
         """Link the rows, in batches; where they are few, without all of their edges back."""
-        source, graph = self.source, self.graph
-        mark(source.columns[LINKED], rows, True)
-        if graph.linked == 0 and len(rows):
+        data, graph = self.data, self.graph
+        mark(data.columns[LINKED], rows, True)
+        if graph.indexed == 0 and len(rows):
             graph.root = int(rows[0])
         from concurrent.futures import ThreadPoolExecutor  # late: a tenth of the import's time
 
         few = len(rows) <= FEW
         with ThreadPoolExecutor(self.threads) as pool:
-            linker = self._linker(comparable(source, rows, self.threads, pool))
+            linker = self._linker(batch_codes(data, rows, self.threads, pool))
             done = 0
             while done < len(rows):
-                stop = done + min(max(1, graph.linked // BATCH_SHARE), BATCH_ROWS)
+                stop = done + min(max(1, graph.indexed // BATCH_SHARE), BATCH_ROWS)
                 self._link_batch(linker, rows[done:stop], pool, ANSWERED if few else ALL)
                 done = min(stop, len(rows))
                 self._choose_entries(linker, rows[done:])
                 if self.progress is not None:
                     self.progress(done, len(rows))
             self._settle(linker, pool, self._due(rows))
-            packed.keep_up(source, linker, self.threads, pool)
+            graph_nodes.keep_up(data, linker, self.threads, pool)
 
-    def _linker(self, coded: Coded) -> Linker:
-        source, graph = self.source, self.graph
-        rule = pruning(source.coded.codec.metric, NODES in source.columns)
+    def _linker(self, codes: CodeColumn) -> Linker:
+        data, graph = self.data, self.graph
+        rule = pruning(data.codes.codec.metric, NODES in data.columns)
         return Linker(
-            coded.codec,
-            coded.codes,
-            source.columns[ADJACENCY],
-            source.n,
+            codes.codec,
+            codes.column,
+            data.columns[ADJACENCY],
+            data.n,
             graph.entries,
             graph.root,
             rule.alpha,
             rule.fill,
-            source.deleted,
+            data.deleted,
         )
 
     def _link_batch(self, linker: Linker, rows: Rows, pool: ThreadPoolExecutor, answered: int) -> None:
@@ -108,56 +108,56 @@ class Build:
         linker.group()
         run_on_threads(linker.link_in, threads, pool)
         linker.finish()
-        self.graph.linked += len(rows)
+        self.graph.indexed += len(rows)
 
     def _due(self, rows: Rows) -> int:
         """How many lists are to give edges back, now that these rows are linked; all, where there are none."""
-        graph, n, added = self.graph, self.source.n, len(rows)
+        graph, n, added = self.graph, self.data.n, len(rows)
         if 0 < added <= FEW:
-            before = len(graph.owed)
-            graph.owe(rows)
-            added = max(len(graph.owed) // TOGETHER - before // TOGETHER, 0) * TOGETHER
+            before = len(graph.pending_rows)
+            graph.add_pending(rows)
+            added = max(len(graph.pending_rows) // TOGETHER - before // TOGETHER, 0) * TOGETHER
         return added * max(STEP_ROWS, -(-n // PASS_STEPS)) if len(rows) else n
 
     def _settle(self, linker: Linker, pool: ThreadPoolExecutor, span: int) -> None:
         """Have the lists of the next ``span`` rows give back the edges that rows are owed; of all at most."""
-        graph, n = self.graph, self.source.n
+        graph, n = self.graph, self.data.n
         if span >= n:
             self._answer(linker, pool, 0, n)
-            graph.owed, graph.owed_before, graph.answered = np.zeros(0, np.uint32), 0, 0
+            graph.pending_rows, graph.pending_in_sweep, graph.reverse_edge_cursor = np.zeros(0, np.uint32), 0, 0
             return
         if span == 0:
             return
-        if graph.answered == 0:  # a pass begins
-            graph.owed_before = len(graph.owed)
-        stop = graph.answered + span
-        self._answer(linker, pool, graph.answered, min(stop, n))
+        if graph.reverse_edge_cursor == 0:  # a pass begins
+            graph.pending_in_sweep = len(graph.pending_rows)
+        stop = graph.reverse_edge_cursor + span
+        self._answer(linker, pool, graph.reverse_edge_cursor, min(stop, n))
         if stop >= n:  # the next pass begins
-            graph.owed = graph.owed[graph.owed_before :]
-            graph.owed_before, stop = len(graph.owed), stop - n
+            graph.pending_rows = graph.pending_rows[graph.pending_in_sweep :]
+            graph.pending_in_sweep, stop = len(graph.pending_rows), stop - n
             self._answer(linker, pool, 0, stop)
-        graph.answered = stop
+        graph.reverse_edge_cursor = stop
 
     def _answer(self, linker: Linker, pool: ThreadPoolExecutor, first: int, stop: int) -> None:
         """Have the lists of the rows first..stop give back the edges that rows are owed which are still there."""
-        source, rows = self.source, self.graph.owed[self.graph.owed < self.source.n]
-        there = read_bitmap(source.columns[LINKED], source.n) & ~source.deleted
+        data, rows = self.data, self.graph.pending_rows[self.graph.pending_rows < self.data.n]
+        there = read_bitmap(data.columns[LINKED], data.n) & ~data.deleted
         rows = rows[are_in(there, rows)]
         if not len(rows):
             return
-        linker.owed(rows, first, stop)
+        linker.pending(rows, first, stop)
         linker.group()
         run_on_threads(linker.link_in, self.threads, pool)
 
     def _choose_entries(self, linker: Linker, waiting: Rows) -> None:
         """Choose entries anew when the graph has doubled, and at the end when it has grown by a fifth."""
         graph = self.graph
-        if graph.linked < (2 if len(waiting) else 1.2) * graph.chosen_at:
+        if graph.indexed < (2 if len(waiting) else 1.2) * graph.entries_chosen_at:
             return
-        source = self.source
-        held = read_bitmap(source.columns[LINKED], source.n)
-        there = rows_in(held & ~source.deleted & ~bitmap_of(waiting, source.n))
-        graph.entries, graph.chosen_at = choose_entries(source.coded, graph.root, there), graph.linked
+        data = self.data
+        held = read_bitmap(data.columns[LINKED], data.n)
+        there = rows_in(held & ~data.deleted & ~bitmap_of(waiting, data.n))
+        graph.entries, graph.entries_chosen_at = choose_entries(data.codes, graph.root, there), graph.indexed
         linker.set_entries(graph.entries, graph.root)
 
 
@@ -165,104 +165,107 @@ class HNSWIndex:
     """See :class:`qvec.index.base.Index`. State: that of :class:`qvec.index.graph.Graph`."""
 
     kind: ClassVar[str] = "hnsw"
-    of_codes: ClassVar[bool] = True
+    built_from_codes: ClassVar[bool] = True
 
     def __init__(self, config: HNSW) -> None:
         self.config = config
 
     def columns(self, quantizer: Quantizer) -> dict[str, ColumnSpec]:
         columns = {ADJACENCY: narrow_column(ADJACENCY, 8 * self.config.m)}
-        columns |= {name: bitmap_column(name) for name in (LINKED, CONDEMNED)}
+        columns |= {name: bitmap_column(name) for name in (LINKED, REMOVING)}
         if self.config.layout == "packed":
-            columns[NODES] = packed.node_column(quantizer.codec, 2 * self.config.m)
+            columns[NODES] = graph_nodes.node_column(quantizer.codec, 2 * self.config.m)
         return columns
 
     def extend(
-        self, source: Source, state: IndexState, rows: Rows, threads: int, progress: Progress | None
+        self, data: IndexInput, state: IndexState, rows: Rows, threads: int, progress: Progress | None
     ) -> IndexState:
-        columns, graph = source.columns, Graph.of(state)
+        columns, graph = data.columns, Graph.of(state)
         for name in (ADJACENCY, NODES):
             if name in columns:
-                columns[name].resize(source.n)
-        for name in (LINKED, CONDEMNED):
-            columns[name].resize(words_for(source.n))
-        Build(source, graph, self._width(graph), threads, progress).run(rows)
+                columns[name].resize(data.n)
+        for name in (LINKED, REMOVING):
+            columns[name].resize(words_for(data.n))
+        Build(data, graph, self._width(graph), threads, progress).run(rows)
         return {**state, **graph.to_state()}
 
     def _width(self, graph: Graph) -> int:
         """The pool of a walk that links: larger by the share of deleted rows, which take places in it."""
         ef = self.config.ef_construction
-        return min(-(-ef * graph.linked // max(graph.linked - graph.dead, 1)), 2 * ef) if graph.dead else ef
+        return (
+            min(-(-ef * graph.indexed // max(graph.indexed - graph.tombstones, 1)), 2 * ef) if graph.tombstones else ef
+        )
 
-    def drop(self, source: Source, state: IndexState, rows: Rows, threads: int) -> IndexState:
+    def drop(self, data: IndexInput, state: IndexState, rows: Rows, threads: int) -> IndexState:
         graph = Graph.of(state)
-        graph.dead = count(self.held(source, state) & source.deleted) if graph.linked else 0
+        graph.tombstones = count(self.referenced_rows(data, state) & data.deleted) if graph.indexed else 0
         return {**state, **graph.to_state()}
 
-    def due(self, state: IndexState) -> bool:
+    def repair_due(self, state: IndexState) -> bool:
         graph = Graph.of(state)
-        return graph.cursor is not None or graph.dead > DEAD_SHARE * graph.linked
+        return graph.repair_cursor is not None or graph.tombstones > DEAD_SHARE * graph.indexed
 
-    def mend(self, source: Source, state: IndexState, limit: int, threads: int) -> IndexState:
+    def repair(self, data: IndexInput, state: IndexState, limit: int, threads: int) -> IndexState:
         from qvec.index.graph_repair import Repair  # late: only what deletes needs it
 
         graph = Graph.of(state)
-        if graph.dead:
-            Repair(source, graph, threads).run(limit)
+        if graph.tombstones:
+            Repair(data, graph, threads).run(limit)
         return {**state, **graph.to_state()}
 
-    def held(self, source: Source, state: IndexState) -> Bitmap:
-        return read_bitmap(source.columns[LINKED], source.n)
+    def referenced_rows(self, data: IndexInput, state: IndexState) -> Bitmap:
+        return read_bitmap(data.columns[LINKED], data.n)
 
-    def spare(self, source: Source, state: IndexState) -> dict[str, NDArray[np.int64]]:
-        columns, held = source.columns, self.held(source, state)
-        return {name: unused_rows(columns[name], held, source.n) for name in (ADJACENCY, NODES) if name in columns}
+    def unused_rows(self, data: IndexInput, state: IndexState) -> dict[str, NDArray[np.int64]]:
+        columns, held = data.columns, self.referenced_rows(data, state)
+        return {name: unused_rows(columns[name], held, data.n) for name in (ADJACENCY, NODES) if name in columns}
 
     def n_lists(self, state: IndexState) -> int:
         return 0
 
-    def finder(self, source: Source, state: IndexState) -> Finder:
-        coded, columns, entries = source.coded, source.columns, Graph.of(state).entries
+    def finder(self, data: IndexInput, state: IndexState) -> Finder:
+        codes, columns, entries = data.codes, data.columns, Graph.of(state).entries
         if self.config.layout == "packed" and NODES in columns:
-            return packed.finder(coded, columns[NODES], 2 * self.config.m, source.n, entries)
-        return GraphFinder(coded.codec, coded.codes, columns[ADJACENCY], source.n, entries)
+            return graph_nodes.finder(codes, columns[NODES], 2 * self.config.m, data.n, entries)
+        return GraphFinder(codes.codec, codes.column, columns[ADJACENCY], data.n, entries)
 
-    def check(self, source: Source, state: IndexState, deep: bool) -> list[str]:
-        graph, held = Graph.of(state), self.held(source, state)
-        dead = count(held & source.deleted)
-        if (count(held), dead) != (graph.linked, graph.dead):
-            return [f"of {count(held)} linked rows {dead} are dead; the state says {graph.linked} and {graph.dead}"]
-        outside = rows_in(without(source.n, source.deleted) & ~held)
+    def check(self, data: IndexInput, state: IndexState, deep: bool) -> list[str]:
+        graph, held = Graph.of(state), self.referenced_rows(data, state)
+        dead = count(held & data.deleted)
+        if (count(held), dead) != (graph.indexed, graph.tombstones):
+            stated = f"{graph.indexed} and {graph.tombstones}"
+            return [f"{count(held)} rows are linked, {dead} of them deleted; the state says {stated}"]
+        outside = rows_in(without(data.n, data.deleted) & ~held)
         if len(outside):
             return [f"{len(outside)} rows are not in the graph, the first is row {outside[0]}"]
-        if not graph.linked:
+        if not graph.indexed:
             return []
-        return [*self._check_tree(source, graph, held), *(self._check_nodes(source, held) if deep else [])]
+        return [*self._check_tree(data, graph, held), *(self._check_nodes(data, held) if deep else [])]
 
-    def shape(self, source: Source, state: IndexState) -> GraphShape:
+    def shape(self, data: IndexInput, state: IndexState) -> GraphShape:
         """What the graph looks like to those who walk it; goes through all of it."""
-        graph, coded, adjacency = Graph.of(state), source.coded, source.columns[ADJACENCY]
-        live, links = source.live, 0
+        graph, codes, adjacency = Graph.of(state), data.codes, data.columns[ADJACENCY]
+        live, links = data.live, 0
         for start in range(0, len(live), CHECKED_ROWS):
             links += int((adjacency.read(live[start : start + CHECKED_ROWS]).view("<u4") != NO_NEIGHBOR).sum())
-        reached = reachable(coded.codec, coded.codes, adjacency, source.n, graph.entries, graph.root)
-        return GraphShape(links / max(1, len(live)), count(reached & without(source.n, source.deleted)))
+        reached = reachable(codes.codec, codes.column, adjacency, data.n, graph.entries, graph.root)
+        return GraphShape(links / max(1, len(live)), count(reached & without(data.n, data.deleted)))
 
-    def _check_tree(self, source: Source, graph: Graph, held: Bitmap) -> list[str]:
+    def _check_tree(self, data: IndexInput, graph: Graph, held: Bitmap) -> list[str]:
         """Whether every row that is not being taken out hangs in the tree."""
-        coded, adjacency = source.coded, source.columns[ADJACENCY]
-        reached = reachable(coded.codec, coded.codes, adjacency, source.n, graph.entries, graph.root, pinned_only=True)
-        lost = rows_in(held & ~read_bitmap(source.columns[CONDEMNED], source.n) & ~reached)
+        codes, adjacency = data.codes, data.columns[ADJACENCY]
+        reached = reachable(codes.codec, codes.column, adjacency, data.n, graph.entries, graph.root, tree_only=True)
+        lost = rows_in(held & ~read_bitmap(data.columns[REMOVING], data.n) & ~reached)
         return [f"{len(lost)} rows cannot be reached in the graph, the first is row {lost[0]}"] if len(lost) else []
 
-    def _check_nodes(self, source: Source, held: Bitmap) -> list[str]:
+    def _check_nodes(self, data: IndexInput, held: Bitmap) -> list[str]:
         if self.config.layout != "packed":
             return []
-        columns = source.columns
+        columns = data.columns
         if NODES not in columns:
             return ["the packed nodes of the graph are not there"]
-        differ = packed.wrong(source.coded, columns[ADJACENCY], columns[NODES], source.n)
-        wrong = rows_in(held & bitmap_of(differ, source.n))
+        differ = graph_nodes.wrong(data.codes, columns[ADJACENCY], columns[NODES], data.n)
+        wrong = rows_in(held & bitmap_of(differ, data.n))
         if not len(wrong):
             return []
         return [f"{len(wrong)} packed nodes differ from their lists and codes, the first is row {wrong[0]}"]

@@ -19,9 +19,9 @@ from qvec.codes.registry import Quantizer
 from qvec.codes.transforms import rotation_signs
 from qvec.common.errors import InputError
 from qvec.common.types import Float32Array, NDArray
-from qvec.index.base import IndexState, Progress, Rows, Source
-from qvec.index.kmeans import POINTS, assign, cluster
-from qvec.index.list_check import check_lists
+from qvec.index.base import IndexInput, IndexState, Progress, Rows
+from qvec.index.ivf_check import check_lists
+from qvec.index.ivf_clusters import POINTS, assign, cluster
 from qvec.schema.layout import CENTROIDS, LIST_BLOCKS, LISTS, SLOTS, block_column, narrow_column, wide_column
 from qvec.storage.store import ColumnSpec
 
@@ -36,13 +36,13 @@ COARSE_BITS = 2.0  # codes of fewer bits a dimension tell no more than the lists
 
 @dataclass(frozen=True)
 class Layout:
-    """What the state remembers. ``grouped_at``: how many vectors there were when centroids were last chosen."""
+    """What the state remembers. ``clustered_at``: how many vectors there were when centroids were last chosen."""
 
     dim: int
     metric: str
     seed: int
     n_lists: int
-    grouped_at: int
+    clustered_at: int
     n_blocks: int = 0
     n_free: int = 0
     free_block: int = NOWHERE
@@ -52,9 +52,9 @@ class Layout:
         """The layout that a state describes; None: there are no lists yet."""
         return cls(**state["lists"]) if state.get("lists") else None
 
-    def open(self, source: Source) -> Lists:
+    def open(self, data: IndexInput) -> Lists:
         """The lists themselves."""
-        columns = source.columns
+        columns = data.columns
         return Lists(
             columns[LIST_BLOCKS],
             columns[LISTS],
@@ -64,7 +64,7 @@ class Layout:
             self.metric,
             rotation_signs(self.seed, dims_for(self.dim)),
             self.n_lists,
-            source.n,
+            data.n,
             self.n_blocks,
             self.n_free,
             self.free_block,
@@ -72,7 +72,7 @@ class Layout:
 
     def state_with(self, lists: Lists) -> IndexState:
         """The state after changes of the lists."""
-        fields = {name: getattr(self, name) for name in ("dim", "metric", "seed", "n_lists", "grouped_at")}
+        fields = {name: getattr(self, name) for name in ("dim", "metric", "seed", "n_lists", "clustered_at")}
         fields |= {"n_blocks": lists.n_blocks, "n_free": lists.n_free, "free_block": lists.free_block}
         return {"kind": IVFIndex.kind, "lists": fields}
 
@@ -96,7 +96,7 @@ class IVFIndex:
     """See :class:`qvec.index.base.Index`. State: ``lists``, the fields of :class:`Layout`."""
 
     kind: ClassVar[str] = "ivf"
-    of_codes: ClassVar[bool] = False
+    built_from_codes: ClassVar[bool] = False
 
     def __init__(self, config: IVF) -> None:
         self.config = config
@@ -111,37 +111,37 @@ class IVFIndex:
         }
 
     def extend(
-        self, source: Source, state: IndexState, rows: Rows, threads: int, progress: Progress | None
+        self, data: IndexInput, state: IndexState, rows: Rows, threads: int, progress: Progress | None
     ) -> IndexState:
-        layout, live = Layout.of(state), len(source.live)
-        source.columns[SLOTS].resize(source.n)
-        if layout is None or live >= REGROWN * layout.grouped_at:
-            rows = source.live.astype(np.uint32)
-            layout = self._group(source, rows, threads, progress)
-        lists = layout.open(source)
-        _put(source, lists, rows, self._copies(layout), threads, progress)
+        layout, live = Layout.of(state), len(data.live)
+        data.columns[SLOTS].resize(data.n)
+        if layout is None or live >= REGROWN * layout.clustered_at:
+            rows = data.live.astype(np.uint32)
+            layout = self._group(data, rows, threads, progress)
+        lists = layout.open(data)
+        _put(data, lists, rows, self._copies(layout), threads, progress)
         return layout.state_with(lists)
 
     def _copies(self, layout: Layout) -> int:
         return min(self.config.copies, layout.n_lists)
 
-    def _group(self, source: Source, rows: Rows, threads: int, progress: Progress | None) -> Layout:
+    def _group(self, data: IndexInput, rows: Rows, threads: int, progress: Progress | None) -> Layout:
         """Choose centroids for the rows, and begin their lists anew; none holds anything yet."""
-        assert source.stored is not None
-        quantizer = source.stored.quantizer
+        assert data.vectors is not None
+        quantizer = data.vectors.quantizer
         n_lists = self._n_lists(len(rows))
-        columns = source.columns
+        columns = data.columns
         layout = Layout(quantizer.dim, quantizer.metric, self.config.seed, n_lists, len(rows), -(-n_lists // ENTRIES))
         columns[LISTS].resize(n_lists + 1)
         columns[CENTROIDS].resize(n_lists + 1)
         columns[LIST_BLOCKS].resize(layout.n_blocks)
-        for start in range(0, source.n, CHUNK):
-            stop = min(start + CHUNK, source.n)
+        for start in range(0, data.n, CHUNK):
+            stop = min(start + CHUNK, data.n)
             columns[SLOTS].write(start, np.full((stop - start, 4 * self.config.copies), 255, np.uint8))
         rng = np.random.default_rng(self.config.seed)
-        y = self._sample(source, layout, rows, rng)
+        y = self._sample(data, layout, rows, rng)
         rounds = None if progress is None else lambda done, total: progress(len(rows) * done // (2 * total), len(rows))
-        cluster(layout.open(source), y, rng, threads, rounds)
+        cluster(layout.open(data), y, rng, threads, rounds)
         return layout
 
     def _n_lists(self, n: int) -> int:
@@ -154,88 +154,88 @@ class IVFIndex:
             )
         return self.config.nlist
 
-    def _sample(self, source: Source, layout: Layout, rows: Rows, rng: np.random.Generator) -> Float32Array:
+    def _sample(self, data: IndexInput, layout: Layout, rows: Rows, rng: np.random.Generator) -> Float32Array:
         """Vectors to learn from, in the space of the lists; their mean, the origin of that space, is stored."""
         size = min(len(rows), POINTS * layout.n_lists)
         chosen = np.sort(rng.choice(rows, size, replace=False)) if size < len(rows) else rows
-        centroids = source.columns[CENTROIDS]
+        centroids = data.columns[CENTROIDS]
         centroids.write(layout.n_lists, np.zeros((1, centroids.stride), np.uint8))
-        lists = layout.open(source)  # its mean is zero as yet
+        lists = layout.open(data)  # its mean is zero as yet
         y = np.empty((size, lists.dims), np.float32)
         for start in range(0, size, CHUNK):
-            y[start : start + CHUNK] = lists.vectors(source.vectors(chosen[start : start + CHUNK]))
+            y[start : start + CHUNK] = lists.vectors(data.read_vectors(chosen[start : start + CHUNK]))
         mean = y.mean(axis=0, dtype=np.float64).astype(np.float32)
         centroids.write(layout.n_lists, _centroid_codec(lists.dims).encode(mean[None]))
         y -= mean
         return y
 
-    def drop(self, source: Source, state: IndexState, rows: Rows, threads: int) -> IndexState:
+    def drop(self, data: IndexInput, state: IndexState, rows: Rows, threads: int) -> IndexState:
         layout = Layout.of(state)
         if layout is None:
             return state
-        lists = layout.open(source)
+        lists = layout.open(data)
         lists.remove(rows)
         return layout.state_with(lists)
 
-    def due(self, state: IndexState) -> bool:
+    def repair_due(self, state: IndexState) -> bool:
         return False
 
-    def mend(self, source: Source, state: IndexState, limit: int, threads: int) -> IndexState:
+    def repair(self, data: IndexInput, state: IndexState, limit: int, threads: int) -> IndexState:
         return state
 
-    def held(self, source: Source, state: IndexState) -> None:
+    def referenced_rows(self, data: IndexInput, state: IndexState) -> None:
         return None  # rows leave their lists when they are deleted
 
-    def spare(self, source: Source, state: IndexState) -> dict[str, NDArray[np.int64]]:
+    def unused_rows(self, data: IndexInput, state: IndexState) -> dict[str, NDArray[np.int64]]:
         layout = Layout.of(state)
         if layout is None:
             return {}
-        return {LIST_BLOCKS: np.arange(layout.n_blocks, source.columns[LIST_BLOCKS].n_rows)}
+        return {LIST_BLOCKS: np.arange(layout.n_blocks, data.columns[LIST_BLOCKS].n_rows)}
 
     def n_lists(self, state: IndexState) -> int:
         layout = Layout.of(state)
         return 0 if layout is None else layout.n_lists
 
-    def finder(self, source: Source, state: IndexState) -> ListFinder | None:
+    def finder(self, data: IndexInput, state: IndexState) -> ListFinder | None:
         layout = Layout.of(state)
         if layout is None:
             return None
-        stored, coded, lists = source.stored, source.coded, layout.open(source)
+        stored, codes, lists = data.vectors, data.codes, layout.open(data)
         assert stored is not None
-        if 8 * coded.codec.data_size < COARSE_BITS * coded.codec.dim and stored.column is not coded.codes:
-            return ListFinder(lists, coded.codec, coded.codes, False, stored.quantizer.codec, stored.column)
-        return ListFinder(lists, coded.codec, coded.codes, coded.codec.kind != "binary")
+        if 8 * codes.codec.data_size < COARSE_BITS * codes.codec.dim and stored.column is not codes.column:
+            return ListFinder(lists, codes.codec, codes.column, False, stored.quantizer.codec, stored.column)
+        return ListFinder(lists, codes.codec, codes.column, codes.codec.kind != "binary")
 
-    def check(self, source: Source, state: IndexState, deep: bool) -> list[str]:
+    def check(self, data: IndexInput, state: IndexState, deep: bool) -> list[str]:
         layout = Layout.of(state)
         if layout is None:
-            return ["rows are in no list"] if len(source.live) else []
-        return check_lists(source, layout.open(source), self._copies(layout), deep)
+            return ["rows are in no list"] if len(data.live) else []
+        return check_lists(data, layout.open(data), self._copies(layout), deep)
 
 
-def _put(source: Source, lists: Lists, rows: Rows, copies: int, threads: int, progress: Progress | None) -> None:
+def _put(data: IndexInput, lists: Lists, rows: Rows, copies: int, threads: int, progress: Progress | None) -> None:
     """Put rows into their lists, list by list, so that what comes at once lies together."""
     owners = np.empty((len(rows), copies), np.uint32)
-    blank = np.full((CHUNK, source.columns[SLOTS].stride), 255, np.uint8)
+    blank = np.full((CHUNK, data.columns[SLOTS].stride), 255, np.uint8)
     for start in range(0, len(rows), CHUNK):
         part = slice(start, start + CHUNK)
-        source.columns[SLOTS].put(rows[part], blank[: len(rows[part])])
-        owners[part] = assign(lists, lists.vectors(source.vectors(rows[part])), copies, threads)[0]
+        data.columns[SLOTS].put(rows[part], blank[: len(rows[part])])
+        owners[part] = assign(lists, lists.vectors(data.read_vectors(rows[part])), copies, threads)[0]
         if progress is not None:
             progress((len(rows) + start) // 2, len(rows))
-    _make_room(source, lists, owners)
+    _make_room(data, lists, owners)
     order = np.argsort(owners.T.reshape(-1), kind="stable")
     for start in range(0, len(order), CHUNK):
         copy, at = np.divmod(order[start : start + CHUNK], len(rows))
-        y = lists.vectors(source.vectors(rows[at]))
+        y = lists.vectors(data.read_vectors(rows[at]))
         lists.append(rows[at], y, owners[at, copy], copy.astype(np.uint8))
     if progress is not None:
         progress(len(rows), len(rows))
 
 
-def _make_room(source: Source, lists: Lists, owners: NDArray[np.uint32]) -> None:
+def _make_room(data: IndexInput, lists: Lists, owners: NDArray[np.uint32]) -> None:
     """Blocks for entries that are to come."""
-    held = source.columns[LISTS].read_range(0, lists.n_lists).view("<u4")[:, 1].astype(np.int64)
+    held = data.columns[LISTS].read_range(0, lists.n_lists).view("<u4")[:, 1].astype(np.int64)
     more = np.bincount(owners.reshape(-1), minlength=lists.n_lists)
     needed = int((-(-(held + more) // ENTRIES) + held // -ENTRIES).sum())
-    source.columns[LIST_BLOCKS].resize(lists.n_blocks + max(0, needed - lists.n_free))
+    data.columns[LIST_BLOCKS].resize(lists.n_blocks + max(0, needed - lists.n_free))

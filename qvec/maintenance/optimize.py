@@ -25,6 +25,15 @@ class Maintenance:
     store: Store
     writer: Callable[[Transaction], Writer]
 
+    def optimize(self, threads: int, progress: Progress | None) -> int:
+        """Take deleted rows out of the index and move the other rows together; how many unused rows were released."""
+        before = self._unused_rows()
+        self.settle(threads)
+        for _ in range(2):  # moving rows leaves deleted ones behind
+            self.mend_all(threads, progress)
+            self.gather(threads, progress)
+        return max(before - self._unused_rows(), 0)  # other threads may have deleted more meanwhile
+
     def mend(self, rows: int, threads: int) -> None:
         """Take deleted rows out of the index, as much of it as is due for ``rows`` of them.
 
@@ -47,17 +56,17 @@ class Maintenance:
         done, total = 0, 2 * self._n_rows()  # a repair that is running, and one for what was deleted since it began
         while done < total:
             with self.store.write() as txn:
-                if not txn.state["index"].get("dead", 0):
+                if not txn.state["index"].get("tombstones", 0):
                     return
                 self.writer(txn).mend(STEP, threads)
-                done = done + STEP if txn.state["index"].get("dead", 0) else total
+                done = done + STEP if txn.state["index"].get("tombstones", 0) else total
             if progress is not None:
                 progress(min(done, total), total)
 
     def settle(self, threads: int) -> None:
         """Have the index do what it left for later."""
         with self.store.read() as snap:
-            if not snap.state["index"].get("owed"):
+            if not snap.state["index"].get("pending_rows"):
                 return
         with self.store.write() as txn:
             if txn.state["quantizer"] is not None:
@@ -88,3 +97,7 @@ class Maintenance:
     def _n_rows(self) -> int:
         with self.store.read() as snap:
             return int(snap.state["n"])
+
+    def _unused_rows(self) -> int:
+        with self.store.read() as snap:
+            return int(snap.state["n"] - snap.state["live"])

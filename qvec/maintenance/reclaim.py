@@ -80,7 +80,7 @@ class Reclaim:
         for name in (CODES, VECTORS, IDS):
             if name in columns:
                 self._zero(columns[name], unused_rows(columns[name], used, source.n))
-        for name, rows in writer.index().spare(source, txn.state["index"]).items():
+        for name, rows in writer.index().unused_rows(source, txn.state["index"]).items():
             self._zero(columns[name], rows)
 
     def _zero(self, column: Column, rows: NDArray[np.int64]) -> None:
@@ -95,7 +95,7 @@ class Reclaim:
         writer = self.writer
         source = writer.source()
         live = without(source.n, source.deleted)
-        held = writer.index().held(source, writer.state["index"])
+        held = writer.index().referenced_rows(source, writer.state["index"])
         return live if held is None else live | held
 
 

@@ -7,7 +7,7 @@ kept), payloads and calibrations follow from nothing: where these are damaged, n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,7 +17,7 @@ from qvec.common.errors import CorruptError, FormatError
 from qvec.common.types import NDArray
 from qvec.filters.check import check_fields_of
 from qvec.filters.maintain import FieldWriter, field_columns
-from qvec.index import stored_index
+from qvec.index import load_index
 from qvec.maintenance.verify import wrong_codes
 from qvec.quality.drift_record import read_drift_record
 from qvec.rows.lookup import stored_record
@@ -25,9 +25,26 @@ from qvec.rows.writer import ENCODE_ROWS, Writer
 from qvec.schema.bitmaps import bitmap_of, bytes_of, read_bitmap, rows_in, without, words_for
 from qvec.schema.generations import discard_pending, drop_columns
 from qvec.schema.layout import CODES, DELETED, DRIFT, IDS, VECTORS, bitmap_column, narrow_column, wide_column
-from qvec.storage.store import ColumnSpec, Transaction
+from qvec.storage.pages import structure_problems
+from qvec.storage.store import ColumnSpec, Store, Transaction
 
 _ID_BYTES = 8
+
+
+def repair(
+    store: Store, writer: Callable[[Transaction], Writer], verify: Callable[[], list[str]], threads: int
+) -> list[str]:
+    """Repair a collection in one transaction; what was rebuilt. ``verify``: the problems of the last commit.
+
+    Raises CorruptError if data is damaged that nothing else can be used to rebuild.
+    """
+    if problems := structure_problems(store.path):
+        raise CorruptError(f"LMDB's own pages cannot be rebuilt: {problems[0]}. Restore a backup")
+    with store.write() as txn:
+        done = Repair(txn, writer(txn), threads).run()
+    if problems := verify():
+        raise CorruptError(f"this remains after the repair: {problems[0]}. Restore a backup")
+    return done
 
 
 @dataclass
@@ -184,9 +201,9 @@ class Repair:
     def _make_index(self) -> None:
         state, writer = self.txn.state, self.writer
         assert writer.quantizer is not None
-        index = stored_index(writer.config.index, state["index"])
+        index = load_index(writer.config.index, state["index"])
         specs = index.columns(writer.quantizer)
-        lacks_codes = self._has_new_codes and state["index"].get("dead", 0) > 0  # deleted rows have none any more
+        lacks_codes = self._has_new_codes and state["index"].get("tombstones", 0) > 0  # deleted rows have none any more
         if not specs or not (lacks_codes or self._index_is_wrong(set(specs))):
             return
         for name, spec in specs.items():
@@ -202,7 +219,7 @@ class Repair:
             return True
         state, writer = self.txn.state, self.writer
         try:
-            return bool(stored_index(writer.config.index, state["index"]).check(writer.source(), state["index"], True))
+            return bool(load_index(writer.config.index, state["index"]).check(writer.source(), state["index"], True))
         except (CorruptError, FormatError):
             return True
 

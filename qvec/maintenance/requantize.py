@@ -22,7 +22,7 @@ from qvec.codes.registry import Quantizer, train
 from qvec.common.errors import InputError
 from qvec.common.plain_state import State
 from qvec.common.types import Float32Array
-from qvec.index import FlatIndex, Progress, Source, Stored, linkable, stored_index
+from qvec.index import FlatIndex, IndexInput, Progress, VectorReader, linking_codes, load_index
 from qvec.quality.drift import store_reference
 from qvec.rows.lookup import live_rows
 from qvec.rows.writer import index_for
@@ -279,7 +279,7 @@ class Generations:
         """
         n, start = txn.state["n"], pending["linked"]
         index = index_for(self.config, txn.state["index"]["kind"], txn.state["live"])
-        if not index.of_codes:  # what it keeps goes with any codes
+        if not index.built_from_codes:  # what it keeps goes with any codes
             return True
         quantizer = self.load(txn, pending["number"])
         specs = index.columns(quantizer)
@@ -290,8 +290,8 @@ class Generations:
                 txn.add_column(stored, replace(spec, generation=pending["number"]))
         columns = in_force(txn.columns, names)
         original_quantizer = self.original_quantizer if VECTORS in columns else None
-        coded = linkable(quantizer, original_quantizer, columns)
-        source, stop = Source(columns, coded, n, self.originals(txn)), min(n, start + max(STEP, start // 2))
+        coded = linking_codes(quantizer, original_quantizer, columns)
+        source, stop = IndexInput(columns, coded, n, self.originals(txn)), min(n, start + max(STEP, start // 2))
         state: dict[str, Any] = pending["index"] if started else {"kind": index.kind}
         rows = source.live[slice(*np.searchsorted(source.live, (start, stop)))].astype(np.uint32)
         state = index.extend(source, state, rows, threads, None)
@@ -303,9 +303,9 @@ class Generations:
     def _agreement(self, snap: Snapshot, number: int, names: Mapping[str, str]) -> float:
         """Share of the ten nearest by a scan of a generation's codes that a walk over the graph in force finds."""
         state = snap.state
-        index = stored_index(self.config.index, state["index"])
+        index = load_index(self.config.index, state["index"])
         columns = in_force(snap.columns, {**state["names"], **names})
-        if not index.of_codes or not state["live"]:  # nothing that might not fit
+        if not index.built_from_codes or not state["live"]:  # nothing that might not fit
             return 1.0
         quantizer = self.load(snap, number)
         original_quantizer = self.original_quantizer if VECTORS in columns else None
@@ -320,11 +320,11 @@ class Generations:
         shared = [len(np.intersect1d(walked, scanned)) for walked, scanned in zip(*found, strict=True)]
         return float(np.mean(shared)) / min(PROBE_K, int(state["live"]))
 
-    def originals(self, reading: Snapshot | Transaction) -> Stored:
+    def originals(self, reading: Snapshot | Transaction) -> VectorReader:
         """Where originals are; InputError where none are kept."""
         columns = in_force(reading.columns, reading.state["names"])
         if VECTORS in columns:
-            return Stored(self.original_quantizer, columns[VECTORS])
+            return VectorReader(self.original_quantizer, columns[VECTORS])
         self._check_trained(reading.state)
         quantizer = self.load(reading, reading.state["quantizer"])
         if quantizer.kind != "f32":
@@ -332,7 +332,7 @@ class Generations:
                 f"new codes are made from the originals, and the collection keeps none: it was created with "
                 f"code={quantizer.kind!r} and originals='none'"
             )
-        return Stored(quantizer, columns[CODES])
+        return VectorReader(quantizer, columns[CODES])
 
     def _check_trained(self, state: State) -> None:
         if state["quantizer"] is None:

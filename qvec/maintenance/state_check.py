@@ -13,32 +13,46 @@ from qvec._kernels import Column
 from qvec.codes.configs import HNSW, IVF, Flat
 from qvec.common.errors import CorruptError, FormatError, InputError
 from qvec.common.plain_state import State, take_int, take_state, take_str
+from qvec.rows.access import RowAccess
 from qvec.schema.bitmaps import words_for
 from qvec.schema.config import Config, code_from_dict
 from qvec.schema.layout import (
     ADJACENCY,
     CENTROIDS,
     CODES,
-    CONDEMNED,
     DELETED,
     IDS,
     LINKED,
     LIST_BLOCKS,
     LISTS,
     NODES,
+    REMOVING,
     SLOTS,
     VECTORS,
     in_force,
     may_be,
 )  # fmt: skip
 from qvec.schema.validation import MAX_ROWS
+from qvec.storage.store import StateCodec
 
 _MAX_NUMBER = 65_536  # generations, and fields: the keys of columns hold 16 bits of them
 _MAX_ENTRIES = 4096
-_LIST_FIELDS = ("dim", "metric", "seed", "n_lists", "grouped_at", "n_blocks", "n_free", "free_block")
+_LIST_FIELDS = ("dim", "metric", "seed", "n_lists", "clustered_at", "n_blocks", "n_free", "free_block")
 Columns = Mapping[str, Column]
 Sizes = dict[str, tuple[int, int | None]]
 """Rows of columns and their bytes, None: any."""
+
+
+def state_codec(stored_config: Mapping[str, Any]) -> StateCodec:
+    """How the state of a collection with this configuration is checked when a commit is read, and stored."""
+    config = Config.from_dict(dict(stored_config))
+    original_size = RowAccess(config).original_quantizer.code_size
+
+    def decode(stored: dict[str, Any], columns: Mapping[str, Column]) -> dict[str, Any]:
+        check_state(config, original_size, stored, columns)
+        return stored
+
+    return StateCodec(decode, dict)
 
 
 def check_state(config: Config, vector_bytes: int, state: State, columns: Columns) -> None:
@@ -153,9 +167,9 @@ def _check_columns(
 
 def _of_index(config: Config, index: State, n: int) -> Sizes:
     """The columns that an index needs; packed nodes say themselves whether they fit its codes."""
-    if index["kind"] == HNSW.kind and index.get("linked"):
+    if index["kind"] == HNSW.kind and index.get("indexed"):
         degree = 2 * (config.index if isinstance(config.index, HNSW) else HNSW()).m
-        return {ADJACENCY: (n, 4 * degree), LINKED: (words_for(n), 8), CONDEMNED: (words_for(n), 8)}
+        return {ADJACENCY: (n, 4 * degree), LINKED: (words_for(n), 8), REMOVING: (words_for(n), 8)}
     if isinstance(config.index, IVF) and index.get("lists"):
         return {SLOTS: (n, 4 * config.index.copies), LISTS: (0, None), LIST_BLOCKS: (0, None), CENTROIDS: (0, None)}
     return {}
@@ -172,25 +186,25 @@ def _check_index(index: State, config: Config, n: int) -> None:
     kinds = (Flat.kind, HNSW.kind) if config.index is None else (Flat.kind, config.index.kind)
     if index["kind"] not in kinds:
         raise FormatError(f"field 'kind' of the index must be one of {', '.join(kinds)}; got {index['kind']!r}")
-    if index["kind"] == HNSW.kind and index.get("linked"):
+    if index["kind"] == HNSW.kind and index.get("indexed"):
         _check_graph(index, n)
     elif index["kind"] == IVF.kind and index.get("lists"):
         _check_lists(index["lists"], config, n)
-    elif "dead" in index:
-        take_int(index, "dead", 0, n)
+    elif "tombstones" in index:
+        take_int(index, "tombstones", 0, n)
 
 
 def _check_graph(graph: State, n: int) -> None:
-    linked = take_int(graph, "linked", 1, n)
-    take_int(graph, "dead", 0, linked)
+    linked = take_int(graph, "indexed", 1, n)
+    take_int(graph, "tombstones", 0, linked)
     take_int(graph, "root", 0, n - 1)
-    take_int(graph, "chosen_at", 0, MAX_ROWS)
-    if graph["cursor"] is not None:
-        take_int(graph, "cursor", 0, n)
+    take_int(graph, "entries_chosen_at", 0, MAX_ROWS)
+    if graph["repair_cursor"] is not None:
+        take_int(graph, "repair_cursor", 0, n)
     _check_rows(graph, "entries", 1, n)
-    _check_rows(graph, "owed", 0, MAX_ROWS)
-    take_int(graph, "owed_before", 0, len(graph["owed"]) // 4)
-    take_int(graph, "answered", 0, MAX_ROWS)
+    _check_rows(graph, "pending_rows", 0, MAX_ROWS)
+    take_int(graph, "pending_in_sweep", 0, len(graph["pending_rows"]) // 4)
+    take_int(graph, "reverse_edge_cursor", 0, MAX_ROWS)
 
 
 def _check_rows(graph: State, name: str, least: int, n: int) -> None:
@@ -208,18 +222,18 @@ def _check_lists(lists: State, config: Config, n: int) -> None:
         raise FormatError(f"lists are of {lists['dim']!r} dimensions under {lists['metric']!r}")
     take_int(lists, "seed", 0, 2**64 - 1)
     take_int(lists, "n_lists", 1, MAX_ROWS)
-    take_int(lists, "grouped_at", 0, MAX_ROWS)
+    take_int(lists, "clustered_at", 0, MAX_ROWS)
     n_blocks = take_int(lists, "n_blocks", 1, MAX_ROWS)
     take_int(lists, "n_free", 0, n_blocks)
     take_int(lists, "free_block", 0, 2**32 - 1)
 
 
 def _check_fields(state: State, columns: Columns, n: int) -> None:
-    from qvec.filters.schema import check_name, stored_schema  # late: many collections have no fields
+    from qvec.filters.schema import check_name, load_schema  # late: many collections have no fields
     from qvec.filters.values import column_name
 
     numbers = set()
-    for field in stored_schema(state).values():
+    for field in load_schema(state).values():
         check_name(field.name)
         if field.number >= state["next_field"]:
             raise FormatError(f"field {field.name!r} has the number {field.number}, which was never given out")

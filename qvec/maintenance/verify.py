@@ -10,7 +10,7 @@ from qvec.codes.registry import Quantizer, from_state
 from qvec.common.errors import CorruptError, FormatError
 from qvec.common.types import Codes, NDArray
 from qvec.filters.check import check_fields_of
-from qvec.index import Coded, GraphShape, HNSWIndex, Source, Stored, stored_index
+from qvec.index import CodeColumn, GraphShape, HNSWIndex, IndexInput, load_index, vector_reader
 from qvec.quality.drift_record import read_drift_record
 from qvec.rows.lookup import live_rows, stored_record
 from qvec.schema.config import Config
@@ -120,7 +120,7 @@ def wrong_codes(
 def _check_index(
     snap: Snapshot, config: Config, quantizer: Quantizer, original_quantizer: Quantizer | None, deep: bool
 ) -> list[str]:
-    index = stored_index(config.index, snap.state["index"])
+    index = load_index(config.index, snap.state["index"])
     return index.check(source_of(snap, quantizer, original_quantizer), snap.state["index"], deep)
 
 
@@ -128,21 +128,17 @@ def shape_of_graph(
     snap: Snapshot, config: Config, quantizer: Quantizer | None, original_quantizer: Quantizer | None
 ) -> GraphShape | None:
     """What the graph in force looks like; None where there is none."""
-    index = stored_index(config.index, snap.state["index"])
+    index = load_index(config.index, snap.state["index"])
     if quantizer is None or not isinstance(index, HNSWIndex) or not snap.state["live"]:
         return None
     return index.shape(source_of(snap, quantizer, original_quantizer), snap.state["index"])
 
 
-def source_of(snap: Snapshot, quantizer: Quantizer, original_quantizer: Quantizer | None) -> Source:
+def source_of(snap: Snapshot, quantizer: Quantizer, original_quantizer: Quantizer | None) -> IndexInput:
     """What the index in force is over."""
     columns = in_force(snap.columns, snap.state["names"])
-    stored = (
-        Stored(quantizer, columns[CODES])
-        if original_quantizer is None
-        else Stored(original_quantizer, columns[VECTORS])
-    )
-    return Source(columns, Coded(quantizer.codec, columns[CODES]), snap.state["n"], stored)
+    vectors = vector_reader(quantizer, original_quantizer, columns)
+    return IndexInput(columns, CodeColumn(quantizer.codec, columns[CODES]), snap.state["n"], vectors)
 
 
 def _some(text: str, rows: Iterator[int]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from qvec.codes.configs import CodeConfig
 from qvec.codes.registry import CONFIGS, Quantizer, make_config
 from qvec.common.errors import InputError
 from qvec.common.types import Codes, Float32Array, Int64Array
-from qvec.index import Progress, stored_index
+from qvec.index import Progress, load_index
 from qvec.maintenance.requantize import Generations
 from qvec.quality.recall import (
     Z95,
@@ -56,6 +56,12 @@ class Evaluation:
     seed: int
     progress: Progress | None = None
     z: float = Z95
+
+    def __post_init__(self) -> None:
+        if self.queries is not None and not len(self.queries):
+            raise InputError("queries must hold one query or more")
+        check_count("k", self.k, 1, 10_000)
+        check_count("rows", self.rows, self.k + 1, 2**31)
 
     @property
     def n_queries(self) -> int:
@@ -133,7 +139,7 @@ class Evaluation:
         column.write(0, codes)
         columns = in_force(self.snap.columns, state["names"])
         originals = self.generations.originals(self.snap)
-        index = stored_index(self.config.index, state["index"])
+        index = load_index(self.config.index, state["index"])
         columns |= {CODES: column, VECTORS: originals.column}
         columns.pop(NODES, None)  # made from the codes in force
         return Engine(self.snap, quantizer, originals.quantizer, index, False, columns)

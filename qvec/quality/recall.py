@@ -16,7 +16,7 @@ from qvec.common.types import Codes, Float32Array, Int64Array, Metric, NDArray
 TIE_TOLERANCE = 1e-6  # relative to the largest distance of the true neighbors; float32 rounds by 6e-8
 TILE_KEYS = 1 << 22  # keys in memory at a time: 16 MiB
 OVERSAMPLES = (1, 2, 3, 5, 10, 20, 40)
-MAX_BASE_ROWS = 250_000  # of an evaluation; larger collections are sampled
+MAX_EVALUATED_ROWS = 250_000  # of an evaluation; larger collections are sampled
 Z95 = 1.959964  # two-sided 95 %
 Recalls = NDArray[np.float64]
 CodeNames = Literal["all"] | Sequence[str | CodeConfig]

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qvec.common.errors import ClosedError, InputError
 from qvec.common.plain_state import floats_to_bytes, take_floats, take_int, take_state
 from qvec.common.types import Float32Array, Int64Array
-from qvec.index import Progress
+from qvec.index import Progress, load_index
 from qvec.quality.recall import first_others, recall, wilson
+from qvec.rows.access import RowAccess
 from qvec.rows.lookup import live_rows
 from qvec.schema.layout import TUNING
-from qvec.search.curves import Curve, Curves, Point, Source
+from qvec.search.curves import Curve, Curves, Point, Source, outdated
 from qvec.search.engine import Engine, Found
-from qvec.storage.store import Snapshot, Transaction
+from qvec.storage.store import Snapshot, Store, Transaction
 
 EF_STEPS = tuple(round(10 * 1.2**i) for i in range(30))  # 10 to 1,978
 PROBE_STEPS = tuple(sorted({round(1.25**i) for i in range(45)}))  # 1 to 18,330
@@ -117,6 +119,56 @@ def make_tuning(
     rows = live_rows(snap)
     picked = np.sort(rng.choice(rows, min(n, len(rows)), replace=False))
     return Tuning(snap, engine, vectors(picked), picked, "rows")
+
+
+def tune(
+    store: Store,
+    access: RowAccess,
+    queries: Float32Array | None,
+    ks: Sequence[int],
+    n: int,
+    seed: int,
+    threads: int,
+    progress: Progress | None,
+) -> Curves:
+    """Measure recall curves on the last commit and store them, with the queries if there are any."""
+    config = access.config
+    with store.read() as snap:
+        quantizer, originals = access.quantizer(snap), access.originals(snap)
+        if quantizer is None or snap.state["live"] <= max(ks):
+            raise InputError(f"recall@{max(ks)} is measured on more vectors than that; {snap.state['live']} are stored")
+        if originals is None and quantizer.kind != "f32" and config.form is None:
+            raise InputError(
+                "recall is measured against the originals, and the collection was created with originals='none'"
+            )
+        engine = Engine(snap, quantizer, originals, load_index(config.index, snap.state["index"]), False)
+        tuning = make_tuning(snap, engine, queries, access.reader(snap).vectors, n, seed)
+        curves = tuning.run(ks, threads, progress)
+    with store.write() as txn:
+        store_curves(txn, curves, None if queries is None else tuning.queries)
+    return curves
+
+
+def refresh_curves(store: Store, access: RowAccess, threads: int) -> None:
+    """Measure stored recall curves again if they no longer fit the collection.
+
+    Called after a commit. A handle that was closed since the commit is not an error.
+    """
+    try:
+        snap = store.begin()
+    except ClosedError:
+        return
+    try:
+        if not outdated(snap.state):
+            return
+        old = Curves.from_state(snap.record(TUNING, 0))
+        queries = stored_queries(snap, access.config.dim) if old.source == "queries" else None
+        ks = [curve.k for curve in old.curves]
+        if snap.state["live"] <= max(ks):
+            return  # too few vectors to measure on
+    finally:
+        store.end(snap)
+    tune(store, access, queries, ks, old.n_queries, 0, threads, None)
 
 
 def store_curves(txn: Transaction, curves: Curves, queries: Float32Array | None) -> None:

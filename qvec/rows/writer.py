@@ -14,7 +14,7 @@ from qvec.codes.registry import Quantizer, train
 from qvec.common.errors import DuplicateIdError, InputError
 from qvec.common.parallel import mapped
 from qvec.common.types import Codes, FieldType, NDArray, OnConflict, Payload
-from qvec.index import Index, Progress, Rows, Source, Stored, linkable, make_index, stored_index
+from qvec.index import Index, IndexInput, Progress, Rows, linking_codes, load_index, make_index, vector_reader
 from qvec.rows.lookup import find_rows, ids_of_rows, live_rows, payloads_of, stored_record
 from qvec.schema.bitmaps import mark, rows_in, words_for
 from qvec.schema.calibrations import Trained, register
@@ -102,7 +102,7 @@ class Writer:
     @property
     def is_mending_due(self) -> bool:
         """Whether the index waits for deleted rows to be taken out of it."""
-        return self.index().due(self.state["index"])
+        return self.index().repair_due(self.state["index"])
 
     # --- adding ---
 
@@ -199,11 +199,11 @@ class Writer:
     def free_rows(self) -> NDArray[np.int64]:
         """Deleted rows that nothing points at, ascending."""
         state = self.state
-        free = state["n"] - state["live"] - state["index"].get("dead", 0)
+        free = state["n"] - state["live"] - state["index"].get("tombstones", 0)
         if free == 0 or not may_reuse(self.txn, free):
             return np.zeros(0, np.int64)
         source = self.source()
-        held = self.index().held(source, state["index"])
+        held = self.index().referenced_rows(source, state["index"])
         return rows_in(source.deleted if held is None else source.deleted & ~held)
 
     def _put_vectors(self, batch: Batch, rows: Rows, threads: int) -> None:
@@ -276,14 +276,15 @@ class Writer:
 
     def index(self) -> Index:
         """The index in force."""
-        return stored_index(self.config.index, self.state["index"])
+        return load_index(self.config.index, self.state["index"])
 
-    def source(self) -> Source:
+    def source(self) -> IndexInput:
         """What the index is over, as of now."""
         assert self.quantizer is not None
         columns = self.columns
-        coded = linkable(self.quantizer, self.original_quantizer, columns)
-        return Source(columns, coded, self.state["n"], stored(self.quantizer, self.original_quantizer, columns))
+        coded = linking_codes(self.quantizer, self.original_quantizer, columns)
+        vectors = vector_reader(self.quantizer, self.original_quantizer, columns)
+        return IndexInput(columns, coded, self.state["n"], vectors)
 
     def extend_index(self, rows: Rows, threads: int, progress: Progress | None) -> None:
         """Take stored rows, ascending, into the index."""
@@ -328,7 +329,7 @@ class Writer:
 
     def mend(self, limit: int, threads: int) -> None:
         """Take deleted rows out of the index by going through ``limit`` of its rows."""
-        self.state["index"] = self.index().mend(self.source(), self.state["index"], limit, threads)
+        self.state["index"] = self.index().repair(self.source(), self.state["index"], limit, threads)
 
     def _start_over(self) -> None:
         """Nothing is stored any more: give up every row."""
@@ -394,12 +395,3 @@ def index_for(config: Config, kind: str, rows: int) -> Index:
     if config.index is not None:
         return make_index(config.index)
     return make_index(HNSW() if rows > AUTO_INDEX_ROWS or kind != "flat" else Flat())
-
-
-def stored(quantizer: Quantizer, original_quantizer: Quantizer | None, columns: Mapping[str, Column]) -> Stored:
-    """The vectors as exactly as they are stored; ``originals``: what codes the originals, None where there are none."""
-    return (
-        Stored(quantizer, columns[CODES])
-        if original_quantizer is None
-        else Stored(original_quantizer, columns[VECTORS])
-    )

@@ -16,7 +16,7 @@ DELETED = "deleted"
 ADJACENCY = "adjacency"
 NODES = "nodes"
 LINKED = "linked"  # bitmap: rows that lists of the graph may point at
-CONDEMNED = "condemned"  # bitmap: of these, the ones that are being taken out
+REMOVING = "removing"  # bitmap: of these, the ones that a repair is removing
 LIST_BLOCKS = "list_blocks"  # inverted lists: entries by 32, lists, their centroids, and where the entries of a row are
 LISTS = "lists"
 CENTROIDS = "centroids"
@@ -29,7 +29,7 @@ DRIFT = 3  # what vectors looked like since a calibration, by generation
 TUNING = 4  # number 0: recall curves; 1 and up: the queries that they are measured on
 
 _COLUMN_IDS = {
-    CODES: 1, VECTORS: 2, IDS: 3, DELETED: 4, ADJACENCY: 5, NODES: 6, FIELD: 15, LINKED: 16, CONDEMNED: 17,
+    CODES: 1, VECTORS: 2, IDS: 3, DELETED: 4, ADJACENCY: 5, NODES: 6, FIELD: 15, LINKED: 16, REMOVING: 17,
     LIST_BLOCKS: 20, LISTS: 21, CENTROIDS: 22, SLOTS: 23,
 }  # fmt: skip
 _ID_BYTES = 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence, Set
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ MAX_ID = 2**63 - 1
 MAX_ID_BYTES = 480  # LMDB keys end at 511 bytes
 MAX_PAYLOAD_BYTES = 16 << 20  # as msgpack; larger values make LMDB look for long runs of free pages
 MAX_K = 1_000_000
+MAX_THREADS = 1024
 MAX_ROWS = 2**31 - 2**16
 CHECKED_ROWS = 8192  # at a time
 
@@ -215,3 +217,8 @@ def check_count(name: str, value: object, low: int, high: int) -> int:
     if not low <= value <= high:
         raise InputError(f"{name} must lie between {low} and {high}, got {value}")
     return int(value)
+
+
+def worker_threads(threads: int | None) -> int:
+    """The number of threads to use: ``threads``, or by default one for each core."""
+    return os.cpu_count() or 1 if threads is None else check_count("threads", threads, 1, MAX_THREADS)

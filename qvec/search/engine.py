@@ -12,7 +12,7 @@ import numpy as np
 from qvec._kernels import Column, Searcher, Selection
 from qvec.codes.registry import Quantizer
 from qvec.common.types import Float32Array, MemoryMode, NDArray
-from qvec.index import Coded, Index, Source, Stored
+from qvec.index import CodeColumn, Index, IndexInput, vector_reader
 from qvec.schema.bitmaps import read_bitmap
 from qvec.schema.layout import CODES, DELETED, IDS, VECTORS, in_force
 from qvec.storage.store import Snapshot
@@ -33,7 +33,6 @@ class Engine:
         "_new_searcher",
         "_walked",
         "by_row",
-        "dead",
         "deleted",
         "everything",
         "index",
@@ -46,6 +45,7 @@ class Engine:
         "quantizer",
         "searcher",
         "state",
+        "tombstones",
     )  # fmt: skip
 
     def __init__(
@@ -62,18 +62,14 @@ class Engine:
         self.quantizer, self.original_quantizer, self.index = quantizer, original_quantizer, index
         self.n: int = self.state["n"]
         self.live: int = self.state["live"]
-        self.dead: int = self.state["index"].get("dead", 0)
+        self.tombstones: int = self.state["index"].get("tombstones", 0)
         columns = in_force(snap.columns, self.state["names"]) if columns is None else columns
         self.deleted = None if self.n == self.live else read_bitmap(columns[DELETED], self.n)
         self.plans: dict[Any, Any] = {}
         """What layers above worked out of options for this engine."""
         self.everything = Selection(self.n, self.live, self.deleted)
-        stored = (
-            Stored(quantizer, columns[CODES])
-            if original_quantizer is None
-            else Stored(original_quantizer, columns[VECTORS])
-        )
-        source = Source(columns, Coded(quantizer.codec, columns[CODES]), self.n, stored)
+        reader = vector_reader(quantizer, original_quantizer, columns)
+        source = IndexInput(columns, CodeColumn(quantizer.codec, columns[CODES]), self.n, reader)
         self.n_lists = index.n_lists(self.state["index"])
         """How many may be probed; 0: the index has none."""
         self.probes = min(self.n_lists, round(PROBES_PER_ROOT * math.sqrt(self.n_lists)))
@@ -119,8 +115,8 @@ class Engine:
         self, k: int, ef: int, candidates: int, exact: bool, nprobe: int, selection: Selection | None = None
     ) -> Effort:
         """What `search` asks of a searcher."""
-        if self.dead:
-            ef = min(-(-ef * (self.live + self.dead) // self.live), self.n)
+        if self.tombstones:
+            ef = min(-(-ef * (self.live + self.tombstones) // self.live), self.n)
         return k, ef, nprobe or self.probes, candidates, exact, self.everything if selection is None else selection
 
     def to_copy(self, memory: MemoryMode) -> list[Column]:

@@ -10,16 +10,16 @@ import numpy as np
 
 from qvec._kernels import Selection, bits_count, bits_rows, bits_set
 from qvec.common.errors import InputError
-from qvec.common.types import Bitmap, IdKind
+from qvec.common.types import Bitmap, IdKind, NDArray
 from qvec.filters.evaluate import Matcher, live_bitmap
 from qvec.filters.language import And, Node, parse
-from qvec.filters.schema import stored_schema
+from qvec.filters.schema import load_schema
 from qvec.rows.lookup import find_rows
 from qvec.schema.bitmaps import read_bitmap
 from qvec.schema.layout import DELETED, IDS
 from qvec.schema.validation import as_id_set, id_keys
 from qvec.storage.records import fingerprint
-from qvec.storage.store import Reading, Snapshot
+from qvec.storage.store import Reading, Snapshot, Transaction
 
 MAX_FILTER_BYTES = 4 << 20
 MAX_REMEMBERED = 256
@@ -76,7 +76,7 @@ class Selector:
         self.n: int = reading.state["n"]
         some_deleted = self.n > reading.state["live"]
         self.live = live_bitmap(self.n, read_bitmap(reading.columns[DELETED], self.n) if some_deleted else None)
-        self.schema = stored_schema(reading.state)
+        self.schema = load_schema(reading.state)
         self._known: dict[Node, Bitmap] = {}
         self._kept: OrderedDict[Hashable, Selected] = OrderedDict()
 
@@ -162,3 +162,11 @@ def selector_of(reading: Reading) -> Selector:
     if selector is None:
         selector = reading.derived["selector"] = Selector(reading)
     return selector
+
+
+def matching_rows(reading: Snapshot | Transaction, where: object) -> NDArray[np.int64]:
+    """Live rows that match a filter, or all live rows if it is None; ascending."""
+    # A selector kept by a transaction may be older than the transaction's last change.
+    selector = Selector(reading) if isinstance(reading, Transaction) else selector_of(reading)
+    bits = selector.live if where is None else selector.matching(reading, where)
+    return bits_rows(bits).astype(np.int64)

@@ -279,7 +279,7 @@ class Transaction(Snapshot):
         for block in dirty:
             key = keys.block(column.id, column.generation, block)
             txn.put(key, column.seal(block, commit))
-            column.settle(block, txn.get(key))
+            column.set_page(block, txn.get(key))
             if self._spent:  # LMDB holds a copy until the commit
                 column.discard(block)
         touched = set(range(column.n_blocks)) if self._view.relocated else set(dirty)

@@ -53,7 +53,7 @@ QV_INLINE void block_per_step(const qv_codec *codec, int i, float inverse, float
 }
 
 /* <o, v> of a block of values and the offset of the centroid. */
-QV_INLINE double along_offset(const qv_source *source, int i, const float *values) {
+QV_INLINE double values_dot_offset(const qv_source *source, int i, const float *values) {
     float offset[QV_BLOCK];
     if (source->offset == NULL) return 0;
     for (int j = 0; j < QV_BLOCK; j++) offset[j] = (float)(source->offset[i + j] - QV_MIDPOINT);
@@ -79,7 +79,7 @@ QV_INLINE fit code_vector(const qv_codec *codec, const qv_source *source, float 
         f.along += qv_dot64(block, values);
         f.size += qv_dot64(values, values);
         f.norm2 += qv_dot64(block, block);
-        if (row != NULL) f.offset += along_offset(source, i, values);
+        if (row != NULL) f.offset += values_dot_offset(source, i, values);
     }
     return f;
 }
@@ -88,7 +88,7 @@ QV_INLINE fit try_vector(const qv_codec *codec, const qv_source *source, float i
     return code_vector(codec, source, inverse, NULL);
 }
 
-QV_DEFINE_WIDE(static, fit, measure, (const qv_codec *codec, const qv_source *source, float inverse),
+QV_DEFINE_WIDE(static, fit, fit_step, (const qv_codec *codec, const qv_source *source, float inverse),
                (codec, source, inverse), try_vector)
 QV_DEFINE_WIDE(static, fit, put, (const qv_codec *codec, const qv_source *source, float inverse, uint8_t *row),
                (codec, source, inverse, row), code_vector)
@@ -100,7 +100,7 @@ static float best_inverse(const qv_codec *codec, const qv_source *source, double
     float chosen = (float)(1 / (GAUSSIAN_STEP[codec->bits] * sigma));
     for (int t = 0; codec->bits > 1 && t < N_TRIALS; t++) {
         float inverse = (float)(1 / (TRIALS[t] * GAUSSIAN_STEP[codec->bits] * sigma));
-        fit f = measure(codec, source, inverse);
+        fit f = fit_step(codec, source, inverse);
         double cosine2 = f.along * f.along / f.size;
         if (cosine2 > best) {
             best = cosine2;

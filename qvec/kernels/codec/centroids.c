@@ -17,7 +17,7 @@ int qv_codec_centroid(qv_codec *codec, const float *center, const qv_codec *offs
     codec->n_offsets = n;
     codec->offset_codec = offset_codec;
     codec->offsets = offsets;
-    if (n > 0) codec->query_size += qv_table_room(codec);
+    if (n > 0) codec->query_size += qv_table_bytes(codec);
     return 0;
 }
 
@@ -59,8 +59,8 @@ static void code_source(const qv_source *source, qv_query *query) {
 }
 
 static void score_offsets(const qv_codec *codec, const qv_source *source, float *keys) {
-    _Alignas(64) uint8_t room[sizeof(qv_query) + QV_MAX_DIM];
-    qv_query *query = (qv_query *)room;
+    _Alignas(64) uint8_t buffer[sizeof(qv_query) + QV_MAX_DIM];
+    qv_query *query = (qv_query *)buffer;
     code_source(source, query);
     for (int first = 0; first < codec->n_offsets; first += TILE) {
         int left = codec->n_offsets - first;
@@ -84,7 +84,7 @@ int qv_nearest_centroid(const qv_codec *codec, const qv_source *source) {
 }
 
 static qv_query *offset_query(const qv_codec *codec, const qv_query *query) {
-    return (qv_query *)((uint8_t *)query + codec->query_size - qv_table_room(codec));
+    return (qv_query *)((uint8_t *)query + codec->query_size - qv_table_bytes(codec));
 }
 
 void qv_open_table(const qv_codec *codec, const qv_source *source, qv_query *query) {

@@ -14,7 +14,7 @@
 #define QV_TABLE_SIZE ((int)sizeof(float) * QV_MAX_CENTROIDS)
 
 /* Bytes of a query for both. */
-QV_INLINE int qv_table_room(const qv_codec *codec) {
+QV_INLINE int qv_table_bytes(const qv_codec *codec) {
     return codec->n_offsets > 0 ? codec->offset_codec->query_size + QV_TABLE_SIZE : 0;
 }
 

@@ -123,7 +123,7 @@ typedef struct {
 } qv_map;
 
 /* Floats that qv_map_query needs at `room`, where it leaves its result: `padded` of them. */
-size_t qv_map_room(const qv_map *map);
-const float *qv_map_query(const qv_map *map, const float *q, float *room);
+size_t qv_map_floats(const qv_map *map);
+const float *qv_map_query(const qv_map *map, const float *q, float *buffer);
 
 #endif

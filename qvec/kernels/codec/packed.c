@@ -74,7 +74,7 @@ typedef struct {
 QV_INLINE float in_range(double step) { return step < FLT_MAX ? (float)step : FLT_MAX; }
 
 /* <x, k> and |k|^2 of the values nearest to x at a step. Signs cancel in both. */
-QV_INLINE fit measure(const qv_source *source, const ladder *l, double step) {
+QV_INLINE fit fit_levels(const qv_source *source, const ladder *l, double step) {
     float buffer[QV_BLOCK], size[QV_BLOCK], scaled[QV_BLOCK], k[QV_BLOCK];
     fit f = {in_range(step), 0, 0};
     float per_step = 1 / f.step;
@@ -97,11 +97,11 @@ QV_INLINE fit fit_step(const qv_source *source, const qv_levels *levels, double 
     const ladder l = ladder_of(levels);
     fit f = {.step = in_range(levels->start * sqrt(norm2 / source->dim))}, best = {0, 0, 0};
     for (int round = 0; round < ROUNDS; round++) {
-        f = measure(source, &l, f.step);
+        f = fit_levels(source, &l, f.step);
         f.step = in_range(f.along / f.power);
     }
     for (int t = 0; t < N_TRIALS; t++) {
-        fit tried = measure(source, &l, TRIALS[t] * f.step);
+        fit tried = fit_levels(source, &l, TRIALS[t] * f.step);
         if (t == 0 || tried.along * tried.along * best.power > best.along * best.along * tried.power) best = tried;
     }
     return best;
@@ -128,7 +128,7 @@ static void put_static(const qv_codec *codec, const float *x, double unit, uint8
 }
 
 /* <o, k> of 64 codes and the offset of the centroid, in steps. */
-static double along_offset(const qv_source *source, const qv_levels *levels, int i, const uint8_t *codes) {
+static double codes_dot_offset(const qv_source *source, const qv_levels *levels, int i, const uint8_t *codes) {
     int32_t sum = 0;
     int count = source->dim - i < QV_BLOCK ? source->dim - i : QV_BLOCK;
     for (int j = 0; source->offset != NULL && j < count; j++) {
@@ -148,7 +148,7 @@ static double put_codes(const qv_codec *codec, const qv_source *source, float st
         int count = qv_group_count(codec, levels, first);
         for (int i = 0; i < count; i += QV_BLOCK) {
             nearest_codes(&l, qv_source_block(source, first + i, buffer), 1 / step, codes + i);
-            along += along_offset(source, levels, first + i, codes + i);
+            along += codes_dot_offset(source, levels, first + i, codes + i);
         }
         memset(codes + count, 0, sizeof codes - (size_t)count);
         put_group(codec, codes, start, row);

@@ -90,7 +90,7 @@ static void fill_dynamic(const qv_codec *codec, const float *q, estimate *e, qv_
 
 /* Room for the float weights of a query that something is folded into or taken from, behind its codes: a fifth is codes. */
 static float *scratch(const qv_codec *codec, qv_query *out) {
-    size_t size = (size_t)codec->query_size - sizeof *out - (size_t)qv_table_room(codec);
+    size_t size = (size_t)codec->query_size - sizeof *out - (size_t)qv_table_bytes(codec);
     return (float *)(payload(out) + size / 5);
 }
 
@@ -118,7 +118,7 @@ static void fill_folded(const qv_codec *codec, const float *y, double unit, esti
     finish_codes(codec, code.sum, e, out);
 }
 
-static double along_centroid(const qv_codec *codec, const qv_source *query) {
+static double dot_centroid(const qv_codec *codec, const qv_source *query) {
     float buffer[QV_BLOCK];
     double sum = 0;
     for (int i = 0; i < codec->dim; i += QV_BLOCK) sum += qv_dot64(qv_source_block(query, i, buffer), codec->center + i);
@@ -155,7 +155,7 @@ static void fill_weights(const qv_codec *codec, const float *y, double unit, est
     if (qv_is_shifted(codec)) query.center = codec->center;
     int8_t *codes = (int8_t *)payload(out);
     if (qv_is_shifted(codec)) e->norm2 = qv_source_norm2(&query);
-    else if (qv_is_centered(codec)) e->base = along_centroid(codec, &query);
+    else if (qv_is_centered(codec)) e->base = dot_centroid(codec, &query);
     if (codec->n_offsets > 0) qv_open_table(codec, &query, out);
     put_weights(codec, &query, scratch(codec, out));
     qv_code code = qv_quantize(&weights, codes);

@@ -109,19 +109,19 @@ void qv_transform(const float *x, size_t n, int dim, int padded, int normalize, 
     }
 }
 
-size_t qv_map_room(const qv_map *map) {
+size_t qv_map_floats(const qv_map *map) {
     size_t projected = map->panels ? (size_t)map->dim + (size_t)map->n_panels * QV_PANEL : 0;
     return (size_t)map->padded + projected;
 }
 
-const float *qv_map_query(const qv_map *map, const float *q, float *room) {
+const float *qv_map_query(const qv_map *map, const float *q, float *buffer) {
     if (!map->panels) {
-        qv_transform(q, 1, map->dim, map->padded, map->normalize, map->mean, map->signs, room);
-        return room;
+        qv_transform(q, 1, map->dim, map->padded, map->normalize, map->mean, map->signs, buffer);
+        return buffer;
     }
-    float *centered = room + map->padded, *projected = centered + map->dim;
+    float *centered = buffer + map->padded, *projected = centered + map->dim;
     qv_transform(q, 1, map->dim, map->dim, map->normalize, map->mean, NULL, centered);
     qv_project(centered, 1, map->dim, map->panels, map->n_panels, map->simd, projected);
-    qv_transform(projected, 1, map->width, map->padded, 0, NULL, map->signs, room);
-    return room;
+    qv_transform(projected, 1, map->width, map->padded, 0, NULL, map->signs, buffer);
+    return buffer;
 }

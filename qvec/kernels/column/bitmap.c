@@ -93,33 +93,33 @@ static uint16_t u16_at(const uint8_t *data) {
 
 static void set_bit(uint64_t *words, uint32_t row) { words[row / 64] |= 1ull << (row % 64); }
 
-static int set_array(const uint8_t *data, size_t size, uint32_t count, uint32_t room, uint64_t *words) {
+static int set_array(const uint8_t *data, size_t size, uint32_t count, uint32_t limit, uint64_t *words) {
     if (size != 2 * (size_t)count) return -1;
     for (uint32_t i = 0; i < count; i++) {
         uint32_t row = u16_at(data + 2 * (size_t)i);
-        if (row >= room) return -1;
+        if (row >= limit) return -1;
         set_bit(words, row);
     }
     return 0;
 }
 
-static int set_bitset(const uint8_t *data, size_t size, uint32_t room, uint64_t *words) {
+static int set_bitset(const uint8_t *data, size_t size, uint32_t limit, uint64_t *words) {
     if (size != BITSET_BYTES) return -1;
     for (uint32_t w = 0; w < BITSET_BYTES / 8; w++) {
         uint64_t word;
         memcpy(&word, data + 8 * (size_t)w, sizeof word);
-        uint32_t left = room > w * 64 ? room - w * 64 : 0;
+        uint32_t left = limit > w * 64 ? limit - w * 64 : 0;
         if (left < 64 && word >> left) return -1;
         if (left) words[w] |= word;
     }
     return 0;
 }
 
-static int set_runs(const uint8_t *data, size_t size, uint32_t room, uint64_t *words) {
+static int set_runs(const uint8_t *data, size_t size, uint32_t limit, uint64_t *words) {
     if (size < 2 || size != 2 + 4 * (size_t)u16_at(data)) return -1;
     for (size_t at = 2; at < size; at += 4) {
         uint32_t row = u16_at(data + at), end = row + u16_at(data + at + 2);
-        if (end >= room) return -1;
+        if (end >= limit) return -1;
         for (; row <= end && row % 64; row++) set_bit(words, row);
         for (; row + 63 <= end; row += 64) words[row / 64] = ~0ull;
         for (; row <= end; row++) set_bit(words, row);
@@ -130,21 +130,21 @@ static int set_runs(const uint8_t *data, size_t size, uint32_t room, uint64_t *w
 int qv_bits_roaring(const uint8_t *data, size_t size, uint32_t chunk, uint32_t n, uint64_t *words) {
     uint32_t cookie, first = chunk * QV_CHUNK_ROWS;
     if (chunk >= QV_CHUNK_ROWS || first >= n || size < 11) return -1;
-    uint32_t room = n - first < QV_CHUNK_ROWS ? n - first : QV_CHUNK_ROWS;
+    uint32_t limit = n - first < QV_CHUNK_ROWS ? n - first : QV_CHUNK_ROWS;
     words += first / 64;
     memcpy(&cookie, data, sizeof cookie);
     if (cookie == COOKIE_WITH_RUNS) { /* of one container: it has no table of offsets, and one byte of flags */
         uint32_t is_run = data[4] & 1, count = u16_at(data + 7) + 1u;
         if (u16_at(data + 5) != chunk || (!is_run && count > ARRAY_MAX)) return -1;
-        return is_run ? set_runs(data + 9, size - 9, room, words) : set_array(data + 9, size - 9, count, room, words);
+        return is_run ? set_runs(data + 9, size - 9, limit, words) : set_array(data + 9, size - 9, count, limit, words);
     }
     if (cookie != COOKIE || size < 18) return -1;
     uint32_t containers, offset, count = u16_at(data + 10) + 1u;
     memcpy(&containers, data + 4, sizeof containers);
     memcpy(&offset, data + 12, sizeof offset);
     if (containers != 1 || offset != 16 || u16_at(data + 8) != chunk) return -1;
-    if (count > ARRAY_MAX) return set_bitset(data + 16, size - 16, room, words);
-    return set_array(data + 16, size - 16, count, room, words);
+    if (count > ARRAY_MAX) return set_bitset(data + 16, size - 16, limit, words);
+    return set_array(data + 16, size - 16, count, limit, words);
 }
 
 /* --- counting and listing --- */

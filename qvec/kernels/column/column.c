@@ -69,12 +69,12 @@ static void unlock(qv_arena *arena) { __atomic_store_n(&arena->lock, 0, __ATOMIC
 static size_t slot_size(const qv_column *col) { return (size_t)col->value_size + QV_PAGE_HEADER; }
 
 static int add_chunk(qv_arena *arena) {
-    if (arena->n_chunks == arena->room) {
-        uint32_t room = arena->room ? 2 * arena->room : 8;
-        uint8_t **chunks = realloc(arena->chunks, room * sizeof *chunks);
+    if (arena->n_chunks == arena->capacity) {
+        uint32_t capacity = arena->capacity ? 2 * arena->capacity : 8;
+        uint8_t **chunks = realloc(arena->chunks, capacity * sizeof *chunks);
         if (chunks == NULL) return -1;
         arena->chunks = chunks;
-        arena->room = room;
+        arena->capacity = capacity;
     }
     uint8_t *chunk = qv_huge_alloc(ARENA_CHUNK);
     if (chunk == NULL) return -1;
@@ -136,11 +136,11 @@ static int grow(void **array, size_t from, size_t to, size_t item) {
 
 int qv_column_resize(qv_column *col, uint32_t n_blocks) {
     if (n_blocks > col->capacity) {
-        uint32_t room = n_blocks > 2 * col->capacity ? n_blocks : 2 * col->capacity;
-        if (grow((void **)&col->entries, col->capacity, room, sizeof *col->entries)) return -1;
-        if (grow((void **)&col->table, col->capacity, room, sizeof *col->table)) return -1;
-        if (col->scratch && grow((void **)&col->scratch, col->capacity, room, sizeof *col->scratch)) return -1;
-        col->capacity = room;
+        uint32_t capacity = n_blocks > 2 * col->capacity ? n_blocks : 2 * col->capacity;
+        if (grow((void **)&col->entries, col->capacity, capacity, sizeof *col->entries)) return -1;
+        if (grow((void **)&col->table, col->capacity, capacity, sizeof *col->table)) return -1;
+        if (col->scratch && grow((void **)&col->scratch, col->capacity, capacity, sizeof *col->scratch)) return -1;
+        col->capacity = capacity;
     }
     for (uint32_t block = n_blocks; block < col->n_blocks; block++) {
         col->entries[block] = (qv_entry){0, 0};
@@ -205,7 +205,7 @@ uint8_t *qv_seal(qv_column *col, uint32_t block, uint64_t txn_id) {
     return value;
 }
 
-void qv_settle(qv_column *col, uint32_t block, uint32_t pgno) {
+void qv_set_page(qv_column *col, uint32_t block, uint32_t pgno) {
     block_header head;
     memcpy(&head, col->scratch[block], sizeof head);
     col->entries[block] = (qv_entry){pgno, head.crc};

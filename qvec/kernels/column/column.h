@@ -24,7 +24,7 @@ typedef struct {
 /* Private copies of one write transaction: slots cut from large chunks, given back all at once. */
 typedef struct {
     uint8_t **chunks;
-    uint32_t n_chunks, room; /* chunks in use; chunks that fit `chunks` */
+    uint32_t n_chunks, capacity; /* chunks in use; chunks that fit `chunks` */
     uint32_t used;           /* slots taken from the last chunk */
     int lock;
 } qv_arena;
@@ -68,7 +68,7 @@ uint8_t *qv_touch(qv_column *col, uint32_t block);
 uint8_t *qv_seal(qv_column *col, uint32_t block, uint64_t txn_id);
 
 /* Writer: enter a sealed block into the directory, stored from page `pgno` on. */
-void qv_settle(qv_column *col, uint32_t block, uint32_t pgno);
+void qv_set_page(qv_column *col, uint32_t block, uint32_t pgno);
 
 /* Writer: give back the memory of a settled block, which must not be read before qv_release. */
 void qv_discard(qv_column *col, uint32_t block);

@@ -37,7 +37,7 @@ cdef extern from "column/column.h" nogil:
     uint8_t *qv_resolve(qv_column *, uint32_t)
     uint8_t *qv_touch(qv_column *, uint32_t)
     uint8_t *qv_seal(qv_column *, uint32_t, uint64_t)
-    void qv_settle(qv_column *, uint32_t, uint32_t)
+    void qv_set_page(qv_column *, uint32_t, uint32_t)
     void qv_discard(qv_column *, uint32_t)
     void qv_release(qv_column *)
     size_t qv_private_bytes(const qv_column *)
@@ -308,10 +308,10 @@ cdef class Column:
         cdef uint8_t *value = qv_seal(&self.c, block, txn_id)
         return PyMemoryView_FromMemory(<char *>value, self.c.value_size, PyBUF_READ)
 
-    def settle(self, block: int, const uint8_t[::1] value not None) -> None:
+    def set_page(self, block: int, const uint8_t[::1] value not None) -> None:
         """Enter a sealed block into the directory, under the page that LMDB gave the stored ``value``."""
         self._check_private(block)
-        qv_settle(&self.c, block, self._page_number(&value[0]))
+        qv_set_page(&self.c, block, self._page_number(&value[0]))
 
     def discard(self, block: int) -> None:
         """Give back the memory of a settled block, which must not be read before `release`."""

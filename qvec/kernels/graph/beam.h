@@ -20,7 +20,7 @@ typedef struct {
     uint32_t *row;  /* their rows */
     int32_t *taken; /* keys of those that were: they keep their places among the nearest `width` */
     int n_open, n_taken, width;
-    int n_settled;  /* of the taken ones, when the beam was last cut back: since then each left a gap among the open */
+    int n_compacted;  /* of the taken ones, when the beam was last cut back: since then each left a gap among the open */
     int32_t places; /* the bits of an entry that are its place */
     float bound;    /* what a key must be below to get in: +inf until there are `width` */
 } qv_beam;
@@ -42,31 +42,31 @@ QV_INLINE float qv_beam_float(int32_t ordered) {
 }
 
 /* Entries that each of the three arrays has room for. */
-static inline size_t qv_beam_room(int width) {
+static inline size_t qv_beam_entries(int width) {
     size_t most = (size_t)width + 2 * QV_BEAM_SLACK + QV_BEAM_GROUP;
     return (most + QV_BEAM_GROUP - 1) / QV_BEAM_GROUP * QV_BEAM_GROUP;
 }
 
-static inline size_t qv_beam_bytes(int width) { return qv_beam_room(width) * 3 * sizeof(int32_t); }
+static inline size_t qv_beam_bytes(int width) { return qv_beam_entries(width) * 3 * sizeof(int32_t); }
 
-QV_INLINE void qv_beam_fill(int32_t *entries, int n) {
+QV_INLINE void qv_beam_pad(int32_t *entries, int n) {
     *(qv_beam_group *)(entries + n) = (qv_beam_group){0} + QV_BEAM_NONE;
 }
 
 /* An empty beam in qv_beam_bytes(width) at `room`. */
-static inline void qv_beam_reset(qv_beam *beam, void *room, int width) {
-    size_t each = qv_beam_room(width);
-    *beam = (qv_beam){.open = room, .width = width, .bound = __builtin_inff(), .places = 1};
+static inline void qv_beam_reset(qv_beam *beam, void *buffer, int width) {
+    size_t each = qv_beam_entries(width);
+    *beam = (qv_beam){.open = buffer, .width = width, .bound = __builtin_inff(), .places = 1};
     beam->row = (uint32_t *)(beam->open + each);
     beam->taken = (int32_t *)(beam->row + each);
     while ((size_t)beam->places < each) beam->places = 2 * beam->places + 1;
     memset(beam->row, 0xFF, each * sizeof *beam->row); /* whole groups are compared: nothing of another search's */
-    qv_beam_fill(beam->open, 0);
-    qv_beam_fill(beam->taken, 0);
+    qv_beam_pad(beam->open, 0);
+    qv_beam_pad(beam->taken, 0);
 }
 
 /* n entries in whole groups. */
-QV_INLINE int qv_beam_whole(int n) { return (int)((unsigned)(n + QV_BEAM_GROUP - 1) / QV_BEAM_GROUP * QV_BEAM_GROUP); }
+QV_INLINE int qv_beam_padded(int n) { return (int)((unsigned)(n + QV_BEAM_GROUP - 1) / QV_BEAM_GROUP * QV_BEAM_GROUP); }
 
 /* The entry of a candidate without its place. */
 QV_INLINE int32_t qv_beam_entry(const qv_beam *beam, float key) { return qv_beam_ordered(key) & ~beam->places; }
@@ -75,7 +75,7 @@ QV_INLINE int32_t qv_beam_entry(const qv_beam *beam, float key) { return qv_beam
 QV_INLINE int qv_beam_pop(qv_beam *beam, uint32_t *row) {
     int32_t *open = beam->open, nearest = QV_BEAM_NONE;
     const uint32_t *rows = beam->row;
-    int n = qv_beam_whole(beam->n_open);
+    int n = qv_beam_padded(beam->n_open);
     for (int i = 0; i < n; i++) nearest = open[i] < nearest ? open[i] : nearest;
     if (nearest == QV_BEAM_NONE) return 0;
     uint32_t taken = rows[nearest & beam->places];
@@ -86,7 +86,7 @@ QV_INLINE int qv_beam_pop(qv_beam *beam, uint32_t *row) {
 }
 
 QV_INLINE int qv_beam_count(const int32_t *entries, int n, int32_t limit) {
-    int count = 0, whole = qv_beam_whole(n);
+    int count = 0, whole = qv_beam_padded(n);
     for (int i = 0; i < whole; i++) count += entries[i] <= limit;
     return count;
 }
@@ -96,7 +96,7 @@ QV_INLINE int qv_beam_within(const qv_beam *beam, int32_t limit) {
 }
 
 QV_INLINE int32_t qv_beam_least(const int32_t *entries, int n, int32_t least) {
-    int whole = qv_beam_whole(n);
+    int whole = qv_beam_padded(n);
     for (int i = 0; i < whole; i++) least = entries[i] < least ? entries[i] : least;
     return least;
 }
@@ -120,9 +120,9 @@ QV_INLINE int32_t qv_beam_limit(const qv_beam *beam, int most) {
 }
 
 /* Forget all but about the nearest `width`. */
-QV_INLINE void qv_beam_cut(qv_beam *beam) {
+QV_INLINE void qv_beam_compact(qv_beam *beam) {
     int most = beam->width + 2 + beam->width / 32;
-    qv_beam_fill(beam->taken, beam->n_taken); /* those since the last cut have gone on into groups that were not filled up */
+    qv_beam_pad(beam->taken, beam->n_taken); /* those since the last cut have gone on into groups that were not filled up */
     int32_t limit = qv_beam_limit(beam, most);
     int n_taken = 0, n_open = 0;
     for (int i = 0; i < beam->n_taken; i++) {
@@ -135,18 +135,18 @@ QV_INLINE void qv_beam_cut(qv_beam *beam) {
         beam->row[n_open] = beam->row[i];
         n_open += entry <= limit && n_open + n_taken < most;
     }
-    beam->n_taken = beam->n_settled = n_taken;
+    beam->n_taken = beam->n_compacted = n_taken;
     beam->n_open = n_open;
-    qv_beam_fill(beam->taken, n_taken);
+    qv_beam_pad(beam->taken, n_taken);
     if (n_open + n_taken >= beam->width) beam->bound = qv_beam_float(limit);
 }
 
 /* To be called after candidates were appended, at most 2 * QV_BEAM_SLACK of them. */
-QV_INLINE void qv_beam_settle(qv_beam *beam) {
-    qv_beam_fill(beam->open, beam->n_open);
-    if (beam->n_open + beam->n_settled < beam->width + QV_BEAM_SLACK) return;
-    qv_beam_cut(beam);
-    qv_beam_fill(beam->open, beam->n_open);
+QV_INLINE void qv_beam_commit(qv_beam *beam) {
+    qv_beam_pad(beam->open, beam->n_open);
+    if (beam->n_open + beam->n_compacted < beam->width + QV_BEAM_SLACK) return;
+    qv_beam_compact(beam);
+    qv_beam_pad(beam->open, beam->n_open);
 }
 
 #endif

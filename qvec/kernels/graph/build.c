@@ -12,14 +12,14 @@
 #define QV_SLACK 8 /* a full list is pruned to leave this part of it free for the next reverse edges */
 
 /* Mark the candidates after `from` that edge `from` hides: alpha * d(from, e) <= d(u, e). */
-static int hide_behind(const qv_graph *graph, const qv_edge *edges, int from, int n, uint8_t *hidden, qv_scratch *s) {
+static int mark_occluded(const qv_graph *graph, const qv_edge *edges, int from, int n, uint8_t *occluded, qv_scratch *s) {
     const uint8_t *node = qv_row(graph->codes, edges[from].row & QV_ROW_MASK);
     if (!node) return QV_DAMAGED;
     qv_prepare_row(graph->codec, node, (qv_query *)s->other);
     for (int i = from + 1; i < n;) {
         int staged = 0;
         for (; i < n && staged < QV_HOP_MAX; i++) {
-            if (hidden[i]) continue;
+            if (occluded[i]) continue;
             const uint8_t *address = qv_row(graph->codes, edges[i].row & QV_ROW_MASK);
             if (!address) return QV_DAMAGED;
             s->row[0][staged] = (uint32_t)i;
@@ -27,29 +27,29 @@ static int hide_behind(const qv_graph *graph, const qv_edge *edges, int from, in
         }
         graph->codec->score(graph->codec, (qv_query *)s->other, s->address[0], staged, s->key);
         s->evaluations += (uint64_t)staged;
-        for (int j = 0; j < staged; j++) hidden[s->row[0][j]] = graph->alpha * s->key[j] <= edges[s->row[0][j]].key;
+        for (int j = 0; j < staged; j++) occluded[s->row[0][j]] = graph->alpha * s->key[j] <= edges[s->row[0][j]].key;
     }
     return QV_OK;
 }
 
 /* Twins of the node hide nothing and take at most an eighth of the list: a heap of equal vectors stays connected. */
-int qv_prune(const qv_graph *graph, qv_edge *edges, int n, int limit, const qv_twins *twins, qv_scratch *s) {
-    uint8_t hidden[QV_PRUNE_MAX] = {0};
-    qv_edge spare[QV_PRUNE_MAX];
-    int kept = 0, n_spare = 0, pinned = 0, room = (int)graph->degree / 8;
-    for (int i = 0; i < n; i++) pinned += (edges[i].row & QV_TREE) != 0;
+int qv_prune(const qv_graph *graph, qv_edge *edges, int n, int limit, const qv_duplicates *duplicates, qv_scratch *s) {
+    uint8_t occluded[QV_PRUNE_MAX] = {0};
+    qv_edge unused[QV_PRUNE_MAX];
+    int kept = 0, n_unused = 0, n_tree = 0, duplicates_left = (int)graph->degree / 8;
+    for (int i = 0; i < n; i++) n_tree += (edges[i].row & QV_TREE) != 0;
     for (int i = 0; i < n; i++) {
-        int pin = (edges[i].row & QV_TREE) != 0, twin = qv_is_twin(twins, edges[i].key);
-        if (!pin && hidden[i] && !twin) spare[n_spare++] = edges[i];
-        if (!pin && (hidden[i] || kept + pinned >= limit || (twin && room-- <= 0))) continue;
-        pinned -= pin;
-        if (!twin && !hidden[i] && kept + pinned + 1 < limit) {
-            int status = hide_behind(graph, edges, i, n, hidden, s);
+        int is_tree = (edges[i].row & QV_TREE) != 0, duplicate = qv_is_duplicate(duplicates, edges[i].key);
+        if (!is_tree && occluded[i] && !duplicate) unused[n_unused++] = edges[i];
+        if (!is_tree && (occluded[i] || kept + n_tree >= limit || (duplicate && duplicates_left-- <= 0))) continue;
+        n_tree -= is_tree;
+        if (!duplicate && !occluded[i] && kept + n_tree + 1 < limit) {
+            int status = mark_occluded(graph, edges, i, n, occluded, s);
             if (status) return status;
         }
         edges[kept++] = edges[i];
     }
-    for (int i = 0; i < n_spare && kept < (int)(graph->fill * (float)limit); i++) edges[kept++] = spare[i];
+    for (int i = 0; i < n_unused && kept < (int)(graph->fill * (float)limit); i++) edges[kept++] = unused[i];
     return kept;
 }
 
@@ -87,8 +87,8 @@ int qv_link_out(const qv_graph *graph, uint32_t row, const uint32_t *batch, uint
         uint32_t found = qv_candidate_row(s->pool.slots[i]);
         if (!qv_is_set(graph->deleted, found)) edges[n++] = (qv_edge){found, qv_candidate_key(s->pool.slots[i])};
     }
-    qv_twins twins = qv_twins_of(graph->codec, query, code);
-    n = qv_prune(graph, edges, n, (int)graph->degree, &twins, s);
+    qv_duplicates duplicates = qv_duplicates_of(graph->codec, query, code);
+    n = qv_prune(graph, edges, n, (int)graph->degree, &duplicates, s);
     if (n < 0) return n;
     qv_write_list(list, graph->degree, edges, n);
     for (int i = 0; i < n; i++) links[i] = (qv_link){row, edges[i].row, edges[i].key};
@@ -114,7 +114,7 @@ static int has_edge(const uint32_t *list, uint32_t degree, uint32_t row) {
     return 0;
 }
 
-int qv_links_owed(const qv_graph *graph, uint32_t row, uint32_t first, uint32_t stop, qv_scratch *s, qv_link *links) {
+int qv_pending_links(const qv_graph *graph, uint32_t row, uint32_t first, uint32_t stop, qv_scratch *s, qv_link *links) {
     const uint32_t *list = (const uint32_t *)qv_row(graph->adjacency, row);
     if (!list) return QV_DAMAGED;
     uint32_t targets[QV_DEGREE_MAX];
@@ -158,8 +158,8 @@ int qv_link_in(const qv_graph *graph, const qv_link *links, int n, qv_scratch *s
     if (n > QV_PRUNE_MAX - size) n = QV_PRUNE_MAX - size; /* links come nearest first */
     for (int i = 0; i < n; i++) edges[size + i] = (qv_edge){links[i].row, links[i].key};
     qsort(edges, (size_t)(size + n), sizeof *edges, qv_by_key);
-    qv_twins twins = qv_twins_of(graph->codec, query, code);
-    int kept = qv_prune(graph, edges, size + n, (int)(graph->degree - graph->degree / QV_SLACK), &twins, s);
+    qv_duplicates duplicates = qv_duplicates_of(graph->codec, query, code);
+    int kept = qv_prune(graph, edges, size + n, (int)(graph->degree - graph->degree / QV_SLACK), &duplicates, s);
     if (kept < 0) return kept;
     qv_write_list(list, graph->degree, edges, kept);
     return QV_OK;
@@ -167,53 +167,53 @@ int qv_link_in(const qv_graph *graph, const qv_link *links, int n, qv_scratch *s
 
 /* Pin `row` in the host's list: an edge that is there, a free slot, or the last edge that is not pinned. Half of a list
  * stays free for pruning. 0 when the list has no place. */
-static int pin(const qv_graph *graph, uint32_t host, uint32_t *list, uint32_t row) {
-    uint32_t degree = graph->degree, size = qv_list_size(list, degree), pinned = 0, place = QV_NO_ROW;
+static int add_tree_edge(const qv_graph *graph, uint32_t parent, uint32_t *list, uint32_t row) {
+    uint32_t degree = graph->degree, size = qv_list_size(list, degree), n_tree = 0, place = QV_NO_ROW;
     for (uint32_t i = 0; i < size; i++) {
-        pinned += (list[i] & QV_TREE) != 0;
+        n_tree += (list[i] & QV_TREE) != 0;
         if (!(list[i] & QV_TREE)) place = i;
         if ((list[i] & QV_ROW_MASK) == row) {
             list[i] |= QV_TREE;
-            qv_note_change(graph, host);
+            qv_note_change(graph, parent);
             return 1;
         }
     }
-    if (pinned >= degree / 2) return 0;
+    if (n_tree >= degree / 2) return 0;
     if (size < degree) place = size;
     list[place] = row | QV_TREE;
-    qv_note_change(graph, host);
+    qv_note_change(graph, parent);
     return 1;
 }
 
 /* Every tree has leaves, so there is a list with room. */
-int qv_hang_below(const qv_graph *graph, uint32_t host, uint32_t row) {
+int qv_attach_below(const qv_graph *graph, uint32_t parent, uint32_t row) {
     for (uint32_t depth = 0; depth <= graph->n; depth++) {
-        uint32_t *list = (uint32_t *)qv_row_mut(graph->adjacency, host), next = QV_NO_ROW;
+        uint32_t *list = (uint32_t *)qv_row_mut(graph->adjacency, parent), next = QV_NO_ROW;
         if (!list) return QV_DAMAGED;
-        if (pin(graph, host, list, row)) return QV_OK;
+        if (add_tree_edge(graph, parent, list, row)) return QV_OK;
         for (uint32_t i = 0; i < graph->degree && list[i] != QV_NO_ROW; i++) /* descend by the row, to spread the load */
             if (list[i] & QV_TREE && (next == QV_NO_ROW || i % 16 == row % 16)) next = list[i] & QV_ROW_MASK;
         if (next >= graph->n) return QV_DAMAGED;
-        host = next;
+        parent = next;
     }
     return QV_DAMAGED;
 }
 
 /* Hosts: first the neighbors that kept an edge to the row, then any neighbor, then whatever hangs below one. */
-int qv_link_tree(const qv_graph *graph, uint32_t row, uint32_t otherwise, const uint64_t *barred) {
+int qv_link_tree(const qv_graph *graph, uint32_t row, uint32_t fallback, const uint64_t *excluded) {
     const uint32_t *own = (const uint32_t *)qv_row(graph->adjacency, row);
     if (!own) return QV_DAMAGED;
     uint32_t n = qv_list_size(own, graph->degree), nearest = QV_NO_ROW;
     for (int pass = 0; pass < 2; pass++)
         for (uint32_t i = 0; i < n; i++) {
-            uint32_t host = own[i] & QV_ROW_MASK;
-            if (host >= graph->n || qv_is_set(barred, host) || qv_is_set(graph->deleted, host)) continue;
-            if (nearest == QV_NO_ROW) nearest = host;
-            uint32_t *list = (uint32_t *)qv_row_mut(graph->adjacency, host);
+            uint32_t parent = own[i] & QV_ROW_MASK;
+            if (parent >= graph->n || qv_is_set(excluded, parent) || qv_is_set(graph->deleted, parent)) continue;
+            if (nearest == QV_NO_ROW) nearest = parent;
+            uint32_t *list = (uint32_t *)qv_row_mut(graph->adjacency, parent);
             if (!list) return QV_DAMAGED;
-            if ((pass || has_edge(list, graph->degree, row)) && pin(graph, host, list, row)) return QV_OK;
+            if ((pass || has_edge(list, graph->degree, row)) && add_tree_edge(graph, parent, list, row)) return QV_OK;
         }
-    return qv_hang_below(graph, nearest == QV_NO_ROW ? otherwise : nearest, row);
+    return qv_attach_below(graph, nearest == QV_NO_ROW ? fallback : nearest, row);
 }
 
 static int64_t mark(const qv_graph *graph, uint32_t row, uint64_t *reached, uint32_t *queue, int64_t tail) {
@@ -223,14 +223,14 @@ static int64_t mark(const qv_graph *graph, uint32_t row, uint64_t *reached, uint
     return tail + 1;
 }
 
-int64_t qv_reach(const qv_graph *graph, int pinned_only, uint64_t *reached, uint32_t *queue) {
+int64_t qv_reachable(const qv_graph *graph, int tree_only, uint64_t *reached, uint32_t *queue) {
     int64_t head = 0, tail = mark(graph, graph->root, reached, queue, 0);
-    for (uint32_t i = 0; i < graph->n_entries && !pinned_only; i++) tail = mark(graph, graph->entries[i], reached, queue, tail);
+    for (uint32_t i = 0; i < graph->n_entries && !tree_only; i++) tail = mark(graph, graph->entries[i], reached, queue, tail);
     while (head < tail) {
         const uint32_t *list = (const uint32_t *)qv_row(graph->adjacency, queue[head++]);
         if (!list) return QV_DAMAGED;
         for (uint32_t i = 0; i < graph->degree && list[i] != QV_NO_ROW; i++)
-            if (!pinned_only || list[i] & QV_TREE) tail = mark(graph, list[i] & QV_ROW_MASK, reached, queue, tail);
+            if (!tree_only || list[i] & QV_TREE) tail = mark(graph, list[i] & QV_ROW_MASK, reached, queue, tail);
     }
     return tail;
 }

@@ -8,7 +8,7 @@
 #include "graph/graph.h"
 
 #define QV_PRUNE_MAX 512 /* candidates looked at */
-#define QV_TWINS 1e-6f   /* of the larger of |x|^2 and a node's key to itself: how far from that key the same vector may be */
+#define QV_DUPLICATE_SLACK 1e-6f   /* of the larger of |x|^2 and a node's key to itself: how far from that key the same vector may be */
 
 typedef struct {
     uint32_t row; /* with QV_TREE where the edge is pinned */
@@ -18,16 +18,16 @@ typedef struct {
 /* Keys of the node's twins, which are the same vector: what is as near to it as it is to itself. */
 typedef struct {
     float key, slack;
-} qv_twins;
+} qv_duplicates;
 
-static inline qv_twins qv_twins_of(const qv_codec *codec, const qv_query *query, const uint8_t *code) {
-    qv_twins twins;
-    codec->score(codec, query, &code, 1, &twins.key);
-    twins.slack = QV_TWINS * fmaxf(fabsf(twins.key), query->bias);
-    return twins;
+static inline qv_duplicates qv_duplicates_of(const qv_codec *codec, const qv_query *query, const uint8_t *code) {
+    qv_duplicates duplicates;
+    codec->score(codec, query, &code, 1, &duplicates.key);
+    duplicates.slack = QV_DUPLICATE_SLACK * fmaxf(fabsf(duplicates.key), query->bias);
+    return duplicates;
 }
 
-static inline int qv_is_twin(const qv_twins *twins, float key) { return fabsf(key - twins->key) <= twins->slack; }
+static inline int qv_is_duplicate(const qv_duplicates *duplicates, float key) { return fabsf(key - duplicates->key) <= duplicates->slack; }
 
 static inline int qv_by_key(const void *a, const void *b) {
     const qv_edge *x = a, *y = b;
@@ -56,9 +56,9 @@ static inline void qv_write_list(uint32_t *list, uint32_t degree, const qv_edge 
 
 /* Keep a diverse subset of n edges sorted by key, pinned ones in any case, at most `limit`; returns how many.
  * twins: the keys of the node's own. */
-int qv_prune(const qv_graph *graph, qv_edge *edges, int n, int limit, const qv_twins *twins, qv_scratch *s);
+int qv_prune(const qv_graph *graph, qv_edge *edges, int n, int limit, const qv_duplicates *duplicates, qv_scratch *s);
 
 /* Hang a row below a host that is in the tree, or below what hangs there. */
-int qv_hang_below(const qv_graph *graph, uint32_t host, uint32_t row);
+int qv_attach_below(const qv_graph *graph, uint32_t parent, uint32_t row);
 
 #endif

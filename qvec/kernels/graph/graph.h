@@ -21,7 +21,7 @@ typedef struct {
     float alpha;       /* pruning: a kept neighbor s hides e where alpha * d(s,e) <= d(u,e), squared distances */
     float fill;        /* up to this share of what a list may hold, the nearest that others hide are kept as well */
     const uint64_t *deleted;   /* bitmap of rows that get no new edges; NULL: none */
-    const uint64_t *condemned; /* bitmap of rows that are leaving the graph; NULL: none */
+    const uint64_t *removing; /* bitmap of rows that are leaving the graph; NULL: none */
     uint8_t *changed;          /* [n] set to 1 for rows whose list changes; NULL: nobody asks */
 } qv_graph;
 
@@ -58,38 +58,38 @@ int qv_link_out(const qv_graph *graph, uint32_t row, const uint32_t *batch, uint
 
 /* Edges of a linked row to the rows first..stop that no edge of the other row answers, as links; how many (`degree` at
  * most), or an error. */
-int qv_links_owed(const qv_graph *graph, uint32_t row, uint32_t first, uint32_t stop, qv_scratch *s, qv_link *links);
+int qv_pending_links(const qv_graph *graph, uint32_t row, uint32_t first, uint32_t stop, qv_scratch *s, qv_link *links);
 
 /* Reverse edges of one target, n links with the same target: append, or prune when its list is full. */
 int qv_link_in(const qv_graph *graph, const qv_link *links, int n, qv_scratch *s);
 
 /* Give a row a tree edge: from one of its neighbors or from below the nearest, but not from a row that is `barred`; where
  * all are, from below `otherwise`. */
-int qv_link_tree(const qv_graph *graph, uint32_t row, uint32_t otherwise, const uint64_t *barred);
+int qv_link_tree(const qv_graph *graph, uint32_t row, uint32_t fallback, const uint64_t *excluded);
 
 /* --- repair: rows that are condemned leave (mend.c) --- */
 
-#define QV_TRIES 8 /* rows that are tried for each place in a list */
-#define QV_MEND_POOL (QV_TRIES * QV_DEGREE_MAX)
+#define QV_REPAIR_TRIES 8 /* rows that are tried for each place in a list */
+#define QV_REPAIR_POOL (QV_REPAIR_TRIES * QV_DEGREE_MAX)
 
-/* Give the places that condemned rows have in a list to others. The scratch's pool must have room for QV_MEND_POOL. */
+/* Give the places that condemned rows have in a list to others. The scratch's pool must have room for QV_REPAIR_POOL. */
 int qv_relink(const qv_graph *graph, uint32_t row, qv_scratch *s);
 
 /* What taking the tree apart needs. */
 typedef struct {
-    uint64_t *taken;  /* [n bits] condemned rows that have left the tree */
-    uint64_t *barred; /* [n bits] clear between calls */
+    uint64_t *detached;  /* [n bits] condemned rows that have left the tree */
+    uint64_t *excluded; /* [n bits] clear between calls */
     uint32_t *stack;  /* room for all condemned rows */
-} qv_apart;
+} qv_detach_buffers;
 
 /* Take condemned rows out of a list, and hang again what hung below those that were pinned. */
-int qv_hand_on(const qv_graph *graph, uint32_t row, const qv_apart *apart);
+int qv_reparent_children(const qv_graph *graph, uint32_t row, const qv_detach_buffers *buffers);
 
 /* The row that a condemned root hands the tree to, QV_NO_ROW where all that is linked is condemned; or an error. */
-int64_t qv_reroot(const qv_graph *graph, const qv_apart *apart);
+int64_t qv_replace_root(const qv_graph *graph, const qv_detach_buffers *buffers);
 
 /* Mark in `reached` (n bits) the rows that edges lead to from the root, or from all entries; the count of them, or an
  * error. pinned_only: by edges of the tree alone, from the root. */
-int64_t qv_reach(const qv_graph *graph, int pinned_only, uint64_t *reached, uint32_t *queue);
+int64_t qv_reachable(const qv_graph *graph, int tree_only, uint64_t *reached, uint32_t *queue);
 
 #endif

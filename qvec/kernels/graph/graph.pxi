@@ -18,7 +18,7 @@ cdef extern from "graph/graph.h" nogil:
         float alpha
         float fill
         const uint64_t *deleted
-        const uint64_t *condemned
+        const uint64_t *removing
         uint8_t *changed
     ctypedef struct qv_link:
         uint32_t row
@@ -28,10 +28,10 @@ cdef extern from "graph/graph.h" nogil:
                 qv_scratch *s) noexcept
     int qv_link_out(const qv_graph *graph, uint32_t row, const uint32_t *batch, uint32_t n_batch, int ef, qv_scratch *s,
                     qv_link *links)
-    int qv_links_owed(const qv_graph *graph, uint32_t row, uint32_t first, uint32_t stop, qv_scratch *s, qv_link *links)
+    int qv_pending_links(const qv_graph *graph, uint32_t row, uint32_t first, uint32_t stop, qv_scratch *s, qv_link *links)
     int qv_link_in(const qv_graph *graph, const qv_link *links, int n, qv_scratch *s)
-    int qv_link_tree(const qv_graph *graph, uint32_t row, uint32_t otherwise, const uint64_t *barred)
-    int64_t qv_reach(const qv_graph *graph, int pinned_only, uint64_t *reached, uint32_t *queue)
+    int qv_link_tree(const qv_graph *graph, uint32_t row, uint32_t fallback, const uint64_t *excluded)
+    int64_t qv_reachable(const qv_graph *graph, int tree_only, uint64_t *reached, uint32_t *queue)
 
 cdef extern from *:
     """
@@ -162,7 +162,7 @@ cdef class Linker:
             memset(own, 0xFF, self.g.degree * 4)
             self._waiting[row >> 6] |= <uint64_t>1 << (row & 63)
 
-    def link_out(self, int ef, int answered):
+    def link_out(self, int ef, int n_reverse):
         """Search and prune for rows of the batch until none is left; the nearest ``answered`` edges get one back."""
         cdef Scratch scratch = self._scratch(ef)
         cdef uint32_t i, j
@@ -177,17 +177,17 @@ cdef class Linker:
                                          self._links + <size_t>j * self.g.degree)
                     if status < 0:
                         break
-                    self._n_links[j] = min(status, answered)
+                    self._n_links[j] = min(status, n_reverse)
         self._done(scratch, status)
 
-    def owed(self, rows, uint32_t first, uint32_t stop):
+    def pending(self, rows, uint32_t first, uint32_t stop):
         """Open a batch of the edges to the rows first..stop that linked rows, uint32, have got no edge back for."""
         cdef Scratch scratch = self._scratch(1)
         cdef uint32_t i
         cdef int status = 0
         self._open(rows)
         for i in range(self._count):
-            status = qv_links_owed(&self.g, self._rows[i], first, stop, &scratch.s,
+            status = qv_pending_links(&self.g, self._rows[i], first, stop, &scratch.s,
                                    self._links + <size_t>i * self.g.degree)
             if status < 0:
                 break
@@ -270,7 +270,7 @@ cdef const uint64_t *_bitmap(object bits, n) except? NULL:
     return <const uint64_t *>cnp.PyArray_DATA(bits)
 
 
-def reachable(Codec codec, Column codes, Column adjacency, n, cnp.ndarray entries, root, bint pinned_only=False):
+def reachable(Codec codec, Column codes, Column adjacency, n, cnp.ndarray entries, root, bint tree_only=False):
     """Bitmap (uint64 [ceil(n / 64)]) of the rows that some path from the entries or the root reaches.
 
     pinned_only: of those that the root reaches by edges of the tree.
@@ -285,7 +285,7 @@ def reachable(Codec codec, Column codes, Column adjacency, n, cnp.ndarray entrie
     if not queue:
         raise MemoryError("no memory to walk the graph")
     with nogil:
-        status = qv_reach(&graph, pinned_only, reached, queue)
+        status = qv_reachable(&graph, tree_only, reached, queue)
     free(queue)
     if status < 0:
         _raise_status(<int>status, [adjacency])

@@ -32,9 +32,9 @@ int qv_node_layout_init(qv_node_layout *layout, const qv_codec *codec, uint32_t 
 }
 
 /* What a code stands for where queries are, rotated. `room` is for as many floats. */
-static void rotated(const qv_node_layout *layout, const uint8_t *code, float *room, float *out) {
-    qv_decode(layout->codec, code, 1, room);
-    qv_transform(room, 1, layout->codec->dim, layout->dims, 0, NULL, layout->signs, out);
+static void rotated(const qv_node_layout *layout, const uint8_t *code, float *scratch, float *out) {
+    qv_decode(layout->codec, code, 1, scratch);
+    qv_transform(scratch, 1, layout->codec->dim, layout->dims, 0, NULL, layout->signs, out);
 }
 
 /* f16 of values in a unit that makes the largest of them lie in 0.5..1; the unit. */
@@ -54,8 +54,8 @@ static void put_neighbor(const qv_node_layout *layout, uint32_t slot, const floa
 }
 
 int qv_node_encode(const qv_node_layout *layout, qv_column *codes, uint32_t n, const uint32_t *list, const uint8_t *code,
-                   float *room, uint8_t *node) {
-    float *center = room, *residual = room + layout->dims, *decoded = room + 2 * (size_t)layout->dims;
+                   float *scratch, uint8_t *node) {
+    float *center = scratch, *residual = scratch + layout->dims, *decoded = scratch + 2 * (size_t)layout->dims;
     float add[QV_DEGREE_MAX] = {0}, rescale[QV_DEGREE_MAX] = {0};
     uint32_t rows[QV_DEGREE_MAX];
     rotated(layout, code, decoded, center);

@@ -16,7 +16,7 @@ cdef extern from "graph/nodes.h" nogil:
         const uint8_t *start
     int qv_node_layout_init(qv_node_layout *layout, const qv_codec *codec, uint32_t degree, const uint8_t *signs)
     int qv_node_encode(const qv_node_layout *layout, qv_column *codes, uint32_t n, const uint32_t *list,
-                       const uint8_t *code, float *room, uint8_t *node)
+                       const uint8_t *code, float *scratch, uint8_t *node)
     int qv_nodes_find(const void *nodes, const qv_search_params *params, const float *original, const float *transformed,
                       qv_scratch *s) noexcept
 
@@ -73,8 +73,8 @@ cdef class Packer:
         """Make nodes until none is left."""
         cdef const uint32_t *rows = <const uint32_t *>cnp.PyArray_DATA(self._rows)
         cdef uint32_t i, j, count = <uint32_t>self._rows.shape[0]
-        cdef cnp.ndarray room = np.empty(3 * self.layout.dims, np.float32)
-        cdef float *floats = <float *>cnp.PyArray_DATA(room)
+        cdef cnp.ndarray scratch = np.empty(3 * self.layout.dims, np.float32)
+        cdef float *floats = <float *>cnp.PyArray_DATA(scratch)
         cdef int status = 0
         with nogil:
             while status >= 0:
@@ -88,24 +88,24 @@ cdef class Packer:
         if status < 0:
             _raise_status(status, [self._nodes, self._adjacency, self._codes])
 
-    cdef int _make(self, uint32_t row, float *room) noexcept nogil:
+    cdef int _make(self, uint32_t row, float *scratch) noexcept nogil:
         cdef uint8_t *node = qv_row_mut(&self._nodes.c, row)
-        return QV_DAMAGED if node == NULL else self._encode(row, room, node)
+        return QV_DAMAGED if node == NULL else self._encode(row, scratch, node)
 
-    cdef int _encode(self, uint32_t row, float *room, uint8_t *node) noexcept nogil:
+    cdef int _encode(self, uint32_t row, float *scratch, uint8_t *node) noexcept nogil:
         cdef const uint8_t *list = qv_row(&self._adjacency.c, row)
         cdef const uint8_t *code = qv_row(&self._codes.c, row)
         if list == NULL or code == NULL:
             return QV_DAMAGED
-        return qv_node_encode(&self.layout, &self._codes.c, self._n, <const uint32_t *>list, code, room, node)
+        return qv_node_encode(&self.layout, &self._codes.c, self._n, <const uint32_t *>list, code, scratch, node)
 
     def wrong(self, uint32_t start, uint32_t stop):
         """Rows of start..stop whose node is not what their list and the codes make, uint32."""
         if stop > self._n:
             raise ValueError(f"rows {start}..{stop} are not within {self._n}")
-        cdef cnp.ndarray room = np.empty(3 * self.layout.dims, np.float32)
+        cdef cnp.ndarray scratch = np.empty(3 * self.layout.dims, np.float32)
         cdef cnp.ndarray fresh = _aligned(1, self.layout.stride)
-        cdef float *floats = <float *>cnp.PyArray_DATA(room)
+        cdef float *floats = <float *>cnp.PyArray_DATA(scratch)
         cdef uint8_t *made = <uint8_t *>cnp.PyArray_DATA(fresh)
         cdef const uint8_t *node
         cdef uint32_t row
@@ -146,9 +146,9 @@ cdef class PackedFinder(Finder):
         cdef cnp.ndarray code = codec.encode(center)
         _init_layout(&self.g.start_layout, codec, degree, signs)
         cdef cnp.ndarray start = _aligned(1, self.g.start_layout.stride)
-        cdef cnp.ndarray room = np.empty(3 * self.g.start_layout.dims, np.float32)
+        cdef cnp.ndarray scratch = np.empty(3 * self.g.start_layout.dims, np.float32)
         if qv_node_encode(&self.g.start_layout, &codes.c, self.g.n, <const uint32_t *>cnp.PyArray_DATA(rows),
-                          <const uint8_t *>cnp.PyArray_DATA(code), <float *>cnp.PyArray_DATA(room),
+                          <const uint8_t *>cnp.PyArray_DATA(code), <float *>cnp.PyArray_DATA(scratch),
                           <uint8_t *>cnp.PyArray_DATA(start)):
             _raise_status(QV_DAMAGED, [codes])
         self.g.start = <const uint8_t *>cnp.PyArray_DATA(start)

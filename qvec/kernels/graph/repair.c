@@ -1,9 +1,9 @@
 /* Graph repair: condemned rows leave the graph, and what they joined is joined anew.
  *
  * Three passes, which may stop after any list and go on later, since what is condemned does not change meanwhile:
- *   qv_reroot    a condemned root hands the tree to a row below it                                    once
+ *   qv_replace_root    a condemned root hands the tree to a row below it                                    once
  *   qv_relink    a list drops condemned rows for the best of their neighbors and its own             parallel over lists
- *   qv_hand_on   a list sees to it that what hangs below its condemned neighbors in the tree hangs again   in row order
+ *   qv_reparent_children   a list sees to it that what hangs below its condemned neighbors in the tree hangs again   in row order
  * Lists are joined as in FreshDiskANN (Singh et al. 2021, arXiv 2105.09613, algorithm 4). After the passes no list but
  * those of condemned rows names one. Each row still has one pinned in-edge, and none hangs below itself: who takes a row
  * with all that hangs below it is either above it, or is seen not to be among that.
@@ -11,36 +11,36 @@
 #include "graph/edges.h"
 #include "codec/simd.h"
 
-#define QV_SUBTREE 64 /* rows of a subtree that are looked at */
-#define QV_THROUGH 64 /* condemned rows looked through for one list: where a whole region is condemned, its rim is found */
+#define QV_SUBTREE_MAX 64 /* rows of a subtree that are looked at */
+#define QV_REMOVING_MAX 64 /* condemned rows looked through for one list: where a whole region is condemned, its rim is found */
 
-static const uint32_t *list_of(const qv_graph *graph, uint32_t row) {
+static const uint32_t *read_list(const qv_graph *graph, uint32_t row) {
     return row < graph->n ? (const uint32_t *)qv_row(graph->adjacency, row) : NULL;
 }
 
 /* A list in parts: edges that stay, pinned edges to condemned rows, and condemned rows to look through for others. */
 typedef struct {
     qv_edge kept[QV_DEGREE_MAX];
-    uint32_t pinned[QV_DEGREE_MAX], through[QV_THROUGH];
-    int n_kept, n_pinned, n_through;
-} qv_parts;
+    uint32_t tree[QV_DEGREE_MAX], removing[QV_REMOVING_MAX];
+    int n_kept, n_tree, n_removing;
+} list_parts;
 
-static int part_list(const qv_graph *graph, uint32_t row, const uint32_t *list, qv_parts *parts, qv_scratch *s) {
-    parts->n_kept = parts->n_pinned = parts->n_through = 0;
+static int split_list(const qv_graph *graph, uint32_t row, const uint32_t *list, list_parts *parts, qv_scratch *s) {
+    parts->n_kept = parts->n_tree = parts->n_removing = 0;
     qv_visited_reset(&s->visited);
     qv_visit(&s->visited, row);
     for (uint32_t i = 0; i < graph->degree && list[i] != QV_NO_ROW; i++) {
         uint32_t neighbor = list[i] & QV_ROW_MASK;
         if (neighbor >= graph->n) continue;
         qv_visit(&s->visited, neighbor);
-        if (!qv_is_set(graph->condemned, neighbor)) {
+        if (!qv_is_set(graph->removing, neighbor)) {
             parts->kept[parts->n_kept++].row = list[i];
             continue;
         }
-        if (list[i] & QV_TREE) parts->pinned[parts->n_pinned++] = list[i];
-        if (parts->n_through < QV_THROUGH) parts->through[parts->n_through++] = neighbor;
+        if (list[i] & QV_TREE) parts->tree[parts->n_tree++] = list[i];
+        if (parts->n_removing < QV_REMOVING_MAX) parts->removing[parts->n_removing++] = neighbor;
     }
-    return parts->n_through;
+    return parts->n_removing;
 }
 
 /* Keys of the edges that are kept. */
@@ -57,12 +57,12 @@ static int score_kept(const qv_graph *graph, const qv_query *query, qv_edge *kep
 }
 
 /* Stage the rows of a condemned row's list that may take a place; those that are condemned too are looked through later. */
-static int stage_list(const qv_graph *graph, const uint32_t *list, qv_parts *parts, qv_scratch *s) {
+static int stage_list(const qv_graph *graph, const uint32_t *list, list_parts *parts, qv_scratch *s) {
     int staged = 0;
     for (uint32_t i = 0; i < graph->degree && list[i] != QV_NO_ROW; i++) {
         uint32_t row = list[i] & QV_ROW_MASK;
         if (row >= graph->n || qv_visit(&s->visited, row)) continue;
-        if (qv_is_set(graph->condemned, row) && parts->n_through < QV_THROUGH) parts->through[parts->n_through++] = row;
+        if (qv_is_set(graph->removing, row) && parts->n_removing < QV_REMOVING_MAX) parts->removing[parts->n_removing++] = row;
         if (qv_is_set(graph->deleted, row)) continue;
         s->row[0][staged] = row;
         s->address[0][staged] = qv_row(graph->codes, row);
@@ -74,10 +74,10 @@ static int stage_list(const qv_graph *graph, const uint32_t *list, qv_parts *par
 
 /* Leave in the pool the nearest rows that are neighbors of the condemned ones, or of condemned ones behind these where
  * there are too few. */
-static int find_others(const qv_graph *graph, const qv_query *query, qv_parts *parts, qv_scratch *s) {
-    int own = parts->n_through;
-    for (int i = 0; i < parts->n_through && (i < own || s->pool.size < s->pool.capacity); i++) {
-        const uint32_t *list = list_of(graph, parts->through[i]);
+static int find_replacements(const qv_graph *graph, const qv_query *query, list_parts *parts, qv_scratch *s) {
+    int own = parts->n_removing;
+    for (int i = 0; i < parts->n_removing && (i < own || s->pool.size < s->pool.capacity); i++) {
+        const uint32_t *list = read_list(graph, parts->removing[i]);
         int staged = list ? stage_list(graph, list, parts, s) : QV_DAMAGED;
         if (staged < 0) return staged;
         qv_score_staged(graph->codec, NULL, query, 0, staged, s);
@@ -87,8 +87,8 @@ static int find_others(const qv_graph *graph, const qv_query *query, qv_parts *p
 
 /* Whether one of the n edges hides a row: it is nearer to the node, and alpha * d(edge, row) <= d(node, row) = key.
  * Twins of the node hide nothing. 1, 0, or an error. */
-static int is_hidden(const qv_graph *graph, const qv_edge *edges, int n, uint32_t row, float key,
-                     const qv_twins *twins, qv_scratch *s) {
+static int is_occluded(const qv_graph *graph, const qv_edge *edges, int n, uint32_t row, float key,
+                     const qv_duplicates *duplicates, qv_scratch *s) {
     const uint8_t *code = qv_row(graph->codes, row);
     if (!code) return QV_DAMAGED;
     qv_prepare_row(graph->codec, code, (qv_query *)s->other);
@@ -99,47 +99,47 @@ static int is_hidden(const qv_graph *graph, const qv_edge *edges, int n, uint32_
     graph->codec->score(graph->codec, (qv_query *)s->other, s->address[0], n, s->key);
     s->evaluations += (uint64_t)n;
     for (int i = 0; i < n; i++)
-        if (!qv_is_twin(twins, edges[i].key) && edges[i].key <= key && graph->alpha * s->key[i] <= key) return 1;
+        if (!qv_is_duplicate(duplicates, edges[i].key) && edges[i].key <= key && graph->alpha * s->key[i] <= key) return 1;
     return 0;
 }
 
 /* Add to n edges the nearest rows of the pool that no edge hides, up to `limit`; how many edges there are then. */
-static int fill_up(const qv_graph *graph, qv_edge *edges, int n, int limit, const qv_twins *twins, qv_scratch *s) {
-    int room = (int)graph->degree / 8;
-    for (int i = 0; i < n; i++) room -= qv_is_twin(twins, edges[i].key);
+static int fill_list(const qv_graph *graph, qv_edge *edges, int n, int limit, const qv_duplicates *duplicates, qv_scratch *s) {
+    int duplicates_left = (int)graph->degree / 8;
+    for (int i = 0; i < n; i++) duplicates_left -= qv_is_duplicate(duplicates, edges[i].key);
     for (int i = 0; i < s->pool.size && n < limit; i++) {
         uint32_t row = qv_candidate_row(s->pool.slots[i]);
         float key = qv_candidate_key(s->pool.slots[i]);
-        int twin = qv_is_twin(twins, key);
-        if (twin && room-- <= 0) continue;
-        int hidden = twin ? 0 : is_hidden(graph, edges, n, row, key, twins, s);
-        if (hidden < 0) return hidden;
-        if (!hidden) edges[n++] = (qv_edge){row, key};
+        int duplicate = qv_is_duplicate(duplicates, key);
+        if (duplicate && duplicates_left-- <= 0) continue;
+        int occluded = duplicate ? 0 : is_occluded(graph, edges, n, row, key, duplicates, s);
+        if (occluded < 0) return occluded;
+        if (!occluded) edges[n++] = (qv_edge){row, key};
     }
     return n;
 }
 
 /* What a list lost is made up for by the nearest neighbors of what it lost; what it keeps stays as it is. */
 int qv_relink(const qv_graph *graph, uint32_t row, qv_scratch *s) {
-    qv_parts parts;
-    const uint32_t *list = list_of(graph, row);
+    list_parts parts;
+    const uint32_t *list = read_list(graph, row);
     const uint8_t *code = list ? qv_row(graph->codes, row) : NULL;
     if (!code) return QV_DAMAGED;
-    if (!part_list(graph, row, list, &parts, s)) return QV_OK;
-    int size = (int)qv_list_size(list, graph->degree), limit = size - parts.n_pinned;
+    if (!split_list(graph, row, list, &parts, s)) return QV_OK;
+    int size = (int)qv_list_size(list, graph->degree), limit = size - parts.n_tree;
     qv_query *query = (qv_query *)s->query;
     qv_prepare_row(graph->codec, code, query);
-    qv_pool_reset(&s->pool, QV_TRIES * (size - parts.n_kept));
+    qv_pool_reset(&s->pool, QV_REPAIR_TRIES * (size - parts.n_kept));
     int status = score_kept(graph, query, parts.kept, parts.n_kept, s);
-    if (!status) status = find_others(graph, query, &parts, s);
+    if (!status) status = find_replacements(graph, query, &parts, s);
     if (status) return status;
-    qv_twins twins = qv_twins_of(graph->codec, query, code);
-    int n = fill_up(graph, parts.kept, parts.n_kept, limit, &twins, s);
+    qv_duplicates duplicates = qv_duplicates_of(graph->codec, query, code);
+    int n = fill_list(graph, parts.kept, parts.n_kept, limit, &duplicates, s);
     uint32_t *own = n < 0 ? NULL : (uint32_t *)qv_row_mut(graph->adjacency, row);
     if (!own) return QV_DAMAGED;
     qv_note_change(graph, row);
     qv_write_list(own, graph->degree, parts.kept, n);
-    for (int i = 0; i < parts.n_pinned; i++) own[n + i] = parts.pinned[i]; /* until they are handed on */
+    for (int i = 0; i < parts.n_tree; i++) own[n + i] = parts.tree[i]; /* until they are handed on */
     return QV_OK;
 }
 
@@ -150,9 +150,9 @@ static int subtree(const qv_graph *graph, uint32_t row, uint32_t *rows) {
     int n = 1;
     rows[0] = row;
     for (int i = 0; i < n; i++) {
-        const uint32_t *list = list_of(graph, rows[i]);
+        const uint32_t *list = read_list(graph, rows[i]);
         if (!list) return QV_DAMAGED;
-        for (uint32_t j = 0; j < graph->degree && list[j] != QV_NO_ROW && n < QV_SUBTREE; j++)
+        for (uint32_t j = 0; j < graph->degree && list[j] != QV_NO_ROW && n < QV_SUBTREE_MAX; j++)
             if (list[j] & QV_TREE) rows[n++] = list[j] & QV_ROW_MASK;
     }
     return n;
@@ -160,73 +160,73 @@ static int subtree(const qv_graph *graph, uint32_t row, uint32_t *rows) {
 
 /* Give a row that lost its tree edge another: from a near neighbor, as a new row gets it, unless too much hangs below it
  * to see that the neighbor does not; then from the host. `barred`: n bits, all clear. */
-static int hang_again(const qv_graph *graph, uint32_t row, uint32_t host, uint64_t *barred) {
-    uint32_t below[QV_SUBTREE];
+static int reattach_subtree(const qv_graph *graph, uint32_t row, uint32_t parent, uint64_t *excluded) {
+    uint32_t below[QV_SUBTREE_MAX];
     int n = subtree(graph, row, below);
     if (n < 0) return n;
-    if (n == QV_SUBTREE) return qv_hang_below(graph, host, row);
-    for (int i = 0; i < n; i++) set(barred, below[i]);
-    int status = qv_link_tree(graph, row, host, barred);
-    for (int i = 0; i < n; i++) barred[below[i] >> 6] &= ~(1ull << (below[i] & 63));
+    if (n == QV_SUBTREE_MAX) return qv_attach_below(graph, parent, row);
+    for (int i = 0; i < n; i++) set(excluded, below[i]);
+    int status = qv_link_tree(graph, row, parent, excluded);
+    for (int i = 0; i < n; i++) excluded[below[i] >> 6] &= ~(1ull << (below[i] & 63));
     return status;
 }
 
 /* Hang again what a condemned row and condemned rows below it carry, from the host at need; QV_NO_ROW: the first of these
  * becomes it. Returns the host, or an error. */
-static int64_t take_apart(const qv_graph *graph, uint32_t condemned, uint32_t host, const qv_apart *apart) {
-    uint32_t size = 0, *stack = apart->stack;
-    uint64_t *taken = apart->taken;
-    set(taken, condemned);
-    stack[size++] = condemned;
+static int64_t detach_subtree(const qv_graph *graph, uint32_t removing, uint32_t parent, const qv_detach_buffers *buffers) {
+    uint32_t size = 0, *stack = buffers->stack;
+    uint64_t *detached = buffers->detached;
+    set(detached, removing);
+    stack[size++] = removing;
     while (size) {
-        const uint32_t *list = list_of(graph, stack[--size]);
+        const uint32_t *list = read_list(graph, stack[--size]);
         if (!list) return QV_DAMAGED;
         for (uint32_t i = 0; i < graph->degree && list[i] != QV_NO_ROW; i++) {
             uint32_t row = list[i] & QV_ROW_MASK;
             if (!(list[i] & QV_TREE) || row >= graph->n) continue;
-            if (qv_is_set(graph->condemned, row)) {
-                if (qv_is_set(taken, row)) continue;
-                set(taken, row);
+            if (qv_is_set(graph->removing, row)) {
+                if (qv_is_set(detached, row)) continue;
+                set(detached, row);
                 stack[size++] = row;
-            } else if (host == QV_NO_ROW) {
-                host = row;
-            } else if (hang_again(graph, row, host, apart->barred)) {
+            } else if (parent == QV_NO_ROW) {
+                parent = row;
+            } else if (reattach_subtree(graph, row, parent, buffers->excluded)) {
                 return QV_DAMAGED;
             }
         }
     }
-    return host;
+    return parent;
 }
 
 /* Take condemned rows out of a list; those that were pinned go to `pinned`. Returns how many of these, or an error. */
-static int unlink_condemned(const qv_graph *graph, uint32_t row, uint32_t *pinned) {
+static int unlink_removing(const qv_graph *graph, uint32_t row, uint32_t *tree) {
     uint32_t *list = (uint32_t *)qv_row_mut(graph->adjacency, row), kept = 0;
     if (!list) return QV_DAMAGED;
     qv_note_change(graph, row);
-    int n_pinned = 0;
+    int n_tree = 0;
     for (uint32_t i = 0; i < graph->degree && list[i] != QV_NO_ROW; i++) {
         uint32_t neighbor = list[i] & QV_ROW_MASK;
-        if (neighbor >= graph->n || !qv_is_set(graph->condemned, neighbor)) list[kept++] = list[i];
-        else if (list[i] & QV_TREE) pinned[n_pinned++] = neighbor;
+        if (neighbor >= graph->n || !qv_is_set(graph->removing, neighbor)) list[kept++] = list[i];
+        else if (list[i] & QV_TREE) tree[n_tree++] = neighbor;
     }
     for (; kept < graph->degree; kept++) list[kept] = QV_NO_ROW;
-    return n_pinned;
+    return n_tree;
 }
 
-int qv_hand_on(const qv_graph *graph, uint32_t row, const qv_apart *apart) {
-    uint32_t pinned[QV_DEGREE_MAX];
-    const uint32_t *list = list_of(graph, row);
+int qv_reparent_children(const qv_graph *graph, uint32_t row, const qv_detach_buffers *buffers) {
+    uint32_t tree[QV_DEGREE_MAX];
+    const uint32_t *list = read_list(graph, row);
     int touched = 0;
     if (!list) return QV_DAMAGED;
     for (uint32_t i = 0; i < graph->degree && list[i] != QV_NO_ROW; i++)
-        touched |= (list[i] & QV_ROW_MASK) < graph->n && qv_is_set(graph->condemned, list[i] & QV_ROW_MASK);
+        touched |= (list[i] & QV_ROW_MASK) < graph->n && qv_is_set(graph->removing, list[i] & QV_ROW_MASK);
     if (!touched) return QV_OK;
-    int n = unlink_condemned(graph, row, pinned);
+    int n = unlink_removing(graph, row, tree);
     for (int i = 0; i < n; i++)
-        if (!qv_is_set(apart->taken, pinned[i]) && take_apart(graph, pinned[i], row, apart) < 0) return QV_DAMAGED;
+        if (!qv_is_set(buffers->detached, tree[i]) && detach_subtree(graph, tree[i], row, buffers) < 0) return QV_DAMAGED;
     return n < 0 ? n : QV_OK;
 }
 
-int64_t qv_reroot(const qv_graph *graph, const qv_apart *apart) {
-    return qv_is_set(graph->condemned, graph->root) ? take_apart(graph, graph->root, QV_NO_ROW, apart) : graph->root;
+int64_t qv_replace_root(const qv_graph *graph, const qv_detach_buffers *buffers) {
+    return qv_is_set(graph->removing, graph->root) ? detach_subtree(graph, graph->root, QV_NO_ROW, buffers) : graph->root;
 }

@@ -2,17 +2,17 @@
 # Graph repair, see mend.c. Relies on graph.pxi.
 
 cdef extern from "graph/graph.h" nogil:
-    const int QV_MEND_POOL
+    const int QV_REPAIR_POOL
     int qv_relink(const qv_graph *graph, uint32_t row, qv_scratch *s)
-    ctypedef struct qv_apart:
-        uint64_t *taken
-        uint64_t *barred
+    ctypedef struct qv_detach_buffers:
+        uint64_t *detached
+        uint64_t *excluded
         uint32_t *stack
-    int qv_hand_on(const qv_graph *graph, uint32_t row, const qv_apart *apart)
-    int64_t qv_reroot(const qv_graph *graph, const qv_apart *apart)
+    int qv_reparent_children(const qv_graph *graph, uint32_t row, const qv_detach_buffers *buffers)
+    int64_t qv_replace_root(const qv_graph *graph, const qv_detach_buffers *buffers)
 
 
-cdef class Mender:
+cdef class GraphRepair:
     """Takes condemned rows out of a graph.
 
     reroot once; then for some lists at a time begin, relink (any number of threads), hand_on. n: every row is below.
@@ -26,19 +26,19 @@ cdef class Mender:
     cdef list _idle
     cdef const uint32_t[::1] _rows
     cdef cnp.ndarray _changed
-    cdef qv_apart _apart
+    cdef qv_detach_buffers _buffers
     cdef uint32_t _next
     cdef readonly unsigned long long evaluations
 
-    def __init__(self, Codec codec, Column codes, Column adjacency, n, root, alpha, deleted, condemned):
+    def __init__(self, Codec codec, Column codes, Column adjacency, n, root, alpha, deleted, removing):
         entries = np.zeros(0, np.uint32)
         self._codec, self._codes, self._adjacency = codec, codes, adjacency
-        cdef cnp.ndarray taken = np.zeros((n + 63) // 64, np.uint64), barred = np.zeros((n + 63) // 64, np.uint64)
-        cdef cnp.ndarray stack = np.empty(int(np.bitwise_count(condemned).sum()) + 1, np.uint32)
-        self._kept = (entries, deleted, condemned, taken, barred, stack)
-        self._apart.taken = <uint64_t *>cnp.PyArray_DATA(taken)
-        self._apart.barred = <uint64_t *>cnp.PyArray_DATA(barred)
-        self._apart.stack = <uint32_t *>cnp.PyArray_DATA(stack)
+        cdef cnp.ndarray detached = np.zeros((n + 63) // 64, np.uint64), excluded = np.zeros((n + 63) // 64, np.uint64)
+        cdef cnp.ndarray stack = np.empty(int(np.bitwise_count(removing).sum()) + 1, np.uint32)
+        self._kept = (entries, deleted, removing, detached, excluded, stack)
+        self._buffers.detached = <uint64_t *>cnp.PyArray_DATA(detached)
+        self._buffers.excluded = <uint64_t *>cnp.PyArray_DATA(excluded)
+        self._buffers.stack = <uint32_t *>cnp.PyArray_DATA(stack)
         self._idle = []
         _fill_graph(&self.g, adjacency, codes, codec, n, entries, alpha)
         if not 0 <= root < n:
@@ -46,18 +46,18 @@ cdef class Mender:
         self._changed = np.zeros(n, np.uint8)
         self.g.changed = <uint8_t *>cnp.PyArray_DATA(self._changed)
         self.g.root = root
-        self.g.deleted, self.g.condemned = _bitmap(deleted, n), _bitmap(condemned, n)
+        self.g.deleted, self.g.removing = _bitmap(deleted, n), _bitmap(removing, n)
 
     @property
     def changed(self):
         """Rows whose lists changed since this mender was made, uint32, ascending."""
         return np.flatnonzero(self._changed).astype(np.uint32)
 
-    def reroot(self):
+    def replace_root(self):
         """The root of the tree from now on; None where every row that is linked is condemned."""
         cdef int64_t root
         with nogil:
-            root = qv_reroot(&self.g, &self._apart)
+            root = qv_replace_root(&self.g, &self._buffers)
         if root < 0:
             _raise_status(<int>root, [self._adjacency])
         if root == QV_NO_ROW:
@@ -77,7 +77,7 @@ cdef class Mender:
         cdef Scratch scratch = self._idle.pop() if self._idle else Scratch()
         cdef uint32_t i, j, count = <uint32_t>self._rows.shape[0]
         cdef int status = 0
-        if qv_scratch_reserve(&scratch.s, QV_MEND_POOL, self.g.n, <size_t>self._codec.c.query_size):
+        if qv_scratch_reserve(&scratch.s, QV_REPAIR_POOL, self.g.n, <size_t>self._codec.c.query_size):
             raise MemoryError("no memory for the buffers of a repair")
         with nogil:
             while status >= 0:
@@ -94,13 +94,13 @@ cdef class Mender:
         if status < 0:
             _raise_status(status, [self._adjacency, self._codes])
 
-    def hand_on(self):
+    def reparent_children(self):
         """Hang in the lists what hung below condemned rows; these are then out of the tree."""
         cdef uint32_t i
         cdef int status = 0
         with nogil:
             for i in range(<uint32_t>self._rows.shape[0]):
-                status = qv_hand_on(&self.g, self._rows[i], &self._apart)
+                status = qv_reparent_children(&self.g, self._rows[i], &self._buffers)
                 if status < 0:
                     break
         if status < 0:

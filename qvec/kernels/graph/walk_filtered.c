@@ -25,8 +25,8 @@ static int take_list(hop *h, const uint32_t *list, uint32_t *through) {
     uint64_t *visited = h->s->visited.bits;
     const uint64_t *excluded = h->selection->excluded;
     uint32_t *rows = h->rows + h->n;
-    int n = 0, n_through = 0, room = QV_HOP_MAX - h->n;
-    for (uint32_t i = 0; i < h->graph->degree && n < room; i++) {
+    int n = 0, n_through = 0, left = QV_HOP_MAX - h->n;
+    for (uint32_t i = 0; i < h->graph->degree && n < left; i++) {
         uint32_t row = list[i] & QV_ROW_MASK;
         if (row >= h->graph->n) { /* empty slot, or a hostile file */
             if (list[i] == QV_NO_ROW) break;

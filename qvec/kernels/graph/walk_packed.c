@@ -109,7 +109,7 @@ QV_INLINE void append(walk *w, uint32_t mask, const int32_t *entries, const uint
         n += !(expanded[row[n] >> 6] >> (row[n] & 63) & 1);
     }
     w->beam.n_open = n;
-    qv_beam_settle(&w->beam);
+    qv_beam_commit(&w->beam);
 }
 
 /* Take in the neighbors of a node whose key is `base`. */
@@ -204,14 +204,14 @@ int qv_nodes_find(const void *nodes, const qv_search_params *params, const float
     const qv_node_layout *layout = &index->layout;
     const qv_codec *codec = layout->codec;
     size_t table = qv_fs_bytes(layout->coded), floats = qv_round_up((size_t)layout->dims * sizeof(float), 64);
-    uint8_t *room = qv_scratch_room(s, table + floats + qv_beam_bytes(params->ef));
-    if (!room) return QV_NO_MEMORY;
-    float *query = (float *)(room + table);
-    walk w = {.index = index, .layout = layout, .query = (const qv_query *)s->query, .table = room, .s = s};
+    uint8_t *buffer = qv_scratch_bytes(s, table + floats + qv_beam_bytes(params->ef));
+    if (!buffer) return QV_NO_MEMORY;
+    float *query = (float *)(buffer + table);
+    walk w = {.index = index, .layout = layout, .query = (const qv_query *)s->query, .table = buffer, .s = s};
     qv_transform(transformed, 1, codec->dim, layout->dims, codec->metric == QV_COSINE, NULL, layout->signs, query);
-    w.delta = qv_fs_table(query, layout->coded, room);
+    w.delta = qv_fs_table(query, layout->coded, buffer);
     w.sums = qv_fs_sums(codec->simd);
-    qv_beam_reset(&w.beam, room + table + floats, params->ef);
+    qv_beam_reset(&w.beam, buffer + table + floats, params->ef);
     int candidates = params->candidates > params->k ? params->candidates : params->k;
     qv_visited_reset(&s->visited);
     qv_pool_reset(&s->pool, params->selection.excluded && params->ef > candidates ? params->ef : candidates);

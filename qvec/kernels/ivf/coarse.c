@@ -3,13 +3,13 @@
 
 #include "codec/lanes.h"
 
-#define SPARE 16    /* lists beyond twice those asked for whose centroids are looked at */
+#define EXTRA_LISTS 16    /* lists beyond twice those asked for whose centroids are looked at */
 #define HALVINGS 24 /* of the range of estimates, in search of a bound */
 
 static const uint8_t *codes_of(const qv_list_block *block) { return (const uint8_t *)(block + 1); }
 
 #define DEFINE_ESTIMATES(level, target)                                                                                  \
-    target static void estimates_##level(const qv_list_block *block, const int32_t *sums, const qv_probe *p, float *out) { \
+    target static void estimates_##level(const qv_list_block *block, const int32_t *sums, const qv_estimate_terms *p, float *out) { \
         float base = p->base, along = p->along, unit = p->unit;                                                          \
         for (int i = 0; i < QV_FS_VECTORS; i++)                                                                          \
             out[i] = base + along * block->add[i] + unit * (float)sums[i] * block->rescale[i];                           \
@@ -43,27 +43,27 @@ QV_TARGET_AVX2 static uint32_t below_avx2(const float *estimates, const float *e
 
 static int is_wide(const qv_lists *lists) { return lists->l2.simd == QV_AVX2 || lists->l2.simd == QV_AVX512; }
 
-void qv_list_estimates(const qv_lists *lists, const qv_list_block *block, const uint8_t *table, const qv_probe *probe,
+void qv_list_estimates(const qv_lists *lists, const qv_list_block *block, const uint8_t *table, const qv_estimate_terms *terms,
                        float *estimates) {
     int32_t sums[QV_FS_VECTORS];
     lists->sums(codes_of(block), table, lists->dims, sums);
 #if defined(__x86_64__)
     if (is_wide(lists)) {
-        estimates_wide(block, sums, probe, estimates);
+        estimates_wide(block, sums, terms, estimates);
         return;
     }
 #endif
-    estimates_baseline(block, sums, probe, estimates);
+    estimates_baseline(block, sums, terms, estimates);
 }
 
-uint32_t qv_list_below(const qv_lists *lists, const qv_list_block *block, const uint8_t *table, const qv_probe *probe,
+uint32_t qv_list_below(const qv_lists *lists, const qv_list_block *block, const uint8_t *table, const qv_estimate_terms *terms,
                        float bound) {
     float estimates[QV_FS_VECTORS];
-    qv_list_estimates(lists, block, table, probe, estimates);
+    qv_list_estimates(lists, block, table, terms, estimates);
 #if defined(__x86_64__)
-    if (is_wide(lists)) return below_avx2(estimates, block->error, probe->distance, bound);
+    if (is_wide(lists)) return below_avx2(estimates, block->error, terms->distance, bound);
 #endif
-    return below_baseline(estimates, block->error, probe->distance, bound);
+    return below_baseline(estimates, block->error, terms->distance, bound);
 }
 
 static int count_below(const qv_lists *lists, const float *x, int n, float bound) {
@@ -81,49 +81,49 @@ static uint8_t *take(uint8_t **at, size_t bytes) {
     return taken;
 }
 
-int qv_aim_init(qv_aim *aim, const qv_lists *lists, int n_near, qv_scratch *s) {
+int qv_coarse_query_init(qv_coarse_query *coarse, const qv_lists *lists, int n_near, qv_scratch *s) {
     size_t dims = (size_t)lists->dims, n = qv_round_up(lists->n_lists, QV_FS_VECTORS);
     size_t bytes = 2 * dims * sizeof(float) + qv_fs_bytes(lists->dims) + n * sizeof(float) + (size_t)lists->l2.query_size +
                    ((size_t)n_near + 1) * sizeof(uint64_t) + 6 * 64;
-    uint8_t *at = qv_scratch_room(s, bytes);
+    uint8_t *at = qv_scratch_bytes(s, bytes);
     if (!at) return QV_NO_MEMORY;
-    aim->y = (float *)take(&at, dims * sizeof(float));
-    aim->residual = (float *)take(&at, dims * sizeof(float));
-    aim->table = take(&at, qv_fs_bytes(lists->dims));
-    aim->estimates = (float *)take(&at, n * sizeof(float));
-    aim->query = (qv_query *)take(&at, (size_t)lists->l2.query_size);
-    aim->near.slots = (uint64_t *)take(&at, ((size_t)n_near + 1) * sizeof(uint64_t));
+    coarse->y = (float *)take(&at, dims * sizeof(float));
+    coarse->residual = (float *)take(&at, dims * sizeof(float));
+    coarse->table = take(&at, qv_fs_bytes(lists->dims));
+    coarse->estimates = (float *)take(&at, n * sizeof(float));
+    coarse->query = (qv_query *)take(&at, (size_t)lists->l2.query_size);
+    coarse->near.slots = (uint64_t *)take(&at, ((size_t)n_near + 1) * sizeof(uint64_t));
     return QV_OK;
 }
 
-void qv_aim_prepare(qv_aim *aim, const qv_lists *lists) {
-    aim->unit = qv_fs_table(aim->y, lists->dims, aim->table);
-    aim->norm2 = (float)qv_norm2(aim->y, lists->dims);
+void qv_coarse_query_prepare(qv_coarse_query *coarse, const qv_lists *lists) {
+    coarse->unit = qv_fs_table(coarse->y, lists->dims, coarse->table);
+    coarse->norm2 = (float)qv_norm2(coarse->y, lists->dims);
 }
 
 /* Estimates of the keys of all centroids; their codes are those of squared L2, of which -dot is a part. */
-static int estimate_centroids(qv_aim *aim, qv_lists *lists, int metric) {
-    qv_probe probe = {aim->norm2, 1, aim->unit, 0};
-    if (metric == QV_IP) probe = (qv_probe){0, 0, aim->unit / 2, 0};
+static int estimate_centroids(qv_coarse_query *coarse, qv_lists *lists, int metric) {
+    qv_estimate_terms terms = {coarse->norm2, 1, coarse->unit, 0};
+    if (metric == QV_IP) terms = (qv_estimate_terms){0, 0, coarse->unit / 2, 0};
     for (uint32_t i = 0; i * QV_FS_VECTORS < lists->n_lists; i++) {
         const qv_list_block *block = (const qv_list_block *)qv_row(lists->blocks, i);
         if (!block) return QV_DAMAGED;
-        qv_list_estimates(lists, block, aim->table, &probe, aim->estimates + i * QV_FS_VECTORS);
+        qv_list_estimates(lists, block, coarse->table, &terms, coarse->estimates + i * QV_FS_VECTORS);
     }
     return QV_OK;
 }
 
 /* A bound that about `n` of the estimates do not exceed, not less of them. */
-static float bound_of(const qv_aim *aim, const qv_lists *lists, int n) {
+static float estimate_bound(const qv_coarse_query *coarse, const qv_lists *lists, int n) {
     int count = (int)lists->n_lists;
     float low = INFINITY, high = -INFINITY;
     for (int i = 0; i < count; i++) {
-        low = aim->estimates[i] < low ? aim->estimates[i] : low;
-        high = aim->estimates[i] > high ? aim->estimates[i] : high;
+        low = coarse->estimates[i] < low ? coarse->estimates[i] : low;
+        high = coarse->estimates[i] > high ? coarse->estimates[i] : high;
     }
     for (int i = 0; i < HALVINGS && n < count; i++) {
         float middle = low + (high - low) / 2;
-        int below = count_below(lists, aim->estimates, count, middle);
+        int below = count_below(lists, coarse->estimates, count, middle);
         if (below < n) {
             low = middle;
             continue;
@@ -135,35 +135,35 @@ static float bound_of(const qv_aim *aim, const qv_lists *lists, int n) {
 }
 
 /* Score staged centroids, and keep the nearest. */
-static int rank_staged(qv_aim *aim, qv_lists *lists, const qv_codec *codec, int spread, int n, qv_scratch *s) {
-    codec->score(codec, aim->query, s->address[0], n, s->key);
+static int rank_staged(qv_coarse_query *coarse, qv_lists *lists, const qv_codec *codec, int spread, int n, qv_scratch *s) {
+    codec->score(codec, coarse->query, s->address[0], n, s->key);
     for (int i = 0; i < n; i++) {
         uint32_t list = s->row[0][i];
         const qv_list *entry = spread ? (const qv_list *)qv_row(lists->lists, list) : NULL;
         if (spread && !entry) return QV_DAMAGED;
-        qv_pool_insert(&aim->near, qv_candidate(s->key[i] + (spread ? entry->spread : 0), list));
+        qv_pool_insert(&coarse->near, qv_candidate(s->key[i] + (spread ? entry->spread : 0), list));
     }
     return QV_OK;
 }
 
-int qv_aim_lists(qv_aim *aim, qv_lists *lists, int n, int metric, int spread, qv_scratch *s) {
+int qv_coarse_search(qv_coarse_query *coarse, qv_lists *lists, int n, int metric, int spread, qv_scratch *s) {
     const qv_codec *codec = metric == QV_IP ? &lists->dot : &lists->l2;
-    if (estimate_centroids(aim, lists, metric)) return QV_DAMAGED;
-    float bound = bound_of(aim, lists, 2 * n + SPARE);
-    qv_prepare(codec, aim->y, aim->query);
-    qv_pool_reset(&aim->near, n);
+    if (estimate_centroids(coarse, lists, metric)) return QV_DAMAGED;
+    float bound = estimate_bound(coarse, lists, 2 * n + EXTRA_LISTS);
+    qv_prepare(codec, coarse->y, coarse->query);
+    qv_pool_reset(&coarse->near, n);
     int staged = 0;
     for (uint32_t list = 0; list < lists->n_lists; list++) {
-        if (aim->estimates[list] > bound) continue;
+        if (coarse->estimates[list] > bound) continue;
         const uint8_t *address = qv_row(lists->centroids, list);
         if (!address) return QV_DAMAGED;
         qv_prefetch_row(address, (size_t)codec->stride);
         s->row[0][staged] = list;
         s->address[0][staged++] = address;
         if (staged == 8) {
-            if (rank_staged(aim, lists, codec, spread, staged, s)) return QV_DAMAGED;
+            if (rank_staged(coarse, lists, codec, spread, staged, s)) return QV_DAMAGED;
             staged = 0;
         }
     }
-    return rank_staged(aim, lists, codec, spread, staged, s);
+    return rank_staged(coarse, lists, codec, spread, staged, s);
 }

@@ -11,7 +11,7 @@ typedef struct {
     qv_ivf *ivf;
     const qv_search_params *params;
     qv_scratch *s;
-    qv_aim aim;
+    qv_coarse_query coarse;
     const qv_codec *codec;
     const qv_query *query;
     qv_column *rows;
@@ -22,7 +22,7 @@ typedef struct {
 } search;
 
 /* What an entry's lower bound must be below, as a key of lists. */
-static float bound_of(const search *f) {
+static float entry_bound(const search *f) {
     const qv_pool *pool = &f->s->pool;
     if (pool->size <= f->rank || !f->ivf->comparable) return f->seed;
     float bound = (qv_candidate_key(pool->slots[f->rank]) - f->offset) / f->share;
@@ -42,7 +42,7 @@ static void turn_stages(search *f) {
     f->stage ^= 1;
 }
 
-static int stage_rows(search *f, const qv_list_block *block, uint32_t places) {
+static int stage_entries(search *f, const qv_list_block *block, uint32_t places) {
     qv_scratch *s = f->s;
     for (; places; places &= places - 1) {
         uint32_t row = block->rows[__builtin_ctz(places)];
@@ -58,14 +58,14 @@ static int stage_rows(search *f, const qv_list_block *block, uint32_t places) {
 }
 
 /* Under inner product, <q, v> = <q, c> + t <c, r> + <q - t c, r> for any t; the t that leaves least of q has least error. */
-static qv_probe probe_of(const search *f, const qv_list *list, float key) {
-    const qv_aim *aim = &f->aim;
+static qv_estimate_terms terms_of(const search *f, const qv_list *list, float key) {
+    const qv_coarse_query *coarse = &f->coarse;
     if (f->ivf->lists.metric != QV_IP) {
         key -= list->spread;
-        return (qv_probe){key, 1, aim->unit, sqrtf(key > 0 ? key : 0)};
+        return (qv_estimate_terms){key, 1, coarse->unit, sqrtf(key > 0 ? key : 0)};
     }
-    float along = list->norm2 > 0 ? -key / list->norm2 : 0, rest = aim->norm2 + along * key;
-    return (qv_probe){key, along, aim->unit, sqrtf(rest > 0 ? rest : 0)};
+    float along = list->norm2 > 0 ? -key / list->norm2 : 0, rest = coarse->norm2 + along * key;
+    return (qv_estimate_terms){key, along, coarse->unit, sqrtf(rest > 0 ? rest : 0)};
 }
 
 /* The first block of a list, which has `n` in all; NULL where the file points nowhere. */
@@ -77,15 +77,15 @@ static int scan_list(search *f, uint32_t number, float key) {
     qv_lists *lists = &f->ivf->lists;
     const qv_list *list = (const qv_list *)qv_row(lists->lists, number);
     if (!list || list->n > lists->n) return QV_DAMAGED;
-    qv_probe probe = probe_of(f, list, key);
+    qv_estimate_terms terms = terms_of(f, list, key);
     size_t bytes = sizeof(qv_list_block) + qv_fs_bytes(lists->dims);
     const qv_list_block *block = list->n ? block_at(lists, list->head) : NULL;
     for (uint32_t left = list->n ? (list->n - 1) / QV_FS_VECTORS + 1 : 0; left; left--) {
         if (!block) return QV_DAMAGED;
         const qv_list_block *next = left > 1 ? block_at(lists, block->next) : NULL;
         if (next) qv_prefetch_row(next, bytes);
-        uint32_t places = qv_list_below(lists, block, f->aim.table, &probe, bound_of(f));
-        if (places && stage_rows(f, block, places)) return QV_DAMAGED;
+        uint32_t places = qv_list_below(lists, block, f->coarse.table, &terms, entry_bound(f));
+        if (places && stage_entries(f, block, places)) return QV_DAMAGED;
         block = next;
     }
     return QV_OK;
@@ -103,19 +103,19 @@ static void fetch_list(search *f, uint32_t number) {
  * rows met would all be scored. */
 static int seed_bound(search *f) {
     qv_lists *lists = &f->ivf->lists;
-    uint64_t nearest = f->aim.near.slots[0];
+    uint64_t nearest = f->coarse.near.slots[0];
     const qv_list *list = (const qv_list *)qv_row(lists->lists, qv_candidate_row(nearest));
     if (!list || list->n > lists->n) return QV_DAMAGED;
-    qv_probe probe = probe_of(f, list, qv_candidate_key(nearest));
+    qv_estimate_terms terms = terms_of(f, list, qv_candidate_key(nearest));
     uint32_t number = list->head;
     qv_pool_reset(&f->s->pool, f->rank + 1);
     for (uint32_t left = list->n ? (list->n - 1) / QV_FS_VECTORS + 1 : 0; left; left--) {
         const qv_list_block *block = block_at(lists, number);
         if (!block) return QV_DAMAGED;
         float estimates[QV_FS_VECTORS];
-        qv_list_estimates(lists, block, f->aim.table, &probe, estimates);
+        qv_list_estimates(lists, block, f->coarse.table, &terms, estimates);
         for (int i = 0; i < QV_FS_VECTORS; i++) {
-            float upper = estimates[i] + probe.distance * block->error[i];
+            float upper = estimates[i] + terms.distance * block->error[i];
             if (!(upper < qv_pool_bound(&f->s->pool))) continue;
             if (block->rows[i] >= lists->n || qv_is_excluded(&f->params->selection, block->rows[i])) continue;
             qv_pool_insert(&f->s->pool, qv_candidate(upper, block->rows[i]));
@@ -127,7 +127,7 @@ static int seed_bound(search *f) {
 }
 
 static int scan_lists(search *f) {
-    const qv_pool *near = &f->aim.near;
+    const qv_pool *near = &f->coarse.near;
     for (int i = 0; i < near->size; i++) {
         if (i + 1 < near->size) fetch_list(f, qv_candidate_row(near->slots[i + 1]));
         if (scan_list(f, qv_candidate_row(near->slots[i]), qv_candidate_key(near->slots[i]))) return QV_DAMAGED;
@@ -141,7 +141,7 @@ static int scan_lists(search *f) {
  * the mean where queries are not (ip: the mean's part of the dot product is the same for all). */
 static void take_query(search *f, const float *original) {
     const qv_lists *lists = &f->ivf->lists;
-    float *y = f->aim.y;
+    float *y = f->coarse.y;
     qv_transform(original, 1, lists->dim, lists->dims, lists->metric == QV_COSINE, NULL, lists->signs, y);
     f->share = lists->metric == QV_COSINE ? 0.5f : 1;
     if (lists->metric == QV_IP) {
@@ -151,7 +151,7 @@ static void take_query(search *f, const float *original) {
     } else {
         for (int i = 0; i < lists->dims; i++) y[i] -= lists->mean[i];
     }
-    qv_aim_prepare(&f->aim, lists);
+    qv_coarse_query_prepare(&f->coarse, lists);
 }
 
 static void choose_scorer(search *f) {
@@ -179,10 +179,10 @@ int qv_ivf_find(const void *index, const qv_search_params *params, const float *
     f.seed = INFINITY;
     int seeded = 0;
     for (;; nprobe = nprobe > n_lists / 4 ? n_lists : 4 * nprobe) {
-        if (qv_aim_init(&f.aim, &ivf->lists, nprobe, s)) return QV_NO_MEMORY;
+        if (qv_coarse_query_init(&f.coarse, &ivf->lists, nprobe, s)) return QV_NO_MEMORY;
         take_query(&f, original);
         int metric = ivf->lists.metric == QV_IP ? QV_IP : QV_L2;
-        if (qv_aim_lists(&f.aim, &ivf->lists, nprobe, metric, metric == QV_L2, s)) return QV_DAMAGED;
+        if (qv_coarse_search(&f.coarse, &ivf->lists, nprobe, metric, metric == QV_L2, s)) return QV_DAMAGED;
         if (!seeded && ivf->comparable && seed_bound(&f)) return QV_DAMAGED;
         if (!seeded) qv_pool_reset(&s->pool, keep);
         seeded = 1;

@@ -20,7 +20,7 @@ static const float *centroid_of(qv_lists *lists, uint32_t list) {
     return (const float *)qv_row(lists->centroids, list);
 }
 
-static uint32_t room_of(const qv_lists *lists) { return lists->blocks->n_blocks * lists->blocks->rows_per_block; }
+static uint32_t block_capacity(const qv_lists *lists) { return lists->blocks->n_blocks * lists->blocks->rows_per_block; }
 
 static void clear_place(qv_list_block *block, int place) {
     block->rows[place] = 0xFFFFFFFFu;
@@ -79,7 +79,7 @@ static int fill_centroids(qv_lists *lists, const float *centroids, const float *
 
 int qv_lists_begin(qv_lists *lists, const float *centroids, const float *spreads) {
     uint32_t n = lists->n_lists, first = (n + QV_FS_VECTORS - 1) / QV_FS_VECTORS;
-    if (first > room_of(lists)) return QV_DAMAGED;
+    if (first > block_capacity(lists)) return QV_DAMAGED;
     lists->n_blocks = first;
     lists->n_free = 0;
     lists->free_block = QV_NO_BLOCK;
@@ -104,47 +104,47 @@ static double dot(const float *x, const float *y, int dims) {
 }
 
 /* Of the near lists but the first, the one with the least |r'|^2 + <r', r>^2 / |r|^2, where r = y - first centroid. */
-static int second_list(qv_aim *aim, qv_lists *lists, float *residual, uint32_t *owner, qv_scratch *s) {
-    int n = aim->near.size - 1, dims = lists->dims;
-    const float *first = centroid_of(lists, qv_candidate_row(aim->near.slots[0]));
+static int spill_list(qv_coarse_query *coarse, qv_lists *lists, float *residual, uint32_t *owner, qv_scratch *s) {
+    int n = coarse->near.size - 1, dims = lists->dims;
+    const float *first = centroid_of(lists, qv_candidate_row(coarse->near.slots[0]));
     double norm2 = 0;
-    for (int i = 0; i < dims; i++) residual[i] = aim->y[i] - first[i];
+    for (int i = 0; i < dims; i++) residual[i] = coarse->y[i] - first[i];
     norm2 = dot(residual, residual, dims);
-    double own = dot(aim->y, residual, dims), best = INFINITY;
-    qv_prepare(&lists->dot, residual, aim->query);
+    double own = dot(coarse->y, residual, dims), best = INFINITY;
+    qv_prepare(&lists->dot, residual, coarse->query);
     for (int i = 0; i < n; i++) {
-        s->address[0][i] = (const uint8_t *)centroid_of(lists, qv_candidate_row(aim->near.slots[i + 1]));
+        s->address[0][i] = (const uint8_t *)centroid_of(lists, qv_candidate_row(coarse->near.slots[i + 1]));
         if (!s->address[0][i]) return QV_DAMAGED;
     }
-    lists->dot.score(&lists->dot, aim->query, s->address[0], n, s->key);
+    lists->dot.score(&lists->dot, coarse->query, s->address[0], n, s->key);
     for (int i = 0; i < n; i++) {
-        double parallel = own + s->key[i], loss = qv_candidate_key(aim->near.slots[i + 1]);
+        double parallel = own + s->key[i], loss = qv_candidate_key(coarse->near.slots[i + 1]);
         if (norm2 > 0) loss += parallel * parallel / norm2;
         if (!(loss < best)) continue;
         best = loss;
-        *owner = qv_candidate_row(aim->near.slots[i + 1]);
+        *owner = qv_candidate_row(coarse->near.slots[i + 1]);
     }
     return QV_OK;
 }
 
 int qv_lists_assign(qv_lists *lists, const float *y, int copies, uint32_t *owners, float *distance, qv_scratch *s) {
-    qv_aim aim;
+    qv_coarse_query coarse;
     int near = copies > 1 ? NEAR_LISTS : 1;
     if ((uint32_t)near > lists->n_lists) near = (int)lists->n_lists;
-    if (qv_aim_init(&aim, lists, near, s)) return QV_NO_MEMORY;
-    memcpy(aim.y, y, (size_t)lists->dims * sizeof *y);
-    qv_aim_prepare(&aim, lists);
-    if (qv_aim_lists(&aim, lists, near, QV_L2, 0, s)) return QV_DAMAGED;
-    owners[0] = qv_candidate_row(aim.near.slots[0]);
-    *distance = qv_candidate_key(aim.near.slots[0]);
-    return copies > 1 && near > 1 ? second_list(&aim, lists, aim.residual, owners + 1, s) : QV_OK;
+    if (qv_coarse_query_init(&coarse, lists, near, s)) return QV_NO_MEMORY;
+    memcpy(coarse.y, y, (size_t)lists->dims * sizeof *y);
+    qv_coarse_query_prepare(&coarse, lists);
+    if (qv_coarse_search(&coarse, lists, near, QV_L2, 0, s)) return QV_DAMAGED;
+    owners[0] = qv_candidate_row(coarse.near.slots[0]);
+    *distance = qv_candidate_key(coarse.near.slots[0]);
+    return copies > 1 && near > 1 ? spill_list(&coarse, lists, coarse.residual, owners + 1, s) : QV_OK;
 }
 
 /* --- entries --- */
 
 static qv_list_block *allocate(qv_lists *lists, uint32_t *number) {
     if (lists->n_free == 0) {
-        if (lists->n_blocks >= room_of(lists)) return NULL;
+        if (lists->n_blocks >= block_capacity(lists)) return NULL;
         *number = lists->n_blocks++;
         return block_of(lists, *number);
     }

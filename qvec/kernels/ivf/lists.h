@@ -44,14 +44,14 @@ typedef struct {
 /* What turns sums of a block into estimates of keys: base + along * add + unit * sum * rescale, within distance * error. */
 typedef struct {
     float base, along, unit, distance;
-} qv_probe;
+} qv_estimate_terms;
 
 /* Estimates of a block's 32 keys. */
-void qv_list_estimates(const qv_lists *lists, const qv_list_block *block, const uint8_t *table, const qv_probe *probe,
+void qv_list_estimates(const qv_lists *lists, const qv_list_block *block, const uint8_t *table, const qv_estimate_terms *terms,
                        float *estimates);
 
 /* The places of a block whose keys may be below the bound, a bit each. */
-uint32_t qv_list_below(const qv_lists *lists, const qv_list_block *block, const uint8_t *table, const qv_probe *probe,
+uint32_t qv_list_below(const qv_lists *lists, const qv_list_block *block, const uint8_t *table, const qv_estimate_terms *terms,
                        float bound);
 
 /* A query, or a vector that looks for its lists. */
@@ -63,17 +63,17 @@ typedef struct {
     float *estimates; /* [n_lists, rounded up to 32] */
     qv_query *query;  /* y for the codec of centroids */
     qv_pool near;     /* lists, nearest first */
-} qv_aim;
+} qv_coarse_query;
 
 /* Buffers for at most `n_near` lists, in the scratch; QV_OK or QV_NO_MEMORY. */
-int qv_aim_init(qv_aim *aim, const qv_lists *lists, int n_near, qv_scratch *s);
+int qv_coarse_query_init(qv_coarse_query *coarse, const qv_lists *lists, int n_near, qv_scratch *s);
 
 /* Fill everything but `near` from aim->y. */
-void qv_aim_prepare(qv_aim *aim, const qv_lists *lists);
+void qv_coarse_query_prepare(qv_coarse_query *coarse, const qv_lists *lists);
 
 /* The `n` nearest lists of what is aimed at go to aim->near with the keys of their centroids, ranked with their spread where
  * `spread` is set, by `metric` QV_L2 or QV_IP. QV_OK or QV_DAMAGED. */
-int qv_aim_lists(qv_aim *aim, qv_lists *lists, int n, int metric, int spread, qv_scratch *s);
+int qv_coarse_search(qv_coarse_query *coarse, qv_lists *lists, int n, int metric, int spread, qv_scratch *s);
 
 /* --- writing --- */
 

@@ -22,11 +22,11 @@ static void *grown(void *old, size_t bytes, int *failed) {
 
 int qv_scratch_reserve(qv_scratch *s, int pool, uint32_t rows, size_t query_size) {
     int failed = 0;
-    if (pool > s->pool_room) {
+    if (pool > s->pool_capacity) {
         s->pool.slots = grown(s->pool.slots, ((size_t)pool + 1) * sizeof *s->pool.slots, &failed);
-        if (!failed) s->pool_room = pool;
+        if (!failed) s->pool_capacity = pool;
     }
-    if (rows > s->rows_room || !s->visited.bits) {
+    if (rows > s->rows_capacity || !s->visited.bits) {
         uint32_t words = rows / 64 + 1 + rows / 512; /* some room, so that a growing index does not realloc each time */
         s->visited.bits = grown(s->visited.bits, words * sizeof(uint64_t), &failed);
         if (!s->visited.touched) s->visited.touched = grown(NULL, QV_TOUCHED_MAX * sizeof(uint32_t), &failed);
@@ -34,48 +34,48 @@ int qv_scratch_reserve(qv_scratch *s, int pool, uint32_t rows, size_t query_size
         memset(s->visited.bits, 0, words * sizeof(uint64_t));
         s->visited.n_words = words;
         s->visited.n_touched = 0;
-        s->rows_room = words * 64 - 1;
+        s->rows_capacity = words * 64 - 1;
     }
-    if (query_size > s->query_room) {
+    if (query_size > s->query_capacity) {
         s->query = grown(s->query, query_size, &failed);
         s->other = grown(s->other, query_size, &failed);
-        if (!failed) s->query_room = query_size;
+        if (!failed) s->query_capacity = query_size;
     }
     return failed ? QV_NO_MEMORY : QV_OK;
 }
 
 int qv_scratch_reserve_map(qv_scratch *s, size_t floats) {
     int failed = 0;
-    if (floats > s->mapped_room) {
+    if (floats > s->mapped_capacity) {
         s->mapped = grown(s->mapped, floats * sizeof *s->mapped, &failed);
-        if (!failed) s->mapped_room = floats;
+        if (!failed) s->mapped_capacity = floats;
     }
     return failed ? QV_NO_MEMORY : QV_OK;
 }
 
-uint8_t *qv_scratch_room(qv_scratch *s, size_t bytes) {
+uint8_t *qv_scratch_bytes(qv_scratch *s, size_t bytes) {
     int failed = 0;
-    if (bytes > s->room_size) {
-        s->room = grown(s->room, bytes, &failed);
-        if (!failed) s->room_size = bytes;
+    if (bytes > s->index_buffer_bytes) {
+        s->index_buffer = grown(s->index_buffer, bytes, &failed);
+        if (!failed) s->index_buffer_bytes = bytes;
     }
-    return failed ? NULL : s->room;
+    return failed ? NULL : s->index_buffer;
 }
 
 int qv_scratch_reserve_tile(qv_scratch *s, int pool, size_t query_size) {
     int failed = 0;
     size_t slots = (size_t)pool + 1;
-    if (pool > s->tile_room) {
+    if (pool > s->tile_capacity) {
         s->tile[0].slots = grown(s->tile[0].slots, QV_TILE * slots * sizeof *s->tile[0].slots, &failed);
         if (failed) return QV_NO_MEMORY;
-        s->tile_room = pool;
+        s->tile_capacity = pool;
     }
     if (query_size > s->tile_query_size) {
         s->tile_queries = grown(s->tile_queries, QV_TILE * query_size, &failed);
         if (failed) return QV_NO_MEMORY;
         s->tile_query_size = query_size;
     }
-    for (int i = 1; i < QV_TILE; i++) s->tile[i].slots = s->tile[0].slots + (size_t)i * ((size_t)s->tile_room + 1);
+    for (int i = 1; i < QV_TILE; i++) s->tile[i].slots = s->tile[0].slots + (size_t)i * ((size_t)s->tile_capacity + 1);
     return QV_OK;
 }
 
@@ -86,7 +86,7 @@ void qv_scratch_free(qv_scratch *s) {
     free(s->query);
     free(s->mapped);
     free(s->other);
-    free(s->room);
+    free(s->index_buffer);
     free(s->tile[0].slots);
     free(s->tile_queries);
     memset(s, 0, sizeof *s);

@@ -18,7 +18,7 @@ static void end_phase(const qv_searcher *searcher, qv_scratch *s, int phase) {
 }
 
 /* Drop excluded rows from the pool, keep the nearest `keep`. */
-static void keep_results(qv_pool *pool, const qv_selection *selection, int keep) {
+static void filter_results(qv_pool *pool, const qv_selection *selection, int keep) {
     int kept = 0;
     for (int i = 0; i < pool->size && kept < keep; i++) {
         if (qv_is_excluded(selection, qv_candidate_row(pool->slots[i]))) continue;
@@ -111,7 +111,7 @@ static int finish(const qv_searcher *searcher, const qv_search_params *p, const 
     return status;
 }
 
-static int kept_of(const qv_search_params *p) { return p->candidates > p->k ? p->candidates : p->k; }
+static int n_candidates(const qv_search_params *p) { return p->candidates > p->k ? p->candidates : p->k; }
 
 /* A scan of the originals where that is asked for and there are any, else of the codes. */
 static int scans_originals(const qv_searcher *searcher, const qv_search_params *p) { return p->exact && searcher->rerank; }
@@ -126,7 +126,7 @@ static qv_scan_source source_of(const qv_searcher *searcher, const qv_search_par
 static int scan_tile(const qv_searcher *searcher, const qv_search_params *p, const qv_batch *batch, size_t q, qv_scratch *s) {
     qv_scan_source source = source_of(searcher, p);
     int fine = scans_originals(searcher, p), n = batch->n - q < QV_TILE ? (int)(batch->n - q) : QV_TILE;
-    int keep = fine ? p->k : kept_of(p);
+    int keep = fine ? p->k : n_candidates(p);
     if (qv_scratch_reserve_tile(s, keep, (size_t)source.codec->query_size)) return QV_NO_MEMORY;
     for (int i = 0; i < n; i++) {
         const float *x = fine ? batch->queries + (q + (size_t)i) * batch->dim : mapped(searcher, batch, q + (size_t)i, s);
@@ -148,19 +148,19 @@ static int scan_tile(const qv_searcher *searcher, const qv_search_params *p, con
 
 /* Whether a walk among selected rows ended before it had found enough of them: it was cut off from the rest. */
 static int is_cut_off(const qv_selection *selection, const qv_pool *pool) {
-    uint32_t room = (uint32_t)pool->capacity, enough = selection->n_allowed < room ? selection->n_allowed : room;
+    uint32_t capacity = (uint32_t)pool->capacity, enough = selection->n_allowed < capacity ? selection->n_allowed : capacity;
     return selection->seeds && (uint32_t)pool->size < enough;
 }
 
 static int reserve(const qv_searcher *searcher, const qv_search_params *p, qv_scratch *s) {
-    int pool = p->ef > kept_of(p) ? p->ef : kept_of(p);
+    int pool = p->ef > n_candidates(p) ? p->ef : n_candidates(p);
     size_t query_size = (size_t)searcher->codec->query_size;
     if (searcher->rerank && (size_t)searcher->rerank->query_size > query_size) query_size = (size_t)searcher->rerank->query_size;
-    if (searcher->map && qv_scratch_reserve_map(s, qv_map_room(searcher->map))) return QV_NO_MEMORY;
+    if (searcher->map && qv_scratch_reserve_map(s, qv_map_floats(searcher->map))) return QV_NO_MEMORY;
     return qv_scratch_reserve(s, pool, searcher->n, query_size);
 }
 
-/* Candidates of the index that may be results. QV_RANKED, QV_OK, QV_FEW where there are not k of those that are allowed,
+/* Candidates of the index that may be results. QV_RANKED, QV_OK, QV_TOO_FEW where there are not k of those that are allowed,
  * or an error. */
 static int find_candidates(const qv_searcher *searcher, const qv_search_params *p, const float *query, const float *as_coded,
                            qv_scratch *s) {
@@ -168,17 +168,17 @@ static int find_candidates(const qv_searcher *searcher, const qv_search_params *
     int status = searcher->finder.find(searcher->finder.index, p, query, as_coded, s);
     if (status < 0) return status;
     int cut_off = is_cut_off(selection, &s->pool);
-    keep_results(&s->pool, selection, kept_of(p));
+    filter_results(&s->pool, selection, n_candidates(p));
     uint32_t wanted = (uint32_t)p->k < selection->n_allowed ? (uint32_t)p->k : selection->n_allowed;
-    return cut_off || (uint32_t)s->pool.size < wanted ? QV_FEW : status;
+    return cut_off || (uint32_t)s->pool.size < wanted ? QV_TOO_FEW : status;
 }
 
 /* The same with more effort. A narrow walk over packed nodes may end before it has met k of them. */
 static int find_wider(const qv_searcher *searcher, const qv_search_params *p, const float *query, const float *as_coded,
                       qv_scratch *s) {
     qv_search_params wider = *p;
-    wider.ef = WIDER * kept_of(p);
-    if (p->nprobe || p->selection.seeds || p->ef >= wider.ef) return QV_FEW;
+    wider.ef = WIDER * n_candidates(p);
+    if (p->nprobe || p->selection.seeds || p->ef >= wider.ef) return QV_TOO_FEW;
     return reserve(searcher, &wider, s) ? QV_NO_MEMORY : find_candidates(searcher, &wider, query, as_coded, s);
 }
 
@@ -189,11 +189,11 @@ static int find_one(const qv_searcher *searcher, const qv_search_params *p, cons
     if (reranks(searcher, p)) prepare_original(searcher, batch, q, s);
     end_phase(searcher, s, QV_PREPARE);
     int status = find_candidates(searcher, p, query, as_coded, s);
-    if (status == QV_FEW) status = find_wider(searcher, p, query, as_coded, s);
+    if (status == QV_TOO_FEW) status = find_wider(searcher, p, query, as_coded, s);
     int ranked = status == QV_RANKED;
-    if (status == QV_FEW) {
+    if (status == QV_TOO_FEW) {
         qv_scan_source source = source_of(searcher, p);
-        qv_pool_reset(&s->pool, kept_of(p));
+        qv_pool_reset(&s->pool, n_candidates(p));
         status = qv_scan(&source, s->query, 0, &s->pool, 1, s);
         ranked = 0;
     }

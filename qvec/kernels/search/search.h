@@ -9,25 +9,25 @@
 #define QV_HOP_MAX 128 /* rows scored in one call */
 #define QV_TILE 8      /* queries of a batch that share a scan */
 
-enum { QV_OK = 0, QV_RANKED = 1, QV_FEW = 2, QV_DAMAGED = -1, QV_NO_MEMORY = -2 };
+enum { QV_OK = 0, QV_RANKED = 1, QV_TOO_FEW = 2, QV_DAMAGED = -1, QV_NO_MEMORY = -2 };
 enum { QV_PREPARE, QV_FIND, QV_RERANK, QV_WRITE, QV_PHASES }; /* of a search */
 
 /* Buffers of one thread, grown to the largest query seen. */
 typedef struct {
     qv_pool pool;
     qv_visited visited;
-    int pool_room;
-    uint32_t rows_room;
+    int pool_capacity;
+    uint32_t rows_capacity;
     uint8_t *query, *other; /* prepared queries: the walk's, and the re-rank's or the pruned node's */
-    size_t query_room;
+    size_t query_capacity;
     float *mapped;          /* the query transformed for the codes */
-    size_t mapped_room;
-    uint8_t *room;          /* what an index needs beside: qv_scratch_room */
-    size_t room_size;
+    size_t mapped_capacity;
+    uint8_t *index_buffer;          /* what an index needs beside: qv_scratch_bytes */
+    size_t index_buffer_bytes;
     qv_pool tile[QV_TILE];       /* a scan of several queries at once: their pools, cut from tile[0].slots, */
     uint8_t *tile_queries;       /* and the queries, prepared, tile_query_size bytes apart */
     size_t tile_query_size;
-    int tile_room;
+    int tile_capacity;
     const uint8_t *address[2][QV_HOP_MAX];
     uint32_t row[2][QV_HOP_MAX], kept[QV_HOP_MAX];
     float key[QV_HOP_MAX];
@@ -41,7 +41,7 @@ int qv_scratch_reserve_tile(qv_scratch *s, int pool, size_t query_size);
 void qv_scratch_free(qv_scratch *s);
 
 /* Room of `bytes` for an index of its own kind, on a 64-byte boundary, whatever is in it; NULL: no memory. */
-uint8_t *qv_scratch_room(qv_scratch *s, size_t bytes);
+uint8_t *qv_scratch_bytes(qv_scratch *s, size_t bytes);
 
 /* Which rows may be results. */
 typedef struct {

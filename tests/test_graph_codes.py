@@ -15,7 +15,7 @@ from helpers.vectors import clustered
 from qvec.codes.configs import CodeConfig, Int4, Mixed, RaBitQ, Ternary
 from qvec.common.types import Metric
 from qvec.datasets import exact_knn
-from qvec.index import hnsw, linking
+from qvec.index import graph_codes, hnsw
 
 DIM, N, QUERIES = 40, 3000, 100
 Float32 = npt.NDArray[np.float32]
@@ -55,13 +55,13 @@ def walked(db: qvec.Collection, queries: Float32, truth: Any) -> float:
 def copied(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many rows were copied, for each batch for which any were."""
     counts: list[int] = []
-    copies = linking._copied
+    copies = graph_codes._copied
 
     def count(source: Any, rows: Any, *rest: Any) -> Any:
         counts.append(len(rows))
         return copies(source, rows, *rest)
 
-    monkeypatch.setattr(linking, "_copied", count)
+    monkeypatch.setattr(graph_codes, "_copied", count)
     return counts
 
 
@@ -81,7 +81,7 @@ def test_graphs_are_as_good_as_those_linked_by_what_is_stored(
     with built(tmp_path / "a.qvec", x, metric, code) as db:
         fast = walked(db, queries, truth)
     assert copied == [N]
-    monkeypatch.setattr(hnsw, "comparable", lambda source, *rest: source.coded)
+    monkeypatch.setattr(hnsw, "batch_codes", lambda data, *rest: data.codes)
     with built(tmp_path / "b.qvec", x, metric, code) as db:
         exact = walked(db, queries, truth)
     assert fast >= exact - 0.01
@@ -109,10 +109,10 @@ def test_only_large_batches_are_copied(tmp_path: Path, copied: list[int]) -> Non
         db.add(x[:2000])
         db.add(x[2000:2050])
         db.delete(range(500))
-        db.add(x[: linking.MIN_ROWS])
+        db.add(x[: graph_codes.MIN_ROWS])
         assert copied[0] == 2000
         assert len(copied) == 2
-        assert copied[1] <= 2050 + linking.MIN_ROWS
+        assert copied[1] <= 2050 + graph_codes.MIN_ROWS
         assert not db.verify(deep=True)
         found = db.search(x[1100:1900], 1, ef=64).ids[:, 0]  # rows that have no twin
         assert (found == np.arange(1100, 1900)).mean() > 0.99

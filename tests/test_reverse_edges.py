@@ -52,7 +52,7 @@ def edges_from(db: qvec.Collection, row: int) -> set[int]:
 
 def test_a_single_row_is_answered_by_its_nearest_and_owed_the_rest(db: qvec.Collection, vectors: np.ndarray) -> None:
     db.add(vectors[N])
-    assert graph_of(db).owed.tolist() == [N]
+    assert graph_of(db).pending_rows.tolist() == [N]
     assert len(edges_to(db, N)) <= ANSWERED + 1 < len(edges_from(db, N))  # and the edge of the tree
     assert db.search(vectors[N], 1).ids.tolist() == [N]
     assert db.verify() == []
@@ -61,11 +61,14 @@ def test_a_single_row_is_answered_by_its_nearest_and_owed_the_rest(db: qvec.Coll
 def test_the_rest_is_added_step_by_step_in_passes_over_all_lists(db: qvec.Collection, vectors: np.ndarray) -> None:
     db.add(vectors[N])
     first, added, passes = len(edges_to(db, N)), 1, 0
-    assert graph_of(db).answered == 0
-    while N in graph_of(db).owed:
-        before, start = lists_of(db), graph_of(db).answered
+    assert graph_of(db).reverse_edge_cursor == 0
+    while N in graph_of(db).pending_rows:
+        before, start = lists_of(db), graph_of(db).reverse_edge_cursor
         db.add(vectors[N + added])
-        changed, step = np.flatnonzero((lists_of(db)[: len(before)] != before).any(axis=1)), graph_of(db).answered
+        changed, step = (
+            np.flatnonzero((lists_of(db)[: len(before)] != before).any(axis=1)),
+            graph_of(db).reverse_edge_cursor,
+        )
         answered = changed >= start if step < start else np.zeros(len(changed), bool)
         answered |= (changed < step) if step < start else (changed >= start) & (changed < step)
         assert np.count_nonzero(~answered) <= ANSWERED + 2  # those that answer at once, and two of the tree
@@ -81,9 +84,9 @@ def test_a_row_that_another_vector_takes_over_begins_anew(db: qvec.Collection, v
     for i in range(4):
         db.add(vectors[N + i])
     graph = graph_of(db)
-    graph.owed_before = 2
-    graph.owe(np.array([N + 1, N + 9], np.uint32))
-    assert (graph.owed.tolist(), graph.owed_before) == ([N, N + 2, N + 3, N + 1, N + 9], 1)
+    graph.pending_in_sweep = 2
+    graph.add_pending(np.array([N + 1, N + 9], np.uint32))
+    assert (graph.pending_rows.tolist(), graph.pending_in_sweep) == ([N, N + 2, N + 3, N + 1, N + 9], 1)
 
 
 @pytest.mark.parametrize("call", ["batch", "optimize"])
@@ -94,7 +97,7 @@ def test_a_batch_and_optimize_add_what_is_owed(db: qvec.Collection, vectors: np.
         db.add(vectors[N + 1 : N + 60])
     else:
         db.optimize()
-    assert not len(graph_of(db).owed)
+    assert not len(graph_of(db).pending_rows)
     assert edges_to(db, N) > before
     assert db.verify() == []
 
@@ -104,7 +107,7 @@ def test_rows_that_are_gone_or_given_up_are_owed_nothing(db: qvec.Collection, ve
         db.add(vectors[N + i])
     db.delete([N, N + 2])
     db.optimize()  # gives up the rows behind
-    assert not len(graph_of(db).owed)
+    assert not len(graph_of(db).pending_rows)
     assert db.verify() == []
     db.add(vectors[N : N + 1], [N])
     db.delete(list(range(N // 2)))

@@ -8,7 +8,7 @@ import numpy as np
 
 from qvec._kernels import Column, Lists
 from qvec.common.types import NDArray
-from qvec.index.base import Source
+from qvec.index.base import IndexInput
 from qvec.schema.layout import LIST_BLOCKS, LISTS, SLOTS
 
 ENTRIES = 32  # of a block
@@ -17,12 +17,12 @@ CHUNK = 4096
 Numbers = NDArray[np.int64]
 
 
-def check_lists(source: Source, lists: Lists, copies: int, deep: bool) -> list[str]:
-    """Problems found: each live row must be in as many lists as there are copies, coded as its vector is there."""
-    chains = Chains.read(source, lists)
+def check_lists(data: IndexInput, lists: Lists, copies: int, deep: bool) -> list[str]:
+    """Problems found: each live row must be in as many lists as there are copies, codes as its vector is there."""
+    chains = Chains.read(data, lists)
     problems = chains.follow()
-    problems = problems or _check_slots(source, chains, copies)
-    return problems or (_check_entries(source, lists, copies) if deep else [])
+    problems = problems or _check_slots(data, chains, copies)
+    return problems or (_check_entries(data, lists, copies) if deep else [])
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Chains:
     free_block: int
 
     @classmethod
-    def read(cls, source: Source, lists: Lists) -> Chains:
+    def read(cls, data: IndexInput, lists: Lists) -> Chains:
         """Copy what is needed of the columns."""
-        heads = source.columns[LISTS].read_range(0, lists.n_lists).view("<u4").astype(np.int64)
-        parts = [_block_heads(source.columns[LIST_BLOCKS], i, lists.n_blocks) for i in range(0, lists.n_blocks, CHUNK)]
+        heads = data.columns[LISTS].read_range(0, lists.n_lists).view("<u4").astype(np.int64)
+        parts = [_block_heads(data.columns[LIST_BLOCKS], i, lists.n_blocks) for i in range(0, lists.n_blocks, CHUNK)]
         blocks = np.concatenate(parts).astype(np.int64)
         return cls(blocks[:, 0], blocks[:, 1], blocks[:, 16:], heads[:, 0], heads[:, 1], lists.n_free, lists.free_block)
 
@@ -84,16 +84,16 @@ def _block_heads(column: Column, start: int, n_blocks: int) -> NDArray[np.uint32
     return column.read_range(start, min(start + CHUNK, n_blocks))[:, :192].view("<u4").copy()
 
 
-def _check_slots(source: Source, chains: Chains, copies: int) -> list[str]:
+def _check_slots(data: IndexInput, chains: Chains, copies: int) -> list[str]:
     """Every entry is one that its row knows of, in a list of its own; no deleted row has any."""
     block, place = np.nonzero(chains.rows != NOWHERE)
     held = chains.owner[block] < len(chains.heads)
     block, place = block[held], place[held]
     rows, slots = chains.rows[block, place], block * ENTRIES + place
-    live = source.live
-    if len(rows) != copies * len(live) or (len(live) > 0 and rows.max() >= source.n):
+    live = data.live
+    if len(rows) != copies * len(live) or (len(live) > 0 and rows.max() >= data.n):
         return [f"{len(rows)} entries are in lists, there should be {copies} of each of {len(live)} rows"]
-    known = source.columns[SLOTS].read(live).view("<u4")[:, :copies].astype(np.int64)
+    known = data.columns[SLOTS].read(live).view("<u4")[:, :copies].astype(np.int64)
     order = np.lexsort((slots, rows))
     wrong = (rows[order].reshape(-1, copies) != live[:, None]) | (slots[order].reshape(-1, copies) != np.sort(known))
     if wrong.any():
@@ -103,11 +103,11 @@ def _check_slots(source: Source, chains: Chains, copies: int) -> list[str]:
     return [f"row {live[twice][0]} is in one list twice"] if twice.any() else []
 
 
-def _check_entries(source: Source, lists: Lists, copies: int) -> list[str]:
-    live = source.live
+def _check_entries(data: IndexInput, lists: Lists, copies: int) -> list[str]:
+    live = data.live
     for start in range(0, len(live), CHUNK):
         rows = live[start : start + CHUNK].astype(np.uint32)
-        right = lists.holds(rows, lists.vectors(source.vectors(rows)))[:, :copies].all(axis=1)
+        right = lists.holds(rows, lists.vectors(data.read_vectors(rows)))[:, :copies].all(axis=1)
         if not right.all():
             return [f"the entry of row {rows[~right][0]} is not that of its vector"]
     return []

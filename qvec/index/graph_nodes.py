@@ -14,14 +14,14 @@ from qvec.codes.transforms import rotation_signs
 from qvec.common.errors import InputError
 from qvec.common.parallel import run_on_threads
 from qvec.common.types import Codes
-from qvec.index.base import Coded, Rows, Source
+from qvec.index.base import CodeColumn, IndexInput, Rows
 from qvec.schema.layout import ADJACENCY, NODES, wide_column
 from qvec.storage.store import ColumnSpec
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-    from qvec._kernels import Linker, Mender
+    from qvec._kernels import GraphRepair, Linker
 
 MAX_DIM = 4096  # so that a node of 64 neighbors fits into a block
 MIN_BITS = 4  # a dimension: coarser codes tell too little of where a node is
@@ -38,37 +38,37 @@ def node_column(codec: Codec, degree: int) -> ColumnSpec:
     return wide_column(NODES, node_shape(codec, degree)[1])
 
 
-def keep_up(source: Source, changer: Linker | Mender, threads: int, pool: ThreadPoolExecutor) -> None:
+def keep_up(data: IndexInput, changer: Linker | GraphRepair, threads: int, pool: ThreadPoolExecutor) -> None:
     """Make the nodes anew of rows whose lists have been changed, where the graph has nodes."""
-    nodes = source.columns.get(NODES)
+    nodes = data.columns.get(NODES)
     if nodes is not None:
-        pack(source.coded, source.columns[ADJACENCY], nodes, changer.changed, source.n, threads, pool)
+        pack(data.codes, data.columns[ADJACENCY], nodes, changer.changed, data.n, threads, pool)
 
 
 def pack(
-    coded: Coded, adjacency: Column, nodes: Column, rows: Rows, n: int, threads: int, pool: ThreadPoolExecutor
+    codes: CodeColumn, adjacency: Column, nodes: Column, rows: Rows, n: int, threads: int, pool: ThreadPoolExecutor
 ) -> None:
     """Make the nodes of ``rows`` anew from their lists among n rows of codes."""
-    packer = _packer(coded, adjacency, nodes, n)
+    packer = _packer(codes, adjacency, nodes, n)
     for start in range(0, len(rows), STEP):
         part = rows[start : start + STEP]
         packer.begin(part)
         run_on_threads(packer.run, min(threads, max(1, len(part) // 64)), pool)
 
 
-def wrong(coded: Coded, adjacency: Column, nodes: Column, n: int) -> Rows:
+def wrong(codes: CodeColumn, adjacency: Column, nodes: Column, n: int) -> Rows:
     """Rows whose nodes are not what their lists and codes make."""
-    return _packer(coded, adjacency, nodes, n).wrong(0, n)
+    return _packer(codes, adjacency, nodes, n).wrong(0, n)
 
 
-def finder(coded: Coded, nodes: Column, degree: int, n: int, entries: Rows) -> PackedFinder:
+def finder(codes: CodeColumn, nodes: Column, degree: int, n: int, entries: Rows) -> PackedFinder:
     """What walks the nodes from the entries."""
-    return PackedFinder(coded.codec, coded.codes, nodes, n, degree, _signs(coded.codec, degree), entries)
+    return PackedFinder(codes.codec, codes.column, nodes, n, degree, _signs(codes.codec, degree), entries)
 
 
-def _packer(coded: Coded, adjacency: Column, nodes: Column, n: int) -> Packer:
-    signs = _signs(coded.codec, adjacency.stride // np.dtype(np.uint32).itemsize)
-    return Packer(coded.codec, coded.codes, adjacency, nodes, n, signs)
+def _packer(codes: CodeColumn, adjacency: Column, nodes: Column, n: int) -> Packer:
+    signs = _signs(codes.codec, adjacency.stride // np.dtype(np.uint32).itemsize)
+    return Packer(codes.codec, codes.column, adjacency, nodes, n, signs)
 
 
 def _signs(codec: Codec, degree: int) -> Codes:

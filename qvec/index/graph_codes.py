@@ -17,7 +17,7 @@ from qvec.codes.registry import Quantizer
 from qvec.codes.transforms import Transform
 from qvec.common.parallel import mapped
 from qvec.common.types import Codes, Float32Array, NDArray
-from qvec.index.base import Coded, Rows, Source
+from qvec.index.base import CodeColumn, IndexInput, Rows
 from qvec.schema.bitmaps import bitmap_of, read_bitmap, rows_in
 from qvec.schema.layout import CODES, LINKED, NODES, VECTORS, wide_column
 from qvec.storage.store import block_geometry
@@ -33,42 +33,44 @@ MIN_ROWS = 1024  # of a batch that copies are made for,
 COPIED_PER_ROW = 8  # and for each of its rows, rows that are copied at most
 
 
-def linkable(quantizer: Quantizer, original_quantizer: Quantizer | None, columns: Mapping[str, Column]) -> Coded:
+def linking_codes(
+    quantizer: Quantizer, original_quantizer: Quantizer | None, columns: Mapping[str, Column]
+) -> CodeColumn:
     """What rows are scored by while their index changes. Packed nodes are made of the codes, whatever these are."""
     if quantizer.coarse and original_quantizer is not None and NODES not in columns:
-        return Coded(original_quantizer.codec, columns[VECTORS])
-    return Coded(quantizer.codec, columns[CODES])
+        return CodeColumn(original_quantizer.codec, columns[VECTORS])
+    return CodeColumn(quantizer.codec, columns[CODES])
 
 
-def comparable(source: Source, rows: Rows, threads: int, pool: ThreadPoolExecutor) -> Coded:
-    """What to link a batch of rows by: what the source names, or copies of all that the graph will hold."""
-    coded = source.coded
-    slow = coded.codes is source.columns.get(VECTORS) or coded.codec.n_centroids > 0
+def batch_codes(data: IndexInput, rows: Rows, threads: int, pool: ThreadPoolExecutor) -> CodeColumn:
+    """What to link a batch of rows by: what the data names, or copies of all that the graph will hold."""
+    codes = data.codes
+    slow = codes.column is data.columns.get(VECTORS) or codes.codec.n_centroids > 0
     if not slow or len(rows) < MIN_ROWS:
-        return coded
-    held = rows_in(read_bitmap(source.columns[LINKED], source.n) | bitmap_of(rows, source.n))
+        return codes
+    held = rows_in(read_bitmap(data.columns[LINKED], data.n) | bitmap_of(rows, data.n))
     if len(held) > COPIED_PER_ROW * len(rows):
-        return coded
-    return _copied(source, held, threads, pool)
+        return codes
+    return _copied(data, held, threads, pool)
 
 
-def _copied(source: Source, rows: NDArray[np.int64], threads: int, pool: ThreadPoolExecutor) -> Coded:
+def _copied(data: IndexInput, rows: NDArray[np.int64], threads: int, pool: ThreadPoolExecutor) -> CodeColumn:
     """int8 codes of rows, rotated, and where the metric allows for it of unit length and around their mean."""
-    metric = source.coded.codec.metric
-    transform = _transform(source.vectors(_some(rows)), metric)
+    metric = data.codes.codec.metric
+    transform = _transform(data.read_vectors(_some(rows)), metric)
     codec = Codec("int8", "ip" if metric == "ip" else "l2", transform.padded)
     spec = wide_column(CODES, codec.stride)
     geometry = block_geometry(spec.stride, PAGE, spec.min_pages, spec.max_pages)
     copies = Column("copies", spec.id, 0, spec.stride, *geometry, PAGE, writable=True)
-    copies.resize(source.n)
+    copies.resize(data.n)
 
     def copy(part: NDArray[np.int64]) -> Codes:
-        return codec.encode(transform.apply(source.vectors(part)))
+        return codec.encode(transform.apply(data.read_vectors(part)))
 
     parts = [rows[i : i + STEP] for i in range(0, len(rows), STEP)]
     for part, codes in zip(parts, mapped(copy, parts, threads, pool), strict=True):
         copies.put(part, codes)
-    return Coded(codec, copies)
+    return CodeColumn(codec, copies)
 
 
 def _transform(sample: Float32Array, metric: str) -> Transform:

@@ -24,8 +24,8 @@ from qvec._kernels import (
     transform,
 )
 from qvec.codes.transforms import rotation_signs
-from qvec.index import packed
-from qvec.index.base import Coded, Source
+from qvec.index import graph_nodes
+from qvec.index.base import CodeColumn, IndexInput
 from qvec.index.graph import Graph
 from qvec.index.hnsw import Build
 from qvec.schema.bitmaps import words_for
@@ -58,18 +58,20 @@ def distances(metric: str, q: Floats, x: Floats) -> NDArray[np.float64]:
     return float(metric == "cosine") - y @ z.T
 
 
-def linked(x: Floats, metric: str = "l2", simd: str | None = None) -> tuple[Coded, Column, Column, NDArray[np.uint32]]:
+def linked(
+    x: Floats, metric: str = "l2", simd: str | None = None
+) -> tuple[CodeColumn, Column, Column, NDArray[np.uint32]]:
     """Codes, lists, nodes and entries of the vectors."""
     codec = Codec("int8", metric, x.shape[1], simd=simd)
-    coded = Coded(codec, column("codes", codec.stride, len(x)))
-    coded.codes.write(0, codec.encode(x))
+    coded = CodeColumn(codec, column("codes", codec.stride, len(x)))
+    coded.column.write(0, codec.encode(x))
     columns = {name: column(name, 8, words_for(len(x))) for name in ("deleted", "linked")}
     columns |= {
         "adjacency": column("adjacency", 128, len(x)),
         "nodes": column("nodes", node_shape(codec, 32)[1], len(x)),
     }
     graph = Graph()
-    Build(Source(columns, coded, len(x)), graph, 64, 2).run(np.arange(len(x), dtype=np.uint32))
+    Build(IndexInput(columns, coded, len(x)), graph, 64, 2).run(np.arange(len(x), dtype=np.uint32))
     return coded, columns["adjacency"], columns["nodes"], graph.entries
 
 
@@ -117,14 +119,14 @@ def test_nodes_kept_up_one_by_one_are_those_of_the_lists_made_anew(path: Path) -
 def test_nodes_do_not_depend_on_threads_and_verify_sees_a_changed_byte() -> None:
     coded, adjacency, nodes, _ = linked(clustered(600, 40))
     made = nodes.read_range(0, 600)
-    packer = Packer(coded.codec, coded.codes, adjacency, nodes, 600, rotation_signs(packed.SEED, 64))
+    packer = Packer(coded.codec, coded.column, adjacency, nodes, 600, rotation_signs(graph_nodes.SEED, 64))
     packer.begin(np.arange(600, dtype=np.uint32))
     packer.run()
     np.testing.assert_array_equal(nodes.read_range(0, 600), made)
-    assert len(packed.wrong(coded, adjacency, nodes, 600)) == 0
+    assert len(graph_nodes.wrong(coded, adjacency, nodes, 600)) == 0
     made[7, 100] ^= 1
     nodes.write(7, made[7:8])
-    np.testing.assert_array_equal(packed.wrong(coded, adjacency, nodes, 600), [7])
+    np.testing.assert_array_equal(graph_nodes.wrong(coded, adjacency, nodes, 600), [7])
 
 
 @pytest.mark.parametrize(("dim", "coded"), [(40, 64), (384, 384), (512, 464), (784, 576), (1536, 736)])
@@ -133,8 +135,8 @@ def test_a_node_is_its_definition(dim: int, coded: int, metric: str) -> None:
     x = clustered(300, dim)
     made, adjacency, nodes, _ = linked(x, metric)
     rotated, stride = node_shape(made.codec, 32)
-    decoded = np.pad(made.codec.decode(made.codes.read_range(0, 300)), ((0, 0), (0, rotated - dim)))
-    y = transform(decoded, rotated, False, None, rotation_signs(packed.SEED, rotated)).astype(np.float64)
+    decoded = np.pad(made.codec.decode(made.column.read_range(0, 300)), ((0, 0), (0, rotated - dim)))
+    y = transform(decoded, rotated, False, None, rotation_signs(graph_nodes.SEED, rotated)).astype(np.float64)
     places = np.array([2 * v if v < 8 else 2 * (v - 8) + 1 for v in range(16)])
     for u in (0, 7, 299):
         node = nodes.read_range(u, u + 1)[0]
@@ -147,7 +149,7 @@ def test_a_node_is_its_definition(dim: int, coded: int, metric: str) -> None:
             row if row < 300 else 0xFFFF_FFFF for row in rows.tolist()
         ]
         add, rescale = node[at + 128 : at + 256].view(np.float16).reshape(2, 32).astype(np.float64)
-        code = made.codes.read_range(u, u + 1)[0, : made.codec.data_size + 8]
+        code = made.column.read_range(u, u + 1)[0, : made.codec.data_size + 8]
         end = at + 256 + len(code)
         np.testing.assert_array_equal(node[at + 256 : end], code)
         units = np.frombuffer(node[-(-end // 4) * 4 :][:8].tobytes(), np.float32)
@@ -170,8 +172,8 @@ def test_every_level_finds_the_same() -> None:
     found = []
     for level in simd_levels():
         coded, _, nodes, entries = linked(x, simd=level)
-        walker = packed.finder(coded, nodes, 32, len(x), entries)
-        searcher = Searcher(coded.codec, coded.codes, len(x), walker)
+        walker = graph_nodes.finder(coded, nodes, 32, len(x), entries)
+        searcher = Searcher(coded.codec, coded.column, len(x), walker)
         found.append(searcher.search(q, 10, 64, 0, 0, False, Selection(len(x), len(x)))[0])
     for ids in found[1:]:
         np.testing.assert_array_equal(ids, found[0])
@@ -188,8 +190,8 @@ def test_hostile_nodes_give_rows_of_the_collection_or_nothing() -> None:
         np.zeros((n, nodes.stride), np.uint8),
     ):
         nodes.write(0, garbage)
-        walker = PackedFinder(coded.codec, coded.codes, nodes, n, 32, rotation_signs(1, 64), entries)
-        searcher = Searcher(coded.codec, coded.codes, n, walker)
+        walker = PackedFinder(coded.codec, coded.column, nodes, n, 32, rotation_signs(1, 64), entries)
+        searcher = Searcher(coded.codec, coded.column, n, walker)
         ids, _, counts = searcher.search(x[:20], 10, 64, 0, 0, False, Selection(n, n))
         assert ((ids >= 0) & (ids < n)).all()
         assert (counts == 10).all()

@@ -1,0 +1,101 @@
+"""Vectors that are deleted by id or by a filter, and data that is erased from the file."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from qvec.common.errors import DiskFullError, InputError
+from qvec.common.types import Missing, Where
+from qvec.index import Progress
+from qvec.maintenance.optimize import Maintenance
+from qvec.rows.access import RowAccess
+from qvec.rows.lookup import find_rows, ids_of_rows
+from qvec.rows.reader import refuse_missing
+from qvec.schema.validation import id_keys
+from qvec.search.row_selection import matching_rows
+from qvec.storage import reserve
+from qvec.storage.store import Store, Transaction
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """The vectors to delete: those with the ids whose ``keys`` are given, those that match ``where``, or both."""
+
+    access: RowAccess
+    keys: list[bytes] | None
+    where: Where | None
+    missing: Missing
+    threads: int
+
+    def __post_init__(self) -> None:
+        if self.where is not None and not self.where:
+            raise InputError("where is empty and would delete everything; give a condition")
+        if self.keys is None and self.where is None:
+            raise InputError("give the ids to delete, or a filter")
+
+    def run(self, txn: Transaction) -> int:
+        """Delete inside a transaction; the number of vectors that were stored."""
+        if self.keys is None:
+            rows = matching_rows(txn, self.where)
+            ids = ids_of_rows(txn, rows)
+            keys = id_keys(ids.tolist() if ids.dtype == object else ids)
+        else:
+            keys = list(dict.fromkeys(self.keys))
+            rows = find_rows(txn, keys)
+        if self.missing == "error":
+            refuse_missing(keys, rows, self.access.config)
+        found = np.flatnonzero(rows >= 0)
+        if self.where is not None and self.keys is not None:
+            found = found[np.isin(rows[found], matching_rows(txn, self.where))]
+        if len(found):
+            self.access.writer(txn).delete([keys[i] for i in found], rows[found], self.threads)
+        return len(found)
+
+
+def delete(store: Store, maintenance: Maintenance, deletion: Deletion) -> int:
+    """Delete in one transaction, then repair the index if that is due; the number of vectors that were stored."""
+
+    def work() -> tuple[int, bool]:
+        with store.write(frees=True) as txn:
+            deleted = deletion.run(txn)
+            return deleted, deleted > 0 and deletion.access.writer(txn).is_mending_due
+
+    deleted, due = _with_reserve(store, work)
+    if due:
+        with contextlib.suppress(DiskFullError):  # the rest of the repair stays due
+            maintenance.mend(deleted, deletion.threads)
+    return deleted
+
+
+def erase(store: Store, maintenance: Maintenance, deletion: Deletion, progress: Progress | None) -> int:
+    """Delete, and overwrite everything that was ever deleted; the number of vectors that were stored."""
+
+    def work() -> int:
+        with store.write(frees=True) as txn:
+            txn.state["erasing"] = True
+            return deletion.run(txn)
+
+    deleted = _with_reserve(store, work)
+    maintenance.erase(deletion.threads, progress)
+    return deleted
+
+
+def _with_reserve(store: Store, work: Callable[[], Result]) -> Result:
+    """Call ``work``, which frees space. If the disk is full, call it again with the space reserved for deletes."""
+    try:
+        done = work()
+    except DiskFullError:
+        if store.in_transaction:
+            raise
+        reserve.make_room(store)
+        done = work()
+    if store.is_full and not store.in_transaction:
+        reserve.turn_over(store)
+    return done

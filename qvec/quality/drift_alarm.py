@@ -1,0 +1,64 @@
+"""Drift checks of the batches that one handle adds, and the alarm that it raises."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+
+from qvec.common.errors import DriftError, DriftWarning
+from qvec.common.types import Float32Array
+from qvec.quality.drift import Drift, DriftMonitor, OnDrift, read_drift, store_reference
+from qvec.quality.drift_stats import BASE_ROWS, ROWS_PER_CHECK
+from qvec.quality.query_sample import QuerySample, query_evidence
+from qvec.rows.access import RowAccess
+from qvec.schema.calibrations import Trained
+from qvec.storage.store import Snapshot, Transaction
+
+
+class DriftAlarm:
+    """Checks what a handle adds for drift. ``on_drift``: what to do with an alarm, as in :func:`qvec.create`."""
+
+    def __init__(self, access: RowAccess, on_drift: OnDrift) -> None:
+        self._access, self._on_drift = access, on_drift
+        self._monitor, self._announced = DriftMonitor(), -1
+
+    def check(self, txn: Transaction, x: Float32Array, trained_now: bool) -> Drift | None:
+        """Check a batch that was added in a transaction. Raises DriftError on an alarm if ``on_drift`` is "raise".
+
+        trained_now: the batch was the training sample of the first generation.
+        """
+        config, quantizer = self._access.config, self._access.quantizer(txn)
+        if quantizer is None or config.form is not None:  # prequantized codes learn nothing from vectors
+            return None
+        if trained_now and len(x) >= ROWS_PER_CHECK:
+            store_reference(txn, txn.state["quantizer"], Trained(quantizer, config.code, len(x), config.model), x)
+            return None
+        drift = self._monitor.check(txn, quantizer, x, lambda n, newest: self._access.sample(txn, quantizer, n, newest))
+        if drift is not None and drift.level == "alarm" and self._on_drift == "raise":
+            raise DriftError(_message(drift))
+        return drift
+
+    def announce(self, drift: Drift | None) -> None:
+        """Warn of an alarm, or call the callable, once for each generation, after the batch is committed."""
+        if drift is None or drift.level != "alarm" or drift.generation is None or drift.generation <= self._announced:
+            return
+        self._announced = drift.generation
+        if callable(self._on_drift):
+            self._on_drift(drift)
+        elif self._on_drift == "warn":
+            warnings.warn(_message(drift), DriftWarning, stacklevel=3)
+
+
+def current_drift(snap: Snapshot, access: RowAccess, queries: QuerySample) -> Drift:
+    """The drift of the active generation, with the recall of sampled queries in its evidence."""
+    found, quantizer, rows = read_drift(snap, access.config.dim), access.quantizer(snap), queries.rows
+    if quantizer is None or not len(rows) or not snap.state["live"]:
+        return found
+    more = query_evidence(rows, quantizer, *access.sample(snap, quantizer, BASE_ROWS))
+    return replace(found, evidence=found.evidence | more)
+
+
+def _message(drift: Drift) -> str:
+    found = drift.evidence
+    recalls = f"recall by code {found['recall']:.3f}, {found['recall_trained']:.3f} when it was trained"
+    return f"drift alarm: {drift.advice} ({recalls})"
