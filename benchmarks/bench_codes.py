@@ -23,10 +23,10 @@ from typing import cast
 import numpy as np
 
 from qvec import simd_level
+from qvec.codes.base import coded_sample
 from qvec.codes.configs import BFloat16, Binary, CodeConfig, Float16, Int4, Int8, Mixed, RaBitQ, Ternary
 from qvec.codes.int8 import Int8Quantizer
 from qvec.codes.registry import Quantizer, train
-from qvec.codes.scalar import coded_sample
 from qvec.common.types import Codes, Metric
 from qvec.datasets import Workload, load_workload
 from qvec.quality.recall import Problem, make_problem, recalls_by_code

@@ -87,8 +87,8 @@ def false_alarms(data: Workload, trials: int) -> None:
         for _ in range(trials):
             x = data.base[rng.choice(len(data.base), TRAINED + 4 * ADDED, replace=False)]
             levels.append(level_after(x[:TRAINED], x[TRAINED:], data.metric, code))
-        print(f"{data.name}, {name}: {levels.count('alarm')} false alarms, {levels.count('warning')} warnings in {trials} "
-              f"trials of {4 * ADDED} exchangeable vectors", flush=True)  # fmt: skip
+        print(f"{data.name}, {name}: {levels.count('alarm')} false alarms, {levels.count('warning')} warnings "
+              f"in {trials} trials of {4 * ADDED} exchangeable vectors", flush=True)  # fmt: skip
 
 
 def make(path: Path, data: Workload) -> qvec.Collection:

@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import sets
 
+from qvec.codes.base import coded_sample
 from qvec.codes.centroids import Centroids
 from qvec.codes.configs import CodeConfig, Mixed, RaBitQ
 from qvec.codes.registry import Quantizer, train
-from qvec.codes.scalar import coded_sample
 from qvec.common.types import CentroidCount
 from qvec.datasets import Workload
 from qvec.quality.recall import make_problem, recalls_by_code

@@ -212,9 +212,8 @@ def test_pooled_statistics_are_those_of_all_rows(x: Float32Array) -> None:
     assert both.rows == 1024
     assert both.means == pytest.approx(x[:1024].mean(axis=0), abs=1e-4)
     assert sum(both.counts) == 16 * 1024
-    assert encode(decode(Reference, encode(reference), "reference", dim=DIM, n_counts=160, n_edges=144)) == encode(
-        reference
-    )
+    plain = encode(reference)
+    assert encode(decode(Reference, plain, "reference", dim=DIM, n_counts=160, n_edges=144)) == plain
 
 
 def test_a_batch_is_sampled_evenly_and_a_small_one_waits() -> None:

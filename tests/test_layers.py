@@ -41,6 +41,7 @@ RESTRICTED = {
     "pickle": set(),
     "marshal": set(),
 }
+OPTIONAL = {"qvec.common.console": {"rich", "tqdm"}}  # imported late, and only if they are installed
 CORE_DEPENDENCIES = ("numpy", "lmdb", "msgpack", "pyroaring")
 CORE_FLOORS = FLOORS[: FLOORS.index({""}) + 1]
 
@@ -93,7 +94,11 @@ def violations(module: str, source: str) -> list[str]:
                 found.append(f"{module} imports {name}, which is not below it")
         elif unit not in RESTRICTED.get(top, {unit}):
             found.append(f"{module} imports {top}, which only {sorted(RESTRICTED[top]) or 'nobody'} may")
-        elif floor_of(unit) < len(CORE_FLOORS) and top not in {*sys.stdlib_module_names, *CORE_DEPENDENCIES}:
+        elif floor_of(unit) < len(CORE_FLOORS) and top not in {
+            *sys.stdlib_module_names,
+            *CORE_DEPENDENCIES,
+            *OPTIONAL.get(module, ()),
+        }:
             found.append(f"{module} imports {top}, which is no dependency of the core")
     return found
 

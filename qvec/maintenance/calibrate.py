@@ -6,13 +6,12 @@ from dataclasses import fields, replace
 from typing import Any
 
 from qvec.codes.configs import CodeConfig
-from qvec.codes.registry import train
+from qvec.codes.registry import code_from_dict, make_config, train
 from qvec.common.errors import InputError
 from qvec.common.types import Float32Array
 from qvec.quality.drift import store_reference
 from qvec.rows.access import RowAccess
 from qvec.schema.calibrations import Trained, check_enough, entry_of, register
-from qvec.schema.config import code_from_dict, make_config
 from qvec.storage.store import Store
 
 

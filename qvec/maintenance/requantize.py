@@ -18,7 +18,7 @@ import numpy as np
 
 from qvec.codes.adapters import Adapter
 from qvec.codes.configs import CodeConfig
-from qvec.codes.registry import Quantizer, train
+from qvec.codes.registry import Quantizer, code_from_dict, code_to_dict, make_config, train
 from qvec.common.errors import InputError
 from qvec.common.plain_state import State
 from qvec.common.types import Float32Array
@@ -28,7 +28,7 @@ from qvec.rows.lookup import live_rows
 from qvec.rows.writer import index_for
 from qvec.schema.bitmaps import rows_in
 from qvec.schema.calibrations import Trained, entry_of, identify, register
-from qvec.schema.config import Config, code_from_dict, code_to_dict, make_config
+from qvec.schema.config import Config
 from qvec.schema.generations import (
     discard_pending,
     drop_columns,

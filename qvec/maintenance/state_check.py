@@ -11,11 +11,12 @@ from typing import Any
 
 from qvec._kernels import Column
 from qvec.codes.configs import HNSW, IVF, Flat
+from qvec.codes.registry import code_from_dict
 from qvec.common.errors import CorruptError, FormatError, InputError
 from qvec.common.plain_state import State, take_int, take_state, take_str
 from qvec.rows.access import RowAccess
 from qvec.schema.bitmaps import words_for
-from qvec.schema.config import Config, code_from_dict
+from qvec.schema.config import Config
 from qvec.schema.layout import (
     ADJACENCY,
     CENTROIDS,

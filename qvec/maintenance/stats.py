@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from qvec.codes.configs import code_name
+from qvec.codes.registry import code_from_dict
 from qvec.common.types import PinnedSnapshot, Stats
 from qvec.index import GraphShape
 from qvec.schema.calibrations import entry_of
-from qvec.schema.config import Config, code_from_dict
+from qvec.schema.config import Config
 from qvec.schema.layout import ADJACENCY, CENTROIDS, CODES, FIELD, IDS, LIST_BLOCKS, LISTS, NODES, SLOTS, VECTORS
 from qvec.storage.store import Snapshot, Store
 

@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from qvec.codes.registry import Quantizer, train
+from qvec.codes.registry import Quantizer, code_from_dict, train
 from qvec.common.plain_state import State
 from qvec.common.types import Codes, Float32Array, NDArray
 from qvec.quality.drift_record import DriftRecord, Evidence, Level, read_drift_record, write_drift_record
@@ -38,7 +38,6 @@ from qvec.quality.drift_stats import (
 )
 from qvec.quality.recall import Recalls
 from qvec.schema.calibrations import Trained, entry_of
-from qvec.schema.config import code_from_dict
 from qvec.storage.snapshot import Reading
 from qvec.storage.store import Transaction
 

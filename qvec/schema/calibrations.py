@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from qvec.codes.configs import CodeConfig, code_name
-from qvec.codes.registry import Quantizer, from_state
+from qvec.codes.registry import Quantizer, code_from_dict, code_to_dict, from_state
 from qvec.common.errors import FormatError, InputError
 from qvec.common.plain_state import State, take_int, take_state, take_str, take_version
-from qvec.schema.config import Config, code_from_dict, code_to_dict
+from qvec.schema.config import Config
 from qvec.schema.layout import CALIBRATION
 from qvec.storage import records
 from qvec.storage.store import Transaction
