@@ -2,17 +2,27 @@
 VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml setup.py $(wildcard qvec/*.pyx qvec/kernels/*/*)
+SOURCES := pyproject.toml setup.py $(shell find qvec -name '*.[ch]' ! -name _kernels.c -o -name '*.pyx' -o -name '*.pxi' -o -name '*.pxd')
+C_FILES := $(wildcard qvec/kernels/*/*.[ch]) tests/emulated/kernels.c
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PYTEST := $(BIN)/python -m pytest
+PARALLEL := -n auto --dist worksteal
 
-.PHONY: demo test lint format check nightly torch reliability simd wheel sanitize memcheck bench clean
+.PHONY: demo test test-all nightly lint format check frameworks reliability simd wheel sanitize memcheck bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.built
 	$(BIN)/qvec demo
 
+# For each change: two to three minutes. Tests marked `alone` follow those that run in parallel.
 test: $(VENV)/.built
-	$(BIN)/python -m pytest
+	$(PYTEST) $(PARALLEL) -m 'not slow and not nightly and not alone'
+	$(PYTEST) -m 'alone and not slow and not nightly'
+
+# The long combinations, statistics and reliability tests as well.
+test-all: test
+	$(PYTEST) $(PARALLEL) -m 'slow and not nightly and not alone'
+	$(PYTEST) -m 'alone and slow and not nightly'
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "qvec: no python3 on PATH; install Python 3.11 or later" >&2; exit 1; }
@@ -34,36 +44,40 @@ $(VENV)/.bench: $(VENV)/.built
 	@$(PIP) install --editable '.[bench]'
 	@touch $@
 
-# Needs some gigabytes where PyTorch comes with CUDA: TORCH names the requirement that pip is given.
-TORCH ?= torch>=2.2
-$(VENV)/.torch: $(VENV)/.built
-	@$(PIP) install '$(TORCH)'
-	@touch $@
-
-torch: $(VENV)/.torch
-	$(BIN)/python -m pytest tests/test_torch.py tests/test_qat.py tests/test_adapters.py
-
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(C_FILES)
 
 check: lint test
 
-# Everything that takes too long for each push: the long tests, each SIMD level, the built wheel, and the reliability
-# suite at its nightly size, the sanitizers among it.
-nightly: lint simd wheel reliability
-	$(BIN)/python -m pytest -m 'nightly or not nightly' --timeout 3600
+# What takes too long for each push: all tests, each SIMD level, emulated kernels, frameworks, the built wheel, and the
+# reliability suite at its nightly size, which includes the sanitizers.
+nightly: lint test-all simd frameworks wheel reliability
+	$(PYTEST) -m nightly --timeout 3600
+
+# The tests of integrations with PyTorch, Ray and the retrieval frameworks, and the others that use their packages.
+# Needs some gigabytes if PyTorch comes with CUDA: TORCH names the requirement that pip is given.
+TORCH ?= torch>=2.2
+frameworks: $(VENV)/.frameworks
+	$(PYTEST) $(PARALLEL) -m 'not slow' tests tests/frameworks
+
+$(VENV)/.frameworks: $(VENV)/.built
+	@$(PIP) install '$(TORCH)' --editable '.[frameworks]'
+	@touch $@
 
 reliability: $(VENV)/.dev
 	$(BIN)/python benchmarks/bench_reliability.py --scale nightly
 
+# The tests marked `simd`, once for each SIMD level of the machine.
 simd: $(VENV)/.built
-	for level in scalar avx2 avx512; do QVEC_SIMD=$$level $(BIN)/python -m pytest || exit 1; done
+	for level in scalar avx2 avx512; do QVEC_SIMD=$$level $(PYTEST) $(PARALLEL) -m 'simd and not nightly' || exit 1; done
 
 # The suite against the wheel as users install it, away from the checkout.
 wheel: $(VENV)/.dev
@@ -72,7 +86,7 @@ wheel: $(VENV)/.dev
 	$(BIN)/python -m venv build/wheel/venv
 	wheel=$$(echo dist/qvec-*.whl) && build/wheel/venv/bin/pip install --quiet "$$wheel[test,cli,hdf5]"
 	cp -r tests README.md Makefile pyproject.toml build/wheel/
-	cd build/wheel && venv/bin/pytest
+	cd build/wheel && venv/bin/python -P -m pytest $(PARALLEL) -m 'not slow and not nightly and not alone'
 
 # The suite, or TESTS of it, with AddressSanitizer and UBSan in the kernels, from a copy: the checkout keeps its own build.
 sanitize: $(VENV)/.dev
@@ -82,7 +96,7 @@ sanitize: $(VENV)/.dev
 	cd build/sanitize && QVEC_SANITIZE=1 $(abspath $(BIN))/python setup.py --quiet build_ext --inplace
 	cd build/sanitize && \
 	    LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-	    PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 $(abspath $(BIN))/python -m pytest --timeout 1800 --junitxml=report.xml $(TESTS)
+	    PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 $(abspath $(BIN))/python -m pytest -m "not nightly" --timeout 1800 --junitxml=report.xml $(TESTS)
 
 # What reads memory that nothing has written: needs valgrind.
 memcheck: $(VENV)/.built

@@ -22,26 +22,25 @@ import sets
 import qvec
 from qvec._kernels import Selection
 from qvec.quality.recall import recall
-from qvec.search.options import search_options
-from qvec.search.plan import make_plan
+from qvec.search.options import SearchOptions
+from qvec.search.params import SearchParams
+from qvec.search.plan import plan_search
 from qvec.search.row_selection import selector_of
-from qvec.search.strategy import choose_way
+from qvec.search.strategy import choose_strategy
 
 SHARES = (0.9, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.001)
 KS = (1, 10, 50)
 GOOD = 1.3
 
 
-def options_for(k: int) -> Any:
-    return search_options(k, None, None, "auto", "auto", False, (), None)
-
-
-def microseconds(engine: Any, queries: Any, k: int, plan: Any, selection: Selection, rounds: int) -> tuple[float, Any]:
+def microseconds(
+    engine: Any, queries: Any, params: SearchParams, selection: Selection, rounds: int
+) -> tuple[float, Any]:
     """Time of one query, by the thread's clock, and the hits of all."""
     best, found = np.inf, []
     for _ in range(rounds):
         start = time.thread_time_ns()
-        found = [engine.search(q, k, plan.ef, plan.candidates, False, 1, plan.nprobe, selection) for q in queries]
+        found = [engine.search(q, params, 1, selection) for q in queries]
         best = min(best, (time.thread_time_ns() - start) / len(queries) / 1000)
     return best, distances_of(found)
 
@@ -54,22 +53,24 @@ def distances_of(found: Any) -> Any:
 def cell(db: qvec.Collection, queries: Any, share: float, k: int, rounds: int) -> dict[str, Any]:
     """Both ways at one point of the grid, and which was chosen."""
     with db._store.read() as snap:
-        engine = db._make_engine(snap)
+        engine = db._searches.engine(snap)
         assert engine is not None
         where = {"random": {"$lt": max(1, round(share * engine.live))}}
         selected = selector_of(snap).select(snap, where, None, "int64")
-        options = options_for(k)
-        plan = make_plan(snap, engine, options)
-        chosen = choose_way(engine, options, plan, selected)
+        params = plan_search(snap, engine, SearchOptions(k, include=()), k)
+        chosen = choose_strategy(engine, params, selected)
         index = chosen
-        if chosen.name == "scored":  # what the index would have been asked: the way that a larger selection takes
-            wider = replace(plan, ef=plan.ef * 3 // 2, nprobe=min(max(1, round(plan.nprobe / share)), engine.n_lists))
-            index = replace(chosen, plan=wider, selection=selected.passed if engine.n_lists else selected.walked)
+        if chosen.name == "brute_force":  # what the index would have been asked: the way that a larger selection takes
+            nprobe = min(max(1, round(params.nprobe / share)), engine.n_lists)
+            wider = replace(params, ef=params.ef * 3 // 2, nprobe=nprobe)
+            selection = selected.post_filter if engine.n_lists else selected.filtered_walk
+            index = replace(chosen, params=wider, selection=selection)
         assert index.selection is not None
-        truth = distances_of([engine.search(q, k, 1, 0, True, 1, 0, selected.listed) for q in queries])
-        scored, by_score = microseconds(engine, queries, k, plan, selected.listed, rounds)
-        indexed, by_index = microseconds(engine, queries, k, index.plan, index.selection, rounds)
-    taken = scored if chosen.name == "scored" else indexed
+        exact = SearchParams(k, 1, exact=True)
+        truth = distances_of([engine.search(q, exact, 1, selected.brute_force) for q in queries])
+        scored, by_score = microseconds(engine, queries, params, selected.brute_force, rounds)
+        indexed, by_index = microseconds(engine, queries, index.params, index.selection, rounds)
+    taken = scored if chosen.name == "brute_force" else indexed
     return {
         "share": share, "k": k, "chosen": chosen.name, "scored us": scored, "index us": indexed,
         "scored recall": recall(by_score, truth).mean(), "index recall": recall(by_index, truth).mean(),

@@ -1,4 +1,4 @@
-"""What the tests share: where a collection lies, and data."""
+"""Fixtures of all tests, and the choice of the tests that run."""
 
 from __future__ import annotations
 
@@ -20,12 +20,30 @@ ROOM = 64 * mmap.PAGESIZE
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
+@pytest.hookimpl(tryfirst=True)  # before the selection by -m
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out what cannot hold under AddressSanitizer, where that is loaded."""
+    """Mark cases that `each_value_once` leaves to the slow tier; skip `unsanitized` tests under AddressSanitizer."""
+    functions: dict[str, list[pytest.Function]] = {}
+    for item in items:
+        if isinstance(item, pytest.Function) and item.get_closest_marker("each_value_once"):
+            functions.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for cases in functions.values():
+        for case in set(cases) - set(covering(cases)):
+            case.add_marker(pytest.mark.slow)
     if "libasan" in os.environ.get("LD_PRELOAD", ""):
         for item in items:
             if item.get_closest_marker("unsanitized"):
-                item.add_marker(pytest.mark.skip(reason="AddressSanitizer changes what is looked at"))
+                item.add_marker(pytest.mark.skip(reason="AddressSanitizer changes the property under test"))
+
+
+def covering(cases: list[pytest.Function]) -> list[pytest.Function]:
+    """A few cases of a test that take each value of each parameter at least once (greedy set cover)."""
+    values = {case: set(case.callspec.indices.items()) for case in cases}
+    missing, chosen = set().union(*values.values()), []
+    while missing:
+        chosen.append(max(cases, key=lambda case: len(values[case] & missing)))
+        missing -= values[chosen[-1]]
+    return chosen
 
 
 @pytest.fixture

@@ -77,7 +77,12 @@ def test_ids_that_are_strings_without_a_record_for_each_are_refused(path: Path) 
 
 def test_a_configuration_with_another_kind_of_ids_is_refused(path: Path) -> None:
     make(path)
-    craft(path, lambda txn: txn._txn.put(keys.CONFIG, header.pack({**txn._store.config, "ids": "str"}, 4096)))
+    craft(
+        path,
+        lambda txn: txn._txn.put(
+            keys.CONFIG, header.pack({**header.unpack(txn._txn.get(keys.CONFIG), ""), "ids": "str"}, 4096)
+        ),
+    )
     with pytest.raises(qvec.CorruptError, match="ids are strings, which column 'ids' does not hold"):
         qvec.open(path)
 

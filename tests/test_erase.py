@@ -33,15 +33,15 @@ def die(*_, **__):
     os.kill(os.getpid(), 9)
 
 if point == "wiped":
-    qvec.maintenance.optimize.scrub = die
+    qvec.maintenance.optimize.zero_free_pages = die
 elif point == "scrubbing":
-    zero, calls = qvec.storage.zero_free_pages.Scrubber._zero, []
+    zero, calls = qvec.storage.zero_free_pages.PageEraser._zero, []
 
     def some(self, start, stop):
         calls.append(start)
         return die() if len(calls) == 40 else zero(self, start, stop)
 
-    qvec.storage.zero_free_pages.Scrubber._zero = some
+    qvec.storage.zero_free_pages.PageEraser._zero = some
 elif point == "deleted":
     qvec.maintenance.optimize.Maintenance.mend_all = die
 elif point == "mended":

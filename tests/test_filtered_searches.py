@@ -13,9 +13,8 @@ import qvec
 from helpers.filter_model import fulfils
 from helpers.vectors import clustered
 from qvec.index import make_index
-from qvec.search.options import search_options
-from qvec.search.plan import Plan
-from qvec.search.strategy import choose_way
+from qvec.search.params import SearchParams
+from qvec.search.strategy import choose_strategy
 
 GRAPHS = [qvec.HNSW(m=8, ef_construction=60), qvec.HNSW(m=16, ef_construction=60, layout="packed")]
 
@@ -28,7 +27,7 @@ def test_filtered_searches_find_the_nearest_that_match(
 ) -> None:
     if walks == "always":  # at every share, of few rows too
         monkeypatch.setattr("qvec.search.strategy.BYTES_PER_PLACE", 0)
-        monkeypatch.setattr("qvec.search.strategy.SCORED_PER_LIST", 0)
+        monkeypatch.setattr("qvec.search.strategy.ROWS_PER_LIST", 0)
     rng = np.random.default_rng(9)
     x = clustered(rng, 6000, 16)
     near = np.argsort(((x - x[0]) ** 2).sum(axis=1)).argsort()  # 0: the nearest to the first
@@ -61,13 +60,13 @@ def test_explanations_tell_how_a_filter_was_searched(path: Path, monkeypatch: An
         none = db.search(x[0], where={"n": -1}, explain=True).explanation
         exact = db.search(x[0], where={"n": {"$lt": 50}}, exact=True, explain=True).explanation
     assert few is not None
-    assert (few.way, few.matching, few.evaluations, few.hops) == ("scored", 50, 50, 0)
+    assert (few.strategy, few.matching, few.evaluations, few.hops) == ("brute_force", 50, 50, 0)
     assert most is not None
-    assert (most.way, most.matching) == ("walked", 5500)
+    assert (most.strategy, most.matching) == ("filtered_walk", 5500)
     assert 0 < most.evaluations < 3000
     assert none is not None
     assert exact is not None
-    assert (none.way, exact.way, exact.evaluations) == ("empty", "exact", 50)
+    assert (none.strategy, exact.strategy, exact.evaluations) == ("empty", "exact", 50)
 
 
 def test_a_loose_filter_over_inverted_lists_scans_lists_and_not_every_match(path: Path) -> None:
@@ -78,9 +77,9 @@ def test_a_loose_filter_over_inverted_lists_scans_lists_and_not_every_match(path
         few = db.search(x[0], where={"n": {"$lt": 50}}, explain=True).explanation
     assert most is not None
     assert few is not None
-    assert (most.way, most.matching) == ("probed", 5500)
+    assert (most.strategy, most.matching) == ("filtered_probe", 5500)
     assert most.evaluations < 5500
-    assert (few.way, few.evaluations) == ("scored", 50)
+    assert (few.strategy, few.evaluations) == ("brute_force", 50)
 
 
 @pytest.mark.parametrize(("code_size", "dim", "ef", "walked", "scored"), [
@@ -97,7 +96,6 @@ def test_the_faster_way_is_taken_where_it_was_measured(
     """Matches of 60,000 rows among which the walk, or scoring each, took less time (docs/adr/0009)."""
     quantizer = SimpleNamespace(code_size=code_size, codec=SimpleNamespace(dim=dim))
     engine: Any = SimpleNamespace(index=make_index(qvec.HNSW()), n_lists=0, live=60_000, quantizer=quantizer)
-    options = search_options(10, ef, None, "auto", "auto", False, (), None)
-    for name, count in (("walked", walked), ("scored", scored)):
-        selected: Any = SimpleNamespace(count=count, ways={}, walked=None, listed=None)
-        assert choose_way(engine, options, Plan(ef, 10), selected).name == name
+    for name, count in (("filtered_walk", walked), ("brute_force", scored)):
+        selected: Any = SimpleNamespace(count=count, strategies={}, filtered_walk=None, brute_force=None)
+        assert choose_strategy(engine, SearchParams(10, ef, candidates=10), selected).name == name

@@ -14,6 +14,7 @@ import qvec
 from helpers.vectors import clustered
 from qvec.common.types import Float32Array
 from qvec.maintenance import requantize
+from qvec.storage.stats import collect
 
 DIM = 32
 N = 3000
@@ -106,10 +107,10 @@ def test_a_dropped_generation_frees_its_columns_and_never_its_number(tmp_path: P
     with qvec.create(tmp_path / "a", DIM, index=qvec.HNSW(m=8, ef_construction=64)) as db:
         db.add(x)
         db.requantize("binary", relink=True)
-        before = db._store.stats()["column_bytes"]
+        before = collect(db._store).column_bytes
         assert {"codes", "adjacency", "codes.1", "adjacency.1"} <= before.keys()
         db.drop_generation(0)
-        assert before.keys() - db._store.stats()["column_bytes"].keys() == {
+        assert before.keys() - collect(db._store).column_bytes.keys() == {
             *("codes", "adjacency", "linked", "removing"),
         }
         assert db.verify() == []
@@ -178,7 +179,7 @@ def test_another_code_gives_an_unfinished_one_up(tmp_path: Path, x: Float32Array
             db.requantize("binary", progress=die_at(700))
         assert [made.rows for made in db.calibrations()] == [N, 700]
         db.requantize("f16")
-        assert "codes.1" not in db._store.stats()["column_bytes"]
+        assert "codes.1" not in collect(db._store).column_bytes
         assert [made.rows for made in db.calibrations()] == [N, 0, N]
         db.requantize(calibration=1)
         assert (db.stats().code, db.verify()) == ("binary", [])
@@ -191,7 +192,7 @@ def test_an_unfinished_generation_can_be_dropped(tmp_path: Path, x: Float32Array
             db.requantize("binary", progress=die_at(700))
         db.drop_generation(1)
         assert [made.number for made in db.calibrations()] == [0]
-        assert "codes.1" not in db._store.stats()["column_bytes"]
+        assert "codes.1" not in collect(db._store).column_bytes
         assert db.verify() == []
 
 
@@ -328,7 +329,7 @@ def test_a_graph_that_no_longer_fits_the_codes_is_linked_anew(tmp_path: Path) ->
         assert recall(db, new, rescore=False) < 0.5
         db.requantize(STATIC)
         assert recall(db, new, rescore=False) > 0.9
-        assert "adjacency.1" in db._store.stats()["column_bytes"]
+        assert "adjacency.1" in collect(db._store).column_bytes
         assert db.verify() == []
 
 

@@ -20,6 +20,7 @@ from qvec.codes.transforms import rotation_signs
 from qvec.datasets import exact_knn
 from qvec.index.ivf import Layout, dims_for, lists_for
 from qvec.schema.layout import CENTROIDS, LIST_BLOCKS, LISTS, SLOTS
+from qvec.search.params import SearchParams
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +250,7 @@ def test_reopened_by_another_handle_it_answers_the_same_and_a_reader_keeps_its_s
             engine = snap.derived["engine"]
             db.delete(np.arange(0, 2000, 2))
             db.add(base[2000:])
-            old = engine.search(queries, 10, 64, 20, False, 1, 20)[0]
+            old = engine.search(queries, SearchParams(10, 64, 20, 20))[0]
             assert old.tolist() == expected.ids.tolist()
         finally:
             reader._store.end(snap)

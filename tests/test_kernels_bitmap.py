@@ -23,7 +23,7 @@ from qvec._kernels import (
     simd_levels,
 )
 from qvec.common.errors import CorruptError
-from qvec.storage.page_table import ColumnSpec
+from qvec.storage.state_record import ColumnSpec
 from qvec.storage.store import Store
 
 MAX = 2**64 - 1

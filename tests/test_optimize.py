@@ -14,6 +14,7 @@ import pytest
 import qvec
 from helpers.collection_model import Model, assert_hits_are_exact, assert_same_content
 from helpers.vectors import clustered
+from qvec.storage.stats import collect
 
 DIM, N = 32, 1500
 KILLED = """
@@ -164,7 +165,7 @@ def test_it_has_transactions_of_its_own(path: Path) -> None:
 def test_a_graph_that_finds_too_little_is_linked_anew(path: Path, rng: np.random.Generator, layout: Any) -> None:
     db, model = filled(path, rng, qvec.HNSW(m=16, ef_construction=40, layout=layout))
     with db:
-        n_columns = len(db._store.stats()["column_bytes"])
+        n_columns = len(collect(db._store).column_bytes)
         (before,) = db.calibrations()
         db.optimize()
         assert [made.number for made in db.calibrations()] == [before.number]  # nothing is wrong with it
@@ -176,7 +177,7 @@ def test_a_graph_that_finds_too_little_is_linked_anew(path: Path, rng: np.random
         assert after.number != before.number
         assert_sound(db, model)
         db.compact()
-        assert len(db._store.stats()["column_bytes"]) == n_columns  # nothing is left of the old one
+        assert len(collect(db._store).column_bytes) == n_columns  # nothing is left of the old one
         for changed in (db, model):
             changed.add(np.ones((70, DIM)) * np.arange(1, 71)[:, None], _fresh(70, False))  # type: ignore[attr-defined]
         assert_sound(db, model)

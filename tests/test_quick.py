@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import qvec
-from qvec.search.engine import _search_parallel
+from qvec.search.engine import search_parallel
 
 DIM = 24
 X = np.random.default_rng(5).standard_normal((400, DIM)).astype(np.float32)
@@ -318,7 +318,7 @@ class Failing:
 def test_what_fails_on_a_thread_of_a_batch_ends_all_of_it(error: BaseException, on_main: bool) -> None:
     searcher, before = Failing(error, on_main), threading.active_count()
     with pytest.raises(type(error)) as caught:
-        _search_parallel(searcher, np.zeros((100_000, 4), np.float32), (10, 0, 0, 0, False, None), 2)  # type: ignore[arg-type]
+        search_parallel(searcher, np.zeros((100_000, 4), np.float32), (10, 0, 0, 0, False, None), 2)  # type: ignore[arg-type]
     assert caught.value is error
     assert threading.active_count() == before
     if on_main:

@@ -181,7 +181,7 @@ def test_originals_follow_from_nothing(path: Path, originals: str, column: str) 
 def test_a_payload_follows_from_nothing(path: Path) -> None:
     make(path, "flat")
     lose(path, keys.RECORD_KIND, damaged=False)
-    with qvec.open(path) as db, pytest.raises(qvec.CorruptError, match="records are there, the state says"):
+    with qvec.open(path) as db, pytest.raises(qvec.CorruptError, match="records exist, the state says"):
         db.repair()
 
 

@@ -11,6 +11,7 @@ import pytest
 import qvec
 from helpers.collection_model import Model, assert_hits_are_exact, assert_same_content
 from helpers.vectors import clustered
+from qvec.storage.stats import collect
 
 DIM, N = 16, 600
 
@@ -78,7 +79,7 @@ def test_a_reused_row_takes_the_codes_of_generations_left_behind_with_it(path: P
         db.delete([5])
         db.add(x[N : N + 1], [5000])
         assert [made.rows for made in db.calibrations()] == [0, N]
-        assert "codes" not in db._store.stats()["column_bytes"]
+        assert "codes" not in collect(db._store).column_bytes
         db.rollback(0)
         assert db.stats().code == "int8"
         assert db.verify() == []

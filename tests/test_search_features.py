@@ -1,4 +1,4 @@
-"""Search options compared with float64 brute force: max_distance, pages, diversity, by id, with vectors."""
+"""Options of a search compared with float64 brute force: max_distance, offset, mmr, by id, with vectors."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def test_a_search_explains_itself_and_finds_the_same(db: qvec.Collection) -> Non
         np.testing.assert_array_equal(hits.distances, plain.distances)
         seen = hits.explanation
         assert seen is not None
-        assert (seen.queries, seen.k, seen.way) == (n, K, "flat" if flat else "hnsw")
+        assert (seen.queries, seen.k, seen.strategy) == (n, K, "flat" if flat else "hnsw")
         assert (seen.reranked, seen.hops > 0) == (n * seen.candidates, not flat)
         assert seen.evaluations == n * live if flat else n * K < seen.evaluations <= n * N
         kernel = sum(seen.seconds[name] for name in ("prepare", "find", "rerank", "write"))
@@ -198,7 +198,7 @@ def test_a_search_explains_itself_and_finds_the_same(db: qvec.Collection) -> Non
         assert f"evaluations  {seen.evaluations}" in str(seen)
     exact = db.search(Q[0], K, exact=True, explain=True, offset=2).explanation
     assert exact is not None
-    assert (exact.way, exact.k, exact.hops, exact.evaluations, exact.reranked) == ("exact", K + 2, 0, live, 0)
+    assert (exact.strategy, exact.k, exact.hops, exact.evaluations, exact.reranked) == ("exact", K + 2, 0, live, 0)
 
 
 def test_explained_searches_count_their_own_work_alone(db: qvec.Collection) -> None:
@@ -232,7 +232,7 @@ def test_an_empty_collection_has_no_hits_of_any_kind(path: Path) -> None:
         assert hits.vectors.shape == (K, DIM)
         explanation = db.search(Q, K, explain=True).explanation
         assert explanation is not None
-        assert (explanation.way, explanation.queries, explanation.evaluations) == ("empty", len(Q), 0)
+        assert (explanation.strategy, explanation.queries, explanation.evaluations) == ("empty", len(Q), 0)
         with pytest.raises(qvec.MissingIdError, match="no vector has the id 3"):
             db.search(id=3)
 
@@ -243,13 +243,13 @@ def test_an_empty_collection_has_no_hits_of_any_kind(path: Path) -> None:
         ({"max_distance": float("nan")}, "max_distance must be a number"),
         ({"max_distance": -0.5}, "max_distance must be a number from 0"),
         ({"max_distance": "near"}, "max_distance must be a number"),
-        ({"offset": -1}, "offset must lie between 0 and"),
+        ({"offset": -1}, "offset must be an integer from 0 to"),
         ({"offset": 1.5}, "offset must be an integer"),
-        ({"offset": 1_000_000}, "offset must lie between 0 and 999990"),
+        ({"offset": 1_000_000}, "offset must be an integer from 0 to 999990"),
         ({"mmr": 1.5}, r"mmr must be a number from 0\.0 to 1\.0"),
         ({"mmr": True}, "mmr must be a number"),
         ({"fetch_k": 30}, "give mmr too"),
-        ({"mmr": 0.5, "fetch_k": 5}, "fetch_k must lie between 10 and"),
+        ({"mmr": 0.5, "fetch_k": 5}, "fetch_k must be an integer from 10 to"),
         ({"id": 3}, "either queries or the id"),
         ({"include": ["vectors"]}, "include must be a list of some of payload, vector"),
         ({"include": "vector"}, "include must be a list"),

@@ -1,13 +1,20 @@
-"""Random sequences of calls on a collection and on the model: they never come apart."""
+"""Random sequences of calls on a collection and on its model give the same results."""
 
 from __future__ import annotations
 
 from hypothesis import HealthCheck, settings
 
-from helpers.state_machine import EXAMPLES, STEPS
+from helpers.state_machine import BATCHES, EXAMPLES, FILTERS, PAYLOADS, STEPS
 from helpers.state_machine_maintenance import FullMachine
 
-TestCollection = FullMachine.TestCase
+
+class TestCollection(FullMachine.TestCase):
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Draw the shared values before the first example, which would take their time otherwise."""
+        assert all(drawn.values for drawn in (PAYLOADS, BATCHES, FILTERS))
+
+
 TestCollection.settings = settings(
     max_examples=EXAMPLES,
     stateful_step_count=STEPS,

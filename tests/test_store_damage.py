@@ -14,6 +14,7 @@ from helpers.store_files import CODES, change_rows, contents, fill, make_store, 
 from qvec.common.errors import CorruptError, FormatError, NotFoundError
 from qvec.storage import keys, records
 from qvec.storage.pages import Pages
+from qvec.storage.stats import collect
 from qvec.storage.store import Store
 
 PSIZE = 4096
@@ -308,7 +309,7 @@ def test_the_check_finds_what_is_lost_or_of_an_earlier_commit(tmp_path: Path, ki
         (problem,) = snap.check()
     n = {"lost": 0, "stale": 1, "twice": 2}[damage]
     plural = {"record": "records", "entry": "entries", "id": "ids"}[kind]
-    assert problem == f"{n} {plural} are there, the state says 1: some are lost, or of an earlier commit"
+    assert problem == f"{n} {plural} exist, the state says 1: some are lost, or of an earlier commit"
 
 
 def test_the_sums_hold_when_the_map_grows_in_the_middle_of_a_transaction(tmp_path: Path) -> None:
@@ -320,7 +321,7 @@ def test_the_sums_hold_when_the_map_grows_in_the_middle_of_a_transaction(tmp_pat
                 txn.delete_record(1, 7)
                 txn.put_ids([b"%d %d" % (turn, i) for i in range(500)], range(500))
                 txn.delete_ids([b"%d %d" % (turn, i) for i in range(0, 500, 3)])
-        assert store.stats()["map_bytes"] > 1 << 17
+        assert collect(store).map_bytes > 1 << 17
         with store.read() as snap:
             assert list(snap.check()) == []
 

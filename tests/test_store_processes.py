@@ -227,7 +227,7 @@ def test_a_child_that_exits_normally_leaves_the_parents_reader_slots_alone(tmp_p
         assert os.waitpid(pid, 0)[1] == 0
         with store.write() as txn:
             txn.state["n"] = 1
-        assert store.stats()["commits_held"] == 1, store.stats()
+        assert collect(store).commits_held == 1, collect(store)
     with store.read() as snap:
         print(snap.state)
     """

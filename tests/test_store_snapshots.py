@@ -13,6 +13,7 @@ import pytest
 from helpers.store_files import CODES, LISTS, change_rows, contents, fill, make_store, run_python, same
 from qvec.common.errors import ClosedError, CorruptError, MapFullError
 from qvec.storage import transaction
+from qvec.storage.stats import collect
 from qvec.storage.store import Store
 
 
@@ -29,7 +30,7 @@ def test_a_pinned_snapshot_keeps_its_bytes_through_300_commits(tmp_path: Path) -
             assert np.array_equal(early, before[LISTS][:1500])
             for name, rows in before.items():
                 assert np.array_equal(pinned.columns[name].read_range(0, 3000), rows)
-            assert store.stats()["commits_held"] == 300
+            assert collect(store).commits_held == 300
         assert same(contents(store), written)
 
 
@@ -170,9 +171,9 @@ def test_a_compacted_copy_is_read_by_key_until_a_commit_rewrites_its_directory(t
 def test_a_full_map_grows_and_loses_nothing_of_the_transaction(tmp_path: Path) -> None:
     make_store(tmp_path).close()
     with Store.open(tmp_path / "a.qvec", map_size=1 << 17) as store:
-        assert store.stats()["map_bytes"] == 1 << 17
+        assert collect(store).map_bytes == 1 << 17
         reader = Store.open(tmp_path / "a.qvec", "r")
-        contents_before = reader.stats()["commits"]
+        contents_before = collect(reader).commits
         with store.write() as txn:
             txn.put_record(1, 1, "x" * 300_000)
             txn.put_ids([b"%d" % i for i in range(5000)], range(5000))
@@ -207,7 +208,7 @@ def test_a_large_commit_is_stored_whole_whether_its_memory_is_given_back_early_o
 def test_a_map_that_is_full_after_all_costs_a_large_commit_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transaction, "_ROOM_FOR_EACH", 0)
+    monkeypatch.setattr(transaction, "_FREE_MAP_FACTOR", 0)
     make_store(tmp_path).close()
     with Store.open(tmp_path / "a.qvec", map_size=1 << 20) as store:
         written = fill(store, 100)
@@ -261,7 +262,7 @@ def test_address_space_that_cannot_be_had_is_asked_for_in_halves(tmp_path: Path)
     import resource
     resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
     with Store.open(sys.argv[1]) as store:
-        print(store.stats()["map_bytes"])
+        print(collect(store).map_bytes)
     """
     assert 1 << 20 <= int(run_python(code, tmp_path / "a.qvec")) < 4 << 30
 

@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from qvec.common.types import (
     check_choice,
     check_flag,
 )
-from qvec.index import Progress, load_index
+from qvec.index import Progress
 from qvec.maintenance.state_check import state_codec
 from qvec.maintenance.stats import collect_stats
 from qvec.quality.recall import MAX_EVALUATED_ROWS, OVERSAMPLES, CodeNames
@@ -55,11 +55,8 @@ from qvec.schema.validation import (
     worker_threads,
 )
 from qvec.search.curves import Curves, outdated
-from qvec.search.engine import Engine
-from qvec.search.hits import HitMaker
-from qvec.search.options import SearchOptions, search_options
+from qvec.search.pipeline import Searches
 from qvec.search.results import Hits
-from qvec.search.search import keep_ready, run_search
 from qvec.storage.store import Snapshot, Store
 
 if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec` fast
@@ -73,14 +70,10 @@ if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec`
     from qvec.quality.evaluate import Evaluation
     from qvec.quality.query_sample import QuerySample
     from qvec.quality.report import Report
-    from qvec.search.grouping import Grouping
-    from qvec.search.row_selection import Selected
 
 MAX_TUNED_K = 10_000
 MAX_TUNED_QUERIES = 100_000
 MAX_MEASURED_QUERIES = 1_000_000
-SAMPLED_CALLS = 64  # one search in so many leaves its query to drift(): copying a query takes a microsecond
-NOTHING_ASKED = (None, 0, None, None, None, 1)  # max_distance, offset, mmr, fetch_k, group_by, group_size
 
 
 class Collection:
@@ -95,8 +88,7 @@ class Collection:
         self._store, self._on_drift = store, on_drift
         self._config = Config.from_dict(dict(store.config))
         self._access = RowAccess(self._config)
-        self._hits = HitMaker(self._config.ids, self._config.metric)
-        self._n_searches = 0
+        self._searches = Searches(store, self._access, lambda queries: self._queries.take(queries))
 
     def close(self) -> None:
         """Wait for running searches, then release the file. Later calls raise ClosedError."""
@@ -282,10 +274,10 @@ class Collection:
         Any thread may read and search it; calls that write raise ReadOnlyError. Close it soon: pages of an open
         snapshot are not reused, and the file grows (:meth:`stats` shows open snapshots).
         """
-        from qvec.storage.snapshot_store import PinnedStore
+        from qvec.storage.snapshot_store import SnapshotStore
 
         self._outside_transaction("a snapshot is of a commit; what a transaction writes is none before its end")
-        return Collection(cast(Store, PinnedStore(self._store)))
+        return Collection(SnapshotStore(self._store))
 
     # --- searching ---
 
@@ -342,95 +334,15 @@ class Collection:
         queries' model; refused where it is not the collection's.
         Fewer than k vectors stored: what there is, padded as :class:`Hits` says.
         """
-        given = (k, ef, nprobe, oversample, rescore, exact, include, recall, id, max_distance, offset, mmr, fetch_k,
-                 group_by, group_size, explain, where, ids_in, threads, model)  # fmt: skip
-        self._n_searches += 1
-        found = self._store.quick(queries, given) if self._n_searches % SAMPLED_CALLS else None
-        if found is not None:
-            return Hits(*found)
-        config = self._config
         if model is not None:
             self._check_model(model)
         if (queries is None) == (id is None):
             raise InputError("give either queries or the id of a stored vector")
-        options = search_options(k, ef, nprobe, oversample, rescore, exact, include, recall)
-        asked = max_distance, offset, mmr, fetch_k, group_by, group_size
-        beyond = asked != NOTHING_ASKED or id is not None or explain or options.vectors
-        if beyond or isinstance(where, (list, tuple)):
-            return self._search_beyond(queries, id, options, asked, threads, explain, where, ids_in)
-        q = as_searched(queries, config.dim, config.metric, config.form)
-        if (q.ndim == 2 or not self._n_searches % SAMPLED_CALLS) and config.form is None:
-            self._queries.take(q)
-        workers = 1 if threads is None and q.ndim == 1 else worker_threads(threads)
-        snap = self._store.begin()
-        try:
-            engine = snap.derived.get("engine") or self._make_engine(snap)
-            selected = None
-            if where is not None or ids_in is not None:
-                selected = self._select(snap, cast("Where | None", where), ids_in)
-                engine = engine if selected.count else None
-            if engine is None:
-                return self._hits.none((*q.shape[:-1], options.k), options.payloads)
-            if q is queries and q.ndim == 1 and selected is None and type(include) is tuple:
-                keep_ready(snap, engine, self._hits, options, given)
-            return run_search(snap, engine, self._hits, q, options, workers, selected)
-        finally:
-            self._store.end(snap)
-
-    def _search_beyond(
-        self,
-        queries: Any,
-        id: Any,
-        options: SearchOptions,
-        asked: tuple[Any, ...],
-        threads: int | None,
-        explain: bool,
-        where: Where | Sequence[Where | None] | None,
-        ids_in: Any,
-    ) -> Hits:
-        """A search for something else than the nearest k."""
-        from qvec.search.pipeline import Request, run_request  # late: seldom, and a tenth of the import's time
-        from qvec.search.refine import refinement
-
-        config = self._config
-        check_flag("explain", explain)
-        *wanted, group_by, group_size = asked
-        refined = refinement(options.k, config.metric, *wanted)
-        with self._store.read() as snap:
-            reader, own = self._access.reader(snap), None
-            if id is not None:
-                own = reader.rows(id)
-                queries = reader.vectors(own)
-                queries = queries[0] if np.ndim(id) == 0 else queries
-            q = as_searched(queries, config.dim, config.metric, config.form)
-            workers = 1 if threads is None and q.ndim == 1 else worker_threads(threads)
-            engine = snap.derived.get("engine") or self._make_engine(snap)
-            filters = _filters(where, q)
-            selected = None
-            if where is not None or ids_in is not None:
-                selected = [self._select(snap, one, ids_in, name) for name, one in filters]
-            by = self._grouping(snap, group_by, group_size, options.k, refined.mmr)
-
-            def select(query: int, condition: dict[str, Any]) -> Selected:
-                both = [part for part in (filters[query][1], condition) if part]
-                return self._select(snap, {"$and": both}, ids_in)
-
-            request = Request(q, options, refined, workers, own, explain, selected, by, select)
-            return run_request(reader, engine, self._hits, request)
-
-    def _grouping(self, snap: Snapshot, name: Any, size: Any, k: int, mmr: float | None) -> Grouping | None:
-        from qvec.filters.schema import load_schema
-        from qvec.search.grouping import grouping
-
-        if name is None:
-            if size != 1:
-                raise InputError("group_size is how many hits each group has: give group_by too")
-            return None
-        if mmr is not None:
-            raise InputError("mmr chooses among single hits, group_by among groups: give one or the other")
-        return grouping(name, size, k, load_schema(snap.state))
-
-    # --- reading ---
+        options = (k, include, max_distance, offset, mmr, fetch_k, group_by, group_size, explain, ef, nprobe,
+                   oversample, rescore, exact, recall)  # fmt: skip
+        if id is not None:
+            return self._searches.search_by_id(id, options, where, ids_in, threads)
+        return self._searches.search(queries, options, where, ids_in, threads)
 
     def get(
         self,
@@ -796,8 +708,10 @@ class Collection:
         self._outside_transaction(
             "compact() puts another file in the place of this one; call it outside of a transaction"
         )
+        from qvec.storage.copies import compact
+
         before = os.stat(self._store.path).st_size
-        self._store.compact()
+        compact(self._store)
         return before - os.stat(self._store.path).st_size
 
     def backup(self, dest: str | os.PathLike[str]) -> None:
@@ -807,7 +721,9 @@ class Collection:
         ``dest`` exists, InputError inside a transaction.
         """
         self._outside_transaction("backup() copies the last commit; call it outside of a transaction")
-        self._store.copy_to(dest)
+        from qvec.storage.copies import copy_to
+
+        copy_to(self._store, dest)
 
     # --- parts ---
 
@@ -818,22 +734,6 @@ class Collection:
     def _outside_transaction(self, message: str) -> None:
         if self._store.in_transaction:
             raise InputError(message)
-
-    def _make_engine(self, snap: Snapshot) -> Engine | None:
-        quantizer = self._access.quantizer(snap)
-        if quantizer is None or not snap.state["live"]:
-            return None
-        index = load_index(self._config.index, snap.state["index"])
-        engine = Engine(snap, quantizer, self._access.originals(snap), index, self._config.ids == "int64")
-        snap.reside(engine.to_copy(self._store.memory))
-        snap.derived["engine"] = engine
-        return engine
-
-    def _select(self, snap: Snapshot, where: Where | None, ids_in: Any, name: str = "where") -> Selected:
-        """The rows that a search may find; ``name``: what errors call the filter."""
-        from qvec.search.row_selection import selector_of
-
-        return selector_of(snap).select(snap, where, ids_in, self._config.ids, name)
 
     def _deletion(self, ids: Any, where: Where | None, missing: Missing, threads: int | None) -> Deletion:
         from qvec.maintenance.deletion import Deletion
@@ -923,16 +823,3 @@ class Collection:
 def reopened(path: str, memory: MemoryMode) -> Collection:
     """The collection that a pickled one becomes, open for reading."""
     return Collection(Store.open(path, "r", memory=memory, state_codec=state_codec))
-
-
-def _filters(where: Any, queries: Float32Array) -> list[tuple[str, Any]]:
-    """The filter of each query, and what errors call it."""
-    n = 1 if queries.ndim == 1 else len(queries)
-    if not isinstance(where, (list, tuple)):
-        return [("where", where)] * n
-    if queries.ndim == 1 or len(where) != n:
-        raise InputError(
-            f"where must be a mapping, or a list with a filter for each query of a batch; got {len(where)} for "
-            f"{'one query' if queries.ndim == 1 else f'a batch of {n}'}"
-        )
-    return [(f"where[{i}]", one) for i, one in enumerate(where)]

@@ -13,7 +13,7 @@ from weakref import WeakSet
 from qvec.collection.collection import Collection
 from qvec.collection.open import create, open
 from qvec.common.errors import InputError, NotFoundError
-from qvec.storage.files import remove
+from qvec.storage.atomic_file import remove
 
 SUFFIX = ".qvec"
 MAX_NAME = 64

@@ -56,7 +56,7 @@ MAX_CENTROIDS = 256  # a row holds the number of its own in a byte
 
 
 @dataclass(frozen=True)
-class PinnedSnapshot:
+class OpenSnapshot:
     """A ``db.snapshot()`` that is open: its age in seconds, and the commits since."""
 
     age: float
@@ -105,7 +105,7 @@ class Stats:
     generation: int
     txn_id: int
     commits_held: int
-    snapshots: tuple[PinnedSnapshot, ...]
+    snapshots: tuple[OpenSnapshot, ...]
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
@@ -114,10 +114,11 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise InputError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
 
 
-def check_int(name: str, value: object, low: int, high: int) -> None:
-    """Raise InputError naming the limits unless ``value`` is an int within them, both included."""
+def check_int(name: str, value: object, low: int, high: int) -> int:
+    """Return ``value`` if it is an int within the limits, both included. Raises InputError naming the limits."""
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise InputError(f"{name} must be an integer from {low} to {high}, got {value!r}")
+    return value
 
 
 def check_number(name: str, value: object, low: float, high: float) -> None:

@@ -9,17 +9,17 @@ import numpy as np
 from qvec.common.types import Bitmap
 from qvec.filters.language import Among, And, Between, Exists, Node, Not, Or
 from qvec.filters.postings import read_postings, read_range
-from qvec.filters.values import n_words, scan_values
-from qvec.storage.store import Reading
+from qvec.filters.schema import MAX_KEY
+from qvec.filters.values import scan_values
+from qvec.storage.store import Snapshot
 
-MAX_KEY = 2**64 - 1
 MAX_REMEMBERED_BYTES = 16 << 20
 
 
 class Matcher:
     """Evaluates filters over the live rows of one snapshot, or of a transaction as long as nothing is written."""
 
-    def __init__(self, reading: Reading, live: Bitmap, known: dict[Node, Bitmap]) -> None:
+    def __init__(self, reading: Snapshot, live: Bitmap, known: dict[Node, Bitmap]) -> None:
         """``known``: what was evaluated over the same rows before; added to."""
         self.reading, self.live, self._known = reading, live, known
         self.n: int = reading.state["n"]
@@ -69,11 +69,3 @@ def _ranges(node: Among | Between | Exists) -> list[tuple[int, int]]:
     if isinstance(node, Between):
         return [(node.low, node.high)]
     return [(1, MAX_KEY)]
-
-
-def live_bitmap(n: int, deleted: Bitmap | None) -> Bitmap:
-    """All of n rows but the deleted ones."""
-    bits = np.full(n_words(n), MAX_KEY, np.uint64)
-    if n % 64:
-        bits[-1] = (1 << n % 64) - 1
-    return bits if deleted is None else bits & ~deleted

@@ -14,7 +14,7 @@ from qvec._kernels import CHUNK_ROWS, bits_roaring
 from qvec.common.errors import CorruptError
 from qvec.common.types import Bitmap
 from qvec.filters.schema import Field, Key
-from qvec.storage.store import Reading, Transaction
+from qvec.storage.store import Snapshot, Transaction
 
 _PRESENT = b"\xff"  # in the place of a size: the rows that hold anything
 _DIGEST = b"\xfe"  # ... the SHA-256 of a keyword that is too long for a key
@@ -50,18 +50,18 @@ def all_names(field: Field) -> tuple[bytes, bytes]:
     return number, number + b"\xff" * 256
 
 
-def read_postings(reading: Reading, field: Field, key: Key | None, n: int, bits: Bitmap) -> None:
+def read_postings(reading: Snapshot, field: Field, key: Key | None, n: int, bits: Bitmap) -> None:
     """Set the rows that hold a value, or anything."""
     name = stem(field, key)
     _read_span(reading, name, name, n, bits)
 
 
-def read_range(reading: Reading, field: Field, low: int, high: int, n: int, bits: Bitmap) -> None:
+def read_range(reading: Snapshot, field: Field, low: int, high: int, n: int, bits: Bitmap) -> None:
     """Set the rows that hold a value whose key lies between two; both included."""
     _read_span(reading, stem(field, low), stem(field, high), n, bits)
 
 
-def _read_span(reading: Reading, low: bytes, high: bytes, n: int, bits: Bitmap) -> None:
+def _read_span(reading: Snapshot, low: bytes, high: bytes, n: int, bits: Bitmap) -> None:
     for name, data in reading.entries(low + _FIRST, high + _LAST):
         chunk = int.from_bytes(name[-_CHUNK_BYTES:], "big")
         if len(name) != len(low) + _CHUNK_BYTES or not bits_roaring(data, chunk, n, bits):

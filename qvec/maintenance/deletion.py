@@ -18,7 +18,6 @@ from qvec.rows.lookup import find_rows, ids_of_rows
 from qvec.rows.reader import refuse_missing
 from qvec.schema.validation import id_keys
 from qvec.search.row_selection import matching_rows
-from qvec.storage import reserve
 from qvec.storage.store import Store, Transaction
 
 Result = TypeVar("Result")
@@ -94,8 +93,8 @@ def _with_reserve(store: Store, work: Callable[[], Result]) -> Result:
     except DiskFullError:
         if store.in_transaction:
             raise
-        reserve.make_room(store)
+        store.free_reserve()
         done = work()
     if store.is_full and not store.in_transaction:
-        reserve.turn_over(store)
+        store.commit_empty()
     return done

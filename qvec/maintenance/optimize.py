@@ -11,7 +11,7 @@ from qvec.index import Progress
 from qvec.maintenance.reclaim import Reclaim
 from qvec.rows.writer import Writer
 from qvec.storage.store import Store, Transaction
-from qvec.storage.zero_free_pages import scrub
+from qvec.storage.zero_free_pages import zero_free_pages
 
 PACE = 20  # rows of the index that are gone through for each row that is deleted
 STEP = 4096  # ... in one transaction
@@ -90,7 +90,7 @@ class Maintenance:
         with self.store.write() as txn:
             if txn.state["quantizer"] is not None:
                 Reclaim(self.writer(txn)).wipe()
-        scrub(self.store)
+        zero_free_pages(self.store)
         with self.store.write() as txn:
             txn.state["erasing"] = False
 

@@ -40,6 +40,7 @@ from qvec.schema.generations import (
 )
 from qvec.schema.layout import CALIBRATION, CODES, DRIFT, NODES, VECTORS, in_force, wide_column
 from qvec.search.engine import Engine
+from qvec.search.params import SearchParams
 from qvec.storage.store import Snapshot, Store, Transaction
 
 STEP = 8192  # rows coded by one transaction
@@ -312,15 +313,15 @@ class Generations:
         candidates = 0 if original_quantizer is None else math.ceil(PROBE_K * quantizer.oversample)
         queries = self.sample(snap, PROBES)
         found = [
-            Engine(snap, quantizer, original_quantizer, by, False, columns).search(
-                queries, PROBE_K, max(PROBE_EF, candidates), candidates, False, 1
+            Engine(snap, quantizer, original_quantizer, by, columns).search(
+                queries, SearchParams(PROBE_K, max(PROBE_EF, candidates), candidates=candidates)
             )[0]
             for by in (index, FlatIndex())
         ]
         shared = [len(np.intersect1d(walked, scanned)) for walked, scanned in zip(*found, strict=True)]
         return float(np.mean(shared)) / min(PROBE_K, int(state["live"]))
 
-    def originals(self, reading: Snapshot | Transaction) -> VectorReader:
+    def originals(self, reading: Snapshot) -> VectorReader:
         """Where originals are; InputError where none are kept."""
         columns = in_force(reading.columns, reading.state["names"])
         if VECTORS in columns:

@@ -16,7 +16,6 @@ from qvec.rows.lookup import live_rows, stored_record
 from qvec.schema.config import Config
 from qvec.schema.layout import CALIBRATION, CODES, IDS, TUNING, VECTORS, in_force
 from qvec.search.curves import Curves
-from qvec.storage.snapshot import Reading
 from qvec.storage.store import Snapshot
 
 CHECKED_ROWS = 8192
@@ -101,7 +100,7 @@ def _check_codes(snap: Snapshot, quantizer: Quantizer, original_quantizer: Quant
 
 
 def wrong_codes(
-    reading: Reading, quantizer: Quantizer, original_quantizer: Quantizer | None
+    reading: Snapshot, quantizer: Quantizer, original_quantizer: Quantizer | None
 ) -> Iterator[tuple[NDArray[np.int64], Codes]]:
     """Rows whose codes are not those of their originals, to the last bit, and what these are.
 

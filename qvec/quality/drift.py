@@ -38,7 +38,7 @@ from qvec.quality.drift_stats import (
 )
 from qvec.quality.recall import Recalls
 from qvec.schema.calibrations import Trained, entry_of
-from qvec.storage.snapshot import Reading
+from qvec.storage.snapshot import Snapshot
 from qvec.storage.store import Transaction
 
 ALPHA = 0.005  # probability of a false alarm, and of a false warning, over all checks together
@@ -140,7 +140,7 @@ def store_reference(txn: Transaction, number: int, trained: Trained, sample: Flo
         write_drift_record(txn, number, DriftRecord.begin(quantizer, sample))
 
 
-def read_drift(reading: Reading, dim: int) -> Drift:
+def read_drift(reading: Snapshot, dim: int) -> Drift:
     """Return the drift of the active generation, whose vectors have ``dim`` dimensions."""
     number = reading.state["quantizer"]
     record = None if number is None else read_drift_record(reading, number, dim)

@@ -13,7 +13,7 @@ from qvec.common.plain_state import Between, decode, encode
 from qvec.common.types import MAX_DIM, Float32Array
 from qvec.quality.drift_stats import BINNED_DIMS, BINS, MAX_CHECKS, MAX_COUNT, Reference, SampleStats
 from qvec.schema.layout import DRIFT
-from qvec.storage.snapshot import Reading
+from qvec.storage.snapshot import Snapshot
 from qvec.storage.store import Transaction
 
 Level = Literal["none", "warning", "alarm"]
@@ -53,7 +53,7 @@ class DriftRecord:
         return cls(Reference.build(quantizer, sample), (), 0, "none", None)
 
 
-def read_drift_record(reading: Reading, number: int, dim: int) -> DriftRecord | None:
+def read_drift_record(reading: Snapshot, number: int, dim: int) -> DriftRecord | None:
     """Read the record of a generation of codes of ``dim`` dimensions; None: there is none.
 
     FormatError names the field that is wrong.

@@ -29,14 +29,14 @@ from qvec.quality.recall import (
 from qvec.quality.report import Report, Row, label_of
 from qvec.rows.lookup import live_rows
 from qvec.schema.config import Config
-from qvec.schema.layout import CODES, NODES, VECTORS, in_force, wide_column
+from qvec.schema.layout import CODES, NODES, PAGE_BYTES, VECTORS, in_force, wide_column
 from qvec.schema.validation import check_count
 from qvec.search.engine import Engine
+from qvec.search.params import SearchParams
 from qvec.storage.store import Snapshot, block_geometry
 
 EF = 64
 TIMED = 100  # searches that latency is taken from
-PAGE = 4096
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,8 @@ class Evaluation:
         """The collection's own index over other codes, which are in memory only."""
         state = self.snap.state
         spec = wide_column(CODES, quantizer.code_size)
-        geometry = block_geometry(spec.stride, PAGE, spec.min_pages, spec.max_pages)
-        column = Column(CODES, spec.id, 0, spec.stride, *geometry, PAGE, writable=True)
+        geometry = block_geometry(spec.stride, PAGE_BYTES, spec.min_pages, spec.max_pages)
+        column = Column(CODES, spec.id, 0, spec.stride, *geometry, PAGE_BYTES, writable=True)
         column.resize(len(codes))
         column.write(0, codes)
         columns = in_force(self.snap.columns, state["names"])
@@ -142,7 +142,7 @@ class Evaluation:
         index = load_index(self.config.index, state["index"])
         columns |= {CODES: column, VECTORS: originals.column}
         columns.pop(NODES, None)  # made from the codes in force
-        return Engine(self.snap, quantizer, originals.quantizer, index, False, columns)
+        return Engine(self.snap, quantizer, originals.quantizer, index, columns)
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class Search:
         """Rows, int64 [nq, k], one more where a query's own row is among them."""
         k = self.problem.k + int((self.problem.own >= 0).any())
         candidates = 0 if self.factor == 1 else k * self.factor
-        return self.engine.search(queries, k, max(EF, k, candidates), candidates, False, 1)[0]
+        return self.engine.search(queries, SearchParams(k, max(EF, k, candidates), candidates=candidates))[0]
 
     def recalls(self) -> Recalls:
         """Recall of each query."""

@@ -17,6 +17,7 @@ from qvec.rows.lookup import live_rows
 from qvec.schema.layout import TUNING
 from qvec.search.curves import Curve, Curves, Point, Source, outdated
 from qvec.search.engine import Engine, Found
+from qvec.search.params import SearchParams
 from qvec.storage.store import Snapshot, Store, Transaction
 
 EF_STEPS = tuple(round(10 * 1.2**i) for i in range(30))  # 10 to 1,978
@@ -56,7 +57,8 @@ class Tuning:
         return int(self.source == "rows")
 
     def _truth(self, k: int, threads: int) -> Float32Array:
-        return self._distances(self.engine.search(self.queries, k + self._extra, 0, 0, True, threads), k)
+        params = SearchParams(k + self._extra, exact=True)
+        return self._distances(self.engine.search(self.queries, params, threads), k)
 
     def _distances(self, found: Found, k: int) -> Float32Array:
         """Distances of the first k hits that are not the query itself, float32 [nq, k or k + 1]; others: infinite."""
@@ -86,7 +88,8 @@ class Tuning:
         before = self.engine.work[1]
         extra = self._extra
         width, wanted = max(ef, k, candidates) + extra, 0 if candidates == 0 else candidates + extra
-        found = self.engine.search(self.queries, k + extra, width, wanted, False, threads, nprobe)
+        params = SearchParams(k + extra, width, nprobe, wanted)
+        found = self.engine.search(self.queries, params, threads)
         scored = (self.engine.work[1] - before) / len(self.queries)
         mean, low, _ = wilson(recall(self._distances(found, k), truth), k)
         return Point(ef, nprobe, candidates, mean, low, scored + RERANK_COST * candidates)
@@ -141,7 +144,7 @@ def tune(
             raise InputError(
                 "recall is measured against the originals, and the collection was created with originals='none'"
             )
-        engine = Engine(snap, quantizer, originals, load_index(config.index, snap.state["index"]), False)
+        engine = Engine(snap, quantizer, originals, load_index(config.index, snap.state["index"]))
         tuning = make_tuning(snap, engine, queries, access.reader(snap).vectors, n, seed)
         curves = tuning.run(ks, threads, progress)
     with store.write() as txn:
@@ -192,7 +195,7 @@ def forget_queries(txn: Transaction) -> None:
         number += 1
 
 
-def stored_queries(reading: Snapshot | Transaction, dim: int) -> Float32Array | None:
+def stored_queries(reading: Snapshot, dim: int) -> Float32Array | None:
     """The queries that were kept, float32 [n, dim]; None: none were."""
     parts: list[Float32Array] = []
     while (record := reading.record(TUNING, len(parts) + 1)) is not None:

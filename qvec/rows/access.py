@@ -40,18 +40,18 @@ class RowAccess:
         """A writer of rows inside a transaction."""
         return Writer(txn, self.config, self.quantizer(txn), self.originals(txn))
 
-    def quantizer(self, reading: Snapshot | Transaction) -> Quantizer | None:
+    def quantizer(self, reading: Snapshot) -> Quantizer | None:
         """The quantizer of the active generation; None before the collection has codes."""
         generation = reading.state["quantizer"]
         return None if generation is None else self.load(reading, generation)
 
-    def originals(self, reading: Snapshot | Transaction) -> Quantizer | None:
+    def originals(self, reading: Snapshot) -> Quantizer | None:
         """The quantizer of the stored originals; None if codes alone are stored."""
         if reading.state["quantizer"] is None:
             return self.original_quantizer if self.config.keeps_originals else None
         return self.original_quantizer if VECTORS in in_force(reading.columns, reading.state["names"]) else None
 
-    def load(self, reading: Snapshot | Transaction, generation: int) -> Quantizer:
+    def load(self, reading: Snapshot, generation: int) -> Quantizer:
         """The quantizer of a generation. Raises CorruptError if its record is lost or belongs to other vectors."""
         # The number of a generation that was rolled back with its transaction is given out again: the id tells.
         key = generation, entry_of(reading.state, generation)["id"]
@@ -59,7 +59,7 @@ class RowAccess:
             self._loaded[key] = self._read_quantizer(reading, generation)
         return self._loaded[key]
 
-    def _read_quantizer(self, reading: Snapshot | Transaction, generation: int) -> Quantizer:
+    def _read_quantizer(self, reading: Snapshot, generation: int) -> Quantizer:
         config, state = self.config, reading.record(CALIBRATION, generation)
         if state is None:
             raise CorruptError(f"the calibration of generation {generation} is lost")
@@ -73,7 +73,7 @@ class RowAccess:
         return quantizer
 
     def sample(
-        self, reading: Snapshot | Transaction, quantizer: Quantizer, n: int, newest: bool = False
+        self, reading: Snapshot, quantizer: Quantizer, n: int, newest: bool = False
     ) -> tuple[Float32Array, Codes]:
         """Up to n stored vectors, as exactly as they are stored, and their codes.
 
@@ -84,7 +84,7 @@ class RowAccess:
         rows = rows[-n:] if newest else rows[np.linspace(0, len(rows) - 1, min(n, len(rows))).astype(np.int64)]
         return vector_reader(quantizer, self.originals(reading), columns).read(rows), columns[CODES].read(rows)
 
-    def encodes_like(self, reading: Snapshot | Transaction, quantizer: Quantizer) -> bool:
+    def encodes_like(self, reading: Snapshot, quantizer: Quantizer) -> bool:
         """Whether the active generation has the same quantizer, whatever the date of its calibration."""
         own = self.quantizer(reading)
         return own is not None and _undated(own.state()) == _undated(quantizer.state())

@@ -9,14 +9,14 @@ import numpy as np
 
 from qvec.common.errors import CorruptError
 from qvec.common.types import NDArray, Payload
-from qvec.schema.bitmaps import read_bitmap, rows_in, without
+from qvec.schema.bitmaps import complement, read_bitmap, rows_in
 from qvec.schema.layout import DELETED, IDS, ROW
-from qvec.storage.store import Reading
+from qvec.storage.store import Snapshot
 
 _MISSING = object()
 
 
-def find_rows(reading: Reading, keys: Sequence[bytes]) -> NDArray[np.int64]:
+def find_rows(reading: Snapshot, keys: Sequence[bytes]) -> NDArray[np.int64]:
     """The row of each id, given by its key, int64 [n], -1 where it is not stored; CorruptError for one that is none."""
     rows, n = reading.rows_of(keys), reading.state["n"]
     if len(rows) and int(rows.max()) >= n:
@@ -24,7 +24,7 @@ def find_rows(reading: Reading, keys: Sequence[bytes]) -> NDArray[np.int64]:
     return rows
 
 
-def stored_record(reading: Reading, row: int) -> Any:
+def stored_record(reading: Snapshot, row: int) -> Any:
     """A row's record, None where it has none; CorruptError where it is none of a row."""
     record = reading.record(ROW, row)
     if record is None:
@@ -37,7 +37,7 @@ def stored_record(reading: Reading, row: int) -> Any:
     return record
 
 
-def row_record(snap: Reading, row: int) -> Any:
+def row_record(snap: Snapshot, row: int) -> Any:
     """A live row's record, None where it has none; CorruptError where every live row has one."""
     record = stored_record(snap, row)
     if record is None and snap.state["records"] == snap.state["live"]:
@@ -45,12 +45,17 @@ def row_record(snap: Reading, row: int) -> Any:
     return record
 
 
+def row_records(snap: Snapshot, rows: Sequence[int]) -> list[Any]:
+    """The record of each live row, None where there is none, or for the row -1; raises as :func:`row_record`."""
+    return [None if row < 0 else row_record(snap, row) for row in rows]
+
+
 def payloads_of(records: Sequence[Any]) -> list[Payload | None]:
     """The payload of each record, None where there is no record."""
     return [None if record is None else record["payload"] for record in records]
 
 
-def ids_of_rows(snap: Reading, rows: NDArray[np.int64], records: Sequence[Any] | None = None) -> NDArray[Any]:
+def ids_of_rows(snap: Snapshot, rows: NDArray[np.int64], records: Sequence[Any] | None = None) -> NDArray[Any]:
     """The ids of live rows: int64 [n] of their column, or strings of their records where ids are strings."""
     if IDS not in snap.columns:
         records = [row_record(snap, row) for row in rows.tolist()] if records is None else records
@@ -71,7 +76,7 @@ def shaped(values: list[Any], shape: tuple[int, ...]) -> list[Any]:
     return values if len(shape) == 1 else [values[i : i + k] for i in range(0, len(values), k)]
 
 
-def live_rows(snap: Reading) -> NDArray[np.int64]:
+def live_rows(snap: Snapshot) -> NDArray[np.int64]:
     """The rows that are not deleted, ascending."""
     n = snap.state["n"]
-    return rows_in(without(n, read_bitmap(snap.columns[DELETED], n))) if n else np.zeros(0, np.int64)
+    return rows_in(complement(n, read_bitmap(snap.columns[DELETED], n))) if n else np.zeros(0, np.int64)

@@ -1,34 +1,36 @@
-"""What a search did: counts and times of one that was asked to explain itself."""
+"""The explanation of a search: the strategy, the parameters, counts of work and times."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from qvec._kernels import Searcher
+    from qvec.search.strategy import Strategy
 
 KERNEL_PHASES = ("prepare", "find", "rerank", "write")
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """One search, of one query or of a batch; counts are sums over its queries.
+    """How one query or a batch was searched. Counts are sums over the queries.
 
-    ``way``: how candidates were found: "exact" (a scan of the originals), "flat" (a scan of the codes), the kind of
-    index, or "empty". Of a filter: "scored" (each row that matches), "walked" (the graph, among the rows that match),
-    "probed" (inverted lists, those rows alone) or "dropped" (the index as ever, and what does not match dropped).
-    ``matching``: rows that could be hits.
-    ``k``: how many of the nearest were looked for: more than were asked for, where a page or a
-    choice is cut from them. ``ef``, ``nprobe``: the effort of a walk, of inverted lists. ``candidates``: re-ranked for
-    each query at most; 0: none. ``hops``: nodes whose lists were read. ``evaluations``: codes that were scored
-    (originals, by an exact scan). ``reranked``: originals that were scored after that.
-    ``seconds``: by phase. Those of the kernels (prepare queries, find candidates, rerank them, write results) are sums
-    over threads; refine: max_distance, pages and choices; read: ids, payloads and vectors of the hits; total: by the clock.
+    ``strategy``: how candidates were found. Without a filter: "exact" (a scan of the originals), "flat" (a scan of the
+    codes), the kind of the index, or "empty". With a filter: "brute_force" (every matching row is scored),
+    "filtered_walk" (a walk of the graph among the matching rows), "filtered_probe" (the matching rows of inverted
+    lists) or "post_filter" (an ordinary search of the index whose results are filtered).
+    ``k``: nearest rows searched for; more than asked for if the hits are selected from them. ``ef``, ``nprobe``: effort
+    of a graph walk, and of a search of inverted lists. ``candidates``: most candidates re-ranked for a query; 0: none.
+    ``matching``: rows that could be hits. ``hops``: nodes whose lists were read. ``evaluations``: scored codes
+    (originals, in an exact scan). ``reranked``: originals that were scored in addition.
+    ``seconds``: by phase. The phases of the kernels are sums over threads: prepare queries, find candidates, rerank
+    candidates, write results. refine: select the hits. read: ids, payloads and vectors of hits. total: elapsed time.
     """
 
     queries: int
-    way: str
+    strategy: str
     k: int
     ef: int
     nprobe: int
@@ -39,22 +41,25 @@ class Explanation:
     reranked: int
     seconds: dict[str, float]
 
-    def timed(self, began: float, found: float, refined: float, read: float) -> Explanation:
-        """With readings of a clock at the beginning, and after each part."""
-        parts = {"refine": refined - found, "read": read - refined, "total": read - began}
-        return replace(self, seconds=self.seconds | parts)
-
     def __str__(self) -> str:
         counts = [(field.name, getattr(self, field.name)) for field in fields(self) if field.name != "seconds"]
         times = [(name, f"{1e6 * value:,.1f} us") for name, value in self.seconds.items()]
         return "\n".join(f"{name:<12} {value}" for name, value in (*counts, *times))
 
 
-def explained(
-    searcher: Searcher | None, way: str, queries: int, k: int, ef: int, nprobe: int, candidates: int, matching: int
+def explain(
+    searcher: Searcher | None, strategy: Strategy | None, queries: int, k: int, times: list[float]
 ) -> Explanation:
-    """What a timed searcher was asked to do, and did; None: nothing was stored."""
-    counts = (0, 0, 0) if searcher is None else (searcher.hops, searcher.evaluations, searcher.reranked)
-    phases = [0] * len(KERNEL_PHASES) if searcher is None else searcher.phase_ns
-    seconds = {name: ns / 1e9 for name, ns in zip(KERNEL_PHASES, phases, strict=True)}
-    return Explanation(queries, way, k, ef, nprobe, candidates, matching, *counts, seconds)
+    """The explanation of a timed searcher's work; None: there was nothing to search.
+
+    ``times``: readings of a clock at the start, and after the phases of finding, refining and reading.
+    """
+    elapsed = [after - before for before, after in pairwise(times)]
+    after_kernels = {"refine": elapsed[1], "read": elapsed[2], "total": times[-1] - times[0]}
+    if searcher is None or strategy is None:
+        kernels = dict.fromkeys(KERNEL_PHASES, 0.0)
+        return Explanation(queries, "empty", k, 0, 0, 0, 0, 0, 0, 0, kernels | after_kernels)
+    kernels = {name: ns / 1e9 for name, ns in zip(KERNEL_PHASES, searcher.phase_ns, strict=True)}
+    params, work = strategy.params, (searcher.hops, searcher.evaluations, searcher.reranked)
+    parameters = params.k, params.ef, params.nprobe, params.candidates, strategy.matching
+    return Explanation(queries, strategy.name, *parameters, *work, kernels | after_kernels)

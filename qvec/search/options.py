@@ -2,123 +2,121 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any, Literal
 
 import numpy as np
 
 from qvec.codes.configs import MAX_LISTS
 from qvec.common.errors import InputError
-from qvec.common.types import check_flag
+from qvec.common.types import Include, check_flag, check_number
 from qvec.schema.validation import MAX_K, check_count
 
 MAX_OVERSAMPLE = 10_000
 INCLUDABLE = ("payload", "vector")
-REMEMBERED = 256  # sets of options
+CACHED_OPTIONS = 256
+FETCH_FACTOR, MIN_FETCH = 5, 20  # candidates of a diverse selection, per hit and at least
+
+RawOptions = tuple[Any, ...]
+"""Options as the caller gave them, in the order of the fields of :class:`SearchOptions`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SearchOptions:
-    """What a search asks for. Equal options are mostly one object, so that what follows from them is kept by it.
+    """Options of :meth:`Collection.search`. Raises InputError naming the first wrong option and its limits.
 
-    ``ef``, ``nprobe``, ``oversample``, ``rescore`` None: left to the plan. ``recall``: what the plan is to reach.
-    ``payloads``, ``vectors``: whether hits bring them.
+    Derived: ``depth``, the number of nearest rows from which the hits are selected; ``payloads`` and ``vectors``,
+    whether hits include these; ``refined``, whether hits are selected from more rows than the nearest k.
     """
 
-    k: int
-    ef: int | None
-    nprobe: int | None
-    oversample: float | None
-    rescore: bool | None
-    exact: bool
-    payloads: bool
-    vectors: bool
-    recall: float | None
+    k: int = 10
+    include: Include = ("payload",)
+    max_distance: float | None = None
+    offset: int = 0
+    mmr: float | None = None
+    fetch_k: int | None = None
+    group_by: str | None = None
+    group_size: int = 1
+    explain: bool = False
+    ef: int | None = None
+    nprobe: int | None = None
+    oversample: float | Literal["auto"] = "auto"
+    rescore: bool | Literal["auto"] = "auto"
+    exact: bool = False
+    recall: float | None = None
+    depth: int = field(init=False)
+    payloads: bool = field(init=False)
+    vectors: bool = field(init=False)
+    refined: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.recall is not None:
+            self._check_recall()
+        check_flag("exact", self.exact)
+        parts = tuple(self.include) if isinstance(self.include, (list, tuple, set, frozenset)) else ("",)
+        if not all(part in INCLUDABLE for part in parts):
+            raise InputError(f"include must be a list of some of {', '.join(INCLUDABLE)}; got {self.include!r}")
+        check_count("k", self.k, 1, MAX_K)
+        if self.ef is not None:
+            check_count("ef", self.ef, 1, MAX_K)
+        if self.nprobe is not None:
+            check_count("nprobe", self.nprobe, 1, MAX_LISTS)
+        if not (isinstance(self.oversample, str) and self.oversample == "auto"):
+            _check_oversample(self.oversample)
+        if not isinstance(self.rescore, bool) and not (isinstance(self.rescore, str) and self.rescore == "auto"):
+            raise InputError(f"rescore must be True, False or 'auto', got {self.rescore!r}")
+        check_flag("explain", self.explain)
+        object.__setattr__(self, "depth", self._checked_depth())
+        object.__setattr__(self, "payloads", "payload" in parts)
+        object.__setattr__(self, "vectors", "vector" in parts)
+        refined = self.depth != self.k or self.max_distance is not None or self.mmr is not None
+        object.__setattr__(self, "refined", refined)
+
+    def _check_recall(self) -> None:
+        recall = self.recall
+        if not isinstance(recall, (int, float)) or isinstance(recall, bool) or not 0 < recall < 1:
+            raise InputError(
+                f"recall must be a number between 0 and 1, both excluded, got {recall!r}; exact=True finds all"
+            )
+        for name, default in (("ef", None), ("nprobe", None), ("oversample", "auto"), ("rescore", "auto")):
+            if getattr(self, name) != default:
+                raise InputError(f"recall chooses {name}: give one or the other")
+        if self.exact:
+            raise InputError("recall chooses exact: give one or the other")
+
+    def _checked_depth(self) -> int:
+        if self.offset != 0:
+            check_count("offset", self.offset, 0, MAX_K - self.k)
+        if self.max_distance is not None:
+            check_number("max_distance", self.max_distance, -np.inf, np.inf)
+        if self.group_by is None and self.group_size != 1:
+            raise InputError("group_size is how many hits each group has: give group_by too")
+        depth = self.k + self.offset
+        if self.mmr is None:
+            if self.fetch_k is not None:
+                raise InputError("fetch_k says how many hits mmr chooses among: give mmr too")
+            return depth
+        check_number("mmr", self.mmr, 0.0, 1.0)
+        if self.group_by is not None:
+            raise InputError("mmr chooses among single hits, group_by among groups: give one or the other")
+        if self.fetch_k is None:
+            return min(MAX_K, max(MIN_FETCH, FETCH_FACTOR * depth))
+        return check_count("fetch_k", self.fetch_k, depth, MAX_K)
 
 
-def search_options(
-    k: object,
-    ef: object,
-    nprobe: object,
-    oversample: object,
-    rescore: object,
-    exact: object,
-    include: object,
-    recall: object,
-) -> SearchOptions:
-    """Options as :meth:`Collection.search` takes them; InputError names the first bad one and its limits."""
-    if type(include) is list:
-        include = tuple(include)
+def _check_oversample(factor: object) -> None:
+    number = isinstance(factor, (int, float, np.integer, np.floating)) and not isinstance(factor, bool)
+    if not number or not 1 <= factor <= MAX_OVERSAMPLE:  # type: ignore[operator]
+        raise InputError(f"oversample must be 'auto' or a number between 1 and {MAX_OVERSAMPLE}, got {factor!r}")
+
+
+_cached = lru_cache(CACHED_OPTIONS, typed=True)(SearchOptions)  # the checks take longer than a search
+
+
+def checked_options(raw: RawOptions) -> SearchOptions:
+    """The options object for raw options; equal values of equal types give the same object."""
     try:
-        return _checked(k, ef, nprobe, oversample, rescore, exact, include, recall)
-    except TypeError:  # not hashable, so one of them is not what it should be
-        return _check(k, ef, nprobe, oversample, rescore, exact, include, recall)
-
-
-def _check(
-    k: object,
-    ef: object,
-    nprobe: object,
-    oversample: object,
-    rescore: object,
-    exact: object,
-    include: object,
-    recall: object,
-) -> SearchOptions:
-    if recall is not None:
-        _check_recall(
-            recall,
-            ef=ef is not None,
-            nprobe=nprobe is not None,
-            oversample=oversample != "auto",
-            rescore=rescore != "auto",
-            exact=exact,
-        )
-    check_flag("exact", exact)
-    parts = _parts(include)
-    return SearchOptions(
-        k=check_count("k", k, 1, MAX_K),
-        ef=None if ef is None else check_count("ef", ef, 1, MAX_K),
-        nprobe=None if nprobe is None else check_count("nprobe", nprobe, 1, MAX_LISTS),
-        oversample=_factor(oversample),
-        rescore=_whether(rescore),
-        exact=bool(exact),
-        payloads="payload" in parts,
-        vectors="vector" in parts,
-        recall=None if recall is None else float(recall),  # type: ignore[arg-type]
-    )
-
-
-def _check_recall(recall: object, **others: object) -> None:
-    if not isinstance(recall, (int, float)) or isinstance(recall, bool) or not 0 < recall < 1:
-        raise InputError(
-            f"recall must be a number between 0 and 1, both excluded, got {recall!r}; exact=True finds all"
-        )
-    if given := [name for name, value in others.items() if value]:
-        raise InputError(f"recall chooses {given[0]}: give one or the other")
-
-
-_checked = lru_cache(REMEMBERED, typed=True)(_check)  # checking takes longer than a search does around its kernels
-
-
-def _parts(include: object) -> tuple[str, ...]:
-    if not isinstance(include, (tuple, set, frozenset)) or not all(part in INCLUDABLE for part in include):
-        raise InputError(f"include must be a list of some of {', '.join(INCLUDABLE)}; got {include!r}")
-    return tuple(include)
-
-
-def _factor(oversample: object) -> float | None:
-    if isinstance(oversample, str) and oversample == "auto":
-        return None
-    number = isinstance(oversample, (int, float, np.integer, np.floating)) and not isinstance(oversample, bool)
-    if not number or not 1 <= oversample <= MAX_OVERSAMPLE:  # type: ignore[operator]
-        raise InputError(f"oversample must be 'auto' or a number between 1 and {MAX_OVERSAMPLE}, got {oversample!r}")
-    return float(oversample)  # type: ignore[arg-type]
-
-
-def _whether(rescore: object) -> bool | None:
-    if isinstance(rescore, bool):
-        return rescore
-    if not isinstance(rescore, str) or rescore != "auto":
-        raise InputError(f"rescore must be True, False or 'auto', got {rescore!r}")
-    return None
+        return _cached(*raw)
+    except TypeError:  # a value that cannot be hashed: a list, or a wrong value
+        return SearchOptions(*raw)

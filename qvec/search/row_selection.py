@@ -8,83 +8,85 @@ from typing import Any
 
 import numpy as np
 
-from qvec._kernels import Selection, bits_count, bits_rows, bits_set
+from qvec._kernels import Selection, bits_count, bits_rows
 from qvec.common.errors import InputError
 from qvec.common.types import Bitmap, IdKind, NDArray
-from qvec.filters.evaluate import Matcher, live_bitmap
+from qvec.filters.evaluate import Matcher
 from qvec.filters.language import And, Node, parse
 from qvec.filters.schema import load_schema
 from qvec.rows.lookup import find_rows
-from qvec.schema.bitmaps import read_bitmap
+from qvec.schema.bitmaps import bitmap_of, complement, read_bitmap, rows_in
 from qvec.schema.layout import DELETED, IDS
 from qvec.schema.validation import as_id_set, id_keys
 from qvec.storage.records import fingerprint
-from qvec.storage.store import Reading, Snapshot, Transaction
+from qvec.storage.store import Snapshot, Transaction
 
 MAX_FILTER_BYTES = 4 << 20
 MAX_REMEMBERED = 256
 MAX_REMEMBERED_BYTES = 64 << 20
-SEEDS = 32  # rows that a walk among selected ones starts from, besides the graph's entries
+N_SEEDS = 32  # selected rows from which a filtered walk starts, in addition to the graph's entries
 
 
-class Selected:
-    """Some of the live rows of a commit, in the forms that the kernels take."""
+class SelectedRows:
+    """Some of the live rows of a commit, as a selection for each strategy of a search."""
 
-    __slots__ = ("_listed", "_passed", "_walked", "bits", "count", "n", "ways")
+    __slots__ = ("_brute_force", "_filtered_walk", "_post_filter", "bits", "count", "n", "strategies")
 
     def __init__(self, bits: Bitmap, n: int) -> None:
         self.bits, self.n, self.count = bits, n, bits_count(bits)
-        self._listed: Selection | None = None
-        self._passed: Selection | None = None
-        self._walked: Selection | None = None
-        self.ways: dict[Any, Any] = {}
-        """What was chosen for them by plan (:func:`qvec.search.strategy.choose_way`)."""
+        self._brute_force: Selection | None = None
+        self._post_filter: Selection | None = None
+        self._filtered_walk: Selection | None = None
+        self.strategies: dict[Any, Any] = {}
+        """Chosen strategies by parameters (:func:`qvec.search.strategy.choose_strategy`)."""
 
     @property
-    def listed(self) -> Selection:
-        """Each row is scored, whatever the index."""
-        if self._listed is None:
-            self._listed = Selection(self.n, self.count, rows=bits_rows(self.bits))
-        return self._listed
+    def brute_force(self) -> Selection:
+        """Every selected row is scored, whatever the index."""
+        if self._brute_force is None:
+            self._brute_force = Selection(self.n, self.count, rows=bits_rows(self.bits))
+        return self._brute_force
 
     @property
-    def passed(self) -> Selection:
-        """The index is searched as ever; what is not selected is dropped from what it finds."""
-        if self._passed is None:
-            self._passed = Selection(self.n, self.count, ~self.bits)
-        return self._passed
+    def post_filter(self) -> Selection:
+        """The index is searched without a filter; rows that are not selected are removed from the result."""
+        if self._post_filter is None:
+            self._post_filter = Selection(self.n, self.count, ~self.bits)
+        return self._post_filter
 
     @property
-    def walked(self) -> Selection:
-        """A graph is walked among the selected rows."""
-        if self._walked is None:
+    def filtered_walk(self) -> Selection:
+        """The graph is walked among the selected rows."""
+        if self._filtered_walk is None:
             rows = bits_rows(self.bits)
-            spread = np.linspace(0, len(rows) - 1, min(SEEDS, len(rows))).astype(np.int64)
-            self._walked = Selection(self.n, self.count, ~self.bits, seeds=rows[spread])
-        return self._walked
+            seeds = rows[np.linspace(0, len(rows) - 1, min(N_SEEDS, len(rows))).astype(np.int64)]
+            self._filtered_walk = Selection(self.n, self.count, ~self.bits, seeds=seeds)
+        return self._filtered_walk
 
     @property
     def nbytes(self) -> int:
-        """What it may come to hold."""
+        """The most bytes that all selections take."""
         return 3 * self.bits.nbytes + 4 * self.count
 
 
 class Selector:
     """The selections of one commit."""
 
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, reading: Snapshot) -> None:
         self.n: int = reading.state["n"]
         some_deleted = self.n > reading.state["live"]
-        self.live = live_bitmap(self.n, read_bitmap(reading.columns[DELETED], self.n) if some_deleted else None)
+        self.live = complement(self.n, read_bitmap(reading.columns[DELETED], self.n) if some_deleted else None)
         self.schema = load_schema(reading.state)
         self._known: dict[Node, Bitmap] = {}
-        self._kept: OrderedDict[Hashable, Selected] = OrderedDict()
+        self._kept: OrderedDict[Hashable, SelectedRows] = OrderedDict()
 
-    def matching(self, reading: Reading, where: object) -> Bitmap:
+    def matching(self, reading: Snapshot, where: object) -> Bitmap:
         """The live rows that fulfil a filter; InputError names the path of what is wrong in it."""
         return self._evaluate(reading, parse(where, self.schema))
 
-    def select(self, reading: Snapshot, where: object, ids_in: object, ids: IdKind, name: str = "where") -> Selected:
+    def select(
+        self, reading: Snapshot, where: object, ids_in: object, ids: IdKind, name: str = "where"
+    ) -> SelectedRows:
         """The live rows that fulfil a filter (None: all) and have one of the allowed ids (None: any).
 
         ``name``: what errors call the filter.
@@ -98,12 +100,12 @@ class Selector:
         bits = self._evaluate(reading, And(()) if where is None else parse(where, self.schema, name))
         if allowed is not None:
             bits = bits & allowed.rows(reading, self.n)
-        selected = Selected(bits, self.n)
+        selected = SelectedRows(bits, self.n)
         if key is not None:
             self._keep(key, selected)
         return selected
 
-    def _evaluate(self, reading: Reading, node: Node) -> Bitmap:
+    def _evaluate(self, reading: Snapshot, node: Node) -> Bitmap:
         return Matcher(reading, self.live, self._known).rows(node)
 
     def _touch(self, key: Hashable) -> None:
@@ -112,7 +114,7 @@ class Selector:
         except KeyError:  # another thread has just dropped it
             return
 
-    def _keep(self, key: Hashable, selected: Selected) -> None:
+    def _keep(self, key: Hashable, selected: SelectedRows) -> None:
         self._kept[key] = selected
         while len(self._kept) > 1 and (
             len(self._kept) > MAX_REMEMBERED
@@ -136,14 +138,12 @@ class _Allowed:
 
     def rows(self, reading: Snapshot, n: int) -> Bitmap:
         """The rows that have these ids; ids that are not stored are passed over."""
-        bits = np.zeros((n + 63) // 64, np.uint64)
         if isinstance(self._ids, np.ndarray) and len(self._ids) > n // 64:
             stored = reading.columns[IDS].read_range(0, n).view("<i8").reshape(-1)
             rows = np.flatnonzero(np.isin(stored, self._ids))
         else:
             rows = find_rows(reading, id_keys(self._ids))
-        bits_set(rows[rows >= 0].astype(np.uint32), n, bits)
-        return bits
+        return bitmap_of(rows[rows >= 0], n)
 
 
 def _key(where: object, allowed: _Allowed | None) -> Hashable | None:
@@ -156,7 +156,7 @@ def _key(where: object, allowed: _Allowed | None) -> Hashable | None:
     return packed, None if allowed is None else allowed.key
 
 
-def selector_of(reading: Reading) -> Selector:
+def selector_of(reading: Snapshot) -> Selector:
     """The selector that a commit keeps."""
     selector = reading.derived.get("selector")
     if selector is None:
@@ -164,9 +164,9 @@ def selector_of(reading: Reading) -> Selector:
     return selector
 
 
-def matching_rows(reading: Snapshot | Transaction, where: object) -> NDArray[np.int64]:
+def matching_rows(reading: Snapshot, where: object) -> NDArray[np.int64]:
     """Live rows that match a filter, or all live rows if it is None; ascending."""
     # A selector kept by a transaction may be older than the transaction's last change.
     selector = Selector(reading) if isinstance(reading, Transaction) else selector_of(reading)
     bits = selector.live if where is None else selector.matching(reading, where)
-    return bits_rows(bits).astype(np.int64)
+    return rows_in(bits)

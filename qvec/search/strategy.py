@@ -1,4 +1,4 @@
-"""How selected rows are searched: each of them scored, or the graph walked among them, whichever costs less."""
+"""The strategy of a search: how candidates are found, by the expected cost of each method."""
 
 from __future__ import annotations
 
@@ -8,68 +8,64 @@ from typing import TYPE_CHECKING
 from qvec._kernels import Selection
 from qvec.codes.configs import HNSW
 from qvec.search.engine import Engine
-from qvec.search.options import SearchOptions
-from qvec.search.plan import Plan
+from qvec.search.params import SearchParams
 
 if TYPE_CHECKING:
-    from qvec.search.row_selection import Selected
+    from qvec.search.row_selection import SelectedRows
 
-# A place of a walk's pool takes as long as scoring rows one after the other of so many bytes of codes, or of so many
-# dimensions, whichever are fewer (docs/adr/0009): long codes are fetched, short ones unpacked.
+# Cost of one place in the pool of a graph walk: the time to score rows in sequence with this many bytes of codes, or
+# this many dimensions, whichever gives fewer rows (ADR 9). Long codes take time to fetch, short codes to unpack.
 BYTES_PER_PLACE, DIMS_PER_PLACE = 39_000, 28_000
-# Rows that are scored in the time that a list takes, of those that the scan of more lists adds (docs/adr/0009).
-SCORED_PER_LIST = 25
-MAX_WAYS = 64  # that are remembered of rows that were selected
+ROWS_PER_LIST = 25  # cost of probing one extra list, in rows scored (ADR 9)
+CACHED_STRATEGIES = 64  # for each set of selected rows
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """A search that was chosen; ``matching``: rows that may be hits."""
+class Strategy:
+    """A chosen search. ``name``: see :class:`qvec.Explanation`. ``matching``: the number of rows that may be hits."""
 
     name: str
-    plan: Plan
+    params: SearchParams
     selection: Selection | None
     matching: int
 
 
-def choose_way(engine: Engine, options: SearchOptions, plan: Plan, selected: Selected | None) -> Way:
-    """The cheapest search of selected rows, by the work that it is expected to take."""
+def choose_strategy(engine: Engine, params: SearchParams, selected: SelectedRows | None) -> Strategy:
+    """The cheapest strategy for a search among the selected rows; None selects all live rows."""
     if selected is None:
-        return Way("exact" if options.exact else engine.index.kind, plan, None, engine.live)
-    if options.exact or engine.index.kind == "flat":
-        return Way("exact" if options.exact else "scored", plan, selected.listed, selected.count)
-    way = selected.ways.get(plan)
-    if way is None:
-        if len(selected.ways) >= MAX_WAYS:
-            selected.ways.clear()
-        way = selected.ways[plan] = _cheapest(engine, plan, selected)
-    return way
+        return Strategy("exact" if params.exact else engine.index.kind, params, None, engine.live)
+    if params.exact or engine.index.kind == "flat":
+        return Strategy("exact" if params.exact else "brute_force", params, selected.brute_force, selected.count)
+    strategy = selected.strategies.get(params)
+    if strategy is None:
+        if len(selected.strategies) >= CACHED_STRATEGIES:
+            selected.strategies.clear()
+        strategy = selected.strategies[params] = _cheapest(engine, params, selected)
+    return strategy
 
 
-def _cheapest(engine: Engine, plan: Plan, selected: Selected) -> Way:
-    """To score each row, or to walk or probe among them."""
-    name, wider, work = _probe(engine, plan, selected) if engine.n_lists else _walk(engine, plan, selected)
-    if selected.count <= work:
-        return Way("scored", plan, selected.listed, selected.count)
-    return Way(name, wider, selected.walked if name == "walked" else selected.passed, selected.count)
+def _cheapest(engine: Engine, params: SearchParams, selected: SelectedRows) -> Strategy:
+    """Score each selected row, or use the index."""
+    name, wider, cost = (_probe if engine.n_lists else _walk)(engine, params, selected)
+    if selected.count <= cost:
+        return Strategy("brute_force", params, selected.brute_force, selected.count)
+    selection = selected.filtered_walk if name == "filtered_walk" else selected.post_filter
+    return Strategy(name, wider, selection, selected.count)
 
 
-def _probe(engine: Engine, plan: Plan, selected: Selected) -> tuple[str, Plan, int]:
-    """The scan of lists that finds about as much as one without a filter, and its work in scored rows.
-
-    As many matching rows as were scanned before lie in more lists, by the inverse of their share.
-    """
-    nprobe = min(-(-max(plan.nprobe, 1) * engine.live // selected.count), engine.n_lists)
-    return "probed", replace(plan, nprobe=nprobe), SCORED_PER_LIST * nprobe
+def _probe(engine: Engine, params: SearchParams, selected: SelectedRows) -> tuple[str, SearchParams, int]:
+    """A scan of as many lists as hold about as many selected rows as ``nprobe`` lists hold rows; its cost in rows."""
+    nprobe = min(-(-max(params.nprobe, 1) * engine.live // selected.count), engine.n_lists)
+    return "filtered_probe", replace(params, nprobe=nprobe), ROWS_PER_LIST * nprobe
 
 
-def _walk(engine: Engine, plan: Plan, selected: Selected) -> tuple[str, Plan, int]:
-    """The walk that finds about as much as one without a filter, and its work in scored rows."""
+def _walk(engine: Engine, params: SearchParams, selected: SelectedRows) -> tuple[str, SearchParams, int]:
+    """The graph walk with about the recall of an unfiltered walk with ``params``; its cost in rows."""
     config = getattr(engine.index, "config", None)
-    if isinstance(config, HNSW) and config.layout == "packed":  # walks pass through all, and need room for them
-        name, ef = "dropped", -(-plan.ef * engine.live // selected.count)
+    if isinstance(config, HNSW) and config.layout == "packed":  # the pool holds rows that do not match, too
+        name, ef = "post_filter", -(-params.ef * engine.live // selected.count)
     else:
-        name, ef = "walked", plan.ef + plan.ef // 2
+        name, ef = "filtered_walk", params.ef + params.ef // 2
     quantizer = engine.quantizer
     rows = min(BYTES_PER_PLACE * ef // quantizer.code_size, DIMS_PER_PLACE * ef // quantizer.codec.dim)
-    return name, replace(plan, ef=ef), rows
+    return name, replace(params, ef=ef), rows

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: written under another name, then given their own."""
+"""Files that appear complete or not at all: each is written under a draft name and renamed when it is complete."""
 
 from __future__ import annotations
 
@@ -8,47 +8,49 @@ import os
 from collections.abc import Callable
 
 from qvec.common.errors import ExistsError, InputError, NotFoundError
+from qvec.storage.file_lock import FileLock
 
-COMPACTED = ".compact"  # a copy that is to take a file's place
-_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP)  # what file systems without hard links say
+COMPACTED = ".compact"  # suffix of the copy that is to replace a file
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP)  # errors of file systems without hard links
 
 
-def own_path(path: str | os.PathLike[str]) -> str:
-    """The file's own path: LMDB's lock file lies beside it, and must not lie beside a link to it instead."""
+def real_path(path: str | os.PathLike[str]) -> str:
+    """The path without symbolic links, because LMDB's lock file must be next to the file and not next to a link."""
     name = os.fsdecode(path)
     if not name or "\0" in name:
-        raise InputError(f"{name!r} is not a path: it is empty or holds a null character")
+        raise InputError(f"{name!r} is not a path: it is empty or contains a null character")
     return os.path.realpath(name)
 
 
 def make(path: str, write: Callable[[str], None]) -> None:
-    """Let ``write(draft)`` make a file, and name it ``path`` when it is whole; ExistsError: it is taken."""
+    """Create a file: ``write(draft)`` writes it, then it is named ``path``. Raises ExistsError if ``path`` exists."""
     if os.path.lexists(path):
-        raise ExistsError(f"{path} is there already")
+        raise ExistsError(f"{path} exists already")
     directory = os.path.dirname(path)
     if not os.path.isdir(directory):
         raise NotFoundError(f"{path}: there is no such directory")
     draft = f"{path}.{os.urandom(4).hex()}.new"
     try:
         write(draft)
-        _give_name(draft, path)
+        _rename_new(draft, path)
     finally:
         discard(draft)
     flush_directory(directory)
 
 
 def discard(draft: str) -> None:
-    """Remove a draft and its lock file, if they are there."""
+    """Remove a draft and its lock file, if they exist."""
     for leftover in (draft, draft + "-lock"):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(leftover)
 
 
-def _give_name(draft: str, path: str) -> None:
+def _rename_new(draft: str, path: str) -> None:
+    """Rename without replacing a file that was created meanwhile, where the file system has hard links."""
     try:
         os.link(draft, path)
     except FileExistsError as error:
-        raise ExistsError(f"{path} is there already") from error
+        raise ExistsError(f"{path} exists already") from error
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
@@ -62,3 +64,15 @@ def flush_directory(directory: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def remove(path: str) -> None:
+    """Remove a store's file and its lock file, durably. Raises LockedError if the file is open for writing."""
+    lock = FileLock(path)
+    try:
+        discard(path + COMPACTED)
+        os.unlink(path)
+        flush_directory(os.path.dirname(os.path.abspath(path)))
+        discard(path)
+    finally:
+        lock.release()

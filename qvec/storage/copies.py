@@ -1,42 +1,50 @@
-"""Copies of a store's last commit without free pages: under another name, or in the place of the file itself."""
+"""Copies of a store's last commit without free pages: to a new file, or in place of the store's own file."""
 
 from __future__ import annotations
+
+import os
 
 from qvec.common.errors import CorruptError
 from qvec.storage import atomic_file
 from qvec.storage.file_lock import FileLock
 from qvec.storage.lmdb_errors import translated
-from qvec.storage.snapshot import Snapshot
 from qvec.storage.store import Store
 
 
-def copy(snapshot: Snapshot, draft: str) -> None:
-    """Write a durable copy of what a snapshot reads to ``draft``."""
-    store = snapshot._store
-    with translated(draft):
+def copy_to(store: Store, path: str | os.PathLike[str]) -> None:
+    """Write the commit that ``store`` reads to a new file. Raises ExistsError if the file exists."""
+    atomic_file.make(atomic_file.real_path(path), lambda draft: _copy(store, draft))
+
+
+def compact(store: Store) -> None:
+    """Replace the file by a copy without free pages, once the copy is complete, checked and durable.
+
+    Other threads continue to read and wait only for the replacement itself. Threads that write wait for the whole call.
+    Raises LockedError if another process has the file open, or if snapshots of this process stay open.
+    """
+    draft = store.path + atomic_file.COMPACTED
+    with store.exclusive():
+        atomic_file.discard(draft)
+        try:
+            _copy(store, draft)
+            _check(store, draft)
+            lock = FileLock(draft)  # locks the file under any name, so nobody can lock it before the replacement
+            try:
+                store._env.replace(draft)
+            except BaseException:
+                lock.release()
+                raise
+            store._write_lock.replace(lock)
+        finally:
+            atomic_file.discard(draft)
+
+
+def _copy(store: Store, draft: str) -> None:
+    with store.read() as snapshot, translated(draft):
         store._env.lmdb.copy(draft, compact=True, txn=snapshot._live())
-    # Pages have other numbers there: a commit, even an empty one, writes them into the directory. It flushes all.
+    # The copy's pages have other numbers. A commit, even an empty one, updates the page table and flushes everything.
     with Store.open(draft, verify=store._verify) as other, other.write():
         pass
-
-
-def replace_by_copy(store: Store) -> None:
-    """Put a checked copy in the place of the file; the caller keeps others from writing."""
-    draft = store.path + atomic_file.COMPACTED
-    atomic_file.discard(draft)
-    try:
-        with store.read() as snapshot:
-            copy(snapshot, draft)
-        _check(store, draft)
-        lock = FileLock(draft)  # of the file, whatever its name: nobody else can take it in between
-        try:
-            store._env.replace(draft)
-        except BaseException:
-            lock.release()
-            raise
-        store._turn.move_to(lock)
-    finally:
-        atomic_file.discard(draft)
 
 
 def _check(store: Store, draft: str) -> None:

@@ -1,4 +1,4 @@
-"""LMDB environments: one a file and process, shared by its handles; guarded, grown, kept apart by forks."""
+"""LMDB environments: a process has one per file, which all handles of that file share."""
 
 from __future__ import annotations
 
@@ -19,22 +19,24 @@ from qvec._kernels import fork_epoch
 from qvec.common.errors import FormatError, InputError, LockedError, MapFullError
 from qvec.storage import atomic_file, keys
 from qvec.storage.lmdb_errors import MAX_READERS, is_denied, translate, translated
+from qvec.storage.pages import PAGE_HEADER
 
 MAP_SIZE = 1 << 40
 PATIENCE = 5.0  # seconds that a replacement of the file waits for snapshots to end
-_PAGE_HEADER = 16
 _NO_RESERVE: int = getattr(mmap, "MAP_NORESERVE", 0)
-_ENGINE = 0  # of the LMDBs that py-lmdb brings: 0.9, whose pages docs/format.md describes
+_LIB_VERSION = 0  # py-lmdb's number for LMDB 0.9, whose pages docs/format.md describes
 
 _registry: dict[tuple[int, int], Environment] = {}
 _registry_lock = threading.RLock()  # re-entrant: a store may be closed by the garbage collector, anywhere
-revival = threading.Lock()  # held while a handle that a child inherited is opened anew
+reopen_lock = threading.Lock()  # held while a forked child reopens a handle that it inherited
 
 
 class Environment(_kernels.Mapped):
-    """An open LMDB environment, and the count of what depends on its map.
+    """An open LMDB environment and the number of snapshots that depend on its map.
 
-    `lock` guards the counts and the views; it is held for microseconds, never during a search.
+    ``lock`` guards the counts and the views; it is held for microseconds, never during a search. ``base`` is the
+    address of the map. ``sound`` is whether page numbers lead to addresses; if not, blocks are located by key.
+    ``dependents`` are the views whose columns point into the map.
     """
 
     def __init__(self, path: str, key: tuple[int, int], *, durable: bool, map_size: int) -> None:
@@ -45,8 +47,8 @@ class Environment(_kernels.Mapped):
         self.lock = threading.RLock()
         self.idle = threading.Condition(self.lock)
         self.handles = self.base = 0
-        self._changing = False  # the file is about to be replaced: new snapshots wait
-        self._gate = -1
+        self._exclusive = False  # a thread is inside `exclusive_map`: new snapshots wait
+        self._lock_fd = -1
         self.sound = True
         self.dependents: weakref.WeakSet[Any] = weakref.WeakSet()
         try:
@@ -59,11 +61,11 @@ class Environment(_kernels.Mapped):
             self.lmdb.reader_check()
 
     def begin(self) -> Any:
-        """A read transaction; the caller holds `lock`."""
-        while self._changing:
+        """Begin a read transaction. The caller has ``lock``."""
+        while self._exclusive:
             self.idle.wait()
         try:
-            return self.lmdb.begin(None, None, False, True)  # of no database, no parent; not to write; buffers
+            return self.lmdb.begin(None, None, False, True)  # db, parent, write, buffers: keywords take longer
         except lmdb.MapResizedError:
             self._remap(0)
             return self.lmdb.begin(buffers=True)
@@ -71,8 +73,8 @@ class Environment(_kernels.Mapped):
             raise translate(error, self.path) from error
 
     def begin_write(self) -> Any:
-        """A write transaction; the caller holds the file lock."""
-        self.lmdb.reader_check()  # the pages that a killed reader held may be used again
+        """Begin a write transaction. The caller has the lock of the file."""
+        self.lmdb.reader_check()  # frees the reader slots of killed processes, and with them pages
         try:
             return self.lmdb.begin(write=True, buffers=True)
         except lmdb.MapResizedError:
@@ -83,7 +85,7 @@ class Environment(_kernels.Mapped):
             raise translate(error, self.path) from error
 
     def grow(self) -> None:
-        """Double the map, between transactions; MapFullError while snapshots are open, or without room."""
+        """Double the map, between transactions. Raises MapFullError if snapshots are open or address space is short."""
         with self.lock:
             size = 2 * self.lmdb.info()["map_size"]
             try:
@@ -93,7 +95,7 @@ class Environment(_kernels.Mapped):
             self._remap(size)
 
     def wait(self, condition: Callable[[], bool], patience: float | None = None) -> bool:
-        """Wait until what reads have ended makes a condition true; the caller holds `lock`. False: it did not."""
+        """Wait until reads that end make a condition true; returns whether it is. The caller has ``lock``."""
         self.waiting += 1
         try:
             return self.idle.wait_for(condition, patience)
@@ -101,55 +103,50 @@ class Environment(_kernels.Mapped):
             self.waiting -= 1
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """No thread of this process has a snapshot inside the ``with`` block; LockedError if some stay open."""
+    def exclusive_map(self) -> Iterator[None]:
+        """Exclude all snapshots of this process during the ``with`` block. Raises LockedError if some stay open."""
         with self.lock:
-            self._changing = True
+            self._exclusive = True
             try:
                 if not self.wait(lambda: self.open_reads == 0, PATIENCE):
                     raise LockedError(f"{self.path}: {self.open_reads} snapshots of this process are open")
                 yield
             finally:
-                self._changing = False
+                self._exclusive = False
                 self.idle.notify_all()
 
     def replace(self, draft: str) -> None:
-        """Put the file at ``draft`` in the place of this one, for all handles of this process, none of which writes.
+        """Replace the file by the one at ``draft``, for all handles of this process. None of them writes meanwhile.
 
-        LockedError while another process has the file open, or snapshots of this process stay open.
+        Every process that has the file open holds a byte of LMDB's lock file; the replacement locks it exclusively. A
+        process that opens the file meanwhile waits for that byte, and opens the file itself afterwards
+        (mdb_env_excl_lock in mdb.c). The descriptor stays open as long as the environment, because closing any
+        descriptor of a file releases all of the process's locks on it.
+
+        Raises LockedError if another process has the file open, or if snapshots of this process stay open.
         """
-        with self.alone():
-            self._replace(draft)
-
-    def renew(self) -> None:
-        """Have LMDB give up its buffers, which keep what was on the pages that they held; nobody writes meanwhile."""
-        with self.alone(), _registry_lock:
+        with self.exclusive_map(), _registry_lock:
             map_size = self.lmdb.info()["map_size"]
             self.close()
-            self._reopen(map_size)
-
-    def _replace(self, draft: str) -> None:
-        """Replace the file when nobody else has it: each process that does holds a byte of LMDB's lock file.
-
-        Who opens it meanwhile waits for that byte, and only then opens the file itself (mdb_env_excl_lock in mdb.c).
-        The descriptor stays open as long as the environment, for closing any gives up the process's locks on the file.
-        """
-        map_size = self.lmdb.info()["map_size"]
-        with _registry_lock:
-            self.lmdb.close()
-            self._close_gate()
-            self._gate = os.open(f"{self.path}-lock", os.O_RDWR | os.O_CLOEXEC)
+            self._lock_fd = os.open(f"{self.path}-lock", os.O_RDWR | os.O_CLOEXEC)
             try:
-                fcntl.lockf(self._gate, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
+                fcntl.lockf(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
                 os.replace(draft, self.path)
                 atomic_file.flush_directory(os.path.dirname(self.path))
             except BlockingIOError:
-                self._close_gate()
+                self._close_lock_fd()
                 raise LockedError(f"{self.path} is open in another process") from None
             finally:
-                self._reopen(map_size)
+                self._open_again(map_size)
 
-    def _reopen(self, map_size: int) -> None:
+    def reopen(self) -> None:
+        """Close and open LMDB, whose buffers have the contents of earlier pages. Nobody writes meanwhile."""
+        with self.exclusive_map(), _registry_lock:
+            map_size = self.lmdb.info()["map_size"]
+            self.close()
+            self._open_again(map_size)
+
+    def _open_again(self, map_size: int) -> None:
         _registry.pop(self.key, None)
         self.key = _identity(self.path)
         self.lmdb = _open(self.path, self.readonly, self.durable, map_size)
@@ -157,58 +154,58 @@ class Environment(_kernels.Mapped):
         with self.lmdb.begin(buffers=True) as txn:
             self._locate(txn)
         for view in self.dependents:
-            view.forget()
+            view.reset()
 
     def close(self) -> None:
-        """Give the file up."""
+        """Close the file."""
         self.lmdb.close()
-        self._close_gate()
+        self._close_lock_fd()
 
-    def _close_gate(self) -> None:
-        if self._gate >= 0:
-            os.close(self._gate)
-            self._gate = -1
+    def _close_lock_fd(self) -> None:
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
 
-    def reaches(self) -> int:
-        """Bytes of the map that the newest commit uses."""
+    def used_bytes(self) -> int:
+        """Bytes of the file up to the last page that a commit has used."""
         last: int = self.lmdb.info()["last_pgno"]
         return (last + 1) * self.psize
 
-    def room(self) -> int:
+    def free_map_bytes(self) -> int:
         """Bytes of the map that no commit has used."""
         size: int = self.lmdb.info()["map_size"]
-        return size - self.reaches()
+        return size - self.used_bytes()
 
-    def used(self) -> int:
-        """Bytes of the pages that hold what the newest commit stored; the others are free, or kept by snapshots."""
+    def tree_bytes(self) -> int:
+        """Bytes of the pages of the newest commit's data. Other pages are free, or are read by snapshots."""
         pages: dict[str, int] = self.lmdb.stat()
         return self.psize * sum(pages[kind] for kind in ("branch_pages", "leaf_pages", "overflow_pages"))
 
     def reader_commits(self) -> list[int]:
-        """Commits that open snapshots of all processes read."""
+        """Transaction ids of the commits that snapshots of all processes read."""
         rows = (line.split() for line in self.lmdb.readers().splitlines())
         return [int(row[2]) for row in rows if len(row) == 3 and row[2].isdigit()]
 
     def agrees(self, value: memoryview) -> bool:
-        """Whether an overflow value lies where its page number says: the self-test of the page arithmetic."""
+        """Whether the page number of an overflow value gives its address: the self-test of the page arithmetic."""
         address, pgno = _kernels.page_of(value)
-        return address - _PAGE_HEADER - pgno * self.psize == self.base
+        return address - PAGE_HEADER - pgno * self.psize == self.base
 
     def _locate(self, txn: Any) -> None:
-        """Find the map's base from the configuration record, the one overflow value that every file has."""
+        """Find the map's base address from the configuration record, an overflow value that every file has."""
         value = txn.get(keys.CONFIG)
-        if value is None or len(value) < self.psize - _PAGE_HEADER:
+        if value is None or len(value) < self.psize - PAGE_HEADER:
             raise FormatError(f"{self.path} is an LMDB file, but not a qvec file")
         address, pgno = _kernels.page_of(value)
-        base = address - _PAGE_HEADER - pgno * self.psize
-        self.sound = base % self.psize == 0 and 2 <= pgno < self.reaches() // self.psize
-        self.base = base if self.sound else 0  # blocks are then found by their keys alone
+        base = address - PAGE_HEADER - pgno * self.psize
+        self.sound = base % self.psize == 0 and 2 <= pgno < self.used_bytes() // self.psize
+        self.base = base if self.sound else 0  # blocks are then located by key
 
     def _remap(self, size: int) -> None:
-        """Change the map (0: to what another process made it); every pointer into the old one dies."""
+        """Change the size of the map (0: to the size that another process set). Pointers into it become invalid."""
         if self.open_reads:
             raise MapFullError(
-                f"{self.path}: the map of {self.lmdb.info()['map_size']} bytes is full, and cannot grow"
+                f"{self.path}: the map of {self.lmdb.info()['map_size']} bytes is full and cannot grow"
                 f" while {self.open_reads} snapshots of this process are open"
             )
         with translated(self.path):
@@ -220,7 +217,7 @@ class Environment(_kernels.Mapped):
 
 
 def acquire(path: str, *, durable: bool | None, map_size: int) -> Environment:
-    """The environment of a file, opened if this process has it not open; ``durable`` None: as it is."""
+    """The environment of a file, opened if this process does not have it open. ``durable`` None accepts any."""
     with _registry_lock:
         key = _identity(path)
         env = _registry.get(key)
@@ -229,7 +226,7 @@ def acquire(path: str, *, durable: bool | None, map_size: int) -> Environment:
                 env = Environment(path, key, durable=durable is not False, map_size=map_size)
             if _identity(path) == key:
                 _registry[key] = env
-            else:  # another file has taken the name while this one was opened
+            else:  # the file was replaced while it was opened
                 env.close()
                 key, env = _identity(path), None
         if durable and not env.durable:
@@ -244,7 +241,7 @@ def _identity(path: str) -> tuple[int, int]:
 
 
 def release(env: Environment) -> None:
-    """Give an environment back; the last handle closes it."""
+    """Release an environment; the last handle closes it."""
     with _registry_lock:
         env.handles -= 1
         if env.handles == 0:
@@ -253,7 +250,7 @@ def release(env: Environment) -> None:
 
 
 def create(path: str, fill: Callable[[Any, int], None]) -> None:
-    """Make a new LMDB file whose first commit is what ``fill(txn, psize)`` puts."""
+    """Create an LMDB file; ``fill(txn, psize)`` puts the content of its first commit."""
     with translated(path):
         env = _open_lmdb(path, MAP_SIZE, readonly=False, lock=True, sync=True)
     try:
@@ -264,20 +261,22 @@ def create(path: str, fill: Callable[[Any, int], None]) -> None:
 
 
 def _open(path: str, readonly: bool, durable: bool, map_size: int) -> Any:
-    own = any(env.path == path for env in _registry.values())  # the parent's may be of a file that was replaced since
-    with _beside_inherited() if fork_epoch() and not own else contextlib.nullcontext():
+    own = any(
+        env.path == path for env in _registry.values()
+    )  # a parent's environment may be of a file that was replaced
+    with _inherited_allowed() if fork_epoch() and not own else contextlib.nullcontext():
         try:
             return _open_lmdb(path, map_size, readonly=readonly, lock=True, sync=durable)
         except lmdb.Error as error:
             if not (readonly and is_denied(error)):
                 raise translate(error, path) from error
-        # The lock file cannot be written either: whoever writes will not see this reader.
+        # The lock file is not writable either, so writers will not see this reader.
         with translated(path):
             return _open_lmdb(path, map_size, readonly=True, lock=False, sync=durable)
 
 
 def _open_lmdb(path: str, map_size: int, *, readonly: bool, lock: bool, sync: bool) -> Any:
-    """Reserve ``map_size`` bytes of address space, or as much as half, a quarter... of it as there is."""
+    """Open a file with a map of ``map_size`` bytes, halved as long as there is no address space for it."""
     least = 2 * os.stat(path).st_size if os.path.exists(path) else 0
     while True:
         try:
@@ -291,7 +290,7 @@ def _open_lmdb(path: str, map_size: int, *, readonly: bool, lock: bool, sync: bo
                 max_readers=MAX_READERS,
                 max_spare_txns=1,
                 mode=0o644,
-                lib_version=_ENGINE,
+                lib_version=_LIB_VERSION,
             )
         except lmdb.MemoryError as error:
             if map_size // 2 < max(least, 1 << 20):
@@ -300,12 +299,12 @@ def _open_lmdb(path: str, map_size: int, *, readonly: bool, lock: bool, sync: bo
 
 
 @contextlib.contextmanager
-def _beside_inherited() -> Iterator[None]:
+def _inherited_allowed() -> Iterator[None]:
     """Let a forked child open a file that its parent has open.
 
-    py-lmdb refuses a second open in one process because LMDB's fcntl locks belong to the process. Its list of
-    open files is copied by fork; the locks are not (fcntl(2)). The inherited environment is never used or
-    closed here (`_after_fork`), so the child's own stands alone, and the list is kept from refusing it.
+    py-lmdb refuses to open a file twice in one process because LMDB's fcntl locks belong to the process. A fork copies
+    py-lmdb's list of open files, but not the locks (fcntl(2)). The child never uses or closes the inherited environment
+    (`_after_fork`), so a second one is safe, and the check of the list is disabled while the child opens it.
     """
     try:
         identity = importlib.import_module("lmdb._envid")
@@ -321,14 +320,14 @@ def _beside_inherited() -> Iterator[None]:
 
 
 def _after_fork() -> None:
-    """In the child: leave the parent's environments alone for ever.
+    """In a forked child: never touch the parent's environments.
 
-    Closing one, or ending one of its transactions, would clear reader slots in the shared lock file that the
-    parent still relies on. One that a thread of the parent was just opening is not in the registry yet.
+    Closing an environment, or ending one of its transactions, would clear reader slots in the shared lock file that the
+    parent relies on. An environment that a thread of the parent was opening is not in the registry yet.
     """
-    global _registry_lock, revival
+    global _registry_lock, reopen_lock
     _kernels.count_fork()
-    _registry_lock, revival = threading.RLock(), threading.Lock()
+    _registry_lock, reopen_lock = threading.RLock(), threading.Lock()
     for env in _registry.values():
         _kernels.keep_forever(env.lmdb)
     _registry.clear()

@@ -1,6 +1,6 @@
 """The write lock of a file: flock on the data file, through a descriptor of its own.
 
-LMDB's lock file is left alone: its fcntl locks are lost as soon as the process closes any descriptor of it.
+LMDB's lock file is not used: a process loses its fcntl locks on a file when it closes any descriptor of that file.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ _held: set[FileLock] = set()
 
 
 class FileLock:
-    """Held from construction to `release`; the system gives it back when the process dies."""
+    """A lock that is held from construction to `release`. The system releases it when the process dies."""
 
     def __init__(self, path: str) -> None:
-        """Take the lock; LockedError: another handle has it; ReadOnlyError: the file may not be written."""
+        """Lock a file. Raises LockedError if another handle has the lock, ReadOnlyError if the file is not writable."""
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except PermissionError as error:
@@ -37,11 +37,11 @@ class FileLock:
 
     @property
     def held(self) -> bool:
-        """Whether this process has the lock: not after `release`, not in a child of the process that took it."""
+        """Whether this process has the lock. A forked child of the process that locked the file does not."""
         return self in _held
 
     def release(self) -> None:
-        """Unlock, also where a forked child still has the descriptor; twice is fine."""
+        """Unlock, even if a forked child still has the descriptor. Unlocking twice has no effect."""
         if self in _held:
             _held.remove(self)
             fcntl.flock(self._fd, fcntl.LOCK_UN)
@@ -49,7 +49,7 @@ class FileLock:
 
 
 def _after_fork() -> None:
-    """In the child: close the descriptors only, the locks are the parent's."""
+    """In a forked child: close the descriptors only, because the locks belong to the parent."""
     for lock in _held:
         os.close(lock._fd)
     _held.clear()

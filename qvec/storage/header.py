@@ -1,9 +1,9 @@
-"""The configuration record: what a file is, written once when it is made.
+"""The configuration record, written once when a file is created.
 
     "QVEC" | format version u32 | crc32c u32 | payload bytes u32 | msgpack payload | zeros to whole pages
 
-The checksum covers the key, the version, the length and the payload. The value fills whole overflow pages, so
-that its address tells where the file is mapped (environment.Environment).
+The checksum covers the key, the version, the length and the payload. The value fills whole overflow pages, so its
+address gives the address of the map (environment.Environment).
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from typing import Any
 from qvec._kernels import crc32c
 from qvec.common.errors import CorruptError, FormatError
 from qvec.storage import keys, records
+from qvec.storage.pages import PAGE_HEADER
 
 FORMAT_VERSION = 2
 _MAGIC = b"QVEC"
 _HEADER = struct.Struct("<4sIII")
-_PAGE_HEADER = 16
 
 
 def pack(config: dict[str, Any], psize: int) -> bytes:
-    """The value that holds ``config`` in a file with pages of ``psize`` bytes."""
+    """The value of the configuration record in a file with pages of ``psize`` bytes."""
     payload = records.pack(config)
     header = _HEADER.pack(_MAGIC, FORMAT_VERSION, _checksum(FORMAT_VERSION, payload), len(payload))
-    pages = -(-(len(header) + len(payload) + _PAGE_HEADER) // psize)
-    return (header + payload).ljust(pages * psize - _PAGE_HEADER, b"\0")
+    pages = -(-(len(header) + len(payload) + PAGE_HEADER) // psize)
+    return (header + payload).ljust(pages * psize - PAGE_HEADER, b"\0")
 
 
 def unpack(value: bytes | memoryview, path: str) -> dict[str, Any]:
-    """The configuration; FormatError for a foreign or newer file, CorruptError for a damaged one."""
+    """Return the configuration. Raises FormatError for a foreign or newer file, CorruptError for a damaged one."""
     magic, version, crc, length = _HEADER.unpack(value[: _HEADER.size])
     if magic != _MAGIC:
         raise FormatError(f"{path} is an LMDB file, but not a qvec file")
@@ -42,7 +42,7 @@ def unpack(value: bytes | memoryview, path: str) -> dict[str, Any]:
     try:
         return dict(records.unpack(payload))
     except (TypeError, ValueError) as error:
-        raise CorruptError(f"{path}: the configuration is not readable: {error}") from error
+        raise CorruptError(f"{path}: the configuration is unreadable: {error}") from error
 
 
 def _checksum(version: int, payload: bytes | memoryview) -> int:

@@ -1,7 +1,8 @@
 """The keys of the database (docs/format.md).
 
-Eight bytes: kind, column or record class, generation, number. Entries: one byte 5 before a name that the layer above
-gives. Ids: one byte 255 before the id's own, so that they come last and can be appended.
+Most keys have eight bytes: type, column or kind of record, generation, number. The key of an entry is the byte 5 and a
+name that the layer above chooses. The key of an id is the byte 255 and the id's own bytes: ids sort last, so ascending
+ids are appended to the tree.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def block(column: int, generation: int, number: int) -> bytes:
 
 
 def chunk(column: int, generation: int, number: int) -> bytes:
-    """Key of a chunk of a column's directory."""
+    """Key of a chunk of a column's page table."""
     return _KEY.pack(CHUNK, column, generation, number)
 
 
@@ -42,13 +43,13 @@ RESERVE = _KEY.pack(META, 0, 0, 2)
 
 
 def describe(key: bytes) -> str:
-    """A key in words, for messages."""
+    """A description of a key for messages."""
     if key == CONFIG:
         return "the configuration"
     if key == STATE:
         return "the state record"
     if key == RESERVE:
-        return "the room that is kept for deletes"
+        return "the reserve for deletes"
     if key[:1] == ENTRY:
         return f"entry {key[1:].hex()}"
     if key[:1] == ID:
@@ -56,5 +57,5 @@ def describe(key: bytes) -> str:
     if len(key) != _KEY.size:
         return f"key {key.hex()}"
     kind, column, generation, number = _KEY.unpack(key)
-    noun = {BLOCK: "block", CHUNK: "directory chunk", RECORD: "record"}.get(kind, f"key of kind {kind},")
+    noun = {BLOCK: "block", CHUNK: "page table chunk", RECORD: "record"}.get(kind, f"key of kind {kind},")
     return f"{noun} {number} of {'kind' if kind == RECORD else 'column'} {column}, generation {generation}"

@@ -1,4 +1,4 @@
-"""LMDB's errors as qvec's; the other files of this floor catch them by the names here, and few of them import lmdb."""
+"""Translation of LMDB's errors into qvec's, and names of LMDB's errors for modules that do not import lmdb."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 @contextlib.contextmanager
 def translated(path: str) -> Iterator[None]:
-    """LMDB's errors inside the ``with`` block as qvec's."""
+    """Raise LMDB's errors inside the ``with`` block as qvec's."""
     try:
         yield
     except lmdb.Error as error:
@@ -43,16 +43,16 @@ def translate(error: lmdb.Error, path: str) -> QvecError:
     if isinstance(error, lmdb.MapFullError | lmdb.MapResizedError | lmdb.MemoryError):
         return MapFullError(f"{path}: {error}")
     if "already open in this process" in str(error):
-        return LockedError(f"{path}: a file of this name that was removed since is still open in this process")
+        return LockedError(f"{path}: a removed file of this name is still open in this process")
     if isinstance(error, lmdb.ReadersFullError):
         return LockedError(f"{path}: all {MAX_READERS} reader slots are taken")
     if is_denied(error):
         return ReadOnlyError(f"{path}: {error}")
     if isinstance(error, lmdb.PanicError):
-        return DiskFullError(f"{path}: an earlier commit failed half-way; close the file and open it again ({error})")
+        return DiskFullError(f"{path}: an earlier commit failed half-way; close and reopen the file ({error})")
     if isinstance(error, lmdb.BadTxnError) or "closed/deleted/dropped" in str(error):
         return ClosedError(f"{path}: the transaction or the file is closed ({error})")
-    return CorruptError(f"{path}: LMDB finds the file damaged ({error})")
+    return CorruptError(f"{path}: LMDB reports that the file is damaged ({error})")
 
 
 def _room(path: str) -> str:
@@ -63,7 +63,7 @@ def _room(path: str) -> str:
 
 
 def is_denied(error: lmdb.Error) -> bool:
-    """Whether the file or its lock file may not be written."""
+    """Whether the error says that the file or its lock file is not writable."""
     if isinstance(error, lmdb.LockError | lmdb.ReadonlyError):
         return True
     code = getattr(error, "code", None)

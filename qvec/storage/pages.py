@@ -1,30 +1,89 @@
-"""LMDB's pages read plainly: its two trees, from the newest meta page on (struct MDB_page, MDB_node, MDB_db; mdb.c)."""
+"""LMDB's pages, read without LMDB: the two meta pages and the two trees (mdb.c: MDB_meta, MDB_page, MDB_node, MDB_db).
+
+liblmdb maps any file that it is given. A truncated file then kills the process with SIGBUS, and a foreign file may fail
+an assertion. The checks of a file before it is mapped therefore read its pages with this module.
+"""
 
 from __future__ import annotations
 
 import importlib
 import os
+import stat
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from qvec.common.errors import CorruptError
+from qvec.common.errors import CorruptError, FormatError, NotFoundError, ReadOnlyError
 
 NO_PAGE = 0xFFFFFFFFFFFFFFFF
 PAGE_HEADER = 16
-_ROOTS = 16 + 24 + 40, 16 + 24 + 48 + 40  # in a meta page: of the free pages' tree, of the main one
-_META_TXN = slice(144, 152)
+_MAGIC = 0xBEEFC0DE
+_DATA_VERSION = 1
+_PAGE_SIZES = tuple(1 << bits for bits in range(9, 17))
+# page header | magic, version | address, map size | free pages' tree: page size, root | main tree: root | last page, id
+_META = struct.Struct("<16x II 16x I 36x Q 40x Q QQ")
 _HEADER = struct.Struct("<8x 2x H HH")  # flags | lower, upper: the gap between the nodes' offsets and the nodes
 _NODE = struct.Struct("<HHHH")  # size or page number, low and middle | flags, or its high part | size of the key
 _BRANCH, _LEAF, _OVERFLOW = 1, 2, 4  # flags of a page
 _BIG = 1  # flag of a node: its value is on pages of its own
 
 
+class Meta(NamedTuple):
+    """A meta page: the page size, the roots of both trees (NO_PAGE: the tree is empty), and the last commit."""
+
+    magic: int
+    version: int
+    psize: int
+    free_root: int
+    main_root: int
+    last_page: int
+    txn_id: int
+
+
+_NO_META = Meta(0, 0, 0, 0, 0, 0, 0)
+
+
+def inspect(path: str) -> tuple[Meta, int]:
+    """Return the newest meta page of a file and the file's size in bytes.
+
+    Raises NotFoundError; ReadOnlyError if the file may not be read; FormatError if it is no LMDB 0.9 file; CorruptError
+    if its second meta page is cut off or damaged.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise FormatError(f"{path} is a directory or device, not a qvec file")
+        with open(path, "rb") as file:
+            return _checked_meta(path, file.fileno())
+    except FileNotFoundError as error:
+        raise NotFoundError(f"{path}: there is no such file") from error
+    except PermissionError as error:
+        raise ReadOnlyError(f"{path} may not be read") from error
+
+
+def _checked_meta(path: str, fd: int) -> tuple[Meta, int]:
+    first = _read_meta(fd, 0)
+    if first.magic != _MAGIC or first.psize not in _PAGE_SIZES:
+        raise FormatError(f"{path} is not a qvec file")
+    if first.version != _DATA_VERSION:
+        raise FormatError(f"{path} has LMDB data format {first.version}; this version reads {_DATA_VERSION}")
+    second, size = _read_meta(fd, first.psize), os.fstat(fd).st_size
+    if second.magic != _MAGIC or size < 2 * first.psize:
+        raise CorruptError(f"{path} is truncated or damaged: its second meta page is incomplete")
+    return max(first, second, key=lambda meta: meta.txn_id)._replace(psize=first.psize), size
+
+
+def _read_meta(fd: int, at: int) -> Meta:
+    page = os.pread(fd, _META.size, at)
+    return Meta(*_META.unpack(page)) if len(page) == _META.size else _NO_META
+
+
 @dataclass(frozen=True)
 class Node:
-    """Of a branch: a key, and the page below it. Of a leaf: a key, and where its value has pages of its own, the first.
+    """A node of a branch page: its key and the page below it. A node of a leaf page: its key and its value.
 
-    ``page`` is 0 where there is none; ``size``: the value's bytes.
+    ``page`` is the page below, or the first page of a value that has pages of its own; 0 for other values. ``size`` is
+    the number of bytes of a value that has pages of its own.
     """
 
     key: bytes
@@ -34,7 +93,7 @@ class Node:
 
 @dataclass(frozen=True)
 class TreePage:
-    """``lower``, ``upper``: where its gap begins and ends."""
+    """A page of a tree. Its gap, the unused bytes between offsets and nodes, goes from ``lower`` to ``upper``."""
 
     is_branch: bool
     lower: int
@@ -44,38 +103,36 @@ class TreePage:
 
 @dataclass(frozen=True)
 class Pages:
-    """The pages of an open file; nobody may commit while they are read."""
+    """The pages of an open file. Nobody may commit while they are read."""
 
     fd: int
     psize: int
 
     def roots(self) -> tuple[int, int]:
-        """Of the free pages' tree and of the main one, in the last commit; NO_PAGE: the tree is empty."""
-        metas = [os.pread(self.fd, self.psize, i * self.psize) for i in (0, 1)]
-        newest = max(metas, key=lambda meta: int.from_bytes(meta[_META_TXN], "little"))
-        free, main = (int.from_bytes(newest[at : at + 8], "little") for at in _ROOTS)
-        return free, main
+        """Roots of the tree of free pages and of the main tree in the last commit; NO_PAGE for an empty tree."""
+        newest = max((_read_meta(self.fd, i * self.psize) for i in (0, 1)), key=lambda meta: meta.txn_id)
+        return newest.free_root, newest.main_root
 
     def tree_page(self, number: int) -> tuple[TreePage, bytes]:
-        """A page of a tree and its bytes; CorruptError where it is none."""
+        """Return a page of a tree and its bytes. Raises CorruptError if it is no page of a tree."""
         page = self._read(number)
         flags, lower, upper = _HEADER.unpack_from(page)
         if not flags & (_BRANCH | _LEAF) or not PAGE_HEADER <= lower <= upper <= self.psize:
-            raise CorruptError(f"LMDB's page {number} is no page of a tree")
+            raise CorruptError(f"LMDB's page {number} is not a page of a tree")
         try:
             nodes = list(_nodes(page, lower, bool(flags & _BRANCH)))
         except struct.error as error:
             raise CorruptError(f"LMDB's page {number} is damaged: {error}") from error
         return TreePage(bool(flags & _BRANCH), lower, upper, nodes), page
 
-    def pages_of(self, first: int, size: int) -> range:
-        """The pages of a value of its own pages; CorruptError where they are none."""
+    def value_pages(self, first: int, size: int) -> range:
+        """The pages of a value that has pages of its own. Raises CorruptError if the first is no such page."""
         if not _HEADER.unpack_from(self._read(first))[0] & _OVERFLOW:
-            raise CorruptError(f"LMDB's page {first} is no page of a value")
+            raise CorruptError(f"LMDB's page {first} is not a page of a value")
         return range(first, first - (PAGE_HEADER + size) // -self.psize)
 
     def last_used(self) -> int:
-        """The highest page of the trees, which are sound, and of their values."""
+        """The highest page of both trees and of their values. The trees must be sound."""
         highest, waiting = 1, [root for root in self.roots() if root != NO_PAGE]
         while waiting:
             number = waiting.pop()
@@ -84,13 +141,14 @@ class Pages:
             if page.is_branch:
                 waiting += [node.page for node in page.nodes]
             else:
-                highest = max([highest, *(self.pages_of(node.page, node.size)[-1] for node in page.nodes if node.page)])
+                values = (self.value_pages(node.page, node.size) for node in page.nodes if node.page)
+                highest = max([highest, *(value[-1] for value in values)])
         return highest
 
     def _read(self, number: int) -> bytes:
         page = os.pread(self.fd, self.psize, number * self.psize) if number < 1 << 48 else b""
         if len(page) < self.psize:
-            raise CorruptError(f"LMDB's page {number} is beyond the end of the file")
+            raise CorruptError(f"LMDB's page {number} is past the end of the file")
         return page
 
 
@@ -109,8 +167,8 @@ def _nodes(page: bytes, lower: int, branch: bool) -> Iterator[Node]:
 
 
 def structure_problems(path: str) -> list[str]:
-    """What is wrong with LMDB's pages, read without liblmdb."""
-    verifier = importlib.import_module("lmdb.verify")  # seldom needed, and has no types
+    """Problems that LMDB's verifier finds in the pages of a file, without liblmdb."""
+    verifier = importlib.import_module("lmdb.verify")  # rarely needed, and untyped
     try:
         return list(verifier.verify(path, subdir=False))
     except verifier.VerifyError as error:

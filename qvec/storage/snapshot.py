@@ -1,10 +1,10 @@
-"""What can be read inside a transaction: columns, state, records, ids."""
+"""A snapshot: the columns, state, records, entries and ids of one commit."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,31 +12,31 @@ from qvec._kernels import Column, Ready, fork_epoch
 from qvec.common.errors import ClosedError, CorruptError, ForkedError, InputError
 from qvec.common.types import NDArray
 from qvec.storage import keys, records
+from qvec.storage.environment import Environment
 from qvec.storage.lmdb_errors import Error, translate, translated
 from qvec.storage.page_table import View
 from qvec.storage.pages import structure_problems
-from qvec.storage.record_sums import KINDS, Sums
-
-if TYPE_CHECKING:
-    from qvec.storage.store import Store
+from qvec.storage.record_sums import KINDS, RecordSums
 
 _ROW_BYTES = 4
 
 
-class Reading:
-    """The reading half of snapshots and transactions."""
+class Snapshot:
+    """What one commit stored, until `Store.end`. Any thread may read a snapshot.
 
-    __slots__ = ("_epoch", "_store", "_thread", "_txn", "_view", "derived")
+    ``derived`` holds data that layers above computed from the commit. It is emptied when another commit is seen.
+    """
 
-    def __init__(self, store: Store, txn: Any, view: View) -> None:
-        self._store, self._txn, self._view = store, txn, view
+    __slots__ = ("_env", "_epoch", "_thread", "_txn", "_view", "derived")
+
+    def __init__(self, env: Environment, txn: Any, view: View) -> None:
+        self._env, self._txn, self._view = env, txn, view
         self.derived = view.derived
-        """What layers above computed from this commit; emptied when another commit is seen."""
         self._epoch, self._thread = fork_epoch(), threading.get_ident()
 
     @property
     def columns(self) -> Mapping[str, Column]:
-        """Columns by name; their rows may be read until this ends."""
+        """Columns by name. Their rows may be read until the snapshot ends."""
         self._live()
         return self._view.columns
 
@@ -46,11 +46,6 @@ class Reading:
         self._live()
         return self._view.state
 
-    def keep_ready(self, ready: Ready) -> None:
-        """Have `Store.quick` do a search as long as this is the last commit; the newest few are kept."""
-        with self._store._env.lock:
-            self._view.keep_ready(ready)
-
     @property
     def txn_id(self) -> int:
         """Number of the commit that is read; grows with every commit."""
@@ -59,38 +54,51 @@ class Reading:
 
     @property
     def version(self) -> int:
-        """Changes when what is read does; only inside a write transaction."""
+        """A number that changes with the data. Only inside a write transaction does it differ from 0."""
         return 0
 
+    def reside(self, columns: Iterable[Column]) -> None:
+        """Copy columns into memory for this and all later snapshots. A write transaction ignores the call."""
+        self._live()
+        if not self._view.writable:
+            with self._env.lock:
+                for column in columns:
+                    if not column.resident:
+                        column.make_resident()
+
+    def keep_ready(self, ready: Ready) -> None:
+        """Let `Store.quick` run a search while this is the last commit. A write transaction ignores the call."""
+        if not self._view.writable:
+            with self._env.lock:
+                self._view.keep_ready(ready)
+
     def record(self, kind: int, number: int) -> Any:
-        """The payload under ``kind`` and ``number``, None where there is none; CorruptError if damaged."""
+        """The payload under ``kind`` and ``number``, or None. Raises CorruptError if it is damaged."""
         key = record_key(kind, number)
         value = self._get(key)
         return None if value is None else records.unseal(key, value)
 
     def entry(self, name: bytes) -> bytes | memoryview | None:
-        """The bytes under a name, None where there are none; valid until this ends. CorruptError if damaged."""
+        """The bytes under a name, or None; valid until the snapshot ends. Raises CorruptError if they are damaged."""
         key = entry_key(name)
         value = self._get(key)
         return None if value is None else records.unseal_bytes(key, value)
 
     def entries(self, first: bytes, last: bytes) -> Iterator[tuple[bytes, bytes | memoryview]]:
-        """Names from ``first`` to ``last``, both included, with their bytes, in the order of the names."""
+        """Names from ``first`` to ``last``, both included, with their bytes, in ascending order."""
         end = entry_key(last)
-        with translated(self._store.path), self._live().cursor() as cursor:
-            found = cursor.set_range(entry_key(first))
-            while found and (key := bytes(cursor.key())) <= end:
-                yield key[1:], records.unseal_bytes(key, cursor.value())
-                self._live()
-                found = cursor.next()
+        for key, value in self._items(entry_key(first)):
+            if key > end:
+                return
+            yield key[1:], records.unseal_bytes(key, value)
 
     def row_of(self, key: bytes) -> int | None:
-        """The row of an id, None where no row has it."""
+        """The row of an id, or None."""
         value = self._get(id_key(key, 0))
         return None if value is None else row_number(keys.ID + key, value)
 
     def rows_of(self, ids: Sequence[bytes]) -> NDArray[np.int64]:
-        """The row of each id, int64 [n], -1 where no row has it."""
+        """The row of each id, int64 [n], -1 for an id that is not stored."""
         rows = np.empty(len(ids), dtype=np.int64)
         for i, key in enumerate(ids):
             name = id_key(key, i)
@@ -99,19 +107,14 @@ class Reading:
         return rows
 
     def iter_ids(self) -> Iterator[tuple[bytes, int]]:
-        """All ids and their rows, in the order of the ids' bytes; valid until this ends."""
-        with translated(self._store.path), self._live().cursor() as cursor:
-            found = cursor.set_range(keys.ID)
-            while found:
-                key = bytes(cursor.key())
-                yield key[1:], row_number(key, cursor.value())
-                self._live()
-                found = cursor.next()
+        """All ids and their rows, in the order of the ids' bytes; valid until the snapshot ends."""
+        for key, value in self._items(keys.ID):
+            yield key[1:], row_number(key, value)
 
     def check(self) -> Iterator[str]:
-        """Read every page, block and record once; what is damaged, in words."""
+        """Read every page, block and record once, and describe what is damaged."""
         self._live()
-        yield from structure_problems(self._store.path)
+        yield from structure_problems(self._env.path)
         for column in self.columns.values():
             for block in range(column.n_blocks):
                 if not column.check(block):
@@ -120,22 +123,28 @@ class Reading:
             yield from self.check_sealed(name)
 
     def check_sealed(self, name: str) -> Iterator[str]:
-        """Read all "records", "entries" or "ids" once; which are damaged, and whether any is lost, in words."""
+        """Read all "records", "entries" or "ids" once, and describe those that are damaged, lost or stale."""
+        unseal: Callable[[bytes, memoryview], object]
         unseal = {"records": records.unseal, "entries": records.unseal_bytes, "ids": row_number}[name]
-        found, expected = Sums(), self._view.sums.of[name]
-        yield from self._check_sealed(KINDS[name], unseal, found)
-        if (there := found.of[name]) != expected:
-            yield f"{there[0]} {name} are there, the state says {expected[0]}: some are lost, or of an earlier commit"
+        sums, expected = RecordSums(), self._view.record_sums.totals[name]
+        for key, value in self._items(KINDS[name]):
+            if key[:1] != KINDS[name]:
+                break
+            try:
+                unseal(key, value)
+            except CorruptError as error:
+                yield str(error)
+            sums.add(key, value)
+        if (found := sums.totals[name]) != expected:
+            yield f"{found[0]} {name} exist, the state says {expected[0]}: some are lost, or of an earlier commit"
 
-    def _check_sealed(self, kind: bytes, unseal: Callable[[bytes, memoryview], object], sums: Sums) -> Iterator[str]:
-        with translated(self._store.path), self._live().cursor() as cursor:
-            found = cursor.set_range(kind)
-            while found and (key := bytes(cursor.key()))[:1] == kind:
-                try:
-                    unseal(key, cursor.value())
-                except CorruptError as error:
-                    yield str(error)
-                sums.count(key, cursor.value())
+    def _items(self, first: bytes) -> Iterator[tuple[bytes, memoryview]]:
+        """Keys from ``first`` on, with their values, in ascending order."""
+        with translated(self._env.path), self._live().cursor() as cursor:
+            found = cursor.set_range(first)
+            while found:
+                yield bytes(cursor.key()), cursor.value()
+                self._live()
                 found = cursor.next()
 
     def _get(self, key: bytes) -> Any:
@@ -143,10 +152,10 @@ class Reading:
         try:
             return txn.get(key)
         except Error as error:
-            raise translate(error, self._store.path) from error
+            raise translate(error, self._env.path) from error
 
     def _live(self) -> Any:
-        """LMDB's transaction; ForkedError in a child that inherited it, ClosedError after its end."""
+        """LMDB's transaction. Raises ForkedError in a child that inherited it, ClosedError after its end."""
         if self._epoch != fork_epoch():
             raise ForkedError("this snapshot or transaction was opened before the fork; only the parent may use it")
         if self._txn is None:
@@ -154,43 +163,29 @@ class Reading:
         return self._txn
 
 
-class Snapshot(Reading):
-    """The collection as one commit left it, until `Store.end`. Any thread may read it."""
-
-    __slots__ = ()
-
-    def reside(self, columns: Iterable[Column]) -> None:
-        """Copy columns into memory, for this and all later snapshots."""
-        self._live()
-        with self._store._env.lock:
-            for column in columns:
-                if not column.resident:
-                    column.make_resident()
-
-
 def record_key(kind: int, number: int) -> bytes:
-    """Key of a record; InputError for numbers that do not fit."""
+    """Key of a record. Raises InputError for numbers that do not fit."""
     if not 0 <= kind < 256 or not 0 <= number < 1 << 32:
-        raise InputError(f"record kind {kind} is not below 256, or number {number} not below 2^32")
+        raise InputError(f"record kind {kind} is not below 256, or number {number} is not below 2^32")
     return keys.record(kind, number)
 
 
 def entry_key(name: bytes) -> bytes:
-    """Key of an entry; InputError for a name that is too long for LMDB."""
+    """Key of an entry. Raises InputError for a name that is too long for LMDB."""
     if not 0 < len(name) <= keys.MAX_NAME_BYTES:
         raise InputError(f"the name of an entry has {len(name)} bytes, not 1 to {keys.MAX_NAME_BYTES}")
     return keys.ENTRY + name
 
 
 def id_key(name: bytes, position: int) -> bytes:
-    """Key of an id; InputError names the position of one that is too long for LMDB."""
+    """Key of an id. Raises InputError with the position of an id that is too long for LMDB."""
     if not 0 < len(name) <= keys.MAX_ID_BYTES:
         raise InputError(f"id {position} has {len(name)} bytes, not 1 to {keys.MAX_ID_BYTES}")
     return keys.ID + name
 
 
 def row_number(key: bytes, value: bytes | memoryview) -> int:
-    """The row stored under an id's key."""
+    """The row that is stored under an id's key."""
     payload = records.unseal_bytes(key, value)
     if len(payload) != _ROW_BYTES:
         raise CorruptError(f"{keys.describe(key)} has {len(payload)} bytes instead of {_ROW_BYTES}")
@@ -198,7 +193,7 @@ def row_number(key: bytes, value: bytes | memoryview) -> int:
 
 
 def row_value(key: bytes, row: int) -> bytes:
-    """A row as stored under an id's key."""
+    """The value that stores a row under an id's key."""
     if not 0 <= row < 1 << 31:
         raise InputError(f"row {row} is not below 2^31")
     return records.seal_bytes(key, row.to_bytes(_ROW_BYTES, "little"))

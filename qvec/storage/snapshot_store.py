@@ -1,87 +1,62 @@
-"""One commit of a store that stays readable while others follow."""
+"""A store that stays at one commit while others follow."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
 import weakref
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal, NoReturn
 
-from qvec.common.errors import ClosedError, ReadOnlyError
-from qvec.common.types import MemoryMode
-from qvec.storage import atomic_file
+from qvec.common.errors import ClosedError
 from qvec.storage.snapshot import Snapshot
 from qvec.storage.store import Store
 
 
-class PinnedStore:
-    """Stands in for a store that is open to read. Any thread may use it; close it soon, for it keeps pages."""
+class SnapshotStore(Store):
+    """A read-only store whose snapshots all read one commit. Close it soon: its pages are not reused before.
 
-    mode: Literal["r"] = "r"
+    Any thread may use it. ``source`` is the store that follows new commits.
+    """
 
-    def __init__(self, store: Store | PinnedStore) -> None:
-        """The last commit of ``store``, which must not be in a transaction of this thread; of one that is pinned, it.
+    _snapshot: Snapshot | None = None
 
-        What is pinned twice is given up with the first.
+    def __init__(self, store: Store) -> None:
+        """Open the last commit of ``store``, which must not be in a transaction of this thread.
+
+        The commit of a snapshot store ends when the first snapshot store of that commit is closed.
         """
-        self._store, self._snapshot = store, store.begin()
-        self.pins: weakref.WeakSet[PinnedStore] = weakref.WeakSet()
-        self.path: str = store.path
-        self.config: Mapping[str, Any] = store.config
-        self.memory: MemoryMode = store.memory
-        self.since, self.commit = time.monotonic(), self._snapshot.txn_id
-        store.pins.add(self)
+        self._store = store
+        self._snapshot = store.begin()
+        self.path, self.mode, self.memory, self._verify = store.path, "r", store.memory, store._verify
+        self.config, self.codec = store.config, store.codec
+        self._env, self._views, self._joined = store._env, store._views, None
+        self._epoch = -1  # no search is run by `quick`, which reads the last commit
+        self.snapshots = weakref.WeakKeyDictionary()
+        store.snapshots[self] = time.monotonic(), self._snapshot.txn_id
 
     def __del__(self) -> None:
-        self._store.end(self._snapshot)
+        if self._snapshot is not None:
+            self._store.end(self._snapshot)
+
+    @property
+    def source(self) -> Store:
+        return self._store.source
 
     def begin(self) -> Snapshot:
-        """The snapshot; ClosedError after `close`, or that of the store."""
-        if self.closed:
+        """The snapshot. Raises ClosedError after `close` of this store or of the store that it was made from."""
+        if self._snapshot is None or self.closed:
             raise ClosedError("this snapshot is closed")
         _ = self._snapshot.txn_id
         return self._snapshot
 
     def end(self, snapshot: Snapshot) -> None:
-        """Nothing: the snapshot stays until `close`."""
-
-    def quick(self, query: object, options: object) -> None:
-        """Nothing: a store's short way is to its last commit."""
-
-    @contextlib.contextmanager
-    def read(self) -> Iterator[Snapshot]:
-        """The snapshot for the length of a ``with`` block, and longer."""
-        yield self.begin()
-
-    def write(self, *, frees: bool = False) -> NoReturn:
-        """ReadOnlyError."""
-        raise ReadOnlyError("a snapshot is only read")
-
-    transaction = compact = write
-
-    def copy_to(self, path: str | os.PathLike[str]) -> None:
-        """Write this commit, without free pages, to a new file; ExistsError if there is one."""
-        from qvec.storage.copies import copy
-
-        atomic_file.make(atomic_file.own_path(path), lambda draft: copy(self.begin(), draft))
-
-    @property
-    def in_transaction(self) -> bool:
-        """No."""
-        return False
-
-    def stats(self) -> dict[str, Any]:
-        """Those of the store."""
-        return self._store.stats()
+        """Do nothing: the snapshot ends with `close`."""
 
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-        return self not in self._store.pins
+        return self not in self._store.snapshots
 
     def close(self) -> None:
-        """End the snapshot; twice is fine."""
-        self._store.pins.discard(self)
-        self._store.end(self._snapshot)
+        """End the snapshot. Closing twice has no effect."""
+        if self._snapshot is not None:
+            self._store.snapshots.pop(self, None)
+            self._store.end(self._snapshot)

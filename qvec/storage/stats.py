@@ -1,40 +1,54 @@
-"""What a store takes, and who holds it back."""
+"""Sizes of a store, and the snapshots that keep its pages from being reused."""
 
 from __future__ import annotations
 
 import os
 import time
-from typing import Any
+from dataclasses import dataclass
 
 from qvec.storage.page_table import STAMP_BYTES
 from qvec.storage.store import Store
 
 
-def collect(store: Store) -> dict[str, Any]:
-    """Bytes of the file, its parts and the map; open snapshots, and commits that they hold back.
+@dataclass(frozen=True)
+class StoreStats:
+    """Sizes in bytes; ``other_bytes`` are those of records, entries, ids and the pages of the tree.
 
-    "pinned": of this handle's pinned stores, oldest first, the age in seconds and how many commits came since.
+    ``readers`` is the number of open snapshots of all processes; ``commits_held`` is how many commits the oldest of
+    them is behind. ``snapshots`` has the age in seconds and the number of commits since for each open snapshot store of
+    this handle, oldest first.
     """
+
+    file_bytes: int
+    used_bytes: int
+    map_bytes: int
+    column_bytes: dict[str, int]
+    page_table_bytes: int
+    other_bytes: int
+    commits: int
+    readers: int
+    commits_held: int
+    snapshots: list[tuple[float, int]]
+
+
+def collect(store: Store) -> StoreStats:
+    """Statistics of the last commit."""
+    store = store.source
     with store.read() as snapshot:
         env, info = store._env, store._env.lmdb.info()
-        blocks = {name: column.n_blocks * column.pages * env.psize for name, column in snapshot.columns.items()}
-        chunks = sum(len(stamps) for stamps in snapshot._view.stamps.values()) // STAMP_BYTES * env.psize
+        columns = {name: column.n_blocks * column.pages * env.psize for name, column in snapshot.columns.items()}
+        page_table = sum(len(stamps) for stamps in snapshot._view.stamps.values()) // STAMP_BYTES * env.psize
         readers, newest = env.reader_commits(), info["last_txnid"]
-        pinned = [(time.monotonic() - pin.since, newest - pin.commit) for pin in list(store.pins)]
-        return {
-            "file_bytes": os.stat(store.path).st_size,
-            "used_bytes": (info["last_pgno"] + 1) * env.psize,
-            "map_bytes": info["map_size"],
-            "column_bytes": blocks,
-            "directory_bytes": chunks,
-            "other_bytes": _tree_bytes(env.lmdb.stat()) - sum(blocks.values()) - chunks,
-            "commits": newest,
-            "readers": len(readers),
-            "commits_held": newest - min(readers, default=newest),
-            "pinned": sorted(pinned, reverse=True),
-        }
-
-
-def _tree_bytes(stat: Any) -> int:
-    pages: int = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
-    return pages * int(stat["psize"])
+        snapshots = [(time.monotonic() - since, newest - commit) for since, commit in list(store.snapshots.values())]
+        return StoreStats(
+            file_bytes=os.stat(store.path).st_size,
+            used_bytes=env.used_bytes(),
+            map_bytes=info["map_size"],
+            column_bytes=columns,
+            page_table_bytes=page_table,
+            other_bytes=env.tree_bytes() - sum(columns.values()) - page_table,
+            commits=newest,
+            readers=len(readers),
+            commits_held=newest - min(readers, default=newest),
+            snapshots=sorted(snapshots, reverse=True),
+        )

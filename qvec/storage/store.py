@@ -1,4 +1,4 @@
-"""A store: columns, state, records and ids in one LMDB file; snapshots to read, transactions to write."""
+"""A store: columns, state, records, entries and ids in one LMDB file, with snapshots and write transactions."""
 
 from __future__ import annotations
 
@@ -12,28 +12,42 @@ from types import MappingProxyType
 from typing import Any, Literal, Self, get_args
 
 from qvec._kernels import Reads, fork_epoch
-from qvec.common.errors import AbortedError, ClosedError, ReadOnlyError
+from qvec.common.errors import AbortedError, ClosedError, DiskFullError, ReadOnlyError
 from qvec.common.types import Durability, MemoryMode, check_choice, check_flag
-from qvec.storage import atomic_file, environment, header, keys, open_checks, reserve
+from qvec.storage import atomic_file, environment, header, keys, open_checks
 from qvec.storage.lmdb_errors import translated
-from qvec.storage.page_table import CodecFactory, ColumnSpec, StateCodec, View, block_geometry, first_state, plain_codec
-from qvec.storage.snapshot import Reading, Snapshot
+from qvec.storage.page_table import View
+from qvec.storage.snapshot import Snapshot
+from qvec.storage.state_record import (
+    CodecFactory,
+    ColumnSpec,
+    StateCodec,
+    block_geometry,
+    first_state,
+    plain_codec,
+)
 from qvec.storage.transaction import Transaction
-from qvec.storage.view_cache import Views
-from qvec.storage.write_lock import Turn
+from qvec.storage.view_cache import ViewCache
+from qvec.storage.write_lock import WriteLock
 
-__all__ = ["CodecFactory", "ColumnSpec", "Reading", "Snapshot", "StateCodec", "Store", "Transaction", "block_geometry"]
+__all__ = ["CodecFactory", "ColumnSpec", "Snapshot", "StateCodec", "Store", "Transaction", "block_geometry"]
 
 Mode = Literal["rw", "r"]
 
 
 class Store(Reads):
-    """An open file. Threads may share it; a forked child's copy opens the file again by itself, to read."""
+    """An open file. Threads may share a store. A store that a forked child inherits reopens its file for reading.
+
+    ``is_full``: a commit has failed because the disk was full, and none that adds data has succeeded since.
+    ``snapshots``: the open snapshot stores of this store, with the time (monotonic clock) and commit of each.
+    """
 
     _env: environment.Environment
-    _views: Views
-    _joined: Transaction | None  # what `transaction` holds together
-    is_full = False  # a commit has found no room
+    _views: ViewCache
+    codec: StateCodec
+    _transaction: Transaction | None
+    _joined: Transaction | None  # the transaction of the `transaction` block that is open
+    is_full = False
 
     def __init__(
         self,
@@ -46,7 +60,7 @@ class Store(Reads):
         untrusted: bool,
         state_codec: CodecFactory,
     ) -> None:
-        """For `create` and `open`."""
+        """Called by `create` and `open`."""
         self.path, self.mode = path, mode
         self.memory, self._verify, self._map_size = memory, verify, map_size
         self._closed = True
@@ -55,25 +69,25 @@ class Store(Reads):
         open_checks.check(path)
         if untrusted:
             open_checks.check_structure(path)
-        self._turn = Turn(path)
+        self._write_lock = WriteLock(path)
         if mode == "rw":
-            self._turn.lock()
+            self._write_lock.lock_file()
         self._closed = False
         try:
             if mode == "rw":
-                atomic_file.discard(path + atomic_file.COMPACTED)  # of a process that died
+                atomic_file.discard(path + atomic_file.COMPACTED)  # left by a process that died
             self._attach(durability == "full" if mode == "rw" else None)
         except BaseException:
             self._closed = True
-            self._turn.unlock()
+            self._write_lock.unlock_file()
             raise
 
     def __del__(self) -> None:
-        """Close a store that nobody refers to; with a transaction left open in it, only free its lock."""
+        """Close a store without references. If it has an open transaction, unlock the file only."""
         if self._closed or self._epoch != fork_epoch() or sys.is_finalizing():
             return
         if self._transaction:
-            self._turn.unlock()
+            self._write_lock.unlock_file()
             return
         for snapshot in list(self._open):
             self.end(snapshot)
@@ -93,12 +107,12 @@ class Store(Reads):
         durability: Durability = "full",
         map_size: int = environment.MAP_SIZE,
     ) -> Store:
-        """Make a file with empty columns, and open it for writing.
+        """Create a file with empty columns, and open it for writing.
 
-        ``configuration`` is plain data that never changes. ``state`` is that of the first commit, default an empty
-        dict. A file appears under ``path`` only when it is whole.
+        ``configuration`` is plain data that never changes. ``state`` is the state of the first commit, by default an
+        empty dict. The file appears under ``path`` when it is complete.
         """
-        path = atomic_file.own_path(path)
+        path = atomic_file.real_path(path)
         _check_options("rw", memory, verify, durability)
         encoded = state_codec(configuration).encode({} if state is None else state)
 
@@ -124,28 +138,34 @@ class Store(Reads):
         map_size: int = environment.MAP_SIZE,
         untrusted: bool = False,
     ) -> Store:
-        """Open a file: ``"rw"`` takes its write lock, ``"r"`` any number of handles may do.
+        """Open a file. Mode ``"rw"`` holds the file's write lock; any number of handles may have mode ``"r"``.
 
-        ``state_codec`` makes the codec of states from the file's configuration.
-        ``memory`` is for the layer above, which calls :meth:`Snapshot.reside`; ``verify=False`` skips the checksums
-        of blocks, not their headers; ``durability="relaxed"`` leaves the flush to the system: a power cut may then cost
-        the file.
-        ``map_size`` is the address space to reserve at first, in bytes; it grows.
-        ``untrusted`` has LMDB's pages checked, without LMDB, before they are mapped.
-        NotFoundError, FormatError, CorruptError, LockedError or ReadOnlyError say why a file does not open.
+        state_codec: makes the codec of states from the file's configuration.
+        memory: an option of the layer above, which calls :meth:`Snapshot.reside`.
+        verify: False skips the checksums of blocks, not of their headers.
+        durability: "relaxed" leaves flushing to the system; a power cut may then destroy the file.
+        map_size: the address space to reserve at first, in bytes; it grows.
+        untrusted: check LMDB's pages, without LMDB, before they are mapped.
+
+        Raises NotFoundError, FormatError, CorruptError, LockedError or ReadOnlyError.
         """
         _check_options(mode, memory, verify, durability)
-        return cls(atomic_file.own_path(path), mode, memory, verify, durability, map_size, untrusted, state_codec)
+        return cls(atomic_file.real_path(path), mode, memory, verify, durability, map_size, untrusted, state_codec)
+
+    @property
+    def source(self) -> Store:
+        """The store that follows new commits: this one, unless it stays at one commit."""
+        return self
 
     def begin(self) -> Snapshot:
-        """A snapshot of the last commit; `end` it soon, for the pages it reads are kept as long.
+        """Begin a snapshot of the last commit. `end` it soon: the pages that it reads are not reused before.
 
-        Inside `transaction`, that: its thread reads what it has written.
-        CorruptError when the directory is damaged, ClosedError after `close`.
+        Inside `transaction`, the snapshot is the transaction, so its thread reads its own changes.
+        Raises CorruptError if the page table is damaged, ClosedError after `close`.
         """
         if self._epoch != fork_epoch():
-            self._revive()
-        if self._joined is not None and self._turn.mine:
+            self._reopen_in_child()
+        if self._joined is not None and self._write_lock.held_by_me:
             return self._joined
         env = self._env
         with env.lock:
@@ -157,12 +177,12 @@ class Store(Reads):
                 view = self._views.to_read(txn)
             view.users += 1
             env.open_reads += 1
-            snapshot = Snapshot(self, txn, view)
+            snapshot = Snapshot(env, txn, view)
             self._open.add(snapshot)
         return snapshot
 
     def end(self, snapshot: Snapshot) -> None:
-        """End a snapshot; twice is fine, and so is ending in a forked child one that is the parent's."""
+        """End a snapshot. Ending twice, or ending the parent's snapshot in a forked child, has no effect."""
         if snapshot._epoch != fork_epoch() or snapshot is self._joined:
             return
         env = self._env
@@ -179,7 +199,7 @@ class Store(Reads):
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Snapshot]:
-        """A snapshot for the length of a ``with`` block."""
+        """A snapshot that ends with the ``with`` block."""
         snapshot = self.begin()
         try:
             yield snapshot
@@ -187,44 +207,57 @@ class Store(Reads):
             self.end(snapshot)
 
     def begin_write(self) -> Transaction:
-        """A write transaction, after those of other threads; end it by its `commit` or `abort`.
+        """Begin a write transaction, after those of other threads. End it by its `commit` or `abort`.
 
-        ReadOnlyError for ``mode="r"``; LockedError in a forked child while the parent has the file.
+        Raises ReadOnlyError for ``mode="r"``, LockedError in a forked child while the parent has the file.
         """
         self._begin_writing()
         try:
-            return self._start_write()
+            txn = self._env.begin_write()
+            try:
+                view = self._views.to_write(txn)
+            except BaseException:
+                txn.abort()
+                raise
+            self._transaction = started = Transaction(self._env, txn, view, self.codec, self._end_write)
         except BaseException:
             self._end_write(None)
             raise
+        return started
 
     def _begin_writing(self) -> None:
-        """Wait until no other thread writes, and hold the file's write lock."""
+        """Acquire the write lock of this handle and of the file."""
         if self.mode == "r":
             raise ReadOnlyError(f"{self.path} is open with mode='r'")
         if self._epoch != fork_epoch():
-            self._revive()
-        self._turn.take()
+            self._reopen_in_child()
+        self._write_lock.acquire()
         try:
             if self._closed:
                 raise ClosedError(f"{self.path} is closed")
-            self._turn.lock()
+            self._write_lock.lock_file()
         except BaseException:
             self._end_write(None)
             raise
 
+    def _end_write(self, view: View | None) -> None:
+        """End a write transaction. ``view`` is what it committed, None if that is not known."""
+        self._views.written(view)
+        self._transaction = None
+        self._write_lock.release()
+
     @contextlib.contextmanager
     def write(self, *, frees: bool = False) -> Iterator[Transaction]:
-        """A write transaction that commits at the end of the ``with`` block; an exception undoes it.
+        """A write transaction that commits at the end of the ``with`` block; an exception aborts it.
 
-        Inside `transaction`, a part of that. ``frees``: it takes away more than it adds.
+        Inside `transaction`, the block is a part of that transaction. ``frees``: the block deletes more than it adds.
         """
         if self.in_transaction:
             assert self._joined is not None
             with self._joined.call() as joined:
                 yield joined
             return
-        with reserve.heeding(self):
+        with self.note_disk_full():
             txn = self.begin_write()
             txn.frees = frees
             try:
@@ -237,9 +270,9 @@ class Store(Reads):
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """All that this thread writes inside the ``with`` block becomes visible together at its end, or never.
+        """Combine all writes of this thread in the ``with`` block: they become visible together at its end, or never.
 
-        Blocks inside it are parts of it; an exception that leaves one of them undoes everything, even if it is caught.
+        Blocks inside it are parts of it. An exception that leaves one of them undoes everything, even if it is caught.
         """
         if self.in_transaction:
             assert self._joined is not None
@@ -249,32 +282,48 @@ class Store(Reads):
                 self._joined._failed = True
                 raise
             return
-        with reserve.heeding(self):
-            txn = self.begin_write()
+        with self.write() as txn:
             self._joined, txn._whole = txn, True
             try:
                 yield
                 if txn._failed:
                     raise AbortedError("the transaction was undone, because a call in it failed half-way")
-            except BaseException:
+            finally:
                 self._joined = None
                 txn.derived.clear()
-                txn.abort()
-                raise
-            self._joined = None
-            txn.derived.clear()
+
+    @contextlib.contextmanager
+    def note_disk_full(self) -> Iterator[None]:
+        """On DiskFullError, commit an empty transaction so that pages freed by the failed one become reusable."""
+        try:
+            yield
+        except DiskFullError:
+            self.is_full = True
+            self.commit_empty()
+            raise
+
+    def commit_empty(self) -> None:
+        """Commit an empty transaction, if there is room. LMDB reuses pages two commits after they were freed."""
+        with contextlib.suppress(DiskFullError):
+            txn = self.begin_write()
+            txn.frees = True
             txn.commit()
-            self.is_full = False
+
+    def free_reserve(self) -> None:
+        """Let the next commit use the reserve for deletes."""
+        with self.write(frees=True) as txn:
+            txn.free_reserve()
+        self.commit_empty()
 
     @property
     def in_transaction(self) -> bool:
         """Whether this thread is inside `transaction`."""
-        return self._joined is not None and self._turn.mine
+        return self._joined is not None and self._write_lock.held_by_me
 
     def close(self) -> None:
-        """Close the handle, after the snapshots and transactions of other threads; this thread's are ended.
+        """Close the handle once the snapshots and transactions of other threads have ended; end those of this thread.
 
-        New ones get ClosedError. Closing twice is fine.
+        Later calls raise ClosedError. Closing twice has no effect.
         """
         if self._epoch != fork_epoch():
             self._closed = True
@@ -286,18 +335,18 @@ class Store(Reads):
             mine = [snapshot for snapshot in self._open if snapshot._thread == threading.get_ident()]
         for snapshot in mine:
             self.end(snapshot)
-        if self._turn.mine and self._transaction:
+        if self._write_lock.held_by_me and self._transaction:
             self._transaction.abort()
-        self._turn.wait()
+        self._write_lock.wait()
         with self._env.lock:
             self._env.wait(lambda: not self._open and not self.under_way)
-        self._turn.unlock()
+        self._write_lock.unlock_file()
         self._views.clear()
         environment.release(self._env)
 
     @property
     def closed(self) -> bool:
-        """Whether `close` was called."""
+        """Whether the store is closed."""
         return self._closed
 
     def __enter__(self) -> Self:
@@ -306,33 +355,9 @@ class Store(Reads):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def stats(self) -> dict[str, Any]:
-        """See `qvec.storage.stats.collect`."""
-        from qvec.storage.stats import collect
-
-        return collect(self)
-
-    def copy_to(self, path: str | os.PathLike[str]) -> None:
-        """Write the last commit, without free pages, to a new file; ExistsError if there is one."""
-        from qvec.storage.copies import copy
-
-        with self.read() as snapshot:
-            atomic_file.make(atomic_file.own_path(path), lambda draft: copy(snapshot, draft))
-
-    def compact(self) -> None:
-        """Put a copy without free pages in the place of the file, once it is whole, checked and durable.
-
-        Other threads read on, and wait for the moment of the change; those that write wait for all of it.
-        LockedError while another process has the file open, or snapshots of this process stay open.
-        """
-        from qvec.storage.copies import replace_by_copy
-
-        with self.exclusive():
-            replace_by_copy(self)
-
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Nobody writes inside the ``with`` block."""
+        """Exclude writers during the ``with`` block."""
         self._begin_writing()
         try:
             yield
@@ -343,14 +368,14 @@ class Store(Reads):
         """Join the file's environment and read its configuration."""
         self._env = environment.acquire(self.path, durable=durable, map_size=self._map_size)
         self._open: set[Snapshot] = set()
-        self.pins: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._transaction: Transaction | None = None
+        self.snapshots: weakref.WeakKeyDictionary[Store, tuple[float, int]] = weakref.WeakKeyDictionary()
+        self._transaction = None
         self._joined = None
         try:
             with translated(self.path), self._env.lmdb.begin(buffers=True) as txn:
                 self.config = MappingProxyType(header.unpack(txn.get(keys.CONFIG), self.path))
             self.codec = self._codec_for(self.config)
-            self._views = Views(self._env, self.codec, verify=self._verify)
+            self._views = ViewCache(self._env, self.codec, verify=self._verify)
             self._epoch = fork_epoch()
             self.end(self.begin())
         except BaseException:
@@ -358,30 +383,14 @@ class Store(Reads):
             environment.release(self._env)
             raise
 
-    def _start_write(self) -> Transaction:
-        txn = self._env.begin_write()
-        try:
-            view = self._views.to_write(txn)
-        except BaseException:
-            txn.abort()
-            raise
-        self._transaction = Transaction(self, txn, view)
-        return self._transaction
-
-    def _end_write(self, view: View | None) -> None:
-        """The transaction has ended: ``view`` is what it committed, None if that is not known any more."""
-        self._views.written(view)
-        self._transaction = None
-        self._turn.pass_on()
-
-    def _revive(self) -> None:
-        """In a forked child: open the file anew, to read; environment._after_fork left the parent's alone."""
-        with environment.revival:
+    def _reopen_in_child(self) -> None:
+        """In a forked child: open the file again, because the parent's environment must not be used."""
+        with environment.reopen_lock:
             if self._closed:
                 raise ClosedError(f"{self.path} is closed")
             if self._epoch != fork_epoch():
                 open_checks.check(self.path)
-                self._turn = Turn(self.path)
+                self._write_lock = WriteLock(self.path)
                 self._attach(None)
 
 

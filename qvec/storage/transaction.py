@@ -1,4 +1,4 @@
-"""A write transaction: changed blocks in private copies, everything published by one LMDB commit."""
+"""A write transaction: it changes private copies of blocks, and publishes everything by one LMDB commit."""
 
 from __future__ import annotations
 
@@ -8,57 +8,66 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Self
 
-from qvec._kernels import Column, Ready, chunk_entries, fork_epoch, trim_heap
+from qvec._kernels import Column, chunk_entries, fork_epoch, trim_heap
 from qvec.common.errors import AbortedError, DuplicateIdError, InputError, QvecError
 from qvec.storage import keys, records, reserve
+from qvec.storage.environment import Environment
 from qvec.storage.lmdb_errors import Error, MapIsFull, translate, translated
-from qvec.storage.page_table import ColumnSpec, View, block_geometry, place_all, write_directory
-from qvec.storage.record_sums import KINDS, Sums
-from qvec.storage.snapshot import Snapshot, entry_key, id_key, record_key, row_value
+from qvec.storage.page_table import View, place_all, write_page_table
+from qvec.storage.record_sums import KINDS, RecordSums
+from qvec.storage.snapshot import Snapshot, entry_key, id_key, record_key, row_number, row_value
+from qvec.storage.state_record import ColumnSpec, StateCodec, block_geometry
 
 Operation = Callable[[Any], object]
-_HELD_SHARE = 48  # of the file: three checkpoints' worth of pages wait to be used again
-_HELD_BYTES = 1 << 20, 64 << 20
-_LARGE = 16 << 20  # of a commit of more, memory is given back as early as can be
-_ROOM_FOR_EACH = 4  # bytes of the map for each that is put: a map with so much room does not become full
+_CHECKPOINT_SHARE = 48  # a checkpoint writes a 48th of the file; pages of three checkpoints wait to be reused
+_CHECKPOINT_BYTES = 1 << 20, 64 << 20
+_LARGE_COMMIT = 16 << 20  # bytes from which on a commit releases its memory as early as possible
+_FREE_MAP_FACTOR = 4  # a map with this many free bytes per byte to put cannot become full
 
 
 class Transaction(Snapshot):
-    """Changes that become visible together at `commit`, or never. Belongs to the thread that began it.
+    """Changes that become visible together at `commit`, or never. A transaction belongs to the thread that began it.
 
-    Reading sees the changes. Puts and deletes are kept
-    in a list as well: when the map is full they are abandoned with LMDB's transaction, the map doubled, and the list
-    run again. ``frees``: it takes away more than it adds, and need not leave room for others that do.
+    Reads see the changes. Puts and deletes are also recorded in a log: when the map is full, LMDB's transaction is
+    aborted, the map is doubled, and a new transaction runs the log. ``frees`` marks a transaction that deletes more
+    than it adds; its commit does not put the reserve.
     """
 
-    __slots__ = ("_calls", "_committed", "_failed", "_log", "_spent", "_sums", "_whole", "_written", "frees")
+    __slots__ = (
+        "_calls", "_codec", "_committed", "_discarded", "_failed", "_log", "_on_end", "_record_sums", "_whole",
+        "_written", "frees",
+    )  # fmt: skip
 
-    def __init__(self, store: Any, txn: Any, view: View) -> None:
-        super().__init__(store, txn, view)
+    def __init__(
+        self, env: Environment, txn: Any, view: View, codec: StateCodec, on_end: Callable[[View | None], None]
+    ) -> None:
+        """``on_end`` is called at the end with the view that was committed, or None if its content is not known."""
+        super().__init__(env, txn, view)
+        self._codec, self._on_end = codec, on_end
         self._log: list[Operation] = []
         self._whole, self._failed, self._calls, self._written = False, False, 0, 0
         self.frees = False
-        self._spent = False  # what is put is not held any more: it cannot be put once more
-        self._committed = {name: (column, column.n_blocks) for name, column in view.columns.items()}
-        self._sums = view.sums.copy()  # those of the commit before
+        self._discarded = False  # changed blocks were released while they were put: the commit cannot be retried
+        self._note_committed()
 
-    def reside(self, columns: Iterable[Column]) -> None:
-        """Nothing: what a transaction reads is its own."""
-
-    def keep_ready(self, ready: Ready) -> None:
-        """Nothing: what a transaction reads changes."""
+    def _note_committed(self) -> None:
+        """Note blocks and record sums of the last commit, on which a retry starts."""
+        self._committed = {name: (column, column.n_blocks) for name, column in self._view.columns.items()}
+        self._record_sums = self._view.record_sums.copy()
 
     @property
     def version(self) -> int:
-        """How many calls have made changes."""
+        """Number of calls that have made changes."""
         return self._calls
 
     @contextlib.contextmanager
     def call(self) -> Iterator[Self]:
-        """One of several calls that this transaction holds together; AbortedError after one that failed half-way."""
+        """One of several calls that this transaction combines. Raises AbortedError after one that failed half-way."""
         if self._failed:
-            raise AbortedError("a call in this transaction failed half-way: leave the transaction, all of it is undone")
-        encode = self._store.codec.encode
+            raise AbortedError(
+                "a call in this transaction failed half-way: leave the transaction, which undoes all calls"
+            )
+        encode = self._codec.encode
         before = encode(self.state), len(self._log)
         self.derived.clear()
         try:
@@ -82,15 +91,15 @@ class Transaction(Snapshot):
         self._view.state = state
 
     def add_column(self, name: str, spec: ColumnSpec) -> Column:
-        """A new, empty column; InputError where the name, or its id and generation, are in use."""
+        """Add an empty column. Raises InputError if the name, or the id and generation, are in use."""
         self._live()
         taken = {(column.id, column.generation): other for other, column in self._view.columns.items()}
         if name in self._view.columns or (spec.id, spec.generation) in taken:
-            raise InputError(f"column {name!r} (id {spec.id}, generation {spec.generation}) is already there")
-        env = self._store._env
+            raise InputError(f"column {name!r} (id {spec.id}, generation {spec.generation}) exists already")
+        env = self._env
         rows, pages = block_geometry(spec.stride, env.psize, spec.min_pages, spec.max_pages)
         column = Column(name, spec.id, spec.generation, spec.stride, rows, pages, env.psize, writable=True)
-        column.attach(env.base, env.reaches())
+        column.attach(env.base, env.used_bytes())
         self._view.columns[name] = column
         return column
 
@@ -99,118 +108,115 @@ class Transaction(Snapshot):
         column = self._view.columns.get(name)
         if column is None:
             raise InputError(f"there is no column {name!r}")
-        n_blocks, per_chunk = self._n_committed(column), chunk_entries(self._store._env.psize)
+        n_blocks, per_chunk = self._n_committed(column), chunk_entries(self._env.psize)
         self._run(lambda txn: _delete_blocks(txn, column, 0, n_blocks, per_chunk))
         self._view.stamps.pop(name, None)
         self._committed.pop(name, None)
         del self._view.columns[name]
 
     def put_record(self, kind: int, number: int, payload: object, *, name: str = "payload") -> None:
-        """Store plain data under ``kind`` and ``number``; InputError names the field of ``name`` that is not plain."""
+        """Store plain data under ``kind`` and ``number``; InputError names the field that is not plain."""
         key = record_key(kind, number)
         value = records.seal(key, payload, name)
-        self._run(lambda txn: self._view.sums.put(txn, key, value))
+        self._run(lambda txn: self._view.record_sums.put(txn, key, value))
 
     def delete_record(self, kind: int, number: int) -> None:
-        """Remove a record, if it is there."""
+        """Delete a record, if it is stored."""
         key = record_key(kind, number)
-        self._run(lambda txn: self._view.sums.delete(txn, key))
+        self._run(lambda txn: self._view.record_sums.delete(txn, key))
 
     def put_entries(self, entries: Iterable[tuple[bytes, bytes | None]]) -> None:
-        """Store bytes under names; None removes a name."""
+        """Store bytes under names; None deletes a name."""
         pairs: list[tuple[bytes, bytes | None]] = []
         for name, value in entries:
             key = entry_key(name)
             pairs.append((key, None if value is None else records.seal_bytes(key, value)))
-        self._run(lambda txn: _put_or_delete(txn, pairs, self._view.sums))
+        self._run(lambda txn: _put_or_delete(txn, pairs, self._view.record_sums))
 
     def delete_entries(self, first: bytes, last: bytes) -> None:
-        """Remove the names from ``first`` to ``last``, both included."""
+        """Delete the names from ``first`` to ``last``, both included."""
         start, end = entry_key(first), entry_key(last)
-        self._run(lambda txn: _delete_range(txn, start, end, self._view.sums))
+        self._run(lambda txn: _delete_range(txn, start, end, self._view.record_sums))
 
     def put_ids(self, ids: Sequence[bytes], rows: Sequence[int], *, append: bool = False) -> None:
-        """Give each id its row; DuplicateIdError names the position of one that is stored or repeated.
+        """Store the row of each id. Raises DuplicateIdError with the position of an id that is stored or repeated.
 
-        ``append`` is a hint: the ids ascend and lie above all that are stored. An error puts nothing.
+        ``append`` is a hint that the ids ascend and are greater than all stored ids. An error puts nothing.
         """
         names = [id_key(name, i) for i, name in enumerate(ids)]
         pairs = [(name, row_value(name, int(row))) for name, row in zip(names, rows, strict=True)]
-        append = append and self._is_above(ids)
-        if not append:
-            self._refuse_duplicates(ids)
-        self._run(lambda txn: _put_pairs(txn, pairs, append, self._view.sums))
+        put = _append_ids if append and self._is_above(ids) else _put_ids
+        self._run(lambda txn: put(txn, pairs, self._view.record_sums))
 
     def delete_ids(self, ids: Sequence[bytes]) -> None:
-        """Remove ids; those that are not stored are passed over."""
+        """Delete ids. Ids that are not stored are ignored."""
         wanted = [(id_key(name, i), None) for i, name in enumerate(ids)]
-        self._run(lambda txn: _put_or_delete(txn, wanted, self._view.sums))
+        self._run(lambda txn: _put_or_delete(txn, wanted, self._view.record_sums))
 
     def clear(self, name: str) -> None:
-        """Remove all "entries" or "ids", whatever state they are in."""
-        self._run(lambda txn: _clear(txn, name, self._view.sums))
+        """Delete all "entries" or "ids", damaged ones included."""
+        self._run(lambda txn: _clear(txn, name, self._view.record_sums))
 
     def put_again(self, first: bytes, stop: bytes | None) -> None:
-        """Delete and put entries and ids, from one key of the database to below another, or to the end."""
+        """Delete and put entries and ids from one key of the database to below another (None: to the end)."""
         self._run(lambda txn: _put_again(txn, max(first, keys.ENTRY), stop))
 
-    def give_up_reserve(self) -> None:
-        """Free the room that is kept for deletes (`qvec.storage.reserve`)."""
+    def free_reserve(self) -> None:
+        """Delete the reserve (`qvec.storage.reserve`), whose pages later commits may use."""
         self._run(lambda txn: txn.delete(keys.RESERVE))
 
     def checkpoint(self) -> None:
-        """Publish what was changed so far, give back its memory and go on; `abort` then undoes what comes after.
+        """Publish the changes so far, release their memory and continue; `abort` then undoes later changes only.
 
-        For changes that mean nothing to readers before others follow, so that these need not be held all at once.
-        Nothing happens where several calls are held together.
+        Checkpoints are for changes that readers cannot see before further changes follow: they bound the memory of a
+        large transaction. The call has no effect in a transaction that combines several calls.
         """
         self._own()
         if self._whole:
             return
         try:
-            held = self._held()
+            changed = self._changed_bytes()
             self._retry(self._publish)
-            self._written += held
+            self._written += changed
             self._log.clear()
-            self._committed = {name: (column, column.n_blocks) for name, column in self._view.columns.items()}
-            self._sums = self._view.sums.copy()
-            self._txn = self._store._env.begin_write()
+            self._note_committed()
+            self._txn = self._env.begin_write()
             self._attach_columns()
         except BaseException:
             self.abort()
             raise
 
-    def relieve(self) -> None:
-        """A `checkpoint` when much is held: a 48th of the file, 1 MiB at least and 64 MiB at most."""
-        least, most = _HELD_BYTES
-        limit = min(max(self._store._env.reaches() // _HELD_SHARE, least), most)
-        if self._held() > limit:
+    def checkpoint_if_large(self) -> None:
+        """Make a `checkpoint` if changed blocks exceed a 48th of the file, 1 MiB at least and 64 MiB at most."""
+        least, most = _CHECKPOINT_BYTES
+        limit = min(max(self._env.used_bytes() // _CHECKPOINT_SHARE, least), most)
+        if self._changed_bytes() > limit:
             self.checkpoint()
 
-    def _held(self) -> int:
+    def _changed_bytes(self) -> int:
         return sum(column.private_bytes for column in self._view.columns.values())
 
     def commit(self) -> None:
-        """Publish everything at once, durably unless the store is relaxed; on an error nothing happened."""
+        """Publish all changes at once, durably unless the store is relaxed. An error undoes all of them."""
         self._own()
-        written = self._written + self._held()
+        written = self._written + self._changed_bytes()
         try:
             self._retry(self._publish)
         except BaseException:
             self.abort()
             raise
-        if written > _LARGE:
+        if written > _LARGE_COMMIT:
             trim_heap()
         self._txn = None
-        self._store._end_write(self._view if self._store._env.sound else None)
+        self._on_end(self._view if self._env.sound else None)
 
     def abort(self) -> None:
-        """Undo everything. Ending twice is fine; so is ending the parent's in a forked child."""
+        """Undo everything. Ending twice, or ending the parent's transaction in a forked child, has no effect."""
         if self._txn is None or self._epoch != fork_epoch():
             return
         self._own().abort()
         self._txn = None
-        self._store._end_write(None)
+        self._on_end(None)
 
     def _own(self) -> Any:
         if threading.get_ident() != self._thread:
@@ -223,7 +229,7 @@ class Transaction(Snapshot):
         self._log.append(operation)
 
     def _retry(self, action: Callable[[], object]) -> None:
-        """Run; while the map is full, double it, start again from the list of operations, run once more."""
+        """Run an action. Whenever the map is full, double it, rerun the log in a new transaction, and try again."""
         full = False
         while True:
             try:
@@ -232,47 +238,47 @@ class Transaction(Snapshot):
                 action()
                 return
             except MapIsFull as error:
-                if self._spent:
-                    raise translate(error, self._store.path) from error
+                if self._discarded:
+                    raise translate(error, self._env.path) from error
                 self._txn.abort()
                 full = True
             except Error as error:
-                raise translate(error, self._store.path) from error
+                raise translate(error, self._env.path) from error
 
     def _restart(self) -> None:
-        env = self._store._env
+        env = self._env
         env.grow()
         self._txn = env.begin_write()
         self._view.relocated = self._view.relocated or not env.sound
         self._attach_columns()
-        self._view.sums = self._sums.copy()
+        self._view.record_sums = self._record_sums.copy()
         for operation in self._log:
             operation(self._txn)
 
     def _attach_columns(self) -> None:
-        env = self._store._env
+        env = self._env
         for column in self._view.columns.values():
-            column.attach(env.base, env.reaches())
+            column.attach(env.base, env.used_bytes())
             if self._view.relocated:
                 place_all(column, min(column.n_blocks, self._n_committed(column)), self._txn)
 
     def _publish(self) -> None:
-        env, txn = self._store._env, self._txn
-        per_chunk, held = chunk_entries(env.psize), self._held()
-        self._spent = held > _LARGE and env.room() > _ROOM_FOR_EACH * held
+        env, txn = self._env, self._txn
+        per_chunk, changed = chunk_entries(env.psize), self._changed_bytes()
+        self._discarded = changed > _LARGE_COMMIT and env.free_map_bytes() > _FREE_MAP_FACTOR * changed
         touched = {name: self._put_blocks(column, per_chunk) for name, column in self._view.columns.items()}
-        stamps = write_directory(self._view, self._store.codec, touched, txn, env)
+        stamps = write_page_table(self._view, self._codec, touched, txn, env)
         if not self.frees:
-            reserve.keep(txn, env.used())
+            reserve.put(txn, env.tree_bytes())
         commit = txn.id()
         txn.commit()
-        self._spent = False
+        self._discarded = False
         self._view.stamps, self._view.txn_id, self._view.relocated = stamps, commit, not env.sound
         for column in self._view.columns.values():
             column.release()
 
     def _put_blocks(self, column: Column, per_chunk: int) -> set[int]:
-        """Put the changed blocks, read back which pages LMDB gave them; returns those whose entry changed."""
+        """Put the changed blocks and read the pages that LMDB gave them. Returns the blocks whose entry changed."""
         txn, commit = self._txn, self._txn.id()
         n_blocks = self._n_committed(column)
         dirty = column.dirty().tolist()
@@ -280,7 +286,7 @@ class Transaction(Snapshot):
             key = keys.block(column.id, column.generation, block)
             txn.put(key, column.seal(block, commit))
             column.set_page(block, txn.get(key))
-            if self._spent:  # LMDB holds a copy until the commit
+            if self._discarded:  # LMDB has a copy until the commit
                 column.discard(block)
         touched = set(range(column.n_blocks)) if self._view.relocated else set(dirty)
         if column.n_blocks < n_blocks:
@@ -289,36 +295,41 @@ class Transaction(Snapshot):
         return touched
 
     def _n_committed(self, column: Column) -> int:
-        """Blocks that the column has in the commit before this transaction."""
+        """Blocks that the column has in the last commit."""
         committed, n_blocks = self._committed.get(column.name, (None, 0))
         return n_blocks if committed is column else 0
 
     def _is_above(self, ids: Sequence[bytes]) -> bool:
         if not ids or not all(a < b for a, b in pairwise(ids)):
             return False
-        with translated(self._store.path), self._own().cursor() as cursor:
+        with translated(self._env.path), self._own().cursor() as cursor:
             return cursor.last() and bytes(cursor.key()) < keys.ID + ids[0]
 
-    def _refuse_duplicates(self, ids: Sequence[bytes]) -> None:
-        stored = self.rows_of(ids)
-        seen: dict[bytes, int] = {}
-        for i, key in enumerate(ids):
-            if stored[i] >= 0:
-                raise DuplicateIdError(f"id {i} ({key!r}) is already stored, as row {stored[i]}")
-            if seen.setdefault(key, i) != i:
-                raise DuplicateIdError(f"id {i} ({key!r}) is in the batch before, as id {seen[key]}")
 
-
-def _put_pairs(txn: Any, pairs: list[tuple[bytes, bytes]], append: bool, sums: Sums) -> None:
+def _append_ids(txn: Any, pairs: list[tuple[bytes, bytes]], sums: RecordSums) -> None:
     with txn.cursor() as cursor:
-        _, added = cursor.putmulti(pairs, dupdata=False, overwrite=False, append=append)
+        _, added = cursor.putmulti(pairs, dupdata=False, overwrite=False, append=True)
     if added != len(pairs):
         raise QvecError(f"{added} of {len(pairs)} ids were put")
     for key, value in pairs:
-        sums.count(key, value)
+        sums.add(key, value)
 
 
-def _put_or_delete(txn: Any, pairs: Sequence[tuple[bytes, bytes | None]], sums: Sums) -> None:
+def _put_ids(txn: Any, pairs: list[tuple[bytes, bytes]], sums: RecordSums) -> None:
+    """Put ids and their rows. If an id exists, delete those that were put before, and raise DuplicateIdError."""
+    for i, (key, value) in enumerate(pairs):
+        if not txn.put(key, value, overwrite=False):
+            row, before = row_number(key, txn.get(key)), [name for name, _ in pairs[:i]]
+            for name in before:
+                txn.delete(name)
+            if key in before:
+                raise DuplicateIdError(f"id {i} ({key[1:]!r}) repeats id {before.index(key)} of the batch")
+            raise DuplicateIdError(f"id {i} ({key[1:]!r}) is already stored, as row {row}")
+    for key, value in pairs:
+        sums.add(key, value)
+
+
+def _put_or_delete(txn: Any, pairs: Sequence[tuple[bytes, bytes | None]], sums: RecordSums) -> None:
     for key, value in pairs:
         if value is None:
             sums.delete(txn, key)
@@ -326,12 +337,12 @@ def _put_or_delete(txn: Any, pairs: Sequence[tuple[bytes, bytes | None]], sums: 
             sums.put(txn, key, value)
 
 
-def _delete_range(txn: Any, start: bytes, end: bytes, sums: Sums) -> None:
+def _delete_range(txn: Any, start: bytes, end: bytes, sums: RecordSums) -> None:
     with txn.cursor() as cursor:
         found = cursor.set_range(start)
         while found and (key := bytes(cursor.key())) <= end:
-            sums.forget(key, cursor.value())
-            found = cursor.delete()  # moves on to the next
+            sums.subtract(key, cursor.value())
+            found = cursor.delete()  # moves to the next
 
 
 def _put_again(txn: Any, first: bytes, stop: bytes | None) -> None:
@@ -347,16 +358,16 @@ def _put_again(txn: Any, first: bytes, stop: bytes | None) -> None:
         txn.put(key, value)
 
 
-def _clear(txn: Any, name: str, sums: Sums) -> None:
+def _clear(txn: Any, name: str, sums: RecordSums) -> None:
     with txn.cursor() as cursor:
         found = cursor.set_range(KINDS[name])
         while found and bytes(cursor.key()[:1]) == KINDS[name]:
             found = cursor.delete()
-    sums.of[name] = [0, 0]
+    sums.totals[name] = [0, 0]
 
 
 def _delete_blocks(txn: Any, column: Column, start: int, stop: int, per_chunk: int) -> None:
-    """Delete the blocks start..stop and the directory chunks that only they needed."""
+    """Delete the blocks start..stop and the chunks of the page table that have no other blocks."""
     for block in range(start, stop):
         txn.delete(keys.block(column.id, column.generation, block))
     for chunk in range(-(-start // per_chunk), -(-stop // per_chunk)):

@@ -1,4 +1,4 @@
-"""The two views that a handle keeps up to the last commit: one its snapshots share, one its writer patches."""
+"""The two views of a store that follow the last commit: one for its snapshots, and one that its writer changes."""
 
 from __future__ import annotations
 
@@ -6,29 +6,30 @@ from typing import Any
 
 from qvec.storage.environment import Environment
 from qvec.storage.lmdb_errors import translated
-from qvec.storage.page_table import Loader, StateCodec, View
+from qvec.storage.page_table import Loader, View
+from qvec.storage.state_record import StateCodec
 
 
-class Views:
-    """Each is brought up to a commit when somebody begins to read or to write, by what changed since it last was."""
+class ViewCache:
+    """Brings a view to the last commit when a read or a write begins, by loading the changes only.
+
+    ``shared`` is the view of the commit that was read last.
+    """
 
     def __init__(self, env: Environment, codec: StateCodec, *, verify: bool) -> None:
-        """Of nothing yet. ``shared``: of the commit that was last read."""
-        self._env = env
-        self.shared, self._writers = View(), View()
-        self._to_read = Loader(env, codec, verify=verify)
-        self._to_write = Loader(env, codec, verify=verify, writable=True)
+        self._env, self._loader = env, Loader(env, codec, verify=verify)
+        self.shared, self._writers = View(), View(writable=True)
 
     def to_read(self, txn: Any) -> View:
-        """The shared view, brought up to a transaction's commit: in place, or on a copy while searches use it.
+        """The shared view at a transaction's commit: changed in place, or a changed copy if searches use the view.
 
-        Under env.lock. The transaction is aborted where that fails.
+        The caller has ``env.lock``. On an error the transaction is aborted.
         """
         view = self.shared.clone() if self.shared.users else self.shared
         self.shared = View()
         try:
             with translated(self._env.path):
-                self._to_read.refresh(view, txn, txn.id())
+                self._loader.refresh(view, txn, txn.id())
         except BaseException:
             txn.abort()
             raise
@@ -41,18 +42,18 @@ class Views:
         commit = txn.id() - 1
         if self._writers.txn_id != commit:
             with translated(self._env.path):
-                self._to_write.refresh(self._writers, txn, commit)
+                self._loader.refresh(self._writers, txn, commit)
             with self._env.lock:
                 self._env.dependents.add(self._writers)
-        size = self._env.reaches()
+        size = self._env.used_bytes()
         for column in self._writers.columns.values():
             column.attach(self._env.base, size)
         return self._writers
 
     def written(self, view: View | None) -> None:
-        """What a write transaction has committed; None when that is not known any more."""
-        self._writers = view or View()
+        """Set the writer's view to that of a finished transaction; None if its content is not known."""
+        self._writers = view or View(writable=True)
 
     def clear(self) -> None:
-        """Let go of every column."""
-        self.shared, self._writers = View(), View()
+        """Drop every column."""
+        self.shared, self._writers = View(), View(writable=True)

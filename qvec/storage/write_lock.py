@@ -1,4 +1,4 @@
-"""Whose turn it is to write a file: that of one thread, of one handle, of one process."""
+"""The write lock of a store: one thread of one handle of one process writes at a time."""
 
 from __future__ import annotations
 
@@ -8,49 +8,51 @@ from qvec.common.errors import InputError
 from qvec.storage.file_lock import FileLock
 
 
-class Turn:
-    """A handle's turns: its threads take them one after the other; the file's lock keeps others out meanwhile."""
+class WriteLock:
+    """A handle's write lock. Its threads write in turn; the lock of the file excludes other handles and processes.
+
+    A handle that is open for writing holds the file's lock until it is closed, and a thread's lock per transaction.
+    """
 
     def __init__(self, path: str) -> None:
-        """Of a handle that has not locked the file yet."""
         self._path = path
         self._file: FileLock | None = None
-        self._free = threading.Lock()
+        self._thread_lock = threading.Lock()
         self._thread = 0
 
     @property
-    def mine(self) -> bool:
-        """Whether it is the calling thread's turn."""
+    def held_by_me(self) -> bool:
+        """Whether the calling thread has acquired the lock."""
         return self._thread == threading.get_ident()
 
-    def take(self) -> None:
-        """Wait until no other thread of this handle writes; InputError when this one does already."""
-        if self.mine:
+    def acquire(self) -> None:
+        """Wait until no other thread of this handle writes. Raises InputError if the calling thread writes already."""
+        if self.held_by_me:
             raise InputError("this thread has a write transaction open already")
-        self._free.acquire()
+        self._thread_lock.acquire()
         self._thread = threading.get_ident()
 
-    def pass_on(self) -> None:
+    def release(self) -> None:
         """Let the next thread write. The file stays locked."""
         self._thread = 0
-        self._free.release()
+        self._thread_lock.release()
 
     def wait(self) -> None:
-        """Return once a moment has come in which no thread writes."""
-        with self._free:
+        """Wait for a moment in which no thread writes."""
+        with self._thread_lock:
             pass
 
-    def lock(self) -> None:
-        """Hold the file's write lock, as long as the handle lives; LockedError, ReadOnlyError: see `FileLock`."""
+    def lock_file(self) -> None:
+        """Lock the file, unless this process has it locked. Raises LockedError or ReadOnlyError as `FileLock` does."""
         if self._file is None or not self._file.held:
             self._file = FileLock(self._path)
 
-    def move_to(self, lock: FileLock) -> None:
-        """Hold this lock, of a file that has taken the place of the other."""
-        self.unlock()
+    def replace(self, lock: FileLock) -> None:
+        """Hold ``lock``, of the file that replaced this one, instead of the old lock."""
+        self.unlock_file()
         self._file = lock
 
-    def unlock(self) -> None:
-        """Give the file's write lock back; twice is fine."""
+    def unlock_file(self) -> None:
+        """Unlock the file. Unlocking twice has no effect."""
         if self._file is not None:
             self._file.release()

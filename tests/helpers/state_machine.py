@@ -22,7 +22,7 @@ from helpers.collection_model import (
     assert_same_content,
     assert_vector,
 )
-from helpers.drawn_values import SEED, drawn, one_of
+from helpers.drawn_values import SEED, DrawnValues, one_of
 from helpers.filter_model import FIELDS, filters, payloads
 from helpers.vectors import clustered
 
@@ -41,11 +41,11 @@ FREE = st.dictionaries(
     st.sampled_from("abc"), st.none() | st.booleans() | st.integers() | st.text(max_size=3), max_size=2
 ).filter(lambda payload: all(not isinstance(v, int) or -(2**63) <= v < 2**64 for v in payload.values()))
 FREE_AND_FIELDS = st.tuples(FREE, payloads.map(lambda held: held or {})).map(lambda pair: {**pair[0], **pair[1]})
-PAYLOAD = one_of(drawn(st.none() | FREE_AND_FIELDS, POOLED))
+PAYLOADS = DrawnValues(st.none() | FREE_AND_FIELDS, POOLED)
+PAYLOAD = one_of(PAYLOADS)
 ITEMS = st.lists(st.tuples(IDS, ROWS, PAYLOAD), min_size=1, max_size=40, unique_by=lambda item: item[0])
-BATCH = one_of(drawn(ITEMS, POOLED))
-FILTERS = drawn(filters, POOLED)
-FILTER, BOUNDS = one_of(FILTERS), one_of([where for where in FILTERS if where])
+BATCHES, FILTERS = DrawnValues(ITEMS, POOLED), DrawnValues(filters, POOLED)
+BATCH, FILTER, NONEMPTY_FILTER = one_of(BATCHES), one_of(FILTERS), one_of(FILTERS, nonempty=True)
 
 
 class Machine(RuleBasedStateMachine):
@@ -115,7 +115,7 @@ class Machine(RuleBasedStateMachine):
         expected = self.model.update_payload(names, payload, merge)
         assert self.db.update_payload(names, payload, merge=merge, missing="ignore") == expected
 
-    @rule(where=BOUNDS)
+    @rule(where=NONEMPTY_FILTER)
     def delete_what_fulfils(self, where: dict[str, Any]) -> None:
         gone = list(self.model.matching(where).rows)
         assert self.db.delete(where=where) == self.model.delete(gone)

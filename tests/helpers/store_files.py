@@ -60,7 +60,7 @@ def same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> bool:
     return found.keys() == expected.keys() and all(np.array_equal(found[name], expected[name]) for name in found)
 
 
-def in_child(action: Callable[[], None], deadline: float = 20.0) -> None:
+def in_child(action: Callable[[], object], deadline: float = 20.0) -> None:
     """Run in a forked child; fails when it raises, dies or takes longer than ``deadline`` seconds."""
     report, to_parent = os.pipe()
     pid = os.fork()
@@ -95,10 +95,12 @@ def wait_for(pid: int, deadline: float) -> tuple[bool, int]:
 
 def run_python(code: str, *arguments: object, deadline: float = 30.0) -> str:
     """Output of a fresh interpreter; fails when it fails, names the signal that killed it."""
-    script = "import sys\nfrom qvec.storage.store import *\nfrom qvec.common.errors import *\n" + textwrap.dedent(code)
+    modules = "qvec.storage.store", "qvec.storage.stats", "qvec.common.errors"
+    imports = "".join(f"from {module} import *\n" for module in modules)
+    script = f"import sys\n{imports}{textwrap.dedent(code)}"
     done = subprocess.run(
         [sys.executable, "-c", script, *map(str, arguments)],
-        capture_output=True, text=True, timeout=deadline, check=False, cwd=Path(__file__).parent.parent,
+        capture_output=True, text=True, timeout=deadline, check=False, cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert done.returncode == 0, f"status {done.returncode}: {done.stderr[-2000:]}"
     return done.stdout.strip()
