@@ -16,8 +16,9 @@ from qvec.rows.access import RowAccess
 from qvec.rows.lookup import live_rows
 from qvec.schema.layout import TUNING
 from qvec.search.curves import Curve, Curves, Point, Source, outdated
-from qvec.search.engine import Engine, Found
+from qvec.search.engine import Engine
 from qvec.search.params import SearchParams
+from qvec.search.refine import Found
 from qvec.storage.store import Snapshot, Store, Transaction
 
 EF_STEPS = tuple(round(10 * 1.2**i) for i in range(30))  # 10 to 1,978
