@@ -63,7 +63,7 @@ def main() -> None:
         data = sets.load(name)
         for text in args.indexes:
             with built(data, args.code, text, args.threads) as adapter:
-                adapter.settle()
+                adapter.finish()
                 figures = measure(adapter, data, args.threads, args.rounds)
                 adapter.db.close()
             for found in figures:

@@ -266,7 +266,7 @@ def test_what_a_path_holds_must_be_told_or_tell_itself(tmp_path: Path) -> None:
         (tmp_path, {}, "neither Chroma's"),
         (tmp_path / "x.xyz", {"format": "csv"}, "format must be one of vectors, parquet"),
         (tmp_path, {"format": "hnswlib"}, "is a directory: not of format hnswlib"),
-        (tmp_path / "x.xyz", {"format": "hnswlib", "key": "a"}, "key does not go with format hnswlib"),
+        (tmp_path / "x.xyz", {"format": "hnswlib", "key": "a"}, "key is not an option of format hnswlib"),
     ]:
         with pytest.raises((qvec.InputError, qvec.NotFoundError), match=message):
             interchange.open_source(path, **options)

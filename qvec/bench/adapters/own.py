@@ -59,7 +59,7 @@ class Own(Adapter):
             for start in range(0, len(base), rows):
                 db.add(base[start : start + rows], threads=threads)
 
-    def settle(self) -> int:
+    def finish(self) -> int:
         self.db = qvec.open(self.path, "r", memory=self.options["memory"])
         return tree_bytes(self.path)
 
