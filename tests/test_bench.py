@@ -201,7 +201,7 @@ def test_names_stand_for_families_of_peers(monkeypatch: pytest.MonkeyPatch) -> N
         ("annoy", "peer is 'annoy'; it is one of hnswlib, faiss-flat"),
         ("hnswlib:depth=3", "hnswlib has no option 'depth'; it has: M, ef_construction"),
         ("nothing.here:Class", "No module named 'nothing'"),
-        ("qvec.common.errors:InputError", "qvec.common.errors:InputError is no adapter"),
+        ("qvec.common.errors:InputError", "qvec.common.errors:InputError is not an adapter"),
     ],
 )
 def test_unknown_peers_are_refused(name: str, message: str) -> None:

@@ -110,7 +110,7 @@ def run(
 
 
 def spool(workload: Workload, folder: Path) -> tuple[Path, Path]:
-    """Write the vectors for all contestants: float32, of length 1 under cosine. A base that is such a file is reused."""
+    """Write the vectors for all contestants: float32, of length 1 under cosine. Such a file is reused as the base."""
     queries = folder / "queries.npy"
     np.save(queries, scaled(workload.queries, workload.metric))
     file = _own_file(workload.base)
@@ -184,7 +184,7 @@ class _Contest:
             self._notice(f"{contestant.name}: built in {built['build_s']:.1f} s")
 
     def run_trials(self, progress: Progress) -> None:
-        """Run all rounds. At each point all contestants run one after the other, starting with a different one each time."""
+        """Run all rounds. At each point all contestants run in turn; each time another one is first."""
         deepest = max((len(entrant.points) for entrant in self._entrants), default=0)
         total, done, first = self._settings.rounds * sum(len(entrant.points) for entrant in self._entrants), 0, 0
         for _ in range(self._settings.rounds):

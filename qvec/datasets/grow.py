@@ -47,7 +47,7 @@ def grow(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Workload:
-    """Create a set of ``n`` mixtures of the source's base and ``queries`` mixtures of its queries, with exact neighbors.
+    """Create ``n`` mixtures of the source's base and ``queries`` mixtures of its queries, with exact neighbors.
 
     The set is written to ``folder`` (base.npy, queries.npy, gt.npy, meta.json) with some megabytes of memory. If it
     exists already, it is mapped from there. ``progress(done, total)``: rows searched for neighbors.

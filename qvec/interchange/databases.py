@@ -20,7 +20,7 @@ ROWS_PER_SAMPLE_CALL = 1024
 
 
 class ChromaSource(Source):
-    """A collection of a persistent Chroma directory. The metadata is the payload; a document has the key ``document``."""
+    """A collection of a persistent Chroma directory. Payloads are its metadata; documents have the key ``document``."""
 
     id_kind: IdKind | None = "str"
 

@@ -36,7 +36,7 @@ def signs(y: Tensor) -> Tensor:
 
 
 def unbiased(y: Tensor, levels: Tensor) -> Tensor:
-    """``levels |y| / <y, levels>``: scaled to a length for which scores have no bias (arXiv:2405.12497)."""
+    """``levels |y| / <y, levels>``: scaled so that scores have no bias (arXiv:2405.12497)."""
     along = (y * levels).sum(1, keepdim=True).clamp_min(1e-30)
     return levels * torch.linalg.vector_norm(y, dim=1, keepdim=True) / along
 
