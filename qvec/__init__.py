@@ -44,7 +44,7 @@ from qvec.common.errors import (
 )
 from qvec.common.types import Stats
 from qvec.rows.results import AddResult, Records
-from qvec.schema.calibrations import Generation
+from qvec.schema.generations import Generation
 from qvec.search.results import Hits
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ import contextlib
 import threading
 from importlib.resources import files
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from qvec.common.plain_state import decode, encode
 from qvec.common.types import Float32Array
 from qvec.quality.drift import ALPHA, DriftMonitor
 from qvec.quality.drift_stats import ROWS_PER_CHECK, Reference, pooled, recalls_among
+from qvec.schema.state import State
 
 DIM = 48
 STATIC = qvec.Int8(scale="per_dim")
@@ -217,13 +219,13 @@ def test_pooled_statistics_are_those_of_all_rows(x: Float32Array) -> None:
 
 
 def test_a_batch_is_sampled_evenly_and_a_small_one_waits() -> None:
-    monitor, rows, state = DriftMonitor(), np.arange(4096, dtype=np.float32)[:, None], {"watched": 0}
-    samples = monitor._samples(state, rows)
+    monitor, rows, txn = DriftMonitor(), np.arange(4096, dtype=np.float32)[:, None], SimpleNamespace(state=State())
+    samples = monitor._samples(txn, rows)
     assert [(len(sample), sample[-1, 0] > 4000, sample[0, 0] < 10) for sample in samples] == [(512, True, True)] * 4
-    assert monitor._samples(state, rows[:500]) == []
-    (waited,) = monitor._samples(state, rows[500:600])
+    assert monitor._samples(txn, rows[:500]) == []
+    (waited,) = monitor._samples(txn, rows[500:600])
     assert waited[:, 0].tolist() == list(range(512))
-    (rest,) = monitor._samples(state, rows[600:1030])
+    (rest,) = monitor._samples(txn, rows[600:1030])
     assert rest[:, 0].tolist() == list(range(512, 1024))
 
 

@@ -11,11 +11,12 @@ import numpy.typing as npt
 import pytest
 
 import qvec
+from helpers.recall import recall
 from helpers.vectors import clustered
 from qvec.codes.configs import CodeConfig, Int4, Mixed, RaBitQ, Ternary
 from qvec.common.types import Metric
 from qvec.datasets import exact_knn
-from qvec.index import graph_codes, hnsw
+from qvec.index import graph_build, graph_codes
 
 DIM, N, QUERIES = 40, 3000, 100
 Float32 = npt.NDArray[np.float32]
@@ -48,7 +49,7 @@ def built(path: Path, x: Float32, metric: Metric, code: CodeConfig, **options: A
 def walked(db: qvec.Collection, queries: Float32, truth: Any) -> float:
     """Recall@10 of walks that re-rank all that they find: of the graph, not of the codes."""
     found = db.search(queries, 10, ef=80, oversample=8).ids
-    return float(np.mean([len(np.intersect1d(a, b)) for a, b in zip(found, truth, strict=True)])) / 10
+    return recall(found, truth)
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ def test_graphs_are_as_good_as_those_linked_by_what_is_stored(
     with built(tmp_path / "a.qvec", x, metric, code) as db:
         fast = walked(db, queries, truth)
     assert copied == [N]
-    monkeypatch.setattr(hnsw, "batch_codes", lambda data, *rest: data.codes)
+    monkeypatch.setattr(graph_build, "batch_codes", lambda data, *rest: data.codes)
     with built(tmp_path / "b.qvec", x, metric, code) as db:
         exact = walked(db, queries, truth)
     assert fast >= exact - 0.01

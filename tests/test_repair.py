@@ -10,13 +10,14 @@ import pytest
 from test_graph import coded, column, graph_columns
 
 import qvec
+from helpers.recall import recall
 from helpers.vectors import clustered
 from qvec._kernels import Column
 from qvec.index import CodeColumn
 from qvec.index.base import IndexInput
 from qvec.index.graph import Graph
+from qvec.index.graph_build import GraphBuild
 from qvec.index.graph_repair import Repair
-from qvec.index.hnsw import Build
 from qvec.maintenance.optimize import PACE
 from qvec.schema.bitmaps import bitmap_of, mark, words_for
 
@@ -28,7 +29,7 @@ Rows = npt.NDArray[np.int64]
 def built(x: npt.NDArray[np.float32]) -> tuple[CodeColumn, dict[str, Column], Graph]:
     what, columns, graph = coded(x), graph_columns(len(x)), Graph()
     columns["removing"] = column("removing", 8, words_for(len(x)))
-    Build(IndexInput(columns, what, len(x)), graph, 40, 2).run(np.arange(len(x), dtype=np.uint32))
+    GraphBuild(IndexInput(columns, what, len(x)), graph, 40, 2).run(np.arange(len(x), dtype=np.uint32))
     return what, columns, graph
 
 
@@ -74,10 +75,10 @@ def scattered(n: int, share: float) -> Rows:
 
 
 @pytest.mark.parametrize("limit", [1, 400, 10**9])
-@pytest.mark.parametrize("case", ["a tenth", "half", "all but a few", "a region", "the root", "twins", "all"])
+@pytest.mark.parametrize("case", ["a tenth", "half", "all but a few", "a region", "the root", "duplicates", "all"])
 def test_what_is_left_hangs_together_and_names_nothing_that_was_deleted(case: str, limit: int) -> None:
     x = clustered(np.random.default_rng(1), N, DIM)
-    if case == "twins":
+    if case == "duplicates":
         x = np.repeat(x[:3], N // 3, axis=0)
     gone = {
         "a tenth": scattered(N, 0.1),
@@ -85,7 +86,7 @@ def test_what_is_left_hangs_together_and_names_nothing_that_was_deleted(case: st
         "all but a few": scattered(N, 0.995),
         "a region": region(x, 0.4),
         "the root": np.zeros(1, np.int64),
-        "twins": scattered(N, 0.5),
+        "duplicates": scattered(N, 0.5),
         "all": np.arange(N),
     }[case]
     what, columns, graph = built(x)
@@ -113,7 +114,7 @@ def test_rows_that_come_and_go_while_a_repair_runs_are_whole_after_the_next() ->
     columns["removing"] = column("removing", 8, words_for(2 * N))
     graph, fresh = Graph(), iter(range(N, 2 * N))
     mark(columns["deleted"], np.arange(N, 2 * N), True)
-    Build(IndexInput(columns, what, 2 * N), graph, 40, 1).run(np.arange(N, dtype=np.uint32))
+    GraphBuild(IndexInput(columns, what, 2 * N), graph, 40, 1).run(np.arange(N, dtype=np.uint32))
     live = set(range(N))
     for _ in range(60):
         gone = rng.choice(sorted(live), 12, replace=False)
@@ -122,7 +123,7 @@ def test_rows_that_come_and_go_while_a_repair_runs_are_whole_after_the_next() ->
         Repair(IndexInput(columns, what, 2 * N), graph, 1).run(PACE * 12)
         new = np.array([next(fresh) for _ in range(12)], np.uint32)
         mark(columns["deleted"], new, False)
-        Build(IndexInput(columns, what, 2 * N), graph, 40, 1).run(new)
+        GraphBuild(IndexInput(columns, what, 2 * N), graph, 40, 1).run(new)
         live |= set(new.tolist())
     for _ in range(2):  # the one that is running, and one for what was deleted meanwhile
         repaired(what, columns, graph, 2 * N, np.zeros(0, np.int64))
@@ -141,7 +142,7 @@ def test_single_deletes_repair_the_graph_as_they_go(path: Path, rng: np.random.G
         for count, i in enumerate(order[: N // 2]):
             db.delete([i])
             with db._store.read() as snap:
-                most = max(most, snap.state["index"]["tombstones"] / snap.state["live"])
+                most = max(most, snap.state.index.tombstones / snap.state.live)
             if count % 100 == 0:
                 assert db.verify() == []
         assert 0.1 < most < 0.2
@@ -162,7 +163,7 @@ def test_packed_nodes_follow_their_lists_through_repairs_and_reuse(
             db.add(x[500 + start : 540 + start], range(500 + start, 540 + start))
             assert db.verify() == []  # every node against its list and codes
         with db._store.read() as snap:
-            assert snap.state["n"] < 650
+            assert snap.state.n < 650
         assert self_found(db, x, np.arange(500, 900)) > 0.99
 
 
@@ -189,10 +190,6 @@ def test_a_graph_that_was_churned_finds_what_a_fresh_one_finds(path: Path, rng: 
         assert found > freshly - 0.01
         assert db.verify() == []
         assert db.stats().deleted < n // 5
-
-
-def recall(ids: Rows, true: Rows) -> float:
-    return float(np.mean([len(np.intersect1d(*pair)) for pair in zip(ids, true, strict=True)])) / ids.shape[1]
 
 
 def test_bitmaps_of_tests_are_those_of_the_columns() -> None:

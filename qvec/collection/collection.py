@@ -35,11 +35,13 @@ from qvec.maintenance.stats import collect_stats
 from qvec.quality.recall import MAX_EVALUATED_ROWS, OVERSAMPLES, CodeNames
 from qvec.rows.access import RowAccess
 from qvec.rows.lookup import find_rows
-from qvec.rows.reader import id_array, refuse_missing
+from qvec.rows.reader import refuse_missing
 from qvec.rows.results import AddResult, Records
-from qvec.schema.calibrations import Generation, Trained, Transfer, entry_of, exported, imported, listed
 from qvec.schema.config import Config
-from qvec.schema.layout import CALIBRATION
+from qvec.schema.generations import Generation, list_generations
+from qvec.schema.quantizer_export import Transfer, export_quantizer, import_quantizer
+from qvec.schema.quantizers import Trained
+from qvec.schema.state import Oversample
 from qvec.schema.validation import (
     MAX_K,
     MAX_ROWS,
@@ -63,7 +65,7 @@ if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec`
     from qvec.codes.adapters import Adapter
     from qvec.maintenance.deletion import Deletion
     from qvec.maintenance.optimize import Maintenance
-    from qvec.maintenance.requantize import Generations, Relink
+    from qvec.maintenance.requantize import GenerationManager, Relink
     from qvec.quality.choose import Choice
     from qvec.quality.drift import Drift, OnDrift
     from qvec.quality.drift_alarm import DriftAlarm
@@ -153,16 +155,16 @@ class Collection:
         workers = worker_threads(threads)
         with self._store.write() as txn:
             writer = self._access.writer(txn)
-            untrained = writer.quantizer is None
-            stored, added, replaced, skipped = writer.add(x, checked, payloads, on_conflict, workers, progress)
+            untrained = writer.is_empty
+            result = writer.add(x, checked, payloads, on_conflict, workers, progress)
             drift = self._alarm.check(txn, x, untrained)
-            repair_due, untuned = replaced > 0 and writer.is_mending_due, outdated(txn.state)
+            repair_due, untuned = result.replaced > 0 and writer.repair_due, outdated(txn.state)
         if repair_due:
-            self._maintenance.mend(replaced, workers)
+            self._maintenance.repair_index(result.replaced, workers)
         self._alarm.announce(drift)
         if untuned:
             self._refresh_curves(workers)
-        return AddResult(id_array(stored), added, replaced, skipped)
+        return result
 
     def upsert(
         self,
@@ -399,7 +401,7 @@ class Collection:
 
     def __len__(self) -> int:
         with self._store.read() as snap:
-            return int(snap.state["live"])
+            return int(snap.state.live)
 
     def __contains__(self, id: object) -> bool:
         try:
@@ -415,7 +417,7 @@ class Collection:
     def fields(self) -> Mapping[str, FieldType]:
         """The declared fields, name -> type. Filters (``where=``) refer to them."""
         with self._store.read() as snap:
-            return MappingProxyType({name: kind for name, (_, kind) in snap.state["fields"].items()})
+            return MappingProxyType({name: declared.type for name, declared in snap.state.fields.items()})
 
     def add_field(self, name: str, type: FieldType, *, progress: Progress | None = None) -> None:
         """Declare a field, and index the values that stored payloads have under its name.
@@ -444,7 +446,7 @@ class Collection:
     def calibrations(self) -> list[Generation]:
         """All generations, oldest first, with the number of rows that each has encoded."""
         with self._store.read() as snap:
-            return listed(snap.state)
+            return list_generations(snap.state)
 
     def calibrate(
         self,
@@ -473,8 +475,8 @@ class Collection:
     def export_calibration(self, number: int | None = None, format: Transfer = "json") -> str | bytes:
         """A trained code, by default the active one, as JSON text or msgpack bytes for :meth:`import_calibration`."""
         with self._store.read() as snap:
-            entry = entry_of(snap.state, snap.state["quantizer"] if number is None else number)
-            return exported(entry, snap.record(CALIBRATION, entry["number"]), self._config, format)
+            record = snap.state.generation(snap.state.active if number is None else number)
+            return export_quantizer(record, self._access.load(snap, record.number), self._config, format)
 
     def import_calibration(self, data: str | bytes, *, activate: bool = False) -> Generation:
         """Store what :meth:`export_calibration` returned as a generation; ``activate``: encode every row with it.
@@ -482,7 +484,7 @@ class Collection:
         Raises FormatError if the data is damaged or no calibration, and InputError if it is of another dimension,
         metric or model.
         """
-        return self._store_trained(imported(data, self._config), None, activate, None, None)
+        return self._store_trained(import_quantizer(data, self._config), None, activate, None, None)
 
     def requantize(
         self,
@@ -639,9 +641,9 @@ class Collection:
         with self._store.read() as snap:
             shape = None
             if graph:
-                from qvec.maintenance.verify import shape_of_graph
+                from qvec.maintenance.verify import graph_shape
 
-                shape = shape_of_graph(snap, self._config, self._access.quantizer(snap), self._access.originals(snap))
+                shape = graph_shape(snap, self._access)
             return collect_stats(snap, self._store, self._config, shape)
 
     def verify(self, *, deep: bool = True) -> list[str]:
@@ -657,7 +659,7 @@ class Collection:
             "verify() checks what is in the file; inside a transaction that is not what it has written"
         )
         with self._store.read() as snap:
-            return verify_snapshot(snap, self._config, self._access.quantizer, self._access.originals, deep)
+            return verify_snapshot(snap, self._access, deep)
 
     def repair(self, *, threads: int | None = None) -> list[str]:
         """Rebuild damaged or wrong data that follows from sound data; what was rebuilt, nothing in a sound file.
@@ -745,7 +747,7 @@ class Collection:
     def _finish_erasure(self) -> None:
         """Continue an erasure that a process did not finish."""
         with self._store.read() as snap:
-            erasing = snap.state["erasing"]
+            erasing = snap.state.erasing
         if erasing:
             with contextlib.suppress(LockedError, CorruptError):  # snapshots use the data, or a repair comes first
                 self._maintenance.erase(worker_threads(None), None)
@@ -764,12 +766,12 @@ class Collection:
 
         config = self._config
         q = None if queries is None else as_vectors("queries", queries, config.dim, config.metric)
-        return Evaluation(snap, config, self._generations, q, k, oversamples, rows, seed, progress)
+        return Evaluation(snap, self._access, q, k, oversamples, rows, seed, progress)
 
     def _apply_choice(self, code: CodeConfig, oversample: int, progress: Progress | None) -> Generation:
         made = self.requantize(code, progress=progress)
         with self._store.write() as txn:
-            txn.state["oversample"] = {"generation": made.number, "factor": oversample}
+            txn.state = replace(txn.state, oversample=Oversample(made.number, oversample))
         return made
 
     def _store_trained(
@@ -796,10 +798,10 @@ class Collection:
         refresh_curves(self._store, self._access, threads)
 
     @cached_property
-    def _generations(self) -> Generations:
-        from qvec.maintenance.requantize import Generations
+    def _generations(self) -> GenerationManager:
+        from qvec.maintenance.requantize import GenerationManager
 
-        return Generations(self._store, self._config, self._access.load, self._access.original_quantizer)
+        return GenerationManager(self._store, self._access)
 
     @cached_property
     def _maintenance(self) -> Maintenance:

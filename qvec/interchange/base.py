@@ -32,7 +32,7 @@ class Batch:
 class Source(ABC):
     """Rows in a foreign format, read in bounded memory.
 
-    ``rows``, ``dim``: shape of the vectors. ``metric``: of the foreign index; None: unknown. ``id_kind``: None: rows have
+    ``rows``, ``dim``: shape of the vectors. ``metric``: of the foreign index, or None. ``id_kind``: None: rows have
     no ids. ``fields``: declared payload fields, if known. ``note``: describes what reading loses; "" if nothing.
     """
 

@@ -47,7 +47,7 @@ def one_bit(y: Tensor) -> Tensor:
 
 
 def three_levels(y: Tensor) -> Tensor:
-    """-1, 0 and 1, with thresholds at 0.6 of the root mean square (Li, Zhang and Liu, arXiv:1605.04711, section 2.2)."""
+    """-1, 0 and 1, thresholds at 0.6 of the root mean square (Li, Zhang and Liu, arXiv:1605.04711, section 2.2)."""
     cut = 0.6 * y.square().mean(1, keepdim=True).sqrt()
     return straight(unbiased(y, torch.where(y.abs() > cut, y.sign(), 0.0)).detach(), directions(y))
 

@@ -17,8 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from qvec.codes.registry import Quantizer, code_from_dict, train
-from qvec.common.plain_state import State
+from qvec.codes.registry import Quantizer, train
 from qvec.common.types import Codes, Float32Array, NDArray
 from qvec.quality.drift_record import DriftRecord, Evidence, Level, read_drift_record, write_drift_record
 from qvec.quality.drift_stats import (
@@ -37,7 +36,8 @@ from qvec.quality.drift_stats import (
     spread,
 )
 from qvec.quality.recall import Recalls
-from qvec.schema.calibrations import Trained, entry_of
+from qvec.schema.quantizers import Trained
+from qvec.schema.state import State
 from qvec.storage.snapshot import Snapshot
 from qvec.storage.store import Transaction
 
@@ -97,9 +97,9 @@ class DriftMonitor:
 
     def check(self, txn: Transaction, quantizer: Quantizer, x: Float32Array, stored: StoredSample) -> Drift | None:
         """Check a batch that was stored; None if there are too few rows for a check yet."""
-        if not (samples := self._samples(txn.state, x)):
+        if not (samples := self._samples(txn, x)):
             return None
-        number = txn.state["quantizer"]
+        number = txn.state.active
         record = read_drift_record(txn, number, quantizer.dim)
         if record is None:  # no training sample: later checks are compared with the first
             record = DriftRecord.begin(quantizer, samples.pop(0))
@@ -108,14 +108,14 @@ class DriftMonitor:
         write_drift_record(txn, number, record)
         return drift_of(record, number)
 
-    def _samples(self, state: State, x: Float32Array) -> list[Float32Array]:
+    def _samples(self, txn: Transaction, x: Float32Array) -> list[Float32Array]:
         if len(x) >= ROWS_PER_CHECK:
             count = min(MAX_CHECKS, len(x) // ROWS_PER_CHECK)
             sample = spread(x, count * ROWS_PER_CHECK)
             return [sample[i::count] for i in range(count)]
-        before = state["watched"]
+        before = txn.state.small_batches
         seen = *self.waiting.get(before, ()), np.array(x)
-        state["watched"] = before + 1
+        txn.state = replace(txn.state, small_batches=before + 1)
         self.waiting = {number: rows for number, rows in self.waiting.items() if before - MAX_UNDONE < number <= before}
         if sum(map(len, seen)) < ROWS_PER_CHECK:
             self.waiting[before + 1] = seen
@@ -142,7 +142,7 @@ def store_reference(txn: Transaction, number: int, trained: Trained, sample: Flo
 
 def read_drift(reading: Snapshot, dim: int) -> Drift:
     """Return the drift of the active generation, whose vectors have ``dim`` dimensions."""
-    number = reading.state["quantizer"]
+    number = reading.state.active
     record = None if number is None else read_drift_record(reading, number, dim)
     known = Drift("none", {}, _ADVICE["none"], number, 0) if record is None else drift_of(record, number)
     if number is None or known.level != "none":
@@ -152,13 +152,13 @@ def read_drift(reading: Snapshot, dim: int) -> Drift:
 
 def _young_advice(state: State, number: int) -> str:
     """Return advice on a code that was trained on fewer vectors than it needs to learn from; "": there is none."""
-    entry = entry_of(state, number)
-    needed = code_from_dict(entry["code"]).min_samples
-    if not 0 < entry["n_samples"] < needed or state["live"] < RETRAIN_GROWTH * needed:
+    record = state.generation(number)
+    needed = record.code.min_samples
+    if not 0 < record.n_samples < needed or state.live < RETRAIN_GROWTH * needed:
         return ""
     return (
-        f"the code was trained on {entry['n_samples']} vectors, too few to learn their center from: requantize() "
-        f"trains it on the {state['live']} vectors stored now, for a higher recall"
+        f"the code was trained on {record.n_samples} vectors, too few to learn their center from: requantize() "
+        f"trains it on the {state.live} vectors stored now, for a higher recall"
     )
 
 

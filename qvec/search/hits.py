@@ -23,8 +23,8 @@ def make_hits(
     rows, distances, counts = found
     ids: NDArray[Any]
     if config.ids == "int64":
-        with_records = options.payloads and snap.state["records"] > 0
-        ids = int_ids_of_rows(snap, rows) if snap.state["live"] else rows
+        with_records = options.payloads and snap.state.records > 0
+        ids = int_ids_of_rows(snap, rows) if snap.state.live else rows
     else:
         with_records = True
     records = row_records(snap, rows.reshape(-1).tolist()) if with_records else [None] * rows.size

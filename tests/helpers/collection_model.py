@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from helpers.filter_model import fulfils
+from helpers.filter_model import matches
 from qvec import Collection, Hits
 
 Id = int | str
@@ -66,8 +66,8 @@ class Model:
         return len(found)
 
     def matching(self, where: dict[str, Any]) -> Model:
-        """A model of what fulfils a filter."""
-        rows = {i: row for i, row in self.rows.items() if fulfils(row[1], where)}
+        """A model of what matches a filter."""
+        rows = {i: row for i, row in self.rows.items() if matches(row[1], where)}
         return Model(self.dim, self.metric, rows, self.next_id)
 
     def copy(self) -> Model:
@@ -101,7 +101,7 @@ class Model:
 
 
 def in_utc(value: Any) -> Any:
-    """A payload as it comes back: datetimes without a zone in UTC, tuples as lists."""
+    """A payload as it is read: datetimes without a zone in UTC, tuples as lists."""
     if isinstance(value, dict):
         return {name: in_utc(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

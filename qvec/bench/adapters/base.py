@@ -80,7 +80,7 @@ class Adapter(ABC):
 
     @abstractmethod
     def calls(self, k: int, point: Mapping[str, Any], threads: int) -> Calls:
-        """Return functions that search with a point's parameters: single queries on one thread, batches on ``threads``."""
+        """Return functions that search at a point: single queries on one thread, batches on ``threads``."""
 
     def finish(self) -> int | None:
         """Save the index and prepare searches. Return the bytes on disk, or None if the library saves nothing."""

@@ -74,7 +74,7 @@ class Own(Adapter):
         return {"nprobe": self._nprobes()} if index == "ivf" else {"ef": widths(k)}
 
     def _nprobes(self) -> list[int]:
-        """Return values of nprobe up to the number of lists, which is about four times the root of the rows by default."""
+        """Return values of nprobe up to the number of lists, by default four times the root of the rows."""
         lists = self.options.get("nlist", "auto")
         most = max(1, int(2 * len(self.db) ** 0.5)) if lists == "auto" else lists
         return [nprobe for nprobe in NPROBES if nprobe <= most]
