@@ -20,10 +20,9 @@ import report
 import sets
 
 import qvec
-from qvec._kernels import Selection
+from qvec._kernels import SearchParams, Selection
 from qvec.quality.recall import recall
 from qvec.search.options import SearchOptions
-from qvec.search.params import SearchParams
 from qvec.search.plan import plan_search
 from qvec.search.row_selection import selector_of
 from qvec.search.strategy import choose_strategy
@@ -66,7 +65,7 @@ def cell(db: qvec.Collection, queries: Any, share: float, k: int, rounds: int) -
             selection = selected.post_filter if engine.n_lists else selected.filtered_walk
             index = replace(chosen, params=wider, selection=selection)
         assert index.selection is not None
-        exact = SearchParams(k, 1, exact=True)
+        exact = SearchParams(k, ef=1, exact=True)
         truth = distances_of([engine.search(q, exact, 1, selected.brute_force) for q in queries])
         scored, by_score = microseconds(engine, queries, params, selected.brute_force, rounds)
         indexed, by_index = microseconds(engine, queries, index.params, index.selection, rounds)

@@ -365,9 +365,7 @@ def test_a_tuned_collection_that_was_emptied_is_requantized_and_rolled_back(path
 
 @pytest.mark.parametrize("left", [0, 3])
 @pytest.mark.parametrize("code", ["int8", "f32"])
-def test_rows_are_released_under_codes_that_are_active_again(
-    path: Path, x: Float32Array, code: str, left: int
-) -> None:
+def test_rows_are_released_under_codes_that_are_active_again(path: Path, x: Float32Array, code: str, left: int) -> None:
     with qvec.create(path, DIM, code=code) as db:
         db.add(x[:1500])
         db.requantize("f16")

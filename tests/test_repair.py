@@ -21,6 +21,8 @@ from qvec.index.graph_repair import Repair
 from qvec.maintenance.optimize import PACE
 from qvec.schema.bitmaps import bitmap_of, mark, words_for
 
+pytestmark = pytest.mark.simd
+
 PINNED, EMPTY = np.uint32(1 << 31), np.uint32(0xFFFFFFFF)
 DIM, N = 16, 1500
 Rows = npt.NDArray[np.int64]

@@ -51,7 +51,8 @@ def bits_between(Column values not None, uint32_t n, const uint64_t[::1] bounds 
 def bits_roaring(const uint8_t[::1] data not None, uint32_t chunk, uint32_t n, bits):
     """Set in ``bits`` the rows of a serialized CRoaring bitmap.
 
-    Returns False if the data is damaged or contains rows outside of the chunk or not below n; some bits may then be set."""
+    Returns False if the data is damaged, or contains rows outside of the chunk or not below n. Some bits may then be set.
+    """
     cdef uint64_t[::1] words = _words(bits, n)
     return data.shape[0] > 0 and n > 0 and qv_bits_roaring(&data[0], data.shape[0], chunk, n, &words[0]) == 0
 

@@ -214,7 +214,7 @@ cdef class Column:
     # Where blocks lie
 
     def attach(self, base: int, size: int) -> None:
-        """Set the file map: its address, and the number of bytes that may be read. A new address unresolves all blocks."""
+        """Set the file map: its address, and the bytes that may be read. A new address unresolves all blocks."""
         cdef const uint8_t *map = <const uint8_t *><uintptr_t>base
         cdef uint32_t block
         if self.c.map != map:

@@ -194,7 +194,7 @@ cdef class Linker(_GraphWriter):
             self._waiting[row >> 6] |= <uint64_t>1 << (row & 63)
 
     def link_out(self, int ef, int n_reverse):
-        """Find out-edges for rows of the batch until all are done. The nearest ``n_reverse`` edges get a reverse edge."""
+        """Find out-edges for rows of the batch until all are done. The nearest ``n_reverse`` get a reverse edge."""
         cdef Scratch scratch = self._scratch(ef)
         cdef uint32_t i, j
         cdef int status = 0

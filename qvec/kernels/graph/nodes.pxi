@@ -120,7 +120,7 @@ cdef class Packer:
 
 
 cdef class PackedFinder(Finder):
-    """Searches n packed nodes, starting from the entries, uint32 rows; `codes` are those that the nodes were encoded from."""
+    """Searches n packed nodes, starting from the entries, uint32 rows. `codes`: what the nodes were encoded from."""
 
     cdef qv_nodes g
     cdef object _kept

@@ -117,13 +117,13 @@ cdef class Lists:
         return self.l.free_block
 
     def vectors(self, x):
-        """Transform vectors [n, dim] into the space of the lists, float32 [n, dims]: normalized under cosine, rotated, centered."""
+        """Transform vectors [n, dim] as the lists need them: float32 [n, dims], rotated and centered, normalized under cosine."""
         y = transform(x, self.l.dims, self.l.metric == _METRICS.index("cosine"), None, self._signs)
         y -= self._mean
         return y
 
     def begin(self, centroids, spreads):
-        """Store centroids, float32 [n_lists, dims], and their spreads: the mean squared distance of the vectors of each list.
+        """Store centroids, float32 [n_lists, dims], and their spreads: the mean squared distance of each list's vectors.
 
         All lists are empty afterwards.
         """
@@ -137,7 +137,7 @@ cdef class Lists:
         self._check(status)
 
     def assign(self, y, int copies):
-        """Assign vectors, float32 [n, dims], to lists: uint32 [n, copies], nearest first, and squared distances to the first, [n].
+        """Assign vectors, float32 [n, dims], to lists: uint32 [n, copies], nearest first, and squared distances, [n].
 
         Thread-safe. With fewer lists than copies, the same list is returned twice.
         """
@@ -161,7 +161,7 @@ cdef class Lists:
         return owners, distances
 
     def append(self, rows, y, owners, copies):
-        """Append rows, uint32 [n], with vectors float32 [n, dims] to lists uint32 [n]; copies uint8 [n]: number of the row's copy."""
+        """Append rows, uint32 [n], with vectors float32 [n, dims] to the lists uint32 [n]; copies: uint8 [n], 0 or 1."""
         cdef cnp.ndarray vectors = _checked(y, "y", cnp.NPY_FLOAT32, self.l.dims)
         cdef const uint32_t[::1] row = rows, owner = owners
         cdef const uint8_t[::1] copy = copies
@@ -229,7 +229,7 @@ cdef class Lists:
 
 
 cdef class ListFinder(Finder):
-    """Searches inverted lists; candidates are scored by codes, or by originals if these are given and re-ranking is wanted.
+    """Searches inverted lists; candidates are scored by codes, or by originals if given and re-ranking is wanted.
 
     comparable: keys of the codes are distances, so that estimates can be compared with them.
     """
