@@ -43,7 +43,7 @@ def names() -> list[str]:
 
 
 def load(name: str, limit: int | None = None) -> Set:
-    """Load a set whole, or its first ``limit`` rows with their neighbors computed anew."""
+    """Load a set whole, or its first ``limit`` rows with their neighbors recomputed."""
     found = workload(name, limit)
     return Set(name, found.metric, found.base.astype(np.float32), found.queries, found.truth)
 

@@ -136,7 +136,10 @@ def test_a_configuration_with_another_kind_of_ids_is_refused(path: Path) -> None
     (with_index(repair_cursor=2**40), "\'repair_cursor\' must be an integer"),
     (with_index(pending_rows=b"\xff" * 4), "\'pending_rows\' names a row that is not below"),
     (with_index(pending_rows=7), "\'pending_rows\' must hold"),
-    (with_index(pending_rows=b"\1\0\0\0", pending_in_sweep=2), "'pending_in_sweep' must be an integer from 0 to 1, got 2"),
+    (
+        with_index(pending_rows=b"\1\0\0\0", pending_in_sweep=2),
+        "'pending_in_sweep' must be an integer from 0 to 1, got 2",
+    ),
     (with_index(reverse_edge_cursor=-1), "\'reverse_edge_cursor\' must be an integer"),
 ])  # fmt: skip
 def test_a_state_that_does_not_hold_together_is_refused_by_its_field(
