@@ -1,4 +1,4 @@
-"""Recall curves: what a search has to spend for a recall, as it was measured on this collection."""
+"""Recall curves: the measured cost of a search for each recall."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qvec.schema.validation import MAX_K
 
 VERSION = 1
 MAX_POINTS = 1000
-STALE = 1.5  # a collection that has grown this much is another one
+MAX_GROWTH = 1.5  # curves are outdated once the collection has grown by this factor
 _LIMIT = 2**31 - 1
 _FIELDS = ("version", "generation", "index", "n", "source", "n_queries", "curves")
 
@@ -21,11 +21,11 @@ Source = Literal["queries", "rows"]
 
 
 class Point(NamedTuple):
-    """What a search may spend, and what that was measured to find.
+    """Parameters of a search, and its measured recall and cost.
 
-    ``ef``, ``nprobe``: of a graph, of inverted lists; 0 where the index has no such thing. ``candidates``: re-ranked,
-    0: none. ``recall``: mean over the queries, ``low`` the lower end of its 95 % interval. ``cost``: codes
-    scored for a query, re-ranked candidates weighted.
+    ``ef`` is 0 unless the index is a graph, ``nprobe`` is 0 unless it is inverted lists. ``candidates``: candidates to
+    re-rank, 0 for none. ``recall``: mean over the queries; ``low``: lower end of its 95 % interval. ``cost``: codes
+    scored for a query, plus weighted re-ranked candidates.
     """
 
     ef: int
@@ -38,14 +38,14 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Curve:
-    """Points of recall@k: each costs more than the one before, and its ``low`` is higher."""
+    """Points of recall@k, ascending in cost and in ``low``."""
 
     k: int
     points: tuple[Point, ...]
 
     @classmethod
     def best_of(cls, k: int, points: Sequence[Point]) -> Curve:
-        """Keep the points that no other beats."""
+        """The curve of the points that no cheaper point equals in ``low``."""
         kept: list[Point] = []
         for point in sorted(points, key=lambda p: (p.cost, -p.low)):
             if not kept or point.low > kept[-1].low:
@@ -53,7 +53,7 @@ class Curve:
         return cls(k, tuple(kept))
 
     def reaching(self, recall: float) -> Point:
-        """The cheapest point whose interval lies above the recall; InputError says how far the curve goes."""
+        """The cheapest point whose interval lies above the recall; InputError names the highest recall of the curve."""
         for point in self.points:
             if point.low >= recall:
                 return point
@@ -66,7 +66,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Curves:
-    """The curves of one index over one generation of codes. ``n``: rows when they were measured."""
+    """The curves of one index over one generation of codes. ``n``: number of rows when they were measured."""
 
     generation: int
     index: str
@@ -76,7 +76,7 @@ class Curves:
     curves: tuple[Curve, ...]
 
     def at(self, k: int) -> Curve:
-        """The curve that answers for k: of the smallest k measured that is not below it."""
+        """The curve to use for k: that of the smallest measured k which is not less."""
         for curve in self.curves:
             if curve.k >= k:
                 return curve
@@ -90,7 +90,7 @@ class Curves:
 
     @classmethod
     def from_state(cls, state: object) -> Curves:
-        """Rebuild from :meth:`state`; FormatError names the field that is wrong."""
+        """Decode :meth:`state`. FormatError names the wrong field."""
         fields = take_state(state, "recall curves", _FIELDS)
         take_version(fields, VERSION)
         generation, n = take_int(fields, "generation", 0, 65535), take_int(fields, "n", 0, _LIMIT)
@@ -104,12 +104,12 @@ class Curves:
 
 
 def outdated(state: State) -> bool:
-    """Whether a collection's state has curves of other codes, of another index, or of far fewer rows."""
+    """Whether the stored curves were measured on other codes, on another index or on far fewer rows."""
     tuned = state.tuned
     if tuned is None:
         return False
     same = tuned.generation == state.active and tuned.index == state.index.kind
-    return not same or state.n > STALE * tuned.n
+    return not same or state.n > MAX_GROWTH * tuned.n
 
 
 def _curve(state: object) -> Curve:
