@@ -241,7 +241,7 @@ def test_ids_are_read_of_rows_that_their_column_has() -> None:
     assert ids_of_rows(ids, np.array([[3, -1], [19, 0]])).tolist() == [[103, -1], [119, 100]]
     wide = Column("ids", 1, 0, 16, 10, 1, 4096, writable=True)
     for column, rows in ((ids, np.array([20])), (ids, np.array([1], np.int32)), (wide, np.array([1]))):
-        with pytest.raises(ValueError, match="rows must be|is not below the 20"):
+        with pytest.raises(ValueError, match=r"rows must be|is not below the 20"):
             ids_of_rows(column, rows)
 
 
