@@ -4,7 +4,7 @@
 
 A sixth of the set's rows wait outside. Each round deletes a tenth of what is stored, at random, and adds as many of
 those outside, under new ids. Recall@10 is against brute force over what is stored then, at the default effort and at
---ef, and beside it that of a collection built of the same rows at once, whose file the churned one's is compared with.
+--ef, and next to it that of a collection built of the same rows at once, whose file the churned one's is compared with.
 
 Then, on all rows: single durable upserts and deletes, and batches of 1,000 upserts of stored ids, in turns with
 hnswlib's marking and replacing of deleted elements, at one thread each. The first is durable, the other in memory.
@@ -72,7 +72,7 @@ class Churned:
         self.next_id += count
 
     def compare(self, folder: Path, ef: int | None) -> dict[str, Any]:
-        """Figures beside those of a collection that is built at once."""
+        """Figures next to those of a collection that is built at once."""
         data, ids = self.data, np.array(list(self.row_of))
         rows = np.array(list(self.row_of.values()))
         stored = replace(data, base=data.base[rows])

@@ -1,4 +1,4 @@
-"""Filtered queries/s at a recall, beside other libraries in one run.
+"""Filtered queries/s at a recall, compared with other libraries in one run.
 
     python benchmarks/bench_filters.py [--set NAME] [--peers faiss ...] [--share 0.5 ...] [--recall 0.95] [--json FILE]
 

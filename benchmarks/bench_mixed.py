@@ -77,7 +77,7 @@ def report(data: Workload) -> None:
 
 
 def least_error(variances: npt.NDArray[np.float64], bits: float) -> float:
-    """The least mean squared error of independent normal values at so many bits each, on average."""
+    """The least mean squared error of independent normal values at the given bits each, on average."""
     low, high = 1e-15 * variances.max(), variances.max()
     for _ in range(200):
         level = float(np.sqrt(low * high))

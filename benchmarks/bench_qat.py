@@ -3,7 +3,7 @@
 Cross-validation over the answerable questions of $QVEC_DATA/wiki-minilm-384, folds disjoint in their passages: each
 question is tested once a seed, by a map that saw neither it nor its passage as a question's answer. Seeds change the
 rotation, the folds and the batches; a question's outcomes are averaged over them before the bootstrap over questions.
-Beside the code that adapters are trained for: the best code of the same bytes that is not trained on questions.
+In addition to the code that adapters are trained for: the best code of the same bytes that is not trained on questions.
 
     QVEC_DATA=... python benchmarks/bench_qat.py --code binary --seeds 2
 """

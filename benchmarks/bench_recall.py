@@ -2,7 +2,7 @@
 
     python benchmarks/bench_recall.py [--set NAME] [--indexes hnsw packed ivf] [--splits 5] [--json FILE]
 
-Half of a set's queries tune, the other half is searched; each split draws the halves anew.
+Half of a set's queries tune, the other half is searched; each split draws the halves again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Durable single changes, and bulk adds beside hnswlib with the same threads.
+"""Durable single changes, and bulk adds compared with hnswlib with the same threads.
 
     python benchmarks/bench_write.py [--set NAME] [--rows 60000] [--threads 2] [--json FILE]
 

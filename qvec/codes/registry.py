@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from importlib import import_module
 from typing import Any, cast, get_args
 
@@ -79,7 +79,7 @@ def make_config(code: str | CodeConfig) -> CodeConfig:
 
 def code_to_dict(code: CodeConfig) -> State:
     """Return the configuration of a code as plain data."""
-    return {"kind": code.kind, **asdict(code)}
+    return {"kind": code.kind, **vars(code)}
 
 
 def code_from_dict(plain: object) -> CodeConfig:

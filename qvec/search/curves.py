@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, NamedTuple
 
-from qvec.common.errors import FormatError, InputError
-from qvec.common.plain_state import take_choice, take_int, take_state, take_version
-from qvec.schema.state import State
-from qvec.schema.validation import MAX_K
+from qvec.common.errors import InputError
+from qvec.common.plain_state import Between, decode, encode
+from qvec.schema.state import Count, Number, State, Text
+from qvec.schema.validation import MAX_K, MAX_ROWS
 
 VERSION = 1
 MAX_POINTS = 1000
 MAX_GROWTH = 1.5  # curves are outdated once the collection has grown by this factor
-_LIMIT = 2**31 - 1
-_FIELDS = ("version", "generation", "index", "n", "source", "n_queries", "curves")
 
 Source = Literal["queries", "rows"]
 
@@ -28,20 +26,20 @@ class Point(NamedTuple):
     scored for a query, plus weighted re-ranked candidates.
     """
 
-    ef: int
-    nprobe: int
-    candidates: int
-    recall: float
-    low: float
-    cost: float
+    ef: Annotated[int, Between(0, MAX_K)]
+    nprobe: Count
+    candidates: Count
+    recall: Annotated[float, Between(-1.0, 2.0)]
+    low: Annotated[float, Between(-1.0, 2.0)]
+    cost: Annotated[float, Between(0.0, 1e18)]
 
 
 @dataclass(frozen=True)
 class Curve:
     """Points of recall@k, ascending in cost and in ``low``."""
 
-    k: int
-    points: tuple[Point, ...]
+    k: Annotated[int, Between(1, MAX_ROWS)]
+    points: Annotated[tuple[Point, ...], Between(1, MAX_POINTS)]
 
     @classmethod
     def best_of(cls, k: int, points: Sequence[Point]) -> Curve:
@@ -68,12 +66,13 @@ class Curve:
 class Curves:
     """The curves of one index over one generation of codes. ``n``: number of rows when they were measured."""
 
-    generation: int
-    index: str
-    n: int
+    generation: Number
+    index: Text
+    n: Count
     source: Source
-    n_queries: int
-    curves: tuple[Curve, ...]
+    n_queries: Annotated[int, Between(1, MAX_ROWS)]
+    curves: Annotated[tuple[Curve, ...], Between(1, MAX_POINTS)]
+    version: Annotated[int, Between(VERSION, VERSION)] = field(default=VERSION, repr=False)
 
     def at(self, k: int) -> Curve:
         """The curve to use for k: that of the smallest measured k which is not less."""
@@ -84,23 +83,13 @@ class Curves:
 
     def state(self) -> dict[str, Any]:
         """Plain msgpack data."""
-        curves = [{"k": curve.k, "points": [list(point) for point in curve.points]} for curve in self.curves]
-        head = {"version": VERSION, "generation": self.generation, "index": self.index, "n": self.n}
-        return head | {"source": self.source, "n_queries": self.n_queries, "curves": curves}
+        plain: dict[str, Any] = encode(self)
+        return plain
 
     @classmethod
     def from_state(cls, state: object) -> Curves:
-        """Decode :meth:`state`. FormatError names the wrong field."""
-        fields = take_state(state, "recall curves", _FIELDS)
-        take_version(fields, VERSION)
-        generation, n = take_int(fields, "generation", 0, 65535), take_int(fields, "n", 0, _LIMIT)
-        index, n_queries = fields["index"], take_int(fields, "n_queries", 1, _LIMIT)
-        source: Any = take_choice(fields, "source", ("queries", "rows"))
-        curves = fields["curves"]
-        if not isinstance(index, str) or not isinstance(curves, list) or not curves:
-            raise FormatError("recall curves: fields 'index' and 'curves' must be a name and a list")
-        made = tuple(_curve(curve) for curve in curves)
-        return cls(generation, index, n, source, n_queries, made)
+        """Rebuild from :meth:`state`; FormatError names the field that is wrong."""
+        return decode(cls, state, "recall curves")
 
 
 def outdated(state: State) -> bool:
@@ -110,22 +99,3 @@ def outdated(state: State) -> bool:
         return False
     same = tuned.generation == state.active and tuned.index == state.index.kind
     return not same or state.n > MAX_GROWTH * tuned.n
-
-
-def _curve(state: object) -> Curve:
-    fields = take_state(state, "recall curve", ("k", "points"))
-    k, points = take_int(fields, "k", 1, _LIMIT), fields["points"]
-    if not isinstance(points, list) or not 1 <= len(points) <= MAX_POINTS:
-        raise FormatError(f"field 'points' must be a list of 1 to {MAX_POINTS}")
-    return Curve(k, tuple(_point(point) for point in points))
-
-
-def _point(values: object) -> Point:
-    if not isinstance(values, list) or len(values) != len(Point._fields):
-        raise FormatError(f"a point must hold {', '.join(Point._fields)}")
-    whole, shares = values[:3], values[3:]
-    if not all(type(v) is int and 0 <= v <= _LIMIT for v in whole) or not all(type(v) is float for v in shares):
-        raise FormatError(f"a point must hold three counts and three floats, got {values}")
-    point = Point(*values)
-    take_int(point._asdict(), "ef", 0, MAX_K)
-    return point

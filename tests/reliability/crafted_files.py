@@ -80,7 +80,7 @@ def base(folder: Path, collection: str) -> Path:
 
 
 def records_of(reading: Snapshot) -> dict[str, tuple[int, int]]:
-    """Kinds and numbers of records of each kind that are there: of the active generation, and one that is not active."""
+    """Kinds and numbers of records of each kind: of the active generation and of one that is not active."""
     state = reading.state
     active = (state["active"] if isinstance(state, dict) else state.active) or 0
     keys = {
