@@ -25,13 +25,7 @@ import numpy as np
 RECALLS = (0.90, 0.95, 0.98, 0.99)
 POOLS = (10, 12, 14, 16, 20, 24, 32, 40, 52, 64, 80, 100, 128, 160, 200, 256, 320)
 K = 10
-CODES: dict[str, str] = {
-    "int8": "Int8()",
-    "int4": "Int4()",
-    "rabitq4": "RaBitQ(4)",
-    "rabitq2": "RaBitQ(2)",
-    "mixed": "Mixed(bits=2)",
-}
+CODES = {"int8": "Int8()", "int4": "Int4()", "rabitq2": "RaBitQ(2)", "rabitq4": "RaBitQ(4)", "mixed": "Mixed(bits=2)"}
 
 
 def cpu() -> float:
@@ -59,7 +53,7 @@ def measure(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
     truth = place[data["truth"][:, :K]]
-    code = eval(f"qvec.{CODES[options.code]}")  # noqa: S307 - of the table above
+    code = eval(f"qvec.{CODES[options.code]}")
     result: dict[str, Any] = {"from": str(Path(qvec.__file__).parents[1]), "seed": seed}
     with tempfile.TemporaryDirectory() as folder:
         for name, index in (("flat", qvec.Flat()), ("add", qvec.HNSW(layout=options.layout))):
@@ -171,9 +165,8 @@ def compare(options: argparse.Namespace) -> None:
         for checkout in checkouts:
             run = child(checkout, options.data, seed)
             runs[checkout].append(run)
-            print(
-                f"{checkout} seed {seed}: add {run['add']:.2f} s, link {run['link']:.2f} s, peak {run['peak_mb']:.0f} MB"
-            )
+            times = f"add {run['add']:.2f} s, link {run['link']:.2f} s, peak {run['peak_mb']:.0f} MB"
+            print(f"{checkout} seed {seed}: {times}")
             for name in () if options.skip_quality else ("scored", "hops", "rate"):
                 print(f"    {name:<7} {shown(run[name])}   {'; '.join(run['problems'])}", flush=True)
     for checkout, found in runs.items():

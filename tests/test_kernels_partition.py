@@ -125,7 +125,7 @@ def test_a_build_of_one_leaf_is_that_of_an_oracle(level: str) -> None:
     out = [pruned(keys, i, candidates[i], DEGREE) for i in range(n)]
     for i in range(n):
         joined = out[i] + [j for j in range(n) if i in out[j] and j not in out[i]]
-        expected = pruned(keys, i, joined, DEGREE - DEGREE // 8) if len(joined) > DEGREE else joined
+        expected = pruned(keys, i, joined, DEGREE) if len(joined) > DEGREE else joined
         found = lists[i][lists[i] != 0xFFFFFFFF] & 0x7FFFFFFF
         assert set(found.tolist()) == set(expected)
 
@@ -133,11 +133,10 @@ def test_a_build_of_one_leaf_is_that_of_an_oracle(level: str) -> None:
 @pytest.mark.parametrize(("metric", "dim"), [("l2", 24), ("cosine", 130)])
 def test_builds_do_not_depend_on_threads_and_instruction_sets(metric: str, dim: int) -> None:
     x = vectors(6000, dim)
-    lists = []
+    lists: list[npt.NDArray[np.uint32]] = []
     for level in LEVELS:
         codec = Codec("int8", metric, dim, simd=level)
-        for threads in (1, 3):
-            lists.append(build(codec, codec.encode(x), threads)[0])
+        lists += [build(codec, codec.encode(x), threads)[0] for threads in (1, 3)]
     for other in lists[1:]:
         np.testing.assert_array_equal(lists[0], other)
 

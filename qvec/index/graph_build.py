@@ -84,10 +84,10 @@ class GraphBuild:
         """Build the graph of its live rows and of ``rows``; nothing of the old graph is read. Tombstones leave it."""
         data, graph = self.data, self.graph
         linked = read_bitmap(data.columns[LINKED], data.n)
-        live = rows_in((linked | bitmap_of(rows, data.n)) & ~data.deleted).astype(np.uint32)
+        live = rows_in((linked | bitmap_of(rows, data.n)) & ~data.deleted)
         root = graph.root if graph.indexed and graph.root in live else int(live[0])
         codes = partition_codes(data, live, self.threads)
-        PartitionBuild(data, codes, root, self.ef, self.threads, self._report(len(rows))).run(live)
+        PartitionBuild(data, codes, root, self.ef, self.threads, self._report(len(rows))).run(live.astype(np.uint32))
         for name in (LINKED, REMOVING):
             if name in data.columns:
                 mark(data.columns[name], rows_in(read_bitmap(data.columns[name], data.n)), False)
@@ -97,7 +97,9 @@ class GraphBuild:
         nodes = data.columns.get(NODES)
         if nodes is not None:
             with thread_pool(self.threads) as pool:
-                graph_nodes.pack_nodes(data.codes, data.columns[ADJACENCY], nodes, live, data.n, self.threads, pool)
+                graph_nodes.pack_nodes(
+                    data.codes, data.columns[ADJACENCY], nodes, live.astype(np.uint32), data.n, self.threads, pool
+                )
         if self.progress is not None:
             self.progress(len(rows), len(rows))
 

@@ -51,11 +51,11 @@ def is_scaled_int8(codec: Codec) -> bool:
     return codec.kind == "int8" and not codec.has_ranges
 
 
-def partition_codes(data: IndexInput, rows: Rows, threads: int) -> CodeColumn:
+def partition_codes(data: IndexInput, rows: NDArray[np.int64], threads: int) -> CodeColumn:
     """The codes that a build by partitions compares: stored int8 codes with a scale for each row, or int8 copies."""
     if is_scaled_int8(data.codes.codec):
         return data.codes
-    return _int8_copies(data, rows.astype(np.int64), threads)
+    return _int8_copies(data, rows, threads)
 
 
 def _int8_copies(data: IndexInput, rows: NDArray[np.int64], threads: int) -> CodeColumn:

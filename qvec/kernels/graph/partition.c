@@ -335,10 +335,10 @@ static void turn_back(leaf_buffers *leaf, int m, int k) {
     first[0] = 0;
 }
 
-#define DEFINE_GIVE(level, target)                                                                                  \
-    target static void give_##level(qv_reservoir *r, const uint32_t *places, const qv_near *near, int n) {          \
-        for (int q = 0; q < n; q++) offer(r, near[q].key, places[near[q].column]);                                   \
-    }                                                                                                               \
+#define DEFINE_GIVE(level, target)                                                                         \
+    target static void give_##level(qv_reservoir *r, const uint32_t *places, const qv_near *near, int n) { \
+        for (int q = 0; q < n; q++) offer(r, near[q].key, places[near[q].column]);                         \
+    }                                                                                                      \
     target static void cut_##level(qv_reservoir *r) { cut(r); }
 
 DEFINE_GIVE(baseline, )
@@ -428,7 +428,8 @@ static int divide(leaf_buffers *leaf, const uint32_t *places, uint32_t n, int fa
         uint32_t n_pieces = (n + LEAF_MAX - 1) / LEAF_MAX;
         int status = QV_OK;
         for (uint32_t i = 0; i < n_pieces && !status; i++) {
-            uint32_t first = (uint32_t)((uint64_t)n * i / n_pieces), stop = (uint32_t)((uint64_t)n * (i + 1) / n_pieces);
+            uint32_t first = (uint32_t)((uint64_t)n * i / n_pieces),
+                     stop = (uint32_t)((uint64_t)n * (i + 1) / n_pieces);
             status = join_leaf(leaf, places + first, (int)(stop - first));
         }
         return status;
@@ -437,8 +438,8 @@ static int divide(leaf_buffers *leaf, const uint32_t *places, uint32_t n, int fa
     n_leaders = n_leaders < 2 ? 2 : n_leaders;
     size_t set_bytes = qv_tile_set_bytes(p->kernels, (int)n_leaders, dims(p)), edges = (size_t)n * (size_t)fanout;
     size_t bytes = set_bytes + n_leaders * sizeof(void *) + 2 * edges * sizeof(uint32_t) +
-                   (n_leaders + 1) * sizeof(uint32_t) + LEAF_MAX * sizeof(uint32_t) +
-                   assign_bytes(p, (int)n_leaders) + 7 * 64;
+                   (n_leaders + 1) * sizeof(uint32_t) + LEAF_MAX * sizeof(uint32_t) + assign_bytes(p, (int)n_leaders) +
+                   7 * 64;
     uint8_t *memory = aligned_alloc(64, qv_round_up(bytes, 64)), *at = memory;
     if (!memory) return QV_NO_MEMORY;
     qv_tile_set leaders;

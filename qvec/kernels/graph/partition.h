@@ -48,10 +48,10 @@ typedef struct {
     uint32_t *owner; /* [n][fanout] clusters of each row, nearest first */
     qv_tile_set leaders;
     void *leader_memory;
-    uint64_t *first;   /* [n_leaders + 1] where the members of a cluster begin */
-    uint32_t *members; /* places, ascending in each cluster */
-    uint32_t *largest; /* [n_leaders] clusters by their sizes, descending */
-    uint32_t n_parts;  /* of QV_PRUNE_ROWS places */
+    uint64_t *first;           /* [n_leaders + 1] where the members of a cluster begin */
+    uint32_t *members;         /* places, ascending in each cluster */
+    uint32_t *largest;         /* [n_leaders] clusters by their sizes, descending */
+    uint32_t n_parts;          /* of QV_PRUNE_ROWS places */
     qv_reservoir **reservoirs; /* [n_parts]; NULL: not used yet, or pruned */
     uint32_t **lists;          /* [n_parts] degree rows for each place, after pruning */
     uint64_t *reverse_first;   /* [n + 1] where the reverse edges to a place begin */

@@ -96,7 +96,7 @@ static int write_place(qv_partition *p, uint32_t place, qv_scratch *s) {
         if (score_edges(graph, edges + scored, n - scored, s)) return QV_DAMAGED;
         qv_sort_edges(edges, n);
         qv_duplicates duplicates = qv_duplicates_of(graph->codec, (const qv_query *)s->query, code);
-        n = qv_prune(graph, edges, n, degree - degree / QV_SLACK, &duplicates, s);
+        n = qv_prune(graph, edges, n, degree, &duplicates, s);
         if (n < 0) return n;
     }
     qv_write_list(list, graph->degree, edges, n);

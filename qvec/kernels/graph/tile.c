@@ -58,8 +58,8 @@ static void keys_baseline(const qv_tile_set *rows, int i, const qv_tile_set *col
                     dot[l] += panel[2 * l] * row[d] + panel[2 * l + 1] * row[d + 1];
             for (int l = 0; l < QV_TILE_COLUMNS; l++) {
                 int j = g * QV_TILE_COLUMNS + l;
-                keys[(size_t)r * pitch + (size_t)j] = key_bits(rows->norm2[i + r], columns->norm2[j],
-                                                               rows->scale[i + r], columns->scale[j], dot[l]);
+                keys[(size_t)r * pitch + (size_t)j] =
+                    key_bits(rows->norm2[i + r], columns->norm2[j], rows->scale[i + r], columns->scale[j], dot[l]);
             }
         }
     }
@@ -125,8 +125,8 @@ QV_TARGET_AVX2 static void keys_avx2(const qv_tile_set *rows, int i, const qv_ti
 }
 
 QV_TARGET_AVX2 QV_INLINE uint32_t mask8_avx2(const int32_t *keys, const int32_t *limits) {
-    __m256i above = _mm256_cmpgt_epi32(_mm256_loadu_si256((const __m256i *)keys),
-                                       _mm256_loadu_si256((const __m256i *)limits));
+    __m256i above =
+        _mm256_cmpgt_epi32(_mm256_loadu_si256((const __m256i *)keys), _mm256_loadu_si256((const __m256i *)limits));
     return (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(above)) ^ 0xFF;
 }
 
@@ -153,39 +153,37 @@ QV_TARGET_AVX512 static void load_avx512(qv_tile_set *set, int i, const uint8_t 
     set->shift[i] = QV_MIDPOINT * (_mm512_reduce_add_epi32(sum) - QV_MIDPOINT * set->dims);
 }
 
-#define QV_DEFINE_TILE(width)                                                                                        \
-    QV_TARGET_AVX512 static void tile_avx512_##width(const qv_tile_set *rows, int i, const qv_tile_set *columns,     \
-                                                     int g, int32_t *keys, size_t pitch) {                           \
-        size_t dims = (size_t)rows->dims;                                                                            \
-        const int8_t *row = (const int8_t *)rows->rows + (size_t)i * dims;                                           \
-        const uint8_t *panel = columns->panels + (size_t)g * dims * QV_TILE_COLUMNS;                                 \
-        __m512i sums[QV_TILE_ROWS][width];                                                                           \
-        _Pragma("GCC unroll 6") for (int r = 0; r < QV_TILE_ROWS; r++)                                               \
-            _Pragma("GCC unroll 4") for (int c = 0; c < width; c++)                                                  \
-                sums[r][c] = _mm512_set1_epi32(-rows->shift[i + r]);                                                 \
-        for (size_t d = 0; d < dims; d += 4) {                                                                       \
-            __m512i data[width];                                                                                     \
-            _Pragma("GCC unroll 4") for (int c = 0; c < width; c++) data[c] =                                        \
-                _mm512_load_si512(panel + ((size_t)c * dims + d) * QV_TILE_COLUMNS);                                 \
-            _Pragma("GCC unroll 6") for (int r = 0; r < QV_TILE_ROWS; r++) {                                         \
-                int32_t four;                                                                                        \
-                memcpy(&four, row + (size_t)r * dims + d, sizeof four);                                              \
-                __m512i all = _mm512_set1_epi32(four);                                                               \
-                _Pragma("GCC unroll 4") for (int c = 0; c < width; c++) sums[r][c] =                                 \
-                    _mm512_dpbusd_epi32(sums[r][c], data[c], all);                                                   \
-            }                                                                                                        \
-        }                                                                                                            \
-        _Pragma("GCC unroll 6") for (int r = 0; r < QV_TILE_ROWS; r++)                                               \
-            _Pragma("GCC unroll 4") for (int c = 0; c < width; c++) {                                                \
-                int j = (g + c) * QV_TILE_COLUMNS;                                                                   \
-                __m512 both =                                                                                        \
-                    _mm512_mul_ps(_mm512_set1_ps(rows->scale[i + r]), _mm512_loadu_ps(columns->scale + j));          \
-                __m512 norms =                                                                                       \
-                    _mm512_add_ps(_mm512_set1_ps(rows->norm2[i + r]), _mm512_loadu_ps(columns->norm2 + j));          \
-                __m512 dots = _mm512_cvtepi32_ps(sums[r][c]);                                                        \
-                __m512 key = _mm512_sub_ps(norms, _mm512_mul_ps(_mm512_add_ps(both, both), dots));                   \
-                _mm512_storeu_ps(keys + (size_t)r * pitch + j, _mm512_max_ps(key, _mm512_setzero_ps()));             \
-            }                                                                                                        \
+#define QV_DEFINE_TILE(width)                                                                                      \
+    QV_TARGET_AVX512 static void tile_avx512_##width(const qv_tile_set *rows, int i, const qv_tile_set *columns,   \
+                                                     int g, int32_t *keys, size_t pitch) {                         \
+        size_t dims = (size_t)rows->dims;                                                                          \
+        const int8_t *row = (const int8_t *)rows->rows + (size_t)i * dims;                                         \
+        const uint8_t *panel = columns->panels + (size_t)g * dims * QV_TILE_COLUMNS;                               \
+        __m512i sums[QV_TILE_ROWS][width];                                                                         \
+        _Pragma("GCC unroll 6") for (int r = 0; r < QV_TILE_ROWS; r++)                                             \
+            _Pragma("GCC unroll 4") for (int c = 0; c < width; c++) sums[r][c] =                                   \
+                _mm512_set1_epi32(-rows->shift[i + r]);                                                            \
+        for (size_t d = 0; d < dims; d += 4) {                                                                     \
+            __m512i data[width];                                                                                   \
+            _Pragma("GCC unroll 4") for (int c = 0; c < width; c++) data[c] =                                      \
+                _mm512_load_si512(panel + ((size_t)c * dims + d) * QV_TILE_COLUMNS);                               \
+            _Pragma("GCC unroll 6") for (int r = 0; r < QV_TILE_ROWS; r++) {                                       \
+                int32_t four;                                                                                      \
+                memcpy(&four, row + (size_t)r * dims + d, sizeof four);                                            \
+                __m512i all = _mm512_set1_epi32(four);                                                             \
+                _Pragma("GCC unroll 4") for (int c = 0; c < width; c++) sums[r][c] =                               \
+                    _mm512_dpbusd_epi32(sums[r][c], data[c], all);                                                 \
+            }                                                                                                      \
+        }                                                                                                          \
+        _Pragma("GCC unroll 6") for (int r = 0; r < QV_TILE_ROWS; r++)                                             \
+            _Pragma("GCC unroll 4") for (int c = 0; c < width; c++) {                                              \
+            int j = (g + c) * QV_TILE_COLUMNS;                                                                     \
+            __m512 both = _mm512_mul_ps(_mm512_set1_ps(rows->scale[i + r]), _mm512_loadu_ps(columns->scale + j));  \
+            __m512 norms = _mm512_add_ps(_mm512_set1_ps(rows->norm2[i + r]), _mm512_loadu_ps(columns->norm2 + j)); \
+            __m512 dots = _mm512_cvtepi32_ps(sums[r][c]);                                                          \
+            __m512 key = _mm512_sub_ps(norms, _mm512_mul_ps(_mm512_add_ps(both, both), dots));                     \
+            _mm512_storeu_ps(keys + (size_t)r * pitch + j, _mm512_max_ps(key, _mm512_setzero_ps()));               \
+        }                                                                                                          \
     }
 
 QV_DEFINE_TILE(4)
@@ -271,8 +269,8 @@ void qv_tile_set_load(qv_tile_set *set, const qv_tile_kernels *kernels, const qv
     if (!panels) return;
     for (int i = 0; i < qv_panels(n) * QV_TILE_COLUMNS; i++) {
         const uint32_t *from = (const uint32_t *)(set->rows + (size_t)i * row);
-        uint32_t *to = (uint32_t *)set->panels + (size_t)(i / QV_TILE_COLUMNS) * words * QV_TILE_COLUMNS +
-                       i % QV_TILE_COLUMNS;
+        uint32_t *to =
+            (uint32_t *)set->panels + (size_t)(i / QV_TILE_COLUMNS) * words * QV_TILE_COLUMNS + i % QV_TILE_COLUMNS;
         for (size_t w = 0; w < words; w++) to[w * QV_TILE_COLUMNS] = from[w] ^ kernels->panel_mask;
     }
 }

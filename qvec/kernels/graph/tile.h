@@ -13,7 +13,7 @@
 #define QV_TILE_ROWS 6
 #define QV_TILE_COLUMNS 16
 #define QV_NO_KEY 0x7F800000 /* +inf: the key of padding */
-#define QV_NEAREST_MAX 16   /* rows that qv_tile_nearest and qv_leaf_nearest can find */
+#define QV_NEAREST_MAX 16    /* rows that qv_tile_nearest and qv_leaf_nearest can find */
 
 /* Rows prepared for tiles. Arrays have room for n rounded up to QV_TILE_ROWS and QV_TILE_COLUMNS rows. */
 typedef struct {

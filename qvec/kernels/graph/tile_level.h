@@ -64,8 +64,8 @@ TARGET static void LEVEL(leaf)(const int32_t *keys, size_t pitch, int m, int k, 
             uint32_t hits = MASK(v, own), back = MASK(v, limit + g * QV_TILE_COLUMNS);
             for (; hits; hits &= hits - 1) {
                 int l = __builtin_ctz(hits);
-                found[i] = (uint8_t)insert_near(near + (size_t)i * k, found[i], k, v[l],
-                                                (uint32_t)(g * QV_TILE_COLUMNS + l));
+                found[i] =
+                    (uint8_t)insert_near(near + (size_t)i * k, found[i], k, v[l], (uint32_t)(g * QV_TILE_COLUMNS + l));
             }
             for (; back; back &= back - 1) {
                 int l = __builtin_ctz(back), j = g * QV_TILE_COLUMNS + l;
