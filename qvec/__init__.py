@@ -41,6 +41,7 @@ from qvec.common.errors import (
     NotFoundError,
     QvecError,
     ReadOnlyError,
+    ReplacedError,
 )
 from qvec.common.types import Stats
 from qvec.rows.results import AddResult, Records
@@ -96,6 +97,7 @@ __all__ = [
     "QvecError",
     "RaBitQ",
     "ReadOnlyError",
+    "ReplacedError",
     "Records",
     "Report",
     "ShardedIndex",

@@ -1,16 +1,14 @@
-"""The write lock of a file: flock on the data file, through a descriptor of its own.
-
-LMDB's lock file is not used: a process loses its fcntl locks on a file when it closes any descriptor of that file.
-"""
+"""The write lock of a file: a lock on a byte of the data file, through a descriptor of its own."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 
 from qvec.common.errors import LockedError, ReadOnlyError
+from qvec.storage import byte_locks
 
+_BYTE = 1 << 42
 _held: set[FileLock] = set()
 
 
@@ -27,11 +25,9 @@ class FileLock:
             if error.errno != errno.EROFS:
                 raise
             raise ReadOnlyError(f"{path} is on a read-only file system; open it with mode='r'") from error
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not byte_locks.exclude(self._fd, _BYTE):
             os.close(self._fd)
-            raise LockedError(f"{path} is open for writing elsewhere (another handle or process)") from error
+            raise LockedError(f"{path} is open for writing elsewhere (another handle or process)")
 
         _held.add(self)
 
@@ -44,7 +40,7 @@ class FileLock:
         """Unlock, even if a forked child still has the descriptor. Unlocking twice has no effect."""
         if self in _held:
             _held.remove(self)
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
+            byte_locks.unlock(self._fd, _BYTE)
             os.close(self._fd)
 
 

@@ -114,7 +114,7 @@ class Snapshot:
     def check(self) -> Iterator[str]:
         """Read every page, block and record once, and describe what is damaged."""
         self._live()
-        yield from structure_problems(self._env.path)
+        yield from structure_problems(self._env.pair.readable_path)
         for column in self.columns.values():
             for block in range(column.n_blocks):
                 if not column.check(block):

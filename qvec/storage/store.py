@@ -15,6 +15,7 @@ from qvec._kernels import Reads, fork_epoch
 from qvec.common.errors import AbortedError, ClosedError, DiskFullError, ReadOnlyError
 from qvec.common.types import Durability, MemoryMode, check_choice, check_flag
 from qvec.storage import atomic_file, environment, header, keys, open_checks
+from qvec.storage.file_pair import refuse_hard_links
 from qvec.storage.lmdb_errors import translated
 from qvec.storage.page_table import View
 from qvec.storage.snapshot import Snapshot
@@ -71,6 +72,7 @@ class Store(Reads):
             open_checks.check_structure(path)
         self._write_lock = WriteLock(path)
         if mode == "rw":
+            refuse_hard_links(path)
             self._write_lock.lock_file()
         self._closed = False
         try:
@@ -219,7 +221,9 @@ class Store(Reads):
             except BaseException:
                 txn.abort()
                 raise
-            self._transaction = started = Transaction(self._env, txn, view, self.codec, self._end_write)
+            self._transaction = started = Transaction(
+                self._env, self.path, txn, view, self.codec, self._end_write
+            )
         except BaseException:
             self._end_write(None)
             raise
@@ -236,6 +240,7 @@ class Store(Reads):
             if self._closed:
                 raise ClosedError(f"{self.path} is closed")
             self._write_lock.lock_file()
+            self._env.pair.check_named(self.path)
         except BaseException:
             self._end_write(None)
             raise
@@ -343,6 +348,11 @@ class Store(Reads):
         self._write_lock.unlock_file()
         self._views.clear()
         environment.release(self._env)
+
+    @property
+    def readable_path(self) -> str:
+        """A path that leads to the open file, whatever has its name now."""
+        return self._env.pair.readable_path
 
     @property
     def closed(self) -> bool:

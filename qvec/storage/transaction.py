@@ -34,16 +34,16 @@ class Transaction(Snapshot):
     """
 
     __slots__ = (
-        "_calls", "_codec", "_committed", "_discarded", "_failed", "_log", "_on_end", "_record_sums", "_whole",
+        "_calls", "_codec", "_committed", "_discarded", "_failed", "_log", "_on_end", "_path", "_record_sums", "_whole",
         "_written", "frees",
     )  # fmt: skip
 
     def __init__(
-        self, env: Environment, txn: Any, view: View, codec: StateCodec, on_end: Callable[[View | None], None]
+        self, env: Environment, path: str, txn: Any, view: View, codec: StateCodec, on_end: Callable[[View | None], None]
     ) -> None:
-        """``on_end`` is called at the end with the view that was committed, or None if its content is not known."""
+        """``path`` must be a name of the open file when it commits. ``on_end`` is called at the end with the view that was committed, or None if its content is not known."""
         super().__init__(env, txn, view)
-        self._codec, self._on_end = codec, on_end
+        self._path, self._codec, self._on_end = path, codec, on_end
         self._log: list[Operation] = []
         self._whole, self._failed, self._calls, self._written = False, False, 0, 0
         self.frees = False
@@ -208,6 +208,7 @@ class Transaction(Snapshot):
         if written > _LARGE_COMMIT:
             trim_heap()
         self._txn = None
+        self._log.clear()  # its operations refer to this transaction
         self._on_end(self._view if self._env.sound else None)
 
     def abort(self) -> None:
@@ -216,6 +217,7 @@ class Transaction(Snapshot):
             return
         self._own().abort()
         self._txn = None
+        self._log.clear()
         self._on_end(None)
 
     def _own(self) -> Any:
@@ -264,6 +266,7 @@ class Transaction(Snapshot):
 
     def _publish(self) -> None:
         env, txn = self._env, self._txn
+        env.pair.check_named(self._path)
         per_chunk, changed = chunk_entries(env.psize), self._changed_bytes()
         self._discarded = changed > _LARGE_COMMIT and env.free_map_bytes() > _FREE_MAP_FACTOR * changed
         touched = {name: self._put_blocks(column, per_chunk) for name, column in self._view.columns.items()}

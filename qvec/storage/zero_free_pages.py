@@ -9,7 +9,6 @@ Branch pages contain keys that may have been deleted. Whatever is below such a k
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,25 +32,16 @@ def zero_free_pages(store: Store) -> int:
     env = store._env
     with store.exclusive():
         env.reopen()
-    with _open_pages(store) as pages:
-        _rewrite_branches(store, pages)
+    pages = Pages(env.pair.data_fd, env.psize)
+    _rewrite_branches(store, pages)
     with store.write():
         pass  # both meta pages are now of commits that use no older pages
-    with store.exclusive(), env.exclusive_map(), _open_pages(store) as pages:
+    with store.exclusive(), env.exclusive_map():
         newest = env.lmdb.info()["last_txnid"]
         behind = [commit for commit in env.reader_commits() if commit < newest]
         if behind:
             raise LockedError(f"{store.path}: snapshots of other processes read {len(behind)} earlier commits")
         return PageEraser(pages).run()
-
-
-@contextlib.contextmanager
-def _open_pages(store: Store) -> Iterator[Pages]:
-    fd = os.open(store.path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        yield Pages(fd, store._env.psize)
-    finally:
-        os.close(fd)
 
 
 # --- keys in branch pages ---
