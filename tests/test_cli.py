@@ -130,7 +130,7 @@ def test_searching_by_a_stored_id_finds_its_neighbors(run) -> None:
 
 def test_a_search_finds_groups(run, folder: Path) -> None:
     with qvec.create("s.qvec", DIM, metric="l2", fields={"lang": "keyword"}) as db:
-        db.add(X, payload=[{"lang": ["de", "en"][row % 2]} for row in range(N)])
+        db.add(X, payloads=[{"lang": ["de", "en"][row % 2]} for row in range(N)])
     code, out, _ = run(
         "search", "s.qvec", "q.npy", "--row", "0", "-k", "2", "--group-by", "lang", "--group-size", "3", "--json"
     )

@@ -191,7 +191,7 @@ CREATIONS: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.fixture
 def db(path: Path) -> Iterator[Collection]:
     with qvec.create(path, DIM) as db:
-        db.add(X[:5], payload=[{"row": i} for i in range(5)])
+        db.add(X[:5], payloads=[{"row": i} for i in range(5)])
         yield db
 
 

@@ -150,7 +150,7 @@ def test_a_collection_begins_with_one_vector_and_is_advised_to_learn_when_it_has
         queries = x[:100] + np.random.default_rng(1).normal(size=(100, 32)).astype(np.float32) / 4
 
         def recall() -> float:
-            exact, found = (db.search(queries, **how).ids for how in ({"exact": True}, {"rescore": False}))
+            exact, found = (db.search(queries, **how).ids for how in ({"exact": True}, {"oversample": 0}))
             return float(np.mean([np.isin(a, b).mean() for a, b in zip(exact, found, strict=True)]))
 
         before = recall()
@@ -191,10 +191,10 @@ def test_rabitq1_finds_nearly_all_with_the_candidates_that_it_asks_for(tmp_path:
         found = db.search(x[::20], 10)
         exact = db.search(x[::20], 10, exact=True).ids
         assert np.mean([np.isin(a, b).mean() for a, b in zip(exact, found.ids, strict=True)]) >= 0.995
-        fewer = db.search(x[::20], 10, rescore=False).ids
+        fewer = db.search(x[::20], 10, oversample=0).ids
         assert np.mean([np.isin(a, b).mean() for a, b in zip(exact, fewer, strict=True)]) < 0.9
         assert train(x[:200], "cosine", make_config("rabitq1")).oversample == 15
-        assert db.stats().code == db.calibrations()[0].code == "rabitq1"
+        assert db.stats().code == db.generations()[0].code == "rabitq1"
 
 
 def test_codes_that_learn_nothing_need_no_sample() -> None:

@@ -165,7 +165,7 @@ def test_a_list_of_parts_may_change_between_searches(db: qvec.Collection, watch:
 def test_payloads_are_read(db: qvec.Collection, watch: Watch) -> None:
     for _ in range(2):
         assert db.search(Q[0]).payloads == [None] * 10
-    db.add(Q[0], ids=[5000], payload={"a": 1})
+    db.add(Q[0], ids=[5000], payloads={"a": 1})
     for _ in range(2):
         payloads = db.search(Q[0]).payloads
         assert payloads is not None

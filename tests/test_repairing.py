@@ -147,7 +147,7 @@ def test_a_generation_that_is_not_in_force_is_dropped(path: Path) -> None:
     with qvec.open(path) as db:
         assert "generation 0, which is not in force" in db.repair()[0]
         assert_whole(db)
-        assert [(g.number, g.rows) for g in db.calibrations()] == [(0, 0), (1, N)]
+        assert [(g.number, g.rows) for g in db.generations()] == [(0, 0), (1, N)]
 
 
 def test_codes_in_force_under_another_name_are_made_anew(path: Path) -> None:

@@ -105,19 +105,19 @@ def test_groups_go_with_filters_radius_offset_and_ids(db: qvec.Collection) -> No
     assert_groups(
         db.search(q, 8, max_distance=max_distance, **options), grouped(db, q, 8, 2, max_distance=max_distance), 8, 2
     )
-    own = db.search(id=7, k=3, **options)
+    own = db.search_by_id(7, k=3, **options)
     assert_groups(own, grouped(db, X[7], 3, 2, own=7), 3, 2)
-    exact = db.search(q, 3, group_by="doc", group_size=2, exact=True, include=["payload", "vector"])
+    exact = db.search(q, 3, group_by="doc", group_size=2, exact=True, include=["payloads", "vectors"])
     assert_groups(exact, grouped(db, q, 3, 2), 3, 2)
     assert exact.vectors is not None
     np.testing.assert_array_equal(exact.vectors[: int(exact.counts)], X[exact.ids[: int(exact.counts)]])
-    assert db.search(q, 3, explain=True, **options).explanation is not None
+    assert db.search(q, 3, include=("payloads", "explanation"), **options).explanation is not None
 
 
 def test_times_that_are_written_differently_are_one_group(path: Path) -> None:
     with qvec.create(path, DIM, fields={"when": "datetime"}) as db:
         whens = ["2024-01-01", "2024-01-01T00:00:00+00:00", "2024-01-02"]
-        db.add(X[:3], payload=[{"when": when} for when in whens])
+        db.add(X[:3], payloads=[{"when": when} for when in whens])
         hits = db.search(X[0], 5, group_by="when", group_size=2)
         assert sorted(hits.ids[:3].tolist()) == [0, 1, 2]
         assert int(hits.counts) == 3
@@ -140,7 +140,7 @@ def test_times_that_are_written_differently_are_one_group(path: Path) -> None:
 )
 def test_what_cannot_be_grouped_is_named(path: Path, options: dict[str, Any], message: str) -> None:
     with qvec.create(path, DIM, fields={"doc": "int", "lang": "keyword", "tags": "keyword[]"}) as db:
-        db.add(X[:5], payload=[payload(i) for i in range(5)])
+        db.add(X[:5], payloads=[payload(i) for i in range(5)])
         with pytest.raises(qvec.InputError, match=message):
             db.search(Q[0], **options)
         with pytest.raises(qvec.InputError, match="color"):
@@ -158,7 +158,7 @@ def test_an_empty_collection_has_no_groups(path: Path) -> None:
 
 def test_each_query_of_a_batch_can_have_its_own_filter(db: qvec.Collection) -> None:
     filters: list[Any] = [{"lang": "de"}, None, {"lang": "de"}, {"doc": {"$lt": 0}}]
-    for options in ({}, {"offset": 2}, {"include": ["vector"]}, {"explain": True}, {"mmr": 0.5}):
+    for options in ({}, {"offset": 2}, {"include": ["vectors"]}, {"explain": True}, {"mmr": 0.5}):
         hits = db.search(Q, 6, where=filters, ef=N, **options)
         singles = [db.search(q, 6, where=one, ef=N, **options) for q, one in zip(Q, filters, strict=True)]
         assert hits.ids.tolist() == [single.ids.tolist() for single in singles]
@@ -170,5 +170,5 @@ def test_each_query_of_a_batch_can_have_its_own_filter(db: qvec.Collection) -> N
     assert db.search(Q, 6, where=filters, ef=N).ids[0].tolist() == live[:6]
     groups = db.search(Q, 2, where=filters, group_by="doc", ef=N)
     assert groups.ids[0].tolist() == db.search(Q[0], 2, where=filters[0], group_by="doc", ef=N).ids.tolist()
-    by_id = db.search(id=[0, 1], k=3, where=[{"lang": "en"}, None], ef=N)
+    by_id = db.search_by_id([0, 1], k=3, where=[{"lang": "en"}, None], ef=N)
     assert all(i % 3 == 1 for i in by_id.ids[0].tolist())

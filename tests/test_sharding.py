@@ -41,7 +41,7 @@ def shards(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
         yield one, index
 
 
-@pytest.mark.parametrize("options", [{}, {"offset": 5}, {"max_distance": 20.0}, {"include": ["vector", "payload"]}])
+@pytest.mark.parametrize("options", [{}, {"offset": 5}, {"max_distance": 20.0}, {"include": ["vectors", "payloads"]}])
 def test_shards_find_what_one_collection_finds(shards: Any, options: dict[str, Any]) -> None:
     one, index = shards
     expected, found = one.search(Q, K, exact=True, **options), index.search(Q, K, exact=True, **options)
@@ -159,13 +159,13 @@ def test_a_pickled_collection_is_open_for_reading_where_it_is_unpickled(tmp_path
     code = """
 import pickle, sys
 db = pickle.loads(sys.stdin.buffer.read())
-print(db.search(id=7, k=1).ids[0], len(db))
+print(db.search_by_id(7, k=1).ids[0], len(db))
 try: db.delete([1])
 except Exception as error: print(type(error).__name__)
 """
     with qvec.open(path) as db:
         done = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(db), capture_output=True, check=True)
-        assert done.stdout.decode().split() == [str(db.search(id=7, k=1).ids[0]), str(N), "ReadOnlyError"]
+        assert done.stdout.decode().split() == [str(db.search_by_id(7, k=1).ids[0]), str(N), "ReadOnlyError"]
     with qvec.ShardedIndex([path]) as index, pickle.loads(pickle.dumps(index)) as again:
         assert again.search(Q[0], 3).ids.tolist() == index.search(Q[0], 3).ids.tolist()
     with qvec.open(path, "r", memory="ram") as db, pickle.loads(pickle.dumps(db)) as again:

@@ -10,20 +10,16 @@ from qvec.common.types import NDArray
 from qvec.rows.lookup import row_records
 from qvec.schema.config import Config
 from qvec.schema.layout import IDS
-from qvec.search.options import SearchOptions
-from qvec.search.refine import Found
-from qvec.search.results import Hits
 from qvec.storage.store import Snapshot
 
 
-def make_hits(
-    snap: Snapshot, config: Config, found: Found, options: SearchOptions, vectors: NDArray[Any] | None = None
-) -> Hits:
-    """Hits of rows [..., k] (-1: none), distances [..., k] and counts [...]; ``vectors`` [..., k, dim] go along."""
-    rows, distances, counts = found
+def ids_and_payloads(
+    snap: Snapshot, config: Config, rows: NDArray[np.int64], with_payloads: bool
+) -> tuple[NDArray[Any], list[Any] | None]:
+    """Ids of rows [..., k] (-1: none), and their payloads if they are wanted, as lists of k."""
     ids: NDArray[Any]
     if config.ids == "int64":
-        with_records = options.payloads and snap.state["records"] > 0
+        with_records = with_payloads and snap.state["records"] > 0
         ids = int_ids_of_rows(snap, rows) if snap.state["live"] else rows
     else:
         with_records = True
@@ -31,13 +27,13 @@ def make_hits(
     if config.ids != "int64":
         names = ["" if record is None else record["id"] for record in records]
         ids = np.array(names, object).reshape(rows.shape)
-    payloads: list[Any] | None = None
-    if options.payloads:
-        payloads = [None if record is None else record["payload"] for record in records] if with_records else records
-        if rows.ndim > 1:
-            k = rows.shape[-1]
-            payloads = [payloads[i : i + k] for i in range(0, len(payloads), k)]
-    return Hits(ids, distances, counts, payloads, 1.0 if config.metric == "cosine" else 0.0, vectors)
+    if not with_payloads:
+        return ids, None
+    payloads = [None if record is None else record["payload"] for record in records] if with_records else records
+    if rows.ndim > 1:
+        k = rows.shape[-1]
+        payloads = [payloads[i : i + k] for i in range(0, len(payloads), k)]
+    return ids, payloads
 
 
 def int_ids_of_rows(snap: Snapshot, rows: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -24,12 +24,12 @@ from qvec.schema.validation import SAFE_NORM2, as_searched, worker_threads
 from qvec.search.engine import Engine
 from qvec.search.explain import explain
 from qvec.search.grouping import group_field, nearest_groups
-from qvec.search.hits import make_hits
+from qvec.search.hits import ids_and_payloads
 from qvec.search.options import RawOptions, SearchOptions, checked_options
 from qvec.search.params import SearchParams
 from qvec.search.plan import plan_search
 from qvec.search.refine import Found, no_hits, refine, without
-from qvec.search.results import Hits
+from qvec.search.results import BatchHits, Extras, Hits, hits_of
 from qvec.search.row_selection import SelectedRows, selector_of
 from qvec.search.strategy import Strategy, choose_strategy
 from qvec.storage.store import Snapshot, Store
@@ -58,7 +58,7 @@ class Searches:
 
     def search(
         self, queries: Any, raw: RawOptions, where: Any = None, ids_in: Any = None, threads: int | None = None
-    ) -> Hits:
+    ) -> Hits | BatchHits:
         """Hits of array-like queries [n, dim] or [dim]; ``where`` is a filter, or one for each query of a batch."""
         self._n_calls += 1
         is_plain = where is None and ids_in is None and type(raw[1]) is tuple
@@ -77,7 +77,7 @@ class Searches:
 
     def search_by_id(
         self, ids: Any, raw: RawOptions, where: Any = None, ids_in: Any = None, threads: int | None = None
-    ) -> Hits:
+    ) -> Hits | BatchHits:
         """Hits of stored vectors, given by one id (1-D out) or by several (2-D out); a vector is no hit of itself."""
         with self._store.read() as snap:
             engine = self.engine(snap)
@@ -112,7 +112,7 @@ class Searches:
         where: Any,
         ids_in: Any,
         threads: int | None,
-    ) -> Hits:
+    ) -> Hits | BatchHits:
         times = [perf_counter()]
         workers = 1 if threads is None and queries.ndim == 1 else worker_threads(threads)
         batch = queries.reshape(-1, queries.shape[-1])
@@ -133,13 +133,15 @@ class Searches:
         if queries.ndim == 1:
             found = found[0][0], found[1][0], found[2].reshape(())
         vectors = reader.padded(found[0]) if options.vectors and reader is not None else None
-        hits = make_hits(snap, self._config, found, options, vectors)
-        if groups is not None:
-            hits.groups = groups if queries.ndim > 1 else groups[0]
+        if groups is not None and queries.ndim == 1:
+            groups = groups[0]
+        ids, payloads = ids_and_payloads(snap, self._config, found[0], options.payloads)
+        explanation = None
         if options.explain:
             k = options.depth + (own is not None)
-            hits.explanation = explain(run.searcher, run.strategy, len(batch), k, [*times, perf_counter()])
-        return hits
+            explanation = explain(run.searcher, run.strategy, len(batch), k, [*times, perf_counter()])
+        zero_score = 1.0 if self._config.metric == "cosine" else 0.0
+        return hits_of(ids, found[1], found[2], payloads, zero_score, Extras(vectors, explanation, groups))
 
 
 @dataclass(slots=True)

@@ -57,7 +57,7 @@ class Model:
     def delete(self, ids: Sequence[Id]) -> int:
         return sum(self.rows.pop(i, None) is not None for i in dict.fromkeys(ids))
 
-    def update_payload(self, ids: Sequence[Id], payload: Payload | None, merge: bool) -> int:
+    def update_payloads(self, ids: Sequence[Id], payload: Payload | None, merge: bool) -> int:
         """Change the payloads of those that are stored; how many are."""
         found = [i for i in ids if i in self.rows]
         for i in found:
