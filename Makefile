@@ -3,6 +3,7 @@ VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(shell find qvec -name '*.[ch]' ! -name _kernels.c -o -name '*.pyx' -o -name '*.pxi' -o -name '*.pxd')
+C_FILES := $(wildcard qvec/kernels/*/*.[ch]) tests/emulated/kernels.c
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n auto --dist worksteal
@@ -47,10 +48,12 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(C_FILES)
 
 check: lint test
 

@@ -55,13 +55,13 @@ def walked(db: qvec.Collection, queries: Float32, truth: Any) -> float:
 def copied(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many rows were copied, for each batch for which any were."""
     counts: list[int] = []
-    copies = graph_codes._copied
+    copies = graph_codes._int8_copies
 
     def count(source: Any, rows: Any, *rest: Any) -> Any:
         counts.append(len(rows))
         return copies(source, rows, *rest)
 
-    monkeypatch.setattr(graph_codes, "_copied", count)
+    monkeypatch.setattr(graph_codes, "_int8_copies", count)
     return counts
 
 
@@ -109,10 +109,10 @@ def test_only_large_batches_are_copied(tmp_path: Path, copied: list[int]) -> Non
         db.add(x[:2000])
         db.add(x[2000:2050])
         db.delete(range(500))
-        db.add(x[: graph_codes.MIN_ROWS])
+        db.add(x[: graph_codes.MIN_BATCH_ROWS])
         assert copied[0] == 2000
         assert len(copied) == 2
-        assert copied[1] <= 2050 + graph_codes.MIN_ROWS
+        assert copied[1] <= 2050 + graph_codes.MIN_BATCH_ROWS
         assert not db.verify(deep=True)
         found = db.search(x[1100:1900], 1, ef=64).ids[:, 0]  # rows that have no twin
         assert (found == np.arange(1100, 1900)).mean() > 0.99

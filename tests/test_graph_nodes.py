@@ -119,14 +119,14 @@ def test_nodes_kept_up_one_by_one_are_those_of_the_lists_made_anew(path: Path) -
 def test_nodes_do_not_depend_on_threads_and_verify_sees_a_changed_byte() -> None:
     coded, adjacency, nodes, _ = linked(clustered(600, 40))
     made = nodes.read_range(0, 600)
-    packer = Packer(coded.codec, coded.column, adjacency, nodes, 600, rotation_signs(graph_nodes.SEED, 64))
+    packer = Packer(coded.codec, coded.column, adjacency, nodes, 600, rotation_signs(graph_nodes.ROTATION_SEED, 64))
     packer.begin(np.arange(600, dtype=np.uint32))
     packer.run()
     np.testing.assert_array_equal(nodes.read_range(0, 600), made)
-    assert len(graph_nodes.wrong(coded, adjacency, nodes, 600)) == 0
+    assert len(graph_nodes.wrong_nodes(coded, adjacency, nodes, 600)) == 0
     made[7, 100] ^= 1
     nodes.write(7, made[7:8])
-    np.testing.assert_array_equal(graph_nodes.wrong(coded, adjacency, nodes, 600), [7])
+    np.testing.assert_array_equal(graph_nodes.wrong_nodes(coded, adjacency, nodes, 600), [7])
 
 
 @pytest.mark.parametrize(("dim", "coded"), [(40, 64), (384, 384), (512, 464), (784, 576), (1536, 736)])
@@ -136,7 +136,7 @@ def test_a_node_is_its_definition(dim: int, coded: int, metric: str) -> None:
     made, adjacency, nodes, _ = linked(x, metric)
     rotated, stride = node_shape(made.codec, 32)
     decoded = np.pad(made.codec.decode(made.column.read_range(0, 300)), ((0, 0), (0, rotated - dim)))
-    y = transform(decoded, rotated, False, None, rotation_signs(graph_nodes.SEED, rotated)).astype(np.float64)
+    y = transform(decoded, rotated, False, None, rotation_signs(graph_nodes.ROTATION_SEED, rotated)).astype(np.float64)
     places = np.array([2 * v if v < 8 else 2 * (v - 8) + 1 for v in range(16)])
     for u in (0, 7, 299):
         node = nodes.read_range(u, u + 1)[0]
@@ -172,7 +172,7 @@ def test_every_level_finds_the_same() -> None:
     found = []
     for level in simd_levels():
         coded, _, nodes, entries = linked(x, simd=level)
-        walker = graph_nodes.finder(coded, nodes, 32, len(x), entries)
+        walker = graph_nodes.node_finder(coded, nodes, 32, len(x), entries)
         searcher = Searcher(coded.codec, coded.column, len(x), walker)
         found.append(searcher.search(q, 10, 64, 0, 0, False, Selection(len(x), len(x)))[0])
     for ids in found[1:]:

@@ -8,16 +8,16 @@ from typing import Any, Self
 import numpy as np
 
 from qvec._kernels import offset_rows, offset_values
+from qvec.codes.kmeans import lloyd, nearest
 from qvec.codes.samples import check_sample, mean_of
 from qvec.common.errors import FormatError
 from qvec.common.plain_state import State, floats_to_bytes, take_floats, take_state
-from qvec.common.types import MAX_CENTROIDS, CentroidCount, Codes, Float32Array, Int64Array, centroid_samples
+from qvec.common.types import MAX_CENTROIDS, CentroidCount, Codes, Float32Array, centroid_samples
 
 ROWS_PER_CENTROID = 64  # of the sample, with centroids="auto"
 MAX_BYTES = 4 << 20  # of all offsets, with centroids="auto": 256 centroids up to 16,000 dimensions
 COARSE_ROWS = 16_384  # of the sample, for the first rounds of k-means
 COARSE_ROUNDS, FINE_ROUNDS = 8, 2
-_TILE = 8192
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,33 +95,14 @@ def auto_count(rows: int, dim: int) -> int:
     return max(1, min(MAX_CENTROIDS, rows // ROWS_PER_CENTROID, MAX_BYTES // dim))
 
 
-def nearest(y: Float32Array, centroids: Float32Array) -> Int64Array:
-    """The nearest of float32[k, dim] centroids for each of float32[n, dim]: int64[n]."""
-    half = np.square(centroids).sum(axis=1) / 2
-    tiles = (y[i : i + _TILE] @ centroids.T - half for i in range(0, len(y), _TILE))
-    return np.concatenate([tile.argmax(axis=1) for tile in tiles])
-
-
 def _clusters(y: Float32Array, k: int, seed: int) -> Float32Array:
-    """The means of k clusters (Lloyd's k-means, IEEE Trans. Inf. Theory 28, 1982), begun at rows drawn by ``seed``."""
+    """The means of k clusters of k-means that begins at rows drawn by ``seed``."""
     rng = np.random.default_rng(seed)
     coarse = y[rng.permutation(len(y))[:COARSE_ROWS]]
     centroids = coarse[:k].copy()
     for rows, rounds in ((coarse, COARSE_ROUNDS), (y, FINE_ROUNDS if len(y) > len(coarse) else 0)):
-        for _ in range(rounds):
-            centroids = _means(rows, nearest(rows, centroids), centroids)
+        centroids = lloyd(rows, centroids, rounds)
     return centroids
-
-
-def _means(y: Float32Array, owner: Int64Array, centroids: Float32Array) -> Float32Array:
-    """The mean of each cluster's rows; a cluster that lost all its rows stays where it was."""
-    order = np.argsort(owner, kind="stable")
-    rows = y[order]
-    owners, starts = np.unique(owner[order], return_index=True)
-    moved = centroids.copy()
-    for cluster, start, stop in zip(owners, starts, np.append(starts[1:], len(y)), strict=True):
-        moved[cluster] = rows[start:stop].mean(axis=0)
-    return moved
 
 
 def _take_offsets(value: object, dim: int) -> Codes | None:

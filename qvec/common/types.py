@@ -158,10 +158,11 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise InputError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
 
 
-def check_int(name: str, value: object, low: int, high: int) -> None:
-    """Raise InputError naming the limits unless ``value`` is an int within them, both included."""
+def check_int(name: str, value: object, low: int, high: int) -> int:
+    """Return ``value`` if it is an int within the limits, both included. Raises InputError naming the limits."""
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise InputError(f"{name} must be an integer from {low} to {high}, got {value!r}")
+    return value
 
 
 def check_number(name: str, value: object, low: float, high: float) -> None:

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from qvec._kernels import bits_roaring, bits_rows
+from qvec._kernels import bits_roaring
 from qvec.common.errors import InputError
 from qvec.common.types import NDArray, Payload
 from qvec.filters.maintain import posted
 from qvec.filters.postings import all_names
 from qvec.filters.schema import Field, Keys, load_schema, payload_keys
-from qvec.filters.values import column_name, n_words
+from qvec.filters.values import column_name
+from qvec.schema.bitmaps import rows_in, words_for
 from qvec.storage.store import Snapshot
 
 
@@ -46,16 +47,16 @@ def _check_postings(reading: Snapshot, field: Field, rows: list[int], held: list
 
 def _rows(data: Any, name: bytes, n: int) -> list[int] | None:
     """The rows of a bitmap; None where it is none."""
-    bits = np.zeros(n_words(n), np.uint64)
+    bits = np.zeros(words_for(n), np.uint64)
     chunk = int.from_bytes(name[-2:], "big")
-    return bits_rows(bits).tolist() if bits_roaring(data, chunk, n, bits) else None
+    return rows_in(bits).tolist() if bits_roaring(data, chunk, n, bits) else None
 
 
 def _check_values(reading: Snapshot, field: Field, rows: list[int], held: list[Keys | None]) -> Iterator[str]:
     n = reading.state["n"]
-    expected = np.zeros(n_words(n) * 64, np.uint64)
+    expected = np.zeros(words_for(n) * 64, np.uint64)
     expected[rows] = [0 if keys is None else keys[0] for keys in held]
-    stored: NDArray[np.uint64] = reading.columns[column_name(field)].read_range(0, n_words(n)).view("<u8").reshape(-1)
+    stored: NDArray[np.uint64] = reading.columns[column_name(field)].read_range(0, words_for(n)).view("<u8").reshape(-1)
     if wrong := np.flatnonzero(stored != expected).tolist():
         yield f"field {field.name!r}: {len(wrong)} rows hold another value than their payload, first row {wrong[0]}"
 

@@ -9,10 +9,10 @@ import numpy as np
 from qvec.common.types import Bitmap
 from qvec.filters.language import Among, And, Between, Exists, Node, Not, Or
 from qvec.filters.postings import read_postings, read_range
-from qvec.filters.values import n_words, scan_values
+from qvec.filters.schema import MAX_KEY
+from qvec.filters.values import scan_values
 from qvec.storage.store import Snapshot
 
-MAX_KEY = 2**64 - 1
 MAX_REMEMBERED_BYTES = 16 << 20
 
 
@@ -69,11 +69,3 @@ def _ranges(node: Among | Between | Exists) -> list[tuple[int, int]]:
     if isinstance(node, Between):
         return [(node.low, node.high)]
     return [(1, MAX_KEY)]
-
-
-def live_bitmap(n: int, deleted: Bitmap | None) -> Bitmap:
-    """All of n rows but the deleted ones."""
-    bits = np.full(n_words(n), MAX_KEY, np.uint64)
-    if n % 64:
-        bits[-1] = (1 << n % 64) - 1
-    return bits if deleted is None else bits & ~deleted

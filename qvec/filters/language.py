@@ -17,12 +17,11 @@ from typing import Any
 import numpy as np
 
 from qvec.common.errors import InputError
-from qvec.filters.schema import Field, Key, Schema, shown
+from qvec.filters.schema import MAX_KEY, Field, Key, Schema, shown
 
 MAX_DEPTH = 16  # of $and, $or and $not in one another
 MAX_CONDITIONS = 1024
 MAX_VALUES = 65_536  # of all $in and $nin together
-MAX_KEY = 2**64 - 1
 
 
 @dataclass(frozen=True, slots=True)

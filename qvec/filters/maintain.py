@@ -11,7 +11,8 @@ from qvec.common.errors import CorruptError, InputError
 from qvec.common.types import FieldType, Payload
 from qvec.filters.postings import Changes, all_names, changed_entries, entry_name, stem
 from qvec.filters.schema import MAX_FIELDS, MAX_NUMBER, Field, Key, Keys, load_schema, payload_keys
-from qvec.filters.values import column_name, column_spec, n_words, write_values
+from qvec.filters.values import column_name, column_spec, write_values
+from qvec.schema.bitmaps import words_for
 from qvec.storage.store import ColumnSpec, Transaction
 
 RowKeys = Sequence[Keys | None]
@@ -49,7 +50,7 @@ class FieldWriter:
         """Make room for n rows."""
         for field in self.fields:
             if field.has_column:
-                self.txn.columns[column_name(field)].resize(n_words(n))
+                self.txn.columns[column_name(field)].resize(words_for(n))
 
     def change(self, rows: Sequence[int], old: Sequence[RowKeys], new: Sequence[RowKeys]) -> None:
         """Rows, ascending, that held ``old`` hold ``new``; an empty list: they held, or hold, nothing."""
@@ -87,7 +88,7 @@ class FieldWriter:
             state["next_field"] += 1
             state["fields"] = {**state["fields"], name: [field.number, kind]}
             if field.has_column:
-                self.txn.add_column(column_name(field), column_spec(field)).resize(n_words(state["n"]))
+                self.txn.add_column(column_name(field), column_spec(field)).resize(words_for(state["n"]))
         self.fields = list(load_schema(state).values())
 
     def drop(self, name: str) -> None:

@@ -23,6 +23,7 @@ MAX_KEYWORD_BYTES = 65_536
 MAX_ITEMS = 4096  # of one list
 MAX_NUMBER = 65_535  # fields ever declared: the keys of columns hold 16 bits of it
 MAX_INT = 2**63 - 1
+MAX_KEY = 2**64 - 1
 
 FIELD_TYPES: tuple[FieldType, ...] = get_args(FieldType)
 Key = int | bytes

@@ -30,11 +30,6 @@ def column_spec(field: Field) -> ColumnSpec:
     return narrow_column(FIELD, WORD_ROWS * _BYTES, generation=field.number)
 
 
-def n_words(n: int) -> int:
-    """Rows of a value column, and words of a bitmap, for n rows."""
-    return -(-n // WORD_ROWS)
-
-
 def scan_values(
     columns: Mapping[str, Column], field: Field, ranges: Sequence[tuple[int, int]], n: int, bits: Bitmap
 ) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 
 from qvec._kernels import Codec, Column, Finder
 from qvec.codes.registry import Quantizer
-from qvec.common.types import Float32Array, NDArray
-from qvec.schema.bitmaps import Bitmap, read_bitmap, rows_in, without
+from qvec.common.types import Bitmap, Float32Array, NDArray
+from qvec.schema.bitmaps import complement, read_bitmap, rows_in
 from qvec.schema.layout import CODES, DELETED, VECTORS
 from qvec.storage.store import ColumnSpec
 
@@ -80,7 +80,7 @@ class IndexInput:
     @cached_property
     def live(self) -> NDArray[np.int64]:
         """The rows that are not deleted, ascending."""
-        return rows_in(without(self.n, self.deleted))
+        return rows_in(complement(self.n, self.deleted))
 
 
 class Index(Protocol):

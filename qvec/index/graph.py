@@ -7,12 +7,13 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from qvec.common.types import Float32Array, NDArray
+from qvec.codes.kmeans import lloyd
+from qvec.common.types import NDArray
 from qvec.index.base import CodeColumn, IndexState, Rows
 
-ENTRIES = 64
-SAMPLE = 4096
-LLOYD_ROUNDS = 4
+MAX_ENTRIES = 64
+ENTRY_SAMPLE_ROWS = 4096
+ENTRY_KMEANS_ROUNDS = 4
 _NUMBERS = (
     "indexed", "tombstones", "root", "entries_chosen_at", "repair_cursor", "pending_in_sweep", "reverse_edge_cursor",
 )  # fmt: skip
@@ -89,29 +90,15 @@ class Graph:
 
 
 def choose_entries(codes: CodeColumn, root: int, rows: NDArray[np.int64]) -> Rows:
-    """Up to 64 of the rows to start walks from: the root of the tree, and medoids of a sample (Lloyd's k-means)."""
-    if len(rows) <= ENTRIES:
+    """Up to MAX_ENTRIES rows at which walks start: the root of the tree, and one row for each cluster of a sample.
+
+    The row of a cluster has the largest dot product with the cluster's centroid.
+    """
+    if len(rows) <= MAX_ENTRIES:
         return np.union1d([root], rows).astype(np.uint32)
-    sample = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), SAMPLE)).astype(np.int64))]
+    sample = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), ENTRY_SAMPLE_ROWS)).astype(np.int64))]
     x = codes.codec.decode(codes.column.read(sample))
-    return np.union1d([root], sample[_medoids(x, ENTRIES - 1)]).astype(np.uint32)
-
-
-def _medoids(x: Float32Array, k: int) -> NDArray[np.int64]:
-    x = x - x.mean(axis=0)
-    centroids = x[np.linspace(0, len(x) - 1, k).astype(np.int64)]
-    for _ in range(LLOYD_ROUNDS):
-        owner = np.argmin(_distances(x, centroids), axis=1)
-        order = np.argsort(owner, kind="stable")
-        bounds = np.searchsorted(owner[order], np.arange(k + 1))
-        filled = np.flatnonzero(np.diff(bounds))
-        sums = np.add.reduceat(x[order], bounds[filled], axis=0)
-        centroids[filled] = sums / np.diff(bounds)[filled, None]
-    nearest: NDArray[np.int64] = np.argmin(_distances(x, centroids), axis=0)
-    return nearest
-
-
-def _distances(x: Float32Array, centroids: Float32Array) -> Float32Array:
-    """Squared distances but for |x|^2, which shifts a row as a whole."""
-    shifted: Float32Array = np.einsum("ij,ij->i", centroids, centroids) - 2 * (x @ centroids.T)
-    return shifted
+    x -= x.mean(axis=0)
+    start = x[np.linspace(0, len(x) - 1, MAX_ENTRIES - 1).astype(np.int64)]
+    centroids = lloyd(x, start, ENTRY_KMEANS_ROUNDS)
+    return np.union1d([root], sample[np.argmax(x @ centroids.T, axis=0)]).astype(np.uint32)

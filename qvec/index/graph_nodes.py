@@ -1,6 +1,6 @@
-"""The packed layout of a graph: beside each list, what a walk needs to know of a node and its neighbors in one block.
+"""The packed layout of a graph: one block per row with all that a walk reads of the row and its neighbors.
 
-A node is made from its list and the codes alone (kernels/graph/nodes.h); whoever changes a list makes the node anew.
+A node is derived from its list and the codes alone (kernels/graph/nodes.h), and is rebuilt when its list changes.
 """
 
 from __future__ import annotations
@@ -23,46 +23,48 @@ if TYPE_CHECKING:
 
     from qvec._kernels import GraphRepair, Linker
 
-MAX_DIM = 4096  # so that a node of 64 neighbors fits into a block
-MIN_BITS = 4  # a dimension: coarser codes tell too little of where a node is
-STEP = 2048  # nodes made between two looks for Ctrl-C
-SEED = 1  # of the rotation; part of the format
+MAX_PACKED_DIM = 4096  # a node of 64 neighbors then fits into a block
+MIN_BITS_PER_DIM = 4  # coarser codes locate a node too poorly
+NODES_PER_STEP = 2048  # between two checks for Ctrl-C
+ROTATION_SEED = 1  # part of the format
 
 
 def node_column(codec: Codec, degree: int) -> ColumnSpec:
-    """The column of nodes with ``degree`` neighbors; InputError where codes or dimensions are not for it."""
-    if codec.kind == "binary" or 8 * codec.data_size < MIN_BITS * codec.dim:
-        raise InputError(f"layout='packed' needs codes of {MIN_BITS} bits a dimension or more, not {codec.kind}")
-    if codec.dim > MAX_DIM:
-        raise InputError(f"layout='packed' is for {MAX_DIM} dimensions at most, not {codec.dim}")
+    """The column of nodes with ``degree`` neighbors. Raises InputError if the codes are too coarse or too wide."""
+    if codec.kind == "binary" or 8 * codec.data_size < MIN_BITS_PER_DIM * codec.dim:
+        raise InputError(
+            f"layout='packed' needs codes of {MIN_BITS_PER_DIM} bits a dimension or more, not {codec.kind}"
+        )
+    if codec.dim > MAX_PACKED_DIM:
+        raise InputError(f"layout='packed' is limited to {MAX_PACKED_DIM} dimensions, not {codec.dim}")
     return wide_column(NODES, node_shape(codec, degree)[1])
 
 
-def keep_up(data: IndexInput, changer: Linker | GraphRepair, threads: int, pool: ThreadPoolExecutor) -> None:
-    """Make the nodes anew of rows whose lists have been changed, where the graph has nodes."""
+def update_nodes(data: IndexInput, changer: Linker | GraphRepair, threads: int, pool: ThreadPoolExecutor) -> None:
+    """Rebuild the nodes whose lists ``changer`` has changed. Does nothing if the graph has no nodes."""
     nodes = data.columns.get(NODES)
     if nodes is not None:
-        pack(data.codes, data.columns[ADJACENCY], nodes, changer.changed, data.n, threads, pool)
+        pack_nodes(data.codes, data.columns[ADJACENCY], nodes, changer.changed, data.n, threads, pool)
 
 
-def pack(
+def pack_nodes(
     codes: CodeColumn, adjacency: Column, nodes: Column, rows: Rows, n: int, threads: int, pool: ThreadPoolExecutor
 ) -> None:
-    """Make the nodes of ``rows`` anew from their lists among n rows of codes."""
+    """Build the nodes of ``rows`` from their lists and n rows of codes."""
     packer = _packer(codes, adjacency, nodes, n)
-    for start in range(0, len(rows), STEP):
-        part = rows[start : start + STEP]
+    for start in range(0, len(rows), NODES_PER_STEP):
+        part = rows[start : start + NODES_PER_STEP]
         packer.begin(part)
         run_on_threads(packer.run, min(threads, max(1, len(part) // 64)), pool)
 
 
-def wrong(codes: CodeColumn, adjacency: Column, nodes: Column, n: int) -> Rows:
-    """Rows whose nodes are not what their lists and codes make."""
+def wrong_nodes(codes: CodeColumn, adjacency: Column, nodes: Column, n: int) -> Rows:
+    """Rows whose nodes do not match their lists and codes."""
     return _packer(codes, adjacency, nodes, n).wrong(0, n)
 
 
-def finder(codes: CodeColumn, nodes: Column, degree: int, n: int, entries: Rows) -> PackedFinder:
-    """What walks the nodes from the entries."""
+def node_finder(codes: CodeColumn, nodes: Column, degree: int, n: int, entries: Rows) -> PackedFinder:
+    """The finder that walks the nodes from the entries."""
     return PackedFinder(codes.codec, codes.column, nodes, n, degree, _signs(codes.codec, degree), entries)
 
 
@@ -72,4 +74,4 @@ def _packer(codes: CodeColumn, adjacency: Column, nodes: Column, n: int) -> Pack
 
 
 def _signs(codec: Codec, degree: int) -> Codes:
-    return rotation_signs(SEED, node_shape(codec, degree)[0])
+    return rotation_signs(ROTATION_SEED, node_shape(codec, degree)[0])

@@ -1,8 +1,7 @@
-"""Deleted rows leave a graph list by list, in as many transactions as one likes; see kernels/graph/repair.c.
+"""Removes deleted rows from a graph, list by list, in as many transactions as the caller wants (kernels/graph/repair.c).
 
-A repair condemns the rows that are deleted when it begins, and goes through the lists in the order of rows. When it
-has come to the end no list names them, and they are free for other vectors. Rows that are deleted meanwhile stay for
-the next repair.
+A repair marks the rows that are deleted when it begins as "removing", and visits the lists in the order of rows. When it
+ends, no list names the marked rows, and they can be reused. Rows deleted meanwhile wait for the next repair.
 """
 
 from __future__ import annotations
@@ -12,30 +11,31 @@ from dataclasses import dataclass
 import numpy as np
 
 from qvec._kernels import GraphRepair
-from qvec.common.parallel import run_on_threads
+from qvec.common.parallel import run_on_threads, thread_pool
+from qvec.common.types import Bitmap
 from qvec.index import graph_nodes
 from qvec.index.base import IndexInput, Rows
 from qvec.index.graph import Graph, choose_entries, pruning
-from qvec.schema.bitmaps import Bitmap, bytes_of, count, read_bitmap, rows_between, rows_in
+from qvec.schema.bitmaps import bytes_of, count, read_bitmap, rows_between, rows_in
 from qvec.schema.layout import ADJACENCY, LINKED, NODES, REMOVING
 
-STEP = 4096  # lists mended at a time
+LISTS_PER_STEP = 4096
 
 
 @dataclass
 class Repair:
-    """Takes deleted rows out of a graph, which is changed."""
+    """Removes deleted rows from a graph, which is changed in place."""
 
     data: IndexInput
     graph: Graph
     threads: int
 
     def run(self, limit: int) -> None:
-        """Begin a repair, or go on with it, and mend at most ``limit`` lists, in whole blocks of them."""
+        """Begin or continue a repair: visit about ``limit`` lists, rounded up to whole blocks."""
         data, graph, codes = self.data, self.graph, self.data.codes
-        held = read_bitmap(data.columns[LINKED], data.n)
+        linked = read_bitmap(data.columns[LINKED], data.n)
         begins = graph.repair_cursor is None
-        condemned = held & data.deleted if begins else read_bitmap(data.columns[REMOVING], data.n)
+        removing = linked & data.deleted if begins else read_bitmap(data.columns[REMOVING], data.n)
         repair = GraphRepair(
             codes.codec,
             codes.column,
@@ -44,20 +44,20 @@ class Repair:
             graph.root,
             pruning(codes.codec.metric, NODES in data.columns).alpha,
             data.deleted,
-            condemned,
+            removing,
         )
-        if begins and not self._begin(repair, condemned):
-            self._end(held, condemned)
+        if begins and not self._begin(repair, removing):
+            self._end(linked, removing)
             return
         start, per_block = graph.repair_cursor or 0, data.columns[ADJACENCY].rows_per_block
         graph.repair_cursor = min(data.n, -(-(start + limit) // per_block) * per_block)
-        self._mend(repair, rows_between(held & ~condemned, start, graph.repair_cursor).astype(np.uint32))
+        self._repair_lists(repair, rows_between(linked & ~removing, start, graph.repair_cursor).astype(np.uint32))
         if graph.repair_cursor == data.n:
-            self._end(held, condemned)
+            self._end(linked, removing)
 
-    def _begin(self, repair: GraphRepair, condemned: Bitmap) -> bool:
-        """Condemn rows; whether any is left."""
-        self.data.columns[REMOVING].write(0, bytes_of(condemned))
+    def _begin(self, repair: GraphRepair, removing: Bitmap) -> bool:
+        """Mark the rows to remove. Return False if no other row is left."""
+        self.data.columns[REMOVING].write(0, bytes_of(removing))
         self.graph.repair_cursor, root = 0, repair.replace_root()
         if root is None:
             return False
@@ -65,22 +65,19 @@ class Repair:
         self.graph.entries = np.union1d(self.graph.entries, [root]).astype(np.uint32)
         return True
 
-    def _mend(self, repair: GraphRepair, rows: Rows) -> None:
-        """Mend the lists of rows."""
-        from concurrent.futures import ThreadPoolExecutor  # late: a tenth of the import's time
-
-        with ThreadPoolExecutor(self.threads) as pool:
-            for i in range(0, len(rows), STEP):
-                step = rows[i : i + STEP]
+    def _repair_lists(self, repair: GraphRepair, rows: Rows) -> None:
+        with thread_pool(self.threads) as pool:
+            for i in range(0, len(rows), LISTS_PER_STEP):
+                step = rows[i : i + LISTS_PER_STEP]
                 repair.begin(step)
                 run_on_threads(repair.relink, min(self.threads, (len(step) + 3) // 4), pool)
                 repair.reparent_children()
-            graph_nodes.keep_up(self.data, repair, self.threads, pool)
+            graph_nodes.update_nodes(self.data, repair, self.threads, pool)
 
-    def _end(self, held: Bitmap, condemned: Bitmap) -> None:
-        """Let go of the condemned rows, and choose entries among the others."""
+    def _end(self, linked: Bitmap, removing: Bitmap) -> None:
+        """Unlink the removed rows, and choose entries among the others."""
         data, graph = self.data, self.graph
-        left = held & ~condemned
+        left = linked & ~removing
         data.columns[LINKED].write(0, bytes_of(left))
         data.columns[REMOVING].write(0, bytes_of(np.zeros_like(left)))
         graph.indexed, graph.tombstones, graph.repair_cursor = count(left), count(left & data.deleted), None

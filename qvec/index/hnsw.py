@@ -17,22 +17,21 @@ import numpy as np
 from qvec._kernels import Finder, GraphFinder, Linker, reachable
 from qvec.codes.configs import HNSW
 from qvec.codes.registry import Quantizer
-from qvec.common.parallel import run_on_threads
-from qvec.common.types import NDArray
+from qvec.common.parallel import run_on_threads, thread_pool
+from qvec.common.types import Bitmap, NDArray
 from qvec.index import graph_nodes
 from qvec.index.base import CodeColumn, IndexInput, IndexState, Progress, Rows
 from qvec.index.graph import Graph, GraphShape, choose_entries, pruning
 from qvec.index.graph_codes import batch_codes
 from qvec.schema.bitmaps import (
-    Bitmap,
     are_in,
     bitmap_of,
+    complement,
     count,
     mark,
     read_bitmap,
     rows_in,
     unused_rows,
-    without,
     words_for,
 )
 from qvec.schema.layout import ADJACENCY, LINKED, NODES, REMOVING, bitmap_column, narrow_column
@@ -70,11 +69,9 @@ class Build:
         mark(data.columns[LINKED], rows, True)
         if graph.indexed == 0 and len(rows):
             graph.root = int(rows[0])
-        from concurrent.futures import ThreadPoolExecutor  # late: a tenth of the import's time
-
         few = len(rows) <= FEW
-        with ThreadPoolExecutor(self.threads) as pool:
-            linker = self._linker(batch_codes(data, rows, self.threads, pool))
+        with thread_pool(self.threads) as pool:
+            linker = self._linker(batch_codes(data, rows, self.threads))
             done = 0
             while done < len(rows):
                 stop = done + min(max(1, graph.indexed // BATCH_SHARE), BATCH_ROWS)
@@ -84,7 +81,7 @@ class Build:
                 if self.progress is not None:
                     self.progress(done, len(rows))
             self._settle(linker, pool, self._due(rows))
-            graph_nodes.keep_up(data, linker, self.threads, pool)
+            graph_nodes.update_nodes(data, linker, self.threads, pool)
 
     def _linker(self, codes: CodeColumn) -> Linker:
         data, graph = self.data, self.graph
@@ -226,7 +223,7 @@ class HNSWIndex:
     def finder(self, data: IndexInput, state: IndexState) -> Finder:
         codes, columns, entries = data.codes, data.columns, Graph.of(state).entries
         if self.config.layout == "packed" and NODES in columns:
-            return graph_nodes.finder(codes, columns[NODES], 2 * self.config.m, data.n, entries)
+            return graph_nodes.node_finder(codes, columns[NODES], 2 * self.config.m, data.n, entries)
         return GraphFinder(codes.codec, codes.column, columns[ADJACENCY], data.n, entries)
 
     def check(self, data: IndexInput, state: IndexState, deep: bool) -> list[str]:
@@ -235,7 +232,7 @@ class HNSWIndex:
         if (count(held), dead) != (graph.indexed, graph.tombstones):
             stated = f"{graph.indexed} and {graph.tombstones}"
             return [f"{count(held)} rows are linked, {dead} of them deleted; the state says {stated}"]
-        outside = rows_in(without(data.n, data.deleted) & ~held)
+        outside = rows_in(complement(data.n, data.deleted) & ~held)
         if len(outside):
             return [f"{len(outside)} rows are not in the graph, the first is row {outside[0]}"]
         if not graph.indexed:
@@ -249,7 +246,7 @@ class HNSWIndex:
         for start in range(0, len(live), CHECKED_ROWS):
             links += int((adjacency.read(live[start : start + CHECKED_ROWS]).view("<u4") != NO_NEIGHBOR).sum())
         reached = reachable(codes.codec, codes.column, adjacency, data.n, graph.entries, graph.root)
-        return GraphShape(links / max(1, len(live)), count(reached & without(data.n, data.deleted)))
+        return GraphShape(links / max(1, len(live)), count(reached & complement(data.n, data.deleted)))
 
     def _check_tree(self, data: IndexInput, graph: Graph, held: Bitmap) -> list[str]:
         """Whether every row that is not being taken out hangs in the tree."""
@@ -264,7 +261,7 @@ class HNSWIndex:
         columns = data.columns
         if NODES not in columns:
             return ["the packed nodes of the graph are not there"]
-        differ = graph_nodes.wrong(data.codes, columns[ADJACENCY], columns[NODES], data.n)
+        differ = graph_nodes.wrong_nodes(data.codes, columns[ADJACENCY], columns[NODES], data.n)
         wrong = rows_in(held & bitmap_of(differ, data.n))
         if not len(wrong):
             return []

@@ -20,8 +20,8 @@ from qvec.codes.transforms import rotation_signs
 from qvec.common.errors import InputError
 from qvec.common.types import Float32Array, NDArray
 from qvec.index.base import IndexInput, IndexState, Progress, Rows
-from qvec.index.ivf_check import check_lists
-from qvec.index.ivf_clusters import POINTS, assign, cluster
+from qvec.index.ivf_check import ENTRIES_PER_BLOCK, NOWHERE, check_lists
+from qvec.index.ivf_clusters import TRAINING_ROWS_PER_LIST, assign, cluster
 from qvec.schema.layout import CENTROIDS, LIST_BLOCKS, LISTS, SLOTS, block_column, narrow_column, wide_column
 from qvec.storage.store import ColumnSpec
 
@@ -29,8 +29,6 @@ LISTS_PER_ROOT = 4.0  # lists for n vectors: this times the root of n
 MIN_ROWS = 16  # of a list, on average, where the number of lists is chosen
 REGROWN = 4  # vectors are grouped anew when there are so many times as many as there were
 CHUNK = 8192  # vectors held as floats
-ENTRIES = 32  # of a block
-NOWHERE = 0xFFFFFFFF
 COARSE_BITS = 2.0  # codes of fewer bits a dimension tell no more than the lists do
 
 
@@ -131,7 +129,9 @@ class IVFIndex:
         quantizer = data.vectors.quantizer
         n_lists = self._n_lists(len(rows))
         columns = data.columns
-        layout = Layout(quantizer.dim, quantizer.metric, self.config.seed, n_lists, len(rows), -(-n_lists // ENTRIES))
+        layout = Layout(
+            quantizer.dim, quantizer.metric, self.config.seed, n_lists, len(rows), -(-n_lists // ENTRIES_PER_BLOCK)
+        )
         columns[LISTS].resize(n_lists + 1)
         columns[CENTROIDS].resize(n_lists + 1)
         columns[LIST_BLOCKS].resize(layout.n_blocks)
@@ -156,7 +156,7 @@ class IVFIndex:
 
     def _sample(self, data: IndexInput, layout: Layout, rows: Rows, rng: np.random.Generator) -> Float32Array:
         """Vectors to learn from, in the space of the lists; their mean, the origin of that space, is stored."""
-        size = min(len(rows), POINTS * layout.n_lists)
+        size = min(len(rows), TRAINING_ROWS_PER_LIST * layout.n_lists)
         chosen = np.sort(rng.choice(rows, size, replace=False)) if size < len(rows) else rows
         centroids = data.columns[CENTROIDS]
         centroids.write(layout.n_lists, np.zeros((1, centroids.stride), np.uint8))
@@ -237,5 +237,5 @@ def _make_room(data: IndexInput, lists: Lists, owners: NDArray[np.uint32]) -> No
     """Blocks for entries that are to come."""
     held = data.columns[LISTS].read_range(0, lists.n_lists).view("<u4")[:, 1].astype(np.int64)
     more = np.bincount(owners.reshape(-1), minlength=lists.n_lists)
-    needed = int((-(-(held + more) // ENTRIES) + held // -ENTRIES).sum())
+    needed = int((-(-(held + more) // ENTRIES_PER_BLOCK) + held // -ENTRIES_PER_BLOCK).sum())
     data.columns[LIST_BLOCKS].resize(lists.n_blocks + max(0, needed - lists.n_free))

@@ -11,9 +11,9 @@ from qvec.common.types import NDArray
 from qvec.index.base import IndexInput
 from qvec.schema.layout import LIST_BLOCKS, LISTS, SLOTS
 
-ENTRIES = 32  # of a block
+ENTRIES_PER_BLOCK = 32
 NOWHERE = 0xFFFFFFFF
-CHUNK = 4096
+ROWS_PER_STEP = 4096
 Numbers = NDArray[np.int64]
 
 
@@ -41,7 +41,9 @@ class Chains:
     def read(cls, data: IndexInput, lists: Lists) -> Chains:
         """Copy what is needed of the columns."""
         heads = data.columns[LISTS].read_range(0, lists.n_lists).view("<u4").astype(np.int64)
-        parts = [_block_heads(data.columns[LIST_BLOCKS], i, lists.n_blocks) for i in range(0, lists.n_blocks, CHUNK)]
+        parts = [
+            _block_heads(data.columns[LIST_BLOCKS], i, lists.n_blocks) for i in range(0, lists.n_blocks, ROWS_PER_STEP)
+        ]
         blocks = np.concatenate(parts).astype(np.int64)
         return cls(blocks[:, 0], blocks[:, 1], blocks[:, 16:], heads[:, 0], heads[:, 1], lists.n_free, lists.free_block)
 
@@ -49,7 +51,7 @@ class Chains:
         """Follow every chain; what does not lead where it should, in words."""
         n_blocks, n_lists = len(self.after), len(self.heads)
         reached = np.zeros(n_blocks, bool)
-        reached[: -(-n_lists // ENTRIES)] = True  # the centroids' own
+        reached[: -(-n_lists // ENTRIES_PER_BLOCK)] = True  # the centroids' own
         left, at, first = self.sizes.copy(), self.heads.copy(), True
         while (going := np.flatnonzero(left > 0)).size:
             blocks = at[going]
@@ -57,9 +59,9 @@ class Chains:
             wrong = going[~fit] if not fit.all() else going[(self.owner[blocks] != going) | reached[blocks]]
             if len(wrong):
                 return [f"list {wrong[0]} leads to a block that is not its own"]
-            here = np.where(first, (left[going] - 1) % ENTRIES + 1, ENTRIES)
+            here = np.where(first, (left[going] - 1) % ENTRIES_PER_BLOCK + 1, ENTRIES_PER_BLOCK)
             filled = self.rows[blocks] != NOWHERE
-            if (odd := (filled != (np.arange(ENTRIES) < here[:, None])).any(axis=1)).any():
+            if (odd := (filled != (np.arange(ENTRIES_PER_BLOCK) < here[:, None])).any(axis=1)).any():
                 return [f"list {going[odd][0]} has other places filled than its number of entries says"]
             reached[blocks] = True
             left[going] -= here
@@ -81,7 +83,7 @@ class Chains:
 
 def _block_heads(column: Column, start: int, n_blocks: int) -> NDArray[np.uint32]:
     """next, list, 14 reserved numbers and 32 rows of each of the blocks from ``start`` on."""
-    return column.read_range(start, min(start + CHUNK, n_blocks))[:, :192].view("<u4").copy()
+    return column.read_range(start, min(start + ROWS_PER_STEP, n_blocks))[:, :192].view("<u4").copy()
 
 
 def _check_slots(data: IndexInput, chains: Chains, copies: int) -> list[str]:
@@ -89,7 +91,7 @@ def _check_slots(data: IndexInput, chains: Chains, copies: int) -> list[str]:
     block, place = np.nonzero(chains.rows != NOWHERE)
     held = chains.owner[block] < len(chains.heads)
     block, place = block[held], place[held]
-    rows, slots = chains.rows[block, place], block * ENTRIES + place
+    rows, slots = chains.rows[block, place], block * ENTRIES_PER_BLOCK + place
     live = data.live
     if len(rows) != copies * len(live) or (len(live) > 0 and rows.max() >= data.n):
         return [f"{len(rows)} entries are in lists, there should be {copies} of each of {len(live)} rows"]
@@ -98,15 +100,15 @@ def _check_slots(data: IndexInput, chains: Chains, copies: int) -> list[str]:
     wrong = (rows[order].reshape(-1, copies) != live[:, None]) | (slots[order].reshape(-1, copies) != np.sort(known))
     if wrong.any():
         return [f"row {live[wrong.any(axis=1)][0]} is not where its slots say"]
-    owners = np.sort(chains.owner[known // ENTRIES], axis=1)
+    owners = np.sort(chains.owner[known // ENTRIES_PER_BLOCK], axis=1)
     twice = (np.diff(owners, axis=1) == 0).any(axis=1)
     return [f"row {live[twice][0]} is in one list twice"] if twice.any() else []
 
 
 def _check_entries(data: IndexInput, lists: Lists, copies: int) -> list[str]:
     live = data.live
-    for start in range(0, len(live), CHUNK):
-        rows = live[start : start + CHUNK].astype(np.uint32)
+    for start in range(0, len(live), ROWS_PER_STEP):
+        rows = live[start : start + ROWS_PER_STEP].astype(np.uint32)
         right = lists.holds(rows, lists.vectors(data.read_vectors(rows)))[:, :copies].all(axis=1)
         if not right.all():
             return [f"the entry of row {rows[~right][0]} is not that of its vector"]

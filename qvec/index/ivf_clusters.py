@@ -1,4 +1,4 @@
-"""Balanced k-means over the space of inverted lists (Lloyd 1982)."""
+"""Balanced k-means in the space of inverted lists: lists that grow too long are split."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from qvec._kernels import Lists
+from qvec.codes.kmeans import cluster_means
+from qvec.common.parallel import for_each
 from qvec.common.types import Float32Array, NDArray
 
-POINTS = 64  # vectors a centroid is learned from; more gain nothing that counts
+TRAINING_ROWS_PER_LIST = 64  # more do not improve the centroids measurably
 ROUNDS = 8
-HEAVY = 4.0  # times the mean: a list that holds more is split
-CHUNK = 1024  # vectors assigned in one call
+MAX_LIST_SHARE = 4.0  # a list longer than this times the mean is split
+ROWS_PER_CALL = 1024  # vectors that one call of the kernel assigns
 
 Owners = NDArray[np.uint32]
 
@@ -21,63 +23,44 @@ Owners = NDArray[np.uint32]
 def cluster(
     lists: Lists, y: Float32Array, rng: np.random.Generator, threads: int, step: Callable[[int, int], object] | None
 ) -> None:
-    """Make ``lists.n_lists`` centroids of float32 [n, dims], n of at least as many, and begin the lists with them.
+    """Train ``lists.n_lists`` centroids on float32[n, dims], n >= n_lists, and start empty lists with them.
 
-    The same for a seed, whatever the number of threads. ``step``: called with (done, total) rounds.
+    The result depends on the seed of ``rng``, not on the number of threads. ``step``: called with (done, total) rounds.
     """
     centroids = y[np.sort(rng.choice(len(y), lists.n_lists, replace=False))]
-    spreads = np.zeros(lists.n_lists, np.float32)
+    spreads = np.zeros(lists.n_lists, np.float32)  # of each list: mean squared distance of its vectors
     for done in range(ROUNDS):
         lists.begin(centroids, spreads)
-        owners, distances = assign(lists, y, 1, threads)
-        centroids, spreads, sizes = _means(centroids, y, owners[:, 0], distances)
+        owned, distances = assign(lists, y, 1, threads)
+        owners = owned[:, 0]
+        sizes = np.bincount(owners, minlength=lists.n_lists)
+        centroids = cluster_means(y, owners, centroids)
+        spreads = (np.bincount(owners, distances, lists.n_lists) / np.maximum(sizes, 1)).astype(np.float32)
         if done < ROUNDS - 1:
-            _split(centroids, y, owners[:, 0], sizes, rng)
+            _split(centroids, y, owners, sizes, rng)
         if step is not None:
             step(done + 1, ROUNDS)
     lists.begin(centroids, spreads)
 
 
 def assign(lists: Lists, y: Float32Array, copies: int, threads: int) -> tuple[Owners, Float32Array]:
-    """:meth:`qvec._kernels.Lists.assign` of any number of vectors, in parallel."""
-    from concurrent.futures import ThreadPoolExecutor  # late: a tenth of the import's time
+    """The nearest ``copies`` lists of each vector, and its squared distance from the first; on several threads."""
+    owners, distances = np.empty((len(y), copies), np.uint32), np.empty(len(y), np.float32)
 
-    parts = [y[i : i + CHUNK] for i in range(0, len(y), CHUNK)]
-    if threads == 1 or len(parts) < 2:
-        found = [lists.assign(part, copies) for part in parts]
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            found = list(pool.map(lambda part: lists.assign(part, copies), parts))
-    return np.concatenate([owners for owners, _ in found]), np.concatenate([far for _, far in found])
+    def assign_from(start: int) -> None:
+        part = slice(start, start + ROWS_PER_CALL)
+        owners[part], distances[part] = lists.assign(y[part], copies)
 
-
-def _means(
-    centroids: Float32Array, y: Float32Array, owners: Owners, distances: Float32Array
-) -> tuple[Float32Array, Float32Array, NDArray[np.int64]]:
-    """Means of the vectors of each list, their mean squared distance from the old centroid, and how many there are.
-
-    A list without vectors keeps its centroid.
-    """
-    sizes = np.bincount(owners, minlength=len(centroids))
-    filled = np.flatnonzero(sizes)
-    starts = np.concatenate([[0], np.cumsum(sizes[filled])])
-    order = np.argsort(owners, kind="stable")
-    means = centroids.copy()
-    for at in range(0, len(filled), 256):  # bounds the copy of sorted vectors
-        some = filled[at : at + 256]
-        first, last = starts[at], starts[at + len(some)]
-        sums = np.add.reduceat(y[order[first:last]], starts[at : at + len(some)] - first, axis=0)
-        means[some] = sums / sizes[some, None]
-    spreads = np.bincount(owners, distances, len(centroids)) / np.maximum(sizes, 1)
-    return means, spreads.astype(np.float32), sizes
+    for_each(assign_from, range(0, len(y), ROWS_PER_CALL), threads)
+    return owners, distances
 
 
 def _split(
     centroids: Float32Array, y: Float32Array, owners: Owners, sizes: NDArray[np.int64], rng: np.random.Generator
 ) -> None:
-    """Give each list without vectors, and the smallest for each that is too large, a vector of a large one instead."""
-    n_heavy = int((sizes > HEAVY * sizes.mean()).sum())
-    n_moved = max(int((sizes == 0).sum()), min(n_heavy, len(sizes) // 2))
+    """Move the centroids of empty lists, and of one small list for each that is too long, to vectors of long lists."""
+    n_long = int((sizes > MAX_LIST_SHARE * sizes.mean()).sum())
+    n_moved = max(int((sizes == 0).sum()), min(n_long, len(sizes) // 2))
     if n_moved == 0:
         return
     largest_first = np.argsort(-sizes, kind="stable")

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from qvec._kernels import Column
-from qvec.common.types import NDArray
+from qvec.common.types import Bitmap, NDArray
 from qvec.rows.lookup import ids_of_rows, payloads_of
 from qvec.rows.writer import PUT_ROWS, Batch, Ids, Writer
-from qvec.schema.bitmaps import Bitmap, rows_in, unused_rows, without, words_for
+from qvec.schema.bitmaps import complement, rows_in, unused_rows, words_for
 from qvec.schema.generations import discard_pending, forget_codes, may_reuse
 from qvec.schema.layout import CODES, DELETED, IDS, ROW, VECTORS
 from qvec.schema.validation import id_keys
@@ -94,7 +94,7 @@ class Reclaim:
         """Rows that are live or that the index points at."""
         writer = self.writer
         source = writer.source()
-        live = without(source.n, source.deleted)
+        live = complement(source.n, source.deleted)
         held = writer.index().referenced_rows(source, writer.state["index"])
         return live if held is None else live | held
 

@@ -22,7 +22,7 @@ from qvec.maintenance.verify import wrong_codes
 from qvec.quality.drift_record import read_looks
 from qvec.rows.lookup import stored_record
 from qvec.rows.writer import ENCODE_ROWS, Writer
-from qvec.schema.bitmaps import bitmap_of, bytes_of, read_bitmap, rows_in, without, words_for
+from qvec.schema.bitmaps import bitmap_of, bytes_of, complement, read_bitmap, rows_in, words_for
 from qvec.schema.generations import discard_pending, drop_columns
 from qvec.schema.layout import CODES, DELETED, DRIFT, IDS, VECTORS, bitmap_column, narrow_column, wide_column
 from qvec.storage.pages import structure_problems
@@ -140,7 +140,7 @@ class Repair:
 
     def _live(self) -> NDArray[np.int64]:
         n = self.txn.state["n"]
-        return rows_in(without(n, read_bitmap(self.txn.columns[DELETED], n)))
+        return rows_in(complement(n, read_bitmap(self.txn.columns[DELETED], n)))
 
     def _ids_agree(self, rows: dict[int, bytes]) -> bool:
         return IDS not in self.txn.columns or self._keys_of(self._live()) == [rows[row] for row in sorted(rows)]
@@ -159,7 +159,7 @@ class Repair:
         n = self.txn.state["n"]
         live = np.array(sorted(rows), np.int64)
         column = self._renewed(DELETED, bitmap_column(DELETED), words_for(n))
-        column.write(0, bytes_of(without(n, bitmap_of(live, n))))
+        column.write(0, bytes_of(complement(n, bitmap_of(live, n))))
         if IDS in self.txn.columns:
             column = self._renewed(IDS, narrow_column(IDS, _ID_BYTES), n)
             values = np.frombuffer(b"".join(rows[row][::-1] for row in live.tolist()), np.uint8)

@@ -29,7 +29,7 @@ from qvec.quality.recall import (
 from qvec.quality.report import Report, Row, label_of
 from qvec.rows.lookup import live_rows
 from qvec.schema.config import Config
-from qvec.schema.layout import CODES, NODES, VECTORS, in_force, wide_column
+from qvec.schema.layout import CODES, NODES, PAGE_BYTES, VECTORS, in_force, wide_column
 from qvec.schema.validation import check_count
 from qvec.search.engine import Engine
 from qvec.search.params import SearchParams
@@ -37,7 +37,6 @@ from qvec.storage.store import Snapshot, block_geometry
 
 EF = 64
 TIMED = 100  # searches that latency is taken from
-PAGE = 4096
 
 
 @dataclass(frozen=True)
@@ -134,8 +133,8 @@ class Evaluation:
         """The collection's own index over other codes, which are in memory only."""
         state = self.snap.state
         spec = wide_column(CODES, quantizer.code_size)
-        geometry = block_geometry(spec.stride, PAGE, spec.min_pages, spec.max_pages)
-        column = Column(CODES, spec.id, 0, spec.stride, *geometry, PAGE, writable=True)
+        geometry = block_geometry(spec.stride, PAGE_BYTES, spec.min_pages, spec.max_pages)
+        column = Column(CODES, spec.id, 0, spec.stride, *geometry, PAGE_BYTES, writable=True)
         column.resize(len(codes))
         column.write(0, codes)
         columns = in_force(self.snap.columns, state["names"])

@@ -9,7 +9,7 @@ import numpy as np
 
 from qvec.common.errors import CorruptError
 from qvec.common.types import NDArray, Payload
-from qvec.schema.bitmaps import read_bitmap, rows_in, without
+from qvec.schema.bitmaps import complement, read_bitmap, rows_in
 from qvec.schema.layout import DELETED, IDS, ROW
 from qvec.storage.store import Snapshot
 
@@ -79,4 +79,4 @@ def shaped(values: list[Any], shape: tuple[int, ...]) -> list[Any]:
 def live_rows(snap: Snapshot) -> NDArray[np.int64]:
     """The rows that are not deleted, ascending."""
     n = snap.state["n"]
-    return rows_in(without(n, read_bitmap(snap.columns[DELETED], n))) if n else np.zeros(0, np.int64)
+    return rows_in(complement(n, read_bitmap(snap.columns[DELETED], n))) if n else np.zeros(0, np.int64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from qvec._kernels import Column
 from qvec.codes.configs import HNSW, Flat
 from qvec.codes.registry import Quantizer, train
 from qvec.common.errors import DuplicateIdError, InputError
-from qvec.common.parallel import mapped
+from qvec.common.parallel import map_parts
 from qvec.common.types import Codes, FieldType, NDArray, OnConflict, Payload
 from qvec.index import Index, IndexInput, Progress, Rows, linking_codes, load_index, make_index, vector_reader
 from qvec.rows.lookup import find_rows, ids_of_rows, live_rows, payloads_of, stored_record
@@ -210,29 +210,18 @@ class Writer:
         """Write codes, originals and ids to rows that are not visible."""
         columns = self.columns
         parts = [slice(i, i + ENCODE_ROWS) for i in range(0, len(rows), ENCODE_ROWS)]
-        for part, (codes, originals) in zip(parts, self._encoded(batch.x, parts, threads), strict=True):
+
+        def encode(part: slice) -> tuple[Codes, Codes | None]:
+            assert self.quantizer is not None
+            x, by = batch.x[part], self.original_quantizer
+            return self.quantizer.encode(x), None if by is None else by.encode(x)
+
+        for part, (codes, originals) in zip(parts, map_parts(encode, parts, threads), strict=True):
             self._put(columns[CODES], rows[part], codes)
             if originals is not None:
                 self._put(columns[VECTORS], rows[part], originals)
         if isinstance(batch.ids, np.ndarray):
             self._put(columns[IDS], rows, batch.ids.astype("<i8").view(np.uint8).reshape(-1, 8))
-
-    def _encoded(self, x: Vectors, parts: Sequence[slice], threads: int) -> Iterator[tuple[Codes, Codes | None]]:
-        """Codes and originals of parts of a batch, as many at a time as there are threads."""
-
-        def encode(part: slice) -> tuple[Codes, Codes | None]:
-            assert self.quantizer is not None
-            return self.quantizer.encode(
-                x[part]
-            ), None if self.original_quantizer is None else self.original_quantizer.encode(x[part])
-
-        if threads == 1 or len(parts) == 1:
-            yield from map(encode, parts)
-            return
-        from concurrent.futures import ThreadPoolExecutor  # late: a tenth of the import's time
-
-        with ThreadPoolExecutor(threads) as pool:
-            yield from mapped(encode, parts, threads, pool)
 
     def _put(self, column: Column, rows: Rows, values: NDArray[np.uint8]) -> None:
         """Write rows, ascending; a column grows as they come, for all its blocks are written with the next commit."""

@@ -33,6 +33,7 @@ _COLUMN_IDS = {
     LIST_BLOCKS: 20, LISTS: 21, CENTROIDS: 22, SLOTS: 23,
 }  # fmt: skip
 _ID_BYTES = 8
+PAGE_BYTES = 4096  # assumed where no file says otherwise
 
 
 def wide_column(name: str, stride: int) -> ColumnSpec:
@@ -42,7 +43,7 @@ def wide_column(name: str, stride: int) -> ColumnSpec:
 
 def block_column(name: str, stride: int) -> ColumnSpec:
     """Blocks of entries, read in runs and changed one by one: a change rewrites 32 KiB at most, or a block."""
-    pages = -(-(stride + 64) // 4096)
+    pages = -(-(stride + 64) // PAGE_BYTES)
     return ColumnSpec(_COLUMN_IDS[name], stride, min_pages=pages, max_pages=max(pages, 8))
 
 

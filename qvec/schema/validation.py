@@ -11,7 +11,7 @@ import numpy as np
 from qvec._kernels import plain_norm2
 from qvec.codes.prequantized_input import as_integers, to_floats
 from qvec.common.errors import DuplicateIdError, InputError
-from qvec.common.types import Float32Array, IdKind, Metric, NDArray, PrequantizedType
+from qvec.common.types import Float32Array, IdKind, Metric, NDArray, PrequantizedType, check_int
 from qvec.storage.records import pack
 
 MAX_VALUE = 1e18  # squares of larger values leave float32
@@ -211,12 +211,8 @@ def _check_size(payload: dict[str, Any] | None, name: str) -> None:
 
 
 def check_count(name: str, value: object, low: int, high: int) -> int:
-    """An int (or NumPy integer) within limits, both included."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
-        raise InputError(f"{name} must be an integer, got {value!r}")
-    if not low <= value <= high:
-        raise InputError(f"{name} must lie between {low} and {high}, got {value}")
-    return int(value)
+    """An int within limits, both included, from an int or a NumPy integer. Raises InputError."""
+    return check_int(name, int(value) if isinstance(value, np.integer) else value, low, high)
 
 
 def worker_threads(threads: int | None) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 
 from qvec._kernels import Column, Searcher, Selection
 from qvec.codes.registry import Quantizer
+from qvec.common.parallel import for_each
 from qvec.common.types import Float32Array, MemoryMode
 from qvec.index import CodeColumn, Index, IndexInput, vector_reader
 from qvec.schema.bitmaps import read_bitmap
@@ -131,25 +132,9 @@ def search_parallel(searcher: Searcher, queries: Float32Array, effort: Effort, t
     n, k = len(queries), effort[0]
     found = np.empty((n, k), np.int64), np.empty((n, k), np.float32), np.empty(n, np.int64)
     step = QUERIES_PER_CALL if threads == 1 else QUERIES_PER_THREAD
-    starts = iter(range(0, n, step))
-
-    def search_parts() -> None:
-        for i in starts:  # each thread takes the next part that no other thread has taken
-            searcher.search_into(queries, *effort, *found, i, min(i + step, n))
-
-    if threads == 1:
-        search_parts()
-        return found
-    from concurrent.futures import ThreadPoolExecutor  # late: a tenth of the import's time
-
-    others = min(threads, -(-n // step)) - 1
-    with ThreadPoolExecutor(others) as pool:
-        jobs = [pool.submit(search_parts) for _ in range(others)]
-        try:
-            search_parts()
-        finally:
-            for _ in starts:  # after an error, leave no part to the other threads
-                pass
-        for job in jobs:
-            job.result()
+    for_each(
+        lambda i: searcher.search_into(queries, *effort, *found, i, min(i + step, n)),
+        range(0, n, step),
+        min(threads, -(-n // step)),
+    )
     return found

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from qvec._kernels import Selection, bits_count, bits_rows, bits_set
+from qvec._kernels import Selection, bits_count, bits_rows
 from qvec.common.errors import InputError
 from qvec.common.types import Bitmap, IdKind, NDArray
-from qvec.filters.evaluate import Matcher, live_bitmap
+from qvec.filters.evaluate import Matcher
 from qvec.filters.language import And, Node, parse
 from qvec.filters.schema import load_schema
 from qvec.rows.lookup import find_rows
-from qvec.schema.bitmaps import read_bitmap
+from qvec.schema.bitmaps import bitmap_of, complement, read_bitmap, rows_in
 from qvec.schema.layout import DELETED, IDS
 from qvec.schema.validation import as_id_set, id_keys
 from qvec.storage.records import fingerprint
@@ -75,7 +75,7 @@ class Selector:
     def __init__(self, reading: Snapshot) -> None:
         self.n: int = reading.state["n"]
         some_deleted = self.n > reading.state["live"]
-        self.live = live_bitmap(self.n, read_bitmap(reading.columns[DELETED], self.n) if some_deleted else None)
+        self.live = complement(self.n, read_bitmap(reading.columns[DELETED], self.n) if some_deleted else None)
         self.schema = load_schema(reading.state)
         self._known: dict[Node, Bitmap] = {}
         self._kept: OrderedDict[Hashable, SelectedRows] = OrderedDict()
@@ -138,14 +138,12 @@ class _Allowed:
 
     def rows(self, reading: Snapshot, n: int) -> Bitmap:
         """The rows that have these ids; ids that are not stored are passed over."""
-        bits = np.zeros((n + 63) // 64, np.uint64)
         if isinstance(self._ids, np.ndarray) and len(self._ids) > n // 64:
             stored = reading.columns[IDS].read_range(0, n).view("<i8").reshape(-1)
             rows = np.flatnonzero(np.isin(stored, self._ids))
         else:
             rows = find_rows(reading, id_keys(self._ids))
-        bits_set(rows[rows >= 0].astype(np.uint32), n, bits)
-        return bits
+        return bitmap_of(rows[rows >= 0], n)
 
 
 def _key(where: object, allowed: _Allowed | None) -> Hashable | None:
@@ -171,4 +169,4 @@ def matching_rows(reading: Snapshot, where: object) -> NDArray[np.int64]:
     # A selector kept by a transaction may be older than the transaction's last change.
     selector = Selector(reading) if isinstance(reading, Transaction) else selector_of(reading)
     bits = selector.live if where is None else selector.matching(reading, where)
-    return bits_rows(bits).astype(np.int64)
+    return rows_in(bits)

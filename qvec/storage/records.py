@@ -1,7 +1,7 @@
-"""Values of records: a checksum over key and payload, then the payload as msgpack.
+"""Values of records: a checksum of key and payload, then the payload as msgpack.
 
-Only plain data goes in and out: None, bool, int of 64 bits, float, str, bytes, datetime, list, dict with str keys.
-Datetimes come back in UTC; one without a time zone is taken to be in UTC.
+Payloads are plain data: None, bool, int of 64 bits, float, str, bytes, datetime, list, dict with str keys. Datetimes
+are returned in UTC; a datetime without a time zone is taken to be in UTC.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from qvec.storage import keys
 MAX_BYTES = 64 << 20
 MAX_DEPTH = 64
 _CRC_BYTES = 4
-_HINTS: dict[type | tuple[type, ...], str] = {  # what to store instead; the first that fits
+_HINTS: dict[type | tuple[type, ...], str] = {  # what to store instead; the first match applies
     np.generic: ": take its .item()",
     np.ndarray: ": take its .tolist()",
     datetime: ": make it a datetime.datetime",
@@ -32,12 +32,12 @@ _INT_MIN, _INT_MAX = -(1 << 63), (1 << 64) - 1
 
 
 def pack(payload: object, name: str = "payload") -> bytes:
-    """Payload as msgpack; InputError names the field that is not plain data or is too large."""
+    """Encode a payload as msgpack. InputError names the field that is not plain data or is too large."""
     if not _is_plain(payload, 0):
         check_plain(payload, name)
     try:
         packed: bytes = msgpack.packb(payload, use_bin_type=True, datetime=True, default=_in_utc)
-    except (UnicodeEncodeError, TypeError):  # of text, and of an int that is too large
+    except (UnicodeEncodeError, TypeError):  # from text, and from an int that is too large
         check_plain(payload, name)
         raise
     if len(packed) > MAX_BYTES:
@@ -46,7 +46,7 @@ def pack(payload: object, name: str = "payload") -> bytes:
 
 
 def unpack(packed: bytes | memoryview) -> Any:
-    """Payload of msgpack bytes; ValueError for anything but one value of plain data."""
+    """Decode msgpack bytes. Raises ValueError unless they are one value of plain data."""
     try:
         return msgpack.unpackb(packed, raw=False, strict_map_key=True, ext_hook=_reject, timestamp=3)
     except (ValueError, OverflowError, msgpack.UnpackException) as error:
@@ -54,7 +54,7 @@ def unpack(packed: bytes | memoryview) -> Any:
 
 
 def fingerprint(value: object) -> bytes | None:
-    """Bytes that only equal plain data has, types and order included; None for what is not plain, or too deep."""
+    """Bytes that are equal only for equal plain data, types and order included; None if it is not plain or too deep."""
     try:
         return bytes(msgpack.packb(value, use_bin_type=True, datetime=True, strict_types=True, default=_in_utc))
     except (TypeError, ValueError, OverflowError):
@@ -67,12 +67,12 @@ def check_plain(value: object, name: str) -> None:
 
 
 def seal(key: bytes, payload: object, name: str = "payload") -> bytes:
-    """The value that holds ``payload`` under ``key``; errors call it ``name``."""
+    """The value that stores ``payload`` under ``key``; errors call the payload ``name``."""
     return seal_bytes(key, pack(payload, name))
 
 
 def unseal(key: bytes, value: bytes | memoryview) -> Any:
-    """The payload of a value that was sealed under ``key``; CorruptError names the key."""
+    """The payload of a value that was sealed under ``key``. Raises CorruptError if the value is damaged."""
     packed = unseal_bytes(key, value)
     try:
         return unpack(packed)
@@ -81,12 +81,12 @@ def unseal(key: bytes, value: bytes | memoryview) -> Any:
 
 
 def seal_bytes(key: bytes, payload: bytes) -> bytes:
-    """The value that holds bytes under ``key``."""
+    """The value that stores bytes under ``key``."""
     return crc32c(payload, crc32c(key)).to_bytes(_CRC_BYTES, "little") + payload
 
 
 def unseal_bytes(key: bytes, value: bytes | memoryview) -> bytes | memoryview:
-    """The bytes of a value that was sealed under ``key``, at least one; CorruptError names the key."""
+    """The bytes of a value that was sealed under ``key``. Raises CorruptError if there are none or they are damaged."""
     payload = value[_CRC_BYTES:]
     if len(payload) == 0 or crc32c(payload, crc32c(key)) != checksum_of(value):
         raise CorruptError(f"{keys.describe(key)} fails its checksum")
@@ -94,12 +94,12 @@ def unseal_bytes(key: bytes, value: bytes | memoryview) -> bytes | memoryview:
 
 
 def checksum_of(value: bytes | memoryview) -> int:
-    """The checksum that a sealed value begins with."""
+    """The checksum at the start of a sealed value."""
     return int.from_bytes(value[:_CRC_BYTES], "little")
 
 
 def _in_utc(value: object) -> datetime:
-    """What msgpack asks about: of all that is plain, datetimes without a time zone."""
+    """Convert a value that msgpack cannot encode. The only plain ones are datetimes without a time zone."""
     if type(value) is datetime and value.tzinfo is None:
         return value.replace(tzinfo=UTC)
     raise TypeError(f"{type(value).__name__} is not plain data")
@@ -110,9 +110,9 @@ def _reject(code: int, data: bytes) -> None:
 
 
 def _is_plain(value: Any, depth: int) -> bool:
-    """Whether a value is plain data, but for what packing it finds: False where that needs a closer look.
+    """Whether a value is plain data, except for errors that packing finds. False means that it must be checked.
 
-    It takes a fifth of the time of :func:`check_plain`, which says what is wrong.
+    This takes a fifth of the time of :func:`check_plain`, which describes the error.
     """
     kind = type(value)
     if kind is dict:

@@ -17,8 +17,10 @@
 #define ROWS 9
 #define KINDS 9
 
-static const int DIMS[] = {1, 2, 7, 15, 16, 17, 31, 33, 63, 64, 65, 96, 100, 127, 128, 129, 200, 256, 384, 511, 768, 784, 1537};
-static const char *const KIND_NAMES[KINDS] = {"f32", "f16", "int8", "binary", "bf16", "int4", "ternary", "rabitq", "mixed"};
+static const int DIMS[] = {1,   2,   7,   15,  16,  17,  31,  33,  63,  64,  65,  96,
+                           100, 127, 128, 129, 200, 256, 384, 511, 768, 784, 1537};
+static const char *const KIND_NAMES[KINDS] = {"f32",  "f16",     "int8",   "binary", "bf16",
+                                              "int4", "ternary", "rabitq", "mixed"};
 static int checks, failures;
 
 static void report(int ok, const char *what, int dim, int detail) {
@@ -50,7 +52,8 @@ static uint8_t *fenced(size_t n) {
 
 static int is_float(int kind) { return kind == QV_F32 || kind == QV_F16 || kind == QV_BF16; }
 
-static int make(qv_codec *codec, int kind, int metric, int dim, int simd, int bits, const uint8_t *widths, const float *step) {
+static int make(qv_codec *codec, int kind, int metric, int dim, int simd, int bits, const uint8_t *widths,
+                const float *step) {
     if (kind == QV_RABITQ || kind == QV_MIXED)
         return qv_codec_init_bitpack(codec, kind, metric, dim, widths, kind == QV_MIXED ? step : NULL, simd);
     (void)bits;
@@ -75,9 +78,11 @@ static void check_codec(int kind, int metric, int dim, int bits, int centered, i
     qv_codec scalar, fast;
     fill(x, (size_t)ROWS * (size_t)dim, 3);
     fill(q, (size_t)dim, 2);
-    for (int b = 0; b < qv_bitpack_blocks(dim); b++) widths[b] = (uint8_t)(kind == QV_MIXED ? 1 + (b + bits) % 8 : bits);
+    for (int b = 0; b < qv_bitpack_blocks(dim); b++)
+        widths[b] = (uint8_t)(kind == QV_MIXED ? 1 + (b + bits) % 8 : bits);
     for (int i = 0; i < 2048; i++) step[i] = 0.01f + 0.001f * (float)(i % 7);
-    if (make(&scalar, kind, metric, dim, QV_SCALAR, bits, widths, step) || make(&fast, kind, metric, dim, best, bits, widths, step))
+    if (make(&scalar, kind, metric, dim, QV_SCALAR, bits, widths, step) ||
+        make(&fast, kind, metric, dim, best, bits, widths, step))
         abort();
     memset(middle, 0, sizeof middle);
     fill(middle, (size_t)dim, 1);

@@ -60,7 +60,7 @@ def same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> bool:
     return found.keys() == expected.keys() and all(np.array_equal(found[name], expected[name]) for name in found)
 
 
-def in_child(action: Callable[[], None], deadline: float = 20.0) -> None:
+def in_child(action: Callable[[], object], deadline: float = 20.0) -> None:
     """Run in a forked child; fails when it raises, dies or takes longer than ``deadline`` seconds."""
     report, to_parent = os.pipe()
     pid = os.fork()

@@ -1,4 +1,4 @@
-"""Functions run in processes of their own, with a deadline, and the signal named where one dies."""
+"""Functions that run in processes of their own, with a deadline. Errors name the signal that killed a process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ChildDied(AssertionError):
 
 
 def run(function: Callable[..., Any], *args: Any, deadline: float = DEADLINE) -> Any:
-    """What a function of an importable module returns in a fresh process; its exception or death as an error."""
+    """Result of a function of an importable module in a new process. Its exception or death raises ChildDied."""
     receiver, sender = _CONTEXT.Pipe(duplex=False)
     process = _CONTEXT.Process(target=_report, args=(sender, function, args))
     process.start()
@@ -41,7 +41,7 @@ def run(function: Callable[..., Any], *args: Any, deadline: float = DEADLINE) ->
 
 
 def start(script: str, *args: object) -> subprocess.Popen[str]:
-    """A script in a process of its own that imports from where this one does; pipes to its input and output."""
+    """Start a script in a process with the same import path, with pipes to its input and output."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, script, *map(str, args)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)

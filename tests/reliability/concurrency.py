@@ -1,4 +1,4 @@
-"""R10 to R12: threads, processes and a pinned snapshot beside a writer."""
+"""R10 to R12: threads, processes and a long-lived snapshot while a writer commits."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ SECONDS = {"short": 4.0, "nightly": 600.0}
 READERS = 8
 COMMITS = 1000
 DIM = 16
-SLOWER = 2.0  # of the 99th percentile beside a writer, against that without one
-FEWEST = 200  # searches from which a percentile is taken
-JUDGED = 10_000  # searches without a writer from which it is held to that: a hundred of them are slower
+SLOWER = 2.0  # limit of the 99th percentile with a writer, divided by that without one
+MIN_SEARCHES = 200  # for a percentile
+COMPARED = 10_000  # searches without a writer from which on the limit applies: a hundred of them are slower
 
 
 def prepared(path: Path, index: Any = "hnsw") -> Path:
@@ -34,7 +34,7 @@ def prepared(path: Path, index: Any = "hnsw") -> Path:
 
 
 def run_threads(job: Job) -> Figures:
-    """One handle that writes and is read by eight threads; each snapshot must hold whole batches."""
+    """One handle that a thread writes and eight threads read; each snapshot must have complete batches."""
     figures = Figures("R10", f"1 writer and {READERS} readers, threads of one process")
     path = prepared(job.folder / "a.qvec")
     with qvec.open(path) as db:
@@ -49,7 +49,7 @@ def run_threads(job: Job) -> Figures:
             figures.fail(problem)
         if len(db) != writer_readers.BATCH * (20 + commits[0]):
             figures.fail(f"{len(db)} vectors after {commits[0]} commits")
-        free = threading.Thread(target=db.close)  # while others search: they end, or hear that it is closed
+        free = threading.Thread(target=db.close)  # while others search: each search ends or raises ClosedError
         last = [writer_readers.Reading() for _ in range(READERS)]
         readers = [threading.Thread(target=_read_to_the_end, args=(db, one)) for one in last]
         for thread in (*readers, free):
@@ -59,7 +59,7 @@ def run_threads(job: Job) -> Figures:
             if thread.is_alive():
                 figures.fail("a thread hangs after close()")
     figures.amounts["commits"] = commits[0]
-    _judge(figures, seen + last, idle)
+    _check(figures, seen + last, idle)
     _compare(figures, idle, seen)
     if threading.active_count() > 1:
         figures.fail(f"{threading.active_count() - 1} threads outlive close()")
@@ -107,7 +107,7 @@ def run_processes(job: Job) -> Figures:
     seen = [writer_readers.Reading(**one) for one in done[1:]]
     before = [writer_readers.Reading(**one) for one in idle]
     figures.amounts["commits"] = commits
-    _judge(figures, seen, before)
+    _check(figures, seen, before)
     _compare(figures, before, seen)
     with qvec.open(path) as db:
         if len(db) != writer_readers.BATCH * (20 + commits):
@@ -117,29 +117,29 @@ def run_processes(job: Job) -> Figures:
         stats = collect(db._store)
         figures.amounts["file / used"] = round(stats.file_bytes / stats.used_bytes, 2)
         if stats.readers > 1:
-            figures.fail(f"{stats['readers']} readers are said to be there")
+            figures.fail(f"stats() reports {stats.readers} readers")
     return figures
 
 
-def run_pinned(job: Job) -> Figures:
-    """A snapshot that is held for a thousand commits, and what it costs."""
-    figures, chance = Figures("R12", f"a snapshot pinned for {COMMITS} commits"), random.Random(job.seed)
+def run_snapshot(job: Job) -> Figures:
+    """Keep a snapshot open for a thousand commits, and measure what it costs."""
+    figures, chance = Figures("R12", f"a snapshot held open for {COMMITS} commits"), random.Random(job.seed)
     path = prepared(job.folder / "a.qvec", "flat")
     with qvec.open(path, durability="relaxed") as db:
         size = os.path.getsize(path)
-        with db.snapshot() as pinned:
-            before = pinned.search(np.ones(DIM, np.float32), 20)
+        with db.snapshot() as snapshot:
+            before = snapshot.search(np.ones(DIM, np.float32), 20)
             for i in range(COMMITS):
                 batch = chance.randrange(20)
                 db.upsert(
                     writer_readers.center(batch, DIM), [writer_readers.BATCH * batch], [{"batch": batch, "turn": i}]
                 )
-            after = pinned.search(np.ones(DIM, np.float32), 20)
+            after = snapshot.search(np.ones(DIM, np.float32), 20)
             if before.ids.tolist() != after.ids.tolist() or before.distances.tolist() != after.distances.tolist():
-                figures.fail("the snapshot gives other answers than before")
+                figures.fail("the answers of the snapshot changed")
             stats = collect(db._store)
             if stats.snapshots[0][1] < COMMITS or stats.commits_held < COMMITS:
-                figures.fail(f"stats() does not tell of the commits held: {stats['pinned']}, {stats['commits_held']}")
+                figures.fail(f"stats() does not count the commits held: {stats.snapshots}, {stats.commits_held}")
             grown = os.path.getsize(path)
         for i in range(200):
             db.upsert(writer_readers.center(3, DIM), [3], [{"turn": i}])
@@ -149,7 +149,7 @@ def run_pinned(job: Job) -> Figures:
         figures.amounts |= {
             "commits": COMMITS,
             "bytes before": size,
-            "bytes pinned": grown,
+            "bytes with snapshot": grown,
             "bytes copied": os.path.getsize(live),
         }
         if later > grown + (1 << 20):
@@ -161,7 +161,7 @@ def run_pinned(job: Job) -> Figures:
     return figures
 
 
-def _judge(figures: Figures, *runs: list[writer_readers.Reading]) -> None:
+def _check(figures: Figures, *runs: list[writer_readers.Reading]) -> None:
     for seen in (one for run in runs for one in run):
         figures.count("searches", seen.searches)
         figures.count("checks", seen.checks)
@@ -174,10 +174,10 @@ def _judge(figures: Figures, *runs: list[writer_readers.Reading]) -> None:
 
 def _compare(figures: Figures, idle: list[writer_readers.Reading], seen: list[writer_readers.Reading]) -> None:
     times = [np.concatenate([one.search_us for one in run]) for run in (idle, seen)]
-    if min(map(len, times)) < FEWEST:
+    if min(map(len, times)) < MIN_SEARCHES:
         return
-    alone, beside = (float(np.percentile(some, 99)) for some in times)
-    figures.amounts |= {"p99 us, idle": round(alone), "p99 us, beside a writer": round(beside)}
-    figures.amounts["p99 ratio"] = round(beside / alone, 2)
-    if len(times[0]) > JUDGED and beside > SLOWER * alone:
-        figures.fail(f"the 99th percentile beside a writer is {beside / alone:.2f} times that without one")
+    idle_p99, busy_p99 = (float(np.percentile(some, 99)) for some in times)
+    figures.amounts |= {"p99 us, idle": round(idle_p99), "p99 us, with a writer": round(busy_p99)}
+    figures.amounts["p99 ratio"] = round(busy_p99 / idle_p99, 2)
+    if len(times[0]) > COMPARED and busy_p99 > SLOWER * idle_p99:
+        figures.fail(f"the 99th percentile with a writer is {busy_p99 / idle_p99:.2f} times that without one")

@@ -1,6 +1,6 @@
 """R6: every kind of wrong value in every field of the configuration, the state and the records of a file.
 
-Checksums are valid. And columns whose rows have another size, or that are not there.
+Checksums are valid. Also columns whose rows have another size, and missing columns.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from crafted_files import Case, base, judge_all, prepare, records_of
+from crafted_files import Case, base, check_all, prepare, records_of
 from figures import Figures, Job
 
 from helpers.store_files import resize_rows
 from qvec.storage import header, keys
 from qvec.storage.store import Store, Transaction
 
-CASES = {"short": 150, "nightly": 1_000_000}  # there are fewer
+CASES = {"short": 150, "nightly": 1_000_000}  # more than there are
 WRONG: tuple[Any, ...] = (
     0, 1, -1, 2, 255, 65_535, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1, float("nan"), float("inf"), -1.5,
     1e300, None, True, "", "x", b"", b"\xff" * 4, b"\xff" * 64, [], [0], {}, {"x": 1},
@@ -31,7 +31,7 @@ MISSING, EXTRA, MORE, LESS, CUT = "<missing>", "<extra>", "<more>", "<less>", "<
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where there is something in plain data."""
+    """The places of all values in plain data."""
     if path:
         yield path
     if isinstance(value, dict):
@@ -43,7 +43,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def changed(value: Any, place: tuple[Any, ...], new: Any) -> Any:
-    """A copy with something else at a place; `MISSING` takes it away, `EXTRA` puts another name beside it."""
+    """A copy with another value at a place. `MISSING` removes the value, `EXTRA` adds another name next to it."""
     value = copy.deepcopy(value)
     at = value
     for key in place[:-1]:
@@ -73,7 +73,7 @@ def fields(collection: str, path: Path) -> Iterator[Case]:
 
 
 def sizes(collection: str, path: Path) -> Iterator[Case]:
-    """A case for each wrong size of the rows of each column; 0: there is none."""
+    """A case for each wrong size of the rows of each column; 0 removes the column."""
     with Store.open(path, "r") as store, store.read() as snap:
         strides = {name: column.stride for name, column in snap.columns.items()}
     for name, stride in strides.items():
@@ -102,5 +102,5 @@ def run(job: Job) -> Figures:
     cases = [case for collection in collections for case in (*fields(*collection), *sizes(*collection))]
     figures.amounts["fields and columns, and wrong values"] = len(cases)
     chosen = random.Random(job.seed).sample(cases, min(len(cases), job.amount(CASES)))
-    figures.amounts["failing files"] = len(list(judge_all(figures, job.folder, chosen, craft)))
+    figures.amounts["failing files"] = len(list(check_all(figures, job.folder, chosen, craft)))
     return figures

@@ -1,6 +1,6 @@
-"""Small files whose content others make wrong, under valid checksums, and what calls on them may lead to.
+"""Small files to be changed under valid checksums, and a check of all calls on a changed file.
 
-An error of qvec's or any answer; no signal, no other exception, no endless loop.
+A call may raise an error of qvec's or return any answer. A signal, another exception or an endless loop is a failure.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ FIELDS = {"row": "int", "tag": "keyword", "tags": "keyword[]", "at": "float"}
 
 
 class Case(NamedTuple):
-    """Something wrong at a place of a file."""
+    """A wrong value at a place of a file."""
 
     collection: str
     what: str
@@ -68,7 +68,7 @@ def create(path: str, options: dict[str, Any]) -> None:
 
 
 def prepare(job: Job) -> list[str]:
-    """Make the files that are changed, and choose among them."""
+    """Create the files to change, and choose among them."""
     chosen = job.chosen(COLLECTIONS)
     for collection in COLLECTIONS:
         create(str(base(job.folder, collection)), COLLECTIONS[collection])
@@ -80,7 +80,7 @@ def base(folder: Path, collection: str) -> Path:
 
 
 def records_of(reading: Snapshot) -> dict[str, tuple[int, int]]:
-    """Kinds and numbers of records of each kind that are there: those in force, and one that is not."""
+    """Kinds and numbers of the stored records: the active ones, and a calibration that is not active."""
     active = reading.state["quantizer"] or 0
     keys = {
         "calibration": (CALIBRATION, active), "older calibration": (CALIBRATION, 0), "drift": (DRIFT, active),
@@ -90,7 +90,7 @@ def records_of(reading: Snapshot) -> dict[str, tuple[int, int]]:
 
 
 def calls(ids: str, keeps: bool) -> dict[str, Callable[[qvec.Collection], object]]:
-    """Every call that reads or changes what a collection holds."""
+    """Every call that reads or changes a collection."""
     one, more = name(ids, 3), [name(ids, i) for i in (0, 1, 3, 34, N - 1)]
     new, later = [name(ids, i) for i in range(1000, 1004)], [name(ids, i) for i in range(2000, 2000 + LOOK_ROWS)]
     where = {"row": {"$gte": 60}, "tag": "t1", "tags": "a", "at": {"$lt": 70.0}}
@@ -131,8 +131,8 @@ def calls(ids: str, keeps: bool) -> dict[str, Callable[[qvec.Collection], object
     }
 
 
-def judge(folder: Path, case: Case, change: Change) -> str:
-    """What a file leads to after a change: "" or what is wrong."""
+def check(folder: Path, case: Case, change: Change) -> str:
+    """Change a file and make all calls. Returns "" or a description of the failure."""
     options, watch.LOOK_ROWS = COLLECTIONS[case.collection], LOOK_ROWS
     path = folder / "crafted.qvec"
     path.write_bytes(base(folder, case.collection).read_bytes())
@@ -157,9 +157,9 @@ def judge(folder: Path, case: Case, change: Change) -> str:
     return ""
 
 
-def judge_all(figures: Figures, folder: Path, cases: list[Case], change: Change) -> Iterable[Case]:
-    """Judge every case in children; those that failed."""
-    for case, verdict in zip(cases, each(cases, lambda case: judge(folder, case, change), HANG), strict=True):
+def check_all(figures: Figures, folder: Path, cases: list[Case], change: Change) -> Iterable[Case]:
+    """Check every case in child processes. Yields those that failed."""
+    for case, verdict in zip(cases, each(cases, lambda case: check(folder, case, change), HANG), strict=True):
         figures.count("files")
         figures.count(f"files: {case.collection}")
         if verdict:

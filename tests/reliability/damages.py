@@ -1,6 +1,6 @@
 """R4, R5: files that are cut short or damaged.
 
-An error, or the answers of the sound file; never others, never a signal. Each damage is judged twice: opened as usual,
+An error, or the answers of the sound file; never others, never a signal. Each damage is checked twice: opened as usual,
 where an answer that differs must at least be found by `verify`, and opened with ``untrusted=True``, where none may
 differ and none may kill the process.
 """
@@ -127,7 +127,7 @@ def cut(sound: bytes, number: int, chance: random.Random) -> Damage:
     return Damage("cut", [], length)
 
 
-def judge(path: Path, sound: bytes, truth: str, damage: Damage, untrusted: bool) -> str:
+def check(path: Path, sound: bytes, truth: str, damage: Damage, untrusted: bool) -> str:
     """What a damaged copy leads to: "same", "error", "found by verify", or what is wrong."""
     path.write_bytes(damage.apply(sound))
     Path(f"{path}-lock").unlink(missing_ok=True)
@@ -153,7 +153,7 @@ def _truth(path: str) -> str:
 def run_cuts(job: Job) -> Figures:
     figures = Figures("R4", "files cut short")
     for path, sound, truth, _, chance in _prepared(job):
-        _judge_all([cut(sound, i, chance) for i in range(job.amount(CUTS) // 2)], path, sound, truth, figures)
+        _check_all([cut(sound, i, chance) for i in range(job.amount(CUTS) // 2)], path, sound, truth, figures)
     return figures
 
 
@@ -162,7 +162,7 @@ def run_damages(job: Job) -> Figures:
     for path, sound, truth, older, chance in _prepared(job):
         each_kind = -(-job.amount(DAMAGES) // len(COLLECTIONS))
         damages = [KINDS[kind](sound, older, chance) for kind in job.chosen(KINDS) for _ in range(each_kind)]
-        _judge_all(damages, path, sound, truth, figures)
+        _check_all(damages, path, sound, truth, figures)
     return figures
 
 
@@ -180,11 +180,11 @@ def _prepared(job: Job) -> Iterator[tuple[Path, bytes, str, list[bytes], random.
         )
 
 
-def _judge_all(damages: list[Damage], path: Path, sound: bytes, truth: str, figures: Figures) -> None:
+def _check_all(damages: list[Damage], path: Path, sound: bytes, truth: str, figures: Figures) -> None:
     for untrusted in (True, False):
         mode = "untrusted" if untrusted else "usual"
         chosen = damages if untrusted or len(damages) < MANY else damages[::4]
-        verdicts = each(chosen, lambda damage, u=untrusted: judge(path, sound, truth, damage, u))  # type: ignore[misc]
+        verdicts = each(chosen, lambda damage, u=untrusted: check(path, sound, truth, damage, u))  # type: ignore[misc]
         for damage, verdict in zip(chosen, verdicts, strict=True):
             figures.count("corruptions", untrusted)
             figures.count(f"{mode}, {damage.kind}: {verdict.partition('(')[0]}")

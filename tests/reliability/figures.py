@@ -1,4 +1,4 @@
-"""What a run of the reliability suite did, how much of it, and what failed."""
+"""Figures of a run of the reliability suite: amounts and failures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SCALE: Scale = "nightly" if os.environ.get("QVEC_SCALE") == "nightly" else "shor
 
 @dataclass(frozen=True)
 class Job:
-    """What a run is to do. ``only``: these of its workloads; ``rounds``: as many of each, whatever the scale."""
+    """A run to make. ``only``: the chosen workloads; ``rounds``: the number of each, regardless of the scale."""
 
     scale: Scale
     folder: Path
@@ -24,11 +24,11 @@ class Job:
     rounds: int | None = None
 
     def amount(self, by_scale: Mapping[str, int]) -> int:
-        """How much is to be done of something."""
+        """The amount of something to do."""
         return by_scale[self.scale] if self.rounds is None else self.rounds
 
     def chosen(self, workloads: Iterable[str]) -> list[str]:
-        """The workloads to run; ValueError where there is none of a name."""
+        """The workloads to run. Raises ValueError for an unknown name."""
         names = list(workloads)
         if unknown := set(self.only) - set(names):
             raise ValueError(f"there is no workload {', '.join(sorted(unknown))}; there are: {', '.join(names)}")
@@ -37,7 +37,7 @@ class Job:
 
 @dataclass
 class Figures:
-    """``amounts``: how much was done, and what was counted; ``failures``: each in words."""
+    """``amounts``: counts and measurements; ``failures``: a description of each."""
 
     name: str
     what: str
@@ -49,7 +49,7 @@ class Figures:
         self.amounts[name] = self.amounts.get(name, 0) + n
 
     def fail(self, text: str) -> None:
-        """Note a failure; a hundred are told, the rest counted."""
+        """Note a failure. The first hundred are described, the rest counted."""
         self.count("failures")
         if len(self.failures) < 100:
             self.failures.append(text)

@@ -1,7 +1,7 @@
-"""Functions in forked children of a process that imported everything and has no file open.
+"""Functions that run in forked children of a process that has imported everything and has no file open.
 
-No interpreter has to start, so that a child costs a few milliseconds. Whoever calls these must never open a collection
-itself: LMDB is not to be carried across a fork.
+No interpreter has to start, so a child costs a few milliseconds. The calling process must never open a collection
+itself, because LMDB must not be used across a fork.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import Any, NoReturn, TypeVar
 from child import describe
 
 DEADLINE = 20.0  # seconds for one answer
-PATIENCE = 20  # times as many on the clock
+PATIENCE = 20  # factor for the deadline by the clock
 Case = TypeVar("Case")
 
 
 def cpu_seconds(pid: int) -> float:
-    """What a process has used of the processors (clock_getcpuclockid(3)); 0 when it has ended."""
+    """Processor time of a process (clock_getcpuclockid(3)); 0 after its end."""
     try:
         return time.clock_gettime((~pid << 3) | 2)
     except OSError:
@@ -35,10 +35,10 @@ class Worker:
     """A forked child that writes lines."""
 
     def __init__(self, task: Callable[[Callable[[str], None]], None]) -> None:
-        """``task`` is called in the child with what writes a line; the child ends when it returns."""
+        """``task`` is called in the child with a function that writes a line. The child ends when the task returns."""
         self._reading, writing = os.pipe()
         self._pending = b""
-        gc.freeze()  # what the collector of the child would mark is memory that it need not copy
+        gc.freeze()  # the child's collector does not touch, and so does not copy, frozen objects
         self.pid = os.fork()
         if self.pid == 0:
             os.close(self._reading)
@@ -47,9 +47,10 @@ class Worker:
         gc.unfreeze()
 
     def line(self, deadline: float = DEADLINE) -> str | None:
-        """The next line; None when the child has ended. TimeoutError: it says nothing.
+        """The next line; None if the child has ended.
 
-        Not in ``deadline`` seconds of its own, nor in many times as many on the clock: others may hold the processors.
+        Raises TimeoutError if no line arrives in ``deadline`` seconds of processor time or many times as long by the
+        clock, because other processes may use the processors.
         """
         began, waited = cpu_seconds(self.pid), 0
         while b"\n" not in self._pending:
@@ -70,20 +71,20 @@ class Worker:
         os.kill(self.pid, signal.SIGKILL)
 
     def end(self) -> str:
-        """Wait for its end; how it ended, "" for well."""
+        """Wait for the child's end. Returns "" for success, or how it ended."""
         code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         os.close(self._reading)
         return "" if code == 0 else describe(code)
 
 
 def ask(function: Callable[..., Any], *args: Any, deadline: float = DEADLINE) -> Any:
-    """What a function returns in a child, as JSON; RuntimeError with its traceback or the signal that ended it."""
+    """Result of a function in a child, through JSON. Raises RuntimeError with a traceback or the child's signal."""
     with Server(lambda: function(*args), deadline) as server:
         return server.ask()
 
 
 class Server:
-    """A child that answers one question after another, as JSON; where it died, the next question forks another."""
+    """A child that answers questions one after the other, through JSON. A question after its death forks another."""
 
     def __init__(self, function: Callable[..., Any], deadline: float = DEADLINE) -> None:
         self._function, self._deadline = function, deadline
@@ -91,7 +92,7 @@ class Server:
         self._asking = -1
 
     def ask(self, *args: Any) -> Any:
-        """What the function returns; RuntimeError with its traceback or the signal that ended it; TimeoutError."""
+        """Result of the function. Raises RuntimeError with a traceback or the child's signal; TimeoutError."""
         if self._worker is None:
             self._begin()
         assert self._worker is not None
@@ -108,7 +109,7 @@ class Server:
         return answer
 
     def end(self, *, kill: bool = True) -> str:
-        """End the child; how it ended."""
+        """End the child. Returns how it ended."""
         if self._worker is None:
             return ""
         if kill:
@@ -135,15 +136,15 @@ class Server:
         os.close(asked)
 
 
-def each(cases: Sequence[Case], judge: Callable[[Case], str], deadline: float = DEADLINE) -> Iterator[str]:
-    """What ``judge`` says of each case; the signal's name where it dies of one, "hung" where it takes too long.
+def each(cases: Sequence[Case], check: Callable[[Case], str], deadline: float = DEADLINE) -> Iterator[str]:
+    """Result of ``check`` for each case, the name of the signal that killed the child, or "hung" for a timeout.
 
-    One child judges as many as it lives for.
+    A child checks cases until it dies.
     """
     at = 0
     while at < len(cases):
         rest = cases[at:]
-        worker = Worker(lambda say, rest=rest: _judge(rest, judge, say))  # type: ignore[misc]
+        worker = Worker(lambda say, rest=rest: _check(rest, check, say))  # type: ignore[misc]
         try:
             while at < len(cases) and (line := worker.line(deadline)) is not None:
                 at += 1
@@ -158,10 +159,10 @@ def each(cases: Sequence[Case], judge: Callable[[Case], str], deadline: float = 
             yield ended or "ended"
 
 
-def _judge(cases: Sequence[Case], judge: Callable[[Case], str], say: Callable[[str], None]) -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what LMDB says when it aborts
+def _check(cases: Sequence[Case], check: Callable[[Case], str], say: Callable[[str], None]) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # LMDB's message when it aborts
     for case in cases:
-        say(json.dumps(judge(case)))
+        say(json.dumps(check(case)))
 
 
 def _serve(task: Callable[[Callable[[str], None]], None], writing: int) -> NoReturn:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from crafted_files import COLLECTIONS, DIM, HANG, N, base, judge_all, prepare, records_of
+from crafted_files import COLLECTIONS, DIM, HANG, N, base, check_all, prepare, records_of
 from figures import Figures, Job
 from forked_workers import each
 from scramble import mutated, random_case, scramble
@@ -129,7 +129,7 @@ def run(job: Job) -> Figures:
     names = job.chosen((*COLLECTIONS, *PARSERS))
     collections = [name for name in prepare(Job(**files)) if name in names]
     cases = [random_case(chance.choice(collections), chance) for _ in range(job.amount(FILES) if collections else 0)]
-    figures.amounts["failing files"] = len(list(judge_all(figures, job.folder, cases, scramble)))
+    figures.amounts["failing files"] = len(list(check_all(figures, job.folder, cases, scramble)))
     seeds = seeds_of(base(job.folder, "graph"))
     for parser in PARSERS:
         if parser in names:

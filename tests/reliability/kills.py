@@ -200,7 +200,7 @@ def not_found(db: qvec.Collection, batch: int, version: int) -> list[int]:
     return [i for i, hit in zip(ids_of(batch), hits.ids[:, 0].tolist(), strict=True) if i != hit]
 
 
-def judge(
+def check(
     server: Server, path: str, live: Live, pending: Change | None, figures: Figures, where: str, deep: bool = True
 ) -> Live:
     """Compare a file with what was acknowledged, and with that and what was going on; what is there."""
@@ -298,7 +298,7 @@ def _run_workload(name: str, job: Job, server: Server, figures: Figures) -> None
         figures.count("acknowledged commits", acknowledged)
         figures.count("kills inside a change", pending is not None)
         figures.count("verified", deep)
-        live = judge(server, path, live, pending, figures, f"seed {job.seed}, {name}, round {number}", deep)
+        live = check(server, path, live, pending, figures, f"seed {job.seed}, {name}, round {number}", deep)
         if last:
             strays = [file.name for file in job.folder.glob(f"{name}-*") if not file.name.endswith(("qvec", "-lock"))]
             if strays:

@@ -85,12 +85,12 @@ def run(job: Job) -> Figures:
             images += [Image(before, after, data, [old]), Image(before, after, data + meta, [new])]
             few = CONTROLS[job.scale] // 2
             controls += [Image(before, after, meta + _most(data, chance), [new]) for _ in range(few)]
-        verdicts = each(images, lambda image: _judged(image, job.folder))
+        verdicts = each(images, lambda image: _checked(image, job.folder))
         for image, verdict in zip(images, verdicts, strict=True):
             figures.count("images")
             if verdict not in image.right:
                 figures.fail(f"seed {job.seed}, {name}: {len(image.sectors)} sectors give {verdict[:300]}")
-        for image, verdict in zip(controls, each(controls, lambda image: _judged(image, job.folder)), strict=True):
+        for image, verdict in zip(controls, each(controls, lambda image: _checked(image, job.folder)), strict=True):
             figures.count("controls")
             detected = verdict.startswith(("damaged", "SIG"))
             figures.count("controls detected", detected)
@@ -118,7 +118,7 @@ def _most(sectors: list[int], chance: random.Random) -> list[int]:
     return [i for i in sectors if i not in lost]
 
 
-def _judged(image: Image, folder: Path) -> str:
+def _checked(image: Image, folder: Path) -> str:
     path = folder / "cut.qvec"
     path.write_bytes(written(image))
     Path(f"{path}-lock").unlink(missing_ok=True)

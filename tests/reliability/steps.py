@@ -127,9 +127,9 @@ def _sweep(
             figures.fail(f"{where}: it ended by itself after {ended} steps")
         if at == total and done:  # after the last commit
             kills.apply(done, live)
-            kills.judge(server, path, live, None, figures, where)
+            kills.check(server, path, live, None, figures, where)
         else:
-            kills.judge(server, path, live, done, figures, where)
+            kills.check(server, path, live, done, figures, where)
         for stray in set(Path(path).parent.glob(f"{name}.qvec*")) - {Path(path), Path(f"{path}-lock")}:
             figures.fail(f"{where}: {stray.name} was left")
 

@@ -1,7 +1,7 @@
-"""The reliability suite by number: what each run does, in its short form or its nightly one.
+"""The reliability suite: a table of its runs by number, each with a short and a nightly form.
 
-R1 to R7, R10 to R12, R15 and R21 are functions that count; the others are tests, run by pytest. The numbers are those
-of docs/reliability.md.
+R1 to R7, R10 to R12, R15 and R21 are functions that return figures; the others are test files that pytest runs. The
+numbers are those of docs/reliability.md.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from figures import Figures, Job, Scale
 
 ROOT = Path(__file__).parents[2]
 HOURS = 3600.0
-TOLD = 4000  # characters of a failed test: the sequence of calls, and the seeds to have it again
+REPORTED = 4000  # characters of a failed test: the sequence of calls, and the seeds that reproduce it
 ENGINES = {
     "R1": ("kills", "run"),
     "R2": ("steps", "run"),
@@ -30,7 +30,7 @@ ENGINES = {
     "R7": ("fuzz", "run"),
     "R10": ("concurrency", "run_threads"),
     "R11": ("concurrency", "run_processes"),
-    "R12": ("concurrency", "run_pinned"),
+    "R12": ("concurrency", "run_snapshot"),
     "R15": ("churn", "run"),
     "R21": ("interrupts", "run"),
 }
@@ -59,8 +59,8 @@ TESTS = {
     ),
 }  # fmt: skip
 NIGHTLY = {"QVEC_EXAMPLES": "5000", "QVEC_STEPS": "100", "QVEC_PROPERTIES": "2500", "QVEC_SECONDS": "600"}
-EXAMPLES_OF = {"R14": "QVEC_EXAMPLES", "R20": "QVEC_PROPERTIES"}  # what says how many
-PART = {"R14": 250}  # examples of one process, so that a failure is told when its part has ended
+EXAMPLES_OF = {"R14": "QVEC_EXAMPLES", "R20": "QVEC_PROPERTIES"}  # the variable that sets their number
+PART = {"R14": 250}  # examples per process: a failure is reported when its process ends
 NAMES = sorted({*ENGINES, *TESTS, "R17"}, key=lambda name: int(name[1:]))
 
 
@@ -70,9 +70,9 @@ def names(scale: Scale) -> list[str]:
 
 
 def run(name: str, job: Job) -> Figures:
-    """Run one number, in processes of its own; ValueError where a choice is not one of its."""
+    """Run one number in processes of its own. Raises ValueError for a choice that it does not have."""
     if name not in ENGINES and (job.only or (job.rounds and name not in EXAMPLES_OF)):
-        raise ValueError(f"{name} is all or nothing")
+        raise ValueError(f"{name} has no parts to choose from")
     start = time.perf_counter()
     if name in ENGINES:
         figures = run_in_child(_engine, name, job, deadline=12 * HOURS)
@@ -91,7 +91,7 @@ def _engine(name: str, job: Job) -> Figures:
 
 
 def _tests(name: str, job: Job) -> Figures:
-    """Tests, counted; those of many examples in several processes, each with a seed of its own."""
+    """Run and count tests. Those with many examples run in several processes, each with its own seed."""
     what, files = TESTS[name]
     figures, nightly = Figures(name, what), job.scale == "nightly"
     settings = {"TMPDIR": str(job.folder)} | (NIGHTLY if nightly else {})
@@ -109,7 +109,7 @@ def _tests(name: str, job: Job) -> Figures:
 
 
 def _parts(amount: int, part: int | None) -> list[int]:
-    """An amount in parts; 0: as in each run of the tests."""
+    """Split an amount into parts; 0 stands for the default amount of the tests."""
     if not part or amount <= part:
         return [amount]
     return [min(part, amount - done) for done in range(0, amount, part)]
@@ -124,7 +124,7 @@ def _sanitized() -> Figures:
 
 
 def _counted(figures: Figures, report: Path, command: list[str], settings: dict[str, str]) -> str:
-    """Run tests that leave a report, count them, and note those that fail; what they said."""
+    """Run tests that write a report, count them, and note failures. Returns their output."""
     report.unlink(missing_ok=True)
     done = subprocess.run(command, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True, check=False)
     failed = len(figures.failures)
@@ -134,7 +134,7 @@ def _counted(figures: Figures, report: Path, command: list[str], settings: dict[
             figures.count(kind, int(suite.attrib[kind]))
         for case in suite.iter("testcase"):
             for problem in (*case.iter("failure"), *case.iter("error")):
-                figures.fail(f"{case.attrib['classname']}.{case.attrib['name']}: {(problem.text or '')[-TOLD:]}")
+                figures.fail(f"{case.attrib['classname']}.{case.attrib['name']}: {(problem.text or '')[-REPORTED:]}")
     if done.returncode and len(figures.failures) == failed:
         figures.fail(f"exit code {done.returncode}: {(done.stdout + done.stderr)[-500:]}")
     return done.stdout + done.stderr

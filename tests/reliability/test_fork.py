@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from child import run
-from fork_helpers import X, assert_unharmed, collection, in_fork
+from fork_helpers import X, assert_unharmed, collection
 
 import qvec
+from helpers.store_files import in_child
 
 
 def search_in_child(path: str) -> None:
@@ -28,7 +29,7 @@ def search_in_child(path: str) -> None:
             assert len(list(db.scan(batch_size=50))) == 4
 
         for _ in range(3):
-            in_fork(child)
+            in_child(child)
             assert_unharmed(db)
             db.delete(np.arange(200, 300))
 
@@ -45,7 +46,7 @@ def child_follows_parent(path: str) -> None:
 
         timer = threading.Timer(0.3, lambda: (db.add(X[250], [777]), os.write(go, b"x")))
         timer.start()
-        in_fork(child)
+        in_child(child)
         timer.join()
         assert_unharmed(db)
 
@@ -60,7 +61,7 @@ def write_in_child(path: str) -> None:
                 db.delete([0])
             assert db.search(X[7], 1).ids.tolist() == [7]
 
-        in_fork(child)
+        in_child(child)
         assert_unharmed(db)
     with qvec.open(path) as db:
         assert len(db) == 210
@@ -83,7 +84,7 @@ def write_in_child_after_the_parent_closed(path: str) -> None:
         parent.close()
 
     timer.start()
-    in_fork(child)
+    in_child(child)
     timer.join()
     with qvec.open(path) as db:
         assert len(db) == 210
@@ -101,7 +102,7 @@ def scan_across_fork(path: str) -> None:
             batches.close()
             assert len(db) == 200
 
-        in_fork(child)
+        in_child(child)
         assert [len(first.ids), *(len(batch.ids) for batch in batches)] == [60, 60, 60, 20]
         assert_unharmed(db)
 
@@ -119,7 +120,7 @@ def fork_inside_an_add(path: str) -> None:
         def progress(done: int, total: int) -> None:
             if not forked:
                 forked.append(done)
-                in_fork(child)
+                in_child(child)
 
         db.add(X[200:300], progress=progress)
         assert forked
@@ -129,10 +130,10 @@ def fork_inside_an_add(path: str) -> None:
 
 def leave_in_child(path: str) -> None:
     with collection(path) as db:
-        in_fork(db.close)
+        in_child(db.close)
         assert_unharmed(db)
-        in_fork(gc.collect)
-        in_fork(lambda: db.__exit__())
+        in_child(gc.collect)
+        in_child(lambda: db.__exit__())
         pid = os.fork()
         if pid == 0:
             raise SystemExit  # through every finalizer and atexit hook, as a worker ends
@@ -149,7 +150,7 @@ def close_in_child_is_final_there(path: str) -> None:
             with pytest.raises(qvec.ClosedError):
                 db.search(X[0])
 
-        in_fork(child)
+        in_child(child)
         assert_unharmed(db)
 
 
@@ -161,10 +162,10 @@ def fork_of_a_fork(path: str) -> None:
 
         def child() -> None:
             assert db.search(X[8], 1).ids.tolist() == [8]
-            in_fork(grandchild)
+            in_child(grandchild)
             assert db.search(X[9], 1).ids.tolist() == [9]
 
-        in_fork(child)
+        in_child(child)
         assert_unharmed(db)
 
 
@@ -179,7 +180,7 @@ def fork_inside_a_transaction(path: str) -> None:
 
         with db.transaction():
             db.add(X[200:205])
-            in_fork(child)
+            in_child(child)
             db.add(X[205:210])
         assert len(db) == 210
         assert db.verify() == []
@@ -195,7 +196,7 @@ def fork_with_a_snapshot(path: str) -> None:
             assert len(db) == 100
             snapshot.close()
 
-        in_fork(child)
+        in_child(child)
         assert snapshot.search(X[7], 1).ids.tolist() == [7]
         assert len(snapshot) == 200
 
@@ -213,7 +214,7 @@ def fork_while_codes_are_made_anew(path: str) -> None:
         def progress(done: int, total: int) -> None:
             if not forked:
                 forked.append(done)
-                in_fork(child)
+                in_child(child)
 
         db.requantize("f16", relink=True, progress=progress)
         assert forked
@@ -237,7 +238,7 @@ def compact_and_erase_beside_a_child(path: str) -> None:
 
         timer = threading.Timer(0.2, change)
         timer.start()
-        in_fork(child)
+        in_child(child)
         timer.join()
         assert len(db) == 100
         assert db.verify() == []

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from child import run
-from fork_helpers import DEADLINE, X, assert_unharmed, collection, in_fork
+from fork_helpers import DEADLINE, X, assert_unharmed, collection
 
 import qvec
+from helpers.store_files import in_child
 from qvec.storage import open_checks
 from qvec.storage.environment import Environment
 
@@ -38,7 +39,7 @@ def fork_while_threads_search_and_write(path: str) -> None:
             thread.start()
         try:
             for _ in range(20):
-                in_fork(child)
+                in_child(child)
         finally:
             stop.set()
             for thread in threads:
@@ -73,7 +74,7 @@ def fork_while_another_thread_opens_the_file(path: str) -> None:
     opening.start()
     assert come.wait(DEADLINE)
     give_back()
-    in_fork(lambda: find(path))
+    in_child(lambda: find(path))
     go_on.set()
     opening.join()
     with qvec.open(path) as db:
@@ -92,12 +93,12 @@ def fork_while_another_thread_opens_it_anew_in_a_child(path: str) -> None:
             reviving.start()
             assert come.wait(DEADLINE)
             give_back()
-            in_fork(search)
+            in_child(search)
             go_on.set()
             reviving.join()
             search()
 
-        in_fork(child)
+        in_child(child)
         assert_unharmed(db)
 
 

@@ -1,4 +1,4 @@
-"""The judges of the suite see what they are there to see: a test that cannot fail proves nothing."""
+"""The checks of the suite detect the failures that they are made for."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from forked_workers import Server, each
 import qvec
 
 
-def judged(path: str, live: kills.Live, pending: kills.Change | None) -> Figures:
+def checked(path: str, live: kills.Live, pending: kills.Change | None) -> Figures:
     figures = Figures("R1", "")
     with Server(kills.found) as server:
-        kills.judge(server, path, live, pending, figures, "here")
+        kills.check(server, path, live, pending, figures, "here")
     return figures
 
 
@@ -29,18 +29,18 @@ def stored(path: Path) -> None:
             kills.put(batch, 0)[1](db)
 
 
-def test_the_judge_of_crashes_sees_lost_torn_and_wrong_vectors(tmp_path: Path) -> None:
+def test_the_check_of_crashes_sees_lost_torn_and_wrong_vectors(tmp_path: Path) -> None:
     path, live = tmp_path / "a.qvec", dict.fromkeys(range(6), 0)
     run(stored, path)
-    assert run(judged, str(path), live, None).failures == []
-    assert run(judged, str(path), live | {7: 0}, [(7, -1)]).failures == []  # the pending change had come through
-    lost = run(judged, str(path), live | {7: 0}, None)
+    assert run(checked, str(path), live, None).failures == []
+    assert run(checked, str(path), live | {7: 0}, [(7, -1)]).failures == []  # the pending change was committed
+    lost = run(checked, str(path), live | {7: 0}, None)
     assert lost.amounts["lost"] == 1
     assert "batches [7] are neither" in lost.failures[0]
     with qvec.open(path) as db:
         db.delete(kills.ids_of(2)[:3])
         db.upsert(kills.vectors_of(1, 1)[:1], kills.ids_of(1)[:1], kills.payloads_of(1, 0)[:1])
-    found = " ".join(run(judged, str(path), live, None).failures)
+    found = " ".join(run(checked, str(path), live, None).failures)
     assert "(2, 0) is there in part" in found
     assert "the vector of id 1000 is not that of version 0" in found
 
@@ -49,18 +49,18 @@ def verdicts(path: Path, changes: list[damages.Damage]) -> list[str]:
     damages.create(str(path), "int64")
     sound = path.read_bytes()
     truth = damages.ask(damages._truth, str(path))
-    return list(each(changes, lambda change: damages.judge(path, sound, truth, change, False)))
+    return list(each(changes, lambda change: damages.check(path, sound, truth, change, False)))
 
 
 @pytest.mark.unsanitized
-def test_the_judge_of_damages_sees_other_answers_and_signals(tmp_path: Path) -> None:
+def test_the_check_of_damages_sees_other_answers_and_signals(tmp_path: Path) -> None:
     path = tmp_path / "a.qvec"
     assert run(verdicts, path, [damages.Damage("none", [])]) == ["same"]
     assert run(died, 3) == ["fine", "SIGSEGV", "fine", "hung", "fine"]
 
 
 def died(n: int) -> list[str]:
-    def judge(case: str) -> str:
+    def check(case: str) -> str:
         import ctypes
         import time
 
@@ -70,11 +70,11 @@ def died(n: int) -> list[str]:
             time.sleep(60)
         return "fine"
 
-    return list(each(["lives", "dies", "lives", "hangs", "lives"], judge, 1.0))
+    return list(each(["lives", "dies", "lives", "hangs", "lives"], check, 1.0))
 
 
 def occurrences(content: bytes, part: bytes) -> list[int]:
-    """Where a vector lies: in its block, and in pages that hold older copies of it and are not read any more."""
+    """Offsets of a vector: in its block, and in unused pages with older copies."""
     found, at = [], content.find(part)
     while at >= 0:
         found.append(at)

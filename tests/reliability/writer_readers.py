@@ -1,4 +1,4 @@
-"""One process that commits batches, and others that search meanwhile and look for half a batch.
+"""One process that commits batches, while others search and check that they never see a part of a batch.
 
 As a script: ``writer_readers.py write PATH SECONDS FIRST PAUSE`` (ms between commits) or
 ``writer_readers.py read PATH SECONDS FIRST CHECKED SEED``, where
@@ -28,7 +28,7 @@ Float32 = npt.NDArray[np.float32]
 
 
 def center(batch: int, dim: int) -> Float32:
-    """Where the vectors of a batch lie, far from all others: follows from its number."""
+    """The center of the vectors of a batch, far from all others. It follows from the batch's number."""
     return (np.random.default_rng(batch).normal(size=dim) * 10).astype(np.float32)
 
 
@@ -44,7 +44,7 @@ def add_batch(db: qvec.Collection, batch: int) -> None:
 
 @dataclass
 class Writing:
-    """What a writer did."""
+    """Results of a writer."""
 
     commits: int = 0
     commit_ms: list[float] = field(default_factory=list)
@@ -70,7 +70,7 @@ def write(path: str, seconds: float, first: int, pause_ms: int = 0) -> Writing:
 
 @dataclass
 class Reading:
-    """What a reader saw. half_seen: batches of which it found a part."""
+    """Results of a reader. half_seen: batches of which it found a part only."""
 
     searches: int = 0
     checks: int = 0
@@ -81,7 +81,7 @@ class Reading:
 
 
 def read(path: str, seconds: float, first: int, checked: int, seed: int) -> Reading:
-    """Search at random among what is there; now and then, count batches."""
+    """Search random queries, and check some batches."""
     seen = Reading()
     with qvec.open(path, "r") as db:
         dim = db.stats().dim
@@ -116,7 +116,7 @@ def _search(db: qvec.Collection, query: Float32, seen: Reading) -> None:
 
 
 def check(db: qvec.Collection, first: int, chance: random.Random, seen: Reading) -> None:
-    """A batch that is there must be found whole; the next must be found whole or not at all."""
+    """Check that a stored batch is found completely, and the next batch completely or not at all."""
     seen.checks += 1
     count = len(db)
     if count % BATCH:
@@ -130,7 +130,7 @@ def check(db: qvec.Collection, first: int, chance: random.Random, seen: Reading)
 
 
 def _members(db: qvec.Collection, batch: int) -> list[int]:
-    """Ids of a batch that one search finds; its payloads must name the batch."""
+    """Ids of a batch that one search finds. Their payloads must name the batch."""
     hits = db.search(center(batch, db.stats().dim), BATCH, exact=True)
     found = [
         (i, payload) for i, payload in zip(hits.ids.tolist(), hits.payloads or [], strict=True) if i // BATCH == batch
@@ -141,7 +141,7 @@ def _members(db: qvec.Collection, batch: int) -> list[int]:
 
 
 def _ready() -> None:
-    """Say that the file is open, and wait for the word to begin."""
+    """Report that the file is open, and wait for the signal to begin."""
     print("ready", flush=True)
     sys.stdin.readline()
 
@@ -156,7 +156,7 @@ def run(
     checked: int = 20,
     pause: float = 0.0,
 ) -> list[dict[str, Any]]:
-    """Start the processes, let all begin at once, and give their results: writers' first."""
+    """Start the processes, let all begin at once, and return their results, writers first."""
     commands: list[list[Any]] = [["write", path, seconds, first, round(1000 * pause)]] * writers
     commands += [["read", path, seconds, first, checked, seed] for seed in range(readers)]
     processes = [start(__file__, *command) for command in commands]

@@ -1,6 +1,7 @@
 /* Vectors to bit-packed rows and back. Compiled once for the baseline: rows are the same everywhere. */
 #include "codec/bitpack.h"
-#include "codec/encode.h"
+
+#include "codec/centroids.h"
 
 /* Widths of a step in standard deviations that lose least of a Gaussian, 1 to 8 bits (Max, IRE Trans. Inf. Theory 6,
  * 1960, table II, even levels; 7 and 8 bits found by the same integral). */
@@ -120,7 +121,8 @@ void qv_encode_bitpack(const qv_codec *codec, const float *x, uint8_t *row) {
     coded.norm2 = qv_source_norm2(&source);
     double inverse_norm = qv_inverse_norm(coded.norm2);
     float inverse = 0;
-    if (inverse_norm > 0) inverse = codec->step != NULL ? (float)inverse_norm : best_inverse(codec, &source, coded.norm2);
+    if (inverse_norm > 0)
+        inverse = codec->step != NULL ? (float)inverse_norm : best_inverse(codec, &source, coded.norm2);
     fit f = put(codec, &source, inverse, row);
     if (inverse > 0 && f.along > 0) coded.scale = f.norm2 / f.along / 2;
     coded.along = 2 * f.offset;

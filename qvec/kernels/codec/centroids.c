@@ -3,12 +3,13 @@
 
 #define TILE 64
 
-int qv_codec_centroid(qv_codec *codec, const float *center, const qv_codec *offset_codec, const uint8_t *offsets, int n) {
+int qv_codec_centroid(qv_codec *codec, const float *center, const qv_codec *offset_codec, const uint8_t *offsets,
+                      int n) {
     int own_scale = codec->kind == QV_RABITQ || codec->kind == QV_MIXED ||
                     ((codec->kind == QV_INT4 || codec->kind == QV_TERNARY) && codec->step == NULL);
     if (!own_scale || center == NULL || n < 0 || n == 1 || n > QV_MAX_CENTROIDS) return -1;
-    if (n > 0 && (offset_codec == NULL || offsets == NULL || offset_codec->kind != QV_INT8 || offset_codec->step != NULL ||
-                  offset_codec->metric != QV_IP || offset_codec->dim != codec->dim)) {
+    if (n > 0 && (offset_codec == NULL || offsets == NULL || offset_codec->kind != QV_INT8 ||
+                  offset_codec->step != NULL || offset_codec->metric != QV_IP || offset_codec->dim != codec->dim)) {
         return -1;
     }
     int fresh = codec->center == NULL && codec->widths == NULL; /* bit-packed queries have the room already */
@@ -24,7 +25,8 @@ int qv_codec_centroid(qv_codec *codec, const float *center, const qv_codec *offs
 float qv_with_centroid(float scale, int center) {
     uint32_t bits, number = (uint32_t)center;
     memcpy(&bits, &scale, sizeof bits);
-    bits = bits < QV_MAX_CENTROIDS ? number : ((bits - number + QV_MAX_CENTROIDS / 2) & ~(QV_MAX_CENTROIDS - 1u)) | number;
+    bits =
+        bits < QV_MAX_CENTROIDS ? number : ((bits - number + QV_MAX_CENTROIDS / 2) & ~(QV_MAX_CENTROIDS - 1u)) | number;
     memcpy(&scale, &bits, sizeof bits);
     return scale;
 }
@@ -44,6 +46,17 @@ void qv_move_source(const qv_codec *codec, int number, qv_source *source) {
     if (number >= codec->n_offsets) return;
     source->offset = offset_row(codec, number);
     source->offset_step = qv_row_factors(codec->offset_codec, source->offset).scale;
+}
+
+/* norm2 is |x'|^2 less twice the error r - g v along the offset o, r = x' - o: |r|^2 + 2 <o, g v> + |o|^2. */
+void qv_put_centered(const qv_codec *codec, const qv_source *source, const qv_coded *coded, uint8_t *row) {
+    double norm2 = coded->norm2;
+    float scale = codec->n_offsets > 0 ? qv_with_centroid((float)coded->scale, coded->center) : (float)coded->scale;
+    if (source->offset != NULL) {
+        norm2 += 2 * (double)scale * source->offset_step * coded->along;
+        norm2 += qv_row_factors(codec->offset_codec, source->offset).norm2;
+    }
+    qv_put_factors(codec, row, scale, qv_is_shifted(codec) ? norm2 : qv_norm2(source->x, source->dim));
 }
 
 /* -<x', offset> of centroids `first` to `first + count - 1`, count at most TILE; x' has 8 bits. */

@@ -71,4 +71,12 @@ void qv_add_centroid(const qv_codec *codec, float scale, float *x);
 
 double qv_source_norm2(const qv_source *source);
 
+/* How a source r = x' - o was coded: `scale` is a step of the codes v, `along` is <o, v> in steps of both, norm2 |r|^2. */
+typedef struct {
+    int center;
+    double norm2, scale, along;
+} qv_coded;
+
+void qv_put_centered(const qv_codec *codec, const qv_source *source, const qv_coded *coded, uint8_t *row);
+
 #endif

@@ -6,35 +6,21 @@
 #include "codec/score_bitpack.h"
 #include "codec/score_packed.h"
 
-#define KERNELS(level)                                                                                     \
-    {                                                                                                      \
-        [QV_F32] = f32_score_##level, [QV_F16] = f16_score_##level, [QV_BF16] = bf16_score_##level,         \
-        [QV_INT8] = int8_score_##level, [QV_INT4] = int4_score_##level, [QV_TERNARY] = ternary_score_##level, \
-        [QV_BINARY] = hamming_score_##level,                                                               \
+#define KERNELS(level)                                                                                             \
+    {                                                                                                              \
+        [QV_F32] = f32_score_##level,        [QV_F16] = f16_score_##level,   [QV_BF16] = bf16_score_##level,       \
+        [QV_INT8] = int8_score_##level,      [QV_INT4] = int4_score_##level, [QV_TERNARY] = ternary_score_##level, \
+        [QV_BINARY] = hamming_score_##level,                                                                       \
     }
 
-static const qv_score_fn SCORES[QV_SIMD_LEVELS][QV_TERNARY + 1] = {
-    [QV_SCALAR] = KERNELS(scalar),
-#if defined(__x86_64__)
-    [QV_AVX2] = KERNELS(avx2),
-    [QV_AVX512] = KERNELS(avx512),
-#elif defined(__aarch64__)
-    [QV_NEON] = KERNELS(neon),
-#endif
-};
+static const qv_score_fn SCORES[QV_SIMD_LEVELS][QV_TERNARY + 1] =
+    QV_BY_LEVEL(KERNELS(scalar), KERNELS(avx2), KERNELS(avx512), KERNELS(neon));
 
 enum { BIT, BITS, MIXED }; /* RABITQ of 1 bit and of more, MIXED */
 #define BITPACK_KERNELS(level) {bit_score_##level, bitpack_score_##level, mixed_score_##level}
 
-static const qv_score_fn BITPACK_SCORES[QV_SIMD_LEVELS][3] = {
-    [QV_SCALAR] = BITPACK_KERNELS(scalar),
-#if defined(__x86_64__)
-    [QV_AVX2] = BITPACK_KERNELS(avx2),
-    [QV_AVX512] = BITPACK_KERNELS(avx512),
-#elif defined(__aarch64__)
-    [QV_NEON] = BITPACK_KERNELS(neon),
-#endif
-};
+static const qv_score_fn BITPACK_SCORES[QV_SIMD_LEVELS][3] =
+    QV_BY_LEVEL(BITPACK_KERNELS(scalar), BITPACK_KERNELS(avx2), BITPACK_KERNELS(avx512), BITPACK_KERNELS(neon));
 
 static int data_size(const qv_codec *codec) {
     int dim = codec->dim;
@@ -104,7 +90,8 @@ static int total_width(int kind, int blocks, const uint8_t *widths) {
     return total > 0 ? total : -1;
 }
 
-int qv_codec_init_bitpack(qv_codec *codec, int kind, int metric, int dim, const uint8_t *widths, const float *step, int simd) {
+int qv_codec_init_bitpack(qv_codec *codec, int kind, int metric, int dim, const uint8_t *widths, const float *step,
+                          int simd) {
     if ((kind != QV_RABITQ && kind != QV_MIXED) || metric < QV_L2 || metric > QV_COSINE) return -1;
     if (dim < 1 || dim > QV_MAX_DIM || !qv_simd_supported(simd)) return -1;
     if ((step != NULL) != (kind == QV_MIXED)) return -1;

@@ -2,12 +2,12 @@
 
 #include "codec/lanes.h"
 
-#define GROUP 4             /* dims of a nibble */
-#define BIAS 32             /* of a table's entries */
-#define ENTRY_MAX 31        /* less the bias */
-#define FRACTION 8          /* bits of a query's value below an entry's unit */
-#define CHUNK_LINES 256     /* lines whose sums fit into 16 bits: 256 * 4 * 63 < 2^16 */
-#define ERROR_SIGMA 1.9f    /* RaBitQ's e0 */
+#define GROUP 4          /* dims of a nibble */
+#define BIAS 32          /* of a table's entries */
+#define ENTRY_MAX 31     /* less the bias */
+#define FRACTION 8       /* bits of a query's value below an entry's unit */
+#define CHUNK_LINES 256  /* lines whose sums fit into 16 bits: 256 * 4 * 63 < 2^16 */
+#define ERROR_SIGMA 1.9f /* RaBitQ's e0 */
 
 /* --- encoding --- */
 
@@ -121,8 +121,8 @@ QV_INLINE float largest_group(const float *q, int dims) {
 }
 
 #define SIGN(p, j) ((p) >> (j) & 1 ? 1 : -1)
-#define SIGNS(j)                                                                                                          \
-    {SIGN(0, j), SIGN(1, j), SIGN(2, j),  SIGN(3, j),  SIGN(4, j),  SIGN(5, j),  SIGN(6, j),  SIGN(7, j),                  \
+#define SIGNS(j)                                                                                          \
+    {SIGN(0, j), SIGN(1, j), SIGN(2, j),  SIGN(3, j),  SIGN(4, j),  SIGN(5, j),  SIGN(6, j),  SIGN(7, j), \
      SIGN(8, j), SIGN(9, j), SIGN(10, j), SIGN(11, j), SIGN(12, j), SIGN(13, j), SIGN(14, j), SIGN(15, j)}
 
 /* Entry p of a group: the bias, and the sum of its dims by the bits of p, rounded. */
@@ -154,14 +154,14 @@ QV_DEFINE_WIDE(, float, qv_fs_table, (const float *q, int dims, uint8_t *table),
 /* --- sums --- */
 
 /* qv_fs_sums_fn `name` over `chunk(codes, table, lines, sums)`, which adds the entries of at most CHUNK_LINES lines. */
-#define QV_DEFINE_SUMS(name, target, chunk)                                                              \
-    target static void name(const uint8_t *codes, const uint8_t *table, int dims, int32_t *sums) {        \
-        int lines = dims / QV_FS_DIMS;                                                                    \
-        for (int v = 0; v < QV_FS_VECTORS; v++) sums[v] = -BIAS * GROUP * lines;                           \
-        for (int at = 0; at < lines; at += CHUNK_LINES) {                                                 \
-            int count = lines - at < CHUNK_LINES ? lines - at : CHUNK_LINES;                               \
-            chunk(codes + (size_t)at * QV_FS_LINE, table + (size_t)at * QV_FS_LINE, count, sums);          \
-        }                                                                                                 \
+#define QV_DEFINE_SUMS(name, target, chunk)                                                        \
+    target static void name(const uint8_t *codes, const uint8_t *table, int dims, int32_t *sums) { \
+        int lines = dims / QV_FS_DIMS;                                                             \
+        for (int v = 0; v < QV_FS_VECTORS; v++) sums[v] = -BIAS * GROUP * lines;                   \
+        for (int at = 0; at < lines; at += CHUNK_LINES) {                                          \
+            int count = lines - at < CHUNK_LINES ? lines - at : CHUNK_LINES;                       \
+            chunk(codes + (size_t)at * QV_FS_LINE, table + (size_t)at * QV_FS_LINE, count, sums);  \
+        }                                                                                          \
     }
 
 static void chunk_scalar(const uint8_t *codes, const uint8_t *table, int lines, int32_t *sums) {
@@ -242,11 +242,13 @@ QV_TARGET_AVX512 QV_INLINE void finish_avx512(words_avx512 words, int32_t *sums)
     add_words_avx2(_mm256_add_epi16(_mm512_castsi512_si256(odd), _mm512_extracti64x4_epi64(odd, 1)), sums + 8);
 }
 
-QV_TARGET_AVX512 QV_INLINE void lines_avx512(const uint8_t *codes, const uint8_t *table, int lines, words_avx512 *words) {
+QV_TARGET_AVX512 QV_INLINE void lines_avx512(const uint8_t *codes, const uint8_t *table, int lines,
+                                             words_avx512 *words) {
     const __m512i mask = _mm512_set1_epi8(15);
     __m512i low = _mm512_setzero_si512(), high = _mm512_setzero_si512();
     for (int i = 0; i < lines; i++) {
-        __m512i pairs = _mm512_loadu_si512(codes + i * QV_FS_LINE), entries = _mm512_loadu_si512(table + i * QV_FS_LINE);
+        __m512i pairs = _mm512_loadu_si512(codes + i * QV_FS_LINE),
+                entries = _mm512_loadu_si512(table + i * QV_FS_LINE);
         __m512i upper = _mm512_and_si512(_mm512_srli_epi16(pairs, 4), mask);
         low = _mm512_add_epi8(low, _mm512_shuffle_epi8(entries, _mm512_and_si512(pairs, mask)));
         high = _mm512_add_epi8(high, _mm512_shuffle_epi8(entries, upper));
@@ -300,14 +302,6 @@ QV_DEFINE_SUMS(sums_neon, , chunk_neon)
 #endif
 
 qv_fs_sums_fn qv_fs_sums(int simd) {
-    static const qv_fs_sums_fn levels[QV_SIMD_LEVELS] = {
-        [QV_SCALAR] = sums_scalar,
-#if defined(__x86_64__)
-        [QV_AVX2] = sums_avx2,
-        [QV_AVX512] = sums_avx512,
-#elif defined(__aarch64__)
-        [QV_NEON] = sums_neon,
-#endif
-    };
+    static const qv_fs_sums_fn levels[QV_SIMD_LEVELS] = QV_BY_LEVEL(sums_scalar, sums_avx2, sums_avx512, sums_neon);
     return levels[simd];
 }

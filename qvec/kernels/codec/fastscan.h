@@ -15,8 +15,8 @@
 #include "codec/codec.h"
 
 #define QV_FS_VECTORS 32
-#define QV_FS_DIMS 16  /* of a line */
-#define QV_FS_LINE 64  /* bytes */
+#define QV_FS_DIMS 16 /* of a line */
+#define QV_FS_LINE 64 /* bytes */
 
 /* est = key(c) + add + rescale * <b, q> is the key of v without bias; almost always |est - key(v)| <= error * |q - c|.
  * The query is rotated as the vectors are, and not centered: one table serves every center. */

@@ -1,6 +1,7 @@
 /* INT4 and TERNARY rows: with the ranges of a calibration, or with each vector's own scale. */
-#include "codec/encode.h"
 #include "codec/packed.h"
+
+#include "codec/centroids.h"
 
 #include <float.h>
 
@@ -9,24 +10,6 @@
 /* More, or nearer ones, take less than 1 % off the squared error. */
 static const double TRIALS[] = {0.88, 0.94, 1.0, 1.06, 1.13};
 #define N_TRIALS ((int)(sizeof TRIALS / sizeof *TRIALS))
-
-/* Towards the middle, (v - 128 as an integer) + 128 in single precision: the last bit of the difference is part of the rule. */
-static int32_t truncated(float level, int top) {
-    float middle = (float)((top + 1) / 2);
-    return (int32_t)(level - middle) + (top + 1) / 2;
-}
-
-void qv_static_block(const qv_codec *codec, const float *x, double unit, int i, int top, uint8_t *codes) {
-    const float *lower = codec->lower + i, *step = codec->step + i;
-    float buffer[QV_BLOCK];
-    const float *block = qv_block(x, codec->dim, i, buffer);
-    for (int j = 0; j < QV_BLOCK; j++) {
-        float offset = (float)(block[j] * unit) - lower[j];
-        float level = qv_clamp(offset / step[j], 0, (float)top);
-        level = step[j] > 0 ? level : 0;
-        codes[j] = (uint8_t)(codec->rounding == QV_TRUNCATE ? truncated(level, top) : qv_round(level));
-    }
-}
 
 /* Values are symmetric, in steps: those of positive x begin at the code `above` and go on by gaps, and x has the value that
  * is nearest, of two the one nearer to 0. */

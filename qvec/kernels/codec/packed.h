@@ -80,4 +80,7 @@ static inline void qv_spread(const qv_codec *codec, int8_t *q) {
     }
 }
 
+void qv_encode_packed(const qv_codec *codec, const float *x, uint8_t *row);
+void qv_decode_packed(const qv_codec *codec, const uint8_t *row, float *x);
+
 #endif

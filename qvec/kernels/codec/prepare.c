@@ -24,7 +24,9 @@ static void shifted_terms(const estimate *e, float share, qv_query *out) {
 }
 
 /* Dot products of huge vectors, within what can be added to others without becoming infinite. */
-static float bounded(double v) { return (float)(v > QV_NORM2_MAX ? QV_NORM2_MAX : v < -QV_NORM2_MAX ? -QV_NORM2_MAX : v); }
+static float bounded(double v) {
+    return (float)(v > QV_NORM2_MAX ? QV_NORM2_MAX : v < -QV_NORM2_MAX ? -QV_NORM2_MAX : v);
+}
 
 static void search_terms(const qv_codec *codec, const estimate *e, qv_query *out) {
     if (codec->metric == QV_L2) out->per_table *= 2;
@@ -121,7 +123,8 @@ static void fill_folded(const qv_codec *codec, const float *y, double unit, esti
 static double dot_centroid(const qv_codec *codec, const qv_source *query) {
     float buffer[QV_BLOCK];
     double sum = 0;
-    for (int i = 0; i < codec->dim; i += QV_BLOCK) sum += qv_dot64(qv_source_block(query, i, buffer), codec->center + i);
+    for (int i = 0; i < codec->dim; i += QV_BLOCK)
+        sum += qv_dot64(qv_source_block(query, i, buffer), codec->center + i);
     return sum;
 }
 

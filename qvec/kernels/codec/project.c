@@ -8,31 +8,31 @@
 
 /* One level: vectors of `bytes`, and as many rows in a tile as their sums fit its registers. GCC spills sums of vectors
  * that are wider than the machine's. */
-#define DEFINE_PROJECT(level, target, bytes, tile)                                                                     \
-    typedef float lanes_##level __attribute__((vector_size(bytes), aligned(4), may_alias));                            \
-    target QV_INLINE void tile_##level(const float *x, int count, int dim, const float *panel, float *out,             \
-                                       size_t stride) {                                                                \
-        lanes_##level sums[tile][QV_PANEL * 4 / (bytes)];                                                              \
-        memset(sums, 0, sizeof sums);                                                                                  \
-        for (int i = 0; i < dim; i++) {                                                                                \
-            const lanes_##level *weights = (const lanes_##level *)(panel + (size_t)i * QV_PANEL);                      \
-            for (int v = 0; v < count; v++) {                                                                          \
-                float value = x[(size_t)v * (size_t)dim + (size_t)i];                                                  \
-                for (int j = 0; j < QV_PANEL * 4 / (bytes); j++) sums[v][j] += weights[j] * value;                     \
-            }                                                                                                          \
-        }                                                                                                              \
-        for (int v = 0; v < count; v++) memcpy(out + (size_t)v * stride, sums[v], QV_PANEL * sizeof(float));           \
-    }                                                                                                                  \
-    target static void project_##level(const float *x, size_t n, int dim, const float *panels, int n_panels,           \
-                                       float *out) {                                                                   \
-        size_t width = (size_t)dim, stride = (size_t)n_panels * QV_PANEL;                                              \
-        for (int p = 0; p < n_panels; p++, panels += width * QV_PANEL, out += QV_PANEL) {                              \
-            size_t row = 0;                                                                                            \
-            for (; row + (tile) <= n; row += (tile)) {                                                                 \
-                tile_##level(x + row * width, tile, dim, panels, out + row * stride, stride);                          \
-            }                                                                                                          \
-            for (; row < n; row++) tile_##level(x + row * width, 1, dim, panels, out + row * stride, stride);          \
-        }                                                                                                              \
+#define DEFINE_PROJECT(level, target, bytes, tile)                                                            \
+    typedef float lanes_##level __attribute__((vector_size(bytes), aligned(4), may_alias));                   \
+    target QV_INLINE void tile_##level(const float *x, int count, int dim, const float *panel, float *out,    \
+                                       size_t stride) {                                                       \
+        lanes_##level sums[tile][QV_PANEL * 4 / (bytes)];                                                     \
+        memset(sums, 0, sizeof sums);                                                                         \
+        for (int i = 0; i < dim; i++) {                                                                       \
+            const lanes_##level *weights = (const lanes_##level *)(panel + (size_t)i * QV_PANEL);             \
+            for (int v = 0; v < count; v++) {                                                                 \
+                float value = x[(size_t)v * (size_t)dim + (size_t)i];                                         \
+                for (int j = 0; j < QV_PANEL * 4 / (bytes); j++) sums[v][j] += weights[j] * value;            \
+            }                                                                                                 \
+        }                                                                                                     \
+        for (int v = 0; v < count; v++) memcpy(out + (size_t)v * stride, sums[v], QV_PANEL * sizeof(float));  \
+    }                                                                                                         \
+    target static void project_##level(const float *x, size_t n, int dim, const float *panels, int n_panels,  \
+                                       float *out) {                                                          \
+        size_t width = (size_t)dim, stride = (size_t)n_panels * QV_PANEL;                                     \
+        for (int p = 0; p < n_panels; p++, panels += width * QV_PANEL, out += QV_PANEL) {                     \
+            size_t row = 0;                                                                                   \
+            for (; row + (tile) <= n; row += (tile)) {                                                        \
+                tile_##level(x + row * width, tile, dim, panels, out + row * stride, stride);                 \
+            }                                                                                                 \
+            for (; row < n; row++) tile_##level(x + row * width, 1, dim, panels, out + row * stride, stride); \
+        }                                                                                                     \
     }
 
 DEFINE_PROJECT(baseline, , 16, 1)

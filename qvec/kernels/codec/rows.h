@@ -70,4 +70,13 @@ static inline qv_source qv_plain_source(const qv_codec *codec, const float *x) {
 /* 1 if every value is an integer in -128..127: then k = x, scale = 1, and k is filled as above. */
 int qv_take_integers(const float *x, int dim, int8_t *k, qv_code *code);
 
+/* Write the factors behind a row's data; norm2 saturates, and is 1 under cosine where rows are not centered. */
+void qv_put_factors(const qv_codec *codec, uint8_t *row, float scale, double norm2);
+
+/* Codes 0..top of 64 dims of x from dim i on, by the codec's lower and step. */
+void qv_static_block(const qv_codec *codec, const float *x, double unit, int i, int top, uint8_t *codes);
+
+/* |x|^2 in single precision: infinite or no number where a value is, or where the sum leaves float32. */
+float qv_plain_norm2(const float *x, int dim);
+
 #endif

@@ -12,35 +12,39 @@
 #define QV_BITPACK_MANY(use) use(2) use(3) use(4) use(5) use(6) use(7) use(8)
 #define QV_BITPACK_WIDTHS(use) use(1) QV_BITPACK_MANY(use)
 
-#define QV_DEFINE_BITPACK(level, target, vector, zero, step, finish)                                                    \
-    target QV_INLINE void bitpack_loop_##level(const qv_codec *codec, const qv_query *query,                            \
-                                              const uint8_t *const *rows, int width, int32_t *out) {                   \
-        const int8_t *q = qv_payload(query);                                                                           \
-        vector sums[QV_GROUP] = {zero, zero, zero, zero};                                                              \
-        for (int at = 0; at < codec->data_size; at += 8 * width, q += QV_BLOCK) step(sums, rows, at, q, width);        \
-        finish(sums, out);                                                                                             \
-    }                                                                                                                  \
-    target static void bitpack_dots_##level(const qv_codec *codec, const qv_query *query, const uint8_t *const *rows,   \
-                                           int32_t *out) {                                                             \
-        switch (codec->bits) { QV_BITPACK_MANY(QV_BITPACK_LOOP_##level) }                                              \
-    }                                                                                                                  \
-    target static void mixed_dots_##level(const qv_codec *codec, const qv_query *query, const uint8_t *const *rows,    \
-                                          int32_t *out) {                                                              \
-        const int8_t *q = qv_payload(query);                                                                           \
-        vector sums[QV_GROUP] = {zero, zero, zero, zero};                                                              \
-        const uint8_t *widths = codec->widths;                                                                         \
-        for (int at = 0; at < codec->data_size; at += 8 * *widths++, q += QV_BLOCK) {                                  \
-            switch (*widths) { QV_BITPACK_WIDTHS(QV_BITPACK_STEP_##level) }                                              \
-        }                                                                                                              \
-        finish(sums, out);                                                                                             \
-    }                                                                                                                  \
-    QV_DEFINE_SCORE(bitpack_score_##level, target, int32_t, bitpack_dots_##level, bitpack_keys)                            \
+#define QV_DEFINE_BITPACK(level, target, vector, zero, step, finish)                                                  \
+    target QV_INLINE void bitpack_loop_##level(const qv_codec *codec, const qv_query *query,                          \
+                                               const uint8_t *const *rows, int width, int32_t *out) {                 \
+        const int8_t *q = qv_payload(query);                                                                          \
+        vector sums[QV_GROUP] = {zero, zero, zero, zero};                                                             \
+        for (int at = 0; at < codec->data_size; at += 8 * width, q += QV_BLOCK) step(sums, rows, at, q, width);       \
+        finish(sums, out);                                                                                            \
+    }                                                                                                                 \
+    target static void bitpack_dots_##level(const qv_codec *codec, const qv_query *query, const uint8_t *const *rows, \
+                                            int32_t *out) {                                                           \
+        switch (codec->bits) { QV_BITPACK_MANY(QV_BITPACK_LOOP_##level) }                                             \
+    }                                                                                                                 \
+    target static void mixed_dots_##level(const qv_codec *codec, const qv_query *query, const uint8_t *const *rows,   \
+                                          int32_t *out) {                                                             \
+        const int8_t *q = qv_payload(query);                                                                          \
+        vector sums[QV_GROUP] = {zero, zero, zero, zero};                                                             \
+        const uint8_t *widths = codec->widths;                                                                        \
+        for (int at = 0; at < codec->data_size; at += 8 * *widths++, q += QV_BLOCK) {                                 \
+            switch (*widths) { QV_BITPACK_WIDTHS(QV_BITPACK_STEP_##level) }                                           \
+        }                                                                                                             \
+        finish(sums, out);                                                                                            \
+    }                                                                                                                 \
+    QV_DEFINE_SCORE(bitpack_score_##level, target, int32_t, bitpack_dots_##level, bitpack_keys)                       \
     QV_DEFINE_SCORE(mixed_score_##level, target, int32_t, mixed_dots_##level, bitpack_keys)
 
-#define QV_BITPACK_LOOP(level, w) \
-    case w: bitpack_loop_##level(codec, query, rows, w, out); break;
-#define QV_BITPACK_STEP(step, w) \
-    case w: step(sums, rows, at, q, w); break;
+#define QV_BITPACK_LOOP(level, w)                         \
+    case w:                                               \
+        bitpack_loop_##level(codec, query, rows, w, out); \
+        break;
+#define QV_BITPACK_STEP(step, w)    \
+    case w:                         \
+        step(sums, rows, at, q, w); \
+        break;
 
 QV_INLINE void bitpack_step_scalar(int32_t *sums, const uint8_t *const *rows, int at, const int8_t *q, int width) {
     for (int r = 0; r < QV_GROUP; r++) {
@@ -92,7 +96,7 @@ QV_TARGET_AVX2 QV_INLINE __m256i bitpack_add_avx2(__m256i sum, __m256i codes, __
 }
 
 QV_TARGET_AVX2 QV_INLINE void bitpack_step_avx2(__m256i *sums, const uint8_t *const *rows, int at, const int8_t *q,
-                                               int width) {
+                                                int width) {
     for (int half = 0; half < 2; half++) {
         __m256i signed_codes = _mm256_loadu_si256((const __m256i *)(q + 32 * half));
         for (int r = 0; r < QV_GROUP; r++) {
@@ -148,7 +152,7 @@ QV_TARGET_AVX512 QV_INLINE __m512i bitpack_load_avx512(const uint8_t *data, int 
 }
 
 QV_TARGET_AVX512 QV_INLINE void bitpack_step_avx512(__m512i *sums, const uint8_t *const *rows, int at, const int8_t *q,
-                                                   int width) {
+                                                    int width) {
     __m512i signed_codes = _mm512_loadu_si512(q);
     for (int r = 0; r < QV_GROUP; r++) {
         sums[r] = _mm512_dpbusd_epi32(sums[r], bitpack_load_avx512(rows[r] + at, width), signed_codes);

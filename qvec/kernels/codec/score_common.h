@@ -62,18 +62,18 @@ QV_TARGET_AVX2 QV_INLINE __m128i sum_lanes_avx2(const __m256i *v) {
 #endif
 
 /* qv_score_fn `name` over a kernel `dots(codec, query, group, out)` of four rows; `finish` makes their keys. */
-#define QV_DEFINE_SCORE(name, target, type, dots, finish)                                                       \
-    target static void name(const qv_codec *codec, const qv_query *query, const uint8_t *const *rows, int n,     \
-                            float *keys) {                                                                       \
-        for (int i = 0; i < n; i += QV_GROUP) {                                                                  \
-            const uint8_t *group[QV_GROUP];                                                                      \
-            type out[QV_GROUP] = {0};                                                                                 \
-            float last[QV_GROUP];                                                                                \
-            int count = qv_group(rows + i, n - i, group);                                                        \
-            dots(codec, query, group, out);                                                                      \
-            finish(codec, query, group, out, count < QV_GROUP ? last : keys + i);                                \
-            if (count < QV_GROUP) memcpy(keys + i, last, (size_t)count * sizeof *last);                          \
-        }                                                                                                        \
+#define QV_DEFINE_SCORE(name, target, type, dots, finish)                                                    \
+    target static void name(const qv_codec *codec, const qv_query *query, const uint8_t *const *rows, int n, \
+                            float *keys) {                                                                   \
+        for (int i = 0; i < n; i += QV_GROUP) {                                                              \
+            const uint8_t *group[QV_GROUP];                                                                  \
+            type out[QV_GROUP] = {0};                                                                        \
+            float last[QV_GROUP];                                                                            \
+            int count = qv_group(rows + i, n - i, group);                                                    \
+            dots(codec, query, group, out);                                                                  \
+            finish(codec, query, group, out, count < QV_GROUP ? last : keys + i);                            \
+            if (count < QV_GROUP) memcpy(keys + i, last, (size_t)count * sizeof *last);                      \
+        }                                                                                                    \
     }
 
 #endif

@@ -20,26 +20,26 @@ QV_INLINE void l2_keys(const qv_codec *codec, const qv_query *query, const uint8
 }
 
 /* Both operations of a kind at one level, `sums` having the four rows' kernel with constants for kind and operation. */
-#define QV_DEFINE_FLOAT(kind, level, target, format)                                                                    \
+#define QV_DEFINE_FLOAT(kind, level, target, format)                                                                  \
     target static inline void kind##_dots_##level(const qv_codec *codec, const qv_query *query,                       \
                                                   const uint8_t *const *rows, float *out) {                           \
-        float_sums_##level(codec, query, rows, format, 0, out);                                                         \
+        float_sums_##level(codec, query, rows, format, 0, out);                                                       \
     }                                                                                                                 \
     target static inline void kind##_l2_##level(const qv_codec *codec, const qv_query *query,                         \
                                                 const uint8_t *const *rows, float *out) {                             \
-        float_sums_##level(codec, query, rows, format, 1, out);                                                         \
+        float_sums_##level(codec, query, rows, format, 1, out);                                                       \
     }                                                                                                                 \
-    QV_DEFINE_SCORE(kind##_score_dot_##level, target, float, kind##_dots_##level, dot_keys)                            \
-    QV_DEFINE_SCORE(kind##_score_l2_##level, target, float, kind##_l2_##level, l2_keys)                                \
+    QV_DEFINE_SCORE(kind##_score_dot_##level, target, float, kind##_dots_##level, dot_keys)                           \
+    QV_DEFINE_SCORE(kind##_score_l2_##level, target, float, kind##_l2_##level, l2_keys)                               \
     static void kind##_score_##level(const qv_codec *codec, const qv_query *query, const uint8_t *const *rows, int n, \
                                      float *keys) {                                                                   \
         if (query->op == QV_OP_L2) kind##_score_l2_##level(codec, query, rows, n, keys);                              \
         else kind##_score_dot_##level(codec, query, rows, n, keys);                                                   \
     }
 
-#define QV_DEFINE_FLOATS(level, target)           \
-    QV_DEFINE_FLOAT(f32, level, target, QV_F32)   \
-    QV_DEFINE_FLOAT(f16, level, target, QV_F16)   \
+#define QV_DEFINE_FLOATS(level, target)         \
+    QV_DEFINE_FLOAT(f32, level, target, QV_F32) \
+    QV_DEFINE_FLOAT(f16, level, target, QV_F16) \
     QV_DEFINE_FLOAT(bf16, level, target, QV_BF16)
 
 /* Dims of a row, padding included: 4 or 8 at a time. */

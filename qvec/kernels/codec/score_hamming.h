@@ -10,7 +10,8 @@ QV_INLINE void hamming_keys(const qv_codec *codec, const qv_query *query, const 
     for (int r = 0; r < QV_GROUP; r++) keys[r] = (float)counts[r];
 }
 
-static inline void hamming_dots_scalar(const qv_codec *codec, const qv_query *query, const uint8_t *const *rows, int32_t *out) {
+static inline void hamming_dots_scalar(const qv_codec *codec, const qv_query *query, const uint8_t *const *rows,
+                                       int32_t *out) {
     const uint8_t *q = qv_payload(query);
     uint64_t counts[QV_GROUP] = {0};
     for (int i = 0; i < codec->data_size; i += 8) {
@@ -30,8 +31,8 @@ QV_DEFINE_SCORE(hamming_score_scalar, , int32_t, hamming_dots_scalar, hamming_ke
 /* Ones of each byte, from a table of those of 4 bits. */
 QV_TARGET_AVX2 QV_INLINE __m256i ones_avx2(__m256i bits) {
     const __m256i low = _mm256_set1_epi8(15);
-    const __m256i table = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2,
-                                           3, 2, 3, 3, 4);
+    const __m256i table = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2, 1, 2, 2, 3, 1, 2,
+                                           2, 3, 2, 3, 3, 4);
     __m256i ones = _mm256_shuffle_epi8(table, _mm256_and_si256(bits, low));
     return _mm256_add_epi8(ones, _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(bits, 4), low)));
 }

@@ -57,12 +57,11 @@ QV_TARGET_AVX2 static inline int32_t int8_dot_avx2(const qv_codec *codec, const 
 
 QV_DEFINE_SCORE(int8_group_score_avx2, QV_TARGET_AVX2, int32_t, int8_dots_avx2, int8_keys)
 
-QV_TARGET_AVX2 static void int8_score_avx2(const qv_codec *codec, const qv_query *query, const uint8_t *const *rows, int n,
-                                           float *keys) {
+QV_TARGET_AVX2 static void int8_score_avx2(const qv_codec *codec, const qv_query *query, const uint8_t *const *rows,
+                                           int n, float *keys) {
     if (n == 1)
         *keys = qv_key(codec, query, *rows, (float)(int8_dot_avx2(codec, qv_payload(query), *rows) - query->offset));
-    else
-        int8_group_score_avx2(codec, query, rows, n, keys);
+    else int8_group_score_avx2(codec, query, rows, n, keys);
 }
 
 /* The four lane sums of each vector, as one vector of four totals. */

@@ -16,11 +16,11 @@ QV_INLINE void bitpack_keys(const qv_codec *codec, const qv_query *query, const 
 }
 
 /* All kinds at one level; `packed_sums_level` has the four rows' kernel for a number of planes. */
-#define QV_DEFINE_PACKED_KIND(kind, level, target, planes, finish)                                        \
-    target static inline void kind##_dots_##level(const qv_codec *codec, const qv_query *query,           \
-                                                  const uint8_t *const *rows, int32_t *out) {             \
-        packed_sums_##level(codec, query, rows, planes, out);                                             \
-    }                                                                                                     \
+#define QV_DEFINE_PACKED_KIND(kind, level, target, planes, finish)                              \
+    target static inline void kind##_dots_##level(const qv_codec *codec, const qv_query *query, \
+                                                  const uint8_t *const *rows, int32_t *out) {   \
+        packed_sums_##level(codec, query, rows, planes, out);                                   \
+    }                                                                                           \
     QV_DEFINE_SCORE(kind##_score_##level, target, int32_t, kind##_dots_##level, finish)
 
 #define QV_DEFINE_PACKED(level, target)                         \

@@ -56,9 +56,7 @@ static int machine_has(int level) {
            __builtin_cpu_supports("avx512vpopcntdq");
 }
 
-static int machine_has_crc32c(void) {
-    return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul");
-}
+static int machine_has_crc32c(void) { return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul"); }
 #elif defined(__aarch64__)
 static int machine_has(int level) { return level == QV_SCALAR || level == QV_NEON; }
 

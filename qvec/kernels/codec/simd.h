@@ -16,9 +16,9 @@ typedef enum { QV_SCALAR = 0, QV_AVX2 = 1, QV_AVX512 = 2, QV_NEON = 3 } qv_simd;
 /* Defines `linkage type name params`, which gives the same bits on every machine, from an inline function `body` of fixed lanes:
  * compiled for the baseline, and where there is a wider instruction set for that too. */
 #if defined(__x86_64__)
-#define QV_DEFINE_WIDE(linkage, type, name, params, arguments, body)                                              \
-    static type name##_baseline params { return body arguments; }                                        \
-    QV_TARGET_AVX2 static type name##_avx2 params { return body arguments; }                             \
+#define QV_DEFINE_WIDE(linkage, type, name, params, arguments, body)         \
+    static type name##_baseline params { return body arguments; }            \
+    QV_TARGET_AVX2 static type name##_avx2 params { return body arguments; } \
     linkage type name params { return qv_simd_supported(QV_AVX2) ? name##_avx2 arguments : name##_baseline arguments; }
 #else
 #define QV_DEFINE_WIDE(linkage, type, name, params, arguments, body) \
@@ -37,6 +37,15 @@ typedef enum { QV_SCALAR = 0, QV_AVX2 = 1, QV_AVX512 = 2, QV_NEON = 3 } qv_simd;
 #endif
 #elif defined(__aarch64__)
 #include <arm_neon.h>
+#endif
+
+/* Initializer of a table by level. The levels of other architectures are left out. */
+#if defined(__x86_64__)
+#define QV_BY_LEVEL(scalar, avx2, avx512, neon) {[QV_SCALAR] = scalar, [QV_AVX2] = avx2, [QV_AVX512] = avx512}
+#elif defined(__aarch64__)
+#define QV_BY_LEVEL(scalar, avx2, avx512, neon) {[QV_SCALAR] = scalar, [QV_NEON] = neon}
+#else
+#define QV_BY_LEVEL(scalar, avx2, avx512, neon) {[QV_SCALAR] = scalar}
 #endif
 
 /* Names by level, as QVEC_SIMD spells them. */

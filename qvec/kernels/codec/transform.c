@@ -98,8 +98,8 @@ QV_INLINE void rotate(float *x, int padded, const uint8_t *signs) {
 
 QV_DEFINE_WIDE(static, void, rotate_best, (float *x, int padded, const uint8_t *signs), (x, padded, signs), rotate)
 
-void qv_transform(const float *x, size_t n, int dim, int padded, int normalize, const float *mean,
-                  const uint8_t *signs, float *out) {
+void qv_transform(const float *x, size_t n, int dim, int padded, int normalize, const float *mean, const uint8_t *signs,
+                  float *out) {
     for (size_t row = 0; row < n; row++, x += dim, out += padded) {
         double unit = normalize ? qv_inverse_norm(qv_norm2(x, dim)) : 1;
         qv_scale(x, dim, unit, out);

@@ -1,32 +1,22 @@
 # cython: language_level=3
 # Functions over plain float32 arrays: the squared length and the transform.
 
+cdef extern from "codec/rows.h" nogil:
+    float qv_plain_norm2(const float *x, int dim) noexcept
+
+
 def plain_norm2(x, Py_ssize_t dim):
     """|x|^2 of a float32 array of `dim` values that kernels can read in place; -1 where x is anything else.
 
     Not finite where a value is not, or where the sum leaves float32.
     """
-    cdef float sums[16]
-    cdef const float *values
-    cdef Py_ssize_t i, j
-    cdef float total = 0
     if type(x) is not cnp.ndarray:
         return -1.0
     cdef cnp.ndarray array = <cnp.ndarray>x
     if (array.ndim != 1 or array.shape[0] != dim or cnp.PyArray_TYPE(array) != cnp.NPY_FLOAT32
             or not cnp.PyArray_ISCARRAY_RO(array)):
         return -1.0
-    values = <const float *>cnp.PyArray_DATA(array)
-    for j in range(16):
-        sums[j] = 0
-    for i in range(0, dim - 15, 16):
-        for j in range(16):
-            sums[j] += values[i + j] * values[i + j]
-    for i in range(dim - dim % 16, dim):
-        sums[0] += values[i] * values[i]
-    for j in range(16):
-        total += sums[j]
-    return total
+    return qv_plain_norm2(<const float *>cnp.PyArray_DATA(array), <int>dim)
 
 
 cdef Py_ssize_t _last_dim(object x) except -1:

@@ -40,15 +40,7 @@ QV_TARGET_AVX512 static uint64_t word_avx512(const uint64_t *values, uint64_t lo
 }
 #endif
 
-static const word_fn WORDS[QV_SIMD_LEVELS] = {
-    [QV_SCALAR] = word_scalar,
-#if defined(__x86_64__)
-    [QV_AVX2] = word_avx2,
-    [QV_AVX512] = word_avx512,
-#elif defined(__aarch64__)
-    [QV_NEON] = word_scalar,
-#endif
-};
+static const word_fn WORDS[QV_SIMD_LEVELS] = QV_BY_LEVEL(word_scalar, word_avx2, word_avx512, word_scalar);
 
 /* The last range that does not begin above the value, by halving; whether it holds the value. */
 static uint64_t is_within(uint64_t value, const uint64_t *bounds, uint32_t n_ranges) {
@@ -64,14 +56,16 @@ static uint64_t is_within(uint64_t value, const uint64_t *bounds, uint32_t n_ran
 static uint64_t word_of(const uint64_t *values, const uint64_t *bounds, uint32_t n_ranges, word_fn within) {
     uint64_t word = 0;
     if (n_ranges <= QV_FEW_RANGES) {
-        for (uint32_t r = 0; r < n_ranges; r++) word |= within(values, bounds[2 * r], bounds[2 * r + 1] - bounds[2 * r]);
+        for (uint32_t r = 0; r < n_ranges; r++)
+            word |= within(values, bounds[2 * r], bounds[2 * r + 1] - bounds[2 * r]);
     } else {
         for (int i = 0; i < QV_WORD_ROWS; i++) word |= is_within(values[i], bounds, n_ranges) << i;
     }
     return word;
 }
 
-int qv_bits_between(qv_column *values, uint32_t n, const uint64_t *bounds, uint32_t n_ranges, int simd, uint64_t *words) {
+int qv_bits_between(qv_column *values, uint32_t n, const uint64_t *bounds, uint32_t n_ranges, int simd,
+                    uint64_t *words) {
     for (uint32_t w = 0; w < (n + QV_WORD_ROWS - 1) / QV_WORD_ROWS; w++) {
         const uint64_t *row = (const uint64_t *)qv_row(values, w);
         if (!row) return -1;

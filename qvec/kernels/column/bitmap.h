@@ -10,7 +10,8 @@
 /* Set the bits of the rows below n whose value lies in one of n_ranges ranges: `bounds` has the lowest and the highest of
  * each, ascending, none overlapping. `values`: row w holds the u64 values of the rows of word w. 0, or -1 where a block is
  * damaged. */
-int qv_bits_between(qv_column *values, uint32_t n, const uint64_t *bounds, uint32_t n_ranges, int simd, uint64_t *words);
+int qv_bits_between(qv_column *values, uint32_t n, const uint64_t *bounds, uint32_t n_ranges, int simd,
+                    uint64_t *words);
 
 /* Set the bits of a serialized CRoaring bitmap (github.com/RoaringBitmap/RoaringFormatSpec) that holds rows of one chunk
  * alone, all below n. 0, or -1 where it is anything else; some bits may then be set. */

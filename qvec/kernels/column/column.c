@@ -33,9 +33,14 @@ static uint32_t checksum(const uint8_t *value, size_t size) {
     return qv_crc32c(qv_crc32c(0, value, at), value + after, size - after);
 }
 
-static block_header header_of(const qv_column *col, const char *magic, uint32_t number, uint32_t stride, uint32_t rows) {
-    block_header head = {.column = col->id, .version = BLOCK_VERSION, .generation = col->generation,
-                         .number = number, .stride = stride, .rows = rows};
+static block_header header_of(const qv_column *col, const char *magic, uint32_t number, uint32_t stride,
+                              uint32_t rows) {
+    block_header head = {.column = col->id,
+                         .version = BLOCK_VERSION,
+                         .generation = col->generation,
+                         .number = number,
+                         .stride = stride,
+                         .rows = rows};
     memcpy(head.magic, magic, sizeof head.magic);
     return head;
 }
@@ -238,7 +243,8 @@ static int in_map(const qv_column *col, const uint8_t *first) {
 /* Let go of the pages of a row's block: they were read once, and would count as this process's for as long as it lives. */
 static void unmap_block(const qv_column *col, const uint8_t *first) {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    uintptr_t start = (uintptr_t)first / page * page, end = (uintptr_t)first + (size_t)col->stride * col->rows_per_block;
+    uintptr_t start = (uintptr_t)first / page * page,
+              end = (uintptr_t)first + (size_t)col->stride * col->rows_per_block;
     madvise((void *)start, end - start, MADV_DONTNEED); /* of a file's pages: whoever needs one has it from the cache */
 }
 

@@ -25,7 +25,7 @@ typedef struct {
 typedef struct {
     uint8_t **chunks;
     uint32_t n_chunks, capacity; /* chunks in use; chunks that fit `chunks` */
-    uint32_t used;           /* slots taken from the last chunk */
+    uint32_t used;               /* slots taken from the last chunk */
     int lock;
 } qv_arena;
 
@@ -38,15 +38,15 @@ typedef struct {
     uint8_t id;                 /* column id, part of the key */
     uint16_t generation;
     /* where blocks lie */
-    const uint8_t *map;         /* base of the file map, NULL while nothing is stored */
-    uint64_t map_size;          /* bytes that may be touched from `map` */
-    qv_entry *entries;          /* [n_blocks] */
-    uint8_t **table;            /* [n_blocks] first row of each block, NULL: not resolved */
-    uint8_t **scratch;          /* [n_blocks] writer: the private copy of the value, NULL: clean; reader: NULL */
-    uint32_t capacity;          /* blocks that the three arrays have room for */
+    const uint8_t *map; /* base of the file map, NULL while nothing is stored */
+    uint64_t map_size;  /* bytes that may be touched from `map` */
+    qv_entry *entries;  /* [n_blocks] */
+    uint8_t **table;    /* [n_blocks] first row of each block, NULL: not resolved */
+    uint8_t **scratch;  /* [n_blocks] writer: the private copy of the value, NULL: clean; reader: NULL */
+    uint32_t capacity;  /* blocks that the three arrays have room for */
     qv_arena arena;
-    int verify;                 /* check crc when resolving */
-    int64_t bad_block;          /* first block that failed to resolve, -1: none */
+    int verify;        /* check crc when resolving */
+    int64_t bad_block; /* first block that failed to resolve, -1: none */
 } qv_column;
 
 /* Geometry of an empty column; 0, or -1 where no row fits or the numbers are out of range. */

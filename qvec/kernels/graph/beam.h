@@ -20,9 +20,9 @@ typedef struct {
     uint32_t *row;  /* their rows */
     int32_t *taken; /* keys of those that were: they keep their places among the nearest `width` */
     int n_open, n_taken, width;
-    int n_compacted;  /* of the taken ones, when the beam was last cut back: since then each left a gap among the open */
-    int32_t places; /* the bits of an entry that are its place */
-    float bound;    /* what a key must be below to get in: +inf until there are `width` */
+    int n_compacted; /* of the taken ones, when the beam was last cut back: since then each left a gap among the open */
+    int32_t places;  /* the bits of an entry that are its place */
+    float bound;     /* what a key must be below to get in: +inf until there are `width` */
 } qv_beam;
 
 typedef int32_t qv_beam_group __attribute__((vector_size(4 * QV_BEAM_GROUP), aligned(4), may_alias));
@@ -109,12 +109,9 @@ QV_INLINE int32_t qv_beam_limit(const qv_beam *beam, int most) {
     while (low < high) {
         int32_t middle = (int32_t)(((int64_t)low + high) >> 1);
         int count = qv_beam_within(beam, middle);
-        if (count > most)
-            high = middle;
-        else if (count < beam->width)
-            low = middle + 1;
-        else
-            return middle;
+        if (count > most) high = middle;
+        else if (count < beam->width) low = middle + 1;
+        else return middle;
     }
     return high;
 }
@@ -122,7 +119,8 @@ QV_INLINE int32_t qv_beam_limit(const qv_beam *beam, int most) {
 /* Forget all but about the nearest `width`. */
 QV_INLINE void qv_beam_compact(qv_beam *beam) {
     int most = beam->width + 2 + beam->width / 32;
-    qv_beam_pad(beam->taken, beam->n_taken); /* those since the last cut have gone on into groups that were not filled up */
+    qv_beam_pad(beam->taken,
+                beam->n_taken); /* those since the last cut have gone on into groups that were not filled up */
     int32_t limit = qv_beam_limit(beam, most);
     int n_taken = 0, n_open = 0;
     for (int i = 0; i < beam->n_taken; i++) {

@@ -12,7 +12,8 @@
 #define QV_SLACK 8 /* a full list is pruned to leave this part of it free for the next reverse edges */
 
 /* Mark the candidates after `from` that edge `from` hides: alpha * d(from, e) <= d(u, e). */
-static int mark_occluded(const qv_graph *graph, const qv_edge *edges, int from, int n, uint8_t *occluded, qv_scratch *s) {
+static int mark_occluded(const qv_graph *graph, const qv_edge *edges, int from, int n, uint8_t *occluded,
+                         qv_scratch *s) {
     const uint8_t *node = qv_row(graph->codes, edges[from].row & QV_ROW_MASK);
     if (!node) return QV_DAMAGED;
     qv_prepare_row(graph->codec, node, (qv_query *)s->other);
@@ -96,10 +97,12 @@ int qv_link_out(const qv_graph *graph, uint32_t row, const uint32_t *batch, uint
 }
 
 /* Keys of a list's rows seen from the node that owns it. */
-static int score_list(const qv_graph *graph, const qv_query *query, const uint32_t *list, int n, qv_edge *edges, qv_scratch *s) {
+static int score_list(const qv_graph *graph, const qv_query *query, const uint32_t *list, int n, qv_edge *edges,
+                      qv_scratch *s) {
     for (int i = 0; i < n; i++) {
         uint32_t row = list[i] & QV_ROW_MASK;
-        s->address[0][i] = row < graph->codes->n_blocks * graph->codes->rows_per_block ? qv_row(graph->codes, row) : NULL;
+        s->address[0][i] =
+            row < graph->codes->n_blocks * graph->codes->rows_per_block ? qv_row(graph->codes, row) : NULL;
         if (!s->address[0][i]) return QV_DAMAGED;
         qv_prefetch_row(s->address[0][i], (size_t)graph->codec->stride);
     }
@@ -114,7 +117,8 @@ static int has_edge(const uint32_t *list, uint32_t degree, uint32_t row) {
     return 0;
 }
 
-int qv_pending_links(const qv_graph *graph, uint32_t row, uint32_t first, uint32_t stop, qv_scratch *s, qv_link *links) {
+int qv_pending_links(const qv_graph *graph, uint32_t row, uint32_t first, uint32_t stop, qv_scratch *s,
+                     qv_link *links) {
     const uint32_t *list = (const uint32_t *)qv_row(graph->adjacency, row);
     if (!list) return QV_DAMAGED;
     uint32_t targets[QV_DEGREE_MAX];
@@ -191,7 +195,8 @@ int qv_attach_below(const qv_graph *graph, uint32_t parent, uint32_t row) {
         uint32_t *list = (uint32_t *)qv_row_mut(graph->adjacency, parent), next = QV_NO_ROW;
         if (!list) return QV_DAMAGED;
         if (add_tree_edge(graph, parent, list, row)) return QV_OK;
-        for (uint32_t i = 0; i < graph->degree && list[i] != QV_NO_ROW; i++) /* descend by the row, to spread the load */
+        for (uint32_t i = 0; i < graph->degree && list[i] != QV_NO_ROW;
+             i++) /* descend by the row, to spread the load */
             if (list[i] & QV_TREE && (next == QV_NO_ROW || i % 16 == row % 16)) next = list[i] & QV_ROW_MASK;
         if (next >= graph->n) return QV_DAMAGED;
         parent = next;
@@ -225,7 +230,8 @@ static int64_t mark(const qv_graph *graph, uint32_t row, uint64_t *reached, uint
 
 int64_t qv_reachable(const qv_graph *graph, int tree_only, uint64_t *reached, uint32_t *queue) {
     int64_t head = 0, tail = mark(graph, graph->root, reached, queue, 0);
-    for (uint32_t i = 0; i < graph->n_entries && !tree_only; i++) tail = mark(graph, graph->entries[i], reached, queue, tail);
+    for (uint32_t i = 0; i < graph->n_entries && !tree_only; i++)
+        tail = mark(graph, graph->entries[i], reached, queue, tail);
     while (head < tail) {
         const uint32_t *list = (const uint32_t *)qv_row(graph->adjacency, queue[head++]);
         if (!list) return QV_DAMAGED;

@@ -8,7 +8,8 @@
 #include "graph/graph.h"
 
 #define QV_PRUNE_MAX 512 /* candidates looked at */
-#define QV_DUPLICATE_SLACK 1e-6f   /* of the larger of |x|^2 and a node's key to itself: how far from that key the same vector may be */
+#define QV_DUPLICATE_SLACK \
+    1e-6f /* of the larger of |x|^2 and a node's key to itself: how far from that key the same vector may be */
 
 typedef struct {
     uint32_t row; /* with QV_TREE where the edge is pinned */
@@ -27,7 +28,9 @@ static inline qv_duplicates qv_duplicates_of(const qv_codec *codec, const qv_que
     return duplicates;
 }
 
-static inline int qv_is_duplicate(const qv_duplicates *duplicates, float key) { return fabsf(key - duplicates->key) <= duplicates->slack; }
+static inline int qv_is_duplicate(const qv_duplicates *duplicates, float key) {
+    return fabsf(key - duplicates->key) <= duplicates->slack;
+}
 
 static inline int qv_by_key(const void *a, const void *b) {
     const qv_edge *x = a, *y = b;

@@ -5,24 +5,24 @@
 #include "search/search.h"
 #include "codec/simd.h"
 
-#define QV_NO_ROW 0xFFFFFFFFu   /* an empty slot of a neighbor list; empty slots come last */
+#define QV_NO_ROW 0xFFFFFFFFu /* an empty slot of a neighbor list; empty slots come last */
 #define QV_ROW_MASK 0x7FFFFFFFu
-#define QV_TREE 0x80000000u     /* this edge keeps its target reachable and is never pruned */
+#define QV_TREE 0x80000000u /* this edge keeps its target reachable and is never pruned */
 #define QV_DEGREE_MAX 128
 
 typedef struct {
     qv_codec *codec;
     qv_column *codes, *adjacency;
-    uint32_t n;        /* every id in a list is below */
-    uint32_t degree;   /* slots of a list */
+    uint32_t n;      /* every id in a list is below */
+    uint32_t degree; /* slots of a list */
     const uint32_t *entries;
     uint32_t n_entries;
-    uint32_t root;     /* of the tree of pinned edges; always an entry */
-    float alpha;       /* pruning: a kept neighbor s hides e where alpha * d(s,e) <= d(u,e), squared distances */
-    float fill;        /* up to this share of what a list may hold, the nearest that others hide are kept as well */
-    const uint64_t *deleted;   /* bitmap of rows that get no new edges; NULL: none */
+    uint32_t root; /* of the tree of pinned edges; always an entry */
+    float alpha;   /* pruning: a kept neighbor s hides e where alpha * d(s,e) <= d(u,e), squared distances */
+    float fill;    /* up to this share of what a list may hold, the nearest that others hide are kept as well */
+    const uint64_t *deleted;  /* bitmap of rows that get no new edges; NULL: none */
     const uint64_t *removing; /* bitmap of rows that are leaving the graph; NULL: none */
-    uint8_t *changed;          /* [n] set to 1 for rows whose list changes; NULL: nobody asks */
+    uint8_t *changed;         /* [n] set to 1 for rows whose list changes; NULL: nobody asks */
 } qv_graph;
 
 /* The lists of the nearest open candidates, one of which is next unless this hop finds a nearer one. */
@@ -37,11 +37,12 @@ static inline void qv_fetch_lists(qv_column *adjacency, const qv_pool *pool) {
 int qv_walk(const qv_graph *graph, const qv_query *query, int ef, qv_scratch *s);
 
 /* The same among rows that are not excluded: only the rows it starts from are in the pool besides. */
-int qv_walk_filtered(const qv_graph *graph, const qv_query *query, const qv_selection *selection, int ef, qv_scratch *s);
+int qv_walk_filtered(const qv_graph *graph, const qv_query *query, const qv_selection *selection, int ef,
+                     qv_scratch *s);
 
 /* Either, as the `find` of a qv_finder whose index is a qv_graph. */
 int qv_walk_find(const void *graph, const qv_search_params *params, const float *original, const float *transformed,
-                qv_scratch *s);
+                 qv_scratch *s);
 
 /* --- construction --- */
 
@@ -77,9 +78,9 @@ int qv_relink(const qv_graph *graph, uint32_t row, qv_scratch *s);
 
 /* What taking the tree apart needs. */
 typedef struct {
-    uint64_t *detached;  /* [n bits] condemned rows that have left the tree */
+    uint64_t *detached; /* [n bits] condemned rows that have left the tree */
     uint64_t *excluded; /* [n bits] clear between calls */
-    uint32_t *stack;  /* room for all condemned rows */
+    uint32_t *stack;    /* room for all condemned rows */
 } qv_detach_buffers;
 
 /* Take condemned rows out of a list, and hang again what hung below those that were pinned. */

@@ -76,7 +76,59 @@ cdef class GraphFinder(Finder):
         self.f.find, self.f.index = qv_walk_find, &self.g
 
 
-cdef class Linker:
+@cython.internal
+cdef class _GraphWriter:
+    """What changes the lists of a graph over n rows of codes: the graph, the rows of the current step, buffers of threads."""
+
+    cdef qv_graph g
+    cdef Codec _codec
+    cdef Column _adjacency, _codes
+    cdef object _borrowed
+    cdef cnp.ndarray _changed
+    cdef list _idle
+    cdef const uint32_t[::1] _rows
+    cdef uint32_t _count, _next
+
+    cdef _init(self, Codec codec, Column codes, Column adjacency, n, entries, root, float alpha, deleted):
+        self._codec, self._codes, self._adjacency = codec, codes, adjacency
+        self._borrowed = (entries, deleted)
+        self._idle = []
+        _fill_graph(&self.g, adjacency, codes, codec, n, entries, alpha)
+        if n and not 0 <= root < n:
+            raise CorruptError(f"the graph's root is row {root} of {n}")
+        self.g.root, self.g.deleted = root, _bitmap(deleted, n)
+        self._changed = np.zeros(n, np.uint8)
+        self.g.changed = <uint8_t *>cnp.PyArray_DATA(self._changed)
+
+    @property
+    def changed(self):
+        """Rows whose lists this object has changed, uint32, ascending."""
+        return np.flatnonzero(self._changed).astype(np.uint32)
+
+    cdef _take(self, rows):
+        """Make rows, uint32, those of the next step."""
+        self._rows = np.ascontiguousarray(rows, np.uint32)
+        self._count, self._next = <uint32_t>self._rows.shape[0], 0
+        if self._count and np.max(self._rows) >= self.g.n:
+            raise ValueError(f"row {np.max(self._rows)} is not below {self.g.n}")
+
+    cdef Scratch _scratch(self, int pool):
+        cdef Scratch scratch = self._idle.pop() if self._idle else Scratch()
+        if qv_scratch_reserve(&scratch.s, pool, self.g.n, <size_t>self._codec.c.query_size):
+            raise MemoryError("not enough memory for the buffers of a graph's construction")
+        return scratch
+
+    cdef _done(self, Scratch scratch, int status):
+        self._idle.append(scratch)
+        self._check(status)
+
+    cdef _check(self, int status):
+        if status < 0:
+            _raise_status(status, [self._adjacency, self._codes])
+
+
+@cython.final
+cdef class Linker(_GraphWriter):
     """Links batches of stored rows into a graph. See build.c for the three steps.
 
     begin, link_out (any number of threads), group, link_in (any number of threads), finish; then the next batch.
@@ -86,18 +138,12 @@ cdef class Linker:
     edges; None: there are none.
     """
 
-    cdef qv_graph g
-    cdef Codec _codec
-    cdef Column _adjacency, _codes
-    cdef object _entries, _deleted
-    cdef cnp.ndarray _changed
-    cdef list _idle
-    cdef const uint32_t[::1] _rows
+    cdef object _entries
     cdef uint64_t[::1] _waiting
     cdef qv_link *_links
     cdef int *_n_links
     cdef uint32_t *_groups
-    cdef uint32_t _count, _n_groups, _next
+    cdef uint32_t _n_groups
 
     def __cinit__(self):
         self._links = NULL
@@ -105,16 +151,8 @@ cdef class Linker:
         self._groups = NULL
 
     def __init__(self, Codec codec, Column codes, Column adjacency, n, entries, root, alpha, fill, deleted=None):
-        self._codec, self._codes, self._adjacency = codec, codes, adjacency
-        self._entries, self._deleted = entries, deleted
-        self._idle = []
-        _fill_graph(&self.g, adjacency, codes, codec, n, entries, alpha)
-        if n and not 0 <= root < n:
-            raise CorruptError(f"the graph's root is row {root} of {n}")
-        self.g.root, self.g.fill = root, fill
-        self.g.deleted = _bitmap(deleted, n)
-        self._changed = np.zeros(n, np.uint8)
-        self.g.changed = <uint8_t *>cnp.PyArray_DATA(self._changed)
+        self._init(codec, codes, adjacency, n, entries, root, alpha, deleted)
+        self.g.fill = fill
         self._waiting = np.zeros((n + 63) // 64, np.uint64)
 
     def __dealloc__(self):
@@ -126,11 +164,6 @@ cdef class Linker:
         free(self._groups)
         self._links, self._n_links, self._groups = NULL, NULL, NULL
 
-    @property
-    def changed(self):
-        """Rows whose lists changed since this linker was made, uint32, ascending."""
-        return np.flatnonzero(self._changed).astype(np.uint32)
-
     def set_entries(self, cnp.ndarray entries, uint32_t root):
         """Rows that searches start from; uint32, the root of the tree among them."""
         self._entries, self.g.root = entries, root
@@ -140,14 +173,12 @@ cdef class Linker:
     cdef _open(self, rows):
         """Room for the links of rows, uint32."""
         self._release()
-        self._rows = np.ascontiguousarray(rows, np.uint32)
-        self._count, self._next, self._n_groups = <uint32_t>self._rows.shape[0], 0, 0
+        self._take(rows)
+        self._n_groups = 0
         self._links = <qv_link *>malloc(<size_t>self._count * self.g.degree * sizeof(qv_link))
         self._n_links = <int *>calloc(self._count, sizeof(int))
         if not self._links or not self._n_links:
             raise MemoryError(f"no memory for the links of a batch of {self._count} rows")
-        if self._count and np.max(self._rows) >= self.g.n:
-            raise ValueError(f"row {np.max(self._rows)} is not below {self.g.n}")
 
     def begin(self, rows):
         """Open a batch of rows, uint32, that no edge leads to; their codes must be stored, their lists are made empty."""
@@ -245,20 +276,8 @@ cdef class Linker:
                     if status < 0:
                         break
                 self._waiting[row >> 6] &= ~(<uint64_t>1 << (row & 63))
-        if status < 0:
-            _raise_status(status, [self._adjacency, self._codes])
+        self._check(status)
         self._release()
-
-    cdef Scratch _scratch(self, int ef):
-        cdef Scratch scratch = self._idle.pop() if self._idle else Scratch()
-        if qv_scratch_reserve(&scratch.s, ef, self.g.n, <size_t>self._codec.c.query_size):
-            raise MemoryError("not enough memory for the buffers of a build")
-        return scratch
-
-    cdef _done(self, Scratch scratch, int status):
-        self._idle.append(scratch)
-        if status < 0:
-            _raise_status(status, [self._adjacency, self._codes])
 
 
 cdef const uint64_t *_bitmap(object bits, n) except? NULL:

@@ -53,8 +53,8 @@ static void put_neighbor(const qv_node_layout *layout, uint32_t slot, const floa
     qv_fs_put(residual, layout->coded, (int)(slot % QV_FS_VECTORS), group);
 }
 
-int qv_node_encode(const qv_node_layout *layout, qv_column *codes, uint32_t n, const uint32_t *list, const uint8_t *code,
-                   float *scratch, uint8_t *node) {
+int qv_node_encode(const qv_node_layout *layout, qv_column *codes, uint32_t n, const uint32_t *list,
+                   const uint8_t *code, float *scratch, uint8_t *node) {
     float *center = scratch, *residual = scratch + layout->dims, *decoded = scratch + 2 * (size_t)layout->dims;
     float add[QV_DEGREE_MAX] = {0}, rescale[QV_DEGREE_MAX] = {0};
     uint32_t rows[QV_DEGREE_MAX];
@@ -75,7 +75,8 @@ int qv_node_encode(const qv_node_layout *layout, qv_column *codes, uint32_t n, c
     uint16_t halves[QV_DEGREE_MAX];
     qv_node_units units;
     units.add = to_halves(add, layout->degree, halves);
-    for (uint32_t slot = 0; slot < layout->degree; slot++) halves[slot] = rows[slot] == QV_NO_ROW ? EMPTY_ADD : halves[slot];
+    for (uint32_t slot = 0; slot < layout->degree; slot++)
+        halves[slot] = rows[slot] == QV_NO_ROW ? EMPTY_ADD : halves[slot];
     memcpy(node + layout->at_add, halves, layout->degree * sizeof *halves);
     units.rescale = to_halves(rescale, layout->degree, halves);
     memcpy(node + layout->at_rescale, halves, layout->degree * sizeof *halves);

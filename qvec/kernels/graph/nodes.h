@@ -34,8 +34,8 @@ int qv_node_layout_init(qv_node_layout *layout, const qv_codec *codec, uint32_t 
 
 /* The node of a code and the neighbors that its list names among n rows of codes, into stride bytes at `node`, with `room`
  * for 3 * dims floats. */
-int qv_node_encode(const qv_node_layout *layout, qv_column *codes, uint32_t n, const uint32_t *list, const uint8_t *code,
-                   float *scratch, uint8_t *node);
+int qv_node_encode(const qv_node_layout *layout, qv_column *codes, uint32_t n, const uint32_t *list,
+                   const uint8_t *code, float *scratch, uint8_t *node);
 
 /* --- the walk --- */
 

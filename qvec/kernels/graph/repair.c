@@ -12,7 +12,8 @@
 #include "codec/simd.h"
 
 #define QV_SUBTREE_MAX 64 /* rows of a subtree that are looked at */
-#define QV_REMOVING_MAX 64 /* condemned rows looked through for one list: where a whole region is condemned, its rim is found */
+#define QV_REMOVING_MAX \
+    64 /* condemned rows looked through for one list: where a whole region is condemned, its rim is found */
 
 static const uint32_t *read_list(const qv_graph *graph, uint32_t row) {
     return row < graph->n ? (const uint32_t *)qv_row(graph->adjacency, row) : NULL;
@@ -62,7 +63,8 @@ static int stage_list(const qv_graph *graph, const uint32_t *list, list_parts *p
     for (uint32_t i = 0; i < graph->degree && list[i] != QV_NO_ROW; i++) {
         uint32_t row = list[i] & QV_ROW_MASK;
         if (row >= graph->n || qv_visit(&s->visited, row)) continue;
-        if (qv_is_set(graph->removing, row) && parts->n_removing < QV_REMOVING_MAX) parts->removing[parts->n_removing++] = row;
+        if (qv_is_set(graph->removing, row) && parts->n_removing < QV_REMOVING_MAX)
+            parts->removing[parts->n_removing++] = row;
         if (qv_is_set(graph->deleted, row)) continue;
         s->row[0][staged] = row;
         s->address[0][staged] = qv_row(graph->codes, row);
@@ -88,7 +90,7 @@ static int find_replacements(const qv_graph *graph, const qv_query *query, list_
 /* Whether one of the n edges hides a row: it is nearer to the node, and alpha * d(edge, row) <= d(node, row) = key.
  * Twins of the node hide nothing. 1, 0, or an error. */
 static int is_occluded(const qv_graph *graph, const qv_edge *edges, int n, uint32_t row, float key,
-                     const qv_duplicates *duplicates, qv_scratch *s) {
+                       const qv_duplicates *duplicates, qv_scratch *s) {
     const uint8_t *code = qv_row(graph->codes, row);
     if (!code) return QV_DAMAGED;
     qv_prepare_row(graph->codec, code, (qv_query *)s->other);
@@ -99,12 +101,14 @@ static int is_occluded(const qv_graph *graph, const qv_edge *edges, int n, uint3
     graph->codec->score(graph->codec, (qv_query *)s->other, s->address[0], n, s->key);
     s->evaluations += (uint64_t)n;
     for (int i = 0; i < n; i++)
-        if (!qv_is_duplicate(duplicates, edges[i].key) && edges[i].key <= key && graph->alpha * s->key[i] <= key) return 1;
+        if (!qv_is_duplicate(duplicates, edges[i].key) && edges[i].key <= key && graph->alpha * s->key[i] <= key)
+            return 1;
     return 0;
 }
 
 /* Add to n edges the nearest rows of the pool that no edge hides, up to `limit`; how many edges there are then. */
-static int fill_list(const qv_graph *graph, qv_edge *edges, int n, int limit, const qv_duplicates *duplicates, qv_scratch *s) {
+static int fill_list(const qv_graph *graph, qv_edge *edges, int n, int limit, const qv_duplicates *duplicates,
+                     qv_scratch *s) {
     int duplicates_left = (int)graph->degree / 8;
     for (int i = 0; i < n; i++) duplicates_left -= qv_is_duplicate(duplicates, edges[i].key);
     for (int i = 0; i < s->pool.size && n < limit; i++) {
@@ -173,7 +177,8 @@ static int reattach_subtree(const qv_graph *graph, uint32_t row, uint32_t parent
 
 /* Hang again what a condemned row and condemned rows below it carry, from the host at need; QV_NO_ROW: the first of these
  * becomes it. Returns the host, or an error. */
-static int64_t detach_subtree(const qv_graph *graph, uint32_t removing, uint32_t parent, const qv_detach_buffers *buffers) {
+static int64_t detach_subtree(const qv_graph *graph, uint32_t removing, uint32_t parent,
+                              const qv_detach_buffers *buffers) {
     uint32_t size = 0, *stack = buffers->stack;
     uint64_t *detached = buffers->detached;
     set(detached, removing);
@@ -223,10 +228,12 @@ int qv_reparent_children(const qv_graph *graph, uint32_t row, const qv_detach_bu
     if (!touched) return QV_OK;
     int n = unlink_removing(graph, row, tree);
     for (int i = 0; i < n; i++)
-        if (!qv_is_set(buffers->detached, tree[i]) && detach_subtree(graph, tree[i], row, buffers) < 0) return QV_DAMAGED;
+        if (!qv_is_set(buffers->detached, tree[i]) && detach_subtree(graph, tree[i], row, buffers) < 0)
+            return QV_DAMAGED;
     return n < 0 ? n : QV_OK;
 }
 
 int64_t qv_replace_root(const qv_graph *graph, const qv_detach_buffers *buffers) {
-    return qv_is_set(graph->removing, graph->root) ? detach_subtree(graph, graph->root, QV_NO_ROW, buffers) : graph->root;
+    return qv_is_set(graph->removing, graph->root) ? detach_subtree(graph, graph->root, QV_NO_ROW, buffers)
+                                                   : graph->root;
 }

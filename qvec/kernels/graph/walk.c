@@ -76,7 +76,7 @@ int qv_walk(const qv_graph *graph, const qv_query *query, int ef, qv_scratch *s)
 }
 
 int qv_walk_find(const void *graph, const qv_search_params *params, const float *original, const float *transformed,
-                qv_scratch *s) {
+                 qv_scratch *s) {
     (void)original;
     (void)transformed;
     const qv_selection *selection = &params->selection;

@@ -77,7 +77,8 @@ static int score_rows(const qv_graph *graph, const qv_query *query, const qv_sel
         int n = 0;
         for (; i < count && n < QV_HOP_MAX; i++) {
             if (rows[i] >= graph->n) continue;
-            if (!qv_is_excluded(selection, rows[i]) && qv_visit(&s->visited, rows[i])) continue; /* others may be passed yet */
+            if (!qv_is_excluded(selection, rows[i]) && qv_visit(&s->visited, rows[i]))
+                continue; /* others may be passed yet */
             const uint8_t *address = qv_row(graph->codes, rows[i]);
             if (!address) return QV_DAMAGED;
             s->row[0][n] = rows[i];
@@ -94,10 +95,8 @@ static uint32_t drop_excluded(const qv_graph *graph, const qv_selection *selecti
     int kept = 0;
     for (int i = 0; i < pool->size; i++) {
         uint32_t row = qv_candidate_row(pool->slots[i]);
-        if (!qv_is_excluded(selection, row))
-            pool->slots[kept++] = pool->slots[i];
-        else if (nearest == graph->n)
-            nearest = row;
+        if (!qv_is_excluded(selection, row)) pool->slots[kept++] = pool->slots[i];
+        else if (nearest == graph->n) nearest = row;
     }
     pool->size = kept;
     return nearest;
@@ -112,7 +111,8 @@ static int enter(const qv_graph *graph, const qv_query *query, const qv_selectio
     return nearest < graph->n ? take_hop(graph, selection, nearest, 0, s) : 0;
 }
 
-int qv_walk_filtered(const qv_graph *graph, const qv_query *query, const qv_selection *selection, int ef, qv_scratch *s) {
+int qv_walk_filtered(const qv_graph *graph, const qv_query *query, const qv_selection *selection, int ef,
+                     qv_scratch *s) {
     qv_visited_reset(&s->visited);
     qv_pool_reset(&s->pool, ef);
     int waiting = enter(graph, query, selection, s);

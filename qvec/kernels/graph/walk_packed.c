@@ -4,7 +4,6 @@
 #include "codec/lanes.h"
 #include "graph/nodes.h"
 
-
 /* A node is fetched in three parts, between which there is work to do: more lines at once than there are miss buffers would
  * stop everything else. */
 #define FIRST_PART (8 * 64)
@@ -31,8 +30,8 @@ QV_INLINE void fetch(walk *w, size_t bytes) {
 
 /* Entries of 32 neighbors, without their places, from their sums; bit i of the result: neighbor i is a row, and its key is
  * below the bound. The order of operations is the same on every level. A NaN of a damaged file is below nothing. */
-typedef uint32_t estimate_fn(const uint8_t *rows, const uint8_t *add, const uint8_t *rescale, const int32_t *sums, float base,
-                             qv_node_units units, const qv_beam *beam, uint32_t n, int32_t *entries);
+typedef uint32_t estimate_fn(const uint8_t *rows, const uint8_t *add, const uint8_t *rescale, const int32_t *sums,
+                             float base, qv_node_units units, const qv_beam *beam, uint32_t n, int32_t *entries);
 
 QV_INLINE uint32_t estimate_scalar(const uint8_t *rows, const uint8_t *add, const uint8_t *rescale, const int32_t *sums,
                                    float base, qv_node_units units, const qv_beam *beam, uint32_t n, int32_t *entries) {
@@ -53,8 +52,8 @@ QV_INLINE uint32_t estimate_scalar(const uint8_t *rows, const uint8_t *add, cons
 
 #if defined(__x86_64__)
 QV_TARGET_AVX2 QV_INLINE uint32_t estimate_avx2(const uint8_t *rows, const uint8_t *add, const uint8_t *rescale,
-                                                const int32_t *sums, float base, qv_node_units units, const qv_beam *beam,
-                                                uint32_t n, int32_t *entries) {
+                                                const int32_t *sums, float base, qv_node_units units,
+                                                const qv_beam *beam, uint32_t n, int32_t *entries) {
     uint32_t mask = 0;
     const __m256i last = _mm256_set1_epi32((int32_t)(n - 1)), kept = _mm256_set1_epi32(~beam->places);
     for (int i = 0; i < QV_FS_VECTORS; i += 8) {
@@ -75,8 +74,8 @@ QV_TARGET_AVX2 QV_INLINE uint32_t estimate_avx2(const uint8_t *rows, const uint8
     return mask;
 }
 #elif defined(__aarch64__)
-QV_INLINE uint32_t estimate_neon(const uint8_t *rows, const uint8_t *add, const uint8_t *rescale, const int32_t *sums, float base,
-                                 qv_node_units units, const qv_beam *beam, uint32_t n, int32_t *entries) {
+QV_INLINE uint32_t estimate_neon(const uint8_t *rows, const uint8_t *add, const uint8_t *rescale, const int32_t *sums,
+                                 float base, qv_node_units units, const qv_beam *beam, uint32_t n, int32_t *entries) {
     const uint32x4_t bits = {1, 2, 4, 8};
     uint32_t mask = 0;
     for (int i = 0; i < QV_FS_VECTORS; i += 4) {
@@ -113,7 +112,8 @@ QV_INLINE void append(walk *w, uint32_t mask, const int32_t *entries, const uint
 }
 
 /* Take in the neighbors of a node whose key is `base`. */
-QV_INLINE void scan_neighbors(walk *w, const qv_node_layout *layout, const uint8_t *node, float base, estimate_fn estimate) {
+QV_INLINE void scan_neighbors(walk *w, const qv_node_layout *layout, const uint8_t *node, float base,
+                              estimate_fn estimate) {
     qv_node_units units;
     memcpy(&units, node + layout->at_units, sizeof units);
     units.rescale *= w->delta;
@@ -122,8 +122,8 @@ QV_INLINE void scan_neighbors(walk *w, const qv_node_layout *layout, const uint8
         const uint8_t *rows = node + layout->at_rows + 4 * g;
         w->sums(node + g / QV_FS_VECTORS * qv_fs_bytes(layout->coded), w->table, layout->coded, sums);
         fetch(w, layout->stride);
-        uint32_t mask = estimate(rows, node + layout->at_add + 2 * g, node + layout->at_rescale + 2 * g, sums, base, units,
-                                 &w->beam, w->index->n, entries);
+        uint32_t mask = estimate(rows, node + layout->at_add + 2 * g, node + layout->at_rescale + 2 * g, sums, base,
+                                 units, &w->beam, w->index->n, entries);
         append(w, mask, entries, rows);
     }
     w->s->evaluations += layout->degree;
@@ -186,15 +186,7 @@ QV_TARGET_AVX512 static int run_avx512(walk *w) { return run(w, estimate_avx2); 
 static int run_neon(walk *w) { return run(w, estimate_neon); }
 #endif
 
-static run_fn *const RUNS[QV_SIMD_LEVELS] = {
-    [QV_SCALAR] = run_scalar,
-#if defined(__x86_64__)
-    [QV_AVX2] = run_avx2,
-    [QV_AVX512] = run_avx512,
-#elif defined(__aarch64__)
-    [QV_NEON] = run_neon,
-#endif
-};
+static run_fn *const RUNS[QV_SIMD_LEVELS] = QV_BY_LEVEL(run_scalar, run_avx2, run_avx512, run_neon);
 
 /* Behind one another in the scratch: the table, the rotated query, the beam. */
 int qv_nodes_find(const void *nodes, const qv_search_params *params, const float *original, const float *transformed,

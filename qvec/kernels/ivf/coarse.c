@@ -3,27 +3,27 @@
 
 #include "codec/lanes.h"
 
-#define EXTRA_LISTS 16    /* lists beyond twice those asked for whose centroids are looked at */
-#define HALVINGS 24 /* of the range of estimates, in search of a bound */
+#define EXTRA_LISTS 16 /* lists beyond twice those asked for whose centroids are looked at */
+#define HALVINGS 24    /* of the range of estimates, in search of a bound */
 
 static const uint8_t *codes_of(const qv_list_block *block) { return (const uint8_t *)(block + 1); }
 
-#define DEFINE_ESTIMATES(level, target)                                                                                  \
-    target static void estimates_##level(const qv_list_block *block, const int32_t *sums, const qv_estimate_terms *p, float *out) { \
-        float base = p->base, along = p->along, unit = p->unit;                                                          \
-        for (int i = 0; i < QV_FS_VECTORS; i++)                                                                          \
-            out[i] = base + along * block->add[i] + unit * (float)sums[i] * block->rescale[i];                           \
-    }                                                                                                                    \
-    target static int count_##level(const float *x, int n, float bound) {                                                \
-        int count = 0;                                                                                                   \
-        for (int i = 0; i < n; i++) count += x[i] <= bound;                                                              \
-        return count;                                                                                                    \
-    }                                                                                                                    \
-    target static uint32_t below_##level(const float *estimates, const float *error, float distance, float bound) {       \
-        uint32_t mask = 0;                                                                                               \
-        for (int i = 0; i < QV_FS_VECTORS; i++)                                                                          \
-            mask |= (uint32_t)(estimates[i] - distance * error[i] < bound) << i;                                         \
-        return mask;                                                                                                     \
+#define DEFINE_ESTIMATES(level, target)                                                                               \
+    target static void estimates_##level(const qv_list_block *block, const int32_t *sums, const qv_estimate_terms *p, \
+                                         float *out) {                                                                \
+        float base = p->base, along = p->along, unit = p->unit;                                                       \
+        for (int i = 0; i < QV_FS_VECTORS; i++)                                                                       \
+            out[i] = base + along * block->add[i] + unit * (float)sums[i] * block->rescale[i];                        \
+    }                                                                                                                 \
+    target static int count_##level(const float *x, int n, float bound) {                                             \
+        int count = 0;                                                                                                \
+        for (int i = 0; i < n; i++) count += x[i] <= bound;                                                           \
+        return count;                                                                                                 \
+    }                                                                                                                 \
+    target static uint32_t below_##level(const float *estimates, const float *error, float distance, float bound) {   \
+        uint32_t mask = 0;                                                                                            \
+        for (int i = 0; i < QV_FS_VECTORS; i++) mask |= (uint32_t)(estimates[i] - distance * error[i] < bound) << i;  \
+        return mask;                                                                                                  \
     }
 
 DEFINE_ESTIMATES(baseline, )
@@ -43,8 +43,8 @@ QV_TARGET_AVX2 static uint32_t below_avx2(const float *estimates, const float *e
 
 static int is_wide(const qv_lists *lists) { return lists->l2.simd == QV_AVX2 || lists->l2.simd == QV_AVX512; }
 
-void qv_list_estimates(const qv_lists *lists, const qv_list_block *block, const uint8_t *table, const qv_estimate_terms *terms,
-                       float *estimates) {
+void qv_list_estimates(const qv_lists *lists, const qv_list_block *block, const uint8_t *table,
+                       const qv_estimate_terms *terms, float *estimates) {
     int32_t sums[QV_FS_VECTORS];
     lists->sums(codes_of(block), table, lists->dims, sums);
 #if defined(__x86_64__)
@@ -56,8 +56,8 @@ void qv_list_estimates(const qv_lists *lists, const qv_list_block *block, const 
     estimates_baseline(block, sums, terms, estimates);
 }
 
-uint32_t qv_list_below(const qv_lists *lists, const qv_list_block *block, const uint8_t *table, const qv_estimate_terms *terms,
-                       float bound) {
+uint32_t qv_list_below(const qv_lists *lists, const qv_list_block *block, const uint8_t *table,
+                       const qv_estimate_terms *terms, float bound) {
     float estimates[QV_FS_VECTORS];
     qv_list_estimates(lists, block, table, terms, estimates);
 #if defined(__x86_64__)
@@ -83,8 +83,8 @@ static uint8_t *take(uint8_t **at, size_t bytes) {
 
 int qv_coarse_query_init(qv_coarse_query *coarse, const qv_lists *lists, int n_near, qv_scratch *s) {
     size_t dims = (size_t)lists->dims, n = qv_round_up(lists->n_lists, QV_FS_VECTORS);
-    size_t bytes = 2 * dims * sizeof(float) + qv_fs_bytes(lists->dims) + n * sizeof(float) + (size_t)lists->l2.query_size +
-                   ((size_t)n_near + 1) * sizeof(uint64_t) + 6 * 64;
+    size_t bytes = 2 * dims * sizeof(float) + qv_fs_bytes(lists->dims) + n * sizeof(float) +
+                   (size_t)lists->l2.query_size + ((size_t)n_near + 1) * sizeof(uint64_t) + 6 * 64;
     uint8_t *at = qv_scratch_bytes(s, bytes);
     if (!at) return QV_NO_MEMORY;
     coarse->y = (float *)take(&at, dims * sizeof(float));
@@ -135,7 +135,8 @@ static float estimate_bound(const qv_coarse_query *coarse, const qv_lists *lists
 }
 
 /* Score staged centroids, and keep the nearest. */
-static int rank_staged(qv_coarse_query *coarse, qv_lists *lists, const qv_codec *codec, int spread, int n, qv_scratch *s) {
+static int rank_staged(qv_coarse_query *coarse, qv_lists *lists, const qv_codec *codec, int spread, int n,
+                       qv_scratch *s) {
     codec->score(codec, coarse->query, s->address[0], n, s->key);
     for (int i = 0; i < n; i++) {
         uint32_t list = s->row[0][i];

@@ -6,8 +6,8 @@
 
 #include "codec/lanes.h"
 
-#define NEAR_LISTS 32  /* that a vector's second list is chosen from */
-#define SPREAD 0.5f    /* of the mean |residual|^2: what ranks lists best (docs/adr/0006) */
+#define NEAR_LISTS 32 /* that a vector's second list is chosen from */
+#define SPREAD 0.5f   /* of the mean |residual|^2: what ranks lists best (docs/adr/0006) */
 
 static qv_list *list_of(qv_lists *lists, uint32_t list) { return (qv_list *)qv_row_mut(lists->lists, list); }
 
@@ -20,7 +20,9 @@ static const float *centroid_of(qv_lists *lists, uint32_t list) {
     return (const float *)qv_row(lists->centroids, list);
 }
 
-static uint32_t block_capacity(const qv_lists *lists) { return lists->blocks->n_blocks * lists->blocks->rows_per_block; }
+static uint32_t block_capacity(const qv_lists *lists) {
+    return lists->blocks->n_blocks * lists->blocks->rows_per_block;
+}
 
 static void clear_place(qv_list_block *block, int place) {
     block->rows[place] = 0xFFFFFFFFu;

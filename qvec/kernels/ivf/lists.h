@@ -22,7 +22,7 @@ typedef struct {
     uint32_t reserved[14];
     uint32_t rows[QV_FS_VECTORS];
     float add[QV_FS_VECTORS], rescale[QV_FS_VECTORS], error[QV_FS_VECTORS]; /* empty place: add = +inf, the others 0 */
-} qv_list_block; /* then the codes, qv_fs_bytes(dims) */
+} qv_list_block;                                                            /* then the codes, qv_fs_bytes(dims) */
 
 typedef struct {
     uint32_t head, n;
@@ -32,12 +32,12 @@ typedef struct {
 
 typedef struct {
     qv_column *blocks, *lists, *centroids, *slots; /* slots: by row, u32[copies], 32 * block + place in it */
-    int dim, dims, metric, copies; /* dims: of rotated vectors */
-    uint32_t n_lists, n;           /* n: rows that may be in lists */
+    int dim, dims, metric, copies;                 /* dims: of rotated vectors */
+    uint32_t n_lists, n;                           /* n: rows that may be in lists */
     uint32_t n_blocks, n_free, free_block; /* blocks in use and free ones together; free ones, the first of them */
-    const uint8_t *signs;          /* of the rotation */
-    const float *mean;             /* rotated */
-    qv_codec l2, dot;              /* of centroids, which are stored as f32 codes */
+    const uint8_t *signs;                  /* of the rotation */
+    const float *mean;                     /* rotated */
+    qv_codec l2, dot;                      /* of centroids, which are stored as f32 codes */
     qv_fs_sums_fn sums;
 } qv_lists;
 
@@ -47,16 +47,16 @@ typedef struct {
 } qv_estimate_terms;
 
 /* Estimates of a block's 32 keys. */
-void qv_list_estimates(const qv_lists *lists, const qv_list_block *block, const uint8_t *table, const qv_estimate_terms *terms,
-                       float *estimates);
+void qv_list_estimates(const qv_lists *lists, const qv_list_block *block, const uint8_t *table,
+                       const qv_estimate_terms *terms, float *estimates);
 
 /* The places of a block whose keys may be below the bound, a bit each. */
-uint32_t qv_list_below(const qv_lists *lists, const qv_list_block *block, const uint8_t *table, const qv_estimate_terms *terms,
-                       float bound);
+uint32_t qv_list_below(const qv_lists *lists, const qv_list_block *block, const uint8_t *table,
+                       const qv_estimate_terms *terms, float bound);
 
 /* A query, or a vector that looks for its lists. */
 typedef struct {
-    float *y;       /* [dims] rotated */
+    float *y;        /* [dims] rotated */
     float *residual; /* [dims] */
     uint8_t *table;  /* qv_fs_bytes(dims) */
     float unit, norm2;

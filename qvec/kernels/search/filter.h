@@ -9,7 +9,8 @@
 typedef int (*qv_filter_fn)(float *key, const uint32_t *row, int n, float bound, uint32_t *kept);
 
 /* No branch on a key: which are near cannot be predicted. */
-QV_INLINE int filter_rest(float *key, const uint32_t *row, int start, int stop, float bound, uint32_t *kept, int count) {
+QV_INLINE int filter_rest(float *key, const uint32_t *row, int start, int stop, float bound, uint32_t *kept,
+                          int count) {
     for (int i = start; i < stop; i++) {
         float k = key[i];
         key[count] = k;
@@ -50,14 +51,7 @@ QV_TARGET_AVX512 static int filter_avx512(float *key, const uint32_t *row, int n
 }
 #endif
 
-static const qv_filter_fn QV_FILTERS[QV_SIMD_LEVELS] = {
-    [QV_SCALAR] = filter_scalar,
-#if defined(__x86_64__)
-    [QV_AVX2] = filter_avx2,
-    [QV_AVX512] = filter_avx512,
-#elif defined(__aarch64__)
-    [QV_NEON] = filter_scalar,
-#endif
-};
+static const qv_filter_fn QV_FILTERS[QV_SIMD_LEVELS] =
+    QV_BY_LEVEL(filter_scalar, filter_avx2, filter_avx512, filter_scalar);
 
 #endif

@@ -29,7 +29,9 @@ static inline float qv_unordered(uint32_t bits) {
     return key;
 }
 
-static inline uint64_t qv_candidate(float key, uint32_t row) { return (uint64_t)qv_ordered(key) << 32 | (uint64_t)row << 1; }
+static inline uint64_t qv_candidate(float key, uint32_t row) {
+    return (uint64_t)qv_ordered(key) << 32 | (uint64_t)row << 1;
+}
 static inline uint32_t qv_candidate_row(uint64_t candidate) { return (uint32_t)candidate >> 1; }
 static inline float qv_candidate_key(uint64_t candidate) { return qv_unordered((uint32_t)(candidate >> 32)); }
 
@@ -79,8 +81,7 @@ typedef struct {
 } qv_visited;
 
 static inline void qv_visited_reset(qv_visited *visited) {
-    if (visited->n_touched >= QV_TOUCHED_MAX)
-        memset(visited->bits, 0, visited->n_words * sizeof *visited->bits);
+    if (visited->n_touched >= QV_TOUCHED_MAX) memset(visited->bits, 0, visited->n_words * sizeof *visited->bits);
     else
         for (uint32_t i = 0; i < visited->n_touched; i++) visited->bits[visited->touched[i] >> 6] = 0;
     visited->n_touched = 0;

@@ -92,7 +92,8 @@ void qv_scratch_free(qv_scratch *s) {
     memset(s, 0, sizeof *s);
 }
 
-void qv_score_staged(const qv_codec *codec, qv_column *adjacency, const qv_query *query, int stage, int n, qv_scratch *s) {
+void qv_score_staged(const qv_codec *codec, qv_column *adjacency, const qv_query *query, int stage, int n,
+                     qv_scratch *s) {
     codec->score(codec, query, s->address[stage], n, s->key);
     s->evaluations += (uint64_t)n;
     int kept = QV_FILTERS[codec->simd](s->key, s->row[stage], n, qv_pool_bound(&s->pool), s->kept);
@@ -157,8 +158,10 @@ static void fetch_ahead(const uint8_t *bytes, size_t n) {
 
 /* What follows n rows in order, whether others lie between them or not. */
 static void fetch_after(const uint8_t *const *rows, int n, size_t stride) {
-    if ((uintptr_t)rows[n - 1] - (uintptr_t)rows[0] == (size_t)(n - 1) * stride) fetch_ahead(rows[0], (size_t)n * stride);
-    else for (int i = 0; i < n; i++) fetch_ahead(rows[i], stride);
+    if ((uintptr_t)rows[n - 1] - (uintptr_t)rows[0] == (size_t)(n - 1) * stride)
+        fetch_ahead(rows[0], (size_t)n * stride);
+    else
+        for (int i = 0; i < n; i++) fetch_ahead(rows[i], stride);
 }
 
 static void score_in_order(const qv_scan_source *source, const qv_query *query, int staged, qv_scratch *s) {

@@ -45,7 +45,8 @@ static int rerank_pool(const qv_searcher *searcher, const qv_query *query, qv_sc
         const uint8_t **address = s->address[0];
         if (row_addresses(searcher->vectors, pool->slots + start, n, (size_t)codec->stride, address)) return QV_DAMAGED;
         for (int i = 0; i < n; i += 4) {
-            for (int j = i + QV_AHEAD; j < n && j < i + QV_AHEAD + 4; j++) qv_prefetch_row(address[j], (size_t)codec->stride);
+            for (int j = i + QV_AHEAD; j < n && j < i + QV_AHEAD + 4; j++)
+                qv_prefetch_row(address[j], (size_t)codec->stride);
             codec->score(codec, query, address + i, n - i < 4 ? n - i : 4, s->key + i);
         }
         for (int i = 0; i < n; i++)
@@ -114,7 +115,9 @@ static int finish(const qv_searcher *searcher, const qv_search_params *p, const 
 static int n_candidates(const qv_search_params *p) { return p->candidates > p->k ? p->candidates : p->k; }
 
 /* A scan of the originals where that is asked for and there are any, else of the codes. */
-static int scans_originals(const qv_searcher *searcher, const qv_search_params *p) { return p->exact && searcher->rerank; }
+static int scans_originals(const qv_searcher *searcher, const qv_search_params *p) {
+    return p->exact && searcher->rerank;
+}
 
 static qv_scan_source source_of(const qv_searcher *searcher, const qv_search_params *p) {
     int fine = scans_originals(searcher, p);
@@ -123,13 +126,15 @@ static qv_scan_source source_of(const qv_searcher *searcher, const qv_search_par
 }
 
 /* Up to QV_TILE queries from q on, by one scan: rows come from memory once for all of them. */
-static int scan_tile(const qv_searcher *searcher, const qv_search_params *p, const qv_batch *batch, size_t q, qv_scratch *s) {
+static int scan_tile(const qv_searcher *searcher, const qv_search_params *p, const qv_batch *batch, size_t q,
+                     qv_scratch *s) {
     qv_scan_source source = source_of(searcher, p);
     int fine = scans_originals(searcher, p), n = batch->n - q < QV_TILE ? (int)(batch->n - q) : QV_TILE;
     int keep = fine ? p->k : n_candidates(p);
     if (qv_scratch_reserve_tile(s, keep, (size_t)source.codec->query_size)) return QV_NO_MEMORY;
     for (int i = 0; i < n; i++) {
-        const float *x = fine ? batch->queries + (q + (size_t)i) * batch->dim : mapped(searcher, batch, q + (size_t)i, s);
+        const float *x =
+            fine ? batch->queries + (q + (size_t)i) * batch->dim : mapped(searcher, batch, q + (size_t)i, s);
         qv_prepare(source.codec, x, (qv_query *)(s->tile_queries + (size_t)i * s->tile_query_size));
         qv_pool_reset(&s->tile[i], keep);
     }
@@ -148,22 +153,24 @@ static int scan_tile(const qv_searcher *searcher, const qv_search_params *p, con
 
 /* Whether a walk among selected rows ended before it had found enough of them: it was cut off from the rest. */
 static int is_cut_off(const qv_selection *selection, const qv_pool *pool) {
-    uint32_t capacity = (uint32_t)pool->capacity, enough = selection->n_allowed < capacity ? selection->n_allowed : capacity;
+    uint32_t capacity = (uint32_t)pool->capacity,
+             enough = selection->n_allowed < capacity ? selection->n_allowed : capacity;
     return selection->seeds && (uint32_t)pool->size < enough;
 }
 
 static int reserve(const qv_searcher *searcher, const qv_search_params *p, qv_scratch *s) {
     int pool = p->ef > n_candidates(p) ? p->ef : n_candidates(p);
     size_t query_size = (size_t)searcher->codec->query_size;
-    if (searcher->rerank && (size_t)searcher->rerank->query_size > query_size) query_size = (size_t)searcher->rerank->query_size;
+    if (searcher->rerank && (size_t)searcher->rerank->query_size > query_size)
+        query_size = (size_t)searcher->rerank->query_size;
     if (searcher->map && qv_scratch_reserve_map(s, qv_map_floats(searcher->map))) return QV_NO_MEMORY;
     return qv_scratch_reserve(s, pool, searcher->n, query_size);
 }
 
 /* Candidates of the index that may be results. QV_RANKED, QV_OK, QV_TOO_FEW where there are not k of those that are allowed,
  * or an error. */
-static int find_candidates(const qv_searcher *searcher, const qv_search_params *p, const float *query, const float *as_coded,
-                           qv_scratch *s) {
+static int find_candidates(const qv_searcher *searcher, const qv_search_params *p, const float *query,
+                           const float *as_coded, qv_scratch *s) {
     const qv_selection *selection = &p->selection;
     int status = searcher->finder.find(searcher->finder.index, p, query, as_coded, s);
     if (status < 0) return status;
@@ -183,7 +190,8 @@ static int find_wider(const qv_searcher *searcher, const qv_search_params *p, co
 }
 
 /* One query by the index. Where it finds too few, a scan does: k come back whenever k are allowed. */
-static int find_one(const qv_searcher *searcher, const qv_search_params *p, const qv_batch *batch, size_t q, qv_scratch *s) {
+static int find_one(const qv_searcher *searcher, const qv_search_params *p, const qv_batch *batch, size_t q,
+                    qv_scratch *s) {
     const float *query = batch->queries + q * batch->dim, *as_coded = mapped(searcher, batch, q, s);
     qv_prepare(searcher->codec, as_coded, (qv_query *)s->query);
     if (reranks(searcher, p)) prepare_original(searcher, batch, q, s);

@@ -20,12 +20,12 @@ typedef struct {
     uint32_t rows_capacity;
     uint8_t *query, *other; /* prepared queries: the walk's, and the re-rank's or the pruned node's */
     size_t query_capacity;
-    float *mapped;          /* the query transformed for the codes */
+    float *mapped; /* the query transformed for the codes */
     size_t mapped_capacity;
-    uint8_t *index_buffer;          /* what an index needs beside: qv_scratch_bytes */
+    uint8_t *index_buffer; /* what an index needs beside: qv_scratch_bytes */
     size_t index_buffer_bytes;
-    qv_pool tile[QV_TILE];       /* a scan of several queries at once: their pools, cut from tile[0].slots, */
-    uint8_t *tile_queries;       /* and the queries, prepared, tile_query_size bytes apart */
+    qv_pool tile[QV_TILE]; /* a scan of several queries at once: their pools, cut from tile[0].slots, */
+    uint8_t *tile_queries; /* and the queries, prepared, tile_query_size bytes apart */
     size_t tile_query_size;
     int tile_capacity;
     const uint8_t *address[2][QV_HOP_MAX];
@@ -49,7 +49,7 @@ typedef struct {
     uint32_t n_allowed;       /* rows that may be */
     const uint32_t *rows;     /* not NULL: only these are looked at, each of them, and `excluded` is not asked */
     uint32_t n_rows;
-    const uint32_t *seeds;    /* not NULL: most rows are excluded; walks keep to the others, from these and the entries */
+    const uint32_t *seeds; /* not NULL: most rows are excluded; walks keep to the others, from these and the entries */
     uint32_t n_seeds;
 } qv_selection;
 
@@ -72,13 +72,14 @@ static inline int qv_is_excluded(const qv_selection *selection, uint32_t row) {
  * already; or an error below zero. */
 typedef struct {
     int (*find)(const void *index, const qv_search_params *params, const float *original, const float *transformed,
-                 qv_scratch *s);
+                qv_scratch *s);
     const void *index;
 } qv_finder;
 
 /* Score n rows at s->row[stage], s->address[stage] and put those below the pool's bound into it; the lists of those
  * that will soon be expanded are fetched (adjacency NULL: there are none). */
-void qv_score_staged(const qv_codec *codec, qv_column *adjacency, const qv_query *query, int stage, int n, qv_scratch *s);
+void qv_score_staged(const qv_codec *codec, qv_column *adjacency, const qv_query *query, int stage, int n,
+                     qv_scratch *s);
 
 /* What a scan runs over: the rows that are selected of [0, n). */
 typedef struct {
