@@ -74,7 +74,7 @@ def test_import_says_what_it_did(run) -> None:
 def test_ids_and_payloads_of_files_come_back_from_a_search(run, folder: Path) -> None:
     (folder / "ids.txt").write_text("".join(f"doc-{row}\n" for row in range(N)))
     (folder / "p.jsonl").write_text("".join(json.dumps({"row": row}) + "\n" for row in range(N)))
-    assert run("import", "s.qvec", "x.npy", "--ids", "ids.txt", "--payload", "p.jsonl", "--batch", "70")[0] == 0
+    assert run("import", "s.qvec", "x.npy", "--ids", "ids.txt", "--payloads", "p.jsonl", "--batch", "70")[0] == 0
     code, out, _ = run("search", "s.qvec", "q.npy", "--row", "2", "-k", "1", "--json")
     answer = json.loads(out)
     assert (code, answer["query"]) == (0, 2)
@@ -162,17 +162,17 @@ def test_a_search_can_be_paged_bounded_and_spread(run) -> None:
     assert "max_distance" in failure(run(*search, "--max-distance", "nan"))
 
 
-@pytest.mark.parametrize("option", [["--exact"], ["--no-rescore"], ["--ef", "200"], ["--threads", "1"]])
+@pytest.mark.parametrize("option", [["--exact"], ["--oversample", "0"], ["--oversample", "4"], ["--ef", "200"], ["--threads", "1"]])
 def test_the_options_of_a_search_are_taken(run, option: list[str]) -> None:
     run("import", "s.qvec", "x.npy", "--metric", "l2")
     code, out, _ = run("search", "s.qvec", "q.npy", "--row", "3", "-k", "1", "--json", *option)
     assert (code, json.loads(out)["hits"][0]["id"]) == (0, 3)
 
 
-def test_without_rescoring_the_distances_are_those_of_the_codes(run) -> None:
+def test_without_reranking_the_distances_are_those_of_the_codes(run) -> None:
     run("import", "s.qvec", "x.npy", "--metric", "l2", "--code", "int8")
     search = ("search", "s.qvec", "q.npy", "--row", "0", "-k", "2", "--json")
-    exact, coded = (json.loads(run(*search, *more)[1])["hits"][1]["distance"] for more in ([], ["--no-rescore"]))
+    exact, coded = (json.loads(run(*search, *more)[1])["hits"][1]["distance"] for more in ([], ["--oversample", "0"]))
     assert exact == pytest.approx(exact_knn(X, X[:1] + 0.01, 2, "l2")[1][0, 1], rel=1e-5)
     assert coded != pytest.approx(exact, rel=1e-5)
     assert coded == pytest.approx(exact, rel=0.1)
@@ -185,7 +185,7 @@ def test_a_table_of_hits_shows_rank_id_and_payload(
     if not rich:
         monkeypatch.setitem(sys.modules, "rich", None)
     (folder / "p.jsonl").write_text("".join(json.dumps({"row": row, "text": "[b] " * 40}) + "\n" for row in range(N)))
-    run("import", "s.qvec", "x.npy", "--payload", "p.jsonl")
+    run("import", "s.qvec", "x.npy", "--payloads", "p.jsonl")
     _, out, _ = run("search", "s.qvec", "q.npy", "--row", "1", "-k", "3")
     assert "query 1" in out
     (line,) = (line for line in out.splitlines() if line.split()[:2] == ["1", "1"])
@@ -279,7 +279,7 @@ def test_rows_that_do_not_match_their_ids_or_payloads_are_refused_before_anythin
     (folder / "ids.txt").write_text("1\n2\n")
     (folder / "p.jsonl").write_text("{}\n")
     assert "ids.txt has 2 rows, x.npy has 600" in failure(run("import", "s.qvec", "x.npy", "--ids", "ids.txt"))
-    assert "p.jsonl has 1 rows, x.npy has 600" in failure(run("import", "s.qvec", "x.npy", "--payload", "p.jsonl"))
+    assert "p.jsonl has 1 rows, x.npy has 600" in failure(run("import", "s.qvec", "x.npy", "--payloads", "p.jsonl"))
     assert not (folder / "s.qvec").exists()
 
 
@@ -349,7 +349,7 @@ def test_the_demo_answers_in_two_processes_and_compares_the_codes(run, monkeypat
 
 
 def test_maintenance_from_the_command_line(run, folder: Path) -> None:
-    options = ("--metric", "l2", "--index", "hnsw", "--payload", "p.jsonl", "--field", "kind=keyword")
+    options = ("--metric", "l2", "--index", "hnsw", "--payloads", "p.jsonl", "--field", "kind=keyword")
     (folder / "p.jsonl").write_text("".join(f'{{"kind": "k{i % 3}"}}\n' for i in range(N)))
     assert run("import", "s.qvec", "x.npy", *options)[0] == 0
     assert run("delete", "s.qvec", "1", "2", "9999")[1] == "2 deleted\n"

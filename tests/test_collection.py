@@ -114,7 +114,7 @@ def test_payloads_come_back_as_they_went_in(path: Path, ids: Any) -> None:
         assert db.get(names).payloads == payload
         assert db.search(x[0], 1).payloads == [PAYLOAD]
         assert db.search(x, 1).payloads == [[value] for value in payload]
-        assert db.search(x, 1, include=()).payloads is None
+        assert db.search(x, 1, include=()).included == ()
 
 
 def test_a_read_only_handle_sees_the_commits_of_a_writer_in_the_same_process(path: Path) -> None:

@@ -357,7 +357,7 @@ def test_the_command_line_declares_shows_and_filters_by_fields(tmp_path: Path, c
     store, vectors, payload = str(tmp_path / "a.qvec"), tmp_path / "x.npy", tmp_path / "p.jsonl"
     np.save(vectors, X[:10])
     payload.write_text("".join(json.dumps({"year": 2000 + i, "word": "w"}) + "\n" for i in range(10)))
-    new = ["import", store, str(vectors), "--payload", str(payload), "--field", "year=int", "--field", "word=keyword"]
+    new = ["import", store, str(vectors), "--payloads", str(payload), "--field", "year=int", "--field", "word=keyword"]
     assert main(new) == 0
     assert main(["info", store, "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["fields"] == {"year": "int", "word": "keyword"}

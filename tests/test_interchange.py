@@ -301,7 +301,7 @@ def test_export_and_import_of_the_command_line(
     assert capsys.readouterr().out.startswith(f"x.npy: {N} rows, ")
     assert main(["export", "a.qvec", "x.npy"]) == 2
     assert "exists already" in capsys.readouterr().err
-    files = ["x.npy", "--ids", "x.ids.jsonl", "--payload", "x.payload.jsonl", "--metric", "l2"]
+    files = ["x.npy", "--ids", "x.ids.jsonl", "--payloads", "x.payload.jsonl", "--metric", "l2"]
     assert main(["import", "b.qvec", *files]) == 0
     with qvec.open("a.qvec", "r") as a, qvec.open("b.qvec", "r") as b:
         assert content(a) == content(b)

@@ -103,7 +103,7 @@ def test_truncated_codes_are_reranked_with_whole_vectors(tmp_path: Path, data: F
     with qvec.create(tmp_path / "a.qvec", DIM, metric="l2", code=code, index="flat") as db:
         db.add(x)
         assert np.array_equal(db.get([5]).vectors, x[5:6])
-        reranked, bare = (db.search(queries, 10, oversample=85, rescore=again).ids for again in (True, False))
+        reranked, bare = (db.search(queries, 10, oversample=factor).ids for factor in (85, 0))
     true = nearest(x, queries, "l2", 10)
     assert recall(reranked, true) == 1.0
     assert recall(bare, true) < 0.95
