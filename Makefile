@@ -49,6 +49,8 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
+	$(BIN)/codespell qvec tests docs benchmarks *.md *.py Makefile
+	$(BIN)/python tests/check_phrases.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

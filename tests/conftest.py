@@ -17,19 +17,25 @@ pytest.register_assert_rewrite("helpers")
 
 Place = Callable[[NDArray[Any]], NDArray[Any]]
 ROOM = 64 * mmap.PAGESIZE
+MAX_COMBINATIONS = 6
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 @pytest.hookimpl(tryfirst=True)  # before the selection by -m
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark cases that `each_value_once` leaves to the slow tier; skip `unsanitized` tests under AddressSanitizer."""
+    """Mark most combinations of parameters as slow; skip `unsanitized` tests under AddressSanitizer.
+
+    Of a test with more than MAX_COMBINATIONS cases, a few that take each value of each parameter at least once stay in
+    the fast tier.
+    """
     functions: dict[str, list[pytest.Function]] = {}
     for item in items:
-        if isinstance(item, pytest.Function) and item.get_closest_marker("each_value_once"):
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
             functions.setdefault(item.nodeid.partition("[")[0], []).append(item)
     for cases in functions.values():
-        for case in set(cases) - set(covering(cases)):
-            case.add_marker(pytest.mark.slow)
+        if len(cases) > MAX_COMBINATIONS:
+            for case in set(cases) - set(covering(cases)):
+                case.add_marker(pytest.mark.slow)
     if "libasan" in os.environ.get("LD_PRELOAD", ""):
         for item in items:
             if item.get_closest_marker("unsanitized"):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from helpers import annbenchmarks_stub as stub
+from helpers.recall import recall
 from helpers.vectors import clustered
 from qvec.common.errors import InputError
 from qvec.datasets import exact_knn
@@ -20,7 +21,7 @@ X, Q = ALL[:800], ALL[800:]
 COUNT = 10
 
 if not FOLDER.exists():
-    pytest.skip("benchmarks are not beside the tests", allow_module_level=True)
+    pytest.skip("benchmarks are not next to the tests", allow_module_level=True)
 yaml = pytest.importorskip("yaml")
 
 
@@ -35,9 +36,8 @@ def variants(metric: str) -> list[Any]:
     return stub.definitions(yaml.safe_load((FOLDER / "config.yml").read_text()), metric)
 
 
-def recall(ids: list[list[int]], metric: Any) -> float:
-    truth = exact_knn(X, Q, COUNT, metric)[0]
-    return float(np.mean([np.isin(true, found).mean() for true, found in zip(truth, ids, strict=True)]))
+def recall_against_exact(ids: list[list[int]], metric: Any) -> float:
+    return recall(ids, exact_knn(X, Q, COUNT, metric)[0])
 
 
 @pytest.mark.parametrize(("metric", "own"), [("angular", "cosine"), ("euclidean", "l2")])
@@ -47,8 +47,8 @@ def test_every_variant_of_the_configuration_runs(metric: str, own: str, batch: b
     for algorithm, arguments, searches in variants(metric):
         results = stub.run((algorithm, arguments, [searches[0], searches[-1]]), X, Q, COUNT, batch)
         first, last = results
-        assert recall(last["ids"], own) > 0.99
-        assert recall(first["ids"], own) <= recall(last["ids"], own)
+        assert recall_against_exact(last["ids"], own) > 0.99
+        assert recall_against_exact(first["ids"], own) <= recall_against_exact(last["ids"], own)
         assert all(len(row) == COUNT for row in last["ids"])
         assert last["used"] * 1024 > last["file_bytes"]
         assert isinstance(last["index_size"], float)

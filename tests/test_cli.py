@@ -162,7 +162,9 @@ def test_a_search_can_be_paged_bounded_and_spread(run) -> None:
     assert "max_distance" in failure(run(*search, "--max-distance", "nan"))
 
 
-@pytest.mark.parametrize("option", [["--exact"], ["--oversample", "0"], ["--oversample", "4"], ["--ef", "200"], ["--threads", "1"]])
+@pytest.mark.parametrize(
+    "option", [["--exact"], ["--oversample", "0"], ["--oversample", "4"], ["--ef", "200"], ["--threads", "1"]]
+)
 def test_the_options_of_a_search_are_taken(run, option: list[str]) -> None:
     run("import", "s.qvec", "x.npy", "--metric", "l2")
     code, out, _ = run("search", "s.qvec", "q.npy", "--row", "3", "-k", "1", "--json", *option)

@@ -186,9 +186,9 @@ def test_a_collection_resident_in_memory_answers_alike_and_follows_commits(path:
         (qvec.HNSW(m=16, layout="packed"), {"nodes"}),
     ],
 )
-@pytest.mark.parametrize(("memory", "besides"), [("mmap", set()), ("index", set()), ("ram", {"vectors", "ids"})])
+@pytest.mark.parametrize(("memory", "others_too"), [("mmap", set()), ("index", set()), ("ram", {"vectors", "ids"})])
 def test_residency_copies_what_searches_read_alone(
-    path: Path, index: Any, walked: set[str], memory: Any, besides: set[str]
+    path: Path, index: Any, walked: set[str], memory: Any, others_too: set[str]
 ) -> None:
     with qvec.create(path, DIM, index=index) as db:
         db.add(clustered(np.random.default_rng(7), 500, DIM))
@@ -196,7 +196,7 @@ def test_residency_copies_what_searches_read_alone(
         resident.search(np.ones(DIM, np.float32))
         with resident._store.read() as snap:
             copied = {name for name, column in snap.columns.items() if column.resident}
-    assert copied == (set() if memory == "mmap" else walked | besides)
+    assert copied == (set() if memory == "mmap" else walked | others_too)
 
 
 def test_pages_that_were_copied_from_are_let_go_of(path: Path) -> None:

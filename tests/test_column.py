@@ -21,9 +21,7 @@ class File:
     """Pages in memory, laid out as LMDB lays out overflow values: page number first, value 16 bytes on."""
 
     def __init__(self, n_pages: int = 64) -> None:
-        self.bytes = np.frombuffer(
-            mmap.mmap(-1, n_pages * PSIZE), np.uint8
-        )  # shared: pages that are let go of come back
+        self.bytes = np.frombuffer(mmap.mmap(-1, n_pages * PSIZE), np.uint8)  # shared: released pages are reused
         self.next_page = 2
 
     def put(self, value: memoryview | bytes, page: int | None = None) -> memoryview:

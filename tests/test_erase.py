@@ -44,7 +44,7 @@ elif point == "scrubbing":
     qvec.storage.zero_free_pages.PageEraser._zero = some
 elif point == "deleted":
     qvec.maintenance.optimize.Maintenance.mend_all = die
-elif point == "mended":
+elif point == "repaired":
     qvec.maintenance.optimize.Reclaim.wipe = die
 with qvec.open(path) as db:
     db.erase(list(range(100, 160)))
@@ -112,7 +112,7 @@ def test_no_byte_of_it_is_left(path: Path, rng: np.random.Generator, index: str,
         queries = np.array([vector for vector, _ in list(model.rows.values())[:20]])
         assert_hits_are_exact(model, queries, 5, db.search(queries, 5, exact=True))
         assert db.count({"word": payload_of(GONE[0])["word"]}) == 0
-        for i in range(5):  # nothing comes back from what LMDB keeps in memory
+        for i in range(5):  # so that no page buffer of LMDB holds erased bytes
             for changed in (db, model):
                 changed.add(np.full((1, DIM), i), [name_of(9000 + i, strings)], [{"word": "new"}])  # type: ignore[attr-defined]
         assert still_there(path, marks) == []
@@ -137,7 +137,7 @@ def test_moved_rows_and_other_generations_leave_nothing(path: Path, rng: np.rand
         assert_same_content(db, model)
 
 
-@pytest.mark.parametrize("point", ["deleted", "mended", "wiped", "scrubbing"])
+@pytest.mark.parametrize("point", ["deleted", "repaired", "wiped", "scrubbing"])
 @pytest.mark.parametrize("index", ["hnsw", "ivf"])
 def test_a_process_that_dies_half_way_has_deleted_and_the_next_one_overwrites(
     path: Path, rng: np.random.Generator, index: str, point: str

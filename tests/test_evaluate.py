@@ -59,9 +59,9 @@ def test_recall_of_rotated_codes_is_that_of_a_brute_force_comparison(
 
 
 def test_held_out_rows_do_not_find_themselves_nor_the_deleted(tmp_path: Path, x: Float32Array) -> None:
-    twins = np.concatenate([x[:500], x[:500] + np.float32(1e-4)])
+    duplicates = np.concatenate([x[:500], x[:500] + np.float32(1e-4)])
     with qvec.create(tmp_path / "a", DIM, metric="l2", index=qvec.HNSW(m=8, ef_construction=80)) as db:
-        db.add(twins)
+        db.add(duplicates)
         db.delete(range(500))
         report = db.evaluate(k=1, codes=["f32"], oversamples=(1,), n=300)
         (row,) = report.rows

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import qvec
-from helpers.filter_model import fulfils
+from helpers.filter_model import matches
 from helpers.vectors import clustered
 from qvec.index import make_index
 from qvec.search.params import SearchParams
@@ -44,7 +44,7 @@ def test_filtered_searches_find_the_nearest_that_match(
             assert (hits.counts == count).all()
             assert (exact.counts == count).all()
             for row, true in zip(hits.ids, exact.ids, strict=True):
-                assert all(fulfils(payload[i], where) and i % 7 for i in row[:count].tolist())
+                assert all(matches(payload[i], where) and i % 7 for i in row[:count].tolist())
                 found += len(set(row[:count].tolist()) & set(true[:count].tolist()))
                 wanted += count
         assert found / wanted >= 0.97
@@ -57,16 +57,16 @@ def test_explanations_tell_how_a_filter_was_searched(path: Path, monkeypatch: An
         db.add(x, payloads=[{"n": i} for i in range(6000)])
         few = db.search(x[0], where={"n": {"$lt": 50}}, include=("payloads", "explanation")).explanation
         most = db.search(x[0], where={"n": {"$gte": 500}}, include=("payloads", "explanation")).explanation
-        none = db.search(x[0], where={"n": -1}, include=("payloads", "explanation")).explanation
+        nothing = db.search(x[0], where={"n": -1}, include=("payloads", "explanation")).explanation
         exact = db.search(x[0], where={"n": {"$lt": 50}}, exact=True, include=("payloads", "explanation")).explanation
     assert few is not None
     assert (few.strategy, few.matching, few.evaluations, few.hops) == ("brute_force", 50, 50, 0)
     assert most is not None
     assert (most.strategy, most.matching) == ("filtered_walk", 5500)
     assert 0 < most.evaluations < 3000
-    assert none is not None
+    assert nothing is not None
     assert exact is not None
-    assert (none.strategy, exact.strategy, exact.evaluations) == ("empty", "exact", 50)
+    assert (nothing.strategy, exact.strategy, exact.evaluations) == ("empty", "exact", 50)
 
 
 def test_a_loose_filter_over_inverted_lists_scans_lists_and_not_every_match(path: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import qvec
 from helpers.collection_model import merged
-from helpers.filter_model import FIELDS, filters, fulfils, payloads
+from helpers.filter_model import FIELDS, filters, matches, payloads
 from helpers.vectors import clustered
 from qvec.cli import main
 
@@ -54,7 +54,7 @@ def test_filters_find_what_they_mean_after_any_changes(
                 db.add_field(name, kind)
             assert db.verify() == []
             for where in wheres:
-                expected = [i for i, payload in model.items() if fulfils(payload, where)]
+                expected = [i for i, payload in model.items() if matches(payload, where)]
                 assert ids_where(db, where) == expected
                 assert db.count(where) == len(expected)
                 hits = db.search(X[0], 50, where=where)

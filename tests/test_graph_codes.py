@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pytest
 
 import qvec
+from helpers.recall import recall
 from helpers.vectors import clustered
 from qvec.codes.configs import CodeConfig, Int4, Mixed, RaBitQ, Ternary
 from qvec.common.types import Metric
@@ -48,7 +49,7 @@ def built(path: Path, x: Float32, metric: Metric, code: CodeConfig, **options: A
 def walked(db: qvec.Collection, queries: Float32, truth: Any) -> float:
     """Recall@10 of walks that re-rank all that they find: of the graph, not of the codes."""
     found = db.search(queries, 10, ef=80, oversample=8).ids
-    return float(np.mean([len(np.intersect1d(a, b)) for a, b in zip(found, truth, strict=True)])) / 10
+    return recall(found, truth)
 
 
 @pytest.fixture

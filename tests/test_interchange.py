@@ -1,4 +1,4 @@
-"""Export and import: what goes out comes back, and what other stores keep comes in."""
+"""Export and import: exports are read again unchanged, and files of other stores are imported."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ import pytest
 import qvec
 from helpers.collection_model import Model, assert_hits_are_sound
 from helpers.ivf_collections import DIM, Float32, N, build, lists_of, vectors_and_queries
+from helpers.recall import recall
 from helpers.vectors import clustered
 from qvec._kernels import Codec, Lists, fastscan_sums, fastscan_table
 from qvec.codes.transforms import rotation_signs
@@ -40,10 +41,6 @@ def demo() -> tuple[Float32, Float32]:
 
 def truth(base: Float32, queries: Float32, metric: Any, k: int = 10) -> npt.NDArray[np.int64]:
     return np.asarray(exact_knn(base, queries, k, metric)[0], np.int64)
-
-
-def recall(found: npt.NDArray[Any], true: npt.NDArray[Any]) -> float:
-    return float(np.mean([len(np.intersect1d(a, b)) for a, b in zip(found, true, strict=True)])) / true.shape[1]
 
 
 def state_of(db: qvec.Collection) -> dict[str, Any]:

@@ -15,24 +15,17 @@ from helpers.bitpack_oracle import (
     unpack,
     values,
 )
-from helpers.kernels_oracle import METRICS, Bytes, Floats, factors, gaussian, inverse_norms, norms2
+from helpers.kernels_oracle import METRICS, Bytes, Floats, factors, gaussian, inverse_norms, norms2, vectors_and_queries
 from qvec._kernels import Codec, simd_levels
 
 DIMS = [1, 2, 31, 63, 64, 65, 100, 129, 384, 577, 784, 1537]
 LEVELS = simd_levels()
 
 
-def samples(dim: int) -> tuple[Floats, Floats]:
-    x = gaussian(dim, 9, dim)
-    x[4] = 0
-    x[7, 0] = x[8, 0] = 3 * np.abs(x[8]).max()
-    return x, np.concatenate([gaussian(dim + 10_000, 2, dim), x[:1], np.zeros((1, dim), np.float32)])
-
-
 @pytest.mark.parametrize("kind", BITPACK)
 def test_codes_are_those_of_the_step_that_points_most_nearly_along_the_vector(kind: str) -> None:
     for dim in DIMS:
-        x = np.delete(samples(dim)[0], 4, axis=0)
+        x = np.delete(vectors_and_queries(dim)[0], 4, axis=0)
         found = values(kind, bitpack_codec(kind, "l2", dim).encode(x), dim)
         options = candidates(kind, x)
         cosines = np.array([_cosine(x, v) for v in options])
@@ -50,7 +43,7 @@ def _cosine(x: Floats, v: Floats | np.ndarray[tuple[int, int], np.dtype[np.float
 @pytest.mark.parametrize("kind", BITPACK)
 def test_the_scale_keeps_the_length_along_the_vector(kind: str, metric: str) -> None:
     for dim in DIMS:
-        x, _ = samples(dim)
+        x, _ = vectors_and_queries(dim)
         codec = bitpack_codec(kind, metric, dim)
         rows = codec.encode(x)
         v = values(kind, rows, dim)
@@ -69,7 +62,7 @@ def test_the_scale_keeps_the_length_along_the_vector(kind: str, metric: str) -> 
 @pytest.mark.parametrize("kind", BITPACK)
 def test_keys_are_the_public_distance(kind: str, metric: str, level: str) -> None:
     for dim in DIMS:
-        x, q = samples(dim)
+        x, q = vectors_and_queries(dim)
         codec = bitpack_codec(kind, metric, dim, simd=level)
         rows = codec.encode(x)
         keys = codec.score(codec.prepare(q), rows)
@@ -82,7 +75,7 @@ def test_keys_are_the_public_distance(kind: str, metric: str, level: str) -> Non
 @pytest.mark.parametrize("kind", BITPACK)
 def test_levels_agree_to_the_last_bit(kind: str, metric: str) -> None:
     for dim in DIMS:
-        x, q = samples(dim)
+        x, q = vectors_and_queries(dim)
         codecs = [bitpack_codec(kind, metric, dim, simd=level) for level in LEVELS]
         rows = codecs[0].encode(x)
         queries, row_queries = codecs[0].prepare(q), codecs[0].prepare_rows(rows)

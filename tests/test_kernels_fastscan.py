@@ -121,7 +121,7 @@ def keys(metric: str, q: Floats, x: Floats) -> NDArray[np.float64]:
 @pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
 @pytest.mark.parametrize("dims", [64, 384, 784])
 def test_estimates_are_unbiased_and_within_the_bound(metric: str, dims: int) -> None:
-    """Rotated anew for each group: the bound of 1.9 sigma holds for 94 % of normal errors, no more and no less."""
+    """Each group has another rotation: the bound of 1.9 sigma holds for 94 % of normal errors, no more and no less."""
     errors, within = [], []
     for seed in range(40):
         rng = np.random.default_rng(seed)

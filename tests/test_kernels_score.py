@@ -21,18 +21,12 @@ from helpers.kernels_oracle import (
     make_codec,
     norms2,
     unit,
+    vectors_and_queries,
 )
 from qvec._kernels import Codec, simd_levels
 
 LEVELS = simd_levels()
 INTEGER_KINDS = ["int8", "static", *PACKED, "binary"]
-
-
-def samples(dim: int) -> tuple[Floats, Floats]:
-    x = gaussian(dim, 9, dim)
-    x[4] = 0
-    x[7, 0] = x[8, 0] = 3 * np.abs(x[8]).max()
-    return x, np.concatenate([gaussian(dim + 10_000, 2, dim), x[:1], np.zeros((1, dim), np.float32)])
 
 
 def check_close(keys: Floats, exact: Doubles, sizes: Doubles, what: str) -> None:
@@ -45,7 +39,7 @@ def check_close(keys: Floats, exact: Doubles, sizes: Doubles, what: str) -> None
 @pytest.mark.parametrize("kind", KINDS)
 def test_keys_are_the_public_distance(kind: str, metric: str, level: str) -> None:
     for dim in DIMS:
-        x, q = samples(dim)
+        x, q = vectors_and_queries(dim)
         codec = make_codec(kind, metric, x, simd=level)
         keys = codec.score(codec.prepare(q), codec.encode(x))
         check_close(keys, *exact_keys(kind, metric, x, q, x), what=f"dim {dim}")
@@ -55,7 +49,7 @@ def test_keys_are_the_public_distance(kind: str, metric: str, level: str) -> Non
 @pytest.mark.parametrize("kind", KINDS)
 def test_levels_agree_to_the_last_bit_on_rows_queries_and_integer_keys(kind: str, metric: str) -> None:
     for dim in DIMS:
-        x, q = samples(dim)
+        x, q = vectors_and_queries(dim)
         results = []
         for level in LEVELS:
             codec = make_codec(kind, metric, x, simd=level)

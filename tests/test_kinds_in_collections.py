@@ -11,6 +11,7 @@ import pytest
 
 import qvec
 from helpers.quantizer_laws import clustered
+from helpers.recall import recall, search_recall
 from qvec.codes.configs import BFloat16, Binary, CodeConfig, Float16, Float32, Int4, Int8, Ternary
 from qvec.codes.registry import make_config, train
 from qvec.common.errors import InputError
@@ -46,10 +47,6 @@ def nearest(x: Float32Array, queries: Float32Array, metric: Metric, k: int) -> A
         q, v = (a / np.linalg.norm(a, axis=1, keepdims=True) for a in (q, v))
     far = -2 * q @ v.T + (np.square(v).sum(axis=1) if metric == "l2" else 0)
     return np.argsort(far, axis=1)[:, :k]
-
-
-def recall(found: Any, true: Any) -> float:
-    return float(np.mean([len(np.intersect1d(a, b)) / len(b) for a, b in zip(found, true, strict=True)]))
 
 
 @pytest.mark.parametrize("index", ["flat", "hnsw"])
@@ -149,14 +146,10 @@ def test_a_collection_begins_with_one_vector_and_is_advised_to_learn_when_it_has
         assert "was begun with 1 vectors" in db.drift().advice
         queries = x[:100] + np.random.default_rng(1).normal(size=(100, 32)).astype(np.float32) / 4
 
-        def recall() -> float:
-            exact, found = (db.search(queries, **how).ids for how in ({"exact": True}, {"oversample": 0}))
-            return float(np.mean([np.isin(a, b).mean() for a, b in zip(exact, found, strict=True)]))
-
-        before = recall()
+        before = search_recall(db, queries, oversample=0)
         made = db.requantize()
         assert (made.n_samples, db.drift().advice) == (1200, "nothing to do")
-        assert recall() > before
+        assert search_recall(db, queries, oversample=0) > before
         assert db.verify() == []
 
 

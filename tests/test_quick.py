@@ -119,7 +119,12 @@ def test_options_of_another_type_are_not_the_same(db: qvec.Collection, watch: Wa
     for _ in range(2):
         db.search(Q[0], 1, ef=20, oversample=1)
     assert watch.answered == 1
-    for bad in ({"k": True, "ef": 20}, {"k": 1.0, "ef": 20}, {"k": 1, "ef": 20.0}, {"k": 1, "ef": 20, "oversample": True}):
+    for bad in (
+        {"k": True, "ef": 20},
+        {"k": 1.0, "ef": 20},
+        {"k": 1, "ef": 20.0},
+        {"k": 1, "ef": 20, "oversample": True},
+    ):
         with pytest.raises(qvec.InputError):
             db.search(Q[0], **{"oversample": 1} | bad)
     db.search(Q[0], np.int64(1), ef=20, oversample=1)

@@ -10,6 +10,7 @@ import pytest
 from test_graph import coded, column, graph_columns
 
 import qvec
+from helpers.recall import recall
 from helpers.vectors import clustered
 from qvec._kernels import Column
 from qvec.index import CodeColumn
@@ -74,10 +75,10 @@ def scattered(n: int, share: float) -> Rows:
 
 
 @pytest.mark.parametrize("limit", [1, 400, 10**9])
-@pytest.mark.parametrize("case", ["a tenth", "half", "all but a few", "a region", "the root", "twins", "all"])
+@pytest.mark.parametrize("case", ["a tenth", "half", "all but a few", "a region", "the root", "duplicates", "all"])
 def test_what_is_left_hangs_together_and_names_nothing_that_was_deleted(case: str, limit: int) -> None:
     x = clustered(np.random.default_rng(1), N, DIM)
-    if case == "twins":
+    if case == "duplicates":
         x = np.repeat(x[:3], N // 3, axis=0)
     gone = {
         "a tenth": scattered(N, 0.1),
@@ -85,7 +86,7 @@ def test_what_is_left_hangs_together_and_names_nothing_that_was_deleted(case: st
         "all but a few": scattered(N, 0.995),
         "a region": region(x, 0.4),
         "the root": np.zeros(1, np.int64),
-        "twins": scattered(N, 0.5),
+        "duplicates": scattered(N, 0.5),
         "all": np.arange(N),
     }[case]
     what, columns, graph = built(x)
@@ -189,10 +190,6 @@ def test_a_graph_that_was_churned_finds_what_a_fresh_one_finds(path: Path, rng: 
         assert found > freshly - 0.01
         assert db.verify() == []
         assert db.stats().deleted < n // 5
-
-
-def recall(ids: Rows, true: Rows) -> float:
-    return float(np.mean([len(np.intersect1d(*pair)) for pair in zip(ids, true, strict=True)])) / ids.shape[1]
 
 
 def test_bitmaps_of_tests_are_those_of_the_columns() -> None:

@@ -1,4 +1,4 @@
-"""repair(): what was damaged in the file and follows from the rest is made anew; the rest is refused."""
+"""repair() rebuilds damaged data that follows from other data, and refuses the rest."""
 
 from __future__ import annotations
 

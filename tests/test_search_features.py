@@ -249,7 +249,7 @@ def test_an_empty_collection_has_no_hits_of_any_kind(path: Path) -> None:
         ({"mmr": (0.5, 5)}, r"n in mmr=\(weight, n\) must be an integer from 10 to"),
         ({"mmr": (0.5,)}, r"mmr must be a weight between 0 and 1, or \(weight, n\)"),
         ({"mmr": (1.5, 20)}, r"mmr must be a number from 0\.0 to 1\.0"),
-        ({"include": ["vector"]}, "include must be a list of some of payloads, vectors, explanation"),
+        ({"include": ["vectors"]}, "include must be a list of some of payloads, vectors, explanation"),
         ({"include": "vectors"}, "include must be a list"),
         ({"include": [["vectors"]]}, "include must be a list"),
     ],

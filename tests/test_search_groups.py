@@ -103,7 +103,10 @@ def test_groups_go_with_filters_radius_offset_and_ids(db: qvec.Collection) -> No
     assert_groups(db.search_groups(q, 3, offset=2, **options), grouped(db, q, 3, 2, offset=2), 3, 2)
     max_distance = float(np.sort(distances(db, q))[9:11].mean())
     assert_groups(
-        db.search_groups(q, 8, max_distance=max_distance, **options), grouped(db, q, 8, 2, max_distance=max_distance), 8, 2
+        db.search_groups(q, 8, max_distance=max_distance, **options),
+        grouped(db, q, 8, 2, max_distance=max_distance),
+        8,
+        2,
     )
     exact = db.search_groups(q, 3, group_by="doc", group_size=2, exact=True, include=["payloads", "vectors"])
     assert_groups(exact, grouped(db, q, 3, 2), 3, 2)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import qvec
+from helpers.recall import recall
 from helpers.vectors import clustered
 from qvec.common.types import Float32Array
 from qvec.search.curves import Curve, Curves, Point, outdated
@@ -26,10 +27,6 @@ def nearest(base: Float32Array, q: Float32Array, k: int) -> np.ndarray[Any, Any]
     rows, queries = base.astype(np.float64), q.astype(np.float64)
     distances = (rows**2).sum(axis=1) - 2 * queries @ rows.T  # but for what all rows of a query share
     return np.argsort(distances, axis=1, kind="stable")[:, :k]
-
-
-def recall(found: np.ndarray[Any, Any], true: np.ndarray[Any, Any]) -> float:
-    return float(np.mean([np.isin(t, f).mean() for f, t in zip(found, true, strict=True)]))
 
 
 @pytest.mark.parametrize("code", ["int8", "rabitq1"])

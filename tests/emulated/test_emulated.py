@@ -17,7 +17,7 @@ FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-ffp-contract=off", "-fno-math-err
 
 pytestmark = [
     pytest.mark.nightly,
-    pytest.mark.skipif(not KERNELS.exists(), reason="the kernels' sources are not beside the tests"),
+    pytest.mark.skipif(not KERNELS.exists(), reason="the kernels' sources are not next to the tests"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""The LlamaIndex store: nodes go in, come back, are found, filtered and deleted."""
+"""The LlamaIndex store: nodes are stored, read, found, filtered and deleted."""
 
 from __future__ import annotations
 

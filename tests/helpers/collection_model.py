@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from helpers.filter_model import fulfils
+from helpers.filter_model import matches
 from qvec import Collection, Hits
 
 Id = int | str
@@ -66,8 +66,8 @@ class Model:
         return len(found)
 
     def matching(self, where: dict[str, Any]) -> Model:
-        """A model of what fulfils a filter."""
-        rows = {i: row for i, row in self.rows.items() if fulfils(row[1], where)}
+        """A model of what matches a filter."""
+        rows = {i: row for i, row in self.rows.items() if matches(row[1], where)}
         return Model(self.dim, self.metric, rows, self.next_id)
 
     def copy(self) -> Model:
@@ -101,7 +101,7 @@ class Model:
 
 
 def in_utc(value: Any) -> Any:
-    """A payload as it comes back: datetimes without a zone in UTC, tuples as lists."""
+    """A payload as it is read: datetimes without a zone in UTC, tuples as lists."""
     if isinstance(value, dict):
         return {name: in_utc(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -126,7 +126,9 @@ def assert_hits_are_exact(model: Model, queries: npt.ArrayLike, k: int, hits: Hi
         np.testing.assert_allclose(found[:count], true, rtol=RELATIVE, atol=model.tolerance(query))
 
 
-def assert_hits_are_sound(model: Model, queries: npt.ArrayLike, k: int, hits: Hits | BatchHits, error: float = 0.0) -> None:
+def assert_hits_are_sound(
+    model: Model, queries: npt.ArrayLike, k: int, hits: Hits | BatchHits, error: float = 0.0
+) -> None:
     """Live ids, each once, nearest first, with the distances (within a share ``error`` of |q| |x|) and payloads
     that belong to them; places without a hit are padded.
     """

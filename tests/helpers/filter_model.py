@@ -21,18 +21,18 @@ ORDERS: dict[str, Callable[[Any, Any], bool]] = {
 }  # fmt: skip
 
 
-def fulfils(payload: Payload | None, where: dict[str, Any]) -> bool:
-    """Whether a payload fulfils a filter on FIELDS."""
+def matches(payload: Payload | None, where: dict[str, Any]) -> bool:
+    """Whether a payload matches a filter on FIELDS."""
     return all(_holds(payload, name, part) for name, part in where.items())
 
 
 def _holds(payload: Payload | None, name: str, part: Any) -> bool:
     if name == "$and":
-        return all(fulfils(payload, each) for each in part)
+        return all(matches(payload, each) for each in part)
     if name == "$or":
-        return any(fulfils(payload, each) for each in part)
+        return any(matches(payload, each) for each in part)
     if name == "$not":
-        return not fulfils(payload, part)
+        return not matches(payload, part)
     held = (payload or {}).get(name)
     values = None if held is None else [_plain(value) for value in (held if isinstance(held, list | tuple) else [held])]
     return _condition(values, part)

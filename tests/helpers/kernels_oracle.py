@@ -45,6 +45,14 @@ def gaussian(seed: int, n: int, dim: int) -> Floats:
     return (rng.normal(size=(n, dim)) * lengths).astype(np.float32)
 
 
+def vectors_and_queries(dim: int) -> tuple[Floats, Floats]:
+    """Nine vectors and four queries; zeros and vectors with one large value are among them."""
+    x = gaussian(dim, 9, dim)
+    x[4] = 0
+    x[7, 0] = x[8, 0] = 3 * np.abs(x[8]).max()
+    return x, np.concatenate([gaussian(dim + 10_000, 2, dim), x[:1], np.zeros((1, dim), np.float32)])
+
+
 def unit(x: Floats) -> Floats:
     norms = np.sqrt((x.astype(np.float64) ** 2).sum(1, keepdims=True))
     return (x.astype(np.float64) / np.where(norms < TINY_NORM, np.inf, norms)).astype(np.float32)

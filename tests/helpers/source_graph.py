@@ -66,9 +66,9 @@ def include_graph(sources: Mapping[str, str]) -> dict[str, set[str]]:
     """Files of ``sources`` that each of them includes, found by the end of the path in the directive."""
     graph: dict[str, set[str]] = {}
     for path, text in sources.items():
-        beside = [str(Path(path).parent / name).removeprefix("./") for name in INCLUDE.findall(text)]
+        relative = [str(Path(path).parent / name).removeprefix("./") for name in INCLUDE.findall(text)]
         below = [f"kernels/{name}" for name in INCLUDE.findall(text)] + INCLUDE.findall(text)
-        graph[path] = {name for name in (*beside, *below) if name in sources} - {path}
+        graph[path] = {name for name in (*relative, *below) if name in sources} - {path}
     return graph
 
 

@@ -27,9 +27,7 @@ from helpers.filter_model import FIELDS, filters, payloads
 from helpers.vectors import clustered
 
 DIM = 6
-EXAMPLES = int(os.environ.get("QVEC_EXAMPLES", "60"))
-STEPS = int(os.environ.get("QVEC_STEPS", "40"))
-POOLED = min(5 * EXAMPLES, 500)  # of a run; long runs are several, each with others
+POOLED = min(5 * int(os.environ.get("QVEC_EXAMPLES", "20")), 500)  # of a run; long runs are several, each with others
 POOL = clustered(np.random.default_rng(11), 400, DIM)
 POOL[:40] = POOL[0]  # many at one place
 RECALL = 0.9
@@ -116,12 +114,12 @@ class Machine(RuleBasedStateMachine):
         assert self.db.update_payloads(names, payload, merge=merge, missing="ignore") == expected
 
     @rule(where=NONEMPTY_FILTER)
-    def delete_what_fulfils(self, where: dict[str, Any]) -> None:
+    def delete_matching_rows(self, where: dict[str, Any]) -> None:
         gone = list(self.model.matching(where).rows)
         assert self.db.delete(where=where) == self.model.delete(gone)
 
     @rule(where=FILTER, rows=st.lists(ROWS, min_size=1, max_size=3), k=st.integers(1, 20), reader=st.booleans())
-    def search_exactly_what_fulfils(self, where: dict[str, Any], rows: list[int], k: int, reader: bool) -> None:
+    def search_exactly_matching_rows(self, where: dict[str, Any], rows: list[int], k: int, reader: bool) -> None:
         db, some = self.reader if reader else self.db, self.model.matching(where)
         assert_hits_are_exact(some, POOL[rows], k, db.search(POOL[rows], k, exact=True, where=where))
         assert_hits_are_sound(some, POOL[rows], k, db.search(POOL[rows], k, where=where, **self.reranked()))
@@ -166,7 +164,7 @@ class Machine(RuleBasedStateMachine):
         return {} if self.code() == "f32" else {"oversample": 30}
 
     def code(self) -> str:
-        """The kind of the code in force."""
+        """The kind of the active code."""
         active = [generation.code for generation in self.db.generations() if generation.active]
         return active[0] if active else ""
 

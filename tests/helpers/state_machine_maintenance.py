@@ -19,7 +19,7 @@ from qvec.schema.layout import CODES as CODE_COLUMN
 from qvec.schema.validation import as_ids, id_keys
 from qvec.storage import environment
 
-RESIDENCY = st.sampled_from(["mmap", "index", "ram"])
+MEMORY_MODES = st.sampled_from(["mmap", "index", "ram"])
 OPERATION = st.one_of(
     st.tuples(st.just("put"), BATCH),
     st.tuples(st.just("delete"), st.lists(IDS, max_size=10)),
@@ -43,13 +43,13 @@ class FullMachine(Machine):
 
     # --- the file ---
 
-    @rule(memory=RESIDENCY)
+    @rule(memory=MEMORY_MODES)
     def reopen(self, memory: Any) -> None:
         self.end_snapshots()
         self.db.close()
         self.db = self.database.open("state", memory=memory, durability="relaxed")
 
-    @rule(memory=RESIDENCY)
+    @rule(memory=MEMORY_MODES)
     def reopen_reader(self, memory: Any) -> None:
         self.reader.close()
         self.reader = self.database.open("state", "r", memory=memory)

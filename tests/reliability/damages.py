@@ -36,7 +36,7 @@ FIELDS = {"row": "int", "tag": "keyword"}
 
 
 def create(path: str, ids: IdKind) -> None:
-    """Several commits, deletions among them, so that the file has old pages too; what it was after each, beside it."""
+    """Several commits with deletions, so that the file has old pages; next to it, a description of each state."""
     with qvec.create(path, DIM, metric="l2", code="int8", ids=ids, fields=FIELDS, **COLLECTIONS[ids]) as db:  # type: ignore[arg-type]
         names = [f"x{i}" if ids == "str" else i for i in range(N)]
         payloads: list[Any] = [{"row": i, "tag": f"t{i % 5}"} for i in range(N)]

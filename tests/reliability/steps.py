@@ -1,6 +1,6 @@
 """R2: a process that dies at each single step of a change.
 
-What LMDB is asked to do inside write transactions is counted, and what is done to files beside it; the process kills
+What LMDB is asked to do inside write transactions is counted, and so are operations on other files; the process kills
 itself at the n-th of these, for every n until the change ends by itself.
 """
 
@@ -24,7 +24,7 @@ from qvec.storage.environment import Environment
 
 STEPS = {"get", "put", "delete", "commit", "cursor"}
 OF_FILES = ("replace", "fsync", "unlink", "pwrite")
-PLACES = {"short": 12, "nightly": 100_000}  # of one change, besides its last ones
+PLACES = {"short": 12, "nightly": 100_000}  # of one change, not counting its last ones
 
 
 class Counted:
