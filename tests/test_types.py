@@ -14,7 +14,7 @@ from qvec.search.results import BatchHits, Extras, Hits
 def hits_of_two() -> BatchHits:
     ids = np.array([[7, 3, -1], [5, 2, 1]])
     distances = np.array([[0.5, 1.0, np.inf], [0.0, 0.25, 2.0]], np.float32)
-    payloads = [[{"a": 1}, None], [None, {"b": 2}, None]]
+    payloads = [[{"a": 1}, None, None], [None, {"b": 2}, None]]
     return BatchHits(ids, distances, np.array([2, 3]), payloads)
 
 
