@@ -64,7 +64,7 @@ def measure(args: Any, path: Path) -> dict[str, Any]:
     with qvec.create(path, base.shape[1], metric=metric, index="hnsw") as db:
         db.add(base, np.arange(len(base)))
         gone = np.random.default_rng(1).choice(len(base), round(args.deleted * len(base)), replace=False)
-        with mock.patch("qvec.maintenance.optimize.Maintenance.mend"):
+        with mock.patch("qvec.maintenance.optimize.Maintenance.repair_index"):
             db.delete(gone)
         figures |= at_rest(db, queries, "before", args.queries)
         asker = Asker(db, queries)

@@ -14,6 +14,7 @@ import shutil
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ import sets
 import qvec
 from qvec.common.console import print_table
 from qvec.index import graph_nodes
-from qvec.index.graph import Graph
 from qvec.schema.layout import ADJACENCY, CODES, IDS, NODES, VECTORS
 
 NONE, ROW = 0xFFFFFFFF, 0x7FFFFFFF
@@ -66,8 +66,8 @@ def clustered(x: sets.Float32, rng: np.random.Generator) -> npt.NDArray[np.int64
 def put_in_order(path: Path, order: str, x: sets.Float32) -> float:
     """Renumber all rows of a collection that holds a graph and nothing else; the share of links to rows near by."""
     with qvec.open(path) as db, db._store.write() as txn:
-        columns, state, n = txn.columns, txn.state, txn.state["n"]
-        lists, graph = columns[ADJACENCY].read_range(0, n).view("<u4").copy(), Graph.of(state["index"])
+        columns, state, n = txn.columns, txn.state, txn.state.n
+        lists, graph = columns[ADJACENCY].read_range(0, n).view("<u4").copy(), state.index
         rng = np.random.default_rng(0)
         makers: dict[str, Any] = {
             "random": lambda: rng.permutation(n),
@@ -84,10 +84,10 @@ def put_in_order(path: Path, order: str, x: sets.Float32) -> float:
         columns[ADJACENCY].write(0, lists.view(np.uint8))
         for name in (CODES, VECTORS, IDS):
             columns[name].write(0, columns[name].read_range(0, n)[old])
-        entries = new[graph.entries].astype("<u4").tobytes()
-        state["index"] = {**state["index"], "root": int(new[graph.root]), "entries": entries}
+        changed = replace(graph, root=int(new[graph.root]), entries=new[graph.entries])
+        txn.state = replace(state, index=changed)
         if NODES in columns:
-            source = db._access.writer(txn).source()
+            source = db._access.writer(txn).index_input()
             with ThreadPoolExecutor(1) as pool:
                 graph_nodes.pack_nodes(
                     source.codes, columns[ADJACENCY], columns[NODES], np.arange(n, dtype=np.uint32), n, 1, pool

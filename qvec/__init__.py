@@ -41,7 +41,7 @@ from qvec.common.errors import (
 )
 from qvec.common.types import Stats
 from qvec.rows.results import AddResult, Record, Records
-from qvec.schema.calibrations import Generation
+from qvec.schema.generations import Generation
 from qvec.search.results import BatchHits, Hit, Hits
 
 if TYPE_CHECKING:  # the optional packages, which are above this module and are loaded when they are named

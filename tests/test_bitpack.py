@@ -17,6 +17,8 @@ from qvec.codes.registry import Quantizer, from_state, make_config, train
 from qvec.common.errors import FormatError, InputError
 from qvec.common.types import Float32Array, Metric
 
+pytestmark = pytest.mark.simd
+
 DIM = 200
 
 

@@ -15,7 +15,9 @@ import qvec
 from helpers.store_files import resize_rows
 from helpers.vectors import clustered
 from qvec._kernels import Codec, Column, Searcher
-from qvec.schema.layout import CALIBRATION, CODES, DELETED, DRIFT, IDS, ROW, TUNING, VECTORS
+from qvec.common.plain_state import encode
+from qvec.schema.layout import CODES, DELETED, DRIFT, IDS, QUANTIZER, ROW, TUNING, VECTORS
+from qvec.schema.state import InactiveCodes
 from qvec.storage import header, keys, records
 from qvec.storage.store import Store, Transaction
 
@@ -44,6 +46,15 @@ def with_state(**fields: Any) -> Callable[[Transaction], object]:
 
 def with_index(**fields: Any) -> Callable[[Transaction], object]:
     return lambda txn: txn.state.update(index=txn.state["index"] | fields)
+
+
+def with_pending(**fields: Any) -> Callable[[Transaction], object]:
+    pending = {"number": 1, "relink": False, "built": encode(InactiveCodes())}
+    return with_state(pending=pending | fields)
+
+
+def with_inactive(**fields: Any) -> Callable[[Transaction], object]:
+    return with_generation(inactive=encode(InactiveCodes()) | fields)
 
 
 def with_generation(**fields: Any) -> Callable[[Transaction], object]:
@@ -91,20 +102,33 @@ def test_a_configuration_with_another_kind_of_ids_is_refused(path: Path) -> None
     (with_state(n=True), "'n' must be an integer"),
     (with_state(live=N + 1), f"'live' must be an integer from 0 to {N}"),
     (with_state(records="3"), "'records' must be an integer"),
-    (with_state(quantizer=7), "'quantizer'"),
-    (with_state(quantizer=None), "'quantizer' is nil"),
-    (with_state(names={"codes": "nowhere"}), "'names' names the column 'nowhere'"),
-    (with_state(names=[]), "'names' must map"),
+    (with_state(active=7), "'active'"),
+    (with_state(active=None), "'active' is nil"),
+    (with_state(column_names={"codes": "nowhere"}), "'column_names' names the column 'nowhere'"),
+    (with_state(column_names=[]), "'column_names' must map"),
+    (with_state(column_names={"codes": 5}), "'codes' must be a string"),
     (with_state(fields=[]), "'fields' must map"),
-    (with_state(fields={"a": [9, "int"]}), "number 9, which was never given out"),
-    (with_state(pending={"number": 0}), "'pending'"),
+    (with_state(fields={"a": [9, "int"]}), "a must be a mapping, got list"),
+    (with_state(fields={"a": {"number": 9, "type": "int"}}), "number 9, which was never given out"),
+    (with_state(fields={"a": {"number": 0, "type": "decimal"}}), "'type' must be one of keyword"),
+    (with_state(pending={"number": 0}), "pending: field 'built' is missing"),
+    (with_pending(number=0), "'pending' is of generation 0"),
+    (with_pending(number=0, relink=1), "'relink' must be one of True, False, auto; got 1"),
+    (with_pending(number=0, built={}), "built: field 'column_names' is missing"),
+    (with_state(surplus=1), "'surplus' is unknown"),
+    (with_state(erasing=0), "'erasing' must be true or false"),
     (with_state(tuned={"generation": 0, "index": 5, "n": 3}), "'index' must be a string"),
     (with_state(oversample={"generation": 0, "factor": 0}), "'factor' must be an integer from 1"),
     (lambda txn: txn.state.pop("live"), "field 'live' is missing"),
     (with_generation(code_size=4), "column 'codes' holds .* of .* bytes"),
-    (with_generation(rows=10**6), "generation 0 has 1000000 rows"),
+    (with_inactive(rows=10**6), "generation 0 has 1000000 rows"),
+    (with_inactive(rows=1, indexed_rows=N + 1), f"'indexed_rows' must be an integer from 0 to {N}"),
+    (with_inactive(rows=N, index={"kind": "hnsw"}), "index: field 'entries' is missing"),
+    (with_generation(number=1), "'generations' must have numbers below 1"),
     (with_generation(code={"kind": "magic"}), "magic"),
-    (with_index(kind="ivf"), "'kind' of the index must be one of flat, hnsw"),
+    (with_index(kind="ivf"), "index: field 'lists' is missing"),
+    (with_state(index={"kind": "ivf", "lists": None}), "'kind' of the index must be one of flat, hnsw"),
+    (with_state(index={"kind": "tree"}), "'kind' must be one of flat, hnsw, ivf; got 'tree'"),
     (with_index(root=N), f"'root' must be an integer from 0 to {N - 1}, got {N}"),
     (with_index(indexed=N + 1), "'indexed' must be an integer"),
     (with_index(entries=b"\xff" * 8), f"'entries' names a row that is not below {N}"),
@@ -143,8 +167,8 @@ def test_a_calibration_of_another_dimension_is_refused(path: Path, tmp_path: Pat
     with qvec.create(tmp_path / "other", 2 * DIM, metric="l2", code="int8") as other:
         other.add(np.tile(X, 2))
         with other._store.read() as snap:
-            foreign = snap.record(CALIBRATION, 0)
-    craft(path, lambda txn: txn.put_record(CALIBRATION, 0, foreign))
+            foreign = snap.record(QUANTIZER, 0)
+    craft(path, lambda txn: txn.put_record(QUANTIZER, 0, foreign))
     with qvec.open(path) as db:
         with pytest.raises(qvec.CorruptError, match=r"generation 0 is of \(dim, metric, code size\) = \(16"):
             db.search(X[0])
@@ -236,9 +260,9 @@ def test_a_packed_graph_without_its_nodes_is_found_by_verify(path: Path) -> None
         db.add(X)
         db.requantize("f16")
         db.drop_generation(0)
-    craft(path, lambda txn: txn.state.update(names={k: v for k, v in txn.state["names"].items() if k != "nodes"}))
+    craft(path, lambda txn: txn.state["column_names"].pop("nodes"))
     with qvec.open(path, "r") as db:
-        assert db.verify() == ["the packed nodes of the graph are not there"]
+        assert db.verify() == ["the packed nodes of the graph are missing"]
 
 
 def with_looks(*at: str | int, value: Any) -> Callable[[Transaction], object]:
@@ -362,7 +386,8 @@ def test_a_generation_left_behind_whose_columns_are_not_its_own_is_refused(path:
 
     def change(txn: Transaction) -> None:
         first, second = txn.state["generations"]
-        txn.state["generations"] = [first | {"names": names}, second]
+        inactive = first["inactive"] | {"column_names": names}
+        txn.state["generations"] = [first | {"inactive": inactive}, second]
 
     craft(path, change)
     with pytest.raises(qvec.CorruptError, match=r"which holds something else|generation 0 has"):

@@ -6,6 +6,7 @@ import contextlib
 import threading
 from importlib.resources import files
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from qvec.codes.registry import make_config, train
 from qvec.common.types import Float32Array
 from qvec.quality.drift import ALPHA, Watch
 from qvec.quality.drift_stats import LOOK_ROWS, Reference, pooled, recalls_among
+from qvec.schema.state import State
 
 DIM = 48
 STATIC = qvec.Int8(scale="per_dim")
@@ -215,13 +217,13 @@ def test_looks_together_are_the_look_at_all(x: Float32Array) -> None:
 
 
 def test_a_batch_is_sampled_evenly_and_a_small_one_waits() -> None:
-    watch, rows, state = Watch(), np.arange(4096, dtype=np.float32)[:, None], {"watched": 0}
-    samples = watch._samples(state, rows)
+    watch, rows, txn = Watch(), np.arange(4096, dtype=np.float32)[:, None], SimpleNamespace(state=State())
+    samples = watch._samples(txn, rows)
     assert [(len(sample), sample[-1, 0] > 4000, sample[0, 0] < 10) for sample in samples] == [(512, True, True)] * 4
-    assert watch._samples(state, rows[:500]) == []
-    (waited,) = watch._samples(state, rows[500:600])
+    assert watch._samples(txn, rows[:500]) == []
+    (waited,) = watch._samples(txn, rows[500:600])
     assert waited[:, 0].tolist() == list(range(512))
-    (rest,) = watch._samples(state, rows[600:1030])
+    (rest,) = watch._samples(txn, rows[600:1030])
     assert rest[:, 0].tolist() == list(range(512, 1024))
 
 

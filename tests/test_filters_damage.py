@@ -59,9 +59,9 @@ def test_damaged_bitmaps_are_found_and_never_believed(path: Path, change: Any) -
 
 @pytest.mark.parametrize(("change", "problem"), [
     (lambda entries: [(key, None) for key, _ in entries[:1]], "1 are missing"),
-    (sealed(BitMap([0]).serialize()), "are not what the payloads say"),
+    (sealed(BitMap([0]).serialize()), "do not match the payloads"),
     (lambda entries: [(b"\x05\x00\x63" + entries[0][0][3:], seal_bytes(b"\x05\x00\x63" + entries[0][0][3:], b"x"))],
-     "belong to no field"),
+     "belong to undeclared fields"),
 ])  # fmt: skip
 def test_verify_holds_the_indexes_against_the_payloads(path: Path, change: Any, problem: str) -> None:
     with qvec.create(path, DIM, metric="l2", fields={"word": "keyword"}) as db:

@@ -29,7 +29,7 @@ def x() -> Float32Array:
 
 @pytest.fixture(autouse=True)
 def short_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requantize, "STEP", 700)
+    monkeypatch.setattr(requantize, "CODED_ROWS", 700)
 
 
 class Dying(Exception):
@@ -112,7 +112,7 @@ def test_a_dropped_generation_frees_its_columns_and_never_its_number(tmp_path: P
         assert db.verify() == []
         with pytest.raises(qvec.InputError, match="no generation 0"):
             db.rollback(0)
-        with pytest.raises(qvec.InputError, match="generation 1 is in force"):
+        with pytest.raises(qvec.InputError, match="generation 1 is active"):
             db.drop_generation(1)
         assert db.requantize("int8").number == 2
         db.drop_generation(1)
@@ -141,7 +141,7 @@ def test_codes_without_originals_are_not_requantized(tmp_path: Path, x: Float32A
         assert [made.number for made in db.generations()] == [0]
 
 
-def test_requantizing_to_the_code_in_force_changes_nothing(tmp_path: Path, x: Float32Array) -> None:
+def test_requantizing_to_the_active_code_changes_nothing(tmp_path: Path, x: Float32Array) -> None:
     with qvec.create(tmp_path / "a", DIM, code=STATIC) as db:
         db.add(x)
         before = db.stats().txn_id
@@ -232,7 +232,7 @@ def test_calibrations_are_listed_and_used_by_number(tmp_path: Path, x: Float32Ar
         assert db.verify() == []
         with pytest.raises(qvec.InputError, match="generation 9"):
             db.requantize(generation=9)
-        with pytest.raises(qvec.InputError, match="never in force"):
+        with pytest.raises(qvec.InputError, match="never active"):
             db.rollback(db.calibrate(x[:700], activate=False).number)
 
 
@@ -365,9 +365,7 @@ def test_a_tuned_collection_that_was_emptied_is_requantized_and_rolled_back(path
 
 @pytest.mark.parametrize("left", [0, 3])
 @pytest.mark.parametrize("code", ["int8", "f32"])
-def test_rows_are_given_up_under_codes_that_are_in_force_once_more(
-    path: Path, x: Float32Array, code: str, left: int
-) -> None:
+def test_rows_are_released_under_codes_that_are_active_again(path: Path, x: Float32Array, code: str, left: int) -> None:
     with qvec.create(path, DIM, code=code) as db:
         db.add(x[:1500])
         db.requantize("f16")

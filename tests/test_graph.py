@@ -10,9 +10,12 @@ from helpers.recall import recall
 from qvec._kernels import Codec, Column, GraphFinder, Linker, QueryMap, Searcher, Selection, reachable, simd_levels
 from qvec.codes.transforms import Transform
 from qvec.index.base import CodeColumn, IndexInput
-from qvec.index.hnsw import Build, Graph
+from qvec.index.graph import Graph
+from qvec.index.graph_build import GraphBuild
 from qvec.schema.bitmaps import count, words_for
 from qvec.storage.store import block_geometry
+
+pytestmark = pytest.mark.simd
 
 PSIZE = 4096
 DEGREE = 32
@@ -45,7 +48,7 @@ def graph_columns(n: int) -> dict[str, Column]:
 
 def linked(what: CodeColumn, n: int, threads: int = 1, ef: int = 64) -> tuple[Column, npt.NDArray[np.uint32]]:
     columns, graph = graph_columns(n), Graph()
-    Build(IndexInput(columns, what, n), graph, ef, threads).run(np.arange(n, dtype=np.uint32))
+    GraphBuild(IndexInput(columns, what, n), graph, ef, threads).run(np.arange(n, dtype=np.uint32))
     return columns["adjacency"], graph.entries
 
 
@@ -241,7 +244,7 @@ def test_rows_linked_one_by_one_are_all_reachable_and_found() -> None:
     adjacency, source = columns["adjacency"], IndexInput(columns, what, len(x))
     order = np.random.default_rng(2).permutation(len(x)).astype(np.uint32)
     for i in range(len(x)):
-        Build(source, graph, 40, 1).run(order[i : i + 1])
+        GraphBuild(source, graph, 40, 1).run(order[i : i + 1])
     entries = graph.entries
     assert graph.root == order[0]
     assert count(reachable(what.codec, what.column, adjacency, len(x), entries, graph.root, tree_only=True)) == len(x)

@@ -16,7 +16,9 @@ from helpers.vectors import clustered
 from qvec.codes.configs import CodeConfig, Int4, Mixed, RaBitQ, Ternary
 from qvec.common.types import Metric
 from qvec.datasets import exact_knn
-from qvec.index import graph_codes, hnsw
+from qvec.index import graph_build, graph_codes
+
+pytestmark = pytest.mark.simd
 
 DIM, N, QUERIES = 40, 3000, 100
 Float32 = npt.NDArray[np.float32]
@@ -82,7 +84,7 @@ def test_graphs_are_as_good_as_those_linked_by_what_is_stored(
     with built(tmp_path / "a.qvec", x, metric, code) as db:
         fast = walked(db, queries, truth)
     assert copied == [N]
-    monkeypatch.setattr(hnsw, "batch_codes", lambda data, *rest: data.codes)
+    monkeypatch.setattr(graph_build, "batch_codes", lambda data, *rest: data.codes)
     with built(tmp_path / "b.qvec", x, metric, code) as db:
         exact = walked(db, queries, truth)
     assert fast >= exact - 0.01

@@ -28,9 +28,11 @@ from qvec.codes.transforms import rotation_signs
 from qvec.index import graph_nodes
 from qvec.index.base import CodeColumn, IndexInput
 from qvec.index.graph import Graph
-from qvec.index.hnsw import Build
+from qvec.index.graph_build import GraphBuild
 from qvec.schema.bitmaps import words_for
 from qvec.storage.store import block_geometry
+
+pytestmark = pytest.mark.simd
 
 Floats = NDArray[np.float32]
 PACKED = qvec.HNSW(layout="packed")
@@ -72,7 +74,7 @@ def linked(
         "nodes": column("nodes", node_shape(codec, 32)[1], len(x)),
     }
     graph = Graph()
-    Build(IndexInput(columns, coded, len(x)), graph, 64, 2).run(np.arange(len(x), dtype=np.uint32))
+    GraphBuild(IndexInput(columns, coded, len(x)), graph, 64, 2).run(np.arange(len(x), dtype=np.uint32))
     return coded, columns["adjacency"], columns["nodes"], graph.entries
 
 

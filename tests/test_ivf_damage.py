@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from helpers.ivf_collections import DIM, Float32, N, build, lists_of, vectors_an
 from qvec._kernels import Codec, Column, Lists, list_block_bytes
 from qvec.codes.transforms import rotation_signs
 from qvec.schema.layout import LIST_BLOCKS, LISTS, SLOTS
+from qvec.schema.state import ListsState
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,7 @@ def test_more_lists_than_vectors_to_make_them_of_are_refused_and_nothing_is_writ
     path: Path, data: tuple[Float32, Float32]
 ) -> None:
     with qvec.create(path, DIM, metric="l2", index=qvec.IVF(nlist=101)) as db:
-        with pytest.raises(qvec.InputError, match=r"nlist=101 is more than the 100 vectors"):
+        with pytest.raises(qvec.InputError, match=r"nlist=101 exceeds the number of vectors, 100"):
             db.add(data[0][:100])
         assert len(db) == 0
         db.add(data[0][:101])
@@ -68,7 +70,8 @@ def test_counts_that_the_columns_do_not_hold_are_damage(
 ) -> None:
     with build(path, data[0], metric="l2") as db:
         with db._store.write() as txn:
-            txn.state["index"]["lists"][field] = value
+            lists = replace(txn.state.index.lists, **{field: value})
+            txn.state = replace(txn.state, index=ListsState(lists=lists))
         with contextlib.suppress(qvec.CorruptError):
             assert db.verify() != []
         with contextlib.suppress(qvec.CorruptError):

@@ -16,10 +16,12 @@ from qvec._kernels import Column
 from qvec.index import CodeColumn
 from qvec.index.base import IndexInput
 from qvec.index.graph import Graph
+from qvec.index.graph_build import GraphBuild
 from qvec.index.graph_repair import Repair
-from qvec.index.hnsw import Build
 from qvec.maintenance.optimize import PACE
 from qvec.schema.bitmaps import bitmap_of, mark, words_for
+
+pytestmark = pytest.mark.simd
 
 PINNED, EMPTY = np.uint32(1 << 31), np.uint32(0xFFFFFFFF)
 DIM, N = 16, 1500
@@ -29,7 +31,7 @@ Rows = npt.NDArray[np.int64]
 def built(x: npt.NDArray[np.float32]) -> tuple[CodeColumn, dict[str, Column], Graph]:
     what, columns, graph = coded(x), graph_columns(len(x)), Graph()
     columns["removing"] = column("removing", 8, words_for(len(x)))
-    Build(IndexInput(columns, what, len(x)), graph, 40, 2).run(np.arange(len(x), dtype=np.uint32))
+    GraphBuild(IndexInput(columns, what, len(x)), graph, 40, 2).run(np.arange(len(x), dtype=np.uint32))
     return what, columns, graph
 
 
@@ -114,7 +116,7 @@ def test_rows_that_come_and_go_while_a_repair_runs_are_whole_after_the_next() ->
     columns["removing"] = column("removing", 8, words_for(2 * N))
     graph, fresh = Graph(), iter(range(N, 2 * N))
     mark(columns["deleted"], np.arange(N, 2 * N), True)
-    Build(IndexInput(columns, what, 2 * N), graph, 40, 1).run(np.arange(N, dtype=np.uint32))
+    GraphBuild(IndexInput(columns, what, 2 * N), graph, 40, 1).run(np.arange(N, dtype=np.uint32))
     live = set(range(N))
     for _ in range(60):
         gone = rng.choice(sorted(live), 12, replace=False)
@@ -123,7 +125,7 @@ def test_rows_that_come_and_go_while_a_repair_runs_are_whole_after_the_next() ->
         Repair(IndexInput(columns, what, 2 * N), graph, 1).run(PACE * 12)
         new = np.array([next(fresh) for _ in range(12)], np.uint32)
         mark(columns["deleted"], new, False)
-        Build(IndexInput(columns, what, 2 * N), graph, 40, 1).run(new)
+        GraphBuild(IndexInput(columns, what, 2 * N), graph, 40, 1).run(new)
         live |= set(new.tolist())
     for _ in range(2):  # the one that is running, and one for what was deleted meanwhile
         repaired(what, columns, graph, 2 * N, np.zeros(0, np.int64))
@@ -142,7 +144,7 @@ def test_single_deletes_repair_the_graph_as_they_go(path: Path, rng: np.random.G
         for count, i in enumerate(order[: N // 2]):
             db.delete([i])
             with db._store.read() as snap:
-                most = max(most, snap.state["index"]["tombstones"] / snap.state["live"])
+                most = max(most, snap.state.index.tombstones / snap.state.live)
             if count % 100 == 0:
                 assert db.verify() == []
         assert 0.1 < most < 0.2
@@ -163,7 +165,7 @@ def test_packed_nodes_follow_their_lists_through_repairs_and_reuse(
             db.add(x[500 + start : 540 + start], range(500 + start, 540 + start))
             assert db.verify() == []  # every node against its list and codes
         with db._store.read() as snap:
-            assert snap.state["n"] < 650
+            assert snap.state.n < 650
         assert self_found(db, x, np.arange(500, 900)) > 0.99
 
 

@@ -1,4 +1,4 @@
-"""Rows that are added a few at a time: the edges back that are left for later."""
+"""Pending reverse edges of rows that are added a few at a time."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ import pytest
 import qvec
 from helpers.recall import recall
 from qvec.index.graph import Graph
-from qvec.index.hnsw import ANSWERED, PASS_STEPS, STEP_ROWS, TOGETHER
+from qvec.index.graph_build import (
+    IMMEDIATE_REVERSE_EDGES,
+    LISTS_PER_ROW,
+    MAX_STEPS_PER_SWEEP,
+    ROWS_PER_SWEEP_STEP,
+)
 
 N, DIM = 6000, 16
-STEP = max(STEP_ROWS, -(-N // PASS_STEPS))  # lists that give edges back at each row added
+STEP = max(LISTS_PER_ROW, -(-N // MAX_STEPS_PER_SWEEP))  # lists that a sweep visits for each row added
 
 
 @pytest.fixture(scope="module")
@@ -31,18 +36,18 @@ def db(request: pytest.FixtureRequest, tmp_path: Path, vectors: np.ndarray):
 
 def graph_of(db: qvec.Collection) -> Graph:
     with db._store.read() as snap:
-        return Graph.of(snap.state["index"])
+        return Graph.of(snap.state.index)
 
 
 def edges_to(db: qvec.Collection, row: int) -> set[int]:
     with db._store.read() as snap:
-        lists = snap.columns["adjacency"].read_range(0, snap.state["n"]).view("<u4")
+        lists = snap.columns["adjacency"].read_range(0, snap.state.n).view("<u4")
     return set(np.flatnonzero(((lists & 0x7FFFFFFF) == row).any(axis=1)).tolist())
 
 
 def lists_of(db: qvec.Collection) -> np.ndarray:
     with db._store.read() as snap:
-        return snap.columns["adjacency"].read_range(0, snap.state["n"]).view("<u4").copy()
+        return snap.columns["adjacency"].read_range(0, snap.state.n).view("<u4").copy()
 
 
 def edges_from(db: qvec.Collection, row: int) -> set[int]:
@@ -51,17 +56,19 @@ def edges_from(db: qvec.Collection, row: int) -> set[int]:
     return {int(r) & 0x7FFFFFFF for r in own if r != 0xFFFFFFFF}
 
 
-def test_a_single_row_is_answered_by_its_nearest_and_owed_the_rest(db: qvec.Collection, vectors: np.ndarray) -> None:
+def test_a_single_row_gets_reverse_edges_from_its_nearest_neighbors_only(
+    db: qvec.Collection, vectors: np.ndarray
+) -> None:
     db.add(vectors[N])
     assert graph_of(db).pending_rows.tolist() == [N]
-    assert len(edges_to(db, N)) <= ANSWERED + 1 < len(edges_from(db, N))  # and the edge of the tree
+    assert len(edges_to(db, N)) <= IMMEDIATE_REVERSE_EDGES + 1 < len(edges_from(db, N))  # and the edge of the tree
     assert db.search(vectors[N], 1).ids.tolist() == [N]
     assert db.verify() == []
 
 
-def test_the_rest_is_added_step_by_step_in_passes_over_all_lists(db: qvec.Collection, vectors: np.ndarray) -> None:
+def test_pending_reverse_edges_are_added_in_sweeps_over_all_lists(db: qvec.Collection, vectors: np.ndarray) -> None:
     db.add(vectors[N])
-    first, added, passes = len(edges_to(db, N)), 1, 0
+    first, added, sweeps = len(edges_to(db, N)), 1, 0
     assert graph_of(db).reverse_edge_cursor == 0
     while N in graph_of(db).pending_rows:
         before, start = lists_of(db), graph_of(db).reverse_edge_cursor
@@ -70,18 +77,18 @@ def test_the_rest_is_added_step_by_step_in_passes_over_all_lists(db: qvec.Collec
             np.flatnonzero((lists_of(db)[: len(before)] != before).any(axis=1)),
             graph_of(db).reverse_edge_cursor,
         )
-        answered = changed >= start if step < start else np.zeros(len(changed), bool)
-        answered |= (changed < step) if step < start else (changed >= start) & (changed < step)
-        assert np.count_nonzero(~answered) <= ANSWERED + 2  # those that answer at once, and two of the tree
-        assert (step - start) % (N + added + 1) in (0, TOGETHER * STEP)
-        added, passes = added + 1, passes + (step < start)
-    assert passes == 1  # over all of the lists
-    assert abs(added - N / STEP) <= 2 * TOGETHER
+        swept = changed >= start if step < start else np.zeros(len(changed), bool)
+        swept |= (changed < step) if step < start else (changed >= start) & (changed < step)
+        assert np.count_nonzero(~swept) <= IMMEDIATE_REVERSE_EDGES + 2  # immediate reverse edges, and two tree edges
+        assert (step - start) % (N + added + 1) in (0, ROWS_PER_SWEEP_STEP * STEP)
+        added, sweeps = added + 1, sweeps + (step < start)
+    assert sweeps == 1  # over all of the lists
+    assert abs(added - N / STEP) <= 2 * ROWS_PER_SWEEP_STEP
     assert len(edges_to(db, N)) > first
     assert db.verify() == []
 
 
-def test_a_row_that_another_vector_takes_over_begins_anew(db: qvec.Collection, vectors: np.ndarray) -> None:
+def test_a_row_that_is_reused_is_pending_for_its_new_vector_only(db: qvec.Collection, vectors: np.ndarray) -> None:
     for i in range(4):
         db.add(vectors[N + i])
     graph = graph_of(db)
@@ -91,7 +98,9 @@ def test_a_row_that_another_vector_takes_over_begins_anew(db: qvec.Collection, v
 
 
 @pytest.mark.parametrize("call", ["batch", "optimize"])
-def test_a_batch_and_optimize_add_what_is_owed(db: qvec.Collection, vectors: np.ndarray, call: str) -> None:
+def test_a_batch_and_optimize_add_all_pending_reverse_edges(
+    db: qvec.Collection, vectors: np.ndarray, call: str
+) -> None:
     db.add(vectors[N])
     before = edges_to(db, N)
     if call == "batch":
@@ -103,7 +112,7 @@ def test_a_batch_and_optimize_add_what_is_owed(db: qvec.Collection, vectors: np.
     assert db.verify() == []
 
 
-def test_rows_that_are_gone_or_given_up_are_owed_nothing(db: qvec.Collection, vectors: np.ndarray) -> None:
+def test_deleted_and_truncated_rows_are_not_pending(db: qvec.Collection, vectors: np.ndarray) -> None:
     for i in range(3):
         db.add(vectors[N + i])
     db.delete([N, N + 2])

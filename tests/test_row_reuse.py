@@ -22,7 +22,7 @@ def collection(path: Path, **options: Any) -> qvec.Collection:
 
 def rows_of(db: qvec.Collection) -> int:
     with db._store.read() as snap:
-        return int(snap.state["n"])
+        return int(snap.state.n)
 
 
 @pytest.mark.parametrize("strings", [False, True])
@@ -102,7 +102,7 @@ def test_no_row_is_reused_while_a_generation_is_being_built(
     path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x = clustered(rng, 2 * N, DIM)
-    monkeypatch.setattr("qvec.maintenance.requantize.STEP", 200)
+    monkeypatch.setattr("qvec.maintenance.requantize.CODED_ROWS", 200)
     with collection(path, code="int8") as db:
         db.add(x[:N])
 
@@ -122,7 +122,7 @@ def test_a_generation_that_holds_up_a_quarter_of_the_rows_starts_over(
     path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x = clustered(rng, 2 * N, DIM)
-    monkeypatch.setattr("qvec.maintenance.requantize.STEP", 100)
+    monkeypatch.setattr("qvec.maintenance.requantize.CODED_ROWS", 100)
     steps: list[int] = []
     with collection(path, code="int8") as db:
         db.add(x[:N])
@@ -182,4 +182,4 @@ def test_filters_find_the_vectors_that_rows_were_given_to(path: Path, index: Any
                 assert np.mean(found) > 0.9
         assert db.verify() == []
         with db._store.read() as snap:
-            assert snap.state["n"] <= 2 * n + n // 4  # rows were used again
+            assert snap.state.n <= 2 * n + n // 4  # rows were used again

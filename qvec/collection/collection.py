@@ -38,11 +38,13 @@ from qvec.quality.recall import MAX_ROWS as MAX_EVALUATED_ROWS
 from qvec.quality.recall import OVERSAMPLES, CodeNames
 from qvec.rows.access import RowAccess
 from qvec.rows.lookup import find_rows
-from qvec.rows.reader import id_array, refuse_missing
+from qvec.rows.reader import refuse_missing
 from qvec.rows.results import AddResult, Records
-from qvec.schema.calibrations import Generation, Trained, Transfer, entry_of, exported, imported, listed
-from qvec.schema.config import Config, code_from_dict
-from qvec.schema.layout import CALIBRATION
+from qvec.schema.config import Config
+from qvec.schema.generations import Generation, list_generations
+from qvec.schema.quantizer_export import Transfer, export_quantizer, import_quantizer
+from qvec.schema.quantizers import Trained
+from qvec.schema.state import Oversample
 from qvec.schema.validation import (
     MAX_K,
     MAX_ROWS,
@@ -68,7 +70,7 @@ if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec`
     from qvec.common.types import Batch, GroupKeywords, ManyIds, Query, SearchKeywords, UnknownArray
     from qvec.maintenance.deletion import Deletion
     from qvec.maintenance.optimize import Maintenance
-    from qvec.maintenance.requantize import Generations, Relink
+    from qvec.maintenance.requantize import GenerationManager, Relink
     from qvec.quality.choose import Choice
     from qvec.quality.drift import Drift, OnDrift
     from qvec.quality.drift_alarm import DriftAlarm
@@ -151,23 +153,21 @@ class Collection:
     def code(self) -> str:
         """The name of the active code, for example "int8"."""
         with self._store.read() as snap:
-            active = snap.state["quantizer"]
-            return code_name(
-                self._config.code if active is None else code_from_dict(entry_of(snap.state, active)["code"])
-            )
+            state = snap.state
+            return code_name(self._config.code if state.active is None else state.generation(state.active).code)
 
     @property
     def index(self) -> Literal["flat", "hnsw", "ivf"]:
         """The kind of the index: a scan, a graph or inverted lists. The index "auto" begins as a scan."""
         with self._store.read() as snap:
-            kind: Literal["flat", "hnsw", "ivf"] = snap.state["index"]["kind"]
+            kind: Literal["flat", "hnsw", "ivf"] = snap.state.index.kind
             return kind
 
     @property
     def fields(self) -> Mapping[str, FieldType]:
         """The declared fields, name -> type. Filters (``where=``) refer to them."""
         with self._store.read() as snap:
-            return MappingProxyType({name: kind for name, (_, kind) in snap.state["fields"].items()})
+            return MappingProxyType({name: declared.type for name, declared in snap.state.fields.items()})
 
     # --- writing ---
 
@@ -208,16 +208,16 @@ class Collection:
         workers = worker_threads(threads)
         with self._store.write() as txn:
             writer = self._access.writer(txn)
-            untrained = writer.quantizer is None
-            stored, added, replaced, skipped = writer.add(x, checked, checked_payloads, on_conflict, workers, progress)
+            untrained = writer.is_empty
+            result = writer.add(x, checked, checked_payloads, on_conflict, workers, progress)
             drift = self._alarm.check(txn, x, untrained)
-            repair_due, untuned = replaced > 0 and writer.is_mending_due, outdated(txn.state)
+            repair_due, untuned = result.replaced > 0 and writer.repair_due, outdated(txn.state)
         if repair_due:
-            self._maintenance.mend(replaced, workers)
+            self._maintenance.repair_index(result.replaced, workers)
         self._alarm.announce(drift)
         if untuned:
             self._refresh_curves(workers)
-        return AddResult(id_array(stored), added, replaced, skipped)
+        return result
 
     def upsert(
         self,
@@ -526,7 +526,7 @@ class Collection:
 
     def __len__(self) -> int:
         with self._store.read() as snap:
-            return int(snap.state["live"])
+            return int(snap.state.live)
 
     def __contains__(self, id: object) -> bool:
         try:
@@ -565,7 +565,7 @@ class Collection:
     def generations(self) -> list[Generation]:
         """All generations, oldest first, with the number of rows that each has encoded."""
         with self._store.read() as snap:
-            return listed(snap.state)
+            return list_generations(snap.state)
 
     def calibrate(
         self,
@@ -594,8 +594,8 @@ class Collection:
     def export_calibration(self, generation: int | None = None, format: Transfer = "json") -> str | bytes:
         """A trained code, by default the active one, as JSON text or msgpack bytes for :meth:`import_calibration`."""
         with self._store.read() as snap:
-            entry = entry_of(snap.state, snap.state["quantizer"] if generation is None else generation)
-            return exported(entry, snap.record(CALIBRATION, entry["number"]), self._config, format)
+            record = snap.state.generation(snap.state.active if generation is None else generation)
+            return export_quantizer(record, self._access.load(snap, record.number), self._config, format)
 
     def import_calibration(self, data: str | bytes, *, activate: bool = False) -> Generation:
         """Store what :meth:`export_calibration` returned as a generation; ``activate``: encode every row with it.
@@ -603,7 +603,7 @@ class Collection:
         Raises FormatError if the data is damaged or no calibration, and InputError if it is of another dimension,
         metric or model.
         """
-        return self._store_trained(imported(data, self._config), None, activate, None, None)
+        return self._store_trained(import_quantizer(data, self._config), None, activate, None, None)
 
     def requantize(
         self,
@@ -760,9 +760,9 @@ class Collection:
         with self._store.read() as snap:
             shape = None
             if graph:
-                from qvec.maintenance.verify import shape_of_graph
+                from qvec.maintenance.verify import graph_shape
 
-                shape = shape_of_graph(snap, self._config, self._access.quantizer(snap), self._access.originals(snap))
+                shape = graph_shape(snap, self._access)
             return collect_stats(snap, self._store, self._config, shape)
 
     def verify(self, *, deep: bool = True) -> list[str]:
@@ -778,7 +778,7 @@ class Collection:
             "verify() checks what is in the file; inside a transaction that is not what it has written"
         )
         with self._store.read() as snap:
-            return verify_snapshot(snap, self._config, self._access.quantizer, self._access.originals, deep)
+            return verify_snapshot(snap, self._access, deep)
 
     def repair(self, *, threads: int | None = None) -> list[str]:
         """Rebuild damaged or wrong data that follows from sound data; what was rebuilt, nothing in a sound file.
@@ -866,7 +866,7 @@ class Collection:
     def _finish_erasure(self) -> None:
         """Continue an erasure that a process did not finish."""
         with self._store.read() as snap:
-            erasing = snap.state["erasing"]
+            erasing = snap.state.erasing
         if erasing:
             with contextlib.suppress(LockedError, CorruptError):  # snapshots use the data, or a repair comes first
                 self._maintenance.erase(worker_threads(None), None)
@@ -885,12 +885,12 @@ class Collection:
 
         config = self._config
         q = None if queries is None else as_vectors("queries", queries, config.dim, config.metric)
-        return Evaluation(snap, config, self._generations, q, k, oversamples, rows, seed, progress)
+        return Evaluation(snap, self._access, q, k, oversamples, rows, seed, progress)
 
     def _apply_choice(self, code: CodeConfig, oversample: int, progress: Progress | None) -> Generation:
         made = self.requantize(code, progress=progress)
         with self._store.write() as txn:
-            txn.state["oversample"] = {"generation": made.number, "factor": oversample}
+            txn.state = replace(txn.state, oversample=Oversample(made.number, oversample))
         return made
 
     def _store_trained(
@@ -917,10 +917,10 @@ class Collection:
         refresh_curves(self._store, self._access, threads)
 
     @cached_property
-    def _generations(self) -> Generations:
-        from qvec.maintenance.requantize import Generations
+    def _generations(self) -> GenerationManager:
+        from qvec.maintenance.requantize import GenerationManager
 
-        return Generations(self._store, self._config, self._access.load, self._access.original_quantizer)
+        return GenerationManager(self._store, self._access)
 
     @cached_property
     def _maintenance(self) -> Maintenance:

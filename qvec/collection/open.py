@@ -10,7 +10,7 @@ import numpy as np
 
 from qvec.codes.base import make_transform
 from qvec.codes.configs import CodeConfig, IndexConfig, Int4, Int8
-from qvec.codes.registry import Quantizer, make_config, train
+from qvec.codes.registry import Quantizer, make_config
 from qvec.collection.collection import Collection, check_on_drift
 from qvec.common.errors import CorruptError, ExistsError, InputError
 from qvec.common.types import (
@@ -27,9 +27,9 @@ from qvec.common.types import (
     check_flag,
 )
 from qvec.maintenance.state_check import state_codec
-from qvec.rows.writer import initial_state
-from qvec.schema.calibrations import Trained, check_enough
 from qvec.schema.config import Config, index_config
+from qvec.schema.quantizers import Trained, check_enough, train_code
+from qvec.schema.state import State, empty_state
 from qvec.schema.validation import as_stored, check_count
 from qvec.storage.store import ColumnSpec, Store
 
@@ -132,8 +132,8 @@ def _check_same(
                 raise InputError(f"{path} was created with another quantizer or adapter, or without one")
 
 
-def _field_columns(state: dict[str, Any]) -> dict[str, ColumnSpec]:
-    if not state["fields"]:
+def _field_columns(state: State) -> dict[str, ColumnSpec]:
+    if not state.fields:
         return {}
     from qvec.filters.maintain import field_columns
 
@@ -150,20 +150,22 @@ def _new_collection(
     **options: Any,
 ) -> Collection:
     """Create the file with a quantizer, or train one if a sample is given."""
-    if quantizer is None and sample is not None:
-        quantizer = train(sample, config.metric, config.code, config.seed, config.model)
-    state = initial_state(fields or {})
+    trained = None
+    if quantizer is not None:
+        trained = Trained(quantizer, config.code, 0 if sample is None else len(sample), config.model)
+    elif sample is not None:
+        trained = train_code(sample, config.code, config)
+    state = empty_state(fields or {})
     store = Store.create(path, _field_columns(state), config.to_dict(), state=state, state_codec=state_codec, **options)
     try:
         collection = Collection(store, on_drift)
-        if quantizer is not None:
+        if trained is not None:
             with store.write() as txn:
-                samples = 0 if sample is None else len(sample)
-                collection._access.writer(txn).use(quantizer, samples)
+                number = collection._access.writer(txn).use(trained)
                 if sample is not None:
                     from qvec.quality.drift import remember
 
-                    remember(txn, 0, Trained(quantizer, config.code, samples, config.model), sample)
+                    remember(txn, number, trained, sample)
         return collection
     except BaseException:
         store.close()

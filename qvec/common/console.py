@@ -1,4 +1,4 @@
-"""What a person sees: tables and progress, by rich and tqdm where installed, else as plain text."""
+"""Tables and progress for terminals, drawn by rich and tqdm if installed, else as plain text."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
-WIDTH = 100  # of what is not a terminal
-GAP, MIN_TEXT = 3, 16  # between columns; of a column of text that is cut
+from qvec.common.extras import find
+
+WIDTH = 100  # of output that is not a terminal
+COLUMN_GAP, MIN_TEXT_WIDTH = 3, 16
 PLAIN_STEP = 10  # percent between two lines of plain progress
 
 Progress = Callable[[int, int], None]
 
 
 def heading(text: str) -> None:
-    """Print the title of a step, set off from what is above it."""
+    """Print the title of a step after an empty line."""
     print(f"\n{bold(text)}" if _has_color() else f"\n{text}", flush=True)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows under their columns; cells that look like numbers are aligned to the right.
+    """Print rows under their columns, with numbers aligned to the right.
 
-    Where they are too wide, the widest column of text is cut; where that is not enough, each row is printed as a list.
+    If the table is too wide, the widest column of text is cut. If that does not suffice, each row is printed as a list.
     """
     cells = [[_printable(str(cell)) for cell in row] for row in rows]
     right = [all(_is_number(row[i]) for row in cells) for i in range(len(columns))]
@@ -32,16 +34,13 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     if fitted is None:
         _print_lists(title, columns, cells)
         return
-    try:
-        _print_rich(title, columns, fitted, right)
-    except ImportError:
-        _print_plain(title, columns, fitted, right)
+    (_print_plain if find("rich") is None else _print_rich)(title, columns, fitted, right)
 
 
 def emphasize(text: str, answers: Sequence[str]) -> str:
-    """The text with the longest answer that it holds set off: in color on a terminal, or by asterisks.
+    """Highlight the longest answer that occurs in the text: in color on a terminal, else by asterisks.
 
-    An answer is found across the breaks of wrapped lines.
+    Line breaks in the text match spaces of an answer.
     """
     for answer in sorted(answers, key=len, reverse=True):
         found = re.search(r"\s+".join(map(re.escape, answer.split())), text)
@@ -62,15 +61,12 @@ def bold(text: str) -> str:
 
 @contextlib.contextmanager
 def progress(label: str, unit: str) -> Iterator[Progress]:
-    """A callable ``(done, total)`` that shows how far a long piece of work is, on standard error."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        tqdm = None
+    """A callable ``(done, total)`` that shows progress on standard error."""
+    tqdm = find("tqdm")
     if tqdm is None or not sys.stderr.isatty():
         yield _plain_progress(label, unit)
         return
-    with tqdm(desc=label, unit=f" {unit}", ncols=WIDTH, file=sys.stderr) as bar:
+    with tqdm.tqdm(desc=label, unit=f" {unit}", ncols=WIDTH, file=sys.stderr) as bar:
 
         def report(done: int, total: int) -> None:
             bar.total = total
@@ -102,21 +98,21 @@ def _plain_progress(label: str, unit: str) -> Progress:
 
 
 def _fitted(columns: Sequence[str], cells: list[list[str]], right: list[bool], width: int) -> list[list[str]] | None:
-    """The cells, the widest column of text cut so that lines fit into ``width``; None: nothing is left of it then."""
+    """The cells, with the widest column of text cut until lines fit into ``width``. None: too little would be left."""
     widths = [max(len(line[i]) for line in (columns, *cells)) for i in range(len(columns))]
-    excess = sum(widths) + GAP * len(columns) + 1 - width
+    excess = sum(widths) + COLUMN_GAP * len(columns) + 1 - width
     if excess <= 0:
         return cells
     texts = [i for i, numeric in enumerate(right) if not numeric]
     widest = max(texts, key=lambda i: widths[i], default=0)
     left = widths[widest] - excess
-    if not texts or left < max(MIN_TEXT, len(columns[widest])):
+    if not texts or left < max(MIN_TEXT_WIDTH, len(columns[widest])):
         return None
     return [[*row[:widest], shortened(row[widest], left), *row[widest + 1 :]] for row in cells]
 
 
 def _print_lists(title: str, columns: Sequence[str], cells: list[list[str]]) -> None:
-    """A line for each cell, a blank one between rows."""
+    """Print one line for each cell, and an empty line between rows."""
     if title:
         print(f"\n{title}")
     pad = max(map(len, columns))
@@ -125,22 +121,18 @@ def _print_lists(title: str, columns: Sequence[str], cells: list[list[str]]) -> 
 
 
 def _print_rich(title: str, columns: Sequence[str], cells: list[list[str]], right: list[bool]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD)
+    as_text = find("rich.text").Text
+    table = find("rich.table").Table(box=find("rich.box").SIMPLE_HEAD)
     for column, numeric in zip(columns, right, strict=True):
         table.add_column(column, justify="right" if numeric else "left", no_wrap=True, overflow="fold")
     for row in cells:
-        table.add_row(*map(Text, row))  # as it is: a string would be read as markup
+        table.add_row(*map(as_text, row))  # rich would parse a plain string as markup
     with io.StringIO() as drawn:
-        console = Console(file=drawn, width=_width(), highlight=False, force_terminal=_has_color())
+        console = find("rich.console").Console(file=drawn, width=_width(), highlight=False, force_terminal=_has_color())
         if title:
-            console.print(Text(title, "bold"))
+            console.print(as_text(title, "bold"))
         console.print(table)
-        print(drawn.getvalue(), end="")  # rich would end the process where nobody reads on
+        print(drawn.getvalue(), end="")  # if the reader of a pipe is gone, rich would end the process
 
 
 def _print_plain(title: str, columns: Sequence[str], cells: list[list[str]], right: list[bool]) -> None:
@@ -159,7 +151,7 @@ def _print_plain(title: str, columns: Sequence[str], cells: list[list[str]], rig
 
 
 def _printable(cell: str) -> str:
-    """Stored text without what could steer a terminal."""
+    """Replace characters that could control a terminal."""
     return "".join(char if char.isprintable() else "\ufffd" for char in cell)
 
 
@@ -172,5 +164,5 @@ def _has_color() -> bool:
 
 
 def _width() -> int:
-    """The terminal's width, and one to fit a page where there is no terminal."""
+    """The width of the terminal, or WIDTH without a terminal."""
     return os.get_terminal_size().columns if sys.stdout.isatty() else WIDTH

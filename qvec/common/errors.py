@@ -1,4 +1,4 @@
-"""Exceptions of qvec: one per situation of the caller, each also the built-in that Python users expect."""
+"""Exceptions of qvec: one for each situation of the caller. Each is also a built-in exception."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class InputError(QvecError, ValueError):
 
 
 class DuplicateIdError(InputError):
-    """An id is twice in a batch, or is already stored and ``on_conflict`` is ``"error"``."""
+    """An id occurs twice in a batch, or is already stored and ``on_conflict`` is ``"error"``."""
 
 
 class MissingIdError(QvecError, KeyError):
@@ -31,7 +31,7 @@ class ExistsError(QvecError, FileExistsError):
 
 
 class FormatError(QvecError, ValueError):
-    """The file is not a qvec file, or is of a newer format than this version reads."""
+    """The file is not a qvec file, or has a newer format than this version reads."""
 
 
 class CorruptError(QvecError, OSError):
@@ -51,7 +51,7 @@ class ClosedError(QvecError, ValueError):
 
 
 class AbortedError(QvecError, RuntimeError):
-    """A call failed half-way inside a ``transaction()``; nothing more can be done in it, and all of it is undone."""
+    """A call failed half-way inside a ``transaction()``: the transaction accepts no more calls and is rolled back."""
 
 
 class ForkedError(QvecError, RuntimeError):
@@ -63,7 +63,7 @@ class MapFullError(QvecError, OSError):
 
 
 class DiskFullError(QvecError, OSError):
-    """The disk, or the process's file-size limit, has no room for the commit; the state before it stands."""
+    """The disk or the process's file-size limit has no room for the commit. The state before the commit is kept."""
 
 
 class DriftError(InputError):
@@ -71,8 +71,8 @@ class DriftError(InputError):
 
 
 class DriftWarning(UserWarning):
-    """The code in force loses recall on the vectors that are added now."""
+    """The active code loses recall on newly added vectors."""
 
 
 class MissingExtraError(QvecError, ImportError):
-    """An optional dependency is not installed; the message names the extra that brings it."""
+    """An optional dependency is not installed. The message names the extra that installs it."""

@@ -1,4 +1,4 @@
-"""Packages that qvec can use and does not need: looked for when they are asked for."""
+"""Optional packages, imported on first use."""
 
 from __future__ import annotations
 
@@ -9,9 +9,17 @@ from qvec.common.errors import MissingExtraError
 
 
 def require(module: str, extra: str) -> Any:
-    """The module; MissingExtraError says how to install it where it is not there."""
+    """Import an optional module. Raises MissingExtraError with the command that installs the package."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
         package = module.partition(".")[0]
-        raise MissingExtraError(f"{package} is not installed; get it by: pip install 'qvec[{extra}]'") from error
+        raise MissingExtraError(f"{package} is not installed; install it with: pip install 'qvec[{extra}]'") from error
+
+
+def find(module: str) -> Any:
+    """Import an optional module. Returns None if the package is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        return None

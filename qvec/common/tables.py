@@ -1,9 +1,9 @@
-"""Rows as tables: fixed columns beside one column for each payload key, in Arrow and in pandas.
+"""Rows as Arrow and pandas tables: fixed columns, and one column for each payload key.
 
-A key has an Arrow column of its own where every value that it has is of one type: bool, int (64 bits), float, str,
-datetime (in UTC), bytes, or a list of one of the first five. All else (mixed types, None, dicts, nested lists) is in
-the column ``payload`` as a JSON object, null where nothing is left or the row has no payload. :func:`merged` gives the
-payload back as it was, but for datetimes in that object: JSON has them as text in ISO 8601.
+A key has its own Arrow column if all of its values have the same type: bool, int (64 bits), float, str, datetime (in
+UTC), bytes, or a list of one of the first five. Other values (mixed types, None, dicts, nested lists) are in the column
+``payload`` as a JSON object, which is null if nothing is left or the row has no payload. :func:`merged` restores the
+payload, except for datetimes in the JSON object, which are ISO 8601 text.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ Fixed = Mapping[str, Any]
 
 SHOWN_ROWS, SHOWN_WIDTH = 10, 60  # of a repr
 REST = "payload"
-MAX_COLUMNS = 256  # keys beyond are in the rest: payloads keyed by user or day would make a column of each
+MAX_COLUMNS = 256  # further keys are in the rest, since payloads keyed by user or day would need a column for each
 _INT64 = 1 << 63
 _SCALARS = {bool: "bool", int: "int", float: "float", str: "str", datetime: "datetime", bytes: "bytes"}
 _IN_LISTS = frozenset({"bool", "int", "float", "str", "datetime"})
-_ANY_LIST = "[]"  # an empty list goes with lists of any type
+_ANY_LIST = "[]"  # an empty list fits lists of any type
 
 
 class PayloadColumns:
-    """Which keys of the payloads seen so far can have a column, and of what type; None: none can."""
+    """The keys of the payloads observed so far, with the types of their columns; None: a key has no column."""
 
     def __init__(self, payloads: Iterable[Payload | None] = ()) -> None:
         self._kinds: dict[str, str | None] = {}
         self.observe(payloads)
 
     def observe(self, payloads: Iterable[Payload | None]) -> None:
-        """Look at payloads that are to be in the table."""
+        """Take the types of payloads of the table into account."""
         for payload in payloads:
             for key, value in (payload or {}).items():
                 kind = _kind(value)
@@ -45,16 +45,16 @@ class PayloadColumns:
                     self._kinds[key] = _common(known, kind)
 
     def kinds(self, taken: Iterable[str]) -> dict[str, str]:
-        """Type by key of the columns, in the order in which keys were met; not of keys whose names are taken."""
+        """The type of each column by key, in order of first occurrence; ``taken`` names are left out."""
         apart = {*taken, REST}
         kinds = {key: kind for key, kind in self._kinds.items() if kind and kind != _ANY_LIST and key not in apart}
         return dict(list(kinds.items())[:MAX_COLUMNS])
 
 
 def split(id: object, payload: Payload | None, kinds: Mapping[str, str]) -> tuple[Payload, str | None]:
-    """The values that columns hold, and the JSON of the rest; a value that does not fit its column is in the rest.
+    """The values for the columns, and the rest as JSON. A value that does not fit its column is in the rest.
 
-    InputError names the id where the rest holds bytes, which JSON has no form for.
+    Raises InputError naming the id if the rest contains bytes, which JSON cannot represent.
     """
     if payload is None:
         return {}, None
@@ -64,7 +64,7 @@ def split(id: object, payload: Payload | None, kinds: Mapping[str, str]) -> tupl
 
 
 def merged(held: Payload, rest: str | None) -> Payload | None:
-    """The payload of which :func:`split` made columns and a rest."""
+    """The payload that :func:`split` divided into columns and rest."""
     payload = {key: value for key, value in held.items() if value is not None}
     if rest is not None:
         payload |= json.loads(rest)
@@ -72,18 +72,18 @@ def merged(held: Payload, rest: str | None) -> Payload | None:
 
 
 def to_json(id: object, payload: Payload | None) -> str:
-    """One line of JSON; InputError names the id of a payload that has no JSON form."""
+    """One line of JSON. Raises InputError naming the id if JSON cannot represent the payload."""
     try:
         return json.dumps(payload, ensure_ascii=False, default=_json_form)
     except TypeError:
         raise InputError(
-            f"the payload of {id!r} holds bytes where only JSON can go; "
-            f"in Parquet and Arrow a key can hold bytes that holds nothing else"
+            f"the payload of {id!r} has bytes at a place that is stored as JSON; "
+            f"Parquet and Arrow store bytes if all values of the key are bytes"
         ) from None
 
 
 def arrow_table(fixed: Fixed, ids: Sequence[Any], payloads: Sequence[Payload | None] | None) -> Any:
-    """A pyarrow.Table of fixed columns (names to arrays) and the columns of the payloads of ids."""
+    """A pyarrow.Table of fixed columns (names to arrays) and the columns of payloads."""
     pa = require("pyarrow", "arrow")
     columns = payload_arrays(ids, payloads, PayloadColumns(payloads).kinds(fixed)) if payloads else {}
     if columns and columns[REST].null_count == len(ids):
@@ -128,14 +128,14 @@ def data_frame(fixed: Fixed, payloads: Sequence[Payload | None] | None) -> Any:
 
 
 def _json_form(value: object) -> str:
-    """What stands in JSON for a value that it has no form for; of plain data, a datetime has one."""
+    """The JSON form of a datetime. Raises TypeError for other values."""
     if isinstance(value, datetime):
         return value.isoformat()
-    raise TypeError(f"{type(value).__name__} has no form in JSON")
+    raise TypeError(f"JSON cannot represent {type(value).__name__}")
 
 
 def _kind(value: Any) -> str | None:
-    """The type of column that a value asks for; None: it can only be in the rest."""
+    """The type of the column for a value. None: the value belongs to the rest."""
     if type(value) is not list:
         return None if type(value) is int and not -_INT64 <= value < _INT64 else _SCALARS.get(type(value))
     inside = {_kind(item) for item in value}

@@ -1,4 +1,4 @@
-"""Public vocabulary: metrics, kinds of codes and indexes, sizes, and checks that name what is wrong."""
+"""Public types: metrics, kinds of codes and indexes, limits, statistics; and checks of arguments."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ MixedGroups = Literal["pca", "raw"]
 CentroidCount = int | Literal["auto"]
 OnConflict = Literal["error", "skip", "replace"]
 Missing = Literal["ignore", "error"]
-"""What a call does with an id that is not stored."""
+"""How a call treats an id that is not stored."""
 Durability = Literal["full", "relaxed"]
 MemoryMode = Literal["mmap", "index", "ram"]
 Mode = Literal["rw", "r"]
@@ -87,11 +87,11 @@ Ids = NDArray[Any]
 Payload = dict[str, Any]
 
 MAX_DIM = 65_536  # sums of 255 * 127 over more dimensions leave int32
-MIN_SAMPLES_RANGE = 256  # a range is cut into 255 steps: fewer values cannot tell where it ends
-MIN_SAMPLES_ENTROPY = 2048  # its histogram has as many bins
+MIN_SAMPLES_RANGE = 256  # a range has 255 steps: fewer values do not determine its ends
+MIN_SAMPLES_ENTROPY = 2048  # the histogram has as many bins
 MIN_SAMPLES_MEAN = 100  # the error of the mean is then a tenth of the standard deviation
-MIN_ROWS_PER_CENTROID = 16  # of a local one: a quarter
-MAX_CENTROIDS = 256  # a row holds the number of its own in a byte
+MIN_ROWS_PER_CENTROID = 16  # of a local centroid
+MAX_CENTROIDS = 256  # a row stores the number of its centroid in one byte
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def check_centroid_count(name: str, value: object) -> None:
 
 
 def centroid_samples(centroids: CentroidCount) -> int:
-    """Vectors needed to learn so many centroids from."""
+    """How many vectors are needed to train this many centroids."""
     if centroids == 0:
         return 0
     return MIN_SAMPLES_MEAN if centroids == "auto" else max(MIN_SAMPLES_MEAN, centroids * MIN_ROWS_PER_CENTROID)

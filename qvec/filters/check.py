@@ -1,4 +1,4 @@
-"""Whether the indexes of fields agree with the payloads."""
+"""Verification of field indexes against the payloads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from qvec.storage.store import Snapshot
 
 
 def check_fields_of(reading: Snapshot, payloads: Mapping[int, Payload | None]) -> Iterator[str]:
-    """Problems found in the indexes of all fields; ``payloads``: those of the live rows that have one."""
+    """Problems found in the indexes of all fields. ``payloads``: of the live rows that have one."""
     rows = sorted(payloads)
     for field in load_schema(reading.state).values():
         try:
@@ -35,35 +35,36 @@ def check_fields_of(reading: Snapshot, payloads: Mapping[int, Payload | None]) -
 
 
 def _check_postings(reading: Snapshot, field: Field, rows: list[int], held: list[Keys | None]) -> Iterator[str]:
-    n = reading.state["n"]
+    n = reading.state.n
     expected = {name: come for name, (come, _) in posted(field, rows, [None] * len(rows), held).items()}
     wrong = 0
     for name, data in reading.entries(*all_names(field)):
         if _rows(data, name, n) != expected.pop(name, None):
             wrong += 1
     if wrong or expected:
-        yield f"field {field.name!r}: {wrong} of its bitmaps are not what the payloads say, {len(expected)} are missing"
+        yield f"field {field.name!r}: {wrong} of its bitmaps do not match the payloads, {len(expected)} are missing"
 
 
 def _rows(data: Any, name: bytes, n: int) -> list[int] | None:
-    """The rows of a bitmap; None where it is none."""
+    """The rows of a bitmap. None: the bitmap is malformed."""
     bits = np.zeros(words_for(n), np.uint64)
     chunk = int.from_bytes(name[-2:], "big")
     return rows_in(bits).tolist() if bits_roaring(data, chunk, n, bits) else None
 
 
 def _check_values(reading: Snapshot, field: Field, rows: list[int], held: list[Keys | None]) -> Iterator[str]:
-    n = reading.state["n"]
+    n = reading.state.n
     expected = np.zeros(words_for(n) * 64, np.uint64)
     expected[rows] = [0 if keys is None else keys[0] for keys in held]
     stored: NDArray[np.uint64] = reading.columns[column_name(field)].read_range(0, words_for(n)).view("<u8").reshape(-1)
     if wrong := np.flatnonzero(stored != expected).tolist():
-        yield f"field {field.name!r}: {len(wrong)} rows hold another value than their payload, first row {wrong[0]}"
+        problem = f"{len(wrong)} rows have a value that differs from their payload, the first is row {wrong[0]}"
+        yield f"field {field.name!r}: {problem}"
 
 
 def _check_strays(reading: Snapshot) -> Iterator[str]:
-    """Entries of no field."""
+    """Find entries of undeclared fields."""
     numbers = {field.number for field in load_schema(reading.state).values() if field.has_postings}
     strays = sum(int.from_bytes(name[:2], "big") not in numbers for name, _ in reading.entries(b"\x00", b"\xff" * 400))
     if strays:
-        yield f"{strays} bitmaps belong to no field"
+        yield f"{strays} bitmaps belong to undeclared fields"

@@ -1,4 +1,4 @@
-"""The rows that fulfil a filter, as a bitmap: uint64 [ceil(n / 64)], bit r of word w is row 64 w + r."""
+"""The rows that match a filter, as a bitmap: uint64 [ceil(n / 64)], bit r of word w is row 64 w + r."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ MAX_REMEMBERED_BYTES = 16 << 20
 
 
 class Matcher:
-    """Evaluates filters over the live rows of one snapshot, or of a transaction as long as nothing is written."""
+    """Evaluates filters over the live rows of a snapshot, or of a transaction in which nothing is written meanwhile."""
 
     def __init__(self, reading: Snapshot, live: Bitmap, known: dict[Node, Bitmap]) -> None:
-        """``known``: what was evaluated over the same rows before; added to."""
+        """``known``: results for the same rows, which are reused; new results are added."""
         self.reading, self.live, self._known = reading, live, known
-        self.n: int = reading.state["n"]
+        self.n: int = reading.state.n
 
     def rows(self, node: Node) -> Bitmap:
-        """The live rows that fulfil a filter; not to be changed."""
+        """The live rows that match a filter; read-only."""
         known = self._known.get(node)
         if known is None:
             if len(self._known) * self.live.nbytes >= MAX_REMEMBERED_BYTES:

@@ -2,9 +2,9 @@
 
     {"lang": "en", "year": {"$gte": 2020}, "$or": [{"tags": {"$contains": "a"}}, {"score": {"$exists": False}}]}
 
-It is read into a tree of the nodes below, in which values are keys (qvec/filters/schema.py). What MongoDB's documents
-leave open: a row without the field fulfils ``$ne``, ``$nin`` and ``$not``, and nothing else but ``$exists: False``; a
-list fulfils a condition when any of its items does, and ``$ne`` and ``$nin`` when none does.
+A filter is parsed into a tree of the nodes below, in which values are keys (qvec/filters/schema.py). Rules that
+MongoDB's documentation leaves open: a row without the field matches ``$ne``, ``$nin``, ``$not`` and ``$exists: False``
+only. A list matches a condition if any of its items does, and ``$ne`` and ``$nin`` if no item is equal.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import numpy as np
 from qvec.common.errors import InputError
 from qvec.filters.schema import MAX_KEY, Field, Key, Schema, shown
 
-MAX_DEPTH = 16  # of $and, $or and $not in one another
+MAX_DEPTH = 16  # levels of nested $and, $or and $not
 MAX_CONDITIONS = 1024
-MAX_VALUES = 65_536  # of all $in and $nin together
+MAX_VALUES = 65_536  # in all $in and $nin together
 
 
 @dataclass(frozen=True, slots=True)
 class Among:
-    """Rows that hold one of some keys."""
+    """Rows that have one of the keys."""
 
     field: Field
     keys: tuple[Key, ...]
@@ -34,7 +34,7 @@ class Among:
 
 @dataclass(frozen=True, slots=True)
 class Between:
-    """Rows that hold a key from ``low`` to ``high``, both included."""
+    """Rows that have a key from ``low`` to ``high``, both included."""
 
     field: Field
     low: int
@@ -43,7 +43,7 @@ class Between:
 
 @dataclass(frozen=True, slots=True)
 class Exists:
-    """Rows that hold anything, an empty list too."""
+    """Rows that have the field, even if it is an empty list."""
 
     field: Field
 
@@ -55,7 +55,7 @@ class Not:
 
 @dataclass(frozen=True, slots=True)
 class And:
-    """All rows where there are no nodes."""
+    """Without nodes: all rows."""
 
     nodes: tuple[Node, ...]
 
@@ -69,7 +69,7 @@ Node = Among | Between | Exists | Not | And | Or
 
 
 def parse(where: object, schema: Schema, name: str = "where") -> Node:
-    """The tree of a filter; InputError names the path of what is wrong in it, from ``name`` on."""
+    """Parse a filter. Raises InputError with the path of the faulty part, starting at ``name``."""
     return _Parser(schema).filter(where, name, 0)
 
 
@@ -79,7 +79,7 @@ class _Parser:
         self.conditions = self.values = 0
 
     def filter(self, where: object, path: str, depth: int) -> Node:
-        """A mapping of fields to conditions, and of ``$and``, ``$or``, ``$not`` to filters; all must hold."""
+        """A mapping of fields to conditions, and of ``$and``, ``$or``, ``$not`` to filters; a row must match all."""
         if depth > MAX_DEPTH:
             raise InputError(f"{path} is nested deeper than {MAX_DEPTH} levels")
         if not isinstance(where, Mapping):
@@ -93,30 +93,30 @@ class _Parser:
         if name == "$not":
             return Not(self.filter(part, path, depth + 1))
         if isinstance(name, str) and name.startswith("$"):
-            raise InputError(f"{path}: unknown operator; of filters there are {_choices(name, _CONNECTIVES)}")
+            raise InputError(f"{path}: unknown operator; filters have {_choices(name, _CONNECTIVES)}")
         return self._condition(self._field(name, path), part, path, depth)
 
     def _filters(self, part: object, path: str, depth: int) -> list[Node]:
         if not isinstance(part, list | tuple) or not part:
-            raise InputError(f"{path} must be a list of one filter or more, got {shown(part)}")
+            raise InputError(f"{path} must be a list of one or more filters, got {shown(part)}")
         return [self.filter(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(part)]
 
     def _field(self, name: object, path: str) -> Field:
         if not isinstance(name, str):
-            raise InputError(f"{path}: the name of a field must be a string")
+            raise InputError(f"{path}: a field name must be a string")
         if name in _IDS and name not in self.schema:
-            raise InputError(f"{path}: ids are no payload field: name them by ids_in=, or in the call itself")
+            raise InputError(f"{path}: ids are not a payload field: pass them as ids_in=, or in the call itself")
         if name not in self.schema:
             near = get_close_matches(name[:100], self.schema, 1)
             meant = f"did you mean {near[0]!r}? Else " if near else ""
             raise InputError(
-                f"{path}: {shown(name)} is no declared field, and is not indexed: {meant}declare it with"
+                f"{path}: {shown(name)} is not a declared field, so it is not indexed: {meant}declare it with"
                 f" add_field({shown(name)}, type); declared are: {', '.join(self.schema) or 'none'}"
             )
         return self.schema[name]
 
     def _condition(self, field: Field, part: object, path: str, depth: int) -> Node:
-        """A value, for ``$eq``, or a mapping of operators, all of which must hold."""
+        """A value, which means ``$eq``, or a mapping of operators; a row must match all."""
         if not isinstance(part, Mapping):
             return self._apply(field, "$eq", part, path, depth)
         if not part:
@@ -133,16 +133,14 @@ class _Parser:
             return Not(self._condition(field, _operators(value, path), path, depth + 1))
         make = _OPERATORS.get(operator) if isinstance(operator, str) else None
         if make is None:
-            raise InputError(
-                f"{path}: unknown operator; of {field.name!r} there are {_choices(operator, _fitting(field))}"
-            )
+            raise InputError(f"{path}: unknown operator; {field.name!r} has {_choices(operator, _fitting(field))}")
         return make(self, field, value, path)
 
     def _key(self, field: Field, value: object, path: str) -> Key:
         if value is None:
-            raise InputError(f"{path} is None: ask for {{'$exists': False}}")
+            raise InputError(f"{path} is None: use {{'$exists': False}}")
         if isinstance(value, list | tuple):
-            raise InputError(f"{path} is a list: use $in to ask for any of some values")
+            raise InputError(f"{path} is a list: use $in to match any of several values")
         return field.key(value, path)
 
     # --- operators ---
@@ -163,9 +161,7 @@ class _Parser:
 
     def contains(self, field: Field, value: object, path: str) -> Node:
         if not field.many:
-            raise InputError(
-                f"{path}: {field.name!r} is a {field.kind}, and no list that could contain values; use $eq"
-            )
+            raise InputError(f"{path}: {field.name!r} is a {field.kind}, not a list that could contain values; use $eq")
         return self.equals(field, value, path)
 
     def exists(self, field: Field, value: object, path: str) -> Node:
@@ -208,25 +204,25 @@ _OPERATORS: dict[str, Callable[[_Parser, Field, Any, str], Node]] = {
 
 
 _CONNECTIVES = ("$and", "$or", "$not")
-_IDS = ("id", "ids", "_id")  # what those may call them who look for ids in a filter
+_IDS = ("id", "ids", "_id")  # names under which users may look for ids in a filter
 
 
 def _fitting(field: Field) -> list[str]:
-    """The operators that a field's values have."""
+    """The operators that suit a field's values."""
     lacking = {name for name in ("$gt", "$gte", "$lt", "$lte") if not field.is_ordered}
     lacking |= set() if field.many else {"$contains"}
     return [name for name in (*_OPERATORS, "$not") if name not in lacking]
 
 
 def _choices(wrong: object, right: Sequence[str]) -> str:
-    """What there is, and which of it may be meant."""
+    """The valid names, and the one that is closest to the wrong name."""
     near = get_close_matches(f"${str(wrong)[:100].lstrip('$').lower()}", right, 1)
     return f"{', '.join(right[:-1])} and {right[-1]}" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def _operators(value: object, path: str) -> object:
     if not isinstance(value, Mapping):
-        raise InputError(f"{path} must be a mapping of operators; for one value there is $ne")
+        raise InputError(f"{path} must be a mapping of operators; use $ne for one value")
     return value
 
 
@@ -235,7 +231,7 @@ def _between(field: Field, low: int, high: int) -> Node:
 
 
 def _all(nodes: list[Node]) -> Node:
-    """All of some nodes; ranges of one field, which holds one value, become their intersection."""
+    """The conjunction of nodes. Ranges of the same single-valued field are merged into their intersection."""
     merged: dict[str, Between] = {}
     rest: list[Node] = []
     for node in nodes:

@@ -1,9 +1,9 @@
-"""Fields kept up with the rows of a write transaction."""
+"""Updates of the field indexes in a write transaction."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,19 +13,20 @@ from qvec.filters.postings import Changes, all_names, changed_entries, entry_nam
 from qvec.filters.schema import MAX_FIELDS, MAX_NUMBER, Field, Key, Keys, load_schema, payload_keys
 from qvec.filters.values import column_name, column_spec, write_values
 from qvec.schema.bitmaps import words_for
+from qvec.schema.state import FieldDeclaration, State
 from qvec.storage.store import ColumnSpec, Transaction
 
 RowKeys = Sequence[Keys | None]
-"""What one row holds of each field, in the order of the fields; None: nothing."""
+"""The keys of one row in each field, in the order of the fields. None: no value."""
 
-_STEMS = 65_536  # names remembered while rows are taken in
+_MAX_CACHED_STEMS = 65_536
 
 
 class FieldWriter:
     """The declared fields of a collection inside one write transaction."""
 
     def __init__(self, txn: Transaction, names: Container[str] | None = None) -> None:
-        """``names``: of some fields; default, all."""
+        """``names``: restricts the writer to these fields; default: all fields."""
         self.txn = txn
         stored = load_schema(txn.state)
         self.fields: list[Field] = [field for name, field in stored.items() if names is None or name in names]
@@ -33,18 +34,18 @@ class FieldWriter:
     # --- rows ---
 
     def read(self, payloads: Sequence[Payload | None], names: Sequence[str] | None = None) -> list[RowKeys]:
-        """What payloads hold; InputError names the value that is not of its field's type. Nothing is written."""
+        """The keys of payloads. Raises InputError naming a value that is not of its field's type."""
         if not self.fields:
             return []
         named = (f"payload[{i}]" for i in range(len(payloads))) if names is None else names
         return [payload_keys(self.fields, payload, name) for payload, name in zip(payloads, named, strict=True)]
 
     def read_stored(self, payloads: Sequence[Payload | None]) -> list[RowKeys]:
-        """What stored payloads hold, which were checked when they came."""
+        """The keys of stored payloads. Raises CorruptError: payloads are checked before they are stored."""
         try:
             return self.read(payloads)
         except InputError as error:
-            raise CorruptError(f"a stored payload is not what its fields say: {error}") from error
+            raise CorruptError(f"a stored payload does not match its fields: {error}") from error
 
     def resize(self, n: int) -> None:
         """Make room for n rows."""
@@ -53,7 +54,7 @@ class FieldWriter:
                 self.txn.columns[column_name(field)].resize(words_for(n))
 
     def change(self, rows: Sequence[int], old: Sequence[RowKeys], new: Sequence[RowKeys]) -> None:
-        """Rows, ascending, that held ``old`` hold ``new``; an empty list: they held, or hold, nothing."""
+        """Replace the keys ``old`` of ascending rows by ``new``. An empty list: no keys."""
         for place, field in enumerate(self.fields):
             before = [keys[place] for keys in old] or [None] * len(rows)
             after = [keys[place] for keys in new] or [None] * len(rows)
@@ -67,32 +68,31 @@ class FieldWriter:
         if field.has_column:
             moved = [i for i in range(len(rows)) if before[i] != after[i]]
             if moved:
-                keys = [_only(after[i]) for i in moved]
+                keys = [0 if (new := after[i]) is None else new[0] for i in moved]
                 write_values(self.txn.columns[column_name(field)], np.array(rows, np.int64)[moved], keys)
 
     # --- fields ---
 
     def declare(self, fields: Mapping[str, FieldType]) -> None:
-        """Add fields that no row holds anything of yet."""
-        state = self.txn.state
-        if len(state["fields"]) + len(fields) > MAX_FIELDS:
-            raise InputError(
-                f"the collection would have {len(state['fields']) + len(fields)} fields; the limit is {MAX_FIELDS}"
-            )
+        """Declare fields, for which no row has a value yet."""
+        declared = len(self.txn.state.fields) + len(fields)
+        if declared > MAX_FIELDS:
+            raise InputError(f"the collection would have {declared} fields; the limit is {MAX_FIELDS}")
         for name, kind in fields.items():
-            if name in state["fields"]:
-                raise InputError(f"field {name!r} is declared already, as {state['fields'][name][1]}")
-            if state["next_field"] > MAX_NUMBER:
+            state: State = self.txn.state
+            if name in state.fields:
+                raise InputError(f"field {name!r} is declared already, as {state.fields[name].type}")
+            if state.next_field > MAX_NUMBER:
                 raise InputError(f"the collection has had {MAX_NUMBER + 1} fields, which is the limit")
-            field = Field(name, state["next_field"], kind)
-            state["next_field"] += 1
-            state["fields"] = {**state["fields"], name: [field.number, kind]}
+            field = Field(name, state.next_field, kind)
+            declarations = {**state.fields, name: FieldDeclaration(field.number, kind)}
+            self.txn.state = replace(state, fields=declarations, next_field=field.number + 1)
             if field.has_column:
-                self.txn.add_column(column_name(field), column_spec(field)).resize(words_for(state["n"]))
-        self.fields = list(load_schema(state).values())
+                self.txn.add_column(column_name(field), column_spec(field)).resize(words_for(state.n))
+        self.fields = list(load_schema(self.txn.state).values())
 
     def drop(self, name: str) -> None:
-        """Forget a field and its indexes; payloads keep what they hold."""
+        """Remove a field and its indexes. Payloads are not changed."""
         state = self.txn.state
         schema = load_schema(state)
         if name not in schema:
@@ -102,17 +102,17 @@ class FieldWriter:
             self.txn.drop_column(column_name(field))
         if field.has_postings:
             self.txn.delete_entries(*all_names(field))
-        state["fields"] = {other: line for other, line in state["fields"].items() if other != name}
-        self.fields = list(load_schema(state).values())
+        self.txn.state = replace(state, fields={other: of for other, of in state.fields.items() if other != name})
+        self.fields = list(load_schema(self.txn.state).values())
 
 
-def field_columns(state: Mapping[str, Any]) -> dict[str, ColumnSpec]:
+def field_columns(state: State) -> dict[str, ColumnSpec]:
     """The columns of the fields that a state declares."""
     return {column_name(field): column_spec(field) for field in load_schema(state).values() if field.has_column}
 
 
 def posted(field: Field, rows: Sequence[int], before: Sequence[Keys | None], after: Sequence[Keys | None]) -> Changes:
-    """Which rows come to and go from which entries."""
+    """The rows to add to and to remove from each entry."""
     changes: Changes = {}
     stems: dict[Key | None, bytes] = {}
     for row, old, new in zip(rows, before, after, strict=True):
@@ -122,7 +122,7 @@ def posted(field: Field, rows: Sequence[int], before: Sequence[Keys | None], aft
         for key, side in [*((key, 1) for key in gone), *((key, 0) for key in come)]:
             name = stems.get(key)
             if name is None:
-                if len(stems) >= _STEMS:
+                if len(stems) >= _MAX_CACHED_STEMS:
                     stems.clear()
                 name = stems[key] = stem(field, key)
             changes.setdefault(entry_name(name, row), ([], []))[side].append(row)
@@ -130,9 +130,5 @@ def posted(field: Field, rows: Sequence[int], before: Sequence[Keys | None], aft
 
 
 def _held(keys: Keys | None) -> set[Key | None]:
-    """Keys, and None for holding anything."""
+    """The keys, and None for the entry of rows that have any value."""
     return set() if keys is None else {None, *keys}
-
-
-def _only(keys: Keys | None) -> Any:
-    return 0 if keys is None else keys[0]

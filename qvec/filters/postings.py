@@ -1,8 +1,8 @@
-"""Postings: for each value of a field, and each chunk of 65,536 rows, a CRoaring bitmap of the rows that hold it.
+"""Postings: for each value of a field and each chunk of 65,536 rows, a CRoaring bitmap of the rows with the value.
 
-An entry's name is the field's number, the size of the key, the key and the chunk's number, big-endian: the values of a
-field with an order lie in that order. Bitmaps are in CRoaring's portable form and hold whole row numbers. They are
-written by pyroaring, and read by a kernel that takes them for hostile and sets bits where searches want them.
+The name of an entry is the field's number, the size of the key, the key, and the chunk's number, big-endian: entries
+of an ordered field are sorted by value. Bitmaps use CRoaring's portable format with whole row numbers. pyroaring writes
+bitmaps; a kernel that trusts none of their bytes reads them.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from qvec.common.types import Bitmap
 from qvec.filters.schema import Field, Key
 from qvec.storage.store import Snapshot, Transaction
 
-_PRESENT = b"\xff"  # in the place of a size: the rows that hold anything
-_DIGEST = b"\xfe"  # ... the SHA-256 of a keyword that is too long for a key
+_PRESENT = b"\xff"  # in place of a size: rows that have any value
+_DIGEST = b"\xfe"  # in place of a size: SHA-256 of a keyword that is too long for a key
 _MAX_SIZE = 200
 _CHUNK_BYTES = 2
 _FIRST, _LAST = b"\x00\x00", b"\xff\xff"
 
 Changes = dict[bytes, tuple[list[int], list[int]]]
-"""Rows that come to an entry, and rows that go, by its name."""
+"""By the name of an entry: rows to add, and rows to remove."""
 
 
 def stem(field: Field, key: Key | None) -> bytes:
-    """The name of a value's entries but for the chunk; None: of the rows that hold anything."""
+    """The name of a value's entries without the chunk. None: of the entries of rows that have any value."""
     number = field.number.to_bytes(2, "big")
     if key is None:
         return number + _PRESENT
@@ -40,24 +40,24 @@ def stem(field: Field, key: Key | None) -> bytes:
 
 
 def entry_name(name_stem: bytes, row: int) -> bytes:
-    """The name of the entry that a row belongs to."""
+    """The name of the entry that covers a row."""
     return name_stem + (row // CHUNK_ROWS).to_bytes(_CHUNK_BYTES, "big")
 
 
 def all_names(field: Field) -> tuple[bytes, bytes]:
-    """The first and the last name that an entry of a field can have."""
+    """The lowest and the highest possible name of a field's entries."""
     number = field.number.to_bytes(2, "big")
     return number, number + b"\xff" * 256
 
 
 def read_postings(reading: Snapshot, field: Field, key: Key | None, n: int, bits: Bitmap) -> None:
-    """Set the rows that hold a value, or anything."""
+    """Set the bits of the rows that have the value. None: any value."""
     name = stem(field, key)
     _read_span(reading, name, name, n, bits)
 
 
 def read_range(reading: Snapshot, field: Field, low: int, high: int, n: int, bits: Bitmap) -> None:
-    """Set the rows that hold a value whose key lies between two; both included."""
+    """Set the bits of the rows that have a key from ``low`` to ``high``, both included."""
     _read_span(reading, stem(field, low), stem(field, high), n, bits)
 
 
@@ -69,12 +69,12 @@ def _read_span(reading: Snapshot, low: bytes, high: bytes, n: int, bits: Bitmap)
 
 
 def changed_entries(txn: Transaction, changes: Changes) -> Iterable[tuple[bytes, bytes | None]]:
-    """The entries after some changes; None: nothing is left of one."""
+    """The changed entries. None: the entry is empty and must be deleted."""
     from pyroaring import BitMap  # late: a twentieth of the import's time
 
     for name, (come, go) in changes.items():
         data = txn.entry(name)
-        rows = BitMap() if data is None else _stored_rows(name, data, txn.state["n"])
+        rows = BitMap() if data is None else _stored_rows(name, data, txn.state.n)
         rows.difference_update(BitMap(go))
         rows.update(come)
         rows.run_optimize()
@@ -82,7 +82,7 @@ def changed_entries(txn: Transaction, changes: Changes) -> Iterable[tuple[bytes,
 
 
 def _stored_rows(name: bytes, data: Any, n: int) -> Any:
-    """The rows of a serialized bitmap as a set that can be changed; CorruptError where it is none, or has others."""
+    """Deserialize a bitmap. Raises CorruptError if it is malformed or has rows outside of its chunk."""
     from pyroaring import BitMap
 
     chunk = int.from_bytes(name[-_CHUNK_BYTES:], "big")
@@ -96,4 +96,4 @@ def _stored_rows(name: bytes, data: Any, n: int) -> Any:
 
 
 def _damaged(name: bytes) -> CorruptError:
-    return CorruptError(f"entry {name.hex()} is no bitmap of rows of its chunk")
+    return CorruptError(f"entry {name.hex()} is not a bitmap of rows of its chunk")

@@ -1,6 +1,6 @@
 """Declared fields of payloads: their types, and the keys that values of each type are indexed by.
 
-A key is an int from 1 to 2^64 - 1 where values have an order (ints, floats, datetimes), in that order; else bytes.
+Ordered values (ints, floats, datetimes) have int keys from 1 to 2^64 - 1 in the same order; others have bytes.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import numpy as np
 
-from qvec.common.errors import FormatError, InputError
-from qvec.common.plain_state import take_choice, take_int
+from qvec.common.errors import InputError
 from qvec.common.types import FieldType
+from qvec.schema.state import State
 
 MAX_FIELDS = 256
 MAX_NAME_BYTES = 255
 MAX_KEYWORD_BYTES = 65_536
 MAX_ITEMS = 4096  # of one list
-MAX_NUMBER = 65_535  # fields ever declared: the keys of columns hold 16 bits of it
+MAX_NUMBER = 65_535  # of a field; numbers are not reused, and have 16 bits in the keys of columns
 MAX_INT = 2**63 - 1
 MAX_KEY = 2**64 - 1
 
@@ -29,14 +29,14 @@ FIELD_TYPES: tuple[FieldType, ...] = get_args(FieldType)
 Key = int | bytes
 Keys = tuple[Key, ...]
 
-_ZERO = 1 << 63  # the key of 0: keys of integers are shifted by it
+_ZERO = 1 << 63  # the key of the integer 0
 _MICROSECOND, _EPOCH = timedelta(microseconds=1), datetime(1970, 1, 1, tzinfo=UTC)
 Schema = Mapping[str, "Field"]
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A declared field; ``number`` names it in the file, and is never used for another."""
+    """A declared field. ``number`` identifies the field in the file, and is never reused."""
 
     name: str
     number: int
@@ -44,12 +44,12 @@ class Field:
 
     @property
     def kind(self) -> str:
-        """The type of a value, or of the values of a list."""
+        """The type of a value, or of the items of a list."""
         return self.type.removesuffix("[]")
 
     @property
     def many(self) -> bool:
-        """Whether a payload holds a list of values."""
+        """Whether the value in a payload is a list."""
         return self.type.endswith("[]")
 
     @property
@@ -58,21 +58,21 @@ class Field:
 
     @property
     def has_column(self) -> bool:
-        """Whether the values stand in a column, which finds ranges."""
+        """Whether the field has a value column, which serves ranges."""
         return self.is_ordered and not self.many
 
     @property
     def has_postings(self) -> bool:
-        """Whether each value has a bitmap of the rows that hold it."""
+        """Whether the field has postings: bitmaps of the rows that have a value."""
         return self.many or self.kind in ("keyword", "bool", "int")
 
     def key(self, value: object, where: str) -> Key:
-        """The key of one value; InputError says what at ``where`` it must be."""
+        """The key of one value. Raises InputError with the valid type; ``where`` names the value."""
         key: Key = _KEYS[self.kind](value, where)
         return key
 
     def keys(self, value: object, where: str) -> Keys | None:
-        """The keys of what a payload holds, each once; None: it holds nothing."""
+        """The distinct keys of a payload's value. None: the payload has no value."""
         if value is None:
             return None
         if not self.many:
@@ -85,7 +85,7 @@ class Field:
 
 
 def check_fields(fields: object) -> dict[str, FieldType]:
-    """Names and types as callers declare them; InputError names the wrong one."""
+    """Check names and types as declared by the caller. Raises InputError naming the wrong one."""
     if not isinstance(fields, Mapping):
         raise InputError(f"fields must map names to types, got {type(fields).__name__}")
     if len(fields) > MAX_FIELDS:
@@ -94,35 +94,28 @@ def check_fields(fields: object) -> dict[str, FieldType]:
 
 
 def check_name(name: object) -> str:
-    """A name that a field can have."""
+    """Check the name of a field."""
     if not isinstance(name, str) or not name or name.startswith("$"):
-        raise InputError(f"a field's name is a string, not empty, that does not begin with '$'; got {shown(name)}")
+        raise InputError(f"a field name must be a non-empty string that does not begin with '$'; got {shown(name)}")
     if len(name) > MAX_NAME_BYTES or len(name.encode(errors="replace")) > MAX_NAME_BYTES:
         raise InputError(f"the field name {shown(name)} is longer than {MAX_NAME_BYTES} bytes")
     return str(name)
 
 
 def check_type(name: object, kind: object) -> FieldType:
-    """A type that a field can have."""
+    """Check the type of a field."""
     if not isinstance(kind, str) or kind not in FIELD_TYPES:
         raise InputError(f"field {shown(name)}: the type must be one of {', '.join(FIELD_TYPES)}; got {shown(kind)}")
     return kind
 
 
-def load_schema(state: Mapping[str, Any]) -> dict[str, Field]:
-    """The fields that a collection's state declares; FormatError where it is damaged."""
-    fields = {}
-    for name, line in state["fields"].items():
-        if not isinstance(line, list) or len(line) != 2:
-            raise FormatError(f"field {name!r} must be stored as its number and its type")
-        parts = {"number": line[0], "type": line[1]}
-        number = take_int(parts, "number", 0, MAX_NUMBER)
-        fields[name] = Field(name, number, cast(FieldType, take_choice(parts, "type", FIELD_TYPES)))
-    return fields
+def load_schema(state: State) -> dict[str, Field]:
+    """The fields that a collection's state declares."""
+    return {name: Field(name, declared.number, declared.type) for name, declared in state.fields.items()}
 
 
 def payload_keys(fields: Iterable[Field], payload: Mapping[str, Any] | None, where: str) -> list[Keys | None]:
-    """The keys of each field in a payload; InputError names the value that is not of its field's type."""
+    """The keys of each field in a payload. Raises InputError naming a value that is not of its field's type."""
     if payload is None:
         return [None for _ in fields]
     return [field.keys(payload.get(field.name), f"{where}[{field.name!r}]") for field in fields]
@@ -146,7 +139,7 @@ def _int(value: object, where: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise _mismatch(value, where, "an integer")
     if not -MAX_INT <= value <= MAX_INT:
-        raise InputError(f"{where} is {shown(value)}: integers lie between {-MAX_INT} and {MAX_INT}")
+        raise InputError(f"{where} is {shown(value)}: an integer must be from {-MAX_INT} to {MAX_INT}")
     return int(value) + _ZERO
 
 
@@ -154,9 +147,9 @@ def _float(value: object, where: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise _mismatch(value, where, "a number")
     try:
-        number = float(value) + 0.0  # one zero
+        number = float(value) + 0.0  # -0.0 becomes 0.0
     except OverflowError:
-        raise InputError(f"{where} is beyond the range of a float64") from None
+        raise InputError(f"{where} is outside of the range of a float64") from None
     if number != number:
         raise InputError(f"{where} is NaN, which has no order")
     bits: int = struct.unpack("<Q", struct.pack("<d", number))[0]
@@ -195,7 +188,7 @@ def _mismatch(value: object, where: str, wanted: str) -> InputError:
 
 
 def shown(value: object) -> str:
-    """A value in a message, however long it is."""
+    """A value for an error message, shortened."""
     if isinstance(value, str | bytes):
         return repr(value) if len(value) <= 60 else f"{value[:60]!r}..."
     if isinstance(value, int) and value.bit_length() > 128:

@@ -1,7 +1,7 @@
-"""Value columns: what each row holds of a field with an order, as u64 keys; 0: nothing.
+"""Value columns: for each row the value of an ordered field, as a u64 key; 0 if the row has none.
 
-A row of the column holds the values of 64 rows of the collection, those of one word of a bitmap, so that a scan yields
-bitmaps. At memory's bandwidth it beats a walk through ordered entries wherever more than a few rows match.
+A row of the column has the values of 64 rows of the collection, those of one word of a bitmap: a scan yields bitmaps.
+At memory bandwidth, a scan beats a walk through ordered entries unless only a few rows match.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def column_name(field: Field) -> str:
 
 
 def column_spec(field: Field) -> ColumnSpec:
-    """Its shape: blocks of one page, for values change one by one."""
+    """Shape of a field's column: blocks of one page, since values change one by one."""
     assert field.number <= MAX_NUMBER
     return narrow_column(FIELD, WORD_ROWS * _BYTES, generation=field.number)
 
@@ -33,12 +33,12 @@ def column_spec(field: Field) -> ColumnSpec:
 def scan_values(
     columns: Mapping[str, Column], field: Field, ranges: Sequence[tuple[int, int]], n: int, bits: Bitmap
 ) -> None:
-    """Set the rows whose value lies in one of some ranges, ascending; both ends included."""
+    """Set the bits of the rows whose value is in one of the ascending ranges, both ends included."""
     bits_between(columns[column_name(field)], n, np.array(ranges, np.uint64).reshape(-1), bits)
 
 
 def write_values(column: Column, rows: NDArray[np.int64], keys: Sequence[Key]) -> None:
-    """Put the keys of some rows, ascending and each once."""
+    """Write the keys of rows, which are ascending and distinct."""
     words, at = np.unique(rows // WORD_ROWS, return_inverse=True)
     values = column.read(words).view(np.uint64)
     values[at, rows % WORD_ROWS] = np.array(keys, np.uint64)
@@ -48,6 +48,6 @@ def write_values(column: Column, rows: NDArray[np.int64], keys: Sequence[Key]) -
 
 
 def read_values(column: Column, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """The keys of some rows."""
+    """Read the keys of rows."""
     words, at = np.unique(rows // WORD_ROWS, return_inverse=True)
     return column.read(words).view(np.uint64)[at, rows % WORD_ROWS]

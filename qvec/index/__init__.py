@@ -1,11 +1,18 @@
-"""How candidates are found: by a scan of every code, a walk through a graph, or a scan of near lists."""
+"""Indexes, which find the candidates of a search.
+
+- ``base``: the interface; ``flat``: a scan of all codes.
+- ``hnsw``: the graph index. ``graph``: its state, entries and pruning; ``graph_build``: linking rows; ``graph_codes``:
+  the codes that rows are linked by; ``graph_nodes``: the packed layout; ``graph_repair``: removing deleted rows.
+- ``ivf``: inverted lists; ``ivf_clusters``: their centroids; ``ivf_check``: verification.
+"""
 
 from qvec.codes.configs import HNSW, IVF, Flat, IndexConfig
-from qvec.index.base import CodeColumn, Index, IndexInput, IndexState, Progress, Rows, VectorReader, vector_reader
+from qvec.index.base import CodeColumn, Index, IndexInput, Progress
 from qvec.index.flat import FlatIndex
 from qvec.index.graph import GraphShape
 from qvec.index.graph_codes import linking_codes
 from qvec.index.hnsw import HNSWIndex
+from qvec.schema.state import IndexState
 
 __all__ = [
     "CodeColumn",
@@ -14,19 +21,15 @@ __all__ = [
     "HNSWIndex",
     "Index",
     "IndexInput",
-    "IndexState",
     "Progress",
-    "Rows",
-    "VectorReader",
     "linking_codes",
     "load_index",
     "make_index",
-    "vector_reader",
 ]
 
 
 def make_index(config: IndexConfig) -> Index:
-    """The index that a configuration describes."""
+    """Create the index of a configuration."""
     if isinstance(config, IVF):
         from qvec.index.ivf import IVFIndex  # late: most collections have no lists
 
@@ -35,7 +38,7 @@ def make_index(config: IndexConfig) -> Index:
 
 
 def load_index(config: IndexConfig | None, state: IndexState) -> Index:
-    """The index that a collection's state describes; ``config`` None: it was chosen by the number of rows."""
-    if config is not None and config.kind == state["kind"]:
+    """Create the index of a collection's state. ``config`` None: the kind was chosen by the number of rows."""
+    if config is not None and config.kind == state.kind:
         return make_index(config)
-    return make_index(HNSW() if state["kind"] == HNSW.kind else Flat())
+    return make_index(HNSW() if state.kind == HNSW.kind else Flat())

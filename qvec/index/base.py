@@ -1,11 +1,11 @@
-"""What the collection asks of an index."""
+"""The interface of an index, and the data that it is built over."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
@@ -13,53 +13,29 @@ from qvec._kernels import Codec, Column, Finder
 from qvec.codes.registry import Quantizer
 from qvec.common.types import Bitmap, Float32Array, NDArray
 from qvec.schema.bitmaps import complement, read_bitmap, rows_in
-from qvec.schema.layout import CODES, DELETED, VECTORS
+from qvec.schema.layout import CODES, DELETED
+from qvec.schema.quantizers import Quantizers, VectorReader
+from qvec.schema.state import IndexState, Rows
 from qvec.storage.store import ColumnSpec
 
 Progress = Callable[[int, int], object]
 """Called with (done, total) rows."""
 
-Rows = NDArray[np.uint32]
-IndexState = dict[str, Any]
-"""Plain data: "kind"; "tombstones", deleted rows that the index still points at; and what the kind remembers."""
-
 
 @dataclass(frozen=True)
 class CodeColumn:
-    """Rows of codes and what scores them."""
+    """A column of codes and the codec that scores them."""
 
     codec: Codec
     column: Column
 
 
 @dataclass(frozen=True)
-class VectorReader:
-    """Vectors as exactly as they are stored: originals, or what their codes stand for where none are kept."""
-
-    quantizer: Quantizer
-    column: Column
-
-    def read(self, rows: NDArray[Any]) -> Float32Array:
-        """float32 [n, dim] of the rows."""
-        codes, quantizer = self.column.read(rows), self.quantizer
-        return quantizer.codec.decode(codes) if quantizer.transform is None else quantizer.decode(codes)
-
-
-def vector_reader(
-    quantizer: Quantizer, original_quantizer: Quantizer | None, columns: Mapping[str, Column]
-) -> VectorReader:
-    """The reader of the most exact vectors that are stored: the originals, else the codes."""
-    if original_quantizer is None:
-        return VectorReader(quantizer, columns[CODES])
-    return VectorReader(original_quantizer, columns[VECTORS])
-
-
-@dataclass(frozen=True)
 class IndexInput:
-    """What an index is over: the collection's columns by their own names, n rows of them, and codes to go by.
+    """The data that an index is built over: n rows of the collection's columns, by their own names.
 
-    ``stored``: the vectors themselves; None serves an index that is made of codes. Rows are not all in use: those that
-    are deleted may be given to other vectors once nothing points at them.
+    ``codes``: what rows are scored by. ``vectors``: reads the vectors; indexes that are built from codes need none.
+    Deleted rows may be reused for other vectors once no index references them.
     """
 
     columns: Mapping[str, Column]
@@ -72,9 +48,15 @@ class IndexInput:
         assert self.vectors is not None
         return self.vectors.read(rows)
 
+    @classmethod
+    def of_codes(cls, quantizers: Quantizers, columns: Mapping[str, Column], n: int) -> Self:
+        """The input for searches and checks, which score rows by their codes."""
+        codes = CodeColumn(quantizers.codes.codec, columns[CODES])
+        return cls(columns, codes, n, quantizers.vector_reader(columns))
+
     @cached_property
     def deleted(self) -> Bitmap:
-        """The rows that are no results, as of the first time this is asked for."""
+        """The deleted rows, as of the first access."""
         return read_bitmap(self.columns[DELETED], self.n)
 
     @cached_property
@@ -84,62 +66,61 @@ class IndexInput:
 
 
 class Index(Protocol):
-    """How candidates are found. Stateless: what it must remember is plain data in the snapshot's state."""
+    """How candidates are found. Stateless: what it must remember is in the collection's state."""
 
     kind: ClassVar[str]
+    empty: ClassVar[IndexState]
+    """The state of an index of no rows."""
     built_from_codes: ClassVar[bool]
-    """Whether what it keeps is made of the codes, and has to be made anew for others."""
+    """Whether the index is derived from the codes, and is built again for other codes."""
 
     def columns(self, quantizer: Quantizer) -> dict[str, ColumnSpec]:
-        """Columns beyond codes that it keeps, and makes as long as it needs them.
-
-        InputError where it cannot work on such codes.
-        """
+        """The columns that the index adds to the collection. Raises InputError if the codes do not suit the index."""
         ...
 
     def extend(
         self, data: IndexInput, state: IndexState, rows: Rows, threads: int, progress: Progress | None
     ) -> IndexState:
-        """Take in rows that it does not point at: stored, not deleted, ascending, any below n. The new state."""
+        """Index stored, live rows, in ascending order, that are not indexed yet. Return the new state."""
         ...
 
     def drop(self, data: IndexInput, state: IndexState, rows: Rows, threads: int) -> IndexState:
-        """Rows, ascending, have been deleted: let go of them, or count them as dead and leave them to `mend`.
+        """Take note of deleted rows, in ascending order: remove them, or count them as tombstones for `repair`.
 
-        Rows that it does not point at are passed over. Returns the new state.
+        Rows that are not indexed are ignored. Return the new state.
         """
         ...
 
     def repair_due(self, state: IndexState) -> bool:
-        """Whether it is time to `mend`."""
+        """Whether `repair` should be called now."""
         ...
 
     def repair(self, data: IndexInput, state: IndexState, limit: int, threads: int) -> IndexState:
-        """Let go of dead rows by going through ``limit`` rows of what it keeps, or a few more; the new state.
+        """Remove tombstones: visit about ``limit`` rows of the index, and return the new state.
 
-        None is dead after as many calls as it takes to go through all.
+        The calls that visit all rows remove all tombstones that existed at the first of these calls.
         """
         ...
 
     def referenced_rows(self, data: IndexInput, state: IndexState) -> Bitmap | None:
-        """Rows that it points at, deleted ones among them: these must keep their codes. None: no deleted ones."""
+        """The rows that the index references, tombstones included: these keep their codes. None: only live rows."""
         ...
 
     def unused_rows(self, data: IndexInput, state: IndexState) -> dict[str, NDArray[np.int64]]:
-        """By column of what it keeps, the rows that hold nothing any more."""
+        """The unused rows of each column of the index."""
         ...
 
     def n_lists(self, state: IndexState) -> int:
-        """How many lists a search may probe; 0: it has none."""
+        """The number of lists that a search can probe; 0 if the index has no lists."""
         ...
 
     def finder(self, data: IndexInput, state: IndexState) -> Finder | None:
-        """What finds candidates among the rows of any codes; None: a scan does.
+        """The finder of candidates among rows of any codes. None: searches scan the codes.
 
-        The columns hold what was made from the codes in force (:data:`qvec.schema.layout.NODES`) only where these are they.
+        Columns hold packed nodes (:data:`qvec.schema.layout.NODES`) only if ``data`` has the codes they were made from.
         """
         ...
 
     def check(self, data: IndexInput, state: IndexState, deep: bool) -> list[str]:
-        """Problems found in what it keeps; ``deep``: also by making anew what it made of vectors and codes."""
+        """Problems found in the index. ``deep``: also derive its data from vectors and codes again, and compare."""
         ...

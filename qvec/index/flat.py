@@ -1,4 +1,4 @@
-"""No structure at all: every search scans the codes."""
+"""The flat index: every search scans all codes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import numpy as np
 
 from qvec.codes.registry import Quantizer
 from qvec.common.types import NDArray
-from qvec.index.base import IndexInput, IndexState, Progress, Rows
+from qvec.index.base import IndexInput, Progress
+from qvec.schema.state import FlatState, IndexState, Rows
 from qvec.storage.store import ColumnSpec
 
 
 class FlatIndex:
-    """See :class:`qvec.index.base.Index`. Points at nothing, and so remembers nothing."""
+    """See :class:`qvec.index.base.Index`. Without columns or state."""
 
     kind: ClassVar[str] = "flat"
+    empty: ClassVar[IndexState] = FlatState()
     built_from_codes: ClassVar[bool] = False
 
     def columns(self, quantizer: Quantizer) -> dict[str, ColumnSpec]:

@@ -1,29 +1,26 @@
-"""A graph besides its lists: where walks start, and the tree that keeps every row reachable."""
+"""State of a graph outside its lists, the choice of entry points, and the rule that prunes lists."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import NamedTuple, Self
 
 import numpy as np
 
 from qvec.codes.kmeans import lloyd
 from qvec.common.types import NDArray
-from qvec.index.base import CodeColumn, IndexState, Rows
+from qvec.index.base import CodeColumn
+from qvec.schema.state import GraphState, IndexState, Rows
 
 MAX_ENTRIES = 64
 ENTRY_SAMPLE_ROWS = 4096
 ENTRY_KMEANS_ROUNDS = 4
-_NUMBERS = (
-    "indexed", "tombstones", "root", "entries_chosen_at", "repair_cursor", "pending_in_sweep", "reverse_edge_cursor",
-)  # fmt: skip
-_ROWS = ("entries", "pending_rows")
 
 
 class Pruning(NamedTuple):
-    """``alpha``: a neighbor s hides another e where alpha * d(s, e) <= d(u, e), squared distances.
+    """``alpha``: neighbor s of u occludes neighbor e if alpha * d(s, e) <= d(u, e), in squared distances.
 
-    ``fill``: up to this share of a list, the nearest that are hidden are kept as well.
+    ``fill``: the nearest occluded neighbors fill a list up to this share.
     """
 
     alpha: float
@@ -31,15 +28,15 @@ class Pruning(NamedTuple):
 
 
 def pruning(metric: str, packed: bool) -> Pruning:
-    """How lists are pruned; what was measured is in docs/adr, 2 and 7."""
-    if metric == "ip":  # negated dot products are no distances, to be stretched; a long vector hides nearly all others
+    """How lists are pruned (measured, ADRs 2 and 7)."""
+    if metric == "ip":  # alpha suits distances only; and a long vector occludes nearly all others
         return Pruning(1.0, 0.75)
-    return Pruning(1.05, 0.75) if packed else Pruning(1.1, 0.0)  # a packed node's places are scored, filled or not
+    return Pruning(1.05, 0.75) if packed else Pruning(1.1, 0.0)  # packed nodes cost the same with empty places
 
 
 @dataclass(frozen=True)
 class GraphShape:
-    """``degree``: links of a live row, on average; ``reachable``: live rows that walks from the entries can reach."""
+    """``degree``: average number of edges of a live row; ``reachable``: live rows that walks can reach."""
 
     degree: float
     reachable: int
@@ -50,8 +47,8 @@ class Graph:
     """State of a graph outside its lists.
 
     - ``indexed``: number of linked rows; ``tombstones``: how many of these are deleted.
-    - ``root``: root of the tree; ``entries``: rows at which walks start, the root included; ``entries_chosen_at``: value
-      of ``indexed`` when the entries were chosen.
+    - ``root``: root of the tree; ``entries``: rows at which walks start, the root included; ``entries_chosen_at``:
+      ``indexed`` when the entries were chosen.
     - ``repair_cursor``: first row whose list the running repair has not visited; None if no repair is running.
     - ``pending_rows``: rows with pending reverse edges, in the order of insertion. Sweeps over all lists add these
       edges. ``reverse_edge_cursor``: row at which the next step of the sweep begins; ``pending_in_sweep``: how many of
@@ -71,16 +68,13 @@ class Graph:
     @classmethod
     def of(cls, state: IndexState) -> Self:
         """The graph that an index state describes; an empty graph if nothing is indexed yet."""
-        if not state.get("indexed"):
+        if not isinstance(state, GraphState) or not state.indexed:
             return cls()
-        values = {name: state[name] for name in _NUMBERS}
-        values |= {name: np.frombuffer(state[name], "<u4").astype(np.uint32) for name in _ROWS}
-        return cls(**values)
+        return cls(**{part.name: getattr(state, part.name) for part in fields(cls)})
 
-    def to_state(self) -> IndexState:
-        """Plain data for :meth:`of`."""
-        rows = {name: getattr(self, name).astype("<u4").tobytes() for name in _ROWS}
-        return {name: getattr(self, name) for name in _NUMBERS} | rows
+    def state(self) -> GraphState:
+        """The state for :meth:`of`."""
+        return GraphState(**vars(self)) if self.indexed else GraphState()
 
     def add_pending(self, rows: Rows) -> None:
         """Append rows to the pending ones. A row that was pending for another vector moves to the end."""

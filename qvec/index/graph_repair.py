@@ -1,7 +1,7 @@
-"""Removes deleted rows from a graph, list by list, in as many transactions as the caller wants (kernels/graph/repair.c).
+"""Removes deleted rows from a graph, list by list, in one or more transactions (kernels/graph/repair.c).
 
-A repair marks the rows that are deleted when it begins as "removing", and visits the lists in the order of rows. When it
-ends, no list names the marked rows, and they can be reused. Rows deleted meanwhile wait for the next repair.
+A repair marks the rows that are deleted when it begins as "removing", and visits the lists in the order of rows. When
+it ends, no list names the marked rows, and they can be reused. Rows deleted meanwhile wait for the next repair.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from qvec._kernels import GraphRepair
 from qvec.common.parallel import run_on_threads, thread_pool
 from qvec.common.types import Bitmap
 from qvec.index import graph_nodes
-from qvec.index.base import IndexInput, Rows
+from qvec.index.base import IndexInput
 from qvec.index.graph import Graph, choose_entries, pruning
 from qvec.schema.bitmaps import bytes_of, count, read_bitmap, rows_between, rows_in
 from qvec.schema.layout import ADJACENCY, LINKED, NODES, REMOVING
+from qvec.schema.state import Rows
 
 LISTS_PER_STEP = 4096
 

@@ -1,4 +1,4 @@
-"""Whether inverted lists are sound: every chain, every slot, every entry."""
+"""Verification of inverted lists: every chain of blocks, every slot, every entry."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Numbers = NDArray[np.int64]
 
 
 def check_lists(data: IndexInput, lists: Lists, copies: int, deep: bool) -> list[str]:
-    """Problems found: each live row must be in as many lists as there are copies, codes as its vector is there."""
+    """Problems found. Each live row must be in ``copies`` lists; ``deep``: with the entries of its vector."""
     chains = Chains.read(data, lists)
     problems = chains.follow()
     problems = problems or _check_slots(data, chains, copies)
@@ -27,7 +27,7 @@ def check_lists(data: IndexInput, lists: Lists, copies: int, deep: bool) -> list
 
 @dataclass(frozen=True)
 class Chains:
-    """Heads of blocks and lists: int64 arrays. ``rows``: [n_blocks, 32], NOWHERE in empty places."""
+    """Heads of blocks and lists as int64 arrays. ``rows`` is [n_blocks, 32], NOWHERE at empty places."""
 
     after: Numbers
     owner: Numbers
@@ -39,7 +39,7 @@ class Chains:
 
     @classmethod
     def read(cls, data: IndexInput, lists: Lists) -> Chains:
-        """Copy what is needed of the columns."""
+        """Copy the heads from the columns."""
         heads = data.columns[LISTS].read_range(0, lists.n_lists).view("<u4").astype(np.int64)
         parts = [
             _block_heads(data.columns[LIST_BLOCKS], i, lists.n_blocks) for i in range(0, lists.n_blocks, ROWS_PER_STEP)
@@ -48,26 +48,28 @@ class Chains:
         return cls(blocks[:, 0], blocks[:, 1], blocks[:, 16:], heads[:, 0], heads[:, 1], lists.n_free, lists.free_block)
 
     def follow(self) -> list[str]:
-        """Follow every chain; what does not lead where it should, in words."""
+        """Follow every chain of blocks. Return the first problem found."""
         n_blocks, n_lists = len(self.after), len(self.heads)
         reached = np.zeros(n_blocks, bool)
         reached[: -(-n_lists // ENTRIES_PER_BLOCK)] = True  # the centroids' own
         left, at, first = self.sizes.copy(), self.heads.copy(), True
-        while (going := np.flatnonzero(left > 0)).size:
-            blocks = at[going]
+        while (unfinished := np.flatnonzero(left > 0)).size:
+            blocks = at[unfinished]
             fit = blocks < n_blocks
-            wrong = going[~fit] if not fit.all() else going[(self.owner[blocks] != going) | reached[blocks]]
+            wrong = (
+                unfinished[~fit] if not fit.all() else unfinished[(self.owner[blocks] != unfinished) | reached[blocks]]
+            )
             if len(wrong):
-                return [f"list {wrong[0]} leads to a block that is not its own"]
-            here = np.where(first, (left[going] - 1) % ENTRIES_PER_BLOCK + 1, ENTRIES_PER_BLOCK)
+                return [f"list {wrong[0]} references a block of another list"]
+            here = np.where(first, (left[unfinished] - 1) % ENTRIES_PER_BLOCK + 1, ENTRIES_PER_BLOCK)
             filled = self.rows[blocks] != NOWHERE
             if (odd := (filled != (np.arange(ENTRIES_PER_BLOCK) < here[:, None])).any(axis=1)).any():
-                return [f"list {going[odd][0]} has other places filled than its number of entries says"]
+                return [f"list {unfinished[odd][0]} has entries at places that do not match its size"]
             reached[blocks] = True
-            left[going] -= here
-            at[going], first = self.after[blocks], False
+            left[unfinished] -= here
+            at[unfinished], first = self.after[blocks], False
         if not self._reach_free(reached):
-            return [f"{self.n_free} blocks are said to be free, but they are not"]
+            return [f"{self.n_free} free blocks are expected, but not all of them are free"]
         lost = np.flatnonzero(~reached)
         return [f"{len(lost)} blocks belong to no list, the first is block {lost[0]}"] if len(lost) else []
 
@@ -87,19 +89,19 @@ def _block_heads(column: Column, start: int, n_blocks: int) -> NDArray[np.uint32
 
 
 def _check_slots(data: IndexInput, chains: Chains, copies: int) -> list[str]:
-    """Every entry is one that its row knows of, in a list of its own; no deleted row has any."""
+    """Check that the slots of live rows name all entries, and those of a row different lists."""
     block, place = np.nonzero(chains.rows != NOWHERE)
-    held = chains.owner[block] < len(chains.heads)
-    block, place = block[held], place[held]
+    in_lists = chains.owner[block] < len(chains.heads)
+    block, place = block[in_lists], place[in_lists]
     rows, slots = chains.rows[block, place], block * ENTRIES_PER_BLOCK + place
     live = data.live
     if len(rows) != copies * len(live) or (len(live) > 0 and rows.max() >= data.n):
-        return [f"{len(rows)} entries are in lists, there should be {copies} of each of {len(live)} rows"]
+        return [f"{len(rows)} entries are in lists, expected {copies} for each of {len(live)} rows"]
     known = data.columns[SLOTS].read(live).view("<u4")[:, :copies].astype(np.int64)
     order = np.lexsort((slots, rows))
     wrong = (rows[order].reshape(-1, copies) != live[:, None]) | (slots[order].reshape(-1, copies) != np.sort(known))
     if wrong.any():
-        return [f"row {live[wrong.any(axis=1)][0]} is not where its slots say"]
+        return [f"row {live[wrong.any(axis=1)][0]} is not at its slots"]
     owners = np.sort(chains.owner[known // ENTRIES_PER_BLOCK], axis=1)
     twice = (np.diff(owners, axis=1) == 0).any(axis=1)
     return [f"row {live[twice][0]} is in one list twice"] if twice.any() else []
@@ -111,5 +113,5 @@ def _check_entries(data: IndexInput, lists: Lists, copies: int) -> list[str]:
         rows = live[start : start + ROWS_PER_STEP].astype(np.uint32)
         right = lists.holds(rows, lists.vectors(data.read_vectors(rows)))[:, :copies].all(axis=1)
         if not right.all():
-            return [f"the entry of row {rows[~right][0]} is not that of its vector"]
+            return [f"the entry of row {rows[~right][0]} does not match its vector"]
     return []

@@ -18,7 +18,6 @@ from typing import Any, Literal
 import numpy as np
 
 from qvec.codes.registry import Quantizer, train
-from qvec.common.plain_state import State
 from qvec.common.types import Codes, Float32Array, NDArray
 from qvec.quality.drift_record import read_looks
 from qvec.quality.drift_stats import (
@@ -35,9 +34,9 @@ from qvec.quality.drift_stats import (
     recalls_among,
     spread,
 )
-from qvec.schema.calibrations import Trained, entry_of
-from qvec.schema.config import code_from_dict
 from qvec.schema.layout import DRIFT
+from qvec.schema.quantizers import Trained
+from qvec.schema.state import State
 from qvec.storage.snapshot import Snapshot
 from qvec.storage.store import Transaction
 
@@ -97,9 +96,9 @@ class Watch:
 
     def observe(self, txn: Transaction, quantizer: Quantizer, x: Float32Array, stored: Sampled) -> Drift | None:
         """Take in a batch that was stored; what is known after it where that was enough for a look."""
-        if not (samples := self._samples(txn.state, x)):
+        if not (samples := self._samples(txn, x)):
             return None
-        number = txn.state["quantizer"]
+        number = txn.state.active
         record = read_looks(txn, number, quantizer.dim)
         if record is None:  # the first look of all is what others are compared with
             record = _new_record(quantizer, samples.pop(0))
@@ -108,14 +107,14 @@ class Watch:
         txn.put_record(DRIFT, number, record)
         return drift_of(record, number)
 
-    def _samples(self, state: State, x: Float32Array) -> list[Float32Array]:
+    def _samples(self, txn: Transaction, x: Float32Array) -> list[Float32Array]:
         if len(x) >= LOOK_ROWS:
             count = min(MAX_LOOKS, len(x) // LOOK_ROWS)
             sample = spread(x, count * LOOK_ROWS)
             return [sample[i::count] for i in range(count)]
-        before = state["watched"]
+        before = txn.state.small_batches
         seen = *self.waiting.get(before, ()), np.array(x)
-        state["watched"] = before + 1
+        txn.state = replace(txn.state, small_batches=before + 1)
         self.waiting = {number: rows for number, rows in self.waiting.items() if before - MAX_UNDONE < number <= before}
         if sum(map(len, seen)) < LOOK_ROWS:
             self.waiting[before + 1] = seen
@@ -142,7 +141,7 @@ def remember(txn: Transaction, number: int, trained: Trained, sample: Float32Arr
 
 def read_drift(reading: Snapshot, dim: int) -> Drift:
     """What is known of the generation in force, whose vectors have so many dimensions."""
-    number = reading.state["quantizer"]
+    number = reading.state.active
     record = None if number is None else read_looks(reading, number, dim)
     known = Drift("none", {}, _ADVICE["none"], number, 0) if record is None else drift_of(record, number)
     if number is None or known.level != "none":
@@ -152,13 +151,13 @@ def read_drift(reading: Snapshot, dim: int) -> Drift:
 
 def _young_advice(state: State, number: int) -> str:
     """What to do about codes that were begun with fewer vectors than they learn from."""
-    entry = entry_of(state, number)
-    needed = code_from_dict(entry["code"]).min_samples
-    if not 0 < entry["n_samples"] < needed or state["live"] < GROWN * needed:
+    record = state.generation(number)
+    needed = record.code.min_samples
+    if not 0 < record.n_samples < needed or state.live < GROWN * needed:
         return ""
     return (
-        f"the code was begun with {entry['n_samples']} vectors, too few to learn their center from: requantize() "
-        f"trains it on the {state['live']} that are stored now, and finds more"
+        f"the code was begun with {record.n_samples} vectors, too few to learn their center from: requantize() "
+        f"trains it on the {state.live} that are stored now, and finds more"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from qvec.quality.recall import Recalls, wilson
 from qvec.rows.access import RowAccess
 from qvec.rows.lookup import live_rows
 from qvec.schema.layout import TUNING
+from qvec.schema.state import Tuned
 from qvec.search.curves import Curve, Curves, Point, Source, outdated
 from qvec.search.engine import Engine
 from qvec.search.params import SearchParams
@@ -48,8 +49,8 @@ class Tuning:
             made.append(Curve.best_of(k, list(self._points(k, truth, threads))))
             if progress is not None:
                 progress(i + 1, len(ks))
-        kind = state["index"]["kind"]
-        return Curves(state["quantizer"], kind, state["n"], self.source, len(self.queries), tuple(made))
+        assert state.active is not None
+        return Curves(state.active, state.index.kind, state.n, self.source, len(self.queries), tuple(made))
 
     @property
     def _extra(self) -> int:
@@ -149,14 +150,14 @@ def tune(
     """Measure recall curves on the last commit and store them, with the queries if there are any."""
     config = access.config
     with store.read() as snap:
-        quantizer, originals = access.quantizer(snap), access.originals(snap)
-        if quantizer is None or snap.state["live"] <= max(ks):
-            raise InputError(f"recall@{max(ks)} is measured on more vectors than that; {snap.state['live']} are stored")
-        if originals is None and quantizer.kind != "f32" and config.form is None:
+        quantizers, live = access.active(snap), snap.state.live
+        if quantizers is None or live <= max(ks):
+            raise InputError(f"recall@{max(ks)} is measured on more vectors than that; {live} are stored")
+        if quantizers.originals is None and quantizers.codes.kind != "f32" and config.form is None:
             raise InputError(
                 "recall is measured against the originals, and the collection was created with originals='none'"
             )
-        engine = Engine(snap, quantizer, originals, load_index(config.index, snap.state["index"]))
+        engine = Engine(snap, quantizers, load_index(config.index, snap.state.index))
         tuning = make_tuning(snap, engine, queries, access.reader(snap).vectors, n, seed)
         curves = tuning.run(ks, threads, progress)
     with store.write() as txn:
@@ -179,7 +180,7 @@ def refresh_curves(store: Store, access: RowAccess, threads: int) -> None:
         old = Curves.from_state(snap.record(TUNING, 0))
         queries = stored_queries(snap, access.config.dim) if old.source == "queries" else None
         ks = [curve.k for curve in old.curves]
-        if snap.state["live"] <= max(ks):
+        if snap.state.live <= max(ks):
             return  # too few vectors to measure on
     finally:
         store.end(snap)
@@ -189,7 +190,7 @@ def refresh_curves(store: Store, access: RowAccess, threads: int) -> None:
 def store_curves(txn: Transaction, curves: Curves, queries: Float32Array | None) -> None:
     """Put the curves in force; ``queries``, if given, to measure with again when the collection has changed."""
     txn.put_record(TUNING, 0, curves.state())
-    txn.state["tuned"] = {"generation": curves.generation, "index": curves.index, "n": curves.n}
+    txn.state = replace(txn.state, tuned=Tuned(curves.generation, curves.index, curves.n))
     if queries is None:
         return
     forget_queries(txn)

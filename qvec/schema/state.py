@@ -199,6 +199,12 @@ class State:
         return replace(self, generations=tuple(records))
 
 
+def empty_state(fields: Mapping[str, FieldType]) -> State:
+    """The state of an empty collection with some declared fields."""
+    declared = {name: FieldDeclaration(number, kind) for number, (name, kind) in enumerate(fields.items())}
+    return State(fields=declared, next_field=len(declared))
+
+
 def decode_state(stored: dict[str, Any]) -> State:
     """The state that a commit stored; CorruptError names the field that is wrong."""
     try:

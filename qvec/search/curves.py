@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from qvec.common.errors import FormatError, InputError
-from qvec.common.plain_state import State, take_choice, take_int, take_state, take_version
+from qvec.common.plain_state import take_choice, take_int, take_state, take_version
+from qvec.schema.state import State
 from qvec.schema.validation import MAX_K
 
 VERSION = 1
@@ -104,11 +105,11 @@ class Curves:
 
 def outdated(state: State) -> bool:
     """Whether a collection's state has curves of other codes, of another index, or of far fewer rows."""
-    tuned = state["tuned"]
+    tuned = state.tuned
     if tuned is None:
         return False
-    same = tuned["generation"] == state["quantizer"] and tuned["index"] == state["index"]["kind"]
-    return not same or bool(state["n"] > STALE * tuned["n"])
+    same = tuned.generation == state.active and tuned.index == state.index.kind
+    return not same or state.n > STALE * tuned.n
 
 
 def _curve(state: object) -> Curve:

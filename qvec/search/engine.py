@@ -6,17 +6,17 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from qvec._kernels import Column, Searcher, Selection
-from qvec.codes.registry import Quantizer
 from qvec.common.parallel import for_each
 from qvec.common.types import Float32Array, MemoryMode
-from qvec.index import CodeColumn, Index, IndexInput, vector_reader
+from qvec.index import Index, IndexInput
 from qvec.schema.bitmaps import read_bitmap
-from qvec.schema.layout import CODES, DELETED, IDS, VECTORS, in_force
+from qvec.schema.layout import CODES, DELETED, IDS, VECTORS, active_columns
+from qvec.schema.quantizers import Quantizers
+from qvec.schema.state import State
 from qvec.search.params import SearchParams
 from qvec.search.refine import Found
 from qvec.storage.store import Snapshot
@@ -53,28 +53,25 @@ class Engine:
     def __init__(
         self,
         snap: Snapshot,
-        quantizer: Quantizer,
-        original_quantizer: Quantizer | None,
+        quantizers: Quantizers,
         index: Index,
         columns: Mapping[str, Column] | None = None,
     ) -> None:
         """``columns``: by their own names; default, the active columns of the snapshot."""
-        self.state: dict[str, Any] = snap.state
+        self.state: State = snap.state
+        quantizer, original_quantizer = quantizers.codes, quantizers.originals
         self.quantizer, self.original_quantizer, self.index = quantizer, original_quantizer, index
-        self.n: int = self.state["n"]
-        self.live: int = self.state["live"]
-        self.tombstones: int = self.state["index"].get("tombstones", 0)
-        columns = in_force(snap.columns, self.state["names"]) if columns is None else columns
+        self.n, self.live, self.tombstones = self.state.n, self.state.live, self.state.index.tombstones
+        columns = active_columns(snap.columns, self.state.column_names) if columns is None else columns
         self.deleted = None if self.n == self.live else read_bitmap(columns[DELETED], self.n)
         self.all_rows = Selection(self.n, self.live, self.deleted)
-        self.n_lists = index.n_lists(self.state["index"])
+        self.n_lists = index.n_lists(self.state.index)
         self.default_nprobe = min(self.n_lists, round(PROBES_PER_ROOT * math.sqrt(self.n_lists)))
-        codes, reader = columns[CODES], vector_reader(quantizer, original_quantizer, columns)
-        index_input = IndexInput(columns, CodeColumn(quantizer.codec, codes), self.n, reader)
-        finder = index.finder(index_input, self.state["index"])
+        codes, vectors = columns[CODES], quantizers.vector_reader(columns).column
+        finder = index.finder(IndexInput.of_codes(quantizers, columns, self.n), self.state.index)
         query_map = None if quantizer.query_transform is None else quantizer.query_transform.of_queries
         original_codec = None if original_quantizer is None else original_quantizer.codec
-        parts = quantizer.codec, codes, self.n, finder, original_codec, reader.column
+        parts = quantizer.codec, codes, self.n, finder, original_codec, vectors
         self._new_searcher = partial(Searcher, *parts, map=query_map)
         self.searcher = self._new_searcher()
         self.id_searcher = self._new_searcher(ids=columns[IDS]) if IDS in columns else None

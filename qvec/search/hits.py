@@ -19,8 +19,8 @@ def ids_and_payloads(
     """Ids of rows [..., k] (-1: none), and their payloads if they are wanted, as lists of k."""
     ids: NDArray[Any]
     if config.ids == "int64":
-        with_records = with_payloads and snap.state["records"] > 0
-        ids = int_ids_of_rows(snap, rows) if snap.state["live"] else rows
+        with_records = with_payloads and snap.state.records > 0
+        ids = int_ids_of_rows(snap, rows) if snap.state.live else rows
     else:
         with_records = True
     records = row_records(snap, rows.reshape(-1).tolist()) if with_records else [None] * rows.size

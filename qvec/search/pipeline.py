@@ -48,11 +48,11 @@ class Searches:
     def engine(self, snap: Snapshot) -> Engine | None:
         """The engine of a snapshot, built at its first search; None if no vectors are stored."""
         engine: Engine | None = snap.derived.get("engine")
-        quantizer = self._access.quantizer(snap) if engine is None else None
-        if quantizer is None or not snap.state["live"]:
+        quantizers = self._access.active(snap) if engine is None else None
+        if quantizers is None or not snap.state.live:
             return engine
-        index = load_index(self._config.index, snap.state["index"])
-        engine = snap.derived["engine"] = Engine(snap, quantizer, self._access.originals(snap), index)
+        index = load_index(self._config.index, snap.state.index)
+        engine = snap.derived["engine"] = Engine(snap, quantizers, index)
         snap.reside(engine.to_copy(self._store.memory))
         return engine
 
@@ -95,7 +95,7 @@ class Searches:
 
     def _prepare(self, snap: Snapshot, engine: Engine, options: SearchOptions, raw: RawOptions) -> None:
         plain = not (options.refined or options.explain or options.vectors or options.group_by is not None)
-        if not plain or engine.id_searcher is None or (options.payloads and snap.state["records"]):
+        if not plain or engine.id_searcher is None or (options.payloads and snap.state.records):
             return
         effort = engine.effort(plan_search(snap, engine, options, options.k))
         zero = 1.0 if self._config.metric == "cosine" else 0.0

@@ -44,7 +44,7 @@ def _nprobe(engine: Engine, options: SearchOptions) -> int:
 
 def _plan_for_recall(snap: Snapshot, k: int, recall: float) -> SearchParams:
     """The cheapest parameters that were measured to reach the recall."""
-    if snap.state["tuned"] is None:
+    if snap.state.tuned is None:
         raise InputError("recall= needs a measured curve: call tune(queries) with some hundred queries of yours first")
     if outdated(snap.state):
         raise InputError("the recall curve was measured on other codes, another index or far fewer rows: tune() again")
@@ -58,9 +58,9 @@ def _candidates(engine: Engine, options: SearchOptions, k: int) -> int:
         return 0
     if options.oversample != "auto":
         return math.ceil(k * options.oversample)
-    chosen = engine.state["oversample"]
-    if chosen is not None and chosen["generation"] == engine.state["quantizer"]:
-        return int(k * chosen["factor"])
+    chosen = engine.state.oversample
+    if chosen is not None and chosen.generation == engine.state.active:
+        return k * chosen.factor
     return default_candidates(k, engine.quantizer.oversample)
 
 

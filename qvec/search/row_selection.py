@@ -73,8 +73,8 @@ class Selector:
     """The selections of one commit."""
 
     def __init__(self, reading: Snapshot) -> None:
-        self.n: int = reading.state["n"]
-        some_deleted = self.n > reading.state["live"]
+        self.n: int = reading.state.n
+        some_deleted = self.n > reading.state.live
         self.live = complement(self.n, read_bitmap(reading.columns[DELETED], self.n) if some_deleted else None)
         self.schema = load_schema(reading.state)
         self._known: dict[Node, Bitmap] = {}

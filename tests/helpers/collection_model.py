@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from helpers.filter_model import matches
-from qvec import Collection, Hits
+from qvec import BatchHits, Collection, Hits
 
 Id = int | str
 Payload = dict[str, Any]

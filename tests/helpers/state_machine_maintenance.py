@@ -16,6 +16,7 @@ import qvec
 from helpers.collection_model import Model, assert_hits_are_exact, assert_same_content
 from helpers.state_machine import BATCH, CODES, DIM, FILTER, IDS, PAYLOAD, POOL, ROWS, Machine
 from qvec.schema.layout import CODES as CODE_COLUMN
+from qvec.schema.state import GenerationRecord, State
 from qvec.schema.validation import as_ids, id_keys
 from qvec.storage import environment
 
@@ -99,7 +100,7 @@ class FullMachine(Machine):
         (key,) = id_keys(as_ids([name], "str" if self.strings else "int64"))
         with self.db._store.write() as txn:
             row = int(txn.rows_of([key])[0])
-            column = txn.columns.get(txn.state["names"].get(CODE_COLUMN, CODE_COLUMN))
+            column = txn.columns.get(txn.state.column_names.get(CODE_COLUMN, CODE_COLUMN))
             if what == "id":
                 txn.delete_ids([key])
             elif column is not None and self.code() != "f32":
@@ -205,12 +206,13 @@ class FullMachine(Machine):
             assert number not in [generation.number for generation in self.db.generations()]
             return
         with self.maybe_refused():
-            served = any(entry["served"] for entry in self.generations() if entry["number"] == number)
+            served = self.generation(number).was_active
             assert (self.db.rollback(number) if served else self.db.requantize(generation=number)).active
 
-    def generations(self) -> list[dict[str, Any]]:
+    def generation(self, number: int) -> GenerationRecord:
         with self.db._store.read() as snap:
-            return list(snap.state["generations"])
+            state: State = snap.state
+            return state.generation(number)
 
     @precondition(lambda self: self.code() not in ("", "f32", "f16"))
     @rule(form=st.sampled_from(["json", "msgpack"]))

@@ -17,7 +17,7 @@ from forked_workers import each
 import qvec
 from helpers.vectors import clustered
 from qvec.quality import drift as watch
-from qvec.schema.layout import CALIBRATION, DRIFT, ROW, TUNING
+from qvec.schema.layout import DRIFT, QUANTIZER, ROW, TUNING
 from qvec.storage.snapshot import Snapshot
 from qvec.storage.store import Store, Transaction
 
@@ -80,10 +80,11 @@ def base(folder: Path, collection: str) -> Path:
 
 
 def records_of(reading: Snapshot) -> dict[str, tuple[int, int]]:
-    """Kinds and numbers of the stored records: the active ones, and a calibration that is not active."""
-    active = reading.state["quantizer"] or 0
+    """Kinds and numbers of records of each kind that are there: of the active generation, and one that is not active."""
+    state = reading.state
+    active = (state["active"] if isinstance(state, dict) else state.active) or 0
     keys = {
-        "calibration": (CALIBRATION, active), "older calibration": (CALIBRATION, 0), "drift": (DRIFT, active),
+        "quantizer": (QUANTIZER, active), "older quantizer": (QUANTIZER, 0), "drift": (DRIFT, active),
         "curves": (TUNING, 0), "queries": (TUNING, 1), "row": (ROW, 3),
     }  # fmt: skip
     return {what: key for what, key in keys.items() if reading.record(*key) is not None}

@@ -1,0 +1,141 @@
+"""Links rows into a graph, in batches that need no locks. The steps of a batch are in kernels/graph/build.c.
+
+Small batches get reverse edges from their nearest neighbors only. The remaining reverse edges are deferred and added
+later, in sweeps over the lists: neighboring lists share pages of the file, so that a sweep rewrites fewer (ADR 11).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qvec._kernels import Linker
+from qvec.common.parallel import run_on_threads, thread_pool
+from qvec.index import graph_nodes
+from qvec.index.base import CodeColumn, IndexInput, Progress
+from qvec.index.graph import Graph, choose_entries, pruning
+from qvec.index.graph_codes import batch_codes
+from qvec.schema.bitmaps import are_in, bitmap_of, mark, read_bitmap, rows_in
+from qvec.schema.layout import ADJACENCY, LINKED, NODES
+from qvec.schema.state import Rows
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
+BATCH_FRACTION = 50  # a batch is at most n / 50 rows: its searches see the graph as of the batch before
+MAX_BATCH_ROWS = 1024  # each row of a batch is scored against all others of the batch
+MAX_EDGES = 128  # of a row
+
+DEFERRING_BATCH_ROWS = 8  # additions of up to this many rows defer reverse edges: each edge changes a page of lists
+IMMEDIATE_REVERSE_EDGES = 8  # of a row of such an addition
+LISTS_PER_ROW = 128  # lists that a sweep visits for each row added ...
+MAX_STEPS_PER_SWEEP = 512  # ... or more, so that a sweep ends within this many additions of a row
+ROWS_PER_SWEEP_STEP = 4  # single additions whose steps are taken together: adjacent lists share pages
+
+
+@dataclass
+class GraphBuild:
+    """Links rows into a graph, which is changed in place. ``ef``: size of the pool of a row's search for neighbors."""
+
+    data: IndexInput
+    graph: Graph
+    ef: int
+    threads: int
+    progress: Progress | None = None
+
+    def run(self, rows: Rows) -> None:
+        """Link the rows. A few rows get most reverse edges later; without rows, all pending edges are added."""
+        data, graph = self.data, self.graph
+        mark(data.columns[LINKED], rows, True)
+        if graph.indexed == 0 and len(rows):
+            graph.root = int(rows[0])
+        n_reverse = IMMEDIATE_REVERSE_EDGES if len(rows) <= DEFERRING_BATCH_ROWS else MAX_EDGES
+        with thread_pool(self.threads) as pool:
+            linker = self._linker(batch_codes(data, rows, self.threads))
+            done = 0
+            while done < len(rows):
+                stop = done + min(max(1, graph.indexed // BATCH_FRACTION), MAX_BATCH_ROWS)
+                self._link_batch(linker, rows[done:stop], pool, n_reverse)
+                done = min(stop, len(rows))
+                self._update_entries(linker, rows[done:])
+                if self.progress is not None:
+                    self.progress(done, len(rows))
+            self._sweep(linker, pool, self._lists_to_sweep(rows))
+            graph_nodes.update_nodes(data, linker, self.threads, pool)
+
+    def _linker(self, codes: CodeColumn) -> Linker:
+        data, graph = self.data, self.graph
+        rule = pruning(data.codes.codec.metric, NODES in data.columns)
+        return Linker(
+            codes.codec,
+            codes.column,
+            data.columns[ADJACENCY],
+            data.n,
+            graph.entries,
+            graph.root,
+            rule.alpha,
+            rule.fill,
+            data.deleted,
+        )
+
+    def _link_batch(self, linker: Linker, rows: Rows, pool: ThreadPoolExecutor, n_reverse: int) -> None:
+        threads = min(self.threads, (len(rows) + 3) // 4)
+        linker.begin(rows)
+        run_on_threads(lambda: linker.link_out(self.ef, n_reverse), threads, pool)
+        linker.group()
+        run_on_threads(linker.link_in, threads, pool)
+        linker.finish()
+        self.graph.indexed += len(rows)
+
+    def _update_entries(self, linker: Linker, waiting: Rows) -> None:
+        """Choose entries again if the graph has doubled or, once no rows are waiting, has grown by a fifth."""
+        graph, data = self.graph, self.data
+        if graph.indexed < (2 if len(waiting) else 1.2) * graph.entries_chosen_at:
+            return
+        linked = read_bitmap(data.columns[LINKED], data.n) & ~bitmap_of(waiting, data.n)
+        live = rows_in(linked & ~data.deleted)
+        graph.entries, graph.entries_chosen_at = choose_entries(data.codes, graph.root, live), graph.indexed
+        linker.set_entries(graph.entries, graph.root)
+
+    # --- pending reverse edges ---
+
+    def _lists_to_sweep(self, rows: Rows) -> int:
+        """How many lists the sweep visits now that these rows are linked; all lists if there are no rows."""
+        graph, n, added = self.graph, self.data.n, len(rows)
+        if added == 0:
+            return n
+        if added <= DEFERRING_BATCH_ROWS:
+            before = len(graph.pending_rows) // ROWS_PER_SWEEP_STEP
+            graph.add_pending(rows)
+            added = max(len(graph.pending_rows) // ROWS_PER_SWEEP_STEP - before, 0) * ROWS_PER_SWEEP_STEP
+        return added * max(LISTS_PER_ROW, -(-n // MAX_STEPS_PER_SWEEP))
+
+    def _sweep(self, linker: Linker, pool: ThreadPoolExecutor, n_lists: int) -> None:
+        """Add pending reverse edges to the next ``n_lists`` lists. A complete sweep ends what was pending before it."""
+        graph, n = self.graph, self.data.n
+        if n_lists >= n:
+            self._flush_reverse_edges(linker, pool, 0, n)
+            graph.pending_rows, graph.pending_in_sweep, graph.reverse_edge_cursor = np.zeros(0, np.uint32), 0, 0
+            return
+        if n_lists == 0:
+            return
+        if graph.reverse_edge_cursor == 0:
+            graph.pending_in_sweep = len(graph.pending_rows)
+        stop = graph.reverse_edge_cursor + n_lists
+        self._flush_reverse_edges(linker, pool, graph.reverse_edge_cursor, min(stop, n))
+        if stop >= n:  # the next sweep begins
+            graph.pending_rows = graph.pending_rows[graph.pending_in_sweep :]
+            graph.pending_in_sweep, stop = len(graph.pending_rows), stop - n
+            self._flush_reverse_edges(linker, pool, 0, stop)
+        graph.reverse_edge_cursor = stop
+
+    def _flush_reverse_edges(self, linker: Linker, pool: ThreadPoolExecutor, first: int, stop: int) -> None:
+        """Add pending reverse edges to the lists of the rows first..stop; skip rows deleted meanwhile."""
+        data, rows = self.data, self.graph.pending_rows[self.graph.pending_rows < self.data.n]
+        rows = rows[are_in(read_bitmap(data.columns[LINKED], data.n) & ~data.deleted, rows)]
+        if len(rows):
+            linker.pending(rows, first, stop)
+            linker.group()
+            run_on_threads(linker.link_in, self.threads, pool)
