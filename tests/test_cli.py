@@ -238,8 +238,8 @@ def test_verify_of_a_truncated_store_is_a_finding(run, folder: Path) -> None:
         (("info", "none.qvec"), "none.qvec"),
         (("import", "s.qvec", "none.npy"), "none.npy: no such file"),
         (("import", "s.qvec", "x.npy", "--dim", "25"), "dimension 24; --dim says 25"),
-        (("import", "s.qvec", "x.npy", "--dim", "none"), "--dim: 'none' is no integer from 1 to 65536"),
-        (("import", "s.qvec", "x.npy", "--batch", "0"), "--batch: '0' is no integer from 1 to"),
+        (("import", "s.qvec", "x.npy", "--dim", "none"), "--dim: 'none' is not an integer from 1 to 65536"),
+        (("import", "s.qvec", "x.npy", "--batch", "0"), "--batch: '0' is not an integer from 1 to"),
         (("import", "s.qvec", "x.npy", "--metric", "taxi"), "invalid choice: 'taxi'"),
         (("import", "s.qvec", "x.npy", "--ids", "q.npy"), "ids are 1-D"),
         (("search", "x.npy", "q.npy"), "x.npy"),
@@ -260,7 +260,7 @@ def test_an_error_is_one_line_that_names_what_is_wrong(run, arguments: tuple[str
         (("search", "s.qvec"), "either a file of QUERIES or --id"),
         (("search", "s.qvec", "q.npy", "--id", "1"), "either a file of QUERIES or --id"),
         (("search", "s.qvec", "--id", "1", "--row", "1"), "--row picks a row of QUERIES"),
-        (("search", "s.qvec", "--id", "x"), "the id 'x' is no integer"),
+        (("search", "s.qvec", "--id", "x"), "the id 'x' is not an integer"),
         (("search", "s.qvec", "--id", "9999"), "9999"),
         (("search", "s.qvec", "q.npy", "--row", "4"), "rows 0 to 3; --row is 4"),
         (("search", "s.qvec", "q.npy", "-k", "0"), "k"),
@@ -357,7 +357,7 @@ def test_maintenance_from_the_command_line(run, folder: Path) -> None:
     assert run("delete", "s.qvec", "1", "2", "9999")[1] == "2 deleted\n"
     assert run("delete", "s.qvec", "--where", '{"kind": "k0"}')[1] == "200 deleted\n"
     assert "1" in failure(run("delete", "s.qvec", "1", "--missing", "error"))
-    assert "no integer" in failure(run("delete", "s.qvec", "x"))
+    assert "not an integer" in failure(run("delete", "s.qvec", "x"))
     assert "give ids" in failure(run("delete", "s.qvec"))
     assert json.loads(run("info", "s.qvec", "--json")[1])["deleted"] > 0
     size = (folder / "s.qvec").stat().st_size
