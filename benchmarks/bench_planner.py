@@ -20,9 +20,8 @@ import report
 import sets
 
 import qvec
-from qvec._kernels import Selection
+from qvec._kernels import SearchParams, Selection
 from qvec.search.options import SearchOptions
-from qvec.search.params import SearchParams
 from qvec.search.plan import plan_search
 from qvec.search.row_selection import selector_of
 from qvec.search.strategy import choose_strategy
@@ -65,7 +64,7 @@ def cell(db: qvec.Collection, queries: Any, share: float, k: int, rounds: int) -
             selection = selected.post_filter if engine.n_lists else selected.filtered_walk
             index = replace(chosen, params=wider, selection=selection)
         assert index.selection is not None
-        truth = [engine.search(q, SearchParams(k, 1, exact=True), 1, selected.brute_force)[0] for q in queries]
+        truth = [engine.search(q, SearchParams(k, ef=1, exact=True), 1, selected.brute_force)[0] for q in queries]
         scored, by_score = microseconds(engine, queries, params, selected.brute_force, rounds)
         indexed, by_index = microseconds(engine, queries, index.params, index.selection, rounds)
     taken = scored if chosen.name == "brute_force" else indexed

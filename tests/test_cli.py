@@ -363,7 +363,7 @@ def test_maintenance_from_the_command_line(run, folder: Path) -> None:
     size = (folder / "s.qvec").stat().st_size
     code, out, _ = run("optimize", "s.qvec", "--compact")
     assert code == 0
-    assert "deleted rows were closed up" in out
+    assert "unused rows were released" in out
     assert (folder / "s.qvec").stat().st_size < size
     stats = json.loads(run("info", "s.qvec", "--graph", "--json")[1])
     assert (stats["deleted"], stats["reachable"]) == (0, stats["count"])
@@ -371,7 +371,7 @@ def test_maintenance_from_the_command_line(run, folder: Path) -> None:
     parts = sum(n for name, n in stats.items() if name.endswith("_bytes") and name != "file_bytes")
     assert parts == stats["file_bytes"]
     assert run("erase", "s.qvec", "4", "5")[1].startswith("2 deleted")
-    assert "bytes were given back" in run("compact", "s.qvec")[1]
+    assert "bytes were released" in run("compact", "s.qvec")[1]
     assert run("backup", "s.qvec", "copy.qvec")[0] == 0
     with qvec.open("s.qvec", "r") as db, qvec.open("copy.qvec", "r") as copy:
         assert len(db) == len(copy) == stats["count"] - 2

@@ -14,7 +14,7 @@ import pytest
 import qvec
 from helpers.store_files import resize_rows
 from helpers.vectors import clustered
-from qvec._kernels import Codec, Column, Searcher
+from qvec._kernels import Codec, Column, Searcher, ids_of_rows
 from qvec.common.plain_state import encode
 from qvec.schema.layout import CODES, DELETED, DRIFT, IDS, QUANTIZER, ROW, TUNING, VECTORS
 from qvec.schema.state import InactiveCodes
@@ -88,8 +88,8 @@ def test_a_configuration_with_another_kind_of_ids_is_refused(path: Path) -> None
     make(path)
     craft(
         path,
-        lambda txn: txn._txn.put(
-            keys.CONFIG, header.pack({**header.unpack(txn._txn.get(keys.CONFIG), ""), "ids": "str"}, 4096)
+        lambda txn: txn.txn.put(
+            keys.CONFIG, header.pack({**header.unpack(txn.txn.get(keys.CONFIG), ""), "ids": "str"}, 4096)
         ),
     )
     with pytest.raises(qvec.CorruptError, match="ids are strings, which column 'ids' does not hold"):
@@ -208,7 +208,7 @@ def test_an_id_of_a_row_beyond_the_last_is_an_error(path: Path, row: int) -> Non
     craft(path, lambda txn: (txn.delete_ids([key]), txn.put_ids([key], [row])))
     calls: list[Callable[[qvec.Collection], object]] = [
         lambda db: db.get([7]), lambda db: db.delete([7]), lambda db: db.upsert(X[:1], [7]),
-        lambda db: db.update_payloads([7], {"a": 1}), lambda db: db.search_by_id(7), lambda db: db.search(X[0], ids_in=[7]),
+        lambda db: db.update_payloads([7], {"a": 1}), lambda db: db.search_by_id(7),
     ]  # fmt: skip
     with qvec.open(path) as db:
         for call in calls:
@@ -224,11 +224,22 @@ def test_a_searcher_refuses_columns_that_hold_less_than_its_rows() -> None:
         made.resize(rows)
         return made
 
-    full, ids = column(100, codec.stride), column(100, 8)
-    Searcher(codec, full, 100, None, codec, full, ids)
-    for vectors, other in ((column(50, codec.stride), ids), (full, column(50, 8)), (full, column(100, 16))):
+    full = column(100, codec.stride)
+    Searcher(codec, full, 100, None, codec, full)
+    for vectors in (column(50, codec.stride), column(100, 8)):
         with pytest.raises(ValueError, match=r"exceeds the rows|stride"):
-            Searcher(codec, full, 100, None, codec, vectors, other)
+            Searcher(codec, full, 100, None, codec, vectors)
+
+
+def test_ids_are_read_of_rows_that_their_column_has() -> None:
+    ids = Column("ids", 1, 0, 8, 10, 1, 4096, writable=True)
+    ids.resize(20)
+    ids.write(0, np.arange(100, 120).view(np.uint8).reshape(20, 8))
+    assert ids_of_rows(ids, np.array([[3, -1], [19, 0]])).tolist() == [[103, -1], [119, 100]]
+    wide = Column("ids", 1, 0, 16, 10, 1, 4096, writable=True)
+    for column, rows in ((ids, np.array([20])), (ids, np.array([1], np.int32)), (wide, np.array([1]))):
+        with pytest.raises(ValueError, match="rows must be|is not below the 20"):
+            ids_of_rows(column, rows)
 
 
 def test_an_untrusted_file_is_checked_before_it_is_mapped(path: Path) -> None:

@@ -12,8 +12,8 @@ import pytest
 import qvec
 from helpers.filter_model import matches
 from helpers.vectors import clustered
+from qvec._kernels import SearchParams
 from qvec.index import make_index
-from qvec.search.params import SearchParams
 from qvec.search.strategy import choose_strategy
 
 GRAPHS = [qvec.HNSW(m=8, ef_construction=60), qvec.HNSW(m=16, ef_construction=60, layout="packed")]
@@ -98,4 +98,4 @@ def test_the_faster_way_is_taken_where_it_was_measured(
     engine: Any = SimpleNamespace(index=make_index(qvec.HNSW()), n_lists=0, live=60_000, quantizer=quantizer)
     for name, count in (("filtered_walk", walked), ("brute_force", scored)):
         selected: Any = SimpleNamespace(count=count, strategies={}, filtered_walk=None, brute_force=None)
-        assert choose_strategy(engine, SearchParams(10, ef, candidates=10), selected).name == name
+        assert choose_strategy(engine, SearchParams(10, ef=ef, candidates=10), selected).name == name

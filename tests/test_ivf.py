@@ -16,13 +16,12 @@ from helpers.collection_model import Model, assert_hits_are_sound
 from helpers.ivf_collections import DIM, Float32, N, build, lists_of, vectors_and_queries
 from helpers.recall import recall
 from helpers.vectors import clustered
-from qvec._kernels import Codec, Lists, fastscan_sums, fastscan_table
+from qvec._kernels import Codec, Lists, SearchParams, fastscan_sums, fastscan_table
 from qvec.codes.transforms import rotation_signs
 from qvec.datasets import exact_knn
 from qvec.index.ivf import dims_for, layout_of, lists_for
 from qvec.schema.layout import CENTROIDS, LIST_BLOCKS, LISTS, SLOTS
 from qvec.schema.state import ListLayout, ListsState
-from qvec.search.params import SearchParams
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +248,7 @@ def test_reopened_by_another_handle_it_answers_the_same_and_a_reader_keeps_its_s
             engine = snap.derived["engine"]
             db.delete(np.arange(0, 2000, 2))
             db.add(base[2000:])
-            old = engine.search(queries, SearchParams(10, 64, 20, 20))[0]
+            old = engine.search(queries, SearchParams(10, ef=64, nprobe=20, candidates=20))[0]
             assert old.tolist() == expected.ids.tolist()
         finally:
             reader._store.end(snap)

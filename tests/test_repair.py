@@ -18,7 +18,7 @@ from qvec.index.base import IndexInput
 from qvec.index.graph import Graph
 from qvec.index.graph_build import GraphBuild
 from qvec.index.graph_repair import Repair
-from qvec.maintenance.optimize import PACE
+from qvec.maintenance.optimize import REPAIRED_PER_DELETED
 from qvec.schema.bitmaps import bitmap_of, mark, words_for
 
 pytestmark = pytest.mark.simd
@@ -122,7 +122,7 @@ def test_rows_that_come_and_go_while_a_repair_runs_are_whole_after_the_next() ->
         gone = rng.choice(sorted(live), 12, replace=False)
         mark(columns["deleted"], gone, True)
         live -= set(gone.tolist())
-        Repair(IndexInput(columns, what, 2 * N), graph, 1).run(PACE * 12)
+        Repair(IndexInput(columns, what, 2 * N), graph, 1).run(REPAIRED_PER_DELETED * 12)
         new = np.array([next(fresh) for _ in range(12)], np.uint32)
         mark(columns["deleted"], new, False)
         GraphBuild(IndexInput(columns, what, 2 * N), graph, 40, 1).run(new)

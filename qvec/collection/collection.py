@@ -127,7 +127,8 @@ class Collection:
     @property
     def path(self) -> str:
         """The path of the file."""
-        return os.fspath(self._store.path)
+        path: str = os.fspath(self._store.path)
+        return path
 
     @property
     def mode(self) -> Mode:

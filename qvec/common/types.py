@@ -96,7 +96,7 @@ MAX_CENTROIDS = 256  # a row stores the number of its centroid in one byte
 
 @dataclass(frozen=True)
 class OpenSnapshot:
-    """A ``db.snapshot()`` that is open: its age in seconds, and the commits since."""
+    """An open ``db.snapshot()``: its age in seconds, and the number of commits since."""
 
     age: float
     commits_behind: int
@@ -104,15 +104,16 @@ class OpenSnapshot:
 
 @dataclass(frozen=True, repr=False)
 class Stats:
-    """A collection as of its last commit. Sizes in bytes; ``code_size`` is per vector, factors included.
+    """Statistics of a collection as of its last commit. Sizes are in bytes; ``code_size`` is per vector, with factors.
 
-    The bytes of parts are those of whole blocks: ``graph_bytes`` of a graph, ``lists_bytes`` of inverted lists,
-    ``fields_bytes`` of fields with an order; ``tree_bytes``: ids, payloads and other field indexes; ``other_bytes``:
-    what else is in use, among it codes that are not in force; ``free_bytes``: pages that the next commits use.
-    ``degree``, ``reachable``: links of a live row in the graph, on average, and live rows that walks can reach; None
-    unless asked for, or without a graph. ``erasing``: whether what was deleted is still to be overwritten.
-    ``commits_held``: by how many commits the oldest reader of any process is behind; pages freed since are not used
-    again before it ends. ``snapshots``: those of this handle, oldest first.
+    - Sizes of parts count whole blocks: ``graph_bytes`` and ``lists_bytes`` of the index, ``fields_bytes`` of ordered
+      fields. ``tree_bytes``: ids, payloads and other field indexes. ``other_bytes``: everything else in use, such as
+      inactive codes. ``free_bytes``: pages that the next commits can use.
+    - ``degree``: average number of edges of a live row in the graph; ``reachable``: live rows that walks can reach.
+      None unless requested, or without a graph.
+    - ``erasing``: whether deleted data must still be overwritten.
+    - ``commits_held``: how many commits the oldest reader of any process is behind; pages freed since then are reused
+      after that reader ends. ``snapshots``: open snapshots of this handle, oldest first.
     """
 
     path: str

@@ -19,7 +19,7 @@ from qvec.filters.check import check_fields_of
 from qvec.filters.maintain import FieldWriter, field_columns
 from qvec.maintenance.verify import wrong_codes
 from qvec.quality.drift_record import read_looks
-from qvec.rows.lookup import live_rows, read_record
+from qvec.rows.lookup import live_rows, read_record, read_records
 from qvec.rows.writer import ENCODE_ROWS, Writer
 from qvec.schema.bitmaps import bitmap_of, bytes_of, complement, words_for
 from qvec.schema.generations import discard_codes, discard_pending
@@ -149,7 +149,7 @@ class Repair:
         """The keys of the ids that are stored with rows."""
         if IDS in self.txn.columns:
             return [key.tobytes()[::-1] for key in self.txn.columns[IDS].read(rows)]
-        records = [read_record(self.txn, row) for row in rows.tolist()]
+        records = read_records(self.txn, rows.tolist())
         if None in records:
             raise CorruptError("the record of a row, which has its id, is lost. Restore a backup")
         return [record["id"].encode() for record in records]

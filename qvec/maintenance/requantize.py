@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 
+from qvec._kernels import SearchParams
 from qvec.codes.adapters import Adapter
 from qvec.codes.configs import CodeConfig
 from qvec.common.errors import InputError
@@ -38,7 +39,6 @@ from qvec.schema.layout import CODES, DRIFT, NODES, QUANTIZER, VECTORS, active_c
 from qvec.schema.quantizers import QuantizerLoader, Trained, train_code
 from qvec.schema.state import InactiveCodes, PendingGeneration, State
 from qvec.search.engine import Engine
-from qvec.search.params import SearchParams
 from qvec.storage.store import Snapshot, Store, Transaction
 
 CODED_ROWS = 8192  # by one transaction
@@ -298,7 +298,7 @@ class GenerationManager:
         queries = sample_originals(snap, self.quantizers, PROBES)
         found = [
             Engine(snap, quantizers, by, columns).search(
-                queries, SearchParams(PROBE_K, max(PROBE_EF, candidates), candidates=candidates)
+                queries, SearchParams(PROBE_K, ef=max(PROBE_EF, candidates), candidates=candidates)
             )[0]
             for by in (index, FlatIndex())
         ]

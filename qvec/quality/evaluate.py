@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qvec._kernels import Column
+from qvec._kernels import Column, SearchParams
 from qvec.codes.configs import CodeConfig
 from qvec.codes.registry import CONFIGS, Quantizer, make_config
 from qvec.common.errors import InputError
@@ -33,7 +33,6 @@ from qvec.schema.layout import CODES, NODES, PAGE_BYTES, VECTORS, active_columns
 from qvec.schema.quantizers import QuantizerLoader, Quantizers, train_code
 from qvec.schema.validation import check_count
 from qvec.search.engine import Engine
-from qvec.search.params import SearchParams
 from qvec.storage.store import Snapshot, block_geometry
 
 EF = 64
@@ -162,7 +161,7 @@ class Search:
         """Rows, int64 [nq, k], one more where a query's own row is among them."""
         k = self.problem.k + int((self.problem.own >= 0).any())
         candidates = 0 if self.factor == 1 else k * self.factor
-        return self.engine.search(queries, SearchParams(k, max(EF, k, candidates), candidates=candidates))[0]
+        return self.engine.search(queries, SearchParams(k, ef=max(EF, k, candidates), candidates=candidates))[0]
 
     def recalls(self) -> Recalls:
         """Recall of each query."""

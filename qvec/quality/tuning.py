@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from qvec._kernels import SearchParams
 from qvec.common.errors import ClosedError, InputError
 from qvec.common.plain_state import floats_to_bytes, take_floats, take_int, take_state
 from qvec.common.types import Float32Array, Int64Array
@@ -18,7 +19,6 @@ from qvec.schema.layout import TUNING
 from qvec.schema.state import Tuned
 from qvec.search.curves import Curve, Curves, Point, Source, outdated
 from qvec.search.engine import Engine
-from qvec.search.params import SearchParams
 from qvec.storage.store import Snapshot, Store, Transaction
 
 EF_STEPS = tuple(round(10 * 1.2**i) for i in range(30))  # 10 to 1,978
@@ -84,7 +84,7 @@ class Tuning:
         before = self.engine.work[1]
         extra = self._extra
         width, wanted = max(ef, k, candidates) + extra, 0 if candidates == 0 else candidates + extra
-        params = SearchParams(k + extra, width, nprobe, wanted)
+        params = SearchParams(k + extra, ef=width, nprobe=nprobe, candidates=wanted)
         found = self.engine.search(self.queries, params, threads)[0]
         scored = (self.engine.work[1] - before) / len(self.queries)
         recall, low, _ = wilson(_shares(_others(found, self.own, k), truth), k)

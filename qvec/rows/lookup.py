@@ -30,30 +30,34 @@ def find_rows(reading: Snapshot, keys: Sequence[bytes]) -> NDArray[np.int64]:
 
 
 def read_record(reading: Snapshot, row: int) -> Any:
-    """A row's record, or None. Raises CorruptError if the record is malformed."""
-    record = reading.record(ROW, row)
-    if record is None:
-        return None
-    payload = record.get("payload", _MISSING) if isinstance(record, dict) else _MISSING
-    if not (payload is None or isinstance(payload, dict)) or not isinstance(record.get("id", ""), str):
-        raise CorruptError(f"the record of row {row} has no payload, or an id that is not a string")
-    if IDS not in reading.columns and "id" not in record:
-        raise CorruptError(f"the record of row {row} has no id")
-    return record
+    """A row's record, or None. Raises CorruptError if it is not a record of a row."""
+    return read_records(reading, (row,))[0]
 
 
-def row_record(reading: Snapshot, row: int) -> Any:
-    """A live row's record, or None. Raises CorruptError if it is missing and every live row must have one."""
-    state: State = reading.state
-    record = read_record(reading, row)
-    if record is None and state.records == state.live:
-        raise CorruptError(f"the record of row {row} is lost")
-    return record
+def read_records(reading: Snapshot, rows: Sequence[int]) -> list[Any]:
+    """The record of each row, None if there is none; CorruptError names the first that is not a record of a row."""
+    records = reading.records(ROW, rows)
+    names = (str,) if IDS not in reading.columns else (str, type(None))
+    for row, record in zip(rows, records, strict=True):
+        if record is None:
+            continue
+        payload = record.get("payload", _MISSING) if type(record) is dict else _MISSING
+        if not (payload is None or type(payload) is dict):
+            raise CorruptError(f"the record of row {row} has no payload")
+        if type(record.get("id")) not in names:
+            raise CorruptError(f"the record of row {row} has no id, or an id that is not a string")
+    return records
 
 
 def row_records(snap: Snapshot, rows: Sequence[int]) -> list[Any]:
-    """The record of each live row, None where there is none, or for the row -1; raises as :func:`row_record`."""
-    return [None if row < 0 else row_record(snap, row) for row in rows]
+    """The record of each live row, None if there is none, and for the row -1. CorruptError if a record is lost."""
+    state: State = snap.state
+    records = read_records(snap, rows)
+    if None in records and state.records == state.live:
+        lost = [row for row, record in zip(rows, records, strict=True) if record is None and row >= 0]
+        if lost:
+            raise CorruptError(f"the record of row {lost[0]} is lost")
+    return records
 
 
 def payloads_of(records: Sequence[Any]) -> list[Payload | None]:
@@ -64,7 +68,7 @@ def payloads_of(records: Sequence[Any]) -> list[Payload | None]:
 def ids_of_rows(reading: Snapshot, rows: NDArray[np.int64], records: Sequence[Any] | None = None) -> NDArray[Any]:
     """The ids of live rows: int64 [n] of their column, or strings of their ``records``, which are loaded if None."""
     if IDS not in reading.columns:
-        records = [row_record(reading, row) for row in rows.tolist()] if records is None else records
+        records = row_records(reading, rows.tolist()) if records is None else records
         return np.array([record["id"] for record in records], object)
     return reading.columns[IDS].read(rows).view("<i8").reshape(-1).astype(np.int64)
 

@@ -15,7 +15,7 @@ from qvec.common.errors import DuplicateIdError, InputError
 from qvec.common.parallel import map_parts
 from qvec.common.types import Codes, FieldType, NDArray, OnConflict, Payload
 from qvec.index import Index, IndexInput, Progress, linking_codes, load_index, make_index
-from qvec.rows.lookup import find_rows, id_array, ids_of_rows, live_rows, payloads_of, read_record
+from qvec.rows.lookup import find_rows, id_array, ids_of_rows, live_rows, payloads_of, read_record, read_records
 from qvec.rows.results import AddResult
 from qvec.schema.bitmaps import mark, rows_in, words_for
 from qvec.schema.config import AUTO_INDEX_ROWS, Config
@@ -325,7 +325,7 @@ class Writer:
         rows = live_rows(self.txn)
         for start in range(0, len(rows) if self.state.records else 0, INDEXED_ROWS):
             part = rows[start : start + INDEXED_ROWS].tolist()
-            payloads = payloads_of([read_record(self.txn, row) for row in part])
+            payloads = payloads_of(read_records(self.txn, part))
             fresh.change(part, [], self._read_named(fresh, part, payloads))
             if progress is not None:
                 progress(start + len(part), len(rows))
@@ -341,7 +341,7 @@ class Writer:
 
     def update_payload(self, rows: NDArray[np.int64], payloads: Sequence[Payload | None], merge: bool) -> None:
         """Give live rows, each once, other payloads; ``merge``: change the keys named, drop those named None."""
-        records = [read_record(self.txn, row) for row in rows.tolist()]
+        records = read_records(self.txn, rows.tolist())
         old, new, fields = payloads_of(records), payloads, self.fields
         if merge:  # two payloads may be small enough, and not together
             new = as_payloads([_merged(was, change) for was, change in zip(old, payloads, strict=True)], len(old))

@@ -80,7 +80,7 @@ class Config:
 
 def code_to_dict(code: CodeConfig) -> dict[str, Any]:
     """The configuration of a code as plain data."""
-    return {"kind": code.kind, **asdict(code)}
+    return {"kind": code.kind, **vars(code)}
 
 
 def code_from_dict(plain: object) -> CodeConfig:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
-from qvec._kernels import Column, Searcher, Selection
+from qvec._kernels import Column, PreparedSearch, Searcher, SearchParams, Selection
 from qvec.common.parallel import for_each
 from qvec.common.types import Float32Array, MemoryMode
 from qvec.index import Index, IndexInput
@@ -17,11 +16,8 @@ from qvec.schema.bitmaps import read_bitmap
 from qvec.schema.layout import CODES, DELETED, IDS, VECTORS, active_columns
 from qvec.schema.quantizers import Quantizers
 from qvec.schema.state import State
-from qvec.search.params import SearchParams
 from qvec.search.refine import Found
 from qvec.storage.store import Snapshot
-
-Effort = tuple[int, int, int, int, bool, Selection]
 
 PROBES_PER_ROOT = 1.0  # default number of lists to scan: this times the square root of their number
 QUERIES_PER_CALL = 256  # queries in one call of the kernels, during which Ctrl-C has no effect
@@ -38,12 +34,13 @@ class Engine:
         "all_rows",
         "default_nprobe",
         "deleted",
-        "id_searcher",
         "index",
         "live",
         "n",
         "n_lists",
         "original_quantizer",
+        "oversample",
+        "prepared",
         "quantizer",
         "searcher",
         "state",
@@ -74,7 +71,8 @@ class Engine:
         parts = quantizer.codec, codes, self.n, finder, original_codec, vectors
         self._new_searcher = partial(Searcher, *parts, map=query_map)
         self.searcher = self._new_searcher()
-        self.id_searcher = self._new_searcher(ids=columns[IDS]) if IDS in columns else None
+        self.oversample = quantizer.oversample
+        self.prepared: list[PreparedSearch] = []
         self._candidate_columns = [codes] if finder is None else list(finder.columns)
         names = [IDS] if original_quantizer is None else [VECTORS, IDS]
         self._result_columns = [columns[name] for name in names if name in columns]
@@ -92,21 +90,18 @@ class Engine:
         ``selection``: rows that may be found; default, all live rows. ``searcher``: default, that of the engine.
         """
         searcher = self.searcher if searcher is None else searcher
-        effort = self.effort(params, selection)
+        selection = self.all_rows if selection is None else selection
+        params = self.completed(params)
         if queries.ndim == 1 or len(queries) < (QUERIES_PER_CALL if threads == 1 else 2 * QUERIES_PER_THREAD):
-            return searcher.search(queries, *effort)
-        return search_parallel(searcher, queries, effort, threads)
+            return searcher.search(queries, params, selection)
+        return search_parallel(searcher, queries, params, selection, threads)
 
     def completed(self, params: SearchParams) -> SearchParams:
         """Parameters with the default of ``nprobe``, and a larger pool if tombstones take places in it."""
-        ef = params.ef
-        if self.tombstones:
-            ef = min(-(-ef * (self.live + self.tombstones) // self.live), self.n)
-        return replace(params, ef=ef, nprobe=params.nprobe or self.default_nprobe)
-
-    def effort(self, params: SearchParams, selection: Selection | None = None) -> Effort:
-        p = self.completed(params)
-        return p.k, p.ef, p.nprobe, p.candidates, p.exact, self.all_rows if selection is None else selection
+        if not self.tombstones and params.nprobe == self.default_nprobe:
+            return params
+        ef = min(-(-params.ef * (self.live + self.tombstones) // self.live), self.n) if self.tombstones else params.ef
+        return params.replace(ef=ef, nprobe=params.nprobe or self.default_nprobe)
 
     def to_copy(self, memory: MemoryMode) -> list[Column]:
         """Columns to copy into memory: those that candidates are found in; for "ram" also those read for results."""
@@ -124,13 +119,15 @@ class Engine:
         return self.searcher.hops, self.searcher.evaluations, self.searcher.kernel_ns
 
 
-def search_parallel(searcher: Searcher, queries: Float32Array, effort: Effort, threads: int) -> Found:
+def search_parallel(
+    searcher: Searcher, queries: Float32Array, params: SearchParams, selection: Selection, threads: int
+) -> Found:
     """Search queries [n, dim] in parts, on several threads or on this one."""
-    n, k = len(queries), effort[0]
+    n, k = len(queries), params.k
     found = np.empty((n, k), np.int64), np.empty((n, k), np.float32), np.empty(n, np.int64)
     step = QUERIES_PER_CALL if threads == 1 else QUERIES_PER_THREAD
     for_each(
-        lambda i: searcher.search_into(queries, *effort, *found, i, min(i + step, n)),
+        lambda i: searcher.search_into(queries, params, selection, *found, i, min(i + step, n)),
         range(0, n, step),
         min(threads, -(-n // step)),
     )

@@ -55,9 +55,10 @@ class SearchOptions:
         if self.recall is not None:
             self._check_recall()
         check_flag("exact", self.exact)
-        parts = tuple(self.include) if isinstance(self.include, (list, tuple, set, frozenset)) else ("",)
-        if not all(part in INCLUDABLE for part in parts):
-            raise InputError(f"include must be a list of some of {', '.join(INCLUDABLE)}; got {self.include!r}")
+        parts = list(self.include) if isinstance(self.include, (list, tuple, set, frozenset)) else [""]
+        for part in parts:
+            if part not in INCLUDABLE:
+                raise InputError(f"include must be a list of some of {', '.join(INCLUDABLE)}; got {self.include!r}")
         check_count("k", self.k, 1, MAX_K)
         if self.ef is not None:
             check_count("ef", self.ef, 1, MAX_K)
@@ -113,12 +114,4 @@ def split_mmr(mmr: object) -> tuple[Any, Any]:
     return mmr
 
 
-_cached = lru_cache(CACHED_OPTIONS, typed=True)(SearchOptions)  # the checks take longer than a search
-
-
-def checked_options(raw: RawOptions) -> SearchOptions:
-    """The options object for raw options; equal values of equal types give the same object."""
-    try:
-        return _cached(*raw)
-    except TypeError:  # a value that cannot be hashed: a list, or a wrong value
-        return SearchOptions(*raw)
+cached_options = lru_cache(CACHED_OPTIONS, typed=True)(SearchOptions)  # the checks take longer than a search

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
+from qvec._kernels import SearchParams
 from qvec.common.errors import InputError
 from qvec.schema.layout import TUNING
 from qvec.search.curves import Curves, outdated
 from qvec.search.engine import Engine
 from qvec.search.options import SearchOptions
-from qvec.search.params import SearchParams
 from qvec.storage.store import Snapshot
 
 DEFAULT_EF = 64
@@ -25,20 +25,21 @@ def plan_search(snap: Snapshot, engine: Engine, options: SearchOptions, k: int) 
     candidates = _candidates(engine, options, k)
     if options.ef is not None and options.oversample == "auto" and engine.index.kind != "flat":
         candidates = min(candidates, max(k, ef))  # a narrower walk has no more candidates to re-rank
-    return SearchParams(k, max(ef, k, candidates), _nprobe(engine, options), candidates, options.exact)
+    nprobe = engine.default_nprobe
+    if options.nprobe is not None or (engine.n_lists and options.ef is not None):
+        nprobe = _checked_nprobe(engine, options)
+    return SearchParams(k, ef=max(ef, k, candidates), nprobe=nprobe, candidates=candidates, exact=options.exact)
 
 
-def _nprobe(engine: Engine, options: SearchOptions) -> int:
-    """The number of lists to scan; 0 if the index has none."""
-    n_lists: int = engine.n_lists
-    if n_lists and options.ef is not None:
+def _checked_nprobe(engine: Engine, options: SearchOptions) -> int:
+    """The number of lists to scan, as it was given."""
+    if engine.n_lists and options.ef is not None:
         raise InputError("ef is for graphs; the index of this collection is inverted lists: give nprobe")
-    if options.nprobe is None:
-        return engine.default_nprobe
-    if n_lists == 0:
+    assert options.nprobe is not None
+    if engine.n_lists == 0:
         raise InputError(f"nprobe is for inverted lists; the index of this collection is {engine.index.kind}")
-    if options.nprobe > n_lists:
-        raise InputError(f"nprobe={options.nprobe} is more than the {n_lists} lists that there are")
+    if options.nprobe > engine.n_lists:
+        raise InputError(f"nprobe={options.nprobe} is more than the {engine.n_lists} lists that there are")
     return options.nprobe
 
 
@@ -49,7 +50,8 @@ def _plan_for_recall(snap: Snapshot, k: int, recall: float) -> SearchParams:
     if outdated(snap.state):
         raise InputError("the recall curve was measured on other codes, another index or far fewer rows: tune() again")
     point = Curves.from_state(snap.record(TUNING, 0)).at(k).reaching(recall)
-    return SearchParams(k, max(point.ef, k, point.candidates), point.nprobe, point.candidates)
+    ef = max(point.ef, k, point.candidates)
+    return SearchParams(k, ef=ef, nprobe=point.nprobe, candidates=point.candidates)
 
 
 def _candidates(engine: Engine, options: SearchOptions, k: int) -> int:
@@ -61,7 +63,7 @@ def _candidates(engine: Engine, options: SearchOptions, k: int) -> int:
     chosen = engine.state.oversample
     if chosen is not None and chosen.generation == engine.state.active:
         return k * chosen.factor
-    return default_candidates(k, engine.quantizer.oversample)
+    return default_candidates(k, engine.oversample)
 
 
 def default_candidates(k: int, oversample: float) -> int:

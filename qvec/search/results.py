@@ -28,7 +28,7 @@ HOW_TO_INCLUDE = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Extras:
     """What few searches include; None: not included. Shapes are as in :class:`Hits` or :class:`BatchHits`."""
 

@@ -30,7 +30,7 @@ def compact(store: Store) -> None:
             _check(store, draft)
             lock = FileLock(draft)  # locks the file under any name, so nobody can lock it before the replacement
             try:
-                store._env.replace(draft)
+                store.env.replace(draft)
             except BaseException:
                 lock.release()
                 raise
@@ -41,7 +41,7 @@ def compact(store: Store) -> None:
 
 def _copy(store: Store, draft: str) -> None:
     with store.read() as snapshot, translated(draft):
-        store._env.lmdb.copy(draft, compact=True, txn=snapshot._live())
+        store.env.lmdb.copy(draft, compact=True, txn=snapshot.live())
     # The copy's pages have other numbers. A commit, even an empty one, updates the page table and flushes everything.
     with Store.open(draft, verify=store._verify) as other, other.write():
         pass

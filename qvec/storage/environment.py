@@ -31,7 +31,7 @@ _registry_lock = threading.RLock()  # re-entrant: a store may be closed by the g
 reopen_lock = threading.Lock()  # held while a forked child reopens a handle that it inherited
 
 
-class Environment(_kernels.Mapped):
+class Environment(_kernels.EnvironmentBase):
     """An open LMDB environment and the number of snapshots that depend on its map.
 
     ``lock`` guards the counts and the views; it is held for microseconds, never during a search. ``base`` is the

@@ -30,7 +30,7 @@ def zero_free_pages(store: Store) -> int:
 
     Searches wait. Raises LockedError if snapshots of this process or another read an earlier commit.
     """
-    env = store._env
+    env = store.env
     with store.exclusive():
         env.reopen()
     with _open_pages(store) as pages:
@@ -49,7 +49,7 @@ def zero_free_pages(store: Store) -> int:
 def _open_pages(store: Store) -> Iterator[Pages]:
     fd = os.open(store.path, os.O_RDWR | os.O_CLOEXEC)
     try:
-        yield Pages(fd, store._env.psize)
+        yield Pages(fd, store.env.psize)
     finally:
         os.close(fd)
 

@@ -62,27 +62,19 @@ static int rerank_pool(const qv_searcher *searcher, const qv_query *query, qv_sc
     return QV_OK;
 }
 
-static int write_results(const qv_searcher *searcher, const qv_pool *pool, int k, const qv_batch *batch, size_t q) {
-    int64_t *ids = batch->ids + q * (size_t)k;
+static void write_results(const qv_pool *pool, int k, const qv_batch *batch, size_t q) {
+    int64_t *rows = batch->rows + q * (size_t)k;
     float *distances = batch->distances + q * (size_t)k;
     int n = pool->size < k ? pool->size : k;
     for (int i = 0; i < n; i++) {
-        uint32_t row = qv_candidate_row(pool->slots[i]);
+        rows[i] = qv_candidate_row(pool->slots[i]);
         distances[i] = qv_candidate_key(pool->slots[i]);
-        if (!searcher->ids) {
-            ids[i] = row;
-            continue;
-        }
-        const uint8_t *address = qv_row(searcher->ids, row);
-        if (!address) return QV_DAMAGED;
-        memcpy(ids + i, address, sizeof *ids);
     }
     for (int i = n; i < k; i++) {
-        ids[i] = -1;
+        rows[i] = -1;
         distances[i] = INFINITY;
     }
     batch->counts[q] = n;
-    return QV_OK;
 }
 
 static int reranks(const qv_searcher *searcher, const qv_search_params *p) {
@@ -107,9 +99,9 @@ static int finish(const qv_searcher *searcher, const qv_search_params *p, const 
         if (status) return status;
     }
     end_phase(searcher, s, QV_RERANK);
-    int status = write_results(searcher, &s->pool, p->k, batch, q);
+    write_results(&s->pool, p->k, batch, q);
     end_phase(searcher, s, QV_WRITE);
-    return status;
+    return QV_OK;
 }
 
 static int n_candidates(const qv_search_params *p) { return p->candidates > p->k ? p->candidates : p->k; }

@@ -102,16 +102,16 @@ typedef struct {
     uint32_t n;
     qv_finder finder;         /* finder.find NULL: a scan */
     qv_codec *rerank;         /* NULL: keys of the codes are the result */
-    qv_column *vectors, *ids; /* ids NULL: rows are the result */
+    qv_column *vectors;       /* what it scores */
     int timed;                /* whether the phases of a search are timed */
 } qv_searcher;
 
-/* Queries and results of a batch: rows of `dim` floats; k ids and distances of each query, padded with -1 and +inf,
+/* Queries and results of a batch: rows of `dim` floats; k rows and distances of each query, padded with -1 and +inf,
  * and how many there are. */
 typedef struct {
     const float *queries;
     size_t dim, n;
-    int64_t *ids, *counts;
+    int64_t *rows, *counts;
     float *distances;
 } qv_batch;
 
