@@ -2,7 +2,7 @@
 
     python benchmarks/bench_checksums.py [--n 100000] [--dim 128] [--json FILE]
 
-Searches are made in turns on two handles, verify=True and verify=False; the file is opened anew, and every block
+Searches are made in turns on two handles, verify=True and verify=False; the file is opened again, and every block
 touched once, in turns as well. Prints the median share of time that checksums take, and ms per 100 MB touched.
 """
 

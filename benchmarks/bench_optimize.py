@@ -1,4 +1,4 @@
-"""Search latency while optimize() works, beside that of the same collection at rest before and after.
+"""Search latency while optimize() works, compared with that of the same collection at rest before and after.
 
     python benchmarks/bench_optimize.py [--set NAME] [--rows 100000] [--deleted 0.3] [--threads 1] [--json FILE]
 

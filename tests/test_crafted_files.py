@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from helpers.store_files import resize_rows
 from helpers.vectors import clustered
 from qvec._kernels import Codec, Column, Searcher, ids_of_rows
 from qvec.common.plain_state import encode
+from qvec.quality.drift_record import Evidence
 from qvec.schema.layout import CODES, DELETED, DRIFT, IDS, QUANTIZER, ROW, TUNING, VECTORS
 from qvec.schema.state import InactiveCodes
 from qvec.storage import header, keys, records
@@ -136,7 +138,10 @@ def test_a_configuration_with_another_kind_of_ids_is_refused(path: Path) -> None
     (with_index(repair_cursor=2**40), "\'repair_cursor\' must be an integer"),
     (with_index(pending_rows=b"\xff" * 4), "\'pending_rows\' names a row that is not below"),
     (with_index(pending_rows=7), "\'pending_rows\' must hold"),
-    (with_index(pending_rows=b"\1\0\0\0", pending_in_sweep=2), "'pending_in_sweep' must be an integer from 0 to 1, got 2"),
+    (
+        with_index(pending_rows=b"\1\0\0\0", pending_in_sweep=2),
+        "'pending_in_sweep' must be an integer from 0 to 1, got 2",
+    ),
     (with_index(reverse_edge_cursor=-1), "\'reverse_edge_cursor\' must be an integer"),
 ])  # fmt: skip
 def test_a_state_that_does_not_hold_together_is_refused_by_its_field(
@@ -238,7 +243,7 @@ def test_ids_are_read_of_rows_that_their_column_has() -> None:
     assert ids_of_rows(ids, np.array([[3, -1], [19, 0]])).tolist() == [[103, -1], [119, 100]]
     wide = Column("ids", 1, 0, 16, 10, 1, 4096, writable=True)
     for column, rows in ((ids, np.array([20])), (ids, np.array([1], np.int32)), (wide, np.array([1]))):
-        with pytest.raises(ValueError, match="rows must be|is not below the 20"):
+        with pytest.raises(ValueError, match=r"rows must be|is not below the 20"):
             ids_of_rows(column, rows)
 
 
@@ -276,7 +281,10 @@ def test_a_packed_graph_without_its_nodes_is_found_by_verify(path: Path) -> None
         assert db.verify() == ["the packed nodes of the graph are missing"]
 
 
-def with_looks(*at: str | int, value: Any) -> Callable[[Transaction], object]:
+EVIDENCE = {field.name: 0.0 for field in fields(Evidence)} | {"shift_dim": 0, "vectors": 1, "psi": float("nan")}
+
+
+def with_drift(*at: str | int, value: Any) -> Callable[[Transaction], object]:
     """A change of the record of drift at a place."""
 
     def change(txn: Transaction) -> None:
@@ -291,16 +299,16 @@ def with_looks(*at: str | int, value: Any) -> Callable[[Transaction], object]:
 
 
 @pytest.mark.parametrize(("at", "value", "message"), [
-    (("level",), "calm", "'level' must be one of none, watch, alarm"),
-    (("looks",), 7, "'recent' must hold the last 4 of 7 looks"),
-    (("evidence",), {"psi": float("nan")}, "'psi' must be a finite number"),
+    (("level",), "calm", "'level' must be one of none, warning, alarm"),
+    (("n_checks",), 7, "'recent' must hold the last 4 of 7 checks"),
+    (("evidence",), EVIDENCE, "'psi' must be a finite number"),
     (("reference", "base"), 0, "'base' must be an integer from 86"),
     (("reference", "edges"), b"", "'edges' must hold"),
-    (("reference", "look", "rows"), 0, "'rows' must be an integer from 1"),
-    (("reference", "look", "mean"), b"1234", "'mean' must hold 8 "),
-    (("reference", "look", "counts"), [1], "'counts' must hold 80 numbers"),
-    (("reference", "look", "recalls"), [], "'recalls' must hold 1"),
-    (("reference", "look", "recalls", 0), [1, 2.0, 0.0], "'mean' must be from 0.0 to 1.0"),
+    (("reference", "stats", "rows"), 0, "'rows' must be an integer from 1"),
+    (("reference", "stats", "means"), b"1234", "'means' must hold 8 "),
+    (("reference", "stats", "counts"), [1], "'counts' must hold 80 numbers"),
+    (("reference", "stats", "recalls"), [], "'recalls' must hold 1"),
+    (("reference", "stats", "recalls", 0), [1, 2.0, 0.0], "'mean' must be from 0.0 to 1.0"),
 ])  # fmt: skip
 def test_a_record_of_drift_that_cannot_be_computed_with_is_an_error(
     path: Path, at: tuple[str | int, ...], value: Any, message: str
@@ -308,7 +316,7 @@ def test_a_record_of_drift_that_cannot_be_computed_with_is_an_error(
     sample = clustered(np.random.default_rng(1), 300, DIM)
     with qvec.create(path, DIM, metric="l2", code=qvec.Int8(scale="per_dim"), sample=sample) as db:
         db.add(X)
-    craft(path, with_looks(*at, value=value))
+    craft(path, with_drift(*at, value=value))
     with qvec.open(path) as db:
         with pytest.raises(qvec.FormatError, match=message):
             db.drift()
@@ -320,21 +328,21 @@ def test_a_record_of_drift_that_cannot_be_computed_with_is_an_error(
         assert db.drift().level == "none"
 
 
-def test_a_record_of_drift_whose_looks_measured_no_recall_measures_it_again(path: Path) -> None:
+def test_a_record_of_drift_whose_checks_measured_no_recall_measures_it_again(path: Path) -> None:
     data = clustered(np.random.default_rng(1), 4000, DIM)
     with qvec.create(path, DIM, metric="l2", code=qvec.Int8(scale="per_dim"), sample=data[:300]) as db:
-        db.add(data[300:2900])  # four looks
+        db.add(data[300:2900])  # four checks
 
     def forget(txn: Transaction) -> None:
         record = txn.record(DRIFT, 0)
-        for look in record["recent"]:
-            look["recalls"] = []
-        txn.put_record(DRIFT, 0, record | {"looks": 65_535})
+        for check in record["recent"]:
+            check["recalls"] = []
+        txn.put_record(DRIFT, 0, record | {"n_checks": 65_535})
 
     craft(path, forget)
     with qvec.open(path) as db:
         db.add(data[3000:3600])
-        assert db.drift().looks == 65_536
+        assert db.drift().n_checks == 65_536
 
 
 def with_columns(path: Path, change: Callable[[dict[Any, Any]], object]) -> None:

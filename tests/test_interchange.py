@@ -144,7 +144,7 @@ def test_bytes_have_a_column_in_parquet_and_no_place_in_json(tmp_path: Path) -> 
         source = interchange.open_source(interchange.export(db, tmp_path / "x.parquet").files[0])
         with copied(source, tmp_path / "b.qvec") as other:
             assert content(other) == content(db)
-        with pytest.raises(qvec.InputError, match="payload of 0 holds bytes"):
+        with pytest.raises(qvec.InputError, match="payload of 0 has bytes"):
             interchange.export(db, tmp_path / "x.npy")
         db.add(X[:1], payloads={"other": {"deep": b"x"}})
         with pytest.raises(qvec.InputError, match="payload of 2 holds bytes"):
@@ -258,15 +258,15 @@ def test_a_sample_of_a_table_comes_from_all_over_it(tmp_path: Path) -> None:
 # --- what is refused, and the command line ---
 
 
-def test_what_a_path_holds_must_be_told_or_tell_itself(tmp_path: Path) -> None:
+def test_the_format_of_a_path_is_given_or_detected(tmp_path: Path) -> None:
     (tmp_path / "x.xyz").write_text("")
     for path, options, message in [
         (tmp_path / "none.npy", {}, "no such file"),
         (tmp_path / "x.xyz", {}, r"unknown suffix '\.xyz'"),
         (tmp_path, {}, "neither Chroma's"),
         (tmp_path / "x.xyz", {"format": "csv"}, "format must be one of vectors, parquet"),
-        (tmp_path, {"format": "hnswlib"}, "is a directory: not of format hnswlib"),
-        (tmp_path / "x.xyz", {"format": "hnswlib", "key": "a"}, "key does not go with format hnswlib"),
+        (tmp_path, {"format": "hnswlib"}, "is a directory: it cannot have the format hnswlib"),
+        (tmp_path / "x.xyz", {"format": "hnswlib", "key": "a"}, "key is not an option of format hnswlib"),
     ]:
         with pytest.raises((qvec.InputError, qvec.NotFoundError), match=message):
             interchange.open_source(path, **options)

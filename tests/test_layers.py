@@ -20,6 +20,7 @@ from helpers.source_graph import (
     package_of,
     private_uses,
     python_sources,
+    untyped_lookups,
 )
 
 PACKAGE = Path(qvec.__file__).parent
@@ -56,6 +57,7 @@ CORE_DEPENDENCIES = ("numpy", "lmdb", "msgpack", "pyroaring")
 OPTIONAL = {"qvec.common.console": {"rich", "tqdm"}, "qvec._kernels": {"typing_extensions"}}  # a stub is not run
 CORE_LAYERS = LAYERS[: LAYERS.index({""}) + 1]
 MAX_ENTRIES = 27  # of the folder qvec/
+MAX_UNTYPED_RECORDS = 20  # look-ups in rows' records and those of drift, exports and the demo
 
 
 def layer_of(package: str) -> int:
@@ -188,6 +190,22 @@ def test_the_folder_of_qvec_has_few_entries() -> None:
     compiled = {"__pycache__", "_kernels.c"}
     entries = [p.name for p in PACKAGE.iterdir() if p.name not in compiled and p.suffix not in (".so", ".pyd")]
     assert len(entries) <= MAX_ENTRIES, sorted(entries)
+
+
+# --- typed state ---
+
+
+def test_the_state_of_a_collection_is_typed() -> None:
+    assert untyped_lookups(SOURCES, {"state", "entry", "pending", "index_state"}) == []
+    assert len(untyped_lookups(SOURCES, {"record"})) <= MAX_UNTYPED_RECORDS
+
+
+def test_an_untyped_lookup_is_found() -> None:
+    source = "def f(state, x):\n    state[0]\n    x.entry['n'] = state['m']"
+    assert untyped_lookups({"qvec.a": source}, {"state", "entry"}) == [
+        "qvec.a:3 looks up 'n' in entry, which has no type",
+        "qvec.a:3 looks up 'm' in state, which has no type",
+    ]
 
 
 # --- the cost of an import ---

@@ -79,7 +79,7 @@ def test_ranges_become_a_calibration_without_a_sample() -> None:
     [
         (np.zeros((3, 4), np.float32), r"shape \(2, dim\), got \(3, 4\)"),
         (np.zeros((2, 4)), "float32"),
-        (np.array([[1, 5], [2, 4]], np.float32), "upside down in dimension 1"),
+        (np.array([[1, 5], [2, 4]], np.float32), "the lower end exceeds the upper in dimension 1"),
         (np.array([[1, np.nan], [2, 4]], np.float32), "nan in row 0, dimension 1"),
     ],
 )

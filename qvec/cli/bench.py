@@ -61,9 +61,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--sweep", nargs="*", default=[], metavar="NAME=V,V", help="values of a search parameter: ef=16,32,64"
     )
-    how.add_argument("--turn-seconds", type=float, default=10.0, metavar="S", help="end a turn after S seconds")
+    how.add_argument("--trial-seconds", type=float, default=10.0, metavar="S", help="end a trial after S seconds")
     how.add_argument("--build-timeout", type=float, default=7200.0, metavar="S", help="stop a build after S seconds")
-    how.add_argument("--turn-timeout", type=float, default=300.0, metavar="S", help="stop a turn after S seconds")
+    how.add_argument("--trial-timeout", type=float, default=300.0, metavar="S", help="stop a trial after S seconds")
     out = parser.add_argument_group("output")
     out.add_argument("--out", type=Path, metavar="DIR", help="write points.jsonl, report.html and plots here")
     out.add_argument("--points", action="store_true", help="print every point, too")
@@ -75,9 +75,9 @@ def run(args: argparse.Namespace) -> int:
         build_threads=args.threads,
         batch_threads=args.batch_threads,
         rounds=args.rounds,
-        turn_seconds=args.turn_seconds,
+        trial_seconds=args.trial_seconds,
         build_timeout=args.build_timeout,
-        turn_timeout=args.turn_timeout,
+        trial_timeout=args.trial_timeout,
     )
     check_targets(args.recall)
     sweep = parse_sweep(args.sweep)

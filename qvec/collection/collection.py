@@ -34,8 +34,7 @@ from qvec.common.types import (
 from qvec.index import Progress
 from qvec.maintenance.state_check import state_codec
 from qvec.maintenance.stats import collect_stats
-from qvec.quality.recall import MAX_ROWS as MAX_EVALUATED_ROWS
-from qvec.quality.recall import OVERSAMPLES, CodeNames
+from qvec.quality.recall import MAX_EVALUATED_ROWS, OVERSAMPLES, CodeNames
 from qvec.rows.access import RowAccess
 from qvec.rows.lookup import find_rows
 from qvec.rows.reader import refuse_missing

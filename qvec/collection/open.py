@@ -163,9 +163,9 @@ def _new_collection(
             with store.write() as txn:
                 number = collection._access.writer(txn).use(trained)
                 if sample is not None:
-                    from qvec.quality.drift import remember
+                    from qvec.quality.drift import store_reference
 
-                    remember(txn, number, trained, sample)
+                    store_reference(txn, number, trained, sample)
         return collection
     except BaseException:
         store.close()

@@ -1,4 +1,4 @@
-"""Vectors, ids, payloads and ground truth from the files that people have them in."""
+"""Loaders of vectors, ids, payloads and ground truth in common file formats."""
 
 from qvec.datasets.annbenchmarks import Benchmark, hdf5_metric, load_benchmark
 from qvec.datasets.ground_truth import exact_knn

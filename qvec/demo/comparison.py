@@ -16,6 +16,7 @@ from qvec.common.console import heading, print_table
 from qvec.common.types import CodeKind
 from qvec.datasets import exact_knn
 from qvec.demo.corpus import Corpus
+from qvec.quality.recall import recall_of_rows
 
 K = 10
 CODED: dict[str, dict[str, Any]] = {"graph": {"oversample": 0}, "re-ranked": {}}
@@ -59,18 +60,14 @@ def _measure(folder: Path, corpus: Corpus, code: CodeKind, exact: Ids) -> Iterat
         for name, options in SEARCHES[code].items():
             search = partial(_search, db, corpus, options)
             found, rate = search(), len(corpus.queries) / _seconds(search)
-            quality = f"{_recall(found, exact):.3f}", _hit(corpus, found)
+            recalls = recall_of_rows(found, exact, corpus.queries, corpus.vectors, "cosine")
+            quality = f"{recalls.mean():.3f}", _hit(corpus, found)
             yield code, name, *quality, *per_vector, f"{rate:,.0f}"
 
 
 def _search(db: qvec.Collection, corpus: Corpus, options: dict[str, Any]) -> Ids:
     hits: qvec.BatchHits = db.search(corpus.queries, K, threads=1, include=(), **options)
     return hits.ids
-
-
-def _recall(found: Ids, exact: Ids) -> float:
-    pairs = zip(found.tolist(), exact.tolist(), strict=True)
-    return float(np.mean([len(set(got) & set(right)) / len(right) for got, right in pairs]))
 
 
 def _hit(corpus: Corpus, found: Ids) -> str:

@@ -1,4 +1,4 @@
-"""A collection's rows into files that other programs read, in bounded memory."""
+"""Export of a collection's rows to files that other programs read, in bounded memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from qvec.index import Progress
 
 ExportFormat = Literal["npy", "parquet", "arrow"]
-BATCH = 8192  # rows read at once, and of a row group
+BATCH = 8192  # rows read at a time; also rows of a Parquet row group
 _BY_SUFFIX: dict[str, ExportFormat] = {
     ".npy": "npy",
     **dict.fromkeys(PARQUET_SUFFIXES, "parquet"),
@@ -33,7 +33,7 @@ _BY_SUFFIX: dict[str, ExportFormat] = {
 
 @dataclass(frozen=True)
 class Exported:
-    """``rows`` written, and the ``files`` they are in, the vectors' first."""
+    """``rows``: number written. ``files``: the file of vectors first."""
 
     rows: int
     files: list[Path]
@@ -50,21 +50,20 @@ def export(
     batch_size: int = BATCH,
     progress: Progress | None = None,
 ) -> Exported:
-    """Write every row that is stored, in the order of storing, as :meth:`Collection.get` gives it.
+    """Write all stored rows in the order of storing, as :meth:`Collection.get` returns them.
 
-    format: by default told by the suffix. ``"parquet"`` (.parquet .pq) and ``"arrow"`` (.arrow .feather; the IPC file
-    format), which need the extra ``arrow``: columns ``id``, ``vector`` (lists of ``dim`` float32), one for each payload
-    key whose values are of one type, and ``payload`` with the rest as JSON. ``"npy"``: the vectors, float32 [n, dim];
-    beside them the ids in ``NAME.ids.npy`` (integers) or ``NAME.ids.jsonl`` (strings), and payloads, where there are
-    any, in ``NAME.payload.jsonl``.
-    where: only rows that fulfil a filter. payload: whether payloads are written. progress: called with (done, total)
-    rows.
+    format: by default that of the suffix. ``"parquet"`` (.parquet .pq) and ``"arrow"`` (.arrow .feather; the IPC file
+    format) need the extra ``arrow``. They have the columns ``id``, ``vector`` (lists of ``dim`` float32), one for each
+    payload key whose values have one type, and ``payload`` with the remaining keys as JSON. ``"npy"`` writes the
+    vectors, float32 [n, dim], the ids to ``NAME.ids.npy`` (integers) or ``NAME.ids.jsonl`` (strings), and payloads, if
+    there are any, to ``NAME.payload.jsonl``.
+    where: only rows matching a filter. payload: whether to write payloads. progress: called with (done, total) rows.
 
-    Raises ExistsError unless ``overwrite``; InputError where the suffix tells no format, or a payload holds what the
-    format cannot; MissingExtraError. Files appear when they are whole; an error leaves none.
+    Raises ExistsError unless ``overwrite``; InputError if the suffix is unknown, or the format cannot represent a
+    payload; MissingExtraError. Files appear once they are complete; after an error there are none.
     """
     target = Path(path)
-    chosen = _told_format(target) if format is None else format
+    chosen = _format_of(target) if format is None else format
     check_choice("format", chosen, get_args(ExportFormat))
     rows = _Rows(db, where, payloads, batch_size, progress)
     with Staging(overwrite) as staging:
@@ -74,7 +73,7 @@ def export(
 
 @dataclass
 class _Rows:
-    """What is exported, and how much of it has been."""
+    """The rows to export; counts those that are done."""
 
     db: qvec.Collection
     where: Where | None
@@ -92,7 +91,7 @@ class _Rows:
                 self.progress(self.done, max(total, self.done))
 
     def columns(self) -> PayloadColumns:
-        """What columns the payloads ask for."""
+        """Find the columns that the payloads need."""
         columns = PayloadColumns()
         for records in self.db.scan(self.batch_size, where=self.where) if self.payloads else ():
             columns.observe(records.payloads)
@@ -162,7 +161,7 @@ def _schema(rows: _Rows, kinds: dict[str, str]) -> Any:
     return pa.schema(list(fields.items()), metadata={MARK: rows.db.stats().metric, FIELDS: declared})
 
 
-def _told_format(path: Path) -> ExportFormat:
+def _format_of(path: Path) -> ExportFormat:
     if path.suffix not in _BY_SUFFIX:
         raise InputError(f"{path}: unknown suffix {path.suffix!r}; exports are {' '.join(_BY_SUFFIX)}")
     return _BY_SUFFIX[path.suffix]

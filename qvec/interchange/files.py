@@ -1,4 +1,4 @@
-"""Files of vectors, with ids and payloads in files beside them: what :mod:`qvec.datasets` loads."""
+"""Files of vectors, with ids and payloads in separate files, as :mod:`qvec.datasets` loads them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from qvec.interchange.base import Batch, Matrix, Source, checked_dim, slices, sp
 
 
 class FileSource(Source):
-    """Rows of a file of vectors. ``ids``, ``payloads``: files with one for each row; their lengths are checked."""
+    """Rows of a file of vectors. ``ids``, ``payloads``: files with one entry per row; their lengths are checked."""
 
     def __init__(
         self, path: Path, *, key: str | None = None, ids: Path | None = None, payloads: Path | None = None

@@ -232,7 +232,7 @@ class FullMachine(Machine):
     @rule()
     def evaluate(self) -> None:
         assert self.db.evaluate(k=3, n=10, codes=["int8"]) is not None
-        assert self.db.drift().level in ("none", "watch", "alarm")
+        assert self.db.drift().level in ("none", "warning", "alarm")
 
     # --- fields, and other collections of the directory ---
 
