@@ -32,7 +32,7 @@ sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
 
 
 def is_current(built: Path) -> bool:
-    """Whether an object file is newer than all that it was compiled from, which GCC and Clang list beside it (-MMD)."""
+    """Whether an object file is newer than all that it was compiled from, as GCC and Clang list them (-MMD)."""
     listed = built.with_suffix(".d")
     if not (built.exists() and listed.exists()):
         return False

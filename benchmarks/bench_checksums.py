@@ -2,7 +2,7 @@
 
     python benchmarks/bench_checksums.py [--n 100000] [--dim 128] [--json FILE]
 
-Searches are made in turns on two handles, verify=True and verify=False; the file is opened anew, and every block
+Searches are made in turns on two handles, verify=True and verify=False; the file is opened again, and every block
 touched once, in turns as well. Prints the median share of time that checksums take, and ms per 100 MB touched.
 """
 
@@ -44,7 +44,7 @@ def main() -> int:
 def searches(path: Path, queries: Any) -> dict[str, Any]:
     """One query a call, on handles whose blocks were all checked before: what a search pays ever after."""
     times: dict[bool, list[float]] = {True: [], False: []}
-    handles = {verify: qvec.open(path, "r", verify=verify) for verify in times}
+    handles = {verify: qvec.open(path, "r", checksums=verify) for verify in times}
     for turn in range(2 * TURNS + 2):
         verify = bool(turn % 2)
         start = time.perf_counter()
@@ -68,7 +68,7 @@ def touches(path: Path) -> dict[str, Any]:
     size = 0
     for turn in range(2 * TURNS):
         verify = bool(turn % 2)
-        with qvec.open(path, "r", verify=verify) as db, db._store.read() as snap:
+        with qvec.open(path, "r", checksums=verify) as db, db._store.read() as snap:
             size = sum(column.n_blocks * column.pages * 4096 for column in snap.columns.values())
             start = time.perf_counter()
             for column in snap.columns.values():

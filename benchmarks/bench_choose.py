@@ -20,6 +20,7 @@ import sets
 from qvec.codes.configs import CodeConfig
 from qvec.codes.registry import CONFIGS, train
 from qvec.common.errors import InputError
+from qvec.datasets import Workload
 from qvec.quality.choose import Measure, Target, choose
 from qvec.quality.recall import OVERSAMPLES, make_problem, recalls_by_code, wilson
 from qvec.quality.report import Report, Row
@@ -30,7 +31,7 @@ TARGETS = (0.9, 0.95, 0.99)
 Key = tuple[int, int, str]
 
 
-def all_recalls(data: sets.Set) -> dict[Key, np.ndarray]:
+def all_recalls(data: Workload) -> dict[Key, np.ndarray]:
     """Recall of every query by (bytes, oversampling, code)."""
     own, none = np.arange(len(data.base)), np.zeros(0, np.int64)
     problem = make_problem(data.base, data.base, own, none, K, data.metric)
@@ -60,7 +61,7 @@ def measuring(recalls: dict[Key, np.ndarray], order: np.ndarray, most: list[int]
     return measure
 
 
-def run(data: sets.Set, trials: int) -> None:
+def run(data: Workload, trials: int) -> None:
     recalls, rng = all_recalls(data), np.random.default_rng(0)
     n = len(data.base)
     for target in TARGETS:

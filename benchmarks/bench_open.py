@@ -19,6 +19,7 @@ import report
 import sets
 
 import qvec
+from qvec.datasets import Workload
 
 IMPORT = "import time; t = time.perf_counter(); import {}; print(1000 * (time.perf_counter() - t))"
 OPEN = """
@@ -54,7 +55,7 @@ sys.stdin.readline()
 """
 
 
-def measure(data: sets.Set, folder: Path, repeats: int) -> dict[str, float]:
+def measure(data: Workload, folder: Path, repeats: int) -> dict[str, float]:
     path, queries = folder / "open.qvec", folder / "queries.npy"
     np.save(queries, data.queries)
     with qvec.create(path, data.base.shape[1], metric=data.metric, index="hnsw") as db:

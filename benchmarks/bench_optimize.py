@@ -1,4 +1,4 @@
-"""Search latency while optimize() works, beside that of the same collection at rest before and after.
+"""Search latency while optimize() works, compared with that of the same collection at rest before and after.
 
     python benchmarks/bench_optimize.py [--set NAME] [--rows 100000] [--deleted 0.3] [--threads 1] [--json FILE]
 
@@ -64,7 +64,7 @@ def measure(args: Any, path: Path) -> dict[str, Any]:
     with qvec.create(path, base.shape[1], metric=metric, index="hnsw") as db:
         db.add(base, np.arange(len(base)))
         gone = np.random.default_rng(1).choice(len(base), round(args.deleted * len(base)), replace=False)
-        with mock.patch("qvec.maintenance.optimize.Maintenance.mend"):
+        with mock.patch("qvec.maintenance.optimize.Maintenance.repair_index"):
             db.delete(gone)
         figures |= at_rest(db, queries, "before", args.queries)
         asker = Asker(db, queries)

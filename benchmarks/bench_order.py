@@ -14,6 +14,7 @@ import shutil
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ import sets
 
 import qvec
 from qvec.common.console import print_table
+from qvec.datasets import Workload
 from qvec.index import graph_nodes
-from qvec.index.graph import Graph
 from qvec.schema.layout import ADJACENCY, CODES, IDS, NODES, VECTORS
 
 NONE, ROW = 0xFFFFFFFF, 0x7FFFFFFF
@@ -66,8 +67,8 @@ def clustered(x: sets.Float32, rng: np.random.Generator) -> npt.NDArray[np.int64
 def put_in_order(path: Path, order: str, x: sets.Float32) -> float:
     """Renumber all rows of a collection that holds a graph and nothing else; the share of links to rows near by."""
     with qvec.open(path) as db, db._store.write() as txn:
-        columns, state, n = txn.columns, txn.state, txn.state["n"]
-        lists, graph = columns[ADJACENCY].read_range(0, n).view("<u4").copy(), Graph.of(state["index"])
+        columns, state, n = txn.columns, txn.state, txn.state.n
+        lists, graph = columns[ADJACENCY].read_range(0, n).view("<u4").copy(), state.index
         rng = np.random.default_rng(0)
         makers: dict[str, Any] = {
             "random": lambda: rng.permutation(n),
@@ -84,10 +85,10 @@ def put_in_order(path: Path, order: str, x: sets.Float32) -> float:
         columns[ADJACENCY].write(0, lists.view(np.uint8))
         for name in (CODES, VECTORS, IDS):
             columns[name].write(0, columns[name].read_range(0, n)[old])
-        entries = new[graph.entries].astype("<u4").tobytes()
-        state["index"] = {**state["index"], "root": int(new[graph.root]), "entries": entries}
+        changed = replace(graph, root=int(new[graph.root]), entries=new[graph.entries])
+        txn.state = replace(state, index=changed)
         if NODES in columns:
-            source = db._access.writer(txn).source()
+            source = db._access.writer(txn).index_input()
             with ThreadPoolExecutor(1) as pool:
                 graph_nodes.pack_nodes(
                     source.codes, columns[ADJACENCY], columns[NODES], np.arange(n, dtype=np.uint32), n, 1, pool
@@ -103,7 +104,7 @@ def seconds(db: qvec.Collection, queries: sets.Float32, ef: int) -> float:
     return time.process_time() - start
 
 
-def compare(data: sets.Set, layout: Any, folder: Path, args: argparse.Namespace) -> list[tuple[Any, ...]]:
+def compare(data: Workload, layout: Any, folder: Path, args: argparse.Namespace) -> list[tuple[Any, ...]]:
     first = folder / f"{layout}.qvec"
     with qvec.create(first, data.base.shape[1], metric=data.metric, index=qvec.HNSW(layout=layout)) as db:
         db.add(data.base)
@@ -119,7 +120,7 @@ def compare(data: sets.Set, layout: Any, folder: Path, args: argparse.Namespace)
             taken[order].append(seconds(db, data.queries, args.ef) / len(data.queries) * 1e6)
     lines = []
     for order, db in opened.items():
-        recall = data.recall(db.search(data.queries, 10, ef=args.ef, include=()).ids)
+        recall = data.recall(db.search(data.queries, 10, ef=args.ef, include=()).ids, 10)
         least, middle = min(taken[order][1:]), float(np.median(taken[order][1:]))
         ratio = min(taken[args.orders[0]][1:]) / least
         figures = f"{near[order]:.1%}", f"{recall:.4f}", f"{least:.1f}", f"{middle:.1f}", f"{ratio:.3f}"

@@ -1,4 +1,4 @@
-"""Recall against queries/s, build time and memory, beside hnswlib in one run: `qvec bench` on the sets of sets.py.
+"""Recall against queries/s, build time and memory, with hnswlib in one run: `qvec bench` on the sets of sets.py.
 
     python benchmarks/bench_search.py [--set NAME] [--indexes hnsw packed] [--peers hnswlib rabitqlib] [--json FILE]
 

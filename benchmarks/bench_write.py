@@ -1,4 +1,4 @@
-"""Durable single changes, and bulk adds beside hnswlib with the same threads.
+"""Durable single changes, and bulk adds compared with hnswlib with the same threads.
 
     python benchmarks/bench_write.py [--set NAME] [--rows 60000] [--threads 2] [--json FILE]
 
@@ -21,6 +21,7 @@ import report
 import sets
 
 import qvec
+from qvec.datasets import Workload
 
 SPACES = {"cosine": "cosine", "l2": "l2", "ip": "ip"}
 
@@ -53,7 +54,7 @@ def singles(db: qvec.Collection, x: sets.Float32, first: int) -> dict[str, Any]:
     return figures
 
 
-def bulk(data: sets.Set, path: Path, threads: int) -> dict[str, Any]:
+def bulk(data: Workload, path: Path, threads: int) -> dict[str, Any]:
     """Rows a second of both libraries, in turn."""
     x, cut = data.base, len(data.base) * 5 // 6
     peer = hnswlib.Index(SPACES[data.metric], x.shape[1])

@@ -1,4 +1,5 @@
-from threading import RLock
+from collections.abc import Mapping
+from threading import Condition, RLock
 from typing import Any, TypeAlias, final
 
 import numpy as np
@@ -183,6 +184,21 @@ class Selection:
     def n_allowed(self) -> int: ...
 
 @final
+class SearchParams:
+    def __init__(self, k: int, *, ef: int = 0, nprobe: int = 0, candidates: int = 0, exact: bool = False) -> None: ...
+    @property
+    def k(self) -> int: ...
+    @property
+    def ef(self) -> int: ...
+    @property
+    def nprobe(self) -> int: ...
+    @property
+    def candidates(self) -> int: ...
+    @property
+    def exact(self) -> bool: ...
+    def replace(self, *, ef: int | None = None, nprobe: int | None = None) -> SearchParams: ...
+
+@final
 class Searcher:
     hops: int
     evaluations: int
@@ -196,25 +212,20 @@ class Searcher:
         finder: Finder | None = None,
         rerank: Codec | None = None,
         vectors: Column | None = None,
-        ids: Column | None = None,
         map: QueryMap | None = None,
         timed: bool = False,
     ) -> None: ...
     @property
     def phase_ns(self) -> tuple[int, int, int, int]: ...
     def search(
-        self, q: Floats, k: int, ef: int, nprobe: int, candidates: int, exact: bool, selection: Selection
+        self, q: Floats, params: SearchParams, selection: Selection
     ) -> tuple[NDArray[np.int64], Floats, NDArray[np.int64]]: ...
     def search_into(
         self,
         q: Floats,
-        k: int,
-        ef: int,
-        nprobe: int,
-        candidates: int,
-        exact: bool,
+        params: SearchParams,
         selection: Selection,
-        ids: NDArray[np.int64],
+        rows: NDArray[np.int64],
         distances: Floats,
         counts: NDArray[np.int64],
         start: int,
@@ -364,38 +375,73 @@ class ListFinder(Finder):
         originals: Column | None = None,
     ) -> None: ...
 
-# The short way of a search (kernels/search/reads.pxi)
+# Reads and prepared searches (kernels/search/prepared.pxi)
 
 def fork_epoch() -> int: ...
 def count_fork() -> None: ...
 
-class Mapped:
+class EnvironmentBase:
     lock: RLock
+    idle: Condition
     open_reads: int
     waiting: int
 
-class Shown:
+class ViewBase:
     txn_id: int
     users: int
     derived: dict[Any, Any]
-    ready: list[Ready]
-    def keep_ready(self, ready: Ready) -> None: ...
+    columns: dict[str, Column]
+    state: Any
+
+class SnapshotBase:
+    env: Any
+    txn: Any
+    view: Any
+    derived: dict[Any, Any]
+    epoch: int
+    thread: int
+    def __init__(self, env: EnvironmentBase, txn: Any, view: ViewBase) -> None: ...
+    def live(self) -> Any: ...
+    @property
+    def columns(self) -> Mapping[str, Column]: ...
+    @property
+    def state(self) -> Any: ...
+    @property
+    def txn_id(self) -> int: ...
+
+class StoreBase:
+    env: Any
+    view: Any
+    joined: Any
+    path: Any
+    snapshot_type: Any
+    is_closed: bool
+    epoch: int
+    open_snapshots: set[Any]
+    def begin(self) -> Any: ...
+    def end(self, snapshot: Any) -> None: ...
 
 @final
-class Ready:
+class PreparedSearch:
+    raw: tuple[Any, ...]
+    options: Any
+    plan: SearchParams
+    plain: bool
     def __init__(
         self,
-        given: tuple[Any, ...],
+        raw: tuple[Any, ...],
+        options: Any,
+        plan: SearchParams,
         searcher: Searcher,
+        params: SearchParams,
+        selection: Selection,
+        *,
+        plain: bool,
         dim: int,
-        norm2: float,
-        effort: tuple[int, int, int, int, bool, Selection],
-        zero_score: float,
-        with_payload: bool,
+        max_norm2: float,
     ) -> None: ...
+    def search(self, query: object) -> tuple[NDArray[np.int64], Floats, NDArray[np.int64]] | None: ...
 
-class Reads:
-    under_way: int
-    def quick(
-        self, query: object, given: tuple[Any, ...]
-    ) -> tuple[NDArray[np.int64], Floats, NDArray[np.int64], list[None] | None, float] | None: ...
+def find_prepared(searches: list[PreparedSearch], raw: tuple[Any, ...]) -> PreparedSearch | None: ...
+def add_prepared(searches: list[PreparedSearch], search: PreparedSearch) -> None: ...
+def ids_of_rows(ids: Column, rows: NDArray[np.int64]) -> NDArray[np.int64]: ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ MAX_COMBINATIONS = 6
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-@pytest.hookimpl(tryfirst=True)  # before the selection by -m
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)  # runs before the selection by -m
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
     """Mark most combinations of parameters as slow; skip `unsanitized` tests under AddressSanitizer.
 
     Of a test with more than MAX_COMBINATIONS cases, a few that take each value of each parameter at least once stay in
@@ -40,16 +40,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("unsanitized"):
                 item.add_marker(pytest.mark.skip(reason="AddressSanitizer changes the property under test"))
+    return (yield)
 
 
 def covering(cases: list[pytest.Function]) -> list[pytest.Function]:
-    """A few cases of a test that take each value of each parameter at least once (greedy set cover)."""
-    values = {case: set(case.callspec.indices.items()) for case in cases}
-    missing, chosen = set().union(*values.values()), []
+    """A few cases of a test that take each row of each parametrization at least once (greedy set cover)."""
+    rows = {case: set(parameter_rows(case)) for case in cases}
+    missing, chosen = set().union(*rows.values()), []
     while missing:
-        chosen.append(max(cases, key=lambda case: len(values[case] & missing)))
-        missing -= values[chosen[-1]]
+        chosen.append(max(cases, key=lambda case: len(rows[case] & missing)))
+        missing -= rows[chosen[-1]]
     return chosen
+
+
+def parameter_rows(case: pytest.Function) -> Iterator[tuple[int, ...]]:
+    """The values of a case, as identities: those of each `parametrize` together, those of fixtures one by one."""
+    params = dict(case.callspec.params)
+    for number, mark in enumerate(case.iter_markers("parametrize")):
+        names = mark.args[0].split(",") if isinstance(mark.args[0], str) else mark.args[0]
+        yield (number, *(id(params.pop(name.strip(), None)) for name in names))
+    yield from ((-1, id(value)) for value in params.values())
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def new_column(writable: bool = False, **options: bool) -> Column:
 
 
 def stored(n_blocks: int = N_BLOCKS) -> tuple[File, Column, np.ndarray, memoryview, int]:
-    """A file with a committed column; its writer, its rows, its directory chunk and that chunk's checksum."""
+    """A file with a committed column; its writer, its rows, its page table chunk and that chunk's checksum."""
     file, writer = File(), new_column(writable=True)
     file.attach(writer)
     writer.resize(n_blocks * ROWS)
@@ -156,7 +156,7 @@ def test_every_flipped_bit_of_a_directory_chunk_is_found() -> None:
     file, _, _, chunk, crc = stored(1)
     for at in np.random.default_rng(3).integers(0, len(chunk) * 8, 300).tolist():
         chunk[at // 8] ^= 1 << at % 8
-        with pytest.raises(CorruptError, match="directory chunk 0"):
+        with pytest.raises(CorruptError, match="page table chunk 0"):
             reader_of(file, chunk, crc, 1)
         chunk[at // 8] ^= 1 << at % 8
     reader_of(file, chunk, crc, 1)

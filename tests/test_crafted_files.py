@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ import pytest
 import qvec
 from helpers.store_files import resize_rows
 from helpers.vectors import clustered
-from qvec._kernels import Codec, Column, Searcher
-from qvec.schema.layout import CALIBRATION, CODES, DELETED, DRIFT, IDS, ROW, TUNING, VECTORS
+from qvec._kernels import Codec, Column, Searcher, ids_of_rows
+from qvec.common.plain_state import encode
+from qvec.quality.drift_record import Evidence
+from qvec.schema.layout import CODES, DELETED, DRIFT, IDS, QUANTIZER, ROW, TUNING, VECTORS
+from qvec.schema.state import InactiveCodes
 from qvec.storage import header, keys, records
 from qvec.storage.store import Store, Transaction
 
@@ -44,6 +48,15 @@ def with_state(**fields: Any) -> Callable[[Transaction], object]:
 
 def with_index(**fields: Any) -> Callable[[Transaction], object]:
     return lambda txn: txn.state.update(index=txn.state["index"] | fields)
+
+
+def with_pending(**fields: Any) -> Callable[[Transaction], object]:
+    pending = {"number": 1, "relink": False, "built": encode(InactiveCodes())}
+    return with_state(pending=pending | fields)
+
+
+def with_inactive(**fields: Any) -> Callable[[Transaction], object]:
+    return with_generation(inactive=encode(InactiveCodes()) | fields)
 
 
 def with_generation(**fields: Any) -> Callable[[Transaction], object]:
@@ -77,8 +90,8 @@ def test_a_configuration_with_another_kind_of_ids_is_refused(path: Path) -> None
     make(path)
     craft(
         path,
-        lambda txn: txn._txn.put(
-            keys.CONFIG, header.pack({**header.unpack(txn._txn.get(keys.CONFIG), ""), "ids": "str"}, 4096)
+        lambda txn: txn.txn.put(
+            keys.CONFIG, header.pack({**header.unpack(txn.txn.get(keys.CONFIG), ""), "ids": "str"}, 4096)
         ),
     )
     with pytest.raises(qvec.CorruptError, match="ids are strings, which column 'ids' does not hold"):
@@ -91,20 +104,33 @@ def test_a_configuration_with_another_kind_of_ids_is_refused(path: Path) -> None
     (with_state(n=True), "'n' must be an integer"),
     (with_state(live=N + 1), f"'live' must be an integer from 0 to {N}"),
     (with_state(records="3"), "'records' must be an integer"),
-    (with_state(quantizer=7), "'quantizer'"),
-    (with_state(quantizer=None), "'quantizer' is nil"),
-    (with_state(names={"codes": "nowhere"}), "'names' names the column 'nowhere'"),
-    (with_state(names=[]), "'names' must map"),
+    (with_state(active=7), "'active'"),
+    (with_state(active=None), "'active' is nil"),
+    (with_state(column_names={"codes": "nowhere"}), "'column_names' names the column 'nowhere'"),
+    (with_state(column_names=[]), "'column_names' must map"),
+    (with_state(column_names={"codes": 5}), "'codes' must be a string"),
     (with_state(fields=[]), "'fields' must map"),
-    (with_state(fields={"a": [9, "int"]}), "number 9, which was never given out"),
-    (with_state(pending={"number": 0}), "'pending'"),
+    (with_state(fields={"a": [9, "int"]}), "a must be a mapping, got list"),
+    (with_state(fields={"a": {"number": 9, "type": "int"}}), "number 9, which was never given out"),
+    (with_state(fields={"a": {"number": 0, "type": "decimal"}}), "'type' must be one of keyword"),
+    (with_state(pending={"number": 0}), "pending: field 'built' is missing"),
+    (with_pending(number=0), "'pending' is of generation 0"),
+    (with_pending(number=0, relink=1), "'relink' must be one of True, False, auto; got 1"),
+    (with_pending(number=0, built={}), "built: field 'column_names' is missing"),
+    (with_state(surplus=1), "'surplus' is unknown"),
+    (with_state(erasing=0), "'erasing' must be true or false"),
     (with_state(tuned={"generation": 0, "index": 5, "n": 3}), "'index' must be a string"),
     (with_state(oversample={"generation": 0, "factor": 0}), "'factor' must be an integer from 1"),
     (lambda txn: txn.state.pop("live"), "field 'live' is missing"),
     (with_generation(code_size=4), "column 'codes' holds .* of .* bytes"),
-    (with_generation(rows=10**6), "generation 0 has 1000000 rows"),
+    (with_inactive(rows=10**6), "generation 0 has 1000000 rows"),
+    (with_inactive(rows=1, indexed_rows=N + 1), f"'indexed_rows' must be an integer from 0 to {N}"),
+    (with_inactive(rows=N, index={"kind": "hnsw"}), "index: field 'entries' is missing"),
+    (with_generation(number=1), "'generations' must have numbers below 1"),
     (with_generation(code={"kind": "magic"}), "magic"),
-    (with_index(kind="ivf"), "'kind' of the index must be one of flat, hnsw"),
+    (with_index(kind="ivf"), "index: field 'lists' is missing"),
+    (with_state(index={"kind": "ivf", "lists": None}), "'kind' of the index must be one of flat, hnsw"),
+    (with_state(index={"kind": "tree"}), "'kind' must be one of flat, hnsw, ivf; got 'tree'"),
     (with_index(root=N), f"'root' must be an integer from 0 to {N - 1}, got {N}"),
     (with_index(indexed=N + 1), "'indexed' must be an integer"),
     (with_index(entries=b"\xff" * 8), f"'entries' names a row that is not below {N}"),
@@ -112,7 +138,10 @@ def test_a_configuration_with_another_kind_of_ids_is_refused(path: Path) -> None
     (with_index(repair_cursor=2**40), "\'repair_cursor\' must be an integer"),
     (with_index(pending_rows=b"\xff" * 4), "\'pending_rows\' names a row that is not below"),
     (with_index(pending_rows=7), "\'pending_rows\' must hold"),
-    (with_index(pending_rows=b"\1\0\0\0", pending_in_sweep=2), "'pending_in_sweep' must be an integer from 0 to 1, got 2"),
+    (
+        with_index(pending_rows=b"\1\0\0\0", pending_in_sweep=2),
+        "'pending_in_sweep' must be an integer from 0 to 1, got 2",
+    ),
     (with_index(reverse_edge_cursor=-1), "\'reverse_edge_cursor\' must be an integer"),
 ])  # fmt: skip
 def test_a_state_that_does_not_hold_together_is_refused_by_its_field(
@@ -143,8 +172,8 @@ def test_a_calibration_of_another_dimension_is_refused(path: Path, tmp_path: Pat
     with qvec.create(tmp_path / "other", 2 * DIM, metric="l2", code="int8") as other:
         other.add(np.tile(X, 2))
         with other._store.read() as snap:
-            foreign = snap.record(CALIBRATION, 0)
-    craft(path, lambda txn: txn.put_record(CALIBRATION, 0, foreign))
+            foreign = snap.record(QUANTIZER, 0)
+    craft(path, lambda txn: txn.put_record(QUANTIZER, 0, foreign))
     with qvec.open(path) as db:
         with pytest.raises(qvec.CorruptError, match=r"generation 0 is of \(dim, metric, code size\) = \(16"):
             db.search(X[0])
@@ -184,7 +213,7 @@ def test_an_id_of_a_row_beyond_the_last_is_an_error(path: Path, row: int) -> Non
     craft(path, lambda txn: (txn.delete_ids([key]), txn.put_ids([key], [row])))
     calls: list[Callable[[qvec.Collection], object]] = [
         lambda db: db.get([7]), lambda db: db.delete([7]), lambda db: db.upsert(X[:1], [7]),
-        lambda db: db.update_payload([7], {"a": 1}), lambda db: db.search(id=7), lambda db: db.search(X[0], ids_in=[7]),
+        lambda db: db.update_payloads([7], {"a": 1}), lambda db: db.search_by_id(7),
     ]  # fmt: skip
     with qvec.open(path) as db:
         for call in calls:
@@ -200,11 +229,22 @@ def test_a_searcher_refuses_columns_that_hold_less_than_its_rows() -> None:
         made.resize(rows)
         return made
 
-    full, ids = column(100, codec.stride), column(100, 8)
-    Searcher(codec, full, 100, None, codec, full, ids)
-    for vectors, other in ((column(50, codec.stride), ids), (full, column(50, 8)), (full, column(100, 16))):
+    full = column(100, codec.stride)
+    Searcher(codec, full, 100, None, codec, full)
+    for vectors in (column(50, codec.stride), column(100, 8)):
         with pytest.raises(ValueError, match=r"exceeds the rows|stride"):
-            Searcher(codec, full, 100, None, codec, vectors, other)
+            Searcher(codec, full, 100, None, codec, vectors)
+
+
+def test_ids_are_read_of_rows_that_their_column_has() -> None:
+    ids = Column("ids", 1, 0, 8, 10, 1, 4096, writable=True)
+    ids.resize(20)
+    ids.write(0, np.arange(100, 120).view(np.uint8).reshape(20, 8))
+    assert ids_of_rows(ids, np.array([[3, -1], [19, 0]])).tolist() == [[103, -1], [119, 100]]
+    wide = Column("ids", 1, 0, 16, 10, 1, 4096, writable=True)
+    for column, rows in ((ids, np.array([20])), (ids, np.array([1], np.int32)), (wide, np.array([1]))):
+        with pytest.raises(ValueError, match=r"rows must be|is not below the 20"):
+            ids_of_rows(column, rows)
 
 
 def test_an_untrusted_file_is_checked_before_it_is_mapped(path: Path) -> None:
@@ -236,12 +276,15 @@ def test_a_packed_graph_without_its_nodes_is_found_by_verify(path: Path) -> None
         db.add(X)
         db.requantize("f16")
         db.drop_generation(0)
-    craft(path, lambda txn: txn.state.update(names={k: v for k, v in txn.state["names"].items() if k != "nodes"}))
+    craft(path, lambda txn: txn.state["column_names"].pop("nodes"))
     with qvec.open(path, "r") as db:
         assert db.verify() == ["the packed nodes of the graph are missing"]
 
 
-def with_looks(*at: str | int, value: Any) -> Callable[[Transaction], object]:
+EVIDENCE = {field.name: 0.0 for field in fields(Evidence)} | {"shift_dim": 0, "vectors": 1, "psi": float("nan")}
+
+
+def with_drift(*at: str | int, value: Any) -> Callable[[Transaction], object]:
     """A change of the record of drift at a place."""
 
     def change(txn: Transaction) -> None:
@@ -256,16 +299,16 @@ def with_looks(*at: str | int, value: Any) -> Callable[[Transaction], object]:
 
 
 @pytest.mark.parametrize(("at", "value", "message"), [
-    (("level",), "calm", "'level' must be one of none, watch, alarm"),
-    (("looks",), 7, "'recent' must hold the last 4 of 7 looks"),
-    (("evidence",), {"psi": float("nan")}, "'psi' must be a finite number"),
+    (("level",), "calm", "'level' must be one of none, warning, alarm"),
+    (("n_checks",), 7, "'recent' must hold the last 4 of 7 checks"),
+    (("evidence",), EVIDENCE, "'psi' must be a finite number"),
     (("reference", "base"), 0, "'base' must be an integer from 86"),
     (("reference", "edges"), b"", "'edges' must hold"),
-    (("reference", "look", "rows"), 0, "'rows' must be an integer from 1"),
-    (("reference", "look", "mean"), b"1234", "'mean' must hold 8 "),
-    (("reference", "look", "counts"), [1], "'counts' must hold 80 numbers"),
-    (("reference", "look", "recalls"), [], "'recalls' must hold 1"),
-    (("reference", "look", "recalls", 0), [1, 2.0, 0.0], "'mean' must be from 0.0 to 1.0"),
+    (("reference", "stats", "rows"), 0, "'rows' must be an integer from 1"),
+    (("reference", "stats", "means"), b"1234", "'means' must hold 8 "),
+    (("reference", "stats", "counts"), [1], "'counts' must hold 80 numbers"),
+    (("reference", "stats", "recalls"), [], "'recalls' must hold 1"),
+    (("reference", "stats", "recalls", 0), [1, 2.0, 0.0], "'mean' must be from 0.0 to 1.0"),
 ])  # fmt: skip
 def test_a_record_of_drift_that_cannot_be_computed_with_is_an_error(
     path: Path, at: tuple[str | int, ...], value: Any, message: str
@@ -273,7 +316,7 @@ def test_a_record_of_drift_that_cannot_be_computed_with_is_an_error(
     sample = clustered(np.random.default_rng(1), 300, DIM)
     with qvec.create(path, DIM, metric="l2", code=qvec.Int8(scale="per_dim"), sample=sample) as db:
         db.add(X)
-    craft(path, with_looks(*at, value=value))
+    craft(path, with_drift(*at, value=value))
     with qvec.open(path) as db:
         with pytest.raises(qvec.FormatError, match=message):
             db.drift()
@@ -285,21 +328,21 @@ def test_a_record_of_drift_that_cannot_be_computed_with_is_an_error(
         assert db.drift().level == "none"
 
 
-def test_a_record_of_drift_whose_looks_measured_no_recall_measures_it_again(path: Path) -> None:
+def test_a_record_of_drift_whose_checks_measured_no_recall_measures_it_again(path: Path) -> None:
     data = clustered(np.random.default_rng(1), 4000, DIM)
     with qvec.create(path, DIM, metric="l2", code=qvec.Int8(scale="per_dim"), sample=data[:300]) as db:
-        db.add(data[300:2900])  # four looks
+        db.add(data[300:2900])  # four checks
 
     def forget(txn: Transaction) -> None:
         record = txn.record(DRIFT, 0)
-        for look in record["recent"]:
-            look["recalls"] = []
-        txn.put_record(DRIFT, 0, record | {"looks": 65_535})
+        for check in record["recent"]:
+            check["recalls"] = []
+        txn.put_record(DRIFT, 0, record | {"n_checks": 65_535})
 
     craft(path, forget)
     with qvec.open(path) as db:
         db.add(data[3000:3600])
-        assert db.drift().looks == 65_536
+        assert db.drift().n_checks == 65_536
 
 
 def with_columns(path: Path, change: Callable[[dict[Any, Any]], object]) -> None:
@@ -362,7 +405,8 @@ def test_a_generation_left_behind_whose_columns_are_not_its_own_is_refused(path:
 
     def change(txn: Transaction) -> None:
         first, second = txn.state["generations"]
-        txn.state["generations"] = [first | {"names": names}, second]
+        inactive = first["inactive"] | {"column_names": names}
+        txn.state["generations"] = [first | {"inactive": inactive}, second]
 
     craft(path, change)
     with pytest.raises(qvec.CorruptError, match=r"which holds something else|generation 0 has"):

@@ -26,7 +26,7 @@ INDEXES: dict[str, Any] = {
 KILLED = """
 import os, sys
 import qvec, qvec.maintenance.optimize, qvec.storage.zero_free_pages
-qvec.maintenance.optimize.STEP = 100
+qvec.maintenance.optimize.REPAIRED_ROWS = 100
 point, path = sys.argv[2], sys.argv[1]
 
 def die(*_, **__):
@@ -43,9 +43,9 @@ elif point == "scrubbing":
 
     qvec.storage.zero_free_pages.PageEraser._zero = some
 elif point == "deleted":
-    qvec.maintenance.optimize.Maintenance.mend_all = die
+    qvec.maintenance.optimize.Maintenance.remove_tombstones = die
 elif point == "repaired":
-    qvec.maintenance.optimize.Reclaim.wipe = die
+    qvec.maintenance.optimize.Reclaim.zero_unused_rows = die
 with qvec.open(path) as db:
     db.erase(list(range(100, 160)))
 """

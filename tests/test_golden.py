@@ -18,6 +18,8 @@ sys.path.insert(0, str(GOLDEN))
 
 import make  # noqa: E402
 
+pytestmark = pytest.mark.simd
+
 FILES = sorted(path.name.removesuffix(".qvec.gz") for path in GOLDEN.glob("*.qvec.gz"))
 
 

@@ -7,13 +7,26 @@ import numpy.typing as npt
 import pytest
 
 from helpers.recall import recall
-from qvec._kernels import Codec, Column, GraphFinder, Linker, QueryMap, Searcher, Selection, reachable, simd_levels
+from qvec._kernels import (
+    Codec,
+    Column,
+    GraphFinder,
+    Linker,
+    QueryMap,
+    Searcher,
+    SearchParams,
+    Selection,
+    reachable,
+    simd_levels,
+)
 from qvec.codes.transforms import Transform
 from qvec.index.base import CodeColumn, IndexInput
 from qvec.index.graph import Graph
 from qvec.index.graph_build import GraphBuild
 from qvec.schema.bitmaps import count, words_for
 from qvec.storage.store import block_geometry
+
+pytestmark = pytest.mark.simd
 
 PSIZE = 4096
 DEGREE = 32
@@ -57,7 +70,7 @@ def searched(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int64]]:  # fmt: skip
     """Search n rows, those excluded left out."""
     selection = Selection(n, n if live is None else live, excluded, rows)
-    return searcher.search(q, k, ef, 0, candidates, exact, selection)
+    return searcher.search(q, SearchParams(k, ef=ef, candidates=candidates, exact=exact), selection)
 
 
 def keys(what: CodeColumn, x: npt.NDArray[np.float32], q: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

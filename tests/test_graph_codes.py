@@ -18,6 +18,8 @@ from qvec.common.types import Metric
 from qvec.datasets import exact_knn
 from qvec.index import graph_build, graph_codes
 
+pytestmark = pytest.mark.simd
+
 DIM, N, QUERIES = 40, 3000, 100
 Float32 = npt.NDArray[np.float32]
 CODES: list[CodeConfig] = [Int4(), Ternary(), RaBitQ(1), RaBitQ(4), Mixed(bits=2)]

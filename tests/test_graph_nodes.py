@@ -19,6 +19,7 @@ from qvec._kernels import (
     PackedFinder,
     Packer,
     Searcher,
+    SearchParams,
     Selection,
     node_shape,
     simd_levels,
@@ -31,6 +32,8 @@ from qvec.index.graph import Graph
 from qvec.index.graph_build import GraphBuild
 from qvec.schema.bitmaps import words_for
 from qvec.storage.store import block_geometry
+
+pytestmark = pytest.mark.simd
 
 Floats = NDArray[np.float32]
 PACKED = qvec.HNSW(layout="packed")
@@ -174,7 +177,7 @@ def test_every_level_finds_the_same() -> None:
         coded, _, nodes, entries = linked(x, simd=level)
         walker = graph_nodes.node_finder(coded, nodes, 32, len(x), entries)
         searcher = Searcher(coded.codec, coded.column, len(x), walker)
-        found.append(searcher.search(q, 10, 64, 0, 0, False, Selection(len(x), len(x)))[0])
+        found.append(searcher.search(q, SearchParams(10, ef=64), Selection(len(x), len(x)))[0])
     for ids in found[1:]:
         np.testing.assert_array_equal(ids, found[0])
 
@@ -192,7 +195,7 @@ def test_hostile_nodes_give_rows_of_the_collection_or_nothing() -> None:
         nodes.write(0, garbage)
         walker = PackedFinder(coded.codec, coded.column, nodes, n, 32, rotation_signs(1, 64), entries)
         searcher = Searcher(coded.codec, coded.column, n, walker)
-        ids, _, counts = searcher.search(x[:20], 10, 64, 0, 0, False, Selection(n, n))
+        ids, _, counts = searcher.search(x[:20], SearchParams(10, ef=64), Selection(n, n))
         assert ((ids >= 0) & (ids < n)).all()
         assert (counts == 10).all()
 

@@ -16,12 +16,12 @@ from helpers.collection_model import Model, assert_hits_are_sound
 from helpers.ivf_collections import DIM, Float32, N, build, lists_of, vectors_and_queries
 from helpers.recall import recall
 from helpers.vectors import clustered
-from qvec._kernels import Codec, Lists, fastscan_sums, fastscan_table
+from qvec._kernels import Codec, Lists, SearchParams, fastscan_sums, fastscan_table
 from qvec.codes.transforms import rotation_signs
 from qvec.datasets import exact_knn
-from qvec.index.ivf import Layout, dims_for, lists_for
+from qvec.index.ivf import dims_for, layout_of, lists_for
 from qvec.schema.layout import CENTROIDS, LIST_BLOCKS, LISTS, SLOTS
-from qvec.search.params import SearchParams
+from qvec.schema.state import ListLayout, ListsState
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +43,11 @@ def truth(base: Float32, queries: Float32, metric: Any, k: int = 10) -> npt.NDAr
     return np.asarray(exact_knn(base, queries, k, metric)[0], np.int64)
 
 
-def state_of(db: qvec.Collection) -> dict[str, Any]:
+def state_of(db: qvec.Collection) -> ListLayout:
     with db._store.read() as snap:
-        found: dict[str, Any] = snap.state["index"]["lists"]
-        return found
+        assert isinstance(snap.state.index, ListsState)
+        assert snap.state.index.lists is not None
+        return snap.state.index.lists
 
 
 def centroids_of(snap: Any, n_lists: int) -> Float32:
@@ -55,12 +56,12 @@ def centroids_of(snap: Any, n_lists: int) -> Float32:
 
 
 def opened(db: qvec.Collection, snap: Any) -> Lists:
-    layout = Layout.of(snap.state["index"])
+    layout = layout_of(snap.state.index)
     assert layout is not None
     columns = snap.columns
     return Lists(
         columns[LIST_BLOCKS], columns[LISTS], columns[CENTROIDS], columns[SLOTS], layout.dim, layout.metric,
-        rotation_signs(layout.seed, dims_for(layout.dim)), layout.n_lists, snap.state["n"], layout.n_blocks,
+        rotation_signs(layout.seed, dims_for(layout.dim)), layout.n_lists, snap.state.n, layout.n_blocks,
         layout.n_free, layout.free_block,
     )  # fmt: skip
 
@@ -188,7 +189,7 @@ def test_deleted_vectors_leave_their_lists_and_their_places_are_used_again(
     base, queries = data
     rng = np.random.default_rng(1)
     with build(path, base, metric="l2", index=qvec.IVF(copies=copies)) as db:
-        blocks = state_of(db)["n_blocks"]
+        blocks = state_of(db).n_blocks
         for _ in range(6):
             gone = rng.choice(N, 700, replace=False)
             assert db.delete(gone) == 700
@@ -199,7 +200,7 @@ def test_deleted_vectors_leave_their_lists_and_their_places_are_used_again(
             assert recall(hits.ids, left[truth(base[left], queries, "l2")]) >= 0.99
             db.add(base[gone], gone)
             assert db.verify() == []
-        assert state_of(db)["n_blocks"] <= 1.2 * blocks
+        assert state_of(db).n_blocks <= 1.2 * blocks
         assert recall(db.search(queries, 10, nprobe=lists_of(db)).ids, truth(base, queries, "l2")) >= 0.99
 
 
@@ -247,7 +248,7 @@ def test_reopened_by_another_handle_it_answers_the_same_and_a_reader_keeps_its_s
             engine = snap.derived["engine"]
             db.delete(np.arange(0, 2000, 2))
             db.add(base[2000:])
-            old = engine.search(queries, SearchParams(10, 64, 20, 20))[0]
+            old = engine.search(queries, SearchParams(10, ef=64, nprobe=20, candidates=20))[0]
             assert old.tolist() == expected.ids.tolist()
         finally:
             reader._store.end(snap)
@@ -333,9 +334,9 @@ def test_estimates_are_within_their_bound_at_the_stated_rate(path: Path, data: t
     """RaBitQ's bound is 1.9 standard deviations: 97 % of lower bounds are below the true distance."""
     base, queries = data
     with build(path, base, metric="l2") as db, db._store.read() as snap:
-        lists = snap.state["index"]["lists"]
-        centroids = centroids_of(snap, lists["n_lists"])
-        blocks = snap.columns[LIST_BLOCKS].read_range(0, lists["n_blocks"])
+        lists = snap.state.index.lists
+        centroids = centroids_of(snap, lists.n_lists)
+        blocks = snap.columns[LIST_BLOCKS].read_range(0, lists.n_blocks)
         owners, rows = blocks[:, 4:8].view("<u4")[:, 0], blocks[:, 64:192].view("<u4")
         add, rescale, error = blocks[:, 192:576].view("<f4").reshape(-1, 3, 32).transpose(1, 0, 2)
         below, total = 0, 0
@@ -343,7 +344,7 @@ def test_estimates_are_within_their_bound_at_the_stated_rate(path: Path, data: t
             y = opened(db, snap).vectors(q[None])[0]
             table, unit = fastscan_table(y)
             sums = fastscan_sums(np.ascontiguousarray(blocks[:, 576:]), table)
-            for i in np.flatnonzero(owners < lists["n_lists"]):
+            for i in np.flatnonzero(owners < lists.n_lists):
                 far = float(((y - centroids[owners[i]]) ** 2).sum())
                 filled = rows[i] < N
                 lower = far + add[i] + unit * sums[i] * rescale[i] - error[i] * np.sqrt(far)

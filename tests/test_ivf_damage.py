@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from helpers.ivf_collections import DIM, Float32, N, build, lists_of, vectors_an
 from qvec._kernels import Codec, Column, Lists, list_block_bytes
 from qvec.codes.transforms import rotation_signs
 from qvec.schema.layout import LIST_BLOCKS, LISTS, SLOTS
+from qvec.schema.state import ListsState
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +70,8 @@ def test_counts_that_the_columns_do_not_hold_are_damage(
 ) -> None:
     with build(path, data[0], metric="l2") as db:
         with db._store.write() as txn:
-            txn.state["index"]["lists"][field] = value
+            lists = replace(txn.state.index.lists, **{field: value})
+            txn.state = replace(txn.state, index=ListsState(lists=lists))
         with contextlib.suppress(qvec.CorruptError):
             assert db.verify() != []
         with contextlib.suppress(qvec.CorruptError):

@@ -26,6 +26,8 @@ from qvec.common.errors import CorruptError
 from qvec.storage.state_record import ColumnSpec
 from qvec.storage.store import Store
 
+pytestmark = pytest.mark.simd
+
 MAX = 2**64 - 1
 SPEC = ColumnSpec(9, WORD_ROWS * 8, min_pages=1, max_pages=1)
 

@@ -18,6 +18,8 @@ from helpers.bitpack_oracle import (
 from helpers.kernels_oracle import METRICS, Bytes, Floats, factors, gaussian, inverse_norms, norms2, vectors_and_queries
 from qvec._kernels import Codec, simd_levels
 
+pytestmark = pytest.mark.simd
+
 DIMS = [1, 2, 31, 63, 64, 65, 100, 129, 384, 577, 784, 1537]
 LEVELS = simd_levels()
 

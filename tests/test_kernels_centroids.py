@@ -22,6 +22,8 @@ from helpers.kernels_oracle import (
 )
 from qvec._kernels import Codec, offset_rows, offset_values, simd_levels
 
+pytestmark = pytest.mark.simd
+
 LEVELS = simd_levels()
 KINDS = ["int4", "ternary", *BITPACK]
 DIMS = [1, 63, 64, 65, 130, 384, 1537]

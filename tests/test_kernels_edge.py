@@ -12,6 +12,8 @@ import pytest
 
 from qvec._kernels import Codec, crc32c, simd_level, simd_levels, transform
 
+pytestmark = pytest.mark.simd
+
 ORDER = ["scalar", "avx2", "avx512", "neon"]
 REPORT = """
 import numpy as np

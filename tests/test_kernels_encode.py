@@ -34,6 +34,8 @@ from helpers.kernels_oracle import (
 )
 from qvec._kernels import Codec
 
+pytestmark = pytest.mark.simd
+
 VALUES = st.floats(-1e6, 1e6, width=32)
 
 

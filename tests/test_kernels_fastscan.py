@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from qvec._kernels import fastscan_encode, fastscan_sums, fastscan_table, simd_levels, transform
 from qvec.codes.transforms import rotation_signs
 
+pytestmark = pytest.mark.simd
+
 Floats = NDArray[np.float32]
 DIMS = [16, 32, 48, 64, 80, 112, 384, 784, 4096, 4112, 8208, 65536]  # beyond 4096, sums do not fit into 16 bits at once
 

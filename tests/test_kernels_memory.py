@@ -11,6 +11,8 @@ from helpers.bitpack_oracle import BITPACK, bitpack_codec
 from helpers.kernels_oracle import DIMS, KINDS, METRICS, gaussian, make_codec
 from qvec._kernels import Codec, crc32c, offset_rows, simd_levels, transform
 
+pytestmark = pytest.mark.simd
+
 LOCAL = {f"{kind}-local": kind for kind in ("rabitq1", "rabitq5", "mixed")}
 
 

@@ -25,6 +25,8 @@ from helpers.kernels_oracle import (
 )
 from qvec._kernels import Codec, simd_levels
 
+pytestmark = pytest.mark.simd
+
 LEVELS = simd_levels()
 INTEGER_KINDS = ["int8", "static", *PACKED, "binary"]
 

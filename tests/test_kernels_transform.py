@@ -8,6 +8,8 @@ import pytest
 from helpers.kernels_oracle import Bytes, Doubles, Floats, gaussian, unit
 from qvec._kernels import transform
 
+pytestmark = pytest.mark.simd
+
 WIDTHS = [32, 64, 80, 128, 192, 320, 384, 448, 512, 768, 784, 960]
 
 

@@ -20,7 +20,7 @@ DIM, N = 32, 1500
 KILLED = """
 import os, sys
 import qvec, qvec.maintenance.optimize
-qvec.maintenance.optimize.STEP = qvec.maintenance.optimize.MOVED = 100
+qvec.maintenance.optimize.REPAIRED_ROWS = qvec.maintenance.optimize.MOVED_ROWS = 100
 steps = 0
 def count(done, total):
     global steps
@@ -52,7 +52,7 @@ def filled(path: Path, rng: np.random.Generator, index: Any, strings: bool = Fal
 
 def rows_of(db: qvec.Collection) -> int:
     with db._store.read() as snap:
-        return int(snap.state["n"])
+        return int(snap.state.n)
 
 
 def assert_sound(db: qvec.Collection, model: Model) -> None:
@@ -108,8 +108,8 @@ def test_there_is_nothing_to_do_twice_or_in_an_empty_collection(path: Path, rng:
 def test_searches_and_writes_go_on_between_the_steps(
     path: Path, rng: np.random.Generator, index: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qvec.maintenance.optimize.STEP", 100)
-    monkeypatch.setattr("qvec.maintenance.optimize.MOVED", 50)
+    monkeypatch.setattr("qvec.maintenance.optimize.REPAIRED_ROWS", 100)
+    monkeypatch.setattr("qvec.maintenance.optimize.MOVED_ROWS", 50)
     db, model = filled(path, rng, index)
     x, names = clustered(rng, 300, DIM), iter(range(20_000, 30_000))
     errors: list[BaseException] = []
@@ -166,13 +166,13 @@ def test_a_graph_that_finds_too_little_is_linked_anew(path: Path, rng: np.random
     db, model = filled(path, rng, qvec.HNSW(m=16, ef_construction=40, layout=layout))
     with db:
         n_columns = len(collect(db._store).column_bytes)
-        (before,) = db.calibrations()
+        (before,) = db.generations()
         db.optimize()
-        assert [made.number for made in db.calibrations()] == [before.number]  # nothing is wrong with it
+        assert [made.number for made in db.generations()] == [before.number]  # nothing is wrong with it
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr("qvec.maintenance.requantize.MIN_AGREEMENT", 2.0)
             db.optimize()
-        (after,) = db.calibrations()
+        (after,) = db.generations()
         assert (after.id, after.code) == (before.id, before.code)
         assert after.number != before.number
         assert_sound(db, model)
@@ -187,7 +187,7 @@ def test_linking_anew_goes_on_where_a_dead_process_left_it(path: Path, rng: np.r
     db, model = filled(path, rng, qvec.HNSW(m=8, ef_construction=40))
     db.optimize()
     db.close()
-    settings = "qvec.maintenance.requantize.MIN_AGREEMENT = 2.0; qvec.maintenance.requantize.STEP = 100"
+    settings = "qvec.maintenance.requantize.MIN_AGREEMENT = 2.0; qvec.maintenance.requantize.CODED_ROWS = 100"
     script = KILLED.replace("steps = 0", f"steps = 0; {settings}")
     script = script.replace(
         "qvec.maintenance.optimize\n", "qvec.maintenance.requantize, qvec.maintenance.optimize\n", 1
@@ -196,8 +196,8 @@ def test_linking_anew_goes_on_where_a_dead_process_left_it(path: Path, rng: np.r
         assert subprocess.run([sys.executable, "-c", script, str(path), str(step)], check=False).returncode == -9
         with qvec.open(path) as again:
             assert_sound(again, model)
-            assert len(again.calibrations()) == 2
+            assert len(again.generations()) == 2
     with qvec.open(path) as again:
         again.optimize()
-        assert len(again.calibrations()) == 1
+        assert len(again.generations()) == 1
         assert_sound(again, model)

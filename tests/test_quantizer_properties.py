@@ -21,6 +21,8 @@ from qvec.codes.int8 import Int8Quantizer
 from qvec.codes.registry import Quantizer, train
 from qvec.common.types import Float32Array
 
+pytestmark = pytest.mark.simd
+
 EXAMPLES = int(os.environ.get("QVEC_PROPERTIES", "60"))
 SAMPLE, ROWS = 400, 37
 LARGEST = 1e18  # that vectors may hold

@@ -27,6 +27,8 @@ from qvec.codes.registry import QUANTIZERS, Quantizer, from_state, make_config, 
 from qvec.common.errors import FormatError, InputError
 from qvec.common.types import Float32Array, Metric
 
+pytestmark = pytest.mark.simd
+
 DIM = 100  # no multiple of 8, 16 or 64: every tail and every padding is met
 
 

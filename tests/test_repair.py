@@ -18,8 +18,10 @@ from qvec.index.base import IndexInput
 from qvec.index.graph import Graph
 from qvec.index.graph_build import GraphBuild
 from qvec.index.graph_repair import Repair
-from qvec.maintenance.optimize import PACE
+from qvec.maintenance.optimize import REPAIRED_PER_DELETED
 from qvec.schema.bitmaps import bitmap_of, mark, words_for
+
+pytestmark = pytest.mark.simd
 
 PINNED, EMPTY = np.uint32(1 << 31), np.uint32(0xFFFFFFFF)
 DIM, N = 16, 1500
@@ -120,7 +122,7 @@ def test_rows_that_come_and_go_while_a_repair_runs_are_whole_after_the_next() ->
         gone = rng.choice(sorted(live), 12, replace=False)
         mark(columns["deleted"], gone, True)
         live -= set(gone.tolist())
-        Repair(IndexInput(columns, what, 2 * N), graph, 1).run(PACE * 12)
+        Repair(IndexInput(columns, what, 2 * N), graph, 1).run(REPAIRED_PER_DELETED * 12)
         new = np.array([next(fresh) for _ in range(12)], np.uint32)
         mark(columns["deleted"], new, False)
         GraphBuild(IndexInput(columns, what, 2 * N), graph, 40, 1).run(new)
@@ -142,7 +144,7 @@ def test_single_deletes_repair_the_graph_as_they_go(path: Path, rng: np.random.G
         for count, i in enumerate(order[: N // 2]):
             db.delete([i])
             with db._store.read() as snap:
-                most = max(most, snap.state["index"]["tombstones"] / snap.state["live"])
+                most = max(most, snap.state.index.tombstones / snap.state.live)
             if count % 100 == 0:
                 assert db.verify() == []
         assert 0.1 < most < 0.2
@@ -163,7 +165,7 @@ def test_packed_nodes_follow_their_lists_through_repairs_and_reuse(
             db.add(x[500 + start : 540 + start], range(500 + start, 540 + start))
             assert db.verify() == []  # every node against its list and codes
         with db._store.read() as snap:
-            assert snap.state["n"] < 650
+            assert snap.state.n < 650
         assert self_found(db, x, np.arange(500, 900)) > 0.99
 
 

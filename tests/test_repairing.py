@@ -139,22 +139,22 @@ def test_a_code_that_is_not_that_of_its_vector_is_made_anew(path: Path, index: s
         assert_whole(db)
 
 
-def test_a_generation_that_is_not_in_force_is_dropped(path: Path) -> None:
+def test_a_damaged_generation_that_is_not_active_is_dropped(path: Path) -> None:
     make(path, "hnsw")
     with qvec.open(path) as db:
         db.requantize("f16")
     damage(path, CODES)
     with qvec.open(path) as db:
-        assert "generation 0, which is not in force" in db.repair()[0]
+        assert "generation 0, which is not active" in db.repair()[0]
         assert_whole(db)
-        assert [(g.number, g.rows) for g in db.calibrations()] == [(0, 0), (1, N)]
+        assert [(g.number, g.rows) for g in db.generations()] == [(0, 0), (1, N)]
 
 
-def test_codes_in_force_under_another_name_are_made_anew(path: Path) -> None:
+def test_active_codes_under_another_name_are_rebuilt(path: Path) -> None:
     make(path, "packed")
     with qvec.open(path) as db:
         db.requantize("f16")
-        names = dict(db._store.begin().state["names"])
+        names = dict(db._store.begin().state.column_names)
     for name in (CODES, "nodes"):
         damage(path, names[name])
     with qvec.open(path) as db:

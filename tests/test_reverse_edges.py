@@ -36,18 +36,18 @@ def db(request: pytest.FixtureRequest, tmp_path: Path, vectors: np.ndarray):
 
 def graph_of(db: qvec.Collection) -> Graph:
     with db._store.read() as snap:
-        return Graph.of(snap.state["index"])
+        return Graph.of(snap.state.index)
 
 
 def edges_to(db: qvec.Collection, row: int) -> set[int]:
     with db._store.read() as snap:
-        lists = snap.columns["adjacency"].read_range(0, snap.state["n"]).view("<u4")
+        lists = snap.columns["adjacency"].read_range(0, snap.state.n).view("<u4")
     return set(np.flatnonzero(((lists & 0x7FFFFFFF) == row).any(axis=1)).tolist())
 
 
 def lists_of(db: qvec.Collection) -> np.ndarray:
     with db._store.read() as snap:
-        return snap.columns["adjacency"].read_range(0, snap.state["n"]).view("<u4").copy()
+        return snap.columns["adjacency"].read_range(0, snap.state.n).view("<u4").copy()
 
 
 def edges_from(db: qvec.Collection, row: int) -> set[int]:

@@ -22,7 +22,7 @@ def collection(path: Path, **options: Any) -> qvec.Collection:
 
 def rows_of(db: qvec.Collection) -> int:
     with db._store.read() as snap:
-        return int(snap.state["n"])
+        return int(snap.state.n)
 
 
 @pytest.mark.parametrize("strings", [False, True])
@@ -75,15 +75,15 @@ def test_a_reused_row_takes_the_codes_of_generations_left_behind_with_it(path: P
     with collection(path, code="int8") as db:
         db.add(x[:N])
         db.requantize("f16")
-        assert [made.rows for made in db.calibrations()] == [N, N]
+        assert [made.rows for made in db.generations()] == [N, N]
         db.delete([5])
         db.add(x[N : N + 1], [5000])
-        assert [made.rows for made in db.calibrations()] == [0, N]
+        assert [made.rows for made in db.generations()] == [0, N]
         assert "codes" not in collect(db._store).column_bytes
         db.rollback(0)
         assert db.stats().code == "int8"
         assert db.verify() == []
-        assert db.search(x[N], 1, exact=False, rescore=False).ids.tolist() == [5000]
+        assert db.search(x[N], 1, exact=False, oversample=0).ids.tolist() == [5000]
 
 
 def test_a_graph_left_behind_is_built_again_when_its_rows_were_reused(path: Path, rng: np.random.Generator) -> None:
@@ -102,7 +102,7 @@ def test_no_row_is_reused_while_a_generation_is_being_built(
     path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x = clustered(rng, 2 * N, DIM)
-    monkeypatch.setattr("qvec.maintenance.requantize.STEP", 200)
+    monkeypatch.setattr("qvec.maintenance.requantize.CODED_ROWS", 200)
     with collection(path, code="int8") as db:
         db.add(x[:N])
 
@@ -122,7 +122,7 @@ def test_a_generation_that_holds_up_a_quarter_of_the_rows_starts_over(
     path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x = clustered(rng, 2 * N, DIM)
-    monkeypatch.setattr("qvec.maintenance.requantize.STEP", 100)
+    monkeypatch.setattr("qvec.maintenance.requantize.CODED_ROWS", 100)
     steps: list[int] = []
     with collection(path, code="int8") as db:
         db.add(x[:N])
@@ -137,7 +137,7 @@ def test_a_generation_that_holds_up_a_quarter_of_the_rows_starts_over(
         db.requantize("f16", progress=change)
         assert steps[:8] == [100, 200, 100, 200, 300, 400, 500, 600]
         assert db.verify() == []
-        assert db.search(x[N], 1, rescore=False).ids.tolist() == [5000]
+        assert db.search(x[N], 1, oversample=0).ids.tolist() == [5000]
 
 
 @pytest.mark.parametrize("index", [qvec.HNSW(m=8, ef_construction=60), qvec.HNSW(layout="packed"), qvec.IVF(nlist=12)])
@@ -182,4 +182,4 @@ def test_filters_find_the_vectors_that_rows_were_given_to(path: Path, index: Any
                 assert np.mean(found) > 0.9
         assert db.verify() == []
         with db._store.read() as snap:
-            assert snap.state["n"] <= 2 * n + n // 4  # rows were used again
+            assert snap.state.n <= 2 * n + n // 4  # rows were used again

@@ -16,6 +16,8 @@ from helpers.store_files import CODES, LISTS, change_rows, contents, fill, in_ch
 from qvec.common.errors import ClosedError, ForkedError, LockedError, ReadOnlyError
 from qvec.storage.store import Store
 
+pytestmark = pytest.mark.alone
+
 WRITER = """
 import numpy as np
 with Store.open(sys.argv[1]) as store:

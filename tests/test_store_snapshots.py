@@ -165,7 +165,7 @@ def test_a_compacted_copy_is_read_by_key_until_a_commit_rewrites_its_directory(t
         assert same(contents(reader), written)
         with reader.read() as snap:
             assert list(snap.check()) == []
-            assert not snap._view.relocated
+            assert not snap.view.relocated
 
 
 def test_a_full_map_grows_and_loses_nothing_of_the_transaction(tmp_path: Path) -> None:

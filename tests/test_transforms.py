@@ -13,6 +13,8 @@ from qvec.codes.transforms import ROUNDS, Transform, rotation_signs, splitmix64
 from qvec.common.errors import FormatError, InputError
 from qvec.common.types import Float32Array
 
+pytestmark = pytest.mark.simd
+
 DIMS = [1, 2, 63, 64, 65, 100, 128, 384, 784, 1024]
 
 

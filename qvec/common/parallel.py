@@ -30,7 +30,7 @@ def run_on_threads(task: Callable[[], None], threads: int, pool: ThreadPoolExecu
 
 
 def for_each(task: Callable[[Part], object], parts: Iterable[Part], threads: int) -> None:
-    """Call the task for each part. Each thread takes the next part when it is free; after an error none is taken."""
+    """Call the task for each part. A free thread takes the next part; after an error, no thread does."""
     waiting = iter(parts)
 
     def work() -> None:

@@ -35,7 +35,7 @@ def check_fields_of(reading: Snapshot, payloads: Mapping[int, Payload | None]) -
 
 
 def _check_postings(reading: Snapshot, field: Field, rows: list[int], held: list[Keys | None]) -> Iterator[str]:
-    n = reading.state["n"]
+    n = reading.state.n
     expected = {name: come for name, (come, _) in posted(field, rows, [None] * len(rows), held).items()}
     wrong = 0
     for name, data in reading.entries(*all_names(field)):
@@ -53,7 +53,7 @@ def _rows(data: Any, name: bytes, n: int) -> list[int] | None:
 
 
 def _check_values(reading: Snapshot, field: Field, rows: list[int], held: list[Keys | None]) -> Iterator[str]:
-    n = reading.state["n"]
+    n = reading.state.n
     expected = np.zeros(words_for(n) * 64, np.uint64)
     expected[rows] = [0 if keys is None else keys[0] for keys in held]
     stored: NDArray[np.uint64] = reading.columns[column_name(field)].read_range(0, words_for(n)).view("<u8").reshape(-1)

@@ -22,7 +22,7 @@ class Matcher:
     def __init__(self, reading: Snapshot, live: Bitmap, known: dict[Node, Bitmap]) -> None:
         """``known``: results for the same rows, which are reused; new results are added."""
         self.reading, self.live, self._known = reading, live, known
-        self.n: int = reading.state["n"]
+        self.n: int = reading.state.n
 
     def rows(self, node: Node) -> Bitmap:
         """The live rows that match a filter; read-only."""

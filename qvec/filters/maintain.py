@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from qvec.filters.postings import Changes, all_names, changed_entries, entry_nam
 from qvec.filters.schema import MAX_FIELDS, MAX_NUMBER, Field, Key, Keys, load_schema, payload_keys
 from qvec.filters.values import column_name, column_spec, write_values
 from qvec.schema.bitmaps import words_for
+from qvec.schema.state import FieldDeclaration, State
 from qvec.storage.store import ColumnSpec, Transaction
 
 RowKeys = Sequence[Keys | None]
@@ -74,22 +75,21 @@ class FieldWriter:
 
     def declare(self, fields: Mapping[str, FieldType]) -> None:
         """Declare fields, for which no row has a value yet."""
-        state = self.txn.state
-        if len(state["fields"]) + len(fields) > MAX_FIELDS:
-            raise InputError(
-                f"the collection would have {len(state['fields']) + len(fields)} fields; the limit is {MAX_FIELDS}"
-            )
+        declared = len(self.txn.state.fields) + len(fields)
+        if declared > MAX_FIELDS:
+            raise InputError(f"the collection would have {declared} fields; the limit is {MAX_FIELDS}")
         for name, kind in fields.items():
-            if name in state["fields"]:
-                raise InputError(f"field {name!r} is declared already, as {state['fields'][name][1]}")
-            if state["next_field"] > MAX_NUMBER:
+            state: State = self.txn.state
+            if name in state.fields:
+                raise InputError(f"field {name!r} is declared already, as {state.fields[name].type}")
+            if state.next_field > MAX_NUMBER:
                 raise InputError(f"the collection has had {MAX_NUMBER + 1} fields, which is the limit")
-            field = Field(name, state["next_field"], kind)
-            state["next_field"] += 1
-            state["fields"] = {**state["fields"], name: [field.number, kind]}
+            field = Field(name, state.next_field, kind)
+            declarations = {**state.fields, name: FieldDeclaration(field.number, kind)}
+            self.txn.state = replace(state, fields=declarations, next_field=field.number + 1)
             if field.has_column:
-                self.txn.add_column(column_name(field), column_spec(field)).resize(words_for(state["n"]))
-        self.fields = list(load_schema(state).values())
+                self.txn.add_column(column_name(field), column_spec(field)).resize(words_for(state.n))
+        self.fields = list(load_schema(self.txn.state).values())
 
     def drop(self, name: str) -> None:
         """Remove a field and its indexes. Payloads are not changed."""
@@ -102,11 +102,11 @@ class FieldWriter:
             self.txn.drop_column(column_name(field))
         if field.has_postings:
             self.txn.delete_entries(*all_names(field))
-        state["fields"] = {other: line for other, line in state["fields"].items() if other != name}
-        self.fields = list(load_schema(state).values())
+        self.txn.state = replace(state, fields={other: of for other, of in state.fields.items() if other != name})
+        self.fields = list(load_schema(self.txn.state).values())
 
 
-def field_columns(state: Mapping[str, Any]) -> dict[str, ColumnSpec]:
+def field_columns(state: State) -> dict[str, ColumnSpec]:
     """The columns of the fields that a state declares."""
     return {column_name(field): column_spec(field) for field in load_schema(state).values() if field.has_column}
 

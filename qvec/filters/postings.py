@@ -74,7 +74,7 @@ def changed_entries(txn: Transaction, changes: Changes) -> Iterable[tuple[bytes,
 
     for name, (come, go) in changes.items():
         data = txn.entry(name)
-        rows = BitMap() if data is None else _stored_rows(name, data, txn.state["n"])
+        rows = BitMap() if data is None else _stored_rows(name, data, txn.state.n)
         rows.difference_update(BitMap(go))
         rows.update(come)
         rows.run_optimize()

@@ -9,13 +9,13 @@ import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import numpy as np
 
-from qvec.common.errors import FormatError, InputError
-from qvec.common.plain_state import take_choice, take_int
+from qvec.common.errors import InputError
 from qvec.common.types import FieldType
+from qvec.schema.state import State
 
 MAX_FIELDS = 256
 MAX_NAME_BYTES = 255
@@ -109,16 +109,9 @@ def check_type(name: object, kind: object) -> FieldType:
     return kind
 
 
-def load_schema(state: Mapping[str, Any]) -> dict[str, Field]:
-    """The fields that a collection's state declares; FormatError where it is damaged."""
-    fields = {}
-    for name, line in state["fields"].items():
-        if not isinstance(line, list) or len(line) != 2:
-            raise FormatError(f"field {name!r} must be stored as its number and its type")
-        parts = {"number": line[0], "type": line[1]}
-        number = take_int(parts, "number", 0, MAX_NUMBER)
-        fields[name] = Field(name, number, cast(FieldType, take_choice(parts, "type", FIELD_TYPES)))
-    return fields
+def load_schema(state: State) -> dict[str, Field]:
+    """The fields that a collection's state declares."""
+    return {name: Field(name, declared.number, declared.type) for name, declared in state.fields.items()}
 
 
 def payload_keys(fields: Iterable[Field], payload: Mapping[str, Any] | None, where: str) -> list[Keys | None]:

@@ -7,11 +7,12 @@
 """
 
 from qvec.codes.configs import HNSW, IVF, Flat, IndexConfig
-from qvec.index.base import CodeColumn, Index, IndexInput, IndexState, Progress, Rows, VectorReader, vector_reader
+from qvec.index.base import CodeColumn, Index, IndexInput, Progress
 from qvec.index.flat import FlatIndex
 from qvec.index.graph import GraphShape
 from qvec.index.graph_codes import linking_codes
 from qvec.index.hnsw import HNSWIndex
+from qvec.schema.state import IndexState
 
 __all__ = [
     "CodeColumn",
@@ -20,14 +21,10 @@ __all__ = [
     "HNSWIndex",
     "Index",
     "IndexInput",
-    "IndexState",
     "Progress",
-    "Rows",
-    "VectorReader",
     "linking_codes",
     "load_index",
     "make_index",
-    "vector_reader",
 ]
 
 
@@ -42,6 +39,6 @@ def make_index(config: IndexConfig) -> Index:
 
 def load_index(config: IndexConfig | None, state: IndexState) -> Index:
     """Create the index of a collection's state. ``config`` None: the kind was chosen by the number of rows."""
-    if config is not None and config.kind == state["kind"]:
+    if config is not None and config.kind == state.kind:
         return make_index(config)
-    return make_index(HNSW() if state["kind"] == HNSW.kind else Flat())
+    return make_index(HNSW() if state.kind == HNSW.kind else Flat())

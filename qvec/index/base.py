@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
@@ -13,15 +13,13 @@ from qvec._kernels import Codec, Column, Finder
 from qvec.codes.registry import Quantizer
 from qvec.common.types import Bitmap, Float32Array, NDArray
 from qvec.schema.bitmaps import complement, read_bitmap, rows_in
-from qvec.schema.layout import CODES, DELETED, VECTORS
+from qvec.schema.layout import CODES, DELETED
+from qvec.schema.quantizers import Quantizers, VectorReader
+from qvec.schema.state import IndexState, Rows
 from qvec.storage.store import ColumnSpec
 
 Progress = Callable[[int, int], object]
 """Called with (done, total) rows."""
-
-Rows = NDArray[np.uint32]
-IndexState = dict[str, Any]
-"""Plain data: "kind"; "tombstones", deleted rows that the index still points at; and what the kind remembers."""
 
 
 @dataclass(frozen=True)
@@ -30,28 +28,6 @@ class CodeColumn:
 
     codec: Codec
     column: Column
-
-
-@dataclass(frozen=True)
-class VectorReader:
-    """Vectors as exactly as they are stored: originals, or what their codes stand for where none are kept."""
-
-    quantizer: Quantizer
-    column: Column
-
-    def read(self, rows: NDArray[Any]) -> Float32Array:
-        """float32 [n, dim] of the rows."""
-        codes, quantizer = self.column.read(rows), self.quantizer
-        return quantizer.codec.decode(codes) if quantizer.transform is None else quantizer.decode(codes)
-
-
-def vector_reader(
-    quantizer: Quantizer, original_quantizer: Quantizer | None, columns: Mapping[str, Column]
-) -> VectorReader:
-    """The reader of the most exact vectors that are stored: the originals, else the codes."""
-    if original_quantizer is None:
-        return VectorReader(quantizer, columns[CODES])
-    return VectorReader(original_quantizer, columns[VECTORS])
 
 
 @dataclass(frozen=True)
@@ -72,6 +48,12 @@ class IndexInput:
         assert self.vectors is not None
         return self.vectors.read(rows)
 
+    @classmethod
+    def of_codes(cls, quantizers: Quantizers, columns: Mapping[str, Column], n: int) -> Self:
+        """The input for searches and checks, which score rows by their codes."""
+        codes = CodeColumn(quantizers.codes.codec, columns[CODES])
+        return cls(columns, codes, n, quantizers.vector_reader(columns))
+
     @cached_property
     def deleted(self) -> Bitmap:
         """The deleted rows, as of the first access."""
@@ -84,9 +66,11 @@ class IndexInput:
 
 
 class Index(Protocol):
-    """How candidates are found. Stateless: what it must remember is plain data in the snapshot's state."""
+    """How candidates are found. Stateless: what it must remember is in the collection's state."""
 
     kind: ClassVar[str]
+    empty: ClassVar[IndexState]
+    """The state of an index of no rows."""
     built_from_codes: ClassVar[bool]
     """Whether the index is derived from the codes, and is built again for other codes."""
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from qvec.codes.registry import Quantizer
 from qvec.common.types import NDArray
-from qvec.index.base import IndexInput, IndexState, Progress, Rows
+from qvec.index.base import IndexInput, Progress
+from qvec.schema.state import FlatState, IndexState, Rows
 from qvec.storage.store import ColumnSpec
 
 
@@ -16,6 +17,7 @@ class FlatIndex:
     """See :class:`qvec.index.base.Index`. Without columns or state."""
 
     kind: ClassVar[str] = "flat"
+    empty: ClassVar[IndexState] = FlatState()
     built_from_codes: ClassVar[bool] = False
 
     def columns(self, quantizer: Quantizer) -> dict[str, ColumnSpec]:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import NamedTuple, Self
 
 import numpy as np
 
 from qvec.codes.kmeans import lloyd
 from qvec.common.types import NDArray
-from qvec.index.base import CodeColumn, IndexState, Rows
+from qvec.index.base import CodeColumn
+from qvec.schema.state import GraphState, IndexState, Rows
 
 MAX_ENTRIES = 64
 ENTRY_SAMPLE_ROWS = 4096
 ENTRY_KMEANS_ROUNDS = 4
-_NUMBERS = (
-    "indexed", "tombstones", "root", "entries_chosen_at", "repair_cursor", "pending_in_sweep", "reverse_edge_cursor",
-)  # fmt: skip
-_ROWS = ("entries", "pending_rows")
 
 
 class Pruning(NamedTuple):
@@ -71,16 +68,13 @@ class Graph:
     @classmethod
     def of(cls, state: IndexState) -> Self:
         """The graph that an index state describes; an empty graph if nothing is indexed yet."""
-        if not state.get("indexed"):
+        if not isinstance(state, GraphState) or not state.indexed:
             return cls()
-        values = {name: state[name] for name in _NUMBERS}
-        values |= {name: np.frombuffer(state[name], "<u4").astype(np.uint32) for name in _ROWS}
-        return cls(**values)
+        return cls(**{part.name: getattr(state, part.name) for part in fields(cls)})
 
-    def to_state(self) -> IndexState:
-        """Plain data for :meth:`of`."""
-        rows = {name: getattr(self, name).astype("<u4").tobytes() for name in _ROWS}
-        return {name: getattr(self, name) for name in _NUMBERS} | rows
+    def state(self) -> GraphState:
+        """The state for :meth:`of`."""
+        return GraphState(**vars(self)) if self.indexed else GraphState()
 
     def add_pending(self, rows: Rows) -> None:
         """Append rows to the pending ones. A row that was pending for another vector moves to the end."""

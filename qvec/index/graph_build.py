@@ -14,11 +14,12 @@ import numpy as np
 from qvec._kernels import Linker
 from qvec.common.parallel import run_on_threads, thread_pool
 from qvec.index import graph_nodes
-from qvec.index.base import CodeColumn, IndexInput, Progress, Rows
+from qvec.index.base import CodeColumn, IndexInput, Progress
 from qvec.index.graph import Graph, choose_entries, pruning
 from qvec.index.graph_codes import batch_codes
 from qvec.schema.bitmaps import are_in, bitmap_of, mark, read_bitmap, rows_in
 from qvec.schema.layout import ADJACENCY, LINKED, NODES
+from qvec.schema.state import Rows
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor

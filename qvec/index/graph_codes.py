@@ -12,13 +12,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from qvec._kernels import Codec, Column
-from qvec.codes.registry import Quantizer
 from qvec.codes.transforms import Transform
 from qvec.common.parallel import map_parts
 from qvec.common.types import Codes, Float32Array, NDArray
-from qvec.index.base import CodeColumn, IndexInput, Rows
+from qvec.index.base import CodeColumn, IndexInput
 from qvec.schema.bitmaps import bitmap_of, read_bitmap, rows_in
 from qvec.schema.layout import CODES, LINKED, NODES, PAGE_BYTES, VECTORS, wide_column
+from qvec.schema.quantizers import Quantizers
+from qvec.schema.state import Rows
 from qvec.storage.store import block_geometry
 
 MIN_BATCH_ROWS = 1024  # smaller batches are linked without copies
@@ -28,13 +29,11 @@ COPIED_ROWS_PER_STEP = 1024  # between two checks for Ctrl-C
 ROTATION_SEED = 1  # the rotation spreads dimensions of great range
 
 
-def linking_codes(
-    quantizer: Quantizer, original_quantizer: Quantizer | None, columns: Mapping[str, Column]
-) -> CodeColumn:
+def linking_codes(quantizers: Quantizers, columns: Mapping[str, Column]) -> CodeColumn:
     """The stored codes, or originals if the codes are too coarse to link by. Packed nodes always use the codes."""
-    if quantizer.coarse and original_quantizer is not None and NODES not in columns:
-        return CodeColumn(original_quantizer.codec, columns[VECTORS])
-    return CodeColumn(quantizer.codec, columns[CODES])
+    if quantizers.codes.coarse and quantizers.originals is not None and NODES not in columns:
+        return CodeColumn(quantizers.originals.codec, columns[VECTORS])
+    return CodeColumn(quantizers.codes.codec, columns[CODES])
 
 
 def batch_codes(data: IndexInput, rows: Rows, threads: int) -> CodeColumn:

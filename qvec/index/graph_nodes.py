@@ -14,8 +14,9 @@ from qvec.codes.transforms import rotation_signs
 from qvec.common.errors import InputError
 from qvec.common.parallel import run_on_threads
 from qvec.common.types import Codes
-from qvec.index.base import CodeColumn, IndexInput, Rows
+from qvec.index.base import CodeColumn, IndexInput
 from qvec.schema.layout import ADJACENCY, NODES, wide_column
+from qvec.schema.state import Rows
 from qvec.storage.store import ColumnSpec
 
 if TYPE_CHECKING:

@@ -14,10 +14,11 @@ from qvec._kernels import GraphRepair
 from qvec.common.parallel import run_on_threads, thread_pool
 from qvec.common.types import Bitmap
 from qvec.index import graph_nodes
-from qvec.index.base import IndexInput, Rows
+from qvec.index.base import IndexInput
 from qvec.index.graph import Graph, choose_entries, pruning
 from qvec.schema.bitmaps import bytes_of, count, read_bitmap, rows_between, rows_in
 from qvec.schema.layout import ADJACENCY, LINKED, NODES, REMOVING
+from qvec.schema.state import Rows
 
 LISTS_PER_STEP = 4096
 

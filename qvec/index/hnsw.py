@@ -15,11 +15,12 @@ from qvec.codes.configs import HNSW
 from qvec.codes.registry import Quantizer
 from qvec.common.types import Bitmap, NDArray
 from qvec.index import graph_nodes
-from qvec.index.base import IndexInput, IndexState, Progress, Rows
+from qvec.index.base import IndexInput, Progress
 from qvec.index.graph import Graph, GraphShape
 from qvec.index.graph_build import GraphBuild
 from qvec.schema.bitmaps import bitmap_of, complement, count, read_bitmap, rows_in, unused_rows, words_for
 from qvec.schema.layout import ADJACENCY, LINKED, NODES, REMOVING, bitmap_column, narrow_column
+from qvec.schema.state import GraphState, IndexState, Rows
 from qvec.storage.store import ColumnSpec
 
 ROWS_PER_READ = 65_536
@@ -31,6 +32,7 @@ class HNSWIndex:
     """See :class:`qvec.index.base.Index`. State: that of :class:`qvec.index.graph.Graph`."""
 
     kind: ClassVar[str] = "hnsw"
+    empty: ClassVar[IndexState] = GraphState()
     built_from_codes: ClassVar[bool] = True
 
     def __init__(self, config: HNSW) -> None:
@@ -53,7 +55,7 @@ class HNSWIndex:
         for name in (LINKED, REMOVING):
             columns[name].resize(words_for(data.n))
         GraphBuild(data, graph, self._search_width(graph), threads, progress).run(rows)
-        return {**state, **graph.to_state()}
+        return graph.state()
 
     def _search_width(self, graph: Graph) -> int:
         """The pool of a search that links a row, enlarged for the tombstones that take places in it."""
@@ -65,7 +67,7 @@ class HNSWIndex:
     def drop(self, data: IndexInput, state: IndexState, rows: Rows, threads: int) -> IndexState:
         graph = Graph.of(state)
         graph.tombstones = count(self.referenced_rows(data, state) & data.deleted) if graph.indexed else 0
-        return {**state, **graph.to_state()}
+        return graph.state()
 
     def repair_due(self, state: IndexState) -> bool:
         graph = Graph.of(state)
@@ -77,7 +79,7 @@ class HNSWIndex:
         graph = Graph.of(state)
         if graph.tombstones:
             Repair(data, graph, threads).run(limit)
-        return {**state, **graph.to_state()}
+        return graph.state()
 
     def referenced_rows(self, data: IndexInput, state: IndexState) -> Bitmap:
         return read_bitmap(data.columns[LINKED], data.n)

@@ -8,8 +8,8 @@ derived from the vectors: they do not depend on the codes.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar, Self
+from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -19,10 +19,11 @@ from qvec.codes.registry import Quantizer
 from qvec.codes.transforms import rotation_signs
 from qvec.common.errors import InputError
 from qvec.common.types import Float32Array, NDArray
-from qvec.index.base import IndexInput, IndexState, Progress, Rows
-from qvec.index.ivf_check import ENTRIES_PER_BLOCK, NOWHERE, check_lists
+from qvec.index.base import IndexInput, Progress
+from qvec.index.ivf_check import ENTRIES_PER_BLOCK, check_lists
 from qvec.index.ivf_clusters import TRAINING_ROWS_PER_LIST, assign, cluster
 from qvec.schema.layout import CENTROIDS, LIST_BLOCKS, LISTS, SLOTS, block_column, narrow_column, wide_column
+from qvec.schema.state import IndexState, ListLayout, ListsState, Rows
 from qvec.storage.store import ColumnSpec
 
 LISTS_PER_ROOT = 4.0  # for n vectors there are this many times sqrt(n) lists, if nlist="auto"
@@ -32,47 +33,34 @@ ROWS_PER_STEP = 8192  # vectors in memory as float32
 MIN_CODE_BITS = 2.0  # codes of fewer bits per dimension are no more exact than the entries of lists
 
 
-@dataclass(frozen=True)
-class Layout:
-    """What the state remembers. ``clustered_at``: how many vectors there were when centroids were last chosen."""
+def layout_of(state: IndexState) -> ListLayout | None:
+    """The layout that a state describes; None: there are no lists yet."""
+    return state.lists if isinstance(state, ListsState) else None
 
-    dim: int
-    metric: str
-    seed: int
-    n_lists: int
-    clustered_at: int
-    n_blocks: int = 0
-    n_free: int = 0
-    free_block: int = NOWHERE
 
-    @classmethod
-    def of(cls, state: IndexState) -> Self | None:
-        """The layout that a state describes; None: there are no lists yet."""
-        return cls(**state["lists"]) if state.get("lists") else None
+def open_lists(layout: ListLayout, data: IndexInput) -> Lists:
+    """The lists themselves."""
+    columns = data.columns
+    return Lists(
+        columns[LIST_BLOCKS],
+        columns[LISTS],
+        columns[CENTROIDS],
+        columns[SLOTS],
+        layout.dim,
+        layout.metric,
+        rotation_signs(layout.seed, dims_for(layout.dim)),
+        layout.n_lists,
+        data.n,
+        layout.n_blocks,
+        layout.n_free,
+        layout.free_block,
+    )
 
-    def open(self, data: IndexInput) -> Lists:
-        """The lists themselves."""
-        columns = data.columns
-        return Lists(
-            columns[LIST_BLOCKS],
-            columns[LISTS],
-            columns[CENTROIDS],
-            columns[SLOTS],
-            self.dim,
-            self.metric,
-            rotation_signs(self.seed, dims_for(self.dim)),
-            self.n_lists,
-            data.n,
-            self.n_blocks,
-            self.n_free,
-            self.free_block,
-        )
 
-    def state_with(self, lists: Lists) -> IndexState:
-        """The state after changes of the lists."""
-        fields = {name: getattr(self, name) for name in ("dim", "metric", "seed", "n_lists", "clustered_at")}
-        fields |= {"n_blocks": lists.n_blocks, "n_free": lists.n_free, "free_block": lists.free_block}
-        return {"kind": IVFIndex.kind, "lists": fields}
+def _changed_state(layout: ListLayout, lists: Lists) -> ListsState:
+    """The state after changes of the lists."""
+    changed = replace(layout, n_blocks=lists.n_blocks, n_free=lists.n_free, free_block=lists.free_block)
+    return ListsState(lists=changed)
 
 
 def dims_for(dim: int) -> int:
@@ -91,9 +79,10 @@ def lists_for(n: int) -> int:
 
 
 class IVFIndex:
-    """See :class:`qvec.index.base.Index`. State: ``lists``, the fields of :class:`Layout`."""
+    """See :class:`qvec.index.base.Index`. State: ``lists``, the fields of :class:`qvec.schema.state.ListLayout`."""
 
     kind: ClassVar[str] = "ivf"
+    empty: ClassVar[IndexState] = ListsState()
     built_from_codes: ClassVar[bool] = False
 
     def __init__(self, config: IVF) -> None:
@@ -111,25 +100,25 @@ class IVFIndex:
     def extend(
         self, data: IndexInput, state: IndexState, rows: Rows, threads: int, progress: Progress | None
     ) -> IndexState:
-        layout, live = Layout.of(state), len(data.live)
+        layout, live = layout_of(state), len(data.live)
         data.columns[SLOTS].resize(data.n)
         if layout is None or live >= RECLUSTER_GROWTH * layout.clustered_at:
             rows = data.live.astype(np.uint32)
             layout = self._cluster(data, rows, threads, progress)
-        lists = layout.open(data)
+        lists = open_lists(layout, data)
         _put(data, lists, rows, self._copies(layout), threads, progress)
-        return layout.state_with(lists)
+        return _changed_state(layout, lists)
 
-    def _copies(self, layout: Layout) -> int:
+    def _copies(self, layout: ListLayout) -> int:
         return min(self.config.copies, layout.n_lists)
 
-    def _cluster(self, data: IndexInput, rows: Rows, threads: int, progress: Progress | None) -> Layout:
+    def _cluster(self, data: IndexInput, rows: Rows, threads: int, progress: Progress | None) -> ListLayout:
         """Choose centroids for the rows, and start empty lists with them."""
         assert data.vectors is not None
         quantizer = data.vectors.quantizer
         n_lists = self._n_lists(len(rows))
         columns = data.columns
-        layout = Layout(
+        layout = ListLayout(
             quantizer.dim, quantizer.metric, self.config.seed, n_lists, len(rows), -(-n_lists // ENTRIES_PER_BLOCK)
         )
         columns[LISTS].resize(n_lists + 1)
@@ -141,7 +130,7 @@ class IVFIndex:
         rng = np.random.default_rng(self.config.seed)
         y = self._sample(data, layout, rows, rng)
         rounds = None if progress is None else lambda done, total: progress(len(rows) * done // (2 * total), len(rows))
-        cluster(layout.open(data), y, rng, threads, rounds)
+        cluster(open_lists(layout, data), y, rng, threads, rounds)
         return layout
 
     def _n_lists(self, n: int) -> int:
@@ -154,13 +143,13 @@ class IVFIndex:
             )
         return self.config.nlist
 
-    def _sample(self, data: IndexInput, layout: Layout, rows: Rows, rng: np.random.Generator) -> Float32Array:
+    def _sample(self, data: IndexInput, layout: ListLayout, rows: Rows, rng: np.random.Generator) -> Float32Array:
         """Training vectors in the space of the lists. Stores their mean, the origin of that space."""
         size = min(len(rows), TRAINING_ROWS_PER_LIST * layout.n_lists)
         chosen = np.sort(rng.choice(rows, size, replace=False)) if size < len(rows) else rows
         centroids = data.columns[CENTROIDS]
         centroids.write(layout.n_lists, np.zeros((1, centroids.stride), np.uint8))
-        lists = layout.open(data)  # with a mean of zero
+        lists = open_lists(layout, data)  # with a mean of zero
         y = np.empty((size, lists.dims), np.float32)
         for start in range(0, size, ROWS_PER_STEP):
             y[start : start + ROWS_PER_STEP] = lists.vectors(data.read_vectors(chosen[start : start + ROWS_PER_STEP]))
@@ -170,12 +159,12 @@ class IVFIndex:
         return y
 
     def drop(self, data: IndexInput, state: IndexState, rows: Rows, threads: int) -> IndexState:
-        layout = Layout.of(state)
+        layout = layout_of(state)
         if layout is None:
             return state
-        lists = layout.open(data)
+        lists = open_lists(layout, data)
         lists.remove(rows)
-        return layout.state_with(lists)
+        return _changed_state(layout, lists)
 
     def repair_due(self, state: IndexState) -> bool:
         return False
@@ -187,30 +176,30 @@ class IVFIndex:
         return None  # deleted rows leave their lists at once
 
     def unused_rows(self, data: IndexInput, state: IndexState) -> dict[str, NDArray[np.int64]]:
-        layout = Layout.of(state)
+        layout = layout_of(state)
         if layout is None:
             return {}
         return {LIST_BLOCKS: np.arange(layout.n_blocks, data.columns[LIST_BLOCKS].n_rows)}
 
     def n_lists(self, state: IndexState) -> int:
-        layout = Layout.of(state)
+        layout = layout_of(state)
         return 0 if layout is None else layout.n_lists
 
     def finder(self, data: IndexInput, state: IndexState) -> ListFinder | None:
-        layout = Layout.of(state)
+        layout = layout_of(state)
         if layout is None:
             return None
-        stored, codes, lists = data.vectors, data.codes, layout.open(data)
+        stored, codes, lists = data.vectors, data.codes, open_lists(layout, data)
         assert stored is not None
         if 8 * codes.codec.data_size < MIN_CODE_BITS * codes.codec.dim and stored.column is not codes.column:
             return ListFinder(lists, codes.codec, codes.column, False, stored.quantizer.codec, stored.column)
         return ListFinder(lists, codes.codec, codes.column, codes.codec.kind != "binary")
 
     def check(self, data: IndexInput, state: IndexState, deep: bool) -> list[str]:
-        layout = Layout.of(state)
+        layout = layout_of(state)
         if layout is None:
             return ["rows are in no list"] if len(data.live) else []
-        return check_lists(data, layout.open(data), self._copies(layout), deep)
+        return check_lists(data, open_lists(layout, data), self._copies(layout), deep)
 
 
 def _put(data: IndexInput, lists: Lists, rows: Rows, copies: int, threads: int, progress: Progress | None) -> None:

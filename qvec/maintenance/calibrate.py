@@ -6,13 +6,13 @@ from dataclasses import fields, replace
 from typing import Any
 
 from qvec.codes.configs import CodeConfig
-from qvec.codes.registry import train
+from qvec.codes.registry import make_config
 from qvec.common.errors import InputError
 from qvec.common.types import Float32Array
-from qvec.quality.drift import remember
+from qvec.quality.drift import store_reference
 from qvec.rows.access import RowAccess
-from qvec.schema.calibrations import Trained, check_enough, entry_of, register
-from qvec.schema.config import code_from_dict, make_config
+from qvec.schema.generations import register
+from qvec.schema.quantizers import Trained, check_enough, train_code
 from qvec.storage.store import Store
 
 
@@ -23,14 +23,13 @@ def train_on(
     config = access.config
     if code is None:
         with store.read() as snap:
-            active = snap.state["quantizer"]
-            chosen = config.code if active is None else code_from_dict(entry_of(snap.state, active)["code"])
+            active = snap.state.active
+            chosen = config.code if active is None else snap.state.generation(active).code
     else:
         chosen = make_config(code)
     chosen = _with_method(chosen, method)
     check_enough(chosen, len(sample))
-    quantizer = train(sample, config.metric, chosen, config.seed, config.model)
-    return Trained(quantizer, chosen, len(sample), config.model)
+    return train_code(sample, chosen, config)
 
 
 def store_trained(
@@ -41,16 +40,15 @@ def store_trained(
     sample: the vectors that it was trained on, from which drift is measured.
     """
     with store.write() as txn:
-        first = txn.state["quantizer"] is None
+        first = txn.state.active is None
         if not first:
             number = register(txn, trained)
         elif trained.code != access.config.code:
             raise InputError(f"the collection is empty and was created for {access.config.code}, not {trained.code}")
         else:
-            access.writer(txn).use(trained.quantizer, trained.n_samples)
-            number = int(txn.state["quantizer"])
+            number = access.writer(txn).use(trained)
         if sample is not None:
-            remember(txn, number, trained, sample)
+            store_reference(txn, number, trained, sample)
     return number, first
 
 

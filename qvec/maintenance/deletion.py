@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -64,12 +64,12 @@ def delete(store: Store, maintenance: Maintenance, deletion: Deletion) -> int:
     def work() -> tuple[int, bool]:
         with store.write(frees=True) as txn:
             deleted = deletion.run(txn)
-            return deleted, deleted > 0 and deletion.access.writer(txn).is_mending_due
+            return deleted, deleted > 0 and deletion.access.writer(txn).repair_due
 
     deleted, due = _with_reserve(store, work)
     if due:
         with contextlib.suppress(DiskFullError):  # the rest of the repair stays due
-            maintenance.mend(deleted, deletion.threads)
+            maintenance.repair_index(deleted, deletion.threads)
     return deleted
 
 
@@ -78,7 +78,7 @@ def erase(store: Store, maintenance: Maintenance, deletion: Deletion, progress: 
 
     def work() -> int:
         with store.write(frees=True) as txn:
-            txn.state["erasing"] = True
+            txn.state = replace(txn.state, erasing=True)
             return deletion.run(txn)
 
     deleted = _with_reserve(store, work)

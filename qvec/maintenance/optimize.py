@@ -1,21 +1,22 @@
-"""Work that keeps a collection fit: in transactions of its own, none of which changes what is stored."""
+"""Maintenance in transactions of its own, none of which changes what is stored."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from qvec.index import Progress
 from qvec.maintenance.reclaim import Reclaim
 from qvec.rows.writer import Writer
+from qvec.schema.state import GraphState
 from qvec.storage.store import Store, Transaction
 from qvec.storage.zero_free_pages import zero_free_pages
 
-PACE = 20  # rows of the index that are gone through for each row that is deleted
-STEP = 4096  # ... in one transaction
-MOVED = 512  # rows moved by one transaction: each is linked anew
+REPAIRED_PER_DELETED = 20  # rows of the index that are visited for each row that is deleted
+REPAIRED_ROWS = 4096  # ... in one transaction
+MOVED_ROWS = 512  # by one transaction: each is linked again
 
 
 @dataclass(frozen=True)
@@ -26,78 +27,76 @@ class Maintenance:
     writer: Callable[[Transaction], Writer]
 
     def optimize(self, threads: int, progress: Progress | None) -> int:
-        """Take deleted rows out of the index and move the other rows together; how many unused rows were released."""
+        """Remove deleted rows from the index and move the other rows together; returns how many rows were released."""
         before = self._unused_rows()
-        self.settle(threads)
+        self.flush_reverse_edges(threads)
         for _ in range(2):  # moving rows leaves deleted ones behind
-            self.mend_all(threads, progress)
-            self.gather(threads, progress)
+            self.remove_tombstones(threads, progress)
+            self.move_rows(threads, progress)
         return max(before - self._unused_rows(), 0)  # other threads may have deleted more meanwhile
 
-    def mend(self, rows: int, threads: int) -> None:
-        """Take deleted rows out of the index, as much of it as is due for ``rows`` of them.
+    def repair_index(self, deleted: int, threads: int) -> None:
+        """Remove deleted rows from the index, by as many steps as are due after ``deleted`` rows were deleted.
 
-        At this pace the index is gone through before as many rows more are deleted as made it due.
+        At this pace the index is visited completely before the next repair becomes due.
         """
-        owed = PACE * rows
-        while owed > 0:
+        due = REPAIRED_PER_DELETED * deleted
+        while due > 0:
             with self.store.write(frees=True) as txn:
                 writer = self.writer(txn)
-                writer.mend(min(owed, STEP), threads)
-                if not writer.is_mending_due:
+                writer.repair_index(min(due, REPAIRED_ROWS), threads)
+                if not writer.repair_due:
                     return
-            owed -= STEP
+            due -= REPAIRED_ROWS
 
-    def mend_all(self, threads: int, progress: Progress | None) -> None:
-        """Take the deleted rows out of the index; ``progress`` is called with rows of it.
+    def remove_tombstones(self, threads: int, progress: Progress | None) -> None:
+        """Remove all deleted rows from the index. ``progress`` is called with rows of the index.
 
-        What is deleted meanwhile is left to the next call, or this one might not end.
+        Rows that are deleted meanwhile are left to the next call, or this one might not end.
         """
-        done, total = 0, 2 * self._n_rows()  # a repair that is running, and one for what was deleted since it began
+        with self.store.read() as snap:
+            total = 2 * snap.state.n  # the repair that is running, and one for rows that were deleted since it began
+        done = 0
         while done < total:
             with self.store.write() as txn:
-                if not txn.state["index"].get("tombstones", 0):
+                if not txn.state.index.tombstones:
                     return
-                self.writer(txn).mend(STEP, threads)
-                done = done + STEP if txn.state["index"].get("tombstones", 0) else total
+                self.writer(txn).repair_index(REPAIRED_ROWS, threads)
+                done = done + REPAIRED_ROWS if txn.state.index.tombstones else total
             if progress is not None:
                 progress(min(done, total), total)
 
-    def settle(self, threads: int) -> None:
-        """Have the index do what it left for later."""
+    def flush_reverse_edges(self, threads: int) -> None:
+        """Add the pending reverse edges of the graph."""
         with self.store.read() as snap:
-            if not snap.state["index"].get("pending_rows"):
+            if not isinstance(snap.state.index, GraphState) or not len(snap.state.index.pending_rows):
                 return
         with self.store.write() as txn:
-            if txn.state["quantizer"] is not None:
+            if txn.state.active is not None:
                 self.writer(txn).extend_index(np.zeros(0, np.uint32), threads, None)
 
-    def gather(self, threads: int, progress: Progress | None) -> None:
-        """Move rows to the front until none that is not in use lies between them, and give up those behind."""
-        done, moved = 0, MOVED
-        while moved == MOVED:
+    def move_rows(self, threads: int, progress: Progress | None) -> None:
+        """Move rows to the front until no unused row lies between them, and remove the rows behind them."""
+        done, moved = 0, MOVED_ROWS
+        while moved == MOVED_ROWS:
             with self.store.write() as txn:
-                if txn.state["quantizer"] is None:
+                if txn.state.active is None:
                     return
-                moved, left = Reclaim(self.writer(txn)).gather(MOVED, threads)
+                moved, left = Reclaim(self.writer(txn)).move_rows(MOVED_ROWS, threads)
             done += moved
             if moved and progress is not None:
                 progress(done, done + left)
 
     def erase(self, threads: int, progress: Progress | None) -> None:
-        """Overwrite all that is not in use; the state says that this is to be done until it is."""
-        self.mend_all(threads, progress)
+        """Overwrite everything that is not in use. Until this is done, the state says that it is to be done."""
+        self.remove_tombstones(threads, progress)
         with self.store.write() as txn:
-            if txn.state["quantizer"] is not None:
-                Reclaim(self.writer(txn)).wipe()
+            if txn.state.active is not None:
+                Reclaim(self.writer(txn)).zero_unused_rows()
         zero_free_pages(self.store)
         with self.store.write() as txn:
-            txn.state["erasing"] = False
-
-    def _n_rows(self) -> int:
-        with self.store.read() as snap:
-            return int(snap.state["n"])
+            txn.state = replace(txn.state, erasing=False)
 
     def _unused_rows(self) -> int:
         with self.store.read() as snap:
-            return int(snap.state["n"] - snap.state["live"])
+            return int(snap.state.n - snap.state.live)

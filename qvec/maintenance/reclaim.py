@@ -1,4 +1,4 @@
-"""Rows that are not in use: given to others that lie behind them, given up at the end, or overwritten."""
+"""Unused rows: filled with rows from behind them, removed at the end, or overwritten."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 
 from qvec._kernels import Column
 from qvec.common.types import Bitmap, NDArray
-from qvec.rows.lookup import ids_of_rows, payloads_of
+from qvec.rows.lookup import ids_of_rows, payloads_of, read_record
 from qvec.rows.writer import PUT_ROWS, Batch, Ids, Writer
 from qvec.schema.bitmaps import complement, rows_in, unused_rows, words_for
-from qvec.schema.generations import discard_pending, forget_codes, may_reuse
-from qvec.schema.layout import CODES, DELETED, IDS, ROW, VECTORS
+from qvec.schema.generations import discard_codes_from, discard_pending, may_reuse_rows
+from qvec.schema.layout import CODES, DELETED, IDS, VECTORS
 from qvec.schema.validation import id_keys
 
 
@@ -22,45 +22,45 @@ class Reclaim:
 
     writer: Writer
 
-    def gather(self, limit: int, threads: int) -> tuple[int, int]:
-        """Move at most ``limit`` of the last live rows to free ones before them; how many were, and are left to be.
+    def move_rows(self, limit: int, threads: int) -> tuple[int, int]:
+        """Move at most ``limit`` of the last live rows to free rows before them; how many were moved, and remain.
 
-        Where fewer are left to be moved, the rows at the end that are not in use are given up.
+        If fewer than ``limit`` rows are moved, the unused rows at the end are removed.
         """
         writer = self.writer
-        live, free, rows = writer.state["live"], writer.free_rows(), writer.source().live
+        live, free, rows = writer.state.live, writer.free_rows(), writer.index_input().live
         behind, free = rows[np.searchsorted(rows, live) :], free[free < live]
         last = behind[-limit:]
         first = free[: len(last)]
         if len(first):
             self._move(last[len(last) - len(first) :], first, threads)
         if len(first) < limit:
-            self.give_up()
+            self.remove_last_rows()
         return len(first), min(len(behind), len(free)) - len(first)
 
     def _move(self, old: NDArray[np.int64], new: NDArray[np.int64], threads: int) -> None:
-        """Give what is stored in live rows, ascending, to as many free ones, ascending too."""
+        """Move live rows, ascending, to as many free rows, also ascending."""
         writer, columns = self.writer, self.writer.columns
-        payloads = payloads_of([writer.txn.record(ROW, row) for row in old.tolist()])
-        named = ids_of_rows(writer.txn, old)
-        ids: Ids = named.tolist() if named.dtype == object else named
+        payloads = payloads_of([read_record(writer.txn, row) for row in old.tolist()])
+        found = ids_of_rows(writer.txn, old)
+        ids: Ids = found.tolist() if found.dtype == object else found
         for name in (CODES, VECTORS, IDS):
             if name in columns:
                 columns[name].put(new, columns[name].read(old))
-        rows = new.astype(np.uint32)
-        writer.hide(id_keys(ids), old, threads)
-        writer.show(Batch(np.empty((0, 0)), ids, payloads, writer.fields.read_stored(payloads)), rows)
+        rows, keys = new.astype(np.uint32), id_keys(ids)
+        writer.hide(keys, old, threads)
+        writer.show(Batch(np.empty((0, 0)), ids, keys, payloads, writer.fields.read_stored(payloads)), rows)
         writer.extend_index(rows, threads, None)
 
-    def give_up(self) -> None:
-        """Shorten all columns to the last row that is live or that the index points at."""
+    def remove_last_rows(self) -> None:
+        """Shorten all columns to the last row that is live or referenced by the index."""
         writer, txn = self.writer, self.writer.txn
-        index, n = writer.index(), txn.state["n"]
-        rows = rows_in(self._in_use())
+        index, n = writer.index(), writer.state.n
+        rows = rows_in(self._used_rows())
         kept = int(rows[-1]) + 1 if len(rows) else 0
-        if kept == n or not may_reuse(txn, n - kept):
+        if kept == n or not may_reuse_rows(txn, n - kept):
             return
-        forget_codes(txn, kept)
+        discard_codes_from(txn, kept)
         columns = writer.columns
         for name in (CODES, VECTORS, IDS):
             if name in columns:
@@ -68,19 +68,20 @@ class Reclaim:
         columns[DELETED].write(0, _first_bits(columns[DELETED].read_range(0, words_for(n)), kept))
         columns[DELETED].resize(words_for(kept))
         writer.fields.resize(kept)
-        txn.state["n"] = kept
-        txn.state["index"] = index.extend(writer.source(), txn.state["index"], np.zeros(0, np.uint32), 1, None)
+        writer.change(n=kept)
+        no_rows = np.zeros(0, np.uint32)
+        writer.change(index=index.extend(writer.index_input(), writer.state.index, no_rows, 1, None))
 
-    def wipe(self) -> None:
-        """Overwrite with zeros all rows that are not in use. Codes that are not in force are given up."""
+    def zero_unused_rows(self) -> None:
+        """Overwrite all unused rows with zeros. Inactive codes are discarded."""
         writer, txn = self.writer, self.writer.txn
         discard_pending(txn)
-        forget_codes(txn, 0)
-        source, columns, used = writer.source(), writer.columns, self._in_use()
+        discard_codes_from(txn, 0)
+        data, columns, used = writer.index_input(), writer.columns, self._used_rows()
         for name in (CODES, VECTORS, IDS):
             if name in columns:
-                self._zero(columns[name], unused_rows(columns[name], used, source.n))
-        for name, rows in writer.index().unused_rows(source, txn.state["index"]).items():
+                self._zero(columns[name], unused_rows(columns[name], used, data.n))
+        for name, rows in writer.index().unused_rows(data, writer.state.index).items():
             self._zero(columns[name], rows)
 
     def _zero(self, column: Column, rows: NDArray[np.int64]) -> None:
@@ -90,13 +91,12 @@ class Reclaim:
             column.put(filled, np.zeros((len(filled), column.stride), np.uint8))
             self.writer.txn.checkpoint_if_large()
 
-    def _in_use(self) -> Bitmap:
-        """Rows that are live or that the index points at."""
-        writer = self.writer
-        source = writer.source()
-        live = complement(source.n, source.deleted)
-        held = writer.index().referenced_rows(source, writer.state["index"])
-        return live if held is None else live | held
+    def _used_rows(self) -> Bitmap:
+        """Rows that are live or referenced by the index."""
+        data = self.writer.index_input()
+        live = complement(data.n, data.deleted)
+        referenced = self.writer.index().referenced_rows(data, self.writer.state.index)
+        return live if referenced is None else live | referenced
 
 
 def _first_bits(words: NDArray[np.uint8], n: int) -> NDArray[np.uint8]:

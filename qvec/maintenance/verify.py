@@ -1,20 +1,21 @@
-"""Whether a snapshot is sound: every checksum, every id, every count, every edge."""
+"""Check a snapshot: every checksum, id, count and edge."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
-from qvec.codes.registry import Quantizer, from_state
+from qvec.codes.registry import from_state
 from qvec.common.errors import CorruptError, FormatError
 from qvec.common.types import Codes, NDArray
 from qvec.filters.check import check_fields_of
-from qvec.index import CodeColumn, GraphShape, HNSWIndex, IndexInput, load_index, vector_reader
-from qvec.quality.drift_record import read_looks
-from qvec.rows.lookup import live_rows, stored_record
+from qvec.index import GraphShape, HNSWIndex, IndexInput, load_index
+from qvec.quality.drift_record import read_drift_record
+from qvec.rows.lookup import live_rows, read_record
 from qvec.schema.config import Config
-from qvec.schema.layout import CALIBRATION, CODES, IDS, TUNING, VECTORS, in_force
+from qvec.schema.layout import CODES, IDS, QUANTIZER, TUNING, VECTORS, active_columns
+from qvec.schema.quantizers import QuantizerLoader, Quantizers
 from qvec.search.curves import Curves
 from qvec.storage.store import Snapshot
 
@@ -22,59 +23,54 @@ CHECKED_ROWS = 8192
 SHOWN = 5  # of a kind of problem
 
 
-def verify_snapshot(
-    snap: Snapshot,
-    config: Config,
-    quantizer: Callable[[Snapshot], Quantizer | None],
-    original_quantizer: Callable[[Snapshot], Quantizer | None],
-    deep: bool,
-) -> list[str]:
-    """Problems found, none when the snapshot is sound. Reads everything once; ``deep``: makes the derived anew too."""
+def verify_snapshot(snap: Snapshot, loader: QuantizerLoader, deep: bool) -> list[str]:
+    """Problems found, none if the snapshot is sound. Reads everything once; ``deep``: also compares derived data."""
     problems = list(snap.check())
     if problems:
-        return problems  # what follows would only trip over the damage
+        return problems  # the checks below assume whole data
     try:
-        problems = [*_check_calibrations(snap, config)]
-        if (codes := quantizer(snap)) is not None and not problems:
-            originals = original_quantizer(snap)
-            problems += _check_rows(snap, config)
-            problems += _check_index(snap, config, codes, originals, deep)
+        problems = [*_check_quantizers(snap, loader.config)]
+        if not problems and (quantizers := loader.active(snap)) is not None:
+            problems += _check_rows(snap, loader.config)
+            index = load_index(loader.config.index, snap.state.index)
+            problems += index.check(active_index_input(snap, quantizers), snap.state.index, deep)
             if deep:
                 problems += _check_fields(snap)
-                problems += _check_codes(snap, codes, originals)
+                wrong = (row for rows, _ in wrong_codes(snap, quantizers) for row in rows.tolist())
+                problems += _some("the code of row {} is not that of its vector", wrong)
     except (CorruptError, FormatError) as error:
         problems.append(str(error))
     return problems
 
 
-def _check_calibrations(snap: Snapshot, config: Config) -> Iterator[str]:
-    """Whether all that the state names is there, and can be read."""
-    for entry in snap.state["generations"]:
-        number = entry["number"]
-        state = snap.record(CALIBRATION, number)
-        if state is None:
-            yield f"the calibration of generation {number} is lost"
+def _check_quantizers(snap: Snapshot, config: Config) -> Iterator[str]:
+    """Check that every record the state names is there, and can be read."""
+    for record in snap.state.generations:
+        number = record.number
+        plain = snap.record(QUANTIZER, number)
+        if plain is None:
+            yield f"the quantizer of generation {number} is lost"
             continue
-        quantizer = from_state(state)
+        quantizer = from_state(plain)
         if (quantizer.dim, quantizer.metric) != (config.dim, config.metric):
-            yield f"the calibration of generation {number} is of {quantizer.dim} dimensions under {quantizer.metric}"
-        elif entry["code_size"] != quantizer.code_size:
-            yield f"codes of generation {number} have {quantizer.code_size} bytes, the state says {entry['code_size']}"
-        read_looks(snap, number, config.dim)
-    if snap.state["tuned"] is not None:
+            yield f"the quantizer of generation {number} is of {quantizer.dim} dimensions under {quantizer.metric}"
+        elif record.code_size != quantizer.code_size:
+            yield f"codes of generation {number} have {quantizer.code_size} bytes, the state says {record.code_size}"
+        read_drift_record(snap, number, config.dim)
+    if snap.state.tuned is not None:
         Curves.from_state(snap.record(TUNING, 0))
 
 
 def _check_rows(snap: Snapshot, config: Config) -> Iterator[str]:
     live = live_rows(snap)
-    if len(live) != snap.state["live"]:
-        yield f"{len(live)} rows are live, the state says {snap.state['live']}"
+    if len(live) != snap.state.live:
+        yield f"{len(live)} rows are live, the state says {snap.state.live}"
     named = dict(snap.iter_ids())
     if len(named) != len(live) or set(named.values()) != set(live.tolist()):
         yield f"the id map names {len(set(named.values()))} rows, {len(live)} are live"
-    lost = [row for row in live.tolist() if stored_record(snap, row) is None]
-    if len(live) - len(lost) != snap.state["records"]:
-        yield f"{len(live) - len(lost)} live rows have a record, the state says {snap.state['records']}"
+    lost = [row for row in live.tolist() if read_record(snap, row) is None]
+    if len(live) - len(lost) != snap.state.records:
+        yield f"{len(live) - len(lost)} live rows have a record, the state says {snap.state.records}"
     if config.ids == "str":
         yield from _some("row {} has no record", iter(lost))
     if config.ids == "int64":
@@ -84,9 +80,9 @@ def _check_rows(snap: Snapshot, config: Config) -> Iterator[str]:
 
 
 def _check_fields(snap: Snapshot) -> Iterator[str]:
-    if snap.state["fields"]:
+    if snap.state.fields:
         rows = live_rows(snap).tolist()
-        records = ((row, stored_record(snap, row)) for row in rows)
+        records = ((row, read_record(snap, row)) for row in rows)
         yield from check_fields_of(snap, {row: record["payload"] for row, record in records if record is not None})
 
 
@@ -94,50 +90,34 @@ def _key(value: int) -> bytes:
     return value.to_bytes(8, "big", signed=value < 0)
 
 
-def _check_codes(snap: Snapshot, quantizer: Quantizer, original_quantizer: Quantizer | None) -> Iterator[str]:
-    wrong = (row for rows, _ in wrong_codes(snap, quantizer, original_quantizer) for row in rows.tolist())
-    yield from _some("the code of row {} is not that of its vector", wrong)
+def wrong_codes(reading: Snapshot, quantizers: Quantizers) -> Iterator[tuple[NDArray[np.int64], Codes]]:
+    """Rows whose codes differ from those of their originals, to the last bit, and the right codes.
 
-
-def wrong_codes(
-    reading: Snapshot, quantizer: Quantizer, original_quantizer: Quantizer | None
-) -> Iterator[tuple[NDArray[np.int64], Codes]]:
-    """Rows whose codes are not those of their originals, to the last bit, and what these are.
-
-    Originals that were rounded when they were stored tell nothing.
+    Nothing, if the originals were rounded when they were stored.
     """
-    if original_quantizer is None or original_quantizer.kind != "f32":
+    originals = quantizers.originals
+    if originals is None or originals.kind != "f32":
         return
-    columns, live = in_force(reading.columns, reading.state["names"]), live_rows(reading)
+    columns, live = active_columns(reading.columns, reading.state.column_names), live_rows(reading)
     for start in range(0, len(live), CHECKED_ROWS):
         rows = live[start : start + CHECKED_ROWS]
-        codes = quantizer.encode(original_quantizer.decode(columns[VECTORS].read(rows)))
+        codes = quantizers.codes.encode(originals.decode(columns[VECTORS].read(rows)))
         wrong = (codes != columns[CODES].read(rows)).any(axis=1)
         yield rows[wrong], codes[wrong]
 
 
-def _check_index(
-    snap: Snapshot, config: Config, quantizer: Quantizer, original_quantizer: Quantizer | None, deep: bool
-) -> list[str]:
-    index = load_index(config.index, snap.state["index"])
-    return index.check(source_of(snap, quantizer, original_quantizer), snap.state["index"], deep)
-
-
-def shape_of_graph(
-    snap: Snapshot, config: Config, quantizer: Quantizer | None, original_quantizer: Quantizer | None
-) -> GraphShape | None:
-    """What the graph in force looks like; None where there is none."""
-    index = load_index(config.index, snap.state["index"])
-    if quantizer is None or not isinstance(index, HNSWIndex) or not snap.state["live"]:
+def graph_shape(snap: Snapshot, loader: QuantizerLoader) -> GraphShape | None:
+    """The shape of the active graph; None if there is none."""
+    index, quantizers = load_index(loader.config.index, snap.state.index), loader.active(snap)
+    if quantizers is None or not isinstance(index, HNSWIndex) or not snap.state.live:
         return None
-    return index.shape(source_of(snap, quantizer, original_quantizer), snap.state["index"])
+    return index.shape(active_index_input(snap, quantizers), snap.state.index)
 
 
-def source_of(snap: Snapshot, quantizer: Quantizer, original_quantizer: Quantizer | None) -> IndexInput:
-    """What the index in force is over."""
-    columns = in_force(snap.columns, snap.state["names"])
-    vectors = vector_reader(quantizer, original_quantizer, columns)
-    return IndexInput(columns, CodeColumn(quantizer.codec, columns[CODES]), snap.state["n"], vectors)
+def active_index_input(reading: Snapshot, quantizers: Quantizers) -> IndexInput:
+    """What the active index is built over, to search and check it."""
+    columns = active_columns(reading.columns, reading.state.column_names)
+    return IndexInput.of_codes(quantizers, columns, reading.state.n)
 
 
 def _some(text: str, rows: Iterator[int]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from qvec.codes.configs import CodeConfig
 from qvec.common.errors import InputError
 from qvec.index import Progress
 from qvec.quality.report import Report, Row
-from qvec.schema.calibrations import Generation
+from qvec.schema.generations import Generation
 
 GROWTH = 4  # times as many queries at the next look
 CONFIDENCE = 0.95

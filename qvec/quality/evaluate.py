@@ -8,13 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qvec._kernels import Column
+from qvec._kernels import Column, SearchParams
 from qvec.codes.configs import CodeConfig
 from qvec.codes.registry import CONFIGS, Quantizer, make_config
 from qvec.common.errors import InputError
 from qvec.common.types import Codes, Float32Array, Int64Array
 from qvec.index import Progress, load_index
-from qvec.maintenance.requantize import Generations
 from qvec.quality.recall import (
     Z95,
     CodeNames,
@@ -28,11 +27,12 @@ from qvec.quality.recall import (
 )
 from qvec.quality.report import Report, Row, label_of
 from qvec.rows.lookup import live_rows
+from qvec.rows.originals import originals_of
 from qvec.schema.config import Config
-from qvec.schema.layout import CODES, NODES, PAGE_BYTES, VECTORS, in_force, wide_column
+from qvec.schema.layout import CODES, NODES, PAGE_BYTES, VECTORS, active_columns, wide_column
+from qvec.schema.quantizers import QuantizerLoader, Quantizers, train_code
 from qvec.schema.validation import check_count
 from qvec.search.engine import Engine
-from qvec.search.params import SearchParams
 from qvec.storage.store import Snapshot, block_geometry
 
 EF = 64
@@ -47,8 +47,7 @@ class Evaluation:
     """
 
     snap: Snapshot
-    config: Config
-    generations: Generations
+    quantizers: QuantizerLoader
     queries: Float32Array | None
     k: int
     oversamples: Sequence[int]
@@ -64,9 +63,14 @@ class Evaluation:
         check_count("rows", self.rows, self.k + 1, 2**31)
 
     @property
+    def config(self) -> Config:
+        """The configuration of the collection."""
+        return self.quantizers.config
+
+    @property
     def n_queries(self) -> int:
         """How many there are to draw from."""
-        return min(self.rows, int(self.snap.state["live"])) if self.queries is None else len(self.queries)
+        return min(self.rows, int(self.snap.state.live)) if self.queries is None else len(self.queries)
 
     def run(self, codes: CodeNames, n: int) -> Report:
         """Measure each code with ``n`` queries at most; those of a smaller ``n`` are among those of a larger.
@@ -85,7 +89,7 @@ class Evaluation:
                 skipped[label_of(config)] = str(error)
             if self.progress is not None:
                 self.progress(i + 1, len(wanted))
-        index = self.snap.state["index"]["kind"] if whole else "none (a sample was scanned)"
+        index = self.snap.state.index.kind if whole else "none (a sample was scanned)"
         n_queries = len(problem.queries)
         return Report(self.k, len(numbers), n_queries, self.queries is None, index, found, skipped)
 
@@ -100,8 +104,8 @@ class Evaluation:
             raise InputError(f"an evaluation at k={self.k} needs {self.k + 1} vectors or more, there are {len(live)}")
         whole = len(live) <= self.rows
         chosen = live if whole else np.sort(rng.choice(live, self.rows, replace=False))
-        base_rows = np.arange(self.snap.state["n"]) if whole else chosen
-        base = self.generations.originals(self.snap).read(base_rows)
+        base_rows = np.arange(self.snap.state.n) if whole else chosen
+        base = originals_of(self.snap, self.quantizers).read(base_rows)
         hidden = np.setdiff1d(base_rows, chosen) if whole else np.zeros(0, np.int64)
         if self.queries is None:
             own = rng.permutation(np.searchsorted(base_rows, chosen))[:n]
@@ -113,7 +117,7 @@ class Evaluation:
 
     def _rows(self, config: CodeConfig, problem: Problem, factors: list[int], whole: bool) -> Iterator[Row]:
         visible = np.delete(problem.base, problem.hidden, axis=0) if len(problem.hidden) else problem.base
-        quantizer = self.generations.train(visible, config).quantizer
+        quantizer = train_code(visible, config, self.config).quantizer
         codes = quantizer.encode(problem.base)
         scanned = recalls_by_code(quantizer, codes, problem, [self.k * factor for factor in factors])
         engine = self._engine(quantizer, codes) if whole else None
@@ -137,12 +141,12 @@ class Evaluation:
         column = Column(CODES, spec.id, 0, spec.stride, *geometry, PAGE_BYTES, writable=True)
         column.resize(len(codes))
         column.write(0, codes)
-        columns = in_force(self.snap.columns, state["names"])
-        originals = self.generations.originals(self.snap)
-        index = load_index(self.config.index, state["index"])
+        columns = active_columns(self.snap.columns, state.column_names)
+        originals = originals_of(self.snap, self.quantizers)
+        index = load_index(self.config.index, state.index)
         columns |= {CODES: column, VECTORS: originals.column}
         columns.pop(NODES, None)  # made from the codes in force
-        return Engine(self.snap, quantizer, originals.quantizer, index, columns)
+        return Engine(self.snap, Quantizers(quantizer, originals.quantizer), index, columns)
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,7 @@ class Search:
         """Rows, int64 [nq, k], one more where a query's own row is among them."""
         k = self.problem.k + int((self.problem.own >= 0).any())
         candidates = 0 if self.factor == 1 else k * self.factor
-        return self.engine.search(queries, SearchParams(k, max(EF, k, candidates), candidates=candidates))[0]
+        return self.engine.search(queries, SearchParams(k, ef=max(EF, k, candidates), candidates=candidates))[0]
 
     def recalls(self) -> Recalls:
         """Recall of each query."""

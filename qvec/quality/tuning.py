@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from qvec._kernels import SearchParams
 from qvec.common.errors import ClosedError, InputError
 from qvec.common.plain_state import floats_to_bytes, take_floats, take_int, take_state
 from qvec.common.types import Float32Array, Int64Array
 from qvec.index import Progress, load_index
-from qvec.quality.recall import Recalls, wilson
+from qvec.quality.recall import first_others, recall, wilson
 from qvec.rows.access import RowAccess
 from qvec.rows.lookup import live_rows
 from qvec.schema.layout import TUNING
+from qvec.schema.state import Tuned
 from qvec.search.curves import Curve, Curves, Point, Source, outdated
 from qvec.search.engine import Engine
-from qvec.search.params import SearchParams
+from qvec.search.refine import Found
 from qvec.storage.store import Snapshot, Store, Transaction
 
 EF_STEPS = tuple(round(10 * 1.2**i) for i in range(30))  # 10 to 1,978
@@ -48,19 +50,24 @@ class Tuning:
             made.append(Curve.best_of(k, list(self._points(k, truth, threads))))
             if progress is not None:
                 progress(i + 1, len(ks))
-        kind = state["index"]["kind"]
-        return Curves(state["quantizer"], kind, state["n"], self.source, len(self.queries), tuple(made))
+        assert state.active is not None
+        return Curves(state.active, state.index.kind, state.n, self.source, len(self.queries), tuple(made))
 
     @property
     def _extra(self) -> int:
         """Places that a query's own row takes."""
         return int(self.source == "rows")
 
-    def _truth(self, k: int, threads: int) -> Int64Array:
-        found = self.engine.search(self.queries, SearchParams(k + self._extra, exact=True), threads)[0]
-        return _others(found, self.own, k)
+    def _truth(self, k: int, threads: int) -> Float32Array:
+        params = SearchParams(k + self._extra, exact=True)
+        return self._distances(self.engine.search(self.queries, params, threads), k)
 
-    def _points(self, k: int, truth: Int64Array, threads: int) -> Iterator[Point]:
+    def _distances(self, found: Found, k: int) -> Float32Array:
+        """Distances of the first k hits that are not the query itself, float32 [nq, k or k + 1]; others: infinite."""
+        rows, distances, _ = found
+        return np.where(first_others(rows, self.own, k) & (rows >= 0), distances, np.float32(np.inf))
+
+    def _points(self, k: int, truth: Float32Array, threads: int) -> Iterator[Point]:
         for ef, nprobe in _efforts(self.engine, k):
             best = -1.0
             for candidates in self._depths(k, ef):
@@ -79,15 +86,15 @@ class Tuning:
         most = self.engine.live if ef == 0 else max(ef, k)
         return sorted({min(int(np.ceil(k * depth)), most) for depth in DEPTHS})
 
-    def _point(self, k: int, truth: Int64Array, ef: int, nprobe: int, candidates: int, threads: int) -> Point:
+    def _point(self, k: int, truth: Float32Array, ef: int, nprobe: int, candidates: int, threads: int) -> Point:
         before = self.engine.work[1]
         extra = self._extra
         width, wanted = max(ef, k, candidates) + extra, 0 if candidates == 0 else candidates + extra
-        params = SearchParams(k + extra, width, nprobe, wanted)
-        found = self.engine.search(self.queries, params, threads)[0]
+        params = SearchParams(k + extra, ef=width, nprobe=nprobe, candidates=wanted)
+        found = self.engine.search(self.queries, params, threads)
         scored = (self.engine.work[1] - before) / len(self.queries)
-        recall, low, _ = wilson(_shares(_others(found, self.own, k), truth), k)
-        return Point(ef, nprobe, candidates, recall, low, scored + RERANK_COST * candidates)
+        mean, low, _ = wilson(recall(self._distances(found, k), truth), k)
+        return Point(ef, nprobe, candidates, mean, low, scored + RERANK_COST * candidates)
 
 
 def _efforts(engine: Engine, k: int) -> list[tuple[int, int]]:
@@ -99,23 +106,6 @@ def _efforts(engine: Engine, k: int) -> list[tuple[int, int]]:
     if kind == "ivf":
         return [(0, nprobe) for nprobe in PROBE_STEPS if nprobe < engine.n_lists] + [(0, engine.n_lists)]
     return [(0, 0)]
-
-
-def _others(rows: Int64Array, own: Int64Array, k: int) -> Int64Array:
-    """The first k of each query's rows, its own left out, int64 [nq, k]."""
-    if rows.shape[1] == k:
-        return rows
-    kept = rows != own[:, None]
-    kept[kept.all(axis=1), -1] = False
-    others: Int64Array = rows[kept].reshape(len(rows), k)
-    return others
-
-
-def _shares(found: Int64Array, truth: Int64Array) -> Recalls:
-    """Share of the true neighbors that was found, of each query; places that hold nothing (-1) do not count."""
-    right = (truth[:, :, None] == found[:, None, :]).any(axis=2) & (truth >= 0)
-    shares: Recalls = right.sum(axis=1) / np.maximum((truth >= 0).sum(axis=1), 1)
-    return shares
 
 
 def make_tuning(
@@ -149,14 +139,14 @@ def tune(
     """Measure recall curves on the last commit and store them, with the queries if there are any."""
     config = access.config
     with store.read() as snap:
-        quantizer, originals = access.quantizer(snap), access.originals(snap)
-        if quantizer is None or snap.state["live"] <= max(ks):
-            raise InputError(f"recall@{max(ks)} is measured on more vectors than that; {snap.state['live']} are stored")
-        if originals is None and quantizer.kind != "f32" and config.form is None:
+        quantizers, live = access.active(snap), snap.state.live
+        if quantizers is None or live <= max(ks):
+            raise InputError(f"recall@{max(ks)} is measured on more vectors than that; {live} are stored")
+        if quantizers.originals is None and quantizers.codes.kind != "f32" and config.form is None:
             raise InputError(
                 "recall is measured against the originals, and the collection was created with originals='none'"
             )
-        engine = Engine(snap, quantizer, originals, load_index(config.index, snap.state["index"]))
+        engine = Engine(snap, quantizers, load_index(config.index, snap.state.index))
         tuning = make_tuning(snap, engine, queries, access.reader(snap).vectors, n, seed)
         curves = tuning.run(ks, threads, progress)
     with store.write() as txn:
@@ -179,7 +169,7 @@ def refresh_curves(store: Store, access: RowAccess, threads: int) -> None:
         old = Curves.from_state(snap.record(TUNING, 0))
         queries = stored_queries(snap, access.config.dim) if old.source == "queries" else None
         ks = [curve.k for curve in old.curves]
-        if snap.state["live"] <= max(ks):
+        if snap.state.live <= max(ks):
             return  # too few vectors to measure on
     finally:
         store.end(snap)
@@ -189,7 +179,7 @@ def refresh_curves(store: Store, access: RowAccess, threads: int) -> None:
 def store_curves(txn: Transaction, curves: Curves, queries: Float32Array | None) -> None:
     """Put the curves in force; ``queries``, if given, to measure with again when the collection has changed."""
     txn.put_record(TUNING, 0, curves.state())
-    txn.state["tuned"] = {"generation": curves.generation, "index": curves.index, "n": curves.n}
+    txn.state = replace(txn.state, tuned=Tuned(curves.generation, curves.index, curves.n))
     if queries is None:
         return
     forget_queries(txn)

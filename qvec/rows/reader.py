@@ -9,28 +9,28 @@ from typing import Any
 import numpy as np
 
 from qvec.codes.prequantized_input import to_floats
-from qvec.codes.registry import Quantizer
 from qvec.common.errors import MissingIdError
 from qvec.common.types import Missing, NDArray
-from qvec.rows.lookup import check_same, find_rows, ids_of_rows, payloads_of, row_record
+from qvec.rows.lookup import check_same, find_rows, id_array, ids_of_rows, payloads_of, row_records
 from qvec.rows.results import Records
 from qvec.schema.config import Config
-from qvec.schema.layout import CODES, VECTORS, in_force
+from qvec.schema.layout import active_columns
+from qvec.schema.quantizers import Quantizers
+from qvec.schema.state import State
 from qvec.schema.validation import as_ids, as_stored, id_keys
 from qvec.storage.store import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Reads rows of a snapshot. ``quantizer``: of the codes in force; ``originals``: of the originals, None: none are."""
+    """Reads rows of a snapshot. ``quantizers``: of the active generation, None in an empty collection."""
 
     snap: Snapshot
     config: Config
-    quantizer: Quantizer | None
-    original_quantizer: Quantizer | None
+    quantizers: Quantizers | None
 
     def by_ids(self, ids: Any, missing: Missing) -> Records:
-        """Records in the order asked for, without those that are not stored; or MissingIdError names the first."""
+        """Records in the order of ``ids``. Ids that are not stored are left out, or MissingIdError names the first."""
         wanted, rows = self._rows_of(ids, missing)
         found = self.by_rows(rows)
         check_same(wanted, found.ids)
@@ -63,17 +63,15 @@ class Reader:
             yield self.by_rows(rows[start : start + size])
 
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """The originals of rows where they are kept, else what their codes decode to."""
-        config, snap = self.config, self.snap
-        if self.quantizer is None or not len(rows):
+        """The originals of rows if they are stored, else the decoded codes."""
+        config, state = self.config, self.snap.state
+        if self.quantizers is None or not len(rows):
             return as_stored("vectors", (), config.dim, config.metric, config.form)
-        columns = in_force(snap.columns, snap.state["names"])
-        if self.original_quantizer is None:
-            return self.quantizer.decode(columns[CODES].read(rows))
-        return self.original_quantizer.decode(columns[VECTORS].read(rows))
+        reader = self.quantizers.vector_reader(active_columns(self.snap.columns, state.column_names))
+        return reader.quantizer.decode(reader.column.read(rows))
 
     def floats(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """The vectors of rows as numbers, float64 [n, dim], of whatever form they are stored in."""
+        """The vectors of rows as float64 [n, dim], converted if they are prequantized."""
         x = self.vectors(rows)
         return (x if self.config.form is None else to_floats(x, self.config.form)).astype(np.float64)
 
@@ -86,19 +84,15 @@ class Reader:
         return out.reshape(*rows.shape, -1)
 
     def _records(self, rows: NDArray[np.int64]) -> list[Any]:
-        if not self.snap.state["records"]:
+        state: State = self.snap.state
+        if not state.records:
             return [None] * len(rows)
-        return [row_record(self.snap, row) for row in rows.tolist()]
+        return row_records(self.snap, rows.tolist())
 
 
 def refuse_missing(keys: Sequence[bytes], rows: NDArray[np.int64], config: Config) -> None:
-    """MissingIdError naming the first id that has no row."""
+    """Raise MissingIdError naming the first id that has no row."""
     if (rows < 0).any():
         key = keys[int(np.argmin(rows))]
         name = int.from_bytes(key, "big") if config.ids == "int64" else key.decode()
         raise MissingIdError(f"no vector has the id {name!r}")
-
-
-def id_array(ids: NDArray[Any] | list[str]) -> NDArray[Any]:
-    """Checked ids as an array, of objects where they are strings."""
-    return ids if isinstance(ids, np.ndarray) else np.array(ids, object)

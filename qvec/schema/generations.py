@@ -1,141 +1,201 @@
-"""The state's account of generations: which is in force, which is being built, which columns each of them has.
+"""Changes of the state that concern generations: which is active, which is being built, which columns each has.
 
-A generation's ``names`` map a column's own name to the one that it is stored under; those not named are stored
-under their own. Graph columns that two generations have in common are kept up to date by whichever is in force.
+A generation's ``column_names`` map a column's own name to the one that it is stored under; other columns are stored
+under their own names. The active generation keeps the graph columns that it shares with others up to date.
 
-A row that is given to another vector has the wrong code in every generation but the one in force. So none is while
-a generation is being built, and those that were left behind lose their codes then: what they were trained to stays,
-and to return they are built again. The same goes for a graph: one that several generations shared goes to the last row
-that any of them had when it was left behind, which ``linked`` of their entries says.
+A row that is reused for another vector has the wrong code in every generation but the active one. So no row is reused
+while a generation is being built, and inactive generations that cover a reused row lose their codes. Their quantizers
+stay; to activate such a generation, its codes are built again. The same holds for graphs: a graph that inactive
+generations share covers the rows that there were when it became inactive (``indexed_rows``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
+from qvec.codes.configs import code_name
 from qvec.common.errors import InputError
-from qvec.common.plain_state import State
-from qvec.schema.calibrations import entry_of
-from qvec.schema.layout import CODES, VECTORS
+from qvec.schema.layout import CODES, QUANTIZER, VECTORS
+from qvec.schema.quantizers import Trained
+from qvec.schema.state import MAX_GENERATIONS, GenerationRecord, InactiveCodes, PendingGeneration, State
 from qvec.storage.store import Transaction
 
 Names = Mapping[str, str]
-NO_CODES: dict[str, Any] = {"rows": 0, "names": {}, "index": None, "linked": 0}  # of an entry
 
 
-def stored_name(name: str, number: int) -> str:
-    """What a column of a generation is stored under."""
-    return f"{name}.{number}"
+def column_key_name(name: str, generation: int) -> str:
+    """The name that a column of a generation is stored under."""
+    return f"{name}.{generation}"
 
 
 def graph_names(names: Names) -> dict[str, str]:
-    """The index's part of ``names``."""
+    """The index's part of ``column_names``."""
     return {name: stored for name, stored in names.items() if name not in (CODES, VECTORS)}
 
 
-def pending_of(state: State, number: int) -> dict[str, Any]:
-    """A copy of the account of a generation under construction; InputError where it is none any more."""
-    pending = state["pending"]
-    if pending is None or pending["number"] != number:
-        raise InputError(f"generation {number} was given up by another call while it was being built")
-    return dict(pending)
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A trained quantizer, and the codes made with it.
 
-
-def returning(state: State, number: int) -> dict[str, Any]:
-    """The account of a generation that was in force and is to be again: what came after it is to be added."""
-    entry = entry_of(state, number)
-    apart = graph_names(entry["names"]) != graph_names(state["names"])
-    return {
-        "number": number,
-        "code": entry["code"],
-        "rows": entry["rows"],
-        "names": entry["names"],
-        "relink": apart,
-        "index": entry["index"] if apart else None,
-        "linked": entry["linked"] if apart else 0,
-    }
-
-
-def forget_codes(txn: Transaction, row: int) -> None:
-    """Remove the codes of generations left behind that hold ``row``, or whose graphs do: it goes to another vector."""
-    state = txn.state
-    lost = [
-        entry
-        for entry in state["generations"]
-        if row < max(entry["rows"], entry["linked"]) and entry["number"] != state["quantizer"]
-    ]
-    if not lost:
-        return
-    numbers = {entry["number"] for entry in lost}
-    state["generations"] = [entry | NO_CODES if entry["number"] in numbers else entry for entry in state["generations"]]
-    for entry in lost:
-        drop_columns(txn, entry["names"])
-
-
-def may_reuse(txn: Transaction, free: int) -> bool:
-    """Whether any of ``free`` unused rows may be given to other vectors.
-
-    Not while a generation is being built, unless that would leave a quarter of all rows unused: then it starts over.
+    ``number``: its name in this collection, never used again. ``id``: 16 hex digits of a hash of what was
+    learned; equal ids give equal codes. ``n_samples``: vectors trained on. ``rows``: rows coded with it: fewer than are
+    stored if it is not active, 0 if it was never used or its codes were discarded. ``active``: searches use its codes.
     """
-    pending = txn.state["pending"]
-    if pending is None or pending["rows"] == 0:
+
+    number: int
+    code: str
+    id: str
+    code_size: int
+    method: str | None
+    model: str | None
+    created: str
+    n_samples: int
+    rows: int
+    active: bool
+
+
+def register(txn: Transaction, trained: Trained) -> int:
+    """Store a quantizer as a new generation, whose number is returned. Nothing is coded with it yet."""
+    state: State = txn.state
+    quantizer, number = trained.quantizer, state.next_generation
+    if number >= MAX_GENERATIONS:
+        raise InputError(f"the collection has had {number} generations; the limit is {MAX_GENERATIONS}")
+    txn.put_record(QUANTIZER, number, quantizer.state())
+    record = GenerationRecord(
+        number=number,
+        code=trained.code,
+        id=trained.id,
+        code_size=quantizer.code_size,
+        model=trained.model,
+        created=trained.created or datetime.now(UTC).isoformat(timespec="seconds"),
+        n_samples=trained.n_samples,
+    )
+    txn.state = replace(state, next_generation=number + 1, generations=(*state.generations, record))
+    return number
+
+
+def list_generations(state: State) -> list[Generation]:
+    """All generations, oldest first."""
+    return [_listed(state, record) for record in state.generations]
+
+
+def _listed(state: State, record: GenerationRecord) -> Generation:
+    active, pending = record.number == state.active, state.pending
+    building = pending is not None and pending.number == record.number
+    return Generation(
+        number=record.number,
+        code=code_name(record.code),
+        id=record.id,
+        code_size=record.code_size,
+        method=getattr(record.code, "method", None),
+        model=record.model,
+        created=record.created,
+        n_samples=record.n_samples,
+        rows=state.n if active else pending.built.rows if pending and building else record.inactive.rows,
+        active=active,
+    )
+
+
+def pending_generation(state: State, number: int) -> PendingGeneration:
+    """The generation under construction; InputError if it is not ``number`` any more."""
+    if state.pending is None or state.pending.number != number:
+        raise InputError(f"generation {number} was discarded by another call while it was being built")
+    return state.pending
+
+
+def resume_inactive(state: State, number: int) -> PendingGeneration:
+    """The construction of an inactive generation that has codes: rows that were added since are missing."""
+    inactive = state.generation(number).inactive
+    if graph_names(inactive.column_names) != graph_names(state.column_names):
+        return PendingGeneration(number, True, inactive)
+    return PendingGeneration(number, False, replace(inactive, index=None, indexed_rows=0))
+
+
+def activate_pending(state: State) -> State:
+    """The state with the pending generation active; the one that was active keeps its codes.
+
+    The columns and the graph of the active generation are in the state itself.
+    """
+    assert state.pending is not None
+    built, shared = state.pending.built, graph_names(state.column_names)
+    has_own_graph = built.index is not None
+    names = built.column_names if has_own_graph else {**built.column_names, **shared}
+
+    def changed(record: GenerationRecord) -> GenerationRecord:
+        inactive, was_active = record.inactive, record.was_active
+        if record.number == state.active:
+            inactive, was_active = InactiveCodes(state.n, state.column_names), True
+        elif state.pending is not None and record.number == state.pending.number:
+            inactive = InactiveCodes()
+        if inactive.rows and graph_names(inactive.column_names) == graph_names(names):
+            inactive = replace(inactive, index=None, indexed_rows=0)
+        elif inactive.rows and graph_names(inactive.column_names) == shared:
+            inactive = replace(inactive, index=state.index, indexed_rows=state.n)
+        return replace(record, inactive=inactive, was_active=was_active)
+
+    return replace(
+        state,
+        active=state.pending.number,
+        column_names=names,
+        index=state.index if built.index is None else built.index,
+        generations=tuple(map(changed, state.generations)),
+        pending=None,
+    )
+
+
+def may_reuse_rows(txn: Transaction, count: int) -> bool:
+    """Whether any of ``count`` unused rows may be given to other vectors.
+
+    Not while a generation is being built, unless that would leave a quarter of all rows unused: then its construction
+    starts over.
+    """
+    state: State = txn.state
+    if state.pending is None or state.pending.built.rows == 0:
         return True
-    if free <= txn.state["n"] // 4:
+    if count <= state.n // 4:
         return False
-    if entry_of(txn.state, pending["number"])["rows"]:
+    built = state.pending.built
+    if state.generation(state.pending.number).inactive.rows:
         discard_pending(txn)
         return True
-    graph = {} if pending["index"] is None else graph_names(pending["names"])
+    graph = {} if built.index is None else graph_names(built.column_names)
     for stored in graph.values():
         txn.drop_column(stored)
-    names = {name: stored for name, stored in pending["names"].items() if name not in graph}
-    txn.state["pending"] = pending | {"rows": 0, "names": names, "index": None, "linked": 0}
+    names = {name: stored for name, stored in built.column_names.items() if name not in graph}
+    txn.state = replace(state, pending=replace(state.pending, built=InactiveCodes(column_names=names)))
     return True
 
 
-def own_graph(names: Names, columns: Iterable[str], number: int, started: bool) -> dict[str, str]:
-    """Names of a generation with a graph of its own; the one that it has, once that is started."""
-    return dict(names) if started else {**names, **{name: stored_name(name, number) for name in columns}}
-
-
-def flip(state: State) -> None:
-    """Put the pending generation in force; the one that was keeps what it needs to come back.
-
-    Of the one in force the state itself tells, and its entry nothing: rows come and go.
-    """
-    pending, leaving = state["pending"], state["quantizer"]
-    shared, own = graph_names(state["names"]), pending["index"] is not None
-    names = pending["names"] if own else {**pending["names"], **shared}
-    entries = [dict(entry) for entry in state["generations"]]
-    for entry in entries:
-        if entry["number"] == leaving:
-            entry |= {"rows": state["n"], "names": state["names"], "served": True}
-        elif entry["number"] == pending["number"]:
-            entry |= NO_CODES
-        if entry["rows"] and graph_names(entry["names"]) == graph_names(names):
-            entry |= {"index": None, "linked": 0}
-        elif entry["rows"] and graph_names(entry["names"]) == shared:
-            entry |= {"index": state["index"], "linked": state["n"]}
-    state["names"] = names
-    state["index"] = pending["index"] if own else state["index"]
-    state["generations"], state["quantizer"], state["pending"] = entries, pending["number"], None
-
-
 def discard_pending(txn: Transaction) -> None:
-    """Give up the generation under construction, if there is one; its calibration stays."""
-    pending, txn.state["pending"] = txn.state["pending"], None
-    if pending is not None and not entry_of(txn.state, pending["number"])["rows"]:
-        drop_columns(txn, pending["names"])
+    """Discard the generation under construction, if there is one; its quantizer stays."""
+    pending = txn.state.pending
+    txn.state = replace(txn.state, pending=None)
+    if pending is not None and not txn.state.generation(pending.number).inactive.rows:
+        drop_columns(txn, pending.built.column_names)
+
+
+def discard_codes_from(txn: Transaction, row: int) -> None:
+    """Discard the inactive codes, and graphs, that cover ``row`` or later rows, which go to other vectors."""
+    for record in txn.state.generations:
+        if row < max(record.inactive.rows, record.inactive.indexed_rows):
+            discard_codes(txn, record)
+
+
+def discard_codes(txn: Transaction, record: GenerationRecord) -> None:
+    """Discard the codes of an inactive generation; its quantizer stays."""
+    txn.state = txn.state.with_generation(replace(record, inactive=InactiveCodes()))
+    drop_columns(txn, record.inactive.column_names)
 
 
 def drop_columns(txn: Transaction, names: Names) -> None:
-    """Remove the columns of a generation that is not accounted for any more, save those that another one uses."""
-    state, pending = txn.state, txn.state["pending"]
-    others = [state["names"], *(entry["names"] for entry in state["generations"] if entry["rows"])]
-    others += [] if pending is None else [pending["names"]]
+    """Remove the columns of codes that were discarded, except those that another generation uses."""
+    state: State = txn.state
+    used = [state.column_names, *(r.inactive.column_names for r in state.generations if r.inactive.rows)]
+    used += [] if state.pending is None else [state.pending.built.column_names]
     own_names = {stored.partition(".")[0] for stored in txn.columns}
-    in_use = {other.get(name, name) for other in others for name in own_names}
-    in_use |= {stored for other in others for stored in other.values()}  # f32 codes that serve as originals
+    in_use = {other.get(name, name) for other in used for name in own_names}
+    in_use |= {stored for other in used for stored in other.values()}  # f32 codes that serve as originals
     for stored in {names.get(name, name) for name in own_names} & txn.columns.keys() - in_use:
         txn.drop_column(stored)

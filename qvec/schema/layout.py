@@ -23,7 +23,7 @@ CENTROIDS = "centroids"
 SLOTS = "slots"
 FIELD = "field"  # one for each field whose values have an order; its generation is the field's number
 
-CALIBRATION = 1  # record kinds: a quantizer's state, by generation; a row's payload and string id, by row
+QUANTIZER = 1  # record kinds: a quantizer's state, by generation; a row's payload and string id, by row
 ROW = 2
 DRIFT = 3  # what vectors looked like since a calibration, by generation
 TUNING = 4  # number 0: recall curves; 1 and up: the queries that they are measured on
@@ -62,8 +62,8 @@ def may_be(name: str, column: Column) -> bool:
     return name not in _COLUMN_IDS or column.id in (_COLUMN_IDS[name], _COLUMN_IDS[CODES] if name == VECTORS else -1)
 
 
-def in_force(columns: Mapping[str, Column], names: Mapping[str, str]) -> dict[str, Column]:
-    """Columns under the names that the code uses; ``names``: those that are stored under another one."""
+def active_columns(columns: Mapping[str, Column], names: Mapping[str, str]) -> dict[str, Column]:
+    """Columns under their own names. ``names``: the stored names of columns that are stored under another name."""
     return {**columns, **{name: columns[stored] for name, stored in names.items()}}
 
 

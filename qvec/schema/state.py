@@ -9,10 +9,10 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 
 from qvec.codes.configs import CodeConfig
+from qvec.codes.registry import code_from_dict, code_to_dict
 from qvec.common.errors import CorruptError, FormatError, InputError
 from qvec.common.plain_state import Between, Coder, RowNumbers, decode
 from qvec.common.types import FieldType, NDArray
-from qvec.schema.config import code_from_dict, code_to_dict
 from qvec.schema.validation import MAX_ROWS
 
 MAX_GENERATIONS = 65_536  # the keys of blocks hold 16 bits of a generation, and of a field's number
@@ -197,6 +197,12 @@ class State:
         """The state with another record of one of its generations."""
         records = [changed if record.number == changed.number else record for record in self.generations]
         return replace(self, generations=tuple(records))
+
+
+def empty_state(fields: Mapping[str, FieldType]) -> State:
+    """The state of an empty collection with some declared fields."""
+    declared = {name: FieldDeclaration(number, kind) for number, (name, kind) in enumerate(fields.items())}
+    return State(fields=declared, next_field=len(declared))
 
 
 def decode_state(stored: dict[str, Any]) -> State:

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
-from qvec._kernels import Column, Searcher, Selection
-from qvec.codes.registry import Quantizer
+from qvec._kernels import Column, PreparedSearch, Searcher, SearchParams, Selection
 from qvec.common.parallel import for_each
 from qvec.common.types import Float32Array, MemoryMode
-from qvec.index import CodeColumn, Index, IndexInput, vector_reader
+from qvec.index import Index, IndexInput
 from qvec.schema.bitmaps import read_bitmap
-from qvec.schema.layout import CODES, DELETED, IDS, VECTORS, in_force
-from qvec.search.params import SearchParams
+from qvec.schema.layout import CODES, DELETED, IDS, VECTORS, active_columns
+from qvec.schema.quantizers import Quantizers
+from qvec.schema.state import State
 from qvec.search.refine import Found
 from qvec.storage.store import Snapshot
-
-Effort = tuple[int, int, int, int, bool, Selection]
 
 PROBES_PER_ROOT = 1.0  # default number of lists to scan: this times the square root of their number
 QUERIES_PER_CALL = 256  # queries in one call of the kernels, during which Ctrl-C has no effect
@@ -38,12 +34,13 @@ class Engine:
         "all_rows",
         "default_nprobe",
         "deleted",
-        "id_searcher",
         "index",
         "live",
         "n",
         "n_lists",
         "original_quantizer",
+        "oversample",
+        "prepared",
         "quantizer",
         "searcher",
         "state",
@@ -53,31 +50,29 @@ class Engine:
     def __init__(
         self,
         snap: Snapshot,
-        quantizer: Quantizer,
-        original_quantizer: Quantizer | None,
+        quantizers: Quantizers,
         index: Index,
         columns: Mapping[str, Column] | None = None,
     ) -> None:
         """``columns``: by their own names; default, the active columns of the snapshot."""
-        self.state: dict[str, Any] = snap.state
+        self.state: State = snap.state
+        quantizer, original_quantizer = quantizers.codes, quantizers.originals
         self.quantizer, self.original_quantizer, self.index = quantizer, original_quantizer, index
-        self.n: int = self.state["n"]
-        self.live: int = self.state["live"]
-        self.tombstones: int = self.state["index"].get("tombstones", 0)
-        columns = in_force(snap.columns, self.state["names"]) if columns is None else columns
+        self.n, self.live, self.tombstones = self.state.n, self.state.live, self.state.index.tombstones
+        columns = active_columns(snap.columns, self.state.column_names) if columns is None else columns
         self.deleted = None if self.n == self.live else read_bitmap(columns[DELETED], self.n)
         self.all_rows = Selection(self.n, self.live, self.deleted)
-        self.n_lists = index.n_lists(self.state["index"])
+        self.n_lists = index.n_lists(self.state.index)
         self.default_nprobe = min(self.n_lists, round(PROBES_PER_ROOT * math.sqrt(self.n_lists)))
-        codes, reader = columns[CODES], vector_reader(quantizer, original_quantizer, columns)
-        index_input = IndexInput(columns, CodeColumn(quantizer.codec, codes), self.n, reader)
-        finder = index.finder(index_input, self.state["index"])
+        codes, vectors = columns[CODES], quantizers.vector_reader(columns).column
+        finder = index.finder(IndexInput.of_codes(quantizers, columns, self.n), self.state.index)
         query_map = None if quantizer.query_transform is None else quantizer.query_transform.of_queries
         original_codec = None if original_quantizer is None else original_quantizer.codec
-        parts = quantizer.codec, codes, self.n, finder, original_codec, reader.column
+        parts = quantizer.codec, codes, self.n, finder, original_codec, vectors
         self._new_searcher = partial(Searcher, *parts, map=query_map)
         self.searcher = self._new_searcher()
-        self.id_searcher = self._new_searcher(ids=columns[IDS]) if IDS in columns else None
+        self.oversample = quantizer.oversample
+        self.prepared: list[PreparedSearch] = []
         self._candidate_columns = [codes] if finder is None else list(finder.columns)
         names = [IDS] if original_quantizer is None else [VECTORS, IDS]
         self._result_columns = [columns[name] for name in names if name in columns]
@@ -95,21 +90,18 @@ class Engine:
         ``selection``: rows that may be found; default, all live rows. ``searcher``: default, that of the engine.
         """
         searcher = self.searcher if searcher is None else searcher
-        effort = self.effort(params, selection)
+        selection = self.all_rows if selection is None else selection
+        params = self.completed(params)
         if queries.ndim == 1 or len(queries) < (QUERIES_PER_CALL if threads == 1 else 2 * QUERIES_PER_THREAD):
-            return searcher.search(queries, *effort)
-        return search_parallel(searcher, queries, effort, threads)
+            return searcher.search(queries, params, selection)
+        return search_parallel(searcher, queries, params, selection, threads)
 
     def completed(self, params: SearchParams) -> SearchParams:
         """Parameters with the default of ``nprobe``, and a larger pool if tombstones take places in it."""
-        ef = params.ef
-        if self.tombstones:
-            ef = min(-(-ef * (self.live + self.tombstones) // self.live), self.n)
-        return replace(params, ef=ef, nprobe=params.nprobe or self.default_nprobe)
-
-    def effort(self, params: SearchParams, selection: Selection | None = None) -> Effort:
-        p = self.completed(params)
-        return p.k, p.ef, p.nprobe, p.candidates, p.exact, self.all_rows if selection is None else selection
+        if not self.tombstones and params.nprobe == self.default_nprobe:
+            return params
+        ef = min(-(-params.ef * (self.live + self.tombstones) // self.live), self.n) if self.tombstones else params.ef
+        return params.replace(ef=ef, nprobe=params.nprobe or self.default_nprobe)
 
     def to_copy(self, memory: MemoryMode) -> list[Column]:
         """Columns to copy into memory: those that candidates are found in; for "ram" also those read for results."""
@@ -127,13 +119,15 @@ class Engine:
         return self.searcher.hops, self.searcher.evaluations, self.searcher.kernel_ns
 
 
-def search_parallel(searcher: Searcher, queries: Float32Array, effort: Effort, threads: int) -> Found:
+def search_parallel(
+    searcher: Searcher, queries: Float32Array, params: SearchParams, selection: Selection, threads: int
+) -> Found:
     """Search queries [n, dim] in parts, on several threads or on this one."""
-    n, k = len(queries), effort[0]
+    n, k = len(queries), params.k
     found = np.empty((n, k), np.int64), np.empty((n, k), np.float32), np.empty(n, np.int64)
     step = QUERIES_PER_CALL if threads == 1 else QUERIES_PER_THREAD
     for_each(
-        lambda i: searcher.search_into(queries, *effort, *found, i, min(i + step, n)),
+        lambda i: searcher.search_into(queries, params, selection, *found, i, min(i + step, n)),
         range(0, n, step),
         min(threads, -(-n // step)),
     )

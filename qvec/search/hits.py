@@ -6,42 +6,35 @@ from typing import Any
 
 import numpy as np
 
+from qvec._kernels import ids_of_rows
 from qvec.common.types import NDArray
 from qvec.rows.lookup import row_records
 from qvec.schema.config import Config
 from qvec.schema.layout import IDS
 from qvec.search.options import SearchOptions
 from qvec.search.refine import Found
-from qvec.search.results import Hits
+from qvec.search.results import NO_EXTRAS, BatchHits, Extras, Hits, hits_of
 from qvec.storage.store import Snapshot
 
 
 def make_hits(
-    snap: Snapshot, config: Config, found: Found, options: SearchOptions, vectors: NDArray[Any] | None = None
-) -> Hits:
-    """Hits of rows [..., k] (-1: none), distances [..., k] and counts [...]; ``vectors`` [..., k, dim] go along."""
+    snap: Snapshot, config: Config, found: Found, options: SearchOptions, extras: Extras = NO_EXTRAS
+) -> Hits | BatchHits:
+    """Hits of rows [..., k] (-1: none), distances [..., k] and counts [...]."""
     rows, distances, counts = found
-    ids: NDArray[Any]
-    if config.ids == "int64":
-        with_records = options.payloads and snap.state["records"] > 0
-        ids = int_ids_of_rows(snap, rows) if snap.state["live"] else rows
-    else:
-        with_records = True
-    records = row_records(snap, rows.reshape(-1).tolist()) if with_records else [None] * rows.size
-    if config.ids != "int64":
-        names = ["" if record is None else record["id"] for record in records]
-        ids = np.array(names, object).reshape(rows.shape)
+    ids: NDArray[Any] = rows
     payloads: list[Any] | None = None
-    if options.payloads:
-        payloads = [None if record is None else record["payload"] for record in records] if with_records else records
-        if rows.ndim > 1:
-            k = rows.shape[-1]
-            payloads = [payloads[i : i + k] for i in range(0, len(payloads), k)]
-    return Hits(ids, distances, counts, payloads, 1.0 if config.metric == "cosine" else 0.0, vectors)
-
-
-def int_ids_of_rows(snap: Snapshot, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Integer ids of rows of any shape; -1 for the row -1."""
-    ids, is_row = rows.copy(), rows >= 0
-    ids[is_row] = snap.columns[IDS].read(rows[is_row]).view("<i8").reshape(-1)
-    return ids
+    if config.ids == "str" or (options.payloads and snap.state.records):
+        records = row_records(snap, rows.reshape(-1).tolist())
+        if options.payloads:
+            payloads = [None if record is None else record["payload"] for record in records]
+        if config.ids == "str":
+            ids = np.array(["" if record is None else record["id"] for record in records], object).reshape(rows.shape)
+    elif options.payloads:
+        payloads = [None] * rows.size
+    if config.ids == "int64" and (column := snap.columns.get(IDS)) is not None:  # None: nothing is stored yet
+        ids = ids_of_rows(column, rows)
+    if payloads is not None and rows.ndim > 1:
+        k = rows.shape[-1]
+        payloads = [payloads[i : i + k] for i in range(0, len(payloads), k)]
+    return hits_of(ids, distances, counts, payloads, 1.0 if config.metric == "cosine" else 0.0, extras)

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from qvec._kernels import Ready, Searcher
+from qvec._kernels import PreparedSearch, Searcher, SearchParams, add_prepared, find_prepared
 from qvec.common.errors import InputError
-from qvec.common.types import Float32Array, IdKind, NDArray, check_number
+from qvec.common.types import Float32Array, NDArray, check_number
 from qvec.filters.schema import Field, load_schema
 from qvec.index import load_index
 from qvec.rows.access import RowAccess
@@ -25,11 +25,10 @@ from qvec.search.engine import Engine
 from qvec.search.explain import explain
 from qvec.search.grouping import group_field, nearest_groups
 from qvec.search.hits import make_hits
-from qvec.search.options import RawOptions, SearchOptions, checked_options
-from qvec.search.params import SearchParams
+from qvec.search.options import RawOptions, SearchOptions, cached_options
 from qvec.search.plan import plan_search
 from qvec.search.refine import Found, no_hits, refine, without
-from qvec.search.results import Hits
+from qvec.search.results import BatchHits, Extras, Hits
 from qvec.search.row_selection import SelectedRows, selector_of
 from qvec.search.strategy import Strategy, choose_strategy
 from qvec.storage.store import Snapshot, Store
@@ -48,144 +47,151 @@ class Searches:
     def engine(self, snap: Snapshot) -> Engine | None:
         """The engine of a snapshot, built at its first search; None if no vectors are stored."""
         engine: Engine | None = snap.derived.get("engine")
-        quantizer = self._access.quantizer(snap) if engine is None else None
-        if quantizer is None or not snap.state["live"]:
+        quantizers = self._access.active(snap) if engine is None else None
+        if quantizers is None or not snap.state.live:
             return engine
-        index = load_index(self._config.index, snap.state["index"])
-        engine = snap.derived["engine"] = Engine(snap, quantizer, self._access.originals(snap), index)
+        index = load_index(self._config.index, snap.state.index)
+        engine = snap.derived["engine"] = Engine(snap, quantizers, index)
         snap.reside(engine.to_copy(self._store.memory))
         return engine
 
     def search(
         self, queries: Any, raw: RawOptions, where: Any = None, ids_in: Any = None, threads: int | None = None
-    ) -> Hits:
+    ) -> Hits | BatchHits:
         """Hits of array-like queries [n, dim] or [dim]; ``where`` is a filter, or one for each query of a batch."""
         self._n_calls += 1
-        is_plain = where is None and ids_in is None and type(raw[1]) is tuple
-        found = self._store.quick(queries, raw) if is_plain and self._n_calls % SAMPLED_CALLS else None
-        if found is not None:
-            return Hits(*found)
-        with self._store.read() as snap:
-            engine = self.engine(snap)
-            options = self._options(raw)
+        is_sampled = not self._n_calls % SAMPLED_CALLS
+        snap = self._store.begin()
+        try:
+            engine = snap.derived.get("engine") or self.engine(snap)
+            search = None if engine is None else find_prepared(engine.prepared, raw) or self._prepare(snap, engine, raw)
+            if search is not None and where is None and ids_in is None and not is_sampled:
+                found = search.search(queries)
+                if found is not None:
+                    return make_hits(snap, self._config, found, search.options)
             q = as_searched(queries, self._config.dim, self._config.metric, self._config.form)
-            if (q.ndim == 2 or not self._n_calls % SAMPLED_CALLS) and self._config.form is None:
+            if (q.ndim == 2 or is_sampled) and self._config.form is None:
                 self._sample(q)
-            if engine is not None and is_plain and q is queries and q.ndim == 1:
-                self._prepare(snap, engine, options, raw)
-            return self._run(snap, engine, options, q, None, where, ids_in, threads)
+            options = self._options(raw) if search is None else search.options
+            plan = None if search is None else search.plan
+            return _Run(snap, self._access, engine, options, plan, q, None, where, ids_in, threads).hits()
+        finally:
+            self._store.end(snap)
 
     def search_by_id(
         self, ids: Any, raw: RawOptions, where: Any = None, ids_in: Any = None, threads: int | None = None
-    ) -> Hits:
+    ) -> Hits | BatchHits:
         """Hits of stored vectors, given by one id (1-D out) or by several (2-D out); a vector is no hit of itself."""
-        with self._store.read() as snap:
-            engine = self.engine(snap)
-            options, reader = self._options(raw), self._access.reader(snap)
-            own = reader.rows(ids)
+        snap = self._store.begin()
+        try:
+            engine, reader = snap.derived.get("engine") or self.engine(snap), self._access.reader(snap)
+            options, own = self._options(raw), reader.rows(ids)
             vectors = reader.vectors(own)[0 if np.ndim(ids) == 0 else slice(None)]
             q = as_searched(vectors, self._config.dim, self._config.metric, self._config.form)
-            return self._run(snap, engine, options, q, own, where, ids_in, threads)
+            return _Run(snap, self._access, engine, options, None, q, own, where, ids_in, threads).hits()
+        finally:
+            self._store.end(snap)
 
     def _options(self, raw: RawOptions) -> SearchOptions:
-        options = checked_options(raw)
+        """Checked options; the same object for equal values of equal types."""
+        try:
+            options = cached_options(*raw)
+        except TypeError:  # a value that cannot be hashed: a list, or a wrong value
+            options = SearchOptions(*raw)
         if options.max_distance is not None and self._config.metric != "ip":
             check_number("max_distance", options.max_distance, 0.0, np.inf)
         return options
 
-    def _prepare(self, snap: Snapshot, engine: Engine, options: SearchOptions, raw: RawOptions) -> None:
+    def _prepare(self, snap: Snapshot, engine: Engine, raw: RawOptions) -> PreparedSearch:
+        """Check and plan a search, and keep the result with the engine."""
+        options = self._options(raw)
+        plan = plan_search(snap, engine, options, options.depth)
         plain = not (options.refined or options.explain or options.vectors or options.group_by is not None)
-        if not plain or engine.id_searcher is None or (options.payloads and snap.state["records"]):
-            return
-        effort = engine.effort(plan_search(snap, engine, options, options.k))
-        zero = 1.0 if self._config.metric == "cosine" else 0.0
-        dim, payloads = engine.quantizer.dim, options.payloads
-        snap.keep_ready(Ready(raw, engine.id_searcher, dim, SAFE_NORM2, effort, zero, payloads))
+        run = engine.searcher, engine.completed(plan), engine.all_rows
+        dim = engine.quantizer.dim
+        search = PreparedSearch(raw, options, plan, *run, plain=plain, dim=dim, max_norm2=SAFE_NORM2)
+        if type(options.include) is tuple:  # a list may change
+            add_prepared(engine.prepared, search)
+        return search
 
-    def _run(
-        self,
-        snap: Snapshot,
-        engine: Engine | None,
-        options: SearchOptions,
-        queries: Float32Array,
-        own: NDArray[np.int64] | None,
-        where: Any,
-        ids_in: Any,
-        threads: int | None,
-    ) -> Hits:
+
+@dataclass(slots=True)
+class _Run:
+    """The later stages of one search of float32 queries [n, dim] or [dim].
+
+    ``plan``: of a search for the nearest rows, None to make one. ``own``: for each query a row that is not a hit of it.
+    """
+
+    snap: Snapshot
+    access: RowAccess
+    engine: Engine | None
+    options: SearchOptions
+    plan: SearchParams | None
+    queries: Float32Array
+    own: NDArray[np.int64] | None
+    where: Any
+    ids_in: Any
+    threads: int | None
+    batch: Float32Array = field(init=False)
+    searcher: Searcher | None = None
+    filters: Sequence[tuple[str, Any]] = ()
+    """Name in errors and filter: of each query, one for all queries, or none: every row may be a hit."""
+    strategy: Strategy | None = None
+    """The last that was chosen."""
+
+    def hits(self) -> Hits | BatchHits:
+        """Find rows, refine them, and read their ids, payloads and vectors."""
         times = [perf_counter()]
-        workers = 1 if threads is None and queries.ndim == 1 else worker_threads(threads)
-        batch = queries.reshape(-1, queries.shape[-1])
-        run = _Run(snap, engine, options, batch, own, workers, _filters(where, queries), ids_in, self._config.ids)
-        reader = self._access.reader(snap) if options.vectors or options.mmr is not None else None
+        options, queries, config, engine = self.options, self.queries, self.access.config, self.engine
+        self.threads = 1 if self.threads is None and queries.ndim == 1 else worker_threads(self.threads)
+        self.batch = queries.reshape(-1, queries.shape[-1])
+        if engine is not None:
+            self.searcher = engine.timed_searcher() if options.explain else engine.searcher
+        if self.where is not None or self.ids_in is not None:
+            self.filters = _filters(self.where, queries)
+        reader = self.access.reader(self.snap) if options.vectors or options.mmr is not None else None
         groups: list[list[Any]] | None = None
         if options.group_by is None:
-            found = run.nearest()
+            found = self.nearest()
             times.append(perf_counter())
             if options.refined:
-                floats = _no_vectors if reader is None else reader.floats
-                found = refine(options, self._config.metric, batch, found, floats)
+                found = refine(options, config.metric, self.batch, found, None if reader is None else reader.floats)
         else:
-            by = group_field(options.group_by, options.group_size, options.k, load_schema(snap.state))
-            found, groups = run.nearest_groups(by)
+            by = group_field(options.group_by, options.group_size, options.k, load_schema(self.snap.state))
+            found, groups = self.nearest_groups(by)
             times.append(perf_counter())
         times.append(perf_counter())
         if queries.ndim == 1:
             found = found[0][0], found[1][0], found[2].reshape(())
         vectors = reader.padded(found[0]) if options.vectors and reader is not None else None
-        hits = make_hits(snap, self._config, found, options, vectors)
-        if groups is not None:
-            hits.groups = groups if queries.ndim > 1 else groups[0]
+        if groups is not None and queries.ndim == 1:
+            groups = groups[0]
+        extras = Extras(vectors, groups=groups)
+        hits = make_hits(self.snap, config, found, options, extras)
         if options.explain:
-            k = options.depth + (own is not None)
-            hits.explanation = explain(run.searcher, run.strategy, len(batch), k, [*times, perf_counter()])
+            k = options.depth + (self.own is not None)
+            extras.explanation = explain(self.searcher, self.strategy, len(self.batch), k, [*times, perf_counter()])
         return hits
-
-
-@dataclass(slots=True)
-class _Run:
-    """One search of float32 queries [n, dim]: the stages from the plan to the rows found.
-
-    ``own``: for each query a row that is not a hit of it. ``filters``: for each query, or one for all, its name in
-    errors and the filter. ``strategy``: the last that was chosen.
-    """
-
-    snap: Snapshot
-    engine: Engine | None
-    options: SearchOptions
-    queries: Float32Array
-    own: NDArray[np.int64] | None
-    threads: int
-    filters: list[tuple[str, Any]]
-    ids_in: Any
-    ids: IdKind
-    strategy: Strategy | None = None
-    searcher: Searcher | None = field(init=False)
-
-    def __post_init__(self) -> None:
-        engine = self.engine
-        timed = engine is not None and self.options.explain
-        self.searcher = None if engine is None else engine.timed_searcher() if timed else engine.searcher
 
     def nearest(self) -> Found:
         """The nearest rows of each query that may be its hits."""
         k = self.options.depth + (self.own is not None)
-        params = None if self.engine is None else plan_search(self.snap, self.engine, self.options, k)
+        params = None if self.engine is None else self.plan or plan_search(self.snap, self.engine, self.options, k)
         selections = [self._select(name, where) for name, where in self.filters]
-        if len(selections) == 1:
-            found = self._find(self.queries, k, params, selections[0])
+        if len(selections) < 2:
+            found = self._find(self.batch, k, params, selections[0] if selections else None)
         else:
-            found = no_hits(len(self.queries), k)
+            found = no_hits(len(self.batch), k)
             for selected, at in _same_selections(selections):
-                found[0][at], found[1][at], found[2][at] = self._find(self.queries[at], k, params, selected)
+                found[0][at], found[1][at], found[2][at] = self._find(self.batch[at], k, params, selected)
         return found if self.own is None else without(found, self.own)
 
     def nearest_groups(self, by: Field) -> tuple[Found, list[list[Any]]]:
         """The rows of the nearest groups, group after group, and the value of each row's group."""
         options, size = self.options, self.options.k * self.options.group_size
-        found = no_hits(len(self.queries), size)
+        found = no_hits(len(self.batch), size)
         values: list[list[Any]] = []
-        for query in range(len(self.queries)):
+        for query in range(len(self.batch)):
             nearest, read = self._nearest_of(query), self._values_of(by)
             groups = nearest_groups(by, options.group_size, options.depth, nearest, read)[options.offset :]
             rows = [row for group in groups for row in group.rows]
@@ -197,8 +203,8 @@ class _Run:
         return found, values
 
     def _nearest_of(self, query: int) -> Callable[[dict[str, Any], int], tuple[NDArray[Any], Float32Array, bool]]:
-        name, where = self.filters[0 if len(self.filters) == 1 else query]
-        queries, own, max_distance = self.queries[query : query + 1], self.own, self.options.max_distance
+        name, where = self.filters[min(query, len(self.filters) - 1)] if self.filters else ("group_by", None)
+        queries, own, max_distance = self.batch[query : query + 1], self.own, self.options.max_distance
 
         def nearest(condition: dict[str, Any], depth: int) -> tuple[NDArray[Any], Float32Array, bool]:
             selected = self._select(name, {"$and": [part for part in (where, condition) if part]})
@@ -209,7 +215,7 @@ class _Run:
             count = n_found = int(counts[0])
             if max_distance is not None:
                 count = int((distances[0, :n_found] <= max_distance).sum())
-            ended = count < n_found or (selected is not None and selected.count <= depth)
+            ended = count < n_found or selected.count <= depth
             return rows[0, :count], distances[0, :count], ended
 
         return nearest
@@ -221,16 +227,15 @@ class _Run:
 
         return values
 
-    def _select(self, name: str, where: Any) -> SelectedRows | None:
-        if where is None and self.ids_in is None and len(self.filters) == 1:
-            return None
-        return selector_of(self.snap).select(self.snap, where, self.ids_in, self.ids, name)
+    def _select(self, name: str, where: Any) -> SelectedRows:
+        return selector_of(self.snap).select(self.snap, where, self.ids_in, self.access.config.ids, name)
 
     def _find(self, queries: Float32Array, k: int, params: SearchParams | None, selected: SelectedRows | None) -> Found:
         if self.engine is None or params is None or (selected is not None and selected.count == 0):
             return no_hits(len(queries), k)
         self.strategy = choose_strategy(self.engine, params, selected)
-        return self.engine.search(queries, self.strategy.params, self.threads, self.strategy.selection, self.searcher)
+        threads, strategy = self.threads or 1, self.strategy
+        return self.engine.search(queries, strategy.params, threads, strategy.selection, self.searcher)
 
 
 def _filters(where: Any, queries: Float32Array) -> list[tuple[str, Any]]:
@@ -245,13 +250,9 @@ def _filters(where: Any, queries: Float32Array) -> list[tuple[str, Any]]:
     return [(f"where[{i}]", one) for i, one in enumerate(where)]
 
 
-def _same_selections(selections: Sequence[SelectedRows | None]) -> list[tuple[SelectedRows | None, NDArray[np.int64]]]:
+def _same_selections(selections: Sequence[SelectedRows]) -> list[tuple[SelectedRows, NDArray[np.int64]]]:
     """Each selection once, with the numbers of its queries."""
     places: dict[int, list[int]] = {}
     for query, selected in enumerate(selections):
         places.setdefault(id(selected), []).append(query)
     return [(selections[at[0]], np.array(at, np.int64)) for at in places.values()]
-
-
-def _no_vectors(rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    raise AssertionError("only maximal marginal relevance compares vectors")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 
-from qvec.codes.registry import Quantizer
+from qvec._kernels import SearchParams
 from qvec.common.errors import InputError
 from qvec.schema.layout import TUNING
 from qvec.search.curves import Curves, outdated
 from qvec.search.engine import Engine
 from qvec.search.options import SearchOptions
-from qvec.search.params import SearchParams
 from qvec.storage.store import Snapshot
 
 DEFAULT_EF = 64
@@ -26,53 +25,48 @@ def plan_search(snap: Snapshot, engine: Engine, options: SearchOptions, k: int) 
     candidates = _candidates(engine, options, k)
     if options.ef is not None and options.oversample == "auto" and engine.index.kind != "flat":
         candidates = min(candidates, max(k, ef))  # a narrower walk has no more candidates to re-rank
-    return SearchParams(k, max(ef, k, candidates), _nprobe(engine, options), candidates, options.exact)
+    nprobe = engine.default_nprobe
+    if options.nprobe is not None or (engine.n_lists and options.ef is not None):
+        nprobe = _checked_nprobe(engine, options)
+    return SearchParams(k, ef=max(ef, k, candidates), nprobe=nprobe, candidates=candidates, exact=options.exact)
 
 
-def _nprobe(engine: Engine, options: SearchOptions) -> int:
-    """The number of lists to scan; 0 if the index has none."""
-    n_lists: int = engine.n_lists
-    if n_lists and options.ef is not None:
+def _checked_nprobe(engine: Engine, options: SearchOptions) -> int:
+    """The number of lists to scan, as it was given."""
+    if engine.n_lists and options.ef is not None:
         raise InputError("ef is for graphs; the index of this collection is inverted lists: give nprobe")
-    if options.nprobe is None:
-        return engine.default_nprobe
-    if n_lists == 0:
+    assert options.nprobe is not None
+    if engine.n_lists == 0:
         raise InputError(f"nprobe is for inverted lists; the index of this collection is {engine.index.kind}")
-    if options.nprobe > n_lists:
-        raise InputError(f"nprobe={options.nprobe} is more than the {n_lists} lists that there are")
+    if options.nprobe > engine.n_lists:
+        raise InputError(f"nprobe={options.nprobe} is more than the {engine.n_lists} lists that there are")
     return options.nprobe
 
 
 def _plan_for_recall(snap: Snapshot, k: int, recall: float) -> SearchParams:
     """The cheapest parameters that were measured to reach the recall."""
-    if snap.state["tuned"] is None:
+    if snap.state.tuned is None:
         raise InputError("recall= needs a measured curve: call tune(queries) with some hundred queries of yours first")
     if outdated(snap.state):
         raise InputError("the recall curve was measured on other codes, another index or far fewer rows: tune() again")
     point = Curves.from_state(snap.record(TUNING, 0)).at(k).reaching(recall)
-    return SearchParams(k, max(point.ef, k, point.candidates), point.nprobe, point.candidates)
+    ef = max(point.ef, k, point.candidates)
+    return SearchParams(k, ef=ef, nprobe=point.nprobe, candidates=point.candidates)
 
 
 def _candidates(engine: Engine, options: SearchOptions, k: int) -> int:
     """The number of candidates to re-rank; 0 for none."""
-    if options.rescore is False or engine.original_quantizer is None:
-        if options.rescore is True and not _is_exact(engine.quantizer):
-            raise InputError("rescore=True needs stored originals: the collection was created with originals='none'")
+    if engine.original_quantizer is None or options.oversample == 0:
         return 0
     if options.oversample != "auto":
         return math.ceil(k * options.oversample)
-    chosen = engine.state["oversample"]
-    if chosen is not None and chosen["generation"] == engine.state["quantizer"]:
-        return int(k * chosen["factor"])
-    return default_candidates(k, engine.quantizer.oversample)
+    chosen = engine.state.oversample
+    if chosen is not None and chosen.generation == engine.state.active:
+        return k * chosen.factor
+    return default_candidates(k, engine.oversample)
 
 
 def default_candidates(k: int, oversample: float) -> int:
     """Candidates to re-rank for k hits by codes that need ``oversample`` for each hit at k = 10; more for small k."""
     extra = math.ceil(MEASURED_K * (oversample - 1))
     return max(math.ceil(k * oversample), k + min(max(extra, MIN_EXTRA), MAX_EXTRA))
-
-
-def _is_exact(quantizer: Quantizer) -> bool:
-    """Whether the codes are the originals."""
-    return quantizer.kind == "f32" and quantizer.transform is None

@@ -23,15 +23,20 @@ def no_hits(n: int, k: int) -> Found:
     return rows, distances, counts
 
 
-def refine(options: SearchOptions, metric: Metric, queries: Float32Array, found: Found, vectors: Vectors) -> Found:
-    """The k hits of each query [n, dim], selected from its nearest rows; ``vectors`` gives float64 [m, dim] of rows."""
+def refine(
+    options: SearchOptions, metric: Metric, queries: Float32Array, found: Found, vectors: Vectors | None
+) -> Found:
+    """The k hits of each query [n, dim], selected from its nearest rows.
+
+    ``vectors`` gives float64 [m, dim] of rows; only maximal marginal relevance needs them.
+    """
     rows, distances, counts = found
     if options.max_distance is not None:
-        counts = (distances <= float(options.max_distance)).sum(axis=1)
+        counts = np.minimum(counts, (distances <= float(options.max_distance)).sum(axis=1))
     first, last = options.offset, options.offset + options.k
     refined = no_hits(len(queries), options.k)
     for i, count in enumerate(counts.tolist()):
-        if options.mmr is None:
+        if options.mmr is None or vectors is None:
             chosen: slice | NDArray[np.int64] = slice(first, min(count, last))
         else:
             near = vectors(rows[i, :count])

@@ -1,7 +1,8 @@
-"""Which rows a search may find: filters and allowed ids as bitmaps, remembered for as long as a commit is searched."""
+"""The rows that a search may find: filters and allowed ids as bitmaps, cached for each commit."""
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Any
@@ -22,8 +23,8 @@ from qvec.storage.records import fingerprint
 from qvec.storage.store import Snapshot, Transaction
 
 MAX_FILTER_BYTES = 4 << 20
-MAX_REMEMBERED = 256
-MAX_REMEMBERED_BYTES = 64 << 20
+MAX_CACHED = 256
+MAX_CACHED_BYTES = 64 << 20
 N_SEEDS = 32  # selected rows from which a filtered walk starts, in addition to the graph's entries
 
 
@@ -70,94 +71,78 @@ class SelectedRows:
 
 
 class Selector:
-    """The selections of one commit."""
+    """Evaluates the filters and the allowed ids of one commit, and caches the selected rows."""
 
     def __init__(self, reading: Snapshot) -> None:
-        self.n: int = reading.state["n"]
-        some_deleted = self.n > reading.state["live"]
-        self.live = complement(self.n, read_bitmap(reading.columns[DELETED], self.n) if some_deleted else None)
+        self.n: int = reading.state.n
+        has_deleted = self.n > reading.state.live
+        self.live = complement(self.n, read_bitmap(reading.columns[DELETED], self.n) if has_deleted else None)
         self.schema = load_schema(reading.state)
-        self._known: dict[Node, Bitmap] = {}
-        self._kept: OrderedDict[Hashable, SelectedRows] = OrderedDict()
+        self._evaluated: dict[Node, Bitmap] = {}
+        self._cache: OrderedDict[Hashable, SelectedRows] = OrderedDict()
 
-    def matching(self, reading: Snapshot, where: object) -> Bitmap:
-        """The live rows that fulfil a filter; InputError names the path of what is wrong in it."""
-        return self._evaluate(reading, parse(where, self.schema))
+    def matching(self, reading: Snapshot, where: object, name: str = "where") -> Bitmap:
+        """The live rows that match a filter (None: all). InputError calls the filter ``name`` and gives the path."""
+        node = And(()) if where is None else parse(where, self.schema, name)
+        return Matcher(reading, self.live, self._evaluated).rows(node)
 
     def select(
         self, reading: Snapshot, where: object, ids_in: object, ids: IdKind, name: str = "where"
     ) -> SelectedRows:
-        """The live rows that fulfil a filter (None: all) and have one of the allowed ids (None: any).
-
-        ``name``: what errors call the filter.
-        """
-        allowed = None if ids_in is None else _Allowed(ids_in, ids)
-        key = _key(where, allowed)
-        kept = None if key is None else self._kept.get(key)
-        if kept is not None:
-            self._touch(key)
-            return kept
-        bits = self._evaluate(reading, And(()) if where is None else parse(where, self.schema, name))
+        """The live rows that match a filter (None: all) and have one of the allowed ids (None: any)."""
+        allowed = None if ids_in is None else _allowed_ids(ids_in, ids)
+        key = _cache_key(where, allowed)
+        selected = None if key is None else self._cache.get(key)
+        if selected is not None:
+            with contextlib.suppress(KeyError):  # another thread has just dropped the key
+                self._cache.move_to_end(key)
+            return selected
+        bits = self.matching(reading, where, name)
         if allowed is not None:
-            bits = bits & allowed.rows(reading, self.n)
+            bits = bits & _rows_with_ids(reading, allowed, self.n)
         selected = SelectedRows(bits, self.n)
         if key is not None:
-            self._keep(key, selected)
+            self._cache[key] = selected
+            while len(self._cache) > 1 and (
+                len(self._cache) > MAX_CACHED
+                or sum(other.nbytes for other in list(self._cache.values())) > MAX_CACHED_BYTES
+            ):
+                self._cache.popitem(last=False)
         return selected
 
-    def _evaluate(self, reading: Snapshot, node: Node) -> Bitmap:
-        return Matcher(reading, self.live, self._known).rows(node)
 
-    def _touch(self, key: Hashable) -> None:
-        try:
-            self._kept.move_to_end(key)
-        except KeyError:  # another thread has just dropped it
-            return
-
-    def _keep(self, key: Hashable, selected: SelectedRows) -> None:
-        self._kept[key] = selected
-        while len(self._kept) > 1 and (
-            len(self._kept) > MAX_REMEMBERED
-            or sum(other.nbytes for other in list(self._kept.values())) > MAX_REMEMBERED_BYTES
-        ):
-            self._kept.popitem(last=False)
+def _allowed_ids(ids_in: Any, ids: IdKind) -> NDArray[Any] | list[str]:
+    """Ids that a search may find, from a list of ids or from a mask over integer ids."""
+    if not isinstance(ids_in, np.ndarray) or ids_in.dtype != np.bool_:
+        return as_id_set(ids_in, ids, "ids_in")
+    if ids != "int64" or ids_in.ndim != 1:
+        raise InputError("ids_in: a mask is a 1-D array of booleans, for a collection whose ids are integers")
+    return np.flatnonzero(ids_in)
 
 
-class _Allowed:
-    """Ids that a search may find: a list, or a mask whose place i says whether the integer id i may be."""
-
-    def __init__(self, ids_in: Any, ids: IdKind) -> None:
-        mask = ids_in if isinstance(ids_in, np.ndarray) and ids_in.dtype == np.bool_ else None
-        if mask is not None and (ids != "int64" or mask.ndim != 1):
-            raise InputError("ids_in: a mask is a 1-D array of booleans, for a collection whose ids are integers")
-        self._ids = np.flatnonzero(mask) if mask is not None else as_id_set(ids_in, ids, "ids_in")
-
-    @property
-    def key(self) -> Hashable:
-        return self._ids.tobytes() if isinstance(self._ids, np.ndarray) else tuple(self._ids)
-
-    def rows(self, reading: Snapshot, n: int) -> Bitmap:
-        """The rows that have these ids; ids that are not stored are passed over."""
-        if isinstance(self._ids, np.ndarray) and len(self._ids) > n // 64:
-            stored = reading.columns[IDS].read_range(0, n).view("<i8").reshape(-1)
-            rows = np.flatnonzero(np.isin(stored, self._ids))
-        else:
-            rows = find_rows(reading, id_keys(self._ids))
-        return bitmap_of(rows[rows >= 0], n)
+def _rows_with_ids(reading: Snapshot, allowed: NDArray[Any] | list[str], n: int) -> Bitmap:
+    """The rows with these ids. Ids that are not stored are ignored."""
+    if isinstance(allowed, np.ndarray) and len(allowed) > n // 64:
+        stored = reading.columns[IDS].read_range(0, n).view("<i8").reshape(-1)
+        rows = np.flatnonzero(np.isin(stored, allowed))
+    else:
+        rows = find_rows(reading, id_keys(allowed))
+    return bitmap_of(rows[rows >= 0], n)
 
 
-def _key(where: object, allowed: _Allowed | None) -> Hashable | None:
-    """What a selection is remembered by; None where the filter is of other than plain data."""
+def _cache_key(where: object, allowed: NDArray[Any] | list[str] | None) -> Hashable | None:
+    """The key of a selection in the cache; None if the filter is not plain data."""
     packed = fingerprint(where)
     if packed is None:
         return None
     if len(packed) > MAX_FILTER_BYTES:
         raise InputError(f"where takes {len(packed)} bytes; the limit is {MAX_FILTER_BYTES}")
-    return packed, None if allowed is None else allowed.key
+    ids = allowed.tobytes() if isinstance(allowed, np.ndarray) else None if allowed is None else tuple(allowed)
+    return packed, ids
 
 
 def selector_of(reading: Snapshot) -> Selector:
-    """The selector that a commit keeps."""
+    """The selector of a commit."""
     selector = reading.derived.get("selector")
     if selector is None:
         selector = reading.derived["selector"] = Selector(reading)
@@ -168,5 +153,4 @@ def matching_rows(reading: Snapshot, where: object) -> NDArray[np.int64]:
     """Live rows that match a filter, or all live rows if it is None; ascending."""
     # A selector kept by a transaction may be older than the transaction's last change.
     selector = Selector(reading) if isinstance(reading, Transaction) else selector_of(reading)
-    bits = selector.live if where is None else selector.matching(reading, where)
-    return rows_in(bits)
+    return rows_in(selector.matching(reading, where))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qvec._kernels import Selection
+from qvec._kernels import SearchParams, Selection
 from qvec.codes.configs import HNSW
 from qvec.search.engine import Engine
-from qvec.search.params import SearchParams
 
 if TYPE_CHECKING:
     from qvec.search.row_selection import SelectedRows
@@ -56,7 +55,7 @@ def _cheapest(engine: Engine, params: SearchParams, selected: SelectedRows) -> S
 def _probe(engine: Engine, params: SearchParams, selected: SelectedRows) -> tuple[str, SearchParams, int]:
     """A scan of as many lists as hold about as many selected rows as ``nprobe`` lists hold rows; its cost in rows."""
     nprobe = min(-(-max(params.nprobe, 1) * engine.live // selected.count), engine.n_lists)
-    return "filtered_probe", replace(params, nprobe=nprobe), ROWS_PER_LIST * nprobe
+    return "filtered_probe", params.replace(nprobe=nprobe), ROWS_PER_LIST * nprobe
 
 
 def _walk(engine: Engine, params: SearchParams, selected: SelectedRows) -> tuple[str, SearchParams, int]:
@@ -68,4 +67,4 @@ def _walk(engine: Engine, params: SearchParams, selected: SelectedRows) -> tuple
         name, ef = "filtered_walk", params.ef + params.ef // 2
     quantizer = engine.quantizer
     rows = min(BYTES_PER_PLACE * ef // quantizer.code_size, DIMS_PER_PLACE * ef // quantizer.codec.dim)
-    return name, replace(params, ef=ef), rows
+    return name, params.replace(ef=ef), rows

@@ -25,7 +25,7 @@ def compact(store: Store) -> int:
     Raises LockedError if another process has the file open, or if snapshots of this process stay open.
     """
     draft = store.path + atomic_file.COMPACTED
-    env = store._env
+    env = store.env
     with store.exclusive():
         before = os.fstat(env.pair.data_fd).st_size
         atomic_file.discard(draft)
@@ -46,7 +46,7 @@ def compact(store: Store) -> int:
 
 def _copy(store: Store, draft: str) -> None:
     with store.read() as snapshot, translated(draft):
-        store._env.lmdb.copy(draft, compact=True, txn=snapshot._live())
+        store.env.lmdb.copy(draft, compact=True, txn=snapshot.live())
     # The copy's pages have other numbers. A commit, even an empty one, updates the page table and flushes everything.
     with Store.open(draft, verify=store._verify) as other, other.write():
         pass

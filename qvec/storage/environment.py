@@ -31,7 +31,7 @@ _registry_lock = threading.RLock()  # re-entrant: a store may be closed by the g
 reopen_lock = threading.Lock()  # held while a forked child reopens a handle that it inherited
 
 
-class Environment(_kernels.Mapped):
+class Environment(_kernels.EnvironmentBase):
     """An open LMDB environment and the number of snapshots that depend on its map.
 
     ``lock`` guards the counts and the views; it is held for microseconds, never during a search. ``base`` is the
@@ -117,8 +117,8 @@ class Environment(_kernels.Mapped):
     def replace(self, draft: str, path: str) -> None:
         """Replace the file by the one at ``draft``, for all handles of this process. None of them writes meanwhile.
 
-        Every process that has the file open has a lock on byte 0 of the lock file; the replacement locks it exclusively.
-        The lock file is removed first, because its transaction number is that of the old file. A process that opens
+        Every process that has the file open has a lock on byte 0 of the lock file; this call locks it exclusively. The
+        lock file is removed first, because its transaction number is that of the old file. A process that opens
         the file meanwhile finds that the name of either file has changed, and opens the new one (`FilePair.open`).
 
         Raises LockedError if another process has the file open, or if snapshots of this process stay open.

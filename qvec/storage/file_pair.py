@@ -143,12 +143,13 @@ class FilePair:
                 try:
                     os.unlink(f"{self.path}-lock")
                 except PermissionError as error:
+                    users = _users(_key(os.fstat(fd)))
                     raise LockedError(
-                        f"{self.path}-lock is used with a file that was replaced, and may not be removed{_users(_key(os.fstat(fd)))}"
+                        f"{self.path}-lock may not be removed; its users have a replaced file{users}"
                     ) from error
 
     def _join(self, env: Any) -> bool:
-        """Lock both files for each other. Returns False if LMDB did not open this pair, or the pair is no longer one."""
+        """Lock both files for each other. Returns False if LMDB did not open these, or a name has changed meanwhile."""
         name = f"{self.path}-lock"
         try:
             self.lock_fd = os.open(name, os.O_RDWR | os.O_CLOEXEC)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 
-_KEY = struct.Struct(">BBHI")
+KEY = struct.Struct(">BBHI")
 
 BLOCK = 1
 CHUNK = 2
@@ -24,22 +24,22 @@ MAX_NAME_BYTES = 510
 
 def block(column: int, generation: int, number: int) -> bytes:
     """Key of a column's block."""
-    return _KEY.pack(BLOCK, column, generation, number)
+    return KEY.pack(BLOCK, column, generation, number)
 
 
 def chunk(column: int, generation: int, number: int) -> bytes:
     """Key of a chunk of a column's page table."""
-    return _KEY.pack(CHUNK, column, generation, number)
+    return KEY.pack(CHUNK, column, generation, number)
 
 
 def record(kind: int, number: int) -> bytes:
     """Key of a record: ``kind`` below 256, ``number`` below 2^32."""
-    return _KEY.pack(RECORD, kind, 0, number)
+    return KEY.pack(RECORD, kind, 0, number)
 
 
-CONFIG = _KEY.pack(META, 0, 0, 0)
-STATE = _KEY.pack(META, 0, 0, 1)
-RESERVE = _KEY.pack(META, 0, 0, 2)
+CONFIG = KEY.pack(META, 0, 0, 0)
+STATE = KEY.pack(META, 0, 0, 1)
+RESERVE = KEY.pack(META, 0, 0, 2)
 
 
 def describe(key: bytes) -> str:
@@ -54,8 +54,8 @@ def describe(key: bytes) -> str:
         return f"entry {key[1:].hex()}"
     if key[:1] == ID:
         return f"the row of the id {key[1:]!r}"
-    if len(key) != _KEY.size:
+    if len(key) != KEY.size:
         return f"key {key.hex()}"
-    kind, column, generation, number = _KEY.unpack(key)
+    kind, column, generation, number = KEY.unpack(key)
     noun = {BLOCK: "block", CHUNK: "page table chunk", RECORD: "record"}.get(kind, f"key of kind {kind},")
     return f"{noun} {number} of {'kind' if kind == RECORD else 'column'} {column}, generation {generation}"

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-from qvec._kernels import Column, Shown, chunk_entries
+from qvec._kernels import Column, ViewBase, chunk_entries
 from qvec.common.errors import CorruptError, InputError
 from qvec.storage import keys
 from qvec.storage.environment import Environment
@@ -22,7 +22,7 @@ _STAMP = struct.Struct("<QI")
 STAMP_BYTES = _STAMP.size
 
 
-class View(Shown):
+class View(ViewBase):
     """The columns and the state of one commit. Its columns point into the map and need an open transaction.
 
     ``writable`` is whether a write transaction changes the columns. ``relocated`` is whether the blocks were located by
@@ -30,20 +30,20 @@ class View(Shown):
     computed from the commit; it is emptied when the view moves to another commit.
     """
 
-    __slots__ = ("__weakref__", "columns", "record_sums", "relocated", "stamps", "state", "writable")
+    __slots__ = ("__weakref__", "record_sums", "relocated", "stamps", "writable")
 
     def __init__(self, *, writable: bool = False) -> None:
         self.writable, self.relocated = writable, False
-        self.columns: dict[str, Column] = {}
+        self.columns = {}
         self.stamps: dict[str, bytes] = {}
-        self.state: Any = None
+        self.state = None
         self.record_sums = RecordSums()
-        self.derived, self.ready = {}, []
+        self.derived = {}
 
     def reset(self) -> None:
         """Empty the view, because the file was replaced."""
         self.txn_id, self.state, self.record_sums = 0, None, RecordSums()
-        for part in (self.columns, self.stamps, self.derived, self.ready):
+        for part in (self.columns, self.stamps, self.derived):
             part.clear()
 
     def clone(self) -> View:
@@ -82,7 +82,6 @@ class Loader:
         view.columns, view.state, view.record_sums, view.txn_id = columns, state, record.sums, commit
         view.stamps = {name: entry.stamps for name, entry in record.columns.items()}
         view.derived.clear()
-        view.ready.clear()
 
     def _check_size(self, name: str, entry: ColumnEntry, size: int) -> None:
         """Check that a column's blocks fit the ``size`` bytes in use and that each of its chunks has a stamp."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from qvec._kernels import Column, Ready, fork_epoch
-from qvec.common.errors import ClosedError, CorruptError, ForkedError, InputError
+from qvec._kernels import Column, SnapshotBase
+from qvec.common.errors import CorruptError, InputError
 from qvec.common.types import NDArray
 from qvec.storage import keys, records
 from qvec.storage.environment import Environment
@@ -21,36 +20,16 @@ from qvec.storage.record_sums import KINDS, RecordSums
 _ROW_BYTES = 4
 
 
-class Snapshot:
+class Snapshot(SnapshotBase):
     """What one commit stored, until `Store.end`. Any thread may read a snapshot.
 
     ``derived`` holds data that layers above computed from the commit. It is emptied when another commit is seen.
     """
 
-    __slots__ = ("_env", "_epoch", "_thread", "_txn", "_view", "derived")
+    __slots__ = ()
 
-    def __init__(self, env: Environment, txn: Any, view: View) -> None:
-        self._env, self._txn, self._view = env, txn, view
-        self.derived = view.derived
-        self._epoch, self._thread = fork_epoch(), threading.get_ident()
-
-    @property
-    def columns(self) -> Mapping[str, Column]:
-        """Columns by name. Their rows may be read until the snapshot ends."""
-        self._live()
-        return self._view.columns
-
-    @property
-    def state(self) -> Any:
-        """The state of the commit, as the layer above decoded it. Snapshots share it: do not change it."""
-        self._live()
-        return self._view.state
-
-    @property
-    def txn_id(self) -> int:
-        """Number of the commit that is read; grows with every commit."""
-        self._live()
-        return self._view.txn_id
+    env: Environment
+    view: View
 
     @property
     def version(self) -> int:
@@ -59,24 +38,28 @@ class Snapshot:
 
     def reside(self, columns: Iterable[Column]) -> None:
         """Copy columns into memory for this and all later snapshots. A write transaction ignores the call."""
-        self._live()
-        if not self._view.writable:
-            with self._env.lock:
+        self.live()
+        if not self.view.writable:
+            with self.env.lock:
                 for column in columns:
                     if not column.resident:
                         column.make_resident()
-
-    def keep_ready(self, ready: Ready) -> None:
-        """Let `Store.quick` run a search while this is the last commit. A write transaction ignores the call."""
-        if not self._view.writable:
-            with self._env.lock:
-                self._view.keep_ready(ready)
 
     def record(self, kind: int, number: int) -> Any:
         """The payload under ``kind`` and ``number``, or None. Raises CorruptError if it is damaged."""
         key = record_key(kind, number)
         value = self._get(key)
         return None if value is None else records.unseal(key, value)
+
+    def records(self, kind: int, numbers: Sequence[int]) -> list[Any]:
+        """The payloads under ``kind`` and these numbers, None where there is none, and for negative numbers.
+
+        Raises CorruptError naming the first that is damaged.
+        """
+        try:
+            return records.read_all(self.live().get, kind, numbers)
+        except Error as error:
+            raise translate(error, self.env.path) from error
 
     def entry(self, name: bytes) -> bytes | memoryview | None:
         """The bytes under a name, or None; valid until the snapshot ends. Raises CorruptError if they are damaged."""
@@ -113,8 +96,8 @@ class Snapshot:
 
     def check(self) -> Iterator[str]:
         """Read every page, block and record once, and describe what is damaged."""
-        self._live()
-        yield from structure_problems(self._env.pair.readable_path)
+        self.live()
+        yield from structure_problems(self.env.pair.readable_path)
         for column in self.columns.values():
             for block in range(column.n_blocks):
                 if not column.check(block):
@@ -126,7 +109,7 @@ class Snapshot:
         """Read all "records", "entries" or "ids" once, and describe those that are damaged, lost or stale."""
         unseal: Callable[[bytes, memoryview], object]
         unseal = {"records": records.unseal, "entries": records.unseal_bytes, "ids": row_number}[name]
-        sums, expected = RecordSums(), self._view.record_sums.totals[name]
+        sums, expected = RecordSums(), self.view.record_sums.totals[name]
         for key, value in self._items(KINDS[name]):
             if key[:1] != KINDS[name]:
                 break
@@ -140,27 +123,19 @@ class Snapshot:
 
     def _items(self, first: bytes) -> Iterator[tuple[bytes, memoryview]]:
         """Keys from ``first`` on, with their values, in ascending order."""
-        with translated(self._env.path), self._live().cursor() as cursor:
+        with translated(self.env.path), self.live().cursor() as cursor:
             found = cursor.set_range(first)
             while found:
                 yield bytes(cursor.key()), cursor.value()
-                self._live()
+                self.live()
                 found = cursor.next()
 
     def _get(self, key: bytes) -> Any:
-        txn = self._live()
+        txn = self.live()
         try:
             return txn.get(key)
         except Error as error:
-            raise translate(error, self._env.path) from error
-
-    def _live(self) -> Any:
-        """LMDB's transaction. Raises ForkedError in a child that inherited it, ClosedError after its end."""
-        if self._epoch != fork_epoch():
-            raise ForkedError("this snapshot or transaction was opened before the fork; only the parent may use it")
-        if self._txn is None:
-            raise ClosedError("this snapshot or transaction has ended")
-        return self._txn
+            raise translate(error, self.env.path) from error
 
 
 def record_key(kind: int, number: int) -> bytes:

@@ -27,8 +27,7 @@ class SnapshotStore(Store):
         self._snapshot = store.begin()
         self.path, self.mode, self.memory, self._verify = store.path, "r", store.memory, store._verify
         self.config, self.codec = store.config, store.codec
-        self._env, self._views, self._joined = store._env, store._views, None
-        self._epoch = -1  # no search is run by `quick`, which reads the last commit
+        self.env, self._views, self.joined = store.env, store._views, None
         self.snapshots = weakref.WeakKeyDictionary()
         store.snapshots[self] = time.monotonic(), self._snapshot.txn_id
 

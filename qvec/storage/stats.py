@@ -35,9 +35,9 @@ def collect(store: Store) -> StoreStats:
     """Statistics of the last commit."""
     store = store.source
     with store.read() as snapshot:
-        env, info = store._env, store._env.lmdb.info()
+        env, info = store.env, store.env.lmdb.info()
         columns = {name: column.n_blocks * column.pages * env.psize for name, column in snapshot.columns.items()}
-        page_table = sum(len(stamps) for stamps in snapshot._view.stamps.values()) // STAMP_BYTES * env.psize
+        page_table = sum(len(stamps) for stamps in snapshot.view.stamps.values()) // STAMP_BYTES * env.psize
         readers, newest = env.reader_commits(), info["last_txnid"]
         snapshots = [(time.monotonic() - since, newest - commit) for since, commit in list(store.snapshots.values())]
         return StoreStats(

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, Self, get_args
 
-from qvec._kernels import Reads, fork_epoch
+from qvec._kernels import StoreBase, fork_epoch
 from qvec.common.errors import AbortedError, ClosedError, DiskFullError, ReadOnlyError
 from qvec.common.types import Durability, MemoryMode, check_choice, check_flag
 from qvec.storage import atomic_file, environment, header, keys, open_checks
@@ -36,7 +36,7 @@ __all__ = ["CodecFactory", "ColumnSpec", "Snapshot", "StateCodec", "Store", "Tra
 Mode = Literal["rw", "r"]
 
 
-class Store(Reads):
+class Store(StoreBase):
     """An open file. Threads may share a store. A store that a forked child inherits reopens its file for reading.
 
     ``is_full``: a commit has failed because the disk was full, and none that adds data has succeeded since.
@@ -64,9 +64,9 @@ class Store(Reads):
         """Called by `create` and `open`."""
         self.path, self.mode = path, mode
         self.memory, self._verify, self._map_size = memory, verify, map_size
-        self._closed = True
+        self.is_closed = True
         self._codec_for = state_codec
-        self._epoch = -1
+        self.epoch = -1
         open_checks.check(path)
         if untrusted:
             open_checks.check_structure(path)
@@ -74,24 +74,24 @@ class Store(Reads):
         if mode == "rw":
             refuse_hard_links(path)
             self._write_lock.lock_file()
-        self._closed = False
+        self.is_closed = False
         try:
             if mode == "rw":
                 atomic_file.discard(path + atomic_file.COMPACTED)  # left by a process that died
             self._attach(durability == "full" if mode == "rw" else None)
         except BaseException:
-            self._closed = True
+            self.is_closed = True
             self._write_lock.unlock_file()
             raise
 
     def __del__(self) -> None:
         """Close a store without references. If it has an open transaction, unlock the file only."""
-        if self._closed or self._epoch != fork_epoch() or sys.is_finalizing():
+        if self.is_closed or self.epoch != fork_epoch() or sys.is_finalizing():
             return
         if self._transaction:
             self._write_lock.unlock_file()
             return
-        for snapshot in list(self._open):
+        for snapshot in list(self.open_snapshots):
             self.end(snapshot)
         self.close()
 
@@ -159,45 +159,10 @@ class Store(Reads):
         """The store that follows new commits: this one, unless it stays at one commit."""
         return self
 
-    def begin(self) -> Snapshot:
-        """Begin a snapshot of the last commit. `end` it soon: the pages that it reads are not reused before.
-
-        Inside `transaction`, the snapshot is the transaction, so its thread reads its own changes.
-        Raises CorruptError if the page table is damaged, ClosedError after `close`.
-        """
-        if self._epoch != fork_epoch():
-            self._reopen_in_child()
-        if self._joined is not None and self._write_lock.held_by_me:
-            return self._joined
-        env = self._env
-        with env.lock:
-            if self._closed:
-                raise ClosedError(f"{self.path} is closed")
-            txn = env.begin()
-            view = self._views.shared
-            if view.txn_id != txn.id():
-                view = self._views.to_read(txn)
-            view.users += 1
-            env.open_reads += 1
-            snapshot = Snapshot(env, txn, view)
-            self._open.add(snapshot)
-        return snapshot
-
-    def end(self, snapshot: Snapshot) -> None:
-        """End a snapshot. Ending twice, or ending the parent's snapshot in a forked child, has no effect."""
-        if snapshot._epoch != fork_epoch() or snapshot is self._joined:
-            return
-        env = self._env
-        with env.lock:
-            if snapshot._txn is None:
-                return
-            snapshot._txn.abort()
-            snapshot._txn = None
-            snapshot._view.users -= 1
-            env.open_reads -= 1
-            self._open.discard(snapshot)
-            if env.waiting and (env.open_reads == 0 or self._closed):
-                env.idle.notify_all()
+    def load_view(self, txn: Any) -> View:
+        """Bring the view to the commit of a transaction; called by `begin` with ``env.lock``."""
+        view = self.view = self._views.to_read(self.view, txn)
+        return view
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Snapshot]:
@@ -215,15 +180,13 @@ class Store(Reads):
         """
         self._begin_writing()
         try:
-            txn = self._env.begin_write()
+            txn = self.env.begin_write()
             try:
                 view = self._views.to_write(txn)
             except BaseException:
                 txn.abort()
                 raise
-            self._transaction = started = Transaction(
-                self._env, self.path, txn, view, self.codec, self._end_write
-            )
+            self._transaction = started = Transaction(self.env, self.path, txn, view, self.codec, self._end_write)
         except BaseException:
             self._end_write(None)
             raise
@@ -233,14 +196,14 @@ class Store(Reads):
         """Acquire the write lock of this handle and of the file."""
         if self.mode == "r":
             raise ReadOnlyError(f"{self.path} is open with mode='r'")
-        if self._epoch != fork_epoch():
-            self._reopen_in_child()
+        if self.epoch != fork_epoch():
+            self.reopen_in_child()
         self._write_lock.acquire()
         try:
-            if self._closed:
+            if self.is_closed:
                 raise ClosedError(f"{self.path} is closed")
             self._write_lock.lock_file()
-            self._env.pair.check_named(self.path)
+            self.env.pair.check_named(self.path)
         except BaseException:
             self._end_write(None)
             raise
@@ -258,8 +221,8 @@ class Store(Reads):
         Inside `transaction`, the block is a part of that transaction. ``frees``: the block deletes more than it adds.
         """
         if self.in_transaction:
-            assert self._joined is not None
-            with self._joined.call() as joined:
+            assert self.joined is not None
+            with self.joined.call() as joined:
                 yield joined
             return
         with self.note_disk_full():
@@ -280,21 +243,21 @@ class Store(Reads):
         Blocks inside it are parts of it. An exception that leaves one of them undoes everything, even if it is caught.
         """
         if self.in_transaction:
-            assert self._joined is not None
+            assert self.joined is not None
             try:
                 yield
             except BaseException:
-                self._joined._failed = True
+                self.joined._failed = True
                 raise
             return
         with self.write() as txn:
-            self._joined, txn._whole = txn, True
+            self.joined, txn._whole = txn, True
             try:
                 yield
                 if txn._failed:
                     raise AbortedError("the transaction was undone, because a call in it failed half-way")
             finally:
-                self._joined = None
+                self.joined = None
                 txn.derived.clear()
 
     @contextlib.contextmanager
@@ -323,41 +286,42 @@ class Store(Reads):
     @property
     def in_transaction(self) -> bool:
         """Whether this thread is inside `transaction`."""
-        return self._joined is not None and self._write_lock.held_by_me
+        return self.joined is not None and self._write_lock.held_by_me
 
     def close(self) -> None:
         """Close the handle once the snapshots and transactions of other threads have ended; end those of this thread.
 
         Later calls raise ClosedError. Closing twice has no effect.
         """
-        if self._epoch != fork_epoch():
-            self._closed = True
+        if self.epoch != fork_epoch():
+            self.is_closed = True
             return
-        with self._env.lock:
-            if self._closed:
+        with self.env.lock:
+            if self.is_closed:
                 return
-            self._closed = True
-            mine = [snapshot for snapshot in self._open if snapshot._thread == threading.get_ident()]
+            self.is_closed = True
+            mine = [snapshot for snapshot in list(self.open_snapshots) if snapshot.thread == threading.get_ident()]
         for snapshot in mine:
             self.end(snapshot)
         if self._write_lock.held_by_me and self._transaction:
             self._transaction.abort()
         self._write_lock.wait()
-        with self._env.lock:
-            self._env.wait(lambda: not self._open and not self.under_way)
+        with self.env.lock:
+            self.env.wait(lambda: not self.open_snapshots)
         self._write_lock.unlock_file()
         self._views.clear()
-        environment.release(self._env)
+        self.view = View()
+        environment.release(self.env)
 
     @property
     def readable_path(self) -> str:
         """A path that leads to the open file, whatever has its name now."""
-        return self._env.pair.readable_path
+        return self.env.pair.readable_path
 
     @property
     def closed(self) -> bool:
         """Whether the store is closed."""
-        return self._closed
+        return self.is_closed
 
     def __enter__(self) -> Self:
         return self
@@ -376,29 +340,29 @@ class Store(Reads):
 
     def _attach(self, durable: bool | None) -> None:
         """Join the file's environment and read its configuration."""
-        self._env = environment.acquire(self.path, durable=durable, map_size=self._map_size)
-        self._open: set[Snapshot] = set()
+        self.env = environment.acquire(self.path, durable=durable, map_size=self._map_size)
+        self.open_snapshots, self.view, self.snapshot_type = set(), View(), Snapshot
         self.snapshots: weakref.WeakKeyDictionary[Store, tuple[float, int]] = weakref.WeakKeyDictionary()
         self._transaction = None
-        self._joined = None
+        self.joined = None
         try:
-            with translated(self.path), self._env.lmdb.begin(buffers=True) as txn:
+            with translated(self.path), self.env.lmdb.begin(buffers=True) as txn:
                 self.config = MappingProxyType(header.unpack(txn.get(keys.CONFIG), self.path))
             self.codec = self._codec_for(self.config)
-            self._views = ViewCache(self._env, self.codec, verify=self._verify)
-            self._epoch = fork_epoch()
+            self._views = ViewCache(self.env, self.codec, verify=self._verify)
+            self.epoch = fork_epoch()
             self.end(self.begin())
         except BaseException:
-            self._epoch = -1
-            environment.release(self._env)
+            self.epoch = -1
+            environment.release(self.env)
             raise
 
-    def _reopen_in_child(self) -> None:
+    def reopen_in_child(self) -> None:
         """In a forked child: open the file again, because the parent's environment must not be used."""
         with environment.reopen_lock:
-            if self._closed:
+            if self.is_closed:
                 raise ClosedError(f"{self.path} is closed")
-            if self._epoch != fork_epoch():
+            if self.epoch != fork_epoch():
                 open_checks.check(self.path)
                 self._write_lock = WriteLock(self.path)
                 self._attach(None)

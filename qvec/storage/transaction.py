@@ -39,7 +39,13 @@ class Transaction(Snapshot):
     )  # fmt: skip
 
     def __init__(
-        self, env: Environment, path: str, txn: Any, view: View, codec: StateCodec, on_end: Callable[[View | None], None]
+        self,
+        env: Environment,
+        path: str,
+        txn: Any,
+        view: View,
+        codec: StateCodec,
+        on_end: Callable[[View | None], None],
     ) -> None:
         """``path`` must be a name of the open file when it commits. ``on_end`` is called at the end with the view that was committed, or None if its content is not known."""
         super().__init__(env, txn, view)
@@ -52,8 +58,8 @@ class Transaction(Snapshot):
 
     def _note_committed(self) -> None:
         """Note blocks and record sums of the last commit, on which a retry starts."""
-        self._committed = {name: (column, column.n_blocks) for name, column in self._view.columns.items()}
-        self._record_sums = self._view.record_sums.copy()
+        self._committed = {name: (column, column.n_blocks) for name, column in self.view.columns.items()}
+        self._record_sums = self.view.record_sums.copy()
 
     @property
     def version(self) -> int:
@@ -82,48 +88,48 @@ class Transaction(Snapshot):
     @property
     def state(self) -> Any:
         """The state that `commit` stores. It may be changed in place or assigned."""
-        self._live()
-        return self._view.state
+        self.live()
+        return self.view.state
 
     @state.setter
     def state(self, state: Any) -> None:
         self._own()
-        self._view.state = state
+        self.view.state = state
 
     def add_column(self, name: str, spec: ColumnSpec) -> Column:
         """Add an empty column. Raises InputError if the name, or the id and generation, are in use."""
-        self._live()
-        taken = {(column.id, column.generation): other for other, column in self._view.columns.items()}
-        if name in self._view.columns or (spec.id, spec.generation) in taken:
+        self.live()
+        taken = {(column.id, column.generation): other for other, column in self.view.columns.items()}
+        if name in self.view.columns or (spec.id, spec.generation) in taken:
             raise InputError(f"column {name!r} (id {spec.id}, generation {spec.generation}) exists already")
-        env = self._env
+        env = self.env
         rows, pages = block_geometry(spec.stride, env.psize, spec.min_pages, spec.max_pages)
         column = Column(name, spec.id, spec.generation, spec.stride, rows, pages, env.psize, writable=True)
         column.attach(env.base, env.used_bytes())
-        self._view.columns[name] = column
+        self.view.columns[name] = column
         return column
 
     def drop_column(self, name: str) -> None:
         """Remove a column and all its blocks."""
-        column = self._view.columns.get(name)
+        column = self.view.columns.get(name)
         if column is None:
             raise InputError(f"there is no column {name!r}")
-        n_blocks, per_chunk = self._n_committed(column), chunk_entries(self._env.psize)
+        n_blocks, per_chunk = self._n_committed(column), chunk_entries(self.env.psize)
         self._run(lambda txn: _delete_blocks(txn, column, 0, n_blocks, per_chunk))
-        self._view.stamps.pop(name, None)
+        self.view.stamps.pop(name, None)
         self._committed.pop(name, None)
-        del self._view.columns[name]
+        del self.view.columns[name]
 
     def put_record(self, kind: int, number: int, payload: object, *, name: str = "payload") -> None:
         """Store plain data under ``kind`` and ``number``; InputError names the field that is not plain."""
         key = record_key(kind, number)
         value = records.seal(key, payload, name)
-        self._run(lambda txn: self._view.record_sums.put(txn, key, value))
+        self._run(lambda txn: self.view.record_sums.put(txn, key, value))
 
     def delete_record(self, kind: int, number: int) -> None:
         """Delete a record, if it is stored."""
         key = record_key(kind, number)
-        self._run(lambda txn: self._view.record_sums.delete(txn, key))
+        self._run(lambda txn: self.view.record_sums.delete(txn, key))
 
     def put_entries(self, entries: Iterable[tuple[bytes, bytes | None]]) -> None:
         """Store bytes under names; None deletes a name."""
@@ -131,12 +137,12 @@ class Transaction(Snapshot):
         for name, value in entries:
             key = entry_key(name)
             pairs.append((key, None if value is None else records.seal_bytes(key, value)))
-        self._run(lambda txn: _put_or_delete(txn, pairs, self._view.record_sums))
+        self._run(lambda txn: _put_or_delete(txn, pairs, self.view.record_sums))
 
     def delete_entries(self, first: bytes, last: bytes) -> None:
         """Delete the names from ``first`` to ``last``, both included."""
         start, end = entry_key(first), entry_key(last)
-        self._run(lambda txn: _delete_range(txn, start, end, self._view.record_sums))
+        self._run(lambda txn: _delete_range(txn, start, end, self.view.record_sums))
 
     def put_ids(self, ids: Sequence[bytes], rows: Sequence[int], *, append: bool = False) -> None:
         """Store the row of each id. Raises DuplicateIdError with the position of an id that is stored or repeated.
@@ -146,16 +152,16 @@ class Transaction(Snapshot):
         names = [id_key(name, i) for i, name in enumerate(ids)]
         pairs = [(name, row_value(name, int(row))) for name, row in zip(names, rows, strict=True)]
         put = _append_ids if append and self._is_above(ids) else _put_ids
-        self._run(lambda txn: put(txn, pairs, self._view.record_sums))
+        self._run(lambda txn: put(txn, pairs, self.view.record_sums))
 
     def delete_ids(self, ids: Sequence[bytes]) -> None:
         """Delete ids. Ids that are not stored are ignored."""
         wanted = [(id_key(name, i), None) for i, name in enumerate(ids)]
-        self._run(lambda txn: _put_or_delete(txn, wanted, self._view.record_sums))
+        self._run(lambda txn: _put_or_delete(txn, wanted, self.view.record_sums))
 
     def clear(self, name: str) -> None:
         """Delete all "entries" or "ids", damaged ones included."""
-        self._run(lambda txn: _clear(txn, name, self._view.record_sums))
+        self._run(lambda txn: _clear(txn, name, self.view.record_sums))
 
     def put_again(self, first: bytes, stop: bytes | None) -> None:
         """Delete and put entries and ids from one key of the database to below another (None: to the end)."""
@@ -180,7 +186,7 @@ class Transaction(Snapshot):
             self._written += changed
             self._log.clear()
             self._note_committed()
-            self._txn = self._env.begin_write()
+            self.txn = self.env.begin_write()
             self._attach_columns()
         except BaseException:
             self.abort()
@@ -189,12 +195,12 @@ class Transaction(Snapshot):
     def checkpoint_if_large(self) -> None:
         """Make a `checkpoint` if changed blocks exceed a 48th of the file, 1 MiB at least and 64 MiB at most."""
         least, most = _CHECKPOINT_BYTES
-        limit = min(max(self._env.used_bytes() // _CHECKPOINT_SHARE, least), most)
+        limit = min(max(self.env.used_bytes() // _CHECKPOINT_SHARE, least), most)
         if self._changed_bytes() > limit:
             self.checkpoint()
 
     def _changed_bytes(self) -> int:
-        return sum(column.private_bytes for column in self._view.columns.values())
+        return sum(column.private_bytes for column in self.view.columns.values())
 
     def commit(self) -> None:
         """Publish all changes at once, durably unless the store is relaxed. An error undoes all of them."""
@@ -207,27 +213,27 @@ class Transaction(Snapshot):
             raise
         if written > _LARGE_COMMIT:
             trim_heap()
-        self._txn = None
+        self.txn = None
         self._log.clear()  # its operations refer to this transaction
-        self._on_end(self._view if self._env.sound else None)
+        self._on_end(self.view if self.env.sound else None)
 
     def abort(self) -> None:
         """Undo everything. Ending twice, or ending the parent's transaction in a forked child, has no effect."""
-        if self._txn is None or self._epoch != fork_epoch():
+        if self.txn is None or self.epoch != fork_epoch():
             return
         self._own().abort()
-        self._txn = None
+        self.txn = None
         self._log.clear()
         self._on_end(None)
 
     def _own(self) -> Any:
-        if threading.get_ident() != self._thread:
+        if threading.get_ident() != self.thread:
             raise InputError("a write transaction is used by another thread than the one that began it")
-        return self._live()
+        return self.live()
 
     def _run(self, operation: Operation) -> None:
         self._own()
-        self._retry(lambda: operation(self._txn))
+        self._retry(lambda: operation(self.txn))
         self._log.append(operation)
 
     def _retry(self, action: Callable[[], object]) -> None:
@@ -241,48 +247,48 @@ class Transaction(Snapshot):
                 return
             except MapIsFull as error:
                 if self._discarded:
-                    raise translate(error, self._env.path) from error
-                self._txn.abort()
+                    raise translate(error, self.env.path) from error
+                self.txn.abort()
                 full = True
             except Error as error:
-                raise translate(error, self._env.path) from error
+                raise translate(error, self.env.path) from error
 
     def _restart(self) -> None:
-        env = self._env
+        env = self.env
         env.grow()
-        self._txn = env.begin_write()
-        self._view.relocated = self._view.relocated or not env.sound
+        self.txn = env.begin_write()
+        self.view.relocated = self.view.relocated or not env.sound
         self._attach_columns()
-        self._view.record_sums = self._record_sums.copy()
+        self.view.record_sums = self._record_sums.copy()
         for operation in self._log:
-            operation(self._txn)
+            operation(self.txn)
 
     def _attach_columns(self) -> None:
-        env = self._env
-        for column in self._view.columns.values():
+        env = self.env
+        for column in self.view.columns.values():
             column.attach(env.base, env.used_bytes())
-            if self._view.relocated:
-                place_all(column, min(column.n_blocks, self._n_committed(column)), self._txn)
+            if self.view.relocated:
+                place_all(column, min(column.n_blocks, self._n_committed(column)), self.txn)
 
     def _publish(self) -> None:
-        env, txn = self._env, self._txn
+        env, txn = self.env, self.txn
         env.pair.check_named(self._path)
         per_chunk, changed = chunk_entries(env.psize), self._changed_bytes()
         self._discarded = changed > _LARGE_COMMIT and env.free_map_bytes() > _FREE_MAP_FACTOR * changed
-        touched = {name: self._put_blocks(column, per_chunk) for name, column in self._view.columns.items()}
-        stamps = write_page_table(self._view, self._codec, touched, txn, env)
+        touched = {name: self._put_blocks(column, per_chunk) for name, column in self.view.columns.items()}
+        stamps = write_page_table(self.view, self._codec, touched, txn, env)
         if not self.frees:
             reserve.put(txn, env.tree_bytes())
         commit = txn.id()
         txn.commit()
         self._discarded = False
-        self._view.stamps, self._view.txn_id, self._view.relocated = stamps, commit, not env.sound
-        for column in self._view.columns.values():
+        self.view.stamps, self.view.txn_id, self.view.relocated = stamps, commit, not env.sound
+        for column in self.view.columns.values():
             column.release()
 
     def _put_blocks(self, column: Column, per_chunk: int) -> set[int]:
         """Put the changed blocks and read the pages that LMDB gave them. Returns the blocks whose entry changed."""
-        txn, commit = self._txn, self._txn.id()
+        txn, commit = self.txn, self.txn.id()
         n_blocks = self._n_committed(column)
         dirty = column.dirty().tolist()
         for block in dirty:
@@ -291,7 +297,7 @@ class Transaction(Snapshot):
             column.set_page(block, txn.get(key))
             if self._discarded:  # LMDB has a copy until the commit
                 column.discard(block)
-        touched = set(range(column.n_blocks)) if self._view.relocated else set(dirty)
+        touched = set(range(column.n_blocks)) if self.view.relocated else set(dirty)
         if column.n_blocks < n_blocks:
             _delete_blocks(txn, column, column.n_blocks, n_blocks, per_chunk)
             touched |= {column.n_blocks - 1} if column.n_blocks else set()
@@ -305,7 +311,7 @@ class Transaction(Snapshot):
     def _is_above(self, ids: Sequence[bytes]) -> bool:
         if not ids or not all(a < b for a, b in pairwise(ids)):
             return False
-        with translated(self._env.path), self._own().cursor() as cursor:
+        with translated(self.env.path), self._own().cursor() as cursor:
             return cursor.last() and bytes(cursor.key()) < keys.ID + ids[0]
 
 

@@ -11,31 +11,28 @@ from qvec.storage.state_record import StateCodec
 
 
 class ViewCache:
-    """Brings a view to the last commit when a read or a write begins, by loading the changes only.
-
-    ``shared`` is the view of the commit that was read last.
-    """
+    """Brings a view to the last commit when a read or a write begins, by loading the changes only."""
 
     def __init__(self, env: Environment, codec: StateCodec, *, verify: bool) -> None:
         self._env, self._loader = env, Loader(env, codec, verify=verify)
-        self.shared, self._writers = View(), View(writable=True)
+        self._writers = View(writable=True)
 
-    def to_read(self, txn: Any) -> View:
-        """The shared view at a transaction's commit: changed in place, or a changed copy if searches use the view.
+    def to_read(self, view: View, txn: Any) -> View:
+        """A view at a transaction's commit: ``view``, changed in place, or a changed copy if reads use it.
 
-        The caller has ``env.lock``. On an error the transaction is aborted.
+        The caller has ``env.lock``. On an error the transaction is aborted, and ``view`` is empty.
         """
-        view = self.shared.clone() if self.shared.users else self.shared
-        self.shared = View()
+        loaded = view.clone() if view.users else view
         try:
             with translated(self._env.path):
-                self._loader.refresh(view, txn, txn.id())
+                self._loader.refresh(loaded, txn, txn.id())
         except BaseException:
+            if loaded is view:
+                view.reset()
             txn.abort()
             raise
-        self.shared = view
-        self._env.dependents.add(view)
-        return view
+        self._env.dependents.add(loaded)
+        return loaded
 
     def to_write(self, txn: Any) -> View:
         """The writer's view at the commit before a write transaction, its columns attached to the map."""
@@ -55,5 +52,5 @@ class ViewCache:
         self._writers = view or View(writable=True)
 
     def clear(self) -> None:
-        """Drop every column."""
-        self.shared, self._writers = View(), View(writable=True)
+        """Drop the columns of the writer's view."""
+        self._writers = View(writable=True)

@@ -29,7 +29,7 @@ def zero_free_pages(store: Store) -> int:
 
     Searches wait. Raises LockedError if snapshots of this process or another read an earlier commit.
     """
-    env = store._env
+    env = store.env
     with store.exclusive():
         env.reopen()
     pages = Pages(env.pair.data_fd, env.psize)

@@ -194,3 +194,19 @@ def _foreign(where: str, name: str, package: str, defined: Mapping[str, set[str]
     owners = defined.get(name, set())
     if is_private(name) and owners and package not in owners:
         yield f"{where} uses .{name}, which only classes of {', '.join(f'qvec.{o}' for o in sorted(owners))} define"
+
+
+# --- untyped records ---
+
+
+def untyped_lookups(sources: Mapping[str, str], names: Iterable[str]) -> list[str]:
+    """Each ``name["key"]`` or ``x.name["key"]`` in the sources: a look-up by string in a record that has no type."""
+    found, names = [], set(names)
+    for module, text in sources.items():
+        for node in ast.walk(ast.parse(text)):
+            match node:
+                case ast.Subscript(
+                    value=ast.Name(id=name) | ast.Attribute(attr=name), slice=ast.Constant(value=str(key))
+                ) if name in names:
+                    found.append(f"{module}:{node.lineno} looks up {key!r} in {name}, which has no type")
+    return found

@@ -16,6 +16,7 @@ import qvec
 from helpers.collection_model import Model, assert_hits_are_exact, assert_same_content
 from helpers.state_machine import BATCH, CODES, DIM, FILTER, IDS, PAYLOAD, POOL, ROWS, Machine
 from qvec.schema.layout import CODES as CODE_COLUMN
+from qvec.schema.state import GenerationRecord, State
 from qvec.schema.validation import as_ids, id_keys
 from qvec.storage import environment
 
@@ -99,7 +100,7 @@ class FullMachine(Machine):
         (key,) = id_keys(as_ids([name], "str" if self.strings else "int64"))
         with self.db._store.write() as txn:
             row = int(txn.rows_of([key])[0])
-            column = txn.columns.get(txn.state["names"].get(CODE_COLUMN, CODE_COLUMN))
+            column = txn.columns.get(txn.state.column_names.get(CODE_COLUMN, CODE_COLUMN))
             if what == "id":
                 txn.delete_ids([key])
             elif column is not None and self.code() != "f32":
@@ -144,8 +145,8 @@ class FullMachine(Machine):
             assert self.db.delete(self.names(what)) == model.delete(self.names(what))
         else:
             ids, payload, merge = what
-            expected = model.update_payload(self.names(ids), payload, merge)
-            assert self.db.update_payload(self.names(ids), payload, merge=merge, missing="ignore") == expected
+            expected = model.update_payloads(self.names(ids), payload, merge)
+            assert self.db.update_payloads(self.names(ids), payload, merge=merge, missing="ignore") == expected
 
     @precondition(lambda self: len(self.snapshots) < 2)
     @rule()
@@ -181,7 +182,7 @@ class FullMachine(Machine):
         except qvec.InputError as error:
             if not REFUSED.search(str(error)):
                 raise
-        for generation in self.db.calibrations()[:-MOST]:
+        for generation in self.db.generations()[:-MOST]:
             if not generation.active:
                 self.db.drop_generation(generation.number)
 
@@ -195,27 +196,28 @@ class FullMachine(Machine):
         with self.maybe_refused():
             self.db.calibrate(POOL, code=code, activate=activate)
 
-    @precondition(lambda self: any(not generation.active for generation in self.db.calibrations()))
+    @precondition(lambda self: any(not generation.active for generation in self.db.generations()))
     @rule(which=st.integers(0, MOST), drop=st.booleans())
     def return_to_a_generation(self, which: int, drop: bool) -> None:
-        inactive = [generation.number for generation in self.db.calibrations() if not generation.active]
+        inactive = [generation.number for generation in self.db.generations() if not generation.active]
         number = inactive[which % len(inactive)]
         if drop:
             self.db.drop_generation(number)
-            assert number not in [generation.number for generation in self.db.calibrations()]
+            assert number not in [generation.number for generation in self.db.generations()]
             return
         with self.maybe_refused():
-            served = any(entry["served"] for entry in self.generations() if entry["number"] == number)
-            assert (self.db.rollback(number) if served else self.db.requantize(calibration=number)).active
+            served = self.generation(number).was_active
+            assert (self.db.rollback(number) if served else self.db.requantize(generation=number)).active
 
-    def generations(self) -> list[dict[str, Any]]:
+    def generation(self, number: int) -> GenerationRecord:
         with self.db._store.read() as snap:
-            return list(snap.state["generations"])
+            state: State = snap.state
+            return state.generation(number)
 
     @precondition(lambda self: self.code() not in ("", "f32", "f16"))
     @rule(form=st.sampled_from(["json", "msgpack"]))
     def export_and_import(self, form: Any) -> None:
-        active = next(generation for generation in self.db.calibrations() if generation.active)
+        active = next(generation for generation in self.db.generations() if generation.active)
         assert self.db.import_calibration(self.db.export_calibration(format=form)).id == active.id
 
     @precondition(lambda self: len(self.model.rows) >= 20)
@@ -230,7 +232,7 @@ class FullMachine(Machine):
     @rule()
     def evaluate(self) -> None:
         assert self.db.evaluate(k=3, n=10, codes=["int8"]) is not None
-        assert self.db.drift().level in ("none", "watch", "alarm")
+        assert self.db.drift().level in ("none", "warning", "alarm")
 
     # --- fields, and other collections of the directory ---
 

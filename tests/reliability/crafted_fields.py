@@ -85,8 +85,8 @@ def craft(txn: Transaction, case: Case) -> None:
     if case.what == "column":
         resize_rows(txn, case.place, case.value)
     elif case.what == "configuration":
-        new = header.pack(changed(header.unpack(txn._txn.get(keys.CONFIG), ""), case.place, case.value), txn._env.psize)
-        txn._txn.put(keys.CONFIG, new)
+        new = header.pack(changed(header.unpack(txn.txn.get(keys.CONFIG), ""), case.place, case.value), txn.env.psize)
+        txn.txn.put(keys.CONFIG, new)
     elif case.what == "state":
         new = changed(dict(txn.state), case.place, case.value)
         txn.state.clear()

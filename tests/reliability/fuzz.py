@@ -25,9 +25,11 @@ import qvec
 from qvec._kernels import bits_roaring
 from qvec.codes.configs import Flat, Int8
 from qvec.codes.registry import from_state
+from qvec.common.plain_state import encode
 from qvec.quality.drift_record import checked
-from qvec.schema.calibrations import imported
 from qvec.schema.config import Config
+from qvec.schema.quantizer_export import import_quantizer
+from qvec.schema.state import decode_state
 from qvec.search.curves import Curves
 from qvec.storage import records
 
@@ -57,11 +59,12 @@ def set_bits(data: bytes) -> None:
 
 PARSERS: dict[str, Callable[[bytes], object]] = {
     "record": unpack,
+    "state": lambda data: decode_state(unpack(data)),
     "bitmap": set_bits,
-    "calibration": lambda data: from_state(unpack(data)),
+    "quantizer": lambda data: from_state(unpack(data)),
     "curves": lambda data: Curves.from_state(unpack(data)),
     "drift": lambda data: checked(unpack(data), DIM),
-    "export": lambda data: imported(data, CONFIG),
+    "export": lambda data: import_quantizer(data, CONFIG),
 }
 
 
@@ -109,12 +112,12 @@ def seeds_of(path: Path) -> Seeds:
     """What there is in a sound file, and in the corpus, to be changed."""
     with qvec.open(path, "r") as db, db._store.read() as snap:
         plain = {what: records.pack(snap.record(*key)) for what, key in records_of(snap).items()}
-        state = records.pack(dict(snap.state))
+        state = records.pack(encode(snap.state))
         bitmaps = [bytes(value) for _, value in snap.entries(b"\0", b"\xff" * 400)]
         exported = db.export_calibration(format="msgpack")
     assert isinstance(exported, bytes)
     own = {
-        "record": [*plain.values(), state], "bitmap": bitmaps, "calibration": [plain["calibration"]],
+        "record": [*plain.values(), state], "state": [state], "bitmap": bitmaps, "quantizer": [plain["quantizer"]],
         "curves": [plain["curves"]], "drift": [plain["drift"]], "export": [exported],
     }  # fmt: skip
     return {parser: own[parser] + list(kept(parser).values()) for parser in PARSERS}

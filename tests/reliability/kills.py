@@ -102,7 +102,7 @@ def together(live: Live, first: int, chance: random.Random) -> Steps:
 
 def recoding(live: Live, first: int, chance: random.Random) -> Steps:
     """New batches, and between them a requantize of all rows."""
-    requantize.STEP = 40
+    requantize.CODED_ROWS = 40
     for batch in itertools.count(first):
         yield put(batch, 0)
         yield [], lambda db: recode(db, chance.choice(CODES))
@@ -113,7 +113,7 @@ def recoding(live: Live, first: int, chance: random.Random) -> Steps:
 def recode(db: qvec.Collection, code: str) -> None:
     if len(db) < FEWEST:
         return
-    for generation in db.calibrations():
+    for generation in db.generations():
         if not generation.active:
             db.drop_generation(generation.number)
     db.requantize(code, threads=1)

@@ -92,7 +92,7 @@ def deleted(db: qvec.Collection, first: int, last: int) -> None:
 
 def prepare(path: str, name: str) -> None:
     kills.create(path, kills.WORKLOADS[name][1])
-    kills.requantize.STEP = 40
+    kills.requantize.CODED_ROWS = 40
     with qvec.open(path) as db:
         for batch in range(20):
             kills.put(batch, 0)[1](db)
@@ -101,7 +101,7 @@ def prepare(path: str, name: str) -> None:
 def run(job: Job) -> Figures:
     figures = Figures("R2", "death of a writer at each step of a change")
     kills.warm_up(job.folder)
-    kills.requantize.STEP = 40
+    kills.requantize.CODED_ROWS = 40
     with Server(kills.found) as server:
         for name in job.chosen(CHANGES):
             base, path = str(job.folder / f"{name}.base"), str(job.folder / f"{name}.qvec")

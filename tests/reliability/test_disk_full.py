@@ -21,6 +21,7 @@ DIM = 64
 BATCH = 100
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
 MIB = 1 << 20
+SLOW_LIMITS = ((2, "hnsw"), (8, "hnsw"), (3, "packed"))  # MiB
 BUDGETS = 500
 SEED = int(os.environ.get("QVEC_SEED", str(random.SystemRandom().randrange(2**31))))
 
@@ -133,7 +134,11 @@ def may_mount() -> bool:
 
 @pytest.mark.parametrize(
     ("limit", "index"),
-    [(MIB, "hnsw"), (2 * MIB, "hnsw"), (8 * MIB, "hnsw"), (3 * MIB, "packed"), (2 * MIB, "ivf")],
+    [
+        (MIB, "hnsw"),
+        (2 * MIB, "ivf"),
+        *(pytest.param(size * MIB, index, marks=pytest.mark.slow) for size, index in SLOW_LIMITS),
+    ],
 )
 def test_a_limit_of_the_file_size_costs_nothing_that_was_stored(path: Path, limit: int, index: str) -> None:
     assert run(under_a_limit_of_file_size, str(path), limit, index)["batches"] >= 1
@@ -160,7 +165,10 @@ def delete_on_a_full_disk(path: str, limit: int, index: str, singly: int) -> int
     return len(ids)
 
 
-@pytest.mark.parametrize(("limit", "index"), [(3 * MIB, "hnsw"), (3 * MIB, "packed"), (2 * MIB, "ivf")])
+@pytest.mark.parametrize(
+    ("limit", "index"),
+    [(2 * MIB, "ivf"), *(pytest.param(3 * MIB, index, marks=pytest.mark.slow) for index in ("hnsw", "packed"))],
+)
 def test_vectors_are_deleted_where_there_is_no_room_for_anything(path: Path, limit: int, index: str) -> None:
     assert run(delete_on_a_full_disk, str(path), limit, index, 100) >= BATCH
 

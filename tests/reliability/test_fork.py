@@ -16,6 +16,8 @@ from fork_helpers import X, assert_unharmed, collection
 import qvec
 from helpers.store_files import in_child
 
+pytestmark = pytest.mark.alone
+
 
 def search_in_child(path: str) -> None:
     with collection(path) as db:

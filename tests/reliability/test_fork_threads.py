@@ -16,6 +16,8 @@ from helpers.store_files import in_child
 from qvec.storage import open_checks
 from qvec.storage.environment import Environment
 
+pytestmark = pytest.mark.alone
+
 
 def fork_while_threads_search_and_write(path: str) -> None:
     with collection(path) as db:

@@ -15,6 +15,8 @@ import writer_readers
 
 import qvec
 
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
+
 SECONDS = float(os.environ.get("QVEC_SECONDS", "5"))
 DIM = 16
 

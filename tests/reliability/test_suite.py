@@ -11,10 +11,14 @@ import suite
 from figures import SCALE, Job
 
 SEED = int(os.environ.get("QVEC_SEED", str(random.SystemRandom().randrange(2**31))))
+TIMED = {"R10", "R11", "R12", "R21"}  # measure latencies and interrupts
 
 
 @pytest.mark.timeout(120 if SCALE == "short" else 12 * 3600)
-@pytest.mark.parametrize("name", suite.ENGINES)
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.alone if name in TIMED else ()) for name in suite.ENGINES]
+)
 def test_nothing_fails(tmp_path: Path, name: str) -> None:
     figures = suite.run(name, Job(SCALE, tmp_path, SEED))
     assert figures.failures == [], f"QVEC_SEED={SEED}: {figures.amounts}"

@@ -1,4 +1,4 @@
-/* Vectors to bit-packed rows and back. Compiled once for the baseline: rows are the same everywhere. */
+/* Encoding and decoding of bit-packed rows. Compiled for the baseline: rows are equal on every machine. */
 #include "codec/bitpack.h"
 
 #include "codec/centroids.h"
@@ -7,11 +7,11 @@
  * 1960, table II, even levels; 7 and 8 bits found by the same integral). */
 static const double GAUSSIAN_STEP[9] = {0, 1.596, 0.9957, 0.5860, 0.3352, 0.1881, 0.1041, 0.0568, 0.0308};
 
-/* Steps tried around that one: a vector's own best lies within, see docs/quantization.md. */
+/* Steps that are tried, relative to the Gaussian one; a vector's best step is within (docs/quantization.md). */
 static const double TRIALS[] = {0.80, 0.88, 0.94, 1.0, 1.06, 1.13, 1.22, 1.34};
 #define N_TRIALS ((int)(sizeof TRIALS / sizeof *TRIALS))
 
-/* What a coding of y gives: <y, v> and |v|^2 of its values v, |y|^2 of the dims that have bits, and <o, v>. */
+/* Result of encoding y as values v: <y, v>, |v|^2, |y|^2 of the dims that have bits, and <o, v>. */
 typedef struct {
     double along, size, norm2, offset;
 } fit;
@@ -45,7 +45,7 @@ QV_INLINE void pack(const float *values, int width, uint8_t *data) {
     }
 }
 
-/* 1 / step of a block's dims: one for all, or (MIXED) the calibrated ones, which are relative to the vector's length. */
+/* 1 / step of a block's dims: one for all, or (MIXED) the trained steps, which are relative to the vector's length. */
 QV_INLINE void block_per_step(const qv_codec *codec, int i, float inverse, float *per_step) {
     for (int j = 0; j < QV_BLOCK; j++) {
         float step = codec->step == NULL ? 1.0f : codec->step[i + j];
@@ -53,7 +53,7 @@ QV_INLINE void block_per_step(const qv_codec *codec, int i, float inverse, float
     }
 }
 
-/* <o, v> of a block of values and the offset of the centroid. */
+/* <o, v> of a block of values and the centroid's offset. */
 QV_INLINE double values_dot_offset(const qv_source *source, int i, const float *values) {
     float offset[QV_BLOCK];
     if (source->offset == NULL) return 0;
@@ -61,7 +61,7 @@ QV_INLINE double values_dot_offset(const qv_source *source, int i, const float *
     return qv_dot64(offset, values);
 }
 
-/* Dims beyond the vector's are values of 1/2 that nothing is multiplied with; they must not count in its length. */
+/* Padding dims get values of 1/2, which are set to 0 before the sums. */
 QV_INLINE fit code_vector(const qv_codec *codec, const qv_source *source, float inverse, uint8_t *row) {
     float buffer[QV_BLOCK], per_step[QV_BLOCK], values[QV_BLOCK];
     fit f = {0, 0, 0, 0};

@@ -6,7 +6,8 @@
  *   1 bit:   8 bytes; byte j holds dims 8j .. 8j + 7
  * so that one load, one shift by lane and one mask unpack a part.
  *
- * A code c of a block stands for the value c - (2^width - 1) / 2, times the dimension's step; a block of width 0 for 0. */
+ * A code c of a block stands for the value c - (2^width - 1) / 2, times the dimension's step; a block of width 0 for
+ * 0. */
 #ifndef QV_BITPACK_H
 #define QV_BITPACK_H
 
@@ -34,11 +35,11 @@ QV_INLINE int qv_bitpack_code(const uint8_t *data, int width, int j) {
     return code;
 }
 
-/* A row of 1 bit a dim is scored as TERNARY is: its query's signed values are in planes, those that go with bit p of 64 bytes
- * at 64 p of QV_BIT_GROUP, with zeros where there is no dim. */
+/* Rows of 1 bit per dim are scored like TERNARY: the query's signed values are stored in planes. The values of bit p
+ * of 64 bytes start at 64 p of each QV_BIT_GROUP; values past the last dim are 0. */
 #define QV_BIT_GROUP (8 * QV_BLOCK)
 
-/* Values of `dims` dims, a multiple of 8, from their order into planes. */
+/* Reorder the values of `dims` dims, a multiple of 8, into planes. */
 static inline void qv_spread_bits(const int8_t *values, int dims, int8_t *planes) {
     memset(planes, 0, qv_round_up((size_t)dims, QV_BIT_GROUP));
     for (int first = 0; first < dims; first += QV_BIT_GROUP, planes += QV_BIT_GROUP) {

@@ -1,4 +1,4 @@
-# What bit-packed codes (kinds "rabitq" and "mixed") take besides kind, metric and dimension, checked.
+# Checks of the arguments of bit-packed codes (kinds "rabitq" and "mixed").
 
 cdef tuple _BITPACK = ("rabitq", "mixed")
 

@@ -1,4 +1,4 @@
-/* Centroids: which is nearest, and what a query makes of each. All by integer sums, equal on every level. */
+/* Centroids: the nearest one of a vector, and their table in a query. Integer sums only, so equal on every level. */
 #include "codec/centroids.h"
 
 #define TILE 64
@@ -12,7 +12,7 @@ int qv_codec_centroid(qv_codec *codec, const float *center, const qv_codec *offs
                   offset_codec->step != NULL || offset_codec->metric != QV_IP || offset_codec->dim != codec->dim)) {
         return -1;
     }
-    int fresh = codec->center == NULL && codec->widths == NULL; /* bit-packed queries have the room already */
+    int fresh = codec->center == NULL && codec->widths == NULL; /* bit-packed queries are large enough already */
     if (fresh) codec->query_size += (int)sizeof(float) * (codec->query_size - (int)sizeof(qv_query));
     codec->center = center;
     codec->n_offsets = n;

@@ -1,4 +1,4 @@
-/* Geometry of a codec, and which kernel scores for it. */
+/* Initialization of codecs: sizes, and the scoring kernel. */
 #include "codec/rows.h"
 #include "codec/score_float.h"
 #include "codec/score_hamming.h"
@@ -40,13 +40,13 @@ static int data_size(const qv_codec *codec) {
     }
 }
 
-/* Bytes of a prepared query's signed codes: whole groups, where data is packed. */
+/* Bytes of a prepared query's signed codes; packed kinds use whole groups. */
 static int codes_size(const qv_codec *codec) {
     if (!qv_is_packed(codec->kind)) return codec->data_size;
     return (int)qv_round_up((size_t)codec->dim, (size_t)qv_group_dims(qv_levels_of(codec)));
 }
 
-/* Bytes behind the header: floats, signed codes (with room for the weights they came from, if any are folded in) or bits. */
+/* Bytes after the header: floats, signed codes (plus the weights that they are computed from, if any), or bits. */
 static int payload_size(const qv_codec *codec) {
     switch (codec->kind) {
     case QV_F32:
@@ -80,7 +80,7 @@ int qv_codec_init(qv_codec *codec, int kind, int metric, int dim, const float *l
     return 0;
 }
 
-/* Sum of the widths, or -1 where one is out of range or the kind asks for others. */
+/* Sum of the widths, or -1 if one is out of range for the kind. */
 static int total_width(int kind, int blocks, const uint8_t *widths) {
     int total = 0;
     for (int b = 0; b < blocks; b++) {

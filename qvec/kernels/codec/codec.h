@@ -88,20 +88,20 @@ struct qv_codec {
 #define QV_MAX_DIM 65536
 #define QV_MAX_CENTROIDS 256
 
-/* Initialize a codec. Returns 0, or -1 if kind, metric, dim, lower, step and level do not fit together. `lower` and `step`
- * are borrowed and must outlive the codec. */
+/* Initialize a codec. Returns 0, or -1 if kind, metric, dim, lower, step and level do not fit together. `lower` and
+ * `step` are borrowed and must outlive the codec. */
 int qv_codec_init(qv_codec *codec, int kind, int metric, int dim, const float *lower, const float *step, int simd);
 
-/* Initialize a codec of kind RABITQ (step NULL: each vector has its own) or MIXED (step relative to the vector's length).
- * widths: bits of each of ceil(dim / 64) blocks, 0..8 and not all 0. step: padded with 0 to whole blocks. Both are
- * borrowed. */
+/* Initialize a codec of kind RABITQ (step NULL: each vector has its own) or MIXED (step relative to the vector's
+ * length). widths: bits of each of ceil(dim / 64) blocks, 0..8 and not all 0. step: padded with 0 to whole blocks.
+ * Both are borrowed. */
 int qv_codec_init_bitpack(qv_codec *codec, int kind, int metric, int dim, const uint8_t *widths, const float *step,
                           int simd);
 
 /* Encode vectors relative to `center` (n = 0) or to the nearest of n centroids center + offset. The kind must have a
- * scale for each vector (INT4 and TERNARY without ranges, RABITQ, MIXED).
- * center: padded with 0 to whole blocks. offsets: n rows of an INT8 codec under ip, of the same dim and level, with the
- * norm2 of the decoded row. All are borrowed. Returns 0, or -1 if the arguments do not fit together. */
+ * scale for each vector (INT4 and TERNARY without ranges, RABITQ, MIXED). center: padded with 0 to whole blocks.
+ * offsets: n rows of an INT8 codec under ip, of the same dim and level, with the norm2 of the decoded row. All are
+ * borrowed. Returns 0, or -1 if the arguments do not fit together. */
 int qv_codec_centroid(qv_codec *codec, const float *center, const qv_codec *offset_codec, const uint8_t *offsets,
                       int n);
 
@@ -120,7 +120,8 @@ void qv_prepare_row(const qv_codec *codec, const uint8_t *row, qv_query *out);
 void qv_transform(const float *x, size_t n, int dim, int padded, int normalize, const float *mean, const uint8_t *signs,
                   float *out);
 
-/* out = x * M of n vectors. M [dim, n_panels * QV_PANEL] is stored as panels of QV_PANEL columns, each [dim, QV_PANEL]. */
+/* out = x * M of n vectors. M [dim, n_panels * QV_PANEL] is stored as panels of QV_PANEL columns, each [dim,
+ * QV_PANEL]. */
 #define QV_PANEL 32
 void qv_project(const float *x, size_t n, int dim, const float *panels, int n_panels, int simd, float *out);
 

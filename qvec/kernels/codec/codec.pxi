@@ -56,17 +56,17 @@ if qv_simd_best() < 0:
 
 
 def simd_level():
-    """The instruction set that kernels use unless told otherwise: the best of `simd_levels`."""
+    """The instruction set that kernels use by default: the best of `simd_levels`."""
     return _LEVELS[qv_simd_best()]
 
 
 def simd_levels():
-    """The instruction sets that can run here within the cap of QVEC_SIMD, ascending."""
+    """Instruction sets that this machine supports, up to the cap of QVEC_SIMD, ascending."""
     return [_LEVELS[level] for level in range(QV_SIMD_LEVELS) if qv_simd_supported(level)]
 
 
 cdef int _level(object simd) except -1:
-    """The number of a level by its name; None is the best."""
+    """Number of a level by its name; None is the best."""
     if simd is None:
         return qv_simd_best()
     _one_of("simd", simd, tuple(simd_levels()))
@@ -122,7 +122,7 @@ cdef int _check_factors(object rows, int data_size) except -1:
 
 cdef void _score_tiles(const qv_codec *codec, const uint8_t *queries, Py_ssize_t nq, const uint8_t *rows, Py_ssize_t n,
                        float *keys) noexcept nogil:
-    """Rows in tiles of 64, each against all queries while it is in the cache."""
+    """Score rows in tiles of 64, each against all queries while it is in the cache."""
     cdef const uint8_t *tile[64]
     cdef Py_ssize_t start, i, q, count
     for start in range(0, n, 64):
@@ -234,7 +234,7 @@ cdef class Codec:
 
     @property
     def data_size(self):
-        """Bytes of a row before its factors."""
+        """Bytes of a row without its factors."""
         return self.c.data_size
 
     @property
@@ -249,7 +249,7 @@ cdef class Codec:
 
     @property
     def n_centroids(self):
-        """Centroids, 0 where there are none."""
+        """Number of centroids."""
         return self.c.n_offsets
 
     @property
@@ -300,7 +300,7 @@ cdef class Codec:
         return queries
 
     def prepare_rows(self, rows):
-        """Stored rows as queries of a graph's build, whose keys are squared L2 in the space that it is built in."""
+        """Stored rows as queries of graph construction, whose keys are squared L2 in the space of the graph."""
         cdef cnp.ndarray checked = _checked(rows, "rows", cnp.NPY_UINT8, self.c.stride)
         cdef Py_ssize_t i, n = _count(checked)
         cdef cnp.ndarray queries = _aligned(n, self.c.query_size)
@@ -331,7 +331,7 @@ include "vectors.pxi"
 
 
 def offset_rows(offsets):
-    """Offsets of centroids, float32 [n, dim], in the form that Codec takes: what a row's codes stand for is the offset."""
+    """Encode offsets of centroids, float32 [n, dim], as Codec takes them, with the norm2 of the decoded offset."""
     codec = Codec("int8", "ip", _last_dim(offsets))
     return codec.encode(codec.decode(codec.encode(offsets)))
 

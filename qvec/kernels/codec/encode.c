@@ -1,9 +1,9 @@
-/* Encoding and decoding of rows: the kinds f32, f16, bf16, int8 and binary, and the dispatch to those of the other kinds. */
+/* Encoding and decoding: the kinds f32, f16, bf16, int8 and binary, and the dispatch to the other kinds. */
 #include "codec/bitpack.h"
 #include "codec/half.h"
 #include "codec/packed.h"
 
-/* Factors of a row that holds the vector itself. */
+/* Factors of a row that stores the vector itself. */
 static void put_plain_factors(const qv_codec *codec, uint8_t *row, double norm2) {
     qv_put_factors(codec, row, codec->metric == QV_COSINE ? (float)qv_inverse_norm(norm2) : 1.0f, norm2);
 }
@@ -13,7 +13,7 @@ static void encode_f32(const qv_codec *codec, const float *x, uint8_t *row) {
     put_plain_factors(codec, row, qv_norm2(x, codec->dim));
 }
 
-/* |x|^2 is that of the rounded values: a row is scored as what it holds, also where it saturated. */
+/* |x|^2 is computed from the rounded values, which may have saturated, because a row is scored as decoded. */
 QV_INLINE void encode_short(const qv_codec *codec, const float *x, uint8_t *row, int brain) {
     float buffer[QV_BLOCK], rounded[QV_BLOCK];
     uint16_t halves[QV_BLOCK];

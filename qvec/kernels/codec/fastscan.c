@@ -80,8 +80,8 @@ QV_DEFINE_WIDE(static, products, multiply_best, (const float *residual, const fl
                (residual, center, dims, coded), multiply)
 
 /* With s = |r|^2 / <r, b>, <q - c, r> is estimated as s <q - c, b>: |q - v|^2 = |q - c|^2 + |r|^2 - 2 <q - c, r>, and
- * -<q, v> = -<q, c> - <c, r> - <q - c, r>. The bound is theorem 3.2's. Vectors whose products leave the range of floats
- * are taken for their center. b is zero in the dims that are not coded, and <q, b> needs none of these. */
+ * -<q, v> = -<q, c> - <c, r> - <q - c, r>. The bound is that of theorem 3.2. A vector whose products exceed float32 is
+ * treated as its center. b is zero in dims whose sign is not stored, so <q, b> does not need them. */
 qv_fs_factors qv_fs_factors_of(int metric, const float *residual, const float *center, int dims, int coded) {
     products p = multiply_best(residual, center, dims, coded);
     float factor = metric == QV_L2 ? 2 : 1, scale = p.norm2 / p.along;
@@ -178,7 +178,7 @@ QV_DEFINE_SUMS(sums_scalar, , chunk_scalar)
 
 #if defined(__x86_64__)
 
-/* Bytes are added up in 16 bits: `even` takes whole words, whose upper bytes are taken out again when all is added. */
+/* Bytes are summed in 16 bits: `even` adds whole words, whose upper bytes are subtracted at the end. */
 typedef struct {
     __m256i even, odd;
 } words_avx2;
@@ -199,7 +199,7 @@ QV_TARGET_AVX2 QV_INLINE void finish_avx2(words_avx2 words, int32_t *sums) {
     add_words_avx2(words.odd, sums + 8);
 }
 
-/* Entries of two of a line's groups, added to bytes of the low and of the high nibble. */
+/* Add the table entries of two of a line's groups to bytes of the low and of the high nibble. */
 QV_TARGET_AVX2 QV_INLINE void look_up_avx2(const uint8_t *codes, const uint8_t *table, __m256i *low, __m256i *high) {
     const __m256i mask = _mm256_set1_epi8(15);
     __m256i pairs = _mm256_loadu_si256((const __m256i *)codes), entries = _mm256_loadu_si256((const __m256i *)table);

@@ -79,7 +79,8 @@ QV_INLINE int32_t qv_round(float v) {
     return bits - magic_bits;
 }
 
-/* The low halves of sixteen integers, and the low bytes of sixteen of those. Asked to convert them, GCC takes vectors apart. */
+/* The low halves of sixteen integers, and the low bytes of sixteen of those. Asked to convert them, GCC takes
+ * vectors apart. */
 QV_INLINE void qv_low_halves(const qv_mask8 *whole, qv_shorts16 *halves) {
     *halves = __builtin_shufflevector((qv_shorts16)whole[0], (qv_shorts16)whole[1], 0, 2, 4, 6, 8, 10, 12, 14, 16, 18,
                                       20, 22, 24, 26, 28, 30);

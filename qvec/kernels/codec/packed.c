@@ -1,4 +1,4 @@
-/* INT4 and TERNARY rows: with the ranges of a calibration, or with each vector's own scale. */
+/* Encoding and decoding of INT4 and TERNARY rows, with calibrated ranges or with a scale for each vector. */
 #include "codec/packed.h"
 
 #include "codec/centroids.h"
@@ -7,14 +7,14 @@
 
 #define ROUNDS 2
 
-/* More, or nearer ones, take less than 1 % off the squared error. */
+/* Steps that are tried around the fitted one; more trials reduce the squared error by less than 1 %. */
 static const double TRIALS[] = {0.88, 0.94, 1.0, 1.06, 1.13};
 #define N_TRIALS ((int)(sizeof TRIALS / sizeof *TRIALS))
 
-/* Values are symmetric, in steps: those of positive x begin at the code `above` and go on by gaps, and x has the value that
- * is nearest, of two the one nearer to 0. */
+/* Values are symmetric, in steps. The codes from `above` on stand for positive values, which grow by `gap`. A value
+ * of x is rounded to the nearest, of two equally near ones to the one nearer to 0. */
 typedef struct {
-    int n, above, below; /* above, below: the codes in the middle, of either sign; the same where there is a 0 */
+    int n, above, below; /* above, below: the middle codes of either sign; equal if there is a code for 0 */
     float first, half[8], gap[8];
 } ladder;
 
@@ -39,7 +39,7 @@ QV_INLINE void nearest_codes(const ladder *l, const float *block, float per_step
     for (int j = 0; j < QV_BLOCK; j++) codes[j] = (uint8_t)(block[j] < 0 ? l->below - passed[j] : l->above + passed[j]);
 }
 
-/* Values of the nearest codes, without their signs. */
+/* Absolute values of the nearest codes. */
 QV_INLINE void nearest_sizes(const ladder *l, const float *size, float *k) {
     for (int j = 0; j < QV_BLOCK; j++) k[j] = l->first;
     for (int i = 0; i < l->n; i++) {
@@ -56,7 +56,7 @@ typedef struct {
 
 QV_INLINE float in_range(double step) { return step < FLT_MAX ? (float)step : FLT_MAX; }
 
-/* <x, k> and |k|^2 of the values nearest to x at a step. Signs cancel in both. */
+/* <x, k> and |k|^2 of the values k nearest to x at a step. Signs cancel in both. */
 QV_INLINE fit fit_levels(const qv_source *source, const ladder *l, double step) {
     float buffer[QV_BLOCK], size[QV_BLOCK], scaled[QV_BLOCK], k[QV_BLOCK];
     fit f = {in_range(step), 0, 0};
@@ -73,9 +73,10 @@ QV_INLINE fit fit_levels(const qv_source *source, const ladder *l, double step) 
     return f;
 }
 
-/* The step whose values point most nearly along x. First codes and step in turn, each the best for the other (Lloyd 1982;
- * for three levels it is the threshold of ternary weight networks, Li, Zhang and Liu, arXiv:1605.04711, eq. 5), which
- * finds the scale of any distribution, but stops at the nearest of many optima; then the best of some around. */
+/* Find the step whose values point most nearly along x. First, alternate between codes and step, each optimal for
+ * the other (Lloyd 1982; for three levels this is the threshold of ternary weight networks, Li, Zhang and Liu,
+ * arXiv:1605.04711, eq. 5). This finds the scale of any distribution, but only a local optimum, so the best of some
+ * steps around it is taken. */
 QV_INLINE fit fit_step(const qv_source *source, const qv_levels *levels, double norm2) {
     const ladder l = ladder_of(levels);
     fit f = {.step = in_range(levels->start * sqrt(norm2 / source->dim))}, best = {0, 0, 0};
@@ -93,12 +94,12 @@ QV_INLINE fit fit_step(const qv_source *source, const qv_levels *levels, double 
 QV_DEFINE_WIDE(static, fit, wide_fit, (const qv_source *source, const qv_levels *levels, double norm2),
                (source, levels, norm2), fit_step)
 
-/* One group of codes, from dim `first` on. */
+/* Pack one group of codes into a row. */
 static void put_group(const qv_codec *codec, const uint8_t *codes, int start, uint8_t *row) {
     qv_pack(qv_levels_of(codec), codes, qv_packed_width(codec, start), row + start);
 }
 
-/* Codes of the row's dims by the codec's own ranges. */
+/* Encode a row with the codec's ranges. */
 static void put_static(const qv_codec *codec, const float *x, double unit, uint8_t *row) {
     const qv_levels *levels = qv_levels_of(codec);
     for (int start = 0, first = 0; start < codec->data_size; start += QV_BLOCK, first += qv_group_dims(levels)) {
@@ -110,7 +111,7 @@ static void put_static(const qv_codec *codec, const float *x, double unit, uint8
     }
 }
 
-/* <o, k> of 64 codes and the offset of the centroid, in steps. */
+/* <o, k> of 64 codes and the centroid's offset, in steps. */
 static double codes_dot_offset(const qv_source *source, const qv_levels *levels, int i, const uint8_t *codes) {
     int32_t sum = 0;
     int count = source->dim - i < QV_BLOCK ? source->dim - i : QV_BLOCK;
@@ -120,7 +121,7 @@ static double codes_dot_offset(const qv_source *source, const qv_levels *levels,
     return sum;
 }
 
-/* Codes of the row's dims at a step; returns <o, k>. */
+/* Encode a row with a step. Returns <o, k>. */
 static double put_codes(const qv_codec *codec, const qv_source *source, float step, uint8_t *row) {
     const qv_levels *levels = qv_levels_of(codec);
     const ladder l = ladder_of(levels);
@@ -139,7 +140,7 @@ static double put_codes(const qv_codec *codec, const qv_source *source, float st
     return along;
 }
 
-/* A vector that counts as zero has scale 0, so that its codes mean nothing. */
+/* A zero vector has scale 0; its codes have no meaning. */
 static void encode_own_scale(const qv_codec *codec, const float *x, double unit, uint8_t *row) {
     qv_source source = qv_source_of(codec, x, unit);
     qv_coded coded = {.center = qv_nearest_centroid(codec, &source)};

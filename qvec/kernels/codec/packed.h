@@ -1,8 +1,8 @@
 /* INT4 and TERNARY: codes of 4 or 2 bits, several to a byte, so that unpacking is a shift and an `and`.
  *
- * A group of 64 bytes holds 64 dims a plane: byte j has dim j of the group in its lowest bits, dim j + 64 in the next, and so
- * on. The last group is cut to `width` bytes, a multiple of 16: byte j has dims j, j + width, ... Pads are 0. Prepared queries
- * hold the planes one after the other, 64 s8 each, with zeros where there is no dim. */
+ * A group of 64 bytes holds 64 dims a plane: byte j has dim j of the group in its lowest bits, dim j + 64 in the
+ * next, and so on. The last group is cut to `width` bytes, a multiple of 16: byte j has dims j, j + width, ... Pads
+ * are 0. Prepared queries hold the planes one after the other, 64 s8 each, with zeros where there is no dim. */
 #ifndef QV_PACKED_H
 #define QV_PACKED_H
 
@@ -15,9 +15,9 @@ typedef struct {
     float start; /* a step in standard deviations: that of the least squared error over a normal distribution */
 } qv_levels;
 
-/* Max, "Quantizing for minimum distortion" (IRE Trans. Inf. Theory, 1960), tables I and II: the 16 levels of the least error
- * over a normal distribution, in 63rds of the outermost, 2.733 standard deviations; 16 uniform levels, in half steps, for
- * the calibrated ranges that give the step; 3 levels. */
+/* Max, "Quantizing for minimum distortion" (IRE Trans. Inf. Theory, 1960), tables I and II: the 16 levels of the
+ * least error over a normal distribution, in 63rds of the outermost, 2.733 standard deviations; 16 uniform levels,
+ * in half steps, for the calibrated ranges that give the step; 3 levels. */
 static const uint8_t QV_INT4_TABLE[16] = {1, 16, 27, 35, 42, 49, 55, 61, 67, 73, 79, 86, 93, 101, 112, 127};
 static const uint8_t QV_UNIFORM_TABLE[16] = {49, 51, 53, 55, 57, 59, 61, 63, 65, 67, 69, 71, 73, 75, 77, 79};
 static const uint8_t QV_TERNARY_TABLE[4] = {0, 1, 2, 3};
@@ -41,7 +41,7 @@ static inline int qv_packed_size(const qv_codec *codec) {
     return dim / group * QV_BLOCK + (int)qv_round_up((size_t)((rest + levels->planes - 1) / levels->planes), 16);
 }
 
-/* Bytes of the group that begins at byte `start` of a row. */
+/* Bytes of the group that starts at byte `start` of a row. */
 static inline int qv_packed_width(const qv_codec *codec, int start) {
     int left = codec->data_size - start;
     return left < QV_BLOCK ? left : QV_BLOCK;
@@ -53,7 +53,7 @@ static inline int qv_group_count(const qv_codec *codec, const qv_levels *levels,
     return left < whole ? left : whole;
 }
 
-/* Codes of one group's dims, planes * width of them. */
+/* Unpack the codes of one group, planes * width of them. */
 static inline void qv_unpack(const qv_levels *levels, const uint8_t *group, int width, uint8_t *codes) {
     for (int p = 0; p < levels->planes; p++) {
         int shift = p * levels->bits, mask = (1 << levels->bits) - 1;
@@ -68,7 +68,8 @@ static inline void qv_pack(const qv_levels *levels, const uint8_t *codes, int wi
     }
 }
 
-/* The signed values of a query, dim by dim, into planes: only those of the last group move. `q` has room for whole groups. */
+/* Reorder the signed values of a query from dim order into planes. Only the last group changes. `q` fits whole
+ * groups. */
 static inline void qv_spread(const qv_codec *codec, int8_t *q) {
     const qv_levels *levels = qv_levels_of(codec);
     int last = (codec->data_size - 1) / QV_BLOCK, width = codec->data_size - last * QV_BLOCK;

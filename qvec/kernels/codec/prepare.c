@@ -1,4 +1,5 @@
-/* Queries: the vector in the form that the kernel eats, and the terms that turn its dot product into a key. */
+/* Preparation of queries: the vector in the form that the kernel reads, and the terms that turn its dot product into
+ * a key. */
 #include "codec/bitpack.h"
 #include "codec/centroids.h"
 #include "codec/packed.h"
@@ -14,7 +15,7 @@ typedef struct {
 
 static uint8_t *payload(qv_query *query) { return (uint8_t *)(query + 1); }
 
-/* `share` of |q - x|^2 between vectors that are both centered. */
+/* Terms of share * |q - x|^2 between vectors that are both centered. */
 static void shifted_terms(const estimate *e, float share, qv_query *out) {
     out->bias = share * (float)(e->norm2 < QV_NORM2_MAX ? e->norm2 : QV_NORM2_MAX);
     out->per_norm2 = share;
@@ -23,7 +24,7 @@ static void shifted_terms(const estimate *e, float share, qv_query *out) {
     out->offset = e->offset;
 }
 
-/* Dot products of huge vectors, within what can be added to others without becoming infinite. */
+/* Clamp dot products of huge vectors, so that sums with others stay finite. */
 static float bounded(double v) {
     return (float)(v > QV_NORM2_MAX ? QV_NORM2_MAX : v < -QV_NORM2_MAX ? -QV_NORM2_MAX : v);
 }
@@ -44,7 +45,7 @@ static void search_terms(const qv_codec *codec, const estimate *e, qv_query *out
     out->offset = e->offset;
 }
 
-/* Where the graph is built: |q - x|^2, which is 2 - 2<q, x> on the unit sphere; -2<q, x> under ip. */
+/* Terms of graph construction: |q - x|^2, which is 2 - 2<q, x> on the unit sphere; -2<q, x> under ip. */
 static void build_terms(const qv_codec *codec, const estimate *e, qv_query *out) {
     search_terms(codec, e, out);
     if (codec->metric != QV_L2) out->per_table *= 2;
@@ -72,7 +73,7 @@ static int32_t midpoint(const qv_codec *codec) {
     return qv_is_packed(codec->kind) ? qv_levels_of(codec)->middle : QV_MIDPOINT;
 }
 
-/* The code of the payload's kernel from its dims in order. */
+/* Offset of the codes, which are in dim order, and their order for the kernel. */
 static void finish_codes(const qv_codec *codec, int32_t sum, estimate *e, qv_query *out) {
     e->offset = midpoint(codec) * sum;
     if (qv_is_packed(codec->kind)) qv_spread(codec, (int8_t *)payload(out));
@@ -90,7 +91,8 @@ static void fill_dynamic(const qv_codec *codec, const float *q, estimate *e, qv_
     finish_codes(codec, code.sum, e, out);
 }
 
-/* Room for the float weights of a query that something is folded into or taken from, behind its codes: a fifth is codes. */
+/* Room for the float weights of a query that something is folded into or taken from, behind its codes: a fifth is
+ * codes. */
 static float *scratch(const qv_codec *codec, qv_query *out) {
     size_t size = (size_t)codec->query_size - sizeof *out - (size_t)qv_table_bytes(codec);
     return (float *)(payload(out) + size / 5);
@@ -150,8 +152,8 @@ static int32_t bitpack_offset(const qv_codec *codec, const int8_t *codes) {
     return offset;
 }
 
-/* Vectors are residuals of a center: <y, x' + center> = <y, center> + <y, x'>. Where both sides are shifted, y is a residual
- * too and the first term is none. */
+/* Vectors are residuals of a center: <y, x' + center> = <y, center> + <y, x'>. Where both sides are shifted, y is a
+ * residual too and the first term is none. */
 static void fill_weights(const qv_codec *codec, const float *y, double unit, estimate *e, qv_query *out) {
     qv_source query = qv_plain_source(codec, y), weights = qv_plain_source(codec, scratch(codec, out));
     query.unit = unit;
@@ -166,13 +168,13 @@ static void fill_weights(const qv_codec *codec, const float *y, double unit, est
     if (!qv_is_bitpacked(codec)) finish_codes(codec, code.sum, e, out);
     else e->offset = bitpack_offset(codec, codes);
     if (codec->bits != 1) return;
-    int8_t *values = (int8_t *)scratch(codec, out); /* weights are not needed any more */
+    int8_t *values = (int8_t *)scratch(codec, out); /* weights are not needed from here on */
     memcpy(values, codes, (size_t)(8 * codec->data_size));
     qv_spread_bits(values, 8 * codec->data_size, codes);
 }
 
-/* A row's codes are symmetric already: c - 128 is the signed form. Bytes might be anything's: what the loop reads besides is
- * held, and its arrays are apart, so that it is one of vectors. */
+/* A row's codes are symmetric already: c - 128 is the signed form. Values are copied to locals and pointers are
+ * restrict, so that the loop vectorizes: byte pointers may alias anything. */
 static void fill_dynamic_row(const qv_codec *codec, const uint8_t *restrict row, estimate *e, qv_query *out) {
     const int n = codec->data_size;
     uint8_t *restrict codes = payload(out);
@@ -208,7 +210,7 @@ static void fill_packed_row(const qv_codec *codec, const uint8_t *row, estimate 
 
 static int has_integer_codes(const qv_codec *codec) { return codec->kind == QV_INT8 || qv_is_packed(codec->kind); }
 
-/* Whether queries are made of floats that are scaled or moved first, whatever a row's own codes are. */
+/* Whether queries are floats that are scaled or moved first, whatever the row's codes are. */
 static int has_weights(const qv_codec *codec) { return qv_is_bitpacked(codec) || qv_is_centered(codec); }
 
 void qv_prepare(const qv_codec *codec, const float *q, qv_query *out) {

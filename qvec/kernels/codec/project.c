@@ -6,8 +6,8 @@
 
 #include <string.h>
 
-/* One level: vectors of `bytes`, and as many rows in a tile as their sums fit its registers. GCC spills sums of vectors
- * that are wider than the machine's. */
+/* One level: vectors of `bytes`, and as many rows in a tile as their sums fit its registers. GCC spills sums of
+ * vectors that are wider than the machine's. */
 #define DEFINE_PROJECT(level, target, bytes, tile)                                                            \
     typedef float lanes_##level __attribute__((vector_size(bytes), aligned(4), may_alias));                   \
     target QV_INLINE void tile_##level(const float *x, int count, int dim, const float *panel, float *out,    \

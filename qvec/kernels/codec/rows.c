@@ -50,7 +50,8 @@ int qv_take_integers(const float *x, int dim, int8_t *k, qv_code *code) {
     return 1;
 }
 
-/* The nearest integers to sixteen x / step within -127..127, as qv_round and qv_clamp give them: three times. */
+/* Round sixteen values x / step to integers in -127..127, as qv_round and qv_clamp do: as floats, bytes, and added
+ * to `sums`. */
 QV_INLINE void put_levels(const float *x, float step, float *levels, int8_t *k, qv_mask8 *sums) {
     const qv_lanes8 high = (qv_lanes8){0} + 127, low = -high;
     qv_mask8 whole[2];
@@ -99,7 +100,8 @@ QV_INLINE qv_code quantize(const qv_source *source, int8_t *k) {
 
 QV_DEFINE_WIDE(, qv_code, qv_quantize, (const qv_source *source, int8_t *k), (source, k), quantize)
 
-/* Towards the middle, (v - 128 as an integer) + 128 in single precision: the last bit of the difference is part of the rule. */
+/* Truncate towards the middle: (v - 128 as an integer) + 128 in single precision. The rounding of the difference
+ * matters. */
 static int32_t truncated(float level, int top) {
     float middle = (float)((top + 1) / 2);
     return (int32_t)(level - middle) + (top + 1) / 2;

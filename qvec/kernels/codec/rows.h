@@ -1,4 +1,4 @@
-/* What encoding, decoding and preparing share: factors of a row, and the INT8 code. */
+/* Functions that encoding, decoding and preparing share: factors of a row, and the INT8 code. */
 #ifndef QV_ROWS_H
 #define QV_ROWS_H
 
@@ -17,13 +17,13 @@ static inline int qv_is_static(const qv_codec *codec) { return codec->step != NU
 
 static inline int qv_is_centered(const qv_codec *codec) { return codec->center != NULL; }
 
-/* Whether both sides are centered, and keys are distances there: |q - x| does not change when both move, and 1 - cosine is
- * half of |q - x|^2 of unit vectors. The error of a code is then that of the distance from the center, with the query's own
- * part along the center left out. Dot products do change, so under ip queries stay where they are. */
+/* Whether queries are centered as well as rows. Under l2 and cosine, |q - x| does not change when both move (1 -
+ * cosine is half of |q - x|^2 of unit vectors), and the code's error then concerns the distance from the center
+ * only. Dot products do change, so queries are not centered under ip. */
 static inline int qv_is_shifted(const qv_codec *codec) { return qv_is_centered(codec) && codec->metric != QV_IP; }
 
-/* What the values of x are multiplied by before they meet ranges or a center: 1/|x| under cosine, and exactly 1 where x has
- * unit length already, so that its codes are those of the values given. */
+/* Factor of x before ranges or a center apply: 1/|x| under cosine, and exactly 1 if x has unit length already, so
+ * that given values are not rounded again. */
 static inline double qv_unit_of(const qv_codec *codec, double norm2) {
     if (codec->metric != QV_COSINE || fabs(norm2 - 1) <= QV_UNIT_ERROR) return 1;
     return qv_inverse_norm(norm2);
@@ -38,7 +38,7 @@ typedef struct {
     int32_t sum; /* of k */
 } qv_code;
 
-/* What is coded: x * unit, less a center, less the offset of a centroid, if there are such. */
+/* Input of an encoder: x * unit, less a center, less the offset of a centroid, where the codec has them. */
 typedef struct {
     const float *x, *center; /* center: padded with 0, or NULL */
     const uint8_t *offset;   /* codes of the centroid's offset, around QV_MIDPOINT; or NULL */
@@ -47,7 +47,7 @@ typedef struct {
     int dim;
 } qv_source;
 
-/* 64 values from dim i on, zeros past the end. */
+/* 64 values of the source from dim i on, padded with zeros. */
 QV_INLINE const float *qv_source_block(const qv_source *source, int i, float *buffer) {
     const float *block = qv_block(source->x, source->dim, i, buffer);
     if (source->center == NULL && source->unit == 1) return block;
@@ -59,15 +59,15 @@ QV_INLINE const float *qv_source_block(const qv_source *source, int i, float *bu
     return buffer;
 }
 
-/* Fills k to a multiple of 64 dims with zeros. A vector that counts as zero gets k = 0, scale = 0. */
+/* Quantize a source; k is padded with zeros to a multiple of 64 dims. A zero vector gets k = 0, scale = 0. */
 qv_code qv_quantize(const qv_source *source, int8_t *k);
 
-/* All of x, as it is. */
+/* A source that is x unchanged. */
 static inline qv_source qv_plain_source(const qv_codec *codec, const float *x) {
     return (qv_source){.x = x, .unit = 1, .dim = codec->dim};
 }
 
-/* 1 if every value is an integer in -128..127: then k = x, scale = 1, and k is filled as above. */
+/* Returns 1 if every value is an integer in -128..127; then k = x, scale = 1, padded as above. */
 int qv_take_integers(const float *x, int dim, int8_t *k, qv_code *code);
 
 /* Write the factors behind a row's data; norm2 saturates, and is 1 under cosine where rows are not centered. */
@@ -76,7 +76,7 @@ void qv_put_factors(const qv_codec *codec, uint8_t *row, float scale, double nor
 /* Codes 0..top of 64 dims of x from dim i on, by the codec's lower and step. */
 void qv_static_block(const qv_codec *codec, const float *x, double unit, int i, int top, uint8_t *codes);
 
-/* |x|^2 in single precision: infinite or no number where a value is, or where the sum leaves float32. */
+/* |x|^2 in single precision; not finite if a value is not, or if the sum exceeds float32. */
 float qv_plain_norm2(const float *x, int dim);
 
 #endif

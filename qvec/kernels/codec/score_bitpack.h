@@ -7,8 +7,9 @@
 #include "codec/score_common.h"
 #include "codec/score_packed.h"
 
-/* Both kinds at a level whose `step` adds one block of four rows at `at` to sums of type `vector`, and whose `finish`
- * adds up the lanes. RABITQ has one width, 2 or more here, and its loop is unrolled for it; MIXED turns at each block. */
+/* Both kinds at a level whose `step` adds one block of four rows at `at` to sums of type `vector`, and whose
+ * `finish` adds up the lanes. RABITQ has one width, 2 or more here, and its loop is unrolled for it; MIXED turns at
+ * each block. */
 #define QV_BITPACK_MANY(use) use(2) use(3) use(4) use(5) use(6) use(7) use(8)
 #define QV_BITPACK_WIDTHS(use) use(1) QV_BITPACK_MANY(use)
 

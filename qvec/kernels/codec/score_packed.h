@@ -1,5 +1,5 @@
-/* INT4, TERNARY and RABITQ of 1 bit: sums of small unsigned data times s8 query, exact in 32 bits, so equal on every level.
- * Codes of INT4 are looked up in a table of their values, 1..127; those of the others are theirs. */
+/* INT4, TERNARY and RABITQ of 1 bit: sums of small unsigned data times s8 query, exact in 32 bits, so equal on every
+ * level. Codes of INT4 are looked up in a table of their values, 1..127; those of the others are theirs. */
 #ifndef QV_SCORE_PACKED_H
 #define QV_SCORE_PACKED_H
 
@@ -58,7 +58,8 @@ QV_TARGET_AVX2 QV_INLINE __m256i packed_table_avx2(const qv_codec *codec, int pl
     return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)qv_levels_of(codec)->table));
 }
 
-/* All planes of 32 bytes. Sums of pairs stay in 16 bits: 2 * 127 * 128 < 2^15 in a plane of INT4, and in all of TERNARY. */
+/* All planes of 32 bytes. Sums of pairs stay in 16 bits: 2 * 127 * 128 < 2^15 in a plane of INT4, and in all of
+ * TERNARY. */
 QV_TARGET_AVX2 QV_INLINE __m256i packed_step_avx2(const int8_t *q, __m256i data, __m256i table, int planes) {
     const int bits = 8 / planes;
     const __m256i mask = _mm256_set1_epi8((char)((1 << bits) - 1)), ones = _mm256_set1_epi16(1);
@@ -75,7 +76,8 @@ QV_TARGET_AVX2 QV_INLINE __m256i packed_step_avx2(const int8_t *q, __m256i data,
 
 #define QV_BIT_GROUPS 4 /* of 64 bytes, whose sums stay in 16 bits: 2 * 2 * 8 * 2 * 127 * 4 < 2^15 */
 
-/* Single bits of 32 bytes. Those of a nibble are not shifted down but added up apart, as 1, 2, 4 and 8 times their sums. */
+/* Single bits of 32 bytes. Those of a nibble are not shifted down but added up apart, as 1, 2, 4 and 8 times their
+ * sums. */
 QV_TARGET_AVX2 QV_INLINE void bit_step_avx2(__m256i *apart, __m256i low, const int8_t *q) {
     const __m256i high = _mm256_srli_epi16(low, 4);
     for (int j = 0; j < 4; j++) {

@@ -25,7 +25,7 @@ int qv_simd_compiled(int level) {
 #endif
 }
 
-/* The level that QVEC_SIMD names; the highest if it is not set; -1 if it names none of this build. */
+/* Level named by QVEC_SIMD; the highest if it is not set; -1 if it names no level of this build. */
 static int level_cap(void) {
     const char *name = getenv("QVEC_SIMD");
     if (name == NULL || *name == '\0') return QV_SIMD_LEVELS - 1;
@@ -36,8 +36,8 @@ static int level_cap(void) {
 }
 
 #if defined(__x86_64__)
-/* __builtin_cpu_supports asks the operating system's XGETBV state too; it knows f16c in new compilers only,
- * and that bit is worth nothing without the AVX state, which avx2 vouches for. */
+/* __builtin_cpu_supports also checks the operating system's XGETBV state. Only new compilers know f16c; the bit
+ * requires the AVX state, which the check for avx2 includes. */
 static int has_f16c(void) {
     unsigned eax, ebx, ecx, edx;
     return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C) != 0;

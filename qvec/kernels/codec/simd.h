@@ -13,8 +13,8 @@ typedef enum { QV_SCALAR = 0, QV_AVX2 = 1, QV_AVX512 = 2, QV_NEON = 3 } qv_simd;
 #define QV_SIMD_LEVELS 4
 #define QV_INLINE static inline __attribute__((always_inline))
 
-/* Defines `linkage type name params`, which gives the same bits on every machine, from an inline function `body` of fixed lanes:
- * compiled for the baseline, and where there is a wider instruction set for that too. */
+/* Defines `linkage type name params`, which gives the same bits on every machine, from an inline function `body` of
+ * fixed lanes: compiled for the baseline, and where there is a wider instruction set for that too. */
 #if defined(__x86_64__)
 #define QV_DEFINE_WIDE(linkage, type, name, params, arguments, body)         \
     static type name##_baseline params { return body arguments; }            \

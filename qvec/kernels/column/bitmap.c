@@ -4,9 +4,9 @@
 
 #include "codec/simd.h"
 
-#define QV_FEW_RANGES 8 /* tested one after the other; of more, the one that may hold a value is searched for */
+#define QV_FEW_RANGES 8 /* up to this number, ranges are tested in sequence; otherwise by binary search */
 
-/* The bit of each of 64 values that lies within `span` above `low`: one comparison, for what is below `low` wraps. */
+/* One bit per value: whether it lies in low..low + span. One comparison suffices, since smaller values wrap. */
 typedef uint64_t (*word_fn)(const uint64_t *values, uint64_t low, uint64_t span);
 
 static uint64_t word_scalar(const uint64_t *values, uint64_t low, uint64_t span) {
@@ -16,7 +16,7 @@ static uint64_t word_scalar(const uint64_t *values, uint64_t low, uint64_t span)
 }
 
 #if defined(__x86_64__)
-/* Signed comparison is all there is: with the top bit flipped it orders unsigned values. */
+/* AVX2 has signed comparison only: flipping the top bit makes it order unsigned values. */
 QV_TARGET_AVX2 static uint64_t word_avx2(const uint64_t *values, uint64_t low, uint64_t span) {
     const __m256i flip = _mm256_set1_epi64x((long long)(1ull << 63)), lows = _mm256_set1_epi64x((long long)low);
     const __m256i spans = _mm256_set1_epi64x((long long)(span ^ 1ull << 63));
@@ -42,7 +42,7 @@ QV_TARGET_AVX512 static uint64_t word_avx512(const uint64_t *values, uint64_t lo
 
 static const word_fn WORDS[QV_SIMD_LEVELS] = QV_BY_LEVEL(word_scalar, word_avx2, word_avx512, word_scalar);
 
-/* The last range that does not begin above the value, by halving; whether it holds the value. */
+/* Find the last range that begins at or below the value, by binary search; whether it contains the value. */
 static uint64_t is_within(uint64_t value, const uint64_t *bounds, uint32_t n_ranges) {
     uint32_t first = 0;
     for (uint32_t left = n_ranges; left > 1;) {

@@ -14,7 +14,7 @@ CHUNK_ROWS = QV_CHUNK_ROWS
 
 
 cdef uint64_t[::1] _words(object bits, uint32_t n):
-    """A writable bitmap with room for n rows."""
+    """A writable bitmap of at least n rows."""
     cdef uint64_t[::1] words = bits
     if <uint64_t>words.shape[0] * 64 < n:
         raise ValueError(f"a bitmap of {words.shape[0]} words does not hold {n} rows")
@@ -24,7 +24,8 @@ cdef uint64_t[::1] _words(object bits, uint32_t n):
 def bits_between(Column values not None, uint32_t n, const uint64_t[::1] bounds not None, bits, *, simd=None):
     """Set in ``bits`` the rows below n whose value lies in one of some ranges.
 
-    values: row w holds the u64 of the rows of word w. bounds: the lowest and the highest value of each range, ascending.
+    values: row w contains the u64 values of the rows of word w. bounds: the lowest and the highest value of each range,
+    ascending.
     """
     cdef uint64_t[::1] words = _words(bits, n)
     cdef uint32_t n_ranges = <uint32_t>(bounds.shape[0] // 2)
@@ -48,14 +49,16 @@ def bits_between(Column values not None, uint32_t n, const uint64_t[::1] bounds 
 
 
 def bits_roaring(const uint8_t[::1] data not None, uint32_t chunk, uint32_t n, bits):
-    """Set in ``bits`` the rows of a serialized CRoaring bitmap; False where it is damaged or holds others than rows of the
-    chunk below n: some bits may be set then."""
+    """Set in ``bits`` the rows of a serialized CRoaring bitmap.
+
+    Returns False if the data is damaged, or contains rows outside of the chunk or not below n. Some bits may then be set.
+    """
     cdef uint64_t[::1] words = _words(bits, n)
     return data.shape[0] > 0 and n > 0 and qv_bits_roaring(&data[0], data.shape[0], chunk, n, &words[0]) == 0
 
 
 def bits_set(const uint32_t[::1] rows not None, uint32_t n, bits):
-    """Set in ``bits`` some rows below n."""
+    """Set in ``bits`` the given rows, which must be below n."""
     cdef uint64_t[::1] words = _words(bits, n)
     cdef Py_ssize_t i
     for i in range(rows.shape[0]):
@@ -65,7 +68,7 @@ def bits_set(const uint32_t[::1] rows not None, uint32_t n, bits):
 
 
 def bits_count(const uint64_t[::1] words not None):
-    """How many rows a bitmap holds."""
+    """Number of rows in a bitmap."""
     return qv_bits_count(&words[0], <uint32_t>words.shape[0]) if words.shape[0] else 0
 
 

@@ -27,7 +27,7 @@ typedef struct {
 _Static_assert(sizeof(block_header) == QV_BLOCK_HEADER, "header size");
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the format is little-endian and read in place");
 
-/* Over everything but the crc itself. */
+/* Checksum of a value except its crc field. */
 static uint32_t checksum(const uint8_t *value, size_t size) {
     const size_t at = offsetof(block_header, crc), after = at + sizeof(uint32_t);
     return qv_crc32c(qv_crc32c(0, value, at), value + after, size - after);
@@ -70,7 +70,7 @@ static void lock(qv_arena *arena) {
 
 static void unlock(qv_arena *arena) { __atomic_store_n(&arena->lock, 0, __ATOMIC_RELEASE); }
 
-/* value_size and the page header: as in the file, so that rows lie on a 64-byte boundary here too. */
+/* value_size plus the page header: rows then lie on a 64-byte boundary, as in the file. */
 static size_t slot_size(const qv_column *col) { return (size_t)col->value_size + QV_PAGE_HEADER; }
 
 static int add_chunk(qv_arena *arena) {
@@ -176,7 +176,7 @@ uint8_t *qv_resolve(qv_column *col, uint32_t block) {
     const uint8_t *value = col->map + offset + QV_PAGE_HEADER;
     if (!qv_block_intact(col, block, value, entry.crc, col->verify)) return fail(col, block);
     uint8_t *first = (uint8_t *)value + QV_BLOCK_HEADER;
-    /* A writer's thread may have made the block private meanwhile: its copy must not be hidden. */
+    /* a thread of the writer may have made a private copy meanwhile, which must win */
     uint8_t *unresolved = NULL;
     if (!__atomic_compare_exchange_n(&col->table[block], &unresolved, first, 0, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
         return unresolved;
@@ -226,7 +226,7 @@ void qv_release(qv_column *col) {
         col->scratch[block] = NULL;
         col->table[block] = NULL;
     }
-    /* One chunk stays: the next transaction is likely to be as small. */
+    /* keep one chunk: the next transaction is likely to be as small */
     while (col->arena.n_chunks > 1) qv_huge_free(col->arena.chunks[--col->arena.n_chunks], ARENA_CHUNK);
     col->arena.used = 0;
 }
@@ -240,12 +240,12 @@ static int in_map(const qv_column *col, const uint8_t *first) {
     return (uintptr_t)first - (uintptr_t)col->map < col->map_size;
 }
 
-/* Let go of the pages of a row's block: they were read once, and would count as this process's for as long as it lives. */
+/* Unmap the pages of a block that was read once, so that they do not count as memory of this process. */
 static void unmap_block(const qv_column *col, const uint8_t *first) {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     uintptr_t start = (uintptr_t)first / page * page,
               end = (uintptr_t)first + (size_t)col->stride * col->rows_per_block;
-    madvise((void *)start, end - start, MADV_DONTNEED); /* of a file's pages: whoever needs one has it from the cache */
+    madvise((void *)start, end - start, MADV_DONTNEED); /* the page cache still has them */
 }
 
 int qv_column_copy(qv_column *col, uint8_t *region, size_t pitch) {

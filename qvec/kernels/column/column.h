@@ -1,11 +1,10 @@
 /* A column: fixed-stride rows in blocks, reached through a table of addresses.
  *
- * A reader's blocks lie in the file map. `table[b]` is NULL until block b was resolved: its address computed from the
- * page number in the directory, its header and checksum held against the directory's entry (qv_resolve).
- * A writer works on private copies: the first change of a block copies it (qv_row_mut).
+ * A reader's blocks lie in the file map. `table[b]` is NULL until block b is resolved: its address computed from the
+ * page table's entry, its header and checksum verified against that entry (qv_resolve). A writer works on private
+ * copies: the first change of a block copies it (qv_row_mut).
  *
- * A block's value: { header[QV_BLOCK_HEADER]; rows[rows_per_block * stride]; zeros } of value_size bytes.
- */
+ * Value of a block: { header[QV_BLOCK_HEADER]; rows[rows_per_block * stride]; zeros }, value_size bytes. */
 #ifndef QV_COLUMN_H
 #define QV_COLUMN_H
 
@@ -18,13 +17,13 @@
 
 typedef struct {
     uint32_t pgno; /* first page of the block's value; 0: never written */
-    uint32_t crc;  /* the block's crc32c, so that a stale but intact block is told from the right one */
+    uint32_t crc;  /* crc32c of the block, which also detects a stale but intact block */
 } qv_entry;
 
-/* Private copies of one write transaction: slots cut from large chunks, given back all at once. */
+/* Private copies of one write transaction: slots in large chunks, freed together. */
 typedef struct {
     uint8_t **chunks;
-    uint32_t n_chunks, capacity; /* chunks in use; chunks that fit `chunks` */
+    uint32_t n_chunks, capacity; /* chunks in use; places in `chunks` */
     uint32_t used;               /* slots taken from the last chunk */
     int lock;
 } qv_arena;
@@ -39,22 +38,23 @@ typedef struct {
     uint16_t generation;
     /* where blocks lie */
     const uint8_t *map; /* base of the file map, NULL while nothing is stored */
-    uint64_t map_size;  /* bytes that may be touched from `map` */
+    uint64_t map_size;  /* bytes of the map that may be read */
     qv_entry *entries;  /* [n_blocks] */
     uint8_t **table;    /* [n_blocks] first row of each block, NULL: not resolved */
-    uint8_t **scratch;  /* [n_blocks] writer: the private copy of the value, NULL: clean; reader: NULL */
-    uint32_t capacity;  /* blocks that the three arrays have room for */
+    uint8_t **scratch;  /* [n_blocks] writer: private copy of the value, NULL if unchanged; reader: NULL */
+    uint32_t capacity;  /* places in the three arrays */
     qv_arena arena;
     int verify;        /* check crc when resolving */
     int64_t bad_block; /* first block that failed to resolve, -1: none */
 } qv_column;
 
-/* Geometry of an empty column; 0, or -1 where no row fits or the numbers are out of range. */
+/* Initialize an empty column. Returns 0, or -1 if no row fits or a number is out of range. */
 int qv_column_init(qv_column *col, uint8_t id, uint16_t generation, uint32_t stride, uint32_t rows_per_block,
                    uint32_t pages, uint32_t psize, int writable);
 void qv_column_free(qv_column *col);
 
-/* Room for n blocks: new ones are unwritten, those cut off are forgotten. -1: out of memory, nothing changed. */
+/* Set the number of blocks. New ones are unwritten, others are dropped. Returns -1, with nothing changed, if out of
+ * memory. */
 int qv_column_resize(qv_column *col, uint32_t n_blocks);
 
 /* Address of a block's first row, verified; NULL (and bad_block set) when it is damaged or missing. */
@@ -67,30 +67,31 @@ uint8_t *qv_touch(qv_column *col, uint32_t block);
 /* Writer: fill in the header and checksum of a private block; its value is then ready to be stored. */
 uint8_t *qv_seal(qv_column *col, uint32_t block, uint64_t txn_id);
 
-/* Writer: enter a sealed block into the directory, stored from page `pgno` on. */
+/* Writer: set the page table entry of a sealed block, stored from page `pgno` on. */
 void qv_set_page(qv_column *col, uint32_t block, uint32_t pgno);
 
-/* Writer: give back the memory of a settled block, which must not be read before qv_release. */
+/* Writer: free the memory of a stored block, which must not be read before qv_release. */
 void qv_discard(qv_column *col, uint32_t block);
 
-/* Writer: forget all private copies, after a commit or to abort; blocks are resolved again from their entries. */
+/* Writer: drop all private copies, after a commit or to abort; blocks are then resolved from their entries. */
 void qv_release(qv_column *col);
 
-/* Writer: bytes of the private copies. */
+/* Writer: memory of the private copies, in bytes. */
 size_t qv_private_bytes(const qv_column *col);
 
-/* Whether `value` is this block, whole, and the one that `crc` names. */
+/* Whether `value` is this block, complete, and the version with checksum `crc`. */
 int qv_block_intact(const qv_column *col, uint32_t block, const uint8_t *value, uint32_t crc, int verify);
 
-/* A chunk of the directory in the framing of a block: qv_chunk_entries(psize) entries from `first` on. */
+/* Encode a chunk of the page table, framed like a block: qv_chunk_entries(psize) entries. Returns its checksum. */
 uint32_t qv_chunk_entries(uint32_t psize);
 uint32_t qv_chunk_pack(const qv_column *col, uint32_t chunk, uint64_t txn_id, uint8_t *value);
 
-/* Take over a chunk's entries; blocks whose entry changed are unresolved. -1: damaged or not the chunk `crc` names. */
+/* Load a chunk's entries; blocks whose entry changed become unresolved. -1: damaged, or not the chunk with checksum
+ * `crc`. */
 int qv_chunk_load(qv_column *col, uint32_t chunk, const uint8_t *value, uint32_t crc);
 
-/* Copy all rows to `region`, block after block `pitch` bytes apart, and serve them from there.
- * -1: a block is damaged (bad_block). */
+/* Copy all rows to `region`, `pitch` bytes from block to block, and read them from there. -1: a block is damaged
+ * (bad_block). */
 int qv_column_copy(qv_column *col, uint8_t *region, size_t pitch);
 
 static inline uint32_t qv_block_of(const qv_column *col, uint32_t row) {
@@ -108,7 +109,7 @@ static inline const uint8_t *qv_row(qv_column *col, uint32_t row) {
     return first + (size_t)(row - block * col->rows_per_block) * col->stride;
 }
 
-/* Address of a row to change. Threads may share blocks, not rows. */
+/* Address of a row for writing. Threads may share blocks, but not rows. */
 static inline uint8_t *qv_row_mut(qv_column *col, uint32_t row) {
     uint32_t block = qv_block_of(col, row);
     uint8_t *value = __atomic_load_n(&col->scratch[block], __ATOMIC_ACQUIRE);

@@ -59,7 +59,7 @@ def page_of(const uint8_t[::1] value not None) -> tuple[int, int]:
 
 
 def chunk_entries(psize: int) -> int:
-    """Entries that one directory chunk holds on pages of ``psize`` bytes."""
+    """Entries in one chunk of the page table on pages of ``psize`` bytes."""
     return qv_chunk_entries(psize)
 
 
@@ -119,18 +119,18 @@ cdef class Column:
 
     @property
     def n_rows(self) -> int:
-        """Rows that there is room for: whole blocks."""
+        """Capacity in rows: whole blocks."""
         return <uint64_t>self.c.n_blocks * self.c.rows_per_block
 
     @property
     def private_bytes(self) -> int:
-        """Memory that the private copies of changed blocks take."""
+        """Memory of the private copies of changed blocks."""
         return qv_private_bytes(&self.c)
 
     # Rows
 
     def resize(self, n_rows: int) -> None:
-        """Make room for ``n_rows`` rows, in whole blocks: new rows are zero, blocks beyond are dropped."""
+        """Set the capacity to ``n_rows`` rows, in whole blocks: new rows are zero, blocks past the end are dropped."""
         if not 0 <= n_rows <= QV_MAX_ROWS - self.c.rows_per_block:
             raise InputError(f"column {self.name!r}: {n_rows} rows are not between 0 and {QV_MAX_ROWS - self.c.rows_per_block}")
         if qv_column_resize(&self.c, (n_rows + self.c.rows_per_block - 1) // self.c.rows_per_block):
@@ -214,7 +214,7 @@ cdef class Column:
     # Where blocks lie
 
     def attach(self, base: int, size: int) -> None:
-        """Set the file map: its address and the bytes of it that may be touched. Another base unresolves all blocks."""
+        """Set the file map: its address, and the bytes that may be read. A new address unresolves all blocks."""
         cdef const uint8_t *map = <const uint8_t *><uintptr_t>base
         cdef uint32_t block
         if self.c.map != map:
@@ -225,12 +225,12 @@ cdef class Column:
         self.c.map_size = size
 
     def load(self, chunk: int, const uint8_t[::1] value not None, crc: int) -> None:
-        """Take over a directory chunk that has checksum ``crc``; blocks whose entry changed are resolved anew."""
+        """Load a chunk of the page table that has checksum ``crc``; blocks whose entry changed become unresolved."""
         if <size_t>value.shape[0] != self.c.psize - QV_PAGE_HEADER or qv_chunk_load(&self.c, chunk, &value[0], crc):
-            raise CorruptError(f"column {self.name!r}: directory chunk {chunk} is damaged or not the one of this commit")
+            raise CorruptError(f"column {self.name!r}: page table chunk {chunk} is damaged or not the one of this commit")
 
     def place(self, block: int, const uint8_t[::1] value not None) -> None:
-        """Point a block at the value that its key was found to hold, whatever the directory's page number is."""
+        """Resolve a block to the value found by its key, regardless of the page number in the page table."""
         if block >= self.c.n_blocks:
             raise InputError(f"column {self.name!r}: block {block} is not below {self.c.n_blocks}")
         cdef const uint8_t *at = &value[0]
@@ -249,7 +249,7 @@ cdef class Column:
         return self.region is not None
 
     def make_resident(self) -> None:
-        """Copy all blocks, each verified, into memory of huge pages, and serve them from there until they change."""
+        """Verify all blocks, copy them into huge pages, and read them from there until they change."""
         cdef size_t pitch = (<size_t>self.c.stride * self.c.rows_per_block + 63) // 64 * 64
         cdef _Region region
         cdef int failed
@@ -267,7 +267,7 @@ cdef class Column:
         cdef Column other = Column(self.name, self.c.id, self.c.generation, self.c.stride, self.c.rows_per_block,
                                    self.pages, self.c.psize, verify=self.c.verify, writable=writable)
         if self.writable:
-            raise InputError(f"column {self.name!r}: a writer's column has changes that are nobody else's")
+            raise InputError(f"column {self.name!r}: a writer's column cannot be cloned: it has private changes")
         if qv_column_resize(&other.c, self.c.n_blocks):
             raise MemoryError(f"column {self.name!r}: no memory for a copy of its table")
         if self.c.n_blocks:
@@ -279,7 +279,7 @@ cdef class Column:
         return other
 
     def check(self, block: int) -> bool:
-        """Whether the stored block is the one that the directory names, its checksum computed from its bytes."""
+        """Whether the stored block is the one in the page table; its checksum is computed from its bytes."""
         if not 0 <= block < self.c.n_blocks:
             raise InputError(f"column {self.name!r}: block {block} is not below {self.c.n_blocks}")
         cdef qv_entry entry = self.c.entries[<uint32_t>block]
@@ -291,7 +291,7 @@ cdef class Column:
     # Commit
 
     def dirty(self) -> np.ndarray:
-        """Numbers of the blocks to store, int64 ascending: the changed ones, and new ones as zeros."""
+        """Numbers of the blocks to store, int64 ascending: changed ones, and new ones, which are zero."""
         self._check_writable()
         cdef uint32_t block
         found = []
@@ -309,23 +309,23 @@ cdef class Column:
         return PyMemoryView_FromMemory(<char *>value, self.c.value_size, PyBUF_READ)
 
     def set_page(self, block: int, const uint8_t[::1] value not None) -> None:
-        """Enter a sealed block into the directory, under the page that LMDB gave the stored ``value``."""
+        """Set the page table entry of a sealed block to the page at which LMDB stored ``value``."""
         self._check_private(block)
         qv_set_page(&self.c, block, self._page_number(&value[0]))
 
     def discard(self, block: int) -> None:
-        """Give back the memory of a settled block, which must not be read before `release`."""
+        """Free the memory of a stored block, which must not be read before `release`."""
         self._check_private(block)
         qv_discard(&self.c, block)
 
     def pack_chunk(self, chunk: int, txn_id: int) -> tuple[bytes, int]:
-        """The value of a directory chunk, and its checksum."""
+        """The value of a chunk of the page table, and its checksum."""
         value = PyBytes_FromStringAndSize(NULL, self.c.psize - QV_PAGE_HEADER)
         crc = qv_chunk_pack(&self.c, chunk, txn_id, <uint8_t *>PyBytes_AS_STRING(value))
         return value, crc
 
     def release(self) -> None:
-        """Forget the private copies: after their commit, or to undo changes that were not settled."""
+        """Drop the private copies: after their commit, or to undo changes that were not stored."""
         self._check_writable()
         qv_release(&self.c)
 
@@ -335,7 +335,7 @@ cdef class Column:
         cdef uint64_t pgno
         memcpy(&pgno, value - QV_PAGE_HEADER, sizeof(pgno))
         if pgno > 0xFFFFFFFF:
-            raise MapFullError(f"page {pgno} is beyond the 2^32 pages that a directory can name")
+            raise MapFullError(f"page {pgno} is beyond the 2^32 pages that a page table can name")
         return <uint32_t>pgno
 
     cdef int _check_writable(self) except -1:
@@ -350,7 +350,7 @@ cdef class Column:
         return 0
 
     cdef object _checked(self, rows):
-        """Row numbers as int64 [n]; InputError for one that the column has no room for."""
+        """Row numbers as int64 [n]; InputError for a row past the capacity."""
         wanted = np.ascontiguousarray(rows, dtype=np.int64)
         if wanted.size and not 0 <= wanted.min() <= wanted.max() < self.n_rows:
             bad = wanted[(wanted < 0) | (wanted >= self.n_rows)][0]
@@ -374,7 +374,7 @@ cdef class Column:
         return CorruptError(f"column {self.name!r}: block {block} (generation {self.c.generation}) is damaged, missing or stale")
 
     cdef int _fail(self) except -1:
-        """Raise what the last failed qv_row or qv_row_mut ran into."""
+        """Raise the error of the last failed qv_row or qv_row_mut."""
         cdef int64_t block = self.c.bad_block
         self.c.bad_block = -1
         if block < 0:

@@ -52,9 +52,10 @@ QV_TARGET_CRC static uint64_t carryless(uint32_t a, uint32_t b) {
     return (uint64_t)_mm_cvtsi128_si64(_mm_clmulepi64_si128(_mm_cvtsi32_si128((int)a), _mm_cvtsi32_si128((int)b), 0));
 }
 
-/* The instruction has a latency of three cycles: three streams of `length` bytes, a multiple of 64, keep it busy. They are
- * joined by moving a state over m bytes, a product with x^(8m - 33) mod P (reflected) that the instruction itself reduces.
- * Streams of a page are too short for the processor to foresee, so the next three are fetched meanwhile. */
+/* The instruction has a latency of three cycles: three streams of `length` bytes, a multiple of 64, keep it busy.
+ * They are joined by moving a state over m bytes, a product with x^(8m - 33) mod P (reflected) that the instruction
+ * itself reduces. Streams of a page are too short for the processor to foresee, so the next three are fetched
+ * meanwhile. */
 QV_TARGET_CRC static uint32_t crc_three(uint32_t crc, const uint8_t *p, size_t length, uint32_t past_one,
                                         uint32_t past_two) {
     uint64_t a = crc, b = 0, c = 0, word[3];

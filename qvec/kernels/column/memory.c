@@ -1,4 +1,4 @@
-/* Memory that is asked for and given back in whole huge pages. */
+/* Allocation of memory in whole huge pages. */
 #include "column/memory.h"
 
 #include <stdint.h>
@@ -10,7 +10,7 @@
 
 static size_t huge_size(size_t bytes) { return (bytes + QV_HUGE_PAGE - 1) / QV_HUGE_PAGE * QV_HUGE_PAGE; }
 
-/* Mapped, not taken from malloc, which keeps what lies below memory in use. */
+/* Uses mmap: malloc would keep freed memory below memory that is in use. */
 uint8_t *qv_huge_alloc(size_t bytes) {
     size_t whole = huge_size(bytes), room = whole + QV_HUGE_PAGE;
     uint8_t *start = whole < bytes || room < whole

@@ -1,5 +1,5 @@
 # cython: language_level=3
-# Memory that is shared, given back, or never given back.
+# Shared memory, trimming of the heap, and leaked references.
 
 cimport cython
 from cpython.ref cimport Py_INCREF
@@ -12,12 +12,12 @@ cdef extern from "column/memory.h" nogil:
 
 
 def keep_forever(thing: object) -> None:
-    """Take a reference that is never given back: the object is not destroyed, not even at interpreter exit."""
+    """Leak a reference: the object is not destroyed, not even at interpreter exit."""
     Py_INCREF(thing)
 
 
 def trim_heap() -> None:
-    """Give back what malloc keeps of memory that is not in use any more; where it is not glibc's, nothing happens."""
+    """Return unused memory of malloc to the system (glibc only)."""
     with nogil:
         qv_trim_heap()
 

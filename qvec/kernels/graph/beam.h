@@ -1,9 +1,10 @@
-/* The open candidates of a walk over estimates: unsorted, a row maybe more than once, cut back when they are too many.
+/* The open candidates of a search over estimates: unsorted, possibly with duplicates, compacted when they exceed the
+ * limit.
  *
- * A sorted pool moves what lies behind each new candidate, and up to 32 come with every hop. Here a candidate is appended,
- * and the nearest is found by a pass over all, which the compiler turns into a few vector instructions: an entry is the
- * candidate's key as an integer in the order of the floats, its low bits replaced by its place. Estimates are not so
- * precise that these bits would tell anything. Entries are whole groups of QV_BEAM_GROUP, the last one filled up. */
+ * A sorted pool would move entries for each new candidate, and a hop adds up to 32. Here a candidate is appended,
+ * and the nearest one is found by a pass over all entries, which compiles to a few vector instructions. An entry is
+ * the candidate's key as an integer that orders like the float, with its low bits replaced by the entry's index. The
+ * estimates are less precise than these bits. Entries are padded to whole groups of QV_BEAM_GROUP. */
 #ifndef QV_BEAM_H
 #define QV_BEAM_H
 
@@ -12,22 +13,22 @@
 #include <string.h>
 
 #define QV_BEAM_GROUP 16
-#define QV_BEAM_NONE INT32_MAX /* beyond every key */
-#define QV_BEAM_SLACK 32       /* entries beyond the width before they are cut back */
+#define QV_BEAM_NONE INT32_MAX /* above every key */
+#define QV_BEAM_SLACK 32       /* entries above the width that trigger a compaction */
 
 typedef struct {
-    int32_t *open;  /* entries of candidates that may be taken */
+    int32_t *open;  /* entries of candidates that are not expanded yet */
     uint32_t *row;  /* their rows */
-    int32_t *taken; /* keys of those that were: they keep their places among the nearest `width` */
+    int32_t *taken; /* keys of expanded candidates, which still count among the nearest `width` */
     int n_open, n_taken, width;
-    int n_compacted; /* of the taken ones, when the beam was last cut back: since then each left a gap among the open */
-    int32_t places;  /* the bits of an entry that are its place */
-    float bound;     /* what a key must be below to get in: +inf until there are `width` */
+    int n_compacted; /* n_taken after the last compaction; each later pop left a gap among the open entries */
+    int32_t places;  /* mask of the bits of an entry that are its index */
+    float bound;     /* upper limit of keys that are added: +inf until there are `width` entries */
 } qv_beam;
 
 typedef int32_t qv_beam_group __attribute__((vector_size(4 * QV_BEAM_GROUP), aligned(4), may_alias));
 
-/* Integers in the order of the floats. */
+/* Convert a key to an integer that orders like the float. */
 QV_INLINE int32_t qv_beam_ordered(float key) {
     int32_t bits;
     memcpy(&bits, &key, sizeof bits);
@@ -41,7 +42,7 @@ QV_INLINE float qv_beam_float(int32_t ordered) {
     return key;
 }
 
-/* Entries that each of the three arrays has room for. */
+/* Capacity of each of the three arrays, in entries. */
 static inline size_t qv_beam_entries(int width) {
     size_t most = (size_t)width + 2 * QV_BEAM_SLACK + QV_BEAM_GROUP;
     return (most + QV_BEAM_GROUP - 1) / QV_BEAM_GROUP * QV_BEAM_GROUP;
@@ -53,25 +54,26 @@ QV_INLINE void qv_beam_pad(int32_t *entries, int n) {
     *(qv_beam_group *)(entries + n) = (qv_beam_group){0} + QV_BEAM_NONE;
 }
 
-/* An empty beam in qv_beam_bytes(width) at `room`. */
+/* Initialize an empty beam in qv_beam_bytes(width) bytes at `buffer`. */
 static inline void qv_beam_reset(qv_beam *beam, void *buffer, int width) {
     size_t each = qv_beam_entries(width);
     *beam = (qv_beam){.open = buffer, .width = width, .bound = __builtin_inff(), .places = 1};
     beam->row = (uint32_t *)(beam->open + each);
     beam->taken = (int32_t *)(beam->row + each);
     while ((size_t)beam->places < each) beam->places = 2 * beam->places + 1;
-    memset(beam->row, 0xFF, each * sizeof *beam->row); /* whole groups are compared: nothing of another search's */
+    memset(beam->row, 0xFF,
+           each * sizeof *beam->row); /* whole groups are compared, so no row of an earlier search may be left */
     qv_beam_pad(beam->open, 0);
     qv_beam_pad(beam->taken, 0);
 }
 
-/* n entries in whole groups. */
+/* n, rounded up to whole groups. */
 QV_INLINE int qv_beam_padded(int n) { return (int)((unsigned)(n + QV_BEAM_GROUP - 1) / QV_BEAM_GROUP * QV_BEAM_GROUP); }
 
-/* The entry of a candidate without its place. */
+/* The entry of a candidate, without its index. */
 QV_INLINE int32_t qv_beam_entry(const qv_beam *beam, float key) { return qv_beam_ordered(key) & ~beam->places; }
 
-/* Take the nearest candidate, and forget its duplicates; 0 when there is none. */
+/* Remove the nearest candidate and its duplicates. Returns 0 if there is none. */
 QV_INLINE int qv_beam_pop(qv_beam *beam, uint32_t *row) {
     int32_t *open = beam->open, nearest = QV_BEAM_NONE;
     const uint32_t *rows = beam->row;
@@ -101,7 +103,7 @@ QV_INLINE int32_t qv_beam_least(const int32_t *entries, int n, int32_t least) {
     return least;
 }
 
-/* An entry that `width` to `most` entries are within; the highest where there are fewer, found by halving. */
+/* Find, by bisection, a limit that `width` to `most` entries do not exceed; the highest entry if there are fewer. */
 QV_INLINE int32_t qv_beam_limit(const qv_beam *beam, int most) {
     int32_t high = qv_beam_ordered(beam->bound);
     if (qv_beam_within(beam, high) <= most) return high;
@@ -116,11 +118,10 @@ QV_INLINE int32_t qv_beam_limit(const qv_beam *beam, int most) {
     return high;
 }
 
-/* Forget all but about the nearest `width`. */
+/* Compact: drop all but about the nearest `width` entries. */
 QV_INLINE void qv_beam_compact(qv_beam *beam) {
     int most = beam->width + 2 + beam->width / 32;
-    qv_beam_pad(beam->taken,
-                beam->n_taken); /* those since the last cut have gone on into groups that were not filled up */
+    qv_beam_pad(beam->taken, beam->n_taken); /* entries added since the last compaction may end in a partial group */
     int32_t limit = qv_beam_limit(beam, most);
     int n_taken = 0, n_open = 0;
     for (int i = 0; i < beam->n_taken; i++) {
@@ -139,7 +140,7 @@ QV_INLINE void qv_beam_compact(qv_beam *beam) {
     if (n_open + n_taken >= beam->width) beam->bound = qv_beam_float(limit);
 }
 
-/* To be called after candidates were appended, at most 2 * QV_BEAM_SLACK of them. */
+/* Call after appending candidates, at most 2 * QV_BEAM_SLACK of them. */
 QV_INLINE void qv_beam_commit(qv_beam *beam) {
     qv_beam_pad(beam->open, beam->n_open);
     if (beam->n_open + beam->n_compacted < beam->width + QV_BEAM_SLACK) return;

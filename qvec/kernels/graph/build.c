@@ -1,17 +1,17 @@
-/* Graph construction: pruned out-links, reverse edges, and the tree that keeps every row reachable.
+/* Graph construction: pruned out-edges, reverse edges, and the tree that keeps every row reachable.
  *
- * A batch is linked in three steps, so that threads need no locks and the result does not depend on their number:
- *   1. qv_link_out  each new row searches the graph as it stood before the batch       parallel over new rows
- *   2. qv_link_in   each target takes its reverse edges, nearest first                  parallel over targets
- *   3. qv_link_tree each new row gets one in-edge that pruning never removes            in row order
- * Pruning is the rule of HNSW and Vamana: Malkov & Yashunin 2018 (alg. 4), Subramanya et al. 2019 (RobustPrune).
+ * A batch is linked in three steps. Threads need no locks, and the result does not depend on their number:
+ *   1. qv_link_out    each new row searches the graph as it was before the batch        parallel over new rows
+ *   2. qv_link_in     each target takes its reverse edges, nearest first                 parallel over targets
+ *   3. qv_link_tree   each new row gets one incoming edge that pruning never removes     in row order
+ * Pruning follows HNSW and Vamana: Malkov & Yashunin 2018 (alg. 4), Subramanya et al. 2019 (RobustPrune).
  */
 #include "graph/edges.h"
 #include "codec/simd.h"
 
-#define QV_SLACK 8 /* a full list is pruned to leave this part of it free for the next reverse edges */
+#define QV_SLACK 8 /* a full list is pruned to leave 1/8 of its places free for later reverse edges */
 
-/* Mark the candidates after `from` that edge `from` hides: alpha * d(from, e) <= d(u, e). */
+/* Mark the candidates after `from` that edge `from` occludes: alpha * d(from, e) <= d(u, e). */
 static int mark_occluded(const qv_graph *graph, const qv_edge *edges, int from, int n, uint8_t *occluded,
                          qv_scratch *s) {
     const uint8_t *node = qv_row(graph->codes, edges[from].row & QV_ROW_MASK);
@@ -33,7 +33,8 @@ static int mark_occluded(const qv_graph *graph, const qv_edge *edges, int from, 
     return QV_OK;
 }
 
-/* Twins of the node hide nothing and take at most an eighth of the list: a heap of equal vectors stays connected. */
+/* Duplicates of the node occlude nothing and take at most an eighth of the list, so that a cluster of equal vectors
+ * stays connected to other rows. */
 int qv_prune(const qv_graph *graph, qv_edge *edges, int n, int limit, const qv_duplicates *duplicates, qv_scratch *s) {
     uint8_t occluded[QV_PRUNE_MAX] = {0};
     qv_edge unused[QV_PRUNE_MAX];
@@ -54,7 +55,7 @@ int qv_prune(const qv_graph *graph, qv_edge *edges, int n, int limit, const qv_d
     return kept;
 }
 
-/* Rows of a batch cannot find each other by a walk: score them all, so that sorted data is linked like any other. */
+/* Score all rows of the batch: a search cannot find rows that are not linked yet, for example in sorted data. */
 static int score_batch(const qv_graph *graph, uint32_t row, const uint32_t *batch, uint32_t n, const qv_query *query,
                        qv_scratch *s) {
     for (uint32_t i = 0; i < n;) {
@@ -96,7 +97,7 @@ int qv_link_out(const qv_graph *graph, uint32_t row, const uint32_t *batch, uint
     return n;
 }
 
-/* Keys of a list's rows seen from the node that owns it. */
+/* Compute the keys of a list's rows relative to the node that owns the list. */
 static int score_list(const qv_graph *graph, const qv_query *query, const uint32_t *list, int n, qv_edge *edges,
                       qv_scratch *s) {
     for (int i = 0; i < n; i++) {
@@ -169,8 +170,8 @@ int qv_link_in(const qv_graph *graph, const qv_link *links, int n, qv_scratch *s
     return QV_OK;
 }
 
-/* Pin `row` in the host's list: an edge that is there, a free slot, or the last edge that is not pinned. Half of a list
- * stays free for pruning. 0 when the list has no place. */
+/* Make the edge to `row` in the parent's list a tree edge: the edge that exists, a free place, or the last edge
+ * outside of the tree. Tree edges may take half of a list. Returns 0 if no place is left. */
 static int add_tree_edge(const qv_graph *graph, uint32_t parent, uint32_t *list, uint32_t row) {
     uint32_t degree = graph->degree, size = qv_list_size(list, degree), n_tree = 0, place = QV_NO_ROW;
     for (uint32_t i = 0; i < size; i++) {
@@ -189,14 +190,14 @@ static int add_tree_edge(const qv_graph *graph, uint32_t parent, uint32_t *list,
     return 1;
 }
 
-/* Every tree has leaves, so there is a list with room. */
+/* A place is always found: the tree has leaves. */
 int qv_attach_below(const qv_graph *graph, uint32_t parent, uint32_t row) {
     for (uint32_t depth = 0; depth <= graph->n; depth++) {
         uint32_t *list = (uint32_t *)qv_row_mut(graph->adjacency, parent), next = QV_NO_ROW;
         if (!list) return QV_DAMAGED;
         if (add_tree_edge(graph, parent, list, row)) return QV_OK;
         for (uint32_t i = 0; i < graph->degree && list[i] != QV_NO_ROW;
-             i++) /* descend by the row, to spread the load */
+             i++) /* the row chooses the branch, which spreads the load */
             if (list[i] & QV_TREE && (next == QV_NO_ROW || i % 16 == row % 16)) next = list[i] & QV_ROW_MASK;
         if (next >= graph->n) return QV_DAMAGED;
         parent = next;
@@ -204,7 +205,7 @@ int qv_attach_below(const qv_graph *graph, uint32_t parent, uint32_t row) {
     return QV_DAMAGED;
 }
 
-/* Hosts: first the neighbors that kept an edge to the row, then any neighbor, then whatever hangs below one. */
+/* Candidates for the parent: neighbors with an edge to the row, then any neighbor, then a descendant of one. */
 int qv_link_tree(const qv_graph *graph, uint32_t row, uint32_t fallback, const uint64_t *excluded) {
     const uint32_t *own = (const uint32_t *)qv_row(graph->adjacency, row);
     if (!own) return QV_DAMAGED;

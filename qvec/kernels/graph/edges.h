@@ -1,4 +1,4 @@
-/* What linking and mending share: lists as edges with keys, pruning, and the tree. */
+/* Functions that graph construction and repair share: edges with keys, pruning, and the tree. */
 #ifndef QV_EDGES_H
 #define QV_EDGES_H
 
@@ -9,14 +9,14 @@
 
 #define QV_PRUNE_MAX 512 /* candidates looked at */
 #define QV_DUPLICATE_SLACK \
-    1e-6f /* of the larger of |x|^2 and a node's key to itself: how far from that key the same vector may be */
+    1e-6f /* relative to the larger of |x|^2 and a node's key to itself: tolerance for equal vectors */
 
 typedef struct {
-    uint32_t row; /* with QV_TREE where the edge is pinned */
+    uint32_t row; /* with QV_TREE if it is a tree edge */
     float key;
 } qv_edge;
 
-/* Keys of the node's twins, which are the same vector: what is as near to it as it is to itself. */
+/* The key that duplicates of a node have: the node's key to itself, within a tolerance. */
 typedef struct {
     float key, slack;
 } qv_duplicates;
@@ -41,7 +41,7 @@ static inline int qv_by_key(const void *a, const void *b) {
 
 static inline int qv_is_set(const uint64_t *bits, uint32_t row) { return bits && bits[row >> 6] >> (row & 63) & 1; }
 
-/* Note that a row's list changes. Threads may note at once: each its own rows. */
+/* Record that a row's list changed. Thread-safe for different rows. */
 static inline void qv_note_change(const qv_graph *graph, uint32_t row) {
     if (graph->changed) graph->changed[row] = 1;
 }
@@ -57,11 +57,11 @@ static inline void qv_write_list(uint32_t *list, uint32_t degree, const qv_edge 
     for (uint32_t i = (uint32_t)n; i < degree; i++) list[i] = QV_NO_ROW;
 }
 
-/* Keep a diverse subset of n edges sorted by key, pinned ones in any case, at most `limit`; returns how many.
- * twins: the keys of the node's own. */
+/* Prune n edges, sorted by key, to a diverse subset of at most `limit`. Tree edges always stay. Returns the number of
+ * edges left, or an error. */
 int qv_prune(const qv_graph *graph, qv_edge *edges, int n, int limit, const qv_duplicates *duplicates, qv_scratch *s);
 
-/* Hang a row below a host that is in the tree, or below what hangs there. */
+/* Give a row a tree edge from `parent`, or from a descendant of it with a free place. */
 int qv_attach_below(const qv_graph *graph, uint32_t parent, uint32_t row);
 
 #endif

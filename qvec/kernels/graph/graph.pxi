@@ -64,7 +64,7 @@ cdef _fill_graph(qv_graph *graph, Column adjacency, Column codes, Codec codec, u
 
 
 cdef class GraphFinder(Finder):
-    """Walks a graph over n rows of codes from the entries, uint32 rows."""
+    """Searches a graph over n rows of codes, starting from the entries, uint32 rows."""
 
     cdef qv_graph g
     cdef object _kept
@@ -78,7 +78,7 @@ cdef class GraphFinder(Finder):
 
 @cython.internal
 cdef class _GraphWriter:
-    """What changes the lists of a graph over n rows of codes: the graph, the rows of the current step, buffers of threads."""
+    """Base of classes that change the lists of a graph over n rows of codes."""
 
     cdef qv_graph g
     cdef Codec _codec
@@ -129,13 +129,13 @@ cdef class _GraphWriter:
 
 @cython.final
 cdef class Linker(_GraphWriter):
-    """Links batches of stored rows into a graph. See build.c for the three steps.
+    """Links batches of stored rows into a graph. build.c describes the three steps.
 
-    begin, link_out (any number of threads), group, link_in (any number of threads), finish; then the next batch.
-    owed, group, link_in: what was left out for rows that are linked.
-    n: every row is below. entries: uint32 rows that searches start from, `root` of the tree among them; none while
-    the graph is empty. alpha, fill: of pruning, see graph.h. deleted: uint64 bitmap of n bits, rows that get no new
-    edges; None: there are none.
+    Per batch: begin, link_out (any number of threads), group, link_in (any number of threads), finish.
+    pending, group, link_in: add reverse edges that earlier batches deferred.
+    n: rows are below. entries: uint32 rows that searches start from, `root` of the tree among them; none while the graph is
+    empty. alpha, fill: parameters of pruning, see graph.h. deleted: uint64 bitmap of n bits, rows that get no new edges, or
+    None.
     """
 
     cdef object _entries
@@ -165,13 +165,13 @@ cdef class Linker(_GraphWriter):
         self._links, self._n_links, self._groups = NULL, NULL, NULL
 
     def set_entries(self, cnp.ndarray entries, uint32_t root):
-        """Rows that searches start from; uint32, the root of the tree among them."""
+        """Set the rows that searches start from; uint32, the root of the tree among them."""
         self._entries, self.g.root = entries, root
         self.g.entries = <const uint32_t *>cnp.PyArray_DATA(entries)
         self.g.n_entries = <uint32_t>entries.shape[0]
 
     cdef _open(self, rows):
-        """Room for the links of rows, uint32."""
+        """Allocate the links of rows, uint32."""
         self._release()
         self._take(rows)
         self._n_groups = 0
@@ -181,7 +181,7 @@ cdef class Linker(_GraphWriter):
             raise MemoryError(f"no memory for the links of a batch of {self._count} rows")
 
     def begin(self, rows):
-        """Open a batch of rows, uint32, that no edge leads to; their codes must be stored, their lists are made empty."""
+        """Start a batch of rows, uint32, that are not linked. Their codes must be stored; their lists are cleared."""
         cdef uint32_t i, row
         cdef uint32_t *own
         self._open(rows)
@@ -194,7 +194,7 @@ cdef class Linker(_GraphWriter):
             self._waiting[row >> 6] |= <uint64_t>1 << (row & 63)
 
     def link_out(self, int ef, int n_reverse):
-        """Search and prune for rows of the batch until none is left; the nearest ``answered`` edges get one back."""
+        """Find out-edges for rows of the batch until all are done. The nearest ``n_reverse`` get a reverse edge."""
         cdef Scratch scratch = self._scratch(ef)
         cdef uint32_t i, j
         cdef int status = 0
@@ -212,7 +212,7 @@ cdef class Linker(_GraphWriter):
         self._done(scratch, status)
 
     def pending(self, rows, uint32_t first, uint32_t stop):
-        """Open a batch of the edges to the rows first..stop that linked rows, uint32, have got no edge back for."""
+        """Start a batch of missing reverse edges: those of edges from linked rows, uint32, to rows first..stop - 1."""
         cdef Scratch scratch = self._scratch(1)
         cdef uint32_t i
         cdef int status = 0
@@ -248,7 +248,7 @@ cdef class Linker(_GraphWriter):
         self._next = 0
 
     def link_in(self):
-        """Add the reverse edges of targets until none is left."""
+        """Add reverse edges until all targets are done."""
         cdef Scratch scratch = self._scratch(1)
         cdef uint32_t i, j
         cdef int status = 0
@@ -265,7 +265,7 @@ cdef class Linker(_GraphWriter):
         self._done(scratch, status)
 
     def finish(self):
-        """Give each row of the batch its tree edge, but not the root; the batch is then part of the graph."""
+        """Give each row of the batch except the root its tree edge; the batch is then part of the graph."""
         cdef uint32_t i, row
         cdef int status = 0
         with nogil:
@@ -281,7 +281,7 @@ cdef class Linker(_GraphWriter):
 
 
 cdef const uint64_t *_bitmap(object bits, n) except? NULL:
-    """The words of a bitmap of n bits; NULL where there is none."""
+    """Words of a bitmap of n bits; NULL for None."""
     if bits is None:
         return NULL
     if bits.dtype != np.uint64 or not bits.flags.c_contiguous or bits.shape[0] * 64 < n:
@@ -290,9 +290,9 @@ cdef const uint64_t *_bitmap(object bits, n) except? NULL:
 
 
 def reachable(Codec codec, Column codes, Column adjacency, n, cnp.ndarray entries, root, bint tree_only=False):
-    """Bitmap (uint64 [ceil(n / 64)]) of the rows that some path from the entries or the root reaches.
+    """Bitmap (uint64 [ceil(n / 64)]) of the rows that are reachable from the entries or the root.
 
-    pinned_only: of those that the root reaches by edges of the tree.
+    tree_only: reachable from the root by tree edges.
     """
     cdef qv_graph graph
     _fill_graph(&graph, adjacency, codes, codec, n, entries, 1.0)

@@ -1,4 +1,4 @@
-/* Making packed nodes. */
+/* Encoding of packed nodes. */
 #include "graph/nodes.h"
 
 #include "codec/half.h"
@@ -7,8 +7,9 @@
 #define HALF_PI 1.5707963267948966
 #define EMPTY_ADD 0x7C00 /* +inf as f16 */
 
-/* Signs of d of D rotated dims estimate a dot product with an error of sqrt(pi / (2 d) - 1 / D) of its vectors' lengths: b and
- * r have a cosine of sqrt(2 / pi d / D). What 384 of 384 give is enough for a walk: of more dims, as many as give the same. */
+/* Signs of d of D rotated dims estimate a dot product with an error of sqrt(pi / (2 d) - 1 / D) relative to the
+ * vectors' lengths: b and r have a cosine of sqrt(2 / pi d / D). 384 of 384 dims are precise enough for a search;
+ * with more dims, store as many signs as give the same error. */
 static int coded_dims(int dims) {
     double enough = HALF_PI / ((HALF_PI - 1) / QV_NODE_DIMS_ENOUGH + 1.0 / dims);
     int coded = QV_FS_DIMS * (int)ceil(enough / QV_FS_DIMS);
@@ -31,13 +32,13 @@ int qv_node_layout_init(qv_node_layout *layout, const qv_codec *codec, uint32_t 
     return 0;
 }
 
-/* What a code stands for where queries are, rotated. `room` is for as many floats. */
+/* Decode a code and rotate it. buffer: as many floats as `out`. */
 static void rotated(const qv_node_layout *layout, const uint8_t *code, float *scratch, float *out) {
     qv_decode(layout->codec, code, 1, scratch);
     qv_transform(scratch, 1, layout->codec->dim, layout->dims, 0, NULL, layout->signs, out);
 }
 
-/* f16 of values in a unit that makes the largest of them lie in 0.5..1; the unit. */
+/* Convert values to f16 in a unit that puts the largest in 0.5..1. Returns the unit. */
 static float to_halves(const float *values, uint32_t n, uint16_t *halves) {
     float largest = 0;
     for (uint32_t i = 0; i < n; i++) largest = fabsf(values[i]) > largest ? fabsf(values[i]) : largest;

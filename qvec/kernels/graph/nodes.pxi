@@ -32,17 +32,17 @@ cdef int _init_layout(qv_node_layout *layout, Codec codec, degree, cnp.ndarray s
 
 
 def node_shape(Codec codec not None, degree):
-    """Dimensions that a node's neighbors are coded in, after a rotation, and bytes of a node."""
+    """Dimensions of a node's neighbor codes, after a rotation, and bytes of a node."""
     cdef qv_node_layout layout
     _init_layout(&layout, codec, degree, None)
     return layout.dims, layout.stride
 
 
 cdef class Packer:
-    """Makes the packed nodes of rows anew from their lists and the codes of n rows.
+    """Encodes the packed nodes of rows from their lists and the codes of n rows.
 
-    signs: of the rotation, uint8 [dims / 2], of the dims that `node_shape` gives. begin, then run on any number of
-    threads; the nodes do not depend on it.
+    signs: of the rotation, uint8 [dims / 2], with the dims of `node_shape`. Call begin, then run on any number of threads;
+    the result does not depend on their number.
     """
 
     cdef qv_node_layout layout
@@ -63,14 +63,14 @@ cdef class Packer:
         self._n = n
 
     def begin(self, rows):
-        """Take on rows, uint32 [m]."""
+        """Start with rows, uint32 [m]."""
         cdef cnp.ndarray checked = np.ascontiguousarray(rows, np.uint32)
         if len(checked) and int(checked.max()) >= self._n:
             raise ValueError(f"row {checked.max()} is not below {self._n}")
         self._rows, self._next = checked, 0
 
     def run(self):
-        """Make nodes until none is left."""
+        """Encode nodes until all rows are done."""
         cdef const uint32_t *rows = <const uint32_t *>cnp.PyArray_DATA(self._rows)
         cdef uint32_t i, j, count = <uint32_t>self._rows.shape[0]
         cdef cnp.ndarray scratch = np.empty(3 * self.layout.dims, np.float32)
@@ -100,7 +100,7 @@ cdef class Packer:
         return qv_node_encode(&self.layout, &self._codes.c, self._n, <const uint32_t *>list, code, scratch, node)
 
     def wrong(self, uint32_t start, uint32_t stop):
-        """Rows of start..stop whose node is not what their list and the codes make, uint32."""
+        """Rows of start..stop - 1, uint32, whose node differs from the encoding of their list and codes."""
         if stop > self._n:
             raise ValueError(f"rows {start}..{stop} are not within {self._n}")
         cdef cnp.ndarray scratch = np.empty(3 * self.layout.dims, np.float32)
@@ -120,7 +120,7 @@ cdef class Packer:
 
 
 cdef class PackedFinder(Finder):
-    """Walks n packed nodes from the entries, uint32 rows; `codes` are those that the nodes were made from."""
+    """Searches n packed nodes, starting from the entries, uint32 rows. `codes`: what the nodes were encoded from."""
 
     cdef qv_nodes g
     cdef object _kept
@@ -138,7 +138,7 @@ cdef class PackedFinder(Finder):
         self.f.find, self.f.index = qv_nodes_find, &self.g
 
     cdef _start(self, Codec codec, Column codes, cnp.ndarray entries, cnp.ndarray signs):
-        """The node that walks begin with: in the midst of the entries."""
+        """Encode the node that searches start from: the mean of the entries, with the entries as neighbors."""
         cdef uint32_t degree = max(32, (len(entries) + 31) // 32 * 32)
         cdef cnp.ndarray rows = np.full(degree, QV_NO_ROW, np.uint32)
         rows[:len(entries)] = entries

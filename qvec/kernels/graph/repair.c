@@ -1,25 +1,25 @@
-/* Graph repair: condemned rows leave the graph, and what they joined is joined anew.
+/* Graph repair: takes deleted rows out of the graph and reconnects their neighbors.
  *
- * Three passes, which may stop after any list and go on later, since what is condemned does not change meanwhile:
- *   qv_replace_root    a condemned root hands the tree to a row below it                                    once
- *   qv_relink    a list drops condemned rows for the best of their neighbors and its own             parallel over lists
- *   qv_reparent_children   a list sees to it that what hangs below its condemned neighbors in the tree hangs again   in row order
- * Lists are joined as in FreshDiskANN (Singh et al. 2021, arXiv 2105.09613, algorithm 4). After the passes no list but
- * those of condemned rows names one. Each row still has one pinned in-edge, and none hangs below itself: who takes a row
- * with all that hangs below it is either above it, or is seen not to be among that.
+ * The rows to remove are fixed when a repair begins (graph->removing), so its passes can stop after any list and
+ * resume:
+ *   qv_replace_root        replaces a root that is being removed by a row below it             once
+ *   qv_relink              replaces removed rows in a list by the best of their neighbors      parallel over lists
+ *   qv_reparent_children   gives the children of removed rows new parents in the tree          in row order
+ * Lists are reconnected as in FreshDiskANN (Singh et al. 2021, arXiv 2105.09613, algorithm 4). After the passes,
+ * only the lists of removed rows name a removed row. Each remaining row has exactly one tree edge to it, and the
+ * tree has no cycle: the new parent of a subtree is either an ancestor of it or was checked to be outside of it.
  */
 #include "graph/edges.h"
 #include "codec/simd.h"
 
-#define QV_SUBTREE_MAX 64 /* rows of a subtree that are looked at */
-#define QV_REMOVING_MAX \
-    64 /* condemned rows looked through for one list: where a whole region is condemned, its rim is found */
+#define QV_SUBTREE_MAX 64  /* rows of a subtree that are checked; larger subtrees go below the parent */
+#define QV_REMOVING_MAX 64 /* removed rows whose neighbors are candidates for one list */
 
 static const uint32_t *read_list(const qv_graph *graph, uint32_t row) {
     return row < graph->n ? (const uint32_t *)qv_row(graph->adjacency, row) : NULL;
 }
 
-/* A list in parts: edges that stay, pinned edges to condemned rows, and condemned rows to look through for others. */
+/* A list, split: edges that stay, tree edges to removed rows, and removed rows whose neighbors are candidates. */
 typedef struct {
     qv_edge kept[QV_DEGREE_MAX];
     uint32_t tree[QV_DEGREE_MAX], removing[QV_REMOVING_MAX];
@@ -44,7 +44,7 @@ static int split_list(const qv_graph *graph, uint32_t row, const uint32_t *list,
     return parts->n_removing;
 }
 
-/* Keys of the edges that are kept. */
+/* Compute the keys of the edges that stay. */
 static int score_kept(const qv_graph *graph, const qv_query *query, qv_edge *kept, int n, qv_scratch *s) {
     for (int i = 0; i < n; i++) {
         s->address[0][i] = qv_row(graph->codes, kept[i].row & QV_ROW_MASK);
@@ -57,7 +57,7 @@ static int score_kept(const qv_graph *graph, const qv_query *query, qv_edge *kep
     return QV_OK;
 }
 
-/* Stage the rows of a condemned row's list that may take a place; those that are condemned too are looked through later. */
+/* Stage the candidates in the list of a removed row. Removed rows among them are appended to parts->removing. */
 static int stage_list(const qv_graph *graph, const uint32_t *list, list_parts *parts, qv_scratch *s) {
     int staged = 0;
     for (uint32_t i = 0; i < graph->degree && list[i] != QV_NO_ROW; i++) {
@@ -74,8 +74,8 @@ static int stage_list(const qv_graph *graph, const uint32_t *list, list_parts *p
     return staged;
 }
 
-/* Leave in the pool the nearest rows that are neighbors of the condemned ones, or of condemned ones behind these where
- * there are too few. */
+/* Fill the pool with the nearest neighbors of the removed rows. If they do not fill it, continue with the neighbors of
+ * removed rows that those name. */
 static int find_replacements(const qv_graph *graph, const qv_query *query, list_parts *parts, qv_scratch *s) {
     int own = parts->n_removing;
     for (int i = 0; i < parts->n_removing && (i < own || s->pool.size < s->pool.capacity); i++) {
@@ -87,8 +87,8 @@ static int find_replacements(const qv_graph *graph, const qv_query *query, list_
     return QV_OK;
 }
 
-/* Whether one of the n edges hides a row: it is nearer to the node, and alpha * d(edge, row) <= d(node, row) = key.
- * Twins of the node hide nothing. 1, 0, or an error. */
+/* Whether one of n edges occludes a row (DiskANN): the edge is nearer to the node, and alpha * d(edge, row) <= key,
+ * where key = d(node, row). Duplicates of the node occlude nothing. Returns 1, 0 or an error. */
 static int is_occluded(const qv_graph *graph, const qv_edge *edges, int n, uint32_t row, float key,
                        const qv_duplicates *duplicates, qv_scratch *s) {
     const uint8_t *code = qv_row(graph->codes, row);
@@ -106,7 +106,7 @@ static int is_occluded(const qv_graph *graph, const qv_edge *edges, int n, uint3
     return 0;
 }
 
-/* Add to n edges the nearest rows of the pool that no edge hides, up to `limit`; how many edges there are then. */
+/* Append to n edges the nearest rows of the pool that no edge occludes, up to `limit` edges. Returns their number. */
 static int fill_list(const qv_graph *graph, qv_edge *edges, int n, int limit, const qv_duplicates *duplicates,
                      qv_scratch *s) {
     int duplicates_left = (int)graph->degree / 8;
@@ -123,7 +123,7 @@ static int fill_list(const qv_graph *graph, qv_edge *edges, int n, int limit, co
     return n;
 }
 
-/* What a list lost is made up for by the nearest neighbors of what it lost; what it keeps stays as it is. */
+/* Edges that are still valid stay; removed ones are replaced by near neighbors of the removed rows. */
 int qv_relink(const qv_graph *graph, uint32_t row, qv_scratch *s) {
     list_parts parts;
     const uint32_t *list = read_list(graph, row);
@@ -143,13 +143,13 @@ int qv_relink(const qv_graph *graph, uint32_t row, qv_scratch *s) {
     if (!own) return QV_DAMAGED;
     qv_note_change(graph, row);
     qv_write_list(own, graph->degree, parts.kept, n);
-    for (int i = 0; i < parts.n_tree; i++) own[n + i] = parts.tree[i]; /* until they are handed on */
+    for (int i = 0; i < parts.n_tree; i++) own[n + i] = parts.tree[i]; /* until qv_reparent_children */
     return QV_OK;
 }
 
 static void set(uint64_t *bits, uint32_t row) { bits[row >> 6] |= 1ull << (row & 63); }
 
-/* What hangs below a row, itself first, QV_SUBTREE at most; how many, or an error. */
+/* List the subtree of a row, the row first, at most QV_SUBTREE_MAX rows. Returns the number, or an error. */
 static int subtree(const qv_graph *graph, uint32_t row, uint32_t *rows) {
     int n = 1;
     rows[0] = row;
@@ -162,8 +162,8 @@ static int subtree(const qv_graph *graph, uint32_t row, uint32_t *rows) {
     return n;
 }
 
-/* Give a row that lost its tree edge another: from a near neighbor, as a new row gets it, unless too much hangs below it
- * to see that the neighbor does not; then from the host. `barred`: n bits, all clear. */
+/* Reattach an orphan to a near neighbor, as a new row. If its subtree is too large to prove that the neighbor is not a
+ * descendant, use `parent`. excluded: n bits, all clear. */
 static int reattach_subtree(const qv_graph *graph, uint32_t row, uint32_t parent, uint64_t *excluded) {
     uint32_t below[QV_SUBTREE_MAX];
     int n = subtree(graph, row, below);
@@ -175,8 +175,8 @@ static int reattach_subtree(const qv_graph *graph, uint32_t row, uint32_t parent
     return status;
 }
 
-/* Hang again what a condemned row and condemned rows below it carry, from the host at need; QV_NO_ROW: the first of these
- * becomes it. Returns the host, or an error. */
+/* Remove a row, and the removed rows below it, from the tree and reattach their children, at worst below `parent`. If
+ * parent is QV_NO_ROW, the first child becomes the parent. Returns the parent, or an error. */
 static int64_t detach_subtree(const qv_graph *graph, uint32_t removing, uint32_t parent,
                               const qv_detach_buffers *buffers) {
     uint32_t size = 0, *stack = buffers->stack;
@@ -203,7 +203,7 @@ static int64_t detach_subtree(const qv_graph *graph, uint32_t removing, uint32_t
     return parent;
 }
 
-/* Take condemned rows out of a list; those that were pinned go to `pinned`. Returns how many of these, or an error. */
+/* Drop removed rows from a list; those with a tree edge go to `tree`. Returns their number, or an error. */
 static int unlink_removing(const qv_graph *graph, uint32_t row, uint32_t *tree) {
     uint32_t *list = (uint32_t *)qv_row_mut(graph->adjacency, row), kept = 0;
     if (!list) return QV_DAMAGED;

@@ -1,5 +1,5 @@
 # cython: language_level=3
-# Graph repair, see mend.c. Relies on graph.pxi.
+# Graph repair, see repair.c. Relies on graph.pxi.
 
 cdef extern from "graph/graph.h" nogil:
     const int QV_REPAIR_POOL
@@ -14,10 +14,10 @@ cdef extern from "graph/graph.h" nogil:
 
 @cython.final
 cdef class GraphRepair(_GraphWriter):
-    """Takes condemned rows out of a graph.
+    """Takes deleted rows out of a graph.
 
-    reroot once; then for some lists at a time begin, relink (any number of threads), hand_on. n: every row is below.
-    deleted, condemned: uint64 bitmaps of n bits; condemned rows must be deleted.
+    Call replace_root once; then, for some lists at a time: begin, relink (any number of threads), reparent_children.
+    n: rows are below. deleted, removing: uint64 bitmaps of n bits; rows to be removed must be deleted.
     """
 
     cdef object _kept
@@ -35,7 +35,7 @@ cdef class GraphRepair(_GraphWriter):
         self.g.removing = _bitmap(removing, n)
 
     def replace_root(self):
-        """The root of the tree from now on; None where every row that is linked is condemned."""
+        """Replace a root that is being removed. Returns the root, None if every linked row is being removed."""
         cdef int64_t root
         with nogil:
             root = qv_replace_root(&self.g, &self._buffers)
@@ -46,11 +46,11 @@ cdef class GraphRepair(_GraphWriter):
         return root
 
     def begin(self, rows):
-        """Take up the lists of rows, uint32, that are linked and not condemned."""
+        """Start with the lists of rows, uint32, that are linked and not being removed."""
         self._take(rows)
 
     def relink(self):
-        """Join lists anew until none is left."""
+        """Replace removed rows in lists until all lists are done."""
         cdef Scratch scratch = self._scratch(QV_REPAIR_POOL)
         cdef uint32_t i, j
         cdef int status = 0
@@ -68,7 +68,7 @@ cdef class GraphRepair(_GraphWriter):
         self._done(scratch, status)
 
     def reparent_children(self):
-        """Hang in the lists what hung below condemned rows; these are then out of the tree."""
+        """Reattach the children of removed rows that the lists name; these rows are then out of the tree."""
         cdef uint32_t i
         cdef int status = 0
         with nogil:

@@ -1,7 +1,7 @@
 #include "graph/graph.h"
 #include "codec/simd.h"
 
-/* Rows of a list that were not visited yet, marked as visited now. Which were cannot be predicted: no branch on it. */
+/* Unvisited rows of a list, which are marked as visited. Branch-free: which rows were visited cannot be predicted. */
 static int unvisited(const qv_graph *graph, const uint32_t *list, qv_visited *visited, uint32_t *rows) {
     int n = 0;
     for (uint32_t i = 0; i < graph->degree; i++) {
@@ -51,8 +51,9 @@ static int seed_pool(const qv_graph *graph, const qv_query *query, qv_scratch *s
     return QV_OK;
 }
 
-/* The nearest open candidate's list and code rows are on their way while the hop before it is scored: its neighbors
- * are staged before the pool knows the current hop's results, which costs a few more hops and hides the misses. */
+/* The list and codes of the nearest open candidate are prefetched while the previous hop is scored: its neighbors
+ * are staged before the pool contains the current hop's results. This costs a few more hops and hides the cache
+ * misses. */
 int qv_walk(const qv_graph *graph, const qv_query *query, int ef, qv_scratch *s) {
     int stage = 0, waiting = 0;
     qv_visited_reset(&s->visited);

@@ -1,26 +1,26 @@
-/* A walk among rows that may be results, through those that may not.
+/* Filtered search: a walk among rows that may be results.
  *
- * The pool holds what may be a result, so a pool of ef places finds as much as without a filter. Where too few of a row's
- * neighbors may be, the lists of the others stand in for them: the two-hop neighborhood of ACORN (Patel et al. 2024,
- * arXiv:2403.04871), looked up in the graph as it is.
+ * The pool contains only rows that may be results, so a pool of ef finds as much as without a filter. If too few
+ * neighbors of a row may be results, the lists of its other neighbors are read: the two-hop neighborhood of ACORN
+ * (Patel et al. 2024, arXiv:2403.04871), taken from the unchanged graph.
  */
 #include "graph/graph.h"
 #include "codec/simd.h"
 
-/* Rows that one hop is to bring, half the degree of the usual graph: below, lists of neighbors that may not be results
- * are read until there are as many. */
+/* Rows that one hop should stage, half the usual degree. Below it, lists of excluded neighbors are read until there
+ * are as many. */
 #define QV_ENOUGH 16
 
 typedef struct {
     const qv_graph *graph;
     const qv_selection *selection;
     qv_scratch *s;
-    uint32_t *rows; /* of this hop, unvisited until now */
+    uint32_t *rows; /* rows of this hop, not visited before */
     int n;
 } hop;
 
-/* Take the rows of a list that may be results and were not visited; those that may not go to `through`, of which there is
- * room for a list. How many these are. Which are which cannot be predicted: no branch on it. */
+/* Take the unvisited rows of a list that may be results; excluded ones go to `through` [degree]. Returns the number
+ * of those. Branch-free: which rows are excluded cannot be predicted. */
 static int take_list(hop *h, const uint32_t *list, uint32_t *through) {
     uint64_t *visited = h->s->visited.bits;
     const uint64_t *excluded = h->selection->excluded;
@@ -78,7 +78,7 @@ static int score_rows(const qv_graph *graph, const qv_query *query, const qv_sel
         for (; i < count && n < QV_HOP_MAX; i++) {
             if (rows[i] >= graph->n) continue;
             if (!qv_is_excluded(selection, rows[i]) && qv_visit(&s->visited, rows[i]))
-                continue; /* others may be passed yet */
+                continue; /* excluded rows can be entered later */
             const uint8_t *address = qv_row(graph->codes, rows[i]);
             if (!address) return QV_DAMAGED;
             s->row[0][n] = rows[i];
@@ -89,7 +89,7 @@ static int score_rows(const qv_graph *graph, const qv_query *query, const qv_sel
     return QV_OK;
 }
 
-/* Take the rows that may not be results out of the pool; the nearest of them, or the graph's n. */
+/* Remove excluded rows from the pool. Returns the nearest of them, or the graph's n. */
 static uint32_t drop_excluded(const qv_graph *graph, const qv_selection *selection, qv_pool *pool) {
     uint32_t nearest = graph->n;
     int kept = 0;
@@ -102,7 +102,7 @@ static uint32_t drop_excluded(const qv_graph *graph, const qv_selection *selecti
     return nearest;
 }
 
-/* Where the walk begins: the graph's entries and the seeds, and around the nearest entry if that may not be a result. */
+/* Start from the entries and the seeds, and from the neighborhood of the nearest entry if that is excluded. */
 static int enter(const qv_graph *graph, const qv_query *query, const qv_selection *selection, qv_scratch *s) {
     int status = score_rows(graph, query, selection, graph->entries, graph->n_entries, s);
     if (!status) status = score_rows(graph, query, selection, selection->seeds, selection->n_seeds, s);

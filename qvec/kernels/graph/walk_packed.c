@@ -1,15 +1,15 @@
-/* The walk over packed nodes: neighbors by estimates, expanded nodes by their own codes. */
+/* Search over packed nodes: neighbors are scored by estimates, expanded nodes by their own codes. */
 #include "graph/beam.h"
 #include "codec/half.h"
 #include "codec/lanes.h"
 #include "graph/nodes.h"
 
-/* A node is fetched in three parts, between which there is work to do: more lines at once than there are miss buffers would
- * stop everything else. */
+/* A node is prefetched in three parts, with work in between: more lines at once would exceed the miss buffers and
+ * stall. */
 #define FIRST_PART (8 * 64)
 #define SECOND_PART (8 * 64)
 
-/* What a hop needs beside the node. */
+/* State of one search. */
 typedef struct {
     const qv_nodes *index;
     const qv_node_layout *layout;
@@ -18,7 +18,7 @@ typedef struct {
     float delta;
     qv_fs_sums_fn sums;
     qv_beam beam;
-    const uint8_t *coming, *coming_end; /* what is still to be fetched of the next node */
+    const uint8_t *coming, *coming_end; /* part of the next node that is not prefetched yet */
     qv_scratch *s;
 } walk;
 
@@ -28,8 +28,9 @@ QV_INLINE void fetch(walk *w, size_t bytes) {
     w->coming = line;
 }
 
-/* Entries of 32 neighbors, without their places, from their sums; bit i of the result: neighbor i is a row, and its key is
- * below the bound. The order of operations is the same on every level. A NaN of a damaged file is below nothing. */
+/* Entries of 32 neighbors, without their places, from their sums; bit i of the result: neighbor i is a row, and its
+ * key is below the bound. The order of operations is the same on every level. A NaN of a damaged file is below
+ * nothing. */
 typedef uint32_t estimate_fn(const uint8_t *rows, const uint8_t *add, const uint8_t *rescale, const int32_t *sums,
                              float base, qv_node_units units, const qv_beam *beam, uint32_t n, int32_t *entries);
 
@@ -95,7 +96,7 @@ QV_INLINE uint32_t estimate_neon(const uint8_t *rows, const uint8_t *add, const 
 }
 #endif
 
-/* Append the neighbors of a mask to the beam, but for those that were expanded. */
+/* Append the neighbors in a mask to the beam, except expanded ones. */
 QV_INLINE void append(walk *w, uint32_t mask, const int32_t *entries, const uint8_t *rows) {
     const uint64_t *expanded = w->s->visited.bits;
     int32_t *open = w->beam.open;
@@ -111,7 +112,7 @@ QV_INLINE void append(walk *w, uint32_t mask, const int32_t *entries, const uint
     qv_beam_commit(&w->beam);
 }
 
-/* Take in the neighbors of a node whose key is `base`. */
+/* Score the neighbors of a node, whose key is `base`, and append the near ones. */
 QV_INLINE void scan_neighbors(walk *w, const qv_node_layout *layout, const uint8_t *node, float base,
                               estimate_fn estimate) {
     qv_node_units units;
@@ -129,7 +130,7 @@ QV_INLINE void scan_neighbors(walk *w, const qv_node_layout *layout, const uint8
     w->s->evaluations += layout->degree;
 }
 
-/* Take the nearest candidate and fetch its node. 0: there is none; below: an error. */
+/* Pop the nearest candidate and prefetch its node. Returns 1, 0 if there is none, or an error. */
 QV_INLINE int take_next(walk *w, uint32_t *row, const uint8_t **node) {
     if (!qv_beam_pop(&w->beam, row)) return 0;
     *node = qv_row(w->index->nodes, *row);
@@ -148,7 +149,7 @@ QV_INLINE float own_key(const walk *w, const qv_node_layout *layout, const uint8
     return key;
 }
 
-/* Score a node by its own code, which makes it a result if it is near enough, and take in its neighbors. */
+/* Score a node by its own code, add it to the pool if it is near enough, and score its neighbors. */
 QV_INLINE void expand(walk *w, uint32_t row, const uint8_t *node, estimate_fn estimate) {
     float key = own_key(w, w->layout, node);
     if (key <= qv_pool_bound(&w->s->pool)) qv_pool_insert(&w->s->pool, qv_candidate(key, row));
@@ -157,8 +158,8 @@ QV_INLINE void expand(walk *w, uint32_t row, const uint8_t *node, estimate_fn es
     w->s->hops++;
 }
 
-/* The next node is chosen before the current one is scanned, so that its block is on its way meanwhile; that costs a few
- * more hops and hides the misses. */
+/* The next node is chosen before the current one is scanned, so that it arrives meanwhile. This costs a few more
+ * hops. */
 QV_INLINE int run(walk *w, estimate_fn estimate) {
     const qv_nodes *index = w->index;
     uint32_t row = 0, next_row = 0;
@@ -188,7 +189,7 @@ static int run_neon(walk *w) { return run(w, estimate_neon); }
 
 static run_fn *const RUNS[QV_SIMD_LEVELS] = QV_BY_LEVEL(run_scalar, run_avx2, run_avx512, run_neon);
 
-/* Behind one another in the scratch: the table, the rotated query, the beam. */
+/* Buffers in the scratch, in this order: the table, the rotated query, the beam. */
 int qv_nodes_find(const void *nodes, const qv_search_params *params, const float *original, const float *transformed,
                   qv_scratch *s) {
     (void)original;

@@ -1,10 +1,10 @@
-/* Estimates of the keys in a block, and which lists are near. */
+/* The coarse quantizer: which lists are near a query; and the estimates of the keys in a block. */
 #include "ivf/lists.h"
 
 #include "codec/lanes.h"
 
-#define EXTRA_LISTS 16 /* lists beyond twice those asked for whose centroids are looked at */
-#define HALVINGS 24    /* of the range of estimates, in search of a bound */
+#define EXTRA_LISTS 16 /* centroids that are scored in addition to twice the lists that are wanted */
+#define HALVINGS 24    /* bisections of the range of estimates in search of a bound */
 
 static const uint8_t *codes_of(const qv_list_block *block) { return (const uint8_t *)(block + 1); }
 
@@ -73,7 +73,7 @@ static int count_below(const qv_lists *lists, const float *x, int n, float bound
     return count_baseline(x, n, bound);
 }
 
-/* --- aiming --- */
+/* --- coarse search --- */
 
 static uint8_t *take(uint8_t **at, size_t bytes) {
     uint8_t *taken = *at;
@@ -101,7 +101,7 @@ void qv_coarse_query_prepare(qv_coarse_query *coarse, const qv_lists *lists) {
     coarse->norm2 = (float)qv_norm2(coarse->y, lists->dims);
 }
 
-/* Estimates of the keys of all centroids; their codes are those of squared L2, of which -dot is a part. */
+/* Estimate the keys of all centroids. Their codes are for squared L2, which contains -dot. */
 static int estimate_centroids(qv_coarse_query *coarse, qv_lists *lists, int metric) {
     qv_estimate_terms terms = {coarse->norm2, 1, coarse->unit, 0};
     if (metric == QV_IP) terms = (qv_estimate_terms){0, 0, coarse->unit / 2, 0};
@@ -113,7 +113,7 @@ static int estimate_centroids(qv_coarse_query *coarse, qv_lists *lists, int metr
     return QV_OK;
 }
 
-/* A bound that about `n` of the estimates do not exceed, not less of them. */
+/* A bound that at least `n` estimates, and about as many, do not exceed. */
 static float estimate_bound(const qv_coarse_query *coarse, const qv_lists *lists, int n) {
     int count = (int)lists->n_lists;
     float low = INFINITY, high = -INFINITY;
@@ -134,7 +134,7 @@ static float estimate_bound(const qv_coarse_query *coarse, const qv_lists *lists
     return high;
 }
 
-/* Score staged centroids, and keep the nearest. */
+/* Score staged centroids and insert them into coarse->near. */
 static int rank_staged(qv_coarse_query *coarse, qv_lists *lists, const qv_codec *codec, int spread, int n,
                        qv_scratch *s) {
     codec->score(codec, coarse->query, s->address[0], n, s->key);

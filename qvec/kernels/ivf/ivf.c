@@ -1,12 +1,12 @@
-/* A search over inverted lists: the nearest lists are scanned in order, entries whose lower bound is below the k-th best key
- * so far (or that of a later place, where many more candidates are asked for) are scored by their codes. */
+/* Search of inverted lists: scan the nearest lists in order, and score by its code each entry whose lower bound is
+ * below the k-th best key so far (a later place if many candidates are wanted). */
 #include "ivf/lists.h"
 
 #include "codec/lanes.h"
 
-#define STAGED_MIN 8 /* rows that make scoring them worth a call */
+#define STAGED_MIN 8 /* staged rows that are worth a scoring call */
 
-/* One search: where it stands, what scores, and what its keys are in terms of those of lists. */
+/* State of one search. */
 typedef struct {
     qv_ivf *ivf;
     const qv_search_params *params;
@@ -16,12 +16,12 @@ typedef struct {
     const qv_query *query;
     qv_column *rows;
     float share, offset;     /* key of a code = share * key of a list + offset */
-    int rank;                /* place in the pool whose key is the bound */
-    float seed;              /* a bound from the estimates in the nearest list, until the pool has a better one */
-    int stage, staged, aged; /* rows staged now, and those staged before */
+    int rank;                /* index in the pool of the key that is the bound */
+    float seed;              /* bound from the estimates in the nearest list, used until the pool has a better one */
+    int stage, staged, aged; /* aged: rows staged before, whose codes have arrived */
 } search;
 
-/* What an entry's lower bound must be below, as a key of lists. */
+/* Upper limit of an entry's lower bound, as a key of lists. */
 static float entry_bound(const search *f) {
     const qv_pool *pool = &f->s->pool;
     if (pool->size <= f->rank || !f->ivf->comparable) return f->seed;
@@ -34,7 +34,7 @@ static void score_aged(search *f) {
     f->aged = 0;
 }
 
-/* Rows wait for their codes to arrive until as many again are on their way. */
+/* Staged rows are scored after the next group is staged, when their prefetched codes have arrived. */
 static void turn_stages(search *f) {
     score_aged(f);
     f->aged = f->staged;
@@ -58,7 +58,8 @@ static int stage_entries(search *f, const qv_list_block *block, uint32_t places)
     return QV_OK;
 }
 
-/* Under inner product, <q, v> = <q, c> + t <c, r> + <q - t c, r> for any t; the t that leaves least of q has least error. */
+/* Under inner product, <q, v> = <q, c> + t <c, r> + <q - t c, r> for any t; the t that leaves least of q has least
+ * error. */
 static qv_estimate_terms terms_of(const search *f, const qv_list *list, float key) {
     const qv_coarse_query *coarse = &f->coarse;
     if (f->ivf->lists.metric != QV_IP) {
@@ -69,7 +70,7 @@ static qv_estimate_terms terms_of(const search *f, const qv_list *list, float ke
     return (qv_estimate_terms){key, along, coarse->unit, sqrtf(rest > 0 ? rest : 0)};
 }
 
-/* The first block of a list, which has `n` in all; NULL where the file points nowhere. */
+/* Address of a block, NULL if the number is out of range. */
 static const qv_list_block *block_at(qv_lists *lists, uint32_t block) {
     return block < lists->n_blocks ? (const qv_list_block *)qv_row(lists->blocks, block) : NULL;
 }
@@ -92,7 +93,7 @@ static int scan_list(search *f, uint32_t number, float key) {
     return QV_OK;
 }
 
-/* The head of the next list is on its way while one is scanned. */
+/* Prefetch the first block of the next list while one is scanned. */
 static void fetch_list(search *f, uint32_t number) {
     qv_lists *lists = &f->ivf->lists;
     const qv_list *list = (const qv_list *)qv_row(lists->lists, number);
@@ -100,8 +101,8 @@ static void fetch_list(search *f, uint32_t number) {
     if (block) qv_prefetch_row(block, sizeof *block + qv_fs_bytes(lists->dims));
 }
 
-/* Upper bounds of keys in the nearest list: that many rows are not farther than the last of them. Without it the first
- * rows met would all be scored. */
+/* Derive a first bound from the nearest list: the rank-th smallest upper bound of its keys. Without it, all rows of
+ * the first blocks would be scored. */
 static int seed_bound(search *f) {
     qv_lists *lists = &f->ivf->lists;
     uint64_t nearest = f->coarse.near.slots[0];
@@ -138,8 +139,8 @@ static int scan_lists(search *f) {
     return QV_OK;
 }
 
-/* Lists hold residuals of unit vectors less the mean (L2, cosine: 1 - dot is half of the squared distance), or of vectors less
- * the mean where queries are not (ip: the mean's part of the dot product is the same for all). */
+/* Rotate and center the query as the lists' vectors are. Under cosine, 1 - dot is half of the squared distance of unit
+ * vectors. Under ip, queries are not centered: the mean's part of the dot product is a constant. */
 static void take_query(search *f, const float *original) {
     const qv_lists *lists = &f->ivf->lists;
     float *y = f->coarse.y;
@@ -163,10 +164,10 @@ static void choose_scorer(search *f) {
     f->query = (const qv_query *)(by_original ? f->s->other : f->s->query);
 }
 
-/* More lists than asked for are scanned where these do not hold as many results as are wanted. */
+/* If the nprobe lists contain too few results, the search is repeated with more lists. */
 int qv_ivf_find(const void *index, const qv_search_params *params, const float *original, const float *transformed,
                 qv_scratch *s) {
-    (void)transformed; /* lists have a space of their own */
+    (void)transformed; /* lists have their own transformation */
     qv_ivf *ivf = (qv_ivf *)index;
     search f = {.ivf = ivf, .params = params, .s = s, .rank = params->k - 1};
     int n_lists = (int)ivf->lists.n_lists, nprobe = params->nprobe < n_lists ? params->nprobe : n_lists;

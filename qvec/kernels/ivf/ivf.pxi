@@ -47,8 +47,8 @@ def list_block_bytes(int dims):
 cdef class Lists:
     """Inverted lists in four columns; see lists.h.
 
-    signs: of the rotation, uint8 [dims / 2]. n_lists: lists, the one of the centroids not counted; n: rows that may be in
-    them. n_blocks, n_free, free_block: blocks in use and free ones together, free ones, the first of these.
+    signs: of the rotation, uint8 [dims / 2]. n_lists: number of lists without that of the centroids. n: rows are below.
+    n_blocks: used and free blocks. n_free, free_block: number of free blocks, and the first.
     """
 
     cdef qv_lists l
@@ -117,15 +117,15 @@ cdef class Lists:
         return self.l.free_block
 
     def vectors(self, x):
-        """The space of the lists: float32 [n, dims] of vectors [n, dim], rotated, less the mean, of unit length under cosine."""
+        """Transform vectors [n, dim] as the lists need them: float32 [n, dims], rotated and centered, normalized under cosine."""
         y = transform(x, self.l.dims, self.l.metric == _METRICS.index("cosine"), None, self._signs)
         y -= self._mean
         return y
 
     def begin(self, centroids, spreads):
-        """Take float32 [n_lists, dims] as centroids, and their spreads, the mean squared distance of what they stand for.
+        """Store centroids, float32 [n_lists, dims], and their spreads: the mean squared distance of each list's vectors.
 
-        Every list is empty after that.
+        All lists are empty afterwards.
         """
         cdef cnp.ndarray c = _checked(centroids, "centroids", cnp.NPY_FLOAT32, self.l.dims)
         cdef cnp.ndarray v = _vector(spreads, "spreads", cnp.NPY_FLOAT32, self.l.n_lists)
@@ -137,9 +137,9 @@ cdef class Lists:
         self._check(status)
 
     def assign(self, y, int copies):
-        """Lists of float32 [n, dims], nearest first, uint32 [n, copies], and squared distances from the first, float32 [n].
+        """Assign vectors, float32 [n, dims], to lists: uint32 [n, copies], nearest first, and squared distances, [n].
 
-        Safe from several threads at once. Of fewer lists than copies, the one is named twice.
+        Thread-safe. With fewer lists than copies, the same list is returned twice.
         """
         cdef cnp.ndarray vectors = _checked(y, "y", cnp.NPY_FLOAT32, self.l.dims)
         cdef Py_ssize_t i, n = _count(vectors)
@@ -161,7 +161,7 @@ cdef class Lists:
         return owners, distances
 
     def append(self, rows, y, owners, copies):
-        """Put rows, uint32 [n], with vectors float32 [n, dims] into the lists uint32 [n], as their copy uint8 [n] of that number."""
+        """Append rows, uint32 [n], with vectors float32 [n, dims] to the lists uint32 [n]; copies: uint8 [n], 0 or 1."""
         cdef cnp.ndarray vectors = _checked(y, "y", cnp.NPY_FLOAT32, self.l.dims)
         cdef const uint32_t[::1] row = rows, owner = owners
         cdef const uint8_t[::1] copy = copies
@@ -182,7 +182,7 @@ cdef class Lists:
         self._check(status)
 
     def remove(self, rows):
-        """Take rows, uint32 [n], out of every list that they are in."""
+        """Remove rows, uint32 [n], from all their lists."""
         cdef const uint32_t[::1] row = rows
         cdef Py_ssize_t i, n = row.shape[0]
         cdef int copy, status = 0
@@ -203,7 +203,7 @@ cdef class Lists:
         self._check(status)
 
     def holds(self, rows, y):
-        """Whether the entries of rows, uint32 [n], are those of float32 [n, dims]: bool [n, copies]."""
+        """Whether the entries of rows, uint32 [n], equal the encoding of float32 [n, dims]: bool [n, copies]."""
         cdef cnp.ndarray vectors = _checked(y, "y", cnp.NPY_FLOAT32, self.l.dims)
         cdef const uint32_t[::1] row = rows
         cdef Py_ssize_t i, n = _count(vectors)
@@ -229,9 +229,9 @@ cdef class Lists:
 
 
 cdef class ListFinder(Finder):
-    """Searches inverted lists; candidates are scored by codes, or by originals where these are given and re-ranked by.
+    """Searches inverted lists; candidates are scored by codes, or by originals if given and re-ranking is wanted.
 
-    comparable: keys of the codes are distances, so that estimates can be held against them.
+    comparable: keys of the codes are distances, so that estimates can be compared with them.
     """
 
     cdef qv_ivf i

@@ -1,4 +1,4 @@
-/* Inverted lists as they are written: centroids, entries added and taken out. */
+/* Writing of inverted lists: centroids, and entries appended and removed. */
 #include "ivf/lists.h"
 
 #include <float.h>
@@ -6,8 +6,8 @@
 
 #include "codec/lanes.h"
 
-#define NEAR_LISTS 32 /* that a vector's second list is chosen from */
-#define SPREAD 0.5f   /* of the mean |residual|^2: what ranks lists best (docs/adr/0006) */
+#define NEAR_LISTS 32 /* candidates for a vector's second list */
+#define SPREAD 0.5f   /* factor of the mean |residual|^2 that ranks lists best (docs/adr/0006) */
 
 static qv_list *list_of(qv_lists *lists, uint32_t list) { return (qv_list *)qv_row_mut(lists->lists, list); }
 
@@ -37,7 +37,7 @@ static void clear_block(qv_list_block *block, int dims, uint32_t list, uint32_t 
     block->next = next;
 }
 
-/* Factors are those of squared L2 in the list of the centroids, whatever the metric. */
+/* In the list of centroids, factors are those of squared L2 for every metric. */
 static void put_entry(const qv_lists *lists, qv_list_block *block, int place, uint32_t row, const float *residual,
                       const float *center) {
     int metric = lists->metric == QV_IP && block->list != lists->n_lists ? QV_IP : QV_L2;
@@ -48,7 +48,7 @@ static void put_entry(const qv_lists *lists, qv_list_block *block, int place, ui
     block->rescale[place] = factors.rescale;
     block->error[place] = factors.error;
     for (int i = 0; factors.rescale == 0 && i < lists->dims; i++) {
-        if (residual[i] != 0) block->error[place] = FLT_MAX; /* out of the range of floats: nothing is known of it */
+        if (residual[i] != 0) block->error[place] = FLT_MAX; /* outside the range of floats: no bound is known */
     }
 }
 
@@ -158,7 +158,7 @@ static qv_list_block *allocate(qv_lists *lists, uint32_t *number) {
     return block;
 }
 
-/* Put an empty block before a list's first. */
+/* Prepend an empty block to a list. */
 static int new_head(qv_lists *lists, uint32_t list, qv_list *entry) {
     uint32_t number;
     qv_list_block *block = allocate(lists, &number);
@@ -202,7 +202,7 @@ static int find_entry(qv_lists *lists, uint32_t slot, qv_list_block **block, qv_
     return *entry && (*entry)->n > 0 && (*entry)->head < lists->n_blocks;
 }
 
-/* Move an entry into another place of the same list, and let its row know. */
+/* Move an entry to another place of its list and update the slot of its row. */
 static int move_entry(qv_lists *lists, const qv_list_block *from, uint32_t old, qv_list_block *to, uint32_t slot) {
     int source = (int)(old % QV_FS_VECTORS), target = (int)(slot % QV_FS_VECTORS);
     uint32_t row = from->rows[source];

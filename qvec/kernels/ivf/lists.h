@@ -1,13 +1,16 @@
-/* Inverted lists: vectors by their nearest centroid, as sign codes of what is left of them (fastscan.h), 32 in a block.
+/* Inverted lists: each vector belongs to its nearest centroid and is stored as the sign code of its residual
+ * (fastscan.h), in blocks of 32 entries.
  *
- * Vectors are rotated and, but for queries under inner product, centered on the mean of the collection; under cosine they
- * have unit length. Keys of lists are squared L2, under cosine too, or -dot under inner product.
+ * Vectors are rotated and centered on the mean of the collection (queries under inner product are not centered); under
+ * cosine they have unit length. Keys of lists are squared L2 (also under cosine), or -dot under inner product.
  *
- * A list is a chain of blocks. All are full but the first, whose places are taken from 0 on. The list after the last is
- * that of the centroids themselves, residuals of the mean: which lists are near is found as near vectors are.
+ * A list is a chain of blocks. All blocks are full except the first, which is filled from place 0 on. One more list,
+ * after the last, contains the centroids themselves as residuals of the mean: the coarse quantizer scans it like any
+ * other.
  *
- * A row is in `copies` lists, one or two. The second is the one whose residual is least parallel to the first's (SOAR, Sun
- * et al., NeurIPS 2023): where the first list is missed because of the direction of its residual, the second is not. */
+ * A row has one or two copies. The second goes to the list whose residual is least parallel to the first one's
+ * (spilling: SOAR, Sun et al., NeurIPS 2023): if the direction of the residual hides the first list, the second is
+ * still found. */
 #ifndef QV_LISTS_H
 #define QV_LISTS_H
 
@@ -26,22 +29,22 @@ typedef struct {
 
 typedef struct {
     uint32_t head, n;
-    float spread; /* added to the key of the centroid when lists are ranked: half the mean |residual|^2 of its sample */
+    float spread; /* added to the centroid's key when lists are ranked: half the mean |residual|^2 of its sample */
     float norm2;  /* of the centroid */
 } qv_list;
 
 typedef struct {
-    qv_column *blocks, *lists, *centroids, *slots; /* slots: by row, u32[copies], 32 * block + place in it */
-    int dim, dims, metric, copies;                 /* dims: of rotated vectors */
-    uint32_t n_lists, n;                           /* n: rows that may be in lists */
-    uint32_t n_blocks, n_free, free_block; /* blocks in use and free ones together; free ones, the first of them */
-    const uint8_t *signs;                  /* of the rotation */
-    const float *mean;                     /* rotated */
-    qv_codec l2, dot;                      /* of centroids, which are stored as f32 codes */
+    qv_column *blocks, *lists, *centroids, *slots; /* slots: by row, u32[copies], 32 * block + place */
+    int dim, dims, metric, copies;                 /* dims: dim after rotation */
+    uint32_t n_lists, n;                           /* n: rows in lists are below */
+    uint32_t n_blocks, n_free, free_block;         /* n_blocks: used and free ones; free_block: first free one */
+    const uint8_t *signs;                          /* of the rotation */
+    const float *mean;                             /* rotated */
+    qv_codec l2, dot;                              /* of centroids, stored as f32 codes */
     qv_fs_sums_fn sums;
 } qv_lists;
 
-/* What turns sums of a block into estimates of keys: base + along * add + unit * sum * rescale, within distance * error. */
+/* Terms of estimates: key = base + along * add + unit * sum * rescale, within distance * error. */
 typedef struct {
     float base, along, unit, distance;
 } qv_estimate_terms;
@@ -50,11 +53,11 @@ typedef struct {
 void qv_list_estimates(const qv_lists *lists, const qv_list_block *block, const uint8_t *table,
                        const qv_estimate_terms *terms, float *estimates);
 
-/* The places of a block whose keys may be below the bound, a bit each. */
+/* Places of a block whose keys may be below the bound, one bit each. */
 uint32_t qv_list_below(const qv_lists *lists, const qv_list_block *block, const uint8_t *table,
                        const qv_estimate_terms *terms, float bound);
 
-/* A query, or a vector that looks for its lists. */
+/* State of the coarse quantizer for one query, or for a vector that is assigned to lists. */
 typedef struct {
     float *y;        /* [dims] rotated */
     float *residual; /* [dims] */
@@ -65,44 +68,45 @@ typedef struct {
     qv_pool near;     /* lists, nearest first */
 } qv_coarse_query;
 
-/* Buffers for at most `n_near` lists, in the scratch; QV_OK or QV_NO_MEMORY. */
+/* Allocate buffers in the scratch for at most `n_near` lists. Returns QV_OK or QV_NO_MEMORY. */
 int qv_coarse_query_init(qv_coarse_query *coarse, const qv_lists *lists, int n_near, qv_scratch *s);
 
-/* Fill everything but `near` from aim->y. */
+/* Compute the table, unit and norm from coarse->y. */
 void qv_coarse_query_prepare(qv_coarse_query *coarse, const qv_lists *lists);
 
-/* The `n` nearest lists of what is aimed at go to aim->near with the keys of their centroids, ranked with their spread where
- * `spread` is set, by `metric` QV_L2 or QV_IP. QV_OK or QV_DAMAGED. */
+/* Find the `n` nearest lists. They go to coarse->near with the keys of their centroids, plus their spread if
+ * `spread` is set. metric: QV_L2 or QV_IP. Returns QV_OK or QV_DAMAGED. */
 int qv_coarse_search(qv_coarse_query *coarse, qv_lists *lists, int n, int metric, int spread, qv_scratch *s);
 
 /* --- writing --- */
 
-/* Centroids float32 [n_lists, dims] and their spreads, stored; every list is empty after that, and all blocks but those of
- * the centroids are unused. There must be room for these. */
+/* Centroids float32 [n_lists, dims] and their spreads, stored; every list is empty after that, and all blocks but
+ * those of the centroids are unused. There must be room for these. */
 int qv_lists_begin(qv_lists *lists, const float *centroids, const float *spreads);
 
 /* The `copies` lists of a vector y [dims], the nearest first; its squared distance from the first centroid. */
 int qv_lists_assign(qv_lists *lists, const float *y, int copies, uint32_t *owners, float *distance, qv_scratch *s);
 
-/* Put rows with vectors y [n, dims] into a list, each as its copy of that number. Blocks must be there for them. */
+/* Append rows with vectors y [n, dims] to a list; copies: which copy of its row each is. Free blocks must suffice. */
 int qv_lists_append(qv_lists *lists, uint32_t list, const uint32_t *rows, const float *y, uint32_t n,
                     const uint8_t *copies);
 
-/* Take one entry out; the last of its list takes its place. */
+/* Remove one entry; the last entry of the list moves to its place. */
 int qv_lists_remove(qv_lists *lists, uint32_t slot);
 
-/* Whether the entry in a slot is the one that a vector has in its list: 1, 0, or QV_DAMAGED. */
+/* Whether the entry in a slot equals the encoding of `row` with vector y: 1, 0 or an error. */
 int qv_lists_entry_is(qv_lists *lists, uint32_t slot, uint32_t row, const float *y);
 
 /* --- searching --- */
 
 typedef struct {
     qv_lists lists;
-    const qv_codec *codec; /* codes in force */
+    const qv_codec *codec; /* codec of the active codes */
     qv_column *codes;
-    const qv_codec *original; /* not NULL: codes say no more than estimates, survivors are scored by their originals */
+    const qv_codec
+        *original; /* not NULL: candidates are scored by their originals, because codes are no better than estimates */
     qv_column *originals;
-    int comparable; /* whether keys of codes are distances, as estimates are */
+    int comparable; /* whether keys of codes are distances that estimates can be compared with */
 } qv_ivf;
 
 int qv_ivf_find(const void *index, const qv_search_params *params, const float *original, const float *transformed,

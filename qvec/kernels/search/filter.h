@@ -1,14 +1,14 @@
-/* Which of a group's rows are near enough for the pool. */
+/* Selection of the rows of a group that are near enough for the pool. */
 #ifndef QV_FILTER_H
 #define QV_FILTER_H
 
 #include "codec/simd.h"
 
-/* Move the keys that are at most the bound to the front, and their rows to `kept`, both in order; how many there are.
- * All three arrays have room for n rounded up to 16. */
+/* Move the keys that are at most `bound` to the front, and their rows to `kept`, both in order. Returns their
+ * number. Arrays must have space for n rounded up to 16. */
 typedef int (*qv_filter_fn)(float *key, const uint32_t *row, int n, float bound, uint32_t *kept);
 
-/* No branch on a key: which are near cannot be predicted. */
+/* Branch-free: which keys are near cannot be predicted. */
 QV_INLINE int filter_rest(float *key, const uint32_t *row, int start, int stop, float bound, uint32_t *kept,
                           int count) {
     for (int i = start; i < stop; i++) {

@@ -40,12 +40,12 @@ static inline void qv_pool_reset(qv_pool *pool, int capacity) {
     pool->capacity = capacity;
 }
 
-/* What a key must be below to enter: +inf while there is room. */
+/* Upper limit of keys that enter: +inf while there are free places. */
 static inline float qv_pool_bound(const qv_pool *pool) {
     return pool->size < pool->capacity ? __builtin_inff() : qv_candidate_key(pool->slots[pool->size - 1]);
 }
 
-/* Where the candidate went, counted from the cursor; the capacity where it was too far away. */
+/* Insert a candidate. Returns its place relative to the cursor; the capacity if it is too far away. */
 static inline int qv_pool_insert(qv_pool *pool, uint64_t candidate) {
     uint64_t *slots = pool->slots;
     int low = 0, count = pool->size;
@@ -65,7 +65,7 @@ static inline int qv_pool_insert(qv_pool *pool, uint64_t candidate) {
     return low - pool->cursor;
 }
 
-/* Nearest candidate that was not expanded yet, marked as expanded; 0 when there is none. */
+/* Return the nearest candidate that is not expanded, marked as expanded; 0 if there is none. */
 static inline uint64_t qv_pool_pop(qv_pool *pool) {
     while (pool->cursor < pool->size && (pool->slots[pool->cursor] & 1)) pool->cursor++;
     if (pool->cursor == pool->size) return 0;
@@ -87,7 +87,7 @@ static inline void qv_visited_reset(qv_visited *visited) {
     visited->n_touched = 0;
 }
 
-/* Note rows that were marked. */
+/* Record rows that were marked, for the next reset. */
 static inline void qv_visited_touch(qv_visited *visited, const uint32_t *rows, int n) {
     if (visited->n_touched + (uint32_t)n > QV_TOUCHED_MAX) {
         visited->n_touched = QV_TOUCHED_MAX;
@@ -97,7 +97,7 @@ static inline void qv_visited_touch(qv_visited *visited, const uint32_t *rows, i
     visited->n_touched += (uint32_t)n;
 }
 
-/* Mark a row; 1 when it was marked already. */
+/* Mark a row. Returns 1 if it was marked already. */
 static inline int qv_visit(qv_visited *visited, uint32_t row) {
     uint64_t *word = visited->bits + (row >> 6), bit = 1ull << (row & 63);
     if (*word & bit) return 1;

@@ -27,7 +27,8 @@ int qv_scratch_reserve(qv_scratch *s, int pool, uint32_t rows, size_t query_size
         if (!failed) s->pool_capacity = pool;
     }
     if (rows > s->rows_capacity || !s->visited.bits) {
-        uint32_t words = rows / 64 + 1 + rows / 512; /* some room, so that a growing index does not realloc each time */
+        uint32_t words =
+            rows / 64 + 1 + rows / 512; /* more than needed, so that a growing index does not reallocate each time */
         s->visited.bits = grown(s->visited.bits, words * sizeof(uint64_t), &failed);
         if (!s->visited.touched) s->visited.touched = grown(NULL, QV_TOUCHED_MAX * sizeof(uint32_t), &failed);
         if (failed) return QV_NO_MEMORY;
@@ -143,12 +144,12 @@ static int stage_rows(const qv_scan_source *source, uint32_t *at, qv_scratch *s)
     return *at < source->n ? stage_run(source, at, s) : 0;
 }
 
-/* Rows that come from memory are scored a few at a time, behind those that are fetched: rows side by side are more streams
- * than the processor fetches ahead of by itself. INT8 has a kernel for a row alone. */
+/* Rows that come from memory are scored a few at a time, behind those that are fetched: rows side by side are more
+ * streams than the processor fetches ahead of by itself. INT8 has a kernel for a row alone. */
 static int rows_at_a_time(const qv_codec *codec) { return codec->kind == QV_INT8 ? 1 : QV_RUN; }
 
-/* The lines that begin in what lies ahead of these bytes, so that of rows in order each is fetched once. Past the end of a
- * block is mostly the next one; what is not there is not fetched. */
+/* The lines that begin in what lies ahead of these bytes, so that of rows in order each is fetched once. Past the
+ * end of a block is mostly the next one; what is not there is not fetched. */
 static void fetch_ahead(const uint8_t *bytes, size_t n) {
     uintptr_t end = (uintptr_t)bytes + QV_DISTANCE + n;
     for (uintptr_t line = ((uintptr_t)bytes + QV_DISTANCE + 63) & ~(uintptr_t)63; line < end; line += 64) {

@@ -5,9 +5,9 @@
 #include "codec/simd.h"
 
 #define QV_AHEAD 16 /* re-rank rows whose lines are on their way */
-#define WIDER 4     /* times what is kept: the pool of a walk where a narrower one found too few */
+#define WIDER 4     /* factor of the pool's size when a narrower search found too few */
 
-/* Charge a phase with the time since the last one ended; QV_PHASES: only begin. */
+/* Add the time since the last phase ended to `phase`; QV_PHASES: start the clock only. */
 static void end_phase(const qv_searcher *searcher, qv_scratch *s, int phase) {
     if (!searcher->timed) return;
     struct timespec t;
@@ -17,7 +17,7 @@ static void end_phase(const qv_searcher *searcher, qv_scratch *s, int phase) {
     s->phase_began = now;
 }
 
-/* Drop excluded rows from the pool, keep the nearest `keep`. */
+/* Remove excluded rows from the pool and keep the nearest `keep`. */
 static void filter_results(qv_pool *pool, const qv_selection *selection, int keep) {
     int kept = 0;
     for (int i = 0; i < pool->size && kept < keep; i++) {
@@ -62,27 +62,19 @@ static int rerank_pool(const qv_searcher *searcher, const qv_query *query, qv_sc
     return QV_OK;
 }
 
-static int write_results(const qv_searcher *searcher, const qv_pool *pool, int k, const qv_batch *batch, size_t q) {
-    int64_t *ids = batch->ids + q * (size_t)k;
+static void write_results(const qv_pool *pool, int k, const qv_batch *batch, size_t q) {
+    int64_t *rows = batch->rows + q * (size_t)k;
     float *distances = batch->distances + q * (size_t)k;
     int n = pool->size < k ? pool->size : k;
     for (int i = 0; i < n; i++) {
-        uint32_t row = qv_candidate_row(pool->slots[i]);
+        rows[i] = qv_candidate_row(pool->slots[i]);
         distances[i] = qv_candidate_key(pool->slots[i]);
-        if (!searcher->ids) {
-            ids[i] = row;
-            continue;
-        }
-        const uint8_t *address = qv_row(searcher->ids, row);
-        if (!address) return QV_DAMAGED;
-        memcpy(ids + i, address, sizeof *ids);
     }
     for (int i = n; i < k; i++) {
-        ids[i] = -1;
+        rows[i] = -1;
         distances[i] = INFINITY;
     }
     batch->counts[q] = n;
-    return QV_OK;
 }
 
 static int reranks(const qv_searcher *searcher, const qv_search_params *p) {
@@ -93,13 +85,13 @@ static void prepare_original(const qv_searcher *searcher, const qv_batch *batch,
     qv_prepare(searcher->rerank, batch->queries + q * batch->dim, (qv_query *)s->other);
 }
 
-/* A query as the codes have it: valid until the next one is. */
+/* The query, transformed for the codes; valid until the next call. */
 static const float *mapped(const qv_searcher *searcher, const qv_batch *batch, size_t q, qv_scratch *s) {
     const float *query = batch->queries + q * batch->dim;
     return searcher->map ? qv_map_query(searcher->map, query, s->mapped) : query;
 }
 
-/* Re-rank what is in s->pool by the query in s->other, unless that is done, and hand it out. */
+/* Re-rank s->pool by the query in s->other, unless `ranked`, and write the results. */
 static int finish(const qv_searcher *searcher, const qv_search_params *p, const qv_batch *batch, size_t q, int ranked,
                   qv_scratch *s) {
     if (reranks(searcher, p) && !ranked) {
@@ -107,14 +99,14 @@ static int finish(const qv_searcher *searcher, const qv_search_params *p, const 
         if (status) return status;
     }
     end_phase(searcher, s, QV_RERANK);
-    int status = write_results(searcher, &s->pool, p->k, batch, q);
+    write_results(&s->pool, p->k, batch, q);
     end_phase(searcher, s, QV_WRITE);
-    return status;
+    return QV_OK;
 }
 
 static int n_candidates(const qv_search_params *p) { return p->candidates > p->k ? p->candidates : p->k; }
 
-/* A scan of the originals where that is asked for and there are any, else of the codes. */
+/* Whether a scan reads the originals: if an exact search is wanted and originals are stored. */
 static int scans_originals(const qv_searcher *searcher, const qv_search_params *p) {
     return p->exact && searcher->rerank;
 }
@@ -125,7 +117,7 @@ static qv_scan_source source_of(const qv_searcher *searcher, const qv_search_par
                             searcher->n, &p->selection};
 }
 
-/* Up to QV_TILE queries from q on, by one scan: rows come from memory once for all of them. */
+/* Scan for up to QV_TILE queries from q on; each row is read from memory once for all of them. */
 static int scan_tile(const qv_searcher *searcher, const qv_search_params *p, const qv_batch *batch, size_t q,
                      qv_scratch *s) {
     qv_scan_source source = source_of(searcher, p);
@@ -151,7 +143,7 @@ static int scan_tile(const qv_searcher *searcher, const qv_search_params *p, con
     return status;
 }
 
-/* Whether a walk among selected rows ended before it had found enough of them: it was cut off from the rest. */
+/* Whether a filtered search ended with too few rows: its start rows were cut off from the others. */
 static int is_cut_off(const qv_selection *selection, const qv_pool *pool) {
     uint32_t capacity = (uint32_t)pool->capacity,
              enough = selection->n_allowed < capacity ? selection->n_allowed : capacity;
@@ -167,8 +159,8 @@ static int reserve(const qv_searcher *searcher, const qv_search_params *p, qv_sc
     return qv_scratch_reserve(s, pool, searcher->n, query_size);
 }
 
-/* Candidates of the index that may be results. QV_RANKED, QV_OK, QV_TOO_FEW where there are not k of those that are allowed,
- * or an error. */
+/* Find candidates with the index. Returns QV_RANKED, QV_OK, QV_TOO_FEW if fewer than k allowed rows were found, or
+ * an error. */
 static int find_candidates(const qv_searcher *searcher, const qv_search_params *p, const float *query,
                            const float *as_coded, qv_scratch *s) {
     const qv_selection *selection = &p->selection;
@@ -180,7 +172,7 @@ static int find_candidates(const qv_searcher *searcher, const qv_search_params *
     return cut_off || (uint32_t)s->pool.size < wanted ? QV_TOO_FEW : status;
 }
 
-/* The same with more effort. A narrow walk over packed nodes may end before it has met k of them. */
+/* Repeat with a wider pool: a narrow search over packed nodes may end before it has expanded k of them. */
 static int find_wider(const qv_searcher *searcher, const qv_search_params *p, const float *query, const float *as_coded,
                       qv_scratch *s) {
     qv_search_params wider = *p;
@@ -189,7 +181,7 @@ static int find_wider(const qv_searcher *searcher, const qv_search_params *p, co
     return reserve(searcher, &wider, s) ? QV_NO_MEMORY : find_candidates(searcher, &wider, query, as_coded, s);
 }
 
-/* One query by the index. Where it finds too few, a scan does: k come back whenever k are allowed. */
+/* Run one query with the index, and by a scan if that finds too few: k results if k rows are allowed. */
 static int find_one(const qv_searcher *searcher, const qv_search_params *p, const qv_batch *batch, size_t q,
                     qv_scratch *s) {
     const float *query = batch->queries + q * batch->dim, *as_coded = mapped(searcher, batch, q, s);

@@ -1,4 +1,4 @@
-/* How the candidates of a query are found: buffers, parameters, the scan, and the face that every index shows. */
+/* Searching: buffers, parameters, the interface of an index (qv_finder), the scan, and the steps of a query. */
 #ifndef QV_FIND_H
 #define QV_FIND_H
 
@@ -18,11 +18,11 @@ typedef struct {
     qv_visited visited;
     int pool_capacity;
     uint32_t rows_capacity;
-    uint8_t *query, *other; /* prepared queries: the walk's, and the re-rank's or the pruned node's */
+    uint8_t *query, *other; /* prepared queries: of the codes; of the originals, or of the node that is pruned */
     size_t query_capacity;
     float *mapped; /* the query transformed for the codes */
     size_t mapped_capacity;
-    uint8_t *index_buffer; /* what an index needs beside: qv_scratch_bytes */
+    uint8_t *index_buffer; /* buffer of the index: qv_scratch_bytes */
     size_t index_buffer_bytes;
     qv_pool tile[QV_TILE]; /* a scan of several queries at once: their pools, cut from tile[0].slots, */
     uint8_t *tile_queries; /* and the queries, prepared, tile_query_size bytes apart */
@@ -40,24 +40,25 @@ int qv_scratch_reserve_map(qv_scratch *s, size_t floats);
 int qv_scratch_reserve_tile(qv_scratch *s, int pool, size_t query_size);
 void qv_scratch_free(qv_scratch *s);
 
-/* Room of `bytes` for an index of its own kind, on a 64-byte boundary, whatever is in it; NULL: no memory. */
+/* Uninitialized buffer of `bytes` for the index, on a 64-byte boundary; NULL if out of memory. */
 uint8_t *qv_scratch_bytes(qv_scratch *s, size_t bytes);
 
 /* Which rows may be results. */
 typedef struct {
     const uint64_t *excluded; /* bit set: never a result; NULL: every row may be */
     uint32_t n_allowed;       /* rows that may be */
-    const uint32_t *rows;     /* not NULL: only these are looked at, each of them, and `excluded` is not asked */
+    const uint32_t *rows;     /* not NULL: only these rows are scored, and `excluded` is not checked */
     uint32_t n_rows;
-    const uint32_t *seeds; /* not NULL: most rows are excluded; walks keep to the others, from these and the entries */
+    const uint32_t
+        *seeds; /* not NULL: most rows are excluded; a graph search starts here, too, and stays among the others */
     uint32_t n_seeds;
 } qv_selection;
 
 typedef struct {
     int k;
-    int ef;         /* graphs: size of the walk's pool */
+    int ef;         /* graphs: size of the candidate pool */
     int nprobe;     /* inverted lists: how many are scanned */
-    int candidates; /* how many of what was found are re-ranked; 0: none */
+    int candidates; /* candidates that are re-ranked; 0: none */
     int exact;      /* scan the originals instead */
     qv_selection selection;
 } qv_search_params;
@@ -66,22 +67,22 @@ static inline int qv_is_excluded(const qv_selection *selection, uint32_t row) {
     return selection->excluded && selection->excluded[row >> 6] >> (row & 63) & 1;
 }
 
-/* An index, to a search. `find` leaves the nearest rows by their codes in s->pool, sorted, excluded ones among them or not;
- * the query is prepared for the codes in s->query and for the originals in s->other, and given as floats, as it came and
- * transformed for the codes, for an index that has a form of its own. QV_OK; QV_RANKED where keys are those of the originals
- * already; or an error below zero. */
+/* Interface of an index. `find` leaves the nearest rows by their codes in s->pool, sorted, possibly with excluded
+ * ones. The query is prepared for the codes in s->query and for the originals in s->other. It is also given as
+ * floats, as passed and transformed for the codes. Returns QV_OK, QV_RANKED if the keys are those of the originals,
+ * or an error below zero. */
 typedef struct {
     int (*find)(const void *index, const qv_search_params *params, const float *original, const float *transformed,
                 qv_scratch *s);
     const void *index;
 } qv_finder;
 
-/* Score n rows at s->row[stage], s->address[stage] and put those below the pool's bound into it; the lists of those
- * that will soon be expanded are fetched (adjacency NULL: there are none). */
+/* Score n rows at s->row[stage], s->address[stage] and insert those below the pool's bound into it. Prefetches the
+ * lists of candidates that will soon be expanded (adjacency NULL: none). */
 void qv_score_staged(const qv_codec *codec, qv_column *adjacency, const qv_query *query, int stage, int n,
                      qv_scratch *s);
 
-/* What a scan runs over: the rows that are selected of [0, n). */
+/* Input of a scan: the selected rows of [0, n). */
 typedef struct {
     const qv_codec *codec;
     qv_column *codes;
@@ -89,28 +90,28 @@ typedef struct {
     const qv_selection *selection;
 } qv_scan_source;
 
-/* Pool i holds the nearest rows to the query at queries + i * query_size, as many as its capacity. */
+/* Fill pool i with the nearest rows to the query at queries + i * query_size, up to its capacity. */
 int qv_scan(const qv_scan_source *source, const uint8_t *queries, size_t query_size, qv_pool *pools, int n_queries,
             qv_scratch *s);
 
-/* What a query runs against. */
+/* Data that queries are run against. */
 typedef struct {
     qv_codec *codec;
-    const qv_map *map; /* what a query goes through before it is prepared for the codes; NULL: nothing */
+    const qv_map *map; /* transformation of queries before they are prepared for the codes; NULL: none */
     qv_column *codes;
     uint32_t n;
     qv_finder finder;         /* finder.find NULL: a scan */
     qv_codec *rerank;         /* NULL: keys of the codes are the result */
-    qv_column *vectors, *ids; /* ids NULL: rows are the result */
+    qv_column *vectors;       /* what it scores */
     int timed;                /* whether the phases of a search are timed */
 } qv_searcher;
 
-/* Queries and results of a batch: rows of `dim` floats; k ids and distances of each query, padded with -1 and +inf, and
- * how many there are. */
+/* Queries and results of a batch: rows of `dim` floats; k rows and distances of each query, padded with -1 and +inf,
+ * and how many there are. */
 typedef struct {
     const float *queries;
     size_t dim, n;
-    int64_t *ids, *counts;
+    int64_t *rows, *counts;
     float *distances;
 } qv_batch;
 

@@ -42,14 +42,13 @@ cdef extern from "search/search.h" nogil:
         qv_finder finder
         qv_codec *rerank
         qv_column *vectors
-        qv_column *ids
         int timed
     int qv_scratch_reserve(qv_scratch *s, int pool, uint32_t rows, size_t query_size)
     void qv_scratch_free(qv_scratch *s)
     ctypedef struct qv_batch:
         const float *queries
         size_t dim, n
-        int64_t *ids
+        int64_t *rows
         int64_t *counts
         float *distances
     int qv_search(const qv_searcher *searcher, const qv_search_params *params, const qv_batch *batch, qv_scratch *s)
@@ -145,18 +144,70 @@ cdef class Selection:
         return self.s.n_allowed
 
 
-cdef class Searcher:
-    """All that a query needs for one view of a collection.
+cdef class SearchParams:
+    """Parameters of one search. Cannot be changed; may be shared by threads.
 
-    finder None: every search is a scan. map: what queries go through for the codes; None: nothing. rerank/vectors None: the codes' keys are the distances. ids None: the row
-    numbers are the ids. The columns' pages must stay valid (the read transaction open) while a search runs.
+    k: hits of each query. ef: pool of a graph walk. nprobe: inverted lists to scan. candidates: candidates to re-rank,
+    0 for none. exact: score every original instead.
+    """
+
+    cdef qv_search_params p
+
+    def __init__(self, int k, *, int ef=0, int nprobe=0, int candidates=0, bint exact=False):
+        memset(&self.p, 0, sizeof(self.p))
+        self.p.k, self.p.ef, self.p.nprobe, self.p.candidates, self.p.exact = k, ef, nprobe, candidates, exact
+
+    @property
+    def k(self):
+        return self.p.k
+
+    @property
+    def ef(self):
+        return self.p.ef
+
+    @property
+    def nprobe(self):
+        return self.p.nprobe
+
+    @property
+    def candidates(self):
+        return self.p.candidates
+
+    @property
+    def exact(self):
+        return bool(self.p.exact)
+
+    def replace(self, *, ef=None, nprobe=None):
+        """Parameters with other values of these."""
+        return SearchParams(self.p.k, ef=self.p.ef if ef is None else ef, candidates=self.p.candidates,
+                            nprobe=self.p.nprobe if nprobe is None else nprobe, exact=self.p.exact)
+
+    cdef tuple _values(self):
+        return self.p.k, self.p.ef, self.p.nprobe, self.p.candidates, self.p.exact
+
+    def __eq__(self, other):
+        return isinstance(other, SearchParams) and self._values() == (<SearchParams>other)._values()
+
+    def __hash__(self):
+        return hash(self._values())
+
+    def __repr__(self):
+        return "SearchParams(k={}, ef={}, nprobe={}, candidates={}, exact={})".format(*self._values())
+
+
+cdef class Searcher:
+    """The columns and codecs that queries run against, for one view of a collection.
+
+    finder None: every search is a scan. rerank: scores vectors, the originals; None: keys of the codes are the distances.
+    map: maps queries to the space of the codes; None: nothing does. The columns' pages must stay valid (the read
+    transaction open) while a search runs.
 
     timed: ``phase_ns`` sums nanoseconds of preparing queries, finding candidates, re-ranking and writing results.
     """
 
     cdef qv_searcher s
     cdef Codec _codec, _rerank
-    cdef Column _codes, _vectors, _ids
+    cdef Column _codes, _vectors
     cdef Finder _finder
     cdef QueryMap _map
     cdef list _idle
@@ -164,18 +215,14 @@ cdef class Searcher:
     cdef readonly unsigned long long hops, evaluations, reranked, kernel_ns
 
     def __init__(self, Codec codec not None, Column codes not None, n, Finder finder=None, Codec rerank=None,
-                 Column vectors=None, Column ids=None, QueryMap map=None, bint timed=False):
+                 Column vectors=None, QueryMap map=None, bint timed=False):
         _check_rows(codec, codes, n)
         if map is not None and map.m.padded != codec.c.dim:
             raise ValueError(f"queries are mapped to {map.m.padded} values, the codec is of {codec.c.dim}")
         if rerank is not None:
             _check_rows(rerank, vectors, n)
-        if ids is not None:
-            _check_room(ids, n)
-            if ids.c.stride != sizeof(int64_t):
-                raise ValueError(f"ids have a stride of {ids.c.stride} bytes, not 8")
         self._codec, self._codes, self._finder = codec, codes, finder
-        self._rerank, self._vectors, self._ids, self._map = rerank, vectors, ids, map
+        self._rerank, self._vectors, self._map = rerank, vectors, map
         self._idle = []
         memset(&self.s, 0, sizeof(self.s))
         self.s.codec, self.s.codes, self.s.n = &codec.c, &codes.c, n
@@ -184,7 +231,6 @@ cdef class Searcher:
         self.s.map = &map.m if map is not None else NULL
         self.s.rerank = &rerank.c if rerank is not None else NULL
         self.s.vectors = &vectors.c if vectors is not None else NULL
-        self.s.ids = &ids.c if ids is not None else NULL
         self.s.timed = timed
         memset(self._phase_ns, 0, sizeof(self._phase_ns))
 
@@ -192,43 +238,41 @@ cdef class Searcher:
     def phase_ns(self):
         return tuple([self._phase_ns[i] for i in range(QV_PHASES)])
 
-    def search(self, cnp.ndarray q, int k, int ef, int nprobe, int candidates, bint exact,
-               Selection selection not None):
-        """Ids int64 [nq, k], distances float32 [nq, k] and counts int64 [nq]; without nq where one 1-D query came in.
+    cpdef tuple search(self, cnp.ndarray q, SearchParams params, Selection selection):
+        """Rows int64 [nq, k], distances float32 [nq, k], counts int64 [nq]; without nq for one query.
 
-        q: float32 [nq, dim] or [dim], C-contiguous; candidates: how many of the walk's results are re-ranked, 0 for
-        none.
+        q: float32 [nq, dim] or [dim], C-contiguous. Places without a hit have row -1 and an infinite distance.
         """
         cdef cnp.npy_intp shape[2]
         cdef int batch = q.ndim - 1
         shape[0] = q.shape[0]
-        shape[batch] = k
-        cdef cnp.ndarray ids = cnp.PyArray_EMPTY(batch + 1, shape, cnp.NPY_INT64, 0)
+        shape[batch] = params.p.k
+        cdef cnp.ndarray rows = cnp.PyArray_EMPTY(batch + 1, shape, cnp.NPY_INT64, 0)
         cdef cnp.ndarray distances = cnp.PyArray_EMPTY(batch + 1, shape, cnp.NPY_FLOAT32, 0)
         cdef cnp.ndarray counts = cnp.PyArray_EMPTY(batch, shape, cnp.NPY_INT64, 0)
-        self._run(q, k, ef, nprobe, candidates, exact, selection, ids, distances, counts, 0, q.shape[0] if batch else 1)
-        return ids, distances, counts
+        self._run(q, params, selection, rows, distances, counts, 0, q.shape[0] if batch else 1)
+        return rows, distances, counts
 
-    def search_into(self, cnp.ndarray q, int k, int ef, int nprobe, int candidates, bint exact,
-                    Selection selection not None, cnp.ndarray ids, cnp.ndarray distances, cnp.ndarray counts,
-                    Py_ssize_t start, Py_ssize_t stop):
-        """As search, for queries [start, stop) into the given arrays; safe from several threads at once."""
-        self._run(q, k, ef, nprobe, candidates, exact, selection, ids, distances, counts, start, stop)
+    def search_into(self, cnp.ndarray q, SearchParams params not None, Selection selection not None, cnp.ndarray rows,
+                    cnp.ndarray distances, cnp.ndarray counts, Py_ssize_t start, Py_ssize_t stop):
+        """Search queries [start, stop) of q, into the given arrays; several threads may do so at once."""
+        self._run(q, params, selection, rows, distances, counts, start, stop)
 
-    cdef int _run(self, cnp.ndarray q, int k, int ef, int nprobe, int candidates, bint exact, Selection selection,
-                  cnp.ndarray ids, cnp.ndarray distances, cnp.ndarray counts, Py_ssize_t start,
-                  Py_ssize_t stop) except -1:
-        cdef qv_search_params p
+    cdef int _run(self, cnp.ndarray q, SearchParams params, Selection selection, cnp.ndarray rows,
+                  cnp.ndarray distances, cnp.ndarray counts, Py_ssize_t start, Py_ssize_t stop) except -1:
+        if q is None or params is None or selection is None:
+            raise TypeError("queries, parameters and a selection are needed")
+        cdef qv_search_params p = params.p
         if q.shape[q.ndim - 1] < (self._codec.c.dim if self._map is None else self._map.m.dim):
             raise ValueError(f"queries have {q.shape[q.ndim - 1]} values, which is too few")
         if selection.n < self.s.n:
             raise ValueError(f"the selection is of {selection.n} rows, the index of {self.s.n}")
-        p.k, p.ef, p.nprobe, p.candidates, p.exact, p.selection = k, ef, nprobe, candidates, exact, selection.s
+        p.selection = selection.s
         cdef qv_batch b
         b.dim, b.n = q.shape[q.ndim - 1], stop - start
         b.queries = <const float *>cnp.PyArray_DATA(q) + start * b.dim
-        b.ids = <int64_t *>cnp.PyArray_DATA(ids) + start * k
-        b.distances = <float *>cnp.PyArray_DATA(distances) + start * k
+        b.rows = <int64_t *>cnp.PyArray_DATA(rows) + start * p.k
+        b.distances = <float *>cnp.PyArray_DATA(distances) + start * p.k
         b.counts = <int64_t *>cnp.PyArray_DATA(counts) + start
         cdef Scratch scratch = self._idle.pop() if self._idle else Scratch()
         cdef qv_scratch *work = &scratch.s
@@ -248,5 +292,5 @@ cdef class Searcher:
         self._idle.append(scratch)
         if status < 0:
             own = [] if self._finder is None else self._finder.columns
-            _raise_status(status, [*own, self._codes, self._vectors, self._ids])
+            _raise_status(status, [*own, self._codes, self._vectors])
         return 0

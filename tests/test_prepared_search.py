@@ -1,4 +1,4 @@
-"""The short way of single queries answers as the long way does, and leaves to it what it must not answer."""
+"""Prepared searches: single float32 queries get the hits of the general path, which all other queries take."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 import qvec
+from qvec._kernels import SearchParams
 from qvec.search.engine import search_parallel
+from qvec.search.pipeline import Searches, _Run
 
 DIM = 24
 X = np.random.default_rng(5).standard_normal((400, DIM)).astype(np.float32)
@@ -26,51 +28,60 @@ def db(tmp_path: Path) -> Iterator[qvec.Collection]:
         yield made
 
 
-def ready(db: qvec.Collection) -> int:
-    """How many searches are ready in the view of the last commit."""
+def n_prepared(db: qvec.Collection) -> int:
+    """The number of prepared searches of the last commit."""
     with db._store.read() as snap:
-        return len(snap._view.ready)
+        engine = snap.derived.get("engine")
+        return 0 if engine is None else len(engine.prepared)
 
 
 class Watch:
-    """Counts what the short way answered."""
+    """Counts searches that a prepared search answered alone."""
 
-    def __init__(self, db: qvec.Collection, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.answered, quick = 0, type(db._store).quick
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.answered = self.general = 0
+        search, run = Searches.search, _Run.hits
 
-        def counted(store: Any, query: object, given: tuple[Any, ...]) -> Any:
-            found = quick(store, query, given)
-            self.answered += found is not None
-            return found
+        def counted_search(searches: Searches, *args: Any) -> qvec.Hits:
+            before = self.general
+            hits = search(searches, *args)
+            self.answered += self.general == before
+            return hits
 
-        monkeypatch.setattr(type(db._store), "quick", counted, raising=True)
+        def counted_run(one: _Run) -> qvec.Hits:
+            self.general += 1
+            return run(one)
+
+        monkeypatch.setattr(Searches, "search", counted_search)
+        monkeypatch.setattr(_Run, "hits", counted_run)
 
 
 @pytest.fixture
 def watch(db: qvec.Collection, monkeypatch: pytest.MonkeyPatch) -> Watch:
-    return Watch(db, monkeypatch)
+    return Watch(monkeypatch)
 
 
 def same(one: qvec.Hits, other: qvec.Hits) -> None:
-    for name in ("ids", "distances", "counts"):
+    for name in ("ids", "distances"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
         assert getattr(one, name).dtype == getattr(other, name).dtype
-    assert (one.payloads, one.zero_score, one.vectors) == (other.payloads, other.zero_score, other.vectors)
+    assert (one.counts, one.included, one.zero_score) == (other.counts, other.included, other.zero_score)
+    assert one.to_list() == other.to_list()
 
 
 @pytest.mark.parametrize("code", ["int8", "int4", "f32"])
 @pytest.mark.parametrize("index", ["flat", "hnsw", "ivf"])
 @pytest.mark.parametrize("metric", ["l2", "cosine", "ip"])
-def test_it_answers_as_the_long_way(
+def test_prepared_searches_find_what_the_general_path_finds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: Any, index: Any, metric: Any
 ) -> None:
     with qvec.create(tmp_path / "a.qvec", DIM, metric=metric, code=code, index=index) as db:
         db.add(X)
         db.delete(range(0, 400, 7))
-        watch = Watch(db, monkeypatch)
+        watch = Watch(monkeypatch)
         for options in ({"k": 10}, {"k": 3, "exact": True}, {"k": 500}, {"k": 5, "include": ()}):
-            long = [db.search(q.astype(np.float64), **options) for q in Q]
-            for query, hits in zip(Q, long, strict=True):
+            general = [db.search(q.astype(np.float64), **options) for q in Q]
+            for query, hits in zip(Q, general, strict=True):
                 same(db.search(query, **options), hits)
         assert watch.answered >= 4 * (len(Q) - 3)
 
@@ -78,13 +89,13 @@ def test_it_answers_as_the_long_way(
 @pytest.mark.parametrize(
     ("code", "index"), [("int8", qvec.HNSW(layout="packed")), ("rabitq1", "ivf"), ("mixed", "hnsw")]
 )
-def test_it_answers_as_the_long_way_by_other_codes(
+def test_prepared_searches_by_other_codes_find_what_the_general_path_finds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: Any, index: Any
 ) -> None:
-    test_it_answers_as_the_long_way(tmp_path, monkeypatch, code, index, "cosine")
+    test_prepared_searches_find_what_the_general_path_finds(tmp_path, monkeypatch, code, index, "cosine")
 
 
-def test_it_sees_every_commit(db: qvec.Collection, watch: Watch) -> None:
+def test_searches_see_every_commit(db: qvec.Collection, watch: Watch) -> None:
     for i in range(5):
         db.search(Q[0])
         db.search(Q[0])
@@ -95,7 +106,7 @@ def test_it_sees_every_commit(db: qvec.Collection, watch: Watch) -> None:
     assert watch.answered >= 5
 
 
-def test_it_sees_what_another_handle_commits(db: qvec.Collection, watch: Watch) -> None:
+def test_searches_see_what_another_handle_commits(db: qvec.Collection, watch: Watch) -> None:
     with qvec.open(db._store.path, "r") as reader:
         for _ in range(3):
             reader.search(Q[1])
@@ -110,25 +121,30 @@ def test_a_transaction_reads_what_it_wrote(db: qvec.Collection, watch: Watch) ->
         db.add(Q[0], ids=[9000])
         assert db.search(Q[0]).ids[0] == 9000
         assert db.search(Q[0]).ids[0] == 9000
-        assert watch.answered == 0
     assert db.search(Q[0]).ids[0] == 9000
+    assert watch.answered == 4
 
 
 def test_options_of_another_type_are_not_the_same(db: qvec.Collection, watch: Watch) -> None:
     for _ in range(2):
-        db.search(Q[0], 1, ef=20, rescore=True)
-    assert watch.answered == 1
-    for bad in ({"k": True, "ef": 20}, {"k": 1.0, "ef": 20}, {"k": 1, "ef": 20.0}, {"k": 1, "ef": 20, "rescore": 1}):
+        db.search(Q[0], 1, ef=20, oversample=1)
+    assert (watch.answered, n_prepared(db)) == (2, 1)
+    for bad in (
+        {"k": True, "ef": 20},
+        {"k": 1.0, "ef": 20},
+        {"k": 1, "ef": 20.0},
+        {"k": 1, "ef": 20, "oversample": True},
+    ):
         with pytest.raises(qvec.InputError):
-            db.search(Q[0], **{"rescore": True} | bad)
-    db.search(Q[0], np.int64(1), ef=20, rescore=True)
-    assert watch.answered == 1
+            db.search(Q[0], **{"oversample": 1} | bad)
+    db.search(Q[0], np.int64(1), ef=20, oversample=1)
+    assert n_prepared(db) == 2
 
 
 def test_equal_numbers_that_are_other_objects_are_the_same(db: qvec.Collection, watch: Watch) -> None:
     for ef in ("300", "300", "300"):
         db.search(Q[0], ef=int(ef), oversample=float("2.5"))
-    assert watch.answered == 2
+    assert (watch.answered, n_prepared(db)) == (3, 1)
 
 
 @pytest.mark.parametrize("bad", ["nan", "inf", "zero", "short", "long", "huge"])
@@ -143,57 +159,51 @@ def test_bad_queries_are_refused_by_name(db: qvec.Collection, bad: str) -> None:
             db.search(query[bad])
 
 
-def test_queries_of_other_kinds_take_the_long_way(db: qvec.Collection, watch: Watch) -> None:
+def test_queries_of_other_kinds_take_the_general_path(db: qvec.Collection, watch: Watch) -> None:
     expected = db.search(Q[0])
     wide = np.zeros((DIM, 2), np.float32)
     wide[:, 0] = Q[0]
     for query in (Q[0].tolist(), Q[0].astype(np.float64), wide[:, 0], Q[0].astype(">f4")):
         np.testing.assert_array_equal(db.search(query).ids, expected.ids)
     assert db.search(Q[:1]).ids.shape == (1, 10)
-    assert watch.answered == 0
+    assert watch.answered == 1
 
 
 def test_a_list_of_parts_may_change_between_searches(db: qvec.Collection, watch: Watch) -> None:
     parts: list[Any] = []
     for _ in range(2):
-        assert db.search(Q[0], include=parts).payloads is None
-    parts.append("payload")
+        assert db.search(Q[0], include=parts).included == ()
+    parts.append("payloads")
     assert db.search(Q[0], include=parts).payloads == [None] * 10
-    assert watch.answered == 0
+    assert n_prepared(db) == 0
 
 
 def test_payloads_are_read(db: qvec.Collection, watch: Watch) -> None:
     for _ in range(2):
         assert db.search(Q[0]).payloads == [None] * 10
-    db.add(Q[0], ids=[5000], payload={"a": 1})
+    db.add(Q[0], ids=[5000], payloads={"a": 1})
     for _ in range(2):
         payloads = db.search(Q[0]).payloads
-        assert payloads is not None
         assert payloads[0] == {"a": 1}
-    assert watch.answered == 1
-    for _ in range(2):
-        db.search(Q[0], include=())
-    assert watch.answered == 2
+    assert watch.answered == 4
 
 
-def test_filters_take_the_long_way(db: qvec.Collection, watch: Watch) -> None:
+def test_filtered_searches_take_the_general_path(db: qvec.Collection, watch: Watch) -> None:
     for _ in range(3):
         assert set(db.search(Q[0], ids_in=[1, 2, 3]).ids[:3].tolist()) == {1, 2, 3}
     assert watch.answered == 0
 
 
-def test_few_are_kept_ready(db: qvec.Collection, watch: Watch) -> None:
+def test_the_newest_prepared_searches_of_a_commit_are_kept(db: qvec.Collection) -> None:
     for k in range(1, 30):
         db.search(Q[0], k)
-    assert ready(db) == 4
-    for k in (29, 28, 27, 26):
-        db.search(Q[0], k)
-    assert watch.answered == 4
+    with db._store.read() as snap:
+        assert [search.raw[0] for search in snap.derived["engine"].prepared] == list(range(29, 21, -1))
     db.add(Q[0])
-    assert ready(db) == 0
+    assert n_prepared(db) == 0
 
 
-def test_one_query_in_some_is_still_looked_at_for_drift(db: qvec.Collection) -> None:
+def test_one_query_in_some_is_sampled_for_drift(db: qvec.Collection) -> None:
     for i in range(640):
         db.search(Q[i % len(Q)])
     assert 8 <= len(db._queries.rows) <= 12
@@ -291,10 +301,10 @@ def test_damage_is_an_error_and_the_read_has_ended(tmp_path: Path) -> None:
     with qvec.open(path, "r") as db:
         for _ in range(2):
             db.search(vectors[0])
-        assert ready(db) == 1
+        assert n_prepared(db) == 1
         with pytest.raises(qvec.CorruptError, match="block"):
             db.search(vectors[-1])
-        assert (db._store.under_way, db._store._env.open_reads) == (0, 0)
+        assert (len(db._store.open_snapshots), db._store.env.open_reads) == (0, 0)
         db.search(vectors[0])
 
 
@@ -318,7 +328,7 @@ class Failing:
 def test_what_fails_on_a_thread_of_a_batch_ends_all_of_it(error: BaseException, on_main: bool) -> None:
     searcher, before = Failing(error, on_main), threading.active_count()
     with pytest.raises(type(error)) as caught:
-        search_parallel(searcher, np.zeros((100_000, 4), np.float32), (10, 0, 0, 0, False, None), 2)  # type: ignore[arg-type]
+        search_parallel(searcher, np.zeros((100_000, 4), np.float32), SearchParams(10), None, 2)  # type: ignore[arg-type]
     assert caught.value is error
     assert threading.active_count() == before
     if on_main:

@@ -1,0 +1,229 @@
+# cython: language_level=3
+# Reads of the last commit, and searches that are prepared for options used before. A plain search of one query spends
+# most of its time outside the kernels here: a walk through an index has driven the interpreter's data out of the caches.
+# Relies on Searcher, SearchParams and Selection (search.pxi), Column (column.pxi) and plain_norm2 (codec.pxi).
+
+from qvec.common.errors import ClosedError, ForkedError
+
+from cpython.pythread cimport PyThread_get_thread_ident
+
+cdef long _epoch = 0
+
+
+def fork_epoch():
+    """The number of forks between the first process and this one. A handle of another epoch is the parent's."""
+    return _epoch
+
+
+def count_fork():
+    """Begin a new epoch. A forked child calls it before anything else."""
+    global _epoch
+    _epoch += 1
+
+
+cdef class EnvironmentBase:
+    """The readers of one memory map.
+
+    lock: guards the other attributes and the views of the map. open_reads: reads that are open. waiting: threads that
+    wait on `idle`, a condition of the lock, for reads to end. Subclasses define begin(), which returns LMDB's read
+    transaction and is called with the lock.
+    """
+
+    cdef public object lock, idle
+    cdef public Py_ssize_t open_reads, waiting
+
+
+cdef class ViewBase:
+    """One commit in memory.
+
+    users: open reads of the view. derived: data that layers above computed from the commit; emptied when the view
+    moves to another commit.
+    """
+
+    cdef public unsigned long long txn_id
+    cdef public Py_ssize_t users
+    cdef public dict derived
+    cdef public object columns, state
+
+
+cdef class SnapshotBase:
+    """An open read of one view. txn: LMDB's transaction, None after the end."""
+
+    cdef readonly EnvironmentBase env
+    cdef public object txn
+    cdef readonly ViewBase view
+    cdef readonly dict derived
+    cdef readonly long epoch
+    cdef readonly unsigned long thread
+
+    def __init__(self, EnvironmentBase env not None, txn, ViewBase view not None):
+        self.env, self.txn, self.view, self.derived = env, txn, view, view.derived
+        self.epoch, self.thread = _epoch, PyThread_get_thread_ident()
+
+    cpdef live(self):
+        """LMDB's transaction. ForkedError in a child that inherited the snapshot, ClosedError after its end."""
+        if self.epoch != _epoch:
+            raise ForkedError("this snapshot or transaction was opened before the fork; only the parent may use it")
+        if self.txn is None:
+            raise ClosedError("this snapshot or transaction has ended")
+        return self.txn
+
+    @property
+    def columns(self):
+        """Columns by name. Their rows may be read until the snapshot ends."""
+        self.live()
+        return self.view.columns
+
+    @property
+    def state(self):
+        """The state of the commit, as the layer above decoded it. Snapshots share it: do not change it."""
+        self.live()
+        return self.view.state
+
+    @property
+    def txn_id(self):
+        """The number of the commit that is read; grows with every commit."""
+        self.live()
+        return self.view.txn_id
+
+
+cdef class StoreBase:
+    """Begins and ends the reads of one handle.
+
+    env, view: of the file and of the commit that was read last. joined: the transaction that this handle's reads
+    belong to, None outside of one. epoch: of the process that opened the file. open_snapshots: reads not yet ended.
+    Subclasses define the methods that are called here: reopen_in_child, load_view and the property in_transaction.
+    """
+
+    cdef public EnvironmentBase env
+    cdef public ViewBase view
+    cdef public object joined, path, snapshot_type
+    cdef public bint is_closed
+    cdef public long epoch
+    cdef public set open_snapshots
+
+    def begin(self):
+        """Begin a snapshot of the last commit. `end` it soon: the pages that it reads are not reused before.
+
+        Inside a transaction of this thread, the snapshot is the transaction: its thread reads its own changes.
+        Raises CorruptError if the page table is damaged, ClosedError after `close`.
+        """
+        cdef EnvironmentBase env
+        cdef ViewBase view
+        if self.epoch != _epoch:
+            self.reopen_in_child()
+        if self.joined is not None and self.in_transaction:
+            return self.joined
+        env = self.env
+        with env.lock:
+            if self.is_closed:
+                raise ClosedError(f"{self.path} is closed")
+            txn = env.begin()  # may wait, and let other threads bring the view to another commit or another file
+            view = self.view
+            if view.txn_id != txn.id():
+                view = self.load_view(txn)
+            view.users += 1
+            env.open_reads += 1
+            snapshot = self.snapshot_type(env, txn, view)
+            self.open_snapshots.add(snapshot)
+        return snapshot
+
+    def end(self, SnapshotBase snapshot not None):
+        """End a snapshot. Ending twice, or ending the parent's snapshot in a forked child, has no effect."""
+        cdef EnvironmentBase env = snapshot.env
+        if snapshot.epoch != _epoch or snapshot is self.joined or snapshot.txn is None:
+            return
+        txn, snapshot.txn = snapshot.txn, None  # in one step: another thread may end the snapshot, too
+        txn.abort()
+        snapshot.view.users -= 1
+        env.open_reads -= 1
+        self.open_snapshots.discard(snapshot)
+        if env.waiting:  # a waiting thread counts itself before it looks at the counts, both with the lock
+            with env.lock:
+                env.idle.notify_all()
+
+
+cdef class PreparedSearch:
+    """The first stages of a search on one commit: checked options, a plan, and a searcher with its parameters.
+
+    raw: the options as they were given. options: the same, checked. plain: whether the hits are the rows that the
+    searcher finds. max_norm2: queries of at least this squared norm need a check.
+    """
+
+    cdef readonly tuple raw
+    cdef readonly object options
+    cdef readonly SearchParams plan
+    cdef SearchParams params
+    cdef readonly bint plain
+    cdef Searcher searcher
+    cdef Selection selection
+    cdef Py_ssize_t dim
+    cdef float max_norm2
+
+    def __init__(self, tuple raw not None, options, SearchParams plan not None, Searcher searcher not None,
+                 SearchParams params not None, Selection selection not None, *, bint plain, int dim, float max_norm2):
+        self.raw, self.options, self.plan, self.params, self.plain = raw, options, plan, params, plain
+        self.searcher, self.selection, self.dim, self.max_norm2 = searcher, selection, dim, max_norm2
+
+    def search(self, query):
+        """Rows int64 [k], distances float32 [k] and count int64 [] of one query.
+
+        None if the search is not plain, or if the query is not float32 [dim], C-contiguous, of a norm that needs no
+        check.
+        """
+        if not self.plain or not 0 < plain_norm2(query, self.dim) < self.max_norm2:
+            return None
+        return self.searcher.search(query, self.params, self.selection)
+
+
+cdef enum:
+    MAX_PREPARED = 8
+
+
+def find_prepared(list searches not None, tuple raw not None):
+    """The prepared search of raw options, or None. Equal values of different types are different: True is not 1."""
+    cdef PreparedSearch search
+    for search in searches:
+        if _same(raw, search.raw):
+            return search
+    return None
+
+
+def add_prepared(list searches not None, PreparedSearch search not None):
+    """Put a search first in a list of the newest prepared searches."""
+    searches.insert(0, search)
+    del searches[MAX_PREPARED:]
+
+
+cdef bint _same(tuple one, tuple other):
+    cdef Py_ssize_t i
+    if len(one) != len(other):
+        return False
+    for i in range(len(one)):
+        a, b = one[i], other[i]
+        if a is not b and not (type(a) is type(b) and type(a) in (int, float, str, tuple) and a == b):
+            return False
+    return True
+
+
+def ids_of_rows(Column ids not None, cnp.ndarray rows not None):
+    """Integer ids, int64, of rows int64 of any shape, C-contiguous; the id of row -1 is -1. ``ids``: their column."""
+    cdef cnp.ndarray out = cnp.PyArray_EMPTY(rows.ndim, rows.shape, cnp.NPY_INT64, 0)
+    cdef const int64_t *wanted = <const int64_t *>cnp.PyArray_DATA(rows)
+    cdef int64_t *found = <int64_t *>cnp.PyArray_DATA(out)
+    cdef int64_t n_rows = <int64_t>ids.c.n_blocks * ids.c.rows_per_block
+    cdef const uint8_t *address
+    cdef Py_ssize_t i
+    if cnp.PyArray_TYPE(rows) != cnp.NPY_INT64 or not cnp.PyArray_ISCARRAY_RO(rows) or ids.c.stride != sizeof(int64_t):
+        raise ValueError("rows must be C-contiguous int64, and ids a column of 8 bytes a row")
+    for i in range(cnp.PyArray_SIZE(rows)):
+        if wanted[i] >= n_rows:
+            raise ValueError(f"row {wanted[i]} is not below the {n_rows} of the column {ids.name}")
+        if wanted[i] < 0:
+            found[i] = -1
+            continue
+        address = qv_row(&ids.c, <uint32_t>wanted[i])
+        if address == NULL:
+            ids._fail()
+        memcpy(found + i, address, sizeof(int64_t))
+    return out

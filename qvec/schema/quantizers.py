@@ -1,0 +1,148 @@
+"""The quantizers of a collection: of the codes of each generation, and of the stored originals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from qvec._kernels import Column
+from qvec.codes.configs import CodeConfig, Float16, Float32
+from qvec.codes.registry import Quantizer, from_state, train
+from qvec.common.errors import CorruptError, InputError
+from qvec.common.types import Float32Array, NDArray
+from qvec.schema.config import Config
+from qvec.schema.layout import CODES, QUANTIZER, VECTORS, active_columns
+from qvec.schema.state import State
+from qvec.storage import records
+from qvec.storage.store import Snapshot
+
+_ID_DIGITS = 16
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A quantizer and what is known of its training. ``created``: UTC, ISO 8601; None: now."""
+
+    quantizer: Quantizer
+    code: CodeConfig
+    n_samples: int
+    model: str | None
+    created: str | None = None
+
+    @cached_property
+    def id(self) -> str:
+        """Names what was learned: the calibration's id if the codes depend on nothing else, or a hash of the state."""
+        calibration = getattr(self.quantizer, "calibration", None)
+        if calibration is not None and self.quantizer.transform is None:
+            return str(calibration.id)
+        import hashlib  # late: it loads OpenSSL
+
+        return hashlib.sha256(records.pack(_undated(self.quantizer.state()))).hexdigest()[:_ID_DIGITS]
+
+
+def _undated(plain: Any) -> Any:
+    """Plain data without dates, in which calibrations differ that are equal otherwise."""
+    if isinstance(plain, dict):
+        return {name: _undated(value) for name, value in sorted(plain.items()) if name != "created"}
+    return [_undated(value) for value in plain] if isinstance(plain, (list, tuple)) else plain
+
+
+def train_code(sample: Float32Array, code: CodeConfig, config: Config) -> Trained:
+    """Train a code of a collection on float32 [n, dim]; InputError says how many vectors are needed."""
+    return Trained(train(sample, config.metric, code, config.seed, config.model), code, len(sample), config.model)
+
+
+def check_enough(code: CodeConfig, rows: int) -> None:
+    """Raise InputError if a given sample is smaller than what the code learns from."""
+    if rows < code.min_samples:
+        raise InputError(f"{code.kind} needs a sample of at least {code.min_samples} vectors, got {rows}")
+
+
+@dataclass(frozen=True, slots=True)
+class VectorReader:
+    """Reads stored vectors: a column and the quantizer that made its rows."""
+
+    quantizer: Quantizer
+    column: Column
+
+    def read(self, rows: NDArray[Any]) -> Float32Array:
+        """float32 [n, dim] of the rows."""
+        codes, quantizer = self.column.read(rows), self.quantizer
+        return quantizer.codec.decode(codes) if quantizer.transform is None else quantizer.decode(codes)
+
+
+@dataclass(frozen=True, slots=True)
+class Quantizers:
+    """The quantizers that rows are stored by. ``originals``: None if only codes are stored."""
+
+    codes: Quantizer
+    originals: Quantizer | None
+
+    def vector_reader(self, columns: Mapping[str, Column]) -> VectorReader:
+        """The reader of the most exact vectors that are stored: the originals, else the codes."""
+        if self.originals is None:
+            return VectorReader(self.codes, columns[CODES])
+        return VectorReader(self.originals, columns[VECTORS])
+
+
+def original_quantizer(config: Config) -> Quantizer:
+    """The quantizer that originals are stored by."""
+    code = Float16() if config.keeps_originals and config.originals == "f16" else Float32()
+    return train(np.empty((0, config.dim), np.float32), config.metric, code)
+
+
+class QuantizerLoader:
+    """Loads the quantizers of a collection's generations, each once.
+
+    ``original_quantizer`` encodes the stored originals; collections without originals have it too.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config, self.original_quantizer = config, original_quantizer(config)
+        self._loaded: dict[tuple[int, str], Quantizer] = {}
+
+    def load(self, reading: Snapshot, number: int) -> Quantizer:
+        """The quantizer of a generation; CorruptError if it is lost, or not of this collection."""
+        state: State = reading.state
+        key = number, state.generation(number).id  # a number that was rolled back may be given out again
+        if key not in self._loaded:
+            self._loaded[key] = self._read(reading, number)
+        return self._loaded[key]
+
+    def _read(self, reading: Snapshot, number: int) -> Quantizer:
+        config, plain = self.config, reading.record(QUANTIZER, number)
+        if plain is None:
+            raise CorruptError(f"the quantizer of generation {number} is lost")
+        state: State = reading.state
+        quantizer, size = from_state(plain), state.generation(number).code_size
+        found = quantizer.dim, quantizer.metric, quantizer.code_size
+        if found != (config.dim, config.metric, size):
+            raise CorruptError(
+                f"the quantizer of generation {number} is of (dim, metric, code size) = {found}, "
+                f"the collection of {(config.dim, config.metric, size)}"
+            )
+        return quantizer
+
+    def active(self, reading: Snapshot) -> Quantizers | None:
+        """The quantizers of the active generation; None before the first vectors."""
+        state: State = reading.state
+        if state.active is None:
+            return None
+        return self.pair(self.load(reading, state.active), active_columns(reading.columns, state.column_names))
+
+    def encodes_like(self, reading: Snapshot, quantizer: Quantizer) -> bool:
+        """Whether the active generation has the same quantizer, whatever the date of its calibration."""
+        active = self.active(reading)
+        return active is not None and _undated(active.codes.state()) == _undated(quantizer.state())
+
+    def pair(self, codes: Quantizer, columns: Mapping[str, Column]) -> Quantizers:
+        """The quantizers of columns with these codes."""
+        return Quantizers(codes, self.original_quantizer if VECTORS in columns else None)
+
+    def first(self, codes: Quantizer) -> Quantizers:
+        """The quantizers of a new collection with these codes."""
+        return Quantizers(codes, self.original_quantizer if self.config.keeps_originals else None)
