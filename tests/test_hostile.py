@@ -155,8 +155,9 @@ SEARCHES: dict[str, tuple[dict[str, Any], str]] = {
     "oversample infinite": ({"oversample": INF}, "oversample must .*inf"),
     "oversample of nothing": ({"oversample": None}, "oversample must .*None"),
     "oversample a word": ({"oversample": "lots"}, "oversample must .*'lots'"),
-    "rescore a word": ({"rescore": "yes"}, "rescore must .*'yes'"),
-    "rescore of nothing": ({"rescore": None}, "rescore must .*None"),
+    "oversample a flag": ({"oversample": True}, "oversample must .*True"),
+    "oversample below zero": ({"oversample": -1}, "oversample must .*-1"),
+    "mmr of three parts": ({"mmr": (0.5, 20, 1)}, "mmr must be a weight"),
 }
 CREATIONS: dict[str, tuple[dict[str, Any], str]] = {
     "dim of zero": ({"dim": 0}, "dim .*1 .*65536.*0"),
@@ -191,7 +192,7 @@ CREATIONS: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.fixture
 def db(path: Path) -> Iterator[Collection]:
     with qvec.create(path, DIM) as db:
-        db.add(X[:5], payload=[{"row": i} for i in range(5)])
+        db.add(X[:5], payloads=[{"row": i} for i in range(5)])
         yield db
 
 
@@ -302,12 +303,6 @@ def test_search_options_that_are_refused(db: Collection, value: dict[str, Any], 
 def test_search_options_are_refused_by_an_empty_collection_too(path: Path, value: dict[str, Any], message: str) -> None:
     with qvec.create(path, DIM) as db, pytest.raises(qvec.InputError, match=message):
         db.search(GOOD, **value)
-
-
-def test_reranking_without_originals_is_refused(path: Path) -> None:
-    with qvec.create(path, DIM, originals="none") as db:
-        db.add(GOOD)
-        assert_refused(db, lambda: db.search(GOOD, rescore=True), qvec.InputError, ValueError, "originals='none'")
 
 
 @pytest.mark.parametrize(("call", "message"), [

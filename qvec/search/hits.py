@@ -13,14 +13,14 @@ from qvec.schema.config import Config
 from qvec.schema.layout import IDS
 from qvec.search.options import SearchOptions
 from qvec.search.refine import Found
-from qvec.search.results import Hits
+from qvec.search.results import NO_EXTRAS, BatchHits, Extras, Hits, hits_of
 from qvec.storage.store import Snapshot
 
 
 def make_hits(
-    snap: Snapshot, config: Config, found: Found, options: SearchOptions, vectors: NDArray[Any] | None = None
-) -> Hits:
-    """Hits of rows [..., k] (-1: none), distances [..., k] and counts [...]; ``vectors`` [..., k, dim] go along."""
+    snap: Snapshot, config: Config, found: Found, options: SearchOptions, extras: Extras = NO_EXTRAS
+) -> Hits | BatchHits:
+    """Hits of rows [..., k] (-1: none), distances [..., k] and counts [...]."""
     rows, distances, counts = found
     ids: NDArray[Any] = rows
     payloads: list[Any] | None = None
@@ -37,4 +37,4 @@ def make_hits(
     if payloads is not None and rows.ndim > 1:
         k = rows.shape[-1]
         payloads = [payloads[i : i + k] for i in range(0, len(payloads), k)]
-    return Hits(ids, distances, counts, payloads, 1.0 if config.metric == "cosine" else 0.0, vectors)
+    return hits_of(ids, distances, counts, payloads, 1.0 if config.metric == "cosine" else 0.0, extras)
