@@ -54,7 +54,7 @@ def unlock(fd: int, start: int, length: int = 1) -> None:
 def find(fd: int, start: int, stop: int) -> tuple[int, int] | None:
     """The first byte and the owner of a lock on some of the bytes ``start`` to ``stop`` - 1, None if there is no lock.
 
-    Locks of the descriptor itself are left out. The owner is a process id for a POSIX lock, and -1 for a lock of this module.
+    Locks of the descriptor itself are left out. The owner is a process id for a POSIX lock, -1 for others.
     """
     if start >= stop:
         return None

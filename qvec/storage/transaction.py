@@ -47,7 +47,10 @@ class Transaction(Snapshot):
         codec: StateCodec,
         on_end: Callable[[View | None], None],
     ) -> None:
-        """``path`` must be a name of the open file when it commits. ``on_end`` is called at the end with the view that was committed, or None if its content is not known."""
+        """``path`` must be a name of the open file at the commit. ``on_end`` is called at the end.
+
+        Its argument is the view that was committed, or None if its content is not known.
+        """
         super().__init__(env, txn, view)
         self._path, self._codec, self._on_end = path, codec, on_end
         self._log: list[Operation] = []

@@ -1,6 +1,6 @@
 """R22: files that are replaced, or removed and created again, while another process has them open.
 
-All 64 combinations of {reader, writer} x {1 to 4 commits in the old file} x {1 to 4 in the new} x {replaced, removed and
+All combinations of {reader, writer} x {1 to 4 commits in the old file} x {1 to 4 in the new} x {replaced, removed and
 created}; and every call of the handle that has the old file. Run as a script, this file is the process that holds files
 open: it obeys commands, one line of JSON each.
 """
@@ -28,7 +28,7 @@ WRITES: dict[str, Callable[[qvec.Collection], object]] = {
     "add": lambda db: db.add(np.eye(1, DIM), ids=[900]),
     "upsert": lambda db: db.upsert(np.eye(1, DIM), ids=[0]),
     "delete": lambda db: db.delete([0]),
-    "update_payload": lambda db: db.update_payload([0], {"a": 1}),
+    "update_payloads": lambda db: db.update_payloads([0], {"a": 1}),
     "transaction": lambda db: _in_transaction(db),
     "erase": lambda db: db.erase([0]),
     "optimize": lambda db: db.optimize(),
@@ -37,13 +37,13 @@ WRITES: dict[str, Callable[[qvec.Collection], object]] = {
     "tune": lambda db: db.tune(ks=[1]),
     "add_field": lambda db: db.add_field("f", "int"),
     "calibrate": lambda db: db.calibrate(np.eye(DIM), code="int8"),
-    "drop_generation": lambda db: db.drop_generation(db.calibrations()[0].number + 1),
+    "drop_generation": lambda db: db.drop_generation(db.generations()[0].number + 1),
 }
 READS: dict[str, Callable[[qvec.Collection], object]] = {
     "len": len,
     "verify": lambda db: db.verify(),
     "repair": lambda db: db.repair(),
-    "stats": lambda db: db.stats().n,
+    "stats": lambda db: db.stats().count,
     "search": lambda db: db.search(np.eye(1, DIM)[0], 1).ids.tolist(),
     "get": lambda db: db.get([0]).ids.tolist(),
     "scan": lambda db: sum(len(part.ids) for part in db.scan()),
