@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, get_args, overload
+from weakref import WeakMethod
 
 import numpy as np
 
@@ -62,7 +63,7 @@ from qvec.search.curves import Curves, outdated
 from qvec.search.options import split_mmr
 from qvec.search.pipeline import Searches
 from qvec.search.results import BatchHits, Hits
-from qvec.storage.store import Snapshot, Store
+from qvec.storage.store import TIMEOUT, Snapshot, Store
 
 if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec` fast
     from qvec.codes.adapters import Adapter
@@ -85,18 +86,25 @@ MAX_MEASURED_QUERIES = 1_000_000
 class Collection:
     """Vectors of one dimension under one metric, in one file. Made by :func:`qvec.create` and :func:`qvec.open`.
 
-    One handle writes; any number of threads and processes search meanwhile. A search sees the whole last commit.
+    Any number of threads and processes search and write. Writers wait for each other, one transaction at a time. A
+    search sees the whole last commit.
     """
 
     def __init__(self, store: Store, on_drift: OnDrift = None) -> None:
         self._store, self._on_drift = store, on_drift
         self._config = Config.from_dict(dict(store.config))
         self._access = RowAccess(self._config)
-        self._searches = Searches(store, self._access, lambda queries: self._queries.take(queries))
+        take = WeakMethod(self._take_queries)  # a cycle would keep a dropped handle open
+        self._searches = Searches(store, self._access, lambda queries: (sampled := take()) and sampled(queries))
 
-    def close(self) -> None:
-        """Wait for running searches, then release the file. Later calls raise ClosedError."""
-        self._store.close()
+    def close(self, timeout: float = TIMEOUT) -> None:
+        """Release the file. Later calls raise ClosedError, also those of open snapshots and scans.
+
+        timeout: seconds to wait for calls that run in other threads. LockedError then names them; they go on, the handle
+        accepts no more calls, and another `close` waits again. A transaction that another thread has open is undone at
+        the end of its block.
+        """
+        self._store.close(timeout)
 
     @property
     def closed(self) -> bool:
@@ -307,17 +315,20 @@ class Collection:
         self._outside_transaction("erase() makes transactions of its own; call it outside of one")
         from qvec.maintenance.deletion import erase
 
-        return erase(self._store, self._maintenance, self._deletion(ids, where, missing, threads), progress)
+        deletion = self._deletion(ids, where, missing, threads)
+        with self._store.job("erases"):
+            return erase(self._store, self._maintenance, deletion, progress)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Self]:
-        """Make all changes of this thread inside the ``with`` block visible together at its end, or none of them.
+        """Make all changes of this task or thread in the ``with`` block visible together at its end, or none of them.
 
         An exception that leaves the block undoes everything, as does the death of the process. Reads and searches
-        inside the block see its changes; other threads and processes see the last commit, and wait to write. A nested
+        inside the block see its changes; other tasks, threads and processes see the last commit, and wait to write. A nested
         block is part of the outer one. Changes are held in memory until the end.
 
-        Raises ReadOnlyError. Raises AbortedError, and undoes everything, if the block caught an exception of a call or
+        Raises ReadOnlyError; LockedError if other writers do not end within the handle's timeout, or at once where the
+        writer is another task of the same thread, which cannot go on while this one waits. Raises AbortedError, and undoes everything, if the block caught an exception of a call or
         of a nested block that had failed half-way.
         """
         with self._store.transaction():
@@ -513,7 +524,8 @@ class Collection:
             for records in self._access.reader(snap).in_batches(matching_rows(snap, where), size):
                 if snap.version != version:
                     raise InputError("the transaction has changed the collection since this scan of it began")
-                yield records
+                with self._store.idle(snap):
+                    yield records
 
     def count(self, where: Where | None = None) -> int:
         """The number of stored vectors, or of those that match a filter; see :meth:`search` for ``where``."""
@@ -630,15 +642,17 @@ class Collection:
         Raises InputError if there are no originals, if the collection is empty, or if the code cannot be trained on it.
         """
         workers = worker_threads(threads)
-        number = self._generations.requantize(code, generation, relink, workers, progress, adapter)
-        self._refresh_curves(workers)
+        with self._store.job("requantizes"):
+            number = self._generations.requantize(code, generation, relink, workers, progress, adapter)
+            self._refresh_curves(workers)
         return self._generation(number)
 
     def rollback(self, generation: int, *, threads: int | None = None, progress: Progress | None = None) -> Generation:
         """Make an earlier generation active. Rows added since are encoded first; all rows, if its codes are gone."""
         workers = worker_threads(threads)
-        self._generations.rollback(generation, workers, progress)
-        self._refresh_curves(workers)
+        with self._store.job("requantizes"):
+            self._generations.rollback(generation, workers, progress)
+            self._refresh_curves(workers)
         return self._generation(generation)
 
     def drop_generation(self, generation: int) -> None:
@@ -739,7 +753,9 @@ class Collection:
             raise InputError("ks must name one k or more")
         checked = sorted({check_count("ks", k, 1, MAX_TUNED_K) for k in ks})
         limit = check_count("n", n, 1, MAX_TUNED_QUERIES)
-        return tune(self._store, self._access, q, checked, limit, seed, worker_threads(threads), progress)
+        workers = worker_threads(threads)
+        with self._store.job("tunes"):
+            return tune(self._store, self._access, q, checked, limit, seed, workers, progress)
 
     def drift(self) -> Drift:
         """Whether recently added vectors still resemble those that the active code was trained on.
@@ -811,9 +827,9 @@ class Collection:
         """
         self._outside_transaction("optimize() makes transactions of its own; call it outside of one")
         workers = 1 if threads is None else worker_threads(threads)
-        with short_switch_interval():
+        with self._store.job("optimizes"), short_switch_interval():
             released = self._maintenance.optimize(workers, progress)
-            if self._generations.relink_if_due(workers, progress):
+            if self._is_relinked(workers, progress):
                 self._refresh_curves(worker_threads(threads))
         return released
 
@@ -866,7 +882,8 @@ class Collection:
         with self._store.read() as snap:
             erasing = snap.state.erasing
         if erasing:
-            with contextlib.suppress(LockedError, CorruptError):  # snapshots use the data, or a repair comes first
+            # snapshots use the data, another process erases, or a repair comes first
+            with contextlib.suppress(LockedError, CorruptError), self._store.job("erases"):
                 self._maintenance.erase(worker_threads(None), None)
 
     def _evaluation(
@@ -905,6 +922,15 @@ class Collection:
         if activate and not active:
             self.requantize(generation=number, threads=threads, progress=progress)
         return self._generation(number)
+
+    def _take_queries(self, queries: Float32Array) -> None:
+        self._queries.take(queries)
+
+    def _is_relinked(self, threads: int, progress: Progress | None) -> bool:
+        """Build a new graph if that is due; False if another process requantizes."""
+        with contextlib.suppress(LockedError), self._store.job("requantizes"):
+            return self._generations.relink_if_due(threads, progress)
+        return False
 
     def _generation(self, number: int) -> Generation:
         return next(made for made in self.generations() if made.number == number)

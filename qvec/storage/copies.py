@@ -6,7 +6,6 @@ import os
 
 from qvec.common.errors import CorruptError
 from qvec.storage import atomic_file
-from qvec.storage.file_lock import FileLock
 from qvec.storage.lmdb_errors import translated
 from qvec.storage.store import Store
 
@@ -26,19 +25,13 @@ def compact(store: Store) -> int:
     """
     draft = store.path + atomic_file.COMPACTED
     env = store.env
-    with store.exclusive():
+    with store.exclusive("compacts"):
         before = os.fstat(env.pair.data_fd).st_size
         atomic_file.discard(draft)
         try:
             _copy(store, draft)
             _check(store, draft)
-            lock = FileLock(draft)  # locks the file under any name, so nobody can lock it before the replacement
-            try:
-                env.replace(draft, store.path)
-            except BaseException:
-                lock.release()
-                raise
-            store._write_lock.replace(lock)
+            env.replace(draft, store.path)
             return before - os.fstat(env.pair.data_fd).st_size
         finally:
             atomic_file.discard(draft)

@@ -20,6 +20,7 @@ from qvec.storage import atomic_file, byte_locks, keys
 from qvec.storage.file_pair import FilePair
 from qvec.storage.lmdb_errors import MAX_READERS, is_denied, translate, translated
 from qvec.storage.pages import PAGE_HEADER
+from qvec.storage.write_queue import WriteQueue
 
 MAP_SIZE = 1 << 40
 PATIENCE = 5.0  # seconds that a replacement of the file waits for snapshots to end
@@ -43,6 +44,7 @@ class Environment(_kernels.EnvironmentBase):
         self.path, self.durable = path, durable
         self.readonly = not os.access(path, os.W_OK)
         self.lmdb, self.pair = self._open(map_size)
+        self.queue, self._writing_handles = WriteQueue(path, self.pair), 0
         self.psize: int = self.lmdb.stat()["psize"]
         self.lock = threading.RLock()
         self.idle = threading.Condition(self.lock)
@@ -141,6 +143,9 @@ class Environment(_kernels.EnvironmentBase):
                 self.lmdb, self.pair = self._open(map_size)
                 _registry[self.pair.key] = self
                 self._reset_views()
+            if self._writing_handles:
+                self.pair.mark_as_written()
+        self.queue.move_to(self.pair, PATIENCE)
 
     def reopen(self) -> None:
         """Close and open LMDB, whose buffers have the contents of earlier pages. Nobody writes meanwhile."""
@@ -174,6 +179,19 @@ class Environment(_kernels.EnvironmentBase):
         """Close the file."""
         self.lmdb.close()
         self.pair.close()
+
+    def add_writing_handle(self) -> None:
+        """Count a handle that is open for writing: the file is not removed meanwhile (`atomic_file.remove`)."""
+        with self.lock:
+            self._writing_handles += 1
+            self.pair.mark_as_written()
+
+    def remove_writing_handle(self) -> None:
+        """Discount a handle that was open for writing."""
+        with self.lock:
+            self._writing_handles -= 1
+            if self._writing_handles == 0:
+                self.pair.mark_as_written(False)
 
     def used_bytes(self) -> int:
         """Bytes of the file up to the last page that a commit has used."""

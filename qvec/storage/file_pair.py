@@ -19,6 +19,7 @@ from qvec.common.errors import InputError, LockedError, NotFoundError, ReadOnlyE
 from qvec.storage import byte_locks
 from qvec.storage.pages import newest_commit
 
+WRITERS = 1 << 39  # byte of the data file: shared by processes that have it open for writing
 PARTNER = 1 << 40  # the first of the bytes whose locks name the other file of a pair
 PATIENCE = 5.0  # seconds to wait for other processes that open the file
 _PAUSE = 0.001
@@ -95,6 +96,17 @@ class FilePair:
         fcntl.lockf(self.lock_fd, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, pid)
         return byte_locks.share(self.lock_fd, pid) and byte_locks.share(self.lock_fd, 0)
 
+    def mark_as_written(self, written: bool = True) -> None:
+        """Say whether this process has the file open for writing, or not any more."""
+        if written and not byte_locks.share(self.data_fd, WRITERS):
+            raise LockedError(f"{self.path} is being removed")
+        if not written:
+            byte_locks.unlock(self.data_fd, WRITERS)
+
+    def is_only_writer(self) -> bool:
+        """Whether no other process has the file open for writing."""
+        return byte_locks.find(self.data_fd, WRITERS, WRITERS + 1) is None
+
     def unregister(self) -> None:
         """Release the byte of the process id, before LMDB is opened again. No snapshot of this process is open."""
         if self.lock_fd >= 0:
@@ -137,13 +149,13 @@ class FilePair:
             if _has_other_partner(self.data_fd, inode):
                 raise LockedError(
                     f"{self.path} is in use under another name, or its lock file was removed while it was in use"
-                    f"{_users(self.key)}"
+                    f"{users_of(self.data_fd)}"
                 )
             if fd >= 0 and _has_other_partner(fd, self.key[1]):
                 try:
                     os.unlink(f"{self.path}-lock")
                 except PermissionError as error:
-                    users = _users(_key(os.fstat(fd)))
+                    users = users_of(fd)
                     raise LockedError(
                         f"{self.path}-lock may not be removed; its users have a replaced file{users}"
                     ) from error
@@ -181,7 +193,7 @@ class FilePair:
         self.unregister()
         env.close()
         if not byte_locks.exclude(self.lock_fd, 0):
-            raise LockedError(f"{self.path}-lock is of another file, and in use{_users(_key(os.fstat(self.lock_fd)))}")
+            raise LockedError(f"{self.path}-lock is of another file, and in use{users_of(self.lock_fd)}")
         os.unlink(f"{self.path}-lock")
         return False
 
@@ -252,9 +264,9 @@ def _has_other_partner(fd: int, inode: int) -> bool:
     return any(byte_locks.find(fd, start, stop) is not None for start, stop in ranges)
 
 
-def _users(key: tuple[int, int]) -> str:
-    """The processes that have a file open, for a message; empty if they cannot be found."""
-    found = []
+def users_of(fd: int) -> str:
+    """The other processes that have an open file open, for a message; empty if they cannot be found."""
+    key, found = _key(os.fstat(fd)), []
     for pid in filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else ()):
         with contextlib.suppress(OSError):
             for fd in os.listdir(f"/proc/{pid}/fd"):

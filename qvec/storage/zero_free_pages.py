@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from qvec.common.errors import CorruptError, LockedError
 from qvec.storage import keys
+from qvec.storage.file_pair import users_of
 from qvec.storage.pages import NO_PAGE, PAGE_HEADER, Pages
 from qvec.storage.store import Store, Transaction
 
@@ -30,13 +31,18 @@ def zero_free_pages(store: Store) -> int:
     Searches wait. Raises LockedError if snapshots of this process or another read an earlier commit.
     """
     env = store.env
-    with store.exclusive():
+    with store.exclusive("erases"):
         env.reopen()
     pages = Pages(env.pair.data_fd, env.psize)
     _rewrite_branches(store, pages)
     with store.write():
         pass  # both meta pages are now of commits that use no older pages
-    with store.exclusive(), env.exclusive_map():
+    with store.exclusive("erases"), env.exclusive_map():
+        if not env.pair.is_only_writer():
+            raise LockedError(
+                f"{store.path} is open for writing in other processes, whose buffers may have deleted data"
+                f"{users_of(env.pair.data_fd)}"
+            )
         newest = env.lmdb.info()["last_txnid"]
         behind = [commit for commit in env.reader_commits() if commit < newest]
         if behind:
