@@ -59,7 +59,6 @@ from qvec.schema.validation import (
     worker_threads,
 )
 from qvec.search.curves import Curves, outdated
-from qvec.search.options import split_mmr
 from qvec.search.pipeline import Searches
 from qvec.search.results import BatchHits, Hits
 from qvec.storage.store import Snapshot, Store
@@ -385,7 +384,7 @@ class Collection:
 
         With fewer than k vectors, all are returned, and the arrays are padded (:class:`Hits`).
         """
-        options = (k, include, max_distance, offset, *split_mmr(mmr), None, 1, ef, nprobe, oversample, exact, recall)
+        options = (k, include, max_distance, offset, mmr, None, 1, ef, nprobe, oversample, exact, recall)
         return self._searches.search(query, options, where, ids_in, threads)
 
     @overload
@@ -414,7 +413,7 @@ class Collection:
 
         A vector is not its own neighbor. Options are as in :meth:`search`. Raises MissingIdError.
         """
-        options = (k, include, max_distance, offset, *split_mmr(mmr), None, 1, ef, nprobe, oversample, exact, recall)
+        options = (k, include, max_distance, offset, mmr, None, 1, ef, nprobe, oversample, exact, recall)
         return self._searches.search_by_id(ids, options, where, ids_in, threads)
 
     @overload
@@ -457,7 +456,6 @@ class Collection:
             include,
             max_distance,
             offset,
-            None,
             None,
             group_by,
             group_size,
