@@ -1,9 +1,9 @@
-"""What checksums cost: searches with and without them, and opening a file whose blocks are all touched.
+"""Cost of checksums: searches with and without them, and the first access to all blocks of a file.
 
     python benchmarks/bench_checksums.py [--n 100000] [--dim 128] [--json FILE]
 
-Searches are made in turns on two handles, verify=True and verify=False; the file is opened again, and every block
-touched once, in turns as well. Prints the median share of time that checksums take, and ms per 100 MB touched.
+Searches alternate between two handles, checksums=True and checksums=False; so do openings of the file that access each
+block once. Prints the median share of time that checksums take, and ms per 100 MB accessed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The last thing the demo does: the same questions under each code, against exact search."""
+"""Last step of the demo: the questions with each code, compared with exact search."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from qvec.quality.recall import recall_of_rows
 
 K = 10
 CODED = {"graph": {"rescore": False}, "re-ranked": {"rescore": True}}
-WAYS: dict[CodeKind, dict[str, dict[str, bool]]] = {
+SEARCHES: dict[CodeKind, dict[str, dict[str, bool]]] = {
     "f32": {
         "exact scan": {"exact": True},
         "graph": {"rescore": False},
@@ -37,14 +37,15 @@ Row = tuple[str, ...]
 
 
 def print_comparison(folder: Path, corpus: Corpus) -> None:
-    """Measure each code with and without re-ranking, and print a row for each."""
+    """Measure each code with and without re-ranking, and print a table."""
     questions = len(corpus.questions)
     heading(f"4. Compare the codes: {questions} questions, one thread, bytes (B) of one vector")
     exact = exact_knn(corpus.vectors, corpus.queries, K, "cosine")[0]
-    rows = [row for code in WAYS for row in _measure(folder, corpus, code, exact)]
+    rows = [row for code in SEARCHES for row in _measure(folder, corpus, code, exact)]
     print_table("", COLUMNS, rows)
-    print(f"  recall@{K}: the part of the {K} nearest by exact float32 search that is found.")
-    print(f"  hit@{K}: the part of the questions whose answering passage is; exactly: {_hit(corpus, exact)}.")
+    print(f"  recall@{K}: the share of the {K} nearest by exact float32 search that is found.")
+    exact_hits = _hit(corpus, exact)
+    print(f"  hit@{K}: the share of the questions whose answering passage is found; by exact search {exact_hits}.")
     print("  A search reads codes and graph; re-ranking also reads the float32 originals of the best few.")
 
 
@@ -60,7 +61,7 @@ def _measure(folder: Path, corpus: Corpus, code: CodeKind, exact: Ids) -> Iterat
             stats.vectors_bytes,
         )
         per_vector = [f"{size / n:,.0f}" for size in sizes]
-        for name, options in WAYS[code].items():
+        for name, options in SEARCHES[code].items():
             search = partial(_search, db, corpus, options)
             found, rate = search(), len(corpus.queries) / _seconds(search)
             recalls = recall_of_rows(found, exact, corpus.queries, corpus.vectors, "cosine")
@@ -78,7 +79,7 @@ def _hit(corpus: Corpus, found: Ids) -> str:
 
 
 def _seconds(search: Callable[[], Ids]) -> float:
-    """The shortest of the runs that fit into the time: others were disturbed."""
+    """Return the shortest time of the runs within MEASURE_SECONDS: the others were disturbed."""
     best, end = np.inf, time.perf_counter() + MEASURE_SECONDS
     while time.perf_counter() < end:
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The first three things the demo does: build a store, ask it, ask it again from another process."""
+"""First three steps of the demo: build a collection, search it, and search it from another process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Answers = dict[int, list[dict[str, Any]]]
 
 
 def build_store(path: Path, corpus: Corpus) -> None:
-    """Create the store and add the passages, a batch at a time."""
+    """Create the collection and add the passages in batches."""
     n, dim = corpus.vectors.shape
     start = time.perf_counter()
     with qvec.create(path, dim, metric="cosine", code="int8", index="hnsw", model=MODEL) as db:
@@ -35,7 +35,7 @@ def build_store(path: Path, corpus: Corpus) -> None:
         with progress("adding passages", "passages") as report:
             for first in range(0, n, BATCH):
                 rows = slice(first, first + BATCH)
-                db.add(corpus.vectors[rows], payload=corpus.passages[rows])  # numbered on: an id is a row
+                db.add(corpus.vectors[rows], payload=corpus.passages[rows])  # ids are row numbers
                 report(min(first + BATCH, n), n)
         seconds, stats = time.perf_counter() - start, db.stats()
     parts = {"codes": stats.codes_bytes, "graph": stats.graph_bytes, "float32 vectors": stats.vectors_bytes}
@@ -93,7 +93,7 @@ def _print_hit(hit: dict[str, Any], answers: tuple[str, ...]) -> None:
 
 
 def _around(text: str, answers: tuple[str, ...]) -> str:
-    """The part of a passage that a reader needs: the answer's surroundings, or the beginning."""
+    """Return the part of a passage around the answer, or its beginning."""
     places = [text.find(answer) for answer in sorted(answers, key=len, reverse=True)]
     place = next((place for place in places if place >= 0), 0)
     start = max(0, min(place - SNIPPET // 2, len(text) - SNIPPET))
