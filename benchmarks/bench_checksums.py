@@ -44,7 +44,7 @@ def main() -> int:
 def searches(path: Path, queries: Any) -> dict[str, Any]:
     """One query a call, on handles whose blocks were all checked before: what a search pays ever after."""
     times: dict[bool, list[float]] = {True: [], False: []}
-    handles = {verify: qvec.open(path, "r", verify=verify) for verify in times}
+    handles = {verify: qvec.open(path, "r", checksums=verify) for verify in times}
     for turn in range(2 * TURNS + 2):
         verify = bool(turn % 2)
         start = time.perf_counter()
@@ -68,7 +68,7 @@ def touches(path: Path) -> dict[str, Any]:
     size = 0
     for turn in range(2 * TURNS):
         verify = bool(turn % 2)
-        with qvec.open(path, "r", verify=verify) as db, db._store.read() as snap:
+        with qvec.open(path, "r", checksums=verify) as db, db._store.read() as snap:
             size = sum(column.n_blocks * column.pages * 4096 for column in snap.columns.values())
             start = time.perf_counter()
             for column in snap.columns.values():

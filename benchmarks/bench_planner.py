@@ -84,7 +84,7 @@ def measure(name: str, index: Any, code: str, n_queries: int, rounds: int) -> li
         path = Path(folder) / "a.qvec"
         fields: dict[str, Any] = {"random": "int"}
         with qvec.create(path, data.base.shape[1], metric=data.metric, code=code, index=index, fields=fields) as db:
-            db.add(data.base, payload=payload)
+            db.add(data.base, payloads=payload)
             cells = []
             for share in SHARES:
                 for k in KS:

@@ -32,7 +32,7 @@ def prepare(path: Path, rows: int, dim: int) -> int:
     x = np.stack([writer_readers.center(batch, dim) for batch in range(batches)])[:, None] + np.float32(0.1) * noise
     payload = [{"batch": i // writer_readers.BATCH} for i in range(batches * writer_readers.BATCH)]
     with qvec.create(path, dim, metric="l2", code="int8", index="hnsw") as db:
-        db.add(x.reshape(-1, dim), payload=payload)
+        db.add(x.reshape(-1, dim), payloads=payload)
     return batches
 
 

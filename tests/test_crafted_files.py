@@ -213,7 +213,7 @@ def test_an_id_of_a_row_beyond_the_last_is_an_error(path: Path, row: int) -> Non
     craft(path, lambda txn: (txn.delete_ids([key]), txn.put_ids([key], [row])))
     calls: list[Callable[[qvec.Collection], object]] = [
         lambda db: db.get([7]), lambda db: db.delete([7]), lambda db: db.upsert(X[:1], [7]),
-        lambda db: db.update_payload([7], {"a": 1}), lambda db: db.search(id=7),
+        lambda db: db.update_payloads([7], {"a": 1}), lambda db: db.search_by_id(7),
     ]  # fmt: skip
     with qvec.open(path) as db:
         for call in calls:

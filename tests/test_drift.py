@@ -74,7 +74,7 @@ def test_a_shift_that_ruins_the_code_raises_the_alarm_and_requantize_restores_re
         stop.set()
         thread.join()
         assert (failures, searches[0] > 0) == ([], True)
-        found = db.search(new[:200], rescore=False).ids
+        found = db.search(new[:200], oversample=0).ids
         assert np.mean([np.isin(a, b).mean() for a, b in zip(exact, found, strict=True)]) >= 0.97
         assert (db.drift().level, db.drift().generation) == ("none", 1)
         db.add(ruined(x[4000:]))

@@ -45,7 +45,7 @@ def test_recall_of_rotated_codes_is_that_of_a_brute_force_comparison(
     exact = np.argsort(distances(base, queries, metric), axis=1, kind="stable")[:, :10]
     with qvec.create(tmp_path / "a", DIM, metric=metric, code="binary") as db:
         db.add(base)
-        found = db.search(queries, 10, rescore=False).ids
+        found = db.search(queries, 10, oversample=0).ids
         wide = db.search(queries, 10, oversample=5).ids
         report = db.evaluate(queries, codes=["binary", "f32"], oversamples=(1, 5))
     plain, ranked, *floats = report.rows

@@ -101,7 +101,7 @@ def test_a_collection_is_created_with_ranges_that_are_known(tmp_path: Path, kind
     code = qvec.Int8(scale="per_dim") if kind == "int8" else qvec.Int4(scale="per_dim", rotate=False)
     with qvec.create(tmp_path / "a", 16, code=code, calibration=ranges, model="m") as db:
         db.add(x[:1], [7])  # the first batch teaches nothing
-        (made,) = db.calibrations()
+        (made,) = db.generations()
         assert (made.id, made.n_samples, made.active) == (ranges.id, 0, True)
         assert db.search(x[0], 1).ids.tolist() == [7]
     for options, message in [

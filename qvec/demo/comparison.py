@@ -1,4 +1,4 @@
-"""Last step of the demo: the questions with each code, compared with exact search."""
+"""The last thing the demo does: the same questions under each code, against exact search."""
 
 from __future__ import annotations
 
@@ -19,12 +19,9 @@ from qvec.demo.corpus import Corpus
 from qvec.quality.recall import recall_of_rows
 
 K = 10
-CODED = {"graph": {"rescore": False}, "re-ranked": {"rescore": True}}
-SEARCHES: dict[CodeKind, dict[str, dict[str, bool]]] = {
-    "f32": {
-        "exact scan": {"exact": True},
-        "graph": {"rescore": False},
-    },  # nothing to re-rank with
+CODED: dict[str, dict[str, Any]] = {"graph": {"oversample": 0}, "re-ranked": {}}
+SEARCHES: dict[CodeKind, dict[str, dict[str, Any]]] = {
+    "f32": {"exact scan": {"exact": True}, "graph": {}},
     "int8": CODED,
     "binary": CODED,
 }
@@ -37,15 +34,14 @@ Row = tuple[str, ...]
 
 
 def print_comparison(folder: Path, corpus: Corpus) -> None:
-    """Measure each code with and without re-ranking, and print a table."""
+    """Measure each code with and without re-ranking, and print a row for each."""
     questions = len(corpus.questions)
     heading(f"4. Compare the codes: {questions} questions, one thread, bytes (B) of one vector")
     exact = exact_knn(corpus.vectors, corpus.queries, K, "cosine")[0]
     rows = [row for code in SEARCHES for row in _measure(folder, corpus, code, exact)]
     print_table("", COLUMNS, rows)
-    print(f"  recall@{K}: the share of the {K} nearest by exact float32 search that is found.")
-    exact_hits = _hit(corpus, exact)
-    print(f"  hit@{K}: the share of the questions whose answering passage is found; by exact search {exact_hits}.")
+    print(f"  recall@{K}: the part of the {K} nearest by exact float32 search that is found.")
+    print(f"  hit@{K}: the part of the questions whose answering passage is; exactly: {_hit(corpus, exact)}.")
     print("  A search reads codes and graph; re-ranking also reads the float32 originals of the best few.")
 
 
@@ -70,7 +66,8 @@ def _measure(folder: Path, corpus: Corpus, code: CodeKind, exact: Ids) -> Iterat
 
 
 def _search(db: qvec.Collection, corpus: Corpus, options: dict[str, Any]) -> Ids:
-    return db.search(corpus.queries, K, threads=1, include=(), **options).ids
+    hits: qvec.BatchHits = db.search(corpus.queries, K, threads=1, include=(), **options)
+    return hits.ids
 
 
 def _hit(corpus: Corpus, found: Ids) -> str:
@@ -79,7 +76,7 @@ def _hit(corpus: Corpus, found: Ids) -> str:
 
 
 def _seconds(search: Callable[[], Ids]) -> float:
-    """Return the shortest time of the runs within MEASURE_SECONDS: the others were disturbed."""
+    """The shortest of the runs that fit into the time: others were disturbed."""
     best, end = np.inf, time.perf_counter() + MEASURE_SECONDS
     while time.perf_counter() < end:
         start = time.perf_counter()

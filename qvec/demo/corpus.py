@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qvec.datasets import Workload, exact_knn, load_payload, load_vectors
+from qvec.datasets import Workload, exact_knn, load_payloads, load_vectors
 from qvec.datasets.workload import DEPTH
 
 MODEL = "all-MiniLM-L6-v2"
@@ -54,7 +54,7 @@ def demo_workload(k: int = 10, rows: int | None = None, max_queries: int | None 
 
 
 def _records(file: Path) -> list[dict[str, Any]]:
-    return [record for record in load_payload(file) if record is not None]
+    return [record for record in load_payloads(file) if record is not None]
 
 
 def _question(record: dict[str, Any]) -> Question:

@@ -1,4 +1,4 @@
-"""First three steps of the demo: build a collection, search it, and search it from another process."""
+"""The first three things the demo does: build a store, ask it, ask it again from another process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Answers = dict[int, list[dict[str, Any]]]
 
 
 def build_store(path: Path, corpus: Corpus) -> None:
-    """Create the collection and add the passages in batches."""
+    """Create the store and add the passages, a batch at a time."""
     n, dim = corpus.vectors.shape
     start = time.perf_counter()
     with qvec.create(path, dim, metric="cosine", code="int8", index="hnsw", model=MODEL) as db:
@@ -35,7 +35,7 @@ def build_store(path: Path, corpus: Corpus) -> None:
         with progress("adding passages", "passages") as report:
             for first in range(0, n, BATCH):
                 rows = slice(first, first + BATCH)
-                db.add(corpus.vectors[rows], payload=corpus.passages[rows])  # ids are row numbers
+                db.add(corpus.vectors[rows], payloads=corpus.passages[rows])  # ids are row numbers
                 report(min(first + BATCH, n), n)
         seconds, stats = time.perf_counter() - start, db.stats()
     parts = {"codes": stats.codes_bytes, "graph": stats.graph_bytes, "float32 vectors": stats.vectors_bytes}
@@ -48,7 +48,8 @@ def answer_questions(path: Path, corpus: Corpus) -> Answers:
     """Print the nearest passages of some questions, and return them by the question's row."""
     heading(f"2. Ask {len(SHOWN)} questions: the {TOP} nearest passages, cosine similarity first")
     with qvec.open(path, mode="r") as db:
-        found = dict(zip(SHOWN, db.search(corpus.queries[list(SHOWN)], TOP).to_list(), strict=True))
+        hits_of_all: qvec.BatchHits = db.search(corpus.queries[list(SHOWN)], TOP)
+        found = dict(zip(SHOWN, hits_of_all.to_list(), strict=True))
     for row, hits in found.items():
         question = corpus.questions[row]
         print(f"\n  Q: {question.text}")
@@ -93,7 +94,7 @@ def _print_hit(hit: dict[str, Any], answers: tuple[str, ...]) -> None:
 
 
 def _around(text: str, answers: tuple[str, ...]) -> str:
-    """Return the part of a passage around the answer, or its beginning."""
+    """The part of a passage that a reader needs: the answer's surroundings, or the beginning."""
     places = [text.find(answer) for answer in sorted(answers, key=len, reverse=True)]
     place = next((place for place in places if place >= 0), 0)
     start = max(0, min(place - SNIPPET // 2, len(text) - SNIPPET))

@@ -1,4 +1,4 @@
-"""What is fixed when a collection is created: checked on the way in, and again when it is read from a file."""
+"""The configuration of a collection, fixed at creation; checked when it is created and when it is read."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class Config:
             raise InputError(f"inverted lists take vectors of {MAX_LISTED_DIM:,} dimensions at most, got {self.dim}")
         if self.form is not None:
             width_of(self.form, self.dim)
-            object.__setattr__(self, "originals", "none")  # there are no originals to keep
+            object.__setattr__(self, "originals", "none")  # prequantized vectors have no originals
         if self.model is not None and (not isinstance(self.model, str) or len(self.model) > 1000):
             raise InputError(f"model must be a string of at most 1000 characters, got {self.model!r}")
 
     @property
     def keeps_originals(self) -> bool:
-        """Whether vectors are stored beside their codes; f32 codes of all dimensions are the vectors already."""
+        """Whether originals are stored in addition to the codes. f32 codes of all dimensions are the originals."""
         return self.originals != "none" and self.code != Float32()
 
     @property
