@@ -321,7 +321,10 @@ def test_stats_state_what_the_collection_is(path: Path) -> None:
         assert stats.vectors_bytes >= 300 * DIM * 4
         assert stats.graph_bytes > 0
         assert stats.file_bytes == path.stat().st_size
-        assert "dim=24" in repr(db)
+        assert (db.path, db.dim, db.metric, db.code, db.index) == (str(path), DIM, "ip", "int8", "hnsw")
+        assert (db.mode, db.model, dict(db.fields)) == ("rw", "minilm", {})
+        assert repr(db) == f"<qvec.Collection {str(path)!r}: 299 vectors of dim {DIM}, ip, int8, hnsw, rw>"
+        assert "  count: 299\n" in repr(stats)
 
 
 def test_scan_keeps_to_the_commit_at_its_first_step(path: Path) -> None:
