@@ -29,6 +29,7 @@ from qvec.schema.validation import (
     as_ids,
     check_count,
     id_keys,
+    worker_threads,
 )
 from qvec.search.options import split_mmr
 from qvec.search.pipeline import Searches
@@ -173,6 +174,8 @@ class ReadableCollection:
         With fewer than k vectors, all are returned, and the arrays are padded (:class:`Hits`).
         """
         options = (k, include, max_distance, offset, *split_mmr(mmr), None, 1, ef, nprobe, oversample, exact, recall)
+        if threads is not None:
+            worker_threads(threads)  # a prepared search of one query does not use them
         return self._searches.search(query, options, where, ids_in, threads)
 
     @overload
