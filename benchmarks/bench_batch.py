@@ -2,7 +2,7 @@
 
     python benchmarks/bench_batch.py [--set NAME] [--indexes hnsw packed] [--threads 2] [--json FILE]
 
-One index, one process; the two take turns, and the best of --rounds counts.
+Both use one index in one process. Their runs are interleaved; the best of --rounds counts.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import qvec
 from qvec.bench.adapters.own import Own
 from qvec.bench.timing import undisturbed
 from qvec.common.console import print_table
+from qvec.datasets import Workload
 
 BATCH = 1000
 COLUMNS = ("set, code, index", "point", "recall", "1 thread, q/s", "threads", "q/s", "ratio", "of medians")
@@ -31,12 +32,12 @@ def seconds(db: qvec.Collection, queries: sets.Float32, threads: int, point: dic
         return time.perf_counter() - start
 
 
-def measure(adapter: Own, data: sets.Set, threads: int, rounds: int) -> list[dict[str, Any]]:
+def measure(adapter: Own, data: Workload, threads: int, rounds: int) -> list[dict[str, Any]]:
     """Figures of each point."""
     queries = np.resize(data.queries, (BATCH, data.queries.shape[1]))
     found = []
     for point in adapter.points(10, {}):
-        recall = data.recall(adapter.db.search(data.queries, 10, threads=1, **point).ids)
+        recall = data.recall(adapter.db.search(data.queries, 10, threads=1, **point).ids, 10)
         turns = [[seconds(adapter.db, queries, n, point) for n in (1, threads)] for _ in range(rounds)]
         one, more = np.array(turns).T
         found.append(
@@ -62,7 +63,7 @@ def main() -> None:
         data = sets.load(name)
         for text in args.indexes:
             with built(data, args.code, text, args.threads) as adapter:
-                adapter.settle()
+                adapter.finish()
                 figures = measure(adapter, data, args.threads, args.rounds)
                 adapter.db.close()
             for found in figures:

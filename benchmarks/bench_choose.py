@@ -1,13 +1,12 @@
-"""Whether the code that is chosen holds its recall on fresh queries, and is the one that brute force would choose.
+"""Whether the code chosen by ``choose`` reaches its recall on new queries, and is the one that brute force finds.
 
     QVEC_DATA=/path/to/sets python benchmarks/bench_choose.py [--trials 100] [--rows 20000] [set ...]
 
-The collection is the first rows of a set, and each of them is a query that is looked for among the others, as in
-``choose`` without queries. A trial draws queries in an order of its own and chooses by the rule of ``choose``, on 2,000
-at first and 16,000 at most, half of all at most; it is judged on the queries that it did not draw. Brute force chooses
-the smallest code, and of it the smallest oversampling, whose recall over all queries meets the target. How near to the
-target the largest recall of all that is smaller comes says how hard the choice was. Recall by code is computed once for
-each query and code: it is that of ``evaluate`` on a flat index.
+The collection is the first rows of a set. Each row is also a query, searched among the others, as in ``choose`` without
+queries. A trial draws queries in random order and applies the rule of ``choose``, with 2,000 queries at first and
+16,000 (or half of all) at most; the result is tested on the queries that were not drawn. Brute force takes the smallest
+code, and its smallest oversampling, whose recall over all queries meets the target. The largest recall of any smaller
+choice tells how hard the decision was. Recall by code is that of ``evaluate`` on a flat index.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ import sets
 from qvec.codes.configs import CodeConfig
 from qvec.codes.registry import CONFIGS, train
 from qvec.common.errors import InputError
+from qvec.datasets import Workload
 from qvec.quality.choose import Measure, Target, choose
 from qvec.quality.recall import OVERSAMPLES, make_problem, recalls_by_code, wilson
 from qvec.quality.report import Report, Row
@@ -30,7 +30,7 @@ TARGETS = (0.9, 0.95, 0.99)
 Key = tuple[int, int, str]
 
 
-def all_recalls(data: sets.Set) -> dict[Key, np.ndarray]:
+def all_recalls(data: Workload) -> dict[Key, np.ndarray]:
     """Recall of every query by (bytes, oversampling, code)."""
     own, none = np.arange(len(data.base)), np.zeros(0, np.int64)
     problem = make_problem(data.base, data.base, own, none, K, data.metric)
@@ -60,7 +60,7 @@ def measuring(recalls: dict[Key, np.ndarray], order: np.ndarray, most: list[int]
     return measure
 
 
-def run(data: sets.Set, trials: int) -> None:
+def run(data: Workload, trials: int) -> None:
     recalls, rng = all_recalls(data), np.random.default_rng(0)
     n = len(data.base)
     for target in TARGETS:

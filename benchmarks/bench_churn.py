@@ -1,13 +1,14 @@
-"""What many deletes and adds leave of recall and file size, and what single changes and batches of upserts cost.
+"""Recall and file size after many deletes and adds, and the cost of single changes and of batches of upserts.
 
     python benchmarks/bench_churn.py [--set NAME] [--rows 50000] [--rounds 50] [--index hnsw packed] [--json FILE]
 
-A sixth of the set's rows wait outside. Each round deletes a tenth of what is stored, at random, and adds as many of
-those outside, under new ids. Recall@10 is against brute force over what is stored then, at the default effort and at
---ef, and next to it that of a collection built of the same rows at once, whose file the churned one's is compared with.
+Five sixths of the set's rows are stored. Each round deletes a random tenth of the stored rows and adds as many others,
+with new ids. Recall@10 is measured against brute force over the rows stored at that time, with the default ef and with
+--ef. For comparison, recall and file size of a collection built from the same rows at once are printed.
 
-Then, on all rows: single durable upserts and deletes, and batches of 1,000 upserts of stored ids, in turns with
-hnswlib's marking and replacing of deleted elements, at one thread each. The first is durable, the other in memory.
+Then, on all rows: single durable upserts and deletes, and batches of 1,000 upserts of stored ids,
+interleaved with hnswlib's marking and replacing of deleted elements, on one thread each. qvec's changes are durable,
+those of hnswlib are in memory.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ import report
 import sets
 
 import qvec
-from qvec.datasets import exact_knn
+from qvec.datasets import Workload, exact_knn
 
 K = 10
 BATCH = 1000
@@ -39,15 +41,10 @@ def seconds(task: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def recall(db: qvec.Collection, queries: sets.Float32, truth: Any, **options: Any) -> float:
-    found = db.search(queries, K, include=(), **options).ids
-    return float(np.mean([len(np.intersect1d(f, t)) for f, t in zip(found, truth, strict=True)])) / K
-
-
 class Churned:
     """A collection under churn, and which row of the set each id stands for."""
 
-    def __init__(self, data: sets.Set, index: Any, path: Path, rng: np.random.Generator) -> None:
+    def __init__(self, data: Workload, index: Any, path: Path, rng: np.random.Generator) -> None:
         self.data, self.index, self.path, self.rng = data, index, path, rng
         self.order = rng.permutation(len(data.base))  # the stored rows come first
         self.n = len(data.base) * 5 // 6
@@ -79,22 +76,25 @@ class Churned:
         """Figures next to those of a collection that is built at once."""
         data, ids = self.data, np.array(list(self.row_of))
         rows = np.array(list(self.row_of.values()))
-        truth = ids[exact_knn(data.base[rows], data.queries, K, data.metric)[0]]
+        stored = replace(data, base=data.base[rows])
+        stored = replace(stored, truth=exact_knn(stored.base, stored.queries, K, stored.metric)[0])
+        places = np.full(ids.max() + 1, -1)
+        places[ids] = np.arange(len(ids))
         path = folder / "fresh.qvec"
         path.unlink(missing_ok=True)
         figures: dict[str, Any] = {}
         with self._make(path, rows, ids) as fresh:
             for name, db in (("churned", self.db), ("fresh", fresh)):
-                figures[f"recall@10, {name}"] = round(recall(db, data.queries, truth), 4)
-                if ef is not None:
-                    figures[f"recall@10 at ef={ef}, {name}"] = round(recall(db, data.queries, truth, ef=ef), 4)
+                for label, options in (("", {}), (f" at ef={ef}", {"ef": ef}))[: 1 if ef is None else 2]:
+                    found = db.search(data.queries, K, include=(), **options).ids
+                    figures[f"recall@10{label}, {name}"] = round(stored.recall(places[found], K), 4)
         figures["file, times a fresh one"] = self.path.stat().st_size / path.stat().st_size
         figures["deleted rows, %"] = 100 * self.db.stats().deleted / len(ids)
         figures["verify problems"] = len(self.db.verify())
         return figures
 
 
-def singles(db: qvec.Collection, data: sets.Set, ids: Any, count: int) -> dict[str, float]:
+def singles(db: qvec.Collection, data: Workload, ids: Any, count: int) -> dict[str, float]:
     """One commit each."""
     rng = np.random.default_rng(2)
     chosen = rng.choice(ids, count, replace=False).tolist()
@@ -105,7 +105,7 @@ def singles(db: qvec.Collection, data: sets.Set, ids: Any, count: int) -> dict[s
     return report.quantiles("one durable upsert, ms", upserts) | report.quantiles("one durable delete, ms", deletes)
 
 
-def batches(data: sets.Set, folder: Path, index: Any, count: int) -> dict[str, float]:
+def batches(data: Workload, folder: Path, index: Any, count: int) -> dict[str, float]:
     """Upserts of stored ids in batches of 1,000, in turns with hnswlib."""
     base, rng = data.base, np.random.default_rng(3)
     n = len(base)

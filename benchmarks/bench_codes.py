@@ -1,36 +1,36 @@
-"""Every code on real vectors: bytes, recall without and with re-ranking, rates of encoding and scoring.
+"""All codes on real vectors: bytes, recall without and with re-ranking, rates of encoding and scoring.
 
     QVEC_DATA=/path/to/sets python benchmarks/bench_codes.py [set[:metric] ...] [--only int4] [--queries 500]
 
-Each set is a folder with base.npy or base.npz, queries.npy and meta.json (metric). Without arguments: all of
-them, each with its own metric. The true neighbors are found here, by an exact scan. A code is trained on the base;
-recall within the best c is the share of the true ten that exact re-ranking of c candidates brings back: c = 10 is no
-re-ranking, 30 and 100 are oversampling by 3 and 10. "auto" is the oversampling that searches use unless told otherwise,
-and the recall it brings. Rates are those of one thread, scoring 50 queries at a time. Below the table: the squared
-error of int8, as the stored bytes decode, against that of the best uniform quantizer of the same range, 256 values
-evenly spaced from end to end, in float64.
+Each set is a folder with base.npy or base.npz, queries.npy and meta.json (metric). Without arguments, all sets are
+measured, with their own metrics. Codes are trained on the base. The table has recall@10 after exact re-ranking of the c
+best by code: c = 10 is no re-ranking, 30 and 100 are oversampling by 3 and 10. "auto" is the default oversampling of
+searches, and its recall. Rates are those of one thread, scoring 50 queries at a time. Below the table: the squared
+error of decoded int8 codes, relative to that of the best uniform quantizer with the same range (256 evenly spaced
+values, in float64).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 
 from qvec import simd_level
-from qvec.codes.configs import BFloat16, Binary, CodeConfig, Float16, Float32, Int4, Int8, Mixed, RaBitQ, Ternary
+from qvec.codes.base import coded_sample
+from qvec.codes.configs import BFloat16, Binary, CodeConfig, Float16, Int4, Int8, Mixed, RaBitQ, Ternary
 from qvec.codes.int8 import Int8Quantizer
 from qvec.codes.registry import Quantizer, train
-from qvec.codes.scalar import coded_sample
-from qvec.common.types import Codes, Float32Array, Int64Array, Metric
+from qvec.common.types import Codes, Metric
+from qvec.datasets import Workload, load_workload
+from qvec.quality.recall import Problem, make_problem, recalls_by_code
 
+K = 10
 TILE = 50  # queries scored at a time: 50 x 60,000 keys are 12 MB
 DEPTHS = (10, 30, 100)
 CONFIGS: dict[str, CodeConfig] = {
@@ -73,62 +73,25 @@ CONFIGS: dict[str, CodeConfig] = {
 }
 
 
-@dataclass(frozen=True)
-class DataSet:
-    """``base``: float32[n, dim]; ``queries``: float32[nq, dim]; ``truth``: the ten nearest, int[nq, 10]."""
-
-    name: str
-    metric: Metric
-    base: Float32Array
-    queries: Float32Array
-    truth: Int64Array
-
-
-def load(folder: Path, metric: Metric | None, n_queries: int) -> DataSet:
+def load(folder: Path, metric: Metric | None, n_queries: int) -> Workload:
     """Read a set and its first queries; None: the metric that the set is meant for."""
-    packed = folder / "base.npz"
-    base = np.load(packed)["base"] if packed.exists() else np.load(folder / "base.npy")
-    queries = np.load(folder / "queries.npy")[:n_queries]
-    base, queries = base.astype(np.float32), queries.astype(np.float32)
-    chosen = metric or json.loads((folder / "meta.json").read_text())["metric"]
-    return DataSet(folder.name, chosen, base, queries, nearest(base, queries, chosen))
+    return load_workload(folder, K, metric=metric, max_queries=n_queries)
 
 
-def nearest(base: Float32Array, queries: Float32Array, metric: Metric) -> Int64Array:
-    """Give the rows of the ten nearest by float32: int64[nq, 10]."""
-    exact = train(base, metric, Float32())
-    rows = exact.encode(base)
-    tiles = (exact.codec.score(exact.prepare(queries[t]), rows) for t in _tiles(len(queries)))
-    return np.vstack([np.argpartition(keys, 10, axis=1)[:, :10] for keys in tiles])
+def task_of(data: Workload) -> Problem:
+    """Return the queries of a set with their true neighbors."""
+    none = np.full(len(data.queries), -1)
+    base = np.ascontiguousarray(data.base, np.float32)
+    return make_problem(base, data.queries, none, np.zeros(0, np.int64), K, data.metric)
 
 
-def ranks(quantizer: Quantizer, codes: Codes, data: DataSet) -> Int64Array:
-    """Give the place of each true neighbor in the order by code, ties by row: int64[nq, 10]."""
-    tiles = _tiles(len(data.queries))
-    return np.vstack([_tile_ranks(quantizer, codes, data.queries[t], data.truth[t]) for t in tiles])
-
-
-def _tiles(n: int) -> list[slice]:
-    return [slice(i, i + TILE) for i in range(0, n, TILE)]
-
-
-def _tile_ranks(quantizer: Quantizer, codes: Codes, queries: Float32Array, truth: Int64Array) -> Int64Array:
-    keys = quantizer.codec.score(quantizer.prepare(queries), codes)
-    places = np.empty_like(truth)
-    for row, (key, true) in enumerate(zip(keys, truth, strict=True)):
-        for column, neighbor in enumerate(true):
-            nearer = np.count_nonzero(key < key[neighbor])
-            places[row, column] = nearer + np.count_nonzero(key[:neighbor] == key[neighbor])
-    return places
-
-
-def encode_rate(quantizer: Quantizer, data: DataSet) -> float:
+def encode_rate(quantizer: Quantizer, data: Workload) -> float:
     """Vectors a second, in thousands: the best of three runs."""
     part = data.base[:10_000]
     return len(part) / 1e3 / min(_seconds(lambda: quantizer.encode(part)) for _ in range(3))
 
 
-def score_rate(quantizer: Quantizer, codes: Codes, data: DataSet) -> float:
+def score_rate(quantizer: Quantizer, codes: Codes, data: Workload) -> float:
     """Codes a second, in millions: the best of three runs of 50 queries over 10,000 codes."""
     part, queries = codes[:10_000], quantizer.prepare(data.queries[:TILE])
     return (
@@ -142,9 +105,9 @@ def _seconds(task: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def report(data: DataSet, only: str, depths: tuple[int, ...]) -> None:
+def report(data: Workload, only: str, depths: tuple[int, ...]) -> None:
     """Print the table of one set."""
-    n, dim = data.base.shape
+    (n, dim), task = data.base.shape, task_of(data)
     print(f"\n{data.name}: {n} x {dim}, {data.metric}, {len(data.queries)} queries, {simd_level()}")
     print("| code | bytes |" + "".join(f" c={c} |" for c in depths) + " auto | encode, k/s | score, M/s |")
     print("|---|---|" + "---|" * (len(depths) + 3))
@@ -153,14 +116,14 @@ def report(data: DataSet, only: str, depths: tuple[int, ...]) -> None:
             continue
         quantizer = train(data.base, data.metric, config)
         codes = quantizer.encode(data.base)
-        places = ranks(quantizer, codes, data)
-        recall = "".join(f" {np.mean(places < c):.4f} |" for c in depths)
-        recall += f" {quantizer.oversample}x {np.mean(places < 10 * quantizer.oversample):.4f} |"
+        auto = round(K * quantizer.oversample)
+        recalls = {c: found.mean() for c, found in recalls_by_code(quantizer, codes, task, (*depths, auto)).items()}
+        recall = "".join(f" {recalls[c]:.4f} |" for c in depths) + f" {quantizer.oversample}x {recalls[auto]:.4f} |"
         rates = f" {encode_rate(quantizer, data):.0f} | {score_rate(quantizer, codes, data):.0f} |"
         print(f"| {name} | {quantizer.code_size} |{recall}{rates}", flush=True)
 
 
-def squared_error_ratio(config: Int8, data: DataSet) -> float:
+def squared_error_ratio(config: Int8, data: Workload) -> float:
     """Mean squared error of decoded codes against that of the best uniform quantizer of the same range."""
     quantizer = cast(Int8Quantizer, train(data.base, data.metric, config))
     x = coded_sample(data.base[:10_000], data.metric, None).astype(np.float64)
@@ -176,7 +139,7 @@ def squared_error_ratio(config: Int8, data: DataSet) -> float:
     return error / least if least else float(error == 0)  # integers in 256 steps of 1: nothing is lost
 
 
-def report_errors(data: DataSet) -> None:
+def report_errors(data: Workload) -> None:
     """Print how far the squared error of int8 is from the least possible of its range."""
     configs = {"per vector": Int8(), "per dimension, min/max": Int8(scale="per_dim"), "global": Int8(scale="global")}
     ratios = {name: squared_error_ratio(config, data) for name, config in configs.items()}

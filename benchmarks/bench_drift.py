@@ -1,10 +1,10 @@
-"""How sure and how quick the drift alarm is: shifts that cost recall, batches that are exchangeable, and its cost.
+"""Drift alarms: detection of shifts that cost recall, false alarms on exchangeable batches, and time of the checks.
 
     QVEC_DATA=/path/to/sets python benchmarks/bench_drift.py [--trials 100] [set ...]
 
-A trial draws 6,000 rows at random, trains a code on 4,000 and adds the other 2,000 in batches of 500, either as they
-are or shifted. A shift is drawn until it costs two points of recall@10 by code, or more: the shifted rows looked for
-among all 6,000, against the same rows unshifted. 200 of them tell which shifts are worth to be measured by all 2,000.
+A trial draws 6,000 random rows, trains a code on 4,000, and adds the other 2,000 in batches of 500, unchanged or
+shifted. Random shifts are tried until one costs at least two points of recall@10 by code. The cost is the recall of the
+2,000 rows among all 6,000 before and after the shift; 200 of them are measured first, to reject most shifts early.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import sets
 
 import qvec
 from qvec.codes.registry import make_config, train
-from qvec.quality.drift import Watch
+from qvec.datasets import Workload
+from qvec.quality.drift import DriftMonitor
 from qvec.quality.recall import make_problem, recalls_by_code
 
 CODES: dict[str, Any] = {"int8 static": qvec.Int8(scale="per_dim"), "binary": "binary"}
@@ -66,7 +67,7 @@ def level_after(old: np.ndarray, new: np.ndarray, metric: Any, code: Any) -> str
             return db.drift().level
 
 
-def detection(data: sets.Set, trials: int) -> None:
+def detection(data: Workload, trials: int) -> None:
     for name, code in CODES.items():
         rng = np.random.default_rng(0)
         levels, costs = [], []
@@ -80,39 +81,39 @@ def detection(data: sets.Set, trials: int) -> None:
               f"median {np.median(costs):.3f})", flush=True)  # fmt: skip
 
 
-def false_alarms(data: sets.Set, trials: int) -> None:
+def false_alarms(data: Workload, trials: int) -> None:
     for name, code in CODES.items():
         rng, levels = np.random.default_rng(1), []
         for _ in range(trials):
             x = data.base[rng.choice(len(data.base), TRAINED + 4 * ADDED, replace=False)]
             levels.append(level_after(x[:TRAINED], x[TRAINED:], data.metric, code))
-        print(f"{data.name}, {name}: {levels.count('alarm')} false alarms, {levels.count('watch')} watches in {trials} "
-              f"trials of {4 * ADDED} exchangeable vectors", flush=True)  # fmt: skip
+        print(f"{data.name}, {name}: {levels.count('alarm')} false alarms, {levels.count('warning')} warnings "
+              f"in {trials} trials of {4 * ADDED} exchangeable vectors", flush=True)  # fmt: skip
 
 
-def make(path: Path, data: sets.Set) -> qvec.Collection:
+def make(path: Path, data: Workload) -> qvec.Collection:
     return qvec.create(path, data.base.shape[1], metric=data.metric)
 
 
-def cost(data: sets.Set, _: int, rows: int = 20_000) -> None:
-    """Time spent on looks, as a share of a bulk add with the default index."""
-    spent, observe = [0.0], Watch.observe
+def cost(data: Workload, _: int, rows: int = 20_000) -> None:
+    """Print the time of drift checks as a share of a bulk add with the default index."""
+    spent, check = [0.0], DriftMonitor.check
 
     def timed(*args: Any) -> Any:
         start = time.perf_counter()
         try:
-            return observe(*args)
+            return check(*args)
         finally:
             spent[0] += time.perf_counter() - start
 
-    Watch.observe = timed  # type: ignore[method-assign]
+    DriftMonitor.check = timed  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as folder, make(Path(folder) / "a.qvec", data) as db:
         db.add(data.base[:1000])
         start = time.perf_counter()
         db.add(data.base[1000 : 1000 + rows])
         total = time.perf_counter() - start
-    Watch.observe = observe  # type: ignore[method-assign]
-    print(f"{data.name}: looks take {spent[0]:.3f} s of {total:.3f} s to add {rows} vectors: {spent[0] / total:.2%}")
+    DriftMonitor.check = check  # type: ignore[method-assign]
+    print(f"{data.name}: checks take {spent[0]:.3f} s of {total:.3f} s to add {rows} vectors: {spent[0] / total:.2%}")
 
 
 def main() -> None:

@@ -2,11 +2,12 @@
 
     python benchmarks/bench_filters.py [--set NAME] [--peers faiss ...] [--share 0.5 ...] [--recall 0.95] [--json FILE]
 
-Each filter is a range of an integer column that a share of the rows falls into: `random`, of no relation to the
-vectors, or `near`, the rank of a row by its distance from a query. Queries of kind "near" are those nearest to that
-query, "other" those farthest from it. Each library is taken at its least effort that reaches the recall; then all take
-turns, single calls on one thread, the best of --rounds counts. Truth: each row that matches is compared. Who is slow is
-asked fewer queries, 20 at least, and is cut off where --seconds did not do to find an effort; each line says so.
+Each filter is a range of an integer column that a given share of the rows matches. The column `random` is unrelated to
+the vectors; `near` is the rank of a row by its distance from a query. Queries of kind "near" are those nearest to that
+query, "other" those farthest from it. For each library, the smallest search parameter that reaches the recall is found;
+then the trials of all libraries are interleaved, with single calls on one thread; the best of --rounds counts. The
+truth is a scan of all matching rows. Slow libraries get fewer queries, at least 20. A library whose parameter is not
+found within --seconds is cut off, which its line says.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +25,7 @@ import numpy.typing as npt
 import sets
 from filter_peers import ALL, Columns, Contestant, K, folder, installed
 
-from qvec.datasets import exact_knn
+from qvec.datasets import Workload, exact_knn
 
 KINDS = ("random", "near", "other")
 LEAST_ASKED = 20
@@ -31,7 +33,7 @@ SHARES = (0.5, 0.1, 0.01, 0.001, 0.0001)
 Search = Callable[[npt.NDArray[np.float32]], Any]
 
 
-def columns_of(data: sets.Set) -> Columns:
+def columns_of(data: Workload) -> Columns:
     """A permutation of the rows, and their ranks by distance from the first query."""
     n = len(data.base)
     order = exact_knn(data.base, data.queries[:1], n, data.metric)[0][0]
@@ -40,7 +42,7 @@ def columns_of(data: sets.Set) -> Columns:
     return {"random": np.random.default_rng(1).permutation(n), "near": near}
 
 
-def questions(data: sets.Set, kind: str, count: int) -> npt.NDArray[np.float32]:
+def questions(data: Workload, kind: str, count: int) -> npt.NDArray[np.float32]:
     """Queries of a kind, drawn or chosen by their distance from the first."""
     order = exact_knn(data.queries, data.queries[:1], len(data.queries), data.metric)[0][0]
     chosen = {"random": np.arange(count), "near": order[:count], "other": order[-count:]}[kind]
@@ -63,24 +65,23 @@ class Found(NamedTuple):
         return f"{rate:,.0f}/s ({told})"
 
 
-def recall(search: Search, queries: Any, truth: Any, seconds: float) -> tuple[float, int]:
-    """Share of the true neighbors found by as many queries as there is time for, and how many those are."""
-    start, found, asked = time.perf_counter(), 0, 0
-    for query, true in zip(queries, truth, strict=True):
-        found, asked = found + len(np.intersect1d(search(query), true)), asked + 1
-        if asked >= LEAST_ASKED and time.perf_counter() - start > seconds:
+def recall_within(search: Search, task: Workload, seconds: float) -> tuple[float, int]:
+    """Recall over as many queries as there is time for, and their number."""
+    start, found = time.perf_counter(), []
+    for query in task.queries:
+        ids = np.asarray(search(query))
+        found.append(np.pad(ids, (0, max(0, K - len(ids))), constant_values=-1)[:K])
+        if len(found) >= LEAST_ASKED and time.perf_counter() - start > seconds:
             break
-    return found / (asked * truth.shape[1]), asked
+    return task.recall(found, min(K, task.truth.shape[1])), len(found)
 
 
-def least(
-    contestant: Contestant, column: str, limit: int, queries: Any, truth: Any, target: float, seconds: float
-) -> Found:
+def least(contestant: Contestant, column: str, limit: int, task: Workload, target: float, seconds: float) -> Found:
     """Efforts from the least on, each asked for a quarter of the time at most, until one reaches the target."""
     start, found = time.perf_counter(), Found(None, 0, 0.0, 0, True)
     for effort in contestant.efforts:
         search = contestant.prepare(column, limit, effort)
-        reached, asked = recall(search, queries, truth, seconds / 4)
+        reached, asked = recall_within(search, task, seconds / 4)
         if reached >= target:
             return Found(search, effort, reached, asked, False)
         found = Found(None, effort, reached, asked, effort != contestant.efforts[-1])
@@ -104,17 +105,18 @@ def race(made: dict[str, Found], queries: Any, rounds: int, seconds: float) -> d
     return best
 
 
-def compare(data: sets.Set, contestants: dict[str, Contestant], columns: Columns, args: argparse.Namespace) -> Any:
+def compare(data: Workload, contestants: dict[str, Contestant], columns: Columns, args: argparse.Namespace) -> Any:
     for share in args.share:
         for kind in args.kind:
             column, limit = "random" if kind == "random" else "near", max(1, round(share * len(data.base)))
             match = np.flatnonzero(columns[column] < limit)
             queries = questions(data, kind, min(args.queries, len(data.queries)))
             truth = match[exact_knn(data.base[match], queries, min(K, len(match)), data.metric)[0]]
+            task = replace(data, queries=queries, truth=truth)
             print(f"{data.name} {share:.2%} {kind}, {len(match)} match", flush=True)
             made = {}
             for name, contestant in contestants.items():
-                made[name] = least(contestant, column, limit, queries, truth, args.recall, args.seconds)
+                made[name] = least(contestant, column, limit, task, args.recall, args.seconds)
             rates = race(made, queries, args.rounds, args.seconds)
             for name, found in made.items():
                 print(f"  {name:20} {found.shown(rates.get(name))}", flush=True)

@@ -1,11 +1,11 @@
-"""Recall of mixed precision at 3 bits against the same bits for all dimensions, with centroids and with one.
+"""Recall of mixed precision at 3 bits, compared with equal bits for all dimensions, with many centroids and with one.
 
     QVEC_DATA=/path/to/sets python benchmarks/bench_mixed.py [set ...]
 
-For each code: bytes a vector, its factors included; the share of the true ten among the best c by code alone;
-vectors encoded and codes scored a second, on one core. Quantizers learn from the base, never from the queries.
-Last, how far below the error of 3 even bits that of any code of 3 bits may be, for normal values with the covariance
-of what is coded: reverse water-filling (Cover and Thomas, Elements of Information Theory, theorem 10.3.3).
+For each code: bytes per vector with factors; recall@10 among the best c by code; vectors encoded and codes scored per
+second on one core. Quantizers learn from the base only. The last line is a lower bound of the error of any code of 3
+bits, relative to 3 bits for each dimension, for normal values with the covariance of the residuals: reverse
+water-filling (Cover and Thomas, Elements of Information Theory, theorem 10.3.3).
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ import numpy as np
 import numpy.typing as npt
 import sets
 
+from qvec.codes.base import coded_sample
 from qvec.codes.centroids import Centroids
 from qvec.codes.configs import CodeConfig, Mixed, RaBitQ
 from qvec.codes.registry import Quantizer, train
-from qvec.codes.scalar import coded_sample
 from qvec.common.types import CentroidCount
+from qvec.datasets import Workload
+from qvec.quality.recall import make_problem, recalls_by_code
 
 N_QUERIES = 500
-TILE = 50  # queries scored at a time: 50 x 60,000 keys are 12 MB
 DEPTHS = (10, 15, 20, 30, 50, 100, 200, 400)
 TRAINED = 20_000
 EVEN_STEPS = {3: 0.03744, 4: 0.01154, 5: 0.003495, 6: 0.001041}  # error of a normal value by bits: Max 1960, table II
@@ -39,18 +40,7 @@ CONFIGS: dict[str, CodeConfig] = {
 }
 
 
-def places(quantizer: Quantizer, codes: npt.NDArray[np.uint8], data: sets.Set) -> npt.NDArray[np.int64]:
-    """Place of each true neighbor in the order by code: int64[queries, 10]."""
-    found = []
-    for start in range(0, N_QUERIES, TILE):
-        stop = min(start + TILE, N_QUERIES)
-        keys = quantizer.codec.score(quantizer.prepare(data.queries[start:stop]), codes)
-        own = np.take_along_axis(keys, data.truth[start:stop, :10], axis=1)
-        found.append([[np.count_nonzero(row < key) for key in keys_of] for row, keys_of in zip(keys, own, strict=True)])
-    return np.array([row for tile in found for row in tile])
-
-
-def score_rate(quantizer: Quantizer, codes: npt.NDArray[np.uint8], data: sets.Set) -> float:
+def score_rate(quantizer: Quantizer, codes: npt.NDArray[np.uint8], data: Workload) -> float:
     """Codes scored a second, the best of five queries."""
     query = quantizer.prepare(data.queries[:1])
     seconds = []
@@ -61,21 +51,23 @@ def score_rate(quantizer: Quantizer, codes: npt.NDArray[np.uint8], data: sets.Se
     return len(codes) / min(seconds)
 
 
-def report(data: sets.Set) -> None:
+def report(data: Workload) -> None:
     """Print a row for each code, and what mixed precision gains at 3 bits."""
     n, dim = data.base.shape
     print(f"\n{data.name}: {n} x {dim}, {data.metric}, {N_QUERIES} queries")
     print("| code | bytes |" + "".join(f" c={c} |" for c in DEPTHS) + " encode/s | score/s |")
     print("|---|---|" + "---|" * (len(DEPTHS) + 2))
+    none = np.full(N_QUERIES, -1)
+    task = make_problem(data.base, data.queries[:N_QUERIES], none, np.zeros(0, np.int64), 10, data.metric)
     at_ten = {}
     for name, config in CONFIGS.items():
         quantizer = train(data.base[:TRAINED], data.metric, config)
         start = time.perf_counter()
         codes = quantizer.encode(data.base)
         rate = len(codes) / (time.perf_counter() - start)
-        place = places(quantizer, codes, data)
-        at_ten[name] = np.mean(place < 10)
-        shares = "".join(f" {np.mean(place < c):.4f} |" for c in DEPTHS)
+        recalls = {c: found.mean() for c, found in recalls_by_code(quantizer, codes, task, DEPTHS).items()}
+        at_ten[name] = recalls[10]
+        shares = "".join(f" {recalls[c]:.4f} |" for c in DEPTHS)
         speed = f" {rate:,.0f} | {score_rate(quantizer, codes, data) / 1e6:.1f} M |"
         print(f"| {name} | {quantizer.code_size} |{shares}{speed}", flush=True)
     for how in CENTROIDS:
@@ -94,7 +86,7 @@ def least_error(variances: npt.NDArray[np.float64], bits: float) -> float:
     return float(np.minimum(variances, level).mean())
 
 
-def report_bound(data: sets.Set) -> None:
+def report_bound(data: Workload) -> None:
     """Print in dB what the best code gains on 3 even bits, and what more even bits gain."""
     x = coded_sample(data.base[:TRAINED], data.metric, None)
     centroids = Centroids.learn(x, "auto", 0, "mixed")

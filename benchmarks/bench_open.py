@@ -2,8 +2,8 @@
 
     python benchmarks/bench_open.py [--set NAME] [--rows 60000] [--json FILE]
 
-Each process is fresh. An opening is timed from qvec.open to the ids of a first answer, import excluded; the file is in
-the page cache. Memory is of /proc/self/smaps_rollup: what a reader adds by opening and by a thousand queries.
+Each measurement has a new process. Opening is timed from qvec.open to the first answer, without the import; the file is
+in the page cache. Memory, from /proc/self/smaps_rollup, is the growth by opening and by a thousand queries.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import report
 import sets
 
 import qvec
+from qvec.datasets import Workload
 
 IMPORT = "import time; t = time.perf_counter(); import {}; print(1000 * (time.perf_counter() - t))"
 OPEN = """
@@ -54,7 +55,7 @@ sys.stdin.readline()
 """
 
 
-def measure(data: sets.Set, folder: Path, repeats: int) -> dict[str, float]:
+def measure(data: Workload, folder: Path, repeats: int) -> dict[str, float]:
     path, queries = folder / "open.qvec", folder / "queries.npy"
     np.save(queries, data.queries)
     with qvec.create(path, data.base.shape[1], metric=data.metric, index="hnsw") as db:

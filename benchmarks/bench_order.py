@@ -1,10 +1,10 @@
-"""What the order of rows is worth to searches of a graph: the same graph under several orders, in turns.
+"""Effect of the order of rows on graph searches: one graph with several orders of its rows, interleaved.
 
     python benchmarks/bench_order.py [--set NAME] [--layouts compact packed] [--orders random bfs clustered]
 
-`random` puts rows anywhere, `bfs` in the order in which a breadth-first walk from the root meets them, `clustered` so
-that halves of halves of the set lie together, down to 32 rows. A graph is linked once, and all that is stored by row is
-put in the new order; hits and recall are the same under each. Processor time of batches on one thread.
+`random`: a random order. `bfs`: the order of a breadth-first walk from the root. `clustered`: recursive bisection of
+the set, down to 32 rows. The graph is linked once, then all columns are reordered: all orders have the same hits and
+recall. Figures are processor time of batches on one thread.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import sets
 
 import qvec
 from qvec.common.console import print_table
+from qvec.datasets import Workload
 from qvec.index import graph_nodes
 from qvec.schema.layout import ADJACENCY, CODES, IDS, NODES, VECTORS
 
@@ -103,7 +104,7 @@ def seconds(db: qvec.Collection, queries: sets.Float32, ef: int) -> float:
     return time.process_time() - start
 
 
-def compare(data: sets.Set, layout: Any, folder: Path, args: argparse.Namespace) -> list[tuple[Any, ...]]:
+def compare(data: Workload, layout: Any, folder: Path, args: argparse.Namespace) -> list[tuple[Any, ...]]:
     first = folder / f"{layout}.qvec"
     with qvec.create(first, data.base.shape[1], metric=data.metric, index=qvec.HNSW(layout=layout)) as db:
         db.add(data.base)
@@ -119,7 +120,7 @@ def compare(data: sets.Set, layout: Any, folder: Path, args: argparse.Namespace)
             taken[order].append(seconds(db, data.queries, args.ef) / len(data.queries) * 1e6)
     lines = []
     for order, db in opened.items():
-        recall = data.recall(db.search(data.queries, 10, ef=args.ef, include=()).ids)
+        recall = data.recall(db.search(data.queries, 10, ef=args.ef, include=()).ids, 10)
         least, middle = min(taken[order][1:]), float(np.median(taken[order][1:]))
         ratio = min(taken[args.orders[0]][1:]) / least
         figures = f"{near[order]:.1%}", f"{recall:.4f}", f"{least:.1f}", f"{middle:.1f}", f"{ratio:.3f}"

@@ -1,9 +1,9 @@
-"""Whether filtered searches take the faster way: scoring every match, or the index, over a grid of shares and k.
+"""Whether filtered searches choose the faster strategy: scoring all matches, or the index, over a grid of shares and k.
 
     python benchmarks/bench_planner.py [--set NAME] [--index hnsw ivf] [--code int8 int4] [--queries N] [--json FILE]
 
-Both ways run one after the other, the best of --rounds counts, by the thread's own clock. A choice is good within 1.3
-times the better way's time. Recall of both is against scoring every original.
+Both strategies run one after the other, timed by the thread's clock; the best of --rounds counts. A choice is good if
+it takes at most 1.3 times the better strategy's time. The truth of both recalls is a scan of the originals.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import sets
 
 import qvec
 from qvec._kernels import SearchParams, Selection
+from qvec.quality.recall import recall
 from qvec.search.options import SearchOptions
 from qvec.search.plan import plan_search
 from qvec.search.row_selection import selector_of
@@ -34,22 +35,22 @@ GOOD = 1.3
 def microseconds(
     engine: Any, queries: Any, params: SearchParams, selection: Selection, rounds: int
 ) -> tuple[float, Any]:
-    """Of one query, by the thread's clock, and the ids of all."""
+    """Time of one query, by the thread's clock, and the hits of all."""
     best, found = np.inf, []
     for _ in range(rounds):
         start = time.thread_time_ns()
-        found = [engine.search(q, params, 1, selection)[0] for q in queries]
+        found = [engine.search(q, params, 1, selection) for q in queries]
         best = min(best, (time.thread_time_ns() - start) / len(queries) / 1000)
-    return best, np.array(found)
+    return best, distances_of(found)
 
 
-def agreement(found: Any, truth: Any) -> float:
-    pairs = ((f[f >= 0], t[t >= 0]) for f, t in zip(found, truth, strict=True))
-    return float(np.mean([len(np.intersect1d(f, t)) / max(1, len(t)) for f, t in pairs]))
+def distances_of(found: Any) -> Any:
+    """Exact distances of hits, float32 [queries, k]; infinite where there are fewer."""
+    return np.array([np.where(ids >= 0, distances, np.inf) for ids, distances, _ in found])
 
 
 def cell(db: qvec.Collection, queries: Any, share: float, k: int, rounds: int) -> dict[str, Any]:
-    """Both ways at one point of the grid, and which was chosen."""
+    """Measure both strategies at one point of the grid, and the choice."""
     with db._store.read() as snap:
         engine = db._searches.engine(snap)
         assert engine is not None
@@ -58,19 +59,20 @@ def cell(db: qvec.Collection, queries: Any, share: float, k: int, rounds: int) -
         params = plan_search(snap, engine, SearchOptions(k, include=()), k)
         chosen = choose_strategy(engine, params, selected)
         index = chosen
-        if chosen.name == "brute_force":  # what the index would have been asked: the way that a larger selection takes
+        if chosen.name == "brute_force":  # the strategy of a larger selection
             nprobe = min(max(1, round(params.nprobe / share)), engine.n_lists)
             wider = replace(params, ef=params.ef * 3 // 2, nprobe=nprobe)
             selection = selected.post_filter if engine.n_lists else selected.filtered_walk
             index = replace(chosen, params=wider, selection=selection)
         assert index.selection is not None
-        truth = [engine.search(q, SearchParams(k, ef=1, exact=True), 1, selected.brute_force)[0] for q in queries]
+        exact = SearchParams(k, ef=1, exact=True)
+        truth = distances_of([engine.search(q, exact, 1, selected.brute_force) for q in queries])
         scored, by_score = microseconds(engine, queries, params, selected.brute_force, rounds)
         indexed, by_index = microseconds(engine, queries, index.params, index.selection, rounds)
     taken = scored if chosen.name == "brute_force" else indexed
     return {
         "share": share, "k": k, "chosen": chosen.name, "scored us": scored, "index us": indexed,
-        "scored recall": agreement(by_score, truth), "index recall": agreement(by_index, truth),
+        "scored recall": recall(by_score, truth).mean(), "index recall": recall(by_index, truth).mean(),
         "times the better": taken / min(scored, indexed),
     }  # fmt: skip
 
@@ -82,7 +84,7 @@ def measure(name: str, index: Any, code: str, n_queries: int, rounds: int) -> li
         path = Path(folder) / "a.qvec"
         fields: dict[str, Any] = {"random": "int"}
         with qvec.create(path, data.base.shape[1], metric=data.metric, code=code, index=index, fields=fields) as db:
-            db.add(data.base, payload=payload)
+            db.add(data.base, payloads=payload)
             cells = []
             for share in SHARES:
                 for k in KS:

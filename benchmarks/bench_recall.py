@@ -1,14 +1,15 @@
-"""What `search(recall=r)` reaches on queries that were not used to tune, and what it costs.
+"""Recall that `search(recall=r)` reaches on queries not used for tuning, and its queries/s.
 
     python benchmarks/bench_recall.py [--set NAME] [--indexes hnsw packed ivf] [--splits 5] [--json FILE]
 
-Half of a set's queries tune, the other half is searched; each split draws the halves again.
+Half of a set's queries are used for tuning, the other half for searches; each split draws new halves.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import report
@@ -16,24 +17,25 @@ import sets
 from built import built
 
 import qvec
-from qvec.bench.figures import recall_of
 from qvec.common.console import print_table
+from qvec.datasets import Workload
 
 TARGETS = (0.9, 0.95, 0.99)
 ALLOWED = 0.005
 COLUMNS = ("set, code, index", "recall asked for", "realized, mean", "least", "held", "q/s, one thread")
 
 
-def realized(db: qvec.Collection, data: sets.Set, k: int, seed: int) -> Iterator[tuple[float, float, float]]:
+def realized(db: qvec.Collection, data: Workload, k: int, seed: int) -> Iterator[tuple[float, float, float]]:
     """Target, recall on the half that did not tune, and queries/s there."""
     order = np.random.default_rng(seed).permutation(len(data.queries))
     tuning, rest = np.array_split(order, 2)
     db.tune(data.queries[tuning], ks=(k,))
+    held_out = replace(data, queries=data.queries[rest], truth=data.truth[rest])
     for target in TARGETS:
         start = time.perf_counter()
-        ids = np.array([db.search(query, k, recall=target).ids for query in data.queries[rest]])
+        ids = np.array([db.search(query, k, recall=target).ids for query in held_out.queries])
         elapsed = time.perf_counter() - start
-        yield target, recall_of(ids, data.truth[rest], k), len(rest) / elapsed
+        yield target, held_out.recall(ids, k), len(rest) / elapsed
 
 
 def main() -> None:

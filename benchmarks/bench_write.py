@@ -2,8 +2,8 @@
 
     python benchmarks/bench_write.py [--set NAME] [--rows 60000] [--threads 2] [--json FILE]
 
-Single adds, upserts and deletes are committed one by one with durability="full" into a collection of all rows but the
-last; bytes are wchar of /proc/self/io. Bulk: all but a sixth of the rows into an empty index, the rest into that one.
+Single adds, upserts and deletes are committed one by one with durability="full"; bytes are wchar of /proc/self/io.
+Bulk: five sixths of the rows are added to an empty index, then the remaining sixth.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import report
 import sets
 
 import qvec
+from qvec.datasets import Workload
 
 SPACES = {"cosine": "cosine", "l2": "l2", "ip": "ip"}
 
@@ -53,7 +54,7 @@ def singles(db: qvec.Collection, x: sets.Float32, first: int) -> dict[str, Any]:
     return figures
 
 
-def bulk(data: sets.Set, path: Path, threads: int) -> dict[str, Any]:
+def bulk(data: Workload, path: Path, threads: int) -> dict[str, Any]:
     """Rows a second of both libraries, in turn."""
     x, cut = data.base, len(data.base) * 5 // 6
     peer = hnswlib.Index(SPACES[data.metric], x.shape[1])

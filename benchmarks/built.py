@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import sets
-
 from qvec.bench.adapters.own import Own
 from qvec.bench.contestants import parse
+from qvec.datasets import Workload
 
 
 @contextmanager
-def built(data: sets.Set, code: str, index: str, threads: int) -> Iterator[Own]:
+def built(data: Workload, code: str, index: str, threads: int) -> Iterator[Own]:
     """``index``: as of qvec bench, with its options. Its file is closed."""
     kind, options = parse(index)
     with tempfile.TemporaryDirectory() as folder:

@@ -49,7 +49,7 @@ def searches(plain: qvec.Collection, paid: qvec.Collection, query: np.ndarray) -
         "new options": lambda: plain.search(query, 7, ef=50),
         "repeated options": lambda: plain.search(query, 10, ef=40),
         "with 10 payloads": lambda: paid.search(query, 10),
-        "by id": (lambda: by_id(5, 10)) if by_id else (lambda: plain.search(id=5, k=10)),
+        "by id": (lambda: by_id(5, 10)) if by_id else (lambda: plain.search_by_id(5, k=10)),
         "filtered": lambda: paid.search(query, 10, where={"tag": 3}),
         "grouped": (lambda: groups(query, "tag", 10)) if groups else (lambda: paid.search(query, 10, group_by="tag")),
     }

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import sets
 
 import qvec
+from qvec.datasets import Workload
 
 K = 10
 M, EF_CONSTRUCTION = 16, 200  # of graphs, where they can be chosen
@@ -29,7 +29,7 @@ class Contestant(ABC):
     efforts: ClassVar[tuple[int, ...]] = (10, 13, 16, 20, 25, 32, 40, 50, 64, 80, 100, 130, 160, 250, 400, 800, 1600)
 
     @abstractmethod
-    def __init__(self, data: sets.Set, columns: Columns, folder: Path) -> None: ...
+    def __init__(self, data: Workload, columns: Columns, folder: Path) -> None: ...
 
     @abstractmethod
     def prepare(self, column: str, limit: int, effort: int) -> Callable[[npt.NDArray[np.float32]], Ids]: ...
@@ -38,10 +38,10 @@ class Contestant(ABC):
 class Qvec(Contestant):
     module, name = "qvec", "qvec"
 
-    def __init__(self, data: sets.Set, columns: Columns, folder: Path) -> None:
+    def __init__(self, data: Workload, columns: Columns, folder: Path) -> None:
         fields: dict[str, Any] = dict.fromkeys(columns, "int")
         self.db = qvec.create(folder / "a.qvec", data.base.shape[1], metric=data.metric, index="hnsw", fields=fields)
-        self.db.add(data.base, payload=list(rows(columns)))
+        self.db.add(data.base, payloads=list(rows(columns)))
 
     def prepare(self, column: str, limit: int, effort: int) -> Callable[[npt.NDArray[np.float32]], Ids]:
         where = {column: {"$lt": limit}}
@@ -53,7 +53,7 @@ class Faiss(Contestant):
 
     module, name = "faiss", "faiss HNSW, selector"
 
-    def __init__(self, data: sets.Set, columns: Columns, folder: Path) -> None:
+    def __init__(self, data: Workload, columns: Columns, folder: Path) -> None:
         import faiss
 
         self.faiss, self.columns, self.unit = faiss, columns, data.metric == "cosine"
@@ -79,7 +79,7 @@ class Faiss(Contestant):
 class Chroma(Contestant):
     module, name = "chromadb", "chroma"
 
-    def __init__(self, data: sets.Set, columns: Columns, folder: Path) -> None:
+    def __init__(self, data: Workload, columns: Columns, folder: Path) -> None:
         import chromadb
 
         space = {"cosine": "cosine", "ip": "ip", "l2": "l2"}[data.metric]
@@ -106,7 +106,7 @@ class Lance(Contestant):
     module, name = "lancedb", "lancedb IVF_HNSW_SQ"
     efforts = (1, 2, 4, 8, 16, 32, 64)
 
-    def __init__(self, data: sets.Set, columns: Columns, folder: Path) -> None:
+    def __init__(self, data: Workload, columns: Columns, folder: Path) -> None:
         import lancedb
         import pyarrow
 
@@ -132,7 +132,7 @@ class Lance(Contestant):
 class Qdrant(Contestant):
     module, name = "qdrant_edge", "qdrant edge"
 
-    def __init__(self, data: sets.Set, columns: Columns, folder: Path) -> None:
+    def __init__(self, data: Workload, columns: Columns, folder: Path) -> None:
         import qdrant_edge as q
 
         self.q = q
@@ -165,7 +165,7 @@ class Qdrant(Contestant):
 class Zvec(Contestant):
     module, name = "zvec", "zvec"
 
-    def __init__(self, data: sets.Set, columns: Columns, folder: Path) -> None:
+    def __init__(self, data: Workload, columns: Columns, folder: Path) -> None:
         import zvec
 
         self.zvec = zvec

@@ -1,17 +1,15 @@
-"""Vectors to measure on: the folders under $QVEC_DATA, or the demo's own set where there is none."""
+"""Data sets of the benchmarks: the folders under $QVEC_DATA, or the demo's own set if that is not set."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from qvec.bench.figures import recall_of
 from qvec.common.console import progress
-from qvec.common.types import Metric
 from qvec.datasets import Workload, grow, load_workload
 from qvec.demo.corpus import demo_workload
 
@@ -19,43 +17,28 @@ Float32 = npt.NDArray[np.float32]
 GROWN = Path(__file__).resolve().parents[1] / "build" / "bench-sets"
 
 
-@dataclass(frozen=True)
-class Set:
-    """base float32[n, dim], queries float32[nq, dim], truth int[nq, 100]: the exact neighbors."""
-
-    name: str
-    metric: Metric
-    base: Float32
-    queries: Float32
-    truth: npt.NDArray[np.int64]
-
-    def recall(self, ids: npt.NDArray[np.int64], k: int = 10) -> float:
-        """Share of the true k nearest among ids[nq, k]."""
-        return recall_of(ids[:, :k], self.truth, k)
-
-
 def names() -> list[str]:
-    """Sets that are there."""
+    """Return the names of the sets that are there."""
     root = os.environ.get("QVEC_DATA")
     if not root:
         return ["demo"]
     return sorted(p.parent.name for p in Path(root).glob("*/meta.json"))
 
 
-def load(name: str, limit: int | None = None) -> Set:
-    """Load a set whole, or its first ``limit`` rows with their neighbors recomputed."""
+def load(name: str, limit: int | None = None) -> Workload:
+    """Load a set into memory as float32, or its first ``limit`` rows with their own exact neighbors."""
     found = workload(name, limit)
-    return Set(name, found.metric, found.base.astype(np.float32), found.queries, found.truth)
+    return replace(found, name=name, base=found.base.astype(np.float32))
 
 
 def workload(name: str, limit: int | None = None) -> Workload:
-    """The same, mapped as it is stored."""
+    """Map a set as it is stored."""
     if name == "demo":
         return demo_workload(rows=limit)
     return load_workload(Path(os.environ["QVEC_DATA"]) / name, 100, rows=limit)
 
 
 def grown(name: str, n: int, folder: Path = GROWN) -> Workload:
-    """A set of n rows with the character of another, made once and kept."""
+    """Return a set of n mixtures of the rows of another set, written to ``folder`` the first time."""
     with progress(f"{n:,} rows: exact neighbors", "rows") as report:
         return grow(workload(name), n, folder / f"{name}-{n}", progress=report)

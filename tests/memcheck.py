@@ -33,7 +33,7 @@ def run(path: Path, code: Any, index: Any) -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((N + 10, DIM)).astype(np.float32)
     with qvec.create(path, DIM, metric="cosine", code=code, index=index, fields={"a": "int"}, map_size=1 << 28) as db:
-        db.add(x[:N], payload=[{"a": int(i)} for i in rng.integers(0, 100, N)], threads=1)
+        db.add(x[:N], payloads=[{"a": int(i)} for i in rng.integers(0, 100, N)], threads=1)
         db.delete(range(0, 100, 3))
         for row in x[N:]:
             db.add(row)

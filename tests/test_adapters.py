@@ -57,7 +57,7 @@ def test_a_collection_searches_through_its_adapter_and_ranks_by_its_originals(co
         assert np.array_equal(db.get([5, 6]).vectors, x[5:7])
         exact = db.search(q, 10, exact=True)
         assert np.array_equal(db.search(q, 10, oversample=200).ids, exact.ids)
-        plain = db.search(q, 10, rescore=False).ids
+        plain = db.search(q, 10, oversample=0).ids
     codes = a.quantizer(x[:0])
     keys = codes.codec.score(codes.prepare(q), codes.encode(x))
     for row, ids in zip(keys, plain, strict=True):
@@ -129,12 +129,12 @@ def test_requantize_takes_an_adapter_and_searches_go_through_it(tmp_path: Path, 
     x, q, a = vectors(600), vectors(30, 3), adapter()
     with qvec.create(tmp_path / "a", DIM, index="flat") as db:
         db.add(x)
-        before = db.search(q, 10, rescore=False).ids
+        before = db.search(q, 10, oversample=0).ids
         made = db.requantize(code, adapter=a)
         assert made.active
         codes = a.quantizer(x, a.code if code is None else make_config(code))
         keys = codes.codec.score(codes.prepare(q), codes.encode(x))
-        for row, ids in zip(keys, db.search(q, 10, rescore=False).ids, strict=True):
+        for row, ids in zip(keys, db.search(q, 10, oversample=0).ids, strict=True):
             assert np.array_equal(np.sort(row[ids]), np.sort(row)[:10])
         assert np.array_equal(
             db.search(q, 10, exact=True).ids, np.argsort(-(q @ x.T / np.linalg.norm(x, axis=1)))[:, :10]
@@ -143,9 +143,9 @@ def test_requantize_takes_an_adapter_and_searches_go_through_it(tmp_path: Path, 
         assert db.verify() == []
     with qvec.open(tmp_path / "a") as db:
         db.add(x[:5] * 2)
-        assert set(db.search(x[0], 2, rescore=False).ids.tolist()) == {0, 600}
+        assert set(db.search(x[0], 2, oversample=0).ids.tolist()) == {0, 600}
         db.rollback(0)
-        again = db.search(q, 10, rescore=False, ids_in=range(600)).ids
+        again = db.search(q, 10, oversample=0, ids_in=range(600)).ids
         assert np.array_equal(again, before)
         for options, message in [({"calibration": made.number}, "exclude"), ({"code": "f32"}, "needs another code")]:
             with pytest.raises(InputError, match=message):

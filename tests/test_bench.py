@@ -19,14 +19,14 @@ from qvec.bench import figures
 from qvec.bench.adapters.base import id_rows, widths
 from qvec.bench.contestants import PEERS, Contestant, adapter_class, locate, parse
 from qvec.bench.html import write_report
-from qvec.bench.plot import found, missed, plot_bytes, plot_recall
+from qvec.bench.plot import axis_to_recall, plot_bytes, plot_recall, recall_to_axis
 from qvec.bench.records import Entry, Point, Result
 from qvec.bench.table import POINT_COLUMNS, print_summary
 from qvec.common.errors import InputError, MissingExtraError
 from qvec.datasets import Workload, exact_knn
 
 DIM, K = 16, 5
-FAST = bench.Settings(k=K, build_threads=1, rounds=2, turn_seconds=0.5)
+FAST = bench.Settings(k=K, build_threads=1, rounds=2, trial_seconds=0.5)
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +65,7 @@ def test_a_run_gives_recall_rates_latency_memory_and_size(workload: Workload) ->
     assert result.dataset == {"dataset": "clustered", "n": 400, "dim": DIM, "metric": "l2"}
 
 
-def test_contestants_take_turns_at_each_point_and_another_one_begins(workload: Workload, tmp_path: Path) -> None:
+def test_trials_are_interleaved_and_another_contestant_begins_each_round(workload: Workload, tmp_path: Path) -> None:
     log = tmp_path / "turns"
     names = ["a", "b", "c"]
     bench.run(workload, [fake("Exact", log=str(log), name=name) for name in names], FAST)
@@ -80,7 +80,7 @@ def test_contestants_take_turns_at_each_point_and_another_one_begins(workload: W
 def test_a_contestant_that_crashes_hangs_or_raises_is_reported_and_the_rest_go_on(workload: Workload) -> None:
     contestants = [fake(kind) for kind in ("Crashing", "Exact", "Hanging", "Refusing")]
     lines: list[str] = []
-    result = bench.run(workload, contestants, replace(FAST, turn_timeout=2.0), notice=lines.append)
+    result = bench.run(workload, contestants, replace(FAST, trial_timeout=2.0), notice=lines.append)
     assert result.failed.keys() == {"Crashing", "Hanging", "Refusing"}
     assert "SIGSEGV" in result.failed["Crashing"]
     assert "about to read nothing" in result.failed["Crashing"]
@@ -99,7 +99,7 @@ def test_answers_that_are_short_or_repeat_an_id_count_for_what_they_are(workload
 
 def test_a_turn_ends_when_its_time_is_over(workload: Workload) -> None:
     many = replace(workload, queries=np.tile(workload.queries, (20, 1)), truth=np.tile(workload.truth, (20, 1)))
-    (entry,) = bench.run(many, [fake("Exact", pause=0.002)], replace(FAST, rounds=1, turn_seconds=0.1)).entries
+    (entry,) = bench.run(many, [fake("Exact", pause=0.002)], replace(FAST, rounds=1, trial_seconds=0.1)).entries
     assert [point.queries for point in entry.points] == [100, 100]
     assert entry.points[-1].recall == 1.0
 
@@ -162,7 +162,7 @@ def test_what_qvec_does_not_have_is_refused_before_anything_runs(codes: list[str
         ({"batch_threads": -1}, "batch_threads must be an integer from 1"),
         ({"rounds": 0}, "rounds must be"),
         ({"k": 0}, "k must be"),
-        ({"turn_seconds": 0}, "turn_seconds must be"),
+        ({"trial_seconds": 0}, "trial_seconds must be"),
         ({"cpus": (0,), "batch_threads": 2}, "1 processors to search on"),
     ],
 )
@@ -202,7 +202,7 @@ def test_names_stand_for_families_of_peers(monkeypatch: pytest.MonkeyPatch) -> N
         ("annoy", "peer is 'annoy'; it is one of hnswlib, faiss-flat"),
         ("hnswlib:depth=3", "hnswlib has no option 'depth'; it has: M, ef_construction"),
         ("nothing.here:Class", "No module named 'nothing'"),
-        ("qvec.common.errors:InputError", "qvec.common.errors:InputError is no adapter"),
+        ("qvec.common.errors:InputError", "qvec.common.errors:InputError is not an adapter"),
     ],
 )
 def test_unknown_peers_are_refused(name: str, message: str) -> None:
@@ -293,7 +293,7 @@ def test_points_come_back_from_their_lines(tmp_path: Path) -> None:
     assert lines[0]["memory"]["anonymous"] == 1000
     assert bench.load_lines(file) == [result]
     file.write_text(file.read_text() + "{}\n")
-    with pytest.raises(InputError, match="line 4: no point of a benchmark"):
+    with pytest.raises(InputError, match="line 4: not a point of a benchmark"):
         bench.load_lines(file)
 
 
@@ -377,9 +377,9 @@ def test_plots_are_drawn_of_what_there_is(tmp_path: Path) -> None:
         assert (tmp_path / name).stat().st_size > 10_000
 
 
-def test_the_axis_of_recall_shows_what_is_missed() -> None:
-    np.testing.assert_allclose(missed([0.9, 0.99, 1.0]), [1, 2, 4])
-    np.testing.assert_allclose(found(missed([0.5, 0.9, 0.999])), [0.5, 0.9, 0.999])
+def test_the_axis_of_recall_is_logarithmic_in_what_is_missed() -> None:
+    np.testing.assert_allclose(recall_to_axis([0.9, 0.99, 1.0]), [1, 2, 4])
+    np.testing.assert_allclose(axis_to_recall(recall_to_axis([0.5, 0.9, 0.999])), [0.5, 0.9, 0.999])
 
 
 def test_without_matplotlib_there_is_a_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from qvec.datasets import Workload, exact_knn
 
 DIM, K = 64, 10  # rabitqlib takes no fewer dimensions
 ALL = clustered(np.random.default_rng(4), 2050, DIM)
-FAST = bench.Settings(k=K, rounds=1, turn_seconds=0.5, build_timeout=200, turn_timeout=60)
+FAST = bench.Settings(k=K, rounds=1, trial_seconds=0.5, build_timeout=200, trial_timeout=60)
 
 
 def installed(name: str) -> bool:

@@ -10,7 +10,7 @@ import pytest
 
 import qvec
 from helpers.quantizer_laws import clustered
-from qvec.codes.bit_allocation import GAUSSIAN_STEP, allot, greedy
+from qvec.codes.bit_allocation import GAUSSIAN_STEP, allocate_bits, greedy
 from qvec.codes.configs import CodeConfig, Mixed, RaBitQ
 from qvec.codes.mixed import MixedQuantizer
 from qvec.codes.registry import Quantizer, from_state, make_config, train
@@ -135,11 +135,11 @@ def test_a_group_in_which_neighbors_differ_gets_more_bits_than_one_of_equal_vari
     centroids = rng.normal(size=(40, 128)).astype(np.float32)
     y = np.repeat(centroids, 20, axis=0)
     y[:, 64:] += rng.normal(size=(800, 64)).astype(np.float32)
-    first, second = allot(y, y, 48).widths.tolist()
+    first, second = allocate_bits(y, y, 48).widths.tolist()
     assert first < second
     assert first + second == 6
     equal = np.repeat(centroids, 20, axis=0)
-    assert allot(equal, equal, 48).widths.tolist() == [3, 3]  # all neighbors are duplicates
+    assert allocate_bits(equal, equal, 48).widths.tolist() == [3, 3]  # all neighbors are duplicates
 
 
 def test_raw_groups_need_no_matrix() -> None:

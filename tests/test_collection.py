@@ -114,7 +114,7 @@ def test_payloads_come_back_as_they_went_in(path: Path, ids: Any) -> None:
         assert db.get(names).payloads == payload
         assert db.search(x[0], 1).payloads == [PAYLOAD]
         assert db.search(x, 1).payloads == [[value] for value in payload]
-        assert db.search(x, 1, include=()).payloads is None
+        assert db.search(x, 1, include=()).included == ()
 
 
 def test_a_read_only_handle_sees_the_commits_of_a_writer_in_the_same_process(path: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_read_only_handle_sees_the_commits_of_a_writer_in_the_same_process(pat
 WRITE_ELSEWHERE = """
 import sys, numpy as np, qvec
 with qvec.open(sys.argv[1]) as db:
-    db.add(np.full((1, 24), 9.0), ids=[10_001], payload=[{"from": "elsewhere"}])
+    db.add(np.full((1, 24), 9.0), ids=[10_001], payloads=[{"from": "elsewhere"}])
     db.delete([0])
 """
 
@@ -162,7 +162,7 @@ def test_build_and_search_do_not_depend_on_the_number_of_threads(tmp_path: Path,
             db.add(data[:1500], threads=threads)
             db.add(data[1500:2000], threads=threads)
             for searchers in (1, 2):
-                hits = db.search(data[2000:], 10, ef=12, rescore=False, threads=searchers)
+                hits = db.search(data[2000:], 10, ef=12, oversample=0, threads=searchers)
                 found.append((hits.ids.tolist(), hits.distances.tolist()))
     assert all(other == found[0] for other in found[1:])
 
@@ -354,7 +354,7 @@ def test_ids_come_in_whatever_holds_them(path: Path, ids: Any) -> None:
         assert db.search([1, 1], 4, ids_in={names[1], names[2]}).counts == 2
         assert db.get(tuple(names[:3])).ids.tolist() == names[:3]
         assert db.get(np.array(names)[1]).ids.tolist() == names[1:2]  # a scalar of NumPy's
-        for call in (db.get, lambda ids: db.add(np.eye(2), ids), lambda ids: db.update_payload(ids, [{}, {}])):
+        for call in (db.get, lambda ids: db.add(np.eye(2), ids), lambda ids: db.update_payloads(ids, [{}, {}])):
             with pytest.raises(qvec.InputError, match=r"list or an array.*set"):  # a set has no order
                 call({*names[:2]})
         assert db.delete({*names[:2]}) == 2

@@ -32,7 +32,7 @@ def filled(path: Path, rng: np.random.Generator) -> Any:
     x, model = clustered(rng, N, DIM), Model(DIM, "l2")
     with qvec.create(path, DIM, metric="l2", index=qvec.HNSW(m=8, ef_construction=40)) as db:
         for changed in (db, model):
-            changed.add(x, payload=[{"i": i} for i in range(N)])  # type: ignore[attr-defined]
+            changed.add(x, payloads=[{"i": i} for i in range(N)])  # type: ignore[attr-defined]
             changed.delete(range(200, N))  # type: ignore[attr-defined]
         yield db, model
 

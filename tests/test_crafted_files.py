@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from helpers.store_files import resize_rows
 from helpers.vectors import clustered
 from qvec._kernels import Codec, Column, Searcher, ids_of_rows
 from qvec.common.plain_state import encode
+from qvec.quality.drift_record import Evidence
 from qvec.schema.layout import CODES, DELETED, DRIFT, IDS, QUANTIZER, ROW, TUNING, VECTORS
 from qvec.schema.state import InactiveCodes
 from qvec.storage import header, keys, records
@@ -211,7 +213,7 @@ def test_an_id_of_a_row_beyond_the_last_is_an_error(path: Path, row: int) -> Non
     craft(path, lambda txn: (txn.delete_ids([key]), txn.put_ids([key], [row])))
     calls: list[Callable[[qvec.Collection], object]] = [
         lambda db: db.get([7]), lambda db: db.delete([7]), lambda db: db.upsert(X[:1], [7]),
-        lambda db: db.update_payload([7], {"a": 1}), lambda db: db.search(id=7),
+        lambda db: db.update_payloads([7], {"a": 1}), lambda db: db.search_by_id(7),
     ]  # fmt: skip
     with qvec.open(path) as db:
         for call in calls:
@@ -279,7 +281,10 @@ def test_a_packed_graph_without_its_nodes_is_found_by_verify(path: Path) -> None
         assert db.verify() == ["the packed nodes of the graph are missing"]
 
 
-def with_looks(*at: str | int, value: Any) -> Callable[[Transaction], object]:
+EVIDENCE = {field.name: 0.0 for field in fields(Evidence)} | {"shift_dim": 0, "vectors": 1, "psi": float("nan")}
+
+
+def with_drift(*at: str | int, value: Any) -> Callable[[Transaction], object]:
     """A change of the record of drift at a place."""
 
     def change(txn: Transaction) -> None:
@@ -294,16 +299,16 @@ def with_looks(*at: str | int, value: Any) -> Callable[[Transaction], object]:
 
 
 @pytest.mark.parametrize(("at", "value", "message"), [
-    (("level",), "calm", "'level' must be one of none, watch, alarm"),
-    (("looks",), 7, "'recent' must hold the last 4 of 7 looks"),
-    (("evidence",), {"psi": float("nan")}, "'psi' must be a finite number"),
+    (("level",), "calm", "'level' must be one of none, warning, alarm"),
+    (("n_checks",), 7, "'recent' must hold the last 4 of 7 checks"),
+    (("evidence",), EVIDENCE, "'psi' must be a finite number"),
     (("reference", "base"), 0, "'base' must be an integer from 86"),
     (("reference", "edges"), b"", "'edges' must hold"),
-    (("reference", "look", "rows"), 0, "'rows' must be an integer from 1"),
-    (("reference", "look", "mean"), b"1234", "'mean' must hold 8 "),
-    (("reference", "look", "counts"), [1], "'counts' must hold 80 numbers"),
-    (("reference", "look", "recalls"), [], "'recalls' must hold 1"),
-    (("reference", "look", "recalls", 0), [1, 2.0, 0.0], "'mean' must be from 0.0 to 1.0"),
+    (("reference", "stats", "rows"), 0, "'rows' must be an integer from 1"),
+    (("reference", "stats", "means"), b"1234", "'means' must hold 8 "),
+    (("reference", "stats", "counts"), [1], "'counts' must hold 80 numbers"),
+    (("reference", "stats", "recalls"), [], "'recalls' must hold 1"),
+    (("reference", "stats", "recalls", 0), [1, 2.0, 0.0], "'mean' must be from 0.0 to 1.0"),
 ])  # fmt: skip
 def test_a_record_of_drift_that_cannot_be_computed_with_is_an_error(
     path: Path, at: tuple[str | int, ...], value: Any, message: str
@@ -311,7 +316,7 @@ def test_a_record_of_drift_that_cannot_be_computed_with_is_an_error(
     sample = clustered(np.random.default_rng(1), 300, DIM)
     with qvec.create(path, DIM, metric="l2", code=qvec.Int8(scale="per_dim"), sample=sample) as db:
         db.add(X)
-    craft(path, with_looks(*at, value=value))
+    craft(path, with_drift(*at, value=value))
     with qvec.open(path) as db:
         with pytest.raises(qvec.FormatError, match=message):
             db.drift()
@@ -323,21 +328,21 @@ def test_a_record_of_drift_that_cannot_be_computed_with_is_an_error(
         assert db.drift().level == "none"
 
 
-def test_a_record_of_drift_whose_looks_measured_no_recall_measures_it_again(path: Path) -> None:
+def test_a_record_of_drift_whose_checks_measured_no_recall_measures_it_again(path: Path) -> None:
     data = clustered(np.random.default_rng(1), 4000, DIM)
     with qvec.create(path, DIM, metric="l2", code=qvec.Int8(scale="per_dim"), sample=data[:300]) as db:
-        db.add(data[300:2900])  # four looks
+        db.add(data[300:2900])  # four checks
 
     def forget(txn: Transaction) -> None:
         record = txn.record(DRIFT, 0)
-        for look in record["recent"]:
-            look["recalls"] = []
-        txn.put_record(DRIFT, 0, record | {"looks": 65_535})
+        for check in record["recent"]:
+            check["recalls"] = []
+        txn.put_record(DRIFT, 0, record | {"n_checks": 65_535})
 
     craft(path, forget)
     with qvec.open(path) as db:
         db.add(data[3000:3600])
-        assert db.drift().looks == 65_536
+        assert db.drift().n_checks == 65_536
 
 
 def with_columns(path: Path, change: Callable[[dict[Any, Any]], object]) -> None:

@@ -18,7 +18,7 @@ def test_collections_are_made_listed_opened_and_dropped(tmp_path: Path) -> None:
     with qvec.Database(tmp_path / "all") as database:
         assert (database.list(), len(database), "docs" in database) == ([], 0, False)
         docs = database.create("docs", 8, metric="l2", fields={"lang": "keyword"})
-        docs.add(X, payload=[{"lang": "en"}] * 20)
+        docs.add(X, payloads=[{"lang": "en"}] * 20)
         images = database.create("images-2", 4, code="f32")
         assert list(database) == ["docs", "images-2"]
         assert "docs" in database

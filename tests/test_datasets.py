@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from qvec import datasets
 from qvec.common.errors import InputError, MissingExtraError, NotFoundError
-from qvec.datasets import exact_knn, load_benchmark, load_ids, load_payload, load_vectors
+from qvec.datasets import exact_knn, load_benchmark, load_ids, load_payloads, load_vectors
 
 RNG = np.random.default_rng(7)
 X = RNG.normal(size=(6, 5)).astype(np.float32)
@@ -265,7 +265,7 @@ def test_payloads_come_back_as_written(tmp_path: Path, name: str) -> None:
     payload = [{"a": 1, "text": "line\u2028break"}, None, {"b": ["é", {"c": None}]}]
     text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in payload).encode()
     (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
-    assert load_payload(tmp_path / name) == payload
+    assert load_payloads(tmp_path / name) == payload
 
 
 @pytest.mark.parametrize(
@@ -274,13 +274,13 @@ def test_payloads_come_back_as_written(tmp_path: Path, name: str) -> None:
 def test_a_bad_line_of_payload_is_named(tmp_path: Path, line: bytes, message: str) -> None:
     (tmp_path / "p.jsonl").write_bytes(b'{"a": 1}\n' + line + b"\n")
     with pytest.raises(InputError, match=rf"p\.jsonl, (line 2|after line \d): .*{message}"):
-        load_payload(tmp_path / "p.jsonl")
+        load_payloads(tmp_path / "p.jsonl")
 
 
 def test_a_gzip_file_that_ends_early_is_refused(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl.gz").write_bytes(gzip.compress(b"{}\n" * 100)[:-9])
     with pytest.raises(InputError, match=r"p\.jsonl\.gz, after line"):
-        load_payload(tmp_path / "p.jsonl.gz")
+        load_payloads(tmp_path / "p.jsonl.gz")
 
 
 def by_sorting(base: np.ndarray, query: np.ndarray, k: int, metric: str) -> list[int]:

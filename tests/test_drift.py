@@ -1,4 +1,4 @@
-"""The alarm: raised by shifts that cost recall, quiet on exchangeable vectors, and heard as was asked for."""
+"""Drift: alarms on shifts that cost recall, none on exchangeable vectors, and how a handle reports them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ import pytest
 import qvec
 from helpers.vectors import clustered
 from qvec.codes.registry import make_config, train
+from qvec.common.plain_state import decode, encode
 from qvec.common.types import Float32Array
-from qvec.quality.drift import ALPHA, Watch
-from qvec.quality.drift_stats import LOOK_ROWS, Reference, pooled, recalls_among
+from qvec.quality.drift import ALPHA, DriftMonitor
+from qvec.quality.drift_stats import ROWS_PER_CHECK, Reference, pooled, recalls_among
 from qvec.schema.state import State
 
 DIM = 48
@@ -73,14 +74,14 @@ def test_a_shift_that_ruins_the_code_raises_the_alarm_and_requantize_restores_re
         stop.set()
         thread.join()
         assert (failures, searches[0] > 0) == ([], True)
-        found = db.search(new[:200], rescore=False).ids
+        found = db.search(new[:200], oversample=0).ids
         assert np.mean([np.isin(a, b).mean() for a, b in zip(exact, found, strict=True)]) >= 0.97
         assert (db.drift().level, db.drift().generation) == ("none", 1)
         db.add(ruined(x[4000:]))
         assert db.drift().level != "alarm"
 
 
-def test_an_alarm_stays_until_the_codes_are_made_anew(tmp_path: Path, x: Float32Array) -> None:
+def test_an_alarm_stays_until_there_are_new_codes(tmp_path: Path, x: Float32Array) -> None:
     with make(tmp_path / "a", x) as db:
         db.add(ruined(x[3000:5000]))
         db.add(x[3000:5100])
@@ -88,19 +89,19 @@ def test_an_alarm_stays_until_the_codes_are_made_anew(tmp_path: Path, x: Float32
         db.add(x[5100:8000])
         after = db.drift()
         assert (before.level, after.level) == ("alarm", "alarm")
-        assert (before.looks, after.looks) == (7, 11)
+        assert (before.n_checks, after.n_checks) == (7, 11)
     with qvec.open(tmp_path / "a", mode="r") as db:
         assert db.drift() == after
 
 
-def test_a_shift_that_costs_nothing_is_watched(tmp_path: Path, x: Float32Array) -> None:
+def test_a_shift_that_costs_no_recall_is_a_warning(tmp_path: Path, x: Float32Array) -> None:
     with qvec.create(tmp_path / "a", DIM, metric="l2", code="f32") as db:
         db.add(x[:3000])
         db.add(ruined(x[3000:5000]))
-        assert db.drift().level == "watch"
+        assert db.drift().level == "warning"
 
 
-def test_vectors_far_from_the_old_are_looked_for_among_as_many_as_the_code_was_trained_for(
+def test_recall_of_vectors_far_from_the_old_is_measured_among_as_many_as_the_code_was_trained_for(
     tmp_path: Path, x: Float32Array
 ) -> None:
     far = x[4000:6000] + np.where(np.arange(DIM) % 2, 3 * x.std(axis=0), 0).astype(np.float32)
@@ -117,13 +118,13 @@ def test_vectors_far_from_the_old_are_looked_for_among_as_many_as_the_code_was_t
     assert found["recall_stored"] > found["recall_trained"]  # the old are found as before
 
 
-def test_single_vectors_are_looked_at_once_there_are_enough(tmp_path: Path, x: Float32Array) -> None:
+def test_single_vectors_are_checked_once_there_are_enough(tmp_path: Path, x: Float32Array) -> None:
     with make(tmp_path / "a", x, index="flat") as db:
-        for row in ruined(x[3000 : 3000 + LOOK_ROWS - 1]):
+        for row in ruined(x[3000 : 3000 + ROWS_PER_CHECK - 1]):
             db.add(row)
-        assert db.drift().looks == 0
+        assert db.drift().n_checks == 0
         db.add(ruined(x[7000]))
-        assert (db.drift().level, db.drift().looks) == ("alarm", 1)
+        assert (db.drift().level, db.drift().n_checks) == ("alarm", 1)
 
 
 def test_on_drift_warns_once_raises_or_calls(tmp_path: Path, x: Float32Array) -> None:
@@ -158,17 +159,17 @@ def test_drift_of_an_empty_or_freshly_calibrated_collection_is_none(tmp_path: Pa
 @pytest.mark.slow
 @pytest.mark.parametrize("code", ["int8", "binary", STATIC])
 @pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
-def test_exchangeable_vectors_raise_no_alarm_and_are_not_watched(tmp_path: Path, metric: Any, code: Any) -> None:
+def test_exchangeable_vectors_raise_neither_alarm_nor_warning(tmp_path: Path, metric: Any, code: Any) -> None:
     for trial in range(5):
         x = clustered(np.random.default_rng(100 + trial), 4000, DIM)
         x = x[np.random.default_rng(trial).permutation(len(x))]
-        x[:, 0] = x[:, 1] > np.sort(x[:, 1])[-7]  # nearly constant: seen in few vectors, or in none of a look
+        x[:, 0] = x[:, 1] > np.sort(x[:, 1])[-7]  # nearly constant: seen in few vectors, or in none of a check
         options = {"metric": metric, "code": code, "index": "flat", "durability": "relaxed"}
         with qvec.create(tmp_path / str(trial), DIM, **options) as db:
             db.add(x[:1500])
             for i in range(1500, 4000, 500):
                 db.add(x[i : i + 500])
-            assert (db.drift().level, db.drift().looks) == ("none", 4)
+            assert (db.drift().level, db.drift().n_checks) == ("none", 4)
 
 
 @pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
@@ -187,7 +188,7 @@ def test_recall_among_vectors_is_that_of_brute_force(metric: Any) -> None:
     assert found == pytest.approx(expected, abs=1e-9)
 
 
-def test_codes_at_one_distance_are_as_likely_found() -> None:
+def test_of_codes_at_one_distance_each_is_as_likely_found() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(400, 8)).astype(np.float32)
     quantizer = train(x, "l2", make_config(qvec.Binary(rotate=False)))
@@ -206,45 +207,46 @@ def test_the_chances_of_a_false_alarm_add_up_to_alpha() -> None:
     assert spent == pytest.approx(ALPHA, rel=1e-4)
 
 
-def test_looks_together_are_the_look_at_all(x: Float32Array) -> None:
+def test_pooled_statistics_are_those_of_all_rows(x: Float32Array) -> None:
     quantizer = train(x, "l2", make_config("int8"))
     reference = Reference.build(quantizer, x)
-    one, two = (reference.look_at(quantizer, x[i : i + 512]) for i in (0, 512))
+    one, two = (reference.stats_of(quantizer, x[i : i + 512]) for i in (0, 512))
     both = pooled([one, two])
     assert both.rows == 1024
     assert both.means == pytest.approx(x[:1024].mean(axis=0), abs=1e-4)
     assert sum(both.counts) == 16 * 1024
-    assert Reference.from_dict(reference.to_dict()) == reference
+    plain = encode(reference)
+    assert encode(decode(Reference, plain, "reference", dim=DIM, n_counts=160, n_edges=144)) == plain
 
 
 def test_a_batch_is_sampled_evenly_and_a_small_one_waits() -> None:
-    watch, rows, txn = Watch(), np.arange(4096, dtype=np.float32)[:, None], SimpleNamespace(state=State())
-    samples = watch._samples(txn, rows)
+    monitor, rows, txn = DriftMonitor(), np.arange(4096, dtype=np.float32)[:, None], SimpleNamespace(state=State())
+    samples = monitor._samples(txn, rows)
     assert [(len(sample), sample[-1, 0] > 4000, sample[0, 0] < 10) for sample in samples] == [(512, True, True)] * 4
-    assert watch._samples(txn, rows[:500]) == []
-    (waited,) = watch._samples(txn, rows[500:600])
+    assert monitor._samples(txn, rows[:500]) == []
+    (waited,) = monitor._samples(txn, rows[500:600])
     assert waited[:, 0].tolist() == list(range(512))
-    (rest,) = watch._samples(txn, rows[600:1030])
+    (rest,) = monitor._samples(txn, rows[600:1030])
     assert rest[:, 0].tolist() == list(range(512, 1024))
 
 
-def test_rows_of_a_batch_that_is_undone_do_not_wait(tmp_path: Path, x: Float32Array) -> None:
+def test_rows_of_a_batch_that_is_rolled_back_do_not_wait(tmp_path: Path, x: Float32Array) -> None:
     with make(tmp_path / "a", x, index="flat") as db:
         db.add(x[3000:3200])
         for _ in range(3):  # each fails after its rows began to wait, the first two of each block after others
             with contextlib.suppress(ZeroDivisionError), db.transaction():
                 db.add(ruined(x[:100]))
-                db.add(ruined(x[100:450]))  # a look, inside
+                db.add(ruined(x[100:450]))  # a check, inside
                 raise ZeroDivisionError
-        assert db.drift().looks == 0
+        assert db.drift().n_checks == 0
         db.add(x[3200:3500])
-        assert db.drift().looks == 0
+        assert db.drift().n_checks == 0
         db.add(x[3500:3512])
-        assert (db.drift().level, db.drift().looks) == ("none", 1)
+        assert (db.drift().level, db.drift().n_checks) == ("none", 1)
         assert db.drift().evidence["shift"] < 0.5
 
 
-def test_sampled_queries_are_evidence_and_take_no_part_in_the_level(tmp_path: Path, x: Float32Array) -> None:
+def test_sampled_queries_are_evidence_and_do_not_affect_the_level(tmp_path: Path, x: Float32Array) -> None:
     with make(tmp_path / "a", x, index="flat") as db:
         for query in x[3000:3200]:
             db.search(query)

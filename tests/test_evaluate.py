@@ -15,7 +15,7 @@ from helpers.vectors import clustered
 from qvec.codes.configs import Binary, Int8, Mixed, RaBitQ, code_name
 from qvec.codes.registry import CONFIGS
 from qvec.common.types import Float32Array
-from qvec.quality.choose import Choice, Target, choose, look_sizes
+from qvec.quality.choose import Choice, Target, choose, round_sizes
 from qvec.quality.recall import nearest, wilson
 from qvec.quality.report import Report, label_of
 
@@ -45,7 +45,7 @@ def test_recall_of_rotated_codes_is_that_of_a_brute_force_comparison(
     exact = np.argsort(distances(base, queries, metric), axis=1, kind="stable")[:, :10]
     with qvec.create(tmp_path / "a", DIM, metric=metric, code="binary") as db:
         db.add(base)
-        found = db.search(queries, 10, rescore=False).ids
+        found = db.search(queries, 10, oversample=0).ids
         wide = db.search(queries, 10, oversample=5).ids
         report = db.evaluate(queries, codes=["binary", "f32"], oversamples=(1, 5))
     plain, ranked, *floats = report.rows
@@ -215,10 +215,10 @@ def test_codes_that_few_queries_do_not_tell_from_the_target_are_measured_with_mo
     assert (far.row and far.row.config, len(asked)) == (large, 3)
 
 
-def test_looks_grow_fourfold_to_the_last() -> None:
-    assert look_sizes(2000, 16_000) == [2000, 8000, 16_000]
-    assert look_sizes(2000, 2000) == [2000]
-    assert look_sizes(2000, 300) == [300]
+def test_rounds_grow_fourfold_to_the_last() -> None:
+    assert round_sizes(2000, 16_000) == [2000, 8000, 16_000]
+    assert round_sizes(2000, 2000) == [2000]
+    assert round_sizes(2000, 300) == [300]
 
 
 @pytest.mark.slow

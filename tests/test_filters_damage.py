@@ -44,7 +44,7 @@ def sealed(payload: bytes) -> Any:
 ], ids=["flipped", "short", "garbage", "beyond", "past the last row"])  # fmt: skip
 def test_damaged_bitmaps_are_found_and_never_believed(path: Path, change: Any) -> None:
     with qvec.create(path, DIM, metric="l2", fields={"word": "keyword", "ok": "bool"}) as db:
-        db.add(X[:5], payload=[{"word": "a", "ok": True}] * 5)
+        db.add(X[:5], payloads=[{"word": "a", "ok": True}] * 5)
     damage(path, change)
     with qvec.open(path) as db:
         assert db.verify() != []
@@ -65,7 +65,7 @@ def test_damaged_bitmaps_are_found_and_never_believed(path: Path, change: Any) -
 ])  # fmt: skip
 def test_verify_holds_the_indexes_against_the_payloads(path: Path, change: Any, problem: str) -> None:
     with qvec.create(path, DIM, metric="l2", fields={"word": "keyword"}) as db:
-        db.add(X[:5], payload=[{"word": "a"}] * 5)
+        db.add(X[:5], payloads=[{"word": "a"}] * 5)
         assert db.verify() == []
     damage(path, change)
     with qvec.open(path) as db, db._store.read() as snap:

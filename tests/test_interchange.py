@@ -95,13 +95,13 @@ def test_an_npy_export_comes_back_whole(tmp_path: Path, ids: str) -> None:
         assert [file.name for file in done.files] == names
         np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), X)
         vectors, id_file, payload_file = done.files
-        source = interchange.open_source(vectors, ids=id_file, payload=payload_file)
+        source = interchange.open_source(vectors, ids=id_file, payloads=payload_file)
         with copied(source, tmp_path / "b.qvec", metric="l2") as other:
             assert content(other) == content(db)
 
 
 def test_a_store_without_payloads_has_no_file_of_payloads(tmp_path: Path) -> None:
-    with store(tmp_path / "a.qvec", payload=False) as db:
+    with store(tmp_path / "a.qvec", payloads=False) as db:
         (tmp_path / "x.payload.jsonl").write_text("of an earlier export")
         done = interchange.export(db, tmp_path / "x.npy", overwrite=True)
         assert [file.name for file in done.files] == ["x.npy", "x.ids.npy"]
@@ -110,7 +110,7 @@ def test_a_store_without_payloads_has_no_file_of_payloads(tmp_path: Path) -> Non
 
 def test_an_export_can_be_of_what_fulfils_a_filter(tmp_path: Path) -> None:
     with qvec.create(tmp_path / "a.qvec", DIM, fields={"page": "int"}) as db:
-        db.add(X, payload=[{"page": i} for i in range(N)])
+        db.add(X, payloads=[{"page": i} for i in range(N)])
         done = interchange.export(db, tmp_path / "x.npy", where={"page": {"$lt": 20}})
     assert done.rows == 20
     np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), X[:20])
@@ -140,16 +140,16 @@ def test_codes_that_came_quantized_go_out_and_come_back_as_they_are(tmp_path: Pa
 def test_bytes_have_a_column_in_parquet_and_no_place_in_json(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     with qvec.create(tmp_path / "a.qvec", DIM) as db:
-        db.add(X[:2], payload=[{"raw": b"\x00\xff"}, None])
+        db.add(X[:2], payloads=[{"raw": b"\x00\xff"}, None])
         source = interchange.open_source(interchange.export(db, tmp_path / "x.parquet").files[0])
         with copied(source, tmp_path / "b.qvec") as other:
             assert content(other) == content(db)
-        with pytest.raises(qvec.InputError, match="payload of 0 holds bytes"):
+        with pytest.raises(qvec.InputError, match="payload of 0 has bytes"):
             interchange.export(db, tmp_path / "x.npy")
-        db.add(X[:1], payload={"other": {"deep": b"x"}})
+        db.add(X[:1], payloads={"other": {"deep": b"x"}})
         with pytest.raises(qvec.InputError, match="payload of 2 holds bytes"):
             interchange.export(db, tmp_path / "y.parquet")
-        interchange.export(db, tmp_path / "y.parquet", payload=False)
+        interchange.export(db, tmp_path / "y.parquet", payloads=False)
     assert sorted(file.name for file in tmp_path.glob("[xy]*")) == ["x.parquet", "y.parquet"]
 
 
@@ -159,7 +159,7 @@ def test_declared_fields_and_datetimes_come_along(tmp_path: Path, suffix: str) -
     at = [datetime(2024, 5, 1, 12, 0, 0, i, UTC) for i in range(3)]
     fields: dict[str, Any] = {"at": "datetime", "seen": "datetime[]", "lang": "keyword"}
     with qvec.create(tmp_path / "a.qvec", DIM, fields=fields) as db:
-        db.add(X[:3], payload=[{"at": at[0], "seen": at}, {"at": at[1], "lang": "en", "deep": {"at": at[2]}}, None])
+        db.add(X[:3], payloads=[{"at": at[0], "seen": at}, {"at": at[1], "lang": "en", "deep": {"at": at[2]}}, None])
         source = interchange.open_source(interchange.export(db, tmp_path / f"x{suffix}").files[0])
         assert repr(source).endswith(f"3 rows dim={DIM} metric=cosine ids=int64>")
         with copied(source, tmp_path / "b.qvec") as other:
@@ -168,7 +168,7 @@ def test_declared_fields_and_datetimes_come_along(tmp_path: Path, suffix: str) -
             assert other.get([1]).payloads == [{"at": at[1], "lang": "en", "deep": {"at": at[2].isoformat()}}]
         interchange.export(db, tmp_path / "x.npy")  # JSON has them as text, which the field takes too
         lines = (tmp_path / "x.payload.jsonl").read_text().splitlines()
-        assert db.add(X[:1], payload=[json.loads(lines[0])]).added == 1
+        assert db.add(X[:1], payloads=[json.loads(lines[0])]).added == 1
         assert db.count({"at": at[0]}) == 2
 
 
@@ -258,15 +258,15 @@ def test_a_sample_of_a_table_comes_from_all_over_it(tmp_path: Path) -> None:
 # --- what is refused, and the command line ---
 
 
-def test_what_a_path_holds_must_be_told_or_tell_itself(tmp_path: Path) -> None:
+def test_the_format_of_a_path_is_given_or_detected(tmp_path: Path) -> None:
     (tmp_path / "x.xyz").write_text("")
     for path, options, message in [
         (tmp_path / "none.npy", {}, "no such file"),
         (tmp_path / "x.xyz", {}, r"unknown suffix '\.xyz'"),
         (tmp_path, {}, "neither Chroma's"),
         (tmp_path / "x.xyz", {"format": "csv"}, "format must be one of vectors, parquet"),
-        (tmp_path, {"format": "hnswlib"}, "is a directory: not of format hnswlib"),
-        (tmp_path / "x.xyz", {"format": "hnswlib", "key": "a"}, "key does not go with format hnswlib"),
+        (tmp_path, {"format": "hnswlib"}, "is a directory: it cannot have the format hnswlib"),
+        (tmp_path / "x.xyz", {"format": "hnswlib", "key": "a"}, "key is not an option of format hnswlib"),
     ]:
         with pytest.raises((qvec.InputError, qvec.NotFoundError), match=message):
             interchange.open_source(path, **options)
@@ -301,7 +301,7 @@ def test_export_and_import_of_the_command_line(
     assert capsys.readouterr().out.startswith(f"x.npy: {N} rows, ")
     assert main(["export", "a.qvec", "x.npy"]) == 2
     assert "exists already" in capsys.readouterr().err
-    files = ["x.npy", "--ids", "x.ids.jsonl", "--payload", "x.payload.jsonl", "--metric", "l2"]
+    files = ["x.npy", "--ids", "x.ids.jsonl", "--payloads", "x.payload.jsonl", "--metric", "l2"]
     assert main(["import", "b.qvec", *files]) == 0
     with qvec.open("a.qvec", "r") as a, qvec.open("b.qvec", "r") as b:
         assert content(a) == content(b)

@@ -100,7 +100,7 @@ def test_truncated_codes_are_reranked_with_whole_vectors(tmp_path: Path, data: F
     with qvec.create(tmp_path / "a.qvec", DIM, metric="l2", code=code, index="flat") as db:
         db.add(x)
         assert np.array_equal(db.get([5]).vectors, x[5:6])
-        reranked, bare = (db.search(queries, 10, oversample=85, rescore=again).ids for again in (True, False))
+        reranked, bare = (db.search(queries, 10, oversample=factor).ids for factor in (85, 0))
     true = nearest(x, queries, "l2", 10)
     assert recall(reranked, true) == 1.0
     assert recall(bare, true) < 0.95
@@ -146,10 +146,10 @@ def test_a_collection_begins_with_one_vector_and_is_advised_to_learn_when_it_has
         assert "was begun with 1 vectors" in db.drift().advice
         queries = x[:100] + np.random.default_rng(1).normal(size=(100, 32)).astype(np.float32) / 4
 
-        before = search_recall(db, queries, rescore=False)
+        before = search_recall(db, queries, oversample=0)
         made = db.requantize()
         assert (made.n_samples, db.drift().advice) == (1200, "nothing to do")
-        assert search_recall(db, queries, rescore=False) > before
+        assert search_recall(db, queries, oversample=0) > before
         assert db.verify() == []
 
 
@@ -184,10 +184,10 @@ def test_rabitq1_finds_nearly_all_with_the_candidates_that_it_asks_for(tmp_path:
         found = db.search(x[::20], 10)
         exact = db.search(x[::20], 10, exact=True).ids
         assert np.mean([np.isin(a, b).mean() for a, b in zip(exact, found.ids, strict=True)]) >= 0.995
-        fewer = db.search(x[::20], 10, rescore=False).ids
+        fewer = db.search(x[::20], 10, oversample=0).ids
         assert np.mean([np.isin(a, b).mean() for a, b in zip(exact, fewer, strict=True)]) < 0.9
         assert train(x[:200], "cosine", make_config("rabitq1")).oversample == 15
-        assert db.stats().code == db.calibrations()[0].code == "rabitq1"
+        assert db.stats().code == db.generations()[0].code == "rabitq1"
 
 
 def test_codes_that_learn_nothing_need_no_sample() -> None:

@@ -167,13 +167,13 @@ def test_a_graph_that_finds_too_little_is_linked_anew(path: Path, rng: np.random
     db, model = filled(path, rng, qvec.HNSW(m=16, ef_construction=40, layout=layout))
     with db:
         n_columns = len(collect(db._store).column_bytes)
-        (before,) = db.calibrations()
+        (before,) = db.generations()
         db.optimize()
-        assert [made.number for made in db.calibrations()] == [before.number]  # nothing is wrong with it
+        assert [made.number for made in db.generations()] == [before.number]  # nothing is wrong with it
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr("qvec.maintenance.requantize.MIN_AGREEMENT", 2.0)
             db.optimize()
-        (after,) = db.calibrations()
+        (after,) = db.generations()
         assert (after.id, after.code) == (before.id, before.code)
         assert after.number != before.number
         assert_sound(db, model)
@@ -197,8 +197,8 @@ def test_linking_anew_goes_on_where_a_dead_process_left_it(path: Path, rng: np.r
         assert subprocess.run([sys.executable, "-c", script, str(path), str(step)], check=False).returncode == -9
         with qvec.open(path) as again:
             assert_sound(again, model)
-            assert len(again.calibrations()) == 2
+            assert len(again.generations()) == 2
     with qvec.open(path) as again:
         again.optimize()
-        assert len(again.calibrations()) == 1
+        assert len(again.generations()) == 1
         assert_sound(again, model)

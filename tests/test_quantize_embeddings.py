@@ -79,7 +79,7 @@ def test_ranges_become_a_calibration_without_a_sample() -> None:
     [
         (np.zeros((3, 4), np.float32), r"shape \(2, dim\), got \(3, 4\)"),
         (np.zeros((2, 4)), "float32"),
-        (np.array([[1, 5], [2, 4]], np.float32), "upside down in dimension 1"),
+        (np.array([[1, 5], [2, 4]], np.float32), "the lower end exceeds the upper in dimension 1"),
         (np.array([[1, np.nan], [2, 4]], np.float32), "nan in row 0, dimension 1"),
     ],
 )
@@ -101,7 +101,7 @@ def test_a_collection_is_created_with_ranges_that_are_known(tmp_path: Path, kind
     code = qvec.Int8(scale="per_dim") if kind == "int8" else qvec.Int4(scale="per_dim", rotate=False)
     with qvec.create(tmp_path / "a", 16, code=code, calibration=ranges, model="m") as db:
         db.add(x[:1], [7])  # the first batch teaches nothing
-        (made,) = db.calibrations()
+        (made,) = db.generations()
         assert (made.id, made.n_samples, made.active) == (ranges.id, 0, True)
         assert db.search(x[0], 1).ids.tolist() == [7]
     for options, message in [

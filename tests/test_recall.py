@@ -65,20 +65,20 @@ LEAST_RECALL = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
-@pytest.mark.parametrize(("code", "index", "rescore", "floor", "_"), LEAST_RECALL)
+@pytest.mark.parametrize(("code", "index", "rerank", "floor", "_"), LEAST_RECALL)
 def test_recall_on_clusters_is_above_its_limit(
     path: Path,
     clusters: tuple[Float32, Float32],
     metric: Any,
     code: str,
     index: str,
-    rescore: bool,
+    rerank: bool,
     floor: float,
     _: float,
 ) -> None:
-    options = {"oversample": 30.0} if code == "binary" else {}
+    options = {"oversample": 30.0 if code == "binary" else "auto" if rerank else 0}
     with build(path, clusters[0], metric=metric, code=code, index=index) as db:
-        assert recall_at_10(db, clusters, ef=300, rescore=rescore, **options) >= floor
+        assert recall_at_10(db, clusters, ef=300, **options) >= floor
 
 
 @pytest.mark.slow
@@ -93,13 +93,13 @@ def test_recall_under_ip_does_not_hang_on_equal_lengths(path: Path, layout: Any,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("code", "index", "rescore", "_", "floor"), LEAST_RECALL)
+@pytest.mark.parametrize(("code", "index", "rerank", "_", "floor"), LEAST_RECALL)
 def test_recall_on_real_questions_is_above_its_limit(
-    path: Path, demo: tuple[Float32, Float32], code: str, index: str, rescore: bool, _: float, floor: float
+    path: Path, demo: tuple[Float32, Float32], code: str, index: str, rerank: bool, _: float, floor: float
 ) -> None:
-    options = {"oversample": 20.0} if code == "binary" else {}
+    options = {"oversample": 20.0 if code == "binary" else "auto" if rerank else 0}
     with build(path, demo[0], code=code, index=index) as db:
-        assert recall_at_10(db, demo, ef=300, rescore=rescore, **options) >= floor
+        assert recall_at_10(db, demo, ef=300, **options) >= floor
 
 
 @pytest.mark.slow

@@ -147,7 +147,7 @@ def test_a_damaged_generation_that_is_not_active_is_dropped(path: Path) -> None:
     with qvec.open(path) as db:
         assert "generation 0, which is not active" in db.repair()[0]
         assert_whole(db)
-        assert [(g.number, g.rows) for g in db.calibrations()] == [(0, 0), (1, N)]
+        assert [(g.number, g.rows) for g in db.generations()] == [(0, 0), (1, N)]
 
 
 def test_active_codes_under_another_name_are_rebuilt(path: Path) -> None:

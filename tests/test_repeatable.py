@@ -33,7 +33,7 @@ def test_hits_do_not_depend_on_the_queries_before(path: Path, code: Any, index: 
     data = clustered(rng, N + QUERIES, DIM)
     x, queries, order = data[:N], data[N:], rng.permutation(QUERIES)
     with qvec.create(path, DIM, metric="cosine", code=code, index=index, fields={"a": "int"}) as db:
-        db.add(x, payload=[{"a": int(i)} for i in rng.integers(0, 100, N)])
+        db.add(x, payloads=[{"a": int(i)} for i in rng.integers(0, 100, N)])
         for options in WAYS:
             if "ef" in options and not isinstance(index, qvec.HNSW):
                 continue

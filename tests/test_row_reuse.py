@@ -75,15 +75,15 @@ def test_a_reused_row_takes_the_codes_of_generations_left_behind_with_it(path: P
     with collection(path, code="int8") as db:
         db.add(x[:N])
         db.requantize("f16")
-        assert [made.rows for made in db.calibrations()] == [N, N]
+        assert [made.rows for made in db.generations()] == [N, N]
         db.delete([5])
         db.add(x[N : N + 1], [5000])
-        assert [made.rows for made in db.calibrations()] == [0, N]
+        assert [made.rows for made in db.generations()] == [0, N]
         assert "codes" not in collect(db._store).column_bytes
         db.rollback(0)
         assert db.stats().code == "int8"
         assert db.verify() == []
-        assert db.search(x[N], 1, exact=False, rescore=False).ids.tolist() == [5000]
+        assert db.search(x[N], 1, exact=False, oversample=0).ids.tolist() == [5000]
 
 
 def test_a_graph_left_behind_is_built_again_when_its_rows_were_reused(path: Path, rng: np.random.Generator) -> None:
@@ -137,7 +137,7 @@ def test_a_generation_that_holds_up_a_quarter_of_the_rows_starts_over(
         db.requantize("f16", progress=change)
         assert steps[:8] == [100, 200, 100, 200, 300, 400, 500, 600]
         assert db.verify() == []
-        assert db.search(x[N], 1, rescore=False).ids.tolist() == [5000]
+        assert db.search(x[N], 1, oversample=0).ids.tolist() == [5000]
 
 
 @pytest.mark.slow

@@ -110,7 +110,7 @@ def test_a_file_of_vectors_needs_queries_and_a_metric(folder: Path) -> None:
     assert found.name == "base"
     with pytest.raises(InputError, match="name a file of queries too"):
         load_workload(folder / "base.npy", 10, metric="l2")
-    with pytest.raises(InputError, match="does not say its metric: name one of cosine, ip, l2"):
+    with pytest.raises(InputError, match="does not have a metric: name one of cosine, ip, l2"):
         load_workload(folder / "base.npy", 10, queries=folder / "queries.npy")
 
 

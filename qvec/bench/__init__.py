@@ -1,6 +1,6 @@
-"""Indexes measured side by side: recall, queries/s, latency, build time, memory and file size of qvec and its peers.
+"""Benchmarks of qvec and other libraries: recall, queries/s, latency, build time, memory and file size.
 
-Each contestant builds and searches in a process of its own; at each point of the sweep they take turns.
+Each contestant builds and searches in its own process. At each point of the sweep, their trials are interleaved.
 """
 
 from qvec.bench.contestants import Contestant, choose_peers, own_contestants

@@ -1,4 +1,4 @@
-"""The parent's side of a contestant's process: it may crash or hang, and only itself is hurt."""
+"""The process of a contestant, as its parent sees it: if it crashes or hangs, the run goes on without it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from qvec.bench.memory import anonymous_now
 from qvec.common.errors import QvecError
 
 SAMPLE_SECONDS = 0.02
-LOG_TAIL = 400  # characters of what it printed last
+LOG_TAIL = 400  # last characters of its output, for error messages
 
 
 class FailedError(QvecError):
@@ -26,7 +26,7 @@ class FailedError(QvecError):
 
 
 class Child:
-    """A running worker. ``log``: the file of what its library prints."""
+    """A running worker. ``log``: file of its output."""
 
     def __init__(self, log: Path, environment: Mapping[str, str] | None = None) -> None:
         import qvec
@@ -46,7 +46,7 @@ class Child:
         self.peak_anonymous = 0
 
     def ask(self, op: str, timeout: float, **arguments: Any) -> dict[str, Any]:
-        """The answer to a request. FailedError where there is none within ``timeout`` seconds, or it is an error."""
+        """Send a request and return the answer. FailedError: an error, or no answer within ``timeout`` seconds."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps({"op": op, **arguments}).encode() + b"\n")
@@ -60,14 +60,14 @@ class Child:
         return answer
 
     def _line(self, op: str, deadline: float, timeout: float) -> bytes:
-        """The next line, and on the way there the most memory that was seen."""
+        """Read the next line, and sample the memory of the process while it waits."""
         assert self._process.stdout is not None
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             while b"\n" not in self._unread:
                 if time.monotonic() > deadline:
                     self.end()
-                    raise FailedError(f"no answer to {op!r} within {timeout:g} s; it was ended")
+                    raise FailedError(f"no answer to {op!r} within {timeout:g} s; the process was killed")
                 self.peak_anonymous = max(self.peak_anonymous, anonymous_now(self._process.pid))
                 if selector.select(SAMPLE_SECONDS):
                     part = os.read(self._process.stdout.fileno(), 1 << 20)
@@ -84,9 +84,9 @@ class Child:
         return FailedError(f"{how}{': ' + tail if tail else ''}")
 
     def end(self) -> int:
-        """End the process, if it still runs; its exit code."""
+        """Kill the process if it still runs; return its exit code."""
         if self._process.stdin is not None and not self._process.stdin.closed:
-            with contextlib.suppress(OSError):  # what was to be written may have no reader any more
+            with contextlib.suppress(OSError):  # unsent data may have no reader any more
                 self._process.stdin.close()
         if self._process.poll() is None:
             self._process.kill()

@@ -1,4 +1,4 @@
-"""Who takes part: qvec's codes and indexes, and the peers that are installed."""
+"""Contestants of a benchmark: codes and indexes of qvec, and peers (other libraries) that are installed."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ OWN = "qvec"
 
 @dataclass(frozen=True)
 class Contestant:
-    """``adapter``: ``module:Class``. ``options``: those that differ from its defaults.
+    """``adapter``: ``module:Class``. ``options``: those that differ from the adapter's defaults.
 
-    ``sweep``: values of search parameters that take the place of the adapter's own.
+    ``sweep``: values of search parameters, instead of the adapter's own.
     """
 
     name: str
@@ -50,12 +50,12 @@ class Contestant:
 
     @property
     def own(self) -> bool:
-        """Whether it is qvec."""
+        """Whether the contestant is qvec."""
         return self.adapter == locate(OWN)
 
     @property
     def version(self) -> str:
-        """Of the library."""
+        """Version of the library."""
         package = adapter_class(self.adapter).package
         if self.own:
             return qvec.__version__
@@ -72,10 +72,10 @@ def own_contestants(
     metric: Metric,
     sweep: Mapping[str, Sequence[Any]] | None = None,
 ) -> list[Contestant]:
-    """qvec with each code under each index, given as ``name`` or ``name:option=value,...``.
+    """Return qvec with each code and each index, given as ``name`` or ``name:option=value,...``.
 
-    Raises InputError for what does not exist, or does not go with the dimension, the metric or one another: each is
-    tried on an empty collection.
+    Each is tried on an empty collection. InputError: a name or option does not exist, or does not fit the dimension,
+    the metric or the other options.
     """
     found = []
     for code in codes:
@@ -93,10 +93,10 @@ def own_contestants(
 def choose_peers(
     names: Sequence[str], metric: Metric, sweep: Mapping[str, Sequence[Any]] | None = None
 ) -> tuple[list[Contestant], dict[str, str]]:
-    """The peers to measure, and those that cannot be, with the reason.
+    """Return the peers to measure, and the peers that cannot be measured with the reasons.
 
-    A name is a peer, the first part of some (``faiss``), "all", or ``module:Class`` of an adapter of your own; a peer
-    may have options: ``hnswlib:M=32,ef_construction=400``. InputError for a name or an option that is not known.
+    A name is a peer, the first part of several names (``faiss``), "all", or ``module:Class`` of another adapter. It may
+    have options: ``hnswlib:M=32,ef_construction=400``. InputError: an unknown name or option.
     """
     chosen, skipped = [], {}
     for text in names:
@@ -116,7 +116,7 @@ def choose_peers(
 
 
 def _expanded(text: str) -> Iterable[tuple[str, str, dict[str, Any]]]:
-    """Name, adapter and options of each peer that a word stands for."""
+    """Name, adapter and options of each peer that the text names."""
     if re.fullmatch(r"[\w.]+:[A-Za-z_]\w*", text):
         return [(text.partition(":")[2], text, {})]
     name, options = parse(text)
@@ -127,7 +127,7 @@ def _expanded(text: str) -> Iterable[tuple[str, str, dict[str, Any]]]:
 
 
 def parse(text: str) -> tuple[str, dict[str, Any]]:
-    """``name:key=value,...`` -> the name and its options; numbers are made numbers."""
+    """Split ``name:key=value,...`` into the name and its options; numbers are converted."""
     name, colon, rest = text.partition(":")
     options = {}
     for part in rest.split(",") if colon else ():
@@ -139,7 +139,7 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def number(text: str) -> int | float | str:
-    """The number that the text is, else the text."""
+    """Convert the text to a number if it is one."""
     for kind in (int, float):
         try:
             return kind(text)
@@ -149,24 +149,24 @@ def number(text: str) -> int | float | str:
 
 
 def labeled(name: str, options: Mapping[str, Any], known: Sequence[str] = ()) -> str:
-    """The name, and the options that it does not tell."""
+    """Return the name followed by the options that are not in ``known``."""
     return " ".join([name, *(f"{key}={value}" for key, value in options.items() if key not in known)])
 
 
 def unique(contestants: Sequence[Contestant]) -> list[Contestant]:
-    """Without repetition, in order."""
+    """Drop repeated contestants; keep the order."""
     return list({contestant.name: contestant for contestant in contestants}.values())
 
 
 def locate(name: str) -> str:
-    """``module:Class`` of a contestant that is known by name."""
+    """Return the ``module:Class`` of a named contestant."""
     return f"qvec.bench.adapters.{PEERS[name]}" if name != OWN else "qvec.bench.adapters.own:Own"
 
 
 def adapter_class(path: str) -> type[Adapter]:
-    """The class that ``module:Class`` names; ImportError or InputError."""
+    """Return the adapter class that ``module:Class`` names; ImportError or InputError."""
     module, _, name = path.partition(":")
     found = getattr(importlib.import_module(module), name, None)
     if not (isinstance(found, type) and issubclass(found, Adapter)):
-        raise InputError(f"{path} is no adapter: {module} has no subclass of Adapter called {name!r}")
+        raise InputError(f"{path} is not an adapter: {module} has no subclass of Adapter called {name!r}")
     return found

@@ -1,4 +1,4 @@
-"""What is read off the points: queries/s at a recall, and how contestants compare there."""
+"""Figures derived from measured points: queries/s at a recall, and ratios between contestants."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from typing import Literal
 import numpy as np
 
 from qvec.bench.records import Entry, Result
-from qvec.common.types import Int64Array
 
 ORIGINALS = "vectors"  # the part of an index that a search re-ranks with
 TARGETS = (0.90, 0.95, 0.98, 0.99)
-Way = Literal["single", "batch"]
+Mode = Literal["single", "batch"]
 Curve = list[tuple[float, float]]
 
 
-def curve(entry: Entry, way: Way = "single") -> Curve:
-    """(recall, best queries/s) of each point that has them."""
-    if way == "single":
+def curve(entry: Entry, mode: Mode = "single") -> Curve:
+    """Return (recall, best queries/s) of each point that has both."""
+    if mode == "single":
         return [(point.recall, point.qps) for point in entry.points]
     return [
         (point.batch_recall, point.batch_qps)
@@ -28,7 +27,7 @@ def curve(entry: Entry, way: Way = "single") -> Curve:
 
 
 def front(points: Curve) -> Curve:
-    """The points that no other one beats in both, by ascending recall."""
+    """Return the Pareto front: points that no other point beats in both figures, by ascending recall."""
     best: Curve = []
     for recall, rate in sorted(points, key=lambda point: (-point[0], -point[1])):
         if not best or rate > best[-1][1]:
@@ -37,9 +36,9 @@ def front(points: Curve) -> Curve:
 
 
 def at_recall(points: Curve, recall: float) -> float | None:
-    """Queries/s at a recall, log-linear between points of the front; None where it does not get there.
+    """Return queries/s at a recall, interpolated log-linearly on the front; None if the recall is not reached.
 
-    Below the recall of its fastest point, a contestant is as fast as there.
+    At a recall below that of the fastest point, return the rate of the fastest point.
     """
     best = front(points)
     if not best or best[-1][0] < recall:
@@ -50,17 +49,17 @@ def at_recall(points: Curve, recall: float) -> float | None:
     return float(np.exp(np.interp(recall, recalls, np.log(rates))))
 
 
-def rates_at(result: Result, recall: float, way: Way = "single") -> dict[str, float | None]:
-    """Queries/s of each contestant at a recall."""
-    return {entry.contestant: at_recall(curve(entry, way), recall) for entry in result.entries}
+def rates_at(result: Result, recall: float, mode: Mode = "single") -> dict[str, float | None]:
+    """Return queries/s of each contestant at a recall."""
+    return {entry.contestant: at_recall(curve(entry, mode), recall) for entry in result.entries}
 
 
-def ratios(result: Result, recall: float, way: Way = "single") -> dict[str, tuple[float | None, float | None]]:
-    """Of each contestant: queries/s over those of the best peer of all at that recall, and over hnswlib's.
+def ratios(result: Result, recall: float, mode: Mode = "single") -> dict[str, tuple[float | None, float | None]]:
+    """Return each contestant's queries/s at a recall, divided by those of the best peer, and by those of hnswlib.
 
-    A peer is compared with the best of the others. None where either does not get there.
+    A peer is compared with the best of the other peers. None: one of the two does not reach the recall.
     """
-    rates = rates_at(result, recall, way)
+    rates = rates_at(result, recall, mode)
     peers = {entry.contestant: rates[entry.contestant] for entry in result.entries if not entry.own}
     hnswlib = _best(rate for name, rate in peers.items() if name.split()[0] == "hnswlib")
     return {
@@ -72,25 +71,13 @@ def ratios(result: Result, recall: float, way: Way = "single") -> dict[str, tupl
     }
 
 
-def recall_of(ids: Int64Array, truth: Int64Array, k: int) -> float:
-    """Mean share of the true k nearest among ``ids`` [queries, k]; an id that is found twice counts once.
-
-    ``ids`` may be of the first queries only.
-    """
-    shares = [np.isin(true[:k], found).mean() for found, true in zip(ids, truth, strict=False)]
-    return float(np.mean(shares))
-
-
 def bytes_per_vector(entry: Entry, n: int) -> float | None:
-    """Resident bytes a vector, of the process's own and of mapped files, at the end of all searches."""
+    """Return resident bytes per vector after all searches: anonymous memory and pages of mapped files."""
     return None if entry.memory is None else entry.memory["rss"] / n
 
 
 def index_bytes(entry: Entry, n: int) -> float | None:
-    """Bytes a vector of all parts but the originals that are re-ranked with.
-
-    None where the library does not tell its parts.
-    """
+    """Return bytes per vector of all parts of the index except originals for re-ranking; None if unknown."""
     return sum(size for name, size in entry.parts.items() if name != ORIGINALS) / n if entry.parts else None
 
 

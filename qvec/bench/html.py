@@ -1,4 +1,4 @@
-"""A run, or several, as one HTML page to explore: data, style and script are in it, and nothing is fetched."""
+"""An interactive HTML page of one or more runs. Data, style and script are inline; nothing is fetched."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from qvec.bench.table import POINT_COLUMNS, point_cells, title
 
 
 def write_report(results: Sequence[Result], file: Path) -> None:
-    """Write the page; of several runs, one is shown at a time."""
+    """Write the page. Of several runs it shows one at a time."""
     assets = resources.files("qvec.bench") / "assets"
     page = Template((assets / "report.html").read_text("utf-8"))
     text = page.substitute(
@@ -30,7 +30,7 @@ def write_report(results: Sequence[Result], file: Path) -> None:
 
 
 def as_script(data: object) -> str:
-    """JSON that cannot end the element that it stands in."""
+    """Return JSON that is safe inside a script element."""
     return json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
 
 
@@ -45,7 +45,7 @@ def _plain(result: Result) -> dict[str, Any]:
 
 
 def _tables(results: Sequence[Result]) -> Iterator[str]:
-    """The points as tables, for readers without the script too."""
+    """The points as tables, which need no script."""
     for number, result in enumerate(results):
         yield f'<div data-run="{number}"><h3>{escape(title(result))}</h3>'
         for entry in result.entries:

@@ -1,4 +1,4 @@
-"""Memory of a process, as Linux accounts for it."""
+"""Memory of a process, from Linux's /proc."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes. ``anonymous``: its own; ``file``: pages of mapped files; ``pss``: shared pages by their share."""
+    """Resident bytes. ``file``: pages of mapped files; ``anonymous``: others; ``pss``: shared pages count by share."""
 
     rss: int
     pss: int
@@ -23,7 +23,7 @@ class Memory:
 
 
 def memory(pid: int | str = "self") -> Memory | None:
-    """What a process holds now; None where the system does not tell."""
+    """Return the current memory of a process; None on systems without /proc."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
@@ -34,7 +34,7 @@ def memory(pid: int | str = "self") -> Memory | None:
 
 
 def anonymous_now(pid: int) -> int:
-    """Resident bytes of a process that are no pages of files, cheap to ask often; 0 where unknown or ended."""
+    """Return resident bytes without pages of files; 0 if unknown. Cheaper than :func:`memory`."""
     try:
         _, resident, shared, *_ = Path(f"/proc/{pid}/statm").read_text().split()
     except (OSError, ValueError):
@@ -43,13 +43,13 @@ def anonymous_now(pid: int) -> int:
 
 
 def reset_peak() -> None:
-    """Let the peak of this process start from what it holds now, where the system can."""
+    """Reset the peak of this process to its current memory, if the system can."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak() -> int | None:
-    """The most that this process has held since :func:`reset_peak`, pages of files included."""
+    """Return the peak memory since :func:`reset_peak`, pages of files included."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -58,7 +58,7 @@ def peak() -> int | None:
 
 
 def release() -> None:
-    """Give back to the system what was freed: left-overs of a build are not what an index needs."""
+    """Return freed memory to the system, so that leftovers of a build do not count for the index."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

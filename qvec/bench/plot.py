@@ -1,4 +1,4 @@
-"""The fronts as pictures."""
+"""Plots of the Pareto fronts."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from qvec.bench.table import title
 from qvec.common.extras import require
 
 DPI = 130
-NOT_SHOWN_BELOW = 0.5  # recall
-LEAST_MISSED = 1e-4
+MIN_SHOWN_RECALL = 0.5  # recall
+MIN_MISSED = 1e-4  # 1 - recall at the end of the axis
 RECALL_TICKS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999)
 
 
 def plot_recall(result: Result, file: Path) -> None:
-    """Draw queries/s of single queries against recall: the front of each contestant."""
+    """Plot queries/s of single queries against recall: the front of each contestant."""
     figure, (axes,) = _figure(1, (11, 6.5))
     for entry, style in _styled(result):
-        points = [point for point in front(curve(entry)) if point[0] >= NOT_SHOWN_BELOW]
+        points = [point for point in front(curve(entry)) if point[0] >= MIN_SHOWN_RECALL]
         if points:
             axes.plot(*zip(*points, strict=True), label=entry.contestant, **style)
-    axes.set_xscale("function", functions=(missed, found))
+    axes.set_xscale("function", functions=(recall_to_axis, axis_to_recall))
     axes.set_xticks(RECALL_TICKS, [f"{recall:g}" for recall in RECALL_TICKS])
     axes.set(xlabel=f"recall@{result.settings['k']}", ylabel="queries/s, single queries, one thread", yscale="log")
     axes.grid(alpha=0.3, which="both")
@@ -35,9 +35,9 @@ def plot_recall(result: Result, file: Path) -> None:
 
 
 def plot_bytes(result: Result, file: Path, targets: Sequence[float] = TARGETS) -> None:
-    """Draw what each recall costs: queries/s there against resident bytes a vector, and the front of both.
+    """Plot queries/s against resident bytes per vector at each recall, with the front of both.
 
-    A contestant without memory figures is left out.
+    Contestants without memory figures are left out.
     """
     figure, panels = _figure(len(targets), (4.2 * len(targets), 4.6))
     n = result.dataset["n"]
@@ -58,13 +58,13 @@ def plot_bytes(result: Result, file: Path, targets: Sequence[float] = TARGETS) -
     _save(figure, result, file)
 
 
-def missed(recall: Any) -> Any:
-    """Where a recall stands on an axis that is logarithmic in what is missed."""
-    return -np.log10(np.maximum(1 - np.asarray(recall, float), LEAST_MISSED))
+def recall_to_axis(recall: Any) -> Any:
+    """Map a recall to its position on an axis that is logarithmic in 1 - recall."""
+    return -np.log10(np.maximum(1 - np.asarray(recall, float), MIN_MISSED))
 
 
-def found(place: Any) -> Any:
-    """The recall that stands at a place of that axis."""
+def axis_to_recall(place: Any) -> Any:
+    """Map a position on that axis to its recall."""
     return 1 - 10.0 ** -np.asarray(place, float)
 
 
@@ -74,7 +74,7 @@ def _figure(panels: int, size: tuple[float, float]) -> tuple[Any, Sequence[Any]]
 
 
 def _styled(result: Result) -> list[tuple[Entry, dict[str, Any]]]:
-    """Each contestant with its own color and mark: qvec drawn thick, peers dashed."""
+    """Each contestant with its color and marker; qvec has thick lines, peers have dashed ones."""
     colors = require("matplotlib", "plot").colormaps["tab20"].colors
     marks = "osD^vP*Xh<>p"
     return [

@@ -1,4 +1,4 @@
-"""What was measured: plain data, a JSON line a point."""
+"""Results of a run as plain data: one JSON line per point."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from qvec.common.errors import InputError
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a sweep. Rates are queries a second: the best of all rounds, and their median.
+    """One point of a sweep. Rates are in queries per second: the best trial, and the median of all.
 
-    ``p50_us``, ``p95_us``, ``p99_us``: of single queries, in the best round. ``batch_qps``: None where the library
-    has no batch. ``queries``: single queries that were asked in a round.
+    ``p50_us``, ``p95_us``, ``p99_us``: latency of single queries in the best trial. ``queries``: number of single
+    queries in it. ``batch_qps``: None if the library has no batch search.
     """
 
     search: dict[str, Any]
@@ -38,11 +38,11 @@ class Point:
 
 @dataclass(frozen=True)
 class Entry:
-    """One contestant: what it is, its build, its memory, and its points.
+    """A contestant with its build, its memory, and its points.
 
-    Bytes are growth over the process before the build, None where the system does not tell: ``peak_bytes`` while
-    building, the input's pages included as far as they were read, ``peak_anonymous`` without; ``rss``, ``pss``,
-    ``anonymous`` and ``file`` (pages of mapped files) at the end of all searches, the input released.
+    Bytes are growth over the process before the build; None if the system does not report them. ``peak_bytes``: while
+    building, with pages of the input that were read; ``peak_anonymous``: without them. ``memory``: ``rss``, ``pss``,
+    ``anonymous`` and ``file`` (pages of mapped files) after all searches, without the input.
     """
 
     contestant: str
@@ -62,7 +62,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Result:
-    """A run. ``failed`` and ``skipped``: contestants without figures, and why."""
+    """A run. ``failed``, ``skipped``: contestants without figures, with the reasons."""
 
     dataset: dict[str, Any]
     settings: dict[str, Any]
@@ -72,7 +72,7 @@ class Result:
     skipped: dict[str, str] = field(default_factory=dict)
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """A flat record a point."""
+        """Return a flat record for each point."""
         run = {**self.dataset, **self.settings, "machine": self.machine}
         return [
             {**run, **{name: value for name, value in asdict(entry).items() if name != "points"}, **asdict(point)}
@@ -86,24 +86,24 @@ SETTINGS = ("k", "build_threads", "batch_threads", "rounds", "started")
 
 
 def write_lines(result: Result, file: Path) -> None:
-    """Append a JSON line a point."""
+    """Append a JSON line for each point."""
     with file.open("a") as out:
         out.writelines(json.dumps(record) + "\n" for record in result.to_dicts())
 
 
 def load_lines(file: Path) -> list[Result]:
-    """The runs whose points a file holds. InputError naming the line that is none."""
+    """Read the runs in a file; InputError names a line that is not a point."""
     runs: dict[str, list[dict[str, Any]]] = {}
     for number, line in enumerate(file.read_text().splitlines(), 1):
         try:
             record = json.loads(line)
             runs.setdefault(json.dumps([record[name] for name in (*DATASET, *SETTINGS, "machine")]), []).append(record)
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{file}, line {number}: no point of a benchmark: {error!r}") from error
+            raise InputError(f"{file}, line {number}: not a point of a benchmark: {error!r}") from error
     try:
         return [_result(records) for records in runs.values()]
     except (KeyError, TypeError) as error:
-        raise InputError(f"{file}: no points of a benchmark: {error!r}") from error
+        raise InputError(f"{file}: not points of a benchmark: {error!r}") from error
 
 
 def _result(records: list[dict[str, Any]]) -> Result:
@@ -124,7 +124,7 @@ def _picked(kind: type[Entry] | type[Point], record: Mapping[str, Any]) -> dict[
 
 
 def machine() -> dict[str, Any]:
-    """What the figures hold for."""
+    """Describe the machine that the figures are from."""
     return {
         "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -136,7 +136,7 @@ def machine() -> dict[str, Any]:
 
 
 def cpu_model() -> str:
-    """As the system names it."""
+    """Return the name of the processor."""
     lines: Iterable[str] = ()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()

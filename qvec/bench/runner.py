@@ -1,4 +1,4 @@
-"""A run: every contestant builds in its own process, then they take turns at each point of the sweep."""
+"""A run: each contestant builds in its own process, then trials are interleaved at each point of the sweep."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import numpy as np
 
 from qvec.bench.child import Child, FailedError
 from qvec.bench.contestants import Contestant, adapter_class
-from qvec.bench.figures import recall_of
 from qvec.bench.records import Entry, Point, Result, machine
 from qvec.common.errors import InputError
 from qvec.common.types import check_int, check_number
@@ -25,26 +24,26 @@ from qvec.datasets.workload import scaled
 
 Progress = Callable[[int, int], None]
 Notice = Callable[[str], None]
-Turn = dict[str, Any]
+Trial = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """``k`` neighbors; ``build_threads``; ``batch_threads`` of a batch: single queries are on one.
+    """``k``: neighbors per query. ``batch_threads``: threads of a batch; single queries have one.
 
-    ``rounds``: turns of each contestant at each point, of which the best and the median count. ``turn_seconds``: after
-    so many, a turn ends with the queries that were answered. A build or a turn without an answer after
-    ``build_timeout`` or ``turn_timeout`` seconds is given up, and its contestant with it. ``cpus``: processors to
-    search on, the last ones by default; single queries take the first of them.
+    ``rounds``: trials of each contestant at each point; the best and the median count. ``trial_seconds``: time limit of
+    the single queries of a trial. ``build_timeout``, ``trial_timeout``: seconds after which a contestant that does not
+    answer is stopped and reported as failed. ``cpus``: processors for searches, by default the last ones; single
+    queries use the first of them.
     """
 
     k: int = 10
     build_threads: int = 2
     batch_threads: int = 1
     rounds: int = 3
-    turn_seconds: float = 10.0
+    trial_seconds: float = 10.0
     build_timeout: float = 7200.0
-    turn_timeout: float = 300.0
+    trial_timeout: float = 300.0
     cpus: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -52,13 +51,13 @@ class Settings:
         check_int("threads", self.build_threads, 1, 1024)
         check_int("batch_threads", self.batch_threads, 1, 1024)
         check_int("rounds", self.rounds, 1, 1000)
-        for name in ("turn_seconds", "build_timeout", "turn_timeout"):
+        for name in ("trial_seconds", "build_timeout", "trial_timeout"):
             check_number(name, getattr(self, name), 1e-3, 1e6)
         if self.cpus is not None and len(self.cpus) < self.batch_threads:
             raise InputError(f"{len(self.cpus)} processors to search on, and batch_threads is {self.batch_threads}")
 
     def processors(self) -> list[int]:
-        """The processors to search on; none where processes cannot be pinned."""
+        """Return the processors for searches; empty if the system cannot pin processes."""
         if self.cpus is not None:
             return list(self.cpus)
         if not hasattr(os, "sched_getaffinity"):
@@ -78,9 +77,9 @@ def run(
 ) -> Result:
     """Measure the contestants on a workload.
 
-    ``folder``: for indexes and the float32 vectors, removed afterwards; by default the system's. ``progress(done,
-    total)`` counts turns; ``notice`` gets a line about each build and each failure. A contestant that crashes, hangs
-    or raises is reported in ``failed``, with the points that it had.
+    ``folder``: where the indexes and float32 vectors are stored and later removed; by default the system's.
+    ``progress(done, total)`` counts trials. ``notice`` gets a line for each build and each failure. A contestant that
+    crashes, hangs or raises is reported in ``failed``; its measured points are kept.
     """
     settings = settings or Settings()
     if not contestants:
@@ -94,7 +93,7 @@ def run(
         try:
             for contestant in contestants:
                 contest.build(contestant, base, queries)
-            contest.take_turns(progress or (lambda done, total: None))
+            contest.run_trials(progress or (lambda done, total: None))
             entries = contest.entries()
         finally:
             contest.end()
@@ -111,7 +110,7 @@ def run(
 
 
 def spool(workload: Workload, folder: Path) -> tuple[Path, Path]:
-    """Files of what all contestants get: float32, of length 1 under cosine. A base that is such a file is taken."""
+    """Write the vectors for all contestants: float32, of length 1 under cosine. Such a file is reused as the base."""
     queries = folder / "queries.npy"
     np.save(queries, scaled(workload.queries, workload.metric))
     file = _own_file(workload.base)
@@ -122,7 +121,7 @@ def spool(workload: Workload, folder: Path) -> tuple[Path, Path]:
 
 
 def _own_file(base: Matrix) -> Path | None:
-    """The .npy file of float32 that an array is a map of, the whole of it; None where there is none."""
+    """Return the .npy file of float32 that an array maps as a whole, or None."""
     file = getattr(base, "filename", None)
     if file is None or Path(file).suffix != ".npy":
         return None
@@ -137,13 +136,13 @@ def _unit(base: Matrix) -> bool:
 
 
 class _Entrant:
-    """A contestant with its process and its turns."""
+    """A contestant with its process and its trials."""
 
     def __init__(self, contestant: Contestant, child: Child) -> None:
         self.contestant, self.child = contestant, child
         self.built: dict[str, Any] = {}
         self.points: list[dict[str, Any]] = []
-        self.turns: list[list[Turn]] = []
+        self.trials: list[list[Trial]] = []
         self.memory: dict[str, int] | None = None
         self.peak_anonymous: int | None = None
         self.alive = True
@@ -175,17 +174,17 @@ class _Contest:
             threads=settings.build_threads,
         )
         listed = built and self._ask(
-            entrant, "points", settings.turn_timeout, k=settings.k, sweep=dict(contestant.sweep)
+            entrant, "points", settings.trial_timeout, k=settings.k, sweep=dict(contestant.sweep)
         )
         if built and listed:
             entrant.built, entrant.points = built, listed["points"]
-            entrant.turns = [[] for _ in entrant.points]
+            entrant.trials = [[] for _ in entrant.points]
             before = built["anonymous_before"]
             entrant.peak_anonymous = None if before is None else max(0, entrant.child.peak_anonymous - before)
             self._notice(f"{contestant.name}: built in {built['build_s']:.1f} s")
 
-    def take_turns(self, progress: Progress) -> None:
-        """All rounds; at each point everybody in turn, and another one begins each time."""
+    def run_trials(self, progress: Progress) -> None:
+        """Run all rounds. At each point all contestants run in turn; each time another one is first."""
         deepest = max((len(entrant.points) for entrant in self._entrants), default=0)
         total, done, first = self._settings.rounds * sum(len(entrant.points) for entrant in self._entrants), 0, 0
         for _ in range(self._settings.rounds):
@@ -194,34 +193,34 @@ class _Contest:
                 for place in range(len(self._entrants)):
                     entrant = self._entrants[(first + place) % len(self._entrants)]
                     if point < len(entrant.points):
-                        self._turn(entrant, point)
+                        self._trial(entrant, point)
                         done += 1
                         progress(done, total)
         for entrant in self._entrants:
-            answer = self._ask(entrant, "memory", self._settings.turn_timeout)
+            answer = self._ask(entrant, "memory", self._settings.trial_timeout)
             entrant.memory = answer["memory"] if answer else None
 
-    def _turn(self, entrant: _Entrant, point: int) -> None:
-        settings, turns = self._settings, entrant.turns[point]
-        turn = self._ask(
+    def _trial(self, entrant: _Entrant, point: int) -> None:
+        settings, trials = self._settings, entrant.trials[point]
+        trial = self._ask(
             entrant,
             "search",
-            settings.turn_timeout,
+            settings.trial_timeout,
             point=entrant.points[point],
             k=settings.k,
             threads=settings.batch_threads,
-            budget=settings.turn_seconds,
+            budget=settings.trial_seconds,
             cpus=self._cpus,
-            ids=not turns,
+            ids=not trials,
         )
-        if turn:
+        if trial:
             for ids, recall in (("ids", "recall"), ("batch_ids", "batch_recall")):
-                if ids in turn:
-                    turn[recall] = recall_of(np.array(turn.pop(ids)), self._workload.truth, settings.k)
-            turns.append(turn)
+                if ids in trial:
+                    trial[recall] = self._workload.recall(trial.pop(ids), settings.k)
+            trials.append(trial)
 
     def _ask(self, entrant: _Entrant, op: str, timeout: float, **arguments: Any) -> dict[str, Any] | None:
-        """The answer; None, and a line in ``failed``, where the contestant is out."""
+        """Send a request; None if the contestant has failed, which is noted in ``failed``."""
         if not entrant.alive:
             return None
         try:
@@ -233,8 +232,8 @@ class _Contest:
             return None
 
     def entries(self) -> list[Entry]:
-        """Contestants with at least one point measured."""
-        return [_entry(entrant) for entrant in self._entrants if any(entrant.turns)]
+        """Return the contestants that have a measured point."""
+        return [_entry(entrant) for entrant in self._entrants if any(entrant.trials)]
 
     def end(self) -> None:
         for entrant in self._entrants:
@@ -258,27 +257,27 @@ def _entry(entrant: _Entrant) -> Entry:
         parts=built["parts"],
         simd=built["simd"],
         points=[
-            _point(point, turns, built["queries"])
-            for point, turns in zip(entrant.points, entrant.turns, strict=True)
-            if turns
+            _point(point, trials, built["queries"])
+            for point, trials in zip(entrant.points, entrant.trials, strict=True)
+            if trials
         ],
     )
 
 
-def _point(search: dict[str, Any], turns: Sequence[Turn], queries: int) -> Point:
-    rates = [turn["single"]["queries"] / turn["single"]["seconds"] for turn in turns]
-    batches = [queries / turn["batch_s"] for turn in turns if "batch_s" in turn]
-    best = turns[int(np.argmax(rates))]["single"]
+def _point(search: dict[str, Any], trials: Sequence[Trial], queries: int) -> Point:
+    rates = [trial["single"]["queries"] / trial["single"]["seconds"] for trial in trials]
+    batches = [queries / trial["batch_s"] for trial in trials if "batch_s" in trial]
+    best = trials[int(np.argmax(rates))]["single"]
     return Point(
         search=search,
-        recall=turns[0]["recall"],
+        recall=trials[0]["recall"],
         qps=max(rates),
         qps_median=float(np.median(rates)),
         p50_us=best["p50_us"],
         p95_us=best["p95_us"],
         p99_us=best["p99_us"],
         queries=best["queries"],
-        batch_recall=turns[0].get("batch_recall"),
+        batch_recall=trials[0].get("batch_recall"),
         batch_qps=max(batches, default=None),
         batch_qps_median=float(np.median(batches)) if batches else None,
     )

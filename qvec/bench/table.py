@@ -1,10 +1,10 @@
-"""A run as tables: contestants at the recall targets, and every point."""
+"""Tables of a run: contestants at the recall targets, and all points."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qvec.bench.figures import TARGETS, Way, at_recall, bytes_per_vector, curve, index_bytes, ratios
+from qvec.bench.figures import TARGETS, Mode, at_recall, bytes_per_vector, curve, index_bytes, ratios
 from qvec.bench.records import Entry, Point, Result
 from qvec.common.console import print_table
 
@@ -12,7 +12,7 @@ POINT_COLUMNS = ("contestant", "search", "recall", "q/s", "median", "batch q/s",
 
 
 def title(result: Result) -> str:
-    """What was measured, on one line."""
+    """Describe the run on one line."""
     data, used, own = result.dataset, result.settings, result.machine
     return (
         f"{data['dataset']}: {data['n']:,} x {data['dim']}, {data['metric']}; recall@{used['k']}, "
@@ -22,7 +22,7 @@ def title(result: Result) -> str:
 
 
 def print_summary(result: Result, targets: Sequence[float] = TARGETS) -> None:
-    """Builds and memory; then queries/s at each target, and over the best peer and hnswlib."""
+    """Print builds and memory, queries/s at each target, and ratios to the best peer and to hnswlib."""
     columns = ("contestant", "version", "build s", "peak MB", "RSS MB", "anon MB", "B/vec", "index/vec", "file MB")
     print_table(title(result), columns, [_build_cells(entry, result.dataset["n"]) for entry in result.entries])
     print_rates(result, "single", targets)
@@ -33,27 +33,27 @@ def print_summary(result: Result, targets: Sequence[float] = TARGETS) -> None:
             print(f"{name}: {kind}: {reason}")
 
 
-def print_rates(result: Result, way: Way, targets: Sequence[float]) -> None:
-    """Queries/s at each target; then over the best other peer's and hnswlib's."""
-    ways = {"single": "single queries, one thread", "batch": f"a batch, {result.settings['batch_threads']} thread(s)"}
-    over = [ratios(result, target, way) for target in targets]
+def print_rates(result: Result, mode: Mode, targets: Sequence[float]) -> None:
+    """Print queries/s at each target, and ratios to the best other peer and to hnswlib."""
+    modes = {"single": "single queries, one thread", "batch": f"a batch, {result.settings['batch_threads']} thread(s)"}
+    over = [ratios(result, target, mode) for target in targets]
     rates = [
-        (entry.contestant, *(_count(at_recall(curve(entry, way), target)) for target in targets))
+        (entry.contestant, *(_count(at_recall(curve(entry, mode), target)) for target in targets))
         for entry in result.entries
     ]
     columns = ("contestant", *(f"@{target:g}" for target in targets))
-    print_table(f"{ways[way]}: queries/s at a recall", columns, rates)
+    print_table(f"{modes[mode]}: queries/s at a recall", columns, rates)
     shares = [(entry.contestant, *(_shares(at[entry.contestant]) for at in over)) for entry in result.entries]
-    print_table(f"{ways[way]}: times the best other peer, times hnswlib", columns, shares)
+    print_table(f"{modes[mode]}: times the best other peer, times hnswlib", columns, shares)
 
 
 def print_points(result: Result) -> None:
-    """Every point of every contestant."""
+    """Print all points of all contestants."""
     print_table("", POINT_COLUMNS, [point_cells(entry, point) for entry in result.entries for point in entry.points])
 
 
 def point_cells(entry: Entry, point: Point) -> tuple[str, ...]:
-    """The cells of a point, in the order of POINT_COLUMNS."""
+    """Return the cells of a point, in the order of POINT_COLUMNS."""
     return (
         entry.contestant,
         " ".join(f"{name}={value}" for name, value in point.search.items()),

@@ -1,4 +1,4 @@
-"""The one loop that times searches."""
+"""Timing of searches."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import numpy as np
 from qvec.bench.adapters.base import Calls, id_rows
 from qvec.common.types import Float32Array, Int64Array
 
-MIN_QUERIES = 100  # answered however long they take
+MIN_QUERIES = 100  # per trial, however long they take
 WARM_UP = 100
 Query = Callable[[Float32Array], Any]
 
 
 def time_singles(calls: Calls, queries: Sequence[Float32Array], budget: float) -> tuple[dict[str, float], list[Any]]:
-    """Ask one query after another for ``budget`` seconds at most, and at least a hundred of them.
+    """Run single queries for ``budget`` seconds at most, but at least MIN_QUERIES.
 
-    The clock is read once a query; answers are kept, and looked at afterwards. Figures: ``seconds`` and ``queries``,
-    ``p50_us``, ``p95_us`` and ``p99_us``.
+    Returns figures (``seconds``, ``queries``, ``p50_us``, ``p95_us``, ``p99_us``) and the answers. The clock is read
+    once per query; answers are converted later.
     """
     one = calls.one
     for query in queries[-min(WARM_UP, max(1, len(queries) // 5)) :]:
@@ -46,7 +46,7 @@ def time_singles(calls: Calls, queries: Sequence[Float32Array], budget: float) -
 
 
 def time_batch(many: Query, queries: Float32Array) -> tuple[float, Any]:
-    """Seconds that all queries take in one call, and the answer."""
+    """Run all queries in one call; return the seconds and the answer."""
     with undisturbed():
         start = time.perf_counter()
         found = many(queries)
@@ -54,13 +54,13 @@ def time_batch(many: Query, queries: Float32Array) -> tuple[float, Any]:
 
 
 def ids_of(calls: Calls, found: Sequence[Any], k: int) -> Int64Array:
-    """Ids of single answers: int64 [len(found), k]."""
+    """Return the ids of single answers: int64 [len(found), k]."""
     return np.vstack([id_rows(calls.ids(answer), k) for answer in found])
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """No garbage collection, as in timeit."""
+    """Disable garbage collection, as timeit does."""
     enabled = gc.isenabled()
     gc.disable()
     try:

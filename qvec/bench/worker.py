@@ -1,7 +1,7 @@
-"""The process of one contestant: builds its index, then searches when it is told to.
+"""The process of a contestant: builds its index, then runs the searches that its parent requests.
 
-Requests and answers are JSON objects, a line each, on standard input and what was standard output; what the library
-prints goes to standard error.
+Requests and answers are JSON objects, one per line, on standard input and output. Output of the library is redirected
+to standard error.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from qvec.bench.timing import ids_of, time_batch, time_singles
 
 
 class Worker:
-    """Answers requests about one index; a method a request."""
+    """Answers requests about one index; each method is a request."""
 
     def __init__(self) -> None:
         self.adapter: Adapter
@@ -35,9 +35,9 @@ class Worker:
     def build(
         self, adapter: str, options: dict[str, Any], metric: Any, folder: str, base: str, queries: str, threads: int
     ) -> dict[str, Any]:
-        """Build and save the index; seconds of the build alone, and memory beyond what was there before it."""
+        """Build and save the index; return the seconds of the build, and memory in excess of that before it."""
         self.queries = np.load(queries)
-        rows: Any = np.load(base, mmap_mode="c")  # pyvsag dies of an array that it may not write to
+        rows: Any = np.load(base, mmap_mode="c")  # pyvsag crashes on read-only arrays
         self.adapter = adapter_class(adapter)(metric, rows.shape[1], Path(folder), options)
         self.adapter.imported()
         shape = (-1, rows.shape[1]) if self.adapter.query_rank == 1 else (-1, 1, rows.shape[1])
@@ -49,7 +49,7 @@ class Worker:
         self.adapter.build(rows, threads)
         seconds = time.perf_counter() - start
         most = peak()
-        size = self.adapter.settle()
+        size = self.adapter.finish()
         del rows
         release()
         return {
@@ -63,13 +63,13 @@ class Worker:
         }
 
     def points(self, k: int, sweep: dict[str, list[Any]]) -> dict[str, Any]:
-        """The points of the sweep."""
+        """Return the points of the sweep."""
         return {"points": self.adapter.points(k, sweep)}
 
     def search(
         self, point: dict[str, Any], k: int, threads: int, budget: float, cpus: list[int], ids: bool
     ) -> dict[str, Any]:
-        """Time single queries and a batch; with the ids that were found if they are asked for."""
+        """Time single queries and a batch; return the ids found if ``ids``."""
         calls = self.adapter.calls(k, point, threads)
         pin(cpus[:1])
         figures, found = time_singles(calls, self.singles, budget)
@@ -85,25 +85,25 @@ class Worker:
         return answer
 
     def memory(self) -> dict[str, Any]:
-        """What the process holds beyond what it held before the build."""
+        """Return the memory in excess of that before the build."""
         release()
         now = memory()
         return {"memory": None if now is None or self.before is None else asdict(now - self.before)}
 
 
 def pin(cpus: Sequence[int]) -> None:
-    """Let all threads of this process run on these processors only, where the system can."""
+    """Restrict all threads of this process to these processors, if the system can."""
     if not cpus or not hasattr(os, "sched_setaffinity"):
         return
     for thread in os.listdir("/proc/self/task"):
         try:
             os.sched_setaffinity(int(thread), cpus)
-        except OSError:  # it has ended
+        except OSError:  # the thread has ended
             continue
 
 
 def serve(requests: TextIO, answers: TextIO) -> None:
-    """Answer until there are no more requests; an exception is an answer too."""
+    """Answer requests until the input ends; exceptions are answers too."""
     worker = Worker()
     for line in requests:
         request = json.loads(line)

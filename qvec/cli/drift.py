@@ -1,6 +1,6 @@
-"""Tell whether vectors added lately still look as what their code was trained on.
+"""Tell whether recently added vectors still resemble those that their code was trained on.
 
-Exit code 1: the alarm is raised.
+Exit code 1: there is an alarm.
 """
 
 from __future__ import annotations
@@ -27,6 +27,6 @@ def run(args: argparse.Namespace) -> int:
         cells = [
             (name, f"{value:.4f}" if isinstance(value, float) else value) for name, value in drift.evidence.items()
         ]
-        print_table(f"drift: {drift.level} after {drift.looks} looks", ("evidence", "value"), cells)
+        print_table(f"drift: {drift.level} after {drift.n_checks} checks", ("evidence", "value"), cells)
         print(drift.advice)
     return 1 if drift.level == "alarm" else 0

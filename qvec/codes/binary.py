@@ -1,4 +1,4 @@
-"""One bit a dimension: the sign after centering and rotation, compared by Hamming distance."""
+"""One bit per dimension: the sign after centering and rotation, compared by Hamming distance."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from qvec.codes.base import CodecQuantizer, config_of, make_transform, read_common
+from qvec.codes.base import Quantizer, config_of, make_transform, read_common
 from qvec.codes.configs import Binary, CodeConfig
 from qvec.codes.samples import check_sample, check_vectors, mean_of
 from qvec.codes.transforms import Transform
@@ -16,11 +16,11 @@ from qvec.common.types import MIN_SAMPLES_MEAN, CodeKind, Codes, Float32Array, M
 
 
 @dataclass(frozen=True, eq=False)
-class BinaryQuantizer(CodecQuantizer):
-    """``b_i = [y_i > 0]`` of ``y = R(x - mean)``; of queries under ip, of ``y = R q``.
+class BinaryQuantizer(Quantizer):
+    """``b_i = [y_i > 0]`` with ``y = R(x - mean)``; for queries under ip, ``y = R q``.
 
-    The share of bits in which two codes differ estimates the angle between two vectors, as a multiple of pi
-    (Charikar, STOC 2002, section 3), when R is a random rotation.
+    If R is a random rotation, the share of bits in which two codes differ estimates the angle between the vectors,
+    divided by pi (Charikar, STOC 2002, section 3).
     """
 
     kind: ClassVar[CodeKind] = "binary"
@@ -30,7 +30,7 @@ class BinaryQuantizer(CodecQuantizer):
     def train(
         cls, sample: Float32Array, metric: Metric, config: CodeConfig, seed: int, model: str | None = None
     ) -> Self:
-        """Learn the mean of float32[n, dim], n >= 100, with ``center=True``, and with "auto" where n is so large."""
+        """Learn the mean of float32[n, dim], n >= 100; with ``center=False``, or "auto" and n < 100, learn nothing."""
         chosen = config_of(config, Binary)
         x = check_vectors("sample", sample, None)
         dim, rotation = x.shape[1], seed if chosen.rotate else None
@@ -38,10 +38,10 @@ class BinaryQuantizer(CodecQuantizer):
         if not center:
             return cls(dim, metric, make_transform(dim, False, None, rotation, chosen.dims))
         x = check_sample(x, dim, MIN_SAMPLES_MEAN, "the mean that binary codes are centered on")
-        # Under cosine the lengths say nothing, so they must not weigh the mean either.
+        # Under cosine, lengths must not weigh the mean.
         normalize = metric == "cosine"
-        kept = make_transform(dim, normalize, None, None, chosen.dims)
-        unit = x if kept is None else kept.apply(x)
+        truncated = make_transform(dim, normalize, None, None, chosen.dims)
+        unit = x if truncated is None else truncated.apply(x)
         return cls(dim, metric, make_transform(dim, normalize, mean_of(unit), rotation, chosen.dims))
 
     @property
@@ -50,14 +50,14 @@ class BinaryQuantizer(CodecQuantizer):
 
     @cached_property
     def query_transform(self) -> Transform | None:
-        """Under ip not centered: <q, x> = <q, x - mean> + <q, mean>, and the last term is one for all x."""
+        """Under ip queries are not centered: <q, x> = <q, x - mean> + <q, mean>, and the last term is constant."""
         t = self.transform
         if self.metric != "ip" or t is None:
             return t
         return Transform(t.dim, t.normalize, None, t.seed, t.dims, t.matrix)
 
     def decode(self, codes: Codes) -> Float32Array:
-        """Rebuild float32[n, dim] unit vectors: directions of ``x - mean``; lengths are not in the code."""
+        """Rebuild the directions of ``x - mean`` as float32[n, dim] unit vectors; the code has no lengths."""
         direction = super().decode(codes)
         lengths: Float32Array = np.linalg.norm(direction, axis=1, keepdims=True)
         direction /= np.maximum(lengths, np.float32(1e-30))
@@ -65,6 +65,5 @@ class BinaryQuantizer(CodecQuantizer):
 
     @classmethod
     def from_state(cls, state: object) -> Self:
-        """Rebuild from ``state()``; FormatError names the field that is wrong."""
         common = read_common(state, cls.kind)
         return cls(common.dim, common.metric, common.transform)

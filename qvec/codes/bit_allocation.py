@@ -1,4 +1,4 @@
-"""How many bits each group of dimensions gets: most error of scores removed for each byte, under a budget."""
+"""Bit allocation of mixed precision: the bits of each group of dimensions that minimize the error of scores."""
 
 from __future__ import annotations
 
@@ -8,38 +8,37 @@ import numpy as np
 
 from qvec.common.types import Codes, Float32Array, NDArray
 
-GROUP = 64  # dimensions of a group: a block of the kernels
+GROUP = 64  # dimensions per group: a block of the kernels
 MAX_WIDTH = 8
-MAX_ROWS = 2048  # of the sample that errors are measured on, and pseudo-queries
-NEIGHBORS = 10  # of each pseudo-query
-# Steps that lose least of a Gaussian, in standard deviations: Max, IRE Trans. Inf. Theory 6 (1960), table II.
+MEASURED_ROWS = 2048  # of the sample: errors are measured on them, and they serve as queries
+NEIGHBORS = 10  # of each row that serves as a query
+# Steps of least error for a Gaussian, in standard deviations: Max, IRE Trans. Inf. Theory 6 (1960), table II.
 GAUSSIAN_STEP = (1.596, 0.9957, 0.5860, 0.3352, 0.1881, 0.1041, 0.0568, 0.0308)
-TRIALS = (0.6, 0.75, 0.9, 1.0, 1.15, 1.35)  # of these steps: groups of raw dimensions are no Gaussians
+STEP_FACTORS = (0.6, 0.75, 0.9, 1.0, 1.15, 1.35)  # multiples of these steps that are tried
 
 Errors = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Allotment:
-    """``widths``: uint8[groups], bits of each group's dimensions. ``step``: float32[dim], width of a code."""
+class BitAllocation:
+    """``widths``: uint8[groups], bits per dimension of each group. ``step``: float32[dim], between codes."""
 
     widths: Codes
     step: Float32Array
 
 
-def allot(vectors: Float32Array, rest: Float32Array, budget: int) -> Allotment:
-    """Give float32[n, dim] vectors ``budget`` bytes; steps are relative to the length of what is coded.
+def allocate_bits(vectors: Float32Array, rest: Float32Array, budget: int) -> BitAllocation:
+    """Allocate ``budget`` bytes to codes of float32[n, dim] vectors. Steps are relative to the length of the residual.
 
-    ``rest``: of each vector, what is coded: less its center.
+    ``rest``: the residuals, which are coded: vectors less their centers.
 
-    Greedy: one bit more for the group where it takes most from the error of scores, again and again, which is
-    optimal where each bit takes less than the one before it (Gersho and Gray, Vector Quantization and Signal
-    Compression, 1992, section 8.4). The score of x against q is off by ``<q, e> = <q - x, e>``, as the code's
-    error e is made orthogonal to x, so a group counts with its squared error times its share of
-    ``|q - x|^2``. Both are measured, not modeled: errors with the best of several steps, differences
-    between rows, as pseudo-queries, and their nearest neighbors.
+    Greedy: the next bit goes to the group whose score error it reduces most. This is optimal if each bit of a group
+    reduces the error less than the bit before (Gersho and Gray, Vector Quantization and Signal Compression, 1992,
+    section 8.4). The error of the score of x against q is ``<q, e> = <q - x, e>``, as the error e of the code is made
+    orthogonal to x. A group therefore counts with its squared error times its share of ``|q - x|^2``. Both are
+    measured: the error with the best of several steps, and ``q - x`` between rows and their nearest neighbors.
     """
-    rows, coded = (y[:: -(-len(y) // MAX_ROWS)] for y in (vectors, rest))
+    rows, coded = (y[:: -(-len(y) // MEASURED_ROWS)] for y in (vectors, rest))
     lengths = np.linalg.norm(coded, axis=1, keepdims=True)
     unit = coded / np.maximum(lengths, np.float32(1e-30))
     deviation = np.maximum(np.sqrt(np.square(unit).mean(axis=0)), np.float32(1e-6))
@@ -51,30 +50,29 @@ def allot(vectors: Float32Array, rest: Float32Array, budget: int) -> Allotment:
     step = deviation.copy()
     for group, width, (_, trials) in zip(groups, widths, measured, strict=True):
         step[group] *= np.float32(trials[max(width, 1) - 1])
-    return Allotment(widths, step)
+    return BitAllocation(widths, step)
 
 
 def _differences(rows: Float32Array) -> NDArray[np.float64]:
-    """Mean square, by dimension, of the differences between rows and their nearest neighbors: float64[dim]."""
+    """Mean square of the differences between rows and their nearest neighbors, by dimension: float64[dim]."""
     squares = np.square(rows).sum(axis=1)
     distances = squares[:, None] + squares[None] - 2 * (rows @ rows.T)
     np.fill_diagonal(distances, np.inf)
     near = min(NEIGHBORS, len(rows) - 1)
     nearest = np.argpartition(distances, near - 1, axis=1)[:, :near]
-    total: NDArray[np.float64] = (
-        np.square(rows).mean(axis=0, dtype=np.float64) / 100
-    )  # duplicates do not differ, but others must be told
+    # A share of the values themselves: without it, a sample of duplicates would give all weights 0.
+    total: NDArray[np.float64] = np.square(rows).mean(axis=0, dtype=np.float64) / 100
     for neighbors in nearest.T:
         total += np.square(rows - rows[neighbors]).mean(axis=0)
     return total
 
 
 def _measure(unit: Float32Array, deviation: Float32Array) -> tuple[list[float], list[float]]:
-    """Squared errors of a group at 0 to 8 bits, and its best steps at 1 to 8, in standard deviations."""
+    """Squared errors of a group with 0 to 8 bits, and its best steps with 1 to 8 bits, in standard deviations."""
     ratio = unit / deviation
     errors, steps = [float(np.square(unit).sum(axis=1).mean())], []
     for width, gaussian in enumerate(GAUSSIAN_STEP, start=1):
-        tried = [(_error(ratio, deviation, width, trial * gaussian), trial * gaussian) for trial in TRIALS]
+        tried = [(_error(ratio, deviation, width, factor * gaussian), factor * gaussian) for factor in STEP_FACTORS]
         error, step = min(tried)
         errors.append(min(error, errors[-1]))
         steps.append(step)
@@ -88,7 +86,7 @@ def _error(ratio: Float32Array, deviation: Float32Array, width: int, step: float
 
 
 def greedy(errors: Errors, budget: int) -> Codes:
-    """Give uint8[groups] widths from errors[groups, 9]; a bit for a group costs 8 bytes."""
+    """Return uint8[groups] widths from errors[groups, 9]. One bit for a group costs 8 bytes."""
     widths = np.zeros(len(errors), np.uint8)
     places = np.arange(len(errors))
     for _ in range(min(budget // (GROUP // 8), MAX_WIDTH * len(errors))):

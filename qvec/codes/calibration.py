@@ -1,4 +1,4 @@
-"""Calibration: the range of each dimension, learned from a sample, as a visible and verifiable object."""
+"""Calibration: the range of each dimension, learned from a sample; stored with a hash that is verified."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from qvec.common.types import MAX_DIM, Float32Array, check_choice
 
 VERSION = 1
 LEVELS = 255
-MIN_STEP = 1e-30  # a constant dimension: no division by zero, and lower + 255 * step is still lower
+MIN_STEP = 1e-30  # of a constant dimension: nothing is divided by zero, and lower + 255 * step is still lower
 _ARRAYS = ("lower", "upper", "mean", "std", "min", "max")
 _FIELDS = ("version", "id", "hash", "method", "params", "dim", "n_samples", "model", "created", *_ARRAYS)
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Ranges of the dimensions, and what they were learned from; ``lower`` is coded as 0, ``upper`` as 255.
+    """Ranges of the dimensions, and statistics of their sample; ``lower`` is coded as 0, ``upper`` as 255.
 
-    ``lower``, ``upper``: float32[dim], the ranges. ``mean``, ``std``, ``min``, ``max``: float32[dim], the
-    sample's own statistics. ``n_samples``: its size. ``method``, ``params``: how the ranges were found.
-    ``model``: the tag of the model that made the vectors, or None. ``created``: UTC time, ISO 8601.
+    ``lower``, ``upper``: float32[dim], the ranges. ``mean``, ``std``, ``min``, ``max``: float32[dim], statistics of
+    the sample. ``n_samples``: size of the sample. ``method``, ``params``: the calibration method. ``model``: tag of
+    the model that made the vectors, or None. ``created``: UTC time, ISO 8601.
     """
 
     method: str
@@ -63,9 +63,9 @@ class Calibration:
         *,
         one_range: bool = False,
     ) -> Self:
-        """Learn from float32[n, dim], all finite, n >= 256 (entropy: 2048); else InputError says what is wrong.
+        """Learn from finite float32[n, dim], n >= 256 (entropy: 2048); InputError says what is wrong.
 
-        ``one_range``: the same range for all dimensions, found from their values taken together.
+        ``one_range``: one range for all dimensions, found from the values of all.
         """
         check_choice("method", method, LEARNED)
         sample = check_sample(sample, None, METHODS[method].min_samples, f"calibration by {method}")
@@ -78,10 +78,10 @@ class Calibration:
 
     @classmethod
     def from_ranges(cls, ranges: Float32Array, model: str | None = None) -> Self:
-        """Take float32[2, dim]: the lowest and the highest value of each dimension, as sentence-transformers does.
+        """Take the lowest and the highest value of each dimension, float32[2, dim], as sentence-transformers does.
 
-        There is no sample: ``n_samples`` is 0, ``min`` and ``max`` are the ranges, ``mean`` their middle, ``std``
-        zero. InputError: another shape or dtype, a value that is not finite, or a range upside down.
+        There is no sample: ``n_samples`` is 0, ``min`` and ``max`` are the ranges, ``mean`` is their middle, ``std``
+        is zero. InputError: another shape or dtype, a value that is not finite, or a lower end above the upper.
         """
         given = check_vectors("ranges", ranges, None)
         if len(given) != 2:
@@ -89,13 +89,13 @@ class Calibration:
         check_finite("ranges", given)
         lower, upper = given
         if (lower > upper).any():
-            raise InputError(f"ranges are upside down in dimension {int(np.argmax(lower > upper))}")
+            raise InputError(f"ranges: the lower end exceeds the upper in dimension {int(np.argmax(lower > upper))}")
         middle = (lower / 2 + upper / 2).astype(np.float32)
         created = datetime.now(UTC).isoformat(timespec="seconds")
         return cls("ranges", {}, 0, lower, upper, middle, np.zeros_like(lower), lower, upper, model, created)
 
     def made_symmetric(self, levels: int = LEVELS) -> Self:
-        """Widen each range to ``-(h + 1) s .. h s``, h = (levels - 1) / 2: code h + 1 is zero, without zero point."""
+        """Widen each range to ``-(h + 1) s .. h s``, h = (levels - 1) / 2: code h + 1 is exactly zero."""
         reach, half = np.maximum(np.abs(self.lower), np.abs(self.upper)), (levels - 1) // 2
         return replace(self, lower=-reach * np.float32((half + 1) / half), upper=reach)
 
@@ -113,14 +113,14 @@ class Calibration:
 
     @property
     def step(self) -> Float32Array:
-        """Width of a code of 8 bits, float32[dim]: ``steps(255)``."""
+        """Step of 8-bit codes, float32[dim]: ``steps(255)``."""
         return self.steps(LEVELS)
 
     def steps(self, levels: int) -> Float32Array:
-        """Width of a code, float32[dim]: ``(upper - lower) / levels``, at least 1e-30.
+        """Step between codes, float32[dim]: ``(upper - lower) / levels``, at least 1e-30.
 
-        Both operations round to float32, as they do in ``quantize_embeddings`` of sentence-transformers, unless
-        the range is wider than float32.
+        Both operations round to float32, as in ``quantize_embeddings`` of sentence-transformers, unless the width
+        overflows float32.
         """
         with np.errstate(over="ignore"):
             width = self.upper - self.lower
@@ -131,12 +131,12 @@ class Calibration:
 
     @property
     def constant_dims(self) -> list[int]:
-        """Dimensions that had one value in the whole sample: they tell no vector from another."""
+        """Dimensions that had the same value in the whole sample: they carry no information."""
         return [int(i) for i in np.flatnonzero(self.min == self.max)]
 
     @property
     def hash(self) -> str:
-        """SHA-256, hex, over everything but ``created``: equal samples and methods give equal hashes."""
+        """SHA-256 in hex of all fields except ``created``: equal samples and methods give equal hashes."""
         head = [VERSION, self.method, sorted(self.params.items()), self.n_samples, self.dim, self.model]
         import hashlib  # late: it loads OpenSSL
 
@@ -147,11 +147,11 @@ class Calibration:
 
     @property
     def id(self) -> str:
-        """The first 16 hex digits of the hash: a name short enough to read and to print."""
+        """The first 16 hex digits of the hash."""
         return self.hash[:16]
 
     def to_dict(self) -> State:
-        """Give plain msgpack data; arrays are little-endian float32 bytes."""
+        """Return plain msgpack data; arrays are little-endian float32 bytes."""
         plain = {name: floats_to_bytes(getattr(self, name)) for name in _ARRAYS}
         return self._head() | plain
 
@@ -174,7 +174,7 @@ class Calibration:
         return made
 
     def to_json(self) -> str:
-        """Give JSON text; each float32 is written so that it reads back to the same bits."""
+        """Return JSON text; each float32 is read back to the same bits."""
         plain = {name: getattr(self, name).tolist() for name in _ARRAYS}
         return json.dumps(self._head() | plain, allow_nan=False)
 
@@ -217,7 +217,7 @@ def _take_date(fields: State) -> str:
     except ValueError as error:
         raise FormatError(f"field 'created' must be an ISO 8601 time, got {created!r}") from error
     if moment.utcoffset() is None:
-        raise FormatError(f"field 'created' must carry its offset from UTC, got {created!r}")
+        raise FormatError(f"field 'created' must have an offset from UTC, got {created!r}")
     return created
 
 
@@ -234,7 +234,7 @@ def _pack_list(name: str, values: object) -> bytes:
     if not isinstance(values, list) or not all(type(v) in (int, float) for v in values):
         raise FormatError(f"field {name!r} must be a list of numbers")
     try:
-        with np.errstate(over="ignore"):  # beyond float32 becomes infinite, which is refused by name
+        with np.errstate(over="ignore"):  # values beyond float32 become infinite, and are refused later by name
             return floats_to_bytes(np.array(values, dtype=np.float64).astype(np.float32))
     except OverflowError as error:
         raise FormatError(f"field {name!r} holds a number beyond float32") from error

@@ -1,4 +1,4 @@
-"""How the range of each dimension is found. A method is a function and a line in METHODS."""
+"""Calibration methods, which find the range of each dimension. A method is a function and a line in METHODS."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Ranges = tuple[Float32Array, Float32Array]
 
 
 class Method(NamedTuple):
-    """A way to find ranges: float32[n, dim], n >= min_samples, and parameters in, (lower, upper) float32[dim] out."""
+    """``ranges``: from float32[n, dim], n >= min_samples, and parameters to (lower, upper), float32[dim] each."""
 
     ranges: Callable[[Float32Array, Params], Ranges]
     defaults: Params
@@ -30,7 +30,7 @@ def minmax(sample: Float32Array, params: Params) -> Ranges:
 
 
 def percentile(sample: Float32Array, params: Params) -> Ranges:
-    """Cover the central ``params["percentile"]`` per cent of each dimension; the tails cut are equal."""
+    """Cover the central ``params["percentile"]`` per cent of each dimension; both tails are cut equally."""
     covered = params["percentile"]
     if not 50.0 < covered <= 100.0:
         raise InputError(f"percentile must be above 50 and at most 100, got {covered}")
@@ -45,12 +45,12 @@ def mse(sample: Float32Array, params: Params) -> Ranges:
 
 
 def entropy(sample: Float32Array, params: Params) -> Ranges:
-    """Minimize the divergence of the histograms before and after coding with ``params["levels"]`` steps."""
+    """Minimize the divergence between the histograms before and after coding with ``params["levels"]`` steps."""
     return least_divergence_ranges(sample, _levels(params))
 
 
 def given(sample: Float32Array, params: Params) -> Ranges:
-    """Refuse: ranges that were handed in are not learned."""
+    """Raise InputError: ranges that were given are not learned."""
     raise InputError("method 'ranges' learns nothing: use Calibration.from_ranges")
 
 
@@ -62,7 +62,7 @@ METHODS: dict[str, Method] = {
     "ranges": Method(given, {}),
 }
 LEARNED = tuple(name for name in METHODS if name != "ranges")
-TRAINED = ("lsq",)  # ranges that come out of training (qvec.torch): kept like others, but no sample alone tells them
+TRAINED = ("lsq",)  # ranges learned by training (qvec.torch): stored like others, but not found from a sample alone
 
 
 def _levels(params: Params) -> int:
@@ -73,7 +73,7 @@ def _levels(params: Params) -> int:
 
 
 def merged_params(method: str, params: Params) -> dict[str, float]:
-    """Fill ``params`` up with the method's defaults; InputError names one that the method does not have."""
+    """Add the method's defaults to ``params``; InputError names a parameter that the method does not have."""
     defaults = METHODS[method].defaults
     if unknown := sorted(params.keys() - defaults.keys()):
         known = ", ".join(sorted(defaults)) or "none"

@@ -1,4 +1,4 @@
-"""Centroids that vectors are coded around: how they are learned, stored and put into a codec."""
+"""Centroids that vectors are coded around: learning, storing, and passing them to a codec."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ COARSE_ROUNDS, FINE_ROUNDS = 8, 2
 
 @dataclass(frozen=True, eq=False)
 class Centroids:
-    """``mean``: float32[dim], of a sample. ``offsets``: centroids less the mean, uint8[n, stride], or None.
+    """``mean``: float32[dim], of a sample. ``offsets``: centroids minus the mean, uint8[n, stride], or None.
 
-    Rows of offsets are :func:`qvec._kernels.offset_rows`; the first is zero, so that no vector is further from its
-    center than from the mean.
+    Rows of offsets are in the format of :func:`qvec._kernels.offset_rows`. The first offset is zero: no vector is
+    farther from its center than from the mean.
     """
 
     mean: Float32Array
@@ -33,10 +33,10 @@ class Centroids:
 
     @classmethod
     def learn(cls, y: Float32Array, wanted: CentroidCount, seed: int, kind: str) -> Self | None:
-        """Find centroids of float32[n, dim], vectors as they are coded; None where none are wanted.
+        """Find centroids of float32[n, dim], transformed vectors; None if none are wanted, or "auto" finds n too small.
 
-        With "auto" there are none either where n is less than :func:`qvec.common.types.centroid_samples`; otherwise that raises
-        InputError, which says how many are needed.
+        :func:`qvec.common.types.centroid_samples` gives the smallest n. InputError: n is smaller, and ``wanted`` is not
+        "auto".
         """
         if wanted == 0 or (wanted == "auto" and len(y) < centroid_samples(wanted)):
             return None
@@ -48,7 +48,7 @@ class Centroids:
 
     @classmethod
     def of(cls, mean: Float32Array, offsets: Float32Array | None) -> Self:
-        """Code float32[n, dim] offsets, and one of zero before them."""
+        """Encode float32[n, dim] offsets, with a zero offset before them."""
         if offsets is None:
             return cls(mean, None)
         zero = np.zeros((1, len(mean)), np.float32)
@@ -56,23 +56,23 @@ class Centroids:
 
     @property
     def values(self) -> Float32Array:
-        """The centroids, float32[n, dim]: the mean alone, or each local one."""
+        """The centroids as float32[n, dim]; without offsets, the mean alone."""
         if self.offsets is None:
             return self.mean[None]
         return self.mean + offset_values(self.offsets, len(self.mean))
 
     def residual(self, y: Float32Array) -> Float32Array:
-        """Float32[n, dim] less the nearest center of each."""
+        """Return float32[n, dim] minus the nearest centroid of each row."""
         values = self.values
         return y - values[nearest(y - self.mean, values - self.mean)]
 
-    def turned(self, matrix: Float32Array) -> Self:
-        """The centroids of vectors that go through an orthogonal float32[dim, width]."""
+    def rotated(self, matrix: Float32Array) -> Self:
+        """Return the centroids of vectors multiplied by an orthogonal float32[dim, width]."""
         moved = None if self.offsets is None else offset_values(self.offsets[1:], len(self.mean)) @ matrix
         return type(self).of(self.mean @ matrix, moved)
 
     def state(self) -> State:
-        """Give them as plain msgpack data."""
+        """Return plain msgpack data."""
         offsets = None if self.offsets is None else self.offsets.tobytes()
         return {"mean": floats_to_bytes(self.mean), "offsets": offsets}
 
@@ -86,17 +86,17 @@ class Centroids:
 
 
 def codec_options(centroids: Centroids | None) -> dict[str, Any]:
-    """What a codec is given, by name."""
+    """Return the centroids as keyword arguments of a codec."""
     return {} if centroids is None else {"center": centroids.mean, "offsets": centroids.offsets}
 
 
 def auto_count(rows: int, dim: int) -> int:
-    """How many centroids a sample of ``rows`` vectors supports."""
+    """Return the number of centroids for a sample of ``rows`` vectors."""
     return max(1, min(MAX_CENTROIDS, rows // ROWS_PER_CENTROID, MAX_BYTES // dim))
 
 
 def _clusters(y: Float32Array, k: int, seed: int) -> Float32Array:
-    """The means of k clusters of k-means that begins at rows drawn by ``seed``."""
+    """Return k cluster means of k-means that starts at rows drawn by ``seed``."""
     rng = np.random.default_rng(seed)
     coarse = y[rng.permutation(len(y))[:COARSE_ROWS]]
     centroids = coarse[:k].copy()

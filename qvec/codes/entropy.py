@@ -1,4 +1,4 @@
-"""Ranges that keep the shape of the histogram: the search of the calibration method "entropy"."""
+"""Ranges that preserve the histogram: the search of the calibration method "entropy"."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import numpy as np
 from qvec.common.types import Float32Array, NDArray
 
 BINS = 2048
-STRIDE = 16  # bins from one threshold looked at to the next
-FLOOR = 1e-4  # probability of what the code cannot show, so that the divergence stays finite
+STRIDE = 16  # bins between thresholds that are tried
+MIN_PROBABILITY = 1e-4  # of values that the code cannot represent: keeps the divergence finite
 
 Histogram = NDArray[np.float64]
 
 
 def least_divergence_ranges(sample: Float32Array, levels: int) -> tuple[Float32Array, Float32Array]:
-    """Give (lower, upper), float32[dim], for float32[n, dim], n >= 2048, and codes of ``levels`` steps.
+    """Return (lower, upper), float32[dim], for float32[n, dim], n >= 2048, and codes of ``levels`` steps.
 
-    The calibration of TensorRT (Migacz, "8-bit inference with TensorRT", GTC 2017, slides 38 to 40): over a
-    histogram of magnitudes, here distances from the median, the threshold whose clipped and requantized
-    histogram has the least Kullback-Leibler divergence from the clipped one.
+    The calibration of TensorRT (Migacz, "8-bit inference with TensorRT", GTC 2017, slides 38 to 40). It takes a
+    histogram of magnitudes, here of distances from the median, and chooses the threshold whose requantized histogram
+    has the least Kullback-Leibler divergence from the clipped one.
     """
     median = np.median(sample, axis=0)
     reach = np.abs(sample - median).max(axis=0)
@@ -32,7 +32,10 @@ def least_divergence_ranges(sample: Float32Array, levels: int) -> tuple[Float32A
 
 
 def best_thresholds(counts: Histogram, levels: int) -> NDArray[np.int64]:
-    """Give the bins to keep, int[dim], of histograms float64[dim, 2048]: a multiple of 16, at least ``levels``."""
+    """Return the number of bins below the best threshold, int[dim], of histograms float64[dim, 2048].
+
+    It is a multiple of 16 and at least ``levels``.
+    """
     candidates = np.arange(max(levels, STRIDE), BINS + 1, STRIDE)
     sums = _Sums(counts)
     costs = np.stack([sums.divergence(int(kept), levels) for kept in candidates])
@@ -47,7 +50,7 @@ def _histogram(distances: Float32Array, reach: float) -> Histogram:
 
 
 class _Sums:
-    """Running sums over the bins, so that a threshold costs its levels and not its bins."""
+    """Prefix sums over the bins: the cost of a threshold is computed from its levels, not from all bins."""
 
     def __init__(self, counts: Histogram) -> None:
         self.share = counts / counts.sum(axis=1, keepdims=True)
@@ -56,13 +59,13 @@ class _Sums:
         self.entropy = _running(_x_log(self.share, self.share))
 
     def divergence(self, kept: int, levels: int) -> Histogram:
-        """KL(P || Q), float64[dim]: P has what lies beyond in its last bin, Q is flat over a level's filled bins."""
+        """KL(P || Q), float64[dim]. P has the clipped values in its last bin; Q is flat over a level's filled bins."""
         ends = np.searchsorted(np.arange(kept) * levels // kept, np.arange(levels + 1))
         mass, filled = (np.diff(sums[:, ends], axis=1) for sums in (self.mass, self.filled))
         total = np.maximum(self.mass[:, kept], 1e-300)
         q = mass / np.maximum(filled, 1) / total[:, None]
         last, beyond = self.share[:, kept - 1], 1 - self.mass[:, kept]
-        q_last = np.where(last > 0, q[:, -1], FLOOR / kept)
+        q_last = np.where(last > 0, q[:, -1], MIN_PROBABILITY / kept)
         entropy = self.entropy[:, kept - 1] + _x_log(last + beyond, last + beyond)
         cost: Histogram = entropy - _x_log(mass, q).sum(axis=1) - _x_log(beyond, q_last)
         return cost
@@ -73,6 +76,6 @@ def _running(values: Histogram) -> Histogram:
 
 
 def _x_log(x: Histogram, y: Histogram) -> Histogram:
-    """x log y; 0 where x is 0, or is nothing but rounding."""
+    """x log y; 0 if x is 0 or a rounding error."""
     product: Histogram = np.where(x > 1e-12, x * np.log(np.maximum(y, 1e-300)), 0.0)
     return product

@@ -1,11 +1,11 @@
-"""float32, float16 and bfloat16: nothing is learned, the codec only lays the values out."""
+"""float32, float16 and bfloat16: nothing is learned; the codec only converts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from qvec.codes.base import CodecQuantizer, config_of, make_transform, read_common
+from qvec.codes.base import Quantizer, config_of, make_transform, read_common
 from qvec.codes.configs import BFloat16, CodeConfig, Float16, Float32
 from qvec.codes.samples import check_vectors
 from qvec.common.errors import FormatError
@@ -13,7 +13,7 @@ from qvec.common.types import CodeKind, Float32Array, Metric
 
 
 @dataclass(frozen=True, eq=False)
-class _FloatQuantizer(CodecQuantizer):
+class _FloatQuantizer(Quantizer):
     oversample: ClassVar[int] = 1
     config: ClassVar[type[Float32] | type[Float16] | type[BFloat16]]
 
@@ -21,13 +21,12 @@ class _FloatQuantizer(CodecQuantizer):
     def train(
         cls, sample: Float32Array, metric: Metric, config: CodeConfig, seed: int, model: str | None = None
     ) -> Self:
-        """Take the dimension of float32[n, dim]; the values, the seed and the model play no part."""
+        """Take the dimension from float32[n, dim]; values, seed and model are not used."""
         dim = check_vectors("sample", sample, None).shape[1]
         return cls(dim, metric, make_transform(dim, False, None, None, config_of(config, cls.config).dims))
 
     @classmethod
     def from_state(cls, state: object) -> Self:
-        """Rebuild from ``state()``; FormatError names the field that is wrong."""
         common = read_common(state, cls.kind)
         t = common.transform
         if t is not None and (t.normalize or t.mean is not None or t.seed is not None):
@@ -37,7 +36,7 @@ class _FloatQuantizer(CodecQuantizer):
 
 @dataclass(frozen=True, eq=False)
 class Float32Quantizer(_FloatQuantizer):
-    """Vectors as they are."""
+    """Float32 vectors as they are stored."""
 
     kind: ClassVar[CodeKind] = "f32"
     config: ClassVar[type[Float32]] = Float32
@@ -53,7 +52,7 @@ class Float16Quantizer(_FloatQuantizer):
 
 @dataclass(frozen=True, eq=False)
 class BFloat16Quantizer(_FloatQuantizer):
-    """The upper half of each float32, rounded to nearest, ties to even; what would round to infinity saturates."""
+    """The upper half of each float32, rounded to nearest, ties to even; values that would be infinite saturate."""
 
     kind: ClassVar[CodeKind] = "bf16"
     config: ClassVar[type[BFloat16]] = BFloat16

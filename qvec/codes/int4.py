@@ -1,4 +1,4 @@
-"""Half a byte a dimension: 16 levels, with each vector's own scale or with calibrated ranges of the dimensions."""
+"""Half a byte per dimension: 16 levels, with a scale per vector or with calibrated ranges of the dimensions."""
 
 from __future__ import annotations
 
@@ -6,17 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from qvec._kernels import Codec
-from qvec.codes.base import config_of, read_common
+from qvec.codes.base import coded_sample, config_of, read_common, rotation_of
+from qvec.codes.calibrated import CalibratedQuantizer, take_calibration
 from qvec.codes.centroids import Centroids, codec_options
 from qvec.codes.configs import CodeConfig, Int4
-from qvec.codes.scalar import (
-    CalibratedQuantizer,
-    coded_dim_of,
-    coded_sample,
-    plain_transform,
-    rotation_of,
-    take_calibration,
-)
 from qvec.common.errors import FormatError
 from qvec.common.plain_state import State
 from qvec.common.types import CodeKind, Float32Array, Metric
@@ -26,11 +19,10 @@ from qvec.common.types import CodeKind, Float32Array, Metric
 class Int4Quantizer(CalibratedQuantizer):
     """Per vector ``x ~ center + scale * (2c - 15)``, calibrated ``x ~ lower + step * c``, c in 0..15.
 
-    Per vector the step is that of the least squared error, found by turns (Lloyd, IEEE Trans. Inf. Theory
-    1982) from the optimum of a normal distribution, .3352 standard deviations (Max, IRE Trans. Inf. Theory
-    1960, table II); the codes are then rebuilt with the factor ``|y|^2 / <y, 2c - 15>``, y = x - center, so
-    that the length has no bias (RaBitQ, arXiv:2405.12497). Calibrated: as :class:`Int8Quantizer`, with 15
-    steps. ``centroids``: behind the transform, or None.
+    Per vector, the step has the least squared error: Lloyd's iterations (IEEE Trans. Inf. Theory 1982) start from the
+    optimum of a normal distribution, .3352 standard deviations (Max, IRE Trans. Inf. Theory 1960, table II). Decoding
+    multiplies by ``|y|^2 / <y, 2c - 15>``, y = x - center, for lengths without bias (RaBitQ, arXiv:2405.12497).
+    Calibrated: as :class:`Int8Quantizer`, with 15 steps. ``centroids``: of transformed vectors, or None.
     """
 
     kind: ClassVar[CodeKind] = "int4"
@@ -42,7 +34,7 @@ class Int4Quantizer(CalibratedQuantizer):
     def train(
         cls, sample: Float32Array, metric: Metric, config: CodeConfig, seed: int, model: str | None = None
     ) -> Self:
-        """Learn ranges or centroids of transformed float32[n, dim], n >= ``config.min_samples``; else nothing."""
+        """Learn ranges or centroids of transformed float32[n, dim], n >= ``config.min_samples``, or nothing."""
         chosen = config_of(config, Int4)
         x, transform = rotation_of(sample, seed, chosen.rotate, chosen.dims)
         calibration = cls.calibrated(x, metric, transform, chosen, model)
@@ -51,25 +43,23 @@ class Int4Quantizer(CalibratedQuantizer):
         return cls(x.shape[1], metric, transform, calibration, centroids)
 
     def state(self) -> State:
-        """Give dimension, metric, transform, calibration and centroids as plain msgpack data."""
         return super().state() | {"centroids": self.centroids and self.centroids.state()}
 
     @classmethod
     def from_state(cls, state: object) -> Self:
-        """Rebuild from :meth:`state`; FormatError names the field that is wrong."""
         common = read_common(state, cls.kind, ("calibration", "centroids"))
-        transform = plain_transform(common, cls.kind)
+        transform = common.plain_transform
         calibration = take_calibration(common)
-        centroids = Centroids.from_state(common.fields["centroids"], coded_dim_of(common))
+        centroids = Centroids.from_state(common.fields["centroids"], common.coded_dim)
         if calibration is not None and centroids is not None:
-            raise FormatError("field 'centroids' must be empty beside a calibration")
+            raise FormatError("field 'centroids' must be empty if there is a calibration")
         return cls(common.dim, common.metric, transform, calibration, centroids)
 
     @property
     def oversample(self) -> float:
         return 2 if self.centroids is not None else 3
 
-    def make_codec(self) -> Codec:
+    def _make_codec(self) -> Codec:
         if self.centroids is None:
-            return super().make_codec()
+            return super()._make_codec()
         return Codec(self.kind, self.metric, self.coded_dim, **codec_options(self.centroids))

@@ -1,4 +1,4 @@
-"""Zero to eight bits a dimension, allotted to groups of dimensions by what they bring."""
+"""Mixed precision: zero to eight bits per dimension, allocated to groups of dimensions under a budget."""
 
 from __future__ import annotations
 
@@ -8,31 +8,29 @@ from typing import ClassVar, Self
 import numpy as np
 
 from qvec._kernels import Codec
-from qvec.codes.base import CodecQuantizer, config_of, make_transform, read_common
-from qvec.codes.bit_allocation import GROUP, MAX_WIDTH, allot
+from qvec.codes.base import Quantizer, coded_sample, config_of, make_transform, read_common
+from qvec.codes.bit_allocation import GROUP, MAX_WIDTH, allocate_bits
 from qvec.codes.centroids import Centroids, codec_options
 from qvec.codes.configs import CodeConfig, Mixed
-from qvec.codes.pca import principal_components
 from qvec.codes.samples import check_sample, check_vectors
-from qvec.codes.scalar import coded_dim_of, coded_sample, plain_transform
 from qvec.codes.transforms import MAX_MATRIX_BYTES
 from qvec.common.errors import FormatError, InputError
 from qvec.common.plain_state import State, floats_to_bytes, take_floats
 from qvec.common.types import CodeKind, Codes, Float32Array, Metric
 
 DEFAULT_BITS = 3.0
-OVERSAMPLE = ((3.5, 2), (2.5, 3), (1.5, 5), (0.0, 20))  # from so many bits a dimension; docs/quantization.md
-MAX_TRAINED = 20_000  # rows that are enough for a covariance of 1,000 dimensions
+OVERSAMPLE = ((3.5, 2), (2.5, 3), (1.5, 5), (0.0, 20))  # (least bits per dimension, factor): docs/quantization.md
+COVARIANCE_ROWS = 20_000  # of the sample, at most: enough for 1,000 dimensions
 
 
 @dataclass(frozen=True, eq=False)
-class MixedQuantizer(CodecQuantizer):
-    """``c_i = floor(y_i / (|y| step_i)) + 2^(w - 1)`` of ``y = M^T x - center``, cut to the group's w bits.
+class MixedQuantizer(Quantizer):
+    """``c_i = floor(y_i / (|y| step_i)) + 2^(w - 1)`` with ``y = M^T x - center``, clipped to the group's w bits.
 
-    A value is ``v_i = step_i (c_i - (2^w - 1) / 2)``, 0 in groups without bits, and ``<q, y>`` is estimated
-    as ``|y'|^2 / <y', v> * <q, v>``, y' being y in the groups with bits: the length of what is coded is kept,
-    as in RaBitQ (arXiv:2405.12497). ``widths``: uint8[groups of 64]. ``step``: float32[dim]. M is in the
-    transform's state: 4 dim^2 bytes, with ``groups="pca"``. ``centroids``: behind M, or None.
+    A decoded value is ``v_i = step_i (c_i - (2^w - 1) / 2)``, or 0 in groups without bits. ``<q, y>`` is estimated as
+    ``|y'|^2 / <y', v> * <q, v>``, where y' is y restricted to the groups with bits: as in RaBitQ (arXiv:2405.12497),
+    the length of y' is exact. ``widths``: uint8[groups of 64]. ``step``: float32[dim]. M is stored with the transform:
+    4 dim^2 bytes, with ``groups="pca"``. ``centroids``: of vectors behind M, or None.
     """
 
     kind: ClassVar[CodeKind] = "mixed"
@@ -54,18 +52,18 @@ class MixedQuantizer(CodecQuantizer):
         budget = _budget(chosen, dim if chosen.dims is None else chosen.dims)
         unit = coded_sample(x, metric, make_transform(dim, False, None, None, chosen.dims))
         centroids = Centroids.learn(unit, chosen.centroids, seed, cls.kind)
-        some = np.ascontiguousarray(unit[:: -(-len(unit) // MAX_TRAINED)])
+        some = np.ascontiguousarray(unit[:: -(-len(unit) // COVARIANCE_ROWS)])
         rest = some if centroids is None else centroids.residual(some)
         matrix = principal_components(rest, GROUP, seed) if chosen.groups == "pca" else None
         if matrix is not None:
-            some, rest, centroids = some @ matrix, rest @ matrix, centroids and centroids.turned(matrix)
-        plan = allot(some, rest, budget)
+            some, rest, centroids = some @ matrix, rest @ matrix, centroids and centroids.rotated(matrix)
+        plan = allocate_bits(some, rest, budget)
         transform = make_transform(dim, False, None, None, chosen.dims, matrix)
         return cls(dim, metric, transform, plan.widths, plan.step, centroids)
 
     @property
     def oversample(self) -> int:
-        return next(enough for bits, enough in OVERSAMPLE if self.bits_per_dim >= bits)
+        return next(factor for bits, factor in OVERSAMPLE if self.bits_per_dim >= bits)
 
     def state(self) -> State:
         plain = super().state() | {"widths": self.widths.tobytes(), "step": floats_to_bytes(self.step)}
@@ -73,22 +71,21 @@ class MixedQuantizer(CodecQuantizer):
 
     @classmethod
     def from_state(cls, state: object) -> Self:
-        """Rebuild from ``state()``; FormatError names the field that is wrong."""
         common = read_common(state, cls.kind, ("widths", "step", "centroids"))
-        transform, coded = plain_transform(common, cls.kind), coded_dim_of(common)
+        transform, coded = common.plain_transform, common.coded_dim
         step = take_floats(common.fields, "step", coded)
         if not (step > 0).all():
             raise FormatError("field 'step' holds a value that is not positive")
         centroids = Centroids.from_state(common.fields["centroids"], coded)
         return cls(common.dim, common.metric, transform, _take_widths(common.fields, coded), step, centroids)
 
-    def make_codec(self) -> Codec:
+    def _make_codec(self) -> Codec:
         options = codec_options(self.centroids)
         return Codec("mixed", self.metric, self.coded_dim, widths=self.widths, step=self.step, **options)
 
 
 def _check_matrix_fits(config: Mixed, dim: int) -> None:
-    """Raise InputError, before any work, where the components of so many dimensions take more than a record."""
+    """Raise InputError, before any work, if the matrix of principal components does not fit into a record."""
     size = 4 * (config.dims or dim) ** 2
     if config.groups == "pca" and size > MAX_MATRIX_BYTES:
         raise InputError(
@@ -98,7 +95,7 @@ def _check_matrix_fits(config: Mixed, dim: int) -> None:
 
 
 def _budget(config: Mixed, dim: int) -> int:
-    """Bytes for the codes of a vector; InputError where they are too few for one bit of one group."""
+    """Bytes of the code of a vector, at least one bit for one group; InputError if the budget is too large."""
     bits = DEFAULT_BITS if config.bits is None else config.bits
     budget = int(bits * dim / 8) if config.bytes is None else config.bytes
     least, most = GROUP // 8, MAX_WIDTH * (GROUP // 8) * -(-dim // GROUP)
@@ -112,3 +109,23 @@ def _take_widths(fields: State, dim: int) -> Codes:
     if not isinstance(value, bytes) or len(value) != groups or max(value) > MAX_WIDTH or not any(value):
         raise FormatError(f"field 'widths' must hold {groups} bytes of 0 to {MAX_WIDTH}, not all 0")
     return np.frombuffer(value, np.uint8)
+
+
+def principal_components(x: Float32Array, group: int, seed: int) -> Float32Array:
+    """Return an orthogonal float32[dim, dim] from centered float32[n, dim]: principal components, mixed by group.
+
+    Columns are the eigenvectors of the covariance by falling variance (Pearson 1901; Hotelling 1933). Each run of
+    ``group`` columns is rotated at random, as drawn by ``seed``: its dimensions then have about the same variance, so
+    that one step suits them all.
+    """
+    covariance = np.zeros((x.shape[1], x.shape[1]))
+    for start in range(0, len(x), 4096):
+        part = x[start : start + 4096].astype(np.float64)
+        covariance += part.T @ part
+    columns = np.linalg.eigh(covariance)[1][:, ::-1]
+    rng = np.random.default_rng(seed)
+    for start in range(0, x.shape[1], group):
+        run = columns[:, start : start + group]
+        turn = np.linalg.qr(rng.normal(size=(run.shape[1], run.shape[1])))[0]
+        columns[:, start : start + group] = run @ turn
+    return np.ascontiguousarray(columns, np.float32)

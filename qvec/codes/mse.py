@@ -8,36 +8,36 @@ import numpy as np
 
 from qvec.common.types import Float32Array, NDArray
 
-VALUES = 1 << 20  # of the sample that the search looks at: rows at even distances
-TAILS = (0.0, 0.0005, 0.005, 0.03, 0.2, 0.5)  # shares cut off below and above, each with each, to start from
-CUTS = (0.05, 0.15, 0.3, 0.5, 0.7)  # the same, of the range: where there is nothing between the bulk and an outlier
-MOVES = (0.1, 0.05, 0.02, 0.01, 0.003, 0.001)  # of the width
-SHIFTS = (0.3, 0.1)  # of a step: where the levels lie among the values
+MEASURED_VALUES = 1 << 20  # of the sample: rows at even distances
+TAILS = (0.0, 0.0005, 0.005, 0.03, 0.2, 0.5)  # shares cut off below and above: all pairs are starting points
+CUTS = (0.05, 0.15, 0.3, 0.5, 0.7)  # the same as shares of the range: for an outlier far from all other values
+MOVES = (0.1, 0.05, 0.02, 0.01, 0.003, 0.001)  # of the ends, as shares of the width
+SHIFTS = (0.3, 0.1)  # the same as shares of a step
 ROUNDS = 2
-# Where the lower and the upper end go, in moves: each alone, both inwards or outwards, both the same way.
+# Moves of the lower and the upper end: one end alone, both inwards or outwards, both in the same direction.
 DIRECTIONS = ((1, 0), (-1, 0), (0, -1), (0, 1), (1, -1), (-1, 1), (1, 1), (-1, -1))
 
 Errors = NDArray[np.float64]
 
 
 def least_squares_ranges(sample: Float32Array, levels: int) -> tuple[Float32Array, Float32Array]:
-    """Give (lower, upper), float32[dim], for float32[n, dim] and codes of ``levels`` steps.
+    """Return (lower, upper), float32[dim], for float32[n, dim] and codes of ``levels`` steps.
 
-    The error as a function of both ends has many small dents, so no gradient is followed: the best of a few
-    quantiles is improved by pattern search (Hooke and Jeeves, J. ACM 1961), each dimension by itself. Within
-    5 % of the optimum on all distributions tested; values that lie on a grid that fits are coded exactly.
+    The error as a function of both ends has many local minima. The best of a few quantiles is therefore improved by
+    pattern search (Hooke and Jeeves, J. ACM 1961), for each dimension separately. The result is within 5 % of the
+    optimum on all distributions tested; values on a grid with at most that many steps are coded exactly.
     """
     origin = sample.min(axis=0)
     width = sample.max(axis=0).astype(np.float64) - origin
     scale = np.where(width > 0, width, 1.0)
-    rows = sample[:: max(1, sample.size // VALUES)]
+    rows = sample[:: max(1, sample.size // MEASURED_VALUES)]
     unit = ((rows.astype(np.float64) - origin) / scale).astype(np.float32)
     low, high = _search(unit, levels)
     return (origin + low * width).astype(np.float32), (origin + high * width).astype(np.float32)
 
 
 def squared_errors(x: Float32Array, low: Float32Array, high: Float32Array, levels: int) -> Errors:
-    """Give the mean squared error of each dimension of float32[n, dim], coded from low to high: float64[dim]."""
+    """Return the mean squared error of each dimension of float32[n, dim], coded from low to high: float64[dim]."""
     step = np.maximum((high - low) / np.float32(levels), np.float32(1e-12))
     code = x - low
     code /= step

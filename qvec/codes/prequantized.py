@@ -1,4 +1,4 @@
-"""Embeddings that come quantized, stored and searched as they are."""
+"""Embeddings that the model already quantized, stored and searched as they are."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self, cast, get_args
 import numpy as np
 
 from qvec._kernels import Codec
-from qvec.codes.base import CodecQuantizer, config_of, read_common
+from qvec.codes.base import Quantizer, config_of, read_common
 from qvec.codes.configs import CodeConfig, Prequantized
 from qvec.codes.prequantized_input import DTYPES, Integers, is_bits, to_bits, to_floats, width_of
 from qvec.codes.samples import check_codes
@@ -16,17 +16,17 @@ from qvec.common.errors import FormatError, InputError
 from qvec.common.plain_state import State, take_choice
 from qvec.common.types import CodeKind, Codes, Metric, NDArray, PrequantizedType
 
-# A code's bytes hold bit 0 first, numpy.packbits puts it last.
+# Codes store bit 0 first; numpy.packbits stores it last.
 _REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1), axis=1, bitorder="little")[:, 0]
 
 
 @dataclass(frozen=True, eq=False)
-class PrequantizedQuantizer(CodecQuantizer):
-    """The integers, or bits, themselves: distances between two pre-quantized vectors are exact.
+class PrequantizedQuantizer(Quantizer):
+    """Stores the integers or bits themselves: distances between two prequantized vectors are exact.
 
-    ``form``: see :class:`qvec.Prequantized`. A float query whose values are all integers in -128..127 is
-    taken as one of those; any other is coded with 8 bits as queries of :class:`Int8Quantizer` are. For bits, a
-    float query counts by its signs.
+    ``form``: see :class:`qvec.Prequantized`. A float query whose values are all integers in -128..127 is used exactly;
+    other float queries are coded with 8 bits, as those of :class:`Int8Quantizer`. With bits, only the signs of a float
+    query count.
     """
 
     kind: ClassVar[CodeKind] = "prequantized"
@@ -40,7 +40,7 @@ class PrequantizedQuantizer(CodecQuantizer):
 
     @classmethod
     def train(cls, sample: Any, metric: Metric, config: CodeConfig, seed: int, model: str | None = None) -> Self:
-        """Take the dimension of codes [n, width] of the form; the values, the seed and the model play no part."""
+        """Take the dimension from codes [n, width] of the form; values, seed and model are not used."""
         form = config_of(config, Prequantized).dtype
         if not isinstance(sample, np.ndarray) or sample.dtype != DTYPES[form] or sample.ndim != 2:
             got = sample.dtype if isinstance(sample, np.ndarray) else type(sample).__name__
@@ -57,7 +57,7 @@ class PrequantizedQuantizer(CodecQuantizer):
         return rows
 
     def decode(self, codes: Codes) -> NDArray[Any]:
-        """Give back what was stored, dtype included: [n, width]."""
+        """Return the codes of the form that were stored: [n, width]."""
         stored = check_codes(codes, self.code_size)[:, : width_of(self.form, self.dim)]
         if is_bits(self.form):
             return to_bits(_REVERSED[stored], self.form).view(DTYPES[self.form])
@@ -69,18 +69,16 @@ class PrequantizedQuantizer(CodecQuantizer):
             return super().prepare(queries)
         return self.codec.prepare(to_floats(self._checked(queries), self.form))
 
-    def make_codec(self) -> Codec:
+    def _make_codec(self) -> Codec:
         if is_bits(self.form):
             return Codec("binary", self.metric, self.dim)
         return Codec("int8", self.metric, self.dim, integers=True)
 
     def state(self) -> State:
-        """Give dimension, metric and form as plain msgpack data."""
         return super().state() | {"form": self.form}
 
     @classmethod
     def from_state(cls, state: object) -> Self:
-        """Rebuild from :meth:`state`; FormatError names the field that is wrong."""
         common = read_common(state, cls.kind, ("form",))
         form = cast(PrequantizedType, take_choice(common.fields, "form", get_args(PrequantizedType)))
         if common.transform is not None:

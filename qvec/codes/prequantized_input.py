@@ -1,8 +1,8 @@
-"""Embeddings that come quantized: int8 and uint8 values, or packed bits, checked and turned into numbers.
+"""Input of prequantized embeddings: checks, and conversion to floats.
 
-Forms: "int8" int8[n, dim]; "uint8" uint8[n, dim], 128 above the integer meant; "ubinary" uint8[n, dim / 8], bits packed
-highest first as numpy.packbits does; "binary" int8[n, dim / 8], 128 below that (sentence_transformers.util.
-quantize_embeddings, and the embedding APIs that follow it).
+Forms: "int8": int8[n, dim]. "uint8": uint8[n, dim], the integer plus 128. "ubinary": uint8[n, dim / 8], bits packed
+highest first, as by numpy.packbits. "binary": int8[n, dim / 8], the same minus 128. They are those of
+sentence_transformers.util.quantize_embeddings and of embedding APIs.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ def is_bits(form: PrequantizedType) -> bool:
 
 
 def width_of(form: PrequantizedType, dim: int) -> int:
-    """Bytes of a vector; InputError where bits do not fill their last byte."""
+    """Return the bytes of a vector; InputError if bits do not fill the last byte."""
     if is_bits(form) and dim % 8:
         raise InputError(f"dim must be a multiple of 8 for {form} embeddings, got {dim}")
     return dim // 8 if is_bits(form) else dim
 
 
 def as_integers(name: str, value: object, dim: int, form: PrequantizedType, metric: Metric) -> Integers:
-    """Give [n, width], C-contiguous, of the form's dtype; one row may come without its batch axis.
+    """Return [n, width], C-contiguous, of the form's dtype; a single vector may be 1-D.
 
-    Integers of other dtypes (lists of Python integers among them) are taken if they all fit. InputError names
-    the first value that does not, and under cosine the first zero vector.
+    Integers of other dtypes, and lists of integers, are accepted if all values fit. InputError names the first value
+    that does not fit and, under cosine, the first zero vector.
     """
     dtype, width = DTYPES[form], width_of(form, dim)
     x = np.asarray(value)
@@ -62,7 +62,7 @@ def as_integers(name: str, value: object, dim: int, form: PrequantizedType, metr
 
 
 def to_floats(x: Integers, form: PrequantizedType) -> Float32Array:
-    """Give the numbers that codes [n, width] stand for: float32[n, dim] of integers in -128..127, or -1 and 1."""
+    """Return the values of codes [n, width]: float32[n, dim] of integers in -128..127, or of -1 and 1."""
     if form == "int8":
         return x.astype(np.float32)
     if form == "uint8":
@@ -71,7 +71,7 @@ def to_floats(x: Integers, form: PrequantizedType) -> Float32Array:
 
 
 def to_bits(x: Integers, form: PrequantizedType) -> NDArray[np.uint8]:
-    """Give "binary" or "ubinary" codes as "ubinary"; its own inverse, but for the dtype."""
+    """Convert "binary" or "ubinary" codes to "ubinary". Except for the dtype, the function is its own inverse."""
     return x.view(np.uint8) ^ np.uint8(128) if form == "binary" else x.view(np.uint8)
 
 

@@ -1,20 +1,21 @@
-"""The kinds of code. A kind is one file and one line in QUANTIZERS; nothing is imported by a stored name."""
+"""The kinds of code: a kind is one file and one line in QUANTIZERS. Stored names never decide what is imported."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from importlib import import_module
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 from qvec.codes.base import Quantizer
 from qvec.codes.configs import CodeConfig, RaBitQ
 from qvec.common.errors import FormatError, InputError
-from qvec.common.plain_state import take_choice
+from qvec.common.plain_state import State, take_choice
 from qvec.common.types import Float32Array, Metric
 
 
 class _Kinds(Mapping[str, type[Quantizer]]):
-    """Classes by kind. A module is imported when its kind is first asked for: few programs use more than two."""
+    """Quantizer classes by kind. The module of a kind is imported when the kind is first used."""
 
     def __init__(self, places: dict[str, str]) -> None:
         self._places = places
@@ -46,13 +47,25 @@ QUANTIZERS = _Kinds(
 )
 CONFIGS: dict[str, type[CodeConfig]] = {config.kind: config for config in get_args(CodeConfig)}
 NAMED: dict[str, CodeConfig] = {f"rabitq{bits}": RaBitQ(bits) for bits in range(1, 9)}
-AUTO = "int8"  # docs/adr/0001: nearly the recall of float32 on every set measured, at a quarter of its size
+AUTO = "int8"  # nearly the recall of float32 on all sets measured, in a quarter of the bytes (ADR 1)
 
-__all__ = ["AUTO", "CONFIGS", "NAMED", "QUANTIZERS", "Quantizer", "from_state", "make_config", "train"]
+__all__ = [
+    "AUTO",
+    "CONFIGS",
+    "NAMED",
+    "QUANTIZERS",
+    "Quantizer",
+    "code_from_dict",
+    "code_to_dict",
+    "config_from_dict",
+    "from_state",
+    "make_config",
+    "train",
+]
 
 
 def make_config(code: str | CodeConfig) -> CodeConfig:
-    """Give the configuration that ``code`` names ("auto" among them), or ``code`` if it is one already."""
+    """Return the configuration named ``code`` (or "auto"), or ``code`` itself if it is a configuration."""
     if isinstance(code, CodeConfig):
         return code
     name = AUTO if code == "auto" else code
@@ -64,10 +77,34 @@ def make_config(code: str | CodeConfig) -> CodeConfig:
     return CONFIGS[name]()
 
 
+def code_to_dict(code: CodeConfig) -> State:
+    """Return the configuration of a code as plain data."""
+    return {"kind": code.kind, **vars(code)}
+
+
+def code_from_dict(plain: object) -> CodeConfig:
+    """Rebuild a configuration from :func:`code_to_dict`; FormatError or InputError names the wrong option."""
+    return cast(CodeConfig, config_from_dict("code", plain, CONFIGS))
+
+
+def config_from_dict(name: str, plain: object, kinds: Mapping[str, type[Any]]) -> Any:
+    """Rebuild the configuration of a code or an index, one of ``kinds``, from plain data."""
+    if not isinstance(plain, dict) or "kind" not in plain:
+        raise FormatError(f"config: field {name!r} must be a mapping with a kind")
+    kind = kinds[take_choice(plain, "kind", kinds)]
+    options = {key: option for key, option in plain.items() if key != "kind"}
+    names = {field.name for field in fields(kind)}
+    if unknown := options.keys() - names:
+        raise FormatError(f"config: {name} has an unknown option {min(map(str, unknown))!r}")
+    if missing := names - options.keys():
+        raise FormatError(f"config: {name} lacks the option {min(missing)!r}")
+    return kind(**options)
+
+
 def train(
     sample: Float32Array, metric: Metric, config: CodeConfig, seed: int = 0, model: str | None = None
 ) -> Quantizer:
-    """Train the kind that ``config`` is of; see :meth:`Quantizer.train`."""
+    """Train a quantizer of the kind of ``config``; see :meth:`Quantizer.train`."""
     return QUANTIZERS[make_config(config).kind].train(sample, metric, config, seed, model)
 
 

@@ -1,4 +1,4 @@
-"""Checks and moments of float32 matrices: what training asks of a sample, and coding of a batch."""
+"""Checks of the arrays that are trained on or coded, and their mean and standard deviation."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 from qvec.common.errors import InputError
 from qvec.common.types import Codes, Float32Array, NDArray
 
-_CHUNK = 4096  # rows at a time in float64, so that moments of a large sample do not double it in memory
+_ROWS_PER_STEP = 4096  # converted to float64 at a time: a copy of a large sample would need too much memory
 
 
 def check_vectors(name: str, x: object, dim: int | None) -> Float32Array:
-    """Return ``x``, C-contiguous, if it is float32[n, dim] (None: any dim from 1); else raise InputError."""
+    """Return ``x``, C-contiguous, if it is float32[n, dim] (None: any dim from 1); otherwise raise InputError."""
     matrix: Float32Array = _check_matrix(name, x, np.float32, dim)
     return matrix
 
 
 def check_codes(codes: object, code_size: int) -> Codes:
-    """Return ``codes``, C-contiguous, if they are uint8[n, code_size]; else raise InputError."""
+    """Return ``codes``, C-contiguous, if they are uint8[n, code_size]; otherwise raise InputError."""
     matrix: Codes = _check_matrix("codes", codes, np.uint8, code_size)
     return matrix
 
@@ -34,7 +34,7 @@ def check_finite(name: str, x: Float32Array) -> None:
 
 
 def check_sample(x: object, dim: int | None, needed: int, purpose: str) -> Float32Array:
-    """Return ``x`` if it is a finite float32[n, dim] with ``needed`` rows or more; else raise InputError."""
+    """Return ``x`` if it is a finite float32[n, dim] with at least ``needed`` rows; otherwise raise InputError."""
     sample = check_vectors("sample", x, dim)
     if len(sample) < needed:
         raise InputError(f"{purpose} needs a sample of at least {needed} vectors, got {len(sample)}")
@@ -43,17 +43,17 @@ def check_sample(x: object, dim: int | None, needed: int, purpose: str) -> Float
 
 
 def mean_of(x: Float32Array) -> Float32Array:
-    """Give the mean of each dimension of float32[n, dim] as float32[dim], summed in float64."""
+    """Return the mean of each dimension of float32[n, dim] as float32[dim], summed in float64."""
     mean: NDArray[np.float64] = np.mean(x, axis=0, dtype=np.float64)
     return mean.astype(np.float32)
 
 
 def std_of(x: Float32Array) -> Float32Array:
-    """Give the population standard deviation of each dimension of float32[n, dim] as float32[dim]."""
+    """Return the population standard deviation of each dimension of float32[n, dim] as float32[dim]."""
     mean = np.mean(x, axis=0, dtype=np.float64)
     squares = np.zeros(x.shape[1])
-    for start in range(0, len(x), _CHUNK):
-        squares += np.square(x[start : start + _CHUNK] - mean).sum(axis=0)
+    for start in range(0, len(x), _ROWS_PER_STEP):
+        squares += np.square(x[start : start + _ROWS_PER_STEP] - mean).sum(axis=0)
     return np.sqrt(squares / len(x)).astype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""What is done to a vector before it is coded: truncate, normalize, center, project, rotate. Stored, never changed."""
+"""Transforms of vectors before coding: truncate, normalize, center, project, rotate. A stored one never changes."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from qvec.common.plain_state import State, floats_to_bytes, take_flag, take_floa
 from qvec.common.types import MAX_DIM, Codes, Float32Array, NDArray, check_int
 
 VERSION = 1
-ROUNDS = 4
+ROUNDS = 4  # of the rotation
 MAX_SEED = 2**64 - 1
-MAX_MATRIX_BYTES = 60 << 20  # a state is one record, of at most 64 MiB
+MAX_MATRIX_BYTES = 60 << 20  # a quantizer is one record, of 64 MiB at most
 _FIELDS = ("version", "dim", "dims", "padded", "normalize", "mean", "seed", "width", "matrix")
 
 
 @dataclass(frozen=True, eq=False)
 class Transform:
-    """``R M^T (x' - mean)`` with ``x' = x / |x|`` if ``normalize``, else ``x``.
+    """``R M^T (x' - mean)``, where ``x'`` is ``x / |x|`` if ``normalize``, otherwise ``x``.
 
-    R is an orthogonal matrix, the fast Hadamard rotation with Kac's walk for sizes that are no power of two,
-    drawn by ``seed``; None leaves it out. Input has ``dim`` values; of these the first ``dims`` are x, None
-    for all (Matryoshka embeddings, Kusupati et al., arXiv:2205.13147). ``mean``: float32[dims] or None.
-    ``matrix``: M, learned, float32[dims, width] of 60 MiB at most, or None. Output has ``padded`` values:
-    ``width`` (without a matrix ``dims``), with a rotation rounded up to a multiple of 64.
+    R is a random orthogonal matrix drawn by ``seed`` (None: no rotation): the fast Hadamard transform, with Kac's walk
+    for sizes that are not powers of two. x is the first ``dims`` of ``dim`` input values; None: all (Matryoshka
+    embeddings, Kusupati et al., arXiv:2205.13147). ``mean``: float32[dims] or None. ``matrix``: M, float32[dims, width]
+    of 60 MiB at most, or None. The output has ``padded`` values: ``width`` (``dims`` without a matrix), rounded up to a
+    multiple of 64 if there is a rotation.
     """
 
     dim: int
@@ -64,12 +64,12 @@ class Transform:
 
     @property
     def kept(self) -> int:
-        """Dimensions that are not cut off."""
+        """Dimensions after truncation."""
         return self.dim if self.dims is None else self.dims
 
     @cached_property
     def _panels(self) -> Float32Array:
-        """The matrix as the kernel reads it: float32[n_panels * kept, PANEL], zeros beyond its last column."""
+        """The matrix in the layout of the kernel: float32[n_panels * kept, PANEL], padded with zero columns."""
         assert self.matrix is not None
         panel = _kernels.PANEL
         wide = np.pad(self.matrix, ((0, 0), (0, -self.width % panel)))
@@ -77,13 +77,13 @@ class Transform:
 
     @cached_property
     def _inverse(self) -> Float32Array:
-        """float32[width, kept]: the Moore-Penrose inverse of M, which is its transpose where M is orthogonal."""
+        """The Moore-Penrose inverse of M, float32[width, kept]; its transpose if M is orthogonal."""
         assert self.matrix is not None
         return np.linalg.pinv(self.matrix.astype(np.float64)).astype(np.float32)
 
     @cached_property
     def of_queries(self) -> _kernels.QueryMap:
-        """The same for searches, which do it in place."""
+        """The transform for searches, which apply it inside the kernels."""
         panels = None if self.matrix is None else self._panels
         return _kernels.QueryMap(self.kept, self.width, self.padded, self.normalize, self.mean, panels, self.signs)
 
@@ -98,9 +98,9 @@ class Transform:
         return y if self.signs is None else _kernels.transform(y, self.padded, False, None, self.signs)
 
     def unrotate(self, y: Float32Array) -> Float32Array:
-        """Turn float32[n, padded] back by R^-1 and M^-1; norm and mean stay, what was cut off is zero.
+        """Apply R^-1 and M^-1 to float32[n, padded]; return float32[n, dim].
 
-        Gives float32[n, dim].
+        The norm is not restored, the mean is not added, and truncated dimensions are zero.
         """
         x = y if self.signs is None else _inverse_rotation(y, self.signs)[:, : self.width]
         x = x if self.matrix is None else x @ self._inverse
@@ -109,7 +109,7 @@ class Transform:
         return np.pad(x, ((0, 0), (0, self.dim - self.kept)))
 
     def state(self) -> State:
-        """Give the transform as plain data."""
+        """Return the transform as plain data."""
         mean = None if self.mean is None else floats_to_bytes(self.mean)
         plain: State = {"version": VERSION, "dim": self.dim, "dims": self.dims, "padded": self.padded}
         matrix = None if self.matrix is None else floats_to_bytes(self.matrix)
@@ -133,10 +133,9 @@ class Transform:
 
 
 def splitmix64(seed: int, n: int) -> NDArray[np.uint64]:
-    """Give ``n`` outputs of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014; Stafford's mix 13) as uint64[n].
+    """Return ``n`` outputs of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014; Stafford's mix 13) as uint64[n].
 
-    Written out because stored rotations depend on it for ever; NumPy's own streams may change between
-    versions.
+    Stored rotations depend on this generator, so it must not change; NumPy's streams may change between versions.
     """
     z = np.arange(1, n + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -145,7 +144,7 @@ def splitmix64(seed: int, n: int) -> NDArray[np.uint64]:
 
 
 def rotation_signs(seed: int, padded: int) -> Codes:
-    """Give the sign bits of the rotation's rounds: uint8[ROUNDS * padded / 8].
+    """Return the sign bits of the rotation's rounds: uint8[ROUNDS * padded / 8].
 
     Bit ``i % 8`` of byte ``r * padded / 8 + i / 8`` belongs to dimension i in round r; the bytes are the
     little-endian outputs of SplitMix64.
@@ -186,7 +185,7 @@ def _take_matrix(fields: State, dim: int) -> Float32Array:
 
 
 def _inverse_rotation(y: Float32Array, signs: Codes) -> Float32Array:
-    """Undo the rotation of float32[n, padded]: each step is its own inverse, so the rounds run backwards."""
+    """Undo the rotation of float32[n, padded]: run the rounds backwards, as each step is its own inverse."""
     padded = y.shape[1]
     power = 1 << (padded.bit_length() - 1)
     flips = 1.0 - 2.0 * np.unpackbits(signs, bitorder="little").reshape(ROUNDS, padded).astype(np.float32)
@@ -209,7 +208,7 @@ def _hadamard(x: Float32Array) -> Float32Array:
 
 
 def _butterfly(x: Float32Array, half: int) -> Float32Array:
-    """Map pairs (a, b), ``half`` apart, to (a + b, a - b) / sqrt 2: orthogonal and its own inverse."""
+    """Map pairs (a, b), ``half`` apart, to (a + b, a - b) / sqrt 2. The map is orthogonal and its own inverse."""
     pairs = x.reshape(len(x), -1, 2, half) * np.float32(0.5**0.5)
     a, b = pairs[:, :, 0], pairs[:, :, 1]
     return np.stack((a + b, a - b), axis=2).reshape(x.shape)

@@ -8,11 +8,11 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, get_args, overload
 
 import numpy as np
 
-from qvec.codes.configs import CodeConfig
+from qvec.codes.configs import CodeConfig, code_name
 from qvec.common.errors import CorruptError, InputError, LockedError
 from qvec.common.switch_interval import short_switch_interval
 from qvec.common.types import (
@@ -21,7 +21,9 @@ from qvec.common.types import (
     Float32Array,
     Include,
     MemoryMode,
+    Metric,
     Missing,
+    Mode,
     OnConflict,
     Payload,
     Stats,
@@ -32,8 +34,7 @@ from qvec.common.types import (
 from qvec.index import Progress
 from qvec.maintenance.state_check import state_codec
 from qvec.maintenance.stats import collect_stats
-from qvec.quality.recall import MAX_ROWS as MAX_EVALUATED_ROWS
-from qvec.quality.recall import OVERSAMPLES, CodeNames
+from qvec.quality.recall import MAX_EVALUATED_ROWS, OVERSAMPLES, CodeNames
 from qvec.rows.access import RowAccess
 from qvec.rows.lookup import find_rows
 from qvec.rows.reader import refuse_missing
@@ -58,12 +59,14 @@ from qvec.schema.validation import (
     worker_threads,
 )
 from qvec.search.curves import Curves, outdated
+from qvec.search.options import split_mmr
 from qvec.search.pipeline import Searches
-from qvec.search.results import Hits
+from qvec.search.results import BatchHits, Hits
 from qvec.storage.store import Snapshot, Store
 
 if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec` fast
     from qvec.codes.adapters import Adapter
+    from qvec.common.types import Batch, GroupKeywords, ManyIds, Query, SearchKeywords, UnknownArray
     from qvec.maintenance.deletion import Deletion
     from qvec.maintenance.optimize import Maintenance
     from qvec.maintenance.requantize import GenerationManager, Relink
@@ -86,8 +89,6 @@ class Collection:
     """
 
     def __init__(self, store: Store, on_drift: OnDrift = None) -> None:
-        if not (on_drift in (None, "warn", "raise") or callable(on_drift)):
-            raise InputError(f"on_drift must be 'warn', 'raise', a callable or None, got {on_drift!r}")
         self._store, self._on_drift = store, on_drift
         self._config = Config.from_dict(dict(store.config))
         self._access = RowAccess(self._config)
@@ -114,8 +115,59 @@ class Collection:
         return reopened, (os.path.abspath(self._store.path), self._store.memory)
 
     def __repr__(self) -> str:
+        head = f"<qvec.Collection {self.path!r}"
+        if self.closed:
+            return f"{head} closed>"
         config = self._config
-        return f"<qvec.Collection {os.fspath(self._store.path)!r} dim={config.dim} {config.metric}>"
+        return f"{head}: {len(self):,} vectors of dim {config.dim}, {config.metric}, {self.code}, {self.index}, {self.mode}>"
+
+    # --- properties ---
+
+    @property
+    def path(self) -> str:
+        """The path of the file."""
+        path: str = os.fspath(self._store.path)
+        return path
+
+    @property
+    def mode(self) -> Mode:
+        """The mode: "rw" if this handle can write, else "r"."""
+        return self._store.mode
+
+    @property
+    def dim(self) -> int:
+        """Values of a vector."""
+        return self._config.dim
+
+    @property
+    def metric(self) -> Metric:
+        """The metric: "cosine", "ip" or "l2"."""
+        return self._config.metric
+
+    @property
+    def model(self) -> str | None:
+        """The tag of the embedding model."""
+        return self._config.model
+
+    @property
+    def code(self) -> str:
+        """The name of the active code, for example "int8"."""
+        with self._store.read() as snap:
+            state = snap.state
+            return code_name(self._config.code if state.active is None else state.generation(state.active).code)
+
+    @property
+    def index(self) -> Literal["flat", "hnsw", "ivf"]:
+        """The kind of the index: a scan, a graph or inverted lists. The index "auto" begins as a scan."""
+        with self._store.read() as snap:
+            kind: Literal["flat", "hnsw", "ivf"] = snap.state.index.kind
+            return kind
+
+    @property
+    def fields(self) -> Mapping[str, FieldType]:
+        """The declared fields, name -> type. Filters (``where=``) refer to them."""
+        with self._store.read() as snap:
+            return MappingProxyType({name: declared.type for name, declared in snap.state.fields.items()})
 
     # --- writing ---
 
@@ -123,7 +175,7 @@ class Collection:
         self,
         vectors: ArrayLike,
         ids: Any = None,
-        payload: Sequence[Payload | None] | Payload | None = None,
+        payloads: Sequence[Payload | None] | Payload | None = None,
         *,
         on_conflict: OnConflict = "error",
         progress: Progress | None = None,
@@ -135,7 +187,7 @@ class Collection:
         vectors: array-like [n, dim] or [dim] of finite real numbers, at most 1e18 in magnitude. A collection of
         :class:`qvec.Prequantized` codes takes integers in that form.
         ids: n integers in [0, 2^63) or n strings, as chosen at creation; None: the next n integers.
-        payload: a dict (or None) for each vector, of msgpack-able values.
+        payloads: a dict (or None) for each vector, of msgpack-able values; for one vector, a dict.
         on_conflict: for an id that is already stored, "error", "skip" the vector or "replace" the stored one.
         progress: called with (done, total) rows while the index is built. threads: default, one for each core.
         model: the tag of the vectors' embedding model, refused if it is not the collection's.
@@ -152,12 +204,12 @@ class Collection:
             if len(checked) != len(x):
                 raise InputError(f"{len(checked)} ids for {len(x)} vectors: give one a vector")
             check_unique(checked)
-        payloads = as_payloads(payload, len(x))
+        checked_payloads = as_payloads(payloads, len(x))
         workers = worker_threads(threads)
         with self._store.write() as txn:
             writer = self._access.writer(txn)
             untrained = writer.is_empty
-            result = writer.add(x, checked, payloads, on_conflict, workers, progress)
+            result = writer.add(x, checked, checked_payloads, on_conflict, workers, progress)
             drift = self._alarm.check(txn, x, untrained)
             repair_due, untuned = result.replaced > 0 and writer.repair_due, outdated(txn.state)
         if repair_due:
@@ -171,26 +223,26 @@ class Collection:
         self,
         vectors: ArrayLike,
         ids: Any,
-        payload: Sequence[Payload | None] | Payload | None = None,
+        payloads: Sequence[Payload | None] | Payload | None = None,
         *,
         progress: Progress | None = None,
         threads: int | None = None,
         model: str | None = None,
     ) -> AddResult:
         """Add vectors and replace those whose ids are already stored; see :meth:`add`."""
-        return self.add(vectors, ids, payload, on_conflict="replace", progress=progress, threads=threads, model=model)
+        return self.add(vectors, ids, payloads, on_conflict="replace", progress=progress, threads=threads, model=model)
 
-    def update_payload(
+    def update_payloads(
         self,
         ids: Any,
-        payload: Sequence[Payload | None] | Payload | None,
+        payloads: Sequence[Payload | None] | Payload | None,
         *,
         merge: bool = True,
         missing: Missing = "error",
     ) -> int:
         """Change payloads of stored vectors, all or none of them; the number of vectors that were found.
 
-        payload: one for all ids, or a list of one for each. merge: change the keys that a payload names and remove
+        payloads: a list of one for each id, or one dict (or None) for all ids. merge: change the keys that a payload names and remove
         those it sets to None; otherwise replace the whole payload. missing: "error" raises MissingIdError for an id
         that is not stored, "ignore" skips it.
 
@@ -200,8 +252,8 @@ class Collection:
         check_choice("missing", missing, get_args(Missing))
         wanted = as_ids(ids, self._config.ids)
         check_unique(wanted)
-        one_for_all = payload is None or isinstance(payload, Mapping)
-        payloads = as_payloads([payload], 1) * len(wanted) if one_for_all else as_payloads(payload, len(wanted))
+        one_for_all = payloads is None or isinstance(payloads, Mapping)
+        checked = as_payloads([payloads], 1) * len(wanted) if one_for_all else as_payloads(payloads, len(wanted))
         with self._store.write() as txn:
             keys = id_keys(wanted)
             rows = find_rows(txn, keys)
@@ -209,7 +261,7 @@ class Collection:
                 refuse_missing(keys, rows, self._config)
             found = np.flatnonzero(rows >= 0)
             if len(found):
-                self._access.writer(txn).update_payload(rows[found], [payloads[i] for i in found], merge)
+                self._access.writer(txn).update_payload(rows[found], [checked[i] for i in found], merge)
         return len(found)
 
     def delete(
@@ -284,68 +336,140 @@ class Collection:
 
     # --- searching ---
 
+    @overload
+    def search(self, query: UnknownArray, k: int = 10, **options: Unpack[SearchKeywords]) -> Any: ...
+    @overload
+    def search(self, query: Query, k: int = 10, **options: Unpack[SearchKeywords]) -> Hits: ...
+    @overload
+    def search(self, query: Batch, k: int = 10, **options: Unpack[SearchKeywords]) -> BatchHits: ...
+    @overload
+    def search(self, query: ArrayLike, k: int = 10, **options: Unpack[SearchKeywords]) -> Hits | BatchHits: ...
     def search(
         self,
-        queries: ArrayLike | None = None,
+        query: Any,
         k: int = 10,
         *,
-        id: Any = None,
-        max_distance: float | None = None,
-        offset: int = 0,
-        mmr: float | None = None,
-        fetch_k: int | None = None,
-        include: Include = ("payload",),
         where: Where | Sequence[Where | None] | None = None,
         ids_in: Any = None,
-        group_by: str | None = None,
-        group_size: int = 1,
-        explain: bool = False,
+        include: Include = ("payloads",),
+        max_distance: float | None = None,
+        offset: int = 0,
+        mmr: float | tuple[float, int] | None = None,
         ef: int | None = None,
         nprobe: int | None = None,
         oversample: float | Literal["auto"] = "auto",
-        rescore: bool | Literal["auto"] = "auto",
         exact: bool = False,
-        threads: int | None = None,
-        model: str | None = None,
         recall: float | None = None,
-    ) -> Hits:
-        """The k nearest neighbors of one query (1-D in, 1-D out) or of a batch (2-D in, 2-D out).
+        threads: int | None = None,
+    ) -> Hits | BatchHits:
+        """The k nearest neighbors of one query [dim] (returns Hits) or of a batch [n, dim] (returns BatchHits).
 
-        id: look for the neighbors of a stored vector (1-D out) or of several (2-D out) instead of ``queries``; a
-        vector is not its own neighbor.
+        where: only vectors whose payload matches a filter on declared fields (docs/filters.md), such as
+        ``{"lang": "en", "year": {"$gte": 2020}}``. For a batch also a list with a filter, or None, for each query.
+        ids_in: only vectors with one of these ids; or, as a 1-D array of booleans, those whose integer id is True in
+        it. With ``where``, both must hold.
+        include: what hits include: "payloads", "vectors", "explanation" (counts and times of the search).
         max_distance: only hits at this distance or nearer, in the metric's own measure (l2: squared); at most k.
-        offset: leave out the nearest ``offset`` hits: the next page.
-        mmr: choose k of the ``fetch_k`` nearest (default: 5 k, 20 at least) by maximal marginal relevance: 1 weighs
-        nothing but nearness to the query, 0 nothing but distance from the hits chosen before.
-        include: what hits bring along: "payload", "vector". explain: and how they were found, as ``explanation``.
+        offset: skip the nearest ``offset`` hits, for the next page.
+        mmr: select k diverse hits by maximal marginal relevance. The weight is from 0 (only the distance from hits
+        selected before counts) to 1 (only the distance from the query counts). ``(weight, n)`` selects from the n
+        nearest; default: 5 k, at least 20.
 
-        where: only vectors whose payload fulfils a filter on declared fields (docs/filters.md), as in
-        ``{"lang": "en", "year": {"$gte": 2020}}``. ids_in: only vectors with one of these ids; or, as a 1-D array of
-        booleans, whether each integer id may be found. With both, both must hold. A list of filters: one for each query
-        of the batch, None for none.
-        group_by: a declared field; k (and ``offset``) count groups of vectors that hold the same value, nearest group
-        first, and each brings its ``group_size`` nearest: k * group_size places, whose values ``groups`` gives.
+        ef: candidates of a graph walk. nprobe: inverted lists to scan, 1 to all; default: the root of their number.
+        More is slower and finds more. Each is refused if the index is of the other kind; a scan ignores ef.
+        oversample: candidates per hit that are re-ranked with the originals, 0 for none; "auto": as many as the code
+        needs, but at most a given ``ef``.
+        recall: in place of these, the share of true neighbors to find, by the cheapest search that :meth:`tune`
+        measured to reach it. exact: score every original.
+        threads: for a batch; default, one for each core.
 
-        ef: candidates a graph walk keeps; nprobe: inverted lists that are scanned, 1 to all (default: the root of their
-        number); more is slower and finds more. Each is refused where the index is of the other kind; a scan, which an
-        "auto" collection begins with, has no use for ef. oversample: candidates re-ranked per hit;
-        "auto": what the code needs, of a given ``ef`` all at most.
-        rescore: whether candidates are re-ranked with the stored originals; "auto": where there are any.
-        recall: in place of these, the share of the true neighbors to find: the cheapest search that :meth:`tune`
-        measured to reach it.
-        exact: score every original instead. threads: for a batch; default, all cores. model: the tag of the
-        queries' model; refused where it is not the collection's.
-        Fewer than k vectors stored: what there is, padded as :class:`Hits` says.
+        With fewer than k vectors, all are returned, and the arrays are padded (:class:`Hits`).
         """
-        if model is not None:
-            self._check_model(model)
-        if (queries is None) == (id is None):
-            raise InputError("give either queries or the id of a stored vector")
-        options = (k, include, max_distance, offset, mmr, fetch_k, group_by, group_size, explain, ef, nprobe,
-                   oversample, rescore, exact, recall)  # fmt: skip
-        if id is not None:
-            return self._searches.search_by_id(id, options, where, ids_in, threads)
-        return self._searches.search(queries, options, where, ids_in, threads)
+        options = (k, include, max_distance, offset, *split_mmr(mmr), None, 1, ef, nprobe, oversample, exact, recall)
+        return self._searches.search(query, options, where, ids_in, threads)
+
+    @overload
+    def search_by_id(self, ids: int | str, k: int = 10, **options: Unpack[SearchKeywords]) -> Hits: ...
+    @overload
+    def search_by_id(self, ids: ManyIds, k: int = 10, **options: Unpack[SearchKeywords]) -> BatchHits: ...
+    def search_by_id(
+        self,
+        ids: Any,
+        k: int = 10,
+        *,
+        where: Where | Sequence[Where | None] | None = None,
+        ids_in: Any = None,
+        include: Include = ("payloads",),
+        max_distance: float | None = None,
+        offset: int = 0,
+        mmr: float | tuple[float, int] | None = None,
+        ef: int | None = None,
+        nprobe: int | None = None,
+        oversample: float | Literal["auto"] = "auto",
+        exact: bool = False,
+        recall: float | None = None,
+        threads: int | None = None,
+    ) -> Hits | BatchHits:
+        """The k nearest neighbors of a stored vector (returns Hits) or of several (returns BatchHits).
+
+        A vector is not its own neighbor. Options are as in :meth:`search`. Raises MissingIdError.
+        """
+        options = (k, include, max_distance, offset, *split_mmr(mmr), None, 1, ef, nprobe, oversample, exact, recall)
+        return self._searches.search_by_id(ids, options, where, ids_in, threads)
+
+    @overload
+    def search_groups(self, query: UnknownArray, k: int = 10, **options: Unpack[GroupKeywords]) -> Any: ...
+    @overload
+    def search_groups(self, query: Query, k: int = 10, **options: Unpack[GroupKeywords]) -> Hits: ...
+    @overload
+    def search_groups(self, query: Batch, k: int = 10, **options: Unpack[GroupKeywords]) -> BatchHits: ...
+    @overload
+    def search_groups(self, query: ArrayLike, k: int = 10, **options: Unpack[GroupKeywords]) -> Hits | BatchHits: ...
+    def search_groups(
+        self,
+        query: Any,
+        k: int = 10,
+        *,
+        group_by: str,
+        group_size: int = 1,
+        where: Where | Sequence[Where | None] | None = None,
+        ids_in: Any = None,
+        include: Include = ("payloads",),
+        max_distance: float | None = None,
+        offset: int = 0,
+        ef: int | None = None,
+        nprobe: int | None = None,
+        oversample: float | Literal["auto"] = "auto",
+        exact: bool = False,
+        recall: float | None = None,
+        threads: int | None = None,
+    ) -> Hits | BatchHits:
+        """The nearest k groups of vectors with the same value of a field, each with its ``group_size`` nearest vectors.
+
+        group_by: a declared field with single values. ``k`` and ``offset`` count groups. Hits have k * group_size
+        places, in the order of the groups' nearest vectors; ``groups`` has the value of each hit's group. A vector
+        without a value belongs to no group. Other options are as in :meth:`search`.
+        """
+        if not isinstance(group_by, str):
+            raise InputError(f"group_by must be the name of a declared field, got {group_by!r}")
+        options = (
+            k,
+            include,
+            max_distance,
+            offset,
+            None,
+            None,
+            group_by,
+            group_size,
+            ef,
+            nprobe,
+            oversample,
+            exact,
+            recall,
+        )
+        return self._searches.search(query, options, where, ids_in, threads)
+
+    # --- reading ---
 
     def get(
         self,
@@ -414,12 +538,6 @@ class Collection:
 
     # --- fields ---
 
-    @property
-    def fields(self) -> Mapping[str, FieldType]:
-        """The declared fields, name -> type. Filters (``where=``) refer to them."""
-        with self._store.read() as snap:
-            return MappingProxyType({name: declared.type for name, declared in snap.state.fields.items()})
-
     def add_field(self, name: str, type: FieldType, *, progress: Progress | None = None) -> None:
         """Declare a field, and index the values that stored payloads have under its name.
 
@@ -444,7 +562,7 @@ class Collection:
 
     # --- codes ---
 
-    def calibrations(self) -> list[Generation]:
+    def generations(self) -> list[Generation]:
         """All generations, oldest first, with the number of rows that each has encoded."""
         with self._store.read() as snap:
             return list_generations(snap.state)
@@ -462,7 +580,7 @@ class Collection:
         """Train a code on float32 [n, dim], store it as a generation and, by default, encode every row with it.
 
         code: the code to train; default, the active one. method: how ranges are found, for codes that have ranges.
-        activate: requantize now; otherwise :meth:`requantize` with ``calibration=`` does it later.
+        activate: requantize now; otherwise :meth:`requantize` with ``generation=`` does it later.
 
         Raises InputError if the sample is too small (the message says how many vectors are needed), if the code learns
         nothing from a sample, or if there are no originals to encode.
@@ -473,10 +591,10 @@ class Collection:
         trained = train_on(self._store, self._access, x, code, method)
         return self._store_trained(trained, x, activate, threads, progress)
 
-    def export_calibration(self, number: int | None = None, format: Transfer = "json") -> str | bytes:
+    def export_calibration(self, generation: int | None = None, format: Transfer = "json") -> str | bytes:
         """A trained code, by default the active one, as JSON text or msgpack bytes for :meth:`import_calibration`."""
         with self._store.read() as snap:
-            record = snap.state.generation(snap.state.active if number is None else number)
+            record = snap.state.generation(snap.state.active if generation is None else generation)
             return export_quantizer(record, self._access.load(snap, record.number), self._config, format)
 
     def import_calibration(self, data: str | bytes, *, activate: bool = False) -> Generation:
@@ -490,8 +608,8 @@ class Collection:
     def requantize(
         self,
         code: str | CodeConfig | None = None,
-        calibration: int | None = None,
         *,
+        generation: int | None = None,
         adapter: Adapter | None = None,
         relink: Relink = "auto",
         threads: int | None = None,
@@ -499,8 +617,8 @@ class Collection:
     ) -> Generation:
         """Encode every row again from the stored originals while searches and writes go on, then switch at once.
 
-        code: the new code, trained on stored vectors; default, the active code, trained again. calibration: a
-        stored one, by number. adapter: a learned map that vectors and queries go through before they are encoded
+        code: the new code, trained on stored vectors; default, the active code, trained again. generation: a
+        stored one, by number, in place of a code. adapter: a learned map that vectors and queries go through before they are encoded
         (:mod:`qvec.qat`), by default to the code that it was learned for; without it, codes are of the plain vectors.
         relink: whether to build a new graph; "auto": only if walks over the old graph no longer find what a scan of the
         new codes finds. progress: called with (done, total) rows.
@@ -512,7 +630,7 @@ class Collection:
         Raises InputError if there are no originals, if the collection is empty, or if the code cannot be trained on it.
         """
         workers = worker_threads(threads)
-        number = self._generations.requantize(code, calibration, relink, workers, progress, adapter)
+        number = self._generations.requantize(code, generation, relink, workers, progress, adapter)
         self._refresh_curves(workers)
         return self._generation(number)
 
@@ -682,7 +800,7 @@ class Collection:
 
         Returns the number of unused rows that were released; :meth:`compact` then returns their pages to the file
         system. If walks over the graph then find less than 95 % of what a scan of the codes finds, a new graph is built
-        and replaces the old one: a generation of the same codes (:meth:`calibrations`).
+        and replaces the old one: a generation of the same codes (:meth:`generations`).
 
         Works in transactions of a few hundred to 4,096 rows. After a crash, calling again continues. Meanwhile threads
         of this process switch in Python every tenth of a millisecond (``sys.setswitchinterval``), so that searches do
@@ -787,11 +905,11 @@ class Collection:
 
         number, active = store_trained(self._store, self._access, trained, sample)
         if activate and not active:
-            self.requantize(calibration=number, threads=threads, progress=progress)
+            self.requantize(generation=number, threads=threads, progress=progress)
         return self._generation(number)
 
     def _generation(self, number: int) -> Generation:
-        return next(made for made in self.calibrations() if made.number == number)
+        return next(made for made in self.generations() if made.number == number)
 
     def _refresh_curves(self, threads: int) -> None:
         from qvec.quality.tuning import refresh_curves
@@ -821,6 +939,12 @@ class Collection:
         from qvec.quality.query_sample import QuerySample
 
         return QuerySample(self._config.dim)
+
+
+def check_on_drift(on_drift: object) -> None:
+    """Raise InputError unless the value says what to do with a drift alarm."""
+    if not (on_drift in (None, "warn", "raise") or callable(on_drift)):
+        raise InputError(f"on_drift must be 'warn', 'raise', a callable or None, got {on_drift!r}")
 
 
 def reopened(path: str, memory: MemoryMode) -> Collection:

@@ -19,11 +19,11 @@ METRICS: dict[str, Metric] = {"angular": "cosine", "euclidean": "l2", "dot": "ip
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark: what to store, what to ask, and the exact answers.
+    """Vectors, queries and exact answers of a benchmark.
 
-    ``train`` (n, dim) and ``test`` (q, dim) are the vectors; ``neighbors`` (q, k) int64 are the exact nearest
-    rows of
-    ``train``, nearest first; ``distances`` (q, k) are theirs, in the scale of the file (not always qvec's).
+    ``train`` (n, dim): vectors to store. ``test`` (q, dim): queries. ``neighbors`` (q, k) int64: the exact nearest rows
+    of ``train``, nearest first. ``distances`` (q, k): their distances, in the scale of the file, which may differ from
+    qvec's.
     """
 
     train: Matrix
@@ -34,10 +34,9 @@ class Benchmark:
 
 
 def load_benchmark(path: PathLike) -> Benchmark:
-    """The whole file in memory.
+    """Read the whole file into memory.
 
-    Raises NotFoundError, InputError (not HDF5, a missing dataset, another metric) or MissingExtraError (no
-    h5py).
+    Raises NotFoundError, InputError (not HDF5, a missing dataset, an unknown metric) or MissingExtraError (no h5py).
     """
     file = existing_file(path)
     with _opened(file) as h5:
@@ -49,13 +48,13 @@ def load_benchmark(path: PathLike) -> Benchmark:
 
 
 def load_hdf5(file: Path, key: str | None) -> Matrix:
-    """One dataset of an HDF5 file, in memory; ``train`` if ``key`` is None."""
+    """Read one dataset of an HDF5 file; ``train`` if ``key`` is None."""
     with _opened(file) as h5:
         return _read(file, h5, key)
 
 
 def hdf5_metric(path: PathLike) -> Metric:
-    """The metric that the file's attribute ``distance`` names."""
+    """Return the metric named by the file's attribute ``distance``."""
     file = existing_file(path)
     with _opened(file) as h5:
         return _metric(file, h5)

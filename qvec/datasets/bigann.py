@@ -21,9 +21,9 @@ HEADER = 8
 
 
 def load_bigann(file: Path) -> Matrix:
-    """The file's rows, mapped read-only: (n, dim) float32, uint8, int8 or int32.
+    """Map the file's rows read-only: (n, dim) float32, uint8, int8 or int32.
 
-    Raises InputError where the file's length is not the one that its header promises.
+    Raises InputError if the length of the file does not match its header.
     """
     value = DTYPES[file.suffix]
     n, dim, size = _header(file)
@@ -39,7 +39,7 @@ def load_bigann(file: Path) -> Matrix:
 
 
 def load_neighbors(file: Path) -> Matrix:
-    """Exact neighbors (n, k) int32, mapped: of an ``.ibin``, or of a file that has as many distances behind them."""
+    """Map exact neighbors (n, k) int32: an ``.ibin`` file, or a file with distances after the neighbors."""
     existing_file(file)
     n, k, size = _header(file)
     if size not in (HEADER + 4 * n * k, HEADER + 8 * n * k):
@@ -51,7 +51,7 @@ def load_neighbors(file: Path) -> Matrix:
 
 
 def _header(file: Path) -> tuple[int, int, int]:
-    """Rows, their width, and the bytes of the file."""
+    """Rows, values per row, and bytes of the file."""
     size = file.stat().st_size
     if size < HEADER:
         raise InputError(f"{file} has {size} bytes; the header alone has {HEADER}")

@@ -1,4 +1,4 @@
-"""What every loader checks first, and the errors that they share."""
+"""Checks that all loaders share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Matrix = NDArray[Any]
 
 
 def existing_file(path: PathLike) -> Path:
-    """The path, if a regular file is there; NotFoundError or InputError if not."""
+    """Return the path of a regular file; NotFoundError or InputError if there is none."""
     file = Path(path)
     if not file.exists():
         raise NotFoundError(f"{file}: no such file")
@@ -26,7 +26,7 @@ def existing_file(path: PathLike) -> Path:
 
 
 def checked_matrix(array: Matrix, where: str) -> Matrix:
-    """The array, if it holds rows of real numbers; InputError naming ``where`` if not."""
+    """Return the array if it has rows of real numbers; otherwise raise InputError that names ``where``."""
     if array.ndim != 2:
         raise InputError(f"{where} has shape {array.shape}; vectors are a 2-D array, one row each")
     if array.dtype.kind not in "fiu":
@@ -37,14 +37,14 @@ def checked_matrix(array: Matrix, where: str) -> Matrix:
 
 
 def mapped(file: Path, dtype: np.dtype[Any], shape: tuple[int, int], offset: int = 0) -> Matrix:
-    """A read-only map of the file's rows; an empty array where there are none, which cannot be mapped."""
+    """Map the file's rows read-only. An empty file cannot be mapped: return an empty array."""
     if 0 in shape:
         return np.empty(shape, dtype)
     return np.memmap(file, dtype, mode="r", offset=offset, shape=shape)
 
 
 def named_member(file: Path, names: list[str], key: str | None, default: str | None = None) -> str:
-    """The array to read where a file holds several: ``key``, ``default`` if it is there, or the only one."""
+    """Choose the array of a file with several: ``key``, ``default`` if it exists, or the only one."""
     wanted = key if key is not None else default
     if wanted in names:
         return str(wanted)

@@ -1,4 +1,4 @@
-"""Exact k-nearest neighbors by brute force: the answer that every index is held against."""
+"""Exact k-nearest neighbors by brute force."""
 
 from __future__ import annotations
 
@@ -15,23 +15,22 @@ Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 Progress = Callable[[int, int], None]
 
-BASE_BLOCK, QUERY_BLOCK = 8192, 256  # 16 MiB of distances: near the sizes from which BLAS runs at full speed
-SLACK = 1e-10  # relative; far above the rounding of a float64 dot product, far below what tells vectors apart
+BASE_BLOCK, QUERY_BLOCK = 8192, 256  # 16 MiB of distances: large enough for BLAS to run at full speed
+SLACK = 1e-10  # relative; far above the rounding errors of a float64 dot product
 
 
 def exact_knn(
     base: ArrayLike, queries: ArrayLike, k: int, metric: Metric, *, progress: Progress | None = None
 ) -> tuple[Int64, Float64]:
-    """The k nearest rows of ``base`` to each query, by float64 distance, ties by the smaller row.
+    """Find the k nearest rows of ``base`` to each query by float64 distance; of ties, the smaller row.
 
-    ``base`` is (n, dim) and ``queries`` (q, dim), of any real dtype; both are converted block by block, so
-    ``base`` may be a map of a large file. Distances are as everywhere in qvec: l2 squared Euclidean, ip
-    ``-dot``, cosine ``1 - cos``. Blocks go through BLAS; those that may be among the nearest are computed
-    again one by one, so that equal vectors are at equal distance wherever they stand. ``progress(done,
-    total)`` is called with rows of ``base``.
+    ``base`` (n, dim) and ``queries`` (q, dim) have any real dtype. They are converted block by block, so that ``base``
+    may be a map of a large file. Distances are those of qvec: l2 squared Euclidean, ip ``-dot``, cosine ``1 - cos``.
+    BLAS finds candidates; their distances are then computed one by one, so that equal vectors are at equal distances.
+    ``progress(done, total)`` is called with rows of ``base``.
 
-    Returns rows int64 and distances float64, both (q, min(k, n)), nearest first. Raises InputError on a wrong
-    shape, dtype, metric or k, and on a row that is not finite or, under cosine, zero.
+    Returns rows int64 and distances float64, both (q, min(k, n)), nearest first. Raises InputError for a wrong shape,
+    dtype, metric or k, and for a row that is not finite or, under cosine, zero.
     """
     base = checked_matrix(np.asanyarray(base), "base")
     queries = checked_matrix(np.asanyarray(queries), "queries")
@@ -53,7 +52,7 @@ def exact_knn(
 
 
 class _Nearest:
-    """The nearest rows so far of one query."""
+    """The nearest rows of one query found so far."""
 
     def __init__(self, k: int) -> None:
         self.k = k
@@ -61,7 +60,7 @@ class _Nearest:
         self.distances: Float64 = np.empty(0)
 
     def near(self, keys: Float64, slack: float) -> Int64:
-        """Rows of a block that may be among the k nearest, given their distances, good to ``slack``."""
+        """Rows of a block that may be among the k nearest, given distances with errors up to ``slack``."""
         limit = np.inf if len(keys) <= self.k else float(np.partition(keys, self.k - 1)[self.k - 1])
         if len(self.rows) == self.k:
             limit = min(limit, float(self.distances[-1]))
@@ -99,7 +98,7 @@ def _refuse(bad: NDArray[np.bool_], name: str, start: int, what: str) -> None:
 
 
 def _distances(points: Float64, block: Float64, metric: Metric) -> Iterator[tuple[int, Float64]]:
-    """First query and distances (queries, rows) of each block of queries, by BLAS."""
+    """Yield the first query and the distances (queries, rows) of each block of queries, by BLAS."""
     norms = (block * block).sum(axis=1)
     for first in range(0, len(points), QUERY_BLOCK):
         some = points[first : first + QUERY_BLOCK]
@@ -111,7 +110,7 @@ def _distances(points: Float64, block: Float64, metric: Metric) -> Iterator[tupl
 
 
 def _pairwise(query: Float64, rows: Float64, metric: Metric) -> Float64:
-    """Distances one by one: a row's result depends on nothing but the row."""
+    """Distances one by one: the result of a row does not depend on the other rows."""
     if metric == "l2":
         difference = rows - query
         return np.asarray((difference * difference).sum(axis=1))
@@ -119,5 +118,5 @@ def _pairwise(query: Float64, rows: Float64, metric: Metric) -> Float64:
 
 
 def _longest(x: Float64) -> float:
-    """The largest squared length, the size of the terms whose rounding SLACK covers."""
+    """The largest squared length, to which SLACK is relative."""
     return float((x * x).sum(axis=1).max(initial=0))

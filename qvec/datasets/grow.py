@@ -17,21 +17,21 @@ from qvec.datasets.ground_truth import Progress, exact_knn
 from qvec.datasets.workload import DEPTH, Workload, load_workload, scaled
 
 WEIGHTS = (0.7, 0.3)
-NOISE = 0.25  # length of the noise, of the length of the mixture
-BLOCK = 8192  # rows at a time; a block depends on its number and the seed, not on how many there are
+NOISE = 0.25  # length of the noise, relative to that of the mixture
+BLOCK_ROWS = 8192  # a block depends on its number and the seed only
 QUERIES = 1000
 
 
 def mixtures(rows: Matrix, n: int, metric: Metric, seed: int) -> Iterator[Float32Array]:
-    """``n`` new rows, in blocks float32 (at most 8192, dim).
+    """Yield ``n`` new rows in blocks, float32 (at most 8192, dim).
 
-    A row is 0.7 of one random row of ``rows`` and 0.3 of another, and Gaussian noise of a quarter of their length;
-    under cosine it is scaled to length 1. The first rows are the same whatever ``n`` is.
+    A row is 0.7 of a random row of ``rows`` plus 0.3 of another, plus Gaussian noise of a quarter of that length; under
+    cosine it is normalized. The first rows do not depend on ``n``.
     """
-    for block, start in enumerate(range(0, n, BLOCK)):
+    for block, start in enumerate(range(0, n, BLOCK_ROWS)):
         rng = np.random.default_rng((seed, block))
-        first, second = rng.integers(0, len(rows), (2, BLOCK))
-        noise = rng.standard_normal((BLOCK, rows.shape[1]), np.float32)
+        first, second = rng.integers(0, len(rows), (2, BLOCK_ROWS))
+        noise = rng.standard_normal((BLOCK_ROWS, rows.shape[1]), np.float32)
         mixed = WEIGHTS[0] * rows[first].astype(np.float32) + WEIGHTS[1] * rows[second].astype(np.float32)
         lengths = np.linalg.norm(mixed, axis=1, keepdims=True) / np.linalg.norm(noise, axis=1, keepdims=True)
         mixed += np.float32(NOISE) * lengths * noise
@@ -47,12 +47,12 @@ def grow(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Workload:
-    """A set of ``n`` mixtures of the source's base and ``queries`` of its queries, with exact neighbors.
+    """Create ``n`` mixtures of the source's base and ``queries`` mixtures of its queries, with exact neighbors.
 
-    It is written to ``folder`` (base.npy, queries.npy, gt.npy, meta.json) with some megabytes of memory, and loaded
-    from there, mapped, when it is there already. ``progress(done, total)``: rows searched for neighbors.
+    The set is written to ``folder`` (base.npy, queries.npy, gt.npy, meta.json) with some megabytes of memory. If it
+    exists already, it is mapped from there. ``progress(done, total)``: rows searched for neighbors.
 
-    Raises InputError, also where the folder holds another set.
+    Raises InputError, also if the folder has another set.
     """
     if n < 1 or queries < 1:
         raise InputError(f"a set has at least 1 row and 1 query, not {n} and {queries}")
@@ -73,12 +73,12 @@ def grow(
     truth = exact_knn(base, asked, min(n, DEPTH), source.metric, progress=progress)[0]
     np.save(target / "queries.npy", asked)
     np.save(target / "gt.npy", truth.astype(np.int32))
-    meta.write_text(json.dumps(recipe) + "\n")  # last: a set without it is not finished
+    meta.write_text(json.dumps(recipe) + "\n")  # last: marks the set as complete
     return Workload(target.name, source.metric, base, asked, truth)
 
 
 def write_rows(file: Path, blocks: Iterator[Float32Array], n: int, dim: int) -> None:
-    """Write blocks of float32 rows, (n, dim) in all, as an ``.npy`` file, whole or not at all."""
+    """Write blocks of float32 rows, (n, dim) in all, to an ``.npy`` file that appears when it is complete."""
     partial = file.with_name(file.name + ".partial")
     with partial.open("wb") as out:
         np.lib.format.write_array_header_1_0(out, {"descr": "<f4", "fortran_order": False, "shape": (n, dim)})

@@ -1,4 +1,4 @@
-"""Vectors in NumPy's own files."""
+"""Vectors in NumPy's file formats."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qvec.datasets.files import Matrix, checked_matrix, named_member
 
 
 def load_npy(file: Path) -> Matrix:
-    """A ``.npy`` file, mapped read-only; objects are refused, since reading them would run code."""
+    """Map a ``.npy`` file read-only. Arrays of objects are refused, as reading them could run code."""
     try:
         array = np.load(file, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
@@ -21,7 +21,7 @@ def load_npy(file: Path) -> Matrix:
 
 
 def load_npz(file: Path, key: str | None) -> Matrix:
-    """One array of an ``.npz`` archive, read into memory: archives cannot be mapped."""
+    """Read one array of an ``.npz`` archive into memory: archives cannot be mapped."""
     try:
         with np.load(file, allow_pickle=False) as archive:
             name = named_member(file, list(archive.files), key)

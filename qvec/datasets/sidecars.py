@@ -1,4 +1,4 @@
-"""The files beside the vectors: one id, or one JSON object, for each row."""
+"""Files with one id, or one payload, for each row of a file of vectors."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ INT64 = np.iinfo(np.int64)
 
 
 def load_ids(path: PathLike) -> Ids:
-    """One id for each row: int64 (n,), or strings.
+    """Read one id for each row: int64 (n,), or strings.
 
-    A ``.npy`` file holds integers or strings (1-D); a ``.jsonl`` or ``.jsonl.gz`` file, a JSON string a line, or an
-    integer; any other file is UTF-8 text, an id a line. The ids of a text file are integers when every line is one in
-    its canonical form (``7``, not ``007``), else strings.
+    A ``.npy`` file has integers or strings (1-D). A ``.jsonl`` or ``.jsonl.gz`` file has a JSON string or integer per
+    line. Other files are UTF-8 text with an id per line; the ids are integers if all lines are integers in canonical
+    form (``7``, not ``007``), otherwise strings.
 
-    Raises NotFoundError, or InputError naming the line or the dtype.
+    Raises NotFoundError, or InputError that names the line or the dtype.
     """
     file = existing_file(path)
     if file.suffix == ".npy":
@@ -38,10 +38,10 @@ def load_ids(path: PathLike) -> Ids:
     return _json_ids(file) if ".jsonl" in file.suffixes[-2:] else _text_ids(file)
 
 
-def load_payload(path: PathLike) -> list[Payload | None]:
-    """One JSON object, or null, for each line of a ``.jsonl`` or ``.jsonl.gz`` file.
+def load_payloads(path: PathLike) -> list[Payload | None]:
+    """Read a ``.jsonl`` or ``.jsonl.gz`` file with a JSON object, or null, per line.
 
-    Raises NotFoundError, or InputError naming the file and the line.
+    Raises NotFoundError, or InputError that names the file and the line.
     """
     file = existing_file(path)
     return [_parse(file, number, line) for number, line in _lines(file)]
@@ -105,7 +105,7 @@ def _loaded(file: Path, number: int, line: str) -> Any:
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Lines without their ends, numbered from 1; only newlines end one: JSON strings may hold more."""
+    """Yield lines, numbered from 1. Only newlines end a line: JSON strings may have other line separators."""
     opener = gzip.open if file.suffix == ".gz" else open
     number = 0
     try:

@@ -1,4 +1,4 @@
-"""The fvecs, bvecs and ivecs files of http://corpus-texmex.irisa.fr: a row is its dimension and values."""
+"""The fvecs, bvecs and ivecs files of http://corpus-texmex.irisa.fr: each row is its dimension and its values."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ DTYPES: dict[str, np.dtype[Any]] = {
     ".bvecs": np.dtype("u1"),
     ".ivecs": np.dtype("<i4"),
 }
-MAX_DIM = 1 << 20  # a first word above this is no dimension: the file is of another kind
+MAX_DIM = 1 << 20  # a larger first word is not a dimension: the file has another format
 PREFIX = 4
 
 
 def load_texmex(file: Path) -> Matrix:
-    """The file's rows, mapped read-only: (n, dim) float32, uint8 or int32.
+    """Map the file's rows read-only: (n, dim) float32, uint8 or int32.
 
-    Raises InputError, naming the row, where a row's dimension differs from the first one's or the file ends
-    inside a row.
+    Raises InputError that names the row whose dimension differs from the first, or in which the file ends.
     """
     value = DTYPES[file.suffix]
     size = file.stat().st_size

@@ -1,4 +1,4 @@
-"""Vectors from a file of any kind that is known, told by its suffix."""
+"""Vectors from a file of any known format, by its suffix."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ SUFFIXES = (".npy", ".npz", *texmex.DTYPES, *bigann.DTYPES, *HDF5_SUFFIXES)
 
 
 def load_vectors(path: PathLike, key: str | None = None) -> Matrix:
-    """The vectors of a file: (n, dim), of the dtype that the file has.
+    """Load the vectors of a file: (n, dim), of the dtype of the file.
 
     ================================  ==================  ==========================================
-    suffix                            result              the array, where a file holds several
+    suffix                            result              the array, if a file has several
     ================================  ==================  ==========================================
     ``.npy``                          mapped read-only
     ``.npz``                          in memory           ``key``, else the only one
@@ -25,8 +25,8 @@ def load_vectors(path: PathLike, key: str | None = None) -> Matrix:
     ``.hdf5 .h5`` (extra ``hdf5``)    in memory           ``key``, else ``train``, else the only one
     ================================  ==================  ==========================================
 
-    Raises NotFoundError; InputError where the suffix is unknown, the content is not what the suffix says, or
-    ``key`` does not fit; MissingExtraError.
+    Raises NotFoundError; InputError if the suffix is unknown, the content does not match it, or ``key`` does not
+    exist; MissingExtraError.
     """
     file = existing_file(path)
     suffix = file.suffix

@@ -1,4 +1,4 @@
-"""What a benchmark runs on: vectors, queries and their exact neighbors, from the layouts that people have them in."""
+"""Workloads of benchmarks: vectors, queries and exact neighbors, from common layouts of files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from qvec.common.errors import InputError, NotFoundError
 from qvec.common.types import Float32Array
@@ -17,10 +18,11 @@ from qvec.datasets.annbenchmarks import Metric, load_benchmark
 from qvec.datasets.files import Matrix, PathLike
 from qvec.datasets.ground_truth import Int64, Progress, exact_knn
 from qvec.datasets.vectors import HDF5_SUFFIXES, SUFFIXES, load_vectors
+from qvec.quality.recall import recall_of_rows
 
-DEPTH = 100  # neighbors of each query that are computed where none are given
-SPOT_CHECKS = 8  # queries whose given neighbors are computed again
-BLOCK = 8192
+DEPTH = 100  # neighbors per query that are computed if none are given
+SPOT_CHECKS = 8  # queries whose given neighbors are verified
+BLOCK_ROWS = 8192
 NAMES = {
     "base": ("base",),
     "queries": ("queries", "query"),
@@ -30,9 +32,9 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Workload:
-    """``base`` (n, dim), of any real dtype, maybe a map of a file; ``queries`` float32 (q, dim).
+    """``base`` (n, dim): of any real dtype, may be a map of a file. ``queries``: float32 (q, dim).
 
-    ``truth`` int64 (q, at least k): the exact nearest rows of ``base``, nearest first.
+    ``truth``: int64 (q, at least k), the exact nearest rows of ``base``, nearest first.
     """
 
     name: str
@@ -42,13 +44,23 @@ class Workload:
     truth: Int64
 
     def blocks(self) -> Iterator[Float32Array]:
-        """The base as float32, some thousand rows at a time; of length 1 under cosine."""
-        for start in range(0, len(self.base), BLOCK):
-            yield scaled(self.base[start : start + BLOCK], self.metric)
+        """Yield the base as float32, some thousand rows at a time; of length 1 under cosine."""
+        for start in range(0, len(self.base), BLOCK_ROWS):
+            yield scaled(self.base[start : start + BLOCK_ROWS], self.metric)
+
+    def recall(self, rows: ArrayLike, k: int) -> float:
+        """Return the mean recall@k of the first queries, given the rows of the base found for each: int [q, k or more].
+
+        Ties count; a row that is repeated counts once; negative rows stand for no hit.
+        """
+        found = np.asarray(rows, np.int64)[:, :k]
+        n = len(found)
+        recalls = recall_of_rows(found, self.truth[:n, :k], self.queries[:n], self.base, self.metric)
+        return float(recalls.mean())
 
 
 def scaled(x: Matrix, metric: Metric) -> Float32Array:
-    """float32 rows, C-contiguous; of length 1 under cosine."""
+    """Convert to float32 rows, C-contiguous; normalize under cosine."""
     rows = np.ascontiguousarray(x, np.float32)
     if metric != "cosine":
         return rows
@@ -67,17 +79,17 @@ def load_workload(
     max_queries: int | None = None,
     progress: Progress | None = None,
 ) -> Workload:
-    """Vectors, queries and exact neighbors, at least ``k`` of each query.
+    """Load vectors, queries and at least ``k`` exact neighbors per query.
 
-    ``path`` is an ``.hdf5`` of ann-benchmarks; or a folder of ``base.*``, ``queries.*`` and maybe ``gt.*`` and
-    ``meta.json`` (its ``metric``), of any kind that :func:`load_vectors` reads, texmex names such as
-    ``sift_base.fvecs``, ``sift_query.fvecs`` and ``sift_groundtruth.ivecs`` included; or a file of vectors, with
-    ``queries`` beside it. ``queries``, ``truth`` and ``metric`` go before what ``path`` has. ``rows`` and
-    ``max_queries`` take the first ones only. Neighbors that are not given, or not of these rows, are computed;
-    ``progress(done, total)`` is called with rows of the base.
+    ``path``: an ``.hdf5`` file of ann-benchmarks; a file of vectors, with ``queries`` as another file; or a folder with
+    ``base.*``, ``queries.*``, optionally ``gt.*`` and ``meta.json`` (its ``metric``), in any format of
+    :func:`load_vectors`. Names of texmex, such as ``sift_base.fvecs``, ``sift_query.fvecs`` and
+    ``sift_groundtruth.ivecs``, are recognized. ``queries``, ``truth`` and ``metric`` override those of ``path``.
+    ``rows`` and ``max_queries`` take the first ones only. Neighbors are computed if they are not given, or not those of
+    these rows; ``progress(done, total)`` is called with rows of the base.
 
-    Raises NotFoundError; InputError where something is missing or unreadable, or the given neighbors are not those
-    of these vectors: their shape, their range, and of some queries the neighbors themselves are checked.
+    Raises NotFoundError; InputError if something is missing or unreadable, or the given neighbors are not those of the
+    vectors: shape and range are checked, and for some queries the neighbors.
     """
     found = _Parts(Path(path))
     base = found.base()
@@ -107,13 +119,13 @@ def load_workload(
 
 
 def load_truth(path: PathLike) -> Matrix:
-    """Rows of exact neighbors: any file of vectors, or an ``.ibin`` or ``.bin`` of big-ann with its distances."""
+    """Load exact neighbors: any file of vectors, or an ``.ibin`` or ``.bin`` of big-ann with distances."""
     file = Path(path)
     return bigann.load_neighbors(file) if file.suffix in bigann.TRUTH_SUFFIXES else load_vectors(file)
 
 
 def check_truth(truth: Matrix, n: int, queries: int, k: int, where: str) -> None:
-    """InputError unless ``truth`` holds rows of the base, at least ``k`` for each query."""
+    """Raise InputError unless ``truth`` has at least ``k`` rows of the base for each query."""
     if truth.ndim != 2 or truth.dtype.kind not in "iu":
         raise InputError(f"{where} has shape {truth.shape} and dtype {truth.dtype}, not integers, a row a query")
     if len(truth) != queries:
@@ -127,7 +139,7 @@ def check_truth(truth: Matrix, n: int, queries: int, k: int, where: str) -> None
 
 
 def _spot_check(base: Matrix, queries: Float32Array, truth: Int64, metric: Metric, where: str) -> None:
-    """InputError where a given neighbor is farther than the k-th by the distances of the vectors themselves."""
+    """Raise InputError if given neighbors are farther than the k-th nearest, by the distances of the vectors."""
     some = np.unique(np.linspace(0, len(queries) - 1, SPOT_CHECKS).astype(int))
     k = truth.shape[1]
     nearest = exact_knn(base, queries[some], k, metric)[1]
@@ -143,7 +155,7 @@ def _spot_check(base: Matrix, queries: Float32Array, truth: Int64, metric: Metri
 
 
 class _Parts:
-    """Where the parts of a workload are found."""
+    """Finds the parts of a workload."""
 
     def __init__(self, path: Path) -> None:
         if not path.exists():
@@ -174,7 +186,7 @@ class _Parts:
             return self._hdf5.metric
         meta = self.path / "meta.json"
         if not meta.is_file():
-            raise InputError(f"{self.path} does not say its metric: name one of {', '.join(get_args(Metric))}")
+            raise InputError(f"{self.path} does not have a metric: name one of {', '.join(get_args(Metric))}")
         try:
             metric: Metric = json.loads(meta.read_text())["metric"]
         except (ValueError, KeyError, TypeError) as error:
@@ -188,7 +200,7 @@ class _Parts:
         return file
 
     def _file(self, part: str) -> Path | None:
-        """The folder's file of a part; None where there is none."""
+        """Return the folder's file of a part, or None."""
         suffixes = (*SUFFIXES, *bigann.TRUTH_SUFFIXES) if part == "truth" else SUFFIXES
         fitting = [
             file

@@ -35,7 +35,7 @@ def build_store(path: Path, corpus: Corpus) -> None:
         with progress("adding passages", "passages") as report:
             for first in range(0, n, BATCH):
                 rows = slice(first, first + BATCH)
-                db.add(corpus.vectors[rows], payload=corpus.passages[rows])  # numbered on: an id is a row
+                db.add(corpus.vectors[rows], payloads=corpus.passages[rows])  # ids are row numbers
                 report(min(first + BATCH, n), n)
         seconds, stats = time.perf_counter() - start, db.stats()
     parts = {"codes": stats.codes_bytes, "graph": stats.graph_bytes, "float32 vectors": stats.vectors_bytes}
@@ -48,7 +48,8 @@ def answer_questions(path: Path, corpus: Corpus) -> Answers:
     """Print the nearest passages of some questions, and return them by the question's row."""
     heading(f"2. Ask {len(SHOWN)} questions: the {TOP} nearest passages, cosine similarity first")
     with qvec.open(path, mode="r") as db:
-        found = dict(zip(SHOWN, db.search(corpus.queries[list(SHOWN)], TOP).to_list(), strict=True))
+        hits_of_all: qvec.BatchHits = db.search(corpus.queries[list(SHOWN)], TOP)
+        found = dict(zip(SHOWN, hits_of_all.to_list(), strict=True))
     for row, hits in found.items():
         question = corpus.questions[row]
         print(f"\n  Q: {question.text}")

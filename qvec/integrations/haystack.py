@@ -1,13 +1,13 @@
-"""A Haystack document store over a collection, and its retriever (extra ``haystack``).
+"""A Haystack document store on a collection, and its retriever (extra ``haystack``).
 
     store = QvecDocumentStore("docs.qvec", dim=384, fields={"lang": "keyword", "year": "int"})
     store.write_documents(documents, policy=DuplicatePolicy.OVERWRITE)
     retriever = QvecEmbeddingRetriever(store, top_k=5)
     retriever.run(query_embedding, filters={"field": "meta.year", "operator": ">=", "value": 2020})
 
-A document is a vector under its id; its meta are the keys of the payload, its content and the rest lie under keys that
-begin with an underscore. Filters reach the meta fields that were declared. A document without an embedding is stored,
-counted and filtered like any other, and no search by embedding finds it.
+A document is a vector under its id. Its meta are keys of the payload; its content and other attributes are under keys
+that begin with an underscore. Filters refer to declared meta fields. A document without an embedding is stored, counted
+and filtered as any other, but no search by embedding finds it.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ NOTHING: dict[str, Any] = {EMBEDDED: {"$in": []}}
 
 
 class QvecDocumentStore:
-    """Documents in a collection, which is created where there is none."""
+    """Documents in a collection, which is created if it does not exist."""
 
     def __init__(
         self, path: str | os.PathLike[str], dim: int, fields: dict[str, Any] | None = None, **options: Any
     ) -> None:
-        """fields: meta fields to filter by, as of :func:`qvec.create`, which also says the other options."""
+        """fields: meta fields to filter by. fields and options: of :func:`qvec.create`."""
         self._arguments = {"path": os.fspath(path), "dim": dim, "fields": fields, **options}
         declared = {**(fields or {}), EMBEDDED: "bool"}
         chosen: dict[str, Any] = {"ids": "str", "fields": declared, "exist_ok": True} | options
         self.collection = qvec.create(path, dim, **chosen)
 
     def to_dict(self) -> dict[str, Any]:
-        """What :meth:`from_dict` makes a store of: where it lies, and how it was created."""
+        """The path and the options of the store, for :meth:`from_dict`."""
         return dict(default_to_dict(self, **self._arguments))
 
     @classmethod
@@ -60,34 +60,33 @@ class QvecDocumentStore:
         return made
 
     def count_documents(self) -> int:
-        """How many documents are stored."""
+        """The number of stored documents."""
         return len(self.collection)
 
     def filter_documents(self, filters: dict[str, Any] | None = None) -> list[Document]:
-        """Documents that fulfil filters, in the order of storing."""
+        """Documents that match filters, in the order in which they were stored."""
         found: list[Document] = []
         for records in _refusing(lambda: list(self.collection.scan(where=_where(filters)))):
-            found.extend(map(_document, records.ids.tolist(), records.vectors, records.payloads))
+            found.extend(_document(*record) for record in records)
         return found
 
     def write_documents(self, documents: list[Document], policy: DuplicatePolicy = DuplicatePolicy.NONE) -> int:
-        """Store documents, all or none; how many were written. A policy of none is one of FAIL."""
+        """Store documents, all or none of them; the number written. The policy NONE is the policy FAIL."""
         if not isinstance(documents, list) or not all(isinstance(document, Document) for document in documents):
             raise ValueError("documents must be a list of haystack.Document")
         if not documents:
             return 0
-        dim = self.collection.stats().dim
-        vectors = [_placeholder(dim) if d.embedding is None else d.embedding for d in documents]
-        payload = [_payload(document) for document in documents]
+        vectors = [_placeholder(self.collection.dim) if d.embedding is None else d.embedding for d in documents]
+        payloads = [_payload(document) for document in documents]
         ids = [document.id for document in documents]
         try:
-            result = self.collection.add(vectors, ids, payload, on_conflict=POLICIES[policy])
+            result = self.collection.add(vectors, ids, payloads, on_conflict=POLICIES[policy])
         except DuplicateIdError as error:
             raise DuplicateDocumentError(str(error)) from error
         return result.added + result.replaced
 
     def delete_documents(self, document_ids: list[str]) -> None:
-        """Delete by id; ids that are not stored do no harm."""
+        """Delete by id; ids that are not stored are ignored."""
         self.collection.delete(document_ids)
 
     def search(self, embedding: list[float], top_k: int, filters: dict[str, Any] | None = None) -> list[Document]:
@@ -96,13 +95,13 @@ class QvecDocumentStore:
         where = {"$and": conditions} if conditions else None
         hits = _refusing(
             lambda: self.collection.search(
-                np.asarray(embedding, np.float32), top_k, where=where, include=["payload", "vector"]
+                np.asarray(embedding, np.float32), top_k, where=where, include=("payloads", "vectors")
             )
         )
-        return [_document(hit["id"], hit["vector"], hit["payload"], hit["score"]) for hit in hits.to_list()]
+        return [_document(hit.id, hit.vector, hit.payload, hit.score) for hit in hits]
 
     def _embedded(self) -> dict[str, Any] | None:
-        """The condition that a document has an embedding, where not all have one."""
+        """The condition that a document has an embedding; None if all have one."""
         without = self.collection.get(where={EMBEDDED: False}, limit=1)
         return {EMBEDDED: True} if len(without) else None
 
@@ -120,12 +119,12 @@ class QvecEmbeddingRetriever:
     def run(
         self, query_embedding: list[float], filters: dict[str, Any] | None = None, top_k: int | None = None
     ) -> dict[str, list[Document]]:
-        """``documents``: the nearest, with scores. filters, top_k: instead of the retriever's own."""
+        """``documents``: the nearest, with scores. filters, top_k: in place of the retriever's own."""
         chosen = self.filters if filters is None else filters
         return {"documents": self.document_store.search(query_embedding, top_k or self.top_k, chosen)}
 
     def to_dict(self) -> dict[str, Any]:
-        """What :meth:`from_dict` makes a retriever of."""
+        """The options of the retriever, for :meth:`from_dict`."""
         store = self.document_store.to_dict()
         return dict(default_to_dict(self, document_store=store, filters=self.filters, top_k=self.top_k))
 
@@ -138,7 +137,7 @@ class QvecEmbeddingRetriever:
 
 
 def _placeholder(dim: int) -> list[float]:
-    """A vector that every metric takes, for a document without one."""
+    """A vector that is valid under every metric, for a document without an embedding."""
     return [1.0] + [0.0] * (dim - 1)
 
 
@@ -158,7 +157,7 @@ def _document(id: str, vector: Any, payload: dict[str, Any] | None, score: float
 
 
 def _refusing(call: Any) -> Any:
-    """What a call gives; a filter that the collection refuses is Haystack's FilterError."""
+    """The result of a call, with InputError replaced by Haystack's FilterError."""
     try:
         return call()
     except InputError as error:

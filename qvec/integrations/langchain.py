@@ -1,11 +1,11 @@
-"""A LangChain vector store over a collection (extra ``langchain``).
+"""A LangChain vector store on a collection (extra ``langchain``).
 
     store = QvecVectorStore.create("docs.qvec", embedding, fields={"lang": "keyword"})
     store.add_texts(["..."], [{"lang": "en"}])
     store.similarity_search("a question", k=4, filter={"lang": "en"})
 
-A document is a vector under its id, a string, with the text under the payload key ``text`` and the metadata beside it.
-``filter`` is the collection's ``where``, over fields that were declared.
+A document is a vector under its id, a string. The payload holds the text under the key ``text``, and the metadata.
+``filter`` is the collection's ``where``, on declared fields.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ class QvecVectorStore(VectorStore):
     def create(
         cls, path: str | os.PathLike[str], embedding: Embeddings, dim: int | None = None, **options: Any
     ) -> Self:
-        """A new collection. dim: by default, what the embedding gives. options: of :func:`qvec.create`."""
+        """Create a collection. dim: default, that of the embedding. options: of :func:`qvec.create`."""
         length = len(embedding.embed_query(PROBE)) if dim is None else dim
         chosen: dict[str, Any] = {"ids": "str"} | options
         return cls(qvec.create(path, length, **chosen), embedding)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], embedding: Embeddings, **options: Any) -> Self:
-        """A collection that is there; options: of :func:`qvec.open`."""
+        """Open a collection. options: of :func:`qvec.open`."""
         return cls(qvec.open(path, **options), embedding)
 
     @classmethod
@@ -62,7 +62,7 @@ class QvecVectorStore(VectorStore):
         path: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> Self:
-        """A new collection at ``path`` with these texts; options: of :func:`qvec.create`."""
+        """Create a collection at ``path`` with these texts. options: of :func:`qvec.create`."""
         if path is None:
             raise InputError("path says where the new collection is to be")
         store = cls.create(path, embedding, **options)
@@ -71,7 +71,7 @@ class QvecVectorStore(VectorStore):
 
     @property
     def embeddings(self) -> Embeddings:
-        """What turns texts into vectors."""
+        """The embedding of texts."""
         return self._embedding
 
     def add_texts(
@@ -82,26 +82,26 @@ class QvecVectorStore(VectorStore):
         ids: Sequence[str | None] | None = None,
         **kwargs: Any,
     ) -> list[str]:
-        """Store texts, in one commit; a text whose id is stored already replaces what was there. The ids."""
+        """Store texts in one commit, replacing stored texts with the same ids; the ids."""
         contents = list(texts)
         names = [name or str(uuid.uuid4()) for name in (ids or [None] * len(contents))]
         metas = metadatas or [{}] * len(contents)
         if not len(contents) == len(names) == len(metas):
             raise InputError(f"{len(names)} ids and {len(metas)} metadatas for {len(contents)} texts")
         if contents:
-            payload = [_payload(text, meta) for text, meta in zip(contents, metas, strict=True)]
-            self.collection.upsert(self._embedding.embed_documents(contents), names, payload)
+            payloads = [_payload(text, meta) for text, meta in zip(contents, metas, strict=True)]
+            self.collection.upsert(self._embedding.embed_documents(contents), names, payloads)
         return names
 
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
-        """Delete by id, or what fulfils ``where=``; ids that are not stored do no harm."""
+        """Delete by id, or documents that match ``where=``; ids that are not stored are ignored."""
         self.collection.delete(ids, **kwargs)
         return True
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
-        """Documents that are stored, in the order asked for; the others are left out."""
+        """Stored documents, in the order asked for; ids that are not stored are skipped."""
         records = self.collection.get(ids, missing="ignore")
-        return [_document(*row) for row in zip(records.ids.tolist(), records.payloads, strict=True)]
+        return [_document(record.id, record.payload) for record in records]
 
     def similarity_search(
         self, query: str, k: int = 4, filter: dict[str, Any] | None = None, **kwargs: Any
@@ -112,7 +112,7 @@ class QvecVectorStore(VectorStore):
     def similarity_search_with_score(
         self, query: str, k: int = 4, filter: dict[str, Any] | None = None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
-        """... with their scores, larger is nearer: the cosine, the dot product, or minus the squared distance."""
+        """Documents nearest to a text, with their scores (higher is nearer), which are those of :class:`qvec.Hits`."""
         return self._search(self._embedding.embed_query(query), k, filter, **kwargs)
 
     def similarity_search_by_vector(
@@ -130,7 +130,7 @@ class QvecVectorStore(VectorStore):
         filter: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> list[Document]:
-        """Documents near a text and unlike each other, of the ``fetch_k`` nearest; ``lambda_mult`` 1: nearest only."""
+        """A diverse selection of the ``fetch_k`` documents nearest to a text; ``lambda_mult`` 1: the nearest."""
         vector = self._embedding.embed_query(query)
         return self.max_marginal_relevance_search_by_vector(vector, k, fetch_k, lambda_mult, filter, **kwargs)
 
@@ -144,18 +144,18 @@ class QvecVectorStore(VectorStore):
         **kwargs: Any,
     ) -> list[Document]:
         """As :meth:`max_marginal_relevance_search`, of a vector."""
-        options = kwargs | {"mmr": lambda_mult, "fetch_k": max(k, fetch_k)}
+        options = kwargs | {"mmr": (lambda_mult, max(k, fetch_k))}
         return [document for document, _ in self._search(embedding, k, filter, **options)]
 
     def _search(
         self, vector: list[float], k: int, filter: dict[str, Any] | None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         hits = self.collection.search(np.asarray(vector, np.float32), k, where=filter, **kwargs)
-        return [(_document(hit["id"], hit["payload"]), hit["score"]) for hit in hits.to_list()]
+        return [(_document(hit.id, hit.payload), hit.score) for hit in hits]
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         """From the score to a number from 0 to 1: (1 + cos) / 2, 1 / (1 + distance), or the logistic of the product."""
-        metric = self.collection.stats().metric
+        metric = self.collection.metric
         if metric == "cosine":
             return lambda score: min(1.0, max(0.0, (1 + score) / 2))
         return (lambda score: 1 / (1 - score)) if metric == "l2" else (lambda score: 1 / (1 + math.exp(-score)))

@@ -1,11 +1,10 @@
-"""A LlamaIndex vector store over a collection (extra ``llamaindex``).
+"""A LlamaIndex vector store on a collection (extra ``llamaindex``).
 
     store = QvecVectorStore.create("docs.qvec", dim=384, fields={"lang": "keyword"})
     index = VectorStoreIndex.from_documents(documents, storage_context=StorageContext.from_defaults(vector_store=store))
 
-A node is a vector under its id; the payload holds its metadata and what LlamaIndex needs to make the node again.
-Metadata filters reach the fields that were declared; ``ref_doc_id`` always is, so that all nodes of a document can be
-deleted.
+A node is a vector under its id. The payload holds its metadata and the data from which LlamaIndex restores the node.
+Metadata filters refer to declared fields. ``ref_doc_id`` is always declared, because deleting a document needs it.
 """
 
 from __future__ import annotations
@@ -64,14 +63,14 @@ class QvecVectorStore(BasePydanticVectorStore):
     def create(
         cls, path: str | os.PathLike[str], dim: int, fields: dict[str, Any] | None = None, **options: Any
     ) -> QvecVectorStore:
-        """A new collection. fields: metadata to filter by, as of :func:`qvec.create`, like the other options."""
+        """Create a collection. fields: metadata to filter by. fields and options: of :func:`qvec.create`."""
         declared = {**(fields or {}), REF_DOC: "keyword"}
         chosen: dict[str, Any] = {"ids": "str", "fields": declared} | options
         return cls(qvec.create(path, dim, **chosen))
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], **options: Any) -> QvecVectorStore:
-        """A collection that is there; options: of :func:`qvec.open`."""
+        """Open a collection. options: of :func:`qvec.open`."""
         return cls(qvec.open(path, **options))
 
     @classmethod
@@ -84,12 +83,12 @@ class QvecVectorStore(BasePydanticVectorStore):
         return self._collection
 
     def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
-        """Store nodes that have embeddings, in one commit; nodes that are stored already are replaced. The ids."""
+        """Store nodes with embeddings in one commit, replacing stored nodes with the same ids; the ids."""
         ids = [node.node_id for node in nodes]
         if nodes:
             vectors = [node.get_embedding() for node in nodes]
-            payload = [node_to_metadata_dict(node, remove_text=False) for node in nodes]
-            self._collection.upsert(vectors, ids, payload)
+            payloads = [node_to_metadata_dict(node, remove_text=False) for node in nodes]
+            self._collection.upsert(vectors, ids, payloads)
         return ids
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
@@ -99,7 +98,7 @@ class QvecVectorStore(BasePydanticVectorStore):
     def delete_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
     ) -> None:
-        """Delete nodes by id, by filters, or those of the ids that fulfil the filters."""
+        """Delete nodes by id, by filters, or by both."""
         self._collection.delete(node_ids, where=where_of(filters))
 
     def clear(self) -> None:
@@ -112,14 +111,14 @@ class QvecVectorStore(BasePydanticVectorStore):
         if node_ids is not None:
             found = [self._collection.get(node_ids, missing="ignore")]
             if filters is not None:
-                fulfil = {id for records in self._collection.scan(where=where_of(filters)) for id in records.ids}
-                return [node for records in found for node in _nodes(records) if node.node_id in fulfil]
+                matching = {id for records in self._collection.scan(where=where_of(filters)) for id in records.ids}
+                return [node for records in found for node in _nodes(records) if node.node_id in matching]
         else:
             found = list(self._collection.scan(where=where_of(filters)))
         return [node for records in found for node in _nodes(records)]
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
-        """The nodes nearest to an embedding, plainly or diverse (``VectorStoreQueryMode.MMR``).
+        """The nodes nearest to an embedding, or a diverse selection of them (``VectorStoreQueryMode.MMR``).
 
         kwargs: of :meth:`qvec.Collection.search`; ``mmr_threshold`` is its ``mmr``, 0.5 by default.
         """
@@ -127,16 +126,16 @@ class QvecVectorStore(BasePydanticVectorStore):
             raise InputError(f"the store searches by embeddings alone, not in mode {query.mode.value!r}")
         if query.query_embedding is None:
             raise InputError("the query has no embedding")
-        options: dict[str, Any] = {"include": ["payload", "vector"], **kwargs}
+        options: dict[str, Any] = {"include": ("payloads", "vectors"), **kwargs}
         if query.mode == VectorStoreQueryMode.MMR:
             options.setdefault("mmr", 0.5 if query.mmr_threshold is None else query.mmr_threshold)
         where = where_of(query.filters, query.doc_ids)
         vector = np.asarray(query.query_embedding, np.float32)
         hits = self._collection.search(vector, query.similarity_top_k, where=where, ids_in=query.node_ids, **options)
-        found = hits.to_list()
-        nodes = [_node(hit["payload"], hit["vector"]) for hit in found]
-        scores = [hit["score"] for hit in found]
-        return VectorStoreQueryResult(nodes=nodes, similarities=scores, ids=[hit["id"] for hit in found])
+        nodes = [_node(hit.payload, hit.vector) for hit in hits]
+        return VectorStoreQueryResult(
+            nodes=nodes, similarities=[hit.score for hit in hits], ids=[hit.id for hit in hits]
+        )
 
 
 def where_of(filters: MetadataFilters | None, doc_ids: list[str] | None = None) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Rows out of a collection and into one: files that other programs read, and what other vector stores left."""
+"""Import and export of rows: files that other programs read, and files of other vector stores."""
 
 from qvec.interchange.base import Batch, Source
 from qvec.interchange.copying import Copied, add_from, create_for

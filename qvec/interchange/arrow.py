@@ -1,4 +1,4 @@
-"""Tables of Arrow: Parquet and Arrow files, and what hands out Arrow batches."""
+"""Arrow tables: Parquet files, Arrow files, and databases that return Arrow batches."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from qvec.common.types import FieldType, IdKind, Metric, Payload
 from qvec.interchange.base import Batch, Ids, Matrix, Source, checked_dim, int_ids
 
 EXTRA = "arrow"
-MARK = b"qvec"  # in the metadata of a schema that was exported, the metric: the rest of payloads is JSON
-FIELDS = b"qvec.fields"  # ... and the declared fields, as a JSON object
+MARK = b"qvec"  # metadata key of exported schemas, with the metric; the column REST then has JSON
+FIELDS = b"qvec.fields"  # metadata key of the declared fields, as a JSON object
 SAMPLED_PARTS = 16  # row groups or batches that a sample is taken from
 Batches = Callable[[int], Iterator[Any]]
 
 
 class ArrowSource(Source):
-    """Rows of record batches: a column of vectors, maybe one of ids; all others are keys of payloads.
+    """Rows of record batches: a column of vectors, optionally one of ids; other columns are payload keys.
 
-    vector, id: names of the columns; by default, the only column of lists of numbers (or the one called ``vector``),
-    and the column ``id`` where there is one. payload: a column of JSON objects that are merged into the payloads; by
-    default the one that an export left. A null is a key that is not there. Timestamps come as datetimes, in whole
-    microseconds; days and times of day as ISO 8601 text.
+    vector, id: names of the columns. Default: ``vector``, or the only column of lists of numbers; and ``id``, if there
+    is one. payload: a column of JSON objects, merged into the payloads; default: the one that an export wrote. A null
+    means that the payload has no such key. Timestamps become datetimes in whole microseconds; dates and times of day
+    become ISO 8601 text.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class ArrowSource(Source):
         payload: str | None = None,
         metric: Metric | None = None,
     ) -> None:
-        """``batches``: all rows, in record batches of up to so many; ``spread``: so many rows in all, from all over."""
+        """``batches``: yields all rows, n per batch at most. ``spread``: yields n rows, spread over the table."""
         self.name, self.rows = name, rows
         self._batches, self._spread = batches, spread
         self._vector = _vector_column(name, schema, vector)
@@ -70,14 +70,12 @@ class ArrowSource(Source):
         return np.concatenate(parts)[:size] if parts else np.empty((0, self.dim), np.float32)
 
     def _dim(self, kind: Any) -> int:
-        kind = getattr(kind, "storage_type", kind)  # of a tensor: a list in another coat
+        kind = getattr(kind, "storage_type", kind)  # a tensor is stored as a list
         if hasattr(kind, "list_size"):
             return int(kind.list_size)
         first = next(iter(self._batches(1)), None)
         if first is None:
-            raise InputError(
-                f"{self.name} has no rows, and its column {self._vector!r} does not say how long lists are"
-            )
+            raise InputError(f"{self.name} has no rows, and the type of its column {self._vector!r} has no length")
         return len(first.column(self._vector)[0])
 
     def _vectors(self, found: Any, first: int) -> Matrix:
@@ -147,7 +145,7 @@ def ipc_source(path: Path, **columns: Any) -> ArrowSource:
 
 
 def _some(parts: int) -> list[int]:
-    """Parts of a file to sample from."""
+    """Numbers of the parts of a file to sample from."""
     return sorted({i * parts // SAMPLED_PARTS for i in range(SAMPLED_PARTS)}) if parts else []
 
 
@@ -174,7 +172,7 @@ def _vector_column(name: str, schema: Any, asked: str | None) -> str:
 
 
 def _named_column(name: str, schema: Any, asked: str | None, default: str | None) -> str | None:
-    """The column that was asked for, else the default where it is there."""
+    """Return the column ``asked`` for, or the default if it exists."""
     if asked is not None and asked not in schema.names:
         raise InputError(f"{name} has no column {asked!r}; its columns are {', '.join(schema.names)}")
     return asked if asked is not None else default if default in schema.names else None
@@ -202,19 +200,19 @@ def _stored_metric(meta: Any) -> Metric | None:
 
 
 def _stored_fields(name: str, meta: Any) -> Mapping[str, FieldType]:
-    """The declared fields of a collection that was exported; none of any other table."""
+    """Return the declared fields of an exported collection; of other tables, none."""
     if FIELDS not in meta:
         return {}
     from qvec.filters.schema import check_fields
 
     try:
         return check_fields(json.loads(meta[FIELDS]))
-    except ValueError as error:  # no JSON, or no fields
+    except ValueError as error:  # not JSON, or not fields
         raise InputError(f"{name}: the declared fields in its metadata are damaged: {error}") from error
 
 
 def _in_microseconds(found: Any) -> Any:
-    """Columns with timestamps of whole microseconds, all that a datetime holds."""
+    """Convert timestamps to whole microseconds, the resolution of datetimes."""
     pa, types = require("pyarrow", EXTRA), require("pyarrow.types", EXTRA)
     for i, column in enumerate(found.schema):
         if types.is_timestamp(column.type) and column.type.unit == "ns":
@@ -224,7 +222,7 @@ def _in_microseconds(found: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """A value, days and times of day in it as text: payloads hold datetimes alone."""
+    """Convert dates and times of day in a value to text: payloads can hold datetimes only."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Rows on their way between stores: what every reader of a foreign file or database gives."""
+"""Interface of the readers of foreign files and databases."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_INT_ID = 2**63 - 1
 
 @dataclass(frozen=True)
 class Batch:
-    """Some rows. ``vectors``: real numbers [n, dim]. ``ids``: n, or None where rows have none."""
+    """Some rows. ``vectors``: real numbers [n, dim]. ``ids``: n, or None if rows have no ids."""
 
     vectors: Matrix
     ids: Ids | None
@@ -30,11 +30,10 @@ class Batch:
 
 
 class Source(ABC):
-    """A collection of rows in another form, read in bounded memory.
+    """Rows in a foreign format, read in bounded memory.
 
-    ``rows``, ``dim``: its shape. ``metric``: what its own index measures, None where it does not say. ``id_kind``: None
-    where rows have no ids. ``fields``: what its payloads hold that a collection can filter by, where it says.
-    ``note``: what is lost in reading it, empty where nothing is.
+    ``rows``, ``dim``: shape of the vectors. ``metric``: of the foreign index, or None. ``id_kind``: None: rows have
+    no ids. ``fields``: declared payload fields, if known. ``note``: describes what reading loses; "" if nothing.
     """
 
     name: str
@@ -47,11 +46,11 @@ class Source(ABC):
 
     @abstractmethod
     def batches(self, size: int) -> Iterator[Batch]:
-        """All rows in order, up to ``size`` at a time."""
+        """Yield all rows in order, up to ``size`` at a time."""
 
     @abstractmethod
     def sample(self, size: int) -> Matrix:
-        """Up to ``size`` vectors from all over, to train a code on."""
+        """Return up to ``size`` vectors, spread over all rows, to train a code on."""
 
     def __repr__(self) -> str:
         shape = f"{self.rows} rows dim={self.dim} metric={self.metric} ids={self.id_kind}"
@@ -59,32 +58,32 @@ class Source(ABC):
 
 
 def spread(rows: int, size: int) -> NDArray[np.int64]:
-    """Up to ``size`` row numbers, evenly from 0 to ``rows``."""
+    """Return up to ``size`` row numbers, evenly spread from 0 to ``rows``."""
     return np.linspace(0, rows - 1, min(size, rows)).astype(np.int64)
 
 
 def runs(rows: int, size: int, length: int) -> list[slice]:
-    """Slices of up to ``length`` rows, about ``size`` in all, evenly from 0 to ``rows``: where each call has a cost."""
+    """Return slices of up to ``length`` rows, ``size`` in all, evenly spread: fewer calls than with single rows."""
     n = -(-min(size, rows) // length)
     bounds = [i * rows // n for i in range(n + 1)] if n else [0]
     return [slice(start, min(start + length, stop)) for start, stop in itertools.pairwise(bounds)]
 
 
 def slices(rows: int, size: int) -> Iterator[slice]:
-    """Consecutive slices of up to ``size`` rows."""
+    """Yield consecutive slices of up to ``size`` rows."""
     for start in range(0, rows, size):
         yield slice(start, min(start + size, rows))
 
 
 def checked_dim(dim: int, where: str) -> int:
-    """The dimension, if a collection can have it."""
+    """Return the dimension; InputError if a collection cannot have it."""
     if not 1 <= dim <= MAX_DIM:
         raise InputError(f"{where} has vectors of {dim} dimensions; the limits are 1 and {MAX_DIM}")
     return dim
 
 
 def int_ids(ids: Matrix, where: str) -> NDArray[np.int64]:
-    """Integer ids as int64; InputError names the first that a collection cannot have."""
+    """Return integer ids as int64; InputError names the first id that a collection cannot have."""
     bad = np.flatnonzero((ids < 0) | (ids > MAX_INT_ID))
     if bad.size:
         raise InputError(f"{where}: row {bad[0]} has the id {ids[bad[0]]}; ids lie between 0 and {MAX_INT_ID}")

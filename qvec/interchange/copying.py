@@ -1,4 +1,4 @@
-"""Rows of a source into a collection, batch by batch."""
+"""Copying the rows of a source into a collection, batch by batch."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from qvec.index import Progress
 
 BATCH = 8192
-SAMPLE = 16_384  # rows; ranges and means are known well from far fewer
+SAMPLE_ROWS = 16_384  # for the training of the code
 
 
 @dataclass
 class Copied:
-    """What came of a copy, in rows."""
+    """Numbers of rows that a copy added, replaced and skipped."""
 
     added: int = 0
     replaced: int = 0
@@ -37,13 +37,13 @@ def create_for(
     batch_size: int = BATCH,
     **options: Any,
 ) -> qvec.Collection:
-    """A new collection that fits a source: its dimension, kind of ids, fields, and metric (cosine where it has none).
+    """Create a collection that fits a source: dimension, kind of ids, fields, and metric (cosine if unknown).
 
-    Where the source is more than one batch, the code is trained on rows from all over it. options: as of
+    If the source has more than one batch, the code is trained on a sample of all rows. options: see
     :func:`qvec.create`.
     """
     chosen = metric or source.metric or "cosine"
-    sample = source.sample(SAMPLE) if source.rows > batch_size else None
+    sample = source.sample(SAMPLE_ROWS) if source.rows > batch_size else None
     options = {"ids": source.id_kind or "int64", "fields": source.fields, "sample": sample} | options
     return qvec.create(path, source.dim, metric=chosen, **options)
 
@@ -56,10 +56,10 @@ def add_from(
     batch_size: int = BATCH,
     progress: Progress | None = None,
 ) -> Copied:
-    """Add every row of a source, a commit for each batch: where it stops, the batches before are stored.
+    """Add all rows of a source, with one commit per batch: after an error, the batches before are stored.
 
-    Integer ids become strings in a collection whose ids are; ids are numbered on where the source has none.
-    Raises InputError naming the source and the batch.
+    Integer ids become strings in a collection with string ids. Without ids, rows are numbered. InputError names the
+    source and the batch.
     """
     strings, copied, done = db.stats().ids == "str", Copied(), 0
     for batch in source.batches(batch_size):

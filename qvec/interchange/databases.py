@@ -1,4 +1,4 @@
-"""Tables of other embedded vector databases, read by their own packages."""
+"""Tables of other embedded vector databases, read with their own packages."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from qvec.common.types import IdKind, Metric, Payload
 from qvec.interchange.arrow import ArrowSource
 from qvec.interchange.base import Batch, Matrix, Source, checked_dim, runs, slices
 
-LANCE = ".lance"  # what the directory of a table is called
+LANCE = ".lance"  # suffix of the directory of a table
 DOCUMENT = "document"  # the payload key of a Chroma document
-SAMPLED_TOGETHER = 1024  # rows
+ROWS_PER_SAMPLE_CALL = 1024
 
 
 class ChromaSource(Source):
-    """A collection of a persistent Chroma directory. Metadata are the payload; a document is under ``document``."""
+    """A collection of a persistent Chroma directory. Payloads are its metadata; documents have the key ``document``."""
 
     id_kind: IdKind | None = "str"
 
@@ -33,14 +33,14 @@ class ChromaSource(Source):
         self.metric = _space(self._collection)
         self.dim = checked_dim(self._get(1, 0).vectors.shape[1], self.name) if self.rows else 0
         if not self.rows:
-            raise InputError(f"{self.name} is empty, and does not say of what dimension it is")
+            raise InputError(f"{self.name} is empty: its dimension is unknown")
 
     def batches(self, size: int) -> Iterator[Batch]:
         for part in slices(self.rows, size):
             yield self._get(part.stop - part.start, part.start)
 
     def sample(self, size: int) -> Matrix:
-        parts = runs(self.rows, size, SAMPLED_TOGETHER)
+        parts = runs(self.rows, size, ROWS_PER_SAMPLE_CALL)
         return np.concatenate([self._get(part.stop - part.start, part.start).vectors for part in parts])[:size]
 
     def _get(self, limit: int, offset: int) -> Batch:
@@ -50,7 +50,7 @@ class ChromaSource(Source):
 
 
 def lance_source(path: Path, table: str | None = None, **columns: Any) -> ArrowSource:
-    """A table of a LanceDB directory, or the directory of one table; its columns as of any Arrow table."""
+    """Open a table of a LanceDB directory, or the directory of a table. For columns see :class:`ArrowSource`."""
     if path.suffix == LANCE:
         path, table = path.parent, path.stem if table is None else table
     db = require("lancedb", "lancedb").connect(str(path))
@@ -75,7 +75,7 @@ def _only(path: str, what: str, names: list[str], asked: str | None) -> str:
 
 
 def _space(collection: Any) -> Metric | None:
-    """The metric of a Chroma collection: in its configuration, or in the metadata of those of older versions."""
+    """The metric of a Chroma collection: in its configuration or, of older versions, in its metadata."""
     configuration = (getattr(collection, "configuration", None) or {}).get("hnsw") or {}
     space = configuration.get("space") or (collection.metadata or {}).get("hnsw:space")
     return cast(Metric, space) if space in ("cosine", "ip", "l2") else None

@@ -1,4 +1,4 @@
-"""A collection's rows into files that other programs read, in bounded memory."""
+"""Export of a collection's rows to files that other programs read, in bounded memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from qvec.index import Progress
 
 ExportFormat = Literal["npy", "parquet", "arrow"]
-BATCH = 8192  # rows read at once, and of a row group
+BATCH = 8192  # rows read at a time; also rows of a Parquet row group
 _BY_SUFFIX: dict[str, ExportFormat] = {
     ".npy": "npy",
     **dict.fromkeys(PARQUET_SUFFIXES, "parquet"),
@@ -33,7 +33,7 @@ _BY_SUFFIX: dict[str, ExportFormat] = {
 
 @dataclass(frozen=True)
 class Exported:
-    """``rows`` written, and the ``files`` they are in, the vectors' first."""
+    """``rows``: number written. ``files``: the file of vectors first."""
 
     rows: int
     files: list[Path]
@@ -45,28 +45,27 @@ def export(
     format: ExportFormat | None = None,
     *,
     where: Where | None = None,
-    payload: bool = True,
+    payloads: bool = True,
     overwrite: bool = False,
     batch_size: int = BATCH,
     progress: Progress | None = None,
 ) -> Exported:
-    """Write every row that is stored, in the order of storing, as :meth:`Collection.get` gives it.
+    """Write all stored rows in the order of storing, as :meth:`Collection.get` returns them.
 
-    format: by default told by the suffix. ``"parquet"`` (.parquet .pq) and ``"arrow"`` (.arrow .feather; the IPC file
-    format), which need the extra ``arrow``: columns ``id``, ``vector`` (lists of ``dim`` float32), one for each payload
-    key whose values are of one type, and ``payload`` with the rest as JSON. ``"npy"``: the vectors, float32 [n, dim];
-    beside them the ids in ``NAME.ids.npy`` (integers) or ``NAME.ids.jsonl`` (strings), and payloads, where there are
-    any, in ``NAME.payload.jsonl``.
-    where: only rows that fulfil a filter. payload: whether payloads are written. progress: called with (done, total)
-    rows.
+    format: by default that of the suffix. ``"parquet"`` (.parquet .pq) and ``"arrow"`` (.arrow .feather; the IPC file
+    format) need the extra ``arrow``. They have the columns ``id``, ``vector`` (lists of ``dim`` float32), one for each
+    payload key whose values have one type, and ``payload`` with the remaining keys as JSON. ``"npy"`` writes the
+    vectors, float32 [n, dim], the ids to ``NAME.ids.npy`` (integers) or ``NAME.ids.jsonl`` (strings), and payloads, if
+    there are any, to ``NAME.payload.jsonl``.
+    where: only rows matching a filter. payload: whether to write payloads. progress: called with (done, total) rows.
 
-    Raises ExistsError unless ``overwrite``; InputError where the suffix tells no format, or a payload holds what the
-    format cannot; MissingExtraError. Files appear when they are whole; an error leaves none.
+    Raises ExistsError unless ``overwrite``; InputError if the suffix is unknown, or the format cannot represent a
+    payload; MissingExtraError. Files appear once they are complete; after an error there are none.
     """
     target = Path(path)
-    chosen = _told_format(target) if format is None else format
+    chosen = _format_of(target) if format is None else format
     check_choice("format", chosen, get_args(ExportFormat))
-    rows = _Rows(db, where, payload, batch_size, progress)
+    rows = _Rows(db, where, payloads, batch_size, progress)
     with Staging(overwrite) as staging:
         _WRITERS[chosen](rows, target, staging)
     return Exported(rows.done, staging.files)
@@ -74,11 +73,11 @@ def export(
 
 @dataclass
 class _Rows:
-    """What is exported, and how much of it has been."""
+    """The rows to export; counts those that are done."""
 
     db: qvec.Collection
     where: Where | None
-    payload: bool
+    payloads: bool
     batch_size: int
     progress: Progress | None
     done: int = 0
@@ -92,9 +91,9 @@ class _Rows:
                 self.progress(self.done, max(total, self.done))
 
     def columns(self) -> PayloadColumns:
-        """What columns the payloads ask for."""
+        """Find the columns that the payloads need."""
         columns = PayloadColumns()
-        for records in self.db.scan(self.batch_size, where=self.where) if self.payload else ():
+        for records in self.db.scan(self.batch_size, where=self.where) if self.payloads else ():
             columns.observe(records.payloads)
         return columns
 
@@ -113,7 +112,7 @@ def _write_npy(rows: _Rows, target: Path, staging: Staging) -> None:
         for records in rows:
             vectors.append(records.vectors)
             ids.append(records.ids)
-            if rows.payload:
+            if rows.payloads:
                 lines = zip(records.ids.tolist(), records.payloads, strict=True)
                 payload_file.writelines(to_json(*line) + "\n" for line in lines)
                 any_payload = any_payload or any(value is not None for value in records.payloads)
@@ -146,7 +145,7 @@ def _write_arrow(rows: _Rows, file: Path, writer: Callable[[str, Any], Any]) -> 
         for records in rows:
             ids = records.ids.tolist()
             columns = {"id": pa.array(ids, schema.field("id").type), "vector": vector_array(records.vectors)}
-            if rows.payload:
+            if rows.payloads:
                 columns |= payload_arrays(ids, records.payloads, kinds)
             out.write_batch(pa.record_batch(columns, schema=schema))
 
@@ -156,13 +155,13 @@ def _schema(rows: _Rows, kinds: dict[str, str]) -> Any:
     like = rows.db.get([])
     ids = pa.string() if like.ids.dtype == object else pa.int64()
     fields = {"id": ids, "vector": vector_array(like.vectors).type}
-    if rows.payload:
+    if rows.payloads:
         fields |= {key: arrow_type(kind) for key, kind in kinds.items()} | {REST: pa.string()}
-    declared = json.dumps(dict(rows.db.fields) if rows.payload else {})
+    declared = json.dumps(dict(rows.db.fields) if rows.payloads else {})
     return pa.schema(list(fields.items()), metadata={MARK: rows.db.stats().metric, FIELDS: declared})
 
 
-def _told_format(path: Path) -> ExportFormat:
+def _format_of(path: Path) -> ExportFormat:
     if path.suffix not in _BY_SUFFIX:
         raise InputError(f"{path}: unknown suffix {path.suffix!r}; exports are {' '.join(_BY_SUFFIX)}")
     return _BY_SUFFIX[path.suffix]

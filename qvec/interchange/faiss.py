@@ -1,4 +1,4 @@
-"""Index files of faiss: vectors reconstructed from whatever the index keeps of them."""
+"""Index files of faiss: vectors are reconstructed from what the index stores."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from qvec.common.types import IdKind, Metric
 from qvec.interchange.base import Batch, Matrix, Source, checked_dim, int_ids, runs, slices
 
 EXTRA = "faiss"
-SAMPLED_TOGETHER = 64  # rows
+ROWS_PER_SAMPLE_CALL = 64
 Read = Callable[[int, int], Matrix]
 _EXACT = ("IndexFlat", "IndexIVFFlat", "IndexHNSWFlat", "IndexNSGFlat")
 
 
 class FaissSource(Source):
-    """An index of float vectors. Where it keeps codes (SQ, PQ), what they decode to: ``note`` says so."""
+    """An index of float vectors. If it stores codes (SQ, PQ), they are decoded, and ``note`` says so."""
 
     def __init__(self, path: Path) -> None:
         self._faiss = faiss = require("faiss", EXTRA)
         self.name = str(path)
-        self._index = index = _opened(faiss, path)  # the parts below live as long as it does
+        self._index = index = _opened(faiss, path)  # owns the parts used below
         self.dim, self.rows = checked_dim(index.d, self.name), int(index.ntotal)
         metrics: dict[int, Metric] = {faiss.METRIC_L2: "l2", faiss.METRIC_INNER_PRODUCT: "ip"}
         self.metric = metrics.get(index.metric_type)
         self._read, self._ids, kept = _reader(faiss, index, self.name)
         self.id_kind: IdKind | None = None if self._ids is None else "int64"
-        self.note = "" if kept.startswith(_EXACT) else f"vectors are what the codes of {kept} decode to"
+        self.note = "" if kept.startswith(_EXACT) else f"vectors are decoded from the codes of {kept}"
 
     def batches(self, size: int) -> Iterator[Batch]:
         for part in slices(self.rows, size):
@@ -40,19 +40,19 @@ class FaissSource(Source):
             yield Batch(self._read(part.start, part.stop), ids, None)
 
     def sample(self, size: int) -> Matrix:
-        parts = [self._read(part.start, part.stop) for part in runs(self.rows, size, SAMPLED_TOGETHER)]
+        parts = [self._read(part.start, part.stop) for part in runs(self.rows, size, ROWS_PER_SAMPLE_CALL)]
         return np.concatenate(parts)[:size] if parts else np.empty((0, self.dim), np.float32)
 
 
 def _opened(faiss: Any, path: Path) -> Any:
     try:
         return faiss.read_index(str(path))
-    except RuntimeError as error:  # faiss has no other
-        raise InputError(f"{path} is no index of float vectors that faiss can read: {error}") from error
+    except RuntimeError as error:  # the only exception of faiss
+        raise InputError(f"{path} is not an index of float vectors that faiss can read: {error}") from error
 
 
 def _reader(faiss: Any, index: Any, name: str) -> tuple[Read, NDArray[np.int64] | None, str]:
-    """What reads rows [start, stop), the ids of all rows, and the class that keeps the vectors."""
+    """A function that reads rows [start, stop), the ids of all rows, and the class that stores the vectors."""
     if hasattr(index, "id_map"):
         read, inner, kept = _reader(faiss, faiss.downcast_index(index.index), name)
         ids = faiss.vector_to_array(index.id_map)
@@ -65,12 +65,12 @@ def _reader(faiss: Any, index: Any, name: str) -> tuple[Read, NDArray[np.int64] 
 
 
 def _list_reader(faiss: Any, index: Any) -> tuple[Read, NDArray[np.int64], str]:
-    """Rows in the order of the inverted lists; a code is decoded beside the number of its list."""
+    """Read rows in the order of the inverted lists. Decoding needs the number of the list with the code."""
     lists, prefix = index.invlists, index.coarse_code_size()
     sizes = [lists.list_size(i) for i in range(index.nlist)]
     stops = np.cumsum(sizes)
 
-    def array(pointer: Any, size: int) -> Any:  # a view, copied by what it goes into
+    def array(pointer: Any, size: int) -> Any:  # a view, which the caller copies
         return faiss.rev_swig_ptr(pointer, size) if size else np.empty(0, np.uint8)
 
     def part(i: int, start: int, stop: int) -> Matrix:
@@ -89,7 +89,7 @@ def _list_reader(faiss: Any, index: Any) -> tuple[Read, NDArray[np.int64], str]:
 
 
 def _row_reader(faiss: Any, index: Any, name: str) -> Read:
-    """Rows by number, where the index can give them: asked for one first, since faiss aborts on an error in many."""
+    """Read rows by number. One row is tried first, as faiss aborts the process on an error with several."""
     try:
         inner = faiss.try_extract_index_ivf(index)
         if inner is not None:
@@ -97,5 +97,5 @@ def _row_reader(faiss: Any, index: Any, name: str) -> Read:
         if index.ntotal:
             index.reconstruct(0)
     except RuntimeError as error:
-        raise InputError(f"{name}: {type(index).__name__} cannot give back its vectors: {error}") from error
+        raise InputError(f"{name}: {type(index).__name__} cannot reconstruct its vectors: {error}") from error
     return lambda start, stop: np.asarray(index.reconstruct_n(start, stop - start))

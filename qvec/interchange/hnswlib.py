@@ -1,9 +1,9 @@
-"""Index files of hnswlib, mapped and read as they are: hnswlib itself is not needed, and does not check them.
+"""Index files of hnswlib, mapped and parsed here: hnswlib is not needed, and does not validate its files.
 
 The file of ``save_index`` begins with 96 bytes: offset of level 0, capacity, count, bytes of an element, offsets of its
 label and of its vector (u64 each), largest level and entry point (i32, u32), three degrees (u64), 1 / ln M (f64) and
-ef_construction (u64). Elements follow: 4 bytes whose third holds the mark of a deletion, the links, the vector
-(float32), the label (u64).
+ef_construction (u64). Elements follow: 4 bytes, of which the third has the deletion mark; links; vector (float32);
+label (u64).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _DELETED_BYTE, _DELETED = 2, 1
 
 
 class HnswlibSource(Source):
-    """Vectors and labels of an index of float32 vectors; those marked as deleted are left out.
+    """Vectors and labels of an index of float32 vectors, without elements marked as deleted.
 
-    Under cosine, hnswlib keeps vectors of length 1: the lengths that they had are not in the file. Nor is the metric.
+    Under cosine, hnswlib stores normalized vectors. The file has neither the original lengths nor the metric.
     """
 
     id_kind: IdKind | None = "int64"
@@ -48,17 +48,17 @@ class HnswlibSource(Source):
 
 
 def _mapped(path: Path) -> tuple[NDArray[np.void], int]:
-    """The elements, mapped read-only, and their dimension; every number of the header is checked before it is used."""
+    """Map the elements read-only; return them with their dimension. All numbers of the header are checked first."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(HEADER.size)
     if len(head) < HEADER.size:
-        raise InputError(f"{path} has {size} bytes; the header of an hnswlib index alone has {HEADER.size}")
+        raise InputError(f"{path} has {size} bytes; the header of an hnswlib index has {HEADER.size}")
     level0, capacity, count, stride, label, vector, *_ = HEADER.unpack(head)
     width = label - vector
     sound = level0 == 0 and count <= capacity and 4 <= vector < label and width % 4 == 0 and stride == label + 8
     if not sound or HEADER.size + count * stride > size:
-        raise InputError(f"{path} is not an hnswlib index of float32 vectors, or is cut short")
+        raise InputError(f"{path} is not an hnswlib index of float32 vectors, or is truncated")
     dim = checked_dim(width // 4, str(path))
     names = ["state", "vector", "label"]
     formats = [("u1", (4,)), ("<f4", (dim,)), "<u8"]

@@ -1,4 +1,4 @@
-"""What a path holds, and the reader for it."""
+"""Formats of sources: detection by path, and their readers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _READERS: dict[str, Callable[..., Source]] = {
 }
 _ARROW_OPTIONS = {"vector", "id", "payload"}
 _OPTIONS: dict[str, set[str]] = {
-    "vectors": {"key", "ids", "payload"},
+    "vectors": {"key", "ids", "payloads"},
     "parquet": _ARROW_OPTIONS,
     "arrow": _ARROW_OPTIONS,
     "faiss": set(),
@@ -48,10 +48,10 @@ _BY_SUFFIX: dict[str, SourceFormat] = {
 
 
 def open_source(path: str | os.PathLike[str], format: SourceFormat | None = None, **options: Any) -> Source:
-    """The rows of a file or of another database, to be read in batches.
+    """Open a file or another database as a source of rows.
 
     =============  ====================================  ==========================  ===============================
-    format         told by                               options                     needs
+    format         detected by                           options                     needs
     =============  ====================================  ==========================  ===============================
     ``vectors``    the suffixes of `qvec.datasets`       ``key``, ``ids``,           extra ``hdf5`` for .hdf5
                                                          ``payload`` (files)
@@ -65,25 +65,27 @@ def open_source(path: str | os.PathLike[str], format: SourceFormat | None = None
                                                          ``id``, ``payload``
     =============  ====================================  ==========================  ===============================
 
-    Raises NotFoundError; InputError where the format is not known or not what is there, or an option does not go with
-    it; MissingExtraError.
+    Raises NotFoundError; InputError if the format is unknown or not that of the path, or does not have an option;
+    MissingExtraError.
     """
     place = Path(path)
     if not place.exists():
         raise NotFoundError(f"{place}: no such file or directory")
-    chosen = told_format(place) if format is None else format
+    chosen = detect_format(place) if format is None else format
     check_choice("format", chosen, get_args(SourceFormat))
     if place.is_dir() != (chosen in ("chroma", "lancedb")):
-        raise InputError(f"{place} is {'a directory' if place.is_dir() else 'no directory'}: not of format {chosen}")
+        raise InputError(
+            f"{place} is {'a directory' if place.is_dir() else 'not a directory'}: it cannot have the format {chosen}"
+        )
     given = {name: value for name, value in options.items() if value is not None}
     if unknown := sorted(given.keys() - _OPTIONS[chosen]):
         fitting = ", ".join(sorted(_OPTIONS[chosen])) or "none"
-        raise InputError(f"{unknown[0]} does not go with format {chosen}; its options are: {fitting}")
+        raise InputError(f"{unknown[0]} is not an option of format {chosen}; its options are: {fitting}")
     return _READERS[chosen](place, **given)
 
 
-def told_format(path: Path) -> SourceFormat:
-    """The format that a path's suffix, or what is in the directory, tells; InputError where neither does."""
+def detect_format(path: Path) -> SourceFormat:
+    """Detect the format by the suffix of a file or the content of a directory; InputError if it is unknown."""
     if path.is_dir():
         if (path / "chroma.sqlite3").exists():
             return "chroma"

@@ -1,4 +1,4 @@
-"""Files that appear whole, and together, or not at all."""
+"""Files that appear together and complete, or not at all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from qvec.common.errors import ExistsError, NotFoundError
 
 
 class Staging:
-    """Targets are written beside their places, and moved there when the ``with`` block ends without an error."""
+    """Writes targets under temporary names, and renames them if the ``with`` block ends without an error."""
 
     def __init__(self, overwrite: bool) -> None:
         self._overwrite = overwrite
@@ -23,7 +23,7 @@ class Staging:
         self._dropped: set[Path] = set()
 
     def part(self, target: Path) -> Path:
-        """Where to write what is to be at ``target``; ExistsError, or NotFoundError where there is no directory."""
+        """Return the temporary path of ``target``. Raises ExistsError, or NotFoundError if there is no directory."""
         if target.exists() and not self._overwrite:
             raise ExistsError(f"{target} exists already; overwrite replaces it")
         if not target.parent.is_dir():
@@ -32,12 +32,12 @@ class Staging:
         return self._parts[target]
 
     def drop(self, target: Path) -> None:
-        """There is to be nothing at ``target`` after all."""
+        """Do not create ``target``, and remove an existing one."""
         self._dropped.add(target)
 
     @property
     def files(self) -> list[Path]:
-        """The targets, in the order in which they were begun."""
+        """The targets, in the order of :meth:`part`."""
         return [target for target in self._parts if target not in self._dropped]
 
     def __enter__(self) -> Self:
@@ -50,14 +50,14 @@ class Staging:
             else:
                 part.unlink(missing_ok=True)
             if kind is None and target in self._dropped:
-                target.unlink(missing_ok=True)  # what an earlier export left there would not fit this one
+                target.unlink(missing_ok=True)  # a file of an earlier export would not match the other files
 
 
 class NpyWriter:
-    """Rows appended to a .npy file whose number of rows is known at the end."""
+    """Writes a .npy file whose number of rows is known at the end."""
 
     def __init__(self, file: BinaryIO, like: NDArray[Any]) -> None:
-        """``like``: an array of the dtype and row shape that all rows have."""
+        """``like``: an array with the dtype and row shape of the file."""
         self._file, self._like, self._rows = file, like, 0
         self._write_header()
 
@@ -66,7 +66,7 @@ class NpyWriter:
         self._rows += len(rows)
 
     def finish(self) -> None:
-        """Write the number of rows into the header, which has room for any."""
+        """Write the number of rows into the header, which has space for any number."""
         self._file.seek(0)
         self._write_header()
 
@@ -77,7 +77,7 @@ class NpyWriter:
 
 
 class LinesWriter:
-    """Values appended to a file as JSON, one a line."""
+    """Writes values to a file as JSON, one per line."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -86,4 +86,4 @@ class LinesWriter:
         self._file.writelines(json.dumps(value, ensure_ascii=False).encode() + b"\n" for value in values.tolist())
 
     def finish(self) -> None:
-        """Nothing is missing."""
+        """Do nothing: the file is complete."""

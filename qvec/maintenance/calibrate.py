@@ -6,11 +6,11 @@ from dataclasses import fields, replace
 from typing import Any
 
 from qvec.codes.configs import CodeConfig
+from qvec.codes.registry import make_config
 from qvec.common.errors import InputError
 from qvec.common.types import Float32Array
-from qvec.quality.drift import remember
+from qvec.quality.drift import store_reference
 from qvec.rows.access import RowAccess
-from qvec.schema.config import make_config
 from qvec.schema.generations import register
 from qvec.schema.quantizers import Trained, check_enough, train_code
 from qvec.storage.store import Store
@@ -48,7 +48,7 @@ def store_trained(
         else:
             number = access.writer(txn).use(trained)
         if sample is not None:
-            remember(txn, number, trained, sample)
+            store_reference(txn, number, trained, sample)
     return number, first
 
 

@@ -18,7 +18,7 @@ from qvec.common.types import NDArray
 from qvec.filters.check import check_fields_of
 from qvec.filters.maintain import FieldWriter, field_columns
 from qvec.maintenance.verify import wrong_codes
-from qvec.quality.drift_record import read_looks
+from qvec.quality.drift_record import read_drift_record
 from qvec.rows.lookup import live_rows, read_record, read_records
 from qvec.rows.writer import ENCODE_ROWS, Writer
 from qvec.schema.bitmaps import bitmap_of, bytes_of, complement, words_for
@@ -117,7 +117,7 @@ class Repair:
         """Delete malformed drift records; the next batches begin new ones."""
         for record in self.state.generations:
             try:
-                read_looks(self.txn, record.number, self.writer.config.dim)
+                read_drift_record(self.txn, record.number, self.writer.config.dim)
             except FormatError as error:
                 self.txn.delete_record(DRIFT, record.number)
                 self.done.append(f"what generation {record.number} knew of drift was dropped: {error}")

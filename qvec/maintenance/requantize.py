@@ -19,13 +19,14 @@ import numpy as np
 from qvec._kernels import SearchParams
 from qvec.codes.adapters import Adapter
 from qvec.codes.configs import CodeConfig
+from qvec.codes.registry import make_config
 from qvec.common.errors import InputError
 from qvec.index import FlatIndex, IndexInput, Progress, linking_codes, load_index
-from qvec.quality.drift import remember
+from qvec.quality.drift import store_reference
 from qvec.rows.originals import check_trained, originals_of, sample_originals
 from qvec.rows.writer import index_for
 from qvec.schema.bitmaps import rows_in
-from qvec.schema.config import Config, make_config
+from qvec.schema.config import Config
 from qvec.schema.generations import (
     activate_pending,
     column_key_name,
@@ -171,7 +172,7 @@ class GenerationManager:
         with self.store.write() as txn:
             discard_pending(txn)
             number = register(txn, trained)
-            remember(txn, number, trained, sample)
+            store_reference(txn, number, trained, sample)
             self._prepare(txn, number, relink)
         return number
 

@@ -11,7 +11,7 @@ from qvec.common.errors import CorruptError, FormatError
 from qvec.common.types import Codes, NDArray
 from qvec.filters.check import check_fields_of
 from qvec.index import GraphShape, HNSWIndex, IndexInput, load_index
-from qvec.quality.drift_record import read_looks
+from qvec.quality.drift_record import read_drift_record
 from qvec.rows.lookup import live_rows, read_record
 from qvec.schema.config import Config
 from qvec.schema.layout import CODES, IDS, QUANTIZER, TUNING, VECTORS, active_columns
@@ -56,7 +56,7 @@ def _check_quantizers(snap: Snapshot, config: Config) -> Iterator[str]:
             yield f"the quantizer of generation {number} is of {quantizer.dim} dimensions under {quantizer.metric}"
         elif record.code_size != quantizer.code_size:
             yield f"codes of generation {number} have {quantizer.code_size} bytes, the state says {record.code_size}"
-        read_looks(snap, number, config.dim)
+        read_drift_record(snap, number, config.dim)
     if snap.state.tuned is not None:
         Curves.from_state(snap.record(TUNING, 0))
 

@@ -30,15 +30,15 @@ def train_adapter(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Adapter:
-    """Learn the linear map under which ``code`` loses least under cosine, for ``qvec.create(..., adapter=...)``.
+    """Learn a linear map that reduces the loss of ``code`` under cosine, for ``qvec.create(..., adapter=...)``.
 
-    embeddings: documents, float32[n, dim], n >= 1,000. queries: float32[m, dim], m >= 100; None: documents take their
-    place. pairs: int[p, 2], p >= 100, of a row of ``queries`` and the row of ``embeddings`` that answers it; None: the
-    map learns only to keep the order of the exact scores. A tenth of the queries, with their pairs, is held out.
-    code: "binary", or another of :data:`CODES`. seed: of the rotation, the split and the batches; equal
-    seeds on one machine give equal adapters. progress: called with (step, steps, held-out recall) at each check.
+    embeddings: documents, float32[n, dim], n >= 1,000. queries: float32[m, dim], m >= 100; None: documents serve as
+    queries. pairs: int[p, 2], p >= 100, of a row of ``queries`` and the row of ``embeddings`` that answers it; None:
+    the map only learns to preserve the order of the exact scores. A tenth of the queries, with their pairs, is held
+    out. code: "binary", or another of :data:`qvec.qat.codes.CODES`. seed: of the rotation, the split and the batches;
+    equal seeds on one machine give equal adapters. progress: called with (step, steps, held-out recall) at each check.
 
-    Raises InputError naming what is wrong with an argument, ImportError where PyTorch is missing.
+    Raises InputError that names the wrong argument, or ImportError if PyTorch is missing.
     """
     chosen = options or Options()
     config = adapted_config(make_config(code))
@@ -51,7 +51,7 @@ def train_adapter(
 
 
 def _fit(examples: Examples, config: CodeConfig, options: Options, seed: int, progress: Progress | None) -> Adapter:
-    from qvec.qat.codes import fake_code  # PyTorch is loaded here, and not before
+    from qvec.qat.codes import fake_code  # loads PyTorch
     from qvec.qat.training import Trainer
 
     return Trainer(examples, fake_code(config), config, options, seed).fit(progress)

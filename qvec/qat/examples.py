@@ -14,8 +14,8 @@ from qvec.datasets import exact_knn
 
 MIN_DOCUMENTS = 1000
 MIN_QUERIES = 100
-MAX_QUERIES = 20_000  # more tell a linear map nothing new, and their exact neighbors cost time
-NEAREST = 100  # of each query: negatives are drawn among these, and the first ten are what recall is of
+MAX_QUERIES = 20_000  # more do not improve a linear map, and their exact neighbors cost time
+NEAREST = 100  # neighbors per query: the source of negatives; the first ten are the truth of recall
 HELD_OUT = 0.1
 
 
@@ -23,8 +23,8 @@ HELD_OUT = 0.1
 class Examples:
     """documents float32[n, dim], queries float32[m, dim]: unit vectors.
 
-    ``answers`` int64[m]: the row that answers, or -1. ``nearest`` int64[m, 100]: by exact search; a document is not
-    its own neighbor. ``held`` bool[m]: kept out of training.
+    ``answers`` int64[m]: the document that answers, or -1. ``nearest`` int64[m, 100]: exact neighbors; a document is
+    not its own neighbor. ``held`` bool[m]: held out of training.
     """
 
     documents: Float32Array
@@ -40,7 +40,7 @@ def make_examples(
     pairs: ArrayLike | None,
     seed: int,
 ) -> Examples:
-    """Check, normalize, find the neighbors, hold out; InputError says what is wrong."""
+    """Check and normalize the vectors, find the neighbors, split. InputError says what is wrong."""
     if len(documents) < MIN_DOCUMENTS:
         raise InputError(f"training needs at least {MIN_DOCUMENTS} embeddings, got {len(documents)}")
     if pairs is not None and queries is None:
@@ -62,7 +62,7 @@ def make_examples(
 def _examples(
     x: Float32Array, q: Float32Array, answers: Int64Array, nearest: Int64Array, rng: np.random.Generator
 ) -> Examples:
-    """Hold out whole groups of one answer: a document that is tested on must not have been trained on."""
+    """Split by answer: a document used for testing must not be used for training."""
     groups = np.where(answers >= 0, answers, len(x) + np.arange(len(q)))
     names = np.unique(groups)
     held = rng.permutation(names)[: max(1, round(len(names) * HELD_OUT))]
@@ -70,7 +70,7 @@ def _examples(
 
 
 def _paired(pairs: ArrayLike | None, m: int, n: int, rng: np.random.Generator) -> tuple[Int64Array, Int64Array]:
-    """Rows of queries, and the answers of each: -1 without pairs."""
+    """Rows of queries, and the answer of each; -1 without pairs."""
     if pairs is None:
         rows = rng.permutation(m)[:MAX_QUERIES]
         return rows, np.full(len(rows), -1)
@@ -87,10 +87,10 @@ def _paired(pairs: ArrayLike | None, m: int, n: int, rng: np.random.Generator) -
 
 
 def _others(x: Float32Array, rows: Int64Array) -> Int64Array:
-    """The nearest documents of documents, themselves left out: int64[m, 100]."""
+    """The nearest other documents of documents: int64[m, 100]."""
     found = _nearest(x, x[rows], NEAREST + 1)
     own = found == rows[:, None]
-    own[~own.any(axis=1), -1] = True  # more equal documents than places: any of them stands for itself
+    own[~own.any(axis=1), -1] = True  # more equal documents than places: leave out any of them
     return found[~own].reshape(len(rows), NEAREST)
 
 

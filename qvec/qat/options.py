@@ -1,4 +1,4 @@
-"""How an adapter is trained: what else was tried is in docs/adr/0005."""
+"""Options of training an adapter (ADR 5)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from qvec.common.types import check_int
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """``steps`` of Adam over ``batch`` queries, the learning rate rising for a tenth of them and falling to 0.
+    """``steps``: of Adam, each with ``batch`` queries; the learning rate rises for a tenth of them and falls to 0.
 
-    ``rank``: of the residual ``M = I + U V^T``, or None for all of M. ``contrast``: weight of the contrastive loss over
-    the batch's documents at ``temperature``, where there are pairs. ``distil``: weight of the divergence from the exact
-    scores, softened by the same temperature, over the batch's documents, ``negatives`` drawn from each query's nearest
-    and ``pool`` at random. ``check_every``: steps between measurements of held-out recall; ``patience``: checks without
-    a better one until training stops; the best map is kept, the untrained one among them.
+    ``rank``: of the residual ``M = I + U V^T``; None: M is not constrained. ``contrast``: weight of the contrastive
+    loss at ``temperature``, if there are pairs. ``distil``: weight of the divergence from the exact scores, at the same
+    temperature, over the documents of a batch: ``negatives`` from the neighbors of each query, and ``pool`` at random.
+    ``check_every``: steps between measurements of held-out recall. ``patience``: checks without improvement before
+    training stops. The result is the best map of all checks; the untrained map counts as one.
     """
 
     steps: int = 150

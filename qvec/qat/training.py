@@ -18,16 +18,17 @@ from qvec.common.types import Float32Array, Metric
 from qvec.qat.codes import FakeCode
 from qvec.qat.examples import Examples
 from qvec.qat.options import Options
+from qvec.quality.recall import recall
 
 METRIC: Metric = "cosine"
 K = 10
-CHECKED_DOCUMENTS = 20_000  # of a held-out recall: drawn once, beside the right answers
+CHECKED_DOCUMENTS = 20_000  # searched for held-out recall, in addition to the right answers
 
 Progress = Callable[[int, int, float], None]
 
 
 class LinearAdapter(torch.nn.Module):
-    """``(x - mean) M`` with M = W, or ``I + U V^T`` of a rank; both start as the identity. R turns what comes out."""
+    """``(x - mean) M`` with M = W, or ``I + U V^T`` of a rank, followed by the rotation R; M starts as the identity."""
 
     def __init__(self, dim: int, rank: int | None, mean: Tensor | None, rotation: Tensor | None) -> None:
         super().__init__()
@@ -53,7 +54,7 @@ class LinearAdapter(torch.nn.Module):
 
 
 class Trainer:
-    """One adapter being trained; everything random is drawn by ``seed``."""
+    """Trains an adapter; ``seed`` determines all random choices."""
 
     def __init__(self, examples: Examples, code: FakeCode, config: CodeConfig, options: Options, seed: int) -> None:
         self.code, self.config, self.options, self.seed = code, config, options, seed
@@ -80,7 +81,7 @@ class Trainer:
         return LinearAdapter(dim, self.options.rank, mean, rotation)
 
     def fit(self, progress: Progress | None = None) -> Adapter:
-        """Train, and give the map of the best held-out recall; that of the untrained one where none is better."""
+        """Train; return the map with the best held-out recall, which may be the untrained one."""
         o = self.options
         optimizer = torch.optim.Adam(self.adapter.parameters(), lr=o.learning_rate)
         warmup = max(1, o.steps // 10)
@@ -95,16 +96,16 @@ class Trainer:
             schedule.step()
             if step % o.check_every and step != o.steps:
                 continue
-            recall = self.held_out_recall()
-            best, kept, waited = (recall, self._matrix(), 0) if recall > best else (best, kept, waited + 1)
+            reached = self.held_out_recall()
+            best, kept, waited = (reached, self._matrix(), 0) if reached > best else (best, kept, waited + 1)
             if progress is not None:
-                progress(step, o.steps, recall)
+                progress(step, o.steps, reached)
             if waited >= o.patience:
                 break
         return self._export(kept)
 
     def last(self) -> Adapter:
-        """The map as training left it, better or not."""
+        """Return the map after the last step."""
         return self._export(self._matrix())
 
     def _matrix(self) -> Float32Array:
@@ -119,7 +120,7 @@ class Trainer:
     # --- losses ---
 
     def loss(self) -> Tensor:
-        """The loss of one batch drawn at random."""
+        """Return the loss of a random batch."""
         o = self.options
         rows = self.training[torch.randperm(len(self.training), generator=self.generator)[: o.batch]]
         documents, answers = self._candidates(rows)
@@ -131,7 +132,7 @@ class Trainer:
         return loss
 
     def _candidates(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Documents of a batch, each once, and the place of each query's answer among them."""
+        """The distinct documents of a batch, and the position of each query's answer among them."""
         o, g = self.options, self.generator
         near = self.nearest[rows]
         near = near[:, torch.randperm(near.shape[1], generator=g)[: o.negatives]]
@@ -143,7 +144,7 @@ class Trainer:
     # --- measuring ---
 
     def held_out_recall(self) -> float:
-        """Of held-out queries the recall@10 by code; where answers are trained on, the share of answers in the ten."""
+        """Return recall@10 by code of held-out queries; with answers, the share of answers among the ten hits."""
         with torch.no_grad():
             return self._recall(self.held)
 
@@ -155,7 +156,15 @@ class Trainer:
         codes = self.code.documents(self.adapter(self.documents[documents]))
         scores = self.code.queries(self.adapter(self.queries[rows])) @ codes.T
         found = documents[scores.topk(min(K, scores.shape[1]), dim=1).indices]
-        return float((wanted[:, :, None] == found[:, None, :]).any(2).float().mean())
+        if self.paired:
+            return float((wanted == found).any(1).float().mean())
+        neighbors = (found[:, :, None] == self.nearest[rows, None, :]).any(2)  # not the query's own document
+        distances = torch.where(neighbors, self._distances(rows, found), torch.inf)
+        return float(recall(distances.numpy(), self._distances(rows, wanted).numpy()).mean())
+
+    def _distances(self, rows: Tensor, documents: Tensor) -> Tensor:
+        """Exact distances of documents int64[m, k] from queries int64[m]: float32[m, k]."""
+        return 1 - torch.einsum("md,mkd->mk", self.queries[rows], self.documents[documents])
 
 
 def divergence(scores: Tensor, exact: Tensor, temperature: float) -> Tensor:
@@ -170,8 +179,8 @@ def divergence(scores: Tensor, exact: Tensor, temperature: float) -> Tensor:
 def contrast(scores: Tensor, answers: Tensor, temperature: float) -> Tensor:
     """InfoNCE (van den Oord et al., arXiv:1807.03748, eq. 4) over the batch's answers only.
 
-    scores: float32[b, n]; answers: int64[b], columns of ``scores``. Other documents are no negatives here: where the
-    answered ones differ from the rest as a group, the map would learn the group.
+    scores: float32[b, n]; answers: int64[b], columns of ``scores``. Other documents do not serve as negatives: if the
+    answers differ from them as a group, the map would learn the difference of the groups.
     """
     columns = torch.unique(answers)
     return F.cross_entropy(scores[:, columns] / temperature, torch.searchsorted(columns, answers))

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from qvec.common.errors import DriftError, DriftWarning
 from qvec.common.types import Float32Array
-from qvec.quality.drift import Drift, OnDrift, Watch, read_drift, remember
-from qvec.quality.drift_stats import BASE_ROWS, LOOK_ROWS
+from qvec.quality.drift import Drift, DriftMonitor, OnDrift, read_drift, store_reference
+from qvec.quality.drift_stats import BASE_ROWS, ROWS_PER_CHECK
 from qvec.quality.query_sample import QuerySample, query_evidence
 from qvec.rows.access import RowAccess
 from qvec.schema.quantizers import Trained
@@ -20,7 +20,7 @@ class DriftAlarm:
 
     def __init__(self, access: RowAccess, on_drift: OnDrift) -> None:
         self._access, self._on_drift = access, on_drift
-        self._watch, self._announced = Watch(), -1
+        self._monitor, self._announced = DriftMonitor(), -1
 
     def check(self, txn: Transaction, x: Float32Array, trained_now: bool) -> Drift | None:
         """Check a batch that was added in a transaction. Raises DriftError on an alarm if ``on_drift`` is "raise".
@@ -30,10 +30,10 @@ class DriftAlarm:
         config, quantizers = self._access.config, self._access.active(txn)
         if quantizers is None or config.form is not None:  # prequantized codes learn nothing from vectors
             return None
-        if trained_now and len(x) >= LOOK_ROWS:
-            remember(txn, txn.state.active, Trained(quantizers.codes, config.code, len(x), config.model), x)
+        if trained_now and len(x) >= ROWS_PER_CHECK:
+            store_reference(txn, txn.state.active, Trained(quantizers.codes, config.code, len(x), config.model), x)
             return None
-        drift = self._watch.observe(txn, quantizers.codes, x, lambda n, newest: self._access.sample(txn, n, newest))
+        drift = self._monitor.check(txn, quantizers.codes, x, lambda n, newest: self._access.sample(txn, n, newest))
         if drift is not None and drift.level == "alarm" and self._on_drift == "raise":
             raise DriftError(_message(drift))
         return drift

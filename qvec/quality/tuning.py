@@ -1,4 +1,4 @@
-"""Recall measured against what a search spends, on the collection as it is: the curves behind ``search(recall=)``."""
+"""Tuning: measures recall against the cost of searches; ``search(recall=)`` uses the resulting curves."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from qvec.common.errors import ClosedError, InputError
 from qvec.common.plain_state import floats_to_bytes, take_floats, take_int, take_state
 from qvec.common.types import Float32Array, Int64Array
 from qvec.index import Progress, load_index
-from qvec.quality.recall import Recalls, wilson
+from qvec.quality.recall import first_others, recall, wilson
 from qvec.rows.access import RowAccess
 from qvec.rows.lookup import live_rows
 from qvec.schema.layout import TUNING
 from qvec.schema.state import Tuned
 from qvec.search.curves import Curve, Curves, Point, Source, outdated
 from qvec.search.engine import Engine
+from qvec.search.refine import Found
 from qvec.storage.store import Snapshot, Store, Transaction
 
 EF_STEPS = tuple(round(10 * 1.2**i) for i in range(30))  # 10 to 1,978
 PROBE_STEPS = tuple(sorted({round(1.25**i) for i in range(45)}))  # 1 to 18,330
 DEPTHS = (1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 40.0)  # candidates per hit
-RERANK_COST = 6.0  # re-ranking one candidate, in codes scored: a row of floats from memory against a code
-ENOUGH = 0.9995  # recall beyond which nothing is measured
-GAIN = 0.0005  # of recall, below which more candidates are not tried
-RECORD_BYTES = 60_000  # of queries in a record: longer values ask for contiguous pages
+RERANK_COST = 6.0  # of re-ranking one candidate, in codes scored
+MAX_RECALL = 0.9995  # higher points are not measured
+MIN_GAIN = 0.0005  # of recall; after a smaller gain, more candidates are not tried
+RECORD_BYTES = 60_000  # of queries per record: longer values need contiguous pages
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """A measurement of one snapshot. ``engine`` must give rows, not ids."""
+    """A measurement of one snapshot. ``engine`` must return rows, not ids."""
 
     snap: Snapshot
     engine: Engine
@@ -41,7 +42,7 @@ class Tuning:
     source: Source
 
     def run(self, ks: Sequence[int], threads: int, progress: Progress | None) -> Curves:
-        """A curve for each k."""
+        """Measure a curve for each k."""
         state = self.snap.state
         made = []
         for i, k in enumerate(sorted(ks)):
@@ -54,45 +55,50 @@ class Tuning:
 
     @property
     def _extra(self) -> int:
-        """Places that a query's own row takes."""
+        """Additional hits that are searched, for the query's own row."""
         return int(self.source == "rows")
 
-    def _truth(self, k: int, threads: int) -> Int64Array:
-        found = self.engine.search(self.queries, SearchParams(k + self._extra, exact=True), threads)[0]
-        return _others(found, self.own, k)
+    def _truth(self, k: int, threads: int) -> Float32Array:
+        params = SearchParams(k + self._extra, exact=True)
+        return self._distances(self.engine.search(self.queries, params, threads), k)
 
-    def _points(self, k: int, truth: Int64Array, threads: int) -> Iterator[Point]:
-        for ef, nprobe in _efforts(self.engine, k):
+    def _distances(self, found: Found, k: int) -> Float32Array:
+        """Distances of the first k hits that are not the query itself, float32 [nq, k or k + 1]; others: infinite."""
+        rows, distances, _ = found
+        return np.where(first_others(rows, self.own, k) & (rows >= 0), distances, np.float32(np.inf))
+
+    def _points(self, k: int, truth: Float32Array, threads: int) -> Iterator[Point]:
+        for ef, nprobe in _widths(self.engine, k):
             best = -1.0
             for candidates in self._depths(k, ef):
                 point = self._point(k, truth, ef, nprobe, candidates, threads)
                 yield point
-                if point.recall < best + GAIN:
+                if point.recall < best + MIN_GAIN:
                     break
                 best = point.recall
-            if best >= ENOUGH:
+            if best >= MAX_RECALL:
                 return
 
     def _depths(self, k: int, ef: int) -> list[int]:
-        """How many candidates are worth trying, none of them more than a walk keeps."""
+        """Numbers of candidates to try, up to the width of the walk."""
         if self.engine.original_quantizer is None:
             return [0]
         most = self.engine.live if ef == 0 else max(ef, k)
         return sorted({min(int(np.ceil(k * depth)), most) for depth in DEPTHS})
 
-    def _point(self, k: int, truth: Int64Array, ef: int, nprobe: int, candidates: int, threads: int) -> Point:
+    def _point(self, k: int, truth: Float32Array, ef: int, nprobe: int, candidates: int, threads: int) -> Point:
         before = self.engine.work[1]
         extra = self._extra
         width, wanted = max(ef, k, candidates) + extra, 0 if candidates == 0 else candidates + extra
         params = SearchParams(k + extra, ef=width, nprobe=nprobe, candidates=wanted)
-        found = self.engine.search(self.queries, params, threads)[0]
+        found = self.engine.search(self.queries, params, threads)
         scored = (self.engine.work[1] - before) / len(self.queries)
-        recall, low, _ = wilson(_shares(_others(found, self.own, k), truth), k)
-        return Point(ef, nprobe, candidates, recall, low, scored + RERANK_COST * candidates)
+        mean, low, _ = wilson(recall(self._distances(found, k), truth), k)
+        return Point(ef, nprobe, candidates, mean, low, scored + RERANK_COST * candidates)
 
 
-def _efforts(engine: Engine, k: int) -> list[tuple[int, int]]:
-    """Pairs of ef and nprobe, ascending; a scan has neither."""
+def _widths(engine: Engine, k: int) -> list[tuple[int, int]]:
+    """Pairs (ef, nprobe) to try, ascending; of a scan, (0, 0)."""
     kind = engine.index.kind
     if kind == "hnsw":
         steps = [ef for ef in EF_STEPS if k <= ef < engine.live]
@@ -100,23 +106,6 @@ def _efforts(engine: Engine, k: int) -> list[tuple[int, int]]:
     if kind == "ivf":
         return [(0, nprobe) for nprobe in PROBE_STEPS if nprobe < engine.n_lists] + [(0, engine.n_lists)]
     return [(0, 0)]
-
-
-def _others(rows: Int64Array, own: Int64Array, k: int) -> Int64Array:
-    """The first k of each query's rows, its own left out, int64 [nq, k]."""
-    if rows.shape[1] == k:
-        return rows
-    kept = rows != own[:, None]
-    kept[kept.all(axis=1), -1] = False
-    others: Int64Array = rows[kept].reshape(len(rows), k)
-    return others
-
-
-def _shares(found: Int64Array, truth: Int64Array) -> Recalls:
-    """Share of the true neighbors that was found, of each query; places that hold nothing (-1) do not count."""
-    right = (truth[:, :, None] == found[:, None, :]).any(axis=2) & (truth >= 0)
-    shares: Recalls = right.sum(axis=1) / np.maximum((truth >= 0).sum(axis=1), 1)
-    return shares
 
 
 def make_tuning(
@@ -127,7 +116,7 @@ def make_tuning(
     n: int,
     seed: int,
 ) -> Tuning:
-    """Measure on at most ``n`` of the queries, or of the stored ``vectors``, each looked for among the others."""
+    """Prepare a measurement with at most ``n`` queries, or with stored ``vectors`` as queries among the others."""
     rng = np.random.default_rng(seed)
     if queries is not None:
         chosen = queries[np.sort(rng.permutation(len(queries))[:n])]
@@ -188,7 +177,7 @@ def refresh_curves(store: Store, access: RowAccess, threads: int) -> None:
 
 
 def store_curves(txn: Transaction, curves: Curves, queries: Float32Array | None) -> None:
-    """Put the curves in force; ``queries``, if given, to measure with again when the collection has changed."""
+    """Store the curves, and ``queries``, if given, for measuring again after changes."""
     txn.put_record(TUNING, 0, curves.state())
     txn.state = replace(txn.state, tuned=Tuned(curves.generation, curves.index, curves.n))
     if queries is None:
@@ -209,7 +198,7 @@ def forget_queries(txn: Transaction) -> None:
 
 
 def stored_queries(reading: Snapshot, dim: int) -> Float32Array | None:
-    """The queries that were kept, float32 [n, dim]; None: none were."""
+    """Read the stored queries, float32 [n, dim], or None."""
     parts: list[Float32Array] = []
     while (record := reading.record(TUNING, len(parts) + 1)) is not None:
         fields = take_state(record, "queries of recall curves", ("n", "queries"))

@@ -1,4 +1,4 @@
-"""What is fixed when a collection is created: checked on the way in, and again when it is read from a file."""
+"""The configuration of a collection, fixed at creation; checked when it is created and when it is read."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any, cast, get_args
 
 from qvec.codes.configs import HNSW, IVF, CodeConfig, Flat, Float32, IndexConfig, Prequantized
 from qvec.codes.prequantized_input import width_of
-from qvec.codes.registry import CONFIGS, make_config
+from qvec.codes.registry import code_from_dict, code_to_dict, config_from_dict
 from qvec.codes.transforms import MAX_SEED
 from qvec.common.errors import FormatError, InputError
-from qvec.common.plain_state import take_choice, take_int, take_state
+from qvec.common.plain_state import take_int, take_state
 from qvec.common.types import MAX_DIM, IdKind, Metric, Originals, PrequantizedType, check_choice, check_int
 
 MAX_LISTED_DIM = 16_192  # a block of lists is one value of 64 KiB at most
@@ -44,13 +44,13 @@ class Config:
             raise InputError(f"inverted lists take vectors of {MAX_LISTED_DIM:,} dimensions at most, got {self.dim}")
         if self.form is not None:
             width_of(self.form, self.dim)
-            object.__setattr__(self, "originals", "none")  # there are no originals to keep
+            object.__setattr__(self, "originals", "none")  # prequantized vectors have no originals
         if self.model is not None and (not isinstance(self.model, str) or len(self.model) > 1000):
             raise InputError(f"model must be a string of at most 1000 characters, got {self.model!r}")
 
     @property
     def keeps_originals(self) -> bool:
-        """Whether vectors are stored beside their codes; f32 codes of all dimensions are the vectors already."""
+        """Whether originals are stored in addition to the codes. f32 codes of all dimensions are the originals."""
         return self.originals != "none" and self.code != Float32()
 
     @property
@@ -72,30 +72,10 @@ class Config:
         take_int(fields, "dim", 1, MAX_DIM)
         try:
             fields["code"] = code_from_dict(fields["code"])
-            fields["index"] = None if fields["index"] is None else _build("index", fields["index"], INDEXES)
+            fields["index"] = None if fields["index"] is None else config_from_dict("index", fields["index"], INDEXES)
             return cls(**fields)
         except InputError as error:
             raise FormatError(f"config: {error}") from None
-
-
-def code_to_dict(code: CodeConfig) -> dict[str, Any]:
-    """The configuration of a code as plain data."""
-    return {"kind": code.kind, **vars(code)}
-
-
-def code_from_dict(plain: object) -> CodeConfig:
-    """Rebuild what :func:`code_to_dict` gave; FormatError or InputError names the wrong option."""
-    return cast(CodeConfig, _build("code", plain, CONFIGS))
-
-
-def _build(name: str, value: object, kinds: dict[str, Any]) -> Any:
-    if not isinstance(value, dict) or "kind" not in value:
-        raise FormatError(f"config: field {name!r} must be a mapping with a kind")
-    kind = kinds[take_choice(value, "kind", kinds)]
-    options = {key: option for key, option in value.items() if key != "kind"}
-    if unknown := options.keys() - kind.__dataclass_fields__.keys():
-        raise FormatError(f"config: {name} has an unknown option {min(map(str, unknown))!r}")
-    return kind(**options)
 
 
 def index_config(index: object) -> IndexConfig | None:
@@ -109,4 +89,4 @@ def index_config(index: object) -> IndexConfig | None:
     return INDEXES[index]()
 
 
-__all__ = ["AUTO_INDEX_ROWS", "Config", "index_config", "make_config"]
+__all__ = ["AUTO_INDEX_ROWS", "Config", "index_config"]

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from qvec.codes.configs import CodeConfig
-from qvec.codes.registry import Quantizer, from_state
+from qvec.codes.registry import Quantizer, code_from_dict, code_to_dict, from_state
 from qvec.common.errors import FormatError, InputError
 from qvec.common.plain_state import Between, Coder, decode, encode
 from qvec.common.types import MAX_DIM, Metric
-from qvec.schema.config import Config, code_from_dict, code_to_dict
+from qvec.schema.config import Config
 from qvec.schema.quantizers import Trained
 from qvec.schema.state import GenerationRecord, Text
 from qvec.storage import records

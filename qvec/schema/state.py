@@ -9,10 +9,10 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 
 from qvec.codes.configs import CodeConfig
+from qvec.codes.registry import code_from_dict, code_to_dict
 from qvec.common.errors import CorruptError, FormatError, InputError
 from qvec.common.plain_state import Between, Coder, RowNumbers, decode
 from qvec.common.types import FieldType, NDArray
-from qvec.schema.config import code_from_dict, code_to_dict
 from qvec.schema.validation import MAX_ROWS
 
 MAX_GENERATIONS = 65_536  # the keys of blocks hold 16 bits of a generation, and of a field's number

@@ -13,29 +13,28 @@ from qvec.schema.config import Config
 from qvec.schema.layout import IDS
 from qvec.search.options import SearchOptions
 from qvec.search.refine import Found
-from qvec.search.results import Hits
+from qvec.search.results import NO_EXTRAS, BatchHits, Extras, Hits, hits_of
 from qvec.storage.store import Snapshot
 
 
 def make_hits(
-    snap: Snapshot, config: Config, found: Found, options: SearchOptions, vectors: NDArray[Any] | None = None
-) -> Hits:
-    """Hits of rows [..., k] (-1: none), distances [..., k] and counts [...]; ``vectors`` [..., k, dim] go along."""
+    snap: Snapshot, config: Config, found: Found, options: SearchOptions, extras: Extras = NO_EXTRAS
+) -> Hits | BatchHits:
+    """Hits of rows [..., k] (-1: none), distances [..., k] and counts [...]."""
     rows, distances, counts = found
-    int_ids, records = config.ids == "int64", [None] * rows.size
-    if not int_ids or (options.payloads and snap.state.records):
-        records = row_records(snap, rows.reshape(-1).tolist())
-    ids: NDArray[Any]
-    if not int_ids:
-        ids = np.array(["" if record is None else record["id"] for record in records], object).reshape(rows.shape)
-    elif IDS in snap.columns:
-        ids = ids_of_rows(snap.columns[IDS], rows)
-    else:  # nothing is stored yet
-        ids = rows
+    ids: NDArray[Any] = rows
     payloads: list[Any] | None = None
-    if options.payloads:
-        payloads = [None if record is None else record["payload"] for record in records]
-        if rows.ndim > 1:
-            k = rows.shape[-1]
-            payloads = [payloads[i : i + k] for i in range(0, len(payloads), k)]
-    return Hits(ids, distances, counts, payloads, 1.0 if config.metric == "cosine" else 0.0, vectors)
+    if config.ids == "str" or (options.payloads and snap.state.records):
+        records = row_records(snap, rows.reshape(-1).tolist())
+        if options.payloads:
+            payloads = [None if record is None else record["payload"] for record in records]
+        if config.ids == "str":
+            ids = np.array(["" if record is None else record["id"] for record in records], object).reshape(rows.shape)
+    elif options.payloads:
+        payloads = [None] * rows.size
+    if config.ids == "int64" and (column := snap.columns.get(IDS)) is not None:  # None: nothing is stored yet
+        ids = ids_of_rows(column, rows)
+    if payloads is not None and rows.ndim > 1:
+        k = rows.shape[-1]
+        payloads = [payloads[i : i + k] for i in range(0, len(payloads), k)]
+    return hits_of(ids, distances, counts, payloads, 1.0 if config.metric == "cosine" else 0.0, extras)

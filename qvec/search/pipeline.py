@@ -28,7 +28,7 @@ from qvec.search.hits import make_hits
 from qvec.search.options import RawOptions, SearchOptions, cached_options
 from qvec.search.plan import plan_search
 from qvec.search.refine import Found, no_hits, refine, without
-from qvec.search.results import Hits
+from qvec.search.results import BatchHits, Extras, Hits
 from qvec.search.row_selection import SelectedRows, selector_of
 from qvec.search.strategy import Strategy, choose_strategy
 from qvec.storage.store import Snapshot, Store
@@ -57,10 +57,12 @@ class Searches:
 
     def search(
         self, queries: Any, raw: RawOptions, where: Any = None, ids_in: Any = None, threads: int | None = None
-    ) -> Hits:
+    ) -> Hits | BatchHits:
         """Hits of array-like queries [n, dim] or [dim]; ``where`` is a filter, or one for each query of a batch."""
         self._n_calls += 1
         is_sampled = not self._n_calls % SAMPLED_CALLS
+        if threads is not None:
+            worker_threads(threads)  # raises InputError, also if the search runs on one thread
         snap = self._store.begin()
         try:
             engine = snap.derived.get("engine") or self.engine(snap)
@@ -80,7 +82,7 @@ class Searches:
 
     def search_by_id(
         self, ids: Any, raw: RawOptions, where: Any = None, ids_in: Any = None, threads: int | None = None
-    ) -> Hits:
+    ) -> Hits | BatchHits:
         """Hits of stored vectors, given by one id (1-D out) or by several (2-D out); a vector is no hit of itself."""
         snap = self._store.begin()
         try:
@@ -139,7 +141,7 @@ class _Run:
     strategy: Strategy | None = None
     """The last that was chosen."""
 
-    def hits(self) -> Hits:
+    def hits(self) -> Hits | BatchHits:
         """Find rows, refine them, and read their ids, payloads and vectors."""
         times = [perf_counter()]
         options, queries, config, engine = self.options, self.queries, self.access.config, self.engine
@@ -164,12 +166,13 @@ class _Run:
         if queries.ndim == 1:
             found = found[0][0], found[1][0], found[2].reshape(())
         vectors = reader.padded(found[0]) if options.vectors and reader is not None else None
-        hits = make_hits(self.snap, config, found, options, vectors)
-        if groups is not None:
-            hits.groups = groups if queries.ndim > 1 else groups[0]
+        if groups is not None and queries.ndim == 1:
+            groups = groups[0]
+        extras = Extras(vectors, groups=groups)
+        hits = make_hits(self.snap, config, found, options, extras)
         if options.explain:
             k = options.depth + (self.own is not None)
-            hits.explanation = explain(self.searcher, self.strategy, len(self.batch), k, [*times, perf_counter()])
+            extras.explanation = explain(self.searcher, self.strategy, len(self.batch), k, [*times, perf_counter()])
         return hits
 
     def nearest(self) -> Found:

@@ -1,7 +1,7 @@
-"""Fake quantization for PyTorch: train an embedding model with the very codes that a collection will store.
+"""Fake quantization for PyTorch: train an embedding model with the codes that a collection will store.
 
-Each module takes float32[n, dim] and returns what the code keeps of it, with gradients that pass straight through
-the rounding (Bengio et al., arXiv:1308.3432). ``export`` gives the quantizer whose codes are the module's, bit by bit.
+Each module codes and decodes float32[n, dim], with gradients that pass straight through the rounding (Bengio et al.,
+arXiv:1308.3432). ``export`` returns the quantizer; its codes equal those of the module, bit for bit.
 """
 
 from __future__ import annotations

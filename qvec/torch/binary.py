@@ -1,4 +1,4 @@
-"""One bit a dimension, with a center that is learned."""
+"""Fake binary codes: one bit per dimension, with a learned center."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from qvec.codes.samples import check_sample, mean_of
 from qvec.codes.transforms import Transform
 from qvec.common.types import Metric
 from qvec.torch.lanes import normalized
-from qvec.torch.module import FakeQuantizer, as_numpy, rotated, turned_back
+from qvec.torch.module import FakeQuantizer, as_numpy, rotated, rotated_back
 from qvec.torch.straight import straight
 
 
 class FakeBinary(FakeQuantizer):
     """``sign(y) / sqrt(padded)`` of ``y = R(x - mean)``: see :class:`qvec.codes.binary.BinaryQuantizer`.
 
-    ``mean`` float32[dim] is a parameter: the threshold of each bit, started at 0 or by :meth:`calibrate`. Gradients are
-    those of the unit vector ``u = y / |y|``, and 0 where ``|u_i| > clip / sqrt(padded)`` (the hard tanh of Hubara et
-    al., arXiv:1602.02830, section 1.2, at the scale of a unit vector): a bit far from its threshold will not turn.
+    ``mean`` float32[dim] is a parameter, the threshold of each bit; it starts at 0 or at :meth:`calibrate`. Gradients
+    are those of the unit vector ``u = y / |y|``, and 0 where ``|u_i| > clip / sqrt(padded)``, as a bit far from its
+    threshold will not flip (the hard tanh of Hubara et al., arXiv:1602.02830, section 1.2, scaled to unit vectors).
     """
 
     mean: nn.Parameter
@@ -48,10 +48,10 @@ class FakeBinary(FakeQuantizer):
         unit = y / length
         near = unit.detach().abs() * y.shape[1] ** 0.5 <= self.clip
         kept = straight(signs, torch.where(near, unit, unit.detach()) * y.shape[1] ** 0.5)
-        return self._unit(turned_back(self.rotation, kept))
+        return self._unit(rotated_back(self.rotation, kept))
 
     def _unit(self, x: Tensor) -> Tensor:
-        # NumPy's sum, as in the quantizer: all rows have as many bits, so that the lengths are constants.
+        # NumPy's sum, as in the quantizer. All rows have the same number of bits, so the lengths are constants.
         lengths = np.linalg.norm(as_numpy(x), axis=1, keepdims=True)
         return x / torch.from_numpy(np.maximum(lengths, np.float32(1e-30))).to(x.device)
 
@@ -62,5 +62,5 @@ class FakeBinary(FakeQuantizer):
         return self.export().codec
 
     def export(self) -> BinaryQuantizer:
-        """Give the quantizer, to be stored: its codes are :meth:`codes`."""
+        """Return the quantizer to store; its codes equal :meth:`codes`."""
         return BinaryQuantizer(self.dim, self.metric, self._transform())

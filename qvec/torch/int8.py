@@ -1,4 +1,4 @@
-"""One byte a dimension, with each vector's own scale."""
+"""Fake int8 codes with a scale per vector."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from qvec._kernels import Codec
 from qvec.codes.int8 import Int8Quantizer
 from qvec.common.types import Metric
 from qvec.torch import lanes
-from qvec.torch.module import FakeQuantizer, rotated, turned_back
+from qvec.torch.module import FakeQuantizer, rotated, rotated_back
 from qvec.torch.straight import straight
 
 
 class FakeInt8(FakeQuantizer):
     """``scale * k`` with ``k = rint(x / step)``, ``step = max|x_i| / 127``: ``Int8(scale="per_vector")``.
 
-    Nothing is learned here but by the model before: gradients are those of ``x`` (under cosine of ``x / |x|``).
+    The module has no parameters. Gradients are those of ``x`` (under cosine, of ``x / |x|``).
     """
 
     def __init__(self, dim: int, metric: Metric = "cosine", *, rotate: bool = False, seed: int = 0) -> None:
@@ -27,10 +27,10 @@ class FakeInt8(FakeQuantizer):
         norm2 = lanes.dot(y, y)
         target = (y * lanes.inverse_norm(norm2)[:, None]).float() if self.metric == "cosine" else y
         kept = straight(self._decoded(y.detach(), norm2.detach()), target)
-        return turned_back(self.rotation, kept)
+        return rotated_back(self.rotation, kept)
 
     def _decoded(self, y: Tensor, norm2: Tensor) -> Tensor:
-        """What the kernels decode, in their order of operations: see ``qv_quantize`` in kernels/codec/encode.c."""
+        """Decoded codes, computed in the order of the kernels: see ``qv_quantize`` in kernels/codec/encode.c."""
         counted = norm2.sqrt() >= lanes.TINY_NORM
         step = torch.where(counted, y.abs().amax(1) / 127, 1.0)
         levels = (y / step[:, None]).clamp(-127, 127).round()
@@ -44,5 +44,5 @@ class FakeInt8(FakeQuantizer):
         return self.export().codec
 
     def export(self) -> Int8Quantizer:
-        """Give the quantizer, to be stored: its codes are :meth:`codes`."""
+        """Return the quantizer to store; its codes equal :meth:`codes`."""
         return Int8Quantizer(self.dim, self.metric, self._transform(), None)

@@ -1,4 +1,4 @@
-"""Codes with a scale for each vector that the store's own kernels find: 4 bits, and three levels."""
+"""Fake int4 and ternary codes, coded and decoded by the kernels."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from qvec.torch.straight import straight
 
 
 class _FakeByKernels(FakeQuantizer):
-    """What the store decodes of what it encodes, by its own kernels, on the processor.
+    """Codes and decodes by the kernels, on the CPU.
 
-    Gradients are those of the input (under cosine of ``x / |x|``): nothing is learned here but by the model before, and
-    centroids by :meth:`calibrate`.
+    Gradients are those of the input (under cosine, of ``x / |x|``). There are no parameters; :meth:`calibrate` finds
+    centroids.
     """
 
     config: ClassVar[type[Int4 | Ternary]]
@@ -35,7 +35,7 @@ class _FakeByKernels(FakeQuantizer):
         return train(sample, self.metric, chosen, self.seed or 0)
 
     def calibrate(self, sample: Tensor, centroids: CentroidCount = "auto") -> None:
-        """Find the centroids that vectors are coded around, from float32[n, dim], n >= 100; without it there are none."""
+        """Find centroids from float32[n, dim], n >= 100. Until then there are none."""
         self.quantizer = self._train(as_numpy(sample), centroids)
 
     def _quantize(self, x: Tensor) -> Tensor:
@@ -50,20 +50,20 @@ class _FakeByKernels(FakeQuantizer):
         return self.quantizer.codec
 
     def export(self) -> Quantizer:
-        """Give the quantizer, to be stored: its codes are :meth:`codes`."""
+        """Return the quantizer to store; its codes equal :meth:`codes`."""
         return self.quantizer
 
     def get_extra_state(self) -> Any:
-        """What ``state_dict`` keeps: the quantizer's own state, plain data."""
+        """Return the quantizer's state for ``state_dict``."""
         return self.quantizer.state()
 
     def set_extra_state(self, state: Any) -> None:
-        """Take the quantizer of a ``state_dict``."""
+        """Restore the quantizer from a ``state_dict``."""
         self.quantizer = from_state(state)
 
 
 class FakeInt4(_FakeByKernels):
-    """``Int4()``: 16 levels, the step of each vector chosen so that its code points most nearly along it."""
+    """``Int4()``: 16 levels, with the step of least squared error for each vector."""
 
     config = Int4
 

@@ -1,6 +1,6 @@
-"""Sums in the order of the C kernels (codec/lanes.h), so that training sees the store's numbers to the last bit.
+"""Sums in the order of the C kernels (codec/lanes.h), so that training sees the stored values to the last bit.
 
-Only elementwise operations are used: these round alike on every device, where a reduction adds in an order of its own.
+Only elementwise operations are used: they round the same on all devices, while reductions add in different orders.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ TINY_NORM = 2.0**-100  # shorter vectors count as zero
 
 
 def dot(x: Tensor, y: Tensor) -> Tensor:
-    """<x, y> of float32[n, dim] rows as float64[n]: eight lanes a block of 64, folded, blocks added in order."""
+    """<x, y> of float32[n, dim] rows as float64[n]: eight lanes per block of 64, folded; blocks are added in order."""
     products = pad(x.double() * y.double(), (0, -x.shape[1] % BLOCK)).reshape(len(x), -1, 8, 8)
     lanes = torch.zeros_like(products[:, :, 0])
     for step in products.unbind(2):
@@ -29,18 +29,18 @@ def dot(x: Tensor, y: Tensor) -> Tensor:
 
 
 def inverse_norm(norm2: Tensor) -> Tensor:
-    """1 / |x| of float64[n] squared lengths; 0, without a gradient, where the vector counts as zero."""
+    """1 / |x| from squared lengths float64[n]; 0, without a gradient, for vectors that count as zero."""
     counted = norm2.sqrt() >= TINY_NORM
     return torch.where(counted, 1 / torch.where(counted, norm2, torch.ones_like(norm2)).sqrt(), 0.0)
 
 
 def as_unit(x: Tensor) -> Tensor:
-    """As :func:`normalized`, but vectors that have unit length already stay as they are, as static codes take them."""
+    """Normalize, except vectors that have unit length already, as calibrated codes do."""
     norm2 = dot(x, x)
     unit = torch.where((norm2 - 1).abs() <= UNIT_ERROR, 1.0, inverse_norm(norm2))
     return (x * unit[:, None]).float()
 
 
 def normalized(x: Tensor) -> Tensor:
-    """float32[n, dim] unit vectors, rounded once; zeros where a vector counts as zero."""
+    """Normalize to float32[n, dim], rounded once; vectors that count as zero become zero."""
     return (x * inverse_norm(dot(x, x))[:, None]).float()

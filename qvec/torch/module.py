@@ -1,4 +1,4 @@
-"""What the fake-quantization modules share: checks, and codes by the store's own kernels."""
+"""Base class of the fake-quantization modules."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from qvec.torch.rotation import Rotation
 
 
 class FakeQuantizer(nn.Module):
-    """float32[n, dim] in, what the code keeps of each vector out: float32[n, dim], with gradients.
+    """Codes and decodes float32[n, dim], with gradients.
 
-    The output equals what ``export()`` decodes of what it encodes, to the last bit. A rotated code is turned
-    back, so that the output stands where the input stood.
+    The output equals, to the last bit, vectors coded and decoded by the quantizer that ``export()`` returns. A rotation
+    is undone.
     """
 
     def __init__(self, dim: int, metric: Metric, rotate: bool, seed: int) -> None:
@@ -32,11 +32,11 @@ class FakeQuantizer(nn.Module):
 
     @property
     def coded_dim(self) -> int:
-        """Dimensions that the code sees: ``dim``, padded where a rotation is."""
+        """Dimensions that the codec sees: ``dim``, padded by a rotation."""
         return self.dim if self.rotation is None else self.rotation.padded
 
     def forward(self, x: Tensor) -> Tensor:
-        """Raise InputError unless ``x`` is float32[n, dim]: half precision has other codes."""
+        """Raise InputError if ``x`` is not float32[n, dim]: half precision would give other codes."""
         if x.ndim != 2 or x.shape[1] != self.dim or x.dtype != torch.float32:
             got = f"{x.dtype} of shape {tuple(x.shape)}"
             raise InputError(f"input must be float32 of shape (n, {self.dim}), got {got}")
@@ -44,12 +44,12 @@ class FakeQuantizer(nn.Module):
             return self._quantize(x)
 
     def codes(self, x: Tensor) -> Codes:
-        """The bytes that a collection stores for float32[n, dim]: uint8[n, code_size]."""
+        """Return the codes that a collection stores for float32[n, dim]: uint8[n, code_size]."""
         rows, transform = as_numpy(x), self._transform()
         return self._codec().encode(rows if transform is None else transform.apply(rows))
 
     def _transform(self) -> Transform | None:
-        """What comes before the codec."""
+        """The transform before the codec."""
         return make_transform(self.dim, False, None, self.seed)
 
     @abstractmethod
@@ -60,16 +60,16 @@ class FakeQuantizer(nn.Module):
 
 
 def as_numpy(x: Tensor) -> Float32Array:
-    """The values of a tensor, C-contiguous, without its gradient."""
+    """Return the values of a tensor, C-contiguous, without gradient."""
     array: Float32Array = x.detach().cpu().contiguous().numpy()
     return array
 
 
 def rotated(rotation: Rotation | None, x: Tensor) -> Tensor:
-    """Rotate float32[n, dim], where there is a rotation."""
+    """Rotate float32[n, dim] if there is a rotation."""
     return x if rotation is None else torch.as_tensor(rotation(x))
 
 
-def turned_back(rotation: Rotation | None, y: Tensor) -> Tensor:
+def rotated_back(rotation: Rotation | None, y: Tensor) -> Tensor:
     """Undo :func:`rotated`."""
     return y if rotation is None else rotation.inverse(y)

@@ -1,4 +1,4 @@
-"""Ranges of the dimensions that are learned: 8 or 4 bits."""
+"""Fake int8 and int4 codes with a learned range per dimension."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from qvec.codes.int4 import Int4Quantizer
 from qvec.codes.int8 import Int8Quantizer
 from qvec.common.types import CalibrationMethod, CodeKind, Metric
 from qvec.torch import lanes
-from qvec.torch.module import FakeQuantizer, as_numpy, rotated, turned_back
+from qvec.torch.module import FakeQuantizer, as_numpy, rotated, rotated_back
 from qvec.torch.straight import round_straight, scale_gradient, straight
 
 
@@ -23,7 +23,8 @@ class _FakePerDim(FakeQuantizer):
 
     ``lower`` and ``step``, float32[coded dim], are parameters with the gradients of learned step size quantization
     (LSQ, Esser et al., arXiv:1902.08153, eq. 3) and of its offset (LSQ+, Bhalgat et al., arXiv:2004.09576, eq. 3), both
-    scaled by ``1 / sqrt(levels n)`` for n vectors, as many values as share one step. Call :meth:`calibrate` first.
+    scaled by ``1 / sqrt(levels n)`` for n vectors, the number of values that share a step. Call :meth:`calibrate`
+    first.
     """
 
     kind: ClassVar[CodeKind]
@@ -41,7 +42,7 @@ class _FakePerDim(FakeQuantizer):
 
     @torch.no_grad()  # type: ignore[untyped-decorator, unused-ignore]
     def calibrate(self, sample: Tensor) -> None:
-        """Start from the ranges that the code learns of float32[n, dim], n >= 256."""
+        """Set the ranges to those that the code learns from float32[n, dim], n >= 256."""
         params = {"levels": self.levels} if self.method == "mse" else {}
         ranges = Calibration.train(as_numpy(self._coded(sample)), self.method, params)
         self.lower.copy_(torch.from_numpy(ranges.lower.copy()))
@@ -52,7 +53,7 @@ class _FakePerDim(FakeQuantizer):
         return lanes.as_unit(y) if self.metric == "cosine" else y
 
     def _ranges(self) -> tuple[Tensor, Tensor, Tensor]:
-        """lower, upper and the step between them, each float32 as a calibration keeps and derives it."""
+        """lower, upper and step as float32, with the rounding of a stored calibration."""
         upper = self.lower + self.levels * self.step.clamp_min(MIN_STEP)
         step = ((upper - self.lower) / self.levels).clamp_min(MIN_STEP)  # rounded twice, as Calibration.steps does
         return self.lower, upper, step
@@ -60,11 +61,11 @@ class _FakePerDim(FakeQuantizer):
     def _quantize(self, x: Tensor) -> Tensor:
         lower, _, step = self._ranges()
         factor = (self.levels * max(1, len(x))) ** -0.5
-        # The step comes from the rounded upper end: its value is that, its gradient the parameter's.
+        # The value of the step is derived from the rounded upper end; its gradient is that of the parameter.
         lower, step = scale_gradient(lower, factor), scale_gradient(straight(step, self.step), factor)
         levels = round_straight(((self._coded(x) - lower) / step).clamp(0, self.levels))
         kept = lower + step * levels
-        return turned_back(self.rotation, kept)
+        return rotated_back(self.rotation, kept)
 
     @torch.no_grad()  # type: ignore[untyped-decorator, unused-ignore]
     def _codec(self) -> Codec:
@@ -78,7 +79,7 @@ class _FakePerDim(FakeQuantizer):
 
 
 class FakeInt8PerDim(_FakePerDim):
-    """``Int8(scale="per_dim")``: 256 values a dimension, evenly spaced; see :class:`_FakePerDim`."""
+    """``Int8(scale="per_dim")``: 256 evenly spaced values per dimension; see :class:`_FakePerDim`."""
 
     kind = "int8"
     levels = 255
@@ -86,16 +87,16 @@ class FakeInt8PerDim(_FakePerDim):
 
     @torch.no_grad()  # type: ignore[untyped-decorator, unused-ignore]
     def export(self, sample: Tensor, model: str | None = None) -> Int8Quantizer:
-        """Give the quantizer, to be stored: its codes are :meth:`codes`.
+        """Return the quantizer to store; its codes equal :meth:`codes`.
 
-        sample: float32[n, dim], n >= 256, whose statistics the calibration keeps beside the learned ranges.
+        sample: float32[n, dim], n >= 256; the calibration stores its statistics with the learned ranges.
         model: a tag of the embedding model.
         """
         return Int8Quantizer(self.dim, self.metric, self._transform(), self._learned(sample, model))
 
 
 class FakeInt4PerDim(_FakePerDim):
-    """``Int4(scale="per_dim")``: 16 values a dimension, evenly spaced, from ranges of the least squared error."""
+    """``Int4(scale="per_dim")``: 16 evenly spaced values per dimension; ranges start at the least squared error."""
 
     kind = "int4"
     levels = 15
@@ -103,5 +104,5 @@ class FakeInt4PerDim(_FakePerDim):
 
     @torch.no_grad()  # type: ignore[untyped-decorator, unused-ignore]
     def export(self, sample: Tensor, model: str | None = None) -> Int4Quantizer:
-        """Give the quantizer, to be stored; as :meth:`FakeInt8PerDim.export`."""
+        """Return the quantizer to store; see :meth:`FakeInt8PerDim.export`."""
         return Int4Quantizer(self.dim, self.metric, self._transform(), self._learned(sample, model))

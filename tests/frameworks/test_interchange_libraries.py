@@ -49,7 +49,7 @@ def test_a_faiss_index_that_cannot_give_vectors_back_is_refused(tmp_path: Path) 
     index.train(X)
     index.add_with_ids(X, np.arange(N) * 5)  # ids that its own reconstruction does not support
     faiss.write_index(index, str(tmp_path / "x.faiss"))
-    with pytest.raises(qvec.InputError, match="cannot give back its vectors"):
+    with pytest.raises(qvec.InputError, match="cannot reconstruct its vectors"):
         interchange.open_source(tmp_path / "x.faiss")
     (tmp_path / "y.faiss").write_bytes(b"no index")
     with pytest.raises(qvec.InputError, match=r"y\.faiss is no index"):

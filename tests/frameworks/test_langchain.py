@@ -69,7 +69,7 @@ def test_a_filter_is_a_where(store: QvecVectorStore) -> None:
 
 
 def test_diverse_documents_are_those_of_the_collection(store: QvecVectorStore) -> None:
-    expected = store.collection.search(Hashed().embed_query("text 7"), 4, mmr=0.3, fetch_k=20).ids.tolist()
+    expected = store.collection.search(Hashed().embed_query("text 7"), 4, mmr=(0.3, 20)).ids.tolist()
     found = store.max_marginal_relevance_search("text 7", 4, lambda_mult=0.3)
     assert [document.id for document in found] == expected
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from helpers.filter_model import matches
-from qvec import Collection, Hits
+from qvec import BatchHits, Collection, Hits
 
 Id = int | str
 Payload = dict[str, Any]
@@ -57,7 +57,7 @@ class Model:
     def delete(self, ids: Sequence[Id]) -> int:
         return sum(self.rows.pop(i, None) is not None for i in dict.fromkeys(ids))
 
-    def update_payload(self, ids: Sequence[Id], payload: Payload | None, merge: bool) -> int:
+    def update_payloads(self, ids: Sequence[Id], payload: Payload | None, merge: bool) -> int:
         """Change the payloads of those that are stored; how many are."""
         found = [i for i in ids if i in self.rows]
         for i in found:
@@ -117,7 +117,7 @@ def merged(old: Payload | None, change: Payload | None) -> Payload | None:
     return {name: value for name, value in both.items() if not (name in change and value is None)}
 
 
-def assert_hits_are_exact(model: Model, queries: npt.ArrayLike, k: int, hits: Hits) -> None:
+def assert_hits_are_exact(model: Model, queries: npt.ArrayLike, k: int, hits: Hits | BatchHits) -> None:
     """The k nearest, each with its distance; which of several at one distance is free."""
     assert_hits_are_sound(model, queries, k, hits)
     for query, found, count in zip(np.atleast_2d(queries), np.atleast_2d(hits.distances), _counts(hits), strict=True):
@@ -126,13 +126,15 @@ def assert_hits_are_exact(model: Model, queries: npt.ArrayLike, k: int, hits: Hi
         np.testing.assert_allclose(found[:count], true, rtol=RELATIVE, atol=model.tolerance(query))
 
 
-def assert_hits_are_sound(model: Model, queries: npt.ArrayLike, k: int, hits: Hits, error: float = 0.0) -> None:
+def assert_hits_are_sound(
+    model: Model, queries: npt.ArrayLike, k: int, hits: Hits | BatchHits, error: float = 0.0
+) -> None:
     """Live ids, each once, nearest first, with the distances (within a share ``error`` of |q| |x|) and payloads
     that belong to them; places without a hit are padded.
     """
     assert hits.ids.shape == hits.distances.shape == hits.scores.shape
     assert hits.ids.shape == ((k,) if np.ndim(queries) == 1 else (np.shape(queries)[0], k))
-    assert hits.counts.shape == hits.ids.shape[:-1]
+    assert np.shape(hits.counts) == hits.ids.shape[:-1]
     lines = zip(np.atleast_2d(queries), np.atleast_2d(hits.ids), np.atleast_2d(hits.distances), strict=True)
     for row, (query, ids, distances) in enumerate(lines):
         count = _counts(hits)[row]
@@ -143,7 +145,7 @@ def assert_hits_are_sound(model: Model, queries: npt.ArrayLike, k: int, hits: Hi
     _assert_payloads(model, hits)
 
 
-def _counts(hits: Hits) -> list[int]:
+def _counts(hits: Hits | BatchHits) -> list[int]:
     counts: list[int] = np.atleast_1d(hits.counts).tolist()
     return counts
 
@@ -157,17 +159,17 @@ def _assert_line(model: Model, query: Any, ids: list[Id], distances: Float32, er
     np.testing.assert_allclose(distances, [true[i] for i in ids], rtol=RELATIVE, atol=atol)
 
 
-def _assert_scores(model: Model, hits: Hits) -> None:
+def _assert_scores(model: Model, hits: Hits | BatchHits) -> None:
     found = np.isfinite(hits.distances)
     expected = 1 - hits.distances[found] if model.metric == "cosine" else -hits.distances[found]
     np.testing.assert_allclose(hits.scores[found], expected, rtol=1e-6, atol=1e-6)
     assert np.isneginf(hits.scores[~found]).all()
 
 
-def _assert_payloads(model: Model, hits: Hits) -> None:
-    if hits.payloads is None:
+def _assert_payloads(model: Model, hits: Hits | BatchHits) -> None:
+    if "payloads" not in hits.included:
         return
-    lines = [hits.payloads] if hits.ids.ndim == 1 else hits.payloads
+    lines: Any = [hits.payloads] if isinstance(hits, Hits) else hits.payloads
     for ids, payloads in zip(np.atleast_2d(hits.ids).tolist(), lines, strict=True):
         assert payloads == [None if i in (-1, "") else model.rows[i][1] for i in ids]
 

@@ -23,7 +23,7 @@ class Exact(Adapter):
     def build(self, base, threads):
         self.base = np.array(base)
 
-    def settle(self):
+    def finish(self):
         return 4 * self.base.size
 
     def sweep(self, k):

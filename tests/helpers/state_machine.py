@@ -108,10 +108,10 @@ class Machine(RuleBasedStateMachine):
         assert self.db.delete(list(self.model.rows)) == self.model.delete(list(self.model.rows))
 
     @rule(ids=st.lists(IDS, max_size=20, unique=True), payload=PAYLOAD, merge=st.booleans())
-    def update_payload(self, ids: list[int], payload: Any, merge: bool) -> None:
+    def update_payloads(self, ids: list[int], payload: Any, merge: bool) -> None:
         names = self.names(ids)
-        expected = self.model.update_payload(names, payload, merge)
-        assert self.db.update_payload(names, payload, merge=merge, missing="ignore") == expected
+        expected = self.model.update_payloads(names, payload, merge)
+        assert self.db.update_payloads(names, payload, merge=merge, missing="ignore") == expected
 
     @rule(where=NONEMPTY_FILTER)
     def delete_matching_rows(self, where: dict[str, Any]) -> None:
@@ -165,7 +165,7 @@ class Machine(RuleBasedStateMachine):
 
     def code(self) -> str:
         """The kind of the active code."""
-        active = [generation.code for generation in self.db.calibrations() if generation.active]
+        active = [generation.code for generation in self.db.generations() if generation.active]
         return active[0] if active else ""
 
     @rule(ids=st.lists(IDS, min_size=1, max_size=5), reader=st.booleans())

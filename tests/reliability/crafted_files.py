@@ -23,9 +23,9 @@ from qvec.storage.store import Store, Transaction
 
 DIM = 16
 N = 160
-LOOK_ROWS = 64  # of drift, instead of many more: each file has some looks, and the calls make another
+ROWS_PER_CHECK = 64  # of drift, instead of many more: each file has some looks, and the calls make another
 SAMPLE = clustered(np.random.default_rng(3), 300, DIM)  # as many as codes are trained on
-X = SAMPLE[: N + LOOK_ROWS]
+X = SAMPLE[: N + ROWS_PER_CHECK]
 HANG = 10.0  # seconds
 COLLECTIONS: dict[str, dict[str, Any]] = {
     "graph": {"code": "int8", "index": qvec.HNSW(m=4, ef_construction=30), "metric": "l2"},
@@ -53,7 +53,7 @@ def name(ids: str, i: int) -> int | str:
 
 
 def create(path: str, options: dict[str, Any]) -> None:
-    ids, watch.LOOK_ROWS = options.get("ids", "int64"), LOOK_ROWS
+    ids, watch.ROWS_PER_CHECK = options.get("ids", "int64"), ROWS_PER_CHECK
     with qvec.create(path, DIM, fields=FIELDS, durability="relaxed", sample=SAMPLE, **options) as db:  # type: ignore[arg-type]
         names = [name(ids, i) for i in range(N)]
         payloads: list[Any] = [{"row": i, "tag": f"t{i % 5}", "tags": ["a", "b"], "at": i / 2} for i in range(N)]
@@ -64,7 +64,7 @@ def create(path: str, options: dict[str, Any]) -> None:
             db.requantize("f16")
             db.requantize(options["code"])
         for _ in range(2):
-            db.upsert(X[:LOOK_ROWS], names[:LOOK_ROWS], payloads[:LOOK_ROWS])
+            db.upsert(X[:ROWS_PER_CHECK], names[:ROWS_PER_CHECK], payloads[:ROWS_PER_CHECK])
 
 
 def prepare(job: Job) -> list[str]:
@@ -93,34 +93,34 @@ def records_of(reading: Snapshot) -> dict[str, tuple[int, int]]:
 def calls(ids: str, keeps: bool) -> dict[str, Callable[[qvec.Collection], object]]:
     """Every call that reads or changes a collection."""
     one, more = name(ids, 3), [name(ids, i) for i in (0, 1, 3, 34, N - 1)]
-    new, later = [name(ids, i) for i in range(1000, 1004)], [name(ids, i) for i in range(2000, 2000 + LOOK_ROWS)]
+    new, later = [name(ids, i) for i in range(1000, 1004)], [name(ids, i) for i in range(2000, 2000 + ROWS_PER_CHECK)]
     where = {"row": {"$gte": 60}, "tag": "t1", "tags": "a", "at": {"$lt": 70.0}}
 
     def lists(db: qvec.Collection) -> dict[str, Any]:
         return {"nprobe": 3} if db.stats().lists else {"ef": 50}
 
     return {
-        "search": lambda db: db.search(X[:20], 5, include=("payload", "vector")),
+        "search": lambda db: db.search(X[:20], 5, include=("payloads", "vectors")),
         "search exactly": lambda db: db.search(X[0], 400, exact=True),
         "search with effort": lambda db: db.search(X[5], 10, **lists(db)),
         "search with a filter": lambda db: db.search(X[5], 10, where=where),
         "search with a wide filter": lambda db: db.search(X[5], 10, where={"tag": {"$in": ["t1", "t2", "t3"]}}),
-        "search by id": lambda db: db.search(id=one, k=3),
+        "search by id": lambda db: db.search_by_id(one, k=3),
         "search by recall": lambda db: db.search(X[3], 5, recall=0.5),
-        "search by groups": lambda db: db.search(X[3], 5, group_by="tag"),
+        "search by groups": lambda db: db.search_groups(X[3], 5, group_by="tag"),
         "get": lambda db: db.get(more),
         "get by a filter": lambda db: db.get(where=where),
         "scan": lambda db: list(db.scan(batch_size=90)),
         "stats": lambda db: db.stats(graph=True),
-        "calibrations": lambda db: db.calibrations(),
+        "generations": lambda db: db.generations(),
         "export": lambda db: db.export_calibration(),
         "drift": lambda db: db.drift(),
         "fields": lambda db: db.fields,
         "verify": lambda db: db.verify(),
         "upsert": lambda db: db.upsert(X[:4] + 1, new, [{"row": i, "tag": "new"} for i in range(4)], threads=1),
-        "update": lambda db: db.update_payload(new[:1], {"tag": "other"}),
+        "update": lambda db: db.update_payloads(new[:1], {"tag": "other"}),
         "delete": lambda db: db.delete([name(ids, i) for i in range(0, 100, 2)]),
-        "add": lambda db: db.add(X[-LOOK_ROWS:], later, threads=1),
+        "add": lambda db: db.add(X[-ROWS_PER_CHECK:], later, threads=1),
         "requantize": lambda db: db.requantize("int8" if keeps else None, threads=1),
         "calibrate": lambda db: db.calibrate(SAMPLE, code=qvec.Int8(scale="per_dim"), threads=1),
         "roll back": lambda db: db.rollback(0, threads=1),
@@ -134,7 +134,7 @@ def calls(ids: str, keeps: bool) -> dict[str, Callable[[qvec.Collection], object
 
 def check(folder: Path, case: Case, change: Change) -> str:
     """Change a file and make all calls. Returns "" or a description of the failure."""
-    options, watch.LOOK_ROWS = COLLECTIONS[case.collection], LOOK_ROWS
+    options, watch.ROWS_PER_CHECK = COLLECTIONS[case.collection], ROWS_PER_CHECK
     path = folder / "crafted.qvec"
     path.write_bytes(base(folder, case.collection).read_bytes())
     Path(f"{path}-lock").unlink(missing_ok=True)

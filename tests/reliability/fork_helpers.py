@@ -13,7 +13,7 @@ X = np.random.default_rng(1).normal(size=(300, DIM)).astype(np.float32)
 
 def collection(path: str) -> qvec.Collection:
     db = qvec.create(path, DIM, metric="l2", index="hnsw")
-    db.add(X[:200], payload=[{"row": i} for i in range(200)])
+    db.add(X[:200], payloads=[{"row": i} for i in range(200)])
     return db
 
 

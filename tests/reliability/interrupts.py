@@ -41,7 +41,7 @@ def data(n: int) -> Any:
 
 def make(path: str, n: int) -> None:
     with qvec.create(path, DIM, metric="l2", index="hnsw", durability="relaxed") as db:
-        db.add(data(n), payload=[{"i": i} for i in range(n)])
+        db.add(data(n), payloads=[{"i": i} for i in range(n)])
 
 
 WORK: dict[str, Callable[[qvec.Collection], object]] = {

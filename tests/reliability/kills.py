@@ -113,7 +113,7 @@ def recoding(live: Live, first: int, chance: random.Random) -> Steps:
 def recode(db: qvec.Collection, code: str) -> None:
     if len(db) < FEWEST:
         return
-    for generation in db.calibrations():
+    for generation in db.generations():
         if not generation.active:
             db.drop_generation(generation.number)
     db.requantize(code, threads=1)

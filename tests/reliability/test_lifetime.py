@@ -21,7 +21,7 @@ X = np.random.default_rng(1).normal(size=(2000, DIM)).astype(np.float32)
 
 def collection(path: str, n: int = 500) -> qvec.Collection:
     db = qvec.create(path, DIM, metric="l2", index="hnsw")
-    db.add(X[:n], payload=[{"row": i} for i in range(n)])
+    db.add(X[:n], payloads=[{"row": i} for i in range(n)])
     return db
 
 

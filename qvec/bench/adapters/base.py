@@ -1,4 +1,4 @@
-"""What the benchmark asks of a library."""
+"""The interface between the benchmark and a library."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ NPROBES = (1, 2, 4, 6, 10, 16, 24, 40, 64, 100, 160)
 
 @dataclass(frozen=True)
 class Calls:
-    """A search as its users call it, ready to be timed.
+    """Functions that search, as users of the library call them.
 
-    ``one`` takes a query, [dim] or [1, dim] as the adapter says, ``many`` takes [q, dim] and answers it in one call
-    (None where the library has no such call); ``ids`` gives the ids of what either returned.
+    ``one``: searches one query, [dim] or [1, dim] by the adapter's ``query_rank``. ``many``: searches [q, dim] in one
+    call; None if the library cannot. ``ids``: extracts the ids from the answer of either.
     """
 
     one: Callable[[Float32Array], Any]
@@ -35,14 +35,14 @@ class Calls:
 
 
 class Adapter(ABC):
-    """One index of one library. Made in the process that measures it.
+    """One index of one library, created in the process that measures it.
 
-    The vectors it gets are float32 and, under cosine, of length 1, the queries too: a library without cosine uses the
-    inner product. Ids are row numbers. All its options have defaults, and no others are taken.
+    Vectors and queries are float32 and, under cosine, of length 1, so that a library without cosine can use the inner
+    product. Ids are row numbers. ``defaults`` has all options.
     """
 
     module: ClassVar[str]
-    package: ClassVar[str]  # as its distribution is called
+    package: ClassVar[str]  # name of the distribution
     metrics: ClassVar[tuple[str, ...]] = ("cosine", "ip", "l2")
     defaults: ClassVar[Options] = {}
     query_rank: ClassVar[int] = 1  # 1: a query is [dim]; 2: [1, dim]
@@ -53,7 +53,7 @@ class Adapter(ABC):
 
     @classmethod
     def check_options(cls, name: str, options: Mapping[str, Any]) -> None:
-        """InputError naming an option that there is not, or a value of another type than its default."""
+        """Raise InputError that names an unknown option, or a value whose type is not that of the default."""
         for key, value in options.items():
             if key not in cls.defaults:
                 raise InputError(f"{name} has no option {key!r}; it has: {', '.join(cls.defaults) or 'none'}")
@@ -63,57 +63,57 @@ class Adapter(ABC):
 
     @property
     def inner(self) -> bool:
-        """Whether neighbors are those of the largest inner product."""
+        """Whether the nearest neighbors have the largest inner product."""
         return self.metric != "l2"
 
     def imported(self) -> Any:
-        """The imported module."""
+        """Import the library and return its module."""
         return require(self.module, "bench")
 
     @abstractmethod
     def build(self, base: Float32Array, threads: int) -> None:
-        """Make the index of the rows [n, dim], a map of a file."""
+        """Build the index of rows [n, dim], a map of a file."""
 
     @abstractmethod
     def sweep(self, k: int) -> Sweep:
-        """Values of each search parameter, from fast to good; the points are their product."""
+        """Return the values of each search parameter, from fast to accurate; the points are their product."""
 
     @abstractmethod
     def calls(self, k: int, point: Mapping[str, Any], threads: int) -> Calls:
-        """Search with the parameters of a point: single queries on one thread, a batch on ``threads``."""
+        """Return functions that search at a point: single queries on one thread, batches on ``threads``."""
 
-    def settle(self) -> int | None:
-        """Save the index and get ready to search it; bytes on disk, None where there is nothing to save."""
+    def finish(self) -> int | None:
+        """Save the index and prepare searches. Return the bytes on disk, or None if the library saves nothing."""
         return None
 
     def parts(self) -> dict[str, int]:
-        """Bytes of the index by part, where the library tells."""
+        """Return the bytes of the index by part, if the library reports them."""
         return {}
 
     def points(self, k: int, given: Mapping[str, Sequence[Any]]) -> list[Options]:
-        """The points to measure; values that are ``given`` for a parameter take the place of its own."""
+        """Return the points to measure. Values ``given`` for a parameter replace the adapter's own."""
         sweep = self.sweep(k)
         lists = [given.get(name, values) for name, values in sweep.items()]
         return [dict(zip(sweep, values, strict=True)) for values in itertools.product(*lists)]
 
 
 def widths(k: int) -> list[int]:
-    """Values of ef: none below ``k``, and up to eight times it."""
+    """Return values of ef, from ``k`` on."""
     return sorted({max(k, ef) for ef in EFS} | {k * factor for factor in (2, 4, 8)})
 
 
 def first(found: Any) -> Any:
-    """Ids of a library that returns them before distances."""
+    """Return the ids of an answer (ids, distances)."""
     return found[0]
 
 
 def second(found: Any) -> Any:
-    """Ids of a library that returns them after distances."""
+    """Return the ids of an answer (distances, ids)."""
     return found[1]
 
 
 def id_rows(found: Any, k: int) -> NDArray[np.int64]:
-    """Ids as int64 [queries, k]; -1 fills rows that are shorter."""
+    """Return ids as int64 [queries, k]; shorter rows are padded with -1."""
     try:
         ids = np.asarray(found).reshape(-1)
         if ids.dtype.kind in "iu" and len(ids) % k == 0:
@@ -125,5 +125,5 @@ def id_rows(found: Any, k: int) -> NDArray[np.int64]:
 
 
 def tree_bytes(path: Path) -> int:
-    """Bytes of a file, or of all files of a folder."""
+    """Return the bytes of a file, or of all files in a folder."""
     return sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())

@@ -39,7 +39,7 @@ class Faiss(Adapter):
             self.index.train(base[np.sort(np.random.default_rng(0).choice(len(base), rows, replace=False))])
         self.index.add(base)
 
-    def settle(self) -> int:
+    def finish(self) -> int:
         path = self.folder / "index.faiss"
         self.imported().write_index(self.index, str(path))
         size = tree_bytes(path)

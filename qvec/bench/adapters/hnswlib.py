@@ -24,7 +24,7 @@ class Hnswlib(Adapter):
         self.index.init_index(len(base), **self.options)
         self.index.add_items(base, np.arange(len(base)), num_threads=threads)
 
-    def settle(self) -> int:
+    def finish(self) -> int:
         path = self.folder / "index.hnswlib"
         self.index.save_index(str(path))
         size = tree_bytes(path)

@@ -42,7 +42,7 @@ class LancedbIvfHnswSq(Adapter):
             ef_construction=options["ef_construction"],
         )
 
-    def settle(self) -> int:
+    def finish(self) -> int:
         return tree_bytes(self.folder / "lancedb")
 
     def sweep(self, k: int) -> Sweep:

@@ -1,4 +1,4 @@
-"""qvec itself, through its public calls."""
+"""qvec, through its public functions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from qvec.codes.registry import make_config
 from qvec.common.errors import InputError
 from qvec.common.types import Float32Array
 
-FEW = 64  # vectors that an index is tried on
+TRIED_ROWS = 64  # that a configuration is tried on
 SEARCHED = ("codes", "graph", "lists", "vectors")  # parts of the file
 OVERSAMPLES = (1, 2, 3, 5, 10, 20, 40)
 INDEXES: dict[str, tuple[str, Options]] = {
@@ -29,10 +29,10 @@ INDEXES: dict[str, tuple[str, Options]] = {
 
 
 class Own(Adapter):
-    """A collection: built in one ``add``, closed, and searched by a reader, as another process would.
+    """A collection: built in one ``add``, closed, and opened as a reader for the searches.
 
-    Options: ``code``; ``index``, a key of INDEXES; ``originals``; ``memory``; ``batch``: rows of one ``add``, 0 for all;
-    and what the configuration of the index takes, such as ``m``.
+    Options: ``code``; ``index``: a key of INDEXES; ``originals``; ``memory``; ``batch``: rows per ``add``, 0 for all;
+    and the options of the index's configuration, such as ``m``.
     """
 
     module = "qvec"
@@ -59,7 +59,7 @@ class Own(Adapter):
             for start in range(0, len(base), rows):
                 db.add(base[start : start + rows], threads=threads)
 
-    def settle(self) -> int:
+    def finish(self) -> int:
         self.db = qvec.open(self.path, "r", memory=self.options["memory"])
         return tree_bytes(self.path)
 
@@ -74,7 +74,7 @@ class Own(Adapter):
         return {"nprobe": self._nprobes()} if index == "ivf" else {"ef": widths(k)}
 
     def _nprobes(self) -> list[int]:
-        """No more lists than there are: the index's own choice is about four times the root of the rows."""
+        """Return values of nprobe up to the number of lists, by default four times the root of the rows."""
         lists = self.options.get("nlist", "auto")
         most = max(1, int(2 * len(self.db) ** 0.5)) if lists == "auto" else lists
         return [nprobe for nprobe in NPROBES if nprobe <= most]
@@ -84,12 +84,12 @@ class Own(Adapter):
         return Calls(search, partial(search, threads=threads), attrgetter("ids"))
 
     def check(self) -> None:
-        """InputError where the code or the index does not go with the dimension, the metric, or one another.
+        """Raise InputError if code, index, dimension and metric do not fit together.
 
         Tried on as few random vectors as the code is trained on, or the index has lists: some of it is known only then.
         """
         lists = self.options.get("nlist")
-        rows = max(FEW, make_config(self.options["code"]).min_samples, lists if isinstance(lists, int) else 0)
+        rows = max(TRIED_ROWS, make_config(self.options["code"]).min_samples, lists if isinstance(lists, int) else 0)
         with self._created() as db:
             db.add(np.random.default_rng(0).standard_normal((rows, self.dim), np.float32))
         qvec.open(self.path, "r", memory=self.options["memory"]).close()
@@ -97,7 +97,7 @@ class Own(Adapter):
 
     @property
     def path(self) -> Path:
-        """The collection's file."""
+        """The file of the collection."""
         return self.folder / "own.qvec"
 
     def _created(self) -> qvec.Collection:
@@ -113,7 +113,7 @@ class Own(Adapter):
 
 
 def _config(index: str) -> Any:
-    """The class of an index's configuration."""
+    """Return the class of an index's configuration."""
     try:
         return getattr(qvec, INDEXES[index][0])
     except AttributeError:

@@ -23,7 +23,7 @@ class Rabitqlib(Adapter):
     def metric_name(self) -> str:
         return "ip" if self.inner else "l2"
 
-    def settle(self) -> int:
+    def finish(self) -> int:
         path = self.folder / "index.rabitq"
         self.index.save(str(path))
         size = tree_bytes(path)

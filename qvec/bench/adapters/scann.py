@@ -27,7 +27,7 @@ class Scann(Adapter):
         hashing = {"anisotropic_quantization_threshold": options["threshold"]} if self.inner else {}
         self.index = builder.score_ah(options["block"], **hashing).reorder(100).build()
 
-    def settle(self) -> int:
+    def finish(self) -> int:
         folder = self.folder / "scann"
         folder.mkdir()
         self.index.serialize(str(folder))

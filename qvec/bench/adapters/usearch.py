@@ -25,7 +25,7 @@ class Usearch(Adapter):
         self.index = self.imported().Index(ndim=self.dim, metric=metric, **self.options)
         self.index.add(np.arange(len(base)), base, threads=threads)
 
-    def settle(self) -> int:
+    def finish(self) -> int:
         path = self.folder / "index.usearch"
         self.index.save(str(path))
         size = tree_bytes(path)

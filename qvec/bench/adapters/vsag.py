@@ -39,7 +39,7 @@ class VsagHgraph(Adapter):
         self.index = library.Index("hgraph", json.dumps(parameters))
         self.index.build(base.reshape(-1), np.arange(len(base)), len(base), self.dim)
 
-    def settle(self) -> int:
+    def finish(self) -> int:
         path = self.folder / "index.vsag"
         self.index.save(str(path))
         size = tree_bytes(path)

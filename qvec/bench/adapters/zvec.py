@@ -35,7 +35,7 @@ class ZvecHnswInt8(Adapter):
                 raise RuntimeError(f"zvec did not take rows {start} to {start + len(rows) - 1}")
         self.collection.optimize(zvec.OptimizeOption(concurrency=threads))
 
-    def settle(self) -> int:
+    def finish(self) -> int:
         self.collection.flush()
         return tree_bytes(self.folder / "zvec")
 
