@@ -152,6 +152,7 @@ def test_a_read_only_handle_sees_the_commits_of_another_process(path: Path) -> N
         assert len(reader) == 300
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", ["f32", "int8", "int8-static", "binary"])
 def test_build_and_search_do_not_depend_on_the_number_of_threads(tmp_path: Path, code: str) -> None:
     data = clustered(np.random.default_rng(7), 2200, DIM)

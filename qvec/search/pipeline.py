@@ -61,6 +61,8 @@ class Searches:
         """Hits of array-like queries [n, dim] or [dim]; ``where`` is a filter, or one for each query of a batch."""
         self._n_calls += 1
         is_sampled = not self._n_calls % SAMPLED_CALLS
+        if threads is not None:
+            worker_threads(threads)  # raises InputError, also if the search runs on one thread
         snap = self._store.begin()
         try:
             engine = snap.derived.get("engine") or self.engine(snap)
