@@ -221,6 +221,7 @@ def test_rounds_grow_fourfold_to_the_last() -> None:
     assert round_sizes(2000, 300) == [300]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [0.9, 0.99])
 def test_realized_recall_meets_the_target_and_the_best_code_is_found(tmp_path: Path, target: float) -> None:
     x = clustered(np.random.default_rng(8), 6000, DIM)
