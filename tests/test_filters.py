@@ -28,6 +28,7 @@ def ids_where(db: qvec.Collection, where: dict[str, Any]) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     held=st.lists(payloads, min_size=1, max_size=30),

@@ -144,7 +144,7 @@ class SearchResult:
 
 
 class Hit:
-    """One vector that a search found. ``payload``, ``vector``, ``group`` and ``shard`` raise InputError if not included.
+    """A vector that a search found. ``payload``, ``vector``, ``group`` and ``shard`` raise InputError if not included.
 
     ``id``: int or str. ``distance``, ``score``: as in :class:`Hits`.
     """
