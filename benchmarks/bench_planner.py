@@ -61,7 +61,7 @@ def cell(db: qvec.Collection, queries: Any, share: float, k: int, rounds: int) -
         index = chosen
         if chosen.name == "brute_force":  # the strategy of a larger selection
             nprobe = min(max(1, round(params.nprobe / share)), engine.n_lists)
-            wider = replace(params, ef=params.ef * 3 // 2, nprobe=nprobe)
+            wider = params.replace(ef=params.ef * 3 // 2, nprobe=nprobe)
             selection = selected.post_filter if engine.n_lists else selected.filtered_walk
             index = replace(chosen, params=wider, selection=selection)
         assert index.selection is not None
