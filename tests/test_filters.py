@@ -368,7 +368,7 @@ def test_the_command_line_declares_shows_and_filters_by_fields(tmp_path: Path, c
     assert main([*ask, '{"year": {"$gte": 2008}}']) == 0
     assert {hit["id"] for hit in json.loads(capsys.readouterr().out)["hits"]} == {8, 9}
     for arguments, message in (
-        ([*ask, "{year"], "--where is no JSON"),
+        ([*ask, "{year"], "--where is not JSON"),
         ([*ask, '{"yaer": 1}'], "did you mean 'year'"),
         ([*new[:3], "--field", "year=float"], "has no field year of type float"),
     ):
