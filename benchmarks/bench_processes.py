@@ -2,8 +2,8 @@
 
     python benchmarks/bench_processes.py [--rows 60000] [--seconds 20] [--json FILE]
 
-Latency of a search for 10 in a collection of that many rows: one reader alone; four readers without a writer; four
-with the writer. Where there are fewer cores than processes, the second is the fair idle of the third.
+Latency of searches with k = 10: one reader; four readers without a writer; four readers with the writer. With fewer
+cores than processes, compare the third figure with the second.
 """
 
 from __future__ import annotations

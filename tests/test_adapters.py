@@ -69,7 +69,7 @@ def test_exist_ok_opens_only_what_has_the_same_adapter(tmp_path: Path) -> None:
     qvec.create(path, DIM, adapter=adapter()).close()
     qvec.create(path, DIM, adapter=adapter(), exist_ok=True).close()
     other = replace(adapter(), transform=Transform(DIM, False, None, None, matrix=np.eye(DIM, dtype=np.float32)))
-    with pytest.raises(InputError, match="another adapter"):
+    with pytest.raises(InputError, match="another quantizer or adapter"):
         qvec.create(path, DIM, adapter=other, exist_ok=True)
 
 
@@ -147,7 +147,7 @@ def test_requantize_takes_an_adapter_and_searches_go_through_it(tmp_path: Path, 
         db.rollback(0)
         again = db.search(q, 10, oversample=0, ids_in=range(600)).ids
         assert np.array_equal(again, before)
-        for options, message in [({"calibration": made.number}, "exclude"), ({"code": "f32"}, "needs another code")]:
+        for options, message in [({"generation": made.number}, "exclude"), ({"code": "f32"}, "needs another code")]:
             with pytest.raises(InputError, match=message):
                 db.requantize(adapter=a, **options)
         with pytest.raises(InputError, match="for 64 dimensions under l2"):

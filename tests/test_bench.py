@@ -104,6 +104,7 @@ def test_a_turn_ends_when_its_time_is_over(workload: Workload) -> None:
     assert entry.points[-1].recall == 1.0
 
 
+@pytest.mark.slow
 def test_own_indexes_are_measured_from_their_file(workload: Workload) -> None:
     contestants = bench.own_contestants(["int8", "f32"], ["flat", "hnsw:m=8"], DIM, "l2", {"ef": [20, 60]})
     result = bench.run(workload, contestants, FAST)
@@ -364,6 +365,7 @@ def test_the_script_knows_every_field_that_it_draws() -> None:
     assert set(re.findall(r"e\.memory\.(\w+)", script)) <= set(entry["memory"])
 
 
+@pytest.mark.slow
 def test_plots_are_drawn_of_what_there_is(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     lost = replace(RESULT.entries[0], contestant="elsewhere", memory=None)

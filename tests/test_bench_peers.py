@@ -23,6 +23,7 @@ def installed(name: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["cosine", "l2", "ip"])
 @pytest.mark.parametrize("name", [name for name in PEERS if installed(name)])
 def test_a_peer_finds_the_neighbors_and_is_measured_whole(name: str, metric: Metric) -> None:

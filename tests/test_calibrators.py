@@ -48,6 +48,7 @@ def brute_force(x: Float32Array, levels: int) -> float:
     return error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", [15, 255])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_mse_is_within_5_percent_of_brute_force(shape: str, levels: int) -> None:

@@ -330,6 +330,7 @@ def test_a_reader_that_goes_away_is_no_error(run) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_the_demo_answers_in_two_processes_and_compares_the_codes(run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qvec.demo.comparison.MEASURE_SECONDS", 0.01)
     code, out, err = run("demo", "--path", "kept.qvec")

@@ -51,6 +51,7 @@ def test_bench_prints_tables_and_writes_a_line_a_point(run) -> None:
         assert f"{line['qps']:,.0f}" in out
 
 
+@pytest.mark.slow
 def test_bench_grows_a_set_and_keeps_it(run) -> None:
     arguments = (
         "set",

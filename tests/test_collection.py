@@ -152,6 +152,7 @@ def test_a_read_only_handle_sees_the_commits_of_another_process(path: Path) -> N
         assert len(reader) == 300
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", ["f32", "int8", "int8-static", "binary"])
 def test_build_and_search_do_not_depend_on_the_number_of_threads(tmp_path: Path, code: str) -> None:
     data = clustered(np.random.default_rng(7), 2200, DIM)
@@ -321,7 +322,10 @@ def test_stats_state_what_the_collection_is(path: Path) -> None:
         assert stats.vectors_bytes >= 300 * DIM * 4
         assert stats.graph_bytes > 0
         assert stats.file_bytes == path.stat().st_size
-        assert "dim=24" in repr(db)
+        assert (db.path, db.dim, db.metric, db.code, db.index) == (str(path), DIM, "ip", "int8", "hnsw")
+        assert (db.mode, db.model, dict(db.fields)) == ("rw", "minilm", {})
+        assert repr(db) == f"<qvec.Collection {str(path)!r}: 299 vectors of dim {DIM}, ip, int8, hnsw, rw>"
+        assert "  count: 299\n" in repr(stats)
 
 
 def test_scan_keeps_to_the_commit_at_its_first_step(path: Path) -> None:

@@ -156,6 +156,7 @@ def test_drift_of_an_empty_or_freshly_calibrated_collection_is_none(tmp_path: Pa
         assert db.drift().level == "alarm"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", ["int8", "binary", STATIC])
 @pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
 def test_exchangeable_vectors_raise_neither_alarm_nor_warning(tmp_path: Path, metric: Any, code: Any) -> None:

@@ -137,6 +137,7 @@ def test_moved_rows_and_other_generations_leave_nothing(path: Path, rng: np.rand
         assert_same_content(db, model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["deleted", "repaired", "wiped", "scrubbing"])
 @pytest.mark.parametrize("index", ["hnsw", "ivf"])
 def test_a_process_that_dies_half_way_has_deleted_and_the_next_one_overwrites(

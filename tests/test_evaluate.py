@@ -15,7 +15,7 @@ from helpers.vectors import clustered
 from qvec.codes.configs import Binary, Int8, Mixed, RaBitQ, code_name
 from qvec.codes.registry import CONFIGS
 from qvec.common.types import Float32Array
-from qvec.quality.choose import Choice, Target, choose, look_sizes
+from qvec.quality.choose import Choice, Target, choose, round_sizes
 from qvec.quality.recall import nearest, wilson
 from qvec.quality.report import Report, label_of
 
@@ -215,12 +215,13 @@ def test_codes_that_few_queries_do_not_tell_from_the_target_are_measured_with_mo
     assert (far.row and far.row.config, len(asked)) == (large, 3)
 
 
-def test_looks_grow_fourfold_to_the_last() -> None:
-    assert look_sizes(2000, 16_000) == [2000, 8000, 16_000]
-    assert look_sizes(2000, 2000) == [2000]
-    assert look_sizes(2000, 300) == [300]
+def test_rounds_grow_fourfold_to_the_last() -> None:
+    assert round_sizes(2000, 16_000) == [2000, 8000, 16_000]
+    assert round_sizes(2000, 2000) == [2000]
+    assert round_sizes(2000, 300) == [300]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [0.9, 0.99])
 def test_realized_recall_meets_the_target_and_the_best_code_is_found(tmp_path: Path, target: float) -> None:
     x = clustered(np.random.default_rng(8), 6000, DIM)

@@ -28,6 +28,7 @@ def ids_where(db: qvec.Collection, where: dict[str, Any]) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     held=st.lists(payloads, min_size=1, max_size=30),
@@ -367,7 +368,7 @@ def test_the_command_line_declares_shows_and_filters_by_fields(tmp_path: Path, c
     assert main([*ask, '{"year": {"$gte": 2008}}']) == 0
     assert {hit["id"] for hit in json.loads(capsys.readouterr().out)["hits"]} == {8, 9}
     for arguments, message in (
-        ([*ask, "{year"], "--where is no JSON"),
+        ([*ask, "{year"], "--where is not JSON"),
         ([*ask, '{"yaer": 1}'], "did you mean 'year'"),
         ([*new[:3], "--field", "year=float"], "has no field year of type float"),
     ):

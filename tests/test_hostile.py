@@ -70,7 +70,7 @@ VECTORS: dict[str, tuple[Any, str]] = {
     "a vector that float32 rounds to zero": (np.full((1, DIM), 1e-300), r"\[0\] is the zero vector"),
 }
 QUERIES = VECTORS | {
-    "none": (None, "or the id of a stored vector"),
+    "none": (None, "dtype object"),
     "an empty list": ([], r"\(n, 8\).*\(0,\)"),
     "one nan": (with_value(NAN)[1].astype(np.float32), r"\[0, 3\] is nan"),
     "one infinity": (with_value(INF)[1].astype(np.float32), r"\[0, 3\] is inf"),

@@ -25,7 +25,7 @@ from helpers.source_graph import (
 
 PACKAGE = Path(qvec.__file__).parent
 SOURCES = python_sources(PACKAGE)
-# For type checkers, qvec/__init__.py names the packages above it in one line. It imports them when a program names them.
+# For type checkers, qvec/__init__.py names packages above it in one line. It imports them when a program names them.
 SOURCES["qvec"] = SOURCES["qvec"].replace(
     "    from qvec import bench, datasets, integrations, interchange, qat, ray, torch\n", ""
 )

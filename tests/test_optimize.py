@@ -138,6 +138,7 @@ def test_searches_and_writes_go_on_between_the_steps(
         assert_sound(db, model)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_in_between_leaves_a_sound_collection(
     path: Path, rng: np.random.Generator, index: Any
 ) -> None:

@@ -63,6 +63,7 @@ LEAST_RECALL = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
 @pytest.mark.parametrize(("code", "index", "rerank", "floor", "_"), LEAST_RECALL)
 def test_recall_on_clusters_is_above_its_limit(
@@ -80,6 +81,7 @@ def test_recall_on_clusters_is_above_its_limit(
         assert recall_at_10(db, clusters, ef=300, **options) >= floor
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layout", "floor"), [("compact", 0.95), ("packed", 0.8)])
 @pytest.mark.parametrize("spread", [0.0, 0.5])
 def test_recall_under_ip_does_not_hang_on_equal_lengths(path: Path, layout: Any, floor: float, spread: float) -> None:
@@ -90,6 +92,7 @@ def test_recall_under_ip_does_not_hang_on_equal_lengths(path: Path, layout: Any,
         assert recall_at_10(db, (x, q), ef=200) >= floor
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("code", "index", "rerank", "_", "floor"), LEAST_RECALL)
 def test_recall_on_real_questions_is_above_its_limit(
     path: Path, demo: tuple[Float32, Float32], code: str, index: str, rerank: bool, _: float, floor: float
@@ -99,6 +102,7 @@ def test_recall_on_real_questions_is_above_its_limit(
         assert recall_at_10(db, demo, ef=300, **options) >= floor
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", ["f32", "int8", "binary"])
 @pytest.mark.parametrize("index", ["flat", "hnsw"])
 def test_every_stored_vector_is_found_by_itself(
@@ -156,6 +160,7 @@ def in_batches_of(size: int) -> Callable[[qvec.Collection, Float32], None]:
     return fill
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
 @pytest.mark.parametrize("fill", [lambda db, x: db.add(x), one_by_one, in_batches_of(7), in_batches_of(64)],
                          ids=["at once", "one by one", "by 7", "by 64"])  # fmt: skip

@@ -136,6 +136,7 @@ def self_found(db: qvec.Collection, x: npt.NDArray[np.float32], ids: Rows) -> fl
     return float((db.search(x[ids], 1, ef=100).ids[:, 0] == ids).mean())
 
 
+@pytest.mark.slow
 def test_single_deletes_repair_the_graph_as_they_go(path: Path, rng: np.random.Generator) -> None:
     x = clustered(rng, N, DIM)
     with qvec.create(path, DIM, metric="l2", index=qvec.HNSW(m=8, ef_construction=60)) as db:
@@ -169,6 +170,7 @@ def test_packed_nodes_follow_their_lists_through_repairs_and_reuse(
         assert self_found(db, x, np.arange(500, 900)) > 0.99
 
 
+@pytest.mark.slow
 def test_a_graph_that_was_churned_finds_what_a_fresh_one_finds(path: Path, rng: np.random.Generator) -> None:
     x, n = clustered(rng, 12_000, DIM, centroids=200, spread=1.0), 2000
     queries = clustered(rng, 1000, DIM, centroids=200, spread=1.0)

@@ -15,6 +15,7 @@ DIM, N, QUERIES = 48, 6_000, 400
 WAYS: tuple[dict[str, Any], ...] = ({"ef": 10}, {"ef": 40}, {"ef": 150}, {"k": 60}, {"where": {"a": {"$lt": 30}}})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "index"),
     [

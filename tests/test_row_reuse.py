@@ -140,6 +140,7 @@ def test_a_generation_that_holds_up_a_quarter_of_the_rows_starts_over(
         assert db.search(x[N], 1, oversample=0).ids.tolist() == [5000]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", [qvec.HNSW(m=8, ef_construction=60), qvec.HNSW(layout="packed"), qvec.IVF(nlist=12)])
 @pytest.mark.parametrize("optimized", [False, True])
 def test_filters_find_the_vectors_that_rows_were_given_to(path: Path, index: Any, optimized: bool) -> None:

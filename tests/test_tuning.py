@@ -29,6 +29,7 @@ def nearest(base: Float32Array, q: Float32Array, k: int) -> np.ndarray[Any, Any]
     return np.argsort(distances, axis=1, kind="stable")[:, :k]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", ["int8", "rabitq1"])
 @pytest.mark.parametrize("index", ["hnsw", "flat", "ivf"])
 def test_a_recall_that_was_tuned_for_holds_on_other_queries(

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, get_args, overload
-from weakref import WeakMethod
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 import numpy as np
 
-from qvec.codes.configs import CodeConfig, code_name
+from qvec.codes.configs import CodeConfig
+from qvec.collection.reading import ReadableCollection
 from qvec.common.errors import CorruptError, InputError, LockedError
 from qvec.common.switch_interval import short_switch_interval
 from qvec.common.types import (
     ArrayLike,
     FieldType,
     Float32Array,
-    Include,
     MemoryMode,
-    Metric,
     Missing,
-    Mode,
     OnConflict,
     Payload,
     Stats,
@@ -36,18 +32,14 @@ from qvec.index import Progress
 from qvec.maintenance.state_check import state_codec
 from qvec.maintenance.stats import collect_stats
 from qvec.quality.recall import MAX_EVALUATED_ROWS, OVERSAMPLES, CodeNames
-from qvec.rows.access import RowAccess
 from qvec.rows.lookup import find_rows
 from qvec.rows.reader import refuse_missing
-from qvec.rows.results import AddResult, Records
-from qvec.schema.config import Config
+from qvec.rows.results import AddResult
 from qvec.schema.generations import Generation, list_generations
 from qvec.schema.quantizer_export import Transfer, export_quantizer, import_quantizer
 from qvec.schema.quantizers import Trained
 from qvec.schema.state import Oversample
 from qvec.schema.validation import (
-    MAX_K,
-    MAX_ROWS,
     as_id_set,
     as_ids,
     as_payloads,
@@ -60,14 +52,10 @@ from qvec.schema.validation import (
     worker_threads,
 )
 from qvec.search.curves import Curves, outdated
-from qvec.search.options import split_mmr
-from qvec.search.pipeline import Searches
-from qvec.search.results import BatchHits, Hits
-from qvec.storage.store import TIMEOUT, Snapshot, Store
+from qvec.storage.store import Snapshot, Store
 
 if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec` fast
     from qvec.codes.adapters import Adapter
-    from qvec.common.types import Batch, GroupKeywords, ManyIds, Query, SearchKeywords, UnknownArray
     from qvec.maintenance.deletion import Deletion
     from qvec.maintenance.optimize import Maintenance
     from qvec.maintenance.requantize import GenerationManager, Relink
@@ -75,7 +63,6 @@ if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec`
     from qvec.quality.drift import Drift, OnDrift
     from qvec.quality.drift_alarm import DriftAlarm
     from qvec.quality.evaluate import Evaluation
-    from qvec.quality.query_sample import QuerySample
     from qvec.quality.report import Report
 
 MAX_TUNED_K = 10_000
@@ -83,7 +70,7 @@ MAX_TUNED_QUERIES = 100_000
 MAX_MEASURED_QUERIES = 1_000_000
 
 
-class Collection:
+class Collection(ReadableCollection):
     """Vectors of one dimension under one metric, in one file. Made by :func:`qvec.create` and :func:`qvec.open`.
 
     Any number of threads and processes search and write. Writers wait for each other, one transaction at a time. A
@@ -91,91 +78,12 @@ class Collection:
     """
 
     def __init__(self, store: Store, on_drift: OnDrift = None) -> None:
-        self._store, self._on_drift = store, on_drift
-        self._config = Config.from_dict(dict(store.config))
-        self._access = RowAccess(self._config)
-        take = WeakMethod(self._take_queries)  # a cycle would keep a dropped handle open
-        self._searches = Searches(store, self._access, lambda queries: (sampled := take()) and sampled(queries))
-
-    def close(self, timeout: float = TIMEOUT) -> None:
-        """Release the file. Later calls raise ClosedError, also those of open snapshots and scans.
-
-        timeout: seconds to wait for calls that run in other threads. LockedError then names them; they go on, the handle
-        accepts no more calls, and another `close` waits again. A transaction that another thread has open is undone at
-        the end of its block.
-        """
-        self._store.close(timeout)
-
-    @property
-    def closed(self) -> bool:
-        """Whether :meth:`close` was called."""
-        return self._store.closed
-
-    def __enter__(self) -> Self:
-        self._store.end(self._store.begin())  # raises ClosedError here and not at the first call
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+        super().__init__(store)
+        self._on_drift = on_drift
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the path and the memory mode. Unpickling opens the file for reading: only one handle can write."""
         return reopened, (os.path.abspath(self._store.path), self._store.memory)
-
-    def __repr__(self) -> str:
-        head = f"<qvec.Collection {self.path!r}"
-        if self.closed:
-            return f"{head} closed>"
-        config = self._config
-        return f"{head}: {len(self):,} vectors of dim {config.dim}, {config.metric}, {self.code}, {self.index}, {self.mode}>"
-
-    # --- properties ---
-
-    @property
-    def path(self) -> str:
-        """The path of the file."""
-        path: str = os.fspath(self._store.path)
-        return path
-
-    @property
-    def mode(self) -> Mode:
-        """The mode: "rw" if this handle can write, else "r"."""
-        return self._store.mode
-
-    @property
-    def dim(self) -> int:
-        """Values of a vector."""
-        return self._config.dim
-
-    @property
-    def metric(self) -> Metric:
-        """The metric: "cosine", "ip" or "l2"."""
-        return self._config.metric
-
-    @property
-    def model(self) -> str | None:
-        """The tag of the embedding model."""
-        return self._config.model
-
-    @property
-    def code(self) -> str:
-        """The name of the active code, for example "int8"."""
-        with self._store.read() as snap:
-            state = snap.state
-            return code_name(self._config.code if state.active is None else state.generation(state.active).code)
-
-    @property
-    def index(self) -> Literal["flat", "hnsw", "ivf"]:
-        """The kind of the index: a scan, a graph or inverted lists. The index "auto" begins as a scan."""
-        with self._store.read() as snap:
-            kind: Literal["flat", "hnsw", "ivf"] = snap.state.index.kind
-            return kind
-
-    @property
-    def fields(self) -> Mapping[str, FieldType]:
-        """The declared fields, name -> type. Filters (``where=``) refer to them."""
-        with self._store.read() as snap:
-            return MappingProxyType({name: declared.type for name, declared in snap.state.fields.items()})
 
     # --- writing ---
 
@@ -250,9 +158,9 @@ class Collection:
     ) -> int:
         """Change payloads of stored vectors, all or none of them; the number of vectors that were found.
 
-        payloads: a list of one for each id, or one dict (or None) for all ids. merge: change the keys that a payload names and remove
-        those it sets to None; otherwise replace the whole payload. missing: "error" raises MissingIdError for an id
-        that is not stored, "ignore" skips it.
+        payloads: a list of one for each id, or one dict (or None) for all ids. merge: change the keys that a payload
+        names and remove those it sets to None; otherwise replace the whole payload. missing: "error" raises
+        MissingIdError for an id that is not stored, "ignore" skips it.
 
         Raises InputError naming the wrong value, MissingIdError, or DuplicateIdError for an id that is named twice.
         """
@@ -324,12 +232,12 @@ class Collection:
         """Make all changes of this task or thread in the ``with`` block visible together at its end, or none of them.
 
         An exception that leaves the block undoes everything, as does the death of the process. Reads and searches
-        inside the block see its changes; other tasks, threads and processes see the last commit, and wait to write. A nested
-        block is part of the outer one. Changes are held in memory until the end.
+        inside the block see its changes. Other tasks, threads and processes see the last commit, and wait to write. A
+        nested block is part of the outer one. Changes are held in memory until the end.
 
-        Raises ReadOnlyError; LockedError if other writers do not end within the handle's timeout, or at once where the
-        writer is another task of the same thread, which cannot go on while this one waits. Raises AbortedError, and undoes everything, if the block caught an exception of a call or
-        of a nested block that had failed half-way.
+        Raises ReadOnlyError. Raises LockedError if other writers do not end within the handle's timeout, or at once if
+        the writer is another task of the same thread, which cannot go on while this one waits. Raises AbortedError, and
+        undoes everything, if the block caught an exception of a call or of a nested block that had failed half-way.
         """
         with self._store.transaction():
             yield self
@@ -344,209 +252,6 @@ class Collection:
 
         self._outside_transaction("a snapshot is of a commit; what a transaction writes is none before its end")
         return Collection(SnapshotStore(self._store))
-
-    # --- searching ---
-
-    @overload
-    def search(self, query: UnknownArray, k: int = 10, **options: Unpack[SearchKeywords]) -> Any: ...
-    @overload
-    def search(self, query: Query, k: int = 10, **options: Unpack[SearchKeywords]) -> Hits: ...
-    @overload
-    def search(self, query: Batch, k: int = 10, **options: Unpack[SearchKeywords]) -> BatchHits: ...
-    @overload
-    def search(self, query: ArrayLike, k: int = 10, **options: Unpack[SearchKeywords]) -> Hits | BatchHits: ...
-    def search(
-        self,
-        query: Any,
-        k: int = 10,
-        *,
-        where: Where | Sequence[Where | None] | None = None,
-        ids_in: Any = None,
-        include: Include = ("payloads",),
-        max_distance: float | None = None,
-        offset: int = 0,
-        mmr: float | tuple[float, int] | None = None,
-        ef: int | None = None,
-        nprobe: int | None = None,
-        oversample: float | Literal["auto"] = "auto",
-        exact: bool = False,
-        recall: float | None = None,
-        threads: int | None = None,
-    ) -> Hits | BatchHits:
-        """The k nearest neighbors of one query [dim] (returns Hits) or of a batch [n, dim] (returns BatchHits).
-
-        where: only vectors whose payload matches a filter on declared fields (docs/filters.md), such as
-        ``{"lang": "en", "year": {"$gte": 2020}}``. For a batch also a list with a filter, or None, for each query.
-        ids_in: only vectors with one of these ids; or, as a 1-D array of booleans, those whose integer id is True in
-        it. With ``where``, both must hold.
-        include: what hits include: "payloads", "vectors", "explanation" (counts and times of the search).
-        max_distance: only hits at this distance or nearer, in the metric's own measure (l2: squared); at most k.
-        offset: skip the nearest ``offset`` hits, for the next page.
-        mmr: select k diverse hits by maximal marginal relevance. The weight is from 0 (only the distance from hits
-        selected before counts) to 1 (only the distance from the query counts). ``(weight, n)`` selects from the n
-        nearest; default: 5 k, at least 20.
-
-        ef: candidates of a graph walk. nprobe: inverted lists to scan, 1 to all; default: the root of their number.
-        More is slower and finds more. Each is refused if the index is of the other kind; a scan ignores ef.
-        oversample: candidates per hit that are re-ranked with the originals, 0 for none; "auto": as many as the code
-        needs, but at most a given ``ef``.
-        recall: in place of these, the share of true neighbors to find, by the cheapest search that :meth:`tune`
-        measured to reach it. exact: score every original.
-        threads: for a batch; default, one for each core.
-
-        With fewer than k vectors, all are returned, and the arrays are padded (:class:`Hits`).
-        """
-        options = (k, include, max_distance, offset, *split_mmr(mmr), None, 1, ef, nprobe, oversample, exact, recall)
-        return self._searches.search(query, options, where, ids_in, threads)
-
-    @overload
-    def search_by_id(self, ids: int | str, k: int = 10, **options: Unpack[SearchKeywords]) -> Hits: ...
-    @overload
-    def search_by_id(self, ids: ManyIds, k: int = 10, **options: Unpack[SearchKeywords]) -> BatchHits: ...
-    def search_by_id(
-        self,
-        ids: Any,
-        k: int = 10,
-        *,
-        where: Where | Sequence[Where | None] | None = None,
-        ids_in: Any = None,
-        include: Include = ("payloads",),
-        max_distance: float | None = None,
-        offset: int = 0,
-        mmr: float | tuple[float, int] | None = None,
-        ef: int | None = None,
-        nprobe: int | None = None,
-        oversample: float | Literal["auto"] = "auto",
-        exact: bool = False,
-        recall: float | None = None,
-        threads: int | None = None,
-    ) -> Hits | BatchHits:
-        """The k nearest neighbors of a stored vector (returns Hits) or of several (returns BatchHits).
-
-        A vector is not its own neighbor. Options are as in :meth:`search`. Raises MissingIdError.
-        """
-        options = (k, include, max_distance, offset, *split_mmr(mmr), None, 1, ef, nprobe, oversample, exact, recall)
-        return self._searches.search_by_id(ids, options, where, ids_in, threads)
-
-    @overload
-    def search_groups(self, query: UnknownArray, k: int = 10, **options: Unpack[GroupKeywords]) -> Any: ...
-    @overload
-    def search_groups(self, query: Query, k: int = 10, **options: Unpack[GroupKeywords]) -> Hits: ...
-    @overload
-    def search_groups(self, query: Batch, k: int = 10, **options: Unpack[GroupKeywords]) -> BatchHits: ...
-    @overload
-    def search_groups(self, query: ArrayLike, k: int = 10, **options: Unpack[GroupKeywords]) -> Hits | BatchHits: ...
-    def search_groups(
-        self,
-        query: Any,
-        k: int = 10,
-        *,
-        group_by: str,
-        group_size: int = 1,
-        where: Where | Sequence[Where | None] | None = None,
-        ids_in: Any = None,
-        include: Include = ("payloads",),
-        max_distance: float | None = None,
-        offset: int = 0,
-        ef: int | None = None,
-        nprobe: int | None = None,
-        oversample: float | Literal["auto"] = "auto",
-        exact: bool = False,
-        recall: float | None = None,
-        threads: int | None = None,
-    ) -> Hits | BatchHits:
-        """The nearest k groups of vectors with the same value of a field, each with its ``group_size`` nearest vectors.
-
-        group_by: a declared field with single values. ``k`` and ``offset`` count groups. Hits have k * group_size
-        places, in the order of the groups' nearest vectors; ``groups`` has the value of each hit's group. A vector
-        without a value belongs to no group. Other options are as in :meth:`search`.
-        """
-        if not isinstance(group_by, str):
-            raise InputError(f"group_by must be the name of a declared field, got {group_by!r}")
-        options = (
-            k,
-            include,
-            max_distance,
-            offset,
-            None,
-            None,
-            group_by,
-            group_size,
-            ef,
-            nprobe,
-            oversample,
-            exact,
-            recall,
-        )
-        return self._searches.search(query, options, where, ids_in, threads)
-
-    # --- reading ---
-
-    def get(
-        self,
-        ids: Any = None,
-        *,
-        where: Where | None = None,
-        limit: int | None = None,
-        offset: int = 0,
-        missing: Missing = "error",
-    ) -> Records:
-        """Stored vectors and payloads: of ids, in the order given, or of a filter, oldest first.
-
-        limit, offset: of the vectors that match the filter, skip the first ``offset`` and return at most ``limit``.
-        missing: "error" raises MissingIdError naming the first id that is not stored, "ignore" skips such ids.
-        """
-        check_choice("missing", missing, get_args(Missing))
-        if (ids is None) == (where is None):
-            raise InputError("give either ids or where")
-        start = check_count("offset", offset, 0, MAX_ROWS)
-        stop = MAX_ROWS if limit is None else start + check_count("limit", limit, 0, MAX_ROWS)
-        with self._store.read() as snap:
-            reader = self._access.reader(snap)
-            if where is None:
-                if start or limit is not None:
-                    raise InputError("limit and offset go with where; ids say themselves how many they are")
-                return reader.by_ids(ids, missing)
-            from qvec.search.row_selection import matching_rows
-
-            return reader.by_rows(matching_rows(snap, where)[start:stop])
-
-    def scan(self, batch_size: int = 8192, *, where: Where | None = None) -> Generator[Records, None, None]:
-        """All vectors, or those that match a filter, in batches, as of the commit at the first step.
-
-        Close the iterator to end the scan early.
-        """
-        from qvec.search.row_selection import matching_rows
-
-        size = check_count("batch_size", batch_size, 1, MAX_K)
-        with self._store.read() as snap:
-            version = snap.version
-            for records in self._access.reader(snap).in_batches(matching_rows(snap, where), size):
-                if snap.version != version:
-                    raise InputError("the transaction has changed the collection since this scan of it began")
-                with self._store.idle(snap):
-                    yield records
-
-    def count(self, where: Where | None = None) -> int:
-        """The number of stored vectors, or of those that match a filter; see :meth:`search` for ``where``."""
-        if where is None:
-            return len(self)
-        from qvec.search.row_selection import selector_of
-
-        with self._store.read() as snap:
-            return selector_of(snap).select(snap, where, None, self._config.ids).count
-
-    def __len__(self) -> int:
-        with self._store.read() as snap:
-            return int(snap.state.live)
-
-    def __contains__(self, id: object) -> bool:
-        try:
-            key = id_keys(as_ids([id], self._config.ids))[0]
-        except InputError:
-            return False
-        with self._store.read() as snap:
-            return snap.row_of(key) is not None
 
     # --- fields ---
 
@@ -629,11 +334,11 @@ class Collection:
     ) -> Generation:
         """Encode every row again from the stored originals while searches and writes go on, then switch at once.
 
-        code: the new code, trained on stored vectors; default, the active code, trained again. generation: a
-        stored one, by number, in place of a code. adapter: a learned map that vectors and queries go through before they are encoded
-        (:mod:`qvec.qat`), by default to the code that it was learned for; without it, codes are of the plain vectors.
-        relink: whether to build a new graph; "auto": only if walks over the old graph no longer find what a scan of the
-        new codes finds. progress: called with (done, total) rows.
+        code: the new code, trained on stored vectors; default, the active code, trained again. generation: a stored
+        one, by number, in place of a code. adapter: a learned map that vectors and queries go through before they are
+        encoded (:mod:`qvec.qat`), by default to the code that it was learned for; without it, codes are of the plain
+        vectors. relink: whether to build a new graph; "auto": only if walks over the old graph no longer find what a
+        scan of the new codes finds. progress: called with (done, total) rows.
 
         Works in transactions of 8,192 rows. A process that dies leaves the old generation active. Calling again
         continues where it stopped; asking for another code discards the unfinished generation. The old codes stay
@@ -847,7 +552,9 @@ class Collection:
         )
         from qvec.storage.copies import compact
 
-        return compact(self._store)
+        before = os.stat(self._store.path).st_size
+        compact(self._store)
+        return before - os.stat(self._store.path).st_size
 
     def backup(self, dest: str | os.PathLike[str]) -> None:
         """Copy the last commit, without free pages, to a new file, while others read and write.
@@ -923,9 +630,6 @@ class Collection:
             self.requantize(generation=number, threads=threads, progress=progress)
         return self._generation(number)
 
-    def _take_queries(self, queries: Float32Array) -> None:
-        self._queries.take(queries)
-
     def _is_relinked(self, threads: int, progress: Progress | None) -> bool:
         """Build a new graph if that is due; False if another process requantizes."""
         with contextlib.suppress(LockedError), self._store.job("requantizes"):
@@ -957,12 +661,6 @@ class Collection:
         from qvec.quality.drift_alarm import DriftAlarm
 
         return DriftAlarm(self._access, self._on_drift)
-
-    @cached_property
-    def _queries(self) -> QuerySample:
-        from qvec.quality.query_sample import QuerySample
-
-        return QuerySample(self._config.dim)
 
 
 def check_on_drift(on_drift: object) -> None:

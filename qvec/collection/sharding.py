@@ -134,7 +134,8 @@ class ShardedIndex:
         if any(shard.closed for shard in self.shards):
             return f"<qvec.ShardedIndex of {len(self.shards)} shards, closed>"
         first = self.shards[0]
-        return f"<qvec.ShardedIndex of {len(self.shards)} shards: {len(self):,} vectors of dim {first.dim}, {first.metric}>"
+        kind = f"dim {first.dim}, {first.metric}"
+        return f"<qvec.ShardedIndex of {len(self.shards)} shards: {len(self):,} vectors of {kind}>"
 
 
 def _check_parts(parts: Sequence[Hits | BatchHits]) -> None:

@@ -35,7 +35,7 @@ def graph_names(names: Names) -> dict[str, str]:
     return {name: stored for name, stored in names.items() if name not in (CODES, VECTORS)}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Generation:
     """A trained quantizer, and the codes made with it.
 
@@ -54,6 +54,11 @@ class Generation:
     n_samples: int
     rows: int
     active: bool
+
+    def __repr__(self) -> str:
+        state = "active" if self.active else "not active"
+        size = f"{self.code_size} bytes a vector"
+        return f"<qvec.Generation {self.number}: {self.code}, {size}, {self.rows:,} rows, {state}>"
 
 
 def register(txn: Transaction, trained: Trained) -> int:

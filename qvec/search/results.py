@@ -144,7 +144,7 @@ class SearchResult:
 
 
 class Hit:
-    """One vector that a search found. ``payload``, ``vector``, ``group`` and ``shard`` raise InputError if not included.
+    """A vector that a search found. ``payload``, ``vector``, ``group`` and ``shard`` raise InputError if not included.
 
     ``id``: int or str. ``distance``, ``score``: as in :class:`Hits`.
     """
@@ -311,19 +311,6 @@ class BatchHits(SearchResult, Sequence[Hits]):
 
     def _rows(self) -> Sequence[Hits]:
         return self
-
-
-def hits_of(
-    ids: Ids,
-    distances: Float32Array,
-    counts: Any,
-    payloads: list[Any] | None,
-    zero_score: float,
-    extras: Extras = NO_EXTRAS,
-) -> Hits | BatchHits:
-    """Hits of one query where ``ids`` has shape (k,), of a batch where it has shape (n, k)."""
-    kind = Hits if ids.ndim == 1 else BatchHits
-    return kind(ids, distances, counts, payloads, zero_score, extras)
 
 
 def _included(name: str, value: T | None) -> T:

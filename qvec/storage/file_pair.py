@@ -269,8 +269,8 @@ def users_of(fd: int) -> str:
     key, found = _key(os.fstat(fd)), []
     for pid in filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else ()):
         with contextlib.suppress(OSError):
-            for fd in os.listdir(f"/proc/{pid}/fd"):
-                status = os.stat(f"/proc/{pid}/fd/{fd}")
+            for other in os.listdir(f"/proc/{pid}/fd"):
+                status = os.stat(f"/proc/{pid}/fd/{other}")
                 if stat.S_ISREG(status.st_mode) and _key(status) == key and int(pid) != os.getpid():
                     found.append(int(pid))
                     break

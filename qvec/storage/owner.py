@@ -48,7 +48,7 @@ def current() -> Owner:
 def inside(block: object) -> Iterator[None]:
     """Mark the running code, and what it calls, as being inside a block, until the ``with`` block ends.
 
-    Tasks of frameworks other than asyncio have contexts of their own, so they are inside only if the block started them.
+    Tasks of other frameworks than asyncio have contexts of their own: they are inside only if the block started them.
     """
     _blocks.set((*_blocks.get(), block))
     try:

@@ -50,6 +50,8 @@ class Store(StoreBase):
     codec: StateCodec
     _views: ViewCache
     _transaction: Transaction | None
+    _is_released: bool
+    _is_abandoned: bool
     is_full = False
 
     def __init__(
@@ -394,7 +396,7 @@ class Store(StoreBase):
         for snapshot in list(self.open_snapshots):
             if self.uses.get(snapshot) == 0 or snapshot.thread == threading.get_ident():
                 self.end(snapshot)
-        return not self.open_snapshots
+        return not (self.open_snapshots or self.running)
 
     def _finish_close(self) -> None:
         with self.env.lock:

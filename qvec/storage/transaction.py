@@ -29,13 +29,13 @@ class Transaction(Snapshot):
 
     Reads see the changes. Puts and deletes are also recorded in a log: when the map is full, LMDB's transaction is
     aborted, the map is doubled, and a new transaction runs the log. ``frees`` marks a transaction that deletes more
-    than it adds; its commit does not put the reserve. ``is_block`` is whether it combines the calls of a `Store.transaction`
-    block, ``has_failed`` whether one of them failed half-way, ``is_abandoned`` whether the handle was closed meanwhile.
+    than it adds; its commit does not put the reserve. ``is_block``: it combines the calls of a `Store.transaction` block.
+    ``has_failed``: one of them failed half-way. ``is_abandoned``: the handle was closed meanwhile.
     """
 
     __slots__ = (
-        "_calls", "_codec", "_committed", "_discarded", "_log", "_on_end", "_path", "_record_sums", "_running", "_written",
-        "frees", "has_failed", "is_abandoned", "is_block", "owner",
+        "_calls", "_codec", "_committed", "_discarded", "_log", "_on_end", "_path", "_record_sums", "_running",
+        "_written", "frees", "has_failed", "is_abandoned", "is_block", "owner",
     )  # fmt: skip
 
     def __init__(

@@ -2,7 +2,7 @@
 
 Threads of a process wait for each other in a queue of the environment. The first of them takes a ticket: a locked byte
 of the lock file, behind those of all tickets that are locked. Its turn has come when no byte before its own is locked.
-The system unlocks the bytes of a process that dies. The position of another locked byte tells who writes and since when.
+The system unlocks the bytes of a process that dies. The position of one more locked byte says who writes since when.
 """
 
 from __future__ import annotations

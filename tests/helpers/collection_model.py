@@ -37,7 +37,7 @@ class Model:
         self,
         vectors: npt.ArrayLike,
         ids: Sequence[Id] | None = None,
-        payload: Sequence[Payload | None] | None = None,
+        payloads: Sequence[Payload | None] | None = None,
         on_conflict: OnConflict = "replace",
     ) -> tuple[list[Id], int, int, int]:
         """Store a batch; its ids, and how many were added, replaced, skipped. KeyError: nothing was stored."""
@@ -46,7 +46,7 @@ class Model:
         taken = [i in self.rows for i in names]
         if on_conflict == "error" and any(taken):
             raise KeyError(names[taken.index(True)])
-        payloads = [None] * len(x) if payload is None else payload
+        payloads = [None] * len(x) if payloads is None else payloads
         for name, vector, value, known in zip(names, x, payloads, taken, strict=True):
             if not (known and on_conflict == "skip"):
                 self.rows[name] = (vector, in_utc(value))

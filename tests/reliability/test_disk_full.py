@@ -183,6 +183,7 @@ def test_vectors_are_deleted_where_there_is_no_room_whatever_the_room_was(tmp_pa
         (tmp_path / f"{i}.qvec").unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [2 * MIB, 10 * MIB])
 def test_a_full_disk_costs_nothing_that_was_stored(path: Path, size: int) -> None:
     if not run(may_mount):
