@@ -248,7 +248,8 @@ def acquire(path: str, *, durable: bool | None, map_size: int) -> Environment:
     with _registry_lock:
         env = _registry.get(_identity(path))
         if env is None:
-            env = Environment(path, durable=durable is not False, map_size=map_size)
+            with translated(path):
+                env = Environment(path, durable=durable is not False, map_size=map_size)
             _registry[env.pair.key] = env
         if durable and not env.durable:
             raise InputError(f"{path} is open in this process with durability='relaxed'; close that handle first")

@@ -62,6 +62,10 @@ class SnapshotStore(Store):
         self.source.add_use(snapshot, by)
 
     @property
+    def in_transaction(self) -> bool:
+        return False
+
+    @property
     def closed(self) -> bool:
         """Whether `close` was called."""
         return self not in self._store.snapshots

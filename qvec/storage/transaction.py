@@ -29,8 +29,8 @@ class Transaction(Snapshot):
 
     Reads see the changes. Puts and deletes are also recorded in a log: when the map is full, LMDB's transaction is
     aborted, the map is doubled, and a new transaction runs the log. ``frees`` marks a transaction that deletes more
-    than it adds; its commit does not put the reserve. ``is_block``: it combines the calls of a `Store.transaction` block.
-    ``has_failed``: one of them failed half-way. ``is_abandoned``: the handle was closed meanwhile.
+    than it adds; its commit does not put the reserve. ``is_block``: it combines the calls of a `Store.transaction`
+    block. ``has_failed``: one of them failed half-way. ``is_abandoned``: the handle was closed meanwhile.
     """
 
     __slots__ = (
