@@ -552,9 +552,7 @@ class Collection(ReadableCollection):
         )
         from qvec.storage.copies import compact
 
-        before = os.stat(self._store.path).st_size
-        compact(self._store)
-        return before - os.stat(self._store.path).st_size
+        return compact(self._store)
 
     def backup(self, dest: str | os.PathLike[str]) -> None:
         """Copy the last commit, without free pages, to a new file, while others read and write.

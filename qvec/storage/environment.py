@@ -142,10 +142,10 @@ class Environment(_kernels.EnvironmentBase):
                 self.path = path
                 self.lmdb, self.pair = self._open(map_size)
                 _registry[self.pair.key] = self
+                if self._writing_handles:
+                    self.pair.mark_as_written()
                 self._reset_views()
-            if self._writing_handles:
-                self.pair.mark_as_written()
-        self.queue.move_to(self.pair, PATIENCE)
+                self.queue.move_to(self.pair, PATIENCE)
 
     def reopen(self) -> None:
         """Close and open LMDB, whose buffers have the contents of earlier pages. Nobody writes meanwhile."""

@@ -22,7 +22,7 @@ class SnapshotStore(Store):
     def __init__(self, store: Store) -> None:
         """Open the last commit of ``store``, which must not be in a transaction of this thread.
 
-        The commit of a snapshot store ends when the first snapshot store of that commit is closed.
+        A snapshot store of another one ends with it.
         """
         self._store = store
         self._snapshot = store.begin()
@@ -38,8 +38,10 @@ class SnapshotStore(Store):
             self._end_snapshot(self._snapshot)
 
     def _end_snapshot(self, snapshot: Snapshot) -> None:
-        self.source.uses.pop(snapshot, None)
-        Store.end(self.source, snapshot)
+        """End the snapshot, unless this is a snapshot store of another one, which ends it."""
+        if self._store is self.source:
+            self.source.uses.pop(snapshot, None)
+            self.source.end(snapshot)
 
     @property
     def source(self) -> Store:

@@ -69,6 +69,7 @@ class Store(StoreBase):
     ) -> None:
         """Called by `create` and `open`."""
         self.path, self.mode, self.timeout, self._is_exclusive = path, mode, timeout, exclusive
+        self._handle = object()  # stands for this store in the queue, which must not keep the store alive
         self.memory, self._verify, self._map_size = memory, verify, map_size
         self.is_closed = True
         self._codec_for = state_codec
@@ -226,7 +227,7 @@ class Store(StoreBase):
         self._check_open()
         if self._is_exclusive and self._queue is self.env.queue:  # a forked child
             self._exclude_others()
-        self._queue.acquire(self, doing, self.timeout)
+        self._queue.acquire(self._handle, doing, self.timeout)
         try:
             self._check_open()
             self.env.pair.check_named(self.path)
@@ -240,7 +241,7 @@ class Store(StoreBase):
 
     def _exclude_others(self) -> None:
         """Be the writer until `close`. The threads of this handle have a queue of their own."""
-        self.env.queue.acquire(self, "has the file open exclusively", self.timeout, whole_handle=True)
+        self.env.queue.acquire(self._handle, "has the file open exclusively", self.timeout, whole_handle=True)
         self._queue = WriteQueue(self.path)
 
     def _discard_compacted(self) -> None:
@@ -296,6 +297,8 @@ class Store(StoreBase):
             try:
                 yield
                 txn.check_whole()
+                if self._inner:
+                    raise AbortedError("the transaction was undone, because it ends before a block inside it")
             finally:
                 self._orphans.update(self._inner)
                 self._inner.clear()
@@ -351,9 +354,9 @@ class Store(StoreBase):
         """
         if self._orphans and not self._orphans.isdisjoint(owner.blocks()):
             raise AbortedError("the outer block of this transaction has ended, and everything was undone")
-        if self._is_abandoned and self._queue.is_held_by(self):
+        if self._is_abandoned and self._queue.is_held_by(self._handle):
             raise ClosedError(f"{self.path} is closed")
-        return self.joined is not None and self._queue.is_held_by(self) and self._block in owner.blocks()
+        return self.joined is not None and self._queue.is_held_by(self._handle) and self._block in owner.blocks()
 
     def job(self, doing: str) -> contextlib.AbstractContextManager[None]:
         """Do a job of many transactions in the ``with`` block. LockedError: another process or thread does the same."""
@@ -387,7 +390,7 @@ class Store(StoreBase):
             elif txn.is_idle:
                 self._is_abandoned = txn.is_abandoned = True
                 return
-        if not self._queue.wait_for(self, max(0.0, deadline - time.monotonic())):
+        if not self._queue.wait_for(self._handle, max(0.0, deadline - time.monotonic())):
             raise self._still_running(timeout)
         self._finish_close()
 
