@@ -32,7 +32,7 @@ def n_prepared(db: qvec.Collection) -> int:
     """The number of prepared searches of the last commit."""
     with db._store.read() as snap:
         engine = snap.derived.get("engine")
-        return 0 if engine is None else len(engine.prepared)
+        return 0 if engine is None else len(snap.derived.get("prepared", ()))
 
 
 class Watch:
@@ -198,7 +198,7 @@ def test_the_newest_prepared_searches_of_a_commit_are_kept(db: qvec.Collection) 
     for k in range(1, 30):
         db.search(Q[0], k)
     with db._store.read() as snap:
-        assert [search.raw[0] for search in snap.derived["engine"].prepared] == list(range(29, 21, -1))
+        assert [search.raw[0] for search in snap.derived["prepared"]] == list(range(29, 21, -1))
     db.add(Q[0])
     assert n_prepared(db) == 0
 

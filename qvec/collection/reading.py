@@ -31,7 +31,6 @@ from qvec.schema.validation import (
     id_keys,
     worker_threads,
 )
-from qvec.search.options import split_mmr
 from qvec.search.pipeline import Searches
 from qvec.search.results import BatchHits, Hits
 from qvec.storage.store import Store
@@ -173,7 +172,7 @@ class ReadableCollection:
 
         With fewer than k vectors, all are returned, and the arrays are padded (:class:`Hits`).
         """
-        options = (k, include, max_distance, offset, *split_mmr(mmr), None, 1, ef, nprobe, oversample, exact, recall)
+        options = (k, include, max_distance, offset, mmr, None, 1, ef, nprobe, oversample, exact, recall)
         if threads is not None:
             worker_threads(threads)  # a prepared search of one query does not use them
         return self._searches.search(query, options, where, ids_in, threads)
@@ -204,7 +203,7 @@ class ReadableCollection:
 
         A vector is not its own neighbor. Options are as in :meth:`search`. Raises MissingIdError.
         """
-        options = (k, include, max_distance, offset, *split_mmr(mmr), None, 1, ef, nprobe, oversample, exact, recall)
+        options = (k, include, max_distance, offset, mmr, None, 1, ef, nprobe, oversample, exact, recall)
         return self._searches.search_by_id(ids, options, where, ids_in, threads)
 
     @overload
@@ -247,7 +246,6 @@ class ReadableCollection:
             include,
             max_distance,
             offset,
-            None,
             None,
             group_by,
             group_size,

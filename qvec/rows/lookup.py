@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from qvec.common.errors import CorruptError
-from qvec.common.types import NDArray, Payload
+from qvec._kernels import ids_of_rows as column_ids
+from qvec.common.errors import CorruptError, MissingIdError
+from qvec.common.types import IdKind, NDArray, Payload
 from qvec.schema.bitmaps import complement, read_bitmap, rows_in
 from qvec.schema.layout import DELETED, IDS, ROW
 from qvec.schema.state import State
+from qvec.schema.validation import as_ids, id_keys
 from qvec.storage.store import Snapshot
 
 _MISSING = object()
@@ -27,6 +29,23 @@ def find_rows(reading: Snapshot, keys: Sequence[bytes]) -> NDArray[np.int64]:
     if len(rows) and int(rows.max()) >= state.n:
         raise CorruptError(f"an id leads to row {rows.max()} of {state.n}")
     return rows
+
+
+def row_of_id(reading: Snapshot, id: int | str, kind: IdKind) -> int:
+    """The row of one id. Raises MissingIdError, or CorruptError if the id map led to the row of another id."""
+    is_plain = type(id) is int and kind == "int64" and 0 <= id < 1 << 63
+    row = reading.row_of(id.to_bytes(8, "big") if is_plain else id_keys(as_ids([id], kind))[0])  # type: ignore[union-attr]
+    if row is None:
+        raise MissingIdError(f"no vector has the id {id!r}")
+    if kind == "int64":
+        if row >= reading.state.n:
+            raise CorruptError(f"an id leads to row {row} of {reading.state.n}")
+        stored: Any = column_ids(reading.columns[IDS], np.array([row])).item()
+    else:
+        stored = row_records(reading, [row])[0]["id"]
+    if stored != id:
+        raise CorruptError(f"the id {id!r} leads to the row of {stored!r}")
+    return row
 
 
 def read_record(reading: Snapshot, row: int) -> Any:

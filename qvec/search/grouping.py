@@ -32,9 +32,10 @@ def group_field(name: object, size: object, k: int, schema: Schema) -> Field:
     if not isinstance(name, str) or name not in schema:
         known = ", ".join(sorted(schema)) or "none"
         raise InputError(f"group_by names a declared field, got {name!r}; declared are: {known}")
-    if schema[name].many:
+    if schema[name].type.endswith("[]"):
         raise InputError(f"group_by: the field {name!r} holds lists, and a vector belongs to one group")
-    check_count("group_size", size, 1, MAX_K // k)
+    if type(size) is not int or not 1 <= size <= MAX_K // k:
+        check_count("group_size", size, 1, MAX_K // k)
     return schema[name]
 
 
@@ -50,11 +51,12 @@ def nearest_groups(
     groups: dict[Key, Group] = {}
     depth = min(MAX_K, max(MIN_DEPTH, DEPTH_FACTOR * k * size))
     ended = rounds = 0
+    is_key = by.type in ("int", "keyword", "bool")  # equal values of these types have equal keys
     while len(groups) < k and not ended:
         found = [group.value for group in groups.values()]
         rows, distances, ended = nearest({by.name: {"$exists": True, "$nin": found}}, depth)
         for row, distance, value in zip(rows.tolist(), distances.tolist(), values(rows), strict=True):
-            key = by.key(value, by.name)
+            key = value if is_key else by.key(value, by.name)
             if key not in groups and len(groups) < k:
                 groups[key] = Group(value)
             if key in groups and len(groups[key].rows) < size:

@@ -13,7 +13,7 @@ from qvec.schema.config import Config
 from qvec.schema.layout import IDS
 from qvec.search.options import SearchOptions
 from qvec.search.refine import Found
-from qvec.search.results import NO_EXTRAS, BatchHits, Extras, Hits, hits_of
+from qvec.search.results import NO_EXTRAS, BatchHits, Extras, Hits
 from qvec.storage.store import Snapshot
 
 
@@ -37,4 +37,5 @@ def make_hits(
     if payloads is not None and rows.ndim > 1:
         k = rows.shape[-1]
         payloads = [payloads[i : i + k] for i in range(0, len(payloads), k)]
-    return hits_of(ids, distances, counts, payloads, 1.0 if config.metric == "cosine" else 0.0, extras)
+    kind = Hits if rows.ndim == 1 else BatchHits
+    return kind(ids, distances, counts, payloads, 1.0 if config.metric == "cosine" else 0.0, extras)

@@ -26,18 +26,18 @@ RawOptions = tuple[Any, ...]
 class SearchOptions:
     """Options of a search. Raises InputError naming the first wrong option and its limits.
 
-    ``fetch_k``: the number of nearest rows that ``mmr`` selects from.
+    ``mmr``: a weight, or a weight and the number of nearest rows to select from.
 
-    Derived: ``depth``, the number of nearest rows from which the hits are selected; ``payloads``, ``vectors`` and
-    ``explain``, whether hits include these; ``refined``, whether hits are selected from more rows than the nearest k.
+    Derived: ``depth``, the number of nearest rows from which the hits are selected; ``weight``, of ``mmr``;
+    ``payloads``, ``vectors`` and ``explain``, whether hits include these; ``refined``, whether hits are selected from
+    more rows than the nearest k; ``plain``, whether hits are the nearest rows, with payloads at most.
     """
 
     k: int = 10
     include: Include = ("payloads",)
     max_distance: float | None = None
     offset: int = 0
-    mmr: float | None = None
-    fetch_k: int | None = None
+    mmr: float | tuple[float, int] | None = None
     group_by: str | None = None
     group_size: int = 1
     ef: int | None = None
@@ -46,32 +46,40 @@ class SearchOptions:
     exact: bool = False
     recall: float | None = None
     depth: int = field(init=False)
+    weight: float | None = field(init=False)
     payloads: bool = field(init=False)
     vectors: bool = field(init=False)
     explain: bool = field(init=False)
     refined: bool = field(init=False)
+    plain: bool = field(init=False)
 
     def __post_init__(self) -> None:
         if self.recall is not None:
             self._check_recall()
-        check_flag("exact", self.exact)
+        if type(self.exact) is not bool:  # calls are made for wrong values only: most searches are right, and short
+            check_flag("exact", self.exact)
         parts = list(self.include) if isinstance(self.include, (list, tuple, set, frozenset)) else [""]
         for part in parts:
             if part not in INCLUDABLE:
                 raise InputError(f"include must be a list of some of {', '.join(INCLUDABLE)}; got {self.include!r}")
-        check_count("k", self.k, 1, MAX_K)
-        if self.ef is not None:
+        if not (type(self.k) is int and 1 <= self.k <= MAX_K):
+            check_count("k", self.k, 1, MAX_K)
+        if self.ef is not None and not (type(self.ef) is int and 1 <= self.ef <= MAX_K):
             check_count("ef", self.ef, 1, MAX_K)
         if self.nprobe is not None:
             check_count("nprobe", self.nprobe, 1, MAX_LISTS)
         if not (isinstance(self.oversample, str) and self.oversample == "auto"):
             _check_oversample(self.oversample)
-        object.__setattr__(self, "depth", self._checked_depth())
+        simple = self.offset == 0 and self.max_distance is None and self.mmr is None
+        depth, weight = (self.k, None) if simple else self._checked_depth()
+        object.__setattr__(self, "depth", depth)
+        object.__setattr__(self, "weight", weight)
         object.__setattr__(self, "payloads", "payloads" in parts)
         object.__setattr__(self, "vectors", "vectors" in parts)
         object.__setattr__(self, "explain", "explanation" in parts)
-        refined = self.depth != self.k or self.max_distance is not None or self.mmr is not None
-        object.__setattr__(self, "refined", refined)
+        object.__setattr__(self, "refined", not simple)
+        plain = simple and not (self.explain or self.vectors or self.group_by is not None)
+        object.__setattr__(self, "plain", plain)
 
     def _check_recall(self) -> None:
         recall = self.recall
@@ -85,33 +93,28 @@ class SearchOptions:
         if self.exact:
             raise InputError("recall chooses exact: give one or the other")
 
-    def _checked_depth(self) -> int:
+    def _checked_depth(self) -> tuple[int, float | None]:
         if self.offset != 0:
             check_count("offset", self.offset, 0, MAX_K - self.k)
         if self.max_distance is not None:
             check_number("max_distance", self.max_distance, -np.inf, np.inf)
         depth = self.k + self.offset
         if self.mmr is None:
-            return depth
-        check_number("mmr", self.mmr, 0.0, 1.0)
-        if self.fetch_k is None:
-            return min(MAX_K, max(MIN_FETCH, FETCH_FACTOR * depth))
-        return check_count("n in mmr=(weight, n)", self.fetch_k, depth, MAX_K)
+            return depth, None
+        weight: Any = self.mmr
+        fetch = min(MAX_K, max(MIN_FETCH, FETCH_FACTOR * depth))
+        if isinstance(weight, tuple):
+            if len(weight) != 2:
+                raise InputError(f"mmr must be a weight between 0 and 1, or (weight, n), got {weight!r}")
+            weight, fetch = weight[0], check_count("n in mmr=(weight, n)", weight[1], depth, MAX_K)
+        check_number("mmr", weight, 0.0, 1.0)
+        return fetch, float(weight)
 
 
 def _check_oversample(factor: object) -> None:
     number = isinstance(factor, (int, float, np.integer, np.floating)) and not isinstance(factor, bool)
     if not number or not (factor == 0 or 1 <= factor <= MAX_OVERSAMPLE):  # type: ignore[operator]
         raise InputError(f"oversample must be 'auto', 0, or a number between 1 and {MAX_OVERSAMPLE}, got {factor!r}")
-
-
-def split_mmr(mmr: object) -> tuple[Any, Any]:
-    """The weight and the number of rows of ``mmr=``, which is the weight or both; None for the default number."""
-    if not isinstance(mmr, tuple):
-        return mmr, None
-    if len(mmr) != 2 or mmr[1] is None:
-        raise InputError(f"mmr must be a weight between 0 and 1, or (weight, n), got {mmr!r}")
-    return mmr
 
 
 cached_options = lru_cache(CACHED_OPTIONS, typed=True)(SearchOptions)  # the checks take longer than a search

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from qvec._kernels import PreparedSearch, Searcher, SearchParams, add_prepared, find_prepared
+from qvec._kernels import PreparedSearch, Searcher, SearchParams, add_prepared, find_prepared, plain_norm2
 from qvec.common.errors import InputError
 from qvec.common.types import Float32Array, NDArray, check_number
 from qvec.filters.schema import Field, load_schema
 from qvec.index import load_index
 from qvec.rows.access import RowAccess
-from qvec.rows.lookup import payloads_of, row_records
+from qvec.rows.lookup import row_of_id, row_records
+from qvec.schema.layout import IDS
 from qvec.schema.validation import SAFE_NORM2, as_searched, worker_threads
 from qvec.search.engine import Engine
 from qvec.search.explain import explain
@@ -33,6 +34,7 @@ from qvec.search.row_selection import SelectedRows, selector_of
 from qvec.search.strategy import Strategy, choose_strategy
 from qvec.storage.store import Snapshot, Store
 
+MAX_PLANS = 64  # that an engine keeps
 SAMPLED_CALLS = 64  # one call in this many is sampled: to copy a query takes a microsecond, a search takes ten or more
 
 
@@ -42,7 +44,7 @@ class Searches:
     def __init__(self, store: Store, access: RowAccess, sample: Callable[[Float32Array], object]) -> None:
         """``sample`` is shown one single query in SAMPLED_CALLS, and every batch."""
         self._store, self._access, self._config, self._sample = store, access, access.config, sample
-        self._n_calls = 0
+        self._form, self._n_calls = access.config.form, 0
 
     def engine(self, snap: Snapshot) -> Engine | None:
         """The engine of a snapshot, built at its first search; None if no vectors are stored."""
@@ -61,18 +63,22 @@ class Searches:
         """Hits of array-like queries [n, dim] or [dim]; ``where`` is a filter, or one for each query of a batch."""
         self._n_calls += 1
         is_sampled = not self._n_calls % SAMPLED_CALLS
+        nearest = where is None and ids_in is None and threads is None and not is_sampled
+        hits: Hits | None = self._store.search_prepared(queries, raw) if nearest else None
+        if hits is not None:
+            return hits
         if threads is not None:
             worker_threads(threads)  # raises InputError, also if the search runs on one thread
         snap = self._store.begin()
         try:
             engine = snap.derived.get("engine") or self.engine(snap)
-            search = None if engine is None else find_prepared(engine.prepared, raw) or self._prepare(snap, engine, raw)
-            if search is not None and where is None and ids_in is None and not is_sampled:
-                found = search.search(queries)
+            search = None if engine is None else find_prepared(snap.derived, raw) or self._prepare(snap, engine, raw)
+            if search is not None and nearest and search.options.plain:
+                found = search.find(queries)
                 if found is not None:
                     return make_hits(snap, self._config, found, search.options)
-            q = as_searched(queries, self._config.dim, self._config.metric, self._config.form)
-            if (q.ndim == 2 or is_sampled) and self._config.form is None:
+            q = self._checked(queries)
+            if (q.ndim == 2 or is_sampled) and self._form is None:
                 self._sample(q)
             options = self._options(raw) if search is None else search.options
             plan = None if search is None else search.plan
@@ -86,13 +92,27 @@ class Searches:
         """Hits of stored vectors, given by one id (1-D out) or by several (2-D out); a vector is no hit of itself."""
         snap = self._store.begin()
         try:
-            engine, reader = snap.derived.get("engine") or self.engine(snap), self._access.reader(snap)
-            options, own = self._options(raw), reader.rows(ids)
-            vectors = reader.vectors(own)[0 if np.ndim(ids) == 0 else slice(None)]
-            q = as_searched(vectors, self._config.dim, self._config.metric, self._config.form)
+            engine = snap.derived.get("engine") or self.engine(snap)
+            options = self._options(raw)
+            if engine is not None and type(ids) is int:
+                own = np.array([row_of_id(snap, ids, self._config.ids)])
+            else:
+                own = self._access.reader(snap).rows(ids)
+            if engine is not None and self._form is None:
+                vectors: NDArray[Any] = engine.vectors.read(own)
+            else:
+                vectors = self._access.reader(snap).vectors(own)
+            q = self._checked(vectors[0] if type(ids) is int or np.ndim(ids) == 0 else vectors)
             return _Run(snap, self._access, engine, options, None, q, own, where, ids_in, threads).hits()
         finally:
             self._store.end(snap)
+
+    def _checked(self, queries: Any) -> Float32Array:
+        """Queries as float32 [n, dim] or [dim]. Raises InputError."""
+        if self._form is None and 0 < plain_norm2(queries, self._config.dim) < SAFE_NORM2:
+            found: Float32Array = queries
+            return found
+        return as_searched(queries, self._config.dim, self._config.metric, self._form)
 
     def _options(self, raw: RawOptions) -> SearchOptions:
         """Checked options; the same object for equal values of equal types."""
@@ -108,12 +128,23 @@ class Searches:
         """Check and plan a search, and keep the result with the engine."""
         options = self._options(raw)
         plan = plan_search(snap, engine, options, options.depth)
-        plain = not (options.refined or options.explain or options.vectors or options.group_by is not None)
-        run = engine.searcher, engine.completed(plan), engine.all_rows
-        dim = engine.quantizer.dim
-        search = PreparedSearch(raw, options, plan, *run, plain=plain, dim=dim, max_norm2=SAFE_NORM2)
+        ids, no_records = snap.columns.get(IDS), not (options.payloads and snap.state.records)
+        search = PreparedSearch(
+            raw,
+            options,
+            plan,
+            engine.searcher,
+            engine.completed(plan) if engine.tombstones or plan.nprobe != engine.default_nprobe else plan,
+            engine.all_rows,
+            dim=engine.quantizer.dim,
+            max_norm2=SAFE_NORM2,
+            hits=Hits if options.plain and no_records and ids is not None else None,
+            ids=ids,
+            payloads=options.payloads,
+            zero_score=1.0 if self._config.metric == "cosine" else 0.0,
+        )
         if type(options.include) is tuple:  # a list may change
-            add_prepared(engine.prepared, search)
+            add_prepared(snap.derived, search)
         return search
 
 
@@ -151,7 +182,7 @@ class _Run:
             self.searcher = engine.timed_searcher() if options.explain else engine.searcher
         if self.where is not None or self.ids_in is not None:
             self.filters = _filters(self.where, queries)
-        reader = self.access.reader(self.snap) if options.vectors or options.mmr is not None else None
+        reader = self.access.reader(self.snap) if options.vectors or options.weight is not None else None
         groups: list[list[Any]] | None = None
         if options.group_by is None:
             found = self.nearest()
@@ -159,7 +190,8 @@ class _Run:
             if options.refined:
                 found = refine(options, config.metric, self.batch, found, None if reader is None else reader.floats)
         else:
-            by = group_field(options.group_by, options.group_size, options.k, load_schema(self.snap.state))
+            schema = load_schema(self.snap.state) if engine is None else selector_of(self.snap).schema
+            by = group_field(options.group_by, options.group_size, options.k, schema)
             found, groups = self.nearest_groups(by)
             times.append(perf_counter())
         times.append(perf_counter())
@@ -178,11 +210,11 @@ class _Run:
     def nearest(self) -> Found:
         """The nearest rows of each query that may be its hits."""
         k = self.options.depth + (self.own is not None)
-        params = None if self.engine is None else self.plan or plan_search(self.snap, self.engine, self.options, k)
-        selections = [self._select(name, where) for name, where in self.filters]
-        if len(selections) < 2:
-            found = self._find(self.batch, k, params, selections[0] if selections else None)
+        params = self.plan or self._params(k)
+        if len(self.filters) < 2:
+            found = self._find(self.batch, k, params, self._select(*self.filters[0]) if self.filters else None)
         else:
+            selections = [self._select(name, where) for name, where in self.filters]
             found = no_hits(len(self.batch), k)
             for selected, at in _same_selections(selections):
                 found[0][at], found[1][at], found[2][at] = self._find(self.batch[at], k, params, selected)
@@ -192,27 +224,34 @@ class _Run:
         """The rows of the nearest groups, group after group, and the value of each row's group."""
         options, size = self.options, self.options.k * self.options.group_size
         found = no_hits(len(self.batch), size)
-        values: list[list[Any]] = []
+        of_queries: list[list[Any]] = []
+
+        def values(rows: NDArray[Any]) -> list[Any]:
+            found = []
+            for record in row_records(self.snap, rows.tolist()):
+                payload = None if record is None else record["payload"]
+                found.append(None if payload is None else payload.get(by.name))
+            return found
+
         for query in range(len(self.batch)):
-            nearest, read = self._nearest_of(query), self._values_of(by)
-            groups = nearest_groups(by, options.group_size, options.depth, nearest, read)[options.offset :]
+            nearest = self._nearest_of(query)
+            groups = nearest_groups(by, options.group_size, options.depth, nearest, values)[options.offset :]
             rows = [row for group in groups for row in group.rows]
             found[0][query, : len(rows)] = rows
             found[1][query, : len(rows)] = [distance for group in groups for distance in group.distances]
             found[2][query] = len(rows)
             of_rows = [group.value for group in groups for _ in group.rows]
-            values.append(of_rows + [None] * (size - len(of_rows)))
-        return found, values
+            of_queries.append(of_rows + [None] * (size - len(of_rows)))
+        return found, of_queries
 
     def _nearest_of(self, query: int) -> Callable[[dict[str, Any], int], tuple[NDArray[Any], Float32Array, bool]]:
         name, where = self.filters[min(query, len(self.filters) - 1)] if self.filters else ("group_by", None)
         queries, own, max_distance = self.batch[query : query + 1], self.own, self.options.max_distance
 
         def nearest(condition: dict[str, Any], depth: int) -> tuple[NDArray[Any], Float32Array, bool]:
-            selected = self._select(name, {"$and": [part for part in (where, condition) if part]})
+            selected = self._select(name, {"$and": [where, condition]} if where else condition)
             k = depth + (own is not None)
-            params = None if self.engine is None else plan_search(self.snap, self.engine, self.options, k)
-            found = self._find(queries, k, params, selected)
+            found = self._find(queries, k, self._params(k), selected)
             rows, distances, counts = found if own is None else without(found, own[query : query + 1])
             count = n_found = int(counts[0])
             if max_distance is not None:
@@ -222,12 +261,17 @@ class _Run:
 
         return nearest
 
-    def _values_of(self, by: Field) -> Callable[[NDArray[Any]], list[Any]]:
-        def values(rows: NDArray[Any]) -> list[Any]:
-            payloads = payloads_of(row_records(self.snap, rows.tolist()))
-            return [None if payload is None else payload.get(by.name) for payload in payloads]
-
-        return values
+    def _params(self, k: int) -> SearchParams | None:
+        """The parameters of a search for the k nearest rows, planned once for each engine; None without an engine."""
+        if self.engine is None:
+            return None
+        key = self.options, k
+        params = self.engine.plans.get(key)
+        if params is None:
+            if len(self.engine.plans) >= MAX_PLANS:
+                self.engine.plans.clear()
+            params = self.engine.plans[key] = plan_search(self.snap, self.engine, self.options, k)
+        return params
 
     def _select(self, name: str, where: Any) -> SelectedRows:
         return selector_of(self.snap).select(self.snap, where, self.ids_in, self.access.config.ids, name)
@@ -235,9 +279,10 @@ class _Run:
     def _find(self, queries: Float32Array, k: int, params: SearchParams | None, selected: SelectedRows | None) -> Found:
         if self.engine is None or params is None or (selected is not None and selected.count == 0):
             return no_hits(len(queries), k)
-        self.strategy = choose_strategy(self.engine, params, selected)
-        threads, strategy = self.threads or 1, self.strategy
-        return self.engine.search(queries, strategy.params, threads, strategy.selection, self.searcher)
+        if selected is None and not self.options.explain:
+            return self.engine.search(queries, params, self.threads or 1, None, self.searcher)
+        self.strategy = strategy = choose_strategy(self.engine, params, selected)
+        return self.engine.search(queries, strategy.params, self.threads or 1, strategy.selection, self.searcher)
 
 
 def _filters(where: Any, queries: Float32Array) -> list[tuple[str, Any]]:

@@ -313,19 +313,6 @@ class BatchHits(SearchResult, Sequence[Hits]):
         return self
 
 
-def hits_of(
-    ids: Ids,
-    distances: Float32Array,
-    counts: Any,
-    payloads: list[Any] | None,
-    zero_score: float,
-    extras: Extras = NO_EXTRAS,
-) -> Hits | BatchHits:
-    """Hits of one query where ``ids`` has shape (k,), of a batch where it has shape (n, k)."""
-    kind = Hits if ids.ndim == 1 else BatchHits
-    return kind(ids, distances, counts, payloads, zero_score, extras)
-
-
 def _included(name: str, value: T | None) -> T:
     """A part of a result. Raises InputError, which says how to include it, if it is None."""
     if value is None:

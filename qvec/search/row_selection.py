@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Any
@@ -94,8 +93,10 @@ class Selector:
         key = _cache_key(where, allowed)
         selected = None if key is None else self._cache.get(key)
         if selected is not None:
-            with contextlib.suppress(KeyError):  # another thread has just dropped the key
+            try:  # noqa: SIM105 - contextlib.suppress costs as much as the look-up
                 self._cache.move_to_end(key)
+            except KeyError:  # another thread has just dropped the key
+                pass
             return selected
         bits = self.matching(reading, where, name)
         if allowed is not None:

@@ -77,7 +77,10 @@ class Snapshot(SnapshotBase):
 
     def row_of(self, key: bytes) -> int | None:
         """The row of an id, or None."""
-        value = self._get(id_key(key, 0))
+        try:
+            value = self.live().get(keys.ID + key)
+        except Error as error:
+            raise translate(error, self.env.path) from error
         return None if value is None else row_number(keys.ID + key, value)
 
     def rows_of(self, ids: Sequence[bytes]) -> NDArray[np.int64]:

@@ -304,7 +304,7 @@ class Store(StoreBase):
             self._transaction.abort()
         self._write_lock.wait()
         with self.env.lock:
-            self.env.wait(lambda: not self.open_snapshots)
+            self.env.wait(lambda: not (self.open_snapshots or self.running))
         self._write_lock.unlock_file()
         self._views.clear()
         self.view = View()
