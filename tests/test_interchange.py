@@ -101,7 +101,7 @@ def test_an_npy_export_comes_back_whole(tmp_path: Path, ids: str) -> None:
 
 
 def test_a_store_without_payloads_has_no_file_of_payloads(tmp_path: Path) -> None:
-    with store(tmp_path / "a.qvec", payload=False) as db:
+    with store(tmp_path / "a.qvec", payloads=False) as db:
         (tmp_path / "x.payload.jsonl").write_text("of an earlier export")
         done = interchange.export(db, tmp_path / "x.npy", overwrite=True)
         assert [file.name for file in done.files] == ["x.npy", "x.ids.npy"]

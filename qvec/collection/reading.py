@@ -31,7 +31,6 @@ from qvec.schema.validation import (
     as_ids,
     check_count,
     id_keys,
-    worker_threads,
 )
 from qvec.search.pipeline import Searches
 from qvec.search.results import BatchHits, Hits
@@ -181,8 +180,6 @@ class ReadableCollection:
         With fewer than k vectors, all are returned, and the arrays are padded (:class:`Hits`).
         """
         options = (k, include, max_distance, offset, mmr, None, 1, ef, nprobe, oversample, exact, recall)
-        if threads is not None:
-            worker_threads(threads)  # a prepared search of one query does not use them
         return self._searches.search(query, options, where, ids_in, threads)
 
     @overload
