@@ -82,7 +82,7 @@ class Collection(ReadableCollection):
         self._on_drift = on_drift
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the path and the memory mode. Unpickling opens the file for reading: only one handle can write."""
+        """Pickle the path and the memory mode. Unpickling opens the file for reading."""
         return reopened, (os.path.abspath(self._store.path), self._store.memory)
 
     # --- writing ---
