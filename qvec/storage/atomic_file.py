@@ -39,6 +39,11 @@ def make(path: str, write: Callable[[str], None]) -> None:
     flush_directory(directory)
 
 
+def has_leftovers(draft: str) -> bool:
+    """Whether a draft or its lock file exists."""
+    return os.path.lexists(draft) or os.path.lexists(draft + "-lock")
+
+
 def discard(draft: str) -> None:
     """Remove a draft and its lock file, if they exist."""
     for leftover in (draft, draft + "-lock"):

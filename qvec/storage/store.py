@@ -90,7 +90,7 @@ class Store(StoreBase):
         try:
             if exclusive:
                 self._exclude_others()
-            if mode == "rw" and os.path.lexists(path + atomic_file.COMPACTED):
+            if mode == "rw" and atomic_file.has_leftovers(path + atomic_file.COMPACTED):
                 self._discard_compacted()
         except BaseException:
             self.close()
