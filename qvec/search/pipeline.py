@@ -6,18 +6,17 @@ before on the same commit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qvec._kernels import PreparedSearch, Searcher, SearchParams, add_prepared, find_prepared, plain_norm2
 from qvec.common.errors import InputError
 from qvec.common.types import Float32Array, NDArray, check_number
-from qvec.filters.schema import Field, load_schema
 from qvec.index import load_index
 from qvec.rows.access import RowAccess
 from qvec.rows.lookup import read_records, row_of_id
@@ -25,15 +24,18 @@ from qvec.schema.layout import IDS
 from qvec.schema.validation import SAFE_NORM2, as_searched, worker_threads
 from qvec.search.engine import Engine
 from qvec.search.explain import explain
-from qvec.search.grouping import Condition, Nearby, group_field, nearest_groups
 from qvec.search.hits import make_hits
 from qvec.search.options import RawOptions, SearchOptions, cached_options
 from qvec.search.plan import plan_search
 from qvec.search.refine import Found, no_hits, refine, without
 from qvec.search.results import BatchHits, Extras, Hits
-from qvec.search.row_selection import SelectedRows, selector_of
 from qvec.search.strategy import Strategy, choose_strategy
 from qvec.storage.store import Snapshot, Store
+
+if TYPE_CHECKING:  # qvec.filters and the modules that use it are imported by the first search that needs them
+    from qvec.filters.schema import Field
+    from qvec.search.grouping import Condition, Nearby
+    from qvec.search.row_selection import SelectedRows, Selector
 
 MAX_PLANS = 64  # that an engine keeps
 SAMPLED_CALLS = 64  # one call in this many is sampled: to copy a query takes a microsecond, a search takes ten or more
@@ -189,8 +191,10 @@ class _Run:
             if options.refined:
                 found = refine(options, config.metric, self.batch, found, None if reader is None else reader.floats)
         else:
-            selector = None if engine is None else self.snap.derived.get("selector") or selector_of(self.snap)
-            schema = load_schema(self.snap.state) if selector is None else selector.schema
+            from qvec.search.grouping import group_field
+
+            selector = None if engine is None else self.snap.derived.get("selector") or self._selector()
+            schema = _declared_fields(self.snap) if selector is None else selector.schema
             by = group_field(options.group_by, options.group_size, options.k, schema)
             found, groups = self.nearest_groups(by)
             times.append(perf_counter())
@@ -222,6 +226,8 @@ class _Run:
 
     def nearest_groups(self, by: Field) -> tuple[Found, list[list[Any]]]:
         """The rows of the nearest groups, group after group, and the value of each row's group."""
+        from qvec.search.grouping import nearest_groups
+
         options, size = self.options, self.options.k * self.options.group_size
         found = no_hits(len(self.batch), size)
         values: list[list[Any]] = []
@@ -267,8 +273,13 @@ class _Run:
             params = self.engine.plans[key] = plan_search(self.snap, self.engine, self.options, k)
         return params
 
+    def _selector(self) -> Selector:
+        from qvec.search.row_selection import selector_of
+
+        return selector_of(self.snap)
+
     def _select(self, name: str, where: Any) -> SelectedRows:
-        selector = self.snap.derived.get("selector") or selector_of(self.snap)
+        selector = self.snap.derived.get("selector") or self._selector()
         return selector.select(self.snap, where, self.ids_in, self.access.config.ids, name)
 
     def _find(self, queries: Float32Array, k: int, params: SearchParams | None, selected: SelectedRows | None) -> Found:
@@ -279,6 +290,12 @@ class _Run:
         strategy = None if selected is None else selected.strategies.get(params)
         self.strategy = strategy = strategy or choose_strategy(self.engine, params, selected)
         return self.engine.search(queries, strategy.params, self.threads or 1, strategy.selection, self.searcher)
+
+
+def _declared_fields(snap: Snapshot) -> Mapping[str, Field]:
+    from qvec.filters.schema import load_schema
+
+    return load_schema(snap.state)
 
 
 def _filters(where: Any, queries: Float32Array) -> list[tuple[str, Any]]:
