@@ -22,7 +22,7 @@ from haystack.document_stores.errors import DuplicateDocumentError
 from haystack.document_stores.types import DuplicatePolicy
 from haystack.errors import FilterError
 
-import qvec
+from qvec.collection.open import create
 from qvec.common.errors import DuplicateIdError, InputError
 from qvec.common.types import OnConflict
 
@@ -47,7 +47,7 @@ class QvecDocumentStore:
         self._arguments = {"path": os.fspath(path), "dim": dim, "fields": fields, **options}
         declared = {**(fields or {}), EMBEDDED: "bool"}
         chosen: dict[str, Any] = {"ids": "str", "fields": declared, "exist_ok": True} | options
-        self.collection = qvec.create(path, dim, **chosen)
+        self.collection = create(path, dim, **chosen)
 
     def to_dict(self) -> dict[str, Any]:
         """The path and the options of the store, for :meth:`from_dict`."""

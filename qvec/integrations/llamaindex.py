@@ -28,8 +28,11 @@ from llama_index.core.vector_stores.types import (
 )
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
 
-import qvec
+from qvec.collection.collection import Collection
+from qvec.collection.open import create
+from qvec.collection.open import open as open_collection
 from qvec.common.errors import InputError
+from qvec.rows.results import Records
 
 REF_DOC = "ref_doc_id"
 OPERATORS = {
@@ -51,9 +54,9 @@ class QvecVectorStore(BasePydanticVectorStore):
 
     stores_text: bool = True
     flat_metadata: bool = False
-    _collection: qvec.Collection = PrivateAttr()
+    _collection: Collection = PrivateAttr()
 
-    def __init__(self, collection: qvec.Collection) -> None:
+    def __init__(self, collection: Collection) -> None:
         super().__init__(stores_text=True)
         if collection.stats().ids != "str":
             raise InputError('nodes have string ids: create the collection with ids="str"')
@@ -66,19 +69,19 @@ class QvecVectorStore(BasePydanticVectorStore):
         """Create a collection. fields: metadata to filter by. fields and options: of :func:`qvec.create`."""
         declared = {**(fields or {}), REF_DOC: "keyword"}
         chosen: dict[str, Any] = {"ids": "str", "fields": declared} | options
-        return cls(qvec.create(path, dim, **chosen))
+        return cls(create(path, dim, **chosen))
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], **options: Any) -> QvecVectorStore:
         """Open a collection. options: of :func:`qvec.open`."""
-        return cls(qvec.open(path, **options))
+        return cls(open_collection(path, **options))
 
     @classmethod
     def class_name(cls) -> str:
         return "QvecVectorStore"
 
     @property
-    def client(self) -> qvec.Collection:
+    def client(self) -> Collection:
         """The collection."""
         return self._collection
 
@@ -163,7 +166,7 @@ def _condition(part: MetadataFilter) -> dict[str, Any]:
     return {part.key: {OPERATORS[part.operator]: part.value}}
 
 
-def _nodes(records: qvec.Records) -> list[BaseNode]:
+def _nodes(records: Records) -> list[BaseNode]:
     return [_node(payload, vector) for payload, vector in zip(records.payloads, records.vectors, strict=True)]
 
 
