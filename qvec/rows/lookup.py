@@ -54,7 +54,7 @@ def read_record(reading: Snapshot, row: int) -> Any:
 
 
 def read_records(reading: Snapshot, rows: Sequence[int]) -> list[Any]:
-    """The record of each row, None if there is none; CorruptError names the first that is not a record of a row."""
+    """The record of each row, or None. CorruptError names the first malformed record."""
     records = reading.records(ROW, rows)
     names = (str,) if IDS not in reading.columns else (str, type(None))
     for row, record in zip(rows, records, strict=True):
@@ -69,7 +69,7 @@ def read_records(reading: Snapshot, rows: Sequence[int]) -> list[Any]:
 
 
 def row_records(snap: Snapshot, rows: Sequence[int]) -> list[Any]:
-    """The record of each live row, None if there is none, and for the row -1. CorruptError if a record is lost."""
+    """The record of each live row, or None; also None for the row -1. CorruptError if a record is lost."""
     state: State = snap.state
     records = read_records(snap, rows)
     if None in records and state.records == state.live:
@@ -85,7 +85,7 @@ def payloads_of(records: Sequence[Any]) -> list[Payload | None]:
 
 
 def ids_of_rows(reading: Snapshot, rows: NDArray[np.int64], records: Sequence[Any] | None = None) -> NDArray[Any]:
-    """The ids of live rows: int64 [n] of their column, or strings of their ``records``, which are loaded if None."""
+    """The ids of live rows: int64 [n] of their column, or strings of ``records``, which are loaded if None."""
     if IDS not in reading.columns:
         records = row_records(reading, rows.tolist()) if records is None else records
         return np.array([record["id"] for record in records], object)

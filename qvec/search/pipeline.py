@@ -34,7 +34,7 @@ from qvec.search.row_selection import SelectedRows, selector_of
 from qvec.search.strategy import Strategy, choose_strategy
 from qvec.storage.store import Snapshot, Store
 
-MAX_PLANS = 64  # that an engine keeps
+MAX_PLANS = 64  # plans that an engine caches
 SAMPLED_CALLS = 64  # one call in this many is sampled: to copy a query takes a microsecond, a search takes ten or more
 
 
@@ -168,9 +168,9 @@ class _Run:
     batch: Float32Array = field(init=False)
     searcher: Searcher | None = None
     filters: Sequence[tuple[str, Any]] = ()
-    """Name in errors and filter: of each query, one for all queries, or none: every row may be a hit."""
+    """Name in errors and filter: of each query, or one for all queries; empty: every row may be a hit."""
     strategy: Strategy | None = None
-    """The last that was chosen."""
+    """The strategy that was chosen last."""
 
     def hits(self) -> Hits | BatchHits:
         """Find rows, refine them, and read their ids, payloads and vectors."""
