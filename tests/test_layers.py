@@ -1,4 +1,4 @@
-"""Layers: imports go down only, files import each other in no circle, private names stay in their package."""
+"""Layers: imports go down only, files do not import each other in cycles, private names stay in their package."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from helpers.source_graph import (
 
 PACKAGE = Path(qvec.__file__).parent
 SOURCES = python_sources(PACKAGE)
-# For type checkers, qvec/__init__.py names packages above it in one line. It imports them when a program names them.
+# # For type checkers, qvec/__init__.py imports packages above it in one line. At run time they are imported on first
+# use.
 SOURCES["qvec"] = SOURCES["qvec"].replace(
     "    from qvec import bench, datasets, integrations, interchange, qat, ray, torch\n", ""
 )
