@@ -54,7 +54,7 @@ class Store(StoreBase):
         path: str,
         mode: Mode,
         memory: MemoryMode,
-        verify: bool,
+        checksums: bool,
         durability: Durability,
         map_size: int,
         untrusted: bool,
@@ -62,7 +62,7 @@ class Store(StoreBase):
     ) -> None:
         """Called by `create` and `open`."""
         self.path, self.mode = path, mode
-        self.memory, self._verify, self._map_size = memory, verify, map_size
+        self.memory, self._checksums, self._map_size = memory, checksums, map_size
         self.is_closed = True
         self._codec_for = state_codec
         self.epoch = -1
@@ -103,7 +103,7 @@ class Store(StoreBase):
         state: Any = None,
         state_codec: CodecFactory = plain_codec,
         memory: MemoryMode = "mmap",
-        verify: bool = True,
+        checksums: bool = True,
         durability: Durability = "full",
         map_size: int = environment.MAP_SIZE,
     ) -> Store:
@@ -113,7 +113,7 @@ class Store(StoreBase):
         empty dict. The file appears under ``path`` when it is complete.
         """
         path = atomic_file.real_path(path)
-        _check_options("rw", memory, verify, durability)
+        _check_options("rw", memory, checksums, durability)
         encoded = state_codec(configuration).encode({} if state is None else state)
 
         def fill(txn: Any, psize: int) -> None:
@@ -122,7 +122,7 @@ class Store(StoreBase):
 
         atomic_file.make(path, lambda draft: environment.create(draft, fill))
         return cls.open(
-            path, state_codec=state_codec, memory=memory, verify=verify, durability=durability, map_size=map_size
+            path, state_codec=state_codec, memory=memory, checksums=checksums, durability=durability, map_size=map_size
         )
 
     @classmethod
@@ -133,7 +133,7 @@ class Store(StoreBase):
         *,
         state_codec: CodecFactory = plain_codec,
         memory: MemoryMode = "mmap",
-        verify: bool = True,
+        checksums: bool = True,
         durability: Durability = "full",
         map_size: int = environment.MAP_SIZE,
         untrusted: bool = False,
@@ -142,15 +142,15 @@ class Store(StoreBase):
 
         state_codec: makes the codec of states from the file's configuration.
         memory: an option of the layer above, which calls :meth:`Snapshot.reside`.
-        verify: False skips the checksums of blocks, not of their headers.
+        checksums: False skips the checksums of blocks, not of their headers.
         durability: "relaxed" leaves flushing to the system; a power cut may then destroy the file.
         map_size: the address space to reserve at first, in bytes; it grows.
         untrusted: check LMDB's pages, without LMDB, before they are mapped.
 
         Raises NotFoundError, FormatError, CorruptError, LockedError or ReadOnlyError.
         """
-        _check_options(mode, memory, verify, durability)
-        return cls(atomic_file.real_path(path), mode, memory, verify, durability, map_size, untrusted, state_codec)
+        _check_options(mode, memory, checksums, durability)
+        return cls(atomic_file.real_path(path), mode, memory, checksums, durability, map_size, untrusted, state_codec)
 
     @property
     def source(self) -> Store:
@@ -341,7 +341,7 @@ class Store(StoreBase):
             with translated(self.path), self.env.lmdb.begin(buffers=True) as txn:
                 self.config = MappingProxyType(header.unpack(txn.get(keys.CONFIG), self.path))
             self.codec = self._codec_for(self.config)
-            self._views = ViewCache(self.env, self.codec, verify=self._verify)
+            self._views = ViewCache(self.env, self.codec, checksums=self._checksums)
             self.epoch = fork_epoch()
             self.end(self.begin())
         except BaseException:
@@ -360,8 +360,8 @@ class Store(StoreBase):
                 self._attach(None)
 
 
-def _check_options(mode: str, memory: str, verify: bool, durability: str) -> None:
+def _check_options(mode: str, memory: str, checksums: bool, durability: str) -> None:
     check_choice("mode", mode, get_args(Mode))
     check_choice("memory", memory, get_args(MemoryMode))
     check_choice("durability", durability, get_args(Durability))
-    check_flag("verify", verify)
+    check_flag("checksums", checksums)
