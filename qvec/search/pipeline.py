@@ -30,7 +30,7 @@ from qvec.search.options import RawOptions, SearchOptions, cached_options
 from qvec.search.plan import plan_search
 from qvec.search.refine import Found, no_hits, refine, without
 from qvec.search.results import BatchHits, Extras, Hits
-from qvec.search.row_selection import SelectedRows, selector_of
+from qvec.search.row_selection import MAX_FILTER_BYTES, SelectedRows, selector_of
 from qvec.search.strategy import Strategy, choose_strategy
 from qvec.storage.store import Snapshot, Store
 
@@ -247,9 +247,11 @@ class _Run:
     def _nearest_of(self, query: int) -> Callable[[dict[str, Any], int], tuple[NDArray[Any], Float32Array, bool]]:
         name, where = self.filters[min(query, len(self.filters) - 1)] if self.filters else ("group_by", None)
         queries, own, max_distance = self.batch[query : query + 1], self.own, self.options.max_distance
+        if where:
+            self._select(name, where)  # checks the size of the caller's own filter
 
         def nearest(condition: dict[str, Any], depth: int) -> tuple[NDArray[Any], Float32Array, bool]:
-            selected = self._select(name, {"$and": [where, condition]} if where else condition)
+            selected = self._select(name, {"$and": [where, condition]} if where else condition, None)
             k = depth + (own is not None)
             found = self._find(queries, k, self._params(k), selected)
             rows, distances, counts = found if own is None else without(found, own[query : query + 1])
@@ -273,8 +275,8 @@ class _Run:
             params = self.engine.plans[key] = plan_search(self.snap, self.engine, self.options, k)
         return params
 
-    def _select(self, name: str, where: Any) -> SelectedRows:
-        return selector_of(self.snap).select(self.snap, where, self.ids_in, self.access.config.ids, name)
+    def _select(self, name: str, where: Any, max_bytes: int | None = MAX_FILTER_BYTES) -> SelectedRows:
+        return selector_of(self.snap).select(self.snap, where, self.ids_in, self.access.config.ids, name, max_bytes)
 
     def _find(self, queries: Float32Array, k: int, params: SearchParams | None, selected: SelectedRows | None) -> Found:
         if self.engine is None or params is None or (selected is not None and selected.count == 0):

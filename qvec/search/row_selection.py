@@ -80,17 +80,29 @@ class Selector:
         self._evaluated: dict[Node, Bitmap] = {}
         self._cache: OrderedDict[Hashable, SelectedRows] = OrderedDict()
 
-    def matching(self, reading: Snapshot, where: object, name: str = "where") -> Bitmap:
-        """The live rows that match a filter (None: all). InputError calls the filter ``name`` and gives the path."""
+    def matching(self, reading: Snapshot, where: object, name: str = "where", *, remember: bool = True) -> Bitmap:
+        """The live rows that match a filter (None: all). InputError calls the filter ``name`` and gives the path.
+
+        remember: keep the rows of its parts until the next commit.
+        """
         node = And(()) if where is None else parse(where, self.schema, name)
-        return Matcher(reading, self.live, self._evaluated).rows(node)
+        return Matcher(reading, self.live, self._evaluated if remember else {}).rows(node)
 
     def select(
-        self, reading: Snapshot, where: object, ids_in: object, ids: IdKind, name: str = "where"
+        self,
+        reading: Snapshot,
+        where: object,
+        ids_in: object,
+        ids: IdKind,
+        name: str = "where",
+        max_bytes: int | None = MAX_FILTER_BYTES,
     ) -> SelectedRows:
-        """The live rows that match a filter (None: all) and have one of the allowed ids (None: any)."""
+        """The live rows that match a filter (None: all) and have one of the allowed ids (None: any).
+
+        max_bytes: InputError if the filter is larger; None: a filter of any size, which is not cached if it is large.
+        """
         allowed = None if ids_in is None else _allowed_ids(ids_in, ids)
-        key = _cache_key(where, allowed)
+        key = _cache_key(where, allowed, max_bytes)
         selected = None if key is None else self._cache.get(key)
         if selected is not None:
             try:  # noqa: SIM105 - contextlib.suppress costs as much as the look-up
@@ -98,7 +110,7 @@ class Selector:
             except KeyError:  # another thread has just dropped the key
                 pass
             return selected
-        bits = self.matching(reading, where, name)
+        bits = self.matching(reading, where, name, remember=key is not None)
         if allowed is not None:
             bits = bits & _rows_with_ids(reading, allowed, self.n)
         selected = SelectedRows(bits, self.n)
@@ -131,13 +143,15 @@ def _rows_with_ids(reading: Snapshot, allowed: NDArray[Any] | list[str], n: int)
     return bitmap_of(rows[rows >= 0], n)
 
 
-def _cache_key(where: object, allowed: NDArray[Any] | list[str] | None) -> Hashable | None:
-    """The key of a selection in the cache; None if the filter is not plain data."""
+def _cache_key(where: object, allowed: NDArray[Any] | list[str] | None, max_bytes: int | None) -> Hashable | None:
+    """The key of a selection in the cache; None if the filter is not plain data, or is large."""
     packed = fingerprint(where)
     if packed is None:
         return None
-    if len(packed) > MAX_FILTER_BYTES:
-        raise InputError(f"where takes {len(packed)} bytes; the limit is {MAX_FILTER_BYTES}")
+    if max_bytes is None and len(packed) > MAX_FILTER_BYTES:
+        return None
+    if max_bytes is not None and len(packed) > max_bytes:
+        raise InputError(f"where takes {len(packed)} bytes; the limit is {max_bytes}")
     ids = allowed.tobytes() if isinstance(allowed, np.ndarray) else None if allowed is None else tuple(allowed)
     return packed, ids
 
