@@ -74,7 +74,7 @@ class QvecDocumentStore:
         found: list[Document] = []
         for records in _refusing(lambda: list(self.collection.scan(where=where))):
             found.extend(_document(*record) for record in records)
-        return [document for document in found if document_matches_filter(filters, document)] if plain else found
+        return [document for document in found if document_matches_filter(filters, document)] if filters and plain else found
 
     def write_documents(self, documents: list[Document], policy: DuplicatePolicy = DuplicatePolicy.NONE) -> int:
         """Store documents, all or none of them; the number written. The policy NONE is the policy FAIL.
@@ -178,9 +178,10 @@ def _shared(path: str | os.PathLike[str], dim: int, options: dict[str, Any]) -> 
     try:
         made = qvec.create(path, dim, **options)
     except LockedError:
-        made = _OPEN.get(place)
-        if made is None or made.closed:
+        known = _OPEN.get(place)
+        if known is None or known.closed:
             raise
+        made = known
         wanted = {"dim": dim, "metric": options.get("metric", made.metric), "fields": options["fields"]}
         stored = {"dim": made.dim, "metric": made.metric, "fields": dict(made.fields)}
         if wanted != stored:

@@ -95,14 +95,21 @@ class Selector:
         ids_in: object,
         ids: IdKind,
         name: str = "where",
-        max_bytes: int | None = MAX_FILTER_BYTES,
+        limited: bool = True,
     ) -> SelectedRows:
         """The live rows that match a filter (None: all) and have one of the allowed ids (None: any).
 
-        max_bytes: InputError if the filter is larger; None: a filter of any size, which is not cached if it is large.
+        limited: refuse a large filter. Otherwise it is evaluated, but not cached.
         """
         allowed = None if ids_in is None else _allowed_ids(ids_in, ids)
-        key = _cache_key(where, allowed, max_bytes)
+        packed = fingerprint(where)
+        if packed is not None and len(packed) > MAX_FILTER_BYTES:
+            if limited:
+                raise InputError(f"{name} takes {len(packed)} bytes; the limit is {MAX_FILTER_BYTES}")
+            packed = None
+        key: Hashable | None = None if packed is None else (packed, None)
+        if allowed is not None and packed is not None:
+            key = packed, allowed.tobytes() if isinstance(allowed, np.ndarray) else tuple(allowed)
         selected = None if key is None else self._cache.get(key)
         if selected is not None:
             try:  # noqa: SIM105 - contextlib.suppress costs as much as the look-up
@@ -141,19 +148,6 @@ def _rows_with_ids(reading: Snapshot, allowed: NDArray[Any] | list[str], n: int)
     else:
         rows = find_rows(reading, id_keys(allowed))
     return bitmap_of(rows[rows >= 0], n)
-
-
-def _cache_key(where: object, allowed: NDArray[Any] | list[str] | None, max_bytes: int | None) -> Hashable | None:
-    """The key of a selection in the cache; None if the filter is not plain data, or is large."""
-    packed = fingerprint(where)
-    if packed is None:
-        return None
-    if max_bytes is None and len(packed) > MAX_FILTER_BYTES:
-        return None
-    if max_bytes is not None and len(packed) > max_bytes:
-        raise InputError(f"where takes {len(packed)} bytes; the limit is {max_bytes}")
-    ids = allowed.tobytes() if isinstance(allowed, np.ndarray) else None if allowed is None else tuple(allowed)
-    return packed, ids
 
 
 def selector_of(reading: Snapshot) -> Selector:
