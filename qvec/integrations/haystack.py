@@ -74,7 +74,9 @@ class QvecDocumentStore:
         found: list[Document] = []
         for records in _refusing(lambda: list(self.collection.scan(where=where))):
             found.extend(_document(*record) for record in records)
-        return [document for document in found if document_matches_filter(filters, document)] if filters and plain else found
+        if filters is None or not plain:
+            return found
+        return [document for document in found if document_matches_filter(filters, document)]
 
     def write_documents(self, documents: list[Document], policy: DuplicatePolicy = DuplicatePolicy.NONE) -> int:
         """Store documents, all or none of them; the number written. The policy NONE is the policy FAIL.
