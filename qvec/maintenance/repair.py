@@ -38,7 +38,7 @@ def repair(
 
     Raises CorruptError if data is damaged that nothing else can be used to rebuild.
     """
-    if problems := structure_problems(store.path):
+    if problems := structure_problems(store.readable_path):
         raise CorruptError(f"LMDB's own pages cannot be rebuilt: {problems[0]}. Restore a backup")
     with store.write() as txn:
         done = Repair(txn, writer(txn), threads).run()

@@ -90,7 +90,7 @@ class Snapshot(SnapshotBase):
     def check(self) -> Iterator[str]:
         """Read every page, block and record once, and describe what is damaged."""
         self.live()
-        yield from structure_problems(self.env.path)
+        yield from structure_problems(self.env.pair.readable_path)
         for column in self.columns.values():
             for block in range(column.n_blocks):
                 if not column.check(block):
