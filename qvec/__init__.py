@@ -38,6 +38,7 @@ from qvec.common.errors import (
     NotFoundError,
     QvecError,
     ReadOnlyError,
+    ReplacedError,
 )
 from qvec.common.types import Stats
 from qvec.rows.results import AddResult, Record, Records
@@ -97,6 +98,7 @@ __all__ = [
     "ReadOnlyError",
     "Record",
     "Records",
+    "ReplacedError",
     "Report",
     "ShardedIndex",
     "Stats",

@@ -160,7 +160,7 @@ def test_one_query_returns_1d_arrays_and_a_batch_returns_2d_arrays(path: Path, q
     with pair.db as db:
         hits = db.search(query, 4)
         assert hits.ids.shape == hits.distances.shape == hits.scores.shape == (*np.shape(query)[:-1], 4)
-        assert hits.counts.shape == np.shape(query)[:-1]
+        assert np.shape(hits.counts) == np.shape(query)[:-1]
         assert hits.distances.dtype == hits.scores.dtype == np.float32
         assert_hits_are_sound(pair.model, query, 4, hits)
 

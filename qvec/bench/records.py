@@ -108,8 +108,8 @@ def load_lines(file: Path) -> list[Result]:
 
 def _result(records: list[dict[str, Any]]) -> Result:
     groups: dict[str, list[dict[str, Any]]] = {}
-    for record in records:
-        groups.setdefault(record["contestant"], []).append(record)
+    for line in records:
+        groups.setdefault(line["contestant"], []).append(line)
     entries = [
         Entry(**_picked(Entry, group[0]), points=[Point(**_picked(Point, record)) for record in group])
         for group in groups.values()

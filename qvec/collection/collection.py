@@ -73,7 +73,8 @@ MAX_MEASURED_QUERIES = 1_000_000
 class Collection(ReadableCollection):
     """Vectors of one dimension under one metric, in one file. Made by :func:`qvec.create` and :func:`qvec.open`.
 
-    One handle writes; any number of threads and processes search meanwhile. A search sees the whole last commit.
+    Any number of threads and processes search and write. Writers wait for each other, one transaction at a time. A
+    search sees the whole last commit.
     """
 
     def __init__(self, store: Store, on_drift: OnDrift = None) -> None:
@@ -81,7 +82,7 @@ class Collection(ReadableCollection):
         self._on_drift = on_drift
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the path and the memory mode. Unpickling opens the file for reading: only one handle can write."""
+        """Pickle the path and the memory mode. Unpickling opens the file for reading."""
         return reopened, (os.path.abspath(self._store.path), self._store.memory)
 
     # --- writing ---
@@ -222,18 +223,21 @@ class Collection(ReadableCollection):
         self._outside_transaction("erase() makes transactions of its own; call it outside of one")
         from qvec.maintenance.deletion import erase
 
-        return erase(self._store, self._maintenance, self._deletion(ids, where, missing, threads), progress)
+        deletion = self._deletion(ids, where, missing, threads)
+        with self._store.job("erases"):
+            return erase(self._store, self._maintenance, deletion, progress)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Self]:
-        """Make all changes of this thread inside the ``with`` block visible together at its end, or none of them.
+        """Make all changes of this task or thread in the ``with`` block visible together at its end, or none of them.
 
         An exception that leaves the block undoes everything, as does the death of the process. Reads and searches
-        inside the block see its changes; other threads and processes see the last commit, and wait to write. A nested
-        block is part of the outer one. Changes are held in memory until the end.
+        inside the block see its changes. Other tasks, threads and processes see the last commit, and wait to write. A
+        nested block is part of the outer one. Changes are held in memory until the end.
 
-        Raises ReadOnlyError. Raises AbortedError, and undoes everything, if the block caught an exception of a call or
-        of a nested block that had failed half-way.
+        Raises ReadOnlyError. Raises LockedError if other writers do not end within the handle's timeout, or at once if
+        the writer is another task of the same thread, which cannot go on while this one waits. Raises AbortedError, and
+        undoes everything, if the block caught an exception of a call or of a nested block that had failed half-way.
         """
         with self._store.transaction():
             yield self
@@ -343,15 +347,17 @@ class Collection(ReadableCollection):
         Raises InputError if there are no originals, if the collection is empty, or if the code cannot be trained on it.
         """
         workers = worker_threads(threads)
-        number = self._generations.requantize(code, generation, relink, workers, progress, adapter)
-        self._refresh_curves(workers)
+        with self._store.job("requantizes"):
+            number = self._generations.requantize(code, generation, relink, workers, progress, adapter)
+            self._refresh_curves(workers)
         return self._generation(number)
 
     def rollback(self, generation: int, *, threads: int | None = None, progress: Progress | None = None) -> Generation:
         """Make an earlier generation active. Rows added since are encoded first; all rows, if its codes are gone."""
         workers = worker_threads(threads)
-        self._generations.rollback(generation, workers, progress)
-        self._refresh_curves(workers)
+        with self._store.job("requantizes"):
+            self._generations.rollback(generation, workers, progress)
+            self._refresh_curves(workers)
         return self._generation(generation)
 
     def drop_generation(self, generation: int) -> None:
@@ -453,7 +459,9 @@ class Collection(ReadableCollection):
             raise InputError("ks must name one k or more")
         checked = sorted({check_count("ks", k, 1, MAX_TUNED_K) for k in ks})
         limit = check_count("n", n, 1, MAX_TUNED_QUERIES)
-        return tune(self._store, self._access, q, checked, limit, seed, worker_threads(threads), progress)
+        workers = worker_threads(threads)
+        with self._store.job("tunes"):
+            return tune(self._store, self._access, q, checked, limit, seed, workers, progress)
 
     def drift(self) -> Drift:
         """Whether recently added vectors still resemble those that the active code was trained on.
@@ -525,9 +533,9 @@ class Collection(ReadableCollection):
         """
         self._outside_transaction("optimize() makes transactions of its own; call it outside of one")
         workers = 1 if threads is None else worker_threads(threads)
-        with short_switch_interval():
+        with self._store.job("optimizes"), short_switch_interval():
             released = self._maintenance.optimize(workers, progress)
-            if self._generations.relink_if_due(workers, progress):
+            if self._is_relinked(workers, progress):
                 self._refresh_curves(worker_threads(threads))
         return released
 
@@ -545,9 +553,7 @@ class Collection(ReadableCollection):
         )
         from qvec.storage.copies import compact
 
-        before = os.stat(self._store.path).st_size
-        compact(self._store)
-        return before - os.stat(self._store.path).st_size
+        return compact(self._store)
 
     def backup(self, dest: str | os.PathLike[str]) -> None:
         """Copy the last commit, without free pages, to a new file, while others read and write.
@@ -582,7 +588,8 @@ class Collection(ReadableCollection):
         with self._store.read() as snap:
             erasing = snap.state.erasing
         if erasing:
-            with contextlib.suppress(LockedError, CorruptError):  # snapshots use the data, or a repair comes first
+            # snapshots use the data, another process erases, or a repair comes first
+            with contextlib.suppress(LockedError, CorruptError), self._store.job("erases"):
                 self._maintenance.erase(worker_threads(None), None)
 
     def _evaluation(
@@ -621,6 +628,12 @@ class Collection(ReadableCollection):
         if activate and not active:
             self.requantize(generation=number, threads=threads, progress=progress)
         return self._generation(number)
+
+    def _is_relinked(self, threads: int, progress: Progress | None) -> bool:
+        """Build a new graph if that is due; False if another process requantizes."""
+        with contextlib.suppress(LockedError), self._store.job("requantizes"):
+            return self._generations.relink_if_due(threads, progress)
+        return False
 
     def _generation(self, number: int) -> Generation:
         return next(made for made in self.generations() if made.number == number)

@@ -7,12 +7,14 @@ from collections.abc import Generator, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, get_args, overload
+from weakref import WeakMethod
 
 from qvec.codes.configs import code_name
 from qvec.common.errors import InputError
 from qvec.common.types import (
     ArrayLike,
     FieldType,
+    Float32Array,
     Include,
     Metric,
     Missing,
@@ -32,7 +34,7 @@ from qvec.schema.validation import (
 )
 from qvec.search.pipeline import Searches
 from qvec.search.results import BatchHits, Hits
-from qvec.storage.store import Store
+from qvec.storage.store import TIMEOUT, Store
 
 if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec` fast
     from qvec.common.types import Batch, GroupKeywords, ManyIds, Query, SearchKeywords, UnknownArray
@@ -46,11 +48,17 @@ class ReadableCollection:
         self._store = store
         self._config = Config.from_dict(dict(store.config))
         self._access = RowAccess(self._config)
-        self._searches = Searches(store, self._access, lambda queries: self._queries.take(queries))
+        take = WeakMethod(self._take_queries)  # a cycle would keep a dropped handle open
+        self._searches = Searches(store, self._access, lambda queries: (sampled := take()) and sampled(queries))
 
-    def close(self) -> None:
-        """Wait for running searches, then release the file. Later calls raise ClosedError."""
-        self._store.close()
+    def close(self, timeout: float = TIMEOUT) -> None:
+        """Release the file. Later calls raise ClosedError, also those of open snapshots and scans.
+
+        timeout: seconds to wait for calls that run in other threads. LockedError then names them; they go on, the
+        handle accepts no more calls, and another `close` waits again. A transaction that another thread has open is
+        undone at the end of its block.
+        """
+        self._store.close(timeout)
 
     @property
     def closed(self) -> bool:
@@ -298,7 +306,8 @@ class ReadableCollection:
             for records in self._access.reader(snap).in_batches(matching_rows(snap, where), size):
                 if snap.version != version:
                     raise InputError("the transaction has changed the collection since this scan of it began")
-                yield records
+                with self._store.idle(snap):
+                    yield records
 
     def count(self, where: Where | None = None) -> int:
         """The number of stored vectors, or of those that match a filter; see :meth:`search` for ``where``."""
@@ -322,6 +331,9 @@ class ReadableCollection:
             return snap.row_of(key) is not None
 
     # --- parts ---
+
+    def _take_queries(self, queries: Float32Array) -> None:
+        self._queries.take(queries)
 
     @cached_property
     def _queries(self) -> QuerySample:

@@ -39,7 +39,7 @@ def repair(
 
     Raises CorruptError if damaged data cannot be rebuilt from other data.
     """
-    if problems := structure_problems(store.path):
+    if problems := structure_problems(store.readable_path):
         raise CorruptError(f"LMDB's own pages cannot be rebuilt: {problems[0]}. Restore a backup")
     with store.write() as txn:
         done = Repair(txn, writer(txn), threads).run()
@@ -151,9 +151,10 @@ class Repair:
         if IDS in self.txn.columns:
             return [key.tobytes()[::-1] for key in self.txn.columns[IDS].read(rows)]
         records = read_records(self.txn, rows.tolist())
-        if None in records:
+        names = [record.id.encode() for record in records if record is not None and record.id is not None]
+        if len(names) < len(records):
             raise CorruptError("the record of a row, which has its id, is lost. Restore a backup")
-        return [record["id"].encode() for record in records]
+        return names
 
     def _follow_map(self, rows: dict[int, bytes]) -> None:
         """Rebuild ids and the bitmap of deleted rows from the id map: rows that no id leads to are deleted."""
@@ -240,7 +241,7 @@ class Repair:
     def _payloads(self) -> Iterator[tuple[int, dict[str, object] | None]]:
         for row in live_rows(self.txn).tolist():
             if (record := read_record(self.txn, row)) is not None:
-                yield row, record["payload"]
+                yield row, record.payload
 
     def _renewed(self, stored: str, spec: ColumnSpec, rows: int) -> Column:
         """A new column in place of a stored one, under the same name and generation."""

@@ -84,7 +84,7 @@ def _check_fields(snap: Snapshot) -> Iterator[str]:
     if snap.state.fields:
         rows = live_rows(snap).tolist()
         records = ((row, read_record(snap, row)) for row in rows)
-        yield from check_fields_of(snap, {row: record["payload"] for row, record in records if record is not None})
+        yield from check_fields_of(snap, {row: record.payload for row, record in records if record is not None})
 
 
 def _key(value: int) -> bytes:

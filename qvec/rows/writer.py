@@ -302,7 +302,7 @@ class Writer:
             record = read_record(self.txn, row)
             if record is not None:
                 deleted.append(row)
-                payloads.append(record["payload"])
+                payloads.append(record.payload)
                 self.txn.delete_record(ROW, row)
         self.fields.change(deleted, self.fields.read_stored(payloads), [])
         return len(deleted)
@@ -350,11 +350,12 @@ class Writer:
         fields.change(rows.tolist(), fields.read_stored(old), fields.read(new))
         count = self.state.records
         for i, (row, record, payload) in enumerate(zip(rows.tolist(), records, new, strict=True)):
-            if record is not None and "id" not in record and payload is None:
+            name = {} if record is None or record.id is None else {"id": record.id}
+            if name or payload is not None:
+                self.txn.put_record(ROW, row, name | {"payload": payload}, name=f"payload[{i}]")
+            elif record is not None:
                 self.txn.delete_record(ROW, row)
-            elif record is not None or payload is not None:
-                self.txn.put_record(ROW, row, {**(record or {}), "payload": payload}, name=f"payload[{i}]")
-            count += ("id" in (record or {}) or payload is not None) - (record is not None)
+            count += bool(name or payload is not None) - (record is not None)
         self.change(records=count)
 
 

@@ -1,8 +1,8 @@
 """R4, R5: files that are cut short or damaged.
 
-The result must be an error or the answers of the sound file, and never a signal. Each damage is checked twice. Opened
-as usual, a file may give other answers only if `verify` reports the damage. Opened with ``untrusted=True``, it may not
-give other answers or kill the process.
+An error, or the answers of the sound file; never others, never a signal. Each damage is checked twice: opened as usual,
+where an answer that differs must at least be found by `verify`, and opened with ``untrusted=True``, where none may
+differ and none may kill the process.
 """
 
 from __future__ import annotations
@@ -50,14 +50,15 @@ def create(path: str, ids: IdKind) -> None:
 
 
 def answers(db: qvec.Collection) -> str:
-    """A digest of everything that a collection returns."""
+    """A digest of all that a collection says."""
     said = hashlib.sha256()
     lists = {"nprobe": 3} if db.stats().lists else {}
     where = {"row": {"$gte": 100}, "tag": "t1"}
     for options in ({"include": (), **lists}, {"include": (), "exact": True}, {"where": where, **lists}):
         hits = db.search(X[::7], 10, **options)  # type: ignore[arg-type]
-        said.update(repr((hits.ids.tolist(), hits.payloads)).encode() + hits.distances.tobytes())
-    for records in db.scan(batch_size=100):  # scan reads each payload once, get reads it again
+        payloads = hits.payloads if "payloads" in hits.included else None
+        said.update(repr((hits.ids.tolist(), payloads)).encode() + hits.distances.tobytes())
+    for records in db.scan(batch_size=100):  # which reads each payload once, get() again
         said.update(repr((records.ids.tolist(), records.payloads)).encode() + records.vectors.tobytes())
         found = db.get(records.ids)
         said.update(repr(found.payloads).encode() + found.vectors.tobytes())
@@ -98,7 +99,7 @@ def page_header(sound: bytes, older: list[bytes], chance: random.Random) -> Dama
 
 
 def swapped(sound: bytes, older: list[bytes], chance: random.Random) -> Damage:
-    """Exchange two pages, with or without their numbers."""
+    """Two pages in each other's place, with or without their numbers."""
     a, b = (PAGE * n for n in chance.sample(range(2, len(sound) // PAGE), 2))
     skip = chance.choice((0, 16))
     return Damage("two pages swapped", [(a + skip, sound[b + skip : b + PAGE]), (b + skip, sound[a + skip : a + PAGE])])
@@ -109,8 +110,7 @@ def zeroed(sound: bytes, older: list[bytes], chance: random.Random) -> Damage:
 
 
 def restored(sound: bytes, older: list[bytes], chance: random.Random) -> Damage:
-    """A page in the state of an earlier commit. Meta pages are excluded: they would make the file that of another
-    commit."""
+    """A page as it was at an earlier commit; not a meta page, which would make the file that of another commit."""
     before = chance.choice(older)
     pages = [at for at in range(2 * PAGE, len(before), PAGE) if before[at : at + PAGE] != sound[at : at + PAGE]]
     at = chance.choice(pages)
@@ -123,13 +123,13 @@ KINDS: dict[str, Callable[[bytes, list[bytes], random.Random], Damage]] = {
 
 
 def cut(sound: bytes, number: int, chance: random.Random) -> Damage:
-    """A file shortened by any number of pages or bytes."""
+    """Shorter by any number of pages, or of bytes."""
     length = PAGE * chance.randrange(len(sound) // PAGE) if number % 2 else chance.randrange(len(sound))
     return Damage("cut", [], length)
 
 
 def check(path: Path, sound: bytes, truth: str, damage: Damage, untrusted: bool) -> str:
-    """The outcome for a damaged copy: "same", "error", "found by verify", or a description of the failure."""
+    """What a damaged copy leads to: "same", "error", "found by verify", or what is wrong."""
     path.write_bytes(damage.apply(sound))
     Path(f"{path}-lock").unlink(missing_ok=True)
     try:

@@ -54,7 +54,7 @@ def child_follows_parent(path: str) -> None:
 
 
 def write_in_child(path: str) -> None:
-    with collection(path) as db:
+    with collection(path, exclusive=True, timeout=0.1) as db:
 
         def child() -> None:
             with pytest.raises(qvec.LockedError):
@@ -204,7 +204,7 @@ def fork_with_a_snapshot(path: str) -> None:
 
 
 def fork_while_codes_are_made_anew(path: str) -> None:
-    with collection(path) as db:
+    with collection(path, exclusive=True, timeout=0.1) as db:
 
         def child() -> None:
             assert db.search(X[7], 1).ids.tolist() == [7]
