@@ -1,4 +1,4 @@
-"""Layers: imports go down only, files import each other in no circle, private names stay in their package."""
+"""Layers: imports go down only, files do not import each other in cycles, private names stay in their package."""
 
 from __future__ import annotations
 
