@@ -1,4 +1,4 @@
-"""How fast this machine reads memory with one thread: the best of a compiled loop and of NumPy."""
+"""Memory bandwidth of one thread: the best of a compiled loop and of NumPy."""
 
 from __future__ import annotations
 

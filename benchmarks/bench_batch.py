@@ -2,7 +2,7 @@
 
     python benchmarks/bench_batch.py [--set NAME] [--indexes hnsw packed] [--threads 2] [--json FILE]
 
-One index, one process; the two take turns, and the best of --rounds counts.
+Both use one index in one process. Their runs are interleaved; the best of --rounds counts.
 """
 
 from __future__ import annotations

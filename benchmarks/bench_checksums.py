@@ -1,9 +1,9 @@
-"""What checksums cost: searches with and without them, and opening a file whose blocks are all touched.
+"""Cost of checksums: searches with and without them, and the first access to all blocks of a file.
 
     python benchmarks/bench_checksums.py [--n 100000] [--dim 128] [--json FILE]
 
-Searches are made in turns on two handles, verify=True and verify=False; the file is opened again, and every block
-touched once, in turns as well. Prints the median share of time that checksums take, and ms per 100 MB touched.
+Searches alternate between two handles, checksums=True and checksums=False; so do openings of the file that access each
+block once. Prints the median share of time that checksums take, and ms per 100 MB accessed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import report
 
 import qvec
 
-TURNS, QUERIES = 15, 2000
+ROUNDS, QUERIES = 15, 2000
 
 
 def main() -> int:
@@ -42,19 +42,19 @@ def main() -> int:
 
 
 def searches(path: Path, queries: Any) -> dict[str, Any]:
-    """One query a call, on handles whose blocks were all checked before: what a search pays ever after."""
+    """Time single queries on handles that have checked all blocks before."""
     times: dict[bool, list[float]] = {True: [], False: []}
-    handles = {verify: qvec.open(path, "r", verify=verify) for verify in times}
-    for turn in range(2 * TURNS + 2):
-        verify = bool(turn % 2)
+    handles = {checksums: qvec.open(path, "r", checksums=checksums) for checksums in times}
+    for i in range(2 * ROUNDS + 2):
+        checked = bool(i % 2)
         start = time.perf_counter()
         for query in queries:
-            handles[verify].search(query, 10)
-        if turn > 1:
-            times[verify].append((time.perf_counter() - start) / len(queries))
+            handles[checked].search(query, 10)
+        if i > 1:
+            times[checked].append((time.perf_counter() - start) / len(queries))
     for db in handles.values():
         db.close()
-    ratios = [checked / bare - 1 for checked, bare in zip(times[True], times[False], strict=True)]
+    ratios = [with_sums / without - 1 for with_sums, without in zip(times[True], times[False], strict=True)]
     return {
         "search us, checked": round(1e6 * min(times[True]), 2),
         "search us, unchecked": round(1e6 * min(times[False]), 2),
@@ -63,19 +63,19 @@ def searches(path: Path, queries: Any) -> dict[str, Any]:
 
 
 def touches(path: Path) -> dict[str, Any]:
-    """Every block read once after an open, from the page cache."""
+    """Time the first access to all blocks after an open, from the page cache."""
     times: dict[bool, list[float]] = {True: [], False: []}
     size = 0
-    for turn in range(2 * TURNS):
-        verify = bool(turn % 2)
-        with qvec.open(path, "r", verify=verify) as db, db._store.read() as snap:
+    for i in range(2 * ROUNDS):
+        checked = bool(i % 2)
+        with qvec.open(path, "r", checksums=checked) as db, db._store.read() as snap:
             size = sum(column.n_blocks * column.pages * 4096 for column in snap.columns.values())
             start = time.perf_counter()
             for column in snap.columns.values():
                 step = column.rows_per_block
                 rows = np.arange(0, column.n_rows, step)
                 column.read(rows)
-            times[verify].append(time.perf_counter() - start)
+            times[checked].append(time.perf_counter() - start)
     cost = min(times[True]) - min(times[False])
     return {"MB touched": round(size / 1e6, 1), "checksums, ms per 100 MB": round(1e3 * cost / (size / 1e8), 2)}
 

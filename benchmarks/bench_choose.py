@@ -1,13 +1,12 @@
-"""Whether the code that is chosen holds its recall on fresh queries, and is the one that brute force would choose.
+"""Whether the code chosen by ``choose`` reaches its recall on new queries, and is the one that brute force finds.
 
     QVEC_DATA=/path/to/sets python benchmarks/bench_choose.py [--trials 100] [--rows 20000] [set ...]
 
-The collection is the first rows of a set, and each of them is a query that is looked for among the others, as in
-``choose`` without queries. A trial draws queries in an order of its own and chooses by the rule of ``choose``, on 2,000
-at first and 16,000 at most, half of all at most; it is judged on the queries that it did not draw. Brute force chooses
-the smallest code, and of it the smallest oversampling, whose recall over all queries meets the target. How near to the
-target the largest recall of all that is smaller comes says how hard the choice was. Recall by code is computed once for
-each query and code: it is that of ``evaluate`` on a flat index.
+The collection is the first rows of a set. Each row is also a query, searched among the others, as in ``choose`` without
+queries. A trial draws queries in random order and applies the rule of ``choose``, with 2,000 queries at first and
+16,000 (or half of all) at most; the result is tested on the queries that were not drawn. Brute force takes the smallest
+code, and its smallest oversampling, whose recall over all queries meets the target. The largest recall of any smaller
+choice tells how hard the decision was. Recall by code is that of ``evaluate`` on a flat index.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
-"""What many deletes and adds leave of recall and file size, and what single changes and batches of upserts cost.
+"""Recall and file size after many deletes and adds, and the cost of single changes and of batches of upserts.
 
     python benchmarks/bench_churn.py [--set NAME] [--rows 50000] [--rounds 50] [--index hnsw packed] [--json FILE]
 
-A sixth of the set's rows wait outside. Each round deletes a tenth of what is stored, at random, and adds as many of
-those outside, under new ids. Recall@10 is against brute force over what is stored then, at the default effort and at
---ef, and next to it that of a collection built of the same rows at once, whose file the churned one's is compared with.
+Five sixths of the set's rows are stored. Each round deletes a random tenth of the stored rows and adds as many others,
+with new ids. Recall@10 is measured against brute force over the rows stored at that time, with the default ef and with
+--ef. For comparison, recall and file size of a collection built from the same rows at once are printed.
 
-Then, on all rows: single durable upserts and deletes, and batches of 1,000 upserts of stored ids, in turns with
-hnswlib's marking and replacing of deleted elements, at one thread each. The first is durable, the other in memory.
+Then, on all rows: single durable upserts and deletes, and batches of 1,000 upserts of stored ids,
+interleaved with hnswlib's marking and replacing of deleted elements, on one thread each. qvec's changes are durable,
+those of hnswlib are in memory.
 """
 
 from __future__ import annotations

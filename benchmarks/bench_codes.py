@@ -1,14 +1,13 @@
-"""Every code on real vectors: bytes, recall without and with re-ranking, rates of encoding and scoring.
+"""All codes on real vectors: bytes, recall without and with re-ranking, rates of encoding and scoring.
 
     QVEC_DATA=/path/to/sets python benchmarks/bench_codes.py [set[:metric] ...] [--only int4] [--queries 500]
 
-Each set is a folder with base.npy or base.npz, queries.npy and meta.json (metric). Without arguments: all of
-them, each with its own metric. The true neighbors are found here, by an exact scan. A code is trained on the base;
-recall within the best c is the share of the true ten that exact re-ranking of c candidates brings back: c = 10 is no
-re-ranking, 30 and 100 are oversampling by 3 and 10. "auto" is the oversampling that searches use unless told otherwise,
-and the recall it brings. Rates are those of one thread, scoring 50 queries at a time. Below the table: the squared
-error of int8, as the stored bytes decode, against that of the best uniform quantizer of the same range, 256 values
-evenly spaced from end to end, in float64.
+Each set is a folder with base.npy or base.npz, queries.npy and meta.json (metric). Without arguments, all sets are
+measured, with their own metrics. Codes are trained on the base. The table has recall@10 after exact re-ranking of the c
+best by code: c = 10 is no re-ranking, 30 and 100 are oversampling by 3 and 10. "auto" is the default oversampling of
+searches, and its recall. Rates are those of one thread, scoring 50 queries at a time. Below the table: the squared
+error of decoded int8 codes, relative to that of the best uniform quantizer with the same range (256 evenly spaced
+values, in float64).
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""How sure and how quick the drift alarm is: shifts that cost recall, batches that are exchangeable, and its cost.
+"""Drift alarms: detection of shifts that cost recall, false alarms on exchangeable batches, and time of the checks.
 
     QVEC_DATA=/path/to/sets python benchmarks/bench_drift.py [--trials 100] [set ...]
 
-A trial draws 6,000 rows at random, trains a code on 4,000 and adds the other 2,000 in batches of 500, either as they
-are or shifted. A shift is drawn until it costs two points of recall@10 by code, or more: the shifted rows looked for
-among all 6,000, against the same rows unshifted. 200 of them tell which shifts are worth to be measured by all 2,000.
+A trial draws 6,000 random rows, trains a code on 4,000, and adds the other 2,000 in batches of 500, unchanged or
+shifted. Random shifts are tried until one costs at least two points of recall@10 by code. The cost is the recall of the
+2,000 rows among all 6,000 before and after the shift; 200 of them are measured first, to reject most shifts early.
 """
 
 from __future__ import annotations

@@ -2,11 +2,12 @@
 
     python benchmarks/bench_filters.py [--set NAME] [--peers faiss ...] [--share 0.5 ...] [--recall 0.95] [--json FILE]
 
-Each filter is a range of an integer column that a share of the rows falls into: `random`, of no relation to the
-vectors, or `near`, the rank of a row by its distance from a query. Queries of kind "near" are those nearest to that
-query, "other" those farthest from it. Each library is taken at its least effort that reaches the recall; then all take
-turns, single calls on one thread, the best of --rounds counts. Truth: each row that matches is compared. Who is slow is
-asked fewer queries, 20 at least, and is cut off where --seconds did not do to find an effort; each line says so.
+Each filter is a range of an integer column that a given share of the rows matches. The column `random` is unrelated to
+the vectors; `near` is the rank of a row by its distance from a query. Queries of kind "near" are those nearest to that
+query, "other" those farthest from it. For each library, the smallest search parameter that reaches the recall is found;
+then the trials of all libraries are interleaved, with single calls on one thread; the best of --rounds counts. The
+truth is a scan of all matching rows. Slow libraries get fewer queries, at least 20. A library whose parameter is not
+found within --seconds is cut off, which its line says.
 """
 
 from __future__ import annotations

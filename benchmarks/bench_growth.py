@@ -2,8 +2,8 @@
 
     python benchmarks/bench_growth.py [--set wiki-minilm-384] [--sizes 60000 ... 1000000] [--index packed] [--json FILE]
 
-The sets are mixtures of the rows of a real one (qvec.datasets.grow), made once and kept in --folder: 3 GB and some
-minutes for the default sizes of 384 dimensions. Each size is built and searched in a process of its own.
+The sets are mixtures of the rows of a real set (qvec.datasets.grow). They are written to --folder the first time: 3 GB
+and some minutes for the default sizes with 384 dimensions. Each size is built and searched in its own process.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Inverted lists against those of the peers, at equal recall after re-ranking, single queries on one thread.
+"""Inverted lists compared with those of peers, at equal recall after re-ranking, with single queries on one thread.
 
     python benchmarks/bench_ivf.py [--set NAME ...] [--grow N] [--codes int8 rabitq1] [--json FILE]
 
-Contestants take turns, each in a process of its own. rabitq1 is the smallest layout: its codes are not read, lists are.
+Each contestant has its own process; trials are interleaved. rabitq1 is the smallest layout: only the lists are read.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Searching a shared map of the file against copies in memory, warm, in one run.
+"""Searches of a shared map of the file, compared with copies in memory; warm, in one run.
 
     python benchmarks/bench_memory.py [--set NAME] [--indexes hnsw packed] [--json FILE]
 
-Each in a process of its own, in turns; both build the same index.
+Each has its own process and builds the same index; trials are interleaved.
 """
 
 from __future__ import annotations

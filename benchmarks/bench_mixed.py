@@ -1,11 +1,11 @@
-"""Recall of mixed precision at 3 bits against the same bits for all dimensions, with centroids and with one.
+"""Recall of mixed precision at 3 bits, compared with equal bits for all dimensions, with many centroids and with one.
 
     QVEC_DATA=/path/to/sets python benchmarks/bench_mixed.py [set ...]
 
-For each code: bytes a vector, its factors included; the share of the true ten among the best c by code alone;
-vectors encoded and codes scored a second, on one core. Quantizers learn from the base, never from the queries.
-Last, how far below the error of 3 even bits that of any code of 3 bits may be, for normal values with the covariance
-of what is coded: reverse water-filling (Cover and Thomas, Elements of Information Theory, theorem 10.3.3).
+For each code: bytes per vector with factors; recall@10 among the best c by code; vectors encoded and codes scored per
+second on one core. Quantizers learn from the base only. The last line is a lower bound of the error of any code of 3
+bits, relative to 3 bits for each dimension, for normal values with the covariance of the residuals: reverse
+water-filling (Cover and Thomas, Elements of Information Theory, theorem 10.3.3).
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python benchmarks/bench_open.py [--set NAME] [--rows 60000] [--json FILE]
 
-Each process is fresh. An opening is timed from qvec.open to the ids of a first answer, import excluded; the file is in
-the page cache. Memory is of /proc/self/smaps_rollup: what a reader adds by opening and by a thousand queries.
+Each measurement has a new process. Opening is timed from qvec.open to the first answer, without the import; the file is
+in the page cache. Memory, from /proc/self/smaps_rollup, is the growth by opening and by a thousand queries.
 """
 
 from __future__ import annotations

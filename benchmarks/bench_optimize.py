@@ -2,8 +2,8 @@
 
     python benchmarks/bench_optimize.py [--set NAME] [--rows 100000] [--deleted 0.3] [--threads 1] [--json FILE]
 
-A set smaller than --rows is grown to it. A share of the rows is deleted with the repair that follows deletes put off,
-so that all of it is left to optimize(). One thread asks single queries, one after another; figures are of all of them.
+A set smaller than --rows is grown to that size. A share of the rows is deleted; the repair that normally follows is
+deferred, so that optimize() does all of it. One thread runs single queries; the figures are over all queries.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What the order of rows is worth to searches of a graph: the same graph under several orders, in turns.
+"""Effect of the order of rows on graph searches: one graph with several orders of its rows, interleaved.
 
     python benchmarks/bench_order.py [--set NAME] [--layouts compact packed] [--orders random bfs clustered]
 
-`random` puts rows anywhere, `bfs` in the order in which a breadth-first walk from the root meets them, `clustered` so
-that halves of halves of the set lie together, down to 32 rows. A graph is linked once, and all that is stored by row is
-put in the new order; hits and recall are the same under each. Processor time of batches on one thread.
+`random`: a random order. `bfs`: the order of a breadth-first walk from the root. `clustered`: recursive bisection of
+the set, down to 32 rows. The graph is linked once, then all columns are reordered: all orders have the same hits and
+recall. Figures are processor time of batches on one thread.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Whether filtered searches take the faster way: scoring every match, or the index, over a grid of shares and k.
+"""Whether filtered searches choose the faster strategy: scoring all matches, or the index, over a grid of shares and k.
 
     python benchmarks/bench_planner.py [--set NAME] [--index hnsw ivf] [--code int8 int4] [--queries N] [--json FILE]
 
-Both ways run one after the other, the best of --rounds counts, by the thread's own clock. A choice is good within 1.3
-times the better way's time. Recall of both is against scoring every original.
+Both strategies run one after the other, timed by the thread's clock; the best of --rounds counts. A choice is good if
+it takes at most 1.3 times the better strategy's time. The truth of both recalls is a scan of the originals.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def distances_of(found: Any) -> Any:
 
 
 def cell(db: qvec.Collection, queries: Any, share: float, k: int, rounds: int) -> dict[str, Any]:
-    """Both ways at one point of the grid, and which was chosen."""
+    """Measure both strategies at one point of the grid, and the choice."""
     with db._store.read() as snap:
         engine = db._searches.engine(snap)
         assert engine is not None
@@ -59,9 +59,9 @@ def cell(db: qvec.Collection, queries: Any, share: float, k: int, rounds: int) -
         params = plan_search(snap, engine, SearchOptions(k, include=()), k)
         chosen = choose_strategy(engine, params, selected)
         index = chosen
-        if chosen.name == "brute_force":  # what the index would have been asked: the way that a larger selection takes
+        if chosen.name == "brute_force":  # the strategy of a larger selection
             nprobe = min(max(1, round(params.nprobe / share)), engine.n_lists)
-            wider = replace(params, ef=params.ef * 3 // 2, nprobe=nprobe)
+            wider = params.replace(ef=params.ef * 3 // 2, nprobe=nprobe)
             selection = selected.post_filter if engine.n_lists else selected.filtered_walk
             index = replace(chosen, params=wider, selection=selection)
         assert index.selection is not None
@@ -84,7 +84,7 @@ def measure(name: str, index: Any, code: str, n_queries: int, rounds: int) -> li
         path = Path(folder) / "a.qvec"
         fields: dict[str, Any] = {"random": "int"}
         with qvec.create(path, data.base.shape[1], metric=data.metric, code=code, index=index, fields=fields) as db:
-            db.add(data.base, payload=payload)
+            db.add(data.base, payloads=payload)
             cells = []
             for share in SHARES:
                 for k in KS:

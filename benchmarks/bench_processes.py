@@ -2,8 +2,8 @@
 
     python benchmarks/bench_processes.py [--rows 60000] [--seconds 20] [--json FILE]
 
-Latency of a search for 10 in a collection of that many rows: one reader alone; four readers without a writer; four
-with the writer. Where there are fewer cores than processes, the second is the fair idle of the third.
+Latency of searches with k = 10: one reader; four readers without a writer; four readers with the writer. With fewer
+cores than processes, compare the third figure with the second.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def prepare(path: Path, rows: int, dim: int) -> int:
     x = np.stack([writer_readers.center(batch, dim) for batch in range(batches)])[:, None] + np.float32(0.1) * noise
     payload = [{"batch": i // writer_readers.BATCH} for i in range(batches * writer_readers.BATCH)]
     with qvec.create(path, dim, metric="l2", code="int8", index="hnsw") as db:
-        db.add(x.reshape(-1, dim), payload=payload)
+        db.add(x.reshape(-1, dim), payloads=payload)
     return batches
 
 

@@ -1,9 +1,9 @@
-"""An adapter trained with fake quantization against the same adapter trained without and quantized afterwards.
+"""An adapter trained with fake quantization, compared with one trained without it and quantized afterwards.
 
-Cross-validation over the answerable questions of $QVEC_DATA/wiki-minilm-384, folds disjoint in their passages: each
-question is tested once a seed, by a map that saw neither it nor its passage as a question's answer. Seeds change the
-rotation, the folds and the batches; a question's outcomes are averaged over them before the bootstrap over questions.
-In addition to the code that adapters are trained for: the best code of the same bytes that is not trained on questions.
+Cross-validation over the answerable questions of $QVEC_DATA/wiki-minilm-384, with folds that share no passage: each
+question is tested once per seed, by a map trained without it and without its passage. Seeds change the rotation, the
+folds and the batches; the outcomes of a question are averaged over seeds before the bootstrap over questions. For
+comparison, the best code of the same size that is not trained on questions is measured too.
 
     QVEC_DATA=... python benchmarks/bench_qat.py --code binary --seeds 2
 """

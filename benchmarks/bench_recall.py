@@ -1,8 +1,8 @@
-"""What `search(recall=r)` reaches on queries that were not used to tune, and what it costs.
+"""Recall that `search(recall=r)` reaches on queries not used for tuning, and its queries/s.
 
     python benchmarks/bench_recall.py [--set NAME] [--indexes hnsw packed ivf] [--splits 5] [--json FILE]
 
-Half of a set's queries tune, the other half is searched; each split draws the halves again.
+Half of a set's queries are used for tuning, the other half for searches; each split draws new halves.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Flat scans of codes against the memory bandwidth that one thread of this machine has.
+"""Flat scans of codes, compared with the memory bandwidth of one thread of this machine.
 
     python benchmarks/bench_scan.py [--codes int8 rabitq1 binary] [--dim 768] [--megabytes 400] [--json FILE]
 
-Codes of random vectors, many times what the caches hold, no originals: a single query reads every code once. Bandwidth
-is measured in turn with the scans: the best of a plain loop of vector loads and of NumPy's sum and dot.
+Codes of random vectors, many times larger than the caches, without originals: a single query reads each code once.
+Bandwidth is measured between the scans: the best of a plain loop of vector loads and of NumPy's sum and dot.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python benchmarks/bench_search.py [--set NAME] [--indexes hnsw packed] [--peers hnswlib rabitqlib] [--json FILE]
 
-Each contestant in its own process, in turns at each point; the best of --rounds counts. Queries/s at a recall are
-log-linear between the points of a curve. Builds use --threads threads.
+Each contestant has its own process; trials are interleaved at each point, and the best of --rounds counts. Queries/s at
+a recall are interpolated log-linearly between the points of a curve. Builds use --threads threads.
 """
 
 from __future__ import annotations

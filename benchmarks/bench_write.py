@@ -2,8 +2,8 @@
 
     python benchmarks/bench_write.py [--set NAME] [--rows 60000] [--threads 2] [--json FILE]
 
-Single adds, upserts and deletes are committed one by one with durability="full" into a collection of all rows but the
-last; bytes are wchar of /proc/self/io. Bulk: all but a sixth of the rows into an empty index, the rest into that one.
+Single adds, upserts and deletes are committed one by one with durability="full"; bytes are wchar of /proc/self/io.
+Bulk: five sixths of the rows are added to an empty index, then the remaining sixth.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ python benchmarks/count_calls.py [--list]
 from __future__ import annotations
 
 import argparse
-import inspect
 import sys
 import tempfile
 from collections import Counter
@@ -43,17 +42,14 @@ def calls_of(action: Callable[[], object]) -> Counter[str]:
 
 def searches(plain: qvec.Collection, paid: qvec.Collection, query: np.ndarray) -> dict[str, Callable[[], object]]:
     """The searches that are counted; those with the same name prefix are run before, to warm the handle."""
-    by_id = getattr(plain, "search_by_id", None)
-    groups = getattr(paid, "search_groups", None)
-    found: dict[str, Callable[[], object]] = {
+    return {
         "new options": lambda: plain.search(query, 7, ef=50),
         "repeated options": lambda: plain.search(query, 10, ef=40),
         "with 10 payloads": lambda: paid.search(query, 10),
-        "by id": (lambda: by_id(5, 10)) if by_id else (lambda: plain.search(id=5, k=10)),
+        "by id": lambda: plain.search_by_id(5, 10),
         "filtered": lambda: paid.search(query, 10, where={"tag": 3}),
-        "grouped": (lambda: groups(query, "tag", 10)) if groups else (lambda: paid.search(query, 10, group_by="tag")),
+        "grouped": lambda: paid.search_groups(query, 10, group_by="tag"),
     }
-    return found
 
 
 def main() -> None:
@@ -68,8 +64,7 @@ def main() -> None:
         with plain, paid:
             plain.add(data)
             tagged = [{"tag": i % 50, "text": f"row {i}"} for i in range(len(data))]
-            key = "payloads" if "payloads" in inspect.signature(paid.add).parameters else "payload"
-            paid.add(data, **{key: tagged})
+            paid.add(data, payloads=tagged)
             for name, search in searches(plain, paid, query).items():
                 if name == "new options":
                     plain.search(query, 10)

@@ -41,7 +41,7 @@ class Qvec(Contestant):
     def __init__(self, data: Workload, columns: Columns, folder: Path) -> None:
         fields: dict[str, Any] = dict.fromkeys(columns, "int")
         self.db = qvec.create(folder / "a.qvec", data.base.shape[1], metric=data.metric, index="hnsw", fields=fields)
-        self.db.add(data.base, payload=list(rows(columns)))
+        self.db.add(data.base, payloads=list(rows(columns)))
 
     def prepare(self, column: str, limit: int, effort: int) -> Callable[[npt.NDArray[np.float32]], Ids]:
         where = {column: {"$lt": limit}}

@@ -1,8 +1,5 @@
 """qvec: an embedded vector database with quantized storage."""
 
-from __future__ import annotations
-
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from qvec._kernels import simd_level
@@ -23,6 +20,7 @@ from qvec.codes.configs import (
 )
 from qvec.collection.collection import Collection
 from qvec.collection.open import create, open
+from qvec.common import __version__ as __version__
 from qvec.common.errors import (
     AbortedError,
     ClosedError,
@@ -41,21 +39,21 @@ from qvec.common.errors import (
     NotFoundError,
     QvecError,
     ReadOnlyError,
+    ReplacedError,
 )
 from qvec.common.types import Stats
-from qvec.rows.results import AddResult, Records
+from qvec.rows.results import AddResult, Record, Records
 from qvec.schema.generations import Generation
-from qvec.search.results import Hits
+from qvec.search.results import BatchHits, Hit, Hits
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the optional packages, which are above this module and are loaded when they are named
+    from qvec import bench, datasets, integrations, interchange, qat, ray, torch
     from qvec.codes.calibration import Calibration
     from qvec.collection.database import Database
-    from qvec.collection.sharding import MergedHits, ShardedIndex, merge_topk
+    from qvec.collection.sharding import ShardedIndex, merge_topk
     from qvec.quality.choose import Choice
     from qvec.quality.drift import Drift
     from qvec.quality.report import Report
-
-__version__ = "0.1.0"
 
 __all__ = [
     "HNSW",
@@ -63,6 +61,7 @@ __all__ = [
     "AbortedError",
     "AddResult",
     "BFloat16",
+    "BatchHits",
     "Binary",
     "Calibration",
     "Choice",
@@ -82,13 +81,13 @@ __all__ = [
     "ForkedError",
     "FormatError",
     "Generation",
+    "Hit",
     "Hits",
     "InputError",
     "Int4",
     "Int8",
     "LockedError",
     "MapFullError",
-    "MergedHits",
     "MissingIdError",
     "Mixed",
     "NotFoundError",
@@ -96,37 +95,49 @@ __all__ = [
     "QvecError",
     "RaBitQ",
     "ReadOnlyError",
+    "Record",
     "Records",
+    "ReplacedError",
     "Report",
     "ShardedIndex",
     "Stats",
     "Ternary",
+    "bench",
     "create",
+    "datasets",
+    "integrations",
+    "interchange",
     "merge_topk",
     "open",
+    "qat",
+    "ray",
     "simd_level",
+    "torch",
 ]
 
 
-_LATE = {
-    "MergedHits": "qvec.collection.sharding",
-    "ShardedIndex": "qvec.collection.sharding",
-    "merge_topk": "qvec.collection.sharding",
-    "Calibration": "qvec.codes.calibration",
-    "Database": "qvec.collection.database",
-    "Choice": "qvec.quality.choose",
-    "Drift": "qvec.quality.drift",
-    "Report": "qvec.quality.report",
-}
+if not TYPE_CHECKING:  # type checkers would take any name for one of these
+    _LATE = {
+        "Calibration": "qvec.codes.calibration",
+        "Choice": "qvec.quality.choose",
+        "Database": "qvec.collection.database",
+        "Drift": "qvec.quality.drift",
+        "Report": "qvec.quality.report",
+        "ShardedIndex": "qvec.collection.sharding",
+        "merge_topk": "qvec.collection.sharding",
+    }
+    _PACKAGES = ("bench", "datasets", "integrations", "interchange", "qat", "ray", "torch")
 
+    def __getattr__(name):
+        """Load a package, or an object that few programs use, when it is first named."""
+        from importlib import import_module
 
-def __getattr__(name: str) -> object:
-    """What few programs name is imported when they do."""
-    if name not in _LATE:
-        raise AttributeError(f"module 'qvec' has no attribute {name!r}")
-    return getattr(import_module(_LATE[name]), name)
+        if name in _PACKAGES:
+            return import_module(f"qvec.{name}")
+        if name not in _LATE:
+            raise AttributeError(f"module 'qvec' has no attribute {name!r}")
+        return getattr(import_module(_LATE[name]), name)
 
-
-def __dir__() -> list[str]:
-    """These names among the others, for completion."""
-    return sorted({*globals(), *_LATE})
+    def __dir__():
+        """The public names."""
+        return [*__all__, "__version__"]

@@ -457,15 +457,16 @@ class StoreBase:
     is_closed: bool
     epoch: int
     open_snapshots: set[Any]
+    running: int
     def begin(self) -> Any: ...
     def end(self, snapshot: Any) -> None: ...
+    def search_prepared(self, query: Any, raw: tuple[Any, ...]) -> Any: ...
 
 @final
 class PreparedSearch:
     raw: tuple[Any, ...]
     options: Any
     plan: SearchParams
-    plain: bool
     def __init__(
         self,
         raw: tuple[Any, ...],
@@ -475,12 +476,15 @@ class PreparedSearch:
         params: SearchParams,
         selection: Selection,
         *,
-        plain: bool,
         dim: int,
         max_norm2: float,
+        hits: type | None,
+        ids: Column | None,
+        payloads: bool,
+        zero_score: float,
     ) -> None: ...
-    def search(self, query: object) -> tuple[NDArray[np.int64], Floats, NDArray[np.int64]] | None: ...
+    def find(self, query: object) -> tuple[NDArray[np.int64], Floats, NDArray[np.int64]] | None: ...
 
-def find_prepared(searches: list[PreparedSearch], raw: tuple[Any, ...]) -> PreparedSearch | None: ...
-def add_prepared(searches: list[PreparedSearch], search: PreparedSearch) -> None: ...
+def find_prepared(derived: dict[str, Any], raw: tuple[Any, ...]) -> PreparedSearch | None: ...
+def add_prepared(derived: dict[str, Any], search: PreparedSearch) -> None: ...
 def ids_of_rows(ids: Column, rows: NDArray[np.int64]) -> NDArray[np.int64]: ...

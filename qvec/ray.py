@@ -1,11 +1,11 @@
-"""Shards on the workers of a Ray cluster: written, and searched, by functions of batches (extra ``ray``).
+"""Shards on the workers of a Ray cluster, written and searched by functions of batches (extra ``ray``).
 
-`Search` and `WriteShards` are plain callables of dicts of arrays, the form of ``ray.data.Dataset.map_batches``: they
-work without Ray too, and wherever else batches are mapped. A worker opens its files once and keeps them open.
-`ShardActors` keeps one actor for each shard, for searches as they come.
+`Search` and `WriteShards` are callables of dicts of arrays, as ``ray.data.Dataset.map_batches`` takes; they also work
+without Ray. A worker opens its files once. `ShardActors` has one actor for each shard, for single searches.
 
-One writer a shard, on a local disk: what scales out is the number of shards. Calibrate once, on a sample of everything,
-and hand ``Collection.export_calibration()`` to all writers: codes, and with them distances, then compare across shards.
+Each shard has one writer and is on a local disk; throughput grows with the number of shards. Calibrate once, on a
+sample of all vectors, and give ``Collection.export_calibration()`` to all writers: then distances are comparable
+between shards.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from typing import Any
 
 import numpy as np
 
-import qvec
-from qvec.collection.sharding import MergedHits, ShardedIndex, merge_topk
+from qvec.collection.open import create
+from qvec.collection.open import open as open_collection
+from qvec.collection.sharding import ShardedIndex, merge_topk
 from qvec.common.errors import InputError
 from qvec.common.extras import require
+from qvec.search.results import BatchHits, Hits
 
 Batch = dict[str, Any]
 
@@ -47,9 +49,9 @@ class Search:
 
 
 class WriteShards:
-    """Stores batches in a shard of its own, a new file in ``folder``; gives the file's path and the rows it took in.
+    """Stores batches in a new file in ``folder``; returns the path of the file and the number of rows that were added.
 
-    calibration: what :meth:`Collection.export_calibration` gave; without it, each shard is calibrated on its first
+    calibration: from :meth:`Collection.export_calibration`; without it, each shard is calibrated on its first
     batch. vector, id: names of columns; ``id`` None: rows are numbered. All other columns are the payload.
     options: of :func:`qvec.create`.
     """
@@ -66,7 +68,7 @@ class WriteShards:
     ) -> None:
         self.path = Path(folder) / f"{uuid.uuid4().hex}.qvec"
         self.vector, self.id = vector, id
-        self.db = qvec.create(self.path, dim, **options)
+        self.db = create(self.path, dim, **options)
         if calibration is not None:
             self.db.import_calibration(calibration)
 
@@ -75,13 +77,13 @@ class WriteShards:
         ids = None if self.id is None else np.asarray(_column(batch, self.id))
         keys = [key for key in batch if key not in (self.vector, self.id)]
         columns = [np.asarray(batch[key]).tolist() for key in keys]
-        payload = [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)] if keys else None
-        added = self.db.add(x, ids, payload)
+        payloads = [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)] if keys else None
+        added = self.db.add(x, ids, payloads)
         return {"shard": np.array([str(self.path)]), "rows": np.array([added.added])}
 
 
 class ShardActors:
-    """One Ray actor for each shard, opened once; a search asks all of them and merges what they find."""
+    """One Ray actor for each shard. A search asks all actors and merges their hits."""
 
     def __init__(self, paths: Sequence[str | os.PathLike[str]], **actor_options: Any) -> None:
         """``actor_options``: as of ``ray.remote``, for example ``num_cpus=1``."""
@@ -91,28 +93,30 @@ class ShardActors:
         actor = ray.remote(_Shard).options(**{"num_cpus": 1} | actor_options)
         self.actors = [actor.remote(os.fspath(path)) for path in paths]
 
-    def search(self, queries: Any, k: int = 10, *, unique: bool = False, **options: Any) -> MergedHits:
-        """As :meth:`ShardedIndex.search`, without pages; an error in one shard is an error of the search."""
+    def search(self, queries: Any, k: int = 10, *, unique: bool = False, **options: Any) -> Hits | BatchHits:
+        """As :meth:`ShardedIndex.search`, without ``offset``. An error in one shard is an error of the search."""
         shared = self._ray.put(np.asarray(queries))
         found = self._ray.get([actor.search.remote(shared, k, options) for actor in self.actors])
-        return merge_topk(found, k, unique=unique)
+        merged: Hits | BatchHits = merge_topk(found, k, unique=unique)
+        return merged
 
     def close(self) -> None:
-        """End the actors."""
+        """Stop the actors."""
         for actor in self.actors:
             self._ray.kill(actor)
 
 
 class _Shard:
     def __init__(self, path: str) -> None:
-        self.db = qvec.open(path, mode="r")
+        self.db = open_collection(path, mode="r")
 
-    def search(self, queries: Any, k: int, options: dict[str, Any]) -> qvec.Hits:
-        return self.db.search(queries, k, **options)
+    def search(self, queries: Any, k: int, options: dict[str, Any]) -> Hits | BatchHits:
+        hits: Hits | BatchHits = self.db.search(queries, k, **options)
+        return hits
 
 
 def _matrix(batch: Batch, column: str) -> Any:
-    """A column of vectors as [n, dim]; Arrow lists come as arrays of arrays."""
+    """A column of vectors as [n, dim]. Arrow lists are arrays of arrays."""
     x = np.asarray(_column(batch, column))
     return np.stack(list(x)) if x.dtype == object and len(x) else x
 

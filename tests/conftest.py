@@ -44,27 +44,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
 
 
 def covering(cases: list[pytest.Function]) -> list[pytest.Function]:
-    """A few cases of a test that take each row of each parametrization at least once (greedy set cover)."""
-    rows = {case: set(parameter_rows(case)) for case in cases}
-    missing, chosen = set().union(*rows.values()), []
+    """A few cases of a test that take each value of each parameter at least once (greedy set cover)."""
+    values = {case: {(name, id(value)) for name, value in case.callspec.params.items()} for case in cases}
+    missing, chosen = set().union(*values.values()), []
     while missing:
-        chosen.append(max(cases, key=lambda case: len(rows[case] & missing)))
-        missing -= rows[chosen[-1]]
+        chosen.append(max(cases, key=lambda case: len(values[case] & missing)))
+        missing -= values[chosen[-1]]
     return chosen
-
-
-def parameter_rows(case: pytest.Function) -> Iterator[tuple[int, ...]]:
-    """The values of a case, as identities: those of each `parametrize` together, those of fixtures one by one."""
-    params = dict(case.callspec.params)
-    for number, mark in enumerate(case.iter_markers("parametrize")):
-        names = mark.args[0].split(",") if isinstance(mark.args[0], str) else mark.args[0]
-        yield (number, *(id(params.pop(name.strip(), None)) for name in names))
-    yield from ((-1, id(value)) for value in params.values())
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where a test's collection lies."""
+    """The path of a test's collection."""
     return tmp_path / "test.qvec"
 
 
@@ -75,7 +66,7 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture
 def guarded() -> Iterator[Place]:
-    """Copies arrays so that each ends at the last byte before a page that faults."""
+    """Copy arrays so that each ends at the last byte before a page that faults."""
     regions: list[mmap.mmap] = []
 
     def place(array: NDArray[Any]) -> NDArray[Any]:

@@ -1,6 +1,6 @@
-"""What `make memcheck` runs under valgrind: adds, deletes and searches of every kind of code and index.
+"""The program of `make memcheck`: adds, deletes and searches of every kind of code and index under valgrind.
 
-AddressSanitizer does not see values that nothing has written: a walk that looks at them answers by what was there.
+AddressSanitizer does not detect reads of uninitialized values; valgrind does.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def run(path: Path, code: Any, index: Any) -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((N + 10, DIM)).astype(np.float32)
     with qvec.create(path, DIM, metric="cosine", code=code, index=index, fields={"a": "int"}, map_size=1 << 28) as db:
-        db.add(x[:N], payload=[{"a": int(i)} for i in rng.integers(0, 100, N)], threads=1)
+        db.add(x[:N], payloads=[{"a": int(i)} for i in rng.integers(0, 100, N)], threads=1)
         db.delete(range(0, 100, 3))
         for row in x[N:]:
             db.add(row)

@@ -1,4 +1,5 @@
-"""Adapters without training: a matrix before any code, stored with the collection, originals left as they are."""
+"""Adapters without training: a matrix that is applied before any code, stored with the collection; originals do not
+change."""
 
 from __future__ import annotations
 
@@ -57,19 +58,19 @@ def test_a_collection_searches_through_its_adapter_and_ranks_by_its_originals(co
         assert np.array_equal(db.get([5, 6]).vectors, x[5:7])
         exact = db.search(q, 10, exact=True)
         assert np.array_equal(db.search(q, 10, oversample=200).ids, exact.ids)
-        plain = db.search(q, 10, rescore=False).ids
+        plain = db.search(q, 10, oversample=0).ids
     codes = a.quantizer(x[:0])
     keys = codes.codec.score(codes.prepare(q), codes.encode(x))
     for row, ids in zip(keys, plain, strict=True):
         assert np.array_equal(np.sort(row[ids]), np.sort(row)[:10])
 
 
-def test_exist_ok_opens_only_what_has_the_same_adapter(tmp_path: Path) -> None:
+def test_exist_ok_opens_only_a_collection_with_the_same_adapter(tmp_path: Path) -> None:
     path = tmp_path / "a.qvec"
     qvec.create(path, DIM, adapter=adapter()).close()
     qvec.create(path, DIM, adapter=adapter(), exist_ok=True).close()
     other = replace(adapter(), transform=Transform(DIM, False, None, None, matrix=np.eye(DIM, dtype=np.float32)))
-    with pytest.raises(InputError, match="another adapter"):
+    with pytest.raises(InputError, match="another quantizer or adapter"):
         qvec.create(path, DIM, adapter=other, exist_ok=True)
 
 
@@ -108,7 +109,7 @@ def test_a_damaged_state_is_refused_by_name(field: str, value: Any, message: str
         Adapter.from_state(adapter().state() | {field: value})
 
 
-def test_what_an_adapter_does_not_go_with_is_refused_before_a_file_is_made(tmp_path: Path) -> None:
+def test_options_that_exclude_an_adapter_are_refused_before_a_file_is_created(tmp_path: Path) -> None:
     path = tmp_path / "a.qvec"
     for options, message in (
         ({"dim": 65}, "is for 64 dimensions under cosine, not 65 under cosine"),
@@ -129,12 +130,12 @@ def test_requantize_takes_an_adapter_and_searches_go_through_it(tmp_path: Path, 
     x, q, a = vectors(600), vectors(30, 3), adapter()
     with qvec.create(tmp_path / "a", DIM, index="flat") as db:
         db.add(x)
-        before = db.search(q, 10, rescore=False).ids
+        before = db.search(q, 10, oversample=0).ids
         made = db.requantize(code, adapter=a)
         assert made.active
         codes = a.quantizer(x, a.code if code is None else make_config(code))
         keys = codes.codec.score(codes.prepare(q), codes.encode(x))
-        for row, ids in zip(keys, db.search(q, 10, rescore=False).ids, strict=True):
+        for row, ids in zip(keys, db.search(q, 10, oversample=0).ids, strict=True):
             assert np.array_equal(np.sort(row[ids]), np.sort(row)[:10])
         assert np.array_equal(
             db.search(q, 10, exact=True).ids, np.argsort(-(q @ x.T / np.linalg.norm(x, axis=1)))[:, :10]
@@ -143,11 +144,11 @@ def test_requantize_takes_an_adapter_and_searches_go_through_it(tmp_path: Path, 
         assert db.verify() == []
     with qvec.open(tmp_path / "a") as db:
         db.add(x[:5] * 2)
-        assert set(db.search(x[0], 2, rescore=False).ids.tolist()) == {0, 600}
+        assert set(db.search(x[0], 2, oversample=0).ids.tolist()) == {0, 600}
         db.rollback(0)
-        again = db.search(q, 10, rescore=False, ids_in=range(600)).ids
+        again = db.search(q, 10, oversample=0, ids_in=range(600)).ids
         assert np.array_equal(again, before)
-        for options, message in [({"calibration": made.number}, "exclude"), ({"code": "f32"}, "needs another code")]:
+        for options, message in [({"generation": made.number}, "exclude"), ({"code": "f32"}, "needs another code")]:
             with pytest.raises(InputError, match=message):
                 db.requantize(adapter=a, **options)
         with pytest.raises(InputError, match="for 64 dimensions under l2"):
@@ -192,7 +193,7 @@ def test_a_document_as_a_query_is_not_its_own_neighbor() -> None:
         ({"embeddings": vectors(), "code": "nothing"}, "code must be one of"),
     ],
 )
-def test_what_cannot_be_trained_on_is_refused(arguments: dict[str, Any], message: str) -> None:
+def test_bad_training_data_is_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         train_adapter(**arguments)
 
@@ -213,7 +214,7 @@ def test_options_out_of_range_are_refused(options: dict[str, Any], message: str)
         Options(**options)
 
 
-def test_without_pytorch_the_message_says_what_to_install() -> None:
+def test_without_pytorch_the_message_names_the_extra_to_install() -> None:
     code = """
 import sys
 sys.modules["torch"] = None

@@ -48,6 +48,7 @@ def brute_force(x: Float32Array, levels: int) -> float:
     return error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", [15, 255])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_mse_is_within_5_percent_of_brute_force(shape: str, levels: int) -> None:
@@ -99,7 +100,7 @@ def test_entropy_cuts_outliers_and_keeps_the_bulk() -> None:
     assert -5 < made.lower[0] < -2.5
 
 
-def test_entropy_says_how_many_vectors_it_needs() -> None:
+def test_entropy_names_the_number_of_vectors_that_it_needs() -> None:
     with pytest.raises(InputError, match="entropy needs a sample of at least 2048 vectors, got 2047"):
         Calibration.train(np.zeros((2047, 3), np.float32), "entropy")
 

@@ -1,4 +1,4 @@
-"""The verbs that measure and change codes, on a store written here."""
+"""The commands that measure and change codes, on a store that the tests write."""
 
 from __future__ import annotations
 
@@ -72,23 +72,23 @@ def test_drift_exits_with_one_on_an_alarm(run: Run) -> None:
 
 def test_requantize_changes_the_code_and_rolls_it_back(run: Run) -> None:
     code, out, _ = run("requantize", "s.qvec", "binary", "--relink", "no")
-    assert (code, "generation 1 is in force: binary" in out, stats().code) == (0, True, "binary")
+    assert (code, "generation 1 is active: binary" in out, stats().code) == (0, True, "binary")
     assert run("requantize", "s.qvec", "--rollback", "0")[0] == 0
     assert (stats().code, stats().generation) == ("int8", 0)
-    assert run("requantize", "s.qvec", "--calibration", "1")[0] == 0
+    assert run("requantize", "s.qvec", "--generation", "1")[0] == 0
     assert stats().generation == 1
     code, _, error = run("requantize", "s.qvec", "int8", "--rollback", "0")
     assert (code, "--rollback goes without" in error) == (2, True)
 
 
-def test_calibrations_are_learned_moved_listed_and_dropped(run: Run) -> None:
-    exported = run("calibrations", "s.qvec", "--export", "0")[1]
+def test_generations_are_trained_moved_listed_and_dropped(run: Run) -> None:
+    exported = run("generations", "s.qvec", "--export", "0")[1]
     Path("c.json").write_text(exported)
-    assert run("calibrations", "s.qvec", "--learn", "x.npy", "--method", "percentile")[0] == 0
-    code, out, _ = run("calibrations", "s.qvec", "--import", "c.json", "--activate", "--json")
+    assert run("generations", "s.qvec", "--train", "x.npy", "--method", "percentile")[0] == 0
+    code, out, _ = run("generations", "s.qvec", "--import", "c.json", "--activate", "--json")
     made = [json.loads(line) for line in out.splitlines()]
     assert (code, [row["number"] for row in made], made[0]["id"] == made[2]["id"]) == (0, [0, 1, 2], True)
     assert [row["active"] for row in made] == [False, False, True]
-    code, out, _ = run("calibrations", "s.qvec", "--drop", "0", "--json")
+    code, out, _ = run("generations", "s.qvec", "--drop", "0", "--json")
     assert (code, "percentile" in out, stats().generation) == (0, True, 2)
-    assert run("calibrations", "s.qvec", "--drop", "2")[0] == 2
+    assert run("generations", "s.qvec", "--drop", "2")[0] == 2

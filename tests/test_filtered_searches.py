@@ -1,4 +1,4 @@
-"""Searches among what a filter matches find the nearest of it, whichever way is taken."""
+"""Filtered searches find the nearest matching vectors with each strategy."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_filtered_searches_find_the_nearest_that_match(
     near = np.argsort(((x - x[0]) ** 2).sum(axis=1)).argsort()  # 0: the nearest to the first
     payload = [{"random": int(rng.integers(1000)), "place": int(place)} for place in near]
     with qvec.create(path, 16, metric=metric, index=index, fields={"random": "int", "place": "int"}) as db:
-        db.add(x, payload=payload)
+        db.add(x, payloads=payload)
         db.delete(list(range(0, 6000, 7)))
         queries, found, wanted = x[1:41], 0, 0
         filters = [{"random": {"$lt": limit}} for limit in (500, 100, 10, 1)]
@@ -50,15 +50,15 @@ def test_filtered_searches_find_the_nearest_that_match(
         assert found / wanted >= 0.97
 
 
-def test_explanations_tell_how_a_filter_was_searched(path: Path, monkeypatch: Any) -> None:
+def test_explanations_name_the_strategy_of_a_filtered_search(path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("qvec.search.strategy.BYTES_PER_PLACE", 1000)
     x = clustered(np.random.default_rng(9), 6000, 16)
     with qvec.create(path, 16, index=qvec.HNSW(m=8, ef_construction=40), fields={"n": "int"}) as db:
-        db.add(x, payload=[{"n": i} for i in range(6000)])
-        few = db.search(x[0], where={"n": {"$lt": 50}}, explain=True).explanation
-        most = db.search(x[0], where={"n": {"$gte": 500}}, explain=True).explanation
-        nothing = db.search(x[0], where={"n": -1}, explain=True).explanation
-        exact = db.search(x[0], where={"n": {"$lt": 50}}, exact=True, explain=True).explanation
+        db.add(x, payloads=[{"n": i} for i in range(6000)])
+        few = db.search(x[0], where={"n": {"$lt": 50}}, include=("payloads", "explanation")).explanation
+        most = db.search(x[0], where={"n": {"$gte": 500}}, include=("payloads", "explanation")).explanation
+        nothing = db.search(x[0], where={"n": -1}, include=("payloads", "explanation")).explanation
+        exact = db.search(x[0], where={"n": {"$lt": 50}}, exact=True, include=("payloads", "explanation")).explanation
     assert few is not None
     assert (few.strategy, few.matching, few.evaluations, few.hops) == ("brute_force", 50, 50, 0)
     assert most is not None
@@ -72,9 +72,9 @@ def test_explanations_tell_how_a_filter_was_searched(path: Path, monkeypatch: An
 def test_a_loose_filter_over_inverted_lists_scans_lists_and_not_every_match(path: Path) -> None:
     x = clustered(np.random.default_rng(9), 6000, 16)
     with qvec.create(path, 16, index=qvec.IVF(nlist=80), fields={"n": "int"}) as db:
-        db.add(x, payload=[{"n": i} for i in range(6000)])
-        most = db.search(x[0], where={"n": {"$gte": 500}}, explain=True).explanation
-        few = db.search(x[0], where={"n": {"$lt": 50}}, explain=True).explanation
+        db.add(x, payloads=[{"n": i} for i in range(6000)])
+        most = db.search(x[0], where={"n": {"$gte": 500}}, include=("payloads", "explanation")).explanation
+        few = db.search(x[0], where={"n": {"$lt": 50}}, include=("payloads", "explanation")).explanation
     assert most is not None
     assert few is not None
     assert (most.strategy, most.matching) == ("filtered_probe", 5500)
@@ -90,7 +90,7 @@ def test_a_loose_filter_over_inverted_lists_scans_lists_and_not_every_match(path
     (408, 784, 64, 6_000, 3_000),
     (408, 784, 100, 6_000, 3_000),
 ])  # fmt: skip
-def test_the_faster_way_is_taken_where_it_was_measured(
+def test_the_faster_strategy_is_chosen_in_measured_cases(
     code_size: int, dim: int, ef: int, walked: int, scored: int
 ) -> None:
     """Matches of 60,000 rows among which the walk, or scoring each, took less time (docs/adr/0009)."""

@@ -1,4 +1,4 @@
-"""Filters hold exactly what their plain-Python meaning holds, whatever was written before; and bad ones say why."""
+"""Filters match what their plain-Python model matches after any writes; bad filters raise errors that explain them."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ def ids_where(db: qvec.Collection, where: dict[str, Any]) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     held=st.lists(payloads, min_size=1, max_size=30),
@@ -36,17 +37,17 @@ def ids_where(db: qvec.Collection, where: dict[str, Any]) -> list[int]:
     wheres=st.lists(filters, min_size=1, max_size=5),
     late=st.booleans(),
 )
-def test_filters_find_what_they_mean_after_any_changes(
+def test_filters_match_as_the_model_after_any_changes(
     held: list[Any], changes: list[Any], gone: set[int], wheres: list[Any], late: bool
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a.qvec"
         with qvec.create(path, DIM, metric="l2", fields={} if late else FIELDS) as db:
-            db.add(X[: len(held)], payload=held)
+            db.add(X[: len(held)], payloads=held)
             model = dict(enumerate(held))
             for i, payload, merge in changes:
                 if i in model:
-                    db.update_payload([i], payload, merge=merge)
+                    db.update_payloads([i], payload, merge=merge)
                     model[i] = merged(model[i], payload) if merge else payload
             db.delete(sorted(gone))
             model = {i: payload for i, payload in model.items() if i not in gone}
@@ -78,9 +79,9 @@ BAD: list[tuple[Any, str]] = [
     ({"yaer": 1}, r"where\['yaer'\]: 'yaer' is not a declared field.*did you mean 'year'"),
     ({"color": 1}, r"declare it with add_field\('color', type\)"),
     ({"$nor": []}, r"where\['\$nor'\]: unknown operator"),
-    ({"word": {"$regex": "a"}}, r"where\['word'\]\['\$regex'\]: unknown operator.* \$exists and \$not$"),
+    ({"word": {"$regex": "a"}}, r"where\['word'\]\['\$regex'\]: unknown operator.* \$exists, \$empty and \$not$"),
     ({"year": {"gte": 1}}, r"\$gt, \$gte.* and \$not; did you mean \$gte\?"),
-    ({"word": {"$EQ": "a"}}, r"'word' has \$eq, \$ne, \$in, \$nin, \$exists and \$not; did you mean \$eq\?"),
+    ({"word": {"$EQ": "a"}}, r"'word' has \$eq, \$ne, \$in, \$nin, \$exists, \$empty and \$not; did you mean \$eq\?"),
     ({"$an": [{"year": 1}]}, r"did you mean \$and\?"),
     ({"id": {"$in": [1]}}, r"where\['id'\]: ids are not a payload field.*ids_in="),
     ({"$or": [{"year": 1}, {"year": {"$gte": "x"}}]}, r"where\['\$or'\]\[1\]\['year'\]\['\$gte'\] is 'x' \(str\)"),
@@ -126,7 +127,7 @@ BAD: list[tuple[Any, str]] = [
 def test_a_filter_that_is_wrong_is_refused_by_its_path_and_the_limit(
     db: qvec.Collection, where: Any, message: str
 ) -> None:
-    db.add(X[:3], payload=[{"year": 1}, {"word": "a"}, None])
+    db.add(X[:3], payloads=[{"year": 1}, {"word": "a"}, None])
     for call in (lambda: db.search(X[0], where=where), lambda: db.count(where), lambda: db.delete(where=where)):
         with pytest.raises(qvec.InputError, match=message):
             call()
@@ -150,12 +151,12 @@ def test_a_filter_that_is_wrong_is_refused_by_its_path_and_the_limit(
     ({"text": "x" * (16 << 20)}, r"payload\[1\] takes .* bytes; the limit is 16777216"),
 ])  # fmt: skip
 def test_a_payload_of_the_wrong_type_or_size_changes_nothing(db: qvec.Collection, payload: Any, message: str) -> None:
-    db.add(X[:2], payload=[{"year": 1, "word": "a"}, None])
+    db.add(X[:2], payloads=[{"year": 1, "word": "a"}, None])
     before = db.stats()
     with pytest.raises(qvec.InputError, match=message):
         db.upsert(X[2:4], [0, 7], [{"year": 2}, payload])
     with pytest.raises(qvec.InputError, match=message):
-        db.update_payload([0, 1], [{"year": 2}, payload])
+        db.update_payloads([0, 1], [{"year": 2}, payload])
     assert db.stats() == before
     assert db.get([0, 1]).payloads == [{"year": 1, "word": "a"}, None]
     assert ids_where(db, {"year": 1}) == [0]
@@ -163,7 +164,7 @@ def test_a_payload_of_the_wrong_type_or_size_changes_nothing(db: qvec.Collection
 
 
 def test_an_add_that_fails_late_leaves_the_indexes_as_they_were(db: qvec.Collection, monkeypatch: Any) -> None:
-    db.add(X[:5], payload=[{"year": i, "word": "w", "words": ["a"]} for i in range(5)])
+    db.add(X[:5], payloads=[{"year": i, "word": "w", "words": ["a"]} for i in range(5)])
 
     def fail(*args: Any) -> None:
         raise RuntimeError("power cut")
@@ -177,8 +178,8 @@ def test_an_add_that_fails_late_leaves_the_indexes_as_they_were(db: qvec.Collect
     assert ids_where(db, {"year": {"$gte": 3}}) == [3, 4]
 
 
-def test_delete_by_where_takes_what_it_means_and_no_more(db: qvec.Collection) -> None:
-    db.add(X[:9], payload=[{"year": i % 3} for i in range(8)] + [None])
+def test_delete_by_where_deletes_only_matching_vectors(db: qvec.Collection) -> None:
+    db.add(X[:9], payloads=[{"year": i % 3} for i in range(8)] + [None])
     assert db.delete([0, 1, 2, 99], where={"year": {"$gte": 1}}) == 2
     assert db.delete(where={"year": 0}) == 3
     assert [i in db for i in range(9)] == [False, False, False, False, True, True, False, True, True]
@@ -196,16 +197,16 @@ def test_string_ids_are_filtered_deleted_and_updated_alike(path: Path) -> None:
         db.add(X[:10], names, [{"year": i} for i in range(9)] + [None])
         assert db.get(where={"year": {"$gt": 6}}).ids.tolist() == ["n7", "n8"]
         assert db.search(X[3], 20, where={"year": {"$lt": 5}}, ids_in=["n3", "n4", "n9", "no"]).counts == 2
-        assert db.update_payload(["n0", "n9"], {"year": 50}) == 2
+        assert db.update_payloads(["n0", "n9"], {"year": 50}) == 2
         assert db.delete(where={"year": 50}) == 2
-        assert db.update_payload(["n1"], None, merge=False) == 1
+        assert db.update_payloads(["n1"], None, merge=False) == 1
         assert db.get(["n1"]).payloads == [None]
         assert "n1" in db
         assert db.verify() == []
 
 
 def test_allowed_ids_and_masks_combine_with_filters(db: qvec.Collection) -> None:
-    db.add(X[:20], payload=[{"year": i} for i in range(20)])
+    db.add(X[:20], payloads=[{"year": i} for i in range(20)])
     mask = np.zeros(15, bool)
     mask[[2, 4, 6, 14]] = True
 
@@ -228,17 +229,17 @@ def test_results_follow_each_commit_although_filters_are_remembered(db: qvec.Col
     where = {"word": "a"}
     with qvec.open(path, "r") as reader:
         for i in range(4):
-            db.add(X[i], payload=[{"word": "a"}])
+            db.add(X[i], payloads=[{"word": "a"}])
             assert db.search(X[0], 9, where=where).counts == i + 1
             assert reader.search(X[0], 9, where=where).counts == i + 1
-        db.update_payload([1], {"word": "b"})
+        db.update_payloads([1], {"word": "b"})
         assert reader.count(where) == 3
         assert db.search(X[0], 9, where={"word": True} | where).counts == 3
 
 
-def test_datetimes_come_back_as_the_same_moment_and_text_as_text(db: qvec.Collection) -> None:
+def test_datetimes_are_read_back_as_the_same_moment_and_text_as_text(db: qvec.Collection) -> None:
     moment = datetime(2024, 5, 1, 12, 30, 0, 123, UTC)
-    db.add(X[:3], payload=[{"at": moment}, {"at": "2024-05-01T12:30:00.000123+00:00"}, {"free": datetime(2024, 1, 1)}])
+    db.add(X[:3], payloads=[{"at": moment}, {"at": "2024-05-01T12:30:00.000123+00:00"}, {"free": datetime(2024, 1, 1)}])
     assert db.get([0, 1, 2]).payloads == [
         {"at": moment},
         {"at": "2024-05-01T12:30:00.000123+00:00"},
@@ -250,11 +251,11 @@ def test_datetimes_come_back_as_the_same_moment_and_text_as_text(db: qvec.Collec
 
 def test_a_field_is_declared_indexed_and_dropped_while_rows_are_there(path: Path) -> None:
     with qvec.create(path, DIM, metric="l2") as db:
-        db.add(X[:3], payload=[{"year": 1}, {"year": "x"}, {"other": 5}])
+        db.add(X[:3], payloads=[{"year": 1}, {"year": "x"}, {"other": 5}])
         with pytest.raises(qvec.InputError, match=r"the payload of id 1.*'x'"):
             db.add_field("year", "int")
         assert db.fields == {}
-        db.update_payload([1], {"year": 2})
+        db.update_payloads([1], {"year": 2})
         calls: list[Any] = []
         db.add_field("year", "int", progress=lambda *step: calls.append(step))
         assert calls[-1] == (3, 3)
@@ -296,7 +297,7 @@ def test_exist_ok_wants_the_same_fields(path: Path) -> None:
 
 
 def test_get_by_where_pages_through_and_wants_one_of_the_two(db: qvec.Collection) -> None:
-    db.add(X[:10], payload=[{"year": i // 5} for i in range(10)])
+    db.add(X[:10], payloads=[{"year": i // 5} for i in range(10)])
     assert db.get(where={"year": 1}, limit=2, offset=1).ids.tolist() == [6, 7]
     assert db.get(where={"year": 1}, limit=0).vectors.shape == (0, DIM)
     assert [batch.ids.tolist() for batch in db.scan(3, where={"year": 0})] == [[0, 1, 2], [3, 4]]
@@ -306,7 +307,7 @@ def test_get_by_where_pages_through_and_wants_one_of_the_two(db: qvec.Collection
 
 
 def test_ids_that_are_not_stored_are_named_or_left_out(db: qvec.Collection) -> None:
-    db.add(X[:4], payload=[{"year": i} for i in range(4)])
+    db.add(X[:4], payloads=[{"year": i} for i in range(4)])
     for ids in ([3, 9, 1], np.array([3, 9, 1])):
         assert db.get(ids, missing="ignore").payloads == [{"year": 3}, {"year": 1}]
         with pytest.raises(qvec.MissingIdError, match="9"):
@@ -317,32 +318,32 @@ def test_ids_that_are_not_stored_are_named_or_left_out(db: qvec.Collection) -> N
 
 
 def test_each_filter_of_a_batch_is_named_by_its_place(db: qvec.Collection) -> None:
-    db.add(X[:3], payload=[{"year": i} for i in range(3)])
+    db.add(X[:3], payloads=[{"year": i} for i in range(3)])
     with pytest.raises(qvec.InputError, match=r"^where\[1\]\['yeer'\]"):
         db.search(X[:3], where=[{"year": 1}, {"yeer": 1}, None])
 
 
 def test_updating_leaves_other_fields_as_they_are(db: qvec.Collection) -> None:
-    db.add(X[:2], payload=[{"year": 1, "word": "a", "words": ["x", "y"]}, {"year": 1}])
-    db.update_payload([0, 1], [{"year": 2, "words": None}, {"word": "a"}])
+    db.add(X[:2], payloads=[{"year": 1, "word": "a", "words": ["x", "y"]}, {"year": 1}])
+    db.update_payloads([0, 1], [{"year": 2, "words": None}, {"word": "a"}])
     counts = [db.count(where) for where in ({"word": "a"}, {"year": 2}, {"year": 1}, {"words": "x"})]
     assert counts == [2, 1, 1, 0]
     assert db.verify() == []
 
 
-def test_updating_names_what_is_missing_or_named_twice(db: qvec.Collection) -> None:
-    db.add(X[:2], payload=[{"year": 1}, None])
+def test_updating_reports_missing_and_repeated_ids(db: qvec.Collection) -> None:
+    db.add(X[:2], payloads=[{"year": 1}, None])
     with pytest.raises(qvec.MissingIdError, match="7"):
-        db.update_payload([0, 7], {"year": 2})
+        db.update_payloads([0, 7], {"year": 2})
     with pytest.raises(qvec.DuplicateIdError):
-        db.update_payload([0, 0], {"year": 2})
-    assert db.update_payload([0, 7], {"year": 2, "note": "n"}, missing="ignore") == 1
-    assert db.update_payload([0, 1], [{"note": None}, {"note": "m"}]) == 2
+        db.update_payloads([0, 0], {"year": 2})
+    assert db.update_payloads([0, 7], {"year": 2, "note": "n"}, missing="ignore") == 1
+    assert db.update_payloads([0, 1], [{"note": None}, {"note": "m"}]) == 2
     assert db.get([0, 1]).payloads == [{"year": 2}, {"note": "m"}]
-    assert db.update_payload([0, 1], {"year": 5}, merge=False) == 2
+    assert db.update_payloads([0, 1], {"year": 5}, merge=False) == 2
     assert db.get([0, 1]).payloads == [{"year": 5}, {"year": 5}]
     with pytest.raises(qvec.InputError, match="1 payloads for 2"):
-        db.update_payload([0, 1], [{"year": 1}])
+        db.update_payloads([0, 1], [{"year": 1}])
 
 
 def test_an_empty_collection_can_be_asked(db: qvec.Collection) -> None:
@@ -357,7 +358,7 @@ def test_the_command_line_declares_shows_and_filters_by_fields(tmp_path: Path, c
     store, vectors, payload = str(tmp_path / "a.qvec"), tmp_path / "x.npy", tmp_path / "p.jsonl"
     np.save(vectors, X[:10])
     payload.write_text("".join(json.dumps({"year": 2000 + i, "word": "w"}) + "\n" for i in range(10)))
-    new = ["import", store, str(vectors), "--payload", str(payload), "--field", "year=int", "--field", "word=keyword"]
+    new = ["import", store, str(vectors), "--payloads", str(payload), "--field", "year=int", "--field", "word=keyword"]
     assert main(new) == 0
     assert main(["info", store, "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["fields"] == {"year": "int", "word": "keyword"}
@@ -367,7 +368,7 @@ def test_the_command_line_declares_shows_and_filters_by_fields(tmp_path: Path, c
     assert main([*ask, '{"year": {"$gte": 2008}}']) == 0
     assert {hit["id"] for hit in json.loads(capsys.readouterr().out)["hits"]} == {8, 9}
     for arguments, message in (
-        ([*ask, "{year"], "--where is no JSON"),
+        ([*ask, "{year"], "--where is not JSON"),
         ([*ask, '{"yaer": 1}'], "did you mean 'year'"),
         ([*new[:3], "--field", "year=float"], "has no field year of type float"),
     ):
@@ -376,12 +377,12 @@ def test_the_command_line_declares_shows_and_filters_by_fields(tmp_path: Path, c
 
 
 def test_filters_in_a_transaction_see_each_change_before_them(db: qvec.Collection) -> None:
-    db.add(X[:8], payload=[{"year": i % 4} for i in range(8)])
+    db.add(X[:8], payloads=[{"year": i % 4} for i in range(8)])
     with db.transaction():
         assert db.delete(where={"year": 0}) == 2
         assert db.delete(where={"year": {"$ne": 3}}) == 4
         assert db.count({"year": {"$exists": True}}) == 2
-        db.update_payload([3], {"year": 9})
+        db.update_payloads([3], {"year": 9})
         assert ids_where(db, {"year": 9}) == [3]
         assert sorted(db.search(X[0], 5, where={"year": {"$gte": 3}}).ids[:2].tolist()) == [3, 7]
     assert ids_where(db, {"year": {"$gte": 0}}) == [3, 7]
@@ -389,3 +390,17 @@ def test_filters_in_a_transaction_see_each_change_before_them(db: qvec.Collectio
         assert db.delete(where={"year": year}) == 1
         assert len(db) == left
         assert db.verify() == []
+
+
+def test_a_list_a_string_or_no_value_can_be_empty(tmp_path: Path) -> None:
+    fields = {"tags": "keyword[]", "years": "int[]", "name": "keyword", "page": "int"}
+    rows = [None, {}, {"tags": [], "years": [], "name": "", "page": 0}, {"tags": [""], "years": [1], "name": "x"}]
+    rows.append({"tags": ["y" * 300], "years": [0]})
+    with qvec.create(tmp_path / "s.qvec", 4, fields=fields) as db:
+        db.add(np.ones((len(rows), 4)), payloads=rows)
+        for name, empty in {"tags": [0, 1, 2], "years": [0, 1, 2], "name": [0, 1, 2, 4], "page": [0, 1, 3, 4]}.items():
+            assert db.get(where={name: {"$empty": True}}).ids.tolist() == empty
+            full = sorted(set(range(len(rows))) - set(empty))
+            assert db.get(where={name: {"$empty": False}}).ids.tolist() == full
+        with pytest.raises(qvec.InputError, match="must be True or False"):
+            db.get(where={"tags": {"$empty": 1}})

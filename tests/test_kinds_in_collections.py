@@ -1,4 +1,4 @@
-"""Every kind of code through a collection: flat and graph, kept originals or not, truncated dimensions."""
+"""Every kind of code in a collection: flat and graph, with and without originals, with truncated dimensions."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_truncated_codes_are_reranked_with_whole_vectors(tmp_path: Path, data: F
     with qvec.create(tmp_path / "a.qvec", DIM, metric="l2", code=code, index="flat") as db:
         db.add(x)
         assert np.array_equal(db.get([5]).vectors, x[5:6])
-        reranked, bare = (db.search(queries, 10, oversample=85, rescore=again).ids for again in (True, False))
+        reranked, bare = (db.search(queries, 10, oversample=factor).ids for factor in (85, 0))
     true = nearest(x, queries, "l2", 10)
     assert recall(reranked, true) == 1.0
     assert recall(bare, true) < 0.95
@@ -126,14 +126,14 @@ def test_more_dims_than_a_collection_has_are_refused(tmp_path: Path) -> None:
     ],
     ids=repr,
 )
-def test_a_small_sample_is_refused_saying_how_many_are_needed(code: CodeConfig, needed: int) -> None:
+def test_a_small_sample_is_refused_with_the_number_needed(code: CodeConfig, needed: int) -> None:
     assert code.min_samples == needed
     with pytest.raises(InputError, match=rf"at least {needed} vectors, got {needed - 1}"):
         train(np.ones((needed - 1, 8), np.float32), "l2", code)
 
 
 @pytest.mark.parametrize("code", ["binary", "int4", "ternary", "rabitq1", "rabitq4"])
-def test_a_collection_begins_with_one_vector_and_is_advised_to_learn_when_it_has_grown(
+def test_a_collection_begins_with_one_vector_and_gets_advice_to_retrain_when_it_has_grown(
     tmp_path: Path, code: str
 ) -> None:
     x = np.random.default_rng(0).normal(size=(1200, 32)).astype(np.float32) + 3
@@ -143,13 +143,13 @@ def test_a_collection_begins_with_one_vector_and_is_advised_to_learn_when_it_has
         db.add(x[1:900])
         assert "requantize()" not in db.drift().advice
         db.add(x[900:])
-        assert "was begun with 1 vectors" in db.drift().advice
+        assert "the code was trained on 1 vectors" in db.drift().advice
         queries = x[:100] + np.random.default_rng(1).normal(size=(100, 32)).astype(np.float32) / 4
 
-        before = search_recall(db, queries, rescore=False)
+        before = search_recall(db, queries, oversample=0)
         made = db.requantize()
         assert (made.n_samples, db.drift().advice) == (1200, "nothing to do")
-        assert search_recall(db, queries, rescore=False) > before
+        assert search_recall(db, queries, oversample=0) > before
         assert db.verify() == []
 
 
@@ -177,17 +177,17 @@ def test_int8_loses_within_5_percent_of_the_best_uniform_quantizer_of_its_range(
     assert np.square(quantizer.decode(quantizer.encode(x)) - wide).mean() <= 1.05 * least
 
 
-def test_rabitq1_finds_nearly_all_with_the_candidates_that_it_asks_for(tmp_path: Path) -> None:
+def test_rabitq1_finds_nearly_all_neighbors_with_its_default_oversampling(tmp_path: Path) -> None:
     x = np.load(str(files("qvec.demo") / "data" / "passages.npy")).astype(np.float32)
     with qvec.create(tmp_path / "a", x.shape[1], code="rabitq1", index="flat") as db:
         db.add(x)
         found = db.search(x[::20], 10)
         exact = db.search(x[::20], 10, exact=True).ids
         assert np.mean([np.isin(a, b).mean() for a, b in zip(exact, found.ids, strict=True)]) >= 0.995
-        fewer = db.search(x[::20], 10, rescore=False).ids
+        fewer = db.search(x[::20], 10, oversample=0).ids
         assert np.mean([np.isin(a, b).mean() for a, b in zip(exact, fewer, strict=True)]) < 0.9
         assert train(x[:200], "cosine", make_config("rabitq1")).oversample == 15
-        assert db.stats().code == db.calibrations()[0].code == "rabitq1"
+        assert db.stats().code == db.generations()[0].code == "rabitq1"
 
 
 def test_codes_that_learn_nothing_need_no_sample() -> None:

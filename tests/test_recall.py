@@ -1,4 +1,4 @@
-"""Recall, and that every vector is found, on generated clusters and on the passages and questions of the demo."""
+"""Recall on generated clusters and on the demo's passages and questions; every vector is found by itself."""
 
 from __future__ import annotations
 
@@ -63,26 +63,28 @@ LEAST_RECALL = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
-@pytest.mark.parametrize(("code", "index", "rescore", "floor", "_"), LEAST_RECALL)
+@pytest.mark.parametrize(("code", "index", "rerank", "floor", "_"), LEAST_RECALL)
 def test_recall_on_clusters_is_above_its_limit(
     path: Path,
     clusters: tuple[Float32, Float32],
     metric: Any,
     code: str,
     index: str,
-    rescore: bool,
+    rerank: bool,
     floor: float,
     _: float,
 ) -> None:
-    options = {"oversample": 30.0} if code == "binary" else {}
+    options = {"oversample": 30.0 if code == "binary" else "auto" if rerank else 0}
     with build(path, clusters[0], metric=metric, code=code, index=index) as db:
-        assert recall_at_10(db, clusters, ef=300, rescore=rescore, **options) >= floor
+        assert recall_at_10(db, clusters, ef=300, **options) >= floor
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layout", "floor"), [("compact", 0.95), ("packed", 0.8)])
 @pytest.mark.parametrize("spread", [0.0, 0.5])
-def test_recall_under_ip_does_not_hang_on_equal_lengths(path: Path, layout: Any, floor: float, spread: float) -> None:
+def test_recall_under_ip_does_not_depend_on_equal_lengths(path: Path, layout: Any, floor: float, spread: float) -> None:
     rng = np.random.default_rng(3)
     x, q = (rng.standard_normal((n, 64), np.float32) for n in (5000, 100))
     x *= np.exp(spread * rng.standard_normal((5000, 1))).astype(np.float32)
@@ -90,15 +92,17 @@ def test_recall_under_ip_does_not_hang_on_equal_lengths(path: Path, layout: Any,
         assert recall_at_10(db, (x, q), ef=200) >= floor
 
 
-@pytest.mark.parametrize(("code", "index", "rescore", "_", "floor"), LEAST_RECALL)
+@pytest.mark.slow
+@pytest.mark.parametrize(("code", "index", "rerank", "_", "floor"), LEAST_RECALL)
 def test_recall_on_real_questions_is_above_its_limit(
-    path: Path, demo: tuple[Float32, Float32], code: str, index: str, rescore: bool, _: float, floor: float
+    path: Path, demo: tuple[Float32, Float32], code: str, index: str, rerank: bool, _: float, floor: float
 ) -> None:
-    options = {"oversample": 20.0} if code == "binary" else {}
+    options = {"oversample": 20.0 if code == "binary" else "auto" if rerank else 0}
     with build(path, demo[0], code=code, index=index) as db:
-        assert recall_at_10(db, demo, ef=300, rescore=rescore, **options) >= floor
+        assert recall_at_10(db, demo, ef=300, **options) >= floor
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", ["f32", "int8", "binary"])
 @pytest.mark.parametrize("index", ["flat", "hnsw"])
 def test_every_stored_vector_is_found_by_itself(
@@ -156,10 +160,11 @@ def in_batches_of(size: int) -> Callable[[qvec.Collection, Float32], None]:
     return fill
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
 @pytest.mark.parametrize("fill", [lambda db, x: db.add(x), one_by_one, in_batches_of(7), in_batches_of(64)],
                          ids=["at once", "one by one", "by 7", "by 64"])  # fmt: skip
-def test_the_graph_reaches_every_vector_however_it_was_filled(path: Path, metric: Any, fill: Any) -> None:
+def test_the_graph_reaches_every_vector_for_any_sequence_of_batches(path: Path, metric: Any, fill: Any) -> None:
     x = clustered(np.random.default_rng(8), 1500, 16)
     with qvec.create(
         path, 16, metric=metric, code="int8", index=qvec.HNSW(m=8, ef_construction=60), durability="relaxed"

@@ -1,4 +1,4 @@
-"""A query's hits do not depend on what was asked before it, in the same scratch or in none."""
+"""A query's hits do not depend on earlier queries or on the reuse of scratch memory."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ DIM, N, QUERIES = 48, 6_000, 400
 WAYS: tuple[dict[str, Any], ...] = ({"ef": 10}, {"ef": 40}, {"ef": 150}, {"k": 60}, {"where": {"a": {"$lt": 30}}})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "index"),
     [
@@ -32,7 +33,7 @@ def test_hits_do_not_depend_on_the_queries_before(path: Path, code: Any, index: 
     data = clustered(rng, N + QUERIES, DIM)
     x, queries, order = data[:N], data[N:], rng.permutation(QUERIES)
     with qvec.create(path, DIM, metric="cosine", code=code, index=index, fields={"a": "int"}) as db:
-        db.add(x, payload=[{"a": int(i)} for i in rng.integers(0, 100, N)])
+        db.add(x, payloads=[{"a": int(i)} for i in rng.integers(0, 100, N)])
         for options in WAYS:
             if "ef" in options and not isinstance(index, qvec.HNSW):
                 continue

@@ -34,7 +34,7 @@ def name(db: qvec.Collection, i: int) -> Id:
 
 
 def number(id: Id) -> int:
-    """The number that `name` made an id of."""
+    """The number from which ``name`` made an id."""
     return id // 2 if isinstance(id, int) else int(id.removeprefix("n"))
 
 
@@ -54,14 +54,14 @@ def nearest(db: qvec.Collection, q: Any, leave_out: Any = ()) -> tuple[list[Id],
 
 
 def assert_hits(hits: qvec.Hits, ids: list[Id], distances: Any, k: int = K) -> None:
-    """Of one query: these hits, and nothing in the places after them."""
+    """One query has these hits, and no hit in the places after them."""
     assert int(hits.counts) == len(ids)
     assert hits.ids.shape == hits.distances.shape == (k,)
     assert hits.ids[: len(ids)].tolist() == ids
     assert all(i in (-1, "") for i in hits.ids[len(ids) :].tolist())
     np.testing.assert_allclose(hits.distances[: len(ids)], distances, rtol=1e-4, atol=1e-5)
     assert np.isposinf(hits.distances[len(ids) :]).all()
-    if hits.payloads is not None:
+    if "payloads" in hits.included:
         assert hits.payloads == [{"i": number(i)} for i in ids] + [None] * (k - len(ids))
 
 
@@ -75,7 +75,7 @@ def assert_batch_is_singles(db: qvec.Collection, **options: Any) -> None:
     assert db.search(Q, K, ef=N, threads=2, **options).ids.tolist() == batch.ids.tolist()
 
 
-def test_a_radius_keeps_the_hits_at_most_that_far(db: qvec.Collection) -> None:
+def test_max_distance_limits_the_distance_of_hits(db: qvec.Collection) -> None:
     for q in Q:
         ids, far = nearest(db, q)
         for n in (0, 1, 4, K, 20):
@@ -89,7 +89,7 @@ def test_a_radius_keeps_the_hits_at_most_that_far(db: qvec.Collection) -> None:
     assert_batch_is_singles(db, max_distance=middle)
 
 
-def test_an_offset_gives_the_next_page(db: qvec.Collection) -> None:
+def test_an_offset_returns_the_next_page(db: qvec.Collection) -> None:
     for q in Q:
         ids, far = nearest(db, q)
         for offset in (0, 1, K, N - len(DELETED) - 2, N):
@@ -131,7 +131,7 @@ def test_marginal_relevance_chooses_by_its_definition(db: qvec.Collection, weigh
     for q in Q[:2]:
         ids, far = nearest(db, q)
         at = chosen_by_relevance(db, q.astype(np.float64), weight, 30, K + 2)
-        hits = db.search(q, K, ef=N, mmr=weight, fetch_k=30, offset=2)
+        hits = db.search(q, K, ef=N, mmr=(weight, 30), offset=2)
         assert_hits(hits, [ids[i] for i in at[2:]], far[at[2:]])
     assert_batch_is_singles(db, mmr=weight)
 
@@ -147,44 +147,42 @@ def test_marginal_relevance_of_weight_one_is_the_nearest(db: qvec.Collection) ->
 def test_a_stored_vector_is_asked_by_its_id_and_is_not_its_own_neighbor(db: qvec.Collection) -> None:
     for i in (0, 5, N - 1):
         ids, far = nearest(db, X[i], [i])
-        assert_hits(db.search(id=name(db, i), k=K, ef=N), ids[:K], far[:K])
-        assert_hits(db.search(id=name(db, i), k=K, ef=N, offset=2), ids[2 : K + 2], far[2 : K + 2])
-    both = db.search(id=[name(db, 5), name(db, 0)], k=K, ef=N)
+        assert_hits(db.search_by_id(name(db, i), k=K, ef=N), ids[:K], far[:K])
+        assert_hits(db.search_by_id(name(db, i), k=K, ef=N, offset=2), ids[2 : K + 2], far[2 : K + 2])
+    both = db.search_by_id([name(db, 5), name(db, 0)], k=K, ef=N)
     assert both.ids.shape == (2, K)
-    assert both.ids[1].tolist() == db.search(id=name(db, 0), k=K, ef=N).ids.tolist()
-    assert db.search(id=[name(db, 5)], k=K).ids.shape == (1, K)
-    everything = db.search(id=name(db, 5), k=N, ef=N)
+    assert both.ids[1].tolist() == db.search_by_id(name(db, 0), k=K, ef=N).ids.tolist()
+    assert db.search_by_id([name(db, 5)], k=K).ids.shape == (1, K)
+    everything = db.search_by_id(name(db, 5), k=N, ef=N)
     assert int(everything.counts) == N - len(DELETED) - 1
 
 
 def test_hits_bring_the_stored_vectors(db: qvec.Collection) -> None:
-    hits = db.search(Q, K, ef=N, include=["vector"])
-    assert hits.payloads is None
-    assert hits.vectors is not None
+    hits = db.search(Q, K, ef=N, include=["vectors"])
+    assert hits.included == ("vectors",)
     assert hits.vectors.shape == (len(Q), K, DIM)
     for ids, vectors in zip(hits.ids, hits.vectors, strict=True):
         np.testing.assert_array_equal(vectors, db.get(ids.tolist()).vectors)
-    one = db.search(Q[0], K, ef=N, include=("vector", "payload"), max_distance=float(hits.distances[0, 2]))
-    assert one.vectors is not None
-    assert one.payloads is not None
+    one = db.search(Q[0], K, ef=N, include=("vectors", "payloads"), max_distance=float(hits.distances[0, 2]))
+    assert one.included == ("payloads", "vectors")
     np.testing.assert_array_equal(one.vectors[:3], hits.vectors[0, :3])
     assert not one.vectors[3:].any()
-    assert db.search(Q[0], K, include=()).payloads is None
+    assert db.search(Q[0], K, include=()).included == ()
 
 
 def test_an_exact_search_has_every_feature_too(db: qvec.Collection) -> None:
     ids, far = nearest(db, Q[1])
     assert_hits(db.search(Q[1], K, exact=True, offset=4), ids[4 : K + 4], far[4 : K + 4])
     ids, far = nearest(db, X[9], [9])
-    assert_hits(db.search(id=name(db, 9), k=K, exact=True), ids[:K], far[:K])
+    assert_hits(db.search_by_id(name(db, 9), k=K, exact=True), ids[:K], far[:K])
 
 
 def test_a_search_explains_itself_and_finds_the_same(db: qvec.Collection) -> None:
     live, flat = N - len(DELETED), db.stats().index == "flat"
     for queries in (Q[0], Q):
         n = 1 if queries.ndim == 1 else len(queries)
-        hits, plain = db.search(queries, K, ef=50, explain=True), db.search(queries, K, ef=50)
-        assert plain.explanation is None
+        hits, plain = db.search(queries, K, ef=50, include=("payloads", "explanation")), db.search(queries, K, ef=50)
+        assert plain.included == ("payloads",)
         assert hits.ids.tolist() == plain.ids.tolist()
         np.testing.assert_array_equal(hits.distances, plain.distances)
         seen = hits.explanation
@@ -196,15 +194,15 @@ def test_a_search_explains_itself_and_finds_the_same(db: qvec.Collection) -> Non
         assert all(seconds > 0 for seconds in seen.seconds.values())
         assert kernel + seen.seconds["refine"] + seen.seconds["read"] < seen.seconds["total"]
         assert f"evaluations  {seen.evaluations}" in str(seen)
-    exact = db.search(Q[0], K, exact=True, explain=True, offset=2).explanation
+    exact = db.search(Q[0], K, exact=True, include=("payloads", "explanation"), offset=2).explanation
     assert exact is not None
     assert (exact.strategy, exact.k, exact.hops, exact.evaluations, exact.reranked) == ("exact", K + 2, 0, live, 0)
 
 
 def test_explained_searches_count_their_own_work_alone(db: qvec.Collection) -> None:
-    first = db.search(Q[0], K, explain=True).explanation
+    first = db.search(Q[0], K, include=("payloads", "explanation")).explanation
     db.search(Q, K)
-    again = db.search(Q[0], K, explain=True).explanation
+    again = db.search(Q[0], K, include=("payloads", "explanation")).explanation
     assert first is not None
     assert again is not None
     assert (first.hops, first.evaluations, first.reranked) == (again.hops, again.evaluations, again.reranked)
@@ -215,26 +213,26 @@ def test_codes_that_came_quantized_can_be_asked_by_id_and_for_diversity(path: Pa
     bits = np.unpackbits(codes.view(np.uint8) ^ 128, axis=1).astype(np.float64) * 2 - 1
     with qvec.create(path, DIM, metric="ip", code=qvec.Prequantized("binary"), originals="none") as db:
         db.add(codes)
-        hits = db.search(id=4, k=59, include=["vector"])
+        hits = db.search_by_id(4, k=59, include=["vectors"])
         np.testing.assert_array_equal(hits.scores, np.sort((np.delete(bits @ bits[4], 4) - DIM) / 2)[::-1])
         assert hits.vectors is not None
         np.testing.assert_array_equal(hits.vectors, codes[hits.ids])
-        spread = db.search(id=4, k=5, mmr=0.0)
+        spread = db.search_by_id(4, k=5, mmr=0.0)
         assert spread.ids[0] == hits.ids[0]
         assert len(set(spread.ids.tolist())) == 5
 
 
 def test_an_empty_collection_has_no_hits_of_any_kind(path: Path) -> None:
     with qvec.create(path, DIM) as db:
-        hits = db.search(Q[0], K, max_distance=1.0, mmr=0.5, include=["vector", "payload"])
+        hits = db.search(Q[0], K, max_distance=1.0, mmr=0.5, include=["vectors", "payloads"])
         assert (hits.ids.tolist(), int(hits.counts)) == ([-1] * K, 0)
         assert hits.vectors is not None
         assert hits.vectors.shape == (K, DIM)
-        explanation = db.search(Q, K, explain=True).explanation
+        explanation = db.search(Q, K, include=("payloads", "explanation")).explanation
         assert explanation is not None
         assert (explanation.strategy, explanation.queries, explanation.evaluations) == ("empty", len(Q), 0)
         with pytest.raises(qvec.MissingIdError, match="no vector has the id 3"):
-            db.search(id=3)
+            db.search_by_id(3)
 
 
 @pytest.mark.parametrize(
@@ -248,21 +246,18 @@ def test_an_empty_collection_has_no_hits_of_any_kind(path: Path) -> None:
         ({"offset": 1_000_000}, "offset must be an integer from 0 to 999990"),
         ({"mmr": 1.5}, r"mmr must be a number from 0\.0 to 1\.0"),
         ({"mmr": True}, "mmr must be a number"),
-        ({"fetch_k": 30}, "give mmr too"),
-        ({"mmr": 0.5, "fetch_k": 5}, "fetch_k must be an integer from 10 to"),
-        ({"id": 3}, "either queries or the id"),
-        ({"include": ["vectors"]}, "include must be a list of some of payload, vector"),
-        ({"include": "vector"}, "include must be a list"),
-        ({"explain": "yes"}, "explain must be True or False"),
-        ({"include": [["vector"]]}, "include must be a list"),
+        ({"mmr": (0.5, 5)}, r"n in mmr=\(weight, n\) must be an integer from 10 to"),
+        ({"mmr": (0.5,)}, r"mmr must be a weight between 0 and 1, or \(weight, n\)"),
+        ({"mmr": (1.5, 20)}, r"mmr must be a number from 0\.0 to 1\.0"),
+        ({"include": ["texts"]}, "include must be a list of some of payloads, vectors, explanation"),
+        ({"include": "vectors"}, "include must be a list"),
+        ({"include": [["vectors"]]}, "include must be a list"),
     ],
 )
-def test_what_cannot_be_asked_is_named(path: Path, options: dict[str, Any], message: str) -> None:
+def test_bad_options_are_named(path: Path, options: dict[str, Any], message: str) -> None:
     with qvec.create(path, DIM) as db:
         db.add(X)
         with pytest.raises(qvec.InputError, match=message):
             db.search(Q[0], **options)
-        with pytest.raises(qvec.InputError, match="either queries or the id"):
-            db.search()
         with pytest.raises(qvec.MissingIdError, match="no vector has the id 5000"):
-            db.search(id=[1, 5000])
+            db.search_by_id([1, 5000])

@@ -1,4 +1,4 @@
-"""Shards: merged hits are those of one collection of everything, and handles travel to other processes."""
+"""Shards: merged hits equal those of one collection of all vectors; handles can be pickled to other processes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def made(path: Path, rows: Any, **options: Any) -> Path:
 
 @pytest.fixture(params=["int64", "str"])
 def shards(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    """A collection of everything, and an index of shards with the same rows, one of them empty."""
+    """A collection of all vectors, and an index of shards with the same rows; one shard is empty."""
     ids = request.param
     paths = [made(tmp_path / f"{s}.qvec", np.arange(s, N, SHARDS), ids=ids) for s in range(SHARDS)]
     paths.append(made(tmp_path / "empty.qvec", [], ids=ids))
@@ -41,7 +41,7 @@ def shards(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
         yield one, index
 
 
-@pytest.mark.parametrize("options", [{}, {"offset": 5}, {"max_distance": 20.0}, {"include": ["vector", "payload"]}])
+@pytest.mark.parametrize("options", [{}, {"offset": 5}, {"max_distance": 20.0}, {"include": ["vectors", "payloads"]}])
 def test_shards_find_what_one_collection_finds(shards: Any, options: dict[str, Any]) -> None:
     one, index = shards
     expected, found = one.search(Q, K, exact=True, **options), index.search(Q, K, exact=True, **options)
@@ -49,18 +49,17 @@ def test_shards_find_what_one_collection_finds(shards: Any, options: dict[str, A
     np.testing.assert_array_equal(found.distances, expected.distances)
     assert found.counts.tolist() == expected.counts.tolist()
     assert found.payloads == expected.payloads
-    assert found.shards is not None
     numbers = [[-1 if i in (-1, "") else int(str(i).removeprefix("n")) % SHARDS for i in row] for row in found.ids]
     assert found.shards.tolist() == numbers
-    if expected.vectors is not None:
+    if "vectors" in expected.included:
         np.testing.assert_array_equal(found.vectors, expected.vectors)
     single = index.search(Q[0], K, exact=True, **options)
     assert single.ids.tolist() == found.ids[0].tolist()
     assert [hit["payload"] for hit in single.to_list()] == [hit["payload"] for hit in found.to_list()[0]]
-    assert single.counts.shape == ()
+    assert single.counts == found.counts[0]
 
 
-def test_more_than_there_is_comes_padded(shards: Any) -> None:
+def test_arrays_are_padded_if_there_are_fewer_than_k(shards: Any) -> None:
     one, index = shards
     expected, found = one.search(Q, N + 10), index.search(Q, N + 10)
     assert found.ids.shape == (len(Q), N + 10)
@@ -81,19 +80,18 @@ def test_shards_read_as_one(shards: Any) -> None:
         index.get([one.search(Q[0], 1).ids[0], 10**6 if isinstance(ids[1], int) else "none"])
 
 
-def hits(*lines: list[tuple[int, float]], k: int = 4) -> qvec.Hits:
+def hits(*lines: list[tuple[int, float]], k: int = 4) -> qvec.BatchHits:
     ids, distances = np.full((len(lines), k), -1), np.full((len(lines), k), np.inf, np.float32)
     for row, line in enumerate(lines):
         for place, (id, distance) in enumerate(line):
             ids[row, place], distances[row, place] = id, distance
-    return qvec.Hits(ids, distances, np.array([len(line) for line in lines]))
+    return qvec.BatchHits(ids, distances, np.array([len(line) for line in lines]))
 
 
-def test_equal_distances_go_to_the_earlier_shard_and_an_id_can_be_kept_once() -> None:
+def test_equal_distances_are_ordered_by_shard_and_unique_keeps_each_id_once() -> None:
     parts = [hits([(5, 1.0), (6, 2.0)]), hits([(7, 1.0), (6, 1.0), (8, 3.0)])]
     merged = qvec.merge_topk(parts, 5)
     assert merged.ids.tolist() == [[5, 7, 6, 6, 8]]
-    assert merged.shards is not None
     assert merged.shards.tolist() == [[0, 1, 1, 0, 1]]
     unique = qvec.merge_topk(parts, 5, unique=True)
     assert unique.ids.tolist() == [[5, 7, 6, 8, -1]]
@@ -124,7 +122,7 @@ def test_a_merge_is_a_stable_sort(parts: Any, k: int, offset: int, unique: bool)
             assert len(set(merged.ids[query, :count].tolist())) == count
 
 
-def test_what_does_not_go_together_is_not_merged(tmp_path: Path) -> None:
+def test_incompatible_parts_are_not_merged(tmp_path: Path) -> None:
     with pytest.raises(qvec.InputError, match="no hits to merge"):
         qvec.merge_topk([])
     with pytest.raises(qvec.InputError, match=r"parts\[1\] is of \(2,\) queries"):
@@ -133,9 +131,9 @@ def test_what_does_not_go_together_is_not_merged(tmp_path: Path) -> None:
     other.zero_score = 1.0
     with pytest.raises(qvec.InputError, match="another metric"):
         qvec.merge_topk([hits([]), other])
-    other = hits([])
-    other.payloads = [[None] * 4]
-    with pytest.raises(qvec.InputError, match="do not bring the same along"):
+    plain = hits([])
+    other = qvec.BatchHits(plain.ids, plain.distances, plain.counts, [[None] * 4])
+    with pytest.raises(qvec.InputError, match="do not include the same"):
         qvec.merge_topk([hits([]), other])
     with pytest.raises(qvec.InputError, match="at least one"):
         qvec.ShardedIndex([])
@@ -144,8 +142,8 @@ def test_what_does_not_go_together_is_not_merged(tmp_path: Path) -> None:
     with pytest.raises(qvec.InputError, match=r"b\.qvec has metric cosine"):
         qvec.ShardedIndex([a, tmp_path / "b.qvec"])
     with qvec.ShardedIndex([a]) as index:
-        for options in ({"mmr": 0.5}, {"id": 3}, {"explain": True}):
-            with pytest.raises(qvec.InputError, match=f"{next(iter(options))} is for a search of one collection"):
+        for name, options in (("mmr", {"mmr": 0.5}), ("explanation", {"include": ("explanation",)})):
+            with pytest.raises(qvec.InputError, match=f"{name} is for a search of one collection"):
                 index.search(Q, **options)
     with pytest.raises(qvec.ClosedError):
         index.search(Q)
@@ -159,24 +157,24 @@ def test_a_pickled_collection_is_open_for_reading_where_it_is_unpickled(tmp_path
     code = """
 import pickle, sys
 db = pickle.loads(sys.stdin.buffer.read())
-print(db.search(id=7, k=1).ids[0], len(db))
+print(db.search_by_id(7, k=1).ids[0], len(db))
 try: db.delete([1])
 except Exception as error: print(type(error).__name__)
 """
     with qvec.open(path) as db:
         done = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(db), capture_output=True, check=True)
-        assert done.stdout.decode().split() == [str(db.search(id=7, k=1).ids[0]), str(N), "ReadOnlyError"]
+        assert done.stdout.decode().split() == [str(db.search_by_id(7, k=1).ids[0]), str(N), "ReadOnlyError"]
     with qvec.ShardedIndex([path]) as index, pickle.loads(pickle.dumps(index)) as again:
         assert again.search(Q[0], 3).ids.tolist() == index.search(Q[0], 3).ids.tolist()
     with qvec.open(path, "r", memory="ram") as db, pickle.loads(pickle.dumps(db)) as again:
         assert again._store.memory == "ram"
 
 
-# --- batches as Ray maps them ---
+# # --- batches in Ray's format ---
 
 
 def written(folder: Path) -> list[Path]:
-    """Two shards, coded by one calibration, as two workers write them."""
+    """Two shards of one calibration, written as by two workers."""
     with qvec.create(folder / "sample.qvec", DIM, metric="l2", code="int8", sample=X) as db:
         calibration = db.export_calibration()
     options: dict[str, Any] = {"calibration": calibration, "metric": "l2", "code": "int8"}

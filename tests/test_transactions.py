@@ -1,4 +1,4 @@
-"""Several calls that are one, and commits that stay readable."""
+"""Transactions that group several calls, and snapshots."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DIM, N = 16, 400
 def db(request: pytest.FixtureRequest, path: Path, x: Any) -> Any:
     index: Any = {"flat": "flat", "hnsw": qvec.HNSW(m=8, ef_construction=40), "packed": qvec.HNSW(layout="packed")}
     with qvec.create(path, DIM, metric="l2", index=index[request.param]) as made:
-        made.add(x[:N], payload=[{"i": i} for i in range(N)])
+        made.add(x[:N], payloads=[{"i": i} for i in range(N)])
         yield made
 
 
@@ -33,16 +33,16 @@ def x(rng: np.random.Generator) -> Any:
 
 def model_of(x: Any, n: int = N) -> Model:
     model = Model(DIM, "l2")
-    model.add(x[:n], payload=[{"i": i} for i in range(n)])
+    model.add(x[:n], payloads=[{"i": i} for i in range(n)])
     return model
 
 
 class Stop(Exception):
-    """What a caller raises."""
+    """An exception of the caller."""
 
 
 def change(db: Any, x: Any) -> None:
-    """The same calls on a collection and on a model."""
+    """Make the same calls on a collection and on a model."""
     db.add(x[N : N + 50], range(1000, 1050), [{"new": i} for i in range(50)])
     db.delete(range(100))
     replacing: Any = {"on_conflict": "replace"}
@@ -149,12 +149,12 @@ def test_codes_and_calibrations_belong_to_the_transaction(path: Path, x: Any) ->
                 raise Stop
         except Stop:
             pass
-        assert (len(db), db.calibrations()) == (0, [])
+        assert (len(db), db.generations()) == (0, [])
         with db.transaction():
             db.add(x)
             db.requantize(qvec.Int8(scale="per_dim"))
-        assert [made.rows for made in db.calibrations()] == [len(x), len(x)]
-        assert db.search(x[7], 1, rescore=False).ids.tolist() == [7]
+        assert [made.rows for made in db.generations()] == [len(x), len(x)]
+        assert db.search(x[7], 1, oversample=0).ids.tolist() == [7]
         assert db.verify() == []
 
 
@@ -188,7 +188,7 @@ def test_other_threads_wait_to_write_and_read_the_last_commit(db: qvec.Collectio
     assert seen == [N, N - 9]
 
 
-def test_what_has_no_place_in_a_transaction_is_refused(db: qvec.Collection, path: Path, x: Any) -> None:
+def test_calls_with_their_own_transactions_are_refused(db: qvec.Collection, path: Path, x: Any) -> None:
     with db.transaction():
         for call in (db.verify, db.snapshot):
             with pytest.raises(qvec.InputError, match="transaction"):
@@ -295,13 +295,13 @@ def test_a_snapshot_is_searched_by_a_handle_that_was_never_searched(path: Path, 
 @pytest.mark.parametrize("sizes", [(9_000, 30), (9_000, 4_500), (5_000, 2_500), (30, 9_000), (9_000, 0)])
 def test_a_payload_may_become_shorter_within_a_transaction(path: Path, x: Any, sizes: tuple[int, int]) -> None:
     with qvec.create(path, DIM) as db:
-        db.add(x[:10], payload=[{"i": i} for i in range(10)])
+        db.add(x[:10], payloads=[{"i": i} for i in range(10)])
         with db.transaction():
             for size in sizes:
-                db.update_payload([3], {"text": "x" * size}, merge=False)
+                db.update_payloads([3], {"text": "x" * size}, merge=False)
         assert db.verify() == []
         assert db.get([3]).payloads == [{"text": "x" * sizes[-1]}]
-        db.upsert(x[3], ids=[3], payload={"text": "y"})
+        db.upsert(x[3], ids=[3], payloads={"text": "y"})
         db.compact()
         assert db.verify() == []
     with qvec.open(path, "r", untrusted=True) as db:

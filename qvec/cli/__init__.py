@@ -1,4 +1,4 @@
-"""The command line: ``qvec VERB ...``. A verb is a file of this package."""
+"""The command line, ``qvec VERB ...``. Each verb is a module of this package."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import qvec
 from qvec.cli import (
     backup,
     bench,
-    calibrations,
     choose,
     compact,
     deleting,
@@ -21,6 +20,7 @@ from qvec.cli import (
     erase,
     evaluate,
     exporting,
+    generations,
     importing,
     info,
     optimize,
@@ -45,7 +45,7 @@ VERBS = {
     "tune": tune,
     "drift": drift,
     "requantize": requantize,
-    "calibrations": calibrations,
+    "generations": generations,
     "optimize": optimize,
     "compact": compact,
     "backup": backup,
@@ -60,24 +60,24 @@ first steps:
 qvec demo                                    see it work on 5,000 passages of Wikipedia
 qvec import docs.qvec vectors.npy            store the rows of a file
 qvec export docs.qvec docs.parquet           write everything to a table that other programs read
-qvec info docs.qvec                          what is in there, and its size
+qvec info docs.qvec                          its shape, code, index and size
 qvec search docs.qvec queries.npy -k 5       the 5 nearest stored vectors of each query
-qvec evaluate docs.qvec                      what each code would cost and keep
-qvec choose docs.qvec --recall 0.95 --apply  the smallest code that holds a recall
-qvec tune docs.qvec --queries q.npy          what a search has to spend for a recall
+qvec evaluate docs.qvec                      the recall and size of each code
+qvec choose docs.qvec --recall 0.95 --apply  the smallest code that reaches a recall
+qvec tune docs.qvec --queries q.npy          the cost of a search for each recall
 qvec backup docs.qvec copy.qvec              copy it while others read and write
-qvec optimize docs.qvec --compact            close up what was deleted, and give the room back
-qvec bench demo --peers all                  speed and recall beside other libraries
+qvec optimize docs.qvec --compact            close gaps, and return free space
+qvec bench demo --peers all                  speed and recall, with other libraries
 qvec verify docs.qvec                        check every byte
-qvec repair docs.qvec                        make anew what is damaged and follows from the rest
+qvec repair docs.qvec                        rebuild damaged data from sound data
 
-exit codes: 0 all is well; 1 verify found problems, drift an alarm, choose nothing that meets the target, or an index of
-qvec failed in bench; 2 an error (one line on standard error)
+exit codes: 0 success; 1 verify found problems, drift raised the alarm, choose found no code, or an index of qvec failed
+in bench; 2 an error (one line on standard error)
 """
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, as all errors of the program."""
+    """An argument parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(FAILED, f"qvec: error: {message} (see {self.prog} --help)\n")
@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("qvec: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of a pipe went away; at exit Python would flush into it again
+    except BrokenPipeError:  # the reader of the pipe has ended; Python would flush into the pipe at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except (QvecError, OSError) as error:

@@ -1,6 +1,6 @@
 """Copy the last commit to a new file, without free pages, while others read and write.
 
-The copy is a store as any other: opening it is all there is to restoring.
+The copy is an ordinary store: to restore it, open it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import qvec
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("store", metavar="STORE", help="the store's file")
-    parser.add_argument("dest", metavar="DEST", help="the file to make")
+    parser.add_argument("dest", metavar="DEST", help="the new file")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,8 +1,8 @@
-"""Measure qvec's codes and indexes, and the peers that are installed, side by side.
+"""Measure qvec's codes and indexes together with installed peers.
 
 DATASET is "demo", an .hdf5 file of ann-benchmarks, a folder of base.*, queries.* and maybe gt.* and meta.json, or a
 file of vectors with --queries. Each contestant builds and searches in a process of its own; at each point of the sweep
-they take turns. Neighbors that the data does not bring are computed.
+they are measured in turn. True neighbors are computed if the data has none.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--sweep", nargs="*", default=[], metavar="NAME=V,V", help="values of a search parameter: ef=16,32,64"
     )
-    how.add_argument("--trial-seconds", type=float, default=10.0, metavar="S", help="end a turn after S seconds")
-    how.add_argument("--build-timeout", type=float, default=7200.0, metavar="S", help="give up a build after S seconds")
-    how.add_argument("--trial-timeout", type=float, default=300.0, metavar="S", help="give up a turn after S seconds")
+    how.add_argument("--trial-seconds", type=float, default=10.0, metavar="S", help="end a trial after S seconds")
+    how.add_argument("--build-timeout", type=float, default=7200.0, metavar="S", help="stop a build after S seconds")
+    how.add_argument("--trial-timeout", type=float, default=300.0, metavar="S", help="stop a trial after S seconds")
     out = parser.add_argument_group("output")
     out.add_argument("--out", type=Path, metavar="DIR", help="write points.jsonl, report.html and plots here")
     out.add_argument("--points", action="store_true", help="print every point, too")
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def write(result: bench.Result, folder: Path, targets: Sequence[float]) -> None:
-    """The points, the report of all runs whose points are in the folder, and plots where there is matplotlib."""
+    """Write the points, the report of all runs in the folder, and plots if matplotlib is installed."""
     file = folder / "points.jsonl"
     before = bench.load_lines(file) if file.exists() else []
     bench.write_lines(result, file)

@@ -1,4 +1,4 @@
-"""Find the smallest code that holds a recall on the stored vectors; with --apply, put it in force.
+"""Find the smallest code that reaches a recall on the stored vectors; with --apply, make it active.
 
 Exit code 1: no code meets the target.
 """
@@ -14,11 +14,13 @@ from qvec.common.console import progress
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("store", metavar="STORE", help="the store's file")
-    parser.add_argument("--recall", type=float, default=0.95, metavar="R", help="recall to hold (default: 0.95)")
-    parser.add_argument("--max-bytes", type=int, metavar="N", help="bytes of a code at most")
-    parser.add_argument("--max-p99-ms", type=float, metavar="MS", help="99th percentile of a search at most")
+    parser.add_argument("--recall", type=float, default=0.95, metavar="R", help="recall to reach (default: 0.95)")
+    parser.add_argument("--max-bytes", type=int, metavar="N", help="largest size of a code in bytes")
+    parser.add_argument(
+        "--max-p99-ms", type=float, metavar="MS", help="largest 99th percentile of the latency of a search"
+    )
     add_measuring(parser, 2000)
-    parser.add_argument("--apply", action="store_true", help="requantize to the code found")
+    parser.add_argument("--apply", action="store_true", help="requantize to the code that was found")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -30,5 +32,5 @@ def run(args: argparse.Namespace) -> int:
         print(choice)
         if args.apply and choice.met:
             with progress("requantizing", "rows") as report:
-                print(f"generation {choice.apply(report).number} is in force")
+                print(f"generation {choice.apply(report).number} is active")
     return 0 if choice.met else 1

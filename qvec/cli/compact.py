@@ -1,4 +1,4 @@
-"""Give the file's free pages back: a checked copy without them takes its place. No other process may have it open."""
+"""Return free pages to the file system: a checked copy replaces the file, which no other process may have open."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     with qvec.open(args.store) as db:
-        print(f"{db.compact():,} bytes were given back")
+        print(f"{db.compact():,} bytes were released")
     return 0

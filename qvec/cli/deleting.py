@@ -1,4 +1,4 @@
-"""Delete vectors by id, or those that fulfil a filter."""
+"""Delete vectors by id or by a filter."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from qvec.common.errors import InputError
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("store", metavar="STORE", help="the store's file")
     parser.add_argument("ids", metavar="ID", nargs="*", help="ids to delete")
-    parser.add_argument("--where", metavar="JSON", help="only what fulfils a filter on declared fields")
-    parser.add_argument("--missing", choices=("ignore", "error"), default="ignore", help="ids that are not stored")
+    parser.add_argument("--where", metavar="JSON", help="only vectors that match a filter on declared fields")
+    parser.add_argument(
+        "--missing", choices=("ignore", "error"), default="ignore", help="for ids that are not stored (default: ignore)"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="threads to use (default: one for each core)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -21,6 +24,6 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("give ids, or --where with a filter")
     with qvec.open(args.store) as db:
         ids = as_ids(db, args.ids) if args.ids else None
-        deleted = db.delete(ids, where=as_where(args.where), missing=args.missing)
+        deleted = db.delete(ids, where=as_where(args.where), missing=args.missing, threads=args.threads)
     print(f"{deleted:,} deleted")
     return 0

@@ -1,7 +1,7 @@
 """Build a store of real passages, ask it real questions, and compare the codes.
 
 5,000 passages of Wikipedia and 400 questions, with their embeddings, come with the package. Takes less than a
-minute and leaves nothing behind, unless --path says where to keep the store.
+minute. The store is temporary unless --path is given.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from qvec.demo import run_demo
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--path", type=Path, metavar="FILE", help="keep the store in this file (must not exist yet)")
+    parser.add_argument("--path", type=Path, metavar="FILE", help="the file of the store (must not exist)")
 
 
 def run(args: argparse.Namespace) -> int:

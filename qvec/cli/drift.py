@@ -1,4 +1,4 @@
-"""Tell whether vectors added lately resemble those that the code was trained on.
+"""Tell whether recently added vectors still resemble those that their code was trained on.
 
 Exit code 1: there is an alarm.
 """

@@ -1,4 +1,4 @@
-"""Measure codes on the stored vectors: recall with its interval, bytes, latency, and what loses recall."""
+"""Measure codes on the stored vectors: recall with its interval, bytes, latency, and where recall is lost."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def add_measuring(parser: argparse.ArgumentParser, n: int) -> None:
-    """What evaluate and choose have in common."""
+    """Add the options of evaluate and choose."""
     parser.add_argument("--queries", type=Path, metavar="FILE", help="query vectors (default: held-out rows)")
     parser.add_argument("--key", metavar="NAME", help="array of an .npz or .hdf5 file (for example: test)")
     parser.add_argument("-k", type=int, default=10, metavar="N", help="neighbors of each query (default: 10)")
     parser.add_argument("-n", type=int, default=n, metavar="N", help=f"queries to measure with (default: {n})")
-    parser.add_argument("--codes", metavar="LIST", help="codes to measure, with commas between (default: all)")
+    parser.add_argument("--codes", metavar="LIST", help="codes to measure, separated by commas (default: all)")
 
 
 def measuring(args: argparse.Namespace) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def print_report(report: Report) -> None:
-    """Print the table and what is missing in it."""
+    """Print the table, and why codes are missing in it."""
     print_table(report.title, HEADINGS, report.cells())
     for code, reason in report.skipped.items():
         print(f"{code}: not measured: {reason}")

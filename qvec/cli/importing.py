@@ -1,7 +1,7 @@
-"""Add the vectors of a file, or of another vector store, to a store, creating it if it is not there yet.
+"""Add the vectors of a file, or of another vector store, to a store; create the store if it does not exist.
 
 Files: .npy .npz .fvecs .bvecs .ivecs .fbin .u8bin .i8bin .ibin, and .hdf5 of ann-benchmarks (extra: hdf5), with ids and
-payloads in files beside them; .parquet and .arrow (extra: arrow), whose other columns are the payload. Other stores:
+payloads in separate files; .parquet and .arrow (extra: arrow), whose other columns are the payload. Other stores:
 .faiss index files (extra: faiss), hnswlib's (--format hnswlib), Chroma's and LanceDB's directories (extras: chroma,
 lancedb). Each batch is one commit: if the import stops, the batches before are stored.
 """
@@ -23,17 +23,17 @@ from qvec.interchange.copying import BATCH
 
 MAX_BATCH = 1 << 20
 NEW_STORE = ("metric", "code", "index")
-READING = ("key", "ids", "payload", "vector", "id", "table")
+READING = ("key", "ids", "payloads", "vector", "id", "payload", "table")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("store", metavar="STORE", type=Path, help="the store's file")
     parser.add_argument("file", metavar="FILE", type=Path, help="the vectors, one row each, or a directory")
-    parser.add_argument("--format", choices=get_args(SourceFormat), help="what FILE is (default: told by its suffix)")
-    new = parser.add_argument_group("for a new store (an existing one keeps what it has)")
+    parser.add_argument("--format", choices=get_args(SourceFormat), help="the format of FILE (default: by its suffix)")
+    new = parser.add_argument_group("for a new store")
     new.add_argument("--metric", choices=get_args(Metric), help="default: the HDF5 file's own, else cosine")
-    new.add_argument("--code", choices=("auto", *get_args(CodeKind)), help="how vectors are coded (default: auto)")
-    new.add_argument("--index", choices=("auto", "flat", "hnsw", "ivf"), help="how they are searched (default: auto)")
+    new.add_argument("--code", choices=("auto", *get_args(CodeKind)), help="the code of vectors (default: auto)")
+    new.add_argument("--index", choices=("auto", "flat", "hnsw", "ivf"), help="the index (default: auto)")
     new.add_argument(
         "--field",
         action="append",
@@ -43,22 +43,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="a payload field to filter by: keyword, int, float, bool, datetime, or a list as keyword[]; repeatable",
     )
     rows = parser.add_argument_group("rows")
-    rows.add_argument("--dim", type=_dim, default="auto", metavar="N", help="stop unless vectors have N dimensions")
+    rows.add_argument("--dim", type=_dim, default="auto", metavar="N", help="fail unless vectors have N dimensions")
     rows.add_argument("--key", metavar="NAME", help="array of an .npz or .hdf5 file (default: train, or the only one)")
-    rows.add_argument("--ids", metavar="FILE", type=Path, help="an id a row: .npy, .jsonl, or text with one a line")
     rows.add_argument(
-        "--payload",
+        "--ids", metavar="FILE", type=Path, help="an id for each row: .npy, .jsonl, or text with one on each line"
+    )
+    rows.add_argument(
+        "--payloads",
         metavar="FILE",
-        help="a JSON object or null a row: .jsonl, .jsonl.gz; of a table, the column of JSON objects",
+        help="a JSON object or null for each row: .jsonl, .jsonl.gz",
     )
     rows.add_argument("--vector", metavar="COLUMN", help="a table's column of vectors (default: the only one)")
-    rows.add_argument("--id", metavar="COLUMN", help="a table's column of ids (default: id, where there is one)")
+    rows.add_argument("--id", metavar="COLUMN", help="a table's column of ids (default: id, if there is one)")
+    rows.add_argument("--payload", metavar="COLUMN", help="a table's column of JSON objects")
     rows.add_argument("--table", metavar="NAME", help="the table or collection of a directory (default: the only one)")
     rows.add_argument(
         "--on-conflict",
         choices=get_args(OnConflict),
         default="error",
-        help="what to do with an id that is stored already (default: error)",
+        help="for an id that is already stored (default: error)",
     )
     rows.add_argument(
         "--batch",
@@ -88,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     if source.note:
         print(f"qvec: note: {source.note}", file=sys.stderr)
     done = f"{copied.added:,} added, {copied.replaced:,} replaced, {copied.skipped:,} skipped in {seconds:.1f} s"
-    print(f"{args.store}: {done}; it holds {count:,} vectors in {human_bytes(size)}")
+    print(f"{args.store}: {done}; now {count:,} vectors in {human_bytes(size)}")
     return 0
 
 
@@ -121,7 +124,7 @@ def _field(text: str) -> tuple[str, str]:
 
 
 def _remove_if_empty(store: Path) -> None:
-    """Leave nothing of a store that this import made and could put nothing into."""
+    """Remove a store that this import created, if it is empty."""
     if not store.exists():
         return
     with qvec.open(store, mode="r") as db:
@@ -141,5 +144,5 @@ def _batch(text: str) -> int:
 
 def _between(text: str, low: int, high: int) -> int:
     if not text.isdecimal() or not low <= int(text) <= high:
-        raise argparse.ArgumentTypeError(f"{text!r} is no integer from {low} to {high}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer from {low} to {high}")
     return int(text)

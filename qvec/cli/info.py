@@ -1,4 +1,4 @@
-"""Show what a store holds: its shape, its code and index, and the bytes that each part takes."""
+"""Show the shape, code and index of a store, and the bytes of each part."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ PARTS = "_bytes"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("store", metavar="STORE", help="the store's file")
-    parser.add_argument("--graph", action="store_true", help="also the graph's degree and reach (reads all of it)")
+    parser.add_argument(
+        "--graph", action="store_true", help="also the degree and reach of the graph (reads the whole graph)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 

@@ -1,4 +1,4 @@
-"""Take what is deleted out of the index and close up the rows, while searches go on; then compact gives room back."""
+"""Take deleted vectors out of the index and close the gaps between rows, while searches go on."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from qvec.common.console import progress
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("store", metavar="STORE", help="the store's file")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads to work with (default: 1)")
-    parser.add_argument("--compact", action="store_true", help="give free pages back afterwards")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads to use (default: 1)")
+    parser.add_argument("--compact", action="store_true", help="then return free pages to the file system")
 
 
 def run(args: argparse.Namespace) -> int:
     with qvec.open(args.store) as db:
         with progress("optimizing", "rows") as report:
-            closed_up = db.optimize(threads=args.threads, progress=report)
-        print(f"{closed_up:,} deleted rows were closed up")
+            released = db.optimize(threads=args.threads, progress=report)
+        print(f"{released:,} unused rows were released")
         if args.compact:
-            print(f"{db.compact():,} bytes were given back")
+            print(f"{db.compact():,} bytes were released")
     return 0

@@ -1,6 +1,6 @@
-"""Make anew what is damaged in a store and follows from the rest: codes, graph, lists, id map, field indexes.
+"""Rebuild damaged data that follows from sound data: codes, graph, lists, id map, field indexes.
 
-Exit code 0: the store is sound now; what was made is listed. 2: it cannot be repaired; nothing was written.
+Exit code 0: the store is sound now; what was rebuilt is listed. 2: it cannot be repaired; nothing was written.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ import qvec
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("store", metavar="STORE", help="the store's file")
-    parser.add_argument("--json", action="store_true", help='print {"store": ..., "made": [...]}')
+    parser.add_argument("--threads", type=int, metavar="N", help="threads to use (default: one for each core)")
+    parser.add_argument("--json", action="store_true", help='print {"store": ..., "rebuilt": [...]}')
 
 
 def run(args: argparse.Namespace) -> int:
     with qvec.open(args.store) as db:
-        made = db.repair()
+        rebuilt = db.repair(threads=args.threads)
     if args.json:
-        print(json.dumps({"store": args.store, "made": made}))
+        print(json.dumps({"store": args.store, "rebuilt": rebuilt}))
     else:
-        print(*(f"{args.store}: made anew: {part}" for part in made), f"{args.store}: sound", sep="\n")
+        print(*(f"{args.store}: rebuilt: {part}" for part in rebuilt), f"{args.store}: sound", sep="\n")
     return 0

@@ -1,7 +1,7 @@
 """Find the stored vectors nearest to each query.
 
-Queries are the rows of a file of vectors, one of its rows (--row), or the vector that is stored under an id (--id),
-which is not its own neighbor.
+Queries are the rows of a file of vectors, one of its rows (--row), or a stored vector (--id), which is not its own
+neighbor.
 """
 
 from __future__ import annotations
@@ -22,40 +22,40 @@ from qvec.common.errors import InputError
 from qvec.datasets import load_vectors
 from qvec.search.explain import Explanation
 
-BATCH = 1024  # queries of one call, so that the first answers of a long file show at once
-OPTIONS = (
-    "k", "max_distance", "offset", "mmr", "group_by", "group_size", "ef", "recall", "rescore", "exact", "threads", "explain",
-)  # fmt: skip
-PAYLOAD_WIDTH = 200  # characters of a payload that are looked at; the table cuts what does not fit
+BATCH = 1024  # queries of one call: the first answers of a long file are printed at once
+OPTIONS = ("k", "max_distance", "offset", "ef", "nprobe", "oversample", "recall", "exact", "threads")
+PAYLOAD_WIDTH = 200  # characters of a payload that are considered; the table truncates them
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("store", metavar="STORE", help="the store's file")
     parser.add_argument("queries", metavar="QUERIES", type=Path, nargs="?", help="file of query vectors")
-    parser.add_argument("--row", type=int, metavar="N", help="ask only row N of QUERIES, counted from 0")
-    parser.add_argument("--id", metavar="ID", help="ask the vector that is stored under ID")
+    parser.add_argument("--row", type=int, metavar="N", help="search only for row N of QUERIES, counted from 0")
+    parser.add_argument("--id", metavar="ID", help="search for the vector that is stored under ID")
     parser.add_argument("--key", metavar="NAME", help="array of an .npz or .hdf5 file (for example: test)")
     parser.add_argument("-k", type=int, default=10, metavar="N", help="neighbors of each query (default: 10)")
-    parser.add_argument("--max-distance", type=float, metavar="R", help="only hits at this distance or nearer")
-    parser.add_argument("--offset", type=int, default=0, metavar="N", help="leave out the nearest N hits")
+    parser.add_argument("--max-distance", type=float, metavar="D", help="only hits at this distance or nearer")
+    parser.add_argument("--offset", type=int, default=0, metavar="N", help="skip the nearest N hits")
     parser.add_argument("--mmr", type=float, metavar="W", help="diverse hits: weight of nearness, 0 to 1")
-    parser.add_argument("--where", metavar="JSON", help='only what fulfils a filter: \'{"year": {"$gte": 2020}}\'')
+    parser.add_argument(
+        "--where", metavar="JSON", help='only vectors that match a filter: \'{"year": {"$gte": 2020}}\''
+    )
     parser.add_argument("--group-by", metavar="FIELD", help="the nearest K groups of vectors with one value of a field")
     parser.add_argument("--group-size", type=int, default=1, metavar="N", help="hits of each group (default: 1)")
-    parser.add_argument("--ef", type=int, metavar="N", help="candidates of the graph walk: more is slower and better")
+    parser.add_argument("--ef", type=int, metavar="N", help="candidates of a graph walk: more is slower and better")
+    parser.add_argument("--nprobe", type=int, metavar="N", help="inverted lists to scan: more is slower and better")
+    parser.add_argument(
+        "--oversample",
+        type=_oversample,
+        default="auto",
+        metavar="F",
+        help="candidates re-ranked per hit; 0 ranks by the codes alone",
+    )
     parser.add_argument("--recall", type=float, metavar="R", help="share of the true neighbors to find (see qvec tune)")
     parser.add_argument("--exact", action="store_true", help="compare with every stored vector, in float32")
-    parser.add_argument(
-        "--no-rescore",
-        dest="rescore",
-        action="store_const",
-        const=False,
-        default="auto",
-        help="rank by the codes alone, without the stored vectors",
-    )
-    parser.add_argument("--threads", type=int, metavar="N", help="threads to search with (default: all processors)")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads to use (default: one for each core)")
     parser.add_argument("--explain", action="store_true", help="also print how hits were found: counts and times")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a query, a line each")
+    parser.add_argument("--json", action="store_true", help="print one JSON object for each query, a line each")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -63,29 +63,38 @@ def run(args: argparse.Namespace) -> int:
         for labels, hits in _answers(db, args):
             for label, found in zip(labels, hits.to_list(), strict=True):
                 _print_json(label, found) if args.json else _print_table(label, found)
-            if hits.explanation is not None:
+            if args.explain:
                 _print_explanation(hits.explanation, args.json)
     return 0
 
 
-def _answers(db: qvec.Collection, args: argparse.Namespace) -> Iterator[tuple[list[int | str], qvec.Hits]]:
-    """Hits of the queries, batch by batch, and what each query is called."""
+def _answers(db: qvec.Collection, args: argparse.Namespace) -> Iterator[tuple[list[int | str], qvec.BatchHits]]:
+    """Labels and hits of the queries, batch by batch."""
     if (args.queries is None) == (args.id is None):
         raise InputError("name either a file of QUERIES or --id")
-    options = {name: getattr(args, name) for name in OPTIONS} | {"where": as_where(args.where)}
+    include = ("payloads", "explanation") if args.explain else ("payloads",)
+    options: dict[str, Any] = {name: getattr(args, name) for name in OPTIONS}
+    options |= {"where": as_where(args.where), "include": include}
+    if args.group_by is not None:
+        if args.id is not None or args.mmr is not None:
+            raise InputError("--group-by does not go with --id and --mmr")
+        options |= {"group_by": args.group_by, "group_size": args.group_size}
+    else:
+        options["mmr"] = args.mmr
     if args.id is not None:
         if args.row is not None:
             raise InputError("--row picks a row of QUERIES; it does not go with --id")
-        yield [args.id], db.search(id=as_ids(db, [args.id]), **options)
+        yield [args.id], db.search_by_id(as_ids(db, [args.id]), **options)
         return
+    search: Any = db.search if args.group_by is None else db.search_groups
     labels, vectors = _queries(args)
     for start in range(0, len(labels), BATCH):
         batch = slice(start, start + BATCH)
-        yield labels[batch], db.search(np.asarray(vectors[batch]), **options)
+        yield labels[batch], search(np.asarray(vectors[batch]), **options)
 
 
 def _queries(args: argparse.Namespace) -> tuple[list[int | str], NDArray[Any]]:
-    """What each query is called, and the queries."""
+    """Labels of the queries, and the queries."""
     vectors = load_vectors(args.queries, args.key)
     if args.row is None:
         return list(range(len(vectors))), vectors
@@ -94,23 +103,27 @@ def _queries(args: argparse.Namespace) -> tuple[list[int | str], NDArray[Any]]:
     return [args.row], vectors[args.row : args.row + 1]
 
 
+def _oversample(text: str) -> float | str:
+    return text if text == "auto" else float(text)
+
+
 def as_where(text: str | None) -> Any:
-    """A filter as it is given on the command line; InputError where it is no JSON."""
+    """A filter from the command line. Raises InputError if it is not JSON."""
     if text is None:
         return None
     try:
         return json.loads(text)
     except ValueError as error:
-        raise InputError(f"--where is no JSON: {error}") from None
+        raise InputError(f"--where is not JSON: {error}") from None
 
 
 def as_ids(db: qvec.Collection, texts: list[str]) -> list[Any]:
-    """Ids as the collection has them; InputError names one that is no integer where ids are integers."""
+    """Ids of the type that the collection has. Raises InputError naming an id that is not an integer but has to be."""
     if db.stats().ids == "str":
         return texts
     for text in texts:
         if not text.removeprefix("-").isdecimal():
-            raise InputError(f"the id {text!r} is no integer, and the ids of this store are")
+            raise InputError(f"the id {text!r} is not an integer, and the ids of this store are")
     return [int(text) for text in texts]
 
 

@@ -1,4 +1,4 @@
-"""Measure recall against what a search spends, and store the curves that `qvec search --recall` goes by."""
+"""Measure recall against the cost of a search, and store the curves that `qvec search --recall` uses."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Check every block, record, link and id of a store; list what is wrong with it.
+"""Check every block, record, edge and id of a store, and list the problems.
 
-Exit code 0: the store is sound. 1: it has the problems listed. 2: it could not be checked.
+Exit code 0: the store is sound. 1: it has the problems listed. 2: the check failed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--deep",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="also make codes, nodes, lists and field indexes anew and compare (default)",
+        help="also recompute codes, nodes, lists and field indexes, and compare (default)",
     )
     parser.add_argument("--json", action="store_true", help='print {"store": ..., "problems": [...]}')
 
@@ -36,5 +36,5 @@ def _problems(store: str, deep: bool) -> list[str]:
     try:
         with qvec.open(store, mode="r") as db:
             return db.verify(deep=deep)
-    except CorruptError as error:  # too damaged to open is the worst of findings, not a failure to look
+    except CorruptError as error:  # a file that is too damaged to open is a problem that was found
         return [str(error)]

@@ -1,4 +1,4 @@
-"""Configurations of codes and indexes: what a caller chooses, checked when it is made."""
+"""Configurations of codes and indexes; their options are checked on creation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MAX_LISTS = 2**20
 
 @dataclass(frozen=True)
 class Float32:
-    """Vectors as they are: 4 bytes a dimension, exact. ``dims``: see :class:`Int8`."""
+    """Float32 vectors as they are: 4 bytes per dimension, exact. ``dims``: see :class:`Int8`."""
 
     kind: ClassVar[CodeKind] = "f32"
     min_samples: ClassVar[int] = 0
@@ -45,7 +45,7 @@ class Float32:
 
 @dataclass(frozen=True)
 class Float16:
-    """IEEE 754 half precision: 2 bytes a dimension, values up to 65,504 in magnitude. ``dims``: see :class:`Int8`."""
+    """IEEE 754 half precision: 2 bytes per dimension, magnitudes up to 65,504. ``dims``: see :class:`Int8`."""
 
     kind: ClassVar[CodeKind] = "f16"
     min_samples: ClassVar[int] = 0
@@ -57,7 +57,7 @@ class Float16:
 
 @dataclass(frozen=True)
 class BFloat16:
-    """bfloat16: 2 bytes a dimension, the range of float32, 8 bits of precision. ``dims``: see :class:`Int8`."""
+    """bfloat16: 2 bytes per dimension, the range of float32, 8 bits of precision. ``dims``: see :class:`Int8`."""
 
     kind: ClassVar[CodeKind] = "bf16"
     min_samples: ClassVar[int] = 0
@@ -69,17 +69,17 @@ class BFloat16:
 
 @dataclass(frozen=True)
 class Int8:
-    """One byte a dimension.
+    """One byte per dimension.
 
-    ``scale="per_vector"`` takes each vector's own range (dynamic: nothing is trained). ``scale="per_dim"``
-    takes one range a dimension from a sample, ``"global"`` one for all dimensions (static: see
-    :class:`qvec.codes.calibration.Calibration`); values outside saturate. ``symmetric`` ranges are even around
-    zero, so that there is no zero point; per vector they always are. ``method`` says how the ranges are
-    found: ``"minmax"`` covers the sample, ``"percentile"`` the central ``percentile`` per cent (default
-    99.9), ``"mse"`` minimizes the squared error, ``"entropy"`` the divergence of the histograms.
-    ``rounding="truncate"`` gives the codes of ``sentence_transformers.util.quantize_embeddings``. ``rotate``
-    spreads the variance evenly over the dimensions with a seeded random rotation first. ``dims`` codes the
-    first ``dims`` values only (embeddings trained as Matryoshka, Kusupati et al., arXiv:2205.13147).
+    ``scale``: ``"per_vector"``: each vector has its own range; nothing is trained. ``"per_dim"``: each dimension has a
+    range that is learned from a sample; ``"global"``: one range for all dimensions (see
+    :class:`qvec.codes.calibration.Calibration`). Values out of range saturate. ``symmetric``: ranges are symmetric
+    about zero, without zero point; per vector they always are. ``method``: how ranges are found. ``"minmax"`` covers
+    the sample, ``"percentile"`` the central ``percentile`` per cent (default 99.9), ``"mse"`` minimizes the squared
+    error, ``"entropy"`` the divergence of the histograms. ``rounding="truncate"``: codes equal those of
+    ``sentence_transformers.util.quantize_embeddings``. ``rotate``: a seeded random rotation first spreads the variance
+    evenly over the dimensions. ``dims``: only the first ``dims`` values are coded (Matryoshka embeddings, Kusupati et
+    al., arXiv:2205.13147).
     """
 
     kind: ClassVar[CodeKind] = "int8"
@@ -101,18 +101,18 @@ class Int8:
 
     @property
     def min_samples(self) -> int:
-        """Vectors needed to train on: 0 when nothing is learned."""
+        """Size of the smallest training sample; 0 if nothing is learned."""
         return min_samples(self.scale, self.method)
 
 
 @dataclass(frozen=True)
 class Int4:
-    """Half a byte a dimension: 16 levels.
+    """Half a byte per dimension: 16 levels.
 
-    ``scale``, ``symmetric``, ``method``, ``percentile``, ``rotate`` and ``dims`` as for :class:`Int8`; per
-    vector, the range is the one of least squared error. ``centroids``, per vector only: vectors are coded around the
-    nearest of so many (0 to 256) centroids of a sample, 1 being its mean; "auto": one for each 64 vectors of it, 256 at
-    most, and none of fewer than 100 vectors. They take the space of no bit, and a query some microseconds.
+    ``scale``, ``symmetric``, ``method``, ``percentile``, ``rotate`` and ``dims``: see :class:`Int8`; per vector, the
+    range has the least squared error. ``centroids`` (per vector only): number of centroids, 0 to 256; each vector is
+    coded around the nearest one. 1: the mean of the sample. "auto": one for each 64 vectors of the sample, 256 at most;
+    none if there are fewer than 100 vectors. Centroids do not make codes longer; a query takes some microseconds more.
     """
 
     kind: ClassVar[CodeKind] = "int4"
@@ -132,7 +132,7 @@ class Int4:
 
     @property
     def min_samples(self) -> int:
-        """Vectors needed to train on: 0 when nothing is learned."""
+        """Size of the smallest training sample; 0 if nothing is learned."""
         if self.scale == "per_vector":
             return centroid_samples(self.centroids)
         return min_samples(self.scale, self.method)
@@ -140,9 +140,9 @@ class Int4:
 
 @dataclass(frozen=True)
 class Ternary:
-    """Two bits a dimension: -1, 0 or 1 times each vector's own scale.
+    """Two bits per dimension: -1, 0 or 1 times the scale of the vector.
 
-    ``centroids``, ``rotate`` and ``dims`` as for :class:`Int4`.
+    ``centroids``, ``rotate`` and ``dims``: see :class:`Int4`.
     """
 
     kind: ClassVar[CodeKind] = "ternary"
@@ -157,17 +157,17 @@ class Ternary:
 
     @property
     def min_samples(self) -> int:
-        """Vectors needed to train on: 0 when nothing is learned."""
+        """Size of the smallest training sample; 0 if nothing is learned."""
         return centroid_samples(self.centroids)
 
 
 @dataclass(frozen=True)
 class Binary:
-    """One bit a dimension: the sign, compared by Hamming distance.
+    """One bit per dimension: the sign, compared by Hamming distance.
 
-    ``center`` subtracts the mean of a sample first, so that each bit splits the data; "auto": where the sample has
-    100 vectors or more. ``rotate`` applies a
-    seeded random rotation, so that each bit tells equally much. ``dims``: see :class:`Int8`.
+    ``center``: the mean of a sample is subtracted first, so that each bit splits the data; "auto": if the sample has
+    100 vectors or more. ``rotate``: a seeded random rotation, so that all bits carry the same information. ``dims``:
+    see :class:`Int8`.
     """
 
     kind: ClassVar[CodeKind] = "binary"
@@ -183,13 +183,13 @@ class Binary:
 
     @property
     def min_samples(self) -> int:
-        """Vectors needed to train on: 0 when nothing is learned."""
+        """Size of the smallest training sample; 0 if nothing is learned."""
         return MIN_SAMPLES_MEAN if self.center else 0
 
 
 @dataclass(frozen=True)
 class RaBitQ:
-    """``bits`` a dimension, 1 to 8, after a seeded random rotation, with an unbiased estimate of each distance.
+    """``bits`` per dimension, 1 to 8, after a seeded random rotation, with an unbiased estimate of each distance.
 
     RaBitQ (Gao and Long, arXiv:2405.12497) and its extension to more bits (arXiv:2409.09913). ``centroids``: see
     :class:`Int4`; ``dims``: see :class:`Int8`.
@@ -207,17 +207,17 @@ class RaBitQ:
 
     @property
     def min_samples(self) -> int:
-        """Vectors needed to train on: 0 when nothing is learned."""
+        """Size of the smallest training sample; 0 if nothing is learned."""
         return centroid_samples(self.centroids)
 
 
 @dataclass(frozen=True)
 class Mixed:
-    """0 to 8 bits a dimension, given to groups of 64 dimensions by what they bring, under a budget.
+    """Mixed precision: 0 to 8 bits per dimension, allocated to groups of 64 dimensions under a budget.
 
-    The budget is ``bits`` a dimension on average (default 3), or ``bytes`` a vector without the 8 bytes of
-    its factors: give one. ``groups="pca"`` groups the principal components of a sample, ``"raw"`` the
-    dimensions as they come. ``centroids``: see :class:`Int4`; ``dims``: see :class:`Int8`.
+    The budget is ``bits`` per dimension on average (default 3), or ``bytes`` per vector without the 8 bytes of its
+    factors: give one. ``groups``: ``"pca"`` groups the principal components of a sample, ``"raw"`` the dimensions in
+    their order. ``centroids``: see :class:`Int4`; ``dims``: see :class:`Int8`.
     """
 
     kind: ClassVar[CodeKind] = "mixed"
@@ -230,7 +230,7 @@ class Mixed:
     def __post_init__(self) -> None:
         check_choice("Mixed.groups", self.groups, get_args(MixedGroups))
         if self.bits is not None and self.bytes is not None:
-            raise InputError("Mixed.bits and Mixed.bytes are two ways to give one budget: give one")
+            raise InputError("Mixed.bits and Mixed.bytes both set the budget: give one of them")
         if self.bytes is not None:
             check_int("Mixed.bytes", self.bytes, 8, MAX_DIM)
         if self.bits is not None:
@@ -240,19 +240,18 @@ class Mixed:
 
     @property
     def min_samples(self) -> int:
-        """Vectors needed to train on."""
+        """Size of the smallest training sample."""
         return max(MIN_SAMPLES_RANGE, centroid_samples(self.centroids))
 
 
 @dataclass(frozen=True)
 class Prequantized:
-    """Embeddings that come quantized, as embedding APIs and sentence-transformers return them; no originals are kept.
+    """Embeddings that are already quantized, as embedding APIs and sentence-transformers return them; no originals.
 
-    ``dtype="int8"``: int8[n, dim], the integers themselves. ``"uint8"``: uint8[n, dim], each standing for the
-    integer 128 below it, so that both forms of one embedding give the same distances. ``"ubinary"``:
-    uint8[n, dim / 8], bits packed highest first (``numpy.packbits``); ``"binary"``: the same less 128, as
-    int8. The metric is that of the integers; bits are compared by Hamming distance under every metric.
-    Queries may come in the same form, or as floats [n, dim].
+    ``dtype``: ``"int8"``: int8[n, dim]. ``"uint8"``: uint8[n, dim], the integer plus 128: both forms of an embedding
+    have the same distances. ``"ubinary"``: uint8[n, dim / 8], bits packed highest first (``numpy.packbits``).
+    ``"binary"``: the same minus 128, as int8. Distances are those of the integers; bits are compared by Hamming
+    distance under all metrics. Queries have the same form, or are floats [n, dim].
     """
 
     kind: ClassVar[CodeKind] = "prequantized"
@@ -268,7 +267,7 @@ CodeConfig = Float32 | Float16 | BFloat16 | Int8 | Int4 | Ternary | Binary | RaB
 
 @dataclass(frozen=True)
 class Flat:
-    """Scan every code: exact with respect to the code, and the fastest below some ten thousand vectors."""
+    """Scan of all codes: exact with respect to the codes; the fastest index up to some ten thousand vectors."""
 
     kind: ClassVar[Literal["flat"]] = "flat"
 
@@ -277,10 +276,10 @@ class Flat:
 class HNSW:
     """Navigable small-world graph (Malkov and Yashunin, arXiv:1603.09320), one level with a table of entry points.
 
-    ``m``: half the links a node may have (2..64). ``ef_construction``: candidates kept while a node is linked
-    (``m``..4096); more makes a better graph, and takes longer. ``layout="packed"`` keeps beside each node what
-    a walk needs to know of its neighbors, 5 bytes a dimension and 264 more: the fastest search, in more
-    memory. It takes an ``m`` of 16, 32, 48 or 64, codes of 4 bits a dimension or more, and 4,096 dimensions at most.
+    ``m``: half of a node's maximum number of links (2..64). ``ef_construction``: candidates considered when a node is
+    linked (``m``..4096); more give a better graph and a longer build. ``layout="packed"`` stores with each node what a
+    walk needs of its neighbors, in 5 bytes per dimension plus 264: the fastest searches, with more memory. It needs an
+    ``m`` of 16, 32, 48 or 64, codes of at least 4 bits per dimension, and at most 4,096 dimensions.
     """
 
     kind: ClassVar[Literal["hnsw"]] = "hnsw"
@@ -298,12 +297,12 @@ class HNSW:
 
 @dataclass(frozen=True)
 class IVF:
-    """Inverted lists: a search scans those near the query, by one bit a dimension, and scores what may be near.
+    """Inverted lists: a search scans the lists near the query with one bit per dimension, and scores candidates.
 
-    ``nlist``: lists (1..2^20), at most as many as the first vectors added; "auto": about four times the root of
-    the number of vectors, chosen anew each time that there are four times as many. ``copies``: lists that each vector
-    is in, 1 or 2 (SOAR, Sun et al., arXiv:2404.00774): 2 takes d/8 + 20 bytes a vector more, and needs fewer
-    lists to be scanned. ``seed``: of what is drawn to learn the centroids.
+    ``nlist``: number of lists (1..2^20), at most the number of vectors first added; "auto": about four times the square
+    root of the number of vectors, chosen again each time that number has quadrupled. ``copies``: lists per vector, 1 or
+    2 (SOAR, Sun et al., arXiv:2404.00774): 2 takes d/8 + 20 more bytes per vector, and fewer lists have to be scanned.
+    ``seed``: of the random choices in learning the centroids.
     """
 
     kind: ClassVar[Literal["ivf"]] = "ivf"
@@ -322,7 +321,7 @@ IndexConfig = Flat | HNSW | IVF
 
 
 def check_scalar(config: Int8 | Int4, name: str, default: CalibrationMethod) -> None:
-    """Check the options that the codes of integer levels share; InputError names the wrong one."""
+    """Check the options that int8 and int4 share; InputError names the wrong one."""
     check_choice(f"{name}.scale", config.scale, get_args(Scale))
     check_choice(f"{name}.method", config.method, get_args(CalibrationMethod))
     check_flag(f"{name}.rotate", config.rotate)
@@ -342,12 +341,12 @@ def check_scalar(config: Int8 | Int4, name: str, default: CalibrationMethod) -> 
 
 
 def code_name(config: CodeConfig) -> str:
-    """What `create` takes for it, but for its options: ``"int8"``, ``"rabitq4"``."""
+    """Return the name that `create` accepts, without options: ``"int8"``, ``"rabitq4"``."""
     return f"{config.kind}{config.bits}" if isinstance(config, RaBitQ) else config.kind
 
 
 def min_samples(scale: Scale, method: CalibrationMethod) -> int:
-    """Give the vectors that ranges are learned from: 0 per vector, where nothing is learned."""
+    """Return the size of the smallest sample for learning ranges: 0 per vector, as nothing is learned."""
     if scale == "per_vector":
         return 0
     return MIN_SAMPLES_ENTROPY if method == "entropy" else MIN_SAMPLES_RANGE

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 import numpy as np
 
 from qvec.codes.configs import CodeConfig
+from qvec.collection.reading import ReadableCollection
 from qvec.common.errors import CorruptError, InputError, LockedError
 from qvec.common.switch_interval import short_switch_interval
 from qvec.common.types import (
     ArrayLike,
     FieldType,
     Float32Array,
-    Include,
     MemoryMode,
     Missing,
     OnConflict,
@@ -33,18 +32,14 @@ from qvec.index import Progress
 from qvec.maintenance.state_check import state_codec
 from qvec.maintenance.stats import collect_stats
 from qvec.quality.recall import MAX_EVALUATED_ROWS, OVERSAMPLES, CodeNames
-from qvec.rows.access import RowAccess
 from qvec.rows.lookup import find_rows
 from qvec.rows.reader import refuse_missing
-from qvec.rows.results import AddResult, Records
-from qvec.schema.config import Config
+from qvec.rows.results import AddResult
 from qvec.schema.generations import Generation, list_generations
 from qvec.schema.quantizer_export import Transfer, export_quantizer, import_quantizer
 from qvec.schema.quantizers import Trained
 from qvec.schema.state import Oversample
 from qvec.schema.validation import (
-    MAX_K,
-    MAX_ROWS,
     as_id_set,
     as_ids,
     as_payloads,
@@ -57,8 +52,6 @@ from qvec.schema.validation import (
     worker_threads,
 )
 from qvec.search.curves import Curves, outdated
-from qvec.search.pipeline import Searches
-from qvec.search.results import Hits
 from qvec.storage.store import Snapshot, Store
 
 if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec` fast
@@ -70,7 +63,6 @@ if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec`
     from qvec.quality.drift import Drift, OnDrift
     from qvec.quality.drift_alarm import DriftAlarm
     from qvec.quality.evaluate import Evaluation
-    from qvec.quality.query_sample import QuerySample
     from qvec.quality.report import Report
 
 MAX_TUNED_K = 10_000
@@ -78,43 +70,20 @@ MAX_TUNED_QUERIES = 100_000
 MAX_MEASURED_QUERIES = 1_000_000
 
 
-class Collection:
+class Collection(ReadableCollection):
     """Vectors of one dimension under one metric, in one file. Made by :func:`qvec.create` and :func:`qvec.open`.
 
-    One handle writes; any number of threads and processes search meanwhile. A search sees the whole last commit.
+    Any number of threads and processes search and write. Writers wait for each other, one transaction at a time. A
+    search sees the whole last commit.
     """
 
     def __init__(self, store: Store, on_drift: OnDrift = None) -> None:
-        if not (on_drift in (None, "warn", "raise") or callable(on_drift)):
-            raise InputError(f"on_drift must be 'warn', 'raise', a callable or None, got {on_drift!r}")
-        self._store, self._on_drift = store, on_drift
-        self._config = Config.from_dict(dict(store.config))
-        self._access = RowAccess(self._config)
-        self._searches = Searches(store, self._access, lambda queries: self._queries.take(queries))
-
-    def close(self) -> None:
-        """Wait for running searches, then release the file. Later calls raise ClosedError."""
-        self._store.close()
-
-    @property
-    def closed(self) -> bool:
-        """Whether :meth:`close` was called."""
-        return self._store.closed
-
-    def __enter__(self) -> Self:
-        self._store.end(self._store.begin())  # raises ClosedError here and not at the first call
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+        super().__init__(store)
+        self._on_drift = on_drift
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the path and the memory mode. Unpickling opens the file for reading: only one handle can write."""
+        """Pickle the path and the memory mode. Unpickling opens the file for reading."""
         return reopened, (os.path.abspath(self._store.path), self._store.memory)
-
-    def __repr__(self) -> str:
-        config = self._config
-        return f"<qvec.Collection {os.fspath(self._store.path)!r} dim={config.dim} {config.metric}>"
 
     # --- writing ---
 
@@ -122,7 +91,7 @@ class Collection:
         self,
         vectors: ArrayLike,
         ids: Any = None,
-        payload: Sequence[Payload | None] | Payload | None = None,
+        payloads: Sequence[Payload | None] | Payload | None = None,
         *,
         on_conflict: OnConflict = "error",
         progress: Progress | None = None,
@@ -134,7 +103,7 @@ class Collection:
         vectors: array-like [n, dim] or [dim] of finite real numbers, at most 1e18 in magnitude. A collection of
         :class:`qvec.Prequantized` codes takes integers in that form.
         ids: n integers in [0, 2^63) or n strings, as chosen at creation; None: the next n integers.
-        payload: a dict (or None) for each vector, of msgpack-able values.
+        payloads: a dict (or None) for each vector, of msgpack-able values; for one vector, a dict.
         on_conflict: for an id that is already stored, "error", "skip" the vector or "replace" the stored one.
         progress: called with (done, total) rows while the index is built. threads: default, one for each core.
         model: the tag of the vectors' embedding model, refused if it is not the collection's.
@@ -151,12 +120,12 @@ class Collection:
             if len(checked) != len(x):
                 raise InputError(f"{len(checked)} ids for {len(x)} vectors: give one a vector")
             check_unique(checked)
-        payloads = as_payloads(payload, len(x))
+        checked_payloads = as_payloads(payloads, len(x))
         workers = worker_threads(threads)
         with self._store.write() as txn:
             writer = self._access.writer(txn)
             untrained = writer.is_empty
-            result = writer.add(x, checked, payloads, on_conflict, workers, progress)
+            result = writer.add(x, checked, checked_payloads, on_conflict, workers, progress)
             drift = self._alarm.check(txn, x, untrained)
             repair_due, untuned = result.replaced > 0 and writer.repair_due, outdated(txn.state)
         if repair_due:
@@ -170,28 +139,28 @@ class Collection:
         self,
         vectors: ArrayLike,
         ids: Any,
-        payload: Sequence[Payload | None] | Payload | None = None,
+        payloads: Sequence[Payload | None] | Payload | None = None,
         *,
         progress: Progress | None = None,
         threads: int | None = None,
         model: str | None = None,
     ) -> AddResult:
         """Add vectors and replace those whose ids are already stored; see :meth:`add`."""
-        return self.add(vectors, ids, payload, on_conflict="replace", progress=progress, threads=threads, model=model)
+        return self.add(vectors, ids, payloads, on_conflict="replace", progress=progress, threads=threads, model=model)
 
-    def update_payload(
+    def update_payloads(
         self,
         ids: Any,
-        payload: Sequence[Payload | None] | Payload | None,
+        payloads: Sequence[Payload | None] | Payload | None,
         *,
         merge: bool = True,
         missing: Missing = "error",
     ) -> int:
         """Change payloads of stored vectors, all or none of them; the number of vectors that were found.
 
-        payload: one for all ids, or a list of one for each. merge: change the keys that a payload names and remove
-        those it sets to None; otherwise replace the whole payload. missing: "error" raises MissingIdError for an id
-        that is not stored, "ignore" skips it.
+        payloads: a list of one for each id, or one dict (or None) for all ids. merge: change the keys that a payload
+        names and remove those it sets to None; otherwise replace the whole payload. missing: "error" raises
+        MissingIdError for an id that is not stored, "ignore" skips it.
 
         Raises InputError naming the wrong value, MissingIdError, or DuplicateIdError for an id that is named twice.
         """
@@ -199,8 +168,8 @@ class Collection:
         check_choice("missing", missing, get_args(Missing))
         wanted = as_ids(ids, self._config.ids)
         check_unique(wanted)
-        one_for_all = payload is None or isinstance(payload, Mapping)
-        payloads = as_payloads([payload], 1) * len(wanted) if one_for_all else as_payloads(payload, len(wanted))
+        one_for_all = payloads is None or isinstance(payloads, Mapping)
+        checked = as_payloads([payloads], 1) * len(wanted) if one_for_all else as_payloads(payloads, len(wanted))
         with self._store.write() as txn:
             keys = id_keys(wanted)
             rows = find_rows(txn, keys)
@@ -208,7 +177,7 @@ class Collection:
                 refuse_missing(keys, rows, self._config)
             found = np.flatnonzero(rows >= 0)
             if len(found):
-                self._access.writer(txn).update_payload(rows[found], [payloads[i] for i in found], merge)
+                self._access.writer(txn).update_payload(rows[found], [checked[i] for i in found], merge)
         return len(found)
 
     def delete(
@@ -254,18 +223,21 @@ class Collection:
         self._outside_transaction("erase() makes transactions of its own; call it outside of one")
         from qvec.maintenance.deletion import erase
 
-        return erase(self._store, self._maintenance, self._deletion(ids, where, missing, threads), progress)
+        deletion = self._deletion(ids, where, missing, threads)
+        with self._store.job("erases"):
+            return erase(self._store, self._maintenance, deletion, progress)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Self]:
-        """Make all changes of this thread inside the ``with`` block visible together at its end, or none of them.
+        """Make all changes of this task or thread in the ``with`` block visible together at its end, or none of them.
 
         An exception that leaves the block undoes everything, as does the death of the process. Reads and searches
-        inside the block see its changes; other threads and processes see the last commit, and wait to write. A nested
-        block is part of the outer one. Changes are held in memory until the end.
+        inside the block see its changes. Other tasks, threads and processes see the last commit, and wait to write. A
+        nested block is part of the outer one. Changes are held in memory until the end.
 
-        Raises ReadOnlyError. Raises AbortedError, and undoes everything, if the block caught an exception of a call or
-        of a nested block that had failed half-way.
+        Raises ReadOnlyError. Raises LockedError if other writers do not end within the handle's timeout, or at once if
+        the writer is another task of the same thread, which cannot go on while this one waits. Raises AbortedError, and
+        undoes everything, if the block caught an exception of a call or of a nested block that had failed half-way.
         """
         with self._store.transaction():
             yield self
@@ -281,143 +253,7 @@ class Collection:
         self._outside_transaction("a snapshot is of a commit; what a transaction writes is none before its end")
         return Collection(SnapshotStore(self._store))
 
-    # --- searching ---
-
-    def search(
-        self,
-        queries: ArrayLike | None = None,
-        k: int = 10,
-        *,
-        id: Any = None,
-        max_distance: float | None = None,
-        offset: int = 0,
-        mmr: float | None = None,
-        fetch_k: int | None = None,
-        include: Include = ("payload",),
-        where: Where | Sequence[Where | None] | None = None,
-        ids_in: Any = None,
-        group_by: str | None = None,
-        group_size: int = 1,
-        explain: bool = False,
-        ef: int | None = None,
-        nprobe: int | None = None,
-        oversample: float | Literal["auto"] = "auto",
-        rescore: bool | Literal["auto"] = "auto",
-        exact: bool = False,
-        threads: int | None = None,
-        model: str | None = None,
-        recall: float | None = None,
-    ) -> Hits:
-        """The k nearest neighbors of one query (1-D in, 1-D out) or of a batch (2-D in, 2-D out).
-
-        id: look for the neighbors of a stored vector (1-D out) or of several (2-D out) instead of ``queries``; a
-        vector is not its own neighbor.
-        max_distance: only hits at this distance or nearer, in the metric's own measure (l2: squared); at most k.
-        offset: leave out the nearest ``offset`` hits: the next page.
-        mmr: choose k of the ``fetch_k`` nearest (default: 5 k, 20 at least) by maximal marginal relevance: 1 weighs
-        nothing but nearness to the query, 0 nothing but distance from the hits chosen before.
-        include: what hits bring along: "payload", "vector". explain: and how they were found, as ``explanation``.
-
-        where: only vectors whose payload fulfils a filter on declared fields (docs/filters.md), as in
-        ``{"lang": "en", "year": {"$gte": 2020}}``. ids_in: only vectors with one of these ids; or, as a 1-D array of
-        booleans, whether each integer id may be found. With both, both must hold. A list of filters: one for each query
-        of the batch, None for none.
-        group_by: a declared field; k (and ``offset``) count groups of vectors that hold the same value, nearest group
-        first, and each brings its ``group_size`` nearest: k * group_size places, whose values ``groups`` gives.
-
-        ef: candidates a graph walk keeps; nprobe: inverted lists that are scanned, 1 to all (default: the root of their
-        number); more is slower and finds more. Each is refused where the index is of the other kind; a scan, which an
-        "auto" collection begins with, has no use for ef. oversample: candidates re-ranked per hit;
-        "auto": what the code needs, of a given ``ef`` all at most.
-        rescore: whether candidates are re-ranked with the stored originals; "auto": where there are any.
-        recall: in place of these, the share of the true neighbors to find: the cheapest search that :meth:`tune`
-        measured to reach it.
-        exact: score every original instead. threads: for a batch; default, all cores. model: the tag of the
-        queries' model; refused where it is not the collection's.
-        Fewer than k vectors stored: what there is, padded as :class:`Hits` says.
-        """
-        if model is not None:
-            self._check_model(model)
-        if (queries is None) == (id is None):
-            raise InputError("give either queries or the id of a stored vector")
-        options = (k, include, max_distance, offset, mmr, fetch_k, group_by, group_size, explain, ef, nprobe,
-                   oversample, rescore, exact, recall)  # fmt: skip
-        if id is not None:
-            return self._searches.search_by_id(id, options, where, ids_in, threads)
-        return self._searches.search(queries, options, where, ids_in, threads)
-
-    def get(
-        self,
-        ids: Any = None,
-        *,
-        where: Where | None = None,
-        limit: int | None = None,
-        offset: int = 0,
-        missing: Missing = "error",
-    ) -> Records:
-        """Stored vectors and payloads: of ids, in the order given, or of a filter, oldest first.
-
-        limit, offset: of the vectors that match the filter, skip the first ``offset`` and return at most ``limit``.
-        missing: "error" raises MissingIdError naming the first id that is not stored, "ignore" skips such ids.
-        """
-        check_choice("missing", missing, get_args(Missing))
-        if (ids is None) == (where is None):
-            raise InputError("give either ids or where")
-        start = check_count("offset", offset, 0, MAX_ROWS)
-        stop = MAX_ROWS if limit is None else start + check_count("limit", limit, 0, MAX_ROWS)
-        with self._store.read() as snap:
-            reader = self._access.reader(snap)
-            if where is None:
-                if start or limit is not None:
-                    raise InputError("limit and offset go with where; ids say themselves how many they are")
-                return reader.by_ids(ids, missing)
-            from qvec.search.row_selection import matching_rows
-
-            return reader.by_rows(matching_rows(snap, where)[start:stop])
-
-    def scan(self, batch_size: int = 8192, *, where: Where | None = None) -> Generator[Records, None, None]:
-        """All vectors, or those that match a filter, in batches, as of the commit at the first step.
-
-        Close the iterator to end the scan early.
-        """
-        from qvec.search.row_selection import matching_rows
-
-        size = check_count("batch_size", batch_size, 1, MAX_K)
-        with self._store.read() as snap:
-            version = snap.version
-            for records in self._access.reader(snap).in_batches(matching_rows(snap, where), size):
-                if snap.version != version:
-                    raise InputError("the transaction has changed the collection since this scan of it began")
-                yield records
-
-    def count(self, where: Where | None = None) -> int:
-        """The number of stored vectors, or of those that match a filter; see :meth:`search` for ``where``."""
-        if where is None:
-            return len(self)
-        from qvec.search.row_selection import selector_of
-
-        with self._store.read() as snap:
-            return selector_of(snap).select(snap, where, None, self._config.ids).count
-
-    def __len__(self) -> int:
-        with self._store.read() as snap:
-            return int(snap.state.live)
-
-    def __contains__(self, id: object) -> bool:
-        try:
-            key = id_keys(as_ids([id], self._config.ids))[0]
-        except InputError:
-            return False
-        with self._store.read() as snap:
-            return snap.row_of(key) is not None
-
     # --- fields ---
-
-    @property
-    def fields(self) -> Mapping[str, FieldType]:
-        """The declared fields, name -> type. Filters (``where=``) refer to them."""
-        with self._store.read() as snap:
-            return MappingProxyType({name: declared.type for name, declared in snap.state.fields.items()})
 
     def add_field(self, name: str, type: FieldType, *, progress: Progress | None = None) -> None:
         """Declare a field, and index the values that stored payloads have under its name.
@@ -443,7 +279,7 @@ class Collection:
 
     # --- codes ---
 
-    def calibrations(self) -> list[Generation]:
+    def generations(self) -> list[Generation]:
         """All generations, oldest first, with the number of rows that each has encoded."""
         with self._store.read() as snap:
             return list_generations(snap.state)
@@ -461,7 +297,7 @@ class Collection:
         """Train a code on float32 [n, dim], store it as a generation and, by default, encode every row with it.
 
         code: the code to train; default, the active one. method: how ranges are found, for codes that have ranges.
-        activate: requantize now; otherwise :meth:`requantize` with ``calibration=`` does it later.
+        activate: requantize now; otherwise :meth:`requantize` with ``generation=`` does it later.
 
         Raises InputError if the sample is too small (the message says how many vectors are needed), if the code learns
         nothing from a sample, or if there are no originals to encode.
@@ -472,25 +308,25 @@ class Collection:
         trained = train_on(self._store, self._access, x, code, method)
         return self._store_trained(trained, x, activate, threads, progress)
 
-    def export_calibration(self, number: int | None = None, format: Transfer = "json") -> str | bytes:
+    def export_calibration(self, generation: int | None = None, format: Transfer = "json") -> str | bytes:
         """A trained code, by default the active one, as JSON text or msgpack bytes for :meth:`import_calibration`."""
         with self._store.read() as snap:
-            record = snap.state.generation(snap.state.active if number is None else number)
+            record = snap.state.generation(snap.state.active if generation is None else generation)
             return export_quantizer(record, self._access.load(snap, record.number), self._config, format)
 
     def import_calibration(self, data: str | bytes, *, activate: bool = False) -> Generation:
         """Store what :meth:`export_calibration` returned as a generation; ``activate``: encode every row with it.
 
-        Raises FormatError if the data is damaged or no calibration, and InputError if it is of another dimension,
-        metric or model.
+        Raises FormatError if the data is damaged or not a calibration, and InputError if the dimension, metric or
+        model differs.
         """
         return self._store_trained(import_quantizer(data, self._config), None, activate, None, None)
 
     def requantize(
         self,
         code: str | CodeConfig | None = None,
-        calibration: int | None = None,
         *,
+        generation: int | None = None,
         adapter: Adapter | None = None,
         relink: Relink = "auto",
         threads: int | None = None,
@@ -498,11 +334,11 @@ class Collection:
     ) -> Generation:
         """Encode every row again from the stored originals while searches and writes go on, then switch at once.
 
-        code: the new code, trained on stored vectors; default, the active code, trained again. calibration: a
-        stored one, by number. adapter: a learned map that vectors and queries go through before they are encoded
-        (:mod:`qvec.qat`), by default to the code that it was learned for; without it, codes are of the plain vectors.
-        relink: whether to build a new graph; "auto": only if walks over the old graph no longer find what a scan of the
-        new codes finds. progress: called with (done, total) rows.
+        code: the new code, trained on stored vectors; default, the active code, trained again. generation: a stored
+        one, by number, in place of a code. adapter: a learned map that vectors and queries go through before they are
+        encoded (:mod:`qvec.qat`), by default to the code that it was learned for; without it, codes are of the plain
+        vectors. relink: whether to build a new graph; "auto": only if walks over the old graph no longer find what a
+        scan of the new codes finds. progress: called with (done, total) rows.
 
         Works in transactions of 8,192 rows. A process that dies leaves the old generation active. Calling again
         continues where it stopped; asking for another code discards the unfinished generation. The old codes stay
@@ -511,15 +347,17 @@ class Collection:
         Raises InputError if there are no originals, if the collection is empty, or if the code cannot be trained on it.
         """
         workers = worker_threads(threads)
-        number = self._generations.requantize(code, calibration, relink, workers, progress, adapter)
-        self._refresh_curves(workers)
+        with self._store.job("requantizes"):
+            number = self._generations.requantize(code, generation, relink, workers, progress, adapter)
+            self._refresh_curves(workers)
         return self._generation(number)
 
     def rollback(self, generation: int, *, threads: int | None = None, progress: Progress | None = None) -> Generation:
         """Make an earlier generation active. Rows added since are encoded first; all rows, if its codes are gone."""
         workers = worker_threads(threads)
-        self._generations.rollback(generation, workers, progress)
-        self._refresh_curves(workers)
+        with self._store.job("requantizes"):
+            self._generations.rollback(generation, workers, progress)
+            self._refresh_curves(workers)
         return self._generation(generation)
 
     def drop_generation(self, generation: int) -> None:
@@ -544,7 +382,8 @@ class Collection:
 
         queries: float32 [m, dim]; None: stored rows, each searched for among the others. n: the number of queries used
         at most, drawn by ``seed``. codes: "all", or a list of names and configurations. oversamples:
-        candidates re-ranked per hit; 1: none. rows: if more vectors are stored, a sample of so many is scanned.
+        candidates re-ranked per hit; 1: no re-ranking. rows: a larger collection is sampled down to this number of
+        rows.
         progress: called with (done, total) codes.
 
         Each code is searched with the collection's own graph, so the index's loss is that of a requantize
@@ -620,7 +459,9 @@ class Collection:
             raise InputError("ks must name one k or more")
         checked = sorted({check_count("ks", k, 1, MAX_TUNED_K) for k in ks})
         limit = check_count("n", n, 1, MAX_TUNED_QUERIES)
-        return tune(self._store, self._access, q, checked, limit, seed, worker_threads(threads), progress)
+        workers = worker_threads(threads)
+        with self._store.job("tunes"):
+            return tune(self._store, self._access, q, checked, limit, seed, workers, progress)
 
     def drift(self) -> Drift:
         """Whether recently added vectors still resemble those that the active code was trained on.
@@ -681,7 +522,7 @@ class Collection:
 
         Returns the number of unused rows that were released; :meth:`compact` then returns their pages to the file
         system. If walks over the graph then find less than 95 % of what a scan of the codes finds, a new graph is built
-        and replaces the old one: a generation of the same codes (:meth:`calibrations`).
+        and replaces the old one: a generation of the same codes (:meth:`generations`).
 
         Works in transactions of a few hundred to 4,096 rows. After a crash, calling again continues. Meanwhile threads
         of this process switch in Python every tenth of a millisecond (``sys.setswitchinterval``), so that searches do
@@ -692,9 +533,9 @@ class Collection:
         """
         self._outside_transaction("optimize() makes transactions of its own; call it outside of one")
         workers = 1 if threads is None else worker_threads(threads)
-        with short_switch_interval():
+        with self._store.job("optimizes"), short_switch_interval():
             released = self._maintenance.optimize(workers, progress)
-            if self._generations.relink_if_due(workers, progress):
+            if self._is_relinked(workers, progress):
                 self._refresh_curves(worker_threads(threads))
         return released
 
@@ -712,9 +553,7 @@ class Collection:
         )
         from qvec.storage.copies import compact
 
-        before = os.stat(self._store.path).st_size
-        compact(self._store)
-        return before - os.stat(self._store.path).st_size
+        return compact(self._store)
 
     def backup(self, dest: str | os.PathLike[str]) -> None:
         """Copy the last commit, without free pages, to a new file, while others read and write.
@@ -749,7 +588,8 @@ class Collection:
         with self._store.read() as snap:
             erasing = snap.state.erasing
         if erasing:
-            with contextlib.suppress(LockedError, CorruptError):  # snapshots use the data, or a repair comes first
+            # snapshots use the data, another process erases, or a repair comes first
+            with contextlib.suppress(LockedError, CorruptError), self._store.job("erases"):
                 self._maintenance.erase(worker_threads(None), None)
 
     def _evaluation(
@@ -786,11 +626,17 @@ class Collection:
 
         number, active = store_trained(self._store, self._access, trained, sample)
         if activate and not active:
-            self.requantize(calibration=number, threads=threads, progress=progress)
+            self.requantize(generation=number, threads=threads, progress=progress)
         return self._generation(number)
 
+    def _is_relinked(self, threads: int, progress: Progress | None) -> bool:
+        """Build a new graph if that is due; False if another process requantizes."""
+        with contextlib.suppress(LockedError), self._store.job("requantizes"):
+            return self._generations.relink_if_due(threads, progress)
+        return False
+
     def _generation(self, number: int) -> Generation:
-        return next(made for made in self.calibrations() if made.number == number)
+        return next(made for made in self.generations() if made.number == number)
 
     def _refresh_curves(self, threads: int) -> None:
         from qvec.quality.tuning import refresh_curves
@@ -815,11 +661,11 @@ class Collection:
 
         return DriftAlarm(self._access, self._on_drift)
 
-    @cached_property
-    def _queries(self) -> QuerySample:
-        from qvec.quality.query_sample import QuerySample
 
-        return QuerySample(self._config.dim)
+def check_on_drift(on_drift: object) -> None:
+    """Raise InputError unless the value says what to do with a drift alarm."""
+    if not (on_drift in (None, "warn", "raise") or callable(on_drift)):
+        raise InputError(f"on_drift must be 'warn', 'raise', a callable or None, got {on_drift!r}")
 
 
 def reopened(path: str, memory: MemoryMode) -> Collection:

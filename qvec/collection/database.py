@@ -7,12 +7,13 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 from weakref import WeakSet
 
 from qvec.collection.collection import Collection
 from qvec.collection.open import create, open
 from qvec.common.errors import InputError, NotFoundError
+from qvec.common.types import Mode
 from qvec.storage.atomic_file import remove
 
 SUFFIX = ".qvec"
@@ -23,29 +24,29 @@ _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{MAX_NAME - 1}}}")
 class Database:
     """A directory of collections. A collection is a file ``NAME.qvec``, which :func:`qvec.open` opens as well.
 
-    Collections know nothing of each other: each has its own dimension, code, index, writer and transactions. What
-    else lies in the directory is left alone.
+    Collections are independent: each has its own dimension, code, index, writer and transactions. Other files in the
+    directory are ignored.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Open the directory, or make it; NotFoundError: its own directory is not there, or this is a file."""
+        """Open the directory, or create it. Raises NotFoundError if its parent is missing or the path is a file."""
         self.path = Path(path)
         try:
             self.path.mkdir(exist_ok=True)
         except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
-            raise NotFoundError(f"{self.path} is no directory, and cannot be made one: {error}") from error
-        self._opened: WeakSet[Collection] = WeakSet()  # one that nobody refers to any more has closed itself
+            raise NotFoundError(f"{self.path} is not a directory and cannot be created: {error}") from error
+        self._opened: WeakSet[Collection] = WeakSet()  # a collection that is garbage-collected has closed itself
 
     def create(self, name: str, dim: int, **options: Any) -> Collection:
-        """Make a collection and open it for writing; ``options`` are those of :func:`qvec.create`.
+        """Create a collection and open it for writing. options: of :func:`qvec.create`.
 
-        name: 1 to 64 letters, digits, "_" and "-", of which the first is a letter or a digit.
+        name: 1 to 64 letters, digits, "_" and "-"; the first is a letter or a digit.
         Raises InputError, and ExistsError unless ``exist_ok=True``.
         """
         return self._remember(create(self._file(name), dim, **options))
 
-    def open(self, name: str, mode: Literal["rw", "r"] = "rw", **options: Any) -> Collection:
-        """Open a collection; ``options`` are those of :func:`qvec.open`. NotFoundError names those that there are."""
+    def open(self, name: str, mode: Mode = "rw", **options: Any) -> Collection:
+        """Open a collection. options: of :func:`qvec.open`. Raises NotFoundError, which lists the collections."""
         self._check_there(name)
         return self._remember(open(self._file(name), mode, **options))
 
@@ -55,15 +56,15 @@ class Database:
         return sorted(path.stem for path in files if _NAME.fullmatch(path.stem))
 
     def drop(self, name: str) -> None:
-        """Remove a collection for good. Raises NotFoundError; LockedError while it is open for writing.
+        """Delete the file of a collection. Raises NotFoundError; LockedError while it is open for writing.
 
-        Who has it open for reading keeps what it reads until it is closed.
+        Handles that are open for reading can read it until they are closed.
         """
         self._check_there(name)
         remove(str(self._file(name)))
 
     def close(self) -> None:
-        """Close the collections that were opened here."""
+        """Close the collections that were opened by this object."""
         for collection in list(self._opened):
             collection.close()
         self._opened.clear()

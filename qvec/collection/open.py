@@ -1,17 +1,17 @@
-"""How a collection is made and opened."""
+"""Creating and opening collections."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qvec.codes.base import make_transform
 from qvec.codes.configs import CodeConfig, IndexConfig, Int4, Int8
 from qvec.codes.registry import Quantizer, make_config
-from qvec.collection.collection import Collection
+from qvec.collection.collection import Collection, check_on_drift
 from qvec.common.errors import CorruptError, ExistsError, InputError
 from qvec.common.types import (
     ArrayLike,
@@ -21,6 +21,7 @@ from qvec.common.types import (
     IdKind,
     MemoryMode,
     Metric,
+    Mode,
     NDArray,
     Originals,
     check_flag,
@@ -30,7 +31,7 @@ from qvec.schema.config import Config, index_config
 from qvec.schema.quantizers import Trained, check_enough, train_code
 from qvec.schema.state import State, empty_state
 from qvec.schema.validation import as_stored, check_count
-from qvec.storage.store import ColumnSpec, Store
+from qvec.storage.store import TIMEOUT, ColumnSpec, Store
 
 if TYPE_CHECKING:
     from qvec.codes.adapters import Adapter
@@ -58,36 +59,43 @@ def create(
     durability: Durability = "full",
     on_drift: OnDrift = None,
     map_size: int | None = None,
+    timeout: float = TIMEOUT,
+    exclusive: bool = False,
 ) -> Collection:
     """Create a collection file and open it for writing.
 
-    dim: values a vector, 1 to 65,536. metric: "cosine", "ip" or "l2".
-    code: "auto" (int8), "f32", "f16", "bf16", "int8", "int4", "ternary", "binary", "rabitq1" to
-        "rabitq8", "mixed", or a configuration such as ``Int8(scale="per_dim")``;
-        ``Prequantized(dtype)`` for embeddings that are int8, uint8 or packed bits.
-    index: "auto" (a scan that becomes a graph at 10,000 vectors), "flat", "hnsw", "ivf" (inverted
-        lists), or a configuration: ``HNSW(m, ef_construction)``, ``IVF(nlist, copies)``.
+    dim: values of a vector, 1 to 65,536. metric: "cosine", "ip" or "l2".
+    code: "auto" (int8), "f32", "f16", "bf16", "int8", "int4", "ternary", "binary", "rabitq1" to "rabitq8", "mixed", or
+    a configuration such as ``Int8(scale="per_dim")``; ``Prequantized(dtype)`` for embeddings that are int8, uint8 or
+    packed bits.
+    index: "auto" (a scan that becomes a graph at 10,000 vectors), "flat", "hnsw", "ivf" (inverted lists), or a
+    configuration: ``HNSW(m, ef_construction)``, ``IVF(nlist, copies)``.
     ids: integers or strings.
-    fields: what payloads hold under these names, and searches filter by: name -> "keyword", "int", "float", "bool",
-        "datetime", or a list of these ("keyword[]"); more with :meth:`Collection.add_field`.
-    originals: the originals, for re-ranking and ``get`` ("none" by force where
-        vectors come quantized).
-    sample: vectors [n, dim] to calibrate the code on; without it, the first batch that is added.
-    adapter: a learned map that vectors and queries go through before they are coded (:mod:`qvec.qat`); the code is then
-    by default the one it was learned for, and the rotation's seed is its own.
-    quantizer: one that is trained already, as :mod:`qvec.torch` exports it; ``code`` must name its kind.
-    calibration: ranges that are known already, as ``Calibration.from_ranges`` makes them, for ``Int8`` or ``Int4`` with
-    ``scale="per_dim"`` or ``"global"``; they are of the values behind a rotation, where the code has one.
+    fields: payload keys that searches can filter by: name -> "keyword", "int", "float", "bool", "datetime", or a list
+    of these ("keyword[]"); more with :meth:`Collection.add_field`.
+    originals: how to store the vectors themselves, for re-ranking and ``get``: "f32", "f16" or "none". Always "none"
+    if the vectors are added quantized.
     model: a tag of the embedding model. seed: of the rotation that a code may use.
-    exist_ok: open what is there if it was created with the same options.
-    durability: "full" survives power loss; "relaxed" leaves the flush to the system: a commit survives the process, a
-    power cut may cost the file.
+    exist_ok: if the file exists, open it, provided that it was created with the same options.
+    durability: "full" survives power loss. "relaxed" leaves the flush to the system: a commit survives the death of
+    the process, but power loss may destroy the file.
     on_drift: what to do when a batch raises the drift alarm: "warn" (DriftWarning), "raise" (DriftError; the batch
-    is refused), a callable that gets the :class:`qvec.Drift`, or None: :meth:`Collection.drift` tells.
-    map_size: bytes of address space to reserve at first; it grows. Default: a tebibyte, which costs nothing.
+    is refused), a callable that receives the :class:`qvec.Drift`, or None: only :meth:`Collection.drift` tells.
+    map_size: bytes of address space to reserve at first; it grows. Default: one tebibyte, which costs nothing.
+    timeout, exclusive: see :func:`open`.
+
+    By default the code is trained on the first batch that is added. Alternatives:
+    sample: vectors [n, dim] to train the code on.
+    adapter: a learned map that vectors and queries go through before they are encoded (:mod:`qvec.qat`). The default
+    code is then the one that the map was learned for, and the seed of the rotation is its own. It may go with a
+    sample.
+    quantizer: a trained quantizer, for example from :mod:`qvec.torch`; ``code`` must name its kind.
+    calibration: known ranges, as ``Calibration.from_ranges`` makes them, for ``Int8`` or ``Int4`` with
+    ``scale="per_dim"`` or ``"global"``. If the code has a rotation, they are ranges of rotated values.
 
     Raises InputError, ExistsError, NotFoundError (no such directory).
     """
+    check_on_drift(on_drift)
     if adapter is not None:
         adapter.check(dim, metric)
         code, seed = adapter.code if code == "auto" else code, adapter.seed
@@ -100,29 +108,35 @@ def create(
         quantizer = _calibrated(config, calibration, x is not None or adapter is not None or quantizer is not None)
     trained = _trained(config, x, adapter, quantizer)
     try:
-        return _new_collection(path, config, x, on_drift, trained, declared, durability=durability, **_sized(map_size))
+        options: dict[str, Any] = {"timeout": timeout, "exclusive": exclusive, **_sized(map_size)}
+        return _new_collection(path, config, x, on_drift, trained, declared, durability=durability, **options)
     except ExistsError:
         if not exist_ok:
             raise
-    collection = open(path, durability=durability, on_drift=on_drift, map_size=map_size)
-    if collection._config != config:
+    collection = open(
+        path, durability=durability, on_drift=on_drift, map_size=map_size, timeout=timeout, exclusive=exclusive
+    )
+    try:
+        _check_same(collection, config, None if fields is None else declared, trained)
+    except BaseException:
         collection.close()
-        raise InputError(f"{os.fspath(path)} was created with other options: {collection._config}, not {config}")
-    if fields is not None and collection.fields != declared:
-        there = dict(collection.fields)
-        collection.close()
-        raise InputError(f"{os.fspath(path)} was created with other fields: {there}, not {declared}")
-    if trained is not None and not _encodes_by(collection, trained):
-        collection.close()
-        raise InputError(
-            f"{os.fspath(path)} codes by another {'quantizer' if adapter is None else 'adapter'}, or by none"
-        )
+        raise
     return collection
 
 
-def _encodes_by(collection: Collection, quantizer: Quantizer) -> bool:
-    with collection._store.read() as snap:
-        return collection._access.encodes_like(snap, quantizer)
+def _check_same(
+    collection: Collection, config: Config, fields: dict[str, FieldType] | None, quantizer: Quantizer | None
+) -> None:
+    """Raise InputError unless a collection was created with these options; None: any fields, any quantizer."""
+    path, own = collection.path, collection._config
+    if own != config:
+        raise InputError(f"{path} was created with other options: {own}, not {config}")
+    if fields is not None and collection.fields != fields:
+        raise InputError(f"{path} was created with other fields: {dict(collection.fields)}, not {fields}")
+    if quantizer is not None:
+        with collection._store.read() as snap:
+            if not collection._access.encodes_like(snap, quantizer):
+                raise InputError(f"{path} was created with another quantizer or adapter, or without one")
 
 
 def _field_columns(state: State) -> dict[str, ColumnSpec]:
@@ -142,7 +156,7 @@ def _new_collection(
     fields: Mapping[str, FieldType] | None = None,
     **options: Any,
 ) -> Collection:
-    """Create the file with a quantizer that is trained already, or train one at once where a sample is given."""
+    """Create the file with a quantizer, or train one if a sample is given."""
     trained = None
     if quantizer is not None:
         trained = Trained(quantizer, config.code, 0 if sample is None else len(sample), config.model)
@@ -174,7 +188,7 @@ def _checked_fields(fields: Mapping[str, FieldType] | None) -> dict[str, FieldTy
 
 
 def _calibrated(config: Config, calibration: Calibration, taught: bool) -> Quantizer:
-    """The quantizer of a static code with ranges that are given."""
+    """The quantizer of a code with the given ranges."""
     from qvec.codes.int4 import Int4Quantizer
     from qvec.codes.int8 import Int8Quantizer
 
@@ -194,7 +208,7 @@ def _calibrated(config: Config, calibration: Calibration, taught: bool) -> Quant
 def _trained(
     config: Config, sample: Float32Array | None, adapter: Adapter | None, quantizer: Quantizer | None
 ) -> Quantizer | None:
-    """The quantizer that a new collection is given; None where it is trained as vectors come."""
+    """The quantizer of a new collection; None if it is to be trained on vectors."""
     if adapter is not None:
         if quantizer is not None:
             raise InputError("give an adapter or a quantizer, not both: a quantizer brings its own transform")
@@ -210,34 +224,47 @@ def _trained(
 
 def open(
     path: str | os.PathLike[str],
-    mode: Literal["rw", "r"] = "rw",
+    mode: Mode = "rw",
     *,
     memory: MemoryMode = "mmap",
-    verify: bool = True,
+    checksums: bool = True,
     durability: Durability = "full",
     on_drift: OnDrift = None,
+    model: str | None = None,
     map_size: int | None = None,
     untrusted: bool = False,
+    timeout: float = TIMEOUT,
+    exclusive: bool = False,
 ) -> Collection:
-    """Open a collection file. One handle may have it open for writing, any number for reading.
+    """Open a collection file. Any number of handles, in any number of processes, may read and write it.
 
-    memory: "mmap" shares the file's pages between processes; "index" copies what finds candidates (codes, graph or
-    lists) into huge pages at the first search; "ram" also the originals that re-rank them.
-    verify: check each block's checksum when it is first touched. durability, on_drift, map_size: see :func:`create`.
-    untrusted: the file comes from elsewhere or may be damaged. LMDB's pages are checked before the file is mapped, and
-    everything as by :meth:`Collection.verify`, before the first search; nobody may write to it meanwhile.
+    memory: "mmap" shares the file's pages between processes. "index" copies the data that finds candidates (codes,
+    graph or lists) into huge pages at the first search; "ram" also the originals that re-rank them.
+    checksums: check each block's checksum when it is first read. model: the tag of the embedding model that vectors and
+    queries will be of, refused if the collection has another. durability, on_drift, map_size: see :func:`create`.
+    untrusted: the file is from elsewhere or may be damaged. LMDB's pages are checked before the file is mapped, and
+    everything else, as by :meth:`Collection.verify`, before the first search. Nobody may write to it meanwhile.
+    timeout: seconds that a transaction waits for those that were asked for before, in all threads and processes; then
+    LockedError says which process writes, what it does and since when. exclusive: no other handle writes while this one
+    is open, which saves the lock of each transaction.
 
-    Raises NotFoundError, FormatError, CorruptError, LockedError.
+    Raises NotFoundError, FormatError, CorruptError, LockedError, InputError.
     """
+    check_on_drift(on_drift)
     check_flag("untrusted", untrusted)
-    options: dict[str, Any] = {"memory": memory, "verify": verify, "durability": durability}
-    options |= _sized(map_size)
+    options: dict[str, Any] = {"memory": memory, "checksums": checksums, "durability": durability}
+    options |= {"timeout": timeout, "exclusive": exclusive, **_sized(map_size)}
     collection = Collection(Store.open(path, mode, untrusted=untrusted, state_codec=state_codec, **options), on_drift)
-    if untrusted and (problems := collection.verify()):
+    try:
+        if model is not None and model != collection.model:
+            raise InputError(f"{collection.path} is of model {collection.model!r}, not {model!r}")
+        if untrusted and (problems := collection.verify()):
+            raise CorruptError(f"{collection.path} is damaged: {problems[0]}; {len(problems)} problems in all")
+        if mode == "rw":
+            collection._finish_erasure()
+    except BaseException:
         collection.close()
-        raise CorruptError(f"{os.fspath(path)} is damaged: {problems[0]}; {len(problems)} problems in all")
-    if mode == "rw":
-        collection._finish_erasure()
+        raise
     return collection
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Never, Required, TypedDict
 
 import numpy as np
 
@@ -13,6 +13,44 @@ from qvec.common.errors import InputError
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike as ArrayLike
     from numpy.typing import NDArray as NDArray
+
+    # What type checkers know of queries. The first is an array of unknown shape: a search returns Any for it.
+    Number = float | np.floating[Any] | np.integer[Any]
+    UnknownArray = np.ndarray[tuple[Never, Never, Never], np.dtype[Any]]
+    Query = Sequence[Number] | np.ndarray[tuple[int], np.dtype[Any]]
+    Batch = (
+        Sequence[Sequence[Number]]
+        | Sequence[np.ndarray[tuple[int], np.dtype[Any]]]
+        | np.ndarray[tuple[int, int], np.dtype[Any]]
+    )
+    ManyIds = list[int] | list[str] | tuple[int, ...] | tuple[str, ...] | range | np.ndarray[Any, np.dtype[Any]]
+
+    class CommonKeywords(TypedDict, total=False):
+        """Options of every kind of search."""
+
+        where: dict[str, Any] | Sequence[dict[str, Any] | None] | None
+        ids_in: Any
+        include: Sequence[Literal["payloads", "vectors", "explanation"]]
+        max_distance: float | None
+        offset: int
+        ef: int | None
+        nprobe: int | None
+        oversample: float | Literal["auto"]
+        exact: bool
+        recall: float | None
+        threads: int | None
+
+    class SearchKeywords(CommonKeywords, total=False):
+        """Options of ``search`` and ``search_by_id``."""
+
+        mmr: float | tuple[float, int] | None
+
+    class GroupKeywords(CommonKeywords, total=False):
+        """Options of ``search_groups``."""
+
+        group_by: Required[str]
+        group_size: int
+
 else:  # numpy.typing takes a tenth of the import's time, and only type checkers read it
     ArrayLike, NDArray = object, np.ndarray
 
@@ -32,7 +70,8 @@ Missing = Literal["ignore", "error"]
 """How a call treats an id that is not stored."""
 Durability = Literal["full", "relaxed"]
 MemoryMode = Literal["mmap", "index", "ram"]
-Include = Sequence[Literal["payload", "vector"]]
+Mode = Literal["rw", "r"]
+Include = Sequence[Literal["payloads", "vectors", "explanation"]]
 
 FieldType = Literal[
     "keyword", "int", "float", "bool", "datetime", "keyword[]", "int[]", "float[]", "bool[]", "datetime[]"
@@ -63,7 +102,7 @@ class OpenSnapshot:
     commits_behind: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Stats:
     """Statistics of a collection as of its last commit. Sizes are in bytes; ``code_size`` is per vector, with factors.
 
@@ -107,6 +146,11 @@ class Stats:
     txn_id: int
     commits_held: int
     snapshots: tuple[OpenSnapshot, ...]
+
+    def __repr__(self) -> str:
+        values = ((name, getattr(self, name)) for name in self.__dataclass_fields__)
+        lines = [f"  {name}: {value:,}" if type(value) is int else f"  {name}: {value}" for name, value in values]
+        return "\n".join(("<qvec.Stats", *lines)) + ">"
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

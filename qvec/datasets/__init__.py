@@ -3,7 +3,7 @@
 from qvec.datasets.annbenchmarks import Benchmark, hdf5_metric, load_benchmark
 from qvec.datasets.ground_truth import exact_knn
 from qvec.datasets.grow import grow
-from qvec.datasets.sidecars import load_ids, load_payload
+from qvec.datasets.sidecars import load_ids, load_payloads
 from qvec.datasets.vectors import SUFFIXES, load_vectors
 from qvec.datasets.workload import Workload, load_workload
 
@@ -16,7 +16,7 @@ __all__ = [
     "hdf5_metric",
     "load_benchmark",
     "load_ids",
-    "load_payload",
+    "load_payloads",
     "load_vectors",
     "load_workload",
 ]

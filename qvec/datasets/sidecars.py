@@ -38,7 +38,7 @@ def load_ids(path: PathLike) -> Ids:
     return _json_ids(file) if ".jsonl" in file.suffixes[-2:] else _text_ids(file)
 
 
-def load_payload(path: PathLike) -> list[Payload | None]:
+def load_payloads(path: PathLike) -> list[Payload | None]:
     """Read a ``.jsonl`` or ``.jsonl.gz`` file with a JSON object, or null, per line.
 
     Raises NotFoundError, or InputError that names the file and the line.

@@ -1,4 +1,4 @@
-"""The demo: a store of real passages, real questions to it, and what each code costs and gives."""
+"""The demo: a collection of real passages, searched with real questions; and a comparison of codes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from qvec.demo.steps import answer_questions, ask_from_another_process, build_st
 
 
 def run_demo(path: Path | None = None) -> None:
-    """Run it all and print it; keep the store at ``path`` if one is given.
+    """Run the demo and print the results. The collection remains at ``path`` if one is given.
 
-    Raises ExistsError if something is at ``path`` already, and QvecError if another process gets other
-    answers.
+    Raises ExistsError if ``path`` exists, and QvecError if another process gets other answers.
     """
     corpus = load_corpus()
     with tempfile.TemporaryDirectory(prefix="qvec-") as name:

@@ -11,20 +11,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import qvec
+from qvec.collection.collection import Collection
+from qvec.collection.open import create
 from qvec.common.console import heading, print_table
 from qvec.common.types import CodeKind
 from qvec.datasets import exact_knn
 from qvec.demo.corpus import Corpus
 from qvec.quality.recall import recall_of_rows
+from qvec.search.results import BatchHits
 
 K = 10
-CODED = {"graph": {"rescore": False}, "re-ranked": {"rescore": True}}
-WAYS: dict[CodeKind, dict[str, dict[str, bool]]] = {
-    "f32": {
-        "exact scan": {"exact": True},
-        "graph": {"rescore": False},
-    },  # nothing to re-rank with
+CODED: dict[str, dict[str, Any]] = {"graph": {"oversample": 0}, "re-ranked": {}}
+SEARCHES: dict[CodeKind, dict[str, dict[str, Any]]] = {
+    "f32": {"exact scan": {"exact": True}, "graph": {}},
     "int8": CODED,
     "binary": CODED,
 }
@@ -41,7 +40,7 @@ def print_comparison(folder: Path, corpus: Corpus) -> None:
     questions = len(corpus.questions)
     heading(f"4. Compare the codes: {questions} questions, one thread, bytes (B) of one vector")
     exact = exact_knn(corpus.vectors, corpus.queries, K, "cosine")[0]
-    rows = [row for code in WAYS for row in _measure(folder, corpus, code, exact)]
+    rows = [row for code in SEARCHES for row in _measure(folder, corpus, code, exact)]
     print_table("", COLUMNS, rows)
     print(f"  recall@{K}: the part of the {K} nearest by exact float32 search that is found.")
     print(f"  hit@{K}: the part of the questions whose answering passage is; exactly: {_hit(corpus, exact)}.")
@@ -50,7 +49,7 @@ def print_comparison(folder: Path, corpus: Corpus) -> None:
 
 def _measure(folder: Path, corpus: Corpus, code: CodeKind, exact: Ids) -> Iterator[Row]:
     n, dim = corpus.vectors.shape
-    with qvec.create(folder / f"{code}.qvec", dim, metric="cosine", code=code, index="hnsw") as db:
+    with create(folder / f"{code}.qvec", dim, metric="cosine", code=code, index="hnsw") as db:
         db.add(corpus.vectors)
         stats = db.stats()
         sizes = (
@@ -60,7 +59,7 @@ def _measure(folder: Path, corpus: Corpus, code: CodeKind, exact: Ids) -> Iterat
             stats.vectors_bytes,
         )
         per_vector = [f"{size / n:,.0f}" for size in sizes]
-        for name, options in WAYS[code].items():
+        for name, options in SEARCHES[code].items():
             search = partial(_search, db, corpus, options)
             found, rate = search(), len(corpus.queries) / _seconds(search)
             recalls = recall_of_rows(found, exact, corpus.queries, corpus.vectors, "cosine")
@@ -68,8 +67,9 @@ def _measure(folder: Path, corpus: Corpus, code: CodeKind, exact: Ids) -> Iterat
             yield code, name, *quality, *per_vector, f"{rate:,.0f}"
 
 
-def _search(db: qvec.Collection, corpus: Corpus, options: dict[str, Any]) -> Ids:
-    return db.search(corpus.queries, K, threads=1, include=(), **options).ids
+def _search(db: Collection, corpus: Corpus, options: dict[str, Any]) -> Ids:
+    hits: BatchHits = db.search(corpus.queries, K, threads=1, include=(), **options)
+    return hits.ids
 
 
 def _hit(corpus: Corpus, found: Ids) -> str:

@@ -1,4 +1,4 @@
-"""The passages and questions that come with the package."""
+"""Passages and questions that are part of the package."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qvec.datasets import Workload, exact_knn, load_payload, load_vectors
+from qvec.datasets import Workload, exact_knn, load_payloads, load_vectors
 from qvec.datasets.workload import DEPTH
 
 MODEL = "all-MiniLM-L6-v2"
@@ -18,7 +18,7 @@ MODEL = "all-MiniLM-L6-v2"
 
 @dataclass(frozen=True)
 class Question:
-    """A question, the row of the passage that answers it, and the words that do."""
+    """A question, the row of the passage that answers it, and the answers in its text."""
 
     text: str
     passage: int
@@ -36,7 +36,7 @@ class Corpus:
 
 
 def load_corpus() -> Corpus:
-    """Everything, in memory (8 MB)."""
+    """Load everything into memory (8 MB)."""
     with resources.as_file(resources.files("qvec.demo") / "data") as folder:
         return Corpus(
             np.array(load_vectors(folder / "passages.npy"), np.float32),
@@ -47,15 +47,15 @@ def load_corpus() -> Corpus:
 
 
 def demo_workload(k: int = 10, rows: int | None = None, max_queries: int | None = None) -> Workload:
-    """The passages and the questions, or the first of each, with at least ``k`` exact neighbors of a question."""
+    """Return the passages and questions, or the first of each, with at least ``k`` exact neighbors per question."""
     corpus = load_corpus()
     base, queries = corpus.vectors[:rows], corpus.queries[:max_queries]
     return Workload("demo", "cosine", base, queries, exact_knn(base, queries, max(k, DEPTH), "cosine")[0])
 
 
 def _records(file: Path) -> list[dict[str, Any]]:
-    return [record for record in load_payload(file) if record is not None]
+    return [record for record in load_payloads(file) if record is not None]
 
 
-def _question(record: dict[str, Any]) -> Question:
-    return Question(record["question"], record["passage"], tuple(record["answers"]))
+def _question(line: dict[str, Any]) -> Question:
+    return Question(line["question"], line["passage"], tuple(line["answers"]))

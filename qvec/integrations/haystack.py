@@ -1,13 +1,13 @@
-"""A Haystack document store over a collection, and its retriever (extra ``haystack``).
+"""A Haystack document store on a collection, and its retriever (extra ``haystack``).
 
     store = QvecDocumentStore("docs.qvec", dim=384, fields={"lang": "keyword", "year": "int"})
     store.write_documents(documents, policy=DuplicatePolicy.OVERWRITE)
     retriever = QvecEmbeddingRetriever(store, top_k=5)
     retriever.run(query_embedding, filters={"field": "meta.year", "operator": ">=", "value": 2020})
 
-A document is a vector under its id; its meta are the keys of the payload, its content and the rest lie under keys that
-begin with an underscore. Filters reach the meta fields that were declared. A document without an embedding is stored,
-counted and filtered like any other, and no search by embedding finds it.
+A document is a vector under its id. Its meta are keys of the payload; its content and other attributes are under keys
+that begin with an underscore. Filters refer to declared meta fields. A document without an embedding is stored, counted
+and filtered as any other, but no search by embedding finds it.
 """
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ from __future__ import annotations
 import os
 from datetime import datetime
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 from haystack import Document, component, default_from_dict, default_to_dict
 from haystack.document_stores.errors import DuplicateDocumentError
 from haystack.document_stores.types import DuplicatePolicy
 from haystack.errors import FilterError
+from haystack.utils.filters import document_matches_filter
 
-import qvec
-from qvec.common.errors import DuplicateIdError, InputError
+from qvec.collection.collection import Collection
+from qvec.collection.open import create
+from qvec.common.errors import DuplicateIdError, InputError, LockedError
 from qvec.common.types import OnConflict
 
 DOCUMENT, EMBEDDED = "_document", "_embedded"
@@ -34,23 +37,25 @@ POLICIES: dict[DuplicatePolicy, OnConflict] = {
     DuplicatePolicy.OVERWRITE: "replace",
 }
 COMPARISONS = {"==": "$eq", "!=": "$ne", ">": "$gt", ">=": "$gte", "<": "$lt", "<=": "$lte"}
+ATTRIBUTES = ("id", "content", "blob", "score", "embedding")
 NOTHING: dict[str, Any] = {EMBEDDED: {"$in": []}}
+_OPEN: WeakValueDictionary[str, Collection] = WeakValueDictionary()
 
 
 class QvecDocumentStore:
-    """Documents in a collection, which is created where there is none."""
+    """Documents in a collection, which is created if it does not exist."""
 
     def __init__(
         self, path: str | os.PathLike[str], dim: int, fields: dict[str, Any] | None = None, **options: Any
     ) -> None:
-        """fields: meta fields to filter by, as of :func:`qvec.create`, which also says the other options."""
+        """fields: meta fields to filter by. fields and options: of :func:`qvec.create`."""
         self._arguments = {"path": os.fspath(path), "dim": dim, "fields": fields, **options}
         declared = {**(fields or {}), EMBEDDED: "bool"}
         chosen: dict[str, Any] = {"ids": "str", "fields": declared, "exist_ok": True} | options
-        self.collection = qvec.create(path, dim, **chosen)
+        self.collection = _shared(path, dim, chosen)
 
     def to_dict(self) -> dict[str, Any]:
-        """What :meth:`from_dict` makes a store of: where it lies, and how it was created."""
+        """The path and the options of the store, for :meth:`from_dict`."""
         return dict(default_to_dict(self, **self._arguments))
 
     @classmethod
@@ -60,49 +65,62 @@ class QvecDocumentStore:
         return made
 
     def count_documents(self) -> int:
-        """How many documents are stored."""
+        """The number of stored documents."""
         return len(self.collection)
 
     def filter_documents(self, filters: dict[str, Any] | None = None) -> list[Document]:
-        """Documents that fulfil filters, in the order of storing."""
+        """Documents that match filters, in the order in which they were stored."""
+        plain = _names_attribute(filters)  # a collection filters by payload fields only
+        where = None if plain else _where(filters)
         found: list[Document] = []
-        for records in _refusing(lambda: list(self.collection.scan(where=_where(filters)))):
-            found.extend(map(_document, records.ids.tolist(), records.vectors, records.payloads))
-        return found
+        for records in _refusing(lambda: list(self.collection.scan(where=where))):
+            found.extend(_document(*record) for record in records)
+        if filters is None or not plain:
+            return found
+        return [document for document in found if document_matches_filter(filters, document)]
 
     def write_documents(self, documents: list[Document], policy: DuplicatePolicy = DuplicatePolicy.NONE) -> int:
-        """Store documents, all or none; how many were written. A policy of none is one of FAIL."""
+        """Store documents, all or none of them; the number written. The policy NONE is the policy FAIL.
+
+        If one id occurs twice, SKIP stores the first document and OVERWRITE the last.
+        """
         if not isinstance(documents, list) or not all(isinstance(document, Document) for document in documents):
             raise ValueError("documents must be a list of haystack.Document")
         if not documents:
             return 0
-        dim = self.collection.stats().dim
-        vectors = [_placeholder(dim) if d.embedding is None else d.embedding for d in documents]
-        payload = [_payload(document) for document in documents]
+        if policy in (DuplicatePolicy.SKIP, DuplicatePolicy.OVERWRITE):
+            order = documents if policy == DuplicatePolicy.OVERWRITE else documents[::-1]
+            last = {document.id: document for document in order}
+            documents = [last[id] for id in dict.fromkeys(document.id for document in documents)]
+        vectors = [_placeholder(self.collection.dim) if d.embedding is None else d.embedding for d in documents]
+        payloads = [_payload(document) for document in documents]
         ids = [document.id for document in documents]
         try:
-            result = self.collection.add(vectors, ids, payload, on_conflict=POLICIES[policy])
+            result = self.collection.add(vectors, ids, payloads, on_conflict=POLICIES[policy])
         except DuplicateIdError as error:
             raise DuplicateDocumentError(str(error)) from error
         return result.added + result.replaced
 
     def delete_documents(self, document_ids: list[str]) -> None:
-        """Delete by id; ids that are not stored do no harm."""
+        """Delete by id; ids that are not stored are ignored."""
         self.collection.delete(document_ids)
 
     def search(self, embedding: list[float], top_k: int, filters: dict[str, Any] | None = None) -> list[Document]:
         """The documents nearest to an embedding, with their scores."""
+        ids_in = None
+        if _names_attribute(filters):
+            ids_in, filters = [document.id for document in self.filter_documents(filters)], None
         conditions = [part for part in (_where(filters), self._embedded()) if part]
         where = {"$and": conditions} if conditions else None
         hits = _refusing(
             lambda: self.collection.search(
-                np.asarray(embedding, np.float32), top_k, where=where, include=["payload", "vector"]
+                np.asarray(embedding, np.float32), top_k, where=where, ids_in=ids_in, include=("payloads", "vectors")
             )
         )
-        return [_document(hit["id"], hit["vector"], hit["payload"], hit["score"]) for hit in hits.to_list()]
+        return [_document(hit.id, hit.vector, hit.payload, hit.score) for hit in hits]
 
     def _embedded(self) -> dict[str, Any] | None:
-        """The condition that a document has an embedding, where not all have one."""
+        """The condition that a document has an embedding; None if all have one."""
         without = self.collection.get(where={EMBEDDED: False}, limit=1)
         return {EMBEDDED: True} if len(without) else None
 
@@ -120,12 +138,12 @@ class QvecEmbeddingRetriever:
     def run(
         self, query_embedding: list[float], filters: dict[str, Any] | None = None, top_k: int | None = None
     ) -> dict[str, list[Document]]:
-        """``documents``: the nearest, with scores. filters, top_k: instead of the retriever's own."""
+        """``documents``: the nearest, with scores. filters, top_k: in place of the retriever's own."""
         chosen = self.filters if filters is None else filters
         return {"documents": self.document_store.search(query_embedding, top_k or self.top_k, chosen)}
 
     def to_dict(self) -> dict[str, Any]:
-        """What :meth:`from_dict` makes a retriever of."""
+        """The options of the retriever, for :meth:`from_dict`."""
         store = self.document_store.to_dict()
         return dict(default_to_dict(self, document_store=store, filters=self.filters, top_k=self.top_k))
 
@@ -138,7 +156,7 @@ class QvecEmbeddingRetriever:
 
 
 def _placeholder(dim: int) -> list[float]:
-    """A vector that every metric takes, for a document without one."""
+    """A vector that is valid under every metric, for a document without an embedding."""
     return [1.0] + [0.0] * (dim - 1)
 
 
@@ -157,8 +175,33 @@ def _document(id: str, vector: Any, payload: dict[str, Any] | None, score: float
     return Document.from_dict({**rest, "id": id, "meta": meta, "embedding": embedding, "score": score})
 
 
+def _shared(path: str | os.PathLike[str], dim: int, options: dict[str, Any]) -> Collection:
+    """Create or open a collection. Stores of one process on one path share the handle that writes."""
+    place = os.path.realpath(path)
+    try:
+        made = create(path, dim, **options)
+    except LockedError:
+        known = _OPEN.get(place)
+        if known is None or known.closed:
+            raise
+        made = known
+        wanted = {"dim": dim, "metric": options.get("metric", made.metric), "fields": options["fields"]}
+        stored = {"dim": made.dim, "metric": made.metric, "fields": dict(made.fields)}
+        if wanted != stored:
+            raise InputError(f"{path} is open with other options: {stored}, not {wanted}") from None
+    _OPEN[place] = made
+    return made
+
+
+def _names_attribute(filters: dict[str, Any] | None) -> bool:
+    """Whether a filter refers to an attribute of documents itself, such as ``id`` or ``content``."""
+    if not filters:
+        return False
+    return filters.get("field") in ATTRIBUTES or any(map(_names_attribute, filters.get("conditions", ())))
+
+
 def _refusing(call: Any) -> Any:
-    """What a call gives; a filter that the collection refuses is Haystack's FilterError."""
+    """The result of a call, with InputError replaced by Haystack's FilterError."""
     try:
         return call()
     except InputError as error:
@@ -175,7 +218,9 @@ def _where(filters: dict[str, Any] | None) -> dict[str, Any] | None:
     if operator in ("AND", "OR", "NOT"):
         if "conditions" not in filters:
             raise FilterError(f"'conditions' is missing in {filters}")
-        inner = [_where(condition) for condition in filters["conditions"]]
+        inner = [_where(condition) or {} for condition in filters["conditions"]]
+        if not inner:  # as Haystack's own evaluation: all of none hold, any of none do not
+            return None if operator == "AND" else NOTHING
         return {"$not": {"$and": inner}} if operator == "NOT" else {f"${operator.lower()}": inner}
     for key in ("field", "value"):
         if key not in filters:

@@ -1,11 +1,11 @@
-"""A LangChain vector store over a collection (extra ``langchain``).
+"""A LangChain vector store on a collection (extra ``langchain``).
 
     store = QvecVectorStore.create("docs.qvec", embedding, fields={"lang": "keyword"})
     store.add_texts(["..."], [{"lang": "en"}])
     store.similarity_search("a question", k=4, filter={"lang": "en"})
 
-A document is a vector under its id, a string, with the text under the payload key ``text`` and the metadata beside it.
-``filter`` is the collection's ``where``, over fields that were declared.
+A document is a vector under its id, a string. The payload holds the text under the key ``text``, and the metadata.
+``filter`` is the collection's ``where``, on declared fields.
 """
 
 from __future__ import annotations
@@ -21,17 +21,20 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
-import qvec
+from qvec.collection.collection import Collection
+from qvec.collection.open import create
+from qvec.collection.open import open as open_collection
 from qvec.common.errors import InputError
 
 TEXT = "text"
+IMPORTED_TEXT = "document"  # the key of a text that `qvec import` reads from Chroma
 PROBE = "how long is a vector"
 
 
 class QvecVectorStore(VectorStore):
     """Documents in a collection whose ids are strings. Its scores are the collection's: larger is nearer."""
 
-    def __init__(self, collection: qvec.Collection, embedding: Embeddings) -> None:
+    def __init__(self, collection: Collection, embedding: Embeddings) -> None:
         if collection.stats().ids != "str":
             raise InputError('documents have string ids: create the collection with ids="str"')
         self.collection = collection
@@ -41,15 +44,15 @@ class QvecVectorStore(VectorStore):
     def create(
         cls, path: str | os.PathLike[str], embedding: Embeddings, dim: int | None = None, **options: Any
     ) -> Self:
-        """A new collection. dim: by default, what the embedding gives. options: of :func:`qvec.create`."""
+        """Create a collection. dim: default, that of the embedding. options: of :func:`qvec.create`."""
         length = len(embedding.embed_query(PROBE)) if dim is None else dim
         chosen: dict[str, Any] = {"ids": "str"} | options
-        return cls(qvec.create(path, length, **chosen), embedding)
+        return cls(create(path, length, **chosen), embedding)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], embedding: Embeddings, **options: Any) -> Self:
-        """A collection that is there; options: of :func:`qvec.open`."""
-        return cls(qvec.open(path, **options), embedding)
+        """Open a collection. options: of :func:`qvec.open`."""
+        return cls(open_collection(path, **options), embedding)
 
     @classmethod
     def from_texts(
@@ -62,7 +65,7 @@ class QvecVectorStore(VectorStore):
         path: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> Self:
-        """A new collection at ``path`` with these texts; options: of :func:`qvec.create`."""
+        """Create a collection at ``path`` with these texts. options: of :func:`qvec.create`."""
         if path is None:
             raise InputError("path says where the new collection is to be")
         store = cls.create(path, embedding, **options)
@@ -71,37 +74,46 @@ class QvecVectorStore(VectorStore):
 
     @property
     def embeddings(self) -> Embeddings:
-        """What turns texts into vectors."""
+        """The embedding of texts."""
         return self._embedding
 
     def add_texts(
         self,
         texts: Iterable[str],
-        metadatas: list[dict[str, Any]] | None = None,
+        metadatas: Sequence[dict[str, Any] | None] | None = None,
         *,
         ids: Sequence[str | None] | None = None,
         **kwargs: Any,
     ) -> list[str]:
-        """Store texts, in one commit; a text whose id is stored already replaces what was there. The ids."""
+        """Store texts in one commit, replacing stored texts with the same ids; the ids.
+
+        If one id occurs twice, the last of its texts is stored.
+        """
         contents = list(texts)
         names = [name or str(uuid.uuid4()) for name in (ids or [None] * len(contents))]
-        metas = metadatas or [{}] * len(contents)
+        metas = metadatas or [None] * len(contents)
         if not len(contents) == len(names) == len(metas):
             raise InputError(f"{len(names)} ids and {len(metas)} metadatas for {len(contents)} texts")
         if contents:
-            payload = [_payload(text, meta) for text, meta in zip(contents, metas, strict=True)]
-            self.collection.upsert(self._embedding.embed_documents(contents), names, payload)
+            last = {name: i for i, name in enumerate(names)}
+            payloads = [_payload(contents[i], metas[i]) for i in last.values()]
+            vectors = self._embedding.embed_documents([contents[i] for i in last.values()])
+            self.collection.upsert(vectors, list(last), payloads)
         return names
 
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
-        """Delete by id, or what fulfils ``where=``; ids that are not stored do no harm."""
-        self.collection.delete(ids, **kwargs)
+        """Delete by id, or documents that match ``where=``; without either, all. Unknown ids are ignored."""
+        if ids is None and kwargs.get("where") is None:
+            for records in list(self.collection.scan()):
+                self.collection.delete(records.ids)
+        else:
+            self.collection.delete(ids, **kwargs)
         return True
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
-        """Documents that are stored, in the order asked for; the others are left out."""
+        """Stored documents, in the order asked for; ids that are not stored are skipped."""
         records = self.collection.get(ids, missing="ignore")
-        return [_document(*row) for row in zip(records.ids.tolist(), records.payloads, strict=True)]
+        return [_document(record.id, record.payload) for record in records]
 
     def similarity_search(
         self, query: str, k: int = 4, filter: dict[str, Any] | None = None, **kwargs: Any
@@ -112,7 +124,7 @@ class QvecVectorStore(VectorStore):
     def similarity_search_with_score(
         self, query: str, k: int = 4, filter: dict[str, Any] | None = None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
-        """... with their scores, larger is nearer: the cosine, the dot product, or minus the squared distance."""
+        """Documents nearest to a text, with their scores (higher is nearer), which are those of :class:`qvec.Hits`."""
         return self._search(self._embedding.embed_query(query), k, filter, **kwargs)
 
     def similarity_search_by_vector(
@@ -130,7 +142,7 @@ class QvecVectorStore(VectorStore):
         filter: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> list[Document]:
-        """Documents near a text and unlike each other, of the ``fetch_k`` nearest; ``lambda_mult`` 1: nearest only."""
+        """A diverse selection of the ``fetch_k`` documents nearest to a text; ``lambda_mult`` 1: the nearest."""
         vector = self._embedding.embed_query(query)
         return self.max_marginal_relevance_search_by_vector(vector, k, fetch_k, lambda_mult, filter, **kwargs)
 
@@ -144,29 +156,35 @@ class QvecVectorStore(VectorStore):
         **kwargs: Any,
     ) -> list[Document]:
         """As :meth:`max_marginal_relevance_search`, of a vector."""
-        options = kwargs | {"mmr": lambda_mult, "fetch_k": max(k, fetch_k)}
+        options = kwargs | {"mmr": (lambda_mult, max(k, fetch_k))}
         return [document for document, _ in self._search(embedding, k, filter, **options)]
 
     def _search(
         self, vector: list[float], k: int, filter: dict[str, Any] | None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         hits = self.collection.search(np.asarray(vector, np.float32), k, where=filter, **kwargs)
-        return [(_document(hit["id"], hit["payload"]), hit["score"]) for hit in hits.to_list()]
+        return [(_document(hit.id, hit.payload), hit.score) for hit in hits]
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         """From the score to a number from 0 to 1: (1 + cos) / 2, 1 / (1 + distance), or the logistic of the product."""
-        metric = self.collection.stats().metric
+        metric = self.collection.metric
         if metric == "cosine":
             return lambda score: min(1.0, max(0.0, (1 + score) / 2))
-        return (lambda score: 1 / (1 - score)) if metric == "l2" else (lambda score: 1 / (1 + math.exp(-score)))
+        return (lambda score: 1 / (1 - score)) if metric == "l2" else _logistic
 
 
-def _payload(text: str, metadata: dict[str, Any]) -> dict[str, Any]:
-    if TEXT in metadata:
+def _logistic(x: float) -> float:
+    """1 / (1 + exp(-x)), without an overflow."""
+    return (1 + math.tanh(x / 2)) / 2
+
+
+def _payload(text: str, metadata: dict[str, Any] | None) -> dict[str, Any]:
+    if metadata and TEXT in metadata:
         raise InputError(f"the metadata key {TEXT!r} is where the text is stored; choose another")
-    return {TEXT: text, **metadata}
+    return {TEXT: text, **(metadata or {})}
 
 
 def _document(id: str, payload: dict[str, Any] | None) -> Document:
     metadata = dict(payload or {})
-    return Document(id=id, page_content=metadata.pop(TEXT, ""), metadata=metadata)
+    text = metadata.pop(TEXT if TEXT in metadata else IMPORTED_TEXT, "")
+    return Document(id=id, page_content=text, metadata=metadata)

@@ -1,22 +1,22 @@
-"""A LlamaIndex vector store over a collection (extra ``llamaindex``).
+"""A LlamaIndex vector store on a collection (extra ``llamaindex``).
 
     store = QvecVectorStore.create("docs.qvec", dim=384, fields={"lang": "keyword"})
     index = VectorStoreIndex.from_documents(documents, storage_context=StorageContext.from_defaults(vector_store=store))
 
-A node is a vector under its id; the payload holds its metadata and what LlamaIndex needs to make the node again.
-Metadata filters reach the fields that were declared; ``ref_doc_id`` always is, so that all nodes of a document can be
-deleted.
+A node is a vector under its id. The payload holds its metadata and the data from which LlamaIndex restores the node.
+Metadata filters refer to declared fields. ``ref_doc_id`` is always declared, because deleting a document needs it.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from llama_index.core.bridge.pydantic import PrivateAttr
-from llama_index.core.schema import BaseNode
+from llama_index.core.schema import BaseNode, TextNode
 from llama_index.core.vector_stores.types import (
     BasePydanticVectorStore,
     FilterCondition,
@@ -29,10 +29,15 @@ from llama_index.core.vector_stores.types import (
 )
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
 
-import qvec
+from qvec.collection.collection import Collection
+from qvec.collection.open import create
+from qvec.collection.open import open as open_collection
 from qvec.common.errors import InputError
+from qvec.rows.results import Records
 
 REF_DOC = "ref_doc_id"
+NODE = "_node_content"  # LlamaIndex's key of a whole node
+IMPORTED_TEXTS = ("text", "document")  # payload keys of texts that come from other programs
 OPERATORS = {
     FilterOperator.EQ: "$eq",
     FilterOperator.NE: "$ne",
@@ -52,9 +57,9 @@ class QvecVectorStore(BasePydanticVectorStore):
 
     stores_text: bool = True
     flat_metadata: bool = False
-    _collection: qvec.Collection = PrivateAttr()
+    _collection: Collection = PrivateAttr()
 
-    def __init__(self, collection: qvec.Collection) -> None:
+    def __init__(self, collection: Collection) -> None:
         super().__init__(stores_text=True)
         if collection.stats().ids != "str":
             raise InputError('nodes have string ids: create the collection with ids="str"')
@@ -64,32 +69,32 @@ class QvecVectorStore(BasePydanticVectorStore):
     def create(
         cls, path: str | os.PathLike[str], dim: int, fields: dict[str, Any] | None = None, **options: Any
     ) -> QvecVectorStore:
-        """A new collection. fields: metadata to filter by, as of :func:`qvec.create`, like the other options."""
+        """Create a collection. fields: metadata to filter by. fields and options: of :func:`qvec.create`."""
         declared = {**(fields or {}), REF_DOC: "keyword"}
         chosen: dict[str, Any] = {"ids": "str", "fields": declared} | options
-        return cls(qvec.create(path, dim, **chosen))
+        return cls(create(path, dim, **chosen))
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], **options: Any) -> QvecVectorStore:
-        """A collection that is there; options: of :func:`qvec.open`."""
-        return cls(qvec.open(path, **options))
+        """Open a collection. options: of :func:`qvec.open`."""
+        return cls(open_collection(path, **options))
 
     @classmethod
     def class_name(cls) -> str:
         return "QvecVectorStore"
 
     @property
-    def client(self) -> qvec.Collection:
+    def client(self) -> Collection:
         """The collection."""
         return self._collection
 
     def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
-        """Store nodes that have embeddings, in one commit; nodes that are stored already are replaced. The ids."""
+        """Store nodes with embeddings in one commit, replacing stored nodes with the same ids; the ids."""
         ids = [node.node_id for node in nodes]
         if nodes:
             vectors = [node.get_embedding() for node in nodes]
-            payload = [node_to_metadata_dict(node, remove_text=False) for node in nodes]
-            self._collection.upsert(vectors, ids, payload)
+            payloads = [node_to_metadata_dict(node, remove_text=False) for node in nodes]
+            self._collection.upsert(vectors, ids, payloads)
         return ids
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
@@ -99,7 +104,7 @@ class QvecVectorStore(BasePydanticVectorStore):
     def delete_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
     ) -> None:
-        """Delete nodes by id, by filters, or those of the ids that fulfil the filters."""
+        """Delete nodes by id, by filters, or by both."""
         self._collection.delete(node_ids, where=where_of(filters))
 
     def clear(self) -> None:
@@ -112,14 +117,14 @@ class QvecVectorStore(BasePydanticVectorStore):
         if node_ids is not None:
             found = [self._collection.get(node_ids, missing="ignore")]
             if filters is not None:
-                fulfil = {id for records in self._collection.scan(where=where_of(filters)) for id in records.ids}
-                return [node for records in found for node in _nodes(records) if node.node_id in fulfil]
+                matching = {id for records in self._collection.scan(where=where_of(filters)) for id in records.ids}
+                return [node for records in found for node in _nodes(records) if node.node_id in matching]
         else:
             found = list(self._collection.scan(where=where_of(filters)))
         return [node for records in found for node in _nodes(records)]
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
-        """The nodes nearest to an embedding, plainly or diverse (``VectorStoreQueryMode.MMR``).
+        """The nodes nearest to an embedding, or a diverse selection of them (``VectorStoreQueryMode.MMR``).
 
         kwargs: of :meth:`qvec.Collection.search`; ``mmr_threshold`` is its ``mmr``, 0.5 by default.
         """
@@ -127,21 +132,23 @@ class QvecVectorStore(BasePydanticVectorStore):
             raise InputError(f"the store searches by embeddings alone, not in mode {query.mode.value!r}")
         if query.query_embedding is None:
             raise InputError("the query has no embedding")
-        options: dict[str, Any] = {"include": ["payload", "vector"], **kwargs}
+        options: dict[str, Any] = {"include": ("payloads", "vectors"), **kwargs}
+        threshold = options.pop("mmr_threshold", query.mmr_threshold)
         if query.mode == VectorStoreQueryMode.MMR:
-            options.setdefault("mmr", 0.5 if query.mmr_threshold is None else query.mmr_threshold)
+            options.setdefault("mmr", 0.5 if threshold is None else threshold)
         where = where_of(query.filters, query.doc_ids)
+        allowed = query.node_ids or None  # retrievers pass an empty list for "any"
         vector = np.asarray(query.query_embedding, np.float32)
-        hits = self._collection.search(vector, query.similarity_top_k, where=where, ids_in=query.node_ids, **options)
-        found = hits.to_list()
-        nodes = [_node(hit["payload"], hit["vector"]) for hit in found]
-        scores = [hit["score"] for hit in found]
-        return VectorStoreQueryResult(nodes=nodes, similarities=scores, ids=[hit["id"] for hit in found])
+        hits = self._collection.search(vector, query.similarity_top_k, where=where, ids_in=allowed, **options)
+        nodes = [_node(hit.id, hit.payload, hit.vector) for hit in hits]
+        return VectorStoreQueryResult(
+            nodes=nodes, similarities=[hit.score for hit in hits], ids=[hit.id for hit in hits]
+        )
 
 
 def where_of(filters: MetadataFilters | None, doc_ids: list[str] | None = None) -> dict[str, Any] | None:
     """LlamaIndex's filters in the collection's language; None: no condition."""
-    parts = [] if doc_ids is None else [{REF_DOC: {"$in": doc_ids}}]
+    parts = [{REF_DOC: {"$in": doc_ids}}] if doc_ids else []
     if filters is not None and filters.filters:
         parts.append(_group(filters))
     return {"$and": parts} if len(parts) > 1 else parts[0] if parts else None
@@ -156,7 +163,7 @@ def _group(filters: MetadataFilters) -> dict[str, Any]:
 
 def _condition(part: MetadataFilter) -> dict[str, Any]:
     if part.operator == FilterOperator.IS_EMPTY:
-        return {part.key: {"$exists": False}}
+        return {part.key: {"$empty": True}}
     if part.operator == FilterOperator.ALL and isinstance(part.value, list):
         return {"$and": [{part.key: {"$contains": value}} for value in part.value]}
     if part.operator not in OPERATORS:
@@ -164,11 +171,20 @@ def _condition(part: MetadataFilter) -> dict[str, Any]:
     return {part.key: {OPERATORS[part.operator]: part.value}}
 
 
-def _nodes(records: qvec.Records) -> list[BaseNode]:
-    return [_node(payload, vector) for payload, vector in zip(records.payloads, records.vectors, strict=True)]
+def _nodes(records: Records) -> list[BaseNode]:
+    columns = zip(records.ids.tolist(), records.payloads, records.vectors, strict=True)
+    return [_node(id, payload, vector) for id, payload, vector in columns]
 
 
-def _node(payload: Any, vector: Any) -> BaseNode:
-    node: BaseNode = metadata_dict_to_node(payload)
+def _node(id: str, payload: Any, vector: Any) -> BaseNode:
+    data = dict(payload or {})
+    node: BaseNode
+    text = next((str(data[key]) for key in IMPORTED_TEXTS if key in data), "")
+    if NODE in data:
+        stored = json.loads(data[NODE])
+        node = metadata_dict_to_node(data, text=text if text and not stored.get("text") else None)
+    else:  # not written by LlamaIndex
+        metadata = {key: value for key, value in data.items() if key not in IMPORTED_TEXTS}
+        node = TextNode(id_=id, text=text, metadata=metadata)
     node.embedding = vector.tolist()
     return node

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import qvec
+from qvec.collection.collection import Collection
 from qvec.common.errors import InputError
 from qvec.common.extras import require
 from qvec.common.tables import REST, PayloadColumns, arrow_type, payload_arrays, to_json, vector_array
@@ -40,12 +40,12 @@ class Exported:
 
 
 def export(
-    db: qvec.Collection,
+    db: Collection,
     path: str | os.PathLike[str],
     format: ExportFormat | None = None,
     *,
     where: Where | None = None,
-    payload: bool = True,
+    payloads: bool = True,
     overwrite: bool = False,
     batch_size: int = BATCH,
     progress: Progress | None = None,
@@ -65,7 +65,7 @@ def export(
     target = Path(path)
     chosen = _format_of(target) if format is None else format
     check_choice("format", chosen, get_args(ExportFormat))
-    rows = _Rows(db, where, payload, batch_size, progress)
+    rows = _Rows(db, where, payloads, batch_size, progress)
     with Staging(overwrite) as staging:
         _WRITERS[chosen](rows, target, staging)
     return Exported(rows.done, staging.files)
@@ -75,9 +75,9 @@ def export(
 class _Rows:
     """The rows to export; counts those that are done."""
 
-    db: qvec.Collection
+    db: Collection
     where: Where | None
-    payload: bool
+    payloads: bool
     batch_size: int
     progress: Progress | None
     done: int = 0
@@ -93,7 +93,7 @@ class _Rows:
     def columns(self) -> PayloadColumns:
         """Find the columns that the payloads need."""
         columns = PayloadColumns()
-        for records in self.db.scan(self.batch_size, where=self.where) if self.payload else ():
+        for records in self.db.scan(self.batch_size, where=self.where) if self.payloads else ():
             columns.observe(records.payloads)
         return columns
 
@@ -112,7 +112,7 @@ def _write_npy(rows: _Rows, target: Path, staging: Staging) -> None:
         for records in rows:
             vectors.append(records.vectors)
             ids.append(records.ids)
-            if rows.payload:
+            if rows.payloads:
                 lines = zip(records.ids.tolist(), records.payloads, strict=True)
                 payload_file.writelines(to_json(*line) + "\n" for line in lines)
                 any_payload = any_payload or any(value is not None for value in records.payloads)
@@ -145,7 +145,7 @@ def _write_arrow(rows: _Rows, file: Path, writer: Callable[[str, Any], Any]) -> 
         for records in rows:
             ids = records.ids.tolist()
             columns = {"id": pa.array(ids, schema.field("id").type), "vector": vector_array(records.vectors)}
-            if rows.payload:
+            if rows.payloads:
                 columns |= payload_arrays(ids, records.payloads, kinds)
             out.write_batch(pa.record_batch(columns, schema=schema))
 
@@ -155,9 +155,9 @@ def _schema(rows: _Rows, kinds: dict[str, str]) -> Any:
     like = rows.db.get([])
     ids = pa.string() if like.ids.dtype == object else pa.int64()
     fields = {"id": ids, "vector": vector_array(like.vectors).type}
-    if rows.payload:
+    if rows.payloads:
         fields |= {key: arrow_type(kind) for key, kind in kinds.items()} | {REST: pa.string()}
-    declared = json.dumps(dict(rows.db.fields) if rows.payload else {})
+    declared = json.dumps(dict(rows.db.fields) if rows.payloads else {})
     return pa.schema(list(fields.items()), metadata={MARK: rows.db.stats().metric, FIELDS: declared})
 
 

@@ -31,7 +31,7 @@ _READERS: dict[str, Callable[..., Source]] = {
 }
 _ARROW_OPTIONS = {"vector", "id", "payload"}
 _OPTIONS: dict[str, set[str]] = {
-    "vectors": {"key", "ids", "payload"},
+    "vectors": {"key", "ids", "payloads"},
     "parquet": _ARROW_OPTIONS,
     "arrow": _ARROW_OPTIONS,
     "faiss": set(),

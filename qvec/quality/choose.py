@@ -1,8 +1,8 @@
-"""The smallest code that holds a recall, proven on the user's vectors, and how to put it in force.
+"""Choice of the smallest code that reaches a recall, measured on the user's vectors.
 
-Codes are looked at with few queries first. Those that the interval of their recall does not tell from the target are
-looked at with four times as many, and again, for as long as one of them may be the answer. Intervals are widened so
-that all looks of a code together are as sure as one (Bonferroni).
+The first round measures all codes with few queries. Each further round has four times as many queries and measures the
+codes that may be the answer and whose confidence interval includes the target. Intervals are widened so that all rounds
+of a code together have the confidence of one (Bonferroni).
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from qvec.index import Progress
 from qvec.quality.report import Report, Row
 from qvec.schema.generations import Generation
 
-GROWTH = 4  # times as many queries at the next look
+GROWTH = 4  # ratio of the numbers of queries of successive rounds
 CONFIDENCE = 0.95
 Apply = Callable[[CodeConfig, int, Progress | None], Generation]
 Measure = Callable[[list[CodeConfig] | None, int, float], Report]
-"""Measures codes (None: all that are asked for) on so many queries, with intervals of z standard errors."""
+"""Measures codes (None: all requested ones) with n queries; intervals have z standard errors."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is asked for: the lower bound of recall@k, at most so many bytes a code, at most so slow."""
+    """Requirements: least lower bound of recall@k, most bytes of a code, most milliseconds of a search (p99)."""
 
     recall: float
     max_bytes: int | None = None
@@ -36,14 +36,14 @@ class Target:
             raise InputError(f"target_recall must be a number between 0 and 1, both excluded; got {self.recall!r}")
 
     def admits(self, row: Row) -> bool:
-        """Whether a row is within the limits, whatever its recall."""
+        """Whether a row is within the limits of bytes and latency."""
         small = self.max_bytes is None or row.bytes <= self.max_bytes
         return small and (self.max_p99_ms is None or (row.p99_ms is not None and row.p99_ms <= self.max_p99_ms))
 
 
 @dataclass(frozen=True)
 class Choice:
-    """``row``: the code and oversampling chosen; None where nothing meets the target. ``nearest``: then, the best."""
+    """The result of a choice. ``row``: the chosen code and oversampling, or None; ``nearest``: then the best row."""
 
     target: Target
     report: Report
@@ -57,9 +57,9 @@ class Choice:
         return self.row is not None
 
     def apply(self, progress: Progress | None = None) -> Generation:
-        """Requantize to the code chosen, and let searches re-rank as many candidates as it needs from now on.
+        """Requantize to the chosen code, and store its oversampling as the default of searches.
 
-        InputError where nothing meets the target; nothing changes then.
+        Raises InputError, and changes nothing, if no code meets the target.
         """
         if self.row is None:
             raise InputError(str(self))
@@ -79,11 +79,11 @@ class Choice:
 
 
 def choose(measure: Measure, target: Target, n: int, most: int, apply: Apply) -> Choice:
-    """The first row by bytes, then oversampling, whose lower bound of recall meets the target within its limits.
+    """Choose the row of least bytes, then least oversampling, whose lower bound of recall meets the target.
 
-    ``n``: queries of the first look; ``most``: of the last, where it comes to that.
+    ``n``: queries of the first round. ``most``: queries of the last.
     """
-    sizes = look_sizes(n, most)
+    sizes = round_sizes(n, most)
     z = _z(1 - (1 - CONFIDENCE) / len(sizes))
     report = measure(None, sizes[0], z)
     for size in sizes[1:]:
@@ -96,8 +96,8 @@ def choose(measure: Measure, target: Target, n: int, most: int, apply: Apply) ->
     return Choice(target, report, best, max(within, key=lambda row: row.low, default=None), apply)
 
 
-def look_sizes(n: int, most: int) -> list[int]:
-    """How many queries each look has: n, four times as many, and so on, the last as many as there may be."""
+def round_sizes(n: int, most: int) -> list[int]:
+    """Return the number of queries of each round: n, four times as many, and so on, up to ``most``."""
     sizes = [min(n, most)]
     while sizes[-1] < most:
         sizes.append(min(GROWTH * sizes[-1], most))
@@ -105,7 +105,7 @@ def look_sizes(n: int, most: int) -> list[int]:
 
 
 def undecided(report: Report, target: Target) -> list[CodeConfig]:
-    """Codes with a row that is smaller than any that is sure to meet the target, and may meet it too."""
+    """Return the codes that may meet the target and are smaller than each code that certainly does."""
     found: list[CodeConfig] = []
     for row in sorted(filter(target.admits, report.rows), key=_size):
         if row.low >= target.recall:
@@ -120,7 +120,7 @@ def _size(row: Row) -> tuple[int, int]:
 
 
 def _updated(report: Report, newer: Report) -> Report:
-    """A report with the rows of another in place of its own."""
+    """Replace rows of a report by those of a newer one."""
     rows = {(row.code, row.oversample): row for row in (*report.rows, *newer.rows)}
     return replace(report, rows=list(rows.values()), n_queries=newer.n_queries)
 

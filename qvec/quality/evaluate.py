@@ -1,4 +1,4 @@
-"""Every code measured on the user's own vectors and queries: recall, what causes its loss, bytes and latency."""
+"""Evaluation of codes on the user's vectors and queries: recall, causes of its loss, bytes, and latency."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from qvec.index import Progress, load_index
 from qvec.quality.recall import (
     Z95,
     CodeNames,
-    Interval,
     Problem,
     Recalls,
     make_problem,
@@ -36,12 +35,12 @@ from qvec.search.engine import Engine
 from qvec.storage.store import Snapshot, block_geometry
 
 EF = 64
-TIMED = 100  # searches that latency is taken from
+TIMED_SEARCHES = 100
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is measured. ``queries``: None holds out stored rows. ``rows``: vectors measured on, at most.
+    """An evaluation of a snapshot. ``queries``: None: stored rows serve as queries. ``rows``: vectors at most.
 
     ``z``: standard errors on either side of an interval.
     """
@@ -69,13 +68,13 @@ class Evaluation:
 
     @property
     def n_queries(self) -> int:
-        """How many there are to draw from."""
+        """Number of queries to draw from."""
         return min(self.rows, int(self.snap.state.live)) if self.queries is None else len(self.queries)
 
     def run(self, codes: CodeNames, n: int) -> Report:
-        """Measure each code with ``n`` queries at most; those of a smaller ``n`` are among those of a larger.
+        """Measure each code with ``n`` queries at most. A larger ``n`` adds queries to those of a smaller.
 
-        Raises InputError where there are too few vectors, or no originals to measure against.
+        Raises InputError if there are too few vectors, or no originals to compare with.
         """
         wanted = [make_config(code) for code in (CONFIGS if codes == "all" else codes)]
         factors = _checked_factors(self.oversamples)
@@ -85,7 +84,7 @@ class Evaluation:
         for i, config in enumerate(wanted):
             try:
                 found += self._rows(config, problem, factors, whole)
-            except InputError as error:  # a code that these vectors do not suffice for
+            except InputError as error:  # too few vectors for this code
                 skipped[label_of(config)] = str(error)
             if self.progress is not None:
                 self.progress(i + 1, len(wanted))
@@ -94,9 +93,9 @@ class Evaluation:
         return Report(self.k, len(numbers), n_queries, self.queries is None, index, found, skipped)
 
     def _problem(self, n: int) -> tuple[Int64Array, Problem, bool]:
-        """The live rows measured on, the problem, and whether these are all there are.
+        """The live rows that are measured, the problem, and whether all live rows are measured.
 
-        Of a whole collection the base is every row, deleted ones hidden, so that row numbers are those of the graph.
+        If they are, the base has deleted rows too, hidden: its row numbers are then those of the graph.
         """
         rng = np.random.default_rng(self.seed)
         live = live_rows(self.snap)
@@ -134,7 +133,7 @@ class Evaluation:
             yield Row(label_of(config), config, quantizer.code_size, factor, *interval, *losses, *times)
 
     def _engine(self, quantizer: Quantizer, codes: Codes) -> Engine:
-        """The collection's own index over other codes, which are in memory only."""
+        """The collection's index with other codes, which are in memory only."""
         state = self.snap.state
         spec = wide_column(CODES, quantizer.code_size)
         geometry = block_geometry(spec.stride, PAGE_BYTES, spec.min_pages, spec.max_pages)
@@ -145,20 +144,20 @@ class Evaluation:
         originals = originals_of(self.snap, self.quantizers)
         index = load_index(self.config.index, state.index)
         columns |= {CODES: column, VECTORS: originals.column}
-        columns.pop(NODES, None)  # made from the codes in force
+        columns.pop(NODES, None)  # they match the active codes only
         return Engine(self.snap, Quantizers(quantizer, originals.quantizer), index, columns)
 
 
 @dataclass(frozen=True)
 class Search:
-    """Searches of a problem by an engine that re-ranks ``factor`` candidates a hit; 1: by the codes alone."""
+    """Searches of a problem's queries that re-rank ``factor`` candidates per hit; 1: no re-ranking."""
 
     engine: Engine
     problem: Problem
     factor: int
 
     def run(self, queries: Float32Array) -> Int64Array:
-        """Rows, int64 [nq, k], one more where a query's own row is among them."""
+        """Return rows, int64 [nq, k], or k + 1 if queries are stored rows themselves."""
         k = self.problem.k + int((self.problem.own >= 0).any())
         candidates = 0 if self.factor == 1 else k * self.factor
         return self.engine.search(queries, SearchParams(k, ef=max(EF, k, candidates), candidates=candidates))[0]
@@ -170,7 +169,7 @@ class Search:
     def latency(self) -> tuple[float, float]:
         """Median and 99th percentile of a single search, in milliseconds."""
         spent = []
-        for query in self.problem.queries[:TIMED]:
+        for query in self.problem.queries[:TIMED_SEARCHES]:
             start = time.perf_counter()
             self.run(query)
             spent.append(time.perf_counter() - start)
@@ -182,6 +181,3 @@ def _checked_factors(oversamples: Sequence[int]) -> list[int]:
     if not len(oversamples):
         raise InputError("oversamples must name one factor or more")
     return sorted({check_count("oversamples", factor, 1, 10_000) for factor in oversamples})
-
-
-__all__ = ["Evaluation", "Interval"]

@@ -1,4 +1,4 @@
-"""What an evaluation found: rows of plain data, as a table, a data frame or a plot."""
+"""The report of an evaluation: rows of plain data, as a table, a data frame or a plot."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ HEADINGS = ("code", "bytes", "oversample", "recall", "95 % interval", "code loss
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One code at one oversampling.
+    """One code with one oversampling.
 
-    ``bytes``: of one vector's code. ``oversample``: candidates re-ranked per hit; 1: ranked by the codes alone.
-    ``recall``: mean share of the true k nearest that a search finds; ``low``, ``high``: its 95 % interval.
-    ``code_loss``: what a scan of the codes misses; ``index_loss``: what the graph's walk misses beyond that, 0
-    for a scan. ``p50_ms``, ``p99_ms``: of single searches on one thread. None: not measured.
+    ``bytes``: of one vector's code. ``oversample``: candidates re-ranked per hit; 1: no re-ranking. ``recall``: mean
+    recall@k of searches; ``low``, ``high``: its 95 % interval. ``code_loss``: recall that a scan of the codes loses;
+    ``index_loss``: recall that the index loses in addition, 0 for a scan. ``p50_ms``, ``p99_ms``: latency of single
+    searches on one thread. None: not measured.
     """
 
     code: str
@@ -40,9 +40,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """``rows``: by code, then oversampling. ``skipped``: codes that could not be measured, and why.
+    """``rows``: by code, then oversampling. ``skipped``: codes that could not be measured, with the reasons.
 
-    ``n``, ``n_queries``: vectors and queries measured on. ``held_out``: whether the queries were stored vectors.
+    ``n``, ``n_queries``: numbers of vectors and queries. ``held_out``: whether the queries were stored vectors.
     """
 
     k: int
@@ -55,24 +55,24 @@ class Report:
 
     @property
     def title(self) -> str:
-        """What was measured, on one line."""
+        """Description of the measurement on one line."""
         kind = "held-out rows" if self.held_out else "queries"
         return f"recall@{self.k} of {self.n:,} vectors, {self.n_queries:,} {kind}, index {self.index}"
 
     def cells(self) -> list[tuple[str, ...]]:
-        """The table's cells, in the order of HEADINGS."""
+        """Return the cells of the table, in the order of HEADINGS."""
         return [_cells(row) for row in self.rows]
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """Rows as plain data, the configuration left out."""
+        """Return the rows as plain data, without the configuration."""
         return [{name: value for name, value in asdict(row).items() if name != "config"} for row in self.rows]
 
     def to_pandas(self) -> Any:
-        """Rows as a pandas.DataFrame; MissingExtraError says how to install pandas."""
+        """Return the rows as a pandas.DataFrame; MissingExtraError says how to install pandas."""
         return require("pandas", "pandas").DataFrame(self.to_dicts())
 
     def plot(self, path: str | os.PathLike[str]) -> None:
-        """Draw recall against bytes a vector, a line for each oversampling, to a PNG file (needs matplotlib)."""
+        """Plot recall against bytes per vector, with a line per oversampling, to a PNG file (needs matplotlib)."""
         figure = require("matplotlib.figure", "plot").Figure(figsize=(7, 4.5), layout="constrained")
         axes = figure.add_subplot(xscale="log", xlabel="bytes per vector", ylabel=f"recall@{self.k}", title=self.title)
         for oversample in sorted({row.oversample for row in self.rows}):
@@ -86,7 +86,7 @@ class Report:
         figure.savefig(path, format="png", dpi=150)
 
     def show(self) -> None:
-        """Print the table: by rich where it is installed, else as plain text."""
+        """Print the table with rich if it is installed, otherwise as plain text."""
         try:
             console = require("rich.console", "cli").Console()
         except MissingExtraError:
@@ -126,7 +126,7 @@ def _optional(value: float | None, digits: int) -> str:
 
 
 def label_of(config: CodeConfig) -> str:
-    """The code's name, and the options in which it differs from what the name means."""
+    """Return the code's name with the options that differ from those of the name."""
     name = code_name(config)
     changed = _changed(config, make_config(name))
     return name + (f"({', '.join(changed)})" if changed else "")

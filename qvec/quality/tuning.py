@@ -1,4 +1,4 @@
-"""Recall measured against what a search spends, on the collection as it is: the curves behind ``search(recall=)``."""
+"""Tuning: measures recall against the cost of searches; ``search(recall=)`` uses the resulting curves."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from qvec.storage.store import Snapshot, Store, Transaction
 EF_STEPS = tuple(round(10 * 1.2**i) for i in range(30))  # 10 to 1,978
 PROBE_STEPS = tuple(sorted({round(1.25**i) for i in range(45)}))  # 1 to 18,330
 DEPTHS = (1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 40.0)  # candidates per hit
-RERANK_COST = 6.0  # re-ranking one candidate, in codes scored: a row of floats from memory against a code
-ENOUGH = 0.9995  # recall beyond which nothing is measured
-GAIN = 0.0005  # of recall, below which more candidates are not tried
-RECORD_BYTES = 60_000  # of queries in a record: longer values ask for contiguous pages
+RERANK_COST = 6.0  # of re-ranking one candidate, in codes scored
+MAX_RECALL = 0.9995  # higher points are not measured
+MIN_GAIN = 0.0005  # of recall; after a smaller gain, more candidates are not tried
+RECORD_BYTES = 60_000  # of queries per record: longer values need contiguous pages
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """A measurement of one snapshot. ``engine`` must give rows, not ids."""
+    """A measurement of one snapshot. ``engine`` must return rows, not ids."""
 
     snap: Snapshot
     engine: Engine
@@ -42,7 +42,7 @@ class Tuning:
     source: Source
 
     def run(self, ks: Sequence[int], threads: int, progress: Progress | None) -> Curves:
-        """A curve for each k."""
+        """Measure a curve for each k."""
         state = self.snap.state
         made = []
         for i, k in enumerate(sorted(ks)):
@@ -55,7 +55,7 @@ class Tuning:
 
     @property
     def _extra(self) -> int:
-        """Places that a query's own row takes."""
+        """Additional hits that are searched, for the query's own row."""
         return int(self.source == "rows")
 
     def _truth(self, k: int, threads: int) -> Float32Array:
@@ -68,19 +68,19 @@ class Tuning:
         return np.where(first_others(rows, self.own, k) & (rows >= 0), distances, np.float32(np.inf))
 
     def _points(self, k: int, truth: Float32Array, threads: int) -> Iterator[Point]:
-        for ef, nprobe in _efforts(self.engine, k):
+        for ef, nprobe in _widths(self.engine, k):
             best = -1.0
             for candidates in self._depths(k, ef):
                 point = self._point(k, truth, ef, nprobe, candidates, threads)
                 yield point
-                if point.recall < best + GAIN:
+                if point.recall < best + MIN_GAIN:
                     break
                 best = point.recall
-            if best >= ENOUGH:
+            if best >= MAX_RECALL:
                 return
 
     def _depths(self, k: int, ef: int) -> list[int]:
-        """How many candidates are worth trying, none of them more than a walk keeps."""
+        """Numbers of candidates to try, up to the width of the walk."""
         if self.engine.original_quantizer is None:
             return [0]
         most = self.engine.live if ef == 0 else max(ef, k)
@@ -97,8 +97,8 @@ class Tuning:
         return Point(ef, nprobe, candidates, mean, low, scored + RERANK_COST * candidates)
 
 
-def _efforts(engine: Engine, k: int) -> list[tuple[int, int]]:
-    """Pairs of ef and nprobe, ascending; a scan has neither."""
+def _widths(engine: Engine, k: int) -> list[tuple[int, int]]:
+    """Pairs (ef, nprobe) to try, ascending; of a scan, (0, 0)."""
     kind = engine.index.kind
     if kind == "hnsw":
         steps = [ef for ef in EF_STEPS if k <= ef < engine.live]
@@ -116,7 +116,7 @@ def make_tuning(
     n: int,
     seed: int,
 ) -> Tuning:
-    """Measure on at most ``n`` of the queries, or of the stored ``vectors``, each looked for among the others."""
+    """Prepare a measurement with at most ``n`` queries, or with stored ``vectors`` as queries among the others."""
     rng = np.random.default_rng(seed)
     if queries is not None:
         chosen = queries[np.sort(rng.permutation(len(queries))[:n])]
@@ -177,7 +177,7 @@ def refresh_curves(store: Store, access: RowAccess, threads: int) -> None:
 
 
 def store_curves(txn: Transaction, curves: Curves, queries: Float32Array | None) -> None:
-    """Put the curves in force; ``queries``, if given, to measure with again when the collection has changed."""
+    """Store the curves, and ``queries``, if given, for measuring again after changes."""
     txn.put_record(TUNING, 0, curves.state())
     txn.state = replace(txn.state, tuned=Tuned(curves.generation, curves.index, curves.n))
     if queries is None:
@@ -198,7 +198,7 @@ def forget_queries(txn: Transaction) -> None:
 
 
 def stored_queries(reading: Snapshot, dim: int) -> Float32Array | None:
-    """The queries that were kept, float32 [n, dim]; None: none were."""
+    """Read the stored queries, float32 [n, dim], or None."""
     parts: list[Float32Array] = []
     while (record := reading.record(TUNING, len(parts) + 1)) is not None:
         fields = take_state(record, "queries of recall curves", ("n", "queries"))

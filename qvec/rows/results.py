@@ -1,34 +1,51 @@
-"""What reads and writes return: stored records, and the outcome of an add."""
+"""Results of reads and writes: stored records, and the outcome of an add."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, overload
 
 from qvec.common.tables import SHOWN_ROWS, first_lines, short_text
 from qvec.common.types import Ids, NDArray, Payload
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Records:
-    """Stored vectors in the order asked for.
+class Record(NamedTuple):
+    """One stored vector. ``id``: int or str. ``payload``: None if the vector has none."""
 
-    ``ids``: int64 or str, shape (n,). ``vectors``: float32, shape (n, dim): the originals where they are
-    kept, else decoded from the codes (zeros in dimensions that ``dims`` left out); of a :class:`Prequantized`
-    collection what was put in, int8 or uint8. ``payloads``: n dicts, None where a vector has none.
+    id: Any
+    vector: NDArray[Any]
+    payload: Payload | None
+
+
+class Records(Sequence[Record]):
+    """Stored vectors in the order asked for: a sequence of :class:`Record`, and arrays.
+
+    ``ids``: int64 or str, shape (n,). ``vectors``: float32, shape (n, dim): the originals if they are stored, else
+    decoded from the codes (zeros in dimensions that ``dims`` leaves out); of a :class:`Prequantized` collection the
+    int8 or uint8 values that were added. ``payloads``: n dicts, None for a vector without a payload.
     """
 
-    ids: Ids
-    vectors: NDArray[Any]
-    payloads: list[Payload | None]
+    __slots__ = ("ids", "payloads", "vectors")
+
+    def __init__(self, ids: Ids, vectors: NDArray[Any], payloads: list[Payload | None]) -> None:
+        self.ids, self.vectors, self.payloads = ids, vectors, payloads
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    @overload
+    def __getitem__(self, row: int) -> Record: ...
+    @overload
+    def __getitem__(self, row: slice) -> Records: ...
+    def __getitem__(self, row: int | slice) -> Record | Records:
+        if isinstance(row, slice):
+            return Records(self.ids[row], self.vectors[row], self.payloads[row])
+        return Record(self.ids.item(row), self.vectors[row], self.payloads[row])
+
     def to_list(self) -> list[dict[str, Any]]:
-        """Give each record as a dict of id, vector and payload."""
-        rows = zip(self.ids.tolist(), self.vectors, self.payloads, strict=True)
-        return [{"id": id, "vector": vector, "payload": payload} for id, vector, payload in rows]
+        """Each record as a dict of id, vector and payload."""
+        return [record._asdict() for record in self]
 
     def to_pandas(self) -> Any:
         """A pandas.DataFrame (extra ``pandas``): ``id``, ``vector`` (an array each), a column for each payload key."""
@@ -49,11 +66,18 @@ class Records:
         return "\n".join((head, *first_lines(lines, SHOWN_ROWS)))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class AddResult:
-    """What an add or upsert did. ``ids``: int64 or str, shape (n,): the id of each row of the batch."""
+    """The outcome of an add or upsert. ``ids``: int64 or str, shape (n,): the id of each row of the batch."""
 
     ids: Ids
     added: int
     replaced: int
     skipped: int
+
+    def __repr__(self) -> str:
+        shown = ", ".join(map(str, self.ids[:SHOWN_ROWS].tolist()))
+        more = ", ..." if len(self.ids) > SHOWN_ROWS else ""
+        return (
+            f"<qvec.AddResult: {self.added} added, {self.replaced} replaced, {self.skipped} skipped; ids {shown}{more}>"
+        )

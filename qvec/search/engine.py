@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from qvec._kernels import Column, PreparedSearch, Searcher, SearchParams, Selection
+from qvec._kernels import Column, Searcher, SearchParams, Selection
 from qvec.common.parallel import for_each
 from qvec.common.types import Float32Array, MemoryMode
 from qvec.index import Index, IndexInput
@@ -16,6 +16,7 @@ from qvec.schema.bitmaps import read_bitmap
 from qvec.schema.layout import CODES, DELETED, IDS, VECTORS, active_columns
 from qvec.schema.quantizers import Quantizers
 from qvec.schema.state import State
+from qvec.search.options import SearchOptions
 from qvec.search.refine import Found
 from qvec.storage.store import Snapshot
 
@@ -40,11 +41,12 @@ class Engine:
         "n_lists",
         "original_quantizer",
         "oversample",
-        "prepared",
+        "plans",
         "quantizer",
         "searcher",
         "state",
         "tombstones",
+        "vectors",
     )  # fmt: skip
 
     def __init__(
@@ -64,15 +66,15 @@ class Engine:
         self.all_rows = Selection(self.n, self.live, self.deleted)
         self.n_lists = index.n_lists(self.state.index)
         self.default_nprobe = min(self.n_lists, round(PROBES_PER_ROOT * math.sqrt(self.n_lists)))
-        codes, vectors = columns[CODES], quantizers.vector_reader(columns).column
+        codes, self.vectors = columns[CODES], quantizers.vector_reader(columns)
         finder = index.finder(IndexInput.of_codes(quantizers, columns, self.n), self.state.index)
         query_map = None if quantizer.query_transform is None else quantizer.query_transform.of_queries
         original_codec = None if original_quantizer is None else original_quantizer.codec
-        parts = quantizer.codec, codes, self.n, finder, original_codec, vectors
+        parts = quantizer.codec, codes, self.n, finder, original_codec, self.vectors.column
         self._new_searcher = partial(Searcher, *parts, map=query_map)
         self.searcher = self._new_searcher()
         self.oversample = quantizer.oversample
-        self.prepared: list[PreparedSearch] = []
+        self.plans: dict[tuple[SearchOptions, int], SearchParams] = {}
         self._candidate_columns = [codes] if finder is None else list(finder.columns)
         names = [IDS] if original_quantizer is None else [VECTORS, IDS]
         self._result_columns = [columns[name] for name in names if name in columns]
@@ -91,15 +93,14 @@ class Engine:
         """
         searcher = self.searcher if searcher is None else searcher
         selection = self.all_rows if selection is None else selection
-        params = self.completed(params)
+        if self.tombstones or params.nprobe != self.default_nprobe:
+            params = self.completed(params)
         if queries.ndim == 1 or len(queries) < (QUERIES_PER_CALL if threads == 1 else 2 * QUERIES_PER_THREAD):
             return searcher.search(queries, params, selection)
         return search_parallel(searcher, queries, params, selection, threads)
 
     def completed(self, params: SearchParams) -> SearchParams:
         """Parameters with the default of ``nprobe``, and a larger pool if tombstones take places in it."""
-        if not self.tombstones and params.nprobe == self.default_nprobe:
-            return params
         ef = min(-(-params.ef * (self.live + self.tombstones) // self.live), self.n) if self.tombstones else params.ef
         return params.replace(ef=ef, nprobe=params.nprobe or self.default_nprobe)
 

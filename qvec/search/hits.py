@@ -8,28 +8,30 @@ import numpy as np
 
 from qvec._kernels import ids_of_rows
 from qvec.common.types import NDArray
-from qvec.rows.lookup import row_records
+from qvec.rows.lookup import read_records
 from qvec.schema.config import Config
 from qvec.schema.layout import IDS
 from qvec.search.options import SearchOptions
 from qvec.search.refine import Found
-from qvec.search.results import Hits
+from qvec.search.results import NO_EXTRAS, BatchHits, Extras, Hits
 from qvec.storage.store import Snapshot
 
 
 def make_hits(
-    snap: Snapshot, config: Config, found: Found, options: SearchOptions, vectors: NDArray[Any] | None = None
-) -> Hits:
-    """Hits of rows [..., k] (-1: none), distances [..., k] and counts [...]; ``vectors`` [..., k, dim] go along."""
+    snap: Snapshot, config: Config, found: Found, options: SearchOptions, extras: Extras = NO_EXTRAS
+) -> Hits | BatchHits:
+    """Hits of rows [..., k] (-1: none), distances [..., k] and counts [...]."""
     rows, distances, counts = found
     ids: NDArray[Any] = rows
     payloads: list[Any] | None = None
     if config.ids == "str" or (options.payloads and snap.state.records):
-        records = row_records(snap, rows.reshape(-1).tolist())
-        if options.payloads:
-            payloads = [None if record is None else record["payload"] for record in records]
+        payloads, names = [], []
+        for record in read_records(snap, rows.reshape(-1).tolist(), complete=True):
+            payloads.append(None if record is None else record.payload)
+            names.append("" if record is None else record.id)
         if config.ids == "str":
-            ids = np.array(["" if record is None else record["id"] for record in records], object).reshape(rows.shape)
+            ids = np.array(names, object).reshape(rows.shape)
+        payloads = payloads if options.payloads else None
     elif options.payloads:
         payloads = [None] * rows.size
     if config.ids == "int64" and (column := snap.columns.get(IDS)) is not None:  # None: nothing is stored yet
@@ -37,4 +39,5 @@ def make_hits(
     if payloads is not None and rows.ndim > 1:
         k = rows.shape[-1]
         payloads = [payloads[i : i + k] for i in range(0, len(payloads), k)]
-    return Hits(ids, distances, counts, payloads, 1.0 if config.metric == "cosine" else 0.0, vectors)
+    kind = Hits if rows.ndim == 1 else BatchHits
+    return kind(ids, distances, counts, payloads, 1.0 if config.metric == "cosine" else 0.0, extras)

@@ -14,7 +14,7 @@ from qvec.common.types import Include, check_flag, check_number
 from qvec.schema.validation import MAX_K, check_count
 
 MAX_OVERSAMPLE = 10_000
-INCLUDABLE = ("payload", "vector")
+INCLUDABLE = ("payloads", "vectors", "explanation")
 CACHED_OPTIONS = 256
 FETCH_FACTOR, MIN_FETCH = 5, 20  # candidates of a diverse selection, per hit and at least
 
@@ -24,55 +24,62 @@ RawOptions = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SearchOptions:
-    """Options of :meth:`Collection.search`. Raises InputError naming the first wrong option and its limits.
+    """Options of a search. Raises InputError naming the first wrong option and its limits.
 
-    Derived: ``depth``, the number of nearest rows from which the hits are selected; ``payloads`` and ``vectors``,
-    whether hits include these; ``refined``, whether hits are selected from more rows than the nearest k.
+    ``mmr``: a weight, or a weight and the number of nearest rows to select from.
+
+    Derived: ``depth``, the number of nearest rows from which the hits are selected; ``weight``, of ``mmr``;
+    ``payloads``, ``vectors`` and ``explain``, whether hits include these; ``refined``, whether hits are selected from
+    more rows than the nearest k; ``plain``, whether hits are the nearest rows, with payloads at most.
     """
 
     k: int = 10
-    include: Include = ("payload",)
+    include: Include = ("payloads",)
     max_distance: float | None = None
     offset: int = 0
-    mmr: float | None = None
-    fetch_k: int | None = None
+    mmr: float | tuple[float, int] | None = None
     group_by: str | None = None
     group_size: int = 1
-    explain: bool = False
     ef: int | None = None
     nprobe: int | None = None
     oversample: float | Literal["auto"] = "auto"
-    rescore: bool | Literal["auto"] = "auto"
     exact: bool = False
     recall: float | None = None
     depth: int = field(init=False)
+    weight: float | None = field(init=False)
     payloads: bool = field(init=False)
     vectors: bool = field(init=False)
+    explain: bool = field(init=False)
     refined: bool = field(init=False)
+    plain: bool = field(init=False)
 
     def __post_init__(self) -> None:
         if self.recall is not None:
             self._check_recall()
-        check_flag("exact", self.exact)
+        if type(self.exact) is not bool:  # the checks are called for wrong values only: this takes less time
+            check_flag("exact", self.exact)
         parts = list(self.include) if isinstance(self.include, (list, tuple, set, frozenset)) else [""]
         for part in parts:
             if part not in INCLUDABLE:
                 raise InputError(f"include must be a list of some of {', '.join(INCLUDABLE)}; got {self.include!r}")
-        check_count("k", self.k, 1, MAX_K)
-        if self.ef is not None:
+        if not (type(self.k) is int and 1 <= self.k <= MAX_K):
+            check_count("k", self.k, 1, MAX_K)
+        if self.ef is not None and not (type(self.ef) is int and 1 <= self.ef <= MAX_K):
             check_count("ef", self.ef, 1, MAX_K)
         if self.nprobe is not None:
             check_count("nprobe", self.nprobe, 1, MAX_LISTS)
         if not (isinstance(self.oversample, str) and self.oversample == "auto"):
             _check_oversample(self.oversample)
-        if not isinstance(self.rescore, bool) and not (isinstance(self.rescore, str) and self.rescore == "auto"):
-            raise InputError(f"rescore must be True, False or 'auto', got {self.rescore!r}")
-        check_flag("explain", self.explain)
-        object.__setattr__(self, "depth", self._checked_depth())
-        object.__setattr__(self, "payloads", "payload" in parts)
-        object.__setattr__(self, "vectors", "vector" in parts)
-        refined = self.depth != self.k or self.max_distance is not None or self.mmr is not None
-        object.__setattr__(self, "refined", refined)
+        simple = self.offset == 0 and self.max_distance is None and self.mmr is None
+        depth, weight = (self.k, None) if simple else self._checked_depth()
+        object.__setattr__(self, "depth", depth)
+        object.__setattr__(self, "weight", weight)
+        object.__setattr__(self, "payloads", "payloads" in parts)
+        object.__setattr__(self, "vectors", "vectors" in parts)
+        object.__setattr__(self, "explain", "explanation" in parts)
+        object.__setattr__(self, "refined", not simple)
+        plain = simple and not (self.explain or self.vectors or self.group_by is not None)
+        object.__setattr__(self, "plain", plain)
 
     def _check_recall(self) -> None:
         recall = self.recall
@@ -80,36 +87,34 @@ class SearchOptions:
             raise InputError(
                 f"recall must be a number between 0 and 1, both excluded, got {recall!r}; exact=True finds all"
             )
-        for name, default in (("ef", None), ("nprobe", None), ("oversample", "auto"), ("rescore", "auto")):
+        for name, default in (("ef", None), ("nprobe", None), ("oversample", "auto")):
             if getattr(self, name) != default:
                 raise InputError(f"recall chooses {name}: give one or the other")
         if self.exact:
             raise InputError("recall chooses exact: give one or the other")
 
-    def _checked_depth(self) -> int:
+    def _checked_depth(self) -> tuple[int, float | None]:
         if self.offset != 0:
             check_count("offset", self.offset, 0, MAX_K - self.k)
         if self.max_distance is not None:
             check_number("max_distance", self.max_distance, -np.inf, np.inf)
-        if self.group_by is None and self.group_size != 1:
-            raise InputError("group_size is how many hits each group has: give group_by too")
         depth = self.k + self.offset
         if self.mmr is None:
-            if self.fetch_k is not None:
-                raise InputError("fetch_k says how many hits mmr chooses among: give mmr too")
-            return depth
-        check_number("mmr", self.mmr, 0.0, 1.0)
-        if self.group_by is not None:
-            raise InputError("mmr chooses among single hits, group_by among groups: give one or the other")
-        if self.fetch_k is None:
-            return min(MAX_K, max(MIN_FETCH, FETCH_FACTOR * depth))
-        return check_count("fetch_k", self.fetch_k, depth, MAX_K)
+            return depth, None
+        weight: Any = self.mmr
+        fetch = min(MAX_K, max(MIN_FETCH, FETCH_FACTOR * depth))
+        if isinstance(weight, tuple):
+            if len(weight) != 2:
+                raise InputError(f"mmr must be a weight between 0 and 1, or (weight, n), got {weight!r}")
+            weight, fetch = weight[0], check_count("n in mmr=(weight, n)", weight[1], depth, MAX_K)
+        check_number("mmr", weight, 0.0, 1.0)
+        return fetch, float(weight)
 
 
 def _check_oversample(factor: object) -> None:
     number = isinstance(factor, (int, float, np.integer, np.floating)) and not isinstance(factor, bool)
-    if not number or not 1 <= factor <= MAX_OVERSAMPLE:  # type: ignore[operator]
-        raise InputError(f"oversample must be 'auto' or a number between 1 and {MAX_OVERSAMPLE}, got {factor!r}")
+    if not number or not (factor == 0 or 1 <= factor <= MAX_OVERSAMPLE):  # type: ignore[operator]
+        raise InputError(f"oversample must be 'auto', 0, or a number between 1 and {MAX_OVERSAMPLE}, got {factor!r}")
 
 
 cached_options = lru_cache(CACHED_OPTIONS, typed=True)(SearchOptions)  # the checks take longer than a search

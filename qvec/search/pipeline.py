@@ -6,33 +6,38 @@ before on the same commit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qvec._kernels import PreparedSearch, Searcher, SearchParams, add_prepared, find_prepared
+from qvec._kernels import PreparedSearch, Searcher, SearchParams, add_prepared, find_prepared, plain_norm2
 from qvec.common.errors import InputError
 from qvec.common.types import Float32Array, NDArray, check_number
-from qvec.filters.schema import Field, load_schema
 from qvec.index import load_index
 from qvec.rows.access import RowAccess
-from qvec.rows.lookup import payloads_of, row_records
+from qvec.rows.lookup import read_records, row_of_id
+from qvec.schema.layout import IDS
 from qvec.schema.validation import SAFE_NORM2, as_searched, worker_threads
 from qvec.search.engine import Engine
 from qvec.search.explain import explain
-from qvec.search.grouping import group_field, nearest_groups
 from qvec.search.hits import make_hits
 from qvec.search.options import RawOptions, SearchOptions, cached_options
 from qvec.search.plan import plan_search
 from qvec.search.refine import Found, no_hits, refine, without
-from qvec.search.results import Hits
-from qvec.search.row_selection import SelectedRows, selector_of
+from qvec.search.results import BatchHits, Extras, Hits
 from qvec.search.strategy import Strategy, choose_strategy
 from qvec.storage.store import Snapshot, Store
 
+if TYPE_CHECKING:  # qvec.filters and the modules that use it are imported by the first search that needs them
+    from qvec.filters.schema import Field
+    from qvec.search.grouping import Condition, Nearby
+    from qvec.search.row_selection import SelectedRows, Selector
+
+MAX_PLANS = 64  # plans that an engine caches
 SAMPLED_CALLS = 64  # one call in this many is sampled: to copy a query takes a microsecond, a search takes ten or more
 
 
@@ -42,7 +47,7 @@ class Searches:
     def __init__(self, store: Store, access: RowAccess, sample: Callable[[Float32Array], object]) -> None:
         """``sample`` is shown one single query in SAMPLED_CALLS, and every batch."""
         self._store, self._access, self._config, self._sample = store, access, access.config, sample
-        self._n_calls = 0
+        self._form, self._n_calls = access.config.form, 0
 
     def engine(self, snap: Snapshot) -> Engine | None:
         """The engine of a snapshot, built at its first search; None if no vectors are stored."""
@@ -57,20 +62,29 @@ class Searches:
 
     def search(
         self, queries: Any, raw: RawOptions, where: Any = None, ids_in: Any = None, threads: int | None = None
-    ) -> Hits:
+    ) -> Hits | BatchHits:
         """Hits of array-like queries [n, dim] or [dim]; ``where`` is a filter, or one for each query of a batch."""
         self._n_calls += 1
         is_sampled = not self._n_calls % SAMPLED_CALLS
+        nearest = where is None and ids_in is None and threads is None and not is_sampled
+        hits: Hits | None = self._store.search_prepared(queries, raw) if nearest else None
+        if hits is not None:
+            return hits
+        if threads is not None:
+            worker_threads(threads)  # raises InputError, also if the search runs on one thread
         snap = self._store.begin()
         try:
             engine = snap.derived.get("engine") or self.engine(snap)
-            search = None if engine is None else find_prepared(engine.prepared, raw) or self._prepare(snap, engine, raw)
-            if search is not None and where is None and ids_in is None and not is_sampled:
-                found = search.search(queries)
+            search = None if engine is None else find_prepared(snap.derived, raw) or self._prepare(snap, engine, raw)
+            if search is not None and nearest and search.options.plain:
+                found = search.find(queries)
                 if found is not None:
                     return make_hits(snap, self._config, found, search.options)
-            q = as_searched(queries, self._config.dim, self._config.metric, self._config.form)
-            if (q.ndim == 2 or is_sampled) and self._config.form is None:
+            if self._form is None and 0 < plain_norm2(queries, self._config.dim) < SAFE_NORM2:
+                q: Float32Array = queries
+            else:
+                q = as_searched(queries, self._config.dim, self._config.metric, self._form)
+            if (q.ndim == 2 or is_sampled) and self._form is None:
                 self._sample(q)
             options = self._options(raw) if search is None else search.options
             plan = None if search is None else search.plan
@@ -80,14 +94,23 @@ class Searches:
 
     def search_by_id(
         self, ids: Any, raw: RawOptions, where: Any = None, ids_in: Any = None, threads: int | None = None
-    ) -> Hits:
+    ) -> Hits | BatchHits:
         """Hits of stored vectors, given by one id (1-D out) or by several (2-D out); a vector is no hit of itself."""
         snap = self._store.begin()
         try:
-            engine, reader = snap.derived.get("engine") or self.engine(snap), self._access.reader(snap)
-            options, own = self._options(raw), reader.rows(ids)
-            vectors = reader.vectors(own)[0 if np.ndim(ids) == 0 else slice(None)]
-            q = as_searched(vectors, self._config.dim, self._config.metric, self._config.form)
+            engine = snap.derived.get("engine") or self.engine(snap)
+            options = self._options(raw)
+            if engine is not None and type(ids) is int:
+                own = np.array([row_of_id(snap, ids, self._config.ids)])
+            else:
+                own = self._access.reader(snap).rows(ids)
+            if engine is not None and self._form is None:
+                vectors: NDArray[Any] = engine.vectors.read(own)
+            else:
+                vectors = self._access.reader(snap).vectors(own)
+            q = vectors[0] if type(ids) is int or np.ndim(ids) == 0 else vectors
+            if self._form is not None or not 0 < plain_norm2(q, self._config.dim) < SAFE_NORM2:
+                q = as_searched(q, self._config.dim, self._config.metric, self._form)
             return _Run(snap, self._access, engine, options, None, q, own, where, ids_in, threads).hits()
         finally:
             self._store.end(snap)
@@ -106,12 +129,23 @@ class Searches:
         """Check and plan a search, and keep the result with the engine."""
         options = self._options(raw)
         plan = plan_search(snap, engine, options, options.depth)
-        plain = not (options.refined or options.explain or options.vectors or options.group_by is not None)
-        run = engine.searcher, engine.completed(plan), engine.all_rows
-        dim = engine.quantizer.dim
-        search = PreparedSearch(raw, options, plan, *run, plain=plain, dim=dim, max_norm2=SAFE_NORM2)
+        ids, no_records = snap.columns.get(IDS), not (options.payloads and snap.state.records)
+        search = PreparedSearch(
+            raw,
+            options,
+            plan,
+            engine.searcher,
+            engine.completed(plan) if engine.tombstones or plan.nprobe != engine.default_nprobe else plan,
+            engine.all_rows,
+            dim=engine.quantizer.dim,
+            max_norm2=SAFE_NORM2,
+            hits=Hits if options.plain and no_records and ids is not None else None,
+            ids=ids,
+            payloads=options.payloads,
+            zero_score=1.0 if self._config.metric == "cosine" else 0.0,
+        )
         if type(options.include) is tuple:  # a list may change
-            add_prepared(engine.prepared, search)
+            add_prepared(snap.derived, search)
         return search
 
 
@@ -139,7 +173,7 @@ class _Run:
     strategy: Strategy | None = None
     """The last that was chosen."""
 
-    def hits(self) -> Hits:
+    def hits(self) -> Hits | BatchHits:
         """Find rows, refine them, and read their ids, payloads and vectors."""
         times = [perf_counter()]
         options, queries, config, engine = self.options, self.queries, self.access.config, self.engine
@@ -149,7 +183,7 @@ class _Run:
             self.searcher = engine.timed_searcher() if options.explain else engine.searcher
         if self.where is not None or self.ids_in is not None:
             self.filters = _filters(self.where, queries)
-        reader = self.access.reader(self.snap) if options.vectors or options.mmr is not None else None
+        reader = self.access.reader(self.snap) if options.vectors or options.weight is not None else None
         groups: list[list[Any]] | None = None
         if options.group_by is None:
             found = self.nearest()
@@ -157,29 +191,34 @@ class _Run:
             if options.refined:
                 found = refine(options, config.metric, self.batch, found, None if reader is None else reader.floats)
         else:
-            by = group_field(options.group_by, options.group_size, options.k, load_schema(self.snap.state))
+            from qvec.search.grouping import group_field
+
+            selector = None if engine is None else self.snap.derived.get("selector") or self._selector()
+            schema = _declared_fields(self.snap) if selector is None else selector.schema
+            by = group_field(options.group_by, options.group_size, options.k, schema)
             found, groups = self.nearest_groups(by)
             times.append(perf_counter())
         times.append(perf_counter())
         if queries.ndim == 1:
             found = found[0][0], found[1][0], found[2].reshape(())
         vectors = reader.padded(found[0]) if options.vectors and reader is not None else None
-        hits = make_hits(self.snap, config, found, options, vectors)
-        if groups is not None:
-            hits.groups = groups if queries.ndim > 1 else groups[0]
+        if groups is not None and queries.ndim == 1:
+            groups = groups[0]
+        extras = Extras(vectors, groups=groups)
+        hits = make_hits(self.snap, config, found, options, extras)
         if options.explain:
             k = options.depth + (self.own is not None)
-            hits.explanation = explain(self.searcher, self.strategy, len(self.batch), k, [*times, perf_counter()])
+            extras.explanation = explain(self.searcher, self.strategy, len(self.batch), k, [*times, perf_counter()])
         return hits
 
     def nearest(self) -> Found:
         """The nearest rows of each query that may be its hits."""
         k = self.options.depth + (self.own is not None)
-        params = None if self.engine is None else self.plan or plan_search(self.snap, self.engine, self.options, k)
-        selections = [self._select(name, where) for name, where in self.filters]
-        if len(selections) < 2:
-            found = self._find(self.batch, k, params, selections[0] if selections else None)
+        params = self.plan or self._params(k)
+        if len(self.filters) < 2:
+            found = self._find(self.batch, k, params, self._select(*self.filters[0]) if self.filters else None)
         else:
+            selections = [self._select(name, where) for name, where in self.filters]
             found = no_hits(len(self.batch), k)
             for selected, at in _same_selections(selections):
                 found[0][at], found[1][at], found[2][at] = self._find(self.batch[at], k, params, selected)
@@ -187,54 +226,80 @@ class _Run:
 
     def nearest_groups(self, by: Field) -> tuple[Found, list[list[Any]]]:
         """The rows of the nearest groups, group after group, and the value of each row's group."""
+        from qvec.search.grouping import nearest_groups
+
         options, size = self.options, self.options.k * self.options.group_size
         found = no_hits(len(self.batch), size)
         values: list[list[Any]] = []
         for query in range(len(self.batch)):
-            nearest, read = self._nearest_of(query), self._values_of(by)
-            groups = nearest_groups(by, options.group_size, options.depth, nearest, read)[options.offset :]
-            rows = [row for group in groups for row in group.rows]
-            found[0][query, : len(rows)] = rows
-            found[1][query, : len(rows)] = [distance for group in groups for distance in group.distances]
-            found[2][query] = len(rows)
-            of_rows = [group.value for group in groups for _ in group.rows]
-            values.append(of_rows + [None] * (size - len(of_rows)))
+            nearest = partial(self._nearest_to_group, query, by.name)
+            groups = nearest_groups(by, options.group_size, options.depth, nearest)
+            of_rows, n = [None] * size, 0
+            for group in groups[options.offset :]:
+                end = n + len(group.rows)
+                found[0][query, n:end], found[1][query, n:end] = group.rows, group.distances
+                of_rows[n:end] = [group.value] * len(group.rows)
+                n = end
+            found[2][query] = n
+            values.append(of_rows)
         return found, values
 
-    def _nearest_of(self, query: int) -> Callable[[dict[str, Any], int], tuple[NDArray[Any], Float32Array, bool]]:
+    def _nearest_to_group(self, query: int, field: str, condition: Condition, depth: int) -> Nearby:
+        """The nearest rows of one query that match a condition on a field."""
         name, where = self.filters[min(query, len(self.filters) - 1)] if self.filters else ("group_by", None)
-        queries, own, max_distance = self.batch[query : query + 1], self.own, self.options.max_distance
+        if where:
+            self._select(name, where)  # refuses a large filter of the caller; the groups found do not count
+            selected = self._select(name, {"$and": [where, {field: condition}]}, limited=False)
+        else:
+            selected = self._select(name, {field: condition}, limited=False)
+        k = depth + (self.own is not None)
+        found = self._find(self.batch[query : query + 1], k, self._params(k), selected)
+        rows, distances, counts = found if self.own is None else without(found, self.own[query : query + 1])
+        count = n_found = int(counts[0])
+        if self.options.max_distance is not None:
+            count = int((distances[0, :n_found] <= self.options.max_distance).sum())
+        near: list[int] = rows[0, :count].tolist()
+        values = []
+        for record in read_records(self.snap, near, complete=True):
+            payload = None if record is None else record.payload
+            values.append(None if payload is None else payload.get(field))
+        return near, distances[0, :count].tolist(), values, count < n_found or selected.count <= depth
 
-        def nearest(condition: dict[str, Any], depth: int) -> tuple[NDArray[Any], Float32Array, bool]:
-            selected = self._select(name, {"$and": [part for part in (where, condition) if part]})
-            k = depth + (own is not None)
-            params = None if self.engine is None else plan_search(self.snap, self.engine, self.options, k)
-            found = self._find(queries, k, params, selected)
-            rows, distances, counts = found if own is None else without(found, own[query : query + 1])
-            count = n_found = int(counts[0])
-            if max_distance is not None:
-                count = int((distances[0, :n_found] <= max_distance).sum())
-            ended = count < n_found or selected.count <= depth
-            return rows[0, :count], distances[0, :count], ended
+    def _params(self, k: int) -> SearchParams | None:
+        """The parameters of a search for the k nearest rows, planned once for each engine; None without an engine."""
+        if self.engine is None:
+            return None
+        key = self.options, k
+        params = self.engine.plans.get(key)
+        if params is None:
+            if len(self.engine.plans) >= MAX_PLANS:
+                self.engine.plans.clear()
+            params = self.engine.plans[key] = plan_search(self.snap, self.engine, self.options, k)
+        return params
 
-        return nearest
+    def _selector(self) -> Selector:
+        from qvec.search.row_selection import selector_of
 
-    def _values_of(self, by: Field) -> Callable[[NDArray[Any]], list[Any]]:
-        def values(rows: NDArray[Any]) -> list[Any]:
-            payloads = payloads_of(row_records(self.snap, rows.tolist()))
-            return [None if payload is None else payload.get(by.name) for payload in payloads]
+        return selector_of(self.snap)
 
-        return values
-
-    def _select(self, name: str, where: Any) -> SelectedRows:
-        return selector_of(self.snap).select(self.snap, where, self.ids_in, self.access.config.ids, name)
+    def _select(self, name: str, where: Any, limited: bool = True) -> SelectedRows:
+        selector = self.snap.derived.get("selector") or self._selector()
+        return selector.select(self.snap, where, self.ids_in, self.access.config.ids, name, limited)
 
     def _find(self, queries: Float32Array, k: int, params: SearchParams | None, selected: SelectedRows | None) -> Found:
         if self.engine is None or params is None or (selected is not None and selected.count == 0):
             return no_hits(len(queries), k)
-        self.strategy = choose_strategy(self.engine, params, selected)
-        threads, strategy = self.threads or 1, self.strategy
-        return self.engine.search(queries, strategy.params, threads, strategy.selection, self.searcher)
+        if selected is None and not self.options.explain:
+            return self.engine.search(queries, params, self.threads or 1, None, self.searcher)
+        strategy = None if selected is None else selected.strategies.get(params)
+        self.strategy = strategy = strategy or choose_strategy(self.engine, params, selected)
+        return self.engine.search(queries, strategy.params, self.threads or 1, strategy.selection, self.searcher)
+
+
+def _declared_fields(snap: Snapshot) -> Mapping[str, Field]:
+    from qvec.filters.schema import load_schema
+
+    return load_schema(snap.state)
 
 
 def _filters(where: Any, queries: Float32Array) -> list[tuple[str, Any]]:

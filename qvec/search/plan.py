@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 from qvec._kernels import SearchParams
-from qvec.codes.registry import Quantizer
 from qvec.common.errors import InputError
 from qvec.schema.layout import TUNING
 from qvec.search.curves import Curves, outdated
@@ -15,7 +14,7 @@ from qvec.storage.store import Snapshot
 
 DEFAULT_EF = 64
 MEASURED_K = 10  # the k that the oversampling of codes was measured for
-MIN_EXTRA, MAX_EXTRA = 2, 10  # least number of candidates to re-rank in addition to k: by how coarse the code is
+MIN_EXTRA, MAX_EXTRA = 2, 10  # least candidates to re-rank in addition to k, for the finest and the coarsest codes
 
 
 def plan_search(snap: Snapshot, engine: Engine, options: SearchOptions, k: int) -> SearchParams:
@@ -57,9 +56,7 @@ def _plan_for_recall(snap: Snapshot, k: int, recall: float) -> SearchParams:
 
 def _candidates(engine: Engine, options: SearchOptions, k: int) -> int:
     """The number of candidates to re-rank; 0 for none."""
-    if options.rescore is False or engine.original_quantizer is None:
-        if options.rescore is True and not _is_exact(engine.quantizer):
-            raise InputError("rescore=True needs stored originals: the collection was created with originals='none'")
+    if engine.original_quantizer is None or options.oversample == 0:
         return 0
     if options.oversample != "auto":
         return math.ceil(k * options.oversample)
@@ -73,8 +70,3 @@ def default_candidates(k: int, oversample: float) -> int:
     """Candidates to re-rank for k hits by codes that need ``oversample`` for each hit at k = 10; more for small k."""
     extra = math.ceil(MEASURED_K * (oversample - 1))
     return max(math.ceil(k * oversample), k + min(max(extra, MIN_EXTRA), MAX_EXTRA))
-
-
-def _is_exact(quantizer: Quantizer) -> bool:
-    """Whether the codes are the originals."""
-    return quantizer.kind == "f32" and quantizer.transform is None

@@ -36,11 +36,11 @@ def refine(
     first, last = options.offset, options.offset + options.k
     refined = no_hits(len(queries), options.k)
     for i, count in enumerate(counts.tolist()):
-        if options.mmr is None or vectors is None:
+        if options.weight is None or vectors is None:
             chosen: slice | NDArray[np.int64] = slice(first, min(count, last))
         else:
             near = vectors(rows[i, :count])
-            chosen = mmr_order(queries[i].astype(np.float64), near, metric, float(options.mmr), last)[first:]
+            chosen = mmr_order(queries[i].astype(np.float64), near, metric, options.weight, last)[first:]
         hits = rows[i, chosen]
         refined[0][i, : len(hits)], refined[1][i, : len(hits)] = hits, distances[i, chosen]
         refined[2][i] = len(hits)
@@ -48,13 +48,13 @@ def refine(
 
 
 def without(found: Found, own: NDArray[np.int64]) -> Found:
-    """The result less one row of each query, or less the last place if that row was not found."""
+    """The result without one row of each query, or without the last place if that row was not found."""
     rows, distances, counts = found
     is_own = rows == own[:, None]
-    places = is_own.argsort(axis=1, kind="stable")[:, :-1]
+    places = is_own.argsort(axis=1, kind="stable")  # the own row last
     queries = np.arange(len(rows))[:, None]
-    counts = (counts - is_own.any(axis=1)).clip(max=rows.shape[1] - 1)
-    return rows[queries, places], distances[queries, places], counts
+    counts = np.minimum(counts - is_own[queries[:, 0], places[:, -1]], rows.shape[1] - 1)
+    return rows[queries, places[:, :-1]], distances[queries, places[:, :-1]], counts
 
 
 def mmr_order(query: Float64, x: Float64, metric: Metric, weight: float, k: int) -> NDArray[np.int64]:

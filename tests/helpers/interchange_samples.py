@@ -1,4 +1,4 @@
-"""What tests of exports and imports share."""
+"""Samples and checks that the tests of exports and imports share."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ PAYLOADS: list[dict[str, Any] | None] = [
 PAYLOADS[3], PAYLOADS[4], PAYLOADS[5] = None, {}, {"page": None, "more": 2**64 - 1}
 
 
-def store(path: Path, ids: str = "int64", payload: bool = True) -> qvec.Collection:
+def store(path: Path, ids: str = "int64", payloads: bool = True) -> qvec.Collection:
     names = [f"dok-{i}\n" for i in range(N)] if ids == "str" else np.arange(N) * 3
     db = qvec.create(path, DIM, metric="l2", ids=ids)
-    db.add(X, names, PAYLOADS if payload else None)
+    db.add(X, names, PAYLOADS if payloads else None)
     return db
 
 

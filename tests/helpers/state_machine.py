@@ -1,4 +1,4 @@
-"""One collection, a second handle that only reads, and the model: rules for what is stored, read and searched."""
+"""Rules of a state machine with one collection, a reading handle and the model: storing, reading and searching."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from helpers.filter_model import FIELDS, filters, payloads
 from helpers.vectors import clustered
 
 DIM = 6
-POOLED = min(5 * int(os.environ.get("QVEC_EXAMPLES", "20")), 500)  # of a run; long runs are several, each with others
+POOLED = min(5 * int(os.environ.get("QVEC_EXAMPLES", "20")), 500)  # examples per process
 POOL = clustered(np.random.default_rng(11), 400, DIM)
-POOL[:40] = POOL[0]  # many at one place
+POOL[:40] = POOL[0]  # many equal vectors
 RECALL = 0.9
 CODES = ["f32", "f16", "int8", "binary"]
 
@@ -108,10 +108,10 @@ class Machine(RuleBasedStateMachine):
         assert self.db.delete(list(self.model.rows)) == self.model.delete(list(self.model.rows))
 
     @rule(ids=st.lists(IDS, max_size=20, unique=True), payload=PAYLOAD, merge=st.booleans())
-    def update_payload(self, ids: list[int], payload: Any, merge: bool) -> None:
+    def update_payloads(self, ids: list[int], payload: Any, merge: bool) -> None:
         names = self.names(ids)
-        expected = self.model.update_payload(names, payload, merge)
-        assert self.db.update_payload(names, payload, merge=merge, missing="ignore") == expected
+        expected = self.model.update_payloads(names, payload, merge)
+        assert self.db.update_payloads(names, payload, merge=merge, missing="ignore") == expected
 
     @rule(where=NONEMPTY_FILTER)
     def delete_matching_rows(self, where: dict[str, Any]) -> None:
@@ -139,7 +139,7 @@ class Machine(RuleBasedStateMachine):
         assert self.unmoved() == before
 
     def unmoved(self) -> qvec.Stats:
-        """What there is, but for how long snapshots have been held."""
+        """The counts of a collection, without the time that snapshots have been open."""
         return dataclasses.replace(self.db.stats(), snapshots=())
 
     @rule(rows=st.lists(ROWS, min_size=1, max_size=5), k=st.integers(1, 20), reader=st.booleans())
@@ -165,7 +165,7 @@ class Machine(RuleBasedStateMachine):
 
     def code(self) -> str:
         """The kind of the active code."""
-        active = [generation.code for generation in self.db.calibrations() if generation.active]
+        active = [generation.code for generation in self.db.generations() if generation.active]
         return active[0] if active else ""
 
     @rule(ids=st.lists(IDS, min_size=1, max_size=5), reader=st.booleans())

@@ -1,4 +1,4 @@
-"""Rules of what changes the file, its codes or several things at once, and of what is held while others write."""
+"""Rules that change the file or its codes, group several calls, or read snapshots while others write."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OPERATION = st.one_of(
     st.tuples(st.just("update"), st.tuples(st.lists(IDS, max_size=5, unique=True), PAYLOAD, st.booleans())),
 )
 MOST = 5  # generations
-REFUSED = re.compile("needs|empty|originals|learns nothing")  # what requantize and calibrate may say of a collection
+REFUSED = re.compile("needs|empty|originals|learns nothing")  # errors that requantize and calibrate may raise
 
 
 class UndoneError(Exception):
@@ -111,7 +111,7 @@ class FullMachine(Machine):
         assert self.db.verify() == []
         assert self.db.repair() == []
 
-    # --- several calls together, and snapshots ---
+    # # --- transactions and snapshots ---
 
     @rule(operations=st.lists(OPERATION, min_size=1, max_size=4), end=st.sampled_from(["commit", "raise", "catch"]))
     def transaction(self, operations: list[tuple[str, Any]], end: str) -> None:
@@ -145,8 +145,8 @@ class FullMachine(Machine):
             assert self.db.delete(self.names(what)) == model.delete(self.names(what))
         else:
             ids, payload, merge = what
-            expected = model.update_payload(self.names(ids), payload, merge)
-            assert self.db.update_payload(self.names(ids), payload, merge=merge, missing="ignore") == expected
+            expected = model.update_payloads(self.names(ids), payload, merge)
+            assert self.db.update_payloads(self.names(ids), payload, merge=merge, missing="ignore") == expected
 
     @precondition(lambda self: len(self.snapshots) < 2)
     @rule()
@@ -182,7 +182,7 @@ class FullMachine(Machine):
         except qvec.InputError as error:
             if not REFUSED.search(str(error)):
                 raise
-        for generation in self.db.calibrations()[:-MOST]:
+        for generation in self.db.generations()[:-MOST]:
             if not generation.active:
                 self.db.drop_generation(generation.number)
 
@@ -196,18 +196,18 @@ class FullMachine(Machine):
         with self.maybe_refused():
             self.db.calibrate(POOL, code=code, activate=activate)
 
-    @precondition(lambda self: any(not generation.active for generation in self.db.calibrations()))
+    @precondition(lambda self: any(not generation.active for generation in self.db.generations()))
     @rule(which=st.integers(0, MOST), drop=st.booleans())
     def return_to_a_generation(self, which: int, drop: bool) -> None:
-        inactive = [generation.number for generation in self.db.calibrations() if not generation.active]
+        inactive = [generation.number for generation in self.db.generations() if not generation.active]
         number = inactive[which % len(inactive)]
         if drop:
             self.db.drop_generation(number)
-            assert number not in [generation.number for generation in self.db.calibrations()]
+            assert number not in [generation.number for generation in self.db.generations()]
             return
         with self.maybe_refused():
             served = self.generation(number).was_active
-            assert (self.db.rollback(number) if served else self.db.requantize(calibration=number)).active
+            assert (self.db.rollback(number) if served else self.db.requantize(generation=number)).active
 
     def generation(self, number: int) -> GenerationRecord:
         with self.db._store.read() as snap:
@@ -217,7 +217,7 @@ class FullMachine(Machine):
     @precondition(lambda self: self.code() not in ("", "f32", "f16"))
     @rule(form=st.sampled_from(["json", "msgpack"]))
     def export_and_import(self, form: Any) -> None:
-        active = next(generation for generation in self.db.calibrations() if generation.active)
+        active = next(generation for generation in self.db.generations() if generation.active)
         assert self.db.import_calibration(self.db.export_calibration(format=form)).id == active.id
 
     @precondition(lambda self: len(self.model.rows) >= 20)

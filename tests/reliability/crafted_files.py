@@ -23,7 +23,7 @@ from qvec.storage.store import Store, Transaction
 
 DIM = 16
 N = 160
-ROWS_PER_CHECK = 64  # of drift, instead of many more: each file has some looks, and the calls make another
+ROWS_PER_CHECK = 64  # of drift: a low number, so that each file has some checks, and the calls make another
 SAMPLE = clustered(np.random.default_rng(3), 300, DIM)  # as many as codes are trained on
 X = SAMPLE[: N + ROWS_PER_CHECK]
 HANG = 10.0  # seconds
@@ -100,25 +100,25 @@ def calls(ids: str, keeps: bool) -> dict[str, Callable[[qvec.Collection], object
         return {"nprobe": 3} if db.stats().lists else {"ef": 50}
 
     return {
-        "search": lambda db: db.search(X[:20], 5, include=("payload", "vector")),
+        "search": lambda db: db.search(X[:20], 5, include=("payloads", "vectors")),
         "search exactly": lambda db: db.search(X[0], 400, exact=True),
         "search with effort": lambda db: db.search(X[5], 10, **lists(db)),
         "search with a filter": lambda db: db.search(X[5], 10, where=where),
         "search with a wide filter": lambda db: db.search(X[5], 10, where={"tag": {"$in": ["t1", "t2", "t3"]}}),
-        "search by id": lambda db: db.search(id=one, k=3),
+        "search by id": lambda db: db.search_by_id(one, k=3),
         "search by recall": lambda db: db.search(X[3], 5, recall=0.5),
-        "search by groups": lambda db: db.search(X[3], 5, group_by="tag"),
+        "search by groups": lambda db: db.search_groups(X[3], 5, group_by="tag"),
         "get": lambda db: db.get(more),
         "get by a filter": lambda db: db.get(where=where),
         "scan": lambda db: list(db.scan(batch_size=90)),
         "stats": lambda db: db.stats(graph=True),
-        "calibrations": lambda db: db.calibrations(),
+        "generations": lambda db: db.generations(),
         "export": lambda db: db.export_calibration(),
         "drift": lambda db: db.drift(),
         "fields": lambda db: db.fields,
         "verify": lambda db: db.verify(),
         "upsert": lambda db: db.upsert(X[:4] + 1, new, [{"row": i, "tag": "new"} for i in range(4)], threads=1),
-        "update": lambda db: db.update_payload(new[:1], {"tag": "other"}),
+        "update": lambda db: db.update_payloads(new[:1], {"tag": "other"}),
         "delete": lambda db: db.delete([name(ids, i) for i in range(0, 100, 2)]),
         "add": lambda db: db.add(X[-ROWS_PER_CHECK:], later, threads=1),
         "requantize": lambda db: db.requantize("int8" if keeps else None, threads=1),

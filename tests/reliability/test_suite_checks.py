@@ -1,4 +1,4 @@
-"""The checks of the suite detect the failures that they are made for."""
+"""The checks of the reliability suite detect the failures that they are meant for."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def stored(path: Path) -> None:
             kills.put(batch, 0)[1](db)
 
 
+@pytest.mark.slow
 def test_the_check_of_crashes_sees_lost_torn_and_wrong_vectors(tmp_path: Path) -> None:
     path, live = tmp_path / "a.qvec", dict.fromkeys(range(6), 0)
     run(stored, path)
@@ -52,6 +53,7 @@ def verdicts(path: Path, changes: list[damages.Damage]) -> list[str]:
     return list(each(changes, lambda change: damages.check(path, sound, truth, change, False)))
 
 
+@pytest.mark.slow
 @pytest.mark.unsanitized
 def test_the_check_of_damages_sees_other_answers_and_signals(tmp_path: Path) -> None:
     path = tmp_path / "a.qvec"

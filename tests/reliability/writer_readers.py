@@ -70,7 +70,7 @@ def write(path: str, seconds: float, first: int, pause_ms: int = 0) -> Writing:
 
 @dataclass
 class Reading:
-    """Results of a reader. half_seen: batches of which it found a part only."""
+    """Results of a reader. half_seen: number of batches that it saw only in part."""
 
     searches: int = 0
     checks: int = 0
@@ -132,9 +132,7 @@ def check(db: qvec.Collection, first: int, chance: random.Random, seen: Reading)
 def _members(db: qvec.Collection, batch: int) -> list[int]:
     """Ids of a batch that one search finds. Their payloads must name the batch."""
     hits = db.search(center(batch, db.stats().dim), BATCH, exact=True)
-    found = [
-        (i, payload) for i, payload in zip(hits.ids.tolist(), hits.payloads or [], strict=True) if i // BATCH == batch
-    ]
+    found = [(i, payload) for i, payload in zip(hits.ids.tolist(), hits.payloads, strict=True) if i // BATCH == batch]
     if any(payload != {"batch": batch} for _, payload in found):
         raise AssertionError(f"a payload of batch {batch} is another's")
     return [i for i, _ in found]

@@ -12,11 +12,11 @@ import numpy as np
 from qvec.bench.adapters.base import NPROBES, Adapter, Calls, Options, Sweep, second, tree_bytes, widths
 from qvec.common.types import Float32Array
 
-TRAIN_ROWS = 64  # for each list
+TRAIN_ROWS = 64  # per list
 
 
 class Faiss(Adapter):
-    """An index of faiss, trained on a sample and filled in one call."""
+    """An index of faiss: trained on a sample, then filled in one call."""
 
     module = "faiss"
     package = "faiss-cpu"
@@ -24,11 +24,11 @@ class Faiss(Adapter):
 
     @abstractmethod
     def make(self, faiss: Any, metric: int, n: int) -> Any:
-        """The empty index for ``n`` rows."""
+        """Create an empty index for ``n`` rows."""
 
     @abstractmethod
     def parameters(self, point: Mapping[str, Any]) -> Any:
-        """Search parameters of a point; None where there are none."""
+        """Search parameters of a point, or None."""
 
     def build(self, base: Float32Array, threads: int) -> None:
         faiss = self.imported()
@@ -61,7 +61,7 @@ class Faiss(Adapter):
         return Calls(search, many, second)
 
     def refined(self, coded: Any) -> Any:
-        """The index with the float32 vectors beside it."""
+        """Add the float32 vectors to an index, for re-ranking."""
         return self.imported().IndexRefineFlat(coded)
 
     def refining(self, point: Mapping[str, Any], inner: Any) -> Any:
@@ -135,5 +135,5 @@ class FaissIvfRabitq(Faiss):
 
 
 def nlist_of(options: Mapping[str, Any], n: int) -> int:
-    """Lists of an index that has any: as given, else four times the root of the rows."""
+    """Number of lists: as given, or four times the square root of the rows."""
     return int(options.get("nlist") or max(1, round(4 * n**0.5)))

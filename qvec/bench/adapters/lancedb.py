@@ -15,7 +15,7 @@ BATCH = 65_536
 
 
 class LancedbIvfHnswSq(Adapter):
-    """``IVF_HNSW_SQ``; ``partitions`` 0: its own choice. Threads of its own; the processor is what bounds them."""
+    """``IVF_HNSW_SQ``; ``partitions`` 0: chosen by LanceDB. Threads are LanceDB's; only the processors limit them."""
 
     module = "lancedb"
     package = "lancedb"

@@ -13,7 +13,7 @@ from qvec.common.types import Float32Array, NDArray
 
 
 class Rabitqlib(Adapter):
-    """What the three indexes share."""
+    """Base class of the three indexes."""
 
     module = "rabitqlib"
     package = "rabitqlib"
@@ -31,7 +31,7 @@ class Rabitqlib(Adapter):
         return size
 
     def cluster(self, base: Float32Array, clusters: int, threads: int) -> tuple[Float32Array, NDArray[np.uint32]]:
-        """Centroids [clusters, dim] and each row's own, by the library's k-means."""
+        """Centroids [clusters, dim] and the cluster of each row, by the library's k-means."""
         kmeans = self.imported().RaBitQKMeans(self.dim, clusters, num_threads=threads, spherical=self.inner)
         kmeans.train(base)
         return np.asarray(kmeans.centroids, np.float32), np.asarray(kmeans.assignments, np.uint32)
@@ -40,7 +40,7 @@ class Rabitqlib(Adapter):
 
 
 class RabitqlibSymqg(Rabitqlib):
-    """SymphonyQG: a graph whose nodes hold their neighbors' 1-bit codes."""
+    """SymphonyQG: a graph whose nodes store 1-bit codes of their neighbors."""
 
     defaults: ClassVar[Options] = {"degree": 32, "ef_construction": 200}
 
@@ -60,7 +60,7 @@ class RabitqlibSymqg(Rabitqlib):
 
 
 class RabitqlibHnsw(Rabitqlib):
-    """HNSW over RaBitQ codes of some bits."""
+    """HNSW over RaBitQ codes."""
 
     defaults: ClassVar[Options] = {"M": 16, "ef_construction": 200, "bits": 8, "clusters": 16}
 

@@ -11,7 +11,7 @@ from qvec.common.types import Float32Array
 
 
 class Scann(Adapter):
-    """The index that ScaNN's documentation advises for sets of this size; ``leaves`` 0: four times the root of n."""
+    """The index that ScaNN's documentation recommends; ``leaves`` 0: four times the square root of n."""
 
     module = "scann.scann_ops.py.scann_ops_pybind"
     package = "scann"

@@ -14,7 +14,7 @@ from qvec.common.types import Float32Array
 
 
 class VsagHgraph(Adapter):
-    """``pyvsag.Index("hgraph", ...)``. Its Python face has no batch."""
+    """``pyvsag.Index("hgraph", ...)``. The Python interface has no batch search."""
 
     module = "pyvsag"
     package = "pyvsag"

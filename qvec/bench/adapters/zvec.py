@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 from qvec.bench.adapters.base import Adapter, Calls, Options, Sweep, tree_bytes, widths
 from qvec.common.types import Float32Array
 
-BATCH = 1000  # documents of one insert: its limit is 1024
+BATCH = 1000  # documents per insert; the limit is 1024
 
 
 class ZvecHnswInt8(Adapter):
-    """``zvec.Collection`` with one vector field. It has no batch; its ids are strings."""
+    """``zvec.Collection`` with one vector field. There is no batch search; ids are strings."""
 
     module = "zvec"
     package = "zvec"

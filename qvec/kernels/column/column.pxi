@@ -352,7 +352,7 @@ cdef class Column:
     cdef object _checked(self, rows):
         """Row numbers as int64 [n]; InputError for a row past the capacity."""
         wanted = np.ascontiguousarray(rows, dtype=np.int64)
-        if wanted.size and not 0 <= wanted.min() <= wanted.max() < self.n_rows:
+        if wanted.size and not 0 <= np.minimum.reduce(wanted) <= np.maximum.reduce(wanted) < self.n_rows:
             bad = wanted[(wanted < 0) | (wanted >= self.n_rows)][0]
             raise InputError(f"column {self.name!r}: row {bad} is not below {self.n_rows}")
         return wanted

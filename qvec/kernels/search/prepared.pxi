@@ -91,8 +91,9 @@ cdef class StoreBase:
     """Begins and ends the reads of one handle.
 
     env, view: of the file and of the commit that was read last. joined: the transaction that this handle's reads
-    belong to, None outside of one. epoch: of the process that opened the file. open_snapshots: reads not yet ended.
-    Subclasses define the methods that are called here: reopen_in_child, load_view and the property in_transaction.
+    belong to, None outside of one. epoch: of the process that opened the file. open_snapshots: snapshots not yet ended.
+    running: prepared searches, which have no snapshot. Subclasses define the methods that are called here:
+    reopen_in_child, load_view and the property in_transaction.
     """
 
     cdef public EnvironmentBase env
@@ -101,6 +102,29 @@ cdef class StoreBase:
     cdef public bint is_closed
     cdef public long epoch
     cdef public set open_snapshots
+    cdef readonly Py_ssize_t running
+
+    cdef object begin_read(self, EnvironmentBase env):
+        """LMDB's read transaction of the last commit, whose users are those of self.view. The caller has env.lock."""
+        cdef ViewBase view
+        if self.is_closed:
+            raise ClosedError(f"{self.path} is closed")
+        txn = env.begin()  # may wait, and let other threads bring the view to another commit or another file
+        view = self.view
+        if view.txn_id != txn.id():
+            view = self.load_view(txn)
+        view.users += 1
+        env.open_reads += 1
+        return txn
+
+    cdef int end_read(self, EnvironmentBase env, ViewBase view, txn) except -1:
+        txn.abort()
+        view.users -= 1
+        env.open_reads -= 1
+        if env.waiting:  # a waiting thread counts itself before it looks at the counts, both with the lock
+            with env.lock:
+                env.idle.notify_all()
+        return 0
 
     def begin(self):
         """Begin a snapshot of the last commit. `end` it soon: the pages that it reads are not reused before.
@@ -109,88 +133,114 @@ cdef class StoreBase:
         Raises CorruptError if the page table is damaged, ClosedError after `close`.
         """
         cdef EnvironmentBase env
-        cdef ViewBase view
         if self.epoch != _epoch:
             self.reopen_in_child()
         if self.joined is not None and self.in_transaction:
             return self.joined
         env = self.env
         with env.lock:
-            if self.is_closed:
-                raise ClosedError(f"{self.path} is closed")
-            txn = env.begin()  # may wait, and let other threads bring the view to another commit or another file
-            view = self.view
-            if view.txn_id != txn.id():
-                view = self.load_view(txn)
-            view.users += 1
-            env.open_reads += 1
-            snapshot = self.snapshot_type(env, txn, view)
+            txn = self.begin_read(env)
+            snapshot = self.snapshot_type(env, txn, self.view)
             self.open_snapshots.add(snapshot)
         return snapshot
 
     def end(self, SnapshotBase snapshot not None):
         """End a snapshot. Ending twice, or ending the parent's snapshot in a forked child, has no effect."""
-        cdef EnvironmentBase env = snapshot.env
         if snapshot.epoch != _epoch or snapshot is self.joined or snapshot.txn is None:
             return
         txn, snapshot.txn = snapshot.txn, None  # in one step: another thread may end the snapshot, too
-        txn.abort()
-        snapshot.view.users -= 1
-        env.open_reads -= 1
         self.open_snapshots.discard(snapshot)
-        if env.waiting:  # a waiting thread counts itself before it looks at the counts, both with the lock
-            with env.lock:
-                env.idle.notify_all()
+        self.end_read(snapshot.env, snapshot.view, txn)
+
+    def search_prepared(self, query, tuple raw not None):
+        """The hits of one query, by a search that is prepared for these options on the last commit; else None.
+
+        This is `begin`, `PreparedSearch.search` and `end` in one call, without a snapshot.
+        """
+        cdef EnvironmentBase env = self.env
+        cdef PreparedSearch search = None
+        cdef ViewBase view
+        if self.epoch != _epoch or self.joined is not None or self.view is None:  # None: a store of one snapshot
+            return None
+        with env.lock:
+            txn = self.begin_read(env)
+            view = self.view
+            self.running += 1
+        try:
+            search = find_prepared(view.derived, raw)
+            return None if search is None or search.hits is None else search.search(query)
+        finally:
+            self.running -= 1
+            self.end_read(env, view, txn)
 
 
 cdef class PreparedSearch:
     """The first stages of a search on one commit: checked options, a plan, and a searcher with its parameters.
 
-    raw: the options as they were given. options: the same, checked. plain: whether the hits are the rows that the
-    searcher finds. max_norm2: queries of at least this squared norm need a check.
+    raw: the options as they were given. options: the same, checked. max_norm2: queries of at least this squared norm
+    need a check. hits: makes the hits of a search that needs no other stage, from ids int64 [k], distances float32
+    [k], the count, payloads and zero_score; None if other stages follow. ids: the column of integer ids.
     """
 
     cdef readonly tuple raw
     cdef readonly object options
     cdef readonly SearchParams plan
     cdef SearchParams params
-    cdef readonly bint plain
     cdef Searcher searcher
     cdef Selection selection
     cdef Py_ssize_t dim
     cdef float max_norm2
+    cdef object hits, zero_score
+    cdef Column ids
+    cdef bint payloads
 
     def __init__(self, tuple raw not None, options, SearchParams plan not None, Searcher searcher not None,
-                 SearchParams params not None, Selection selection not None, *, bint plain, int dim, float max_norm2):
-        self.raw, self.options, self.plan, self.params, self.plain = raw, options, plan, params, plain
+                 SearchParams params not None, Selection selection not None, *, int dim, float max_norm2,
+                 hits, Column ids, bint payloads, zero_score):
+        self.raw, self.options, self.plan, self.params = raw, options, plan, params
         self.searcher, self.selection, self.dim, self.max_norm2 = searcher, selection, dim, max_norm2
+        self.hits, self.ids, self.payloads, self.zero_score = hits, ids, payloads, zero_score
 
-    def search(self, query):
+    def find(self, query):
         """Rows int64 [k], distances float32 [k] and count int64 [] of one query.
 
-        None if the search is not plain, or if the query is not float32 [dim], C-contiguous, of a norm that needs no
-        check.
+        None if the query is not float32 [dim], C-contiguous, of a norm that needs no check.
         """
-        if not self.plain or not 0 < plain_norm2(query, self.dim) < self.max_norm2:
+        if not 0 < plain_norm2(query, self.dim) < self.max_norm2:
             return None
         return self.searcher.search(query, self.params, self.selection)
+
+    cdef object search(self, query):
+        found = self.find(query)
+        if found is None:
+            return None
+        rows, distances, counts = <tuple>found
+        payloads = [None] * self.params.p.k if self.payloads else None
+        return self.hits(ids_of_rows(self.ids, rows), distances, counts, payloads, self.zero_score)
 
 
 cdef enum:
     MAX_PREPARED = 8
 
 
-def find_prepared(list searches not None, tuple raw not None):
-    """The prepared search of raw options, or None. Equal values of different types are different: True is not 1."""
+cpdef find_prepared(dict derived, tuple raw):
+    """The prepared search of raw options among the data derived from a commit, or None.
+
+    Equal values of different types are different: True is not 1.
+    """
     cdef PreparedSearch search
-    for search in searches:
+    searches = derived.get("prepared")
+    if searches is None:
+        return None
+    for search in <list>searches:
         if _same(raw, search.raw):
             return search
     return None
 
 
-def add_prepared(list searches not None, PreparedSearch search not None):
-    """Put a search first in a list of the newest prepared searches."""
+def add_prepared(dict derived not None, PreparedSearch search not None):
+    """Put a search first in the list of the newest prepared searches."""
+    searches = derived.setdefault("prepared", [])
     searches.insert(0, search)
     del searches[MAX_PREPARED:]
 

@@ -1,4 +1,4 @@
-"""List the stored calibrations; export, import or drop one, or learn one from a file of vectors."""
+"""List the generations of codes; export, import or drop one, or train one on a file of vectors."""
 
 from __future__ import annotations
 
@@ -13,35 +13,39 @@ import qvec
 from qvec.common.console import print_table
 from qvec.datasets import load_vectors
 
-COLUMNS = ("number", "code", "id", "bytes", "method", "model", "created", "trained on", "rows", "in force")
+COLUMNS = ("number", "code", "id", "bytes", "method", "model", "created", "trained on", "rows", "active")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("store", metavar="STORE", help="the store's file")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     act = parser.add_mutually_exclusive_group()
-    act.add_argument("--export", type=int, metavar="N", help="print calibration N as JSON")
-    act.add_argument("--import", dest="source", type=Path, metavar="FILE", help="store what --export printed")
-    act.add_argument("--learn", type=Path, metavar="FILE", help="store one learned from the vectors of a file")
-    act.add_argument("--drop", type=int, metavar="N", help="remove calibration N and its codes")
-    parser.add_argument("--method", metavar="NAME", help="how --learn finds ranges, for example: percentile")
-    parser.add_argument("--activate", action="store_true", help="requantize to what --import or --learn stored")
+    act.add_argument("--export", type=int, metavar="N", help="print the trained code of generation N as JSON")
+    act.add_argument(
+        "--import", dest="source", type=Path, metavar="FILE", help="store what --export printed as a generation"
+    )
+    act.add_argument("--train", type=Path, metavar="FILE", help="store a generation trained on the vectors of a file")
+    act.add_argument("--drop", type=int, metavar="N", help="remove generation N and its codes")
+    parser.add_argument("--method", metavar="NAME", help="how --train finds ranges, for example: percentile")
+    parser.add_argument(
+        "--activate", action="store_true", help="requantize to the generation that --import or --train stored"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    writes = any(value is not None for value in (args.source, args.learn, args.drop))
+    writes = any(value is not None for value in (args.source, args.train, args.drop))
     with qvec.open(args.store, mode="rw" if writes else "r") as db:
         if args.export is not None:
             print(db.export_calibration(args.export))
             return 0
         if args.source is not None:
             db.import_calibration(args.source.read_text(), activate=args.activate)
-        elif args.learn is not None:
-            sample = np.asarray(load_vectors(args.learn), np.float32)
+        elif args.train is not None:
+            sample = np.asarray(load_vectors(args.train), np.float32)
             db.calibrate(sample, method=args.method, activate=args.activate)
         elif args.drop is not None:
             db.drop_generation(args.drop)
-        found = [dataclasses.asdict(generation) for generation in db.calibrations()]
+        found = [dataclasses.asdict(generation) for generation in db.generations()]
     if args.json:
         print(*map(json.dumps, found), sep="\n")
     else:
@@ -50,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _shown(value: object) -> object:
-    """A value in a table; of a time, the minute."""
+    """A value in a table; a time to the minute."""
     if isinstance(value, str) and len(value) > 16 and value[10] == "T":
         return value[:16].replace("T", " ")
     return "-" if value is None else value

@@ -1,0 +1,342 @@
+"""The calls of a collection that read: properties, searches and stored records."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Mapping, Sequence
+from functools import cached_property
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, get_args, overload
+from weakref import WeakMethod
+
+from qvec.codes.configs import code_name
+from qvec.common.errors import InputError
+from qvec.common.types import (
+    ArrayLike,
+    FieldType,
+    Float32Array,
+    Include,
+    Metric,
+    Missing,
+    Mode,
+    Where,
+    check_choice,
+)
+from qvec.rows.access import RowAccess
+from qvec.rows.results import Records
+from qvec.schema.config import Config
+from qvec.schema.validation import (
+    MAX_K,
+    MAX_ROWS,
+    as_ids,
+    check_count,
+    id_keys,
+)
+from qvec.search.pipeline import Searches
+from qvec.search.results import BatchHits, Hits
+from qvec.storage.store import TIMEOUT, Store
+
+if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec` fast
+    from qvec.common.types import Batch, GroupKeywords, ManyIds, Query, SearchKeywords, UnknownArray
+    from qvec.quality.query_sample import QuerySample
+
+
+class ReadableCollection:
+    """The reading part of a collection: properties, searches and stored records."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._config = Config.from_dict(dict(store.config))
+        self._access = RowAccess(self._config)
+        take = WeakMethod(self._take_queries)  # a cycle would keep a dropped handle open
+        self._searches = Searches(store, self._access, lambda queries: (sampled := take()) and sampled(queries))
+
+    def close(self, timeout: float = TIMEOUT) -> None:
+        """Release the file. Later calls raise ClosedError, also those of open snapshots and scans.
+
+        timeout: seconds to wait for calls that run in other threads. LockedError then names them; they go on, the
+        handle accepts no more calls, and another `close` waits again. A transaction that another thread has open is
+        undone at the end of its block.
+        """
+        self._store.close(timeout)
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._store.closed
+
+    def __enter__(self) -> Self:
+        self._store.end(self._store.begin())  # raises ClosedError here and not at the first call
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        head = f"<qvec.Collection {self.path!r}"
+        if self.closed:
+            return f"{head} closed>"
+        config = self._config
+        kind = f"dim {config.dim}, {config.metric}, {self.code}, {self.index}, {self.mode}"
+        return f"{head}: {len(self):,} vectors of {kind}>"
+
+    # --- properties ---
+
+    @property
+    def path(self) -> str:
+        """The path of the file."""
+        path: str = os.fspath(self._store.path)
+        return path
+
+    @property
+    def mode(self) -> Mode:
+        """The mode: "rw" if this handle can write, else "r"."""
+        return self._store.mode
+
+    @property
+    def dim(self) -> int:
+        """Values of a vector."""
+        return self._config.dim
+
+    @property
+    def metric(self) -> Metric:
+        """The metric: "cosine", "ip" or "l2"."""
+        return self._config.metric
+
+    @property
+    def model(self) -> str | None:
+        """The tag of the embedding model."""
+        return self._config.model
+
+    @property
+    def code(self) -> str:
+        """The name of the active code, for example "int8"."""
+        with self._store.read() as snap:
+            state = snap.state
+            return code_name(self._config.code if state.active is None else state.generation(state.active).code)
+
+    @property
+    def index(self) -> Literal["flat", "hnsw", "ivf"]:
+        """The kind of the index: a scan, a graph or inverted lists. The index "auto" begins as a scan."""
+        with self._store.read() as snap:
+            kind: Literal["flat", "hnsw", "ivf"] = snap.state.index.kind
+            return kind
+
+    @property
+    def fields(self) -> Mapping[str, FieldType]:
+        """The declared fields, name -> type. Filters (``where=``) refer to them."""
+        with self._store.read() as snap:
+            return MappingProxyType({name: declared.type for name, declared in snap.state.fields.items()})
+
+    # --- searching ---
+
+    @overload
+    def search(self, query: UnknownArray, k: int = 10, **options: Unpack[SearchKeywords]) -> Any: ...
+    @overload
+    def search(self, query: Query, k: int = 10, **options: Unpack[SearchKeywords]) -> Hits: ...
+    @overload
+    def search(self, query: Batch, k: int = 10, **options: Unpack[SearchKeywords]) -> BatchHits: ...
+    @overload
+    def search(self, query: ArrayLike, k: int = 10, **options: Unpack[SearchKeywords]) -> Hits | BatchHits: ...
+    def search(
+        self,
+        query: Any,
+        k: int = 10,
+        *,
+        where: Where | Sequence[Where | None] | None = None,
+        ids_in: Any = None,
+        include: Include = ("payloads",),
+        max_distance: float | None = None,
+        offset: int = 0,
+        mmr: float | tuple[float, int] | None = None,
+        ef: int | None = None,
+        nprobe: int | None = None,
+        oversample: float | Literal["auto"] = "auto",
+        exact: bool = False,
+        recall: float | None = None,
+        threads: int | None = None,
+    ) -> Hits | BatchHits:
+        """The k nearest neighbors of one query [dim] (returns Hits) or of a batch [n, dim] (returns BatchHits).
+
+        where: only vectors whose payload matches a filter on declared fields (docs/filters.md), such as
+        ``{"lang": "en", "year": {"$gte": 2020}}``. For a batch also a list with a filter, or None, for each query.
+        ids_in: only vectors with one of these ids; or, as a 1-D array of booleans, those whose integer id is True in
+        it. With ``where``, both must hold.
+        include: what hits include: "payloads", "vectors", "explanation" (counts and times of the search).
+        max_distance: only hits at this distance or nearer, in the metric's own measure (l2: squared); at most k.
+        offset: skip the nearest ``offset`` hits, for the next page.
+        mmr: select k diverse hits by maximal marginal relevance. The weight is from 0 (only the distance from hits
+        selected before counts) to 1 (only the distance from the query counts). ``(weight, n)`` selects from the n
+        nearest; default: 5 k, at least 20.
+
+        ef: candidates of a graph walk. nprobe: inverted lists to scan, 1 to all; default: the root of their number.
+        More is slower and finds more. Each is refused if the index is of the other kind; a scan ignores ef.
+        oversample: candidates per hit that are re-ranked with the originals, 0 for none; "auto": as many as the code
+        needs, but at most a given ``ef``.
+        recall: in place of these, the share of true neighbors to find, by the cheapest search that :meth:`tune`
+        measured to reach it. exact: score every original.
+        threads: for a batch; default, one for each core.
+
+        With fewer than k vectors, all are returned, and the arrays are padded (:class:`Hits`).
+        """
+        options = (k, include, max_distance, offset, mmr, None, 1, ef, nprobe, oversample, exact, recall)
+        return self._searches.search(query, options, where, ids_in, threads)
+
+    @overload
+    def search_by_id(self, ids: int | str, k: int = 10, **options: Unpack[SearchKeywords]) -> Hits: ...
+    @overload
+    def search_by_id(self, ids: ManyIds, k: int = 10, **options: Unpack[SearchKeywords]) -> BatchHits: ...
+    def search_by_id(
+        self,
+        ids: Any,
+        k: int = 10,
+        *,
+        where: Where | Sequence[Where | None] | None = None,
+        ids_in: Any = None,
+        include: Include = ("payloads",),
+        max_distance: float | None = None,
+        offset: int = 0,
+        mmr: float | tuple[float, int] | None = None,
+        ef: int | None = None,
+        nprobe: int | None = None,
+        oversample: float | Literal["auto"] = "auto",
+        exact: bool = False,
+        recall: float | None = None,
+        threads: int | None = None,
+    ) -> Hits | BatchHits:
+        """The k nearest neighbors of a stored vector (returns Hits) or of several (returns BatchHits).
+
+        A vector is not its own neighbor. Options are as in :meth:`search`. Raises MissingIdError.
+        """
+        options = (k, include, max_distance, offset, mmr, None, 1, ef, nprobe, oversample, exact, recall)
+        return self._searches.search_by_id(ids, options, where, ids_in, threads)
+
+    @overload
+    def search_groups(self, query: UnknownArray, k: int = 10, **options: Unpack[GroupKeywords]) -> Any: ...
+    @overload
+    def search_groups(self, query: Query, k: int = 10, **options: Unpack[GroupKeywords]) -> Hits: ...
+    @overload
+    def search_groups(self, query: Batch, k: int = 10, **options: Unpack[GroupKeywords]) -> BatchHits: ...
+    @overload
+    def search_groups(self, query: ArrayLike, k: int = 10, **options: Unpack[GroupKeywords]) -> Hits | BatchHits: ...
+    def search_groups(
+        self,
+        query: Any,
+        k: int = 10,
+        *,
+        group_by: str,
+        group_size: int = 1,
+        where: Where | Sequence[Where | None] | None = None,
+        ids_in: Any = None,
+        include: Include = ("payloads",),
+        max_distance: float | None = None,
+        offset: int = 0,
+        ef: int | None = None,
+        nprobe: int | None = None,
+        oversample: float | Literal["auto"] = "auto",
+        exact: bool = False,
+        recall: float | None = None,
+        threads: int | None = None,
+    ) -> Hits | BatchHits:
+        """The nearest k groups of vectors with the same value of a field, each with its ``group_size`` nearest vectors.
+
+        group_by: a declared field with single values. ``k`` and ``offset`` count groups. Hits have k * group_size
+        places, in the order of the groups' nearest vectors; ``groups`` has the value of each hit's group. A vector
+        without a value belongs to no group. Other options are as in :meth:`search`.
+        """
+        if not isinstance(group_by, str):
+            raise InputError(f"group_by must be the name of a declared field, got {group_by!r}")
+        options = (
+            k,
+            include,
+            max_distance,
+            offset,
+            None,
+            group_by,
+            group_size,
+            ef,
+            nprobe,
+            oversample,
+            exact,
+            recall,
+        )
+        return self._searches.search(query, options, where, ids_in, threads)
+
+    # --- reading ---
+
+    def get(
+        self,
+        ids: Any = None,
+        *,
+        where: Where | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+        missing: Missing = "error",
+    ) -> Records:
+        """Stored vectors and payloads: of ids, in the order given, or of a filter, oldest first.
+
+        limit, offset: of the vectors that match the filter, skip the first ``offset`` and return at most ``limit``.
+        missing: "error" raises MissingIdError naming the first id that is not stored, "ignore" skips such ids.
+        """
+        check_choice("missing", missing, get_args(Missing))
+        if (ids is None) == (where is None):
+            raise InputError("give either ids or where")
+        start = check_count("offset", offset, 0, MAX_ROWS)
+        stop = MAX_ROWS if limit is None else start + check_count("limit", limit, 0, MAX_ROWS)
+        with self._store.read() as snap:
+            reader = self._access.reader(snap)
+            if where is None:
+                if start or limit is not None:
+                    raise InputError("limit and offset go with where; ids say themselves how many they are")
+                return reader.by_ids(ids, missing)
+            from qvec.search.row_selection import matching_rows
+
+            return reader.by_rows(matching_rows(snap, where)[start:stop])
+
+    def scan(self, batch_size: int = 8192, *, where: Where | None = None) -> Generator[Records, None, None]:
+        """All vectors, or those that match a filter, in batches, as of the commit at the first step.
+
+        Close the iterator to end the scan early.
+        """
+        from qvec.search.row_selection import matching_rows
+
+        size = check_count("batch_size", batch_size, 1, MAX_K)
+        with self._store.read() as snap:
+            version = snap.version
+            for records in self._access.reader(snap).in_batches(matching_rows(snap, where), size):
+                if snap.version != version:
+                    raise InputError("the transaction has changed the collection since this scan of it began")
+                with self._store.idle(snap):
+                    yield records
+
+    def count(self, where: Where | None = None) -> int:
+        """The number of stored vectors, or of those that match a filter; see :meth:`search` for ``where``."""
+        if where is None:
+            return len(self)
+        from qvec.search.row_selection import selector_of
+
+        with self._store.read() as snap:
+            return selector_of(snap).select(snap, where, None, self._config.ids).count
+
+    def __len__(self) -> int:
+        with self._store.read() as snap:
+            return int(snap.state.live)
+
+    def __contains__(self, id: object) -> bool:
+        try:
+            key = id_keys(as_ids([id], self._config.ids))[0]
+        except InputError:
+            return False
+        with self._store.read() as snap:
+            return snap.row_of(key) is not None
+
+    # --- parts ---
+
+    def _take_queries(self, queries: Float32Array) -> None:
+        self._queries.take(queries)
+
+    @cached_property
+    def _queries(self) -> QuerySample:
+        from qvec.quality.query_sample import QuerySample
+
+        return QuerySample(self._config.dim)

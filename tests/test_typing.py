@@ -1,0 +1,47 @@
+"""A program that uses every public call runs, and type checkers with their default settings find no error in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import qvec
+
+QUICK_START = Path(__file__).parent / "typing" / "quick_start.py"
+
+
+def test_the_quick_start_runs(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, str(QUICK_START), str(tmp_path)], check=True)
+
+
+@pytest.mark.parametrize("checker", ["mypy", "pyright", "basedpyright"])
+def test_a_type_checker_with_default_settings_finds_no_error_in_the_quick_start(checker: str, tmp_path: Path) -> None:
+    command = shutil.which(checker, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    if command is None:
+        pytest.skip(f"{checker} is not installed: the extra dev has mypy and basedpyright")
+    copied = tmp_path / QUICK_START.name  # away from this project's settings
+    shutil.copy(QUICK_START, copied)
+    root = Path(qvec.__file__).parent.parent
+    if checker == "mypy":
+        arguments = ["--python-executable", sys.executable, "--cache-dir", str(tmp_path / "cache"), copied.name]
+    else:
+        (tmp_path / "pyrightconfig.json").write_text(f'{{"extraPaths": ["{root}"]}}')
+        arguments = ["--pythonpath", sys.executable, "--level", "error", copied.name]
+    done = subprocess.run(
+        [command, *arguments], cwd=tmp_path, env={**os.environ, "MYPYPATH": str(root)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_public_names_are_those_of_all_and_resolve() -> None:
+    names = dir(qvec)
+    assert {*names} == {*qvec.__all__, "__version__"}
+    optional = {"integrations", "qat", "ray", "torch"}  # need packages of their extras
+    assert all(getattr(qvec, name) is not None for name in names if name not in optional)
+    with pytest.raises(AttributeError, match="no attribute 'annotations'"):
+        _ = getattr(qvec, "annotations")  # noqa: B009
