@@ -162,7 +162,7 @@ def test_one_query_in_gives_one_dimension_out_and_a_batch_gives_two(path: Path, 
     with pair.db as db:
         hits = db.search(query, 4)
         assert hits.ids.shape == hits.distances.shape == hits.scores.shape == (*np.shape(query)[:-1], 4)
-        assert hits.counts.shape == np.shape(query)[:-1]
+        assert np.shape(hits.counts) == np.shape(query)[:-1]
         assert hits.distances.dtype == hits.scores.dtype == np.float32
         assert_hits_are_sound(pair.model, query, 4, hits)
 

@@ -81,5 +81,5 @@ def test_names_that_are_none_are_refused(tmp_path: Path, name: Any) -> None:
 def test_a_place_that_is_no_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for path in (tmp_path / "file", tmp_path / "none" / "none", tmp_path / "file" / "below"):
-        with pytest.raises(qvec.NotFoundError, match="no directory"):
+        with pytest.raises(qvec.NotFoundError, match="not a directory and cannot be created"):
             qvec.Database(path)

@@ -79,9 +79,9 @@ BAD: list[tuple[Any, str]] = [
     ({"yaer": 1}, r"where\['yaer'\]: 'yaer' is not a declared field.*did you mean 'year'"),
     ({"color": 1}, r"declare it with add_field\('color', type\)"),
     ({"$nor": []}, r"where\['\$nor'\]: unknown operator"),
-    ({"word": {"$regex": "a"}}, r"where\['word'\]\['\$regex'\]: unknown operator.* \$exists and \$not$"),
+    ({"word": {"$regex": "a"}}, r"where\['word'\]\['\$regex'\]: unknown operator.* \$exists, \$empty and \$not$"),
     ({"year": {"gte": 1}}, r"\$gt, \$gte.* and \$not; did you mean \$gte\?"),
-    ({"word": {"$EQ": "a"}}, r"'word' has \$eq, \$ne, \$in, \$nin, \$exists and \$not; did you mean \$eq\?"),
+    ({"word": {"$EQ": "a"}}, r"'word' has \$eq, \$ne, \$in, \$nin, \$exists, \$empty and \$not; did you mean \$eq\?"),
     ({"$an": [{"year": 1}]}, r"did you mean \$and\?"),
     ({"id": {"$in": [1]}}, r"where\['id'\]: ids are not a payload field.*ids_in="),
     ({"$or": [{"year": 1}, {"year": {"$gte": "x"}}]}, r"where\['\$or'\]\[1\]\['year'\]\['\$gte'\] is 'x' \(str\)"),
@@ -390,3 +390,17 @@ def test_filters_in_a_transaction_see_each_change_before_them(db: qvec.Collectio
         assert db.delete(where={"year": year}) == 1
         assert len(db) == left
         assert db.verify() == []
+
+
+def test_a_list_a_string_or_no_value_can_be_empty(tmp_path: Path) -> None:
+    fields = {"tags": "keyword[]", "years": "int[]", "name": "keyword", "page": "int"}
+    rows = [None, {}, {"tags": [], "years": [], "name": "", "page": 0}, {"tags": [""], "years": [1], "name": "x"}]
+    rows.append({"tags": ["y" * 300], "years": [0]})
+    with qvec.create(tmp_path / "s.qvec", 4, fields=fields) as db:
+        db.add(np.ones((len(rows), 4)), payloads=rows)
+        for name, empty in {"tags": [0, 1, 2], "years": [0, 1, 2], "name": [0, 1, 2, 4], "page": [0, 1, 3, 4]}.items():
+            assert db.get(where={name: {"$empty": True}}).ids.tolist() == empty
+            full = sorted(set(range(len(rows))) - set(empty))
+            assert db.get(where={name: {"$empty": False}}).ids.tolist() == full
+        with pytest.raises(qvec.InputError, match="must be True or False"):
+            db.get(where={"tags": {"$empty": 1}})

@@ -143,7 +143,7 @@ def test_a_collection_begins_with_one_vector_and_is_advised_to_learn_when_it_has
         db.add(x[1:900])
         assert "requantize()" not in db.drift().advice
         db.add(x[900:])
-        assert "was begun with 1 vectors" in db.drift().advice
+        assert "the code was trained on 1 vectors" in db.drift().advice
         queries = x[:100] + np.random.default_rng(1).normal(size=(100, 32)).astype(np.float32) / 4
 
         before = search_recall(db, queries, oversample=0)

@@ -190,5 +190,5 @@ def test_the_command_line_repairs(path: Path, capsys: pytest.CaptureFixture[str]
     damage(path, "adjacency")
     assert main(["verify", str(path)]) == 1
     assert main(["repair", str(path)]) == 0
-    assert "made anew: the index (hnsw) of 390 rows" in capsys.readouterr().out
+    assert "rebuilt: the index (hnsw) of 390 rows" in capsys.readouterr().out
     assert main(["verify", str(path), "--no-deep"]) == 0

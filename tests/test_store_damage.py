@@ -270,7 +270,7 @@ def test_skipping_checksums_skips_no_headers(healthy: Path) -> None:
         if data[at + 16 : at + 20] == b"QVB1":
             data[at + 20] ^= 1
     healthy.write_bytes(data)
-    with Store.open(healthy, "r", verify=False) as store, pytest.raises(CorruptError, match="block 0"):
+    with Store.open(healthy, "r", checksums=False) as store, pytest.raises(CorruptError, match="block 0"):
         contents(store)
 
 

@@ -251,7 +251,7 @@ def open(
     """
     check_on_drift(on_drift)
     check_flag("untrusted", untrusted)
-    options: dict[str, Any] = {"memory": memory, "verify": checksums, "durability": durability}
+    options: dict[str, Any] = {"memory": memory, "checksums": checksums, "durability": durability}
     options |= {"timeout": timeout, "exclusive": exclusive, **_sized(map_size)}
     collection = Collection(Store.open(path, mode, untrusted=untrusted, state_codec=state_codec, **options), on_drift)
     try:

@@ -247,7 +247,11 @@ class _Run:
     def _nearest_to_group(self, query: int, field: str, condition: Condition, depth: int) -> Nearby:
         """The nearest rows of one query that match a condition on a field."""
         name, where = self.filters[min(query, len(self.filters) - 1)] if self.filters else ("group_by", None)
-        selected = self._select(name, {"$and": [where, {field: condition}]} if where else {field: condition})
+        if where:
+            self._select(name, where)  # refuses a large filter of the caller; the groups found do not count
+            selected = self._select(name, {"$and": [where, {field: condition}]}, limited=False)
+        else:
+            selected = self._select(name, {field: condition}, limited=False)
         k = depth + (self.own is not None)
         found = self._find(self.batch[query : query + 1], k, self._params(k), selected)
         rows, distances, counts = found if self.own is None else without(found, self.own[query : query + 1])
@@ -278,9 +282,9 @@ class _Run:
 
         return selector_of(self.snap)
 
-    def _select(self, name: str, where: Any) -> SelectedRows:
+    def _select(self, name: str, where: Any, limited: bool = True) -> SelectedRows:
         selector = self.snap.derived.get("selector") or self._selector()
-        return selector.select(self.snap, where, self.ids_in, self.access.config.ids, name)
+        return selector.select(self.snap, where, self.ids_in, self.access.config.ids, name, limited)
 
     def _find(self, queries: Float32Array, k: int, params: SearchParams | None, selected: SelectedRows | None) -> Found:
         if self.engine is None or params is None or (selected is not None and selected.count == 0):

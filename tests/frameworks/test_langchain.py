@@ -94,3 +94,35 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(qvec.InputError, match="key 'text' is where the text is stored"):
         store.add_texts(["a"], [{"text": "b"}])
     store.collection.close()
+
+
+def test_metadata_can_be_missing_and_an_id_occur_twice(store: QvecVectorStore) -> None:
+    assert store.add_texts(["a", "b", "c"], [None, {"page": 1}, None], ids=["x", "x", "y"]) == ["x", "x", "y"]
+    found = {document.id: document for document in store.get_by_ids(["x", "y"])}
+    assert (found["x"].page_content, found["x"].metadata) == ("b", {"page": 1})
+    assert (found["y"].page_content, found["y"].metadata) == ("c", {})
+
+
+def test_deleting_without_ids_deletes_all(store: QvecVectorStore) -> None:
+    store.delete(where={"lang": "de"})
+    assert len(store.collection) == 25
+    assert store.delete(None)
+    assert len(store.collection) == 0
+
+
+def test_the_relevance_of_every_product_is_a_number(tmp_path: Path) -> None:
+    class Long(Hashed):
+        def embed_query(self, text: str) -> list[float]:
+            return [1000.0 if text == "up" else -1000.0] * 16
+
+    store = QvecVectorStore.from_texts(["up", "down"], Long(), path=tmp_path / "s.qvec", metric="ip")
+    found = store.similarity_search_with_relevance_scores("up", 2)
+    assert [(document.page_content, relevance) for document, relevance in found] == [("up", 1.0), ("down", 0.0)]
+    store.collection.close()
+
+
+def test_texts_that_were_imported_from_chroma_are_found(tmp_path: Path) -> None:
+    with qvec.create(tmp_path / "c.qvec", 16, ids="str") as db:
+        db.add(Hashed().embed_documents(["one"]), ["a"], [{"document": "one", "page": 1}])
+        (found,) = QvecVectorStore(db, Hashed()).similarity_search("one", 1)
+        assert (found.page_content, found.metadata) == ("one", {"page": 1})
