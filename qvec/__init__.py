@@ -20,6 +20,7 @@ from qvec.codes.configs import (
 )
 from qvec.collection.collection import Collection
 from qvec.collection.open import create, open
+from qvec.common import __version__ as __version__
 from qvec.common.errors import (
     AbortedError,
     ClosedError,
@@ -53,8 +54,6 @@ if TYPE_CHECKING:  # the optional packages, which are above this module and are 
     from qvec.quality.choose import Choice
     from qvec.quality.drift import Drift
     from qvec.quality.report import Report
-
-__version__ = "0.1.0"
 
 __all__ = [
     "HNSW",

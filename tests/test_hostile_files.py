@@ -1,4 +1,4 @@
-"""Paths and files that cannot be opened or created: the right error, and what is there left alone."""
+"""Paths and files that cannot be opened or created raise the right error and are not changed."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec`
 
 
 class ReadableCollection:
-    """What a collection reads: its properties, searches and stored records."""
+    """The reading part of a collection: properties, searches and stored records."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
