@@ -19,7 +19,8 @@ from typing import Any, cast
 
 import numpy as np
 
-import qvec
+from qvec.collection.open import create
+from qvec.collection.open import open as open_collection
 from qvec.collection.sharding import ShardedIndex, merge_topk
 from qvec.common.errors import InputError
 from qvec.common.extras import require
@@ -68,7 +69,7 @@ class WriteShards:
     ) -> None:
         self.path = Path(folder) / f"{uuid.uuid4().hex}.qvec"
         self.vector, self.id = vector, id
-        self.db = qvec.create(self.path, dim, **options)
+        self.db = create(self.path, dim, **options)
         if calibration is not None:
             self.db.import_calibration(calibration)
 
@@ -108,7 +109,7 @@ class ShardActors:
 
 class _Shard:
     def __init__(self, path: str) -> None:
-        self.db = qvec.open(path, mode="r")
+        self.db = open_collection(path, mode="r")
 
     def search(self, queries: Any, k: int, options: dict[str, Any]) -> Hits | BatchHits:
         hits: Hits | BatchHits = self.db.search(queries, k, **options)

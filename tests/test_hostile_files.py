@@ -1,4 +1,4 @@
-"""Paths and files that cannot be opened or created: the right error, and what is there left alone."""
+"""Paths and files that cannot be opened or created raise the right error and are not changed."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_a_file_that_exists_is_not_overwritten(path: Path) -> None:
     ({"mode": "w"}, "mode .*'w'"),
     ({"mode": None}, "mode .*None"),
     ({"memory": "disk"}, "memory .*'disk'"),
-    ({"verify": "yes"}, "verify .*'yes'"),
+    ({"checksums": "yes"}, "checksums .*'yes'"),
 ])  # fmt: skip
 def test_open_options_that_are_refused(db: Collection, path: Path, options: dict[str, Any], message: str) -> None:
     db.close()

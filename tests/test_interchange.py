@@ -40,7 +40,7 @@ payloads = st.one_of(
 
 @settings(deadline=None, max_examples=300)
 @given(st.lists(payloads, max_size=6))
-def test_payloads_split_into_columns_and_a_rest_come_back_as_they_were(rows: list[Any]) -> None:
+def test_payloads_split_into_columns_and_a_rest_are_restored(rows: list[Any]) -> None:
     kinds = tables.PayloadColumns(rows).kinds(("id", "vector"))
     assert {"id", "vector", "payload"}.isdisjoint(kinds)
     for row in rows:
@@ -48,7 +48,7 @@ def test_payloads_split_into_columns_and_a_rest_come_back_as_they_were(rows: lis
         assert tables.merged({key: held.get(key) for key in kinds}, rest) == row
 
 
-def test_a_value_that_came_too_late_to_have_a_say_in_its_column_is_in_the_rest() -> None:
+def test_a_value_of_another_type_than_its_column_is_in_the_rest() -> None:
     kinds = tables.PayloadColumns([{"a": 1}]).kinds(())
     held, rest = tables.split(1, {"a": "x"}, kinds)
     assert (kinds, held, rest) == ({"a": "int"}, {}, '{"a": "x"}')
@@ -64,7 +64,7 @@ def test_payloads_with_many_keys_have_a_limited_number_of_columns() -> None:
 
 @pytest.mark.parametrize("ids", ["int64", "str"])
 @pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
-def test_an_arrow_export_comes_back_whole(tmp_path: Path, ids: str, suffix: str) -> None:
+def test_an_arrow_export_is_imported_unchanged(tmp_path: Path, ids: str, suffix: str) -> None:
     pytest.importorskip("pyarrow")
     with store(tmp_path / "a.qvec", ids) as db:
         db.delete([db.get(["dok-9\n"] if ids == "str" else [27]).ids[0]])
@@ -91,7 +91,7 @@ def test_a_parquet_export_is_a_plain_table_to_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ids", ["int64", "str"])
-def test_an_npy_export_comes_back_whole(tmp_path: Path, ids: str) -> None:
+def test_an_npy_export_is_imported_unchanged(tmp_path: Path, ids: str) -> None:
     with store(tmp_path / "a.qvec", ids) as db:
         done = interchange.export(db, tmp_path / "x.npy", batch_size=64)
         names = ["x.npy", "x.ids.npy" if ids == "int64" else "x.ids.jsonl", "x.payload.jsonl"]
@@ -111,7 +111,7 @@ def test_a_store_without_payloads_has_no_file_of_payloads(tmp_path: Path) -> Non
         assert not (tmp_path / "x.payload.jsonl").exists()
 
 
-def test_an_export_can_be_of_what_fulfils_a_filter(tmp_path: Path) -> None:
+def test_an_export_can_be_filtered(tmp_path: Path) -> None:
     with qvec.create(tmp_path / "a.qvec", DIM, fields={"page": "int"}) as db:
         db.add(X, payloads=[{"page": i} for i in range(N)])
         done = interchange.export(db, tmp_path / "x.npy", where={"page": {"$lt": 20}})
@@ -129,7 +129,7 @@ def test_an_empty_store_exports_no_rows(tmp_path: Path, suffix: str) -> None:
     assert (source.rows, source.dim, list(source.batches(10))) == (0, DIM, [])
 
 
-def test_codes_that_came_quantized_go_out_and_come_back_as_they_are(tmp_path: Path) -> None:
+def test_prequantized_codes_are_exported_and_imported_unchanged(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     codes = np.random.default_rng(1).integers(-127, 128, (40, DIM)).astype(np.int8)
     options: dict[str, Any] = {"code": qvec.Prequantized("int8"), "originals": "none", "metric": "cosine"}
@@ -157,7 +157,7 @@ def test_bytes_have_a_column_in_parquet_and_no_place_in_json(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
-def test_declared_fields_and_datetimes_come_along(tmp_path: Path, suffix: str) -> None:
+def test_declared_fields_and_datetimes_are_exported(tmp_path: Path, suffix: str) -> None:
     pytest.importorskip("pyarrow")
     at = [datetime(2024, 5, 1, 12, 0, 0, i, UTC) for i in range(3)]
     fields: dict[str, Any] = {"at": "datetime", "seen": "datetime[]", "lang": "keyword"}
@@ -196,7 +196,7 @@ def test_an_export_does_not_replace_a_file_unless_told_to(tmp_path: Path) -> Non
         assert len(np.load(tmp_path / "x.ids.npy")) == N
 
 
-# --- tables of others ---
+# # --- tables of other programs ---
 
 
 def test_columns_of_a_table_become_vectors_ids_and_payloads(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_a_table_with_several_columns_of_vectors_asks_for_one(tmp_path: Path) ->
         interchange.open_source(tmp_path / "x.parquet", vector="c")
 
 
-def test_a_sample_of_a_table_comes_from_all_over_it(tmp_path: Path) -> None:
+def test_a_sample_of_a_table_is_spread_over_it(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     with store(tmp_path / "a.qvec") as db:
         for suffix in (".parquet", ".arrow"):
@@ -258,7 +258,7 @@ def test_a_sample_of_a_table_comes_from_all_over_it(tmp_path: Path) -> None:
             assert min(rows) < N // 10 < 9 * N // 10 < max(rows)
 
 
-# --- what is refused, and the command line ---
+# # --- errors, and the command line ---
 
 
 def test_the_format_of_a_path_is_given_or_detected(tmp_path: Path) -> None:

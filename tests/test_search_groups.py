@@ -1,4 +1,4 @@
-"""Searches by groups and with a filter for each query, held against float64 brute force."""
+"""Searches by groups and with a filter for each query, compared with float64 brute force."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_times_that_are_written_differently_are_one_group(path: Path) -> None:
         ({"where": [{"lang": "de"}, {"color": "red"}]}, "got 2 for one query"),
     ],
 )
-def test_what_cannot_be_grouped_is_named(path: Path, options: dict[str, Any], message: str) -> None:
+def test_bad_groupings_are_named(path: Path, options: dict[str, Any], message: str) -> None:
     with qvec.create(path, DIM, fields={"doc": "int", "lang": "keyword", "tags": "keyword[]"}) as db:
         db.add(X[:5], payloads=[payload(i) for i in range(5)])
         with pytest.raises(qvec.InputError, match=message):

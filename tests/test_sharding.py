@@ -1,4 +1,4 @@
-"""Shards: merged hits are those of one collection of everything, and handles travel to other processes."""
+"""Shards: merged hits equal those of one collection of all vectors; handles can be pickled to other processes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def made(path: Path, rows: Any, **options: Any) -> Path:
 
 @pytest.fixture(params=["int64", "str"])
 def shards(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    """A collection of everything, and an index of shards with the same rows, one of them empty."""
+    """A collection of all vectors, and an index of shards with the same rows; one shard is empty."""
     ids = request.param
     paths = [made(tmp_path / f"{s}.qvec", np.arange(s, N, SHARDS), ids=ids) for s in range(SHARDS)]
     paths.append(made(tmp_path / "empty.qvec", [], ids=ids))
@@ -60,7 +60,7 @@ def test_shards_find_what_one_collection_finds(shards: Any, options: dict[str, A
     assert single.counts == found.counts[0]
 
 
-def test_more_than_there_is_comes_padded(shards: Any) -> None:
+def test_arrays_are_padded_if_there_are_fewer_than_k(shards: Any) -> None:
     one, index = shards
     expected, found = one.search(Q, N + 10), index.search(Q, N + 10)
     assert found.ids.shape == (len(Q), N + 10)
@@ -89,7 +89,7 @@ def hits(*lines: list[tuple[int, float]], k: int = 4) -> qvec.BatchHits:
     return qvec.BatchHits(ids, distances, np.array([len(line) for line in lines]))
 
 
-def test_equal_distances_go_to_the_earlier_shard_and_an_id_can_be_kept_once() -> None:
+def test_equal_distances_are_ordered_by_shard_and_unique_keeps_each_id_once() -> None:
     parts = [hits([(5, 1.0), (6, 2.0)]), hits([(7, 1.0), (6, 1.0), (8, 3.0)])]
     merged = qvec.merge_topk(parts, 5)
     assert merged.ids.tolist() == [[5, 7, 6, 6, 8]]
@@ -123,7 +123,7 @@ def test_a_merge_is_a_stable_sort(parts: Any, k: int, offset: int, unique: bool)
             assert len(set(merged.ids[query, :count].tolist())) == count
 
 
-def test_what_does_not_go_together_is_not_merged(tmp_path: Path) -> None:
+def test_incompatible_parts_are_not_merged(tmp_path: Path) -> None:
     with pytest.raises(qvec.InputError, match="no hits to merge"):
         qvec.merge_topk([])
     with pytest.raises(qvec.InputError, match=r"parts\[1\] is of \(2,\) queries"):
@@ -171,11 +171,11 @@ except Exception as error: print(type(error).__name__)
         assert again._store.memory == "ram"
 
 
-# --- batches as Ray maps them ---
+# # --- batches in Ray's format ---
 
 
 def written(folder: Path) -> list[Path]:
-    """Two shards, coded by one calibration, as two workers write them."""
+    """Two shards of one calibration, written as by two workers."""
     with qvec.create(folder / "sample.qvec", DIM, metric="l2", code="int8", sample=X) as db:
         calibration = db.export_calibration()
     options: dict[str, Any] = {"calibration": calibration, "metric": "l2", "code": "int8"}

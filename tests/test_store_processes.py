@@ -1,4 +1,4 @@
-"""Several processes, and forks."""
+"""A store used by several processes and by forked children."""
 
 from __future__ import annotations
 
@@ -271,7 +271,7 @@ def test_the_lock_outlives_no_parent_although_children_live_on(tmp_path: Path) -
     assert os.waitpid(pid, 0)[1] == 0
 
 
-def test_a_fork_while_other_threads_read_and_write_hangs_nobody(tmp_path: Path) -> None:
+def test_a_fork_while_other_threads_read_and_write_does_not_hang(tmp_path: Path) -> None:
     with make_store(tmp_path) as store:
         fill(store, 300)
         stop = threading.Event()

@@ -317,8 +317,8 @@ class Collection(ReadableCollection):
     def import_calibration(self, data: str | bytes, *, activate: bool = False) -> Generation:
         """Store what :meth:`export_calibration` returned as a generation; ``activate``: encode every row with it.
 
-        Raises FormatError if the data is damaged or no calibration, and InputError if it is of another dimension,
-        metric or model.
+        Raises FormatError if the data is damaged or not a calibration, and InputError if the dimension, metric or
+        model differs.
         """
         return self._store_trained(import_quantizer(data, self._config), None, activate, None, None)
 
@@ -382,7 +382,8 @@ class Collection(ReadableCollection):
 
         queries: float32 [m, dim]; None: stored rows, each searched for among the others. n: the number of queries used
         at most, drawn by ``seed``. codes: "all", or a list of names and configurations. oversamples:
-        candidates re-ranked per hit; 1: none. rows: if more vectors are stored, a sample of so many is scanned.
+        candidates re-ranked per hit; 1: no re-ranking. rows: a larger collection is sampled down to this number of
+        rows.
         progress: called with (done, total) codes.
 
         Each code is searched with the collection's own graph, so the index's loss is that of a requantize

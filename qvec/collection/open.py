@@ -86,8 +86,9 @@ def create(
 
     By default the code is trained on the first batch that is added. Alternatives:
     sample: vectors [n, dim] to train the code on.
-    adapter: a learned map that vectors and queries go through before they are encoded (:mod:`qvec.qat`). The code is
-    then by default the one it was learned for, and the seed of the rotation is its own. It may go with a sample.
+    adapter: a learned map that vectors and queries go through before they are encoded (:mod:`qvec.qat`). The default
+    code is then the one that the map was learned for, and the seed of the rotation is its own. It may go with a
+    sample.
     quantizer: a trained quantizer, for example from :mod:`qvec.torch`; ``code`` must name its kind.
     calibration: known ranges, as ``Calibration.from_ranges`` makes them, for ``Int8`` or ``Int4`` with
     ``scale="per_dim"`` or ``"global"``. If the code has a rotation, they are ranges of rotated values.
@@ -251,7 +252,7 @@ def open(
     """
     check_on_drift(on_drift)
     check_flag("untrusted", untrusted)
-    options: dict[str, Any] = {"memory": memory, "verify": checksums, "durability": durability}
+    options: dict[str, Any] = {"memory": memory, "checksums": checksums, "durability": durability}
     options |= {"timeout": timeout, "exclusive": exclusive, **_sized(map_size)}
     collection = Collection(Store.open(path, mode, untrusted=untrusted, state_codec=state_codec, **options), on_drift)
     try:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec`
 
 
 class ReadableCollection:
-    """What a collection reads: its properties, searches and stored records."""
+    """The reading part of a collection: properties, searches and stored records."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -92,6 +92,11 @@ class ReadableCollection:
     def mode(self) -> Mode:
         """The mode: "rw" if this handle can write, else "r"."""
         return self._store.mode
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that a transaction of this handle waits for other writers."""
+        return self._store.timeout
 
     @property
     def dim(self) -> int:

@@ -34,9 +34,10 @@ _ID_BYTES = 8
 def repair(
     store: Store, writer: Callable[[Transaction], Writer], verify: Callable[[], list[str]], threads: int
 ) -> list[str]:
-    """Repair a collection in one transaction; what was rebuilt. ``verify``: the problems of the last commit.
+    """Repair a collection in one transaction; returns what was rebuilt. ``verify``: finds the problems of the last
+    commit.
 
-    Raises CorruptError if data is damaged that nothing else can be used to rebuild.
+    Raises CorruptError if damaged data cannot be rebuilt from other data.
     """
     if problems := structure_problems(store.readable_path):
         raise CorruptError(f"LMDB's own pages cannot be rebuilt: {problems[0]}. Restore a backup")
@@ -59,7 +60,7 @@ class Repair:
     def run(self) -> list[str]:
         """Rebuild what is damaged or wrong; returns what was rebuilt, in words.
 
-        Raises CorruptError if what is left does not suffice.
+        Raises CorruptError if the sound data does not suffice.
         """
         self.damaged = {name for name, column in self.txn.columns.items() if not _is_whole(column)}
         self._check_base()
@@ -77,7 +78,7 @@ class Repair:
         self._make_fields()
         return self.done
 
-    # --- what cannot be rebuilt ---
+    # # --- data that cannot be rebuilt ---
 
     def _check_base(self) -> None:
         """Raise CorruptError if something is damaged that is not derived from other data."""

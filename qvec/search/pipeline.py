@@ -37,7 +37,7 @@ if TYPE_CHECKING:  # qvec.filters and the modules that use it are imported by th
     from qvec.search.grouping import Condition, Nearby
     from qvec.search.row_selection import SelectedRows, Selector
 
-MAX_PLANS = 64  # that an engine keeps
+MAX_PLANS = 64  # plans that an engine caches
 SAMPLED_CALLS = 64  # one call in this many is sampled: to copy a query takes a microsecond, a search takes ten or more
 
 

@@ -48,7 +48,7 @@ def refine(
 
 
 def without(found: Found, own: NDArray[np.int64]) -> Found:
-    """The result less one row of each query, or less the last place if that row was not found."""
+    """The result without one row of each query, or without the last place if that row was not found."""
     rows, distances, counts = found
     is_own = rows == own[:, None]
     places = is_own.argsort(axis=1, kind="stable")  # the own row last

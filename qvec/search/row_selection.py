@@ -28,7 +28,7 @@ N_SEEDS = 32  # selected rows from which a filtered walk starts, in addition to 
 
 
 class SelectedRows:
-    """Some of the live rows of a commit, as a selection for each strategy of a search."""
+    """Some of the live rows of a commit, in the form that each strategy needs."""
 
     __slots__ = ("_brute_force", "_filtered_walk", "_post_filter", "bits", "count", "n", "strategies")
 

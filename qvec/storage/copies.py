@@ -41,7 +41,7 @@ def _copy(store: Store, draft: str) -> None:
     with store.read() as snapshot, translated(draft):
         store.env.lmdb.copy(draft, compact=True, txn=snapshot.live())
     # The copy's pages have other numbers. A commit, even an empty one, updates the page table and flushes everything.
-    with Store.open(draft, verify=store._verify) as other, other.write():
+    with Store.open(draft, checksums=store._checksums) as other, other.write():
         pass
 
 

@@ -59,7 +59,7 @@ class Store(StoreBase):
         path: str,
         mode: Mode,
         memory: MemoryMode,
-        verify: bool,
+        checksums: bool,
         durability: Durability,
         map_size: int,
         untrusted: bool,
@@ -70,7 +70,7 @@ class Store(StoreBase):
         """Called by `create` and `open`."""
         self.path, self.mode, self.timeout, self._is_exclusive = path, mode, timeout, exclusive
         self._handle = object()  # stands for this store in the queue, which must not keep the store alive
-        self.memory, self._verify, self._map_size = memory, verify, map_size
+        self.memory, self._checksums, self._map_size = memory, checksums, map_size
         self.is_closed = True
         self._codec_for = state_codec
         self.epoch = -1
@@ -117,7 +117,7 @@ class Store(StoreBase):
         state: Any = None,
         state_codec: CodecFactory = plain_codec,
         memory: MemoryMode = "mmap",
-        verify: bool = True,
+        checksums: bool = True,
         durability: Durability = "full",
         map_size: int = environment.MAP_SIZE,
         timeout: float = TIMEOUT,
@@ -129,7 +129,7 @@ class Store(StoreBase):
         empty dict. The file appears under ``path`` when it is complete.
         """
         path = atomic_file.real_path(path)
-        _check_options("rw", memory, verify, durability)
+        _check_options("rw", memory, checksums, durability)
         encoded = state_codec(configuration).encode({} if state is None else state)
 
         def fill(txn: Any, psize: int) -> None:
@@ -138,7 +138,7 @@ class Store(StoreBase):
 
         atomic_file.make(path, lambda draft: environment.create(draft, fill))
         return cls.open(
-            path, state_codec=state_codec, memory=memory, verify=verify, durability=durability, map_size=map_size,
+            path, state_codec=state_codec, memory=memory, checksums=checksums, durability=durability, map_size=map_size,
             timeout=timeout, exclusive=exclusive,
         )  # fmt: skip
 
@@ -150,7 +150,7 @@ class Store(StoreBase):
         *,
         state_codec: CodecFactory = plain_codec,
         memory: MemoryMode = "mmap",
-        verify: bool = True,
+        checksums: bool = True,
         durability: Durability = "full",
         map_size: int = environment.MAP_SIZE,
         untrusted: bool = False,
@@ -161,7 +161,7 @@ class Store(StoreBase):
 
         state_codec: makes the codec of states from the file's configuration.
         memory: an option of the layer above, which calls :meth:`Snapshot.reside`.
-        verify: False skips the checksums of blocks, not of their headers.
+        checksums: False skips the checksums of blocks, not of their headers.
         durability: "relaxed" leaves flushing to the system; a power cut may then destroy the file.
         map_size: the address space to reserve at first, in bytes; it grows.
         untrusted: check LMDB's pages, without LMDB, before they are mapped.
@@ -170,14 +170,14 @@ class Store(StoreBase):
 
         Raises NotFoundError, FormatError, CorruptError, LockedError or ReadOnlyError.
         """
-        _check_options(mode, memory, verify, durability)
+        _check_options(mode, memory, checksums, durability)
         seconds = check_timeout("timeout", timeout)
         check_flag("exclusive", exclusive)
         if exclusive and mode == "r":
             raise InputError("exclusive=True is for mode='rw'")
         name = atomic_file.real_path(path)
         return cls(
-            name, mode, memory, verify, durability, map_size, untrusted, state_codec, seconds, exclusive
+            name, mode, memory, checksums, durability, map_size, untrusted, state_codec, seconds, exclusive
         )  # fmt: skip
 
     @property
@@ -479,7 +479,7 @@ class Store(StoreBase):
             with translated(self.path), self.env.lmdb.begin(buffers=True) as txn:
                 self.config = MappingProxyType(header.unpack(txn.get(keys.CONFIG), self.path))
             self.codec = self._codec_for(self.config)
-            self._views = ViewCache(self.env, self.codec, verify=self._verify)
+            self._views = ViewCache(self.env, self.codec, checksums=self._checksums)
             self.epoch = fork_epoch()
             self.end(self.begin())
         except BaseException:
@@ -506,8 +506,8 @@ def check_timeout(name: str, seconds: float) -> float:
     return float(seconds)
 
 
-def _check_options(mode: str, memory: str, verify: bool, durability: str) -> None:
+def _check_options(mode: str, memory: str, checksums: bool, durability: str) -> None:
     check_choice("mode", mode, get_args(Mode))
     check_choice("memory", memory, get_args(MemoryMode))
     check_choice("durability", durability, get_args(Durability))
-    check_flag("verify", verify)
+    check_flag("checksums", checksums)

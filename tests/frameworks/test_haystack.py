@@ -36,7 +36,7 @@ class TestStandard(standard.DocumentStoreBaseTests):
 
     @staticmethod
     def assert_documents_are_equal(received: list[Document], expected: list[Document]) -> None:
-        """Equal, but for what float32 keeps of an embedding."""
+        """Compare documents; embeddings may differ by the rounding of float32."""
         assert len(received) == len(expected)
         for found, wanted in zip(received, expected, strict=True):
             assert (found.embedding is None) == (wanted.embedding is None)

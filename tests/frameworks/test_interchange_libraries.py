@@ -1,4 +1,4 @@
-"""Vectors of other libraries come in: faiss, hnswlib, Chroma, LanceDB."""
+"""Imports from other libraries: faiss, hnswlib, Chroma, LanceDB."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def hnswlib_index(path: Path, space: str = "l2") -> None:
     index.save_index(str(path))
 
 
-def test_an_hnswlib_index_gives_its_vectors_without_hnswlib(tmp_path: Path) -> None:
+def test_an_hnswlib_index_is_imported_without_hnswlib(tmp_path: Path) -> None:
     hnswlib_index(tmp_path / "x.bin")
     source = interchange.open_source(tmp_path / "x.bin", "hnswlib")
     assert (source.rows, source.dim) == (N - 1, DIM)
@@ -74,7 +74,7 @@ def test_an_hnswlib_index_gives_its_vectors_without_hnswlib(tmp_path: Path) -> N
         assert 4 not in db
 
 
-def test_an_hnswlib_index_under_cosine_gives_directions(tmp_path: Path) -> None:
+def test_an_hnswlib_index_under_cosine_contains_unit_vectors(tmp_path: Path) -> None:
     hnswlib_index(tmp_path / "x.bin", "cosine")
     (batch,) = interchange.open_source(tmp_path / "x.bin", "hnswlib").batches(N)
     rows = np.delete(np.arange(N), 2)
@@ -93,7 +93,7 @@ def test_a_damaged_hnswlib_index_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_chroma_collection_comes_in(tmp_path: Path) -> None:
+def test_a_chroma_collection_is_imported(tmp_path: Path) -> None:
     chromadb = pytest.importorskip("chromadb")
     client = chromadb.PersistentClient(str(tmp_path / "c"))
     made = client.create_collection("docs", configuration={"hnsw": {"space": "cosine"}}, embedding_function=None)
@@ -112,7 +112,7 @@ def test_a_chroma_collection_comes_in(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_lancedb_table_comes_in(tmp_path: Path) -> None:
+def test_a_lancedb_table_is_imported(tmp_path: Path) -> None:
     lancedb = pytest.importorskip("lancedb")
     rows = [{"id": f"id{i}", "vector": X[i], "page": i} for i in range(N)]
     lancedb.connect(str(tmp_path / "l")).create_table("docs", rows)

@@ -1,4 +1,4 @@
-"""The LangChain store: LangChain's own suite for vector stores, and what it does not ask."""
+"""The LangChain store: LangChain's own suite for vector stores, and cases that the suite does not cover."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def anyio_backend() -> str:
 
 
 class Hashed:
-    """Embeds a text as the normal numbers that its characters seed: equal texts alike, others far apart."""
+    """Embeds a text as normal numbers seeded by its characters: equal texts alike, others far apart."""
 
     def embed_query(self, text: str) -> list[float]:
         rng = np.random.default_rng(list(text.encode()) or [0])
@@ -53,7 +53,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[QvecVector
     store.collection.close()
 
 
-def test_a_search_gives_documents_with_metadata_scores_and_relevance(store: QvecVectorStore) -> None:
+def test_a_search_returns_documents_with_metadata_scores_and_relevance(store: QvecVectorStore) -> None:
     (first, score), *others = store.similarity_search_with_score("text 7", 5)
     assert (first.id, first.page_content, first.metadata) == ("text 7", "text 7", {"page": 7, "lang": "en"})
     assert all(other <= score for _, other in others)

@@ -83,7 +83,9 @@ OPERATORS: list[tuple[str, Any, FilterOperator, Any]] = [
 
 
 @pytest.mark.parametrize(("key", "value", "operator", "holds"), OPERATORS)
-def test_metadata_filters_hold(store: QvecVectorStore, key: str, value: Any, operator: Any, holds: Any) -> None:
+def test_only_documents_that_match_metadata_filters_are_found(
+    store: QvecVectorStore, key: str, value: Any, operator: Any, holds: Any
+) -> None:
     expected = [f"n{i}" for i in range(N) if holds(node(i).metadata)]
     assert 0 < len(expected) < N
     filters = only(key, value, operator)
@@ -127,7 +129,7 @@ def test_nodes_are_deleted_by_document_by_id_and_by_filter(store: QvecVectorStor
     assert store.get_nodes() == []
 
 
-def test_what_the_store_cannot_do_is_said(store: QvecVectorStore, tmp_path: Path) -> None:
+def test_unsupported_operations_raise_errors(store: QvecVectorStore, tmp_path: Path) -> None:
     with pytest.raises(qvec.InputError, match="not in mode 'hybrid'"):
         store.query(ask(7, mode=VectorStoreQueryMode.HYBRID))
     with pytest.raises(qvec.InputError, match="no embedding"):

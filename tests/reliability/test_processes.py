@@ -1,4 +1,4 @@
-"""One writer process and four that search: no reader ever sees a part of a batch."""
+"""One process that writes and four that search: no reader ever sees a part of a batch."""
 
 from __future__ import annotations
 
