@@ -47,7 +47,7 @@ from qvec.schema.generations import Generation
 from qvec.search.results import BatchHits, Hit, Hits
 
 if TYPE_CHECKING:  # the optional packages, which are above this module and are loaded when they are named
-    from qvec import bench, datasets, integrations, interchange, qat, ray, torch
+    from qvec import aio, bench, datasets, integrations, interchange, qat, ray, torch
     from qvec.codes.calibration import Calibration
     from qvec.collection.database import Database
     from qvec.collection.sharding import ShardedIndex, merge_topk
@@ -102,6 +102,7 @@ __all__ = [
     "ShardedIndex",
     "Stats",
     "Ternary",
+    "aio",
     "bench",
     "create",
     "datasets",
@@ -126,7 +127,7 @@ if not TYPE_CHECKING:  # type checkers would take any name for one of these
         "ShardedIndex": "qvec.collection.sharding",
         "merge_topk": "qvec.collection.sharding",
     }
-    _PACKAGES = ("bench", "datasets", "integrations", "interchange", "qat", "ray", "torch")
+    _PACKAGES = ("aio", "bench", "datasets", "integrations", "interchange", "qat", "ray", "torch")
 
     def __getattr__(name):
         """Load a package, or an object that few programs use, when it is first named."""
