@@ -69,11 +69,15 @@ def measure(options: argparse.Namespace, seed: int) -> dict[str, Any]:
         queries = data["queries"]
         recalls, figures = [], []
         for ef in POOLS:
-            found = db.search(queries, K, ef=ef, oversample=ef // K, explain=True)
+            found = db.search(queries, K, ef=ef, oversample=ef // K)
             recalls.append(
                 float(np.mean([len(np.intersect1d(a, b)) for a, b in zip(found.ids, truth, strict=True)]) / K)
             )
-            work = found.explanation
+            effort: dict[str, Any] = {"ef": ef, "oversample": ef // K}
+            try:
+                work = db.search(queries, K, include=["explanation"], **effort).explanation
+            except (TypeError, ValueError):  # before explanations were part of `include`
+                work = db.search(queries, K, explain=True, **effort).explanation
             start = cpu()
             for _ in range(2):
                 db.search(queries, K, ef=ef, oversample=ef // K)

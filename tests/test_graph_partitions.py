@@ -33,9 +33,9 @@ def builds(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     run = graph_partition.PartitionBuild.run
 
-    def counted(self: graph_partition.PartitionBuild, rows: Any) -> None:
+    def counted(self: graph_partition.PartitionBuild, rows: Any) -> Any:
         counts.append(len(rows))
-        run(self, rows)
+        return run(self, rows)
 
     monkeypatch.setattr(graph_partition.PartitionBuild, "run", counted)
     return counts

@@ -11,6 +11,7 @@ from qvec.index.base import CodeColumn, Index, IndexInput, Progress
 from qvec.index.flat import FlatIndex
 from qvec.index.graph import GraphShape
 from qvec.index.graph_codes import linking_codes
+from qvec.index.graph_duplicates import isolated_duplicates
 from qvec.index.hnsw import HNSWIndex
 from qvec.schema.state import IndexState
 
@@ -22,6 +23,7 @@ __all__ = [
     "Index",
     "IndexInput",
     "Progress",
+    "isolated_duplicates",
     "linking_codes",
     "load_index",
     "make_index",

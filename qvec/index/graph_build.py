@@ -18,8 +18,9 @@ from qvec.index import graph_nodes
 from qvec.index.base import CodeColumn, IndexInput, Progress
 from qvec.index.graph import Graph, choose_entries, pruning
 from qvec.index.graph_codes import batch_codes, is_scaled_int8, partition_codes
+from qvec.index.graph_duplicates import repeats
 from qvec.index.graph_partition import PartitionBuild
-from qvec.schema.bitmaps import are_in, bitmap_of, mark, read_bitmap, rows_in
+from qvec.schema.bitmaps import are_in, bitmap_of, count, mark, read_bitmap, rows_in
 from qvec.schema.layout import ADJACENCY, LINKED, NODES, REMOVING
 from qvec.schema.state import Rows
 
@@ -31,7 +32,10 @@ MAX_BATCH_ROWS = 1024  # each row of a batch is scored against all others of the
 MAX_EDGES = 128  # of a row
 
 MIN_PARTITION_ROWS = 4096  # added at once; fewer are linked in batches
+MAX_HASHED_PER_ROW = 256  # rows whose codes are read to find duplicates, for each row added
 MAX_LINKED_PER_ROW = 3  # for each row added; linking these again costs less than searching for the others' neighbors
+
+NO_ROWS = np.zeros(0, np.uint32)
 
 DEFERRING_BATCH_ROWS = 8  # additions of up to this many rows defer reverse edges: each edge changes a page of lists
 IMMEDIATE_REVERSE_EDGES = 8  # of a row of such an addition
@@ -61,17 +65,39 @@ class GraphBuild:
             graph.root = int(rows[0])
         n_reverse = IMMEDIATE_REVERSE_EDGES if len(rows) <= DEFERRING_BATCH_ROWS else MAX_EDGES
         with thread_pool(self.threads) as pool:
-            linker = self._linker(batch_codes(data, rows, self.threads))
-            done = 0
-            while done < len(rows):
+            codes = batch_codes(data, rows, self.threads)
+            linker, done = self._linker(codes), 0
+            equal, first, passed = self._duplicates(linker, codes, rows)
+            alone = rows[~np.isin(rows, equal)] if len(equal) else rows
+            while done < len(alone):
                 stop = done + min(max(1, graph.indexed // BATCH_FRACTION), MAX_BATCH_ROWS)
-                self._link_batch(linker, rows[done:stop], pool, n_reverse)
-                done = min(stop, len(rows))
-                self._update_entries(linker, rows[done:])
+                self._link_batch(linker, alone[done:stop], pool, n_reverse)
+                done = min(stop, len(alone))
+                self._update_entries(linker, np.concatenate([alone[done:], passed]))
                 if self.progress is not None:
                     self.progress(done, len(rows))
+            if len(equal):
+                linker.link_duplicates(equal, first)
+                graph.indexed += len(equal)
             self._sweep(linker, pool, self._lists_to_sweep(rows))
             graph_nodes.update_nodes(data, linker, self.threads, pool)
+        if self.progress is not None and len(equal):
+            self.progress(len(rows), len(rows))
+
+    def _duplicates(self, linker: Linker, codes: CodeColumn, rows: Rows) -> tuple[Rows, Rows, Rows]:
+        """New rows with the code of another row; that row for each; and all such rows, which searches now pass over.
+
+        To find them, all codes are read. Small additions to a large graph are linked without.
+        """
+        data, graph = self.data, self.graph
+        linked = read_bitmap(data.columns[LINKED], data.n) & ~data.deleted
+        if count(linked) > MAX_HASHED_PER_ROW * len(rows):
+            return NO_ROWS, NO_ROWS, NO_ROWS
+        equal, first = repeats(codes, rows_in(linked).astype(np.uint32))
+        passed = np.setdiff1d(equal, [*graph.entries, graph.root]).astype(np.uint32)
+        linker.set_repeats(bitmap_of(passed, data.n))
+        new = np.isin(equal, rows) & np.isin(equal, passed)
+        return equal[new], first[new], passed
 
     def _builds_by_partitions(self, n_rows: int) -> bool:
         """Whether adding rows means to build the graph again. Dot products are no distances: under "ip" it grows."""
@@ -87,12 +113,13 @@ class GraphBuild:
         live = rows_in((linked | bitmap_of(rows, data.n)) & ~data.deleted)
         root = graph.root if graph.indexed and graph.root in live else int(live[0])
         codes = partition_codes(data, live, self.threads)
-        PartitionBuild(data, codes, root, self.ef, self.threads, self._report(len(rows))).run(live.astype(np.uint32))
+        build = PartitionBuild(data, codes, root, self.ef, self.threads, self._report(len(rows)))
+        alone = build.run(live.astype(np.uint32))
         for name in (LINKED, REMOVING):
             if name in data.columns:
                 mark(data.columns[name], rows_in(read_bitmap(data.columns[name], data.n)), False)
         mark(data.columns[LINKED], live, True)
-        entries = choose_entries(data.codes, root, live)
+        entries = choose_entries(data.codes, root, alone.astype(np.int64))
         vars(graph).update(vars(Graph(len(live), 0, root, entries, len(live))))
         nodes = data.columns.get(NODES)
         if nodes is not None:

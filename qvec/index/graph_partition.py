@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qvec._kernels import PartitionLinker, first_equals
+from qvec._kernels import PartitionLinker
 from qvec.common.parallel import for_each
 from qvec.common.types import NDArray
 from qvec.index.base import CodeColumn, IndexInput
 from qvec.index.graph import pruning
+from qvec.index.graph_duplicates import repeats
 from qvec.schema.layout import ADJACENCY, NODES
 from qvec.schema.state import Rows
 
@@ -40,15 +41,13 @@ class PartitionBuild:
     threads: int
     report: Callable[[float], object]
 
-    def run(self, rows: Rows) -> None:
-        """Build the lists. Rows with equal codes hang below the first of them."""
-        first = first_equals(self.codes.codec, self.codes.column, rows)
-        alone = first == np.arange(len(rows))
-        if int(alone.sum()) < 2:
-            alone[:2] = True
-        equal = np.flatnonzero(~alone)
-        equal = equal[np.argsort(first[equal], kind="stable")]
-        linker = self._linker(rows[alone])
+    def run(self, rows: Rows) -> Rows:
+        """Build the lists. Rows with equal codes hang below the first of them. Return the rows that do not hang."""
+        later, first = repeats(self.codes, rows)
+        alone = np.setdiff1d(rows, later)
+        if len(alone) < 2:
+            alone, later, first = rows[:2], later[1:], first[1:]
+        linker = self._linker(alone)
         steps: list[tuple[float, int, Callable[[int], None]]] = [
             (0.2, linker.n_assign, linker.assign),
             (0, 1, lambda _: linker.group()),
@@ -61,7 +60,8 @@ class PartitionBuild:
         for share, n_units, step in steps:
             self._run_step(step, n_units, done, share)
             done += share
-        linker.tree(rows[equal], rows[first[equal]])
+        linker.tree(later, first)
+        return alone
 
     def _run_step(self, step: Callable[[int], None], n_units: int, done: float, share: float) -> None:
         """Run the units on all threads. The calling thread reports, and Ctrl-C interrupts it between units."""

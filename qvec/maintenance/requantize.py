@@ -21,7 +21,7 @@ from qvec.codes.adapters import Adapter
 from qvec.codes.configs import CodeConfig
 from qvec.codes.registry import make_config
 from qvec.common.errors import InputError
-from qvec.index import FlatIndex, IndexInput, Progress, linking_codes, load_index
+from qvec.index import FlatIndex, IndexInput, Progress, isolated_duplicates, linking_codes, load_index
 from qvec.quality.drift import store_reference
 from qvec.rows.originals import check_trained, originals_of, sample_originals
 from qvec.rows.writer import index_for
@@ -38,7 +38,7 @@ from qvec.schema.generations import (
 )
 from qvec.schema.layout import CODES, DRIFT, NODES, QUANTIZER, VECTORS, active_columns, wide_column
 from qvec.schema.quantizers import QuantizerLoader, Trained, train_code
-from qvec.schema.state import InactiveCodes, PendingGeneration, State
+from qvec.schema.state import GraphState, InactiveCodes, PendingGeneration, State
 from qvec.search.engine import Engine
 from qvec.storage.store import Snapshot, Store, Transaction
 
@@ -116,7 +116,8 @@ class GenerationManager:
             old = state.active
             if old is None or state.live <= PROBE_K:
                 return False
-            if state.pending is None and self._agreement(snap, old, {}) >= MIN_AGREEMENT:
+            agrees = state.pending is None and self._agreement(snap, old, {}) >= MIN_AGREEMENT
+            if agrees and not self._has_isolated_duplicates(snap):
                 return False
         number = self._begin_same_codes(old)
         if number is None:
@@ -287,6 +288,14 @@ class GenerationManager:
         if stop == n:  # some may have been deleted since they were linked
             state = index.drop(data, state, rows_in(data.deleted).astype(np.uint32), threads)
         return InactiveCodes(built.rows, names, state, stop), stop == n
+
+    def _has_isolated_duplicates(self, snap: Snapshot) -> bool:
+        """Whether the active graph is one that :func:`qvec.index.isolated_duplicates` finds fault with."""
+        quantizers = self.quantizers.active(snap)
+        if quantizers is None or not isinstance(snap.state.index, GraphState):
+            return False
+        columns = active_columns(snap.columns, snap.state.column_names)
+        return len(isolated_duplicates(IndexInput.of_codes(quantizers, columns, snap.state.n))) > 0
 
     def _agreement(self, snap: Snapshot, number: int, names: Mapping[str, str]) -> float:
         """Share of the ten nearest by a scan of a generation's codes that a walk over the active graph finds."""

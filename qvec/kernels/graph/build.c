@@ -220,6 +220,26 @@ int qv_link_tree(const qv_graph *graph, uint32_t row, uint32_t fallback, const u
     return qv_attach_below(graph, nearest == QV_NO_ROW ? fallback : nearest, row);
 }
 
+int qv_link_duplicate(const qv_graph *graph, uint32_t row, uint32_t first) {
+    uint32_t *own = (uint32_t *)qv_row_mut(graph->adjacency, row), used = 0, n_hung = 0;
+    const uint32_t *above = (const uint32_t *)qv_row(graph->adjacency, first);
+    if (!own || !above) return QV_DAMAGED;
+    uint32_t hung[QV_DEGREE_MAX], size = qv_list_size(above, graph->degree);
+    qv_note_change(graph, row);
+    memset(own, 0xFF, graph->degree * sizeof *own);
+    own[used++] = first;
+    for (uint32_t i = 0; i < size; i++) {
+        uint32_t other = above[i] & QV_ROW_MASK;
+        if (other >= graph->n) return QV_DAMAGED;
+        if (qv_is_set(graph->repeats, other)) {
+            if (above[i] & QV_TREE) hung[n_hung++] = other;
+        } else if (used < graph->degree - graph->degree / QV_SLACK) {
+            own[used++] = other;
+        }
+    }
+    return qv_attach_below(graph, n_hung > 0 && n_hung >= graph->degree / 8 ? hung[row % n_hung] : first, row);
+}
+
 static int64_t mark(const qv_graph *graph, uint32_t row, uint64_t *reached, uint32_t *queue, int64_t tail) {
     if (row >= graph->n || qv_is_set(reached, row)) return tail;
     reached[row >> 6] |= 1ull << (row & 63);

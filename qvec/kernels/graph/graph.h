@@ -22,6 +22,7 @@ typedef struct {
     float fill;               /* occluded edges, nearest first, fill a list up to this fraction */
     const uint64_t *deleted;  /* bitmap of rows that get no new edges, or NULL */
     const uint64_t *removing; /* bitmap of rows that a repair takes out, or NULL */
+    const uint64_t *repeats;  /* bitmap of rows that walks pass over, because others have equal codes; or NULL */
     uint8_t *changed;         /* [n] set to 1 for rows whose list changes, or NULL */
 } qv_graph;
 
@@ -67,6 +68,10 @@ int qv_link_in(const qv_graph *graph, const qv_link *links, int n, qv_scratch *s
 /* Give a row a tree edge from one of its neighbors, or from below the nearest one, but not from `excluded` rows. If
  * all neighbors are excluded, from below `fallback`. */
 int qv_link_tree(const qv_graph *graph, uint32_t row, uint32_t fallback, const uint64_t *excluded);
+
+/* Hang a new row, one of the repeats, below a linked row with an equal code: the row gets edges to the neighbors of that
+ * row, and a tree edge from it, or from another of its repeats when it has an eighth of its list full of them. */
+int qv_link_duplicate(const qv_graph *graph, uint32_t row, uint32_t first);
 
 /* --- repair (repair.c) --- */
 

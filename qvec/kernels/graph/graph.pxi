@@ -19,6 +19,7 @@ cdef extern from "graph/graph.h" nogil:
         float fill
         const uint64_t *deleted
         const uint64_t *removing
+        const uint64_t *repeats
         uint8_t *changed
     ctypedef struct qv_link:
         uint32_t row
@@ -31,6 +32,7 @@ cdef extern from "graph/graph.h" nogil:
     int qv_pending_links(const qv_graph *graph, uint32_t row, uint32_t first, uint32_t stop, qv_scratch *s, qv_link *links)
     int qv_link_in(const qv_graph *graph, const qv_link *links, int n, qv_scratch *s)
     int qv_link_tree(const qv_graph *graph, uint32_t row, uint32_t fallback, const uint64_t *excluded)
+    int qv_link_duplicate(const qv_graph *graph, uint32_t row, uint32_t first)
     int64_t qv_reachable(const qv_graph *graph, int tree_only, uint64_t *reached, uint32_t *queue)
 
 cdef extern from *:
@@ -138,7 +140,7 @@ cdef class Linker(_GraphWriter):
     None.
     """
 
-    cdef object _entries
+    cdef object _entries, _repeats
     cdef uint64_t[::1] _waiting
     cdef qv_link *_links
     cdef int *_n_links
@@ -169,6 +171,26 @@ cdef class Linker(_GraphWriter):
         self._entries, self.g.root = entries, root
         self.g.entries = <const uint32_t *>cnp.PyArray_DATA(entries)
         self.g.n_entries = <uint32_t>entries.shape[0]
+
+    def set_repeats(self, repeats):
+        """Pass over these rows in searches, uint64 bitmap of n bits: others have equal codes."""
+        self._repeats = repeats
+        self.g.repeats = _bitmap(repeats, self.g.n)
+
+    def link_duplicates(self, rows, first):
+        """Hang new rows, uint32, each of them a repeat, below linked rows with equal codes."""
+        cdef const uint32_t[::1] above = np.ascontiguousarray(first, np.uint32)
+        cdef uint32_t i
+        cdef int status = 0
+        self._take(rows)
+        if above.shape[0] != self._count or self._count and np.max(first) >= self.g.n:
+            raise ValueError("rows and the rows above them must be as many, and below n")
+        with nogil:
+            for i in range(self._count):
+                status = qv_link_duplicate(&self.g, self._rows[i], above[i])
+                if status < 0:
+                    break
+        self._check(status)
 
     cdef _open(self, rows):
         """Allocate the links of rows, uint32."""

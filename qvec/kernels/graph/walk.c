@@ -57,6 +57,7 @@ static int seed_pool(const qv_graph *graph, const qv_query *query, qv_scratch *s
 int qv_walk(const qv_graph *graph, const qv_query *query, int ef, qv_scratch *s) {
     int stage = 0, waiting = 0;
     qv_visited_reset(&s->visited);
+    for (uint32_t i = 0; graph->repeats && i < (graph->n + 63) / 64; i++) s->visited.bits[i] |= graph->repeats[i];
     qv_pool_reset(&s->pool, ef);
     int status = seed_pool(graph, query, s);
     if (status) return status;

@@ -1,0 +1,55 @@
+"""Rows with equal codes in a graph: one of them is linked, and the others hang below it (ADR 19).
+
+A search that meets more equal rows than its pool has places finds nothing else.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qvec._kernels import first_equals
+from qvec.common.types import NDArray
+from qvec.index.base import CodeColumn, IndexInput
+from qvec.schema.bitmaps import read_bitmap, rows_in
+from qvec.schema.layout import ADJACENCY, LINKED
+from qvec.schema.state import Rows
+
+MAX_EQUAL_ROWS = 64  # of a group, before a graph may suffer from their being linked to each other only
+ROWS_PER_READ = 16_384
+NO_NEIGHBOR = 0xFFFFFFFF
+TREE_EDGE = 0x80000000
+COARSE_KINDS = ("binary", "ternary")  # many different vectors have equal codes
+
+
+def repeats(codes: CodeColumn, rows: Rows) -> tuple[Rows, Rows]:
+    """Rows with the code of an earlier one of ``rows``, and that row for each; sorted by it."""
+    first = first_equals(codes.codec, codes.column, rows)
+    later = np.flatnonzero(first != np.arange(len(rows)))
+    later = later[np.argsort(first[later], kind="stable")]
+    return rows[later], rows[first[later]]
+
+
+def isolated_duplicates(data: IndexInput) -> NDArray[np.int64]:
+    """Live rows of large groups of equal rows with edges to several rows of their group only, if most of it are so.
+
+    Rows that hang below another have tree edges to such rows, and one edge to the row that is linked.
+    """
+    if data.codes.codec.kind in COARSE_KINDS:
+        return np.zeros(0, np.int64)
+    rows = rows_in(read_bitmap(data.columns[LINKED], data.n) & ~data.deleted)
+    group = np.full(data.n + 1, -1, np.int64)
+    group[rows] = first_equals(data.codes.codec, data.codes.column, rows.astype(np.uint32))
+    sizes = np.bincount(group[rows], minlength=1)
+    members = rows[sizes[group[rows]] > MAX_EQUAL_ROWS]
+    isolated = []
+    for start in range(0, len(members), ROWS_PER_READ):
+        part = members[start : start + ROWS_PER_READ]
+        lists = data.columns[ADJACENCY].read(part).view("<u4")
+        neighbors = np.where(lists == NO_NEIGHBOR, data.n, np.minimum(lists & (TREE_EDGE - 1), data.n)).astype(np.int64)
+        inside = group[neighbors] == group[part][:, None]
+        outside = ((neighbors < data.n) & ~inside).any(axis=1)
+        isolated.append(part[~outside & ((inside & (lists < TREE_EDGE)).sum(axis=1) > 1)])
+    found = np.concatenate([*isolated, np.zeros(0, np.int64)])
+    share = np.bincount(group[found], minlength=len(sizes)) / np.maximum(sizes, 1)
+    isolated_rows: NDArray[np.int64] = found[share[group[found]] > 1 / 2]
+    return isolated_rows
