@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, get_args, overload
@@ -46,11 +47,18 @@ class ReadableCollection:
         self._store = store
         self._config = Config.from_dict(dict(store.config))
         self._access = RowAccess(self._config)
+        self._finalizer: weakref.finalize[[], ReadableCollection] | None = None
         self._searches = Searches(store, self._access, lambda queries: self._queries.take(queries))
 
     def close(self) -> None:
         """Wait for running searches, then release the file. Later calls raise ClosedError."""
         self._store.close()
+        if self._finalizer is not None:
+            self._finalizer()
+
+    def call_on_close(self, function: Callable[[], object]) -> None:
+        """Call a function, once, after the collection is closed or when it is garbage-collected."""
+        self._finalizer = weakref.finalize(self, function)
 
     @property
     def closed(self) -> bool:

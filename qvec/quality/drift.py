@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -95,7 +95,7 @@ class DriftMonitor:
 
     waiting: dict[int, tuple[Float32Array, ...]] = field(default_factory=dict)
 
-    def check(self, txn: Transaction, quantizer: Quantizer, x: Float32Array, stored: StoredSample) -> Drift | None:
+    def check(self, txn: Transaction, quantizer: Quantizer, x: NDArray[Any], stored: StoredSample) -> Drift | None:
         """Check a batch that was stored; None if there are too few rows for a check yet."""
         if not (samples := self._samples(txn, x)):
             return None
@@ -108,13 +108,13 @@ class DriftMonitor:
         write_drift_record(txn, number, record)
         return drift_of(record, number)
 
-    def _samples(self, txn: Transaction, x: Float32Array) -> list[Float32Array]:
+    def _samples(self, txn: Transaction, x: NDArray[Any]) -> list[Float32Array]:
         if len(x) >= ROWS_PER_CHECK:
             count = min(MAX_CHECKS, len(x) // ROWS_PER_CHECK)
-            sample = spread(x, count * ROWS_PER_CHECK)
+            sample = spread(x, count * ROWS_PER_CHECK).astype(np.float32)
             return [sample[i::count] for i in range(count)]
         before = txn.state.small_batches
-        seen = *self.waiting.get(before, ()), np.array(x)
+        seen = *self.waiting.get(before, ()), np.array(x, np.float32)
         txn.state = replace(txn.state, small_batches=before + 1)
         self.waiting = {number: rows for number, rows in self.waiting.items() if before - MAX_UNDONE < number <= before}
         if sum(map(len, seen)) < ROWS_PER_CHECK:
@@ -125,13 +125,13 @@ class DriftMonitor:
         return [together[:ROWS_PER_CHECK]]
 
 
-def store_reference(txn: Transaction, number: int, trained: Trained, sample: Float32Array) -> None:
+def store_reference(txn: Transaction, number: int, trained: Trained, sample: NDArray[Any]) -> None:
     """Store the statistics of a generation's training sample, unless the sample is too small.
 
     The recall of a code is higher on the vectors that it was trained on. For a code that learns from its sample,
     recall is therefore that of a code trained on one half of the sample, measured on the other half.
     """
-    sample, quantizer = spread(sample, REFERENCE_ROWS), trained.quantizer
+    sample, quantizer = spread(sample, REFERENCE_ROWS).astype(np.float32), trained.quantizer
     if trained.code.min_samples and len(sample) >= 2 * max(trained.code.min_samples, MIN_SAMPLE_ROWS):
         seed = 0 if quantizer.transform is None else quantizer.transform.seed or 0
         half, rest = np.ascontiguousarray(sample[::2]), np.ascontiguousarray(sample[1::2])

@@ -28,7 +28,7 @@ from qvec.search.grouping import group_field, nearest_groups
 from qvec.search.hits import make_hits
 from qvec.search.options import RawOptions, SearchOptions, cached_options
 from qvec.search.plan import plan_search
-from qvec.search.refine import Found, no_hits, refine, without
+from qvec.search.refine import Found, no_hits, refine, within, without
 from qvec.search.results import BatchHits, Extras, Hits
 from qvec.search.row_selection import SelectedRows, selector_of
 from qvec.search.strategy import Strategy, choose_strategy
@@ -247,6 +247,7 @@ class _Run:
     def _nearest_of(self, query: int) -> Callable[[dict[str, Any], int], tuple[NDArray[Any], Float32Array, bool]]:
         name, where = self.filters[min(query, len(self.filters) - 1)] if self.filters else ("group_by", None)
         queries, own, max_distance = self.batch[query : query + 1], self.own, self.options.max_distance
+        metric = self.access.config.metric
 
         def nearest(condition: dict[str, Any], depth: int) -> tuple[NDArray[Any], Float32Array, bool]:
             selected = self._select(name, {"$and": [where, condition]} if where else condition)
@@ -255,7 +256,7 @@ class _Run:
             rows, distances, counts = found if own is None else without(found, own[query : query + 1])
             count = n_found = int(counts[0])
             if max_distance is not None:
-                count = int((distances[0, :n_found] <= max_distance).sum())
+                count = int(within(distances[0, :n_found], max_distance, metric).sum())
             ended = count < n_found or selected.count <= depth
             return rows[0, :count], distances[0, :count], ended
 
