@@ -1,4 +1,5 @@
-"""Report phrases that the project's texts avoid. Usage: python tests/check_phrases.py; exit code 1 if there are any."""
+"""Report phrases that the project's texts avoid. Usage: python tests/check_phrases.py; exit code 1 if any are
+found."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ def listed(path: Path) -> dict[str, str]:
 
 
 def texts(root: Path = ROOT) -> Iterator[Path]:
-    """Source and documentation files; not the lists of rejected words themselves."""
+    """Source and documentation files, without the lists of rejected words."""
     named = [path for folder in FOLDERS for path in (root / folder).rglob("*")] + list(root.glob("*.md"))
     for path in sorted(named):
         data = path.parent.name in ("golden", "corpus") or path.name == "_kernels.c"
@@ -29,7 +30,7 @@ def texts(root: Path = ROOT) -> Iterator[Path]:
 
 
 def pattern_of(phrases: Iterable[str]) -> re.Pattern[str]:
-    """Matches the phrases as whole words, also across lines of a comment; Python's None is not "none"."""
+    """Match the phrases as whole words, also across lines of a comment. A Python None is not the word "none"."""
     variants = [p for phrase in phrases for p in {phrase, phrase[0].upper() + phrase[1:]} if not p.startswith("None ")]
     words = [r"[\s#/*]+".join(map(re.escape, p.split())) for p in sorted(variants, key=len, reverse=True)]
     return re.compile(rf"\b(?:{'|'.join(words)})\b")

@@ -55,7 +55,7 @@ def covering(cases: list[pytest.Function]) -> list[pytest.Function]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where a test's collection lies."""
+    """The path of a test's collection."""
     return tmp_path / "test.qvec"
 
 
@@ -66,7 +66,7 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture
 def guarded() -> Iterator[Place]:
-    """Copies arrays so that each ends at the last byte before a page that faults."""
+    """Copy arrays so that each ends at the last byte before a page that faults."""
     regions: list[mmap.mmap] = []
 
     def place(array: NDArray[Any]) -> NDArray[Any]:

@@ -1,6 +1,6 @@
-"""What `make memcheck` runs under valgrind: adds, deletes and searches of every kind of code and index.
+"""The program of `make memcheck`: adds, deletes and searches of every kind of code and index under valgrind.
 
-AddressSanitizer does not see values that nothing has written: a walk that looks at them answers by what was there.
+AddressSanitizer does not detect reads of uninitialized values; valgrind does.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Adapters without training: a matrix before any code, stored with the collection, originals left as they are."""
+"""Adapters without training: a matrix that is applied before any code, stored with the collection; originals do not
+change."""
 
 from __future__ import annotations
 
@@ -64,7 +65,7 @@ def test_a_collection_searches_through_its_adapter_and_ranks_by_its_originals(co
         assert np.array_equal(np.sort(row[ids]), np.sort(row)[:10])
 
 
-def test_exist_ok_opens_only_what_has_the_same_adapter(tmp_path: Path) -> None:
+def test_exist_ok_opens_only_a_collection_with_the_same_adapter(tmp_path: Path) -> None:
     path = tmp_path / "a.qvec"
     qvec.create(path, DIM, adapter=adapter()).close()
     qvec.create(path, DIM, adapter=adapter(), exist_ok=True).close()
@@ -108,7 +109,7 @@ def test_a_damaged_state_is_refused_by_name(field: str, value: Any, message: str
         Adapter.from_state(adapter().state() | {field: value})
 
 
-def test_what_an_adapter_does_not_go_with_is_refused_before_a_file_is_made(tmp_path: Path) -> None:
+def test_options_that_exclude_an_adapter_are_refused_before_a_file_is_created(tmp_path: Path) -> None:
     path = tmp_path / "a.qvec"
     for options, message in (
         ({"dim": 65}, "is for 64 dimensions under cosine, not 65 under cosine"),
@@ -192,7 +193,7 @@ def test_a_document_as_a_query_is_not_its_own_neighbor() -> None:
         ({"embeddings": vectors(), "code": "nothing"}, "code must be one of"),
     ],
 )
-def test_what_cannot_be_trained_on_is_refused(arguments: dict[str, Any], message: str) -> None:
+def test_bad_training_data_is_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         train_adapter(**arguments)
 
@@ -213,7 +214,7 @@ def test_options_out_of_range_are_refused(options: dict[str, Any], message: str)
         Options(**options)
 
 
-def test_without_pytorch_the_message_says_what_to_install() -> None:
+def test_without_pytorch_the_message_names_the_extra_to_install() -> None:
     code = """
 import sys
 sys.modules["torch"] = None

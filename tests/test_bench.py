@@ -1,4 +1,4 @@
-"""The benchmark: its processes and turns with fake libraries, its figures against written ones."""
+"""The benchmark: its processes and their order with fake libraries, and its figures against expected ones."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def fake(kind: str, **options: object) -> Contestant:
     return Contestant(str(options.get("name", kind)), f"helpers.fake_peers:{kind}", options)
 
 
-def test_a_run_gives_recall_rates_latency_memory_and_size(workload: Workload) -> None:
+def test_a_run_measures_recall_rates_latency_memory_and_size(workload: Workload) -> None:
     result = bench.run(workload, [fake("Exact", pause=0.002)], FAST)
     (entry,) = result.entries
     half, whole = entry.points
@@ -91,13 +91,13 @@ def test_a_contestant_that_crashes_hangs_or_raises_is_reported_and_the_rest_go_o
     assert any(line.startswith("Refusing: failed: RuntimeError") for line in lines)
 
 
-def test_answers_that_are_short_or_repeat_an_id_count_for_what_they_are(workload: Workload) -> None:
+def test_short_answers_and_repeated_ids_lower_the_recall(workload: Workload) -> None:
     (entry,) = bench.run(workload, [fake("Short")], FAST).entries
     assert entry.points[-1].recall == pytest.approx(2 / K)
     assert entry.points[-1].batch_qps is None
 
 
-def test_a_turn_ends_when_its_time_is_over(workload: Workload) -> None:
+def test_a_trial_ends_when_its_time_is_over(workload: Workload) -> None:
     many = replace(workload, queries=np.tile(workload.queries, (20, 1)), truth=np.tile(workload.truth, (20, 1)))
     (entry,) = bench.run(many, [fake("Exact", pause=0.002)], replace(FAST, rounds=1, trial_seconds=0.1)).entries
     assert [point.queries for point in entry.points] == [100, 100]
@@ -150,7 +150,7 @@ def test_the_nodes_of_a_packed_graph_count_as_the_index(workload: Workload) -> N
         (["int8"], ["hnsw:originals=f64"], "originals must be one of f32, f16, none"),
     ],
 )
-def test_what_qvec_does_not_have_is_refused_before_anything_runs(codes: list[str], indexes: list[str], message: str):
+def test_unknown_codes_indexes_and_options_are_refused_before_a_run(codes: list[str], indexes: list[str], message: str):
     with pytest.raises(InputError, match=message):
         bench.own_contestants(codes, indexes, DIM, "l2")
 
@@ -176,7 +176,7 @@ def test_more_neighbors_than_the_ground_truth_has_are_refused(workload: Workload
         bench.run(workload, [fake("Exact")], replace(FAST, k=21))
 
 
-def test_a_run_of_nobody_is_refused(workload: Workload) -> None:
+def test_a_run_without_contestants_is_refused(workload: Workload) -> None:
     with pytest.raises(InputError, match="no contestant"):
         bench.run(workload, [])
 
@@ -219,7 +219,7 @@ def test_every_adapter_loads_without_its_library(name: str) -> None:
     assert adapter.defaults == adapter.options
 
 
-def test_options_are_parsed_as_numbers_where_they_are() -> None:
+def test_numeric_options_are_parsed_as_numbers() -> None:
     assert parse("x:a=1,b=0.5,c=f16") == ("x", {"a": 1, "b": 0.5, "c": "f16"})
 
 
@@ -284,7 +284,7 @@ def test_ratios_are_to_the_best_peer_and_to_hnswlib() -> None:
     assert figures.index_bytes(replace(result.entries[0], parts=parts), 10) == 5
 
 
-def test_points_come_back_from_their_lines(tmp_path: Path) -> None:
+def test_points_are_read_back_from_their_json_lines(tmp_path: Path) -> None:
     result = written(entry("a", True, point(0.9, 600, 700)), entry("hnswlib", False, point(0.9, 100), point(1.0, 5)))
     file = tmp_path / "points.jsonl"
     bench.write_lines(result, file)
@@ -301,7 +301,7 @@ def test_points_come_back_from_their_lines(tmp_path: Path) -> None:
 
 
 class Page(HTMLParser):
-    """Elements, balanced; cells of the tables; what the page would fetch."""
+    """Checks that elements are balanced; collects cells of the tables and resources that the page would load."""
 
     VOID: ClassVar[set[str]] = {"meta", "input", "br", "link", "img"}
 
@@ -366,7 +366,7 @@ def test_the_script_knows_every_field_that_it_draws() -> None:
 
 
 @pytest.mark.slow
-def test_plots_are_drawn_of_what_there_is(tmp_path: Path) -> None:
+def test_plots_show_the_points_that_exist(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     lost = replace(RESULT.entries[0], contestant="elsewhere", memory=None)
     result = replace(RESULT, entries=[*RESULT.entries, lost])
@@ -377,7 +377,7 @@ def test_plots_are_drawn_of_what_there_is(tmp_path: Path) -> None:
         assert (tmp_path / name).stat().st_size > 10_000
 
 
-def test_the_axis_of_recall_is_logarithmic_in_what_is_missed() -> None:
+def test_the_axis_of_recall_is_logarithmic_in_one_minus_recall() -> None:
     np.testing.assert_allclose(recall_to_axis([0.9, 0.99, 1.0]), [1, 2, 4])
     np.testing.assert_allclose(axis_to_recall(recall_to_axis([0.5, 0.9, 0.999])), [0.5, 0.9, 0.999])
 

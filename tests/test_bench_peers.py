@@ -1,4 +1,4 @@
-"""Every adapter of a peer, where the peer is installed, against exact neighbors."""
+"""Every adapter of an installed peer, against exact neighbors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qvec.bench.contestants import PEERS, adapter_class, locate
 from qvec.common.types import Metric
 from qvec.datasets import Workload, exact_knn
 
-DIM, K = 64, 10  # rabitqlib takes no fewer dimensions
+DIM, K = 64, 10  # rabitqlib needs at least 64 dimensions
 ALL = clustered(np.random.default_rng(4), 2050, DIM)
 FAST = bench.Settings(k=K, rounds=1, trial_seconds=0.5, build_timeout=200, trial_timeout=60)
 

@@ -1,4 +1,4 @@
-"""Bitmaps of rows, in memory and in columns, against sets of Python."""
+"""Bitmaps of rows, in memory and in columns, against Python sets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def rows_below(draw: st.DrawFn) -> tuple[int, list[int]]:
 
 
 @given(rows_below())
-def test_a_bitmap_gives_back_its_rows(case: tuple[int, list[int]]) -> None:
+def test_the_rows_of_a_bitmap_are_read_back(case: tuple[int, list[int]]) -> None:
     n, rows = case
     bitmap = bitmap_of(np.array(rows, np.int64), n)
     assert len(bitmap) == words_for(n)

@@ -1,4 +1,4 @@
-"""RaBitQ and mixed precision: estimates without bias, errors within their bound, bits where they pay."""
+"""RaBitQ and mixed precision: unbiased estimates, errors within their bound, bits in the dimensions that need them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def dot_errors(bits: int, seeds: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def worst_z(errors: np.ndarray) -> float:
-    """Largest mean error of a pair, in its standard errors."""
+    """Largest mean error of a pair, in standard errors."""
     return float(np.abs(errors.mean(axis=0) / (errors.std(axis=0, ddof=1) / np.sqrt(len(errors)))).max())
 
 
@@ -61,7 +61,7 @@ def test_the_mean_error_over_rotations_is_within_its_standard_error(bits: int) -
 
 
 @pytest.mark.parametrize("bits", range(1, 9))
-def test_errors_keep_to_the_bound(bits: int) -> None:
+def test_errors_are_within_the_bound(bits: int) -> None:
     rng = np.random.default_rng(11)
     x, q = (rng.normal(size=(300, DIM)).astype(np.float32) for _ in range(2))
     quantizer = train(x[:0], "ip", RaBitQ(bits, centroids=0), 5)
@@ -102,7 +102,7 @@ def _gaussian_error(y: np.ndarray, density: np.ndarray, bits: int, step: float) 
 
 @pytest.mark.parametrize("groups", ["pca", "raw"])
 @pytest.mark.parametrize("budget", [8, 24, 75, 100, 256])
-def test_a_plan_keeps_to_its_budget(groups: str, budget: int) -> None:
+def test_a_bit_allocation_is_within_its_budget(groups: str, budget: int) -> None:
     quantizer = train(anisotropic(500), "l2", Mixed(bytes=budget, groups=groups))  # type: ignore[arg-type]
     assert isinstance(quantizer, MixedQuantizer)
     assert 8 * int(quantizer.widths.sum()) == quantizer.codec.data_size == budget // 8 * 8
@@ -200,7 +200,7 @@ def test_a_constant_dimension_and_the_mean_itself_are_coded_finitely() -> None:
 
 
 @pytest.mark.parametrize(("config", "n", "needed"), [(Mixed(), 399, 400), (Mixed(groups="raw"), 255, 256)])
-def test_a_small_sample_is_refused_saying_how_many_are_needed(config: CodeConfig, n: int, needed: int) -> None:
+def test_a_small_sample_is_refused_with_the_number_needed(config: CodeConfig, n: int, needed: int) -> None:
     with pytest.raises(InputError, match=f"at least {needed} vectors, got {n}"):
         train(anisotropic(500)[:n], "l2", config)
 

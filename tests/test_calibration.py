@@ -1,4 +1,4 @@
-"""Calibrations: the ranges they find, the content they vouch for, and what they refuse."""
+"""Calibrations: learned ranges, the hash of their content, and errors."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_calibration_is_dated_in_utc(calibration: Calibration) -> None:
     assert timedelta(0) <= age < timedelta(minutes=1)
 
 
-def test_equal_content_has_an_equal_hash_whenever_it_was_made(sample: Float32Array) -> None:
+def test_the_hash_does_not_depend_on_the_date(sample: Float32Array) -> None:
     first, second = (Calibration.train(sample, model="m") for _ in range(2))
     assert first.hash == second.hash
     assert first.id == first.hash[:16]
@@ -134,7 +134,7 @@ def test_a_value_that_is_not_finite_is_named_by_row_and_dimension(sample: Float3
         Calibration.train(sample)
 
 
-def test_too_small_a_sample_is_refused_saying_how_many_are_needed(sample: Float32Array) -> None:
+def test_too_small_a_sample_is_refused_with_the_number_needed(sample: Float32Array) -> None:
     with pytest.raises(InputError, match="minmax needs a sample of at least 256 vectors, got 255"):
         Calibration.train(sample[:255])
 

@@ -100,7 +100,7 @@ def test_entropy_cuts_outliers_and_keeps_the_bulk() -> None:
     assert -5 < made.lower[0] < -2.5
 
 
-def test_entropy_says_how_many_vectors_it_needs() -> None:
+def test_entropy_names_the_number_of_vectors_that_it_needs() -> None:
     with pytest.raises(InputError, match="entropy needs a sample of at least 2048 vectors, got 2047"):
         Calibration.train(np.zeros((2047, 3), np.float32), "entropy")
 

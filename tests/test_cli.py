@@ -1,4 +1,4 @@
-"""The command line, on files written here."""
+"""The command line, on files that the tests write."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ def test_import_then_search_finds_what_exact_search_finds(run) -> None:
     np.testing.assert_allclose(found, distances, rtol=1e-5)
 
 
-def test_import_says_what_it_did(run) -> None:
+def test_import_prints_the_numbers_of_rows(run) -> None:
     code, out, err = run("import", "s.qvec", "x.npy", "--batch", "200")
     assert code == 0
     assert "600 added, 0 replaced, 0 skipped" in out
     assert "100 % (600 of 600 vectors)" in err
 
 
-def test_ids_and_payloads_of_files_come_back_from_a_search(run, folder: Path) -> None:
+def test_ids_and_payloads_of_files_are_in_search_results(run, folder: Path) -> None:
     (folder / "ids.txt").write_text("".join(f"doc-{row}\n" for row in range(N)))
     (folder / "p.jsonl").write_text("".join(json.dumps({"row": row}) + "\n" for row in range(N)))
     assert run("import", "s.qvec", "x.npy", "--ids", "ids.txt", "--payloads", "p.jsonl", "--batch", "70")[0] == 0
@@ -165,7 +165,7 @@ def test_a_search_can_be_paged_bounded_and_spread(run) -> None:
 @pytest.mark.parametrize(
     "option", [["--exact"], ["--oversample", "0"], ["--oversample", "4"], ["--ef", "200"], ["--threads", "1"]]
 )
-def test_the_options_of_a_search_are_taken(run, option: list[str]) -> None:
+def test_the_options_of_a_search_have_an_effect(run, option: list[str]) -> None:
     run("import", "s.qvec", "x.npy", "--metric", "l2")
     code, out, _ = run("search", "s.qvec", "q.npy", "--row", "3", "-k", "1", "--json", *option)
     assert (code, json.loads(out)["hits"][0]["id"]) == (0, 3)
@@ -206,13 +206,13 @@ def test_info_shows_sizes_a_person_can_read(run) -> None:
     assert fields["codes"][-1].replace(",", "").isdigit()  # bytes a vector
 
 
-def test_verify_of_a_sound_store_says_so(run) -> None:
+def test_verify_reports_a_sound_store(run) -> None:
     run("import", "s.qvec", "x.npy")
     assert run("verify", "s.qvec") == (0, "s.qvec: sound\n", "")
     assert run("verify", "s.qvec", "--json")[:2] == (0, '{"store": "s.qvec", "problems": []}\n')
 
 
-def test_verify_of_a_damaged_store_lists_what_is_wrong(run, folder: Path) -> None:
+def test_verify_lists_the_problems_of_a_damaged_store(run, folder: Path) -> None:
     run("import", "s.qvec", "x.npy", "--metric", "l2")
     file = folder / "s.qvec"
     data = bytearray(file.read_bytes())
@@ -249,7 +249,7 @@ def test_verify_of_a_truncated_store_is_a_finding(run, folder: Path) -> None:
         ((), "VERB"),
     ],
 )
-def test_an_error_is_one_line_that_names_what_is_wrong(run, arguments: tuple[str, ...], message: str) -> None:
+def test_an_error_is_one_line_that_names_the_bad_value(run, arguments: tuple[str, ...], message: str) -> None:
     assert message in failure(run(*arguments))
     assert not Path("s.qvec").exists()
 
@@ -286,7 +286,7 @@ def test_rows_that_do_not_match_their_ids_or_payloads_are_refused_before_anythin
 
 
 @pytest.mark.parametrize(("batch", "stored"), [("600", 0), ("100", 200)])
-def test_a_bad_row_stops_an_import_and_says_what_is_stored(run, folder: Path, batch: str, stored: int) -> None:
+def test_a_bad_row_stops_an_import_and_the_stored_rows_are_reported(run, folder: Path, batch: str, stored: int) -> None:
     bad = X.copy()
     bad[234, 5] = np.nan
     np.save("bad.npy", bad)
@@ -322,7 +322,7 @@ def test_help_of_each_verb_is_reached_from_the_program_itself(folder: Path) -> N
         assert done.stderr == ""
 
 
-def test_a_reader_that_goes_away_is_no_error(run) -> None:
+def test_a_closed_pipe_is_not_an_error(run) -> None:
     run("import", "s.qvec", "x.npy")
     command = f"{sys.executable} -m qvec search s.qvec x.npy -k 50 --json | head -n 1"
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""``qvec bench`` from the command line, on files written here."""
+"""``qvec bench`` from the command line, on files that the tests write."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_bench_grows_a_set_and_keeps_it(run) -> None:
         (["set", "--peers", "--codes"], "there is no contestant to measure"),
     ],
 )
-def test_bench_refuses_what_it_cannot_measure(run, arguments: list[str], message: str) -> None:
+def test_bench_refuses_bad_arguments(run, arguments: list[str], message: str) -> None:
     code, out, err = run(*arguments)
     assert code == 2
     assert err.splitlines()[-1].startswith("qvec: error: ")

@@ -1,4 +1,4 @@
-"""The verbs that measure and change codes, on a store written here."""
+"""The commands that measure and change codes, on a store that the tests write."""
 
 from __future__ import annotations
 

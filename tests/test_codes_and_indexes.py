@@ -1,4 +1,4 @@
-"""Searches and stored content against the model, over metrics, codes, indexes, what is kept, and kinds of ids."""
+"""Searches and stored content against the model: combinations of metric, code, index, originals and kind of ids."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DECODE_ERROR = {
 
 
 @pytest.mark.parametrize(("metric", "code", "index"), [*product(METRICS, CODES, INDEXES)])
-def test_exact_search_equals_brute_force_whatever_the_code_and_index(
+def test_exact_search_equals_brute_force_for_every_code_and_index(
     path: Path, metric: Any, code: str, index: str
 ) -> None:
     pair = make(path, metric=metric, code=code, index=index)
@@ -61,9 +61,7 @@ def test_search_equals_brute_force_once_enough_candidates_are_reranked(
 
 
 @pytest.mark.parametrize(("code", "index", "ids"), [*product(("f16", "int8", "binary"), INDEXES, ("int64", "str"))])
-def test_originals_kept_as_float16_are_what_is_reranked_and_returned(
-    path: Path, code: str, index: str, ids: Any
-) -> None:
+def test_float16_originals_are_used_for_reranking_and_returned(path: Path, code: str, index: str, ids: Any) -> None:
     pair = make(path, code=code, index=index, originals="f16", ids=ids)
     with pair.db as db:
         assert_hits_are_exact(pair.model, pair.data[:20], 5, db.search(pair.data[:20], 5, exact=True))
@@ -110,7 +108,7 @@ def test_get_scan_len_and_in_agree_with_the_model_also_after_reopening(path: Pat
 
 
 @pytest.mark.parametrize(("metric", "index", "ids"), [*product(METRICS, INDEXES, ("int64", "str"))])
-def test_delete_and_upsert_leave_what_the_model_has(path: Path, metric: Any, index: str, ids: Any) -> None:
+def test_delete_and_upsert_change_a_collection_as_the_model(path: Path, metric: Any, index: str, ids: Any) -> None:
     pair = make(path, metric=metric, code="int8", index=index, ids=ids)
     with pair.db as db:
         gone = [pair.name(i) for i in range(0, 300, 4)]
@@ -129,7 +127,7 @@ def test_delete_and_upsert_leave_what_the_model_has(path: Path, metric: Any, ind
 
 @pytest.mark.parametrize("index", INDEXES)
 @pytest.mark.parametrize("exact", [False, True])
-def test_k_above_what_is_live_returns_what_there_is(path: Path, index: str, exact: bool) -> None:
+def test_a_k_above_the_number_of_vectors_returns_all(path: Path, index: str, exact: bool) -> None:
     pair = make(path, code="int8", index=index, n=40)
     with pair.db as db:
         assert_hits_are_exact(pair.model, pair.data[:3], 60, db.search(pair.data[:3], 60, exact=exact))
@@ -157,12 +155,12 @@ def test_an_empty_collection_answers_with_no_hits(path: Path, ids: Any) -> None:
 
 @pytest.mark.parametrize("ids", ["int64", "str"])
 @pytest.mark.parametrize("query", [[0.5] * DIM, np.full(DIM, 0.5), np.full((1, DIM), 0.5), np.full((3, DIM), 0.5)])
-def test_one_query_in_gives_one_dimension_out_and_a_batch_gives_two(path: Path, query: Any, ids: Any) -> None:
+def test_one_query_returns_1d_arrays_and_a_batch_returns_2d_arrays(path: Path, query: Any, ids: Any) -> None:
     pair = make(path, code="int8", ids=ids)
     with pair.db as db:
         hits = db.search(query, 4)
         assert hits.ids.shape == hits.distances.shape == hits.scores.shape == (*np.shape(query)[:-1], 4)
-        assert hits.counts.shape == np.shape(query)[:-1]
+        assert np.shape(hits.counts) == np.shape(query)[:-1]
         assert hits.distances.dtype == hits.scores.dtype == np.float32
         assert_hits_are_sound(pair.model, query, 4, hits)
 

@@ -1,4 +1,4 @@
-"""Every public call in the situations that it is for, against the model."""
+"""Every public call in its intended uses, against the model."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ PAYLOAD = {"text": "żółć ✓ \0", "n": -(2**63), "big": 2**64 - 1, "x": 1.5,
 
 
 @pytest.mark.parametrize("ids", ["int64", "str"])
-def test_payloads_come_back_as_they_went_in(path: Path, ids: Any) -> None:
+def test_payloads_are_read_back_unchanged(path: Path, ids: Any) -> None:
     x = clustered(np.random.default_rng(6), 4, DIM)
     names: list[Any] = ["a", "b", "c", "d"] if ids == "str" else [5, 6, 7, 8]
     payload = [PAYLOAD, None, {}, {"large": "x" * 300_000}]
@@ -188,7 +188,7 @@ def test_a_collection_resident_in_memory_answers_alike_and_follows_commits(path:
     ],
 )
 @pytest.mark.parametrize(("memory", "others_too"), [("mmap", set()), ("index", set()), ("ram", {"vectors", "ids"})])
-def test_residency_copies_what_searches_read_alone(
+def test_memory_modes_copy_only_the_data_that_searches_read(
     path: Path, index: Any, walked: set[str], memory: Any, others_too: set[str]
 ) -> None:
     with qvec.create(path, DIM, index=index) as db:
@@ -200,7 +200,7 @@ def test_residency_copies_what_searches_read_alone(
     assert copied == (set() if memory == "mmap" else walked | others_too)
 
 
-def test_pages_that_were_copied_from_are_let_go_of(path: Path) -> None:
+def test_pages_are_released_after_they_were_copied(path: Path) -> None:
     with qvec.create(path, 512, code="f32", index="flat", originals="none") as db:
         db.add(np.random.default_rng(7).standard_normal((20_000, 512), np.float32))
     query = np.ones(512, np.float32)
@@ -210,7 +210,7 @@ def test_pages_that_were_copied_from_are_let_go_of(path: Path) -> None:
 
 
 def _mapped_bytes(path: Path) -> int:
-    """How much of a file counts as memory of this process."""
+    """Bytes of a file that count as memory of this process."""
     regions = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(), flags=re.MULTILINE)
     own = [each for each in regions if each.split("\n")[0].endswith(str(path))]
     assert own
@@ -286,7 +286,7 @@ def test_a_sample_calibrates_the_code_before_anything_is_stored(path: Path) -> N
         assert db.search(data[0], 1).distances[0] == 0
 
 
-def test_exist_ok_opens_what_was_created_alike_and_nothing_else(path: Path) -> None:
+def test_exist_ok_opens_only_a_collection_with_equal_options(path: Path) -> None:
     pair = make(path)
     pair.db.close()
     with qvec.create(path, DIM, metric="l2", code="f32", index="flat", exist_ok=True) as db:
@@ -302,14 +302,14 @@ def test_exist_ok_opens_what_was_created_alike_and_nothing_else(path: Path) -> N
 
 
 @pytest.mark.parametrize("durability", ["full", "relaxed"])
-def test_both_durabilities_keep_what_was_added_over_a_reopen(path: Path, durability: Any) -> None:
+def test_data_survives_a_reopen_with_either_durability(path: Path, durability: Any) -> None:
     pair = make(path, code="int8", durability=durability)
     pair.db.close()
     with qvec.open(path) as db:
         assert_same_content(db, pair.model)
 
 
-def test_stats_state_what_the_collection_is(path: Path) -> None:
+def test_stats_describe_the_collection(path: Path) -> None:
     pair = make(path, metric="ip", code="int8", index="hnsw", model="minilm")
     with pair.db as db:
         db.delete([0])
@@ -328,7 +328,7 @@ def test_stats_state_what_the_collection_is(path: Path) -> None:
         assert "  count: 299\n" in repr(stats)
 
 
-def test_scan_keeps_to_the_commit_at_its_first_step(path: Path) -> None:
+def test_scan_reads_the_commit_at_its_first_step(path: Path) -> None:
     pair = make(path)
     with pair.db as db:
         batches = db.scan(batch_size=100)
@@ -341,9 +341,9 @@ def test_scan_keeps_to_the_commit_at_its_first_step(path: Path) -> None:
 
 
 @pytest.mark.parametrize("ids", ["int64", "str"])
-def test_ids_come_in_whatever_holds_them(path: Path, ids: Any) -> None:
+def test_ids_are_accepted_in_any_array_like(path: Path, ids: Any) -> None:
     class Column:
-        """As of a data frame: no sequence, but NumPy takes it for an array."""
+        """A column as of a data frame: not a sequence, but NumPy converts it."""
 
         def __init__(self, values: list[Any]) -> None:
             self.values = values

@@ -1,4 +1,4 @@
-"""Columns alone, over a file that is an array in memory."""
+"""Columns without a store: the file is an array in memory."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_row_that_fits_no_block_is_refused_with_the_limit() -> None:
 
 
 @pytest.mark.parametrize("rows_per_block", [1, 2, 3, 7, 31, 32, 33, 41, 170, 1000])
-def test_rows_lie_in_the_blocks_that_division_gives(rows_per_block: int) -> None:
+def test_the_block_of_a_row_is_its_quotient(rows_per_block: int) -> None:
     pages = -(-(rows_per_block * 16 + 64) // PSIZE)
     column = Column("c", 1, 0, 16, rows_per_block, pages, PSIZE, writable=True)
     n = 40 * rows_per_block
@@ -97,7 +97,7 @@ def test_rows_lie_in_the_blocks_that_division_gives(rows_per_block: int) -> None
         assert np.array_equal(column.read(some).view("<u8")[:, 0], some)
 
 
-def test_a_reader_sees_what_the_writer_stored() -> None:
+def test_a_reader_sees_the_rows_that_the_writer_stored() -> None:
     file, _, rows, chunk, crc = stored()
     reader = reader_of(file, chunk, crc)
     assert np.array_equal(reader.read_range(0, len(rows)), rows)
@@ -117,7 +117,7 @@ def test_a_change_dirties_its_block_only_and_leaves_readers_alone() -> None:
     assert np.array_equal(reader.read([2 * ROWS + 1]), rows[[2 * ROWS + 1]])
 
 
-def test_released_changes_are_gone() -> None:
+def test_released_changes_are_discarded() -> None:
     file, writer, rows, _, _ = stored()
     before = file.bytes.copy()
     writer.write(0, np.zeros((len(rows), STRIDE), np.uint8))
@@ -163,7 +163,7 @@ def test_every_flipped_bit_of_a_directory_chunk_is_found() -> None:
 
 
 @pytest.mark.parametrize("verify", [True, False])
-def test_a_stale_or_swapped_block_is_found_though_it_is_intact(verify: bool) -> None:
+def test_a_stale_or_swapped_block_is_detected_although_it_is_intact(verify: bool) -> None:
     file, writer, _, _, _ = stored()
     old = bytes(file.bytes[2 * PSIZE + 16 : 3 * PSIZE])
     writer.write(0, np.zeros((1, STRIDE), np.uint8))

@@ -1,4 +1,4 @@
-"""A compacted file takes the place of the old one: whole, or not at all, and only while nobody else has it open."""
+"""A compacted file replaces the old one: completely or not at all, and only if no other process has it open."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def other_process(path: Path) -> subprocess.Popen[str]:
     )
 
 
-def test_a_compacted_file_is_smaller_and_says_the_same(filled: Any, path: Path) -> None:
+def test_a_compacted_file_is_smaller_and_has_the_same_content(filled: Any, path: Path) -> None:
     db, model = filled
     before = path.stat().st_size
     with qvec.open(path, "r") as reader:
@@ -64,7 +64,7 @@ def test_a_compacted_file_is_smaller_and_says_the_same(filled: Any, path: Path) 
         assert_same_content(moved, model)
 
 
-def test_it_is_refused_while_another_process_has_the_file_open(filled: Any, path: Path) -> None:
+def test_compact_is_refused_while_another_process_has_the_file_open(filled: Any, path: Path) -> None:
     db, model = filled
     size = path.stat().st_size
     with other_process(path) as other:
@@ -83,7 +83,7 @@ def test_it_is_refused_while_another_process_has_the_file_open(filled: Any, path
         assert other.communicate("\n")[0] == "open\n199\n"
 
 
-def test_it_waits_for_searches_and_is_refused_for_snapshots(
+def test_compact_waits_for_searches_and_is_refused_for_snapshots(
     filled: Any, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     db, model = filled
@@ -117,7 +117,7 @@ def test_it_waits_for_searches_and_is_refused_for_snapshots(
     assert_same_content(db, model)
 
 
-def test_what_a_dead_process_left_is_removed_and_a_copy_that_fails_leaves_the_file(
+def test_a_dead_process_s_copy_is_removed_and_a_failed_copy_does_not_change_the_file(
     filled: Any, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     db, model = filled
@@ -142,7 +142,7 @@ def test_what_a_dead_process_left_is_removed_and_a_copy_that_fails_leaves_the_fi
         assert again.verify() == []
 
 
-def test_it_needs_to_write_and_no_transaction(filled: Any, path: Path) -> None:
+def test_compact_is_refused_for_readers_and_inside_transactions(filled: Any, path: Path) -> None:
     db, _ = filled
     with qvec.open(path, "r") as reader, pytest.raises(qvec.ReadOnlyError):
         reader.compact()

@@ -1,4 +1,4 @@
-"""What commands print: tables that fit, progress, sizes."""
+"""The output of commands: tables that fit the terminal, progress, sizes."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_table_fits_the_width_that_there_is(
     assert "\x1b" not in out
 
 
-def test_a_reader_of_tables_that_goes_away_ends_the_command_quietly(tmp_path: Path) -> None:
+def test_a_closed_pipe_ends_a_command_that_prints_a_table_quietly(tmp_path: Path) -> None:
     with qvec.create(tmp_path / "a.qvec", 2) as db:
         db.add([[1, 2]])
     command = [sys.executable, "-m", "qvec", "info", str(tmp_path / "a.qvec")]

@@ -1,4 +1,5 @@
-"""Files with valid checksums and wrong content: an error that names what is wrong, and never a dead process."""
+"""Files with valid checksums and wrong content raise an error that names the wrong part, and never kill the
+process."""
 
 from __future__ import annotations
 
@@ -144,7 +145,7 @@ def test_a_configuration_with_another_kind_of_ids_is_refused(path: Path) -> None
     ),
     (with_index(reverse_edge_cursor=-1), "\'reverse_edge_cursor\' must be an integer"),
 ])  # fmt: skip
-def test_a_state_that_does_not_hold_together_is_refused_by_its_field(
+def test_an_inconsistent_state_is_refused_by_the_name_of_the_field(
     path: Path, change: Callable[[Transaction], object], message: str
 ) -> None:
     make(path)
@@ -160,7 +161,7 @@ def test_a_state_that_does_not_hold_together_is_refused_by_its_field(
     ({"dim": 4}, "lists are of 4 dimensions"),
     ({"extra": 1}, "'extra' is unknown"),
 ])  # fmt: skip
-def test_lists_that_do_not_hold_together_are_refused_by_their_field(path: Path, fields: Any, message: str) -> None:
+def test_inconsistent_lists_are_refused_by_the_name_of_the_field(path: Path, fields: Any, message: str) -> None:
     make(path, "ivf")
     craft(path, lambda txn: txn.state.update(index={"kind": "ivf", "lists": txn.state["index"]["lists"] | fields}))
     with pytest.raises(qvec.CorruptError, match=message), qvec.open(path, "r") as db:
@@ -182,7 +183,7 @@ def test_a_calibration_of_another_dimension_is_refused(path: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("record", [None, [], {"payload": 3}, {}, {"payload": None, "id": 7}, {"payload": {}}])
 @pytest.mark.parametrize("ids", ["int64", "str"])
-def test_a_record_that_is_none_of_a_row_is_an_error(path: Path, ids: str, record: Any) -> None:
+def test_a_malformed_record_of_a_row_is_an_error(path: Path, ids: str, record: Any) -> None:
     make(path, ids=ids)
     craft(path, lambda txn: txn.put_record(ROW, 3, record))
     with qvec.open(path) as db:
@@ -195,7 +196,7 @@ def test_a_record_that_is_none_of_a_row_is_an_error(path: Path, ids: str, record
 
 
 @pytest.mark.parametrize("record", [{"n": []}, {"n": float("inf"), "queries": b""}, {"n": -1, "queries": b""}, [], 3])
-def test_queries_of_curves_that_are_none_are_an_error(path: Path, record: Any) -> None:
+def test_malformed_stored_queries_are_an_error(path: Path, record: Any) -> None:
     make(path)
     with qvec.open(path) as db:
         db.tune(X[:20], ks=(5,))
@@ -221,7 +222,7 @@ def test_an_id_of_a_row_beyond_the_last_is_an_error(path: Path, row: int) -> Non
                 call(db)
 
 
-def test_a_searcher_refuses_columns_that_hold_less_than_its_rows() -> None:
+def test_a_searcher_refuses_columns_with_too_few_rows() -> None:
     codec = Codec("f32", "l2", 4)
 
     def column(rows: int, stride: int) -> Column:
@@ -328,7 +329,7 @@ def test_a_record_of_drift_that_cannot_be_computed_with_is_an_error(
         assert db.drift().level == "none"
 
 
-def test_a_record_of_drift_whose_checks_measured_no_recall_measures_it_again(path: Path) -> None:
+def test_recall_is_measured_again_if_the_drift_record_has_none(path: Path) -> None:
     data = clustered(np.random.default_rng(1), 4000, DIM)
     with qvec.create(path, DIM, metric="l2", code=qvec.Int8(scale="per_dim"), sample=data[:300]) as db:
         db.add(data[300:2900])  # four checks
@@ -346,7 +347,7 @@ def test_a_record_of_drift_whose_checks_measured_no_recall_measures_it_again(pat
 
 
 def with_columns(path: Path, change: Callable[[dict[Any, Any]], object]) -> None:
-    """Change what the state record says of columns, behind the store's back."""
+    """Change the state record's entries about columns directly in the file."""
     with lmdb.open(str(path), subdir=False, map_size=1 << 30) as env, env.begin(write=True) as txn:
         payload = records.unseal(keys.STATE, txn.get(keys.STATE))
         change(payload["columns"])
@@ -398,7 +399,7 @@ def test_an_index_whose_columns_have_rows_of_another_size_is_refused(
 @pytest.mark.parametrize("names", [
     {"nodes": "codes"}, {"adjacency": "linked", "linked": "adjacency"}, {"codes": "vectors"}, {"codes": "codes.1"},
 ])  # fmt: skip
-def test_a_generation_left_behind_whose_columns_are_not_its_own_is_refused(path: Path, names: dict[str, str]) -> None:
+def test_an_inactive_generation_with_columns_of_another_is_refused(path: Path, names: dict[str, str]) -> None:
     make(path)
     with qvec.open(path) as db:
         db.requantize("f16", relink=True)

@@ -47,7 +47,7 @@ def test_collections_are_made_listed_opened_and_dropped(tmp_path: Path) -> None:
         assert len(alone) == 0
 
 
-def test_a_collection_that_nobody_refers_to_is_free_to_be_opened(tmp_path: Path) -> None:
+def test_a_garbage_collected_collection_can_be_opened_again(tmp_path: Path) -> None:
     with qvec.Database(tmp_path) as database:
         assert database.create("docs", 3).closed is False
         gc.collect()
@@ -69,7 +69,7 @@ def test_who_reads_a_dropped_collection_reads_on_and_its_name_is_free(tmp_path: 
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".", "-x", "é", "a" * 65, "a.b", "a\x00", "a b", None, 3, b"a"])
-def test_names_that_are_none_are_refused(tmp_path: Path, name: Any) -> None:
+def test_bad_names_are_refused(tmp_path: Path, name: Any) -> None:
     database = qvec.Database(tmp_path)
     for call in (lambda: database.create(name, 8), lambda: database.open(name), lambda: database.drop(name)):
         with pytest.raises(qvec.InputError, match="name"):
@@ -81,5 +81,5 @@ def test_names_that_are_none_are_refused(tmp_path: Path, name: Any) -> None:
 def test_a_place_that_is_no_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for path in (tmp_path / "file", tmp_path / "none" / "none", tmp_path / "file" / "below"):
-        with pytest.raises(qvec.NotFoundError, match="no directory"):
+        with pytest.raises(qvec.NotFoundError, match="not a directory and cannot be created"):
             qvec.Database(path)

@@ -1,4 +1,4 @@
-"""The loaders, on files written here byte by byte, and exact neighbors against a sort of all distances."""
+"""Loaders, on files that the tests write byte by byte, and exact neighbors against a sort of all distances."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def texmex(rows: list[np.ndarray]) -> bytes:
 
 
 @pytest.mark.parametrize(("suffix", "dtype"), [(".fvecs", "<f4"), (".bvecs", "u1"), (".ivecs", "<i4")])
-def test_texmex_rows_come_back_as_written(tmp_path: Path, suffix: str, dtype: str) -> None:
+def test_texmex_rows_are_read_as_written(tmp_path: Path, suffix: str, dtype: str) -> None:
     rows = (X * 20 + 100).astype(dtype)
     file = tmp_path / f"x{suffix}"
     file.write_bytes(texmex(list(rows)))
@@ -65,7 +65,7 @@ def test_an_empty_texmex_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("suffix", "dtype"), [(".fbin", "<f4"), (".u8bin", "u1"), (".i8bin", "i1"), (".ibin", "<i4")])
-def test_big_ann_rows_come_back_as_written(tmp_path: Path, suffix: str, dtype: str) -> None:
+def test_big_ann_rows_are_read_as_written(tmp_path: Path, suffix: str, dtype: str) -> None:
     rows = (X * 20 + 50).astype(dtype)
     file = tmp_path / f"x{suffix}"
     file.write_bytes(struct.pack("<II", *rows.shape) + rows.tobytes())
@@ -78,7 +78,9 @@ def test_big_ann_rows_come_back_as_written(tmp_path: Path, suffix: str, dtype: s
     ("change", "message"),
     [(-1, "holds 5 rows and 19 bytes"), (1, "holds 6 rows and 1 bytes"), (-24, "holds 4 rows and 16 bytes")],
 )
-def test_a_big_ann_file_of_the_wrong_length_says_what_it_holds(tmp_path: Path, change: int, message: str) -> None:
+def test_a_big_ann_file_of_the_wrong_length_is_refused_with_its_length(
+    tmp_path: Path, change: int, message: str
+) -> None:
     data = struct.pack("<II", *X.shape) + X.tobytes()
     file = tmp_path / "x.fbin"
     file.write_bytes(data[:change] if change < 0 else data + bytes(change))
@@ -86,7 +88,7 @@ def test_a_big_ann_file_of_the_wrong_length_says_what_it_holds(tmp_path: Path, c
         load_vectors(file)
 
 
-def test_a_big_ann_header_of_no_rows_gives_no_rows(tmp_path: Path) -> None:
+def test_a_big_ann_file_may_have_no_rows(tmp_path: Path) -> None:
     (tmp_path / "x.fbin").write_bytes(struct.pack("<II", 0, 5))
     assert load_vectors(tmp_path / "x.fbin").shape == (0, 5)
 
@@ -158,7 +160,7 @@ def test_an_npz_that_is_no_archive_is_refused(tmp_path: Path, content: bytes) ->
         load_vectors(tmp_path / "x.npz")
 
 
-def test_key_is_refused_where_a_file_holds_one_array(tmp_path: Path) -> None:
+def test_key_is_refused_for_a_file_with_one_array(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", X)
     with pytest.raises(InputError, match="key='train'"):
         load_vectors(tmp_path / "x.npy", "train")
@@ -195,7 +197,7 @@ def test_ann_benchmarks_files_give_vectors_answers_and_metric(tmp_path: Path) ->
 @pytest.mark.parametrize("attrs", [{}, {"distance": "hamming"}])
 def test_an_hdf5_file_of_another_metric_is_refused(tmp_path: Path, attrs: dict[str, str]) -> None:
     write_hdf5(tmp_path / "x.hdf5", **attrs)
-    with pytest.raises(InputError, match="qvec knows angular, euclidean, dot, ip"):
+    with pytest.raises(InputError, match="qvec knows angular, cosine, euclidean, l2, dot, ip"):
         load_benchmark(tmp_path / "x.hdf5")
 
 
@@ -206,7 +208,7 @@ def test_a_file_that_is_not_hdf5_is_refused(tmp_path: Path) -> None:
         load_vectors(tmp_path / "x.hdf5")
 
 
-def test_without_h5py_the_message_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_h5py_the_message_names_the_extra_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "h5py", None)
     (tmp_path / "x.hdf5").write_bytes(b"any")
     with pytest.raises(MissingExtraError, match=r"pip install 'qvec\[hdf5\]'"):
@@ -254,14 +256,14 @@ def test_ids_of_an_npy_file_are_integers_or_strings(tmp_path: Path) -> None:
         (np.array([1, 2**63], np.uint64), "row 1 has id 9223372036854775808"),
     ],
 )
-def test_an_npy_that_holds_no_ids_is_refused(tmp_path: Path, array: np.ndarray, message: str) -> None:
+def test_an_npy_file_without_ids_is_refused(tmp_path: Path, array: np.ndarray, message: str) -> None:
     np.save(tmp_path / "ids.npy", array)
     with pytest.raises(InputError, match=message):
         load_ids(tmp_path / "ids.npy")
 
 
 @pytest.mark.parametrize("name", ["p.jsonl", "p.jsonl.gz"])
-def test_payloads_come_back_as_written(tmp_path: Path, name: str) -> None:
+def test_payloads_are_read_as_written(tmp_path: Path, name: str) -> None:
     payload = [{"a": 1, "text": "line\u2028break"}, None, {"b": ["é", {"c": None}]}]
     text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in payload).encode()
     (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
@@ -284,7 +286,7 @@ def test_a_gzip_file_that_ends_early_is_refused(tmp_path: Path) -> None:
 
 
 def by_sorting(base: np.ndarray, query: np.ndarray, k: int, metric: str) -> list[int]:
-    """The nearest rows by integer arithmetic, which rounds nothing."""
+    """The nearest rows by integer arithmetic, without rounding."""
     distances = ((base - query) ** 2).sum(axis=1) if metric == "l2" else -(base @ query)
     return sorted(range(len(base)), key=lambda row: (distances[row], row))[:k]
 
@@ -350,3 +352,22 @@ def test_bad_input_of_exact_neighbors_is_named(
 ) -> None:
     with pytest.raises(InputError, match=message):
         exact_knn(base, queries, k, metric)
+
+
+def test_an_archive_that_is_named_as_an_array_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", np.ones((2, 2)))
+    (tmp_path / "x.npz").rename(tmp_path / "x.npy")
+    for load in (load_vectors, load_ids):
+        with pytest.raises(InputError, match=r"x\.npy is an \.npz archive"):
+            load(tmp_path / "x.npy")
+
+
+def test_json_that_is_nested_too_deep_is_refused_by_its_line(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text("{}\n" + '{"a": ' * 3000 + "1" + "}" * 3000 + "\n")
+    with pytest.raises(InputError, match="line 2: not JSON"):
+        load_payloads(tmp_path / "x.jsonl")
+
+
+def test_a_byte_order_mark_is_not_part_of_an_id(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("7\n8\n", encoding="utf-8-sig")
+    assert np.asarray(load_ids(tmp_path / "x.txt")).tolist() == [7, 8]

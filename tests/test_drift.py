@@ -1,4 +1,4 @@
-"""Drift: alarms on shifts that cost recall, none on exchangeable vectors, and how a handle reports them."""
+"""Drift: shifts that cost recall raise an alarm, exchangeable vectors do not, and handles report alarms."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def x() -> Float32Array:
 
 
 def ruined(x: Float32Array) -> Float32Array:
-    """Twice as wide and elsewhere: ranges of old vectors clip most of it."""
+    """Vectors of twice the width at another place: ranges of the old vectors clip most values."""
     return (2 * x + 4).astype(np.float32)
 
 

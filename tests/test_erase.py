@@ -1,4 +1,4 @@
-"""What is erased is in no byte of the file: not in rows, records or entries, nor in pages and gaps that are free."""
+"""Erased data is in no byte of the file: not in rows, records or entries, nor in free pages and gaps."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def filled(path: Path, rng: np.random.Generator, index: Any, strings: bool) -> t
 
 
 def traces(db: qvec.Collection, strings: bool, gone: list[int]) -> dict[str, bytes]:
-    """Bytes that only the vectors that are to go have brought into the file."""
+    """Bytes that occur in the file only because of the vectors to be erased."""
     names = [name_of(i, strings) for i in gone]
     found = {}
     with db._store.read() as snap:
@@ -95,7 +95,7 @@ def still_there(path: Path, marks: dict[str, bytes]) -> list[str]:
 
 @pytest.mark.parametrize("index", list(INDEXES))
 @pytest.mark.parametrize("strings", [False, True])
-def test_no_byte_of_it_is_left(path: Path, rng: np.random.Generator, index: str, strings: bool) -> None:
+def test_no_byte_of_erased_data_is_left(path: Path, rng: np.random.Generator, index: str, strings: bool) -> None:
     db, model = filled(path, rng, INDEXES[index], strings)
     with db:
         marks = traces(db, strings, GONE)
@@ -159,7 +159,7 @@ def test_a_process_that_dies_half_way_has_deleted_and_the_next_one_overwrites(
         assert again.verify() == []
 
 
-def test_snapshots_keep_what_is_erased_until_they_end(
+def test_erased_data_stays_in_open_snapshots(
     path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("qvec.storage.environment.PATIENCE", 0.05)
@@ -229,7 +229,7 @@ def test_searches_go_on_meanwhile(path: Path, rng: np.random.Generator) -> None:
         assert_same_content(db, model)
 
 
-def test_it_refuses_what_it_cannot_do(path: Path) -> None:
+def test_erase_refuses_bad_calls(path: Path) -> None:
     with qvec.create(path, DIM) as db:
         assert db.erase([]) == 0
         with pytest.raises(qvec.MissingIdError):

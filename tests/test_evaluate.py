@@ -1,4 +1,4 @@
-"""Evaluation against plain NumPy, its intervals, its report, and the choice that rests on it."""
+"""Evaluation against plain NumPy: its intervals, its report, and the choice of codes."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ def test_held_out_rows_do_not_find_themselves_nor_the_deleted(tmp_path: Path, x:
         report = db.evaluate(k=1, codes=["f32"], oversamples=(1,), n=300)
         (row,) = report.rows
         assert (report.n, report.n_queries, report.held_out) == (500, 300, True)
-        assert row.recall > 0.98  # were the query's own row or a deleted twin in the truth, nothing could match it
+        assert row.recall > 0.98  # lower if the query's own row or a deleted duplicate were in the truth
         assert row.index_loss == pytest.approx(1 - row.code_loss - row.recall)
 
 
-def test_every_registered_code_is_measured_or_says_why_not(tmp_path: Path, x: Float32Array) -> None:
+def test_every_registered_code_is_measured_or_skipped_with_a_reason(tmp_path: Path, x: Float32Array) -> None:
     with qvec.create(tmp_path / "a", DIM, code="f32") as db:
         db.add(x[:200])
         report = db.evaluate(oversamples=(1, 3))
@@ -91,7 +91,7 @@ def test_a_sample_of_rows_is_scanned_only(tmp_path: Path, x: Float32Array) -> No
         assert {(row.index_loss, row.p50_ms) for row in report.rows} == {(None, None)}
 
 
-def test_what_cannot_be_evaluated_is_refused(tmp_path: Path, x: Float32Array) -> None:
+def test_bad_evaluations_are_refused(tmp_path: Path, x: Float32Array) -> None:
     with qvec.create(tmp_path / "a", DIM, originals="none") as db:
         db.add(x)
         with pytest.raises(qvec.InputError, match="originals='none'"):
@@ -113,7 +113,7 @@ def test_equal_keys_go_to_the_first_row() -> None:
     assert nearest(np.array([3, 1, 2, 1, 0], np.float32), 3).tolist() == [4, 1, 3]
 
 
-def test_the_interval_covers_the_true_recall_as_often_as_it_says() -> None:
+def test_the_interval_has_the_stated_coverage() -> None:
     rng, covered = np.random.default_rng(0), 0
     for _ in range(1000):
         hard = rng.beta(18, 2, size=300)  # each query has its own difficulty: hits of one query go together
@@ -191,7 +191,7 @@ def test_the_smallest_code_that_meets_the_target_within_the_limits_is_chosen(rep
         nothing.apply()
 
 
-def test_codes_that_few_queries_do_not_tell_from_the_target_are_measured_with_more(report: Report) -> None:
+def test_codes_near_the_target_are_measured_with_more_queries(report: Report) -> None:
     first, small, large = report.rows[0], qvec.Int4(), qvec.Int8()
     true = {small: 0.955, large: 0.97, qvec.Float16(): 1.0}
     asked = []
@@ -237,7 +237,7 @@ def test_realized_recall_meets_the_target_and_the_best_code_is_found(tmp_path: P
         assert [row and row.code for row in choices] == [best.code] * 3
 
 
-def test_a_choice_that_is_applied_holds_its_recall_by_default(tmp_path: Path, x: Float32Array) -> None:
+def test_an_applied_choice_reaches_its_recall_by_default(tmp_path: Path, x: Float32Array) -> None:
     with qvec.create(tmp_path / "a", DIM, code="f32") as db:
         db.add(x[:N])
         choice = db.choose(0.9, queries=x[N:], codes=["f32", "binary", "int8"])
@@ -262,5 +262,5 @@ def test_a_choice_that_is_applied_holds_its_recall_by_default(tmp_path: Path, x:
         (Binary(), "binary"),
     ],
 )
-def test_reports_call_codes_by_the_names_that_create_takes(config: Any, label: str) -> None:
+def test_reports_use_the_names_of_codes_that_create_accepts(config: Any, label: str) -> None:
     assert label_of(config) == label

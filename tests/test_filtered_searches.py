@@ -1,4 +1,4 @@
-"""Searches among what a filter matches find the nearest of it, whichever way is taken."""
+"""Filtered searches find the nearest matching vectors with each strategy."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_filtered_searches_find_the_nearest_that_match(
         assert found / wanted >= 0.97
 
 
-def test_explanations_tell_how_a_filter_was_searched(path: Path, monkeypatch: Any) -> None:
+def test_explanations_name_the_strategy_of_a_filtered_search(path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("qvec.search.strategy.BYTES_PER_PLACE", 1000)
     x = clustered(np.random.default_rng(9), 6000, 16)
     with qvec.create(path, 16, index=qvec.HNSW(m=8, ef_construction=40), fields={"n": "int"}) as db:
@@ -90,7 +90,7 @@ def test_a_loose_filter_over_inverted_lists_scans_lists_and_not_every_match(path
     (408, 784, 64, 6_000, 3_000),
     (408, 784, 100, 6_000, 3_000),
 ])  # fmt: skip
-def test_the_faster_way_is_taken_where_it_was_measured(
+def test_the_faster_strategy_is_chosen_in_measured_cases(
     code_size: int, dim: int, ef: int, walked: int, scored: int
 ) -> None:
     """Matches of 60,000 rows among which the walk, or scoring each, took less time (docs/adr/0009)."""

@@ -1,4 +1,4 @@
-"""Filters hold exactly what their plain-Python meaning holds, whatever was written before; and bad ones say why."""
+"""Filters match what their plain-Python model matches after any writes; bad filters raise errors that explain them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def ids_where(db: qvec.Collection, where: dict[str, Any]) -> list[int]:
     wheres=st.lists(filters, min_size=1, max_size=5),
     late=st.booleans(),
 )
-def test_filters_find_what_they_mean_after_any_changes(
+def test_filters_match_as_the_model_after_any_changes(
     held: list[Any], changes: list[Any], gone: set[int], wheres: list[Any], late: bool
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -79,9 +79,9 @@ BAD: list[tuple[Any, str]] = [
     ({"yaer": 1}, r"where\['yaer'\]: 'yaer' is not a declared field.*did you mean 'year'"),
     ({"color": 1}, r"declare it with add_field\('color', type\)"),
     ({"$nor": []}, r"where\['\$nor'\]: unknown operator"),
-    ({"word": {"$regex": "a"}}, r"where\['word'\]\['\$regex'\]: unknown operator.* \$exists and \$not$"),
+    ({"word": {"$regex": "a"}}, r"where\['word'\]\['\$regex'\]: unknown operator.* \$exists, \$empty and \$not$"),
     ({"year": {"gte": 1}}, r"\$gt, \$gte.* and \$not; did you mean \$gte\?"),
-    ({"word": {"$EQ": "a"}}, r"'word' has \$eq, \$ne, \$in, \$nin, \$exists and \$not; did you mean \$eq\?"),
+    ({"word": {"$EQ": "a"}}, r"'word' has \$eq, \$ne, \$in, \$nin, \$exists, \$empty and \$not; did you mean \$eq\?"),
     ({"$an": [{"year": 1}]}, r"did you mean \$and\?"),
     ({"id": {"$in": [1]}}, r"where\['id'\]: ids are not a payload field.*ids_in="),
     ({"$or": [{"year": 1}, {"year": {"$gte": "x"}}]}, r"where\['\$or'\]\[1\]\['year'\]\['\$gte'\] is 'x' \(str\)"),
@@ -178,7 +178,7 @@ def test_an_add_that_fails_late_leaves_the_indexes_as_they_were(db: qvec.Collect
     assert ids_where(db, {"year": {"$gte": 3}}) == [3, 4]
 
 
-def test_delete_by_where_takes_what_it_means_and_no_more(db: qvec.Collection) -> None:
+def test_delete_by_where_deletes_only_matching_vectors(db: qvec.Collection) -> None:
     db.add(X[:9], payloads=[{"year": i % 3} for i in range(8)] + [None])
     assert db.delete([0, 1, 2, 99], where={"year": {"$gte": 1}}) == 2
     assert db.delete(where={"year": 0}) == 3
@@ -237,7 +237,7 @@ def test_results_follow_each_commit_although_filters_are_remembered(db: qvec.Col
         assert db.search(X[0], 9, where={"word": True} | where).counts == 3
 
 
-def test_datetimes_come_back_as_the_same_moment_and_text_as_text(db: qvec.Collection) -> None:
+def test_datetimes_are_read_back_as_the_same_moment_and_text_as_text(db: qvec.Collection) -> None:
     moment = datetime(2024, 5, 1, 12, 30, 0, 123, UTC)
     db.add(X[:3], payloads=[{"at": moment}, {"at": "2024-05-01T12:30:00.000123+00:00"}, {"free": datetime(2024, 1, 1)}])
     assert db.get([0, 1, 2]).payloads == [
@@ -331,7 +331,7 @@ def test_updating_leaves_other_fields_as_they_are(db: qvec.Collection) -> None:
     assert db.verify() == []
 
 
-def test_updating_names_what_is_missing_or_named_twice(db: qvec.Collection) -> None:
+def test_updating_reports_missing_and_repeated_ids(db: qvec.Collection) -> None:
     db.add(X[:2], payloads=[{"year": 1}, None])
     with pytest.raises(qvec.MissingIdError, match="7"):
         db.update_payloads([0, 7], {"year": 2})
@@ -390,3 +390,17 @@ def test_filters_in_a_transaction_see_each_change_before_them(db: qvec.Collectio
         assert db.delete(where={"year": year}) == 1
         assert len(db) == left
         assert db.verify() == []
+
+
+def test_a_list_a_string_or_no_value_can_be_empty(tmp_path: Path) -> None:
+    fields = {"tags": "keyword[]", "years": "int[]", "name": "keyword", "page": "int"}
+    rows = [None, {}, {"tags": [], "years": [], "name": "", "page": 0}, {"tags": [""], "years": [1], "name": "x"}]
+    rows.append({"tags": ["y" * 300], "years": [0]})
+    with qvec.create(tmp_path / "s.qvec", 4, fields=fields) as db:
+        db.add(np.ones((len(rows), 4)), payloads=rows)
+        for name, empty in {"tags": [0, 1, 2], "years": [0, 1, 2], "name": [0, 1, 2, 4], "page": [0, 1, 3, 4]}.items():
+            assert db.get(where={name: {"$empty": True}}).ids.tolist() == empty
+            full = sorted(set(range(len(rows))) - set(empty))
+            assert db.get(where={name: {"$empty": False}}).ids.tolist() == full
+        with pytest.raises(qvec.InputError, match="must be True or False"):
+            db.get(where={"tags": {"$empty": 1}})

@@ -1,4 +1,4 @@
-"""Indexes of fields that are damaged, or not what the payloads say."""
+"""Indexes of fields that are damaged or do not match the payloads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ X = clustered(np.random.default_rng(3), 40, DIM)
 
 
 def damage(path: Path, change: Any) -> None:
-    """Put other bytes under the names of entries, as a file that was tampered with may hold."""
+    """Replace the bytes of entries, as in a file that was tampered with."""
     with lmdb.open(str(path), subdir=False, map_size=1 << 30, lib_version=0) as env, env.begin(write=True) as txn:
         found = [(bytes(key), bytes(value)) for key, value in txn.cursor() if bytes(key)[:1] == b"\x05"]
         for key, value in change(found):
@@ -63,7 +63,7 @@ def test_damaged_bitmaps_are_found_and_never_believed(path: Path, change: Any) -
     (lambda entries: [(b"\x05\x00\x63" + entries[0][0][3:], seal_bytes(b"\x05\x00\x63" + entries[0][0][3:], b"x"))],
      "belong to undeclared fields"),
 ])  # fmt: skip
-def test_verify_holds_the_indexes_against_the_payloads(path: Path, change: Any, problem: str) -> None:
+def test_verify_compares_the_indexes_with_the_payloads(path: Path, change: Any, problem: str) -> None:
     with qvec.create(path, DIM, metric="l2", fields={"word": "keyword"}) as db:
         db.add(X[:5], payloads=[{"word": "a"}] * 5)
         assert db.verify() == []

@@ -1,4 +1,5 @@
-"""New codes for old: calibrations stored and moved, generations built, flipped, rolled back and dropped."""
+"""Changes of codes: calibrations are stored and imported; generations are built, activated, rolled back and
+dropped."""
 
 from __future__ import annotations
 
@@ -81,7 +82,7 @@ def test_codes_after_a_flat_requantize_rank_as_those_of_a_fresh_collection(tmp_p
 
 @pytest.mark.parametrize("index", ["flat", qvec.HNSW(m=8, ef_construction=64)])
 @pytest.mark.parametrize("relink", [True, False])
-def test_a_rollback_brings_back_the_old_codes_and_codes_what_came_since(
+def test_a_rollback_activates_the_old_codes_and_codes_the_rows_added_since(
     tmp_path: Path, x: Float32Array, index: Any, relink: bool
 ) -> None:
     with qvec.create(tmp_path / "a", DIM, code="int8", index=index) as db:
@@ -151,9 +152,7 @@ def test_requantizing_to_the_active_code_changes_nothing(tmp_path: Path, x: Floa
 
 
 @pytest.mark.parametrize(("relink", "rows"), [(False, 1400), (True, N + 700)])
-def test_an_interrupted_requantize_goes_on_where_it_stopped(
-    tmp_path: Path, x: Float32Array, relink: bool, rows: int
-) -> None:
+def test_an_interrupted_requantize_continues(tmp_path: Path, x: Float32Array, relink: bool, rows: int) -> None:
     index = qvec.HNSW(m=8, ef_construction=64)
     with qvec.create(tmp_path / "a", DIM, index=index) as db:
         db.add(x)
@@ -168,7 +167,7 @@ def test_an_interrupted_requantize_goes_on_where_it_stopped(
         assert (db.stats().code, db.verify()) == ("binary", [])
 
 
-def test_another_code_gives_an_unfinished_one_up(tmp_path: Path, x: Float32Array) -> None:
+def test_another_code_discards_an_unfinished_one(tmp_path: Path, x: Float32Array) -> None:
     with qvec.create(tmp_path / "a", DIM) as db:
         db.add(x)
         with pytest.raises(Dying):
@@ -192,7 +191,7 @@ def test_an_unfinished_generation_can_be_dropped(tmp_path: Path, x: Float32Array
         assert db.verify() == []
 
 
-def test_searches_and_writes_go_on_while_codes_are_made_anew(tmp_path: Path, x: Float32Array) -> None:
+def test_searches_and_writes_continue_during_a_requantize(tmp_path: Path, x: Float32Array) -> None:
     with qvec.create(tmp_path / "a", DIM, durability="relaxed") as db:
         db.add(x[:2000])
         stop, errors, added = threading.Event(), [], [2000]
@@ -247,9 +246,7 @@ def test_calibrating_an_empty_collection_decides_how_its_vectors_are_coded(tmp_p
 
 @pytest.mark.parametrize("form", ["json", "msgpack"])
 @pytest.mark.parametrize("code", [STATIC, "binary", "int8", qvec.Int8(scale="per_dim", rotate=True)])
-def test_a_calibration_moves_to_another_collection_and_gives_the_same_codes(
-    tmp_path: Path, x: Float32Array, code: Any, form: Any
-) -> None:
+def test_an_imported_calibration_gives_the_same_codes(tmp_path: Path, x: Float32Array, code: Any, form: Any) -> None:
     with qvec.create(tmp_path / "a", DIM, code=code) as a, qvec.create(tmp_path / "b", DIM, code="f16") as b:
         a.add(x)
         b.add(x)
@@ -287,7 +284,7 @@ def test_a_damaged_calibration_is_refused(tmp_path: Path, x: Float32Array) -> No
         assert len(db.generations()) == 1
 
 
-def test_calibration_asks_for_what_it_needs(tmp_path: Path, x: Float32Array) -> None:
+def test_calibration_refuses_bad_samples(tmp_path: Path, x: Float32Array) -> None:
     with qvec.create(tmp_path / "a", DIM) as db:
         db.add(x)
         with pytest.raises(qvec.InputError, match="at least 256 vectors, got 10"):
@@ -315,8 +312,8 @@ def test_vectors_and_queries_of_another_model_are_refused(tmp_path: Path, x: Flo
         qvec.open(tmp_path / "a", model="m-2")
 
 
-def test_a_graph_that_no_longer_fits_the_codes_is_linked_anew(tmp_path: Path) -> None:
-    """Linked by codes that clip every vector to the same corner, a graph is of no use to better codes."""
+def test_a_graph_that_no_longer_fits_the_codes_is_rebuilt(tmp_path: Path) -> None:
+    """A graph that was linked by codes which clip every vector to the same corner is useless for better codes."""
     rng = np.random.default_rng(3)
     old, new = clustered(rng, 400, DIM), clustered(rng, N, DIM) + 6
     index = qvec.HNSW(m=8, ef_construction=64)

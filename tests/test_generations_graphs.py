@@ -1,4 +1,4 @@
-"""Graphs that generations share, and leave behind."""
+"""Graphs that generations share, and graphs of inactive generations."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def x() -> Float32Array:
 
 @pytest.mark.parametrize("layout", ["compact", "packed"])
 @pytest.mark.parametrize("fewer", [False, True])
-def test_a_graph_that_is_left_behind_goes_to_the_last_row_that_it_was_shared_with(
+def test_an_inactive_shared_graph_ends_at_the_last_row_added_while_it_was_active(
     path: Path, x: Float32Array, layout: Any, fewer: bool
 ) -> None:
-    """Codes of generation 0 end at row 300, its graph, which generation 1 went on with, at row 350."""
+    """Codes of generation 0 end at row 300; its graph, which generation 1 continued to use, ends at row 350."""
     with qvec.create(path, DIM, code=STATIC, index=qvec.HNSW(m=16, ef_construction=30, layout=layout)) as db:
         db.add(x[:300])
         db.requantize("int8", relink=False)
@@ -49,7 +49,7 @@ def test_a_graph_that_is_left_behind_goes_to_the_last_row_that_it_was_shared_wit
         assert search_recall(db, x[:100]) > 0.9
 
 
-def test_a_row_of_a_graph_that_was_left_behind_is_given_to_another_vector(path: Path, x: Float32Array) -> None:
+def test_a_row_of_an_inactive_graph_is_reused(path: Path, x: Float32Array) -> None:
     with qvec.create(path, DIM, code=STATIC, index=qvec.HNSW(m=4, ef_construction=30)) as db:
         db.add(x[:300])
         db.requantize("int8", relink=False)

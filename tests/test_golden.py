@@ -1,4 +1,5 @@
-"""R19: files that releases of every format version wrote open, answer as they did, can be written to, and are sound."""
+"""R19: files written by releases of every format version open, give the same answers, can be written to, and are
+sound."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ def test_there_are_files_of_the_version_that_is_written() -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_golden_file_answers_as_it_did_and_can_be_written_to(path: Path, name: str) -> None:
+def test_a_golden_file_gives_the_stored_answers_and_can_be_written_to(path: Path, name: str) -> None:
     path.write_bytes(gzip.decompress((GOLDEN / f"{name}.qvec.gz").read_bytes()))
     expected = json.loads((GOLDEN / f"{name}.json").read_text())
     with qvec.open(path, "r", untrusted=True) as db:
@@ -44,7 +45,7 @@ def test_a_golden_file_answers_as_it_did_and_can_be_written_to(path: Path, name:
         assert db.verify() == []
 
 
-def test_what_a_collection_says_does_not_depend_on_the_simd_level() -> None:
+def test_the_answers_of_a_collection_do_not_depend_on_the_simd_level() -> None:
     """The golden answers are exact: whole numbers whose sums float32 holds."""
     x = make.vectors()
     assert (np.abs(64 * x) == np.round(np.abs(64 * x))).all()

@@ -1,4 +1,4 @@
-"""The engine in C: scans, walks, re-ranking and linking, over columns in memory, against NumPy."""
+"""The search engine in C: scans, walks, re-ranking and linking over columns in memory, against NumPy."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def searched(
     n: int, excluded: npt.NDArray[np.uint64] | None = None, live: int | None = None,
     rows: npt.NDArray[np.uint32] | None = None,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int64]]:  # fmt: skip
-    """Search n rows, those excluded left out."""
+    """Search n rows without the excluded ones."""
     selection = Selection(n, n if live is None else live, excluded, rows)
     return searcher.search(q, SearchParams(k, ef=ef, candidates=candidates, exact=exact), selection)
 
@@ -83,7 +83,7 @@ def ordered(scores: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
 
 @pytest.mark.parametrize("kind", ["f32", "f16", "int8", "binary"])
 @pytest.mark.parametrize("n", [1, 63, 64, 65, 500])
-def test_a_scan_gives_the_smallest_keys_with_ties_by_row(kind: str, n: int) -> None:
+def test_a_scan_returns_the_smallest_keys_with_ties_by_row(kind: str, n: int) -> None:
     x, q = clustered(n, 40), clustered(7, 40, 1)
     what = coded(x, kind)
     ids, distances, counts = searched(Searcher(what.codec, what.column, n), q, 10, 10, n=n)
@@ -154,7 +154,7 @@ def test_a_map_that_does_not_fit_is_refused() -> None:
         QueryMap(40, 39, 64, False, None, np.ones((40, 32), "f4"), None)
 
 
-def test_excluded_rows_are_never_results_and_k_come_back_whenever_k_are_left() -> None:
+def test_excluded_rows_are_never_results_and_k_rows_are_returned_if_there_are_k() -> None:
     n, x, q = 3000, clustered(3000, 32), clustered(20, 32, 1)
     what = coded(x)
     adjacency, entries = linked(what, n)
@@ -170,7 +170,7 @@ def test_excluded_rows_are_never_results_and_k_come_back_whenever_k_are_left() -
 
 
 @pytest.mark.parametrize("walk", [False, True])
-def test_only_the_rows_that_are_named_are_looked_at(walk: bool) -> None:
+def test_only_the_given_rows_are_scored(walk: bool) -> None:
     n, x, q = 3000, clustered(3000, 32), clustered(20, 32, 1)
     what, fine = coded(x), coded(x, "f32")
     adjacency, entries = linked(what, n)
@@ -232,7 +232,7 @@ def test_a_graph_does_not_depend_on_the_number_of_threads() -> None:
 
 
 @pytest.mark.parametrize("case", ["clusters", "duplicates", "line", "zeros and one", "far clusters"])
-def test_every_row_is_reachable_whatever_the_data(case: str) -> None:
+def test_every_row_is_reachable_for_any_data(case: str) -> None:
     rng = np.random.default_rng(0)
     x = {
         "clusters": clustered(2500, 16),

@@ -1,4 +1,4 @@
-"""Large batches are linked by copies in memory where codes are slow to compare; the graph is as good."""
+"""Large batches are linked by int8 copies in memory if codes are slow to compare; the graph is as good."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def vectors(seed: int = 5) -> Float32:
 
 
 def far_away(x: Float32) -> Float32:
-    """All in one direction from the origin, and one dimension of a range that hides the others."""
+    """Vectors in one direction from the origin, with one dimension of a range that dominates the others."""
     moved = x + np.float32(30)
     moved[:, 0] *= 40
     return moved
@@ -49,14 +49,14 @@ def built(path: Path, x: Float32, metric: Metric, code: CodeConfig, **options: A
 
 
 def walked(db: qvec.Collection, queries: Float32, truth: Any) -> float:
-    """Recall@10 of walks that re-rank all that they find: of the graph, not of the codes."""
+    """Recall@10 of walks that re-rank all candidates: the recall of the graph, not of the codes."""
     found = db.search(queries, 10, ef=80, oversample=8).ids
     return recall(found, truth)
 
 
 @pytest.fixture
 def copied(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many rows were copied, for each batch for which any were."""
+    """The number of copied rows of each batch for which rows were copied."""
     counts: list[int] = []
     copies = graph_codes._int8_copies
 
@@ -70,7 +70,7 @@ def copied(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize(("code", "shape"), [*((code, "clusters") for code in CODES), *((Int4(), s) for s in SHAPES)])
 @pytest.mark.parametrize("metric", ["l2", "cosine", "ip"])
-def test_graphs_are_as_good_as_those_linked_by_what_is_stored(
+def test_graphs_linked_by_copies_are_as_good_as_those_linked_by_stored_codes(
     tmp_path: Path,
     copied: list[int],
     monkeypatch: pytest.MonkeyPatch,
@@ -117,7 +117,7 @@ def test_only_large_batches_are_copied(tmp_path: Path, copied: list[int]) -> Non
         assert len(copied) == 2
         assert copied[1] <= 2050 + graph_codes.MIN_BATCH_ROWS
         assert not db.verify(deep=True)
-        found = db.search(x[1100:1900], 1, ef=64).ids[:, 0]  # rows that have no twin
+        found = db.search(x[1100:1900], 1, ef=64).ids[:, 0]  # rows without a duplicate
         assert (found == np.arange(1100, 1900)).mean() > 0.99
 
 

@@ -98,7 +98,7 @@ def test_a_packed_search_finds_what_brute_force_finds(path: Path, metric: Any, d
 
 @pytest.mark.parametrize("code", ["int8", "int4", "rabitq4", "rabitq8", qvec.Int8(scale="per_dim")])
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
-def test_vectors_far_from_the_origin_are_found_whatever_the_code(path: Path, code: Any, metric: Any) -> None:
+def test_vectors_far_from_the_origin_are_found_with_every_code(path: Path, code: Any, metric: Any) -> None:
     x = clustered(2200, 64) + 8
     base, queries = x[:2000], x[2000:]
     with qvec.create(path, 64, metric=metric, code=code, index=qvec.HNSW(layout="packed")) as db:
@@ -108,7 +108,7 @@ def test_vectors_far_from_the_origin_are_found_whatever_the_code(path: Path, cod
     assert np.mean([np.isin(a, b).mean() for a, b in zip(true, found, strict=True)]) >= 0.97
 
 
-def test_nodes_kept_up_one_by_one_are_those_of_the_lists_made_anew(path: Path) -> None:
+def test_nodes_updated_one_by_one_equal_rebuilt_nodes(path: Path) -> None:
     x = clustered(400, 48)
     with qvec.create(path, 48, metric="l2", code="int8", index=PACKED) as db:
         db.add(x[:250])
@@ -216,7 +216,7 @@ def test_deletes_string_ids_and_a_reopened_file(path: Path, memory: Any) -> None
         assert recall(found, true) >= 0.93
 
 
-def test_k_come_back_when_nearly_all_are_deleted(path: Path) -> None:
+def test_k_hits_are_returned_when_nearly_all_rows_are_deleted(path: Path) -> None:
     x = clustered(600, 32)
     with qvec.create(path, 32, metric="l2", code="int8", index=PACKED) as db:
         db.add(x)
@@ -250,7 +250,7 @@ def test_a_layout_that_cannot_be_is_refused(options: dict[str, Any], message: st
 
 
 @pytest.mark.parametrize(("code", "dim"), [("binary", 64), ("ternary", 64), ("rabitq1", 64), ("int8", 5000)])
-def test_codes_and_dimensions_that_are_not_for_it_are_refused_before_anything_is_written(
+def test_codes_and_dimensions_that_packed_nodes_do_not_support_are_refused_before_a_write(
     path: Path, code: Any, dim: int
 ) -> None:
     with qvec.create(path, dim, metric="l2", code=code, index=PACKED) as db:
@@ -260,7 +260,7 @@ def test_codes_and_dimensions_that_are_not_for_it_are_refused_before_anything_is
 
 
 @pytest.mark.skipif("avx2" not in simd_levels(), reason="looks for the instruction of x86")
-def test_the_extension_holds_its_prefetch_instructions() -> None:
-    """Compilers drop functions that do nothing else. prefetcht1 is 0f 18 /2."""
+def test_the_extension_contains_its_prefetch_instructions() -> None:
+    """Compilers remove functions that only prefetch. prefetcht1 is 0f 18 /2."""
     code = Path(_kernels.__file__).read_bytes()
     assert len(re.findall(rb"\x0f\x18[\x10-\x17\x50-\x57\x90-\x97]", code)) >= 10

@@ -1,4 +1,4 @@
-"""Bad input: the right error, naming what is wrong and the limit, and nothing written."""
+"""Bad input raises the right error, which names the bad value and the limit; nothing is written."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def nested(depth: int) -> Any:
 
 
 def huge(rows: int) -> np.ndarray[Any, Any]:
-    """Far more rows than memory holds, by strides of zero."""
+    """An array of more rows than memory can hold, by strides of zero."""
     return np.broadcast_to(GOOD[0], (rows, DIM))
 
 
@@ -204,7 +204,7 @@ def named(tmp_path: Path) -> Iterator[Collection]:
 
 
 def trace(db: Collection) -> tuple[Any, ...]:
-    """What a refused call must leave alone: the commit's number, the length, every answer."""
+    """State that a refused call must not change: the commit number, the length, every answer."""
     hits = db.search(X, 3)
     return db.stats(), len(db), hits.ids.tolist(), hits.distances.tolist(), hits.payloads
 
@@ -237,7 +237,7 @@ def test_queries_that_are_refused(db: Collection, value: Any, message: str) -> N
 
 
 @pytest.mark.parametrize("rows", [2**31 - 2**16 + 1, 2**31, 2**40])
-def test_more_rows_than_a_collection_holds_are_refused_before_they_are_copied(db: Collection, rows: int) -> None:
+def test_too_many_rows_are_refused_before_they_are_copied(db: Collection, rows: int) -> None:
     for call in (lambda: db.add(huge(rows)), lambda: db.search(huge(rows))):
         assert_refused(db, call, qvec.InputError, ValueError, f"{rows} rows.*{2**31 - 2**16}")
 
@@ -368,7 +368,7 @@ CALLS: dict[str, Callable[[Collection], object]] = {
 
 
 @pytest.mark.parametrize("call", list(CALLS.values()), ids=list(CALLS))
-def test_a_closed_handle_says_so(db: Collection, call: Callable[[Collection], object]) -> None:
+def test_a_closed_handle_raises_closed_error(db: Collection, call: Callable[[Collection], object]) -> None:
     db.close()
     with pytest.raises(qvec.ClosedError, match="closed") as caught:
         call(db)

@@ -1,4 +1,4 @@
-"""Paths and files that cannot be opened or created: the right error, and what is there left alone."""
+"""Paths and files that cannot be opened or created raise the right error and are not changed."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_a_file_that_exists_is_not_overwritten(path: Path) -> None:
     ({"mode": "w"}, "mode .*'w'"),
     ({"mode": None}, "mode .*None"),
     ({"memory": "disk"}, "memory .*'disk'"),
-    ({"verify": "yes"}, "verify .*'yes'"),
+    ({"checksums": "yes"}, "checksums .*'yes'"),
 ])  # fmt: skip
 def test_open_options_that_are_refused(db: Collection, path: Path, options: dict[str, Any], message: str) -> None:
     db.close()
@@ -137,7 +137,7 @@ def test_open_options_that_are_refused(db: Collection, path: Path, options: dict
 OPEN_FOR_WRITING = """
 import sys, qvec
 try:
-    qvec.open(sys.argv[1])
+    qvec.open(sys.argv[1], exclusive=True, timeout=0.1)
 except qvec.LockedError as error:
     assert isinstance(error, BlockingIOError)
     assert "test.qvec" in str(error), error
@@ -145,10 +145,12 @@ except qvec.LockedError as error:
 """
 
 
-def test_a_second_open_for_writing_is_refused_in_this_process_and_in_another(db: Collection, path: Path) -> None:
+def test_an_exclusive_open_is_refused_in_this_process_and_in_another(db: Collection, path: Path) -> None:
     before = db.stats()
+    db.close()
+    db = qvec.open(path, exclusive=True)
     with pytest.raises(qvec.LockedError, match=r"test\.qvec") as caught:
-        qvec.open(path)
+        qvec.open(path, exclusive=True, timeout=0)
     assert isinstance(caught.value, BlockingIOError)
     other = subprocess.run([sys.executable, "-c", OPEN_FOR_WRITING, str(path)], timeout=60, check=False)
     assert other.returncode == 42

@@ -1,4 +1,4 @@
-"""Inverted lists: what they find, and what they hold as rows come and go."""
+"""Inverted lists: search results, and the content of lists as rows are added and deleted."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_all_lists_together_give_the_true_neighbors(
 
 @pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
 @pytest.mark.parametrize("code", ["int8", "int4", "rabitq1", "binary"])
-def test_without_originals_all_lists_give_what_a_scan_of_the_codes_gives(
+def test_without_originals_a_search_of_all_lists_equals_a_scan_of_the_codes(
     path: Path, tmp_path: Path, data: tuple[Float32, Float32], metric: Any, code: str
 ) -> None:
     base, queries = data
@@ -137,7 +137,9 @@ def test_hits_are_sound_and_the_same_one_by_one_in_a_batch_and_on_threads(
         assert db.search(queries, 7, nprobe=9, threads=2).ids.tolist() == hits.ids.tolist()
 
 
-def test_k_come_back_though_the_probed_lists_hold_fewer(path: Path, data: tuple[Float32, Float32]) -> None:
+def test_k_hits_are_returned_although_the_probed_lists_have_fewer_rows(
+    path: Path, data: tuple[Float32, Float32]
+) -> None:
     base, queries = data
     with build(path, base, metric="l2") as db:
         assert (db.search(queries[:5], 500, nprobe=1).counts == 500).all()
@@ -147,7 +149,7 @@ def test_k_come_back_though_the_probed_lists_hold_fewer(path: Path, data: tuple[
         assert set(hits.ids[0, :12].tolist()) == set(range(N - 12, N))
 
 
-# --- what is held ---
+# # --- the content of lists ---
 
 
 def test_vectors_added_one_by_one_are_found_as_well_as_those_added_at_once(
@@ -213,7 +215,7 @@ def test_an_upsert_moves_a_vector_to_other_lists(path: Path, data: tuple[Float32
         assert db.verify() == []
 
 
-def test_a_collection_that_was_emptied_begins_anew(path: Path, data: tuple[Float32, Float32]) -> None:
+def test_a_collection_that_was_emptied_can_be_filled_again(path: Path, data: tuple[Float32, Float32]) -> None:
     base, queries = data
     with build(path, base, metric="l2") as db:
         db.delete(np.arange(N))
@@ -224,7 +226,7 @@ def test_a_collection_that_was_emptied_begins_anew(path: Path, data: tuple[Float
         assert (db.search(base[:50], 1, nprobe=3).distances[:, 0] < 1e-6).all()
 
 
-def test_the_lists_are_the_same_whatever_the_number_of_threads(tmp_path: Path, data: tuple[Float32, Float32]) -> None:
+def test_the_lists_do_not_depend_on_the_number_of_threads(tmp_path: Path, data: tuple[Float32, Float32]) -> None:
     base, _ = data
     held = []
     for threads in (1, 2):
@@ -235,7 +237,7 @@ def test_the_lists_are_the_same_whatever_the_number_of_threads(tmp_path: Path, d
     assert held[0] == held[1]
 
 
-def test_reopened_by_another_handle_it_answers_the_same_and_a_reader_keeps_its_snapshot(
+def test_another_handle_gives_the_same_answers_and_a_reader_keeps_its_snapshot(
     path: Path, data: tuple[Float32, Float32]
 ) -> None:
     base, queries = data
@@ -318,7 +320,7 @@ def test_duplicates_by_the_thousand_are_kept_and_found(path: Path) -> None:
         assert db.verify() == []
 
 
-# --- how lists are made ---
+# # --- clustering ---
 
 
 def test_lists_are_balanced_even_where_vectors_are_not(path: Path) -> None:
@@ -354,4 +356,4 @@ def test_estimates_are_within_their_bound_at_the_stated_rate(path: Path, data: t
         assert 0.96 <= below / total <= 0.995
 
 
-# --- what is refused, and damage ---
+# # --- errors and damage ---

@@ -1,4 +1,4 @@
-"""Inverted lists: what is refused, and what they make of damage."""
+"""Inverted lists: bad options and damaged lists."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_too_many_dimensions_for_a_block_are_refused(path: Path) -> None:
     ("field", "value"),
     [("n_lists", 0), ("n_lists", 10**9), ("n_blocks", 10**9), ("n_free", 10**9), ("n_free", 3), ("n_blocks", 2)],
 )
-def test_counts_that_the_columns_do_not_hold_are_damage(
+def test_counts_that_differ_from_the_columns_are_damage(
     path: Path, data: tuple[Float32, Float32], field: str, value: int
 ) -> None:
     with build(path, data[0], metric="l2") as db:

@@ -63,7 +63,7 @@ def test_ranges_of_values_are_those_of_numpy(level: str, n: int, tmp_path: Path)
             assert rows_of(bits) == np.flatnonzero(inside).tolist()
 
 
-def test_ranges_are_added_to_what_is_set_and_bad_arguments_are_refused(tmp_path: Path) -> None:
+def test_ranges_are_added_to_set_bits_and_bad_arguments_are_refused(tmp_path: Path) -> None:
     with Store.create(tmp_path / "a", {"v": SPEC, "w": ColumnSpec(8, 16)}, {}) as store, store.write() as txn:
         column = txn.columns["v"]
         filled(column, np.arange(100, dtype=np.uint64))

@@ -25,7 +25,7 @@ LEVELS = simd_levels()
 
 
 @pytest.mark.parametrize("kind", BITPACK)
-def test_codes_are_those_of_the_step_that_points_most_nearly_along_the_vector(kind: str) -> None:
+def test_codes_use_the_step_with_the_smallest_angle_to_the_vector(kind: str) -> None:
     for dim in DIMS:
         x = np.delete(vectors_and_queries(dim)[0], 4, axis=0)
         found = values(kind, bitpack_codec(kind, "l2", dim).encode(x), dim)
@@ -123,7 +123,7 @@ def _prepared(kind: str, codec: Codec, query: np.ndarray[tuple[int, int], np.dty
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("kind", BITPACK)
-def test_a_row_as_a_query_measures_squared_l2_or_dot_between_what_two_rows_hold(kind: str, metric: str) -> None:
+def test_a_row_as_a_query_measures_squared_l2_or_dot_between_two_decoded_rows(kind: str, metric: str) -> None:
     x = gaussian(5, 12, 576)
     codec = bitpack_codec(kind, metric, 576)
     rows = codec.encode(x)

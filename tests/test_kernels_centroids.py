@@ -1,4 +1,4 @@
-"""Vectors coded around a center, or around the nearest of several, in every kind that has a scale for each vector."""
+"""Vectors coded around a center, or around the nearest of several, in every kind with a scale per vector."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ N_CENTROIDS = 70  # more than one tile of the kernel
 
 
 def clustered(seed: int, n: int, dim: int) -> tuple[Floats, Floats, Floats]:
-    """Vectors off the origin around N_CENTROIDS - 1 places, and the centroids: of all, and of each cluster, 0 first."""
+    """Vectors off the origin around N_CENTROIDS - 1 places; the centroids: the mean first, then that of each
+    cluster."""
     rng = np.random.default_rng(seed)
     places = rng.normal(size=(N_CENTROIDS - 1, dim)).astype(np.float32)
     x = places[rng.integers(0, N_CENTROIDS - 1, n)] + 0.5 * rng.normal(size=(n, dim)) + 0.3
@@ -48,7 +49,7 @@ def centered_codec(kind: str, metric: str, center: Floats, offsets: Bytes | None
 
 
 def made(kind: str, metric: str, dim: int, level: str | None = None) -> tuple[Codec, Floats, Floats, Floats]:
-    """A codec around centroids, the vectors as it sees them, its center and the offsets."""
+    """A codec with centroids, the vectors in its coordinates, its center and the offsets."""
     x, center, offsets = clustered(dim, 60, dim)
     if metric == "cosine":
         x, center, offsets = unit(x), center / np.float32(dim**0.5), offsets / np.float32(dim**0.5)
@@ -57,7 +58,7 @@ def made(kind: str, metric: str, dim: int, level: str | None = None) -> tuple[Co
 
 
 def held_values(kind: str, codec: Codec, rows: Bytes) -> Doubles:
-    """The values of a row's codes times its scale: what it holds beyond its center."""
+    """Decoded values of a row: its codes times its scale, without the center."""
     scale = factors(codec, rows)[0][:, None]
     if kind in PACKED:
         return scale * signed_codes(rows, codec.dim, kind)
@@ -65,7 +66,7 @@ def held_values(kind: str, codec: Codec, rows: Bytes) -> Doubles:
 
 
 def eight_bits(y: Doubles) -> Doubles:
-    """Each row rounded to 127 steps of its largest value, its length kept along itself."""
+    """Each row rounded to 127 steps of its largest value; the component along itself is exact."""
     k = np.rint(y / (np.abs(y).max(1, keepdims=True) / 127))
     return k * (norms2(y.astype(np.float32)) / (y * k).sum(1))[:, None]
 
@@ -79,7 +80,7 @@ def test_a_vector_is_coded_around_the_nearest_centroid(kind: str, metric: str) -
         number = rows[:, codec.data_size].astype(int)
         distances = ((x - center)[:, None].astype(np.float64) - offsets[None]) ** 2
         reached, best = distances.sum(-1)[np.arange(len(x)), number], distances.sum(-1).min(1)
-        assert (reached <= best + 0.02 * norms2(x - center)).all(), dim  # the vector is looked at with 8 bits
+        assert (reached <= best + 0.02 * norms2(x - center)).all(), dim  # the vector is compared with 8 bits
         rest = (x - center - offsets[number]).astype(np.float64)
         along = (rest * held_values(kind, codec, rows)).sum(1)
         if kind != "mixed":  # which leaves blocks out
@@ -138,11 +139,11 @@ def test_levels_agree_to_the_last_bit(kind: str, metric: str) -> None:
 
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_row_as_a_query_measures_squared_l2_between_what_two_rows_hold(kind: str, metric: str) -> None:
+def test_a_row_as_a_query_measures_squared_l2_between_two_decoded_rows(kind: str, metric: str) -> None:
     codec, x, _, _ = made(kind, metric, 384)
     rows = codec.encode(x)
     held = codec.decode(rows).astype(np.float64)
-    slack = norms2(x - held.astype(np.float32))  # both carry the length of the vector, not of what is held
+    slack = norms2(x - held.astype(np.float32))  # both have the length of the vector, not of the decoded values
     exact = ((held[:, None] - held[None]) ** 2).sum(-1)
     error = np.abs(codec.score(codec.prepare_rows(rows), rows) - exact)
     assert (error <= slack[:, None] + slack[None] + 0.03 * exact.max()).all()
@@ -187,7 +188,7 @@ def test_extreme_values_give_keys_that_are_numbers(kind: str, metric: str, level
             assert metric == "ip" or keys.min() >= 0
 
 
-def test_offsets_are_what_their_rows_hold() -> None:
+def test_offset_rows_decode_to_the_offsets() -> None:
     offsets = gaussian(3, 20, 100)
     rows = offset_rows(offsets)
     held = offset_values(rows, 100)

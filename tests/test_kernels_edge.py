@@ -1,4 +1,4 @@
-"""The typed edge: levels, checksums, and what happens to arguments that are not what they should be."""
+"""The typed edge of the kernels: SIMD levels, checksums, and wrong arguments."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_an_unknown_level_fails_the_import_and_names_the_choices() -> None:
         (bytes(range(31, -1, -1)), 0x113FDB5C),
     ],
 )
-def test_crc32c_gives_the_published_values(data: bytes, expected: int) -> None:
+def test_crc32c_returns_the_published_values(data: bytes, expected: int) -> None:
     assert crc32c(data) == expected
 
 
@@ -88,7 +88,7 @@ def test_crc32c_is_right_at_every_length_and_can_be_continued() -> None:
             assert crc32c(data[cut:n], crc32c(data[:cut])) == expected, (n, cut)
 
 
-def test_crc32c_refuses_what_is_no_contiguous_buffer() -> None:
+def test_crc32c_refuses_a_buffer_that_is_not_contiguous() -> None:
     with pytest.raises(TypeError):
         crc32c("text")  # type: ignore[arg-type]
     with pytest.raises((ValueError, BufferError), match="contiguous"):
@@ -211,7 +211,7 @@ def test_prepared_queries_are_checked() -> None:
         codec.score(shifted, rows)
 
 
-def test_read_only_and_empty_arrays_are_welcome() -> None:
+def test_read_only_and_empty_arrays_are_accepted() -> None:
     x = np.ones((3, 8), np.float32)
     x.flags.writeable = False
     codec = Codec("f16", "ip", 8)
@@ -224,7 +224,7 @@ def test_read_only_and_empty_arrays_are_welcome() -> None:
     assert codec.score(codec.prepare(x), rows[:0]).shape == (3, 0)
 
 
-def test_results_outlive_what_made_them() -> None:
+def test_results_stay_valid_after_their_codec_is_gone() -> None:
     codec = Codec("int8", "l2", 8)
     rows = codec.encode(np.ones((2, 8), np.float32))
     copy = rows.copy()

@@ -1,4 +1,4 @@
-"""Rows: codes and factors against the oracle, saturation, round trips, batches split anyhow."""
+"""Encoded rows: codes and factors against the oracle, saturation, round trips, batches split at any place."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_f16_ties_go_to_even() -> None:
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_f32_rows_hold_the_vector_itself(metric: str) -> None:
+def test_f32_rows_contain_the_vector_itself(metric: str) -> None:
     for dim in DIMS:
         x = gaussian(dim, 6, dim)
         x[2] = 0
@@ -169,7 +169,7 @@ def test_dynamic_int8_codes_are_within_half_a_step(x: Floats) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(arrays(np.float32, st.tuples(st.integers(2, 9), st.integers(1, 80)), elements=VALUES))
-def test_static_int8_round_trips_within_half_a_step_of_the_sample_it_spans(x: Floats) -> None:
+def test_static_int8_round_trips_within_half_a_step(x: Floats) -> None:
     lower, step = affine(x, "l2")
     codec = Codec("int8", "l2", x.shape[1], lower=lower, step=step)
     error = np.abs(codec.decode(codec.encode(x)).astype(np.float64) - x)

@@ -23,7 +23,7 @@ def normal(seed: int, *shape: int) -> Floats:
 
 
 def nibbles(codes: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """int [32, dims / 4] of a group's bytes, by the layout that fastscan.h describes."""
+    """int [32, dims / 4] of a group's bytes, in the layout that fastscan.h describes."""
     lanes = codes.reshape(-1, 16)
     place = np.array([2 * v if v < 8 else 2 * (v - 8) + 1 for v in range(16)])
     low, high = lanes[:, place] & 15, lanes[:, place] >> 4
@@ -49,7 +49,7 @@ def test_codes_are_the_signs_of_the_residuals(dims: int, n: int) -> None:
     codes, _ = fastscan_encode(r, normal(1, dims), "l2")
     b = signs(codes)
     np.testing.assert_array_equal(b[:n], np.where(r > 0, 0.5, -0.5))
-    assert (b[n:] == -0.5).all()  # nothing was put there
+    assert (b[n:] == -0.5).all()  # unused places
 
 
 @pytest.mark.parametrize("dims", DIMS[:8])
@@ -123,7 +123,7 @@ def keys(metric: str, q: Floats, x: Floats) -> NDArray[np.float64]:
 @pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
 @pytest.mark.parametrize("dims", [64, 384, 784])
 def test_estimates_are_unbiased_and_within_the_bound(metric: str, dims: int) -> None:
-    """Each group has another rotation: the bound of 1.9 sigma holds for 94 % of normal errors, no more and no less."""
+    """Each group has another rotation. The bound of 1.9 sigma holds for about 94 % of normal errors."""
     errors, within = [], []
     for seed in range(40):
         rng = np.random.default_rng(seed)

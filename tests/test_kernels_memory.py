@@ -1,4 +1,4 @@
-"""Kernels touch nothing outside their arguments: buffers end where a page without access begins, anywhere."""
+"""Kernels access nothing outside their arguments: buffers end at a page without access."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every kind of code through a collection: flat and graph, kept originals or not, truncated dimensions."""
+"""Every kind of code in a collection: flat and graph, with and without originals, with truncated dimensions."""
 
 from __future__ import annotations
 
@@ -126,14 +126,14 @@ def test_more_dims_than_a_collection_has_are_refused(tmp_path: Path) -> None:
     ],
     ids=repr,
 )
-def test_a_small_sample_is_refused_saying_how_many_are_needed(code: CodeConfig, needed: int) -> None:
+def test_a_small_sample_is_refused_with_the_number_needed(code: CodeConfig, needed: int) -> None:
     assert code.min_samples == needed
     with pytest.raises(InputError, match=rf"at least {needed} vectors, got {needed - 1}"):
         train(np.ones((needed - 1, 8), np.float32), "l2", code)
 
 
 @pytest.mark.parametrize("code", ["binary", "int4", "ternary", "rabitq1", "rabitq4"])
-def test_a_collection_begins_with_one_vector_and_is_advised_to_learn_when_it_has_grown(
+def test_a_collection_begins_with_one_vector_and_gets_advice_to_retrain_when_it_has_grown(
     tmp_path: Path, code: str
 ) -> None:
     x = np.random.default_rng(0).normal(size=(1200, 32)).astype(np.float32) + 3
@@ -143,7 +143,7 @@ def test_a_collection_begins_with_one_vector_and_is_advised_to_learn_when_it_has
         db.add(x[1:900])
         assert "requantize()" not in db.drift().advice
         db.add(x[900:])
-        assert "was begun with 1 vectors" in db.drift().advice
+        assert "the code was trained on 1 vectors" in db.drift().advice
         queries = x[:100] + np.random.default_rng(1).normal(size=(100, 32)).astype(np.float32) / 4
 
         before = search_recall(db, queries, oversample=0)
@@ -177,7 +177,7 @@ def test_int8_loses_within_5_percent_of_the_best_uniform_quantizer_of_its_range(
     assert np.square(quantizer.decode(quantizer.encode(x)) - wide).mean() <= 1.05 * least
 
 
-def test_rabitq1_finds_nearly_all_with_the_candidates_that_it_asks_for(tmp_path: Path) -> None:
+def test_rabitq1_finds_nearly_all_neighbors_with_its_default_oversampling(tmp_path: Path) -> None:
     x = np.load(str(files("qvec.demo") / "data" / "passages.npy")).astype(np.float32)
     with qvec.create(tmp_path / "a", x.shape[1], code="rabitq1", index="flat") as db:
         db.add(x)

@@ -1,4 +1,4 @@
-"""optimize() leaves no deleted row behind, in steps that searches, writes and crashes may come between."""
+"""optimize() removes every deleted row, in steps; searches, writes and crashes may happen between steps."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def index(request: pytest.FixtureRequest) -> Any:
 
 
 def filled(path: Path, rng: np.random.Generator, index: Any, strings: bool = False) -> tuple[qvec.Collection, Model]:
-    """A collection that two thirds were deleted from, and its model."""
+    """A collection of which two thirds were deleted, and its model."""
     x, model, gone = clustered(rng, N, DIM), Model(DIM, "l2"), rng.permutation(N)[: N * 2 // 3]
     db = qvec.create(path, DIM, metric="l2", index=index, ids="str" if strings else "int64")
     names = [f"id {i}" if strings else i for i in range(N)]
@@ -154,7 +154,7 @@ def test_a_process_that_dies_in_between_leaves_a_sound_collection(
         assert_sound(again, model)
 
 
-def test_it_has_transactions_of_its_own(path: Path) -> None:
+def test_optimize_is_refused_inside_a_transaction(path: Path) -> None:
     with qvec.create(path, DIM) as db:
         with db.transaction(), pytest.raises(qvec.InputError, match="outside"):
             db.optimize()
@@ -163,13 +163,13 @@ def test_it_has_transactions_of_its_own(path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", ["compact", "packed"])
-def test_a_graph_that_finds_too_little_is_linked_anew(path: Path, rng: np.random.Generator, layout: Any) -> None:
+def test_a_graph_with_low_recall_is_rebuilt(path: Path, rng: np.random.Generator, layout: Any) -> None:
     db, model = filled(path, rng, qvec.HNSW(m=16, ef_construction=40, layout=layout))
     with db:
         n_columns = len(collect(db._store).column_bytes)
         (before,) = db.generations()
         db.optimize()
-        assert [made.number for made in db.generations()] == [before.number]  # nothing is wrong with it
+        assert [made.number for made in db.generations()] == [before.number]  # nothing was wrong with the graph
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr("qvec.maintenance.requantize.MIN_AGREEMENT", 2.0)
             db.optimize()
@@ -178,13 +178,13 @@ def test_a_graph_that_finds_too_little_is_linked_anew(path: Path, rng: np.random
         assert after.number != before.number
         assert_sound(db, model)
         db.compact()
-        assert len(collect(db._store).column_bytes) == n_columns  # nothing is left of the old one
+        assert len(collect(db._store).column_bytes) == n_columns  # nothing is left of the old graph
         for changed in (db, model):
             changed.add(np.ones((70, DIM)) * np.arange(1, 71)[:, None], _fresh(70, False))  # type: ignore[attr-defined]
         assert_sound(db, model)
 
 
-def test_linking_anew_goes_on_where_a_dead_process_left_it(path: Path, rng: np.random.Generator) -> None:
+def test_a_rebuild_continues_after_the_death_of_a_process(path: Path, rng: np.random.Generator) -> None:
     db, model = filled(path, rng, qvec.HNSW(m=8, ef_construction=40))
     db.optimize()
     db.close()

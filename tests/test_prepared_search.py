@@ -36,7 +36,7 @@ def n_prepared(db: qvec.Collection) -> int:
 
 
 class Watch:
-    """Counts searches that a prepared search answered alone."""
+    """Counts the searches that a prepared search completed alone."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.answered = self.general = 0
@@ -218,7 +218,7 @@ def test_a_snapshot_answers_as_of_its_commit(db: qvec.Collection) -> None:
             same(then.search(Q[0]), before)
 
 
-def test_a_closed_handle_says_so(db: qvec.Collection) -> None:
+def test_a_closed_handle_raises_closed_error(db: qvec.Collection) -> None:
     for _ in range(3):
         db.search(Q[0])
     db.close()
@@ -226,7 +226,7 @@ def test_a_closed_handle_says_so(db: qvec.Collection) -> None:
         db.search(Q[0])
 
 
-def test_closing_waits_for_searches_that_are_under_way(tmp_path: Path) -> None:
+def test_closing_waits_for_running_searches(tmp_path: Path) -> None:
     for _ in range(20):
         db = qvec.create(tmp_path / f"{os.urandom(4).hex()}.qvec", DIM, index="hnsw")
         db.add(X)
@@ -276,7 +276,7 @@ def test_files_are_replaced_between_searches(db: qvec.Collection) -> None:
     assert not failed
 
 
-def test_a_forked_child_opens_the_file_anew(db: qvec.Collection) -> None:
+def test_a_forked_child_opens_the_file_again(db: qvec.Collection) -> None:
     for _ in range(3):
         expected = db.search(Q[0]).ids.tolist()
     child = os.fork()
@@ -309,7 +309,7 @@ def test_damage_is_an_error_and_the_read_has_ended(tmp_path: Path) -> None:
 
 
 class Failing:
-    """A searcher that fails on the thread, and at the query, that it is told."""
+    """A searcher that fails on a given thread at a given query."""
 
     def __init__(self, error: BaseException, on_main: bool) -> None:
         self.error, self.on_main, self.begun = error, on_main, 0
@@ -325,7 +325,7 @@ class Failing:
 
 @pytest.mark.parametrize("on_main", [True, False])
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), qvec.CorruptError("block 3 is damaged")])
-def test_what_fails_on_a_thread_of_a_batch_ends_all_of_it(error: BaseException, on_main: bool) -> None:
+def test_an_error_on_one_thread_ends_the_whole_batch(error: BaseException, on_main: bool) -> None:
     searcher, before = Failing(error, on_main), threading.active_count()
     with pytest.raises(type(error)) as caught:
         search_parallel(searcher, np.zeros((100_000, 4), np.float32), SearchParams(10), None, 2)  # type: ignore[arg-type]

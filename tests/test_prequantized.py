@@ -1,4 +1,4 @@
-"""Embeddings that come quantized: stored, searched and given back as they are."""
+"""Prequantized embeddings are stored, searched and returned as they are."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def embeddings() -> np.ndarray[Any, np.dtype[np.float32]]:
 
 
 def quantized(x: Any, form: PrequantizedType) -> Any:
-    """As sentence_transformers.util.quantize_embeddings: packed signs, or 256 steps between -4 and 4."""
+    """Quantize as sentence_transformers.util.quantize_embeddings: packed signs, or 256 steps between -4 and 4."""
     bits = np.packbits(x > 0, axis=1)
     levels = np.clip((x + 4) / (8 / 255), 0, 255)
     return {
@@ -56,7 +56,7 @@ def expected_distances(codes: Any, queries: Any, form: PrequantizedType, metric:
 @pytest.mark.parametrize("index", ["flat", "hnsw"])
 @pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
 @pytest.mark.parametrize("form", FORMS)
-def test_a_search_gives_the_exact_distances_of_the_integers(
+def test_a_search_returns_the_exact_distances_of_the_integers(
     tmp_path: Path, embeddings: Any, form: PrequantizedType, metric: Metric, index: str
 ) -> None:
     codes = quantized(embeddings, form)
@@ -74,7 +74,7 @@ def test_a_search_gives_the_exact_distances_of_the_integers(
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_what_was_put_in_comes_out_with_its_dtype(tmp_path: Path, embeddings: Any, form: PrequantizedType) -> None:
+def test_stored_codes_are_returned_with_their_dtype(tmp_path: Path, embeddings: Any, form: PrequantizedType) -> None:
     codes = quantized(embeddings, form)
     with qvec.create(tmp_path / "a.qvec", DIM, code=Prequantized(form)) as db:
         assert db.get([]).vectors.dtype == codes.dtype

@@ -18,7 +18,7 @@ from qvec.common.types import Float32Array, Metric
 
 
 def published(embeddings: Float32Array, ranges: Float32Array, precision: str) -> Any:
-    """Starts, steps and the cast as published; what leaves 0..255 saturates instead of wrapping."""
+    """Starts, steps and the cast as published; values outside 0..255 saturate instead of wrapping."""
     if precision in ("binary", "ubinary"):
         packed = np.packbits(embeddings > 0).reshape(embeddings.shape[0], -1)
         return packed if precision == "ubinary" else (packed.astype(np.int16) - 128).astype(np.int8)
@@ -83,7 +83,7 @@ def test_ranges_become_a_calibration_without_a_sample() -> None:
         (np.array([[1, np.nan], [2, 4]], np.float32), "nan in row 0, dimension 1"),
     ],
 )
-def test_ranges_that_are_none_are_refused(ranges: Any, message: str) -> None:
+def test_bad_ranges_are_refused(ranges: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         Calibration.from_ranges(ranges)
 

@@ -1,4 +1,4 @@
-"""What holds for every quantizer and any data: QVEC_PROPERTIES examples of each (R20)."""
+"""Properties of every quantizer for any data: QVEC_PROPERTIES examples of each (R20)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.simd
 
 EXAMPLES = int(os.environ.get("QVEC_PROPERTIES", "60"))
 SAMPLE, ROWS = 400, 37
-LARGEST = 1e18  # that vectors may hold
+LARGEST = 1e18  # limit of a vector's values
 TAIL = 0.002  # of the clipped share, against the percentile that was asked for
 LARGE = settings(max_examples=EXAMPLES, deadline=None)
 SHAPES = ("normal", "uniform", "heavy", "offset", "few", "equal")
@@ -65,7 +65,7 @@ def test_codes_do_not_depend_on_how_a_batch_is_split(
 
 @LARGE
 @given(**DRAWN, factor=st.sampled_from([1e3, 1e6, 1e9, 1e12]))
-def test_what_is_out_of_range_saturates(seed: int, name: str, shape: str, dim: int, metric: Any, factor: float) -> None:
+def test_values_out_of_range_saturate(seed: int, name: str, shape: str, dim: int, metric: Any, factor: float) -> None:
     quantizer, x = trained(seed, name, shape, dim, metric)
     far = np.clip(x * np.float64(factor), -LARGEST, LARGEST).astype(np.float32)
     assert np.isfinite(quantizer.decode(quantizer.encode(far))).all()
@@ -89,7 +89,7 @@ def test_the_error_of_a_calibrated_code_is_at_most_half_a_step(seed: int, shape:
 
 @LARGE
 @given(**{k: v for k, v in DRAWN.items() if k not in ("name", "metric")}, percentile=st.floats(90.0, 99.99))
-def test_a_percentile_clips_the_share_that_it_says(seed: int, shape: str, dim: int, percentile: float) -> None:
+def test_a_percentile_clips_the_stated_share(seed: int, shape: str, dim: int, percentile: float) -> None:
     x = made(seed, shape, dim % 8 + 1, 4000)
     quantizer = train(x, "l2", Int8(scale="per_dim", method="percentile", percentile=percentile), seed=0)
     assert isinstance(quantizer, Int8Quantizer)
@@ -103,7 +103,7 @@ def test_a_percentile_clips_the_share_that_it_says(seed: int, shape: str, dim: i
 
 
 def digest(examples: int) -> str:
-    """Of codes of every kind."""
+    """A digest of the codes of every kind."""
     said = hashlib.sha256()
     for i in range(examples):
         for name in sorted(CONFIGS):

@@ -1,4 +1,4 @@
-"""Every registered kind under the laws of quantizer_laws.py, and what is particular to each."""
+"""Every registered kind under the laws of quantizer_laws.py, and tests of single kinds."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from qvec.common.types import Float32Array, Metric
 
 pytestmark = pytest.mark.simd
 
-DIM = 100  # no multiple of 8, 16 or 64: every tail and every padding is met
+DIM = 100  # no multiple of 8, 16 or 64: every kernel has a tail, and every row is padded
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +183,7 @@ def test_another_seed_is_another_rotation(data: Float32Array) -> None:
 
 
 @pytest.mark.parametrize(("config", "needed"), [(Int8(scale="per_dim"), 256), (Binary(center=True), 100)])
-def test_a_small_sample_is_refused_saying_how_many_are_needed(config: Int8 | Binary, needed: int) -> None:
+def test_a_small_sample_is_refused_with_the_number_needed(config: Int8 | Binary, needed: int) -> None:
     assert config.min_samples == needed
     sample = np.ones((needed - 1, 8), np.float32)
     with pytest.raises(InputError, match=rf"at least {needed} vectors, got {needed - 1}"):
@@ -204,7 +204,7 @@ def test_codes_that_learn_nothing_train_on_an_empty_sample() -> None:
         assert train(np.empty((0, 12), np.float32), "ip", config).dim == 12
 
 
-def test_names_become_configurations() -> None:
+def test_names_of_codes_give_configurations() -> None:
     for kind in QUANTIZERS:
         assert make_config(kind).kind == kind
     assert make_config("auto") == Int8()

@@ -1,4 +1,4 @@
-"""Recall, and that every vector is found, on generated clusters and on the passages and questions of the demo."""
+"""Recall on generated clusters and on the demo's passages and questions; every vector is found by itself."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_recall_on_clusters_is_above_its_limit(
 @pytest.mark.slow
 @pytest.mark.parametrize(("layout", "floor"), [("compact", 0.95), ("packed", 0.8)])
 @pytest.mark.parametrize("spread", [0.0, 0.5])
-def test_recall_under_ip_does_not_hang_on_equal_lengths(path: Path, layout: Any, floor: float, spread: float) -> None:
+def test_recall_under_ip_does_not_depend_on_equal_lengths(path: Path, layout: Any, floor: float, spread: float) -> None:
     rng = np.random.default_rng(3)
     x, q = (rng.standard_normal((n, 64), np.float32) for n in (5000, 100))
     x *= np.exp(spread * rng.standard_normal((5000, 1))).astype(np.float32)
@@ -164,7 +164,7 @@ def in_batches_of(size: int) -> Callable[[qvec.Collection, Float32], None]:
 @pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
 @pytest.mark.parametrize("fill", [lambda db, x: db.add(x), one_by_one, in_batches_of(7), in_batches_of(64)],
                          ids=["at once", "one by one", "by 7", "by 64"])  # fmt: skip
-def test_the_graph_reaches_every_vector_however_it_was_filled(path: Path, metric: Any, fill: Any) -> None:
+def test_the_graph_reaches_every_vector_for_any_sequence_of_batches(path: Path, metric: Any, fill: Any) -> None:
     x = clustered(np.random.default_rng(8), 1500, 16)
     with qvec.create(
         path, 16, metric=metric, code="int8", index=qvec.HNSW(m=8, ef_construction=60), durability="relaxed"

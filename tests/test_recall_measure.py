@@ -1,4 +1,4 @@
-"""The recall function: ties, missing and repeated hits, and the same figures from vectors, codes and datasets."""
+"""The recall function: ties, missing and repeated hits; recall of vectors, codes and datasets agree."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TRUTH = np.array([[1.0, 2.0, 3.0]])
 
 
 def duplicated(copies: int, distinct: int = 40, dim: int = 16) -> np.ndarray[Any, Any]:
-    """Each of some random vectors, ``copies`` times: row i is a copy of row i % distinct."""
+    """Some random vectors, ``copies`` times each: row i is a copy of row i % distinct."""
     return np.tile(np.random.default_rng(1).normal(size=(distinct, dim)).astype(np.float32), (copies, 1))
 
 

@@ -1,4 +1,4 @@
-"""Records: what goes in comes out, anything else is refused by name."""
+"""Records: plain data is read back unchanged, other data is refused by name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ plain = st.recursive(
 
 
 @given(plain)
-def test_plain_data_comes_back_equal(payload: object) -> None:
+def test_plain_data_is_read_back_equal(payload: object) -> None:
     assert records.unseal(KEY, records.seal(KEY, payload)) == payload
 
 
@@ -35,7 +35,7 @@ def test_any_flipped_bit_is_found(data: bytes, bit: int) -> None:
 
 
 @given(st.binary(max_size=200))
-def test_bytes_that_nobody_sealed_are_refused(junk: bytes) -> None:
+def test_bytes_without_a_valid_seal_are_refused(junk: bytes) -> None:
     with pytest.raises(CorruptError):
         records.unseal(KEY, junk)
 
@@ -59,7 +59,7 @@ def test_a_record_under_another_key_is_refused() -> None:
         ({"a": np.float64(1.0)}, "numpy.float64"),
     ],
 )
-def test_what_cannot_be_stored_is_named(payload: object, message: str) -> None:
+def test_data_that_cannot_be_stored_is_named(payload: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         records.pack(payload)
 
@@ -100,7 +100,7 @@ def test_keys_sort_by_kind_then_column_then_generation_then_number() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 3000, 4064, 4065, 20000])
-def test_the_configuration_fills_whole_pages_and_comes_back(size: int) -> None:
+def test_the_configuration_fills_whole_pages_and_is_read_back(size: int) -> None:
     value = header.pack({"a": "x" * size}, 4096)
     assert (len(value) + 16) % 4096 == 0
     assert header.unpack(value, "f") == {"a": "x" * size}

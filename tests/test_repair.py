@@ -1,4 +1,4 @@
-"""Deleted rows leave a graph: no list names them, the tree still leads to all others, and searches find as before."""
+"""Repair removes deleted rows from a graph: no list names them, the tree reaches all other rows, and recall holds."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def repaired(
 
 
 def assert_whole(columns: dict[str, Column], graph: Graph, n: int, live: Rows) -> None:
-    """The live rows alone are linked, and pinned edges make them a tree."""
+    """Only live rows are linked, and tree edges connect all of them."""
     assert graph.indexed == len(live)
     lists = columns["adjacency"].read_range(0, n).view("<u4").reshape(n, -1)[live]
     named = lists[lists != EMPTY]
@@ -78,7 +78,7 @@ def scattered(n: int, share: float) -> Rows:
 
 @pytest.mark.parametrize("limit", [1, 400, 10**9])
 @pytest.mark.parametrize("case", ["a tenth", "half", "all but a few", "a region", "the root", "duplicates", "all"])
-def test_what_is_left_hangs_together_and_names_nothing_that_was_deleted(case: str, limit: int) -> None:
+def test_the_remaining_graph_is_connected_and_names_no_deleted_row(case: str, limit: int) -> None:
     x = clustered(np.random.default_rng(1), N, DIM)
     if case == "duplicates":
         x = np.repeat(x[:3], N // 3, axis=0)
@@ -110,7 +110,7 @@ def test_a_repair_does_not_depend_on_the_number_of_threads() -> None:
     np.testing.assert_array_equal(lists[0], lists[2])
 
 
-def test_rows_that_come_and_go_while_a_repair_runs_are_whole_after_the_next() -> None:
+def test_the_next_repair_handles_rows_added_and_deleted_during_a_repair() -> None:
     x, rng = clustered(np.random.default_rng(1), 2 * N, DIM), np.random.default_rng(2)
     what, columns = coded(x), graph_columns(2 * N)
     columns["removing"] = column("removing", 8, words_for(2 * N))
@@ -127,7 +127,7 @@ def test_rows_that_come_and_go_while_a_repair_runs_are_whole_after_the_next() ->
         mark(columns["deleted"], new, False)
         GraphBuild(IndexInput(columns, what, 2 * N), graph, 40, 1).run(new)
         live |= set(new.tolist())
-    for _ in range(2):  # the one that is running, and one for what was deleted meanwhile
+    for _ in range(2):  # the running repair, and one for rows that were deleted meanwhile
         repaired(what, columns, graph, 2 * N, np.zeros(0, np.int64))
     assert_whole(columns, graph, 2 * N, np.array(sorted(live)))
 
@@ -137,7 +137,7 @@ def self_found(db: qvec.Collection, x: npt.NDArray[np.float32], ids: Rows) -> fl
 
 
 @pytest.mark.slow
-def test_single_deletes_repair_the_graph_as_they_go(path: Path, rng: np.random.Generator) -> None:
+def test_single_deletes_repair_the_graph_in_steps(path: Path, rng: np.random.Generator) -> None:
     x = clustered(rng, N, DIM)
     with qvec.create(path, DIM, metric="l2", index=qvec.HNSW(m=8, ef_construction=60)) as db:
         db.add(x)
@@ -171,7 +171,7 @@ def test_packed_nodes_follow_their_lists_through_repairs_and_reuse(
 
 
 @pytest.mark.slow
-def test_a_graph_that_was_churned_finds_what_a_fresh_one_finds(path: Path, rng: np.random.Generator) -> None:
+def test_a_churned_graph_has_the_recall_of_a_fresh_one(path: Path, rng: np.random.Generator) -> None:
     x, n = clustered(rng, 12_000, DIM, centroids=200, spread=1.0), 2000
     queries = clustered(rng, 1000, DIM, centroids=200, spread=1.0)
     index = qvec.HNSW(m=8, ef_construction=60)

@@ -73,7 +73,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("index", "column"), CASES)
-def test_a_damaged_column_is_made_anew(path: Path, index: str, column: str) -> None:
+def test_a_damaged_column_is_rebuilt(path: Path, index: str, column: str) -> None:
     make(path, index)
     damage(path, column)
     with qvec.open(path) as db:
@@ -87,7 +87,7 @@ def test_a_damaged_column_is_made_anew(path: Path, index: str, column: str) -> N
 
 
 def lose(path: Path, first: bytes, damaged: bool) -> None:
-    """Lose, or damage, the tenth key and value from a key on."""
+    """Remove or damage the tenth key and value from a given key on."""
     with lmdb.open(str(path), subdir=False, map_size=1 << 30) as env, env.begin(write=True) as txn:
         cursor = txn.cursor()
         assert cursor.set_range(first)
@@ -105,7 +105,7 @@ def lose(path: Path, first: bytes, damaged: bool) -> None:
 @pytest.mark.parametrize("ids", ["int64", "str"])
 @pytest.mark.parametrize("damaged", [False, True])
 @pytest.mark.parametrize("kind", [keys.ID, keys.ENTRY])
-def test_lost_and_damaged_ids_and_entries_are_made_anew(path: Path, ids: str, damaged: bool, kind: bytes) -> None:
+def test_lost_and_damaged_ids_and_entries_are_rebuilt(path: Path, ids: str, damaged: bool, kind: bytes) -> None:
     make(path, "hnsw", ids)
     lose(path, kind, damaged)
     with qvec.open(path) as db:
@@ -116,7 +116,7 @@ def test_lost_and_damaged_ids_and_entries_are_made_anew(path: Path, ids: str, da
 
 
 @pytest.mark.parametrize("index", ["hnsw", "packed", "ivf"])
-def test_codes_and_nodes_that_are_not_those_of_their_vectors_are_made_anew(path: Path, index: str) -> None:
+def test_wrong_codes_and_nodes_are_rebuilt(path: Path, index: str) -> None:
     make(path, index)
     name = {"hnsw": "adjacency", "packed": "nodes", "ivf": "list_blocks"}[index]
     with Store.open(path) as store, store.write() as txn:  # with valid checksums
@@ -128,7 +128,7 @@ def test_codes_and_nodes_that_are_not_those_of_their_vectors_are_made_anew(path:
 
 
 @pytest.mark.parametrize("index", ["flat", "hnsw", "packed", "ivf"])
-def test_a_code_that_is_not_that_of_its_vector_is_made_anew(path: Path, index: str) -> None:
+def test_a_wrong_code_is_rewritten(path: Path, index: str) -> None:
     make(path, index)
     with Store.open(path) as store, store.write() as txn:  # with valid checksums
         column = txn.columns[CODES]
@@ -190,5 +190,5 @@ def test_the_command_line_repairs(path: Path, capsys: pytest.CaptureFixture[str]
     damage(path, "adjacency")
     assert main(["verify", str(path)]) == 1
     assert main(["repair", str(path)]) == 0
-    assert "made anew: the index (hnsw) of 390 rows" in capsys.readouterr().out
+    assert "rebuilt: the index (hnsw) of 390 rows" in capsys.readouterr().out
     assert main(["verify", str(path), "--no-deep"]) == 0

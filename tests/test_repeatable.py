@@ -1,4 +1,4 @@
-"""A query's hits do not depend on what was asked before it, in the same scratch or in none."""
+"""A query's hits do not depend on earlier queries or on the reuse of scratch memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows that nothing points at any more are given to new vectors, and nothing remembers what they held."""
+"""Rows that nothing references are reused for new vectors; no trace of their old content remains."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_deleted_rows_are_written_over_by_later_vectors(path: Path, rng: np.rand
         assert_same_content(reader, model)
 
 
-def test_replacing_vectors_takes_turns_between_two_sets_of_rows(path: Path, rng: np.random.Generator) -> None:
+def test_replacing_vectors_alternates_between_two_sets_of_rows(path: Path, rng: np.random.Generator) -> None:
     x = clustered(rng, N, DIM)
     with collection(path) as db:
         db.add(x)
@@ -70,7 +70,7 @@ def test_a_collection_that_is_emptied_starts_over(path: Path, rng: np.random.Gen
             assert db.verify() == []
 
 
-def test_a_reused_row_takes_the_codes_of_generations_left_behind_with_it(path: Path, rng: np.random.Generator) -> None:
+def test_reusing_a_row_discards_the_codes_of_inactive_generations(path: Path, rng: np.random.Generator) -> None:
     x = clustered(rng, 2 * N, DIM)
     with collection(path, code="int8") as db:
         db.add(x[:N])
@@ -86,7 +86,7 @@ def test_a_reused_row_takes_the_codes_of_generations_left_behind_with_it(path: P
         assert db.search(x[N], 1, exact=False, oversample=0).ids.tolist() == [5000]
 
 
-def test_a_graph_left_behind_is_built_again_when_its_rows_were_reused(path: Path, rng: np.random.Generator) -> None:
+def test_an_inactive_graph_is_rebuilt_if_its_rows_were_reused(path: Path, rng: np.random.Generator) -> None:
     x = clustered(rng, 2 * N, DIM)
     with collection(path, code="int8", index=qvec.HNSW(m=8, ef_construction=40)) as db:
         db.add(x[:N])
@@ -118,7 +118,7 @@ def test_no_row_is_reused_while_a_generation_is_being_built(
         assert rows_of(db) == N + 50
 
 
-def test_a_generation_that_holds_up_a_quarter_of_the_rows_starts_over(
+def test_a_pending_generation_that_blocks_a_quarter_of_the_rows_starts_over(
     path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x = clustered(rng, 2 * N, DIM)
@@ -144,7 +144,7 @@ def test_a_generation_that_holds_up_a_quarter_of_the_rows_starts_over(
 @pytest.mark.parametrize("index", [qvec.HNSW(m=8, ef_construction=60), qvec.HNSW(layout="packed"), qvec.IVF(nlist=12)])
 @pytest.mark.parametrize("optimized", [False, True])
 def test_filters_find_the_vectors_that_rows_were_given_to(path: Path, index: Any, optimized: bool) -> None:
-    """Rows change hands many times; what was indexed of one owner is never found of the next."""
+    """Rows are reused many times. Filters never find indexed values of an earlier vector in the same row."""
     rng, dim, n = np.random.default_rng(8), 24, 1200
     fields: Any = {"word": "keyword", "year": "int", "tags": "keyword[]"}
     model: dict[int, tuple[Any, dict[str, Any]]] = {}

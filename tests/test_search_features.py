@@ -34,7 +34,7 @@ def name(db: qvec.Collection, i: int) -> Id:
 
 
 def number(id: Id) -> int:
-    """The number that `name` made an id of."""
+    """The number from which ``name`` made an id."""
     return id // 2 if isinstance(id, int) else int(id.removeprefix("n"))
 
 
@@ -54,7 +54,7 @@ def nearest(db: qvec.Collection, q: Any, leave_out: Any = ()) -> tuple[list[Id],
 
 
 def assert_hits(hits: qvec.Hits, ids: list[Id], distances: Any, k: int = K) -> None:
-    """Of one query: these hits, and nothing in the places after them."""
+    """One query has these hits, and no hit in the places after them."""
     assert int(hits.counts) == len(ids)
     assert hits.ids.shape == hits.distances.shape == (k,)
     assert hits.ids[: len(ids)].tolist() == ids
@@ -75,7 +75,7 @@ def assert_batch_is_singles(db: qvec.Collection, **options: Any) -> None:
     assert db.search(Q, K, ef=N, threads=2, **options).ids.tolist() == batch.ids.tolist()
 
 
-def test_a_radius_keeps_the_hits_at_most_that_far(db: qvec.Collection) -> None:
+def test_max_distance_limits_the_distance_of_hits(db: qvec.Collection) -> None:
     for q in Q:
         ids, far = nearest(db, q)
         for n in (0, 1, 4, K, 20):
@@ -89,7 +89,7 @@ def test_a_radius_keeps_the_hits_at_most_that_far(db: qvec.Collection) -> None:
     assert_batch_is_singles(db, max_distance=middle)
 
 
-def test_an_offset_gives_the_next_page(db: qvec.Collection) -> None:
+def test_an_offset_returns_the_next_page(db: qvec.Collection) -> None:
     for q in Q:
         ids, far = nearest(db, q)
         for offset in (0, 1, K, N - len(DELETED) - 2, N):
@@ -254,7 +254,7 @@ def test_an_empty_collection_has_no_hits_of_any_kind(path: Path) -> None:
         ({"include": [["vectors"]]}, "include must be a list"),
     ],
 )
-def test_what_cannot_be_asked_is_named(path: Path, options: dict[str, Any], message: str) -> None:
+def test_bad_options_are_named(path: Path, options: dict[str, Any], message: str) -> None:
     with qvec.create(path, DIM) as db:
         db.add(X)
         with pytest.raises(qvec.InputError, match=message):

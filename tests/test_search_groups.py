@@ -1,4 +1,4 @@
-"""Searches by groups and with a filter for each query, held against float64 brute force."""
+"""Searches by groups and with a filter for each query, compared with float64 brute force."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_times_that_are_written_differently_are_one_group(path: Path) -> None:
         ({"where": [{"lang": "de"}, {"color": "red"}]}, "got 2 for one query"),
     ],
 )
-def test_what_cannot_be_grouped_is_named(path: Path, options: dict[str, Any], message: str) -> None:
+def test_bad_groupings_are_named(path: Path, options: dict[str, Any], message: str) -> None:
     with qvec.create(path, DIM, fields={"doc": "int", "lang": "keyword", "tags": "keyword[]"}) as db:
         db.add(X[:5], payloads=[payload(i) for i in range(5)])
         with pytest.raises(qvec.InputError, match=message):
@@ -170,3 +170,13 @@ def test_each_query_of_a_batch_can_have_its_own_filter(db: qvec.Collection) -> N
     assert groups.ids[0].tolist() == db.search_groups(Q[0], 2, where=filters[0], group_by="doc", ef=N).ids.tolist()
     by_id = db.search_by_id([0, 1], k=3, where=[{"lang": "en"}, None], ef=N)
     assert all(i % 3 == 1 for i in by_id.ids[0].tolist())
+
+
+def test_groups_can_have_long_values(tmp_path: Path) -> None:
+    """The values of the groups that were found before are excluded; they do not count as the caller's filter."""
+    n = 160
+    x = np.random.default_rng(1).normal(size=(n, 8)).astype(np.float32)
+    with qvec.create(tmp_path / "s.qvec", 8, fields={"text": "keyword"}) as db:
+        db.add(np.repeat(x, 3, axis=0), payloads=[{"text": f"{i // 3} " + "x" * 60_000} for i in range(3 * n)])
+        hits = db.search_groups(x[0], 120, group_by="text", group_size=1)
+        assert len(set(hits.groups)) == len(hits.ids) == 120

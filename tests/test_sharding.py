@@ -1,10 +1,11 @@
-"""Shards: merged hits are those of one collection of everything, and handles travel to other processes."""
+"""Shards: merged hits equal those of one collection of all vectors; handles can be pickled to other processes."""
 
 from __future__ import annotations
 
 import pickle  # noqa: TID251
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def made(path: Path, rows: Any, **options: Any) -> Path:
 
 @pytest.fixture(params=["int64", "str"])
 def shards(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    """A collection of everything, and an index of shards with the same rows, one of them empty."""
+    """A collection of all vectors, and an index of shards with the same rows; one shard is empty."""
     ids = request.param
     paths = [made(tmp_path / f"{s}.qvec", np.arange(s, N, SHARDS), ids=ids) for s in range(SHARDS)]
     paths.append(made(tmp_path / "empty.qvec", [], ids=ids))
@@ -59,7 +60,7 @@ def test_shards_find_what_one_collection_finds(shards: Any, options: dict[str, A
     assert single.counts == found.counts[0]
 
 
-def test_more_than_there_is_comes_padded(shards: Any) -> None:
+def test_arrays_are_padded_if_there_are_fewer_than_k(shards: Any) -> None:
     one, index = shards
     expected, found = one.search(Q, N + 10), index.search(Q, N + 10)
     assert found.ids.shape == (len(Q), N + 10)
@@ -88,7 +89,7 @@ def hits(*lines: list[tuple[int, float]], k: int = 4) -> qvec.BatchHits:
     return qvec.BatchHits(ids, distances, np.array([len(line) for line in lines]))
 
 
-def test_equal_distances_go_to_the_earlier_shard_and_an_id_can_be_kept_once() -> None:
+def test_equal_distances_are_ordered_by_shard_and_unique_keeps_each_id_once() -> None:
     parts = [hits([(5, 1.0), (6, 2.0)]), hits([(7, 1.0), (6, 1.0), (8, 3.0)])]
     merged = qvec.merge_topk(parts, 5)
     assert merged.ids.tolist() == [[5, 7, 6, 6, 8]]
@@ -122,7 +123,7 @@ def test_a_merge_is_a_stable_sort(parts: Any, k: int, offset: int, unique: bool)
             assert len(set(merged.ids[query, :count].tolist())) == count
 
 
-def test_what_does_not_go_together_is_not_merged(tmp_path: Path) -> None:
+def test_incompatible_parts_are_not_merged(tmp_path: Path) -> None:
     with pytest.raises(qvec.InputError, match="no hits to merge"):
         qvec.merge_topk([])
     with pytest.raises(qvec.InputError, match=r"parts\[1\] is of \(2,\) queries"):
@@ -170,11 +171,11 @@ except Exception as error: print(type(error).__name__)
         assert again._store.memory == "ram"
 
 
-# --- batches as Ray maps them ---
+# # --- batches in Ray's format ---
 
 
 def written(folder: Path) -> list[Path]:
-    """Two shards, coded by one calibration, as two workers write them."""
+    """Two shards of one calibration, written as by two workers."""
     with qvec.create(folder / "sample.qvec", DIM, metric="l2", code="int8", sample=X) as db:
         calibration = db.export_calibration()
     options: dict[str, Any] = {"calibration": calibration, "metric": "l2", "code": "int8"}
@@ -227,3 +228,24 @@ def test_actors_of_shards_find_what_the_shards_find(tmp_path: Path) -> None:
         assert [row["ids"].tolist() for row in rows] == expected.ids.tolist()
     finally:
         ray.shutdown()
+
+
+def test_a_writer_stores_times_and_masked_values_as_they_are(tmp_path: Path) -> None:
+    writer = WriteShards(tmp_path, 2, id=None)
+    batch = {
+        "vector": np.eye(2, dtype=np.float32),
+        "at": np.array(["2024-05-01T12:00:00.000001", "NaT"], "datetime64[ns]"),
+        "day": np.array(["2024-05-01", "NaT"], "datetime64[D]"),
+        "n": np.ma.masked_array([1, 2], [False, True]),
+    }
+    writer(batch)
+    at = datetime(2024, 5, 1, 12, 0, 0, 1, UTC)
+    assert writer.db.get([0, 1]).payloads == [
+        {"at": at, "day": "2024-05-01", "n": 1},
+        dict.fromkeys(["at", "day", "n"]),
+    ]
+    with pytest.raises(qvec.InputError, match="column 'took' has timedelta64"):
+        writer({"vector": np.eye(2), "took": np.array([1, 2], "timedelta64[s]")})
+    with pytest.raises(qvec.InputError, match="row 1, column 'at'"):
+        writer({"vector": np.eye(2), "at": np.array([0, 2**60], "datetime64[us]")})
+    writer.db.close()

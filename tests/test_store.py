@@ -1,4 +1,4 @@
-"""The store in one process: what is committed is read back, what is aborted never was."""
+"""The store in one process: committed changes are read back, aborted changes are not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from qvec.storage.stats import collect
 from qvec.storage.store import ColumnSpec, Store, Transaction
 
 
-def test_what_was_committed_is_there_after_reopening(tmp_path: Path) -> None:
+def test_committed_data_is_read_after_reopening(tmp_path: Path) -> None:
     with make_store(tmp_path) as store:
         written = fill(store, 2000)
         with store.write() as txn:
@@ -44,7 +44,7 @@ def test_a_new_file_is_empty_and_shows_its_first_state(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.qvec", "a.qvec-lock"]
 
 
-def test_creating_refuses_what_is_there_and_what_cannot_be(tmp_path: Path) -> None:
+def test_create_refuses_existing_files_and_bad_options(tmp_path: Path) -> None:
     make_store(tmp_path).close()
     with pytest.raises(ExistsError, match=r"a\.qvec"):
         make_store(tmp_path)
@@ -60,7 +60,7 @@ def test_creating_refuses_what_is_there_and_what_cannot_be(tmp_path: Path) -> No
 
 
 def change_everything(txn: Transaction) -> None:
-    """Every kind of change, then an exception."""
+    """Make every kind of change, then raise an exception."""
     txn.columns[LISTS].write(0, np.zeros((100, 128), np.uint8))
     txn.columns[CODES].resize(5000)
     txn.add_column("more", ColumnSpec(9, 16))
@@ -98,7 +98,7 @@ def test_a_state_that_cannot_be_stored_undoes_the_transaction(tmp_path: Path) ->
             assert snap.state == {"n": 1}
 
 
-def test_random_commits_leave_what_a_model_says(tmp_path: Path) -> None:
+def test_random_commits_equal_a_model(tmp_path: Path) -> None:
     rng = np.random.default_rng(11)
     with make_store(tmp_path) as store, Store.open(tmp_path / "a.qvec", "r") as follower:
         model = {LISTS: np.zeros((0, 128), np.uint8), CODES: np.zeros((0, 384), np.uint8)}
@@ -157,7 +157,7 @@ def test_a_column_can_be_replaced_by_its_next_generation(tmp_path: Path) -> None
             txn.drop_column("nothing")
 
 
-def test_a_column_dropped_and_made_again_under_its_old_keys_holds_the_new_rows(tmp_path: Path) -> None:
+def test_a_column_that_is_dropped_and_created_again_has_the_new_rows(tmp_path: Path) -> None:
     with make_store(tmp_path) as store:
         fill(store, 3000)
         with store.write() as txn:
@@ -248,7 +248,7 @@ def test_a_transaction_belongs_to_its_thread(tmp_path: Path) -> None:
         assert "another thread" in failures[0]
 
 
-def test_ended_transactions_and_snapshots_say_so(tmp_path: Path) -> None:
+def test_ended_transactions_and_snapshots_raise_errors(tmp_path: Path) -> None:
     with make_store(tmp_path) as store:
         with store.write() as txn:
             txn.state["n"] = 1
@@ -262,7 +262,7 @@ def test_ended_transactions_and_snapshots_say_so(tmp_path: Path) -> None:
         assert collect(store).commits_held == 0
 
 
-def test_a_store_that_is_forgotten_gives_its_lock_back(tmp_path: Path) -> None:
+def test_a_garbage_collected_store_releases_its_lock(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     written = fill(store, 10)
     snapshot = store.begin()

@@ -1,4 +1,4 @@
-"""Damaged, foreign and unwritable files: a named error, never a dead process, never other bytes."""
+"""Damaged, foreign and unwritable files raise a specific error; they never kill the process or return wrong bytes."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ print(outcomes["error"] >= 45, sum(outcomes.values()))
 
 
 def test_a_value_that_ends_beyond_the_file_is_an_error(tmp_path: Path) -> None:
-    """Its first page may be there: LMDB's own check looks at no other."""
+    """The first page of the value may exist: LMDB checks only that page."""
     rng, cut = np.random.default_rng(1), 0
     with make_store(tmp_path) as store:
         written = fill(store, 2000)
@@ -140,7 +140,7 @@ def test_blocks_swapped_or_restored_to_an_older_version_are_found(healthy: Path,
                 assert "block" in problems[0]
 
 
-def test_the_check_names_what_is_damaged(healthy: Path) -> None:
+def test_the_check_names_the_damaged_parts(healthy: Path) -> None:
     data = bytearray(healthy.read_bytes())
     with Store.open(healthy, "r") as store, store.read() as snap:
         n_blocks = snap.columns[CODES].n_blocks
@@ -163,7 +163,7 @@ def test_the_check_names_what_is_damaged(healthy: Path) -> None:
             snap.columns[CODES].read_range(0, 2000)
 
 
-def test_what_is_no_qvec_file_is_refused_before_it_is_mapped(tmp_path: Path) -> None:
+def test_other_files_are_refused_before_they_are_mapped(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="nothing"):
         Store.open(tmp_path / "nothing")
     for name, data in (("empty", b""), ("text", b"hello " * 5000), ("zeros", bytes(20000))):
@@ -270,19 +270,19 @@ def test_skipping_checksums_skips_no_headers(healthy: Path) -> None:
         if data[at + 16 : at + 20] == b"QVB1":
             data[at + 20] ^= 1
     healthy.write_bytes(data)
-    with Store.open(healthy, "r", verify=False) as store, pytest.raises(CorruptError, match="block 0"):
+    with Store.open(healthy, "r", checksums=False) as store, pytest.raises(CorruptError, match="block 0"):
         contents(store)
 
 
 def _with_lmdb(path: Path, change: Callable[[lmdb.Transaction], object]) -> None:
-    """Change a file behind the store's back."""
+    """Change a file through LMDB, without the store."""
     with lmdb.open(str(path), subdir=False, map_size=1 << 30) as env, env.begin(write=True) as txn:
         change(txn)
 
 
 @pytest.mark.parametrize("kind", ["record", "entry", "id"])
 @pytest.mark.parametrize("damage", ["lost", "stale", "twice"])
-def test_the_check_finds_what_is_lost_or_of_an_earlier_commit(tmp_path: Path, kind: str, damage: str) -> None:
+def test_the_check_finds_lost_and_stale_entries(tmp_path: Path, kind: str, damage: str) -> None:
     with make_store(tmp_path) as store:
         for turn in range(2):
             with store.write() as txn:
@@ -312,7 +312,7 @@ def test_the_check_finds_what_is_lost_or_of_an_earlier_commit(tmp_path: Path, ki
     assert problem == f"{n} {plural} exist, the state says 1: some are lost, or of an earlier commit"
 
 
-def test_the_sums_hold_when_the_map_grows_in_the_middle_of_a_transaction(tmp_path: Path) -> None:
+def test_the_sums_are_right_when_the_map_grows_during_a_transaction(tmp_path: Path) -> None:
     with make_store(tmp_path, map_size=1 << 17) as store:
         for turn in range(3):
             with store.write() as txn:

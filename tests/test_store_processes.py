@@ -1,4 +1,4 @@
-"""Several processes, and forks."""
+"""A store used by several processes and by forked children."""
 
 from __future__ import annotations
 
@@ -50,18 +50,23 @@ def test_a_reader_follows_a_writer_in_another_process(tmp_path: Path) -> None:
         assert len(seen) > 3
 
 
-def test_a_second_writer_is_refused_in_this_process_and_in_another(tmp_path: Path) -> None:
-    with make_store(tmp_path):
-        with pytest.raises(LockedError, match=r"a\.qvec is open for writing elsewhere"):
-            Store.open(tmp_path / "a.qvec")
+def test_an_exclusive_handle_excludes_writers_of_this_process_and_of_others(tmp_path: Path) -> None:
+    with make_store(tmp_path, exclusive=True) as store:
+        with pytest.raises(LockedError, match=r"a\.qvec: process \d+ .* has the file open exclusively"):
+            Store.open(tmp_path / "a.qvec", exclusive=True, timeout=0)
+        with Store.open(tmp_path / "a.qvec", timeout=0.1) as other, pytest.raises(LockedError, match="exclusively"):
+            other.begin_write()
         code = """
         try:
-            Store.open(sys.argv[1])
+            Store.open(sys.argv[1], timeout=0.1).begin_write()
         except LockedError as error:
             print(error)
         """
-        assert "a.qvec is open for writing elsewhere" in run_python(code, tmp_path / "a.qvec")
-    Store.open(tmp_path / "a.qvec").close()
+        said = run_python(code, tmp_path / "a.qvec")
+        assert f"process {os.getpid()} has the file open exclusively since" in said
+        assert len(fill(store, 10)) == 2
+    with Store.open(tmp_path / "a.qvec", exclusive=True, timeout=0):
+        pass
 
 
 def test_a_killed_writer_leaves_its_last_commit_and_no_lock(tmp_path: Path) -> None:
@@ -83,11 +88,11 @@ def test_a_killed_writer_leaves_its_last_commit_and_no_lock(tmp_path: Path) -> N
 
 
 def test_a_link_leads_to_the_same_lock_and_the_same_environment(tmp_path: Path) -> None:
-    with make_store(tmp_path) as store:
+    with make_store(tmp_path, exclusive=True) as store:
         written = fill(store, 50)
         (tmp_path / "link").symlink_to(tmp_path / "a.qvec")
         with pytest.raises(LockedError):
-            Store.open(tmp_path / "link")
+            Store.open(tmp_path / "link", exclusive=True, timeout=0)
         with Store.open(tmp_path / "link", "r") as reader:
             assert same(contents(reader), written)
     assert not (tmp_path / "link-lock").exists()
@@ -116,8 +121,8 @@ def test_a_file_that_may_not_be_written_can_be_read(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
 
 
-def test_a_forked_child_reads_by_itself_and_may_not_write(tmp_path: Path) -> None:
-    with make_store(tmp_path) as store:
+def test_a_forked_child_reads_by_itself_and_does_not_write_by_an_exclusive_handle(tmp_path: Path) -> None:
+    with make_store(tmp_path, exclusive=True, timeout=0.1) as store:
         written = fill(store, 1000)
 
         def child() -> None:
@@ -125,7 +130,7 @@ def test_a_forked_child_reads_by_itself_and_may_not_write(tmp_path: Path) -> Non
             with pytest.raises(LockedError):
                 store.begin_write()
             with pytest.raises(LockedError):
-                Store.open(tmp_path / "a.qvec")
+                Store.open(tmp_path / "a.qvec", exclusive=True, timeout=0)
             with Store.open(tmp_path / "a.qvec", "r") as other:
                 assert same(contents(other), written)
             in_child(lambda: contents(store) and None)
@@ -138,14 +143,29 @@ def test_a_forked_child_reads_by_itself_and_may_not_write(tmp_path: Path) -> Non
         change_rows(store, written, np.random.default_rng(0), 5)
         assert same(contents(store), written)
         with pytest.raises(LockedError):
-            Store.open(tmp_path / "a.qvec")
+            Store.open(tmp_path / "a.qvec", exclusive=True, timeout=0)
+
+
+def test_a_forked_child_and_its_parent_write_in_turn(tmp_path: Path) -> None:
+    with make_store(tmp_path) as store:
+        written = fill(store, 1000)
+
+        def child() -> None:
+            change_rows(store, written, np.random.default_rng(0), 5)
+
+        in_child(child)
+        change_rows(store, written, np.random.default_rng(0), 5)  # the same as the child
+        assert same(contents(store), written)
+        in_child(lambda: store.close())
+        change_rows(store, written, np.random.default_rng(1), 5)
+        assert same(contents(store), written)
 
 
 def test_a_store_that_was_closed_before_the_fork_does_not_free_the_lock_of_another(tmp_path: Path) -> None:
     for name in ("one", "two", "three"):
         (tmp_path / name).mkdir()
     closed = [make_store(tmp_path / name) for name in ("one", "two")]
-    with make_store(tmp_path / "three") as store:
+    with make_store(tmp_path / "three", exclusive=True, timeout=0.1) as store:
         for other in closed:
             other.close()
 
@@ -251,7 +271,7 @@ def test_the_lock_outlives_no_parent_although_children_live_on(tmp_path: Path) -
     assert os.waitpid(pid, 0)[1] == 0
 
 
-def test_a_fork_while_other_threads_read_and_write_hangs_nobody(tmp_path: Path) -> None:
+def test_a_fork_while_other_threads_read_and_write_does_not_hang(tmp_path: Path) -> None:
     with make_store(tmp_path) as store:
         fill(store, 300)
         stop = threading.Event()

@@ -1,4 +1,4 @@
-"""Snapshots: each shows one commit, whole, however many follow; closing waits for them."""
+"""Snapshots: each shows one whole commit, regardless of later commits; close() waits for them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from qvec.storage.stats import collect
 from qvec.storage.store import Store
 
 
-def test_a_pinned_snapshot_keeps_its_bytes_through_300_commits(tmp_path: Path) -> None:
+def test_a_snapshot_keeps_its_bytes_through_300_commits(tmp_path: Path) -> None:
     with make_store(tmp_path) as store:
         written = fill(store, 3000)
         before = {name: rows.copy() for name, rows in written.items()}
@@ -48,7 +48,7 @@ def test_an_unpinned_view_is_patched_and_a_pinned_one_is_copied(tmp_path: Path) 
                 assert third.txn_id == second.txn_id + 1
 
 
-def test_what_was_derived_lives_as_long_as_its_commit(tmp_path: Path) -> None:
+def test_derived_objects_live_as_long_as_their_commit(tmp_path: Path) -> None:
     with make_store(tmp_path) as store:
         with store.read() as snap:
             snap.derived["engine"] = 1

@@ -9,7 +9,7 @@ import pytest
 from qvec.common.switch_interval import SHORT_INTERVAL, short_switch_interval
 
 
-def test_turns_are_short_until_the_last_block_ends() -> None:
+def test_the_switch_interval_is_short_until_the_last_block_ends() -> None:
     before = sys.getswitchinterval()
     first, second = short_switch_interval(), short_switch_interval()
     with first:
@@ -22,7 +22,7 @@ def test_turns_are_short_until_the_last_block_ends() -> None:
     assert sys.getswitchinterval() == before
 
 
-def test_shorter_turns_stay() -> None:
+def test_a_shorter_switch_interval_is_not_changed() -> None:
     before = sys.getswitchinterval()
     try:
         sys.setswitchinterval(SHORT_INTERVAL / 2)

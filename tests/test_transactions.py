@@ -1,4 +1,4 @@
-"""Several calls that are one, and commits that stay readable."""
+"""Transactions that group several calls, and snapshots."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def model_of(x: Any, n: int = N) -> Model:
 
 
 class Stop(Exception):
-    """What a caller raises."""
+    """An exception of the caller."""
 
 
 def change(db: Any, x: Any) -> None:
-    """The same calls on a collection and on a model."""
+    """Make the same calls on a collection and on a model."""
     db.add(x[N : N + 50], range(1000, 1050), [{"new": i} for i in range(50)])
     db.delete(range(100))
     replacing: Any = {"on_conflict": "replace"}
@@ -188,7 +188,7 @@ def test_other_threads_wait_to_write_and_read_the_last_commit(db: qvec.Collectio
     assert seen == [N, N - 9]
 
 
-def test_what_has_no_place_in_a_transaction_is_refused(db: qvec.Collection, path: Path, x: Any) -> None:
+def test_calls_with_their_own_transactions_are_refused(db: qvec.Collection, path: Path, x: Any) -> None:
     with db.transaction():
         for call in (db.verify, db.snapshot):
             with pytest.raises(qvec.InputError, match="transaction"):

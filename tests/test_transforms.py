@@ -22,7 +22,7 @@ def vectors(dim: int, n: int = 8) -> Float32Array:
     return np.random.default_rng(dim).normal(size=(n, dim)).astype(np.float32)
 
 
-def test_splitmix64_gives_the_published_stream() -> None:
+def test_splitmix64_returns_the_published_stream() -> None:
     assert splitmix64(0, 2).tolist() == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4]
     assert splitmix64(1234567, 3).tolist() == [6457827717110365317, 3203168211198807973, 9817491932198370423]
     assert splitmix64(2**64 - 1, 2).tolist() == [16490336266968443936, 16834447057089888969]
@@ -124,7 +124,7 @@ def test_a_bad_field_is_refused_by_name(field: str, value: object) -> None:
         Transform.from_state(state | {field: value})
 
 
-def test_a_transform_refuses_what_it_cannot_apply() -> None:
+def test_a_transform_refuses_bad_options() -> None:
     with pytest.raises(InputError, match="dim"):
         Transform(0, False, None, None)
     with pytest.raises(InputError, match="seed"):
@@ -141,7 +141,7 @@ def orthogonal(dim: int, width: int) -> Float32Array:
 
 
 @pytest.mark.parametrize(("dim", "width"), [(1, 1), (33, 7), (64, 64), (100, 70), (40, 90)])
-def test_a_matrix_projects_what_was_centered(dim: int, width: int) -> None:
+def test_a_matrix_projects_centered_vectors(dim: int, width: int) -> None:
     rng = np.random.default_rng(dim)
     matrix, mean = (rng.normal(size=shape).astype(np.float32) for shape in ((dim, width), dim))
     x = rng.normal(size=(9, dim)).astype(np.float32)

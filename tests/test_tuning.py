@@ -1,4 +1,4 @@
-"""search(recall=): curves measured, stored, measured again, and held on queries that they were not measured on."""
+"""search(recall=): curves are measured, stored and measured again, and hold on queries outside the measurement."""
 
 from __future__ import annotations
 
@@ -32,9 +32,7 @@ def nearest(base: Float32Array, q: Float32Array, k: int) -> np.ndarray[Any, Any]
 @pytest.mark.slow
 @pytest.mark.parametrize("code", ["int8", "rabitq1"])
 @pytest.mark.parametrize("index", ["hnsw", "flat", "ivf"])
-def test_a_recall_that_was_tuned_for_holds_on_other_queries(
-    tmp_path: Path, x: Float32Array, code: str, index: str
-) -> None:
+def test_a_tuned_recall_holds_on_other_queries(tmp_path: Path, x: Float32Array, code: str, index: str) -> None:
     base, asked, others = x[:N], x[N : N + 600], x[N + 600 :]
     with qvec.create(tmp_path / "a.qvec", DIM, metric="l2", code=code, index=index) as db:
         db.add(base)
@@ -82,7 +80,7 @@ def stored(db: qvec.Collection) -> Curves:
         return Curves.from_state(snap.record(4, 0))
 
 
-def test_what_cannot_be_reached_or_was_not_measured_is_refused(tmp_path: Path, x: Float32Array) -> None:
+def test_a_recall_that_is_too_high_or_was_not_measured_is_refused(tmp_path: Path, x: Float32Array) -> None:
     with qvec.create(tmp_path / "a.qvec", DIM, metric="l2", code="binary", index="hnsw") as db:
         with pytest.raises(qvec.InputError, match="more vectors"):
             db.tune(x[:10])
@@ -120,7 +118,7 @@ def test_without_originals_there_is_nothing_to_measure_against(tmp_path: Path, x
             db.tune(x[N:])
 
 
-def test_a_curve_keeps_the_points_that_no_other_beats() -> None:
+def test_a_curve_keeps_the_pareto_optimal_points() -> None:
     points = [
         Point(10, 0, 10, 0.8, 0.78, 100.0),
         Point(12, 0, 20, 0.79, 0.77, 120.0),

@@ -42,7 +42,7 @@ def test_hits_of_a_batch_are_a_sequence_of_the_hits_of_each_query() -> None:
     assert distances is batch.distances
 
 
-def test_what_a_search_did_not_include_is_an_error_that_says_how_to_include_it() -> None:
+def test_parts_that_a_search_did_not_include_raise_an_error_with_the_option() -> None:
     batch = hits_of_two()
     hits = Hits(batch.ids[0], batch.distances[0], 2)
     assert (batch.included, hits.included) == (("payloads",), ())
@@ -60,7 +60,7 @@ def test_what_a_search_did_not_include_is_an_error_that_says_how_to_include_it()
             getattr(hits[0], name)
 
 
-def test_hits_of_a_batch_list_only_what_was_found() -> None:
+def test_hits_of_a_batch_list_only_found_vectors() -> None:
     first, second = hits_of_two().to_list()
     assert first == [
         {"id": 7, "distance": 0.5, "score": -0.5, "payload": {"a": 1}},
@@ -111,7 +111,7 @@ def test_hits_of_a_batch_as_a_table_have_a_row_each() -> None:
     }
 
 
-def test_hits_of_one_query_as_a_table_bring_vectors_and_what_has_no_column_as_json() -> None:
+def test_a_table_of_hits_has_vectors_and_a_json_column_of_other_values() -> None:
     pa = pytest.importorskip("pyarrow")
     vectors = np.arange(6, dtype=np.float32).reshape(3, 2)
     payloads = [{"a": 1, "id": 5}, {"a": "x"}, None]
@@ -149,7 +149,7 @@ def test_the_result_of_an_add_shows_counts_and_the_first_ids() -> None:
     assert repr(result) == "<qvec.AddResult: 18 added, 2 replaced, 0 skipped; ids 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ...>"
 
 
-def test_records_become_lists_and_tables() -> None:
+def test_records_are_converted_to_lists_and_tables() -> None:
     records = Records(np.array([4, 9]), np.eye(2, dtype=np.float32), [None, {"page": 3}])
     assert [(row["id"], row["vector"].tolist(), row["payload"]) for row in records.to_list()] == [
         (4, [1, 0], None),

@@ -1,4 +1,4 @@
-"""What a benchmark runs on, from folders and files written here; sets that are grown."""
+"""Workloads of benchmarks, from folders and files that the tests write; grown data sets."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_folder_gives_vectors_queries_neighbors_and_metric(folder: Path) -> None:
+def test_a_folder_contains_vectors_queries_neighbors_and_metric(folder: Path) -> None:
     found = load_workload(folder, 10)
     assert (found.name, found.metric) == (folder.name, "l2")
     np.testing.assert_array_equal(found.base, X)
@@ -93,7 +93,7 @@ def test_an_hdf5_of_ann_benchmarks_is_a_workload(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.truth, rows)
 
 
-def test_neighbors_of_bigann_may_have_their_distances_behind_them(tmp_path: Path) -> None:
+def test_neighbors_of_bigann_may_be_followed_by_distances(tmp_path: Path) -> None:
     file = tmp_path / "truth.bin"
     rows = TRUTH.astype("<i4")
     file.write_bytes(bigann(rows) + np.zeros(rows.shape, "<f4").tobytes())
@@ -144,7 +144,7 @@ def test_equal_vectors_may_stand_in_any_order(folder: Path) -> None:
     assert load_workload(folder, 10).truth.shape == (30, 10)
 
 
-def test_what_is_missing_or_does_not_fit_is_named(folder: Path) -> None:
+def test_missing_and_mismatched_files_are_named(folder: Path) -> None:
     with pytest.raises(NotFoundError, match="nowhere: no such file or folder"):
         load_workload("nowhere")
     with pytest.raises(InputError, match="k is 301; the limit is 1 to the 300 rows"):
@@ -185,7 +185,7 @@ def test_rows_are_mixtures_with_noise_of_a_quarter() -> None:
     np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1, atol=1e-6)
 
 
-def test_the_first_rows_are_the_same_whatever_the_size() -> None:
+def test_the_first_rows_do_not_depend_on_the_size() -> None:
     small = np.concatenate(list(mixtures(X, 9000, "l2", 1)))
     large = np.concatenate(list(mixtures(X, 17_000, "l2", 1)))
     assert (small.shape, large.shape) == ((9000, 12), (17_000, 12))

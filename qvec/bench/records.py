@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import qvec
+from qvec.common import __version__
 from qvec.common.errors import InputError
 
 
@@ -108,8 +108,8 @@ def load_lines(file: Path) -> list[Result]:
 
 def _result(records: list[dict[str, Any]]) -> Result:
     groups: dict[str, list[dict[str, Any]]] = {}
-    for record in records:
-        groups.setdefault(record["contestant"], []).append(record)
+    for line in records:
+        groups.setdefault(line["contestant"], []).append(line)
     entries = [
         Entry(**_picked(Entry, group[0]), points=[Point(**_picked(Point, record)) for record in group])
         for group in groups.values()
@@ -131,7 +131,7 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "numpy": metadata.version("numpy"),
-        "qvec": qvec.__version__,
+        "qvec": __version__,
     }
 
 

@@ -75,7 +75,8 @@ MAX_MEASURED_QUERIES = 1_000_000
 class Collection(ReadableCollection):
     """Vectors of one dimension under one metric, in one file. Made by :func:`qvec.create` and :func:`qvec.open`.
 
-    One handle writes; any number of threads and processes search meanwhile. A search sees the whole last commit.
+    Any number of threads and processes search and write. Writers wait for each other, one transaction at a time. A
+    search sees the whole last commit.
     """
 
     def __init__(self, store: Store, on_drift: OnDrift = None) -> None:
@@ -83,7 +84,7 @@ class Collection(ReadableCollection):
         self._on_drift = on_drift
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the path and the memory mode. Unpickling opens the file for reading: only one handle can write."""
+        """Pickle the path and the memory mode. Unpickling opens the file for reading."""
         return reopened, (os.path.abspath(self._store.path), self._store.memory)
 
     # --- writing ---
@@ -234,18 +235,20 @@ class Collection(ReadableCollection):
         from qvec.maintenance.deletion import erase
 
         deletion = self._deletion(ids, where, missing, threads)
-        return erase(self._store, self._maintenance, deletion, as_progress(progress, "erase"))
+        with self._store.job("erases"):
+            return erase(self._store, self._maintenance, deletion, as_progress(progress, "erase"))
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Self]:
-        """Make all changes of this thread inside the ``with`` block visible together at its end, or none of them.
+        """Make all changes of this task or thread in the ``with`` block visible together at its end, or none of them.
 
         An exception that leaves the block undoes everything, as does the death of the process. Reads and searches
-        inside the block see its changes; other threads and processes see the last commit, and wait to write. A nested
-        block is part of the outer one. Changes are held in memory until the end.
+        inside the block see its changes. Other tasks, threads and processes see the last commit, and wait to write. A
+        nested block is part of the outer one. Changes are held in memory until the end.
 
-        Raises ReadOnlyError. Raises AbortedError, and undoes everything, if the block caught an exception of a call or
-        of a nested block that had failed half-way.
+        Raises ReadOnlyError. Raises LockedError if other writers do not end within the handle's timeout, or at once if
+        the writer is another task of the same thread, which cannot go on while this one waits. Raises AbortedError, and
+        undoes everything, if the block caught an exception of a call or of a nested block that had failed half-way.
         """
         with self._store.transaction():
             yield self
@@ -325,8 +328,8 @@ class Collection(ReadableCollection):
     def import_calibration(self, data: str | bytes, *, activate: bool = False) -> Generation:
         """Store what :meth:`export_calibration` returned as a generation; ``activate``: encode every row with it.
 
-        Raises FormatError if the data is damaged or no calibration, and InputError if it is of another dimension,
-        metric or model.
+        Raises FormatError if the data is damaged or not a calibration, and InputError if the dimension, metric or
+        model differs.
         """
         return self._store_trained(import_quantizer(data, self._config), None, activate, None, None)
 
@@ -356,8 +359,9 @@ class Collection(ReadableCollection):
         """
         workers = worker_threads(threads)
         report = as_progress(progress, "requantize")
-        number = self._generations.requantize(code, generation, relink, workers, report, adapter)
-        self._refresh_curves(workers)
+        with self._store.job("requantizes"):
+            number = self._generations.requantize(code, generation, relink, workers, report, adapter)
+            self._refresh_curves(workers)
         return self._generation(number)
 
     def rollback(
@@ -365,8 +369,9 @@ class Collection(ReadableCollection):
     ) -> Generation:
         """Make an earlier generation active. Rows added since are encoded first; all rows, if its codes are gone."""
         workers = worker_threads(threads)
-        self._generations.rollback(generation, workers, as_progress(progress, "rollback"))
-        self._refresh_curves(workers)
+        with self._store.job("requantizes"):
+            self._generations.rollback(generation, workers, as_progress(progress, "rollback"))
+            self._refresh_curves(workers)
         return self._generation(generation)
 
     def drop_generation(self, generation: int) -> None:
@@ -391,7 +396,8 @@ class Collection(ReadableCollection):
 
         queries: float32 [m, dim]; None: stored rows, each searched for among the others. n: the number of queries used
         at most, drawn by ``seed``. codes: "all", or a list of names and configurations. oversamples:
-        candidates re-ranked per hit; 1: none. rows: if more vectors are stored, a sample of so many is scanned.
+        candidates re-ranked per hit; 1: no re-ranking. rows: a larger collection is sampled down to this number of
+        rows.
         progress: called with (done, total) codes.
 
         Each code is searched with the collection's own graph, so the index's loss is that of a requantize
@@ -467,8 +473,9 @@ class Collection(ReadableCollection):
             raise InputError("ks must name one k or more")
         checked = sorted({check_count("ks", k, 1, MAX_TUNED_K) for k in ks})
         limit = check_count("n", n, 1, MAX_TUNED_QUERIES)
-        report = as_progress(progress, "tune")
-        return tune(self._store, self._access, q, checked, limit, seed, worker_threads(threads), report)
+        workers, report = worker_threads(threads), as_progress(progress, "tune")
+        with self._store.job("tunes"):
+            return tune(self._store, self._access, q, checked, limit, seed, workers, report)
 
     def drift(self) -> Drift:
         """Whether recently added vectors still resemble those that the active code was trained on.
@@ -540,9 +547,9 @@ class Collection(ReadableCollection):
         """
         self._outside_transaction("optimize() makes transactions of its own; call it outside of one")
         workers, report = 1 if threads is None else worker_threads(threads), as_progress(progress, "optimize")
-        with short_switch_interval():
+        with self._store.job("optimizes"), short_switch_interval():
             released = self._maintenance.optimize(workers, report)
-            if self._generations.relink_if_due(workers, report):
+            if self._is_relinked(workers, report):
                 self._refresh_curves(worker_threads(threads))
         return released
 
@@ -560,9 +567,7 @@ class Collection(ReadableCollection):
         )
         from qvec.storage.copies import compact
 
-        before = os.stat(self._store.path).st_size
-        compact(self._store)
-        return before - os.stat(self._store.path).st_size
+        return compact(self._store)
 
     def backup(self, dest: str | os.PathLike[str]) -> None:
         """Copy the last commit, without free pages, to a new file, while others read and write.
@@ -597,7 +602,8 @@ class Collection(ReadableCollection):
         with self._store.read() as snap:
             erasing = snap.state.erasing
         if erasing:
-            with contextlib.suppress(LockedError, CorruptError):  # snapshots use the data, or a repair comes first
+            # snapshots use the data, another process erases, or a repair comes first
+            with contextlib.suppress(LockedError, CorruptError), self._store.job("erases"):
                 self._maintenance.erase(worker_threads(None), None)
 
     def _evaluation(
@@ -636,6 +642,12 @@ class Collection(ReadableCollection):
         if activate and not active:
             self.requantize(generation=number, threads=threads, progress=progress)
         return self._generation(number)
+
+    def _is_relinked(self, threads: int, progress: Progress | None) -> bool:
+        """Build a new graph if that is due; False if another process requantizes."""
+        with contextlib.suppress(LockedError), self._store.job("requantizes"):
+            return self._generations.relink_if_due(threads, progress)
+        return False
 
     def _generation(self, number: int) -> Generation:
         return next(made for made in self.generations() if made.number == number)

@@ -31,7 +31,7 @@ from qvec.schema.config import Config, index_config
 from qvec.schema.quantizers import Trained, check_enough, train_code
 from qvec.schema.state import State, empty_state
 from qvec.schema.validation import as_float32, as_stored, check_count
-from qvec.storage.store import ColumnSpec, Store
+from qvec.storage.store import TIMEOUT, ColumnSpec, Store
 
 if TYPE_CHECKING:
     from qvec.codes.adapters import Adapter
@@ -61,6 +61,8 @@ def create(
     durability: Durability = "full",
     on_drift: OnDrift = None,
     map_size: int | None = None,
+    timeout: float = TIMEOUT,
+    exclusive: bool = False,
 ) -> Collection:
     """Create a collection file and open it for writing.
 
@@ -83,11 +85,13 @@ def create(
     on_drift: what to do when a batch raises the drift alarm: "warn" (DriftWarning), "raise" (DriftError; the batch
     is refused), a callable that receives the :class:`qvec.Drift`, or None: only :meth:`Collection.drift` tells.
     map_size: bytes of address space to reserve at first; it grows. Default: one tebibyte, which costs nothing.
+    timeout, exclusive: see :func:`open`.
 
     By default the code is trained on the first batch that is added. Alternatives:
     sample: vectors [n, dim] to train the code on.
-    adapter: a learned map that vectors and queries go through before they are encoded (:mod:`qvec.qat`). The code is
-    then by default the one it was learned for, and the seed of the rotation is its own. It may go with a sample.
+    adapter: a learned map that vectors and queries go through before they are encoded (:mod:`qvec.qat`). The default
+    code is then the one that the map was learned for, and the seed of the rotation is its own. It may go with a
+    sample.
     quantizer: a trained quantizer, for example from :mod:`qvec.torch`; ``code`` must name its kind.
     calibration: known ranges, as ``Calibration.from_ranges`` makes them, for ``Int8`` or ``Int4`` with
     ``scale="per_dim"`` or ``"global"``. If the code has a rotation, they are ranges of rotated values.
@@ -108,11 +112,14 @@ def create(
         quantizer = _calibrated(config, calibration, x is not None or adapter is not None or quantizer is not None)
     trained = _trained(config, x, adapter, quantizer)
     try:
-        return _new_collection(path, config, x, on_drift, trained, declared, durability=durability, **_sized(map_size))
+        options: dict[str, Any] = {"timeout": timeout, "exclusive": exclusive, **_sized(map_size)}
+        return _new_collection(path, config, x, on_drift, trained, declared, durability=durability, **options)
     except ExistsError:
         if not exist_ok:
             raise
-    collection = open(path, durability=durability, on_drift=on_drift, map_size=map_size)
+    collection = open(
+        path, durability=durability, on_drift=on_drift, map_size=map_size, timeout=timeout, exclusive=exclusive
+    )
     try:
         _check_same(collection, config, None if fields is None else declared, trained)
     except BaseException:
@@ -248,8 +255,10 @@ def open(
     model: str | None = None,
     map_size: int | None = None,
     untrusted: bool = False,
+    timeout: float = TIMEOUT,
+    exclusive: bool = False,
 ) -> Collection:
-    """Open a collection file. One handle may have it open for writing, any number for reading.
+    """Open a collection file. Any number of handles, in any number of processes, may read and write it.
 
     memory: "mmap" shares the file's pages between processes. "index" copies the data that finds candidates (codes,
     graph or lists) into huge pages at the first search; "ram" also the originals that re-rank them.
@@ -257,13 +266,16 @@ def open(
     queries will be of, refused if the collection has another. durability, on_drift, map_size: see :func:`create`.
     untrusted: the file is from elsewhere or may be damaged. LMDB's pages are checked before the file is mapped, and
     everything else, as by :meth:`Collection.verify`, before the first search. Nobody may write to it meanwhile.
+    timeout: seconds that a transaction waits for those that were asked for before, in all threads and processes; then
+    LockedError says which process writes, what it does and since when. exclusive: no other handle writes while this one
+    is open, which saves the lock of each transaction.
 
     Raises NotFoundError, FormatError, CorruptError, LockedError, InputError.
     """
     check_on_drift(on_drift)
     check_flag("untrusted", untrusted)
-    options: dict[str, Any] = {"memory": memory, "verify": checksums, "durability": durability}
-    options |= _sized(map_size)
+    options: dict[str, Any] = {"memory": memory, "checksums": checksums, "durability": durability}
+    options |= {"timeout": timeout, "exclusive": exclusive, **_sized(map_size)}
     collection = Collection(Store.open(path, mode, untrusted=untrusted, state_codec=state_codec, **options), on_drift)
     try:
         if model is not None and model != collection.model:

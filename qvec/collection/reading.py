@@ -8,12 +8,14 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, get_args, overload
+from weakref import WeakMethod
 
 from qvec.codes.configs import code_name
 from qvec.common.errors import InputError
 from qvec.common.types import (
     ArrayLike,
     FieldType,
+    Float32Array,
     Include,
     Metric,
     Missing,
@@ -33,7 +35,7 @@ from qvec.schema.validation import (
 )
 from qvec.search.pipeline import Searches
 from qvec.search.results import BatchHits, Hits
-from qvec.storage.store import Store
+from qvec.storage.store import TIMEOUT, Store
 
 if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec` fast
     from qvec.common.types import Batch, GroupKeywords, ManyIds, Query, SearchKeywords, UnknownArray
@@ -41,18 +43,24 @@ if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec`
 
 
 class ReadableCollection:
-    """What a collection reads: its properties, searches and stored records."""
+    """The reading part of a collection: properties, searches and stored records."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._config = Config.from_dict(dict(store.config))
         self._access = RowAccess(self._config)
         self._finalizer: weakref.finalize[[], ReadableCollection] | None = None
-        self._searches = Searches(store, self._access, lambda queries: self._queries.take(queries))
+        take = WeakMethod(self._take_queries)  # a cycle would keep a dropped handle open
+        self._searches = Searches(store, self._access, lambda queries: (sampled := take()) and sampled(queries))
 
-    def close(self) -> None:
-        """Wait for running searches, then release the file. Later calls raise ClosedError."""
-        self._store.close()
+    def close(self, timeout: float = TIMEOUT) -> None:
+        """Release the file. Later calls raise ClosedError, also those of open snapshots and scans.
+
+        timeout: seconds to wait for calls that run in other threads. LockedError then names them; they go on, the
+        handle accepts no more calls, and another `close` waits again. A transaction that another thread has open is
+        undone at the end of its block.
+        """
+        self._store.close(timeout)
         if self._finalizer is not None:
             self._finalizer()
 
@@ -92,6 +100,11 @@ class ReadableCollection:
     def mode(self) -> Mode:
         """The mode: "rw" if this handle can write, else "r"."""
         return self._store.mode
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that a transaction of this handle waits for other writers."""
+        return self._store.timeout
 
     @property
     def dim(self) -> int:
@@ -306,7 +319,8 @@ class ReadableCollection:
             for records in self._access.reader(snap).in_batches(matching_rows(snap, where), size):
                 if snap.version != version:
                     raise InputError("the transaction has changed the collection since this scan of it began")
-                yield records
+                with self._store.idle(snap):
+                    yield records
 
     def count(self, where: Where | None = None) -> int:
         """The number of stored vectors, or of those that match a filter; see :meth:`search` for ``where``."""
@@ -330,6 +344,9 @@ class ReadableCollection:
             return snap.row_of(key) is not None
 
     # --- parts ---
+
+    def _take_queries(self, queries: Float32Array) -> None:
+        self._queries.take(queries)
 
     @cached_property
     def _queries(self) -> QuerySample:

@@ -20,7 +20,7 @@ from qvec.search.results import BatchHits, Extras, Hits
 if TYPE_CHECKING:
     from qvec.common.types import Batch, Query, UnknownArray
 
-NOT_MERGED = ("mmr", "explanation")  # what one collection alone can give
+NOT_MERGED = ("mmr", "explanation")  # options for searches of one collection only
 
 
 @overload
@@ -193,7 +193,7 @@ def _gathered(
     found: NDArray[np.bool_],
     order: NDArray[np.int64],
 ) -> BatchHits:
-    """The places of each query that ``order`` names, of all parts side by side."""
+    """The places of each query that ``order`` names, of all parts concatenated."""
     first, widths = parts[0], [part.ids.shape[1] for part in parts]
     valid = np.take_along_axis(found, order, 1)
     shards = np.where(valid, np.repeat(np.arange(len(parts)), widths)[order], -1)

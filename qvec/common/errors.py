@@ -26,6 +26,10 @@ class NotFoundError(QvecError, FileNotFoundError):
     """There is no file at this path."""
 
 
+class ReplacedError(QvecError, OSError):
+    """The path of an open file names another file now, or none. Nothing was written."""
+
+
 class ExistsError(QvecError, FileExistsError):
     """A file is already at this path."""
 

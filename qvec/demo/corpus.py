@@ -57,5 +57,5 @@ def _records(file: Path) -> list[dict[str, Any]]:
     return [record for record in load_payloads(file) if record is not None]
 
 
-def _question(record: dict[str, Any]) -> Question:
-    return Question(record["question"], record["passage"], tuple(record["answers"]))
+def _question(line: dict[str, Any]) -> Question:
+    return Question(line["question"], line["passage"], tuple(line["answers"]))

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from qvec.common.types import Bitmap
-from qvec.filters.language import Among, And, Between, Exists, Node, Not, Or
-from qvec.filters.postings import read_postings, read_range
+from qvec.filters.language import Among, And, Between, Exists, HasItems, Node, Not, Or
+from qvec.filters.postings import read_items, read_postings, read_range
 from qvec.filters.schema import MAX_KEY
 from qvec.filters.values import scan_values
 from qvec.storage.store import Snapshot
@@ -50,9 +50,11 @@ class Matcher:
             join(found, self.rows(node), out=found)
         return found
 
-    def _leaf(self, node: Among | Between | Exists, bits: Bitmap) -> None:
+    def _leaf(self, node: Among | Between | Exists | HasItems, bits: Bitmap) -> None:
         field = node.field
-        if isinstance(node, Among) and field.has_postings:
+        if isinstance(node, HasItems):
+            read_items(self.reading, field, self.n, bits)
+        elif isinstance(node, Among) and field.has_postings:
             for key in node.keys:
                 read_postings(self.reading, field, key, self.n, bits)
         elif field.has_column:

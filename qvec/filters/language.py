@@ -49,6 +49,13 @@ class Exists:
 
 
 @dataclass(frozen=True, slots=True)
+class HasItems:
+    """Rows whose list has at least one item."""
+
+    field: Field
+
+
+@dataclass(frozen=True, slots=True)
 class Not:
     node: Node
 
@@ -65,7 +72,7 @@ class Or:
     nodes: tuple[Node, ...]
 
 
-Node = Among | Between | Exists | Not | And | Or
+Node = Among | Between | Exists | HasItems | Not | And | Or
 
 
 def parse(where: object, schema: Schema, name: str = "where") -> Node:
@@ -169,6 +176,14 @@ class _Parser:
             raise InputError(f"{path} must be True or False, got {shown(value)}")
         return Exists(field) if value else Not(Exists(field))
 
+    def empty(self, field: Field, value: object, path: str) -> Node:
+        if not isinstance(value, bool):
+            raise InputError(f"{path} must be True or False, got {shown(value)}")
+        filled: Node = HasItems(field) if field.many else Exists(field)
+        if field.type == "keyword":
+            filled = And((filled, Not(Among(field, (field.key("", path),)))))
+        return Not(filled) if value else filled
+
     def greater(self, field: Field, value: object, path: str) -> Node:
         return _between(field, self._order(field, value, path) + 1, MAX_KEY)
 
@@ -199,6 +214,7 @@ _OPERATORS: dict[str, Callable[[_Parser, Field, Any, str], Node]] = {
     "$lt": _Parser.less,
     "$lte": _Parser.at_most,
     "$exists": _Parser.exists,
+    "$empty": _Parser.empty,
     "$contains": _Parser.contains,
 }
 

@@ -61,10 +61,21 @@ def read_range(reading: Snapshot, field: Field, low: int, high: int, n: int, bit
     _read_span(reading, stem(field, low), stem(field, high), n, bits)
 
 
+def read_items(reading: Snapshot, field: Field, n: int, bits: Bitmap) -> None:
+    """Set the bits of the rows that have any key."""
+    low, high = all_names(field)
+    for name, data in reading.entries(low, high):
+        if name[len(low) : len(low) + 1] != _PRESENT and not bits_roaring(data, _chunk_of(name), n, bits):
+            raise _damaged(name)
+
+
+def _chunk_of(name: bytes) -> int:
+    return int.from_bytes(name[-_CHUNK_BYTES:], "big")
+
+
 def _read_span(reading: Snapshot, low: bytes, high: bytes, n: int, bits: Bitmap) -> None:
     for name, data in reading.entries(low + _FIRST, high + _LAST):
-        chunk = int.from_bytes(name[-_CHUNK_BYTES:], "big")
-        if len(name) != len(low) + _CHUNK_BYTES or not bits_roaring(data, chunk, n, bits):
+        if len(name) != len(low) + _CHUNK_BYTES or not bits_roaring(data, _chunk_of(name), n, bits):
             raise _damaged(name)
 
 

@@ -15,15 +15,18 @@ from __future__ import annotations
 import os
 from datetime import datetime
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 from haystack import Document, component, default_from_dict, default_to_dict
 from haystack.document_stores.errors import DuplicateDocumentError
 from haystack.document_stores.types import DuplicatePolicy
 from haystack.errors import FilterError
+from haystack.utils.filters import document_matches_filter
 
-import qvec
-from qvec.common.errors import DuplicateIdError, InputError
+from qvec.collection.collection import Collection
+from qvec.collection.open import create
+from qvec.common.errors import DuplicateIdError, InputError, LockedError
 from qvec.common.types import OnConflict
 
 DOCUMENT, EMBEDDED = "_document", "_embedded"
@@ -34,7 +37,9 @@ POLICIES: dict[DuplicatePolicy, OnConflict] = {
     DuplicatePolicy.OVERWRITE: "replace",
 }
 COMPARISONS = {"==": "$eq", "!=": "$ne", ">": "$gt", ">=": "$gte", "<": "$lt", "<=": "$lte"}
+ATTRIBUTES = ("id", "content", "blob", "score", "embedding")
 NOTHING: dict[str, Any] = {EMBEDDED: {"$in": []}}
+_OPEN: WeakValueDictionary[str, Collection] = WeakValueDictionary()
 
 
 class QvecDocumentStore:
@@ -47,7 +52,7 @@ class QvecDocumentStore:
         self._arguments = {"path": os.fspath(path), "dim": dim, "fields": fields, **options}
         declared = {**(fields or {}), EMBEDDED: "bool"}
         chosen: dict[str, Any] = {"ids": "str", "fields": declared, "exist_ok": True} | options
-        self.collection = qvec.create(path, dim, **chosen)
+        self.collection = _shared(path, dim, chosen)
 
     def to_dict(self) -> dict[str, Any]:
         """The path and the options of the store, for :meth:`from_dict`."""
@@ -65,17 +70,28 @@ class QvecDocumentStore:
 
     def filter_documents(self, filters: dict[str, Any] | None = None) -> list[Document]:
         """Documents that match filters, in the order in which they were stored."""
+        plain = _names_attribute(filters)  # a collection filters by payload fields only
+        where = None if plain else _where(filters)
         found: list[Document] = []
-        for records in _refusing(lambda: list(self.collection.scan(where=_where(filters)))):
+        for records in _refusing(lambda: list(self.collection.scan(where=where))):
             found.extend(_document(*record) for record in records)
-        return found
+        if filters is None or not plain:
+            return found
+        return [document for document in found if document_matches_filter(filters, document)]
 
     def write_documents(self, documents: list[Document], policy: DuplicatePolicy = DuplicatePolicy.NONE) -> int:
-        """Store documents, all or none of them; the number written. The policy NONE is the policy FAIL."""
+        """Store documents, all or none of them; the number written. The policy NONE is the policy FAIL.
+
+        If one id occurs twice, SKIP stores the first document and OVERWRITE the last.
+        """
         if not isinstance(documents, list) or not all(isinstance(document, Document) for document in documents):
             raise ValueError("documents must be a list of haystack.Document")
         if not documents:
             return 0
+        if policy in (DuplicatePolicy.SKIP, DuplicatePolicy.OVERWRITE):
+            order = documents if policy == DuplicatePolicy.OVERWRITE else documents[::-1]
+            last = {document.id: document for document in order}
+            documents = [last[id] for id in dict.fromkeys(document.id for document in documents)]
         vectors = [_placeholder(self.collection.dim) if d.embedding is None else d.embedding for d in documents]
         payloads = [_payload(document) for document in documents]
         ids = [document.id for document in documents]
@@ -91,11 +107,14 @@ class QvecDocumentStore:
 
     def search(self, embedding: list[float], top_k: int, filters: dict[str, Any] | None = None) -> list[Document]:
         """The documents nearest to an embedding, with their scores."""
+        ids_in = None
+        if _names_attribute(filters):
+            ids_in, filters = [document.id for document in self.filter_documents(filters)], None
         conditions = [part for part in (_where(filters), self._embedded()) if part]
         where = {"$and": conditions} if conditions else None
         hits = _refusing(
             lambda: self.collection.search(
-                np.asarray(embedding, np.float32), top_k, where=where, include=("payloads", "vectors")
+                np.asarray(embedding, np.float32), top_k, where=where, ids_in=ids_in, include=("payloads", "vectors")
             )
         )
         return [_document(hit.id, hit.vector, hit.payload, hit.score) for hit in hits]
@@ -156,6 +175,31 @@ def _document(id: str, vector: Any, payload: dict[str, Any] | None, score: float
     return Document.from_dict({**rest, "id": id, "meta": meta, "embedding": embedding, "score": score})
 
 
+def _shared(path: str | os.PathLike[str], dim: int, options: dict[str, Any]) -> Collection:
+    """Create or open a collection. Stores of one process on one path share the handle that writes."""
+    place = os.path.realpath(path)
+    try:
+        made = create(path, dim, **options)
+    except LockedError:
+        known = _OPEN.get(place)
+        if known is None or known.closed:
+            raise
+        made = known
+        wanted = {"dim": dim, "metric": options.get("metric", made.metric), "fields": options["fields"]}
+        stored = {"dim": made.dim, "metric": made.metric, "fields": dict(made.fields)}
+        if wanted != stored:
+            raise InputError(f"{path} is open with other options: {stored}, not {wanted}") from None
+    _OPEN[place] = made
+    return made
+
+
+def _names_attribute(filters: dict[str, Any] | None) -> bool:
+    """Whether a filter refers to an attribute of documents itself, such as ``id`` or ``content``."""
+    if not filters:
+        return False
+    return filters.get("field") in ATTRIBUTES or any(map(_names_attribute, filters.get("conditions", ())))
+
+
 def _refusing(call: Any) -> Any:
     """The result of a call, with InputError replaced by Haystack's FilterError."""
     try:
@@ -174,7 +218,9 @@ def _where(filters: dict[str, Any] | None) -> dict[str, Any] | None:
     if operator in ("AND", "OR", "NOT"):
         if "conditions" not in filters:
             raise FilterError(f"'conditions' is missing in {filters}")
-        inner = [_where(condition) for condition in filters["conditions"]]
+        inner = [_where(condition) or {} for condition in filters["conditions"]]
+        if not inner:  # as Haystack's own evaluation: all of none hold, any of none do not
+            return None if operator == "AND" else NOTHING
         return {"$not": {"$and": inner}} if operator == "NOT" else {f"${operator.lower()}": inner}
     for key in ("field", "value"):
         if key not in filters:

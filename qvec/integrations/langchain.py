@@ -21,17 +21,20 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
-import qvec
+from qvec.collection.collection import Collection
+from qvec.collection.open import create
+from qvec.collection.open import open as open_collection
 from qvec.common.errors import InputError
 
 TEXT = "text"
+IMPORTED_TEXT = "document"  # the key of a text that `qvec import` reads from Chroma
 PROBE = "how long is a vector"
 
 
 class QvecVectorStore(VectorStore):
     """Documents in a collection whose ids are strings. Its scores are the collection's: larger is nearer."""
 
-    def __init__(self, collection: qvec.Collection, embedding: Embeddings) -> None:
+    def __init__(self, collection: Collection, embedding: Embeddings) -> None:
         if collection.stats().ids != "str":
             raise InputError('documents have string ids: create the collection with ids="str"')
         self.collection = collection
@@ -44,12 +47,12 @@ class QvecVectorStore(VectorStore):
         """Create a collection. dim: default, that of the embedding. options: of :func:`qvec.create`."""
         length = len(embedding.embed_query(PROBE)) if dim is None else dim
         chosen: dict[str, Any] = {"ids": "str"} | options
-        return cls(qvec.create(path, length, **chosen), embedding)
+        return cls(create(path, length, **chosen), embedding)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], embedding: Embeddings, **options: Any) -> Self:
         """Open a collection. options: of :func:`qvec.open`."""
-        return cls(qvec.open(path, **options), embedding)
+        return cls(open_collection(path, **options), embedding)
 
     @classmethod
     def from_texts(
@@ -77,25 +80,34 @@ class QvecVectorStore(VectorStore):
     def add_texts(
         self,
         texts: Iterable[str],
-        metadatas: list[dict[str, Any]] | None = None,
+        metadatas: Sequence[dict[str, Any] | None] | None = None,
         *,
         ids: Sequence[str | None] | None = None,
         **kwargs: Any,
     ) -> list[str]:
-        """Store texts in one commit, replacing stored texts with the same ids; the ids."""
+        """Store texts in one commit, replacing stored texts with the same ids; the ids.
+
+        If one id occurs twice, the last of its texts is stored.
+        """
         contents = list(texts)
         names = [name or str(uuid.uuid4()) for name in (ids or [None] * len(contents))]
-        metas = metadatas or [{}] * len(contents)
+        metas = metadatas or [None] * len(contents)
         if not len(contents) == len(names) == len(metas):
             raise InputError(f"{len(names)} ids and {len(metas)} metadatas for {len(contents)} texts")
         if contents:
-            payloads = [_payload(text, meta) for text, meta in zip(contents, metas, strict=True)]
-            self.collection.upsert(self._embedding.embed_documents(contents), names, payloads)
+            last = {name: i for i, name in enumerate(names)}
+            payloads = [_payload(contents[i], metas[i]) for i in last.values()]
+            vectors = self._embedding.embed_documents([contents[i] for i in last.values()])
+            self.collection.upsert(vectors, list(last), payloads)
         return names
 
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
-        """Delete by id, or documents that match ``where=``; ids that are not stored are ignored."""
-        self.collection.delete(ids, **kwargs)
+        """Delete by id, or documents that match ``where=``; without either, all. Unknown ids are ignored."""
+        if ids is None and kwargs.get("where") is None:
+            for records in list(self.collection.scan()):
+                self.collection.delete(records.ids)
+        else:
+            self.collection.delete(ids, **kwargs)
         return True
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
@@ -158,15 +170,21 @@ class QvecVectorStore(VectorStore):
         metric = self.collection.metric
         if metric == "cosine":
             return lambda score: min(1.0, max(0.0, (1 + score) / 2))
-        return (lambda score: 1 / (1 - score)) if metric == "l2" else (lambda score: 1 / (1 + math.exp(-score)))
+        return (lambda score: 1 / (1 - score)) if metric == "l2" else _logistic
 
 
-def _payload(text: str, metadata: dict[str, Any]) -> dict[str, Any]:
-    if TEXT in metadata:
+def _logistic(x: float) -> float:
+    """1 / (1 + exp(-x)), without an overflow."""
+    return (1 + math.tanh(x / 2)) / 2
+
+
+def _payload(text: str, metadata: dict[str, Any] | None) -> dict[str, Any]:
+    if metadata and TEXT in metadata:
         raise InputError(f"the metadata key {TEXT!r} is where the text is stored; choose another")
-    return {TEXT: text, **metadata}
+    return {TEXT: text, **(metadata or {})}
 
 
 def _document(id: str, payload: dict[str, Any] | None) -> Document:
     metadata = dict(payload or {})
-    return Document(id=id, page_content=metadata.pop(TEXT, ""), metadata=metadata)
+    text = metadata.pop(TEXT if TEXT in metadata else IMPORTED_TEXT, "")
+    return Document(id=id, page_content=text, metadata=metadata)

@@ -9,13 +9,14 @@ Metadata filters refer to declared fields. ``ref_doc_id`` is always declared, be
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from llama_index.core.bridge.pydantic import PrivateAttr
-from llama_index.core.schema import BaseNode
+from llama_index.core.schema import BaseNode, TextNode
 from llama_index.core.vector_stores.types import (
     BasePydanticVectorStore,
     FilterCondition,
@@ -28,10 +29,15 @@ from llama_index.core.vector_stores.types import (
 )
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
 
-import qvec
+from qvec.collection.collection import Collection
+from qvec.collection.open import create
+from qvec.collection.open import open as open_collection
 from qvec.common.errors import InputError
+from qvec.rows.results import Records
 
 REF_DOC = "ref_doc_id"
+NODE = "_node_content"  # LlamaIndex's key of a whole node
+IMPORTED_TEXTS = ("text", "document")  # payload keys of texts that come from other programs
 OPERATORS = {
     FilterOperator.EQ: "$eq",
     FilterOperator.NE: "$ne",
@@ -51,9 +57,9 @@ class QvecVectorStore(BasePydanticVectorStore):
 
     stores_text: bool = True
     flat_metadata: bool = False
-    _collection: qvec.Collection = PrivateAttr()
+    _collection: Collection = PrivateAttr()
 
-    def __init__(self, collection: qvec.Collection) -> None:
+    def __init__(self, collection: Collection) -> None:
         super().__init__(stores_text=True)
         if collection.stats().ids != "str":
             raise InputError('nodes have string ids: create the collection with ids="str"')
@@ -66,19 +72,19 @@ class QvecVectorStore(BasePydanticVectorStore):
         """Create a collection. fields: metadata to filter by. fields and options: of :func:`qvec.create`."""
         declared = {**(fields or {}), REF_DOC: "keyword"}
         chosen: dict[str, Any] = {"ids": "str", "fields": declared} | options
-        return cls(qvec.create(path, dim, **chosen))
+        return cls(create(path, dim, **chosen))
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], **options: Any) -> QvecVectorStore:
         """Open a collection. options: of :func:`qvec.open`."""
-        return cls(qvec.open(path, **options))
+        return cls(open_collection(path, **options))
 
     @classmethod
     def class_name(cls) -> str:
         return "QvecVectorStore"
 
     @property
-    def client(self) -> qvec.Collection:
+    def client(self) -> Collection:
         """The collection."""
         return self._collection
 
@@ -127,12 +133,14 @@ class QvecVectorStore(BasePydanticVectorStore):
         if query.query_embedding is None:
             raise InputError("the query has no embedding")
         options: dict[str, Any] = {"include": ("payloads", "vectors"), **kwargs}
+        threshold = options.pop("mmr_threshold", query.mmr_threshold)
         if query.mode == VectorStoreQueryMode.MMR:
-            options.setdefault("mmr", 0.5 if query.mmr_threshold is None else query.mmr_threshold)
+            options.setdefault("mmr", 0.5 if threshold is None else threshold)
         where = where_of(query.filters, query.doc_ids)
+        allowed = query.node_ids or None  # retrievers pass an empty list for "any"
         vector = np.asarray(query.query_embedding, np.float32)
-        hits = self._collection.search(vector, query.similarity_top_k, where=where, ids_in=query.node_ids, **options)
-        nodes = [_node(hit.payload, hit.vector) for hit in hits]
+        hits = self._collection.search(vector, query.similarity_top_k, where=where, ids_in=allowed, **options)
+        nodes = [_node(hit.id, hit.payload, hit.vector) for hit in hits]
         return VectorStoreQueryResult(
             nodes=nodes, similarities=[hit.score for hit in hits], ids=[hit.id for hit in hits]
         )
@@ -140,7 +148,7 @@ class QvecVectorStore(BasePydanticVectorStore):
 
 def where_of(filters: MetadataFilters | None, doc_ids: list[str] | None = None) -> dict[str, Any] | None:
     """LlamaIndex's filters in the collection's language; None: no condition."""
-    parts = [] if doc_ids is None else [{REF_DOC: {"$in": doc_ids}}]
+    parts = [{REF_DOC: {"$in": doc_ids}}] if doc_ids else []
     if filters is not None and filters.filters:
         parts.append(_group(filters))
     return {"$and": parts} if len(parts) > 1 else parts[0] if parts else None
@@ -155,7 +163,7 @@ def _group(filters: MetadataFilters) -> dict[str, Any]:
 
 def _condition(part: MetadataFilter) -> dict[str, Any]:
     if part.operator == FilterOperator.IS_EMPTY:
-        return {part.key: {"$exists": False}}
+        return {part.key: {"$empty": True}}
     if part.operator == FilterOperator.ALL and isinstance(part.value, list):
         return {"$and": [{part.key: {"$contains": value}} for value in part.value]}
     if part.operator not in OPERATORS:
@@ -163,11 +171,20 @@ def _condition(part: MetadataFilter) -> dict[str, Any]:
     return {part.key: {OPERATORS[part.operator]: part.value}}
 
 
-def _nodes(records: qvec.Records) -> list[BaseNode]:
-    return [_node(payload, vector) for payload, vector in zip(records.payloads, records.vectors, strict=True)]
+def _nodes(records: Records) -> list[BaseNode]:
+    columns = zip(records.ids.tolist(), records.payloads, records.vectors, strict=True)
+    return [_node(id, payload, vector) for id, payload, vector in columns]
 
 
-def _node(payload: Any, vector: Any) -> BaseNode:
-    node: BaseNode = metadata_dict_to_node(payload)
+def _node(id: str, payload: Any, vector: Any) -> BaseNode:
+    data = dict(payload or {})
+    node: BaseNode
+    text = next((str(data[key]) for key in IMPORTED_TEXTS if key in data), "")
+    if NODE in data:
+        stored = json.loads(data[NODE])
+        node = metadata_dict_to_node(data, text=text if text and not stored.get("text") else None)
+    else:  # not written by LlamaIndex
+        metadata = {key: value for key, value in data.items() if key not in IMPORTED_TEXTS}
+        node = TextNode(id_=id, text=text, metadata=metadata)
     node.embedding = vector.tolist()
     return node

@@ -53,7 +53,8 @@ def store_trained(
 
 
 def _with_method(code: CodeConfig, method: str | None) -> CodeConfig:
-    """The code with another calibration method. Raises InputError if it has none, or learns nothing from a sample."""
+    """The code with another calibration method. Raises InputError if the code has no methods or learns nothing from a
+    sample."""
     if method is not None:
         if "method" not in {field.name for field in fields(code)}:
             raise InputError(f"{code.kind} codes have no calibration method; got {method!r}")

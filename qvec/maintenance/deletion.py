@@ -68,7 +68,7 @@ def delete(store: Store, maintenance: Maintenance, deletion: Deletion) -> int:
 
     deleted, due = _with_reserve(store, work)
     if due:
-        with contextlib.suppress(DiskFullError):  # the rest of the repair stays due
+        with contextlib.suppress(DiskFullError):  # the rest of the repair remains due
             maintenance.repair_index(deleted, deletion.threads)
     return deleted
 

@@ -1,4 +1,4 @@
-"""Maintenance in transactions of its own, none of which changes what is stored."""
+"""Maintenance in transactions of its own. Stored data does not change."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Maintenance:
     def remove_tombstones(self, threads: int, progress: Progress | None) -> None:
         """Remove all deleted rows from the index. ``progress`` is called with rows of the index.
 
-        Rows that are deleted meanwhile are left to the next call, or this one might not end.
+        Rows that are deleted meanwhile are left to the next call. Otherwise a call might never end.
         """
         with self.store.read() as snap:
             total = 2 * snap.state.n  # the repair that is running, and one for rows that were deleted since it began
@@ -88,7 +88,7 @@ class Maintenance:
                 progress(done, done + left)
 
     def erase(self, threads: int, progress: Progress | None) -> None:
-        """Overwrite everything that is not in use. Until this is done, the state says that it is to be done."""
+        """Overwrite all unused space. Until this is done, the state records that an erasure is pending."""
         self.remove_tombstones(threads, progress)
         with self.store.write() as txn:
             if txn.state.active is not None:

@@ -23,7 +23,8 @@ class Reclaim:
     writer: Writer
 
     def move_rows(self, limit: int, threads: int) -> tuple[int, int]:
-        """Move at most ``limit`` of the last live rows to free rows before them; how many were moved, and remain.
+        """Move at most ``limit`` of the last live rows to free rows before them. Returns the numbers moved and
+        remaining.
 
         If fewer than ``limit`` rows are moved, the unused rows at the end are removed.
         """

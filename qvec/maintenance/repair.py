@@ -34,11 +34,12 @@ _ID_BYTES = 8
 def repair(
     store: Store, writer: Callable[[Transaction], Writer], verify: Callable[[], list[str]], threads: int
 ) -> list[str]:
-    """Repair a collection in one transaction; what was rebuilt. ``verify``: the problems of the last commit.
+    """Repair a collection in one transaction; returns what was rebuilt. ``verify``: finds the problems of the last
+    commit.
 
-    Raises CorruptError if data is damaged that nothing else can be used to rebuild.
+    Raises CorruptError if damaged data cannot be rebuilt from other data.
     """
-    if problems := structure_problems(store.path):
+    if problems := structure_problems(store.readable_path):
         raise CorruptError(f"LMDB's own pages cannot be rebuilt: {problems[0]}. Restore a backup")
     with store.write() as txn:
         done = Repair(txn, writer(txn), threads).run()
@@ -59,7 +60,7 @@ class Repair:
     def run(self) -> list[str]:
         """Rebuild what is damaged or wrong; returns what was rebuilt, in words.
 
-        Raises CorruptError if what is left does not suffice.
+        Raises CorruptError if the sound data does not suffice.
         """
         self.damaged = {name for name, column in self.txn.columns.items() if not _is_whole(column)}
         self._check_base()
@@ -77,7 +78,7 @@ class Repair:
         self._make_fields()
         return self.done
 
-    # --- what cannot be rebuilt ---
+    # # --- data that cannot be rebuilt ---
 
     def _check_base(self) -> None:
         """Raise CorruptError if something is damaged that is not derived from other data."""
@@ -150,9 +151,10 @@ class Repair:
         if IDS in self.txn.columns:
             return [key.tobytes()[::-1] for key in self.txn.columns[IDS].read(rows)]
         records = read_records(self.txn, rows.tolist())
-        if None in records:
+        names = [record.id.encode() for record in records if record is not None and record.id is not None]
+        if len(names) < len(records):
             raise CorruptError("the record of a row, which has its id, is lost. Restore a backup")
-        return [record["id"].encode() for record in records]
+        return names
 
     def _follow_map(self, rows: dict[int, bytes]) -> None:
         """Rebuild ids and the bitmap of deleted rows from the id map: rows that no id leads to are deleted."""
@@ -239,7 +241,7 @@ class Repair:
     def _payloads(self) -> Iterator[tuple[int, dict[str, object] | None]]:
         for row in live_rows(self.txn).tolist():
             if (record := read_record(self.txn, row)) is not None:
-                yield row, record["payload"]
+                yield row, record.payload
 
     def _renewed(self, stored: str, spec: ColumnSpec, rows: int) -> Column:
         """A new column in place of a stored one, under the same name and generation."""

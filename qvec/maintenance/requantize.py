@@ -1,10 +1,10 @@
 """A new generation of codes, built next to the active one and activated by one commit.
 
-The codes of generation g, and its graph if it has one of its own, are columns whose keys carry g; the state's
-``column_names`` says which columns are active. The generation under construction is the state's ``pending``: each step
-is a transaction that extends it and records its progress. A process that dies leaves the old generation active and the
-new one to be continued. Rows that are added meanwhile are coded before the activation. The old generation stays until
-it is dropped, so that a rollback only codes the rows that were added since.
+The codes of generation g, and its graph if it has one of its own, are columns whose keys contain g. The state's
+``column_names`` names the active columns. The generation under construction is the state's ``pending``. Each step is a
+transaction that extends the pending generation and records the progress. If a process dies, the old generation stays
+active and the new one can be continued. Rows that are added meanwhile are coded before the activation. The old
+generation stays until it is dropped, so that a rollback only codes the rows that were added since.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ from qvec.schema.state import InactiveCodes, PendingGeneration, State
 from qvec.search.engine import Engine
 from qvec.storage.store import Snapshot, Store, Transaction
 
-CODED_ROWS = 8192  # by one transaction
+CODED_ROWS = 8192  # rows coded by one transaction
 PROBES = 256  # queries that decide whether the graph is linked again
 PROBE_K, PROBE_EF = 10, 128
-MIN_AGREEMENT = 0.95  # of a walk with a scan of the same codes; below, the graph no longer fits them
+MIN_AGREEMENT = 0.95  # share of a scan's hits that a walk must find; below it, the graph no longer fits the codes
 Relink = bool | Literal["auto"]
 
 
@@ -177,7 +177,7 @@ class GenerationManager:
         return number
 
     def _begin(self, number: int, relink: Relink) -> int:
-        """Record a generation that is there as pending."""
+        """Record a stored generation as pending."""
         with self.store.write() as txn:
             state: State = txn.state
             check_trained(state)
@@ -260,7 +260,8 @@ class GenerationManager:
         return replace(built, rows=stop)
 
     def _link(self, txn: Transaction, pending: PendingGeneration, threads: int) -> tuple[InactiveCodes, bool]:
-        """Link the next rows into the generation's own graph, if it has one; the second value: all are linked.
+        """Link the next rows into the generation's own graph, if it has one. The second value says whether all rows
+        are linked.
 
         Steps grow with the graph: a step rewrites most of it, so all steps together rewrite a few times its size.
         """
@@ -292,7 +293,7 @@ class GenerationManager:
         state: State = snap.state
         index = load_index(self.config.index, state.index)
         columns = active_columns(snap.columns, {**state.column_names, **names})
-        if not index.built_from_codes or not state.live:  # nothing that might not fit
+        if not index.built_from_codes or not state.live:  # no graph, or no rows that might not fit it
             return 1.0
         quantizers = self.quantizers.pair(self.quantizers.load(snap, number), columns)
         candidates = 0 if quantizers.originals is None else math.ceil(PROBE_K * quantizers.codes.oversample)

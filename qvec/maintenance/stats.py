@@ -1,4 +1,4 @@
-"""What a collection holds and the bytes it takes, as of one snapshot."""
+"""Counts and sizes of a collection, as of one snapshot."""
 
 from __future__ import annotations
 

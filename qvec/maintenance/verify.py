@@ -24,7 +24,8 @@ SHOWN = 5  # of a kind of problem
 
 
 def verify_snapshot(snap: Snapshot, loader: QuantizerLoader, deep: bool) -> list[str]:
-    """Problems found, none if the snapshot is sound. Reads everything once; ``deep``: also compares derived data."""
+    """Find the problems of a snapshot; no strings if it is sound. Reads everything once. ``deep``: also compare
+    derived data."""
     problems = list(snap.check())
     if problems:
         return problems  # the checks below assume whole data
@@ -44,7 +45,7 @@ def verify_snapshot(snap: Snapshot, loader: QuantizerLoader, deep: bool) -> list
 
 
 def _check_quantizers(snap: Snapshot, config: Config) -> Iterator[str]:
-    """Check that every record the state names is there, and can be read."""
+    """Check that every record the state names exists and can be read."""
     for record in snap.state.generations:
         number = record.number
         plain = snap.record(QUANTIZER, number)
@@ -83,7 +84,7 @@ def _check_fields(snap: Snapshot) -> Iterator[str]:
     if snap.state.fields:
         rows = live_rows(snap).tolist()
         records = ((row, read_record(snap, row)) for row in rows)
-        yield from check_fields_of(snap, {row: record["payload"] for row, record in records if record is not None})
+        yield from check_fields_of(snap, {row: record.payload for row, record in records if record is not None})
 
 
 def _key(value: int) -> bytes:
@@ -93,7 +94,7 @@ def _key(value: int) -> bytes:
 def wrong_codes(reading: Snapshot, quantizers: Quantizers) -> Iterator[tuple[NDArray[np.int64], Codes]]:
     """Rows whose codes differ from those of their originals, to the last bit, and the right codes.
 
-    Nothing, if the originals were rounded when they were stored.
+    Yields nothing if the originals were rounded when they were stored.
     """
     originals = quantizers.originals
     if originals is None or originals.kind != "f32":
@@ -115,7 +116,7 @@ def graph_shape(snap: Snapshot, loader: QuantizerLoader) -> GraphShape | None:
 
 
 def active_index_input(reading: Snapshot, quantizers: Quantizers) -> IndexInput:
-    """What the active index is built over, to search and check it."""
+    """The input of the active index, to search and check it."""
     columns = active_columns(reading.columns, reading.state.column_names)
     return IndexInput.of_codes(quantizers, columns, reading.state.n)
 

@@ -43,7 +43,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Choice:
-    """``row``: the chosen code and oversampling, or None. ``nearest``: then the best."""
+    """The result of a choice. ``row``: the chosen code and oversampling, or None; ``nearest``: then the best row."""
 
     target: Target
     report: Report

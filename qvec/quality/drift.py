@@ -1,4 +1,4 @@
-"""Drift: do added vectors still resemble the code's training sample, and does the code still hold their recall?
+"""Drift: whether added vectors still resemble the code's training sample, and whether the code keeps its recall.
 
 Added rows are checked 512 at a time (qvec/quality/drift_stats.py). One check in four measures recall, and so does each
 check of vectors that have shifted: recall of new vectors and of stored ones, since a code that cannot tell new vectors
@@ -151,7 +151,7 @@ def read_drift(reading: Snapshot, dim: int) -> Drift:
 
 
 def _young_advice(state: State, number: int) -> str:
-    """Return advice on a code that was trained on fewer vectors than it needs to learn from; "": there is none."""
+    """Return advice if the code was trained on fewer vectors than it needs; "" if there is no advice."""
     record = state.generation(number)
     needed = record.code.min_samples
     if not 0 < record.n_samples < needed or state.live < RETRAIN_GROWTH * needed:
@@ -163,7 +163,7 @@ def _young_advice(state: State, number: int) -> str:
 
 
 def drift_of(record: DriftRecord, number: int) -> Drift:
-    """Return what the record of a generation says, with advice."""
+    """Return the drift that the record of a generation describes, with advice."""
     evidence = {} if record.evidence is None else asdict(record.evidence)
     return Drift(record.level, evidence, _ADVICE[record.level], number, record.n_checks)
 
@@ -205,8 +205,8 @@ def _recalls(quantizer: Quantizer, x: Float32Array, base_rows: int, stored: Stor
 def _recalls_among_newest(quantizer: Quantizer, x: Float32Array, base_rows: int, stored: StoredSample) -> Recalls:
     """Recall of queries taken from x among the newest stored vectors, x included.
 
-    New vectors that are far from the old ones have their neighbors among the new. A code may tell a few of these apart
-    and fail among as many as it was trained for; :func:`_recalls` has only a few new vectors in its base.
+    New vectors that are far from the old ones have their neighbors among the new. A code may distinguish a few of them
+    but not many. :func:`_recalls` has only a few new vectors in its base and would not notice.
     """
     return recalls_among(quantizer, np.ascontiguousarray(x[::2][:QUERIES]), *stored(base_rows, True))
 

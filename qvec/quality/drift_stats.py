@@ -17,7 +17,7 @@ from qvec.common.types import Codes, Float32Array, NDArray
 from qvec.quality.recall import Recalls, recall
 
 ROWS_PER_CHECK = 512
-MAX_CHECKS = 4  # of one batch; also the number that is stored and tested together
+MAX_CHECKS = 4  # checks of one batch; also the number that is stored and tested together
 QUERIES = 256  # per kind (new vectors, stored vectors) where a check measures recall; of a training sample, four times
 BASE_ROWS = 2048  # vectors that neighbors are searched among; in a check, QUERIES of them are new
 NEIGHBORS = 10
@@ -104,7 +104,8 @@ class Reference:
 
     @classmethod
     def build(cls, quantizer: Quantizer, vectors: Float32Array) -> Self:
-        """From float32 [n, dim], n >= MIN_SAMPLE_ROWS: at most a third of them are queries, the others are the base."""
+        """From float32 [n, dim], n >= MIN_SAMPLE_ROWS. At most a third of the rows are queries; the others are the
+        base."""
         queries, base = apart(vectors, min(4 * QUERIES, len(vectors) // 3))
         base = spread(base, BASE_ROWS)
         x = spread(vectors, 4 * ROWS_PER_CHECK)

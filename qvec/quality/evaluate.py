@@ -93,7 +93,7 @@ class Evaluation:
         return Report(self.k, len(numbers), n_queries, self.queries is None, index, found, skipped)
 
     def _problem(self, n: int) -> tuple[Int64Array, Problem, bool]:
-        """The live rows that are measured, the problem, and whether these are all live rows.
+        """The live rows that are measured, the problem, and whether all live rows are measured.
 
         If they are, the base has deleted rows too, hidden: its row numbers are then those of the graph.
         """

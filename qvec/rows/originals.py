@@ -12,7 +12,7 @@ from qvec.schema.quantizers import QuantizerLoader, VectorReader
 from qvec.schema.state import State
 from qvec.storage.store import Snapshot
 
-TRAINING_ROWS = 65_536  # rows trained on: 65 of their values lie beyond the 99.9th percentile
+TRAINING_ROWS = 65_536  # rows trained on: 65 of their values are above the 99.9th percentile
 
 
 def check_trained(state: State) -> None:
@@ -22,7 +22,7 @@ def check_trained(state: State) -> None:
 
 
 def originals_of(reading: Snapshot, quantizers: QuantizerLoader) -> VectorReader:
-    """The reader of originals; InputError if none are stored."""
+    """The reader of originals. Raises InputError if the collection stores no originals."""
     state: State = reading.state
     columns = active_columns(reading.columns, state.column_names)
     if VECTORS in columns:

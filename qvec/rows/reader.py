@@ -11,7 +11,7 @@ import numpy as np
 from qvec.codes.prequantized_input import to_floats
 from qvec.common.errors import MissingIdError
 from qvec.common.types import Missing, NDArray
-from qvec.rows.lookup import check_same, find_rows, id_array, ids_of_rows, payloads_of, row_records
+from qvec.rows.lookup import check_same, find_rows, id_array, ids_of_rows, payloads_of, read_records
 from qvec.rows.results import Records
 from qvec.schema.config import Config
 from qvec.schema.layout import active_columns
@@ -87,7 +87,7 @@ class Reader:
         state: State = self.snap.state
         if not state.records:
             return [None] * len(rows)
-        return row_records(self.snap, rows.tolist())
+        return read_records(self.snap, rows.tolist(), complete=True)
 
 
 def refuse_missing(keys: Sequence[bytes], rows: NDArray[np.int64], config: Config) -> None:

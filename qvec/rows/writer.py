@@ -31,14 +31,15 @@ if TYPE_CHECKING:
 
 INDEXED_ROWS = 65_536  # rows of a new field that are indexed at a time: one chunk of a bitmap
 ENCODE_ROWS = 1024  # rows encoded at a time by one thread: they fit the cache
-PUT_ROWS = 64  # rows written between two checks of how much memory is held: each may lie in a block of its own
+PUT_ROWS = 64  # rows written between two checks of the memory in use: each row may be in a block of its own
 Ids = NDArray[Any] | list[str]
 Vectors = NDArray[Any]  # real numbers [n, dim] (parts are converted to float32), or integers as Config.form says
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Vectors to store. ``keys``: of the ids. ``field_keys``: of the fields in each payload, [] without fields."""
+    """Vectors to store. ``keys``: keys of the ids. ``field_keys``: keys of the fields in each payload, [] without
+    fields."""
 
     x: Vectors
     ids: Ids
@@ -103,7 +104,7 @@ class Writer:
         return number
 
     def _create_columns(self, quantizer: Quantizer) -> None:
-        """Create the columns of rows. A batch that failed may have left some; nothing in them is in use."""
+        """Create the columns of rows. Columns that a failed batch left are replaced; no row of them is in use."""
         self._quantizers = quantizers = self.loader.first(quantizer)
         for name, spec in row_columns(quantizer, quantizers.originals, self.config.ids == "int64").items():
             if name in self.txn.columns:
@@ -269,7 +270,7 @@ class Writer:
         return load_index(self.config.index, self.state.index)
 
     def index_input(self) -> IndexInput:
-        """What the index is built over, as of now."""
+        """The input that the index is built over, as of now."""
         columns, quantizers = self.columns, self.quantizers
         return IndexInput(columns, linking_codes(quantizers, columns), self.state.n, quantizers.vector_reader(columns))
 
@@ -317,13 +318,13 @@ class Writer:
             record = read_record(self.txn, row)
             if record is not None:
                 deleted.append(row)
-                payloads.append(record["payload"])
+                payloads.append(record.payload)
                 self.txn.delete_record(ROW, row)
         self.fields.change(deleted, self.fields.read_stored(payloads), [])
         return len(deleted)
 
     def _release_all_rows(self) -> None:
-        """Shorten all columns to no rows, once none is live."""
+        """Shorten all columns to zero rows once every row is deleted."""
         index = self.index()
         discard_codes_from(self.txn, 0)
         for name in (CODES, VECTORS, IDS, DELETED, *index.columns(self.quantizers.codes)):
@@ -359,17 +360,18 @@ class Writer:
         """Give live rows, each once, other payloads; ``merge``: change the keys named, drop those named None."""
         records = read_records(self.txn, rows.tolist())
         old, new, fields = payloads_of(records), payloads, self.fields
-        if merge:  # two payloads may be small enough, and not together
+        if merge:  # each payload may be within the limit, and the merged one not
             new = as_payloads([_merged(was, change) for was, change in zip(old, payloads, strict=True)], len(old))
             fields = type(fields)(self.txn, {name for change in payloads for name in change or ()})
         fields.change(rows.tolist(), fields.read_stored(old), fields.read(new))
         count = self.state.records
         for i, (row, record, payload) in enumerate(zip(rows.tolist(), records, new, strict=True)):
-            if record is not None and "id" not in record and payload is None:
+            name = {} if record is None or record.id is None else {"id": record.id}
+            if name or payload is not None:
+                self.txn.put_record(ROW, row, name | {"payload": payload}, name=f"payload[{i}]")
+            elif record is not None:
                 self.txn.delete_record(ROW, row)
-            elif record is not None or payload is not None:
-                self.txn.put_record(ROW, row, {**(record or {}), "payload": payload}, name=f"payload[{i}]")
-            count += ("id" in (record or {}) or payload is not None) - (record is not None)
+            count += bool(name or payload is not None) - (record is not None)
         self.change(records=count)
 
 

@@ -59,7 +59,7 @@ def count(bitmap: Bitmap) -> int:
 
 
 def complement(n: int, bitmap: Bitmap | None = None) -> Bitmap:
-    """Bitmap of the rows below n that are not in ``bitmap``; of all n rows without one."""
+    """Bitmap of the rows below n that are not in ``bitmap``; None stands for no rows."""
     others = np.full(words_for(n), np.iinfo(np.uint64).max) if bitmap is None else ~bitmap[: words_for(n)]
     if n % WORD_ROWS:
         others[-1] &= np.uint64((1 << n % WORD_ROWS) - 1)

@@ -31,7 +31,7 @@ _FIELDS = ("dim", "metric", "ids", "originals", "code", "index", "model", "seed"
 
 @dataclass(frozen=True)
 class Config:
-    """``index`` None: auto, a scan that becomes a graph at AUTO_INDEX_ROWS."""
+    """Options of a collection. ``index`` None is "auto": a scan that becomes a graph at AUTO_INDEX_ROWS rows."""
 
     dim: int
     metric: Metric

@@ -4,9 +4,9 @@ A generation's ``column_names`` map a column's own name to the one that it is st
 under their own names. The active generation keeps the graph columns that it shares with others up to date.
 
 A row that is reused for another vector has the wrong code in every generation but the active one. So no row is reused
-while a generation is being built, and inactive generations that cover a reused row lose their codes. Their quantizers
-stay; to activate such a generation, its codes are built again. The same holds for graphs: a graph that inactive
-generations share covers the rows that there were when it became inactive (``indexed_rows``).
+while a generation is being built, and an inactive generation that covers a reused row loses its codes. Its quantizer
+stays, and activating the generation encodes all vectors again. The same holds for graphs. A graph that inactive
+generations share covers the rows that existed when the graph became inactive (``indexed_rows``).
 """
 
 from __future__ import annotations
@@ -39,9 +39,10 @@ def graph_names(names: Names) -> dict[str, str]:
 class Generation:
     """A trained quantizer, and the codes made with it.
 
-    ``number``: its name in this collection, never used again. ``id``: 16 hex digits of a hash of what was
-    learned; equal ids give equal codes. ``n_samples``: vectors trained on. ``rows``: rows coded with it: fewer than are
-    stored if it is not active, 0 if it was never used or its codes were discarded. ``active``: searches use its codes.
+    ``number``: its name in this collection, never used again. ``id``: 16 hex digits of a hash of the quantizer; equal
+    ids give equal codes. ``n_samples``: vectors trained on. ``rows``: rows that have a code. An inactive generation
+    may have fewer than are stored; 0 if it was never active or its codes were discarded. ``active``: searches use its
+    codes.
     """
 
     number: int
@@ -111,7 +112,7 @@ def pending_generation(state: State, number: int) -> PendingGeneration:
 
 
 def resume_inactive(state: State, number: int) -> PendingGeneration:
-    """The construction of an inactive generation that has codes: rows that were added since are missing."""
+    """Continue an inactive generation that has codes: code the rows that were added since."""
     inactive = state.generation(number).inactive
     if graph_names(inactive.column_names) != graph_names(state.column_names):
         return PendingGeneration(number, True, inactive)

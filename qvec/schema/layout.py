@@ -16,8 +16,8 @@ DELETED = "deleted"
 ADJACENCY = "adjacency"
 NODES = "nodes"
 LINKED = "linked"  # bitmap: rows that lists of the graph may point at
-REMOVING = "removing"  # bitmap: of these, the ones that a repair is removing
-LIST_BLOCKS = "list_blocks"  # inverted lists: entries by 32, lists, their centroids, and where the entries of a row are
+REMOVING = "removing"  # bitmap: linked rows that a repair is removing
+LIST_BLOCKS = "list_blocks"  # inverted lists: entries in blocks of 32, lists, centroids, entries of each row
 LISTS = "lists"
 CENTROIDS = "centroids"
 SLOTS = "slots"
@@ -25,7 +25,7 @@ FIELD = "field"  # one for each field whose values have an order; its generation
 
 QUANTIZER = 1  # record kinds: a quantizer's state, by generation; a row's payload and string id, by row
 ROW = 2
-DRIFT = 3  # what vectors looked like since a calibration, by generation
+DRIFT = 3  # statistics of added vectors since training, by generation
 TUNING = 4  # number 0: recall curves; 1 and up: the queries that they are measured on
 
 _COLUMN_IDS = {
@@ -37,28 +37,28 @@ PAGE_BYTES = 4096  # assumed where no file says otherwise
 
 
 def wide_column(name: str, stride: int) -> ColumnSpec:
-    """Rows read in number: blocks of 4 to 16 pages, whichever number wastes least."""
+    """Column whose rows are read in large numbers. Blocks have 4 to 16 pages: the number that wastes least."""
     return ColumnSpec(_COLUMN_IDS[name], stride, min_pages=4, max_pages=16)
 
 
 def block_column(name: str, stride: int) -> ColumnSpec:
-    """Blocks of entries, read in runs and changed one by one: a change rewrites 32 KiB at most, or a block."""
+    """Column of entries that are read in runs and changed one by one. A change rewrites one block, 32 KiB at most."""
     pages = -(-(stride + 64) // PAGE_BYTES)
     return ColumnSpec(_COLUMN_IDS[name], stride, min_pages=pages, max_pages=max(pages, 8))
 
 
 def narrow_column(name: str, stride: int, generation: int = 0) -> ColumnSpec:
-    """Rows changed one by one: blocks of one page, so that a change rewrites little."""
+    """Column whose rows are changed one by one. Blocks have one page, so that a change rewrites little."""
     return ColumnSpec(_COLUMN_IDS[name], stride, min_pages=1, max_pages=1, generation=generation)
 
 
 def bitmap_column(name: str) -> ColumnSpec:
-    """A bit a row, in rows of one word: 64 rows of the collection."""
+    """Column of one bit per row of the collection. A row of the column is one word of 64 bits."""
     return narrow_column(name, WORD_BYTES)
 
 
 def may_be(name: str, column: Column) -> bool:
-    """Whether a column is of the kind that has this name: originals may be f32 codes."""
+    """Whether a column can be of the kind with this name. Originals can be f32 codes."""
     return name not in _COLUMN_IDS or column.id in (_COLUMN_IDS[name], _COLUMN_IDS[CODES] if name == VECTORS else -1)
 
 
@@ -68,7 +68,7 @@ def active_columns(columns: Mapping[str, Column], names: Mapping[str, str]) -> d
 
 
 def row_columns(quantizer: Quantizer, original_quantizer: Quantizer | None, int_ids: bool) -> dict[str, ColumnSpec]:
-    """What every vector has, whatever the index."""
+    """Columns that every vector has, with any index."""
     columns = {CODES: wide_column(CODES, quantizer.code_size), DELETED: bitmap_column(DELETED)}
     if original_quantizer is not None:
         columns[VECTORS] = wide_column(VECTORS, original_quantizer.code_size)

@@ -49,7 +49,8 @@ def export_quantizer(record: GenerationRecord, quantizer: Quantizer, config: Con
 def import_quantizer(data: str | bytes, config: Config) -> Trained:
     """Read what :func:`export_quantizer` returned.
 
-    FormatError: it is damaged or not of this format. InputError: it is of another dimension, metric or model.
+    FormatError: the text is damaged or not of this format. InputError: the quantizer has another dimension, metric or
+    model.
     """
     found = decode(QuantizerExport, _parsed(data), "quantizer")
     for name in ("dim", "metric", "model"):

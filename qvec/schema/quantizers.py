@@ -35,7 +35,8 @@ class Trained:
 
     @cached_property
     def id(self) -> str:
-        """Names what was learned: the calibration's id if the codes depend on nothing else, or a hash of the state."""
+        """Hash that identifies the quantizer: the calibration's id if the codes depend on nothing else, else of the
+        state."""
         calibration = getattr(self.quantizer, "calibration", None)
         if calibration is not None and self.quantizer.transform is None:
             return str(calibration.id)
@@ -45,7 +46,7 @@ class Trained:
 
 
 def _undated(plain: Any) -> Any:
-    """Plain data without dates, in which calibrations differ that are equal otherwise."""
+    """Plain data without dates. Equal calibrations may differ in their dates."""
     if isinstance(plain, dict):
         return {name: _undated(value) for name, value in sorted(plain.items()) if name != "created"}
     return [_undated(value) for value in plain] if isinstance(plain, (list, tuple)) else plain
@@ -108,7 +109,7 @@ class QuantizerLoader:
     def load(self, reading: Snapshot, number: int) -> Quantizer:
         """The quantizer of a generation; CorruptError if it is lost, or not of this collection."""
         state: State = reading.state
-        key = number, state.generation(number).id  # a number that was rolled back may be given out again
+        key = number, state.generation(number).id  # a rollback may free a number for another generation
         if key not in self._loaded:
             self._loaded[key] = self._read(reading, number)
         return self._loaded[key]
@@ -135,12 +136,12 @@ class QuantizerLoader:
         return self.pair(self.load(reading, state.active), active_columns(reading.columns, state.column_names))
 
     def encodes_like(self, reading: Snapshot, quantizer: Quantizer) -> bool:
-        """Whether the active generation has the same quantizer, whatever the date of its calibration."""
+        """Whether the active generation has the same quantizer. The date of its calibration is ignored."""
         active = self.active(reading)
         return active is not None and _undated(active.codes.state()) == _undated(quantizer.state())
 
     def pair(self, codes: Quantizer, columns: Mapping[str, Column]) -> Quantizers:
-        """The quantizers of columns with these codes."""
+        """The quantizers of a collection whose columns have these codes."""
         return Quantizers(codes, self.original_quantizer if VECTORS in columns else None)
 
     def first(self, codes: Quantizer) -> Quantizers:

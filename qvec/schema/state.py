@@ -17,7 +17,7 @@ from qvec.schema.validation import MAX_ROWS
 
 MAX_GENERATIONS = 65_536  # the keys of blocks hold 16 bits of a generation, and of a field's number
 MAX_CODE_BYTES = 1 << 20
-MAX_LISTED_ROWS = 4096  # of an array of rows in the state
+MAX_LISTED_ROWS = 4096  # limit of an array of rows in the state
 NO_ROWS = np.zeros(0, np.uint32)
 
 Rows = NDArray[np.uint32]
@@ -25,12 +25,12 @@ Count = Annotated[int, Between(0, MAX_ROWS)]
 Number = Annotated[int, Between(0, MAX_GENERATIONS - 1)]
 Text = Annotated[str, Between(0, 1024)]
 ColumnNames = Mapping[str, Text]
-"""Of columns that are stored under another name than their own: own name -> stored name."""
+"""Columns that are stored under another name than their own: own name -> stored name."""
 
 
 @dataclass(frozen=True, slots=True)
 class FlatState:
-    """A scan has nothing to remember."""
+    """The state of a flat index, which is empty."""
 
     kind: Literal["flat"] = "flat"
     tombstones: ClassVar[int] = 0
@@ -38,14 +38,13 @@ class FlatState:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GraphState:
-    """A graph, apart from its lists.
+    """The state of a graph: everything but its lists.
 
     ``indexed``: rows in the graph. ``tombstones``: rows among them that are deleted. ``root``: of the tree.
-    ``entries``: rows that walks start from, the root among them; ``entries_chosen_at``: ``indexed`` when they were
-    chosen. ``repair_cursor``: the first row whose list the running repair has not visited, None if none is running.
-    ``pending_rows``: rows with pending reverse edges, in the order of insertion; ``pending_in_sweep``: how many of them
-    were pending when the current sweep over all lists began; ``reverse_edge_cursor``: the row at which its next step
-    begins.
+    ``entries``: rows where walks start, the root among them; ``entries_chosen_at``: ``indexed`` at the time of their
+    choice. ``repair_cursor``: the next row that the running repair visits, or None. ``pending_rows``: rows with
+    pending reverse edges, in the order of insertion; ``pending_in_sweep``: how many of them were pending when the
+    current sweep over all lists began; ``reverse_edge_cursor``: the row at which the next step of the sweep begins.
     """
 
     kind: Literal["hnsw"] = "hnsw"
@@ -62,9 +61,9 @@ class GraphState:
 
 @dataclass(frozen=True, slots=True)
 class ListLayout:
-    """Inverted lists, apart from their columns.
+    """The state of inverted lists: everything but their columns.
 
-    ``seed``: of the rotation. ``clustered_at``: how many vectors there were when the centroids were chosen.
+    ``seed``: of the rotation. ``clustered_at``: number of vectors when the centroids were chosen.
     ``n_blocks``: blocks in use, ``n_free`` of them in the chain of free ones that begins at ``free_block``.
     """
 
@@ -80,7 +79,7 @@ class ListLayout:
 
 @dataclass(frozen=True, slots=True)
 class ListsState:
-    """``lists``: None before the first vectors are indexed."""
+    """The state of inverted lists. ``lists``: None before the first vectors are indexed."""
 
     kind: Literal["ivf"] = "ivf"
     lists: ListLayout | None = None
@@ -94,8 +93,8 @@ IndexState = FlatState | GraphState | ListsState
 class InactiveCodes:
     """The codes of a generation that is not active, and its graph.
 
-    ``rows``: how many have a code, from the first; 0: the codes are gone, or were never made. ``index``: the state of
-    its graph if that is not the active graph, and ``indexed_rows``: how many rows, from the first, that graph covers.
+    ``rows``: rows 0 to ``rows - 1`` have a code; 0: the codes were discarded or never made. ``index``: the state of
+    its graph, None if it shares the active graph; that graph covers rows 0 to ``indexed_rows - 1``.
     """
 
     rows: Count = 0
@@ -108,8 +107,8 @@ class InactiveCodes:
 class GenerationRecord:
     """A trained quantizer under its number, which is never used again, and the codes made with it.
 
-    ``id``: hash of what was learned. ``n_samples``: vectors trained on. ``was_active``: whether it ever was the active
-    generation. ``inactive``: its codes; of the active generation the state itself has them.
+    ``id``: hash of the quantizer. ``n_samples``: vectors trained on. ``was_active``: whether it ever was the active
+    generation. ``inactive``: its codes; None for the active generation, whose codes are described by the state itself.
     """
 
     number: Number
@@ -134,7 +133,7 @@ class PendingGeneration:
 
 @dataclass(frozen=True, slots=True)
 class Oversample:
-    """How many candidates per hit searches re-rank by default, if ``generation`` is active."""
+    """Default number of candidates that searches re-rank per hit while ``generation`` is active."""
 
     generation: Number
     factor: Annotated[int, Between(1, MAX_ROWS)]
@@ -142,7 +141,7 @@ class Oversample:
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """What recall curves were measured on: the generation, the kind of index, and the number of rows."""
+    """Conditions of the measurement of recall curves: the generation, the kind of index, and the number of rows."""
 
     generation: Number
     index: Text

@@ -1,4 +1,4 @@
-"""What callers hand in, checked and converted once, with errors that name the row and the limit."""
+"""Checks and conversions of callers' input. Errors name the row and the limit."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ MAX_PAYLOAD_BYTES = 16 << 20  # as msgpack; larger values make LMDB look for lon
 MAX_K = 1_000_000
 MAX_THREADS = 1024
 MAX_ROWS = 2**31 - 2**16
-CHECKED_ROWS = 1024  # at a time
+CHECKED_ROWS = 1024  # rows checked at a time
 
 _NARROW_BYTES = 2  # arrays with values of this size or smaller are stored without a float32 copy of the whole
 
 
 def as_vectors(name: str, value: object, dim: int, metric: Metric) -> Float32Array:
-    """float32 [n, dim], C-contiguous, of anything array-like: every norm within MAX_NORM, no zero vector under cosine.
+    """Convert an array-like to float32 [n, dim], C-contiguous. Norms are limited; under cosine no vector is zero.
 
     A 1-D value of ``dim`` numbers is one row. Raises InputError naming the first bad row.
     """
@@ -52,7 +52,7 @@ def _as_rows(name: str, x: NDArray[Any], dim: int, metric: Metric) -> NDArray[An
     rows = x[None, :] if x.ndim == 1 else x
     if rows.ndim != 2 or rows.shape[1] != dim:
         raise InputError(f"{name} must have shape (n, {dim}) or ({dim},), got {x.shape}")
-    if len(rows) > MAX_ROWS:  # before they are copied: strides of zero make any number of rows
+    if len(rows) > MAX_ROWS:  # before the rows are copied: strides of zero give any number of rows
         raise InputError(f"{name} has {len(rows)} rows; the limit is {MAX_ROWS}")
     converted = rows if rows.dtype.itemsize <= _NARROW_BYTES else as_float32(rows)
     _check_rows(name, converted, metric)
@@ -123,7 +123,7 @@ def _refuse_large(where: str, row: Float32Array) -> None:
 def as_ids(ids: object, kind: IdKind, name: str = "ids") -> NDArray[Any] | list[str]:
     """Ids as int64 [n] or a list of str; a scalar is one id. Raises InputError naming the first bad one.
 
-    Arrays and columns of NumPy, pandas, polars, Arrow and Torch serve as lists do. String ids may be UUIDs.
+    Sequences, NumPy arrays, and columns of pandas, polars, Arrow and Torch are accepted. String ids may be UUIDs.
     """
     given = _id_array(name, ids) if hasattr(ids, "__array__") else ids
     if kind == "int64":
@@ -153,7 +153,7 @@ def _str_id(value: object, where: str) -> str:
 
 
 def as_id_set(ids: object, kind: IdKind, name: str = "ids") -> NDArray[Any] | list[str]:
-    """Ids whose order means nothing: of a set as well."""
+    """Ids whose order does not matter; sets are accepted too."""
     return as_ids(list(ids) if isinstance(ids, Set) else ids, kind, name)
 
 
@@ -191,7 +191,7 @@ def _int_ids(ids: object, name: str) -> NDArray[np.int64]:
 
 
 def check_unique(ids: NDArray[Any] | list[str]) -> None:
-    """Raise DuplicateIdError naming the second place of an id that a batch holds twice."""
+    """Raise DuplicateIdError if a batch contains an id twice; the message names both positions."""
     if isinstance(ids, np.ndarray) and (len(ids) < 2 or bool((np.diff(ids) > 0).all())):
         return
     seen: dict[Any, int] = {}

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 from qvec.common.errors import InputError
-from qvec.common.types import Float32Array, NDArray
 from qvec.filters.schema import Field, Key, Schema
 from qvec.schema.validation import MAX_K, check_count
 
 MIN_DEPTH, DEPTH_FACTOR = 20, 2  # rows of one round of the search: at least, and for each place of a hit
 
-Condition = dict[str, Any]
-Nearest = Callable[[Condition, int], tuple[NDArray[Any], Float32Array, bool]]
-"""The nearest rows that match a condition, up to a number: rows, distances, and whether there are no more."""
+Condition = dict[str, Any] | Any
+"""A condition on the field that is grouped by, as in a filter; or one of its values."""
+Nearby = tuple[list[int], list[float], list[Any], bool]
+"""Rows, nearest first, their distances, their values of the field, and whether there are no more rows."""
+Nearest = Callable[[Condition, int], Nearby]
+"""The nearest rows that match a condition, up to a number."""
 
 
 @dataclass(slots=True)
@@ -39,26 +42,24 @@ def group_field(name: object, size: object, k: int, schema: Schema) -> Field:
     return schema[name]
 
 
-def nearest_groups(
-    by: Field, size: int, k: int, nearest: Nearest, values: Callable[[NDArray[Any]], Sequence[Any]]
-) -> list[Group]:
+def nearest_groups(by: Field, size: int, k: int, nearest: Nearest) -> list[Group]:
     """The k groups whose nearest rows are nearest, with up to ``size`` rows each.
 
     The search goes in rounds. The rows of a round form groups; the next round excludes the rows of these groups, so
-    one large group cannot hide the others. Groups with too few rows are then searched one by one. ``values``: the
-    field's values in rows.
+    one large group cannot hide the others. Groups with too few rows are then searched one by one.
     """
     groups: dict[Key, Group] = {}
+    found: list[Any] = []
     depth = min(MAX_K, max(MIN_DEPTH, DEPTH_FACTOR * k * size))
     ended = rounds = 0
     is_key = by.type in ("int", "keyword", "bool")  # equal values of these types have equal keys
     while len(groups) < k and not ended:
-        found = [group.value for group in groups.values()]
-        rows, distances, ended = nearest({by.name: {"$exists": True, "$nin": found}}, depth)
-        for row, distance, value in zip(rows.tolist(), distances.tolist(), values(rows), strict=True):
+        rows, distances, values, ended = nearest({"$exists": True, "$nin": list(found)}, depth)
+        for row, distance, value in zip(rows, distances, values, strict=True):
             key = value if is_key else by.key(value, by.name)
             if key not in groups and len(groups) < k:
                 groups[key] = Group(value)
+                found.append(value)
             if key in groups and len(groups[key].rows) < size:
                 groups[key].rows.append(row)
                 groups[key].distances.append(distance)
@@ -66,6 +67,5 @@ def nearest_groups(
     if not (ended and rounds == 1):  # else the only round saw every row
         for group in groups.values():
             if len(group.rows) < size:
-                rows, distances, _ = nearest({by.name: group.value}, size)
-                group.rows, group.distances = rows.tolist(), distances.tolist()
-    return sorted(groups.values(), key=lambda group: group.distances[0])
+                group.rows, group.distances, _, _ = nearest(group.value, size)
+    return sorted(groups.values(), key=attrgetter("distances"))

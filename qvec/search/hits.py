@@ -8,7 +8,7 @@ import numpy as np
 
 from qvec._kernels import ids_of_rows
 from qvec.common.types import NDArray
-from qvec.rows.lookup import row_records
+from qvec.rows.lookup import read_records
 from qvec.schema.config import Config
 from qvec.schema.layout import IDS
 from qvec.search.options import SearchOptions
@@ -25,11 +25,13 @@ def make_hits(
     ids: NDArray[Any] = rows
     payloads: list[Any] | None = None
     if config.ids == "str" or (options.payloads and snap.state.records):
-        records = row_records(snap, rows.reshape(-1).tolist())
-        if options.payloads:
-            payloads = [None if record is None else record["payload"] for record in records]
+        payloads, names = [], []
+        for record in read_records(snap, rows.reshape(-1).tolist(), complete=True):
+            payloads.append(None if record is None else record.payload)
+            names.append("" if record is None else record.id)
         if config.ids == "str":
-            ids = np.array(["" if record is None else record["id"] for record in records], object).reshape(rows.shape)
+            ids = np.array(names, object).reshape(rows.shape)
+        payloads = payloads if options.payloads else None
     elif options.payloads:
         payloads = [None] * rows.size
     if config.ids == "int64" and (column := snap.columns.get(IDS)) is not None:  # None: nothing is stored yet

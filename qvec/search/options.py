@@ -57,7 +57,7 @@ class SearchOptions:
         unbox(self)
         if self.recall is not None:
             self._check_recall()
-        if type(self.exact) is not bool:  # calls are made for wrong values only: most searches are right, and short
+        if type(self.exact) is not bool:  # the checks are called for wrong values only: this takes less time
             check_flag("exact", self.exact)
         parts = list(self.include) if isinstance(self.include, (list, tuple, set, frozenset)) else [""]
         for part in parts:

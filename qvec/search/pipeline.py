@@ -6,35 +6,38 @@ before on the same commit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qvec._kernels import PreparedSearch, Searcher, SearchParams, add_prepared, find_prepared, plain_norm2
 from qvec.common.errors import InputError
 from qvec.common.types import Float32Array, NDArray, check_number
-from qvec.filters.schema import Field, load_schema
 from qvec.index import load_index
 from qvec.rows.access import RowAccess
-from qvec.rows.lookup import row_of_id, row_records
+from qvec.rows.lookup import read_records, row_of_id
 from qvec.schema.layout import IDS
 from qvec.schema.validation import SAFE_NORM2, as_searched, worker_threads
 from qvec.search.engine import Engine
 from qvec.search.explain import explain
-from qvec.search.grouping import group_field, nearest_groups
 from qvec.search.hits import make_hits
 from qvec.search.options import RawOptions, SearchOptions, cached_options
 from qvec.search.plan import plan_search
 from qvec.search.refine import Found, no_hits, refine, within, without
 from qvec.search.results import BatchHits, Extras, Hits
-from qvec.search.row_selection import SelectedRows, selector_of
 from qvec.search.strategy import Strategy, choose_strategy
 from qvec.storage.store import Snapshot, Store
 
-MAX_PLANS = 64  # that an engine keeps
+if TYPE_CHECKING:  # qvec.filters and the modules that use it are imported by the first search that needs them
+    from qvec.filters.schema import Field
+    from qvec.search.grouping import Condition, Nearby
+    from qvec.search.row_selection import SelectedRows, Selector
+
+MAX_PLANS = 64  # plans that an engine caches
 SAMPLED_CALLS = 64  # one call in this many is sampled: to copy a query takes a microsecond, a search takes ten or more
 
 
@@ -77,7 +80,10 @@ class Searches:
                 found = search.find(queries)
                 if found is not None:
                     return make_hits(snap, self._config, found, search.options)
-            q = self._checked(queries)
+            if self._form is None and 0 < plain_norm2(queries, self._config.dim) < SAFE_NORM2:
+                q: Float32Array = queries
+            else:
+                q = as_searched(queries, self._config.dim, self._config.metric, self._form)
             if (q.ndim == 2 or is_sampled) and self._form is None:
                 self._sample(q)
             options = self._options(raw) if search is None else search.options
@@ -102,17 +108,12 @@ class Searches:
                 vectors: NDArray[Any] = engine.vectors.read(own)
             else:
                 vectors = self._access.reader(snap).vectors(own)
-            q = self._checked(vectors[0] if type(ids) is int or np.ndim(ids) == 0 else vectors)
+            q = vectors[0] if type(ids) is int or np.ndim(ids) == 0 else vectors
+            if self._form is not None or not 0 < plain_norm2(q, self._config.dim) < SAFE_NORM2:
+                q = as_searched(q, self._config.dim, self._config.metric, self._form)
             return _Run(snap, self._access, engine, options, None, q, own, where, ids_in, threads).hits()
         finally:
             self._store.end(snap)
-
-    def _checked(self, queries: Any) -> Float32Array:
-        """Queries as float32 [n, dim] or [dim]. Raises InputError."""
-        if self._form is None and 0 < plain_norm2(queries, self._config.dim) < SAFE_NORM2:
-            found: Float32Array = queries
-            return found
-        return as_searched(queries, self._config.dim, self._config.metric, self._form)
 
     def _options(self, raw: RawOptions) -> SearchOptions:
         """Checked options; the same object for equal values of equal types."""
@@ -190,7 +191,10 @@ class _Run:
             if options.refined:
                 found = refine(options, config.metric, self.batch, found, None if reader is None else reader.floats)
         else:
-            schema = load_schema(self.snap.state) if engine is None else selector_of(self.snap).schema
+            from qvec.search.grouping import group_field
+
+            selector = None if engine is None else self.snap.derived.get("selector") or self._selector()
+            schema = _declared_fields(self.snap) if selector is None else selector.schema
             by = group_field(options.group_by, options.group_size, options.k, schema)
             found, groups = self.nearest_groups(by)
             times.append(perf_counter())
@@ -222,45 +226,45 @@ class _Run:
 
     def nearest_groups(self, by: Field) -> tuple[Found, list[list[Any]]]:
         """The rows of the nearest groups, group after group, and the value of each row's group."""
+        from qvec.search.grouping import nearest_groups
+
         options, size = self.options, self.options.k * self.options.group_size
         found = no_hits(len(self.batch), size)
-        of_queries: list[list[Any]] = []
-
-        def values(rows: NDArray[Any]) -> list[Any]:
-            found = []
-            for record in row_records(self.snap, rows.tolist()):
-                payload = None if record is None else record["payload"]
-                found.append(None if payload is None else payload.get(by.name))
-            return found
-
+        values: list[list[Any]] = []
         for query in range(len(self.batch)):
-            nearest = self._nearest_of(query)
-            groups = nearest_groups(by, options.group_size, options.depth, nearest, values)[options.offset :]
-            rows = [row for group in groups for row in group.rows]
-            found[0][query, : len(rows)] = rows
-            found[1][query, : len(rows)] = [distance for group in groups for distance in group.distances]
-            found[2][query] = len(rows)
-            of_rows = [group.value for group in groups for _ in group.rows]
-            of_queries.append(of_rows + [None] * (size - len(of_rows)))
-        return found, of_queries
+            nearest = partial(self._nearest_to_group, query, by.name)
+            groups = nearest_groups(by, options.group_size, options.depth, nearest)
+            of_rows, n = [None] * size, 0
+            for group in groups[options.offset :]:
+                end = n + len(group.rows)
+                found[0][query, n:end], found[1][query, n:end] = group.rows, group.distances
+                of_rows[n:end] = [group.value] * len(group.rows)
+                n = end
+            found[2][query] = n
+            values.append(of_rows)
+        return found, values
 
-    def _nearest_of(self, query: int) -> Callable[[dict[str, Any], int], tuple[NDArray[Any], Float32Array, bool]]:
+    def _nearest_to_group(self, query: int, field: str, condition: Condition, depth: int) -> Nearby:
+        """The nearest rows of one query that match a condition on a field."""
         name, where = self.filters[min(query, len(self.filters) - 1)] if self.filters else ("group_by", None)
-        queries, own, max_distance = self.batch[query : query + 1], self.own, self.options.max_distance
-        metric = self.access.config.metric
-
-        def nearest(condition: dict[str, Any], depth: int) -> tuple[NDArray[Any], Float32Array, bool]:
-            selected = self._select(name, {"$and": [where, condition]} if where else condition)
-            k = depth + (own is not None)
-            found = self._find(queries, k, self._params(k), selected)
-            rows, distances, counts = found if own is None else without(found, own[query : query + 1])
-            count = n_found = int(counts[0])
-            if max_distance is not None:
-                count = int(within(distances[0, :n_found], max_distance, metric).sum())
-            ended = count < n_found or selected.count <= depth
-            return rows[0, :count], distances[0, :count], ended
-
-        return nearest
+        if where:
+            self._select(name, where)  # refuses a large filter of the caller; the groups found do not count
+            selected = self._select(name, {"$and": [where, {field: condition}]}, limited=False)
+        else:
+            selected = self._select(name, {field: condition}, limited=False)
+        k = depth + (self.own is not None)
+        found = self._find(self.batch[query : query + 1], k, self._params(k), selected)
+        rows, distances, counts = found if self.own is None else without(found, self.own[query : query + 1])
+        count = n_found = int(counts[0])
+        limit = self.options.max_distance
+        if limit is not None:
+            count = int(within(distances[0, :n_found], limit, self.access.config.metric).sum())
+        near: list[int] = rows[0, :count].tolist()
+        values = []
+        for record in read_records(self.snap, near, complete=True):
+            payload = None if record is None else record.payload
+            values.append(None if payload is None else payload.get(field))
+        return near, distances[0, :count].tolist(), values, count < n_found or selected.count <= depth
 
     def _params(self, k: int) -> SearchParams | None:
         """The parameters of a search for the k nearest rows, planned once for each engine; None without an engine."""
@@ -274,16 +278,29 @@ class _Run:
             params = self.engine.plans[key] = plan_search(self.snap, self.engine, self.options, k)
         return params
 
-    def _select(self, name: str, where: Any) -> SelectedRows:
-        return selector_of(self.snap).select(self.snap, where, self.ids_in, self.access.config.ids, name)
+    def _selector(self) -> Selector:
+        from qvec.search.row_selection import selector_of
+
+        return selector_of(self.snap)
+
+    def _select(self, name: str, where: Any, limited: bool = True) -> SelectedRows:
+        selector = self.snap.derived.get("selector") or self._selector()
+        return selector.select(self.snap, where, self.ids_in, self.access.config.ids, name, limited)
 
     def _find(self, queries: Float32Array, k: int, params: SearchParams | None, selected: SelectedRows | None) -> Found:
         if self.engine is None or params is None or (selected is not None and selected.count == 0):
             return no_hits(len(queries), k)
         if selected is None and not self.options.explain:
             return self.engine.search(queries, params, self.threads or 1, None, self.searcher)
-        self.strategy = strategy = choose_strategy(self.engine, params, selected)
+        strategy = None if selected is None else selected.strategies.get(params)
+        self.strategy = strategy = strategy or choose_strategy(self.engine, params, selected)
         return self.engine.search(queries, strategy.params, self.threads or 1, strategy.selection, self.searcher)
+
+
+def _declared_fields(snap: Snapshot) -> Mapping[str, Field]:
+    from qvec.filters.schema import load_schema
+
+    return load_schema(snap.state)
 
 
 def _filters(where: Any, queries: Float32Array) -> list[tuple[str, Any]]:

@@ -14,7 +14,7 @@ from qvec.storage.store import Snapshot
 
 DEFAULT_EF = 64
 MEASURED_K = 10  # the k that the oversampling of codes was measured for
-MIN_EXTRA, MAX_EXTRA = 2, 10  # least number of candidates to re-rank in addition to k: by how coarse the code is
+MIN_EXTRA, MAX_EXTRA = 2, 10  # least candidates to re-rank in addition to k, for the finest and the coarsest codes
 
 
 def plan_search(snap: Snapshot, engine: Engine, options: SearchOptions, k: int) -> SearchParams:

@@ -54,7 +54,7 @@ def within(distances: Float32Array, max_distance: float, metric: Metric) -> NDAr
 
 
 def without(found: Found, own: NDArray[np.int64]) -> Found:
-    """The result less one row of each query, or less the last place if that row was not found."""
+    """The result without one row of each query, or without the last place if that row was not found."""
     rows, distances, counts = found
     is_own = rows == own[:, None]
     places = is_own.argsort(axis=1, kind="stable")  # the own row last

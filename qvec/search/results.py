@@ -30,7 +30,8 @@ HOW_TO_INCLUDE = {
 
 @dataclass(slots=True)
 class Extras:
-    """What few searches include; None: not included. Shapes are as in :class:`Hits` or :class:`BatchHits`."""
+    """Parts of a result that few searches include; None: not included. Shapes are as in :class:`Hits` or
+    :class:`BatchHits`."""
 
     vectors: NDArray[Any] | None = None
     explanation: Explanation | None = None

@@ -28,7 +28,7 @@ N_SEEDS = 32  # selected rows from which a filtered walk starts, in addition to 
 
 
 class SelectedRows:
-    """Some of the live rows of a commit, as a selection for each strategy of a search."""
+    """Some of the live rows of a commit, in the form that each strategy needs."""
 
     __slots__ = ("_brute_force", "_filtered_walk", "_post_filter", "bits", "count", "n", "strategies")
 
@@ -80,17 +80,36 @@ class Selector:
         self._evaluated: dict[Node, Bitmap] = {}
         self._cache: OrderedDict[Hashable, SelectedRows] = OrderedDict()
 
-    def matching(self, reading: Snapshot, where: object, name: str = "where") -> Bitmap:
-        """The live rows that match a filter (None: all). InputError calls the filter ``name`` and gives the path."""
+    def matching(self, reading: Snapshot, where: object, name: str = "where", *, remember: bool = True) -> Bitmap:
+        """The live rows that match a filter (None: all). InputError calls the filter ``name`` and gives the path.
+
+        remember: keep the rows of its parts until the next commit.
+        """
         node = And(()) if where is None else parse(where, self.schema, name)
-        return Matcher(reading, self.live, self._evaluated).rows(node)
+        return Matcher(reading, self.live, self._evaluated if remember else {}).rows(node)
 
     def select(
-        self, reading: Snapshot, where: object, ids_in: object, ids: IdKind, name: str = "where"
+        self,
+        reading: Snapshot,
+        where: object,
+        ids_in: object,
+        ids: IdKind,
+        name: str = "where",
+        limited: bool = True,
     ) -> SelectedRows:
-        """The live rows that match a filter (None: all) and have one of the allowed ids (None: any)."""
+        """The live rows that match a filter (None: all) and have one of the allowed ids (None: any).
+
+        limited: refuse a large filter. Otherwise it is evaluated, but not cached.
+        """
         allowed = None if ids_in is None else _allowed_ids(ids_in, ids)
-        key = _cache_key(where, allowed)
+        packed = fingerprint(where)
+        if packed is not None and len(packed) > MAX_FILTER_BYTES:
+            if limited:
+                raise InputError(f"{name} takes {len(packed)} bytes; the limit is {MAX_FILTER_BYTES}")
+            packed = None
+        key: Hashable | None = None if packed is None else (packed, None)
+        if allowed is not None and packed is not None:
+            key = packed, allowed.tobytes() if isinstance(allowed, np.ndarray) else tuple(allowed)
         selected = None if key is None else self._cache.get(key)
         if selected is not None:
             try:  # noqa: SIM105 - contextlib.suppress costs as much as the look-up
@@ -98,7 +117,7 @@ class Selector:
             except KeyError:  # another thread has just dropped the key
                 pass
             return selected
-        bits = self.matching(reading, where, name)
+        bits = self.matching(reading, where, name, remember=key is not None)
         if allowed is not None:
             bits = bits & _rows_with_ids(reading, allowed, self.n)
         selected = SelectedRows(bits, self.n)
@@ -129,17 +148,6 @@ def _rows_with_ids(reading: Snapshot, allowed: NDArray[Any] | list[str], n: int)
     else:
         rows = find_rows(reading, id_keys(allowed))
     return bitmap_of(rows[rows >= 0], n)
-
-
-def _cache_key(where: object, allowed: NDArray[Any] | list[str] | None) -> Hashable | None:
-    """The key of a selection in the cache; None if the filter is not plain data."""
-    packed = fingerprint(where)
-    if packed is None:
-        return None
-    if len(packed) > MAX_FILTER_BYTES:
-        raise InputError(f"where takes {len(packed)} bytes; the limit is {MAX_FILTER_BYTES}")
-    ids = allowed.tobytes() if isinstance(allowed, np.ndarray) else None if allowed is None else tuple(allowed)
-    return packed, ids
 
 
 def selector_of(reading: Snapshot) -> Selector:

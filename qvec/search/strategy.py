@@ -53,7 +53,8 @@ def _cheapest(engine: Engine, params: SearchParams, selected: SelectedRows) -> S
 
 
 def _probe(engine: Engine, params: SearchParams, selected: SelectedRows) -> tuple[str, SearchParams, int]:
-    """A scan of as many lists as hold about as many selected rows as ``nprobe`` lists hold rows; its cost in rows."""
+    """A scan of more lists, for about as many selected rows as ``nprobe`` lists have rows of any kind; its cost in
+    rows."""
     nprobe = min(-(-max(params.nprobe, 1) * engine.live // selected.count), engine.n_lists)
     return "filtered_probe", params.replace(nprobe=nprobe), ROWS_PER_LIST * nprobe
 

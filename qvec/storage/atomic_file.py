@@ -7,8 +7,9 @@ import errno
 import os
 from collections.abc import Callable
 
-from qvec.common.errors import ExistsError, InputError, NotFoundError
-from qvec.storage.file_lock import FileLock
+from qvec.common.errors import ExistsError, InputError, LockedError, NotFoundError
+from qvec.storage import byte_locks
+from qvec.storage.file_pair import WRITERS, users_of
 
 COMPACTED = ".compact"  # suffix of the copy that is to replace a file
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP)  # errors of file systems without hard links
@@ -36,6 +37,11 @@ def make(path: str, write: Callable[[str], None]) -> None:
     finally:
         discard(draft)
     flush_directory(directory)
+
+
+def has_leftovers(draft: str) -> bool:
+    """Whether a draft or its lock file exists."""
+    return os.path.lexists(draft) or os.path.lexists(draft + "-lock")
 
 
 def discard(draft: str) -> None:
@@ -68,11 +74,13 @@ def flush_directory(directory: str) -> None:
 
 def remove(path: str) -> None:
     """Remove a store's file and its lock file, durably. Raises LockedError if the file is open for writing."""
-    lock = FileLock(path)
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
+        if not byte_locks.exclude(fd, WRITERS):
+            raise LockedError(f"{path} is open for writing{users_of(fd)}")
         discard(path + COMPACTED)
         os.unlink(path)
         flush_directory(os.path.dirname(os.path.abspath(path)))
         discard(path)
     finally:
-        lock.release()
+        os.close(fd)

@@ -6,7 +6,6 @@ import os
 
 from qvec.common.errors import CorruptError
 from qvec.storage import atomic_file
-from qvec.storage.file_lock import FileLock
 from qvec.storage.lmdb_errors import translated
 from qvec.storage.store import Store
 
@@ -16,25 +15,24 @@ def copy_to(store: Store, path: str | os.PathLike[str]) -> None:
     atomic_file.make(atomic_file.real_path(path), lambda draft: _copy(store, draft))
 
 
-def compact(store: Store) -> None:
+def compact(store: Store) -> int:
     """Replace the file by a copy without free pages, once the copy is complete, checked and durable.
+
+    Returns the number of bytes that the file has become smaller.
 
     Other threads continue to read and wait only for the replacement itself. Threads that write wait for the whole call.
     Raises LockedError if another process has the file open, or if snapshots of this process stay open.
     """
     draft = store.path + atomic_file.COMPACTED
-    with store.exclusive():
+    env = store.env
+    with store.exclusive("compacts"):
+        before = os.fstat(env.pair.data_fd).st_size
         atomic_file.discard(draft)
         try:
             _copy(store, draft)
             _check(store, draft)
-            lock = FileLock(draft)  # locks the file under any name, so nobody can lock it before the replacement
-            try:
-                store.env.replace(draft)
-            except BaseException:
-                lock.release()
-                raise
-            store._write_lock.replace(lock)
+            env.replace(draft, store.path)
+            return before - os.fstat(env.pair.data_fd).st_size
         finally:
             atomic_file.discard(draft)
 
@@ -43,7 +41,7 @@ def _copy(store: Store, draft: str) -> None:
     with store.read() as snapshot, translated(draft):
         store.env.lmdb.copy(draft, compact=True, txn=snapshot.live())
     # The copy's pages have other numbers. A commit, even an empty one, updates the page table and flushes everything.
-    with Store.open(draft, verify=store._verify) as other, other.write():
+    with Store.open(draft, checksums=store._checksums) as other, other.write():
         pass
 
 

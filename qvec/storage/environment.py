@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib
 import mmap
 import os
@@ -16,10 +15,12 @@ import lmdb
 
 from qvec import _kernels
 from qvec._kernels import fork_epoch
-from qvec.common.errors import FormatError, InputError, LockedError, MapFullError
-from qvec.storage import atomic_file, keys
+from qvec.common.errors import FormatError, InputError, LockedError, MapFullError, ReplacedError
+from qvec.storage import atomic_file, byte_locks, keys
+from qvec.storage.file_pair import FilePair
 from qvec.storage.lmdb_errors import MAX_READERS, is_denied, translate, translated
 from qvec.storage.pages import PAGE_HEADER
+from qvec.storage.write_queue import WriteQueue
 
 MAP_SIZE = 1 << 40
 PATIENCE = 5.0  # seconds that a replacement of the file waits for snapshots to end
@@ -39,23 +40,23 @@ class Environment(_kernels.EnvironmentBase):
     ``dependents`` are the views whose columns point into the map.
     """
 
-    def __init__(self, path: str, key: tuple[int, int], *, durable: bool, map_size: int) -> None:
-        self.path, self.key, self.durable = path, key, durable
+    def __init__(self, path: str, *, durable: bool, map_size: int) -> None:
+        self.path, self.durable = path, durable
         self.readonly = not os.access(path, os.W_OK)
-        self.lmdb = _open(path, self.readonly, durable, map_size)
+        self.lmdb, self.pair = self._open(map_size)
+        self.queue, self._writing_handles = WriteQueue(path, self.pair), 0
         self.psize: int = self.lmdb.stat()["psize"]
         self.lock = threading.RLock()
         self.idle = threading.Condition(self.lock)
         self.handles = self.base = 0
         self._exclusive = False  # a thread is inside `exclusive_map`: new snapshots wait
-        self._lock_fd = -1
         self.sound = True
         self.dependents: weakref.WeakSet[Any] = weakref.WeakSet()
         try:
             with self.lmdb.begin(buffers=True) as txn:
                 self._locate(txn)
         except BaseException:
-            self.lmdb.close()
+            self.close()
             raise
         if not self.readonly:
             self.lmdb.reader_check()
@@ -115,42 +116,60 @@ class Environment(_kernels.EnvironmentBase):
                 self._exclusive = False
                 self.idle.notify_all()
 
-    def replace(self, draft: str) -> None:
+    def replace(self, draft: str, path: str) -> None:
         """Replace the file by the one at ``draft``, for all handles of this process. None of them writes meanwhile.
 
-        Every process that has the file open holds a byte of LMDB's lock file; the replacement locks it exclusively. A
-        process that opens the file meanwhile waits for that byte, and opens the file itself afterwards
-        (mdb_env_excl_lock in mdb.c). The descriptor stays open as long as the environment, because closing any
-        descriptor of a file releases all of the process's locks on it.
+        Every process that has the file open has a lock on byte 0 of the lock file; this call locks it exclusively. The
+        lock file is removed first, because its transaction number is that of the old file. A process that opens
+        the file meanwhile finds that the name of either file has changed, and opens the new one (`FilePair.open`).
 
         Raises LockedError if another process has the file open, or if snapshots of this process stay open.
         """
         with self.exclusive_map(), _registry_lock:
             map_size = self.lmdb.info()["map_size"]
-            self.close()
-            self._lock_fd = os.open(f"{self.path}-lock", os.O_RDWR | os.O_CLOEXEC)
+            self.pair.check_named(path)
+            self.lmdb.close()
+            if not byte_locks.exclude(self.pair.lock_fd, 0):
+                self._open_same(map_size)
+                raise LockedError(f"{path} is open in another process")
             try:
-                fcntl.lockf(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
-                os.replace(draft, self.path)
-                atomic_file.flush_directory(os.path.dirname(self.path))
-            except BlockingIOError:
-                self._close_lock_fd()
-                raise LockedError(f"{self.path} is open in another process") from None
+                os.unlink(f"{path}-lock")
+                os.replace(draft, path)
+                atomic_file.flush_directory(os.path.dirname(path))
             finally:
-                self._open_again(map_size)
+                _registry.pop(self.pair.key, None)
+                self.pair.close()
+                self.path = path
+                self.lmdb, self.pair = self._open(map_size)
+                _registry[self.pair.key] = self
+                if self._writing_handles:
+                    self.pair.mark_as_written()
+                self._reset_views()
+                self.queue.move_to(self.pair, PATIENCE)
 
     def reopen(self) -> None:
         """Close and open LMDB, whose buffers have the contents of earlier pages. Nobody writes meanwhile."""
         with self.exclusive_map(), _registry_lock:
             map_size = self.lmdb.info()["map_size"]
-            self.close()
-            self._open_again(map_size)
+            self.pair.check_named(self.path)
+            self.lmdb.close()
+            self._open_same(map_size)
 
-    def _open_again(self, map_size: int) -> None:
-        _registry.pop(self.key, None)
-        self.key = _identity(self.path)
-        self.lmdb = _open(self.path, self.readonly, self.durable, map_size)
-        _registry[self.key] = self
+    def _open(self, map_size: int) -> tuple[Any, FilePair]:
+        with translated(self.path):
+            return FilePair.open(self.path, lambda: _open(self.path, self.readonly, self.durable, map_size))
+
+    def _open_same(self, map_size: int) -> None:
+        """Open LMDB again with the same pair of files, whose locks this process has kept."""
+        self.pair.unregister()
+        self.lmdb, _ = _open(self.path, self.readonly, self.durable, map_size)
+        if not self.pair.is_named() or not self.pair.register():
+            self.lmdb.close()
+            self.pair.check_named(self.path)
+            raise ReplacedError(f"{self.path}-lock was replaced while the file was open")
+        self._reset_views()
+
+    def _reset_views(self) -> None:
         with self.lmdb.begin(buffers=True) as txn:
             self._locate(txn)
         for view in self.dependents:
@@ -159,12 +178,20 @@ class Environment(_kernels.EnvironmentBase):
     def close(self) -> None:
         """Close the file."""
         self.lmdb.close()
-        self._close_lock_fd()
+        self.pair.close()
 
-    def _close_lock_fd(self) -> None:
-        if self._lock_fd >= 0:
-            os.close(self._lock_fd)
-            self._lock_fd = -1
+    def add_writing_handle(self) -> None:
+        """Count a handle that is open for writing: the file is not removed meanwhile (`atomic_file.remove`)."""
+        with self.lock:
+            self._writing_handles += 1
+            self.pair.mark_as_written()
+
+    def remove_writing_handle(self) -> None:
+        """Discount a handle that was open for writing."""
+        with self.lock:
+            self._writing_handles -= 1
+            if self._writing_handles == 0:
+                self.pair.mark_as_written(False)
 
     def used_bytes(self) -> int:
         """Bytes of the file up to the last page that a commit has used."""
@@ -219,16 +246,11 @@ class Environment(_kernels.EnvironmentBase):
 def acquire(path: str, *, durable: bool | None, map_size: int) -> Environment:
     """The environment of a file, opened if this process does not have it open. ``durable`` None accepts any."""
     with _registry_lock:
-        key = _identity(path)
-        env = _registry.get(key)
-        while env is None:
+        env = _registry.get(_identity(path))
+        if env is None:
             with translated(path):
-                env = Environment(path, key, durable=durable is not False, map_size=map_size)
-            if _identity(path) == key:
-                _registry[key] = env
-            else:  # the file was replaced while it was opened
-                env.close()
-                key, env = _identity(path), None
+                env = Environment(path, durable=durable is not False, map_size=map_size)
+            _registry[env.pair.key] = env
         if durable and not env.durable:
             raise InputError(f"{path} is open in this process with durability='relaxed'; close that handle first")
         env.handles += 1
@@ -245,7 +267,7 @@ def release(env: Environment) -> None:
     with _registry_lock:
         env.handles -= 1
         if env.handles == 0:
-            _registry.pop(env.key, None)
+            _registry.pop(env.pair.key, None)
             env.close()
 
 
@@ -260,19 +282,17 @@ def create(path: str, fill: Callable[[Any, int], None]) -> None:
         env.close()
 
 
-def _open(path: str, readonly: bool, durable: bool, map_size: int) -> Any:
-    own = any(
-        env.path == path for env in _registry.values()
-    )  # a parent's environment may be of a file that was replaced
-    with _inherited_allowed() if fork_epoch() and not own else contextlib.nullcontext():
+def _open(path: str, readonly: bool, durable: bool, map_size: int) -> tuple[Any, bool]:
+    """Open LMDB's environment. Returns it, and whether it uses the lock file."""
+    with _inherited_allowed() if fork_epoch() else contextlib.nullcontext():
         try:
-            return _open_lmdb(path, map_size, readonly=readonly, lock=True, sync=durable)
+            return _open_lmdb(path, map_size, readonly=readonly, lock=True, sync=durable), True
         except lmdb.Error as error:
             if not (readonly and is_denied(error)):
                 raise translate(error, path) from error
         # The lock file is not writable either, so writers will not see this reader.
         with translated(path):
-            return _open_lmdb(path, map_size, readonly=True, lock=False, sync=durable)
+            return _open_lmdb(path, map_size, readonly=True, lock=False, sync=durable), False
 
 
 def _open_lmdb(path: str, map_size: int, *, readonly: bool, lock: bool, sync: bool) -> Any:

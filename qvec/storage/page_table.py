@@ -57,8 +57,8 @@ class View(ViewBase):
 class Loader:
     """Brings views to the commit of a transaction."""
 
-    def __init__(self, env: Environment, codec: StateCodec, *, verify: bool) -> None:
-        self._env, self._codec, self._verify = env, codec, verify
+    def __init__(self, env: Environment, codec: StateCodec, *, checksums: bool) -> None:
+        self._env, self._codec, self._checksums = env, codec, checksums
 
     def refresh(self, view: View, txn: Any, commit: int) -> None:
         """Bring ``view`` to the last commit, whose transaction id is ``commit``.
@@ -102,7 +102,7 @@ class Loader:
             del view.columns[name]
             view.stamps.pop(name)
         try:
-            return Column(name, *entry[:5], self._env.psize, verify=self._verify, writable=view.writable)
+            return Column(name, *entry[:5], self._env.psize, verify=self._checksums, writable=view.writable)
         except InputError as error:
             raise CorruptError(f"the state record has an impossible column: {error}") from error
 

@@ -73,6 +73,12 @@ def _checked_meta(path: str, fd: int) -> tuple[Meta, int]:
     return max(first, second, key=lambda meta: meta.txn_id)._replace(psize=first.psize), size
 
 
+def newest_commit(fd: int) -> int:
+    """The transaction id of the last commit in an open file, whose first meta page is sound."""
+    first = _read_meta(fd, 0)
+    return max(first.txn_id, _read_meta(fd, first.psize).txn_id)
+
+
 def _read_meta(fd: int, at: int) -> Meta:
     page = os.pread(fd, _META.size, at)
     return Meta(*_META.unpack(page)) if len(page) == _META.size else _NO_META

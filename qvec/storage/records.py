@@ -6,16 +6,17 @@ are returned in UTC; a datetime without a time zone is taken to be in UTC.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
 import msgpack
 import numpy as np
 
-from qvec._kernels import crc32c
+from qvec._kernels import SnapshotBase, crc32c
 from qvec.common.errors import CorruptError, InputError
 from qvec.storage import keys
+from qvec.storage.lmdb_errors import Error, translate
 
 MAX_BYTES = 64 << 20
 MAX_DEPTH = 64
@@ -57,7 +58,8 @@ def unpack(packed: bytes | memoryview) -> Any:
 def fingerprint(value: object) -> bytes | None:
     """Bytes that are equal only for equal plain data, types and order included; None if it is not plain or too deep."""
     try:
-        return bytes(msgpack.packb(value, use_bin_type=True, datetime=True, strict_types=True, default=_in_utc))
+        packer = msgpack.Packer(use_bin_type=True, datetime=True, strict_types=True, default=_in_utc)
+        return bytes(packer.pack(value))
     except (TypeError, ValueError, OverflowError):
         return None
 
@@ -81,25 +83,29 @@ def unseal(key: bytes, value: bytes | memoryview) -> Any:
         raise CorruptError(f"{keys.describe(key)} is {error}") from error
 
 
-def read_all(get: Callable[[bytes], bytes | memoryview | None], kind: int, numbers: Sequence[int]) -> list[Any]:
-    """The payloads of records that ``get`` gives; None where there is none. CorruptError names a damaged one.
+def read_all(snapshot: SnapshotBase, kind: int, numbers: Sequence[int]) -> list[Any]:
+    """The payloads of records of one kind; None for one that does not exist, and for a negative number.
 
-    One loop without calls: searches read their hits by it.
+    CorruptError names a damaged record. A search reads the payloads of its hits by this one loop.
     """
     found: list[Any] = []
-    for number in numbers:
-        key = keys.KEY.pack(keys.RECORD, kind, 0, number) if number >= 0 else b""
-        value = get(key) if key else None
-        if value is None:
-            found.append(None)
-            continue
-        packed = value[_CRC_BYTES:]
-        if crc32c(packed, crc32c(key)) != int.from_bytes(value[:_CRC_BYTES], "little") or len(packed) == 0:
-            raise CorruptError(f"{keys.describe(key)} fails its checksum")
-        try:
-            found.append(msgpack.unpackb(packed, raw=False, strict_map_key=True, ext_hook=_reject, timestamp=3))
-        except (ValueError, OverflowError, msgpack.UnpackException):
-            found.append(unseal(key, value))  # raises the error that names the key
+    get = snapshot.live().get
+    try:
+        for number in numbers:
+            key = keys.KEY.pack(keys.RECORD, kind, 0, number) if number >= 0 else b""
+            value = get(key) if key else None
+            if value is None:
+                found.append(None)
+                continue
+            packed = value[_CRC_BYTES:]
+            if crc32c(packed, crc32c(key)) != int.from_bytes(value[:_CRC_BYTES], "little") or len(packed) == 0:
+                raise CorruptError(f"{keys.describe(key)} fails its checksum")
+            try:
+                found.append(msgpack.unpackb(packed, raw=False, strict_map_key=True, ext_hook=_reject, timestamp=3))
+            except (ValueError, OverflowError, msgpack.UnpackException):
+                found.append(unseal(key, value))  # raises the error that names the key
+    except Error as error:
+        raise translate(error, snapshot.env.path) from error
     return found
 
 

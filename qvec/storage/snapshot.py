@@ -51,16 +51,6 @@ class Snapshot(SnapshotBase):
         value = self._get(key)
         return None if value is None else records.unseal(key, value)
 
-    def records(self, kind: int, numbers: Sequence[int]) -> list[Any]:
-        """The payloads under ``kind`` and these numbers, None where there is none, and for negative numbers.
-
-        Raises CorruptError naming the first that is damaged.
-        """
-        try:
-            return records.read_all(self.live().get, kind, numbers)
-        except Error as error:
-            raise translate(error, self.env.path) from error
-
     def entry(self, name: bytes) -> bytes | memoryview | None:
         """The bytes under a name, or None; valid until the snapshot ends. Raises CorruptError if they are damaged."""
         key = entry_key(name)
@@ -100,7 +90,7 @@ class Snapshot(SnapshotBase):
     def check(self) -> Iterator[str]:
         """Read every page, block and record once, and describe what is damaged."""
         self.live()
-        yield from structure_problems(self.env.path)
+        yield from structure_problems(self.env.pair.readable_path)
         for column in self.columns.values():
             for block in range(column.n_blocks):
                 if not column.check(block):

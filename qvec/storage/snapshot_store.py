@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 import weakref
 
+from qvec._kernels import fork_epoch
 from qvec.common.errors import ClosedError
 from qvec.storage.snapshot import Snapshot
-from qvec.storage.store import Store
+from qvec.storage.store import TIMEOUT, Store
 
 
 class SnapshotStore(Store):
@@ -21,19 +22,26 @@ class SnapshotStore(Store):
     def __init__(self, store: Store) -> None:
         """Open the last commit of ``store``, which must not be in a transaction of this thread.
 
-        The commit of a snapshot store ends when the first snapshot store of that commit is closed.
+        A snapshot store of another one ends with it.
         """
         self._store = store
         self._snapshot = store.begin()
-        self.path, self.mode, self.memory, self._verify = store.path, "r", store.memory, store._verify
-        self.config, self.codec = store.config, store.codec
+        store.source.add_use(self._snapshot, -1)
+        self.path, self.mode, self.memory, self._checksums = store.path, "r", store.memory, store._checksums
+        self.timeout, self.config, self.codec = store.timeout, store.config, store.codec
         self.env, self._views, self.joined = store.env, store._views, None
         self.snapshots = weakref.WeakKeyDictionary()
         store.snapshots[self] = time.monotonic(), self._snapshot.txn_id
 
     def __del__(self) -> None:
         if self._snapshot is not None:
-            self._store.end(self._snapshot)
+            self._end_snapshot(self._snapshot)
+
+    def _end_snapshot(self, snapshot: Snapshot) -> None:
+        """End the snapshot, unless this is a snapshot store of another one, which ends it."""
+        if self._store is self.source:
+            self.source.uses.pop(snapshot, None)
+            self.source.end(snapshot)
 
     @property
     def source(self) -> Store:
@@ -43,19 +51,29 @@ class SnapshotStore(Store):
         """The snapshot. Raises ClosedError after `close` of this store or of the store that it was made from."""
         if self._snapshot is None or self.closed:
             raise ClosedError("this snapshot is closed")
-        _ = self._snapshot.txn_id
+        self._snapshot.live()
+        self.source.add_use(self._snapshot, 1)
         return self._snapshot
 
     def end(self, snapshot: Snapshot) -> None:
-        """Do nothing: the snapshot ends with `close`."""
+        """End a call that reads the snapshot. The snapshot itself ends with `close`."""
+        if snapshot.epoch == fork_epoch() and snapshot.txn is not None:
+            self.source.add_use(snapshot, -1)
+
+    def add_use(self, snapshot: Snapshot, by: int) -> None:
+        self.source.add_use(snapshot, by)
+
+    @property
+    def in_transaction(self) -> bool:
+        return False
 
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
         return self not in self._store.snapshots
 
-    def close(self) -> None:
+    def close(self, timeout: float = TIMEOUT) -> None:
         """End the snapshot. Closing twice has no effect."""
         if self._snapshot is not None:
             self._store.snapshots.pop(self, None)
-            self._store.end(self._snapshot)
+            self._end_snapshot(self._snapshot)

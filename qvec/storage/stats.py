@@ -41,7 +41,7 @@ def collect(store: Store) -> StoreStats:
         readers, newest = env.reader_commits(), info["last_txnid"]
         snapshots = [(time.monotonic() - since, newest - commit) for since, commit in list(store.snapshots.values())]
         return StoreStats(
-            file_bytes=os.stat(store.path).st_size,
+            file_bytes=os.fstat(env.pair.data_fd).st_size,
             used_bytes=env.used_bytes(),
             map_bytes=info["map_size"],
             column_bytes=columns,

@@ -6,17 +6,20 @@ import contextlib
 import os
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, Self, get_args
 
 from qvec._kernels import StoreBase, fork_epoch
-from qvec.common.errors import AbortedError, ClosedError, DiskFullError, ReadOnlyError
+from qvec.common.errors import AbortedError, ClosedError, DiskFullError, InputError, LockedError, ReadOnlyError
 from qvec.common.types import Durability, MemoryMode, check_choice, check_flag
-from qvec.storage import atomic_file, environment, header, keys, open_checks
+from qvec.storage import atomic_file, environment, header, keys, open_checks, owner
+from qvec.storage.file_pair import refuse_hard_links
 from qvec.storage.lmdb_errors import translated
 from qvec.storage.page_table import View
+from qvec.storage.running_calls import running_calls
 from qvec.storage.snapshot import Snapshot
 from qvec.storage.state_record import (
     CodecFactory,
@@ -28,25 +31,27 @@ from qvec.storage.state_record import (
 )
 from qvec.storage.transaction import Transaction
 from qvec.storage.view_cache import ViewCache
-from qvec.storage.write_lock import WriteLock
+from qvec.storage.write_queue import WriteQueue
 
 __all__ = ["CodecFactory", "ColumnSpec", "Snapshot", "StateCodec", "Store", "Transaction", "block_geometry"]
 
 Mode = Literal["rw", "r"]
+TIMEOUT = 5.0  # seconds
 
 
 class Store(StoreBase):
-    """An open file. Threads may share a store. A store that a forked child inherits reopens its file for reading.
+    """An open file. Threads may share a store. A store that a forked child inherits opens its file again.
 
     ``is_full``: a commit has failed because the disk was full, and none that adds data has succeeded since.
     ``snapshots``: the open snapshot stores of this store, with the time (monotonic clock) and commit of each.
     """
 
-    _env: environment.Environment
-    _views: ViewCache
+    env: environment.Environment
     codec: StateCodec
+    _views: ViewCache
     _transaction: Transaction | None
-    _joined: Transaction | None  # the transaction of the `transaction` block that is open
+    _is_released: bool
+    _is_abandoned: bool
     is_full = False
 
     def __init__(
@@ -54,40 +59,49 @@ class Store(StoreBase):
         path: str,
         mode: Mode,
         memory: MemoryMode,
-        verify: bool,
+        checksums: bool,
         durability: Durability,
         map_size: int,
         untrusted: bool,
         state_codec: CodecFactory,
+        timeout: float,
+        exclusive: bool,
     ) -> None:
         """Called by `create` and `open`."""
-        self.path, self.mode = path, mode
-        self.memory, self._verify, self._map_size = memory, verify, map_size
+        self.path, self.mode, self.timeout, self._is_exclusive = path, mode, timeout, exclusive
+        self._handle = object()  # stands for this store in the queue, which must not keep the store alive
+        self.memory, self._checksums, self._map_size = memory, checksums, map_size
         self.is_closed = True
         self._codec_for = state_codec
         self.epoch = -1
         open_checks.check(path)
         if untrusted:
             open_checks.check_structure(path)
-        self._write_lock = WriteLock(path)
         if mode == "rw":
-            self._write_lock.lock_file()
+            if not os.access(path, os.W_OK):
+                raise ReadOnlyError(f"{path} may not be written; open it with mode='r'")
+            refuse_hard_links(path)
         self.is_closed = False
         try:
-            if mode == "rw":
-                atomic_file.discard(path + atomic_file.COMPACTED)  # left by a process that died
             self._attach(durability == "full" if mode == "rw" else None)
         except BaseException:
             self.is_closed = True
-            self._write_lock.unlock_file()
+            raise
+        try:
+            if exclusive:
+                self._exclude_others()
+            if mode == "rw" and atomic_file.has_leftovers(path + atomic_file.COMPACTED):
+                self._discard_compacted()
+        except BaseException:
+            self.close()
             raise
 
     def __del__(self) -> None:
-        """Close a store without references. If it has an open transaction, unlock the file only."""
+        """Close a store without references. If another thread has a transaction of it open, let others write only."""
         if self.is_closed or self.epoch != fork_epoch() or sys.is_finalizing():
             return
-        if self._transaction:
-            self._write_lock.unlock_file()
+        if self._transaction and not self._transaction.owner.is_running_here:
+            self._queue.release()
             return
         for snapshot in list(self.open_snapshots):
             self.end(snapshot)
@@ -103,9 +117,11 @@ class Store(StoreBase):
         state: Any = None,
         state_codec: CodecFactory = plain_codec,
         memory: MemoryMode = "mmap",
-        verify: bool = True,
+        checksums: bool = True,
         durability: Durability = "full",
         map_size: int = environment.MAP_SIZE,
+        timeout: float = TIMEOUT,
+        exclusive: bool = False,
     ) -> Store:
         """Create a file with empty columns, and open it for writing.
 
@@ -113,7 +129,7 @@ class Store(StoreBase):
         empty dict. The file appears under ``path`` when it is complete.
         """
         path = atomic_file.real_path(path)
-        _check_options("rw", memory, verify, durability)
+        _check_options("rw", memory, checksums, durability)
         encoded = state_codec(configuration).encode({} if state is None else state)
 
         def fill(txn: Any, psize: int) -> None:
@@ -122,8 +138,9 @@ class Store(StoreBase):
 
         atomic_file.make(path, lambda draft: environment.create(draft, fill))
         return cls.open(
-            path, state_codec=state_codec, memory=memory, verify=verify, durability=durability, map_size=map_size
-        )
+            path, state_codec=state_codec, memory=memory, checksums=checksums, durability=durability, map_size=map_size,
+            timeout=timeout, exclusive=exclusive,
+        )  # fmt: skip
 
     @classmethod
     def open(
@@ -133,24 +150,35 @@ class Store(StoreBase):
         *,
         state_codec: CodecFactory = plain_codec,
         memory: MemoryMode = "mmap",
-        verify: bool = True,
+        checksums: bool = True,
         durability: Durability = "full",
         map_size: int = environment.MAP_SIZE,
         untrusted: bool = False,
+        timeout: float = TIMEOUT,
+        exclusive: bool = False,
     ) -> Store:
-        """Open a file. Mode ``"rw"`` holds the file's write lock; any number of handles may have mode ``"r"``.
+        """Open a file. Any number of handles of any number of processes may have it open in both modes.
 
         state_codec: makes the codec of states from the file's configuration.
         memory: an option of the layer above, which calls :meth:`Snapshot.reside`.
-        verify: False skips the checksums of blocks, not of their headers.
+        checksums: False skips the checksums of blocks, not of their headers.
         durability: "relaxed" leaves flushing to the system; a power cut may then destroy the file.
         map_size: the address space to reserve at first, in bytes; it grows.
         untrusted: check LMDB's pages, without LMDB, before they are mapped.
+        timeout: seconds that a transaction waits for those of other handles, threads and processes.
+        exclusive: no other handle writes while this one is open.
 
         Raises NotFoundError, FormatError, CorruptError, LockedError or ReadOnlyError.
         """
-        _check_options(mode, memory, verify, durability)
-        return cls(atomic_file.real_path(path), mode, memory, verify, durability, map_size, untrusted, state_codec)
+        _check_options(mode, memory, checksums, durability)
+        seconds = check_timeout("timeout", timeout)
+        check_flag("exclusive", exclusive)
+        if exclusive and mode == "r":
+            raise InputError("exclusive=True is for mode='rw'")
+        name = atomic_file.real_path(path)
+        return cls(
+            name, mode, memory, checksums, durability, map_size, untrusted, state_codec, seconds, exclusive
+        )  # fmt: skip
 
     @property
     def source(self) -> Store:
@@ -171,12 +199,12 @@ class Store(StoreBase):
         finally:
             self.end(snapshot)
 
-    def begin_write(self) -> Transaction:
-        """Begin a write transaction, after those of other threads. End it by its `commit` or `abort`.
+    def begin_write(self, doing: str = "writes") -> Transaction:
+        """Begin a write transaction, after those that were asked for before. End it by its `commit` or `abort`.
 
-        Raises ReadOnlyError for ``mode="r"``, LockedError in a forked child while the parent has the file.
+        Raises ReadOnlyError for ``mode="r"``, LockedError if its turn has not come within the handle's timeout.
         """
-        self._begin_writing()
+        self._begin_writing(doing)
         try:
             txn = self.env.begin_write()
             try:
@@ -184,35 +212,55 @@ class Store(StoreBase):
             except BaseException:
                 txn.abort()
                 raise
-            self._transaction = started = Transaction(self.env, txn, view, self.codec, self._end_write)
+            self._transaction = started = Transaction(self.env, self.path, txn, view, self.codec, self._end_write)
         except BaseException:
             self._end_write(None)
             raise
         return started
 
-    def _begin_writing(self) -> None:
-        """Acquire the write lock of this handle and of the file."""
+    def _begin_writing(self, doing: str) -> None:
+        """Wait for the turn of the calling task or thread among the writers of all processes."""
         if self.mode == "r":
             raise ReadOnlyError(f"{self.path} is open with mode='r'")
         if self.epoch != fork_epoch():
             self.reopen_in_child()
-        self._write_lock.acquire()
+        self._check_open()
+        if self._is_exclusive and self._queue is self.env.queue:  # a forked child
+            self._exclude_others()
+        self._queue.acquire(self._handle, doing, self.timeout)
         try:
-            if self.is_closed:
-                raise ClosedError(f"{self.path} is closed")
-            self._write_lock.lock_file()
+            self._check_open()
+            self.env.pair.check_named(self.path)
         except BaseException:
             self._end_write(None)
             raise
+
+    def _check_open(self) -> None:
+        if self.is_closed:
+            raise ClosedError(f"{self.path} is closed")
+
+    def _exclude_others(self) -> None:
+        """Be the writer until `close`. The threads of this handle have a queue of their own."""
+        self.env.queue.acquire(self._handle, "has the file open exclusively", self.timeout, whole_handle=True)
+        self._queue = WriteQueue(self.path)
+
+    def _discard_compacted(self) -> None:
+        """Discard a copy that a process left that died, unless another is writing it."""
+        timeout, self.timeout = self.timeout, 0.0
+        with contextlib.suppress(LockedError), self.exclusive("opens the file"):
+            atomic_file.discard(self.path + atomic_file.COMPACTED)
+        self.timeout = timeout
 
     def _end_write(self, view: View | None) -> None:
         """End a write transaction. ``view`` is what it committed, None if that is not known."""
         self._views.written(view)
         self._transaction = None
-        self._write_lock.release()
+        self._queue.release()
+        if self._is_abandoned:
+            self._finish_close()
 
     @contextlib.contextmanager
-    def write(self, *, frees: bool = False) -> Iterator[Transaction]:
+    def write(self, *, frees: bool = False, doing: str = "writes") -> Iterator[Transaction]:
         """A write transaction that commits at the end of the ``with`` block; an exception aborts it.
 
         Inside `transaction`, the block is a part of that transaction. ``frees``: the block deletes more than it adds.
@@ -223,7 +271,7 @@ class Store(StoreBase):
                 yield joined
             return
         with self.note_disk_full():
-            txn = self.begin_write()
+            txn = self.begin_write(doing)
             txn.frees = frees
             try:
                 yield txn
@@ -235,27 +283,45 @@ class Store(StoreBase):
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Combine all writes of this thread in the ``with`` block: they become visible together at its end, or never.
+        """Combine all writes of this task or thread in the ``with`` block: they become visible together at its end.
 
         Blocks inside it are parts of it. An exception that leaves one of them undoes everything, even if it is caught.
         """
         if self.in_transaction:
-            assert self.joined is not None
-            try:
+            with self._inner_block(self.joined):
                 yield
-            except BaseException:
-                self.joined._failed = True
-                raise
             return
-        with self.write() as txn:
-            self.joined, txn._whole = txn, True
+        block = object()
+        with self.write(doing="is in a transaction") as txn, owner.inside(block):
+            self.joined, self._block, txn.is_block = txn, block, True
             try:
                 yield
-                if txn._failed:
-                    raise AbortedError("the transaction was undone, because a call in it failed half-way")
+                txn.check_whole()
+                if self._inner:
+                    raise AbortedError("the transaction was undone, because it ends before a block inside it")
             finally:
-                self.joined = None
+                self._orphans.update(self._inner)
+                self._inner.clear()
+                self.joined = self._block = None
                 txn.derived.clear()
+
+    @contextlib.contextmanager
+    def _inner_block(self, txn: Transaction) -> Iterator[None]:
+        """A block inside the open one. If the outer block ends first (it is in a generator), both are undone."""
+        block = object()
+        self._inner.add(block)
+        try:
+            with owner.inside(block):
+                yield
+        except BaseException:
+            txn.has_failed = True
+            raise
+        finally:
+            self._inner.discard(block)
+            orphan = block in self._orphans
+            self._orphans.discard(block)
+        if orphan:
+            raise AbortedError("the outer block of this transaction has ended before, and everything was undone")
 
     @contextlib.contextmanager
     def note_disk_full(self) -> Iterator[None]:
@@ -282,33 +348,99 @@ class Store(StoreBase):
 
     @property
     def in_transaction(self) -> bool:
-        """Whether this thread is inside `transaction`."""
-        return self.joined is not None and self._write_lock.held_by_me
+        """Whether the calling task or thread is inside `transaction`.
 
-    def close(self) -> None:
-        """Close the handle once the snapshots and transactions of other threads have ended; end those of this thread.
-
-        Later calls raise ClosedError. Closing twice has no effect.
+        Raises AbortedError inside a block whose outer block has ended.
         """
+        if self._orphans and not self._orphans.isdisjoint(owner.blocks()):
+            raise AbortedError("the outer block of this transaction has ended, and everything was undone")
+        if self._is_abandoned and self._queue.is_held_by(self._handle):
+            raise ClosedError(f"{self.path} is closed")
+        return self.joined is not None and self._queue.is_held_by(self._handle) and self._block in owner.blocks()
+
+    def job(self, doing: str) -> contextlib.AbstractContextManager[None]:
+        """Do a job of many transactions in the ``with`` block. LockedError: another process or thread does the same."""
+        if self.mode == "r":
+            raise ReadOnlyError(f"{self.path} is open with mode='r'")
+        if self.epoch != fork_epoch():
+            self.reopen_in_child()
+        self._check_open()
+        return self.env.queue.job(doing)
+
+    def close(self, timeout: float = TIMEOUT) -> None:
+        """Close the handle, and end its idle snapshots and transactions. Later calls raise ClosedError.
+
+        Calls that run in other threads are awaited. After ``timeout`` seconds LockedError names those that still run;
+        the handle accepts no more calls, and another `close` goes on waiting. Closing twice has no effect. The open
+        transaction of another thread is undone by that thread, when it leaves its block.
+        """
+        deadline = time.monotonic() + check_timeout("timeout", timeout)
         if self.epoch != fork_epoch():
             self.is_closed = True
             return
         with self.env.lock:
-            if self.is_closed:
+            if self._is_released:
                 return
             self.is_closed = True
-            mine = [snapshot for snapshot in list(self.open_snapshots) if snapshot.thread == threading.get_ident()]
-        for snapshot in mine:
-            self.end(snapshot)
-        if self._write_lock.held_by_me and self._transaction:
-            self._transaction.abort()
-        self._write_lock.wait()
+            if not self.env.wait(self._are_snapshots_ended, max(0.0, deadline - time.monotonic())):
+                raise self._still_running(timeout)
+        if (txn := self._transaction) is not None:
+            if txn.owner.is_running_here or (txn.is_idle and txn.owner.has_ended):
+                txn.abort()
+            elif txn.is_idle:
+                self._is_abandoned = txn.is_abandoned = True
+                return
+        if not self._queue.wait_for(self._handle, max(0.0, deadline - time.monotonic())):
+            raise self._still_running(timeout)
+        self._finish_close()
+
+    def _are_snapshots_ended(self) -> bool:
+        """End the snapshots that no running call uses; whether there are no others."""
+        for snapshot in list(self.open_snapshots):
+            if self.uses.get(snapshot) == 0 or snapshot.thread == threading.get_ident():
+                self.end(snapshot)
+        return not (self.open_snapshots or self.running)
+
+    def _finish_close(self) -> None:
         with self.env.lock:
-            self.env.wait(lambda: not (self.open_snapshots or self.running))
-        self._write_lock.unlock_file()
+            if self._is_released:
+                return
+            self._is_released, self._is_abandoned = True, False
+        if self._queue is not self.env.queue:
+            self.env.queue.release()
+        if self.mode == "rw":
+            self.env.remove_writing_handle()
         self._views.clear()
         self.view = View()
         environment.release(self.env)
+
+    def _still_running(self, timeout: float) -> LockedError:
+        calls = running_calls(self)
+        return LockedError(f"{self.path}: calls still run after {timeout:g} s: {', '.join(calls) or 'unknown'}")
+
+    @contextlib.contextmanager
+    def idle(self, snapshot: Snapshot) -> Iterator[None]:
+        """The caller does not use a snapshot inside the ``with`` block; `close` may end it. ClosedError if it has."""
+        self.add_use(snapshot, -1)
+        try:
+            yield
+        finally:
+            self.add_use(snapshot, 1)
+        snapshot.live()
+
+    def add_use(self, snapshot: Snapshot, by: int) -> None:
+        """Count the running calls that use a snapshot. A snapshot without an entry in ``uses`` is used by one call."""
+        with self.env.lock:
+            self.uses[snapshot] = self.uses.get(snapshot, 1) + by
+            if self.uses[snapshot] == 1:
+                del self.uses[snapshot]
+            if self.env.waiting:
+                self.env.idle.notify_all()
+
+    @property
+    def readable_path(self) -> str:
+        """A path that leads to the open file, whatever has its name now."""
+        return self.env.pair.readable_path
 
     @property
     def closed(self) -> bool:
@@ -322,9 +454,9 @@ class Store(StoreBase):
         self.close()
 
     @contextlib.contextmanager
-    def exclusive(self) -> Iterator[None]:
+    def exclusive(self, doing: str) -> Iterator[None]:
         """Exclude writers during the ``with`` block."""
-        self._begin_writing()
+        self._begin_writing(doing)
         try:
             yield
         finally:
@@ -335,17 +467,25 @@ class Store(StoreBase):
         self.env = environment.acquire(self.path, durable=durable, map_size=self._map_size)
         self.open_snapshots, self.view, self.snapshot_type = set(), View(), Snapshot
         self.snapshots: weakref.WeakKeyDictionary[Store, tuple[float, int]] = weakref.WeakKeyDictionary()
-        self._transaction = None
-        self.joined = None
+        self.uses: dict[Snapshot, int] = {}
+        self._queue, self._transaction = self.env.queue, None
+        self.joined, self._block = None, None  # the open `transaction` block; blocks inside it, and those that lost it
+        self._inner: set[object] = set()
+        self._orphans: set[object] = set()
+        self._is_released = self._is_abandoned = False
         try:
+            if self.mode == "rw":
+                self.env.add_writing_handle()
             with translated(self.path), self.env.lmdb.begin(buffers=True) as txn:
                 self.config = MappingProxyType(header.unpack(txn.get(keys.CONFIG), self.path))
             self.codec = self._codec_for(self.config)
-            self._views = ViewCache(self.env, self.codec, verify=self._verify)
+            self._views = ViewCache(self.env, self.codec, checksums=self._checksums)
             self.epoch = fork_epoch()
             self.end(self.begin())
         except BaseException:
             self.epoch = -1
+            if self.mode == "rw":
+                self.env.remove_writing_handle()
             environment.release(self.env)
             raise
 
@@ -356,12 +496,18 @@ class Store(StoreBase):
                 raise ClosedError(f"{self.path} is closed")
             if self.epoch != fork_epoch():
                 open_checks.check(self.path)
-                self._write_lock = WriteLock(self.path)
                 self._attach(None)
 
 
-def _check_options(mode: str, memory: str, verify: bool, durability: str) -> None:
+def check_timeout(name: str, seconds: float) -> float:
+    """A number of seconds that is not negative. Raises InputError for others."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
+        raise InputError(f"{name} must be a number of seconds that is not negative, got {seconds!r}")
+    return float(seconds)
+
+
+def _check_options(mode: str, memory: str, checksums: bool, durability: str) -> None:
     check_choice("mode", mode, get_args(Mode))
     check_choice("memory", memory, get_args(MemoryMode))
     check_choice("durability", durability, get_args(Durability))
-    check_flag("verify", verify)
+    check_flag("checksums", checksums)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Self
 
 from qvec._kernels import Column, chunk_entries, fork_epoch, trim_heap
-from qvec.common.errors import AbortedError, DuplicateIdError, InputError, QvecError
-from qvec.storage import keys, records, reserve
+from qvec.common.errors import AbortedError, ClosedError, DuplicateIdError, InputError, QvecError
+from qvec.storage import keys, owner, records, reserve
 from qvec.storage.environment import Environment
 from qvec.storage.lmdb_errors import Error, MapIsFull, translate, translated
 from qvec.storage.page_table import View, place_all, write_page_table
@@ -26,27 +25,38 @@ _FREE_MAP_FACTOR = 4  # a map with this many free bytes per byte to put cannot b
 
 
 class Transaction(Snapshot):
-    """Changes that become visible together at `commit`, or never. A transaction belongs to the thread that began it.
+    """Changes that become visible together at `commit`, or never. A transaction belongs to the ``owner`` that began it.
 
     Reads see the changes. Puts and deletes are also recorded in a log: when the map is full, LMDB's transaction is
     aborted, the map is doubled, and a new transaction runs the log. ``frees`` marks a transaction that deletes more
-    than it adds; its commit does not put the reserve.
+    than it adds; its commit does not put the reserve. ``is_block``: it combines the calls of a `Store.transaction`
+    block. ``has_failed``: one of them failed half-way. ``is_abandoned``: the handle was closed meanwhile.
     """
 
     __slots__ = (
-        "_calls", "_codec", "_committed", "_discarded", "_failed", "_log", "_on_end", "_record_sums", "_whole",
-        "_written", "frees",
+        "_calls", "_codec", "_committed", "_discarded", "_log", "_on_end", "_path", "_record_sums", "_running",
+        "_written", "frees", "has_failed", "is_abandoned", "is_block", "owner",
     )  # fmt: skip
 
     def __init__(
-        self, env: Environment, txn: Any, view: View, codec: StateCodec, on_end: Callable[[View | None], None]
+        self,
+        env: Environment,
+        path: str,
+        txn: Any,
+        view: View,
+        codec: StateCodec,
+        on_end: Callable[[View | None], None],
     ) -> None:
-        """``on_end`` is called at the end with the view that was committed, or None if its content is not known."""
+        """``path`` must be a name of the open file at the commit. ``on_end`` is called at the end.
+
+        Its argument is the view that was committed, or None if its content is not known.
+        """
         super().__init__(env, txn, view)
-        self._codec, self._on_end = codec, on_end
+        self._path, self._codec, self._on_end = path, codec, on_end
         self._log: list[Operation] = []
-        self._whole, self._failed, self._calls, self._written = False, False, 0, 0
-        self.frees = False
+        self.is_block, self.has_failed, self._calls, self._written = False, False, 0, 0
+        self.frees, self.is_abandoned, self._running = False, False, 0
+        self.owner = owner.current()
         self._discarded = False  # changed blocks were released while they were put: the commit cannot be retried
         self._note_committed()
 
@@ -63,21 +73,35 @@ class Transaction(Snapshot):
     @contextlib.contextmanager
     def call(self) -> Iterator[Self]:
         """One of several calls that this transaction combines. Raises AbortedError after one that failed half-way."""
-        if self._failed:
+        self._own()
+        if self.has_failed:
             raise AbortedError(
                 "a call in this transaction failed half-way: leave the transaction, which undoes all calls"
             )
         encode = self._codec.encode
         before = encode(self.state), len(self._log)
         self.derived.clear()
+        self._running += 1
         try:
             yield self
         except BaseException as error:
-            self._failed = not isinstance(error, QvecError) or (encode(self.state), len(self._log)) != before
+            self.has_failed = not isinstance(error, QvecError) or (encode(self.state), len(self._log)) != before
             raise
         finally:
             self._calls += 1
+            self._running -= 1
             self.derived.clear()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no call of the block runs."""
+        return self.is_block and not self._running
+
+    def check_whole(self) -> None:
+        """Raise an error if the block that ends cannot be committed."""
+        self._own()
+        if self.has_failed:
+            raise AbortedError("the transaction was undone, because a call in it failed half-way")
 
     @property
     def state(self) -> Any:
@@ -172,7 +196,7 @@ class Transaction(Snapshot):
         large transaction. The call has no effect in a transaction that combines several calls.
         """
         self._own()
-        if self._whole:
+        if self.is_block:
             return
         try:
             changed = self._changed_bytes()
@@ -208,19 +232,25 @@ class Transaction(Snapshot):
         if written > _LARGE_COMMIT:
             trim_heap()
         self.txn = None
+        self._log.clear()  # its operations refer to this transaction
         self._on_end(self.view if self.env.sound else None)
 
     def abort(self) -> None:
         """Undo everything. Ending twice, or ending the parent's transaction in a forked child, has no effect."""
         if self.txn is None or self.epoch != fork_epoch():
             return
-        self._own().abort()
+        if not self.owner.is_running_here and not self.owner.has_ended:
+            raise InputError("a write transaction is ended by another thread than the one that began it")
+        self.live().abort()
         self.txn = None
+        self._log.clear()
         self._on_end(None)
 
     def _own(self) -> Any:
-        if threading.get_ident() != self.thread:
-            raise InputError("a write transaction is used by another thread than the one that began it")
+        if owner.current() != self.owner:
+            raise InputError("a write transaction is used by another thread or task than the one that began it")
+        if self.is_abandoned:
+            raise ClosedError(f"{self._path} is closed")
         return self.live()
 
     def _run(self, operation: Operation) -> None:
@@ -264,6 +294,7 @@ class Transaction(Snapshot):
 
     def _publish(self) -> None:
         env, txn = self.env, self.txn
+        env.pair.check_named(self._path)
         per_chunk, changed = chunk_entries(env.psize), self._changed_bytes()
         self._discarded = changed > _LARGE_COMMIT and env.free_map_bytes() > _FREE_MAP_FACTOR * changed
         touched = {name: self._put_blocks(column, per_chunk) for name, column in self.view.columns.items()}

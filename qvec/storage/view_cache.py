@@ -13,8 +13,8 @@ from qvec.storage.state_record import StateCodec
 class ViewCache:
     """Brings a view to the last commit when a read or a write begins, by loading the changes only."""
 
-    def __init__(self, env: Environment, codec: StateCodec, *, verify: bool) -> None:
-        self._env, self._loader = env, Loader(env, codec, verify=verify)
+    def __init__(self, env: Environment, codec: StateCodec, *, checksums: bool) -> None:
+        self._env, self._loader = env, Loader(env, codec, checksums=checksums)
         self._writers = View(writable=True)
 
     def to_read(self, view: View, txn: Any) -> View:

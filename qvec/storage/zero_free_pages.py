@@ -9,13 +9,13 @@ Branch pages contain keys that may have been deleted. Whatever is below such a k
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from qvec.common.errors import CorruptError, LockedError
 from qvec.storage import keys
+from qvec.storage.file_pair import users_of
 from qvec.storage.pages import NO_PAGE, PAGE_HEADER, Pages
 from qvec.storage.store import Store, Transaction
 
@@ -31,27 +31,23 @@ def zero_free_pages(store: Store) -> int:
     Searches wait. Raises LockedError if snapshots of this process or another read an earlier commit.
     """
     env = store.env
-    with store.exclusive():
+    with store.exclusive("erases"):
         env.reopen()
-    with _open_pages(store) as pages:
-        _rewrite_branches(store, pages)
+    pages = Pages(env.pair.data_fd, env.psize)
+    _rewrite_branches(store, pages)
     with store.write():
         pass  # both meta pages are now of commits that use no older pages
-    with store.exclusive(), env.exclusive_map(), _open_pages(store) as pages:
+    with store.exclusive("erases"), env.exclusive_map():
+        if not env.pair.is_only_writer():
+            raise LockedError(
+                f"{store.path} is open for writing in other processes, whose buffers may have deleted data"
+                f"{users_of(env.pair.data_fd)}"
+            )
         newest = env.lmdb.info()["last_txnid"]
         behind = [commit for commit in env.reader_commits() if commit < newest]
         if behind:
             raise LockedError(f"{store.path}: snapshots of other processes read {len(behind)} earlier commits")
         return PageEraser(pages).run()
-
-
-@contextlib.contextmanager
-def _open_pages(store: Store) -> Iterator[Pages]:
-    fd = os.open(store.path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        yield Pages(fd, store.env.psize)
-    finally:
-        os.close(fd)
 
 
 # --- keys in branch pages ---

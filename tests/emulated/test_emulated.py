@@ -22,7 +22,7 @@ pytestmark = [
 
 
 def run(folder: Path, compiler: str, *options: str, through: tuple[str, ...] = ()) -> str:
-    """What the comparison prints; it must find no difference."""
+    """The output of the comparison, which must not report a difference."""
     program = folder / "kernels"
     sources = [HERE / "kernels.c", *sorted(KERNELS.rglob("*.c"))]
     subprocess.run([compiler, *FLAGS, *options, f"-I{KERNELS}", *sources, "-lm", "-o", program], check=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 import qvec
 
@@ -35,7 +36,7 @@ class TestStandard(standard.DocumentStoreBaseTests):
 
     @staticmethod
     def assert_documents_are_equal(received: list[Document], expected: list[Document]) -> None:
-        """Equal, but for what float32 keeps of an embedding."""
+        """Compare documents; embeddings may differ by the rounding of float32."""
         assert len(received) == len(expected)
         for found, wanted in zip(received, expected, strict=True):
             assert (found.embedding is None) == (wanted.embedding is None)
@@ -106,3 +107,64 @@ def test_what_does_not_fit_is_refused(store: QvecDocumentStore) -> None:
         store.filter_documents({"field": "meta.lang", "operator": "~", "value": "red"})
     with pytest.raises(qvec.InputError, match="'_embedded' is the store's own"):
         store.write_documents([Document(id="x", content="x", meta={"_embedded": 1})], DuplicatePolicy.FAIL)
+
+
+ID_FILTER = {"field": "id", "operator": "in", "value": ["d3", "d4", "none"]}
+
+
+def test_filters_can_name_the_id_and_the_content(store: QvecDocumentStore) -> None:
+    assert {document.id for document in store.filter_documents(ID_FILTER)} == {"d3", "d4"}
+    content = {"field": "content", "operator": "==", "value": "text 7"}
+    assert [document.id for document in store.filter_documents(content)] == ["d7"]
+    both = {"operator": "AND", "conditions": [ID_FILTER, {"field": "meta.lang", "operator": "==", "value": "de"}]}
+    assert [document.id for document in store.search(X[3].tolist(), 5, both)] == ["d4"]
+    assert {document.id for document in store.search(X[3].tolist(), 5, ID_FILTER)} == {"d3", "d4"}
+
+
+def test_filters_without_conditions_are_evaluated_as_by_haystack(store: QvecDocumentStore) -> None:
+    counts = {"AND": len(X), "OR": 0, "NOT": 0}
+    for operator, count in counts.items():
+        empty = {"operator": operator, "conditions": []}
+        assert len(store.filter_documents(empty)) == count
+        assert len(store.search(X[3].tolist(), 100, empty)) == count
+        inside = {"operator": "AND", "conditions": [empty]}
+        assert len(store.filter_documents(inside)) == count
+
+
+def test_an_id_can_occur_twice_in_a_call(store: QvecDocumentStore) -> None:
+    first, second = (Document(id="x", content=text, embedding=X[0].tolist()) for text in ("first", "second"))
+    with pytest.raises(DuplicateDocumentError):
+        store.write_documents([first, second], DuplicatePolicy.FAIL)
+    is_x = {"field": "id", "operator": "==", "value": "x"}
+    assert store.write_documents([first, second], DuplicatePolicy.SKIP) == 1
+    assert [document.content for document in store.filter_documents(is_x)] == ["first"]
+    assert store.write_documents([first, second], DuplicatePolicy.OVERWRITE) == 1
+    assert [document.content for document in store.filter_documents(is_x)] == ["second"]
+
+
+def test_a_pipeline_of_yaml_has_a_writer_and_a_retriever_on_one_path(tmp_path: Path) -> None:
+    path, fields = str(tmp_path / "s.qvec"), {"lang": "keyword"}
+    store = {
+        "type": "qvec.integrations.haystack.QvecDocumentStore",
+        "init_parameters": {"path": path, "dim": DIM, "fields": fields},
+    }
+    components = {
+        "writer": {
+            "type": "haystack.components.writers.document_writer.DocumentWriter",
+            "init_parameters": {"document_store": store, "policy": "NONE"},
+        },
+        "retriever": {
+            "type": "qvec.integrations.haystack.QvecEmbeddingRetriever",
+            "init_parameters": {"document_store": store, "filters": None, "top_k": 3},
+        },
+    }
+    text = yaml.safe_dump({"components": components, "connections": [], "metadata": {}})
+    pipeline = Pipeline.loads(text, allowed_modules=["qvec.integrations.haystack"])
+    documents = [Document(id=f"d{i}", content=f"text {i}", embedding=X[i].tolist()) for i in range(len(X))]
+    pipeline.get_component("writer").run(documents)
+    found = pipeline.get_component("retriever").run(X[3].tolist())["documents"]
+    assert (len(found), found[0].id) == (3, "d3")
+    with pytest.raises(qvec.InputError, match="other"):
+        QvecDocumentStore(path, DIM, {"lang": "int"})
+    for name in ("writer", "retriever"):
+        pipeline.get_component(name).document_store.collection.close()

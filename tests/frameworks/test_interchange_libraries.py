@@ -1,4 +1,4 @@
-"""Vectors of other libraries come in: faiss, hnswlib, Chroma, LanceDB."""
+"""Imports from other libraries: faiss, hnswlib, Chroma, LanceDB."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_faiss_index_that_cannot_give_vectors_back_is_refused(tmp_path: Path) 
     with pytest.raises(qvec.InputError, match="cannot reconstruct its vectors"):
         interchange.open_source(tmp_path / "x.faiss")
     (tmp_path / "y.faiss").write_bytes(b"no index")
-    with pytest.raises(qvec.InputError, match=r"y\.faiss is no index"):
+    with pytest.raises(qvec.InputError, match=r"y\.faiss is not an index"):
         interchange.open_source(tmp_path / "y.faiss")
 
 
@@ -64,7 +64,7 @@ def hnswlib_index(path: Path, space: str = "l2") -> None:
     index.save_index(str(path))
 
 
-def test_an_hnswlib_index_gives_its_vectors_without_hnswlib(tmp_path: Path) -> None:
+def test_an_hnswlib_index_is_imported_without_hnswlib(tmp_path: Path) -> None:
     hnswlib_index(tmp_path / "x.bin")
     source = interchange.open_source(tmp_path / "x.bin", "hnswlib")
     assert (source.rows, source.dim) == (N - 1, DIM)
@@ -74,7 +74,7 @@ def test_an_hnswlib_index_gives_its_vectors_without_hnswlib(tmp_path: Path) -> N
         assert 4 not in db
 
 
-def test_an_hnswlib_index_under_cosine_gives_directions(tmp_path: Path) -> None:
+def test_an_hnswlib_index_under_cosine_contains_unit_vectors(tmp_path: Path) -> None:
     hnswlib_index(tmp_path / "x.bin", "cosine")
     (batch,) = interchange.open_source(tmp_path / "x.bin", "hnswlib").batches(N)
     rows = np.delete(np.arange(N), 2)
@@ -93,7 +93,7 @@ def test_a_damaged_hnswlib_index_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_chroma_collection_comes_in(tmp_path: Path) -> None:
+def test_a_chroma_collection_is_imported(tmp_path: Path) -> None:
     chromadb = pytest.importorskip("chromadb")
     client = chromadb.PersistentClient(str(tmp_path / "c"))
     made = client.create_collection("docs", configuration={"hnsw": {"space": "cosine"}}, embedding_function=None)
@@ -112,7 +112,7 @@ def test_a_chroma_collection_comes_in(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_lancedb_table_comes_in(tmp_path: Path) -> None:
+def test_a_lancedb_table_is_imported(tmp_path: Path) -> None:
     lancedb = pytest.importorskip("lancedb")
     rows = [{"id": f"id{i}", "vector": X[i], "page": i} for i in range(N)]
     lancedb.connect(str(tmp_path / "l")).create_table("docs", rows)
@@ -124,3 +124,40 @@ def test_a_lancedb_table_comes_in(tmp_path: Path) -> None:
         assert found.payloads == [{"page": i} for i in range(N)]
     assert len(source.sample(50)) == 50
     assert interchange.open_source(tmp_path / "l" / "docs.lance").name == source.name
+
+
+@pytest.mark.parametrize("metric", ["METRIC_L1", "METRIC_Linf"])
+def test_a_faiss_index_of_another_metric_is_refused(tmp_path: Path, metric: str) -> None:
+    faiss = pytest.importorskip("faiss")
+    index = faiss.IndexFlat(DIM, getattr(faiss, metric))
+    index.add(X)
+    faiss.write_index(index, str(tmp_path / "x.faiss"))
+    with pytest.raises(qvec.InputError, match=f"has the metric {metric}"):
+        interchange.open_source(tmp_path / "x.faiss")
+
+
+def test_a_faiss_index_that_crashes_faiss_is_refused(tmp_path: Path) -> None:
+    faiss = pytest.importorskip("faiss")
+    index = faiss.index_factory(DIM, "IVF4,PQ4x4fs")
+    index.train(X)
+    index.add(X)
+    faiss.write_index(index, str(tmp_path / "x.faiss"))
+    with pytest.raises(qvec.InputError, match=r"x\.faiss"):
+        interchange.open_source(tmp_path / "x.faiss")
+
+
+def test_a_faiss_index_without_some_of_its_ids_is_read_or_refused(tmp_path: Path) -> None:
+    faiss = pytest.importorskip("faiss")
+    for description in ("IDMap2,Flat", "IDMap2,IVF4,Flat"):
+        index = faiss.index_factory(DIM, description)
+        index.train(X)
+        index.add_with_ids(X, np.arange(N) * 5)
+        index.remove_ids(np.arange(10) * 10)
+        faiss.write_index(index, str(tmp_path / "x.faiss"))
+        if "IVF" in description:
+            with pytest.raises(qvec.InputError, match="no longer knows which row has which id"):
+                interchange.open_source(tmp_path / "x.faiss")
+        else:
+            (batch,) = interchange.open_source(tmp_path / "x.faiss").batches(N)
+            assert len(batch.vectors) == N - 10
+            np.testing.assert_array_equal(batch.vectors, X[batch.ids // 5])

@@ -1,4 +1,4 @@
-"""The LangChain store: LangChain's own suite for vector stores, and what it does not ask."""
+"""The LangChain store: LangChain's own suite for vector stores, and cases that the suite does not cover."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def anyio_backend() -> str:
 
 
 class Hashed:
-    """Embeds a text as the normal numbers that its characters seed: equal texts alike, others far apart."""
+    """Embeds a text as normal numbers seeded by its characters: equal texts alike, others far apart."""
 
     def embed_query(self, text: str) -> list[float]:
         rng = np.random.default_rng(list(text.encode()) or [0])
@@ -53,7 +53,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[QvecVector
     store.collection.close()
 
 
-def test_a_search_gives_documents_with_metadata_scores_and_relevance(store: QvecVectorStore) -> None:
+def test_a_search_returns_documents_with_metadata_scores_and_relevance(store: QvecVectorStore) -> None:
     (first, score), *others = store.similarity_search_with_score("text 7", 5)
     assert (first.id, first.page_content, first.metadata) == ("text 7", "text 7", {"page": 7, "lang": "en"})
     assert all(other <= score for _, other in others)
@@ -94,3 +94,35 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(qvec.InputError, match="key 'text' is where the text is stored"):
         store.add_texts(["a"], [{"text": "b"}])
     store.collection.close()
+
+
+def test_metadata_can_be_missing_and_an_id_occur_twice(store: QvecVectorStore) -> None:
+    assert store.add_texts(["a", "b", "c"], [None, {"page": 1}, None], ids=["x", "x", "y"]) == ["x", "x", "y"]
+    found = {document.id: document for document in store.get_by_ids(["x", "y"])}
+    assert (found["x"].page_content, found["x"].metadata) == ("b", {"page": 1})
+    assert (found["y"].page_content, found["y"].metadata) == ("c", {})
+
+
+def test_deleting_without_ids_deletes_all(store: QvecVectorStore) -> None:
+    store.delete(where={"lang": "de"})
+    assert len(store.collection) == 25
+    assert store.delete(None)
+    assert len(store.collection) == 0
+
+
+def test_the_relevance_of_every_product_is_a_number(tmp_path: Path) -> None:
+    class Long(Hashed):
+        def embed_query(self, text: str) -> list[float]:
+            return [1000.0 if text == "up" else -1000.0] * 16
+
+    store = QvecVectorStore.from_texts(["up", "down"], Long(), path=tmp_path / "s.qvec", metric="ip")
+    found = store.similarity_search_with_relevance_scores("up", 2)
+    assert [(document.page_content, relevance) for document, relevance in found] == [("up", 1.0), ("down", 0.0)]
+    store.collection.close()
+
+
+def test_texts_that_were_imported_from_chroma_are_found(tmp_path: Path) -> None:
+    with qvec.create(tmp_path / "c.qvec", 16, ids="str") as db:
+        db.add(Hashed().embed_documents(["one"]), ["a"], [{"document": "one", "page": 1}])
+        (found,) = QvecVectorStore(db, Hashed()).similarity_search("one", 1)
+        assert (found.page_content, found.metadata) == ("one", {"page": 1})

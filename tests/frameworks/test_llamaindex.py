@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import qvec
 
 pytest.importorskip("llama_index.core")
 
+from llama_index.core import Document, MockEmbedding, Settings, StorageContext, VectorStoreIndex
+from llama_index.core.llms import MockLLM
 from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores.types import (
     FilterCondition,
@@ -22,6 +25,7 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQuery,
     VectorStoreQueryMode,
 )
+from llama_index.core.vector_stores.utils import node_to_metadata_dict
 
 from qvec.integrations.llamaindex import QvecVectorStore
 
@@ -74,11 +78,14 @@ OPERATORS: list[tuple[str, Any, FilterOperator, Any]] = [
     ("tags", "b", FilterOperator.CONTAINS, lambda m: "b" in m["tags"]),
     ("tags", ["a", "b"], FilterOperator.ALL, lambda m: {"a", "b"} <= set(m["tags"])),
     ("tags", ["a", "c"], FilterOperator.ANY, lambda m: "a" in m["tags"]),
+    ("tags", None, FilterOperator.IS_EMPTY, lambda m: not m["tags"]),
 ]
 
 
 @pytest.mark.parametrize(("key", "value", "operator", "holds"), OPERATORS)
-def test_metadata_filters_hold(store: QvecVectorStore, key: str, value: Any, operator: Any, holds: Any) -> None:
+def test_only_documents_that_match_metadata_filters_are_found(
+    store: QvecVectorStore, key: str, value: Any, operator: Any, holds: Any
+) -> None:
     expected = [f"n{i}" for i in range(N) if holds(node(i).metadata)]
     assert 0 < len(expected) < N
     filters = only(key, value, operator)
@@ -122,7 +129,7 @@ def test_nodes_are_deleted_by_document_by_id_and_by_filter(store: QvecVectorStor
     assert store.get_nodes() == []
 
 
-def test_what_the_store_cannot_do_is_said(store: QvecVectorStore, tmp_path: Path) -> None:
+def test_unsupported_operations_raise_errors(store: QvecVectorStore, tmp_path: Path) -> None:
     with pytest.raises(qvec.InputError, match="not in mode 'hybrid'"):
         store.query(ask(7, mode=VectorStoreQueryMode.HYBRID))
     with pytest.raises(qvec.InputError, match="no embedding"):
@@ -133,3 +140,54 @@ def test_what_the_store_cannot_do_is_said(store: QvecVectorStore, tmp_path: Path
         QvecVectorStore(db)
     with QvecVectorStore.open(store.client.stats().path, mode="r").client as again:
         assert len(again) == N
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[VectorStoreIndex]:
+    Settings.llm = MockLLM()
+    store = QvecVectorStore.create(tmp_path / "i.qvec", DIM, FIELDS)
+    documents = [
+        Document(text=f"text {i}", id_=f"doc{i}", metadata={"lang": ["de", "en"][i % 2], "year": 2000 + i})
+        for i in range(20)
+    ]
+    context = StorageContext.from_defaults(vector_store=store)
+    yield VectorStoreIndex.from_documents(documents, context, embed_model=MockEmbedding(embed_dim=DIM))
+    store.client.close()
+
+
+def test_retrievers_and_query_engines_find_nodes(index: VectorStoreIndex) -> None:
+    assert len(index.as_retriever(similarity_top_k=4).retrieve("text 3")) == 4
+    german = index.as_retriever(similarity_top_k=20, filters=only("lang", "de")).retrieve("text 3")
+    assert {found.metadata["lang"] for found in german} == {"de"}
+    assert len(german) == 10
+    diverse = index.as_retriever(
+        similarity_top_k=3, vector_store_query_mode="mmr", vector_store_kwargs={"mmr_threshold": 0.3}
+    )
+    assert len(diverse.retrieve("text 3")) == 3
+    answer = index.as_query_engine(similarity_top_k=2, filters=only("year", 2007)).query("text 3")
+    assert [found.node.ref_doc_id for found in answer.source_nodes] == ["doc7"]
+
+
+def test_retrievers_and_query_engines_are_asynchronous(index: VectorStoreIndex) -> None:
+    async def ask_both() -> tuple[Any, Any]:
+        found = await index.as_retriever(similarity_top_k=4).aretrieve("text 3")
+        return found, await index.as_query_engine(similarity_top_k=2).aquery("text 3")
+
+    found, answer = asyncio.run(ask_both())
+    assert (len(found), len(answer.source_nodes)) == (4, 2)
+
+
+def test_a_deleted_document_is_not_retrieved(index: VectorStoreIndex) -> None:
+    index.delete_ref_doc("doc7")
+    found = index.as_retriever(similarity_top_k=20).retrieve("text 3")
+    assert {node.node.ref_doc_id for node in found} == {f"doc{i}" for i in range(20) if i != 7}
+
+
+def test_rows_that_other_programs_wrote_are_nodes(tmp_path: Path) -> None:
+    with qvec.create(tmp_path / "a.qvec", DIM, ids="str", fields={"ref_doc_id": "keyword"}) as db:
+        apart = node_to_metadata_dict(node(1), remove_text=True, flat_metadata=False)
+        db.add(X[:3], ["a", "n1", "c"], [{"document": "text a", "page": 1}, {**apart, "document": "text 1"}, None])
+        found = {made.node_id: made for made in QvecVectorStore(db).get_nodes()}
+        texts = {id: made.get_content() for id, made in found.items()}
+        assert texts == {"a": "text a", "n1": "text 1", "c": ""}
+        assert found["a"].metadata == {"page": 1}

@@ -1,4 +1,4 @@
-"""Training of adapters: it pays where a code loses, keeps what is no better, and repeats itself by its seed."""
+"""Training of adapters: it improves lossy codes, keeps the old map if a new one is no better, and repeats by seed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OPTIONS = Options(steps=60, batch=64, pool=512, check_every=20)
 
 
 def task() -> tuple[Float32Array, Float32Array, np.ndarray]:
-    """Documents whose first half of dimensions is far louder than the half that queries ask about."""
+    """Documents in which the dimensions that queries use have far less variance than the others."""
     rng = np.random.default_rng(0)
     topics = rng.normal(size=(3000, 16))
     noise = rng.normal(size=(3000, 48)) * 3
@@ -83,7 +83,7 @@ def test_a_low_rank_map_differs_from_the_identity_by_no_more_than_its_rank() -> 
     assert np.linalg.matrix_rank(matrix - np.eye(64, dtype=np.float32), tol=1e-4) <= 4
 
 
-def test_what_training_scores_by_is_what_the_store_scores_by() -> None:
+def test_scores_in_training_are_those_of_the_store() -> None:
     from qvec.qat.codes import one_bit
 
     x, q, _ = task()

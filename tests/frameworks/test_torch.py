@@ -1,4 +1,4 @@
-"""Fake quantization: codes and values are the store's to the last bit, gradients pass, ranges are learned."""
+"""Fake quantization: codes and values equal the store's to the last bit, gradients pass, ranges are learned."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_100_000_vectors_get_the_same_codes_after_training(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_a_vector_alone_gets_the_code_it_gets_in_a_batch(name: str) -> None:
+def test_the_code_of_a_vector_does_not_depend_on_the_batch(name: str) -> None:
     x = torch.from_numpy(vectors(300, 100))
     made = module(name, 100, "cosine", True, x)
     whole = made(x).detach()
@@ -76,7 +76,7 @@ def test_a_vector_alone_gets_the_code_it_gets_in_a_batch(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 @pytest.mark.parametrize("metric", METRICS)
-def test_gradients_are_those_of_what_is_coded_where_nothing_saturates(name: str, metric: Metric) -> None:
+def test_gradients_pass_unchanged_if_no_value_saturates(name: str, metric: Metric) -> None:
     sample = torch.from_numpy(vectors(300, 32))
     made = module(name, 32, metric, False, sample)
     if name == "FakeBinary":
@@ -101,7 +101,7 @@ def test_gradients_are_those_of_what_is_coded_where_nothing_saturates(name: str,
     assert torch.allclose(x.grad[inside], again.grad[inside], atol=1e-5)
 
 
-def test_a_zero_vector_gives_no_gradient_that_is_not_finite() -> None:
+def test_the_gradient_of_a_zero_vector_is_finite() -> None:
     for name in MODULES:
         for metric in METRICS:
             made = module(name, 8, metric, True, torch.from_numpy(vectors(300, 8)))
@@ -125,7 +125,7 @@ def test_the_gradients_of_the_ranges_are_those_of_lsq() -> None:
     assert np.allclose(made.lower.grad, np.array([0.0, 2.0]) * factor, rtol=1e-5)
 
 
-def test_training_finds_ranges_for_values_far_outside_of_where_they_started() -> None:
+def test_training_finds_ranges_far_from_the_initial_ones() -> None:
     x = torch.from_numpy(np.random.default_rng(0).normal(size=(500, 16)).astype(np.float32)) + 1
     made = fake.FakeInt8PerDim(16, "l2")  # starts at 3 / sqrt(16) on either side of 0
     before = (made(x) - x).square().mean().item()
@@ -138,7 +138,7 @@ def test_training_finds_ranges_for_values_far_outside_of_where_they_started() ->
     assert np.array_equal(exported(made, x).encode(x.numpy()), made.codes(x))
 
 
-def test_a_learned_calibration_says_so_and_survives_its_json() -> None:
+def test_a_learned_calibration_is_marked_and_survives_json() -> None:
     x = torch.from_numpy(vectors(300, 16))
     made = module("FakeInt8PerDim", 16, "cosine", False, x)
     calibration = made.export(x, model="m").calibration

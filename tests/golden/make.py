@@ -1,7 +1,7 @@
 """Make the golden files of the format version that this checkout writes: ``python tests/golden/make.py``.
 
-For every version that was ever released there are files here, and what they answer. A version's files are never made
-again after its release.
+Each released version of the format has files here, with their expected answers. The files of a version are never
+regenerated after its release.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def make(path: Path, options: dict[str, Any]) -> None:
 
 
 def answers(db: qvec.Collection) -> dict[str, Any]:
-    """What a file answers; vectors in sixty-fourths."""
+    """The expected answers of a file. Vectors are multiples of 1/64."""
     x = vectors()
     where = {"n": {"$gte": 40}, "tag": "t1", "tags": {"$contains": "a"}}
     hits = [db.search(x[:20], 5, exact=True), db.search(x[5], 5, exact=True, where=where)]

@@ -1,4 +1,4 @@
-"""What ann-benchmarks does with an algorithm: reads its config.yml, then fits, searches and asks for sizes.
+"""A stand-in for ann-benchmarks: it reads an algorithm's config.yml, then fits, searches and asks for sizes.
 
 Written from the interface that the project publishes (definitions.py, runner.py, algorithms/base/module.py).
 """
@@ -25,7 +25,7 @@ class BaseANN:
 
 
 def install(folder: Path, algorithm: Path) -> None:
-    """Lay out a checkout in ``folder`` with one algorithm in it, and make it importable."""
+    """Create a checkout with one algorithm in ``folder``, and make it importable."""
     base, own = (folder / "ann_benchmarks" / "algorithms" / name for name in ("base", "qvec"))
     base.mkdir(parents=True)
     own.mkdir()
@@ -60,7 +60,7 @@ def combinations(arguments: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def run(definition: Any, train: Any, test: Any, count: int, batch: bool) -> list[dict[str, Any]]:
-    """Fit, then search with each of the arguments; what the runner would store of each."""
+    """Fit, then search with each of the arguments; returns the results that the runner would store."""
     algorithm, arguments, searches = definition
     module = importlib.import_module(f"{algorithm['module']}.module")
     algo = getattr(module, algorithm["constructor"])(*arguments)

@@ -1,4 +1,4 @@
-"""What bit-packed codes (kinds "rabitq" and "mixed") should be, written a second time in NumPy."""
+"""Expected bit-packed codes (kinds "rabitq" and "mixed"), computed by a second implementation in NumPy."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _part(data: Ints, part: int) -> Ints:
 
 
 def values(kind: str, rows: Bytes, dim: int) -> Doubles:
-    """What the codes stand for, without the row's scale: [n, dim]."""
+    """Decoded values without the row's scale: [n, dim]."""
     widths = block_widths(kind, dim)
     per_dim = np.repeat(widths, 64)[:dim].astype(np.int64)
     found = np.where(per_dim > 0, unpack(rows, widths)[:, :dim] - ((1 << per_dim) - 1) / 2, 0)

@@ -1,4 +1,4 @@
-"""Collections and their models, made and changed together."""
+"""Pairs of a collection and its model that tests change together."""
 
 from __future__ import annotations
 

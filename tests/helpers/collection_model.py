@@ -1,4 +1,4 @@
-"""The reference that collections are held against: a dict of float64 vectors, searched by brute force."""
+"""The reference model of a collection: a dict of float64 vectors, searched by brute force."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Metric = Literal["cosine", "ip", "l2"]
 OnConflict = Literal["error", "skip", "replace"]
 
 RELATIVE = 1e-4  # float32 kernels against float64
-ROUNDING = 4e-6  # of a distance in units of |q| |x|, where it comes out of a difference of larger numbers
+ROUNDING = 4e-6  # error of a distance in units of |q| |x|, if it is a difference of larger numbers
 
 
 @dataclass
 class Model:
-    """The public calls over a dict; ids as given, or numbered on from the largest ever stored."""
+    """The public calls over a dict. Ids are as given, or the next integers after the largest ever stored."""
 
     dim: int
     metric: Metric = "l2"
@@ -40,7 +40,7 @@ class Model:
         payloads: Sequence[Payload | None] | None = None,
         on_conflict: OnConflict = "replace",
     ) -> tuple[list[Id], int, int, int]:
-        """Store a batch; its ids, and how many were added, replaced, skipped. KeyError: nothing was stored."""
+        """Store a batch; returns its ids and the numbers added, replaced and skipped. KeyError: nothing was stored."""
         x = np.asarray(vectors, np.float64).reshape(-1, self.dim)
         names: list[Id] = list(range(self.next_id, self.next_id + len(x))) if ids is None else list(ids)
         taken = [i in self.rows for i in names]
@@ -58,7 +58,7 @@ class Model:
         return sum(self.rows.pop(i, None) is not None for i in dict.fromkeys(ids))
 
     def update_payloads(self, ids: Sequence[Id], payload: Payload | None, merge: bool) -> int:
-        """Change the payloads of those that are stored; how many are."""
+        """Change the payloads of stored ids; returns the number of ids that are stored."""
         found = [i for i in ids if i in self.rows]
         for i in found:
             vector, old = self.rows[i]
@@ -66,12 +66,12 @@ class Model:
         return len(found)
 
     def matching(self, where: dict[str, Any]) -> Model:
-        """A model of what matches a filter."""
+        """A model of the vectors that match a filter."""
         rows = {i: row for i, row in self.rows.items() if matches(row[1], where)}
         return Model(self.dim, self.metric, rows, self.next_id)
 
     def copy(self) -> Model:
-        """Another one, which stays as this is now."""
+        """An independent copy."""
         return replace(self, rows=dict(self.rows))
 
     def distances(self, query: npt.ArrayLike) -> dict[Id, float]:
@@ -79,7 +79,7 @@ class Model:
         return dict(zip(self.rows, self._distances(np.asarray(query, np.float64)).tolist(), strict=True))
 
     def tolerance(self, query: npt.ArrayLike) -> float:
-        """What rounding may do to a distance near zero."""
+        """The rounding error of a distance near zero."""
         if self.metric == "cosine" or not self.rows:
             return ROUNDING
         return ROUNDING * max(1e-12, float(np.linalg.norm(query)) + self._longest()) ** 2
@@ -118,7 +118,7 @@ def merged(old: Payload | None, change: Payload | None) -> Payload | None:
 
 
 def assert_hits_are_exact(model: Model, queries: npt.ArrayLike, k: int, hits: Hits | BatchHits) -> None:
-    """The k nearest, each with its distance; which of several at one distance is free."""
+    """The hits are the k nearest, each with its distance. Any of several vectors at one distance may be a hit."""
     assert_hits_are_sound(model, queries, k, hits)
     for query, found, count in zip(np.atleast_2d(queries), np.atleast_2d(hits.distances), _counts(hits), strict=True):
         true = sorted(model.distances(query).values())[:k]
@@ -129,8 +129,8 @@ def assert_hits_are_exact(model: Model, queries: npt.ArrayLike, k: int, hits: Hi
 def assert_hits_are_sound(
     model: Model, queries: npt.ArrayLike, k: int, hits: Hits | BatchHits, error: float = 0.0
 ) -> None:
-    """Live ids, each once, nearest first, with the distances (within a share ``error`` of |q| |x|) and payloads
-    that belong to them; places without a hit are padded.
+    """Ids are live and unique, nearest first, with the right payloads, and distances within a share ``error`` of |q|
+    |x|; places without a hit are padded.
     """
     assert hits.ids.shape == hits.distances.shape == hits.scores.shape
     assert hits.ids.shape == ((k,) if np.ndim(queries) == 1 else (np.shape(queries)[0], k))
@@ -195,6 +195,6 @@ def assert_same_content(db: Collection, model: Model, error: float = 0.0) -> Non
 
 
 def assert_vector(found: Float32, expected: Vector, error: float = 0.0) -> None:
-    """Equal where ``error`` is 0, else within that share of the length."""
+    """Equal if ``error`` is 0, else within that share of the length."""
     assert found.dtype == np.float32
     assert float(np.linalg.norm(found - expected)) <= error * float(np.linalg.norm(expected))

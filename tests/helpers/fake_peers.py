@@ -1,4 +1,4 @@
-"""Libraries that answer well, slowly, wrongly, or not at all: imported by the processes that the benchmark starts."""
+"""Fake libraries for the benchmark's processes: good, slow, wrong, crashing and hanging ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from qvec.bench.adapters.base import Adapter, Calls, Options
 
 
 class Exact(Adapter):
-    """Brute force. Writes its name and each point that it is asked for to the file ``log``."""
+    """Brute force. Writes its name and each requested point to the file ``log``."""
 
     module = "numpy"
     package = "numpy"
@@ -64,14 +64,14 @@ class Hanging(Exact):
 
 
 class Refusing(Exact):
-    """Cannot build."""
+    """Raises an error when it builds."""
 
     def build(self, base, threads):
         raise RuntimeError(f"{len(base)} rows are too many")
 
 
 class Short(Exact):
-    """Finds less than it is asked for, and one thing twice; has no batch."""
+    """Returns too few hits, and one hit twice; has no batch search."""
 
     def calls(self, k, point, threads):
         found = super().calls(k, point, threads)
@@ -79,7 +79,7 @@ class Short(Exact):
 
 
 class Foreign(Exact):
-    """A library that nobody has."""
+    """A library that is not installed."""
 
     module = "no_such_library"
     package = "no-such-library"

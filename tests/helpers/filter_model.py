@@ -1,4 +1,4 @@
-"""Filters evaluated over payloads in plain Python, and strategies that make both."""
+"""Filters evaluated over payloads in plain Python, and Hypothesis strategies for payloads and filters."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _operator(values: list[Any] | None, name: str, argument: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Datetimes in UTC, of text where it is one; anything else as it is."""
+    """Datetimes, and texts that are datetimes, in UTC; other values unchanged."""
     if isinstance(value, str) and value[:1].isdigit():
         value = datetime.fromisoformat(value)
     if isinstance(value, datetime) and value.tzinfo is None:
@@ -98,9 +98,9 @@ def _held(name: str) -> st.SearchStrategy[Any]:
 
 
 def _some(values: dict[str, st.SearchStrategy[Any]], least: int, most: int) -> st.SearchStrategy[dict[str, Any]]:
-    """Some of the keys, each with a value of its own.
+    """A strategy of dicts with some of the keys and a value for each.
 
-    What is chosen from is made once: Hypothesis examines each new strategy, which takes longer than to draw from it.
+    The choices are made once: Hypothesis examines each new strategy, which takes longer than drawing from it.
     """
     names = st.lists(st.sampled_from(sorted(values)), min_size=least, max_size=most, unique=True)
 
@@ -112,7 +112,7 @@ def _some(values: dict[str, st.SearchStrategy[Any]], least: int, most: int) -> s
 
 
 def _operators(name: str) -> st.SearchStrategy[dict[str, Any]]:
-    """One to three operators on a field, or none of what these say."""
+    """One to three operators on a field, or an operator that negates some of them."""
     value = VALUES[_kind(name)]
     arguments: dict[str, Any] = {"$eq": value, "$ne": value, "$exists": st.booleans()}
     arguments |= dict.fromkeys(("$in", "$nin"), st.lists(value, max_size=12))

@@ -1,4 +1,4 @@
-"""What tests of exports and imports share."""
+"""Samples and checks that the tests of exports and imports share."""
 
 from __future__ import annotations
 

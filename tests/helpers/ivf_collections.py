@@ -1,4 +1,4 @@
-"""Collections with inverted lists, and what their files say of them."""
+"""Collections with inverted lists, and readers of the lists in their files."""
 
 from __future__ import annotations
 
@@ -31,4 +31,4 @@ def lists_of(db: qvec.Collection) -> int:
     return db.stats().lists
 
 
-# --- what is found ---
+# # --- recall ---

@@ -1,4 +1,4 @@
-"""What the codec kernels should compute, written again in NumPy: integers exactly, floats in float64."""
+"""Expected results of the codec kernels, computed in NumPy: integers exactly, floats in float64."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TINY_NORM = 2.0**-100
 
 
 def gaussian(seed: int, n: int, dim: int) -> Floats:
-    """Rows of different lengths, so that nothing passes by being normalized."""
+    """Rows of different lengths, so that normalization has an effect."""
     rng = np.random.default_rng(seed)
     lengths = np.exp(rng.normal(size=(n, 1)))
     return (rng.normal(size=(n, dim)) * lengths).astype(np.float32)
@@ -91,12 +91,12 @@ def local_offsets(sample: Floats, metric: str) -> Bytes:
 
 
 def numbers(codec: Codec, rows: Bytes) -> Ints:
-    """Of each row, the number of its centroid: the lowest byte of its scale."""
+    """The number of each row's centroid: the lowest byte of its scale."""
     return rows[:, codec.data_size].astype(np.int64)
 
 
 def origins(kind: str, metric: str, sample: Floats, codec: Codec, rows: Bytes) -> Floats:
-    """What was subtracted from each row's vector before it was coded: [n, dim]."""
+    """The centroid that was subtracted from each row's vector: [n, dim]."""
     dim, (_, _, how) = sample.shape[1], kind.partition("-")
     if how not in ("centered", "local"):
         return np.zeros((len(rows), dim), np.float32)
@@ -118,13 +118,14 @@ def unpacked(rows: Bytes, dim: int, bits: int) -> Ints:
 
 
 def signed_codes(rows: Bytes, dim: int, kind: str) -> Ints:
-    """What a row's codes stand for, in units of its scale."""
+    """Decoded values of a row's codes, in units of its scale."""
     codes = unpacked(rows, dim, PACKED[kind])
     return 2 * codes - 15 if kind == "int4-static" else INT4_VALUES[codes] if PACKED[kind] == 4 else codes - 1
 
 
 def fitted_codes(y: Floats, bits: int) -> Ints:
-    """Nearest codes at the step that points most nearly along y, of some around where codes and step agree."""
+    """The nearest codes at the best step: the one whose decoded vector has the smallest angle to y, of several
+    tried."""
     values, start = (INT4_VALUES, 2.733 / 63) if bits == 4 else (np.arange(-1, 2), 1.224)
     halves, wide = (values[1:] + values[:-1]) / 2, y.astype(np.float64)
 
@@ -190,7 +191,7 @@ def factors(codec: Codec, rows: Bytes) -> tuple[Doubles, Doubles]:
 
 
 def estimated_dots(kind: str, metric: str, sample: Floats, q: Floats, x: Floats) -> tuple[Doubles, Doubles]:
-    """<q, x> as the codes of both give it, on unit vectors under cosine; and the absolute terms added up."""
+    """<q, x> estimated from the codes of both (unit vectors under cosine), and the sum of the absolute terms."""
     if kind == "static":
         lower, step = (v.astype(np.float64) for v in affine(sample, metric))
         y = (unit(q) if metric == "cosine" else q).astype(np.float64)
@@ -234,9 +235,9 @@ def _packed_dots(kind: str, metric: str, sample: Floats, q: Floats, x: Floats) -
 
 
 def _centered_keys(kind: str, metric: str, sample: Floats, q: Floats, x: Floats) -> tuple[Doubles, Doubles]:
-    """|q - x|^2 of vectors that are both centered, unit vectors under cosine, where it is halved.
+    """|q - x|^2 of centered vectors; under cosine of unit vectors, halved.
 
-    The error of the code along the offset of its centroid is known, and taken out of |x|^2.
+    The error of the code along the offset of its centroid is known, and subtracted from |x|^2.
     """
     codec, center = make_codec(kind, metric, sample), centroid_of(sample, metric)
     y, z = ((unit(v) if metric == "cosine" else v) - center for v in (q, x))
@@ -254,7 +255,7 @@ def _centered_keys(kind: str, metric: str, sample: Floats, q: Floats, x: Floats)
 
 
 def exact_keys(kind: str, metric: str, sample: Floats, q: Floats, x: Floats) -> tuple[Doubles, Doubles]:
-    """Keys and the sum of the absolute terms that make each of them, which float rounding is relative to."""
+    """Exact keys, and the sum of the absolute terms of each: rounding errors are relative to this sum."""
     if kind.endswith(("-centered", "-local")) and metric != "ip":
         return _centered_keys(kind, metric, sample, q, x)
     if kind == "binary":

@@ -1,4 +1,4 @@
-"""The laws that every quantizer obeys, as functions. A kind is under them as soon as it is registered."""
+"""The laws that every quantizer obeys, as functions. They are applied to every registered kind."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ RECALL |= {"rabitq1": 0.68, "rabitq3": 0.86, "rabitq4": 0.9, "rabitq8": 0.98, "m
 
 
 def clustered(rng: np.random.Generator, n: int, dim: int) -> Float32Array:
-    """Give float32[n, dim] around 20 centroids, off the origin, with unequal variance of the dimensions."""
+    """float32[n, dim] around 20 centroids, off the origin, with unequal variance of the dimensions."""
     centroids = rng.normal(size=(20, dim))
     spread = rng.uniform(0.2, 1.5, dim)
     points = centroids[rng.integers(0, 20, n)] + spread * rng.normal(size=(n, dim)) + 0.3
@@ -70,7 +70,7 @@ def clustered(rng: np.random.Generator, n: int, dim: int) -> Float32Array:
 
 
 def oracle(metric: Metric, queries: Float32Array, x: Float32Array) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Give the distances of the metric, float64[nq, n], by their definition."""
+    """Distances of the metric by their definition, float64[nq, n]."""
     q, v = queries.astype(np.float64), x.astype(np.float64)
     if metric == "l2":
         differences = q[:, None] - v[None]
@@ -85,7 +85,7 @@ def coded_view(quantizer: Quantizer, x: Float32Array) -> Float32Array:
 
 
 def check_batches(quantizer: Quantizer, x: Float32Array) -> None:
-    """Codes and prepared queries of a batch are those of its rows alone."""
+    """Codes and prepared queries of a batch equal those of its rows one by one."""
     whole, prepared = quantizer.encode(x), quantizer.prepare(x)
     assert whole.shape == (len(x), quantizer.code_size)
     assert whole.dtype == prepared.dtype == np.uint8
@@ -98,7 +98,7 @@ def check_batches(quantizer: Quantizer, x: Float32Array) -> None:
 
 
 def check_state(quantizer: Quantizer, x: Float32Array) -> None:
-    """A state goes through msgpack unchanged, and what is rebuilt from it codes to the same bytes."""
+    """A state passes through msgpack unchanged, and the rebuilt quantizer gives the same codes."""
     state = quantizer.state()
     packed = msgpack.packb(state)
     again = quantizers.from_state(msgpack.unpackb(packed))
@@ -109,7 +109,7 @@ def check_state(quantizer: Quantizer, x: Float32Array) -> None:
 
 
 def check_bad_states(quantizer: Quantizer) -> None:
-    """A field that is missing, of a wrong type, or unknown is refused by its name, at any depth."""
+    """A missing, mistyped or unknown field is refused by name, at any depth."""
     state = quantizer.state()
     for path in _paths(state):
         for bad in (object(), float("nan"), b"\x00", -1):
@@ -119,7 +119,7 @@ def check_bad_states(quantizer: Quantizer) -> None:
 
 
 def check_input(quantizer: Quantizer) -> None:
-    """Wrong dimensions and dtypes are refused, with what was expected in the message."""
+    """Wrong dimensions and dtypes are refused; the message names the expected ones."""
     for call in (quantizer.encode, quantizer.prepare):
         with pytest.raises(InputError, match=rf"shape \(n, {quantizer.dim}\)"):
             call(np.zeros((2, quantizer.dim + 1), np.float32))
@@ -134,7 +134,7 @@ def check_input(quantizer: Quantizer) -> None:
 
 
 def check_scores(quantizer: Quantizer, queries: Float32Array, x: Float32Array) -> None:
-    """Keys are the metric's distances within the error of the code; for binary, the bits that differ."""
+    """Keys are the metric's distances within the error of the code; for binary, the number of different bits."""
     keys = quantizer.codec.score(quantizer.prepare(queries), quantizer.encode(x))
     assert keys.shape == (len(queries), len(x))
     assert keys.dtype == np.float32
@@ -147,7 +147,7 @@ def check_scores(quantizer: Quantizer, queries: Float32Array, x: Float32Array) -
 
 
 def check_recall(quantizer: Quantizer, queries: Float32Array, x: Float32Array) -> None:
-    """A scan by code finds the true ten often enough."""
+    """A scan by code finds most of the true ten."""
     keys = quantizer.codec.score(quantizer.prepare(queries), quantizer.encode(x))
     found = np.argsort(keys, axis=1, kind="stable")[:, :10]
     true = np.argsort(oracle(quantizer.metric, queries, x), axis=1, kind="stable")[:, :10]
@@ -157,7 +157,7 @@ def check_recall(quantizer: Quantizer, queries: Float32Array, x: Float32Array) -
 
 
 def _dot_error(quantizer: Quantizer, queries: Float32Array, x: Float32Array) -> Float32Array:
-    """Bound |<q, x> - score|: |q| |x - decoded| (Cauchy-Schwarz) plus what rounding the query adds."""
+    """Bound of |<q, x> - score|: |q| |x - decoded| (Cauchy-Schwarz) plus the rounding error of the query."""
     decoded = quantizer.decode(quantizer.encode(x))
     if quantizer.metric == "cosine":
         queries, x = _unit(queries), _unit(x)
@@ -171,7 +171,7 @@ def _unit(x: Float32Array) -> Float32Array:
 
 
 def _differing_signs(quantizer: Quantizer, queries: Float32Array, x: Float32Array) -> Int64Array:
-    """Count them by the definition: y = R(x - mean); under ip queries are rotated, but not centered."""
+    """Number of different signs by the definition: y = R(x - mean); under ip queries are rotated, but not centered."""
     q, v = coded_view(quantizer, queries), coded_view(quantizer, x)
     if quantizer.metric == "ip" and quantizer.transform is not None:
         q = replace(quantizer.transform, mean=None).apply(queries)

@@ -1,4 +1,4 @@
-"""What the source files of qvec import, include and call private, read from their text."""
+"""Imports, includes and uses of private names in the source files of qvec, read from their text."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def python_sources(root: Path) -> dict[str, str]:
 
 
 def included_sources(root: Path) -> dict[str, str]:
-    """Source text of C and Cython files by their path below ``root``; without the C that Cython writes."""
+    """Source text of C and Cython files by their path below ``root``, without the C that Cython generates."""
     found = [path for end in ("c", "h", "pxi", "pyx", "pxd") for path in root.rglob(f"*.{end}")]
     return {str(path.relative_to(root)): path.read_text() for path in sorted(found) if path.name != "_kernels.c"}
 

@@ -1,4 +1,4 @@
-"""One collection, a second handle that only reads, and the model: rules for what is stored, read and searched."""
+"""Rules of a state machine with one collection, a reading handle and the model: storing, reading and searching."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from helpers.filter_model import FIELDS, filters, payloads
 from helpers.vectors import clustered
 
 DIM = 6
-POOLED = min(5 * int(os.environ.get("QVEC_EXAMPLES", "20")), 500)  # of a run; long runs are several, each with others
+POOLED = min(5 * int(os.environ.get("QVEC_EXAMPLES", "20")), 500)  # examples per process
 POOL = clustered(np.random.default_rng(11), 400, DIM)
-POOL[:40] = POOL[0]  # many at one place
+POOL[:40] = POOL[0]  # many equal vectors
 RECALL = 0.9
 CODES = ["f32", "f16", "int8", "binary"]
 
@@ -139,7 +139,7 @@ class Machine(RuleBasedStateMachine):
         assert self.unmoved() == before
 
     def unmoved(self) -> qvec.Stats:
-        """What there is, but for how long snapshots have been held."""
+        """The counts of a collection, without the time that snapshots have been open."""
         return dataclasses.replace(self.db.stats(), snapshots=())
 
     @rule(rows=st.lists(ROWS, min_size=1, max_size=5), k=st.integers(1, 20), reader=st.booleans())

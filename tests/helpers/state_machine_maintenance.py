@@ -1,4 +1,4 @@
-"""Rules of what changes the file, its codes or several things at once, and of what is held while others write."""
+"""Rules that change the file or its codes, group several calls, or read snapshots while others write."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OPERATION = st.one_of(
     st.tuples(st.just("update"), st.tuples(st.lists(IDS, max_size=5, unique=True), PAYLOAD, st.booleans())),
 )
 MOST = 5  # generations
-REFUSED = re.compile("needs|empty|originals|learns nothing")  # what requantize and calibrate may say of a collection
+REFUSED = re.compile("needs|empty|originals|learns nothing")  # errors that requantize and calibrate may raise
 
 
 class UndoneError(Exception):
@@ -111,7 +111,7 @@ class FullMachine(Machine):
         assert self.db.verify() == []
         assert self.db.repair() == []
 
-    # --- several calls together, and snapshots ---
+    # # --- transactions and snapshots ---
 
     @rule(operations=st.lists(OPERATION, min_size=1, max_size=4), end=st.sampled_from(["commit", "raise", "catch"]))
     def transaction(self, operations: list[tuple[str, Any]], end: str) -> None:

@@ -1,4 +1,4 @@
-"""What the store's tests share: a store of two columns, models of their rows, processes with deadlines."""
+"""Helpers of the store's tests: a store of two columns, models of their rows, processes with deadlines."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def fill(store: Store, n: int, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def change_rows(store: Store, written: dict[str, np.ndarray], rng: np.random.Generator, count: int) -> None:
-    """Commit new bytes for ``count`` random rows of each column, and enter them in ``written``."""
+    """Commit new bytes for ``count`` random rows of each column, and record them in ``written``."""
     with store.write() as txn:
         for name, rows in written.items():
             for at in rng.integers(0, len(rows), count):
@@ -61,7 +61,7 @@ def same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> bool:
 
 
 def in_child(action: Callable[[], object], deadline: float = 20.0) -> None:
-    """Run in a forked child; fails when it raises, dies or takes longer than ``deadline`` seconds."""
+    """Run a function in a forked child; fail if it raises, dies or takes longer than ``deadline`` seconds."""
     report, to_parent = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -94,7 +94,7 @@ def wait_for(pid: int, deadline: float) -> tuple[bool, int]:
 
 
 def run_python(code: str, *arguments: object, deadline: float = 30.0) -> str:
-    """Output of a fresh interpreter; fails when it fails, names the signal that killed it."""
+    """Output of a fresh interpreter. A failure is an error that names the signal which killed the process."""
     modules = "qvec.storage.store", "qvec.storage.stats", "qvec.common.errors"
     imports = "".join(f"from {module} import *\n" for module in modules)
     script = f"import sys\n{imports}{textwrap.dedent(code)}"
@@ -107,7 +107,7 @@ def run_python(code: str, *arguments: object, deadline: float = 30.0) -> str:
 
 
 def resize_rows(txn: Transaction, name: str, stride: int) -> None:
-    """Give the rows of a column another size: cut, or with zeros behind them."""
+    """Change the row size of a column: rows are cut, or extended with zeros."""
     column = txn.columns[name]
     old = column.read_range(0, column.n_rows)
     txn.drop_column(name)

@@ -23,7 +23,7 @@ COMMITS = 1000
 DIM = 16
 SLOWER = 2.0  # limit of the 99th percentile with a writer, divided by that without one
 MIN_SEARCHES = 200  # for a percentile
-COMPARED = 10_000  # searches without a writer from which on the limit applies: a hundred of them are slower
+COMPARED = 10_000  # the limit applies from this number of searches: a hundred of them are above the percentile
 
 
 def prepared(path: Path, index: Any = "hnsw") -> Path:

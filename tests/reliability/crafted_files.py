@@ -23,7 +23,7 @@ from qvec.storage.store import Store, Transaction
 
 DIM = 16
 N = 160
-ROWS_PER_CHECK = 64  # of drift, instead of many more: each file has some looks, and the calls make another
+ROWS_PER_CHECK = 64  # of drift: a low number, so that each file has some checks, and the calls make another
 SAMPLE = clustered(np.random.default_rng(3), 300, DIM)  # as many as codes are trained on
 X = SAMPLE[: N + ROWS_PER_CHECK]
 HANG = 10.0  # seconds

@@ -56,7 +56,8 @@ def answers(db: qvec.Collection) -> str:
     where = {"row": {"$gte": 100}, "tag": "t1"}
     for options in ({"include": (), **lists}, {"include": (), "exact": True}, {"where": where, **lists}):
         hits = db.search(X[::7], 10, **options)  # type: ignore[arg-type]
-        said.update(repr((hits.ids.tolist(), hits.payloads)).encode() + hits.distances.tobytes())
+        payloads = hits.payloads if "payloads" in hits.included else None
+        said.update(repr((hits.ids.tolist(), payloads)).encode() + hits.distances.tobytes())
     for records in db.scan(batch_size=100):  # which reads each payload once, get() again
         said.update(repr((records.ids.tolist(), records.payloads)).encode() + records.vectors.tobytes())
         found = db.get(records.ids)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 import qvec
@@ -11,8 +13,8 @@ DEADLINE = 10.0
 X = np.random.default_rng(1).normal(size=(300, DIM)).astype(np.float32)
 
 
-def collection(path: str) -> qvec.Collection:
-    db = qvec.create(path, DIM, metric="l2", index="hnsw")
+def collection(path: str, **options: Any) -> qvec.Collection:
+    db = qvec.create(path, DIM, metric="l2", index="hnsw", **options)
     db.add(X[:200], payloads=[{"row": i} for i in range(200)])
     return db
 

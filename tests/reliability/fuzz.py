@@ -1,7 +1,7 @@
-"""R7: files with random content, and random data for the parsers; what reached something new is kept.
+"""R7: files with random content, and random data for the parsers. Inputs with new outcomes are kept.
 
-The corpus holds inputs of parsers, by parser: those that first led to an error of their own, to a value, or once to a
-defect. Each run gives them all to the parsers again, and makes others of them.
+The corpus contains inputs by parser: those that first led to a new error, to a value, or to a defect. Each run gives
+all of them to the parsers again, and mutates them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Seeds = dict[str, list[bytes]]
 def unpack(data: bytes) -> object:
     try:
         return records.unpack(data)
-    except ValueError as error:  # whoever unpacks makes an error of it that names the record
+    except ValueError as error:  # the callers convert this error to one that names the record
         raise qvec.FormatError(f"not plain data: {error}") from error
 
 
@@ -69,7 +69,7 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
 
 
 def outcome(parser: str, data: bytes) -> tuple[str, bool]:
-    """What an input leads to: a value or an error, without the numbers in its words; whether it may."""
+    """The outcome of an input, a value or an error without the numbers in its message, and whether it is allowed."""
     start = time.monotonic()
     try:
         PARSERS[parser](data)
@@ -82,7 +82,7 @@ def outcome(parser: str, data: bytes) -> tuple[str, bool]:
 
 
 def try_chunk(parser: str, seeds: Seeds, number: int) -> str:
-    """Make a hundred inputs and try each; by outcome, the first input that led to it, and whether it may, as JSON."""
+    """Make and try a hundred inputs. Returns JSON: for each outcome its first input and whether it is allowed."""
     chance, found = random.Random(number), {}
     for _ in range(CHUNK):
         data = chance.randbytes(chance.randrange(40)) if chance.random() < 0.1 else chance.choice(seeds[parser])
@@ -96,7 +96,7 @@ def try_chunk(parser: str, seeds: Seeds, number: int) -> str:
 
 
 def kept(parser: str, folder: Path = CORPUS) -> dict[str, bytes]:
-    """Inputs of a parser, by outcome."""
+    """Corpus of a parser: inputs by outcome."""
     path = folder / f"{parser.replace(' ', '-')}.json"
     lines = json.loads(path.read_text()) if path.exists() else {}
     return {said: base64.b64decode(data) for said, data in lines.items()}
@@ -109,7 +109,7 @@ def keep(parser: str, inputs: dict[str, bytes], folder: Path = CORPUS) -> None:
 
 
 def seeds_of(path: Path) -> Seeds:
-    """What there is in a sound file, and in the corpus, to be changed."""
+    """Inputs to mutate: parts of a sound file, and the corpus."""
     with qvec.open(path, "r") as db, db._store.read() as snap:
         plain = {what: records.pack(snap.record(*key)) for what, key in records_of(snap).items()}
         state = records.pack(encode(snap.state))

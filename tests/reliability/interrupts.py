@@ -1,6 +1,6 @@
-"""R21: Ctrl-C during long work. It is heard at once, and leaves the last commit.
+"""R21: Ctrl-C during long work interrupts it within a time limit and leaves the last commit intact.
 
-Counted is what passes on the clock or what the process uses of the processors, whichever is less.
+The delay is the elapsed time or the processor time of the process, whichever is less.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from helpers.vectors import clustered
 
 DIM = 64
 N = {"short": 6_000, "nightly": 30_000}
-BUILT = {"short": 6_000, "nightly": 100_000}  # that builds begin with
+BUILT = {"short": 6_000, "nightly": 100_000}  # rows when builds begin
 LATEST = {"short": 0.3, "nightly": 4.0}  # seconds from the beginning
 LATEST_BUILT = {"short": 0.3, "nightly": 10.0}
 TRIES = {"short": 2, "nightly": 8}
@@ -57,7 +57,7 @@ WORK: dict[str, Callable[[qvec.Collection], object]] = {
 
 
 def busy(path: str, options: dict[str, Any], n: int, work: str, say: Callable[[str], None]) -> None:
-    """Work until interrupted, and say when that was."""
+    """Work until interrupted, and report the time of the interrupt."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     db = qvec.open(path) if work in WORK else qvec.create(path, DIM, metric="l2", durability="relaxed", **options)
     x = data(n)

@@ -1,8 +1,8 @@
-"""R1: kill -9 at a random time, then look at what is left.
+"""R1: kill -9 at a random time, then a check of the file.
 
-A worker changes batches and says before each change what it is about to do, and after it has returned, "ok". A batch is
-a number and a version, which its vectors and payloads follow from. What is found must be what was acknowledged, or that
-and the change that was going on, whole.
+A worker changes batches. It announces each change before it begins, and prints "ok" after the call has returned. The
+vectors and payloads of a batch follow from its number and version. The file must contain all acknowledged changes, and
+of the pending change all or nothing.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from qvec.maintenance import requantize
 
 DIM = 16
 SIZES = (1, 7, 20)
-BATCH_IDS = 1000  # ids from one batch to the next
-LONGEST = 0.025  # seconds that a worker lives from its first change on
+BATCH_IDS = 1000  # distance between the first ids of successive batches
+LONGEST = 0.025  # maximum lifetime of a worker in seconds, from its first change
 ROUNDS_PER_FILE = 15
 MOST = 400  # batches of a file
-DEEP = 8  # after as many kills of a file, and after its last, everything is verified
-FEWEST = 100  # vectors that binary codes are trained on
+DEEP = 8  # everything is verified after this number of kills of a file, and after the last one
+FEWEST = 100  # least number of vectors for the training of binary codes
 CODES = ("int8", "binary", "f16", "f32")
 ROUNDS = {"short": 20, "nightly": 5000}  # of each workload
 
@@ -58,7 +58,7 @@ def payloads_of(batch: int, version: int) -> list[dict[str, Any]]:
 
 
 def put(batch: int, version: int) -> tuple[Change, Callable[[qvec.Collection], object]]:
-    """A batch in a version, in place of what it was."""
+    """Replace a batch by a version of it."""
 
     def change(db: qvec.Collection) -> object:
         return db.upsert(vectors_of(batch, version), ids_of(batch), payloads_of(batch, version), threads=1)
@@ -71,12 +71,12 @@ def gone(batch: int) -> tuple[Change, Callable[[qvec.Collection], object]]:
 
 
 def adding(live: Live, first: int, chance: random.Random) -> Steps:
-    """New batches."""
+    """Add new batches."""
     yield from (put(batch, 0) for batch in itertools.count(first))
 
 
 def churning(live: Live, first: int, chance: random.Random) -> Steps:
-    """New batches, replaced ones, deleted ones; as many as there are."""
+    """Add, replace and delete batches, so that their number stays the same."""
     for batch in itertools.count(first):
         yield put(batch, 0)
         if live and chance.random() < 0.5:
@@ -87,7 +87,7 @@ def churning(live: Live, first: int, chance: random.Random) -> Steps:
 
 
 def together(live: Live, first: int, chance: random.Random) -> Steps:
-    """Transactions over several batches."""
+    """Change several batches in one transaction."""
     for batch in itertools.count(first, 2):
         parts = [put(batch, 0), put(batch + 1, 0)]
         parts += [gone(old) for old in chance.sample(sorted(live), min(len(live), chance.randrange(3)))]
@@ -101,7 +101,7 @@ def together(live: Live, first: int, chance: random.Random) -> Steps:
 
 
 def recoding(live: Live, first: int, chance: random.Random) -> Steps:
-    """New batches, and between them a requantize of all rows."""
+    """Add batches, and requantize all rows in between."""
     requantize.CODED_ROWS = 40
     for batch in itertools.count(first):
         yield put(batch, 0)
@@ -120,7 +120,7 @@ def recode(db: qvec.Collection, code: str) -> None:
 
 
 def keeping_up(live: Live, first: int, chance: random.Random) -> Steps:
-    """New batches, and between them what rewrites the file or its parts; some are erased."""
+    """Add and erase batches, and run maintenance that rewrites the file or its parts in between."""
     for batch in itertools.count(first):
         yield put(batch, 0)
         yield [], chance.choice(UPKEEP)
@@ -171,7 +171,7 @@ def apply(change: Change, live: Live) -> Live:
 
 
 def found(path: str, deep: bool = True) -> dict[str, Any]:
-    """What a file holds, and what is wrong with it; ``deep``: whether all is sound."""
+    """The batches of a file, and its problems; ``deep``: also verify everything."""
     start = time.perf_counter()
     with qvec.open(path) as db:
         reopen_ms = 1000 * (time.perf_counter() - start)
@@ -194,7 +194,7 @@ def found(path: str, deep: bool = True) -> dict[str, Any]:
 
 
 def not_found(db: qvec.Collection, batch: int, version: int) -> list[int]:
-    """Ids of a batch that a search over the whole index does not find with their own vectors."""
+    """Ids of a batch whose own vectors a search over the whole index does not find."""
     effort: dict[str, Any] = {"nprobe": n} if (n := db.stats().lists) else {"ef": max(10, len(db))}
     hits = db.search(vectors_of(batch, version), 1, include=(), **effort)
     return [i for i, hit in zip(ids_of(batch), hits.ids[:, 0].tolist(), strict=True) if i != hit]
@@ -203,7 +203,7 @@ def not_found(db: qvec.Collection, batch: int, version: int) -> list[int]:
 def check(
     server: Server, path: str, live: Live, pending: Change | None, figures: Figures, where: str, deep: bool = True
 ) -> Live:
-    """Compare a file with what was acknowledged, and with that and what was going on; what is there."""
+    """Compare a file with the acknowledged changes, with and without the pending one; returns the file's batches."""
     try:
         state = server.ask(path, deep)
     except (RuntimeError, TimeoutError) as error:
@@ -228,9 +228,10 @@ def check(
 def killed(
     path: str, name: str, live: Live, first: int, chance: random.Random, changes: int
 ) -> tuple[int, Change | None, int]:
-    """One round: how many changes were acknowledged and applied to ``live``, one that was not, the next batch.
+    """One round. Returns the number of acknowledged changes (applied to ``live``), the pending change, and the next
+    batch.
 
-    The time begins after as many whole changes.
+    The time is measured from the end of a number of whole changes.
     """
     seed = chance.randrange(2**31)
     worker = Worker(lambda say: work(path, name, dict(live), first, seed, say))
@@ -257,7 +258,7 @@ def killed(
 
 
 def warm_up(folder: Path) -> None:
-    """Import and run once, in files that are closed again, what children would otherwise each import."""
+    """Import modules and run once on files that are closed again, so that children need not do so."""
     for name, (steps, options) in WORKLOADS.items():
         path, live = str(folder / f"warm-{name}.qvec"), {}
         create(path, options)

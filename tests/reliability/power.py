@@ -1,8 +1,8 @@
-"""R3: power cuts. Of what a commit writes, any sectors of 512 bytes may have reached the disk when the power goes.
+"""R3: power cuts. Any of the 512-byte sectors that a commit writes may have reached the disk at a power cut.
 
-LMDB flushes data before it writes its meta page. So with the meta page of before and any sectors of the commit, the
-file must be what it was; with all sectors and the new meta page, what it became. The control leaves sectors out under
-the new meta page, which a disk that lies about its flushes would: it must be detected, else this test sees nothing.
+LMDB flushes data before it writes its meta page. With the old meta page and any sectors of the commit, the file must
+be in the old state; with all sectors and the new meta page, in the new state. A control omits sectors under the new
+meta page, as a disk that ignores flushes would. The damage must be detected; otherwise this test detects nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WORKLOADS = ("add", "churn", "transactions")
 
 
 class Image(NamedTuple):
-    """A file after a power cut: what it was before, sectors of the commit that reached the disk, and what is right."""
+    """A file after a power cut: the old content, the sectors that reached the disk, and the expected content."""
 
     before: bytes
     after: bytes
@@ -47,7 +47,7 @@ def changed(before: bytes, after: bytes) -> tuple[list[int], list[int]]:
 def written(image: Image) -> bytes:
     length = max([len(image.before), *((i + 1) * SECTOR for i in image.sectors)])
     if any(i < METAS * PSIZE // SECTOR for i in image.sectors):
-        length = len(image.after)  # the flush before the meta page is written is of the file's length too
+        length = len(image.after)  # the flush before the meta page also writes the length of the file
     content = bytearray(image.before.ljust(length, b"\0"))
     for i in image.sectors:
         content[i * SECTOR : (i + 1) * SECTOR] = image.after[i * SECTOR : (i + 1) * SECTOR]
@@ -55,7 +55,7 @@ def written(image: Image) -> bytes:
 
 
 def contents(path: str) -> str:
-    """What a file holds, in words; "damaged" where an error or a check says so."""
+    """The content of a file in words; "damaged" if a call raises an error or a check fails."""
     try:
         state = kills.found(path)
     except qvec.QvecError as error:
@@ -107,13 +107,13 @@ def _make(path: str, name: str, number: int) -> None:
 
 
 def _some(sectors: list[int], chance: random.Random) -> list[int]:
-    """Each with the same chance, which is any."""
+    """Each element with the same random probability."""
     share = chance.random()
     return [i for i in sectors if chance.random() < share]
 
 
 def _most(sectors: list[int], chance: random.Random) -> list[int]:
-    """All but one to three."""
+    """All but one to three elements."""
     lost = set(chance.sample(sectors, min(len(sectors), chance.randint(1, 3))))
     return [i for i in sectors if i not in lost]
 

@@ -18,13 +18,13 @@ def random_case(collection: str, chance: random.Random) -> Case:
 
 
 def scramble(txn: Transaction, case: Case) -> str:
-    """Random damage of one to three parts; what it was."""
+    """Damage one to three random parts; returns a description."""
     chance = random.Random(case.place)
     return ", ".join(chance.choice(SCRAMBLES)(txn, chance) for _ in range(chance.randint(1, 3)))
 
 
 def _numbers(chance: random.Random, size: int) -> bytes:
-    """Bytes that hold numbers near the limits of what a file may name."""
+    """Bytes of numbers near the limits of valid references."""
     few = (0, 1, 2, N - 1, N, N + 1, 31, 32, 2**31 - 1, 2**31, 2**32 - 1, 2**32 - 2, 0x7F800000, 0xFFC00000, 0x7F7FFFFF)
     parts = [chance.choice(few) if chance.random() < 0.8 else chance.getrandbits(32) for _ in range(size // 4 + 1)]
     return b"".join(part.to_bytes(4, "little") for part in parts)[:size]

@@ -1,7 +1,7 @@
-"""R2: a process that dies at each single step of a change.
+"""R2: a process that dies at each step of a change.
 
-What LMDB is asked to do inside write transactions is counted, and so are operations on other files; the process kills
-itself at the n-th of these, for every n until the change ends by itself.
+Steps are calls of LMDB inside write transactions and operations on other files. The process kills itself at the n-th
+step, for every n until the change completes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Counted:
 
 
 def counting(call: Callable[..., Any], at: list[int], *, both: bool) -> Callable[..., Any]:
-    """A call that is a step, and with ``both`` another one when it is done."""
+    """A call that is a step; with ``both``, its return is another step."""
 
     def step() -> None:
         at[0] -= 1
@@ -60,7 +60,7 @@ def counting(call: Callable[..., Any], at: list[int], *, both: bool) -> Callable
 
 
 def change(path: str, name: str, number: int, at: int, say: Callable[[str], None]) -> None:
-    """Make the change of a number; killed at its step ``at``, or says how many it took."""
+    """Make the change with a number. The process is killed at step ``at``, or reports the number of steps."""
     steps, begin = [at], Environment.begin_write
     with qvec.open(path) as db:
         Environment.begin_write = lambda env: Counted(begin(env), steps)  # type: ignore[method-assign]
@@ -86,7 +86,7 @@ CHANGES: dict[str, list[tuple[kills.Change, Callable[[qvec.Collection], object]]
 
 
 def deleted(db: qvec.Collection, first: int, last: int) -> None:
-    """So much that rows are taken out of the graph."""
+    """Delete enough rows to start a repair of the graph."""
     db.delete([i for batch in range(first, last) for i in kills.ids_of(batch)])
 
 
@@ -135,7 +135,7 @@ def _sweep(
 
 
 def _killed_at(base: str, path: str, name: str, number: int, at: int) -> int | None:
-    """Steps that a change takes; None where it is killed before its end."""
+    """Number of steps of a change; None if the process was killed before the end."""
     for leftover in (path, f"{path}-lock"):
         Path(leftover).unlink(missing_ok=True)
     shutil.copy(base, path)

@@ -1,4 +1,4 @@
-"""No room: a typed error, everything as it was before, and work goes on when there is room again."""
+"""A full disk: calls raise a typed error, change nothing, and succeed when there is space again."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def create(path: str, index: str = "hnsw") -> qvec.Collection:
 
 
 def fill(db: qvec.Collection, first: int, last: int) -> int:
-    """Add batches until there is no room; how many are in."""
+    """Add batches until the disk is full; returns the number of batches stored."""
     done = first
     with pytest.raises(qvec.DiskFullError, match="bytes are free") as caught:  # noqa: PT012 - whichever add it is
         while done < last:
@@ -58,7 +58,7 @@ def add(db: qvec.Collection, batch: int) -> None:
 
 
 def assert_whole(db: qvec.Collection, batches: int) -> None:
-    """Batches 0 to ``batches`` - 1 are there, nothing else, and are found."""
+    """Batches 0 to ``batches`` - 1 are stored, nothing else is, and searches find them."""
     assert len(db) == BATCH * batches
     for batch in {0, batches // 2, batches - 1}:
         ids = np.arange(BATCH * batch, BATCH * (batch + 1))
@@ -71,7 +71,8 @@ def assert_whole(db: qvec.Collection, batches: int) -> None:
 
 
 def work_on_a_full_disk(path: str, more_room: Any, index: str = "hnsw") -> dict[str, int]:
-    """Fill, use, delete, make room, go on. Every state is checked in the handle that saw the error and in a new one."""
+    """Fill, use, delete, make room, continue. Every state is checked in the handle that got the error and in a new
+    one."""
     with create(path, index) as db:
         full = fill(db, 0, 10_000)
         assert full >= 1
@@ -146,7 +147,8 @@ def test_a_limit_of_the_file_size_costs_nothing_that_was_stored(path: Path, limi
 
 
 def delete_on_a_full_disk(path: str, limit: int, index: str, singly: int) -> int:
-    """Fill every gap, then delete some one by one, then all, without any more room; how many vectors there were."""
+    """Fill every gap, then delete some vectors one by one, then all, without more space; returns the number of
+    vectors."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     with create(path, index) as db:
         ids = list(range(BATCH * fill(db, 0, 10_000)))
@@ -169,13 +171,13 @@ def delete_on_a_full_disk(path: str, limit: int, index: str, singly: int) -> int
     ("limit", "index"),
     [(2 * MIB, "ivf"), *(pytest.param(3 * MIB, index, marks=pytest.mark.slow) for index in ("hnsw", "packed"))],
 )
-def test_vectors_are_deleted_where_there_is_no_room_for_anything(path: Path, limit: int, index: str) -> None:
+def test_vectors_are_deleted_on_a_full_disk(path: Path, limit: int, index: str) -> None:
     assert run(delete_on_a_full_disk, str(path), limit, index, 100) >= BATCH
 
 
 @pytest.mark.nightly
 @pytest.mark.timeout(3 * 3600)
-def test_vectors_are_deleted_where_there_is_no_room_whatever_the_room_was(tmp_path: Path) -> None:
+def test_vectors_are_deleted_on_a_full_disk_of_any_size(tmp_path: Path) -> None:
     chance = random.Random(SEED)
     for i in range(BUDGETS):
         index, limit = chance.choice(list(INDEXES)), 4096 * chance.randrange(300, 1000)
@@ -191,7 +193,7 @@ def test_a_full_disk_costs_nothing_that_was_stored(path: Path, size: int) -> Non
     assert run(on_a_small_disk, str(path), size)["batches"] >= 1
 
 
-def test_no_room_for_a_new_file_leaves_no_file(path: Path) -> None:
+def test_a_new_file_on_a_full_disk_is_removed(path: Path) -> None:
     run(create_without_room, str(path))
     assert os.listdir(path.parent) == []
 
@@ -203,7 +205,7 @@ def create_without_room(path: str) -> None:
 
 
 @pytest.mark.parametrize("map_size", [1 << 16, 1 << 20])
-def test_a_small_map_grows_with_what_is_stored(path: Path, map_size: int) -> None:
+def test_a_small_map_grows_with_the_data(path: Path, map_size: int) -> None:
     with qvec.create(path, DIM, metric="l2", code="int8", index="hnsw", map_size=map_size) as db:
         for batch in range(30):
             ids = np.arange(BATCH * batch, BATCH * (batch + 1))
@@ -231,7 +233,7 @@ def test_a_map_that_cannot_grow_under_a_scan_refuses_the_batch_and_grows_after_i
 
 
 def under_a_limit_of_address_space(path: str) -> None:
-    """A map of a tebibyte does not fit; a smaller one does."""
+    """Without space for a map of a tebibyte, a smaller map is used."""
     resource.setrlimit(resource.RLIMIT_AS, (4 << 30, resource.getrlimit(resource.RLIMIT_AS)[1]))
     with create(path) as db:
         for batch in range(5):

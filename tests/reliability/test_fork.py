@@ -1,4 +1,4 @@
-"""Handles across os.fork: usable in the child, what was open in the parent refused there, the parent unharmed."""
+"""Handles across os.fork: new ones work in the child, the parent's are refused there, and the parent is unharmed."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def child_follows_parent(path: str) -> None:
 
 
 def write_in_child(path: str) -> None:
-    with collection(path) as db:
+    with collection(path, exclusive=True, timeout=0.1) as db:
 
         def child() -> None:
             with pytest.raises(qvec.LockedError):
@@ -204,7 +204,7 @@ def fork_with_a_snapshot(path: str) -> None:
 
 
 def fork_while_codes_are_made_anew(path: str) -> None:
-    with collection(path) as db:
+    with collection(path, exclusive=True, timeout=0.1) as db:
 
         def child() -> None:
             assert db.search(X[7], 1).ids.tolist() == [7]
@@ -224,7 +224,7 @@ def fork_while_codes_are_made_anew(path: str) -> None:
 
 
 def compact_and_erase_beside_a_child(path: str) -> None:
-    """The child holds no place among the readers of the parent's file, and opens the one that took its place."""
+    """The child has no entry in the reader table of the parent's file, and opens the file that replaced it."""
     with collection(path) as db:
         ready, go = os.pipe()
 
@@ -247,7 +247,7 @@ def compact_and_erase_beside_a_child(path: str) -> None:
 
 
 def workers_of_a_pool(path: str) -> None:
-    """As data loaders work: the parent has the file open, and each worker its own handle or the parent's."""
+    """Data loaders: the parent has the file open; each worker opens its own handle or tries the parent's."""
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 

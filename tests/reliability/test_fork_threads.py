@@ -1,4 +1,4 @@
-"""Forks of a process whose other threads are in the midst of something: they are not there in the child."""
+"""Forks while other threads of the process are inside calls: these threads do not exist in the child."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def fork_while_threads_search_and_write(path: str) -> None:
 
 
 def stopped_at(target: object, name: str) -> tuple[threading.Event, threading.Event, Callable[[], None]]:
-    """Have the next thread that calls a function of ``target`` stop there: when it has come, what lets it go on, and
-    what gives the function back."""
+    """Make the next thread that calls a function of ``target`` stop there. Yields a wait for its arrival, a call that
+    lets it continue, and a call that restores the function."""
     come, go_on, own = threading.Event(), threading.Event(), getattr(target, name)
 
     def stop(*args: Any) -> Any:
@@ -112,5 +112,5 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
-def test_forks_beside_threads_are_harmless(path: Path, case: Callable[[str], None]) -> None:
+def test_forks_while_threads_run_are_harmless(path: Path, case: Callable[[str], None]) -> None:
     run(case, str(path))

@@ -1,4 +1,4 @@
-"""One writer process and four that search: no reader ever sees a part of a batch."""
+"""One process that writes and four that search: no reader ever sees a part of a batch."""
 
 from __future__ import annotations
 
@@ -117,14 +117,14 @@ def test_a_killed_reader_leaves_nothing_that_makes_the_file_grow(path: Path) -> 
 
 def test_a_writer_that_is_killed_leaves_its_lock_to_the_next(path: Path) -> None:
     prepared(path, "flat")
-    hold = "import sys, qvec\ndb = qvec.open(sys.argv[1])\nprint('open', flush=True)\nsys.stdin.read()"
+    hold = "import sys, qvec\ndb = qvec.open(sys.argv[1], exclusive=True)\nprint('open', flush=True)\nsys.stdin.read()"
     writer = subprocess.Popen(
         [sys.executable, "-c", hold, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert writer.stdout is not None
     assert writer.stdout.readline() == "open\n"
-    with pytest.raises(qvec.LockedError):
-        qvec.open(path)
+    with pytest.raises(qvec.LockedError, match=f"process {writer.pid} has the file open exclusively"):
+        qvec.open(path, exclusive=True, timeout=0.1)
     writer.kill()
     writer.communicate()
     start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The checks of the suite detect the failures that they are made for."""
+"""The checks of the reliability suite detect the failures that they are meant for."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def write(path: str, seconds: float, first: int, pause_ms: int = 0) -> Writing:
 
 @dataclass
 class Reading:
-    """Results of a reader. half_seen: batches of which it found a part only."""
+    """Results of a reader. half_seen: number of batches that it saw only in part."""
 
     searches: int = 0
     checks: int = 0

@@ -1,4 +1,4 @@
-"""A program that uses every public call, as a user writes it: it is run, and checked by mypy and pyright."""
+"""A program that uses every public call as a user would. A test runs it; mypy and pyright check it."""
 
 from __future__ import annotations
 

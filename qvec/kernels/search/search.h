@@ -100,10 +100,10 @@ typedef struct {
     const qv_map *map; /* transformation of queries before they are prepared for the codes; NULL: none */
     qv_column *codes;
     uint32_t n;
-    qv_finder finder;         /* finder.find NULL: a scan */
-    qv_codec *rerank;         /* NULL: keys of the codes are the result */
-    qv_column *vectors;       /* what it scores */
-    int timed;                /* whether the phases of a search are timed */
+    qv_finder finder;   /* finder.find NULL: a scan */
+    qv_codec *rerank;   /* NULL: keys of the codes are the result */
+    qv_column *vectors; /* what it scores */
+    int timed;          /* whether the phases of a search are timed */
 } qv_searcher;
 
 /* Queries and results of a batch: rows of `dim` floats; k rows and distances of each query, padded with -1 and +inf,

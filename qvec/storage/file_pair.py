@@ -1,0 +1,290 @@
+"""A data file and the lock file that LMDB uses for it (docs/adr/0018-file-identity.md).
+
+LMDB finds its lock file by name, and trusts the transaction number and the reader table in it. A lock file must
+therefore never be used for two data files, nor a data file with two lock files. Every open pair has a shared lock on a
+byte of each of its files; the number of the byte is the inode of the other file. Whoever opens a file compares them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from qvec.common.errors import InputError, LockedError, NotFoundError, ReadOnlyError, ReplacedError
+from qvec.storage import byte_locks
+from qvec.storage.pages import newest_commit
+
+WRITERS = 1 << 39  # byte of the data file: shared by processes that have it open for writing
+PARTNER = 1 << 40  # the first of the bytes whose locks name the other file of a pair
+PATIENCE = 5.0  # seconds to wait for other processes that open the file
+_PAUSE = 0.001
+_pairs: set[FilePair] = set()
+
+OpenLmdb = Callable[[], tuple[Any, bool]]
+
+
+class FilePair:
+    """Descriptors of an open data file and of its lock file, which hold locks as long as they are open.
+
+    ``data_fd`` is writable if the file is. ``lock_fd`` is -1 if the lock file is not used: a reader that may not write
+    it. Forked children close their copies; the locks stay with the parent.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path, self.lock_fd, self.lock_inode = path, -1, 0
+        self.data_fd = _open_data(path)
+        _pairs.add(self)
+        self.key = _key(os.fstat(self.data_fd))
+
+    @classmethod
+    def open(cls, path: str, open_lmdb: OpenLmdb) -> tuple[Any, FilePair]:
+        """Open the file that has a name now. Returns LMDB's environment and the pair of files.
+
+        ``open_lmdb`` opens the environment by name; it returns the environment and whether it uses the lock file.
+        Raises LockedError if a process uses the data file with another lock file.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            pair = cls(path)
+            try:
+                with _opening(pair.data_fd, path, deadline):
+                    env = pair._connect(open_lmdb)
+            except BaseException:
+                pair.close()
+                raise
+            if env is not None:
+                return env, pair
+            pair.close()
+            time.sleep(_PAUSE)
+        raise LockedError(f"{path}: the file or its lock file was replaced each time that it was opened")
+
+    def is_named(self, path: str | None = None) -> bool:
+        """Whether a path, by default that of the pair, is still a name of the open data file."""
+        try:
+            return _key(os.stat(path or self.path)) == self.key
+        except OSError:
+            return False
+
+    def check_named(self, path: str) -> None:
+        """Raise ReplacedError if ``path`` is no longer a name of the open data file."""
+        if not self.is_named(path):
+            there = "names another file" if os.path.lexists(path) else "is gone"
+            raise ReplacedError(
+                f"{path} {there}: the open file was removed, renamed or replaced, and is no longer written to"
+            )
+
+    @property
+    def readable_path(self) -> str:
+        """A path that leads to the open data file whatever has its name."""
+        return f"/proc/self/fd/{self.data_fd}" if os.path.isdir("/proc/self/fd") else f"/dev/fd/{self.data_fd}"
+
+    def register(self) -> bool:
+        """Keep this process registered as a user of the lock file. Returns False if LMDB uses another lock file.
+
+        LMDB has POSIX locks on byte 0 (users of the lock file) and on the byte of the process id (its readers are
+        alive; mdb_reader_pid in mdb.c). The process loses them when it closes any descriptor of the file, so this
+        descriptor shares both bytes. LMDB's own lock on the second is exclusive, and is made a shared one before.
+        """
+        pid = os.getpid()
+        if byte_locks.find(self.lock_fd, pid, pid + 1) != (pid, pid):
+            return False
+        fcntl.lockf(self.lock_fd, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, pid)
+        return byte_locks.share(self.lock_fd, pid) and byte_locks.share(self.lock_fd, 0)
+
+    def mark_as_written(self, written: bool = True) -> None:
+        """Say whether this process has the file open for writing, or not any more."""
+        if written and not byte_locks.share(self.data_fd, WRITERS):
+            raise LockedError(f"{self.path} is being removed")
+        if not written:
+            byte_locks.unlock(self.data_fd, WRITERS)
+
+    def is_only_writer(self) -> bool:
+        """Whether no other process has the file open for writing."""
+        return byte_locks.find(self.data_fd, WRITERS, WRITERS + 1) is None
+
+    def unregister(self) -> None:
+        """Release the byte of the process id, before LMDB is opened again. No snapshot of this process is open."""
+        if self.lock_fd >= 0:
+            byte_locks.unlock(self.lock_fd, os.getpid())
+
+    def close(self) -> None:
+        """Close the descriptors, and with them all locks of the pair. Closing twice has no effect."""
+        _pairs.discard(self)
+        for fd in (self.data_fd, self.lock_fd):
+            if fd >= 0:
+                os.close(fd)
+        self.data_fd = self.lock_fd = -1
+
+    def _connect(self, open_lmdb: OpenLmdb) -> Any:
+        """Open LMDB; None if another file got the name meanwhile."""
+        if not self.is_named():
+            return None
+        self._discard_foreign_lock_file()
+        env, locked = open_lmdb()
+        try:
+            if self.is_named() and (not locked or self._join(env)):
+                return env
+        except BaseException:
+            env.close()
+            raise
+        env.close()
+        return None
+
+    def _discard_foreign_lock_file(self) -> None:
+        """Remove the name of a lock file whose users have another data file open: a file that was replaced."""
+        with contextlib.ExitStack() as stack:
+            try:
+                fd = os.open(f"{self.path}-lock", os.O_RDONLY | os.O_CLOEXEC)
+                stack.callback(os.close, fd)
+                inode = os.fstat(fd).st_ino
+            except FileNotFoundError:
+                fd = inode = -1
+            except PermissionError:
+                return  # readers that may not read the lock file do not use it
+            if _has_other_partner(self.data_fd, inode):
+                raise LockedError(
+                    f"{self.path} is in use under another name, or its lock file was removed while it was in use"
+                    f"{users_of(self.data_fd)}"
+                )
+            if fd >= 0 and _has_other_partner(fd, self.key[1]):
+                try:
+                    os.unlink(f"{self.path}-lock")
+                except PermissionError as error:
+                    users = users_of(fd)
+                    raise LockedError(
+                        f"{self.path}-lock may not be removed; its users have a replaced file{users}"
+                    ) from error
+
+    def _join(self, env: Any) -> bool:
+        """Lock both files for each other. Returns False if LMDB did not open these, or a name has changed meanwhile."""
+        name = f"{self.path}-lock"
+        try:
+            self.lock_fd = os.open(name, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        self.lock_inode = os.fstat(self.lock_fd).st_ino
+        shared = (
+            self.register()
+            and byte_locks.share(self.lock_fd, PARTNER + self.key[1] % PARTNER)
+            and byte_locks.share(self.data_fd, PARTNER + self.lock_inode % PARTNER)
+        )
+        if not shared or not self.is_named() or not _is_name_of(name, self.lock_fd):
+            return False
+        if _has_other_partner(self.lock_fd, self.key[1]) or _has_other_partner(self.data_fd, self.lock_inode):
+            return False
+        return self._has_current_number(env)
+
+    def _has_current_number(self, env: Any) -> bool:
+        """Whether the lock file's transaction number is of this data file. If not, its name is removed if it is unused.
+
+        A process that died while it opened or replaced the file may have left the number of another one. A process
+        that died between writing the meta page and the number has left the number before.
+        """
+        before = newest_commit(self.data_fd)
+        with env.begin() as txn:
+            number = txn.id()
+        if before - 1 <= number <= newest_commit(self.data_fd):
+            return True
+        self.unregister()
+        env.close()
+        if not byte_locks.exclude(self.lock_fd, 0):
+            raise LockedError(f"{self.path}-lock is of another file, and in use{users_of(self.lock_fd)}")
+        os.unlink(f"{self.path}-lock")
+        return False
+
+
+def refuse_hard_links(path: str) -> None:
+    """Raise InputError if a file has several names. A name that a killed process left while it created it is removed.
+
+    LMDB's lock file is found by name, so writers under two names would not exclude each other.
+    """
+    directory, name = os.path.split(path)
+    if os.stat(path).st_nlink > 1:
+        for other in os.listdir(directory or "."):
+            draft = os.path.join(directory, other)
+            if other.startswith(f"{name}.") and other.endswith(".new") and _is_same(draft, path):
+                with contextlib.suppress(OSError):
+                    os.unlink(draft)
+    if (links := os.stat(path).st_nlink) > 1:
+        raise InputError(f"{path} has {links} hard links; a file that is written to must have one name")
+
+
+def _is_same(path: str, other: str) -> bool:
+    try:
+        return os.path.samestat(os.lstat(path), os.lstat(other))
+    except OSError:
+        return False
+
+
+def _is_name_of(path: str, fd: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(fd))
+    except OSError:
+        return False
+
+
+def _open_data(path: str) -> int:
+    try:
+        try:
+            return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise NotFoundError(f"{path}: there is no such file") from error
+    except PermissionError as error:
+        raise ReadOnlyError(f"{path} may not be read") from error
+
+
+@contextlib.contextmanager
+def _opening(fd: int, path: str, deadline: float) -> Iterator[None]:
+    """Let one process at a time open a data file."""
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise LockedError(f"{path}: another process has been opening the file for {PATIENCE:.0f} s") from None
+            time.sleep(_PAUSE)
+    try:
+        yield
+    finally:
+        fcntl.flock(fd, fcntl.LOCK_UN)
+
+
+def _has_other_partner(fd: int, inode: int) -> bool:
+    """Whether a lock on a file names another partner than the file with this inode (-1: any partner)."""
+    own = PARTNER + (inode % PARTNER if inode >= 0 else PARTNER)
+    ranges = (PARTNER, min(own, 2 * PARTNER)), (own + 1, 2 * PARTNER)
+    return any(byte_locks.find(fd, start, stop) is not None for start, stop in ranges)
+
+
+def users_of(fd: int) -> str:
+    """The other processes that have an open file open, for a message; empty if they cannot be found."""
+    key, found = _key(os.fstat(fd)), []
+    for pid in filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else ()):
+        with contextlib.suppress(OSError):
+            for other in os.listdir(f"/proc/{pid}/fd"):
+                status = os.stat(f"/proc/{pid}/fd/{other}")
+                if stat.S_ISREG(status.st_mode) and _key(status) == key and int(pid) != os.getpid():
+                    found.append(int(pid))
+                    break
+    return f" (by process {', '.join(map(str, sorted(found)))})" if found else ""
+
+
+def _key(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _after_fork() -> None:
+    """In a forked child: close the copies of the parent's descriptors, whose locks stay with the parent."""
+    for pair in list(_pairs):
+        pair.close()
+
+
+os.register_at_fork(after_in_child=_after_fork)
