@@ -487,3 +487,58 @@ def test_progress_true_shows_a_bar(db: Collection, capsys: Any) -> None:
     assert "3" in shown
     with pytest.raises(InputError, match="progress must be"):
         db.add(X, progress=3)  # type: ignore[arg-type]
+
+
+# --- results ---
+
+
+def test_data_frames_hold_the_stored_values(db: Collection) -> None:
+    pytest.importorskip("pandas")
+    payloads: list[dict[str, Any]] = [
+        {"n": 2**60 + 1, "flag": True, "mixed": 2**60 + 1, "id": 7, "payload.id": 8, "x": 0.5, "big": 2**63},
+        {"mixed": 0.5},
+        {"n": 2**60 + 3, "flag": None, "mixed": "a", "score": 1, "x": 1.5},
+    ]
+    db.add(X, payloads=payloads)
+    for frame in (db.get([0, 1, 2]).to_pandas(), db.search(X[0], 3).to_pandas()):
+        rows = frame.sort_values("id").to_dict("list")
+        assert rows["id"] == [0, 1, 2]
+        assert rows["n"][0] == 2**60 + 1
+        assert rows["n"][2] == 2**60 + 3
+        assert rows["mixed"] == [2**60 + 1, 0.5, "a"]
+        assert type(rows["mixed"][0]) is int
+        assert rows["flag"][0] is True
+        assert rows["big"][0] == 2**63
+        assert rows["payload.id"][0] == 7
+        assert rows["payload.payload.id"][0] == 8
+        assert str(frame["n"].dtype) == "Int64"
+
+
+def test_results_have_short_texts_and_tables_for_notebooks(path: Path) -> None:
+    x = clustered(np.random.default_rng(1), 600, DIM)
+    with qvec.create(path, DIM) as db:
+        db.add(x, payloads=[{"text": "<b>&"}] * 600)
+        db.add(x)
+        shown = [db.search(x[0], 20), db.search(x[:9], 20), db.get(range(20)), db.stats(), db.drift()]
+        shown += [db.evaluate(codes=["f32", "int8"], n=20), db.tune(n=20, ks=(10,))]
+    for result in shown:
+        text = result._repr_html_()
+        assert "<table>" in text
+        assert "<b>&" not in text.replace("<b>&lt;", "")
+        assert len(repr(result)) < 3000
+        assert len(result._repr_html_()) < 200_000
+    assert "&lt;b&gt;&amp;" in shown[0]._repr_html_()
+
+
+def test_ties_count_wherever_recall_is_measured(path: Path) -> None:
+    x = clustered(np.random.default_rng(1), 400, 16)
+    x[:, 0] += np.arange(400) * 1e-3  # no vector equals another
+    with qvec.create(path, 16, metric="l2", code="f32", index=qvec.HNSW()) as db:
+        db.add(np.concatenate([x, x]))
+        report = db.evaluate(codes=["f32"], n=100, oversamples=[1])
+        assert 1 - report.rows[0].code_loss == 1
+        assert report.rows[0].recall > 0.99
+        assert db.tune(n=100, ks=(10,)).at(10).points[-1].recall > 0.99
+        db.requantize("f32")
+        with db._store.read() as snap:  # a scan and a walk may find either of two equal vectors
+            assert db._generations._agreement(snap, snap.state.active, snap.state.column_names) > 0.99

@@ -164,6 +164,12 @@ class Stats:
     commits_held: int
     snapshots: tuple[OpenSnapshot, ...]
 
+    def _repr_html_(self) -> str:
+        from qvec.common.tables import html_table
+
+        rows = [(name, getattr(self, name)) for name in self.__dataclass_fields__]
+        return html_table("Statistics", ("name", "value"), [(n, f"{v:,}" if type(v) is int else v) for n, v in rows])
+
     def __repr__(self) -> str:
         values = ((name, getattr(self, name)) for name in self.__dataclass_fields__)
         lines = [f"  {name}: {value:,}" if type(value) is int else f"  {name}: {value}" for name, value in values]

@@ -65,7 +65,7 @@ _ADVICE: dict[str, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Drift:
     """``level``: "none"; "warning": vectors have shifted; "alarm": the code loses recall. An alarm stays until the
     collection gets another generation of codes.
@@ -83,6 +83,19 @@ class Drift:
     advice: str
     generation: int | None
     n_checks: int
+
+    def __repr__(self) -> str:
+        evidence = ", ".join(f"{name}={value:.4g}" for name, value in self.evidence.items())
+        head = f"<qvec.Drift: {self.level}, generation {self.generation}, {self.n_checks} checks"
+        return f"{head}: {self.advice}{f' ({evidence})' if evidence else ''}>"
+
+    def _repr_html_(self) -> str:
+        from qvec.common.tables import html_plot, html_table
+
+        rows = [(name, f"{value:.4g}") for name, value in self.evidence.items()]
+        table = html_table(f"Drift: {self.level}", ("evidence", "value"), rows, self.advice)
+        recalls = {name: value for name, value in self.evidence.items() if name.startswith("recall")}
+        return table + (html_plot(lambda axes: axes.barh(list(recalls), list(recalls.values()))) if recalls else "")
 
 
 @dataclass
