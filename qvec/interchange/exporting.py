@@ -162,6 +162,7 @@ def _schema(rows: _Rows, kinds: dict[str, str]) -> Any:
 
 
 def _format_of(path: Path) -> ExportFormat:
-    if path.suffix not in _BY_SUFFIX:
+    suffix = path.suffix.lower()
+    if suffix not in _BY_SUFFIX:
         raise InputError(f"{path}: unknown suffix {path.suffix!r}; exports are {' '.join(_BY_SUFFIX)}")
-    return _BY_SUFFIX[path.suffix]
+    return _BY_SUFFIX[suffix]
