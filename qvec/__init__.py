@@ -20,6 +20,7 @@ from qvec.codes.configs import (
 )
 from qvec.collection.collection import Collection
 from qvec.collection.open import create, open
+from qvec.common import __version__ as __version__
 from qvec.common.errors import (
     AbortedError,
     ClosedError,
@@ -46,15 +47,13 @@ from qvec.schema.generations import Generation
 from qvec.search.results import BatchHits, Hit, Hits
 
 if TYPE_CHECKING:  # the optional packages, which are above this module and are loaded when they are named
-    from qvec import bench, datasets, integrations, interchange, qat, ray, torch
+    from qvec import aio, bench, datasets, integrations, interchange, qat, ray, torch
     from qvec.codes.calibration import Calibration
     from qvec.collection.database import Database
     from qvec.collection.sharding import ShardedIndex, merge_topk
     from qvec.quality.choose import Choice
     from qvec.quality.drift import Drift
     from qvec.quality.report import Report
-
-__version__ = "0.1.0"
 
 __all__ = [
     "HNSW",
@@ -103,6 +102,7 @@ __all__ = [
     "ShardedIndex",
     "Stats",
     "Ternary",
+    "aio",
     "bench",
     "create",
     "datasets",
@@ -127,7 +127,7 @@ if not TYPE_CHECKING:  # type checkers would take any name for one of these
         "ShardedIndex": "qvec.collection.sharding",
         "merge_topk": "qvec.collection.sharding",
     }
-    _PACKAGES = ("bench", "datasets", "integrations", "interchange", "qat", "ray", "torch")
+    _PACKAGES = ("aio", "bench", "datasets", "integrations", "interchange", "qat", "ray", "torch")
 
     def __getattr__(name):
         """Load a package, or an object that few programs use, when it is first named."""

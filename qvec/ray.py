@@ -13,12 +13,14 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-import qvec
+from qvec.collection.open import create
+from qvec.collection.open import open as open_collection
 from qvec.collection.sharding import ShardedIndex, merge_topk
 from qvec.common.errors import InputError
 from qvec.common.extras import require
@@ -67,7 +69,7 @@ class WriteShards:
     ) -> None:
         self.path = Path(folder) / f"{uuid.uuid4().hex}.qvec"
         self.vector, self.id = vector, id
-        self.db = qvec.create(self.path, dim, **options)
+        self.db = create(self.path, dim, **options)
         if calibration is not None:
             self.db.import_calibration(calibration)
 
@@ -75,7 +77,7 @@ class WriteShards:
         x = _matrix(batch, self.vector)
         ids = None if self.id is None else np.asarray(_column(batch, self.id))
         keys = [key for key in batch if key not in (self.vector, self.id)]
-        columns = [np.asarray(batch[key]).tolist() for key in keys]
+        columns = [_values(batch[key], key) for key in keys]
         payloads = [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)] if keys else None
         added = self.db.add(x, ids, payloads)
         return {"shard": np.array([str(self.path)]), "rows": np.array([added.added])}
@@ -107,7 +109,7 @@ class ShardActors:
 
 class _Shard:
     def __init__(self, path: str) -> None:
-        self.db = qvec.open(path, mode="r")
+        self.db = open_collection(path, mode="r")
 
     def search(self, queries: Any, k: int, options: dict[str, Any]) -> Hits | BatchHits:
         hits: Hits | BatchHits = self.db.search(queries, k, **options)
@@ -118,6 +120,22 @@ def _matrix(batch: Batch, column: str) -> Any:
     """A column of vectors as [n, dim]. Arrow lists are arrays of arrays."""
     x = np.asarray(_column(batch, column))
     return np.stack(list(x)) if x.dtype == object and len(x) else x
+
+
+def _values(column: Any, name: str) -> list[Any]:
+    """A column of payload values. Masked values and times that are not a time become None."""
+    values = column if isinstance(column, np.ma.MaskedArray) else np.asarray(column)
+    if values.dtype.kind == "m":
+        raise InputError(f"column {name!r} has {values.dtype}; payloads cannot hold durations")
+    if values.dtype.kind != "M":
+        return cast(list[Any], values.tolist())
+    if np.datetime_data(values.dtype)[0] in ("Y", "M", "W", "D"):
+        return [None if np.isnat(value) else str(value) for value in values.astype("datetime64[D]")]
+    found = values.astype("datetime64[us]").tolist()
+    for row, value in enumerate(found):
+        if not isinstance(value, datetime | None):
+            raise InputError(f"row {row}, column {name!r}: {values[row]} is outside the years 1 to 9999")
+    return cast(list[Any], found)
 
 
 def _column(batch: Batch, column: str) -> Any:

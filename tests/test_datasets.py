@@ -197,7 +197,7 @@ def test_ann_benchmarks_files_give_vectors_answers_and_metric(tmp_path: Path) ->
 @pytest.mark.parametrize("attrs", [{}, {"distance": "hamming"}])
 def test_an_hdf5_file_of_another_metric_is_refused(tmp_path: Path, attrs: dict[str, str]) -> None:
     write_hdf5(tmp_path / "x.hdf5", **attrs)
-    with pytest.raises(InputError, match="qvec knows angular, euclidean, dot, ip"):
+    with pytest.raises(InputError, match="qvec knows angular, cosine, euclidean, l2, dot, ip"):
         load_benchmark(tmp_path / "x.hdf5")
 
 
@@ -352,3 +352,22 @@ def test_bad_input_of_exact_neighbors_is_named(
 ) -> None:
     with pytest.raises(InputError, match=message):
         exact_knn(base, queries, k, metric)
+
+
+def test_an_archive_that_is_named_as_an_array_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", np.ones((2, 2)))
+    (tmp_path / "x.npz").rename(tmp_path / "x.npy")
+    for load in (load_vectors, load_ids):
+        with pytest.raises(InputError, match=r"x\.npy is an \.npz archive"):
+            load(tmp_path / "x.npy")
+
+
+def test_json_that_is_nested_too_deep_is_refused_by_its_line(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text("{}\n" + '{"a": ' * 3000 + "1" + "}" * 3000 + "\n")
+    with pytest.raises(InputError, match="line 2: not JSON"):
+        load_payloads(tmp_path / "x.jsonl")
+
+
+def test_a_byte_order_mark_is_not_part_of_an_id(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("7\n8\n", encoding="utf-8-sig")
+    assert np.asarray(load_ids(tmp_path / "x.txt")).tolist() == [7, 8]

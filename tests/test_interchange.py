@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import uuid
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -305,3 +308,129 @@ def test_export_and_import_of_the_command_line(
     assert main(["import", "b.qvec", *files]) == 0
     with qvec.open("a.qvec", "r") as a, qvec.open("b.qvec", "r") as b:
         assert content(a) == content(b)
+
+
+def write_table(path: Path, **columns: Any) -> Path:
+    pa = pytest.importorskip("pyarrow")
+    table = pa.table(columns)
+    if path.suffix == ".parquet":
+        pytest.importorskip("pyarrow.parquet").write_table(table, path)
+    else:
+        with pa.ipc.new_file(str(path), table.schema) as out:
+            out.write_table(table)
+    return path
+
+
+def payloads_of(path: Path, **options: Any) -> list[Any]:
+    (batch,) = interchange.open_source(path, **options).batches(100)
+    return list(batch.payloads or [])
+
+
+def test_a_table_whose_first_vector_is_null_is_refused_by_its_row(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    file = write_table(tmp_path / "x.parquet", vector=pa.array([None, [1.0, 2.0]], pa.list_(pa.float32())))
+    source = interchange.open_source(file)
+    assert source.dim == 2
+    with pytest.raises(qvec.InputError, match="row 0 has no vector"):
+        list(source.batches(10))
+    file = write_table(tmp_path / "y.parquet", vector=pa.array([None, None], pa.list_(pa.float32())))
+    with pytest.raises(qvec.InputError, match="row 0 has no vector"):
+        interchange.open_source(file)
+
+
+def test_two_columns_of_one_name_are_refused_or_left_out(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    columns = [pa.array(X[:2].tolist()), pa.array([1, 2]), pa.array([3, 4]), pa.array(["a", "b"])]
+    table = pa.table(columns, names=["vector", "n", "n", "lang"])
+    with pa.ipc.new_file(str(tmp_path / "x.arrow"), table.schema) as out:
+        out.write_table(table)
+    with pytest.raises(qvec.InputError, match="2 columns named 'n'"):
+        interchange.open_source(tmp_path / "x.arrow")
+    assert payloads_of(tmp_path / "x.arrow", skip=["n"]) == [{"lang": "a"}, {"lang": "b"}]
+    assert payloads_of(tmp_path / "x.arrow", columns=["lang"]) == [{"lang": "a"}, {"lang": "b"}]
+
+
+def test_a_column_that_payloads_cannot_hold_is_named_and_can_be_left_out(tmp_path: Path) -> None:
+    price = [Decimal("1.10"), Decimal("2.20")]
+    file = write_table(tmp_path / "x.parquet", vector=X[:2].tolist(), price=price, lang=["a", "b"])
+    with pytest.raises(qvec.InputError, match=r"column 'price' is decimal.*skip=\['price'\]"):
+        interchange.open_source(file)
+    assert payloads_of(file, skip=["price"]) == [{"lang": "a"}, {"lang": "b"}]
+    with pytest.raises(qvec.InputError, match="has no column 'prize'"):
+        interchange.open_source(file, skip=["prize"])
+    assert main(["import", str(tmp_path / "s.qvec"), str(file), "--skip", "price"]) == 0
+
+
+def test_times_out_of_range_are_refused_by_row_and_column(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    for kind in (pa.timestamp("us"), pa.date32()):
+        when = pa.array([0, 2**30 if kind == pa.date32() else 2**60], pa.int32() if kind == pa.date32() else pa.int64())
+        file = write_table(tmp_path / "x.parquet", vector=X[:2].tolist(), when=when.cast(kind))
+        with pytest.raises(qvec.InputError, match="row 1, column 'when'"):
+            payloads_of(file)
+
+
+def test_string_views_dictionaries_uuids_and_list_views_are_read(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    names = [uuid.UUID(int=i) for i in range(2)]
+    view = pa.ListViewArray.from_arrays(pa.array([0, DIM], pa.int32()), pa.array([DIM, DIM], pa.int32()), X[:2].ravel())
+    file = write_table(
+        tmp_path / "x.arrow",
+        vector=view,
+        id=pa.array(["a", "b"], pa.string_view()),
+        lang=pa.array(["de", "en"]).dictionary_encode(),
+        name=pa.array([name.bytes for name in names], pa.uuid()),
+        text=pa.array(["x", None], pa.string_view()),
+    )
+    (batch,) = interchange.open_source(file).batches(10)
+    np.testing.assert_array_equal(batch.vectors, X[:2])
+    assert batch.ids == ["a", "b"]
+    first, second = batch.payloads or []
+    assert first == {"lang": "de", "name": str(names[0]), "text": "x"}
+    assert second == {"lang": "en", "name": str(names[1])}
+    for column in ("lang", "name"):
+        assert interchange.open_source(file, id=column).id_kind == "str"
+
+
+def test_a_payload_column_that_is_not_json_is_refused_by_its_row(tmp_path: Path) -> None:
+    for wrong in ("{", "[1]", "[" * 3000 + "]" * 3000):
+        file = write_table(tmp_path / "x.parquet", vector=X[:2].tolist(), more=["{}", wrong])
+        with pytest.raises(qvec.InputError, match="row 1, column 'more'"):
+            payloads_of(file, payload="more")
+
+
+def test_a_chroma_metadata_key_is_not_replaced_by_the_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stored:
+        name, metadata = "docs", None
+
+        def count(self) -> int:
+            return 1
+
+        def get(self, **_: Any) -> dict[str, Any]:
+            return {"ids": ["a"], "embeddings": X[:1], "metadatas": [{"document": 7}], "documents": ["text"]}
+
+    client = SimpleNamespace(list_collections=lambda: [Stored()], get_collection=lambda *_, **__: Stored())
+    fake = SimpleNamespace(PersistentClient=lambda path: client)
+    monkeypatch.setattr("qvec.interchange.databases.require", lambda *_: fake)
+    (tmp_path / "chroma.sqlite3").touch()
+    with pytest.raises(qvec.InputError, match="metadata of 'a' has the key 'document'"):
+        interchange.open_source(tmp_path)
+    assert payloads_of(tmp_path, document="text") == [{"document": 7, "text": "text"}]
+
+
+def test_suffixes_can_be_in_upper_case(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", X)
+    (tmp_path / "x.npy").rename(tmp_path / "X.NPY")
+    assert interchange.open_source(tmp_path / "X.NPY").rows == N
+    with store(tmp_path / "a.qvec") as db:
+        assert interchange.export(db, tmp_path / "y.NPY").rows == N
+
+
+def test_an_hdf5_file_without_a_metric_is_read(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["deep/vectors"], file["other"] = X, X[:1]
+    source = interchange.open_source(tmp_path / "x.h5", key="deep/vectors")
+    assert (source.rows, source.metric) == (N, None)
+    with copied(source, tmp_path / "a.qvec", metric="l2") as db:
+        assert db.metric == "l2"

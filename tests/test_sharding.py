@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle  # noqa: TID251
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -227,3 +228,24 @@ def test_actors_of_shards_find_what_the_shards_find(tmp_path: Path) -> None:
         assert [row["ids"].tolist() for row in rows] == expected.ids.tolist()
     finally:
         ray.shutdown()
+
+
+def test_a_writer_stores_times_and_masked_values_as_they_are(tmp_path: Path) -> None:
+    writer = WriteShards(tmp_path, 2, id=None)
+    batch = {
+        "vector": np.eye(2, dtype=np.float32),
+        "at": np.array(["2024-05-01T12:00:00.000001", "NaT"], "datetime64[ns]"),
+        "day": np.array(["2024-05-01", "NaT"], "datetime64[D]"),
+        "n": np.ma.masked_array([1, 2], [False, True]),
+    }
+    writer(batch)
+    at = datetime(2024, 5, 1, 12, 0, 0, 1, UTC)
+    assert writer.db.get([0, 1]).payloads == [
+        {"at": at, "day": "2024-05-01", "n": 1},
+        dict.fromkeys(["at", "day", "n"]),
+    ]
+    with pytest.raises(qvec.InputError, match="column 'took' has timedelta64"):
+        writer({"vector": np.eye(2), "took": np.array([1, 2], "timedelta64[s]")})
+    with pytest.raises(qvec.InputError, match="row 1, column 'at'"):
+        writer({"vector": np.eye(2), "at": np.array([0, 2**60], "datetime64[us]")})
+    writer.db.close()

@@ -29,9 +29,7 @@ class Child:
     """A running worker. ``log``: file of its output."""
 
     def __init__(self, log: Path, environment: Mapping[str, str] | None = None) -> None:
-        import qvec
-
-        root = str(Path(qvec.__file__).parents[1])
+        root = str(Path(__file__).parents[2])
         paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         self._log = log
         with log.open("wb") as out:

@@ -12,9 +12,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import qvec
 from qvec.bench.adapters.base import Adapter
 from qvec.bench.adapters.own import Own
+from qvec.common import __version__
 from qvec.common.errors import InputError
 from qvec.common.types import Metric
 
@@ -58,7 +58,7 @@ class Contestant:
         """Version of the library."""
         package = adapter_class(self.adapter).package
         if self.own:
-            return qvec.__version__
+            return __version__
         try:
             return metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import qvec
+from qvec.common import __version__
 from qvec.common.errors import InputError
 
 
@@ -131,7 +131,7 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "numpy": metadata.version("numpy"),
-        "qvec": qvec.__version__,
+        "qvec": __version__,
     }
 
 

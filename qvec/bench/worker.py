@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-import qvec
+from qvec._kernels import simd_level
 from qvec.bench.adapters.base import Adapter
 from qvec.bench.contestants import adapter_class
 from qvec.bench.memory import Memory, memory, peak, release, reset_peak
@@ -59,7 +59,7 @@ class Worker:
             "file_bytes": size,
             "queries": len(self.queries),
             "parts": self.adapter.parts(),
-            "simd": qvec.simd_level(),
+            "simd": simd_level(),
         }
 
     def points(self, k: int, sweep: dict[str, list[Any]]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from qvec.interchange.copying import BATCH
 
 MAX_BATCH = 1 << 20
 NEW_STORE = ("metric", "code", "index")
-READING = ("key", "ids", "payloads", "vector", "id", "payload", "table")
+READING = ("key", "ids", "payloads", "vector", "id", "payload", "columns", "skip", "table", "document")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +56,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     rows.add_argument("--vector", metavar="COLUMN", help="a table's column of vectors (default: the only one)")
     rows.add_argument("--id", metavar="COLUMN", help="a table's column of ids (default: id, if there is one)")
     rows.add_argument("--payload", metavar="COLUMN", help="a table's column of JSON objects")
+    rows.add_argument(
+        "--columns", metavar="LIST", type=_names, help="payload columns to read, separated by commas"
+    )
+    rows.add_argument("--skip", metavar="LIST", type=_names, help="columns to leave out, separated by commas")
+    rows.add_argument("--document", metavar="KEY", help="the payload key of Chroma's documents (default: document)")
     rows.add_argument("--table", metavar="NAME", help="the table or collection of a directory (default: the only one)")
     rows.add_argument(
         "--on-conflict",
@@ -114,6 +119,10 @@ def _opened(args: argparse.Namespace) -> qvec.Collection:
             db.close()
             raise InputError(f"{args.store} has no field {name} of type {kind}; --field is for a new store")
     return db
+
+
+def _names(text: str) -> list[str]:
+    return text.split(",")
 
 
 def _field(text: str) -> tuple[str, str]:

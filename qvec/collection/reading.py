@@ -94,6 +94,11 @@ class ReadableCollection:
         return self._store.mode
 
     @property
+    def timeout(self) -> float:
+        """Seconds that a transaction of this handle waits for other writers."""
+        return self._store.timeout
+
+    @property
     def dim(self) -> int:
         """Values of a vector."""
         return self._config.dim

@@ -14,7 +14,14 @@ from qvec.common.errors import InputError, MissingExtraError
 from qvec.datasets.files import Matrix, PathLike, checked_matrix, existing_file, named_member
 
 Metric = Literal["cosine", "ip", "l2"]
-METRICS: dict[str, Metric] = {"angular": "cosine", "euclidean": "l2", "dot": "ip", "ip": "ip"}
+METRICS: dict[str, Metric] = {
+    "angular": "cosine",
+    "cosine": "cosine",
+    "euclidean": "l2",
+    "l2": "l2",
+    "dot": "ip",
+    "ip": "ip",
+}
 
 
 @dataclass(frozen=True)
@@ -53,11 +60,11 @@ def load_hdf5(file: Path, key: str | None) -> Matrix:
         return _read(file, h5, key)
 
 
-def hdf5_metric(path: PathLike) -> Metric:
-    """Return the metric named by the file's attribute ``distance``."""
+def hdf5_metric(path: PathLike) -> Metric | None:
+    """Return the metric named by the file's attribute ``distance``; None if the file has no such attribute."""
     file = existing_file(path)
     with _opened(file) as h5:
-        return _metric(file, h5)
+        return _metric(file, h5) if "distance" in h5.attrs else None
 
 
 @contextlib.contextmanager
@@ -75,7 +82,8 @@ def _opened(file: Path) -> Iterator[Any]:
 
 
 def _read(file: Path, h5: Any, key: str | None) -> Matrix:
-    names = [name for name, member in h5.items() if hasattr(member, "shape")]
+    names: list[str] = []
+    h5.visititems(lambda name, member: names.append(name) if hasattr(member, "shape") else None)
     name = named_member(file, names, key, default="train")
     return checked_matrix(np.asarray(h5[name]), f"{file}[{name!r}]")
 

@@ -25,7 +25,7 @@ def load_bigann(file: Path) -> Matrix:
 
     Raises InputError if the length of the file does not match its header.
     """
-    value = DTYPES[file.suffix]
+    value = DTYPES[file.suffix.lower()]
     n, dim, size = _header(file)
     stride = dim * value.itemsize
     promised = HEADER + n * stride

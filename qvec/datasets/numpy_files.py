@@ -17,6 +17,9 @@ def load_npy(file: Path) -> Matrix:
         array = np.load(file, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise InputError(f"{file} is not a readable .npy file: {error}") from error
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise InputError(f"{file} is an .npz archive: rename it to {file.with_suffix('.npz').name}")
     return checked_matrix(array, str(file))
 
 

@@ -33,9 +33,9 @@ def load_ids(path: PathLike) -> Ids:
     Raises NotFoundError, or InputError that names the line or the dtype.
     """
     file = existing_file(path)
-    if file.suffix == ".npy":
+    if file.suffix.lower() == ".npy":
         return _npy_ids(file)
-    return _json_ids(file) if ".jsonl" in file.suffixes[-2:] else _text_ids(file)
+    return _json_ids(file) if ".jsonl" in file.name.lower()[-9:] else _text_ids(file)
 
 
 def load_payloads(path: PathLike) -> list[Payload | None]:
@@ -52,6 +52,9 @@ def _npy_ids(file: Path) -> Ids:
         array = np.load(file, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise InputError(f"{file} is not a readable .npy file: {error}") from error
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise InputError(f"{file} is an .npz archive; ids are in an .npy file")
     if array.ndim != 1 or array.dtype.kind not in "iuU":
         kind = f"shape {array.shape} and dtype {array.dtype}"
         raise InputError(f"{file} has {kind}; ids are 1-D integers or strings")
@@ -100,16 +103,16 @@ def _parse(file: Path, number: int, line: str) -> Payload | None:
 def _loaded(file: Path, number: int, line: str) -> Any:
     try:
         return json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file}, line {number}: not JSON: {error}") from error
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
     """Yield lines, numbered from 1. Only newlines end a line: JSON strings may have other line separators."""
-    opener = gzip.open if file.suffix == ".gz" else open
+    opener = gzip.open if file.suffix.lower() == ".gz" else open
     number = 0
     try:
-        with opener(file, "rt", encoding="utf-8", newline="\n") as text:
+        with opener(file, "rt", encoding="utf-8-sig", newline="\n") as text:
             for number, line in enumerate(text, 1):
                 yield number, line.removesuffix("\n").removesuffix("\r")
     except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile) as error:

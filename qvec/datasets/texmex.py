@@ -24,7 +24,7 @@ def load_texmex(file: Path) -> Matrix:
 
     Raises InputError that names the row whose dimension differs from the first, or in which the file ends.
     """
-    value = DTYPES[file.suffix]
+    value = DTYPES[file.suffix.lower()]
     size = file.stat().st_size
     dim = _first_dim(file, size)
     stride = PREFIX + dim * value.itemsize

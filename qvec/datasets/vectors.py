@@ -29,7 +29,7 @@ def load_vectors(path: PathLike, key: str | None = None) -> Matrix:
     exist; MissingExtraError.
     """
     file = existing_file(path)
-    suffix = file.suffix
+    suffix = file.suffix.lower()
     if key is not None and suffix not in (".npz", *HDF5_SUFFIXES):
         raise InputError(f"{file}: key={key!r} is for files that hold several arrays (.npz, .hdf5)")
     if suffix == ".npy":

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import qvec
+from qvec.collection.collection import Collection
+from qvec.collection.open import create
 from qvec.common.console import heading, print_table
 from qvec.common.types import CodeKind
 from qvec.datasets import exact_knn
 from qvec.demo.corpus import Corpus
 from qvec.quality.recall import recall_of_rows
+from qvec.search.results import BatchHits
 
 K = 10
 CODED: dict[str, dict[str, Any]] = {"graph": {"oversample": 0}, "re-ranked": {}}
@@ -47,7 +49,7 @@ def print_comparison(folder: Path, corpus: Corpus) -> None:
 
 def _measure(folder: Path, corpus: Corpus, code: CodeKind, exact: Ids) -> Iterator[Row]:
     n, dim = corpus.vectors.shape
-    with qvec.create(folder / f"{code}.qvec", dim, metric="cosine", code=code, index="hnsw") as db:
+    with create(folder / f"{code}.qvec", dim, metric="cosine", code=code, index="hnsw") as db:
         db.add(corpus.vectors)
         stats = db.stats()
         sizes = (
@@ -65,8 +67,8 @@ def _measure(folder: Path, corpus: Corpus, code: CodeKind, exact: Ids) -> Iterat
             yield code, name, *quality, *per_vector, f"{rate:,.0f}"
 
 
-def _search(db: qvec.Collection, corpus: Corpus, options: dict[str, Any]) -> Ids:
-    hits: qvec.BatchHits = db.search(corpus.queries, K, threads=1, include=(), **options)
+def _search(db: Collection, corpus: Corpus, options: dict[str, Any]) -> Ids:
+    hits: BatchHits = db.search(corpus.queries, K, threads=1, include=(), **options)
     return hits.ids
 
 

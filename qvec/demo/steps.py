@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
-import qvec
+from qvec.collection.open import create
+from qvec.collection.open import open as open_collection
 from qvec.common.console import WIDTH, emphasize, heading, human_bytes, progress, shortened
 from qvec.common.errors import QvecError
 from qvec.demo.corpus import MODEL, Corpus
+from qvec.search.results import BatchHits
 
 BATCH = 500
 SHOWN = (374, 363, 355, 3, 320)  # rows of questions that need no context to judge
@@ -30,7 +32,7 @@ def build_store(path: Path, corpus: Corpus) -> None:
     """Create the store and add the passages, a batch at a time."""
     n, dim = corpus.vectors.shape
     start = time.perf_counter()
-    with qvec.create(path, dim, metric="cosine", code="int8", index="hnsw", model=MODEL) as db:
+    with create(path, dim, metric="cosine", code="int8", index="hnsw", model=MODEL) as db:
         heading(f"1. Store {n:,} passages of Wikipedia with their {MODEL} embeddings ({dim} dimensions)")
         with progress("adding passages", "passages") as report:
             for first in range(0, n, BATCH):
@@ -47,8 +49,8 @@ def build_store(path: Path, corpus: Corpus) -> None:
 def answer_questions(path: Path, corpus: Corpus) -> Answers:
     """Print the nearest passages of some questions, and return them by the question's row."""
     heading(f"2. Ask {len(SHOWN)} questions: the {TOP} nearest passages, cosine similarity first")
-    with qvec.open(path, mode="r") as db:
-        hits_of_all: qvec.BatchHits = db.search(corpus.queries[list(SHOWN)], TOP)
+    with open_collection(path, mode="r") as db:
+        hits_of_all: BatchHits = db.search(corpus.queries[list(SHOWN)], TOP)
         found = dict(zip(SHOWN, hits_of_all.to_list(), strict=True))
     for row, hits in found.items():
         question = corpus.questions[row]

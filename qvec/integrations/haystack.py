@@ -24,7 +24,8 @@ from haystack.document_stores.types import DuplicatePolicy
 from haystack.errors import FilterError
 from haystack.utils.filters import document_matches_filter
 
-import qvec
+from qvec.collection.collection import Collection
+from qvec.collection.open import create
 from qvec.common.errors import DuplicateIdError, InputError, LockedError
 from qvec.common.types import OnConflict
 
@@ -38,7 +39,7 @@ POLICIES: dict[DuplicatePolicy, OnConflict] = {
 COMPARISONS = {"==": "$eq", "!=": "$ne", ">": "$gt", ">=": "$gte", "<": "$lt", "<=": "$lte"}
 ATTRIBUTES = ("id", "content", "blob", "score", "embedding")
 NOTHING: dict[str, Any] = {EMBEDDED: {"$in": []}}
-_OPEN: WeakValueDictionary[str, qvec.Collection] = WeakValueDictionary()
+_OPEN: WeakValueDictionary[str, Collection] = WeakValueDictionary()
 
 
 class QvecDocumentStore:
@@ -174,11 +175,11 @@ def _document(id: str, vector: Any, payload: dict[str, Any] | None, score: float
     return Document.from_dict({**rest, "id": id, "meta": meta, "embedding": embedding, "score": score})
 
 
-def _shared(path: str | os.PathLike[str], dim: int, options: dict[str, Any]) -> qvec.Collection:
+def _shared(path: str | os.PathLike[str], dim: int, options: dict[str, Any]) -> Collection:
     """Create or open a collection. Stores of one process on one path share the handle that writes."""
     place = os.path.realpath(path)
     try:
-        made = qvec.create(path, dim, **options)
+        made = create(path, dim, **options)
     except LockedError:
         known = _OPEN.get(place)
         if known is None or known.closed:

@@ -21,7 +21,9 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
-import qvec
+from qvec.collection.collection import Collection
+from qvec.collection.open import create
+from qvec.collection.open import open as open_collection
 from qvec.common.errors import InputError
 
 TEXT = "text"
@@ -32,7 +34,7 @@ PROBE = "how long is a vector"
 class QvecVectorStore(VectorStore):
     """Documents in a collection whose ids are strings. Its scores are the collection's: larger is nearer."""
 
-    def __init__(self, collection: qvec.Collection, embedding: Embeddings) -> None:
+    def __init__(self, collection: Collection, embedding: Embeddings) -> None:
         if collection.stats().ids != "str":
             raise InputError('documents have string ids: create the collection with ids="str"')
         self.collection = collection
@@ -45,12 +47,12 @@ class QvecVectorStore(VectorStore):
         """Create a collection. dim: default, that of the embedding. options: of :func:`qvec.create`."""
         length = len(embedding.embed_query(PROBE)) if dim is None else dim
         chosen: dict[str, Any] = {"ids": "str"} | options
-        return cls(qvec.create(path, length, **chosen), embedding)
+        return cls(create(path, length, **chosen), embedding)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], embedding: Embeddings, **options: Any) -> Self:
         """Open a collection. options: of :func:`qvec.open`."""
-        return cls(qvec.open(path, **options), embedding)
+        return cls(open_collection(path, **options), embedding)
 
     @classmethod
     def from_texts(

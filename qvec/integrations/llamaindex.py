@@ -29,8 +29,11 @@ from llama_index.core.vector_stores.types import (
 )
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
 
-import qvec
+from qvec.collection.collection import Collection
+from qvec.collection.open import create
+from qvec.collection.open import open as open_collection
 from qvec.common.errors import InputError
+from qvec.rows.results import Records
 
 REF_DOC = "ref_doc_id"
 NODE = "_node_content"  # LlamaIndex's key of a whole node
@@ -54,9 +57,9 @@ class QvecVectorStore(BasePydanticVectorStore):
 
     stores_text: bool = True
     flat_metadata: bool = False
-    _collection: qvec.Collection = PrivateAttr()
+    _collection: Collection = PrivateAttr()
 
-    def __init__(self, collection: qvec.Collection) -> None:
+    def __init__(self, collection: Collection) -> None:
         super().__init__(stores_text=True)
         if collection.stats().ids != "str":
             raise InputError('nodes have string ids: create the collection with ids="str"')
@@ -69,19 +72,19 @@ class QvecVectorStore(BasePydanticVectorStore):
         """Create a collection. fields: metadata to filter by. fields and options: of :func:`qvec.create`."""
         declared = {**(fields or {}), REF_DOC: "keyword"}
         chosen: dict[str, Any] = {"ids": "str", "fields": declared} | options
-        return cls(qvec.create(path, dim, **chosen))
+        return cls(create(path, dim, **chosen))
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], **options: Any) -> QvecVectorStore:
         """Open a collection. options: of :func:`qvec.open`."""
-        return cls(qvec.open(path, **options))
+        return cls(open_collection(path, **options))
 
     @classmethod
     def class_name(cls) -> str:
         return "QvecVectorStore"
 
     @property
-    def client(self) -> qvec.Collection:
+    def client(self) -> Collection:
         """The collection."""
         return self._collection
 
@@ -168,7 +171,7 @@ def _condition(part: MetadataFilter) -> dict[str, Any]:
     return {part.key: {OPERATORS[part.operator]: part.value}}
 
 
-def _nodes(records: qvec.Records) -> list[BaseNode]:
+def _nodes(records: Records) -> list[BaseNode]:
     columns = zip(records.ids.tolist(), records.payloads, records.vectors, strict=True)
     return [_node(id, payload, vector) for id, payload, vector in columns]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Callable, Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -20,6 +21,7 @@ from qvec.interchange.base import Batch, Ids, Matrix, Source, checked_dim, int_i
 EXTRA = "arrow"
 MARK = b"qvec"  # metadata key of exported schemas, with the metric; the column REST then has JSON
 FIELDS = b"qvec.fields"  # metadata key of the declared fields, as a JSON object
+ROWS_PER_LENGTH_CHECK = 1024
 SAMPLED_PARTS = 16  # row groups or batches that a sample is taken from
 Batches = Callable[[int], Iterator[Any]]
 
@@ -28,9 +30,10 @@ class ArrowSource(Source):
     """Rows of record batches: a column of vectors, optionally one of ids; other columns are payload keys.
 
     vector, id: names of the columns. Default: ``vector``, or the only column of lists of numbers; and ``id``, if there
-    is one. payload: a column of JSON objects, merged into the payloads; default: the one that an export wrote. A null
-    means that the payload has no such key. Timestamps become datetimes in whole microseconds; dates and times of day
-    become ISO 8601 text.
+    is one. payload: a column of JSON objects, merged into the payloads; default: the one that an export wrote.
+    columns: the payload columns to read; skip: columns to leave out. Default: all are read. A null means that the
+    payload has no such key. Timestamps become datetimes in whole microseconds; dates and times of day become ISO 8601
+    text, and UUIDs become text.
     """
 
     def __init__(
@@ -44,6 +47,8 @@ class ArrowSource(Source):
         vector: str | None = None,
         id: str | None = None,
         payload: str | None = None,
+        columns: Sequence[str] | None = None,
+        skip: Sequence[str] = (),
         metric: Metric | None = None,
     ) -> None:
         """``batches``: yields all rows, n per batch at most. ``spread``: yields n rows, spread over the table."""
@@ -53,7 +58,12 @@ class ArrowSource(Source):
         self._id = _named_column(name, schema, id, "id")
         meta = schema.metadata or {}
         self._rest = _named_column(name, schema, payload, REST if MARK in meta else None)
-        self._keys = [key for key in schema.names if key not in (self._vector, self._id, self._rest)]
+        for asked in (*(columns or ()), *skip):
+            _named_column(name, schema, asked, None)
+        own = [self._vector, self._id, self._rest]
+        chosen = [key for key in schema.names if columns is None or key in columns]
+        self._keys = [key for key in chosen if key not in own and key not in skip]
+        _check_columns(name, schema, [key for key in own if key is not None], self._keys)
         self.metric = metric if metric is not None else _stored_metric(meta)
         self.fields = _stored_fields(name, meta)
         self.id_kind = None if self._id is None else _id_kind(name, self._id, schema.field(self._id).type)
@@ -62,7 +72,7 @@ class ArrowSource(Source):
     def batches(self, size: int) -> Iterator[Batch]:
         first = 0
         for found in self._batches(size):
-            yield Batch(self._vectors(found, first), self._ids(found, first), self._payloads(found))
+            yield Batch(self._vectors(found, first), self._ids(found, first), self._payloads(found, first))
             first += found.num_rows
 
     def sample(self, size: int) -> Matrix:
@@ -73,14 +83,18 @@ class ArrowSource(Source):
         kind = getattr(kind, "storage_type", kind)  # a tensor is stored as a list
         if hasattr(kind, "list_size"):
             return int(kind.list_size)
-        first = next(iter(self._batches(1)), None)
-        if first is None:
+        empty = True
+        for found in self._batches(ROWS_PER_LENGTH_CHECK):
+            lengths = _storage(found.column(self._vector)).value_lengths().drop_null()
+            if len(lengths):
+                return int(lengths[0].as_py())
+            empty = empty and not found.num_rows
+        if empty:
             raise InputError(f"{self.name} has no rows, and the type of its column {self._vector!r} has no length")
-        return len(first.column(self._vector)[0])
+        raise InputError(f"{self.name}: row 0 has no vector; the column {self._vector!r} has only nulls")
 
     def _vectors(self, found: Any, first: int) -> Matrix:
-        column = found.column(self._vector)
-        column = getattr(column, "storage", column)
+        column = _storage(found.column(self._vector))
         if column.null_count:
             row = first + np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0]
             raise InputError(f"{self.name}: row {row} has no vector")
@@ -98,20 +112,41 @@ class ArrowSource(Source):
     def _ids(self, found: Any, first: int) -> Ids | None:
         if self._id is None:
             return None
-        column = found.column(self._id)
+        column = _plain_column(found.column(self._id))
         if column.null_count:
             row = first + np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0]
             raise InputError(f"{self.name}: row {row} has no id")
         if self.id_kind == "int64":
             return int_ids(column.to_numpy(zero_copy_only=False), self.name)
-        return cast(list[str], column.to_pylist())
+        return [str(value) for value in column.to_pylist()]
 
-    def _payloads(self, found: Any) -> list[Payload | None] | None:
+    def _payloads(self, found: Any, first: int) -> list[Payload | None] | None:
         if not self._keys and self._rest is None:
             return None
-        held = _in_microseconds(found.select(self._keys)).to_pylist() if self._keys else [{}] * found.num_rows
+        columns = [self._values(found.column(key), key, first) for key in self._keys]
+        held = [dict(zip(self._keys, row, strict=True)) for row in zip(*columns, strict=True)]
+        held = held if columns else [{}] * found.num_rows
         rest = [None] * found.num_rows if self._rest is None else found.column(self._rest).to_pylist()
-        return [merged(_plain(row), text) for row, text in zip(held, rest, strict=True)]
+        return [self._merged(row, *parts) for row, parts in enumerate(zip(held, rest, strict=True), first)]
+
+    def _values(self, column: Any, key: str, first: int) -> list[Any]:
+        """The values of a payload column. InputError names the row and the column of one that Python cannot hold."""
+        column = _in_microseconds(_plain_column(column))
+        try:
+            return [plain(value) for value in column.to_pylist()]
+        except (ValueError, OverflowError):
+            for row in range(len(column)):
+                try:
+                    column[row].as_py()
+                except (ValueError, OverflowError) as error:
+                    raise InputError(f"{self.name}: row {first + row}, column {key!r}: {error}") from error
+            raise
+
+    def _merged(self, row: int, held: Payload, rest: str | None) -> Payload | None:
+        try:
+            return merged(held, rest)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InputError(f"{self.name}: row {row}, column {self._rest!r} is not a JSON object: {error}") from error
 
 
 def parquet_source(path: Path, **columns: Any) -> ArrowSource:
@@ -181,7 +216,8 @@ def _named_column(name: str, schema: Any, asked: str | None, default: str | None
 def _is_vector(kind: Any) -> bool:
     types = require("pyarrow.types", EXTRA)
     kind = getattr(kind, "storage_type", kind)
-    lists = types.is_fixed_size_list(kind) or types.is_list(kind) or types.is_large_list(kind)
+    plain_lists = types.is_fixed_size_list(kind) or types.is_list(kind) or types.is_large_list(kind)
+    lists = plain_lists or types.is_list_view(kind) or types.is_large_list_view(kind)
     return bool(lists and (types.is_floating(kind.value_type) or types.is_integer(kind.value_type)))
 
 
@@ -189,9 +225,49 @@ def _id_kind(name: str, column: str, kind: Any) -> IdKind:
     types = require("pyarrow.types", EXTRA)
     if types.is_integer(kind):
         return "int64"
-    if types.is_string(kind) or types.is_large_string(kind):
+    if types.is_dictionary(kind):
+        return _id_kind(name, column, kind.value_type)
+    is_uuid = getattr(kind, "extension_name", "") == "arrow.uuid"
+    if is_uuid or types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
         return "str"
     raise InputError(f"{name}: column {column!r} is {kind}; ids are integers or strings")
+
+
+def _check_columns(name: str, schema: Any, own: list[str], keys: list[str]) -> None:
+    """Refuse two columns of one name, and types that a payload cannot have, before anything is written."""
+    for key in (*own, *keys):
+        if (count := schema.names.count(key)) > 1:
+            raise InputError(f"{name} has {count} columns named {key!r}; leave them out with skip=[{key!r}]")
+    for key in keys:
+        if wrong := _unfit(schema.field(key).type):
+            raise InputError(
+                f"{name}: column {key!r} is {schema.field(key).type}; payloads cannot hold {wrong}: cast the column, "
+                f"or leave it out with skip=[{key!r}]"
+            )
+
+
+def _unfit(kind: Any) -> str | None:
+    """The name of a type, in a column or nested in it, that no payload can hold."""
+    types = require("pyarrow.types", EXTRA)
+    if types.is_decimal(kind):
+        return "decimals"
+    if types.is_duration(kind) or types.is_interval(kind):
+        return "durations"
+    if types.is_dictionary(kind):
+        return _unfit(kind.value_type)
+    inner = (kind.field(i).type for i in range(kind.num_fields)) if types.is_nested(kind) else ()
+    return next(filter(None, map(_unfit, inner)), None)
+
+
+def _storage(column: Any) -> Any:
+    """A column of vectors as lists; tensors are stored as lists."""
+    return getattr(column, "storage", column)
+
+
+def _plain_column(column: Any) -> Any:
+    """A column with dictionaries decoded."""
+    types = require("pyarrow.types", EXTRA)
+    return column.dictionary_decode() if types.is_dictionary(column.type) else column
 
 
 def _stored_metric(meta: Any) -> Metric | None:
@@ -211,21 +287,21 @@ def _stored_fields(name: str, meta: Any) -> Mapping[str, FieldType]:
         raise InputError(f"{name}: the declared fields in its metadata are damaged: {error}") from error
 
 
-def _in_microseconds(found: Any) -> Any:
+def _in_microseconds(column: Any) -> Any:
     """Convert timestamps to whole microseconds, the resolution of datetimes."""
     pa, types = require("pyarrow", EXTRA), require("pyarrow.types", EXTRA)
-    for i, column in enumerate(found.schema):
-        if types.is_timestamp(column.type) and column.type.unit == "ns":
-            cut = found.column(i).cast(pa.timestamp("us", column.type.tz), safe=False)
-            found = found.set_column(i, column.name, cut)
-    return found
+    if types.is_timestamp(column.type) and column.type.unit == "ns":
+        return column.cast(pa.timestamp("us", column.type.tz), safe=False)
+    return column
 
 
-def _plain(value: Any) -> Any:
-    """Convert dates and times of day in a value to text: payloads can hold datetimes only."""
+def plain(value: Any) -> Any:
+    """Convert UUIDs, dates and times of day in a value to text: payloads can hold datetimes only."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, uuid.UUID):
+        return str(value)
     is_part = isinstance(value, datetime.date | datetime.time) and not isinstance(value, datetime.datetime)
     return value.isoformat() if is_part else value

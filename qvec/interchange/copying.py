@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import qvec
+from qvec.collection.collection import Collection
+from qvec.collection.open import create
 from qvec.common.errors import InputError
 from qvec.common.types import Metric, OnConflict
 from qvec.interchange.base import Source
@@ -36,7 +37,7 @@ def create_for(
     metric: Metric | None = None,
     batch_size: int = BATCH,
     **options: Any,
-) -> qvec.Collection:
+) -> Collection:
     """Create a collection that fits a source: dimension, kind of ids, fields, and metric (cosine if unknown).
 
     If the source has more than one batch, the code is trained on a sample of all rows. options: see
@@ -45,11 +46,11 @@ def create_for(
     chosen = metric or source.metric or "cosine"
     sample = source.sample(SAMPLE_ROWS) if source.rows > batch_size else None
     options = {"ids": source.id_kind or "int64", "fields": source.fields, "sample": sample} | options
-    return qvec.create(path, source.dim, metric=chosen, **options)
+    return create(path, source.dim, metric=chosen, **options)
 
 
 def add_from(
-    db: qvec.Collection,
+    db: Collection,
     source: Source,
     *,
     on_conflict: OnConflict = "error",

@@ -15,20 +15,22 @@ from qvec.interchange.arrow import ArrowSource
 from qvec.interchange.base import Batch, Matrix, Source, checked_dim, runs, slices
 
 LANCE = ".lance"  # suffix of the directory of a table
-DOCUMENT = "document"  # the payload key of a Chroma document
 ROWS_PER_SAMPLE_CALL = 1024
 
 
 class ChromaSource(Source):
-    """A collection of a persistent Chroma directory. Payloads are its metadata; documents have the key ``document``."""
+    """A collection of a persistent Chroma directory. Payloads are its metadata and the document.
+
+    document: the payload key of the document. InputError names a row whose metadata has the same key.
+    """
 
     id_kind: IdKind | None = "str"
 
-    def __init__(self, path: Path, table: str | None = None) -> None:
+    def __init__(self, path: Path, table: str | None = None, document: str = "document") -> None:
         client = require("chromadb", "chroma").PersistentClient(str(path))
         name = _only(str(path), "collection", sorted(found.name for found in client.list_collections()), table)
         self._collection = client.get_collection(name, embedding_function=None)
-        self.name = f"{path}[{name}]"
+        self.name, self._document = f"{path}[{name}]", document
         self.rows = self._collection.count()
         self.metric = _space(self._collection)
         self.dim = checked_dim(self._get(1, 0).vectors.shape[1], self.name) if self.rows else 0
@@ -45,8 +47,19 @@ class ChromaSource(Source):
 
     def _get(self, limit: int, offset: int) -> Batch:
         found = self._collection.get(limit=limit, offset=offset, include=["embeddings", "metadatas", "documents"])
-        payloads = [_payload(*pair) for pair in zip(found["metadatas"], found["documents"], strict=True)]
+        columns = zip(found["ids"], found["metadatas"], found["documents"], strict=True)
+        payloads = [self._payload(*row) for row in columns]
         return Batch(np.asarray(found["embeddings"], np.float32), list(found["ids"]), payloads)
+
+    def _payload(self, id: str, metadata: Any, document: str | None) -> Payload | None:
+        if document is None:
+            return None if metadata is None else dict(metadata)
+        if metadata and self._document in metadata:
+            raise InputError(
+                f"{self.name}: the metadata of {id!r} has the key {self._document!r}, which the document would "
+                f"replace: name another key for documents with document="
+            )
+        return {**(metadata or {}), self._document: document}
 
 
 def lance_source(path: Path, table: str | None = None, **columns: Any) -> ArrowSource:
@@ -79,9 +92,3 @@ def _space(collection: Any) -> Metric | None:
     configuration = (getattr(collection, "configuration", None) or {}).get("hnsw") or {}
     space = configuration.get("space") or (collection.metadata or {}).get("hnsw:space")
     return cast(Metric, space) if space in ("cosine", "ip", "l2") else None
-
-
-def _payload(metadata: Any, document: str | None) -> Payload | None:
-    if document is None:
-        return None if metadata is None else dict(metadata)
-    return {**(metadata or {}), DOCUMENT: document}

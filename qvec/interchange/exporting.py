@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import qvec
+from qvec.collection.collection import Collection
 from qvec.common.errors import InputError
 from qvec.common.extras import require
 from qvec.common.tables import REST, PayloadColumns, arrow_type, payload_arrays, to_json, vector_array
@@ -40,7 +40,7 @@ class Exported:
 
 
 def export(
-    db: qvec.Collection,
+    db: Collection,
     path: str | os.PathLike[str],
     format: ExportFormat | None = None,
     *,
@@ -75,7 +75,7 @@ def export(
 class _Rows:
     """The rows to export; counts those that are done."""
 
-    db: qvec.Collection
+    db: Collection
     where: Where | None
     payloads: bool
     batch_size: int
@@ -162,6 +162,7 @@ def _schema(rows: _Rows, kinds: dict[str, str]) -> Any:
 
 
 def _format_of(path: Path) -> ExportFormat:
-    if path.suffix not in _BY_SUFFIX:
+    suffix = path.suffix.lower()
+    if suffix not in _BY_SUFFIX:
         raise InputError(f"{path}: unknown suffix {path.suffix!r}; exports are {' '.join(_BY_SUFFIX)}")
-    return _BY_SUFFIX[path.suffix]
+    return _BY_SUFFIX[suffix]

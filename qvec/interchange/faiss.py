@@ -1,22 +1,32 @@
-"""Index files of faiss: vectors are reconstructed from what the index stores."""
+"""Index files of faiss: vectors are reconstructed from what the index stores.
+
+faiss ends the process on some files, such as ``IVF4,PQ4x4fs``; a child process reads them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+import qvec
 from qvec.common.errors import InputError
 from qvec.common.extras import require
-from qvec.common.types import IdKind, Metric
+from qvec.common.types import IdKind
 from qvec.interchange.base import Batch, Matrix, Source, checked_dim, int_ids, runs, slices
 
 EXTRA = "faiss"
 ROWS_PER_SAMPLE_CALL = 64
-Read = Callable[[int, int], Matrix]
 _EXACT = ("IndexFlat", "IndexIVFFlat", "IndexHNSWFlat", "IndexNSGFlat")
 
 
@@ -24,78 +34,86 @@ class FaissSource(Source):
     """An index of float vectors. If it stores codes (SQ, PQ), they are decoded, and ``note`` says so."""
 
     def __init__(self, path: Path) -> None:
-        self._faiss = faiss = require("faiss", EXTRA)
+        require("faiss", EXTRA)
         self.name = str(path)
-        self._index = index = _opened(faiss, path)  # owns the parts used below
-        self.dim, self.rows = checked_dim(index.d, self.name), int(index.ntotal)
-        metrics: dict[int, Metric] = {faiss.METRIC_L2: "l2", faiss.METRIC_INNER_PRODUCT: "ip"}
-        self.metric = metrics.get(index.metric_type)
-        self._read, self._ids, kept = _reader(faiss, index, self.name)
+        self._child = _Child(path)
+        head = self._child.answer()
+        self.dim, self.rows = checked_dim(head["dim"], self.name), head["rows"]
+        self.metric = head["metric"]
+        self._ids = self._child.array(self.rows, np.int64) if head["ids"] else None
         self.id_kind: IdKind | None = None if self._ids is None else "int64"
-        self.note = "" if kept.startswith(_EXACT) else f"vectors are decoded from the codes of {kept}"
+        stored: str = head["stored"]
+        self.note = "" if stored.startswith(_EXACT) else f"vectors are decoded from the codes of {stored}"
 
     def batches(self, size: int) -> Iterator[Batch]:
         for part in slices(self.rows, size):
             ids = None if self._ids is None else int_ids(self._ids[part], self.name)
-            yield Batch(self._read(part.start, part.stop), ids, None)
+            yield Batch(self._read(part), ids, None)
 
     def sample(self, size: int) -> Matrix:
-        parts = [self._read(part.start, part.stop) for part in runs(self.rows, size, ROWS_PER_SAMPLE_CALL)]
+        parts = [self._read(part) for part in runs(self.rows, size, ROWS_PER_SAMPLE_CALL)]
         return np.concatenate(parts)[:size] if parts else np.empty((0, self.dim), np.float32)
 
-
-def _opened(faiss: Any, path: Path) -> Any:
-    try:
-        return faiss.read_index(str(path))
-    except RuntimeError as error:  # the only exception of faiss
-        raise InputError(f"{path} is not an index of float vectors that faiss can read: {error}") from error
+    def _read(self, part: slice) -> Matrix:
+        self._child.ask(f"{part.start} {part.stop}")
+        return self._child.array((part.stop - part.start) * self.dim, np.float32).reshape(-1, self.dim)
 
 
-def _reader(faiss: Any, index: Any, name: str) -> tuple[Read, NDArray[np.int64] | None, str]:
-    """A function that reads rows [start, stop), the ids of all rows, and the class that stores the vectors."""
-    if hasattr(index, "id_map"):
-        read, inner, kept = _reader(faiss, faiss.downcast_index(index.index), name)
-        ids = faiss.vector_to_array(index.id_map)
-        return read, ids if inner is None else ids[inner], kept
-    if hasattr(index, "refine_index"):
-        return _reader(faiss, faiss.downcast_index(index.refine_index), name)
-    if isinstance(index, faiss.IndexIVF) and not isinstance(index, faiss.IndexIVFFastScan):
-        return _list_reader(faiss, index)
-    return _row_reader(faiss, index, name), None, type(index).__name__
+class _Child:
+    """The process that reads the file (qvec/interchange/faiss_child.py)."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        paths = [str(Path(qvec.__file__).parents[1]), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "qvec.interchange.faiss_child", str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        )
+        weakref.finalize(self, _end, self._process)
+
+    def ask(self, line: str) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(line.encode() + b"\n")
+            self._process.stdin.flush()
+        except OSError:
+            raise self._crashed() from None
+        return self.answer()
+
+    def answer(self) -> dict[str, Any]:
+        """The description that precedes data. InputError: what the child reports, or that it crashed."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise self._crashed()
+        head: dict[str, Any] = json.loads(line)
+        if "error" in head:
+            raise InputError(head["error"])
+        return head
+
+    def array(self, size: int, dtype: Any) -> NDArray[Any]:
+        assert self._process.stdout is not None
+        data = self._process.stdout.read(size * np.dtype(dtype).itemsize)
+        if len(data) < size * np.dtype(dtype).itemsize:
+            raise self._crashed()
+        return np.frombuffer(data, dtype)
+
+    def _crashed(self) -> InputError:
+        code = self._process.wait()
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return InputError(
+            f"{self._path}: faiss crashed while reading this file ({how}): it is damaged, or "
+            f"faiss cannot reconstruct the vectors of its type (fast-scan codes need RFlat)"
+        )
 
 
-def _list_reader(faiss: Any, index: Any) -> tuple[Read, NDArray[np.int64], str]:
-    """Read rows in the order of the inverted lists. Decoding needs the number of the list with the code."""
-    lists, prefix = index.invlists, index.coarse_code_size()
-    sizes = [lists.list_size(i) for i in range(index.nlist)]
-    stops = np.cumsum(sizes)
-
-    def array(pointer: Any, size: int) -> Any:  # a view, which the caller copies
-        return faiss.rev_swig_ptr(pointer, size) if size else np.empty(0, np.uint8)
-
-    def part(i: int, start: int, stop: int) -> Matrix:
-        codes = array(lists.get_codes(i), sizes[i] * lists.code_size).reshape(-1, lists.code_size)[start:stop]
-        number = np.frombuffer(i.to_bytes(prefix, "little"), np.uint8)
-        return np.asarray(index.sa_decode(np.hstack([np.tile(number, (len(codes), 1)), codes])))
-
-    def read(start: int, stop: int) -> Matrix:
-        first, last = np.searchsorted(stops, [start, stop - 1], "right")
-        begins = stops - sizes
-        parts = [part(i, max(0, start - begins[i]), stop - begins[i]) for i in range(first, last + 1) if sizes[i]]
-        return np.concatenate(parts)
-
-    ids = [array(lists.get_ids(i), size) for i, size in enumerate(sizes) if size]
-    return read, np.concatenate([np.empty(0, np.int64), *ids]), type(index).__name__
-
-
-def _row_reader(faiss: Any, index: Any, name: str) -> Read:
-    """Read rows by number. One row is tried first, as faiss aborts the process on an error with several."""
-    try:
-        inner = faiss.try_extract_index_ivf(index)
-        if inner is not None:
-            inner.make_direct_map()
-        if index.ntotal:
-            index.reconstruct(0)
-    except RuntimeError as error:
-        raise InputError(f"{name}: {type(index).__name__} cannot reconstruct its vectors: {error}") from error
-    return lambda start, stop: np.asarray(index.reconstruct_n(start, stop - start))
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):  # unsent bytes for a process that has ended
+                pipe.close()
+    process.wait()

@@ -28,7 +28,7 @@ class FileSource(Source):
         for other, column in ((ids, self._ids), (payloads, self._payloads)):
             if column is not None and len(column) != self.rows:
                 raise InputError(f"{other} has {len(column)} rows, {path} has {self.rows}")
-        self.metric: Metric | None = hdf5_metric(path) if path.suffix in HDF5_SUFFIXES else None
+        self.metric: Metric | None = hdf5_metric(path) if path.suffix.lower() in HDF5_SUFFIXES else None
         self.id_kind: IdKind | None = None
         if self._ids is not None:
             self.id_kind = "int64" if isinstance(self._ids, np.ndarray) else "str"

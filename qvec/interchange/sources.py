@@ -29,14 +29,14 @@ _READERS: dict[str, Callable[..., Source]] = {
     "chroma": ChromaSource,
     "lancedb": lance_source,
 }
-_ARROW_OPTIONS = {"vector", "id", "payload"}
+_ARROW_OPTIONS = {"vector", "id", "payload", "columns", "skip"}
 _OPTIONS: dict[str, set[str]] = {
     "vectors": {"key", "ids", "payloads"},
     "parquet": _ARROW_OPTIONS,
     "arrow": _ARROW_OPTIONS,
     "faiss": set(),
     "hnswlib": set(),
-    "chroma": {"table"},
+    "chroma": {"table", "document"},
     "lancedb": {"table", *_ARROW_OPTIONS},
 }
 _BY_SUFFIX: dict[str, SourceFormat] = {
@@ -56,13 +56,14 @@ def open_source(path: str | os.PathLike[str], format: SourceFormat | None = None
     ``vectors``    the suffixes of `qvec.datasets`       ``key``, ``ids``,           extra ``hdf5`` for .hdf5
                                                          ``payload`` (files)
     ``parquet``    .parquet .pq                          ``vector``, ``id``,         extra ``arrow``
-                                                         ``payload`` (columns)
+                                                         ``payload``, ``columns``,
+                                                         ``skip`` (columns)
     ``arrow``      .arrow .feather                       the same                    extra ``arrow``
     ``faiss``      .faiss                                                            extra ``faiss``
     ``hnswlib``    (give it)
-    ``chroma``     a directory with ``chroma.sqlite3``   ``table``                   extra ``chroma``
-    ``lancedb``    a directory ``*.lance``, or of them   ``table``, ``vector``,      extra ``lancedb``
-                                                         ``id``, ``payload``
+    ``chroma``     a directory with ``chroma.sqlite3``   ``table``, ``document``     extra ``chroma``
+    ``lancedb``    a directory ``*.lance``, or of them   ``table``, and those of     extra ``lancedb``
+                                                         ``parquet``
     =============  ====================================  ==========================  ===============================
 
     Raises NotFoundError; InputError if the format is unknown or not that of the path, or does not have an option;
@@ -92,8 +93,8 @@ def detect_format(path: Path) -> SourceFormat:
         if path.suffix == LANCE or any(path.glob(f"*{LANCE}")):
             return "lancedb"
         raise InputError(f"{path} is a directory, but neither Chroma's (chroma.sqlite3) nor LanceDB's (*.lance)")
-    if path.suffix in _BY_SUFFIX:
-        return _BY_SUFFIX[path.suffix]
+    if path.suffix.lower() in _BY_SUFFIX:
+        return _BY_SUFFIX[path.suffix.lower()]
     raise InputError(
         f"{path}: unknown suffix {path.suffix!r}; known are {' '.join(_BY_SUFFIX)}; "
         f"or give the format: {', '.join(get_args(SourceFormat))}"

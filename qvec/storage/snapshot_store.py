@@ -28,7 +28,7 @@ class SnapshotStore(Store):
         self._snapshot = store.begin()
         store.source.add_use(self._snapshot, -1)
         self.path, self.mode, self.memory, self._checksums = store.path, "r", store.memory, store._checksums
-        self.config, self.codec = store.config, store.codec
+        self.timeout, self.config, self.codec = store.timeout, store.config, store.codec
         self.env, self._views, self.joined = store.env, store._views, None
         self.snapshots = weakref.WeakKeyDictionary()
         store.snapshots[self] = time.monotonic(), self._snapshot.txn_id

@@ -52,7 +52,7 @@ def test_a_faiss_index_that_cannot_give_vectors_back_is_refused(tmp_path: Path) 
     with pytest.raises(qvec.InputError, match="cannot reconstruct its vectors"):
         interchange.open_source(tmp_path / "x.faiss")
     (tmp_path / "y.faiss").write_bytes(b"no index")
-    with pytest.raises(qvec.InputError, match=r"y\.faiss is no index"):
+    with pytest.raises(qvec.InputError, match=r"y\.faiss is not an index"):
         interchange.open_source(tmp_path / "y.faiss")
 
 
@@ -124,3 +124,40 @@ def test_a_lancedb_table_is_imported(tmp_path: Path) -> None:
         assert found.payloads == [{"page": i} for i in range(N)]
     assert len(source.sample(50)) == 50
     assert interchange.open_source(tmp_path / "l" / "docs.lance").name == source.name
+
+
+@pytest.mark.parametrize("metric", ["METRIC_L1", "METRIC_Linf"])
+def test_a_faiss_index_of_another_metric_is_refused(tmp_path: Path, metric: str) -> None:
+    faiss = pytest.importorskip("faiss")
+    index = faiss.IndexFlat(DIM, getattr(faiss, metric))
+    index.add(X)
+    faiss.write_index(index, str(tmp_path / "x.faiss"))
+    with pytest.raises(qvec.InputError, match=f"has the metric {metric}"):
+        interchange.open_source(tmp_path / "x.faiss")
+
+
+def test_a_faiss_index_that_crashes_faiss_is_refused(tmp_path: Path) -> None:
+    faiss = pytest.importorskip("faiss")
+    index = faiss.index_factory(DIM, "IVF4,PQ4x4fs")
+    index.train(X)
+    index.add(X)
+    faiss.write_index(index, str(tmp_path / "x.faiss"))
+    with pytest.raises(qvec.InputError, match=r"x\.faiss"):
+        interchange.open_source(tmp_path / "x.faiss")
+
+
+def test_a_faiss_index_without_some_of_its_ids_is_read_or_refused(tmp_path: Path) -> None:
+    faiss = pytest.importorskip("faiss")
+    for description in ("IDMap2,Flat", "IDMap2,IVF4,Flat"):
+        index = faiss.index_factory(DIM, description)
+        index.train(X)
+        index.add_with_ids(X, np.arange(N) * 5)
+        index.remove_ids(np.arange(10) * 10)
+        faiss.write_index(index, str(tmp_path / "x.faiss"))
+        if "IVF" in description:
+            with pytest.raises(qvec.InputError, match="no longer knows which row has which id"):
+                interchange.open_source(tmp_path / "x.faiss")
+        else:
+            (batch,) = interchange.open_source(tmp_path / "x.faiss").batches(N)
+            assert len(batch.vectors) == N - 10
+            np.testing.assert_array_equal(batch.vectors, X[batch.ids // 5])

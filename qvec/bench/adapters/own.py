@@ -11,9 +11,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-import qvec
 from qvec.bench.adapters.base import NPROBES, Adapter, Calls, Options, Sweep, tree_bytes, widths
+from qvec.codes import configs
 from qvec.codes.registry import make_config
+from qvec.collection.collection import Collection
+from qvec.collection.open import create
+from qvec.collection.open import open as open_collection
+from qvec.common import __version__
 from qvec.common.errors import InputError
 from qvec.common.types import Float32Array
 
@@ -60,7 +64,7 @@ class Own(Adapter):
                 db.add(base[start : start + rows], threads=threads)
 
     def finish(self) -> int:
-        self.db = qvec.open(self.path, "r", memory=self.options["memory"])
+        self.db = open_collection(self.path, "r", memory=self.options["memory"])
         return tree_bytes(self.path)
 
     def parts(self) -> dict[str, int]:
@@ -92,7 +96,7 @@ class Own(Adapter):
         rows = max(TRIED_ROWS, make_config(self.options["code"]).min_samples, lists if isinstance(lists, int) else 0)
         with self._created() as db:
             db.add(np.random.default_rng(0).standard_normal((rows, self.dim), np.float32))
-        qvec.open(self.path, "r", memory=self.options["memory"]).close()
+        open_collection(self.path, "r", memory=self.options["memory"]).close()
         self.path.unlink()
 
     @property
@@ -100,14 +104,14 @@ class Own(Adapter):
         """The file of the collection."""
         return self.folder / "own.qvec"
 
-    def _created(self) -> qvec.Collection:
+    def _created(self) -> Collection:
         options = self.options
         kind, given = options["index"], {key: each for key, each in options.items() if key not in self.defaults}
         try:
             index = _config(kind)(**given, **INDEXES[kind][1])
         except TypeError:
-            raise InputError(f"qvec {qvec.__version__} has no index {kind!r}") from None
-        return qvec.create(
+            raise InputError(f"qvec {__version__} has no index {kind!r}") from None
+        return create(
             self.path, self.dim, metric=self.metric, code=options["code"], index=index, originals=options["originals"]
         )
 
@@ -115,6 +119,6 @@ class Own(Adapter):
 def _config(index: str) -> Any:
     """Return the class of an index's configuration."""
     try:
-        return getattr(qvec, INDEXES[index][0])
+        return getattr(configs, INDEXES[index][0])
     except AttributeError:
-        raise InputError(f"qvec {qvec.__version__} has no index {index!r}") from None
+        raise InputError(f"qvec {__version__} has no index {index!r}") from None

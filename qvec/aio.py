@@ -1,0 +1,215 @@
+"""Collections for asyncio: the calls of :class:`qvec.Collection` as coroutines.
+
+Calls run in threads that the handle owns: reads in a few, writes in one. A canceled task waits for the end of its call,
+which ends with its commit or without one. While a call runs, threads switch in Python every tenth of a millisecond, so
+that the event loop does not wait for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
+
+from qvec.collection import open as opening
+from qvec.collection.collection import Collection
+from qvec.common.errors import LockedError
+from qvec.common.switch_interval import short_switch_interval
+from qvec.common.types import Where
+from qvec.rows.results import Records
+from qvec.schema.validation import check_count
+
+if TYPE_CHECKING:
+    from qvec.common.types import ArrayLike, GroupKeywords, SearchKeywords
+
+__all__ = ["AsyncCollection", "create", "open"]
+
+THREADS = 4  # that read at the same time
+MAX_THREADS = 256
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+async def open(path: str | os.PathLike[str], *args: Any, pool: int = THREADS, **options: Any) -> AsyncCollection:
+    """Open a collection as :func:`qvec.open` does. pool: how many reads run at the same time."""
+    return await _made(functools.partial(opening.open, path, *args, **options), pool)
+
+
+async def create(path: str | os.PathLike[str], dim: int, *, pool: int = THREADS, **options: Any) -> AsyncCollection:
+    """Create a collection as :func:`qvec.create` does. pool: how many reads run at the same time."""
+    return await _made(functools.partial(opening.create, path, dim, **options), pool)
+
+
+async def _made(make: Callable[[], Collection], pool: int) -> AsyncCollection:
+    readers = check_count("pool", pool, 1, MAX_THREADS)
+    return AsyncCollection(await asyncio.to_thread(make), readers)
+
+
+def _read(
+    method: Callable[Concatenate[Collection, P], R],
+) -> Callable[Concatenate[AsyncCollection, P], Coroutine[Any, Any, R]]:
+    """A call that reads. In a transaction of the task it runs in the thread of the transaction."""
+
+    @functools.wraps(method)
+    async def call(self: AsyncCollection, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        work = functools.partial(method, self.collection, *args, **kwargs)
+        return await self._run(self._writer if self._is_in_block else self._readers, work)
+
+    return call
+
+
+def _write(
+    method: Callable[Concatenate[Collection, P], R],
+) -> Callable[Concatenate[AsyncCollection, P], Coroutine[Any, Any, R]]:
+    """A call that writes, after those of other tasks."""
+
+    @functools.wraps(method)
+    async def call(self: AsyncCollection, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        async with self._turn():
+            return await self._run(self._writer, functools.partial(method, self.collection, *args, **kwargs))
+
+    return call
+
+
+class AsyncCollection:
+    """A collection whose calls are coroutines. ``collection`` is the one that they use."""
+
+    def __init__(self, collection: Collection, pool: int = THREADS) -> None:
+        self.collection = collection
+        self._readers = ThreadPoolExecutor(pool, thread_name_prefix="qvec-read")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="qvec-write")  # LMDB's transactions belong to a thread
+        self._lock = asyncio.Lock()
+        self._owner: asyncio.Task[Any] | None = None  # the task that has a transaction
+
+    add = _write(Collection.add)
+    upsert = _write(Collection.upsert)
+    update_payloads = _write(Collection.update_payloads)
+    delete = _write(Collection.delete)
+    erase = _write(Collection.erase)
+    add_field = _write(Collection.add_field)
+    drop_field = _write(Collection.drop_field)
+    calibrate = _write(Collection.calibrate)
+    import_calibration = _write(Collection.import_calibration)
+    requantize = _write(Collection.requantize)
+    rollback = _write(Collection.rollback)
+    drop_generation = _write(Collection.drop_generation)
+    tune = _write(Collection.tune)
+    repair = _write(Collection.repair)
+    optimize = _write(Collection.optimize)
+    compact = _write(Collection.compact)
+    get = _read(Collection.get)
+    count = _read(Collection.count)
+    generations = _read(Collection.generations)
+    export_calibration = _read(Collection.export_calibration)
+    evaluate = _read(Collection.evaluate)
+    choose = _read(Collection.choose)
+    drift = _read(Collection.drift)
+    stats = _read(Collection.stats)
+    verify = _read(Collection.verify)
+    backup = _read(Collection.backup)
+
+    if TYPE_CHECKING:
+
+        async def search(self, query: ArrayLike, k: int = 10, **options: Unpack[SearchKeywords]) -> Any: ...
+        async def search_by_id(self, ids: Any, k: int = 10, **options: Unpack[SearchKeywords]) -> Any: ...
+        async def search_groups(self, query: ArrayLike, k: int = 10, **options: Unpack[GroupKeywords]) -> Any: ...
+
+    else:
+        search = _read(Collection.search)
+        search_by_id = _read(Collection.search_by_id)
+        search_groups = _read(Collection.search_groups)
+
+    async def scan(self, batch_size: int = 8192, *, where: Where | None = None) -> AsyncIterator[Records]:
+        """All vectors in batches, as :meth:`qvec.Collection.scan`."""
+        pool = self._writer if self._is_in_block else self._readers
+        batches = self.collection.scan(batch_size, where=where)
+        try:
+            while (records := await self._run(pool, functools.partial(next, batches, None))) is not None:
+                yield records
+        finally:
+            batches.close()
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Self]:
+        """Make all changes of this task in the ``async with`` block visible together at its end, or none of them.
+
+        Other tasks wait to write, and get LockedError after the handle's timeout. Raises what
+        :meth:`qvec.Collection.transaction` raises.
+        """
+        if self._is_in_block:
+            raise LockedError("this task has a transaction open already")
+        async with self._turn():
+            block = self.collection.transaction()
+            await self._run(self._writer, block.__enter__)
+            self._owner = asyncio.current_task()
+            try:
+                yield self
+            except BaseException as error:
+                await self._end(functools.partial(block.__exit__, type(error), error, error.__traceback__))
+                raise
+            await self._end(functools.partial(block.__exit__, None, None, None))
+
+    @contextlib.asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[AsyncCollection]:
+        """The collection as of now: ``async with db.snapshot() as s``."""
+        snapshot = await self._run(self._readers, self.collection.snapshot)
+        view = AsyncCollection.__new__(AsyncCollection)
+        view.__dict__.update(self.__dict__, collection=snapshot, _lock=asyncio.Lock(), _owner=None)
+        try:
+            yield view
+        finally:
+            snapshot.close()
+
+    async def close(self, timeout: float = 5.0) -> None:
+        """Close the handle as :meth:`qvec.Collection.close` does, and end its threads."""
+        await asyncio.to_thread(self.collection.close, timeout)
+        for pool in (self._readers, self._writer):
+            pool.shutdown(wait=False)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    @property
+    def _is_in_block(self) -> bool:
+        return self._owner is not None and self._owner is asyncio.current_task()
+
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Wait until no other task of this handle writes. LockedError after the handle's timeout."""
+        if self._is_in_block:
+            yield
+            return
+        timeout = self.collection.timeout
+        try:
+            async with asyncio.timeout(timeout if timeout < float("inf") else None):
+                await self._lock.acquire()
+        except TimeoutError:
+            raise LockedError(f"{self.collection.path}: another task writes; this call waited {timeout:g} s") from None
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    async def _end(self, leave: Callable[[], object]) -> None:
+        try:
+            await self._run(self._writer, leave)
+        finally:
+            self._owner = None
+
+    async def _run(self, pool: ThreadPoolExecutor, work: Callable[[], R]) -> R:
+        """Run a call in a thread. If the task is canceled, the call ends first."""
+        with short_switch_interval():
+            future = asyncio.get_running_loop().run_in_executor(pool, work)
+            try:
+                return await asyncio.shield(future)
+            except asyncio.CancelledError:
+                if not future.done():
+                    await asyncio.wait([future])
+                raise
