@@ -1,4 +1,6 @@
-/* Instruction sets: what the kernels may use, which of it this machine has, and prefetching. */
+/* /* Instruction sets: those that kernels may use, detection on this machine, and prefetching.
+ * */
+    */
 #ifndef QV_SIMD_H
 #define QV_SIMD_H
 
@@ -9,7 +11,12 @@
 #error "rows are stored little-endian and read in place"
 #endif
 
-typedef enum { QV_SCALAR = 0, QV_AVX2 = 1, QV_AVX512 = 2, QV_NEON = 3 } qv_simd;
+    typedef enum {
+        QV_SCALAR = 0,
+        QV_AVX2 = 1,
+        QV_AVX512 = 2,
+        QV_NEON = 3
+    } qv_simd;
 #define QV_SIMD_LEVELS 4
 #define QV_INLINE static inline __attribute__((always_inline))
 
@@ -57,8 +64,7 @@ int qv_simd_best(void);
 /* Whether kernels of the level can run here. */
 int qv_simd_supported(int level);
 
-/* Whether this build holds kernels of the level, whatever the machine can do. */
-int qv_simd_compiled(int level);
+/* /* Whether this build contains kernels of the level, on any machine. */ */ int qv_simd_compiled(int level);
 
 /* Whether the processor's CRC32C instructions may be used (and, on x86, its carry-less product). */
 int qv_simd_crc32c(void);
