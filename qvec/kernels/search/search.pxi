@@ -114,8 +114,7 @@ cdef class Selection:
     """Which of n rows may be the results of a search.
 
     excluded: uint64 bitmap of n bits; rows with a set bit are never results; None: no row is excluded. n_allowed:
-    number of
-    other rows. rows: uint32, ascending: score exactly these rows, with any index; they must not be excluded.
+    number of other rows. rows: uint32, ascending: score exactly these rows, with any index; they must not be excluded.
     """
 
     cdef qv_selection s
