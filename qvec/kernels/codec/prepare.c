@@ -60,8 +60,8 @@ static double unit_of(const qv_codec *codec, double norm2) {
     return codec->metric == QV_COSINE ? qv_inverse_norm(norm2) : 1;
 }
 
-/* /* `q` may be the payload itself. */ */
-    static void fill_float(const qv_codec *codec, const float *q, estimate *e, qv_query *out) {
+/* `q` may be the payload itself. */
+static void fill_float(const qv_codec *codec, const float *q, estimate *e, qv_query *out) {
     float *y = (float *)payload(out);
     e->norm2 = qv_norm2(q, codec->dim);
     qv_scale(q, codec->dim, unit_of(codec, e->norm2), y);
@@ -91,24 +91,24 @@ static void fill_dynamic(const qv_codec *codec, const float *q, estimate *e, qv_
     finish_codes(codec, code.sum, e, out);
 }
 
-/* /* Space for float weights of a query that is changed before it is coded; it is behind the
- * codes, which take a fifth. */
-    */ static float *scratch(const qv_codec *codec, qv_query *out) {
+/* Space for float weights of a query that is changed before it is coded; it is behind the codes,
+ * which take a fifth. */
+static float *scratch(const qv_codec *codec, qv_query *out) {
     size_t size = (size_t)codec->query_size - sizeof *out - (size_t)qv_table_bytes(codec);
     return (float *)(payload(out) + size / 5);
 }
 
-/* /* Kernels sum signed codes: c - 128, and for INT4, in half steps, 2c - 15. */ */
-    static double signed_step(const qv_codec *codec, int i) {
+/* Kernels sum signed codes: c - 128, and for INT4, in half steps, 2c - 15. */
+static double signed_step(const qv_codec *codec, int i) {
     return codec->kind == QV_INT8 ? codec->step[i] : codec->step[i] / 2.0;
 }
 
 static int signed_middle(const qv_codec *codec) { return codec->kind == QV_INT8 ? QV_MIDPOINT : 15; }
 
-/* /* x = lower + step * c, so <y, x> = <y, lower + 128 step> + <w, c - 128> with w = step * y: the
+/* x = lower + step * c, so <y, x> = <y, lower + 128 step> + <w, c - 128> with w = step * y: the
  * step of each dimension is multiplied into the query, which is then coded like any vector. `y`
  * may be the scratch itself. */
-    */ static void fill_folded(const qv_codec *codec, const float *y, double unit, estimate *e, qv_query *out) {
+static void fill_folded(const qv_codec *codec, const float *y, double unit, estimate *e, qv_query *out) {
     float *weights = scratch(codec, out);
     double lanes[8] = {0};
     for (int i = 0; i < codec->dim; i++) {
@@ -131,9 +131,9 @@ static double dot_centroid(const qv_codec *codec, const qv_source *query) {
     return sum;
 }
 
-/* /* The query as weights of the decoded codes, padded with 0. `query` may be in the scratch
+/* The query as weights of the decoded codes, padded with 0. `query` may be in the scratch
  * itself. */
-    */ static void put_weights(const qv_codec *codec, const qv_source *query, float *weights) {
+static void put_weights(const qv_codec *codec, const qv_source *query, float *weights) {
     float buffer[QV_BLOCK];
     for (int i = 0; i < codec->dim; i += QV_BLOCK) {
         memmove(weights + i, qv_source_block(query, i, buffer), QV_BLOCK * sizeof *weights);
@@ -154,9 +154,9 @@ static int32_t bitpack_offset(const qv_codec *codec, const int8_t *codes) {
     return offset;
 }
 
-/* /* Vectors are residuals of a center: <y, x' + center> = <y, center> + <y, x'>. If both sides
- * are shifted, y is a residual too, and the first term is absent. */
-    */ static void fill_weights(const qv_codec *codec, const float *y, double unit, estimate *e, qv_query *out) {
+/* Vectors are residuals of a center: <y, x' + center> = <y, center> + <y, x'>. If both sides are
+ * shifted, y is a residual too, and the first term is absent. */
+static void fill_weights(const qv_codec *codec, const float *y, double unit, estimate *e, qv_query *out) {
     qv_source query = qv_plain_source(codec, y), weights = qv_plain_source(codec, scratch(codec, out));
     query.unit = unit;
     if (qv_is_shifted(codec)) query.center = codec->center;
@@ -212,10 +212,8 @@ static void fill_packed_row(const qv_codec *codec, const uint8_t *row, estimate 
 
 static int has_integer_codes(const qv_codec *codec) { return codec->kind == QV_INT8 || qv_is_packed(codec->kind); }
 
-/* /* Whether queries are floats that are scaled or shifted first, for any codes of the rows. */ */
-    static int has_weights(const qv_codec *codec) {
-    return qv_is_bitpacked(codec) || qv_is_centered(codec);
-}
+/* Whether queries are floats that are scaled or shifted first, for any codes of the rows. */
+static int has_weights(const qv_codec *codec) { return qv_is_bitpacked(codec) || qv_is_centered(codec); }
 
 void qv_prepare(const qv_codec *codec, const float *q, qv_query *out) {
     estimate e = {0};

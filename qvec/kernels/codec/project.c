@@ -1,15 +1,13 @@
-/* /* Products with a dense matrix, in the same order of operations on every machine, so that codes
+/* Products with a dense matrix, in the same order of operations on every machine, so that codes
  * are equal to the last bit. Each output is summed over the inputs in order; products are rounded
  * before they are added; the lanes of a vector are different outputs. */
-    */
 #include "codec/codec.h"
 #include "codec/simd.h"
 
 #include <string.h>
 
-    /* /* One level: vectors of `bytes`, and a tile of as many rows as its registers have space for
- * sums. GCC spills sums of vectors wider than the machine's. */
-    */
+/* One level: vectors of `bytes`, and a tile of as many rows as its registers have space for sums.
+ * GCC spills sums of vectors wider than the machine's. */
 #define DEFINE_PROJECT(level, target, bytes, tile)                                                            \
     typedef float lanes_##level __attribute__((vector_size(bytes), aligned(4), may_alias));                   \
     target QV_INLINE void tile_##level(const float *x, int count, int dim, const float *panel, float *out,    \
@@ -37,13 +35,13 @@
         }                                                                                                     \
     }
 
-    DEFINE_PROJECT(baseline, , 16, 1)
+DEFINE_PROJECT(baseline, , 16, 1)
 #if defined(__x86_64__)
-        DEFINE_PROJECT(avx2, QV_TARGET_AVX2, 32, 2) DEFINE_PROJECT(avx512, QV_TARGET_AVX512, 64, 4)
+DEFINE_PROJECT(avx2, QV_TARGET_AVX2, 32, 2)
+DEFINE_PROJECT(avx512, QV_TARGET_AVX512, 64, 4)
 #endif
 
-            void qv_project(const float *x, size_t n, int dim, const float *panels, int n_panels, int simd,
-                            float *out) {
+void qv_project(const float *x, size_t n, int dim, const float *panels, int n_panels, int simd, float *out) {
 #if defined(__x86_64__)
     if (simd == QV_AVX512) {
         project_avx512(x, n, dim, panels, n_panels, out);

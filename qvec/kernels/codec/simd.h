@@ -1,6 +1,4 @@
-/* /* Instruction sets: those that kernels may use, detection on this machine, and prefetching.
- * */
-    */
+/* Instruction sets: those that kernels may use, detection on this machine, and prefetching. */
 #ifndef QV_SIMD_H
 #define QV_SIMD_H
 
@@ -11,12 +9,7 @@
 #error "rows are stored little-endian and read in place"
 #endif
 
-    typedef enum {
-        QV_SCALAR = 0,
-        QV_AVX2 = 1,
-        QV_AVX512 = 2,
-        QV_NEON = 3
-    } qv_simd;
+typedef enum { QV_SCALAR = 0, QV_AVX2 = 1, QV_AVX512 = 2, QV_NEON = 3 } qv_simd;
 #define QV_SIMD_LEVELS 4
 #define QV_INLINE static inline __attribute__((always_inline))
 
@@ -64,7 +57,8 @@ int qv_simd_best(void);
 /* Whether kernels of the level can run here. */
 int qv_simd_supported(int level);
 
-/* /* Whether this build contains kernels of the level, on any machine. */ */ int qv_simd_compiled(int level);
+/* Whether this build contains kernels of the level, on any machine. */
+int qv_simd_compiled(int level);
 
 /* Whether the processor's CRC32C instructions may be used (and, on x86, its carry-less product). */
 int qv_simd_crc32c(void);

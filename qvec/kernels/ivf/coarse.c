@@ -1,6 +1,4 @@
-/* /* The coarse quantizer finds the lists near a query. Also estimates of the keys in a block.
- * */
-    */
+/* The coarse quantizer finds the lists near a query. Also estimates of the keys in a block. */
 #include "ivf/lists.h"
 
 #include "codec/lanes.h"
@@ -8,9 +6,7 @@
 #define EXTRA_LISTS 16 /* centroids that are scored in addition to twice the lists that are wanted */
 #define HALVINGS 24    /* bisections of the range of estimates in search of a bound */
 
-    static const uint8_t *codes_of(const qv_list_block *block) {
-    return (const uint8_t *)(block + 1);
-}
+static const uint8_t *codes_of(const qv_list_block *block) { return (const uint8_t *)(block + 1); }
 
 #define DEFINE_ESTIMATES(level, target)                                                                               \
     target static void estimates_##level(const qv_list_block *block, const int32_t *sums, const qv_estimate_terms *p, \
