@@ -155,7 +155,7 @@ def _spot_check(base: Matrix, queries: Float32Array, truth: Int64, metric: Metri
 
 
 class _Parts:
-    """Finds the parts of a workload."""
+    """Finds the files of a workload's parts."""
 
     def __init__(self, path: Path) -> None:
         if not path.exists():
