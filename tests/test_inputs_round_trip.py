@@ -89,7 +89,9 @@ FORMS = ("pandas", "objects", "polars", "arrow", "records")
 def as_table(form: str, columns: dict[str, list[Any]], kinds: dict[str, str]) -> Any:
     if form == "polars":
         pl = pytest.importorskip("polars")
-        return pl.DataFrame([pl.Series(name, values, polars_type(pl, kinds[name])) for name, values in columns.items()])
+        return pl.DataFrame(
+            {name: pl.Series(values, dtype=polars_type(pl, kinds[name])) for name, values in columns.items()}
+        )
     if form == "arrow":
         pa = pytest.importorskip("pyarrow")
         arrays = [pa.array(values, arrow_type(pa, kinds[name])) for name, values in columns.items()]
