@@ -219,7 +219,7 @@ def _where(filters: dict[str, Any] | None) -> dict[str, Any] | None:
         if "conditions" not in filters:
             raise FilterError(f"'conditions' is missing in {filters}")
         inner = [_where(condition) or {} for condition in filters["conditions"]]
-        if not inner:  # as in Haystack: "all" of no conditions is true, "any" of none is false
+        if not inner:  # as in Haystack: AND of no conditions is true, OR is false
             return None if operator == "AND" else NOTHING
         return {"$not": {"$and": inner}} if operator == "NOT" else {f"${operator.lower()}": inner}
     for key in ("field", "value"):
