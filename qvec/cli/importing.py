@@ -56,9 +56,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     rows.add_argument("--vector", metavar="COLUMN", help="a table's column of vectors (default: the only one)")
     rows.add_argument("--id", metavar="COLUMN", help="a table's column of ids (default: id, if there is one)")
     rows.add_argument("--payload", metavar="COLUMN", help="a table's column of JSON objects")
-    rows.add_argument(
-        "--columns", metavar="LIST", type=_names, help="payload columns to read, separated by commas"
-    )
+    rows.add_argument("--columns", metavar="LIST", type=_names, help="payload columns to read, separated by commas")
     rows.add_argument("--skip", metavar="LIST", type=_names, help="columns to leave out, separated by commas")
     rows.add_argument("--document", metavar="KEY", help="the payload key of Chroma's documents (default: document)")
     rows.add_argument("--table", metavar="NAME", help="the table or collection of a directory (default: the only one)")

@@ -144,7 +144,7 @@ def decode(record: type[T], plain: object, where: str, **scope: Any) -> T:
     valid: ``bool``, ``Literal``, records, ``X | None``, unions of records told apart by their field ``kind``,
     ``tuple[X, ...]``, ``Mapping[str, X]``, and ``Annotated`` types: ``int``, ``float``, ``str`` and tuples with
     :class:`Between`, arrays with :class:`Floats` or :class:`RowNumbers`, others with a :class:`Coder`.
-    ``where`` names the record in errors. ``scope``: values that limits may name besides earlier fields.
+    ``where`` names the record in errors. ``scope``: values that limits may name in addition to earlier fields.
     """
     hint: Any = record
     made: T = _compiled(hint)[0](plain, where, scope)

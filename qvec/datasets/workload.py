@@ -20,7 +20,7 @@ from qvec.datasets.ground_truth import Int64, Progress, exact_knn
 from qvec.datasets.vectors import HDF5_SUFFIXES, SUFFIXES, load_vectors
 from qvec.quality.recall import recall_of_rows
 
-DEPTH = 100  # neighbors per query that are computed if none are given
+DEPTH = 100  # neighbors per query that are computed unless neighbors are given
 SPOT_CHECKS = 8  # queries whose given neighbors are verified
 BLOCK_ROWS = 8192
 NAMES = {
