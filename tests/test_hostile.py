@@ -274,7 +274,7 @@ def test_string_ids_cannot_be_numbered_automatically(named: Collection) -> None:
 
 
 @pytest.mark.parametrize("value", [-1, 2**63, "0", None, 0.0, True, [0], b"0"])
-def test_nothing_that_cannot_be_an_id_is_in_a_collection(db: Collection, value: object) -> None:
+def test_a_value_that_cannot_be_an_id_is_not_in_a_collection(db: Collection, value: object) -> None:
     before = trace(db)
     assert value not in db
     assert trace(db) == before

@@ -177,7 +177,7 @@ class Collection(ReadableCollection):
                 refuse_missing(keys, rows, self._config)
             found = np.flatnonzero(rows >= 0)
             if len(found):
-                self._access.writer(txn).update_payload(rows[found], [checked[i] for i in found], merge)
+                self._access.writer(txn).write_payloads(rows[found], [checked[i] for i in found], merge)
         return len(found)
 
     def delete(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike as ArrayLike
     from numpy.typing import NDArray as NDArray
 
-    # What type checkers know of queries. The first is an array of unknown shape: a search returns Any for it.
+    # Types of queries for type checkers. The first is an array of unknown shape: a search returns Any for it.
     Number = float | np.floating[Any] | np.integer[Any]
     UnknownArray = np.ndarray[tuple[Never, Never, Never], np.dtype[Any]]
     Query = Sequence[Number] | np.ndarray[tuple[int], np.dtype[Any]]
@@ -90,7 +90,7 @@ MAX_DIM = 65_536  # sums of 255 * 127 over more dimensions leave int32
 MIN_SAMPLES_RANGE = 256  # a range has 255 steps: fewer values do not determine its ends
 MIN_SAMPLES_ENTROPY = 2048  # the histogram has as many bins
 MIN_SAMPLES_MEAN = 100  # the error of the mean is then a tenth of the standard deviation
-MIN_ROWS_PER_CENTROID = 16  # of a local centroid
+MIN_ROWS_PER_CENTROID = 16  # rows of a sample per centroid
 MAX_CENTROIDS = 256  # a row stores the number of its centroid in one byte
 
 

@@ -21,7 +21,7 @@ MAX_FIELDS = 256
 MAX_NAME_BYTES = 255
 MAX_KEYWORD_BYTES = 65_536
 MAX_ITEMS = 4096  # of one list
-MAX_NUMBER = 65_535  # of a field; numbers are not reused, and have 16 bits in the keys of columns
+MAX_NUMBER = 65_535  # limit of a field's number; numbers are not reused, and have 16 bits in the keys of columns
 MAX_INT = 2**63 - 1
 MAX_KEY = 2**64 - 1
 

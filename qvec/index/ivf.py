@@ -69,7 +69,7 @@ def dims_for(dim: int) -> int:
 
 
 def _centroid_codec(dims: int) -> Codec:
-    """What centroids are stored as."""
+    """The codec that stores centroids."""
     return Codec("f32", "l2", dims)
 
 

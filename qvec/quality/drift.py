@@ -228,8 +228,9 @@ def judge(reference: Reference, stats: SampleStats, number: int) -> tuple[Level,
     evidence, shifted = _evidence(reference, stats), has_shifted(reference, stats, number)
     (trained,), alpha = reference.stats.recalls, _alpha(number) / len(stats.recalls)
     for found in stats.recalls:
-        loss = trained.mean - found.mean
-        if loss > (MIN_LOSS if shifted else max(MIN_LOSS_UNSHIFTED, _critical_loss(trained, found, alpha))):
+        # The shift of the vectors is significant already. Without a shift, the loss itself must be significant.
+        least = MIN_LOSS if shifted else max(MIN_LOSS_UNSHIFTED, _critical_loss(trained, found, alpha))
+        if trained.mean - found.mean > least:
             return "alarm", evidence
     return "warning" if shifted else "none", evidence
 
@@ -241,12 +242,13 @@ def has_shifted(reference: Reference, stats: SampleStats, number: int) -> bool:
     variances of both samples (Welch): a dimension that is nearly always zero may vary in one of the samples only.
     """
     trained, critical = reference.stats, _quantile(_alpha(number) / (2 * (len(stats.means) + 1)))
-    noise = np.sqrt(stats.variances / stats.rows + trained.variances / trained.rows)
-    moved = np.abs(stats.means - trained.means)
-    surely = (moved > critical * noise) & (_shifts(trained, stats) > MIN_SHIFT)
-    norm_noise = math.sqrt(stats.norm_var / stats.rows + trained.norm_var / trained.rows)
-    longer = abs(stats.norm - trained.norm) > critical * norm_noise and _norm_shift(trained, stats) > MIN_SHIFT
-    return bool(surely.any()) or longer or _stability(trained.counts, stats.counts) > MIN_PSI
+    mean_errors = np.sqrt(stats.variances / stats.rows + trained.variances / trained.rows)
+    significant = np.abs(stats.means - trained.means) > critical * mean_errors
+    dims_shifted = bool((significant & (_shifts(trained, stats) > MIN_SHIFT)).any())
+    norm_error = math.sqrt(stats.norm_var / stats.rows + trained.norm_var / trained.rows)
+    norm_significant = abs(stats.norm - trained.norm) > critical * norm_error
+    norm_shifted = norm_significant and _norm_shift(trained, stats) > MIN_SHIFT
+    return dims_shifted or norm_shifted or _stability(trained.counts, stats.counts) > MIN_PSI
 
 
 def _alpha(number: int) -> float:

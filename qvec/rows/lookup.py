@@ -21,7 +21,7 @@ _MISSING = object()
 
 
 class RowRecord(NamedTuple):
-    """What is stored of a row in addition to its vector. ``id``: of collections whose ids are strings."""
+    """A row's payload, and its id if ids are strings."""
 
     payload: Payload | None
     id: str | None

@@ -340,7 +340,7 @@ class Writer:
                 fields.read([payload], [f"the payload of id {name!r}"])
             raise
 
-    def update_payload(self, rows: NDArray[np.int64], payloads: Sequence[Payload | None], merge: bool) -> None:
+    def write_payloads(self, rows: NDArray[np.int64], payloads: Sequence[Payload | None], merge: bool) -> None:
         """Give live rows, each once, other payloads; ``merge``: change the keys named, drop those named None."""
         records = read_records(self.txn, rows.tolist())
         old, new, fields = payloads_of(records), payloads, self.fields
