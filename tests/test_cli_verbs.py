@@ -50,6 +50,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(Path(qvec.__file__).parent.parent))
     np.save("q.npy", X[:2] + 0.01)
+    np.save("x.npy", X)
     np.save("more.npy", X[:5])
     with qvec.create("s.qvec", DIM, fields={"lang": "keyword"}, index="hnsw") as db:
         db.add(X, payloads=[{"lang": ["de", "en"][i % 2], "page": i, "text": LONG} for i in range(N)])
@@ -120,10 +121,10 @@ def test_an_export_can_have_a_filter(run: Run) -> None:
     np.testing.assert_array_equal(np.load("out.npy"), X[::2])
 
 
-@pytest.mark.parametrize("code", ["rabitq4", "ternary", "bf16"])
+@pytest.mark.parametrize("code", ["rabitq4", "int4", "bf16"])
 def test_an_import_takes_every_code_and_index_of_the_api(run: Run, code: str) -> None:
     options = ("--code", code, "--index", "packed", "--originals", "f16", "--model", "m1", "--metric", "l2")
-    assert run("import", "t.qvec", "more.npy", *options)[0] == 0
+    assert run("import", "t.qvec", "x.npy", *options)[0] == 0
     with qvec.open("t.qvec", mode="r", model="m1") as db:
         assert (db.code, db.index, db.stats().originals) == (code, "hnsw", "f16")
     assert "--code must be one of auto" in run("import", "u.qvec", "more.npy", "--code", "int7")[2]

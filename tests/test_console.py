@@ -84,4 +84,4 @@ def test_a_closed_pipe_ends_a_command_that_prints_a_table_quietly(tmp_path: Path
 
 def test_a_title_is_on_one_line_however_narrow_its_table(capsys: pytest.CaptureFixture[str]) -> None:
     console.print_table("a title that is longer than what is below it", ("a",), [(1,)])
-    assert capsys.readouterr().out.splitlines()[0].rstrip() == "a title that is longer than what is below it"
+    assert capsys.readouterr().out.splitlines()[1] == "a title that is longer than what is below it"

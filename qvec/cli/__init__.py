@@ -128,9 +128,8 @@ def in_shell_terms(error: BaseException, args: argparse.Namespace) -> str:
     text = " ".join(str(error).split())
     flags: dict[str, str] = args.flags
     names = "|".join(map(re.escape, sorted(flags, key=len, reverse=True)))
-    text = re.sub(
-        rf"(?<![\w.'\[-])({names})=\[?'?([^\s'\]),:;]*)'?\]?", lambda m: f"{flags[m[1]]} {m[2]}".strip(), text
-    )
+    argument = rf"(?<![\w.'\[-])({names})=\[?'?([^\s'\]),:;]*)'?\]?"
+    text = re.sub(argument, lambda m: f"{flags[m[1]]} {m[2]}".strip(), text)
     return re.sub(rf"^({names})(?= (?:must|is|are|has|takes)\b)", lambda m: flags[m[1]], text)
 
 

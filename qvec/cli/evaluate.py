@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import qvec
-from qvec.cli.output import print_json
+from qvec.cli.output import print_json, print_text
 from qvec.common.console import print_table, progress
 from qvec.common.errors import NotFoundError
 from qvec.common.extras import require
@@ -59,4 +59,4 @@ def print_report(report: Report) -> None:
     """Print the table, and why codes are missing in it."""
     print_table(report.title, HEADINGS, report.cells())
     for code, reason in report.skipped.items():
-        print(f"{code}: not measured: {reason}")
+        print_text(f"{code}: not measured: {reason}")

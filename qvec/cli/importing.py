@@ -1,9 +1,10 @@
 """Add the vectors of a file, or of another vector store, to a store; create the store if it does not exist.
 
 Files: .npy .npz .fvecs .bvecs .ivecs .fbin .u8bin .i8bin .ibin, and .hdf5 of ann-benchmarks (extra: hdf5), with ids and
-payloads in separate files; .parquet and .arrow (extra: arrow), whose other columns are the payload. Other stores:
-.faiss index files (extra: faiss), hnswlib's (--format hnswlib), Chroma's and LanceDB's directories (extras: chroma,
-lancedb). .jsonl and .csv files have vectors, ids and payloads together. Each batch is one commit: if the import stops, the batches before are stored.
+payloads in separate files; .jsonl and .csv, with vectors, ids and payloads together; .parquet and .arrow (extra:
+arrow), whose other columns are the payload. Other stores: .faiss index files (extra: faiss), hnswlib's (--format
+hnswlib), Chroma's and LanceDB's directories (extras: chroma, lancedb). Each batch is one commit: if the import stops,
+the batches before are stored.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="QUERIES",
         type=Path,
         nargs="?",
-        help="file of query vectors; - for JSON lines of standard input",
+        help="file of query vectors; - for standard input",
     )
     parser.add_argument("--row", type=int, metavar="N", help="search only for row N of QUERIES, counted from 0")
     parser.add_argument("--id", metavar="ID", help="search for the vector that is stored under ID")
