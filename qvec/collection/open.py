@@ -77,8 +77,8 @@ def create(
     if the vectors are added quantized.
     model: a tag of the embedding model. seed: of the rotation that a code may use.
     exist_ok: if the file exists, open it, provided that it was created with the same options.
-    durability: "full" survives power loss. "relaxed" leaves the flush to the system: a commit survives the death of
-    the process, but power loss may destroy the file.
+    durability: stored in the file, for all who write to it. "full" survives power loss. "relaxed" leaves the
+    flush to the system: a commit survives the death of the process, but power loss may destroy the file.
     on_drift: what to do when a batch raises the drift alarm: "warn" (DriftWarning), "raise" (DriftError; the batch
     is refused), a callable that receives the :class:`qvec.Drift`, or None: only :meth:`Collection.drift` tells.
     map_size: bytes of address space to reserve at first; it grows. Default: one tebibyte, which costs nothing.
@@ -113,10 +113,10 @@ def create(
     except ExistsError:
         if not exist_ok:
             raise
-    collection = open(
-        path, durability=durability, on_drift=on_drift, map_size=map_size, timeout=timeout, exclusive=exclusive
-    )
+    collection = open(path, on_drift=on_drift, map_size=map_size, timeout=timeout, exclusive=exclusive)
     try:
+        if collection.durability != durability:
+            raise InputError(f"{collection.path} was created with durability={collection.durability!r}")
         _check_same(collection, config, None if fields is None else declared, trained)
     except BaseException:
         collection.close()
@@ -228,7 +228,6 @@ def open(
     *,
     memory: MemoryMode = "mmap",
     checksums: bool = True,
-    durability: Durability = "full",
     on_drift: OnDrift = None,
     model: str | None = None,
     map_size: int | None = None,
@@ -241,7 +240,7 @@ def open(
     memory: "mmap" shares the file's pages between processes. "index" copies the data that finds candidates (codes,
     graph or lists) into huge pages at the first search; "ram" also the originals that re-rank them.
     checksums: check each block's checksum when it is first read. model: the tag of the embedding model that vectors and
-    queries will be of, refused if the collection has another. durability, on_drift, map_size: see :func:`create`.
+    queries will be of, refused if the collection has another. on_drift, map_size: see :func:`create`.
     untrusted: the file is from elsewhere or may be damaged. LMDB's pages are checked before the file is mapped, and
     everything else, as by :meth:`Collection.verify`, before the first search. Nobody may write to it meanwhile.
     timeout: seconds that a transaction waits for those that were asked for before, in all threads and processes; then
@@ -252,7 +251,7 @@ def open(
     """
     check_on_drift(on_drift)
     check_flag("untrusted", untrusted)
-    options: dict[str, Any] = {"memory": memory, "checksums": checksums, "durability": durability}
+    options: dict[str, Any] = {"memory": memory, "checksums": checksums}
     options |= {"timeout": timeout, "exclusive": exclusive, **_sized(map_size)}
     collection = Collection(Store.open(path, mode, untrusted=untrusted, state_codec=state_codec, **options), on_drift)
     try:

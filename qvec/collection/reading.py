@@ -13,6 +13,7 @@ from qvec.codes.configs import code_name
 from qvec.common.errors import InputError
 from qvec.common.types import (
     ArrayLike,
+    Durability,
     FieldType,
     Float32Array,
     Include,
@@ -92,6 +93,11 @@ class ReadableCollection:
     def mode(self) -> Mode:
         """The mode: "rw" if this handle can write, else "r"."""
         return self._store.mode
+
+    @property
+    def durability(self) -> Durability:
+        """Whether commits survive power loss ("full") or the death of the process only ("relaxed")."""
+        return "full" if self._store.source.env.durable else "relaxed"
 
     @property
     def timeout(self) -> float:

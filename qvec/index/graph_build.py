@@ -6,6 +6,7 @@ later, in sweeps over the lists: neighboring lists share pages of the file, so t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,10 @@ from qvec.common.parallel import run_on_threads, thread_pool
 from qvec.index import graph_nodes
 from qvec.index.base import CodeColumn, IndexInput, Progress
 from qvec.index.graph import Graph, choose_entries, pruning
-from qvec.index.graph_codes import batch_codes
+from qvec.index.graph_codes import batch_codes, is_scaled_int8, partition_codes
+from qvec.index.graph_partition import PartitionBuild
 from qvec.schema.bitmaps import are_in, bitmap_of, mark, read_bitmap, rows_in
-from qvec.schema.layout import ADJACENCY, LINKED, NODES
+from qvec.schema.layout import ADJACENCY, LINKED, NODES, REMOVING
 from qvec.schema.state import Rows
 
 if TYPE_CHECKING:
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 BATCH_FRACTION = 50  # a batch is at most n / 50 rows: its searches see the graph as of the batch before
 MAX_BATCH_ROWS = 1024  # each row of a batch is scored against all others of the batch
 MAX_EDGES = 128  # of a row
+
+MIN_PARTITION_ROWS = 4096  # added at once; fewer are linked in batches
+MAX_LINKED_PER_ROW = 3  # for each row added; linking these again costs less than searching for the others' neighbors
 
 DEFERRING_BATCH_ROWS = 8  # additions of up to this many rows defer reverse edges: each edge changes a page of lists
 IMMEDIATE_REVERSE_EDGES = 8  # of a row of such an addition
@@ -48,6 +53,9 @@ class GraphBuild:
     def run(self, rows: Rows) -> None:
         """Link the rows. A few rows get most reverse edges later; without rows, all pending edges are added."""
         data, graph = self.data, self.graph
+        if self._builds_by_partitions(len(rows)):
+            self._rebuild(rows)
+            return
         mark(data.columns[LINKED], rows, True)
         if graph.indexed == 0 and len(rows):
             graph.root = int(rows[0])
@@ -64,6 +72,41 @@ class GraphBuild:
                     self.progress(done, len(rows))
             self._sweep(linker, pool, self._lists_to_sweep(rows))
             graph_nodes.update_nodes(data, linker, self.threads, pool)
+
+    def _builds_by_partitions(self, n_rows: int) -> bool:
+        """Whether adding rows means to build the graph again. Dot products are no distances: under "ip" it grows."""
+        data, codec = self.data, self.data.codes.codec
+        comparable = is_scaled_int8(codec) or (data.vectors is not None and codec.kind != "binary")
+        many = n_rows >= MIN_PARTITION_ROWS and self.graph.indexed < MAX_LINKED_PER_ROW * n_rows
+        return codec.metric != "ip" and comparable and many
+
+    def _rebuild(self, rows: Rows) -> None:
+        """Build the graph of its live rows and of ``rows``; nothing of the old graph is read. Tombstones leave it."""
+        data, graph = self.data, self.graph
+        linked = read_bitmap(data.columns[LINKED], data.n)
+        live = rows_in((linked | bitmap_of(rows, data.n)) & ~data.deleted)
+        root = graph.root if graph.indexed and graph.root in live else int(live[0])
+        codes = partition_codes(data, live, self.threads)
+        PartitionBuild(data, codes, root, self.ef, self.threads, self._report(len(rows))).run(live.astype(np.uint32))
+        for name in (LINKED, REMOVING):
+            if name in data.columns:
+                mark(data.columns[name], rows_in(read_bitmap(data.columns[name], data.n)), False)
+        mark(data.columns[LINKED], live, True)
+        entries = choose_entries(data.codes, root, live)
+        vars(graph).update(vars(Graph(len(live), 0, root, entries, len(live))))
+        nodes = data.columns.get(NODES)
+        if nodes is not None:
+            with thread_pool(self.threads) as pool:
+                graph_nodes.pack_nodes(
+                    data.codes, data.columns[ADJACENCY], nodes, live.astype(np.uint32), data.n, self.threads, pool
+                )
+        if self.progress is not None:
+            self.progress(len(rows), len(rows))
+
+    def _report(self, n_rows: int) -> Callable[[float], object]:
+        """Convert a share of the work to the number of rows that are done."""
+        progress = self.progress
+        return (lambda share: None) if progress is None else lambda share: progress(int(share * n_rows), n_rows)
 
     def _linker(self, codes: CodeColumn) -> Linker:
         data, graph = self.data, self.graph

@@ -46,6 +46,18 @@ def batch_codes(data: IndexInput, rows: Rows, threads: int) -> CodeColumn:
     return _int8_copies(data, graph_rows, threads) if len(graph_rows) <= MAX_COPIES_PER_ROW * len(rows) else codes
 
 
+def is_scaled_int8(codec: Codec) -> bool:
+    """Whether codes are int8 with a scale for each row: the dot product of two codes is that of the vectors."""
+    return codec.kind == "int8" and not codec.has_ranges
+
+
+def partition_codes(data: IndexInput, rows: NDArray[np.int64], threads: int) -> CodeColumn:
+    """The codes that a build by partitions compares: stored int8 codes with a scale for each row, or int8 copies."""
+    if is_scaled_int8(data.codes.codec):
+        return data.codes
+    return _int8_copies(data, rows, threads)
+
+
 def _int8_copies(data: IndexInput, rows: NDArray[np.int64], threads: int) -> CodeColumn:
     """int8 codes of the rows in memory, rotated; except under "ip", centered, and of unit length under "cosine"."""
     metric = data.codes.codec.metric

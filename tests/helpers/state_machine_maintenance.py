@@ -48,7 +48,7 @@ class FullMachine(Machine):
     def reopen(self, memory: Any) -> None:
         self.end_snapshots()
         self.db.close()
-        self.db = self.database.open("state", memory=memory, durability="relaxed")
+        self.db = self.database.open("state", memory=memory)
 
     @rule(memory=MEMORY_MODES)
     def reopen_reader(self, memory: Any) -> None:

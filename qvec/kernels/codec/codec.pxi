@@ -258,6 +258,11 @@ cdef class Codec:
         return bool(self.c.has_factors)
 
     @property
+    def has_ranges(self):
+        """Whether a dimension's step is the same for all rows."""
+        return self.c.step != NULL
+
+    @property
     def simd(self):
         return _LEVELS[self.c.simd]
 

@@ -9,8 +9,6 @@
 #include "graph/edges.h"
 #include "codec/simd.h"
 
-#define QV_SLACK 8 /* a full list is pruned to leave 1/8 of its places free for later reverse edges */
-
 /* Mark the candidates after `from` that edge `from` occludes: alpha * d(from, e) <= d(u, e). */
 static int mark_occluded(const qv_graph *graph, const qv_edge *edges, int from, int n, uint8_t *occluded,
                          qv_scratch *s) {
