@@ -5,8 +5,8 @@
     python benchmarks/bench_writers.py mixed [--processes 16] [--calls 1000] [--folder DIR]
 
 fair: two processes make durable commits at the same time; waits of each commit, errors. add: milliseconds of one
-durable add to a graph of so many rows, by an exclusive and by a shared handle, and with ``--base`` by another checkout,
-in alternation. mixed: R23 of the reliability suite (tests/reliability/many_writers.py) at this size.
+durable add to a graph of a given number of rows, by an exclusive and by a shared handle, and with ``--base`` by
+another checkout, interleaved. mixed: R23 of the reliability suite (tests/reliability/many_writers.py) at this size.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 DATASET is "demo", an .hdf5 file of ann-benchmarks, a folder of base.*, queries.* and maybe gt.* and meta.json, or a
 file of vectors with --queries. Each contestant builds and searches in a process of its own; at each point of the sweep
-they are measured in turn. True neighbors are computed if the data has none.
+the contestants run one after the other. True neighbors are computed if the data has none.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     how.add_argument("-k", "--k", type=int, default=10, metavar="N", help="neighbors of each query (default: 10)")
     how.add_argument("--threads", type=int, default=2, metavar="N", help="threads of a build (default: 2)")
     how.add_argument("--batch-threads", type=int, default=1, metavar="N", help="threads of a batch (default: 1)")
-    how.add_argument("--rounds", type=int, default=3, metavar="N", help="turns at each point (default: 3)")
+    how.add_argument("--rounds", type=int, default=3, metavar="N", help="trials at each point (default: 3)")
     how.add_argument(
         "--recall",
         nargs="+",
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
         notice(f"{name}: skipped: {reason}")
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
-    with progress("measuring", "turns") as report:
+    with progress("measuring", "trials") as report:
         result = bench.run(workload, contestants, settings, skipped=skipped, progress=report, notice=notice)
     if args.json:
         print_json(dataclasses.asdict(result))

@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 
+from qvec.common.errors import InputError
 from qvec.common.extras import find
 
 WIDTH = 80  # of output that is not a terminal
@@ -16,6 +17,7 @@ COLUMN_GAP, MIN_TEXT_WIDTH = 2, 16
 PLAIN_STEP = 10  # percent between two lines of plain progress
 
 Progress = Callable[[int, int], None]
+AnyProgress = Callable[[int, int], object]
 
 
 def heading(text: str) -> None:
@@ -64,8 +66,8 @@ def bold(text: str) -> str:
 @contextlib.contextmanager
 def progress(label: str, unit: str) -> Iterator[Progress]:
     """A callable ``(done, total)`` that shows progress on standard error."""
-    tqdm = find("tqdm")
-    if tqdm is None or not sys.stderr.isatty():
+    tqdm = find("tqdm.auto")
+    if tqdm is None or not (sys.stderr.isatty() or "ipykernel" in sys.modules):
         yield _plain_progress(label, unit)
         return
     with tqdm.tqdm(desc=label, unit=f" {unit}", ncols=WIDTH, file=sys.stderr) as bar:
@@ -75,6 +77,31 @@ def progress(label: str, unit: str) -> Iterator[Progress]:
             bar.update(done - bar.n)
 
         yield report
+
+
+def as_progress(progress: AnyProgress | bool | None, label: str) -> AnyProgress | None:
+    """What to call with progress: a bar for True, nothing for False. Raises InputError for any other value."""
+    if isinstance(progress, bool):
+        return _Bars(label) if progress else None
+    if progress is not None and not callable(progress):
+        raise InputError(f"progress must be True, or a callable of (done, total); got {progress!r}")
+    return progress
+
+
+class _Bars:
+    """A bar that opens at the first call and closes when all is done; the next call opens another."""
+
+    def __init__(self, label: str) -> None:
+        self._label, self._open = label, contextlib.ExitStack()
+        self._report: Progress | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._report is None:
+            self._report = self._open.enter_context(progress(self._label, "rows"))
+        self._report(done, total)
+        if done >= total:
+            self._open.close()
+            self._report = None
 
 
 def human_bytes(n: float) -> str:

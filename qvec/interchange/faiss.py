@@ -1,4 +1,4 @@
-"""Index files of faiss: vectors are reconstructed from what the index stores.
+"""Index files of faiss: vectors are reconstructed from the stored data of the index.
 
 faiss ends the process on some files, such as ``IVF4,PQ4x4fs``; a child process reads them.
 """

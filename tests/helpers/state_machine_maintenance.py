@@ -111,7 +111,7 @@ class FullMachine(Machine):
         assert self.db.verify() == []
         assert self.db.repair() == []
 
-    # # --- transactions and snapshots ---
+    # --- transactions and snapshots ---
 
     @rule(operations=st.lists(OPERATION, min_size=1, max_size=4), end=st.sampled_from(["commit", "raise", "catch"]))
     def transaction(self, operations: list[tuple[str, Any]], end: str) -> None:
