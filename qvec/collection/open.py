@@ -30,13 +30,15 @@ from qvec.maintenance.state_check import state_codec
 from qvec.schema.config import Config, index_config
 from qvec.schema.quantizers import Trained, check_enough, train_code
 from qvec.schema.state import State, empty_state
-from qvec.schema.validation import as_stored, check_count
+from qvec.schema.validation import as_float32, as_stored, check_count
 from qvec.storage.store import TIMEOUT, ColumnSpec, Store
 
 if TYPE_CHECKING:
     from qvec.codes.adapters import Adapter
     from qvec.codes.calibration import Calibration
     from qvec.quality.drift import OnDrift
+
+IN_MEMORY = ":memory:"  # as of SQLite
 
 
 def create(
@@ -64,12 +66,13 @@ def create(
 ) -> Collection:
     """Create a collection file and open it for writing.
 
+    path: of the file, or ":memory:" for a temporary collection, which is deleted with its handle.
     dim: values of a vector, 1 to 65,536. metric: "cosine", "ip" or "l2".
     code: "auto" (int8), "f32", "f16", "bf16", "int8", "int4", "ternary", "binary", "rabitq1" to "rabitq8", "mixed", or
     a configuration such as ``Int8(scale="per_dim")``; ``Prequantized(dtype)`` for embeddings that are int8, uint8 or
     packed bits.
-    index: "auto" (a scan that becomes a graph at 10,000 vectors), "flat", "hnsw", "ivf" (inverted lists), or a
-    configuration: ``HNSW(m, ef_construction)``, ``IVF(nlist, copies)``.
+    index: "auto" (a scan that becomes a graph at 10,000 vectors), "flat", "hnsw", "packed" (a graph with packed
+    nodes), "ivf" (inverted lists), or a configuration: ``HNSW(m, ef_construction)``, ``IVF(nlist, copies)``.
     ids: integers or strings.
     fields: payload keys that searches can filter by: name -> "keyword", "int", "float", "bool", "datetime", or a list
     of these ("keyword[]"); more with :meth:`Collection.add_field`.
@@ -103,6 +106,7 @@ def create(
     config = Config(dim, metric, ids, originals, make_config(code), index_config(index), model, seed)
     x = None if sample is None else as_stored("sample", sample, config.dim, config.metric, config.form)
     if x is not None:
+        x = x if config.form is not None else as_float32(x)
         check_enough(config.code, len(x))
     if calibration is not None:
         quantizer = _calibrated(config, calibration, x is not None or adapter is not None or quantizer is not None)
@@ -163,6 +167,8 @@ def _new_collection(
     elif sample is not None:
         trained = train_code(sample, config.code, config)
     state = empty_state(fields or {})
+    if path == IN_MEMORY:
+        return _temporary(config, sample, on_drift, quantizer, fields, **options)
     store = Store.create(path, _field_columns(state), config.to_dict(), state=state, state_codec=state_codec, **options)
     try:
         collection = Collection(store, on_drift)
@@ -177,6 +183,22 @@ def _new_collection(
     except BaseException:
         store.close()
         raise
+
+
+def _temporary(*settings: Any, **options: Any) -> Collection:
+    """A new collection in a directory of its own, which is deleted with the handle."""
+    import shutil
+    import tempfile  # late: it imports random
+
+    directory = tempfile.mkdtemp(prefix="qvec-")
+    try:
+        path = os.path.join(directory, "memory.qvec")
+        collection = _new_collection(path, *settings, **{**options, "durability": "relaxed"})
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    collection.call_on_close(lambda: shutil.rmtree(directory, ignore_errors=True))
+    return collection
 
 
 def _checked_fields(fields: Mapping[str, FieldType] | None) -> dict[str, FieldType]:
