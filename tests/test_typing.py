@@ -19,7 +19,7 @@ def test_the_quick_start_runs(tmp_path: Path) -> None:
     subprocess.run([sys.executable, str(QUICK_START), str(tmp_path)], check=True)
 
 
-@pytest.mark.parametrize("checker", ["mypy", "pyright", "basedpyright"])
+@pytest.mark.parametrize("checker", [pytest.param("mypy", marks=pytest.mark.slow), "pyright", "basedpyright"])
 def test_a_type_checker_with_default_settings_finds_no_error_in_the_quick_start(checker: str, tmp_path: Path) -> None:
     command = shutil.which(checker, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     if command is None:
