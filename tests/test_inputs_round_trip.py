@@ -147,18 +147,18 @@ def json_round_trip(folder: Path, payload: dict[str, Any]) -> None:
     check_stored(folder, [parsed], [parsed], False)
 
 
-FEW = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-MANY = settings(FEW, max_examples=2000, suppress_health_check=list(HealthCheck))
+FAST = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+NIGHTLY = settings(FAST, max_examples=2000, suppress_health_check=list(HealthCheck))
 
 
 @pytest.mark.parametrize("form", FORMS)
-@FEW
+@FAST
 @given(table=tables())
 def test_tables_are_stored_as_they_are_or_refused(tmp_path: Path, form: str, table: Any) -> None:
     round_trip(tmp_path, form, table)
 
 
-@FEW
+@FAST
 @given(payload=JSON)
 def test_json_is_stored_as_it_is(tmp_path: Path, payload: dict[str, Any]) -> None:
     json_round_trip(tmp_path, payload)
@@ -166,14 +166,14 @@ def test_json_is_stored_as_it_is(tmp_path: Path, payload: dict[str, Any]) -> Non
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("form", FORMS)
-@MANY
+@NIGHTLY
 @given(table=tables())
 def test_2000_tables_are_stored_as_they_are_or_refused(tmp_path: Path, form: str, table: Any) -> None:
     round_trip(tmp_path, form, table)
 
 
 @pytest.mark.nightly
-@MANY
+@NIGHTLY
 @given(payload=JSON)
 def test_2000_json_objects_are_stored_as_they_are(tmp_path: Path, payload: dict[str, Any]) -> None:
     json_round_trip(tmp_path, payload)

@@ -8,12 +8,10 @@ payload, except for datetimes in the JSON object, which are ISO 8601 text.
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from html import escape
 from typing import Any
 
 from qvec.common.errors import InputError
@@ -158,6 +156,8 @@ def _dtype_of(values: Sequence[Any]) -> Any:
 
 def html_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], note: str = "") -> str:
     """A table for notebooks; all texts are escaped."""
+    from html import escape  # late, to keep `import qvec` fast
+
     head = "".join(f"<th>{escape(str(column))}</th>" for column in columns)
     body = "".join(f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in row)}</tr>" for row in rows)
     notes = f"<p>{escape(note)}</p>" if note else ""
@@ -166,6 +166,8 @@ def html_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[objec
 
 def html_plot(draw: Callable[[Any], None]) -> str:
     """What ``draw`` plots on the axes of a figure, as an image in HTML; "" if matplotlib is not installed."""
+    import base64  # late, to keep `import qvec` fast
+
     figures = find("matplotlib.figure")
     if figures is None:
         return ""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence, Set
 from typing import Any, cast
-from uuid import UUID
 
 import numpy as np
 
@@ -128,7 +128,7 @@ def as_ids(ids: object, kind: IdKind, name: str = "ids") -> NDArray[Any] | list[
     given = _id_array(name, ids) if hasattr(ids, "__array__") else ids
     if kind == "int64":
         return _int_ids(given, name)
-    values = [given] if isinstance(given, str | UUID) else _listed(given, name)
+    values = [given] if isinstance(given, str) or _is_uuid(given) else _listed(given, name)
     return [_str_id(value, f"{name}[{i}]") for i, value in enumerate(values)]
 
 
@@ -141,8 +141,13 @@ def _id_array(name: str, ids: Any) -> NDArray[Any]:
     return np.asarray(plain_tensor(unmasked(name, ids)))
 
 
+def _is_uuid(value: object) -> bool:
+    module = sys.modules.get("uuid")  # without the module there are no UUIDs; importing it takes a millisecond
+    return module is not None and isinstance(value, module.UUID)
+
+
 def _str_id(value: object, where: str) -> str:
-    if isinstance(value, UUID):
+    if _is_uuid(value):
         return str(value)
     if not isinstance(value, str):
         raise InputError(f"{where} is {value!r}: this collection's ids are strings")
