@@ -14,15 +14,18 @@ PARALLEL := -n auto --dist worksteal
 demo: $(VENV)/.built
 	$(BIN)/qvec demo
 
+# Exit code 5 of pytest means that no test was selected: an error for the parallel tests, but not for those marked `alone`.
+ALLOW_NONE := || [ $$? -eq 5 ]
+
 # For each change: two to three minutes. Tests marked `alone` follow those that run in parallel.
 test: $(VENV)/.built
 	$(PYTEST) $(PARALLEL) -m 'not slow and not nightly and not alone'
-	$(PYTEST) -m 'alone and not slow and not nightly'
+	$(PYTEST) -m 'alone and not slow and not nightly' $(ALLOW_NONE)
 
-# The long combinations, statistics and reliability tests as well.
-test-all: test
+# The long combinations, statistics, type checkers and reliability tests as well.
+test-all: test $(VENV)/.typing
 	$(PYTEST) $(PARALLEL) -m 'slow and not nightly and not alone'
-	$(PYTEST) -m 'alone and slow and not nightly'
+	$(PYTEST) -m 'alone and slow and not nightly' $(ALLOW_NONE)
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "qvec: no python3 on PATH; install Python 3.11 or later" >&2; exit 1; }
@@ -34,6 +37,10 @@ $(VENV)/bin/python:
 $(VENV)/.built: $(VENV)/bin/python $(SOURCES)
 	@echo "Installing qvec and what it needs into $(VENV), and compiling its kernels (a minute or two)"
 	@$(PIP) install --editable '.[test,cli,hdf5]'
+	@touch $@
+
+$(VENV)/.typing: $(VENV)/.built
+	@$(PIP) install --editable '.[typing]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.built

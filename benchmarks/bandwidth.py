@@ -33,7 +33,8 @@ Read = Callable[[], object]
 
 
 class Memory:
-    """A large array, and the ways to read it; ``gigabytes`` reads it once in each way and keeps the best rate."""
+    """A large array, and several ways to read it; ``gigabytes`` reads it once in each way and returns the best
+    rate."""
 
     def __init__(self, size: int = BYTES) -> None:
         self.words = np.arange(size // 8, dtype=np.uint64)
@@ -62,7 +63,7 @@ class Memory:
 
 
 def compile_loop() -> Callable[[int, int], int] | None:
-    """The loop as a function of an address and words; None where there is no gcc."""
+    """The loop as a function of an address and words; None if there is no gcc."""
     if shutil.which("gcc") is None:
         return None
     with tempfile.TemporaryDirectory() as folder:

@@ -38,8 +38,8 @@ def measure(adapter: Own, data: Workload, threads: int, rounds: int) -> list[dic
     found = []
     for point in adapter.points(10, {}):
         recall = data.recall(adapter.db.search(data.queries, 10, threads=1, **point).ids, 10)
-        turns = [[seconds(adapter.db, queries, n, point) for n in (1, threads)] for _ in range(rounds)]
-        one, more = np.array(turns).T
+        trials = [[seconds(adapter.db, queries, n, point) for n in (1, threads)] for _ in range(rounds)]
+        one, more = np.array(trials).T
         found.append(
             {
                 "point": point, "recall": recall, "threads": threads,

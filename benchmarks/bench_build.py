@@ -161,7 +161,7 @@ def main() -> None:
 
 
 def compare(options: argparse.Namespace) -> None:
-    """Build and measure in each checkout by turns, and print the figures."""
+    """Build and measure in the checkouts alternately, and print the figures."""
     here = str(Path(__file__).resolve().parents[1])
     checkouts = [*([str(Path(options.against).resolve())] if options.against else []), here]
     runs: dict[str, list[dict[str, Any]]] = {checkout: [] for checkout in checkouts}

@@ -106,7 +106,7 @@ def singles(db: qvec.Collection, data: Workload, ids: Any, count: int) -> dict[s
 
 
 def batches(data: Workload, folder: Path, index: Any, count: int) -> dict[str, float]:
-    """Upserts of stored ids in batches of 1,000, in turns with hnswlib."""
+    """Upserts of stored ids in batches of 1,000, interleaved with hnswlib."""
     base, rng = data.base, np.random.default_rng(3)
     n = len(base)
     peer = hnswlib.Index(data.metric, base.shape[1])

@@ -124,7 +124,7 @@ def report(data: Workload, only: str, depths: tuple[int, ...]) -> None:
 
 
 def squared_error_ratio(config: Int8, data: Workload) -> float:
-    """Mean squared error of decoded codes against that of the best uniform quantizer of the same range."""
+    """Mean squared error of decoded codes, divided by that of the best uniform quantizer of the same range."""
     quantizer = cast(Int8Quantizer, train(data.base, data.metric, config))
     x = coded_sample(data.base[:10_000], data.metric, None).astype(np.float64)
     if quantizer.calibration is None:
@@ -140,7 +140,7 @@ def squared_error_ratio(config: Int8, data: Workload) -> float:
 
 
 def report_errors(data: Workload) -> None:
-    """Print how far the squared error of int8 is from the least possible of its range."""
+    """Print the squared error of int8 relative to the least possible error of its range."""
     configs = {"per vector": Int8(), "per dimension, min/max": Int8(scale="per_dim"), "global": Int8(scale="global")}
     ratios = {name: squared_error_ratio(config, data) for name, config in configs.items()}
     print("int8, squared error / that of the best uniform quantizer of its range: "

@@ -50,7 +50,7 @@ def questions(data: Workload, kind: str, count: int) -> npt.NDArray[np.float32]:
 
 
 class Found(NamedTuple):
-    """The search of the least effort that reached the target, ``search`` None where none did, and what it reached."""
+    """The search of the least effort that reached the target (``search`` is None if no search did), and its recall."""
 
     search: Search | None
     effort: int
@@ -66,7 +66,7 @@ class Found(NamedTuple):
 
 
 def recall_within(search: Search, task: Workload, seconds: float) -> tuple[float, int]:
-    """Recall over as many queries as there is time for, and their number."""
+    """Recall over the queries that the time limit allows, and their number."""
     start, found = time.perf_counter(), []
     for query in task.queries:
         ids = np.asarray(search(query))
@@ -77,7 +77,7 @@ def recall_within(search: Search, task: Workload, seconds: float) -> tuple[float
 
 
 def least(contestant: Contestant, column: str, limit: int, task: Workload, target: float, seconds: float) -> Found:
-    """Efforts from the least on, each asked for a quarter of the time at most, until one reaches the target."""
+    """Try efforts in ascending order, each for at most a quarter of the time, until one reaches the target."""
     start, found = time.perf_counter(), Found(None, 0, 0.0, 0, True)
     for effort in contestant.efforts:
         search = contestant.prepare(column, limit, effort)
@@ -91,7 +91,8 @@ def least(contestant: Contestant, column: str, limit: int, task: Workload, targe
 
 
 def race(made: dict[str, Found], queries: Any, rounds: int, seconds: float) -> dict[str, float]:
-    """Queries/s of each that reached the target, in turns; the best round of each, cut off after its share of time."""
+    """Queries/s of each contestant that reached the target, interleaved; the best round of each within its time
+    limit."""
     best = {name: 0.0 for name, found in made.items() if found.search is not None}
     for _ in range(rounds):
         for name in best:

@@ -84,7 +84,7 @@ def measure(data: Workload, folder: Path, repeats: int) -> dict[str, float]:
 
 
 def four_readers(path: Path, queries: Path) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
-    """What the first of four held before and adds, and what each holds in all while all four live."""
+    """Memory of the first of four readers before and after it opens, and memory of each while all four run."""
     command = [sys.executable, "-c", READ, str(path), str(queries)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": report.ROOT}
     readers = [subprocess.Popen(command, **pipes) for _ in range(4)]  # type: ignore[call-overload]

@@ -23,7 +23,7 @@ import qvec
 
 
 class Asker(threading.Thread):
-    """Asks one query after another until it is told to stop, or ``most`` have been asked."""
+    """Runs one query after another until it is stopped, or ``most`` queries are done."""
 
     def __init__(self, db: qvec.Collection, queries: sets.Float32, most: int | None = None) -> None:
         super().__init__()

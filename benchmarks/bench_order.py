@@ -46,7 +46,7 @@ def bfs(lists: npt.NDArray[np.uint32], root: int) -> npt.NDArray[np.int64]:
 
 
 def clustered(x: sets.Float32, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Rows cut in halves along the line between two means (Lloyd, on a sample), the halves again, and so on."""
+    """Bisect the rows along the line between two means (Lloyd, on a sample), and each half again, and so on."""
     waiting, done = [np.arange(len(x))], []
     while waiting:
         rows = waiting.pop()
@@ -65,7 +65,7 @@ def clustered(x: sets.Float32, rng: np.random.Generator) -> npt.NDArray[np.int64
 
 
 def put_in_order(path: Path, order: str, x: sets.Float32) -> float:
-    """Renumber all rows of a collection that holds a graph and nothing else; the share of links to rows near by."""
+    """Renumber all rows of a collection that consists of a graph only; returns the share of edges to nearby rows."""
     with qvec.open(path) as db, db._store.write() as txn:
         columns, state, n = txn.columns, txn.state, txn.state.n
         lists, graph = columns[ADJACENCY].read_range(0, n).view("<u4").copy(), state.index

@@ -26,7 +26,7 @@ PHASES = {"one reader": (1, 0), "four readers": (4, 0), "four readers and a writ
 
 
 def prepare(path: Path, rows: int, dim: int) -> int:
-    """A collection of whole batches; how many."""
+    """Make a collection of whole batches; returns their number."""
     batches = rows // writer_readers.BATCH
     noise = np.random.default_rng(0).normal(size=(batches, writer_readers.BATCH, dim)).astype(np.float32)
     x = np.stack([writer_readers.center(batch, dim) for batch in range(batches)])[:, None] + np.float32(0.1) * noise

@@ -49,7 +49,7 @@ def load() -> tuple[Floats, Floats, Rows]:
 
 
 def found(base: Floats, questions: Floats, config: CodeConfig, adapter: Adapter | None, seed: int) -> Rows:
-    """The first ten of each question by the store's own codes and kernels, nothing re-ranked: [m, 10]."""
+    """The first ten hits of each question by the store's own codes and kernels, without re-ranking: [m, 10]."""
     own = train(base, "cosine", config, seed) if adapter is None else adapter.quantizer(base[:0], config)
     codes = np.vstack([own.encode(base[i : i + 8192]) for i in range(0, len(base), 8192)])
     prepared = own.prepare(questions)
@@ -58,7 +58,7 @@ def found(base: Floats, questions: Floats, config: CodeConfig, adapter: Adapter 
 
 
 def trained(examples: Examples, code: str, options: Options, seed: int, quantized: bool) -> tuple[Adapter, float]:
-    """The map after all steps, and the seconds that they took."""
+    """The map after all steps, and the training time in seconds."""
     start = time.perf_counter()
     config = adapted_config(make_config(code))
     trainer = Trainer(examples, CODES[code] if quantized else FLOAT, config, options, seed)

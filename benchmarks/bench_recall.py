@@ -26,7 +26,7 @@ COLUMNS = ("set, code, index", "recall asked for", "realized, mean", "least", "h
 
 
 def realized(db: qvec.Collection, data: Workload, k: int, seed: int) -> Iterator[tuple[float, float, float]]:
-    """Target, recall on the half that did not tune, and queries/s there."""
+    """The target, the recall on the half that was not used for tuning, and queries/s there."""
     order = np.random.default_rng(seed).permutation(len(data.queries))
     tuning, rest = np.array_split(order, 2)
     db.tune(data.queries[tuning], ks=(k,))

@@ -35,7 +35,7 @@ from figures import Figures, Job  # noqa: E402
 
 
 def facts(args: argparse.Namespace) -> dict[str, Any]:
-    """What the figures depend on."""
+    """The conditions of the measurement."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     )

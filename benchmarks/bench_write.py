@@ -33,7 +33,7 @@ def seconds(task: Callable[[], Any]) -> float:
 
 
 def written() -> int:
-    """Bytes that this process has handed to write(2) and its kin."""
+    """Bytes that this process has passed to write(2) and similar calls."""
     fields = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
     return int(fields["wchar"])
 
@@ -55,7 +55,7 @@ def singles(db: qvec.Collection, x: sets.Float32, first: int) -> dict[str, Any]:
 
 
 def bulk(data: Workload, path: Path, threads: int) -> dict[str, Any]:
-    """Rows a second of both libraries, in turn."""
+    """Rows per second of both libraries, interleaved."""
     x, cut = data.base, len(data.base) * 5 // 6
     peer = hnswlib.Index(SPACES[data.metric], x.shape[1])
     peer.init_index(len(x), ef_construction=200, M=16)

@@ -1,13 +1,12 @@
-"""Several writers of one file: fairness and waits, durable adds by exclusive and shared handles, readers' CPU.
+"""Several writers of one file: fairness and waits, and durable adds by exclusive and shared handles.
 
     python benchmarks/bench_writers.py fair [--commits 2000]
     python benchmarks/bench_writers.py add [--rows 60000] [--base CHECKOUT]
     python benchmarks/bench_writers.py mixed [--processes 16] [--calls 1000] [--folder DIR]
 
-fair: two processes make durable commits at the same time; waits of each commit, errors. add: milliseconds of one durable
-add to a graph of so many rows, by an exclusive and by a shared handle, and with ``--base`` by another checkout, in
-alternation. mixed: R23 of the reliability suite (tests/reliability/many_writers.py) at this size; readers' CPU time per
-search with one writer and with all.
+fair: two processes make durable commits at the same time; waits of each commit, errors. add: milliseconds of one
+durable add to a graph of a given number of rows, by an exclusive and by a shared handle, and with ``--base`` by
+another checkout, interleaved. mixed: R23 of the reliability suite (tests/reliability/many_writers.py) at this size.
 """
 
 from __future__ import annotations
@@ -92,7 +91,8 @@ def fair(folder: Path, commits: int) -> dict[str, Any]:
         waits = 1e3 * np.array(each["waits"])
         figures[f"writer {number}"] = {
             "mean wait ms": round(float(waits.mean()), 3), "p99 wait ms": round(float(np.quantile(waits, 0.99)), 3),
-            "p99 / mean": round(float(np.quantile(waits, 0.99) / waits.mean()), 2), "max ms": round(float(waits.max()), 1),
+            "p99 / mean": round(float(np.quantile(waits, 0.99) / waits.mean()), 2),
+            "max ms": round(float(waits.max()), 1),
             "commits per second": round(commits / each["seconds"]),
         }  # fmt: skip
     with qvec.open(path) as db:

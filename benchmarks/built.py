@@ -14,7 +14,7 @@ from qvec.datasets import Workload
 
 @contextmanager
 def built(data: Workload, code: str, index: str, threads: int) -> Iterator[Own]:
-    """``index``: as of qvec bench, with its options. Its file is closed."""
+    """``index``: as in qvec bench, with its options. The file is closed."""
     kind, options = parse(index)
     with tempfile.TemporaryDirectory() as folder:
         own = Own(data.metric, data.base.shape[1], Path(folder), {"code": code, "index": kind, **options})

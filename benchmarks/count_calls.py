@@ -24,7 +24,7 @@ DIM = 64
 
 
 def calls_of(action: Callable[[], object]) -> Counter[str]:
-    """How often each Python function is entered while an action runs, the action itself left out."""
+    """How often each Python function is called while an action runs, without the action itself."""
     entered: Counter[str] = Counter()
 
     def watch(frame: FrameType, event: str, arg: object) -> None:

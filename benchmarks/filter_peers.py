@@ -1,4 +1,4 @@
-"""Filtered searches of other libraries, each behind the same three calls; those that are not installed are left out."""
+"""Filtered searches of other libraries behind the same three calls. Libraries that are not installed are skipped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Ids = npt.NDArray[np.int64]
 
 
 class Contestant(ABC):
-    """Built over a set with integer columns; ``prepare`` gives a search of one query among rows with column < limit."""
+    """A set with integer columns. ``prepare`` returns a search of one query among rows with column < limit."""
 
     module: ClassVar[str]
     name: ClassVar[str]
@@ -49,7 +49,7 @@ class Qvec(Contestant):
 
 
 class Faiss(Contestant):
-    """Its bitmap is made before the clock starts."""
+    """faiss with a bitmap that is made before the time is measured."""
 
     module, name = "faiss", "faiss HNSW, selector"
 
@@ -209,7 +209,7 @@ def normal(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def installed(names: list[str]) -> list[type[Contestant]]:
-    """The contestants whose modules are named and can be imported."""
+    """The named contestants whose modules can be imported."""
     kinds = [kind for kind in (Qvec, Faiss, Chroma, Lance, Qdrant, Zvec) if kind.module in names]
     for kind in list(kinds):
         try:

@@ -1,4 +1,4 @@
-"""What the benchmarks share: arguments, a table, figures appended as JSON lines, a child process of Python."""
+"""Shared by the benchmarks: arguments, a table, figures appended as JSON lines, a child process of Python."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def quantiles(name: str, values: list[float]) -> dict[str, float]:
 
 
 def fresh_python(code: str, *args: object) -> str:
-    """What a program prints in a fresh interpreter that finds this checkout's qvec."""
+    """The output of a program in a fresh interpreter that imports this checkout's qvec."""
     command = [sys.executable, "-c", code, *map(str, args)]
     environment = os.environ | {"PYTHONPATH": ROOT}
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout

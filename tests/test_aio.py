@@ -55,7 +55,19 @@ def test_calls_are_those_of_a_collection(tmp_path: Path) -> None:
 
 def test_every_call_of_a_collection_has_a_coroutine() -> None:
     calls = {name for name in dir(qvec.create.__globals__["Collection"]) if not name.startswith("_")}
-    properties = {"closed", "code", "dim", "fields", "index", "metric", "mode", "model", "path", "timeout"}
+    properties = {
+        "closed",
+        "code",
+        "durability",
+        "dim",
+        "fields",
+        "index",
+        "metric",
+        "mode",
+        "model",
+        "path",
+        "timeout",
+    }
     assert calls - properties - set(dir(qvec.aio.AsyncCollection)) == set()
 
 

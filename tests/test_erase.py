@@ -34,7 +34,7 @@ def die(*_, **__):
 
 if point == "wiped":
     qvec.maintenance.optimize.zero_free_pages = die
-elif point == "scrubbing":
+elif point == "zeroing":
     zero, calls = qvec.storage.zero_free_pages.PageEraser._zero, []
 
     def some(self, start, stop):
@@ -138,7 +138,7 @@ def test_moved_rows_and_other_generations_leave_nothing(path: Path, rng: np.rand
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", ["deleted", "repaired", "wiped", "scrubbing"])
+@pytest.mark.parametrize("point", ["deleted", "repaired", "wiped", "zeroing"])
 @pytest.mark.parametrize("index", ["hnsw", "ivf"])
 def test_a_process_that_dies_half_way_has_deleted_and_the_next_one_overwrites(
     path: Path, rng: np.random.Generator, index: str, point: str

@@ -90,7 +90,7 @@ INT_IDS: dict[str, tuple[Any, str]] = {
     "booleans in an array": (np.array([True, False]), "integers.*bool"),
     "floats": ([7, 8.0], r"ids\[1\] is 8.0.*integers"),
     "floats in an array": (np.array([7.0, 8.0]), "integers.*float64"),
-    "objects in an array": (np.array([7, 8], object), "integers.*object"),
+    "objects in an array": (np.array([7, "8"], object), r"ids\[1\] is '8'.*integers"),
     "nothing in the list": ([7, None], r"ids\[1\] is None.*integers"),
     "lists": ([[7], [8]], r"ids\[0\] is \[7\].*integers"),
     "a generator": ((i for i in (7, 8)), "list or an array.*generator"),
@@ -125,7 +125,7 @@ PAYLOADS: dict[str, tuple[Any, str]] = {
     "an object": ([{"x": object()}, {}], r"payload\[0\].*'x'.*object"),
     "a class": ([{"x": [1, dict]}, {}], r"payload\[0\].*'x'.*type"),
     "an array": ([{}, {"x": np.ones(2)}], r"payload\[1\].*'x'.*ndarray.*: take its .tolist"),
-    "a numpy number": ([{}, {"x": np.float32(1)}], r"payload\[1\].*'x'.*float32.*: take its .item"),
+    "a complex number of numpy": ([{}, {"x": np.complex64(1)}], r"payload\[1\].*'x'.*complex64.*: take its .item"),
     "a day": ([{}, {"x": date(2024, 5, 1)}], r"payload\[1\].*'x'.*date.*: make it a datetime"),
     "a kind of number": ([{}, {"x": HTTPStatus.OK}], r"payload\[1\].*'x'.*HTTPStatus.*: make it one of its plain base"),
     "an integer beyond 64 bits": ([{}, {"x": 2**64}], r"payload\[1\].*'x'.*64"),
@@ -166,7 +166,7 @@ CREATIONS: dict[str, tuple[dict[str, Any], str]] = {
     "dim a float": ({"dim": 8.0}, r"dim .*8\.0"),
     "dim a string": ({"dim": "8"}, "dim .*'8'"),
     "dim a boolean": ({"dim": True}, "dim .*True"),
-    "an unknown metric": ({"metric": "euclid"}, "metric .*cosine.*'euclid'"),
+    "an unknown metric": ({"metric": "euclid"}, "metric='euclid' is called l2"),
     "a metric of nothing": ({"metric": None}, "metric .*None"),
     "an unknown code": ({"code": "int7"}, "int8.*'int7'"),
     "a code of the wrong type": ({"code": 8}, "int8.*8"),
@@ -274,7 +274,7 @@ def test_string_ids_cannot_be_numbered_automatically(named: Collection) -> None:
 
 
 @pytest.mark.parametrize("value", [-1, 2**63, "0", None, 0.0, True, [0], b"0"])
-def test_nothing_that_cannot_be_an_id_is_in_a_collection(db: Collection, value: object) -> None:
+def test_a_value_that_cannot_be_an_id_is_not_in_a_collection(db: Collection, value: object) -> None:
     before = trace(db)
     assert value not in db
     assert trace(db) == before

@@ -196,7 +196,7 @@ def test_an_export_does_not_replace_a_file_unless_told_to(tmp_path: Path) -> Non
         assert len(np.load(tmp_path / "x.ids.npy")) == N
 
 
-# # --- tables of other programs ---
+# --- tables of other programs ---
 
 
 def test_columns_of_a_table_become_vectors_ids_and_payloads(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_a_sample_of_a_table_is_spread_over_it(tmp_path: Path) -> None:
             assert min(rows) < N // 10 < 9 * N // 10 < max(rows)
 
 
-# # --- errors, and the command line ---
+# --- errors, and the command line ---
 
 
 def test_the_format_of_a_path_is_given_or_detected(tmp_path: Path) -> None:

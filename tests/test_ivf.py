@@ -149,7 +149,7 @@ def test_k_hits_are_returned_although_the_probed_lists_have_fewer_rows(
         assert set(hits.ids[0, :12].tolist()) == set(range(N - 12, N))
 
 
-# # --- the content of lists ---
+# --- the content of lists ---
 
 
 def test_vectors_added_one_by_one_are_found_as_well_as_those_added_at_once(
@@ -320,7 +320,7 @@ def test_duplicates_by_the_thousand_are_kept_and_found(path: Path) -> None:
         assert db.verify() == []
 
 
-# # --- clustering ---
+# --- clustering ---
 
 
 def test_lists_are_balanced_even_where_vectors_are_not(path: Path) -> None:
@@ -356,4 +356,4 @@ def test_estimates_are_within_their_bound_at_the_stated_rate(path: Path, data: t
         assert 0.96 <= below / total <= 0.995
 
 
-# # --- errors and damage ---
+# --- errors and damage ---

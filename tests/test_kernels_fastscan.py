@@ -162,6 +162,6 @@ def test_a_vector_that_is_its_center_has_its_key() -> None:
         (lambda: fastscan_sums(np.zeros((1, 64), np.uint8), np.zeros(64, np.uint8), simd="sse"), ValueError, "simd"),
     ],
 )
-def test_what_does_not_fit_is_refused(call: Any, error: type[Exception], message: str) -> None:
+def test_bad_arguments_are_refused(call: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()

@@ -40,7 +40,7 @@ def index(request: pytest.FixtureRequest) -> Any:
 
 
 def filled(path: Path, rng: np.random.Generator, index: Any, strings: bool = False) -> tuple[qvec.Collection, Model]:
-    """A collection of which two thirds were deleted, and its model."""
+    """A collection after two thirds were deleted, and its model."""
     x, model, gone = clustered(rng, N, DIM), Model(DIM, "l2"), rng.permutation(N)[: N * 2 // 3]
     db = qvec.create(path, DIM, metric="l2", index=index, ids="str" if strings else "int64")
     names = [f"id {i}" if strings else i for i in range(N)]

@@ -35,17 +35,17 @@ def n_prepared(db: qvec.Collection) -> int:
         return 0 if engine is None else len(snap.derived.get("prepared", ()))
 
 
-class Watch:
+class SearchCounter:
     """Counts the searches that a prepared search completed alone."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.answered = self.general = 0
+        self.prepared = self.general = 0
         search, run = Searches.search, _Run.hits
 
         def counted_search(searches: Searches, *args: Any) -> qvec.Hits:
             before = self.general
             hits = search(searches, *args)
-            self.answered += self.general == before
+            self.prepared += self.general == before
             return hits
 
         def counted_run(one: _Run) -> qvec.Hits:
@@ -57,8 +57,8 @@ class Watch:
 
 
 @pytest.fixture
-def watch(db: qvec.Collection, monkeypatch: pytest.MonkeyPatch) -> Watch:
-    return Watch(monkeypatch)
+def watch(db: qvec.Collection, monkeypatch: pytest.MonkeyPatch) -> SearchCounter:
+    return SearchCounter(monkeypatch)
 
 
 def same(one: qvec.Hits, other: qvec.Hits) -> None:
@@ -78,12 +78,12 @@ def test_prepared_searches_find_what_the_general_path_finds(
     with qvec.create(tmp_path / "a.qvec", DIM, metric=metric, code=code, index=index) as db:
         db.add(X)
         db.delete(range(0, 400, 7))
-        watch = Watch(monkeypatch)
+        watch = SearchCounter(monkeypatch)
         for options in ({"k": 10}, {"k": 3, "exact": True}, {"k": 500}, {"k": 5, "include": ()}):
             general = [db.search(q.astype(np.float64), **options) for q in Q]
             for query, hits in zip(Q, general, strict=True):
                 same(db.search(query, **options), hits)
-        assert watch.answered >= 4 * (len(Q) - 3)
+        assert watch.prepared >= 4 * (len(Q) - 3)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_prepared_searches_by_other_codes_find_what_the_general_path_finds(
     test_prepared_searches_find_what_the_general_path_finds(tmp_path, monkeypatch, code, index, "cosine")
 
 
-def test_searches_see_every_commit(db: qvec.Collection, watch: Watch) -> None:
+def test_searches_see_every_commit(db: qvec.Collection, watch: SearchCounter) -> None:
     for i in range(5):
         db.search(Q[0])
         db.search(Q[0])
@@ -103,32 +103,32 @@ def test_searches_see_every_commit(db: qvec.Collection, watch: Watch) -> None:
         assert 1000 + i in db.search(Q[0]).ids
         db.delete([1000 + i])
         assert 1000 + i not in db.search(Q[0]).ids
-    assert watch.answered >= 5
+    assert watch.prepared >= 5
 
 
-def test_searches_see_what_another_handle_commits(db: qvec.Collection, watch: Watch) -> None:
+def test_searches_see_what_another_handle_commits(db: qvec.Collection, watch: SearchCounter) -> None:
     with qvec.open(db._store.path, "r") as reader:
         for _ in range(3):
             reader.search(Q[1])
-        assert watch.answered
+        assert watch.prepared
         db.add(Q[1], ids=[7000])
         assert reader.search(Q[1]).ids[0] == 7000
 
 
-def test_a_transaction_reads_what_it_wrote(db: qvec.Collection, watch: Watch) -> None:
+def test_a_transaction_reads_what_it_wrote(db: qvec.Collection, watch: SearchCounter) -> None:
     db.search(Q[0])
     with db.transaction():
         db.add(Q[0], ids=[9000])
         assert db.search(Q[0]).ids[0] == 9000
         assert db.search(Q[0]).ids[0] == 9000
     assert db.search(Q[0]).ids[0] == 9000
-    assert watch.answered == 4
+    assert watch.prepared == 4
 
 
-def test_options_of_another_type_are_not_the_same(db: qvec.Collection, watch: Watch) -> None:
+def test_options_of_another_type_are_not_the_same(db: qvec.Collection, watch: SearchCounter) -> None:
     for _ in range(2):
         db.search(Q[0], 1, ef=20, oversample=1)
-    assert (watch.answered, n_prepared(db)) == (2, 1)
+    assert (watch.prepared, n_prepared(db)) == (2, 1)
     for bad in (
         {"k": True, "ef": 20},
         {"k": 1.0, "ef": 20},
@@ -141,10 +141,10 @@ def test_options_of_another_type_are_not_the_same(db: qvec.Collection, watch: Wa
     assert n_prepared(db) == 2
 
 
-def test_equal_numbers_that_are_other_objects_are_the_same(db: qvec.Collection, watch: Watch) -> None:
+def test_equal_numbers_that_are_other_objects_are_the_same(db: qvec.Collection, watch: SearchCounter) -> None:
     for ef in ("300", "300", "300"):
         db.search(Q[0], ef=int(ef), oversample=float("2.5"))
-    assert (watch.answered, n_prepared(db)) == (3, 1)
+    assert (watch.prepared, n_prepared(db)) == (3, 1)
 
 
 @pytest.mark.parametrize("bad", ["nan", "inf", "zero", "short", "long", "huge"])
@@ -159,17 +159,17 @@ def test_bad_queries_are_refused_by_name(db: qvec.Collection, bad: str) -> None:
             db.search(query[bad])
 
 
-def test_queries_of_other_kinds_take_the_general_path(db: qvec.Collection, watch: Watch) -> None:
+def test_queries_of_other_kinds_take_the_general_path(db: qvec.Collection, watch: SearchCounter) -> None:
     expected = db.search(Q[0])
     wide = np.zeros((DIM, 2), np.float32)
     wide[:, 0] = Q[0]
     for query in (Q[0].tolist(), Q[0].astype(np.float64), wide[:, 0], Q[0].astype(">f4")):
         np.testing.assert_array_equal(db.search(query).ids, expected.ids)
     assert db.search(Q[:1]).ids.shape == (1, 10)
-    assert watch.answered == 1
+    assert watch.prepared == 1
 
 
-def test_a_list_of_parts_may_change_between_searches(db: qvec.Collection, watch: Watch) -> None:
+def test_a_list_of_parts_may_change_between_searches(db: qvec.Collection, watch: SearchCounter) -> None:
     parts: list[Any] = []
     for _ in range(2):
         assert db.search(Q[0], include=parts).included == ()
@@ -178,20 +178,20 @@ def test_a_list_of_parts_may_change_between_searches(db: qvec.Collection, watch:
     assert n_prepared(db) == 0
 
 
-def test_payloads_are_read(db: qvec.Collection, watch: Watch) -> None:
+def test_payloads_are_read(db: qvec.Collection, watch: SearchCounter) -> None:
     for _ in range(2):
         assert db.search(Q[0]).payloads == [None] * 10
     db.add(Q[0], ids=[5000], payloads={"a": 1})
     for _ in range(2):
         payloads = db.search(Q[0]).payloads
         assert payloads[0] == {"a": 1}
-    assert watch.answered == 4
+    assert watch.prepared == 4
 
 
-def test_filtered_searches_take_the_general_path(db: qvec.Collection, watch: Watch) -> None:
+def test_filtered_searches_take_the_general_path(db: qvec.Collection, watch: SearchCounter) -> None:
     for _ in range(3):
         assert set(db.search(Q[0], ids_in=[1, 2, 3]).ids[:3].tolist()) == {1, 2, 3}
-    assert watch.answered == 0
+    assert watch.prepared == 0
 
 
 def test_the_newest_prepared_searches_of_a_commit_are_kept(db: qvec.Collection) -> None:

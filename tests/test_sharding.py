@@ -171,7 +171,7 @@ except Exception as error: print(type(error).__name__)
         assert again._store.memory == "ram"
 
 
-# # --- batches in Ray's format ---
+# --- batches in Ray's format ---
 
 
 def written(folder: Path) -> list[Path]:

@@ -11,7 +11,7 @@ import pytest
 
 from helpers.store_files import CODES, COLUMNS, LISTS, change_rows, contents, fill, make_store, random_rows, same
 from qvec.common.errors import ClosedError, DuplicateIdError, ExistsError, InputError, NotFoundError, ReadOnlyError
-from qvec.storage.copies import copy_to
+from qvec.storage.copies import compact, copy_to
 from qvec.storage.stats import collect
 from qvec.storage.store import ColumnSpec, Store, Transaction
 
@@ -279,7 +279,7 @@ def test_a_reader_cannot_write(tmp_path: Path) -> None:
         store.begin_write()
 
 
-@pytest.mark.parametrize("option", [{"mode": "w"}, {"memory": "disk"}, {"durability": "none"}])
+@pytest.mark.parametrize("option", [{"mode": "w"}, {"memory": "disk"}])
 def test_options_are_checked_by_name(tmp_path: Path, option: dict[str, str]) -> None:
     make_store(tmp_path).close()
     ((name, value),) = option.items()
@@ -309,13 +309,17 @@ def test_relaxed_commits_are_read_back(tmp_path: Path) -> None:
         assert same(contents(store), written)
 
 
-def test_a_relaxed_environment_is_not_passed_off_as_durable(tmp_path: Path) -> None:
-    store = make_store(tmp_path, durability="relaxed")
-    with Store.open(tmp_path / "a.qvec", "r"):
-        store.close()
-        with pytest.raises(InputError, match="durability='relaxed'"):
-            Store.open(tmp_path / "a.qvec")
-    Store.open(tmp_path / "a.qvec").close()
+@pytest.mark.parametrize("durability", ["full", "relaxed"])
+def test_all_handles_of_a_file_have_the_durability_that_is_stored_in_it(tmp_path: Path, durability: str) -> None:
+    with make_store(tmp_path, durability=durability) as store:
+        assert store.env.durable == store.env.lmdb.flags()["sync"] == (durability == "full")
+        copy_to(store, tmp_path / "b.qvec")
+        compact(store)
+        assert store.env.lmdb.flags()["sync"] == (durability == "full")
+    for name in ("a.qvec", "b.qvec"):
+        with Store.open(tmp_path / name) as store:
+            assert store.env.lmdb.flags()["sync"] == (durability == "full")
+            assert dict(store.config) == {"dim": 384}
 
 
 def test_a_copy_is_smaller_whole_and_leaves_the_original_alone(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_threads_that_read_while_one_writes_see_whole_commits(tmp_path: Path) ->
         with store.write() as txn:
             txn.columns[LISTS].resize(310)
             txn.columns[LISTS].write(0, np.zeros((310, 128), np.uint8))
-        torn, stop, looks = [], threading.Event(), []
+        torn, stop, versions_read = [], threading.Event(), []
 
         def look() -> None:
             while not stop.is_set():
@@ -75,7 +75,7 @@ def test_threads_that_read_while_one_writes_see_whole_commits(tmp_path: Path) ->
                     version = snap.state.get("version", 0)
                 if not (rows == version).all():
                     torn.append(version)
-                looks.append(version)
+                versions_read.append(version)
 
         threads = [threading.Thread(target=look) for _ in range(3)]
         for thread in threads:
@@ -88,7 +88,7 @@ def test_threads_that_read_while_one_writes_see_whole_commits(tmp_path: Path) ->
         for thread in threads:
             thread.join(10)
         assert torn == []
-        assert len(set(looks)) > 5
+        assert len(set(versions_read)) > 5
 
 
 def test_close_waits_for_other_threads_and_ends_its_own(tmp_path: Path) -> None:

@@ -404,3 +404,12 @@ print('ended')
 """
     with process(code, path) as other:
         assert other.communicate(timeout=30)[0] == "ended\n"
+
+
+def test_a_program_written_as_for_sqlite3_runs_without_any_lock_handling(tmp_path: Path) -> None:
+    from helpers import two_processes as program
+
+    done = program.main(tmp_path)
+    assert done["notes"] == program.NOTES - program.DELETES + program.BOOKMARKS
+    assert (done["deleted"], done["edited"], done["problems"]) == (program.DELETES, program.EDITS, [])
+    assert 0 < done["reads"] <= done["counted"]  # counts of deleted notes are gone with them

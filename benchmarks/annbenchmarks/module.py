@@ -21,7 +21,7 @@ METRICS = {"angular": "cosine", "euclidean": "l2", "ip": "ip"}
 
 
 class Qvec(BaseANN):
-    """A collection in a folder of its own, searched by a reader.
+    """A collection in a folder of its own, searched through a reading handle.
 
     ``options``: ``code``, ``index`` ("flat", "hnsw", "packed" or "ivf"), and ``m``, ``ef_construction``, ``nlist`` or
     ``originals`` as :func:`qvec.create` and the index's configuration take them. What is set for a search is the one
@@ -62,7 +62,7 @@ class Qvec(BaseANN):
         return self.found
 
     def get_memory_usage(self) -> float | None:
-        """Kilobytes: the process's own memory, and the whole of the file, since its pages come in as they are read."""
+        """Kilobytes: the process's own memory and the whole file, because its pages are loaded as they are read."""
         now = memory()
         size = 0 if self.db is None else self.db.stats().file_bytes
         return None if now is None else (now.anonymous + size) / 1024

@@ -124,7 +124,7 @@ def _picked(kind: type[Entry] | type[Point], record: Mapping[str, Any]) -> dict[
 
 
 def machine() -> dict[str, Any]:
-    """Describe the machine that the figures are from."""
+    """Describe the machine of the measurement."""
     return {
         "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),

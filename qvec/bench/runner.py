@@ -184,7 +184,7 @@ class _Contest:
             self._notice(f"{contestant.name}: built in {built['build_s']:.1f} s")
 
     def run_trials(self, progress: Progress) -> None:
-        """Run all rounds. At each point all contestants run in turn; each time another one is first."""
+        """Run all rounds. At each point the contestants run one by one, each round beginning with another one."""
         deepest = max((len(entrant.points) for entrant in self._entrants), default=0)
         total, done, first = self._settings.rounds * sum(len(entrant.points) for entrant in self._entrants), 0, 0
         for _ in range(self._settings.rounds):

@@ -29,13 +29,13 @@ def time_singles(calls: Calls, queries: Sequence[Float32Array], budget: float) -
         one(query)
     found: list[Any] = []
     stamps: list[int] = []
-    clock, answered, stamp = time.perf_counter_ns, found.append, stamps.append
+    clock, record, stamp = time.perf_counter_ns, found.append, stamps.append
     with undisturbed():
         first = now = clock()
         stamp(first)
         for start in range(0, len(queries), MIN_QUERIES):
             for query in queries[start : start + MIN_QUERIES]:
-                answered(one(query))
+                record(one(query))
                 now = clock()
                 stamp(now)
             if now - first > budget * 1e9:

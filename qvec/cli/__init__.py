@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -14,13 +17,17 @@ from qvec.cli import (
     bench,
     choose,
     compact,
+    count,
     deleting,
     demo,
     drift,
     erase,
     evaluate,
     exporting,
+    field,
     generations,
+    getting,
+    head,
     importing,
     info,
     optimize,
@@ -37,6 +44,10 @@ VERBS = {
     "import": importing,
     "export": exporting,
     "info": info,
+    "get": getting,
+    "head": head,
+    "count": count,
+    "field": field,
     "search": search,
     "delete": deleting,
     "erase": erase,
@@ -53,6 +64,7 @@ VERBS = {
     "verify": verify,
     "repair": repair,
 }
+API_NAMES = {"overwrite": "--overwrite", "on_conflict": "--on-conflict"}
 OK, FOUND_PROBLEMS, FAILED, INTERRUPTED = 0, 1, 2, 130
 
 EPILOG = """\
@@ -80,11 +92,17 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
+        if (wrong := re.search(r"argument VERB: invalid choice: '(.*?)'", message)) is not None:
+            near = difflib.get_close_matches(wrong[1], VERBS, 1)
+            message = f"no verb {wrong[1]!r}" + (f"; did you mean {near[0]!r}?" if near else "")
         self.exit(FAILED, f"qvec: error: {message} (see {self.prog} --help)\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; ``argv`` defaults to the process's own arguments."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # print what the terminal's encoding lacks as \\x escapes
+            stream.reconfigure(errors="backslashreplace")
     args = build_parser().parse_args(argv)
     try:
         code = int(args.run(args))
@@ -98,9 +116,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (QvecError, OSError) as error:
         if args.debug:
             raise
-        print(f"qvec: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"qvec: error: {in_shell_terms(error, args)}", file=sys.stderr)
         return FAILED
     return code
+
+
+def in_shell_terms(error: BaseException, args: argparse.Namespace) -> str:
+    """The message of an error on one line, with the options of the command in place of the arguments of the API."""
+    if isinstance(error, OSError) and error.strerror is not None:
+        return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+    text = " ".join(str(error).split())
+    flags: dict[str, str] = args.flags
+    names = "|".join(map(re.escape, sorted(flags, key=len, reverse=True)))
+    argument = rf"(?<![\w.'\[-])({names})=\[?'?([^\s'\]),:;]*)'?\]?"
+    text = re.sub(argument, lambda m: f"{flags[m[1]]} {m[2]}".strip(), text)
+    return re.sub(rf"^({names})(?= (?:must|is|are|has|takes)\b)", lambda m: flags[m[1]], text)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -125,5 +155,10 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         verb.configure(sub)
-        sub.set_defaults(run=verb.run)
+        flags = {
+            action.dest: min(action.option_strings, key=lambda flag: (flag[1] != "-", -len(flag)))
+            for action in sub._actions
+            if action.option_strings
+        }
+        sub.set_defaults(run=verb.run, flags=API_NAMES | flags)
     return parser

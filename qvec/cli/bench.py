@@ -2,13 +2,16 @@
 
 DATASET is "demo", an .hdf5 file of ann-benchmarks, a folder of base.*, queries.* and maybe gt.* and meta.json, or a
 file of vectors with --queries. Each contestant builds and searches in a process of its own; at each point of the sweep
-they are measured in turn. True neighbors are computed if the data has none.
+the contestants run one after the other. True neighbors are computed if the data has none.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,6 +20,7 @@ from qvec.bench.contestants import PEERS, number
 from qvec.bench.html import write_report
 from qvec.bench.plot import plot_bytes, plot_recall
 from qvec.bench.table import print_points, print_summary
+from qvec.cli.output import print_json
 from qvec.common.console import progress
 from qvec.common.errors import InputError, MissingExtraError
 from qvec.common.types import Metric
@@ -49,7 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     how.add_argument("-k", "--k", type=int, default=10, metavar="N", help="neighbors of each query (default: 10)")
     how.add_argument("--threads", type=int, default=2, metavar="N", help="threads of a build (default: 2)")
     how.add_argument("--batch-threads", type=int, default=1, metavar="N", help="threads of a batch (default: 1)")
-    how.add_argument("--rounds", type=int, default=3, metavar="N", help="turns at each point (default: 3)")
+    how.add_argument("--rounds", type=int, default=3, metavar="N", help="trials at each point (default: 3)")
     how.add_argument(
         "--recall",
         nargs="+",
@@ -66,6 +70,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--trial-timeout", type=float, default=300.0, metavar="S", help="stop a trial after S seconds")
     out = parser.add_argument_group("output")
     out.add_argument("--out", type=Path, metavar="DIR", help="write points.jsonl, report.html and plots here")
+    out.add_argument("--json", action="store_true", help="print one JSON object, and no tables")
     out.add_argument("--points", action="store_true", help="print every point, too")
 
 
@@ -85,22 +90,26 @@ def run(args: argparse.Namespace) -> int:
     dim, metric = workload.base.shape[1], workload.metric
     peers, skipped = bench.choose_peers(args.peers, metric, sweep)
     contestants = [*bench.own_contestants(args.codes, args.indexes, dim, metric, sweep), *peers]
+    notice: Callable[[str], None] = partial(print, file=sys.stderr if args.json else sys.stdout)
     for name, reason in skipped.items():
-        print(f"{name}: skipped: {reason}")
+        notice(f"{name}: skipped: {reason}")
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
-    with progress("measuring", "turns") as report:
-        result = bench.run(workload, contestants, settings, skipped=skipped, progress=report, notice=print)
-    if args.points:
-        print_points(result)
-    print_summary(result, args.recall)
+    with progress("measuring", "trials") as report:
+        result = bench.run(workload, contestants, settings, skipped=skipped, progress=report, notice=notice)
+    if args.json:
+        print_json(dataclasses.asdict(result))
+    else:
+        if args.points:
+            print_points(result)
+        print_summary(result, args.recall)
     if args.out is not None:
-        write(result, args.out, args.recall)
+        write(result, args.out, args.recall, notice)
     measured = {entry.contestant for entry in result.entries if entry.contestant not in result.failed}
     return 0 if measured.issuperset(each.name for each in contestants if each.own) else 1
 
 
-def write(result: bench.Result, folder: Path, targets: Sequence[float]) -> None:
+def write(result: bench.Result, folder: Path, targets: Sequence[float], notice: Callable[[str], None]) -> None:
     """Write the points, the report of all runs in the folder, and plots if matplotlib is installed."""
     file = folder / "points.jsonl"
     before = bench.load_lines(file) if file.exists() else []
@@ -110,8 +119,8 @@ def write(result: bench.Result, folder: Path, targets: Sequence[float]) -> None:
         plot_recall(result, folder / "recall_qps.png")
         plot_bytes(result, folder / "recall_bytes.png", targets)
     except MissingExtraError as error:
-        print(f"no plots: {error}")
-    print(f"written to {folder}: {', '.join(sorted(file.name for file in folder.iterdir() if file.is_file()))}")
+        notice(f"no plots: {error}")
+    notice(f"written to {folder}: {', '.join(sorted(file.name for file in folder.iterdir() if file.is_file()))}")
 
 
 def load(args: argparse.Namespace) -> Workload:

@@ -6,10 +6,15 @@ Exit code 1: no code meets the target.
 from __future__ import annotations
 
 import argparse
+import time
+from typing import Any
 
 import qvec
 from qvec.cli.evaluate import add_measuring, measuring, print_report
-from qvec.common.console import progress
+from qvec.cli.output import print_json, print_text
+from qvec.common.console import human_bytes, print_table, progress
+
+SPEED_QUERIES, WARM_UP = 200, 10
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_measuring(parser, 2000)
     parser.add_argument("--apply", action="store_true", help="requantize to the code that was found")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -28,9 +34,57 @@ def run(args: argparse.Namespace) -> int:
         with progress("measuring", "codes") as report:
             options = measuring(args) | {"max_bytes": args.max_bytes, "max_p99_ms": args.max_p99_ms}
             choice = db.choose(args.recall, **options, progress=report)
-        print_report(choice.report)
-        print(choice)
+        found: dict[str, Any] = {"met": choice.met, "chosen": None, "measured": choice.report.to_dicts()}
+        if choice.row is not None:
+            found["chosen"] = {"code": choice.row.code, "oversample": choice.row.oversample}
+        if not args.json:
+            print_report(choice.report)
+            print_text(str(choice))
         if args.apply and choice.met:
+            before = _measured(db)
             with progress("requantizing", "rows") as report:
-                print(f"generation {choice.apply(report).number} is active")
+                made = choice.apply(report)
+            after, old = _measured(db), [each.number for each in db.generations() if not each.active]
+            found |= {"generation": made.number, "before": before, "after": after, "old_generations": old}
+            if not args.json:
+                _print_change(args.store, found)
+    if args.json:
+        print_json(found)
     return 0 if choice.met else 1
+
+
+def _measured(db: qvec.Collection) -> dict[str, Any]:
+    """The bytes and the speed of the active code. Speed: single searches for stored vectors, on one thread."""
+    stats = db.stats()
+    queries = db.get(where={}, limit=SPEED_QUERIES).vectors
+    for query in queries[:WARM_UP]:  # the first searches read the file
+        db.search(query, include=())
+    start = time.perf_counter()
+    for query in queries:
+        db.search(query, include=())
+    seconds = (time.perf_counter() - start) / max(1, len(queries))
+    return {
+        "code": stats.code,
+        "code_bytes": round(stats.codes_bytes / max(1, stats.count)),
+        "file_bytes": stats.file_bytes,
+        "search_ms": round(1000 * seconds, 4),
+    }
+
+
+def _print_change(store: str, found: dict[str, Any]) -> None:
+    before, after = found["before"], found["after"]
+    print_table(
+        f"generation {found['generation']} is active",
+        ("", "before", "after"),
+        [
+            ("code", before["code"], after["code"]),
+            ("bytes of a code", before["code_bytes"], after["code_bytes"]),
+            ("file", human_bytes(before["file_bytes"]), human_bytes(after["file_bytes"])),
+            ("ms of a search", f"{before['search_ms']:.3f}", f"{after['search_ms']:.3f}"),
+        ],
+    )
+    if found["old_generations"]:
+        print("the old codes are still stored; to free them:")
+        for number in found["old_generations"]:
+            print(f"  qvec generations {store} --drop {number}")
+        print(f"  qvec compact {store}")

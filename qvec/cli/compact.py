@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 
 import qvec
+from qvec.cli.output import print_json
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("store", metavar="STORE", help="the store's file")
+    parser.add_argument("--json", action="store_true", help="print the number of bytes as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     with qvec.open(args.store) as db:
-        print(f"{db.compact():,} bytes were released")
+        released = db.compact()
+    print_json({"released_bytes": released}) if args.json else print(f"{released:,} bytes were released")
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 import qvec
+from qvec.cli.output import print_json
 from qvec.cli.search import as_ids, as_where
 from qvec.common.errors import InputError
 
@@ -17,6 +18,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--missing", choices=("ignore", "error"), default="ignore", help="for ids that are not stored (default: ignore)"
     )
     parser.add_argument("--threads", type=int, metavar="N", help="threads to use (default: one for each core)")
+    parser.add_argument("--json", action="store_true", help="print the number of vectors as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -25,5 +27,5 @@ def run(args: argparse.Namespace) -> int:
     with qvec.open(args.store) as db:
         ids = as_ids(db, args.ids) if args.ids else None
         deleted = db.delete(ids, where=as_where(args.where), missing=args.missing, threads=args.threads)
-    print(f"{deleted:,} deleted")
+    print_json({"deleted": deleted}) if args.json else print(f"{deleted:,} deleted")
     return 0

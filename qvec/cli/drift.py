@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 
 import qvec
+from qvec.cli.output import print_json
 from qvec.common.console import print_table
 
 
@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     with qvec.open(args.store, mode="r") as db:
         drift = db.drift()
     if args.json:
-        print(json.dumps(dataclasses.asdict(drift)))
+        print_json(dataclasses.asdict(drift))
     else:
         cells = [
             (name, f"{value:.4f}" if isinstance(value, float) else value) for name, value in drift.evidence.items()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 
 import qvec
+from qvec.cli.output import print_json
 from qvec.cli.search import as_ids, as_where
 from qvec.common.console import progress
 
@@ -20,6 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--missing", choices=("ignore", "error"), default="ignore", help="for ids that are not stored (default: ignore)"
     )
     parser.add_argument("--threads", type=int, metavar="N", help="threads to use (default: one for each core)")
+    parser.add_argument("--json", action="store_true", help="print the number of vectors as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -27,5 +29,6 @@ def run(args: argparse.Namespace) -> int:
         ids, where = as_ids(db, args.ids), as_where(args.where)
         options = {"missing": args.missing, "threads": args.threads, "progress": report}
         erased = db.erase(ids if ids or where is None else None, where=where, **options)
-    print(f"{erased:,} deleted; the file holds no deleted data")
+    text = f"{erased:,} deleted; the file holds no deleted data"
+    print_json({"erased": erased}) if args.json else print(text)
     return 0

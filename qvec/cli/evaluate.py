@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import qvec
+from qvec.cli.output import print_json, print_text
 from qvec.common.console import print_table, progress
+from qvec.common.errors import NotFoundError
+from qvec.common.extras import require
 from qvec.datasets import load_vectors
 from qvec.quality.report import HEADINGS, Report
 
@@ -37,12 +39,17 @@ def measuring(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.plot is not None:  # refused now, not after minutes of measuring
+        require("matplotlib.figure", "plot")
+        if not args.plot.resolve().parent.is_dir():
+            raise NotFoundError(f"{args.plot.resolve().parent}: no such directory")
     with qvec.open(args.store, mode="r") as db, progress("measuring", "codes") as report:
         found = db.evaluate(**measuring(args), progress=report)
     if args.plot is not None:
         found.plot(args.plot)
     if args.json:
-        print(*map(json.dumps, found.to_dicts()), sep="\n")
+        for row in found.to_dicts():
+            print_json(row)
     else:
         print_report(found)
     return 0
@@ -52,4 +59,4 @@ def print_report(report: Report) -> None:
     """Print the table, and why codes are missing in it."""
     print_table(report.title, HEADINGS, report.cells())
     for code, reason in report.skipped.items():
-        print(f"{code}: not measured: {reason}")
+        print_text(f"{code}: not measured: {reason}")

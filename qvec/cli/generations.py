@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
 
 import qvec
+from qvec.cli.output import print_json
 from qvec.common.console import print_table
 from qvec.datasets import load_vectors
 
@@ -47,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
             db.drop_generation(args.drop)
         found = [dataclasses.asdict(generation) for generation in db.generations()]
     if args.json:
-        print(*map(json.dumps, found), sep="\n")
+        for row in found:
+            print_json(row)
     else:
         print_table("", COLUMNS, [list(map(_shown, row.values())) for row in found])
     return 0

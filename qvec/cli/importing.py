@@ -1,9 +1,10 @@
 """Add the vectors of a file, or of another vector store, to a store; create the store if it does not exist.
 
 Files: .npy .npz .fvecs .bvecs .ivecs .fbin .u8bin .i8bin .ibin, and .hdf5 of ann-benchmarks (extra: hdf5), with ids and
-payloads in separate files; .parquet and .arrow (extra: arrow), whose other columns are the payload. Other stores:
-.faiss index files (extra: faiss), hnswlib's (--format hnswlib), Chroma's and LanceDB's directories (extras: chroma,
-lancedb). Each batch is one commit: if the import stops, the batches before are stored.
+payloads in separate files; .jsonl and .csv, with vectors, ids and payloads together; .parquet and .arrow (extra:
+arrow), whose other columns are the payload. Other stores: .faiss index files (extra: faiss), hnswlib's (--format
+hnswlib), Chroma's and LanceDB's directories (extras: chroma, lancedb). Each batch is one commit: if the import stops,
+the batches before are stored.
 """
 
 from __future__ import annotations
@@ -12,28 +13,35 @@ import argparse
 import sys
 import time
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import qvec
+from qvec.cli.output import print_json
+from qvec.cli.stdin import as_file
+from qvec.codes.configs import HNSW
 from qvec.common.console import human_bytes, progress
 from qvec.common.errors import InputError
-from qvec.common.types import MAX_DIM, CodeKind, Metric, OnConflict
+from qvec.common.types import MAX_DIM, Metric, OnConflict, Originals
+from qvec.datasets.text_files import CSV_SUFFIXES
 from qvec.interchange import Source, SourceFormat, add_from, create_for, open_source
 from qvec.interchange.copying import BATCH
 
 MAX_BATCH = 1 << 20
-NEW_STORE = ("metric", "code", "index")
+NEW_STORE = ("metric", "code", "index", "originals", "model")
+INDEXES = ("auto", "flat", "hnsw", "packed", "ivf")
 READING = ("key", "ids", "payloads", "vector", "id", "payload", "columns", "skip", "table", "document")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("store", metavar="STORE", type=Path, help="the store's file")
-    parser.add_argument("file", metavar="FILE", type=Path, help="the vectors, one row each, or a directory")
+    parser.add_argument("file", metavar="FILE", type=Path, help="the rows, or a directory; - for standard input")
     parser.add_argument("--format", choices=get_args(SourceFormat), help="the format of FILE (default: by its suffix)")
     new = parser.add_argument_group("for a new store")
     new.add_argument("--metric", choices=get_args(Metric), help="default: the HDF5 file's own, else cosine")
-    new.add_argument("--code", choices=("auto", *get_args(CodeKind)), help="the code of vectors (default: auto)")
-    new.add_argument("--index", choices=("auto", "flat", "hnsw", "ivf"), help="the index (default: auto)")
+    new.add_argument("--code", metavar="NAME", help="the code of vectors, such as int8 or rabitq4 (default: auto)")
+    new.add_argument("--index", choices=INDEXES, help="the index (default: auto)")
+    new.add_argument("--originals", choices=get_args(Originals), help="how to store vectors themselves (default: f32)")
+    new.add_argument("--model", metavar="NAME", help="a tag of the embedding model")
     new.add_argument(
         "--field",
         action="append",
@@ -42,6 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=TYPE",
         help="a payload field to filter by: keyword, int, float, bool, datetime, or a list as keyword[]; repeatable",
     )
+    parser.add_argument("--json", action="store_true", help="print the numbers of rows as one JSON object")
     rows = parser.add_argument_group("rows")
     rows.add_argument("--dim", type=_dim, default="auto", metavar="N", help="fail unless vectors have N dimensions")
     rows.add_argument("--key", metavar="NAME", help="array of an .npz or .hdf5 file (default: train, or the only one)")
@@ -56,9 +65,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     rows.add_argument("--vector", metavar="COLUMN", help="a table's column of vectors (default: the only one)")
     rows.add_argument("--id", metavar="COLUMN", help="a table's column of ids (default: id, if there is one)")
     rows.add_argument("--payload", metavar="COLUMN", help="a table's column of JSON objects")
-    rows.add_argument(
-        "--columns", metavar="LIST", type=_names, help="payload columns to read, separated by commas"
-    )
+    rows.add_argument("--columns", metavar="LIST", type=_names, help="payload columns to read, separated by commas")
     rows.add_argument("--skip", metavar="LIST", type=_names, help="columns to leave out, separated by commas")
     rows.add_argument("--document", metavar="KEY", help="the payload key of Chroma's documents (default: document)")
     rows.add_argument("--table", metavar="NAME", help="the table or collection of a directory (default: the only one)")
@@ -78,7 +85,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    source = open_source(args.file, args.format, **{name: getattr(args, name) for name in READING})
+    with as_file(args.file, args.format or "jsonl") as file:
+        return import_rows(args, file)
+
+
+def import_rows(args: argparse.Namespace, file: Path) -> int:
+    """Add the rows of a file."""
+    options = {name: getattr(args, name) for name in READING}
+    if args.format == "csv" or (args.format is None and file.suffix.lower() in CSV_SUFFIXES):
+        options["types"] = dict(args.field) or None
+    source = open_source(file, args.format, **options)
     if args.dim not in ("auto", source.dim):
         raise InputError(f"{args.file} has vectors of dimension {source.dim}; --dim says {args.dim}")
     existed = args.store.exists()
@@ -96,13 +112,18 @@ def run(args: argparse.Namespace) -> int:
     if source.note:
         print(f"qvec: note: {source.note}", file=sys.stderr)
     done = f"{copied.added:,} added, {copied.replaced:,} replaced, {copied.skipped:,} skipped in {seconds:.1f} s"
-    print(f"{args.store}: {done}; now {count:,} vectors in {human_bytes(size)}")
+    if args.json:
+        numbers = {"added": copied.added, "replaced": copied.replaced, "skipped": copied.skipped}
+        print_json({"store": str(args.store), **numbers, "count": count, "bytes": size, "seconds": seconds})
+    else:
+        print(f"{args.store}: {done}; now {count:,} vectors in {human_bytes(size)}")
     return 0
 
 
 def _created(args: argparse.Namespace, source: Source) -> qvec.Collection:
-    code, index = args.code or "auto", args.index or "auto"
-    options = {"code": code, "index": index, "fields": {**source.fields, **dict(args.field)}}
+    index = HNSW(layout="packed") if args.index == "packed" else args.index or "auto"
+    options: dict[str, Any] = {"index": index, "fields": {**source.fields, **dict(args.field)}}
+    options |= {name: getattr(args, name) for name in ("code", "originals", "model") if getattr(args, name) is not None}
     return create_for(source, args.store, metric=args.metric, batch_size=args.batch, **options)
 
 
@@ -111,6 +132,7 @@ def _opened(args: argparse.Namespace) -> qvec.Collection:
     stats = db.stats()
     for name in NEW_STORE:
         asked, stored = getattr(args, name), getattr(stats, name)
+        asked = "hnsw" if asked == "packed" else asked
         if asked not in (None, "auto", stored):
             db.close()
             raise InputError(f"{args.store} has {name} {stored}; --{name} {asked} is for a new store")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from typing import Any
 
 import qvec
+from qvec.cli.output import print_json
 from qvec.common.console import human_bytes, print_table
 
 PARTS = "_bytes"
@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     with qvec.open(args.store, mode="r") as db:
         stats = dataclasses.asdict(db.stats(graph=args.graph)) | {"fields": dict(db.fields)}
     if args.json:
-        print(json.dumps(stats))
+        print_json(stats)
         return 0
     facts = {name: value for name, value in stats.items() if not name.endswith(PARTS)}
     print_table(args.store, ("what", "value"), [(name, _readable(stats, name, value)) for name, value in facts.items()])

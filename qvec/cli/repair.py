@@ -6,9 +6,9 @@ Exit code 0: the store is sound now; what was rebuilt is listed. 2: it cannot be
 from __future__ import annotations
 
 import argparse
-import json
 
 import qvec
+from qvec.cli.output import print_json
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     with qvec.open(args.store) as db:
         rebuilt = db.repair(threads=args.threads)
     if args.json:
-        print(json.dumps({"store": args.store, "rebuilt": rebuilt}))
+        print_json({"store": args.store, "rebuilt": rebuilt})
     else:
         print(*(f"{args.store}: rebuilt: {part}" for part in rebuilt), f"{args.store}: sound", sep="\n")
     return 0

@@ -6,9 +6,11 @@ Without CODE: continue an interrupted call, otherwise train the active code agai
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from typing import Any
 
 import qvec
+from qvec.cli.output import print_json
 from qvec.common.console import progress
 from qvec.common.errors import InputError
 
@@ -22,6 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--relink", choices=RELINK, default="auto", help="build a new graph (default: if needed)")
     parser.add_argument("--rollback", type=int, metavar="N", help="make generation N active again")
     parser.add_argument("--threads", type=int, metavar="N", help="threads to use (default: one for each core)")
+    parser.add_argument("--json", action="store_true", help="print the active generation as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,5 +36,6 @@ def run(args: argparse.Namespace) -> int:
         else:
             options: dict[str, Any] = {"generation": args.generation, "relink": RELINK[args.relink]}
             made = db.requantize(args.code, **options, threads=args.threads, progress=report)
-    print(f"generation {made.number} is active: {made.code}, {made.code_size} bytes a vector")
+    text = f"generation {made.number} is active: {made.code}, {made.code_size} bytes a vector"
+    print_json(dataclasses.asdict(made)) if args.json else print(text)
     return 0

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import qvec
+from qvec.cli.output import print_json
+from qvec.cli.stdin import as_file
 from qvec.common.console import print_table, shortened
 from qvec.common.errors import InputError
 from qvec.datasets import load_vectors
@@ -29,7 +31,13 @@ PAYLOAD_WIDTH = 200  # characters of a payload that are considered; the table tr
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("store", metavar="STORE", help="the store's file")
-    parser.add_argument("queries", metavar="QUERIES", type=Path, nargs="?", help="file of query vectors")
+    parser.add_argument(
+        "queries",
+        metavar="QUERIES",
+        type=Path,
+        nargs="?",
+        help="file of query vectors; - for standard input",
+    )
     parser.add_argument("--row", type=int, metavar="N", help="search only for row N of QUERIES, counted from 0")
     parser.add_argument("--id", metavar="ID", help="search for the vector that is stored under ID")
     parser.add_argument("--key", metavar="NAME", help="array of an .npz or .hdf5 file (for example: test)")
@@ -87,15 +95,16 @@ def _answers(db: qvec.Collection, args: argparse.Namespace) -> Iterator[tuple[li
         yield [args.id], db.search_by_id(as_ids(db, [args.id]), **options)
         return
     search: Any = db.search if args.group_by is None else db.search_groups
-    labels, vectors = _queries(args)
+    with as_file(args.queries) as file:
+        labels, vectors = _queries(args, file)
     for start in range(0, len(labels), BATCH):
         batch = slice(start, start + BATCH)
         yield labels[batch], search(np.asarray(vectors[batch]), **options)
 
 
-def _queries(args: argparse.Namespace) -> tuple[list[int | str], NDArray[Any]]:
+def _queries(args: argparse.Namespace, file: Path) -> tuple[list[int | str], NDArray[Any]]:
     """Labels of the queries, and the queries."""
-    vectors = load_vectors(args.queries, args.key)
+    vectors = load_vectors(file, args.key)
     if args.row is None:
         return list(range(len(vectors))), vectors
     if not 0 <= args.row < len(vectors):
@@ -113,7 +122,7 @@ def as_where(text: str | None) -> Any:
         return None
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"--where is not JSON: {error}") from None
 
 
@@ -128,7 +137,7 @@ def as_ids(db: qvec.Collection, texts: list[str]) -> list[Any]:
 
 
 def _print_json(label: int | str, hits: list[dict[str, Any]]) -> None:
-    print(json.dumps({"query": label, "hits": hits}, ensure_ascii=False, default=str))
+    print_json({"query": label, "hits": hits})
 
 
 def _print_table(label: int | str, hits: list[dict[str, Any]]) -> None:
@@ -137,7 +146,7 @@ def _print_table(label: int | str, hits: list[dict[str, Any]]) -> None:
 
 def _print_explanation(explanation: Explanation, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"explanation": dataclasses.asdict(explanation)}))
+        print_json({"explanation": dataclasses.asdict(explanation)})
     else:
         rows = [line.split(maxsplit=1) for line in str(explanation).splitlines()]
         print_table("how they were found", ("what", "value"), rows)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 import qvec
+from qvec.cli.output import print_json
 from qvec.common.console import print_table, progress
 from qvec.datasets import load_vectors
 
@@ -16,6 +18,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--key", metavar="NAME", help="array of an .npz or .hdf5 file (for example: test)")
     parser.add_argument("-k", type=int, nargs="+", default=[10, 100], metavar="N", help="neighbors (default: 10 100)")
     parser.add_argument("-n", type=int, default=1000, metavar="N", help="queries to measure with (default: 1000)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object for each curve, a line each")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -23,6 +26,10 @@ def run(args: argparse.Namespace) -> int:
     with qvec.open(args.store) as db, progress("measuring", "curves") as report:
         curves = db.tune(queries, ks=args.k, n=args.n, progress=report)
     for curve in curves.curves:
+        if args.json:
+            head = {"n": curves.n, "n_queries": curves.n_queries, "index": curves.index}
+            print_json({**head, **dataclasses.asdict(curve)})
+            continue
         print_table(
             f"recall@{curve.k} of {curves.n:,} rows, {curves.n_queries:,} {curves.source}, index {curves.index}",
             ("ef", "nprobe", "candidates", "recall", "at least", "codes scored"),

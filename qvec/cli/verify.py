@@ -6,9 +6,9 @@ Exit code 0: the store is sound. 1: it has the problems listed. 2: the check fai
 from __future__ import annotations
 
 import argparse
-import json
 
 import qvec
+from qvec.cli.output import print_json
 from qvec.common.errors import CorruptError
 
 
@@ -26,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     problems = _problems(args.store, args.deep)
     if args.json:
-        print(json.dumps({"store": args.store, "problems": problems}))
+        print_json({"store": args.store, "problems": problems})
     else:
         print(*problems or [f"{args.store}: sound"], sep="\n")
     return 1 if problems else 0

@@ -33,7 +33,8 @@ class Centroids:
 
     @classmethod
     def learn(cls, y: Float32Array, wanted: CentroidCount, seed: int, kind: str) -> Self | None:
-        """Find centroids of float32[n, dim], transformed vectors; None if none are wanted, or "auto" finds n too small.
+        """Find centroids of float32[n, dim], transformed vectors; None if ``wanted`` is 0, or "auto" and n is too
+        small.
 
         :func:`qvec.common.types.centroid_samples` gives the smallest n. InputError: n is smaller, and ``wanted`` is not
         "auto".

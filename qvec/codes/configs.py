@@ -26,6 +26,7 @@ from qvec.common.types import (
     check_flag,
     check_int,
     check_number,
+    unbox,
 )
 
 MAX_LISTS = 2**20
@@ -40,18 +41,23 @@ class Float32:
     dims: int | None = None
 
     def __post_init__(self) -> None:
+        unbox(self)
         check_dims("Float32.dims", self.dims)
 
 
 @dataclass(frozen=True)
 class Float16:
-    """IEEE 754 half precision: 2 bytes per dimension, magnitudes up to 65,504. ``dims``: see :class:`Int8`."""
+    """IEEE 754 half precision: 2 bytes per dimension. ``dims``: see :class:`Int8`.
+
+    Under cosine vectors may have any length; under other metrics values are at most 65,504.
+    """
 
     kind: ClassVar[CodeKind] = "f16"
     min_samples: ClassVar[int] = 0
     dims: int | None = None
 
     def __post_init__(self) -> None:
+        unbox(self)
         check_dims("Float16.dims", self.dims)
 
 
@@ -64,6 +70,7 @@ class BFloat16:
     dims: int | None = None
 
     def __post_init__(self) -> None:
+        unbox(self)
         check_dims("BFloat16.dims", self.dims)
 
 
@@ -92,6 +99,7 @@ class Int8:
     dims: int | None = None
 
     def __post_init__(self) -> None:
+        unbox(self)
         check_scalar(self, "Int8", "minmax")
         check_choice("Int8.rounding", self.rounding, get_args(Rounding))
         if self.scale == "per_vector" and self.rounding != "nearest":
@@ -125,6 +133,7 @@ class Int4:
     dims: int | None = None
 
     def __post_init__(self) -> None:
+        unbox(self)
         check_scalar(self, "Int4", "mse")
         check_centroid_count("Int4.centroids", self.centroids)
         if self.centroids not in ("auto", 0) and self.scale != "per_vector":
@@ -151,6 +160,7 @@ class Ternary:
     dims: int | None = None
 
     def __post_init__(self) -> None:
+        unbox(self)
         check_flag("Ternary.rotate", self.rotate)
         check_centroid_count("Ternary.centroids", self.centroids)
         check_dims("Ternary.dims", self.dims)
@@ -176,6 +186,7 @@ class Binary:
     dims: int | None = None
 
     def __post_init__(self) -> None:
+        unbox(self)
         if self.center != "auto":
             check_flag("Binary.center", self.center)
         check_flag("Binary.rotate", self.rotate)
@@ -201,6 +212,7 @@ class RaBitQ:
     dims: int | None = None
 
     def __post_init__(self) -> None:
+        unbox(self)
         check_int("RaBitQ.bits", self.bits, 1, 8)
         check_centroid_count("RaBitQ.centroids", self.centroids)
         check_dims("RaBitQ.dims", self.dims)
@@ -228,6 +240,7 @@ class Mixed:
     dims: int | None = None
 
     def __post_init__(self) -> None:
+        unbox(self)
         check_choice("Mixed.groups", self.groups, get_args(MixedGroups))
         if self.bits is not None and self.bytes is not None:
             raise InputError("Mixed.bits and Mixed.bytes both set the budget: give one of them")
@@ -259,6 +272,7 @@ class Prequantized:
     dtype: PrequantizedType = "int8"
 
     def __post_init__(self) -> None:
+        unbox(self)
         check_choice("Prequantized.dtype", self.dtype, get_args(PrequantizedType))
 
 
@@ -288,6 +302,7 @@ class HNSW:
     layout: GraphLayout = "compact"
 
     def __post_init__(self) -> None:
+        unbox(self)
         check_int("HNSW.m", self.m, 2, 64)
         check_int("HNSW.ef_construction", self.ef_construction, self.m, 4096)
         check_choice("HNSW.layout", self.layout, get_args(GraphLayout))
@@ -299,7 +314,7 @@ class HNSW:
 class IVF:
     """Inverted lists: a search scans the lists near the query with one bit per dimension, and scores candidates.
 
-    ``nlist``: number of lists (1..2^20), at most the number of vectors first added; "auto": about four times the square
+    ``nlist``: number of lists (1..2^20), fewer as long as there are fewer vectors; "auto": about four times the square
     root of the number of vectors, chosen again each time that number has quadrupled. ``copies``: lists per vector, 1 or
     2 (SOAR, Sun et al., arXiv:2404.00774): 2 takes d/8 + 20 more bytes per vector, and fewer lists have to be scanned.
     ``seed``: of the random choices in learning the centroids.
@@ -311,6 +326,7 @@ class IVF:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        unbox(self)
         if self.nlist != "auto":
             check_int("IVF.nlist", self.nlist, 1, MAX_LISTS)
         check_int("IVF.copies", self.copies, 1, 2)

@@ -50,16 +50,18 @@ class MixedQuantizer(Quantizer):
         needed = max(chosen.min_samples, 2 * (chosen.dims or dim) if chosen.groups == "pca" else 0)
         x = check_sample(sample, dim, needed, f"mixed precision with groups={chosen.groups!r}")
         budget = _budget(chosen, dim if chosen.dims is None else chosen.dims)
-        unit = coded_sample(x, metric, make_transform(dim, False, None, None, chosen.dims))
-        centroids = Centroids.learn(unit, chosen.centroids, seed, cls.kind)
-        some = np.ascontiguousarray(unit[:: -(-len(unit) // COVARIANCE_ROWS)])
-        rest = some if centroids is None else centroids.residual(some)
-        matrix = principal_components(rest, GROUP, seed) if chosen.groups == "pca" else None
+        vectors = coded_sample(x, metric, make_transform(dim, False, None, None, chosen.dims))
+        centroids = Centroids.learn(vectors, chosen.centroids, seed, cls.kind)
+        # Bits are allocated to residuals of a part of the sample, in the basis of their principal components.
+        vectors = np.ascontiguousarray(vectors[:: -(-len(vectors) // COVARIANCE_ROWS)])
+        residuals = vectors if centroids is None else centroids.residual(vectors)
+        matrix = principal_components(residuals, GROUP, seed) if chosen.groups == "pca" else None
         if matrix is not None:
-            some, rest, centroids = some @ matrix, rest @ matrix, centroids and centroids.rotated(matrix)
-        plan = allocate_bits(some, rest, budget)
+            vectors, residuals = vectors @ matrix, residuals @ matrix
+            centroids = centroids and centroids.rotated(matrix)
+        allocation = allocate_bits(vectors, residuals, budget)
         transform = make_transform(dim, False, None, None, chosen.dims, matrix)
-        return cls(dim, metric, transform, plan.widths, plan.step, centroids)
+        return cls(dim, metric, transform, allocation.widths, allocation.step, centroids)
 
     @property
     def oversample(self) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 
 from qvec.codes.configs import CodeConfig
 from qvec.collection.reading import ReadableCollection
+from qvec.common.console import as_progress
 from qvec.common.errors import CorruptError, InputError, LockedError
 from qvec.common.switch_interval import short_switch_interval
 from qvec.common.types import (
@@ -36,6 +37,7 @@ from qvec.rows.lookup import find_rows
 from qvec.rows.reader import refuse_missing
 from qvec.rows.results import AddResult
 from qvec.schema.generations import Generation, list_generations
+from qvec.schema.payloads import table_parts
 from qvec.schema.quantizer_export import Transfer, export_quantizer, import_quantizer
 from qvec.schema.quantizers import Trained
 from qvec.schema.state import Oversample
@@ -94,25 +96,34 @@ class Collection(ReadableCollection):
         payloads: Sequence[Payload | None] | Payload | None = None,
         *,
         on_conflict: OnConflict = "error",
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         threads: int | None = None,
         model: str | None = None,
+        vector: str | None = None,
+        id: str | None = None,
     ) -> AddResult:
         """Store a batch of vectors, all or none of them. The batch is durable when the call returns.
 
-        vectors: array-like [n, dim] or [dim] of finite real numbers, at most 1e18 in magnitude. A collection of
-        :class:`qvec.Prequantized` codes takes integers in that form.
+        vectors: array-like [n, dim] or [dim] of finite real numbers, with norms up to 1e18 (docs/inputs.md lists what
+        is array-like). A collection of :class:`qvec.Prequantized` codes takes integers in that form.
         ids: n integers in [0, 2^63) or n strings, as chosen at creation; None: the next n integers.
         payloads: a dict (or None) for each vector, of msgpack-able values; for one vector, a dict.
         on_conflict: for an id that is already stored, "error", "skip" the vector or "replace" the stored one.
-        progress: called with (done, total) rows while the index is built. threads: default, one for each core.
+        progress: called with (done, total) rows while the index is built; True: show a bar.
+        threads: default, one for each core.
         model: the tag of the vectors' embedding model, refused if it is not the collection's.
+        vector, id: if ``vectors`` is a table (of pandas, polars or Arrow), the names of its columns of vectors and of
+        ids. The other columns are the payloads.
 
         Raises InputError (also a ValueError) naming the row and the limit, DuplicateIdError, ReadOnlyError or
         DiskFullError; nothing was written then.
         """
         config = self._config
         self._check_model(model)
+        if vector is not None or id is not None:
+            if ids is not None or payloads is not None:
+                raise InputError("a table brings ids and payloads itself: give vector and id, or ids and payloads")
+            vectors, ids, payloads = table_parts(vectors, vector, id)
         check_choice("on_conflict", on_conflict, get_args(OnConflict))
         x = as_stored("vectors", vectors, config.dim, config.metric, config.form)
         checked = None if ids is None else as_ids(ids, config.ids)
@@ -121,11 +132,11 @@ class Collection(ReadableCollection):
                 raise InputError(f"{len(checked)} ids for {len(x)} vectors: give one a vector")
             check_unique(checked)
         checked_payloads = as_payloads(payloads, len(x))
-        workers = worker_threads(threads)
+        workers, report = worker_threads(threads), as_progress(progress, "index")
         with self._store.write() as txn:
             writer = self._access.writer(txn)
             untrained = writer.is_empty
-            result = writer.add(x, checked, checked_payloads, on_conflict, workers, progress)
+            result = writer.add(x, checked, checked_payloads, on_conflict, workers, report)
             drift = self._alarm.check(txn, x, untrained)
             repair_due, untuned = result.replaced > 0 and writer.repair_due, outdated(txn.state)
         if repair_due:
@@ -141,7 +152,7 @@ class Collection(ReadableCollection):
         ids: Any,
         payloads: Sequence[Payload | None] | Payload | None = None,
         *,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         threads: int | None = None,
         model: str | None = None,
     ) -> AddResult:
@@ -177,7 +188,7 @@ class Collection(ReadableCollection):
                 refuse_missing(keys, rows, self._config)
             found = np.flatnonzero(rows >= 0)
             if len(found):
-                self._access.writer(txn).update_payload(rows[found], [checked[i] for i in found], merge)
+                self._access.writer(txn).write_payloads(rows[found], [checked[i] for i in found], merge)
         return len(found)
 
     def delete(
@@ -206,7 +217,7 @@ class Collection(ReadableCollection):
         where: Where | None = None,
         missing: Missing = "ignore",
         threads: int | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
     ) -> int:
         """Delete as :meth:`delete` does, and overwrite everything in the file that was ever deleted.
 
@@ -225,7 +236,7 @@ class Collection(ReadableCollection):
 
         deletion = self._deletion(ids, where, missing, threads)
         with self._store.job("erases"):
-            return erase(self._store, self._maintenance, deletion, progress)
+            return erase(self._store, self._maintenance, deletion, as_progress(progress, "erase"))
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Self]:
@@ -255,7 +266,7 @@ class Collection(ReadableCollection):
 
     # --- fields ---
 
-    def add_field(self, name: str, type: FieldType, *, progress: Progress | None = None) -> None:
+    def add_field(self, name: str, type: FieldType, *, progress: Progress | bool | None = None) -> None:
         """Declare a field, and index the values that stored payloads have under its name.
 
         type: "keyword", "int", "float", "bool" or "datetime" (a datetime, or a string in ISO 8601), or a list of these:
@@ -268,7 +279,7 @@ class Collection(ReadableCollection):
 
         fields = check_fields({name: type})
         with self._store.write() as txn:
-            self._access.writer(txn).add_fields(fields, progress)
+            self._access.writer(txn).add_fields(fields, as_progress(progress, "add_field"))
 
     def drop_field(self, name: str) -> None:
         """Remove a field and its index. Payloads do not change."""
@@ -292,7 +303,7 @@ class Collection(ReadableCollection):
         code: str | CodeConfig | None = None,
         activate: bool = True,
         threads: int | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
     ) -> Generation:
         """Train a code on float32 [n, dim], store it as a generation and, by default, encode every row with it.
 
@@ -330,7 +341,7 @@ class Collection(ReadableCollection):
         adapter: Adapter | None = None,
         relink: Relink = "auto",
         threads: int | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
     ) -> Generation:
         """Encode every row again from the stored originals while searches and writes go on, then switch at once.
 
@@ -347,16 +358,19 @@ class Collection(ReadableCollection):
         Raises InputError if there are no originals, if the collection is empty, or if the code cannot be trained on it.
         """
         workers = worker_threads(threads)
+        report = as_progress(progress, "requantize")
         with self._store.job("requantizes"):
-            number = self._generations.requantize(code, generation, relink, workers, progress, adapter)
+            number = self._generations.requantize(code, generation, relink, workers, report, adapter)
             self._refresh_curves(workers)
         return self._generation(number)
 
-    def rollback(self, generation: int, *, threads: int | None = None, progress: Progress | None = None) -> Generation:
+    def rollback(
+        self, generation: int, *, threads: int | None = None, progress: Progress | bool | None = None
+    ) -> Generation:
         """Make an earlier generation active. Rows added since are encoded first; all rows, if its codes are gone."""
         workers = worker_threads(threads)
         with self._store.job("requantizes"):
-            self._generations.rollback(generation, workers, progress)
+            self._generations.rollback(generation, workers, as_progress(progress, "rollback"))
             self._refresh_curves(workers)
         return self._generation(generation)
 
@@ -376,7 +390,7 @@ class Collection(ReadableCollection):
         oversamples: Sequence[int] = OVERSAMPLES,
         rows: int = MAX_EVALUATED_ROWS,
         seed: int = 0,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
     ) -> Report:
         """Measure codes on the stored vectors: recall@k with its interval, bytes, latency, and where recall is lost.
 
@@ -407,7 +421,7 @@ class Collection(ReadableCollection):
         oversamples: Sequence[int] = OVERSAMPLES,
         rows: int = MAX_EVALUATED_ROWS,
         seed: int = 0,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
     ) -> Choice:
         """Find the smallest code, in bytes a vector, whose recall@k reaches the target at 95 % confidence.
 
@@ -436,7 +450,7 @@ class Collection(ReadableCollection):
         n: int = 1000,
         seed: int = 0,
         threads: int | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
     ) -> Curves:
         """Measure recall@k against the cost of a search, and store the curves that ``search(recall=)`` uses.
 
@@ -459,9 +473,9 @@ class Collection(ReadableCollection):
             raise InputError("ks must name one k or more")
         checked = sorted({check_count("ks", k, 1, MAX_TUNED_K) for k in ks})
         limit = check_count("n", n, 1, MAX_TUNED_QUERIES)
-        workers = worker_threads(threads)
+        workers, report = worker_threads(threads), as_progress(progress, "tune")
         with self._store.job("tunes"):
-            return tune(self._store, self._access, q, checked, limit, seed, workers, progress)
+            return tune(self._store, self._access, q, checked, limit, seed, workers, report)
 
     def drift(self) -> Drift:
         """Whether recently added vectors still resemble those that the active code was trained on.
@@ -517,7 +531,7 @@ class Collection(ReadableCollection):
         problems = self.verify()
         return repair(self._store, self._access.writer, self.verify, workers) if problems else []
 
-    def optimize(self, *, threads: int | None = None, progress: Progress | None = None) -> int:
+    def optimize(self, *, threads: int | None = None, progress: Progress | bool | None = None) -> int:
         """Take deleted vectors out of the index and close gaps between rows, while searches and writes go on.
 
         Returns the number of unused rows that were released; :meth:`compact` then returns their pages to the file
@@ -532,10 +546,10 @@ class Collection(ReadableCollection):
         Raises ReadOnlyError, or InputError inside a transaction.
         """
         self._outside_transaction("optimize() makes transactions of its own; call it outside of one")
-        workers = 1 if threads is None else worker_threads(threads)
+        workers, report = 1 if threads is None else worker_threads(threads), as_progress(progress, "optimize")
         with self._store.job("optimizes"), short_switch_interval():
-            released = self._maintenance.optimize(workers, progress)
-            if self._is_relinked(workers, progress):
+            released = self._maintenance.optimize(workers, report)
+            if self._is_relinked(workers, report):
                 self._refresh_curves(worker_threads(threads))
         return released
 
@@ -600,15 +614,15 @@ class Collection(ReadableCollection):
         oversamples: Sequence[int],
         rows: int,
         seed: int,
-        progress: Progress | None,
+        progress: Progress | bool | None,
     ) -> Evaluation:
         from qvec.quality.evaluate import Evaluation
 
         config = self._config
         q = None if queries is None else as_vectors("queries", queries, config.dim, config.metric)
-        return Evaluation(snap, self._access, q, k, oversamples, rows, seed, progress)
+        return Evaluation(snap, self._access, q, k, oversamples, rows, seed, as_progress(progress, "evaluate"))
 
-    def _apply_choice(self, code: CodeConfig, oversample: int, progress: Progress | None) -> Generation:
+    def _apply_choice(self, code: CodeConfig, oversample: int, progress: Progress | bool | None) -> Generation:
         made = self.requantize(code, progress=progress)
         with self._store.write() as txn:
             txn.state = replace(txn.state, oversample=Oversample(made.number, oversample))
@@ -620,7 +634,7 @@ class Collection(ReadableCollection):
         sample: Float32Array | None,
         activate: bool,
         threads: int | None,
-        progress: Progress | None,
+        progress: Progress | bool | None,
     ) -> Generation:
         from qvec.maintenance.calibrate import store_trained
 

@@ -30,13 +30,15 @@ from qvec.maintenance.state_check import state_codec
 from qvec.schema.config import Config, index_config
 from qvec.schema.quantizers import Trained, check_enough, train_code
 from qvec.schema.state import State, empty_state
-from qvec.schema.validation import as_stored, check_count
+from qvec.schema.validation import as_float32, as_stored, check_count
 from qvec.storage.store import TIMEOUT, ColumnSpec, Store
 
 if TYPE_CHECKING:
     from qvec.codes.adapters import Adapter
     from qvec.codes.calibration import Calibration
     from qvec.quality.drift import OnDrift
+
+IN_MEMORY = ":memory:"  # as of SQLite
 
 
 def create(
@@ -64,12 +66,13 @@ def create(
 ) -> Collection:
     """Create a collection file and open it for writing.
 
+    path: of the file, or ":memory:" for a temporary collection, which is deleted with its handle.
     dim: values of a vector, 1 to 65,536. metric: "cosine", "ip" or "l2".
     code: "auto" (int8), "f32", "f16", "bf16", "int8", "int4", "ternary", "binary", "rabitq1" to "rabitq8", "mixed", or
     a configuration such as ``Int8(scale="per_dim")``; ``Prequantized(dtype)`` for embeddings that are int8, uint8 or
     packed bits.
-    index: "auto" (a scan that becomes a graph at 10,000 vectors), "flat", "hnsw", "ivf" (inverted lists), or a
-    configuration: ``HNSW(m, ef_construction)``, ``IVF(nlist, copies)``.
+    index: "auto" (a scan that becomes a graph at 10,000 vectors), "flat", "hnsw", "packed" (a graph with packed
+    nodes), "ivf" (inverted lists), or a configuration: ``HNSW(m, ef_construction)``, ``IVF(nlist, copies)``.
     ids: integers or strings.
     fields: payload keys that searches can filter by: name -> "keyword", "int", "float", "bool", "datetime", or a list
     of these ("keyword[]"); more with :meth:`Collection.add_field`.
@@ -77,8 +80,8 @@ def create(
     if the vectors are added quantized.
     model: a tag of the embedding model. seed: of the rotation that a code may use.
     exist_ok: if the file exists, open it, provided that it was created with the same options.
-    durability: "full" survives power loss. "relaxed" leaves the flush to the system: a commit survives the death of
-    the process, but power loss may destroy the file.
+    durability: stored in the file, for all who write to it. "full" survives power loss. "relaxed" leaves the
+    flush to the system: a commit survives the death of the process, but power loss may destroy the file.
     on_drift: what to do when a batch raises the drift alarm: "warn" (DriftWarning), "raise" (DriftError; the batch
     is refused), a callable that receives the :class:`qvec.Drift`, or None: only :meth:`Collection.drift` tells.
     map_size: bytes of address space to reserve at first; it grows. Default: one tebibyte, which costs nothing.
@@ -103,6 +106,7 @@ def create(
     config = Config(dim, metric, ids, originals, make_config(code), index_config(index), model, seed)
     x = None if sample is None else as_stored("sample", sample, config.dim, config.metric, config.form)
     if x is not None:
+        x = x if config.form is not None else as_float32(x)
         check_enough(config.code, len(x))
     if calibration is not None:
         quantizer = _calibrated(config, calibration, x is not None or adapter is not None or quantizer is not None)
@@ -113,10 +117,10 @@ def create(
     except ExistsError:
         if not exist_ok:
             raise
-    collection = open(
-        path, durability=durability, on_drift=on_drift, map_size=map_size, timeout=timeout, exclusive=exclusive
-    )
+    collection = open(path, on_drift=on_drift, map_size=map_size, timeout=timeout, exclusive=exclusive)
     try:
+        if collection.durability != durability:
+            raise InputError(f"{collection.path} was created with durability={collection.durability!r}")
         _check_same(collection, config, None if fields is None else declared, trained)
     except BaseException:
         collection.close()
@@ -163,6 +167,8 @@ def _new_collection(
     elif sample is not None:
         trained = train_code(sample, config.code, config)
     state = empty_state(fields or {})
+    if path == IN_MEMORY:
+        return _temporary(config, sample, on_drift, quantizer, fields, **options)
     store = Store.create(path, _field_columns(state), config.to_dict(), state=state, state_codec=state_codec, **options)
     try:
         collection = Collection(store, on_drift)
@@ -177,6 +183,22 @@ def _new_collection(
     except BaseException:
         store.close()
         raise
+
+
+def _temporary(*settings: Any, **options: Any) -> Collection:
+    """A new collection in a directory of its own, which is deleted with the handle."""
+    import shutil
+    import tempfile  # late: it imports random
+
+    directory = tempfile.mkdtemp(prefix="qvec-")
+    try:
+        path = os.path.join(directory, "memory.qvec")
+        collection = _new_collection(path, *settings, **{**options, "durability": "relaxed"})
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    collection.call_on_close(lambda: shutil.rmtree(directory, ignore_errors=True))
+    return collection
 
 
 def _checked_fields(fields: Mapping[str, FieldType] | None) -> dict[str, FieldType]:
@@ -228,7 +250,6 @@ def open(
     *,
     memory: MemoryMode = "mmap",
     checksums: bool = True,
-    durability: Durability = "full",
     on_drift: OnDrift = None,
     model: str | None = None,
     map_size: int | None = None,
@@ -241,7 +262,7 @@ def open(
     memory: "mmap" shares the file's pages between processes. "index" copies the data that finds candidates (codes,
     graph or lists) into huge pages at the first search; "ram" also the originals that re-rank them.
     checksums: check each block's checksum when it is first read. model: the tag of the embedding model that vectors and
-    queries will be of, refused if the collection has another. durability, on_drift, map_size: see :func:`create`.
+    queries will be of, refused if the collection has another. on_drift, map_size: see :func:`create`.
     untrusted: the file is from elsewhere or may be damaged. LMDB's pages are checked before the file is mapped, and
     everything else, as by :meth:`Collection.verify`, before the first search. Nobody may write to it meanwhile.
     timeout: seconds that a transaction waits for those that were asked for before, in all threads and processes; then
@@ -252,7 +273,7 @@ def open(
     """
     check_on_drift(on_drift)
     check_flag("untrusted", untrusted)
-    options: dict[str, Any] = {"memory": memory, "checksums": checksums, "durability": durability}
+    options: dict[str, Any] = {"memory": memory, "checksums": checksums}
     options |= {"timeout": timeout, "exclusive": exclusive, **_sized(map_size)}
     collection = Collection(Store.open(path, mode, untrusted=untrusted, state_codec=state_codec, **options), on_drift)
     try:

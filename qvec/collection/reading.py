@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, get_args, overload
@@ -13,6 +14,7 @@ from qvec.codes.configs import code_name
 from qvec.common.errors import InputError
 from qvec.common.types import (
     ArrayLike,
+    Durability,
     FieldType,
     Float32Array,
     Include,
@@ -48,6 +50,7 @@ class ReadableCollection:
         self._store = store
         self._config = Config.from_dict(dict(store.config))
         self._access = RowAccess(self._config)
+        self._finalizer: weakref.finalize[[], ReadableCollection] | None = None
         take = WeakMethod(self._take_queries)  # a cycle would keep a dropped handle open
         self._searches = Searches(store, self._access, lambda queries: (sampled := take()) and sampled(queries))
 
@@ -59,6 +62,12 @@ class ReadableCollection:
         undone at the end of its block.
         """
         self._store.close(timeout)
+        if self._finalizer is not None:
+            self._finalizer()
+
+    def call_on_close(self, function: Callable[[], object]) -> None:
+        """Call a function, once, after the collection is closed or when it is garbage-collected."""
+        self._finalizer = weakref.finalize(self, function)
 
     @property
     def closed(self) -> bool:
@@ -92,6 +101,11 @@ class ReadableCollection:
     def mode(self) -> Mode:
         """The mode: "rw" if this handle can write, else "r"."""
         return self._store.mode
+
+    @property
+    def durability(self) -> Durability:
+        """Whether commits survive power loss ("full") or the death of the process only ("relaxed")."""
+        return "full" if self._store.source.env.durable else "relaxed"
 
     @property
     def timeout(self) -> float:

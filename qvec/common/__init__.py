@@ -1,3 +1,3 @@
-"""What all of qvec uses: errors, types, plain data, tables, threads."""
+"""Modules that all of qvec uses: errors, types, plain data, tables, threads."""
 
 __version__ = "0.1.0"

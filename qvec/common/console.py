@@ -1,21 +1,23 @@
-"""Tables and progress for terminals, drawn by rich and tqdm if installed, else as plain text."""
+"""Tables and progress for terminals."""
 
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 
+from qvec.common.errors import InputError
 from qvec.common.extras import find
 
-WIDTH = 100  # of output that is not a terminal
-COLUMN_GAP, MIN_TEXT_WIDTH = 3, 16
+WIDTH = 80  # of output that is not a terminal
+COLUMN_GAP, MIN_TEXT_WIDTH = 2, 16
 PLAIN_STEP = 10  # percent between two lines of plain progress
 
 Progress = Callable[[int, int], None]
+AnyProgress = Callable[[int, int], object]
 
 
 def heading(text: str) -> None:
@@ -26,15 +28,17 @@ def heading(text: str) -> None:
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print rows under their columns, with numbers aligned to the right.
 
-    If the table is too wide, the widest column of text is cut. If that does not suffice, each row is printed as a list.
+    If the table is too wide, the widest column of text is cut. If that does not suffice, the columns are divided among
+    several tables, each with the first column.
     """
     cells = [[_printable(str(cell)) for cell in row] for row in rows]
     right = [all(_is_number(row[i]) for row in cells) for i in range(len(columns))]
-    fitted = _fitted(columns, cells, right, _width())
-    if fitted is None:
-        _print_lists(title, columns, cells)
-        return
-    (_print_plain if find("rich") is None else _print_rich)(title, columns, fitted, right)
+    if title:
+        print(f"\n{bold(title) if _has_color() else title}")
+    for n, chunk in enumerate(_chunks(columns, cells, right, _width())):
+        if n:
+            print()
+        _print_chunk([columns[i] for i in chunk], [[row[i] for i in chunk] for row in cells], [right[i] for i in chunk])
 
 
 def emphasize(text: str, answers: Sequence[str]) -> str:
@@ -62,8 +66,8 @@ def bold(text: str) -> str:
 @contextlib.contextmanager
 def progress(label: str, unit: str) -> Iterator[Progress]:
     """A callable ``(done, total)`` that shows progress on standard error."""
-    tqdm = find("tqdm")
-    if tqdm is None or not sys.stderr.isatty():
+    tqdm = find("tqdm.auto")
+    if tqdm is None or not (sys.stderr.isatty() or "ipykernel" in sys.modules):
         yield _plain_progress(label, unit)
         return
     with tqdm.tqdm(desc=label, unit=f" {unit}", ncols=WIDTH, file=sys.stderr) as bar:
@@ -73,6 +77,31 @@ def progress(label: str, unit: str) -> Iterator[Progress]:
             bar.update(done - bar.n)
 
         yield report
+
+
+def as_progress(progress: AnyProgress | bool | None, label: str) -> AnyProgress | None:
+    """What to call with progress: a bar for True, nothing for False. Raises InputError for any other value."""
+    if isinstance(progress, bool):
+        return _Bars(label) if progress else None
+    if progress is not None and not callable(progress):
+        raise InputError(f"progress must be True, or a callable of (done, total); got {progress!r}")
+    return progress
+
+
+class _Bars:
+    """A bar that opens at the first call and closes when all is done; the next call opens another."""
+
+    def __init__(self, label: str) -> None:
+        self._label, self._open = label, contextlib.ExitStack()
+        self._report: Progress | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._report is None:
+            self._report = self._open.enter_context(progress(self._label, "rows"))
+        self._report(done, total)
+        if done >= total:
+            self._open.close()
+            self._report = None
 
 
 def human_bytes(n: float) -> str:
@@ -97,57 +126,59 @@ def _plain_progress(label: str, unit: str) -> Progress:
     return report
 
 
-def _fitted(columns: Sequence[str], cells: list[list[str]], right: list[bool], width: int) -> list[list[str]] | None:
-    """The cells, with the widest column of text cut until lines fit into ``width``. None: too little would be left."""
-    widths = [max(len(line[i]) for line in (columns, *cells)) for i in range(len(columns))]
-    excess = sum(widths) + COLUMN_GAP * len(columns) + 1 - width
-    if excess <= 0:
-        return cells
-    texts = [i for i, numeric in enumerate(right) if not numeric]
-    widest = max(texts, key=lambda i: widths[i], default=0)
-    left = widths[widest] - excess
-    if not texts or left < max(MIN_TEXT_WIDTH, len(columns[widest])):
-        return None
-    return [[*row[:widest], shortened(row[widest], left), *row[widest + 1 :]] for row in cells]
+def _chunks(columns: Sequence[str], cells: list[list[str]], right: list[bool], width: int) -> list[list[int]]:
+    """The columns of each table, so that each is at most ``width`` wide; each begins with the first column.
+
+    Cells of the widest column of text are cut first.
+    """
+    widths = _widths(columns, cells)
+    texts = [i for i in range(len(columns)) if not right[i]]
+    excess = sum(widths) + COLUMN_GAP * (len(columns) - 1) - width
+    if excess > 0 and texts:
+        widest = max(texts, key=lambda i: widths[i])
+        least = max(MIN_TEXT_WIDTH, *map(len, columns[widest].split(" ")))
+        if widths[widest] - excess >= least:
+            _cut(cells, widest, widths[widest] - excess)
+            return [list(range(len(columns)))]
+    room = width - widths[0] - COLUMN_GAP if columns else width
+    for i in texts:
+        _cut(cells, i, max(MIN_TEXT_WIDTH, room if i else width - MIN_TEXT_WIDTH - COLUMN_GAP))
+    widths = _widths(columns, cells)
+    chunks, used = [[0]], widths[0]
+    for i in range(1, len(columns)):
+        if used + COLUMN_GAP + widths[i] > width and len(chunks[-1]) > 1:
+            chunks.append([0])
+            used = widths[0]
+        chunks[-1].append(i)
+        used += COLUMN_GAP + widths[i]
+    return chunks
 
 
-def _print_lists(title: str, columns: Sequence[str], cells: list[list[str]]) -> None:
-    """Print one line for each cell, and an empty line between rows."""
-    if title:
-        print(f"\n{title}")
-    pad = max(map(len, columns))
-    blocks = ["\n".join(f"{name:<{pad}}  {cell}" for name, cell in zip(columns, row, strict=True)) for row in cells]
-    print("", "\n\n".join(blocks), sep="\n")
+def _widths(columns: Sequence[str], cells: list[list[str]]) -> list[int]:
+    """The width of each column. Headings of more than one word take several lines."""
+    words = [max(map(len, column.split(" "))) for column in columns]
+    return [max([words[i], *(len(row[i]) for row in cells)]) for i in range(len(columns))]
 
 
-def _print_rich(title: str, columns: Sequence[str], cells: list[list[str]], right: list[bool]) -> None:
-    as_text = find("rich.text").Text
-    table = find("rich.table").Table(box=find("rich.box").SIMPLE_HEAD)
-    for column, numeric in zip(columns, right, strict=True):
-        table.add_column(column, justify="right" if numeric else "left", no_wrap=True, overflow="fold")
+def _cut(cells: list[list[str]], column: int, width: int) -> None:
     for row in cells:
-        table.add_row(*map(as_text, row))  # rich would parse a plain string as markup
-    with io.StringIO() as drawn:
-        console = find("rich.console").Console(file=drawn, width=_width(), highlight=False, force_terminal=_has_color())
-        if title:
-            console.print(as_text(title, "bold"))
-        console.print(table)
-        print(drawn.getvalue(), end="")  # if the reader of a pipe is gone, rich would end the process
+        row[column] = shortened(row[column], width)
 
 
-def _print_plain(title: str, columns: Sequence[str], cells: list[list[str]], right: list[bool]) -> None:
-    widths = [max(len(line[i]) for line in (columns, *cells)) for i in range(len(columns))]
+def _print_chunk(columns: Sequence[str], cells: list[list[str]], right: list[bool]) -> None:
+    widths = _widths(columns, cells)
 
     def line(row: Sequence[str]) -> str:
         aligned = (
             cell.rjust(width) if numeric else cell.ljust(width)
             for cell, width, numeric in zip(row, widths, right, strict=True)
         )
-        return "  ".join(aligned).rstrip()
+        return (" " * COLUMN_GAP).join(aligned).rstrip()
 
-    if title:
-        print(f"\n{title}")
-    print(line(columns), line(["-" * width for width in widths]), *map(line, cells), sep="\n")
+    wrapped = [textwrap.wrap(name, width) or [""] for name, width in zip(columns, widths, strict=True)]
+    height = max(map(len, wrapped))
+    headings = zip(*([""] * (height - len(lines)) + lines for lines in wrapped), strict=True)
+    print(*map(line, headings), line(["-" * width for width in widths]), *map(line, cells), sep="\n")
 
 
 def _printable(cell: str) -> str:

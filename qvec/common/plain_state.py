@@ -138,13 +138,13 @@ class Coder(NamedTuple):
 
 
 def decode(record: type[T], plain: object, where: str, **scope: Any) -> T:
-    """The record that plain data holds; FormatError names the field that is missing, unknown or wrong.
+    """Decode a record from plain data; FormatError names the field that is missing, unknown or wrong.
 
     A record is a dataclass, stored as a map, or a NamedTuple, stored as an array. Type hints of its fields say what is
     valid: ``bool``, ``Literal``, records, ``X | None``, unions of records told apart by their field ``kind``,
     ``tuple[X, ...]``, ``Mapping[str, X]``, and ``Annotated`` types: ``int``, ``float``, ``str`` and tuples with
     :class:`Between`, arrays with :class:`Floats` or :class:`RowNumbers`, others with a :class:`Coder`.
-    ``where`` names the record in errors. ``scope``: values that limits may name besides earlier fields.
+    ``where`` names the record in errors. ``scope``: values that limits may name in addition to earlier fields.
     """
     hint: Any = record
     made: T = _compiled(hint)[0](plain, where, scope)
@@ -171,7 +171,7 @@ def _bound(limit: float | str, scope: State) -> float:
 
 @cache
 def _compiled(hint: Any) -> tuple[Decoder, Encoder]:
-    """What decodes and encodes values of a type hint."""
+    """The functions that decode and encode values of a type hint."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return _annotated(*parts)
@@ -309,7 +309,7 @@ def _dataclass(record: Any) -> tuple[Decoder, Encoder]:
     hints = get_type_hints(record, include_extras=True)
     decoders = {field.name: _compiled(hints[field.name])[0] for field in fields(record) if field.init}
     encoders = {name: encoder for name in decoders if (encoder := _compiled(hints[name])[1]) is not None}
-    names, values_of = decoders.keys(), attrgetter(*decoders, "__class__")  # of one name it would give no tuple
+    names, values_of = decoders.keys(), attrgetter(*decoders, "__class__")  # attrgetter of one name returns no tuple
 
     def decode_fields(value: Any, where: str, scope: State) -> Any:
         if type(value) is not dict or value.keys() != names:

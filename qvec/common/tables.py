@@ -8,13 +8,14 @@ payload, except for datetimes in the JSON object, which are ISO 8601 text.
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from qvec.common.errors import InputError
-from qvec.common.extras import require
+from qvec.common.extras import find, require
 
 Payload = dict[str, Any]
 Fixed = Mapping[str, Any]
@@ -117,14 +118,65 @@ def vector_array(vectors: Any) -> Any:
 
 
 def data_frame(fixed: Fixed, payloads: Sequence[Payload | None] | None) -> Any:
-    """A pandas.DataFrame of fixed columns and one for each payload key (``payload.KEY`` where the name is taken)."""
+    """A pandas.DataFrame of fixed columns and one for each payload key (``payload.KEY`` where the name is taken).
+
+    A column with missing integers, booleans or floats has a nullable dtype, and one of mixed types the dtype object: no
+    value changes.
+    """
     pandas = require("pandas", "pandas")
-    frame = pandas.DataFrame(dict(fixed))
-    keys = dict.fromkeys(key for payload in payloads or () for key in payload or ())
-    for key in keys:
-        name = f"{REST}.{key}" if key in fixed else key
-        frame[name] = pandas.Series([(payload or {}).get(key) for payload in payloads or ()], index=frame.index)
-    return frame
+    columns: dict[str, Any] = dict(fixed)
+    index = pandas.RangeIndex(len(payloads or ())) if payloads else None
+    for key in dict.fromkeys(key for payload in payloads or () for key in payload or ()):
+        name = key
+        while name in columns:
+            name = f"{REST}.{name}"
+        values = [(payload or {}).get(key) for payload in payloads or ()]
+        columns[name] = pandas.Series(values, index=index, dtype=_dtype_of(values))
+    return pandas.DataFrame(columns)
+
+
+def _dtype_of(values: Sequence[Any]) -> Any:
+    """The pandas dtype that represents values exactly; None: the one that pandas infers."""
+    kinds = {type(value) for value in values}
+    missing = type(None) in kinds
+    kinds.discard(type(None))
+    if kinds == {int}:
+        fits = all(value is None or -_INT64 <= value < _INT64 for value in values)
+        return ("Int64" if missing else "int64") if fits else object
+    if kinds == {bool}:
+        return "boolean" if missing else "bool"
+    if kinds == {float}:
+        return (
+            object
+            if missing and any(value is not None and value != value for value in values)
+            else ("Float64" if missing else "float64")
+        )
+    return None if kinds in ({str}, {datetime}) else object
+
+
+def html_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], note: str = "") -> str:
+    """A table for notebooks; all texts are escaped."""
+    from html import escape  # late, to keep `import qvec` fast
+
+    head = "".join(f"<th>{escape(str(column))}</th>" for column in columns)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in row)}</tr>" for row in rows)
+    notes = f"<p>{escape(note)}</p>" if note else ""
+    return f"<p><b>{escape(title)}</b></p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}"
+
+
+def html_plot(draw: Callable[[Any], None]) -> str:
+    """What ``draw`` plots on the axes of a figure, as an image in HTML; "" if matplotlib is not installed."""
+    import base64  # late, to keep `import qvec` fast
+
+    figures = find("matplotlib.figure")
+    if figures is None:
+        return ""
+    figure = figures.Figure(figsize=(6, 3.5), layout="constrained")
+    draw(figure.add_subplot())
+    with io.BytesIO() as image:
+        figure.savefig(image, format="png", dpi=100)
+        data = base64.b64encode(image.getvalue()).decode()
+    return f'<img src="data:image/png;base64,{data}"/>'
 
 
 def _json_form(value: object) -> str:

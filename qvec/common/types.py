@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Never, Required, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, Never, Required, TypedDict, get_args
 
 import numpy as np
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike as ArrayLike
     from numpy.typing import NDArray as NDArray
 
-    # What type checkers know of queries. The first is an array of unknown shape: a search returns Any for it.
+    # Types of queries for type checkers. The first is an array of unknown shape: a search returns Any for it.
     Number = float | np.floating[Any] | np.integer[Any]
     UnknownArray = np.ndarray[tuple[Never, Never, Never], np.dtype[Any]]
     Query = Sequence[Number] | np.ndarray[tuple[int], np.dtype[Any]]
@@ -86,11 +86,28 @@ Codes = NDArray[np.uint8]
 Ids = NDArray[Any]
 Payload = dict[str, Any]
 
+_OTHER_METRIC_NAMES = {  # lower case -> the name here, and what to know about it
+    "euclidean": "l2 (distances are squared)",
+    "sqeuclidean": "l2",
+    "euclid": "l2 (distances are squared)",
+    "l2sq": "l2",
+    "l2_distance": "l2 (distances are squared)",
+    "dot": "ip (distances are negated products)",
+    "dotproduct": "ip (distances are negated products)",
+    "dot_product": "ip (distances are negated products)",
+    "innerproduct": "ip (distances are negated products)",
+    "inner_product": "ip (distances are negated products)",
+    "cos": "cosine",
+    "cosinesimil": "cosine",
+    "cosine_similarity": "cosine",
+    "angular": "cosine",
+}
+
 MAX_DIM = 65_536  # sums of 255 * 127 over more dimensions leave int32
 MIN_SAMPLES_RANGE = 256  # a range has 255 steps: fewer values do not determine its ends
 MIN_SAMPLES_ENTROPY = 2048  # the histogram has as many bins
 MIN_SAMPLES_MEAN = 100  # the error of the mean is then a tenth of the standard deviation
-MIN_ROWS_PER_CENTROID = 16  # of a local centroid
+MIN_ROWS_PER_CENTROID = 16  # rows of a sample per centroid
 MAX_CENTROIDS = 256  # a row stores the number of its centroid in one byte
 
 
@@ -147,10 +164,24 @@ class Stats:
     commits_held: int
     snapshots: tuple[OpenSnapshot, ...]
 
+    def _repr_html_(self) -> str:
+        from qvec.common.tables import html_table
+
+        rows = [(name, getattr(self, name)) for name in self.__dataclass_fields__]
+        return html_table("Statistics", ("name", "value"), [(n, f"{v:,}" if type(v) is int else v) for n, v in rows])
+
     def __repr__(self) -> str:
         values = ((name, getattr(self, name)) for name in self.__dataclass_fields__)
         lines = [f"  {name}: {value:,}" if type(value) is int else f"  {name}: {value}" for name, value in values]
         return "\n".join(("<qvec.Stats", *lines)) + ">"
+
+
+def unbox(options: Any) -> None:
+    """Replace NumPy scalars in the fields of a frozen dataclass by Python's own numbers."""
+    for name in options.__dataclass_fields__:
+        value = getattr(options, name, None)
+        if isinstance(value, np.generic):
+            object.__setattr__(options, name, value.item())
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
@@ -159,22 +190,37 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise InputError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
 
 
+def check_metric(value: object) -> None:
+    """Raise InputError unless ``value`` is a metric; for the name that others give a metric, with the name here."""
+    known = _OTHER_METRIC_NAMES.get(value.lower()) if isinstance(value, str) else None
+    if known is not None:
+        raise InputError(f"metric={value!r} is called {known} here: metric={known.split(' ')[0]!r}")
+    check_choice("metric", value, get_args(Metric))
+
+
 def check_int(name: str, value: object, low: int, high: int) -> int:
-    """Return ``value`` if it is an int within the limits, both included. Raises InputError naming the limits."""
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+    """Return ``value`` as an int if it is an integer, of NumPy too, within the limits. Raises InputError naming them.
+
+    Both limits are included.
+    """
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or not low <= value <= high:
         raise InputError(f"{name} must be an integer from {low} to {high}, got {value!r}")
-    return value
+    return int(value)
 
 
 def check_number(name: str, value: object, low: float, high: float) -> None:
     """Raise InputError naming the limits unless ``value`` is a number within them, both included."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
+    if (
+        not isinstance(value, int | float | np.integer | np.floating)
+        or isinstance(value, bool)
+        or not low <= value <= high
+    ):
         raise InputError(f"{name} must be a number from {low} to {high}, got {value!r}")
 
 
 def check_flag(name: str, value: object) -> None:
     """Raise InputError unless ``value`` is True or False."""
-    if not isinstance(value, bool):
+    if not isinstance(value, bool | np.bool_):
         raise InputError(f"{name} must be True or False, got {value!r}")
 
 

@@ -44,7 +44,7 @@ def load_payloads(path: PathLike) -> list[Payload | None]:
     Raises NotFoundError, or InputError that names the file and the line.
     """
     file = existing_file(path)
-    return [_parse(file, number, line) for number, line in _lines(file)]
+    return [_parse(file, number, line) for number, line in read_lines(file)]
 
 
 def _npy_ids(file: Path) -> Ids:
@@ -68,7 +68,7 @@ def _npy_ids(file: Path) -> Ids:
 
 def _text_ids(file: Path) -> Ids:
     values = []
-    for number, line in _lines(file):
+    for number, line in read_lines(file):
         if not line:
             raise InputError(f"{file}, line {number}: an id is missing")
         values.append(line)
@@ -78,7 +78,7 @@ def _text_ids(file: Path) -> Ids:
 
 
 def _json_ids(file: Path) -> Ids:
-    values = [_loaded(file, number, line) for number, line in _lines(file)]
+    values = [load_json(file, number, line) for number, line in read_lines(file)]
     kind = type(values[0]) if values else int
     for number, value in enumerate(values, 1):
         if type(value) is not kind or kind not in (int, str):
@@ -94,20 +94,21 @@ def _as_int64(file: Path, values: list[int]) -> NDArray[np.int64]:
 
 
 def _parse(file: Path, number: int, line: str) -> Payload | None:
-    value = _loaded(file, number, line)
+    value = load_json(file, number, line)
     if value is not None and not isinstance(value, dict):
         raise InputError(f"{file}, line {number}: a payload is an object or null, not {type(value).__name__}")
     return value
 
 
-def _loaded(file: Path, number: int, line: str) -> Any:
+def load_json(file: Path, number: int, line: str) -> Any:
+    """Parse one line of JSON. Raises InputError that names the line."""
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{file}, line {number}: not JSON: {error}") from error
 
 
-def _lines(file: Path) -> Iterator[tuple[int, str]]:
+def read_lines(file: Path) -> Iterator[tuple[int, str]]:
     """Yield lines, numbered from 1. Only newlines end a line: JSON strings may have other line separators."""
     opener = gzip.open if file.suffix.lower() == ".gz" else open
     number = 0

@@ -7,6 +7,7 @@ from qvec.datasets import bigann, texmex
 from qvec.datasets.annbenchmarks import load_hdf5
 from qvec.datasets.files import Matrix, PathLike, existing_file
 from qvec.datasets.numpy_files import load_npy, load_npz
+from qvec.datasets.text_files import TEXT_SUFFIXES, load_text
 
 HDF5_SUFFIXES = (".hdf5", ".h5")
 SUFFIXES = (".npy", ".npz", *texmex.DTYPES, *bigann.DTYPES, *HDF5_SUFFIXES)
@@ -23,6 +24,7 @@ def load_vectors(path: PathLike, key: str | None = None) -> Matrix:
     ``.fvecs .bvecs .ivecs``          mapped read-only
     ``.fbin .u8bin .i8bin .ibin``     mapped read-only
     ``.hdf5 .h5`` (extra ``hdf5``)    in memory           ``key``, else ``train``, else the only one
+    ``.jsonl .ndjson .csv .tsv``      in memory
     ================================  ==================  ==========================================
 
     Raises NotFoundError; InputError if the suffix is unknown, the content does not match it, or ``key`` does not
@@ -42,4 +44,6 @@ def load_vectors(path: PathLike, key: str | None = None) -> Matrix:
         return bigann.load_bigann(file)
     if suffix in HDF5_SUFFIXES:
         return load_hdf5(file, key)
-    raise InputError(f"{file}: unknown suffix {suffix!r}; known are {' '.join(SUFFIXES)}")
+    if suffix in TEXT_SUFFIXES:
+        return load_text(file)
+    raise InputError(f"{file}: unknown suffix {suffix!r}; known are {' '.join((*SUFFIXES, *TEXT_SUFFIXES))}")

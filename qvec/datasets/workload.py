@@ -20,7 +20,7 @@ from qvec.datasets.ground_truth import Int64, Progress, exact_knn
 from qvec.datasets.vectors import HDF5_SUFFIXES, SUFFIXES, load_vectors
 from qvec.quality.recall import recall_of_rows
 
-DEPTH = 100  # neighbors per query that are computed if none are given
+DEPTH = 100  # neighbors per query that are computed if the workload has none
 SPOT_CHECKS = 8  # queries whose given neighbors are verified
 BLOCK_ROWS = 8192
 NAMES = {
@@ -155,7 +155,7 @@ def _spot_check(base: Matrix, queries: Float32Array, truth: Int64, metric: Metri
 
 
 class _Parts:
-    """Finds the parts of a workload."""
+    """Finds the files of a workload's parts."""
 
     def __init__(self, path: Path) -> None:
         if not path.exists():

@@ -1,4 +1,4 @@
-"""The last thing the demo does: the same questions under each code, against exact search."""
+"""The last step of the demo: the same questions with each code, compared with exact search."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _hit(corpus: Corpus, found: Ids) -> str:
 
 
 def _seconds(search: Callable[[], Ids]) -> float:
-    """The shortest of the runs that fit into the time: others were disturbed."""
+    """The shortest time of the runs within the time limit; slower runs were disturbed."""
     best, end = np.inf, time.perf_counter() + MEASURE_SECONDS
     while time.perf_counter() < end:
         start = time.perf_counter()

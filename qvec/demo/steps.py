@@ -1,4 +1,4 @@
-"""The first three things the demo does: build a store, ask it, ask it again from another process."""
+"""The first three steps of the demo: build a store, ask it, and ask it from another process."""
 
 from __future__ import annotations
 

@@ -15,13 +15,14 @@ import numpy as np
 
 from qvec.common.errors import InputError
 from qvec.common.types import FieldType
+from qvec.schema.payloads import plain_text
 from qvec.schema.state import State
 
 MAX_FIELDS = 256
 MAX_NAME_BYTES = 255
 MAX_KEYWORD_BYTES = 65_536
 MAX_ITEMS = 4096  # of one list
-MAX_NUMBER = 65_535  # of a field; numbers are not reused, and have 16 bits in the keys of columns
+MAX_NUMBER = 65_535  # limit of a field's number; numbers are not reused, and have 16 bits in the keys of columns
 MAX_INT = 2**63 - 1
 MAX_KEY = 2**64 - 1
 
@@ -99,7 +100,7 @@ def check_name(name: object) -> str:
         raise InputError(f"a field name must be a non-empty string that does not begin with '$'; got {shown(name)}")
     if len(name) > MAX_NAME_BYTES or len(name.encode(errors="replace")) > MAX_NAME_BYTES:
         raise InputError(f"the field name {shown(name)} is longer than {MAX_NAME_BYTES} bytes")
-    return str(name)
+    return plain_text(name)
 
 
 def check_type(name: object, kind: object) -> FieldType:

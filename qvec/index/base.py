@@ -34,7 +34,7 @@ class CodeColumn:
 class IndexInput:
     """The data that an index is built over: n rows of the collection's columns, by their own names.
 
-    ``codes``: what rows are scored by. ``vectors``: reads the vectors; indexes that are built from codes need none.
+    ``codes``: the codes that score rows. ``vectors``: reads the vectors; indexes that are built from codes need none.
     Deleted rows may be reused for other vectors once no index references them.
     """
 
@@ -66,7 +66,7 @@ class IndexInput:
 
 
 class Index(Protocol):
-    """How candidates are found. Stateless: what it must remember is in the collection's state."""
+    """A way to find candidates. Stateless: everything that an index must remember is in the collection's state."""
 
     kind: ClassVar[str]
     empty: ClassVar[IndexState]
@@ -85,7 +85,7 @@ class Index(Protocol):
         ...
 
     def drop(self, data: IndexInput, state: IndexState, rows: Rows, threads: int) -> IndexState:
-        """Take note of deleted rows, in ascending order: remove them, or count them as tombstones for `repair`.
+        """Process deleted rows, in ascending order: remove them, or count them as tombstones for `repair`.
 
         Rows that are not indexed are ignored. Return the new state.
         """
@@ -117,7 +117,7 @@ class Index(Protocol):
     def finder(self, data: IndexInput, state: IndexState) -> Finder | None:
         """The finder of candidates among rows of any codes. None: searches scan the codes.
 
-        Columns hold packed nodes (:data:`qvec.schema.layout.NODES`) only if ``data`` has the codes they were made from.
+        Columns contain packed nodes (:data:`qvec.schema.layout.NODES`) only if ``data`` has the codes of the nodes.
         """
         ...
 

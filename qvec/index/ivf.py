@@ -17,7 +17,6 @@ from qvec._kernels import LIST_BYTES, Codec, ListFinder, Lists, list_block_bytes
 from qvec.codes.configs import IVF
 from qvec.codes.registry import Quantizer
 from qvec.codes.transforms import rotation_signs
-from qvec.common.errors import InputError
 from qvec.common.types import Float32Array, NDArray
 from qvec.index.base import IndexInput, Progress
 from qvec.index.ivf_check import ENTRIES_PER_BLOCK, check_lists
@@ -69,7 +68,7 @@ def dims_for(dim: int) -> int:
 
 
 def _centroid_codec(dims: int) -> Codec:
-    """What centroids are stored as."""
+    """The codec that stores centroids."""
     return Codec("f32", "l2", dims)
 
 
@@ -134,14 +133,8 @@ class IVFIndex:
         return layout
 
     def _n_lists(self, n: int) -> int:
-        if self.config.nlist == "auto":
-            return lists_for(n)
-        if self.config.nlist > n:
-            raise InputError(
-                f"IVF.nlist={self.config.nlist} exceeds the number of vectors, {n}: add at least that many at once, "
-                f"or create the collection with nlist='auto'"
-            )
-        return self.config.nlist
+        """Lists for n vectors: at most one for each. There are more when the vectors have grown in number."""
+        return lists_for(n) if self.config.nlist == "auto" else min(self.config.nlist, n)
 
     def _sample(self, data: IndexInput, layout: ListLayout, rows: Rows, rng: np.random.Generator) -> Float32Array:
         """Training vectors in the space of the lists. Stores their mean, the origin of that space."""

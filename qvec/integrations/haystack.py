@@ -156,7 +156,7 @@ class QvecEmbeddingRetriever:
 
 
 def _placeholder(dim: int) -> list[float]:
-    """A vector that is valid under every metric, for a document without an embedding."""
+    """A vector that is valid under every metric, stored for a document without an embedding."""
     return [1.0] + [0.0] * (dim - 1)
 
 
@@ -219,7 +219,7 @@ def _where(filters: dict[str, Any] | None) -> dict[str, Any] | None:
         if "conditions" not in filters:
             raise FilterError(f"'conditions' is missing in {filters}")
         inner = [_where(condition) or {} for condition in filters["conditions"]]
-        if not inner:  # as Haystack's own evaluation: all of none hold, any of none do not
+        if not inner:  # as in Haystack: AND of no conditions is true, OR is false
             return None if operator == "AND" else NOTHING
         return {"$not": {"$and": inner}} if operator == "NOT" else {f"${operator.lower()}": inner}
     for key in ("field", "value"):
@@ -237,7 +237,7 @@ def _comparison(field: str, operator: str, value: Any) -> dict[str, Any]:
         raise FilterError(f"unknown operator {operator!r}; known are {', '.join(COMPARISONS)}, in, not in")
     if operator in ("==", "!="):
         return {field: {"$exists": operator == "!="} if value is None else {COMPARISONS[operator]: value}}
-    if value is None:  # nothing is more or less than nothing
+    if value is None:  # a comparison with None never matches
         return NOTHING
     if isinstance(value, list) or (isinstance(value, str) and not _is_date(value)):
         raise FilterError(f"{operator} compares numbers and dates, got {value!r}")

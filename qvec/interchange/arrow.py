@@ -247,7 +247,7 @@ def _check_columns(name: str, schema: Any, own: list[str], keys: list[str]) -> N
 
 
 def _unfit(kind: Any) -> str | None:
-    """The name of a type, in a column or nested in it, that no payload can hold."""
+    """The name of a type, in a column or nested in it, that a payload cannot contain."""
     types = require("pyarrow.types", EXTRA)
     if types.is_decimal(kind):
         return "decimals"

@@ -1,4 +1,4 @@
-"""Index files of faiss: vectors are reconstructed from what the index stores.
+"""Index files of faiss: vectors are reconstructed from the stored data of the index.
 
 faiss ends the process on some files, such as ``IVF4,PQ4x4fs``; a child process reads them.
 """
@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import qvec
 from qvec.common.errors import InputError
 from qvec.common.extras import require
 from qvec.common.types import IdKind
@@ -64,7 +63,7 @@ class _Child:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        paths = [str(Path(qvec.__file__).parents[1]), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+        paths = [str(Path(__file__).parents[2]), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "qvec.interchange.faiss_child", str(path)],
             stdin=subprocess.PIPE,

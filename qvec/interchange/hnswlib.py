@@ -2,7 +2,7 @@
 
 The file of ``save_index`` begins with 96 bytes: offset of level 0, capacity, count, bytes of an element, offsets of its
 label and of its vector (u64 each), largest level and entry point (i32, u32), three degrees (u64), 1 / ln M (f64) and
-ef_construction (u64). Elements follow: 4 bytes, of which the third has the deletion mark; links; vector (float32);
+ef_construction (u64). Elements follow: 4 bytes, the third with the deletion mark; links; vector (float32);
 label (u64).
 """
 

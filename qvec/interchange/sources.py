@@ -10,18 +10,22 @@ from typing import Any, Literal, get_args
 from qvec.common.errors import InputError, NotFoundError
 from qvec.common.types import check_choice
 from qvec.datasets import SUFFIXES
+from qvec.datasets.text_files import CSV_SUFFIXES, JSONL_SUFFIXES
 from qvec.interchange.arrow import ipc_source, parquet_source
 from qvec.interchange.base import Source
 from qvec.interchange.databases import LANCE, ChromaSource, lance_source
 from qvec.interchange.faiss import FaissSource
 from qvec.interchange.files import FileSource
 from qvec.interchange.hnswlib import HnswlibSource
+from qvec.interchange.text import TextSource
 
-SourceFormat = Literal["vectors", "parquet", "arrow", "faiss", "hnswlib", "chroma", "lancedb"]
+SourceFormat = Literal["vectors", "jsonl", "csv", "parquet", "arrow", "faiss", "hnswlib", "chroma", "lancedb"]
 PARQUET_SUFFIXES, IPC_SUFFIXES, FAISS_SUFFIXES = (".parquet", ".pq"), (".arrow", ".feather"), (".faiss",)
 
 _READERS: dict[str, Callable[..., Source]] = {
     "vectors": FileSource,
+    "jsonl": TextSource,
+    "csv": TextSource,
     "parquet": parquet_source,
     "arrow": ipc_source,
     "faiss": FaissSource,
@@ -32,6 +36,8 @@ _READERS: dict[str, Callable[..., Source]] = {
 _ARROW_OPTIONS = {"vector", "id", "payload", "columns", "skip"}
 _OPTIONS: dict[str, set[str]] = {
     "vectors": {"key", "ids", "payloads"},
+    "jsonl": {"vector", "id"},
+    "csv": {"vector", "id", "types"},
     "parquet": _ARROW_OPTIONS,
     "arrow": _ARROW_OPTIONS,
     "faiss": set(),
@@ -41,6 +47,8 @@ _OPTIONS: dict[str, set[str]] = {
 }
 _BY_SUFFIX: dict[str, SourceFormat] = {
     **dict.fromkeys(SUFFIXES, "vectors"),
+    **dict.fromkeys(JSONL_SUFFIXES, "jsonl"),
+    **dict.fromkeys(CSV_SUFFIXES, "csv"),
     **dict.fromkeys(PARQUET_SUFFIXES, "parquet"),
     **dict.fromkeys(IPC_SUFFIXES, "arrow"),
     **dict.fromkeys(FAISS_SUFFIXES, "faiss"),
@@ -55,6 +63,9 @@ def open_source(path: str | os.PathLike[str], format: SourceFormat | None = None
     =============  ====================================  ==========================  ===============================
     ``vectors``    the suffixes of `qvec.datasets`       ``key``, ``ids``,           extra ``hdf5`` for .hdf5
                                                          ``payload`` (files)
+    ``jsonl``      .jsonl .ndjson                        ``vector``, ``id`` (keys)
+    ``csv``        .csv .tsv                             ``vector``, ``id``,
+                                                         ``types``
     ``parquet``    .parquet .pq                          ``vector``, ``id``,         extra ``arrow``
                                                          ``payload``, ``columns``,
                                                          ``skip`` (columns)

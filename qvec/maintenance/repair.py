@@ -78,7 +78,7 @@ class Repair:
         self._make_fields()
         return self.done
 
-    # # --- data that cannot be rebuilt ---
+    # --- data that cannot be rebuilt ---
 
     def _check_base(self) -> None:
         """Raise CorruptError if something is damaged that is not derived from other data."""

@@ -23,6 +23,7 @@ from qvec.codes.registry import make_config
 from qvec.common.errors import InputError
 from qvec.index import FlatIndex, IndexInput, Progress, isolated_duplicates, linking_codes, load_index
 from qvec.quality.drift import store_reference
+from qvec.quality.recall import recall
 from qvec.rows.originals import check_trained, originals_of, sample_originals
 from qvec.rows.writer import index_for
 from qvec.schema.bitmaps import rows_in
@@ -307,14 +308,13 @@ class GenerationManager:
         quantizers = self.quantizers.pair(self.quantizers.load(snap, number), columns)
         candidates = 0 if quantizers.originals is None else math.ceil(PROBE_K * quantizers.codes.oversample)
         queries = sample_originals(snap, self.quantizers, PROBES)
-        found = [
+        walked, scanned = (
             Engine(snap, quantizers, by, columns).search(
                 queries, SearchParams(PROBE_K, ef=max(PROBE_EF, candidates), candidates=candidates)
-            )[0]
+            )[1]
             for by in (index, FlatIndex())
-        ]
-        shared = [len(np.intersect1d(walked, scanned)) for walked, scanned in zip(*found, strict=True)]
-        return float(np.mean(shared)) / min(PROBE_K, state.live)
+        )
+        return float(recall(walked, scanned).mean())  # by distance: of rows with equal codes either may be found
 
 
 def _code_column(txn: Transaction, number: int, code_size: int) -> str:

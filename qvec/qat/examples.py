@@ -1,4 +1,4 @@
-"""What is trained on and what is held out: documents, queries, pairs, and each query's nearest documents."""
+"""Training data and held-out data: documents, queries, pairs, and each query's nearest documents."""
 
 from __future__ import annotations
 

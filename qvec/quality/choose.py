@@ -18,7 +18,7 @@ from qvec.schema.generations import Generation
 
 GROWTH = 4  # ratio of the numbers of queries of successive rounds
 CONFIDENCE = 0.95
-Apply = Callable[[CodeConfig, int, Progress | None], Generation]
+Apply = Callable[[CodeConfig, int, Progress | bool | None], Generation]
 Measure = Callable[[list[CodeConfig] | None, int, float], Report]
 """Measures codes (None: all requested ones) with n queries; intervals have z standard errors."""
 
@@ -56,7 +56,7 @@ class Choice:
         """Whether a code meets the target."""
         return self.row is not None
 
-    def apply(self, progress: Progress | None = None) -> Generation:
+    def apply(self, progress: Progress | bool | None = None) -> Generation:
         """Requantize to the chosen code, and store its oversampling as the default of searches.
 
         Raises InputError, and changes nothing, if no code meets the target.

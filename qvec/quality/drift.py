@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -65,7 +65,7 @@ _ADVICE: dict[str, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Drift:
     """``level``: "none"; "warning": vectors have shifted; "alarm": the code loses recall. An alarm stays until the
     collection gets another generation of codes.
@@ -84,6 +84,19 @@ class Drift:
     generation: int | None
     n_checks: int
 
+    def __repr__(self) -> str:
+        evidence = ", ".join(f"{name}={value:.4g}" for name, value in self.evidence.items())
+        head = f"<qvec.Drift: {self.level}, generation {self.generation}, {self.n_checks} checks"
+        return f"{head}: {self.advice}{f' ({evidence})' if evidence else ''}>"
+
+    def _repr_html_(self) -> str:
+        from qvec.common.tables import html_plot, html_table
+
+        rows = [(name, f"{value:.4g}") for name, value in self.evidence.items()]
+        table = html_table(f"Drift: {self.level}", ("evidence", "value"), rows, self.advice)
+        recalls = {name: value for name, value in self.evidence.items() if name.startswith("recall")}
+        return table + (html_plot(lambda axes: axes.barh(list(recalls), list(recalls.values()))) if recalls else "")
+
 
 @dataclass
 class DriftMonitor:
@@ -95,7 +108,7 @@ class DriftMonitor:
 
     waiting: dict[int, tuple[Float32Array, ...]] = field(default_factory=dict)
 
-    def check(self, txn: Transaction, quantizer: Quantizer, x: Float32Array, stored: StoredSample) -> Drift | None:
+    def check(self, txn: Transaction, quantizer: Quantizer, x: NDArray[Any], stored: StoredSample) -> Drift | None:
         """Check a batch that was stored; None if there are too few rows for a check yet."""
         if not (samples := self._samples(txn, x)):
             return None
@@ -108,13 +121,13 @@ class DriftMonitor:
         write_drift_record(txn, number, record)
         return drift_of(record, number)
 
-    def _samples(self, txn: Transaction, x: Float32Array) -> list[Float32Array]:
+    def _samples(self, txn: Transaction, x: NDArray[Any]) -> list[Float32Array]:
         if len(x) >= ROWS_PER_CHECK:
             count = min(MAX_CHECKS, len(x) // ROWS_PER_CHECK)
-            sample = spread(x, count * ROWS_PER_CHECK)
+            sample = spread(x, count * ROWS_PER_CHECK).astype(np.float32)
             return [sample[i::count] for i in range(count)]
         before = txn.state.small_batches
-        seen = *self.waiting.get(before, ()), np.array(x)
+        seen = *self.waiting.get(before, ()), np.array(x, np.float32)
         txn.state = replace(txn.state, small_batches=before + 1)
         self.waiting = {number: rows for number, rows in self.waiting.items() if before - MAX_UNDONE < number <= before}
         if sum(map(len, seen)) < ROWS_PER_CHECK:
@@ -125,13 +138,13 @@ class DriftMonitor:
         return [together[:ROWS_PER_CHECK]]
 
 
-def store_reference(txn: Transaction, number: int, trained: Trained, sample: Float32Array) -> None:
+def store_reference(txn: Transaction, number: int, trained: Trained, sample: NDArray[Any]) -> None:
     """Store the statistics of a generation's training sample, unless the sample is too small.
 
     The recall of a code is higher on the vectors that it was trained on. For a code that learns from its sample,
     recall is therefore that of a code trained on one half of the sample, measured on the other half.
     """
-    sample, quantizer = spread(sample, REFERENCE_ROWS), trained.quantizer
+    sample, quantizer = spread(sample, REFERENCE_ROWS).astype(np.float32), trained.quantizer
     if trained.code.min_samples and len(sample) >= 2 * max(trained.code.min_samples, MIN_SAMPLE_ROWS):
         seed = 0 if quantizer.transform is None else quantizer.transform.seed or 0
         half, rest = np.ascontiguousarray(sample[::2]), np.ascontiguousarray(sample[1::2])
@@ -228,8 +241,9 @@ def judge(reference: Reference, stats: SampleStats, number: int) -> tuple[Level,
     evidence, shifted = _evidence(reference, stats), has_shifted(reference, stats, number)
     (trained,), alpha = reference.stats.recalls, _alpha(number) / len(stats.recalls)
     for found in stats.recalls:
-        loss = trained.mean - found.mean
-        if loss > (MIN_LOSS if shifted else max(MIN_LOSS_UNSHIFTED, _critical_loss(trained, found, alpha))):
+        # The shift of the vectors is significant already. Without a shift, the loss itself must be significant.
+        least = MIN_LOSS if shifted else max(MIN_LOSS_UNSHIFTED, _critical_loss(trained, found, alpha))
+        if trained.mean - found.mean > least:
             return "alarm", evidence
     return "warning" if shifted else "none", evidence
 
@@ -241,12 +255,13 @@ def has_shifted(reference: Reference, stats: SampleStats, number: int) -> bool:
     variances of both samples (Welch): a dimension that is nearly always zero may vary in one of the samples only.
     """
     trained, critical = reference.stats, _quantile(_alpha(number) / (2 * (len(stats.means) + 1)))
-    noise = np.sqrt(stats.variances / stats.rows + trained.variances / trained.rows)
-    moved = np.abs(stats.means - trained.means)
-    surely = (moved > critical * noise) & (_shifts(trained, stats) > MIN_SHIFT)
-    norm_noise = math.sqrt(stats.norm_var / stats.rows + trained.norm_var / trained.rows)
-    longer = abs(stats.norm - trained.norm) > critical * norm_noise and _norm_shift(trained, stats) > MIN_SHIFT
-    return bool(surely.any()) or longer or _stability(trained.counts, stats.counts) > MIN_PSI
+    mean_errors = np.sqrt(stats.variances / stats.rows + trained.variances / trained.rows)
+    significant = np.abs(stats.means - trained.means) > critical * mean_errors
+    dims_shifted = bool((significant & (_shifts(trained, stats) > MIN_SHIFT)).any())
+    norm_error = math.sqrt(stats.norm_var / stats.rows + trained.norm_var / trained.rows)
+    norm_significant = abs(stats.norm - trained.norm) > critical * norm_error
+    norm_shifted = norm_significant and _norm_shift(trained, stats) > MIN_SHIFT
+    return dims_shifted or norm_shifted or _stability(trained.counts, stats.counts) > MIN_PSI
 
 
 def _alpha(number: int) -> float:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from typing import Any
 
 from qvec.common.errors import DriftError, DriftWarning
-from qvec.common.types import Float32Array
+from qvec.common.types import NDArray
 from qvec.quality.drift import Drift, DriftMonitor, OnDrift, read_drift, store_reference
 from qvec.quality.drift_stats import BASE_ROWS, ROWS_PER_CHECK
 from qvec.quality.query_sample import QuerySample, query_evidence
@@ -22,7 +23,7 @@ class DriftAlarm:
         self._access, self._on_drift = access, on_drift
         self._monitor, self._announced = DriftMonitor(), -1
 
-    def check(self, txn: Transaction, x: Float32Array, trained_now: bool) -> Drift | None:
+    def check(self, txn: Transaction, x: NDArray[Any], trained_now: bool) -> Drift | None:
         """Check a batch that was added in a transaction. Raises DriftError on an alarm if ``on_drift`` is "raise".
 
         trained_now: the batch was the training sample of the first generation.

@@ -73,7 +73,7 @@ class SampleStats:
         unit, norms = _as_coded(quantizer, vectors)
         means = unit.mean(axis=0, dtype=np.float64).astype(np.float32)
         offsets = unit - means
-        variances = (np.einsum("ij,ij->j", offsets, offsets) / len(unit)).astype(np.float32)
+        variances = (np.einsum("ij,ij->j", offsets, offsets, dtype=np.float64) / len(unit)).astype(np.float32)
         center, spread_of = (means, variances) if trained is None else (trained.means, trained.variances)
         return cls(
             rows=len(vectors),

@@ -38,7 +38,7 @@ class Row:
     p99_ms: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """``rows``: by code, then oversampling. ``skipped``: codes that could not be measured, with the reasons.
 
@@ -74,7 +74,11 @@ class Report:
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Plot recall against bytes per vector, with a line per oversampling, to a PNG file (needs matplotlib)."""
         figure = require("matplotlib.figure", "plot").Figure(figsize=(7, 4.5), layout="constrained")
-        axes = figure.add_subplot(xscale="log", xlabel="bytes per vector", ylabel=f"recall@{self.k}", title=self.title)
+        self._draw(figure.add_subplot())
+        figure.savefig(path, format="png", dpi=150)
+
+    def _draw(self, axes: Any) -> None:
+        axes.set(xscale="log", xlabel="bytes per vector", ylabel=f"recall@{self.k}", title=self.title)
         for oversample in sorted({row.oversample for row in self.rows}):
             rows = sorted((row for row in self.rows if row.oversample == oversample), key=lambda row: row.bytes)
             errors = [[row.recall - row.low for row in rows], [row.high - row.recall for row in rows]]
@@ -82,8 +86,8 @@ class Report:
             axes.errorbar(sizes, recalls, errors, marker="o", capsize=2, label=f"{oversample}x")
         for code, size in {(row.code, row.bytes) for row in self.rows}:
             axes.annotate(code, (size, 0), xycoords=("data", "axes fraction"), rotation=90, fontsize="x-small")
-        axes.legend(title="oversampling")
-        figure.savefig(path, format="png", dpi=150)
+        if self.rows:
+            axes.legend(title="oversampling")
 
     def show(self) -> None:
         """Print the table with rich if it is installed, otherwise as plain text."""
@@ -99,6 +103,16 @@ class Report:
         for cells in self.cells():
             table.add_row(*cells)
         return table
+
+    def __repr__(self) -> str:
+        codes = len({row.code for row in self.rows})
+        return f"<qvec.Report: {self.title}; {codes} codes, {len(self.rows)} rows: print() shows them>"
+
+    def _repr_html_(self) -> str:
+        from qvec.common.tables import html_plot, html_table
+
+        skipped = "; ".join(f"{code}: not measured: {reason}" for code, reason in self.skipped.items())
+        return html_table(self.title, HEADINGS, self.cells(), skipped) + html_plot(self._draw)
 
     def __str__(self) -> str:
         return "\n".join(self._lines())

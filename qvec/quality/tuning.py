@@ -167,7 +167,7 @@ def refresh_curves(store: Store, access: RowAccess, threads: int) -> None:
         if not outdated(snap.state):
             return
         old = Curves.from_state(snap.record(TUNING, 0))
-        queries = stored_queries(snap, access.config.dim) if old.source == "queries" else None
+        queries = load_queries(snap, access.config.dim) if old.source == "queries" else None
         ks = [curve.k for curve in old.curves]
         if snap.state.live <= max(ks):
             return  # too few vectors to measure on
@@ -197,7 +197,7 @@ def forget_queries(txn: Transaction) -> None:
         number += 1
 
 
-def stored_queries(reading: Snapshot, dim: int) -> Float32Array | None:
+def load_queries(reading: Snapshot, dim: int) -> Float32Array | None:
     """Read the stored queries, float32 [n, dim], or None."""
     parts: list[Float32Array] = []
     while (record := reading.record(TUNING, len(parts) + 1)) is not None:

@@ -21,7 +21,7 @@ _MISSING = object()
 
 
 class RowRecord(NamedTuple):
-    """What is stored of a row besides its vector. ``id``: of collections whose ids are strings."""
+    """A row's payload, and its id if ids are strings."""
 
     payload: Payload | None
     id: str | None

@@ -60,6 +60,14 @@ class Records(Sequence[Record]):
         ids = self.ids.tolist()
         return arrow_table({"id": ids, "vector": vector_array(self.vectors)}, ids, self.payloads)
 
+    def _repr_html_(self) -> str:
+        from qvec.common.tables import html_table
+
+        rows = [(id, short_text(payload)) for id, payload in zip(self.ids[:SHOWN_ROWS], self.payloads, strict=False)]
+        note = f"{len(self) - SHOWN_ROWS} more" if len(self) > SHOWN_ROWS else ""
+        title = f"{len(self)} records of dim {self.vectors.shape[1]}, {self.vectors.dtype}"
+        return html_table(title, ("id", "payload"), rows, note)
+
     def __repr__(self) -> str:
         lines = [f"  {id}  {short_text(payload)}".rstrip() for id, payload in zip(self.ids, self.payloads, strict=True)]
         head = f"<qvec.Records: {len(self)} of dim {self.vectors.shape[1]}, {self.vectors.dtype}>"

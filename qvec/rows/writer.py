@@ -23,7 +23,7 @@ from qvec.schema.generations import discard_codes_from, may_reuse_rows, register
 from qvec.schema.layout import CODES, DELETED, IDS, ROW, VECTORS, active_columns, row_columns
 from qvec.schema.quantizers import QuantizerLoader, Quantizers, Trained, train_code
 from qvec.schema.state import Rows, State
-from qvec.schema.validation import MAX_ID, MAX_ROWS, as_payloads, id_keys
+from qvec.schema.validation import MAX_ID, MAX_ROWS, as_float32, as_payloads, id_keys
 from qvec.storage.store import Transaction
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ INDEXED_ROWS = 65_536  # rows of a new field that are indexed at a time: one chu
 ENCODE_ROWS = 1024  # rows encoded at a time by one thread: they fit the cache
 PUT_ROWS = 64  # rows written between two checks of the memory in use: each row may be in a block of its own
 Ids = NDArray[Any] | list[str]
-Vectors = NDArray[Any]  # float32 [n, dim], or integers as Config.form says
+Vectors = NDArray[Any]  # real numbers [n, dim] (parts are converted to float32), or integers as Config.form says
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,8 @@ class Writer:
         progress: Progress | None,
     ) -> AddResult:
         """Store a batch."""
+        if self._quantizers is not None:
+            self._check_storable(x)
         field_keys = self.fields.read(payloads)
         given = self._new_ids(len(x)) if ids is None else ids
         batch = Batch(x, given, id_keys(given), payloads, field_keys)
@@ -157,9 +159,10 @@ class Writer:
         progress: Progress | None,
     ) -> None:
         """Store a batch; ``old_keys``, ``old_rows``: of the vectors that it replaces."""
-        trained = train_code(batch.x, self.config.code, self.config) if self.is_empty else None
+        trained = self._trained(batch.x) if self.is_empty else None
         if trained is not None:
             self._create_columns(trained.quantizer)
+            self._check_storable(batch.x)
         rows = self._choose_rows(len(batch.x))
         self._put_vectors(batch, rows, threads)
         # From here on, in one commit
@@ -169,6 +172,19 @@ class Writer:
             self.hide(old_keys, old_rows, threads)
         self.show(batch, rows)
         self.extend_index(rows, threads, progress)
+
+    def _trained(self, x: Vectors) -> Trained:
+        return train_code(self._in_float32(x), self.config.code, self.config)
+
+    def _in_float32(self, x: Vectors) -> Vectors:
+        return x if self.config.form is not None or x.dtype == np.float32 else as_float32(x)
+
+    def _check_storable(self, x: Vectors) -> None:
+        """Raise InputError naming the first vector that codes or originals cannot represent."""
+        for quantizer in (self.quantizers.codes, self.quantizers.originals):
+            if quantizer is not None and quantizer.limited:
+                for start in range(0, len(x), ENCODE_ROWS):
+                    quantizer.check_range("vectors", as_float32(x[start : start + ENCODE_ROWS]), start)
 
     def _choose_rows(self, count: int) -> Rows:
         """Rows to write to, ascending: free rows first, then new ones."""
@@ -195,7 +211,7 @@ class Writer:
         parts = [slice(i, i + ENCODE_ROWS) for i in range(0, len(rows), ENCODE_ROWS)]
 
         def encode(part: slice) -> tuple[Codes, Codes | None]:
-            x, by = batch.x[part], self.quantizers.originals
+            x, by = self._in_float32(batch.x[part]), self.quantizers.originals
             return self.quantizers.codes.encode(x), None if by is None else by.encode(x)
 
         for part, (codes, originals) in zip(parts, map_parts(encode, parts, threads), strict=True):
@@ -340,7 +356,7 @@ class Writer:
                 fields.read([payload], [f"the payload of id {name!r}"])
             raise
 
-    def update_payload(self, rows: NDArray[np.int64], payloads: Sequence[Payload | None], merge: bool) -> None:
+    def write_payloads(self, rows: NDArray[np.int64], payloads: Sequence[Payload | None], merge: bool) -> None:
         """Give live rows, each once, other payloads; ``merge``: change the keys named, drop those named None."""
         records = read_records(self.txn, rows.tolist())
         old, new, fields = payloads_of(records), payloads, self.fields

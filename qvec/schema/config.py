@@ -11,7 +11,17 @@ from qvec.codes.registry import code_from_dict, code_to_dict, config_from_dict
 from qvec.codes.transforms import MAX_SEED
 from qvec.common.errors import FormatError, InputError
 from qvec.common.plain_state import take_int, take_state
-from qvec.common.types import MAX_DIM, IdKind, Metric, Originals, PrequantizedType, check_choice, check_int
+from qvec.common.types import (
+    MAX_DIM,
+    IdKind,
+    Metric,
+    Originals,
+    PrequantizedType,
+    check_choice,
+    check_int,
+    check_metric,
+    unbox,
+)
 
 MAX_LISTED_DIM = 16_192  # a block of lists is one value of 64 KiB at most
 AUTO_INDEX_ROWS = 10_000  # a scan of fewer codes beats any graph
@@ -33,8 +43,9 @@ class Config:
     seed: int
 
     def __post_init__(self) -> None:
+        unbox(self)
         check_int("dim", self.dim, 1, MAX_DIM)
-        check_choice("metric", self.metric, get_args(Metric))
+        check_metric(self.metric)
         check_choice("ids", self.ids, get_args(IdKind))
         check_choice("originals", self.originals, get_args(Originals))
         check_int("seed", self.seed, 0, MAX_SEED)
@@ -84,8 +95,12 @@ def index_config(index: object) -> IndexConfig | None:
         return cast(IndexConfig, index)
     if index == "auto":
         return None
+    if index == "packed":
+        return HNSW(layout="packed")
     if not isinstance(index, str) or index not in INDEXES:
-        raise InputError(f"index must be auto, {', '.join(INDEXES)} or a configuration such as HNSW(); got {index!r}")
+        raise InputError(
+            f"index must be auto, {', '.join(INDEXES)}, packed or a configuration such as HNSW(); got {index!r}"
+        )
     return INDEXES[index]()
 
 

@@ -120,30 +120,32 @@ def resume_inactive(state: State, number: int) -> PendingGeneration:
 
 
 def activate_pending(state: State) -> State:
-    """The state with the pending generation active; the one that was active keeps its codes.
+    """Return the state in which the pending generation is active. The generation that was active keeps its codes.
 
-    The columns and the graph of the active generation are in the state itself.
+    The columns and the graph of the active generation move to the state itself. A pending generation without a graph
+    of its own continues to use the active graph.
     """
     assert state.pending is not None
-    built, shared = state.pending.built, graph_names(state.column_names)
-    has_own_graph = built.index is not None
-    names = built.column_names if has_own_graph else {**built.column_names, **shared}
+    pending, built = state.pending.number, state.pending.built
+    old_graph = graph_names(state.column_names)
+    names = built.column_names if built.index is not None else {**built.column_names, **old_graph}
 
     def changed(record: GenerationRecord) -> GenerationRecord:
         inactive, was_active = record.inactive, record.was_active
         if record.number == state.active:
             inactive, was_active = InactiveCodes(state.n, state.column_names), True
-        elif state.pending is not None and record.number == state.pending.number:
+        elif record.number == pending:
             inactive = InactiveCodes()
-        if inactive.rows and graph_names(inactive.column_names) == graph_names(names):
+        graph = graph_names(inactive.column_names)
+        if inactive.rows and graph == graph_names(names):  # shares the graph that is active now
             inactive = replace(inactive, index=None, indexed_rows=0)
-        elif inactive.rows and graph_names(inactive.column_names) == shared:
+        elif inactive.rows and graph == old_graph:  # this graph ends with the rows of today
             inactive = replace(inactive, index=state.index, indexed_rows=state.n)
         return replace(record, inactive=inactive, was_active=was_active)
 
     return replace(
         state,
-        active=state.pending.number,
+        active=pending,
         column_names=names,
         index=state.index if built.index is None else built.index,
         generations=tuple(map(changed, state.generations)),

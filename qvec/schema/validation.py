@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence, Set
+import sys
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, cast
 
 import numpy as np
@@ -12,37 +13,48 @@ from qvec._kernels import plain_norm2
 from qvec.codes.prequantized_input import as_integers, to_floats
 from qvec.common.errors import DuplicateIdError, InputError
 from qvec.common.types import Float32Array, IdKind, Metric, NDArray, PrequantizedType, check_int
-from qvec.storage.records import pack
+from qvec.schema.arrays import plain_tensor, real_array, unmasked
+from qvec.schema.payloads import is_table, plain_text, rows_of, to_plain
+from qvec.storage.records import is_plain, pack
 
-MAX_VALUE = 1e18  # squares of larger values leave float32
-SAFE_NORM2 = 1e36
+MAX_NORM = 1e18  # of a vector: the squared distance of any two is at most 4e36, and float32 ends at 3.4e38
+SAFE_NORM2 = MAX_NORM**2
+MIN_VALUE = 1e-18  # under cosine, a vector without a larger value has no direction: its square leaves float32
 MAX_ID = 2**63 - 1
 MAX_ID_BYTES = 480  # LMDB keys end at 511 bytes
 MAX_PAYLOAD_BYTES = 16 << 20  # as msgpack; larger values make LMDB look for long runs of free pages
 MAX_K = 1_000_000
 MAX_THREADS = 1024
 MAX_ROWS = 2**31 - 2**16
-CHECKED_ROWS = 8192  # rows checked at a time
+CHECKED_ROWS = 1024  # rows checked at a time
 
-_REAL_KINDS = "fiu"
+_NARROW_BYTES = 2  # arrays with values of this size or smaller are stored without a float32 copy of the whole
 
 
 def as_vectors(name: str, value: object, dim: int, metric: Metric) -> Float32Array:
-    """Convert an array-like to float32 [n, dim], C-contiguous. Every value is finite; under cosine no vector is zero.
+    """Convert an array-like to float32 [n, dim], C-contiguous. Norms are limited; under cosine no vector is zero.
 
     A 1-D value of ``dim`` numbers is one row. Raises InputError naming the first bad row.
     """
-    x = _as_array(name, value)
-    return np.empty((0, dim), np.float32) if x.shape == (0,) else _as_rows(name, x, dim, metric)
+    return as_float32(_as_rows(name, real_array(name, value), dim, metric))
 
 
-def _as_rows(name: str, x: NDArray[Any], dim: int, metric: Metric) -> Float32Array:
+def as_float32(x: NDArray[Any]) -> Float32Array:
+    """A float32 array, C-contiguous."""
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf, which the row check names
+        return np.ascontiguousarray(x, dtype=np.float32)
+
+
+def _as_rows(name: str, x: NDArray[Any], dim: int, metric: Metric) -> NDArray[Any]:
+    """Checked vectors [n, dim]: float32, or a narrow dtype, to be converted in parts."""
+    if x.shape == (0,):
+        return np.empty((0, dim), np.float32)
     rows = x[None, :] if x.ndim == 1 else x
     if rows.ndim != 2 or rows.shape[1] != dim:
         raise InputError(f"{name} must have shape (n, {dim}) or ({dim},), got {x.shape}")
     if len(rows) > MAX_ROWS:  # before the rows are copied: strides of zero give any number of rows
         raise InputError(f"{name} has {len(rows)} rows; the limit is {MAX_ROWS}")
-    converted = _as_float32(rows)
+    converted = rows if rows.dtype.itemsize <= _NARROW_BYTES else as_float32(rows)
     _check_rows(name, converted, metric)
     return converted
 
@@ -52,16 +64,18 @@ def as_queries(value: object, dim: int, metric: Metric) -> Float32Array:
     norm2 = plain_norm2(value, dim)  # the hot path: it tells NaN, infinities, overflow and the zero vector at once
     if 0.0 < norm2 < SAFE_NORM2 or (norm2 == 0.0 and metric != "cosine"):
         return cast("Float32Array", value)
-    x = _as_array("queries", value)
-    rows = _as_rows("queries", x, dim, metric)
+    x = real_array("queries", value)
+    if x.shape == (0,):
+        raise InputError(f"queries must have shape (n, {dim}) or ({dim},), got {x.shape}")
+    rows = as_float32(_as_rows("queries", x, dim, metric))
     return rows[0] if x.ndim == 1 else rows
 
 
 def as_stored(name: str, value: object, dim: int, metric: Metric, form: PrequantizedType | None) -> NDArray[Any]:
-    """Vectors to store: float32 [n, dim], or codes [n, width] of a form that comes quantized."""
+    """Vectors to store: [n, dim] of float32 or a narrower dtype, or codes [n, width] of a form that comes quantized."""
     if form is None:
-        return as_vectors(name, value, dim, metric)
-    x = as_integers(name, value, dim, form, metric)
+        return _as_rows(name, real_array(name, value), dim, metric)
+    x = as_integers(name, plain_tensor(unmasked(name, value)), dim, form, metric)
     if len(x) > MAX_ROWS:
         raise InputError(f"{name} has {len(x)} rows; the limit is {MAX_ROWS}")
     return x
@@ -71,61 +85,76 @@ def as_searched(value: object, dim: int, metric: Metric, form: PrequantizedType 
     """Queries as float32 [dim] or [n, dim]; where vectors come quantized, integers are codes of the same form."""
     if form is None:
         return as_queries(value, dim, metric)
-    x = np.asarray(value)
+    x = np.asarray(plain_tensor(unmasked("queries", value)))
     if x.dtype.kind not in "iu":
         return as_queries(x, dim, metric)
     rows = to_floats(as_integers("queries", x, dim, form, metric), form)
     return rows[0] if x.ndim == 1 else rows
 
 
-def _as_array(name: str, value: object) -> NDArray[Any]:
-    try:
-        x = np.asarray(value)
-    except ValueError as error:
-        raise InputError(f"{name} is ragged: every row must have the same number of values ({error})") from None
-    if x.dtype.kind not in _REAL_KINDS and x.size:
-        raise InputError(f"{name} must hold real numbers (float or integer), got dtype {x.dtype}")
-    return x
-
-
-def _as_float32(x: NDArray[Any]) -> Float32Array:
-    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf, which the row check names
-        return np.ascontiguousarray(x, dtype=np.float32)
-
-
-def _check_rows(name: str, x: Float32Array, metric: Metric) -> None:
+def _check_rows(name: str, x: NDArray[Any], metric: Metric) -> None:
     for start in range(0, len(x), CHECKED_ROWS):
-        with np.errstate(over="ignore", invalid="ignore"):
-            largest = np.abs(x[start : start + CHECKED_ROWS]).max(axis=1)
-        bad = ~(largest <= MAX_VALUE)
-        if bad.any():
-            row = start + int(np.flatnonzero(bad)[0])
-            column = int(np.flatnonzero(~(np.abs(x[row]) <= MAX_VALUE))[0])
-            raise InputError(
-                f"{name}[{row}, {column}] is {x[row, column]}: values must be finite and at most {MAX_VALUE:g} in "
-                "magnitude"
-            )
-        if metric == "cosine" and (largest < 1e-18).any():
-            row = start + int(np.flatnonzero(largest < 1e-18)[0])
-            raise InputError(f"{name}[{row}] is the zero vector, which has no direction: cosine is undefined")
+        part = as_float32(x[start : start + CHECKED_ROWS])
+        norm2 = np.einsum("ij,ij->i", part, part)  # of finite values below 1e18 it is finite, up to MAX_DIM of them
+        bad = np.flatnonzero(~(norm2 <= SAFE_NORM2))
+        if len(bad):
+            _refuse_large(f"{name}[{start + bad[0]}", part[bad[0]])
+        if metric == "cosine":
+            small = np.flatnonzero(norm2 < x.shape[1] * MIN_VALUE**2)
+            zero = small[np.abs(part[small]).max(axis=1, initial=0) < MIN_VALUE] if len(small) else small
+            if len(zero):
+                row = start + zero[0]
+                raise InputError(f"{name}[{row}] is the zero vector, which has no direction: cosine is undefined")
+
+
+def _refuse_large(where: str, row: Float32Array) -> None:
+    """Raise InputError if the norm of a row is too large. ``where``: its name, up to the number of the row."""
+    large = np.flatnonzero(~(np.abs(row) <= MAX_NORM))
+    if len(large):
+        raise InputError(
+            f"{where}, {large[0]}] is {row[large[0]]}: values must be finite and at most {MAX_NORM:g} in magnitude, as "
+            "must be the norm of a vector"
+        )
+    norm = float(np.sqrt(np.square(row, dtype=np.float64).sum()))
+    if norm > MAX_NORM * (1 + 1e-6):  # sums in float32 are inexact
+        raise InputError(f"{where}] has the norm {norm:g}; the limit is {MAX_NORM:g}: scale the vectors down")
 
 
 def as_ids(ids: object, kind: IdKind, name: str = "ids") -> NDArray[Any] | list[str]:
     """Ids as int64 [n] or a list of str; a scalar is one id. Raises InputError naming the first bad one.
 
-    Sequences, NumPy arrays and objects that NumPy converts (of pandas, Arrow, Torch) are accepted.
+    Sequences, NumPy arrays, and columns of pandas, polars, Arrow and Torch are accepted. String ids may be UUIDs.
     """
-    given = np.asarray(ids) if hasattr(ids, "__array__") else ids
+    given = _id_array(name, ids) if hasattr(ids, "__array__") else ids
     if kind == "int64":
         return _int_ids(given, name)
-    values = [given] if isinstance(given, str) else _listed(given, name)
-    for i, value in enumerate(values):
-        if not isinstance(value, str):
-            raise InputError(f"{name}[{i}] is {value!r}: this collection's ids are strings")
-        size = len(_encoded(value, f"{name}[{i}]"))
-        if not 1 <= size <= MAX_ID_BYTES:
-            raise InputError(f"{name}[{i}] takes {size} bytes in UTF-8; the limits are 1 and {MAX_ID_BYTES}")
-    return [str(value) for value in values]
+    values = [given] if isinstance(given, str) or _is_uuid(given) else _listed(given, name)
+    return [_str_id(value, f"{name}[{i}]") for i, value in enumerate(values)]
+
+
+def _id_array(name: str, ids: Any) -> NDArray[Any]:
+    is_null = getattr(ids, "is_null", getattr(ids, "isna", None))  # of Arrow and polars, and of pandas
+    if is_null is not None:
+        missing = np.flatnonzero(np.asarray(is_null()))
+        if len(missing):
+            raise InputError(f"{name}[{missing[0]}] is null: every vector needs an id")
+    return np.asarray(plain_tensor(unmasked(name, ids)))
+
+
+def _is_uuid(value: object) -> bool:
+    module = sys.modules.get("uuid")  # without the module there are no UUIDs; importing it takes a millisecond
+    return module is not None and isinstance(value, module.UUID)
+
+
+def _str_id(value: object, where: str) -> str:
+    if _is_uuid(value):
+        return str(value)
+    if not isinstance(value, str):
+        raise InputError(f"{where} is {value!r}: this collection's ids are strings")
+    size = len(_encoded(value, where))
+    if not 1 <= size <= MAX_ID_BYTES:
+        raise InputError(f"{where} takes {size} bytes in UTF-8; the limits are 1 and {MAX_ID_BYTES}")
+    return plain_text(value)
 
 
 def as_id_set(ids: object, kind: IdKind, name: str = "ids") -> NDArray[Any] | list[str]:
@@ -149,7 +178,7 @@ def _listed(ids: object, name: str) -> list[Any]:
 
 
 def _int_ids(ids: object, name: str) -> NDArray[np.int64]:
-    if not isinstance(ids, np.ndarray) or ids.ndim == 0:
+    if not isinstance(ids, np.ndarray) or ids.ndim == 0 or ids.dtype.kind == "O":
         values = [ids] if np.isscalar(ids) else _listed(ids, name)
         for i, value in enumerate(values):
             if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
@@ -186,33 +215,41 @@ def id_keys(ids: NDArray[Any] | list[str]) -> list[bytes]:
 
 
 def as_payloads(payload: object, n: int) -> list[dict[str, Any] | None]:
-    """One dict or None a row."""
+    """One dict or None a row, of mappings or of the rows of a table (pandas, polars, Arrow)."""
     if payload is None:
         return [None] * n
-    if isinstance(payload, dict):
+    if is_table(payload):
+        payload = rows_of(payload, "payload")
+    elif isinstance(payload, Mapping):
         if n != 1:
             raise InputError(f"payload is one dict for {n} vectors: give a list, with one (or None) a vector")
         payload = [payload]
+    elif isinstance(payload, np.ndarray) and payload.dtype.kind == "O":
+        payload = payload.tolist()
+    elif hasattr(payload, "to_list"):  # a column of structs
+        payload = payload.to_list()
     if not isinstance(payload, Sequence) or isinstance(payload, (str, bytes)):
         raise InputError(f"payload must be a list of dicts, got {type(payload).__name__}")
     if len(payload) != n:
         raise InputError(f"{len(payload)} payloads for {n} vectors: give one (or None) a vector")
-    for i, value in enumerate(payload):
-        if value is not None and not isinstance(value, dict):
-            raise InputError(f"payload[{i}] must be a dict or None, got {type(value).__name__}")
-        _check_size(value, f"payload[{i}]")
-    return list(payload)
+    return [_checked_payload(value, f"payload[{i}]") for i, value in enumerate(payload)]
 
 
-def _check_size(payload: dict[str, Any] | None, name: str) -> None:
-    size = len(pack(payload, name))
+def _checked_payload(payload: Any, name: str) -> dict[str, Any] | None:
+    if payload is None:
+        return None
+    if not isinstance(payload, Mapping):
+        raise InputError(f"{name} must be a dict or None, got {type(payload).__name__}")
+    plain: dict[str, Any] = payload if type(payload) is dict and is_plain(payload) else to_plain(payload, name)
+    size = len(pack(plain, name))
     if size > MAX_PAYLOAD_BYTES:
         raise InputError(f"{name} takes {size} bytes; the limit is {MAX_PAYLOAD_BYTES}")
+    return plain
 
 
 def check_count(name: str, value: object, low: int, high: int) -> int:
     """An int within limits, both included, from an int or a NumPy integer. Raises InputError."""
-    return check_int(name, int(value) if isinstance(value, np.integer) else value, low, high)
+    return check_int(name, value, low, high)
 
 
 def worker_threads(threads: int | None) -> int:

@@ -62,7 +62,7 @@ class Curve:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Curves:
     """The curves of one index over one generation of codes. ``n``: number of rows when they were measured."""
 
@@ -73,6 +73,29 @@ class Curves:
     n_queries: Annotated[int, Between(1, MAX_ROWS)]
     curves: Annotated[tuple[Curve, ...], Between(1, MAX_POINTS)]
     version: Annotated[int, Between(VERSION, VERSION)] = field(default=VERSION, repr=False)
+
+    def __repr__(self) -> str:
+        best = ", ".join(f"recall@{curve.k} up to {curve.points[-1].recall:.4f}" for curve in self.curves)
+        return f"<qvec.Curves: {self.index}, {self.n:,} rows, {self.n_queries:,} {self.source}: {best}>"
+
+    def _repr_html_(self) -> str:
+        from qvec.common.tables import html_plot, html_table
+
+        rows = [
+            (curve.k, *point[:3], *(f"{value:.4g}" for value in point[3:]))
+            for curve in self.curves
+            for point in curve.points
+        ]
+        title = f"Recall curves: {self.index}, {self.n:,} rows, {self.n_queries:,} {self.source}"
+        return html_table(title, ("k", *Point._fields), rows) + html_plot(self._draw)
+
+    def _draw(self, axes: Any) -> None:
+        for curve in self.curves:
+            axes.plot(
+                [p.cost for p in curve.points], [p.recall for p in curve.points], marker="o", label=f"k={curve.k}"
+            )
+        axes.set(xscale="log", xlabel="cost (codes scored)", ylabel="recall")
+        axes.legend()
 
     def at(self, k: int) -> Curve:
         """The curve to use for k: that of the smallest measured k which is not less."""

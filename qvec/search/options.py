@@ -10,7 +10,7 @@ import numpy as np
 
 from qvec.codes.configs import MAX_LISTS
 from qvec.common.errors import InputError
-from qvec.common.types import Include, check_flag, check_number
+from qvec.common.types import Include, check_flag, check_number, unbox
 from qvec.schema.validation import MAX_K, check_count
 
 MAX_OVERSAMPLE = 10_000
@@ -54,6 +54,7 @@ class SearchOptions:
     plain: bool = field(init=False)
 
     def __post_init__(self) -> None:
+        unbox(self)
         if self.recall is not None:
             self._check_recall()
         if type(self.exact) is not bool:  # the checks are called for wrong values only: this takes less time

@@ -27,7 +27,7 @@ from qvec.search.explain import explain
 from qvec.search.hits import make_hits
 from qvec.search.options import RawOptions, SearchOptions, cached_options
 from qvec.search.plan import plan_search
-from qvec.search.refine import Found, no_hits, refine, without
+from qvec.search.refine import Found, no_hits, refine, within, without
 from qvec.search.results import BatchHits, Extras, Hits
 from qvec.search.strategy import Strategy, choose_strategy
 from qvec.storage.store import Snapshot, Store
@@ -247,17 +247,18 @@ class _Run:
     def _nearest_to_group(self, query: int, field: str, condition: Condition, depth: int) -> Nearby:
         """The nearest rows of one query that match a condition on a field."""
         name, where = self.filters[min(query, len(self.filters) - 1)] if self.filters else ("group_by", None)
+        restricted: dict[str, Any] = {field: condition}
         if where:
-            self._select(name, where)  # refuses a large filter of the caller; the groups found do not count
-            selected = self._select(name, {"$and": [where, {field: condition}]}, limited=False)
-        else:
-            selected = self._select(name, {field: condition}, limited=False)
-        k = depth + (self.own is not None)
+            self._select(name, where)  # raises InputError if the caller's filter is too large
+            restricted = {"$and": [where, restricted]}
+        selected = self._select(name, restricted, limited=False)  # the values of excluded groups may be many
+        k = depth + (self.own is not None)  # one more, because the query's own row is removed from the result
         found = self._find(self.batch[query : query + 1], k, self._params(k), selected)
         rows, distances, counts = found if self.own is None else without(found, self.own[query : query + 1])
         count = n_found = int(counts[0])
-        if self.options.max_distance is not None:
-            count = int((distances[0, :n_found] <= self.options.max_distance).sum())
+        limit = self.options.max_distance
+        if limit is not None:
+            count = int(within(distances[0, :n_found], limit, self.access.config.metric).sum())
         near: list[int] = rows[0, :count].tolist()
         values = []
         for record in read_records(self.snap, near, complete=True):

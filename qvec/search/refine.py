@@ -9,6 +9,7 @@ import numpy as np
 from qvec.common.types import Float32Array, Metric, NDArray
 from qvec.search.options import SearchOptions
 
+COSINE_ROUNDING = 1e-6  # of 1 - cos, in float32 arithmetic and with originals in float16
 Found = tuple[NDArray[np.int64], Float32Array, NDArray[np.int64]]
 """Rows [n, depth] (-1: none), distances (inf: none), and counts [n]."""
 Float64 = NDArray[np.float64]
@@ -32,7 +33,7 @@ def refine(
     """
     rows, distances, counts = found
     if options.max_distance is not None:
-        counts = np.minimum(counts, (distances <= float(options.max_distance)).sum(axis=1))
+        counts = np.minimum(counts, within(distances, options.max_distance, metric).sum(axis=1))
     first, last = options.offset, options.offset + options.k
     refined = no_hits(len(queries), options.k)
     for i, count in enumerate(counts.tolist()):
@@ -45,6 +46,11 @@ def refine(
         refined[0][i, : len(hits)], refined[1][i, : len(hits)] = hits, distances[i, chosen]
         refined[2][i] = len(hits)
     return refined
+
+
+def within(distances: Float32Array, max_distance: float, metric: Metric) -> NDArray[np.bool_]:
+    """Mark distances up to a limit. Under cosine, float32 rounds: equal vectors may be at a distance above zero."""
+    return np.asarray(distances <= float(max_distance) + (COSINE_ROUNDING if metric == "cosine" else 0.0))
 
 
 def without(found: Found, own: NDArray[np.int64]) -> Found:

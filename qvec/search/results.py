@@ -251,6 +251,18 @@ class Hits(SearchResult, Sequence[Hit]):
         ]
         return "\n".join((f"<qvec.Hits: {len(self)} of k={len(self.ids)}>", *first_lines(lines, SHOWN_ROWS)))
 
+    def _repr_html_(self) -> str:
+        from qvec.common.tables import html_table
+
+        rows = [
+            (hit.id, f"{hit.distance:.6g}", short_text(self._payload_at(i))) for i, hit in enumerate(self[:SHOWN_ROWS])
+        ]
+        note = f"{len(self) - SHOWN_ROWS} more" if len(self) > SHOWN_ROWS else ""
+        return html_table(f"{len(self)} hits of k={len(self.ids)}", ("id", "distance", "payload"), rows, note)
+
+    def _payload_at(self, rank: int) -> Payload | None:
+        return None if self._payloads is None else self._payloads[rank]
+
     def _rows(self) -> Sequence[Hits]:
         return (self,)
 
@@ -309,6 +321,16 @@ class BatchHits(SearchResult, Sequence[Hits]):
         ]
         head = f"<qvec.BatchHits of {len(self)} queries: {span} of k={self.ids.shape[1]}>"
         return "\n".join((head, *first_lines(lists, SHOWN_QUERIES)))
+
+    def _repr_html_(self) -> str:
+        from qvec.common.tables import html_table
+
+        rows = [
+            (i, hits.counts, ", ".join(map(str, hits.ids[: min(len(hits), SHOWN_ROWS)])))
+            for i, hits in enumerate(self[:SHOWN_QUERIES])
+        ]
+        note = f"{len(self) - SHOWN_QUERIES} more queries" if len(self) > SHOWN_QUERIES else ""
+        return html_table(f"Hits of {len(self)} queries", ("query", "hits", "nearest ids"), rows, note)
 
     def _rows(self) -> Sequence[Hits]:
         return self

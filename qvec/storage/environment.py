@@ -15,8 +15,8 @@ import lmdb
 
 from qvec import _kernels
 from qvec._kernels import fork_epoch
-from qvec.common.errors import FormatError, InputError, LockedError, MapFullError, ReplacedError
-from qvec.storage import atomic_file, byte_locks, keys
+from qvec.common.errors import FormatError, LockedError, MapFullError, ReplacedError
+from qvec.storage import atomic_file, byte_locks, header, keys
 from qvec.storage.file_pair import FilePair
 from qvec.storage.lmdb_errors import MAX_READERS, is_denied, translate, translated
 from qvec.storage.pages import PAGE_HEADER
@@ -40,8 +40,8 @@ class Environment(_kernels.EnvironmentBase):
     ``dependents`` are the views whose columns point into the map.
     """
 
-    def __init__(self, path: str, *, durable: bool, map_size: int) -> None:
-        self.path, self.durable = path, durable
+    def __init__(self, path: str, *, map_size: int) -> None:
+        self.path, self.durable = path, True
         self.readonly = not os.access(path, os.W_OK)
         self.lmdb, self.pair = self._open(map_size)
         self.queue, self._writing_handles = WriteQueue(path, self.pair), 0
@@ -55,6 +55,11 @@ class Environment(_kernels.EnvironmentBase):
         try:
             with self.lmdb.begin(buffers=True) as txn:
                 self._locate(txn)
+                relaxed = header.durability(txn.get(keys.CONFIG), path) == "relaxed"
+            if relaxed and not self.readonly:
+                self.durable = False
+                self.lmdb.close()
+                self._open_same(map_size)
         except BaseException:
             self.close()
             raise
@@ -243,16 +248,14 @@ class Environment(_kernels.EnvironmentBase):
             view.txn_id = 0
 
 
-def acquire(path: str, *, durable: bool | None, map_size: int) -> Environment:
-    """The environment of a file, opened if this process does not have it open. ``durable`` None accepts any."""
+def acquire(path: str, *, map_size: int) -> Environment:
+    """The environment of a file, opened if this process does not have it open."""
     with _registry_lock:
         env = _registry.get(_identity(path))
         if env is None:
             with translated(path):
-                env = Environment(path, durable=durable is not False, map_size=map_size)
+                env = Environment(path, map_size=map_size)
             _registry[env.pair.key] = env
-        if durable and not env.durable:
-            raise InputError(f"{path} is open in this process with durability='relaxed'; close that handle first")
         env.handles += 1
         return env
 

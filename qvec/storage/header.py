@@ -17,6 +17,7 @@ from qvec.storage import keys, records
 from qvec.storage.pages import PAGE_HEADER
 
 FORMAT_VERSION = 2
+DURABILITY = "durability"  # name in the configuration; absent: "full"
 _MAGIC = b"QVEC"
 _HEADER = struct.Struct("<4sIII")
 
@@ -43,6 +44,11 @@ def unpack(value: bytes | memoryview, path: str) -> dict[str, Any]:
         return dict(records.unpack(payload))
     except (TypeError, ValueError) as error:
         raise CorruptError(f"{path}: the configuration is unreadable: {error}") from error
+
+
+def durability(value: bytes | memoryview, path: str) -> str:
+    """Whether commits are flushed: "full", or "relaxed". Raises errors as `unpack` does."""
+    return str(unpack(value, path).get(DURABILITY, "full"))
 
 
 def _checksum(version: int, payload: bytes | memoryview) -> int:

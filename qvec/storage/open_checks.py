@@ -15,7 +15,7 @@ def check(path: str) -> None:
     if size >= needed:
         return
     # Pages at the end of the file that a commit allocated and freed again may never have been written. LMDB's verifier
-    # looks at the first page of a value only, hence the second condition.
+    # checks the first page of a value only, hence the second condition.
     if structure_problems(path) or _last_used(path, meta.psize) >= size // meta.psize:
         raise CorruptError(f"{path} is truncated: {size} bytes of {needed}")
 

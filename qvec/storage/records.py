@@ -35,7 +35,7 @@ _INT_MIN, _INT_MAX = -(1 << 63), (1 << 64) - 1
 
 def pack(payload: object, name: str = "payload") -> bytes:
     """Encode a payload as msgpack. InputError names the field that is not plain data or is too large."""
-    if not _is_plain(payload, 0):
+    if not is_plain(payload):
         check_plain(payload, name)
     try:
         packed: bytes = msgpack.packb(payload, use_bin_type=True, datetime=True, default=_in_utc)
@@ -138,7 +138,7 @@ def _reject(code: int, data: bytes) -> None:
     raise ValueError(f"extension type {code} of {len(data)} bytes")
 
 
-def _is_plain(value: Any, depth: int) -> bool:
+def is_plain(value: Any, depth: int = 0) -> bool:
     """Whether a value is plain data, except for errors that packing finds. False means that it must be checked.
 
     This takes a fifth of the time of :func:`check_plain`, which describes the error.
@@ -152,7 +152,7 @@ def _is_plain(value: Any, depth: int) -> bool:
     elif kind is not list and kind is not tuple:
         return kind in _SIMPLE
     for item in value:
-        if type(item) not in _SIMPLE and not (depth < MAX_DEPTH - 1 and _is_plain(item, depth + 1)):
+        if type(item) not in _SIMPLE and not (depth < MAX_DEPTH - 1 and is_plain(item, depth + 1)):
             return False
     return True
 

@@ -60,7 +60,6 @@ class Store(StoreBase):
         mode: Mode,
         memory: MemoryMode,
         checksums: bool,
-        durability: Durability,
         map_size: int,
         untrusted: bool,
         state_codec: CodecFactory,
@@ -83,7 +82,7 @@ class Store(StoreBase):
             refuse_hard_links(path)
         self.is_closed = False
         try:
-            self._attach(durability == "full" if mode == "rw" else None)
+            self._attach()
         except BaseException:
             self.is_closed = True
             raise
@@ -125,20 +124,23 @@ class Store(StoreBase):
     ) -> Store:
         """Create a file with empty columns, and open it for writing.
 
-        ``configuration`` is plain data that never changes. ``state`` is the state of the first commit, by default an
-        empty dict. The file appears under ``path`` when it is complete.
+        ``configuration`` is plain data that never changes. ``durability`` is stored with it: "relaxed" leaves flushing
+        to the system, and a power cut may then destroy the file. ``state`` is the state of the first commit, by default
+        an empty dict. The file appears under ``path`` when it is complete.
         """
         path = atomic_file.real_path(path)
-        _check_options("rw", memory, checksums, durability)
+        _check_options("rw", memory, checksums)
+        check_choice("durability", durability, get_args(Durability))
+        relaxed = {header.DURABILITY: durability} if durability == "relaxed" else {}
         encoded = state_codec(configuration).encode({} if state is None else state)
 
         def fill(txn: Any, psize: int) -> None:
-            txn.put(keys.CONFIG, header.pack(configuration, psize))
+            txn.put(keys.CONFIG, header.pack(configuration | relaxed, psize))
             txn.put(keys.STATE, first_state(columns, encoded, psize, txn.id()))
 
         atomic_file.make(path, lambda draft: environment.create(draft, fill))
         return cls.open(
-            path, state_codec=state_codec, memory=memory, checksums=checksums, durability=durability, map_size=map_size,
+            path, state_codec=state_codec, memory=memory, checksums=checksums, map_size=map_size,
             timeout=timeout, exclusive=exclusive,
         )  # fmt: skip
 
@@ -151,7 +153,6 @@ class Store(StoreBase):
         state_codec: CodecFactory = plain_codec,
         memory: MemoryMode = "mmap",
         checksums: bool = True,
-        durability: Durability = "full",
         map_size: int = environment.MAP_SIZE,
         untrusted: bool = False,
         timeout: float = TIMEOUT,
@@ -162,7 +163,6 @@ class Store(StoreBase):
         state_codec: makes the codec of states from the file's configuration.
         memory: an option of the layer above, which calls :meth:`Snapshot.reside`.
         checksums: False skips the checksums of blocks, not of their headers.
-        durability: "relaxed" leaves flushing to the system; a power cut may then destroy the file.
         map_size: the address space to reserve at first, in bytes; it grows.
         untrusted: check LMDB's pages, without LMDB, before they are mapped.
         timeout: seconds that a transaction waits for those of other handles, threads and processes.
@@ -170,14 +170,14 @@ class Store(StoreBase):
 
         Raises NotFoundError, FormatError, CorruptError, LockedError or ReadOnlyError.
         """
-        _check_options(mode, memory, checksums, durability)
+        _check_options(mode, memory, checksums)
         seconds = check_timeout("timeout", timeout)
         check_flag("exclusive", exclusive)
         if exclusive and mode == "r":
             raise InputError("exclusive=True is for mode='rw'")
         name = atomic_file.real_path(path)
         return cls(
-            name, mode, memory, checksums, durability, map_size, untrusted, state_codec, seconds, exclusive
+            name, mode, memory, checksums, map_size, untrusted, state_codec, seconds, exclusive
         )  # fmt: skip
 
     @property
@@ -462,9 +462,9 @@ class Store(StoreBase):
         finally:
             self._end_write(None)
 
-    def _attach(self, durable: bool | None) -> None:
+    def _attach(self) -> None:
         """Join the file's environment and read its configuration."""
-        self.env = environment.acquire(self.path, durable=durable, map_size=self._map_size)
+        self.env = environment.acquire(self.path, map_size=self._map_size)
         self.open_snapshots, self.view, self.snapshot_type = set(), View(), Snapshot
         self.snapshots: weakref.WeakKeyDictionary[Store, tuple[float, int]] = weakref.WeakKeyDictionary()
         self.uses: dict[Snapshot, int] = {}
@@ -477,7 +477,8 @@ class Store(StoreBase):
             if self.mode == "rw":
                 self.env.add_writing_handle()
             with translated(self.path), self.env.lmdb.begin(buffers=True) as txn:
-                self.config = MappingProxyType(header.unpack(txn.get(keys.CONFIG), self.path))
+                stored = header.unpack(txn.get(keys.CONFIG), self.path)
+            self.config = MappingProxyType({name: stored[name] for name in stored if name != header.DURABILITY})
             self.codec = self._codec_for(self.config)
             self._views = ViewCache(self.env, self.codec, checksums=self._checksums)
             self.epoch = fork_epoch()
@@ -496,7 +497,7 @@ class Store(StoreBase):
                 raise ClosedError(f"{self.path} is closed")
             if self.epoch != fork_epoch():
                 open_checks.check(self.path)
-                self._attach(None)
+                self._attach()
 
 
 def check_timeout(name: str, seconds: float) -> float:
@@ -506,8 +507,7 @@ def check_timeout(name: str, seconds: float) -> float:
     return float(seconds)
 
 
-def _check_options(mode: str, memory: str, checksums: bool, durability: str) -> None:
+def _check_options(mode: str, memory: str, checksums: bool) -> None:
     check_choice("mode", mode, get_args(Mode))
     check_choice("memory", memory, get_args(MemoryMode))
-    check_choice("durability", durability, get_args(Durability))
     check_flag("checksums", checksums)

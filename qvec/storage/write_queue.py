@@ -30,7 +30,7 @@ DOINGS = (
 )  # fmt: skip
 _EPOCH = 1_767_225_600  # 2026-01-01; times are stored in quarters of a second
 _TIME_BITS, _PID_BITS = 33, 22
-_MIN_PAUSE, _MAX_PAUSE = 50e-6, 2e-3  # between two looks at the tickets before one's own
+_MIN_PAUSE, _MAX_PAUSE = 50e-6, 2e-3  # between two checks of the tickets before one's own
 
 
 @dataclass(eq=False)

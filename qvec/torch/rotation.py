@@ -36,7 +36,7 @@ class Rotation(nn.Module):
         return out
 
     def inverse(self, y: Tensor) -> Tensor:
-        """Turn float32[n, padded] back to float32[n, dim], as :meth:`Transform.unrotate` does."""
+        """Rotate float32[n, padded] back to float32[n, dim], as :meth:`Transform.unrotate` does."""
         for r in reversed(range(ROUNDS)):
             if self.power < self.padded:
                 y = _butterfly(y * HALF_ROOT, self.padded // 2)

@@ -100,7 +100,7 @@ def test_store_and_retriever_travel_as_dicts(store: QvecDocumentStore) -> None:
     again.get_component("retriever").document_store.collection.close()
 
 
-def test_what_does_not_fit_is_refused(store: QvecDocumentStore) -> None:
+def test_bad_arguments_are_refused(store: QvecDocumentStore) -> None:
     with pytest.raises(FilterError, match="color"):
         store.filter_documents({"field": "meta.color", "operator": "==", "value": "red"})
     with pytest.raises(FilterError, match="unknown operator '~'"):

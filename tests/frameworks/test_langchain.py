@@ -80,7 +80,7 @@ def test_a_store_is_opened_again(store: QvecVectorStore) -> None:
         assert len(again) == 50
 
 
-def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+def test_bad_arguments_are_refused(tmp_path: Path) -> None:
     with pytest.raises(qvec.InputError, match="path says where"):
         QvecVectorStore.from_texts(["a"], Hashed())
     with (

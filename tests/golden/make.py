@@ -25,6 +25,7 @@ COLLECTIONS: dict[str, dict[str, Any]] = {
     "packed": {"index": qvec.HNSW(m=16, ef_construction=60, layout="packed"), "code": "int4", "metric": "l2"},
     "lists": {"index": qvec.IVF(nlist=4), "code": "binary", "metric": "ip", "ids": "str"},
     "plain": {"index": "flat", "code": "rabitq2", "metric": "l2", "originals": "none"},
+    "halves": {"index": "flat", "code": "int8", "metric": "cosine", "originals": "f16"},
 }
 FIELDS: dict[str, Any] = {"n": "int", "tag": "keyword", "tags": "keyword[]"}
 

@@ -31,4 +31,4 @@ def lists_of(db: qvec.Collection) -> int:
     return db.stats().lists
 
 
-# # --- recall ---
+# --- recall ---

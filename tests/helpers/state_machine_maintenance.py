@@ -48,7 +48,7 @@ class FullMachine(Machine):
     def reopen(self, memory: Any) -> None:
         self.end_snapshots()
         self.db.close()
-        self.db = self.database.open("state", memory=memory, durability="relaxed")
+        self.db = self.database.open("state", memory=memory)
 
     @rule(memory=MEMORY_MODES)
     def reopen_reader(self, memory: Any) -> None:
@@ -111,7 +111,7 @@ class FullMachine(Machine):
         assert self.db.verify() == []
         assert self.db.repair() == []
 
-    # # --- transactions and snapshots ---
+    # --- transactions and snapshots ---
 
     @rule(operations=st.lists(OPERATION, min_size=1, max_size=4), end=st.sampled_from(["commit", "raise", "catch"]))
     def transaction(self, operations: list[tuple[str, Any]], end: str) -> None:

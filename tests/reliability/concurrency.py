@@ -125,7 +125,7 @@ def run_snapshot(job: Job) -> Figures:
     """Keep a snapshot open for a thousand commits, and measure what it costs."""
     figures, chance = Figures("R12", f"a snapshot held open for {COMMITS} commits"), random.Random(job.seed)
     path = prepared(job.folder / "a.qvec", "flat")
-    with qvec.open(path, durability="relaxed") as db:
+    with qvec.open(path) as db:
         size = os.path.getsize(path)
         with db.snapshot() as snapshot:
             before = snapshot.search(np.ones(DIM, np.float32), 20)

@@ -139,10 +139,10 @@ def check(folder: Path, case: Case, change: Change) -> str:
     path.write_bytes(base(folder, case.collection).read_bytes())
     Path(f"{path}-lock").unlink(missing_ok=True)
     what: object = case.place
-    with contextlib.suppress(qvec.InputError), Store.open(path, durability="relaxed") as store, store.write() as txn:
+    with contextlib.suppress(qvec.InputError), Store.open(path) as store, store.write() as txn:
         what = change(txn, case) or what
     try:
-        db = qvec.open(path, durability="relaxed")
+        db = qvec.open(path)
     except qvec.QvecError:
         return ""
     except Exception as error:

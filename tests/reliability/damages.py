@@ -1,8 +1,8 @@
 """R4, R5: files that are cut short or damaged.
 
-An error, or the answers of the sound file; never others, never a signal. Each damage is checked twice: opened as usual,
-where an answer that differs must at least be found by `verify`, and opened with ``untrusted=True``, where none may
-differ and none may kill the process.
+The result must be an error or the answers of the sound file, and never a signal. Each damage is checked twice. Opened
+as usual, a file may give other answers only if `verify` reports the damage. Opened with ``untrusted=True``, it may not
+give other answers or kill the process.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def create(path: str, ids: IdKind) -> None:
 
 
 def answers(db: qvec.Collection) -> str:
-    """A digest of all that a collection says."""
+    """A digest of everything that a collection returns."""
     said = hashlib.sha256()
     lists = {"nprobe": 3} if db.stats().lists else {}
     where = {"row": {"$gte": 100}, "tag": "t1"}
@@ -99,7 +99,7 @@ def page_header(sound: bytes, older: list[bytes], chance: random.Random) -> Dama
 
 
 def swapped(sound: bytes, older: list[bytes], chance: random.Random) -> Damage:
-    """Two pages in each other's place, with or without their numbers."""
+    """Exchange two pages, with or without their numbers."""
     a, b = (PAGE * n for n in chance.sample(range(2, len(sound) // PAGE), 2))
     skip = chance.choice((0, 16))
     return Damage("two pages swapped", [(a + skip, sound[b + skip : b + PAGE]), (b + skip, sound[a + skip : a + PAGE])])
@@ -110,7 +110,8 @@ def zeroed(sound: bytes, older: list[bytes], chance: random.Random) -> Damage:
 
 
 def restored(sound: bytes, older: list[bytes], chance: random.Random) -> Damage:
-    """A page as it was at an earlier commit; not a meta page, which would make the file that of another commit."""
+    """A page in the state of an earlier commit. Meta pages are excluded: they would make the file that of another
+    commit."""
     before = chance.choice(older)
     pages = [at for at in range(2 * PAGE, len(before), PAGE) if before[at : at + PAGE] != sound[at : at + PAGE]]
     at = chance.choice(pages)
@@ -123,13 +124,13 @@ KINDS: dict[str, Callable[[bytes, list[bytes], random.Random], Damage]] = {
 
 
 def cut(sound: bytes, number: int, chance: random.Random) -> Damage:
-    """Shorter by any number of pages, or of bytes."""
+    """A file shortened by any number of pages or bytes."""
     length = PAGE * chance.randrange(len(sound) // PAGE) if number % 2 else chance.randrange(len(sound))
     return Damage("cut", [], length)
 
 
 def check(path: Path, sound: bytes, truth: str, damage: Damage, untrusted: bool) -> str:
-    """What a damaged copy leads to: "same", "error", "found by verify", or what is wrong."""
+    """The outcome for a damaged copy: "same", "error", "found by verify", or a description of the failure."""
     path.write_bytes(damage.apply(sound))
     Path(f"{path}-lock").unlink(missing_ok=True)
     try:

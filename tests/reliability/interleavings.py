@@ -104,7 +104,7 @@ def _run(job: Job, figures: Figures, close: bool) -> Figures:
         begun = time.monotonic()
         try:
             _round(path, rows, random.Random(seed), close)
-            with qvec.open(path, durability="relaxed", timeout=1) as db:
+            with qvec.open(path, timeout=1) as db:
                 found = {int(i) for part in db.scan() for i in part.ids}
                 db.delete(list(found))
             if lost := rows.stored - found:
@@ -125,7 +125,7 @@ def _run(job: Job, figures: Figures, close: bool) -> Figures:
 
 
 def _round(path: Path, rows: Rows, chance: random.Random, close: bool) -> None:
-    db = qvec.open(path, durability="relaxed", timeout=0.05)
+    db = qvec.open(path, timeout=0.05)
     try:
         asyncio.run(_drive(db, rows, chance, close))
     finally:

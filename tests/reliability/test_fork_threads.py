@@ -71,11 +71,11 @@ def find(path: str) -> None:
 
 def fork_while_another_thread_opens_the_file(path: str) -> None:
     collection(path).close()
-    come, go_on, give_back = stopped_at(Environment, "_locate")
+    come, go_on, restore = stopped_at(Environment, "_locate")
     opening = threading.Thread(target=lambda: qvec.open(path, "r").close())
     opening.start()
     assert come.wait(DEADLINE)
-    give_back()
+    restore()
     in_child(lambda: find(path))
     go_on.set()
     opening.join()
@@ -90,11 +90,11 @@ def fork_while_another_thread_opens_it_anew_in_a_child(path: str) -> None:
             assert db.search(X[7], 1).ids.tolist() == [7]
 
         def child() -> None:
-            come, go_on, give_back = stopped_at(open_checks, "check")
+            come, go_on, restore = stopped_at(open_checks, "check")
             reviving = threading.Thread(target=search)
             reviving.start()
             assert come.wait(DEADLINE)
-            give_back()
+            restore()
             in_child(search)
             go_on.set()
             reviving.join()

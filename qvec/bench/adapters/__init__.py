@@ -1,1 +1,1 @@
-"""One library, one file: how it builds, searches and saves, as the benchmark asks it."""
+"""Adapters of the benchmark, one file per library: how it builds, searches and saves."""

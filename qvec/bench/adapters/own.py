@@ -21,7 +21,7 @@ from qvec.common import __version__
 from qvec.common.errors import InputError
 from qvec.common.types import Float32Array
 
-TRIED_ROWS = 64  # that a configuration is tried on
+TRIED_ROWS = 64  # rows that a configuration is tried on
 SEARCHED = ("codes", "graph", "lists", "vectors")  # parts of the file
 OVERSAMPLES = (1, 2, 3, 5, 10, 20, 40)
 INDEXES: dict[str, tuple[str, Options]] = {
@@ -90,7 +90,7 @@ class Own(Adapter):
     def check(self) -> None:
         """Raise InputError if code, index, dimension and metric do not fit together.
 
-        Tried on as few random vectors as the code is trained on, or the index has lists: some of it is known only then.
+        Tries the configuration on random vectors, as few as the code or the lists need: some errors occur only then.
         """
         lists = self.options.get("nlist")
         rows = max(TRIED_ROWS, make_config(self.options["code"]).min_samples, lists if isinstance(lists, int) else 0)

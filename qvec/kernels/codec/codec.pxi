@@ -135,22 +135,22 @@ cdef void _score_tiles(const qv_codec *codec, const uint8_t *queries, Py_ssize_t
 
 
 cdef class Codec:
-    """One way to store vectors of `dim` float32 values as rows of bytes, and to score such rows against queries.
+    """A way to store vectors of `dim` float32 values as rows of bytes, and to score these rows against queries.
 
-    Keys are squared L2 distances ("l2"), negated dot products ("ip"), 1 - cosine ("cosine"), or for kind "binary",
-    whatever the metric, the number of differing signs. Smaller is nearer. Vectors are [dim] or [n, dim] and finite.
+    Keys are squared L2 distances ("l2"), negated dot products ("ip") or 1 - cosine ("cosine"). For kind "binary" they
+    are the number of differing signs, with any metric. Smaller is nearer. Vectors are [dim] or [n, dim] and finite.
     Wrong arguments raise TypeError (no array, another dtype) or ValueError (shape, layout, choice or range).
 
     :param lower: float32 [dim], with `step` makes "int8" and "int4" static: x = lower + step * code per dimension. Copied.
-    :param integers: "int8" only: vectors that hold integers in -128..127 are stored as they are, and queries scored so.
+    :param integers: "int8" only: vectors of integers in -128..127 are stored unchanged, and such queries are exact.
     :param rounding: static codes only: "nearest", or "truncate" towards the middle code.
     :param bits: "rabitq" only: bits of each dimension, 1 to 8.
     :param widths: "mixed" only: uint8 [ceil(dim / 64)], bits of each 64 dimensions, 0 to 8, not all 0; with `step`,
         float32 [dim], positive: the width of a code in each dimension, as a share of the vector's length.
-    :param center: kinds with a scale for each vector that may have one ("int4", "ternary", "rabitq", "mixed"): float32
-        [dim], what is subtracted first, after normalizing under "cosine"; from queries too, but under "ip". Copied.
-    :param offsets: with `center`, centroids: uint8 [2..256, stride] rows of Codec("int8", "ip", dim), each a center less
-        `center`, with the norm2 of what the row holds (:func:`offset_rows`). A vector is coded around the nearest. Copied.
+    :param center: kinds with a scale per vector ("int4", "ternary", "rabitq", "mixed"): float32 [dim], subtracted
+        from vectors after normalizing under "cosine"; also from queries, except under "ip". Copied.
+    :param offsets: with `center`, centroids: uint8 [2..256, stride] rows of Codec("int8", "ip", dim), each a
+        centroid minus `center`, with the norm2 of the decoded row (:func:`offset_rows`). A vector is coded around the nearest. Copied.
     :param simd: one of `simd_levels()`; default `simd_level()`.
     """
 
@@ -254,7 +254,7 @@ cdef class Codec:
 
     @property
     def has_factors(self):
-        """Whether a row carries its scale and squared norm."""
+        """Whether a row contains its scale and squared norm."""
         return bool(self.c.has_factors)
 
     @property
@@ -280,8 +280,8 @@ cdef class Codec:
     def decode(self, rows):
         """Float32 [n, dim] of uint8 rows [n, stride], as near to the vectors as the code allows.
 
-        "f32" gives the vectors back exactly; kinds with factors give unit vectors under cosine but for the floats;
-        "binary" gives signs, -1 or 1.
+        "f32" returns the vectors exactly. Under cosine, kinds with factors, except floats, return unit vectors.
+        "binary" returns signs, -1 or 1.
         """
         cdef cnp.ndarray checked = _checked(rows, "rows", cnp.NPY_UINT8, self.c.stride)
         cdef Py_ssize_t n = _count(checked)
@@ -342,5 +342,5 @@ def offset_rows(offsets):
 
 
 def offset_values(rows, dim):
-    """Float32 [n, dim] that rows of :func:`offset_rows` stand for."""
+    """The decoded rows of :func:`offset_rows`, float32 [n, dim]."""
     return Codec("int8", "ip", dim).decode(rows)

@@ -3,6 +3,8 @@
 #include "codec/half.h"
 #include "codec/packed.h"
 
+#include <math.h>
+
 /* Factors of a row that stores the vector itself. */
 static void put_plain_factors(const qv_codec *codec, uint8_t *row, double norm2) {
     qv_put_factors(codec, row, codec->metric == QV_COSINE ? (float)qv_inverse_norm(norm2) : 1.0f, norm2);
@@ -13,16 +15,33 @@ static void encode_f32(const qv_codec *codec, const float *x, uint8_t *row) {
     put_plain_factors(codec, row, qv_norm2(x, codec->dim));
 }
 
+/* The unit of an F16 row under cosine: the power of two that puts the largest value in 2^14..2^15, so that halves lose
+ * no range. A row of another metric has the unit 1. */
+static float half_unit(const qv_codec *codec, const float *x) {
+    float buffer[QV_BLOCK], max = 0;
+    int exponent;
+    if (codec->metric != QV_COSINE) return 1;
+    for (int i = 0; i < codec->dim; i += QV_BLOCK) {
+        float block_max = qv_max_abs64(qv_block(x, codec->dim, i, buffer));
+        max = block_max > max ? block_max : max;
+    }
+    frexpf(max, &exponent);
+    return max >= (float)QV_TINY_NORM && max < INFINITY ? ldexpf(1, exponent - 15) : 1;
+}
+
+/* Stored behind the factors, where the padding has room for it. */
+static size_t half_unit_at(const qv_codec *codec) { return (size_t)codec->data_size + sizeof(qv_factors); }
+
 /* |x|^2 is computed from the rounded values, which may have saturated, because a row is scored as decoded. */
-QV_INLINE void encode_short(const qv_codec *codec, const float *x, uint8_t *row, int brain) {
-    float buffer[QV_BLOCK], rounded[QV_BLOCK];
+QV_INLINE void encode_short(const qv_codec *codec, const float *x, uint8_t *row, float unit, int brain) {
+    float buffer[QV_BLOCK], rounded[QV_BLOCK], inverse = 1 / unit;
     uint16_t halves[QV_BLOCK];
     double norm2 = 0;
     for (int i = 0; i < codec->dim; i += QV_BLOCK) {
         const float *block = qv_block(x, codec->dim, i, buffer);
         int count = codec->dim - i < QV_BLOCK ? codec->dim - i : QV_BLOCK;
         for (int j = 0; j < QV_BLOCK; j++) {
-            halves[j] = brain ? qv_bf16(block[j]) : qv_half(block[j]);
+            halves[j] = brain ? qv_bf16(block[j]) : qv_half(block[j] * inverse);
             rounded[j] = brain ? qv_from_bf16(halves[j]) : qv_from_half(halves[j]);
         }
         memcpy(row + (size_t)i * sizeof *halves, halves, (size_t)count * sizeof *halves);
@@ -31,9 +50,13 @@ QV_INLINE void encode_short(const qv_codec *codec, const float *x, uint8_t *row,
     put_plain_factors(codec, row, norm2);
 }
 
-static void encode_f16(const qv_codec *codec, const float *x, uint8_t *row) { encode_short(codec, x, row, 0); }
+static void encode_f16(const qv_codec *codec, const float *x, uint8_t *row) {
+    float unit = half_unit(codec, x);
+    encode_short(codec, x, row, unit, 0);
+    if (codec->metric == QV_COSINE) memcpy(row + half_unit_at(codec), &unit, sizeof unit);
+}
 
-static void encode_bf16(const qv_codec *codec, const float *x, uint8_t *row) { encode_short(codec, x, row, 1); }
+static void encode_bf16(const qv_codec *codec, const float *x, uint8_t *row) { encode_short(codec, x, row, 1, 1); }
 
 static void encode_dynamic(const qv_codec *codec, const float *x, uint8_t *row) {
     qv_code code;
@@ -84,6 +107,18 @@ static void decode_int8(const qv_codec *codec, const uint8_t *row, float *x) {
     }
 }
 
+static void decode_short(const qv_codec *codec, const uint8_t *row, float *x) {
+    float unit = 1;
+    if (codec->kind == QV_F16 && codec->metric == QV_COSINE) {
+        memcpy(&unit, row + half_unit_at(codec), sizeof unit);
+    }
+    for (int i = 0; i < codec->dim; i++) {
+        uint16_t half;
+        memcpy(&half, row + (size_t)i * sizeof half, sizeof half);
+        x[i] = codec->kind == QV_F16 ? qv_from_half(half) * unit : qv_from_bf16(half);
+    }
+}
+
 static void decode_row(const qv_codec *codec, const uint8_t *row, float *x) {
     switch (codec->kind) {
     case QV_F32:
@@ -91,11 +126,7 @@ static void decode_row(const qv_codec *codec, const uint8_t *row, float *x) {
         break;
     case QV_F16:
     case QV_BF16:
-        for (int i = 0; i < codec->dim; i++) {
-            uint16_t half;
-            memcpy(&half, row + (size_t)i * sizeof half, sizeof half);
-            x[i] = codec->kind == QV_F16 ? qv_from_half(half) : qv_from_bf16(half);
-        }
+        decode_short(codec, row, x);
         break;
     case QV_INT4:
     case QV_TERNARY:

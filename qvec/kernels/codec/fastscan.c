@@ -13,7 +13,7 @@
 
 static int place(int vector) { return vector < 8 ? 2 * vector : 2 * (vector - 8) + 1; }
 
-/* Bit i: dim i of 16 is above zero. */
+/* Bit i: whether dim i of 16 is above zero. */
 static uint32_t signs_of(const float *x) {
     uint32_t bits = 0;
 #if defined(__x86_64__)

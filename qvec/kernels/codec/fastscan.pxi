@@ -26,8 +26,8 @@ cdef int _fastscan_dims(object x) except -1:
 def fastscan_encode(residuals, center, str metric):
     """Codes uint8 [4 * dims] of up to 32 float32 residuals [n, dims] of a center [dims], dims a multiple of 16.
 
-    And their factors, float32 [n, 3]: what to add to the center's key, what to multiply <b, q> with, and the error
-    that is almost never exceeded, as a share of |q - center|. See fastscan.h.
+    The second result is their factors, float32 [n, 3]: the term to add to the center's key, the factor of <b, q>, and
+    a bound of the error as a share of |q - center|, which is rarely exceeded. See fastscan.h.
     """
     cdef int dims = _fastscan_dims(residuals), kind = _one_of("metric", metric, _METRICS), i
     cdef cnp.ndarray r = _checked(residuals, "residuals", cnp.NPY_FLOAT32, dims)

@@ -41,7 +41,7 @@ QV_INLINE float qv_from_half(uint16_t h) {
     return qv_bits_float((uint32_t)(h & 0x8000u) << 16 | (exponent == 0 ? subnormal : normal));
 }
 
-/* Nearest, ties to even; what would round to infinity saturates. */
+/* Nearest, ties to even; values that would round to infinity saturate. */
 QV_INLINE uint16_t qv_bf16(float f) {
     const uint32_t largest = 0x7F7F0000u;
     uint32_t bits = qv_float_bits(f), magnitude = bits & 0x7FFFFFFFu;

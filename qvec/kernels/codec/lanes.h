@@ -1,5 +1,6 @@
-/* Arithmetic over blocks of 64 floats in fixed lanes: whatever vector width the compiler picks, and whichever machine
- * runs it, the operations and their order are the same, so codes are equal to the last bit everywhere. */
+/* Arithmetic over blocks of 64 floats in fixed lanes. The operations and their order do not depend
+ * on the compiler's vector width or on the machine, so codes are equal to the last bit
+ * everywhere. */
 #ifndef QV_LANES_H
 #define QV_LANES_H
 
@@ -51,7 +52,7 @@ QV_INLINE double qv_dot64(const float *x, const float *y) {
     return qv_fold_lanes(lanes);
 }
 
-/* The larger of a and b, lane by lane; b where one is no number. */
+/* The larger of a and b, lane by lane; b if either is NaN. */
 QV_INLINE void qv_raise(qv_lanes8 *b, const qv_lanes8 *a) {
     qv_mask8 more = *a > *b;
     *b = (qv_lanes8)(((qv_mask8)*a & more) | ((qv_mask8)*b & ~more));
@@ -79,8 +80,8 @@ QV_INLINE int32_t qv_round(float v) {
     return bits - magic_bits;
 }
 
-/* The low halves of sixteen integers, and the low bytes of sixteen of those. Asked to convert them, GCC takes
- * vectors apart. */
+/* The low halves of sixteen integers, and the low bytes of sixteen of these. GCC's own conversion
+ * would split vectors. */
 QV_INLINE void qv_low_halves(const qv_mask8 *whole, qv_shorts16 *halves) {
     *halves = __builtin_shufflevector((qv_shorts16)whole[0], (qv_shorts16)whole[1], 0, 2, 4, 6, 8, 10, 12, 14, 16, 18,
                                       20, 22, 24, 26, 28, 30);

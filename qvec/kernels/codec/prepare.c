@@ -91,22 +91,23 @@ static void fill_dynamic(const qv_codec *codec, const float *q, estimate *e, qv_
     finish_codes(codec, code.sum, e, out);
 }
 
-/* Room for the float weights of a query that something is folded into or taken from, behind its codes: a fifth is
- * codes. */
+/* Space for float weights of a query that is changed before it is coded; it is behind the codes,
+ * which take a fifth. */
 static float *scratch(const qv_codec *codec, qv_query *out) {
     size_t size = (size_t)codec->query_size - sizeof *out - (size_t)qv_table_bytes(codec);
     return (float *)(payload(out) + size / 5);
 }
 
-/* Kernels add up signed codes: c - 128, and for INT4, which counts in half steps, 2c - 15. */
+/* Kernels sum signed codes: c - 128, and for INT4, in half steps, 2c - 15. */
 static double signed_step(const qv_codec *codec, int i) {
     return codec->kind == QV_INT8 ? codec->step[i] : codec->step[i] / 2.0;
 }
 
 static int signed_middle(const qv_codec *codec) { return codec->kind == QV_INT8 ? QV_MIDPOINT : 15; }
 
-/* x = lower + step * c, so <y, x> = <y, lower + 128 step> + <w, c - 128> with w = step * y: the data's per-dimension
- * step goes into the query, which is then coded as any vector is. `y` may be the scratch itself. */
+/* x = lower + step * c, so <y, x> = <y, lower + 128 step> + <w, c - 128> with w = step * y: the
+ * step of each dimension is multiplied into the query, which is then coded like any vector. `y`
+ * may be the scratch itself. */
 static void fill_folded(const qv_codec *codec, const float *y, double unit, estimate *e, qv_query *out) {
     float *weights = scratch(codec, out);
     double lanes[8] = {0};
@@ -130,7 +131,8 @@ static double dot_centroid(const qv_codec *codec, const qv_source *query) {
     return sum;
 }
 
-/* The query as weights of what codes stand for, padded with 0. `query` may be of the scratch itself. */
+/* The query as weights of the decoded codes, padded with 0. `query` may be in the scratch
+ * itself. */
 static void put_weights(const qv_codec *codec, const qv_source *query, float *weights) {
     float buffer[QV_BLOCK];
     for (int i = 0; i < codec->dim; i += QV_BLOCK) {
@@ -152,8 +154,8 @@ static int32_t bitpack_offset(const qv_codec *codec, const int8_t *codes) {
     return offset;
 }
 
-/* Vectors are residuals of a center: <y, x' + center> = <y, center> + <y, x'>. Where both sides are shifted, y is a
- * residual too and the first term is none. */
+/* Vectors are residuals of a center: <y, x' + center> = <y, center> + <y, x'>. If both sides are
+ * shifted, y is a residual too, and the first term is absent. */
 static void fill_weights(const qv_codec *codec, const float *y, double unit, estimate *e, qv_query *out) {
     qv_source query = qv_plain_source(codec, y), weights = qv_plain_source(codec, scratch(codec, out));
     query.unit = unit;
@@ -210,7 +212,7 @@ static void fill_packed_row(const qv_codec *codec, const uint8_t *row, estimate 
 
 static int has_integer_codes(const qv_codec *codec) { return codec->kind == QV_INT8 || qv_is_packed(codec->kind); }
 
-/* Whether queries are floats that are scaled or moved first, whatever the row's codes are. */
+/* Whether queries are floats that are scaled or shifted first, for any codes of the rows. */
 static int has_weights(const qv_codec *codec) { return qv_is_bitpacked(codec) || qv_is_centered(codec); }
 
 void qv_prepare(const qv_codec *codec, const float *q, qv_query *out) {

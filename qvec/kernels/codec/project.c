@@ -1,13 +1,13 @@
-/* Products with a dense matrix, in the same order of operations on every machine, so that codes are equal to the last
- * bit: each output is summed over the inputs in order, products are rounded before they are added, and only outputs
- * lie side by side in a vector. */
+/* Products with a dense matrix, in the same order of operations on every machine, so that codes
+ * are equal to the last bit. Each output is summed over the inputs in order; products are rounded
+ * before they are added; the lanes of a vector are different outputs. */
 #include "codec/codec.h"
 #include "codec/simd.h"
 
 #include <string.h>
 
-/* One level: vectors of `bytes`, and as many rows in a tile as their sums fit its registers. GCC spills sums of
- * vectors that are wider than the machine's. */
+/* One level: vectors of `bytes`, and a tile of as many rows as its registers have space for sums.
+ * GCC spills sums of vectors wider than the machine's. */
 #define DEFINE_PROJECT(level, target, bytes, tile)                                                            \
     typedef float lanes_##level __attribute__((vector_size(bytes), aligned(4), may_alias));                   \
     target QV_INLINE void tile_##level(const float *x, int count, int dim, const float *panel, float *out,    \

@@ -33,11 +33,11 @@ def project(x, panels, *, simd=None):
 
 
 cdef class QueryMap:
-    """`transform` and `project` as searches apply them to a query of `dim` values or more: the first `dim` of it,
-    normalized if asked, less the mean, times the matrix, rotated.
+    """`transform` and `project` as searches apply them to a query of at least `dim` values: the first `dim` values,
+    normalized if requested, minus the mean, times the matrix, rotated.
 
-    :param padded: values of the result: `width` or more, where there are signs a multiple of 64.
-    :param panels: float32 [n_panels * dim, PANEL], of which the first `width` columns count; None: no matrix.
+    :param padded: values of the result, at least `width`; with signs, a multiple of 64.
+    :param panels: float32 [n_panels * dim, PANEL]; only the first `width` columns count; None: no matrix.
     """
 
     cdef qv_map m

@@ -50,8 +50,8 @@ int qv_take_integers(const float *x, int dim, int8_t *k, qv_code *code) {
     return 1;
 }
 
-/* Round sixteen values x / step to integers in -127..127, as qv_round and qv_clamp do: as floats, bytes, and added
- * to `sums`. */
+/* Round sixteen values x / step to integers in -127..127, as qv_round and qv_clamp do. Writes them
+ * as floats and bytes, and adds them to `sums`. */
 QV_INLINE void put_levels(const float *x, float step, float *levels, int8_t *k, qv_mask8 *sums) {
     const qv_lanes8 high = (qv_lanes8){0} + 127, low = -high;
     qv_mask8 whole[2];

@@ -193,7 +193,7 @@ QV_INLINE uint8x16_t bitpack_load_neon(const uint8_t *data, int width, int quart
     return codes;
 }
 
-/* Codes of 8 bits are signed once 64 is taken twice from their top bit. */
+/* Codes of 8 bits become signed by subtracting 64 twice from their top bit. */
 QV_INLINE void bitpack_step_neon(int32x4_t *sums, const uint8_t *const *rows, int at, const int8_t *q, int width) {
     for (int quarter = 0; quarter < 4; quarter++) {
         int8x16_t signed_codes = vld1q_s8(q + 16 * quarter);

@@ -1,4 +1,4 @@
-/* From dot products to keys, and the loop that hands rows to a kernel in groups of four.
+/* Conversion of dot products to keys, and the loop that passes rows to a kernel in groups of four.
  *
  * A group shares each load of the query and has four independent chains of additions. A short last group repeats its
  * last row: the extra lanes cost little next to the chain's latency, and a row's key never depends on its neighbors. */
@@ -46,7 +46,8 @@ QV_INLINE void qv_keys(const qv_codec *codec, const qv_query *query, const uint8
 }
 
 #if defined(__x86_64__)
-/* 32 bytes of a row, or the last 16. Where fewer are data, the row's factors follow, and the query has zeros. */
+/* 32 bytes of a row, or the last 16. Data of fewer bytes is followed by the row's factors; there
+ * the query has zeros. */
 QV_TARGET_AVX2 QV_INLINE __m256i load_avx2(const uint8_t *data, int bytes) {
     if (bytes > 16) return _mm256_loadu_si256((const __m256i *)data);
     return _mm256_zextsi128_si256(_mm_loadu_si128((const __m128i *)data));

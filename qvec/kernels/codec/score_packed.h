@@ -1,5 +1,6 @@
-/* INT4, TERNARY and RABITQ of 1 bit: sums of small unsigned data times s8 query, exact in 32 bits, so equal on every
- * level. Codes of INT4 are looked up in a table of their values, 1..127; those of the others are theirs. */
+/* INT4, TERNARY and RABITQ of 1 bit: sums of small unsigned data times s8 query, exact in 32 bits,
+ * so equal on every level. Codes of INT4 are looked up in a table of their values, 1..127; other
+ * codes are their own values. */
 #ifndef QV_SCORE_PACKED_H
 #define QV_SCORE_PACKED_H
 
@@ -8,7 +9,7 @@
 #include "codec/score_common.h"
 #include "codec/score_int8.h"
 
-/* In double, which holds twice a sum exactly: 32 bits may not. */
+/* In double, because twice a sum may exceed 32 bits. */
 QV_INLINE void bitpack_keys(const qv_codec *codec, const qv_query *query, const uint8_t *const *rows,
                             const int32_t *sums, float *keys) {
     qv_doubles4 dots = 2 * __builtin_convertvector(*(const qv_mask4 *)sums, qv_doubles4) - query->offset;
@@ -76,8 +77,8 @@ QV_TARGET_AVX2 QV_INLINE __m256i packed_step_avx2(const int8_t *q, __m256i data,
 
 #define QV_BIT_GROUPS 4 /* of 64 bytes, whose sums stay in 16 bits: 2 * 2 * 8 * 2 * 127 * 4 < 2^15 */
 
-/* Single bits of 32 bytes. Those of a nibble are not shifted down but added up apart, as 1, 2, 4 and 8 times their
- * sums. */
+/* Single bits of 32 bytes. The bits of a nibble are not shifted down but summed separately, as 1,
+ * 2, 4 and 8 times their sums. */
 QV_TARGET_AVX2 QV_INLINE void bit_step_avx2(__m256i *apart, __m256i low, const int8_t *q) {
     const __m256i high = _mm256_srli_epi16(low, 4);
     for (int j = 0; j < 4; j++) {
@@ -89,7 +90,7 @@ QV_TARGET_AVX2 QV_INLINE void bit_step_avx2(__m256i *apart, __m256i low, const i
     }
 }
 
-/* A row alone: four side by side would need more registers than there are. */
+/* A row alone: four rows at once would need more registers than exist. */
 QV_TARGET_AVX2 QV_INLINE __m256i bit_sum_avx2(const int8_t *q, const uint8_t *row, int left) {
     __m256i sum = _mm256_setzero_si256();
     while (left > 0) {

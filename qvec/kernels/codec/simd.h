@@ -1,4 +1,4 @@
-/* Instruction sets: what the kernels may use, which of it this machine has, and prefetching. */
+/* Instruction sets: those that kernels may use, detection on this machine, and prefetching. */
 #ifndef QV_SIMD_H
 #define QV_SIMD_H
 
@@ -57,7 +57,7 @@ int qv_simd_best(void);
 /* Whether kernels of the level can run here. */
 int qv_simd_supported(int level);
 
-/* Whether this build holds kernels of the level, whatever the machine can do. */
+/* Whether this build contains kernels of the level, on any machine. */
 int qv_simd_compiled(int level);
 
 /* Whether the processor's CRC32C instructions may be used (and, on x86, its carry-less product). */

@@ -6,9 +6,9 @@ cdef extern from "codec/rows.h" nogil:
 
 
 def plain_norm2(x, Py_ssize_t dim):
-    """|x|^2 of a float32 array of `dim` values that kernels can read in place; -1 where x is anything else.
+    """|x|^2 of a float32 array of `dim` values that kernels can read in place; -1 for any other x.
 
-    Not finite where a value is not, or where the sum leaves float32.
+    Not finite if a value is not finite or the sum exceeds float32.
     """
     if type(x) is not cnp.ndarray:
         return -1.0

@@ -10,7 +10,7 @@
 
 static size_t huge_size(size_t bytes) { return (bytes + QV_HUGE_PAGE - 1) / QV_HUGE_PAGE * QV_HUGE_PAGE; }
 
-/* Uses mmap: malloc would keep freed memory below memory that is in use. */
+/* Uses mmap: malloc would retain freed memory below memory that is in use. */
 uint8_t *qv_huge_alloc(size_t bytes) {
     size_t whole = huge_size(bytes), room = whole + QV_HUGE_PAGE;
     uint8_t *start = whole < bytes || room < whole

@@ -1,4 +1,4 @@
-/* Memory in whole huge pages, and what malloc keeps. */
+/* Memory in whole huge pages, and release of malloc's unused memory. */
 #ifndef QV_MEMORY_H
 #define QV_MEMORY_H
 
@@ -7,11 +7,12 @@
 
 #define QV_HUGE_PAGE ((size_t)2 << 20)
 
-/* Zeros in huge pages, where the system has them; the same number of bytes gives them back. */
+/* Zeros in huge pages if the system has them. The same number of bytes must be passed to release
+ * them. */
 uint8_t *qv_huge_alloc(size_t bytes);
 void qv_huge_free(uint8_t *memory, size_t bytes);
 
-/* Give back what malloc keeps of what was freed; glibc alone is asked. */
+/* Return malloc's unused memory to the system; with glibc only. */
 void qv_trim_heap(void);
 
 #endif

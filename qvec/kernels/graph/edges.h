@@ -7,7 +7,7 @@
 
 #include "graph/graph.h"
 
-#define QV_PRUNE_MAX 512 /* candidates looked at */
+#define QV_PRUNE_MAX 512 /* candidates that are tried */
 #define QV_SLACK 8       /* a full list is pruned to leave 1/8 of its places free for later reverse edges */
 #define QV_DUPLICATE_SLACK \
     1e-6f /* relative to the larger of |x|^2 and a node's key to itself: tolerance for equal vectors */

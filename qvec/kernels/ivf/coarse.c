@@ -1,4 +1,4 @@
-/* The coarse quantizer: which lists are near a query; and the estimates of the keys in a block. */
+/* The coarse quantizer finds the lists near a query. Also estimates of the keys in a block. */
 #include "ivf/lists.h"
 
 #include "codec/lanes.h"

@@ -58,8 +58,8 @@ static int stage_entries(search *f, const qv_list_block *block, uint32_t places)
     return QV_OK;
 }
 
-/* Under inner product, <q, v> = <q, c> + t <c, r> + <q - t c, r> for any t; the t that leaves least of q has least
- * error. */
+/* Under inner product, <q, v> = <q, c> + t <c, r> + <q - t c, r> for any t. The t that makes q - t
+ * c shortest has the least error. */
 static qv_estimate_terms terms_of(const search *f, const qv_list *list, float key) {
     const qv_coarse_query *coarse = &f->coarse;
     if (f->ivf->lists.metric != QV_IP) {

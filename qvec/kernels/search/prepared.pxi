@@ -121,7 +121,7 @@ cdef class StoreBase:
         txn.abort()
         view.users -= 1
         env.open_reads -= 1
-        if env.waiting:  # a waiting thread counts itself before it looks at the counts, both with the lock
+        if env.waiting:  # a waiting thread counts itself before it reads the counts, both with the lock
             with env.lock:
                 env.idle.notify_all()
         return 0

@@ -106,7 +106,7 @@ void qv_score_staged(const qv_codec *codec, qv_column *adjacency, const qv_query
     }
 }
 
-/* Stage rows of one block from row *at on, none of which is excluded: their addresses are a stride apart. */
+/* Stage rows of one block from row *at on. No row is excluded, so addresses are a stride apart. */
 static int stage_run(const qv_scan_source *source, uint32_t *at, qv_scratch *s) {
     qv_column *codes = source->codes;
     const uint8_t *address = qv_row(codes, *at);

@@ -62,13 +62,15 @@ static int rerank_pool(const qv_searcher *searcher, const qv_query *query, qv_sc
     return QV_OK;
 }
 
-static void write_results(const qv_pool *pool, int k, const qv_batch *batch, size_t q) {
+/* `ceiling`: the largest distance of the metric; rounding may exceed it. */
+static void write_results(const qv_pool *pool, int k, float ceiling, const qv_batch *batch, size_t q) {
     int64_t *rows = batch->rows + q * (size_t)k;
     float *distances = batch->distances + q * (size_t)k;
     int n = pool->size < k ? pool->size : k;
     for (int i = 0; i < n; i++) {
         rows[i] = qv_candidate_row(pool->slots[i]);
-        distances[i] = qv_candidate_key(pool->slots[i]);
+        float key = qv_candidate_key(pool->slots[i]);
+        distances[i] = key > ceiling ? ceiling : key;
     }
     for (int i = n; i < k; i++) {
         rows[i] = -1;
@@ -79,6 +81,12 @@ static void write_results(const qv_pool *pool, int k, const qv_batch *batch, siz
 
 static int reranks(const qv_searcher *searcher, const qv_search_params *p) {
     return searcher->rerank && p->candidates > 0 && !p->exact;
+}
+
+/* Cosine distances end at 2. Keys of binary codes count bits. */
+static float ceiling_of(const qv_searcher *searcher, const qv_search_params *p) {
+    const qv_codec *codec = searcher->rerank && (p->exact || p->candidates > 0) ? searcher->rerank : searcher->codec;
+    return codec->metric == QV_COSINE && codec->kind != QV_BINARY ? 2.0f : INFINITY;
 }
 
 static void prepare_original(const qv_searcher *searcher, const qv_batch *batch, size_t q, qv_scratch *s) {
@@ -99,7 +107,7 @@ static int finish(const qv_searcher *searcher, const qv_search_params *p, const 
         if (status) return status;
     }
     end_phase(searcher, s, QV_RERANK);
-    write_results(&s->pool, p->k, batch, q);
+    write_results(&s->pool, p->k, ceiling_of(searcher, p), batch, q);
     end_phase(searcher, s, QV_WRITE);
     return QV_OK;
 }

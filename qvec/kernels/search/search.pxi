@@ -73,7 +73,7 @@ cdef class Scratch:
 
 
 cdef _raise_status(int status, list columns):
-    """Turn an engine status into the exception that names the damaged block."""
+    """Convert an engine status into the exception that names the damaged block."""
     if status != QV_DAMAGED:
         raise MemoryError("not enough memory for the buffers of a search")
     cdef Column column
@@ -113,8 +113,8 @@ cdef _check_listed(str name, rows, n):
 cdef class Selection:
     """Which of n rows may be the results of a search.
 
-    excluded: uint64 bitmap of n bits, a set bit is never a result; None: all may be. n_allowed: how many may be. rows:
-    uint32, ascending: look at these alone, and at each of them, whatever the index; none of them may be excluded.
+    excluded: uint64 bitmap of n bits; rows with a set bit are never results; None: no row is excluded. n_allowed:
+    number of other rows. rows: uint32, ascending: score exactly these rows, with any index; they must not be excluded.
     """
 
     cdef qv_selection s

@@ -1,0 +1,216 @@
+"""Every verb of the command line: its JSON, its width, and the options that the API has as well."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import qvec
+from qvec.cli import VERBS, main
+
+N, DIM = 600, 24
+X = np.random.default_rng(3).normal(size=(N, DIM)).astype(np.float32)
+LONG = "a payload whose text is longer than a line of a terminal " * 3
+Run = Callable[..., tuple[int, str, str]]
+
+COMMANDS = {
+    "import": ("s.qvec", "more.npy"),
+    "export": ("s.qvec", "out.npy"),
+    "info": ("s.qvec",),
+    "get": ("s.qvec", "1", "2"),
+    "head": ("s.qvec", "-n", "3"),
+    "count": ("s.qvec", "--where", '{"lang": "de"}'),
+    "field": ("add", "s.qvec", "page", "int"),
+    "search": ("s.qvec", "q.npy", "-k", "3"),
+    "delete": ("s.qvec", "5"),
+    "erase": ("s.qvec", "6"),
+    "evaluate": ("s.qvec", "-n", "20"),
+    "choose": ("s.qvec", "-n", "20", "--codes", "f32,int8,binary", "--recall", "0.5", "--apply"),
+    "tune": ("s.qvec", "-n", "20", "-k", "5"),
+    "drift": ("s.qvec",),
+    "requantize": ("s.qvec", "binary"),
+    "generations": ("s.qvec",),
+    "optimize": ("s.qvec", "--compact"),
+    "compact": ("s.qvec",),
+    "backup": ("s.qvec", "copy.qvec"),
+    "verify": ("s.qvec",),
+    "repair": ("s.qvec",),
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(qvec.__file__).parent.parent))
+    np.save("q.npy", X[:2] + 0.01)
+    np.save("x.npy", X)
+    np.save("more.npy", X[:5])
+    with qvec.create("s.qvec", DIM, fields={"lang": "keyword"}, index="hnsw") as db:
+        db.add(X, payloads=[{"lang": ["de", "en"][i % 2], "page": i, "text": LONG} for i in range(N)])
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        try:
+            code = main(arguments)
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        output = capsys.readouterr()
+        return code, output.out, output.err
+
+    return call
+
+
+def give(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(text.encode())))
+
+
+def test_every_verb_has_a_command_here() -> None:
+    assert {*COMMANDS, "demo", "bench"} == set(VERBS)
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_a_verb_prints_at_most_80_characters_in_a_line(run: Run, verb: str) -> None:
+    code, out, _ = run(verb, *COMMANDS[verb])
+    assert code == 0
+    assert out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_a_verb_prints_json(run: Run, verb: str) -> None:
+    code, out, _ = run(verb, *COMMANDS[verb], "--json")
+    assert code == 0
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    lines = [json.loads(line, parse_constant=refuse) for line in out.splitlines()]
+    assert lines
+    assert all(isinstance(line, dict) for line in lines)
+
+
+def test_the_evaluation_has_a_line_for_each_row_and_few_others(run: Run) -> None:
+    rows = len(run("evaluate", "s.qvec", "-n", "20", "--json")[1].splitlines())
+    assert len(run("evaluate", "s.qvec", "-n", "20")[1].splitlines()) < 2 * rows + 30
+
+
+def test_fields_are_listed_added_and_dropped(run: Run) -> None:
+    assert json.loads(run("field", "list", "s.qvec", "--json")[1]) == {"lang": "keyword"}
+    assert json.loads(run("field", "add", "s.qvec", "page", "int", "--json")[1]) == {"lang": "keyword", "page": "int"}
+    assert json.loads(run("count", "s.qvec", "--where", '{"page": {"$lt": 7}}', "--json")[1]) == {"count": 7}
+    assert json.loads(run("field", "drop", "s.qvec", "lang", "--json")[1]) == {"page": "int"}
+    assert "field add takes STORE NAME TYPE" in run("field", "add", "s.qvec", "page")[2]
+
+
+def test_rows_are_printed_by_id_and_by_filter(run: Run) -> None:
+    (row,) = map(json.loads, run("get", "s.qvec", "7", "--json")[1].splitlines())
+    assert (row["id"], row["payload"]["page"]) == (7, 7)
+    np.testing.assert_array_equal(np.array(row["vector"], np.float32), X[7])
+    head = run("head", "s.qvec", "-n", "2", "--offset", "1", "--where", '{"lang": "en"}', "--no-vectors", "--json")[1]
+    assert [json.loads(line)["id"] for line in head.splitlines()] == [3, 5]
+
+
+def test_an_export_can_have_a_filter(run: Run) -> None:
+    assert run("export", "s.qvec", "out.npy", "--where", '{"lang": "de"}')[0] == 0
+    np.testing.assert_array_equal(np.load("out.npy"), X[::2])
+
+
+@pytest.mark.parametrize("code", ["rabitq4", "int4", "bf16"])
+def test_an_import_takes_every_code_and_index_of_the_api(run: Run, code: str) -> None:
+    options = ("--code", code, "--index", "packed", "--originals", "f16", "--model", "m1", "--metric", "l2")
+    assert run("import", "t.qvec", "x.npy", *options)[0] == 0
+    with qvec.open("t.qvec", mode="r", model="m1") as db:
+        assert (db.code, db.index, db.stats().originals) == (code, "hnsw", "f16")
+    assert "--code must be one of auto" in run("import", "u.qvec", "more.npy", "--code", "int7")[2]
+
+
+def test_json_lines_and_csv_are_imported(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [{"id": f"a{i}", "vector": X[i].tolist(), "page": i, "tags": ["x"]} for i in range(20)]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    Path("r.jsonl").write_text(text)
+    give(monkeypatch, text)
+    for store, file in {"a.qvec": "r.jsonl", "b.qvec": "-"}.items():
+        assert run("import", store, file)[0] == 0
+        with qvec.open(store, mode="r") as db:
+            found = db.get([f"a{i}" for i in range(20)])
+            np.testing.assert_array_equal(found.vectors, X[:20])
+            assert found.payloads[3] == {"page": 3, "tags": ["x"]}
+    rows = [f'{i},"{X[i].tolist()}",{i * 2},"x, y"' for i in range(20)]
+    give(monkeypatch, "id,vector,page,text\n" + "\n".join(rows) + "\n20,[1],2,\n")
+    assert "line 22: the vector has 1 values, not 24" in run("import", "c.qvec", "-", "--format", "csv")[2]
+    give(monkeypatch, "id,vector,page,text\n" + "\n".join(rows))
+    assert run("import", "c.qvec", "-", "--format", "csv", "--field", "page=int")[0] == 0
+    with qvec.open("c.qvec", mode="r") as db:
+        np.testing.assert_array_equal(db.get([3]).vectors, X[3:4])
+        assert db.get([3]).payloads == [{"page": 6, "text": "x, y"}]
+
+
+def test_queries_come_from_standard_input(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    give(monkeypatch, json.dumps(X[7].tolist()) + "\n")
+    assert json.loads(run("search", "s.qvec", "-", "-k", "1", "--json")[1])["hits"][0]["id"] == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"vector": [1, "a"]}', "line 1: value 1 of the vector"),
+        ('{"vektor": [1]}', "line 1: no vector or embedding among vektor"),
+        ('{"vector": [1]}\n{"vector": [1, 2]}', "line 2: the vector has 2 values, not 1"),
+        ('{"vector": [1], "id": 1}\n{"vector": [2], "id": "b"}', "line 2: ids are strings, or integers"),
+        ('{"vector": [1], "id": 1}\n{"vector": [2]}', "line 2: some rows have 'id'"),
+        ("[" * 3000, "line 1: not JSON"),
+        ("", "has no rows"),
+    ],
+)
+def test_a_line_that_is_not_a_row_is_named(run: Run, text: str, message: str) -> None:
+    Path("r.jsonl").write_text(text)
+    assert message in run("import", "t.qvec", "r.jsonl")[2]
+    assert not Path("t.qvec").exists()
+
+
+def test_a_verb_that_is_mistyped_gets_a_suggestion(run: Run) -> None:
+    code, _, err = run("serch", "s.qvec")
+    assert (code, "no verb 'serch'; did you mean 'search'?" in err) == (2, True)
+
+
+def test_errors_name_the_options_of_the_shell(run: Run) -> None:
+    np.savez("two.npz", a=X, b=X)
+    assert "--missing" in run("get", "s.qvec", "999")[2] or "999" in run("get", "s.qvec", "999")[2]
+    assert run("import", "t.qvec", "more.npy", "--key", "train")[2].count("--key train") == 1
+    assert "-k must be" in run("search", "s.qvec", "q.npy", "-k", "0")[2]
+    assert "no-folder" in run("backup", "s.qvec", "no-folder/x.qvec")[2]
+    assert "[Errno" not in run("generations", "s.qvec", "--import", "none.json")[2]
+
+
+def test_choose_says_what_changed_and_how_to_free_the_old_codes(run: Run) -> None:
+    _, out, _ = run(*("choose", "s.qvec", "-n", "20", "--codes", "binary", "--recall", "0.05", "--apply"))
+    assert "before" in out
+    assert "ms of a search" in out
+    assert "qvec generations s.qvec --drop 0" in out
+    assert "qvec compact s.qvec" in out
+
+
+def test_a_plot_that_cannot_be_drawn_is_refused_before_measuring(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured(*_: object, **__: object) -> None:
+        raise AssertionError("measured first")
+
+    monkeypatch.setattr(qvec.Collection, "evaluate", measured)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert "pip install 'qvec[plot]'" in run("evaluate", "s.qvec", "--plot", "x.png")[2]
+    monkeypatch.undo()
+
+
+def test_text_that_the_terminal_lacks_is_escaped(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with qvec.open("s.qvec") as db:
+        db.add(X[:1], [9000], [{"text": "\u4f60"}])
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, "ascii"))
+    assert main(["get", "s.qvec", "9000"]) == 0
+    sys.stdout.flush()
+    assert b"\\u4f60" in raw.getvalue()
