@@ -22,8 +22,8 @@ test: $(VENV)/.built
 	$(PYTEST) $(PARALLEL) -m 'not slow and not nightly and not alone'
 	$(PYTEST) -m 'alone and not slow and not nightly' $(ALLOW_NONE)
 
-# The long combinations, statistics and reliability tests as well.
-test-all: test
+# The long combinations, statistics, type checkers and reliability tests as well.
+test-all: test $(VENV)/.typing
 	$(PYTEST) $(PARALLEL) -m 'slow and not nightly and not alone'
 	$(PYTEST) -m 'alone and slow and not nightly' $(ALLOW_NONE)
 
@@ -37,6 +37,10 @@ $(VENV)/bin/python:
 $(VENV)/.built: $(VENV)/bin/python $(SOURCES)
 	@echo "Installing qvec and what it needs into $(VENV), and compiling its kernels (a minute or two)"
 	@$(PIP) install --editable '.[test,cli,hdf5]'
+	@touch $@
+
+$(VENV)/.typing: $(VENV)/.built
+	@$(PIP) install --editable '.[typing]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.built

@@ -19,11 +19,12 @@ def test_the_quick_start_runs(tmp_path: Path) -> None:
     subprocess.run([sys.executable, str(QUICK_START), str(tmp_path)], check=True)
 
 
-@pytest.mark.parametrize("checker", [pytest.param("mypy", marks=pytest.mark.slow), "pyright", "basedpyright"])
+@pytest.mark.slow
+@pytest.mark.parametrize("checker", ["mypy", "pyright", "basedpyright"])
 def test_a_type_checker_with_default_settings_finds_no_error_in_the_quick_start(checker: str, tmp_path: Path) -> None:
     command = shutil.which(checker, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     if command is None:
-        pytest.skip(f"{checker} is not installed: the extra dev has mypy and basedpyright")
+        pytest.skip(f"{checker} is not installed: the extra typing has mypy and basedpyright")
     copied = tmp_path / QUICK_START.name  # away from this project's settings
     shutil.copy(QUICK_START, copied)
     root = Path(qvec.__file__).parent.parent
