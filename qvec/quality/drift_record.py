@@ -59,8 +59,11 @@ def read_drift_record(reading: Snapshot, number: int, dim: int) -> DriftRecord |
     FormatError names the field that is wrong.
     """
     plain = reading.record(DRIFT, number)
-    if plain is None:
-        return None
+    return None if plain is None else decode_drift_record(plain, dim)
+
+
+def decode_drift_record(plain: object, dim: int) -> DriftRecord:
+    """Check a stored record of codes of ``dim`` dimensions. FormatError names the field that is wrong."""
     binned = min(dim, BINNED_DIMS)
     n_counts, n_edges = binned * BINS, binned * (BINS - 1)
     record = decode(DriftRecord, plain, "drift record", dim=dim, n_counts=n_counts, n_edges=n_edges)

@@ -26,7 +26,7 @@ from qvec._kernels import bits_roaring
 from qvec.codes.configs import Flat, Int8
 from qvec.codes.registry import from_state
 from qvec.common.plain_state import encode
-from qvec.quality.drift_record import checked
+from qvec.quality.drift_record import decode_drift_record
 from qvec.schema.config import Config
 from qvec.schema.quantizer_export import import_quantizer
 from qvec.schema.state import decode_state
@@ -63,7 +63,7 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
     "bitmap": set_bits,
     "quantizer": lambda data: from_state(unpack(data)),
     "curves": lambda data: Curves.from_state(unpack(data)),
-    "drift": lambda data: checked(unpack(data), DIM),
+    "drift": lambda data: decode_drift_record(unpack(data), DIM),
     "export": lambda data: import_quantizer(data, CONFIG),
 }
 
