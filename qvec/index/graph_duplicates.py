@@ -1,4 +1,4 @@
-"""Rows with equal codes in a graph: one of them is linked, and the others hang below it (ADR 19).
+"""Rows with equal codes in a graph: one of them is linked, and the others hang below it (ADR 20).
 
 A search that meets more equal rows than its pool has places finds nothing else.
 """

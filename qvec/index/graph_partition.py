@@ -1,4 +1,4 @@
-"""Builds a graph of many rows at once, by partitions (ADR 19). The steps are in kernels/graph/partition.h."""
+"""Builds a graph of many rows at once, by partitions (ADR 20). The steps are in kernels/graph/partition.h."""
 
 from __future__ import annotations
 
