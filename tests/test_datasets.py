@@ -171,9 +171,9 @@ def test_a_file_that_is_missing_unknown_or_a_folder_is_named(tmp_path: Path) -> 
         load_vectors(tmp_path / "none.npy")
     with pytest.raises(InputError, match="not a regular file"):
         load_vectors(tmp_path)
-    (tmp_path / "x.csv").write_text("1,2")
-    with pytest.raises(InputError, match=r"unknown suffix '\.csv'; known are \.npy"):
-        load_vectors(tmp_path / "x.csv")
+    (tmp_path / "x.xls").write_text("1,2")
+    with pytest.raises(InputError, match=r"unknown suffix '\.xls'; known are \.npy"):
+        load_vectors(tmp_path / "x.xls")
 
 
 def write_hdf5(file: Path, **attrs: str) -> None:

@@ -138,6 +138,8 @@ def polars_type(pl: Any, kind: str) -> Any:
 def round_trip(folder: Path, form: str, table: tuple[dict[str, list[Any]], dict[str, str]]) -> None:
     columns, kinds = table
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    if form in ("pandas", "objects"):  # in a data frame, NaN is a missing value
+        rows = [{name: None if type(v) is float and math.isnan(v) else v for name, v in row.items()} for row in rows]
     refused = any(kinds[name] in REFUSED and any(v is not None for v in columns[name]) for name in columns)
     check_stored(folder, rows if form == "records" else as_table(form, columns, kinds), rows, refused)
 

@@ -267,7 +267,7 @@ def test_the_format_of_a_path_is_given_or_detected(tmp_path: Path) -> None:
         (tmp_path / "none.npy", {}, "no such file"),
         (tmp_path / "x.xyz", {}, r"unknown suffix '\.xyz'"),
         (tmp_path, {}, "neither Chroma's"),
-        (tmp_path / "x.xyz", {"format": "csv"}, "format must be one of vectors, parquet"),
+        (tmp_path / "x.xyz", {"format": "xls"}, "format must be one of vectors, jsonl, csv, parquet"),
         (tmp_path, {"format": "hnswlib"}, "is a directory: it cannot have the format hnswlib"),
         (tmp_path / "x.xyz", {"format": "hnswlib", "key": "a"}, "key is not an option of format hnswlib"),
     ]:
