@@ -18,7 +18,6 @@ from qvec.index import graph_nodes
 from qvec.index.base import IndexInput, Progress
 from qvec.index.graph import Graph, GraphShape
 from qvec.index.graph_build import GraphBuild
-from qvec.index.graph_duplicates import isolated_duplicates
 from qvec.schema.bitmaps import bitmap_of, complement, count, read_bitmap, rows_in, unused_rows, words_for
 from qvec.schema.layout import ADJACENCY, LINKED, NODES, REMOVING, bitmap_column, narrow_column
 from qvec.schema.state import GraphState, IndexState, Rows
@@ -109,10 +108,7 @@ class HNSWIndex:
             return [f"{len(outside)} rows are not in the graph, the first is row {outside[0]}"]
         if not graph.indexed:
             return []
-        tree, isolated = self._check_tree(data, graph, linked), isolated_duplicates(data)
-        if not tree and len(isolated):
-            found = f"{len(isolated)} equal rows, the first is row {isolated[0]}"
-            tree = [f"{found}, are linked to each other only: optimize() builds the graph again"]
+        tree = self._check_tree(data, graph, linked)
         return [*tree, *(self._check_nodes(data, linked) if deep else [])]
 
     def shape(self, data: IndexInput, state: IndexState) -> GraphShape:
