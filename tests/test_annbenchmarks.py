@@ -42,6 +42,7 @@ def recall_against_exact(ids: list[list[int]], metric: Any) -> float:
 
 @pytest.mark.parametrize(("metric", "own"), [("angular", "cosine"), ("euclidean", "l2")])
 @pytest.mark.parametrize("batch", [False, True])
+@pytest.mark.slow
 def test_every_variant_of_the_configuration_runs(metric: str, own: str, batch: bool) -> None:
     seen = set()
     for algorithm, arguments, searches in variants(metric):

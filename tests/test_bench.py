@@ -65,6 +65,7 @@ def test_a_run_measures_recall_rates_latency_memory_and_size(workload: Workload)
     assert result.dataset == {"dataset": "clustered", "n": 400, "dim": DIM, "metric": "l2"}
 
 
+@pytest.mark.slow
 def test_trials_are_interleaved_and_another_contestant_begins_each_round(workload: Workload, tmp_path: Path) -> None:
     log = tmp_path / "turns"
     names = ["a", "b", "c"]
@@ -77,6 +78,7 @@ def test_trials_are_interleaved_and_another_contestant_begins_each_round(workloa
 
 
 @pytest.mark.unsanitized
+@pytest.mark.slow
 def test_a_contestant_that_crashes_hangs_or_raises_is_reported_and_the_rest_go_on(workload: Workload) -> None:
     contestants = [fake(kind) for kind in ("Crashing", "Exact", "Hanging", "Refusing")]
     lines: list[str] = []
@@ -97,6 +99,7 @@ def test_short_answers_and_repeated_ids_lower_the_recall(workload: Workload) -> 
     assert entry.points[-1].batch_qps is None
 
 
+@pytest.mark.slow
 def test_a_trial_ends_when_its_time_is_over(workload: Workload) -> None:
     many = replace(workload, queries=np.tile(workload.queries, (20, 1)), truth=np.tile(workload.truth, (20, 1)))
     (entry,) = bench.run(many, [fake("Exact", pause=0.002)], replace(FAST, rounds=1, trial_seconds=0.1)).entries

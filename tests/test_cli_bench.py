@@ -31,6 +31,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return call
 
 
+@pytest.mark.slow
 def test_bench_prints_tables_and_writes_a_line_a_point(run) -> None:
     code, out, _ = run(
         "set", "--peers", "--codes", "int8", "f32", "--indexes", "flat", "--rounds", "1", "-k", "5", "--threads", "1",

@@ -51,6 +51,7 @@ def test_evaluate_prints_what_the_library_finds(run: Run) -> None:
     assert (code, "50 held-out rows" in out, "oversample" in out) == (0, True, True)
 
 
+@pytest.mark.slow
 def test_choose_applies_the_code_that_it_names(run: Run) -> None:
     code, out, _ = run("choose", "s.qvec", "--recall", "0.9", "--codes", "binary,int8,f32", "--apply")
     assert code == 0

@@ -188,6 +188,7 @@ def test_recall_among_vectors_is_that_of_brute_force(metric: Any) -> None:
     assert found == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_of_codes_at_one_distance_each_is_as_likely_found() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(400, 8)).astype(np.float32)

@@ -22,6 +22,7 @@ GRAPHS = [qvec.HNSW(m=8, ef_construction=60), qvec.HNSW(m=16, ef_construction=60
 @pytest.mark.parametrize("walks", ["where they are faster", "always"])
 @pytest.mark.parametrize("index", ["flat", *GRAPHS, qvec.IVF(nlist=80)])
 @pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
+@pytest.mark.slow
 def test_filtered_searches_find_the_nearest_that_match(
     path: Path, metric: Any, index: Any, walks: str, monkeypatch: Any
 ) -> None:

@@ -100,6 +100,7 @@ def test_a_rollback_activates_the_old_codes_and_codes_the_rows_added_since(
         assert (db.stats().code, db.verify()) == ("binary", [])
 
 
+@pytest.mark.slow
 def test_a_dropped_generation_frees_its_columns_and_never_its_number(tmp_path: Path, x: Float32Array) -> None:
     with qvec.create(tmp_path / "a", DIM, index=qvec.HNSW(m=8, ef_construction=64)) as db:
         db.add(x)

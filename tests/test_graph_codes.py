@@ -70,6 +70,7 @@ def copied(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize(("code", "shape"), [*((code, "clusters") for code in CODES), *((Int4(), s) for s in SHAPES)])
 @pytest.mark.parametrize("metric", ["l2", "cosine", "ip"])
+@pytest.mark.slow
 def test_graphs_linked_by_copies_are_as_good_as_those_linked_by_stored_codes(
     tmp_path: Path,
     copied: list[int],
@@ -92,6 +93,7 @@ def test_graphs_linked_by_copies_are_as_good_as_those_linked_by_stored_codes(
 
 @pytest.mark.parametrize("layout", ["compact", "packed"])
 @pytest.mark.parametrize("originals", ["f32", "f16", "none"])
+@pytest.mark.slow
 def test_graphs_do_not_depend_on_the_threads(tmp_path: Path, copied: list[int], layout: Any, originals: Any) -> None:
     x, lists = vectors(), []
     for threads in (1, 3):

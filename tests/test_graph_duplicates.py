@@ -44,6 +44,7 @@ def recall_by_distance(db: Any, x: Float32, queries: Float32, metric: Metric) ->
 @pytest.mark.parametrize("sizes", [[], [1500], [1000] * 9], ids=["at once", "in two parts", "in batches"])
 @pytest.mark.parametrize(("copies", "groups"), [(1500, 1), (6000, 12), (1500, 30)])
 @pytest.mark.parametrize(("metric", "code"), [("l2", None), ("cosine", None), ("l2", qvec.Int4())])
+@pytest.mark.slow
 def test_copies_at_the_start_cost_no_recall(
     tmp_path: Path, sizes: list[int], copies: int, groups: int, metric: Metric, code: Any
 ) -> None:
@@ -56,6 +57,7 @@ def test_copies_at_the_start_cost_no_recall(
     assert recalls[0] >= recalls[1] - 0.005
 
 
+@pytest.mark.slow
 def test_all_copies_are_found(tmp_path: Path) -> None:
     x, _ = vectors(1500)
     for sizes in ([], [1000] * 9):

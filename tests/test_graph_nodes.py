@@ -84,6 +84,7 @@ CASES += [("l2", 7, 0.97), ("l2", 64, 0.95), ("l2", 384, 0.95), ("l2", 784, 0.95
 
 
 @pytest.mark.parametrize(("metric", "dim", "floor"), CASES)
+@pytest.mark.slow
 def test_a_packed_search_finds_what_brute_force_finds(path: Path, metric: Any, dim: int, floor: float) -> None:
     x, q = clustered(N, dim), clustered(40, dim, 1)
     with qvec.create(path, dim, metric=metric, code="int8", index=PACKED) as db:
@@ -224,6 +225,7 @@ def test_k_hits_are_returned_when_nearly_all_rows_are_deleted(path: Path) -> Non
         assert (db.search(x[:20], 10).counts == 10).all()
 
 
+@pytest.mark.slow
 def test_new_codes_have_nodes_of_their_own(path: Path) -> None:
     x = clustered(1200, 64)
     with qvec.create(path, 64, metric="cosine", code="int8", index=PACKED) as db:

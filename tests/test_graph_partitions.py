@@ -53,6 +53,7 @@ def lists_of(db: Any) -> npt.NDArray[np.uint8]:
 
 @pytest.mark.parametrize("code", CODES, ids=lambda code: code.kind)
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
+@pytest.mark.slow
 def test_graphs_are_as_good_as_those_that_grow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, builds: list[int], code: CodeConfig, metric: Metric
 ) -> None:
@@ -70,6 +71,7 @@ def test_graphs_are_as_good_as_those_that_grow(
 
 
 @pytest.mark.parametrize("layout", ["compact", "packed"])
+@pytest.mark.slow
 def test_graphs_do_not_depend_on_the_threads(tmp_path: Path, builds: list[int], layout: Any) -> None:
     lists = []
     for threads in (1, 3):
@@ -81,6 +83,7 @@ def test_graphs_do_not_depend_on_the_threads(tmp_path: Path, builds: list[int], 
     assert builds == [N, N]
 
 
+@pytest.mark.slow
 def test_dot_products_and_small_additions_are_linked_in_batches(tmp_path: Path, builds: list[int]) -> None:
     x = vectors()
     with created(tmp_path / "a.qvec", metric="ip") as db:
@@ -92,6 +95,7 @@ def test_dot_products_and_small_additions_are_linked_in_batches(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("layout", ["compact", "packed"])
+@pytest.mark.slow
 def test_rows_of_all_additions_are_found(tmp_path: Path, builds: list[int], layout: Any) -> None:
     x, queries = np.split(vectors(14_203), [14_003])
     with created(tmp_path / "a.qvec", layout=layout) as db:
@@ -103,6 +107,7 @@ def test_rows_of_all_additions_are_found(tmp_path: Path, builds: list[int], layo
         assert recall(db.search(queries, 10, ef=80, oversample=8).ids, truth) > 0.97
 
 
+@pytest.mark.slow
 def test_deleted_rows_leave_a_graph_that_is_built_again(tmp_path: Path, builds: list[int]) -> None:
     x = vectors(10_000)
     with created(tmp_path / "a.qvec") as db:

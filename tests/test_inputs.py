@@ -126,6 +126,7 @@ FORMS: list[Callable[[Any], Any]] = [
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.slow
 def test_vectors_of_every_form_are_stored_and_searched(db: Collection, form: Callable[[Any], Any]) -> None:
     db.add(form(X))
     assert np.array_equal(db.get([0, 1, 2]).vectors, X)
@@ -182,6 +183,7 @@ def test_masked_values_are_refused_by_place(db: Collection) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.int8])
+@pytest.mark.slow
 def test_narrow_matrices_are_stored_without_a_float32_copy(path: Path, dtype: Any) -> None:
     import tracemalloc
 
@@ -514,6 +516,7 @@ def test_data_frames_hold_the_stored_values(db: Collection) -> None:
         assert str(frame["n"].dtype) == "Int64"
 
 
+@pytest.mark.slow
 def test_results_have_short_texts_and_tables_for_notebooks(path: Path) -> None:
     x = clustered(np.random.default_rng(1), 600, DIM)
     with qvec.create(path, DIM) as db:

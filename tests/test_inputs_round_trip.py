@@ -156,6 +156,7 @@ NIGHTLY = settings(FAST, max_examples=2000, suppress_health_check=list(HealthChe
 @pytest.mark.parametrize("form", FORMS)
 @FAST
 @given(table=tables())
+@pytest.mark.slow
 def test_tables_are_stored_as_they_are_or_refused(tmp_path: Path, form: str, table: Any) -> None:
     round_trip(tmp_path, form, table)
 

@@ -40,6 +40,7 @@ payloads = st.one_of(
 
 @settings(deadline=None, max_examples=300)
 @given(st.lists(payloads, max_size=6))
+@pytest.mark.slow
 def test_payloads_split_into_columns_and_a_rest_are_restored(rows: list[Any]) -> None:
     kinds = tables.PayloadColumns(rows).kinds(("id", "vector"))
     assert {"id", "vector", "payload"}.isdisjoint(kinds)

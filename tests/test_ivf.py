@@ -114,6 +114,7 @@ def test_recall_grows_with_the_lists_that_are_probed_and_the_default_is_usable(
         assert recall(db.search(queries, 10).ids, true) >= 0.9
 
 
+@pytest.mark.slow
 def test_two_copies_find_more_in_as_many_lists_than_one(path: Path, tmp_path: Path, demo: Any) -> None:
     base, queries = demo
     true = truth(base, queries, "cosine")
@@ -152,6 +153,7 @@ def test_k_hits_are_returned_although_the_probed_lists_have_fewer_rows(
 # --- the content of lists ---
 
 
+@pytest.mark.slow
 def test_vectors_added_one_by_one_are_found_as_well_as_those_added_at_once(
     path: Path, tmp_path: Path, data: tuple[Float32, Float32]
 ) -> None:
@@ -185,6 +187,7 @@ def test_lists_grow_in_number_as_vectors_do_from_the_first_one_on(path: Path, da
 
 
 @pytest.mark.parametrize("copies", [1, 2])
+@pytest.mark.slow
 def test_deleted_vectors_leave_their_lists_and_their_places_are_used_again(
     path: Path, data: tuple[Float32, Float32], copies: int
 ) -> None:
@@ -281,6 +284,7 @@ def test_searches_run_while_lists_change(path: Path, data: tuple[Float32, Float3
         assert db.verify() == []
 
 
+@pytest.mark.slow
 def test_other_codes_need_no_other_lists(path: Path, data: tuple[Float32, Float32]) -> None:
     base, queries = data
     true = truth(base, queries, "l2")

@@ -131,6 +131,7 @@ def test_a_build_of_one_leaf_is_that_of_an_oracle(level: str) -> None:
 
 
 @pytest.mark.parametrize(("metric", "dim"), [("l2", 24), ("cosine", 130)])
+@pytest.mark.slow
 def test_builds_do_not_depend_on_threads_and_instruction_sets(metric: str, dim: int) -> None:
     x = vectors(6000, dim)
     lists: list[npt.NDArray[np.uint32]] = []

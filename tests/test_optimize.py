@@ -105,6 +105,7 @@ def test_there_is_nothing_to_do_twice_or_in_an_empty_collection(path: Path, rng:
         assert empty.verify() == []
 
 
+@pytest.mark.slow
 def test_searches_and_writes_go_on_between_the_steps(
     path: Path, rng: np.random.Generator, index: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,6 +185,7 @@ def test_a_graph_with_low_recall_is_rebuilt(path: Path, rng: np.random.Generator
         assert_sound(db, model)
 
 
+@pytest.mark.slow
 def test_a_rebuild_continues_after_the_death_of_a_process(path: Path, rng: np.random.Generator) -> None:
     db, model = filled(path, rng, qvec.HNSW(m=8, ef_construction=40))
     db.optimize()

@@ -56,6 +56,7 @@ DRAWN = {
 
 @LARGE
 @given(**DRAWN, at=st.lists(st.integers(0, ROWS), max_size=4))
+@pytest.mark.slow
 def test_codes_do_not_depend_on_how_a_batch_is_split(
     seed: int, name: str, shape: str, dim: int, metric: Any, at: list[int]
 ) -> None:
@@ -120,6 +121,7 @@ def digest(examples: int) -> str:
 
 
 @pytest.mark.parametrize("level", simd_levels())
+@pytest.mark.slow
 def test_codes_do_not_depend_on_the_simd_level(level: str) -> None:
     examples = max(2, EXAMPLES // 100)
     script = f"import test_quantizer_properties as t; print(t.digest({examples}))"

@@ -176,6 +176,7 @@ def test_the_graph_reaches_every_vector_for_any_sequence_of_batches(path: Path, 
         assert recall_at_10(db, (x, x[:200] + np.float32(0.05)), ef=200) >= 0.99
 
 
+@pytest.mark.slow
 def test_recall_holds_through_deletions_and_replacements(path: Path) -> None:
     x = clustered(np.random.default_rng(9), 4000, 32, centroids=50)
     with build(path, x[:3000], metric="l2", code="int8", index="hnsw") as db:

@@ -155,6 +155,7 @@ def test_single_deletes_repair_the_graph_in_steps(path: Path, rng: np.random.Gen
 
 
 @pytest.mark.parametrize("code", ["int8", "f16"])
+@pytest.mark.slow
 def test_packed_nodes_follow_their_lists_through_repairs_and_reuse(
     path: Path, rng: np.random.Generator, code: qvec.common.types.CodeKind
 ) -> None:

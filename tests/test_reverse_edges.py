@@ -126,6 +126,7 @@ def test_deleted_and_truncated_rows_are_not_pending(db: qvec.Collection, vectors
     assert db.search(vectors[N], 1).ids.tolist() == [N]
 
 
+@pytest.mark.slow
 def test_searches_find_single_rows_as_well_as_those_of_a_batch(tmp_path: Path, vectors: np.ndarray) -> None:
     found = []
     for name, step in (("single", 1), ("batch", 200)):

@@ -45,6 +45,7 @@ def test_deleted_rows_are_written_over_by_later_vectors(path: Path, rng: np.rand
         assert_same_content(reader, model)
 
 
+@pytest.mark.slow
 def test_replacing_vectors_alternates_between_two_sets_of_rows(path: Path, rng: np.random.Generator) -> None:
     x = clustered(rng, N, DIM)
     with collection(path) as db:

@@ -65,6 +65,7 @@ print(outcomes["error"] >= 45, sum(outcomes.values()))
     assert run_python(code, healthy, tmp_path / "b", 0) == "True 48"
 
 
+@pytest.mark.slow
 def test_a_value_that_ends_beyond_the_file_is_an_error(tmp_path: Path) -> None:
     """The first page of the value may exist: LMDB checks only that page."""
     rng, cut = np.random.default_rng(1), 0

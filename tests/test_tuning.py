@@ -58,6 +58,7 @@ def test_rows_stand_in_for_queries_and_do_not_find_themselves(tmp_path: Path, x:
         assert curves.curves[0].points[-1].recall > 0.99
 
 
+@pytest.mark.slow
 def test_curves_are_measured_again_when_the_codes_change_or_the_collection_grows(
     tmp_path: Path, x: Float32Array
 ) -> None:
@@ -80,6 +81,7 @@ def stored(db: qvec.Collection) -> Curves:
         return Curves.from_state(snap.record(4, 0))
 
 
+@pytest.mark.slow
 def test_a_recall_that_is_too_high_or_was_not_measured_is_refused(tmp_path: Path, x: Float32Array) -> None:
     with qvec.create(tmp_path / "a.qvec", DIM, metric="l2", code="binary", index="hnsw") as db:
         with pytest.raises(qvec.InputError, match="more vectors"):

@@ -205,6 +205,7 @@ def create_without_room(path: str) -> None:
 
 
 @pytest.mark.parametrize("map_size", [1 << 16, 1 << 20])
+@pytest.mark.slow
 def test_a_small_map_grows_with_the_data(path: Path, map_size: int) -> None:
     with qvec.create(path, DIM, metric="l2", code="int8", index="hnsw", map_size=map_size) as db:
         for batch in range(30):

@@ -209,5 +209,6 @@ CASES = [results_outlive_the_handle, scan_goes_on_across_writes, scan_ends_with_
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+@pytest.mark.slow
 def test_handles_and_results_end_in_any_order(path: Path, case: Callable[[str], None]) -> None:
     run(case, str(path))

@@ -85,6 +85,7 @@ def occurrences(content: bytes, part: bytes) -> list[int]:
 
 
 @pytest.mark.parametrize("row", [3, 150, 239])
+@pytest.mark.slow
 def test_damage_within_a_stored_vector_is_found_by_reading_it(tmp_path: Path, row: int) -> None:
     path = tmp_path / "a.qvec"
     damages.create(str(path), "int64")
