@@ -236,7 +236,8 @@ def judge(reference: Reference, stats: SampleStats, number: int) -> tuple[Level,
     """Return the level of the ``number``-th check, and its evidence.
 
     warning: vectors have shifted. alarm: they have shifted and recall by code is lower, or recall is significantly
-    lower. Exchangeable vectors raise either with probability alpha at most.
+    lower. If the vectors have not changed, a check raises a warning with probability alpha at most, and an alarm
+    likewise; alpha falls with the number of the check, so that the sum over all checks is bounded.
     """
     evidence, shifted = _evidence(reference, stats), has_shifted(reference, stats, number)
     (trained,), alpha = reference.stats.recalls, _alpha(number) / len(stats.recalls)

@@ -122,8 +122,8 @@ def resume_inactive(state: State, number: int) -> PendingGeneration:
 def activate_pending(state: State) -> State:
     """Return the state in which the pending generation is active. The generation that was active keeps its codes.
 
-    The columns and the graph of the active generation move to the state itself. A pending generation without a graph
-    of its own continues to use the active graph.
+    The state itself names the columns and the graph of the active generation, so those of the pending generation move
+    there from ``pending``. If no graph was built for the pending generation, it continues to use the active graph.
     """
     assert state.pending is not None
     pending, built = state.pending.number, state.pending.built
@@ -139,7 +139,7 @@ def activate_pending(state: State) -> State:
         graph = graph_names(inactive.column_names)
         if inactive.rows and graph == graph_names(names):  # shares the graph that is active now
             inactive = replace(inactive, index=None, indexed_rows=0)
-        elif inactive.rows and graph == old_graph:  # this graph ends with the rows of today
+        elif inactive.rows and graph == old_graph:  # nothing extends the replaced graph from now on
             inactive = replace(inactive, index=state.index, indexed_rows=state.n)
         return replace(record, inactive=inactive, was_active=was_active)
 

@@ -60,7 +60,10 @@ def _probe(engine: Engine, params: SearchParams, selected: SelectedRows) -> tupl
 
 
 def _walk(engine: Engine, params: SearchParams, selected: SelectedRows) -> tuple[str, SearchParams, int]:
-    """The graph walk with about the recall of an unfiltered walk with ``params``; its cost in rows."""
+    """The graph walk with about the recall of an unfiltered walk with ``params``.
+
+    Returns its name, its parameters, and its cost: the number of rows that brute force scores in the same time.
+    """
     config = getattr(engine.index, "config", None)
     if isinstance(config, HNSW) and config.layout == "packed":  # the pool holds rows that do not match, too
         name, ef = "post_filter", -(-params.ef * engine.live // selected.count)
