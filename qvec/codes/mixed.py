@@ -52,7 +52,7 @@ class MixedQuantizer(Quantizer):
         budget = _budget(chosen, dim if chosen.dims is None else chosen.dims)
         vectors = coded_sample(x, metric, make_transform(dim, False, None, None, chosen.dims))
         centroids = Centroids.learn(vectors, chosen.centroids, seed, cls.kind)
-        # Bits are allocated by the residuals of a part of the sample; "pca": in the basis of their principal components.
+        # Bits are allocated by the residuals of a part of the sample; for "pca", in their principal components.
         vectors = np.ascontiguousarray(vectors[:: -(-len(vectors) // COVARIANCE_ROWS)])
         residuals = vectors if centroids is None else centroids.residual(vectors)
         matrix = principal_components(residuals, GROUP, seed) if chosen.groups == "pca" else None
