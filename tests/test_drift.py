@@ -266,3 +266,14 @@ def test_sampled_queries_are_evidence_and_do_not_affect_the_level(tmp_path: Path
         assert "queries" not in db.drift().evidence
         db.search(x[:4000:2])
         assert "queries" not in db.drift().evidence
+
+
+@pytest.mark.parametrize("n", [300, 600, 3000])
+def test_equal_vectors_raise_no_alarm_and_no_error(path: Path, n: int) -> None:
+    x = np.repeat(np.random.default_rng(0).standard_normal((1, 16)).astype(np.float32), n, axis=0)
+    with qvec.create(path, 16, index="flat", on_drift="raise") as db:
+        for _ in range(4):
+            db.add(x)
+        db.add(-x)
+        assert len(db) == 5 * n
+        assert db.drift().level != "alarm"

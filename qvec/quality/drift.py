@@ -208,6 +208,8 @@ def _recalls(quantizer: Quantizer, x: Float32Array, base_rows: int, stored: Stor
     rows, codes = stored(base_rows + base_rows // 4 + QUERIES, False)
     others = ~known_among(quantizer, rows, new)  # x has been stored
     size = min(QUERIES, int(np.count_nonzero(others)) // 2)
+    if not size:  # all stored vectors equal the new ones: no code can confuse them with others
+        return [np.ones(QUERIES), np.ones(QUERIES)]
     (old_queries, old), (_, old_codes) = apart(rows[others], size), apart(codes[others], size)
     old, old_codes = spread(old, base_rows - n_new), spread(old_codes, base_rows - n_new)
     base, codes = np.concatenate([old, new]), np.concatenate([old_codes, quantizer.encode(new)])
