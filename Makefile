@@ -69,7 +69,7 @@ check: lint test
 # What takes too long for each push: all tests, each SIMD level, emulated kernels, frameworks, the built wheel, and the
 # reliability suite at its nightly size, which includes the sanitizers.
 nightly: lint test-all simd frameworks wheel reliability
-	$(PYTEST) -m nightly --timeout 3600
+	QVEC_SCALE=nightly $(PYTEST) -m nightly --timeout 3600
 
 # The tests of integrations with PyTorch, Ray and the retrieval frameworks, and the others that use their packages.
 # Needs some gigabytes if PyTorch comes with CUDA: TORCH names the requirement that pip is given.

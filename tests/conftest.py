@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -19,6 +20,13 @@ Place = Callable[[NDArray[Any]], NDArray[Any]]
 ROOM = 64 * mmap.PAGESIZE
 MAX_COMBINATIONS = 6
 LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Repeat the same examples in the tests of a change: a failure then belongs to the change. Nightly runs try new ones."""
+    hypothesis.settings.register_profile("repeatable", derandomize=True)
+    if os.environ.get("QVEC_SCALE") != "nightly" and config.getoption("--hypothesis-seed") is None:
+        hypothesis.settings.load_profile("repeatable")
 
 
 @pytest.hookimpl(wrapper=True)  # runs before the selection by -m

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
-from qvec.common.errors import InputError
+from qvec.common.errors import CorruptError, InputError
 from qvec.filters.schema import Field, Key, Schema
 from qvec.schema.validation import MAX_K, check_count
 
 MIN_DEPTH, DEPTH_FACTOR = 20, 2  # rows of one round of the search: at least, and for each place of a hit
+OWN_KEYS = {"int": int, "keyword": str, "bool": bool}  # equal values of these types have equal keys
 
 Condition = dict[str, Any] | Any
 """A condition on the field that is grouped by, as in a filter; or one of its values."""
@@ -48,15 +49,15 @@ def nearest_groups(by: Field, size: int, k: int, nearest: Nearest) -> list[Group
     The search goes in rounds. The rows of a round form groups; the next round excludes the rows of these groups, so
     one large group cannot hide the others. Groups with too few rows are then searched one by one.
     """
-    groups: dict[Key, Group] = {}
+    groups: dict[object, Group] = {}
     found: list[Any] = []
     depth = min(MAX_K, max(MIN_DEPTH, DEPTH_FACTOR * k * size))
     ended = rounds = 0
-    is_key = by.type in ("int", "keyword", "bool")  # equal values of these types have equal keys
+    own_key = OWN_KEYS.get(by.type)
     while len(groups) < k and not ended:
         rows, distances, values, ended = nearest({"$exists": True, "$nin": list(found)}, depth)
         for row, distance, value in zip(rows, distances, values, strict=True):
-            key = value if is_key else by.key(value, by.name)
+            key = value if type(value) is own_key else _stored_key(by, value, row)
             if key not in groups and len(groups) < k:
                 groups[key] = Group(value)
                 found.append(value)
@@ -69,3 +70,11 @@ def nearest_groups(by: Field, size: int, k: int, nearest: Nearest) -> list[Group
             if len(group.rows) < size:
                 group.rows, group.distances, _, _ = nearest(group.value, size)
     return sorted(groups.values(), key=attrgetter("distances"))
+
+
+def _stored_key(by: Field, value: object, row: int) -> Key:
+    """The key of a stored value. CorruptError: ``value`` is not of the field's type, although postings list its row."""
+    try:
+        return by.key(value, by.name)
+    except InputError as error:
+        raise CorruptError(f"the payload of row {row} does not fit the declared field: {error}") from error

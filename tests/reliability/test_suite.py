@@ -10,7 +10,8 @@ import pytest
 import suite
 from figures import SCALE, Job
 
-SEED = int(os.environ.get("QVEC_SEED", str(random.SystemRandom().randrange(2**31))))
+# The short form repeats the same inputs, so a failure belongs to the change; the nightly form tries new ones.
+SEED = int(os.environ.get("QVEC_SEED", "1" if SCALE == "short" else str(random.SystemRandom().randrange(2**31))))
 TIMED = {"R10", "R11", "R12", "R21"}  # measure latencies and interrupts
 
 
