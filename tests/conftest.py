@@ -23,7 +23,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Repeat the same examples in the tests of a change: a failure then belongs to the change. Nightly runs try new ones."""
+    """Repeat the same examples for each change, so that a failure belongs to the change. Nightly runs try new ones."""
     hypothesis.settings.register_profile("repeatable", derandomize=True)
     if os.environ.get("QVEC_SCALE") != "nightly" and config.getoption("--hypothesis-seed") is None:
         hypothesis.settings.load_profile("repeatable")

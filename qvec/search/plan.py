@@ -63,10 +63,6 @@ def _candidates(engine: Engine, options: SearchOptions, k: int) -> int:
     chosen = engine.state.oversample
     if chosen is not None and chosen.generation == engine.state.active:
         return k * chosen.factor
-    return default_candidates(k, engine.oversample)
-
-
-def default_candidates(k: int, oversample: float) -> int:
-    """Candidates to re-rank for k hits by codes that need ``oversample`` for each hit at k = 10; more for small k."""
-    extra = math.ceil(MEASURED_K * (oversample - 1))
-    return max(math.ceil(k * oversample), k + min(max(extra, MIN_EXTRA), MAX_EXTRA))
+    # The codes need ``oversample`` candidates for each hit at k = 10; a smaller k needs more for each hit.
+    extra = math.ceil(MEASURED_K * (engine.oversample - 1))
+    return max(math.ceil(k * engine.oversample), k + min(max(extra, MIN_EXTRA), MAX_EXTRA))
