@@ -145,12 +145,12 @@ def test_the_nodes_of_a_packed_graph_count_as_the_index(workload: Workload) -> N
         (["int8"], ["hnsw:m=1000"], "HNSW.m must be an integer from 2 to 64"),
         (["int8"], ["hnsw:depth=4"], "has no option 'depth'; it has: code, index, originals"),
         (["int8"], ["hnsw:m=many"], "HNSW.m must be an integer from 2 to 64, got 'many'"),
-        (["binary"], ["packed"], "layout='packed' needs codes of 4 bits a dimension or more, not binary"),
+        (["binary"], ["packed"], "index='packed' needs codes of 4 bits per dimension or more, not binary"),
         (["int8"], ["hnsw:batch=many"], "batch is 'many'; it is of type int"),
         (["int8"], ["hnsw:batch=-1"], "batch is -1; the least is 0"),
         (["int8"], ["hnsw:memory=disk"], "memory must be one of mmap, index, ram"),
         (["int8"], ["hnsw:m"], "'hnsw:m' is not of the form"),
-        (["int8"], ["hnsw:originals=f64"], "originals must be one of f32, f16, none"),
+        (["int8"], ["hnsw:originals=f64"], "originals must be one of f32, f16, int8, uint8, none"),
     ],
 )
 def test_unknown_codes_indexes_and_options_are_refused_before_a_run(codes: list[str], indexes: list[str], message: str):

@@ -336,6 +336,7 @@ def test_the_demo_answers_in_two_processes_and_compares_the_codes(run, monkeypat
     monkeypatch.setattr("qvec.demo.comparison.MEASURE_SECONDS", 0.01)
     code, out, err = run("demo", "--path", "kept.qvec")
     assert code == 0
+    assert max(map(len, out.replace("**", "").splitlines())) <= 80 or "$ qvec" in max(out.splitlines(), key=len)
     assert "100 % (5,000 of 5,000 passages)" in err
     assert "**30–60%" in out
     assert "the same passages" in out
@@ -350,6 +351,12 @@ def test_the_demo_answers_in_two_processes_and_compares_the_codes(run, monkeypat
     assert recall["binary", "graph"] < recall["binary", "re-ranked"]
     assert json.loads(run("info", "kept.qvec", "--json")[1])["count"] == 5000
     assert "kept.qvec" in failure(run("demo", "--path", "kept.qvec"))
+    code, out, _ = run("demo", "--json")
+    found = json.loads(out)
+    assert (code, list(found)) == (0, ["stored", "answers", "second_process", "codes"])
+    assert found["stored"]["count"] == 5000
+    assert found["answers"][0]["hits"] == found["second_process"]["hits"]
+    assert {(row["code"], row["search"]): row["recall"] for row in found["codes"]["rows"]}["f32", "exact scan"] == 1
 
 
 def test_maintenance_from_the_command_line(run, folder: Path) -> None:

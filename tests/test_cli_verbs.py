@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import sys
@@ -70,8 +71,12 @@ def give(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(text.encode())))
 
 
-def test_every_verb_has_a_command_here() -> None:
-    assert {*COMMANDS, "demo", "bench"} == set(VERBS)
+def test_every_verb_has_a_command_here_and_prints_json() -> None:
+    assert {*COMMANDS, "demo", "bench"} == set(VERBS)  # these two: tests/test_cli.py, tests/test_cli_bench.py
+    for verb in VERBS.values():
+        parser = argparse.ArgumentParser()
+        verb.configure(parser)
+        assert "--json" in parser.format_help()
 
 
 @pytest.mark.parametrize("verb", COMMANDS)
@@ -121,12 +126,53 @@ def test_an_export_can_have_a_filter(run: Run) -> None:
     np.testing.assert_array_equal(np.load("out.npy"), X[::2])
 
 
-@pytest.mark.parametrize("code", ["rabitq4", "int4", "bf16"])
-def test_an_import_takes_every_code_and_index_of_the_api(run: Run, code: str) -> None:
-    options = ("--code", code, "--index", "packed", "--originals", "f16", "--model", "m1", "--metric", "l2")
-    assert run("import", "t.qvec", "x.npy", *options)[0] == 0
+CODES = (
+    "auto",
+    "f32",
+    "f16",
+    "bf16",
+    "int8",
+    "int4",
+    "ternary",
+    "binary",
+    *(f"rabitq{n}" for n in range(1, 9)),
+    "mixed",
+)
+COARSE = ("ternary", "binary", "rabitq1", "rabitq2", "rabitq3", "mixed")
+
+
+@pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
+@pytest.mark.parametrize("index", ["auto", "flat", "hnsw", "packed", "ivf"])
+@pytest.mark.parametrize("code", CODES)
+def test_an_import_takes_every_code_and_index_of_the_api(run: Run, code: str, index: str, metric: str) -> None:
+    options = ("--code", code, "--index", index, "--originals", "f16", "--model", "m1", "--metric", metric)
+    status, _, err = run("import", "t.qvec", "x.npy", *options)
+    if index == "packed" and code in COARSE:
+        kind = code.rstrip("123")
+        assert (status, err.splitlines()[-1]) == (
+            2,
+            f"qvec: error: --index packed needs codes of 4 bits per dimension or more, not {kind}",
+        )
+        assert not Path("t.qvec").exists()
+        return
+    assert status == 0
     with qvec.open("t.qvec", mode="r", model="m1") as db:
-        assert (db.code, db.index, db.stats().originals) == (code, "hnsw", "f16")
+        made = {"auto": "flat", "packed": "hnsw"}.get(index, index)
+        assert (db.code, db.index, db.metric) == ("int8" if code == "auto" else code, made, metric)
+        assert db.stats().originals == "f16"
+        assert db.search(X[7], 1, exact=True).ids.tolist() == [7] or metric == "ip"
+
+
+def test_an_import_takes_codes_that_come_quantized(run: Run) -> None:
+    np.save("i8.npy", np.clip(40 * X, -128, 127).astype(np.int8))
+    assert run("import", "t.qvec", "i8.npy", "--code", "prequantized")[0] == 0
+    with qvec.open("t.qvec", mode="r") as db:
+        np.testing.assert_array_equal(db.get([3]).vectors, np.load("i8.npy")[3:4])
+    assert "must hold integers" in run("import", "u.qvec", "x.npy", "--code", "prequantized")[2]
+    assert not Path("u.qvec").exists()
+
+
+def test_an_import_names_the_codes_that_there_are(run: Run) -> None:
     assert "--code must be one of auto" in run("import", "u.qvec", "more.npy", "--code", "int7")[2]
 
 

@@ -1,23 +1,15 @@
-"""JSON that any program reads, and sentences that fit the terminal."""
+"""JSON that any program reads."""
 
 from __future__ import annotations
 
 import json
 import math
-import textwrap
 from typing import Any
-
-from qvec.common.console import WIDTH
 
 
 def print_json(value: Any) -> None:
     """Print a value on one line. Numbers that JSON does not have, NaN and infinities, become null."""
     print(json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, default=str))
-
-
-def print_text(text: str) -> None:
-    """Print a sentence, broken into lines."""
-    print(textwrap.fill(text, WIDTH, break_on_hyphens=False, break_long_words=False))
 
 
 def _plain(value: Any) -> Any:

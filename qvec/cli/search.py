@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 import qvec
 from qvec.cli.output import print_json
 from qvec.cli.stdin import as_file
-from qvec.common.console import print_table, shortened
+from qvec.common.console import print_table
 from qvec.common.errors import InputError
+from qvec.common.text_tables import shortened
 from qvec.datasets import load_vectors
 from qvec.search.explain import Explanation
 

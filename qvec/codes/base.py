@@ -65,18 +65,6 @@ class Quantizer(ABC):
         object.__setattr__(self, "codec", self._make_codec())
 
     @property
-    def limited(self) -> bool:
-        """Whether there are vectors that :meth:`check_range` refuses."""
-        return False
-
-    def check_range(self, name: str, x: Float32Array, first: int = 0) -> None:
-        """Raise InputError if codes would change a vector of float32[n, dim] beyond their precision.
-
-        ``name``, ``first``: what errors call x, and the number of its first row.
-        """
-        return
-
-    @property
     def code_size(self) -> int:
         """Bytes of one code, factors included."""
         return self.codec.stride

@@ -5,7 +5,7 @@ A value is converted only if it has an exact plain form. The check of records na
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -83,7 +83,7 @@ def columns_of(table: Any, name: str) -> dict[str, Any]:
     return {plain_text(column): table[column] for column in names}
 
 
-def rows_of(table: Any, name: str, without: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+def rows_of(table: Any, name: str, without: Collection[str] = ()) -> list[dict[str, Any]]:
     """A dict for each row of a table. Nulls are None. ``without``: columns to leave out."""
     columns = {
         column: _values(values, f"{name}: column {column!r}")
@@ -121,8 +121,10 @@ def _listed(value: Any) -> Any:
     return value
 
 
-def table_parts(table: Any, vector: str | None, id: str | None) -> tuple[Any, Any, list[dict[str, Any]] | None]:
-    """Vectors, ids and payloads of a table: two columns by name, and a dict of the other columns for each row."""
+def table_parts(
+    table: Any, vector: str | None, id: str | None, originals: Any = None
+) -> tuple[Any, Any, Any, list[dict[str, Any]] | None]:
+    """Vectors, originals, ids and payloads of a table: columns by name, and a dict of the others for each row."""
     if vector is None:
         raise InputError("id names a column of a table; name the column of vectors too: vector=")
     if not is_table(table):
@@ -130,9 +132,11 @@ def table_parts(table: Any, vector: str | None, id: str | None) -> tuple[Any, An
             f"vector and id name columns of a table (of pandas, polars or Arrow), got {type(table).__name__}"
         )
     columns = columns_of(table, "vectors")
-    for option, column in (("vector", vector), ("id", id)):
-        if column is not None and column not in columns:
+    named = {"vector": vector, "originals": originals, "id": id}
+    for option, column in named.items():
+        if column is not None and (not isinstance(column, str) or column not in columns):
             raise InputError(f"{option}={column!r}: the table has no such column; it has {', '.join(columns)}")
-    taken = (vector,) if id is None else (vector, id)
+    taken = {column for column in named.values() if column is not None}
     payloads = rows_of(table, "vectors", taken) if len(columns) > len(taken) else None
-    return columns[vector], None if id is None else columns[id], payloads
+    found = (None if column is None else columns[column] for column in named.values())
+    return (*found, payloads)

@@ -47,7 +47,7 @@ class Searches:
     def __init__(self, store: Store, access: RowAccess, sample: Callable[[Float32Array], object]) -> None:
         """``sample`` is shown one single query in SAMPLED_CALLS, and every batch."""
         self._store, self._access, self._config, self._sample = store, access, access.config, sample
-        self._form, self._n_calls = access.config.form, 0
+        self._form, self._n_calls = access.config.exact_form, 0
 
     def engine(self, snap: Snapshot) -> Engine | None:
         """The engine of a snapshot, built at its first search; None if no vectors are stored."""
@@ -104,13 +104,10 @@ class Searches:
                 own = np.array([row_of_id(snap, ids, self._config.ids)])
             else:
                 own = self._access.reader(snap).rows(ids)
-            if engine is not None and self._form is None:
-                vectors: NDArray[Any] = engine.vectors.read(own)
-            else:
-                vectors = self._access.reader(snap).vectors(own)
-            q = vectors[0] if type(ids) is int or np.ndim(ids) == 0 else vectors
-            if self._form is not None or not 0 < plain_norm2(q, self._config.dim) < SAFE_NORM2:
-                q = as_searched(q, self._config.dim, self._config.metric, self._form)
+            vectors = np.zeros((0, self._config.dim), np.float32) if engine is None else engine.vectors.read(own)
+            q: Float32Array = vectors[0] if type(ids) is int or np.ndim(ids) == 0 else vectors
+            if not 0 < plain_norm2(q, self._config.dim) < SAFE_NORM2:
+                q = as_searched(q, self._config.dim, self._config.metric, None)
             return _Run(snap, self._access, engine, options, None, q, own, where, ids_in, threads).hits()
         finally:
             self._store.end(snap)
