@@ -113,10 +113,15 @@ def second(found: Any) -> Any:
 
 
 def id_rows(found: Any, k: int) -> NDArray[np.int64]:
-    """Return ids as int64 [queries, k]; shorter rows are padded with -1."""
+    """Return ids as int64 [queries, k]; shorter rows are padded with -1.
+
+    Of unsigned ids the largest stands for no row, as in faiss and rabitqlib.
+    """
     try:
         ids = np.asarray(found).reshape(-1)
-        if ids.dtype.kind in "iu" and len(ids) % k == 0:
+        if ids.dtype.kind == "u":
+            ids = ids.view(f"i{ids.dtype.itemsize}")
+        if ids.dtype.kind == "i" and len(ids) % k == 0:
             return ids.astype(np.int64).reshape(-1, k)
     except ValueError:  # rows of different lengths
         pass
