@@ -147,7 +147,7 @@ def test_the_only_array_of_an_npz_needs_no_key(tmp_path: Path) -> None:
 def test_one_of_several_arrays_of_an_npz_is_named_by_key(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", base=X, other=X * 2)
     np.testing.assert_array_equal(load_vectors(tmp_path / "x.npz", "other"), X * 2)
-    with pytest.raises(InputError, match="2 arrays; name one with key: base, other"):
+    with pytest.raises(InputError, match="2 arrays; name one with key=: base, other"):
         load_vectors(tmp_path / "x.npz")
     with pytest.raises(InputError, match="no array 'third'; it holds: base, other"):
         load_vectors(tmp_path / "x.npz", "third")

@@ -86,6 +86,14 @@ class Adapter(ABC):
         """Save the index and prepare searches. Return the bytes on disk, or None if the library saves nothing."""
         return None
 
+    def saved_bytes(self, save: Callable[[str], object]) -> int:
+        """Return the bytes of the file that ``save`` writes to a path. The file is removed."""
+        path = self.folder / "index"
+        save(str(path))
+        size = tree_bytes(path)
+        path.unlink()
+        return size
+
     def parts(self) -> dict[str, int]:
         """Return the bytes of the index by part, if the library reports them."""
         return {}
