@@ -149,7 +149,7 @@ def test_one_of_several_arrays_of_an_npz_is_named_by_key(tmp_path: Path) -> None
     np.testing.assert_array_equal(load_vectors(tmp_path / "x.npz", "other"), X * 2)
     with pytest.raises(InputError, match="2 arrays; name one with key=: base, other"):
         load_vectors(tmp_path / "x.npz")
-    with pytest.raises(InputError, match="no array 'third'; it holds: base, other"):
+    with pytest.raises(InputError, match="has no array 'third'; it has: base, other"):
         load_vectors(tmp_path / "x.npz", "third")
 
 

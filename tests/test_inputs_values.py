@@ -41,6 +41,10 @@ class Color(str, enum.Enum):  # noqa: UP042 - str() of a StrEnum is its value, o
     BLUE = "blue"
 
 
+class Number(enum.IntEnum):
+    ONE = 1
+
+
 def test_ids_of_enumerations_are_their_values(named: Collection) -> None:
     named.add(X[:2], ids=[Color.RED, Color.BLUE])
     assert named.get(["red", "blue"]).ids.tolist() == ["red", "blue"]
@@ -69,6 +73,9 @@ def test_ids_may_be_columns(db: Collection) -> None:
     columns = [pd.Series([1, 2, 3]), pd.Series([4, 5, 6], dtype="Int64"), pa.array([7, 8, 9]), pl.Series([10, 11, 12])]
     for i, ids in enumerate(columns):
         assert db.add(X, ids=ids).ids.tolist() == [3 * i + 1, 3 * i + 2, 3 * i + 3]
+    assert db.get(pa.scalar(9)).ids.tolist() == [9]
+    assert all(one in db for one in (pa.scalar(9), np.array(9), np.int8(9), pd.Series([9])[0]))
+    assert not any(none in db for none in (np.array([9]), np.array(99), pa.scalar("a"), None))
     for ids in (pd.Series([20, None, 21], dtype="Int64"), pa.array([20, None, 21])):
         with pytest.raises(InputError, match=r"ids\[1\] is null"):
             db.add(X, ids=ids)
@@ -91,6 +98,8 @@ def test_numpy_values_and_mappings_are_stored_as_plain_data(db: Collection) -> N
             "moment": pd.Timestamp(MOMENT),
             "date": np.datetime64("2024-05-01T12:30:00.123456"),
             "nothing": pd.NaT,
+            "color": Color.RED,
+            "number": Number.ONE,
         }
     )
     db.add(X[0], payloads=payload)
@@ -104,7 +113,11 @@ def test_numpy_values_and_mappings_are_stored_as_plain_data(db: Collection) -> N
         "moment": MOMENT,
         "date": MOMENT,
         "nothing": None,
+        "color": "red",
+        "number": 1,
     }
+    assert type(stored["color"]) is str
+    assert type(stored["number"]) is int
     assert type(stored["int"]) is int
     assert type(stored["flag"]) is bool
     db.update_payloads([0], MappingProxyType({"int": np.int32(7)}))
@@ -131,11 +144,46 @@ def table_of(library: str, columns: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
-def test_add_takes_a_table(named: Collection, library: str) -> None:
+def test_add_and_upsert_take_a_table(named: Collection, library: str) -> None:
     table = table_of(library, {"key": ["a", "b", "c"], "embedding": X.tolist(), "n": [1, 2, 3]})
     named.add(table, vector="embedding", id="key")
     assert np.array_equal(named.get(["b"]).vectors, X[1:2])
     assert named.get(["a", "c"]).payloads == [{"n": 1}, {"n": 3}]
+    changed = table_of(library, {"key": ["b", "d"], "embedding": X[:2].tolist(), "n": [4, 5]})
+    done = named.upsert(changed, vector="embedding", id="key")
+    assert (done.added, done.replaced) == (1, 1)
+    assert np.array_equal(named.get(["b"]).vectors, X[:1])
+    assert named.get(["b", "d"]).payloads == [{"n": 4}, {"n": 5}]
+
+
+def test_upsert_needs_ids(db: Collection) -> None:
+    with pytest.raises(InputError, match="give ids, or the name of a table's column"):
+        db.upsert(X)
+    with pytest.raises(InputError, match="give ids, or the name of a table's column"):
+        db.upsert(pytest.importorskip("pandas").DataFrame({"v": X.tolist()}), vector="v")
+    assert len(db) == 0
+
+
+def test_columns_of_structs_are_payloads(db: Collection) -> None:
+    pa, pl = pytest.importorskip("pyarrow"), pytest.importorskip("polars")
+    rows = [{"a": 1, "b": "x"}, {"a": 2, "b": None}]
+    for column in (pa.array(rows), pa.chunked_array([rows[:1], rows[1:]]), pl.Series(rows)):
+        added = db.add(X[:2], payloads=column)
+        assert db.get(added.ids).payloads == rows
+
+
+def test_a_filter_takes_the_values_of_other_libraries(path: Path) -> None:
+    pd, pa, pl = (pytest.importorskip(name) for name in ("pandas", "pyarrow", "polars"))
+    with qvec.create(path, DIM, fields={"n": "int", "at": "datetime", "color": "keyword"}) as db:
+        db.add(X, payloads=[{"n": 1, "at": MOMENT, "color": "red"}, {"n": 2}, {}])
+        for values in (pd.Series([1, 9]), pa.array([1, 9]), pl.Series([1, 9]), np.array([1, 9]), range(2)):
+            assert db.count({"n": {"$in": values}}) == 1
+        for moment in (pd.Timestamp(MOMENT), np.datetime64(MOMENT.replace(tzinfo=None))):
+            assert db.count({"at": moment}) == 1
+        assert db.count({"color": Color.RED}) == 1
+        assert db.count({"n": {"$exists": np.bool_(True)}}) == 2
+        with pytest.raises(InputError, match=r"where\['at'\] is .*microseconds"):
+            db.count({"at": pd.Timestamp("2024-01-01 00:00:00.000000001")})
 
 
 def test_tables_are_refused_by_column(db: Collection) -> None:
@@ -147,6 +195,13 @@ def test_tables_are_refused_by_column(db: Collection) -> None:
         db.add(frame, ids=[1, 2, 3], vector="v")
     with pytest.raises(InputError, match="name the column of vectors"):
         db.add(frame, id="k")
+    pl, pa = pytest.importorskip("polars"), pytest.importorskip("pyarrow")
+    for table in (frame, pl.DataFrame({"v": X.tolist(), "k": ["a"] * 3}), pa.table({"k": ["a"] * 3})):
+        with pytest.raises(InputError, match="of a table, name the column of vectors with vector="):
+            db.add(table)
+    for options in ({"payloads": pl.LazyFrame({"k": [1, 2, 3]})}, {"vector": "k"}):
+        with pytest.raises(InputError, match=r"LazyFrame.*collect\(\)"):
+            db.add(X if "payloads" in options else pl.LazyFrame({"k": [1, 2, 3]}), **options)
     with pytest.raises(InputError, match=r"columns of a table.*ndarray"):
         db.add(X, vector="v")
     with pytest.raises(InputError, match="two columns 'k'"):

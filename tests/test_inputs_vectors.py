@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 import qvec
+from helpers.vectors import clustered
 from qvec import Collection, InputError
+from qvec.datasets import exact_knn
 
 DIM = 4
 X = np.arange(1, 13, dtype=np.float32).reshape(3, DIM)
@@ -120,6 +122,18 @@ def test_vectors_of_every_form_are_stored_and_searched(db: Collection, form: Cal
     assert db.search(form(X), 1).ids[:, 0].tolist() == [0, 1, 2]
     if form is not from_nullable_frame:  # its [1] is a column
         assert db.search(form(X)[1], 1).ids.tolist() == [1]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.slow
+def test_queries_to_measure_with_may_have_every_form(path: Path, form: Callable[[Any], Any]) -> None:
+    x = clustered(np.random.default_rng(3), 60, DIM).round()
+    with qvec.create(path, DIM, metric="l2", code="f32") as db:
+        db.add(x)
+        assert db.tune(form(x[:9]), ks=(3,)).n_queries == 9
+        assert db.evaluate(form(x[:9]), 3, ["f32"]).n_queries == 9
+        assert db.choose(0.5, 3, queries=form(x[:9]), codes=["f32"]).met
+    np.testing.assert_array_equal(exact_knn(form(x), form(x[:9]), 3, "l2")[1], exact_knn(x, x[:9], 3, "l2")[1])
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -21,7 +21,8 @@ def run_demo(path: Path | None = None, *, show: bool = True) -> dict[str, Any]:
 
     Raises ExistsError if ``path`` exists, and QvecError if another process gets other answers.
     """
-    corpus, found = load_corpus(), {}
+    corpus = load_corpus()
+    found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="qvec-") as name:
         folder = Path(name)
         demo = Demo(corpus, folder / "demo.qvec" if path is None else path, folder, found)

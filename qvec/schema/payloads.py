@@ -47,6 +47,10 @@ def to_plain(value: Any, name: str, depth: int = 0) -> Any:
         return item if type(item) in (bool, int, float, str, bytes) else value
     if kind.__name__ in _NULLS:
         return None
+    if isinstance(value, str):  # an enumeration, or another subclass
+        return plain_text(value)
+    if isinstance(value, int | float):
+        return int(value) if isinstance(value, int) else float(value)
     if hasattr(value, "to_pydatetime"):  # a pandas.Timestamp
         if value.nanosecond:
             raise InputError(f"{name} is {value}: dates are stored in microseconds; round it, or store text")
@@ -66,8 +70,20 @@ def _plain_date(value: np.datetime64, name: str) -> datetime | None:
     return found
 
 
+def listed(value: Any) -> Any:
+    """The values of an array, or of a column of pandas, polars or Arrow, as a list; other values as they are."""
+    if isinstance(value, np.ndarray):
+        return value.reshape(-1).tolist()
+    for method in ("to_pylist", "to_list"):
+        if hasattr(value, method):
+            return getattr(value, method)()
+    return value
+
+
 def is_table(value: object) -> bool:
-    """Whether a value is a table of named columns: of pandas, polars or Arrow."""
+    """Whether a value is a table of named columns: of pandas, polars or Arrow. InputError: its values are not known."""
+    if type(value).__name__ == "LazyFrame":
+        raise InputError("a LazyFrame has no values yet: collect() it first")
     named = hasattr(value, "column_names") or (hasattr(value, "columns") and hasattr(value, "dtypes"))
     return named and not isinstance(value, Mapping)
 
@@ -138,5 +154,5 @@ def table_parts(
             raise InputError(f"{option}={column!r}: the table has no such column; it has {', '.join(columns)}")
     taken = {column for column in named.values() if column is not None}
     payloads = rows_of(table, "vectors", taken) if len(columns) > len(taken) else None
-    found = (None if column is None else columns[column] for column in named.values())
-    return (*found, payloads)
+    vectors, exact, ids = (None if column is None else columns[column] for column in named.values())
+    return vectors, exact, ids, payloads

@@ -15,7 +15,7 @@ from qvec.common.errors import DuplicateIdError, InputError
 from qvec.common.types import Float32Array, IdKind, Metric, NDArray, PrequantizedType, check_int
 from qvec.schema.arrays import plain_tensor, real_array, unmasked
 from qvec.schema.config import Config
-from qvec.schema.payloads import is_table, plain_text, rows_of, to_plain
+from qvec.schema.payloads import is_table, listed, plain_text, rows_of, to_plain
 from qvec.storage.records import is_plain, pack
 
 MAX_NORM = 1e18  # of a vector: the squared distance of any two is at most 4e36, and float32 ends at 3.4e38
@@ -242,10 +242,8 @@ def as_payloads(payload: object, n: int) -> list[dict[str, Any] | None]:
         if n != 1:
             raise InputError(f"payload is one dict for {n} vectors: give a list, with one (or None) a vector")
         payload = [payload]
-    elif isinstance(payload, np.ndarray) and payload.dtype.kind == "O":
-        payload = payload.tolist()
-    elif hasattr(payload, "to_list"):  # a column of structs
-        payload = payload.to_list()
+    else:
+        payload = listed(payload)
     if not isinstance(payload, Sequence) or isinstance(payload, (str, bytes)):
         raise InputError(f"payload must be a list of dicts, got {type(payload).__name__}")
     if len(payload) != n:
