@@ -7,6 +7,7 @@ import io
 import json
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -218,6 +219,14 @@ def test_a_line_that_is_not_a_row_is_named(run: Run, text: str, message: str) ->
     Path("r.jsonl").write_text(text)
     assert message in run("import", "t.qvec", "r.jsonl")[2]
     assert not Path("t.qvec").exists()
+
+
+def test_json_has_datetimes_as_iso_text_and_bytes_as_base64(run: Run) -> None:
+    moment = datetime(2024, 5, 1, 12, tzinfo=UTC)
+    with qvec.open("s.qvec") as db:
+        db.add(X[:1], [7000], [{"at": moment, "data": b"\x00\xff", "x": float("nan")}])
+    row = json.loads(run("get", "s.qvec", "7000", "--json", "--no-vectors")[1])
+    assert row["payload"] == {"at": "2024-05-01T12:00:00+00:00", "data": "AP8=", "x": None}
 
 
 def test_a_verb_that_is_mistyped_gets_a_suggestion(run: Run) -> None:
