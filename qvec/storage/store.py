@@ -157,12 +157,12 @@ class Store(OpenFile):
             name, mode, memory, checksums, map_size, untrusted, state_codec, seconds, exclusive
         )  # fmt: skip
 
-    def begin_write(self, doing: str = "writes") -> Transaction:
-        """Begin a write transaction, after those that were asked for before. End it by its `commit` or `abort`.
+    def begin_write(self, activity: str = "writes") -> Transaction:
+        """Begin a write transaction when all earlier requests have been served. End it with `commit` or `abort`.
 
-        Raises ReadOnlyError for ``mode="r"``, LockedError if its turn has not come within the handle's timeout.
+        Raises ReadOnlyError for ``mode="r"``. Raises LockedError if this takes longer than the handle's timeout.
         """
-        self._begin_writing(doing)
+        self._begin_writing(activity)
         try:
             txn = self.env.begin_write()
             try:
@@ -176,7 +176,7 @@ class Store(OpenFile):
             raise
         return started
 
-    def _begin_writing(self, doing: str) -> None:
+    def _begin_writing(self, activity: str) -> None:
         """Wait for the turn of the calling task or thread among the writers of all processes."""
         if self.mode == "r":
             raise ReadOnlyError(f"{self.path} is open with mode='r'")
@@ -185,7 +185,7 @@ class Store(OpenFile):
         self._check_open()
         if self._is_exclusive and self._queue is self.env.queue:  # a forked child
             self._exclude_others()
-        self._queue.acquire(self._handle, doing, self.timeout)
+        self._queue.acquire(self._handle, activity, self.timeout)
         try:
             self._check_open()
             self.env.pair.check_named(self.path)
@@ -214,7 +214,7 @@ class Store(OpenFile):
             self._finish_close()
 
     @contextlib.contextmanager
-    def write(self, *, frees: bool = False, doing: str = "writes") -> Iterator[Transaction]:
+    def write(self, *, frees: bool = False, activity: str = "writes") -> Iterator[Transaction]:
         """A write transaction that commits at the end of the ``with`` block; an exception aborts it.
 
         Inside `transaction`, the block is a part of that transaction. ``frees``: the block deletes more than it adds.
@@ -225,7 +225,7 @@ class Store(OpenFile):
                 yield joined
             return
         with self.note_disk_full():
-            txn = self.begin_write(doing)
+            txn = self.begin_write(activity)
             txn.frees = frees
             try:
                 yield txn
@@ -246,7 +246,7 @@ class Store(OpenFile):
                 yield
             return
         block = object()
-        with self.write(doing="is in a transaction") as txn, owner.inside(block):
+        with self.write(activity="is in a transaction") as txn, owner.inside(block):
             self.joined, self._block, txn.is_block = txn, block, True
             try:
                 yield
@@ -312,19 +312,22 @@ class Store(OpenFile):
             raise ClosedError(f"{self.path} is closed")
         return self.joined is not None and self._queue.is_held_by(self._handle) and self._block in owner.blocks()
 
-    def job(self, doing: str) -> contextlib.AbstractContextManager[None]:
-        """Do a job of many transactions in the ``with`` block. LockedError: another process or thread does the same."""
+    def job(self, activity: str) -> contextlib.AbstractContextManager[None]:
+        """Reserve a job of several transactions for the ``with`` block.
+
+        Raises LockedError if another process, thread or task is doing the same job.
+        """
         if self.mode == "r":
             raise ReadOnlyError(f"{self.path} is open with mode='r'")
         if self.epoch != fork_epoch():
             self.reopen_in_child()
         self._check_open()
-        return self.env.queue.job(doing)
+        return self.env.queue.job(activity)
 
     @contextlib.contextmanager
-    def exclusive(self, doing: str) -> Iterator[None]:
+    def exclusive(self, activity: str) -> Iterator[None]:
         """Exclude writers during the ``with`` block."""
-        self._begin_writing(doing)
+        self._begin_writing(activity)
         try:
             yield
         finally:
