@@ -170,6 +170,13 @@ def test_more_neighbors_than_the_ground_truth_has_are_refused(workload: Workload
         bench.run(workload, [fake("Exact")], replace(FAST, k=21))
 
 
+def test_progress_true_shows_a_bar_and_other_values_are_refused_first(workload: Workload, capsys) -> None:
+    with pytest.raises(InputError, match="progress must be"):
+        bench.run(workload, [fake("Exact")], FAST, progress=3)
+    bench.run(workload, [fake("Exact")], replace(FAST, rounds=1), progress=True)
+    assert "measuring" in capsys.readouterr().err
+
+
 def test_a_run_without_contestants_is_refused(workload: Workload) -> None:
     with pytest.raises(InputError, match="no contestant"):
         bench.run(workload, [])

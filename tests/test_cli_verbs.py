@@ -241,6 +241,27 @@ def test_errors_name_the_options_of_the_shell(run: Run) -> None:
     assert "-k must be" in run("search", "s.qvec", "q.npy", "-k", "0")[2]
     assert "no-folder" in run("backup", "s.qvec", "no-folder/x.qvec")[2]
     assert "[Errno" not in run("generations", "s.qvec", "--import", "none.json")[2]
+    for arguments, message in {
+        (
+            "generations",
+            "s.qvec",
+            "--import",
+            "x.npy",
+        ): "x.npy is not what --export prints: invalid start byte at byte 0",
+        ("export", "s.qvec", "x.npy"): "x.npy exists already; --overwrite replaces it",
+        ("head", "s.qvec", "-n", "-1"): "-n must be an integer from 0",
+        ("choose", "s.qvec", "--recall", "2"): "--recall must be a number between 0 and 1",
+        ("search", "s.qvec", "q.npy", "--group-by", "x"): "--group-by names a declared field, got 'x'",
+        ("search", "s.qvec", "q.npy", "--where", '{"x": 1}'): "declare it with qvec field add; declared are",
+        ("search", "s.qvec", "q.npy", "--recall", "0.9"): "--recall needs a measured curve: call qvec tune with",
+        ("search", "s.qvec", "q.npy", "--oversample", "x"): "argument --oversample: 'x' is not a number, nor auto",
+        ("import", "t.qvec", "x.npy", "--metric", "euclidean"): "--metric euclidean is called l2",
+        ("field", "s.qvec"): "argument list|add|drop: invalid choice: 's.qvec'",
+    }.items():
+        status, out, err = run(*arguments)
+        assert (status, out) == (2, "")
+        assert message in err.splitlines()[-1]
+        assert err.splitlines()[-1].startswith("qvec: error: ")
 
 
 def test_choose_says_what_changed_and_how_to_free_the_old_codes(run: Run) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 import qvec
 from helpers.vectors import clustered
-from qvec import Collection, InputError
+from qvec import Collection, InputError, interchange
+from qvec.datasets import exact_knn
 
 DIM = 4
 X = np.arange(1, 13, dtype=np.float32).reshape(3, DIM)
@@ -93,6 +94,24 @@ def test_progress_true_shows_a_bar(db: Collection, capsys: Any) -> None:
     assert "3" in shown
     with pytest.raises(InputError, match="progress must be"):
         db.add(X, progress=3)  # type: ignore[arg-type]
+
+
+def test_progress_true_shows_a_bar_of_files_and_neighbors(db: Collection, tmp_path: Path, capsys: Any) -> None:
+    db.add(X)
+    interchange.export(db, tmp_path / "x.npy", progress=True)
+    interchange.add_from(db, interchange.open_source(tmp_path / "x.npy"), progress=True)
+    exact_knn(X, X, 2, "l2", progress=True)
+    shown = capsys.readouterr().err
+    assert all(label in shown for label in ("export", "import", "exact neighbors"))
+    for call in (
+        lambda: interchange.export(db, tmp_path / "y.npy", progress=3),  # type: ignore[arg-type]
+        lambda: interchange.add_from(db, interchange.open_source(tmp_path / "x.npy"), progress=3),  # type: ignore[arg-type]
+        lambda: exact_knn(X, X, 2, "l2", progress=3),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(InputError, match="progress must be"):
+            call()
+    assert len(db) == 6
+    assert not (tmp_path / "y.npy").exists()
 
 
 # --- results ---

@@ -38,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", type=Path, help="the rows, or a directory; - for standard input")
     parser.add_argument("--format", choices=get_args(SourceFormat), help="the format of FILE (default: by its suffix)")
     new = parser.add_argument_group("for a new store")
-    new.add_argument("--metric", choices=get_args(Metric), help="default: the HDF5 file's own, else cosine")
+    new.add_argument("--metric", metavar="|".join(get_args(Metric)), help="default: that of FILE, else cosine")
     new.add_argument("--code", metavar="NAME", help="the code of vectors, such as int8 or rabitq4 (default: auto)")
     new.add_argument("--index", choices=INDEXES, help="the index (default: auto)")
     new.add_argument("--originals", choices=ORIGINALS, help="how to store vectors themselves (default: f32)")

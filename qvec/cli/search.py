@@ -114,7 +114,10 @@ def _queries(args: argparse.Namespace, file: Path) -> tuple[list[int | str], NDA
 
 
 def _oversample(text: str) -> float | str:
-    return text if text == "auto" else float(text)
+    try:
+        return text if text == "auto" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number, nor auto") from None
 
 
 def as_where(text: str | None) -> Any:
