@@ -72,7 +72,7 @@ def test_bench_grows_a_set_and_keeps_it(run) -> None:
     assert run(*arguments)[0] == 0
     assert np.load("o/set-1500/base.npy").shape == (1500, 16)
     code, out, _ = run(*arguments, "--json")  # from what was kept
-    assert (code, json.loads(out)["workload"]["n"]) == (0, 1500)
+    assert (code, json.loads(out)["dataset"]["n"]) == (0, 1500)
     lines = [json.loads(line) for line in Path("o/points.jsonl").read_text().splitlines()]
     assert [(line["dataset"], line["n"]) for line in lines] == [("set-1500", 1500)] * 2
 

@@ -22,21 +22,22 @@ AnyProgress = Callable[[int, int], object]
 
 def heading(text: str) -> None:
     """Print the title of a step after an empty line."""
-    print(f"\n{bold(text)}" if _has_color() else f"\n{text}", flush=True)
+    print()
+    for line in textwrap.wrap(text, terminal_width()):
+        print(bold(line) if _has_color() else line, flush=True)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print rows under their columns, within the width of the terminal (see :func:`table_lines`)."""
     if title:
-        print()
-        for line in textwrap.wrap(title, terminal_width()):
-            print(bold(line) if _has_color() else line)
+        heading(title)
     print(*table_lines(columns, rows, terminal_width(), _has_color()), sep="\n")
 
 
-def print_text(text: str) -> None:
+def print_text(text: str, indent: str = "") -> None:
     """Print a sentence, broken into lines."""
-    print(textwrap.fill(text, terminal_width(), break_on_hyphens=False, break_long_words=False))
+    options = {"initial_indent": indent, "subsequent_indent": indent}
+    print(textwrap.fill(text, terminal_width(), break_on_hyphens=False, break_long_words=False, **options))
 
 
 def emphasize(text: str, answers: Sequence[str]) -> str:

@@ -40,6 +40,8 @@ class PayloadColumns:
         """Take the types of payloads of the table into account."""
         for payload in payloads:
             for key, value in (payload or {}).items():
+                if value is None:  # in the rest of its own row; the column has the other rows' values
+                    continue
                 kind = _kind(value)
                 known = self._kinds.setdefault(key, kind)
                 if known != kind:

@@ -17,7 +17,7 @@ from qvec.common.console import print_table
 from qvec.common.types import CodeKind
 from qvec.datasets import exact_knn
 from qvec.demo.corpus import Corpus
-from qvec.demo.steps import Step
+from qvec.demo.steps import Step, say
 from qvec.quality.recall import recall_of_rows
 from qvec.search.results import BatchHits
 
@@ -51,9 +51,11 @@ class Comparison(Step):
     def show(self, result: dict[str, Any]) -> None:
         print_table("", COLUMNS, [_cells(**row) for row in result["rows"]])
         share = f"{result['exact_hit']:.3f}"
-        print(f"  recall@{K}: the part of the {K} nearest by exact float32 search that is found.")
-        print(f"  hit@{K}: the part of the questions whose answering passage is; exactly: {share}.")
-        print("  A search reads codes and graph; re-ranking also reads the float32 originals of the best few.")
+        say(f"recall@{K}: the part of the {K} nearest by exact float32 search that is found.")
+        say(f"hit@{K}: the part of the questions whose answering passage is; exactly: {share}.")
+        print_text(
+            "A search reads codes and graph; re-ranking also reads the float32 originals of the best few.", INDENT
+        )
 
 
 def _cells(

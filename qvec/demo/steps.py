@@ -17,7 +17,7 @@ import numpy as np
 
 from qvec.collection.open import create
 from qvec.collection.open import open as open_collection
-from qvec.common.console import WIDTH, emphasize, human_bytes, progress
+from qvec.common.console import WIDTH, emphasize, human_bytes, print_text, progress
 from qvec.common.errors import QvecError
 from qvec.common.text_tables import shortened
 from qvec.demo.corpus import MODEL, Corpus
@@ -87,8 +87,10 @@ class Storing(Step):
     def show(self, result: dict[str, Any]) -> None:
         count, seconds = result["count"], result["seconds"]
         named = ", ".join(f"{text} {human_bytes(result[name])}" for name, text in PARTS.items() if text)
-        print(f"  {count:,} passages in {seconds:.1f} s ({count / seconds:,.0f} a second), {BATCH} a commit.")
-        print(f"  One file of {human_bytes(result['file_bytes'])}: {named}, texts and ids.")
+        print_text(
+            f"{count:,} passages in {seconds:.1f} s ({count / seconds:,.0f} a second), {BATCH} a commit.", INDENT
+        )
+        say(f"One file of {human_bytes(result['file_bytes'])}: {named}, texts and ids.")
 
 
 class Answers(Step):
@@ -139,7 +141,15 @@ class SecondProcess(Step):
     def show(self, result: dict[str, Any]) -> None:
         print(f"  $ {' '.join(result['command'])}")
         _print_hits(result, self.corpus)
-        print(f"  Process {result['reader']} read the file that process {result['writer']} wrote: the same passages.")
+        print_text(
+            f"Process {result['reader']} read the file that process {result['writer']} wrote: the same passages.",
+            INDENT,
+        )
+
+
+def say(text: str) -> None:
+    """Print a sentence about the result of a step."""
+    print_text(text, "  ")
 
 
 def _print_hits(answer: dict[str, Any], corpus: Corpus) -> None:
@@ -150,7 +160,7 @@ def _print_hits(answer: dict[str, Any], corpus: Corpus) -> None:
 def _print_hit(hit: dict[str, Any], answers: tuple[str, ...]) -> None:
     payload = hit["payload"]
     mark = "✓" if any(answer in payload["text"] for answer in answers) else " "
-    print(f"   {mark} {hit['score']:.3f}  {payload['title']}")
+    say(f" {mark} {hit['score']:.3f}  {payload['title']}")
     snippet = _around(payload["text"], answers)
     indent = " " * 12
     block = textwrap.fill(snippet, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)

@@ -54,9 +54,9 @@ QV_INLINE float float_at(const uint8_t *row, int i, int format) {
     return format == QV_F16 ? qv_from_half(bits) : qv_from_bf16(bits);
 }
 
-/* The factors of a row's data in differences. In dot products they are part of the row's scale. */
+/* The factors of a row's data in differences, which are of l2 alone: its scale is the unit. */
 QV_INLINE void float_units(const qv_codec *codec, const uint8_t *const *rows, int format, float *units) {
-    for (int r = 0; r < QV_GROUP; r++) units[r] = format == QV_F16 ? qv_half_unit(codec, rows[r]) : 1.0f;
+    for (int r = 0; r < QV_GROUP; r++) units[r] = format == QV_F16 ? qv_row_factors(codec, rows[r]).scale : 1.0f;
 }
 
 QV_INLINE float float_term(float q, float x, float unit, int l2) {
