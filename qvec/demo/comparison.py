@@ -53,9 +53,7 @@ class Comparison(Step):
         share = f"{result['exact_hit']:.3f}"
         say(f"recall@{K}: the part of the {K} nearest by exact float32 search that is found.")
         say(f"hit@{K}: the part of the questions whose answering passage is; exactly: {share}.")
-        print_text(
-            "A search reads codes and graph; re-ranking also reads the float32 originals of the best few.", INDENT
-        )
+        say("A search reads codes and graph; re-ranking also reads the float32 originals of the best few.")
 
 
 def _cells(

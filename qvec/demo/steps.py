@@ -87,9 +87,7 @@ class Storing(Step):
     def show(self, result: dict[str, Any]) -> None:
         count, seconds = result["count"], result["seconds"]
         named = ", ".join(f"{text} {human_bytes(result[name])}" for name, text in PARTS.items() if text)
-        print_text(
-            f"{count:,} passages in {seconds:.1f} s ({count / seconds:,.0f} a second), {BATCH} a commit.", INDENT
-        )
+        say(f"{count:,} passages in {seconds:.1f} s ({count / seconds:,.0f} a second), {BATCH} a commit.")
         say(f"One file of {human_bytes(result['file_bytes'])}: {named}, texts and ids.")
 
 
@@ -141,10 +139,7 @@ class SecondProcess(Step):
     def show(self, result: dict[str, Any]) -> None:
         print(f"  $ {' '.join(result['command'])}")
         _print_hits(result, self.corpus)
-        print_text(
-            f"Process {result['reader']} read the file that process {result['writer']} wrote: the same passages.",
-            INDENT,
-        )
+        say(f"Process {result['reader']} read the file that process {result['writer']} wrote: the same passages.")
 
 
 def say(text: str) -> None:
