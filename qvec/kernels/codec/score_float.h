@@ -119,7 +119,8 @@ QV_TARGET_AVX2 QV_INLINE void float_sums_avx2(const qv_codec *codec, const qv_qu
         __m256 values = _mm256_loadu_ps(q + i);
         for (int r = 0; r < QV_GROUP; r++) {
             __m128 last = _mm_loadu_ps((const float *)(rows[r] + 4 * (size_t)i));
-            sums[r] = float_step_avx2(sums[r], values, _mm256_insertf128_ps(_mm256_setzero_ps(), last, 0), units[r], format, l2);
+            sums[r] = float_step_avx2(sums[r], values, _mm256_insertf128_ps(_mm256_setzero_ps(), last, 0), units[r],
+                                      format, l2);
         }
     }
     __m256 pairs = _mm256_hadd_ps(_mm256_hadd_ps(sums[0], sums[1]), _mm256_hadd_ps(sums[2], sums[3]));
@@ -151,14 +152,16 @@ QV_TARGET_AVX512 QV_INLINE void float_sums_avx512(const qv_codec *codec, const q
     for (int i = 0; i < whole; i += 16) {
         __m512 values = _mm512_loadu_ps(q + i);
         for (int r = 0; r < QV_GROUP; r++) {
-            sums[r] = float_step_avx512(sums[r], values, float_load_avx512(0xFFFF, rows[r], i, format), units[r], format, l2);
+            sums[r] =
+                float_step_avx512(sums[r], values, float_load_avx512(0xFFFF, rows[r], i, format), units[r], format, l2);
         }
     }
     if (whole < dims) {
         __mmask16 mask = (__mmask16)((1u << (dims - whole)) - 1);
         __m512 values = _mm512_loadu_ps(q + whole);
         for (int r = 0; r < QV_GROUP; r++) {
-            sums[r] = float_step_avx512(sums[r], values, float_load_avx512(mask, rows[r], whole, format), units[r], format, l2);
+            sums[r] = float_step_avx512(sums[r], values, float_load_avx512(mask, rows[r], whole, format), units[r],
+                                        format, l2);
         }
     }
     for (int r = 0; r < QV_GROUP; r++) out[r] = _mm512_reduce_add_ps(sums[r]);
