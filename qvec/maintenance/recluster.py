@@ -62,8 +62,7 @@ class Recluster:
         old, new = layout_of(snap.state.index), layout_of(txn.state.index)
         if old is None or new is None or snap.state.column_names != txn.state.column_names:
             return False
-        changing = {"n_blocks": 0, "n_free": 0, "free_block": 0}
-        return replace(old, **changing) == replace(new, **changing)
+        return replace(new, n_blocks=old.n_blocks, n_free=old.n_free, free_block=old.free_block) == old
 
     def _updated(
         self, index: IVFIndex, before: IndexInput, now: IndexInput, state: IndexState, threads: int, psize: int

@@ -14,7 +14,11 @@ COPIES = 3  # made while other threads write, before one that they wait for
 
 def copy_to(store: Store, path: str | os.PathLike[str]) -> None:
     """Write the commit that ``store`` reads to a new file. Raises ExistsError if the file exists."""
-    atomic_file.make(atomic_file.real_path(path), lambda draft: _copy(store, draft))
+
+    def fill(draft: str) -> None:
+        _copy(store, draft)
+
+    atomic_file.make(atomic_file.real_path(path), fill)
 
 
 def compact(store: Store) -> int:
