@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
+from qvec._kernels import Deadline, fork_epoch
 from qvec.collection import open as opening
 from qvec.collection.collection import Collection
 from qvec.common.errors import LockedError
@@ -22,6 +23,7 @@ from qvec.common.switch_interval import short_switch_interval
 from qvec.common.types import Where
 from qvec.rows.results import Records
 from qvec.schema.validation import check_count
+from qvec.search.options import deadline_after
 
 if TYPE_CHECKING:
     from qvec.common.types import ArrayLike, GroupKeywords, SearchKeywords
@@ -62,6 +64,18 @@ def _read(
     return call
 
 
+def _search(method: Callable[..., R]) -> Callable[..., Coroutine[Any, Any, R]]:
+    """A search. Its timeout begins here, and includes the wait for a thread."""
+
+    @functools.wraps(method)
+    async def call(self: AsyncCollection, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> R:
+        deadline = None if timeout is None else deadline_after(timeout)
+        work = functools.partial(method, self.collection, *args, timeout=deadline, **kwargs)
+        return await self._run(self._writer if self._is_in_block else self._readers, work, deadline)
+
+    return call
+
+
 def _write(
     method: Callable[Concatenate[Collection, P], R],
 ) -> Callable[Concatenate[AsyncCollection, P], Coroutine[Any, Any, R]]:
@@ -79,8 +93,13 @@ class AsyncCollection:
     """A collection whose calls are coroutines. ``collection`` is the one that they use."""
 
     def __init__(self, collection: Collection, pool: int = THREADS) -> None:
-        self.collection = collection
-        self._readers = ThreadPoolExecutor(pool, thread_name_prefix="qvec-read")
+        self.collection, self._n_readers = collection, pool
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make the pools. A forked child makes its own, because it has none of the parent's threads."""
+        self._epoch = fork_epoch()
+        self._readers = ThreadPoolExecutor(self._n_readers, thread_name_prefix="qvec-read")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="qvec-write")  # LMDB's transactions belong to a thread
         self._lock = asyncio.Lock()
         self._owner: asyncio.Task[Any] | None = None  # the task that has a transaction
@@ -119,9 +138,9 @@ class AsyncCollection:
         async def search_groups(self, query: ArrayLike, k: int = 10, **options: Unpack[GroupKeywords]) -> Any: ...
 
     else:
-        search = _read(Collection.search)
-        search_by_id = _read(Collection.search_by_id)
-        search_groups = _read(Collection.search_groups)
+        search = _search(Collection.search)
+        search_by_id = _search(Collection.search_by_id)
+        search_groups = _search(Collection.search_groups)
 
     async def scan(self, batch_size: int = 8192, *, where: Where | None = None) -> AsyncIterator[Records]:
         """All vectors in batches, as :meth:`qvec.Collection.scan`."""
@@ -156,6 +175,7 @@ class AsyncCollection:
     @contextlib.asynccontextmanager
     async def snapshot(self) -> AsyncIterator[AsyncCollection]:
         """The collection as of now: ``async with db.snapshot() as s``."""
+        self._renew()
         snapshot = await self._run(self._readers, self.collection.snapshot)
         view = AsyncCollection.__new__(AsyncCollection)
         view.__dict__.update(self.__dict__, collection=snapshot, _lock=asyncio.Lock(), _owner=None)
@@ -178,7 +198,12 @@ class AsyncCollection:
 
     @property
     def _is_in_block(self) -> bool:
+        self._renew()
         return self._owner is not None and self._owner is asyncio.current_task()
+
+    def _renew(self) -> None:
+        if self._epoch != fork_epoch():
+            self._begin()
 
     @contextlib.asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -203,11 +228,19 @@ class AsyncCollection:
         finally:
             self._owner = None
 
-    async def _run(self, pool: ThreadPoolExecutor, work: Callable[[], R]) -> R:
-        """Run a call in a thread. If the task is canceled, the call ends first."""
+    async def _run(self, pool: ThreadPoolExecutor, work: Callable[[], R], deadline: Deadline | None = None) -> R:
+        """Run a call in a thread. If the task is canceled, the call ends first.
+
+        A call that waits for a thread at its deadline never begins.
+        """
         with short_switch_interval():
-            future = asyncio.get_running_loop().run_in_executor(pool, work)
+            call = pool.submit(work)
+            future = asyncio.wrap_future(call)
             try:
+                if deadline is not None:
+                    await asyncio.wait([future], timeout=max(0.0, deadline.left))
+                    if not future.done() and call.cancel():  # it has not begun; otherwise it stops by itself
+                        deadline.fail()
                 return await asyncio.shield(future)
             except asyncio.CancelledError:
                 if not future.done():

@@ -15,6 +15,7 @@ from qvec.common.errors import InputError, MissingIdError
 from qvec.common.types import ArrayLike, MemoryMode, NDArray
 from qvec.rows.results import Records
 from qvec.schema.validation import MAX_K, check_count
+from qvec.search.options import deadline_after
 from qvec.search.results import BatchHits, Extras, Hits
 
 if TYPE_CHECKING:
@@ -105,6 +106,8 @@ class ShardedIndex:
         """The k nearest of all shards; see :meth:`Collection.search` for options, and :func:`merge_topk`."""
         check_mergeable(options)
         depth = check_count("offset", offset, 0, MAX_K - check_count("k", k, 1, MAX_K)) + k
+        if options.get("timeout") is not None:
+            options["timeout"] = deadline_after(options["timeout"])
         parts: Any = [shard.search(query, depth, **options) for shard in self.shards]
         return merge_parts(parts, k, offset=offset, unique=unique)
 
