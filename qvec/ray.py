@@ -145,7 +145,7 @@ class ShardActors:
         **options: Any,
     ) -> Hits | BatchHits:
         """As :meth:`qvec.shards.ShardSet.search`. An actor that dies is asked again, until ``timeout`` seconds pass."""
-        fanout = Fanout(self.manifest, query, k, offset, unique, ask, partial, options)
+        fanout = Fanout(self.manifest, query, k, offset, unique, ask, partial, timeout, options)
         calls = fanout.calls()
         deadline = float("inf") if timeout is None else time.monotonic() + timeout
         self._turn += 1

@@ -36,6 +36,7 @@ class Fanout:
 
     ask: how many shards each query asks, the nearest ones; a fraction: as few as reached this recall when it was
     measured (:meth:`ShardSet.measure`); None: all. partial: shards that do not answer are named in the result.
+    timeout: seconds; each shard stops its own search too.
     """
 
     manifest: Manifest
@@ -45,6 +46,7 @@ class Fanout:
     unique: bool = False
     ask: int | float | None = None
     partial: bool = False
+    timeout: float | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -70,7 +72,7 @@ class Fanout:
         return {shard: self._call(np.flatnonzero((asked == shard).any(axis=1))) for shard in np.unique(asked).tolist()}
 
     def _call(self, rows: Int64Array) -> Call:
-        options = {"threads": 1, **self.options}
+        options = {"threads": 1, "timeout": self.timeout, **self.options}
         if self.manifest.oversample:
             options.setdefault("oversample", self.manifest.oversample)
         if isinstance(where := options.get("where"), list | tuple):

@@ -34,9 +34,9 @@ from qvec.shards.writing import Writer, place, writer
 from qvec.storage.store import TIMEOUT
 
 FOLDER = "rebalance"
-BATCH_ROWS = 8192
+SCANNED_ROWS = 8192
 BLOCK_BYTES = 32 << 20  # of vectors in a block that is divided by cluster
-FEW = 1  # batches of the log that may be applied under the lock
+FEW_BATCHES = 1  # batches of the log that may be applied under the lock
 MAX_ROUNDS = 50
 
 
@@ -90,7 +90,7 @@ def _build(work: Path, snapshot: ShardSet, count: int, seed: int, threads: int |
 def _regrouped(snapshot: ShardSet, size: int) -> Iterator[Records]:
     """All vectors, ``size`` at a time."""
     waiting: list[Records] = []
-    for batch in snapshot.scan(min(size, BATCH_ROWS)):
+    for batch in snapshot.scan(min(size, SCANNED_ROWS)):
         waiting.append(batch)
         while sum(map(len, waiting)) >= size:
             together = _joined(waiting)
@@ -111,7 +111,7 @@ def _replace(path: Path, work: Path, done: int, timeout: float) -> Manifest:
     log = Log(path)
     for _ in range(MAX_ROUNDS):
         waiting = [number for number in log.numbers() if number > done]
-        if len(waiting) <= FEW:
+        if len(waiting) <= FEW_BATCHES:
             break
         done = _catch_up(work, log, waiting[:-1])  # the last one may not be finished yet
     with writer(path, timeout) as current:

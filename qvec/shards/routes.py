@@ -10,15 +10,17 @@ import hashlib
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 
 from qvec.common.errors import CorruptError, DuplicateIdError
+from qvec.common.plain_state import Between, decode, encode
 from qvec.common.types import IdKind, Ids, Int64Array, Mode, NDArray
 from qvec.shards.folder import MAP_SIZE
 from qvec.storage.copies import copy_to
-from qvec.storage.store import TIMEOUT, Snapshot, Store
+from qvec.storage.store import TIMEOUT, Snapshot, StateCodec, Store
 
 KEYS_PER_BUCKET = 256  # when the file is made
 KEYS_PER_PASS = 1 << 24  # held in memory while the file is made
@@ -47,6 +49,18 @@ def _buckets(keys: NDArray[Any], count: int) -> Int64Array:
     return (mixed % np.uint64(count)).astype(np.int64)
 
 
+@dataclass(frozen=True, slots=True)
+class RoutesState:
+    """``logged``: the number of the last routed write that the map and all shards contain."""
+
+    logged: Annotated[int, Between(0, 1 << 62)]
+    kind: Literal["routes"] = "routes"
+
+
+def _codec(config: Mapping[str, Any]) -> StateCodec:
+    return StateCodec(lambda stored, columns: decode(RoutesState, stored, "the state of the routes"), encode)
+
+
 class Routes:
     """An open map. Any number of processes may read it while one writes."""
 
@@ -58,7 +72,7 @@ class Routes:
     @classmethod
     def open(cls, path: str | os.PathLike[str], mode: Mode, timeout: float = TIMEOUT) -> Self:
         """Open the file. Raises NotFoundError, FormatError or CorruptError."""
-        store = Store.open(path, mode, map_size=MAP_SIZE, timeout=timeout)
+        store = Store.open(path, mode, state_codec=_codec, map_size=MAP_SIZE, timeout=timeout)
         if set(store.config) != {"ids", "buckets"}:
             store.close()
             raise CorruptError(f"{path} is no map from ids to shards")
@@ -74,7 +88,8 @@ class Routes:
         passes = max(1, -(-rows // KEYS_PER_PASS))
         bounds = [count * i // passes for i in range(passes + 1)]
         config = {"ids": kind, "buckets": count}
-        with Store.create(path, {}, config, state={"logged": logged}, map_size=MAP_SIZE) as store:
+        state = RoutesState(logged)
+        with Store.create(path, {}, config, state=state, state_codec=_codec, map_size=MAP_SIZE) as store:
             for low, high in itertools.pairwise(bounds):
                 _write_pass(store, kind, parts, count, low, high)
 
@@ -107,13 +122,14 @@ class Routes:
                 order = np.argsort(merged[0], kind="stable")
                 entries.append((_name(bucket), _packed(merged[0][order], merged[1][order])))
             txn.put_entries(entries)
-            txn.state = {"logged": logged}
+            txn.state = RoutesState(logged)
 
     @property
     def logged(self) -> int:
         """The number of the last routed write that the map and all shards contain."""
         with self.store.read() as snap:
-            return int(snap.state["logged"])
+            state: RoutesState = snap.state
+            return state.logged
 
     def copy(self, path: str) -> None:
         """Copy the last commit to a new file."""

@@ -13,7 +13,18 @@ import numpy as np
 
 from qvec.collection.collection import Collection
 from qvec.common.errors import InputError, LockedError, MissingIdError, ReadOnlyError
-from qvec.common.types import ArrayLike, Ids, Int64Array, MemoryMode, Missing, Mode, Payload, Where, check_choice
+from qvec.common.types import (
+    ArrayLike,
+    Ids,
+    Int64Array,
+    MemoryMode,
+    Missing,
+    Mode,
+    Payload,
+    Where,
+    check_choice,
+    check_timeout,
+)
 from qvec.rows.results import AddResult, Records
 from qvec.schema.validation import as_id_set, as_ids, as_payloads, as_stored, check_unique
 from qvec.search.results import BatchHits, Hits
@@ -22,7 +33,7 @@ from qvec.shards.handles import Handles
 from qvec.shards.log import Batch
 from qvec.shards.manifest import Manifest, store_recalls
 from qvec.shards.writing import Writer, place, steps, writer
-from qvec.storage.store import TIMEOUT, check_timeout
+from qvec.storage.store import TIMEOUT
 
 if TYPE_CHECKING:
     from qvec.quality.drift import Drift
@@ -101,7 +112,7 @@ class ShardSet:
         """
         while True:
             manifest = self.manifest
-            fanout = Fanout(manifest, query, k, offset, unique, ask, partial, options)
+            fanout = Fanout(manifest, query, k, offset, unique, ask, partial, timeout, options)
             calls = fanout.calls()
             found, failed = self._handles.ask(manifest.names, calls, timeout)
             if not failed or self.manifest is manifest:  # else other shards have taken the place of these
