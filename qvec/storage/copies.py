@@ -1,4 +1,4 @@
-"""Copies of a store's last commit without free pages: to a new file, or in place of the store's own file."""
+"""Copy a store's last commit without free pages, to a new file or in place of the store's own file."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def copy_to(store: Store, path: str | os.PathLike[str]) -> None:
 
 
 def compact(store: Store) -> int:
-    """Replace the file by a copy without free pages, once the copy is complete, checked and durable.
+    """Write a copy without free pages, check it, make it durable, and then replace the file with it.
 
-    Returns the number of bytes that the file has become smaller.
+    Returns the number of bytes by which the file has shrunk.
 
-    Other threads continue to read and wait only for the replacement itself. Threads that write wait for the whole call.
-    Raises LockedError if another process has the file open, or if snapshots of this process stay open.
+    Readers in other threads wait only for the replacement itself. Writers wait for the whole call. Raises LockedError
+    if another process has the file open, or if snapshots of this process stay open.
     """
     draft = store.path + atomic_file.COMPACTED
     env = store.env

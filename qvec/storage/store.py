@@ -40,9 +40,9 @@ TIMEOUT = 5.0  # seconds
 
 
 class Store(StoreBase):
-    """An open file. Threads may share a store. A store that a forked child inherits opens its file again.
+    """A handle of an open file. Threads may share a store. A store that a forked child inherits opens its file again.
 
-    ``is_full``: a commit has failed because the disk was full, and none that adds data has succeeded since.
+    ``is_full``: a commit has failed because the disk was full, and no commit that adds data has succeeded since.
     ``snapshots``: the open snapshot stores of this store, with the time (monotonic clock) and commit of each.
     """
 
@@ -68,7 +68,7 @@ class Store(StoreBase):
     ) -> None:
         """Called by `create` and `open`."""
         self.path, self.mode, self.timeout, self._is_exclusive = path, mode, timeout, exclusive
-        self._handle = object()  # stands for this store in the queue, which must not keep the store alive
+        self._handle = object()  # represents this store in the queue, which must not keep the store alive
         self.memory, self._checksums, self._map_size = memory, checksums, map_size
         self.is_closed = True
         self._codec_for = state_codec
@@ -96,7 +96,10 @@ class Store(StoreBase):
             raise
 
     def __del__(self) -> None:
-        """Close a store without references. If another thread has a transaction of it open, let others write only."""
+        """Close a store without references.
+
+        If another thread has a transaction open, only let the next writer write.
+        """
         if self.is_closed or self.epoch != fork_epoch() or sys.is_finalizing():
             return
         if self._transaction and not self._transaction.owner.is_running_here:
@@ -158,15 +161,15 @@ class Store(StoreBase):
         timeout: float = TIMEOUT,
         exclusive: bool = False,
     ) -> Store:
-        """Open a file. Any number of handles of any number of processes may have it open in both modes.
+        """Open a file. Any number of handles in any number of processes may have it open in both modes.
 
         state_codec: makes the codec of states from the file's configuration.
         memory: an option of the layer above, which calls :meth:`Snapshot.reside`.
         checksums: False skips the checksums of blocks, not of their headers.
         map_size: the address space to reserve at first, in bytes; it grows.
         untrusted: check LMDB's pages, without LMDB, before they are mapped.
-        timeout: seconds that a transaction waits for those of other handles, threads and processes.
-        exclusive: no other handle writes while this one is open.
+        timeout: seconds that a transaction waits for transactions of other handles, threads and processes.
+        exclusive: no other handle can write while this one is open.
 
         Raises NotFoundError, FormatError, CorruptError, LockedError or ReadOnlyError.
         """
@@ -182,17 +185,17 @@ class Store(StoreBase):
 
     @property
     def source(self) -> Store:
-        """The store that follows new commits: this one, unless it stays at one commit."""
+        """The store that follows new commits: this store, unless it is a snapshot store."""
         return self
 
     def load_view(self, txn: Any) -> View:
-        """Bring the view to the commit of a transaction; called by `begin` with ``env.lock``."""
+        """Move the view to the commit that a transaction reads. `begin` calls this while it holds ``env.lock``."""
         view = self.view = self._views.to_read(self.view, txn)
         return view
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Snapshot]:
-        """A snapshot that ends with the ``with`` block."""
+        """Open a snapshot for the ``with`` block."""
         snapshot = self.begin()
         try:
             yield snapshot
@@ -219,7 +222,7 @@ class Store(StoreBase):
         return started
 
     def _begin_writing(self, activity: str) -> None:
-        """Wait for the turn of the calling task or thread among the writers of all processes."""
+        """Wait until the calling task or thread is the writer among all processes."""
         if self.mode == "r":
             raise ReadOnlyError(f"{self.path} is open with mode='r'")
         if self.epoch != fork_epoch():
@@ -240,19 +243,19 @@ class Store(StoreBase):
             raise ClosedError(f"{self.path} is closed")
 
     def _exclude_others(self) -> None:
-        """Be the writer until `close`. The threads of this handle have a queue of their own."""
+        """Become the writer until `close`. The threads of this handle then wait in a separate queue."""
         self.env.queue.acquire(self._handle, "has the file open exclusively", self.timeout, whole_handle=True)
         self._queue = WriteQueue(self.path)
 
     def _discard_compacted(self) -> None:
-        """Discard a copy that a process left that died, unless another is writing it."""
+        """Discard the incomplete copy of a process that died, unless another process is writing it."""
         timeout, self.timeout = self.timeout, 0.0
         with contextlib.suppress(LockedError), self.exclusive("opens the file"):
             atomic_file.discard(self.path + atomic_file.COMPACTED)
         self.timeout = timeout
 
     def _end_write(self, view: View | None) -> None:
-        """End a write transaction. ``view`` is what it committed, None if that is not known."""
+        """End a write transaction. ``view``: the committed view, or None if its content is not known."""
         self._views.written(view)
         self._transaction = None
         self._queue.release()
@@ -261,9 +264,9 @@ class Store(StoreBase):
 
     @contextlib.contextmanager
     def write(self, *, frees: bool = False, activity: str = "writes") -> Iterator[Transaction]:
-        """A write transaction that commits at the end of the ``with`` block; an exception aborts it.
+        """Run a write transaction, which commits at the end of the ``with`` block. An exception aborts it.
 
-        Inside `transaction`, the block is a part of that transaction. ``frees``: the block deletes more than it adds.
+        Inside a `transaction` block, join that transaction instead. ``frees``: the block deletes more than it adds.
         """
         if self.in_transaction:
             assert self.joined is not None
@@ -285,7 +288,8 @@ class Store(StoreBase):
     def transaction(self) -> Iterator[None]:
         """Combine all writes of this task or thread in the ``with`` block: they become visible together at its end.
 
-        Blocks inside it are parts of it. An exception that leaves one of them undoes everything, even if it is caught.
+        Nested blocks are parts of the outer block. An exception that leaves a nested block undoes everything, even if
+        the outer block catches it.
         """
         if self.in_transaction:
             with self._inner_block(self.joined):
@@ -298,7 +302,7 @@ class Store(StoreBase):
                 yield
                 txn.check_whole()
                 if self._inner:
-                    raise AbortedError("the transaction was undone, because it ends before a block inside it")
+                    raise AbortedError("the transaction was undone, because it ended before a block inside it")
             finally:
                 self._orphans.update(self._inner)
                 self._inner.clear()
@@ -307,7 +311,7 @@ class Store(StoreBase):
 
     @contextlib.contextmanager
     def _inner_block(self, txn: Transaction) -> Iterator[None]:
-        """A block inside the open one. If the outer block ends first (it is in a generator), both are undone."""
+        """Run a nested block. If the outer block ends first (a generator contains it), both are undone."""
         block = object()
         self._inner.add(block)
         try:
@@ -321,7 +325,7 @@ class Store(StoreBase):
             orphan = block in self._orphans
             self._orphans.discard(block)
         if orphan:
-            raise AbortedError("the outer block of this transaction has ended before, and everything was undone")
+            raise AbortedError("the outer block of this transaction has already ended, and everything was undone")
 
     @contextlib.contextmanager
     def note_disk_full(self) -> Iterator[None]:
@@ -334,7 +338,7 @@ class Store(StoreBase):
             raise
 
     def commit_empty(self) -> None:
-        """Commit an empty transaction, if there is room. LMDB reuses pages two commits after they were freed."""
+        """Commit an empty transaction, if there is space. LMDB reuses pages two commits after they were freed."""
         with contextlib.suppress(DiskFullError):
             txn = self.begin_write()
             txn.frees = True
@@ -373,9 +377,10 @@ class Store(StoreBase):
     def close(self, timeout: float = TIMEOUT) -> None:
         """Close the handle, and end its idle snapshots and transactions. Later calls raise ClosedError.
 
-        Calls that run in other threads are awaited. After ``timeout`` seconds LockedError names those that still run;
-        the handle accepts no more calls, and another `close` goes on waiting. Closing twice has no effect. The open
-        transaction of another thread is undone by that thread, when it leaves its block.
+        Waits for running calls in other threads. Raises LockedError after ``timeout`` seconds, which names the calls
+        that are still running; the handle then accepts no more calls, and another `close` continues to wait. Closing
+        twice has no effect. If another thread has a transaction open, that thread undoes the transaction when it leaves
+        its block.
         """
         deadline = time.monotonic() + check_timeout("timeout", timeout)
         if self.epoch != fork_epoch():
@@ -398,7 +403,7 @@ class Store(StoreBase):
         self._finish_close()
 
     def _are_snapshots_ended(self) -> bool:
-        """End the snapshots that no running call uses; whether there are no others."""
+        """End the snapshots that no running call uses. Returns whether no others are left."""
         for snapshot in list(self.open_snapshots):
             if self.uses.get(snapshot) == 0 or snapshot.thread == threading.get_ident():
                 self.end(snapshot)
@@ -419,11 +424,14 @@ class Store(StoreBase):
 
     def _still_running(self, timeout: float) -> LockedError:
         calls = running_calls(self)
-        return LockedError(f"{self.path}: calls still run after {timeout:g} s: {', '.join(calls) or 'unknown'}")
+        return LockedError(f"{self.path}: calls are still running after {timeout:g} s: {', '.join(calls) or 'unknown'}")
 
     @contextlib.contextmanager
     def idle(self, snapshot: Snapshot) -> Iterator[None]:
-        """The caller does not use a snapshot inside the ``with`` block; `close` may end it. ClosedError if it has."""
+        """Allow `close` to end a snapshot during the ``with`` block.
+
+        Raises ClosedError if it has ended the snapshot.
+        """
         self.add_use(snapshot, -1)
         try:
             yield
@@ -432,7 +440,7 @@ class Store(StoreBase):
         snapshot.live()
 
     def add_use(self, snapshot: Snapshot, by: int) -> None:
-        """Count the running calls that use a snapshot. A snapshot without an entry in ``uses`` is used by one call."""
+        """Change the number of running calls that use a snapshot. Without an entry in ``uses``, the number is one."""
         with self.env.lock:
             self.uses[snapshot] = self.uses.get(snapshot, 1) + by
             if self.uses[snapshot] == 1:
@@ -442,7 +450,7 @@ class Store(StoreBase):
 
     @property
     def readable_path(self) -> str:
-        """A path that leads to the open file, whatever has its name now."""
+        """A path that refers to the open file, even after the file was renamed or removed."""
         return self.env.pair.readable_path
 
     @property
@@ -472,9 +480,9 @@ class Store(StoreBase):
         self.snapshots: weakref.WeakKeyDictionary[Store, tuple[float, int]] = weakref.WeakKeyDictionary()
         self.uses: dict[Snapshot, int] = {}
         self._queue, self._transaction = self.env.queue, None
-        self.joined, self._block = None, None  # the open `transaction` block; blocks inside it, and those that lost it
-        self._inner: set[object] = set()
-        self._orphans: set[object] = set()
+        self.joined, self._block = None, None  # of the open `transaction` block
+        self._inner: set[object] = set()  # open nested blocks
+        self._orphans: set[object] = set()  # nested blocks whose outer block has ended
         self._is_released = self._is_abandoned = False
         try:
             if self.mode == "rw":
@@ -504,7 +512,7 @@ class Store(StoreBase):
 
 
 def check_timeout(name: str, seconds: float) -> float:
-    """A number of seconds that is not negative. Raises InputError for others."""
+    """Return a number of seconds as a float. Raises InputError if it is negative or not a number."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
         raise InputError(f"{name} must be a number of seconds that is not negative, got {seconds!r}")
     return float(seconds)
