@@ -1,4 +1,4 @@
-"""Hits of the rows that a search found: ids, payloads and vectors."""
+"""Make hits from the rows that a search has found: read ids, payloads and vectors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from qvec.storage.store import Snapshot
 def make_hits(
     snap: Snapshot, config: Config, found: Found, options: SearchOptions, extras: Extras = NO_EXTRAS
 ) -> Hits | BatchHits:
-    """Hits of rows [..., k] (-1: none), distances [..., k] and counts [...]."""
+    """Make the hits of rows [..., k] (-1: none), distances [..., k] and counts [...]."""
     rows, distances, counts = found
     ids: NDArray[Any] = rows
     payloads: list[Any] | None = None
