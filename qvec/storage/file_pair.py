@@ -9,6 +9,7 @@ opens a file checks these locks.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import stat
@@ -24,6 +25,8 @@ WRITERS = 1 << 39  # byte of the data file on which processes that have it open 
 PAIRING = 1 << 40  # a pairing lock is on byte PAIRING + (inode of the other file) mod PAIRING
 PATIENCE = 5.0  # seconds to wait for other processes that are opening the file
 _PAUSE = 0.001
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+PAUSE_FOR_OTHERS = 0.01
 _pairs: set[FilePair] = set()
 
 OpenLmdb = Callable[[], tuple[Any, bool]]
@@ -55,8 +58,13 @@ class FilePair:
             try:
                 with _opening(pair.data_fd, path, deadline):
                     env = pair._connect(open_lmdb)
-            except BaseException:
+            except BaseException as error:
                 pair.close()
+                if isinstance(error, OSError) and error.errno in _NO_LOCKS:
+                    raise InputError(
+                        f"{path} is on a file system without locks ({error.strerror}), which would not keep writers "
+                        "apart; keep the file on a local disk"
+                    ) from error
                 raise
             if env is not None:
                 return env, pair
@@ -108,6 +116,23 @@ class FilePair:
     def is_only_writer(self) -> bool:
         """Whether no other process has the file open for writing."""
         return byte_locks.find(self.data_fd, WRITERS, WRITERS + 1) is None
+
+    def is_only_user(self) -> bool:
+        """Whether no other process has the file open, apart from readers that may not write the lock file."""
+        own = PAIRING + self.lock_inode % PAIRING
+        return byte_locks.find(self.data_fd, own, own + 1) is None
+
+    def wait_for_others(self, timeout: float, what: str, condition: Callable[[], bool]) -> None:
+        """Wait until a condition is true. After ``timeout`` seconds LockedError names the users of the file.
+
+        ``what``: what they do with it.
+        """
+        deadline = time.monotonic() + timeout
+        while not condition():
+            if time.monotonic() >= deadline:
+                users = users_of(self.data_fd)
+                raise LockedError(f"{self.path}: another process {what}{users}; this call waited {timeout:g} s")
+            time.sleep(min(PAUSE_FOR_OTHERS, max(0.0, deadline - time.monotonic())))
 
     def unregister(self) -> None:
         """Unlock the byte of the process id before LMDB is opened again. No snapshot of this process may be open."""
