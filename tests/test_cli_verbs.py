@@ -152,7 +152,7 @@ def test_an_import_takes_every_code_and_index_of_the_api(run: Run, code: str, in
         kind = code.rstrip("123")
         assert (status, err.splitlines()[-1]) == (
             2,
-            f"qvec: error: --index packed needs codes of 4 bits per dimension or more, not {kind}",
+            f"qvec: error: --index packed needs codes of at least 4 bits per dimension, not {kind}",
         )
         assert not Path("t.qvec").exists()
         return

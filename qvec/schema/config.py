@@ -141,7 +141,7 @@ class Config:
 def check_packed(kind: str, dim: int, bits: float) -> None:
     """Raise InputError if codes are too coarse or too wide for the packed layout of a graph."""
     if bits < MIN_PACKED_BITS:
-        raise InputError(f"index='packed' needs codes of {MIN_PACKED_BITS} bits per dimension or more, not {kind}")
+        raise InputError(f"index='packed' needs codes of at least {MIN_PACKED_BITS} bits per dimension, not {kind}")
     if dim > MAX_PACKED_DIM:
         raise InputError(f"index='packed' is limited to {MAX_PACKED_DIM} dimensions, got {dim}")
 
