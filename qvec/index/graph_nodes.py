@@ -29,7 +29,7 @@ ROTATION_SEED = 1  # part of the format
 
 
 def node_column(codec: Codec, degree: int) -> ColumnSpec:
-    """Describe the column of nodes with ``degree`` neighbors. Raises InputError if the codes are too coarse or too long."""
+    """Describe the column of nodes with ``degree`` neighbors. Raises InputError if codes are too coarse or too long."""
     check_packed(codec.kind, codec.dim, 1 if codec.kind == "binary" else 8 * codec.data_size / codec.dim)
     return wide_column(NODES, node_shape(codec, degree)[1])
 
