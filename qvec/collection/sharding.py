@@ -1,4 +1,4 @@
-"""Several collections searched as one: shards, and the merge of their hits."""
+"""Search several collections (shards) as one, and merge their hits."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def merge_topk(
 def merge_topk(
     parts: Sequence[Hits] | Sequence[BatchHits], k: int | None = None, *, offset: int = 0, unique: bool = False
 ) -> Hits | BatchHits:
-    """The k nearest of the hits that several collections found for the same queries.
+    """Return the k nearest of the hits that several collections have found for the same queries.
 
-    parts: hits of searches with the same queries and metric, nearest first. k: default, the largest k of the parts.
-    offset: skip the nearest ``offset`` hits. unique: keep each id once, at its smallest distance, for shards that
-    overlap; by default an id in two shards stands for two vectors. The result includes ``shards``.
+    parts: hits of searches for the same queries under the same metric, nearest first. k: default, the largest k of the
+    parts. offset: skip the nearest ``offset`` hits. unique: return each id once, at its smallest distance, for shards
+    that overlap; by default, the same id in two shards means two different vectors. The result includes ``shards``.
 
     The result depends on the parts and their order only: hits at equal distances are ordered by shard, then by their
-    order in the shard. Raises InputError if the parts are of different queries, metrics or kinds of ids.
+    order in the shard. Raises InputError if the parts have different numbers of queries, metrics or kinds of ids.
     """
     _check_parts(parts)
     wanted = max(part.ids.shape[-1] for part in parts) if k is None else check_count("k", k, 1, MAX_K)
@@ -60,9 +60,9 @@ def merge_topk(
 class ShardedIndex:
     """Collections of one metric, dimension and kind of ids, open for reading and searched as one.
 
-    Each shard is a file with a writer of its own. Shards let a store grow beyond one file, on one machine or on several
-    (:mod:`qvec.ray`). Distances are comparable between shards if the originals are stored; otherwise the shards should
-    share one calibration (:meth:`Collection.import_calibration`).
+    Each shard is a file that is written independently. Shards let a store grow beyond one file, on one machine or on
+    several (:mod:`qvec.ray`). Distances are comparable between shards if the originals are stored; otherwise the shards
+    should share one calibration (:meth:`Collection.import_calibration`).
     """
 
     def __init__(self, paths: Sequence[str | os.PathLike[str]], *, memory: MemoryMode = "mmap") -> None:
@@ -89,7 +89,7 @@ class ShardedIndex:
     def search(
         self, query: Any, k: int = 10, *, offset: int = 0, unique: bool = False, **options: Any
     ) -> Hits | BatchHits:
-        """The k nearest of all shards; see :meth:`Collection.search` for options, and :func:`merge_topk`."""
+        """Find the k nearest in all shards. See :meth:`Collection.search` for options, and :func:`merge_topk`."""
         given = {name for name, value in options.items() if value is not None} | {*options.get("include", ())}
         if refused := [name for name in NOT_MERGED if name in given]:
             raise InputError(f"{refused[0]} is for a search of one collection, not of several shards")
@@ -101,7 +101,10 @@ class ShardedIndex:
         return merged
 
     def get(self, ids: Any) -> Records:
-        """Stored records in the order asked for, each from the first shard that has it; MissingIdError if none has."""
+        """Return stored records in the order of ``ids``, from the first shard that has each.
+
+        MissingIdError: none has it.
+        """
         wanted = [ids] if np.ndim(ids) == 0 else list(ids)
         parts = [self._holder(id).get([id]) for id in wanted] or [self.shards[0].get([])]
         names, vectors = (np.concatenate([getattr(part, field) for part in parts]) for field in ("ids", "vectors"))
