@@ -267,7 +267,8 @@ class Collection(ReadableCollection):
         """
         from qvec.storage.snapshot_store import SnapshotStore
 
-        self._outside_transaction("a snapshot reads a commit, and a transaction has not committed its changes yet") return Collection(SnapshotStore(self._store))
+        self._outside_transaction("a snapshot reads a commit, and a transaction has not committed its changes yet")
+        return Collection(SnapshotStore(self._store))
 
     # --- fields ---
 

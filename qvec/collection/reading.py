@@ -17,6 +17,7 @@ from qvec.common.types import (
     Durability,
     FieldType,
     Float32Array,
+    Ids,
     Include,
     Metric,
     Missing,
@@ -25,6 +26,7 @@ from qvec.common.types import (
     check_choice,
 )
 from qvec.rows.access import RowAccess
+from qvec.rows.lookup import id_array, ids_of_rows, live_rows
 from qvec.rows.results import Records
 from qvec.schema.config import Config
 from qvec.schema.validation import (
@@ -337,6 +339,12 @@ class ReadableCollection:
                     raise InputError("the transaction has changed the collection since this scan began")
                 with self._store.idle(snap):
                     yield records
+
+    def ids(self) -> Ids:
+        """The ids of all stored vectors, oldest first: int64 [n], or [n] of str."""
+        with self._store.read() as snap:
+            rows = live_rows(snap)
+            return ids_of_rows(snap, rows) if len(rows) else id_array(as_ids([], self._config.ids))
 
     def count(self, where: Where | None = None) -> int:
         """Return the number of stored vectors, or of those that match a filter; see :meth:`search` for ``where``."""
