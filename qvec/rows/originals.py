@@ -12,7 +12,7 @@ from qvec.schema.quantizers import QuantizerLoader, VectorReader
 from qvec.schema.state import State
 from qvec.storage.store import Snapshot
 
-TRAINING_ROWS = 65_536  # rows of a training sample, of which 65 are above the 99.9th percentile of a dimension
+TRAINING_ROWS = 65_536  # of a dimension, 65 values of such a sample are above the 99.9th percentile
 
 
 def check_trained(state: State) -> None:

@@ -9,10 +9,9 @@
 
 #define QV_DISTANCE 4096 /* bytes that a scan fetches ahead */
 #define QV_RUN 16        /* rows that it scores between fetches */
-#define QV_SOON 3 /* slots from the cursor: lists of nearer candidates are prefetched as soon as these are found */
+#define QV_SOON 3        /* slots from the cursor: lists of candidates nearer than this are prefetched at once */
 
-#define QV_UNTIMED \
-    ((size_t)64 << 10) /* bytes: their work takes several microseconds, reading the clock 25 nanoseconds */
+#define QV_UNTIMED ((size_t)64 << 10) /* bytes: several microseconds of work; reading the clock takes 25 ns */
 
 uint64_t qv_now(void) {
     struct timespec t;
