@@ -36,7 +36,7 @@ $(VENV)/bin/python:
 
 $(VENV)/.built: $(VENV)/bin/python $(SOURCES)
 	@echo "Installing qvec and what it needs into $(VENV), and compiling its kernels (a minute or two)"
-	@$(PIP) install --editable '.[test,cli,hdf5]'
+	@$(PIP) install --editable '.[test,cli,hdf5]' --editable ./demo_data
 	@touch $@
 
 $(VENV)/.typing: $(VENV)/.built
@@ -111,7 +111,7 @@ wheel: $(VENV)/.dev
 	rm -rf build/wheel dist && mkdir -p build/wheel
 	$(BIN)/python -m build --outdir dist
 	$(BIN)/python -m venv build/wheel/venv
-	wheel=$$(echo dist/qvec-*.whl) && build/wheel/venv/bin/pip install --quiet "$$wheel[test,cli,hdf5]"
+	wheel=$$(echo dist/qvec-*.whl) && build/wheel/venv/bin/pip install --quiet "$$wheel[test,cli,hdf5]" ./demo_data
 	cp -r tests README.md Makefile pyproject.toml build/wheel/
 	cd build/wheel && venv/bin/python -P -m pytest $(PARALLEL) -m 'not slow and not nightly and not alone'
 

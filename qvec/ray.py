@@ -88,7 +88,7 @@ class ShardActors:
 
     def __init__(self, paths: Sequence[str | os.PathLike[str]], **actor_options: Any) -> None:
         """``actor_options``: as of ``ray.remote``, for example ``num_cpus=1``."""
-        self._ray = ray = require("ray", "ray")
+        self._ray = ray = require("ray")
         if not paths:
             raise InputError("an index of shards needs at least one")
         actor = ray.remote(_Shard).options(**{"num_cpus": 1} | actor_options)

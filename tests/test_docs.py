@@ -42,11 +42,12 @@ def test_the_python_of_a_page_prints_what_its_comments_say(
 
 
 def test_each_link_between_pages_leads_to_a_file() -> None:
-    missing = []
-    for page in DOCS.rglob("*.md"):
-        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
-            if "://" not in target and not (page.parent / target).exists():
-                missing.append(f"{page.relative_to(DOCS)}: {target}")
+    missing = [
+        f"{page.relative_to(DOCS)}: {target}"
+        for page in DOCS.rglob("*.md")
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
+        if "://" not in target and not (page.parent / target).exists()
+    ]
     assert missing == []
 
 

@@ -37,7 +37,7 @@ def test_the_python_of_the_readme_prints_what_its_comments_say(tmp_path: Path, m
 
 def test_the_set_up_commands_of_the_readme_take_one_line_and_make_knows_them() -> None:
     commands = [block.strip() for block in blocks("sh")]
-    assert commands == ["pip install .", "make demo", "make test"]
+    assert commands == ["pip install . ./demo_data", "make demo", "make test"]
     targets = re.findall(r"^(\w+):", MAKEFILE.read_text(), re.MULTILINE)
     assert {command.removeprefix("make ") for command in commands[1:]} <= set(targets)
 
