@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,17 +26,15 @@ def python_of(page: Path) -> str:
 
 @pytest.mark.parametrize("name", RUN)
 @pytest.mark.slow
-def test_the_python_of_a_page_prints_what_its_comments_say(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_python_of_a_page_prints_what_its_comments_say(name: str, tmp_path: Path) -> None:
     source = python_of(DOCS / name)
     if not source:
         pytest.skip("the examples of this page need packages of frameworks")
-    monkeypatch.chdir(tmp_path)
-    output = io.StringIO()
-    with contextlib.redirect_stdout(output):
-        exec(compile(source, name, "exec"), {"__name__": "__main__"})
-    lines = output.getvalue().splitlines()
+    program = tmp_path / "example.py"
+    program.write_text(source)
+    done = subprocess.run([sys.executable, program.name], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
     for match in PROMISED.finditer(source):
         assert match["output"] in lines, f"{match['code']} does not print {match['output']}; printed: {lines}"
 
