@@ -7,7 +7,13 @@ from typing import Any
 
 from qvec.common.errors import MissingExtraError
 
-PACKAGES = {"faiss": "faiss-cpu", "ray": "ray[data]", "Stemmer": "PyStemmer", "qvec_demo_data": "./demo_data"}
+PACKAGES = {
+    "faiss": "faiss-cpu",
+    "llama_index": "llama-index-core",
+    "ray": "ray[data]",
+    "Stemmer": "PyStemmer",
+    "qvec_demo_data": "./demo_data",
+}
 """What to install, if it is not named like the module. The demo's data is a folder of a checkout."""
 
 
