@@ -25,6 +25,7 @@ HOW_TO_INCLUDE = {
     "explanation": 'search with include=("explanation",)',
     "groups": "use search_groups()",
     "shards": "search a ShardedIndex",
+    "missing": "search a set of shards (qvec.shards)",
 }
 
 
@@ -37,13 +38,14 @@ class Extras:
     explanation: Explanation | None = None
     groups: list[Any] | None = None
     shards: Int64Array | None = None
+    missing: tuple[str, ...] | None = None
 
     def row(self, query: int) -> Extras:
         """Return the extras of one query of a batch."""
         vectors, groups, shards = (
             None if part is None else part[query] for part in (self.vectors, self.groups, self.shards)
         )
-        return Extras(vectors, self.explanation, groups, shards)
+        return Extras(vectors, self.explanation, groups, shards, self.missing)
 
 
 NO_EXTRAS = Extras()
@@ -85,6 +87,11 @@ class SearchResult:
     def shards(self) -> Int64Array:
         """int64, shape of ``ids``: the number of the shard that contains each hit, -1 without a hit."""
         return _included("shards", self._extras.shards)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The names of the shards that should have answered this search and did not; empty unless ``partial=True``."""
+        return _included("missing", self._extras.missing)
 
     @property
     def explanation(self) -> Explanation:

@@ -42,6 +42,20 @@ def make(path: str, write: Callable[[str], None]) -> None:
     flush_directory(directory)
 
 
+def replace_bytes(path: str, data: bytes) -> None:
+    """Write a small file durably: under ``path`` is either what was there before, or all of ``data``."""
+    draft = f"{path}.{os.urandom(4).hex()}.new"
+    try:
+        with open(draft, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    finally:
+        discard(draft)
+    flush_directory(os.path.dirname(path))
+
+
 def has_leftovers(draft: str) -> bool:
     """Whether a draft or its lock file exists."""
     return os.path.lexists(draft) or os.path.lexists(draft + "-lock")
