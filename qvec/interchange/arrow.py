@@ -21,7 +21,7 @@ from qvec.interchange.base import Batch, Ids, Matrix, Source, checked_dim, int_i
 MARK = b"qvec"  # metadata key of exported schemas, with the metric; the column REST then has JSON
 FIELDS = b"qvec.fields"  # metadata key of the declared fields, as a JSON object
 ROWS_PER_LENGTH_CHECK = 1024
-SAMPLED_PARTS = 16  # row groups or batches that a sample is taken from
+SAMPLED_PARTS = 16  # a sample is taken from at most this many row groups or batches
 Batches = Callable[[int], Iterator[Any]]
 
 
@@ -50,7 +50,10 @@ class ArrowSource(Source):
         skip: Sequence[str] = (),
         metric: Metric | None = None,
     ) -> None:
-        """``batches``: yields all rows, n per batch at most. ``spread``: yields n rows, spread over the table."""
+        """``batches``: yields all rows, at most n per batch.
+
+        ``spread``: yields n rows that are spread over the table.
+        """
         self.name, self.rows = name, rows
         self._batches, self._spread = batches, spread
         self._vector = _vector_column(name, schema, vector)

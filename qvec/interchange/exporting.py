@@ -50,11 +50,11 @@ def export(
     batch_size: int = BATCH,
     progress: Progress | None = None,
 ) -> Exported:
-    """Write all stored rows in the order of storing, as :meth:`Collection.get` returns them.
+    """Write all stored rows in row order, as :meth:`Collection.get` returns them.
 
-    format: by default that of the suffix. ``"parquet"`` (.parquet .pq) and ``"arrow"`` (.arrow .feather; the IPC file
-    format) need the extra ``arrow``. They have the columns ``id``, ``vector`` (lists of ``dim`` float32), one for each
-    payload key whose values have one type, and ``payload`` with the remaining keys as JSON. ``"npy"`` writes the
+    format: default, determined by the suffix. ``"parquet"`` (.parquet .pq) and ``"arrow"`` (.arrow .feather; the IPC
+    file format) need the extra ``arrow``. They have the columns ``id``, ``vector`` (lists of ``dim`` float32), one for
+    each payload key whose values have one type, and ``payload`` with the remaining keys as JSON. ``"npy"`` writes the
     vectors, float32 [n, dim], the ids to ``NAME.ids.npy`` (integers) or ``NAME.ids.jsonl`` (strings), and payloads, if
     there are any, to ``NAME.payload.jsonl``.
     where: only rows matching a filter. payload: whether to write payloads. progress: called with (done, total) rows.
