@@ -1,4 +1,4 @@
-"""JSON that any program reads."""
+"""Print JSON that any program can read."""
 
 from __future__ import annotations
 

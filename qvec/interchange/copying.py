@@ -58,7 +58,7 @@ def add_from(
     batch_size: int = BATCH,
     progress: Progress | bool | None = None,
 ) -> Copied:
-    """Add all rows of a source, with one commit per batch: after an error, the batches before are stored.
+    """Add all rows of a source, with one commit per batch: after an error, the earlier batches are stored.
 
     Integer ids become strings in a collection with string ids. Without ids, rows are numbered. InputError names the
     source and the batch. progress: called with (done, total) rows; True: show a bar.
