@@ -54,6 +54,8 @@ if TYPE_CHECKING:  # the optional packages, which are above this module and are 
     from qvec.quality.choose import Choice
     from qvec.quality.drift import Drift
     from qvec.quality.report import Report
+    from qvec.text.analysis import register_analyzer
+    from qvec.text.options import Sparse, Text
 
 __all__ = [
     "HNSW",
@@ -100,8 +102,10 @@ __all__ = [
     "ReplacedError",
     "Report",
     "ShardedIndex",
+    "Sparse",
     "Stats",
     "Ternary",
+    "Text",
     "aio",
     "bench",
     "create",
@@ -112,6 +116,7 @@ __all__ = [
     "open",
     "qat",
     "ray",
+    "register_analyzer",
     "simd_level",
     "torch",
 ]
@@ -125,6 +130,9 @@ if not TYPE_CHECKING:  # type checkers would take any name for one of these
         "Drift": "qvec.quality.drift",
         "Report": "qvec.quality.report",
         "ShardedIndex": "qvec.collection.sharding",
+        "Sparse": "qvec.text.options",
+        "Text": "qvec.text.options",
+        "register_analyzer": "qvec.text.analysis",
         "merge_topk": "qvec.collection.sharding",
     }
     _PACKAGES = ("aio", "bench", "datasets", "integrations", "interchange", "qat", "ray", "torch")

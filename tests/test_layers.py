@@ -36,6 +36,7 @@ LAYERS = (
     {"storage"},
     {"codes"},
     {"schema"},
+    {"text"},
     {"filters", "index"},
     {"rows"},
     {"search"},

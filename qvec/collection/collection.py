@@ -66,6 +66,7 @@ if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec`
     from qvec.quality.drift_alarm import DriftAlarm
     from qvec.quality.evaluate import Evaluation
     from qvec.quality.report import Report
+    from qvec.text.options import Sparse, Text
 
 MAX_TUNED_K = 10_000
 MAX_TUNED_QUERIES = 100_000
@@ -266,11 +267,11 @@ class Collection(ReadableCollection):
 
     # --- fields ---
 
-    def add_field(self, name: str, type: FieldType, *, progress: Progress | bool | None = None) -> None:
+    def add_field(self, name: str, type: FieldType | Text | Sparse, *, progress: Progress | bool | None = None) -> None:
         """Declare a field, and index the values that stored payloads have under its name.
 
         type: "keyword", "int", "float", "bool" or "datetime" (a datetime, or a string in ISO 8601), or a list of these:
-        "keyword[]" and so on. progress: called with (done, total) rows.
+        "keyword[]" and so on; "text" or :class:`qvec.Text`, "sparse" or :class:`qvec.Sparse`. progress: called with (done, total) rows.
 
         Raises InputError for a name or type that is not allowed, a field that is already declared, or a stored payload
         with a value of another type (the message names it); nothing has changed then.
@@ -278,6 +279,12 @@ class Collection(ReadableCollection):
         from qvec.filters.schema import check_fields
 
         fields = check_fields({name: type})
+        (declared,) = fields.values()
+        if declared.postings is not None:
+            from qvec.maintenance.add_field import add_searched_field
+
+            report = as_progress(progress, "add_field")
+            return add_searched_field(self._store, self._access.writer, *fields, declared, report)
         with self._store.write() as txn:
             self._access.writer(txn).add_fields(fields, as_progress(progress, "add_field"))
 

@@ -41,6 +41,7 @@ from qvec.storage.store import TIMEOUT, Store
 if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec` fast
     from qvec.common.types import Batch, GroupKeywords, ManyIds, Query, SearchKeywords, UnknownArray
     from qvec.quality.query_sample import QuerySample
+    from qvec.text.options import Sparse, Text
 
 
 class ReadableCollection:
@@ -147,6 +148,14 @@ class ReadableCollection:
         with self._store.read() as snap:
             return MappingProxyType({name: declared.type for name, declared in snap.state.fields.items()})
 
+    @property
+    def declarations(self) -> dict[str, FieldType | Text | Sparse]:
+        """The declared fields as :func:`qvec.create` takes them: text and sparse fields with their options."""
+        from qvec.filters.schema import as_declared
+
+        with self._store.read() as snap:
+            return {name: as_declared(declared) for name, declared in snap.state.fields.items()}
+
     # --- searching ---
 
     @overload
@@ -159,9 +168,15 @@ class ReadableCollection:
     def search(self, query: ArrayLike, k: int = 10, **options: Unpack[SearchKeywords]) -> Hits | BatchHits: ...
     def search(
         self,
-        query: Any,
+        query: Any = None,
         k: int = 10,
         *,
+        text: str | Sequence[str] | None = None,
+        sparse: Any = None,
+        fusion: Literal["rrf", "weighted"] | Mapping[str, float] | None = None,
+        fusion_depth: int | None = None,
+        text_weights: Mapping[str, float] | None = None,
+        highlight: bool = False,
         where: Where | Sequence[Where | None] | None = None,
         ids_in: Any = None,
         include: Include = ("payloads",),
@@ -196,10 +211,22 @@ class ReadableCollection:
         measured to reach it. exact: score every original.
         threads: for a batch; default, one for each core.
 
+        text, sparse: search by these, alone or together with ``query``; hits then have scores (``distances`` are minus the
+        scores) and ``parts``, their score by each input. text: a string, searched in all text fields by BM25; a list for a
+        batch. sparse: a dict of ids and weights, a pair of arrays, or CSR rows; ``{"field": ...}`` if there are several
+        sparse fields. Rows that share no term with a text, and no id with a sparse vector, are not listed.
+        fusion: how the lists of several inputs are joined: "rrf" (reciprocal ranks), "weighted" (scaled scores), or the
+        weights of scaled scores, ``{"vector": 0.6, "text": 0.4}``. fusion_depth: length of the lists; default: 100.
+        text_weights: of text fields, 1 if not named. highlight: find the words of the text in the hits' payloads.
+
         With fewer than k vectors, all are returned, and the arrays are padded (:class:`Hits`).
         """
         options = (k, include, max_distance, offset, mmr, None, 1, ef, nprobe, oversample, exact, recall)
-        return self._searches.search(query, options, where, ids_in, threads)
+        if text is None and sparse is None and query is not None:
+            if fusion is None and fusion_depth is None and text_weights is None and highlight is False:
+                return self._searches.search(query, options, where, ids_in, threads)
+        given = text, sparse, fusion, text_weights, fusion_depth, highlight
+        return self._search_inputs(query, options, given, where, ids_in, threads)
 
     @overload
     def search_by_id(self, ids: int | str, k: int = 10, **options: Unpack[SearchKeywords]) -> Hits: ...
@@ -350,6 +377,17 @@ class ReadableCollection:
             return snap.row_of(key) is not None
 
     # --- parts ---
+
+    def _search_inputs(
+        self, query: Any, options: Any, given: tuple[Any, ...], where: Any, ids_in: Any, threads: int | None
+    ) -> Hits | BatchHits:
+        from qvec.search.inputs import RawInputs
+
+        inputs = RawInputs(*given)
+        if inputs.is_empty:
+            missing = "query, text or sparse" if query is None else "text or sparse: fusion, text_weights, highlight"
+            raise InputError(f"give {missing}{'' if query is None else ' and fusion_depth are for them'}")
+        return self._searches.search_inputs(query, options, inputs, where, ids_in, threads)
 
     def _take_queries(self, queries: Float32Array) -> None:
         self._queries.take(queries)

@@ -74,7 +74,7 @@ Mode = Literal["rw", "r"]
 Include = Sequence[Literal["payloads", "vectors", "explanation"]]
 
 FieldType = Literal[
-    "keyword", "int", "float", "bool", "datetime", "keyword[]", "int[]", "float[]", "bool[]", "datetime[]"
+    "keyword", "int", "float", "bool", "datetime", "keyword[]", "int[]", "float[]", "bool[]", "datetime[]", "text", "sparse"
 ]
 Where = dict[str, Any]
 Bitmap = NDArray[np.uint64]

@@ -282,9 +282,24 @@ def _stored_fields(name: str, meta: Any) -> Mapping[str, FieldType]:
     from qvec.filters.schema import check_fields
 
     try:
-        return check_fields(json.loads(meta[FIELDS]))
+        fields = {name: _declared(kind) for name, kind in json.loads(meta[FIELDS]).items()}
+        check_fields(fields)
+        return fields
     except ValueError as error:  # not JSON, or not fields
         raise InputError(f"{name}: the declared fields in its metadata are damaged: {error}") from error
+
+
+def _declared(kind: Any) -> Any:
+    """The declaration of a field; text and sparse fields are maps of their options."""
+    from qvec.text.options import Sparse, Text
+
+    if not isinstance(kind, dict):
+        return kind
+    try:
+        options = dict(kind)
+        return {"text": Text, "sparse": Sparse}[options.pop("kind")](**options)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{kind} is no declaration: {error}") from error
 
 
 def _in_microseconds(column: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -157,8 +158,14 @@ def _schema(rows: _Rows, kinds: dict[str, str]) -> Any:
     fields = {"id": ids, "vector": vector_array(like.vectors).type}
     if rows.payloads:
         fields |= {key: arrow_type(kind) for key, kind in kinds.items()} | {REST: pa.string()}
-    declared = json.dumps(dict(rows.db.fields) if rows.payloads else {})
+    fields_of = rows.db.declarations.items() if rows.payloads else ()
+    declared = json.dumps({name: kind if isinstance(kind, str) else _options(kind) for name, kind in fields_of})
     return pa.schema(list(fields.items()), metadata={MARK: rows.db.stats().metric, FIELDS: declared})
+
+
+def _options(kind: Any) -> dict[str, Any]:
+    """The options of a text or sparse field, for the metadata."""
+    return {"kind": type(kind).__name__.lower(), **dataclasses.asdict(kind)}
 
 
 def _format_of(path: Path) -> ExportFormat:

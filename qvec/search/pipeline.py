@@ -23,7 +23,7 @@ from qvec.rows.lookup import read_records, row_of_id
 from qvec.schema.layout import IDS
 from qvec.schema.validation import SAFE_NORM2, as_searched, worker_threads
 from qvec.search.engine import Engine
-from qvec.search.explain import explain
+from qvec.search.explain import Explanation, explain
 from qvec.search.hits import make_hits
 from qvec.search.options import RawOptions, SearchOptions, cached_options
 from qvec.search.plan import plan_search
@@ -35,8 +35,10 @@ from qvec.storage.store import Snapshot, Store
 if TYPE_CHECKING:  # qvec.filters and the modules that use it are imported by the first search that needs them
     from qvec.filters.schema import Field
     from qvec.search.grouping import Condition, Nearby
+    from qvec.search.inputs import Inputs, RawInputs
     from qvec.search.row_selection import SelectedRows, Selector
 
+EVERY = slice(None)  # query of a batch
 MAX_PLANS = 64  # plans that an engine caches
 SAMPLED_CALLS = 64  # one call in this many is sampled: to copy a query takes a microsecond, a search takes ten or more
 
@@ -88,7 +90,32 @@ class Searches:
                 self._sample(q)
             options = self._options(raw) if search is None else search.options
             plan = None if search is None else search.plan
-            return _Run(snap, self._access, engine, options, plan, q, None, where, ids_in, threads).hits()
+            return Run(snap, self._access, engine, options, plan, q, None, where, ids_in, threads).hits()
+        finally:
+            self._store.end(snap)
+
+    def search_inputs(
+        self, query: Any, raw: RawOptions, given: RawInputs, where: Any, ids_in: Any, threads: int | None
+    ) -> Hits | BatchHits:
+        """Hits by text and sparse vectors, and by array-like vectors [n, dim] or [dim] if ``query`` is not None."""
+        from qvec.search.hybrid import HybridRun, check_hybrid_options
+        from qvec.search.inputs import check_inputs
+
+        config = self._config
+        if threads is not None:
+            worker_threads(threads)
+        q = None if query is None else as_searched(query, config.dim, config.metric, self._form)
+        snap = self._store.begin()
+        try:
+            engine = snap.derived.get("engine") or self.engine(snap)
+            options = self._options(raw)
+            n = len(q) if q is not None and q.ndim == 2 else None
+            inputs = check_inputs(given, snap.state, q is not None, n)
+            check_hybrid_options(options, inputs)
+            if q is None:  # stands for the number of queries
+                q = np.zeros(config.dim if inputs.n is None else (inputs.n, config.dim), np.float32)
+            run = HybridRun(snap, self._access, engine, options, None, q, None, where, ids_in, threads, inputs)
+            return run.hits()
         finally:
             self._store.end(snap)
 
@@ -111,7 +138,7 @@ class Searches:
             q = vectors[0] if type(ids) is int or np.ndim(ids) == 0 else vectors
             if self._form is not None or not 0 < plain_norm2(q, self._config.dim) < SAFE_NORM2:
                 q = as_searched(q, self._config.dim, self._config.metric, self._form)
-            return _Run(snap, self._access, engine, options, None, q, own, where, ids_in, threads).hits()
+            return Run(snap, self._access, engine, options, None, q, own, where, ids_in, threads).hits()
         finally:
             self._store.end(snap)
 
@@ -150,7 +177,7 @@ class Searches:
 
 
 @dataclass(slots=True)
-class _Run:
+class Run:
     """The later stages of one search of float32 queries [n, dim] or [dim].
 
     ``plan``: of a search for the nearest rows, None to make one. ``own``: for each query a row that is not a hit of it.
@@ -166,6 +193,8 @@ class _Run:
     where: Any
     ids_in: Any
     threads: int | None
+    inputs: Inputs | None = None
+    """Texts and sparse vectors of the queries (:class:`qvec.search.hybrid.HybridRun`)."""
     batch: Float32Array = field(init=False)
     searcher: Searcher | None = None
     filters: Sequence[tuple[str, Any]] = ()
@@ -189,7 +218,8 @@ class _Run:
             found = self.nearest()
             times.append(perf_counter())
             if options.refined:
-                found = refine(options, config.metric, self.batch, found, None if reader is None else reader.floats)
+                floats = None if reader is None else reader.floats
+                found = refine(options, config.metric, self.batch, found, floats, self.inputs is not None)
         else:
             from qvec.search.grouping import group_field
 
@@ -199,16 +229,21 @@ class _Run:
             found, groups = self.nearest_groups(by)
             times.append(perf_counter())
         times.append(perf_counter())
+        all_rows = found[0]
         if queries.ndim == 1:
             found = found[0][0], found[1][0], found[2].reshape(())
         vectors = reader.padded(found[0]) if options.vectors and reader is not None else None
         if groups is not None and queries.ndim == 1:
             groups = groups[0]
         extras = Extras(vectors, groups=groups)
+        if self.inputs is not None:
+            self.complete(extras, all_rows)
         hits = make_hits(self.snap, config, found, options, extras)
         if options.explain:
             k = options.depth + (self.own is not None)
             extras.explanation = explain(self.searcher, self.strategy, len(self.batch), k, [*times, perf_counter()])
+            if self.inputs is not None:
+                extras.explanation = self.explained(extras.explanation)
         return hits
 
     def nearest(self) -> Found:
@@ -216,12 +251,12 @@ class _Run:
         k = self.options.depth + (self.own is not None)
         params = self.plan or self._params(k)
         if len(self.filters) < 2:
-            found = self._find(self.batch, k, params, self._select(*self.filters[0]) if self.filters else None)
+            found = self._find(EVERY, k, params, self._select(*self.filters[0]) if self.filters else None)
         else:
             selections = [self._select(name, where) for name, where in self.filters]
             found = no_hits(len(self.batch), k)
             for selected, at in _same_selections(selections):
-                found[0][at], found[1][at], found[2][at] = self._find(self.batch[at], k, params, selected)
+                found[0][at], found[1][at], found[2][at] = self._find(at, k, params, selected)
         return found if self.own is None else without(found, self.own)
 
     def nearest_groups(self, by: Field) -> tuple[Found, list[list[Any]]]:
@@ -253,7 +288,7 @@ class _Run:
             restricted = {"$and": [where, restricted]}
         selected = self._select(name, restricted, limited=False)  # the values of excluded groups may be many
         k = depth + (self.own is not None)  # one more, because the query's own row is removed from the result
-        found = self._find(self.batch[query : query + 1], k, self._params(k), selected)
+        found = self._find(slice(query, query + 1), k, self._params(k), selected)
         rows, distances, counts = found if self.own is None else without(found, self.own[query : query + 1])
         count = n_found = int(counts[0])
         limit = self.options.max_distance
@@ -287,7 +322,16 @@ class _Run:
         selector = self.snap.derived.get("selector") or self._selector()
         return selector.select(self.snap, where, self.ids_in, self.access.config.ids, name, limited)
 
-    def _find(self, queries: Float32Array, k: int, params: SearchParams | None, selected: SelectedRows | None) -> Found:
+    def complete(self, extras: Extras, rows: NDArray[np.int64]) -> None:
+        """Add to the extras what only runs with inputs have."""
+
+    def explained(self, explanation: Explanation) -> Explanation:
+        """The explanation with the work of the inputs."""
+        return explanation
+
+    def _find(self, at: Any, k: int, params: SearchParams | None, selected: SelectedRows | None) -> Found:
+        """The k nearest rows of some queries, given as an index of the batch."""
+        queries = self.batch[at]
         if self.engine is None or params is None or (selected is not None and selected.count == 0):
             return no_hits(len(queries), k)
         if selected is None and not self.options.explain:

@@ -25,11 +25,17 @@ def no_hits(n: int, k: int) -> Found:
 
 
 def refine(
-    options: SearchOptions, metric: Metric, queries: Float32Array, found: Found, vectors: Vectors | None
+    options: SearchOptions,
+    metric: Metric,
+    queries: Float32Array,
+    found: Found,
+    vectors: Vectors | None,
+    by_score: bool = False,
 ) -> Found:
     """The k hits of each query [n, dim], selected from its nearest rows.
 
-    ``vectors`` gives float64 [m, dim] of rows; only maximal marginal relevance needs them.
+    ``vectors`` gives float64 [m, dim] of rows; only maximal marginal relevance needs them. by_score: its relevance is the
+    score, as a share of the best, and similarity is the cosine.
     """
     rows, distances, counts = found
     if options.max_distance is not None:
@@ -41,7 +47,12 @@ def refine(
             chosen: slice | NDArray[np.int64] = slice(first, min(count, last))
         else:
             near = vectors(rows[i, :count])
-            chosen = mmr_order(queries[i].astype(np.float64), near, metric, options.weight, last)[first:]
+            if by_score:
+                relevance = distances[i, :count].astype(np.float64) / min(float(distances[i, 0]), -1e-30)
+                order = mmr_by_relevance(relevance, near, "cosine", options.weight, last)
+            else:
+                order = mmr_order(queries[i].astype(np.float64), near, metric, options.weight, last)
+            chosen = order[first:]
         hits = rows[i, chosen]
         refined[0][i, : len(hits)], refined[1][i, : len(hits)] = hits, distances[i, chosen]
         refined[2][i] = len(hits)
@@ -70,9 +81,13 @@ def mmr_order(query: Float64, x: Float64, metric: Metric, weight: float, k: int)
     (Carbonell and Goldstein, SIGIR 1998). sim is cosine, dot product, or minus the squared distance. Ties go to the
     first row.
     """
-    if metric == "cosine":
-        query, x = query / np.linalg.norm(query), x / np.linalg.norm(x, axis=1, keepdims=True)
-    relevance = _similarity(x, query, metric)
+    relevance = _similarity(*_unit(metric, x, query), metric)
+    return mmr_by_relevance(relevance, x, metric, weight, k)
+
+
+def mmr_by_relevance(relevance: Float64, x: Float64, metric: Metric, weight: float, k: int) -> NDArray[np.int64]:
+    """As :func:`mmr_order`, with a relevance [n] of each row."""
+    (x,) = _unit(metric, x)
     redundancy = np.full(len(x), -np.inf)
     chosen: list[int] = []
     left = np.ones(len(x), bool)
@@ -85,6 +100,13 @@ def mmr_order(query: Float64, x: Float64, metric: Metric, weight: float, k: int)
         left[best] = False
         chosen.append(best)
     return np.array(chosen, np.int64)
+
+
+def _unit(metric: Metric, *vectors: Float64) -> tuple[Float64, ...]:
+    """Under cosine, vectors of length 1."""
+    if metric != "cosine":
+        return vectors
+    return tuple(x / np.linalg.norm(x, axis=-1, keepdims=True) for x in vectors)
 
 
 def _similarity(x: Float64, y: Float64, metric: Metric) -> Float64:

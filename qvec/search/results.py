@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -25,6 +25,8 @@ HOW_TO_INCLUDE = {
     "explanation": 'search with include=("explanation",)',
     "groups": "use search_groups()",
     "shards": "search a ShardedIndex",
+    "parts": "search with text= or sparse=",
+    "highlights": "search with text= and highlight=True",
 }
 
 
@@ -37,13 +39,17 @@ class Extras:
     explanation: Explanation | None = None
     groups: list[Any] | None = None
     shards: Int64Array | None = None
+    parts: Mapping[str, Float32Array] | None = None
+    highlights: list[Any] | None = None
 
     def row(self, query: int) -> Extras:
         """The extras of one query of a batch."""
-        vectors, groups, shards = (
-            None if part is None else part[query] for part in (self.vectors, self.groups, self.shards)
+        vectors, groups, shards, highlights = (
+            None if part is None else part[query]
+            for part in (self.vectors, self.groups, self.shards, self.highlights)
         )
-        return Extras(vectors, self.explanation, groups, shards)
+        parts = None if self.parts is None else {name: scores[query] for name, scores in self.parts.items()}
+        return Extras(vectors, self.explanation, groups, shards, parts, highlights)
 
 
 NO_EXTRAS = Extras()
@@ -85,6 +91,17 @@ class SearchResult:
     def shards(self) -> Int64Array:
         """int64, shape of ``ids``: the number of the shard that each hit is from, -1 without a hit."""
         return _included("shards", self._extras.shards)
+
+    @property
+    def parts(self) -> Mapping[str, Float32Array]:
+        """The scores of each input ("vector", "text", "sparse") of a search with text or sparse vectors: float32, shape of
+        ``ids``; NaN for hits that the input did not list, and in places without a hit."""
+        return _included("parts", self._extras.parts)
+
+    @property
+    def highlights(self) -> list[Any]:
+        """For each hit, by text field, the positions, from and to, of the words of the query in the payload's text."""
+        return _included("highlights", self._extras.highlights)
 
     @property
     def explanation(self) -> Explanation:
@@ -191,6 +208,18 @@ class Hit:
         """The number of the shard that the hit is from."""
         return int(self._hits.shards[self._rank])
 
+    @property
+    def parts(self) -> dict[str, float | None]:
+        """The score of each input of the search; None if the input did not list the hit."""
+        scores = {name: float(values[self._rank]) for name, values in self._hits.parts.items()}
+        return {name: None if score != score else score for name, score in scores.items()}
+
+    @property
+    def highlights(self) -> dict[str, list[tuple[int, int]]]:
+        """By text field, the positions, from and to, of the words of the query in the payload's text."""
+        found: dict[str, list[tuple[int, int]]] = self._hits.highlights[self._rank]
+        return found
+
     def __repr__(self) -> str:
         payload = f", payload={short_text(self.payload)}" if "payloads" in self._hits.included else ""
         return f"<qvec.Hit id={self.id!r} distance={self.distance:.6g} score={self.score:.6g}{payload}>"
@@ -241,6 +270,10 @@ class Hits(SearchResult, Sequence[Hit]):
         shards = None if extras.shards is None else extras.shards.tolist()
         parts = {"payload": self._payloads, "group": extras.groups, "vector": extras.vectors, "shard": shards}
         columns |= {name: list(values[:n]) for name, values in parts.items() if values is not None}
+        if extras.parts is not None:
+            columns["parts"] = [hit.parts for hit in self]
+        if extras.highlights is not None:
+            columns["highlights"] = extras.highlights[:n]
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
     def __repr__(self) -> str:
