@@ -40,6 +40,7 @@ from qvec.common.errors import (
     QvecError,
     ReadOnlyError,
     ReplacedError,
+    SearchTimeoutError,
 )
 from qvec.common.types import Stats
 from qvec.rows.results import AddResult, Record, Records
@@ -101,6 +102,7 @@ __all__ = [
     "Records",
     "ReplacedError",
     "Report",
+    "SearchTimeoutError",
     "ShardedIndex",
     "Sparse",
     "Stats",

@@ -189,6 +189,7 @@ class ReadableCollection:
         exact: bool = False,
         recall: float | None = None,
         threads: int | None = None,
+        timeout: float | None = None,
     ) -> Hits | BatchHits:
         """The k nearest neighbors of one query [dim] (returns Hits) or of a batch [n, dim] (returns BatchHits).
 
@@ -210,6 +211,7 @@ class ReadableCollection:
         recall: in place of these, the share of true neighbors to find, by the cheapest search that :meth:`tune`
         measured to reach it. exact: score every original.
         threads: for a batch; default, one for each core.
+        timeout: seconds after which SearchTimeoutError ends the search, a few milliseconds late at most.
 
         text, sparse: search by these, alone or together with ``query``; hits then have scores (``distances`` are minus the
         scores) and ``parts``, their score by each input. text: a string, searched in all text fields by BM25; a list for a
@@ -224,9 +226,9 @@ class ReadableCollection:
         options = (k, include, max_distance, offset, mmr, None, 1, ef, nprobe, oversample, exact, recall)
         if text is None and sparse is None and query is not None:
             if fusion is None and fusion_depth is None and text_weights is None and highlight is False:
-                return self._searches.search(query, options, where, ids_in, threads)
+                return self._searches.search(query, options, where, ids_in, threads, timeout)
         given = text, sparse, fusion, text_weights, fusion_depth, highlight
-        return self._search_inputs(query, options, given, where, ids_in, threads)
+        return self._search_inputs(query, options, given, where, ids_in, threads, timeout)
 
     @overload
     def search_by_id(self, ids: int | str, k: int = 10, **options: Unpack[SearchKeywords]) -> Hits: ...
@@ -249,13 +251,14 @@ class ReadableCollection:
         exact: bool = False,
         recall: float | None = None,
         threads: int | None = None,
+        timeout: float | None = None,
     ) -> Hits | BatchHits:
         """The k nearest neighbors of a stored vector (returns Hits) or of several (returns BatchHits).
 
         A vector is not its own neighbor. Options are as in :meth:`search`. Raises MissingIdError.
         """
         options = (k, include, max_distance, offset, mmr, None, 1, ef, nprobe, oversample, exact, recall)
-        return self._searches.search_by_id(ids, options, where, ids_in, threads)
+        return self._searches.search_by_id(ids, options, where, ids_in, threads, timeout)
 
     @overload
     def search_groups(self, query: UnknownArray, k: int = 10, **options: Unpack[GroupKeywords]) -> Any: ...
@@ -283,6 +286,7 @@ class ReadableCollection:
         exact: bool = False,
         recall: float | None = None,
         threads: int | None = None,
+        timeout: float | None = None,
     ) -> Hits | BatchHits:
         """The nearest k groups of vectors with the same value of a field, each with its ``group_size`` nearest vectors.
 
@@ -306,7 +310,7 @@ class ReadableCollection:
             exact,
             recall,
         )
-        return self._searches.search(query, options, where, ids_in, threads)
+        return self._searches.search(query, options, where, ids_in, threads, timeout)
 
     # --- reading ---
 
@@ -379,7 +383,14 @@ class ReadableCollection:
     # --- parts ---
 
     def _search_inputs(
-        self, query: Any, options: Any, given: tuple[Any, ...], where: Any, ids_in: Any, threads: int | None
+        self,
+        query: Any,
+        options: Any,
+        given: tuple[Any, ...],
+        where: Any,
+        ids_in: Any,
+        threads: int | None,
+        timeout: float | None,
     ) -> Hits | BatchHits:
         from qvec.search.inputs import RawInputs
 
@@ -387,7 +398,7 @@ class ReadableCollection:
         if inputs.is_empty:
             missing = "query, text or sparse" if query is None else "text or sparse: fusion, text_weights, highlight"
             raise InputError(f"give {missing}{'' if query is None else ' and fusion_depth are for them'}")
-        return self._searches.search_inputs(query, options, inputs, where, ids_in, threads)
+        return self._searches.search_inputs(query, options, inputs, where, ids_in, threads, timeout)
 
     def _take_queries(self, queries: Float32Array) -> None:
         self._queries.take(queries)

@@ -71,7 +71,7 @@ class HybridRun(Run):
         assert self.inputs is not None
         lists = {}
         for name, queries in self.inputs.queries.items():
-            lists[name], postings = search_lists(self.snap, queries[query], depth, excluded)
+            lists[name], postings = search_lists(self.snap, queries[query], depth, excluded, self.deadline)
             self.postings += postings
         return lists
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qvec._kernels import PostingField, search_postings
+from qvec._kernels import Deadline, PostingField, search_postings
 from qvec.common.errors import InputError
 from qvec.common.types import Bitmap
 from qvec.schema.state import State
@@ -154,11 +154,11 @@ def _sparse_query(field: str, value: Any, name: str) -> Query:
 
 
 def search_lists(
-    snap: Snapshot, query: Query, k: int, excluded: Bitmap | None
+    snap: Snapshot, query: Query, k: int, excluded: Bitmap | None, deadline: Deadline | None
 ) -> tuple[Listed, int]:
     """The best k rows of one query of postings, and the number of postings that were scored."""
     fields: list[PostingField] = [postings_of(snap, name) for name in query.fields]
-    rows, scores, work = search_postings(fields, query.terms, snap.state.n, k, excluded)
+    rows, scores, work = search_postings(fields, query.terms, snap.state.n, k, excluded, deadline=deadline)
     return (rows, scores), work[2]
 
 

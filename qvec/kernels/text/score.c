@@ -311,7 +311,8 @@ int qv_text_search(const qv_text_query *query, qv_pool *pool, int k, qv_text_wor
         while (status == QV_OK && (row = advance(w, row)) < query->n) {
             uint32_t start = row / QV_WINDOW * QV_WINDOW, left = query->n - start;
             uint32_t stop = start + (left < QV_WINDOW ? left : QV_WINDOW);
-            if (any_allowed(query, start, stop)) status = search_window(w, start, stop, pool);
+            if (query->deadline && qv_now() >= query->deadline) status = QV_LATE;
+            else if (any_allowed(query, start, stop)) status = search_window(w, start, stop, pool);
             row = stop;
         }
     }

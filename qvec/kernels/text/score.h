@@ -30,13 +30,14 @@ typedef struct {
     const uint64_t *excluded; /* rows below n that may not be found; NULL: none */
     uint32_t n;               /* rows of the collection */
     int simd;
+    uint64_t deadline; /* in nanoseconds of qv_now; 0: none */
 } qv_text_query;
 
 typedef struct {
     uint64_t windows, blocks, postings; /* work done */
 } qv_text_work;
 
-/* The best k rows, in pool->slots: keys are minus the scores. Returns QV_OK, QV_DAMAGED or QV_NO_MEMORY. */
+/* The best k rows, in pool->slots: keys are minus the scores. Returns QV_OK, QV_DAMAGED, QV_NO_MEMORY or QV_LATE. */
 int qv_text_search(const qv_text_query *query, qv_pool *pool, int k, qv_text_work *work);
 
 /* Number of postings of rows that are valid; -1 if the list is damaged. */

@@ -84,6 +84,7 @@ cdef extern from "text/score.h" nogil:
         const uint64_t *excluded
         uint32_t n
         int simd
+        uint64_t deadline
     ctypedef struct qv_text_work:
         uint64_t windows, blocks, postings
     int qv_text_search(const qv_text_query *, qv_pool *, int, qv_text_work *)
@@ -537,12 +538,12 @@ cdef int _add_lists(_QueryLists lists, PostingField field, uint32_t number, byte
 
 
 def search_postings(list fields not None, list terms not None, uint32_t n, int k, const uint64_t[::1] excluded, *,
-                    simd=None) -> tuple[np.ndarray, np.ndarray, tuple[int, int, int]]:
+                    Deadline deadline=None, simd=None) -> tuple[np.ndarray, np.ndarray, tuple[int, int, int]]:
     """The best k rows, int64, for weighted terms, their scores, float32, descending, and the work done.
 
     fields: PostingFields. terms: (number of the field, term, weight above zero) for each term. n: rows of the collection.
     excluded: bitmap of rows that may not be found; None: none. Equal scores: the lower row first. A row without any of the
-    terms is not found. Work: windows, decoded blocks and scored postings.
+    terms is not found. Work: windows, decoded blocks and scored postings. Raises SearchTimeoutError after the deadline.
     """
     cdef _QueryLists lists = _QueryLists()
     cdef PostingField field
@@ -574,9 +575,12 @@ def search_postings(list fields not None, list terms not None, uint32_t n, int k
         if excluded is not None and excluded.shape[0]:
             query.excluded = &excluded[0]
         query.n, query.simd = n, _level(simd)
+        query.deadline = deadline.at if deadline is not None else 0
         if lists.n:
             with nogil:
                 status = qv_text_search(&query, &pool, k, &work)
+        if status == QV_LATE:
+            deadline.fail()
         if status == QV_DAMAGED:
             raise CorruptError("a posting list or the lengths of a text field are damaged")
         if status:
