@@ -102,6 +102,7 @@ class Collection(ReadableCollection):
         model: str | None = None,
         vector: str | None = None,
         id: str | None = None,
+        sparse: Mapping[str, Any] | None = None,
     ) -> AddResult:
         """Store a batch of vectors, all or none of them. The batch is durable when the call returns.
 
@@ -115,6 +116,8 @@ class Collection(ReadableCollection):
         model: the tag of the vectors' embedding model, refused if it is not the collection's.
         vector, id: if ``vectors`` is a table (of pandas, polars or Arrow), the names of its columns of vectors and of
         ids. The other columns are the payloads.
+        sparse: by sparse field, the vectors of all rows: a SciPy CSR matrix, or a list of dicts of ids and weights,
+        pairs of arrays, or None. They are stored in the payloads.
 
         Raises InputError (also a ValueError) naming the row and the limit, DuplicateIdError, ReadOnlyError or
         DiskFullError; nothing was written then.
@@ -136,6 +139,11 @@ class Collection(ReadableCollection):
         workers, report = worker_threads(threads), as_progress(progress, "index")
         with self._store.write() as txn:
             writer = self._access.writer(txn)
+            if sparse is not None:
+                from qvec.text.sparse import with_sparse
+
+                types = {name: field.type for name, field in txn.state.fields.items()}
+                checked_payloads = with_sparse(checked_payloads, sparse, types)
             untrained = writer.is_empty
             result = writer.add(x, checked, checked_payloads, on_conflict, workers, report)
             drift = self._alarm.check(txn, x, untrained)
@@ -156,9 +164,11 @@ class Collection(ReadableCollection):
         progress: Progress | bool | None = None,
         threads: int | None = None,
         model: str | None = None,
+        sparse: Mapping[str, Any] | None = None,
     ) -> AddResult:
         """Add vectors and replace those whose ids are already stored; see :meth:`add`."""
-        return self.add(vectors, ids, payloads, on_conflict="replace", progress=progress, threads=threads, model=model)
+        options: dict[str, Any] = {"progress": progress, "threads": threads, "model": model, "sparse": sparse}
+        return self.add(vectors, ids, payloads, on_conflict="replace", **options)
 
     def update_payloads(
         self,
@@ -271,7 +281,9 @@ class Collection(ReadableCollection):
         """Declare a field, and index the values that stored payloads have under its name.
 
         type: "keyword", "int", "float", "bool" or "datetime" (a datetime, or a string in ISO 8601), or a list of these:
-        "keyword[]" and so on; "text" or :class:`qvec.Text`, "sparse" or :class:`qvec.Sparse`. progress: called with (done, total) rows.
+        "keyword[]" and so on; "text" or :class:`qvec.Text`, "sparse" or :class:`qvec.Sparse`. Text and sparse fields
+        are indexed in short transactions; searches by the field are refused until all rows are. progress: called with
+        (done, total) rows.
 
         Raises InputError for a name or type that is not allowed, a field that is already declared, or a stored payload
         with a value of another type (the message names it); nothing has changed then.
@@ -284,7 +296,8 @@ class Collection(ReadableCollection):
             from qvec.maintenance.add_field import add_searched_field
 
             report = as_progress(progress, "add_field")
-            return add_searched_field(self._store, self._access.writer, *fields, declared, report)
+            add_searched_field(self._store, self._access.writer, *fields, declared, report)
+            return
         with self._store.write() as txn:
             self._access.writer(txn).add_fields(fields, as_progress(progress, "add_field"))
 

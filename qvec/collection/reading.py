@@ -39,7 +39,7 @@ from qvec.search.results import BatchHits, Hits
 from qvec.storage.store import TIMEOUT, Store
 
 if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec` fast
-    from qvec.common.types import Batch, GroupKeywords, ManyIds, Query, SearchKeywords, UnknownArray
+    from qvec.common.types import Batch, GroupKeywords, HybridKeywords, ManyIds, Query, SearchKeywords, UnknownArray
     from qvec.quality.query_sample import QuerySample
     from qvec.text.options import Sparse, Text
 
@@ -159,13 +159,15 @@ class ReadableCollection:
     # --- searching ---
 
     @overload
-    def search(self, query: UnknownArray, k: int = 10, **options: Unpack[SearchKeywords]) -> Any: ...
+    def search(self, query: None = None, k: int = 10, **options: Unpack[HybridKeywords]) -> Any: ...
     @overload
-    def search(self, query: Query, k: int = 10, **options: Unpack[SearchKeywords]) -> Hits: ...
+    def search(self, query: UnknownArray, k: int = 10, **options: Unpack[HybridKeywords]) -> Any: ...
     @overload
-    def search(self, query: Batch, k: int = 10, **options: Unpack[SearchKeywords]) -> BatchHits: ...
+    def search(self, query: Query, k: int = 10, **options: Unpack[HybridKeywords]) -> Hits: ...
     @overload
-    def search(self, query: ArrayLike, k: int = 10, **options: Unpack[SearchKeywords]) -> Hits | BatchHits: ...
+    def search(self, query: Batch, k: int = 10, **options: Unpack[HybridKeywords]) -> BatchHits: ...
+    @overload
+    def search(self, query: ArrayLike, k: int = 10, **options: Unpack[HybridKeywords]) -> Hits | BatchHits: ...
     def search(
         self,
         query: Any = None,
@@ -213,10 +215,10 @@ class ReadableCollection:
         threads: for a batch; default, one for each core.
         timeout: seconds after which SearchTimeoutError ends the search, a few milliseconds late at most.
 
-        text, sparse: search by these, alone or together with ``query``; hits then have scores (``distances`` are minus the
-        scores) and ``parts``, their score by each input. text: a string, searched in all text fields by BM25; a list for a
-        batch. sparse: a dict of ids and weights, a pair of arrays, or CSR rows; ``{"field": ...}`` if there are several
-        sparse fields. Rows that share no term with a text, and no id with a sparse vector, are not listed.
+        text, sparse: search by these, alone or together with ``query``; hits then have scores (``distances`` are minus
+        the scores) and ``parts``, their score by each input. text: a string, searched in all text fields by BM25; a
+        list for a batch. sparse: a dict of ids and weights, a pair of arrays, or CSR rows; ``{"field": ...}`` if there
+        are several sparse fields. Rows without a term of the text, or an id of the sparse vector, are not listed.
         fusion: how the lists of several inputs are joined: "rrf" (reciprocal ranks), "weighted" (scaled scores), or the
         weights of scaled scores, ``{"vector": 0.6, "text": 0.4}``. fusion_depth: length of the lists; default: 100.
         text_weights: of text fields, 1 if not named. highlight: find the words of the text in the hits' payloads.
@@ -224,10 +226,10 @@ class ReadableCollection:
         With fewer than k vectors, all are returned, and the arrays are padded (:class:`Hits`).
         """
         options = (k, include, max_distance, offset, mmr, None, 1, ef, nprobe, oversample, exact, recall)
-        if text is None and sparse is None and query is not None:
-            if fusion is None and fusion_depth is None and text_weights is None and highlight is False:
-                return self._searches.search(query, options, where, ids_in, threads, timeout)
-        given = text, sparse, fusion, text_weights, fusion_depth, highlight
+        plain = text is None and sparse is None and fusion is None and fusion_depth is None and text_weights is None
+        if plain and highlight is False and query is not None:
+            return self._searches.search(query, options, where, ids_in, threads, timeout)
+        given = text, sparse, fusion, fusion_depth, text_weights, highlight
         return self._search_inputs(query, options, given, where, ids_in, threads, timeout)
 
     @overload
@@ -261,6 +263,8 @@ class ReadableCollection:
         return self._searches.search_by_id(ids, options, where, ids_in, threads, timeout)
 
     @overload
+    def search_groups(self, query: None = None, k: int = 10, **options: Unpack[GroupKeywords]) -> Any: ...
+    @overload
     def search_groups(self, query: UnknownArray, k: int = 10, **options: Unpack[GroupKeywords]) -> Any: ...
     @overload
     def search_groups(self, query: Query, k: int = 10, **options: Unpack[GroupKeywords]) -> Hits: ...
@@ -270,11 +274,17 @@ class ReadableCollection:
     def search_groups(self, query: ArrayLike, k: int = 10, **options: Unpack[GroupKeywords]) -> Hits | BatchHits: ...
     def search_groups(
         self,
-        query: Any,
+        query: Any = None,
         k: int = 10,
         *,
         group_by: str,
         group_size: int = 1,
+        text: str | Sequence[str] | None = None,
+        sparse: Any = None,
+        fusion: Literal["rrf", "weighted"] | Mapping[str, float] | None = None,
+        fusion_depth: int | None = None,
+        text_weights: Mapping[str, float] | None = None,
+        highlight: bool = False,
         where: Where | Sequence[Where | None] | None = None,
         ids_in: Any = None,
         include: Include = ("payloads",),
@@ -310,7 +320,11 @@ class ReadableCollection:
             exact,
             recall,
         )
-        return self._searches.search(query, options, where, ids_in, threads, timeout)
+        plain = text is None and sparse is None and fusion is None and fusion_depth is None and text_weights is None
+        if plain and highlight is False and query is not None:
+            return self._searches.search(query, options, where, ids_in, threads, timeout)
+        given = text, sparse, fusion, fusion_depth, text_weights, highlight
+        return self._search_inputs(query, options, given, where, ids_in, threads, timeout)
 
     # --- reading ---
 

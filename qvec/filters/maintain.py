@@ -57,7 +57,9 @@ class FieldWriter:
     def _sparse(self) -> dict[str, str]:
         """The sparse fields, and how their weights are kept."""
         declared = self.txn.state.fields
-        fields = ((field.name, declared[field.name].postings.options) for field in self.fields if field.type == "sparse")
+        fields = (
+            (field.name, declared[field.name].postings.options) for field in self.fields if field.type == "sparse"
+        )
         return {name: options.originals for name, options in fields}
 
     def read_stored(self, payloads: Sequence[Payload | None]) -> list[RowKeys]:

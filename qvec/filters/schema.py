@@ -110,7 +110,9 @@ def _declaration(number: int, name: object, kind: object) -> FieldDeclaration:
     if isinstance(kind, Text) or kind == "text":
         return FieldDeclaration(number, "text", PostingsState((kind if isinstance(kind, Text) else Text()).options()))
     if isinstance(kind, Sparse) or kind == "sparse":
-        return FieldDeclaration(number, "sparse", PostingsState((kind if isinstance(kind, Sparse) else Sparse()).options()))
+        return FieldDeclaration(
+            number, "sparse", PostingsState((kind if isinstance(kind, Sparse) else Sparse()).options())
+        )
     return FieldDeclaration(number, check_type(name, kind))
 
 

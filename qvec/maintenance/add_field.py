@@ -51,9 +51,7 @@ def _is_unfinished(txn: Transaction, name: str, wanted: FieldDeclaration) -> boo
     return bool(declared.postings.options == wanted.postings.options)
 
 
-def _index_part(
-    store: Store, writer: Callable[[Transaction], Writer], name: str, progress: Progress | None
-) -> bool:
+def _index_part(store: Store, writer: Callable[[Transaction], Writer], name: str, progress: Progress | None) -> bool:
     """Index some rows; False: all are indexed."""
     with store.write() as txn:
         postings, n = PostingsWriter(txn, name), txn.state.n

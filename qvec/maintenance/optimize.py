@@ -89,7 +89,7 @@ class Maintenance:
                 progress(done, done + left)
 
     def merge_postings(self, invalid_only: bool) -> None:
-        """Merge the posting lists of text and sparse fields, or only remove those of deleted rows; a segment a commit."""
+        """Merge posting lists, or only remove those of deleted rows; one segment in a commit."""
         left = True
         while left:
             with self.store.write() as txn:

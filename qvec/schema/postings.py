@@ -16,7 +16,7 @@ _Text = Annotated[str, Between(0, 1024)]
 
 @dataclass(frozen=True, slots=True)
 class TextOptions:
-    """How text becomes terms, and the constants of BM25. ``version``: of the analyzer; ``stemmer``: a Snowball language."""
+    """How text becomes terms, and the constants of BM25. ``version``: of analyzer and stemmer."""
 
     kind: Literal["text"] = "text"
     analyzer: _Text = "unicode"

@@ -28,7 +28,9 @@ def check_fusion(fusion: object, inputs: tuple[str, ...]) -> Fusion:
         raise InputError(f"fusion joins two inputs or more of {', '.join(INPUTS)}; there is only {', '.join(inputs)}")
     if isinstance(fusion, Mapping):
         if set(fusion) != set(inputs):
-            raise InputError(f"fusion must have a weight for each of {', '.join(inputs)}; got {sorted(map(str, fusion))}")
+            raise InputError(
+                f"fusion must have a weight for each of {', '.join(inputs)}; got {sorted(map(str, fusion))}"
+            )
         for name, weight in fusion.items():
             check_weight(f"fusion[{name!r}]", weight)
         if not any(fusion.values()):
@@ -50,8 +52,8 @@ def check_weight(name: str, weight: Any) -> float:
 def fuse(lists: Mapping[str, Listed], fusion: Fusion, k: int) -> Listed:
     """The best k rows of several lists. Equal scores: the lower row first.
 
-    "rrf": the sum of 1 / (60 + rank), ranks from 1. Weights: the weighted sum of scores that are scaled from 0, the least
-    of a list, to 1, its best; "weighted" has equal weights. A row that is missing from a list gets nothing from it.
+    "rrf": the sum of 1 / (60 + rank), ranks from 1. Weights: the weighted sum of scores that are scaled from 0, the
+    least of a list, to 1, its best; "weighted" has equal weights. A row that a list does not have gets nothing from it.
     """
     if len(lists) == 1:
         ((rows, scores),) = lists.values()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,13 +15,14 @@ from qvec.common.parallel import for_each
 from qvec.common.types import Bitmap, Float32Array, NDArray
 from qvec.rows.lookup import payloads_of, read_records
 from qvec.search.explain import Explanation
-from qvec.search.fusion import TEXT, VECTOR, Listed, fuse
-from qvec.search.inputs import Inputs, search_lists, spans_of
+from qvec.search.fusion import SPARSE, TEXT, VECTOR, Listed, fuse
+from qvec.search.inputs import Inputs, rescored, search_lists, spans_of
 from qvec.search.options import SearchOptions
 from qvec.search.pipeline import Run
 from qvec.search.refine import Found, no_hits
 from qvec.search.results import Extras
 
+RESCORED = 10  # rows beyond k that are scored by the weights of payloads: those of lists have eight bits
 _OF_VECTORS = {"ef": None, "nprobe": None, "oversample": "auto", "exact": False, "recall": None}
 
 
@@ -30,6 +32,8 @@ def check_hybrid_options(options: SearchOptions, inputs: Inputs) -> None:
         raise InputError("max_distance is a distance of vectors; hits by text or sparse vectors have scores")
     if VECTOR not in inputs.names:
         for name, default in _OF_VECTORS.items():
+            if name == "oversample" and inputs.names == (SPARSE,):
+                continue
             if getattr(options, name) != default:
                 raise InputError(f"{name} is for searches by a vector; give query=")
 
@@ -60,29 +64,47 @@ class HybridRun(Run):
                 lists[VECTOR] = near[0][i, :count], self._scores(near[1][i, :count])
             rows, scores = fuse(lists, inputs.fusion, k)
             found[0][i, : len(rows)], found[1][i, : len(rows)], found[2][i] = rows, -scores, len(rows)
-            kept = self.lists.setdefault(int(queries[i]), {})
-            for name, listed in lists.items():
-                kept.setdefault(name, []).append(listed)
+            if len(lists) > 1:
+                kept = self.lists.setdefault(int(queries[i]), {})
+                for name, listed in lists.items():
+                    kept.setdefault(name, []).append(listed)
 
-        for_each(search, range(len(queries)), self.threads or 1)
+        if len(queries) == 1:
+            search(0)
+        else:
+            for_each(search, range(len(queries)), self.threads or 1)
         return found
 
     def _lists_of(self, query: int, depth: int, excluded: Bitmap | None) -> dict[str, Listed]:
         assert self.inputs is not None
         lists = {}
         for name, queries in self.inputs.queries.items():
-            lists[name], postings = search_lists(self.snap, queries[query], depth, excluded, self.deadline)
+            asked, n = queries[query], self._candidates(name, depth)
+            lists[name], postings = search_lists(self.snap, asked, n, excluded, self.deadline)
             self.postings += postings
+            if n > depth:
+                lists[name] = rescored(self.snap, asked, lists[name], depth)
         return lists
+
+    def _candidates(self, name: str, k: int) -> int:
+        """The number of rows to list: more than k if they are scored again by the weights of payloads."""
+        oversample = self.options.oversample
+        if self.inputs is None or self.inputs.names != (SPARSE,) or name != SPARSE or oversample == 0:
+            return k
+        return k + RESCORED if oversample == "auto" else max(k, math.ceil(k * oversample))
 
     def _scores(self, distances: Float32Array) -> Float32Array:
         zero = 1.0 if self.access.config.metric == "cosine" else 0.0
         return np.float32(zero) - distances
 
-    def complete(self, extras: Extras, rows: NDArray[np.int64]) -> None:
+    def complete(self, extras: Extras, found: Found) -> None:
         """Add the scores by input, and highlights, of hits [n, k]."""
         assert self.inputs is not None
-        parts = {name: self._parts(name, rows) for name in self.inputs.names}
+        rows, distances, _ = found
+        if len(self.inputs.names) == 1:
+            parts = {self.inputs.names[0]: np.where(rows < 0, np.float32(np.nan), -distances)}
+        else:
+            parts = {name: self._parts(name, rows) for name in self.inputs.names}
         shape = rows.shape if self.queries.ndim > 1 else rows.shape[1:]
         extras.parts = {name: scores.reshape(shape) for name, scores in parts.items()}
         if self.inputs.highlight:

@@ -6,16 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from qvec._kernels import Deadline, PostingField, search_postings
 from qvec.common.errors import InputError
-from qvec.common.types import Bitmap
+from qvec.common.types import Bitmap, Float32Array, NDArray
+from qvec.rows.lookup import payloads_of, read_records
 from qvec.schema.state import State
 from qvec.schema.validation import MAX_K, check_count
 from qvec.search.fusion import DEFAULT_DEPTH, SPARSE, TEXT, VECTOR, Fusion, Listed, check_fusion, check_weight
 from qvec.storage.store import Snapshot
 from qvec.text.analysis import MAX_TEXT_BYTES
 from qvec.text.reader import Terms, analyzer_of, postings_of, sparse_terms, text_terms
-from qvec.text.sparse import rows_of, sparse_vector
+from qvec.text.sparse import product, rows_of, sparse_vector
 
 
 @dataclass(frozen=True)
@@ -25,8 +28,8 @@ class RawInputs:
     text: Any = None
     sparse: Any = None
     fusion: Any = None
-    text_weights: Any = None
     fusion_depth: Any = None
+    text_weights: Any = None
     highlight: Any = False
 
     @property
@@ -35,13 +38,13 @@ class RawInputs:
         return self.text is None and self.sparse is None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Query:
-    """One query of one input: a term (number of the field, term, weight) for each of its lists."""
+    """One query of one input: terms as (number of the field, term, weight). ``vector``: ids and weights, if sparse."""
 
     fields: tuple[str, ...]
     terms: list[tuple[int, bytes, float]]
-    text: str = ""
+    vector: tuple[NDArray[np.uint32], Float32Array] | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Inputs:
 
 
 def check_inputs(raw: RawInputs, state: State, has_vector: bool, n: int | None) -> Inputs:
-    """Check the inputs of a search. ``n``: the number of vectors, None: one, or none is given. Raises InputError."""
+    """Check the inputs of a search. ``n``: the number of vectors of a batch. Raises InputError."""
     n = _number_of(raw, n, has_vector)
     queries: dict[str, list[Query]] = {}
     if raw.text is not None:
@@ -126,7 +129,7 @@ def _text_query(state: State, fields: Mapping[str, float], text: Any, name: str)
     terms = []
     for number, (field, weight) in enumerate(fields.items()):
         terms += [(number, term, weight * count) for term, count in text_terms(state, field, text)]
-    return Query(tuple(fields), terms, text)
+    return Query(tuple(fields), terms)
 
 
 def _names_fields(value: Any) -> bool:
@@ -150,7 +153,7 @@ def _sparse_field(state: State, value: Any) -> tuple[str, Any]:
 def _sparse_query(field: str, value: Any, name: str) -> Query:
     ids, weights = sparse_vector(value, name)
     terms: Terms = sparse_terms(ids, weights)
-    return Query((field,), [(0, term, weight) for term, weight in terms])
+    return Query((field,), [(0, term, weight) for term, weight in terms], (ids, weights))
 
 
 def search_lists(
@@ -162,6 +165,17 @@ def search_lists(
     return (rows, scores), work[2]
 
 
+def rescored(snap: Snapshot, query: Query, listed: Listed, k: int) -> Listed:
+    """The best k rows of a list by the weights that their payloads hold."""
+    (field,), rows = query.fields, listed[0]
+    assert query.vector is not None
+    scores = np.zeros(len(rows), np.float32)
+    for i, payload in enumerate(payloads_of(read_records(snap, rows.tolist()))):
+        scores[i] = product(query.vector, (payload or {}).get(field))
+    best = np.lexsort((rows, -scores))[:k]
+    return rows[best], scores[best]
+
+
 def spans_of(state: State, query: Query, payload: Mapping[str, Any] | None) -> dict[str, list[tuple[int, int]]]:
     """For each text field of a payload the positions, from and to, of words that a query has."""
     wanted: dict[int, set[bytes]] = {}
@@ -171,7 +185,11 @@ def spans_of(state: State, query: Query, payload: Mapping[str, Any] | None) -> d
     for number, field in enumerate(query.fields):
         text = (payload or {}).get(field)
         if isinstance(text, str):
-            spans = [(a, b) for a, b, term in analyzer_of(state, field).spans(text) if term.encode() in wanted.get(number, ())]
+            spans = [
+                (a, b)
+                for a, b, term in analyzer_of(state, field).spans(text)
+                if term.encode() in wanted.get(number, ())
+            ]
             found[field] = _joined(spans)
     return found
 

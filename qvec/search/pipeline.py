@@ -256,7 +256,7 @@ class Run:
             found, groups = self.nearest_groups(by)
             times.append(perf_counter())
         times.append(perf_counter())
-        all_rows = found[0]
+        of_batch = found
         if queries.ndim == 1:
             found = found[0][0], found[1][0], found[2].reshape(())
         vectors = reader.padded(found[0]) if options.vectors and reader is not None else None
@@ -264,7 +264,7 @@ class Run:
             groups = groups[0]
         extras = Extras(vectors, groups=groups)
         if self.inputs is not None:
-            self.complete(extras, all_rows)
+            self.complete(extras, of_batch)
         hits = make_hits(self.snap, config, found, options, extras, self.deadline)
         if options.explain:
             k = options.depth + (self.own is not None)
@@ -326,7 +326,12 @@ class Run:
         for record in read_records(self.snap, near, complete=True, deadline=self.deadline):
             payload = None if record is None else record.payload
             values.append(None if payload is None else payload.get(field))
-        return near, distances[0, :count].tolist(), values, count < n_found or selected.count <= depth
+        return (
+            near,
+            distances[0, :count].tolist(),
+            values,
+            count < n_found or n_found < depth or selected.count <= depth,
+        )
 
     def _params(self, k: int) -> SearchParams | None:
         """The parameters of a search for the k nearest rows, planned once for each engine; None without an engine."""
@@ -351,7 +356,7 @@ class Run:
             self.deadline.check()
         return selector.select(self.snap, where, self.ids_in, self.access.config.ids, name, limited, self.deadline)
 
-    def complete(self, extras: Extras, rows: NDArray[np.int64]) -> None:
+    def complete(self, extras: Extras, found: Found) -> None:
         """Add to the extras what only runs with inputs have."""
 
     def explained(self, explanation: Explanation) -> Explanation:

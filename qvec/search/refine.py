@@ -36,8 +36,8 @@ def refine(
 ) -> Found:
     """The k hits of each query [n, dim], selected from its nearest rows.
 
-    ``vectors`` gives float64 [m, dim] of rows; only maximal marginal relevance needs them. by_score: its relevance is the
-    score, as a share of the best, and similarity is the cosine. Raises SearchTimeoutError soon after the deadline.
+    ``vectors`` gives float64 [m, dim] of rows; only maximal marginal relevance needs them. by_score: its relevance is
+    the score, as a share of the best, and similarity is the cosine. Raises SearchTimeoutError soon after the deadline.
     """
     rows, distances, counts = found
     if options.max_distance is not None:

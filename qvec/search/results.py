@@ -45,8 +45,7 @@ class Extras:
     def row(self, query: int) -> Extras:
         """The extras of one query of a batch."""
         vectors, groups, shards, highlights = (
-            None if part is None else part[query]
-            for part in (self.vectors, self.groups, self.shards, self.highlights)
+            None if part is None else part[query] for part in (self.vectors, self.groups, self.shards, self.highlights)
         )
         parts = None if self.parts is None else {name: scores[query] for name, scores in self.parts.items()}
         return Extras(vectors, self.explanation, groups, shards, parts, highlights)
@@ -94,8 +93,8 @@ class SearchResult:
 
     @property
     def parts(self) -> Mapping[str, Float32Array]:
-        """The scores of each input ("vector", "text", "sparse") of a search with text or sparse vectors: float32, shape of
-        ``ids``; NaN for hits that the input did not list, and in places without a hit."""
+        """The scores of each input ("vector", "text", "sparse"), float32, shape of ``ids``; NaN for hits that the input
+        did not list, and in places without a hit."""
         return _included("parts", self._extras.parts)
 
     @property

@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from qvec._kernels import MAX_TERM_BYTES, split_ascii
 from qvec.common.errors import InputError
@@ -18,10 +18,11 @@ from qvec.schema.postings import TextOptions
 UNICODE, UNICODE_VERSION = "unicode", "1"
 MAX_TEXT_BYTES = 1 << 20
 MAX_VERSION = 200
-ENGLISH = tuple(
-    "a an and are as at be but by for if in into is it no not of on or such that the their then there these they this "
-    "to was will with".split()
-)
+ENGLISH = (
+    "a", "an", "and", "are", "as", "at", "be", "but", "by", "for", "if", "in",
+    "into", "is", "it", "no", "not", "of", "on", "or", "such", "that", "the", "their",
+    "then", "there", "these", "they", "this", "to", "was", "will", "with",
+)  # fmt: skip
 """The stop words of Lucene's EnglishAnalyzer."""
 
 _CJK = "\u1100-\u11ff\u3005-\u3007\u3040-\u30ff\u3130-\u318f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97f"
@@ -81,7 +82,7 @@ def stop_words_of(words: object) -> tuple[str, ...]:
 
 
 class Analyzer:
-    """Turns values of a text field into terms. Raises InputError if the analyzer of the options is not installed."""
+    """Turns values of a text field into terms. Raises InputError if its analyzer is not installed."""
 
     def __init__(self, options: TextOptions, field: str) -> None:
         """``field``: its name, for errors."""
@@ -89,7 +90,7 @@ class Analyzer:
         if installed != options.version:
             raise InputError(
                 f"field {field!r} was indexed by analyzer {options.analyzer!r} of version {options.version!r}, version "
-                f"{installed!r} is installed: terms may differ. Drop the field and add it again, or install that version"
+                f"{installed!r} is installed: terms may differ. Drop and add the field, or install that version"
             )
         self.is_unicode = options.analyzer == UNICODE
         self._split = split_words if self.is_unicode else _registered[options.analyzer].split
@@ -128,7 +129,8 @@ class Analyzer:
         return word if self._stem is None else str(self._stem(word))
 
 
-def _stemmers(language: object) -> "_StemmerModule":
+def _stemmers(language: object) -> Any:
+    """PyStemmer, which must know the language."""
     try:
         import Stemmer
     except ImportError:
@@ -136,18 +138,7 @@ def _stemmers(language: object) -> "_StemmerModule":
     known = Stemmer.algorithms()
     if language not in known:
         raise InputError(f"stemmer {language!r} is unknown; there are: {', '.join(known)}")
-    return Stemmer  # type: ignore[no-any-return]
-
-
-class _StemmerModule:
-    """What is used of PyStemmer."""
-
-    version: Callable[[], str]
-    Stemmer: Callable[[str], "_Stemmer"]
-
-
-class _Stemmer:
-    stemWord: Callable[[str], str]  # noqa: N815 - its name there
+    return Stemmer
 
 
 def _check_words(words: object, name: str) -> None:

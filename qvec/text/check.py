@@ -93,9 +93,7 @@ def _column_of(data: NDArray[np.uint8]) -> Column:
     return column
 
 
-def _check_rows(
-    name: str, state: PostingsState, bitmaps: list[Bitmap], counted: dict[int, int]
-) -> Iterator[str]:
+def _check_rows(name: str, state: PostingsState, bitmaps: list[Bitmap], counted: dict[int, int]) -> Iterator[str]:
     named: Counter[int] = Counter()
     for record, bitmap in zip(state.segments, bitmaps, strict=True):
         rows = rows_in(bitmap) + record.first
@@ -121,4 +119,3 @@ def _check_lengths(
         yield f"field {name!r}: {len(wrong)} rows have another length, the first is row {wrong[0]}"
     if sum(counted.values()) != state.tokens:
         yield f"field {name!r}: the rows have {sum(counted.values())} tokens, the state says {state.tokens}"
-

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -15,13 +14,16 @@ from qvec.schema.bitmaps import rows_in
 from qvec.schema.postings import PostingsState, TextOptions
 from qvec.schema.state import State
 from qvec.storage.store import Snapshot
-from qvec.text.analysis import Analyzer
+from qvec.text.analysis import Analyzer, analyzer_version
 from qvec.text.segments import lengths_column, open_segment, valid_rows
 
 Terms = list[tuple[bytes, float]]
 """Terms and weights above zero."""
 
-cached_analyzer = lru_cache(64)(Analyzer)
+
+@lru_cache(64)
+def _analyzer(options: TextOptions, name: str, installed: str) -> Analyzer:
+    return Analyzer(options, name)
 
 
 def postings_of(reading: Snapshot, name: str) -> PostingField:
@@ -49,14 +51,18 @@ def _open(reading: Snapshot, name: str) -> PostingField:
 def analyzer_of(state: State, name: str) -> Analyzer:
     """The analyzer of a text field."""
     postings = state.fields[name].postings
-    assert postings is not None and isinstance(postings.options, TextOptions)
-    return cached_analyzer(postings.options, name)
+    assert postings is not None
+    assert isinstance(postings.options, TextOptions)
+    options = postings.options
+    return _analyzer(options, name, analyzer_version(options.analyzer, options.stemmer))
 
 
 def text_terms(state: State, name: str, text: str | Sequence[str]) -> Terms:
     """The terms of a query for a text field, each with the number of times that it has it."""
-    counts = Counter(analyzer_of(state, name).terms(text))
-    return [(term.encode(), float(count)) for term, count in counts.items()]
+    counts: dict[str, float] = {}
+    for term in analyzer_of(state, name).terms(text):
+        counts[term] = counts.get(term, 0.0) + 1.0
+    return [(term.encode(), count) for term, count in counts.items()]
 
 
 def sparse_terms(ids: NDArray[np.uint32], weights: Float32Array) -> Terms:

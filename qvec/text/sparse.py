@@ -1,12 +1,13 @@
 """Sparse vectors: from dicts, pairs and CSR rows to the value that a payload stores, and back.
 
-The stored value is a map: ``ids``, u32[n] in ascending order, and ``weights``, f16[n]; or, with originals "u8", u8[n] in
-units of ``scale``.
+The stored value is a map: ``ids``, u32[n] in ascending order, and ``weights``, f16[n]; or, with originals "u8", u8[n]
+in units of ``scale``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -111,13 +112,42 @@ def stored_value(value: Any, originals: str, name: str) -> dict[str, Any]:
     return packed | {"weights": steps.tobytes(), "scale": scale}
 
 
+def product(query: tuple[Ids, Float32Array], value: Any) -> float:
+    """The inner product of a query, with ascending ids, and a payload's value."""
+    if isinstance(value, Mapping) and "scale" not in value and type(value.get("ids")) is bytes:  # the usual form
+        ids, weights = np.frombuffer(value["ids"], "<u4"), np.frombuffer(value["weights"], "<f2").astype(np.float32)
+    else:
+        ids, weights = sparse_vector(value, "the payload")
+    if not len(query[0]) or len(ids) != len(weights):
+        return 0.0
+    at = np.minimum(np.searchsorted(query[0], ids), len(query[0]) - 1)
+    same = query[0][at] == ids
+    return float(query[1][at[same]] @ weights[same])
+
+
+def with_sparse(
+    payloads: list[dict[str, Any] | None], sparse: Mapping[str, Any], types: Mapping[str, str]
+) -> list[dict[str, Any] | None]:
+    """Payloads with sparse vectors in addition; ``types``: of the declared fields. Raises InputError."""
+    if not isinstance(sparse, Mapping):
+        raise InputError(f"sparse must map sparse fields to vectors, got {type(sparse).__name__}")
+    made = list(payloads)
+    for name, value in sparse.items():
+        if types.get(name) != "sparse":
+            raise InputError(f"sparse names {name!r}, which is no sparse field")
+        for i, row in enumerate(rows_of(value, len(made), f"sparse[{name!r}]")):
+            if row is not None:
+                made[i] = {**(made[i] or {}), name: row}
+    return made
+
+
 def rows_of(value: Any, n: int, name: str) -> list[Any]:
     """The sparse vectors of n rows: a CSR matrix, a list, or, for one row, one vector. None: a row without one."""
     if hasattr(value, "indptr") and hasattr(value, "indices"):
         if value.shape[0] != n:
             raise InputError(f"{name} has {value.shape[0]} rows for {n} vectors")
         starts = np.asarray(value.indptr)
-        return [(value.indices[a:b], value.data[a:b]) for a, b in zip(starts[:-1], starts[1:], strict=True)]
+        return [(value.indices[a:b], value.data[a:b]) for a, b in pairwise(starts)]
     if n == 1 and (isinstance(value, Mapping) or (isinstance(value, tuple) and len(value) == 2)):
         return [value]
     if not isinstance(value, list) or len(value) != n:

@@ -224,7 +224,7 @@ class PostingsWriter:
         return postings <= MAX_POSTINGS and docs <= MAX_DOCS
 
     def merge_step(self, invalid_only: bool) -> bool:
-        """Rewrite a segment with invalid postings, or else merge neighbors that fit one. False: nothing is left to do."""
+        """Rewrite a segment with invalid postings, or else merge neighbors that fit one. False: nothing is left."""
         segments = self.state.segments
         for i, segment in enumerate(segments):
             if segment.docs < segment.written:
