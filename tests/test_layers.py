@@ -43,7 +43,7 @@ LAYERS = (
     {"quality"},
     {"maintenance"},
     {"collection"},
-    {"datasets", "torch"},
+    {"datasets", "shards", "torch"},
     {"aio", "bench", "demo", "integrations", "interchange", "qat", "ray"},
     {""},
     {"cli"},

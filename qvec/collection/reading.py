@@ -17,6 +17,7 @@ from qvec.common.types import (
     Durability,
     FieldType,
     Float32Array,
+    Ids,
     Include,
     Metric,
     Missing,
@@ -25,6 +26,7 @@ from qvec.common.types import (
     check_choice,
 )
 from qvec.rows.access import RowAccess
+from qvec.rows.lookup import id_array, ids_of_rows, live_rows
 from qvec.rows.results import Records
 from qvec.schema.config import Config
 from qvec.schema.validation import (
@@ -146,7 +148,9 @@ class ReadableCollection:
     def fields(self) -> Mapping[str, FieldType]:
         """The declared fields, name -> type. Filters (``where=``) refer to them."""
         with self._store.read() as snap:
-            return MappingProxyType({name: declared.type for name, declared in snap.state.fields.items()})
+            state = snap.state
+            declared = {name: one.type for name, one in state.fields.items() if name not in state.partial_fields}
+            return MappingProxyType(declared)
 
     @property
     def declarations(self) -> dict[str, FieldType | Text | Sparse]:
@@ -154,7 +158,8 @@ class ReadableCollection:
         from qvec.filters.schema import as_declared
 
         with self._store.read() as snap:
-            return {name: as_declared(declared) for name, declared in snap.state.fields.items()}
+            state = snap.state
+            return {name: as_declared(one) for name, one in state.fields.items() if name not in state.partial_fields}
 
     # --- searching ---
 
@@ -372,6 +377,12 @@ class ReadableCollection:
                     raise InputError("the transaction has changed the collection since this scan of it began")
                 with self._store.idle(snap):
                     yield records
+
+    def ids(self) -> Ids:
+        """The ids of all stored vectors, oldest first: int64 [n], or [n] of str."""
+        with self._store.read() as snap:
+            rows = live_rows(snap)
+            return ids_of_rows(snap, rows) if len(rows) else id_array(as_ids([], self._config.ids))
 
     def count(self, where: Where | None = None) -> int:
         """The number of stored vectors, or of those that match a filter; see :meth:`search` for ``where``."""

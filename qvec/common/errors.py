@@ -74,6 +74,14 @@ class DiskFullError(QvecError, OSError):
     """The disk or the process's file-size limit has no room for the commit. The state before the commit is kept."""
 
 
+class MissingShardError(QvecError, RuntimeError):
+    """Shards did not answer a search: they are missing, damaged or too slow. ``shards``: their names."""
+
+    def __init__(self, message: str, shards: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.shards = shards
+
+
 class DriftError(InputError):
     """A batch that raises the drift alarm was refused, as ``on_drift="raise"`` asks. Nothing was written."""
 

@@ -72,7 +72,7 @@ def check_state(config: Config, vector_bytes: int, state: State, columns: Column
                 _check_inactive(record.inactive, record, columns, config, state.n)
         if state.pending is not None:
             _check_inactive(state.pending.built, state.generation(state.pending.number), columns, config, state.n)
-        if state.fields:
+        if state.fields or state.partial_fields:
             _check_fields(state, columns)
         if state.active is not None:
             code_size = state.generation(state.active).code_size
@@ -183,6 +183,8 @@ def _check_fields(state: State, columns: Columns) -> None:
             column = columns[column_name(field)]
             if column.stride != 512 or column.n_rows < words_for(state.n):
                 raise FormatError(f"column {column.name!r} holds too little of {state.n} rows")
+    if unknown := state.partial_fields.keys() - state.fields.keys():
+        raise FormatError(f"field 'partial_fields' names {min(unknown)!r}, which is not declared")
     if len(numbers) < len(state.fields):
         raise FormatError("field 'fields' gives one number twice")
     held = [segment.number for field in state.fields.values() if field.postings for segment in field.postings.segments]
@@ -200,8 +202,8 @@ def _check_postings(name: str, state: State, columns: Columns) -> None:
     if field.postings is None:
         return
     postings = field.postings
-    if postings.options.kind != field.type or (postings.indexed or 0) > state.n:
-        raise FormatError(f"field {name!r} of type {field.type} has posting lists of another kind, or of too many rows")
+    if postings.options.kind != field.type:
+        raise FormatError(f"field {name!r} of type {field.type} has posting lists of another kind")
     if postings.docs != sum(segment.docs for segment in postings.segments) or postings.docs > state.live:
         raise FormatError(f"field {name!r} has {postings.docs} rows, not those of its segments")
     if any(segment.first % 64 for segment in postings.segments):

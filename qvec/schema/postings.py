@@ -50,13 +50,9 @@ class SegmentRecord:
 
 @dataclass(frozen=True, slots=True)
 class PostingsState:
-    """The posting lists of a field. ``docs``: rows with terms; ``tokens``: the sum of their lengths, 0 under sparse.
-
-    ``indexed``: rows below it are indexed; None: all are. Only while a field is added it is a number.
-    """
+    """The posting lists of a field. ``docs``: rows with terms; ``tokens``: the sum of their lengths, 0 under sparse."""
 
     options: TextOptions | SparseOptions
     docs: _Count = 0
     tokens: Annotated[int, Between(0, 1 << 62)] = 0
     segments: Annotated[tuple[SegmentRecord, ...], Between(0, MAX_SEGMENTS)] = ()
-    indexed: _Count | None = None

@@ -104,11 +104,20 @@ def _number_of(raw: RawInputs, n: int | None, has_vector: bool) -> int | None:
     return next(iter(counts.values()))
 
 
+def _fields_of(state: State, kind: str) -> list[str]:
+    """The names of the fields of a type; InputError if there are none that cover every row."""
+    declared = [name for name, field in state.fields.items() if field.type == kind]
+    names = [name for name in declared if name not in state.partial_fields]
+    if not names and declared:
+        raise InputError(f"field {declared[0]!r} is being added: call add_field() again, which goes on")
+    if not names:
+        raise InputError(f"{kind}= needs a {kind} field; declare one: add_field(name, {kind!r})")
+    return names
+
+
 def _text_fields(state: State, weights: Any) -> dict[str, float]:
     """The text fields to search, with their weights above zero."""
-    names = [name for name, field in state.fields.items() if field.type == "text"]
-    if not names:
-        raise InputError("text= needs a text field; declare one: add_field(name, 'text')")
+    names = _fields_of(state, "text")
     if weights is not None and not isinstance(weights, Mapping):
         raise InputError(f"text_weights must map text fields to weights, got {type(weights).__name__}")
     for name in weights or ():
@@ -138,9 +147,7 @@ def _names_fields(value: Any) -> bool:
 
 def _sparse_field(state: State, value: Any) -> tuple[str, Any]:
     """The sparse field to search, and the query."""
-    names = [name for name, field in state.fields.items() if field.type == "sparse"]
-    if not names:
-        raise InputError("sparse= needs a sparse field; declare one: add_field(name, 'sparse')")
+    names = _fields_of(state, "sparse")
     if _names_fields(value) and set(value) != {"ids", "weights"}:
         if len(value) != 1 or next(iter(value)) not in names:
             raise InputError(f"sparse must name one sparse field, got {sorted(value)}; there are: {', '.join(names)}")

@@ -8,7 +8,6 @@ from functools import lru_cache
 import numpy as np
 
 from qvec._kernels import PostingField
-from qvec.common.errors import InputError
 from qvec.common.types import Bitmap, Float32Array, NDArray
 from qvec.schema.bitmaps import rows_in
 from qvec.schema.postings import PostingsState, TextOptions
@@ -38,8 +37,6 @@ def postings_of(reading: Snapshot, name: str) -> PostingField:
 def _open(reading: Snapshot, name: str) -> PostingField:
     field = reading.state.fields[name]
     state: PostingsState = field.postings
-    if state.indexed is not None:
-        raise InputError(f"field {name!r} is being added: {state.indexed} rows are indexed; call add_field() to go on")
     options, columns = state.options, reading.columns
     segments = [open_segment(columns, record, options.kind) for record in state.segments]
     if not isinstance(options, TextOptions):

@@ -100,9 +100,8 @@ class PostingsWriter:
 
     def change(self, rows: Sequence[int], before: Sequence[Any], after: Sequence[Any]) -> None:
         """Replace the values of ascending rows: None, or a tuple with a value as payloads store it."""
-        end = self.state.indexed
-        moved = [i for i in range(len(rows)) if before[i] != after[i] and (end is None or rows[i] < end)]
-        self.remove(np.array([rows[i] for i in moved if before[i] is not None], np.int64))
+        moved = [i for i in range(len(rows)) if before[i] != after[i]]
+        self.remove(np.array([rows[i] for i in moved], np.int64))  # also those of a field that is being added
         added = [i for i in moved if after[i] is not None]
         for start in range(0, len(added), PART_ROWS):
             part = added[start : start + PART_ROWS]
