@@ -14,7 +14,8 @@ import pytest
 import qvec
 from qvec._kernels import SearchParams
 from qvec.search.engine import search_parallel
-from qvec.search.pipeline import Run, Searches
+from qvec.search.pipeline import Searches
+from qvec.search.run import Run
 
 DIM = 24
 X = np.random.default_rng(5).standard_normal((400, DIM)).astype(np.float32)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 
@@ -38,6 +38,7 @@ Keys = tuple[Any, ...]
 _ZERO = 1 << 63  # the key of the integer 0
 _MICROSECOND, _EPOCH = timedelta(microseconds=1), datetime(1970, 1, 1, tzinfo=UTC)
 Schema = Mapping[str, "Field"]
+Declared = FieldType | Text | Sparse
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,32 @@ def _declaration(number: int, name: object, kind: object) -> FieldDeclaration:
     return FieldDeclaration(number, check_type(name, kind))
 
 
-def as_declared(field: FieldDeclaration) -> FieldType | Text | Sparse:
+def declared_fields(fields: object) -> dict[str, Declared]:
+    """Fields as the caller declared them, checked. Raises InputError naming the wrong one."""
+    return {name: as_declared(field) for name, field in check_fields(fields).items()}
+
+
+def to_plain_declared(kind: Declared) -> Any:
+    """Plain data of a declaration: the name of a type, or a map of the options of a text or sparse field."""
+    if isinstance(kind, str):
+        return kind
+    plain = {"kind": type(kind).__name__.lower(), **asdict(kind)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+
+
+def from_plain_declared(plain: Any) -> Any:
+    """The declaration that plain data stands for. Raises InputError for options that do not exist."""
+    if not isinstance(plain, dict):
+        return plain
+    options = dict(plain)
+    kind = options.pop("kind", None)
+    try:
+        return Text(**options) if kind == "text" else Sparse(**options) if kind == "sparse" else plain
+    except TypeError as error:
+        raise InputError(f"a declaration of a {kind} field has wrong options: {error}") from None
+
+
+def as_declared(field: FieldDeclaration) -> Declared:
     """A declaration as the caller wrote it."""
     options = None if field.postings is None else field.postings.options
     if isinstance(options, TextOptions):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -152,6 +151,8 @@ def _write_arrow(rows: _Rows, file: Path, writer: Callable[[str, Any], Any]) -> 
 
 
 def _schema(rows: _Rows, kinds: dict[str, str]) -> Any:
+    from qvec.filters.schema import to_plain_declared
+
     pa = require("pyarrow", EXTRA)
     like = rows.db.get([])
     ids = pa.string() if like.ids.dtype == object else pa.int64()
@@ -159,13 +160,8 @@ def _schema(rows: _Rows, kinds: dict[str, str]) -> Any:
     if rows.payloads:
         fields |= {key: arrow_type(kind) for key, kind in kinds.items()} | {REST: pa.string()}
     fields_of = rows.db.declarations.items() if rows.payloads else ()
-    declared = json.dumps({name: kind if isinstance(kind, str) else _options(kind) for name, kind in fields_of})
+    declared = json.dumps({name: to_plain_declared(kind) for name, kind in fields_of})
     return pa.schema(list(fields.items()), metadata={MARK: rows.db.stats().metric, FIELDS: declared})
-
-
-def _options(kind: Any) -> dict[str, Any]:
-    """The options of a text or sparse field, for the metadata."""
-    return {"kind": type(kind).__name__.lower(), **dataclasses.asdict(kind)}
 
 
 def _format_of(path: Path) -> ExportFormat:

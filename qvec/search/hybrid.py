@@ -18,9 +18,9 @@ from qvec.search.explain import Explanation
 from qvec.search.fusion import SPARSE, TEXT, VECTOR, Listed, fuse
 from qvec.search.inputs import Inputs, rescored, search_lists, spans_of
 from qvec.search.options import SearchOptions
-from qvec.search.pipeline import Run
 from qvec.search.refine import Found, no_hits
 from qvec.search.results import Extras
+from qvec.search.run import Run
 
 RESCORED = 10  # rows beyond k that are scored by the weights of payloads: those of lists have eight bits
 _OF_VECTORS = {"ef": None, "nprobe": None, "oversample": "auto", "exact": False, "recall": None}

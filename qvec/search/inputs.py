@@ -151,7 +151,8 @@ def _sparse_field(state: State, value: Any) -> tuple[str, Any]:
     if _names_fields(value) and set(value) != {"ids", "weights"}:
         if len(value) != 1 or next(iter(value)) not in names:
             raise InputError(f"sparse must name one sparse field, got {sorted(value)}; there are: {', '.join(names)}")
-        return next(iter(value.items()))
+        ((field, vector),) = value.items()
+        return str(field), vector
     if len(names) > 1:
         raise InputError(f"sparse= must name the field, as in {{{names[0]!r}: ...}}; there are: {', '.join(names)}")
     return names[0], value

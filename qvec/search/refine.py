@@ -87,7 +87,8 @@ def mmr_order(
     (Carbonell and Goldstein, SIGIR 1998). sim is cosine, dot product, or minus the squared distance. Ties go to the
     first row.
     """
-    relevance = _similarity(*_unit(metric, x, query), metric)
+    unit_x, unit_query = _unit(metric, x, query)
+    relevance = _similarity(unit_x, unit_query, metric)
     return mmr_by_relevance(relevance, x, metric, weight, k, deadline)
 
 

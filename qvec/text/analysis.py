@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from qvec._kernels import MAX_TERM_BYTES, split_ascii
 from qvec.common.errors import InputError
+from qvec.common.extras import require
 from qvec.schema.postings import TextOptions
 
 UNICODE, UNICODE_VERSION = "unicode", "1"
@@ -131,10 +132,7 @@ class Analyzer:
 
 def _stemmers(language: object) -> Any:
     """PyStemmer, which must know the language."""
-    try:
-        import Stemmer
-    except ImportError:
-        raise InputError("a stemmer needs PyStemmer: pip install 'qvec[text]'") from None
+    Stemmer = require("Stemmer", "text")
     known = Stemmer.algorithms()
     if language not in known:
         raise InputError(f"stemmer {language!r} is unknown; there are: {', '.join(known)}")

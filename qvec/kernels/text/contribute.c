@@ -19,7 +19,8 @@ QV_TARGET_AVX2 static void contribute_avx2(const uint32_t *rows, const uint32_t 
     for (; i + 8 <= n; i += 8) {
         __m256 value = _mm256_cvtepi32_ps(_mm256_loadu_si256((const __m256i *)(values + i)));
         if (norms) {
-            __m256i at = _mm256_and_si256(_mm256_sub_epi32(_mm256_loadu_si256((const __m256i *)(rows + i)), first), mask);
+            __m256i at =
+                _mm256_and_si256(_mm256_sub_epi32(_mm256_loadu_si256((const __m256i *)(rows + i)), first), mask);
             __m256 norm = _mm256_i32gather_ps(norms, at, 4);
             value = _mm256_div_ps(value, _mm256_add_ps(value, norm));
         }
@@ -28,8 +29,8 @@ QV_TARGET_AVX2 static void contribute_avx2(const uint32_t *rows, const uint32_t 
     contribute_scalar(rows + i, values + i, n - i, start, norms, weight, scores + i);
 }
 
-QV_TARGET_AVX512 static void contribute_avx512(const uint32_t *rows, const uint32_t *values, uint32_t n,
-                                               uint32_t start, const float *norms, float weight, float *scores) {
+QV_TARGET_AVX512 static void contribute_avx512(const uint32_t *rows, const uint32_t *values, uint32_t n, uint32_t start,
+                                               const float *norms, float weight, float *scores) {
     const __m512 w = _mm512_set1_ps(weight);
     const __m512i first = _mm512_set1_epi32((int)start), mask = _mm512_set1_epi32(QV_WINDOW - 1);
     uint32_t i = 0;

@@ -14,8 +14,8 @@ typedef struct {
     int kind, failed; /* out of memory: everything after it is without effect */
     uint32_t part_bytes, first_row, last_row, n_docs, n_terms;
     uint64_t n_postings;
-    qv_column *lengths; /* of the rows, under text */
-    int damaged;        /* a block of lengths is damaged */
+    qv_column *lengths;         /* of the rows, under text */
+    int damaged;                /* a block of lengths is damaged */
     qv_bytes lists, dictionary; /* parts; those of the dictionary are put behind the lists */
     qv_bytes part, group;       /* groups and terms that are not yet in the dictionary */
     uint32_t *offsets, n_offsets, offsets_capacity, n_dictionary, in_group;

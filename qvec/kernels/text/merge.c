@@ -107,7 +107,8 @@ static int merge_term(qv_encoder *encoder, qv_dictionary *const *at, const qv_ro
     }
     int status = sort_rows(of);
     if (status) return status;
-    if (of->n && (of->rows[0] < encoder->first_row || of->rows[of->n - 1] > encoder->last_row)) return QV_ENCODE_DAMAGED;
+    if (of->n && (of->rows[0] < encoder->first_row || of->rows[of->n - 1] > encoder->last_row))
+        return QV_ENCODE_DAMAGED;
     qv_encoder_add(encoder, at[0]->term, at[0]->size, scale, of->rows, of->values, (uint32_t)of->n);
     return encoder->failed ? QV_ENCODE_NO_MEMORY : 0;
 }
@@ -132,7 +133,8 @@ int qv_merge(qv_encoder *encoder, const qv_segment *segments, const qv_rows *val
         for (int i = 1; i < n_open; i++)
             if (order_of(all + open[i], all + least) < 0) least = open[i];
         for (int i = 0; i < n_open; i++) {
-            if (order_of(all + open[i], all + least) == 0) at[n_equal] = all + open[i], rows[n_equal++] = valid + open[i];
+            if (order_of(all + open[i], all + least) == 0)
+                at[n_equal] = all + open[i], rows[n_equal++] = valid + open[i];
         }
         const qv_dictionary *next = at[0];
         unsigned shorter = next->size < last_size ? next->size : last_size;

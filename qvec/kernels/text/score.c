@@ -189,8 +189,7 @@ QV_INLINE uint32_t collect_body(float *sums, uint32_t n, float limit, uint32_t *
     return count;
 }
 
-QV_DEFINE_WIDE(static, uint32_t, collect,
-               (float *sums, uint32_t n, float limit, uint32_t *candidates, float *scores),
+QV_DEFINE_WIDE(static, uint32_t, collect, (float *sums, uint32_t n, float limit, uint32_t *candidates, float *scores),
                (sums, n, limit, candidates, scores), collect_body)
 
 /* Add the score of a row in one list, if it has the row. */
@@ -213,7 +212,8 @@ static int add_row(window *w, cursor *c, uint32_t start, uint32_t row, float *sc
     if (c->rows[low] != row || !qv_rows_have(&c->of->valid, row)) return QV_OK;
     float value;
     qv_contribute[QV_SCALAR](c->rows + low, c->values + low, 1, start,
-                             field->lengths ? w->norms + (size_t)c->of->field * QV_WINDOW : NULL, c->of->weight, &value);
+                             field->lengths ? w->norms + (size_t)c->of->field * QV_WINDOW : NULL, c->of->weight,
+                             &value);
     *score += value;
     w->work->postings++;
     return QV_OK;
@@ -269,7 +269,8 @@ static int search_window(window *w, uint32_t start, uint32_t stop, qv_pool *pool
         if (status != QV_OK) return status;
     }
     for (uint32_t i = 0; i < count; i++) {
-        if (start + w->candidates[i] < stop) qv_pool_insert(pool, qv_candidate(-w->scores[i], start + w->candidates[i]));
+        if (start + w->candidates[i] < stop)
+            qv_pool_insert(pool, qv_candidate(-w->scores[i], start + w->candidates[i]));
     }
     return QV_OK;
 }
@@ -351,7 +352,8 @@ int64_t qv_plist_count(const qv_segment *segment, const qv_plist *list, const qv
     for (uint32_t block = 0; block < n_blocks; block++) {
         if (directory) {
             uint32_t last = qv_get32(directory + (size_t)QV_DIRECTORY_ENTRY * block);
-            uint32_t first = block ? qv_get32(directory + (size_t)QV_DIRECTORY_ENTRY * (block - 1)) : segment->first_row;
+            uint32_t first =
+                block ? qv_get32(directory + (size_t)QV_DIRECTORY_ENTRY * (block - 1)) : segment->first_row;
             if (first <= last && all_valid(valid, first, last)) {
                 uint32_t left = list->count - block * QV_POSTINGS;
                 count += left < QV_POSTINGS ? left : QV_POSTINGS;

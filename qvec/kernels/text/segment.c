@@ -213,12 +213,12 @@ QV_INLINE int decode_block(const uint8_t *data, uint32_t n, unsigned row_bits, u
 }
 
 QV_DEFINE_WIDE(static, int, unpack,
-               (const uint8_t *data, uint32_t n, unsigned row_bits, unsigned value_bits, uint32_t before, uint32_t *rows,
-                uint32_t *values),
+               (const uint8_t *data, uint32_t n, unsigned row_bits, unsigned value_bits, uint32_t before,
+                uint32_t *rows, uint32_t *values),
                (data, n, row_bits, value_bits, before, rows, values), decode_block)
 
 int qv_plist_block(const qv_segment *segment, const qv_plist *list, const uint8_t *directory, uint32_t block,
-                  uint32_t *rows, uint32_t *values) {
+                   uint32_t *rows, uint32_t *values) {
     const uint8_t *entry = directory + (size_t)QV_DIRECTORY_ENTRY * block;
     uint32_t before = block ? qv_get32(entry - QV_DIRECTORY_ENTRY) : segment->first_row, last = qv_get32(entry);
     uint32_t left = list->count - block * QV_POSTINGS, n = left < QV_POSTINGS ? left : QV_POSTINGS;

@@ -11,8 +11,8 @@
 
 #include "column/column.h"
 
-#define QV_POSTINGS 128 /* postings of a packed block */
-#define QV_INLINE_MAX 16  /* longest list that is stored in the dictionary */
+#define QV_POSTINGS 128  /* postings of a packed block */
+#define QV_INLINE_MAX 16 /* longest list that is stored in the dictionary */
 #define QV_GROUP_TERMS 16
 #define QV_TERM_MAX 200
 #define QV_SEGMENT_HEADER 64
@@ -27,7 +27,8 @@ typedef struct {
     qv_column *column;
     uint32_t part_bytes, n_parts;
     int kind;
-    uint32_t n_terms, n_docs, first_row, last_row, n_dictionary, dictionary; /* parts of the dictionary: number, first */
+    uint32_t n_terms, n_docs, first_row, last_row, n_dictionary,
+        dictionary; /* parts of the dictionary: number, first */
     uint64_t n_postings;
 } qv_segment;
 
@@ -65,7 +66,7 @@ const uint8_t *qv_plist_directory(const qv_segment *segment, const qv_plist *lis
 /* Decode an inline list, or block `block` of another: at most QV_POSTINGS rows and values. Returns their number, or -1. */
 int qv_plist_inline(const qv_segment *segment, const qv_plist *list, uint32_t *rows, uint32_t *values);
 int qv_plist_block(const qv_segment *segment, const qv_plist *list, const uint8_t *directory, uint32_t block,
-                  uint32_t *rows, uint32_t *values);
+                   uint32_t *rows, uint32_t *values);
 
 static inline uint32_t qv_get32(const uint8_t *at) {
     uint32_t value;
@@ -75,9 +76,7 @@ static inline uint32_t qv_get32(const uint8_t *at) {
 
 static inline void qv_put32(uint8_t *at, uint32_t value) { memcpy(at, &value, sizeof value); }
 
-static inline uint32_t qv_plist_blocks(const qv_plist *list) {
-    return (list->count + QV_POSTINGS - 1) / QV_POSTINGS;
-}
+static inline uint32_t qv_plist_blocks(const qv_plist *list) { return (list->count + QV_POSTINGS - 1) / QV_POSTINGS; }
 
 /* Read a varint of at most 35 bits. Returns the address after it, or NULL. */
 static inline const uint8_t *qv_get_varint(const uint8_t *at, const uint8_t *end, uint64_t *value) {

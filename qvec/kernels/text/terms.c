@@ -36,8 +36,9 @@ int64_t qv_split_ascii(const uint8_t *text, size_t size, uint8_t *lower, qv_span
             letters |= class == LETTER || class == DIGIT;
             if (class >= LETTER && class <= UNDERSCORE) continue;
             int after = i + 1 < size ? class_of(text[i + 1]) : OTHER;
-            int joins = i > first && before == after &&
-                        ((class == MIDDLE && (before == LETTER || before == DIGIT)) || (class == COMMA && before == DIGIT));
+            int joins =
+                i > first && before == after &&
+                ((class == MIDDLE && (before == LETTER || before == DIGIT)) || (class == COMMA && before == DIGIT));
             if (!joins) break;
         }
         if (i - first > QV_TERM_MAX) return -1;
@@ -208,7 +209,8 @@ static float quantize(uint32_t *values, uint32_t n) {
 
 int qv_terms_encode(const qv_terms *terms, qv_encoder *encoder) {
     size_t *starts = calloc((size_t)terms->n_terms + 1, sizeof *starts);
-    uint32_t *rows = malloc((terms->n_pairs + 1) * sizeof *rows), *values = malloc((terms->n_pairs + 1) * sizeof *values);
+    uint32_t *rows = malloc((terms->n_pairs + 1) * sizeof *rows),
+             *values = malloc((terms->n_pairs + 1) * sizeof *values);
     sorted_term *sorted = sort_terms(terms);
     int status = starts && rows && values && sorted ? 0 : -1;
     if (status == 0) {
