@@ -132,7 +132,7 @@ class Analyzer:
 
 def _stemmers(language: object) -> Any:
     """PyStemmer, which must know the language."""
-    Stemmer = require("Stemmer", "text")
+    Stemmer = require("Stemmer")
     known = Stemmer.algorithms()
     if language not in known:
         raise InputError(f"stemmer {language!r} is unknown; there are: {', '.join(known)}")
