@@ -12,8 +12,8 @@ from qvec.codes.configs import CodeConfig, IndexConfig
 from qvec.codes.registry import make_config
 from qvec.collection.open import create as create_collection
 from qvec.common.errors import ExistsError, InputError, NotFoundError
-from qvec.common.types import ArrayLike, FieldType, Float32Array, IdKind, Metric, Originals, check_choice
-from qvec.filters.schema import check_fields
+from qvec.common.types import ArrayLike, Float32Array, IdKind, Metric, Originals, check_choice
+from qvec.filters.schema import Declared, declared_fields
 from qvec.schema.config import Config, index_config
 from qvec.schema.validation import as_float32, as_vectors, check_count
 from qvec.shards import manifest as manifests
@@ -32,7 +32,7 @@ def create(
     code: str | CodeConfig = "auto",
     index: str | IndexConfig = "auto",
     ids: IdKind = "int64",
-    fields: Mapping[str, FieldType] | None = None,
+    fields: Mapping[str, Declared] | None = None,
     originals: Originals = "f32",
     model: str | None = None,
     seed: int = 0,
@@ -57,7 +57,8 @@ def create(
     if x is not None and calibration is not None:
         raise InputError("give a sample to train the code on, or a calibration, not both")
     clusters = _clusters(config, partition, shards, x)
-    empty = Manifest(0, config, check_fields(fields or {}), partition, calibration, clusters, (), None, 0, 0, 0, False)
+    declared = declared_fields(fields or {})
+    empty = Manifest(0, config, declared, partition, calibration, clusters, (), None, 0, 0, 0, False)
     manifest = replace(empty, calibration=_calibration(empty, x))
     manifests.write(_new_folder(folder), manifest)
     return manifest

@@ -13,8 +13,8 @@ import numpy as np
 from qvec._kernels import crc32c
 from qvec.common.errors import CorruptError, FormatError, InputError, LockedError, NotFoundError
 from qvec.common.plain_state import Between, Coder, decode, encode
-from qvec.common.types import FieldType, Float32Array, IdKind, Metric, NDArray
-from qvec.filters.schema import check_fields
+from qvec.common.types import Float32Array, IdKind, Metric, NDArray
+from qvec.filters.schema import Declared, declared_fields, from_plain_declared, to_plain_declared
 from qvec.schema.config import Config
 from qvec.shards.folder import locked
 from qvec.storage import records
@@ -29,10 +29,14 @@ MAX_NAME = 200
 Partition = Literal["block", "cluster"]
 
 
-def _fields(value: Any) -> dict[str, FieldType]:
+def _fields(value: Any) -> dict[str, Declared]:
     if not isinstance(value, dict):
         raise FormatError("field 'fields' must be a mapping")
-    return check_fields(value)
+    return declared_fields({name: from_plain_declared(kind) for name, kind in value.items()})
+
+
+def _plain_fields(fields: Mapping[str, Declared]) -> dict[str, Any]:
+    return {name: to_plain_declared(kind) for name, kind in fields.items()}
 
 
 def _matrix(value: Any) -> Float32Array:
@@ -54,7 +58,7 @@ def _owners(value: Any) -> NDArray[np.uint32]:
 
 
 Options = Annotated[Config, Coder(Config.from_dict, Config.to_dict)]
-Fields = Annotated[Mapping[str, FieldType], Coder(_fields, dict)]
+Fields = Annotated[Mapping[str, Declared], Coder(_fields, _plain_fields)]
 Matrix = Annotated[Float32Array, Coder(_matrix, lambda rows: [rows.shape[1], rows.astype("<f4").tobytes()])]
 Owners = Annotated[NDArray[np.uint32], Coder(_owners, lambda rows: rows.astype("<u4").tobytes())]
 Id = Annotated[int | str | None, Coder(lambda value: value, lambda value: value)]
