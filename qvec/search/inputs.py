@@ -109,7 +109,7 @@ def _fields_of(state: State, kind: str) -> list[str]:
     declared = [name for name, field in state.fields.items() if field.type == kind]
     names = [name for name in declared if name not in state.partial_fields]
     if not names and declared:
-        raise InputError(f"field {declared[0]!r} is being added: call add_field() again, which goes on")
+        raise InputError(f"field {declared[0]!r} is being added: call add_field() again, which continues")
     if not names:
         raise InputError(f"{kind}= needs a {kind} field; declare one: add_field(name, {kind!r})")
     return names
