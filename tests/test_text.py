@@ -13,8 +13,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 import qvec
 from helpers.text_model import bm25, check_hits, random_texts
+from qvec.schema.postings import SegmentRecord, SparseOptions
 from qvec.text import analysis
 from qvec.text.analysis import register_analyzer, split_words
+from qvec.text.writer import PostingsWriter
 
 DIM = 4
 
@@ -150,6 +152,19 @@ def test_match_keeps_rows_that_have_all_terms(tmp_path: Path) -> None:
         assert db.count({"body": {"$not": {"$match": "w1"}}}) == sum("w1" not in text for text in texts)
         with pytest.raises(qvec.InputError, match=r"\$match"):
             db.count({"body": "w1"})
+
+
+def test_phrases_are_words_next_to_each_other(tmp_path: Path) -> None:
+    fields = {"body": qvec.Text(positions=True, stop_words=["the"]), "title": "text"}
+    texts = ["new york hotel", "york new hotel", "hotel of New the York", "york hotel new", "nothing new"]
+    with qvec.create(tmp_path / "a.qvec", DIM, fields=fields) as db:
+        db.add(vectors(5), payloads=[{"body": text, "title": "new york"} for text in texts])
+        assert set(db.search(text='"new york" hotel', k=5, text_weights={"title": 0}).ids[:2].tolist()) == {0, 2}
+        assert len(db.search(text='"new york" hotel', k=5)) == 2
+        assert len(db.search(text="new york hotel", k=5)) == 5
+        assert len(db.search(text='"york hotel" "hotel new"', k=5)) == 1
+        assert len(db.search(text='"no such"', k=5)) == 0
+        assert len(db.search(text='"new york"', k=5, where={"body": {"$match": "of"}})) == 1
 
 
 # --- changes ---
@@ -316,6 +331,34 @@ def test_damaged_postings_are_found_and_repaired(tmp_path: Path, name: str) -> N
         assert any("field" in done for done in db.repair())
         assert db.verify() == []
         check_hits(db.search(text="w0 w5", k=10), bm25(docs, ["w0", "w5"]), 10)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"docs": 7}, "has 7 rows, not those of its segments"),
+        ({"segments": ()}, "not those of its segments"),
+        ({"options": SparseOptions()}, "posting lists of another kind"),
+        ({"docs": 3, "segments": (SegmentRecord(9, 0, 3, 3, 3),)}, "'postings 9' is missing"),
+        ({"docs": 3, "segments": (SegmentRecord(0, 3, 3, 3, 3),)}, "multiple of 64"),
+        ({"docs": 6, "segments": (SegmentRecord(0, 0, 3, 3, 3),) * 2}, "has 6 rows"),
+        ({"docs": 2, "segments": (SegmentRecord(0, 0, 1, 1, 3),) * 2}, "names one segment twice"),
+    ],
+)
+def test_a_crafted_state_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    with make(tmp_path, [["a"], ["b"], ["c"]]) as db, db._store.write() as txn:
+        PostingsWriter(txn, "body").set(**change)
+    with pytest.raises(qvec.CorruptError, match=message):
+        qvec.open(tmp_path / "a.qvec").close()
+
+
+def test_a_segment_with_other_numbers_than_the_state_is_refused(tmp_path: Path) -> None:
+    with make(tmp_path, [["a"], ["b"], ["c"]]) as db:
+        with db._store.write() as txn:
+            PostingsWriter(txn, "body").set(docs=2, segments=(SegmentRecord(0, 0, 2, 2, 3),))
+        with pytest.raises(qvec.CorruptError, match="segment 0 has 3 rows"):
+            db.search(text="a")
+        assert db.verify() != []
 
 
 def test_text_fields_are_exported_and_imported(tmp_path: Path) -> None:

@@ -146,7 +146,8 @@ def as_declared(field: FieldDeclaration) -> Declared:
     """A declaration as the caller wrote it."""
     options = None if field.postings is None else field.postings.options
     if isinstance(options, TextOptions):
-        return Text(options.analyzer, options.stemmer, options.stop_words, options.k1, options.b)
+        numbers = options.k1, options.b
+        return Text(options.analyzer, options.stemmer, options.stop_words, *numbers, options.positions)
     return field.type if options is None else Sparse(options.originals)
 
 

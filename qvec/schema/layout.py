@@ -25,6 +25,7 @@ FIELD = "field"  # one for each field with ordered values; its generation is the
 POSTINGS = "postings"  # of text and sparse fields: segments of posting lists, and bitmaps of their rows
 SEGMENT_ROWS = "segment_rows"
 LENGTHS = "lengths"  # of text fields: the number of tokens of each row
+FIELD_COLUMNS = FIELD, POSTINGS, SEGMENT_ROWS, LENGTHS
 
 QUANTIZER = 1  # record kinds: a quantizer's state, by generation; a row's payload and string id, by row
 ROW = 2

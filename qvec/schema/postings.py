@@ -16,7 +16,8 @@ _Text = Annotated[str, Between(0, 1024)]
 
 @dataclass(frozen=True, slots=True)
 class TextOptions:
-    """How text becomes terms, and the constants of BM25. ``version``: of analyzer and stemmer."""
+    """How text becomes terms, and the constants of BM25. ``version``: of analyzer and stemmer. ``positions``: whether
+    queries may have phrases."""
 
     kind: Literal["text"] = "text"
     analyzer: _Text = "unicode"
@@ -25,6 +26,7 @@ class TextOptions:
     stop_words: Annotated[tuple[_Text, ...], Between(0, MAX_STOP_WORDS)] = ()
     k1: Annotated[float, Between(0, 1000)] = 1.2
     b: Annotated[float, Between(0, 1)] = 0.75
+    positions: bool = False
 
 
 @dataclass(frozen=True, slots=True)

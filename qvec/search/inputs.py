@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +13,18 @@ from qvec._kernels import Deadline, PostingField, search_postings
 from qvec.common.errors import InputError
 from qvec.common.types import Bitmap, Float32Array, NDArray
 from qvec.rows.lookup import payloads_of, read_records
+from qvec.schema.bitmaps import bitmap_of, rows_in, words_for
+from qvec.schema.postings import TextOptions
 from qvec.schema.state import State
 from qvec.schema.validation import MAX_K, check_count
 from qvec.search.fusion import DEFAULT_DEPTH, SPARSE, TEXT, VECTOR, Fusion, Listed, check_fusion, check_weight
 from qvec.storage.store import Snapshot
 from qvec.text.analysis import MAX_TEXT_BYTES
-from qvec.text.reader import Terms, analyzer_of, postings_of, sparse_terms, text_terms
+from qvec.text.reader import Terms, analyzer_of, postings_of, rows_with_all, sparse_terms, text_terms
 from qvec.text.sparse import product, rows_of, sparse_vector
+
+Phrase = tuple[tuple[str, tuple[str, ...]], ...]
+"""The terms of a phrase, in order, by field."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,12 @@ class RawInputs:
     highlight: Any = False
 
     @property
+    def is_one_text(self) -> bool:
+        """Whether there is one text and no other input or option but ``text_weights``."""
+        alone = self.sparse is None and self.fusion is None and self.fusion_depth is None
+        return alone and self.highlight is False and isinstance(self.text, str)
+
+    @property
     def is_empty(self) -> bool:
         """Whether there is neither text nor a sparse vector."""
         return self.text is None and self.sparse is None
@@ -40,11 +52,18 @@ class RawInputs:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One query of one input: terms as (number of the field, term, weight). ``vector``: ids and weights, if sparse."""
+    """One query of one input: terms as (number of the field, term, weight). ``vector``: ids and weights, if sparse.
+
+    ``phrases``: for each, its terms by field; a row must have each of them in one of the fields.
+    """
 
     fields: tuple[str, ...]
     terms: list[tuple[int, bytes, float]]
     vector: tuple[NDArray[np.uint32], Float32Array] | None = None
+    phrases: tuple[Phrase, ...] = ()
+
+
+_QUOTED = re.compile(r'"([^"]+)"')
 
 
 @dataclass(frozen=True)
@@ -80,6 +99,16 @@ def check_inputs(raw: RawInputs, state: State, has_vector: bool, n: int | None) 
         raise InputError("highlight shows the words of a text; give text=")
     depth = DEFAULT_DEPTH if raw.fusion_depth is None else check_count("fusion_depth", raw.fusion_depth, 1, MAX_K)
     return Inputs(n, names, queries, check_fusion(raw.fusion, names), depth, raw.highlight)
+
+
+def one_text(snap: Snapshot, raw: RawInputs) -> Query:
+    """The query of a search by one text."""
+    fields = snap.derived.get("text fields") if raw.text_weights is None else None
+    if fields is None:
+        fields = _text_fields(snap.state, raw.text_weights)
+        if raw.text_weights is None:
+            snap.derived["text fields"] = fields
+    return _text_query(snap.state, fields, raw.text, "text")
 
 
 def _name(name: str, i: int, n: int | None) -> str:
@@ -138,7 +167,24 @@ def _text_query(state: State, fields: Mapping[str, float], text: Any, name: str)
     terms = []
     for number, (field, weight) in enumerate(fields.items()):
         terms += [(number, term, weight * count) for term, count in text_terms(state, field, text)]
-    return Query(tuple(fields), terms)
+    return Query(tuple(fields), terms, phrases=_phrases(state, fields, text) if '"' in text else ())
+
+
+def _phrases(state: State, fields: Iterable[str], text: str) -> tuple[Phrase, ...]:
+    """The parts of a text in double quotes, if there are fields in which they are phrases."""
+    found = []
+    for part in _QUOTED.findall(text):
+        phrase = [
+            (field, tuple(analyzer_of(state, field).terms(part))) for field in fields if _has_positions(state, field)
+        ]
+        if any(terms for _, terms in phrase):
+            found.append(tuple((field, terms) for field, terms in phrase if terms))
+    return tuple(found)
+
+
+def _has_positions(state: State, field: str) -> bool:
+    postings = state.fields[field].postings
+    return postings is not None and isinstance(postings.options, TextOptions) and postings.options.positions
 
 
 def _names_fields(value: Any) -> bool:
@@ -168,9 +214,35 @@ def search_lists(
     snap: Snapshot, query: Query, k: int, excluded: Bitmap | None, deadline: Deadline | None
 ) -> tuple[Listed, int]:
     """The best k rows of one query of postings, and the number of postings that were scored."""
+    for phrase in query.phrases:
+        without = ~_rows_with(snap, phrase)
+        excluded = without if excluded is None else excluded | without
     fields: list[PostingField] = [postings_of(snap, name) for name in query.fields]
     rows, scores, work = search_postings(fields, query.terms, snap.state.n, k, excluded, deadline=deadline)
     return (rows, scores), work[2]
+
+
+def _rows_with(snap: Snapshot, phrase: Phrase) -> Bitmap:
+    """The rows that have a phrase in one of its fields, cached until the next commit."""
+    known: Bitmap | None = snap.derived.get(("phrase", phrase))
+    if known is not None:
+        return known
+    n: int = snap.state.n
+    bits = np.zeros(words_for(n), np.uint64)
+    for field, terms in phrase:
+        found = np.zeros_like(bits)
+        rows_with_all(snap, field, sorted({term.encode() for term in terms}), n, found)
+        rows, analyzer = rows_in(found), analyzer_of(snap.state, field)
+        payloads = payloads_of(read_records(snap, rows.tolist()))
+        kept = [_has_phrase(analyzer.terms((payload or {}).get(field) or ""), terms) for payload in payloads]
+        bits |= bitmap_of(rows[np.array(kept, bool)], n)
+    snap.derived["phrase", phrase] = bits
+    return bits
+
+
+def _has_phrase(terms: list[str], phrase: tuple[str, ...]) -> bool:
+    size = len(phrase)
+    return any(tuple(terms[i : i + size]) == phrase for i, term in enumerate(terms) if term == phrase[0])
 
 
 def rescored(snap: Snapshot, query: Query, listed: Listed, k: int) -> Listed:

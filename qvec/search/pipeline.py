@@ -103,7 +103,7 @@ class Searches:
         timeout: float | Deadline | None,
     ) -> Hits | BatchHits:
         """Hits by text and sparse vectors, and by array-like vectors [n, dim] or [dim] if ``query`` is not None."""
-        from qvec.search.hybrid import HybridRun, check_hybrid_options
+        from qvec.search.hybrid import HybridRun, check_hybrid_options, nearest_to_text
         from qvec.search.inputs import check_inputs
 
         config = self._config
@@ -113,8 +113,10 @@ class Searches:
         q = None if query is None else as_searched(query, config.dim, config.metric, self._form)
         snap = self._store.begin(deadline)
         try:
-            engine = snap.derived.get("engine") or self.engine(snap)
             options = self._options(raw)
+            if options.plain and given.is_one_text and query is None and where is None and ids_in is None:
+                return nearest_to_text(snap, config, options, given, deadline)
+            engine = snap.derived.get("engine") or self.engine(snap)
             n = len(q) if q is not None and q.ndim == 2 else None
             inputs = check_inputs(given, snap.state, q is not None, n)
             check_hybrid_options(options, inputs)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from qvec.common.errors import InputError
-from qvec.common.types import check_choice, check_number
+from qvec.common.types import check_choice, check_flag, check_number
 from qvec.schema.postings import MAX_STOP_WORDS, SparseOptions, TextOptions
 from qvec.text.analysis import analyzer_version, stop_words_of
 
@@ -19,7 +19,8 @@ class Text:
 
     analyzer: "unicode" (words of Unicode's UAX 29, pairs of characters in Chinese, Japanese and Korean; NFKC, case
     folding) or the name of a function of :func:`qvec.register_analyzer`. stemmer: a Snowball language such as "english"
-    (extra ``text``), or None. stop_words: words to leave out, or "english". k1, b: the constants of BM25.
+    (extra ``text``), or None. stop_words: words to leave out, or "english". k1, b: the constants of BM25. positions:
+    parts of a query in double quotes are phrases; positions are those in the stored text.
     A value is a string of at most 1 MiB, or a list of tokens, which are stored as they are.
     """
 
@@ -28,6 +29,7 @@ class Text:
     stop_words: str | Iterable[str] = ()
     k1: float = 1.2
     b: float = 0.75
+    positions: bool = False
 
     def options(self) -> TextOptions:
         """The options as the file records them; InputError names a wrong one."""
@@ -37,7 +39,9 @@ class Text:
         if len(words) > MAX_STOP_WORDS:
             raise InputError(f"stop_words has {len(words)} words; the limit is {MAX_STOP_WORDS}")
         version = analyzer_version(self.analyzer, self.stemmer)
-        return TextOptions("text", self.analyzer, version, self.stemmer, words, float(self.k1), float(self.b))
+        check_flag("positions", self.positions)
+        numbers = float(self.k1), float(self.b)
+        return TextOptions("text", self.analyzer, version, self.stemmer, words, *numbers, self.positions)
 
 
 @dataclass(frozen=True)
