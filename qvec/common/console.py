@@ -36,8 +36,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
 
 def print_text(text: str, indent: str = "") -> None:
     """Print a sentence, broken into lines."""
-    options = {"initial_indent": indent, "subsequent_indent": indent}
-    print(textwrap.fill(text, terminal_width(), break_on_hyphens=False, break_long_words=False, **options))
+    wrapper = textwrap.TextWrapper(terminal_width(), indent, indent, break_on_hyphens=False, break_long_words=False)
+    print(wrapper.fill(text))
 
 
 def emphasize(text: str, answers: Sequence[str]) -> str:
