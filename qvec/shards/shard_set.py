@@ -195,7 +195,7 @@ class ShardSet:
         """Add vectors and replace those whose ids are stored, each in its shard: all of them, or none.
 
         A new id goes to the shard of the nearest centroid (by cluster), or to the smallest shard (by block). A vector
-        that moves to another cluster leaves its old shard. More than 16 MiB of vectors are several batches: after an
+        that moves to another cluster leaves its old shard. More than 4 MiB of vectors are several batches: after an
         error or a crash, the first ones may be stored. Raises what :meth:`Collection.upsert` raises.
         """
         config = self.manifest.config

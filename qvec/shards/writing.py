@@ -19,7 +19,7 @@ from qvec.shards.manifest import Manifest, read
 from qvec.shards.partition import assign
 from qvec.shards.routes import Routes
 
-STEP_BYTES = 16 << 20  # of vectors: a larger call is several batches
+STEP_BYTES = 4 << 20  # of vectors: a larger call is several batches
 
 
 class Writer:
