@@ -1,4 +1,4 @@
-"""The inputs of a search besides the vector: texts and sparse vectors, checked for one collection."""
+"""The inputs of a search other than the vector: texts and sparse vectors, checked for one collection."""
 
 from __future__ import annotations
 
