@@ -82,10 +82,12 @@ def test_a_parquet_export_is_a_plain_table_to_others(tmp_path: Path) -> None:
         interchange.export(db, tmp_path / "x.parquet", batch_size=64)
     table = parquet.read_table(tmp_path / "x.parquet")
     assert table.schema.field("vector").type == pa.list_(pa.float32(), DIM)
-    assert table.schema.names == ["id", "vector", "lang", "tags", "payload"]  # None is under page: not of one type
+    assert table.schema.names == ["id", "vector", "page", "lang", "tags", "payload"]  # a None under page is in payload
     assert table["id"].to_pylist() == [3 * i for i in range(N)]
     assert table["lang"][7].as_py() == "en"
-    assert json.loads(table["payload"][7].as_py()) == {"page": 7, "mixed": 7, "deep": {"n": [7]}}
+    assert json.loads(table["payload"][7].as_py()) == {"mixed": 7, "deep": {"n": [7]}}
+    assert json.loads(table["payload"][5].as_py()) == {"page": None, "more": 2**64 - 1}
+    assert (table["page"][7].as_py(), table["page"][5].as_py()) == (7, None)
     assert parquet.ParquetFile(tmp_path / "x.parquet").num_row_groups == -(-N // 64)
 
 

@@ -36,7 +36,7 @@ def test_columns_of_a_table_become_vectors_ids_and_payloads(tmp_path: Path) -> N
         "key": pa.array(["a", "b"]),
         "emb": pa.array(X[:2].astype(float).tolist()),  # lists of any length, of float64
         "at": pa.array([day, None]),
-        "ns": pa.array([1_714_564_800_000_000_001, None], pa.timestamp("ns", "Europe/Berlin")),
+        "ns": pa.array([1_714_564_800_000_000_000, None], pa.timestamp("ns", "Europe/Berlin")),
         "days": pa.array([[day.date()], None]),
         "json": pa.array(['{"x": 1}', None]),
     }
