@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncCollection", "create", "open"]
 
-THREADS = 4  # that read at the same time
+THREADS = max(2, min(4, os.cpu_count() or 2))  # that read at the same time: more than cores only delay the loop
 MAX_THREADS = 256
 P = ParamSpec("P")
 R = TypeVar("R")
