@@ -14,7 +14,7 @@ from qvec.bench.table import title
 from qvec.common.extras import require
 
 DPI = 130
-MIN_SHOWN_RECALL = 0.5  # recall
+MIN_SHOWN_RECALL = 0.5  # the axis begins at this recall
 MIN_MISSED = 1e-4  # 1 - recall at the end of the axis
 RECALL_TICKS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999)
 
@@ -69,13 +69,13 @@ def axis_to_recall(place: Any) -> Any:
 
 
 def _figure(panels: int, size: tuple[float, float]) -> tuple[Any, Sequence[Any]]:
-    figure = require("matplotlib.figure", "plot").Figure(figsize=size, layout="constrained")
+    figure = require("matplotlib.figure").Figure(figsize=size, layout="constrained")
     return figure, figure.subplots(1, panels, squeeze=False)[0]
 
 
 def _styled(result: Result) -> list[tuple[Entry, dict[str, Any]]]:
     """Each contestant with its color and marker; qvec has thick lines, peers have dashed ones."""
-    colors = require("matplotlib", "plot").colormaps["tab20"].colors
+    colors = require("matplotlib").colormaps["tab20"].colors
     marks = "osD^vP*Xh<>p"
     return [
         (

@@ -61,7 +61,7 @@ def load_hdf5(file: Path, key: str | None) -> Matrix:
 
 
 def hdf5_metric(path: PathLike) -> Metric | None:
-    """Return the metric named by the file's attribute ``distance``; None if the file has no such attribute."""
+    """Return the metric in the file's attribute ``distance``. None if there is no such attribute."""
     file = existing_file(path)
     with _opened(file) as h5:
         return _metric(file, h5) if "distance" in h5.attrs else None
@@ -72,7 +72,7 @@ def _opened(file: Path) -> Iterator[Any]:
     try:
         import h5py
     except ImportError as error:
-        raise MissingExtraError(f"{file}: HDF5 needs h5py: pip install 'qvec[hdf5]'") from error
+        raise MissingExtraError(f"{file}: HDF5 needs h5py: pip install h5py") from error
     try:
         h5 = h5py.File(file, "r")
     except OSError as error:

@@ -1,7 +1,8 @@
 """Fields that are added to or dropped from a large collection, in transactions of bounded size.
 
-Meanwhile the field is one of the state's ``partial_fields``: searches do not use it, and writers keep its index up to
-date for the rows that they write. After a crash, the same call continues, and dropping the field removes it.
+Until the last transaction, the field is one of the state's ``partial_fields``: searches do not use it, but writers
+update its index for the rows that they write. After a crash, the same call continues, and dropping the field removes
+it.
 """
 
 from __future__ import annotations
@@ -11,17 +12,16 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from qvec.common.errors import InputError
-from qvec.common.types import FieldType
 from qvec.filters.maintain import FieldWriter
 from qvec.filters.postings import all_names
 from qvec.filters.schema import load_schema
 from qvec.index import Progress
 from qvec.rows.writer import Writer
-from qvec.schema.state import State
+from qvec.schema.state import FieldDeclaration, State
 from qvec.storage.store import Store, Transaction
 
-INDEXED_ROWS = 16_384  # rows whose payloads one transaction reads
-DROPPED_ENTRIES = 65_536  # entries that one transaction deletes
+INDEXED_ROWS = 16_384  # one transaction reads the payloads of this many rows
+DROPPED_ENTRIES = 65_536  # one transaction deletes this many entries
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class FieldSteps:
     store: Store
     writer: Callable[[Transaction], Writer]
 
-    def add(self, name: str, kind: FieldType, progress: Progress | None) -> None:
+    def add(self, name: str, wanted: FieldDeclaration, progress: Progress | None) -> None:
         """Declare a field and index the values of all rows.
 
         In a block, or for few rows, this is one transaction. Otherwise an InputError withdraws the field; after another
@@ -39,11 +39,11 @@ class FieldSteps:
         """
         with self.store.write() as txn:
             state: State = txn.state
-            if not (name in state.partial_fields and state.fields[name].type == kind):
+            if not (name in state.partial_fields and _same(state.fields[name], wanted)):
                 if self.store.in_transaction or state.n <= INDEXED_ROWS:
-                    self.writer(txn).add_fields({name: kind}, progress)
+                    self.writer(txn).add_fields({name: wanted}, progress)
                     return
-                self.writer(txn).fields.declare({name: kind})
+                self.writer(txn).fields.declare({name: wanted})
                 txn.state = replace(txn.state, partial_fields={**state.partial_fields, name: 0})
         try:
             while not self._index_next_rows(name, progress):
@@ -55,10 +55,10 @@ class FieldSteps:
             raise
 
     def _index_next_rows(self, name: str, progress: Progress | None) -> bool:
-        """One transaction; returns whether the field is complete."""
+        """Run one transaction. Returns whether the field is complete."""
         with self.store.write() as txn:
             if name not in txn.state.fields:
-                raise InputError(f"the field {name!r} was dropped while it was added")
+                raise InputError(f"the field {name!r} was dropped before it was complete")
             if name not in txn.state.partial_fields:
                 return True  # another process has continued
             done = self.writer(txn).index_next_rows(name, INDEXED_ROWS)
@@ -87,3 +87,9 @@ class FieldSteps:
                     return False
             FieldWriter(txn).drop(name)
             return True
+
+
+def _same(one: FieldDeclaration, other: FieldDeclaration) -> bool:
+    """Whether two declarations have the same type and options."""
+    options = [None if field.postings is None else field.postings.options for field in (one, other)]
+    return one.type == other.type and options[0] == options[1]
