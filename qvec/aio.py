@@ -121,6 +121,7 @@ class AsyncCollection:
     optimize = _write(Collection.optimize)
     compact = _write(Collection.compact)
     get = _read(Collection.get)
+    ids = _read(Collection.ids)
     count = _read(Collection.count)
     generations = _read(Collection.generations)
     export_calibration = _read(Collection.export_calibration)
