@@ -41,7 +41,7 @@ class Owner(NamedTuple):
 
     @property
     def is_running_here(self) -> bool:
-        """Whether the calling thread is this owner's thread, which cannot go on while the caller waits."""
+        """Whether the calling thread is this owner's thread, which cannot continue while the caller waits."""
         return self.thread is _local.reference
 
     @property
