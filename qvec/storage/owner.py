@@ -34,14 +34,14 @@ _local = _Local()
 
 
 class Owner(NamedTuple):
-    """A thread, and the asyncio task that it runs, or None."""
+    """A thread and its running asyncio task, or None outside of an event loop."""
 
     thread: weakref.ref[_Thread]
     task: Any
 
     @property
     def is_running_here(self) -> bool:
-        """Whether the calling thread is this owner's thread, which cannot continue while the caller waits."""
+        """Whether the calling thread is this owner's thread. The owner cannot continue while the caller waits."""
         return self.thread is _local.reference
 
     @property
