@@ -169,7 +169,7 @@ def test_the_axis_of_recall_is_logarithmic_in_one_minus_recall() -> None:
 
 def test_without_matplotlib_there_is_a_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'qvec\[plot\]'"):
+    with pytest.raises(MissingExtraError, match="pip install 'matplotlib'"):
         plot_recall(RESULT, tmp_path / "recall.png")
 
 

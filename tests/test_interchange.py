@@ -217,17 +217,17 @@ def test_the_format_of_a_path_is_given_or_detected(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "package", "extra"), [("x.parquet", "pyarrow", "arrow"), ("x.faiss", "faiss", "faiss")]
+    ("name", "package", "wanted"), [("x.parquet", "pyarrow", "pyarrow"), ("x.faiss", "faiss", "faiss-cpu")]
 )
-def test_a_missing_package_is_named_with_its_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, package: str, extra: str
+def test_a_missing_package_is_named_with_its_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, package: str, wanted: str
 ) -> None:
     import sys
 
     for module in [found for found in sys.modules if found.partition(".")[0] == package] + [package]:
         monkeypatch.setitem(sys.modules, module, None)
     (tmp_path / name).write_text("")
-    with pytest.raises(MissingExtraError, match=rf"{package} is not installed.*qvec\[{extra}\]"):
+    with pytest.raises(MissingExtraError, match=f"{package} is not installed.*pip install '{wanted}'"):
         interchange.open_source(tmp_path / name)
 
 
