@@ -64,8 +64,7 @@ def serve(folder: str, name: str, index: str, k: int, batch: int) -> None:
     base = np.load(stored) if stored.exists() else np.load(data / "base.npz")["base"]
     queries = np.load(data / "queries.npy").astype(np.float32)
     truth = np.load(data / "gt.npy")[:, :k]
-    originals = "originals" if "originals" in inspect.signature(qvec.create).parameters else "keep"
-    memory = "memory" if "memory" in inspect.signature(qvec.open).parameters else "residency"
+    originals, memory = _option(qvec.create, "f32"), _option(qvec.open, "mmap")
     options: dict[str, Any] = {originals: "f16"}
     config = qvec.HNSW(layout="packed") if index == "packed" else index
     started = time.process_time()
@@ -85,6 +84,11 @@ def serve(folder: str, name: str, index: str, k: int, batch: int) -> None:
         hits = sum(len(np.intersect1d(a, b)) for a, b in zip(found, truth, strict=True))
         answer = {"rate": len(queries) / cpu, "recall": hits / truth.size, "waited": (_waited() - waited) / wall}
         print(json.dumps(answer), flush=True)
+
+
+def _option(function: Any, default: str) -> str:
+    """The name of the option with this default: older checkouts have other names."""
+    return next(name for name, option in inspect.signature(function).parameters.items() if option.default == default)
 
 
 def _waited() -> float:
