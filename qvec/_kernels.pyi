@@ -422,10 +422,12 @@ def fork_epoch() -> int: ...
 def count_fork() -> None: ...
 
 class EnvironmentBase:
+    lmdb: Any
     lock: RLock
     idle: Condition
     open_reads: int
     waiting: int
+    is_exclusive: bool
 
 class ViewBase:
     txn_id: int
@@ -450,6 +452,14 @@ class SnapshotBase:
     @property
     def txn_id(self) -> int: ...
 
+class ResultArrays:
+    ids: Any
+    distances: Any
+    zero_score: float
+    _counts: Any
+    _payloads: list[Any] | None
+    _extras: Any
+
 class StoreBase:
     env: Any
     view: Any
@@ -460,6 +470,9 @@ class StoreBase:
     epoch: int
     open_snapshots: set[Any]
     running: int
+    searches: int
+    @property
+    def is_sampled(self) -> bool: ...
     def begin(self) -> Any: ...
     def end(self, snapshot: Any) -> None: ...
     def search_prepared(self, query: Any, raw: tuple[Any, ...]) -> Any: ...
@@ -484,6 +497,7 @@ class PreparedSearch:
         ids: Column | None,
         payloads: bool,
         zero_score: float,
+        extras: object,
     ) -> None: ...
     def find(self, query: object) -> tuple[NDArray[np.int64], Floats, NDArray[np.int64]] | None: ...
 

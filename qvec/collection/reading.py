@@ -51,6 +51,7 @@ class ReadableCollection:
         self._config = Config.from_dict(dict(store.config))
         self._access = RowAccess(self._config)
         self._finalizer: weakref.finalize[[], ReadableCollection] | None = None
+        self._search_prepared = store.search_prepared  # the bound method, which saves two look-ups in each search
         take = WeakMethod(self._take_queries)  # a cycle would keep a dropped handle open
         self._searches = Searches(store, self._access, lambda queries: (sampled := take()) and sampled(queries))
 
@@ -199,6 +200,12 @@ class ReadableCollection:
         With fewer than k vectors, all are returned, and the arrays are padded (:class:`Hits`).
         """
         options = (k, include, max_distance, offset, mmr, None, 1, ef, nprobe, oversample, exact, recall)
+        if where is None and ids_in is None and threads is None:
+            hits: Hits | None = self._search_prepared(query, options)
+            if hits is not None:
+                return hits
+        else:
+            self._store.searches += 1
         return self._searches.search(query, options, where, ids_in, threads)
 
     @overload
@@ -279,6 +286,7 @@ class ReadableCollection:
             exact,
             recall,
         )
+        self._store.searches += 1
         return self._searches.search(query, options, where, ids_in, threads)
 
     # --- reading ---

@@ -28,7 +28,7 @@ from qvec.search.hits import make_hits
 from qvec.search.options import RawOptions, SearchOptions, cached_options
 from qvec.search.plan import plan_search
 from qvec.search.refine import Found, no_hits, refine, within, without
-from qvec.search.results import BatchHits, Extras, Hits
+from qvec.search.results import NO_EXTRAS, BatchHits, Extras, Hits
 from qvec.search.strategy import Strategy, choose_strategy
 from qvec.storage.store import Snapshot, Store
 
@@ -38,16 +38,15 @@ if TYPE_CHECKING:  # qvec.filters and the modules that use it are imported by th
     from qvec.search.row_selection import SelectedRows, Selector
 
 MAX_PLANS = 64  # plans that an engine caches
-SAMPLED_CALLS = 64  # one call in this many is sampled: to copy a query takes a microsecond, a search takes ten or more
 
 
 class Searches:
     """The searches of one handle of a collection."""
 
     def __init__(self, store: Store, access: RowAccess, sample: Callable[[Float32Array], object]) -> None:
-        """``sample`` is shown one single query in SAMPLED_CALLS, and every batch."""
+        """``sample`` is shown some of the single queries, and every batch."""
         self._store, self._access, self._config, self._sample = store, access, access.config, sample
-        self._form, self._n_calls = access.config.form, 0
+        self._form = access.config.form
 
     def engine(self, snap: Snapshot) -> Engine | None:
         """The engine of a snapshot, built at its first search; None if no vectors are stored."""
@@ -63,13 +62,12 @@ class Searches:
     def search(
         self, queries: Any, raw: RawOptions, where: Any = None, ids_in: Any = None, threads: int | None = None
     ) -> Hits | BatchHits:
-        """Hits of array-like queries [n, dim] or [dim]; ``where`` is a filter, or one for each query of a batch."""
-        self._n_calls += 1
-        is_sampled = not self._n_calls % SAMPLED_CALLS
+        """Hits of array-like queries [n, dim] or [dim], for which no search is prepared or which are to be sampled.
+
+        ``where`` is a filter, or one for each query of a batch.
+        """
+        is_sampled = self._store.is_sampled
         nearest = where is None and ids_in is None and threads is None and not is_sampled
-        hits: Hits | None = self._store.search_prepared(queries, raw) if nearest else None
-        if hits is not None:
-            return hits
         if threads is not None:
             worker_threads(threads)  # raises InputError, also if the search runs on one thread
         snap = self._store.begin()
@@ -143,6 +141,7 @@ class Searches:
             ids=ids,
             payloads=options.payloads,
             zero_score=1.0 if self._config.metric == "cosine" else 0.0,
+            extras=NO_EXTRAS,
         )
         if type(options.include) is tuple:  # a list may change
             add_prepared(snap.derived, search)

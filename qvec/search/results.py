@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 
+from qvec._kernels import ResultArrays
 from qvec.common.errors import InputError
 from qvec.common.tables import SHOWN_ROWS, first_lines, short_text
 from qvec.common.types import Float32Array, Ids, Int64Array, NDArray, Payload
@@ -49,7 +50,7 @@ class Extras:
 NO_EXTRAS = Extras()
 
 
-class SearchResult:
+class SearchResult(ResultArrays):
     """The arrays of :class:`Hits` and :class:`BatchHits`. Attributes that were not included raise InputError.
 
     ``ids``: int64 or str, shape (k,) or (n, k); -1 or "" in places without a hit. ``distances``: float32 of the same
@@ -57,7 +58,7 @@ class SearchResult:
     ``zero_score``: the score at distance 0, which is 1 under cosine and else 0.
     """
 
-    __slots__ = ("_counts", "_extras", "_payloads", "distances", "ids", "zero_score")
+    __slots__ = ()
 
     def __init__(
         self,
