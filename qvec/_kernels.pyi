@@ -1,6 +1,6 @@
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from threading import Condition, RLock
-from typing import Any, TypeAlias, final
+from typing import Any, NoReturn, TypeAlias, TypeVar, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -8,6 +8,7 @@ from typing_extensions import Buffer
 
 Floats: TypeAlias = NDArray[np.float32]
 Bytes: TypeAlias = NDArray[np.uint8]
+T = TypeVar("T")
 
 # codec.pxi
 
@@ -201,6 +202,16 @@ class SearchParams:
     def replace(self, *, ef: int | None = None, nprobe: int | None = None) -> SearchParams: ...
 
 @final
+class Deadline:
+    seconds: float
+    def __init__(self, seconds: float) -> None: ...
+    @property
+    def left(self) -> float: ...
+    def watch(self, items: Iterable[T]) -> Iterator[T]: ...
+    def check(self) -> int: ...
+    def fail(self) -> NoReturn: ...
+
+@final
 class Searcher:
     hops: int
     evaluations: int
@@ -220,7 +231,7 @@ class Searcher:
     @property
     def phase_ns(self) -> tuple[int, int, int, int]: ...
     def search(
-        self, q: Floats, params: SearchParams, selection: Selection
+        self, q: Floats, params: SearchParams, selection: Selection, deadline: Deadline | None = None
     ) -> tuple[NDArray[np.int64], Floats, NDArray[np.int64]]: ...
     def search_into(
         self,
@@ -232,6 +243,7 @@ class Searcher:
         counts: NDArray[np.int64],
         start: int,
         stop: int,
+        deadline: Deadline | None = None,
     ) -> None: ...
 
 # The graph (kernels/graph/graph.pxi)
@@ -473,7 +485,7 @@ class StoreBase:
     searches: int
     @property
     def is_sampled(self) -> bool: ...
-    def begin(self) -> Any: ...
+    def begin(self, deadline: Deadline | None = None) -> Any: ...
     def end(self, snapshot: Any) -> None: ...
     def search_prepared(self, query: Any, raw: tuple[Any, ...]) -> Any: ...
 
@@ -499,7 +511,9 @@ class PreparedSearch:
         zero_score: float,
         extras: object,
     ) -> None: ...
-    def find(self, query: object) -> tuple[NDArray[np.int64], Floats, NDArray[np.int64]] | None: ...
+    def find(
+        self, query: object, deadline: Deadline | None = None
+    ) -> tuple[NDArray[np.int64], Floats, NDArray[np.int64]] | None: ...
 
 def find_prepared(derived: dict[str, Any], raw: tuple[Any, ...]) -> PreparedSearch | None: ...
 def add_prepared(derived: dict[str, Any], search: PreparedSearch) -> None: ...

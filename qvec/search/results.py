@@ -60,6 +60,11 @@ class SearchResult(ResultArrays):
 
     __slots__ = ()
 
+    ids: Ids
+    distances: Float32Array
+    _payloads: list[Any] | None
+    _extras: Extras
+
     def __init__(
         self,
         ids: Ids,

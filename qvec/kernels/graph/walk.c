@@ -67,6 +67,7 @@ int qv_walk(const qv_graph *graph, const qv_query *query, int ef, qv_scratch *s)
         if (next) {
             staged = stage_hop(graph, qv_candidate_row(next), stage, s);
             if (staged < 0) return staged;
+            if (qv_is_late(s, (size_t)staged * (size_t)graph->codec->stride)) return QV_LATE;
             qv_fetch_lists(graph->adjacency, &s->pool);
         } else if (!waiting) {
             return QV_OK;

@@ -121,6 +121,7 @@ int qv_walk_filtered(const qv_graph *graph, const qv_query *query, const qv_sele
         uint64_t next = qv_pool_pop(&s->pool);
         if (!next && !waiting) return QV_OK;
         int staged = next ? take_hop(graph, selection, qv_candidate_row(next), stage, s) : 0;
+        if (qv_is_late(s, QV_HOP_MAX * (size_t)graph->codec->stride)) return QV_LATE;
         qv_fetch_lists(graph->adjacency, &s->pool);
         if (waiting) qv_score_staged(graph->codec, graph->adjacency, query, stage ^ 1, waiting, s);
         waiting = staged;

@@ -31,8 +31,8 @@ cdef class EnvironmentBase:
 
     lmdb: LMDB's environment. lock: guards the other attributes and the views of the map. open_reads: reads that are
     open. waiting: threads that wait on `idle`, a condition of the lock, for reads to end. is_exclusive: a thread has the
-    map alone, and new reads wait. Subclasses define begin(), which returns LMDB's read transaction when that takes more
-    than a call of LMDB, and is called with the lock.
+    map alone, and new reads wait. Subclasses define begin(deadline), which returns LMDB's read transaction when that
+    takes more than a call of LMDB, and is called with the lock.
     """
 
     cdef public object lmdb, lock, idle
@@ -113,7 +113,7 @@ cdef class StoreBase:
     cdef readonly Py_ssize_t running
     cdef public unsigned long long searches
 
-    cdef object begin_read(self, EnvironmentBase env):
+    cdef object begin_read(self, EnvironmentBase env, Deadline deadline):
         """LMDB's read transaction of the last commit, whose users are those of self.view. The caller has env.lock."""
         cdef ViewBase view
         if self.is_closed:
@@ -125,7 +125,7 @@ cdef class StoreBase:
             except Exception:
                 pass
         if txn is None:
-            txn = env.begin()  # may wait, and let other threads bring the view to another commit or another file
+            txn = env.begin(deadline)  # may wait, and let other threads bring the view to another commit or file
         view = self.view
         if view.txn_id != txn.id():
             view = self.load_view(txn)
@@ -147,11 +147,12 @@ cdef class StoreBase:
         """Whether the search that was counted last is one of those whose query is sampled."""
         return self.searches % SAMPLED_SEARCHES == 0
 
-    def begin(self):
+    def begin(self, Deadline deadline=None):
         """Begin a snapshot of the last commit. `end` it soon: the pages that it reads are not reused before.
 
         Inside a transaction of this thread, the snapshot is the transaction: its thread reads its own changes.
-        Raises CorruptError if the page table is damaged, ClosedError after `close`.
+        Raises CorruptError if the page table is damaged, ClosedError after `close`, SearchTimeoutError if the file is
+        being replaced or erased until the deadline.
         """
         cdef EnvironmentBase env
         if self.epoch != _epoch:
@@ -159,10 +160,16 @@ cdef class StoreBase:
         if self.joined is not None and self.in_transaction:
             return self.joined
         env = self.env
-        with env.lock:
-            txn = self.begin_read(env)
-            snapshot = self.snapshot_type(env, txn, self.view)
-            self.open_snapshots.add(snapshot)
+        if deadline is not None:
+            deadline.acquire(env.lock)  # which is re-entrant
+        try:
+            with env.lock:
+                txn = self.begin_read(env, deadline)
+                snapshot = self.snapshot_type(env, txn, self.view)
+                self.open_snapshots.add(snapshot)
+        finally:
+            if deadline is not None:
+                env.lock.release()
         return snapshot
 
     def end(self, SnapshotBase snapshot not None):
@@ -185,12 +192,12 @@ cdef class StoreBase:
         self.searches += 1
         if self.epoch != _epoch or self.joined is not None or self.view is None:  # None: a store of one snapshot
             return None
-        if self.is_sampled:
+        if self.searches % SAMPLED_SEARCHES == 0:
             return None
         lock = env.lock
         lock.acquire()
         try:
-            txn = self.begin_read(env)
+            txn = self.begin_read(env, None)
             view = self.view
             self.running += 1
         finally:
@@ -243,14 +250,14 @@ cdef class PreparedSearch:
         self.searcher, self.selection, self.dim, self.max_norm2 = searcher, selection, dim, max_norm2
         self.hits, self.ids, self.payloads, self.zero_score, self.extras = hits, ids, payloads, zero_score, extras
 
-    def find(self, query):
+    cpdef find(self, query, Deadline deadline=None):
         """Rows int64 [k], distances float32 [k] and count int64 [] of one query.
 
         None if the query is not float32 [dim], C-contiguous, of a norm that needs no check.
         """
         if not 0 < plain_norm2(query, self.dim) < self.max_norm2:
             return None
-        return self.searcher.search(query, self.params, self.selection)
+        return self.searcher.search(query, self.params, self.selection, deadline)
 
     cdef object search(self, query):
         if not 0 < plain_norm2(query, self.dim) < self.max_norm2:
@@ -263,7 +270,7 @@ cdef class PreparedSearch:
         cdef qv_batch batch
         batch.queries, batch.dim, batch.n = <const float *>cnp.PyArray_DATA(<cnp.ndarray>query), self.dim, 1
         batch.rows, batch.distances, batch.counts = rows, <float *>cnp.PyArray_DATA(distances), &count
-        self.searcher._run(self.params, self.selection, &batch)
+        self.searcher._run(self.params, self.selection, &batch, None)
         _put_ids(self.ids, rows, k, rows)
         cdef ResultArrays hits = <ResultArrays>(<PyTypeObject *>self.hits).tp_new(self.hits, <PyObject *>_NO_ARGUMENTS, NULL)
         hits.ids, hits.distances, hits.zero_score = ids, distances, self.zero_score
