@@ -135,16 +135,17 @@ def test_a_node_is_its_definition(dim: int, coded: int, metric: str) -> None:
     assert stride == nodes.stride
 
 
-def test_every_level_finds_the_same() -> None:
+@pytest.mark.parametrize("ef", [10, 24, 64, 191, 192])
+def test_every_level_takes_the_same_steps(ef: int) -> None:
     x, q = clustered(1500, 48), clustered(30, 48, 1)
     found = []
     for level in simd_levels():
         coded, _, nodes, entries = linked(x, simd=level)
         walker = graph_nodes.node_finder(coded, nodes, 32, len(x), entries)
         searcher = Searcher(coded.codec, coded.column, len(x), walker)
-        found.append(searcher.search(q, SearchParams(10, ef=64), Selection(len(x), len(x)))[0])
-    for ids in found[1:]:
-        np.testing.assert_array_equal(ids, found[0])
+        rows, distances, _ = searcher.search(q, SearchParams(10, ef=ef), Selection(len(x), len(x)))
+        found.append((rows.tolist(), distances.tolist(), searcher.hops, searcher.evaluations))
+    assert all(one == found[0] for one in found)
 
 
 def test_hostile_nodes_give_rows_of_the_collection_or_nothing() -> None:

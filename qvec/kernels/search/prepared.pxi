@@ -236,14 +236,13 @@ cdef class PreparedSearch:
     cdef Selection selection
     cdef Py_ssize_t dim
     cdef float max_norm2
-    cdef object zero_score, extras
-    cdef type hits
+    cdef object hits, zero_score, extras
     cdef Column ids
     cdef bint payloads
 
     def __init__(self, tuple raw not None, options, SearchParams plan not None, Searcher searcher not None,
                  SearchParams params not None, Selection selection not None, *, int dim, float max_norm2,
-                 type hits, Column ids, bint payloads, zero_score, extras):
+                 hits, Column ids, bint payloads, zero_score, extras):
         if hits is not None and (not issubclass(hits, ResultArrays) or ids is None or ids.c.stride != sizeof(int64_t)):
             raise ValueError("hits must be a class of results, and ids a column of 8 bytes a row")
         self.raw, self.options, self.plan, self.params = raw, options, plan, params
@@ -255,12 +254,12 @@ cdef class PreparedSearch:
 
         None if the query is not float32 [dim], C-contiguous, of a norm that needs no check.
         """
-        if not 0 < plain_norm2(query, self.dim) < self.max_norm2:
+        if not 0 < _plain_norm2(query, self.dim) < self.max_norm2:
             return None
         return self.searcher.search(query, self.params, self.selection, deadline)
 
     cdef object search(self, query):
-        if not 0 < plain_norm2(query, self.dim) < self.max_norm2:
+        if not 0 < _plain_norm2(query, self.dim) < self.max_norm2:
             return None
         cdef cnp.npy_intp k = self.params.p.k
         cdef cnp.ndarray ids = cnp.PyArray_EMPTY(1, &k, cnp.NPY_INT64, 0)
@@ -272,7 +271,7 @@ cdef class PreparedSearch:
         batch.rows, batch.distances, batch.counts = rows, <float *>cnp.PyArray_DATA(distances), &count
         self.searcher._run(self.params, self.selection, &batch, None)
         _put_ids(self.ids, rows, k, rows)
-        cdef ResultArrays hits = <ResultArrays>(<PyTypeObject *>self.hits).tp_new(self.hits, <PyObject *>_NO_ARGUMENTS, NULL)
+        cdef ResultArrays hits = <ResultArrays>(<PyTypeObject *>self.hits).tp_new(<type>self.hits, <PyObject *>_NO_ARGUMENTS, NULL)
         hits.ids, hits.distances, hits.zero_score = ids, distances, self.zero_score
         hits._counts, hits._payloads, hits._extras = count, [None] * k if self.payloads else None, self.extras
         return hits
