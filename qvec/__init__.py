@@ -36,6 +36,7 @@ from qvec.common.errors import (
     LockedError,
     MapFullError,
     MissingIdError,
+    MissingShardError,
     NotFoundError,
     QvecError,
     ReadOnlyError,
@@ -48,13 +49,15 @@ from qvec.schema.generations import Generation
 from qvec.search.results import BatchHits, Hit, Hits
 
 if TYPE_CHECKING:  # the optional packages, which are above this module and are loaded when they are named
-    from qvec import aio, bench, datasets, integrations, interchange, qat, ray, torch
+    from qvec import aio, bench, datasets, integrations, interchange, qat, ray, shards, torch
     from qvec.codes.calibration import Calibration
     from qvec.collection.database import Database
     from qvec.collection.sharding import ShardedIndex, merge_topk
     from qvec.quality.choose import Choice
     from qvec.quality.drift import Drift
     from qvec.quality.report import Report
+    from qvec.text.analysis import register_analyzer
+    from qvec.text.options import Sparse, Text
 
 __all__ = [
     "HNSW",
@@ -90,6 +93,7 @@ __all__ = [
     "LockedError",
     "MapFullError",
     "MissingIdError",
+    "MissingShardError",
     "Mixed",
     "NotFoundError",
     "Prequantized",
@@ -102,8 +106,10 @@ __all__ = [
     "Report",
     "SearchTimeoutError",
     "ShardedIndex",
+    "Sparse",
     "Stats",
     "Ternary",
+    "Text",
     "aio",
     "bench",
     "create",
@@ -114,6 +120,8 @@ __all__ = [
     "open",
     "qat",
     "ray",
+    "register_analyzer",
+    "shards",
     "simd_level",
     "torch",
 ]
@@ -127,9 +135,12 @@ if not TYPE_CHECKING:  # type checkers would take any name for one of these
         "Drift": "qvec.quality.drift",
         "Report": "qvec.quality.report",
         "ShardedIndex": "qvec.collection.sharding",
+        "Sparse": "qvec.text.options",
+        "Text": "qvec.text.options",
+        "register_analyzer": "qvec.text.analysis",
         "merge_topk": "qvec.collection.sharding",
     }
-    _PACKAGES = ("aio", "bench", "datasets", "integrations", "interchange", "qat", "ray", "torch")
+    _PACKAGES = ("aio", "bench", "datasets", "integrations", "interchange", "qat", "ray", "shards", "torch")
 
     def __getattr__(name):
         """Load a package, or an object that few programs use, when it is first named."""

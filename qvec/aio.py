@@ -1,8 +1,8 @@
 """Collections for asyncio: the calls of :class:`qvec.Collection` as coroutines.
 
-Calls run in threads that the handle owns: reads in a few, writes in one. A canceled task waits for the end of its call,
-which ends with its commit or without one. While a call runs, threads switch in Python every tenth of a millisecond, so
-that the event loop does not wait for them.
+Calls run in threads that belong to the handle: reads in several threads, writes in one. If a task is canceled during a
+call, it waits until the call has committed or failed. During calls, Python switches between threads every tenth of a
+millisecond, so that the event loop does not wait for them.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import contextlib
 import functools
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
-from qvec._kernels import Deadline
+from qvec._kernels import Deadline, fork_epoch
 from qvec.collection import open as opening
 from qvec.collection.collection import Collection
-from qvec.common.errors import LockedError
+from qvec.common.errors import LockedError, SearchTimeoutError
+from qvec.common.loop_pool import Call, LoopPool
 from qvec.common.switch_interval import short_switch_interval
 from qvec.common.types import Where
 from qvec.rows.results import Records
@@ -26,11 +26,11 @@ from qvec.schema.validation import check_count
 from qvec.search.options import deadline_after
 
 if TYPE_CHECKING:
-    from qvec.common.types import ArrayLike, GroupKeywords, SearchKeywords
+    from qvec.common.types import ArrayLike, GroupKeywords, HybridKeywords, SearchKeywords
 
 __all__ = ["AsyncCollection", "create", "open"]
 
-THREADS = 4  # that read at the same time
+THREADS = 4  # for reads
 MAX_THREADS = 256
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,7 +54,7 @@ async def _made(make: Callable[[], Collection], pool: int) -> AsyncCollection:
 def _read(
     method: Callable[Concatenate[Collection, P], R],
 ) -> Callable[Concatenate[AsyncCollection, P], Coroutine[Any, Any, R]]:
-    """A call that reads. In a transaction of the task it runs in the thread of the transaction."""
+    """Run a reading call. In a transaction of the task, it runs in the thread of the transaction."""
 
     @functools.wraps(method)
     async def call(self: AsyncCollection, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -65,7 +65,7 @@ def _read(
 
 
 def _search(method: Callable[..., R]) -> Callable[..., Coroutine[Any, Any, R]]:
-    """A search. Its timeout begins here, and includes the wait for a thread."""
+    """Run a search. Its timeout begins here and includes the wait for a thread."""
 
     @functools.wraps(method)
     async def call(self: AsyncCollection, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> R:
@@ -79,7 +79,7 @@ def _search(method: Callable[..., R]) -> Callable[..., Coroutine[Any, Any, R]]:
 def _write(
     method: Callable[Concatenate[Collection, P], R],
 ) -> Callable[Concatenate[AsyncCollection, P], Coroutine[Any, Any, R]]:
-    """A call that writes, after those of other tasks."""
+    """Run a writing call after those of other tasks."""
 
     @functools.wraps(method)
     async def call(self: AsyncCollection, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -90,12 +90,17 @@ def _write(
 
 
 class AsyncCollection:
-    """A collection whose calls are coroutines. ``collection`` is the one that they use."""
+    """A collection whose calls are coroutines. ``collection``: the collection that they use."""
 
     def __init__(self, collection: Collection, pool: int = THREADS) -> None:
-        self.collection = collection
-        self._readers = ThreadPoolExecutor(pool, thread_name_prefix="qvec-read")
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="qvec-write")  # LMDB's transactions belong to a thread
+        self.collection, self._n_readers = collection, pool
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make the pools. A forked child makes its own, because it has none of the parent's threads."""
+        self._epoch = fork_epoch()
+        self._readers = LoopPool(self._n_readers, "qvec-read")
+        self._writer = LoopPool(1, "qvec-write")  # LMDB's transactions belong to a thread
         self._lock = asyncio.Lock()
         self._owner: asyncio.Task[Any] | None = None  # the task that has a transaction
 
@@ -128,9 +133,13 @@ class AsyncCollection:
 
     if TYPE_CHECKING:
 
-        async def search(self, query: ArrayLike, k: int = 10, **options: Unpack[SearchKeywords]) -> Any: ...
+        async def search(
+            self, query: ArrayLike | None = None, k: int = 10, **options: Unpack[HybridKeywords]
+        ) -> Any: ...
         async def search_by_id(self, ids: Any, k: int = 10, **options: Unpack[SearchKeywords]) -> Any: ...
-        async def search_groups(self, query: ArrayLike, k: int = 10, **options: Unpack[GroupKeywords]) -> Any: ...
+        async def search_groups(
+            self, query: ArrayLike | None = None, k: int = 10, **options: Unpack[GroupKeywords]
+        ) -> Any: ...
 
     else:
         search = _search(Collection.search)
@@ -138,7 +147,7 @@ class AsyncCollection:
         search_groups = _search(Collection.search_groups)
 
     async def scan(self, batch_size: int = 8192, *, where: Where | None = None) -> AsyncIterator[Records]:
-        """All vectors in batches, as :meth:`qvec.Collection.scan`."""
+        """Yield all vectors in batches, as :meth:`qvec.Collection.scan`."""
         pool = self._writer if self._is_in_block else self._readers
         batches = self.collection.scan(batch_size, where=where)
         try:
@@ -151,8 +160,8 @@ class AsyncCollection:
     async def transaction(self) -> AsyncIterator[Self]:
         """Make all changes of this task in the ``async with`` block visible together at its end, or none of them.
 
-        Other tasks wait to write, and get LockedError after the handle's timeout. Raises what
-        :meth:`qvec.Collection.transaction` raises.
+        Other tasks that want to write wait, and get LockedError after the handle's timeout. Raises the same errors as
+        :meth:`qvec.Collection.transaction`.
         """
         if self._is_in_block:
             raise LockedError("this task has a transaction open already")
@@ -169,7 +178,8 @@ class AsyncCollection:
 
     @contextlib.asynccontextmanager
     async def snapshot(self) -> AsyncIterator[AsyncCollection]:
-        """The collection as of now: ``async with db.snapshot() as s``."""
+        """Open the last commit: ``async with db.snapshot() as s``."""
+        self._renew()
         snapshot = await self._run(self._readers, self.collection.snapshot)
         view = AsyncCollection.__new__(AsyncCollection)
         view.__dict__.update(self.__dict__, collection=snapshot, _lock=asyncio.Lock(), _owner=None)
@@ -182,7 +192,7 @@ class AsyncCollection:
         """Close the handle as :meth:`qvec.Collection.close` does, and end its threads."""
         await asyncio.to_thread(self.collection.close, timeout)
         for pool in (self._readers, self._writer):
-            pool.shutdown(wait=False)
+            pool.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -192,7 +202,12 @@ class AsyncCollection:
 
     @property
     def _is_in_block(self) -> bool:
+        self._renew()
         return self._owner is not None and self._owner is asyncio.current_task()
+
+    def _renew(self) -> None:
+        if self._epoch != fork_epoch():
+            self._begin()
 
     @contextlib.asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -217,21 +232,30 @@ class AsyncCollection:
         finally:
             self._owner = None
 
-    async def _run(self, pool: ThreadPoolExecutor, work: Callable[[], R], deadline: Deadline | None = None) -> R:
-        """Run a call in a thread. If the task is canceled, the call ends first.
+    async def _run(self, pool: LoopPool, work: Callable[[], R], deadline: Deadline | None = None) -> R:
+        """Run a call in a thread. If the task is canceled, wait until the call has ended.
 
-        A call that waits for a thread at its deadline never begins.
+        A call that still waits for a thread at its deadline never begins.
         """
         with short_switch_interval():
             call = pool.submit(work)
-            future = asyncio.wrap_future(call)
+            timer = None if deadline is None else call.handover.loop.call_later(deadline.left, _drop, call, deadline)
             try:
-                if deadline is not None:
-                    await asyncio.wait([future], timeout=max(0.0, deadline.left))
-                    if not future.done() and call.cancel():  # it has not begun; otherwise it stops by itself
-                        deadline.fail()
-                return await asyncio.shield(future)
+                result: R = await call.future
+                return result
             except asyncio.CancelledError:
-                if not future.done():
-                    await asyncio.wait([future])
+                await call.end()
                 raise
+            finally:
+                if timer is not None:
+                    timer.cancel()
+
+
+def _drop(call: Call, deadline: Deadline) -> None:
+    """End a search that has not begun at its deadline. A running search ends by itself."""
+    if not call.has_begun and not call.future.done():
+        call.is_dropped = True
+        try:
+            deadline.fail()
+        except SearchTimeoutError as error:
+            call.future.set_exception(error)

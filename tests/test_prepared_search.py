@@ -16,7 +16,7 @@ import qvec
 from qvec._kernels import SearchParams
 from qvec.collection.reading import ReadableCollection
 from qvec.search.engine import search_parallel
-from qvec.search.pipeline import _Run
+from qvec.search.run import Run
 
 DIM = 24
 X = np.random.default_rng(5).standard_normal((400, DIM)).astype(np.float32)
@@ -42,7 +42,7 @@ class SearchCounter:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.prepared = self.general = 0
-        search, run = ReadableCollection.search, _Run.hits
+        search, run = ReadableCollection.search, Run.hits
 
         def counted_search(db: ReadableCollection, *args: Any, **options: Any) -> Any:
             before = self.general
@@ -50,12 +50,12 @@ class SearchCounter:
             self.prepared += self.general == before
             return hits
 
-        def counted_run(one: _Run) -> qvec.Hits:
+        def counted_run(one: Run) -> qvec.Hits:
             self.general += 1
             return run(one)
 
         monkeypatch.setattr(ReadableCollection, "search", counted_search)
-        monkeypatch.setattr(_Run, "hits", counted_run)
+        monkeypatch.setattr(Run, "hits", counted_run)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The process of a contestant, as its parent sees it: if it crashes or hangs, the run goes on without it."""
+"""The process of a contestant, controlled by its parent. If it crashes or hangs, the run continues without it."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ QUANTIZERS = _Kinds(
 )
 CONFIGS: dict[str, type[CodeConfig]] = {config.kind: config for config in get_args(CodeConfig)}
 NAMED: dict[str, CodeConfig] = {f"rabitq{bits}": RaBitQ(bits) for bits in range(1, 9)}
-AUTO = "int8"  # nearly the recall of float32 on all sets measured, in a quarter of the bytes (ADR 1)
+AUTO = "int8"  # nearly the recall of float32 on all measured sets, with a quarter of the bytes (ADR 1)
 
 __all__ = [
     "AUTO",
@@ -109,7 +109,7 @@ def train(
 
 
 def from_state(state: object) -> Quantizer:
-    """Rebuild a quantizer of any kind from its ``state()``; FormatError names the field that is wrong."""
+    """Rebuild a quantizer of any kind from its ``state()``; FormatError names the wrong field."""
     if not isinstance(state, dict) or "kind" not in state:
         raise FormatError("quantizer: field 'kind' is missing")
     return QUANTIZERS[take_choice(state, "kind", QUANTIZERS)].from_state(state)

@@ -40,7 +40,7 @@ from qvec.schema.generations import Generation, list_generations
 from qvec.schema.payloads import table_parts
 from qvec.schema.quantizer_export import Transfer, export_quantizer, import_quantizer
 from qvec.schema.quantizers import Trained
-from qvec.schema.state import Oversample
+from qvec.schema.state import ListsState, Oversample
 from qvec.schema.validation import (
     as_id_set,
     as_ids,
@@ -59,6 +59,7 @@ from qvec.storage.store import Snapshot, Store
 if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec` fast
     from qvec.codes.adapters import Adapter
     from qvec.maintenance.deletion import Deletion
+    from qvec.maintenance.field_steps import FieldSteps
     from qvec.maintenance.optimize import Maintenance
     from qvec.maintenance.requantize import GenerationManager, Relink
     from qvec.quality.choose import Choice
@@ -66,6 +67,7 @@ if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec`
     from qvec.quality.drift_alarm import DriftAlarm
     from qvec.quality.evaluate import Evaluation
     from qvec.quality.report import Report
+    from qvec.text.options import Sparse, Text
 
 MAX_TUNED_K = 10_000
 MAX_TUNED_QUERIES = 100_000
@@ -101,6 +103,7 @@ class Collection(ReadableCollection):
         model: str | None = None,
         vector: str | None = None,
         id: str | None = None,
+        sparse: Mapping[str, Any] | None = None,
     ) -> AddResult:
         """Store a batch of vectors, all or none of them. The batch is durable when the call returns.
 
@@ -114,6 +117,8 @@ class Collection(ReadableCollection):
         model: the tag of the vectors' embedding model, refused if it is not the collection's.
         vector, id: if ``vectors`` is a table (of pandas, polars or Arrow), the names of its columns of vectors and of
         ids. The other columns are the payloads.
+        sparse: by sparse field, the vectors of all rows: a SciPy CSR matrix, or a list of dicts of ids and weights,
+        pairs of arrays, or None. They are stored in the payloads.
 
         Raises InputError (also a ValueError) naming the row and the limit, DuplicateIdError, ReadOnlyError or
         DiskFullError; nothing was written then.
@@ -135,12 +140,21 @@ class Collection(ReadableCollection):
         workers, report = worker_threads(threads), as_progress(progress, "index")
         with self._store.write() as txn:
             writer = self._access.writer(txn)
+            if sparse is not None:
+                from qvec.text.sparse import with_sparse
+
+                types = {name: field.type for name, field in txn.state.fields.items()}
+                checked_payloads = with_sparse(checked_payloads, sparse, types)
             untrained = writer.is_empty
             result = writer.add(x, checked, checked_payloads, on_conflict, workers, report)
             drift = self._alarm.check(txn, x, untrained)
             repair_due, untuned = result.replaced > 0 and writer.repair_due, outdated(txn.state)
+            lists = txn.state.index
+            outgrown = isinstance(lists, ListsState) and lists.is_outgrown(txn.state.live)
         if repair_due:
             self._maintenance.repair_index(result.replaced, workers)
+        if outgrown and not self._store.in_transaction:
+            self._maintenance.recluster(workers)
         self._alarm.announce(drift)
         if untuned:
             self._refresh_curves(workers)
@@ -155,9 +169,11 @@ class Collection(ReadableCollection):
         progress: Progress | bool | None = None,
         threads: int | None = None,
         model: str | None = None,
+        sparse: Mapping[str, Any] | None = None,
     ) -> AddResult:
         """Add vectors and replace those whose ids are already stored; see :meth:`add`."""
-        return self.add(vectors, ids, payloads, on_conflict="replace", progress=progress, threads=threads, model=model)
+        options: dict[str, Any] = {"progress": progress, "threads": threads, "model": model, "sparse": sparse}
+        return self.add(vectors, ids, payloads, on_conflict="replace", **options)
 
     def update_payloads(
         self,
@@ -167,13 +183,13 @@ class Collection(ReadableCollection):
         merge: bool = True,
         missing: Missing = "error",
     ) -> int:
-        """Change payloads of stored vectors, all or none of them; the number of vectors that were found.
+        """Change payloads of stored vectors, all or none of them. Returns the number of vectors that were found.
 
-        payloads: a list of one for each id, or one dict (or None) for all ids. merge: change the keys that a payload
-        names and remove those it sets to None; otherwise replace the whole payload. missing: "error" raises
-        MissingIdError for an id that is not stored, "ignore" skips it.
+        payloads: a list with one payload for each id, or one dict (or None) for all ids. merge: change the keys that a
+        payload contains and remove those that are None in it; otherwise replace the whole payload. missing: "error"
+        raises MissingIdError for an id that is not stored, "ignore" skips it.
 
-        Raises InputError naming the wrong value, MissingIdError, or DuplicateIdError for an id that is named twice.
+        Raises InputError naming the wrong value, MissingIdError, or DuplicateIdError for an id that occurs twice.
         """
         check_flag("merge", merge)
         check_choice("missing", missing, get_args(Missing))
@@ -199,12 +215,13 @@ class Collection(ReadableCollection):
         missing: Missing = "ignore",
         threads: int | None = None,
     ) -> int:
-        """Delete vectors by id or by a filter, all or none of them; the number of vectors that were stored.
+        """Delete vectors by id or by a filter, all or none of them. Returns the number of vectors that were stored.
 
-        where: a filter as in :meth:`search`, not empty. With ids too, only vectors that match both are deleted.
+        where: a filter as in :meth:`search`, not empty. If ids are also given, only vectors that match both are
+        deleted.
         missing: "error" raises MissingIdError for an id that is not stored. threads: default, one for each core.
 
-        Works on a full disk, with space that the file reserves; one large delete may need more than that.
+        Works on a full disk, with the space that the file reserves for this. A large delete may need more than that.
         """
         from qvec.maintenance.deletion import delete
 
@@ -221,17 +238,17 @@ class Collection(ReadableCollection):
     ) -> int:
         """Delete as :meth:`delete` does, and overwrite everything in the file that was ever deleted.
 
-        Returns the number of vectors that were stored. When the call returns, no byte of the file holds the deleted
+        Returns the number of vectors that were stored. When the call returns, no byte of the file contains deleted
         vectors, codes, edges, payloads, ids or field entries; free pages and gaps between records are zeroed. Codes of
-        generations that are not active are removed too. What was learned from many vectors (calibrations, centroids)
-        stays. Backups, other copies and the storage medium are out of reach. The call repairs the index and reads the
-        whole file: erase many vectors at a time. progress: of the repair.
+        inactive generations are also removed. Values that were computed from many vectors (calibrations, centroids) are
+        not removed, nor are backups, other copies, and copies that the storage medium keeps. The call repairs the index
+        and reads the whole file: erase many vectors at a time. progress: called with (done, total) rows of the repair.
 
         After a crash half-way the vectors are deleted, and the next open for writing overwrites them. Raises
         MissingIdError; InputError inside a transaction; LockedError if open snapshots still use the data. In that case
         the vectors are deleted, and the next call (``erase([])`` too) or the next open for writing overwrites them.
         """
-        self._outside_transaction("erase() makes transactions of its own; call it outside of one")
+        self._outside_transaction("erase() consists of several transactions; call it outside of a transaction")
         from qvec.maintenance.deletion import erase
 
         deletion = self._deletion(ids, where, missing, threads)
@@ -242,56 +259,56 @@ class Collection(ReadableCollection):
     def transaction(self) -> Iterator[Self]:
         """Make all changes of this task or thread in the ``with`` block visible together at its end, or none of them.
 
-        An exception that leaves the block undoes everything, as does the death of the process. Reads and searches
-        inside the block see its changes. Other tasks, threads and processes see the last commit, and wait to write. A
-        nested block is part of the outer one. Changes are held in memory until the end.
+        An exception that leaves the block undoes everything, and so does the death of the process. Reads and searches
+        inside the block see its changes. Other tasks, threads and processes see the last commit, and wait if they want
+        to write. A nested block is part of the outer block. Changes are kept in memory until the end.
 
         Raises ReadOnlyError. Raises LockedError if other writers do not end within the handle's timeout, or at once if
-        the writer is another task of the same thread, which cannot go on while this one waits. Raises AbortedError, and
-        undoes everything, if the block caught an exception of a call or of a nested block that had failed half-way.
+        the writer is another task of the same thread, which cannot continue while this one waits. Raises AbortedError,
+        and undoes everything, if the block caught an exception of a call or of a nested block that had failed half-way.
         """
         with self._store.transaction():
             yield self
 
     def snapshot(self) -> Collection:
-        """The collection as of now, unchanged while others write: ``with db.snapshot() as s: ...``
+        """Open the last commit, which does not change while others write: ``with db.snapshot() as s: ...``
 
-        Any thread may read and search it; calls that write raise ReadOnlyError. Close it soon: pages of an open
-        snapshot are not reused, and the file grows (:meth:`stats` shows open snapshots).
+        Any thread may read and search the snapshot; writing calls raise ReadOnlyError. Close it soon: pages that it
+        uses cannot be reused, and the file grows (:meth:`stats` shows open snapshots).
         """
         from qvec.storage.snapshot_store import SnapshotStore
 
-        self._outside_transaction("a snapshot is of a commit; what a transaction writes is none before its end")
+        self._outside_transaction("a snapshot reads a commit, and a transaction has not committed its changes yet")
         return Collection(SnapshotStore(self._store))
 
     # --- fields ---
 
-    def add_field(self, name: str, type: FieldType, *, progress: Progress | bool | None = None) -> None:
+    def add_field(self, name: str, type: FieldType | Text | Sparse, *, progress: Progress | bool | None = None) -> None:
         """Declare a field, and index the values that stored payloads have under its name.
 
         type: "keyword", "int", "float", "bool" or "datetime" (a datetime, or a string in ISO 8601), or a list of these:
-        "keyword[]" and so on. progress: called with (done, total) rows.
+        "keyword[]" and so on; "text" or :class:`qvec.Text`, "sparse" or :class:`qvec.Sparse`. progress: called
+        with (done, total) rows.
+
+        Outside of a transaction, a large collection is indexed in transactions of 16,384 rows. Searches may use the
+        field when the call returns. After a crash, calling again continues, and :meth:`drop_field` removes the field.
 
         Raises InputError for a name or type that is not allowed, a field that is already declared, or a stored payload
-        with a value of another type (the message names it); nothing has changed then.
+        with a value of another type (the message names it); the field is not declared then.
         """
         from qvec.filters.schema import check_fields
 
-        fields = check_fields({name: type})
-        with self._store.write() as txn:
-            self._access.writer(txn).add_fields(fields, as_progress(progress, "add_field"))
+        for checked, declared in check_fields({name: type}).items():
+            self._field_steps.add(checked, declared, as_progress(progress, "add_field"))
 
     def drop_field(self, name: str) -> None:
         """Remove a field and its index. Payloads do not change."""
-        from qvec.filters.maintain import FieldWriter
-
-        with self._store.write() as txn:
-            FieldWriter(txn).drop(name)
+        self._field_steps.drop(name)
 
     # --- codes ---
 
     def generations(self) -> list[Generation]:
-        """All generations, oldest first, with the number of rows that each has encoded."""
+        """Return all generations, oldest first, with the number of rows that each has encoded."""
         with self._store.read() as snap:
             return list_generations(snap.state)
 
@@ -307,8 +324,8 @@ class Collection(ReadableCollection):
     ) -> Generation:
         """Train a code on float32 [n, dim], store it as a generation and, by default, encode every row with it.
 
-        code: the code to train; default, the active one. method: how ranges are found, for codes that have ranges.
-        activate: requantize now; otherwise :meth:`requantize` with ``generation=`` does it later.
+        code: the code to train; default, the active one. method: how to find ranges, for codes that have ranges.
+        activate: requantize now; otherwise call :meth:`requantize` with ``generation=`` later.
 
         Raises InputError if the sample is too small (the message says how many vectors are needed), if the code learns
         nothing from a sample, or if there are no originals to encode.
@@ -320,7 +337,8 @@ class Collection(ReadableCollection):
         return self._store_trained(trained, x, activate, threads, progress)
 
     def export_calibration(self, generation: int | None = None, format: Transfer = "json") -> str | bytes:
-        """A trained code, by default the active one, as JSON text or msgpack bytes for :meth:`import_calibration`."""
+        """Return a trained code, by default the active one, as JSON text or msgpack bytes for
+        :meth:`import_calibration`."""
         with self._store.read() as snap:
             record = snap.state.generation(snap.state.active if generation is None else generation)
             return export_quantizer(record, self._access.load(snap, record.number), self._config, format)
@@ -343,17 +361,18 @@ class Collection(ReadableCollection):
         threads: int | None = None,
         progress: Progress | bool | None = None,
     ) -> Generation:
-        """Encode every row again from the stored originals while searches and writes go on, then switch at once.
+        """Encode every row again from the stored originals, while searches and writes continue, then activate the new
+        codes.
 
-        code: the new code, trained on stored vectors; default, the active code, trained again. generation: a stored
-        one, by number, in place of a code. adapter: a learned map that vectors and queries go through before they are
-        encoded (:mod:`qvec.qat`), by default to the code that it was learned for; without it, codes are of the plain
-        vectors. relink: whether to build a new graph; "auto": only if walks over the old graph no longer find what a
-        scan of the new codes finds. progress: called with (done, total) rows.
+        code: the new code, trained on stored vectors; default, the active code, trained again. generation: instead of
+        a code, the number of a stored generation. adapter: a learned map that is applied to vectors and queries before
+        they are encoded (:mod:`qvec.qat`); the default code is the one that the adapter was trained for. relink:
+        whether to build a new graph; "auto": only if walks over the old graph no longer find what a scan of the new
+        codes finds. progress: called with (done, total) rows.
 
-        Works in transactions of 8,192 rows. A process that dies leaves the old generation active. Calling again
-        continues where it stopped; asking for another code discards the unfinished generation. The old codes stay
-        for :meth:`rollback` until :meth:`drop_generation`, or until one of their rows is reused for another vector.
+        Works in transactions of 8,192 rows. If the process dies, the old generation stays active. Calling again
+        continues the unfinished generation; requesting another code discards it. The old codes stay for
+        :meth:`rollback` until :meth:`drop_generation`, or until one of their rows is reused for another vector.
 
         Raises InputError if there are no originals, if the collection is empty, or if the code cannot be trained on it.
         """
@@ -367,7 +386,10 @@ class Collection(ReadableCollection):
     def rollback(
         self, generation: int, *, threads: int | None = None, progress: Progress | bool | None = None
     ) -> Generation:
-        """Make an earlier generation active. Rows added since are encoded first; all rows, if its codes are gone."""
+        """Activate an earlier generation.
+
+        First encode the rows added since then, or all rows if its codes were discarded.
+        """
         workers = worker_threads(threads)
         with self._store.job("requantizes"):
             self._generations.rollback(generation, workers, as_progress(progress, "rollback"))
@@ -375,7 +397,7 @@ class Collection(ReadableCollection):
         return self._generation(generation)
 
     def drop_generation(self, generation: int) -> None:
-        """Remove a generation and its codes, also one that is being built; not the active one."""
+        """Remove a generation and its codes. The generation may be unfinished, but not active."""
         self._generations.drop(generation)
 
     # --- measuring ---
@@ -394,13 +416,12 @@ class Collection(ReadableCollection):
     ) -> Report:
         """Measure codes on the stored vectors: recall@k with its interval, bytes, latency, and where recall is lost.
 
-        queries: float32 [m, dim]; None: stored rows, each searched for among the others. n: the number of queries used
-        at most, drawn by ``seed``. codes: "all", or a list of names and configurations. oversamples:
-        candidates re-ranked per hit; 1: no re-ranking. rows: a larger collection is sampled down to this number of
-        rows.
+        queries: float32 [m, dim]; None: stored rows, each searched for among the others. n: the maximum number of
+        queries, which are drawn with ``seed``. codes: "all", or a list of names and configurations. oversamples:
+        candidates re-ranked per hit; 1: no re-ranking. rows: a sample of this size is taken from a larger collection.
         progress: called with (done, total) codes.
 
-        Each code is searched with the collection's own graph, so the index's loss is that of a requantize
+        Each code is searched with the collection's own graph, so the loss of the index is the loss after requantizing
         with ``relink=False``. Nothing is written. Raises InputError without originals, or with too few vectors.
         """
         with self._store.read() as snap:
@@ -423,11 +444,11 @@ class Collection(ReadableCollection):
         seed: int = 0,
         progress: Progress | bool | None = None,
     ) -> Choice:
-        """Find the smallest code, in bytes a vector, whose recall@k reaches the target at 95 % confidence.
+        """Find the smallest code, in bytes per vector, whose recall@k reaches the target with 95 % confidence.
 
-        For each code the smallest sufficient oversampling is taken. A code that ``n`` queries cannot tell from the
-        target is measured with more, up to ``max_n``. ``Choice.met`` says whether a code reaches the target;
-        ``Choice.apply`` makes it active. Other options are as in :meth:`evaluate`.
+        For each code the smallest sufficient oversampling is used. If the confidence interval of a code with ``n``
+        queries includes the target, the code is measured with more queries, up to ``max_n``. ``Choice.met`` says
+        whether a code reaches the target; ``Choice.apply`` makes it active. Other options are as in :meth:`evaluate`.
         """
         from qvec.quality.choose import Target, choose
 
@@ -454,11 +475,11 @@ class Collection(ReadableCollection):
     ) -> Curves:
         """Measure recall@k against the cost of a search, and store the curves that ``search(recall=)`` uses.
 
-        queries: float32 [m, dim], like those of later searches. At most ``n`` of them, drawn by ``seed``, are used and
-        stored in the file, so that the curves can be measured again when the codes change or the collection has grown
-        by half. None: stored rows, each searched for among the others; these are easier to find than most queries.
-        ks: a search uses the curve of the smallest of these that is not below its own k. progress: called with
-        (done, total) curves.
+        queries: float32 [m, dim], similar to those of later searches. At most ``n`` of them, drawn with ``seed``, are
+        used and stored in the file, so that the curves can be measured again when the codes change or the collection
+        has grown by half. None: stored rows, each searched for among the others; their neighbors are easier to find
+        than those of most queries. ks: a search for k neighbors uses the curve of the smallest of these numbers that is
+        at least k. progress: called with (done, total) curves.
 
         Raises InputError without originals to measure against, with fewer vectors than the largest k, or without
         queries.
@@ -478,10 +499,10 @@ class Collection(ReadableCollection):
             return tune(self._store, self._access, q, checked, limit, seed, workers, report)
 
     def drift(self) -> Drift:
-        """Whether recently added vectors still resemble those that the active code was trained on.
+        """Report whether recently added vectors still resemble the sample that the active quantizer was trained on.
 
-        The evidence (:class:`qvec.Drift`) includes the recall by code of sampled queries of this handle: one search in
-        64 and queries of each batch, the newest 256. Queries do not change the level.
+        The evidence (:class:`qvec.Drift`) includes the recall by codes for sampled queries of this handle: one of 64
+        single queries and eight queries of each batch, the newest 256 in total. Queries do not change the level.
         """
         from qvec.quality.drift_alarm import current_drift
 
@@ -491,7 +512,10 @@ class Collection(ReadableCollection):
     # --- maintenance ---
 
     def stats(self, *, graph: bool = False) -> Stats:
-        """Counts and sizes as of the last commit. ``graph``: also the degree and reach of the graph, by walking it."""
+        """Return counts and sizes of the last commit.
+
+        ``graph``: also walk the graph to find its degree and reachable rows.
+        """
         check_flag("graph", graph)
         with self._store.read() as snap:
             shape = None
@@ -502,7 +526,7 @@ class Collection(ReadableCollection):
             return collect_stats(snap, self._store, self._config, shape)
 
     def verify(self, *, deep: bool = True) -> list[str]:
-        """Check every block, record, id and edge of the last commit; the problems found, none in a sound file.
+        """Check every block, record, id and edge of the last commit. Returns the problems found.
 
         deep: in addition to checksums, counts, the id map and reachability in the graph, recompute everything that
         follows from originals and payloads (codes, packed nodes, list entries, field indexes), and compare.
@@ -511,16 +535,16 @@ class Collection(ReadableCollection):
 
         check_flag("deep", deep)
         self._outside_transaction(
-            "verify() checks what is in the file; inside a transaction that is not what it has written"
+            "verify() checks the file, which does not yet contain the changes of this transaction"
         )
         with self._store.read() as snap:
             return verify_snapshot(snap, self._access, deep)
 
     def repair(self, *, threads: int | None = None) -> list[str]:
-        """Rebuild damaged or wrong data that follows from sound data; what was rebuilt, nothing in a sound file.
+        """Rebuild damaged or wrong data that follows from valid data. Returns what was rebuilt.
 
-        That is: codes, the index, the id map or its source, and field indexes. Codes of generations that are not
-        active are dropped. The repair is one transaction, which holds in memory what it rebuilds.
+        Codes, the index, the id map or its source, and field indexes can be rebuilt. Codes of inactive generations are
+        discarded. The repair is one transaction, which keeps all rebuilt data in memory.
 
         Raises CorruptError, and writes nothing, if originals, payloads, calibrations or LMDB's own pages are
         damaged: restore a :meth:`backup` then. Raises ReadOnlyError, or InputError inside a transaction.
@@ -532,20 +556,20 @@ class Collection(ReadableCollection):
         return repair(self._store, self._access.writer, self.verify, workers) if problems else []
 
     def optimize(self, *, threads: int | None = None, progress: Progress | bool | None = None) -> int:
-        """Take deleted vectors out of the index and close gaps between rows, while searches and writes go on.
+        """Remove deleted rows from the index and move rows into unused rows, while searches and writes continue.
 
-        Returns the number of unused rows that were released; :meth:`compact` then returns their pages to the file
-        system. If walks over the graph then find less than 95 % of what a scan of the codes finds, a new graph is built
-        and replaces the old one: a generation of the same codes (:meth:`generations`).
+        Returns the number of unused rows that were removed; :meth:`compact` then returns their pages to the file
+        system. If walks over the graph then find less than 95 % of what a scan of the codes finds, a new graph replaces
+        the old one, in a new generation with the same codes (:meth:`generations`).
 
-        Works in transactions of a few hundred to 4,096 rows. After a crash, calling again continues. Meanwhile threads
-        of this process switch in Python every tenth of a millisecond (``sys.setswitchinterval``), so that searches do
-        not wait. threads: default 1, which leaves the other cores to searches. progress: called with (done, total) rows
-        of one pass after the other: repairs of the index, moves, a new graph.
+        Works in transactions of a few hundred to 4,096 rows. After a crash, calling again continues. During the call,
+        Python switches between threads of this process every tenth of a millisecond (``sys.setswitchinterval``), so
+        that searches do not wait. threads: default 1, which leaves the other cores to searches. progress: called with
+        (done, total) rows of each pass: repairs of the index, moves, a new graph.
 
         Raises ReadOnlyError, or InputError inside a transaction.
         """
-        self._outside_transaction("optimize() makes transactions of its own; call it outside of one")
+        self._outside_transaction("optimize() consists of several transactions; call it outside of a transaction")
         workers, report = 1 if threads is None else worker_threads(threads), as_progress(progress, "optimize")
         with self._store.job("optimizes"), short_switch_interval():
             released = self._maintenance.optimize(workers, report)
@@ -554,17 +578,16 @@ class Collection(ReadableCollection):
         return released
 
     def compact(self) -> int:
-        """Return unused pages to the file system; the number of bytes returned.
+        """Return free pages to the file system. Returns the number of bytes by which the file has shrunk.
 
-        A copy without them is written next to the file, checked, made durable and put in its place at once: after a
-        crash either the old or the new file is there. Searches of this process go on, and wait only for the switch.
+        A copy without free pages is written next to the file, checked and made durable, and then replaces the file
+        atomically: after a crash, either the old or the new file exists. Searches and writes of this process continue
+        and wait only for the replacement.
 
-        Raises LockedError if another process has the file open or a snapshot of this one is open; ReadOnlyError;
-        InputError inside a transaction.
+        Raises LockedError if another process has the file open for longer than the handle's timeout, or if a snapshot
+        of this process stays open. Raises ReadOnlyError, or InputError inside a transaction.
         """
-        self._outside_transaction(
-            "compact() puts another file in the place of this one; call it outside of a transaction"
-        )
+        self._outside_transaction("compact() replaces the file; call it outside of a transaction")
         from qvec.storage.copies import compact
 
         return compact(self._store)
@@ -572,7 +595,7 @@ class Collection(ReadableCollection):
     def backup(self, dest: str | os.PathLike[str]) -> None:
         """Copy the last commit, without free pages, to a new file, while others read and write.
 
-        ``dest`` appears when it is complete and durable, and opens as any collection does. Raises ExistsError if
+        ``dest`` appears when it is complete and durable, and can be opened as any collection. Raises ExistsError if
         ``dest`` exists, InputError inside a transaction.
         """
         self._outside_transaction("backup() copies the last commit; call it outside of a transaction")
@@ -584,7 +607,7 @@ class Collection(ReadableCollection):
 
     def _check_model(self, model: str | None) -> None:
         if model is not None and model != self._config.model:
-            raise InputError(f"the vectors are of model {model!r}, the collection of {self._config.model!r}")
+            raise InputError(f"the vectors are of model {model!r}, but the collection of {self._config.model!r}")
 
     def _outside_transaction(self, message: str) -> None:
         if self._store.in_transaction:
@@ -598,13 +621,13 @@ class Collection(ReadableCollection):
         return Deletion(self._access, keys, where, missing, worker_threads(threads))
 
     def _finish_erasure(self) -> None:
-        """Continue an erasure that a process did not finish."""
+        """Continue an unfinished erasure."""
         with self._store.read() as snap:
             erasing = snap.state.erasing
         if erasing:
-            # snapshots use the data, another process erases, or a repair comes first
+            # LockedError: snapshots use the data, or another process erases. CorruptError: a repair is needed first
             with contextlib.suppress(LockedError, CorruptError), self._store.job("erases"):
-                self._maintenance.erase(worker_threads(None), None)
+                self._maintenance.erase(worker_threads(None), None, patience=0.0)
 
     def _evaluation(
         self,
@@ -644,7 +667,7 @@ class Collection(ReadableCollection):
         return self._generation(number)
 
     def _is_relinked(self, threads: int, progress: Progress | None) -> bool:
-        """Build a new graph if that is due; False if another process requantizes."""
+        """Build a new graph if that is due. Returns whether it was built. False if another process requantizes."""
         with contextlib.suppress(LockedError), self._store.job("requantizes"):
             return self._generations.relink_if_due(threads, progress)
         return False
@@ -664,10 +687,16 @@ class Collection(ReadableCollection):
         return GenerationManager(self._store, self._access)
 
     @cached_property
+    def _field_steps(self) -> FieldSteps:
+        from qvec.maintenance.field_steps import FieldSteps
+
+        return FieldSteps(self._store, self._access.writer)
+
+    @cached_property
     def _maintenance(self) -> Maintenance:
         from qvec.maintenance.optimize import Maintenance
 
-        return Maintenance(self._store, self._access.writer)
+        return Maintenance(self._store, self._access, self._access.writer)
 
     @cached_property
     def _alarm(self) -> DriftAlarm:
@@ -677,11 +706,11 @@ class Collection(ReadableCollection):
 
 
 def check_on_drift(on_drift: object) -> None:
-    """Raise InputError unless the value says what to do with a drift alarm."""
+    """Raise InputError unless ``on_drift`` is a valid option."""
     if not (on_drift in (None, "warn", "raise") or callable(on_drift)):
         raise InputError(f"on_drift must be 'warn', 'raise', a callable or None, got {on_drift!r}")
 
 
 def reopened(path: str, memory: MemoryMode) -> Collection:
-    """The collection that a pickled one becomes, open for reading."""
+    """Open the collection that was pickled, for reading."""
     return Collection(Store.open(path, "r", memory=memory, state_codec=state_codec))

@@ -17,6 +17,7 @@ from qvec.common.types import (
     Durability,
     FieldType,
     Float32Array,
+    Ids,
     Include,
     Metric,
     Missing,
@@ -25,6 +26,7 @@ from qvec.common.types import (
     check_choice,
 )
 from qvec.rows.access import RowAccess
+from qvec.rows.lookup import id_array, ids_of_rows, live_rows
 from qvec.rows.results import Records
 from qvec.schema.config import Config
 from qvec.schema.validation import (
@@ -39,8 +41,9 @@ from qvec.search.results import BatchHits, Hits
 from qvec.storage.store import TIMEOUT, Store
 
 if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec` fast
-    from qvec.common.types import Batch, GroupKeywords, ManyIds, Query, SearchKeywords, UnknownArray
+    from qvec.common.types import Batch, GroupKeywords, HybridKeywords, ManyIds, Query, SearchKeywords, UnknownArray
     from qvec.quality.query_sample import QuerySample
+    from qvec.text.options import Sparse, Text
 
 
 class ReadableCollection:
@@ -58,9 +61,9 @@ class ReadableCollection:
     def close(self, timeout: float = TIMEOUT) -> None:
         """Release the file. Later calls raise ClosedError, also those of open snapshots and scans.
 
-        timeout: seconds to wait for calls that run in other threads. LockedError then names them; they go on, the
-        handle accepts no more calls, and another `close` waits again. A transaction that another thread has open is
-        undone at the end of its block.
+        timeout: seconds to wait for running calls in other threads. After that, LockedError names these calls; they
+        continue, the handle accepts no more calls, and another `close` waits again. A transaction that another thread
+        has open is undone at the end of its block.
         """
         self._store.close(timeout)
         if self._finalizer is not None:
@@ -105,7 +108,7 @@ class ReadableCollection:
 
     @property
     def durability(self) -> Durability:
-        """Whether commits survive power loss ("full") or the death of the process only ("relaxed")."""
+        """Whether commits survive power loss ("full"), or only the death of the process ("relaxed")."""
         return "full" if self._store.source.env.durable else "relaxed"
 
     @property
@@ -115,7 +118,7 @@ class ReadableCollection:
 
     @property
     def dim(self) -> int:
-        """Values of a vector."""
+        """The number of values of a vector."""
         return self._config.dim
 
     @property
@@ -137,7 +140,7 @@ class ReadableCollection:
 
     @property
     def index(self) -> Literal["flat", "hnsw", "ivf"]:
-        """The kind of the index: a scan, a graph or inverted lists. The index "auto" begins as a scan."""
+        """The kind of the index: a scan, a graph or inverted lists. An "auto" index begins as a scan."""
         with self._store.read() as snap:
             kind: Literal["flat", "hnsw", "ivf"] = snap.state.index.kind
             return kind
@@ -146,23 +149,42 @@ class ReadableCollection:
     def fields(self) -> Mapping[str, FieldType]:
         """The declared fields, name -> type. Filters (``where=``) refer to them."""
         with self._store.read() as snap:
-            return MappingProxyType({name: declared.type for name, declared in snap.state.fields.items()})
+            state = snap.state
+            declared = {name: one.type for name, one in state.fields.items() if name not in state.partial_fields}
+            return MappingProxyType(declared)
+
+    @property
+    def declarations(self) -> dict[str, FieldType | Text | Sparse]:
+        """The declared fields as :func:`qvec.create` takes them: text and sparse fields with their options."""
+        from qvec.filters.schema import as_declared
+
+        with self._store.read() as snap:
+            state = snap.state
+            return {name: as_declared(one) for name, one in state.fields.items() if name not in state.partial_fields}
 
     # --- searching ---
 
     @overload
-    def search(self, query: UnknownArray, k: int = 10, **options: Unpack[SearchKeywords]) -> Any: ...
+    def search(self, query: None = None, k: int = 10, **options: Unpack[HybridKeywords]) -> Any: ...
     @overload
-    def search(self, query: Query, k: int = 10, **options: Unpack[SearchKeywords]) -> Hits: ...
+    def search(self, query: UnknownArray, k: int = 10, **options: Unpack[HybridKeywords]) -> Any: ...
     @overload
-    def search(self, query: Batch, k: int = 10, **options: Unpack[SearchKeywords]) -> BatchHits: ...
+    def search(self, query: Query, k: int = 10, **options: Unpack[HybridKeywords]) -> Hits: ...
     @overload
-    def search(self, query: ArrayLike, k: int = 10, **options: Unpack[SearchKeywords]) -> Hits | BatchHits: ...
+    def search(self, query: Batch, k: int = 10, **options: Unpack[HybridKeywords]) -> BatchHits: ...
+    @overload
+    def search(self, query: ArrayLike, k: int = 10, **options: Unpack[HybridKeywords]) -> Hits | BatchHits: ...
     def search(
         self,
-        query: Any,
+        query: Any = None,
         k: int = 10,
         *,
+        text: str | Sequence[str] | None = None,
+        sparse: Any = None,
+        fusion: Literal["rrf", "weighted"] | Mapping[str, float] | None = None,
+        fusion_depth: int | None = None,
+        text_weights: Mapping[str, float] | None = None,
+        highlight: bool = False,
         where: Where | Sequence[Where | None] | None = None,
         ids_in: Any = None,
         include: Include = ("payloads",),
@@ -177,38 +199,51 @@ class ReadableCollection:
         threads: int | None = None,
         timeout: float | None = None,
     ) -> Hits | BatchHits:
-        """The k nearest neighbors of one query [dim] (returns Hits) or of a batch [n, dim] (returns BatchHits).
+        """Find the k nearest neighbors of one query [dim] (returns Hits) or of a batch [n, dim] (returns BatchHits).
 
-        where: only vectors whose payload matches a filter on declared fields (docs/filters.md), such as
+        where: find only vectors whose payload matches a filter on declared fields (docs/filters.md), such as
         ``{"lang": "en", "year": {"$gte": 2020}}``. For a batch also a list with a filter, or None, for each query.
-        ids_in: only vectors with one of these ids; or, as a 1-D array of booleans, those whose integer id is True in
-        it. With ``where``, both must hold.
+        ids_in: find only vectors with one of these ids; or a 1-D array of booleans, in which element i tells whether
+        the vector with the integer id i may be found. Both ``where`` and ``ids_in`` must match.
         include: what hits include: "payloads", "vectors", "explanation" (counts and times of the search).
-        max_distance: only hits at this distance or nearer, in the metric's own measure (l2: squared); at most k.
+        max_distance: return only hits at this distance or nearer, in the unit of the metric (l2: squared); at most k.
         offset: skip the nearest ``offset`` hits, for the next page.
-        mmr: select k diverse hits by maximal marginal relevance. The weight is from 0 (only the distance from hits
-        selected before counts) to 1 (only the distance from the query counts). ``(weight, n)`` selects from the n
+        mmr: select k diverse hits by maximal marginal relevance. The weight is from 0 (only the distance from already
+        selected hits counts) to 1 (only the distance from the query counts). ``(weight, n)`` selects from the n
         nearest; default: 5 k, at least 20.
 
-        ef: candidates of a graph walk. nprobe: inverted lists to scan, 1 to all; default: the root of their number.
-        More is slower and finds more. Each is refused if the index is of the other kind; a scan ignores ef.
-        oversample: candidates per hit that are re-ranked with the originals, 0 for none; "auto": as many as the code
+        ef: size of the candidate list of a graph walk. nprobe: number of inverted lists to scan; default: the square
+        root of their number. Larger values are slower and find more. Each option is refused if the index is of the
+        other kind; a scan ignores ef.
+        oversample: candidates per hit that are re-ranked with the originals; 0: none; "auto": as many as the code
         needs, but at most a given ``ef``.
-        recall: in place of these, the share of true neighbors to find, by the cheapest search that :meth:`tune`
-        measured to reach it. exact: score every original.
-        threads: for a batch; default, one for each core.
-        timeout: seconds after which SearchTimeoutError ends the search, a few milliseconds late at most.
+        recall: use the cheapest search that has reached this recall in the measurements of :meth:`tune`, instead of the
+        options above. exact: score every original.
+        threads: number of threads for a batch; default, one for each core.
+        timeout: seconds after which the search raises SearchTimeoutError, at most a few milliseconds late.
 
-        With fewer than k vectors, all are returned, and the arrays are padded (:class:`Hits`).
+        text, sparse: search by these, alone or together with ``query``; hits then have scores (``distances`` are minus
+        the scores) and ``parts``, their score by each input. text: a string, searched in all text fields by BM25; a
+        list for a batch. sparse: a dict of ids and weights, a pair of arrays, or CSR rows; ``{"field": ...}`` if there
+        are several sparse fields. Rows without a term of the text, or an id of the sparse vector, are not listed.
+        fusion: how the lists of several inputs are joined: "rrf" (reciprocal ranks), "weighted" (scaled scores), or the
+        weights of scaled scores, ``{"vector": 0.6, "text": 0.4}``. fusion_depth: length of the lists; default: 100.
+        text_weights: of text fields, 1 if not named. highlight: find the words of the text in the hits' payloads.
+
+        If there are fewer than k vectors, all are returned, and the arrays are padded (:class:`Hits`).
         """
         options = (k, include, max_distance, offset, mmr, None, 1, ef, nprobe, oversample, exact, recall)
-        if where is None and ids_in is None and threads is None and timeout is None:
-            hits: Hits | None = self._search_prepared(query, options)
-            if hits is not None:
-                return hits
-        else:
-            self._store.searches += 1
-        return self._searches.search(query, options, where, ids_in, threads, timeout)
+        plain = text is None and sparse is None and fusion is None and fusion_depth is None and text_weights is None
+        if plain and highlight is False and query is not None:
+            if where is None and ids_in is None and threads is None and timeout is None:
+                hits: Hits | None = self._search_prepared(query, options)
+                if hits is not None:
+                    return hits
+            else:
+                self._store.searches += 1
+            return self._searches.search(query, options, where, ids_in, threads, timeout)
+        given = text, sparse, fusion, fusion_depth, text_weights, highlight
+        return self._search_inputs(query, options, given, where, ids_in, threads, timeout)
 
     @overload
     def search_by_id(self, ids: int | str, k: int = 10, **options: Unpack[SearchKeywords]) -> Hits: ...
@@ -233,13 +268,15 @@ class ReadableCollection:
         threads: int | None = None,
         timeout: float | None = None,
     ) -> Hits | BatchHits:
-        """The k nearest neighbors of a stored vector (returns Hits) or of several (returns BatchHits).
+        """Find the k nearest neighbors of a stored vector (returns Hits) or of several (returns BatchHits).
 
         A vector is not its own neighbor. Options are as in :meth:`search`. Raises MissingIdError.
         """
         options = (k, include, max_distance, offset, mmr, None, 1, ef, nprobe, oversample, exact, recall)
         return self._searches.search_by_id(ids, options, where, ids_in, threads, timeout)
 
+    @overload
+    def search_groups(self, query: None = None, k: int = 10, **options: Unpack[GroupKeywords]) -> Any: ...
     @overload
     def search_groups(self, query: UnknownArray, k: int = 10, **options: Unpack[GroupKeywords]) -> Any: ...
     @overload
@@ -250,11 +287,17 @@ class ReadableCollection:
     def search_groups(self, query: ArrayLike, k: int = 10, **options: Unpack[GroupKeywords]) -> Hits | BatchHits: ...
     def search_groups(
         self,
-        query: Any,
+        query: Any = None,
         k: int = 10,
         *,
         group_by: str,
         group_size: int = 1,
+        text: str | Sequence[str] | None = None,
+        sparse: Any = None,
+        fusion: Literal["rrf", "weighted"] | Mapping[str, float] | None = None,
+        fusion_depth: int | None = None,
+        text_weights: Mapping[str, float] | None = None,
+        highlight: bool = False,
         where: Where | Sequence[Where | None] | None = None,
         ids_in: Any = None,
         include: Include = ("payloads",),
@@ -268,11 +311,12 @@ class ReadableCollection:
         threads: int | None = None,
         timeout: float | None = None,
     ) -> Hits | BatchHits:
-        """The nearest k groups of vectors with the same value of a field, each with its ``group_size`` nearest vectors.
+        """Find the nearest k groups of vectors with the same value of a field, with ``group_size`` nearest vectors
+        each.
 
-        group_by: a declared field with single values. ``k`` and ``offset`` count groups. Hits have k * group_size
-        places, in the order of the groups' nearest vectors; ``groups`` has the value of each hit's group. A vector
-        without a value belongs to no group. Other options are as in :meth:`search`.
+        group_by: a declared field with single values. ``k`` and ``offset`` count groups. The result has length
+        k * group_size, and groups are ordered by their nearest vectors; ``groups`` contains the value of each hit's
+        group. A vector without a value belongs to no group. Other options are as in :meth:`search`.
         """
         if not isinstance(group_by, str):
             raise InputError(f"group_by must be the name of a declared field, got {group_by!r}")
@@ -290,8 +334,12 @@ class ReadableCollection:
             exact,
             recall,
         )
-        self._store.searches += 1
-        return self._searches.search(query, options, where, ids_in, threads, timeout)
+        plain = text is None and sparse is None and fusion is None and fusion_depth is None and text_weights is None
+        if plain and highlight is False and query is not None:
+            self._store.searches += 1
+            return self._searches.search(query, options, where, ids_in, threads, timeout)
+        given = text, sparse, fusion, fusion_depth, text_weights, highlight
+        return self._search_inputs(query, options, given, where, ids_in, threads, timeout)
 
     # --- reading ---
 
@@ -304,9 +352,10 @@ class ReadableCollection:
         offset: int = 0,
         missing: Missing = "error",
     ) -> Records:
-        """Stored vectors and payloads: of ids, in the order given, or of a filter, oldest first.
+        """Return stored vectors and payloads: of the given ids, in this order, or of rows that match a filter, in row
+        order.
 
-        limit, offset: of the vectors that match the filter, skip the first ``offset`` and return at most ``limit``.
+        limit, offset: skip the first ``offset`` vectors that match the filter, and return at most ``limit``.
         missing: "error" raises MissingIdError naming the first id that is not stored, "ignore" skips such ids.
         """
         check_choice("missing", missing, get_args(Missing))
@@ -318,14 +367,15 @@ class ReadableCollection:
             reader = self._access.reader(snap)
             if where is None:
                 if start or limit is not None:
-                    raise InputError("limit and offset go with where; ids say themselves how many they are")
+                    raise InputError("limit and offset need where; they cannot be combined with ids")
                 return reader.by_ids(ids, missing)
             from qvec.search.row_selection import matching_rows
 
             return reader.by_rows(matching_rows(snap, where)[start:stop])
 
     def scan(self, batch_size: int = 8192, *, where: Where | None = None) -> Generator[Records, None, None]:
-        """All vectors, or those that match a filter, in batches, as of the commit at the first step.
+        """Yield all vectors, or those that match a filter, in batches, from the commit that was the last at the first
+        step.
 
         Close the iterator to end the scan early.
         """
@@ -336,12 +386,18 @@ class ReadableCollection:
             version = snap.version
             for records in self._access.reader(snap).in_batches(matching_rows(snap, where), size):
                 if snap.version != version:
-                    raise InputError("the transaction has changed the collection since this scan of it began")
+                    raise InputError("the transaction has changed the collection since this scan began")
                 with self._store.idle(snap):
                     yield records
 
+    def ids(self) -> Ids:
+        """The ids of all stored vectors, oldest first: int64 [n], or [n] of str."""
+        with self._store.read() as snap:
+            rows = live_rows(snap)
+            return ids_of_rows(snap, rows) if len(rows) else id_array(as_ids([], self._config.ids))
+
     def count(self, where: Where | None = None) -> int:
-        """The number of stored vectors, or of those that match a filter; see :meth:`search` for ``where``."""
+        """Return the number of stored vectors, or of those that match a filter; see :meth:`search` for ``where``."""
         if where is None:
             return len(self)
         from qvec.search.row_selection import selector_of
@@ -362,6 +418,24 @@ class ReadableCollection:
             return snap.row_of(key) is not None
 
     # --- parts ---
+
+    def _search_inputs(
+        self,
+        query: Any,
+        options: Any,
+        given: tuple[Any, ...],
+        where: Any,
+        ids_in: Any,
+        threads: int | None,
+        timeout: float | None,
+    ) -> Hits | BatchHits:
+        from qvec.search.inputs import RawInputs
+
+        inputs = RawInputs(*given)
+        if inputs.is_empty:
+            missing = "query, text or sparse" if query is None else "text or sparse: fusion, text_weights, highlight"
+            raise InputError(f"give {missing}{'' if query is None else ' and fusion_depth are for them'}")
+        return self._searches.search_inputs(query, options, inputs, where, ids_in, threads, timeout)
 
     def _take_queries(self, queries: Float32Array) -> None:
         self._queries.take(queries)

@@ -44,7 +44,7 @@ class Workload:
     truth: Int64
 
     def blocks(self) -> Iterator[Float32Array]:
-        """Yield the base as float32, some thousand rows at a time; of length 1 under cosine."""
+        """Yield the base as float32, several thousand rows at a time; normalized under cosine."""
         for start in range(0, len(self.base), BLOCK_ROWS):
             yield scaled(self.base[start : start + BLOCK_ROWS], self.metric)
 

@@ -7,13 +7,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qvec.common.errors import InputError
-from qvec.common.types import MAX_DIM, FieldType, IdKind, Metric, Payload
+from qvec.common.types import MAX_DIM, IdKind, Metric, Payload
+
+if TYPE_CHECKING:
+    from qvec.filters.schema import Declared
 
 Matrix = NDArray[Any]
 Ids = NDArray[np.int64] | list[str]
@@ -30,10 +33,11 @@ class Batch:
 
 
 class Source(ABC):
-    """Rows in a foreign format, read in bounded memory.
+    """Rows in a foreign format, which are read in bounded memory.
 
-    ``rows``, ``dim``: shape of the vectors. ``metric``: of the foreign index, or None. ``id_kind``: None: rows have
-    no ids. ``fields``: declared payload fields, if known. ``note``: describes what reading loses; "" if nothing.
+    ``rows``, ``dim``: shape of the vectors. ``metric``: metric of the foreign index, or None. ``id_kind``: None
+    if rows have no ids. ``fields``: declared payload fields, if known. ``note``: describes what reading loses; "" if
+    nothing.
     """
 
     name: str
@@ -41,7 +45,7 @@ class Source(ABC):
     dim: int
     metric: Metric | None = None
     id_kind: IdKind | None = None
-    fields: Mapping[str, FieldType] = MappingProxyType({})
+    fields: Mapping[str, Declared] = MappingProxyType({})
     note: str = ""
 
     @abstractmethod

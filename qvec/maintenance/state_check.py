@@ -1,7 +1,7 @@
 """Cross-check a commit's state against its configuration and columns.
 
-Every commit that a handle sees is checked before anything reads by it: a crafted file can have valid checksums. Types
-and ranges of single fields are checked by the decoder (qvec/schema/state.py).
+Every commit is checked before a handle uses its state, because a crafted file can have valid checksums. The decoder
+(qvec/schema/state.py) checks types and ranges of single fields.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ from qvec.storage.store import StateCodec
 
 Columns = Mapping[str, Column]
 Sizes = dict[str, tuple[int, int | None]]
-"""Least rows of columns, and bytes a row (None: any)."""
+"""The least number of rows of each column, and its bytes per row (None: any)."""
 
 
 def state_codec(stored_config: Mapping[str, Any]) -> StateCodec:
-    """The codec of the states of a collection with this configuration."""
+    """Return the codec for the states of a collection with this configuration."""
     config = Config.from_dict(dict(stored_config))
     vector_bytes = original_quantizer(config).code_size
 
@@ -63,7 +63,7 @@ def state_codec(stored_config: Mapping[str, Any]) -> StateCodec:
 
 
 def check_state(config: Config, vector_bytes: int, state: State, columns: Columns) -> None:
-    """Raise CorruptError naming what is wrong. ``vector_bytes``: of a stored original."""
+    """Raise CorruptError, which names the wrong value. ``vector_bytes``: bytes of a stored original."""
     try:
         _check_numbers(state)
         _check_index(state.index, config, state.n)
@@ -72,7 +72,7 @@ def check_state(config: Config, vector_bytes: int, state: State, columns: Column
                 _check_inactive(record.inactive, record, columns, config, state.n)
         if state.pending is not None:
             _check_inactive(state.pending.built, state.generation(state.pending.number), columns, config, state.n)
-        if state.fields:
+        if state.fields or state.partial_fields:
             _check_fields(state, columns)
         if state.active is not None:
             code_size = state.generation(state.active).code_size
@@ -98,7 +98,10 @@ def _check_numbers(state: State) -> None:
 
 
 def _named(names: Mapping[str, str], columns: Columns) -> dict[str, Column]:
-    """Columns by their own names. ``names``: the stored names of those that are stored under another name."""
+    """Return columns under their own names.
+
+    ``names``: the stored names of columns that are stored under other names.
+    """
     for stored in names.values():
         if stored not in columns:
             raise FormatError(f"field 'column_names' names the column {stored!r}, which is not there")
@@ -125,7 +128,7 @@ def _check_inactive(codes: InactiveCodes, record: GenerationRecord, columns: Col
 def _check_columns(
     named: Mapping[str, Column], config: Config, state: State, code_size: int, vector_bytes: int
 ) -> None:
-    """Check that the active columns exist, and have room for n rows of the right size."""
+    """Check that the active columns exist and have at least n rows of the right size."""
     n = state.n
     wanted: Sizes = {CODES: (n, code_size), DELETED: (words_for(n), 8), **_of_index(config, state.index, n)}
     optional: Sizes = {NODES: (n, None)} if ADJACENCY in wanted else {}
@@ -138,7 +141,7 @@ def _check_columns(
 
 
 def _of_index(config: Config, index: IndexState, n: int) -> Sizes:
-    """The columns that an index needs; whether packed nodes fit its codes is checked where they are read."""
+    """Return the columns that an index needs. Readers of packed nodes check that these fit the codes."""
     if isinstance(index, GraphState) and index.indexed:
         degree = 2 * (config.index if isinstance(config.index, HNSW) else HNSW()).m
         return {ADJACENCY: (n, 4 * degree), LINKED: (words_for(n), 8), REMOVING: (words_for(n), 8)}
@@ -178,9 +181,38 @@ def _check_fields(state: State, columns: Columns) -> None:
         if field.number >= state.next_field:
             raise FormatError(f"field {field.name!r} has the number {field.number}, which was never given out")
         numbers.add(field.number)
+        _check_postings(field.name, state, columns)
         if field.has_column:
             column = columns[column_name(field)]
             if column.stride != 512 or column.n_rows < words_for(state.n):
                 raise FormatError(f"column {column.name!r} holds too little of {state.n} rows")
+    if unknown := state.partial_fields.keys() - state.fields.keys():
+        raise FormatError(f"field 'partial_fields' names {min(unknown)!r}, which is not declared")
     if len(numbers) < len(state.fields):
         raise FormatError("field 'fields' gives one number twice")
+    held = [segment.number for field in state.fields.values() if field.postings for segment in field.postings.segments]
+    if len(set(held)) < len(held):
+        raise FormatError("field 'fields' names one segment twice")
+
+
+def _check_postings(name: str, state: State, columns: Columns) -> None:
+    """Check the posting lists of a field, and that their columns have room for n rows."""
+    from qvec.text.segments import all_columns, lengths_column
+
+    field = state.fields[name]
+    if (field.postings is None) != (field.type not in ("text", "sparse")):
+        raise FormatError(f"field {name!r} of type {field.type} has the wrong posting lists")
+    if field.postings is None:
+        return
+    postings = field.postings
+    if postings.options.kind != field.type:
+        raise FormatError(f"field {name!r} of type {field.type} has posting lists of another kind")
+    if postings.docs != sum(segment.docs for segment in postings.segments) or postings.docs > state.live:
+        raise FormatError(f"field {name!r} has {postings.docs} rows, not those of its segments")
+    if any(segment.first % 64 for segment in postings.segments):
+        raise FormatError(f"field {name!r} has a segment that does not begin at a multiple of 64 rows")
+    for column_name, stride in all_columns(field.number, postings).items():
+        column = columns[column_name]
+        rows = words_for(state.n) if column_name == lengths_column(field.number) else 1
+        if column.stride != stride or column.n_rows < rows:
+            raise FormatError(f"column {column_name!r} holds {column.n_rows} rows of {column.stride} bytes")

@@ -24,8 +24,7 @@ SHOWN = 5  # of a kind of problem
 
 
 def verify_snapshot(snap: Snapshot, loader: QuantizerLoader, deep: bool) -> list[str]:
-    """Find the problems of a snapshot; no strings if it is sound. Reads everything once. ``deep``: also compare
-    derived data."""
+    """Find the problems of a snapshot. Reads everything once. ``deep``: also recompute and compare derived data."""
     problems = list(snap.check())
     if problems:
         return problems  # the checks below assume whole data
@@ -77,7 +76,7 @@ def _check_rows(snap: Snapshot, config: Config) -> Iterator[str]:
     if config.ids == "int64":
         stored = snap.columns[IDS].read(live).view("<i8").reshape(-1)
         wrong = (row for row, i in zip(live.tolist(), stored.tolist(), strict=True) if named.get(_key(i)) != row)
-        yield from _some("the id of row {} leads elsewhere", wrong)
+        yield from _some("the id of row {} refers to another row", wrong)
 
 
 def _check_fields(snap: Snapshot) -> Iterator[str]:

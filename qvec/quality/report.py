@@ -20,8 +20,8 @@ class Row:
     """One code with one oversampling.
 
     ``bytes``: of one vector's code. ``oversample``: candidates re-ranked per hit; 1: no re-ranking. ``recall``: mean
-    recall@k of searches; ``low``, ``high``: its 95 % interval. ``code_loss``: recall that a scan of the codes loses;
-    ``index_loss``: recall that the index loses in addition, 0 for a scan. ``p50_ms``, ``p99_ms``: latency of single
+    recall@k of searches; ``low``, ``high``: its 95 % interval. ``code_loss``: loss of recall of a scan of the codes;
+    ``index_loss``: additional loss of recall of the index, 0 for a scan. ``p50_ms``, ``p99_ms``: latency of single
     searches on one thread. None: not measured.
     """
 
@@ -40,7 +40,8 @@ class Row:
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """``rows``: by code, then oversampling. ``skipped``: codes that could not be measured, with the reasons.
+    """``rows``: in the order of codes, then oversampling. ``skipped``: codes that could not be measured, with the
+    reasons.
 
     ``n``, ``n_queries``: numbers of vectors and queries. ``held_out``: whether the queries were stored vectors.
     """
@@ -69,11 +70,11 @@ class Report:
 
     def to_pandas(self) -> Any:
         """Return the rows as a pandas.DataFrame; MissingExtraError says how to install pandas."""
-        return require("pandas", "pandas").DataFrame(self.to_dicts())
+        return require("pandas").DataFrame(self.to_dicts())
 
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Plot recall against bytes per vector, with a line per oversampling, to a PNG file (needs matplotlib)."""
-        figure = require("matplotlib.figure", "plot").Figure(figsize=(7, 4.5), layout="constrained")
+        figure = require("matplotlib.figure").Figure(figsize=(7, 4.5), layout="constrained")
         self._draw(figure.add_subplot())
         figure.savefig(path, format="png", dpi=150)
 
@@ -92,14 +93,14 @@ class Report:
     def show(self) -> None:
         """Print the table with rich if it is installed, otherwise as plain text."""
         try:
-            console = require("rich.console", "cli").Console()
+            console = require("rich.console").Console()
         except MissingExtraError:
             print(self)
         else:
             console.print(self)
 
     def __rich__(self) -> Any:
-        table = require("rich.table", "cli").Table(*HEADINGS, title=self.title)
+        table = require("rich.table").Table(*HEADINGS, title=self.title)
         for cells in self.cells():
             table.add_row(*cells)
         return table

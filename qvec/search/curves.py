@@ -1,4 +1,4 @@
-"""Recall curves: the measured cost of a search for each recall."""
+"""Recall curves: the measured cost of searches that reach a recall."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ Source = Literal["queries", "rows"]
 class Point(NamedTuple):
     """Parameters of a search, and its measured recall and cost.
 
-    ``ef`` is 0 unless the index is a graph, ``nprobe`` is 0 unless it is inverted lists. ``candidates``: candidates to
-    re-rank, 0 for none. ``recall``: mean over the queries; ``low``: lower end of its 95 % interval. ``cost``: codes
+    ``ef``: 0 unless the index is a graph. ``nprobe``: 0 unless the index has inverted lists. ``candidates``: candidates
+    to re-rank, 0 for none. ``recall``: mean over the queries; ``low``: lower end of its 95 % interval. ``cost``: codes
     scored for a query, plus weighted re-ranked candidates.
     """
 
@@ -43,7 +43,7 @@ class Curve:
 
     @classmethod
     def best_of(cls, k: int, points: Sequence[Point]) -> Curve:
-        """The curve of the points that no cheaper point equals in ``low``."""
+        """Make a curve from the points for which no cheaper point has as high a ``low``."""
         kept: list[Point] = []
         for point in sorted(points, key=lambda p: (p.cost, -p.low)):
             if not kept or point.low > kept[-1].low:
@@ -51,13 +51,16 @@ class Curve:
         return cls(k, tuple(kept))
 
     def reaching(self, recall: float) -> Point:
-        """The cheapest point whose interval lies above the recall; InputError names the highest recall of the curve."""
+        """Return the cheapest point whose interval is above the recall.
+
+        InputError gives the highest measured recall.
+        """
         for point in self.points:
             if point.low >= recall:
                 return point
         best = self.points[-1]
         raise InputError(
-            f"recall={recall} at k={self.k} is not reached: the most that was measured is {best.recall:.4f} "
+            f"recall={recall} at k={self.k} is not reached: the highest measured recall is {best.recall:.4f} "
             f"(with 95 % confidence {best.low:.4f}); exact=True finds all"
         )
 
@@ -98,20 +101,20 @@ class Curves:
         axes.legend()
 
     def at(self, k: int) -> Curve:
-        """The curve to use for k: that of the smallest measured k which is not less."""
+        """Return the curve of the smallest measured k that is at least ``k``."""
         for curve in self.curves:
             if curve.k >= k:
                 return curve
         raise InputError(f"recall= was measured for k up to {self.curves[-1].k}, got k={k}; call tune(ks=({k},))")
 
     def state(self) -> dict[str, Any]:
-        """Plain msgpack data."""
+        """Return plain data for msgpack."""
         plain: dict[str, Any] = encode(self)
         return plain
 
     @classmethod
     def from_state(cls, state: object) -> Curves:
-        """Rebuild from :meth:`state`; FormatError names the field that is wrong."""
+        """Decode the result of :meth:`state`. FormatError names the wrong field."""
         return decode(cls, state, "recall curves")
 
 

@@ -17,7 +17,7 @@ from qvec.schema.validation import MAX_K, check_count
 MAX_OVERSAMPLE = 10_000
 INCLUDABLE = ("payloads", "vectors", "explanation")
 CACHED_OPTIONS = 256
-FETCH_FACTOR, MIN_FETCH = 5, 20  # candidates of a diverse selection, per hit and at least
+FETCH_FACTOR, MIN_FETCH = 5, 20  # rows that a diverse selection chooses from: for each hit, and at least
 
 RawOptions = tuple[Any, ...]
 """Options as the caller gave them, in the order of the fields of :class:`SearchOptions`."""
@@ -25,13 +25,14 @@ RawOptions = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SearchOptions:
-    """Options of a search. Raises InputError naming the first wrong option and its limits.
+    """Options of a search. Raises InputError, which names the first wrong option and its limits.
 
     ``mmr``: a weight, or a weight and the number of nearest rows to select from.
 
-    Derived: ``depth``, the number of nearest rows from which the hits are selected; ``weight``, of ``mmr``;
-    ``payloads``, ``vectors`` and ``explain``, whether hits include these; ``refined``, whether hits are selected from
-    more rows than the nearest k; ``plain``, whether hits are the nearest rows, with payloads at most.
+    Derived values: ``depth``, the number of nearest rows from which the hits are selected; ``weight``, the weight in
+    ``mmr``; ``payloads``, ``vectors`` and ``explain``, whether hits include these; ``refined``, whether hits are
+    selected from more than the k nearest rows; ``plain``, whether hits are the nearest rows and include only payloads
+    or nothing.
     """
 
     k: int = 10
@@ -58,7 +59,7 @@ class SearchOptions:
         unbox(self)
         if self.recall is not None:
             self._check_recall()
-        if type(self.exact) is not bool:  # the checks are called for wrong values only: this takes less time
+        if type(self.exact) is not bool:  # calling a check only for wrong values takes less time
             check_flag("exact", self.exact)
         parts = list(self.include) if isinstance(self.include, (list, tuple, set, frozenset)) else [""]
         for part in parts:

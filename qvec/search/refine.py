@@ -1,4 +1,4 @@
-"""Selection of the hits from the nearest rows: a largest distance, an offset, maximal marginal relevance."""
+"""Select the hits from the nearest rows: by distance, offset or maximal marginal relevance."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Vectors = Callable[[NDArray[np.int64]], Float64]
 
 
 def no_hits(n: int, k: int) -> Found:
-    """The result of n queries without any hit."""
+    """Return the result of n queries without hits."""
     rows, distances, counts = np.empty((n, k), np.int64), np.empty((n, k), np.float32), np.zeros(n, np.int64)
     rows.fill(-1)
     distances.fill(np.inf)
@@ -32,11 +32,12 @@ def refine(
     found: Found,
     vectors: Vectors | None,
     deadline: Deadline | None = None,
+    by_score: bool = False,
 ) -> Found:
-    """The k hits of each query [n, dim], selected from its nearest rows.
+    """Select the k hits of each query [n, dim] from its nearest rows.
 
-    ``vectors`` gives float64 [m, dim] of rows; only maximal marginal relevance needs them. Raises
-    SearchTimeoutError soon after the deadline.
+    ``vectors`` gives float64 [m, dim] of rows; only maximal marginal relevance needs them. by_score: its relevance is
+    the score, as a share of the best, and similarity is the cosine. Raises SearchTimeoutError soon after the deadline.
     """
     rows, distances, counts = found
     if options.max_distance is not None:
@@ -49,7 +50,12 @@ def refine(
             chosen: slice | NDArray[np.int64] = slice(first, min(count, last))
         else:
             near = vectors(rows[i, :count])
-            chosen = mmr_order(queries[i].astype(np.float64), near, metric, options.weight, last, deadline)[first:]
+            if by_score:
+                relevance = distances[i, :count].astype(np.float64) / min(float(distances[i, 0]), -1e-30)
+                order = mmr_by_relevance(relevance, near, "cosine", options.weight, last, deadline)
+            else:
+                order = mmr_order(queries[i].astype(np.float64), near, metric, options.weight, last, deadline)
+            chosen = order[first:]
         hits = rows[i, chosen]
         refined[0][i, : len(hits)], refined[1][i, : len(hits)] = hits, distances[i, chosen]
         refined[2][i] = len(hits)
@@ -57,12 +63,12 @@ def refine(
 
 
 def within(distances: Float32Array, max_distance: float, metric: Metric) -> NDArray[np.bool_]:
-    """Mark distances up to a limit. Under cosine, float32 rounds: equal vectors may be at a distance above zero."""
+    """Mark distances up to a limit. Under cosine, rounding can make the distance of equal vectors larger than zero."""
     return np.asarray(distances <= float(max_distance) + (COSINE_ROUNDING if metric == "cosine" else 0.0))
 
 
 def without(found: Found, own: NDArray[np.int64]) -> Found:
-    """The result without one row of each query, or without the last place if that row was not found."""
+    """Remove one row from each query's result, or the last column if that row was not found."""
     rows, distances, counts = found
     is_own = rows == own[:, None]
     places = is_own.argsort(axis=1, kind="stable")  # the own row last
@@ -74,15 +80,23 @@ def without(found: Found, own: NDArray[np.int64]) -> Found:
 def mmr_order(
     query: Float64, x: Float64, metric: Metric, weight: float, k: int, deadline: Deadline | None = None
 ) -> NDArray[np.int64]:
-    """Positions of k rows of x [n, dim], each the row of greatest marginal relevance given the rows before it.
+    """Select k rows of x [n, dim], each with the greatest marginal relevance given the rows before it. Return
+    positions.
 
     Marginal relevance: weight * sim(query, x) - (1 - weight) * max(sim(x, y)) over the rows y selected before
     (Carbonell and Goldstein, SIGIR 1998). sim is cosine, dot product, or minus the squared distance. Ties go to the
     first row.
     """
-    if metric == "cosine":
-        query, x = query / np.linalg.norm(query), x / np.linalg.norm(x, axis=1, keepdims=True)
-    relevance = _similarity(x, query, metric)
+    unit_x, unit_query = _unit(metric, x, query)
+    relevance = _similarity(unit_x, unit_query, metric)
+    return mmr_by_relevance(relevance, x, metric, weight, k, deadline)
+
+
+def mmr_by_relevance(
+    relevance: Float64, x: Float64, metric: Metric, weight: float, k: int, deadline: Deadline | None = None
+) -> NDArray[np.int64]:
+    """As :func:`mmr_order`, with a relevance [n] of each row."""
+    (x,) = _unit(metric, x)
     redundancy = np.full(len(x), -np.inf)
     chosen: list[int] = []
     left = np.ones(len(x), bool)
@@ -97,6 +111,13 @@ def mmr_order(
         left[best] = False
         chosen.append(best)
     return np.array(chosen, np.int64)
+
+
+def _unit(metric: Metric, *vectors: Float64) -> tuple[Float64, ...]:
+    """Under cosine, vectors of length 1."""
+    if metric != "cosine":
+        return vectors
+    return tuple(x / np.linalg.norm(x, axis=-1, keepdims=True) for x in vectors)
 
 
 def _similarity(x: Float64, y: Float64, metric: Metric) -> Float64:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -26,6 +26,9 @@ HOW_TO_INCLUDE = {
     "explanation": 'search with include=("explanation",)',
     "groups": "use search_groups()",
     "shards": "search a ShardedIndex",
+    "missing": "search a set of shards (qvec.shards)",
+    "parts": "search with text= or sparse=",
+    "highlights": "search with text= and highlight=True",
 }
 
 
@@ -38,23 +41,27 @@ class Extras:
     explanation: Explanation | None = None
     groups: list[Any] | None = None
     shards: Int64Array | None = None
+    missing: tuple[str, ...] | None = None
+    parts: Mapping[str, Float32Array] | None = None
+    highlights: list[Any] | None = None
 
     def row(self, query: int) -> Extras:
-        """The extras of one query of a batch."""
-        vectors, groups, shards = (
-            None if part is None else part[query] for part in (self.vectors, self.groups, self.shards)
+        """Return the extras of one query of a batch."""
+        vectors, groups, shards, highlights = (
+            None if part is None else part[query] for part in (self.vectors, self.groups, self.shards, self.highlights)
         )
-        return Extras(vectors, self.explanation, groups, shards)
+        parts = None if self.parts is None else {name: scores[query] for name, scores in self.parts.items()}
+        return Extras(vectors, self.explanation, groups, shards, self.missing, parts, highlights)
 
 
 NO_EXTRAS = Extras()
 
 
 class SearchResult(ResultArrays):
-    """The arrays of :class:`Hits` and :class:`BatchHits`. Attributes that were not included raise InputError.
+    """The arrays of :class:`Hits` and :class:`BatchHits`. Reading an attribute that is not included raises InputError.
 
-    ``ids``: int64 or str, shape (k,) or (n, k); -1 or "" in places without a hit. ``distances``: float32 of the same
-    shape, ascending: squared Euclidean (l2), ``-dot`` (ip), ``1 - cos`` (cosine); infinite in places without a hit.
+    ``ids``: int64 or str, shape (k,) or (n, k); -1 or "" at positions without a hit. ``distances``: float32 of the same
+    shape, ascending: squared Euclidean (l2), ``-dot`` (ip), ``1 - cos`` (cosine); infinite at positions without a hit.
     ``zero_score``: the score at distance 0, which is 1 under cosine and else 0.
     """
 
@@ -89,8 +96,24 @@ class SearchResult(ResultArrays):
 
     @property
     def shards(self) -> Int64Array:
-        """int64, shape of ``ids``: the number of the shard that each hit is from, -1 without a hit."""
+        """int64, shape of ``ids``: the number of the shard that contains each hit, -1 without a hit."""
         return _included("shards", self._extras.shards)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The names of the shards that should have answered this search and did not; empty unless ``partial=True``."""
+        return _included("missing", self._extras.missing)
+
+    @property
+    def parts(self) -> Mapping[str, Float32Array]:
+        """The scores of each input ("vector", "text", "sparse"), float32, shape of ``ids``; NaN for hits that the input
+        did not list, and in places without a hit."""
+        return _included("parts", self._extras.parts)
+
+    @property
+    def highlights(self) -> list[Any]:
+        """For each hit, by text field, the positions, from and to, of the words of the query in the payload's text."""
+        return _included("highlights", self._extras.highlights)
 
     @property
     def explanation(self) -> Explanation:
@@ -99,7 +122,7 @@ class SearchResult(ResultArrays):
 
     @property
     def included(self) -> tuple[str, ...]:
-        """The names of the attributes that this search included, of HOW_TO_INCLUDE."""
+        """The names of those attributes in HOW_TO_INCLUDE that this search included."""
         parts = {"payloads": self._payloads} | {name: getattr(self._extras, name) for name in Extras.__slots__}
         return tuple(name for name in HOW_TO_INCLUDE if parts[name] is not None)
 
@@ -189,13 +212,25 @@ class Hit:
 
     @property
     def group(self) -> Any:
-        """The value of the field that the search grouped by."""
+        """The value of the grouping field."""
         return self._hits.groups[self._rank]
 
     @property
     def shard(self) -> int:
-        """The number of the shard that the hit is from."""
+        """The number of the shard that contains the hit."""
         return int(self._hits.shards[self._rank])
+
+    @property
+    def parts(self) -> dict[str, float | None]:
+        """The score of each input of the search; None if the input did not list the hit."""
+        scores = {name: float(values[self._rank]) for name, values in self._hits.parts.items()}
+        return {name: None if score != score else score for name, score in scores.items()}
+
+    @property
+    def highlights(self) -> dict[str, list[tuple[int, int]]]:
+        """By text field, the positions, from and to, of the words of the query in the payload's text."""
+        found: dict[str, list[tuple[int, int]]] = self._hits.highlights[self._rank]
+        return found
 
     def __repr__(self) -> str:
         payload = f", payload={short_text(self.payload)}" if "payloads" in self._hits.included else ""
@@ -205,9 +240,9 @@ class Hit:
 class Hits(SearchResult, Sequence[Hit]):
     """The hits of one query, nearest first: a sequence of :class:`Hit`, and arrays of length k.
 
-    ``len(hits)`` is the number of hits that were found, which may be less than k. The arrays always have k places, the
-    last of them without a hit if fewer were found; see :class:`SearchResult`. With ``mmr`` hits are in the order in
-    which they were selected. Grouped hits are in the order of the groups.
+    ``len(hits)`` is the number of found hits, which may be less than k. The arrays always have length k; if fewer hits
+    were found, the last elements are without a hit (see :class:`SearchResult`). With ``mmr``, hits are in the order of
+    their selection. Grouped hits are in the order of the groups.
     """
 
     __slots__ = ()
@@ -219,12 +254,12 @@ class Hits(SearchResult, Sequence[Hit]):
 
     @property
     def payloads(self) -> list[Payload | None]:
-        """k payloads, in the places of ``ids``; None for a vector without a payload and for a place without a hit."""
+        """k payloads, in the order of ``ids``. None for a vector without a payload, and where there is no hit."""
         return _included("payloads", self._payloads)
 
     @property
     def groups(self) -> list[Any]:
-        """k values of the field that was grouped by, in the places of ``ids``; None for a place without a hit."""
+        """k values of the grouping field, in the order of ``ids``. None where there is no hit."""
         return _included("groups", self._extras.groups)
 
     def __len__(self) -> int:
@@ -247,6 +282,10 @@ class Hits(SearchResult, Sequence[Hit]):
         shards = None if extras.shards is None else extras.shards.tolist()
         parts = {"payload": self._payloads, "group": extras.groups, "vector": extras.vectors, "shard": shards}
         columns |= {name: list(values[:n]) for name, values in parts.items() if values is not None}
+        if extras.parts is not None:
+            columns["parts"] = [hit.parts for hit in self]
+        if extras.highlights is not None:
+            columns["highlights"] = extras.highlights[:n]
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
     def __repr__(self) -> str:
@@ -291,7 +330,7 @@ class BatchHits(SearchResult, Sequence[Hits]):
 
     @property
     def groups(self) -> list[list[Any]]:
-        """For each query k values of the field that was grouped by, as in :class:`Hits`."""
+        """For each query k values of the grouping field, as in :class:`Hits`."""
         return _included("groups", self._extras.groups)
 
     def __len__(self) -> int:
@@ -315,7 +354,7 @@ class BatchHits(SearchResult, Sequence[Hits]):
         )
 
     def to_list(self) -> list[list[dict[str, Any]]]:
-        """For each query a list as of :meth:`Hits.to_list`."""
+        """Return for each query a list, as :meth:`Hits.to_list` does."""
         return [hits.to_list() for hits in self]
 
     def __repr__(self) -> str:
@@ -343,7 +382,7 @@ class BatchHits(SearchResult, Sequence[Hits]):
 
 
 def _included(name: str, value: T | None) -> T:
-    """A part of a result. Raises InputError, which says how to include it, if it is None."""
+    """Return a part of a result. If it is None, raise InputError, which says how to include it."""
     if value is None:
         raise InputError(f"the hits have no {name}: {HOW_TO_INCLUDE[name]}")
     return value
