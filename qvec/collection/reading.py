@@ -410,8 +410,9 @@ class ReadableCollection:
             return int(snap.state.live)
 
     def __contains__(self, id: object) -> bool:
+        scalar = getattr(id, "ndim", None) == 0 or hasattr(id, "as_py")
         try:
-            key = id_keys(as_ids([id], self._config.ids))[0]
+            key = id_keys(as_ids(id if scalar else [id], self._config.ids))[0]
         except InputError:
             return False
         with self._store.read() as snap:

@@ -36,7 +36,7 @@ class Searches:
     def __init__(self, store: Store, access: RowAccess, sample: Callable[[Float32Array], object]) -> None:
         """``sample`` receives some of the single queries, and every batch."""
         self._store, self._access, self._config, self._sample = store, access, access.config, sample
-        self._form = access.config.form
+        self._form = access.config.exact_form
 
     def engine(self, snap: Snapshot) -> Engine | None:
         """Return the engine of a snapshot, built for its first search. None if no vectors are stored."""
