@@ -1,4 +1,4 @@
-"""The manifest of a set of shards: one small file that names everything that belongs to the set (docs/format.md)."""
+"""The manifest of a set of shards: one small file that lists all files of the set (docs/format.md)."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ class Shard:
     """A shard as it was when it was added.
 
     ``name``: of its file. ``rows``, ``bytes``, ``crc``: of the file, CRC-32C. ``first``, ``last``: its smallest and
-    largest id, None if it is empty. ``generation``: of the manifest that added it. Routed writes change rows, ids and
-    bytes afterwards; ``crc`` then holds for published copies only.
+    largest id, None if it is empty. ``generation``: of the manifest that added it. Routed writes later change rows, ids
+    and bytes; ``crc`` is then valid only for published copies.
     """
 
     name: Name
@@ -87,7 +87,7 @@ class Shard:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Clusters:
-    """How vectors are assigned to shards by nearness.
+    """The assignment of vectors to their nearest shards.
 
     ``count``: of the shards. ``centroids``: float32 [c, dim], several for each shard. ``owners``, ``weights``: uint32
     [c], the shard of each and the vectors of the sample around it. ``sharpness``: of the Gaussian that weighs distances
@@ -105,7 +105,7 @@ class Clusters:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Manifest:
-    """``generation``: grows with each change of the set. ``config``, ``fields``: of every shard.
+    """``generation``: increases with each change of the set. ``config``, ``fields``: the same for every shard.
 
     ``routes``: the file that maps ids to shards, None before the first commit. ``size``: of that file and ``crc``:
     CRC-32C, in published copies; 0 in a set that is written. ``is_copy``: fetched from elsewhere, not to be changed.

@@ -1,6 +1,7 @@
 """Analyzers: text to words, and words to terms.
 
-Words of ASCII text are found by a kernel; those of other text by the expressions below, which give the same for ASCII.
+A kernel finds the words of ASCII text. The expressions below find the words of other text, with the same result for
+ASCII.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ class Analyzer:
         return [term for word in words if word and (term := self._term(word))]
 
     def spans(self, text: str) -> Iterator[tuple[int, int, str]]:
-        """The terms of a text with the positions, from and to, of the words in it."""
+        """Return the terms of a text, with the positions where their words begin and end."""
         for match in _pattern_of(text).finditer(text):
             for term in self.terms(match.group()):
                 yield match.start(), match.end(), term

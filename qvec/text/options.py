@@ -21,7 +21,7 @@ class Text:
     folding) or the name of a function of :func:`qvec.register_analyzer`. stemmer: a Snowball language such as "english"
     (extra ``text``), or None. stop_words: words to leave out, or "english". k1, b: the constants of BM25. positions:
     parts of a query in double quotes are phrases; positions are those in the stored text.
-    A value is a string of at most 1 MiB, or a list of tokens, which are stored as they are.
+    A value is a string of at most 1 MiB, or a list of tokens, which are stored unchanged.
     """
 
     analyzer: str = "unicode"
@@ -48,7 +48,7 @@ class Text:
 class Sparse:
     """A field of sparse vectors, searched by ``search(sparse=)``; ``fields={"splade": qvec.Sparse()}``.
 
-    originals: how payloads keep the weights: "f16", by which hits are scored again, or "u8", in half of the bytes.
+    originals: how payloads store weights: "f16", with which hits are scored again, or "u8", in half of the bytes.
     """
 
     originals: str = "f16"

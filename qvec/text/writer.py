@@ -35,7 +35,7 @@ from qvec.text.segments import (
 )
 from qvec.text.sparse import sparse_vector
 
-PART_ROWS = 16_384  # rows whose terms are in memory together
+PART_ROWS = 16_384  # the terms of this many rows are in memory at a time
 MERGE_RATIO = 3  # a segment is merged with later ones if it has less than this many times their postings
 SMALL = 4096  # segments of fewer postings are always merged
 Rows = NDArray[np.int64]
@@ -203,7 +203,7 @@ class PostingsWriter:
         self.txn.drop_column(rows_column(segment.number))
 
     def _merge_similar(self) -> None:
-        """Merge the last segments, while one is not much larger than those after it together."""
+        """Merge the last segments, while a segment is not much larger than all later ones together."""
         segments = self.state.segments
         start, postings, docs = len(segments), 0, 0
         while start:
@@ -245,7 +245,8 @@ class PostingsWriter:
         return False
 
     def merge(self, chosen: Sequence[int]) -> None:
-        """Replace segments, given by their places, by one with their valid postings, in the place of the first."""
+        """Replace segments, given by position, with one segment of their valid postings at the position of the
+        first."""
         records = [self.state.segments[i] for i in chosen]
         kind, columns = self.state.options.kind, self.txn.columns
         bitmaps = [valid_rows(columns, record) for record in records]
