@@ -122,6 +122,7 @@ class AsyncCollection:
     compact = _write(Collection.compact)
     get = _read(Collection.get)
     count = _read(Collection.count)
+    ids = _read(Collection.ids)
     generations = _read(Collection.generations)
     export_calibration = _read(Collection.export_calibration)
     evaluate = _read(Collection.evaluate)
