@@ -434,10 +434,12 @@ def fork_epoch() -> int: ...
 def count_fork() -> None: ...
 
 class EnvironmentBase:
+    lmdb: Any
     lock: RLock
     idle: Condition
     open_reads: int
     waiting: int
+    is_exclusive: bool
 
 class ViewBase:
     txn_id: int
@@ -462,6 +464,14 @@ class SnapshotBase:
     @property
     def txn_id(self) -> int: ...
 
+class ResultArrays:
+    ids: Any
+    distances: Any
+    zero_score: float
+    _counts: Any
+    _payloads: list[Any] | None
+    _extras: Any
+
 class StoreBase:
     env: Any
     view: Any
@@ -472,9 +482,12 @@ class StoreBase:
     epoch: int
     open_snapshots: set[Any]
     running: int
+    searches: int
+    @property
+    def is_sampled(self) -> bool: ...
     def begin(self, deadline: Deadline | None = None) -> Any: ...
     def end(self, snapshot: Any) -> None: ...
-    def search_prepared(self, query: Any, raw: tuple[Any, ...], deadline: Deadline | None = None) -> Any: ...
+    def search_prepared(self, query: Any, raw: tuple[Any, ...]) -> Any: ...
 
 @final
 class PreparedSearch:
@@ -496,6 +509,7 @@ class PreparedSearch:
         ids: Column | None,
         payloads: bool,
         zero_score: float,
+        extras: object,
     ) -> None: ...
     def find(
         self, query: object, deadline: Deadline | None = None

@@ -10,9 +10,9 @@ import time
 from typing import Any
 
 import qvec
-from qvec.cli.evaluate import add_measuring, measuring, print_report
-from qvec.cli.output import print_json, print_text
-from qvec.common.console import human_bytes, print_table, progress
+from qvec.cli.evaluate import add_measuring, measuring
+from qvec.cli.output import print_json
+from qvec.common.console import human_bytes, print_table, print_text, progress
 
 SPEED_QUERIES, WARM_UP = 200, 10
 
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         if choice.row is not None:
             found["chosen"] = {"code": choice.row.code, "oversample": choice.row.oversample}
         if not args.json:
-            print_report(choice.report)
+            choice.report.show()
             print_text(str(choice))
         if args.apply and choice.met:
             before = _measured(db)

@@ -54,6 +54,7 @@ class ReadableCollection:
         self._config = Config.from_dict(dict(store.config))
         self._access = RowAccess(self._config)
         self._finalizer: weakref.finalize[[], ReadableCollection] | None = None
+        self._search_prepared = store.search_prepared  # the bound method, which saves two look-ups in each search
         take = WeakMethod(self._take_queries)  # a cycle would keep a dropped handle open
         self._searches = Searches(store, self._access, lambda queries: (sampled := take()) and sampled(queries))
 
@@ -234,6 +235,12 @@ class ReadableCollection:
         options = (k, include, max_distance, offset, mmr, None, 1, ef, nprobe, oversample, exact, recall)
         plain = text is None and sparse is None and fusion is None and fusion_depth is None and text_weights is None
         if plain and highlight is False and query is not None:
+            if where is None and ids_in is None and threads is None and timeout is None:
+                hits: Hits | None = self._search_prepared(query, options)
+                if hits is not None:
+                    return hits
+            else:
+                self._store.searches += 1
             return self._searches.search(query, options, where, ids_in, threads, timeout)
         given = text, sparse, fusion, fusion_depth, text_weights, highlight
         return self._search_inputs(query, options, given, where, ids_in, threads, timeout)
@@ -329,6 +336,7 @@ class ReadableCollection:
         )
         plain = text is None and sparse is None and fusion is None and fusion_depth is None and text_weights is None
         if plain and highlight is False and query is not None:
+            self._store.searches += 1
             return self._searches.search(query, options, where, ids_in, threads, timeout)
         given = text, sparse, fusion, fusion_depth, text_weights, highlight
         return self._search_inputs(query, options, given, where, ids_in, threads, timeout)
@@ -402,8 +410,9 @@ class ReadableCollection:
             return int(snap.state.live)
 
     def __contains__(self, id: object) -> bool:
+        scalar = getattr(id, "ndim", None) == 0 or hasattr(id, "as_py")
         try:
-            key = id_keys(as_ids([id], self._config.ids))[0]
+            key = id_keys(as_ids(id if scalar else [id], self._config.ids))[0]
         except InputError:
             return False
         with self._store.read() as snap:

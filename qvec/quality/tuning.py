@@ -147,7 +147,7 @@ def tune(
                 "recall is measured against the originals, and the collection was created with originals='none'"
             )
         engine = Engine(snap, quantizers, load_index(config.index, snap.state.index))
-        tuning = make_tuning(snap, engine, queries, access.reader(snap).vectors, n, seed)
+        tuning = make_tuning(snap, engine, queries, engine.vectors.read, n, seed)
         curves = tuning.run(ks, threads, progress)
     with store.write() as txn:
         store_curves(txn, curves, None if queries is None else tuning.queries)

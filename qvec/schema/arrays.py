@@ -1,4 +1,4 @@
-"""Vectors as NumPy arrays, whatever library they come from. None of the libraries is imported (docs/inputs.md).
+"""Convert vectors of any library to NumPy arrays. None of the libraries is imported (docs/inputs.md).
 
 Masked arrays, tensors (of Torch and others), bfloat16, and columns of lists (pandas, polars, Arrow) are converted.
 Nulls, masked values and rows of different lengths raise InputError, which names the row.
@@ -6,6 +6,7 @@ Nulls, masked values and rows of different lengths raise InputError, which names
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,7 +29,8 @@ def real_array(name: str, value: object) -> NDArray[Any]:
     if x.dtype.kind == "O" and x.ndim == 2:
         _refuse_nulls(name, x)
     if x.dtype.kind not in _REAL_KINDS and x.size:
-        raise InputError(f"{name} must hold real numbers (float or integer), got dtype {x.dtype}")
+        hint = "; of a table, name the column of vectors with vector=" if hasattr(type(value), "columns") else ""
+        raise InputError(f"{name} must hold real numbers (float or integer), got dtype {x.dtype}{hint}")
     return x
 
 
@@ -70,7 +72,8 @@ def _as_array(name: str, value: Any) -> NDArray[Any]:
             return _stacked(name, value)
         raise InputError(f"{name} is ragged: every row must have the same number of values ({error})") from None
     if x.dtype.kind == "O" and x.ndim == 2 and hasattr(value, "iloc"):  # a pandas.DataFrame of nullable dtypes
-        return np.asarray(value.to_numpy(dtype=np.float64, na_value=np.nan))
+        with contextlib.suppress(TypeError, ValueError):  # a column of other values
+            return np.asarray(value.to_numpy(dtype=np.float64, na_value=np.nan))
     return x
 
 
@@ -84,7 +87,7 @@ def _has_rows(x: NDArray[Any]) -> bool:
 
 
 def _stacked(name: str, rows: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
-    """The matrix of rows that are sequences of numbers."""
+    """Make a matrix from rows that are sequences of numbers."""
     arrays: list[NDArray[Any]] = []
     for i, row in enumerate(rows):
         if not hasattr(row, "__len__"):
@@ -100,7 +103,7 @@ def _stacked(name: str, rows: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
 
 
 def _arrow_values(name: str, column: Any) -> Any:
-    """The matrix of an Arrow column of lists (an Array or a ChunkedArray); other columns as they are."""
+    """Make a matrix from an Arrow column of lists (Array or ChunkedArray). Return other columns unchanged."""
     column = column.combine_chunks() if hasattr(column, "combine_chunks") else column
     if column.null_count:
         raise InputError(f"{name}[{_first_null(column)}] is null: leave out the row, or fill in the vector")

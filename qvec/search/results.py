@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 
+from qvec._kernels import ResultArrays
 from qvec.common.errors import InputError
 from qvec.common.tables import SHOWN_ROWS, first_lines, short_text
 from qvec.common.types import Float32Array, Ids, Int64Array, NDArray, Payload
@@ -56,7 +57,7 @@ class Extras:
 NO_EXTRAS = Extras()
 
 
-class SearchResult:
+class SearchResult(ResultArrays):
     """The arrays of :class:`Hits` and :class:`BatchHits`. Reading an attribute that is not included raises InputError.
 
     ``ids``: int64 or str, shape (k,) or (n, k); -1 or "" at positions without a hit. ``distances``: float32 of the same
@@ -64,7 +65,12 @@ class SearchResult:
     ``zero_score``: the score at distance 0, which is 1 under cosine and else 0.
     """
 
-    __slots__ = ("_counts", "_extras", "_payloads", "distances", "ids", "zero_score")
+    __slots__ = ()
+
+    ids: Ids
+    distances: Float32Array
+    _payloads: list[Any] | None
+    _extras: Extras
 
     def __init__(
         self,

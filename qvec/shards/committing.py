@@ -38,7 +38,7 @@ def commit(
     """
     path = Path(os.path.realpath(folder))
     wanted = _distinct(blocks)
-    with locked(path, timeout, REBALANCE_LOCK):  # no other commit; routed writes continue, and stay in the log
+    with locked(path, timeout, REBALANCE_LOCK):  # excludes other commits; routed writes continue and stay in the log
         with locked(path, timeout):
             before, done = manifests.read(path), _finished(path)
         if before.is_copy:

@@ -285,32 +285,35 @@ cdef class Searcher:
         cdef cnp.ndarray rows = cnp.PyArray_EMPTY(batch + 1, shape, cnp.NPY_INT64, 0)
         cdef cnp.ndarray distances = cnp.PyArray_EMPTY(batch + 1, shape, cnp.NPY_FLOAT32, 0)
         cdef cnp.ndarray counts = cnp.PyArray_EMPTY(batch, shape, cnp.NPY_INT64, 0)
-        self._run(q, params, selection, rows, distances, counts, 0, q.shape[0] if batch else 1, deadline)
+        self._run_arrays(q, params, selection, rows, distances, counts, 0, q.shape[0] if batch else 1, deadline)
         return rows, distances, counts
 
     def search_into(self, cnp.ndarray q, SearchParams params not None, Selection selection not None, cnp.ndarray rows,
                     cnp.ndarray distances, cnp.ndarray counts, Py_ssize_t start, Py_ssize_t stop,
                     Deadline deadline=None):
         """Search queries [start, stop) of q, into the given arrays; several threads may do so at once."""
-        self._run(q, params, selection, rows, distances, counts, start, stop, deadline)
+        self._run_arrays(q, params, selection, rows, distances, counts, start, stop, deadline)
 
-    cdef int _run(self, cnp.ndarray q, SearchParams params, Selection selection, cnp.ndarray rows,
-                  cnp.ndarray distances, cnp.ndarray counts, Py_ssize_t start, Py_ssize_t stop,
-                  Deadline deadline) except -1:
+    cdef int _run_arrays(self, cnp.ndarray q, SearchParams params, Selection selection, cnp.ndarray rows,
+                         cnp.ndarray distances, cnp.ndarray counts, Py_ssize_t start, Py_ssize_t stop,
+                         Deadline deadline) except -1:
         if q is None or params is None or selection is None:
             raise TypeError("queries, parameters and a selection are needed")
-        cdef qv_search_params p = params.p
-        if q.shape[q.ndim - 1] < (self._codec.c.dim if self._map is None else self._map.m.dim):
-            raise ValueError(f"queries have {q.shape[q.ndim - 1]} values, which is too few")
-        if selection.n < self.s.n:
-            raise ValueError(f"the selection is of {selection.n} rows, the index of {self.s.n}")
-        p.selection = selection.s
         cdef qv_batch b
         b.dim, b.n = q.shape[q.ndim - 1], stop - start
         b.queries = <const float *>cnp.PyArray_DATA(q) + start * b.dim
-        b.rows = <int64_t *>cnp.PyArray_DATA(rows) + start * p.k
-        b.distances = <float *>cnp.PyArray_DATA(distances) + start * p.k
+        b.rows = <int64_t *>cnp.PyArray_DATA(rows) + start * params.p.k
+        b.distances = <float *>cnp.PyArray_DATA(distances) + start * params.p.k
         b.counts = <int64_t *>cnp.PyArray_DATA(counts) + start
+        return self._run(params, selection, &b, deadline)
+
+    cdef int _run(self, SearchParams params, Selection selection, const qv_batch *b, Deadline deadline) except -1:
+        cdef qv_search_params p = params.p
+        if b.dim < <size_t>(self._codec.c.dim if self._map is None else self._map.m.dim):
+            raise ValueError(f"queries have {b.dim} values, which is too few")
+        if selection.n < self.s.n:
+            raise ValueError(f"the selection is of {selection.n} rows, the index of {self.s.n}")
+        p.selection = selection.s
         cdef Scratch scratch = self._idle.pop() if self._idle else Scratch()
         cdef qv_scratch *work = &scratch.s
         cdef uint64_t begin, hops = work.hops, evaluations = work.evaluations, reranked = work.reranked
@@ -319,7 +322,7 @@ cdef class Searcher:
         qv_set_deadline(work, deadline.at if deadline is not None else 0)
         with nogil:
             begin = qv_now()
-            status = qv_search(&self.s, &p, &b, work)
+            status = qv_search(&self.s, &p, b, work)
             begin = qv_now() - begin
         self.kernel_ns += begin
         self.hops += work.hops - hops
