@@ -123,7 +123,6 @@ class AsyncCollection:
     get = _read(Collection.get)
     ids = _read(Collection.ids)
     count = _read(Collection.count)
-    ids = _read(Collection.ids)
     generations = _read(Collection.generations)
     export_calibration = _read(Collection.export_calibration)
     evaluate = _read(Collection.evaluate)

@@ -151,8 +151,7 @@ QV_TARGET_I8MM static inline void int8_dots_neon_i8mm(const qv_codec *codec, con
         int8x16x4_t signed_codes = vld1q_s8_x4(q + i);
         for (int r = 0; r < QV_GROUP; r++) {
             uint8x16x4_t data = vld1q_u8_x4(rows[r] + i);
-            for (int j = 0; j < 4; j++)
-                sums[r] = int8_wide_step_neon_i8mm(sums[r], data.val[j], signed_codes.val[j]);
+            for (int j = 0; j < 4; j++) sums[r] = int8_wide_step_neon_i8mm(sums[r], data.val[j], signed_codes.val[j]);
         }
     }
     for (int r = 0; r < QV_GROUP; r++) out[r] = vaddvq_s32(sums[r]);
