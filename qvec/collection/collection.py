@@ -15,6 +15,7 @@ from qvec.codes.configs import CodeConfig
 from qvec.collection.reading import ReadableCollection
 from qvec.common.console import as_progress
 from qvec.common.errors import CorruptError, InputError, LockedError
+from qvec.common.findings import Finding, damages
 from qvec.common.switch_interval import short_switch_interval
 from qvec.common.types import (
     ArrayLike,
@@ -83,8 +84,8 @@ class Collection(ReadableCollection):
     search sees the whole last commit.
     """
 
-    def __init__(self, store: Store, on_drift: OnDrift = None) -> None:
-        super().__init__(store)
+    def __init__(self, store: Store, on_drift: OnDrift = None, build_memory: int | None = None) -> None:
+        super().__init__(store, build_memory)
         self._on_drift = on_drift
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -534,11 +535,15 @@ class Collection(ReadableCollection):
                 shape = graph_shape(snap, self._access)
             return collect_stats(snap, self._store, self._config, shape)
 
-    def verify(self, *, deep: bool = True) -> list[str]:
-        """Check every block, record, id and edge of the last commit. Returns the problems found.
+    def verify(self, *, deep: bool = True) -> list[Finding]:
+        """Check every block, record, id and edge of the last commit. Returns what was found.
+
+        A finding is a string with a ``kind``: "damage" for data that is wrong, "advice" for sound data that
+        :meth:`optimize` would improve.
 
         deep: in addition to checksums, counts, the id map and reachability in the graph, recompute everything that
-        follows from originals and payloads (codes, packed nodes, list entries, field indexes), and compare.
+        follows from originals and payloads (codes, packed nodes, list entries, field indexes), and compare; and look
+        for a graph that many equal vectors have spoiled.
         """
         from qvec.maintenance.verify import verify_snapshot
 
@@ -561,8 +566,11 @@ class Collection(ReadableCollection):
         from qvec.maintenance.repair import repair
 
         workers = worker_threads(threads)
-        problems = self.verify()
-        return repair(self._store, self._access.writer, self.verify, workers) if problems else []
+
+        def problems() -> list[Finding]:
+            return damages(self.verify())
+
+        return repair(self._store, self._access.writer, problems, workers) if problems() else []
 
     def optimize(self, *, threads: int | None = None, progress: Progress | bool | None = None) -> int:
         """Remove deleted rows from the index and move rows into unused rows, while searches and writes continue.

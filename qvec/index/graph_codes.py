@@ -23,7 +23,7 @@ from qvec.schema.state import Rows
 from qvec.storage.store import block_geometry
 
 MIN_BATCH_ROWS = 1024  # smaller batches are linked without copies
-MAX_COPIES_PER_ROW = 8  # copies are made if the graph has at most this many rows for each row of the batch
+MAX_COPIES_PER_ROW = 64  # copies are made if the graph has at most this many rows for each row of the batch
 CENTER_SAMPLE_ROWS = 4096  # rows whose mean becomes the center
 COPIED_ROWS_PER_STEP = 1024  # between two checks for Ctrl-C
 ROTATION_SEED = 1  # the rotation spreads dimensions with a large range

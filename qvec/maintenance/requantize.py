@@ -23,6 +23,7 @@ from qvec.codes.configs import CodeConfig
 from qvec.codes.registry import make_config
 from qvec.common.errors import InputError
 from qvec.index import FlatIndex, IndexInput, Progress, isolated_duplicates, linking_codes, load_index
+from qvec.maintenance.graph_snapshot import SnapshotBuild
 from qvec.quality.drift import store_reference
 from qvec.quality.recall import recall
 from qvec.rows.originals import check_trained, originals_of, sample_originals
@@ -218,9 +219,10 @@ class GenerationManager:
         while not self._step(number, threads, progress):
             with self.store.read() as snap:
                 pending = snap.state.pending
-                if pending is None or pending.number != number or pending.relink != "auto":
+                if pending is None or pending.number != number or pending.built.rows < snap.state.n:
                     continue
-                if pending.built.rows < snap.state.n:
+                if pending.relink != "auto":
+                    self._link_by_snapshot(snap.state, threads, progress)
                     continue
                 relink = self._agreement(snap, number, pending.built.column_names) < MIN_AGREEMENT
             with self.store.write() as txn:
@@ -239,7 +241,9 @@ class GenerationManager:
                 return True
             n, pending = txn.state.n, pending_generation(txn.state, number)
             pending = replace(pending, built=self._code_rows(txn, pending))
-            done = pending.built.rows == n and pending.relink != "auto"
+            done = (
+                pending.built.rows == n and pending.relink != "auto" and not self._links_by_snapshot(txn.state, pending)
+            )
             if done and pending.relink:
                 built, done = self._link(txn, pending, threads)
                 pending = replace(pending, built=built)
@@ -252,6 +256,19 @@ class GenerationManager:
         if progress is not None:
             progress(steps, total)
         return done
+
+    def _links_by_snapshot(self, state: State, pending: PendingGeneration) -> bool:
+        """Whether the generation is to get a graph of its own that no step has begun."""
+        built, index = pending.built, index_for(self.config, state)
+        return pending.relink is True and built.index is None and index.built_from_codes
+
+    def _link_by_snapshot(self, state: State, threads: int, progress: Progress | None) -> None:
+        """Build the graph of the pending generation, if it is to get one, while others write."""
+        pending = state.pending
+        if pending is not None and self._links_by_snapshot(state, pending):
+            n, report = state.n, progress
+            build = SnapshotBuild(self.store, self.quantizers, index_for(self.config, state), pending.number, threads)
+            build.run(None if report is None else lambda done, total: report(n + done, n + total))
 
     def _code_rows(self, txn: Transaction, pending: PendingGeneration) -> InactiveCodes:
         """Encode the next rows."""
@@ -269,28 +286,21 @@ class GenerationManager:
         """Link the next rows into the generation's own graph, if it has one. The second result is whether all rows are
         linked.
 
-        Steps grow with the graph. Each step rewrites most of the graph, so all steps together rewrite a few times its
-        size.
+        :class:`SnapshotBuild` has linked most rows. These are the rows that were added since.
         """
         built, n = pending.built, txn.state.n
         index = index_for(self.config, txn.state)
-        if not index.built_from_codes:  # the index serves any codes
+        if not index.built_from_codes or built.index is None:  # the index serves any codes
             return built, True
-        codes = self.quantizers.load(txn, pending.number)
-        specs = index.columns(codes)
-        names = dict(built.column_names)
-        if built.index is None:
-            names |= {name: column_key_name(name, pending.number) for name in specs}
-        for name, spec in specs.items():
-            if (stored := names.get(name, name)) not in txn.columns:
-                txn.add_column(stored, replace(spec, generation=pending.number))
+        codes, names = self.quantizers.load(txn, pending.number), built.column_names
         columns = active_columns(txn.columns, names)
         linked_by = linking_codes(self.quantizers.pair(codes, columns), columns)
-        data = IndexInput(columns, linked_by, n, originals_of(txn, self.quantizers))
+        reader = originals_of(txn, self.quantizers)
+        data = IndexInput(columns, linked_by, n, reader, workspace=self.quantizers.workspace)
         start = built.indexed_rows
         stop = min(n, start + max(CODED_ROWS, start // 2))
         rows = data.live[slice(*np.searchsorted(data.live, (start, stop)))].astype(np.uint32)
-        state = index.extend(data, index.empty if built.index is None else built.index, rows, threads, None)
+        state = index.extend(data, built.index, rows, threads, None)
         if stop == n:  # some may have been deleted since they were linked
             state = index.drop(data, state, rows_in(data.deleted).astype(np.uint32), threads)
         return InactiveCodes(built.rows, names, state, stop), stop == n
