@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, cast, get_args
 
-from qvec.codes.configs import HNSW, IVF, CodeConfig, Flat, Float32, IndexConfig, Prequantized
+from qvec.codes.configs import HNSW, IVF, CodeConfig, Float32, IndexConfig, Prequantized
 from qvec.codes.prequantized_input import width_of
-from qvec.codes.registry import code_from_dict, code_to_dict, config_from_dict
+from qvec.codes.registry import INDEXES, code_from_dict, code_to_dict, index_from_dict, index_to_dict
 from qvec.codes.transforms import MAX_SEED
 from qvec.common.errors import FormatError, InputError
 from qvec.common.plain_state import take_int, take_state
@@ -25,7 +25,6 @@ from qvec.common.types import (
 
 MAX_LISTED_DIM = 16_192  # a block of lists is one value of 64 KiB at most
 AUTO_INDEX_ROWS = 10_000  # a scan of fewer codes beats any graph
-INDEXES: dict[str, type[Flat] | type[HNSW] | type[IVF]] = {"flat": Flat, "hnsw": HNSW, "ivf": IVF}
 _FIELDS = ("dim", "metric", "ids", "originals", "code", "index", "model", "seed")
 
 
@@ -70,10 +69,9 @@ class Config:
         return self.code.dtype if isinstance(self.code, Prequantized) else None
 
     def to_dict(self) -> dict[str, Any]:
-        index = None if self.index is None else {"kind": self.index.kind, **asdict(self.index)}
         return {name: getattr(self, name) for name in _FIELDS} | {
             "code": code_to_dict(self.code),
-            "index": index,
+            "index": None if self.index is None else index_to_dict(self.index),
         }
 
     @classmethod
@@ -83,7 +81,7 @@ class Config:
         take_int(fields, "dim", 1, MAX_DIM)
         try:
             fields["code"] = code_from_dict(fields["code"])
-            fields["index"] = None if fields["index"] is None else config_from_dict("index", fields["index"], INDEXES)
+            fields["index"] = None if fields["index"] is None else index_from_dict(fields["index"])
             return cls(**fields)
         except InputError as error:
             raise FormatError(f"config: {error}") from None

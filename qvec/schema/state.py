@@ -8,8 +8,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
-from qvec.codes.configs import CodeConfig
-from qvec.codes.registry import code_from_dict, code_to_dict
+from qvec.codes.configs import CodeConfig, IndexConfig
+from qvec.codes.registry import code_from_dict, code_to_dict, index_from_dict, index_to_dict
 from qvec.common.errors import CorruptError, FormatError, InputError
 from qvec.common.plain_state import Between, Coder, RowNumbers, decode
 from qvec.common.types import FieldType, NDArray
@@ -25,7 +25,9 @@ Count = Annotated[int, Between(0, MAX_ROWS)]
 Number = Annotated[int, Between(0, MAX_GENERATIONS - 1)]
 Text = Annotated[str, Between(0, 1024)]
 ColumnNames = Mapping[str, Text]
-"""Columns that are stored under another name than their own: own name -> stored name."""
+"""Columns that are stored under another name than their own: own name -> stored name; "": there is no such column."""
+OwnIndex = Annotated[IndexConfig, Coder(index_from_dict, index_to_dict)] | None
+"""The options of an index that was chosen after creation; None: those of the configuration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +96,15 @@ class InactiveCodes:
     """The codes of a generation that is not active, and its graph.
 
     ``rows``: rows 0 to ``rows - 1`` have a code; 0: the codes were discarded or never made. ``index``: the state of
-    its graph, None if it shares the active graph; that graph covers rows 0 to ``indexed_rows - 1``.
+    its graph, None if it shares the active graph; that graph covers rows 0 to ``indexed_rows - 1``. ``own_index``: the
+    options of its index.
     """
 
     rows: Count = 0
     column_names: ColumnNames = field(default_factory=dict)
     index: IndexState | None = None
     indexed_rows: Annotated[int, Between(0, "n")] = 0
+    own_index: OwnIndex = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +166,10 @@ class State:
 
     ``n``: rows, in use or not; ``live``: rows that are not deleted; ``records``: live rows with a record (payload or
     string id). ``next_id``: the first integer id that was never given out. ``active``: the number of the active
-    generation, None before the first vectors; ``column_names``: of its columns. ``pending``: the generation that is
-    being built. ``small_batches``: counts batches that are too small to be checked for drift alone. ``next_field``: the
-    first number that no field ever had. ``erasing``: deleted data must still be overwritten (Collection.erase).
+    generation, None before the first vectors; ``column_names``: of its columns; ``own_index``: options of its index.
+    ``pending``: the generation that is being built. ``small_batches``: counts batches that are too small to be checked
+    for drift alone. ``next_field``: the first number that no field ever had. ``erasing``: deleted data must still be
+    overwritten (Collection.erase).
     """
 
     n: Count = 0
@@ -177,6 +182,7 @@ class State:
     generations: tuple[GenerationRecord, ...] = ()
     pending: PendingGeneration | None = None
     index: IndexState = field(default_factory=FlatState)
+    own_index: OwnIndex = None
     oversample: Oversample | None = None
     tuned: Tuned | None = None
     small_batches: Annotated[int, Between(0, 1 << 62)] = 0

@@ -54,27 +54,36 @@ static int seed_pool(const qv_graph *graph, const qv_query *query, qv_scratch *s
 /* The list and codes of the nearest open candidate are prefetched while the previous hop is scored: its neighbors
  * are staged before the pool contains the current hop's results. This costs a few more hops and hides the cache
  * misses. */
-int qv_walk(const qv_graph *graph, const qv_query *query, int ef, qv_scratch *s) {
-    int stage = 0, waiting = 0;
+static int walk(const qv_graph *graph, const qv_query *query, int ef, qv_stages *stages, qv_scratch *s) {
+    int stage = 0, waiting = 0, width = ef;
+    uint64_t began = s->hops;
     qv_visited_reset(&s->visited);
     for (uint32_t i = 0; graph->repeats && i < (graph->n + 63) / 64; i++) s->visited.bits[i] |= graph->repeats[i];
     qv_pool_reset(&s->pool, ef);
+    if (stages) width = qv_stages_enter(stages, &s->pool);
     int status = seed_pool(graph, query, s);
     if (status) return status;
+    if (stages) stages->entry = s->pool.size ? qv_candidate_key(s->pool.slots[0]) : 0;
     for (;;) {
-        uint64_t next = qv_pool_pop(&s->pool);
+        uint64_t next = qv_pool_pop_within(&s->pool, width);
         int staged = 0;
         if (next) {
             staged = stage_hop(graph, qv_candidate_row(next), stage, s);
             if (staged < 0) return staged;
             qv_fetch_lists(graph->adjacency, &s->pool);
         } else if (!waiting) {
-            return QV_OK;
+            if (!stages || !qv_pool_stage_goes_on(stages, &s->pool, s->hops - began)) return QV_OK;
+            width = qv_stages_enter(stages, &s->pool);
+            continue;
         }
         if (waiting) qv_score_staged(graph->codec, graph->adjacency, query, stage ^ 1, waiting, s);
         waiting = staged;
         stage ^= 1;
     }
+}
+
+int qv_walk(const qv_graph *graph, const qv_query *query, int ef, qv_scratch *s) {
+    return walk(graph, query, ef, NULL, s);
 }
 
 int qv_walk_find(const void *graph, const qv_search_params *params, const float *original, const float *transformed,
@@ -83,6 +92,7 @@ int qv_walk_find(const void *graph, const qv_search_params *params, const float 
     (void)transformed;
     const qv_selection *selection = &params->selection;
     const qv_query *query = (const qv_query *)s->query;
-    if (selection->seeds && selection->excluded) return qv_walk_filtered(graph, query, selection, params->ef, s);
-    return qv_walk(graph, query, params->ef, s);
+    qv_stages *stages = qv_stages_begin(&s->stages, params->effort, params->k, params->candidates, params->ef);
+    if (selection->seeds && selection->excluded) return qv_walk_filtered(graph, query, selection, params->ef, stages, s);
+    return walk(graph, query, params->ef, stages, s);
 }

@@ -112,14 +112,22 @@ static int enter(const qv_graph *graph, const qv_query *query, const qv_selectio
 }
 
 int qv_walk_filtered(const qv_graph *graph, const qv_query *query, const qv_selection *selection, int ef,
-                     qv_scratch *s) {
+                     qv_stages *stages, qv_scratch *s) {
+    int width = ef;
+    uint64_t began = s->hops;
     qv_visited_reset(&s->visited);
     qv_pool_reset(&s->pool, ef);
+    if (stages) width = qv_stages_enter(stages, &s->pool);
     int waiting = enter(graph, query, selection, s);
+    if (stages) stages->entry = s->pool.size ? qv_candidate_key(s->pool.slots[0]) : 0;
     for (int stage = 1;; stage ^= 1) {
         if (waiting < 0) return waiting;
-        uint64_t next = qv_pool_pop(&s->pool);
-        if (!next && !waiting) return QV_OK;
+        uint64_t next = qv_pool_pop_within(&s->pool, width);
+        if (!next && !waiting) {
+            if (!stages || !qv_pool_stage_goes_on(stages, &s->pool, s->hops - began)) return QV_OK;
+            width = qv_stages_enter(stages, &s->pool);
+            continue;
+        }
         int staged = next ? take_hop(graph, selection, qv_candidate_row(next), stage, s) : 0;
         qv_fetch_lists(graph->adjacency, &s->pool);
         if (waiting) qv_score_staged(graph->codec, graph->adjacency, query, stage ^ 1, waiting, s);

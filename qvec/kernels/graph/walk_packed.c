@@ -20,6 +20,9 @@ typedef struct {
     qv_beam beam;
     const uint8_t *coming, *coming_end; /* part of the next node that is not prefetched yet */
     qv_scratch *s;
+    qv_stages *stages; /* effort for each query; NULL: the same for all */
+    int width, pool_capacity, is_over; /* of the stage; of the pool; whether the last stage has ended */
+    uint64_t began;     /* hops before the search */
 } walk;
 
 QV_INLINE void fetch(walk *w, size_t bytes) {
@@ -130,8 +133,30 @@ QV_INLINE void scan_neighbors(walk *w, const qv_node_layout *layout, const uint8
     w->s->evaluations += layout->degree;
 }
 
+static void enter_stage(walk *w) {
+    w->width = qv_stages_enter(w->stages, &w->s->pool);
+    w->beam.width = w->s->pool.capacity;
+    if (w->beam.n_open + w->beam.n_taken < w->beam.width) w->beam.bound = INFINITY;
+    w->s->pool.capacity = w->pool_capacity;
+}
+
+/* Whether the nearest open candidate is to be expanded: end each stage that has expanded the nodes nearest to the query,
+ * as many as its width. */
+static int stages_go_on(walk *w) {
+    qv_beam *beam = &w->beam;
+    int32_t nearest = qv_beam_least(beam->open, beam->n_open, QV_BEAM_NONE);
+    qv_beam_pad(beam->taken, beam->n_taken);
+    while (!w->is_over && qv_beam_count(beam->taken, beam->n_taken, nearest) >= w->width) {
+        float frontier = nearest == QV_BEAM_NONE ? INFINITY : qv_beam_float(nearest);
+        if (qv_stage_goes_on(w->stages, &w->s->pool, frontier, w->s->hops - w->began)) enter_stage(w);
+        else w->is_over = 1;
+    }
+    return !w->is_over;
+}
+
 /* Pop the nearest candidate and prefetch its node. Returns 1, 0 if there is none, or an error. */
 QV_INLINE int take_next(walk *w, uint32_t *row, const uint8_t **node) {
+    if (w->stages && !stages_go_on(w)) return 0;
     if (!qv_beam_pop(&w->beam, row)) return 0;
     *node = qv_row(w->index->nodes, *row);
     if (!*node) return QV_DAMAGED;
@@ -208,5 +233,11 @@ int qv_nodes_find(const void *nodes, const qv_search_params *params, const float
     int candidates = params->candidates > params->k ? params->candidates : params->k;
     qv_visited_reset(&s->visited);
     qv_pool_reset(&s->pool, params->selection.excluded && params->ef > candidates ? params->ef : candidates);
-    return RUNS[codec->simd](&w);
+    w.stages = qv_stages_begin(&s->stages, params->effort, params->k, candidates, params->ef);
+    w.pool_capacity = s->pool.capacity;
+    w.began = s->hops;
+    if (w.stages) enter_stage(&w);
+    int status = RUNS[codec->simd](&w);
+    if (w.stages && !w.is_over) qv_stage_goes_on(w.stages, &s->pool, INFINITY, s->hops - w.began);
+    return status;
 }

@@ -4,6 +4,7 @@
 
 #include "codec/codec.h"
 #include "column/column.h"
+#include "search/effort.h"
 #include "search/pool.h"
 
 #define QV_HOP_MAX 128 /* rows scored in one call */
@@ -31,6 +32,7 @@ typedef struct {
     const uint8_t *address[2][QV_HOP_MAX];
     uint32_t row[2][QV_HOP_MAX], kept[QV_HOP_MAX];
     float key[QV_HOP_MAX];
+    qv_stages stages; /* of the query, where effort depends on it */
     uint64_t hops, evaluations, reranked;
     uint64_t phase_ns[QV_PHASES], phase_began; /* where the searcher is timed */
 } qv_scratch;
@@ -60,6 +62,7 @@ typedef struct {
     int nprobe;     /* inverted lists: how many are scanned */
     int candidates; /* candidates that are re-ranked; 0: none */
     int exact;      /* scan the originals instead */
+    const qv_effort *effort; /* effort for each query, up to `ef` or `nprobe`; NULL: the same for all */
     qv_selection selection;
 } qv_search_params;
 
@@ -113,6 +116,8 @@ typedef struct {
     size_t dim, n;
     int64_t *rows, *counts;
     float *distances;
+    float *expected; /* recall of each query, where effort depends on it, else NaN; NULL: not wanted */
+    float *features; /* QV_FEATURES of each query after its last stage, then the number of the stage; NULL: not wanted */
 } qv_batch;
 
 /* QV_OK, or an error below zero. */

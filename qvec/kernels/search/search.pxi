@@ -9,6 +9,14 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from qvec.common.errors import CorruptError
 
+cdef extern from "search/effort.h" nogil:
+    enum: QV_STAGES_MAX, QV_FEATURES, QV_EFFORT_K_MAX
+    ctypedef struct qv_effort:
+        int n_stages
+        int width[QV_STAGES_MAX]
+        float go_on[QV_STAGES_MAX][QV_FEATURES]
+        float recall[QV_STAGES_MAX][QV_FEATURES]
+
 cdef extern from "search/search.h" nogil:
     const int QV_DAMAGED
     enum: QV_PREPARE, QV_FIND, QV_RERANK, QV_WRITE, QV_PHASES
@@ -30,6 +38,7 @@ cdef extern from "search/search.h" nogil:
         int nprobe
         int candidates
         int exact
+        const qv_effort *effort
         qv_selection selection
     ctypedef struct qv_finder:
         int (*find)(const void *, const qv_search_params *, const float *, const float *, qv_scratch *) noexcept
@@ -51,6 +60,8 @@ cdef extern from "search/search.h" nogil:
         int64_t *rows
         int64_t *counts
         float *distances
+        float *expected
+        float *features
     int qv_search(const qv_searcher *searcher, const qv_search_params *params, const qv_batch *batch, qv_scratch *s)
 
 
@@ -144,18 +155,59 @@ cdef class Selection:
         return self.s.n_allowed
 
 
+MAX_STAGES = QV_STAGES_MAX
+N_FEATURES = QV_FEATURES
+
+
+cdef class Effort:
+    """A table that decides for each query how many stages its search has (effort.h). Cannot be changed.
+
+    widths: of the stages, ascending. go_on, recall: float32 [stages, features].
+    """
+
+    cdef qv_effort e
+    cdef readonly tuple widths
+    cdef readonly bytes key
+
+    def __init__(self, widths, go_on, recall):
+        cdef int i, j
+        self.widths = tuple(map(int, widths))
+        shape = len(self.widths), QV_FEATURES
+        if not 1 <= shape[0] <= QV_STAGES_MAX or min(self.widths) < 1 or sorted(set(self.widths)) != list(self.widths):
+            raise ValueError(f"an effort table has 1 to {QV_STAGES_MAX} stages of ascending width, got {self.widths}")
+        tables = [np.ascontiguousarray(table, np.float32) for table in (go_on, recall)]
+        if any(table.shape != shape or not np.isfinite(table).all() for table in tables):
+            raise ValueError(f"an effort table needs finite weights of shape {shape}")
+        memset(&self.e, 0, sizeof(self.e))
+        self.e.n_stages = shape[0]
+        for i in range(shape[0]):
+            self.e.width[i] = self.widths[i]
+            for j in range(QV_FEATURES):
+                self.e.go_on[i][j], self.e.recall[i][j] = tables[0][i, j], tables[1][i, j]
+        self.key = tables[0].tobytes() + tables[1].tobytes()
+
+    def __eq__(self, other):
+        return isinstance(other, Effort) and (self.widths, self.key) == (other.widths, other.key)
+
+    def __hash__(self):
+        return hash((self.widths, self.key))
+
+
 cdef class SearchParams:
     """Parameters of one search. Cannot be changed; may be shared by threads.
 
     k: hits of each query. ef: pool of a graph walk. nprobe: inverted lists to scan. candidates: candidates to re-rank,
-    0 for none. exact: score every original instead.
+    0 for none. exact: score every original instead. effort: decides for each query; ef and nprobe are its limits.
     """
 
     cdef qv_search_params p
+    cdef readonly Effort effort
 
-    def __init__(self, int k, *, int ef=0, int nprobe=0, int candidates=0, bint exact=False):
+    def __init__(self, int k, *, int ef=0, int nprobe=0, int candidates=0, bint exact=False, Effort effort=None):
         memset(&self.p, 0, sizeof(self.p))
         self.p.k, self.p.ef, self.p.nprobe, self.p.candidates, self.p.exact = k, ef, nprobe, candidates, exact
+        self.effort = effort
+        self.p.effort = NULL if effort is None else &effort.e
 
     @property
     def k(self):
@@ -180,10 +232,11 @@ cdef class SearchParams:
     def replace(self, *, ef=None, nprobe=None):
         """Parameters with other values of these."""
         return SearchParams(self.p.k, ef=self.p.ef if ef is None else ef, candidates=self.p.candidates,
-                            nprobe=self.p.nprobe if nprobe is None else nprobe, exact=self.p.exact)
+                            nprobe=self.p.nprobe if nprobe is None else nprobe, exact=self.p.exact,
+                            effort=self.effort)
 
     cdef tuple _values(self):
-        return self.p.k, self.p.ef, self.p.nprobe, self.p.candidates, self.p.exact
+        return self.p.k, self.p.ef, self.p.nprobe, self.p.candidates, self.p.exact, self.effort
 
     def __eq__(self, other):
         return isinstance(other, SearchParams) and self._values() == (<SearchParams>other)._values()
@@ -192,7 +245,7 @@ cdef class SearchParams:
         return hash(self._values())
 
     def __repr__(self):
-        return "SearchParams(k={}, ef={}, nprobe={}, candidates={}, exact={})".format(*self._values())
+        return "SearchParams(k={}, ef={}, nprobe={}, candidates={}, exact={}, effort={})".format(*self._values())
 
 
 cdef class Searcher:
@@ -250,16 +303,29 @@ cdef class Searcher:
         cdef cnp.ndarray rows = cnp.PyArray_EMPTY(batch + 1, shape, cnp.NPY_INT64, 0)
         cdef cnp.ndarray distances = cnp.PyArray_EMPTY(batch + 1, shape, cnp.NPY_FLOAT32, 0)
         cdef cnp.ndarray counts = cnp.PyArray_EMPTY(batch, shape, cnp.NPY_INT64, 0)
-        self._run(q, params, selection, rows, distances, counts, 0, q.shape[0] if batch else 1)
+        self._run(q, params, selection, rows, distances, counts, 0, q.shape[0] if batch else 1, NULL, NULL)
         return rows, distances, counts
+
+    def trace(self, cnp.ndarray q not None, SearchParams params not None, Selection selection not None):
+        """Rows, distances and counts as of `search`, for a batch; then for each query its expected recall, float32
+        [nq], and its features after the last stage, followed by the number of that stage, float32 [nq, n + 1]. NaN
+        where effort did not depend on the query."""
+        n = len(q)
+        found = np.empty((n, params.p.k), np.int64), np.empty((n, params.p.k), np.float32), np.empty(n, np.int64)
+        cdef cnp.ndarray expected = np.empty(n, np.float32)
+        cdef cnp.ndarray features = np.empty((n, QV_FEATURES + 1), np.float32)
+        self._run(q, params, selection, found[0], found[1], found[2], 0, n, <float *>cnp.PyArray_DATA(expected),
+                  <float *>cnp.PyArray_DATA(features))
+        return *found, expected, features
 
     def search_into(self, cnp.ndarray q, SearchParams params not None, Selection selection not None, cnp.ndarray rows,
                     cnp.ndarray distances, cnp.ndarray counts, Py_ssize_t start, Py_ssize_t stop):
         """Search queries [start, stop) of q, into the given arrays; several threads may do so at once."""
-        self._run(q, params, selection, rows, distances, counts, start, stop)
+        self._run(q, params, selection, rows, distances, counts, start, stop, NULL, NULL)
 
     cdef int _run(self, cnp.ndarray q, SearchParams params, Selection selection, cnp.ndarray rows,
-                  cnp.ndarray distances, cnp.ndarray counts, Py_ssize_t start, Py_ssize_t stop) except -1:
+                  cnp.ndarray distances, cnp.ndarray counts, Py_ssize_t start, Py_ssize_t stop, float *expected,
+                  float *features) except -1:
         if q is None or params is None or selection is None:
             raise TypeError("queries, parameters and a selection are needed")
         cdef qv_search_params p = params.p
@@ -274,6 +340,8 @@ cdef class Searcher:
         b.rows = <int64_t *>cnp.PyArray_DATA(rows) + start * p.k
         b.distances = <float *>cnp.PyArray_DATA(distances) + start * p.k
         b.counts = <int64_t *>cnp.PyArray_DATA(counts) + start
+        b.expected = NULL if expected == NULL else expected + start
+        b.features = NULL if features == NULL else features + start * (QV_FEATURES + 1)
         cdef Scratch scratch = self._idle.pop() if self._idle else Scratch()
         cdef qv_scratch *work = &scratch.s
         cdef uint64_t begin, hops = work.hops, evaluations = work.evaluations, reranked = work.reranked
