@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n auto --dist worksteal
 
-.PHONY: demo test test-all nightly lint format check frameworks reliability simd wheel sanitize memcheck bench clean
+.PHONY: demo test test-all nightly lint format check frameworks reliability simd clang wheel sanitize memcheck bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.built
@@ -66,9 +66,9 @@ format: $(VENV)/.dev
 
 check: lint test
 
-# What takes too long for each push: all tests, each SIMD level, emulated kernels, frameworks, the built wheel, and the
-# reliability suite at its nightly size, which includes the sanitizers.
-nightly: lint test-all simd frameworks wheel reliability
+# What takes too long for each push: all tests, each SIMD level, emulated kernels, frameworks, a build by clang, the built
+# wheel, and the reliability suite at its nightly size, which includes the sanitizers.
+nightly: lint test-all simd frameworks clang wheel reliability
 	QVEC_SCALE=nightly $(PYTEST) -m nightly --timeout 3600
 
 # The tests of integrations with PyTorch, Ray and the retrieval frameworks, and the others that use their packages.
@@ -87,6 +87,16 @@ reliability: $(VENV)/.dev
 # The tests marked `simd`, once for each SIMD level of the machine.
 simd: $(VENV)/.built
 	for level in scalar avx2 avx512; do QVEC_SIMD=$$level $(PYTEST) $(PARALLEL) -m 'simd and not nightly' || exit 1; done
+
+# The tests of `make test` with kernels that clang has compiled, from a copy: the checkout keeps its own build.
+clang: $(VENV)/.dev
+	@command -v clang >/dev/null || { echo "qvec: clang is needed" >&2; exit 1; }
+	rm -rf build/clang && mkdir -p build/clang
+	cp -r qvec tests setup.py pyproject.toml README.md LICENSE Makefile build/clang/
+	rm -f build/clang/qvec/_kernels*.so build/clang/qvec/_kernels.c
+	cd build/clang && CC=clang $(abspath $(BIN))/python setup.py --quiet build_ext --inplace
+	cd build/clang && $(abspath $(BIN))/python -m pytest $(PARALLEL) -m 'not slow and not nightly and not alone'
+	cd build/clang && $(abspath $(BIN))/python -m pytest -m 'alone and not slow and not nightly' $(ALLOW_NONE)
 
 # The suite against the wheel as users install it, away from the checkout.
 wheel: $(VENV)/.dev

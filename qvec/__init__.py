@@ -40,6 +40,7 @@ from qvec.common.errors import (
     QvecError,
     ReadOnlyError,
     ReplacedError,
+    SearchTimeoutError,
 )
 from qvec.common.types import Stats
 from qvec.rows.results import AddResult, Record, Records
@@ -99,6 +100,7 @@ __all__ = [
     "Records",
     "ReplacedError",
     "Report",
+    "SearchTimeoutError",
     "ShardedIndex",
     "Stats",
     "Ternary",

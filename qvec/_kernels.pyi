@@ -1,6 +1,6 @@
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from threading import Condition, RLock
-from typing import Any, TypeAlias, final
+from typing import Any, NoReturn, TypeAlias, TypeVar, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -8,6 +8,7 @@ from typing_extensions import Buffer
 
 Floats: TypeAlias = NDArray[np.float32]
 Bytes: TypeAlias = NDArray[np.uint8]
+T = TypeVar("T")
 
 # codec.pxi
 
@@ -185,9 +186,29 @@ class Selection:
     @property
     def n_allowed(self) -> int: ...
 
+MAX_STAGES: int
+N_FEATURES: int
+
+@final
+class Effort:
+    def __init__(self, widths: Sequence[int], go_on: NDArray[Any], recall: NDArray[Any]) -> None: ...
+    @property
+    def widths(self) -> tuple[int, ...]: ...
+
 @final
 class SearchParams:
-    def __init__(self, k: int, *, ef: int = 0, nprobe: int = 0, candidates: int = 0, exact: bool = False) -> None: ...
+    def __init__(
+        self,
+        k: int,
+        *,
+        ef: int = 0,
+        nprobe: int = 0,
+        candidates: int = 0,
+        exact: bool = False,
+        effort: Effort | None = None,
+    ) -> None: ...
+    @property
+    def effort(self) -> Effort | None: ...
     @property
     def k(self) -> int: ...
     @property
@@ -199,6 +220,16 @@ class SearchParams:
     @property
     def exact(self) -> bool: ...
     def replace(self, *, ef: int | None = None, nprobe: int | None = None) -> SearchParams: ...
+
+@final
+class Deadline:
+    seconds: float
+    def __init__(self, seconds: float) -> None: ...
+    @property
+    def left(self) -> float: ...
+    def watch(self, items: Iterable[T]) -> Iterator[T]: ...
+    def check(self) -> int: ...
+    def fail(self) -> NoReturn: ...
 
 @final
 class Searcher:
@@ -220,7 +251,7 @@ class Searcher:
     @property
     def phase_ns(self) -> tuple[int, int, int, int]: ...
     def search(
-        self, q: Floats, params: SearchParams, selection: Selection
+        self, q: Floats, params: SearchParams, selection: Selection, deadline: Deadline | None = None
     ) -> tuple[NDArray[np.int64], Floats, NDArray[np.int64]]: ...
     def search_into(
         self,
@@ -232,7 +263,12 @@ class Searcher:
         counts: NDArray[np.int64],
         start: int,
         stop: int,
+        deadline: Deadline | None = None,
+        expected: Floats | None = None,
     ) -> None: ...
+    def trace(
+        self, q: Floats, params: SearchParams, selection: Selection
+    ) -> tuple[NDArray[np.int64], Floats, NDArray[np.int64], Floats, Floats]: ...
 
 # The graph (kernels/graph/graph.pxi)
 
@@ -460,9 +496,9 @@ class StoreBase:
     epoch: int
     open_snapshots: set[Any]
     running: int
-    def begin(self) -> Any: ...
+    def begin(self, deadline: Deadline | None = None) -> Any: ...
     def end(self, snapshot: Any) -> None: ...
-    def search_prepared(self, query: Any, raw: tuple[Any, ...]) -> Any: ...
+    def search_prepared(self, query: Any, raw: tuple[Any, ...], deadline: Deadline | None = None) -> Any: ...
 
 @final
 class PreparedSearch:
@@ -485,7 +521,9 @@ class PreparedSearch:
         payloads: bool,
         zero_score: float,
     ) -> None: ...
-    def find(self, query: object) -> tuple[NDArray[np.int64], Floats, NDArray[np.int64]] | None: ...
+    def find(
+        self, query: object, deadline: Deadline | None = None
+    ) -> tuple[NDArray[np.int64], Floats, NDArray[np.int64]] | None: ...
 
 def find_prepared(derived: dict[str, Any], raw: tuple[Any, ...]) -> PreparedSearch | None: ...
 def add_prepared(derived: dict[str, Any], search: PreparedSearch) -> None: ...

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
+from qvec._kernels import Deadline
 from qvec.collection import open as opening
 from qvec.collection.collection import Collection
 from qvec.common.errors import LockedError
@@ -22,6 +23,7 @@ from qvec.common.switch_interval import short_switch_interval
 from qvec.common.types import Where
 from qvec.rows.results import Records
 from qvec.schema.validation import check_count
+from qvec.search.options import deadline_after
 
 if TYPE_CHECKING:
     from qvec.common.types import ArrayLike, GroupKeywords, SearchKeywords
@@ -58,6 +60,18 @@ def _read(
     async def call(self: AsyncCollection, /, *args: P.args, **kwargs: P.kwargs) -> R:
         work = functools.partial(method, self.collection, *args, **kwargs)
         return await self._run(self._writer if self._is_in_block else self._readers, work)
+
+    return call
+
+
+def _search(method: Callable[..., R]) -> Callable[..., Coroutine[Any, Any, R]]:
+    """A search. Its timeout begins here, and includes the wait for a thread."""
+
+    @functools.wraps(method)
+    async def call(self: AsyncCollection, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> R:
+        deadline = None if timeout is None else deadline_after(timeout)
+        work = functools.partial(method, self.collection, *args, timeout=deadline, **kwargs)
+        return await self._run(self._writer if self._is_in_block else self._readers, work, deadline)
 
     return call
 
@@ -119,9 +133,9 @@ class AsyncCollection:
         async def search_groups(self, query: ArrayLike, k: int = 10, **options: Unpack[GroupKeywords]) -> Any: ...
 
     else:
-        search = _read(Collection.search)
-        search_by_id = _read(Collection.search_by_id)
-        search_groups = _read(Collection.search_groups)
+        search = _search(Collection.search)
+        search_by_id = _search(Collection.search_by_id)
+        search_groups = _search(Collection.search_groups)
 
     async def scan(self, batch_size: int = 8192, *, where: Where | None = None) -> AsyncIterator[Records]:
         """All vectors in batches, as :meth:`qvec.Collection.scan`."""
@@ -203,11 +217,19 @@ class AsyncCollection:
         finally:
             self._owner = None
 
-    async def _run(self, pool: ThreadPoolExecutor, work: Callable[[], R]) -> R:
-        """Run a call in a thread. If the task is canceled, the call ends first."""
+    async def _run(self, pool: ThreadPoolExecutor, work: Callable[[], R], deadline: Deadline | None = None) -> R:
+        """Run a call in a thread. If the task is canceled, the call ends first.
+
+        A call that waits for a thread at its deadline never begins.
+        """
         with short_switch_interval():
-            future = asyncio.get_running_loop().run_in_executor(pool, work)
+            call = pool.submit(work)
+            future = asyncio.wrap_future(call)
             try:
+                if deadline is not None:
+                    await asyncio.wait([future], timeout=max(0.0, deadline.left))
+                    if not future.done() and call.cancel():  # it has not begun; otherwise it stops by itself
+                        deadline.fail()
                 return await asyncio.shield(future)
             except asyncio.CancelledError:
                 if not future.done():

@@ -27,8 +27,8 @@ def test_filtered_searches_find_the_nearest_that_match(
     path: Path, metric: Any, index: Any, walks: str, monkeypatch: Any
 ) -> None:
     if walks == "always":  # at every share, of few rows too
-        monkeypatch.setattr("qvec.search.strategy.BYTES_PER_PLACE", 0)
-        monkeypatch.setattr("qvec.search.strategy.ROWS_PER_LIST", 0)
+        monkeypatch.setattr("qvec.search.strategy.BYTES_PER_SLOT", 0)
+        monkeypatch.setattr("qvec.search.strategy.PROBE_COST_IN_ROWS", 0)
     rng = np.random.default_rng(9)
     x = clustered(rng, 6000, 16)
     near = np.argsort(((x - x[0]) ** 2).sum(axis=1)).argsort()  # 0: the nearest to the first
@@ -52,7 +52,7 @@ def test_filtered_searches_find_the_nearest_that_match(
 
 
 def test_explanations_name_the_strategy_of_a_filtered_search(path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("qvec.search.strategy.BYTES_PER_PLACE", 1000)
+    monkeypatch.setattr("qvec.search.strategy.BYTES_PER_SLOT", 1000)
     x = clustered(np.random.default_rng(9), 6000, 16)
     with qvec.create(path, 16, index=qvec.HNSW(m=8, ef_construction=40), fields={"n": "int"}) as db:
         db.add(x, payloads=[{"n": i} for i in range(6000)])

@@ -174,6 +174,7 @@ class ReadableCollection:
         exact: bool = False,
         recall: float | None = None,
         threads: int | None = None,
+        timeout: float | None = None,
     ) -> Hits | BatchHits:
         """The k nearest neighbors of one query [dim] (returns Hits) or of a batch [n, dim] (returns BatchHits).
 
@@ -195,11 +196,12 @@ class ReadableCollection:
         recall: in place of these, the share of true neighbors to find, by the cheapest search that :meth:`tune`
         measured to reach it. exact: score every original.
         threads: for a batch; default, one for each core.
+        timeout: seconds after which SearchTimeoutError ends the search, a few milliseconds late at most.
 
         With fewer than k vectors, all are returned, and the arrays are padded (:class:`Hits`).
         """
         options = (k, include, max_distance, offset, mmr, None, 1, ef, nprobe, oversample, exact, recall)
-        return self._searches.search(query, options, where, ids_in, threads)
+        return self._searches.search(query, options, where, ids_in, threads, timeout)
 
     @overload
     def search_by_id(self, ids: int | str, k: int = 10, **options: Unpack[SearchKeywords]) -> Hits: ...
@@ -222,13 +224,14 @@ class ReadableCollection:
         exact: bool = False,
         recall: float | None = None,
         threads: int | None = None,
+        timeout: float | None = None,
     ) -> Hits | BatchHits:
         """The k nearest neighbors of a stored vector (returns Hits) or of several (returns BatchHits).
 
         A vector is not its own neighbor. Options are as in :meth:`search`. Raises MissingIdError.
         """
         options = (k, include, max_distance, offset, mmr, None, 1, ef, nprobe, oversample, exact, recall)
-        return self._searches.search_by_id(ids, options, where, ids_in, threads)
+        return self._searches.search_by_id(ids, options, where, ids_in, threads, timeout)
 
     @overload
     def search_groups(self, query: UnknownArray, k: int = 10, **options: Unpack[GroupKeywords]) -> Any: ...
@@ -256,6 +259,7 @@ class ReadableCollection:
         exact: bool = False,
         recall: float | None = None,
         threads: int | None = None,
+        timeout: float | None = None,
     ) -> Hits | BatchHits:
         """The nearest k groups of vectors with the same value of a field, each with its ``group_size`` nearest vectors.
 
@@ -279,7 +283,7 @@ class ReadableCollection:
             exact,
             recall,
         )
-        return self._searches.search(query, options, where, ids_in, threads)
+        return self._searches.search(query, options, where, ids_in, threads, timeout)
 
     # --- reading ---
 

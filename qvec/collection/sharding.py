@@ -15,6 +15,7 @@ from qvec.common.errors import InputError, MissingIdError
 from qvec.common.types import ArrayLike, MemoryMode, NDArray
 from qvec.rows.results import Records
 from qvec.schema.validation import MAX_K, check_count
+from qvec.search.options import deadline_after
 from qvec.search.results import BatchHits, Extras, Hits
 
 if TYPE_CHECKING:
@@ -93,6 +94,8 @@ class ShardedIndex:
         if refused := [name for name in NOT_MERGED if name in given]:
             raise InputError(f"{refused[0]} is for a search of one collection, not of several shards")
         depth = check_count("offset", offset, 0, MAX_K - check_count("k", k, 1, MAX_K)) + k
+        if options.get("timeout") is not None:
+            options["timeout"] = deadline_after(options["timeout"])
         parts: Any = [shard.search(query, depth, **options) for shard in self.shards]
         merged: Hits | BatchHits = merge_topk(parts, k, offset=offset, unique=unique)
         return merged

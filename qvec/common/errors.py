@@ -42,6 +42,10 @@ class CorruptError(QvecError, OSError):
     """The file is damaged: truncated, or a block or record fails its checksum."""
 
 
+class SearchTimeoutError(QvecError, TimeoutError):
+    """A search did not end within its ``timeout``."""
+
+
 class LockedError(QvecError, BlockingIOError):
     """Another handle or process holds the collection open for writing."""
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         exact: bool
         recall: float | None
         threads: int | None
+        timeout: float | None
 
     class SearchKeywords(CommonKeywords, total=False):
         """Options of ``search`` and ``search_by_id``."""
@@ -216,6 +217,13 @@ def check_number(name: str, value: object, low: float, high: float) -> None:
         or not low <= value <= high
     ):
         raise InputError(f"{name} must be a number from {low} to {high}, got {value!r}")
+
+
+def check_timeout(name: str, seconds: float) -> float:
+    """A number of seconds that is not negative. Raises InputError for others."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float | np.number) or not seconds >= 0:
+        raise InputError(f"{name} must be a number of seconds that is not negative, got {seconds!r}")
+    return float(seconds)
 
 
 def check_flag(name: str, value: object) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from qvec._kernels import Deadline
 from qvec.common.types import Bitmap
 from qvec.filters.language import Among, And, Between, Exists, HasItems, Node, Not, Or
 from qvec.filters.postings import read_items, read_postings, read_range
@@ -19,13 +20,17 @@ MAX_REMEMBERED_BYTES = 16 << 20
 class Matcher:
     """Evaluates filters over the live rows of a snapshot, or of a transaction in which nothing is written meanwhile."""
 
-    def __init__(self, reading: Snapshot, live: Bitmap, known: dict[Node, Bitmap]) -> None:
+    def __init__(
+        self, reading: Snapshot, live: Bitmap, known: dict[Node, Bitmap], deadline: Deadline | None = None
+    ) -> None:
         """``known``: results for the same rows, which are reused; new results are added."""
-        self.reading, self.live, self._known = reading, live, known
+        self.reading, self.live, self._known, self._deadline = reading, live, known, deadline
         self.n: int = reading.state.n
 
     def rows(self, node: Node) -> Bitmap:
-        """The live rows that match a filter; read-only."""
+        """The live rows that match a filter; read-only. SearchTimeoutError soon after the deadline."""
+        if self._deadline is not None:
+            self._deadline.check()
         known = self._known.get(node)
         if known is None:
             if len(self._known) * self.live.nbytes >= MAX_REMEMBERED_BYTES:
@@ -51,18 +56,18 @@ class Matcher:
         return found
 
     def _leaf(self, node: Among | Between | Exists | HasItems, bits: Bitmap) -> None:
-        field = node.field
+        field, deadline = node.field, self._deadline
         if isinstance(node, HasItems):
-            read_items(self.reading, field, self.n, bits)
+            read_items(self.reading, field, self.n, bits, deadline)
         elif isinstance(node, Among) and field.has_postings:
             for key in node.keys:
-                read_postings(self.reading, field, key, self.n, bits)
+                read_postings(self.reading, field, key, self.n, bits, deadline)
         elif field.has_column:
             scan_values(self.reading.columns, field, _ranges(node), self.n, bits)
         elif isinstance(node, Between):
-            read_range(self.reading, field, node.low, node.high, self.n, bits)
+            read_range(self.reading, field, node.low, node.high, self.n, bits, deadline)
         else:
-            read_postings(self.reading, field, None, self.n, bits)
+            read_postings(self.reading, field, None, self.n, bits, deadline)
 
 
 def _ranges(node: Among | Between | Exists) -> list[tuple[int, int]]:

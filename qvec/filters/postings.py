@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from qvec._kernels import CHUNK_ROWS, bits_roaring
+from qvec._kernels import CHUNK_ROWS, Deadline, bits_roaring
 from qvec.common.errors import CorruptError
 from qvec.common.types import Bitmap
 from qvec.filters.schema import Field, Key
@@ -50,21 +50,26 @@ def all_names(field: Field) -> tuple[bytes, bytes]:
     return number, number + b"\xff" * 256
 
 
-def read_postings(reading: Snapshot, field: Field, key: Key | None, n: int, bits: Bitmap) -> None:
+def read_postings(
+    reading: Snapshot, field: Field, key: Key | None, n: int, bits: Bitmap, deadline: Deadline | None = None
+) -> None:
     """Set the bits of the rows that have the value. None: any value."""
     name = stem(field, key)
-    _read_span(reading, name, name, n, bits)
+    _read_span(reading, name, name, n, bits, deadline)
 
 
-def read_range(reading: Snapshot, field: Field, low: int, high: int, n: int, bits: Bitmap) -> None:
+def read_range(
+    reading: Snapshot, field: Field, low: int, high: int, n: int, bits: Bitmap, deadline: Deadline | None = None
+) -> None:
     """Set the bits of the rows that have a key from ``low`` to ``high``, both included."""
-    _read_span(reading, stem(field, low), stem(field, high), n, bits)
+    _read_span(reading, stem(field, low), stem(field, high), n, bits, deadline)
 
 
-def read_items(reading: Snapshot, field: Field, n: int, bits: Bitmap) -> None:
+def read_items(reading: Snapshot, field: Field, n: int, bits: Bitmap, deadline: Deadline | None = None) -> None:
     """Set the bits of the rows that have any key."""
     low, high = all_names(field)
-    for name, data in reading.entries(low, high):
+    entries = reading.entries(low, high)
+    for name, data in entries if deadline is None else deadline.watch(entries):
         if name[len(low) : len(low) + 1] != _PRESENT and not bits_roaring(data, _chunk_of(name), n, bits):
             raise _damaged(name)
 
@@ -73,8 +78,9 @@ def _chunk_of(name: bytes) -> int:
     return int.from_bytes(name[-_CHUNK_BYTES:], "big")
 
 
-def _read_span(reading: Snapshot, low: bytes, high: bytes, n: int, bits: Bitmap) -> None:
-    for name, data in reading.entries(low + _FIRST, high + _LAST):
+def _read_span(reading: Snapshot, low: bytes, high: bytes, n: int, bits: Bitmap, deadline: Deadline | None) -> None:
+    entries = reading.entries(low + _FIRST, high + _LAST)
+    for name, data in entries if deadline is None else deadline.watch(entries):
         if len(name) != len(low) + _CHUNK_BYTES or not bits_roaring(data, _chunk_of(name), n, bits):
             raise _damaged(name)
 

@@ -1,4 +1,8 @@
-"""Builds a graph of many rows at once, by partitions (ADR 20). The steps are in kernels/graph/partition.h."""
+"""Build a graph of many rows at once from random partitions (ADR 20). kernels/graph/partition.h describes the steps.
+
+The rows are divided into overlapping clusters around randomly chosen rows, the leaders. Each cluster is divided again
+into overlapping leaves of about 240 rows. The nearest rows in the same leaf become candidate neighbors of each other.
+"""
 
 from __future__ import annotations
 
@@ -18,20 +22,21 @@ from qvec.index.graph_duplicates import repeats
 from qvec.schema.layout import ADJACENCY, NODES
 from qvec.schema.state import Rows
 
-FANOUT_PER_EF = 1 / 16  # clusters of a row: 8 at ef_construction = 128
+FANOUT_PER_EF = 1 / 16  # each row is assigned to this times ``ef`` clusters: 8 at ef_construction = 128
 MIN_FANOUT, MAX_FANOUT = 4, 16
-LEAF_FANOUT = 2
-NEAREST = 5  # rows of a leaf that are candidates for each other
-LEADERS_PER_ROOT = 1.2  # clusters, times the square root of the number of rows ...
-MIN_CLUSTER_ROWS = 1300  # ... unless these would be too small to be divided into leaves
+LEAF_FANOUT = 2  # each row of a cluster is assigned to this many of its leaves
+NEAREST = 5  # each row gets this many candidates from each of its leaves
+LEADERS_PER_SQRT_ROWS = 1.2  # number of leaders, divided by the square root of the number of rows ...
+MIN_CLUSTER_ROWS = 1300  # ... unless clusters would have fewer rows than this, too few to divide
 SEED = 1
 
 
 @dataclass
 class PartitionBuild:
-    """Builds the lists of a graph of ``rows``, ascending, and its tree, by ``codes``.
+    """Builds the adjacency lists of a graph, and marks the edges of its spanning tree. Distances are between ``codes``.
 
-    ``ef``: sets the number of clusters of a row. ``report``: called with the share of the work that is done.
+    ``root``: the row at the root of the spanning tree. ``ef``: determines how many clusters each row is assigned to.
+    ``report``: called with the completed share of the work, 0 to 1.
     """
 
     data: IndexInput
@@ -42,12 +47,15 @@ class PartitionBuild:
     report: Callable[[float], object]
 
     def run(self, rows: Rows) -> Rows:
-        """Build the lists. Rows with equal codes hang below the first of them. Return the rows that do not hang."""
-        later, first = repeats(self.codes, rows)
-        alone = np.setdiff1d(rows, later)
-        if len(alone) < 2:
-            alone, later, first = rows[:2], later[1:], first[1:]
-        linker = self._linker(alone)
+        """Build the graph of ``rows``, which ascend. Return the rows that were linked: one for each different code.
+
+        A row whose code equals that of an earlier row is a duplicate: it is attached below the earlier row.
+        """
+        duplicates, originals = repeats(self.codes, rows)
+        linked = np.setdiff1d(rows, duplicates)
+        if len(linked) < 2:  # all codes are equal, and a graph needs two rows
+            linked, duplicates, originals = rows[:2], duplicates[1:], originals[1:]
+        linker = self._linker(linked)
         steps: list[tuple[float, int, Callable[[int], None]]] = [
             (0.2, linker.n_assign, linker.assign),
             (0, 1, lambda _: linker.group()),
@@ -60,11 +68,14 @@ class PartitionBuild:
         for share, n_units, step in steps:
             self._run_step(step, n_units, done, share)
             done += share
-        linker.tree(later, first)
-        return alone
+        linker.tree(duplicates, originals)
+        return linked
 
     def _run_step(self, step: Callable[[int], None], n_units: int, done: float, share: float) -> None:
-        """Run the units on all threads. The calling thread reports, and Ctrl-C interrupts it between units."""
+        """Run the units of a step on all threads.
+
+        Only the calling thread reports progress. Ctrl-C interrupts the calling thread between two units.
+        """
         caller = threading.get_ident()
 
         def run(unit: int) -> None:
@@ -78,7 +89,7 @@ class PartitionBuild:
         data, codes, n = self.data, self.codes, len(rows)
         rule = pruning(data.codes.codec.metric, NODES in data.columns)
         fanout = min(max(round(self.ef * FANOUT_PER_EF), MIN_FANOUT), MAX_FANOUT)
-        n_leaders = int(min(LEADERS_PER_ROOT * math.sqrt(n), n * fanout / MIN_CLUSTER_ROWS))
+        n_leaders = int(min(LEADERS_PER_SQRT_ROWS * math.sqrt(n), n * fanout / MIN_CLUSTER_ROWS))
         return PartitionLinker(
             codes.codec,
             codes.column,

@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 from datetime import datetime
 from typing import Any
-from weakref import WeakValueDictionary
 
 import numpy as np
 from haystack import Document, component, default_from_dict, default_to_dict
@@ -24,9 +23,8 @@ from haystack.document_stores.types import DuplicatePolicy
 from haystack.errors import FilterError
 from haystack.utils.filters import document_matches_filter
 
-from qvec.collection.collection import Collection
 from qvec.collection.open import create
-from qvec.common.errors import DuplicateIdError, InputError, LockedError
+from qvec.common.errors import DuplicateIdError, InputError
 from qvec.common.types import OnConflict
 
 DOCUMENT, EMBEDDED = "_document", "_embedded"
@@ -39,7 +37,6 @@ POLICIES: dict[DuplicatePolicy, OnConflict] = {
 COMPARISONS = {"==": "$eq", "!=": "$ne", ">": "$gt", ">=": "$gte", "<": "$lt", "<=": "$lte"}
 ATTRIBUTES = ("id", "content", "blob", "score", "embedding")
 NOTHING: dict[str, Any] = {EMBEDDED: {"$in": []}}
-_OPEN: WeakValueDictionary[str, Collection] = WeakValueDictionary()
 
 
 class QvecDocumentStore:
@@ -52,7 +49,7 @@ class QvecDocumentStore:
         self._arguments = {"path": os.fspath(path), "dim": dim, "fields": fields, **options}
         declared = {**(fields or {}), EMBEDDED: "bool"}
         chosen: dict[str, Any] = {"ids": "str", "fields": declared, "exist_ok": True} | options
-        self.collection = _shared(path, dim, chosen)
+        self.collection = create(path, dim, **chosen)
 
     def to_dict(self) -> dict[str, Any]:
         """The path and the options of the store, for :meth:`from_dict`."""
@@ -173,24 +170,6 @@ def _document(id: str, vector: Any, payload: dict[str, Any] | None, score: float
     rest, embedded = meta.pop(DOCUMENT, {}), meta.pop(EMBEDDED, True)
     embedding = vector.tolist() if embedded else None
     return Document.from_dict({**rest, "id": id, "meta": meta, "embedding": embedding, "score": score})
-
-
-def _shared(path: str | os.PathLike[str], dim: int, options: dict[str, Any]) -> Collection:
-    """Create or open a collection. Stores of one process on one path share the handle that writes."""
-    place = os.path.realpath(path)
-    try:
-        made = create(path, dim, **options)
-    except LockedError:
-        known = _OPEN.get(place)
-        if known is None or known.closed:
-            raise
-        made = known
-        wanted = {"dim": dim, "metric": options.get("metric", made.metric), "fields": options["fields"]}
-        stored = {"dim": made.dim, "metric": made.metric, "fields": dict(made.fields)}
-        if wanted != stored:
-            raise InputError(f"{path} is open with other options: {stored}, not {wanted}") from None
-    _OPEN[place] = made
-    return made
 
 
 def _names_attribute(filters: dict[str, Any] | None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from qvec._kernels import Deadline
 from qvec.common.types import Codes, Float32Array
 from qvec.rows.lookup import live_rows
 from qvec.rows.reader import Reader
@@ -16,9 +17,9 @@ from qvec.storage.store import Snapshot, Transaction
 class RowAccess(QuantizerLoader):
     """Loads the quantizers of a collection, and makes the readers and writers that use them."""
 
-    def reader(self, snap: Snapshot) -> Reader:
-        """A reader of the rows of a snapshot."""
-        return Reader(snap, self.config, self.active(snap))
+    def reader(self, snap: Snapshot, deadline: Deadline | None = None) -> Reader:
+        """A reader of the rows of a snapshot, until a deadline."""
+        return Reader(snap, self.config, self.active(snap), deadline)
 
     def writer(self, txn: Transaction) -> Writer:
         """A writer of rows inside a transaction."""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from qvec._kernels import Deadline
 from qvec._kernels import ids_of_rows as column_ids
 from qvec.common.errors import CorruptError, MissingIdError
 from qvec.common.types import IdKind, NDArray, Payload
@@ -30,13 +31,13 @@ class RowRecord(NamedTuple):
 _new_record = tuple.__new__  # RowRecord() takes three times as long, and a search reads many records
 
 
-def find_rows(reading: Snapshot, keys: Sequence[bytes]) -> NDArray[np.int64]:
+def find_rows(reading: Snapshot, keys: Sequence[bytes], deadline: Deadline | None = None) -> NDArray[np.int64]:
     """The row of each id, given by its key: int64 [n], -1 for an id that is not stored.
 
     Raises CorruptError if an id leads to a row that does not exist.
     """
     state: State = reading.state
-    rows = reading.rows_of(keys)
+    rows = reading.rows_of(keys, deadline)
     if len(rows) and int(rows.max()) >= state.n:
         raise CorruptError(f"an id leads to row {rows.max()} of {state.n}")
     return rows
@@ -64,7 +65,9 @@ def read_record(reading: Snapshot, row: int) -> RowRecord | None:
     return read_records(reading, (row,))[0]
 
 
-def read_records(reading: Snapshot, rows: Sequence[int], *, complete: bool = False) -> list[RowRecord | None]:
+def read_records(
+    reading: Snapshot, rows: Sequence[int], *, complete: bool = False, deadline: Deadline | None = None
+) -> list[RowRecord | None]:
     """The record of each row; None if there is none, and for the row -1. CorruptError names the first damaged one.
 
     ``complete``: the rows are live; CorruptError if every live row should have a record and one has none.
@@ -72,7 +75,7 @@ def read_records(reading: Snapshot, rows: Sequence[int], *, complete: bool = Fal
     state: State = reading.state
     string_ids = IDS not in reading.columns
     records: list[RowRecord | None] = []
-    for row, plain in zip(rows, read_all(reading, ROW, rows), strict=True):
+    for row, plain in zip(rows, read_all(reading, ROW, rows, deadline), strict=True):
         if plain is None:
             if complete and row >= 0 and state.records == state.live:
                 raise CorruptError(f"the record of row {row} is lost")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from qvec._kernels import Deadline
 from qvec.codes.prequantized_input import to_floats
 from qvec.common.errors import MissingIdError
 from qvec.common.types import Missing, NDArray
@@ -20,14 +21,20 @@ from qvec.schema.state import State
 from qvec.schema.validation import as_ids, as_stored, id_keys
 from qvec.storage.store import Snapshot
 
+PART_BYTES = 1 << 20  # of float32 vectors that are read between two looks at the deadline
+
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Reads rows of a snapshot. ``quantizers``: of the active generation, None in an empty collection."""
+    """Reads rows of a snapshot. ``quantizers``: of the active generation, None in an empty collection.
+
+    Calls raise SearchTimeoutError soon after the ``deadline``.
+    """
 
     snap: Snapshot
     config: Config
     quantizers: Quantizers | None
+    deadline: Deadline | None = None
 
     def by_ids(self, ids: Any, missing: Missing) -> Records:
         """Records in the order of ``ids``. Ids that are not stored are left out, or MissingIdError names the first."""
@@ -46,7 +53,7 @@ class Reader:
     def _rows_of(self, ids: Any, missing: Missing) -> tuple[NDArray[Any], NDArray[np.int64]]:
         wanted = as_ids(ids, self.config.ids)
         keys = id_keys(wanted)
-        rows = find_rows(self.snap, keys)
+        rows = find_rows(self.snap, keys, self.deadline)
         if missing == "error":
             refuse_missing(keys, rows, self.config)
         return id_array(wanted)[rows >= 0], rows[rows >= 0]
@@ -68,7 +75,11 @@ class Reader:
         if self.quantizers is None or not len(rows):
             return as_stored("vectors", (), config.dim, config.metric, config.form)
         reader = self.quantizers.vector_reader(active_columns(self.snap.columns, state.column_names))
-        return reader.quantizer.decode(reader.column.read(rows))
+        if self.deadline is None:
+            return reader.quantizer.decode(reader.column.read(rows))
+        size = max(1, PART_BYTES // (4 * config.dim))
+        parts = self.deadline.watch([rows[i : i + size] for i in range(0, len(rows), size)])
+        return np.concatenate([reader.quantizer.decode(reader.column.read(part)) for part in parts])
 
     def floats(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """The vectors of rows as float64 [n, dim], converted if they are prequantized."""
@@ -87,7 +98,7 @@ class Reader:
         state: State = self.snap.state
         if not state.records:
             return [None] * len(rows)
-        return read_records(self.snap, rows.tolist(), complete=True)
+        return read_records(self.snap, rows.tolist(), complete=True, deadline=self.deadline)
 
 
 def refuse_missing(keys: Sequence[bytes], rows: NDArray[np.int64], config: Config) -> None:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from qvec._kernels import Column, Searcher, SearchParams, Selection
+from qvec._kernels import Column, Deadline, Searcher, SearchParams, Selection
 from qvec.common.parallel import for_each
 from qvec.common.types import Float32Array, MemoryMode
 from qvec.index import Index, IndexInput
@@ -95,6 +95,7 @@ class Engine:
         threads: int = 1,
         selection: Selection | None = None,
         searcher: Searcher | None = None,
+        deadline: Deadline | None = None,
     ) -> Found:
         """Rows, distances and counts of float32 queries [n, dim] or [dim].
 
@@ -105,8 +106,8 @@ class Engine:
         if self.tombstones or params.nprobe != self.default_nprobe:
             params = self.completed(params)
         if queries.ndim == 1 or len(queries) < (QUERIES_PER_CALL if threads == 1 else 2 * QUERIES_PER_THREAD):
-            return searcher.search(queries, params, selection)
-        return search_parallel(searcher, queries, params, selection, threads)
+            return searcher.search(queries, params, selection, deadline)
+        return search_parallel(searcher, queries, params, selection, threads, deadline)
 
     def completed(self, params: SearchParams) -> SearchParams:
         """Parameters with the default of ``nprobe``, and a larger pool if tombstones take places in it."""
@@ -130,14 +131,19 @@ class Engine:
 
 
 def search_parallel(
-    searcher: Searcher, queries: Float32Array, params: SearchParams, selection: Selection, threads: int
+    searcher: Searcher,
+    queries: Float32Array,
+    params: SearchParams,
+    selection: Selection,
+    threads: int,
+    deadline: Deadline | None = None,
 ) -> Found:
     """Search queries [n, dim] in parts, on several threads or on this one."""
     n, k = len(queries), params.k
     found = np.empty((n, k), np.int64), np.empty((n, k), np.float32), np.empty(n, np.int64)
     step = QUERIES_PER_CALL if threads == 1 else QUERIES_PER_THREAD
     for_each(
-        lambda i: searcher.search_into(queries, params, selection, *found, i, min(i + step, n)),
+        lambda i: searcher.search_into(queries, params, selection, *found, i, min(i + step, n), deadline),
         range(0, n, step),
         min(threads, -(-n // step)),
     )

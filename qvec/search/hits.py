@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from qvec._kernels import ids_of_rows
+from qvec._kernels import Deadline, ids_of_rows
 from qvec.common.types import NDArray
 from qvec.rows.lookup import read_records
 from qvec.schema.config import Config
@@ -18,15 +18,20 @@ from qvec.storage.store import Snapshot
 
 
 def make_hits(
-    snap: Snapshot, config: Config, found: Found, options: SearchOptions, extras: Extras = NO_EXTRAS
+    snap: Snapshot,
+    config: Config,
+    found: Found,
+    options: SearchOptions,
+    extras: Extras = NO_EXTRAS,
+    deadline: Deadline | None = None,
 ) -> Hits | BatchHits:
-    """Hits of rows [..., k] (-1: none), distances [..., k] and counts [...]."""
+    """Hits of rows [..., k] (-1: none), distances [..., k] and counts [...]. SearchTimeoutError after the deadline."""
     rows, distances, counts = found
     ids: NDArray[Any] = rows
     payloads: list[Any] | None = None
     if config.ids == "str" or (options.payloads and snap.state.records):
         payloads, names = [], []
-        for record in read_records(snap, rows.reshape(-1).tolist(), complete=True):
+        for record in read_records(snap, rows.reshape(-1).tolist(), complete=True, deadline=deadline):
             payloads.append(None if record is None else record.payload)
             names.append("" if record is None else record.id)
         if config.ids == "str":

@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from qvec._kernels import Deadline
 from qvec.codes.configs import MAX_LISTS
 from qvec.common.errors import InputError
-from qvec.common.types import Include, check_flag, check_number, unbox
+from qvec.common.types import Include, check_flag, check_number, check_timeout, unbox
 from qvec.schema.validation import MAX_K, check_count
 
 MAX_OVERSAMPLE = 10_000
@@ -110,6 +111,14 @@ class SearchOptions:
             weight, fetch = weight[0], check_count("n in mmr=(weight, n)", weight[1], depth, MAX_K)
         check_number("mmr", weight, 0.0, 1.0)
         return fetch, float(weight)
+
+
+def deadline_after(timeout: float | Deadline) -> Deadline | None:
+    """The deadline of a search that begins now; None for an infinite timeout. A part of a search gets its deadline."""
+    if isinstance(timeout, Deadline):
+        return timeout
+    seconds = check_timeout("timeout", timeout)
+    return None if seconds == float("inf") else Deadline(seconds)
 
 
 def _check_oversample(factor: object) -> None:

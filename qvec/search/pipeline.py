@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qvec._kernels import PreparedSearch, Searcher, SearchParams, add_prepared, find_prepared, plain_norm2
+from qvec._kernels import Deadline, PreparedSearch, Searcher, SearchParams, add_prepared, find_prepared, plain_norm2
 from qvec.common.errors import InputError
 from qvec.common.types import Float32Array, NDArray, check_number
 from qvec.index import load_index
@@ -25,7 +25,7 @@ from qvec.schema.validation import SAFE_NORM2, as_searched, worker_threads
 from qvec.search.engine import Engine
 from qvec.search.explain import explain
 from qvec.search.hits import make_hits
-from qvec.search.options import RawOptions, SearchOptions, cached_options
+from qvec.search.options import RawOptions, SearchOptions, cached_options, deadline_after
 from qvec.search.plan import plan_search
 from qvec.search.refine import Found, no_hits, refine, within, without
 from qvec.search.results import BatchHits, Extras, Hits
@@ -61,25 +61,34 @@ class Searches:
         return engine
 
     def search(
-        self, queries: Any, raw: RawOptions, where: Any = None, ids_in: Any = None, threads: int | None = None
+        self,
+        queries: Any,
+        raw: RawOptions,
+        where: Any = None,
+        ids_in: Any = None,
+        threads: int | None = None,
+        timeout: float | None = None,
     ) -> Hits | BatchHits:
         """Hits of array-like queries [n, dim] or [dim]; ``where`` is a filter, or one for each query of a batch."""
+        deadline = None if timeout is None else deadline_after(timeout)
         self._n_calls += 1
         is_sampled = not self._n_calls % SAMPLED_CALLS
         nearest = where is None and ids_in is None and threads is None and not is_sampled
-        hits: Hits | None = self._store.search_prepared(queries, raw) if nearest else None
+        hits: Hits | None = self._store.search_prepared(queries, raw, deadline) if nearest else None
         if hits is not None:
             return hits
         if threads is not None:
             worker_threads(threads)  # raises InputError, also if the search runs on one thread
-        snap = self._store.begin()
+        snap = self._store.begin(deadline)
         try:
             engine = snap.derived.get("engine") or self.engine(snap)
+            if deadline is not None:
+                deadline.check()
             search = None if engine is None else find_prepared(snap.derived, raw) or self._prepare(snap, engine, raw)
             if search is not None and nearest and search.options.plain:
-                found = search.find(queries)
+                found = search.find(queries, deadline)
                 if found is not None:
-                    return make_hits(snap, self._config, found, search.options)
+                    return make_hits(snap, self._config, found, search.options, deadline=deadline)
             if self._form is None and 0 < plain_norm2(queries, self._config.dim) < SAFE_NORM2:
                 q: Float32Array = queries
             else:
@@ -88,30 +97,37 @@ class Searches:
                 self._sample(q)
             options = self._options(raw) if search is None else search.options
             plan = None if search is None else search.plan
-            return _Run(snap, self._access, engine, options, plan, q, None, where, ids_in, threads).hits()
+            return _Run(snap, self._access, engine, options, plan, q, None, where, ids_in, threads, deadline).hits()
         finally:
             self._store.end(snap)
 
     def search_by_id(
-        self, ids: Any, raw: RawOptions, where: Any = None, ids_in: Any = None, threads: int | None = None
+        self,
+        ids: Any,
+        raw: RawOptions,
+        where: Any = None,
+        ids_in: Any = None,
+        threads: int | None = None,
+        timeout: float | None = None,
     ) -> Hits | BatchHits:
         """Hits of stored vectors, given by one id (1-D out) or by several (2-D out); a vector is no hit of itself."""
-        snap = self._store.begin()
+        deadline = None if timeout is None else deadline_after(timeout)
+        snap = self._store.begin(deadline)
         try:
             engine = snap.derived.get("engine") or self.engine(snap)
             options = self._options(raw)
             if engine is not None and type(ids) is int:
                 own = np.array([row_of_id(snap, ids, self._config.ids)])
             else:
-                own = self._access.reader(snap).rows(ids)
-            if engine is not None and self._form is None:
+                own = self._access.reader(snap, deadline).rows(ids)
+            if engine is not None and self._form is None and deadline is None:
                 vectors: NDArray[Any] = engine.vectors.read(own)
             else:
-                vectors = self._access.reader(snap).vectors(own)
+                vectors = self._access.reader(snap, deadline).vectors(own)
             q = vectors[0] if type(ids) is int or np.ndim(ids) == 0 else vectors
             if self._form is not None or not 0 < plain_norm2(q, self._config.dim) < SAFE_NORM2:
                 q = as_searched(q, self._config.dim, self._config.metric, self._form)
-            return _Run(snap, self._access, engine, options, None, q, own, where, ids_in, threads).hits()
+            return _Run(snap, self._access, engine, options, None, q, own, where, ids_in, threads, deadline).hits()
         finally:
             self._store.end(snap)
 
@@ -166,6 +182,7 @@ class _Run:
     where: Any
     ids_in: Any
     threads: int | None
+    deadline: Deadline | None
     batch: Float32Array = field(init=False)
     searcher: Searcher | None = None
     filters: Sequence[tuple[str, Any]] = ()
@@ -183,13 +200,16 @@ class _Run:
             self.searcher = engine.timed_searcher() if options.explain else engine.searcher
         if self.where is not None or self.ids_in is not None:
             self.filters = _filters(self.where, queries)
-        reader = self.access.reader(self.snap) if options.vectors or options.weight is not None else None
+        reader = None
+        if options.vectors or options.weight is not None:
+            reader = self.access.reader(self.snap, self.deadline)
         groups: list[list[Any]] | None = None
         if options.group_by is None:
             found = self.nearest()
             times.append(perf_counter())
             if options.refined:
-                found = refine(options, config.metric, self.batch, found, None if reader is None else reader.floats)
+                vectors_of = None if reader is None else reader.floats
+                found = refine(options, config.metric, self.batch, found, vectors_of, self.deadline)
         else:
             from qvec.search.grouping import group_field
 
@@ -205,7 +225,7 @@ class _Run:
         if groups is not None and queries.ndim == 1:
             groups = groups[0]
         extras = Extras(vectors, groups=groups)
-        hits = make_hits(self.snap, config, found, options, extras)
+        hits = make_hits(self.snap, config, found, options, extras, self.deadline)
         if options.explain:
             k = options.depth + (self.own is not None)
             extras.explanation = explain(self.searcher, self.strategy, len(self.batch), k, [*times, perf_counter()])
@@ -261,7 +281,7 @@ class _Run:
             count = int(within(distances[0, :n_found], limit, self.access.config.metric).sum())
         near: list[int] = rows[0, :count].tolist()
         values = []
-        for record in read_records(self.snap, near, complete=True):
+        for record in read_records(self.snap, near, complete=True, deadline=self.deadline):
             payload = None if record is None else record.payload
             values.append(None if payload is None else payload.get(field))
         return near, distances[0, :count].tolist(), values, count < n_found or selected.count <= depth
@@ -285,16 +305,20 @@ class _Run:
 
     def _select(self, name: str, where: Any, limited: bool = True) -> SelectedRows:
         selector = self.snap.derived.get("selector") or self._selector()
-        return selector.select(self.snap, where, self.ids_in, self.access.config.ids, name, limited)
+        if self.deadline is not None:
+            self.deadline.check()
+        return selector.select(self.snap, where, self.ids_in, self.access.config.ids, name, limited, self.deadline)
 
     def _find(self, queries: Float32Array, k: int, params: SearchParams | None, selected: SelectedRows | None) -> Found:
         if self.engine is None or params is None or (selected is not None and selected.count == 0):
             return no_hits(len(queries), k)
         if selected is None and not self.options.explain:
-            return self.engine.search(queries, params, self.threads or 1, None, self.searcher)
+            return self.engine.search(queries, params, self.threads or 1, None, self.searcher, self.deadline)
         strategy = None if selected is None else selected.strategies.get(params)
         self.strategy = strategy = strategy or choose_strategy(self.engine, params, selected)
-        return self.engine.search(queries, strategy.params, self.threads or 1, strategy.selection, self.searcher)
+        return self.engine.search(
+            queries, strategy.params, self.threads or 1, strategy.selection, self.searcher, self.deadline
+        )
 
 
 def _declared_fields(snap: Snapshot) -> Mapping[str, Field]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from qvec._kernels import Deadline
 from qvec.common.types import Float32Array, Metric, NDArray
 from qvec.search.options import SearchOptions
 
@@ -25,23 +26,30 @@ def no_hits(n: int, k: int) -> Found:
 
 
 def refine(
-    options: SearchOptions, metric: Metric, queries: Float32Array, found: Found, vectors: Vectors | None
+    options: SearchOptions,
+    metric: Metric,
+    queries: Float32Array,
+    found: Found,
+    vectors: Vectors | None,
+    deadline: Deadline | None = None,
 ) -> Found:
     """The k hits of each query [n, dim], selected from its nearest rows.
 
-    ``vectors`` gives float64 [m, dim] of rows; only maximal marginal relevance needs them.
+    ``vectors`` gives float64 [m, dim] of rows; only maximal marginal relevance needs them. Raises
+    SearchTimeoutError soon after the deadline.
     """
     rows, distances, counts = found
     if options.max_distance is not None:
         counts = np.minimum(counts, within(distances, options.max_distance, metric).sum(axis=1))
     first, last = options.offset, options.offset + options.k
     refined = no_hits(len(queries), options.k)
-    for i, count in enumerate(counts.tolist()):
+    limits = counts.tolist()
+    for i, count in enumerate(limits if deadline is None else deadline.watch(limits)):
         if options.weight is None or vectors is None:
             chosen: slice | NDArray[np.int64] = slice(first, min(count, last))
         else:
             near = vectors(rows[i, :count])
-            chosen = mmr_order(queries[i].astype(np.float64), near, metric, options.weight, last)[first:]
+            chosen = mmr_order(queries[i].astype(np.float64), near, metric, options.weight, last, deadline)[first:]
         hits = rows[i, chosen]
         refined[0][i, : len(hits)], refined[1][i, : len(hits)] = hits, distances[i, chosen]
         refined[2][i] = len(hits)
@@ -63,7 +71,9 @@ def without(found: Found, own: NDArray[np.int64]) -> Found:
     return rows[queries, places[:, :-1]], distances[queries, places[:, :-1]], counts
 
 
-def mmr_order(query: Float64, x: Float64, metric: Metric, weight: float, k: int) -> NDArray[np.int64]:
+def mmr_order(
+    query: Float64, x: Float64, metric: Metric, weight: float, k: int, deadline: Deadline | None = None
+) -> NDArray[np.int64]:
     """Positions of k rows of x [n, dim], each the row of greatest marginal relevance given the rows before it.
 
     Marginal relevance: weight * sim(query, x) - (1 - weight) * max(sim(x, y)) over the rows y selected before
@@ -77,6 +87,8 @@ def mmr_order(query: Float64, x: Float64, metric: Metric, weight: float, k: int)
     chosen: list[int] = []
     left = np.ones(len(x), bool)
     while len(chosen) < min(k, len(x)):
+        if deadline is not None:
+            deadline.check()
         gain = weight * relevance
         if chosen and weight < 1:
             redundancy = np.maximum(redundancy, _similarity(x, x[chosen[-1]], metric))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qvec._kernels import Selection, bits_count, bits_rows
+from qvec._kernels import Deadline, Selection, bits_count, bits_rows
 from qvec.common.errors import InputError
 from qvec.common.types import Bitmap, IdKind, NDArray
 from qvec.filters.evaluate import Matcher
@@ -80,13 +80,21 @@ class Selector:
         self._evaluated: dict[Node, Bitmap] = {}
         self._cache: OrderedDict[Hashable, SelectedRows] = OrderedDict()
 
-    def matching(self, reading: Snapshot, where: object, name: str = "where", *, remember: bool = True) -> Bitmap:
+    def matching(
+        self,
+        reading: Snapshot,
+        where: object,
+        name: str = "where",
+        *,
+        remember: bool = True,
+        deadline: Deadline | None = None,
+    ) -> Bitmap:
         """The live rows that match a filter (None: all). InputError calls the filter ``name`` and gives the path.
 
         remember: keep the rows of its parts until the next commit.
         """
         node = And(()) if where is None else parse(where, self.schema, name)
-        return Matcher(reading, self.live, self._evaluated if remember else {}).rows(node)
+        return Matcher(reading, self.live, self._evaluated if remember else {}, deadline).rows(node)
 
     def select(
         self,
@@ -96,10 +104,12 @@ class Selector:
         ids: IdKind,
         name: str = "where",
         limited: bool = True,
+        deadline: Deadline | None = None,
     ) -> SelectedRows:
         """The live rows that match a filter (None: all) and have one of the allowed ids (None: any).
 
-        limited: refuse a large filter. Otherwise it is evaluated, but not cached.
+        limited: refuse a large filter. Otherwise it is evaluated, but not cached. Raises SearchTimeoutError soon after
+        the deadline.
         """
         allowed = None if ids_in is None else _allowed_ids(ids_in, ids)
         packed = fingerprint(where)
@@ -117,9 +127,9 @@ class Selector:
             except KeyError:  # another thread has just dropped the key
                 pass
             return selected
-        bits = self.matching(reading, where, name, remember=key is not None)
+        bits = self.matching(reading, where, name, remember=key is not None, deadline=deadline)
         if allowed is not None:
-            bits = bits & _rows_with_ids(reading, allowed, self.n)
+            bits = bits & _rows_with_ids(reading, allowed, self.n, deadline)
         selected = SelectedRows(bits, self.n)
         if key is not None:
             self._cache[key] = selected
@@ -140,13 +150,13 @@ def _allowed_ids(ids_in: Any, ids: IdKind) -> NDArray[Any] | list[str]:
     return np.flatnonzero(ids_in)
 
 
-def _rows_with_ids(reading: Snapshot, allowed: NDArray[Any] | list[str], n: int) -> Bitmap:
+def _rows_with_ids(reading: Snapshot, allowed: NDArray[Any] | list[str], n: int, deadline: Deadline | None) -> Bitmap:
     """The rows with these ids. Ids that are not stored are ignored."""
     if isinstance(allowed, np.ndarray) and len(allowed) > n // 64:
         stored = reading.columns[IDS].read_range(0, n).view("<i8").reshape(-1)
         rows = np.flatnonzero(np.isin(stored, allowed))
     else:
-        rows = find_rows(reading, id_keys(allowed))
+        rows = find_rows(reading, id_keys(allowed), deadline)
     return bitmap_of(rows[rows >= 0], n)
 
 

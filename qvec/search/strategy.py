@@ -1,4 +1,4 @@
-"""The strategy of a search: how candidates are found, by the expected cost of each method."""
+"""Choose the strategy of a filtered search: brute force, or the search of the index that is expected to cost less."""
 
 from __future__ import annotations
 
@@ -12,16 +12,20 @@ from qvec.search.engine import Engine
 if TYPE_CHECKING:
     from qvec.search.row_selection import SelectedRows
 
-# Cost of one place in the pool of a graph walk: the time to score rows in sequence with this many bytes of codes, or
-# this many dimensions, whichever gives fewer rows (ADR 9). Long codes take time to fetch, short codes to unpack.
-BYTES_PER_PLACE, DIMS_PER_PLACE = 39_000, 28_000
-ROWS_PER_LIST = 25  # cost of probing one extra list, in rows scored (ADR 9)
-CACHED_STRATEGIES = 64  # for each set of selected rows
+# A graph walk takes a certain time for each slot of its candidate list. In this time, brute force scores consecutive
+# rows that have this many bytes of codes, or this many dimensions in total, whichever is fewer rows (ADR 9). Fetching
+# limits the speed for long codes, unpacking for short ones.
+BYTES_PER_SLOT, DIMS_PER_SLOT = 39_000, 28_000
+PROBE_COST_IN_ROWS = 25  # scanning one inverted list costs as much as scoring this many rows (ADR 9)
+MAX_CACHED_STRATEGIES = 64  # for each set of selected rows
 
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """A chosen search. ``name``: see :class:`qvec.Explanation`. ``matching``: the number of rows that may be hits."""
+    """How to find the candidates of a search.
+
+    ``name``: see :class:`qvec.Explanation`. ``matching``: the number of rows that can be hits.
+    """
 
     name: str
     params: SearchParams
@@ -30,45 +34,49 @@ class Strategy:
 
 
 def choose_strategy(engine: Engine, params: SearchParams, selected: SelectedRows | None) -> Strategy:
-    """The cheapest strategy for a search among the selected rows; None selects all live rows."""
+    """Return the cheapest strategy for a search among the selected rows; None selects all live rows."""
     if selected is None:
         return Strategy("exact" if params.exact else engine.index.kind, params, None, engine.live)
     if params.exact or engine.index.kind == "flat":
         return Strategy("exact" if params.exact else "brute_force", params, selected.brute_force, selected.count)
     strategy = selected.strategies.get(params)
     if strategy is None:
-        if len(selected.strategies) >= CACHED_STRATEGIES:
+        if len(selected.strategies) >= MAX_CACHED_STRATEGIES:
             selected.strategies.clear()
         strategy = selected.strategies[params] = _cheapest(engine, params, selected)
     return strategy
 
 
 def _cheapest(engine: Engine, params: SearchParams, selected: SelectedRows) -> Strategy:
-    """Score each selected row, or use the index."""
-    name, wider, cost = (_probe if engine.n_lists else _walk)(engine, params, selected)
+    """Return brute force if it costs at most as much as the planned search of the index, and else that search."""
+    name, wider, cost = (_plan_probe if engine.n_lists else _plan_walk)(engine, params, selected)
     if selected.count <= cost:
         return Strategy("brute_force", params, selected.brute_force, selected.count)
     selection = selected.filtered_walk if name == "filtered_walk" else selected.post_filter
     return Strategy(name, wider, selection, selected.count)
 
 
-def _probe(engine: Engine, params: SearchParams, selected: SelectedRows) -> tuple[str, SearchParams, int]:
-    """A scan of more lists, for about as many selected rows as ``nprobe`` lists have rows of any kind; its cost in
-    rows."""
+def _plan_probe(engine: Engine, params: SearchParams, selected: SelectedRows) -> tuple[str, SearchParams, int]:
+    """Plan a scan of inverted lists that contain about as many selected rows as ``nprobe`` lists contain live rows.
+
+    Returns the strategy's name, its parameters, and its cost: the number of rows that brute force scores in the same
+    time.
+    """
     nprobe = min(-(-max(params.nprobe, 1) * engine.live // selected.count), engine.n_lists)
-    return "filtered_probe", params.replace(nprobe=nprobe), ROWS_PER_LIST * nprobe
+    return "filtered_probe", params.replace(nprobe=nprobe), PROBE_COST_IN_ROWS * nprobe
 
 
-def _walk(engine: Engine, params: SearchParams, selected: SelectedRows) -> tuple[str, SearchParams, int]:
-    """The graph walk with about the recall of an unfiltered walk with ``params``.
+def _plan_walk(engine: Engine, params: SearchParams, selected: SelectedRows) -> tuple[str, SearchParams, int]:
+    """Plan a graph walk that has about the same recall as an unfiltered walk with ``params``.
 
-    Returns its name, its parameters, and its cost: the number of rows that brute force scores in the same time.
+    Returns the strategy's name, its parameters, and its cost: the number of rows that brute force scores in the same
+    time.
     """
     config = getattr(engine.index, "config", None)
-    if isinstance(config, HNSW) and config.layout == "packed":  # the pool holds rows that do not match, too
+    if isinstance(config, HNSW) and config.layout == "packed":  # the candidate list has rows that do not match, too
         name, ef = "post_filter", -(-params.ef * engine.live // selected.count)
     else:
         name, ef = "filtered_walk", params.ef + params.ef // 2
     quantizer = engine.quantizer
-    rows = min(BYTES_PER_PLACE * ef // quantizer.code_size, DIMS_PER_PLACE * ef // quantizer.codec.dim)
+    rows = min(BYTES_PER_SLOT * ef // quantizer.code_size, DIMS_PER_SLOT * ef // quantizer.codec.dim)
     return name, params.replace(ef=ef), rows

@@ -14,7 +14,7 @@ from typing import Any
 import lmdb
 
 from qvec import _kernels
-from qvec._kernels import fork_epoch
+from qvec._kernels import Deadline, fork_epoch
 from qvec.common.errors import FormatError, LockedError, MapFullError, ReplacedError
 from qvec.storage import atomic_file, byte_locks, header, keys
 from qvec.storage.file_pair import FilePair
@@ -66,10 +66,11 @@ class Environment(_kernels.EnvironmentBase):
         if not self.readonly:
             self.lmdb.reader_check()
 
-    def begin(self) -> Any:
+    def begin(self, deadline: Deadline | None = None) -> Any:
         """Begin a read transaction. The caller has ``lock``."""
         while self._exclusive:
-            self.idle.wait()
+            if not self.idle.wait(None if deadline is None else max(0.0, deadline.left)) and deadline is not None:
+                deadline.check()
         try:
             return self.lmdb.begin(None, None, False, True)  # db, parent, write, buffers: keywords take longer
         except lmdb.MapResizedError:

@@ -1,8 +1,9 @@
-"""The page table: the page number and the checksum of each block of each column, in chunks of one page.
+"""The page table: the page number and the checksum of each block of each column. It is stored in chunks of one page.
 
-    STATE record ──► (txn id, crc) of every chunk ──► (page number, crc) of every block ──► rows
+    STATE record ──► stamp (txn id, crc) of each chunk ──► entry (page number, crc) of each block ──► rows
 
-A reader of an older commit loads the chunks whose stamp changed, and drops the blocks whose entry changed.
+To move a view to a newer commit, the loader reads only those chunks whose stamps differ, and the view then forgets
+only those blocks whose entries differ.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ STAMP_BYTES = _STAMP.size
 
 
 class View(ViewBase):
-    """The columns and the state of one commit. Its columns point into the map and need an open transaction.
+    """The columns and the state of one commit. The columns point into the memory map and need an open transaction.
 
-    ``writable`` is whether a write transaction changes the columns. ``relocated`` is whether the blocks were located by
-    key, because the page numbers of the page table are not those of this file. ``derived`` holds data that layers above
-    computed from the commit; it is emptied when the view moves to another commit.
+    ``writable``: whether a write transaction may change the columns. ``relocated``: whether blocks were located by key,
+    because the page table has the page numbers of another file. ``derived``: data that higher layers have computed from
+    the commit; cleared when the view moves to another commit.
     """
 
     __slots__ = ("__weakref__", "record_sums", "relocated", "stamps", "writable")
@@ -41,13 +42,16 @@ class View(ViewBase):
         self.derived = {}
 
     def reset(self) -> None:
-        """Empty the view, because the file was replaced."""
+        """Empty the view after the file was replaced."""
         self.txn_id, self.state, self.record_sums = 0, None, RecordSums()
         for part in (self.columns, self.stamps, self.derived):
             part.clear()
 
     def clone(self) -> View:
-        """A view of the same commit whose columns can be changed independently."""
+        """Copy the columns and the stamps, so that :meth:`Loader.refresh` can move the copy to a newer commit.
+
+        The copy has no state, record sums, transaction id or derived data. ``refresh`` sets them.
+        """
         other = View()
         other.columns = {name: column.clone() for name, column in self.columns.items()}
         other.stamps = dict(self.stamps)
@@ -55,15 +59,15 @@ class View(ViewBase):
 
 
 class Loader:
-    """Brings views to the commit of a transaction."""
+    """Moves views to the commit that a transaction reads."""
 
     def __init__(self, env: Environment, codec: StateCodec, *, checksums: bool) -> None:
         self._env, self._codec, self._checksums = env, codec, checksums
 
     def refresh(self, view: View, txn: Any, commit: int) -> None:
-        """Bring ``view`` to the last commit, whose transaction id is ``commit``.
+        """Move ``view`` to the last commit, whose transaction id is ``commit``.
 
-        Raises CorruptError naming the damage; the view must not be used afterwards.
+        Raises CorruptError, which names the damage. The view must not be used after an error.
         """
         record = read_state(txn)
         size = self._env.used_bytes()
@@ -84,7 +88,7 @@ class Loader:
         view.derived.clear()
 
     def _check_size(self, name: str, entry: ColumnEntry, size: int) -> None:
-        """Check that a column's blocks fit the ``size`` bytes in use and that each of its chunks has a stamp."""
+        """Check that a column's blocks fit into the ``size`` used bytes of the file. Check that chunks have stamps."""
         psize = self._env.psize
         chunks = -(-entry.n_blocks // chunk_entries(psize))
         if entry.n_blocks * entry.pages * psize > size or len(entry.stamps) != STAMP_BYTES * chunks:
@@ -94,7 +98,7 @@ class Loader:
             )
 
     def _column(self, view: View, name: str, entry: ColumnEntry) -> Column:
-        """The view's column, or an empty one if the view has none of this geometry."""
+        """Return the view's column of this name. If it is missing or has another geometry, return an empty column."""
         old = view.columns.get(name)
         if old is not None:
             if (old.id, old.generation, old.stride, old.rows_per_block, old.pages) == entry[:5]:
@@ -117,7 +121,7 @@ class Loader:
 
 
 def changed_stamps(old: bytes, new: bytes) -> Iterator[tuple[int, tuple[int, int]]]:
-    """Chunk number and (txn id, crc) of every stamp in ``new`` that differs from ``old``."""
+    """Yield the chunk number and the stamp (txn id, crc) of each stamp in ``new`` that differs from ``old``."""
     if old == new:
         return
     for at in range(0, len(new), STAMP_BYTES):
@@ -127,7 +131,7 @@ def changed_stamps(old: bytes, new: bytes) -> Iterator[tuple[int, tuple[int, int
 
 
 def place_all(column: Column, n_blocks: int, txn: Any) -> None:
-    """Locate each stored block by its key, because the page numbers of the page table are not those of this file."""
+    """Locate each stored block by its key: the page table has the page numbers of another file."""
     for block in range(n_blocks):
         key = keys.block(column.id, column.generation, block)
         value = txn.get(key)
@@ -139,7 +143,7 @@ def place_all(column: Column, n_blocks: int, txn: Any) -> None:
 def write_page_table(
     view: View, codec: StateCodec, touched: dict[str, set[int]], txn: Any, env: Environment
 ) -> dict[str, bytes]:
-    """Put the chunks that have the ``touched`` blocks of each column, then STATE. Returns the new stamps."""
+    """Store the chunks that describe the ``touched`` blocks of each column, then STATE. Returns the new stamps."""
     per_chunk = chunk_entries(env.psize)
     commit: int = txn.id()
     entries = {}
@@ -149,7 +153,7 @@ def write_page_table(
         stamps = _put_chunks(column, chunks, n_chunks, view.stamps.get(name, b""), txn, commit)
         geometry = column.stride, column.rows_per_block, column.pages, column.n_blocks
         entries[name] = ColumnEntry(column.id, column.generation, *geometry, stamps)
-    # Without sound page numbers the record names no transaction, and every reader locates the blocks by key.
+    # If the page numbers are invalid, the record contains transaction id 0, and readers locate the blocks by key.
     record = StateRecord(commit if env.sound else 0, entries, view.record_sums, codec.encode(view.state))
     txn.put(keys.STATE, record.pack())
     return {name: entry.stamps for name, entry in entries.items()}

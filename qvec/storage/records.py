@@ -13,7 +13,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from qvec._kernels import SnapshotBase, crc32c
+from qvec._kernels import Deadline, SnapshotBase, crc32c
 from qvec.common.errors import CorruptError, InputError
 from qvec.storage import keys
 from qvec.storage.lmdb_errors import Error, translate
@@ -83,7 +83,7 @@ def unseal(key: bytes, value: bytes | memoryview) -> Any:
         raise CorruptError(f"{keys.describe(key)} is {error}") from error
 
 
-def read_all(snapshot: SnapshotBase, kind: int, numbers: Sequence[int]) -> list[Any]:
+def read_all(snapshot: SnapshotBase, kind: int, numbers: Sequence[int], deadline: Deadline | None = None) -> list[Any]:
     """The payloads of records of one kind; None for one that does not exist, and for a negative number.
 
     CorruptError names a damaged record. A search reads the payloads of its hits by this one loop.
@@ -91,7 +91,7 @@ def read_all(snapshot: SnapshotBase, kind: int, numbers: Sequence[int]) -> list[
     found: list[Any] = []
     get = snapshot.live().get
     try:
-        for number in numbers:
+        for number in numbers if deadline is None else deadline.watch(numbers):
             key = keys.KEY.pack(keys.RECORD, kind, 0, number) if number >= 0 else b""
             value = get(key) if key else None
             if value is None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from qvec._kernels import Column, SnapshotBase
+from qvec._kernels import Column, Deadline, SnapshotBase
 from qvec.common.errors import CorruptError, InputError
 from qvec.common.types import NDArray
 from qvec.storage import keys, records
@@ -73,10 +73,10 @@ class Snapshot(SnapshotBase):
             raise translate(error, self.env.path) from error
         return None if value is None else row_number(keys.ID + key, value)
 
-    def rows_of(self, ids: Sequence[bytes]) -> NDArray[np.int64]:
+    def rows_of(self, ids: Sequence[bytes], deadline: Deadline | None = None) -> NDArray[np.int64]:
         """The row of each id, int64 [n], -1 for an id that is not stored."""
         rows = np.empty(len(ids), dtype=np.int64)
-        for i, key in enumerate(ids):
+        for i, key in enumerate(ids if deadline is None else deadline.watch(ids)):
             name = id_key(key, i)
             value = self._get(name)
             rows[i] = -1 if value is None else row_number(name, value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import weakref
 
-from qvec._kernels import fork_epoch
+from qvec._kernels import Deadline, fork_epoch
 from qvec.common.errors import ClosedError
 from qvec.storage.snapshot import Snapshot
 from qvec.storage.store import TIMEOUT, Store
@@ -47,7 +47,7 @@ class SnapshotStore(Store):
     def source(self) -> Store:
         return self._store.source
 
-    def begin(self) -> Snapshot:
+    def begin(self, deadline: Deadline | None = None) -> Snapshot:
         """The snapshot. Raises ClosedError after `close` of this store or of the store that it was made from."""
         if self._snapshot is None or self.closed:
             raise ClosedError("this snapshot is closed")

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
-import threading
-import time
-import weakref
 from collections.abc import Iterator, Mapping
-from types import MappingProxyType
-from typing import Any, Literal, Self, get_args
+from typing import Any, get_args
 
-from qvec._kernels import StoreBase, fork_epoch
+from qvec._kernels import fork_epoch
 from qvec.common.errors import AbortedError, ClosedError, DiskFullError, InputError, LockedError, ReadOnlyError
-from qvec.common.types import Durability, MemoryMode, check_choice, check_flag
+from qvec.common.types import Durability, MemoryMode, check_choice, check_flag, check_timeout
 from qvec.storage import atomic_file, environment, header, keys, open_checks, owner
 from qvec.storage.file_pair import refuse_hard_links
-from qvec.storage.lmdb_errors import translated
+from qvec.storage.open_file import TIMEOUT, Mode, OpenFile
 from qvec.storage.page_table import View
-from qvec.storage.running_calls import running_calls
 from qvec.storage.snapshot import Snapshot
 from qvec.storage.state_record import (
     CodecFactory,
@@ -30,28 +24,27 @@ from qvec.storage.state_record import (
     plain_codec,
 )
 from qvec.storage.transaction import Transaction
-from qvec.storage.view_cache import ViewCache
 from qvec.storage.write_queue import WriteQueue
 
-__all__ = ["CodecFactory", "ColumnSpec", "Snapshot", "StateCodec", "Store", "Transaction", "block_geometry"]
+__all__ = [
+    "TIMEOUT",
+    "CodecFactory",
+    "ColumnSpec",
+    "Mode",
+    "Snapshot",
+    "StateCodec",
+    "Store",
+    "Transaction",
+    "block_geometry",
+]
 
-Mode = Literal["rw", "r"]
-TIMEOUT = 5.0  # seconds
 
-
-class Store(StoreBase):
-    """An open file. Threads may share a store. A store that a forked child inherits opens its file again.
+class Store(OpenFile):
+    """An open file, and its write transactions.
 
     ``is_full``: a commit has failed because the disk was full, and none that adds data has succeeded since.
-    ``snapshots``: the open snapshot stores of this store, with the time (monotonic clock) and commit of each.
     """
 
-    env: environment.Environment
-    codec: StateCodec
-    _views: ViewCache
-    _transaction: Transaction | None
-    _is_released: bool
-    _is_abandoned: bool
     is_full = False
 
     def __init__(
@@ -67,12 +60,7 @@ class Store(StoreBase):
         exclusive: bool,
     ) -> None:
         """Called by `create` and `open`."""
-        self.path, self.mode, self.timeout, self._is_exclusive = path, mode, timeout, exclusive
-        self._handle = object()  # stands for this store in the queue, which must not keep the store alive
-        self.memory, self._checksums, self._map_size = memory, checksums, map_size
-        self.is_closed = True
-        self._codec_for = state_codec
-        self.epoch = -1
+        self._is_exclusive, self.is_closed = exclusive, True
         open_checks.check(path)
         if untrusted:
             open_checks.check_structure(path)
@@ -80,12 +68,7 @@ class Store(StoreBase):
             if not os.access(path, os.W_OK):
                 raise ReadOnlyError(f"{path} may not be written; open it with mode='r'")
             refuse_hard_links(path)
-        self.is_closed = False
-        try:
-            self._attach()
-        except BaseException:
-            self.is_closed = True
-            raise
+        super().__init__(path, mode, memory, checksums, map_size, state_codec, timeout)
         try:
             if exclusive:
                 self._exclude_others()
@@ -95,16 +78,10 @@ class Store(StoreBase):
             self.close()
             raise
 
-    def __del__(self) -> None:
-        """Close a store without references. If another thread has a transaction of it open, let others write only."""
-        if self.is_closed or self.epoch != fork_epoch() or sys.is_finalizing():
-            return
-        if self._transaction and not self._transaction.owner.is_running_here:
-            self._queue.release()
-            return
-        for snapshot in list(self.open_snapshots):
-            self.end(snapshot)
-        self.close()
+    @property
+    def source(self) -> Store:
+        """The store that follows new commits: this one, unless it stays at one commit."""
+        return self
 
     @classmethod
     def create(
@@ -180,31 +157,12 @@ class Store(StoreBase):
             name, mode, memory, checksums, map_size, untrusted, state_codec, seconds, exclusive
         )  # fmt: skip
 
-    @property
-    def source(self) -> Store:
-        """The store that follows new commits: this one, unless it stays at one commit."""
-        return self
+    def begin_write(self, activity: str = "writes") -> Transaction:
+        """Begin a write transaction when all earlier requests have been served. End it with `commit` or `abort`.
 
-    def load_view(self, txn: Any) -> View:
-        """Bring the view to the commit of a transaction; called by `begin` with ``env.lock``."""
-        view = self.view = self._views.to_read(self.view, txn)
-        return view
-
-    @contextlib.contextmanager
-    def read(self) -> Iterator[Snapshot]:
-        """A snapshot that ends with the ``with`` block."""
-        snapshot = self.begin()
-        try:
-            yield snapshot
-        finally:
-            self.end(snapshot)
-
-    def begin_write(self, doing: str = "writes") -> Transaction:
-        """Begin a write transaction, after those that were asked for before. End it by its `commit` or `abort`.
-
-        Raises ReadOnlyError for ``mode="r"``, LockedError if its turn has not come within the handle's timeout.
+        Raises ReadOnlyError for ``mode="r"``. Raises LockedError if this takes longer than the handle's timeout.
         """
-        self._begin_writing(doing)
+        self._begin_writing(activity)
         try:
             txn = self.env.begin_write()
             try:
@@ -218,7 +176,7 @@ class Store(StoreBase):
             raise
         return started
 
-    def _begin_writing(self, doing: str) -> None:
+    def _begin_writing(self, activity: str) -> None:
         """Wait for the turn of the calling task or thread among the writers of all processes."""
         if self.mode == "r":
             raise ReadOnlyError(f"{self.path} is open with mode='r'")
@@ -227,17 +185,13 @@ class Store(StoreBase):
         self._check_open()
         if self._is_exclusive and self._queue is self.env.queue:  # a forked child
             self._exclude_others()
-        self._queue.acquire(self._handle, doing, self.timeout)
+        self._queue.acquire(self._handle, activity, self.timeout)
         try:
             self._check_open()
             self.env.pair.check_named(self.path)
         except BaseException:
             self._end_write(None)
             raise
-
-    def _check_open(self) -> None:
-        if self.is_closed:
-            raise ClosedError(f"{self.path} is closed")
 
     def _exclude_others(self) -> None:
         """Be the writer until `close`. The threads of this handle have a queue of their own."""
@@ -260,7 +214,7 @@ class Store(StoreBase):
             self._finish_close()
 
     @contextlib.contextmanager
-    def write(self, *, frees: bool = False, doing: str = "writes") -> Iterator[Transaction]:
+    def write(self, *, frees: bool = False, activity: str = "writes") -> Iterator[Transaction]:
         """A write transaction that commits at the end of the ``with`` block; an exception aborts it.
 
         Inside `transaction`, the block is a part of that transaction. ``frees``: the block deletes more than it adds.
@@ -271,7 +225,7 @@ class Store(StoreBase):
                 yield joined
             return
         with self.note_disk_full():
-            txn = self.begin_write(doing)
+            txn = self.begin_write(activity)
             txn.frees = frees
             try:
                 yield txn
@@ -292,7 +246,7 @@ class Store(StoreBase):
                 yield
             return
         block = object()
-        with self.write(doing="is in a transaction") as txn, owner.inside(block):
+        with self.write(activity="is in a transaction") as txn, owner.inside(block):
             self.joined, self._block, txn.is_block = txn, block, True
             try:
                 yield
@@ -358,153 +312,26 @@ class Store(StoreBase):
             raise ClosedError(f"{self.path} is closed")
         return self.joined is not None and self._queue.is_held_by(self._handle) and self._block in owner.blocks()
 
-    def job(self, doing: str) -> contextlib.AbstractContextManager[None]:
-        """Do a job of many transactions in the ``with`` block. LockedError: another process or thread does the same."""
+    def job(self, activity: str) -> contextlib.AbstractContextManager[None]:
+        """Reserve a job of several transactions for the ``with`` block.
+
+        Raises LockedError if another process, thread or task is doing the same job.
+        """
         if self.mode == "r":
             raise ReadOnlyError(f"{self.path} is open with mode='r'")
         if self.epoch != fork_epoch():
             self.reopen_in_child()
         self._check_open()
-        return self.env.queue.job(doing)
-
-    def close(self, timeout: float = TIMEOUT) -> None:
-        """Close the handle, and end its idle snapshots and transactions. Later calls raise ClosedError.
-
-        Calls that run in other threads are awaited. After ``timeout`` seconds LockedError names those that still run;
-        the handle accepts no more calls, and another `close` goes on waiting. Closing twice has no effect. The open
-        transaction of another thread is undone by that thread, when it leaves its block.
-        """
-        deadline = time.monotonic() + check_timeout("timeout", timeout)
-        if self.epoch != fork_epoch():
-            self.is_closed = True
-            return
-        with self.env.lock:
-            if self._is_released:
-                return
-            self.is_closed = True
-            if not self.env.wait(self._are_snapshots_ended, max(0.0, deadline - time.monotonic())):
-                raise self._still_running(timeout)
-        if (txn := self._transaction) is not None:
-            if txn.owner.is_running_here or (txn.is_idle and txn.owner.has_ended):
-                txn.abort()
-            elif txn.is_idle:
-                self._is_abandoned = txn.is_abandoned = True
-                return
-        if not self._queue.wait_for(self._handle, max(0.0, deadline - time.monotonic())):
-            raise self._still_running(timeout)
-        self._finish_close()
-
-    def _are_snapshots_ended(self) -> bool:
-        """End the snapshots that no running call uses; whether there are no others."""
-        for snapshot in list(self.open_snapshots):
-            if self.uses.get(snapshot) == 0 or snapshot.thread == threading.get_ident():
-                self.end(snapshot)
-        return not (self.open_snapshots or self.running)
-
-    def _finish_close(self) -> None:
-        with self.env.lock:
-            if self._is_released:
-                return
-            self._is_released, self._is_abandoned = True, False
-        if self._queue is not self.env.queue:
-            self.env.queue.release()
-        if self.mode == "rw":
-            self.env.remove_writing_handle()
-        self._views.clear()
-        self.view = View()
-        environment.release(self.env)
-
-    def _still_running(self, timeout: float) -> LockedError:
-        calls = running_calls(self)
-        return LockedError(f"{self.path}: calls still run after {timeout:g} s: {', '.join(calls) or 'unknown'}")
+        return self.env.queue.job(activity)
 
     @contextlib.contextmanager
-    def idle(self, snapshot: Snapshot) -> Iterator[None]:
-        """The caller does not use a snapshot inside the ``with`` block; `close` may end it. ClosedError if it has."""
-        self.add_use(snapshot, -1)
-        try:
-            yield
-        finally:
-            self.add_use(snapshot, 1)
-        snapshot.live()
-
-    def add_use(self, snapshot: Snapshot, by: int) -> None:
-        """Count the running calls that use a snapshot. A snapshot without an entry in ``uses`` is used by one call."""
-        with self.env.lock:
-            self.uses[snapshot] = self.uses.get(snapshot, 1) + by
-            if self.uses[snapshot] == 1:
-                del self.uses[snapshot]
-            if self.env.waiting:
-                self.env.idle.notify_all()
-
-    @property
-    def readable_path(self) -> str:
-        """A path that leads to the open file, whatever has its name now."""
-        return self.env.pair.readable_path
-
-    @property
-    def closed(self) -> bool:
-        """Whether the store is closed."""
-        return self.is_closed
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @contextlib.contextmanager
-    def exclusive(self, doing: str) -> Iterator[None]:
+    def exclusive(self, activity: str) -> Iterator[None]:
         """Exclude writers during the ``with`` block."""
-        self._begin_writing(doing)
+        self._begin_writing(activity)
         try:
             yield
         finally:
             self._end_write(None)
-
-    def _attach(self) -> None:
-        """Join the file's environment and read its configuration."""
-        self.env = environment.acquire(self.path, map_size=self._map_size)
-        self.open_snapshots, self.view, self.snapshot_type = set(), View(), Snapshot
-        self.snapshots: weakref.WeakKeyDictionary[Store, tuple[float, int]] = weakref.WeakKeyDictionary()
-        self.uses: dict[Snapshot, int] = {}
-        self._queue, self._transaction = self.env.queue, None
-        self.joined, self._block = None, None  # the open `transaction` block; blocks inside it, and those that lost it
-        self._inner: set[object] = set()
-        self._orphans: set[object] = set()
-        self._is_released = self._is_abandoned = False
-        try:
-            if self.mode == "rw":
-                self.env.add_writing_handle()
-            with translated(self.path), self.env.lmdb.begin(buffers=True) as txn:
-                stored = header.unpack(txn.get(keys.CONFIG), self.path)
-            self.config = MappingProxyType({name: stored[name] for name in stored if name != header.DURABILITY})
-            self.codec = self._codec_for(self.config)
-            self._views = ViewCache(self.env, self.codec, checksums=self._checksums)
-            self.epoch = fork_epoch()
-            self.end(self.begin())
-        except BaseException:
-            self.epoch = -1
-            if self.mode == "rw":
-                self.env.remove_writing_handle()
-            environment.release(self.env)
-            raise
-
-    def reopen_in_child(self) -> None:
-        """In a forked child: open the file again, because the parent's environment must not be used."""
-        with environment.reopen_lock:
-            if self.is_closed:
-                raise ClosedError(f"{self.path} is closed")
-            if self.epoch != fork_epoch():
-                open_checks.check(self.path)
-                self._attach()
-
-
-def check_timeout(name: str, seconds: float) -> float:
-    """A number of seconds that is not negative. Raises InputError for others."""
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
-        raise InputError(f"{name} must be a number of seconds that is not negative, got {seconds!r}")
-    return float(seconds)
 
 
 def _check_options(mode: str, memory: str, checksums: bool) -> None:

@@ -8,13 +8,12 @@ from itertools import pairwise
 from typing import Any, Self
 
 from qvec._kernels import Column, chunk_entries, fork_epoch, trim_heap
-from qvec.common.errors import AbortedError, ClosedError, DuplicateIdError, InputError, QvecError
-from qvec.storage import keys, owner, records, reserve
+from qvec.common.errors import AbortedError, ClosedError, InputError, QvecError
+from qvec.storage import keys, operations, owner, records, reserve
 from qvec.storage.environment import Environment
 from qvec.storage.lmdb_errors import Error, MapIsFull, translate, translated
 from qvec.storage.page_table import View, place_all, write_page_table
-from qvec.storage.record_sums import KINDS, RecordSums
-from qvec.storage.snapshot import Snapshot, entry_key, id_key, record_key, row_number, row_value
+from qvec.storage.snapshot import Snapshot, entry_key, id_key, record_key, row_value
 from qvec.storage.state_record import ColumnSpec, StateCodec, block_geometry
 
 Operation = Callable[[Any], object]
@@ -133,7 +132,7 @@ class Transaction(Snapshot):
         if column is None:
             raise InputError(f"there is no column {name!r}")
         n_blocks, per_chunk = self._n_committed(column), chunk_entries(self.env.psize)
-        self._run(lambda txn: _delete_blocks(txn, column, 0, n_blocks, per_chunk))
+        self._run(lambda txn: operations.delete_blocks(txn, column, 0, n_blocks, per_chunk))
         self.view.stamps.pop(name, None)
         self._committed.pop(name, None)
         del self.view.columns[name]
@@ -155,12 +154,12 @@ class Transaction(Snapshot):
         for name, value in entries:
             key = entry_key(name)
             pairs.append((key, None if value is None else records.seal_bytes(key, value)))
-        self._run(lambda txn: _put_or_delete(txn, pairs, self.view.record_sums))
+        self._run(lambda txn: operations.put_or_delete(txn, pairs, self.view.record_sums))
 
     def delete_entries(self, first: bytes, last: bytes) -> None:
         """Delete the names from ``first`` to ``last``, both included."""
         start, end = entry_key(first), entry_key(last)
-        self._run(lambda txn: _delete_range(txn, start, end, self.view.record_sums))
+        self._run(lambda txn: operations.delete_range(txn, start, end, self.view.record_sums))
 
     def put_ids(self, ids: Sequence[bytes], rows: Sequence[int], *, append: bool = False) -> None:
         """Store the row of each id. Raises DuplicateIdError with the position of an id that is stored or repeated.
@@ -169,21 +168,21 @@ class Transaction(Snapshot):
         """
         names = [id_key(name, i) for i, name in enumerate(ids)]
         pairs = [(name, row_value(name, int(row))) for name, row in zip(names, rows, strict=True)]
-        put = _append_ids if append and self._is_above(ids) else _put_ids
+        put = operations.append_ids if append and self._is_above(ids) else operations.put_ids
         self._run(lambda txn: put(txn, pairs, self.view.record_sums))
 
     def delete_ids(self, ids: Sequence[bytes]) -> None:
         """Delete ids. Ids that are not stored are ignored."""
         wanted = [(id_key(name, i), None) for i, name in enumerate(ids)]
-        self._run(lambda txn: _put_or_delete(txn, wanted, self.view.record_sums))
+        self._run(lambda txn: operations.put_or_delete(txn, wanted, self.view.record_sums))
 
     def clear(self, name: str) -> None:
         """Delete all "entries" or "ids", damaged ones included."""
-        self._run(lambda txn: _clear(txn, name, self.view.record_sums))
+        self._run(lambda txn: operations.clear(txn, name, self.view.record_sums))
 
     def put_again(self, first: bytes, stop: bytes | None) -> None:
         """Delete and put entries and ids from one key of the database to below another (None: to the end)."""
-        self._run(lambda txn: _put_again(txn, max(first, keys.ENTRY), stop))
+        self._run(lambda txn: operations.put_again(txn, max(first, keys.ENTRY), stop))
 
     def free_reserve(self) -> None:
         """Delete the reserve (`qvec.storage.reserve`), whose pages later commits may use."""
@@ -321,7 +320,7 @@ class Transaction(Snapshot):
                 column.discard(block)
         touched = set(range(column.n_blocks)) if self.view.relocated else set(dirty)
         if column.n_blocks < n_blocks:
-            _delete_blocks(txn, column, column.n_blocks, n_blocks, per_chunk)
+            operations.delete_blocks(txn, column, column.n_blocks, n_blocks, per_chunk)
             touched |= {column.n_blocks - 1} if column.n_blocks else set()
         return touched
 
@@ -335,71 +334,3 @@ class Transaction(Snapshot):
             return False
         with translated(self.env.path), self._own().cursor() as cursor:
             return cursor.last() and bytes(cursor.key()) < keys.ID + ids[0]
-
-
-def _append_ids(txn: Any, pairs: list[tuple[bytes, bytes]], sums: RecordSums) -> None:
-    with txn.cursor() as cursor:
-        _, added = cursor.putmulti(pairs, dupdata=False, overwrite=False, append=True)
-    if added != len(pairs):
-        raise QvecError(f"{added} of {len(pairs)} ids were put")
-    for key, value in pairs:
-        sums.add(key, value)
-
-
-def _put_ids(txn: Any, pairs: list[tuple[bytes, bytes]], sums: RecordSums) -> None:
-    """Put ids and their rows. If an id exists, delete those that were put before, and raise DuplicateIdError."""
-    for i, (key, value) in enumerate(pairs):
-        if not txn.put(key, value, overwrite=False):
-            row, before = row_number(key, txn.get(key)), [name for name, _ in pairs[:i]]
-            for name in before:
-                txn.delete(name)
-            if key in before:
-                raise DuplicateIdError(f"id {i} ({key[1:]!r}) repeats id {before.index(key)} of the batch")
-            raise DuplicateIdError(f"id {i} ({key[1:]!r}) is already stored, as row {row}")
-    for key, value in pairs:
-        sums.add(key, value)
-
-
-def _put_or_delete(txn: Any, pairs: Sequence[tuple[bytes, bytes | None]], sums: RecordSums) -> None:
-    for key, value in pairs:
-        if value is None:
-            sums.delete(txn, key)
-        else:
-            sums.put(txn, key, value)
-
-
-def _delete_range(txn: Any, start: bytes, end: bytes, sums: RecordSums) -> None:
-    with txn.cursor() as cursor:
-        found = cursor.set_range(start)
-        while found and (key := bytes(cursor.key())) <= end:
-            sums.subtract(key, cursor.value())
-            found = cursor.delete()  # moves to the next
-
-
-def _put_again(txn: Any, first: bytes, stop: bytes | None) -> None:
-    pairs = []
-    with txn.cursor() as cursor:
-        found = cursor.set_range(first)
-        while found and (stop is None or bytes(cursor.key()) < stop):
-            pairs.append((bytes(cursor.key()), bytes(cursor.value())))
-            found = cursor.next()
-    for key, _ in pairs:
-        txn.delete(key)
-    for key, value in pairs:
-        txn.put(key, value)
-
-
-def _clear(txn: Any, name: str, sums: RecordSums) -> None:
-    with txn.cursor() as cursor:
-        found = cursor.set_range(KINDS[name])
-        while found and bytes(cursor.key()[:1]) == KINDS[name]:
-            found = cursor.delete()
-    sums.totals[name] = [0, 0]
-
-
-def _delete_blocks(txn: Any, column: Column, start: int, stop: int, per_chunk: int) -> None:
-    """Delete the blocks start..stop and the chunks of the page table that have no other blocks."""
-    for block in range(start, stop):
-        txn.delete(keys.block(column.id, column.generation, block))
-    for chunk in range(-(-start // per_chunk), -(-stop // per_chunk)):
-        txn.delete(keys.chunk(column.id, column.generation, chunk))

@@ -1,8 +1,9 @@
-"""The writers of a file: one at a time, in the order in which they asked, in all threads and processes (ADR 19).
+"""The queue of the writers of a file, in all threads and processes. One writes at a time, in order of request (ADR 19).
 
-Threads of a process wait for each other in a queue of the environment. The first of them takes a ticket: a locked byte
-of the lock file, behind those of all tickets that are locked. Its turn has come when no byte before its own is locked.
-The system unlocks the bytes of a process that dies. The position of one more locked byte says who writes since when.
+Each process keeps a queue of its waiting threads in memory. The thread at its head takes a ticket for the process: it
+locks the byte of the lock file that follows the last locked ticket. The thread may write when no byte before its ticket
+is locked. If a process dies, the system unlocks its bytes. The writer also locks a byte whose position encodes its
+activity, its process id and the time when it began.
 """
 
 from __future__ import annotations
@@ -19,33 +20,37 @@ from qvec.common.errors import InputError, LockedError
 from qvec.storage import byte_locks, owner
 from qvec.storage.file_pair import FilePair
 
-# Bytes of the lock file; those below 2^41 are LMDB's and the file pair's.
+# Positions of locked bytes in the lock file. LMDB locks bytes below 2^32, and a FilePair locks the byte
+# 2^40 + (inode mod 2^40), which is below 2^41.
 _JOBS = 1 << 41  # one byte for each kind of job
-_TICKET_MACHINE = 1 << 42  # locked while a ticket is taken
+_TICKET_MUTEX = 1 << 42  # a process locks it while it takes a ticket
 _JOB_RECORDS, _TICKETS, _WRITER_RECORD, _END = 1 << 59, 1 << 60, 1 << 61, 1 << 62
 
-DOINGS = (
+ACTIVITIES = (
     "writes", "is in a transaction", "has the file open exclusively", "compacts", "erases", "optimizes", "requantizes",
     "tunes", "repairs", "opens the file", "removes the file",
 )  # fmt: skip
 _EPOCH = 1_767_225_600  # 2026-01-01; times are stored in quarters of a second
 _TIME_BITS, _PID_BITS = 33, 22
-_MIN_PAUSE, _MAX_PAUSE = 50e-6, 2e-3  # between two checks of the tickets before one's own
+_MIN_PAUSE, _MAX_PAUSE = 50e-6, 2e-3  # seconds between two checks of the earlier tickets
 
 
 @dataclass(eq=False)
 class _Writer:
-    """A thread or task that writes or waits to, or a handle (``owner`` None) that excludes all others."""
+    """A task or thread that writes or waits, or, if ``owner`` is None, a handle that excludes all other writers."""
 
     handle: object
     owner: owner.Owner | None
-    doing: str
+    activity: str
     since: float = field(default_factory=time.time)
     gate: threading.Lock = field(default_factory=threading.Lock)
 
 
 class WriteQueue:
-    """A queue of writers. Without a pair of files it is a queue of the threads of one handle."""
+    """A queue of writers. Without a ``pair``, it is a queue of the threads of one exclusive handle only.
+
+    A handle is the object that opened the file.
+    """
 
     def __init__(self, path: str, pair: FilePair | None = None) -> None:
         self._path, self._pair = path, pair
@@ -55,14 +60,17 @@ class WriteQueue:
         self._writer: _Writer | None = None
         self._jobs: dict[str, owner.Owner] = {}
 
-    def acquire(self, handle: object, doing: str, timeout: float, *, whole_handle: bool = False) -> None:
-        """Wait until all who asked before have written. Raises LockedError after ``timeout`` seconds.
+    def acquire(self, handle: object, activity: str, timeout: float, *, whole_handle: bool = False) -> None:
+        """Wait until all earlier requests have been served, then become the writer.
 
-        Raises it at once if the writer is another task or handle of the calling thread, which would wait for itself,
-        and InputError if the caller writes already. ``whole_handle``: any thread of the handle may release the lock.
+        ``whole_handle``: the lock belongs to the handle, and any of its threads may release it.
+
+        Raises LockedError after ``timeout`` seconds. Raises LockedError immediately if the thread would wait for
+        itself: the writer is another task of this thread, or this thread with another handle. Raises InputError if the
+        calling task or thread is already the writer.
         """
         deadline = time.monotonic() + timeout
-        me = _Writer(handle, None if whole_handle else owner.current(), doing)
+        me = _Writer(handle, None if whole_handle else owner.current(), activity)
         try:
             self._wait_for_threads(me, timeout)
             self._take_ticket(me, deadline, timeout)
@@ -76,39 +84,43 @@ class WriteQueue:
             self._pass_on()
 
     def is_held_by(self, handle: object) -> bool:
-        """Whether the calling task or thread writes by a handle."""
+        """Whether the calling task or thread is the writer and uses ``handle``."""
         writer = self._writer
         return writer is not None and writer.handle is handle and writer.owner == owner.current()
 
     def wait_for(self, handle: object, timeout: float) -> bool:
-        """Wait until a handle does not write; returns whether it does not."""
+        """Wait until nobody writes through ``handle``. Returns False if ``timeout`` seconds were not enough."""
         with self._lock:
             return self._released.wait_for(lambda: self._writer is None or self._writer.handle is not handle, timeout)
 
     def move_to(self, pair: FilePair, timeout: float) -> None:
-        """Go on with another pair of files, after the caller, who writes, has replaced the file."""
+        """Use the lock file of another pair after the writer has replaced the file. Only the writer may call this."""
         self._pair = pair
         assert self._writer is not None
         self._take_ticket(self._writer, time.monotonic() + timeout, timeout)
 
     @contextlib.contextmanager
-    def job(self, doing: str) -> Iterator[None]:
-        """Do a job of many transactions. Raises LockedError if another process, thread or task does the same job."""
+    def job(self, activity: str) -> Iterator[None]:
+        """Reserve a job of several transactions for the ``with`` block.
+
+        A job inside the same job of the same task or thread needs no lock of its own. Raises LockedError if another
+        process, thread or task is doing the same job.
+        """
         me = owner.current()
         with self._lock:
-            other = self._jobs.setdefault(doing, me)
-            nested = other is not me
-        if nested and other == me:
+            holder = self._jobs.setdefault(activity, me)
+            is_taken = holder is not me
+        if is_taken and holder == me:  # equal, but set by an outer call
             yield
             return
-        if nested:
-            raise LockedError(f"{self._path}: process {os.getpid()} (this process, {other}) {doing} already")
-        if not self._begin_job(doing):
-            raise LockedError(f"{self._path}: {self._who(self._job_records(doing))} already")
+        if is_taken:
+            raise LockedError(f"{self._path}: process {os.getpid()} (this process, {holder}) {activity} already")
+        if not self._begin_job(activity):
+            raise LockedError(f"{self._path}: {self._who(self._job_records(activity))} already")
         try:
             yield
         finally:
-            self._end_job(doing)
+            self._end_job(activity)
 
     # --- threads ---
 
@@ -152,7 +164,7 @@ class WriteQueue:
         if writer is None:
             return "it is busy"
         who = "another handle" if writer.owner is None else str(writer.owner)
-        return f"process {os.getpid()} (this process, {who}) {writer.doing}{_since(writer.since)}"
+        return f"process {os.getpid()} (this process, {who}) {writer.activity}{_since(writer.since)}"
 
     # --- processes ---
 
@@ -160,7 +172,7 @@ class WriteQueue:
         if self._pair is None:
             return
         fd, pause = self._pair.lock_fd, _MIN_PAUSE
-        while not byte_locks.exclude(fd, _TICKET_MACHINE):
+        while not byte_locks.exclude(fd, _TICKET_MUTEX):
             pause = self._sleep(pause, deadline, timeout)
         try:
             ticket = _TICKETS
@@ -168,12 +180,12 @@ class WriteQueue:
                 ticket = found[0] + 1
             byte_locks.exclude(fd, ticket)
         finally:
-            byte_locks.unlock(fd, _TICKET_MACHINE)
+            byte_locks.unlock(fd, _TICKET_MUTEX)
         pause = _MIN_PAUSE
         while byte_locks.find(fd, _TICKETS, ticket) is not None:
             pause = self._sleep(pause, deadline, timeout)
         me.since = time.time()
-        byte_locks.exclude(fd, _WRITER_RECORD + _record(me.doing))
+        byte_locks.exclude(fd, _WRITER_RECORD + _record(me.activity))
 
     def _sleep(self, pause: float, deadline: float, timeout: float) -> float:
         left = deadline - time.monotonic()
@@ -183,7 +195,7 @@ class WriteQueue:
         return min(2 * pause, _MAX_PAUSE)
 
     def _who(self, records: tuple[int, int]) -> str:
-        """Who holds the lock of a record, what it does, and since when."""
+        """Describe the process that has locked a byte in the range ``records``: its id, its activity and its start."""
         assert self._pair is not None
         found = byte_locks.find(self._pair.lock_fd, *records)
         if found is None:
@@ -191,45 +203,45 @@ class WriteQueue:
         record = (found[0] - records[0]) % (1 << (_TIME_BITS + _PID_BITS + 4))
         quarters, pid = record % (1 << _TIME_BITS), (record >> _TIME_BITS) % (1 << _PID_BITS)
         if records[0] == _WRITER_RECORD:
-            doing = DOINGS[(record >> (_TIME_BITS + _PID_BITS)) % len(DOINGS)]
+            activity = ACTIVITIES[(record >> (_TIME_BITS + _PID_BITS)) % len(ACTIVITIES)]
         else:
-            doing = DOINGS[(found[0] - _JOB_RECORDS) >> (_TIME_BITS + _PID_BITS)]
-        return f"process {pid} {doing}{_since(_EPOCH + quarters / 4)}"
+            activity = ACTIVITIES[(found[0] - _JOB_RECORDS) >> (_TIME_BITS + _PID_BITS)]
+        return f"process {pid} {activity}{_since(_EPOCH + quarters / 4)}"
 
     def _timed_out(self, timeout: float, who: str) -> LockedError:
         return LockedError(f"{self._path}: {who}; this call waited {timeout:g} s to write")
 
     # --- jobs ---
 
-    def _begin_job(self, doing: str) -> bool:
+    def _begin_job(self, activity: str) -> bool:
         if self._pair is None:
             return True
-        number = DOINGS.index(doing)
+        number = ACTIVITIES.index(activity)
         if not byte_locks.exclude(self._pair.lock_fd, _JOBS + number):
             with self._lock:
-                self._jobs.pop(doing, None)
+                self._jobs.pop(activity, None)
             return False
-        byte_locks.exclude(self._pair.lock_fd, _JOB_RECORDS + _record(doing))
+        byte_locks.exclude(self._pair.lock_fd, _JOB_RECORDS + _record(activity))
         return True
 
-    def _end_job(self, doing: str) -> None:
+    def _end_job(self, activity: str) -> None:
         with self._lock:
-            self._jobs.pop(doing, None)
+            self._jobs.pop(activity, None)
         if self._pair is not None:
-            start, stop = self._job_records(doing)
+            start, stop = self._job_records(activity)
             byte_locks.unlock(self._pair.lock_fd, start, stop - start)
-            byte_locks.unlock(self._pair.lock_fd, _JOBS + DOINGS.index(doing))
+            byte_locks.unlock(self._pair.lock_fd, _JOBS + ACTIVITIES.index(activity))
 
-    def _job_records(self, doing: str) -> tuple[int, int]:
+    def _job_records(self, activity: str) -> tuple[int, int]:
         size = 1 << (_TIME_BITS + _PID_BITS)
-        start = _JOB_RECORDS + DOINGS.index(doing) * size
+        start = _JOB_RECORDS + ACTIVITIES.index(activity) * size
         return start, start + size
 
 
-def _record(doing: str) -> int:
-    """What, who and since when, as the position of a byte."""
+def _record(activity: str) -> int:
+    """Encode an activity, this process and the time as the position of a byte, relative to the first such byte."""
     quarters = int(4 * (time.time() - _EPOCH)) % (1 << _TIME_BITS)
-    return (DOINGS.index(doing) << _PID_BITS | os.getpid() % (1 << _PID_BITS)) << _TIME_BITS | quarters
+    return (ACTIVITIES.index(activity) << _PID_BITS | os.getpid() % (1 << _PID_BITS)) << _TIME_BITS | quarters
 
 
 def _since(moment: float) -> str:

@@ -35,7 +35,7 @@ static uint32_t crc_tables(uint32_t crc, const uint8_t *p, size_t n) {
 }
 
 #if defined(__x86_64__)
-#define QV_TARGET_CRC __attribute__((target("sse4.2,pclmul")))
+#define QV_TARGET_CRC __attribute__((target("sse4.2,crc32,pclmul")))
 #define HAVE_CRC_INSTRUCTIONS 1
 
 QV_TARGET_CRC static uint32_t crc_stream(uint32_t crc, const uint8_t *p, size_t n) {

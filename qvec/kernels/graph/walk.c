@@ -63,13 +63,13 @@ static int walk(const qv_graph *graph, const qv_query *query, int ef, qv_stages 
     if (stages) width = qv_stages_enter(stages, &s->pool);
     int status = seed_pool(graph, query, s);
     if (status) return status;
-    if (stages) stages->entry = s->pool.size ? qv_candidate_key(s->pool.slots[0]) : 0;
     for (;;) {
         uint64_t next = qv_pool_pop_within(&s->pool, width);
         int staged = 0;
         if (next) {
             staged = stage_hop(graph, qv_candidate_row(next), stage, s);
             if (staged < 0) return staged;
+            if (qv_is_late(s, (size_t)staged * (size_t)graph->codec->stride)) return QV_LATE;
             qv_fetch_lists(graph->adjacency, &s->pool);
         } else if (!waiting) {
             if (!stages || !qv_pool_stage_goes_on(stages, &s->pool, s->hops - began)) return QV_OK;

@@ -119,7 +119,6 @@ int qv_walk_filtered(const qv_graph *graph, const qv_query *query, const qv_sele
     qv_pool_reset(&s->pool, ef);
     if (stages) width = qv_stages_enter(stages, &s->pool);
     int waiting = enter(graph, query, selection, s);
-    if (stages) stages->entry = s->pool.size ? qv_candidate_key(s->pool.slots[0]) : 0;
     for (int stage = 1;; stage ^= 1) {
         if (waiting < 0) return waiting;
         uint64_t next = qv_pool_pop_within(&s->pool, width);
@@ -129,6 +128,7 @@ int qv_walk_filtered(const qv_graph *graph, const qv_query *query, const qv_sele
             continue;
         }
         int staged = next ? take_hop(graph, selection, qv_candidate_row(next), stage, s) : 0;
+        if (qv_is_late(s, QV_HOP_MAX * (size_t)graph->codec->stride)) return QV_LATE;
         qv_fetch_lists(graph->adjacency, &s->pool);
         if (waiting) qv_score_staged(graph->codec, graph->adjacency, query, stage ^ 1, waiting, s);
         waiting = staged;

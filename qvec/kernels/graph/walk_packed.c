@@ -194,6 +194,7 @@ QV_INLINE int run(walk *w, estimate_fn estimate) {
     while (status > 0) {
         status = take_next(w, &next_row, &next);
         if (status < 0) return status;
+        if (qv_is_late(w->s, w->layout->stride)) return QV_LATE;
         expand(w, row, node, estimate);
         if (!status) status = take_next(w, &next_row, &next);
         row = next_row;

@@ -162,6 +162,8 @@ int qv_coarse_search(qv_coarse_query *coarse, qv_lists *lists, int n, int metric
         s->row[0][staged] = list;
         s->address[0][staged++] = address;
         if (staged == 8) {
+            size_t bytes = 8 * ((size_t)codec->stride + (size_t)coarse->near.size * sizeof *coarse->near.slots);
+            if (qv_is_late(s, bytes)) return QV_LATE;
             if (rank_staged(coarse, lists, codec, spread, staged, s)) return QV_DAMAGED;
             staged = 0;
         }

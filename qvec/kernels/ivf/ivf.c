@@ -85,6 +85,7 @@ static int scan_list(search *f, uint32_t number, float key) {
     const qv_list_block *block = list->n ? block_at(lists, list->head) : NULL;
     for (uint32_t left = list->n ? (list->n - 1) / QV_FS_VECTORS + 1 : 0; left; left--) {
         if (!block) return QV_DAMAGED;
+        if (qv_is_late(f->s, bytes)) return QV_LATE;
         const qv_list_block *next = left > 1 ? block_at(lists, block->next) : NULL;
         if (next) qv_prefetch_row(next, bytes);
         uint32_t places = qv_list_below(lists, block, f->coarse.table, &terms, entry_bound(f));
@@ -115,6 +116,7 @@ static int seed_bound(search *f) {
     for (uint32_t left = list->n ? (list->n - 1) / QV_FS_VECTORS + 1 : 0; left; left--) {
         const qv_list_block *block = block_at(lists, number);
         if (!block) return QV_DAMAGED;
+        if (qv_is_late(f->s, sizeof *block + qv_fs_bytes(lists->dims))) return QV_LATE;
         float estimates[QV_FS_VECTORS];
         qv_list_estimates(lists, block, f->coarse.table, &terms, estimates);
         for (int i = 0; i < QV_FS_VECTORS; i++) {
@@ -144,7 +146,8 @@ static int scan_lists(search *f) {
     for (int i = 0; i < near->size; i++) {
         if (f->stages && i && !stages_go_on(f, i)) return QV_OK;
         if (i + 1 < near->size) fetch_list(f, qv_candidate_row(near->slots[i + 1]));
-        if (scan_list(f, qv_candidate_row(near->slots[i]), qv_candidate_key(near->slots[i]))) return QV_DAMAGED;
+        int status = scan_list(f, qv_candidate_row(near->slots[i]), qv_candidate_key(near->slots[i]));
+        if (status) return status;
     }
     turn_stages(f);
     turn_stages(f);
@@ -197,13 +200,14 @@ int qv_ivf_find(const void *index, const qv_search_params *params, const float *
         if (qv_coarse_query_init(&f.coarse, &ivf->lists, nprobe, s)) return QV_NO_MEMORY;
         take_query(&f, original);
         int metric = ivf->lists.metric == QV_IP ? QV_IP : QV_L2;
-        if (qv_coarse_search(&f.coarse, &ivf->lists, nprobe, metric, metric == QV_L2, s)) return QV_DAMAGED;
-        if (!seeded && ivf->comparable && seed_bound(&f)) return QV_DAMAGED;
+        int status = qv_coarse_search(&f.coarse, &ivf->lists, nprobe, metric, metric == QV_L2, s);
+        if (!status && !seeded && ivf->comparable) status = seed_bound(&f);
+        if (status) return status;
         if (!seeded) qv_pool_reset(&s->pool, keep);
         f.stages = seeded ? NULL : qv_stages_begin(&s->stages, params->effort, params->k, params->candidates, nprobe);
-        if (f.stages && f.coarse.near.size) f.stages->entry = qv_candidate_key(f.coarse.near.slots[0]);
         seeded = 1;
-        if (scan_lists(&f)) return QV_DAMAGED;
+        status = scan_lists(&f);
+        if (status) return status;
         if (s->pool.size >= wanted || nprobe == n_lists) break;
     }
     return f.codec == ivf->original ? QV_RANKED : QV_OK;

@@ -1,6 +1,10 @@
 #include "search/effort.h"
 
+#include <float.h>
 #include <math.h>
+
+#define LEAST_SPAN 1e-6f /* of the k-th key: below it, equal keys */
+#define LEAST_GAP 1e-3f  /* of the span */
 
 qv_stages *qv_stages_begin(qv_stages *stages, const qv_effort *effort, int k, int candidates, int last_width) {
     stages->effort = effort;
@@ -9,7 +13,6 @@ qv_stages *qv_stages_begin(qv_stages *stages, const qv_effort *effort, int k, in
     stages->k = k < QV_EFFORT_K_MAX ? k : QV_EFFORT_K_MAX;
     stages->last_width = last_width;
     stages->stage = stages->n_before = 0;
-    stages->entry = INFINITY;
     stages->expected = 0;
     memset(stages->features, 0, sizeof stages->features);
     return stages;
@@ -60,14 +63,16 @@ int qv_stage_goes_on(qv_stages *stages, const qv_pool *pool, float frontier, uin
     int n = pool->size < stages->k ? pool->size : stages->k, stage = stages->stage;
     float *f = stages->features;
     float first = n ? qv_candidate_key(pool->slots[0]) : 0, kth = n ? qv_candidate_key(pool->slots[n - 1]) : 0;
+    float middle = n ? qv_candidate_key(pool->slots[n / 2]) : 0;
+    float span = fmaxf(kth - first, LEAST_SPAN * fabsf(kth) + FLT_MIN), gap = frontier - kth;
     f[0] = 1;
     f[1] = (float)count_new(stages, pool) / (float)stages->k;
     f[2] = kth;
-    f[3] = first;
-    f[4] = isfinite(frontier) ? frontier : kth;
-    f[5] = (float)work / (float)qv_stage_width(stages, stage);
-    f[6] = stages->entry;
-    f[7] = 0;
+    f[3] = logf(isfinite(gap) ? fmaxf(gap, LEAST_GAP * span) : span);
+    f[4] = logf(span);
+    f[5] = (kth - middle) / span;
+    f[6] = logf((float)(work + 1) / (float)qv_stage_width(stages, stage));
+    f[7] = first;
     float expected = weighted(effort->recall[stage], f);
     stages->expected = expected < 0 ? 0 : expected > 1 ? 1 : expected;
     if (stage + 1 >= effort->n_stages || !(weighted(effort->go_on[stage], f) > 0)) return 0;

@@ -23,7 +23,6 @@ typedef struct {
 typedef struct {
     const qv_effort *effort; /* NULL: a fixed width */
     int k, candidates, last_width, stage, n_before;
-    float entry; /* least key when the search began */
     float features[QV_FEATURES];
     float expected; /* recall */
     uint64_t before[QV_EFFORT_K_MAX]; /* the nearest k after the last stage */
@@ -42,7 +41,9 @@ int qv_stages_enter(const qv_stages *stages, qv_pool *pool);
 int qv_pool_stage_goes_on(qv_stages *stages, qv_pool *pool, uint64_t work);
 
 /* End a stage: compute the features, and return whether to go on with the next. `pool`: the nearest rows found.
- * `frontier`: key of the nearest candidate that is not expanded. `work`: hops. */
+ * `frontier`: key of the nearest candidate that is not expanded, or of the next list; infinite: there is none. `work`:
+ * hops, or lists. With d_i, the i-th least key, the features are: 1; the share of the nearest k that are new since the
+ * stage before; d_k; log(frontier - d_k); log(d_k - d_1); (d_k - d_(k/2)) / (d_k - d_1); log(work / width); d_1. */
 int qv_stage_goes_on(qv_stages *stages, const qv_pool *pool, float frontier, uint64_t work);
 
 #endif

@@ -25,8 +25,8 @@ cdef class EnvironmentBase:
     """The readers of one memory map.
 
     lock: guards the other attributes and the views of the map. open_reads: reads that are open. waiting: threads that
-    wait on `idle`, a condition of the lock, for reads to end. Subclasses define begin(), which returns LMDB's read
-    transaction and is called with the lock.
+    wait on `idle`, a condition of the lock, for reads to end. Subclasses define begin(deadline), which returns
+    LMDB's read transaction and is called with the lock.
     """
 
     cdef public object lock, idle
@@ -104,12 +104,12 @@ cdef class StoreBase:
     cdef public set open_snapshots
     cdef readonly Py_ssize_t running
 
-    cdef object begin_read(self, EnvironmentBase env):
+    cdef object begin_read(self, EnvironmentBase env, Deadline deadline):
         """LMDB's read transaction of the last commit, whose users are those of self.view. The caller has env.lock."""
         cdef ViewBase view
         if self.is_closed:
             raise ClosedError(f"{self.path} is closed")
-        txn = env.begin()  # may wait, and let other threads bring the view to another commit or another file
+        txn = env.begin(deadline)  # may wait, and let other threads bring the view to another commit or another file
         view = self.view
         if view.txn_id != txn.id():
             view = self.load_view(txn)
@@ -126,11 +126,12 @@ cdef class StoreBase:
                 env.idle.notify_all()
         return 0
 
-    def begin(self):
+    def begin(self, Deadline deadline=None):
         """Begin a snapshot of the last commit. `end` it soon: the pages that it reads are not reused before.
 
         Inside a transaction of this thread, the snapshot is the transaction: its thread reads its own changes.
-        Raises CorruptError if the page table is damaged, ClosedError after `close`.
+        Raises CorruptError if the page table is damaged, ClosedError after `close`, SearchTimeoutError if the file is
+        being replaced or erased until the deadline.
         """
         cdef EnvironmentBase env
         if self.epoch != _epoch:
@@ -138,10 +139,16 @@ cdef class StoreBase:
         if self.joined is not None and self.in_transaction:
             return self.joined
         env = self.env
-        with env.lock:
-            txn = self.begin_read(env)
-            snapshot = self.snapshot_type(env, txn, self.view)
-            self.open_snapshots.add(snapshot)
+        if deadline is not None:
+            deadline.acquire(env.lock)  # which is re-entrant
+        try:
+            with env.lock:
+                txn = self.begin_read(env, deadline)
+                snapshot = self.snapshot_type(env, txn, self.view)
+                self.open_snapshots.add(snapshot)
+        finally:
+            if deadline is not None:
+                env.lock.release()
         return snapshot
 
     def end(self, SnapshotBase snapshot not None):
@@ -152,7 +159,7 @@ cdef class StoreBase:
         self.open_snapshots.discard(snapshot)
         self.end_read(snapshot.env, snapshot.view, txn)
 
-    def search_prepared(self, query, tuple raw not None):
+    def search_prepared(self, query, tuple raw not None, Deadline deadline=None):
         """The hits of one query, by a search that is prepared for these options on the last commit; else None.
 
         This is `begin`, `PreparedSearch.search` and `end` in one call, without a snapshot.
@@ -162,13 +169,19 @@ cdef class StoreBase:
         cdef ViewBase view
         if self.epoch != _epoch or self.joined is not None or self.view is None:  # None: a store of one snapshot
             return None
-        with env.lock:
-            txn = self.begin_read(env)
-            view = self.view
-            self.running += 1
+        if deadline is not None:
+            deadline.acquire(env.lock)
+        try:
+            with env.lock:
+                txn = self.begin_read(env, deadline)
+                view = self.view
+                self.running += 1
+        finally:
+            if deadline is not None:
+                env.lock.release()
         try:
             search = find_prepared(view.derived, raw)
-            return None if search is None or search.hits is None else search.search(query)
+            return None if search is None or search.hits is None else search.search(query, deadline)
         finally:
             self.running -= 1
             self.end_read(env, view, txn)
@@ -201,17 +214,17 @@ cdef class PreparedSearch:
         self.searcher, self.selection, self.dim, self.max_norm2 = searcher, selection, dim, max_norm2
         self.hits, self.ids, self.payloads, self.zero_score = hits, ids, payloads, zero_score
 
-    def find(self, query):
+    cpdef find(self, query, Deadline deadline=None):
         """Rows int64 [k], distances float32 [k] and count int64 [] of one query.
 
         None if the query is not float32 [dim], C-contiguous, of a norm that needs no check.
         """
         if not 0 < plain_norm2(query, self.dim) < self.max_norm2:
             return None
-        return self.searcher.search(query, self.params, self.selection)
+        return self.searcher.search(query, self.params, self.selection, deadline)
 
-    cdef object search(self, query):
-        found = self.find(query)
+    cdef object search(self, query, Deadline deadline):
+        found = self.find(query, deadline)
         if found is None:
             return None
         rows, distances, counts = <tuple>found

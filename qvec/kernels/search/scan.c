@@ -3,12 +3,33 @@
 #include "search/search.h"
 
 #include <stdlib.h>
+#include <time.h>
 
 #include "codec/simd.h"
 
 #define QV_DISTANCE 4096 /* bytes that a scan fetches ahead */
 #define QV_RUN 16        /* rows that it scores between fetches */
 #define QV_SOON 3        /* places from the cursor: candidates whose lists are fetched as soon as they are found */
+
+#define QV_UNTIMED ((size_t)64 << 10) /* bytes: their work takes some microseconds, the clock takes 25 nanoseconds */
+
+uint64_t qv_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+void qv_set_deadline(qv_scratch *s, uint64_t deadline) {
+    s->deadline = deadline;
+    s->unchecked = QV_UNTIMED;
+}
+
+int qv_reads_clock_late(qv_scratch *s, size_t bytes) {
+    s->unchecked += bytes;
+    if (s->unchecked < QV_UNTIMED) return 0;
+    s->unchecked = 0;
+    return qv_now() >= s->deadline;
+}
 
 static void *grown(void *old, size_t bytes, int *failed) {
     void *fresh = NULL;
@@ -184,6 +205,7 @@ int qv_scan(const qv_scan_source *source, const uint8_t *queries, size_t query_s
     for (int staged; (staged = stage_rows(source, &at, s)) != 0;) {
         if (staged < 0) return staged;
         for (int q = 0; q < n_queries; q++) {
+            if (qv_is_late(s, (size_t)staged * source->codes->stride)) return QV_LATE;
             const qv_query *query = (const qv_query *)(queries + (size_t)q * query_size);
             if (q == 0 && in_order) score_in_order(source, query, staged, s);
             else codec->score(codec, query, s->address[0], staged, s->key);

@@ -1,5 +1,4 @@
 #include <math.h>
-#include <time.h>
 
 #include "search/search.h"
 #include "codec/simd.h"
@@ -10,9 +9,7 @@
 /* Add the time since the last phase ended to `phase`; QV_PHASES: start the clock only. */
 static void end_phase(const qv_searcher *searcher, qv_scratch *s, int phase) {
     if (!searcher->timed) return;
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    uint64_t now = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+    uint64_t now = qv_now();
     if (phase < QV_PHASES) s->phase_ns[phase] += now - s->phase_began;
     s->phase_began = now;
 }
@@ -43,6 +40,7 @@ static int rerank_pool(const qv_searcher *searcher, const qv_query *query, qv_sc
     for (int start = 0; start < pool->size; start += QV_HOP_MAX) {
         int n = pool->size - start < QV_HOP_MAX ? pool->size - start : QV_HOP_MAX;
         const uint8_t **address = s->address[0];
+        if (qv_is_late(s, (size_t)n * (size_t)codec->stride)) return QV_LATE;
         if (row_addresses(searcher->vectors, pool->slots + start, n, (size_t)codec->stride, address)) return QV_DAMAGED;
         for (int i = 0; i < n; i += 4) {
             for (int j = i + QV_AHEAD; j < n && j < i + QV_AHEAD + 4; j++)
@@ -56,6 +54,7 @@ static int rerank_pool(const qv_searcher *searcher, const qv_query *query, qv_sc
     s->reranked += (uint64_t)size;
     qv_pool_reset(pool, size);
     for (int i = 0; i < size; i++) { /* insertion in place: slot i is read before the sorted part reaches it */
+        if (i % QV_HOP_MAX == 0 && qv_is_late(s, (size_t)i * QV_HOP_MAX * sizeof *pool->slots)) return QV_LATE;
         uint64_t candidate = pool->slots[i];
         qv_pool_insert(pool, candidate);
     }

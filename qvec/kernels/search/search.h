@@ -10,7 +10,7 @@
 #define QV_HOP_MAX 128 /* rows scored in one call */
 #define QV_TILE 8      /* queries of a batch that share a scan */
 
-enum { QV_OK = 0, QV_RANKED = 1, QV_TOO_FEW = 2, QV_DAMAGED = -1, QV_NO_MEMORY = -2 };
+enum { QV_OK = 0, QV_RANKED = 1, QV_TOO_FEW = 2, QV_DAMAGED = -1, QV_NO_MEMORY = -2, QV_LATE = -3 };
 enum { QV_PREPARE, QV_FIND, QV_RERANK, QV_WRITE, QV_PHASES }; /* of a search */
 
 /* Buffers of one thread, grown to the largest query seen. */
@@ -35,7 +35,21 @@ typedef struct {
     qv_stages stages; /* of the query, where effort depends on it */
     uint64_t hops, evaluations, reranked;
     uint64_t phase_ns[QV_PHASES], phase_began; /* where the searcher is timed */
+    uint64_t deadline;                         /* of the search, in nanoseconds of qv_now; 0: none */
+    size_t unchecked;                          /* bytes that were read since the clock was */
 } qv_scratch;
+
+/* Nanoseconds of the monotonic clock. */
+uint64_t qv_now(void);
+
+/* Let the search end at a deadline, in nanoseconds of qv_now; 0: at none. */
+void qv_set_deadline(qv_scratch *s, uint64_t deadline);
+int qv_reads_clock_late(qv_scratch *s, size_t bytes);
+
+/* Whether the deadline has passed, before work on about this many bytes. Reads the clock once in QV_UNTIMED bytes. */
+static inline int qv_is_late(qv_scratch *s, size_t bytes) {
+    return __builtin_expect(s->deadline != 0, 0) && qv_reads_clock_late(s, bytes);
+}
 
 int qv_scratch_reserve(qv_scratch *s, int pool, uint32_t rows, size_t query_size);
 int qv_scratch_reserve_map(qv_scratch *s, size_t floats);
@@ -93,7 +107,7 @@ typedef struct {
     const qv_selection *selection;
 } qv_scan_source;
 
-/* Fill pool i with the nearest rows to the query at queries + i * query_size, up to its capacity. */
+/* Fill pool i with the nearest rows to the query at queries + i * query_size, up to its capacity. QV_OK, or an error. */
 int qv_scan(const qv_scan_source *source, const uint8_t *queries, size_t query_size, qv_pool *pools, int n_queries,
             qv_scratch *s);
 

@@ -5,9 +5,8 @@
 cimport numpy as cnp
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
-from qvec.common.errors import CorruptError
+from qvec.common.errors import CorruptError, SearchTimeoutError
 
 cdef extern from "search/effort.h" nogil:
     enum: QV_STAGES_MAX, QV_FEATURES, QV_EFFORT_K_MAX
@@ -18,7 +17,7 @@ cdef extern from "search/effort.h" nogil:
         float recall[QV_STAGES_MAX][QV_FEATURES]
 
 cdef extern from "search/search.h" nogil:
-    const int QV_DAMAGED
+    const int QV_DAMAGED, QV_LATE
     enum: QV_PREPARE, QV_FIND, QV_RERANK, QV_WRITE, QV_PHASES
     ctypedef struct qv_scratch:
         uint64_t hops
@@ -52,6 +51,8 @@ cdef extern from "search/search.h" nogil:
         qv_codec *rerank
         qv_column *vectors
         int timed
+    uint64_t qv_now()
+    void qv_set_deadline(qv_scratch *s, uint64_t deadline)
     int qv_scratch_reserve(qv_scratch *s, int pool, uint32_t rows, size_t query_size)
     void qv_scratch_free(qv_scratch *s)
     ctypedef struct qv_batch:
@@ -65,10 +66,43 @@ cdef extern from "search/search.h" nogil:
     int qv_search(const qv_searcher *searcher, const qv_search_params *params, const qv_batch *batch, qv_scratch *s)
 
 
-cdef inline uint64_t _now() noexcept nogil:
-    cdef timespec t
-    clock_gettime(CLOCK_MONOTONIC, &t)
-    return <uint64_t>t.tv_sec * 1000000000 + <uint64_t>t.tv_nsec
+cdef class Deadline:
+    """The time at which a search ends: ``seconds`` from now, by the monotonic clock."""
+
+    cdef uint64_t at
+    cdef readonly double seconds
+
+    def __init__(self, double seconds):
+        cdef double longest = 1e9
+        self.seconds = seconds
+        self.at = qv_now() + <uint64_t>(min(max(seconds, 0.0), longest) * 1e9)
+
+    @property
+    def left(self):
+        """Seconds until the deadline; negative after it."""
+        return (<double>self.at - <double>qv_now()) / 1e9
+
+    def watch(self, items):
+        """The items of an iterable; SearchTimeoutError before the first one after the deadline."""
+        for item in items:
+            self.check()
+            yield item
+
+    cpdef int check(self) except -1:
+        """Raise SearchTimeoutError if the deadline has passed."""
+        if qv_now() >= self.at:
+            self.fail()
+        return 0
+
+    cdef int acquire(self, lock) except -1:
+        """Acquire a lock. Raises SearchTimeoutError if it is not free before the deadline."""
+        if not lock.acquire(True, max(0.0, self.left)):
+            self.fail()
+        return 0
+
+    def fail(self):
+        """Raise SearchTimeoutError."""
+        raise SearchTimeoutError(f"the search did not end within its timeout of {self.seconds:g} s")
 
 
 cdef class Scratch:
@@ -291,10 +325,11 @@ cdef class Searcher:
     def phase_ns(self):
         return tuple([self._phase_ns[i] for i in range(QV_PHASES)])
 
-    cpdef tuple search(self, cnp.ndarray q, SearchParams params, Selection selection):
+    cpdef tuple search(self, cnp.ndarray q, SearchParams params, Selection selection, Deadline deadline=None):
         """Rows int64 [nq, k], distances float32 [nq, k], counts int64 [nq]; without nq for one query.
 
         q: float32 [nq, dim] or [dim], C-contiguous. Places without a hit have row -1 and an infinite distance.
+        Raises SearchTimeoutError a few milliseconds after the deadline at most.
         """
         cdef cnp.npy_intp shape[2]
         cdef int batch = q.ndim - 1
@@ -303,7 +338,7 @@ cdef class Searcher:
         cdef cnp.ndarray rows = cnp.PyArray_EMPTY(batch + 1, shape, cnp.NPY_INT64, 0)
         cdef cnp.ndarray distances = cnp.PyArray_EMPTY(batch + 1, shape, cnp.NPY_FLOAT32, 0)
         cdef cnp.ndarray counts = cnp.PyArray_EMPTY(batch, shape, cnp.NPY_INT64, 0)
-        self._run(q, params, selection, rows, distances, counts, 0, q.shape[0] if batch else 1, NULL, NULL)
+        self._run(q, params, selection, rows, distances, counts, 0, q.shape[0] if batch else 1, deadline, NULL, NULL)
         return rows, distances, counts
 
     def trace(self, cnp.ndarray q not None, SearchParams params not None, Selection selection not None):
@@ -314,18 +349,25 @@ cdef class Searcher:
         found = np.empty((n, params.p.k), np.int64), np.empty((n, params.p.k), np.float32), np.empty(n, np.int64)
         cdef cnp.ndarray expected = np.empty(n, np.float32)
         cdef cnp.ndarray features = np.empty((n, QV_FEATURES + 1), np.float32)
-        self._run(q, params, selection, found[0], found[1], found[2], 0, n, <float *>cnp.PyArray_DATA(expected),
-                  <float *>cnp.PyArray_DATA(features))
+        self._run(q, params, selection, found[0], found[1], found[2], 0, n, None,
+                  <float *>cnp.PyArray_DATA(expected), <float *>cnp.PyArray_DATA(features))
         return *found, expected, features
 
     def search_into(self, cnp.ndarray q, SearchParams params not None, Selection selection not None, cnp.ndarray rows,
-                    cnp.ndarray distances, cnp.ndarray counts, Py_ssize_t start, Py_ssize_t stop):
-        """Search queries [start, stop) of q, into the given arrays; several threads may do so at once."""
-        self._run(q, params, selection, rows, distances, counts, start, stop, NULL, NULL)
+                    cnp.ndarray distances, cnp.ndarray counts, Py_ssize_t start, Py_ssize_t stop,
+                    Deadline deadline=None, cnp.ndarray expected=None):
+        """Search queries [start, stop) of q, into the given arrays; several threads may do so at once.
+
+        expected: float32 [nq], for the recall to expect of each query; NaN where effort does not depend on the query.
+        """
+        cdef float *out = NULL
+        if expected is not None:
+            out = <float *>cnp.PyArray_DATA(expected)
+        self._run(q, params, selection, rows, distances, counts, start, stop, deadline, out, NULL)
 
     cdef int _run(self, cnp.ndarray q, SearchParams params, Selection selection, cnp.ndarray rows,
-                  cnp.ndarray distances, cnp.ndarray counts, Py_ssize_t start, Py_ssize_t stop, float *expected,
-                  float *features) except -1:
+                  cnp.ndarray distances, cnp.ndarray counts, Py_ssize_t start, Py_ssize_t stop,
+                  Deadline deadline, float *expected, float *features) except -1:
         if q is None or params is None or selection is None:
             raise TypeError("queries, parameters and a selection are needed")
         cdef qv_search_params p = params.p
@@ -347,10 +389,11 @@ cdef class Searcher:
         cdef uint64_t begin, hops = work.hops, evaluations = work.evaluations, reranked = work.reranked
         cdef int status = 0, phase
         memset(work.phase_ns, 0, sizeof(work.phase_ns))
+        qv_set_deadline(work, deadline.at if deadline is not None else 0)
         with nogil:
-            begin = _now()
+            begin = qv_now()
             status = qv_search(&self.s, &p, &b, work)
-            begin = _now() - begin
+            begin = qv_now() - begin
         self.kernel_ns += begin
         self.hops += work.hops - hops
         self.evaluations += work.evaluations - evaluations
@@ -358,6 +401,8 @@ cdef class Searcher:
         for phase in range(QV_PHASES):
             self._phase_ns[phase] += work.phase_ns[phase]
         self._idle.append(scratch)
+        if status == QV_LATE:
+            deadline.fail()
         if status < 0:
             own = [] if self._finder is None else self._finder.columns
             _raise_status(status, [*own, self._codes, self._vectors])
