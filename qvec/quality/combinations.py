@@ -31,6 +31,7 @@ SLACK = 1.4  # combinations within this factor of the best of the screening are 
 FINALISTS = 6
 DEPTHS_TRIED = 2  # numbers of candidates for each code: the least that suffices, and the next
 TIMED_SEARCHES, TIMED_ROUNDS = 200, 3
+HEADINGS = ("code", "index", "bytes", "ef", "nprobe", "candidates", "recall", "at least", "mean ms", "p99 ms")
 EVERY_INDEX: tuple[IndexConfig, ...] = (Flat(), HNSW(), HNSW(layout="packed"), IVF())
 
 
@@ -262,6 +263,19 @@ class IndexChoice:
             {"code": one.code, "index": one.index, "bytes": one.bytes, **one.effort._asdict(), "recall": one.recall,
              "low": one.low, "mean_ms": one.mean_ms, "p99_ms": one.p99_ms, "queries": n}
             for one, n in rows
+        ]  # fmt: skip
+
+    @property
+    def title(self) -> str:
+        """Description of the measurement on one line."""
+        return f"recall@{self.k} of {self.n:,} vectors, {self.n_queries:,} queries"
+
+    def cells(self) -> list[tuple[str, ...]]:
+        """The cells of a table of the combinations that were measured with all queries, in the order of HEADINGS."""
+        return [
+            (one.code, one.index, str(one.bytes), *(str(value or "-") for value in one.effort), f"{one.recall:.4f}",
+             f"{one.low:.4f}", f"{one.mean_ms:.3f}", f"{one.p99_ms:.3f}")
+            for one in self.tried
         ]  # fmt: skip
 
     def __str__(self) -> str:

@@ -88,7 +88,10 @@ class Searches:
             if search is not None and nearest and search.options.plain:
                 found = search.find(queries, deadline)
                 if found is not None:
-                    return make_hits(snap, self._config, found, search.options, deadline=deadline)
+                    hits = make_hits(snap, self._config, found[:3], search.options, deadline=deadline)
+                    if search.plan.effort is not None:
+                        hits.set_expected(found[3])
+                    return hits
             if self._form is None and 0 < plain_norm2(queries, self._config.dim) < SAFE_NORM2:
                 q: Float32Array = queries
             else:
@@ -189,6 +192,8 @@ class _Run:
     """Name in errors and filter: of each query, one for all queries, or none: every row may be a hit."""
     strategy: Strategy | None = None
     """The last that was chosen."""
+    expected: Float32Array | None = None
+    """The recall to expect of each query, if the search is for a recall."""
 
     def hits(self) -> Hits | BatchHits:
         """Find rows, refine them, and read their ids, payloads and vectors."""
@@ -226,6 +231,8 @@ class _Run:
             groups = groups[0]
         extras = Extras(vectors, groups=groups)
         hits = make_hits(self.snap, config, found, options, extras, self.deadline)
+        if self.expected is not None:
+            hits.set_expected(self.expected)
         if options.explain:
             k = options.depth + (self.own is not None)
             extras.explanation = explain(self.searcher, self.strategy, len(self.batch), k, [*times, perf_counter()])
@@ -235,13 +242,19 @@ class _Run:
         """The nearest rows of each query that may be its hits."""
         k = self.options.depth + (self.own is not None)
         params = self.plan or self._params(k)
+        if params is not None and params.effort is not None:
+            self.expected = np.ones(len(self.batch), np.float32)
         if len(self.filters) < 2:
-            found = self._find(self.batch, k, params, self._select(*self.filters[0]) if self.filters else None)
+            selected = self._select(*self.filters[0]) if self.filters else None
+            found = self._find(self.batch, k, params, selected, self.expected)
         else:
             selections = [self._select(name, where) for name, where in self.filters]
             found = no_hits(len(self.batch), k)
             for selected, at in _same_selections(selections):
-                found[0][at], found[1][at], found[2][at] = self._find(self.batch[at], k, params, selected)
+                part = None if self.expected is None else self.expected[at]
+                found[0][at], found[1][at], found[2][at] = self._find(self.batch[at], k, params, selected, part)
+                if self.expected is not None and part is not None:
+                    self.expected[at] = part
         return found if self.own is None else without(found, self.own)
 
     def nearest_groups(self, by: Field) -> tuple[Found, list[list[Any]]]:
@@ -309,15 +322,22 @@ class _Run:
             self.deadline.check()
         return selector.select(self.snap, where, self.ids_in, self.access.config.ids, name, limited, self.deadline)
 
-    def _find(self, queries: Float32Array, k: int, params: SearchParams | None, selected: SelectedRows | None) -> Found:
+    def _find(
+        self,
+        queries: Float32Array,
+        k: int,
+        params: SearchParams | None,
+        selected: SelectedRows | None,
+        expected: Float32Array | None = None,
+    ) -> Found:
         if self.engine is None or params is None or (selected is not None and selected.count == 0):
             return no_hits(len(queries), k)
         if selected is None and not self.options.explain:
-            return self.engine.search(queries, params, self.threads or 1, None, self.searcher, self.deadline)
+            return self.engine.search(queries, params, self.threads or 1, None, self.searcher, self.deadline, expected)
         strategy = None if selected is None else selected.strategies.get(params)
         self.strategy = strategy = strategy or choose_strategy(self.engine, params, selected)
         return self.engine.search(
-            queries, strategy.params, self.threads or 1, strategy.selection, self.searcher, self.deadline
+            queries, strategy.params, self.threads or 1, strategy.selection, self.searcher, self.deadline, expected
         )
 
 

@@ -25,6 +25,7 @@ HOW_TO_INCLUDE = {
     "explanation": 'search with include=("explanation",)',
     "groups": "use search_groups()",
     "shards": "search a ShardedIndex",
+    "expected_recall": "search with recall=, after tune()",
 }
 
 
@@ -57,7 +58,7 @@ class SearchResult:
     ``zero_score``: the score at distance 0, which is 1 under cosine and else 0.
     """
 
-    __slots__ = ("_counts", "_extras", "_payloads", "distances", "ids", "zero_score")
+    __slots__ = ("_counts", "_expected", "_extras", "_payloads", "distances", "ids", "zero_score")
 
     def __init__(
         self,
@@ -70,6 +71,7 @@ class SearchResult:
     ) -> None:
         self.ids, self.distances, self.zero_score = ids, distances, zero_score
         self._counts, self._payloads, self._extras = counts, payloads, extras
+        self._expected: Any = None
 
     @property
     def scores(self) -> Float32Array:
@@ -80,6 +82,19 @@ class SearchResult:
     def vectors(self) -> NDArray[Any]:
         """The vectors of the hits, as in :class:`Records`: shape (k, dim) or (n, k, dim), zeros without a hit."""
         return _included("vectors", self._extras.vectors)
+
+    @property
+    def expected_recall(self) -> Any:
+        """The recall to expect of a search with ``recall=``, between 0 and 1: a float, or of a batch float32 (n,).
+
+        An estimate from how the search went, by the measurement of ``tune``: queries with an estimate of .9 have a mean
+        recall of about .9, if they are like those that were measured.
+        """
+        return _included("expected_recall", self._expected)
+
+    def set_expected(self, recall: Float32Array) -> None:
+        """Set the recall to expect of each query, float32 [n]."""
+        self._expected = float(recall[0]) if self.ids.ndim == 1 else recall
 
     @property
     def shards(self) -> Int64Array:
@@ -94,7 +109,9 @@ class SearchResult:
     @property
     def included(self) -> tuple[str, ...]:
         """The names of the attributes that this search included, of HOW_TO_INCLUDE."""
-        parts = {"payloads": self._payloads} | {name: getattr(self._extras, name) for name in Extras.__slots__}
+        parts = {"payloads": self._payloads, "expected_recall": self._expected} | {
+            name: getattr(self._extras, name) for name in Extras.__slots__
+        }
         return tuple(name for name in HOW_TO_INCLUDE if parts[name] is not None)
 
     def arrays(self) -> tuple[Ids, Float32Array]:
@@ -299,7 +316,7 @@ class BatchHits(SearchResult, Sequence[Hits]):
         if isinstance(query, slice):
             return [self[i] for i in range(len(self))[query]]
         payloads, extras = self._payloads, self._extras
-        return Hits(
+        hits = Hits(
             self.ids[query],
             self.distances[query],
             self._counts[query],
@@ -307,6 +324,9 @@ class BatchHits(SearchResult, Sequence[Hits]):
             self.zero_score,
             extras if extras is NO_EXTRAS else extras.row(query),
         )
+        if self._expected is not None:
+            hits.set_expected(self._expected[query : query + 1])
+        return hits
 
     def to_list(self) -> list[list[dict[str, Any]]]:
         """For each query a list as of :meth:`Hits.to_list`."""

@@ -234,7 +234,7 @@ int qv_nodes_find(const void *nodes, const qv_search_params *params, const float
     int candidates = params->candidates > params->k ? params->candidates : params->k;
     qv_visited_reset(&s->visited);
     qv_pool_reset(&s->pool, params->selection.excluded && params->ef > candidates ? params->ef : candidates);
-    w.stages = qv_stages_begin(&s->stages, params->effort, params->k, candidates, params->ef);
+    w.stages = qv_stages_begin(&s->stages, params->effort, candidates, params->ef);
     w.pool_capacity = s->pool.capacity;
     w.began = s->hops;
     if (w.stages) enter_stage(&w);

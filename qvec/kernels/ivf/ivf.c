@@ -204,7 +204,7 @@ int qv_ivf_find(const void *index, const qv_search_params *params, const float *
         if (!status && !seeded && ivf->comparable) status = seed_bound(&f);
         if (status) return status;
         if (!seeded) qv_pool_reset(&s->pool, keep);
-        f.stages = seeded ? NULL : qv_stages_begin(&s->stages, params->effort, params->k, params->candidates, nprobe);
+        f.stages = seeded ? NULL : qv_stages_begin(&s->stages, params->effort, keep, nprobe);
         seeded = 1;
         status = scan_lists(&f);
         if (status) return status;

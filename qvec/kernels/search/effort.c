@@ -6,11 +6,11 @@
 #define LEAST_SPAN 1e-6f /* of the k-th key: below it, equal keys */
 #define LEAST_GAP 1e-3f  /* of the span */
 
-qv_stages *qv_stages_begin(qv_stages *stages, const qv_effort *effort, int k, int candidates, int last_width) {
+qv_stages *qv_stages_begin(qv_stages *stages, const qv_effort *effort, int keep, int last_width) {
     stages->effort = effort;
     if (!effort) return NULL;
-    stages->candidates = candidates > k ? candidates : k;
-    stages->k = k < QV_EFFORT_K_MAX ? k : QV_EFFORT_K_MAX;
+    stages->keep = keep;
+    stages->k = effort->k;
     stages->last_width = last_width;
     stages->stage = stages->n_before = 0;
     stages->expected = 0;
@@ -28,7 +28,7 @@ int qv_stage_width(const qv_stages *stages, int stage) {
 
 int qv_stages_enter(const qv_stages *stages, qv_pool *pool) {
     int kept = qv_stage_width(stages, stages->stage + QV_STAGES_AHEAD);
-    pool->capacity = kept > stages->candidates ? kept : stages->candidates;
+    pool->capacity = kept > stages->keep ? kept : stages->keep;
     return qv_stage_width(stages, stages->stage);
 }
 

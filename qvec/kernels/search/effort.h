@@ -14,7 +14,8 @@
  * After stage i the search goes on if the sum of go_on[i] times the features is positive. The expected recall of a
  * search that ends there is the sum of recall[i] times the features, between 0 and 1. */
 typedef struct {
-    int n_stages;
+    int n_stages, k; /* k: hits whose keys are features */
+    float scanned;   /* recall to expect of a scan */
     int width[QV_STAGES_MAX];
     float go_on[QV_STAGES_MAX][QV_FEATURES], recall[QV_STAGES_MAX][QV_FEATURES];
 } qv_effort;
@@ -22,14 +23,14 @@ typedef struct {
 /* Progress of one query. */
 typedef struct {
     const qv_effort *effort; /* NULL: a fixed width */
-    int k, candidates, last_width, stage, n_before;
+    int k, keep, last_width, stage, n_before; /* keep: least size of the pool */
     float features[QV_FEATURES];
     float expected; /* recall */
     uint64_t before[QV_EFFORT_K_MAX]; /* the nearest k after the last stage */
 } qv_stages;
 
 /* Begin; `last_width` is the width of the last stage. Returns the stages, or NULL if there is no effort table. */
-qv_stages *qv_stages_begin(qv_stages *stages, const qv_effort *effort, int k, int candidates, int last_width);
+qv_stages *qv_stages_begin(qv_stages *stages, const qv_effort *effort, int keep, int last_width);
 
 /* Width of a stage; stages after the last have its width. */
 int qv_stage_width(const qv_stages *stages, int stage);

@@ -215,21 +215,27 @@ cdef class PreparedSearch:
         self.hits, self.ids, self.payloads, self.zero_score = hits, ids, payloads, zero_score
 
     cpdef find(self, query, Deadline deadline=None):
-        """Rows int64 [k], distances float32 [k] and count int64 [] of one query.
+        """Rows int64 [k], distances float32 [k] and count int64 [] of one query, and with an effort the recall to
+        expect, float32 [1].
 
         None if the query is not float32 [dim], C-contiguous, of a norm that needs no check.
         """
         if not 0 < plain_norm2(query, self.dim) < self.max_norm2:
             return None
-        return self.searcher.search(query, self.params, self.selection, deadline)
+        if self.params.effort is None:
+            return self.searcher.search(query, self.params, self.selection, deadline)
+        return self.searcher.search_expected(query, self.params, self.selection, deadline)
 
     cdef object search(self, query, Deadline deadline):
         found = self.find(query, deadline)
         if found is None:
             return None
-        rows, distances, counts = <tuple>found
+        rows, distances, counts, *expected = <tuple>found
         payloads = [None] * self.params.p.k if self.payloads else None
-        return self.hits(ids_of_rows(self.ids, rows), distances, counts, payloads, self.zero_score)
+        hits = self.hits(ids_of_rows(self.ids, rows), distances, counts, payloads, self.zero_score)
+        if expected:
+            hits.set_expected(expected[0])
+        return hits
 
 
 cdef enum:

@@ -99,10 +99,10 @@ static const float *mapped(const qv_searcher *searcher, const qv_batch *batch, s
 }
 
 /* What is known of a query's recall. `found`: whether stages ended the search. */
-static void write_outcome(const qv_batch *batch, size_t q, int found, const qv_scratch *s) {
+static void write_outcome(const qv_batch *batch, size_t q, const qv_effort *effort, int found, const qv_scratch *s) {
     const qv_stages *stages = &s->stages;
     int known = found && stages->effort;
-    if (batch->expected) batch->expected[q] = known ? stages->expected : NAN;
+    if (batch->expected) batch->expected[q] = known ? stages->expected : effort ? effort->scanned : NAN;
     if (!batch->features) return;
     float *out = batch->features + q * (QV_FEATURES + 1);
     memcpy(out, stages->features, sizeof stages->features);
@@ -155,7 +155,7 @@ static int scan_tile(const qv_searcher *searcher, const qv_search_params *p, con
     for (int i = 0; i < n && !status; i++) {
         s->pool = s->tile[i];
         if (reranks(searcher, p)) prepare_original(searcher, batch, q + (size_t)i, s);
-        write_outcome(batch, q + (size_t)i, 0, s);
+        write_outcome(batch, q + (size_t)i, p->effort, 0, s);
         status = finish(searcher, p, batch, q + (size_t)i, 0, s);
     }
     s->pool = own;
@@ -218,7 +218,7 @@ static int find_one(const qv_searcher *searcher, const qv_search_params *p, cons
         ranked = 0;
     }
     end_phase(searcher, s, QV_FIND);
-    write_outcome(batch, q, !scanned, s);
+    write_outcome(batch, q, p->effort, !scanned, s);
     return status < 0 ? status : finish(searcher, p, batch, q, ranked, s);
 }
 

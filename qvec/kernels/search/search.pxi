@@ -12,6 +12,8 @@ cdef extern from "search/effort.h" nogil:
     enum: QV_STAGES_MAX, QV_FEATURES, QV_EFFORT_K_MAX
     ctypedef struct qv_effort:
         int n_stages
+        int k
+        float scanned
         int width[QV_STAGES_MAX]
         float go_on[QV_STAGES_MAX][QV_FEATURES]
         float recall[QV_STAGES_MAX][QV_FEATURES]
@@ -190,20 +192,22 @@ cdef class Selection:
 
 
 MAX_STAGES = QV_STAGES_MAX
+MAX_EFFORT_K = QV_EFFORT_K_MAX
 N_FEATURES = QV_FEATURES
 
 
 cdef class Effort:
     """A table that decides for each query how many stages its search has (effort.h). Cannot be changed.
 
-    widths: of the stages, ascending. go_on, recall: float32 [stages, features].
+    k: hits whose keys are features. widths: of the stages, ascending. go_on, recall: float32 [stages, features].
+    scanned: recall to expect where a search becomes a scan.
     """
 
     cdef qv_effort e
     cdef readonly tuple widths
-    cdef readonly bytes key
+    cdef bytes key
 
-    def __init__(self, widths, go_on, recall):
+    def __init__(self, int k, widths, go_on, recall, float scanned=1.0):
         cdef int i, j
         self.widths = tuple(map(int, widths))
         shape = len(self.widths), QV_FEATURES
@@ -212,19 +216,24 @@ cdef class Effort:
         tables = [np.ascontiguousarray(table, np.float32) for table in (go_on, recall)]
         if any(table.shape != shape or not np.isfinite(table).all() for table in tables):
             raise ValueError(f"an effort table needs finite weights of shape {shape}")
+        if not 1 <= k <= QV_EFFORT_K_MAX:
+            raise ValueError(f"an effort table is for 1 to {QV_EFFORT_K_MAX} hits, got {k}")
         memset(&self.e, 0, sizeof(self.e))
-        self.e.n_stages = shape[0]
+        self.e.n_stages, self.e.k, self.e.scanned = shape[0], k, scanned
         for i in range(shape[0]):
             self.e.width[i] = self.widths[i]
             for j in range(QV_FEATURES):
                 self.e.go_on[i][j], self.e.recall[i][j] = tables[0][i, j], tables[1][i, j]
         self.key = tables[0].tobytes() + tables[1].tobytes()
 
+    cdef tuple _values(self):
+        return self.e.k, self.e.scanned, self.widths, self.key
+
     def __eq__(self, other):
-        return isinstance(other, Effort) and (self.widths, self.key) == (other.widths, other.key)
+        return isinstance(other, Effort) and self._values() == (<Effort>other)._values()
 
     def __hash__(self):
-        return hash((self.widths, self.key))
+        return hash(self._values())
 
 
 cdef class SearchParams:
@@ -340,6 +349,17 @@ cdef class Searcher:
         cdef cnp.ndarray counts = cnp.PyArray_EMPTY(batch, shape, cnp.NPY_INT64, 0)
         self._run(q, params, selection, rows, distances, counts, 0, q.shape[0] if batch else 1, deadline, NULL, NULL)
         return rows, distances, counts
+
+    cdef tuple search_expected(self, cnp.ndarray q, SearchParams params, Selection selection, Deadline deadline):
+        """As `search`, for one query; and the recall to expect, float32 [1]."""
+        cdef cnp.npy_intp k = params.p.k, one = 1
+        cdef cnp.ndarray rows = cnp.PyArray_EMPTY(1, &k, cnp.NPY_INT64, 0)
+        cdef cnp.ndarray distances = cnp.PyArray_EMPTY(1, &k, cnp.NPY_FLOAT32, 0)
+        cdef cnp.ndarray counts = cnp.PyArray_EMPTY(0, &k, cnp.NPY_INT64, 0)
+        cdef cnp.ndarray expected = cnp.PyArray_EMPTY(1, &one, cnp.NPY_FLOAT32, 0)
+        self._run(q, params, selection, rows, distances, counts, 0, 1, deadline, <float *>cnp.PyArray_DATA(expected),
+                  NULL)
+        return rows, distances, counts, expected
 
     def trace(self, cnp.ndarray q not None, SearchParams params not None, Selection selection not None):
         """Rows, distances and counts as of `search`, for a batch; then for each query its expected recall, float32
