@@ -141,12 +141,12 @@ static void enter_stage(walk *w) {
 }
 
 /* Whether the nearest open candidate is to be expanded: end each stage that has expanded the nodes nearest to the query,
- * as many as its width. */
+ * as many as its width. The last stage ends when no candidates are left. */
 static int stages_go_on(walk *w) {
     qv_beam *beam = &w->beam;
     int32_t nearest = qv_beam_least(beam->open, beam->n_open, QV_BEAM_NONE);
     qv_beam_pad(beam->taken, beam->n_taken);
-    while (!w->is_over && qv_beam_count(beam->taken, beam->n_taken, nearest) >= w->width) {
+    while (!w->is_over && !qv_stage_is_last(w->stages) && qv_beam_count(beam->taken, beam->n_taken, nearest) >= w->width) {
         float frontier = nearest == QV_BEAM_NONE ? INFINITY : qv_beam_float(nearest);
         if (qv_stage_goes_on(w->stages, &w->s->pool, frontier, w->s->hops - w->began)) enter_stage(w);
         else w->is_over = 1;

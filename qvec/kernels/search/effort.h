@@ -35,6 +35,8 @@ qv_stages *qv_stages_begin(qv_stages *stages, const qv_effort *effort, int keep,
 /* Width of a stage; stages after the last have its width. */
 int qv_stage_width(const qv_stages *stages, int stage);
 
+static inline int qv_stage_is_last(const qv_stages *stages) { return stages->stage + 1 >= stages->effort->n_stages; }
+
 /* Begin the stage that is next: make room in the pool for it and for those after it. Returns its width. */
 int qv_stages_enter(const qv_stages *stages, qv_pool *pool);
 
