@@ -3,15 +3,20 @@
     python benchmarks/bench_writers.py fair [--commits 2000]
     python benchmarks/bench_writers.py add [--rows 60000] [--base CHECKOUT]
     python benchmarks/bench_writers.py mixed [--processes 16] [--calls 1000] [--folder DIR]
+    python benchmarks/bench_writers.py readers [--processes 16] [--seconds 10] [--rows 60000]
+    python benchmarks/bench_writers.py loop [--seconds 10] [--rows 60000]
 
 fair: two processes make durable commits at the same time; waits of each commit, errors. add: milliseconds of one
 durable add to a graph of a given number of rows, by an exclusive and by a shared handle, and with ``--base`` by
 another checkout, interleaved. mixed: R23 of the reliability suite (tests/reliability/many_writers.py) at this size.
+readers: CPU time of a search in four reading processes while that many processes write, relative to that with one
+writer, in alternation. loop: how late a timer of an event loop is while 100 tasks search and one writes.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import subprocess
@@ -63,6 +68,25 @@ with qvec.open(path, **options) as db:
         db.add(x, ids=[first + i])
         if i >= 50:
             print(time.perf_counter() - begun)
+"""
+
+
+READER = """
+import json, sys, time
+import numpy as np, qvec
+path, seconds, dim = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
+queries = np.random.default_rng(0).normal(size=(1000, dim)).astype(np.float32)
+with qvec.open(path, "r") as db:
+    db.search(queries[0], 10)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    stop, cpu, done = time.monotonic() + seconds, time.process_time(), 0
+    first = db._store.view.txn_id
+    while time.monotonic() < stop:
+        db.search(queries[done % 1000], 10)
+        done += 1
+    cpu = time.process_time() - cpu
+    print(json.dumps({"searches": done, "cpu": cpu, "commits": db._store.view.txn_id - first}), flush=True)
 """
 
 
@@ -137,15 +161,89 @@ def mixed(folder: Path, processes: int, calls: int) -> dict[str, Any]:
     return {**found.amounts, "failures": found.failures, "seconds": round(time.monotonic() - begun, 1)}
 
 
+def readers(folder: Path, processes: int, rows: int, seconds: float) -> dict[str, Any]:
+    """CPU time of a search in four processes, while others make the calls of R23."""
+    sys.path.insert(0, str(ROOT / "tests/reliability"))
+    import many_writers
+    from child import start
+
+    import qvec
+
+    path, dim = folder / "readers.qvec", many_writers.DIM
+    with qvec.create(path, dim, index="hnsw", fields={"version": "int"}) as db:
+        db.add(np.random.default_rng(1).normal(size=(rows, dim)), ids=np.arange(10**9, 10**9 + rows))
+    said: dict[int, list[dict[str, float]]] = {1: [], processes: []}
+    for number in (1, processes) * 3:
+        reading = [python(READER, path, seconds, dim) for _ in range(4)]
+        for reader in reading:
+            assert reader.stdout is not None
+            reader.stdout.readline()
+        first = 100 * len(said[number]) + (1 if number == 1 else 20)  # ids of their own
+        writing = [start(many_writers.__file__, "write", path, first + i, 10**6) for i in range(number)]
+        time.sleep(3.0)  # until all of them write
+        for reader in reading:
+            print(file=reader.stdin, flush=True)
+        said[number] += [json.loads(reader.communicate()[0]) for reader in reading]
+        for writer in writing:
+            writer.kill()
+            writer.communicate()
+    found: dict[str, Any] = {"rows": rows}
+    for number, each in said.items():
+        found[f"{number} writers"] = {
+            "CPU us per search": round(1e6 * sum(one["cpu"] for one in each) / sum(one["searches"] for one in each), 1),
+            "searches": sum(one["searches"] for one in each),
+            "commits per second": round(sum(one["commits"] for one in each) / len(each) / seconds),
+        }
+    few, many = (found[f"{number} writers"]["CPU us per search"] for number in said)
+    with qvec.open(path) as db:
+        return {**found, "ratio": round(many / few, 3), "problems": db.verify()}
+
+
+def loop(folder: Path, rows: int, seconds: float) -> dict[str, Any]:
+    """How late a timer of one millisecond is in a loop whose tasks search and write."""
+    import qvec.aio
+
+    rng, late, calls = np.random.default_rng(0), [], {"searches": 0, "commits": 0}
+    queries = rng.normal(size=(1000, DIM)).astype(np.float32)
+
+    async def run() -> None:
+        async with await qvec.aio.create(folder / "loop.qvec", DIM, index="hnsw") as db:
+            await db.add(rng.normal(size=(rows, DIM)))
+            stop = time.perf_counter() + seconds
+
+            async def search() -> None:
+                while time.perf_counter() < stop:
+                    await db.search(queries[calls["searches"] % 1000], 10)
+                    calls["searches"] += 1
+
+            async def write() -> None:
+                while time.perf_counter() < stop:
+                    await db.add(rng.normal(size=(1, DIM)))
+                    calls["commits"] += 1
+
+            async def tick() -> None:
+                while time.perf_counter() < stop:
+                    begun = time.perf_counter()
+                    await asyncio.sleep(0.001)
+                    late.append(time.perf_counter() - begun - 0.001)
+
+            await asyncio.gather(write(), tick(), *(search() for _ in range(100)))
+
+    asyncio.run(run())
+    quantiles = {f"p{q} ms": round(1e3 * float(np.quantile(late, q / 100)), 2) for q in (50, 90, 99, 99.9)}
+    return {"rows": rows, "ticks": len(late), **quantiles, "max ms": round(1e3 * max(late), 2), **calls}
+
+
 def main() -> None:
     """Print the figures of a part as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("fair", "add", "mixed"))
+    parser.add_argument("part", choices=("fair", "add", "mixed", "readers", "loop"))
     parser.add_argument("--commits", type=int, default=2000)
     parser.add_argument("--rows", type=int, default=60_000)
     parser.add_argument("--base", type=Path)
     parser.add_argument("--processes", type=int, default=16)
     parser.add_argument("--calls", type=int, default=1000)
+    parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--folder", type=Path, help="where the files are made; default: the temporary folder")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
@@ -153,6 +251,10 @@ def main() -> None:
             found = fair(Path(folder), args.commits)
         elif args.part == "add":
             found = add(Path(folder), args.rows, args.base)
+        elif args.part == "readers":
+            found = readers(Path(folder), args.processes, args.rows, args.seconds)
+        elif args.part == "loop":
+            found = loop(Path(folder), args.rows, args.seconds)
         else:
             found = mixed(Path(folder), args.processes, args.calls)
     print(json.dumps(found, indent=1))

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
-from qvec._kernels import Deadline
+from qvec._kernels import Deadline, fork_epoch
 from qvec.collection import open as opening
 from qvec.collection.collection import Collection
 from qvec.common.errors import LockedError
@@ -93,8 +93,13 @@ class AsyncCollection:
     """A collection whose calls are coroutines. ``collection`` is the one that they use."""
 
     def __init__(self, collection: Collection, pool: int = THREADS) -> None:
-        self.collection = collection
-        self._readers = ThreadPoolExecutor(pool, thread_name_prefix="qvec-read")
+        self.collection, self._n_readers = collection, pool
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make the pools. A forked child makes its own, because it has none of the parent's threads."""
+        self._epoch = fork_epoch()
+        self._readers = ThreadPoolExecutor(self._n_readers, thread_name_prefix="qvec-read")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="qvec-write")  # LMDB's transactions belong to a thread
         self._lock = asyncio.Lock()
         self._owner: asyncio.Task[Any] | None = None  # the task that has a transaction
@@ -170,6 +175,7 @@ class AsyncCollection:
     @contextlib.asynccontextmanager
     async def snapshot(self) -> AsyncIterator[AsyncCollection]:
         """The collection as of now: ``async with db.snapshot() as s``."""
+        self._renew()
         snapshot = await self._run(self._readers, self.collection.snapshot)
         view = AsyncCollection.__new__(AsyncCollection)
         view.__dict__.update(self.__dict__, collection=snapshot, _lock=asyncio.Lock(), _owner=None)
@@ -192,7 +198,12 @@ class AsyncCollection:
 
     @property
     def _is_in_block(self) -> bool:
+        self._renew()
         return self._owner is not None and self._owner is asyncio.current_task()
+
+    def _renew(self) -> None:
+        if self._epoch != fork_epoch():
+            self._begin()
 
     @contextlib.asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:

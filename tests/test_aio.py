@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -170,3 +172,27 @@ def test_a_closed_collection_has_no_threads(tmp_path: Path) -> None:
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert threading.active_count() <= before
+
+
+@pytest.mark.alone
+def test_a_forked_child_makes_threads_of_its_own(tmp_path: Path) -> None:
+    async def begin() -> qvec.aio.AsyncCollection:
+        db = await qvec.aio.create(tmp_path / "a.qvec", DIM)
+        await db.add(rows(20))
+        await db.search(rows(1)[0], 3)
+        return db
+
+    async def use(db: qvec.aio.AsyncCollection) -> int:
+        async with db.snapshot() as snapshot:
+            assert await snapshot.count() == 20
+        await db.add(rows(5))
+        return len(await db.search(rows(1)[0], 3))
+
+    db = asyncio.run(begin())
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)  # ends a child that hangs
+        os._exit(0 if asyncio.run(use(db)) == 3 else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert len(db.collection) == 25
+    asyncio.run(db.close())

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import qvec
 from helpers.collection_model import Model, assert_same_content
 from helpers.vectors import clustered
+from qvec.storage.store import Store
 
 DIM, N = 32, 1500
 OTHER = """
@@ -64,13 +66,16 @@ def test_a_compacted_file_is_smaller_and_has_the_same_content(filled: Any, path:
         assert_same_content(moved, model)
 
 
-def test_compact_is_refused_while_another_process_has_the_file_open(filled: Any, path: Path) -> None:
+def test_compact_is_refused_while_another_process_has_the_file_open(
+    filled: Any, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     db, model = filled
     size = path.stat().st_size
+    monkeypatch.setattr(db._store, "timeout", 0.1)
     with other_process(path) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "open\n"
-        with pytest.raises(qvec.LockedError, match="another process"):
+        with pytest.raises(qvec.LockedError, match=f"another process has it open .*{other.pid}"):
             db.compact()
         assert path.stat().st_size == size
         db.delete([7])
@@ -81,6 +86,42 @@ def test_compact_is_refused_while_another_process_has_the_file_open(filled: Any,
     assert_same_content(db, model)
     with other_process(path) as other:  # and who comes later finds the new file
         assert other.communicate("\n")[0] == "open\n199\n"
+
+
+def test_compact_waits_until_other_processes_close_the_file(filled: Any, path: Path) -> None:
+    db, model = filled
+    with other_process(path) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "open\n"
+        ending = threading.Timer(0.3, lambda: print(file=other.stdin, flush=True))
+        ending.start()
+        db.compact()
+        ending.join()
+        assert other.communicate()[0] == "200\n"
+    assert_same_content(db, model)
+
+
+@pytest.mark.parametrize("commits", [0, 1, 2, 3])
+def test_writers_go_on_while_compact_copies(
+    filled: Any, path: Path, monkeypatch: pytest.MonkeyPatch, commits: int
+) -> None:
+    db, model = filled
+    copies = []
+
+    def check(store: Store, draft: str) -> None:
+        copies.append(draft)
+        if len(copies) <= commits:
+            db.delete([len(copies)])  # in the thread that compacts: it would fail at once if compact had the lock
+            model.delete([len(copies)])
+        with ThreadPoolExecutor(1) as pool:  # opening the file does not discard the copy
+            pool.submit(lambda: qvec.open(path, timeout=0).close()).result()
+        assert Path(draft).exists()
+
+    monkeypatch.setattr("qvec.storage.copies._check", check)
+    db.compact()
+    assert len(copies) == commits + 1
+    assert_same_content(db, model)
+    assert db.verify() == []
 
 
 def test_compact_waits_for_searches_and_is_refused_for_snapshots(

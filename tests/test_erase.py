@@ -179,7 +179,9 @@ def test_erased_data_stays_in_open_snapshots(
         assert_same_content(db, model)
 
 
-def test_another_process_that_reads_an_earlier_commit_is_not_harmed(path: Path, rng: np.random.Generator) -> None:
+def test_another_process_that_reads_an_earlier_commit_is_awaited_and_not_harmed(
+    path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     db, model = filled(path, rng, "flat", False)
     code = """
 import sys, qvec
@@ -194,11 +196,16 @@ with qvec.open(sys.argv[1], "r") as db, db.snapshot() as s:
         assert other.stdout is not None
         assert other.stdout.readline() == "open\n"
         names = [name_of(i, False) for i in GONE]
-        with pytest.raises(qvec.LockedError, match="other processes"):
+        monkeypatch.setattr(db._store, "timeout", 0.1)
+        with pytest.raises(qvec.LockedError, match=f"reads . earlier commits .*{other.pid}"):
             db.erase(names)
-        assert other.communicate("\n")[0] == f"{N} []\n"
+        monkeypatch.setattr(db._store, "timeout", 30.0)
+        ending = threading.Timer(0.3, lambda: print(file=other.stdin, flush=True))
+        ending.start()
         model.delete(names)
-        db.erase([])
+        db.erase([])  # waits for the other process
+        ending.join()
+        assert other.communicate()[0] == f"{N} []\n"
         assert still_there(path, marks) == []
         assert_same_content(db, model)
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from helpers.store_files import CODES, LISTS, change_rows, contents, fill, in_child, make_store, run_python, same
-from qvec.common.errors import ClosedError, ForkedError, LockedError, ReadOnlyError
+from qvec.common.errors import ClosedError, ForkedError, InputError, LockedError, ReadOnlyError
 from qvec.storage.store import Store
 
 pytestmark = pytest.mark.alone
@@ -119,6 +123,92 @@ def test_a_file_that_may_not_be_written_can_be_read(tmp_path: Path) -> None:
 
     in_child(read_as_another_user)
     tmp_path.chmod(0o755)
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not hasattr(os, "seteuid"), reason="needs a user who may not write")
+@pytest.mark.parametrize("lock", ["missing", "of another user"])
+def test_a_file_whose_lock_file_may_not_be_written_can_be_read(tmp_path: Path, lock: str) -> None:
+    with make_store(tmp_path) as store:
+        written = fill(store, 50)
+    (tmp_path / "a.qvec").chmod(0o666)
+    (tmp_path / "a.qvec-lock").chmod(0o444)
+    if lock == "missing":
+        (tmp_path / "a.qvec-lock").unlink()
+    for directory in (tmp_path, *tmp_path.parents[:3]):
+        directory.chmod(0o755)
+    tmp_path.chmod(0o555 if lock == "missing" else 0o777)
+
+    def read_as_another_user() -> None:
+        if os.geteuid() == 0:
+            os.setgid(65534)
+            os.setuid(65534)
+        with Store.open(tmp_path / "a.qvec", "r") as store:
+            assert same(contents(store), written)
+        with pytest.raises(ReadOnlyError, match=r"a\.qvec may not be written, because its lock file may not"):
+            Store.open(tmp_path / "a.qvec")
+
+    in_child(read_as_another_user)
+    tmp_path.chmod(0o755)
+
+
+@pytest.mark.parametrize("call", ["fcntl", "flock"])
+@pytest.mark.parametrize("mode", ["r", "rw"])
+def test_a_file_system_without_locks_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Any, call: str
+) -> None:
+    make_store(tmp_path).close()
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"fcntl.{call}", fail)
+        with pytest.raises(InputError, match=r"a\.qvec is on a file system without locks \(No locks available\)"):
+            Store.open(tmp_path / "a.qvec", mode)
+    Store.open(tmp_path / "a.qvec", mode).close()
+
+
+def test_a_clock_that_is_set_back_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [time.time()]
+    monkeypatch.setattr("qvec.storage.write_queue.time.time", lambda: now[0])
+    with make_store(tmp_path, timeout=0.05) as store, Store.open(tmp_path / "a.qvec", timeout=0.05) as other:
+        for jump in (-1e9, 1e9, 4e9, -1.5e9):  # 1995 to 2150
+            with store.write(), ThreadPoolExecutor(1) as pool:
+                now[0] += jump
+                with pytest.raises(LockedError, match="writes since"):
+                    pool.submit(other.begin_write).result()
+            other.begin_write().commit()
+
+
+def test_a_writer_that_is_interrupted_while_it_waits_leaves_the_queue(tmp_path: Path) -> None:
+    code = """
+import sys, time
+from qvec.storage.store import Store
+with Store.open(sys.argv[1], timeout=60) as store:
+    print("ready", flush=True)
+    begun = time.monotonic()
+    try:
+        store.begin_write()
+    except KeyboardInterrupt:
+        assert time.monotonic() - begun < 30
+        print("interrupted", flush=True)
+    sys.stdin.readline()
+    store.begin_write().commit()
+"""
+    with make_store(tmp_path) as store:
+        txn = store.begin_write()
+        command = [sys.executable, "-c", code, str(tmp_path / "a.qvec")]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as waiter:
+            assert waiter.stdout is not None
+            assert waiter.stdout.readline() == "ready\n"
+            time.sleep(0.3)
+            waiter.send_signal(signal.SIGINT)
+            assert waiter.stdout.readline() == "interrupted\n"
+            txn.commit()
+            store.begin_write().commit()  # nobody is in the queue
+            waiter.communicate("\n")
+        assert waiter.returncode == 0
+        store.begin_write().commit()
 
 
 def test_a_forked_child_reads_by_itself_and_does_not_write_by_an_exclusive_handle(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ from qvec.schema.generations import Generation, list_generations
 from qvec.schema.payloads import table_parts
 from qvec.schema.quantizer_export import Transfer, export_quantizer, import_quantizer
 from qvec.schema.quantizers import Trained
-from qvec.schema.state import Oversample
+from qvec.schema.state import ListsState, Oversample
 from qvec.schema.validation import (
     as_id_set,
     as_ids,
@@ -60,6 +60,7 @@ from qvec.storage.store import Snapshot, Store
 if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec` fast
     from qvec.codes.adapters import Adapter
     from qvec.maintenance.deletion import Deletion
+    from qvec.maintenance.field_steps import FieldSteps
     from qvec.maintenance.optimize import Maintenance
     from qvec.maintenance.requantize import GenerationManager, Relink
     from qvec.quality.choose import Choice, Target
@@ -160,8 +161,12 @@ class Collection(ReadableCollection):
             result = writer.add(x, checked, checked_payloads, on_conflict, workers, report)
             drift = self._alarm.check(txn, x, untrained)
             repair_due, untuned = result.replaced > 0 and writer.repair_due, outdated(txn.state)
+            lists = txn.state.index
+            outgrown = isinstance(lists, ListsState) and lists.is_outgrown(txn.state.live)
         if repair_due:
             self._maintenance.repair_index(result.replaced, workers)
+        if outgrown and not self._store.in_transaction:
+            self._maintenance.recluster(workers)
         self._alarm.announce(drift)
         if untuned:
             self._refresh_curves(workers)
@@ -293,21 +298,20 @@ class Collection(ReadableCollection):
         type: "keyword", "int", "float", "bool" or "datetime" (a datetime, or a string in ISO 8601), or a list of these:
         "keyword[]" and so on. progress: called with (done, total) rows.
 
+        Outside of a transaction, a large collection is indexed in transactions of 16,384 rows. Searches may use the
+        field when the call returns. After a crash, calling again continues, and :meth:`drop_field` removes the field.
+
         Raises InputError for a name or type that is not allowed, a field that is already declared, or a stored payload
-        with a value of another type (the message names it); nothing has changed then.
+        with a value of another type (the message names it); the field is not declared then.
         """
         from qvec.filters.schema import check_fields
 
-        fields = check_fields({name: type})
-        with self._store.write() as txn:
-            self._access.writer(txn).add_fields(fields, as_progress(progress, "add_field"))
+        for checked, kind in check_fields({name: type}).items():
+            self._field_steps.add(checked, kind, as_progress(progress, "add_field"))
 
     def drop_field(self, name: str) -> None:
         """Remove a field and its index. Payloads do not change."""
-        from qvec.filters.maintain import FieldWriter
-
-        with self._store.write() as txn:
-            FieldWriter(txn).drop(name)
+        self._field_steps.drop(name)
 
     # --- codes ---
 
@@ -692,7 +696,7 @@ class Collection(ReadableCollection):
         if erasing:
             # snapshots use the data, another process erases, or a repair comes first
             with contextlib.suppress(LockedError, CorruptError), self._store.job("erases"):
-                self._maintenance.erase(worker_threads(None), None)
+                self._maintenance.erase(worker_threads(None), None, patience=0.0)
 
     def _evaluation(
         self,
@@ -767,10 +771,16 @@ class Collection(ReadableCollection):
         return GenerationManager(self._store, self._access)
 
     @cached_property
+    def _field_steps(self) -> FieldSteps:
+        from qvec.maintenance.field_steps import FieldSteps
+
+        return FieldSteps(self._store, self._access.writer)
+
+    @cached_property
     def _maintenance(self) -> Maintenance:
         from qvec.maintenance.optimize import Maintenance
 
-        return Maintenance(self._store, self._access.writer)
+        return Maintenance(self._store, self._access, self._access.writer)
 
     @cached_property
     def _alarm(self) -> DriftAlarm:

@@ -145,7 +145,9 @@ class ReadableCollection:
     def fields(self) -> Mapping[str, FieldType]:
         """The declared fields, name -> type. Filters (``where=``) refer to them."""
         with self._store.read() as snap:
-            return MappingProxyType({name: declared.type for name, declared in snap.state.fields.items()})
+            state = snap.state
+            declared = {name: one.type for name, one in state.fields.items() if name not in state.partial_fields}
+            return MappingProxyType(declared)
 
     # --- searching ---
 

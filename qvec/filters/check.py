@@ -12,16 +12,16 @@ from qvec.common.errors import InputError
 from qvec.common.types import NDArray, Payload
 from qvec.filters.maintain import posted
 from qvec.filters.postings import all_names
-from qvec.filters.schema import Field, Keys, load_schema, payload_keys
+from qvec.filters.schema import Field, Keys, load_schema, payload_keys, searchable_fields
 from qvec.filters.values import column_name
 from qvec.schema.bitmaps import rows_in, words_for
 from qvec.storage.store import Snapshot
 
 
 def check_fields_of(reading: Snapshot, payloads: Mapping[int, Payload | None]) -> Iterator[str]:
-    """Problems found in the indexes of all fields. ``payloads``: of the live rows that have one."""
+    """Problems found in the indexes of all fields that searches use. ``payloads``: of the live rows that have one."""
     rows = sorted(payloads)
-    for field in load_schema(reading.state).values():
+    for field in searchable_fields(reading.state).values():
         try:
             held = [payload_keys((field,), payloads[row], f"the payload of row {row}")[0] for row in rows]
         except InputError as error:

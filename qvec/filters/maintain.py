@@ -45,6 +45,17 @@ class FieldWriter:
         try:
             return self.read(payloads)
         except InputError as error:
+            if not self.txn.state.partial_fields:
+                raise CorruptError(f"a stored payload does not match its fields: {error}") from error
+        return [[self._stored_keys(field, payload) for field in self.fields] for payload in payloads]
+
+    def _stored_keys(self, field: Field, payload: Payload | None) -> Keys | None:
+        """The keys of a stored payload in one field. None for a wrong value in a field that is being added."""
+        try:
+            return payload_keys((field,), payload, "payload")[0]
+        except InputError as error:
+            if field.name in self.txn.state.partial_fields:
+                return None
             raise CorruptError(f"a stored payload does not match its fields: {error}") from error
 
     def resize(self, n: int) -> None:
@@ -102,7 +113,11 @@ class FieldWriter:
             self.txn.drop_column(column_name(field))
         if field.has_postings:
             self.txn.delete_entries(*all_names(field))
-        self.txn.state = replace(state, fields={other: of for other, of in state.fields.items() if other != name})
+        self.txn.state = replace(
+            state,
+            fields={other: of for other, of in state.fields.items() if other != name},
+            partial_fields={other: rows for other, rows in state.partial_fields.items() if other != name},
+        )
         self.fields = list(load_schema(self.txn.state).values())
 
 

@@ -115,6 +115,12 @@ def load_schema(state: State) -> dict[str, Field]:
     return {name: Field(name, declared.number, declared.type) for name, declared in state.fields.items()}
 
 
+def searchable_fields(state: State) -> dict[str, Field]:
+    """The declared fields whose indexes cover every row."""
+    partial = state.partial_fields
+    return {name: field for name, field in load_schema(state).items() if name not in partial}
+
+
 def payload_keys(fields: Iterable[Field], payload: Mapping[str, Any] | None, where: str) -> list[Keys | None]:
     """The keys of each field in a payload. Raises InputError naming a value that is not of its field's type."""
     if payload is None:

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from qvec._kernels import LIST_BYTES, Codec, ListFinder, Lists, list_block_bytes
+from qvec._kernels import LIST_BYTES, Codec, Column, ListFinder, Lists, list_block_bytes
 from qvec.codes.configs import IVF
 from qvec.codes.registry import Quantizer
 from qvec.codes.transforms import rotation_signs
@@ -23,11 +23,10 @@ from qvec.index.ivf_check import ENTRIES_PER_BLOCK, check_lists
 from qvec.index.ivf_clusters import TRAINING_ROWS_PER_LIST, assign, cluster
 from qvec.schema.layout import CENTROIDS, LIST_BLOCKS, LISTS, SLOTS, block_column, narrow_column, wide_column
 from qvec.schema.state import IndexState, ListLayout, ListsState, Rows
-from qvec.storage.store import ColumnSpec
+from qvec.storage.store import ColumnSpec, memory_column
 
 LISTS_PER_ROOT = 4.0  # for n vectors there are this many times sqrt(n) lists, if nlist="auto"
 MIN_ROWS_PER_LIST = 16  # on average, if nlist="auto"
-RECLUSTER_GROWTH = 4  # centroids are chosen again when the number of vectors has grown by this factor
 ROWS_PER_STEP = 8192  # vectors in memory as float32
 MIN_CODE_BITS = 2.0  # codes of fewer bits per dimension are no more exact than the entries of lists
 
@@ -101,12 +100,22 @@ class IVFIndex:
     ) -> IndexState:
         layout, live = layout_of(state), len(data.live)
         data.columns[SLOTS].resize(data.n)
-        if layout is None or live >= RECLUSTER_GROWTH * layout.clustered_at:
+        is_outgrown = isinstance(state, ListsState) and state.is_outgrown(live)
+        if layout is None or (is_outgrown and 2 * len(rows) >= live):  # else qvec.maintenance.recluster does it
             rows = data.live.astype(np.uint32)
             layout = self._cluster(data, rows, threads, progress)
         lists = open_lists(layout, data)
         _put(data, lists, rows, self._copies(layout), threads, progress)
         return _changed_state(layout, lists)
+
+    def build_apart(
+        self, data: IndexInput, psize: int, threads: int, progress: Progress | None
+    ) -> tuple[dict[str, Column], IndexState]:
+        """Lists of all live rows, with new centroids, in columns of their own in memory; and their state."""
+        assert data.vectors is not None
+        made = {name: memory_column(name, spec, psize) for name, spec in self.columns(data.vectors.quantizer).items()}
+        apart = replace(data, columns={**data.columns, **made})
+        return made, self.extend(apart, self.empty, data.live.astype(np.uint32), threads, progress)
 
     def _copies(self, layout: ListLayout) -> int:
         return min(self.config.copies, layout.n_lists)

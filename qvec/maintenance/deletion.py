@@ -82,7 +82,7 @@ def erase(store: Store, maintenance: Maintenance, deletion: Deletion, progress: 
             return deletion.run(txn)
 
     deleted = _with_reserve(store, work)
-    maintenance.erase(deletion.threads, progress)
+    maintenance.erase(deletion.threads, progress, store.timeout)
     return deleted
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from qvec.common.errors import DiskFullError, LockedError, MapFullError
 from qvec.index import Progress
 from qvec.maintenance.reclaim import Reclaim
+from qvec.rows.access import RowAccess
 from qvec.rows.writer import Writer
 from qvec.schema.state import GraphState
 from qvec.storage.store import Store, Transaction
@@ -24,11 +27,13 @@ class Maintenance:
     """``writer``: makes the writer of a transaction."""
 
     store: Store
+    access: RowAccess
     writer: Callable[[Transaction], Writer]
 
     def optimize(self, threads: int, progress: Progress | None) -> int:
         """Remove deleted rows from the index and move the other rows together; returns how many rows were released."""
         before = self._unused_rows()
+        self.recluster(threads, progress)
         self.flush_reverse_edges(threads)
         for _ in range(2):  # moving rows leaves deleted ones behind
             self.remove_tombstones(threads, progress)
@@ -66,6 +71,16 @@ class Maintenance:
             if progress is not None:
                 progress(min(done, total), total)
 
+    def recluster(self, threads: int, progress: Progress | None = None) -> None:
+        """Choose new centroids for inverted lists that have outgrown theirs, unless another process optimizes.
+
+        The lists stay as they are if there is no room for others.
+        """
+        from qvec.maintenance.recluster import Recluster  # late: only inverted lists need it
+
+        with contextlib.suppress(LockedError, DiskFullError, MapFullError), self.store.job("optimizes"):
+            Recluster(self.store, self.access, self.writer).run(threads, progress)
+
     def flush_reverse_edges(self, threads: int) -> None:
         """Add the pending reverse edges of the graph."""
         with self.store.read() as snap:
@@ -87,13 +102,16 @@ class Maintenance:
             if moved and progress is not None:
                 progress(done, done + left)
 
-    def erase(self, threads: int, progress: Progress | None) -> None:
-        """Overwrite all unused space. Until this is done, the state records that an erasure is pending."""
+    def erase(self, threads: int, progress: Progress | None, patience: float) -> None:
+        """Overwrite all unused space. Until this is done, the state records that an erasure is pending.
+
+        patience: seconds to wait for other processes.
+        """
         self.remove_tombstones(threads, progress)
         with self.store.write() as txn:
             if txn.state.active is not None:
                 Reclaim(self.writer(txn)).zero_unused_rows()
-        zero_free_pages(self.store)
+        zero_free_pages(self.store, patience)
         with self.store.write() as txn:
             txn.state = replace(txn.state, erasing=False)
 

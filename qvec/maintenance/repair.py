@@ -220,9 +220,12 @@ class Repair:
     # --- fields ---
 
     def _make_fields(self) -> None:
-        state = self.state
-        if not state.fields or not self._fields_are_wrong():
+        if not self.state.fields or not self._fields_are_wrong():
             return
+        for name in self.state.partial_fields:
+            FieldWriter(self.txn).drop(name)
+            self.done.append(f"the field {name!r}, which was being added, was dropped")
+        state = self.state
         self.txn.clear("entries")
         for name, spec in field_columns(state).items():
             self._renewed(name, spec, 0)

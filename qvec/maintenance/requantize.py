@@ -54,7 +54,7 @@ from qvec.schema.state import GraphState, InactiveCodes, PendingGeneration, Stat
 from qvec.search.engine import Engine
 from qvec.storage.store import Snapshot, Store, Transaction
 
-CODED_ROWS = 8192  # rows coded by one transaction
+CODED_ROWS, CODED_VALUES = 8192, 1 << 23  # rows coded by one transaction, and values of their vectors, at most
 PROBES = 256  # queries that decide whether the graph is linked again
 PROBE_K, PROBE_EF = 10, 128
 MIN_AGREEMENT = 0.95  # share of a scan's hits that a walk must find; below it, the graph no longer fits the codes
@@ -298,7 +298,7 @@ class GenerationManager:
     def _code_rows(self, txn: Transaction, pending: PendingGeneration) -> InactiveCodes:
         """Code the next rows."""
         built, start = pending.built, pending.built.rows
-        stop = min(start + CODED_ROWS, txn.state.n)
+        stop = min(start + max(1, min(CODED_ROWS, CODED_VALUES // self.config.dim)), txn.state.n)
         if stop == start:
             return built
         column = txn.columns[built.column_names.get(CODES, CODES)]

@@ -72,7 +72,7 @@ def check_state(config: Config, vector_bytes: int, state: State, columns: Column
                 _check_inactive(record.inactive, record, columns, config, state.n)
         if state.pending is not None:
             _check_inactive(state.pending.built, state.generation(state.pending.number), columns, config, state.n)
-        if state.fields:
+        if state.fields or state.partial_fields:
             _check_fields(state, columns)
         if state.active is not None:
             code_size = state.generation(state.active).code_size
@@ -188,5 +188,7 @@ def _check_fields(state: State, columns: Columns) -> None:
             column = columns[column_name(field)]
             if column.stride != 512 or column.n_rows < words_for(state.n):
                 raise FormatError(f"column {column.name!r} holds too little of {state.n} rows")
+    if unknown := state.partial_fields.keys() - state.fields.keys():
+        raise FormatError(f"field 'partial_fields' names {min(unknown)!r}, which is not declared")
     if len(numbers) < len(state.fields):
         raise FormatError("field 'fields' gives one number twice")

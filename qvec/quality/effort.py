@@ -19,7 +19,7 @@ from qvec.common.types import Float32Array, NDArray
 MIN_QUERIES = 200  # fewer teach too little
 RIDGE = 0.01  # of the number of queries: weight of the squared coefficients of standardized features
 MIN_REACHED = 64  # queries that reached a stage, to learn its recall from them alone
-N_PRICES = 48  # tried; of these, policies are kept whose recall differs
+N_PRICES = 32
 Floats = NDArray[np.float64]
 
 

@@ -117,7 +117,7 @@ class Tuning:
         widths = self._stage_widths(curve)
         depths = {min(curve.points, key=lambda p: abs(p.low - goal)).candidates for goal in POLICY_GOALS}
         found = [policy for depth in sorted(depths) for policy in self._policies_for(curve.k, widths, depth, truth)]
-        return best_of(found)[:MAX_POLICIES]
+        return best_of(found, 2 * MIN_GAIN)[-MAX_POLICIES:]
 
     def _stage_widths(self, curve: Curve) -> list[int]:
         """Widths of the stages, from the least to the widest of the curve, each STAGE_GROWTH times the one before."""

@@ -347,6 +347,20 @@ class Writer:
             if progress is not None:
                 progress(start + len(part), len(rows))
 
+    def index_next_rows(self, name: str, limit: int) -> int:
+        """Index the values of the next ``limit`` rows in a field that is being added; the number of rows indexed."""
+        state = self.state
+        start = state.partial_fields[name]
+        stop = min(start + limit, state.n)
+        live = live_rows(self.txn)
+        part = live[np.searchsorted(live, start) : np.searchsorted(live, stop)].tolist() if state.records else []
+        fresh = type(self.fields)(self.txn, {name})
+        payloads = payloads_of(read_records(self.txn, part))
+        fresh.change(part, [], self._read_named(fresh, part, payloads))
+        partial = {other: rows for other, rows in state.partial_fields.items() if other != name}
+        self.change(partial_fields=partial if stop == state.n else {**partial, name: stop})
+        return stop
+
     def _read_named(self, fields: FieldWriter, rows: list[int], payloads: Sequence[Payload | None]) -> list[RowKeys]:
         """Keys of the fields in stored payloads; InputError names the id of a payload with a value of another type."""
         try:

@@ -17,6 +17,7 @@ from qvec.schema.validation import MAX_ROWS
 
 MAX_GENERATIONS = 65_536  # the keys of blocks hold 16 bits of a generation, and of a field's number
 MAX_CODE_BYTES = 1 << 20
+RECLUSTER_GROWTH = 4  # centroids are chosen again when the number of vectors has grown by this factor
 MAX_LISTED_ROWS = 4096  # limit of an array of rows in the state
 NO_ROWS = np.zeros(0, np.uint32)
 
@@ -86,6 +87,10 @@ class ListsState:
     kind: Literal["ivf"] = "ivf"
     lists: ListLayout | None = None
     tombstones: ClassVar[int] = 0
+
+    def is_outgrown(self, live: int) -> bool:
+        """Whether ``live`` rows are too many for the centroids."""
+        return self.lists is not None and live >= RECLUSTER_GROWTH * self.lists.clustered_at
 
 
 IndexState = FlatState | GraphState | ListsState
@@ -168,8 +173,9 @@ class State:
     string id). ``next_id``: the first integer id that was never given out. ``active``: the number of the active
     generation, None before the first vectors; ``column_names``: of its columns; ``own_index``: options of its index.
     ``pending``: the generation that is being built. ``small_batches``: counts batches that are too small to be checked
-    for drift alone. ``next_field``: the first number that no field ever had. ``erasing``: deleted data must still be
-    overwritten (Collection.erase).
+    for drift alone. ``next_field``: the first number that no field ever had. ``partial_fields``: fields that are being
+    added or dropped; their indexes cover the rows below a number, and searches do not use them. ``erasing``: deleted
+    data must still be overwritten (Collection.erase).
     """
 
     n: Count = 0
@@ -188,6 +194,7 @@ class State:
     small_batches: Annotated[int, Between(0, 1 << 62)] = 0
     next_field: Annotated[int, Between(0, MAX_GENERATIONS)] = 0
     fields: Mapping[str, FieldDeclaration] = field(default_factory=dict)
+    partial_fields: Mapping[str, Count] = field(default_factory=dict)
     erasing: bool = False
 
     def generation(self, number: object) -> GenerationRecord:

@@ -134,11 +134,11 @@ class Curve:
         )
 
 
-def best_of(points: Iterable[P]) -> list[P]:
-    """The points that no cheaper one equals in ``low``, by ascending cost."""
+def best_of(points: Iterable[P], gain: float = 0.0) -> list[P]:
+    """The points that have a higher ``low`` than all cheaper ones, by at least ``gain``; by ascending cost."""
     kept: list[P] = []
     for point in sorted(points, key=lambda p: (p.cost, -p.low)):
-        if not kept or point.low > kept[-1].low:
+        if not kept or point.low > kept[-1].low + gain:
             kept.append(point)
     return kept
 

@@ -342,9 +342,9 @@ class _Run:
 
 
 def _declared_fields(snap: Snapshot) -> Mapping[str, Field]:
-    from qvec.filters.schema import load_schema
+    from qvec.filters.schema import searchable_fields
 
-    return load_schema(snap.state)
+    return searchable_fields(snap.state)
 
 
 def _filters(where: Any, queries: Float32Array) -> list[tuple[str, Any]]:

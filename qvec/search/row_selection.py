@@ -13,7 +13,7 @@ from qvec.common.errors import InputError
 from qvec.common.types import Bitmap, IdKind, NDArray
 from qvec.filters.evaluate import Matcher
 from qvec.filters.language import And, Node, parse
-from qvec.filters.schema import load_schema
+from qvec.filters.schema import searchable_fields
 from qvec.rows.lookup import find_rows
 from qvec.schema.bitmaps import bitmap_of, complement, read_bitmap, rows_in
 from qvec.schema.layout import DELETED, IDS
@@ -76,7 +76,7 @@ class Selector:
         self.n: int = reading.state.n
         has_deleted = self.n > reading.state.live
         self.live = complement(self.n, read_bitmap(reading.columns[DELETED], self.n) if has_deleted else None)
-        self.schema = load_schema(reading.state)
+        self.schema = searchable_fields(reading.state)
         self._evaluated: dict[Node, Bitmap] = {}
         self._cache: OrderedDict[Hashable, SelectedRows] = OrderedDict()
 

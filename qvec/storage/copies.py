@@ -9,10 +9,16 @@ from qvec.storage import atomic_file
 from qvec.storage.lmdb_errors import translated
 from qvec.storage.store import Store
 
+COPIES = 3  # made while other threads write, before one that they wait for
+
 
 def copy_to(store: Store, path: str | os.PathLike[str]) -> None:
     """Write the commit that ``store`` reads to a new file. Raises ExistsError if the file exists."""
-    atomic_file.make(atomic_file.real_path(path), lambda draft: _copy(store, draft))
+
+    def fill(draft: str) -> None:
+        _copy(store, draft)
+
+    atomic_file.make(atomic_file.real_path(path), fill)
 
 
 def compact(store: Store) -> int:
@@ -20,31 +26,53 @@ def compact(store: Store) -> int:
 
     Returns the number of bytes that the file has become smaller.
 
-    Other threads continue to read and wait only for the replacement itself. Threads that write wait for the whole call.
-    Raises LockedError if another process has the file open, or if snapshots of this process stay open.
+    Other threads continue to read and write. They wait while the file is replaced; if they commit during each of
+    several copies, those that write wait for one more copy. Raises LockedError if another process has the file open for
+    longer than the handle's timeout, or if snapshots of this process stay open.
     """
     draft = store.path + atomic_file.COMPACTED
-    env = store.env
-    with store.exclusive("compacts"):
-        before = os.fstat(env.pair.data_fd).st_size
-        atomic_file.discard(draft)
+    with store.job("compacts"):
+        before = os.fstat(store.env.pair.data_fd).st_size
+        store.env.pair.check_named(store.path)
+        store.env.pair.wait_for_others(store.timeout, "has it open", store.env.pair.is_only_user)
         try:
-            _copy(store, draft)
-            _check(store, draft)
-            env.replace(draft, store.path)
-            return before - os.fstat(env.pair.data_fd).st_size
+            if not any(_replaced(store, draft) for _ in range(COPIES)):
+                with store.exclusive("compacts"):
+                    _make(store, draft)
+                    store.env.replace(draft, store.path)
         finally:
             atomic_file.discard(draft)
+        return before - os.fstat(store.env.pair.data_fd).st_size
 
 
-def _copy(store: Store, draft: str) -> None:
+def _replaced(store: Store, draft: str) -> bool:
+    """Copy the last commit, and replace the file by the copy unless there is a newer commit then."""
+    commit = _make(store, draft)
+    with store.exclusive("compacts"):
+        if store.env.lmdb.info()["last_txnid"] != commit:
+            return False
+        store.env.replace(draft, store.path)
+        return True
+
+
+def _make(store: Store, draft: str) -> int:
+    """Make a complete, checked and durable copy of the last commit, whose number is returned."""
+    atomic_file.discard(draft)
+    commit = _copy(store, draft)
+    _check(store, draft)
+    return commit
+
+
+def _copy(store: Store, draft: str) -> int:
     with store.read() as snapshot, translated(draft):
         store.env.lmdb.copy(draft, compact=True, txn=snapshot.live())
+        commit = snapshot.txn_id
     # The copy's pages have other numbers. A commit, even an empty one, updates the page table and flushes everything.
     with Store.open(draft, checksums=store._checksums) as other:
         with other.write():
             pass
         other.env.lmdb.sync(True)  # a relaxed store leaves it to the system
+    return commit
 
 
 def _check(store: Store, draft: str) -> None:

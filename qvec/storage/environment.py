@@ -17,7 +17,7 @@ from qvec import _kernels
 from qvec._kernels import Deadline, fork_epoch
 from qvec.common.errors import FormatError, LockedError, MapFullError, ReplacedError
 from qvec.storage import atomic_file, byte_locks, header, keys
-from qvec.storage.file_pair import FilePair
+from qvec.storage.file_pair import FilePair, users_of
 from qvec.storage.lmdb_errors import MAX_READERS, is_denied, translate, translated
 from qvec.storage.pages import PAGE_HEADER
 from qvec.storage.write_queue import WriteQueue
@@ -42,7 +42,7 @@ class Environment(_kernels.EnvironmentBase):
 
     def __init__(self, path: str, *, map_size: int) -> None:
         self.path, self.durable = path, True
-        self.readonly = not os.access(path, os.W_OK)
+        self.readonly = not may_be_written(path)
         self.lmdb, self.pair = self._open(map_size)
         self.queue, self._writing_handles = WriteQueue(path, self.pair), 0
         self.psize: int = self.lmdb.stat()["psize"]
@@ -137,7 +137,7 @@ class Environment(_kernels.EnvironmentBase):
             self.lmdb.close()
             if not byte_locks.exclude(self.pair.lock_fd, 0):
                 self._open_same(map_size)
-                raise LockedError(f"{path} is open in another process")
+                raise LockedError(f"{path} is open in another process{users_of(self.pair.data_fd)}")
             try:
                 os.unlink(f"{path}-lock")
                 os.replace(draft, path)
@@ -247,6 +247,13 @@ class Environment(_kernels.EnvironmentBase):
             self._locate(txn)
         for view in self.dependents:
             view.txn_id = 0
+
+
+def may_be_written(path: str) -> bool:
+    """Whether this process may write a file, and its lock file or, if there is none, the directory."""
+    lock_file = f"{path}-lock"
+    locked = lock_file if os.path.exists(lock_file) else os.path.dirname(path) or "."
+    return os.access(path, os.W_OK) and os.access(locked, os.W_OK)
 
 
 def acquire(path: str, *, map_size: int) -> Environment:

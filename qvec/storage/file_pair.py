@@ -8,6 +8,7 @@ byte of each of its files; the number of the byte is the inode of the other file
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import stat
@@ -23,6 +24,8 @@ WRITERS = 1 << 39  # byte of the data file: shared by processes that have it ope
 PARTNER = 1 << 40  # the first of the bytes whose locks name the other file of a pair
 PATIENCE = 5.0  # seconds to wait for other processes that open the file
 _PAUSE = 0.001
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+PAUSE_FOR_OTHERS = 0.01
 _pairs: set[FilePair] = set()
 
 OpenLmdb = Callable[[], tuple[Any, bool]]
@@ -54,8 +57,13 @@ class FilePair:
             try:
                 with _opening(pair.data_fd, path, deadline):
                     env = pair._connect(open_lmdb)
-            except BaseException:
+            except BaseException as error:
                 pair.close()
+                if isinstance(error, OSError) and error.errno in _NO_LOCKS:
+                    raise InputError(
+                        f"{path} is on a file system without locks ({error.strerror}), which would not keep writers "
+                        "apart; keep the file on a local disk"
+                    ) from error
                 raise
             if env is not None:
                 return env, pair
@@ -106,6 +114,23 @@ class FilePair:
     def is_only_writer(self) -> bool:
         """Whether no other process has the file open for writing."""
         return byte_locks.find(self.data_fd, WRITERS, WRITERS + 1) is None
+
+    def is_only_user(self) -> bool:
+        """Whether no other process has the file open, apart from readers that may not write the lock file."""
+        own = PARTNER + self.lock_inode % PARTNER
+        return byte_locks.find(self.data_fd, own, own + 1) is None
+
+    def wait_for_others(self, timeout: float, what: str, condition: Callable[[], bool]) -> None:
+        """Wait until a condition is true. After ``timeout`` seconds LockedError names the users of the file.
+
+        ``what``: what they do with it.
+        """
+        deadline = time.monotonic() + timeout
+        while not condition():
+            if time.monotonic() >= deadline:
+                users = users_of(self.data_fd)
+                raise LockedError(f"{self.path}: another process {what}{users}; this call waited {timeout:g} s")
+            time.sleep(min(PAUSE_FOR_OTHERS, max(0.0, deadline - time.monotonic())))
 
     def unregister(self) -> None:
         """Release the byte of the process id, before LMDB is opened again. No snapshot of this process is open."""

@@ -21,6 +21,7 @@ from qvec.storage.state_record import (
     StateCodec,
     block_geometry,
     first_state,
+    memory_column,
     plain_codec,
 )
 from qvec.storage.transaction import Transaction
@@ -36,6 +37,7 @@ __all__ = [
     "Store",
     "Transaction",
     "block_geometry",
+    "memory_column",
 ]
 
 
@@ -65,8 +67,9 @@ class Store(OpenFile):
         if untrusted:
             open_checks.check_structure(path)
         if mode == "rw":
-            if not os.access(path, os.W_OK):
-                raise ReadOnlyError(f"{path} may not be written; open it with mode='r'")
+            if not environment.may_be_written(path):
+                what = "" if not os.access(path, os.W_OK) else ", because its lock file may not"
+                raise ReadOnlyError(f"{path} may not be written{what}; open it with mode='r'")
             refuse_hard_links(path)
         super().__init__(path, mode, memory, checksums, map_size, state_codec, timeout)
         try:
@@ -201,7 +204,7 @@ class Store(OpenFile):
     def _discard_compacted(self) -> None:
         """Discard a copy that a process left that died, unless another is writing it."""
         timeout, self.timeout = self.timeout, 0.0
-        with contextlib.suppress(LockedError), self.exclusive("opens the file"):
+        with contextlib.suppress(LockedError), self.env.queue.job("compacts"), self.exclusive("opens the file"):
             atomic_file.discard(self.path + atomic_file.COMPACTED)
         self.timeout = timeout
 

@@ -10,44 +10,55 @@ Branch pages contain keys that may have been deleted. Whatever is below such a k
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from qvec.common.errors import CorruptError, LockedError
 from qvec.storage import keys
-from qvec.storage.file_pair import users_of
+from qvec.storage.file_pair import PAUSE_FOR_OTHERS, users_of
 from qvec.storage.pages import NO_PAGE, PAGE_HEADER, Pages
 from qvec.storage.store import Store, Transaction
 
 _PAGES_PER_WRITE = 256
+WRITES = "has it open for writing, and its buffers may have deleted data"
 _MAX_ROUNDS = 16  # of rewriting branch pages; one is usual
 
 KeyRange = tuple[bytes, bytes | None]
 
 
-def zero_free_pages(store: Store) -> int:
+def zero_free_pages(store: Store, patience: float) -> int:
     """Overwrite with zeros what is not in the last commit. Returns how many of the bytes were not zero.
 
-    Searches wait. Raises LockedError if snapshots of this process or another read an earlier commit.
+    Searches wait. Raises LockedError if snapshots of this process or another read an earlier commit, or if another
+    process has the file open for writing, for longer than ``patience`` seconds.
     """
     env = store.env
+    env.pair.wait_for_others(patience, WRITES, env.pair.is_only_writer)
     with store.exclusive("erases"):
         env.reopen()
     pages = Pages(env.pair.data_fd, env.psize)
     _rewrite_branches(store, pages)
     with store.write():
         pass  # both meta pages are now of commits that use no older pages
+    deadline = time.monotonic() + patience
+    while (done := _zeroed(store, pages, last=time.monotonic() >= deadline)) is None:
+        time.sleep(PAUSE_FOR_OTHERS)
+    return done
+
+
+def _zeroed(store: Store, pages: Pages, last: bool) -> int | None:
+    """Zero the pages, unless another process is in the way: None, or LockedError if this was the last try."""
+    env = store.env
     with store.exclusive("erases"), env.exclusive_map():
-        if not env.pair.is_only_writer():
-            raise LockedError(
-                f"{store.path} is open for writing in other processes, whose buffers may have deleted data"
-                f"{users_of(env.pair.data_fd)}"
-            )
         newest = env.lmdb.info()["last_txnid"]
-        behind = [commit for commit in env.reader_commits() if commit < newest]
-        if behind:
-            raise LockedError(f"{store.path}: snapshots of other processes read {len(behind)} earlier commits")
-        return PageEraser(pages).run()
+        behind = sum(commit < newest for commit in env.reader_commits())
+        if env.pair.is_only_writer() and not behind:
+            return PageEraser(pages).run()
+        if last:
+            what = f"reads {behind} earlier commits" if behind else WRITES
+            raise LockedError(f"{store.path}: another process {what}{users_of(env.pair.data_fd)}")
+    return None
 
 
 # --- keys in branch pages ---

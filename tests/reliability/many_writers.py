@@ -47,8 +47,12 @@ def run(job: Job) -> Figures:
             if number not in done and (code := process.poll()) is not None:
                 done.add(number)
                 figures.count("writers that ended")
+                said = process.communicate()[0]
                 if code:
-                    figures.fail(f"writer {number} ended with {code}: {process.communicate()[0][-800:]}")
+                    figures.fail(f"writer {number} ended with {code}: {said[-800:]}")
+                else:
+                    longest = max(figures.amounts.get("longest call, seconds", 0.0), float(said.split()[-1]))
+                    figures.amounts["longest call, seconds"] = longest
         alive = [number for number in running if number not in done]
         if alive and figures.amounts.get("kills", 0) < kills:
             number = chance.choice(alive)

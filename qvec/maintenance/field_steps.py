@@ -1,0 +1,89 @@
+"""Fields that are added to or dropped from a large collection, in transactions of bounded size.
+
+Meanwhile the field is one of the state's ``partial_fields``: searches do not use it, and writers keep its index up to
+date for the rows that they write. After a crash, the same call continues, and dropping the field removes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from qvec.common.errors import InputError
+from qvec.common.types import FieldType
+from qvec.filters.maintain import FieldWriter
+from qvec.filters.postings import all_names
+from qvec.filters.schema import load_schema
+from qvec.index import Progress
+from qvec.rows.writer import Writer
+from qvec.schema.state import State
+from qvec.storage.store import Store, Transaction
+
+INDEXED_ROWS = 16_384  # rows whose payloads one transaction reads
+DROPPED_ENTRIES = 65_536  # entries that one transaction deletes
+
+
+@dataclass(frozen=True)
+class FieldSteps:
+    """``writer``: makes the writer of a transaction."""
+
+    store: Store
+    writer: Callable[[Transaction], Writer]
+
+    def add(self, name: str, kind: FieldType, progress: Progress | None) -> None:
+        """Declare a field and index the values of all rows.
+
+        In a block, or for few rows, this is one transaction. Otherwise an InputError withdraws the field; after another
+        error, calling again continues.
+        """
+        with self.store.write() as txn:
+            state: State = txn.state
+            if not (name in state.partial_fields and state.fields[name].type == kind):
+                if self.store.in_transaction or state.n <= INDEXED_ROWS:
+                    self.writer(txn).add_fields({name: kind}, progress)
+                    return
+                self.writer(txn).fields.declare({name: kind})
+                txn.state = replace(txn.state, partial_fields={**state.partial_fields, name: 0})
+        try:
+            while not self._index_next_rows(name, progress):
+                pass
+        except InputError:
+            with self.store.write() as txn:
+                if name in txn.state.partial_fields:
+                    FieldWriter(txn).drop(name)
+            raise
+
+    def _index_next_rows(self, name: str, progress: Progress | None) -> bool:
+        """One transaction; returns whether the field is complete."""
+        with self.store.write() as txn:
+            if name not in txn.state.fields:
+                raise InputError(f"the field {name!r} was dropped while it was added")
+            if name not in txn.state.partial_fields:
+                return True  # another process has continued
+            done = self.writer(txn).index_next_rows(name, INDEXED_ROWS)
+            n, is_complete = txn.state.n, name not in txn.state.partial_fields
+        if progress is not None:
+            progress(done, n)
+        return is_complete
+
+    def drop(self, name: str) -> None:
+        """Remove a field and its index."""
+        while not self._drop_entries(name):
+            pass
+
+    def _drop_entries(self, name: str) -> bool:
+        """Delete entries of a field in one transaction, and the field if no others are left; returns whether it is
+        dropped."""
+        with self.store.write(frees=True) as txn:
+            state: State = txn.state
+            field = load_schema(state).get(name)
+            if field is not None and field.has_postings and not self.store.in_transaction:
+                first, last = all_names(field)
+                behind = next(islice(txn.entries(first, last), DROPPED_ENTRIES, None), None)
+                if behind is not None:
+                    txn.delete_entries(first, behind[0])
+                    txn.state = replace(state, partial_fields={**state.partial_fields, name: 0})
+                    return False
+            FieldWriter(txn).drop(name)
+            return True
