@@ -486,7 +486,8 @@ class Collection(ReadableCollection):
         from qvec.quality.choose import Target
 
         target = Target(target_recall, max_bytes, max_p99_ms)
-        check_choice("minimize", minimize, (None, "time", "bytes"))
+        if minimize is not None:
+            check_choice("minimize", minimize, ("time", "bytes"))
         alone = isinstance(indexes, str) and indexes == "current"
         limit = check_count("rows", rows or (MAX_EVALUATED_ROWS if alone else MAX_TRIAL_ROWS), 1, 2**31)
         first = check_count("n", n or (500 if alone else 1000), 1, MAX_MEASURED_QUERIES)

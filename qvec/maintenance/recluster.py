@@ -36,7 +36,7 @@ class Recluster:
     def run(self, threads: int, progress: Progress | None = None) -> bool:
         """Choose new centroids if the lists have outgrown theirs; returns whether that was done."""
         with self.store.read() as snap:
-            index, lists = load_index(self.access.config.index, snap.state.index), snap.state.index
+            index, lists = load_index(self.access.config.index, snap.state), snap.state.index
             if not (
                 isinstance(index, IVFIndex) and isinstance(lists, ListsState) and lists.is_outgrown(snap.state.live)
             ):
