@@ -149,9 +149,12 @@ def main() -> None:
             run(data, index, args.k, None if args.filter is None else args.filter / 100, rows)
             for (_, target), values in rows.items():
                 mean, ratio, below, fixed, error, hard, rate, tuning = np.mean(values, axis=0)
-                print(f"{data.name}, k={args.k}, filter {args.filter} %, {index}, target {target}: recall {mean:.4f}, "
-                      f"{rate:,.0f} queries/s, {ratio:.3f}x of a fixed effort; below .8: {below:.4f}, fixed {fixed:.4f}; "
-                      f"error {error:+.4f}, of the hardest tenth {hard:+.4f}; tune {tuning:.1f} s", flush=True)  # fmt: skip
+                print(
+                    f"{data.name}, k={args.k}, filter {args.filter} %, {index}, target {target}: recall {mean:.4f}, "
+                    f"{rate:,.0f} queries/s, {ratio:.3f}x of a fixed effort; below .8: {below:.4f}, fixed "
+                    f"{fixed:.4f}; error {error:+.4f}, of the hardest tenth {hard:+.4f}; tune {tuning:.1f} s",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

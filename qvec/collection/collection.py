@@ -547,6 +547,8 @@ class Collection(ReadableCollection):
     ) -> Curves:
         """Measure recall@k against the cost of a search, and store the curves that ``search(recall=)`` uses.
 
+        From 200 queries on, tables are learned that decide for each query when its search is finished.
+
         queries: float32 [m, dim], like those of later searches. At most ``n`` of them, drawn by ``seed``, are used and
         stored in the file, so that the curves can be measured again when the codes change or the collection has grown
         by half. None: stored rows, each searched for among the others; these are easier to find than most queries.

@@ -174,7 +174,7 @@ class ReadableCollection:
         nprobe: int | None = None,
         oversample: float | Literal["auto"] = "auto",
         exact: bool = False,
-        recall: float | None = None,
+        recall: float | tuple[float, float, float] | None = None,
         threads: int | None = None,
         timeout: float | None = None,
     ) -> Hits | BatchHits:
@@ -195,8 +195,9 @@ class ReadableCollection:
         More is slower and finds more. Each is refused if the index is of the other kind; a scan ignores ef.
         oversample: candidates per hit that are re-ranked with the originals, 0 for none; "auto": as many as the code
         needs, but at most a given ``ef``.
-        recall: in place of these, the share of true neighbors to find, by the cheapest search that :meth:`tune`
-        measured to reach it. exact: score every original.
+        recall: in place of these, the mean share of true neighbors to find, by the cheapest search that :meth:`tune`
+        measured to reach it; each query gets the effort that it needs. (mean, floor, share): also with at most this
+        share of queries below the floor. ``hits.expected_recall`` is the recall to expect. exact: score every original.
         threads: for a batch; default, one for each core.
         timeout: seconds after which SearchTimeoutError ends the search, a few milliseconds late at most.
 
@@ -224,7 +225,7 @@ class ReadableCollection:
         nprobe: int | None = None,
         oversample: float | Literal["auto"] = "auto",
         exact: bool = False,
-        recall: float | None = None,
+        recall: float | tuple[float, float, float] | None = None,
         threads: int | None = None,
         timeout: float | None = None,
     ) -> Hits | BatchHits:
@@ -259,7 +260,7 @@ class ReadableCollection:
         nprobe: int | None = None,
         oversample: float | Literal["auto"] = "auto",
         exact: bool = False,
-        recall: float | None = None,
+        recall: float | tuple[float, float, float] | None = None,
         threads: int | None = None,
         timeout: float | None = None,
     ) -> Hits | BatchHits:

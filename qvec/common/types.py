@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         nprobe: int | None
         oversample: float | Literal["auto"]
         exact: bool
-        recall: float | None
+        recall: float | tuple[float, float, float] | None
         threads: int | None
         timeout: float | None
 

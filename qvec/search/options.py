@@ -28,11 +28,13 @@ RawOptions = tuple[Any, ...]
 class SearchOptions:
     """Options of a search. Raises InputError naming the first wrong option and its limits.
 
-    ``mmr``: a weight, or a weight and the number of nearest rows to select from.
+    ``mmr``: a weight, or a weight and the number of nearest rows to select from. ``recall``: a mean, or a mean, a floor
+    and the largest share of queries below it.
 
-    Derived: ``depth``, the number of nearest rows from which the hits are selected; ``weight``, of ``mmr``;
-    ``payloads``, ``vectors`` and ``explain``, whether hits include these; ``refined``, whether hits are selected from
-    more rows than the nearest k; ``plain``, whether hits are the nearest rows, with payloads at most.
+    Derived: ``goal``, of ``recall``; ``depth``, the number of nearest rows from which the hits are selected;
+    ``weight``, of ``mmr``; ``payloads``, ``vectors`` and ``explain``, whether hits include these; ``refined``, whether
+    hits are selected from more rows than the nearest k; ``plain``, whether hits are the nearest rows, with payloads at
+    most.
     """
 
     k: int = 10
