@@ -433,7 +433,7 @@ class Collection(ReadableCollection):
             return evaluation.run(codes, check_count("n", n, 1, MAX_MEASURED_QUERIES))
 
     @overload
-    def choose(
+    def choose(  # type: ignore[overload-overlap]
         self, target_recall: float = 0.95, *, indexes: Literal["current"], **options: Unpack[ChooseKeywords]
     ) -> Choice: ...
     @overload

@@ -211,9 +211,10 @@ class GenerationManager:
             if trained.id == state.generation(state.active).id and current == index:
                 return state.active
         with self.store.write() as txn:
-            pending = txn.state.pending
+            now: State = txn.state
+            pending = now.pending
             same_index = pending is not None and pending.built.own_index == index
-            if same_index and txn.state.generation(pending.number).id == trained.id:
+            if pending is not None and same_index and now.generation(pending.number).id == trained.id:
                 return pending.number
             discard_pending(txn)
             number = register(txn, trained)

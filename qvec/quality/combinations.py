@@ -100,7 +100,8 @@ class Search:
     def screen(self, codes: Sequence[CodeConfig], indexes: Sequence[IndexConfig], depths: Sequence[int],
                progress: Progress | None) -> list[Combination]:  # fmt: skip
         """The combinations that reach the target on few queries."""
-        few, found = self._with_queries(SCREENING_QUERIES), []
+        few = self._with_queries(SCREENING_QUERIES)
+        found: list[Combination] = []
         for i, config in enumerate(codes):
             found += few.of_code(config, indexes, depths)
             if progress is not None:
@@ -112,7 +113,7 @@ class Search:
         likely = sorted((one for one in screened if self.limits.admits(one, SLACK)), key=self.limits.cost)
         if likely and not self.limits.fewest_bytes:
             likely = [one for one in likely if one.mean_ms <= SLACK * likely[0].mean_ms]
-        found = []
+        found: list[Combination] = []
         for one in likely[:FINALISTS]:
             try:
                 coded = self.trial.code(one.config)

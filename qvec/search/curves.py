@@ -47,7 +47,7 @@ class Point(NamedTuple):
         """The same effort for all queries, whose expected recall is the mean."""
         weights = np.zeros((2, 1, N_FEATURES), np.float32)
         weights[1, 0, 0] = self.recall
-        return Effort(k, (max(1, self.ef, self.nprobe),), *weights, scanned)
+        return Effort(k, (max(1, self.ef, self.nprobe),), weights[0], weights[1], scanned)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +124,8 @@ class Curve:
 
     def reaching(self, goal: Goal) -> Point | Policy:
         """The cheapest point or policy that reaches a goal; InputError names the highest recall of the curve."""
-        reaching = [found for found in (*self.points, *self.policies) if goal.reached_by(found)]
+        measured: list[Point | Policy] = [*self.points, *self.policies]
+        reaching = [found for found in measured if goal.reached_by(found)]
         if reaching:
             return min(reaching, key=lambda found: found.cost)
         best = self.points[-1]

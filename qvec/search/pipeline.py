@@ -88,10 +88,10 @@ class Searches:
             if search is not None and nearest and search.options.plain:
                 found = search.find(queries, deadline)
                 if found is not None:
-                    hits = make_hits(snap, self._config, found[:3], search.options, deadline=deadline)
+                    made = make_hits(snap, self._config, found[:3], search.options, deadline=deadline)
                     if search.plan.effort is not None:
-                        hits.set_expected(found[3])
-                    return hits
+                        made.set_expected(found[3])
+                    return made
             if self._form is None and 0 < plain_norm2(queries, self._config.dim) < SAFE_NORM2:
                 q: Float32Array = queries
             else:
