@@ -36,6 +36,7 @@ from qvec.common.errors import (
     LockedError,
     MapFullError,
     MissingIdError,
+    MissingShardError,
     NotFoundError,
     QvecError,
     ReadOnlyError,
@@ -48,7 +49,7 @@ from qvec.schema.generations import Generation
 from qvec.search.results import BatchHits, Hit, Hits
 
 if TYPE_CHECKING:  # the optional packages, which are above this module and are loaded when they are named
-    from qvec import aio, bench, datasets, integrations, interchange, qat, ray, torch
+    from qvec import aio, bench, datasets, integrations, interchange, qat, ray, shards, torch
     from qvec.codes.calibration import Calibration
     from qvec.collection.database import Database
     from qvec.collection.sharding import ShardedIndex, merge_topk
@@ -90,6 +91,7 @@ __all__ = [
     "LockedError",
     "MapFullError",
     "MissingIdError",
+    "MissingShardError",
     "Mixed",
     "NotFoundError",
     "Prequantized",
@@ -114,6 +116,7 @@ __all__ = [
     "open",
     "qat",
     "ray",
+    "shards",
     "simd_level",
     "torch",
 ]
@@ -129,7 +132,7 @@ if not TYPE_CHECKING:  # type checkers would take any name for one of these
         "ShardedIndex": "qvec.collection.sharding",
         "merge_topk": "qvec.collection.sharding",
     }
-    _PACKAGES = ("aio", "bench", "datasets", "integrations", "interchange", "qat", "ray", "torch")
+    _PACKAGES = ("aio", "bench", "datasets", "integrations", "interchange", "qat", "ray", "shards", "torch")
 
     def __getattr__(name):
         """Load a package, or an object that few programs use, when it is first named."""

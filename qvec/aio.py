@@ -12,13 +12,13 @@ import contextlib
 import functools
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
 from qvec._kernels import Deadline, fork_epoch
 from qvec.collection import open as opening
 from qvec.collection.collection import Collection
-from qvec.common.errors import LockedError
+from qvec.common.errors import LockedError, SearchTimeoutError
+from qvec.common.loop_pool import Call, LoopPool
 from qvec.common.switch_interval import short_switch_interval
 from qvec.common.types import Where
 from qvec.rows.results import Records
@@ -99,8 +99,8 @@ class AsyncCollection:
     def _begin(self) -> None:
         """Make the pools. A forked child makes its own, because it has none of the parent's threads."""
         self._epoch = fork_epoch()
-        self._readers = ThreadPoolExecutor(self._n_readers, thread_name_prefix="qvec-read")
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="qvec-write")  # LMDB's transactions belong to a thread
+        self._readers = LoopPool(self._n_readers, "qvec-read")
+        self._writer = LoopPool(1, "qvec-write")  # LMDB's transactions belong to a thread
         self._lock = asyncio.Lock()
         self._owner: asyncio.Task[Any] | None = None  # the task that has a transaction
 
@@ -188,7 +188,7 @@ class AsyncCollection:
         """Close the handle as :meth:`qvec.Collection.close` does, and end its threads."""
         await asyncio.to_thread(self.collection.close, timeout)
         for pool in (self._readers, self._writer):
-            pool.shutdown(wait=False)
+            pool.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -228,21 +228,30 @@ class AsyncCollection:
         finally:
             self._owner = None
 
-    async def _run(self, pool: ThreadPoolExecutor, work: Callable[[], R], deadline: Deadline | None = None) -> R:
+    async def _run(self, pool: LoopPool, work: Callable[[], R], deadline: Deadline | None = None) -> R:
         """Run a call in a thread. If the task is canceled, the call ends first.
 
         A call that waits for a thread at its deadline never begins.
         """
         with short_switch_interval():
             call = pool.submit(work)
-            future = asyncio.wrap_future(call)
+            timer = None if deadline is None else call.handover.loop.call_later(deadline.left, _drop, call, deadline)
             try:
-                if deadline is not None:
-                    await asyncio.wait([future], timeout=max(0.0, deadline.left))
-                    if not future.done() and call.cancel():  # it has not begun; otherwise it stops by itself
-                        deadline.fail()
-                return await asyncio.shield(future)
+                result: R = await call.future
+                return result
             except asyncio.CancelledError:
-                if not future.done():
-                    await asyncio.wait([future])
+                await call.end()
                 raise
+            finally:
+                if timer is not None:
+                    timer.cancel()
+
+
+def _drop(call: Call, deadline: Deadline) -> None:
+    """End a search that has not begun at its deadline. One that runs ends by itself."""
+    if not call.has_begun and not call.future.done():
+        call.is_dropped = True
+        try:
+            deadline.fail()
+        except SearchTimeoutError as error:
+            call.future.set_exception(error)

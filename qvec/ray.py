@@ -1,48 +1,66 @@
-"""Shards on the workers of a Ray cluster, written and searched by functions of batches (extra ``ray``).
+"""Sets of shards on the workers of a Ray cluster (extra ``ray``): written and searched by functions of batches.
 
-`Search` and `WriteShards` are callables of dicts of arrays, as ``ray.data.Dataset.map_batches`` takes; they also work
-without Ray. A worker opens its files once. `ShardActors` has one actor for each shard, for single searches.
-
-Each shard has one writer and is on a local disk; throughput grows with the number of shards. Calibrate once, on a
-sample of all vectors, and give ``Collection.export_calibration()`` to all writers: then distances are comparable
-between shards.
+`WriteShards` and `Search` are callables of dicts of arrays, as ``ray.data.Dataset.map_batches`` takes; they also work
+without Ray. `ShardActors` has actors that keep the shards open, for single searches. All of them work on a folder that
+every worker reaches under the same path, or on a published set (:func:`qvec.shards.publish`): each worker then keeps a
+copy on its own disk.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
-import uuid
-from collections.abc import Sequence
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from qvec.collection.open import create
-from qvec.collection.open import open as open_collection
-from qvec.collection.sharding import ShardedIndex, merge_topk
-from qvec.common.errors import InputError
+from qvec.collection.collection import Collection
+from qvec.common.errors import InputError, QvecError
 from qvec.common.extras import require
+from qvec.schema.validation import check_count
 from qvec.search.results import BatchHits, Hits
+from qvec.shards.blocks import Block, write_block
+from qvec.shards.committing import opened
+from qvec.shards.fanout import Fanout
+from qvec.shards.manifest import Manifest, Shard, read
+from qvec.shards.remote import Remote, fetch
+from qvec.shards.shard_set import ShardSet
 
 Batch = dict[str, Any]
+RESTARTS, RETRIES = -1, 0  # of actors: they are started again for ever; a search itself asks again
+PAUSE = 0.05  # seconds before a search asks again an actor that has died
+RESTART_SECONDS = 60.0  # that a search waits for actors that have died
+KEY_BYTES = 16
+TIMEOUT = 5.0
 
 
 class Search:
     """Adds to a batch the k nearest of each row's vector: columns ``ids``, ``distances`` and ``shards``, [n, k] each.
 
-        dataset.map_batches(Search, fn_constructor_args=(paths,), fn_constructor_kwargs={"k": 10}, concurrency=4)
+        dataset.map_batches(Search, fn_constructor_args=(folder,), fn_constructor_kwargs={"k": 10}, concurrency=4)
 
-    column: the name of the vectors' column. options: of :meth:`Collection.search`.
+    folder: of a set of shards. url: of a published set; ``folder`` is this worker's copy.
+    column: the name of the vectors' column. options: of :meth:`qvec.shards.ShardSet.search`.
     """
 
     def __init__(
-        self, paths: Sequence[str | os.PathLike[str]], k: int = 10, *, column: str = "vector", **options: Any
+        self,
+        folder: str | os.PathLike[str],
+        k: int = 10,
+        *,
+        url: str | None = None,
+        storage_options: dict[str, Any] | None = None,
+        column: str = "vector",
+        **options: Any,
     ) -> None:
-        self.index = ShardedIndex(paths)
+        if url is not None:
+            fetch(url, folder, storage_options=storage_options)
+        self.index = ShardSet.opened(folder, "r", TIMEOUT)
         self.k, self.column = k, column
-        self.options: dict[str, Any] = {"include": (), "threads": 1} | options
+        self.options: dict[str, Any] = {"include": ()} | options
 
     def __call__(self, batch: Batch) -> Batch:
         hits = self.index.search(_matrix(batch, self.column), self.k, **self.options)
@@ -50,69 +68,151 @@ class Search:
 
 
 class WriteShards:
-    """Stores batches in a new file in ``folder``; returns the path of the file and the number of rows that were added.
+    """Writes each batch as a block of a set of shards; returns the columns ``key`` and ``rows`` of the block.
 
-    calibration: from :meth:`Collection.export_calibration`; without it, each shard is calibrated on its first
-    batch. vector, id: names of columns; ``id`` None: rows are numbered. All other columns are the payload.
-    options: of :func:`qvec.create`.
+        written = dataset.map_batches(WriteShards, fn_constructor_args=(folder,), batch_size=100_000, concurrency=8)
+        qvec.shards.commit(folder, qvec.ray.blocks_of(written))
+
+    The key of a block is a digest of its ids, so a batch that Ray tries again replaces the block that it wrote before.
+    vector, id: names of columns; ids are required and unique in the whole dataset. All other columns are the payload.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, vector: str = "vector", id: str = "id") -> None:
+        self.folder, self.vector, self.id = Path(folder), vector, id
+        read(folder)  # raises NotFoundError where the worker is started
+
+    def __call__(self, batch: Batch) -> Batch:
+        x, ids = _matrix(batch, self.vector), np.asarray(_column(batch, self.id))
+        keys = [key for key in batch if key not in (self.vector, self.id)]
+        columns = [_values(batch[key], key) for key in keys]
+        payloads = [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)] if keys else None
+        block = write_block(self.folder, key_of(ids), x, ids, payloads)
+        return {"key": np.array([block.key]), "rows": np.array([block.rows])}
+
+
+def key_of(ids: Any) -> str:
+    """The key of the block that has these ids, in this order."""
+    digest = hashlib.blake2b(digest_size=KEY_BYTES)
+    for id in np.asarray(ids).tolist():
+        digest.update(f"{id!r},".encode())
+    return digest.hexdigest()
+
+
+def blocks_of(written: Any) -> list[Block]:
+    """The blocks that the tasks of a dataset of :class:`WriteShards` have reported."""
+    return [Block(str(row["key"]), int(row["rows"])) for row in written.take_all()]
+
+
+class ShardActors:
+    """Ray actors that have the shards of a set open, ``replicas`` of them for each shard.
+
+    A search asks one replica of each shard, by turns. Ray starts an actor that dies again, and the search asks the next
+    replica meanwhile. The shards are those of the manifest at the start: make new actors to follow a newer one.
     """
 
     def __init__(
         self,
         folder: str | os.PathLike[str],
-        dim: int,
         *,
-        calibration: str | bytes | None = None,
-        vector: str = "vector",
-        id: str | None = "id",
-        **options: Any,
+        url: str | None = None,
+        storage_options: dict[str, Any] | None = None,
+        replicas: int = 1,
+        **actor_options: Any,
     ) -> None:
-        self.path = Path(folder) / f"{uuid.uuid4().hex}.qvec"
-        self.vector, self.id = vector, id
-        self.db = create(self.path, dim, **options)
-        if calibration is not None:
-            self.db.import_calibration(calibration)
-
-    def __call__(self, batch: Batch) -> Batch:
-        x = _matrix(batch, self.vector)
-        ids = None if self.id is None else np.asarray(_column(batch, self.id))
-        keys = [key for key in batch if key not in (self.vector, self.id)]
-        columns = [_values(batch[key], key) for key in keys]
-        payloads = [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)] if keys else None
-        added = self.db.add(x, ids, payloads)
-        return {"shard": np.array([str(self.path)]), "rows": np.array([added.added])}
-
-
-class ShardActors:
-    """One Ray actor for each shard. A search asks all actors and merges their hits."""
-
-    def __init__(self, paths: Sequence[str | os.PathLike[str]], **actor_options: Any) -> None:
-        """``actor_options``: as of ``ray.remote``, for example ``num_cpus=1``."""
+        """folder: of a set of shards. url: of a published set; each actor then copies its shard to ``folder``, on the
+        disk of its own node. ``actor_options``: as of ``ray.remote``, for example ``num_cpus=1``."""
         self._ray = ray = require("ray", "ray")
-        if not paths:
+        self.manifest: Manifest = read(folder) if url is None else Remote(url, storage_options).manifest()
+        if not self.manifest.shards:
             raise InputError("an index of shards needs at least one")
-        actor = ray.remote(_Shard).options(**{"num_cpus": 1} | actor_options)
-        self.actors = [actor.remote(os.fspath(path)) for path in paths]
+        count = check_count("replicas", replicas, 1, 1000)
+        options = {"num_cpus": 1, "max_restarts": RESTARTS, "max_task_retries": RETRIES} | actor_options
+        actor = ray.remote(_Shard).options(**options)
+        places = [(os.fspath(folder), shard, url, storage_options) for shard in self.manifest.shards]
+        self.actors = [[actor.remote(*place) for _ in range(count)] for place in places]
+        self._turn = 0
 
-    def search(self, queries: Any, k: int = 10, *, unique: bool = False, **options: Any) -> Hits | BatchHits:
-        """As :meth:`ShardedIndex.search`, without ``offset``. An error in one shard is an error of the search."""
-        shared = self._ray.put(np.asarray(queries))
-        found = self._ray.get([actor.search.remote(shared, k, options) for actor in self.actors])
-        merged: Hits | BatchHits = merge_topk(found, k, unique=unique)
-        return merged
+    def search(
+        self,
+        query: Any,
+        k: int = 10,
+        *,
+        ask: int | float | None = None,
+        timeout: float | None = None,
+        partial: bool = False,
+        offset: int = 0,
+        unique: bool = False,
+        **options: Any,
+    ) -> Hits | BatchHits:
+        """As :meth:`qvec.shards.ShardSet.search`. An actor that dies is asked again, until ``timeout`` seconds pass."""
+        fanout = Fanout(self.manifest, query, k, offset, unique, ask, partial, timeout, options)
+        calls = fanout.calls()
+        deadline = float("inf") if timeout is None else time.monotonic() + timeout
+        self._turn += 1
+        asked = {self._ask(number, call, self._turn): number for number, call in calls.items()}
+        found: dict[int, BatchHits] = {}
+        failed: dict[int, str] = {}
+        turns, died = dict.fromkeys(calls, self._turn), dict[int, float]()
+        while asked:
+            left = deadline - time.monotonic()
+            wait = None if left == float("inf") else max(0.0, left)
+            done, _ = self._ray.wait(list(asked), num_returns=1, timeout=wait)
+            if not done:
+                failed |= dict.fromkeys(asked.values(), f"no answer within {timeout:g} s")
+                break
+            number = asked.pop(done[0])
+            try:
+                found[number] = self._ray.get(done[0])
+            except self._ray.exceptions.RayTaskError as error:
+                failed[number] = _refused(error)
+            except self._ray.exceptions.RayError:  # it has died
+                if time.monotonic() - died.setdefault(number, time.monotonic()) > RESTART_SECONDS:
+                    failed[number] = f"its actors were not started again within {RESTART_SECONDS:g} s"
+                    continue
+                time.sleep(min(PAUSE, max(0.0, left)))
+                turns[number] += 1
+                asked[self._ask(number, calls[number], turns[number])] = number
+        hits: Hits | BatchHits = fanout.join(calls, found, failed)
+        return hits
 
     def close(self) -> None:
         """Stop the actors."""
-        for actor in self.actors:
-            self._ray.kill(actor)
+        for replicas in self.actors:
+            for actor in replicas:
+                self._ray.kill(actor)
+
+    def _ask(self, number: int, call: Any, turn: int) -> Any:
+        replicas = self.actors[number]
+        return replicas[turn % len(replicas)].search.remote(call.queries, call.depth, call.options)
+
+
+def _refused(error: Any) -> str:
+    """The message of a shard's error. Errors of the input itself are raised."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, InputError) or not isinstance(cause, QvecError | OSError):
+        raise error if cause is None else cause
+    return str(cause)
 
 
 class _Shard:
-    def __init__(self, path: str) -> None:
-        self.db = open_collection(path, mode="r")
+    """A shard on a worker. It is fetched and opened by the first search, so that an error is one of the search."""
 
-    def search(self, queries: Any, k: int, options: dict[str, Any]) -> Hits | BatchHits:
-        hits: Hits | BatchHits = self.db.search(queries, k, **options)
+    def __init__(self, folder: str, entry: Shard, url: str | None, storage_options: dict[str, Any] | None) -> None:
+        self.folder, self.entry, self.url, self.storage_options = Path(folder), entry, url, storage_options
+        self.db: Collection | None = None
+
+    def pid(self) -> int:
+        """The process of this actor."""
+        return os.getpid()
+
+    def search(self, queries: Any, k: int, options: dict[str, Any]) -> BatchHits:
+        if self.db is None:
+            path, entry = self.folder / self.entry.name, self.entry
+            if self.url is not None:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                path = Remote(self.url, self.storage_options).fetch(entry.name, entry.bytes, entry.crc, self.folder)
+            self.db = opened(path)
+        hits: BatchHits = self.db.search(queries, k, **options)
         return hits
 
 

@@ -145,7 +145,7 @@ def test_the_nodes_of_a_packed_graph_count_as_the_index(workload: Workload) -> N
         (["int8"], ["hnsw:m=1000"], "HNSW.m must be an integer from 2 to 64"),
         (["int8"], ["hnsw:depth=4"], "has no option 'depth'; it has: code, index, originals"),
         (["int8"], ["hnsw:m=many"], "HNSW.m must be an integer from 2 to 64, got 'many'"),
-        (["binary"], ["packed"], "layout='packed' needs codes of 4 bits a dimension or more, not binary"),
+        (["binary"], ["packed"], "layout='packed' needs codes of at least 4 bits per dimension, not binary"),
         (["int8"], ["hnsw:batch=many"], "batch is 'many'; it is of type int"),
         (["int8"], ["hnsw:batch=-1"], "batch is -1; the least is 0"),
         (["int8"], ["hnsw:memory=disk"], "memory must be one of mmap, index, ram"),

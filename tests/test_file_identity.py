@@ -68,7 +68,7 @@ def test_a_writer_of_a_removed_file_is_told_so(path: Path) -> None:
 
 def test_a_file_that_loses_its_name_inside_a_transaction_is_not_committed(path: Path) -> None:
     fill(path.with_suffix(".new"), 1, 4)
-    with qvec.open(path) as db, pytest.raises(qvec.ReplacedError, match="names another"), db.transaction():  # noqa: PT012
+    with qvec.open(path) as db, pytest.raises(qvec.ReplacedError, match="refers to another"), db.transaction():  # noqa: PT012
         db.add(rows(1))
         os.replace(path.with_suffix(".new"), path)
     with qvec.open(path) as db:

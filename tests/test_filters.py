@@ -302,7 +302,7 @@ def test_get_by_where_pages_through_and_wants_one_of_the_two(db: qvec.Collection
     assert db.get(where={"year": 1}, limit=0).vectors.shape == (0, DIM)
     assert [batch.ids.tolist() for batch in db.scan(3, where={"year": 0})] == [[0, 1, 2], [3, 4]]
     for bad in ({}, {"ids": [1], "where": {"year": 1}}, {"ids": [1], "limit": 3}):
-        with pytest.raises(qvec.InputError, match=r"either ids or where|go with where"):
+        with pytest.raises(qvec.InputError, match=r"either ids or where|need where"):
             db.get(**bad)  # type: ignore[arg-type]
 
 

@@ -237,7 +237,7 @@ def test_new_codes_have_nodes_of_their_own(path: Path) -> None:
         db.rollback(0)
         assert db.verify() == []
         assert len(db.evaluate(x[:20], codes=["int8", "binary"], n=20).rows) > 0
-        with pytest.raises(qvec.InputError, match="4 bits a dimension or more, not binary"):
+        with pytest.raises(qvec.InputError, match="at least 4 bits per dimension, not binary"):
             db.requantize("binary")
         assert db.verify() == []
 

@@ -42,7 +42,7 @@ LAYERS = (
     {"quality"},
     {"maintenance"},
     {"collection"},
-    {"datasets", "torch"},
+    {"datasets", "shards", "torch"},
     {"aio", "bench", "demo", "integrations", "interchange", "qat", "ray"},
     {""},
     {"cli"},

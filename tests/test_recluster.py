@@ -102,7 +102,7 @@ def test_the_lists_of_another_process_that_was_faster_stay(
 ) -> None:
     db, x = grown(path, rng)
     with db:
-        meanwhile(monkeypatch, lambda: db.add(x[: 20 * FIRST // 4]))  # so many that it chooses centroids itself
+        meanwhile(monkeypatch, lambda: db.add(x[: 20 * FIRST // 4]))  # enough for the add to choose centroids itself
         db.add(x[:1])
         assert clustered_at(db) > 4 * FIRST + 1
         check(db, rng)

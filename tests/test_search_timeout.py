@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,7 @@ def test_the_timeout_of_a_coroutine_includes_the_wait_for_a_thread(tmp_path: Pat
         async with await qvec.aio.open(tmp_path / "a.qvec", pool=1) as db:
             assert len(await db.search(query(), timeout=30)) == 10
             release = threading.Event()
-            blocked = asyncio.ensure_future(db._run(db._readers, lambda: release.wait(30)))
+            blocked = asyncio.ensure_future(db._run(db._readers, partial(release.wait, 30)))
             await asyncio.sleep(0.01)
             began = time.perf_counter()
             for call in (db.search(query(), timeout=0.05), db.search_by_id(1, timeout=0.05)):
@@ -179,3 +180,17 @@ def test_a_search_does_not_wait_longer_than_its_timeout_for_a_file_that_is_being
             release.set()
             thread.join()
         assert len(db.search(query(), timeout=30)) == 10
+
+
+@pytest.mark.parametrize("name", list(CALLS))
+def test_searches_of_a_snapshot_and_inside_a_transaction_have_timeouts(tmp_path: Path, name: str) -> None:
+    with make(tmp_path) as db:
+        with db.snapshot() as snapshot:
+            assert len(CALLS[name](snapshot, timeout=60)) > 0
+            with pytest.raises(qvec.SearchTimeoutError):
+                CALLS[name](snapshot, timeout=0)
+        with db.transaction():
+            with pytest.raises(qvec.SearchTimeoutError):
+                CALLS[name](db, timeout=0)
+            db.delete([0])  # the transaction goes on
+        assert len(db) == ROWS - 1

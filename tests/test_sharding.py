@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import qvec
-from qvec.ray import Search, ShardActors, WriteShards
+from qvec import shards
+from qvec.ray import Search, WriteShards
 
 N, DIM, K, SHARDS = 300, 12, 8, 3
 RNG = np.random.default_rng(4)
@@ -32,7 +33,7 @@ def made(path: Path, rows: Any, **options: Any) -> Path:
 
 
 @pytest.fixture(params=["int64", "str"])
-def shards(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+def both(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     """A collection of all vectors, and an index of shards with the same rows; one shard is empty."""
     ids = request.param
     paths = [made(tmp_path / f"{s}.qvec", np.arange(s, N, SHARDS), ids=ids) for s in range(SHARDS)]
@@ -43,8 +44,8 @@ def shards(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 
 
 @pytest.mark.parametrize("options", [{}, {"offset": 5}, {"max_distance": 20.0}, {"include": ["vectors", "payloads"]}])
-def test_shards_find_what_one_collection_finds(shards: Any, options: dict[str, Any]) -> None:
-    one, index = shards
+def test_shards_find_what_one_collection_finds(both: Any, options: dict[str, Any]) -> None:
+    one, index = both
     expected, found = one.search(Q, K, exact=True, **options), index.search(Q, K, exact=True, **options)
     assert found.ids.tolist() == expected.ids.tolist()
     np.testing.assert_array_equal(found.distances, expected.distances)
@@ -60,8 +61,8 @@ def test_shards_find_what_one_collection_finds(shards: Any, options: dict[str, A
     assert single.counts == found.counts[0]
 
 
-def test_arrays_are_padded_if_there_are_fewer_than_k(shards: Any) -> None:
-    one, index = shards
+def test_arrays_are_padded_if_there_are_fewer_than_k(both: Any) -> None:
+    one, index = both
     expected, found = one.search(Q, N + 10), index.search(Q, N + 10)
     assert found.ids.shape == (len(Q), N + 10)
     assert found.counts.tolist() == [N] * len(Q)
@@ -69,8 +70,8 @@ def test_arrays_are_padded_if_there_are_fewer_than_k(shards: Any) -> None:
     assert found.payloads == expected.payloads
 
 
-def test_shards_read_as_one(shards: Any) -> None:
-    one, index = shards
+def test_shards_read_as_one(both: Any) -> None:
+    one, index = both
     ids = [one.search(Q[0], 1).ids[0], *one.search(Q[1], 3).ids.tolist()]
     assert index.get(ids).ids.tolist() == ids
     np.testing.assert_array_equal(index.get(ids).vectors, one.get(ids).vectors)
@@ -174,31 +175,29 @@ except Exception as error: print(type(error).__name__)
 # --- batches in Ray's format ---
 
 
-def written(folder: Path) -> list[Path]:
-    """Two shards of one calibration, written as by two workers."""
-    with qvec.create(folder / "sample.qvec", DIM, metric="l2", code="int8", sample=X) as db:
-        calibration = db.export_calibration()
-    options: dict[str, Any] = {"calibration": calibration, "metric": "l2", "code": "int8"}
-    workers = [WriteShards(folder, DIM, **options) for _ in range(2)]
-    for start in range(0, N, 50):
+def written(folder: Path) -> Path:
+    """A set of shards, written as by two workers; one of them repeats a batch."""
+    shards.create(folder, DIM, metric="l2", code="int8", sample=X)
+    workers, reported = [WriteShards(folder) for _ in range(2)], []
+    for start in [*range(0, N, 50), 100]:
         rows = np.arange(start, start + 50)
         out = workers[start // 50 % 2]({"id": rows, "vector": X[rows], "page": rows * 2})
         assert out["rows"].tolist() == [50]
-    for worker in workers:
-        worker.db.close()
-    return [worker.path for worker in workers]
+        reported.append((out["key"][0], int(out["rows"][0])))
+    shards.commit(folder, reported)
+    return folder
 
 
 def test_batches_are_written_to_shards_and_searched(tmp_path: Path) -> None:
-    paths = written(tmp_path)
-    with qvec.ShardedIndex(paths) as index:
-        assert len(index) == N
-        assert len({shard.stats().calibration for shard in index.shards}) == 1
+    folder = written(tmp_path / "s")
+    with shards.open(folder, "r") as index:
+        assert (len(index), len(index.names), index.verify()) == (N, N // 50, [])
+        assert len({shard.stats().calibration for shard in index.shards()}) == 1
         assert index.get([7]).payloads == [{"page": 14}]
         expected = index.search(Q, K)
     with qvec.open(made(tmp_path / "whole.qvec", np.arange(N)), "r") as one:
         assert expected.ids.tolist() == one.search(Q, K, exact=True).ids.tolist()
-    search = Search(paths, K)
+    search = Search(folder, K)
     out = search({"vector": Q, "name": np.arange(len(Q))})
     assert set(out) == {"vector", "name", "ids", "distances", "shards"}
     assert out["ids"].tolist() == expected.ids.tolist()
@@ -209,43 +208,35 @@ def test_batches_are_written_to_shards_and_searched(tmp_path: Path) -> None:
         search({"name": Q})
 
 
-@pytest.mark.nightly
-@pytest.mark.filterwarnings("ignore")
-def test_actors_of_shards_find_what_the_shards_find(tmp_path: Path) -> None:
-    ray = pytest.importorskip("ray")
-    paths = written(tmp_path)
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
-    try:
-        actors = ShardActors(paths, num_cpus=0.5)
-        with qvec.ShardedIndex(paths) as index:
-            expected = index.search(Q, K)
-        found = actors.search(Q, K)
-        assert found.ids.tolist() == expected.ids.tolist()
-        assert found.payloads == expected.payloads
-        actors.close()
-        made = {"fn_constructor_args": (paths, K), "fn_constructor_kwargs": {"column": "data"}, "concurrency": 1}
-        rows = ray.data.from_numpy(Q).map_batches(Search, **made).take_all()
-        assert [row["ids"].tolist() for row in rows] == expected.ids.tolist()
-    finally:
-        ray.shutdown()
+def test_a_worker_keeps_a_copy_of_a_published_set(tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    with shards.open(written(tmp_path / "s"), "r") as index:
+        shards.publish(index, str(tmp_path / "bucket"))
+        search = Search(tmp_path / "cache", K, url=str(tmp_path / "bucket"))
+        assert search({"vector": Q})["ids"].tolist() == index.search(Q, K).ids.tolist()
 
 
 def test_a_writer_stores_times_and_masked_values_as_they_are(tmp_path: Path) -> None:
-    writer = WriteShards(tmp_path, 2, id=None)
+    shards.create(tmp_path / "s", 2)
+    writer = WriteShards(tmp_path / "s")
     batch = {
+        "id": np.arange(2),
         "vector": np.eye(2, dtype=np.float32),
         "at": np.array(["2024-05-01T12:00:00.000001", "NaT"], "datetime64[ns]"),
         "day": np.array(["2024-05-01", "NaT"], "datetime64[D]"),
         "n": np.ma.masked_array([1, 2], [False, True]),
     }
-    writer(batch)
+    out = writer(batch)
+    shards.commit(tmp_path / "s", [(out["key"][0], int(out["rows"][0]))])
     at = datetime(2024, 5, 1, 12, 0, 0, 1, UTC)
-    assert writer.db.get([0, 1]).payloads == [
-        {"at": at, "day": "2024-05-01", "n": 1},
-        dict.fromkeys(["at", "day", "n"]),
-    ]
+    with shards.open(tmp_path / "s", "r") as index:
+        assert index.get([0, 1]).payloads == [
+            {"at": at, "day": "2024-05-01", "n": 1},
+            dict.fromkeys(["at", "day", "n"]),
+        ]
     with pytest.raises(qvec.InputError, match="column 'took' has timedelta64"):
-        writer({"vector": np.eye(2), "took": np.array([1, 2], "timedelta64[s]")})
+        writer({"id": [0, 1], "vector": np.eye(2), "took": np.array([1, 2], "timedelta64[s]")})
     with pytest.raises(qvec.InputError, match="row 1, column 'at'"):
-        writer({"vector": np.eye(2), "at": np.array([0, 2**60], "datetime64[us]")})
-    writer.db.close()
+        writer({"id": [0, 1], "vector": np.eye(2), "at": np.array([0, 2**60], "datetime64[us]")})
+    with pytest.raises(qvec.InputError, match="no column 'id'"):
+        writer({"vector": np.eye(2)})

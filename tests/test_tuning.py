@@ -99,7 +99,7 @@ def test_a_recall_that_is_too_high_or_was_not_measured_is_refused(tmp_path: Path
             ({"recall": 0.9, "oversample": 3}, "chooses oversample"),
             ({"recall": 0.9, "exact": True}, "chooses exact"),
             ({"recall": 0.9, "k": 11}, "k up to 10"),
-            ({"recall": 0.999999}, "the most that was measured"),
+            ({"recall": 0.999999}, "the highest measured recall"),
         ]:
             with pytest.raises(qvec.InputError, match=message):
                 db.search(x[0], **options)

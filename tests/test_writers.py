@@ -379,7 +379,7 @@ def test_close_waits_for_running_calls_and_names_those_that_take_too_long(path: 
     with ThreadPoolExecutor(1, thread_name_prefix="worker") as pool:
         call = pool.submit(db.evaluate, rows(3), 2, ["f16"], progress=progress)
         running.wait()
-        with pytest.raises(qvec.LockedError, match=r"calls still run after 0\.1 s: evaluate in thread worker_0"):
+        with pytest.raises(qvec.LockedError, match=r"still running after 0\.1 s: evaluate in thread worker_0"):
             db.close(timeout=0.1)
         with pytest.raises(qvec.ClosedError):
             db.add(rows(1))

@@ -1,4 +1,4 @@
-"""Adapters: learned linear maps, applied to vectors and queries before coding. :mod:`qvec.qat` trains them."""
+"""Adapters: learned linear maps, applied to vectors and queries before encoding. :mod:`qvec.qat` trains them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ _FIELDS = ("version", "metric", "code", "seed", "transform")
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """``M^T (x' - mean)``, with ``x' = x / |x|`` if the transform normalizes, learned for one code.
+    """``M^T (x' - mean)``, with ``x' = x / |x|`` if the transform normalizes. Trained for one code.
 
-    ``transform``: from float32[n, dim] to float32[n, out], without the rotation, which belongs to the code. ``code``:
-    the code that it was learned for; it works with other codes too. ``seed``: of the rotation used in training.
+    ``transform``: maps float32[n, dim] to float32[n, out], without the rotation, which is part of the code. ``code``:
+    the code that the adapter was trained for; it can be used with other codes. ``seed``: seed of the rotation in
+    training.
     """
 
     metric: Metric
@@ -38,7 +39,7 @@ class Adapter:
 
     @property
     def dim(self) -> int:
-        """Dimensions of the input."""
+        """The number of dimensions of the input."""
         return self.transform.dim
 
     def apply(self, x: Float32Array) -> Float32Array:
@@ -49,7 +50,7 @@ class Adapter:
         """Train ``code`` (None: the adapter's own) on adapted vectors.
 
         sample: float32[n, dim]; the code determines the smallest n. InputError: the sample is too small, or the code
-        centers or normalizes, which the adapter does already.
+        centers or normalizes, which the adapter already does.
         """
         if (code or self.code).kind in ("f32", "f16"):
             raise InputError(f"{(code or self.code).kind} stores vectors as they are: an adapter needs another code")

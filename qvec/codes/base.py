@@ -1,4 +1,4 @@
-"""The base class of all quantizers, and what their training and decoding share."""
+"""The base class of all quantizers, and functions that all kinds use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from qvec.common.plain_state import State, take_choice, take_int, take_state, ta
 from qvec.common.types import MAX_DIM, CodeKind, Codes, Float32Array, Metric, check_choice, check_int
 
 VERSION = 1
-MIN_GRAPH_BITS = 4.0  # per dimension; a graph linked by fewer loses recall: docs/quantization.md
+MIN_GRAPH_BITS = 4.0  # per dimension; a graph linked with coarser codes loses recall (docs/quantization.md)
 _COMMON = ("kind", "version", "dim", "metric", "transform")
 
 T = TypeVar("T")
@@ -24,11 +24,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Quantizer(ABC):
-    """Codes vectors: a transform, then the kernels' codec. Immutable once trained.
+    """Encodes vectors with a transform, followed by the kernels' codec. Immutable after training.
 
     Two quantizers with equal ``state()`` give equal codes on every machine. ``kind``: the stored name. ``dim``,
-    ``metric``: of the vectors. ``transform``: applied to vectors before ``codec``, or None. ``codec``: the kernels'
-    view, which scores rows in place. A kind adds ``train``, ``from_state``, ``oversample`` and what it learned.
+    ``metric``: dimension and metric of the vectors. ``transform``: applied to vectors before ``codec``, or None.
+    ``codec``: the kernels' object, which scores rows in place. A subclass for a kind adds ``train``, ``from_state``,
+    ``oversample`` and learned parameters.
     """
 
     kind: ClassVar[CodeKind]
@@ -43,10 +44,10 @@ class Quantizer(ABC):
     def train(
         cls, sample: Float32Array, metric: Metric, config: CodeConfig, seed: int, model: str | None = None
     ) -> Self:
-        """Learn from float32[n, dim], n >= ``config.min_samples``; n = 0 serves a config that learns nothing.
+        """Train on float32[n, dim], n >= ``config.min_samples``; n can be 0 if the config needs no sample.
 
-        ``seed`` draws the rotation; ``model`` tags the calibration, if there is one. InputError: the sample is too
-        small (the message gives the number needed), not finite, or of the wrong shape or dtype.
+        ``seed``: seed of the rotation. ``model``: a tag for the calibration, if there is one. InputError: the sample is
+        too small (the message gives the number needed), not finite, or of the wrong shape or dtype.
         """
 
     @classmethod
@@ -57,7 +58,8 @@ class Quantizer(ABC):
     @property
     @abstractmethod
     def oversample(self) -> float:
-        """Candidates by code that a search re-ranks per hit, for nearly the recall of the originals (ADR 1)."""
+        """The number of candidates per hit that a search must re-rank for nearly the recall of the originals (ADR
+        1)."""
 
     def __post_init__(self) -> None:
         check_int("dim", self.dim, 1, MAX_DIM)
@@ -66,46 +68,46 @@ class Quantizer(ABC):
 
     @property
     def limited(self) -> bool:
-        """Whether there are vectors that :meth:`check_range` refuses."""
+        """Whether :meth:`check_range` refuses some vectors."""
         return False
 
     def check_range(self, name: str, x: Float32Array, first: int = 0) -> None:
         """Raise InputError if codes would change a vector of float32[n, dim] beyond their precision.
 
-        ``name``, ``first``: what errors call x, and the number of its first row.
+        ``name``: the name of x in error messages. ``first``: the number of its first row.
         """
         return
 
     @property
     def code_size(self) -> int:
-        """Bytes of one code, factors included."""
+        """The bytes of one code, including factors."""
         return self.codec.stride
 
     @property
     def bits_per_dim(self) -> float:
-        """Bits of a code without its factors, per coded dimension."""
+        """The bits per encoded dimension, without factors."""
         return 8 * self.codec.data_size / self.coded_dim
 
     @property
     def coarse(self) -> bool:
-        """Whether originals, if there are any, are better for linking a graph: codes are too inexact, or too slow.
+        """Whether originals are better for linking a graph than codes, which are too coarse or too slow.
 
-        Codes with centroids are slow to compare: a row is compared with all centroids.
+        Codes with centroids are slow to compare, because a row must be compared with all centroids.
         """
         return self.bits_per_dim < MIN_GRAPH_BITS or self.codec.n_centroids > 0
 
     @property
     def coded_dim(self) -> int:
-        """Dimensions that the codec sees: ``dim``, or those behind the transform, padded by a rotation."""
+        """The number of dimensions that the codec encodes: after the transform, and after the padding of a rotation."""
         return self.dim if self.transform is None else self.transform.padded
 
     @property
     def query_transform(self) -> Transform | None:
-        """The transform of queries: that of vectors, unless a kind overrides this."""
+        """The transform of queries: that of vectors, unless a subclass overrides it."""
         return self.transform
 
     def encode(self, x: Float32Array) -> Codes:
-        """Code float32[n, dim] as uint8[n, code_size]. Values must be finite; those out of range saturate."""
+        """Encode float32[n, dim] as uint8[n, code_size]. Values must be finite; values out of range saturate."""
         x = check_vectors("vectors", x, self.dim)
         return self.codec.encode(x if self.transform is None else self.transform.apply(x))
 
@@ -115,12 +117,12 @@ class Quantizer(ABC):
         return y if self.transform is None else self.transform.unrotate(y)
 
     def prepare(self, queries: Float32Array) -> Codes:
-        """Bring float32[n, dim] into the form that ``codec.score`` takes: uint8[n, codec.query_size]."""
+        """Convert queries float32[n, dim] to the form that ``codec.score`` takes: uint8[n, codec.query_size]."""
         x = check_vectors("queries", queries, self.dim)
         return self.codec.prepare(x if self.query_transform is None else self.query_transform.apply(x))
 
     def state(self) -> State:
-        """Return everything that was learned or chosen, as plain msgpack data."""
+        """Return all learned and chosen parameters as plain msgpack data."""
         transform = None if self.transform is None else self.transform.state()
         head = {"kind": self.kind, "version": VERSION, "dim": self.dim, "metric": self.metric}
         return head | {"transform": transform}
@@ -131,7 +133,7 @@ class Quantizer(ABC):
 
 @dataclass(frozen=True)
 class Common:
-    """A state with the fields that every kind has, checked."""
+    """The checked fields that the states of all kinds have."""
 
     fields: State
     dim: int
@@ -140,12 +142,12 @@ class Common:
 
     @property
     def coded_dim(self) -> int:
-        """Dimensions behind the transform."""
+        """The number of dimensions after the transform."""
         return self.dim if self.transform is None else self.transform.padded
 
     @property
     def plain_transform(self) -> Transform | None:
-        """The transform, if it only truncates, projects and rotates, as the codec normalizes and centers by itself."""
+        """Return the transform. It may only truncate, project and rotate, because the codec normalizes and centers."""
         t, kind = self.transform, self.fields["kind"]
         if t is not None and t.mean is not None:
             raise FormatError(f"field 'mean' must be empty: {kind} codes are not centered by their transform")

@@ -10,8 +10,8 @@ from qvec.common.types import Codes, Float32Array, NDArray
 
 GROUP = 64  # dimensions per group: a block of the kernels
 MAX_WIDTH = 8
-MEASURED_ROWS = 2048  # of the sample: errors are measured on them, and they serve as queries
-NEIGHBORS = 10  # of each row that serves as a query
+MEASURED_ROWS = 2048  # errors are measured on this many rows of the sample, which are also used as queries
+NEIGHBORS = 10  # of each row that is used as a query
 # Steps of least error for a Gaussian, in standard deviations: Max, IRE Trans. Inf. Theory 6 (1960), table II.
 GAUSSIAN_STEP = (1.596, 0.9957, 0.5860, 0.3352, 0.1881, 0.1041, 0.0568, 0.0308)
 STEP_FACTORS = (0.6, 0.75, 0.9, 1.0, 1.15, 1.35)  # multiples of these steps that are tried
@@ -30,12 +30,12 @@ class BitAllocation:
 def allocate_bits(vectors: Float32Array, rest: Float32Array, budget: int) -> BitAllocation:
     """Allocate ``budget`` bytes to codes of float32[n, dim] vectors. Steps are relative to the length of the residual.
 
-    ``rest``: the residuals, which are coded: vectors less their centers.
+    ``rest``: the residuals, which are encoded: vectors minus their centers.
 
     Greedy: the next bit goes to the group whose score error it reduces most. This is optimal if each bit of a group
     reduces the error less than the bit before (Gersho and Gray, Vector Quantization and Signal Compression, 1992,
-    section 8.4). The error of the score of x against q is ``<q, e> = <q - x, e>``, as the error e of the code is made
-    orthogonal to x. A group therefore counts with its squared error times its share of ``|q - x|^2``. Both are
+    section 8.4). The error of the score of x against q is ``<q, e> = <q - x, e>``, because the scale makes the error e
+    orthogonal to x. The weight of a group is therefore its squared error times its share of ``|q - x|^2``. Both are
     measured: the error with the best of several steps, and ``q - x`` between rows and their nearest neighbors.
     """
     rows, coded = (y[:: -(-len(y) // MEASURED_ROWS)] for y in (vectors, rest))
@@ -54,7 +54,8 @@ def allocate_bits(vectors: Float32Array, rest: Float32Array, budget: int) -> Bit
 
 
 def _differences(rows: Float32Array) -> NDArray[np.float64]:
-    """Mean square of the differences between rows and their nearest neighbors, by dimension: float64[dim]."""
+    """Return the mean square of the differences between rows and their nearest neighbors, per dimension:
+    float64[dim]."""
     squares = np.square(rows).sum(axis=1)
     distances = squares[:, None] + squares[None] - 2 * (rows @ rows.T)
     np.fill_diagonal(distances, np.inf)
@@ -68,7 +69,7 @@ def _differences(rows: Float32Array) -> NDArray[np.float64]:
 
 
 def _measure(unit: Float32Array, deviation: Float32Array) -> tuple[list[float], list[float]]:
-    """Squared errors of a group with 0 to 8 bits, and its best steps with 1 to 8 bits, in standard deviations."""
+    """Return the squared errors of a group with 0 to 8 bits, and the best steps with 1 to 8, in standard deviations."""
     ratio = unit / deviation
     errors, steps = [float(np.square(unit).sum(axis=1).mean())], []
     for width, gaussian in enumerate(GAUSSIAN_STEP, start=1):

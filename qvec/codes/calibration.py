@@ -27,7 +27,7 @@ from qvec.common.types import MAX_DIM, Float32Array, check_choice
 
 VERSION = 1
 LEVELS = 255
-MIN_STEP = 1e-30  # of a constant dimension: nothing is divided by zero, and lower + 255 * step is still lower
+MIN_STEP = 1e-30  # for a constant dimension: avoids division by zero, and lower + 255 * step still equals lower
 _ARRAYS = ("lower", "upper", "mean", "std", "min", "max")
 _FIELDS = ("version", "id", "hash", "method", "params", "dim", "n_samples", "model", "created", *_ARRAYS)
 
@@ -63,9 +63,9 @@ class Calibration:
         *,
         one_range: bool = False,
     ) -> Self:
-        """Learn from finite float32[n, dim], n >= 256 (entropy: 2048); InputError says what is wrong.
+        """Learn ranges from finite float32[n, dim], n >= 256 (entropy: 2048). InputError says what is wrong.
 
-        ``one_range``: one range for all dimensions, found from the values of all.
+        ``one_range``: use one range for all dimensions, computed from the values of all dimensions.
         """
         check_choice("method", method, LEARNED)
         sample = check_sample(sample, None, METHODS[method].min_samples, f"calibration by {method}")
@@ -108,7 +108,7 @@ class Calibration:
 
     @property
     def dim(self) -> int:
-        """Dimensions."""
+        """The number of dimensions."""
         return len(self.lower)
 
     @property
@@ -131,7 +131,7 @@ class Calibration:
 
     @property
     def constant_dims(self) -> list[int]:
-        """Dimensions that had the same value in the whole sample: they carry no information."""
+        """Dimensions with the same value in the whole sample, which contain no information."""
         return [int(i) for i in np.flatnonzero(self.min == self.max)]
 
     @property
@@ -157,7 +157,7 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, state: object) -> Self:
-        """Rebuild and verify a calibration; FormatError names the field that is wrong."""
+        """Rebuild and verify a calibration; FormatError names the wrong field."""
         fields = take_state(state, "calibration", _FIELDS)
         take_version(fields, VERSION)
         method = take_choice(fields, "method", (*METHODS, *TRAINED))
@@ -180,7 +180,7 @@ class Calibration:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Rebuild and verify a calibration from :meth:`to_json`; FormatError names what is wrong."""
+        """Rebuild and verify a calibration from :meth:`to_json`; FormatError names the wrong field."""
         try:
             state = json.loads(text)
         except json.JSONDecodeError as error:

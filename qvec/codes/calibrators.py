@@ -50,7 +50,7 @@ def entropy(sample: Float32Array, params: Params) -> Ranges:
 
 
 def given(sample: Float32Array, params: Params) -> Ranges:
-    """Raise InputError: ranges that were given are not learned."""
+    """Raise InputError: given ranges are not learned from a sample."""
     raise InputError("method 'ranges' learns nothing: use Calibration.from_ranges")
 
 
@@ -62,7 +62,7 @@ METHODS: dict[str, Method] = {
     "ranges": Method(given, {}),
 }
 LEARNED = tuple(name for name in METHODS if name != "ranges")
-TRAINED = ("lsq",)  # ranges learned by training (qvec.torch): stored like others, but not found from a sample alone
+TRAINED = ("lsq",)  # ranges from training (qvec.torch): stored like others, but not computed from a sample alone
 
 
 def _levels(params: Params) -> int:

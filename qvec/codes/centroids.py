@@ -1,4 +1,4 @@
-"""Centroids that vectors are coded around: learning, storing, and passing them to a codec."""
+"""Centroids, from which codes represent residuals: train them, store them, and pass them to a codec."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from qvec.common.errors import FormatError
 from qvec.common.plain_state import State, floats_to_bytes, take_floats, take_state
 from qvec.common.types import MAX_CENTROIDS, CentroidCount, Codes, Float32Array, centroid_samples
 
-ROWS_PER_CENTROID = 64  # of the sample, with centroids="auto"
-MAX_BYTES = 4 << 20  # of all offsets, with centroids="auto": 256 centroids up to 16,000 dimensions
-COARSE_ROWS = 16_384  # of the sample, for the first rounds of k-means
+ROWS_PER_CENTROID = 64  # centroids="auto" trains one centroid for this many rows of the sample
+MAX_BYTES = 4 << 20  # limit of all offsets with centroids="auto": 256 centroids up to 16,000 dimensions
+COARSE_ROWS = 16_384  # the first rounds of k-means use this many rows of the sample
 COARSE_ROUNDS, FINE_ROUNDS = 8, 2
 
 
 @dataclass(frozen=True, eq=False)
 class Centroids:
-    """``mean``: float32[dim], of a sample. ``offsets``: centroids minus the mean, uint8[n, stride], or None.
+    """``mean``: mean of the sample, float32[dim]. ``offsets``: centroids minus the mean, uint8[n, stride], or None.
 
-    Rows of offsets are in the format of :func:`qvec._kernels.offset_rows`. The first offset is zero: no vector is
-    farther from its center than from the mean.
+    Rows of offsets are in the format of :func:`qvec._kernels.offset_rows`. The first offset is zero, so that no
+    vector is farther from its nearest centroid than from the mean.
     """
 
     mean: Float32Array
@@ -33,7 +33,7 @@ class Centroids:
 
     @classmethod
     def learn(cls, y: Float32Array, wanted: CentroidCount, seed: int, kind: str) -> Self | None:
-        """Find centroids of float32[n, dim], transformed vectors; None if ``wanted`` is 0, or "auto" and n is too
+        """Train centroids on transformed vectors, float32[n, dim]. None if ``wanted`` is 0, or "auto" and n is too
         small.
 
         :func:`qvec.common.types.centroid_samples` gives the smallest n. InputError: n is smaller, and ``wanted`` is not
@@ -42,7 +42,7 @@ class Centroids:
         if wanted == 0 or (wanted == "auto" and len(y) < centroid_samples(wanted)):
             return None
         purpose = "the mean" if wanted in ("auto", 1) else f"{wanted} centroids"
-        y = check_sample(y, y.shape[1], centroid_samples(wanted), f"{purpose} that {kind} codes are centered on")
+        y = check_sample(y, y.shape[1], centroid_samples(wanted), f"{purpose} for {kind} codes")
         count = auto_count(len(y), y.shape[1]) if wanted == "auto" else wanted
         mean = mean_of(y)
         return cls.of(mean, _clusters(y - mean, count - 1, seed) if count > 1 else None)
@@ -57,7 +57,7 @@ class Centroids:
 
     @property
     def values(self) -> Float32Array:
-        """The centroids as float32[n, dim]; without offsets, the mean alone."""
+        """The centroids as float32[n, dim]; without offsets, only the mean."""
         if self.offsets is None:
             return self.mean[None]
         return self.mean + offset_values(self.offsets, len(self.mean))
@@ -79,7 +79,7 @@ class Centroids:
 
     @classmethod
     def from_state(cls, state: object, dim: int) -> Self | None:
-        """Rebuild from :meth:`state`, or None from None; FormatError names the field that is wrong."""
+        """Rebuild from :meth:`state`, or None from None; FormatError names the wrong field."""
         if state is None:
             return None
         fields = take_state(state, "centroids", ("mean", "offsets"))
@@ -97,7 +97,7 @@ def auto_count(rows: int, dim: int) -> int:
 
 
 def _clusters(y: Float32Array, k: int, seed: int) -> Float32Array:
-    """Return k cluster means of k-means that starts at rows drawn by ``seed``."""
+    """Return the k cluster means of k-means, which starts from rows drawn with ``seed``."""
     rng = np.random.default_rng(seed)
     coarse = y[rng.permutation(len(y))[:COARSE_ROWS]]
     centroids = coarse[:k].copy()

@@ -34,7 +34,7 @@ MAX_LISTS = 2**20
 
 @dataclass(frozen=True)
 class Float32:
-    """Float32 vectors as they are: 4 bytes per dimension, exact. ``dims``: see :class:`Int8`."""
+    """Unchanged float32 vectors: 4 bytes per dimension, exact. ``dims``: see :class:`Int8`."""
 
     kind: ClassVar[CodeKind] = "f32"
     min_samples: ClassVar[int] = 0
@@ -81,12 +81,12 @@ class Int8:
     ``scale``: ``"per_vector"``: each vector has its own range; nothing is trained. ``"per_dim"``: each dimension has a
     range that is learned from a sample; ``"global"``: one range for all dimensions (see
     :class:`qvec.codes.calibration.Calibration`). Values out of range saturate. ``symmetric``: ranges are symmetric
-    about zero, without zero point; per vector they always are. ``method``: how ranges are found. ``"minmax"`` covers
-    the sample, ``"percentile"`` the central ``percentile`` per cent (default 99.9), ``"mse"`` minimizes the squared
-    error, ``"entropy"`` the divergence of the histograms. ``rounding="truncate"``: codes equal those of
-    ``sentence_transformers.util.quantize_embeddings``. ``rotate``: a seeded random rotation first spreads the variance
-    evenly over the dimensions. ``dims``: only the first ``dims`` values are coded (Matryoshka embeddings, Kusupati et
-    al., arXiv:2205.13147).
+    about zero, without zero point; ranges per vector always are. ``method``: how to find ranges. ``"minmax"`` covers
+    the sample, ``"percentile"`` covers the central ``percentile`` per cent (default 99.9), ``"mse"`` minimizes the
+    squared error, ``"entropy"`` minimizes the divergence of the histograms. ``rounding="truncate"``: codes equal those
+    of ``sentence_transformers.util.quantize_embeddings``. ``rotate``: a seeded random rotation first spreads the
+    variance evenly over the dimensions. ``dims``: encode only the first ``dims`` values (Matryoshka embeddings,
+    Kusupati et al., arXiv:2205.13147).
     """
 
     kind: ClassVar[CodeKind] = "int8"
@@ -104,7 +104,7 @@ class Int8:
         check_choice("Int8.rounding", self.rounding, get_args(Rounding))
         if self.scale == "per_vector" and self.rounding != "nearest":
             raise InputError(
-                f"Int8.rounding={self.rounding!r} goes with calibrated ranges, not with scale='per_vector'"
+                f"Int8.rounding={self.rounding!r} needs calibrated ranges; it is not for scale='per_vector'"
             )
 
     @property
@@ -117,10 +117,11 @@ class Int8:
 class Int4:
     """Half a byte per dimension: 16 levels.
 
-    ``scale``, ``symmetric``, ``method``, ``percentile``, ``rotate`` and ``dims``: see :class:`Int8`; per vector, the
-    range has the least squared error. ``centroids`` (per vector only): number of centroids, 0 to 256; each vector is
-    coded around the nearest one. 1: the mean of the sample. "auto": one for each 64 vectors of the sample, 256 at most;
-    none if there are fewer than 100 vectors. Centroids do not make codes longer; a query takes some microseconds more.
+    ``scale``, ``symmetric``, ``method``, ``percentile``, ``rotate`` and ``dims``: see :class:`Int8`; with
+    ``"per_vector"``, the range has the least squared error. ``centroids`` (only with ``"per_vector"``): number of
+    centroids, 0 to 256; a code represents the residual from the nearest centroid. 1: only the mean of the sample.
+    "auto": one for each 64 vectors of the sample, at most 256; none if there are fewer than 100 vectors. Centroids do
+    not make codes longer; a query takes a few microseconds more.
     """
 
     kind: ClassVar[CodeKind] = "int4"
@@ -137,7 +138,7 @@ class Int4:
         check_scalar(self, "Int4", "mse")
         check_centroid_count("Int4.centroids", self.centroids)
         if self.centroids not in ("auto", 0) and self.scale != "per_vector":
-            raise InputError("Int4.centroids go with scale='per_vector' only: calibrated ranges have their own middle")
+            raise InputError("Int4.centroids need scale='per_vector': calibrated ranges are not centered on centroids")
 
     @property
     def min_samples(self) -> int:
@@ -175,9 +176,9 @@ class Ternary:
 class Binary:
     """One bit per dimension: the sign, compared by Hamming distance.
 
-    ``center``: the mean of a sample is subtracted first, so that each bit splits the data; "auto": if the sample has
-    100 vectors or more. ``rotate``: a seeded random rotation, so that all bits carry the same information. ``dims``:
-    see :class:`Int8`.
+    ``center``: subtract the mean of a sample first, so that each bit splits the data; "auto": if the sample has at
+    least 100 vectors. ``rotate``: apply a seeded random rotation, so that all bits contain the same information.
+    ``dims``: see :class:`Int8`.
     """
 
     kind: ClassVar[CodeKind] = "binary"
@@ -263,8 +264,8 @@ class Prequantized:
 
     ``dtype``: ``"int8"``: int8[n, dim]. ``"uint8"``: uint8[n, dim], the integer plus 128: both forms of an embedding
     have the same distances. ``"ubinary"``: uint8[n, dim / 8], bits packed highest first (``numpy.packbits``).
-    ``"binary"``: the same minus 128, as int8. Distances are those of the integers; bits are compared by Hamming
-    distance under all metrics. Queries have the same form, or are floats [n, dim].
+    ``"binary"``: the same minus 128, as int8. Distances are computed from the integers; bits are compared by
+    Hamming distance under all metrics. Queries have the same form, or are floats [n, dim].
     """
 
     kind: ClassVar[CodeKind] = "prequantized"
@@ -281,7 +282,7 @@ CodeConfig = Float32 | Float16 | BFloat16 | Int8 | Int4 | Ternary | Binary | RaB
 
 @dataclass(frozen=True)
 class Flat:
-    """Scan of all codes: exact with respect to the codes; the fastest index up to some ten thousand vectors."""
+    """Scan of all codes: exact with respect to the codes; the fastest index up to about ten thousand vectors."""
 
     kind: ClassVar[Literal["flat"]] = "flat"
 
@@ -290,10 +291,10 @@ class Flat:
 class HNSW:
     """Navigable small-world graph (Malkov and Yashunin, arXiv:1603.09320), one level with a table of entry points.
 
-    ``m``: half of a node's maximum number of links (2..64). ``ef_construction``: candidates considered when a node is
-    linked (``m``..4096); more give a better graph and a longer build. ``layout="packed"`` stores with each node what a
-    walk needs of its neighbors, in 5 bytes per dimension plus 264: the fastest searches, with more memory. It needs an
-    ``m`` of 16, 32, 48 or 64, codes of at least 4 bits per dimension, and at most 4,096 dimensions.
+    ``m``: half of the maximum degree (2..64). ``ef_construction``: candidates considered when a row is linked
+    (``m``..4096); more candidates give a better graph and a longer build. ``layout="packed"`` stores one-bit codes of
+    the neighbors next to each row, in 5 bytes per dimension plus 264: searches are fastest, but need more memory. It
+    needs an ``m`` of 16, 32, 48 or 64, codes of at least 4 bits per dimension, and at most 4,096 dimensions.
     """
 
     kind: ClassVar[Literal["hnsw"]] = "hnsw"
@@ -314,10 +315,11 @@ class HNSW:
 class IVF:
     """Inverted lists: a search scans the lists near the query with one bit per dimension, and scores candidates.
 
-    ``nlist``: number of lists (1..2^20), fewer as long as there are fewer vectors; "auto": about four times the square
-    root of the number of vectors, chosen again each time that number has quadrupled. ``copies``: lists per vector, 1 or
-    2 (SOAR, Sun et al., arXiv:2404.00774): 2 takes d/8 + 20 more bytes per vector, and fewer lists have to be scanned.
-    ``seed``: of the random choices in learning the centroids.
+    ``nlist``: number of lists (1..2^20), fewer while there are fewer vectors; "auto": about four times the square root
+    of the number of vectors, determined again each time that this number has quadrupled. ``copies``: lists per vector,
+    1 or 2 (SOAR, Sun et al., arXiv:2404.00774): 2 takes d/8 + 20 more bytes per vector, and fewer lists have to be
+    scanned.
+    ``seed``: seed of the random choices in training the centroids.
     """
 
     kind: ClassVar[Literal["ivf"]] = "ivf"
@@ -345,13 +347,13 @@ def check_scalar(config: Int8 | Int4, name: str, default: CalibrationMethod) -> 
     if config.symmetric is not None:
         check_flag(f"{name}.symmetric", config.symmetric)
     if config.scale == "per_vector" and config.method != default:
-        raise InputError(f"{name}.method={config.method!r} goes with scale='per_dim' or 'global' only")
+        raise InputError(f"{name}.method={config.method!r} needs scale='per_dim' or 'global'")
     if config.scale == "per_vector" and config.symmetric is False:
         raise InputError(
-            f"{name}.symmetric=False goes with scale='per_dim' or 'global': per vector there is no zero point"
+            f"{name}.symmetric=False needs scale='per_dim' or 'global': ranges per vector have no zero point"
         )
     if config.percentile is not None and (config.method != "percentile" or config.scale == "per_vector"):
-        raise InputError(f"{name}.percentile goes with method='percentile' only")
+        raise InputError(f"{name}.percentile needs method='percentile'")
     if config.percentile is not None and not 50.0 < config.percentile <= 100.0:
         raise InputError(f"{name}.percentile must be above 50 and at most 100, got {config.percentile}")
 

@@ -1,4 +1,4 @@
-"""float32, float16 and bfloat16: nothing is learned; the codec only converts."""
+"""float32, float16 and bfloat16: they need no training; the codec only converts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class _FloatQuantizer(Quantizer):
 
 @dataclass(frozen=True, eq=False)
 class Float32Quantizer(_FloatQuantizer):
-    """Float32 vectors as they are stored."""
+    """Unchanged float32 vectors."""
 
     kind: ClassVar[CodeKind] = "f32"
     config: ClassVar[type[Float32]] = Float32

@@ -12,21 +12,24 @@ _ROWS_PER_PRODUCT = 8192  # bounds the matrix of dot products
 
 
 def lloyd(y: Float32Array, centroids: Float32Array, rounds: int) -> Float32Array:
-    """The float32[k, dim] centroids of float32[n, dim] after rounds that begin at ``centroids``."""
+    """Return the float32[k, dim] centroids of float32[n, dim] after several rounds that start from ``centroids``."""
     for _ in range(rounds):
         centroids = cluster_means(y, nearest(y, centroids), centroids)
     return centroids
 
 
 def nearest(y: Float32Array, centroids: Float32Array) -> Int64Array:
-    """The nearest of float32[k, dim] centroids for each of float32[n, dim]: int64[n]."""
+    """Return the nearest of float32[k, dim] centroids for each of float32[n, dim]: int64[n]."""
     half = np.square(centroids).sum(axis=1) / 2
     tiles = (y[i : i + _ROWS_PER_PRODUCT] @ centroids.T - half for i in range(0, len(y), _ROWS_PER_PRODUCT))
     return np.concatenate([tile.argmax(axis=1) for tile in tiles])
 
 
 def cluster_means(y: Float32Array, owners: NDArray[Any], centroids: Float32Array) -> Float32Array:
-    """The mean of the vectors of each cluster; ``owners`` int[n] is their cluster. An empty one keeps its centroid."""
+    """Return the mean of each cluster.
+
+    ``owners`` int[n]: the cluster of each vector. Empty ones keep their centroids.
+    """
     order = np.argsort(owners, kind="stable")
     clusters, starts = np.unique(owners[order], return_index=True)
     means = centroids.copy()

@@ -20,7 +20,7 @@ from qvec.common.types import CodeKind, Codes, Float32Array, Metric
 
 DEFAULT_BITS = 3.0
 OVERSAMPLE = ((3.5, 2), (2.5, 3), (1.5, 5), (0.0, 20))  # (least bits per dimension, factor): docs/quantization.md
-COVARIANCE_ROWS = 20_000  # of the sample, at most: enough for 1,000 dimensions
+COVARIANCE_ROWS = 20_000  # at most this many rows of the sample are used: enough for 1,000 dimensions
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class MixedQuantizer(Quantizer):
     A decoded value is ``v_i = step_i (c_i - (2^w - 1) / 2)``, or 0 in groups without bits. ``<q, y>`` is estimated as
     ``|y'|^2 / <y', v> * <q, v>``, where y' is y restricted to the groups with bits: as in RaBitQ (arXiv:2405.12497),
     the length of y' is exact. ``widths``: uint8[groups of 64]. ``step``: float32[dim]. M is stored with the transform:
-    4 dim^2 bytes, with ``groups="pca"``. ``centroids``: of vectors behind M, or None.
+    4 dim^2 bytes, with ``groups="pca"``. ``centroids``: centroids of vectors after M, or None.
     """
 
     kind: ClassVar[CodeKind] = "mixed"
@@ -52,7 +52,7 @@ class MixedQuantizer(Quantizer):
         budget = _budget(chosen, dim if chosen.dims is None else chosen.dims)
         vectors = coded_sample(x, metric, make_transform(dim, False, None, None, chosen.dims))
         centroids = Centroids.learn(vectors, chosen.centroids, seed, cls.kind)
-        # Bits are allocated by the residuals of a part of the sample; for "pca", in their principal components.
+        # Bits are allocated with the residuals of a part of the sample; for "pca", with their principal components.
         vectors = np.ascontiguousarray(vectors[:: -(-len(vectors) // COVARIANCE_ROWS)])
         residuals = vectors if centroids is None else centroids.residual(vectors)
         matrix = principal_components(residuals, GROUP, seed) if chosen.groups == "pca" else None
@@ -117,8 +117,8 @@ def principal_components(x: Float32Array, group: int, seed: int) -> Float32Array
     """Return an orthogonal float32[dim, dim] from centered float32[n, dim]: principal components, mixed by group.
 
     Columns are the eigenvectors of the covariance by falling variance (Pearson 1901; Hotelling 1933). Each run of
-    ``group`` columns is rotated at random, as drawn by ``seed``: its dimensions then have about the same variance, so
-    that one step suits them all.
+    ``group`` columns is rotated randomly, with ``seed``. Its dimensions then have about the same variance, so that one
+    step fits all of them.
     """
     covariance = np.zeros((x.shape[1], x.shape[1]))
     for start in range(0, len(x), 4096):

@@ -1,4 +1,4 @@
-"""Embeddings that the model already quantized, stored and searched as they are."""
+"""Embeddings that the model has already quantized, stored and searched unchanged."""
 
 from __future__ import annotations
 

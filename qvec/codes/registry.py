@@ -131,7 +131,7 @@ def train(
 
 
 def from_state(state: object) -> Quantizer:
-    """Rebuild a quantizer of any kind from its ``state()``; FormatError names the field that is wrong."""
+    """Rebuild a quantizer of any kind from its ``state()``; FormatError names the wrong field."""
     if not isinstance(state, dict) or "kind" not in state:
         raise FormatError("quantizer: field 'kind' is missing")
     return QUANTIZERS[take_choice(state, "kind", QUANTIZERS)].from_state(state)

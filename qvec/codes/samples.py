@@ -1,4 +1,4 @@
-"""Checks of the arrays that are trained on or coded, and their mean and standard deviation."""
+"""Check arrays that are used for training or encoding, and compute their mean and standard deviation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from qvec.common.errors import InputError
 from qvec.common.types import Codes, Float32Array, NDArray
 
-_ROWS_PER_STEP = 4096  # converted to float64 at a time: a copy of a large sample would need too much memory
+_ROWS_PER_STEP = 4096  # rows converted to float64 at a time, because a large sample would need too much memory
 
 
 def check_vectors(name: str, x: object, dim: int | None) -> Float32Array:

@@ -1,4 +1,4 @@
-"""Transforms of vectors before coding: truncate, normalize, center, project, rotate. A stored one never changes."""
+"""Transforms of vectors before encoding: truncate, normalize, center, project, rotate. Stored ones never change."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _FIELDS = ("version", "dim", "dims", "padded", "normalize", "mean", "seed", "wid
 class Transform:
     """``R M^T (x' - mean)``, where ``x'`` is ``x / |x|`` if ``normalize``, otherwise ``x``.
 
-    R is a random orthogonal matrix drawn by ``seed`` (None: no rotation): the fast Hadamard transform, with Kac's walk
-    for sizes that are not powers of two. x is the first ``dims`` of ``dim`` input values; None: all (Matryoshka
+    R is a random orthogonal matrix drawn with ``seed`` (None: no rotation): the fast Hadamard transform, with Kac's
+    walk for sizes that are not powers of two. x is the first ``dims`` of ``dim`` input values; None: all (Matryoshka
     embeddings, Kusupati et al., arXiv:2205.13147). ``mean``: float32[dims] or None. ``matrix``: M, float32[dims, width]
     of 60 MiB at most, or None. The output has ``padded`` values: ``width`` (``dims`` without a matrix), rounded up to a
     multiple of 64 if there is a rotation.
@@ -54,17 +54,17 @@ class Transform:
 
     @property
     def width(self) -> int:
-        """Dimensions before padding."""
+        """The number of dimensions before padding."""
         return self.kept if self.matrix is None else self.matrix.shape[1]
 
     @property
     def padded(self) -> int:
-        """Dimensions of the output."""
+        """The number of dimensions of the output."""
         return self.width if self.seed is None else -(-self.width // 64) * 64
 
     @property
     def kept(self) -> int:
-        """Dimensions after truncation."""
+        """The number of dimensions after truncation."""
         return self.dim if self.dims is None else self.dims
 
     @cached_property
@@ -83,7 +83,7 @@ class Transform:
 
     @cached_property
     def of_queries(self) -> _kernels.QueryMap:
-        """The transform for searches, which apply it inside the kernels."""
+        """Return the transform for the kernels, which apply it during searches."""
         panels = None if self.matrix is None else self._panels
         return _kernels.QueryMap(self.kept, self.width, self.padded, self.normalize, self.mean, panels, self.signs)
 
@@ -118,7 +118,7 @@ class Transform:
 
     @classmethod
     def from_state(cls, state: object) -> Self:
-        """Rebuild a transform; FormatError names the field that is wrong."""
+        """Rebuild a transform; FormatError names the wrong field."""
         fields = take_state(state, "transform", _FIELDS)
         take_version(fields, VERSION)
         dim = take_int(fields, "dim", 1, MAX_DIM)

@@ -193,13 +193,13 @@ class Collection(ReadableCollection):
         merge: bool = True,
         missing: Missing = "error",
     ) -> int:
-        """Change payloads of stored vectors, all or none of them; the number of vectors that were found.
+        """Change payloads of stored vectors, all or none of them. Returns the number of vectors that were found.
 
-        payloads: a list of one for each id, or one dict (or None) for all ids. merge: change the keys that a payload
-        names and remove those it sets to None; otherwise replace the whole payload. missing: "error" raises
-        MissingIdError for an id that is not stored, "ignore" skips it.
+        payloads: a list with one payload for each id, or one dict (or None) for all ids. merge: change the keys that a
+        payload contains and remove those that are None in it; otherwise replace the whole payload. missing: "error"
+        raises MissingIdError for an id that is not stored, "ignore" skips it.
 
-        Raises InputError naming the wrong value, MissingIdError, or DuplicateIdError for an id that is named twice.
+        Raises InputError naming the wrong value, MissingIdError, or DuplicateIdError for an id that occurs twice.
         """
         check_flag("merge", merge)
         check_choice("missing", missing, get_args(Missing))
@@ -225,12 +225,13 @@ class Collection(ReadableCollection):
         missing: Missing = "ignore",
         threads: int | None = None,
     ) -> int:
-        """Delete vectors by id or by a filter, all or none of them; the number of vectors that were stored.
+        """Delete vectors by id or by a filter, all or none of them. Returns the number of vectors that were stored.
 
-        where: a filter as in :meth:`search`, not empty. With ids too, only vectors that match both are deleted.
+        where: a filter as in :meth:`search`, not empty. If ids are also given, only vectors that match both are
+        deleted.
         missing: "error" raises MissingIdError for an id that is not stored. threads: default, one for each core.
 
-        Works on a full disk, with space that the file reserves; one large delete may need more than that.
+        Works on a full disk, with the space that the file reserves for this. A large delete may need more than that.
         """
         from qvec.maintenance.deletion import delete
 
@@ -247,17 +248,17 @@ class Collection(ReadableCollection):
     ) -> int:
         """Delete as :meth:`delete` does, and overwrite everything in the file that was ever deleted.
 
-        Returns the number of vectors that were stored. When the call returns, no byte of the file holds the deleted
+        Returns the number of vectors that were stored. When the call returns, no byte of the file contains deleted
         vectors, codes, edges, payloads, ids or field entries; free pages and gaps between records are zeroed. Codes of
-        generations that are not active are removed too. What was learned from many vectors (calibrations, centroids)
-        stays. Backups, other copies and the storage medium are out of reach. The call repairs the index and reads the
-        whole file: erase many vectors at a time. progress: of the repair.
+        inactive generations are also removed. Values that were computed from many vectors (calibrations, centroids) are
+        not removed, nor are backups, other copies, and copies that the storage medium keeps. The call repairs the index
+        and reads the whole file: erase many vectors at a time. progress: called with (done, total) rows of the repair.
 
         After a crash half-way the vectors are deleted, and the next open for writing overwrites them. Raises
         MissingIdError; InputError inside a transaction; LockedError if open snapshots still use the data. In that case
         the vectors are deleted, and the next call (``erase([])`` too) or the next open for writing overwrites them.
         """
-        self._outside_transaction("erase() makes transactions of its own; call it outside of one")
+        self._outside_transaction("erase() consists of several transactions; call it outside of a transaction")
         from qvec.maintenance.deletion import erase
 
         deletion = self._deletion(ids, where, missing, threads)
@@ -268,9 +269,9 @@ class Collection(ReadableCollection):
     def transaction(self) -> Iterator[Self]:
         """Make all changes of this task or thread in the ``with`` block visible together at its end, or none of them.
 
-        An exception that leaves the block undoes everything, as does the death of the process. Reads and searches
-        inside the block see its changes. Other tasks, threads and processes see the last commit, and wait to write. A
-        nested block is part of the outer one. Changes are held in memory until the end.
+        An exception that leaves the block undoes everything, and so does the death of the process. Reads and searches
+        inside the block see its changes. Other tasks, threads and processes see the last commit, and wait if they want
+        to write. A nested block is part of the outer block. Changes are kept in memory until the end.
 
         Raises ReadOnlyError. Raises LockedError if other writers do not end within the handle's timeout, or at once if
         the writer is another task of the same thread, which cannot go on while this one waits. Raises AbortedError, and
@@ -280,14 +281,14 @@ class Collection(ReadableCollection):
             yield self
 
     def snapshot(self) -> Collection:
-        """The collection as of now, unchanged while others write: ``with db.snapshot() as s: ...``
+        """Open the last commit, which does not change while others write: ``with db.snapshot() as s: ...``
 
-        Any thread may read and search it; calls that write raise ReadOnlyError. Close it soon: pages of an open
-        snapshot are not reused, and the file grows (:meth:`stats` shows open snapshots).
+        Any thread may read and search the snapshot; writing calls raise ReadOnlyError. Close it soon: pages that it
+        uses cannot be reused, and the file grows (:meth:`stats` shows open snapshots).
         """
         from qvec.storage.snapshot_store import SnapshotStore
 
-        self._outside_transaction("a snapshot is of a commit; what a transaction writes is none before its end")
+        self._outside_transaction("a snapshot reads a commit, and a transaction has not committed its changes yet")
         return Collection(SnapshotStore(self._store))
 
     # --- fields ---
@@ -316,7 +317,7 @@ class Collection(ReadableCollection):
     # --- codes ---
 
     def generations(self) -> list[Generation]:
-        """All generations, oldest first, with the number of rows that each has encoded."""
+        """Return all generations, oldest first, with the number of rows that each has encoded."""
         with self._store.read() as snap:
             return list_generations(snap.state)
 
@@ -332,8 +333,8 @@ class Collection(ReadableCollection):
     ) -> Generation:
         """Train a code on float32 [n, dim], store it as a generation and, by default, encode every row with it.
 
-        code: the code to train; default, the active one. method: how ranges are found, for codes that have ranges.
-        activate: requantize now; otherwise :meth:`requantize` with ``generation=`` does it later.
+        code: the code to train; default, the active one. method: how to find ranges, for codes that have ranges.
+        activate: requantize now; otherwise call :meth:`requantize` with ``generation=`` later.
 
         Raises InputError if the sample is too small (the message says how many vectors are needed), if the code learns
         nothing from a sample, or if there are no originals to encode.
@@ -345,7 +346,8 @@ class Collection(ReadableCollection):
         return self._store_trained(trained, x, activate, threads, progress)
 
     def export_calibration(self, generation: int | None = None, format: Transfer = "json") -> str | bytes:
-        """A trained code, by default the active one, as JSON text or msgpack bytes for :meth:`import_calibration`."""
+        """Return a trained code, by default the active one, as JSON text or msgpack bytes for
+        :meth:`import_calibration`."""
         with self._store.read() as snap:
             record = snap.state.generation(snap.state.active if generation is None else generation)
             return export_quantizer(record, self._access.load(snap, record.number), self._config, format)
@@ -368,17 +370,18 @@ class Collection(ReadableCollection):
         threads: int | None = None,
         progress: Progress | bool | None = None,
     ) -> Generation:
-        """Encode every row again from the stored originals while searches and writes go on, then switch at once.
+        """Encode every row again from the stored originals, while searches and writes continue, then activate the new
+        codes.
 
-        code: the new code, trained on stored vectors; default, the active code, trained again. generation: a stored
-        one, by number, in place of a code. adapter: a learned map that vectors and queries go through before they are
-        encoded (:mod:`qvec.qat`), by default to the code that it was learned for; without it, codes are of the plain
-        vectors. relink: whether to build a new graph; "auto": only if walks over the old graph no longer find what a
-        scan of the new codes finds. progress: called with (done, total) rows.
+        code: the new code, trained on stored vectors; default, the active code, trained again. generation: instead of
+        a code, the number of a stored generation. adapter: a learned map that is applied to vectors and queries before
+        they are encoded (:mod:`qvec.qat`); the default code is the one that the adapter was trained for. relink:
+        whether to build a new graph; "auto": only if walks over the old graph no longer find what a scan of the new
+        codes finds. progress: called with (done, total) rows.
 
-        Works in transactions of 8,192 rows. A process that dies leaves the old generation active. Calling again
-        continues where it stopped; asking for another code discards the unfinished generation. The old codes stay
-        for :meth:`rollback` until :meth:`drop_generation`, or until one of their rows is reused for another vector.
+        Works in transactions of 8,192 rows. If the process dies, the old generation stays active. Calling again
+        continues the unfinished generation; requesting another code discards it. The old codes stay for
+        :meth:`rollback` until :meth:`drop_generation`, or until one of their rows is reused for another vector.
 
         Raises InputError if there are no originals, if the collection is empty, or if the code cannot be trained on it.
         """
@@ -392,7 +395,10 @@ class Collection(ReadableCollection):
     def rollback(
         self, generation: int, *, threads: int | None = None, progress: Progress | bool | None = None
     ) -> Generation:
-        """Make an earlier generation active. Rows added since are encoded first; all rows, if its codes are gone."""
+        """Activate an earlier generation.
+
+        First encode the rows added since then, or all rows if its codes were discarded.
+        """
         workers = worker_threads(threads)
         with self._store.job("requantizes"):
             self._generations.rollback(generation, workers, as_progress(progress, "rollback"))
@@ -400,7 +406,7 @@ class Collection(ReadableCollection):
         return self._generation(generation)
 
     def drop_generation(self, generation: int) -> None:
-        """Remove a generation and its codes, also one that is being built; not the active one."""
+        """Remove a generation and its codes. The generation may be unfinished, but not active."""
         self._generations.drop(generation)
 
     # --- measuring ---
@@ -419,13 +425,12 @@ class Collection(ReadableCollection):
     ) -> Report:
         """Measure codes on the stored vectors: recall@k with its interval, bytes, latency, and where recall is lost.
 
-        queries: float32 [m, dim]; None: stored rows, each searched for among the others. n: the number of queries used
-        at most, drawn by ``seed``. codes: "all", or a list of names and configurations. oversamples:
-        candidates re-ranked per hit; 1: no re-ranking. rows: a larger collection is sampled down to this number of
-        rows.
+        queries: float32 [m, dim]; None: stored rows, each searched for among the others. n: the maximum number of
+        queries, which are drawn with ``seed``. codes: "all", or a list of names and configurations. oversamples:
+        candidates re-ranked per hit; 1: no re-ranking. rows: a sample of this size is taken from a larger collection.
         progress: called with (done, total) codes.
 
-        Each code is searched with the collection's own graph, so the index's loss is that of a requantize
+        Each code is searched with the collection's own graph, so the loss of the index is the loss after requantizing
         with ``relink=False``. Nothing is written. Raises InputError without originals, or with too few vectors.
         """
         with self._store.read() as snap:
@@ -549,11 +554,11 @@ class Collection(ReadableCollection):
 
         From 200 queries on, tables are learned that decide for each query when its search is finished.
 
-        queries: float32 [m, dim], like those of later searches. At most ``n`` of them, drawn by ``seed``, are used and
-        stored in the file, so that the curves can be measured again when the codes change or the collection has grown
-        by half. None: stored rows, each searched for among the others; these are easier to find than most queries.
-        ks: a search uses the curve of the smallest of these that is not below its own k. progress: called with
-        (done, total) curves.
+        queries: float32 [m, dim], similar to those of later searches. At most ``n`` of them, drawn with ``seed``, are
+        used and stored in the file, so that the curves can be measured again when the codes change or the collection
+        has grown by half. None: stored rows, each searched for among the others; their neighbors are easier to find
+        than those of most queries. ks: a search for k neighbors uses the curve of the smallest of these numbers that is
+        at least k. progress: called with (done, total) curves.
 
         Raises InputError without originals to measure against, with fewer vectors than the largest k, or without
         queries.
@@ -573,10 +578,10 @@ class Collection(ReadableCollection):
             return tune(self._store, self._access, q, checked, limit, seed, workers, report)
 
     def drift(self) -> Drift:
-        """Whether recently added vectors still resemble those that the active code was trained on.
+        """Report whether recently added vectors still resemble the sample that the active quantizer was trained on.
 
-        The evidence (:class:`qvec.Drift`) includes the recall by code of sampled queries of this handle: one search in
-        64 and queries of each batch, the newest 256. Queries do not change the level.
+        The evidence (:class:`qvec.Drift`) includes the recall by codes for sampled queries of this handle: one of 64
+        single queries and eight queries of each batch, the newest 256 in total. Queries do not change the level.
         """
         from qvec.quality.drift_alarm import current_drift
 
@@ -586,7 +591,10 @@ class Collection(ReadableCollection):
     # --- maintenance ---
 
     def stats(self, *, graph: bool = False) -> Stats:
-        """Counts and sizes as of the last commit. ``graph``: also the degree and reach of the graph, by walking it."""
+        """Return counts and sizes of the last commit.
+
+        ``graph``: also walk the graph to find its degree and reachable rows.
+        """
         check_flag("graph", graph)
         with self._store.read() as snap:
             shape = None
@@ -597,7 +605,7 @@ class Collection(ReadableCollection):
             return collect_stats(snap, self._store, self._config, shape)
 
     def verify(self, *, deep: bool = True) -> list[str]:
-        """Check every block, record, id and edge of the last commit; the problems found, none in a sound file.
+        """Check every block, record, id and edge of the last commit. Returns the problems found.
 
         deep: in addition to checksums, counts, the id map and reachability in the graph, recompute everything that
         follows from originals and payloads (codes, packed nodes, list entries, field indexes), and compare.
@@ -606,16 +614,16 @@ class Collection(ReadableCollection):
 
         check_flag("deep", deep)
         self._outside_transaction(
-            "verify() checks what is in the file; inside a transaction that is not what it has written"
+            "verify() checks the file, which does not yet contain the changes of this transaction"
         )
         with self._store.read() as snap:
             return verify_snapshot(snap, self._access, deep)
 
     def repair(self, *, threads: int | None = None) -> list[str]:
-        """Rebuild damaged or wrong data that follows from sound data; what was rebuilt, nothing in a sound file.
+        """Rebuild damaged or wrong data that follows from valid data. Returns what was rebuilt.
 
-        That is: codes, the index, the id map or its source, and field indexes. Codes of generations that are not
-        active are dropped. The repair is one transaction, which holds in memory what it rebuilds.
+        Codes, the index, the id map or its source, and field indexes can be rebuilt. Codes of inactive generations are
+        discarded. The repair is one transaction, which keeps all rebuilt data in memory.
 
         Raises CorruptError, and writes nothing, if originals, payloads, calibrations or LMDB's own pages are
         damaged: restore a :meth:`backup` then. Raises ReadOnlyError, or InputError inside a transaction.
@@ -627,20 +635,20 @@ class Collection(ReadableCollection):
         return repair(self._store, self._access.writer, self.verify, workers) if problems else []
 
     def optimize(self, *, threads: int | None = None, progress: Progress | bool | None = None) -> int:
-        """Take deleted vectors out of the index and close gaps between rows, while searches and writes go on.
+        """Remove deleted rows from the index and move rows into unused rows, while searches and writes continue.
 
-        Returns the number of unused rows that were released; :meth:`compact` then returns their pages to the file
-        system. If walks over the graph then find less than 95 % of what a scan of the codes finds, a new graph is built
-        and replaces the old one: a generation of the same codes (:meth:`generations`).
+        Returns the number of unused rows that were removed; :meth:`compact` then returns their pages to the file
+        system. If walks over the graph then find less than 95 % of what a scan of the codes finds, a new graph replaces
+        the old one, in a new generation with the same codes (:meth:`generations`).
 
-        Works in transactions of a few hundred to 4,096 rows. After a crash, calling again continues. Meanwhile threads
-        of this process switch in Python every tenth of a millisecond (``sys.setswitchinterval``), so that searches do
-        not wait. threads: default 1, which leaves the other cores to searches. progress: called with (done, total) rows
-        of one pass after the other: repairs of the index, moves, a new graph.
+        Works in transactions of a few hundred to 4,096 rows. After a crash, calling again continues. During the call,
+        Python switches between threads of this process every tenth of a millisecond (``sys.setswitchinterval``), so
+        that searches do not wait. threads: default 1, which leaves the other cores to searches. progress: called with
+        (done, total) rows of each pass: repairs of the index, moves, a new graph.
 
         Raises ReadOnlyError, or InputError inside a transaction.
         """
-        self._outside_transaction("optimize() makes transactions of its own; call it outside of one")
+        self._outside_transaction("optimize() consists of several transactions; call it outside of a transaction")
         workers, report = 1 if threads is None else worker_threads(threads), as_progress(progress, "optimize")
         with self._store.job("optimizes"), short_switch_interval():
             released = self._maintenance.optimize(workers, report)
@@ -649,17 +657,16 @@ class Collection(ReadableCollection):
         return released
 
     def compact(self) -> int:
-        """Return unused pages to the file system; the number of bytes returned.
+        """Return free pages to the file system. Returns the number of bytes by which the file has shrunk.
 
-        A copy without them is written next to the file, checked, made durable and put in its place at once: after a
-        crash either the old or the new file is there. Searches of this process go on, and wait only for the switch.
+        A copy without free pages is written next to the file, checked and made durable, and then replaces the file
+        atomically: after a crash, either the old or the new file exists. Searches and writes of this process continue
+        and wait only for the replacement.
 
-        Raises LockedError if another process has the file open or a snapshot of this one is open; ReadOnlyError;
-        InputError inside a transaction.
+        Raises LockedError if another process has the file open for longer than the handle's timeout, or if a snapshot
+        of this process stays open. Raises ReadOnlyError, or InputError inside a transaction.
         """
-        self._outside_transaction(
-            "compact() puts another file in the place of this one; call it outside of a transaction"
-        )
+        self._outside_transaction("compact() replaces the file; call it outside of a transaction")
         from qvec.storage.copies import compact
 
         return compact(self._store)
@@ -667,7 +674,7 @@ class Collection(ReadableCollection):
     def backup(self, dest: str | os.PathLike[str]) -> None:
         """Copy the last commit, without free pages, to a new file, while others read and write.
 
-        ``dest`` appears when it is complete and durable, and opens as any collection does. Raises ExistsError if
+        ``dest`` appears when it is complete and durable, and can be opened as any collection. Raises ExistsError if
         ``dest`` exists, InputError inside a transaction.
         """
         self._outside_transaction("backup() copies the last commit; call it outside of a transaction")
@@ -679,7 +686,7 @@ class Collection(ReadableCollection):
 
     def _check_model(self, model: str | None) -> None:
         if model is not None and model != self._config.model:
-            raise InputError(f"the vectors are of model {model!r}, the collection of {self._config.model!r}")
+            raise InputError(f"the vectors are of model {model!r}, but the collection of {self._config.model!r}")
 
     def _outside_transaction(self, message: str) -> None:
         if self._store.in_transaction:
@@ -693,11 +700,11 @@ class Collection(ReadableCollection):
         return Deletion(self._access, keys, where, missing, worker_threads(threads))
 
     def _finish_erasure(self) -> None:
-        """Continue an erasure that a process did not finish."""
+        """Continue an unfinished erasure."""
         with self._store.read() as snap:
             erasing = snap.state.erasing
         if erasing:
-            # snapshots use the data, another process erases, or a repair comes first
+            # LockedError: snapshots use the data, or another process erases. CorruptError: a repair is needed first
             with contextlib.suppress(LockedError, CorruptError), self._store.job("erases"):
                 self._maintenance.erase(worker_threads(None), None, patience=0.0)
 
@@ -754,7 +761,7 @@ class Collection(ReadableCollection):
         return self._generation(number)
 
     def _is_relinked(self, threads: int, progress: Progress | None) -> bool:
-        """Build a new graph if that is due; False if another process requantizes."""
+        """Build a new graph if that is due. Returns whether it was built. False if another process requantizes."""
         with contextlib.suppress(LockedError), self._store.job("requantizes"):
             return self._generations.relink_if_due(threads, progress)
         return False
@@ -803,11 +810,11 @@ def _indexes(indexes: str | Sequence[str | IndexConfig]) -> list[IndexConfig]:
 
 
 def check_on_drift(on_drift: object) -> None:
-    """Raise InputError unless the value says what to do with a drift alarm."""
+    """Raise InputError unless ``on_drift`` is a valid option."""
     if not (on_drift in (None, "warn", "raise") or callable(on_drift)):
         raise InputError(f"on_drift must be 'warn', 'raise', a callable or None, got {on_drift!r}")
 
 
 def reopened(path: str, memory: MemoryMode) -> Collection:
-    """The collection that a pickled one becomes, open for reading."""
+    """Open the collection that was pickled, for reading."""
     return Collection(Store.open(path, "r", memory=memory, state_codec=state_codec))

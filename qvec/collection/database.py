@@ -1,4 +1,4 @@
-"""Named collections in one directory, each in a file of its own."""
+"""Named collections in one directory, each in a separate file."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Database:
         self._opened: WeakSet[Collection] = WeakSet()  # a collection that is garbage-collected has closed itself
 
     def create(self, name: str, dim: int, **options: Any) -> Collection:
-        """Create a collection and open it for writing. options: of :func:`qvec.create`.
+        """Create a collection and open it for writing. options: as of :func:`qvec.create`.
 
         name: 1 to 64 letters, digits, "_" and "-"; the first is a letter or a digit.
         Raises InputError, and ExistsError unless ``exist_ok=True``.
@@ -46,7 +46,7 @@ class Database:
         return self._remember(create(self._file(name), dim, **options))
 
     def open(self, name: str, mode: Mode = "rw", **options: Any) -> Collection:
-        """Open a collection. options: of :func:`qvec.open`. Raises NotFoundError, which lists the collections."""
+        """Open a collection. options: as of :func:`qvec.open`. Raises NotFoundError, which lists the collections."""
         self._check_there(name)
         return self._remember(open(self._file(name), mode, **options))
 
@@ -58,7 +58,7 @@ class Database:
     def drop(self, name: str) -> None:
         """Delete the file of a collection. Raises NotFoundError; LockedError while it is open for writing.
 
-        Handles that are open for reading can read it until they are closed.
+        Handles that are open for reading can still read the collection until they are closed.
         """
         self._check_there(name)
         remove(str(self._file(name)))

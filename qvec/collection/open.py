@@ -1,4 +1,4 @@
-"""Creating and opening collections."""
+"""Create and open collections."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def create(
 ) -> Collection:
     """Create a collection file and open it for writing.
 
-    path: of the file, or ":memory:" for a temporary collection, which is deleted with its handle.
-    dim: values of a vector, 1 to 65,536. metric: "cosine", "ip" or "l2".
+    path: the path of the file, or ":memory:" for a temporary collection, which is deleted when its handle is closed.
+    dim: the number of values of a vector, 1 to 65,536. metric: "cosine", "ip" or "l2".
     code: "auto" (int8), "f32", "f16", "bf16", "int8", "int4", "ternary", "binary", "rabitq1" to "rabitq8", "mixed", or
     a configuration such as ``Int8(scale="per_dim")``; ``Prequantized(dtype)`` for embeddings that are int8, uint8 or
     packed bits.
@@ -78,22 +78,23 @@ def create(
     of these ("keyword[]"); more with :meth:`Collection.add_field`.
     originals: how to store the vectors themselves, for re-ranking and ``get``: "f32", "f16" or "none". Always "none"
     if the vectors are added quantized.
-    model: a tag of the embedding model. seed: of the rotation that a code may use.
+    model: a tag of the embedding model. seed: the seed of the rotation, if the code uses one.
     exist_ok: if the file exists, open it, provided that it was created with the same options.
-    durability: stored in the file, for all who write to it. "full" survives power loss. "relaxed" leaves the
-    flush to the system: a commit survives the death of the process, but power loss may destroy the file.
-    on_drift: what to do when a batch raises the drift alarm: "warn" (DriftWarning), "raise" (DriftError; the batch
-    is refused), a callable that receives the :class:`qvec.Drift`, or None: only :meth:`Collection.drift` tells.
+    durability: stored in the file and valid for all writers. "full": a commit survives power loss. "relaxed": the
+    system flushes when it wants; a commit survives the death of the process, but power loss may destroy the file.
+    on_drift: what to do when a batch raises the drift level to alarm: "warn" (DriftWarning), "raise" (DriftError; the
+    batch is refused), a callable that receives the :class:`qvec.Drift`, or None: nothing. None of these acts at level
+    warning; :meth:`Collection.drift` returns the level.
     map_size: bytes of address space to reserve at first; it grows. Default: one tebibyte, which costs nothing.
     timeout, exclusive: see :func:`open`.
 
     By default the code is trained on the first batch that is added. Alternatives:
     sample: vectors [n, dim] to train the code on.
-    adapter: a learned map that vectors and queries go through before they are encoded (:mod:`qvec.qat`). The default
-    code is then the one that the map was learned for, and the seed of the rotation is its own. It may go with a
-    sample.
-    quantizer: a trained quantizer, for example from :mod:`qvec.torch`; ``code`` must name its kind.
-    calibration: known ranges, as ``Calibration.from_ranges`` makes them, for ``Int8`` or ``Int4`` with
+    adapter: a learned map that is applied to vectors and queries before they are encoded (:mod:`qvec.qat`). The default
+    code is then the one that the adapter was trained for, and the adapter determines the seed of the rotation. A sample
+    can also be given.
+    quantizer: a trained quantizer, for example from :mod:`qvec.torch`; ``code`` must be of its kind.
+    calibration: known ranges, as from ``Calibration.from_ranges``, for ``Int8`` or ``Int4`` with
     ``scale="per_dim"`` or ``"global"``. If the code has a rotation, they are ranges of rotated values.
 
     Raises InputError, ExistsError, NotFoundError (no such directory).
@@ -131,7 +132,7 @@ def create(
 def _check_same(
     collection: Collection, config: Config, fields: dict[str, FieldType] | None, quantizer: Quantizer | None
 ) -> None:
-    """Raise InputError unless a collection was created with these options; None: any fields, any quantizer."""
+    """Raise InputError unless a collection was created with these options. None: any fields, any quantizer."""
     path, own = collection.path, collection._config
     if own != config:
         raise InputError(f"{path} was created with other options: {own}, not {config}")
@@ -186,7 +187,7 @@ def _new_collection(
 
 
 def _temporary(*settings: Any, **options: Any) -> Collection:
-    """A new collection in a directory of its own, which is deleted with the handle."""
+    """Create a collection in a temporary directory, which is deleted when the handle is closed."""
     import shutil
     import tempfile  # late: it imports random
 
@@ -210,13 +211,13 @@ def _checked_fields(fields: Mapping[str, FieldType] | None) -> dict[str, FieldTy
 
 
 def _calibrated(config: Config, calibration: Calibration, taught: bool) -> Quantizer:
-    """The quantizer of a code with the given ranges."""
+    """Return the quantizer of a code with the given ranges."""
     from qvec.codes.int4 import Int4Quantizer
     from qvec.codes.int8 import Int8Quantizer
 
     code = config.code
     if taught:
-        raise InputError("give a calibration, or what one is learned from (sample, adapter, quantizer), not both")
+        raise InputError("give a calibration, or a sample, adapter or quantizer, not both")
     if not isinstance(code, Int8 | Int4) or code.scale == "per_vector":
         raise InputError(f"a calibration is for Int8 or Int4 with scale='per_dim' or 'global', not for {code}")
     if calibration.model != config.model:
@@ -230,7 +231,7 @@ def _calibrated(config: Config, calibration: Calibration, taught: bool) -> Quant
 def _trained(
     config: Config, sample: Float32Array | None, adapter: Adapter | None, quantizer: Quantizer | None
 ) -> Quantizer | None:
-    """The quantizer of a new collection; None if it is to be trained on vectors."""
+    """Return the quantizer of a new collection. None: it will be trained on vectors."""
     if adapter is not None:
         if quantizer is not None:
             raise InputError("give an adapter or a quantizer, not both: a quantizer brings its own transform")
@@ -261,13 +262,14 @@ def open(
 
     memory: "mmap" shares the file's pages between processes. "index" copies the data that finds candidates (codes,
     graph or lists) into huge pages at the first search; "ram" also the originals that re-rank them.
-    checksums: check each block's checksum when it is first read. model: the tag of the embedding model that vectors and
-    queries will be of, refused if the collection has another. on_drift, map_size: see :func:`create`.
-    untrusted: the file is from elsewhere or may be damaged. LMDB's pages are checked before the file is mapped, and
-    everything else, as by :meth:`Collection.verify`, before the first search. Nobody may write to it meanwhile.
-    timeout: seconds that a transaction waits for those that were asked for before, in all threads and processes; then
-    LockedError says which process writes, what it does and since when. exclusive: no other handle writes while this one
-    is open, which saves the lock of each transaction.
+    checksums: check each block's checksum when it is first read. model: the tag of the embedding model of later vectors
+    and queries; refused if the collection has another tag. on_drift, map_size: see :func:`create`.
+    untrusted: the file comes from elsewhere or may be damaged. LMDB's pages are checked before the file is mapped, and
+    everything else is checked before the first search, as by :meth:`Collection.verify`. Nobody may write to the file
+    until then.
+    timeout: seconds that a transaction waits for earlier requests in all threads and processes; after that, LockedError
+    says which process is writing, what it does and since when. exclusive: no other handle can write while this one is
+    open, and transactions of this handle need not lock the file.
 
     Raises NotFoundError, FormatError, CorruptError, LockedError, InputError.
     """

@@ -17,6 +17,7 @@ from qvec.common.types import (
     Durability,
     FieldType,
     Float32Array,
+    Ids,
     Include,
     Metric,
     Missing,
@@ -25,6 +26,7 @@ from qvec.common.types import (
     check_choice,
 )
 from qvec.rows.access import RowAccess
+from qvec.rows.lookup import id_array, ids_of_rows, live_rows
 from qvec.rows.results import Records
 from qvec.schema.config import Config
 from qvec.schema.validation import (
@@ -57,9 +59,9 @@ class ReadableCollection:
     def close(self, timeout: float = TIMEOUT) -> None:
         """Release the file. Later calls raise ClosedError, also those of open snapshots and scans.
 
-        timeout: seconds to wait for calls that run in other threads. LockedError then names them; they go on, the
-        handle accepts no more calls, and another `close` waits again. A transaction that another thread has open is
-        undone at the end of its block.
+        timeout: seconds to wait for running calls in other threads. After that, LockedError names these calls; they
+        continue, the handle accepts no more calls, and another `close` waits again. A transaction that another thread
+        has open is undone at the end of its block.
         """
         self._store.close(timeout)
         if self._finalizer is not None:
@@ -104,7 +106,7 @@ class ReadableCollection:
 
     @property
     def durability(self) -> Durability:
-        """Whether commits survive power loss ("full") or the death of the process only ("relaxed")."""
+        """Whether commits survive power loss ("full"), or only the death of the process ("relaxed")."""
         return "full" if self._store.source.env.durable else "relaxed"
 
     @property
@@ -114,7 +116,7 @@ class ReadableCollection:
 
     @property
     def dim(self) -> int:
-        """Values of a vector."""
+        """The number of values of a vector."""
         return self._config.dim
 
     @property
@@ -136,7 +138,7 @@ class ReadableCollection:
 
     @property
     def index(self) -> Literal["flat", "hnsw", "ivf"]:
-        """The kind of the index: a scan, a graph or inverted lists. The index "auto" begins as a scan."""
+        """The kind of the index: a scan, a graph or inverted lists. An "auto" index begins as a scan."""
         with self._store.read() as snap:
             kind: Literal["flat", "hnsw", "ivf"] = snap.state.index.kind
             return kind
@@ -178,30 +180,31 @@ class ReadableCollection:
         threads: int | None = None,
         timeout: float | None = None,
     ) -> Hits | BatchHits:
-        """The k nearest neighbors of one query [dim] (returns Hits) or of a batch [n, dim] (returns BatchHits).
+        """Find the k nearest neighbors of one query [dim] (returns Hits) or of a batch [n, dim] (returns BatchHits).
 
-        where: only vectors whose payload matches a filter on declared fields (docs/filters.md), such as
+        where: find only vectors whose payload matches a filter on declared fields (docs/filters.md), such as
         ``{"lang": "en", "year": {"$gte": 2020}}``. For a batch also a list with a filter, or None, for each query.
-        ids_in: only vectors with one of these ids; or, as a 1-D array of booleans, those whose integer id is True in
-        it. With ``where``, both must hold.
+        ids_in: find only vectors with one of these ids; or a 1-D array of booleans, in which element i tells whether
+        the vector with the integer id i may be found. Both ``where`` and ``ids_in`` must match.
         include: what hits include: "payloads", "vectors", "explanation" (counts and times of the search).
-        max_distance: only hits at this distance or nearer, in the metric's own measure (l2: squared); at most k.
+        max_distance: return only hits at this distance or nearer, in the unit of the metric (l2: squared); at most k.
         offset: skip the nearest ``offset`` hits, for the next page.
-        mmr: select k diverse hits by maximal marginal relevance. The weight is from 0 (only the distance from hits
-        selected before counts) to 1 (only the distance from the query counts). ``(weight, n)`` selects from the n
+        mmr: select k diverse hits by maximal marginal relevance. The weight is from 0 (only the distance from already
+        selected hits counts) to 1 (only the distance from the query counts). ``(weight, n)`` selects from the n
         nearest; default: 5 k, at least 20.
 
-        ef: candidates of a graph walk. nprobe: inverted lists to scan, 1 to all; default: the root of their number.
-        More is slower and finds more. Each is refused if the index is of the other kind; a scan ignores ef.
-        oversample: candidates per hit that are re-ranked with the originals, 0 for none; "auto": as many as the code
+        ef: size of the candidate list of a graph walk. nprobe: number of inverted lists to scan; default: the square
+        root of their number. Larger values are slower and find more. Each option is refused if the index is of the
+        other kind; a scan ignores ef.
+        oversample: candidates per hit that are re-ranked with the originals; 0: none; "auto": as many as the code
         needs, but at most a given ``ef``.
         recall: in place of these, the mean share of true neighbors to find, by the cheapest search that :meth:`tune`
         measured to reach it; each query gets the effort that it needs. (mean, floor, share): also with at most this
         share of queries below the floor. ``hits.expected_recall`` is the recall to expect. exact: score every original.
-        threads: for a batch; default, one for each core.
-        timeout: seconds after which SearchTimeoutError ends the search, a few milliseconds late at most.
+        threads: number of threads for a batch; default, one for each core.
+        timeout: seconds after which the search raises SearchTimeoutError, at most a few milliseconds late.
 
-        With fewer than k vectors, all are returned, and the arrays are padded (:class:`Hits`).
+        If there are fewer than k vectors, all are returned, and the arrays are padded (:class:`Hits`).
         """
         options = (k, include, max_distance, offset, mmr, None, 1, ef, nprobe, oversample, exact, recall)
         return self._searches.search(query, options, where, ids_in, threads, timeout)
@@ -229,7 +232,7 @@ class ReadableCollection:
         threads: int | None = None,
         timeout: float | None = None,
     ) -> Hits | BatchHits:
-        """The k nearest neighbors of a stored vector (returns Hits) or of several (returns BatchHits).
+        """Find the k nearest neighbors of a stored vector (returns Hits) or of several (returns BatchHits).
 
         A vector is not its own neighbor. Options are as in :meth:`search`. Raises MissingIdError.
         """
@@ -264,11 +267,12 @@ class ReadableCollection:
         threads: int | None = None,
         timeout: float | None = None,
     ) -> Hits | BatchHits:
-        """The nearest k groups of vectors with the same value of a field, each with its ``group_size`` nearest vectors.
+        """Find the nearest k groups of vectors with the same value of a field, with ``group_size`` nearest vectors
+        each.
 
-        group_by: a declared field with single values. ``k`` and ``offset`` count groups. Hits have k * group_size
-        places, in the order of the groups' nearest vectors; ``groups`` has the value of each hit's group. A vector
-        without a value belongs to no group. Other options are as in :meth:`search`.
+        group_by: a declared field with single values. ``k`` and ``offset`` count groups. The result has length
+        k * group_size, and groups are ordered by their nearest vectors; ``groups`` contains the value of each hit's
+        group. A vector without a value belongs to no group. Other options are as in :meth:`search`.
         """
         if not isinstance(group_by, str):
             raise InputError(f"group_by must be the name of a declared field, got {group_by!r}")
@@ -299,9 +303,10 @@ class ReadableCollection:
         offset: int = 0,
         missing: Missing = "error",
     ) -> Records:
-        """Stored vectors and payloads: of ids, in the order given, or of a filter, oldest first.
+        """Return stored vectors and payloads: of the given ids, in this order, or of rows that match a filter, in row
+        order.
 
-        limit, offset: of the vectors that match the filter, skip the first ``offset`` and return at most ``limit``.
+        limit, offset: skip the first ``offset`` vectors that match the filter, and return at most ``limit``.
         missing: "error" raises MissingIdError naming the first id that is not stored, "ignore" skips such ids.
         """
         check_choice("missing", missing, get_args(Missing))
@@ -313,14 +318,15 @@ class ReadableCollection:
             reader = self._access.reader(snap)
             if where is None:
                 if start or limit is not None:
-                    raise InputError("limit and offset go with where; ids say themselves how many they are")
+                    raise InputError("limit and offset need where; they cannot be combined with ids")
                 return reader.by_ids(ids, missing)
             from qvec.search.row_selection import matching_rows
 
             return reader.by_rows(matching_rows(snap, where)[start:stop])
 
     def scan(self, batch_size: int = 8192, *, where: Where | None = None) -> Generator[Records, None, None]:
-        """All vectors, or those that match a filter, in batches, as of the commit at the first step.
+        """Yield all vectors, or those that match a filter, in batches, from the commit that was the last at the first
+        step.
 
         Close the iterator to end the scan early.
         """
@@ -331,12 +337,18 @@ class ReadableCollection:
             version = snap.version
             for records in self._access.reader(snap).in_batches(matching_rows(snap, where), size):
                 if snap.version != version:
-                    raise InputError("the transaction has changed the collection since this scan of it began")
+                    raise InputError("the transaction has changed the collection since this scan began")
                 with self._store.idle(snap):
                     yield records
 
+    def ids(self) -> Ids:
+        """The ids of all stored vectors, oldest first: int64 [n], or [n] of str."""
+        with self._store.read() as snap:
+            rows = live_rows(snap)
+            return ids_of_rows(snap, rows) if len(rows) else id_array(as_ids([], self._config.ids))
+
     def count(self, where: Where | None = None) -> int:
-        """The number of stored vectors, or of those that match a filter; see :meth:`search` for ``where``."""
+        """Return the number of stored vectors, or of those that match a filter; see :meth:`search` for ``where``."""
         if where is None:
             return len(self)
         from qvec.search.row_selection import selector_of

@@ -1,9 +1,9 @@
-"""Several collections searched as one: shards, and the merge of their hits."""
+"""Search several collections (shards) as one, and merge their hits."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self, overload
 
@@ -33,36 +33,50 @@ def merge_topk(
 def merge_topk(
     parts: Sequence[Hits] | Sequence[BatchHits], k: int | None = None, *, offset: int = 0, unique: bool = False
 ) -> Hits | BatchHits:
-    """The k nearest of the hits that several collections found for the same queries.
+    """Return the k nearest of the hits that several collections have found for the same queries.
 
-    parts: hits of searches with the same queries and metric, nearest first. k: default, the largest k of the parts.
-    offset: skip the nearest ``offset`` hits. unique: keep each id once, at its smallest distance, for shards that
-    overlap; by default an id in two shards stands for two vectors. The result includes ``shards``.
+    parts: hits of searches for the same queries under the same metric, nearest first. k: default, the largest k of the
+    parts. offset: skip the nearest ``offset`` hits. unique: return each id once, at its smallest distance, for shards
+    that overlap; by default, the same id in two shards means two different vectors. The result includes ``shards``.
 
     The result depends on the parts and their order only: hits at equal distances are ordered by shard, then by their
-    order in the shard. Raises InputError if the parts are of different queries, metrics or kinds of ids.
+    order in the shard. Raises InputError if the parts have different numbers of queries, metrics or kinds of ids.
     """
+    return merge_parts(parts, k, offset=offset, unique=unique)
+
+
+def merge_parts(
+    parts: Sequence[Hits] | Sequence[BatchHits],
+    k: int | None = None,
+    *,
+    offset: int = 0,
+    unique: bool = False,
+    numbers: Sequence[int] | None = None,
+    missing: tuple[str, ...] | None = None,
+) -> Hits | BatchHits:
+    """As :func:`merge_topk`. numbers: the shard of each part; default 0, 1, ... missing: shards without a part."""
     _check_parts(parts)
     wanted = max(part.ids.shape[-1] for part in parts) if k is None else check_count("k", k, 1, MAX_K)
     end = check_count("offset", offset, 0, MAX_K) + wanted
     batches = [part if isinstance(part, BatchHits) else _as_batch(part) for part in parts]
-    if (missing := end - sum(part.ids.shape[1] for part in batches)) > 0:
-        batches.append(_empty_like(batches[0], missing))
+    if (short := end - sum(part.ids.shape[1] for part in batches)) > 0:
+        batches.append(_empty_like(batches[0], short))
     ids, distances = (np.concatenate([getattr(p, name) for p in batches], 1) for name in ("ids", "distances"))
     found = np.concatenate([np.arange(part.ids.shape[1]) < part.counts[:, None] for part in batches], 1)
     if unique:
         _keep_nearest(ids, distances, found)
     order = np.lexsort((distances, ~found))[:, offset:end]
-    merged = _gathered(batches, ids, distances, found, order)
+    shards = np.array([*(range(len(parts)) if numbers is None else numbers), -1], np.int64)
+    merged = _gathered(batches, ids, distances, found, order, shards, missing)
     return merged if isinstance(parts[0], BatchHits) else merged[0]
 
 
 class ShardedIndex:
     """Collections of one metric, dimension and kind of ids, open for reading and searched as one.
 
-    Each shard is a file with a writer of its own. Shards let a store grow beyond one file, on one machine or on several
-    (:mod:`qvec.ray`). Distances are comparable between shards if the originals are stored; otherwise the shards should
-    share one calibration (:meth:`Collection.import_calibration`).
+    Each shard is a file that is written independently. Shards let a store grow beyond one file, on one machine or on
+    several (:mod:`qvec.ray`). Distances are comparable between shards if the originals are stored; otherwise the shards
+    should share one calibration (:meth:`Collection.import_calibration`).
     """
 
     def __init__(self, paths: Sequence[str | os.PathLike[str]], *, memory: MemoryMode = "mmap") -> None:
@@ -89,19 +103,19 @@ class ShardedIndex:
     def search(
         self, query: Any, k: int = 10, *, offset: int = 0, unique: bool = False, **options: Any
     ) -> Hits | BatchHits:
-        """The k nearest of all shards; see :meth:`Collection.search` for options, and :func:`merge_topk`."""
-        given = {name for name, value in options.items() if value is not None} | {*options.get("include", ())}
-        if refused := [name for name in NOT_MERGED if name in given]:
-            raise InputError(f"{refused[0]} is for a search of one collection, not of several shards")
+        """Find the k nearest in all shards. See :meth:`Collection.search` for options, and :func:`merge_topk`."""
+        check_mergeable(options)
         depth = check_count("offset", offset, 0, MAX_K - check_count("k", k, 1, MAX_K)) + k
         if options.get("timeout") is not None:
             options["timeout"] = deadline_after(options["timeout"])
         parts: Any = [shard.search(query, depth, **options) for shard in self.shards]
-        merged: Hits | BatchHits = merge_topk(parts, k, offset=offset, unique=unique)
-        return merged
+        return merge_parts(parts, k, offset=offset, unique=unique)
 
     def get(self, ids: Any) -> Records:
-        """Stored records in the order asked for, each from the first shard that has it; MissingIdError if none has."""
+        """Return stored records in the order of ``ids``, from the first shard that has each.
+
+        MissingIdError: none has it.
+        """
         wanted = [ids] if np.ndim(ids) == 0 else list(ids)
         parts = [self._holder(id).get([id]) for id in wanted] or [self.shards[0].get([])]
         names, vectors = (np.concatenate([getattr(part, field) for part in parts]) for field in ("ids", "vectors"))
@@ -139,6 +153,13 @@ class ShardedIndex:
         first = self.shards[0]
         kind = f"dim {first.dim}, {first.metric}"
         return f"<qvec.ShardedIndex of {len(self.shards)} shards: {len(self):,} vectors of {kind}>"
+
+
+def check_mergeable(options: Mapping[str, Any]) -> None:
+    """Raise InputError for an option that searches of several shards do not have."""
+    given = {name for name, value in options.items() if value is not None} | {*(options.get("include") or ())}
+    if refused := [name for name in NOT_MERGED if name in given]:
+        raise InputError(f"{refused[0]} is for a search of one collection, not of several shards")
 
 
 def _check_parts(parts: Sequence[Hits | BatchHits]) -> None:
@@ -195,11 +216,13 @@ def _gathered(
     distances: NDArray[Any],
     found: NDArray[np.bool_],
     order: NDArray[np.int64],
+    numbers: NDArray[np.int64],
+    missing: tuple[str, ...] | None,
 ) -> BatchHits:
-    """The places of each query that ``order`` names, of all parts concatenated."""
+    """The places of each query that ``order`` names, of all parts concatenated. ``numbers``: the shard of each."""
     first, widths = parts[0], [part.ids.shape[1] for part in parts]
     valid = np.take_along_axis(found, order, 1)
-    shards = np.where(valid, np.repeat(np.arange(len(parts)), widths)[order], -1)
+    shards = np.where(valid, np.repeat(numbers[: len(parts)], widths)[order], -1)
     empty: Any = "" if ids.dtype == object else -1
     payloads: list[Any] | None = None
     if "payloads" in first.included:
@@ -218,5 +241,5 @@ def _gathered(
         valid.sum(axis=1),
         payloads,
         first.zero_score,
-        Extras(vectors, shards=shards),
+        Extras(vectors, shards=shards, missing=missing),
     )

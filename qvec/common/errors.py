@@ -27,7 +27,7 @@ class NotFoundError(QvecError, FileNotFoundError):
 
 
 class ReplacedError(QvecError, OSError):
-    """The path of an open file names another file now, or none. Nothing was written."""
+    """The path of an open file now refers to another file, or to none. Nothing was written."""
 
 
 class ExistsError(QvecError, FileExistsError):
@@ -47,7 +47,7 @@ class SearchTimeoutError(QvecError, TimeoutError):
 
 
 class LockedError(QvecError, BlockingIOError):
-    """Another handle or process holds the collection open for writing."""
+    """Another task, handle or process writes, does the same job, or uses the file in a way that excludes the call."""
 
 
 class ReadOnlyError(QvecError, PermissionError):
@@ -74,12 +74,20 @@ class DiskFullError(QvecError, OSError):
     """The disk or the process's file-size limit has no room for the commit. The state before the commit is kept."""
 
 
+class MissingShardError(QvecError, RuntimeError):
+    """Shards did not answer a search: they are missing, damaged or too slow. ``shards``: their names."""
+
+    def __init__(self, message: str, shards: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.shards = shards
+
+
 class DriftError(InputError):
-    """A batch that raises the drift alarm was refused, as ``on_drift="raise"`` asks. Nothing was written."""
+    """A batch raised the drift level to alarm and was refused (``on_drift="raise"``). Nothing was written."""
 
 
 class DriftWarning(UserWarning):
-    """The active code loses recall on newly added vectors."""
+    """The drift level is alarm: searches by the active codes lose recall (``on_drift="warn"``)."""
 
 
 class MissingExtraError(QvecError, ImportError):

@@ -2,7 +2,8 @@
 
 - ``base``: the interface; ``flat``: a scan of all codes.
 - ``hnsw``: the graph index. ``graph``: its state, entries and pruning; ``graph_build``: linking rows; ``graph_codes``:
-  the codes that rows are linked by; ``graph_nodes``: the packed layout; ``graph_repair``: removing deleted rows.
+  the codes that are compared when rows are linked; ``graph_nodes``: the packed layout; ``graph_repair``: removing
+  deleted rows.
 - ``ivf``: inverted lists; ``ivf_clusters``: their centroids; ``ivf_check``: verification.
 """
 
@@ -33,7 +34,7 @@ __all__ = [
 
 
 def make_index(config: IndexConfig) -> Index:
-    """Create the index of a configuration."""
+    """Create the index that a configuration describes."""
     if isinstance(config, IVF):
         from qvec.index.ivf import IVFIndex  # late: most collections have no lists
 

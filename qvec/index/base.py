@@ -1,4 +1,4 @@
-"""The interface of an index, and the data that it is built over."""
+"""The interface of an index, and the input that an index is built from."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class CodeColumn:
 
 @dataclass(frozen=True)
 class IndexInput:
-    """The data that an index is built over: n rows of the collection's columns, by their own names.
+    """The input that an index is built from: n rows of the collection's columns, under their own names.
 
-    ``codes``: the codes that score rows. ``vectors``: reads the vectors; indexes that are built from codes need none.
-    Deleted rows may be reused for other vectors once no index references them.
+    ``codes``: the codes that score rows. ``vectors``: reads the vectors; an index that is built from codes does not
+    need them. Deleted rows can be reused for other vectors when the index no longer refers to them.
     """
 
     columns: Mapping[str, Column]
@@ -44,13 +44,13 @@ class IndexInput:
     vectors: VectorReader | None = None
 
     def read_vectors(self, rows: NDArray[Any]) -> Float32Array:
-        """float32 [n, dim] of the rows."""
+        """Return the vectors of the rows, float32 [n, dim]."""
         assert self.vectors is not None
         return self.vectors.read(rows)
 
     @classmethod
     def of_codes(cls, quantizers: Quantizers, columns: Mapping[str, Column], n: int) -> Self:
-        """The input for searches and checks, which score rows by their codes."""
+        """Return the input for searches and checks, which score rows by their codes."""
         codes = CodeColumn(quantizers.codes.codec, columns[CODES])
         return cls(columns, codes, n, quantizers.vector_reader(columns))
 
@@ -66,26 +66,26 @@ class IndexInput:
 
 
 class Index(Protocol):
-    """A way to find candidates. Stateless: everything that an index must remember is in the collection's state."""
+    """Finds candidates. An index object has no state: what it must remember is in the collection's state."""
 
     kind: ClassVar[str]
     empty: ClassVar[IndexState]
-    """The state of an index of no rows."""
+    """Return the state of an index without rows."""
     built_from_codes: ClassVar[bool]
-    """Whether the index is derived from the codes, and is built again for other codes."""
+    """Whether the index is derived from the codes, so that it must be rebuilt for other codes."""
 
     def columns(self, quantizer: Quantizer) -> dict[str, ColumnSpec]:
-        """The columns that the index adds to the collection. Raises InputError if the codes do not suit the index."""
+        """Return the columns that the index adds to the collection. Raises InputError if the codes do not suit it."""
         ...
 
     def extend(
         self, data: IndexInput, state: IndexState, rows: Rows, threads: int, progress: Progress | None
     ) -> IndexState:
-        """Index stored, live rows, in ascending order, that are not indexed yet. Return the new state."""
+        """Add stored live rows to the index. They ascend and are not indexed yet. Return the new state."""
         ...
 
     def drop(self, data: IndexInput, state: IndexState, rows: Rows, threads: int) -> IndexState:
-        """Process deleted rows, in ascending order: remove them, or count them as tombstones for `repair`.
+        """Process deleted rows, which ascend: remove them, or count them as tombstones for `repair`.
 
         Rows that are not indexed are ignored. Return the new state.
         """
@@ -103,24 +103,27 @@ class Index(Protocol):
         ...
 
     def referenced_rows(self, data: IndexInput, state: IndexState) -> Bitmap | None:
-        """The rows that the index references, tombstones included: these keep their codes. None: only live rows."""
+        """Return the rows to which the index refers, including tombstones: they keep their codes.
+
+        None: only live rows.
+        """
         ...
 
     def unused_rows(self, data: IndexInput, state: IndexState) -> dict[str, NDArray[np.int64]]:
-        """The unused rows of each column of the index."""
+        """Return the unused rows of each column of the index."""
         ...
 
     def n_lists(self, state: IndexState) -> int:
-        """The number of lists that a search can probe; 0 if the index has no lists."""
+        """Return the number of inverted lists that a search can probe; 0 if the index has none."""
         ...
 
     def finder(self, data: IndexInput, state: IndexState) -> Finder | None:
-        """The finder of candidates among rows of any codes. None: searches scan the codes.
+        """Return the finder of candidates among rows of any codes. None: searches scan the codes.
 
         Columns contain packed nodes (:data:`qvec.schema.layout.NODES`) only if ``data`` has the codes of the nodes.
         """
         ...
 
     def check(self, data: IndexInput, state: IndexState, deep: bool) -> list[str]:
-        """Problems found in the index. ``deep``: also derive its data from vectors and codes again, and compare."""
+        """Find problems in the index. ``deep``: also recompute its data from vectors and codes, and compare."""
         ...

@@ -14,7 +14,7 @@ from qvec.storage.store import ColumnSpec
 
 
 class FlatIndex:
-    """See :class:`qvec.index.base.Index`. Without columns or state."""
+    """See :class:`qvec.index.base.Index`. It has no columns and no state."""
 
     kind: ClassVar[str] = "flat"
     empty: ClassVar[IndexState] = FlatState()

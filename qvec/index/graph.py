@@ -1,4 +1,4 @@
-"""State of a graph outside its lists, the choice of entry points, and the rule that prunes lists."""
+"""State of a graph outside its adjacency lists, the choice of entry points, and the rule that prunes lists."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ENTRY_KMEANS_ROUNDS = 4
 class Pruning(NamedTuple):
     """``alpha``: neighbor s of u occludes neighbor e if alpha * d(s, e) <= d(u, e), in squared distances.
 
-    ``fill``: the nearest occluded neighbors fill a list up to this share.
+    ``fill``: up to this share of its slots, a list is filled with the nearest occluded neighbors.
     """
 
     alpha: float
@@ -28,10 +28,10 @@ class Pruning(NamedTuple):
 
 
 def pruning(metric: str, packed: bool) -> Pruning:
-    """How lists are pruned (measured, ADRs 2 and 7)."""
-    if metric == "ip":  # alpha suits distances only; and a long vector occludes nearly all others
+    """Return the rule that prunes adjacency lists (measured, ADRs 2 and 7)."""
+    if metric == "ip":  # alpha is for distances only, and a long vector occludes nearly all others
         return Pruning(1.0, 0.75)
-    return Pruning(1.05, 0.75) if packed else Pruning(1.1, 0.0)  # packed nodes cost the same with empty places
+    return Pruning(1.05, 0.75) if packed else Pruning(1.1, 0.0)  # a packed node with empty slots costs the same
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,15 @@ class GraphShape:
 
 @dataclass
 class Graph:
-    """State of a graph outside its lists.
+    """State of a graph outside its adjacency lists.
 
-    - ``indexed``: number of linked rows; ``tombstones``: how many of these are deleted.
-    - ``root``: root of the tree; ``entries``: rows at which walks start, the root included; ``entries_chosen_at``:
+    - ``indexed``: number of linked rows; ``tombstones``: how many of these are deleted. - ``root``: root of the
+    spanning tree; ``entries``: rows at which walks start, including the root; ``entries_chosen_at``:
       ``indexed`` when the entries were chosen.
     - ``repair_cursor``: first row whose list the running repair has not visited; None if no repair is running.
     - ``pending_rows``: rows with pending reverse edges, in the order of insertion. Sweeps over all lists add these
       edges. ``reverse_edge_cursor``: row at which the next step of the sweep begins; ``pending_in_sweep``: how many of
-      the pending rows were pending when the sweep began. They are complete when it ends.
+      these rows were pending when the sweep began. Their reverse edges are complete when it ends.
     """
 
     indexed: int = 0
@@ -67,24 +67,24 @@ class Graph:
 
     @classmethod
     def of(cls, state: IndexState) -> Self:
-        """The graph that an index state describes; an empty graph if nothing is indexed yet."""
+        """Return the graph that an index state describes; an empty graph if nothing is indexed yet."""
         if not isinstance(state, GraphState) or not state.indexed:
             return cls()
         return cls(**{part.name: getattr(state, part.name) for part in fields(cls)})
 
     def state(self) -> GraphState:
-        """The state for :meth:`of`."""
+        """Return the state that :meth:`of` decodes."""
         return GraphState(**vars(self)) if self.indexed else GraphState()
 
     def add_pending(self, rows: Rows) -> None:
-        """Append rows to the pending ones. A row that was pending for another vector moves to the end."""
+        """Append rows to the pending rows. A row that was already pending for another vector moves to the end."""
         again = np.isin(self.pending_rows, rows)
         self.pending_in_sweep -= int(again[: self.pending_in_sweep].sum())
         self.pending_rows = np.concatenate([self.pending_rows[~again], rows]).astype(np.uint32)
 
 
 def choose_entries(codes: CodeColumn, root: int, rows: NDArray[np.int64]) -> Rows:
-    """Up to MAX_ENTRIES rows at which walks start: the root of the tree, and one row for each cluster of a sample.
+    """Choose up to MAX_ENTRIES rows at which walks start: the root, and one row for each cluster of a sample.
 
     The row of a cluster has the largest dot product with the cluster's centroid.
     """

@@ -1,7 +1,7 @@
 """Links rows into a graph, in batches that need no locks. The steps of a batch are in kernels/graph/build.c.
 
-Small batches get reverse edges from their nearest neighbors only. The remaining reverse edges are deferred and added
-later, in sweeps over the lists: neighboring lists share pages of the file, so that a sweep rewrites fewer (ADR 11).
+For small batches, only the nearest neighbors get reverse edges at once. Later sweeps over the adjacency lists add the
+deferred reverse edges: consecutive lists share pages of the file, so a sweep rewrites fewer pages (ADR 11).
 """
 
 from __future__ import annotations
@@ -27,26 +27,29 @@ from qvec.schema.state import Rows
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-BATCH_FRACTION = 50  # a batch is at most n / 50 rows: its searches see the graph as of the batch before
+BATCH_FRACTION = 50  # a batch has at most n / 50 rows, because its searches do not see rows of the same batch
 MAX_BATCH_ROWS = 1024  # each row of a batch is scored against all others of the batch
-MAX_EDGES = 128  # of a row
+MAX_EDGES = 128  # edges of a row
 
-MIN_PARTITION_ROWS = 4096  # added at once; fewer are linked in batches
-MAX_HASHED_PER_ROW = 256  # rows whose codes are read to find duplicates, for each row added
-MAX_LINKED_PER_ROW = 3  # for each row added; linking these again costs less than searching for the others' neighbors
+MIN_PARTITION_ROWS = 4096  # an add of fewer rows inserts them in batches
+MAX_HASHED_PER_ROW = 256  # for each added row, codes of at most this many rows are read to find duplicates
+MAX_LINKED_PER_ROW = 3  # the graph is rebuilt if it has fewer than this many rows for each added row (ADR 20)
 
 NO_ROWS = np.zeros(0, np.uint32)
 
-DEFERRING_BATCH_ROWS = 8  # additions of up to this many rows defer reverse edges: each edge changes a page of lists
-IMMEDIATE_REVERSE_EDGES = 8  # of a row of such an addition
-LISTS_PER_ROW = 128  # lists that a sweep visits for each row added ...
-MAX_STEPS_PER_SWEEP = 512  # ... or more, so that a sweep ends within this many additions of a row
-ROWS_PER_SWEEP_STEP = 4  # single additions whose steps are taken together: adjacent lists share pages
+DEFERRING_BATCH_ROWS = 8  # adds of up to this many rows defer reverse edges: each edge changes a page of lists
+IMMEDIATE_REVERSE_EDGES = 8  # not deferred, for each row of such an add
+LISTS_PER_ROW = 128  # a sweep visits this many lists for each added row ...
+MAX_STEPS_PER_SWEEP = 512  # ... or more, so that it ends after this many adds of one row
+ROWS_PER_SWEEP_STEP = 4  # the steps of this many adds of one row are taken together
 
 
 @dataclass
 class GraphBuild:
-    """Links rows into a graph, which is changed in place. ``ef``: size of the pool of a row's search for neighbors."""
+    """Links rows into a graph, which is changed in place.
+
+    ``ef``: size of the candidate list in searches for neighbors.
+    """
 
     data: IndexInput
     graph: Graph
@@ -55,7 +58,10 @@ class GraphBuild:
     progress: Progress | None = None
 
     def run(self, rows: Rows) -> None:
-        """Link the rows. A few rows get most reverse edges later; without rows, all pending edges are added."""
+        """Link the rows.
+
+        If there are few, most of their reverse edges are added later. Without rows, add all pending ones.
+        """
         data, graph = self.data, self.graph
         if self._builds_by_partitions(len(rows)):
             self._rebuild(rows)
@@ -85,9 +91,10 @@ class GraphBuild:
             self.progress(len(rows), len(rows))
 
     def _duplicates(self, linker: Linker, codes: CodeColumn, rows: Rows) -> tuple[Rows, Rows, Rows]:
-        """New rows with the code of another row; that row for each; and all such rows, which searches now pass over.
+        """Find duplicates: rows whose code equals that of an earlier row. Searches now skip them.
 
-        To find them, all codes are read. Small additions to a large graph are linked without.
+        Returns the new duplicates, the earlier row of each, and all skipped rows. All codes must be read, so a small
+        add to a large graph does not search for duplicates.
         """
         data, graph = self.data, self.graph
         linked = read_bitmap(data.columns[LINKED], data.n) & ~data.deleted
@@ -100,14 +107,14 @@ class GraphBuild:
         return equal[new], first[new], passed
 
     def _builds_by_partitions(self, n_rows: int) -> bool:
-        """Whether adding rows means to build the graph again. Dot products are no distances: under "ip" it grows."""
+        """Whether adding rows rebuilds the graph. Never under "ip", because dot products are not distances."""
         data, codec = self.data, self.data.codes.codec
         comparable = is_scaled_int8(codec) or (data.vectors is not None and codec.kind != "binary")
         many = n_rows >= MIN_PARTITION_ROWS and self.graph.indexed < MAX_LINKED_PER_ROW * n_rows
         return codec.metric != "ip" and comparable and many
 
     def _rebuild(self, rows: Rows) -> None:
-        """Build the graph of its live rows and of ``rows``; nothing of the old graph is read. Tombstones leave it."""
+        """Build a new graph of the live rows and of ``rows``, without tombstones. The old edges are not read."""
         data, graph = self.data, self.graph
         linked = read_bitmap(data.columns[LINKED], data.n)
         live = rows_in((linked | bitmap_of(rows, data.n)) & ~data.deleted)
@@ -131,7 +138,7 @@ class GraphBuild:
             self.progress(len(rows), len(rows))
 
     def _report(self, n_rows: int) -> Callable[[float], object]:
-        """Convert a share of the work to the number of rows that are done."""
+        """Return a function that reports a share of the work as a number of rows."""
         progress = self.progress
         return (lambda share: None) if progress is None else lambda share: progress(int(share * n_rows), n_rows)
 
@@ -160,7 +167,7 @@ class GraphBuild:
         self.graph.indexed += len(rows)
 
     def _update_entries(self, linker: Linker, waiting: Rows) -> None:
-        """Choose entries again if the graph has doubled or, once no rows are waiting, has grown by a fifth."""
+        """Choose new entries if the graph has doubled or, when no rows are waiting, has grown by a fifth."""
         graph, data = self.graph, self.data
         if graph.indexed < (2 if len(waiting) else 1.2) * graph.entries_chosen_at:
             return
@@ -172,7 +179,7 @@ class GraphBuild:
     # --- pending reverse edges ---
 
     def _lists_to_sweep(self, rows: Rows) -> int:
-        """How many lists the sweep visits now that these rows are linked; all lists if there are no rows."""
+        """Return how many lists the sweep visits after these rows were linked; all lists if there are no rows."""
         graph, n, added = self.graph, self.data.n, len(rows)
         if added == 0:
             return n
@@ -183,7 +190,10 @@ class GraphBuild:
         return added * max(LISTS_PER_ROW, -(-n // MAX_STEPS_PER_SWEEP))
 
     def _sweep(self, linker: Linker, pool: ThreadPoolExecutor, n_lists: int) -> None:
-        """Add pending reverse edges to the next ``n_lists`` lists. A complete sweep ends what was pending before it."""
+        """Add pending reverse edges to the next ``n_lists`` lists.
+
+        After a sweep, rows that were pending before are done.
+        """
         graph, n = self.graph, self.data.n
         if n_lists >= n:
             self._flush_reverse_edges(linker, pool, 0, n)
@@ -202,7 +212,7 @@ class GraphBuild:
         graph.reverse_edge_cursor = stop
 
     def _flush_reverse_edges(self, linker: Linker, pool: ThreadPoolExecutor, first: int, stop: int) -> None:
-        """Add pending reverse edges to the lists of the rows first..stop; skip rows deleted meanwhile."""
+        """Add pending reverse edges to the lists of the rows first..stop. Skip rows that were deleted since."""
         data, rows = self.data, self.graph.pending_rows[self.graph.pending_rows < self.data.n]
         rows = rows[are_in(read_bitmap(data.columns[LINKED], data.n) & ~data.deleted, rows)]
         if len(rows):

@@ -1,8 +1,8 @@
-"""The codes that rows are scored by while they are linked into a graph.
+"""The codes with which rows are compared while they are linked into a graph.
 
-Linking scores about a thousand rows for each row added. Originals (four bytes per dimension) and codes with local
-centroids are slow to score. Large batches are therefore linked by temporary int8 copies around a single center, which
-rank neighbors the same in half of the time (ADR 13).
+Linking scores about a thousand rows for each added row. Originals (four bytes per dimension) and codes with local
+centroids are slow to score. Large batches are therefore linked with temporary int8 copies that have a single center:
+these rank neighbors in the same order and take half of the time (ADR 13).
 """
 
 from __future__ import annotations
@@ -22,21 +22,24 @@ from qvec.schema.quantizers import Quantizers
 from qvec.schema.state import Rows
 
 MIN_BATCH_ROWS = 1024  # smaller batches are linked without copies
-MAX_COPIES_PER_ROW = 8  # rows copied at most, for each row of the batch
+MAX_COPIES_PER_ROW = 8  # copies are made if the graph has at most this many rows for each row of the batch
 CENTER_SAMPLE_ROWS = 4096  # rows whose mean becomes the center
 COPIED_ROWS_PER_STEP = 1024  # between two checks for Ctrl-C
-ROTATION_SEED = 1  # the rotation spreads dimensions of great range
+ROTATION_SEED = 1  # the rotation spreads dimensions with a large range
 
 
 def linking_codes(quantizers: Quantizers, columns: Mapping[str, Column]) -> CodeColumn:
-    """The stored codes, or originals if the codes are too coarse to link by. Packed nodes always use the codes."""
+    """Return the stored codes, or originals if the codes are too coarse for linking.
+
+    Packed nodes always use the codes.
+    """
     if quantizers.codes.coarse and quantizers.originals is not None and NODES not in columns:
         return CodeColumn(quantizers.originals.codec, columns[VECTORS])
     return CodeColumn(quantizers.codes.codec, columns[CODES])
 
 
 def batch_codes(data: IndexInput, rows: Rows, threads: int) -> CodeColumn:
-    """The codes that a batch is linked by: those of the input, or int8 copies of all rows that the graph will hold."""
+    """Return the codes for linking a batch: those of the input, or int8 copies of all rows of the resulting graph."""
     codes = data.codes
     slow = codes.column is data.columns.get(VECTORS) or codes.codec.n_centroids > 0
     if not slow or len(rows) < MIN_BATCH_ROWS:
@@ -46,19 +49,19 @@ def batch_codes(data: IndexInput, rows: Rows, threads: int) -> CodeColumn:
 
 
 def is_scaled_int8(codec: Codec) -> bool:
-    """Whether codes are int8 with a scale for each row: the dot product of two codes is that of the vectors."""
+    """Whether codes are int8 with one scale per row, so that dot products of vectors follow from those of codes."""
     return codec.kind == "int8" and not codec.has_ranges
 
 
 def partition_codes(data: IndexInput, rows: NDArray[np.int64], threads: int) -> CodeColumn:
-    """The codes that a build by partitions compares: stored int8 codes with a scale for each row, or int8 copies."""
+    """Return the codes for a build from partitions: stored int8 codes with one scale per row, or int8 copies."""
     if is_scaled_int8(data.codes.codec):
         return data.codes
     return _int8_copies(data, rows, threads)
 
 
 def _int8_copies(data: IndexInput, rows: NDArray[np.int64], threads: int) -> CodeColumn:
-    """int8 codes of the rows in memory, rotated; except under "ip", centered, and of unit length under "cosine"."""
+    """Make int8 codes of the rows in memory: rotated, centered (not under "ip"), of unit length under "cosine"."""
     metric = data.codes.codec.metric
     sample = data.read_vectors(rows[:: max(1, len(rows) // CENTER_SAMPLE_ROWS)])
     transform = _order_keeping_transform(sample, metric)
@@ -75,7 +78,8 @@ def _int8_copies(data: IndexInput, rows: NDArray[np.int64], threads: int) -> Cod
 
 
 def _order_keeping_transform(sample: Float32Array, metric: str) -> Transform:
-    """A transform that keeps the order of neighbors: L2 orders unit vectors as cosine does, and ignores a shift."""
+    """Return a transform that preserves the order of neighbors: L2 orders unit vectors as cosine does, and ignores
+    shifts."""
     dim, unit = sample.shape[1], metric == "cosine"
     if metric == "ip":
         return Transform(dim, False, None, ROTATION_SEED)

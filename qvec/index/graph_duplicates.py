@@ -1,6 +1,6 @@
-"""Rows with equal codes in a graph: one of them is linked, and the others hang below it (ADR 20).
+"""Rows with equal codes in a graph: one row of a group is linked, and the others are attached below it (ADR 20).
 
-A search that meets more equal rows than its pool has places finds nothing else.
+If a search meets more equal rows than its candidate list has slots, it finds no other rows.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from qvec.schema.bitmaps import read_bitmap, rows_in
 from qvec.schema.layout import ADJACENCY, LINKED
 from qvec.schema.state import Rows
 
-MAX_EQUAL_ROWS = 64  # of a group, before a graph may suffer from their being linked to each other only
+MAX_EQUAL_ROWS = 64  # a larger group can make other rows unfindable if its rows are linked only to each other
 ROWS_PER_READ = 16_384
 NO_NEIGHBOR = 0xFFFFFFFF
 TREE_EDGE = 0x80000000
@@ -22,7 +22,10 @@ COARSE_KINDS = ("binary", "ternary")  # many different vectors have equal codes
 
 
 def repeats(codes: CodeColumn, rows: Rows) -> tuple[Rows, Rows]:
-    """Rows with the code of an earlier one of ``rows``, and that row for each; sorted by it."""
+    """Find the rows whose code equals that of an earlier row.
+
+    Returns them and, for each, the first such row, ascending.
+    """
     first = first_equals(codes.codec, codes.column, rows)
     later = np.flatnonzero(first != np.arange(len(rows)))
     later = later[np.argsort(first[later], kind="stable")]
@@ -30,9 +33,11 @@ def repeats(codes: CodeColumn, rows: Rows) -> tuple[Rows, Rows]:
 
 
 def isolated_duplicates(data: IndexInput) -> NDArray[np.int64]:
-    """Live rows of large groups of equal rows with edges to several rows of their group only, if most of it are so.
+    """Find live rows in large groups of equal rows that have edges to rows of their own group only.
 
-    Rows that hang below another have tree edges to such rows, and one edge to the row that is linked.
+    A row counts if it has several such edges, apart from tree edges, and if most rows of its group are like this.
+    Attached duplicates do not count: their edges to other duplicates are tree edges, apart from one edge to the linked
+    row.
     """
     if data.codes.codec.kind in COARSE_KINDS:
         return np.zeros(0, np.int64)

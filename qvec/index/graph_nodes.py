@@ -1,6 +1,6 @@
-"""The packed layout of a graph: one block per row with all that a walk reads of the row and its neighbors.
+"""The packed layout of a graph: one node per row, with everything that a walk reads of the row and its neighbors.
 
-A node is derived from its list and the codes alone (kernels/graph/nodes.h), and is rebuilt when its list changes.
+A node follows from the row's adjacency list and the codes (kernels/graph/nodes.h). It is rebuilt when the list changes.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ ROTATION_SEED = 1  # part of the format
 
 
 def node_column(codec: Codec, degree: int) -> ColumnSpec:
-    """The column of nodes with ``degree`` neighbors. Raises InputError if the codes are too coarse or too wide."""
+    """Describe the column of nodes with ``degree`` neighbors. Raises InputError if codes are too coarse or too long."""
     if codec.kind == "binary" or 8 * codec.data_size < MIN_BITS_PER_DIM * codec.dim:
         raise InputError(
-            f"layout='packed' needs codes of {MIN_BITS_PER_DIM} bits a dimension or more, not {codec.kind}"
+            f"layout='packed' needs codes of at least {MIN_BITS_PER_DIM} bits per dimension, not {codec.kind}"
         )
     if codec.dim > MAX_PACKED_DIM:
         raise InputError(f"layout='packed' is limited to {MAX_PACKED_DIM} dimensions, not {codec.dim}")
@@ -60,12 +60,12 @@ def pack_nodes(
 
 
 def wrong_nodes(codes: CodeColumn, adjacency: Column, nodes: Column, n: int) -> Rows:
-    """Rows whose nodes do not match their lists and codes."""
+    """Return the rows whose nodes do not match their lists and codes."""
     return _packer(codes, adjacency, nodes, n).wrong(0, n)
 
 
 def node_finder(codes: CodeColumn, nodes: Column, degree: int, n: int, entries: Rows) -> PackedFinder:
-    """The finder that walks the nodes from the entries."""
+    """Return the finder that walks the nodes from the entries."""
     return PackedFinder(codes.codec, codes.column, nodes, n, degree, _signs(codes.codec, degree), entries)
 
 

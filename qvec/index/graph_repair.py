@@ -1,7 +1,8 @@
 """Removes deleted rows from a graph, list by list, in one or more transactions (kernels/graph/repair.c).
 
-A repair marks the rows that are deleted when it begins as "removing", and visits the lists in the order of rows. When
-it ends, no list names the marked rows, and they can be reused. Rows deleted meanwhile wait for the next repair.
+When a repair begins, it marks the deleted rows as "removing". Then it visits all adjacency lists in row order. When it
+ends, no list refers to the marked rows, and they can be reused. Rows that are deleted in between wait for the next
+repair.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class Repair:
             graph_nodes.update_nodes(self.data, repair, self.threads, pool)
 
     def _end(self, linked: Bitmap, removing: Bitmap) -> None:
-        """Unlink the removed rows, and choose entries among the others."""
+        """Unlink the removed rows, and choose entries among the remaining rows."""
         data, graph = self.data, self.graph
         left = linked & ~removing
         data.columns[LINKED].write(0, bytes_of(left))

@@ -1,4 +1,4 @@
-"""The HNSW index: a navigable small-world graph in lists of a fixed degree.
+"""The HNSW index: a navigable small-world graph, stored as adjacency lists with a fixed number of slots.
 
 One level and a table of entry points stand in for the upper layers of HNSW (Malkov and Yashunin 2018): beyond a few
 dozen dimensions, the hierarchy gains nothing over good entry points.
@@ -58,7 +58,7 @@ class HNSWIndex:
         return graph.state()
 
     def _search_width(self, graph: Graph) -> int:
-        """The pool of a search that links a row, enlarged for the tombstones that take places in it."""
+        """Return the size of the candidate list for linking a row, enlarged because tombstones take slots in it."""
         ef = self.config.ef_construction
         return (
             min(-(-ef * graph.indexed // max(graph.indexed - graph.tombstones, 1)), 2 * ef) if graph.tombstones else ef
@@ -112,7 +112,7 @@ class HNSWIndex:
         return [*tree, *(self._check_nodes(data, linked) if deep else [])]
 
     def shape(self, data: IndexInput, state: IndexState) -> GraphShape:
-        """Average degree and reachability of the live rows. Reads the whole graph."""
+        """Compute the average degree and the reachability of the live rows. Reads the whole graph."""
         graph, codes, adjacency = Graph.of(state), data.codes, data.columns[ADJACENCY]
         live, links = data.live, 0
         for start in range(0, len(live), ROWS_PER_READ):
@@ -121,7 +121,7 @@ class HNSWIndex:
         return GraphShape(links / max(1, len(live)), count(reached & complement(data.n, data.deleted)))
 
     def _check_tree(self, data: IndexInput, graph: Graph, linked: Bitmap) -> list[str]:
-        """Check that the tree reaches every row, except for those that a repair is removing."""
+        """Check that the spanning tree reaches every row, except rows that a repair is removing."""
         codes, adjacency = data.codes, data.columns[ADJACENCY]
         reached = reachable(codes.codec, codes.column, adjacency, data.n, graph.entries, graph.root, tree_only=True)
         lost = rows_in(linked & ~read_bitmap(data.columns[REMOVING], data.n) & ~reached)

@@ -1,8 +1,9 @@
-"""The IVF index: each vector is listed under its nearest centroids; a search scans the lists near the query.
+"""The IVF index: each vector is in the inverted lists of its nearest centroids; a search scans the lists near the
+query.
 
-List entries hold one bit per dimension of the vector's residual from the centroid, in blocks that are scanned in
-registers (kernels/ivf/lists.h). Candidates of that scan are scored by the active codes, then re-ranked. Lists are
-derived from the vectors: they do not depend on the codes.
+An entry of a list has one bit per dimension of the vector's residual from the centroid. Blocks of entries are scanned
+in registers (kernels/ivf/lists.h). The candidates of this scan are scored by the active codes, then re-ranked. The
+lists are derived from the vectors and do not depend on the codes.
 """
 
 from __future__ import annotations
@@ -25,19 +26,19 @@ from qvec.schema.layout import CENTROIDS, LIST_BLOCKS, LISTS, SLOTS, block_colum
 from qvec.schema.state import IndexState, ListLayout, ListsState, Rows
 from qvec.storage.store import ColumnSpec, memory_column
 
-LISTS_PER_ROOT = 4.0  # for n vectors there are this many times sqrt(n) lists, if nlist="auto"
+LISTS_PER_SQRT_ROWS = 4.0  # n vectors have this times sqrt(n) lists, if nlist="auto"
 MIN_ROWS_PER_LIST = 16  # on average, if nlist="auto"
 ROWS_PER_STEP = 8192  # vectors in memory as float32
 MIN_CODE_BITS = 2.0  # codes of fewer bits per dimension are no more exact than the entries of lists
 
 
 def layout_of(state: IndexState) -> ListLayout | None:
-    """The layout that a state describes; None: there are no lists yet."""
+    """Return the layout that a state describes. None: there are no lists yet."""
     return state.lists if isinstance(state, ListsState) else None
 
 
 def open_lists(layout: ListLayout, data: IndexInput) -> Lists:
-    """The lists themselves."""
+    """Open the inverted lists."""
     columns = data.columns
     return Lists(
         columns[LIST_BLOCKS],
@@ -56,24 +57,24 @@ def open_lists(layout: ListLayout, data: IndexInput) -> Lists:
 
 
 def _changed_state(layout: ListLayout, lists: Lists) -> ListsState:
-    """The state after changes of the lists."""
+    """Return the state after the lists have changed."""
     changed = replace(layout, n_blocks=lists.n_blocks, n_free=lists.n_free, free_block=lists.free_block)
     return ListsState(lists=changed)
 
 
 def dims_for(dim: int) -> int:
-    """Dimensions of a rotated vector: a multiple of 64."""
+    """Return the dimensions of a rotated vector: a multiple of 64."""
     return -(-dim // 64) * 64
 
 
 def _centroid_codec(dims: int) -> Codec:
-    """The codec that stores centroids."""
+    """Return the codec that stores centroids."""
     return Codec("f32", "l2", dims)
 
 
 def lists_for(n: int) -> int:
-    """The number of lists for n vectors, if nlist="auto"."""
-    return max(1, min(round(LISTS_PER_ROOT * math.sqrt(n)), n // MIN_ROWS_PER_LIST))
+    """Return the number of lists for n vectors, if nlist="auto"."""
+    return max(1, min(round(LISTS_PER_SQRT_ROWS * math.sqrt(n)), n // MIN_ROWS_PER_LIST))
 
 
 class IVFIndex:
@@ -121,7 +122,7 @@ class IVFIndex:
         return min(self.config.copies, layout.n_lists)
 
     def _cluster(self, data: IndexInput, rows: Rows, threads: int, progress: Progress | None) -> ListLayout:
-        """Choose centroids for the rows, and start empty lists with them."""
+        """Train centroids on the rows, and create an empty list for each."""
         assert data.vectors is not None
         quantizer = data.vectors.quantizer
         n_lists = self._n_lists(len(rows))
@@ -142,11 +143,12 @@ class IVFIndex:
         return layout
 
     def _n_lists(self, n: int) -> int:
-        """Lists for n vectors: at most one for each. There are more when the vectors have grown in number."""
+        """Return the number of lists for n vectors, at most n. It grows with the number of vectors."""
         return lists_for(n) if self.config.nlist == "auto" else min(self.config.nlist, n)
 
     def _sample(self, data: IndexInput, layout: ListLayout, rows: Rows, rng: np.random.Generator) -> Float32Array:
-        """Training vectors in the space of the lists. Stores their mean, the origin of that space."""
+        """Return training vectors in the coordinates of the lists, and store their mean, the origin of these
+        coordinates."""
         size = min(len(rows), TRAINING_ROWS_PER_LIST * layout.n_lists)
         chosen = np.sort(rng.choice(rows, size, replace=False)) if size < len(rows) else rows
         centroids = data.columns[CENTROIDS]
@@ -175,7 +177,7 @@ class IVFIndex:
         return state
 
     def referenced_rows(self, data: IndexInput, state: IndexState) -> None:
-        return None  # deleted rows leave their lists at once
+        return None  # deleted rows are removed from their lists immediately
 
     def unused_rows(self, data: IndexInput, state: IndexState) -> dict[str, NDArray[np.int64]]:
         layout = layout_of(state)
@@ -205,7 +207,7 @@ class IVFIndex:
 
 
 def _put(data: IndexInput, lists: Lists, rows: Rows, copies: int, threads: int, progress: Progress | None) -> None:
-    """Append rows to their lists, list by list: entries that are added together share blocks."""
+    """Append rows to their lists, list by list, so that entries that are added together share blocks."""
     owners = np.empty((len(rows), copies), np.uint32)
     blank = np.full((ROWS_PER_STEP, data.columns[SLOTS].stride), 255, np.uint8)
     for start in range(0, len(rows), ROWS_PER_STEP):

@@ -18,7 +18,7 @@ Numbers = NDArray[np.int64]
 
 
 def check_lists(data: IndexInput, lists: Lists, copies: int, deep: bool) -> list[str]:
-    """Problems found. Each live row must be in ``copies`` lists; ``deep``: with the entries of its vector."""
+    """Find problems. Each live row must be in ``copies`` lists; ``deep``: with entries that match its vector."""
     chains = Chains.read(data, lists)
     problems = chains.follow()
     problems = problems or _check_slots(data, chains, copies)
@@ -27,7 +27,7 @@ def check_lists(data: IndexInput, lists: Lists, copies: int, deep: bool) -> list
 
 @dataclass(frozen=True)
 class Chains:
-    """Heads of blocks and lists as int64 arrays. ``rows`` is [n_blocks, 32], NOWHERE at empty places."""
+    """Heads of blocks and lists as int64 arrays. ``rows`` is [n_blocks, 32], NOWHERE in empty slots."""
 
     after: Numbers
     owner: Numbers
@@ -51,7 +51,7 @@ class Chains:
         """Follow every chain of blocks. Return the first problem found."""
         n_blocks, n_lists = len(self.after), len(self.heads)
         reached = np.zeros(n_blocks, bool)
-        reached[: -(-n_lists // ENTRIES_PER_BLOCK)] = True  # the centroids' own
+        reached[: -(-n_lists // ENTRIES_PER_BLOCK)] = True  # the lists of centroids
         left, at, first = self.sizes.copy(), self.heads.copy(), True
         while (unfinished := np.flatnonzero(left > 0)).size:
             blocks = at[unfinished]
@@ -60,11 +60,11 @@ class Chains:
                 unfinished[~fit] if not fit.all() else unfinished[(self.owner[blocks] != unfinished) | reached[blocks]]
             )
             if len(wrong):
-                return [f"list {wrong[0]} references a block of another list"]
+                return [f"list {wrong[0]} refers to a block of another list"]
             here = np.where(first, (left[unfinished] - 1) % ENTRIES_PER_BLOCK + 1, ENTRIES_PER_BLOCK)
             filled = self.rows[blocks] != NOWHERE
             if (odd := (filled != (np.arange(ENTRIES_PER_BLOCK) < here[:, None])).any(axis=1)).any():
-                return [f"list {unfinished[odd][0]} has entries at places that do not match its size"]
+                return [f"list {unfinished[odd][0]} has entries in slots that do not match its size"]
             reached[blocks] = True
             left[unfinished] -= here
             at[unfinished], first = self.after[blocks], False
@@ -84,12 +84,12 @@ class Chains:
 
 
 def _block_heads(column: Column, start: int, n_blocks: int) -> NDArray[np.uint32]:
-    """next, list, 14 reserved numbers and 32 rows of each of the blocks from ``start`` on."""
+    """Return the head of each block, beginning at ``start``: next, list, 14 reserved numbers and 32 rows."""
     return column.read_range(start, min(start + ROWS_PER_STEP, n_blocks))[:, :192].view("<u4").copy()
 
 
 def _check_slots(data: IndexInput, chains: Chains, copies: int) -> list[str]:
-    """Check that the slots of live rows name all entries, and those of a row different lists."""
+    """Check that the slots of live rows refer to all entries, and that the slots of one row are in different lists."""
     block, place = np.nonzero(chains.rows != NOWHERE)
     in_lists = chains.owner[block] < len(chains.heads)
     block, place = block[in_lists], place[in_lists]

@@ -1,4 +1,4 @@
-"""Codes that are trained on a sample, or imported, and stored as a generation."""
+"""Train a code on a sample, or import a trained one, and store it as a generation."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def train_on(
 def store_trained(
     store: Store, access: RowAccess, trained: Trained, sample: Float32Array | None = None
 ) -> tuple[int, bool]:
-    """Store a trained code as a generation; its number, and whether it is active because there was none before.
+    """Store a trained code as a generation. Returns its number and whether it is now active, as the first generation.
 
-    sample: the vectors that it was trained on, from which drift is measured.
+    sample: the vectors that it was trained on; drift is measured relative to them.
     """
     with store.write() as txn:
         first = txn.state.active is None

@@ -1,4 +1,4 @@
-"""Vectors that are deleted by id or by a filter, and data that is erased from the file."""
+"""Delete vectors by id or by a filter, and erase deleted data from the file."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Deletion:
             raise InputError("give the ids to delete, or a filter")
 
     def run(self, txn: Transaction) -> int:
-        """Delete inside a transaction; the number of vectors that were stored."""
+        """Delete the vectors inside a transaction. Returns how many of them were stored."""
         if self.keys is None:
             rows = matching_rows(txn, self.where)
             ids = ids_of_rows(txn, rows)
@@ -59,7 +59,7 @@ class Deletion:
 
 
 def delete(store: Store, maintenance: Maintenance, deletion: Deletion) -> int:
-    """Delete in one transaction, then repair the index if that is due; the number of vectors that were stored."""
+    """Delete in one transaction, then repair the index if that is due. Returns how many vectors were stored."""
 
     def work() -> tuple[int, bool]:
         with store.write(frees=True) as txn:
@@ -74,7 +74,7 @@ def delete(store: Store, maintenance: Maintenance, deletion: Deletion) -> int:
 
 
 def erase(store: Store, maintenance: Maintenance, deletion: Deletion, progress: Progress | None) -> int:
-    """Delete, and overwrite everything that was ever deleted; the number of vectors that were stored."""
+    """Delete, and overwrite everything that was ever deleted. Returns how many vectors were stored."""
 
     def work() -> int:
         with store.write(frees=True) as txn:

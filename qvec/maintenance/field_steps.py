@@ -1,7 +1,8 @@
 """Fields that are added to or dropped from a large collection, in transactions of bounded size.
 
-Meanwhile the field is one of the state's ``partial_fields``: searches do not use it, and writers keep its index up to
-date for the rows that they write. After a crash, the same call continues, and dropping the field removes it.
+Until the last transaction, the field is one of the state's ``partial_fields``: searches do not use it, but writers
+update its index for the rows that they write. After a crash, the same call continues, and dropping the field removes
+it.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from qvec.rows.writer import Writer
 from qvec.schema.state import State
 from qvec.storage.store import Store, Transaction
 
-INDEXED_ROWS = 16_384  # rows whose payloads one transaction reads
-DROPPED_ENTRIES = 65_536  # entries that one transaction deletes
+INDEXED_ROWS = 16_384  # one transaction reads the payloads of this many rows
+DROPPED_ENTRIES = 65_536  # one transaction deletes this many entries
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,10 @@ class FieldSteps:
             raise
 
     def _index_next_rows(self, name: str, progress: Progress | None) -> bool:
-        """One transaction; returns whether the field is complete."""
+        """Run one transaction. Returns whether the field is complete."""
         with self.store.write() as txn:
             if name not in txn.state.fields:
-                raise InputError(f"the field {name!r} was dropped while it was added")
+                raise InputError(f"the field {name!r} was dropped before it was complete")
             if name not in txn.state.partial_fields:
                 return True  # another process has continued
             done = self.writer(txn).index_next_rows(name, INDEXED_ROWS)

@@ -1,4 +1,4 @@
-"""Maintenance in transactions of its own. Stored data does not change."""
+"""Maintenance in separate transactions. Stored data does not change."""
 
 from __future__ import annotations
 
@@ -17,33 +17,36 @@ from qvec.schema.state import GraphState
 from qvec.storage.store import Store, Transaction
 from qvec.storage.zero_free_pages import zero_free_pages
 
-REPAIRED_PER_DELETED = 20  # rows of the index that are visited for each row that is deleted
-REPAIRED_ROWS = 4096  # ... in one transaction
-MOVED_ROWS = 512  # by one transaction: each is linked again
+REPAIRED_PER_DELETED = 20  # a repair visits this many rows of the index for each deleted row
+REPAIRED_ROWS = 4096  # one transaction visits at most this many
+MOVED_ROWS = 512  # one transaction moves at most this many rows, because each must be linked again
 
 
 @dataclass(frozen=True)
 class Maintenance:
-    """``writer``: makes the writer of a transaction."""
+    """Maintains an index and the order of rows. ``writer``: makes the writer of a transaction."""
 
     store: Store
     access: RowAccess
     writer: Callable[[Transaction], Writer]
 
     def optimize(self, threads: int, progress: Progress | None) -> int:
-        """Remove deleted rows from the index and move the other rows together; returns how many rows were released."""
+        """Remove deleted rows from the index, and fill unused rows.
+
+        Returns how many unused rows the columns have lost.
+        """
         before = self._unused_rows()
         self.recluster(threads, progress)
         self.flush_reverse_edges(threads)
-        for _ in range(2):  # moving rows leaves deleted ones behind
+        for _ in range(2):  # moving a row leaves a deleted row
             self.remove_tombstones(threads, progress)
             self.move_rows(threads, progress)
-        return max(before - self._unused_rows(), 0)  # other threads may have deleted more meanwhile
+        return max(before - self._unused_rows(), 0)  # other threads may have deleted more rows
 
     def repair_index(self, deleted: int, threads: int) -> None:
-        """Remove deleted rows from the index, by as many steps as are due after ``deleted`` rows were deleted.
+        """Remove deleted rows from the index, in as many steps as are due after ``deleted`` rows were deleted.
 
-        At this pace the index is visited completely before the next repair becomes due.
+        At this pace, a repair has visited the whole index before the next repair is due.
         """
         due = REPAIRED_PER_DELETED * deleted
         while due > 0:
@@ -55,12 +58,12 @@ class Maintenance:
             due -= REPAIRED_ROWS
 
     def remove_tombstones(self, threads: int, progress: Progress | None) -> None:
-        """Remove all deleted rows from the index. ``progress`` is called with rows of the index.
+        """Remove all deleted rows from the index. ``progress`` is called with numbers of visited rows.
 
-        Rows that are deleted meanwhile are left to the next call. Otherwise a call might never end.
+        Rows that others delete during the call are left to the next call. Otherwise a call might never end.
         """
         with self.store.read() as snap:
-            total = 2 * snap.state.n  # the repair that is running, and one for rows that were deleted since it began
+            total = 2 * snap.state.n  # a repair that has begun, and another one for rows that were deleted since then
         done = 0
         while done < total:
             with self.store.write() as txn:
@@ -72,9 +75,10 @@ class Maintenance:
                 progress(min(done, total), total)
 
     def recluster(self, threads: int, progress: Progress | None = None) -> None:
-        """Choose new centroids for inverted lists that have outgrown theirs, unless another process optimizes.
+        """Train new centroids if there are far more vectors than at the last training, unless another process
+        optimizes.
 
-        The lists stay as they are if there is no room for others.
+        The lists do not change if there is no space for new ones.
         """
         from qvec.maintenance.recluster import Recluster  # late: only inverted lists need it
 
@@ -91,7 +95,7 @@ class Maintenance:
                 self.writer(txn).extend_index(np.zeros(0, np.uint32), threads, None)
 
     def move_rows(self, threads: int, progress: Progress | None) -> None:
-        """Move rows to the front until no unused row lies between them, and remove the rows behind them."""
+        """Move rows toward the start until no unused row is between them, and remove the unused rows at the end."""
         done, moved = 0, MOVED_ROWS
         while moved == MOVED_ROWS:
             with self.store.write() as txn:

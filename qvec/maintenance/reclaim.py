@@ -1,4 +1,4 @@
-"""Unused rows: filled with rows from behind them, removed at the end, or overwritten."""
+"""Unused rows: fill them with the last rows, remove them at the end of the columns, or overwrite them with zeros."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from qvec.schema.validation import id_keys
 
 @dataclass(frozen=True)
 class Reclaim:
-    """Works inside the write transaction of ``writer``."""
+    """Removes unused rows inside the write transaction of ``writer``."""
 
     writer: Writer
 
     def move_rows(self, limit: int, threads: int) -> tuple[int, int]:
-        """Move at most ``limit`` of the last live rows to free rows before them. Returns the numbers moved and
-        remaining.
+        """Move at most ``limit`` of the last live rows to unused rows before them. Returns how many were moved, and how
+        many remain to be moved.
 
         If fewer than ``limit`` rows are moved, the unused rows at the end are removed.
         """
@@ -40,7 +40,7 @@ class Reclaim:
         return len(first), min(len(behind), len(free)) - len(first)
 
     def _move(self, old: NDArray[np.int64], new: NDArray[np.int64], threads: int) -> None:
-        """Move live rows, ascending, to as many free rows, also ascending."""
+        """Move live rows, ascending, to the same number of unused rows, also ascending."""
         writer, columns = self.writer, self.writer.columns
         payloads = payloads_of([read_record(writer.txn, row) for row in old.tolist()])
         found = ids_of_rows(writer.txn, old)
@@ -54,7 +54,7 @@ class Reclaim:
         writer.extend_index(rows, threads, None)
 
     def remove_last_rows(self) -> None:
-        """Shorten all columns to the last row that is live or referenced by the index."""
+        """Shorten all columns, so that they end with the last row that is live or to which the index refers."""
         writer, txn = self.writer, self.writer.txn
         index, n = writer.index(), writer.state.n
         rows = rows_in(self._used_rows())
@@ -74,7 +74,7 @@ class Reclaim:
         writer.change(index=index.extend(writer.index_input(), writer.state.index, no_rows, 1, None))
 
     def zero_unused_rows(self) -> None:
-        """Overwrite all unused rows with zeros. Inactive codes are discarded."""
+        """Overwrite all unused rows with zeros. Discard the codes of inactive generations."""
         writer, txn = self.writer, self.writer.txn
         discard_pending(txn)
         discard_codes_from(txn, 0)
@@ -93,7 +93,7 @@ class Reclaim:
             self.writer.txn.checkpoint_if_large()
 
     def _used_rows(self) -> Bitmap:
-        """Rows that are live or referenced by the index."""
+        """Return the rows that are live or to which the index refers."""
         data = self.writer.index_input()
         live = complement(data.n, data.deleted)
         referenced = self.writer.index().referenced_rows(data, self.writer.state.index)
@@ -101,7 +101,7 @@ class Reclaim:
 
 
 def _first_bits(words: NDArray[np.uint8], n: int) -> NDArray[np.uint8]:
-    """The words of a bitmap, uint8 [w, 8], with all bits from the nth on cleared."""
+    """Copy the words of a bitmap, uint8 [w, 8], and clear bit n and all later bits."""
     bits = np.unpackbits(words.reshape(-1), bitorder="little")
     bits[n:] = 0
     return np.packbits(bits, bitorder="little").reshape(words.shape)

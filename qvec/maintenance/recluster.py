@@ -1,7 +1,7 @@
-"""New centroids for inverted lists that have grown, chosen while others write.
+"""Train new centroids for inverted lists that have grown, while others write.
 
-The lists are made again in memory, from a snapshot. One transaction then stores them in place of the old ones, and
-takes in the rows that were added, deleted or replaced since the snapshot.
+New lists are built in memory from a snapshot. One transaction then replaces the old lists with them, and applies the
+adds, deletes and replacements since the snapshot.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ class Recluster:
     writer: Callable[[Transaction], Writer]
 
     def run(self, threads: int, progress: Progress | None = None) -> bool:
-        """Choose new centroids if the lists have outgrown theirs; returns whether that was done."""
+        """Train new centroids if there are far more vectors than at the last training.
+
+        Returns whether this was done.
+        """
         with self.store.read() as snap:
             index, lists = load_index(self.access.config.index, snap.state), snap.state.index
             if not (
@@ -58,7 +61,7 @@ class Recluster:
         return IndexInput.of_codes(quantizers, active_columns(snap.columns, snap.state.column_names), snap.state.n)
 
     def _has_only_grown(self, snap: Snapshot, txn: Transaction) -> bool:
-        """Whether the centroids are those of the snapshot, and only entries were added or removed since."""
+        """Whether the lists still have the centroids of the snapshot, and only entries were added or removed since."""
         old, new = layout_of(snap.state.index), layout_of(txn.state.index)
         if old is None or new is None or snap.state.column_names != txn.state.column_names:
             return False
@@ -67,7 +70,7 @@ class Recluster:
     def _updated(
         self, index: IVFIndex, before: IndexInput, now: IndexInput, state: IndexState, threads: int, psize: int
     ) -> IndexState:
-        """Bring the stored lists up to the rows of the transaction."""
+        """Apply the changes of rows since the snapshot to the stored lists."""
         n = max(before.n, now.n)
         was, is_live = bitmap_of(before.live, n), bitmap_of(now.live, n)
         changed = bitmap_of(np.fromiter(_changed_rows(before, now, psize), np.int64), n)
@@ -84,7 +87,7 @@ def _overwrite(column: Column, made: Column) -> None:
 
 
 def _changed_rows(before: IndexInput, now: IndexInput, psize: int) -> Iterator[int]:
-    """Rows of both that have another vector."""
+    """Return the rows that both states contain, but with different vectors."""
     name = VECTORS if VECTORS in now.columns else CODES
     old, new, n = before.columns[name], now.columns[name], min(before.n, now.n)
     step = chunk_entries(psize) * old.rows_per_block

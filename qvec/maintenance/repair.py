@@ -34,8 +34,7 @@ _ID_BYTES = 8
 def repair(
     store: Store, writer: Callable[[Transaction], Writer], verify: Callable[[], list[str]], threads: int
 ) -> list[str]:
-    """Repair a collection in one transaction; returns what was rebuilt. ``verify``: finds the problems of the last
-    commit.
+    """Repair a collection in one transaction. Returns what was rebuilt. ``verify``: finds problems of the last commit.
 
     Raises CorruptError if damaged data cannot be rebuilt from other data.
     """
@@ -58,9 +57,9 @@ class Repair:
     done: list[str] = field(default_factory=list)
 
     def run(self) -> list[str]:
-        """Rebuild what is damaged or wrong; returns what was rebuilt, in words.
+        """Rebuild damaged or wrong data. Returns descriptions of what was rebuilt.
 
-        Raises CorruptError if the sound data does not suffice.
+        Raises CorruptError if the valid data does not suffice.
         """
         self.damaged = {name for name, column in self.txn.columns.items() if not _is_whole(column)}
         self._check_base()
@@ -81,7 +80,7 @@ class Repair:
     # --- data that cannot be rebuilt ---
 
     def _check_base(self) -> None:
-        """Raise CorruptError if something is damaged that is not derived from other data."""
+        """Raise CorruptError if data is damaged that is not derived from other data."""
         lost = [str(problem) for problem in self.txn.check_sealed("records")]
         if not self.writer.is_empty:
             base = self._stored(CODES if self.writer.quantizers.originals is None else VECTORS)
@@ -91,7 +90,7 @@ class Repair:
             raise CorruptError(f"this cannot be rebuilt: {'; '.join(lost[:3])}. Restore a backup")
 
     def _stored(self, name: str) -> str:
-        """The name that an active column is stored under."""
+        """Return the name under which an active column is stored."""
         return self.state.column_names.get(name, name)
 
     @property
@@ -115,7 +114,7 @@ class Repair:
                 self.done.append(f"the codes of generation {record.number}, which is not active, were dropped")
 
     def _discard_damaged_drift(self) -> None:
-        """Delete malformed drift records; the next batches begin new ones."""
+        """Delete malformed drift records. Later batches begin new ones."""
         for record in self.state.generations:
             try:
                 read_drift_record(self.txn, record.number, self.writer.config.dim)
@@ -124,7 +123,7 @@ class Repair:
                 self.done.append(f"what generation {record.number} knew of drift was dropped: {error}")
 
     def _columns_of(self, names: Mapping[str, str]) -> set[str]:
-        """The names that the columns of a generation are stored under."""
+        """Return the names under which the columns of a generation are stored."""
         own_names = {stored.partition(".")[0] for stored in self.txn.columns}
         return {names.get(name, name) for name in own_names} | set(names.values())
 
@@ -147,7 +146,7 @@ class Repair:
         return IDS not in self.txn.columns or self._keys_of(live_rows(self.txn)) == [rows[row] for row in sorted(rows)]
 
     def _keys_of(self, rows: NDArray[np.int64]) -> list[bytes]:
-        """The keys of the ids that are stored with rows."""
+        """Return the keys of the ids that are stored with rows."""
         if IDS in self.txn.columns:
             return [key.tobytes()[::-1] for key in self.txn.columns[IDS].read(rows)]
         records = read_records(self.txn, rows.tolist())
@@ -157,7 +156,7 @@ class Repair:
         return names
 
     def _follow_map(self, rows: dict[int, bytes]) -> None:
-        """Rebuild ids and the bitmap of deleted rows from the id map: rows that no id leads to are deleted."""
+        """Rebuild ids and the bitmap of deleted rows from the id map. A row to which no id refers is deleted."""
         n = self.state.n
         live = np.array(sorted(rows), np.int64)
         column = self._renewed(DELETED, bitmap_column(DELETED), words_for(n))
@@ -187,7 +186,7 @@ class Repair:
         self.done.append(f"the codes of {len(live)} rows")
 
     def _correct_codes(self) -> None:
-        """Rewrite codes that are whole but wrong; those of deleted rows stay."""
+        """Rewrite codes that are undamaged but wrong, except the codes of deleted rows."""
         corrected = 0
         for rows, codes in wrong_codes(self.txn, self.writer.quantizers):
             self.writer.columns[CODES].put(rows, codes)
@@ -247,7 +246,7 @@ class Repair:
                 yield row, record.payload
 
     def _renewed(self, stored: str, spec: ColumnSpec, rows: int) -> Column:
-        """A new column in place of a stored one, under the same name and generation."""
+        """Replace a stored column with an empty one of the same name and generation."""
         if stored in self.txn.columns:
             spec = replace(spec, generation=self.txn.columns[stored].generation)
             self.txn.drop_column(stored)

@@ -1,10 +1,11 @@
 """A new generation of codes, built next to the active one and activated by one commit.
 
-The codes of generation g, and its graph if it has one of its own, are columns whose keys contain g. The state's
-``column_names`` names the active columns. The generation under construction is the state's ``pending``. Each step is a
-transaction that extends the pending generation and records the progress. If a process dies, the old generation stays
-active and the new one can be continued. Rows that are added meanwhile are coded before the activation. The old
-generation stays until it is dropped, so that a rollback only codes the rows that were added since.
+The codes of generation g, and its graph if it does not share another one, are columns whose keys contain g. The state's
+``column_names`` contains the names of the active columns. The generation under construction is the state's ``pending``.
+Each step is a transaction that extends the pending generation and records the progress. If a process dies, the old
+generation stays active, and building the new one can be continued. Rows that others add during the construction are
+encoded before the activation. The old generation stays until it is dropped, so that a rollback only has to encode the
+rows that were added since.
 """
 
 from __future__ import annotations
@@ -55,9 +56,9 @@ from qvec.search.engine import Engine
 from qvec.storage.store import Snapshot, Store, Transaction
 
 CODED_ROWS, CODED_VALUES = 8192, 1 << 23  # rows coded by one transaction, and values of their vectors, at most
-PROBES = 256  # queries that decide whether the graph is linked again
+PROBES = 256  # queries that decide whether a new graph is built
 PROBE_K, PROBE_EF = 10, 128
-MIN_AGREEMENT = 0.95  # share of a scan's hits that a walk must find; below it, the graph no longer fits the codes
+MIN_AGREEMENT = 0.95  # a graph fits codes if walks find at least this share of what scans find
 Relink = bool | Literal["auto"]
 
 
@@ -77,7 +78,7 @@ class GenerationManager:
         self, code: str | CodeConfig | None, generation: int | None, relink: Relink, threads: int,
         progress: Progress | None, adapter: Adapter | None = None,
     ) -> int:  # fmt: skip
-        """Build a generation, or continue one, and activate it; returns its number."""
+        """Build a generation, or continue an unfinished one, and activate it. Returns its number."""
         if relink not in (True, False, "auto"):
             raise InputError(f"relink must be True, False or 'auto', got {relink!r}")
         if generation is not None and (code is not None or adapter is not None):
@@ -99,7 +100,7 @@ class GenerationManager:
         return number
 
     def rollback(self, number: int, threads: int, progress: Progress | None) -> None:
-        """Activate a generation that was active before."""
+        """Activate a generation that has been active before."""
         with self.store.write() as txn:
             state: State = txn.state
             if number == state.active:
@@ -112,7 +113,7 @@ class GenerationManager:
         self._finish(number, threads, progress)
 
     def drop(self, number: int) -> None:
-        """Remove a generation and its codes, also one that is being built."""
+        """Remove a generation and its codes. It may be unfinished, but not active."""
         with self.store.write() as txn:
             inactive = txn.state.generation(number).inactive
             if number == txn.state.active:
@@ -129,9 +130,9 @@ class GenerationManager:
     def relink_if_due(self, threads: int, progress: Progress | None) -> bool:
         """Build a new graph if walks over the active one no longer find what a scan of its codes finds.
 
-        The new graph belongs to a new generation of the same codes, which replaces the active one. One that a process
-        left unfinished is continued; if another generation is being built, nothing is done. Returns whether the graph
-        was replaced.
+        The new graph belongs to a new generation with the same codes, which replaces the active one. If a process has
+        left such a generation unfinished, it is continued. If another generation is being built, nothing is done.
+        Returns whether the graph was replaced.
         """
         with self.store.read() as snap:
             state: State = snap.state
@@ -151,7 +152,7 @@ class GenerationManager:
     # --- beginning ---
 
     def _begin_same_codes(self, old: int) -> int | None:
-        """Prepare a generation of the same codes with a graph of its own; None if another one is being built."""
+        """Prepare a generation with the same codes and a new graph. None if another generation is being built."""
         with self.store.write() as txn:
             state: State = txn.state
             record, pending = state.generation(old), state.pending
@@ -272,7 +273,7 @@ class GenerationManager:
                     )
 
     def _step(self, number: int, threads: int, progress: Progress | None) -> bool:
-        """One bounded transaction; returns whether the generation is active."""
+        """Run one bounded transaction. Returns whether the generation is active."""
         with self.store.read() as snap:
             if snap.state.active == number:
                 return True
@@ -297,7 +298,7 @@ class GenerationManager:
         return done
 
     def _code_rows(self, txn: Transaction, pending: PendingGeneration) -> InactiveCodes:
-        """Code the next rows."""
+        """Encode the next rows."""
         built, start = pending.built, pending.built.rows
         stop = min(start + max(1, min(CODED_ROWS, CODED_VALUES // self.config.dim)), txn.state.n)
         if stop == start:
@@ -309,10 +310,11 @@ class GenerationManager:
         return replace(built, rows=stop)
 
     def _link(self, txn: Transaction, pending: PendingGeneration, threads: int) -> tuple[InactiveCodes, bool]:
-        """Link the next rows into the generation's own graph, if it has one. The second value says whether all rows
-        are linked.
+        """Link the next rows into the generation's own graph, if it has one. The second result is whether all rows are
+        linked.
 
-        Steps grow with the graph: a step rewrites most of it, so all steps together rewrite a few times its size.
+        Steps grow with the graph. Each step rewrites most of the graph, so all steps together rewrite a few times its
+        size.
         """
         built, n = pending.built, txn.state.n
         index = self._index_of(built, txn.state)
@@ -372,7 +374,7 @@ class GenerationManager:
             txn.state = replace(txn.state, pending=replace(again, built=built))
 
     def _has_isolated_duplicates(self, snap: Snapshot) -> bool:
-        """Whether the active graph is one that :func:`qvec.index.isolated_duplicates` finds fault with."""
+        """Whether :func:`qvec.index.isolated_duplicates` finds rows in the active graph."""
         quantizers = self.quantizers.active(snap)
         if quantizers is None or not isinstance(snap.state.index, GraphState):
             return False
@@ -380,7 +382,8 @@ class GenerationManager:
         return len(isolated_duplicates(IndexInput.of_codes(quantizers, columns, snap.state.n))) > 0
 
     def _agreement(self, snap: Snapshot, number: int, names: Mapping[str, str]) -> float:
-        """Share of the ten nearest by a scan of a generation's codes that a walk over the active graph finds."""
+        """Return which share of the ten nearest rows in a scan of a generation's codes a walk of the active graph
+        finds."""
         state: State = snap.state
         index = load_index(self.config.index, state)
         columns = active_columns(snap.columns, {**state.column_names, **names})
@@ -395,7 +398,7 @@ class GenerationManager:
             )[1]
             for by in (index, FlatIndex())
         )
-        return float(recall(walked, scanned).mean())  # by distance: of rows with equal codes either may be found
+        return float(recall(walked, scanned).mean())  # by distance: a walk may find another row with an equal code
 
 
 def _is_built_aside(state: State, pending: PendingGeneration) -> bool:
@@ -411,7 +414,10 @@ def _index_names(reading: Snapshot, own: Container[str], number: int) -> dict[st
 
 
 def _code_column(txn: Transaction, number: int, code_size: int) -> str:
-    """The stored name of a generation's codes. A generation that was active over no rows has its column already."""
+    """Return the stored name of a generation's codes.
+
+    A generation that was active without rows already has a column.
+    """
     own = column_key_name(CODES, number)
     for name in (own, CODES):
         if name in txn.columns and txn.columns[name].generation == number:

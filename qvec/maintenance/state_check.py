@@ -1,7 +1,7 @@
 """Cross-check a commit's state against its configuration and columns.
 
-Every commit that a handle sees is checked before anything reads by it: a crafted file can have valid checksums. Types
-and ranges of single fields are checked by the decoder (qvec/schema/state.py).
+Every commit is checked before a handle uses its state, because a crafted file can have valid checksums. The decoder
+(qvec/schema/state.py) checks types and ranges of single fields.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ from qvec.storage.store import StateCodec
 
 Columns = Mapping[str, Column]
 Sizes = dict[str, tuple[int, int | None]]
-"""Least rows of columns, and bytes a row (None: any)."""
+"""The least number of rows of each column, and its bytes per row (None: any)."""
 
 
 def state_codec(stored_config: Mapping[str, Any]) -> StateCodec:
-    """The codec of the states of a collection with this configuration."""
+    """Return the codec for the states of a collection with this configuration."""
     config = Config.from_dict(dict(stored_config))
     vector_bytes = original_quantizer(config).code_size
 
@@ -63,7 +63,7 @@ def state_codec(stored_config: Mapping[str, Any]) -> StateCodec:
 
 
 def check_state(config: Config, vector_bytes: int, state: State, columns: Columns) -> None:
-    """Raise CorruptError naming what is wrong. ``vector_bytes``: of a stored original."""
+    """Raise CorruptError, which names the wrong value. ``vector_bytes``: bytes of a stored original."""
     try:
         _check_numbers(state)
         _check_index(state.index, state.own_index or config.index, config, state.n)
@@ -98,7 +98,10 @@ def _check_numbers(state: State) -> None:
 
 
 def _named(names: Mapping[str, str], columns: Columns) -> dict[str, Column]:
-    """Columns by their own names. ``names``: the stored names of those that are stored under another name."""
+    """Return columns under their own names.
+
+    ``names``: the stored names of columns that are stored under other names.
+    """
     for stored in names.values():
         if stored and stored not in columns:
             raise FormatError(f"field 'column_names' names the column {stored!r}, which is not there")

@@ -1,4 +1,4 @@
-"""Counts and sizes of a collection, as of one snapshot."""
+"""Counts and sizes of a collection in one snapshot."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qvec.storage.store import Snapshot, Store
 
 
 def collect_stats(snap: Snapshot, store: Store, config: Config, graph: GraphShape | None) -> Stats:
-    """Counts and sizes; bytes of codes, vectors and graph are of the active generation."""
+    """Collect counts and sizes. The bytes of codes, vectors and graph are those of the active generation."""
     state: State = snap.state
     sizes = collect(store)
     names, columns = state.column_names, sizes.column_bytes

@@ -90,7 +90,7 @@ def _others(x: Float32Array, rows: Int64Array) -> Int64Array:
     """The nearest other documents of documents: int64[m, 100]."""
     found = _nearest(x, x[rows], NEAREST + 1)
     own = found == rows[:, None]
-    own[~own.any(axis=1), -1] = True  # more equal documents than places: leave out any of them
+    own[~own.any(axis=1), -1] = True  # more equal documents than columns: leave out any of them
     return found[~own].reshape(len(rows), NEAREST)
 
 

@@ -11,11 +11,13 @@ from qvec.common.types import check_int
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """``steps``: of Adam, each with ``batch`` queries; the learning rate rises for a tenth of them and falls to 0.
+    """``steps``: steps of Adam with ``batch`` queries each; the learning rate rises for a tenth of them, then falls to
+    0.
 
-    ``rank``: of the residual ``M = I + U V^T``; None: M is not constrained. ``contrast``: weight of the contrastive
-    loss at ``temperature``, if there are pairs. ``distil``: weight of the divergence from the exact scores, at the same
-    temperature, over the documents of a batch: ``negatives`` from the neighbors of each query, and ``pool`` at random.
+    ``rank``: rank of the residual in ``M = I + U V^T``; None: M is not constrained. ``contrast``: weight of the
+    contrastive loss at ``temperature``, if there are pairs. ``distil``: weight of the divergence from the exact scores,
+    at the same temperature, over the documents of a batch: ``negatives`` from the neighbors of each query, and ``pool``
+    at random.
     ``check_every``: steps between measurements of held-out recall. ``patience``: checks without improvement before
     training stops. The result is the best map of all checks; the untrained map counts as one.
     """

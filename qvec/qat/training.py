@@ -22,7 +22,7 @@ from qvec.quality.recall import recall
 
 METRIC: Metric = "cosine"
 K = 10
-CHECKED_DOCUMENTS = 20_000  # searched for held-out recall, in addition to the right answers
+CHECKED_DOCUMENTS = 20_000  # held-out recall is measured among this many documents and the right answers
 
 Progress = Callable[[int, int, float], None]
 

@@ -1,4 +1,4 @@
-"""Choice of the smallest code that reaches a recall, measured on the user's vectors.
+"""Choose the smallest code that reaches a recall, measured on the user's vectors.
 
 The first round measures all codes with a few hundred queries. Each further round has four times as many queries and
 measures the codes that may be the answer and whose confidence interval includes the target. Intervals are widened so
@@ -25,7 +25,8 @@ Measure = Callable[[list[CodeConfig] | None, int, float], Report]
 
 @dataclass(frozen=True)
 class Target:
-    """Requirements: least lower bound of recall@k, most bytes of a code, most milliseconds of a search (p99)."""
+    """Requirements: a minimum for the lower bound of recall@k; maxima for bytes per code and milliseconds per
+    search."""
 
     recall: float
     max_bytes: int | None = None
@@ -50,7 +51,10 @@ class Target:
 
 @dataclass(frozen=True)
 class Choice:
-    """The result of a choice. ``row``: the chosen code and oversampling, or None; ``nearest``: then the best row."""
+    """The result of a choice.
+
+    ``row``: the chosen code and oversampling, or None. ``nearest``: in this case, the best row.
+    """
 
     target: Target
     report: Report
@@ -83,7 +87,7 @@ class Choice:
 
 
 def choose(measure: Measure, target: Target, n: int, most: int, apply: Apply) -> Choice:
-    """Choose the row of least bytes, then least oversampling, whose lower bound of recall meets the target.
+    """Choose the row with the least bytes, then the least oversampling, among those whose lower bound meets the target.
 
     ``n``: queries of the first round. ``most``: queries of the last.
     """
@@ -109,7 +113,7 @@ def round_sizes(n: int, most: int) -> list[int]:
 
 
 def undecided(report: Report, target: Target) -> list[CodeConfig]:
-    """Return the codes that may meet the target and are smaller than each code that certainly does."""
+    """Return the codes that may meet the target and are smaller than every code that certainly meets it."""
     found: list[CodeConfig] = []
     for row in sorted(filter(target.admits, report.rows), key=_size):
         if row.low >= target.recall:
@@ -124,13 +128,13 @@ def _size(row: Row) -> tuple[int, int]:
 
 
 def _updated(report: Report, newer: Report) -> Report:
-    """Replace rows of a report by those of a newer one."""
+    """Replace rows of a report with rows of a newer one."""
     rows = {(row.code, row.oversample): row for row in (*report.rows, *newer.rows)}
     return replace(report, rows=list(rows.values()), n_queries=newer.n_queries)
 
 
 def _z(confidence: float) -> float:
-    """Standard errors on either side of a two-sided interval."""
+    """Return the number of standard errors on each side of a two-sided interval."""
     from statistics import NormalDist  # takes longer to import than the rest of this file
 
     return NormalDist().inv_cdf((1 + confidence) / 2)

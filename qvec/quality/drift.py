@@ -1,11 +1,11 @@
-"""Drift: whether added vectors still resemble the code's training sample, and whether the code keeps its recall.
+"""Drift: whether added vectors still resemble the training sample of the quantizer, and whether recall is lost.
 
-Added rows are checked 512 at a time (qvec/quality/drift_stats.py). One check in four measures recall, and so does each
-check of vectors that have shifted: recall of new vectors and of stored ones, since a code that cannot tell new vectors
-from old ones loses recall for both. If new vectors have shifted, their recall is also measured among the newest rows
-alone, where all their neighbors may be. Two samples are tested against the training sample: the newest check, and the
-newest four together. The n-th check may raise a false alarm with probability ALPHA 6 / (pi n)^2, so that the
-probability of any false alarm stays below ALPHA, however many checks there are.
+Added rows are checked 512 at a time (qvec/quality/drift_stats.py). One check of four measures the recall of new and of
+stored vectors, and so does each check of vectors that have shifted. If new vectors have shifted, their recall is also
+measured among the newest rows alone, because their neighbors may all be there. Each check compares two samples with the
+training sample: its own rows, and the rows of the newest four checks together. In the n-th check, the tests of a shift
+have a probability of error of at most ALPHA 6 / (pi n)^2 over both samples, and so have the tests of recall. The sums
+over all checks are therefore at most ALPHA each, however many checks there are.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ from qvec.schema.state import State
 from qvec.storage.snapshot import Snapshot
 from qvec.storage.store import Transaction
 
-ALPHA = 0.005  # probability of a false alarm, and of a false warning, over all checks together
-MIN_LOSS = 0.005  # of recall, of shifted vectors: a smaller loss raises no alarm, however certain it is
-MIN_LOSS_UNSHIFTED = 0.01  # the same, of vectors that have not shifted
-MIN_SHIFT = 0.25  # standard deviations
+ALPHA = 0.005  # probability of error over all checks, of the tests of a shift and of the tests of recall
+MIN_LOSS = 0.005  # if vectors have shifted, a smaller loss of recall raises no alarm, however significant it is
+MIN_LOSS_UNSHIFTED = 0.01  # the same, if vectors have not shifted
+MIN_SHIFT = 0.25  # standard deviations; smaller shifts of a mean are ignored
 MIN_NORM_STD = 0.01  # of log length: in sets of vectors of one length, a change of 1 % counts as one standard deviation
 MIN_PSI = 0.25  # the customary "significant shift" of the population stability index
 DEPENDENCE = 1.15  # recalls of neighboring queries vary together: the largest ratio seen (benchmarks/bench_drift.py)
-REFERENCE_ROWS = 16_384  # of a training sample, at most
-RECALL_EVERY = 4  # checks
-RETRAIN_GROWTH = 10  # retraining is advised once this many times the smallest sample is stored
+REFERENCE_ROWS = 16_384  # at most this many rows of a training sample are measured
+RECALL_EVERY = 4  # one check of this many measures recall
+RETRAIN_GROWTH = 10  # retraining is advised when this many times the smallest sample is stored
 LEAST_STD = 1e-3  # of the root mean square over dimensions
 MAX_UNDONE = 64  # batches of one transaction that may be rolled back without losing the rows that waited before it
 StoredSample = Callable[[int, bool], tuple[Float32Array, Codes]]
@@ -67,15 +67,18 @@ _ADVICE: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Drift:
-    """``level``: "none"; "warning": vectors have shifted; "alarm": the code loses recall. An alarm stays until the
-    collection gets another generation of codes.
+    """The result of drift checks.
 
-    ``evidence``: "recall", "recall_stored" and "recall_trained" (recall@10 by code among some 2,000 vectors: of new
-    vectors, of stored ones, and of the training sample when the code was trained), "recall_loss" (the larger of both),
-    "outside" (share of values beyond the code's range), "outside_trained", "shift" (largest shift of a dimension's
-    mean, in standard deviations), "shift_dim", "psi" (population stability index, mean of 16 dimensions), "norm_shift"
-    (of log length, in standard deviations), "vectors" (number checked). Empty before the first check. ``n_checks``:
-    number of checks of this generation.
+    ``level``: "none"; "warning": vectors have shifted; "alarm": searches by codes lose recall. An alarm stays until the
+    collection gets another generation of codes. ``n_checks``: the number of checks of this generation.
+
+    ``evidence``: empty before the first check, later a dict with these figures: "recall", "recall_stored",
+    "recall_trained": recall@10 by codes among about 2,000 vectors, for new vectors, for stored vectors, and for the
+    training sample when the quantizer was trained. "recall_loss": the larger loss of the first two. "outside",
+    "outside_trained": share of values outside the calibrated range. "shift", "shift_dim": the largest shift of a
+    dimension's mean, in standard deviations, and this dimension. "psi": population stability index, mean of 16
+    dimensions. "norm_shift": shift of the mean log length, in standard deviations. "vectors": number of checked
+    vectors.
     """
 
     level: Level
@@ -102,14 +105,14 @@ class Drift:
 class DriftMonitor:
     """Checks the vectors that a handle adds. ``waiting``: rows of small batches, until there are enough for a check.
 
-    The key of ``waiting`` is the state's number of small batches once these rows were added. A rollback restores the
-    number, and so drops the rows of the batches that it undoes.
+    The key of ``waiting`` is the state's count of small batches after these rows were added. A rollback restores the
+    count, so that the rows of the undone batches are no longer found.
     """
 
     waiting: dict[int, tuple[Float32Array, ...]] = field(default_factory=dict)
 
     def check(self, txn: Transaction, quantizer: Quantizer, x: NDArray[Any], stored: StoredSample) -> Drift | None:
-        """Check a batch that was stored; None if there are too few rows for a check yet."""
+        """Check a stored batch. None if there are not yet enough rows for a check."""
         if not (samples := self._samples(txn, x)):
             return None
         number = txn.state.active
@@ -141,8 +144,8 @@ class DriftMonitor:
 def store_reference(txn: Transaction, number: int, trained: Trained, sample: NDArray[Any]) -> None:
     """Store the statistics of a generation's training sample, unless the sample is too small.
 
-    The recall of a code is higher on the vectors that it was trained on. For a code that learns from its sample,
-    recall is therefore that of a code trained on one half of the sample, measured on the other half.
+    Recall by codes is higher for the vectors that the quantizer was trained on. For a code that learns from a sample,
+    another quantizer is therefore trained on one half of the sample, and its recall is measured on the other half.
     """
     sample, quantizer = spread(sample, REFERENCE_ROWS).astype(np.float32), trained.quantizer
     if trained.code.min_samples and len(sample) >= 2 * max(trained.code.min_samples, MIN_SAMPLE_ROWS):
@@ -182,7 +185,7 @@ def drift_of(record: DriftRecord, number: int) -> Drift:
 
 
 def _checked(record: DriftRecord, quantizer: Quantizer, x: Float32Array, stored: StoredSample) -> DriftRecord:
-    """The record after one more check."""
+    """Return the record after one more check."""
     reference, number = record.reference, record.n_checks + 1
     earlier = record.recent[1 - MAX_CHECKS :]
     stats = reference.stats_of(quantizer, x)
@@ -202,13 +205,13 @@ def _checked(record: DriftRecord, quantizer: Quantizer, x: Float32Array, stored:
 
 
 def _recalls(quantizer: Quantizer, x: Float32Array, base_rows: int, stored: StoredSample) -> list[Recalls]:
-    """Recall of queries taken from x and from the stored vectors, among other vectors of both."""
+    """Measure the recall of queries taken from x and from the stored vectors, among other vectors of both groups."""
     n_new = min(QUERIES, base_rows // 4)
     new = np.ascontiguousarray(x[1::2][:n_new])
     rows, codes = stored(base_rows + base_rows // 4 + QUERIES, False)
     others = ~known_among(quantizer, rows, new)  # x has been stored
     size = min(QUERIES, int(np.count_nonzero(others)) // 2)
-    if not size:  # all stored vectors equal the new ones: no code can confuse them with others
+    if not size:  # all stored vectors equal new ones, so that no code can confuse them with others
         return [np.ones(QUERIES), np.ones(QUERIES)]
     (old_queries, old), (_, old_codes) = apart(rows[others], size), apart(codes[others], size)
     old, old_codes = spread(old, base_rows - n_new), spread(old_codes, base_rows - n_new)
@@ -218,16 +221,16 @@ def _recalls(quantizer: Quantizer, x: Float32Array, base_rows: int, stored: Stor
 
 
 def _recalls_among_newest(quantizer: Quantizer, x: Float32Array, base_rows: int, stored: StoredSample) -> Recalls:
-    """Recall of queries taken from x among the newest stored vectors, x included.
+    """Measure the recall of queries taken from x among the newest stored vectors, which include x.
 
-    New vectors that are far from the old ones have their neighbors among the new. A code may distinguish a few of them
-    but not many. :func:`_recalls` has only a few new vectors in its base and would not notice.
+    If new vectors are far from the old vectors, their neighbors are other new vectors. Codes may distinguish a few of
+    them but not many. :func:`_recalls` searches among few new vectors and would not detect this.
     """
     return recalls_among(quantizer, np.ascontiguousarray(x[::2][:QUERIES]), *stored(base_rows, True))
 
 
 def _samples_to_test(earlier: tuple[SampleStats, ...], stats: SampleStats) -> list[SampleStats]:
-    """The newest check alone, and together with the earlier ones."""
+    """Return the newest check alone, and the newest checks together."""
     return [stats, pooled([*earlier, stats])] if earlier else [stats]
 
 
@@ -237,14 +240,14 @@ _RANK: dict[Level, int] = {"none": 0, "warning": 1, "alarm": 2}
 def judge(reference: Reference, stats: SampleStats, number: int) -> tuple[Level, Evidence]:
     """Return the level of the ``number``-th check, and its evidence.
 
-    warning: vectors have shifted. alarm: they have shifted and recall by code is lower, or recall is significantly
-    lower. If the vectors have not changed, a check raises a warning with probability alpha at most, and an alarm
-    likewise; alpha falls with the number of the check, so that the sum over all checks is bounded.
+    warning: vectors have shifted. alarm: vectors have shifted and recall by codes is lower, or recall is significantly
+    lower. If the vectors have not changed, each of the two kinds of test errs with probability alpha at most. alpha
+    falls with the number of the check, so that the sum over all checks is bounded.
     """
     evidence, shifted = _evidence(reference, stats), has_shifted(reference, stats, number)
     (trained,), alpha = reference.stats.recalls, _alpha(number) / len(stats.recalls)
     for found in stats.recalls:
-        # The shift of the vectors is significant already. Without a shift, the loss itself must be significant.
+        # A shift of the vectors is already significant. Without a shift, the loss itself must be significant.
         least = MIN_LOSS if shifted else max(MIN_LOSS_UNSHIFTED, _critical_loss(trained, found, alpha))
         if trained.mean - found.mean > least:
             return "alarm", evidence
@@ -268,12 +271,13 @@ def has_shifted(reference: Reference, stats: SampleStats, number: int) -> bool:
 
 
 def _alpha(number: int) -> float:
-    """Half the probability of a false alarm of the ``number``-th check, which is tested alone and with earlier ones."""
+    """Return the probability of error of a test in the ``number``-th check, for each of the two samples that it
+    tests."""
     return ALPHA * 6 / (math.pi * number) ** 2 / 2
 
 
 def _critical_loss(trained: RecallStats, found: RecallStats, alpha: float) -> float:
-    """The loss of recall beyond which a one-sided z test of two means over queries is significant.
+    """Return the loss of recall from which on a one-sided z test of two means over queries is significant.
 
     Both means get the larger variance: near a recall of 1, a mean that is high by chance has a variance that is low by
     chance.
@@ -283,7 +287,7 @@ def _critical_loss(trained: RecallStats, found: RecallStats, alpha: float) -> fl
 
 
 def _shifts(trained: SampleStats, stats: SampleStats) -> NDArray[np.float64]:
-    """Shift of each dimension's mean, in standard deviations of both samples together.
+    """Return the shift of each dimension's mean, in standard deviations of both samples together.
 
     A standard deviation counts as at least LEAST_STD of the others' root mean square.
     """
@@ -298,7 +302,7 @@ def _norm_shift(trained: SampleStats, stats: SampleStats) -> float:
 
 
 def _quantile(alpha: float) -> float:
-    """The value that a standard normal variable exceeds with probability alpha."""
+    """Return the value that a standard normal variable exceeds with probability alpha."""
     from statistics import NormalDist  # takes longer to import than the rest of this file
 
     return -NormalDist().inv_cdf(alpha)
@@ -324,7 +328,11 @@ def _evidence(reference: Reference, stats: SampleStats) -> Evidence:
 
 
 def _stability(expected: tuple[int, ...], actual: tuple[int, ...]) -> float:
-    """Population stability index: sum of (a - e) ln(a / e) over bins, mean over dimensions. Counts get 0.5 added."""
+    """Population stability index: the sum of (a - e) ln(a / e) over bins, averaged over dimensions.
+
+    a: the share of the checked values in a bin. e: the share of the values of the training sample. 0.5 is added to each
+    count, so that no share is zero.
+    """
     e, a = (np.array(counts, np.float64).reshape(-1, BINS) + 0.5 for counts in (expected, actual))
     e, a = (shares / shares.sum(axis=1, keepdims=True) for shares in (e, a))
     return float(((a - e) * np.log(a / e)).sum(axis=1).mean())

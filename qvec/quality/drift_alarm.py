@@ -1,4 +1,4 @@
-"""Drift checks of the batches that one handle adds, and the alarm that it raises."""
+"""Check the batches that one handle adds for drift, and act on an alarm."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from qvec.storage.store import Snapshot, Transaction
 
 
 class DriftAlarm:
-    """Checks what a handle adds for drift. ``on_drift``: what to do with an alarm, as in :func:`qvec.create`."""
+    """Checks batches for drift, and acts at level alarm. ``on_drift``: what to do then, as in :func:`qvec.create`."""
 
     def __init__(self, access: RowAccess, on_drift: OnDrift) -> None:
         self._access, self._on_drift = access, on_drift
@@ -29,7 +29,7 @@ class DriftAlarm:
         trained_now: the batch was the training sample of the first generation.
         """
         config, quantizers = self._access.config, self._access.active(txn)
-        if quantizers is None or config.form is not None:  # prequantized codes learn nothing from vectors
+        if quantizers is None or config.form is not None:  # prequantized codes are not trained
             return None
         if trained_now and len(x) >= ROWS_PER_CHECK:
             store_reference(txn, txn.state.active, Trained(quantizers.codes, config.code, len(x), config.model), x)
@@ -40,7 +40,8 @@ class DriftAlarm:
         return drift
 
     def announce(self, drift: Drift | None) -> None:
-        """Warn of an alarm, or call the callable, once for each generation, after the batch is committed."""
+        """Issue a DriftWarning, or call the callable, at level alarm: once per generation, after the batch is
+        committed."""
         if drift is None or drift.level != "alarm" or drift.generation is None or drift.generation <= self._announced:
             return
         self._announced = drift.generation
@@ -51,7 +52,7 @@ class DriftAlarm:
 
 
 def current_drift(snap: Snapshot, access: RowAccess, queries: QuerySample) -> Drift:
-    """The drift of the active generation, with the recall of sampled queries in its evidence."""
+    """Return the drift of the active generation, with the recall of sampled queries in its evidence."""
     found, quantizers, rows = read_drift(snap, access.config.dim), access.active(snap), queries.rows
     if quantizers is None or not len(rows) or not snap.state.live:
         return found

@@ -39,7 +39,10 @@ class Evidence:
 
 @dataclass(frozen=True, eq=False)
 class DriftRecord:
-    """``recent``: the newest checks, MAX_CHECKS at most. ``level``, ``evidence``: as of the newest, or of the alarm."""
+    """``recent``: the newest checks, at most MAX_CHECKS.
+
+    ``level``, ``evidence``: of the newest check, or of the alarm.
+    """
 
     reference: Reference
     recent: Annotated[tuple[SampleStats, ...], Between(0, MAX_CHECKS)]
@@ -49,14 +52,14 @@ class DriftRecord:
 
     @classmethod
     def begin(cls, quantizer: Quantizer, sample: Float32Array) -> Self:
-        """The record before the first check, from the training sample float32 [n, dim]."""
+        """Make the record before the first check, from the training sample float32 [n, dim]."""
         return cls(Reference.build(quantizer, sample), (), 0, "none", None)
 
 
 def read_drift_record(reading: Snapshot, number: int, dim: int) -> DriftRecord | None:
     """Read the record of a generation of codes of ``dim`` dimensions; None: there is none.
 
-    FormatError names the field that is wrong.
+    FormatError names the wrong field.
     """
     plain = reading.record(DRIFT, number)
     return None if plain is None else decode_drift_record(plain, dim)

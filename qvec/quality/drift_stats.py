@@ -1,6 +1,6 @@
-"""Statistics of a sample of vectors: moments, histograms, and recall of their code. The drift record stores them.
+"""Statistics of a sample of vectors: moments, histograms, and recall by codes. The drift record stores them.
 
-Vectors are taken as they are coded: under cosine, at length 1.
+Under cosine, vectors are normalized first, as for encoding.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from qvec.common.types import Codes, Float32Array, NDArray
 from qvec.quality.recall import Recalls, recall
 
 ROWS_PER_CHECK = 512
-MAX_CHECKS = 4  # checks of one batch; also the number that is stored and tested together
+MAX_CHECKS = 4  # at most this many checks of one batch; also, how many checks are stored and tested together
 QUERIES = 256  # per kind (new vectors, stored vectors) where a check measures recall; of a training sample, four times
-BASE_ROWS = 2048  # vectors that neighbors are searched among; in a check, QUERIES of them are new
+BASE_ROWS = 2048  # neighbors are searched among this many vectors; in a check, QUERIES of them are new
 NEIGHBORS = 10
-MIN_SAMPLE_ROWS = 128  # of a training sample: a smaller one has too few neighbors
+MIN_SAMPLE_ROWS = 128  # a smaller training sample has too few neighbors
 BINS = 10
 BINNED_DIMS = 16
-FAR = 4.0  # standard deviations beyond which a value counts as clipped if the code has no calibrated ranges
+FAR = 4.0  # standard deviations; without calibrated ranges, values farther from the mean count as outside
 MAX_COUNT = 2**31 - 1
 _TINY = 1e-12
-_SAME = 1e-5  # of two squared lengths: vectors that are no further apart count as equal
+_SAME = 1e-5  # vectors count as equal if their squared distance is at most this times their squared lengths
 
 Count = Annotated[int, Between(0, MAX_COUNT)]
 Share = Annotated[float, Between(0.0, 1.0)]
 
 
 class RecallStats(NamedTuple):
-    """Mean and variance of recall@10 by code, over queries."""
+    """Mean and variance of recall@10 by codes, over queries."""
 
     queries: Annotated[int, Between(1, MAX_COUNT)]
     mean: Share
@@ -50,9 +50,9 @@ class SampleStats:
     """Statistics of ``rows`` vectors.
 
     ``means``, ``variances``: of each dimension, float32 [dim]. ``counts``: [BINNED_DIMS * BINS], values by bin.
-    ``norm``, ``norm_var``: mean and variance of log |x|. ``outside``: share of values beyond the code's range.
-    ``recalls``: recall by code of these vectors and of vectors stored earlier, among vectors of both kinds; empty if
-    the check did not measure it. A training sample has its own recall alone.
+    ``norm``, ``norm_var``: mean and variance of log |x|. ``outside``: share of values outside the calibrated range.
+    ``recalls``: recall by codes for these vectors and for earlier stored vectors, among vectors of both groups; empty
+    if the check did not measure recall. For a training sample, only the recall for this sample.
     """
 
     rows: Annotated[int, Between(1, MAX_COUNT)]
@@ -66,9 +66,10 @@ class SampleStats:
 
     @classmethod
     def of(cls, quantizer: Quantizer, vectors: Float32Array, edges: Float32Array, trained: SampleStats | None) -> Self:
-        """Statistics of float32 [n, dim], without recall.
+        """Compute the statistics of float32 [n, dim], without recall.
 
-        edges: of the bins, float32 [BINNED_DIMS, BINS - 1]. trained: of the training sample; None: this is it.
+        edges: edges of the bins, float32 [BINNED_DIMS, BINS - 1]. trained: statistics of the training sample; None: the
+        vectors are the training sample.
         """
         unit, norms = _as_coded(quantizer, vectors)
         means = unit.mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -92,10 +93,10 @@ class SampleStats:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """Statistics of the vectors that a code was trained on.
+    """Statistics of the training sample of a quantizer.
 
-    ``edges``: of the bins, float32 [BINNED_DIMS * (BINS - 1)]: deciles. ``base``: number of vectors that recall was
-    measured among.
+    ``edges``: edges of the bins (deciles), float32 [BINNED_DIMS * (BINS - 1)]. ``base``: the number of vectors among
+    which recall was measured.
     """
 
     stats: SampleStats
@@ -104,8 +105,10 @@ class Reference:
 
     @classmethod
     def build(cls, quantizer: Quantizer, vectors: Float32Array) -> Self:
-        """From float32 [n, dim], n >= MIN_SAMPLE_ROWS. At most a third of the rows are queries; the others are the
-        base."""
+        """Measure float32 [n, dim], n >= MIN_SAMPLE_ROWS.
+
+        At most a third of the rows are queries, which are searched among the other rows.
+        """
         queries, base = apart(vectors, min(4 * QUERIES, len(vectors) // 3))
         base = spread(base, BASE_ROWS)
         x = spread(vectors, 4 * ROWS_PER_CHECK)
@@ -117,7 +120,7 @@ class Reference:
         return cls(stats.with_recalls(recalls), edges.reshape(-1), len(base))
 
     def stats_of(self, quantizer: Quantizer, vectors: Float32Array) -> SampleStats:
-        """Statistics of float32 [n, dim] to compare with these, without recall."""
+        """Compute the statistics of float32 [n, dim] for comparison with these, without recall."""
         return SampleStats.of(quantizer, vectors, self.edges.reshape(-1, BINS - 1), self.stats)
 
 
@@ -168,7 +171,7 @@ def _counts(unit: Float32Array, edges: Float32Array) -> tuple[int, ...]:
 
 
 def _outside(quantizer: Quantizer, unit: Float32Array, mean: Float32Array, std: Float32Array) -> float:
-    """Share of values beyond the calibrated ranges, or, if there are none, far from the mean."""
+    """Return the share of values outside the calibrated ranges or, without ranges, far from the mean."""
     calibration = getattr(quantizer, "calibration", None)
     if calibration is None:
         return float((np.abs(unit - mean) > FAR * std + _TINY).mean())
@@ -178,20 +181,20 @@ def _outside(quantizer: Quantizer, unit: Float32Array, mean: Float32Array, std: 
 
 
 def _binned_dims(dim: int) -> NDArray[np.int64]:
-    """The dimensions whose values are binned: a fixed pseudo-random choice."""
+    """Return the dimensions whose values are counted in bins: a fixed pseudo-random choice."""
     return np.argsort(splitmix64(0, dim), kind="stable")[:BINNED_DIMS]
 
 
 def _as_coded(quantizer: Quantizer, x: Float32Array) -> tuple[Float32Array, Float32Array]:
-    """Vectors at the length that is coded, and the logarithms of their lengths."""
+    """Return the vectors, normalized under cosine, and the logarithms of their original lengths."""
     norms = np.maximum(np.sqrt(np.einsum("ij,ij->i", x, x, dtype=np.float64)), _TINY).astype(np.float32)
     return (x / norms[:, None] if quantizer.metric == "cosine" else x), np.log(norms)
 
 
 def recalls_among(quantizer: Quantizer, x: Float32Array, base: Float32Array, codes: Codes) -> Recalls:
-    """Recall@10 by code of float32 [nq, dim] queries among float32 [n, dim] vectors and their codes: float64 [nq].
+    """Measure recall@10 by codes for float32 [nq, dim] queries among float32 [n, dim] vectors: float64 [nq].
 
-    A vector that equals the query is not a neighbor. If several codes are at the distance of the tenth, each is found
+    A vector that equals the query is not a neighbor. If several codes have the distance of the tenth, each is found
     with the same probability.
     """
     exact, coded = _exact_keys(quantizer, x, base), quantizer.codec.score(quantizer.prepare(x), codes)
@@ -210,7 +213,7 @@ def known_among(quantizer: Quantizer, x: Float32Array, base: Float32Array) -> ND
 
 
 def _exact_keys(quantizer: Quantizer, x: Float32Array, base: Float32Array) -> Float32Array:
-    """Keys that order ``base`` by distance from each row of x, float32 [len(x), n]; infinite where the two are equal.
+    """Return keys that order ``base`` by distance from each row of x, float32 [len(x), n]; infinite for equal vectors.
 
     Values are scaled so that their squares do not overflow.
     """

@@ -1,4 +1,4 @@
-"""A sample of the queries of a handle, and the recall of the active code on them."""
+"""A sample of the queries of a handle, and their recall by the active codes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from qvec.codes.registry import Quantizer
 from qvec.common.types import Codes, Float32Array
 from qvec.quality.drift_stats import recalls_among
 
-SAMPLE_QUERIES = 256  # the newest
+SAMPLE_QUERIES = 256  # the newest sampled queries are kept
 QUERIES_PER_BATCH = 8
-MIN_QUERIES = 32  # for a figure
+MIN_QUERIES = 32  # recall is measured with at least this many queries
 
 
 class QuerySample:
@@ -20,7 +20,10 @@ class QuerySample:
 
     def __init__(self, dim: int) -> None:
         self._rows = np.zeros((SAMPLE_QUERIES, dim), np.float32)
-        self._places, self._taken = count(), 0  # next() is atomic: two threads never write to the same place at once
+        self._places, self._taken = (
+            count(),
+            0,
+        )  # next() is atomic: two threads never write to the same row at once
 
     def take(self, queries: Float32Array) -> None:
         """Add one query, float32 [dim], or QUERIES_PER_BATCH queries of a batch, float32 [n, dim]."""
@@ -37,7 +40,7 @@ class QuerySample:
 
 
 def query_evidence(queries: Float32Array, quantizer: Quantizer, base: Float32Array, codes: Codes) -> dict[str, float]:
-    """Recall@10 by code of sampled queries among stored vectors; {} if there are too few of either."""
+    """Measure recall@10 by codes for sampled queries among stored vectors. {} if there are too few of either."""
     if len(queries) < MIN_QUERIES or len(base) < 2:
         return {}
     return {"queries": len(queries), "recall_queries": float(recalls_among(quantizer, queries, base, codes).mean())}

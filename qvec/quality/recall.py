@@ -1,4 +1,4 @@
-"""Recall: the share of the true neighbors that a search or a code finds; and confidence intervals of its mean."""
+"""Recall: the share of the true neighbors that a search finds; and confidence intervals of its mean."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from qvec.common.types import Codes, Float32Array, Int64Array, Metric, NDArray
 TIE_TOLERANCE = 1e-6  # relative to the largest distance of the true neighbors; float32 rounds by 6e-8
 TILE_KEYS = 1 << 22  # keys in memory at a time: 16 MiB
 OVERSAMPLES = (1, 2, 3, 5, 10, 20, 40)
-MAX_EVALUATED_ROWS = 250_000  # of an evaluation; larger collections are sampled
+MAX_EVALUATED_ROWS = 250_000  # an evaluation samples a collection with more rows
 Z95 = 1.959964  # two-sided 95 %
 Recalls = NDArray[np.float64]
 CodeNames = Literal["all"] | Sequence[str | CodeConfig]
 
 
 def recall(found: NDArray[Any], truth: NDArray[Any], chance: NDArray[Any] | None = None) -> Recalls:
-    """Recall of each query: float64 [nq]. Ties count: a hit as near as the true k-th neighbor is right.
+    """Return the recall of each query: float64 [nq]. A hit that is as near as the true k-th neighbor is correct.
 
-    found: exact distances of the hits of each query, float [nq, m], in any order. truth: those of the true k nearest,
-    float [nq, k]. Infinite: no hit, or no neighbor. A hit is right if its distance is at most that of the farthest
-    true neighbor plus TIE_TOLERANCE; k right hits are a recall of 1. chance: the probability of each hit, float
-    [nq, m], where a search may return either of several rows; None: 1.
+    found: exact distances of the hits of each query, float [nq, m], in any order; infinite: no hit. truth: exact
+    distances of the true k nearest, float [nq, k]; infinite: no neighbor. A hit is correct if its distance is at most
+    that of the farthest true neighbor plus TIE_TOLERANCE. k correct hits are a recall of 1. chance: the probability of
+    each hit, float [nq, m], if a search may return one of several rows; None: 1.
     """
     there = np.isfinite(truth)
     sizes = np.abs(np.where(there, truth, 0)).max(axis=1, initial=0)
@@ -41,10 +41,10 @@ def recall(found: NDArray[Any], truth: NDArray[Any], chance: NDArray[Any] | None
 
 
 def distances_to(queries: NDArray[Any], base: NDArray[Any], rows: Int64Array, metric: Metric) -> Float32Array:
-    """Exact distances of rows int64 [nq, m] of ``base`` from float32 [nq, dim] queries: float32 [nq, m].
+    """Return exact distances of rows int64 [nq, m] of ``base`` from float32 [nq, dim] queries: float32 [nq, m].
 
-    Infinite for rows below 0, which stand for no row, and for repetitions of a row. Equal vectors are at equal
-    distances. ``base`` may be a map of a large file, of any real dtype.
+    Infinite for negative rows, which mean no row, and for repetitions of a row. Equal vectors have equal distances.
+    ``base`` may be a map of a large file, of any real dtype.
     """
     exact = train(np.empty((0, base.shape[1]), np.float32), metric, Float32())
     distances = np.full(rows.shape, np.inf, np.float32)
@@ -58,12 +58,12 @@ def distances_to(queries: NDArray[Any], base: NDArray[Any], rows: Int64Array, me
 def recall_of_rows(
     found: Int64Array, truth: Int64Array, queries: NDArray[Any], base: NDArray[Any], metric: Metric
 ) -> Recalls:
-    """Recall of each query, given rows of ``base``: found int64 [nq, m], truth int64 [nq, k]."""
+    """Return the recall of each query, given rows of ``base``: found int64 [nq, m], truth int64 [nq, k]."""
     return recall(distances_to(queries, base, found, metric), distances_to(queries, base, truth, metric))
 
 
 def first_others(rows: Int64Array, own: Int64Array, k: int) -> NDArray[np.bool_]:
-    """Mark the first k of each query's rows [nq, k or more], the query's own row (-1: none) left out: bool [nq, m]."""
+    """Mark the first k of each query's rows [nq, k or more] except its own row (-1: none): bool [nq, m]."""
     others = rows != own[:, None]
     first: NDArray[np.bool_] = others & (np.cumsum(others, axis=1) <= k)
     return first
@@ -87,7 +87,7 @@ class Problem:
 
     @property
     def k(self) -> int:
-        """Neighbors of a query."""
+        """The number of neighbors of a query."""
         return int(self.truth.shape[1])
 
 
@@ -110,9 +110,10 @@ def make_problem(
 
 
 def recalls_by_code(quantizer: Quantizer, codes: Codes, problem: Problem, depths: Sequence[int]) -> dict[int, Recalls]:
-    """Recall among the c rows that are nearest by code, for each depth c: float64 [nq] each.
+    """Return the recall among the c rows with the nearest codes, for each depth c: float64 [nq] each.
 
-    This is the recall of a search that re-ranks c candidates by exact distance; at c = k, of one that does not re-rank.
+    This is the recall of a search that re-ranks c candidates by exact distance; with c = k, of a search without
+    re-ranking.
     """
     deepest = min(max(depths), len(problem.base))
     rows = np.array([nearest(row, deepest) for keys in _tiles(quantizer, codes, problem) for row in keys])
@@ -121,7 +122,7 @@ def recalls_by_code(quantizer: Quantizer, codes: Codes, problem: Problem, depths
 
 
 def recalls_of(found: Int64Array, problem: Problem) -> Recalls:
-    """Recall of a search that found these rows, int64 [nq, k or more], nearest first; a query's own row is skipped."""
+    """Return the recall of a search that found these rows, int64 [nq, k or more], nearest first, without own rows."""
     rows = np.where(first_others(found, problem.own, problem.k), found, -1)
     return recall(distances_to(problem.queries, problem.base, rows, problem.metric), problem.truth)
 
@@ -136,9 +137,9 @@ def nearest(keys: Float32Array, k: int) -> Int64Array:
 def wilson(recalls: Recalls, k: int, z: float = Z95) -> Interval:
     """Return the mean recall@k with its score interval (Wilson, JASA 1927) of z standard errors on either side.
 
-    There are nq k trials, divided by the design effect of asking for k neighbors of one query (Kish, Survey Sampling,
-    1965): the ratio of the variance over queries to the variance of independent trials, at least 1. If all queries
-    have the same recall, that variance is 0, and each query counts as one trial.
+    The number of trials is nq k divided by the design effect of searching for k neighbors of one query (Kish, Survey
+    Sampling, 1965): the ratio of the variance over queries to the variance of independent trials, at least 1. If all
+    queries have the same recall, the variance over queries is 0, and each query counts as one trial.
     """
     n, p = len(recalls), float(recalls.mean())
     spread, binomial = float(recalls.var(ddof=1)) if n > 1 else 0.0, p * (1.0 - p)
@@ -150,7 +151,8 @@ def wilson(recalls: Recalls, k: int, z: float = Z95) -> Interval:
 
 
 def _tiles(quantizer: Quantizer, codes: Codes, problem: Problem) -> Iterator[Float32Array]:
-    """Keys of all rows, for some queries at a time: float32 [m, n]; infinite for rows that are no neighbors."""
+    """Yield keys of all rows for several queries at a time: float32 [m, n]; infinite for rows that are not
+    neighbors."""
     queries_per_tile = max(1, TILE_KEYS // max(1, len(codes)))
     for start in range(0, len(problem.queries), queries_per_tile):
         part = slice(start, start + queries_per_tile)

@@ -20,8 +20,8 @@ class Row:
     """One code with one oversampling.
 
     ``bytes``: of one vector's code. ``oversample``: candidates re-ranked per hit; 1: no re-ranking. ``recall``: mean
-    recall@k of searches; ``low``, ``high``: its 95 % interval. ``code_loss``: recall that a scan of the codes loses;
-    ``index_loss``: recall that the index loses in addition, 0 for a scan. ``p50_ms``, ``p99_ms``: latency of single
+    recall@k of searches; ``low``, ``high``: its 95 % interval. ``code_loss``: loss of recall of a scan of the codes;
+    ``index_loss``: additional loss of recall of the index, 0 for a scan. ``p50_ms``, ``p99_ms``: latency of single
     searches on one thread. None: not measured.
     """
 
@@ -40,7 +40,8 @@ class Row:
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """``rows``: by code, then oversampling. ``skipped``: codes that could not be measured, with the reasons.
+    """``rows``: in the order of codes, then oversampling. ``skipped``: codes that could not be measured, with the
+    reasons.
 
     ``n``, ``n_queries``: numbers of vectors and queries. ``held_out``: whether the queries were stored vectors.
     """

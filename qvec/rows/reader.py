@@ -21,7 +21,7 @@ from qvec.schema.state import State
 from qvec.schema.validation import as_ids, as_stored, id_keys
 from qvec.storage.store import Snapshot
 
-PART_BYTES = 1 << 20  # of float32 vectors that are read between two looks at the deadline
+PART_BYTES = 1 << 20  # bytes of float32 vectors that are read between two checks of the deadline
 
 
 @dataclass(frozen=True, slots=True)

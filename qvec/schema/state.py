@@ -17,7 +17,7 @@ from qvec.schema.validation import MAX_ROWS
 
 MAX_GENERATIONS = 65_536  # the keys of blocks hold 16 bits of a generation, and of a field's number
 MAX_CODE_BYTES = 1 << 20
-RECLUSTER_GROWTH = 4  # centroids are chosen again when the number of vectors has grown by this factor
+RECLUSTER_GROWTH = 4  # centroids are trained again when the number of vectors has grown by this factor
 MAX_LISTED_ROWS = 4096  # limit of an array of rows in the state
 NO_ROWS = np.zeros(0, np.uint32)
 

@@ -1,4 +1,4 @@
-"""Recall curves: the measured cost of a search for each recall."""
+"""Recall curves: the measured cost of searches that reach a recall."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class Curve:
             return min(reaching, key=lambda found: found.cost)
         best = self.points[-1]
         raise InputError(
-            f"{goal} at k={self.k} is not reached: the most that was measured is {best.recall:.4f} "
+            f"{goal} at k={self.k} is not reached: the highest measured recall is {best.recall:.4f} "
             f"(with 95 % confidence {best.low:.4f}); exact=True finds all"
         )
 
@@ -183,20 +183,20 @@ class Curves:
         axes.legend()
 
     def at(self, k: int) -> Curve:
-        """The curve to use for k: that of the smallest measured k which is not less."""
+        """Return the curve of the smallest measured k that is at least ``k``."""
         for curve in self.curves:
             if curve.k >= k:
                 return curve
         raise InputError(f"recall= was measured for k up to {self.curves[-1].k}, got k={k}; call tune(ks=({k},))")
 
     def state(self) -> dict[str, Any]:
-        """Plain msgpack data."""
+        """Return plain data for msgpack."""
         plain: dict[str, Any] = encode(self)
         return plain
 
     @classmethod
     def from_state(cls, state: object) -> Curves:
-        """Rebuild from :meth:`state`; FormatError names the field that is wrong."""
+        """Decode the result of :meth:`state`. FormatError names the wrong field."""
         return decode(cls, state, "recall curves")
 
 

@@ -1,4 +1,4 @@
-"""The engine of one view of a collection: quantizers, columns, the index, and the searcher of the kernels."""
+"""The engine for one view of a collection: quantizers, columns, the index, and the searcher of the kernels."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Reading(Protocol):
 
 
 class Engine:
-    """Immutable. Built when a new commit is first searched, and dropped with its view."""
+    """Everything that searches of one commit need. Immutable, built for the first search, discarded with the view."""
 
     __slots__ = (
         "_candidate_columns",
@@ -68,7 +68,7 @@ class Engine:
         index: Index,
         columns: Mapping[str, Column] | None = None,
     ) -> None:
-        """``columns``: by their own names; default, the active columns of the snapshot."""
+        """``columns``: under their own names; default, the active columns of the snapshot."""
         self.state: State = snap.state
         quantizer, original_quantizer = quantizers.codes, quantizers.originals
         self.quantizer, self.original_quantizer, self.index = quantizer, original_quantizer, index
@@ -101,7 +101,7 @@ class Engine:
         deadline: Deadline | None = None,
         expected: Float32Array | None = None,
     ) -> Found:
-        """Rows, distances and counts of float32 queries [n, dim] or [dim].
+        """Find the rows, distances and counts for float32 queries [n, dim] or [dim].
 
         ``expected``, float32 [n], gets the recall to expect of each query, where the parameters have an effort.
         ``selection``: rows that may be found; default, all live rows. ``searcher``: default, that of the engine.
@@ -122,18 +122,19 @@ class Engine:
         return self.searcher.trace(queries, self.completed(params), self.all_rows)
 
     def completed(self, params: SearchParams) -> SearchParams:
-        """Parameters with the default of ``nprobe``, and a larger pool if tombstones take places in it."""
+        """Set the default of ``nprobe``, and enlarge the candidate list if tombstones take slots in it."""
         ef = min(-(-params.ef * (self.live + self.tombstones) // self.live), self.n) if self.tombstones else params.ef
         return params.replace(ef=ef, nprobe=params.nprobe or self.default_nprobe)
 
     def to_copy(self, memory: MemoryMode) -> list[Column]:
-        """Columns to copy into memory: those that candidates are found in; for "ram" also those read for results."""
+        """Return the columns to copy to memory: those that find candidates and, for "ram", those that results are read
+        from."""
         return {"mmap": [], "index": self._candidate_columns, "ram": self._candidate_columns + self._result_columns}[
             memory
         ]
 
     def timed_searcher(self) -> Searcher:
-        """A new searcher, which counts and times its own searches only."""
+        """Return a new searcher, which counts and times only its own searches."""
         return self._new_searcher(timed=True)
 
     @property

@@ -21,12 +21,14 @@ class Explanation:
     codes), the kind of the index, or "empty". With a filter: "brute_force" (every matching row is scored),
     "filtered_walk" (a walk of the graph among the matching rows), "filtered_probe" (the matching rows of inverted
     lists) or "post_filter" (an ordinary search of the index whose results are filtered).
-    ``k``: nearest rows searched for; more than asked for if the hits are selected from them. ``ef``, ``nprobe``: effort
-    of a graph walk, and of a search of inverted lists. ``candidates``: most candidates re-ranked for a query; 0: none.
-    ``matching``: rows that could be hits. ``hops``: nodes whose lists were read. ``evaluations``: scored codes
-    (originals, in an exact scan). ``reranked``: originals that were scored in addition.
-    ``seconds``: by phase. The phases of the kernels are sums over threads: prepare queries, find candidates, rerank
-    candidates, write results. refine: select the hits. read: ids, payloads and vectors of hits. total: elapsed time.
+    ``k``: the number of nearest rows searched for, which is larger than the requested k if hits are selected from them.
+    ``ef``: size of the candidate list of a graph walk. ``nprobe``: number of scanned inverted lists. ``candidates``:
+    the largest number of candidates re-ranked for a query; 0: none. ``matching``: rows that could be hits.
+    ``hops``: adjacency lists read. ``evaluations``: scored codes, or originals in an exact scan. ``reranked``:
+    originals scored to re-rank candidates.
+    ``seconds``: time of each phase. Phases of the kernels are sums over threads: prepare queries, find candidates,
+    rerank candidates, write results. refine: select the hits. read: read ids, payloads and vectors. total: elapsed
+    time.
     """
 
     queries: int
@@ -50,7 +52,7 @@ class Explanation:
 def explain(
     searcher: Searcher | None, strategy: Strategy | None, queries: int, k: int, times: list[float]
 ) -> Explanation:
-    """The explanation of a timed searcher's work; None: there was nothing to search.
+    """Explain the work of a timed searcher. None: there was nothing to search.
 
     ``times``: readings of a clock at the start, and after the phases of finding, refining and reading.
     """

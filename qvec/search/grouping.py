@@ -11,15 +11,15 @@ from qvec.common.errors import CorruptError, InputError
 from qvec.filters.schema import Field, Key, Schema
 from qvec.schema.validation import MAX_K, check_count
 
-MIN_DEPTH, DEPTH_FACTOR = 20, 2  # rows of one round of the search: at least, and for each place of a hit
+MIN_DEPTH, DEPTH_FACTOR = 20, 2  # rows that one round of the search finds: at least, and for each wanted hit
 OWN_KEYS = {"int": int, "keyword": str, "bool": bool}  # equal values of these types have equal keys
 
 Condition = dict[str, Any] | Any
-"""A condition on the field that is grouped by, as in a filter; or one of its values."""
+"""A condition on the grouping field, as in a filter, or one of its values."""
 Nearby = tuple[list[int], list[float], list[Any], bool]
-"""Rows, nearest first, their distances, their values of the field, and whether there are no more rows."""
+"""Rows, nearest first, their distances, their values of the field, and whether there are no further rows."""
 Nearest = Callable[[Condition, int], Nearby]
-"""The nearest rows that match a condition, up to a number."""
+"""Finds at most a number of nearest rows that match a condition."""
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ class Group:
 
 
 def group_field(name: object, size: object, k: int, schema: Schema) -> Field:
-    """The field to group by; InputError if it is not declared or holds lists, or if the groups are too large."""
+    """Return the field to group by. InputError: it is not declared, it contains lists, or groups are too large."""
     if not isinstance(name, str) or name not in schema:
         known = ", ".join(sorted(schema)) or "none"
         raise InputError(f"group_by names a declared field, got {name!r}; declared are: {known}")
@@ -44,10 +44,10 @@ def group_field(name: object, size: object, k: int, schema: Schema) -> Field:
 
 
 def nearest_groups(by: Field, size: int, k: int, nearest: Nearest) -> list[Group]:
-    """The k groups whose nearest rows are nearest, with up to ``size`` rows each.
+    """Find the k nearest groups, with up to ``size`` rows each. The distance of a group is that of its nearest row.
 
-    The search goes in rounds. The rows of a round form groups; the next round excludes the rows of these groups, so
-    one large group cannot hide the others. Groups with too few rows are then searched one by one.
+    The search consists of rounds. Each round excludes the groups that earlier rounds have found, so that one large
+    group cannot hide others. Afterwards, groups with too few rows are searched one at a time.
     """
     groups: dict[object, Group] = {}
     found: list[Any] = []
@@ -65,7 +65,7 @@ def nearest_groups(by: Field, size: int, k: int, nearest: Nearest) -> list[Group
                 groups[key].rows.append(row)
                 groups[key].distances.append(distance)
         rounds += 1
-    if not (ended and rounds == 1):  # else the only round saw every row
+    if not (ended and rounds == 1):  # otherwise the only round found every row
         for group in groups.values():
             if len(group.rows) < size:
                 group.rows, group.distances, _, _ = nearest(group.value, size)
@@ -73,7 +73,7 @@ def nearest_groups(by: Field, size: int, k: int, nearest: Nearest) -> list[Group
 
 
 def _stored_key(by: Field, value: object, row: int) -> Key:
-    """The key of a stored value. CorruptError: ``value`` is not of the field's type, although postings list its row."""
+    """Return the key of a stored value. CorruptError: the value has another type, although the index has its row."""
     try:
         return by.key(value, by.name)
     except InputError as error:

@@ -1,4 +1,4 @@
-"""Hits of the rows that a search found: ids, payloads and vectors."""
+"""Make hits from the rows that a search has found: read ids, payloads and vectors."""
 
 from __future__ import annotations
 

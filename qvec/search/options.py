@@ -18,7 +18,7 @@ from qvec.search.curves import Goal
 MAX_OVERSAMPLE = 10_000
 INCLUDABLE = ("payloads", "vectors", "explanation")
 CACHED_OPTIONS = 256
-FETCH_FACTOR, MIN_FETCH = 5, 20  # candidates of a diverse selection, per hit and at least
+FETCH_FACTOR, MIN_FETCH = 5, 20  # rows that a diverse selection chooses from: for each hit, and at least
 
 RawOptions = tuple[Any, ...]
 """Options as the caller gave them, in the order of the fields of :class:`SearchOptions`."""
@@ -26,7 +26,7 @@ RawOptions = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SearchOptions:
-    """Options of a search. Raises InputError naming the first wrong option and its limits.
+    """Options of a search. Raises InputError, which names the first wrong option and its limits.
 
     ``mmr``: a weight, or a weight and the number of nearest rows to select from. ``recall``: a mean, or a mean, a floor
     and the largest share of queries below it.

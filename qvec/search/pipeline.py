@@ -1,7 +1,7 @@
-"""The one path of every search: options, plan, strategy, engine, refinement, hits.
+"""The pipeline of every search: options, plan, strategy, engine, refinement, hits.
 
-Each stage is a function of this package. A prepared search keeps the first stages' results for options that were used
-before on the same commit.
+Each stage is a function of this package. A prepared search caches the results of the first stages for options that have
+been used on the same commit before.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ if TYPE_CHECKING:  # qvec.filters and the modules that use it are imported by th
     from qvec.search.row_selection import SelectedRows, Selector
 
 MAX_PLANS = 64  # plans that an engine caches
-SAMPLED_CALLS = 64  # one call in this many is sampled: to copy a query takes a microsecond, a search takes ten or more
+SAMPLED_CALLS = 64  # one call of this many is sampled: copying a query takes a microsecond, a search takes ten or more
 
 
 class Searches:
-    """The searches of one handle of a collection."""
+    """The searches through one handle of a collection."""
 
     def __init__(self, store: Store, access: RowAccess, sample: Callable[[Float32Array], object]) -> None:
-        """``sample`` is shown one single query in SAMPLED_CALLS, and every batch."""
+        """``sample`` receives one of SAMPLED_CALLS single queries, and every batch."""
         self._store, self._access, self._config, self._sample = store, access, access.config, sample
         self._form, self._n_calls = access.config.form, 0
 
     def engine(self, snap: Snapshot) -> Engine | None:
-        """The engine of a snapshot, built at its first search; None if no vectors are stored."""
+        """Return the engine of a snapshot, built for its first search. None if no vectors are stored."""
         engine: Engine | None = snap.derived.get("engine")
         quantizers = self._access.active(snap) if engine is None else None
         if quantizers is None or not snap.state.live:
@@ -69,7 +69,7 @@ class Searches:
         threads: int | None = None,
         timeout: float | None = None,
     ) -> Hits | BatchHits:
-        """Hits of array-like queries [n, dim] or [dim]; ``where`` is a filter, or one for each query of a batch."""
+        """Search array-like queries [n, dim] or [dim]. ``where``: a filter, or one for each query of a batch."""
         deadline = None if timeout is None else deadline_after(timeout)
         self._n_calls += 1
         is_sampled = not self._n_calls % SAMPLED_CALLS
@@ -113,7 +113,8 @@ class Searches:
         threads: int | None = None,
         timeout: float | None = None,
     ) -> Hits | BatchHits:
-        """Hits of stored vectors, given by one id (1-D out) or by several (2-D out); a vector is no hit of itself."""
+        """Search for the neighbors of one stored vector (1-D results) or several (2-D results), without the vector
+        itself."""
         deadline = None if timeout is None else deadline_after(timeout)
         snap = self._store.begin(deadline)
         try:
@@ -135,17 +136,17 @@ class Searches:
             self._store.end(snap)
 
     def _options(self, raw: RawOptions) -> SearchOptions:
-        """Checked options; the same object for equal values of equal types."""
+        """Return checked options: the same object for equal values of equal types."""
         try:
             options = cached_options(*raw)
-        except TypeError:  # a value that cannot be hashed: a list, or a wrong value
+        except TypeError:  # a value without a hash: a list, or a wrong value
             options = SearchOptions(*raw)
         if options.max_distance is not None and self._config.metric != "ip":
             check_number("max_distance", options.max_distance, 0.0, np.inf)
         return options
 
     def _prepare(self, snap: Snapshot, engine: Engine, raw: RawOptions) -> PreparedSearch:
-        """Check and plan a search, and keep the result with the engine."""
+        """Check and plan a search, and cache the result in the engine."""
         options = self._options(raw)
         plan = plan_search(snap, engine, options, options.depth)
         ids, no_records = snap.columns.get(IDS), not (options.payloads and snap.state.records)
@@ -170,9 +171,10 @@ class Searches:
 
 @dataclass(slots=True)
 class _Run:
-    """The later stages of one search of float32 queries [n, dim] or [dim].
+    """The later stages of one search for float32 queries [n, dim] or [dim].
 
-    ``plan``: of a search for the nearest rows, None to make one. ``own``: for each query a row that is not a hit of it.
+    ``plan``: for a search for the nearest rows; None to make one. ``own``: for each query, a row that must not be a
+    hit.
     """
 
     snap: Snapshot
@@ -191,7 +193,7 @@ class _Run:
     filters: Sequence[tuple[str, Any]] = ()
     """Name in errors and filter: of each query, one for all queries, or none: every row may be a hit."""
     strategy: Strategy | None = None
-    """The last that was chosen."""
+    """The last chosen strategy."""
     expected: Float32Array | None = None
     """The recall to expect of each query, if the search is for a recall."""
 
@@ -239,7 +241,7 @@ class _Run:
         return hits
 
     def nearest(self) -> Found:
-        """The nearest rows of each query that may be its hits."""
+        """Find the nearest rows of each query among those that can be hits."""
         k = self.options.depth + (self.own is not None)
         params = self.plan or self._params(k)
         if params is not None and params.effort is not None:
@@ -258,7 +260,7 @@ class _Run:
         return found if self.own is None else without(found, self.own)
 
     def nearest_groups(self, by: Field) -> tuple[Found, list[list[Any]]]:
-        """The rows of the nearest groups, group after group, and the value of each row's group."""
+        """Find the rows of the nearest groups, group after group, and the value of each row's group."""
         from qvec.search.grouping import nearest_groups
 
         options, size = self.options, self.options.k * self.options.group_size
@@ -278,13 +280,13 @@ class _Run:
         return found, values
 
     def _nearest_to_group(self, query: int, field: str, condition: Condition, depth: int) -> Nearby:
-        """The nearest rows of one query that match a condition on a field."""
+        """Find the nearest rows of one query that match a condition on a field."""
         name, where = self.filters[min(query, len(self.filters) - 1)] if self.filters else ("group_by", None)
         restricted: dict[str, Any] = {field: condition}
         if where:
             self._select(name, where)  # raises InputError if the caller's filter is too large
             restricted = {"$and": [where, restricted]}
-        selected = self._select(name, restricted, limited=False)  # the values of excluded groups may be many
+        selected = self._select(name, restricted, limited=False)  # there may be many excluded groups
         k = depth + (self.own is not None)  # one more, because the query's own row is removed from the result
         found = self._find(self.batch[query : query + 1], k, self._params(k), selected)
         rows, distances, counts = found if self.own is None else without(found, self.own[query : query + 1])
@@ -300,7 +302,7 @@ class _Run:
         return near, distances[0, :count].tolist(), values, count < n_found or selected.count <= depth
 
     def _params(self, k: int) -> SearchParams | None:
-        """The parameters of a search for the k nearest rows, planned once for each engine; None without an engine."""
+        """Return the parameters of a search for the k nearest rows, planned once per engine. None without an engine."""
         if self.engine is None:
             return None
         key = self.options, k
@@ -348,7 +350,7 @@ def _declared_fields(snap: Snapshot) -> Mapping[str, Field]:
 
 
 def _filters(where: Any, queries: Float32Array) -> list[tuple[str, Any]]:
-    """The filters of a search and their names in errors: one for all queries, or one for each query."""
+    """Return the filters of a search and their names in errors: one for all queries, or one for each query."""
     if not isinstance(where, (list, tuple)):
         return [("where", where)]
     if queries.ndim == 1 or len(where) != len(queries):
@@ -360,7 +362,7 @@ def _filters(where: Any, queries: Float32Array) -> list[tuple[str, Any]]:
 
 
 def _same_selections(selections: Sequence[SelectedRows]) -> list[tuple[SelectedRows, NDArray[np.int64]]]:
-    """Each selection once, with the numbers of its queries."""
+    """Return each different selection once, with the numbers of its queries."""
     places: dict[int, list[int]] = {}
     for query, selected in enumerate(selections):
         places.setdefault(id(selected), []).append(query)

@@ -1,4 +1,4 @@
-"""The plan of a search: its options and the collection's index and codes, turned into parameters of the kernels."""
+"""Plan a search: convert its options to parameters of the kernels, for the collection's index and codes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def plan_search(snap: Snapshot, engine: Engine, options: SearchOptions, k: int) 
 
 
 def _checked_nprobe(engine: Engine, options: SearchOptions) -> int:
-    """The number of lists to scan, as it was given."""
+    """Return the given number of inverted lists to scan."""
     if engine.n_lists and options.ef is not None:
         raise InputError("ef is for graphs; the index of this collection is inverted lists: give nprobe")
     assert options.nprobe is not None
@@ -46,7 +46,7 @@ def _checked_nprobe(engine: Engine, options: SearchOptions) -> int:
 def _plan_for_recall(snap: Snapshot, k: int, goal: Goal) -> SearchParams:
     """The cheapest parameters that were measured to reach the recall."""
     if snap.state.tuned is None:
-        raise InputError("recall= needs a measured curve: call tune(queries) with some hundred queries of yours first")
+        raise InputError("recall= needs a measured curve: call tune(queries) with several hundred queries first")
     if outdated(snap.state):
         raise InputError("the recall curve was measured on other codes, another index or far fewer rows: tune() again")
     curve = Curves.from_state(snap.record(TUNING, 0)).at(k)
@@ -61,7 +61,7 @@ def _plan_for_recall(snap: Snapshot, k: int, goal: Goal) -> SearchParams:
 
 
 def _candidates(engine: Engine, options: SearchOptions, k: int) -> int:
-    """The number of candidates to re-rank; 0 for none."""
+    """Return the number of candidates to re-rank; 0: none."""
     if engine.original_quantizer is None or options.oversample == 0:
         return 0
     if options.oversample != "auto":

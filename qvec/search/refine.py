@@ -1,4 +1,4 @@
-"""Selection of the hits from the nearest rows: a largest distance, an offset, maximal marginal relevance."""
+"""Select the hits from the nearest rows: by distance, offset or maximal marginal relevance."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Vectors = Callable[[NDArray[np.int64]], Float64]
 
 
 def no_hits(n: int, k: int) -> Found:
-    """The result of n queries without any hit."""
+    """Return the result of n queries without hits."""
     rows, distances, counts = np.empty((n, k), np.int64), np.empty((n, k), np.float32), np.zeros(n, np.int64)
     rows.fill(-1)
     distances.fill(np.inf)
@@ -33,7 +33,7 @@ def refine(
     vectors: Vectors | None,
     deadline: Deadline | None = None,
 ) -> Found:
-    """The k hits of each query [n, dim], selected from its nearest rows.
+    """Select the k hits of each query [n, dim] from its nearest rows.
 
     ``vectors`` gives float64 [m, dim] of rows; only maximal marginal relevance needs them. Raises
     SearchTimeoutError soon after the deadline.
@@ -57,12 +57,12 @@ def refine(
 
 
 def within(distances: Float32Array, max_distance: float, metric: Metric) -> NDArray[np.bool_]:
-    """Mark distances up to a limit. Under cosine, float32 rounds: equal vectors may be at a distance above zero."""
+    """Mark distances up to a limit. Under cosine, rounding can make the distance of equal vectors larger than zero."""
     return np.asarray(distances <= float(max_distance) + (COSINE_ROUNDING if metric == "cosine" else 0.0))
 
 
 def without(found: Found, own: NDArray[np.int64]) -> Found:
-    """The result without one row of each query, or without the last place if that row was not found."""
+    """Remove one row from each query's result, or the last column if that row was not found."""
     rows, distances, counts = found
     is_own = rows == own[:, None]
     places = is_own.argsort(axis=1, kind="stable")  # the own row last
@@ -74,7 +74,8 @@ def without(found: Found, own: NDArray[np.int64]) -> Found:
 def mmr_order(
     query: Float64, x: Float64, metric: Metric, weight: float, k: int, deadline: Deadline | None = None
 ) -> NDArray[np.int64]:
-    """Positions of k rows of x [n, dim], each the row of greatest marginal relevance given the rows before it.
+    """Select k rows of x [n, dim], each with the greatest marginal relevance given the rows before it. Return
+    positions.
 
     Marginal relevance: weight * sim(query, x) - (1 - weight) * max(sim(x, y)) over the rows y selected before
     (Carbonell and Goldstein, SIGIR 1998). sim is cosine, dot product, or minus the squared distance. Ties go to the

@@ -26,6 +26,7 @@ HOW_TO_INCLUDE = {
     "groups": "use search_groups()",
     "shards": "search a ShardedIndex",
     "expected_recall": "search with recall=, after tune()",
+    "missing": "search a set of shards (qvec.shards)",
 }
 
 
@@ -38,23 +39,24 @@ class Extras:
     explanation: Explanation | None = None
     groups: list[Any] | None = None
     shards: Int64Array | None = None
+    missing: tuple[str, ...] | None = None
 
     def row(self, query: int) -> Extras:
-        """The extras of one query of a batch."""
+        """Return the extras of one query of a batch."""
         vectors, groups, shards = (
             None if part is None else part[query] for part in (self.vectors, self.groups, self.shards)
         )
-        return Extras(vectors, self.explanation, groups, shards)
+        return Extras(vectors, self.explanation, groups, shards, self.missing)
 
 
 NO_EXTRAS = Extras()
 
 
 class SearchResult:
-    """The arrays of :class:`Hits` and :class:`BatchHits`. Attributes that were not included raise InputError.
+    """The arrays of :class:`Hits` and :class:`BatchHits`. Reading an attribute that is not included raises InputError.
 
-    ``ids``: int64 or str, shape (k,) or (n, k); -1 or "" in places without a hit. ``distances``: float32 of the same
-    shape, ascending: squared Euclidean (l2), ``-dot`` (ip), ``1 - cos`` (cosine); infinite in places without a hit.
+    ``ids``: int64 or str, shape (k,) or (n, k); -1 or "" at positions without a hit. ``distances``: float32 of the same
+    shape, ascending: squared Euclidean (l2), ``-dot`` (ip), ``1 - cos`` (cosine); infinite at positions without a hit.
     ``zero_score``: the score at distance 0, which is 1 under cosine and else 0.
     """
 
@@ -98,8 +100,13 @@ class SearchResult:
 
     @property
     def shards(self) -> Int64Array:
-        """int64, shape of ``ids``: the number of the shard that each hit is from, -1 without a hit."""
+        """int64, shape of ``ids``: the number of the shard that contains each hit, -1 without a hit."""
         return _included("shards", self._extras.shards)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The names of the shards that should have answered this search and did not; empty unless ``partial=True``."""
+        return _included("missing", self._extras.missing)
 
     @property
     def explanation(self) -> Explanation:
@@ -200,12 +207,12 @@ class Hit:
 
     @property
     def group(self) -> Any:
-        """The value of the field that the search grouped by."""
+        """The value of the grouping field."""
         return self._hits.groups[self._rank]
 
     @property
     def shard(self) -> int:
-        """The number of the shard that the hit is from."""
+        """The number of the shard that contains the hit."""
         return int(self._hits.shards[self._rank])
 
     def __repr__(self) -> str:
@@ -216,9 +223,9 @@ class Hit:
 class Hits(SearchResult, Sequence[Hit]):
     """The hits of one query, nearest first: a sequence of :class:`Hit`, and arrays of length k.
 
-    ``len(hits)`` is the number of hits that were found, which may be less than k. The arrays always have k places, the
-    last of them without a hit if fewer were found; see :class:`SearchResult`. With ``mmr`` hits are in the order in
-    which they were selected. Grouped hits are in the order of the groups.
+    ``len(hits)`` is the number of found hits, which may be less than k. The arrays always have length k; if fewer hits
+    were found, the last elements are without a hit (see :class:`SearchResult`). With ``mmr``, hits are in the order of
+    their selection. Grouped hits are in the order of the groups.
     """
 
     __slots__ = ()
@@ -230,12 +237,12 @@ class Hits(SearchResult, Sequence[Hit]):
 
     @property
     def payloads(self) -> list[Payload | None]:
-        """k payloads, in the places of ``ids``; None for a vector without a payload and for a place without a hit."""
+        """k payloads, in the order of ``ids``. None for a vector without a payload, and where there is no hit."""
         return _included("payloads", self._payloads)
 
     @property
     def groups(self) -> list[Any]:
-        """k values of the field that was grouped by, in the places of ``ids``; None for a place without a hit."""
+        """k values of the grouping field, in the order of ``ids``. None where there is no hit."""
         return _included("groups", self._extras.groups)
 
     def __len__(self) -> int:
@@ -302,7 +309,7 @@ class BatchHits(SearchResult, Sequence[Hits]):
 
     @property
     def groups(self) -> list[list[Any]]:
-        """For each query k values of the field that was grouped by, as in :class:`Hits`."""
+        """For each query k values of the grouping field, as in :class:`Hits`."""
         return _included("groups", self._extras.groups)
 
     def __len__(self) -> int:
@@ -329,7 +336,7 @@ class BatchHits(SearchResult, Sequence[Hits]):
         return hits
 
     def to_list(self) -> list[list[dict[str, Any]]]:
-        """For each query a list as of :meth:`Hits.to_list`."""
+        """Return for each query a list, as :meth:`Hits.to_list` does."""
         return [hits.to_list() for hits in self]
 
     def __repr__(self) -> str:
@@ -357,7 +364,7 @@ class BatchHits(SearchResult, Sequence[Hits]):
 
 
 def _included(name: str, value: T | None) -> T:
-    """A part of a result. Raises InputError, which says how to include it, if it is None."""
+    """Return a part of a result. If it is None, raise InputError, which says how to include it."""
     if value is None:
         raise InputError(f"the hits have no {name}: {HOW_TO_INCLUDE[name]}")
     return value

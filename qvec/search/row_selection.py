@@ -1,4 +1,4 @@
-"""The rows that a search may find: filters and allowed ids as bitmaps, cached for each commit."""
+"""The rows that a search can find: filters and allowed ids as bitmaps, cached for each commit."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from qvec.storage.store import Snapshot, Transaction
 MAX_FILTER_BYTES = 4 << 20
 MAX_CACHED = 256
 MAX_CACHED_BYTES = 64 << 20
-N_SEEDS = 32  # selected rows from which a filtered walk starts, in addition to the graph's entries
+N_SEEDS = 32  # a filtered walk starts from this many selected rows, in addition to the graph's entries
 
 
 class SelectedRows:
-    """Some of the live rows of a commit, in the form that each strategy needs."""
+    """A selection of live rows of one commit, in the form that each strategy needs."""
 
     __slots__ = ("_brute_force", "_filtered_walk", "_post_filter", "bits", "count", "n", "strategies")
 
@@ -42,21 +42,21 @@ class SelectedRows:
 
     @property
     def brute_force(self) -> Selection:
-        """Every selected row is scored, whatever the index."""
+        """The selection for a search that scores every selected row."""
         if self._brute_force is None:
             self._brute_force = Selection(self.n, self.count, rows=bits_rows(self.bits))
         return self._brute_force
 
     @property
     def post_filter(self) -> Selection:
-        """The index is searched without a filter; rows that are not selected are removed from the result."""
+        """The selection for a search of the whole index, from whose result other rows are removed."""
         if self._post_filter is None:
             self._post_filter = Selection(self.n, self.count, ~self.bits)
         return self._post_filter
 
     @property
     def filtered_walk(self) -> Selection:
-        """The graph is walked among the selected rows."""
+        """The selection for a walk of the graph among the selected rows."""
         if self._filtered_walk is None:
             rows = bits_rows(self.bits)
             seeds = rows[np.linspace(0, len(rows) - 1, min(N_SEEDS, len(rows))).astype(np.int64)]
@@ -65,7 +65,7 @@ class SelectedRows:
 
     @property
     def nbytes(self) -> int:
-        """The most bytes that all selections take."""
+        """An upper bound of the bytes of all selections."""
         return 3 * self.bits.nbytes + 4 * self.count
 
 
@@ -89,9 +89,10 @@ class Selector:
         remember: bool = True,
         deadline: Deadline | None = None,
     ) -> Bitmap:
-        """The live rows that match a filter (None: all). InputError calls the filter ``name`` and gives the path.
+        """Return the live rows that match a filter (None: all). InputError calls the filter ``name`` and gives the
+        path.
 
-        remember: keep the rows of its parts until the next commit.
+        remember: cache the rows of the filter's parts until the next commit.
         """
         node = And(()) if where is None else parse(where, self.schema, name)
         return Matcher(reading, self.live, self._evaluated if remember else {}, deadline).rows(node)
@@ -106,7 +107,7 @@ class Selector:
         limited: bool = True,
         deadline: Deadline | None = None,
     ) -> SelectedRows:
-        """The live rows that match a filter (None: all) and have one of the allowed ids (None: any).
+        """Return the live rows that match a filter (None: all) and have one of the allowed ids (None: any).
 
         limited: refuse a large filter. Otherwise it is evaluated, but not cached. Raises SearchTimeoutError soon after
         the deadline.
@@ -124,7 +125,7 @@ class Selector:
         if selected is not None:
             try:  # noqa: SIM105 - contextlib.suppress costs as much as the look-up
                 self._cache.move_to_end(key)
-            except KeyError:  # another thread has just dropped the key
+            except KeyError:  # another thread has just removed the key
                 pass
             return selected
         bits = self.matching(reading, where, name, remember=key is not None, deadline=deadline)
@@ -142,7 +143,7 @@ class Selector:
 
 
 def _allowed_ids(ids_in: Any, ids: IdKind) -> NDArray[Any] | list[str]:
-    """Ids that a search may find, from a list of ids or from a mask over integer ids."""
+    """Return the allowed ids, given as a list of ids or as a mask over integer ids."""
     if not isinstance(ids_in, np.ndarray) or ids_in.dtype != np.bool_:
         return as_id_set(ids_in, ids, "ids_in")
     if ids != "int64" or ids_in.ndim != 1:
@@ -151,7 +152,7 @@ def _allowed_ids(ids_in: Any, ids: IdKind) -> NDArray[Any] | list[str]:
 
 
 def _rows_with_ids(reading: Snapshot, allowed: NDArray[Any] | list[str], n: int, deadline: Deadline | None) -> Bitmap:
-    """The rows with these ids. Ids that are not stored are ignored."""
+    """Return the rows with these ids. Ids that are not stored are ignored."""
     if isinstance(allowed, np.ndarray) and len(allowed) > n // 64:
         stored = reading.columns[IDS].read_range(0, n).view("<i8").reshape(-1)
         rows = np.flatnonzero(np.isin(stored, allowed))
@@ -161,7 +162,7 @@ def _rows_with_ids(reading: Snapshot, allowed: NDArray[Any] | list[str], n: int,
 
 
 def selector_of(reading: Snapshot) -> Selector:
-    """The selector of a commit."""
+    """Return the selector of a commit."""
     selector = reading.derived.get("selector")
     if selector is None:
         selector = reading.derived["selector"] = Selector(reading)
@@ -169,7 +170,7 @@ def selector_of(reading: Snapshot) -> Selector:
 
 
 def matching_rows(reading: Snapshot, where: object) -> NDArray[np.int64]:
-    """Live rows that match a filter, or all live rows if it is None; ascending."""
-    # A selector kept by a transaction may be older than the transaction's last change.
+    """Return the live rows that match a filter, or all live rows if it is None; ascending."""
+    # A selector that a transaction has cached may be older than the transaction's last change.
     selector = Selector(reading) if isinstance(reading, Transaction) else selector_of(reading)
     return rows_in(selector.matching(reading, where))

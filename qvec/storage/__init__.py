@@ -1,1 +1,1 @@
-"""One LMDB file: its guards, its locks, blocks and their directory, snapshots and transactions (docs/format.md)."""
+"""Access to one LMDB file: checks, locks, blocks and the page table, snapshots and transactions (docs/format.md)."""

@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all: each is written under a draft name and renamed when it is complete."""
+"""Create files so that they appear complete or not at all: write under a draft name, then rename."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP)  # errors of file systems without ha
 
 
 def real_path(path: str | os.PathLike[str]) -> str:
-    """The path without symbolic links, because LMDB's lock file must be next to the file and not next to a link."""
+    """Resolve symbolic links, because LMDB's lock file must be next to the file and not next to a link."""
     name = os.fsdecode(path)
     if not name or "\0" in name:
         raise InputError(f"{name!r} is not a path: it is empty or contains a null character")
@@ -24,7 +24,10 @@ def real_path(path: str | os.PathLike[str]) -> str:
 
 
 def make(path: str, write: Callable[[str], None]) -> None:
-    """Create a file: ``write(draft)`` writes it, then it is named ``path``. Raises ExistsError if ``path`` exists."""
+    """Create a file: call ``write(draft)``, then rename the draft to ``path``.
+
+    Raises ExistsError if ``path`` exists.
+    """
     if os.path.lexists(path):
         raise ExistsError(f"{path} exists already")
     directory = os.path.dirname(path)
@@ -37,6 +40,20 @@ def make(path: str, write: Callable[[str], None]) -> None:
     finally:
         discard(draft)
     flush_directory(directory)
+
+
+def replace_bytes(path: str, data: bytes) -> None:
+    """Write a small file durably: under ``path`` is either what was there before, or all of ``data``."""
+    draft = f"{path}.{os.urandom(4).hex()}.new"
+    try:
+        with open(draft, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    finally:
+        discard(draft)
+    flush_directory(os.path.dirname(path))
 
 
 def has_leftovers(draft: str) -> bool:
@@ -52,7 +69,7 @@ def discard(draft: str) -> None:
 
 
 def _rename_new(draft: str, path: str) -> None:
-    """Rename without replacing a file that was created meanwhile, where the file system has hard links."""
+    """Rename a file. Where the file system has hard links, do not replace a file that was created in the meantime."""
     try:
         os.link(draft, path)
     except FileExistsError as error:

@@ -1,9 +1,9 @@
 """Locks on single bytes of a file that belong to an open file description (fcntl(2), "open file description locks").
 
-A POSIX record lock belongs to the process: closing any descriptor of the file releases it, and two handles of one
+A POSIX record lock belongs to the process: closing any descriptor of the file releases it, and two descriptors in one
 process do not exclude each other. A lock of this module is released when its descriptor and all inherited copies are
-closed, and when the process dies. It conflicts with the POSIX locks of all processes, its own process included. The
-bytes need not exist.
+closed, and when the process dies. It conflicts with the POSIX locks of all processes, including those of its own
+process. The locked bytes need not exist in the file.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _set(fd: int, kind: int, start: int, length: int) -> bool:
 
 
 def share(fd: int, start: int, length: int = 1) -> bool:
-    """Take a shared lock, or turn the descriptor's own lock into one. Returns False if another lock is exclusive."""
+    """Take a shared lock, or convert the descriptor's own lock to one. Returns False if another lock is exclusive."""
     return _set(fd, _READ, start, length)
 
 
@@ -52,9 +52,9 @@ def unlock(fd: int, start: int, length: int = 1) -> None:
 
 
 def find(fd: int, start: int, stop: int) -> tuple[int, int] | None:
-    """The first byte and the owner of a lock on some of the bytes ``start`` to ``stop`` - 1, None if there is no lock.
+    """Find a lock on any of the bytes ``start`` to ``stop`` - 1, ignoring locks of the descriptor itself.
 
-    Locks of the descriptor itself are left out. The owner is a process id for a POSIX lock, -1 for others.
+    Returns the lock's first byte and its owner, or None. The owner is a process id for a POSIX lock, -1 for others.
     """
     if start >= stop:
         return None

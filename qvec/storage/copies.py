@@ -1,4 +1,4 @@
-"""Copies of a store's last commit without free pages: to a new file, or in place of the store's own file."""
+"""Copy a store's last commit without free pages, to a new file or in place of the store's own file."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def copy_to(store: Store, path: str | os.PathLike[str]) -> None:
 
 
 def compact(store: Store) -> int:
-    """Replace the file by a copy without free pages, once the copy is complete, checked and durable.
+    """Write a copy without free pages, check it, make it durable, and then replace the file with it.
 
-    Returns the number of bytes that the file has become smaller.
+    Returns the number of bytes by which the file has shrunk.
 
-    Other threads continue to read and write. They wait while the file is replaced; if they commit during each of
-    several copies, those that write wait for one more copy. Raises LockedError if another process has the file open for
-    longer than the handle's timeout, or if snapshots of this process stay open.
+    Other threads continue to read and write, and wait only for the replacement itself. If they commit during each of
+    several copies, one more copy is made while writers wait. Raises LockedError if another process has the file open
+    for longer than the handle's timeout, or if snapshots of this process stay open.
     """
     draft = store.path + atomic_file.COMPACTED
     with store.job("compacts"):
@@ -46,7 +46,7 @@ def compact(store: Store) -> int:
 
 
 def _replaced(store: Store, draft: str) -> bool:
-    """Copy the last commit, and replace the file by the copy unless there is a newer commit then."""
+    """Copy the last commit, and replace the file with the copy if there is no newer commit. Returns whether it did."""
     commit = _make(store, draft)
     with store.exclusive("compacts"):
         if store.env.lmdb.info()["last_txnid"] != commit:
@@ -56,7 +56,7 @@ def _replaced(store: Store, draft: str) -> bool:
 
 
 def _make(store: Store, draft: str) -> int:
-    """Make a complete, checked and durable copy of the last commit, whose number is returned."""
+    """Make a complete, checked and durable copy of the last commit. Returns the number of this commit."""
     atomic_file.discard(draft)
     commit = _copy(store, draft)
     _check(store, draft)

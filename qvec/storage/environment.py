@@ -1,4 +1,4 @@
-"""LMDB environments: a process has one per file, which all handles of that file share."""
+"""LMDB environments. A process has one for each file, which all handles of that file share."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ reopen_lock = threading.Lock()  # held while a forked child reopens a handle tha
 class Environment(_kernels.EnvironmentBase):
     """An open LMDB environment and the number of snapshots that depend on its map.
 
-    ``lock`` guards the counts and the views; it is held for microseconds, never during a search. ``base`` is the
-    address of the map. ``sound`` is whether page numbers lead to addresses; if not, blocks are located by key.
-    ``dependents`` are the views whose columns point into the map.
+    ``lock``: guards the counts and the views; held for microseconds, never during a search. ``base``: the address of
+    the map. ``addressable``: whether an address can be computed from a page number; if not, blocks are located by key.
+    ``dependents``: the views whose columns point into the map.
     """
 
     def __init__(self, path: str, *, map_size: int) -> None:
@@ -49,8 +49,8 @@ class Environment(_kernels.EnvironmentBase):
         self.lock = threading.RLock()
         self.idle = threading.Condition(self.lock)
         self.handles = self.base = 0
-        self._exclusive = False  # a thread is inside `exclusive_map`: new snapshots wait
-        self.sound = True
+        self._exclusive = False  # whether a thread is inside `exclusive_map`: new snapshots wait
+        self.addressable = True
         self.dependents: weakref.WeakSet[Any] = weakref.WeakSet()
         try:
             with self.lmdb.begin(buffers=True) as txn:
@@ -67,7 +67,7 @@ class Environment(_kernels.EnvironmentBase):
             self.lmdb.reader_check()
 
     def begin(self, deadline: Deadline | None = None) -> Any:
-        """Begin a read transaction. The caller has ``lock``."""
+        """Begin a read transaction. The caller holds ``lock``."""
         while self._exclusive:
             if not self.idle.wait(None if deadline is None else max(0.0, deadline.left)) and deadline is not None:
                 deadline.check()
@@ -80,8 +80,8 @@ class Environment(_kernels.EnvironmentBase):
             raise translate(error, self.path) from error
 
     def begin_write(self) -> Any:
-        """Begin a write transaction. The caller has the lock of the file."""
-        self.lmdb.reader_check()  # frees the reader slots of killed processes, and with them pages
+        """Begin a write transaction. The caller holds the write lock of the file."""
+        self.lmdb.reader_check()  # frees the reader slots of killed processes, and thus the pages that they used
         try:
             return self.lmdb.begin(write=True, buffers=True)
         except lmdb.MapResizedError:
@@ -92,7 +92,10 @@ class Environment(_kernels.EnvironmentBase):
             raise translate(error, self.path) from error
 
     def grow(self) -> None:
-        """Double the map, between transactions. Raises MapFullError if snapshots are open or address space is short."""
+        """Double the map between transactions.
+
+        Raises MapFullError if snapshots are open or the address space is full.
+        """
         with self.lock:
             size = 2 * self.lmdb.info()["map_size"]
             try:
@@ -102,7 +105,7 @@ class Environment(_kernels.EnvironmentBase):
             self._remap(size)
 
     def wait(self, condition: Callable[[], bool], patience: float | None = None) -> bool:
-        """Wait until reads that end make a condition true; returns whether it is. The caller has ``lock``."""
+        """Wait until a condition is true, and test it when a read ends. Return its value. The caller holds ``lock``."""
         self.waiting += 1
         try:
             return self.idle.wait_for(condition, patience)
@@ -123,11 +126,11 @@ class Environment(_kernels.EnvironmentBase):
                 self.idle.notify_all()
 
     def replace(self, draft: str, path: str) -> None:
-        """Replace the file by the one at ``draft``, for all handles of this process. None of them writes meanwhile.
+        """Replace the file with the one at ``draft``, for all handles of this process. The caller excludes writers.
 
-        Every process that has the file open has a lock on byte 0 of the lock file; this call locks it exclusively. The
-        lock file is removed first, because its transaction number is that of the old file. A process that opens
-        the file meanwhile finds that the name of either file has changed, and opens the new one (`FilePair.open`).
+        Every process that has the file open shares a lock on byte 0 of the lock file; this call locks it exclusively.
+        It removes the lock file first, because the lock file has the transaction number of the old data file. Another
+        process that opens the files at this moment finds that a name has changed, and starts again (`FilePair.open`).
 
         Raises LockedError if another process has the file open, or if snapshots of this process stay open.
         """
@@ -154,7 +157,7 @@ class Environment(_kernels.EnvironmentBase):
                 self.queue.move_to(self.pair, PATIENCE)
 
     def reopen(self) -> None:
-        """Close and open LMDB, whose buffers have the contents of earlier pages. Nobody writes meanwhile."""
+        """Close LMDB and open it again, because its buffers contain earlier pages. The caller excludes writers."""
         with self.exclusive_map(), _registry_lock:
             map_size = self.lmdb.info()["map_size"]
             self.pair.check_named(self.path)
@@ -166,7 +169,7 @@ class Environment(_kernels.EnvironmentBase):
             return FilePair.open(self.path, lambda: _open(self.path, self.readonly, self.durable, map_size))
 
     def _open_same(self, map_size: int) -> None:
-        """Open LMDB again with the same pair of files, whose locks this process has kept."""
+        """Open LMDB again with the same pair of files, which this process has kept locked."""
         self.pair.unregister()
         self.lmdb, _ = _open(self.path, self.readonly, self.durable, map_size)
         if not self.pair.is_named() or not self.pair.register():
@@ -187,13 +190,13 @@ class Environment(_kernels.EnvironmentBase):
         self.pair.close()
 
     def add_writing_handle(self) -> None:
-        """Count a handle that is open for writing: the file is not removed meanwhile (`atomic_file.remove`)."""
+        """Count one more handle that is open for writing. While there is one, the file cannot be removed."""
         with self.lock:
             self._writing_handles += 1
             self.pair.mark_as_written()
 
     def remove_writing_handle(self) -> None:
-        """Discount a handle that was open for writing."""
+        """Count one handle less that is open for writing."""
         with self.lock:
             self._writing_handles -= 1
             if self._writing_handles == 0:
@@ -210,17 +213,20 @@ class Environment(_kernels.EnvironmentBase):
         return size - self.used_bytes()
 
     def tree_bytes(self) -> int:
-        """Bytes of the pages of the newest commit's data. Other pages are free, or are read by snapshots."""
+        """Bytes of the pages that contain the data of the newest commit.
+
+        Other pages are free, or snapshots read them.
+        """
         pages: dict[str, int] = self.lmdb.stat()
         return self.psize * sum(pages[kind] for kind in ("branch_pages", "leaf_pages", "overflow_pages"))
 
     def reader_commits(self) -> list[int]:
-        """Transaction ids of the commits that snapshots of all processes read."""
+        """Return the transaction ids of the commits that snapshots in all processes read."""
         rows = (line.split() for line in self.lmdb.readers().splitlines())
         return [int(row[2]) for row in rows if len(row) == 3 and row[2].isdigit()]
 
     def agrees(self, value: memoryview) -> bool:
-        """Whether the page number of an overflow value gives its address: the self-test of the page arithmetic."""
+        """Test the page arithmetic: whether the address of an overflow value follows from its page number."""
         address, pgno = _kernels.page_of(value)
         return address - PAGE_HEADER - pgno * self.psize == self.base
 
@@ -231,11 +237,14 @@ class Environment(_kernels.EnvironmentBase):
             raise FormatError(f"{self.path} is an LMDB file, but not a qvec file")
         address, pgno = _kernels.page_of(value)
         base = address - PAGE_HEADER - pgno * self.psize
-        self.sound = base % self.psize == 0 and 2 <= pgno < self.used_bytes() // self.psize
-        self.base = base if self.sound else 0  # blocks are then located by key
+        self.addressable = base % self.psize == 0 and 2 <= pgno < self.used_bytes() // self.psize
+        self.base = base if self.addressable else 0  # blocks are then located by key
 
     def _remap(self, size: int) -> None:
-        """Change the size of the map (0: to the size that another process set). Pointers into it become invalid."""
+        """Change the size of the map (0: to the size that another process set).
+
+        Pointers into the map become invalid.
+        """
         if self.open_reads:
             raise MapFullError(
                 f"{self.path}: the map of {self.lmdb.info()['map_size']} bytes is full and cannot grow"
@@ -257,7 +266,7 @@ def may_be_written(path: str) -> bool:
 
 
 def acquire(path: str, *, map_size: int) -> Environment:
-    """The environment of a file, opened if this process does not have it open."""
+    """Return the environment of a file. Open it if this process does not have it open."""
     with _registry_lock:
         env = _registry.get(_identity(path))
         if env is None:
@@ -274,7 +283,7 @@ def _identity(path: str) -> tuple[int, int]:
 
 
 def release(env: Environment) -> None:
-    """Release an environment; the last handle closes it."""
+    """Release an environment. Close it if no other handle uses it."""
     with _registry_lock:
         env.handles -= 1
         if env.handles == 0:
@@ -283,7 +292,7 @@ def release(env: Environment) -> None:
 
 
 def create(path: str, fill: Callable[[Any, int], None]) -> None:
-    """Create an LMDB file; ``fill(txn, psize)`` puts the content of its first commit."""
+    """Create an LMDB file. ``fill(txn, psize)`` stores the content of its first commit."""
     with translated(path):
         env = _open_lmdb(path, MAP_SIZE, readonly=False, lock=True, sync=True)
     try:
@@ -301,13 +310,13 @@ def _open(path: str, readonly: bool, durable: bool, map_size: int) -> tuple[Any,
         except lmdb.Error as error:
             if not (readonly and is_denied(error)):
                 raise translate(error, path) from error
-        # The lock file is not writable either, so writers will not see this reader.
+        # The lock file cannot be written, so writers will not see this reader.
         with translated(path):
             return _open_lmdb(path, map_size, readonly=True, lock=False, sync=durable), False
 
 
 def _open_lmdb(path: str, map_size: int, *, readonly: bool, lock: bool, sync: bool) -> Any:
-    """Open a file with a map of ``map_size`` bytes, halved as long as there is no address space for it."""
+    """Open a file with a map of ``map_size`` bytes, or of half the size until there is address space for it."""
     least = 2 * os.stat(path).st_size if os.path.exists(path) else 0
     while True:
         try:
@@ -353,8 +362,8 @@ def _inherited_allowed() -> Iterator[None]:
 def _after_fork() -> None:
     """In a forked child: never touch the parent's environments.
 
-    Closing an environment, or ending one of its transactions, would clear reader slots in the shared lock file that the
-    parent relies on. An environment that a thread of the parent was opening is not in the registry yet.
+    Closing an environment or ending one of its transactions would clear slots in the shared lock file that the parent
+    still needs. An environment that a thread of the parent was just opening is not yet in the registry.
     """
     global _registry_lock, reopen_lock
     _kernels.count_fork()

@@ -1,8 +1,9 @@
 """A data file and the lock file that LMDB uses for it (docs/adr/0018-file-identity.md).
 
 LMDB finds its lock file by name, and trusts the transaction number and the reader table in it. A lock file must
-therefore never be used for two data files, nor a data file with two lock files. Every open pair has a shared lock on a
-byte of each of its files; the number of the byte is the inode of the other file. Whoever opens a file compares them.
+therefore never be used for two data files, nor a data file with two lock files. An open pair holds a pairing lock on
+each of its files: a shared lock on a byte whose position is computed from the inode of the other file. A process that
+opens a file checks these locks.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from qvec.common.errors import InputError, LockedError, NotFoundError, ReadOnlyE
 from qvec.storage import byte_locks
 from qvec.storage.pages import newest_commit
 
-WRITERS = 1 << 39  # byte of the data file: shared by processes that have it open for writing
-PARTNER = 1 << 40  # the first of the bytes whose locks name the other file of a pair
-PATIENCE = 5.0  # seconds to wait for other processes that open the file
+WRITERS = 1 << 39  # byte of the data file on which processes that have it open for writing share a lock
+PAIRING = 1 << 40  # a pairing lock is on byte PAIRING + (inode of the other file) mod PAIRING
+PATIENCE = 5.0  # seconds to wait for other processes that are opening the file
 _PAUSE = 0.001
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 PAUSE_FOR_OTHERS = 0.01
@@ -32,10 +33,10 @@ OpenLmdb = Callable[[], tuple[Any, bool]]
 
 
 class FilePair:
-    """Descriptors of an open data file and of its lock file, which hold locks as long as they are open.
+    """Descriptors of an open data file and of its lock file. They hold locks until they are closed.
 
-    ``data_fd`` is writable if the file is. ``lock_fd`` is -1 if the lock file is not used: a reader that may not write
-    it. Forked children close their copies; the locks stay with the parent.
+    ``data_fd`` is writable if the file is. ``lock_fd`` is -1 for a reader without permission to write the lock file:
+    such a reader does not use it. Forked children close their copies, and the parent keeps the locks.
     """
 
     def __init__(self, path: str) -> None:
@@ -46,9 +47,9 @@ class FilePair:
 
     @classmethod
     def open(cls, path: str, open_lmdb: OpenLmdb) -> tuple[Any, FilePair]:
-        """Open the file that has a name now. Returns LMDB's environment and the pair of files.
+        """Open the file that ``path`` refers to now. Returns LMDB's environment and the pair of files.
 
-        ``open_lmdb`` opens the environment by name; it returns the environment and whether it uses the lock file.
+        ``open_lmdb`` opens the environment by name. It returns the environment and whether it uses the lock file.
         Raises LockedError if a process uses the data file with another lock file.
         """
         deadline = time.monotonic() + PATIENCE
@@ -72,31 +73,32 @@ class FilePair:
         raise LockedError(f"{path}: the file or its lock file was replaced each time that it was opened")
 
     def is_named(self, path: str | None = None) -> bool:
-        """Whether a path, by default that of the pair, is still a name of the open data file."""
+        """Whether a path, by default that of the pair, still refers to the open data file."""
         try:
             return _key(os.stat(path or self.path)) == self.key
         except OSError:
             return False
 
     def check_named(self, path: str) -> None:
-        """Raise ReplacedError if ``path`` is no longer a name of the open data file."""
+        """Raise ReplacedError if ``path`` no longer refers to the open data file."""
         if not self.is_named(path):
-            there = "names another file" if os.path.lexists(path) else "is gone"
+            there = "refers to another file" if os.path.lexists(path) else "is gone"
             raise ReplacedError(
                 f"{path} {there}: the open file was removed, renamed or replaced, and is no longer written to"
             )
 
     @property
     def readable_path(self) -> str:
-        """A path that leads to the open data file whatever has its name."""
+        """A path that refers to the open data file, even after the file was renamed or removed."""
         return f"/proc/self/fd/{self.data_fd}" if os.path.isdir("/proc/self/fd") else f"/dev/fd/{self.data_fd}"
 
     def register(self) -> bool:
-        """Keep this process registered as a user of the lock file. Returns False if LMDB uses another lock file.
+        """Register this process as a user of the lock file. Returns False if LMDB uses another lock file.
 
-        LMDB has POSIX locks on byte 0 (users of the lock file) and on the byte of the process id (its readers are
-        alive; mdb_reader_pid in mdb.c). The process loses them when it closes any descriptor of the file, so this
-        descriptor shares both bytes. LMDB's own lock on the second is exclusive, and is made a shared one before.
+        LMDB has POSIX locks on two bytes: byte 0 (the lock file is in use) and the byte of the process id (the readers
+        of the process are alive; mdb_reader_pid in mdb.c). The process loses both when it closes any descriptor of the
+        file, so this call also takes shared locks on both bytes, which belong to ``lock_fd``. LMDB's lock on the byte
+        of the process id is exclusive and is converted to a shared one first.
         """
         pid = os.getpid()
         if byte_locks.find(self.lock_fd, pid, pid + 1) != (pid, pid):
@@ -105,7 +107,7 @@ class FilePair:
         return byte_locks.share(self.lock_fd, pid) and byte_locks.share(self.lock_fd, 0)
 
     def mark_as_written(self, written: bool = True) -> None:
-        """Say whether this process has the file open for writing, or not any more."""
+        """Record that this process has the file open for writing, or no longer has."""
         if written and not byte_locks.share(self.data_fd, WRITERS):
             raise LockedError(f"{self.path} is being removed")
         if not written:
@@ -117,7 +119,7 @@ class FilePair:
 
     def is_only_user(self) -> bool:
         """Whether no other process has the file open, apart from readers that may not write the lock file."""
-        own = PARTNER + self.lock_inode % PARTNER
+        own = PAIRING + self.lock_inode % PAIRING
         return byte_locks.find(self.data_fd, own, own + 1) is None
 
     def wait_for_others(self, timeout: float, what: str, condition: Callable[[], bool]) -> None:
@@ -133,7 +135,7 @@ class FilePair:
             time.sleep(min(PAUSE_FOR_OTHERS, max(0.0, deadline - time.monotonic())))
 
     def unregister(self) -> None:
-        """Release the byte of the process id, before LMDB is opened again. No snapshot of this process is open."""
+        """Unlock the byte of the process id before LMDB is opened again. No snapshot of this process may be open."""
         if self.lock_fd >= 0:
             byte_locks.unlock(self.lock_fd, os.getpid())
 
@@ -146,7 +148,7 @@ class FilePair:
         self.data_fd = self.lock_fd = -1
 
     def _connect(self, open_lmdb: OpenLmdb) -> Any:
-        """Open LMDB; None if another file got the name meanwhile."""
+        """Open LMDB and return its environment, or None if the name referred to another file in the meantime."""
         if not self.is_named():
             return None
         self._discard_foreign_lock_file()
@@ -161,7 +163,7 @@ class FilePair:
         return None
 
     def _discard_foreign_lock_file(self) -> None:
-        """Remove the name of a lock file whose users have another data file open: a file that was replaced."""
+        """Remove the name of a lock file that is in use with another data file, which this data file has replaced."""
         with contextlib.ExitStack() as stack:
             try:
                 fd = os.open(f"{self.path}-lock", os.O_RDONLY | os.O_CLOEXEC)
@@ -170,23 +172,23 @@ class FilePair:
             except FileNotFoundError:
                 fd = inode = -1
             except PermissionError:
-                return  # readers that may not read the lock file do not use it
-            if _has_other_partner(self.data_fd, inode):
+                return  # a reader without permission to read the lock file does not use it
+            if _has_other_pairing(self.data_fd, inode):
                 raise LockedError(
                     f"{self.path} is in use under another name, or its lock file was removed while it was in use"
                     f"{users_of(self.data_fd)}"
                 )
-            if fd >= 0 and _has_other_partner(fd, self.key[1]):
+            if fd >= 0 and _has_other_pairing(fd, self.key[1]):
                 try:
                     os.unlink(f"{self.path}-lock")
                 except PermissionError as error:
                     users = users_of(fd)
                     raise LockedError(
-                        f"{self.path}-lock may not be removed; its users have a replaced file{users}"
+                        f"there is no permission to remove {self.path}-lock; its users have a replaced file open{users}"
                     ) from error
 
     def _join(self, env: Any) -> bool:
-        """Lock both files for each other. Returns False if LMDB did not open these, or a name has changed meanwhile."""
+        """Take the pairing locks. Returns False if LMDB did not open these files, or if a name has changed."""
         name = f"{self.path}-lock"
         try:
             self.lock_fd = os.open(name, os.O_RDWR | os.O_CLOEXEC)
@@ -195,20 +197,20 @@ class FilePair:
         self.lock_inode = os.fstat(self.lock_fd).st_ino
         shared = (
             self.register()
-            and byte_locks.share(self.lock_fd, PARTNER + self.key[1] % PARTNER)
-            and byte_locks.share(self.data_fd, PARTNER + self.lock_inode % PARTNER)
+            and byte_locks.share(self.lock_fd, PAIRING + self.key[1] % PAIRING)
+            and byte_locks.share(self.data_fd, PAIRING + self.lock_inode % PAIRING)
         )
         if not shared or not self.is_named() or not _is_name_of(name, self.lock_fd):
             return False
-        if _has_other_partner(self.lock_fd, self.key[1]) or _has_other_partner(self.data_fd, self.lock_inode):
+        if _has_other_pairing(self.lock_fd, self.key[1]) or _has_other_pairing(self.data_fd, self.lock_inode):
             return False
         return self._has_current_number(env)
 
     def _has_current_number(self, env: Any) -> bool:
-        """Whether the lock file's transaction number is of this data file. If not, its name is removed if it is unused.
+        """Whether the lock file's transaction number belongs to this data file. If not, remove an unused lock file.
 
-        A process that died while it opened or replaced the file may have left the number of another one. A process
-        that died between writing the meta page and the number has left the number before.
+        A process that died while it opened or replaced the file may have left the number of another file. A process
+        that died after it wrote the meta page and before it wrote the number has left the previous number.
         """
         before = newest_commit(self.data_fd)
         with env.begin() as txn:
@@ -218,15 +220,15 @@ class FilePair:
         self.unregister()
         env.close()
         if not byte_locks.exclude(self.lock_fd, 0):
-            raise LockedError(f"{self.path}-lock is of another file, and in use{users_of(self.lock_fd)}")
+            raise LockedError(f"{self.path}-lock belongs to another file, and is in use{users_of(self.lock_fd)}")
         os.unlink(f"{self.path}-lock")
         return False
 
 
 def refuse_hard_links(path: str) -> None:
-    """Raise InputError if a file has several names. A name that a killed process left while it created it is removed.
+    """Raise InputError if a file has several names. Remove the draft name if a process was killed while creating it.
 
-    LMDB's lock file is found by name, so writers under two names would not exclude each other.
+    LMDB finds its lock file by name, so writers that use different names would not exclude each other.
     """
     directory, name = os.path.split(path)
     if os.stat(path).st_nlink > 1:
@@ -262,7 +264,7 @@ def _open_data(path: str) -> int:
     except FileNotFoundError as error:
         raise NotFoundError(f"{path}: there is no such file") from error
     except PermissionError as error:
-        raise ReadOnlyError(f"{path} may not be read") from error
+        raise ReadOnlyError(f"there is no permission to read {path}") from error
 
 
 @contextlib.contextmanager
@@ -282,15 +284,15 @@ def _opening(fd: int, path: str, deadline: float) -> Iterator[None]:
         fcntl.flock(fd, fcntl.LOCK_UN)
 
 
-def _has_other_partner(fd: int, inode: int) -> bool:
-    """Whether a lock on a file names another partner than the file with this inode (-1: any partner)."""
-    own = PARTNER + (inode % PARTNER if inode >= 0 else PARTNER)
-    ranges = (PARTNER, min(own, 2 * PARTNER)), (own + 1, 2 * PARTNER)
+def _has_other_pairing(fd: int, inode: int) -> bool:
+    """Whether a file has a pairing lock for another file than the one with this inode (-1: for any file)."""
+    own = PAIRING + (inode % PAIRING if inode >= 0 else PAIRING)
+    ranges = (PAIRING, min(own, 2 * PAIRING)), (own + 1, 2 * PAIRING)
     return any(byte_locks.find(fd, start, stop) is not None for start, stop in ranges)
 
 
 def users_of(fd: int) -> str:
-    """The other processes that have an open file open, for a message; empty if they cannot be found."""
+    """Name the other processes that have the file of a descriptor open, for a message. Empty if none can be found."""
     key, found = _key(os.fstat(fd)), []
     for pid in filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else ()):
         with contextlib.suppress(OSError):
@@ -307,7 +309,7 @@ def _key(status: os.stat_result) -> tuple[int, int]:
 
 
 def _after_fork() -> None:
-    """In a forked child: close the copies of the parent's descriptors, whose locks stay with the parent."""
+    """In a forked child: close the copies of the parent's descriptors. The parent keeps its locks."""
     for pair in list(_pairs):
         pair.close()
 

@@ -23,7 +23,7 @@ _HEADER = struct.Struct("<4sIII")
 
 
 def pack(config: dict[str, Any], psize: int) -> bytes:
-    """The value of the configuration record in a file with pages of ``psize`` bytes."""
+    """Return the value of the configuration record for a file with pages of ``psize`` bytes."""
     payload = records.pack(config)
     header = _HEADER.pack(_MAGIC, FORMAT_VERSION, _checksum(FORMAT_VERSION, payload), len(payload))
     pages = -(-(len(header) + len(payload) + PAGE_HEADER) // psize)
@@ -47,7 +47,7 @@ def unpack(value: bytes | memoryview, path: str) -> dict[str, Any]:
 
 
 def durability(value: bytes | memoryview, path: str) -> str:
-    """Whether commits are flushed: "full", or "relaxed". Raises errors as `unpack` does."""
+    """Return the durability: "full" (commits are flushed) or "relaxed". Raises the same errors as `unpack`."""
     return str(unpack(value, path).get(DURABILITY, "full"))
 
 

@@ -1,8 +1,8 @@
 """The keys of the database (docs/format.md).
 
-Most keys have eight bytes: type, column or kind of record, generation, number. The key of an entry is the byte 5 and a
-name that the layer above chooses. The key of an id is the byte 255 and the id's own bytes: ids sort last, so ascending
-ids are appended to the tree.
+Most keys have eight bytes: type, column or kind of record, generation, number. The key of an entry consists of the
+byte 5 and a name that the layer above chooses. The key of an id consists of the byte 255 and the bytes of the id. Ids
+sort last, so ascending ids are appended to the tree.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Translation of LMDB's errors into qvec's, and names of LMDB's errors for modules that do not import lmdb."""
+"""Translate LMDB's errors to qvec's, and give modules that do not import lmdb the classes of LMDB's errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 @contextlib.contextmanager
 def translated(path: str) -> Iterator[None]:
-    """Raise LMDB's errors inside the ``with`` block as qvec's."""
+    """Translate LMDB's errors in the ``with`` block to qvec's."""
     try:
         yield
     except lmdb.Error as error:
@@ -36,7 +36,7 @@ def translated(path: str) -> Iterator[None]:
 
 
 def translate(error: lmdb.Error, path: str) -> QvecError:
-    """The qvec error for an LMDB one."""
+    """Return the qvec error for an LMDB error."""
     code = getattr(error, "code", None)
     if isinstance(error, lmdb.DiskError) or code in _NO_ROOM or "Input/output" in str(error):
         return DiskFullError(f"{path}: the commit could not be written ({error}); {_room(path)}")

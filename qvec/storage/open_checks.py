@@ -1,11 +1,11 @@
-"""Checks of a file before it is mapped: that it exists, is an LMDB file, is complete and, on request, is sound."""
+"""Check a file before it is mapped: that it exists, is an LMDB file, is complete and, on request, is valid."""
 
 from __future__ import annotations
 
 from qvec.common.errors import CorruptError, LockedError
 from qvec.storage.pages import Pages, inspect, structure_problems
 
-_TRIES = 5  # to read a file between two commits
+_TRIES = 5  # attempts to read a file between two commits
 
 
 def check(path: str) -> None:
@@ -26,13 +26,13 @@ def _last_used(path: str, psize: int) -> int:
 
 
 def check_structure(path: str) -> None:
-    """Raise CorruptError for a file whose pages could crash LMDB, LockedError if others write to it meanwhile."""
+    """Raise CorruptError if pages of the file could crash LMDB, LockedError if others write to the file."""
     for _ in range(_TRIES):
         before = inspect(path)
         problems = structure_problems(path)
         if inspect(path) == before:
             break
     else:
-        raise LockedError(f"{path} changes while it is checked: untrusted=True is for files that nobody writes to")
+        raise LockedError(f"{path} changes while it is checked: with untrusted=True, nobody may write to the file")
     if problems:
         raise CorruptError(f"{path} is damaged: {problems[0]}; {len(problems)} problems in all")

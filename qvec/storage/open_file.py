@@ -28,7 +28,7 @@ TIMEOUT = 5.0  # seconds
 
 
 class OpenFile(StoreBase):
-    """An open file. Threads may share it. One that a forked child inherits opens its file again.
+    """A handle of an open file. Threads may share a handle. A handle that a forked child inherits opens the file again.
 
     ``snapshots``: the open snapshot stores of this store, with the time (monotonic clock) and commit of each.
     """
@@ -51,9 +51,9 @@ class OpenFile(StoreBase):
         state_codec: CodecFactory,
         timeout: float,
     ) -> None:
-        """The file must be one that :mod:`qvec.storage.open_checks` finds no fault with."""
+        """The caller has checked the file (:mod:`qvec.storage.open_checks`)."""
         self.path, self.mode, self.timeout = path, mode, timeout
-        self._handle = object()  # stands for this store in the queue, which must not keep the store alive
+        self._handle = object()  # represents this store in the queue, which must not keep the store alive
         self.memory, self._checksums, self._map_size = memory, checksums, map_size
         self._codec_for = state_codec
         self.epoch = -1
@@ -65,7 +65,10 @@ class OpenFile(StoreBase):
             raise
 
     def __del__(self) -> None:
-        """Close a store without references. If another thread has a transaction of it open, let others write only."""
+        """Close a store without references.
+
+        If another thread has a transaction open, only let the next writer write.
+        """
         if self.is_closed or self.epoch != fork_epoch() or sys.is_finalizing():
             return
         if self._transaction and not self._transaction.owner.is_running_here:
@@ -76,13 +79,13 @@ class OpenFile(StoreBase):
         self.close()
 
     def load_view(self, txn: Any) -> View:
-        """Bring the view to the commit of a transaction; called by `begin` with ``env.lock``."""
+        """Move the view to the commit that a transaction reads. `begin` calls this while it holds ``env.lock``."""
         view = self.view = self._views.to_read(self.view, txn)
         return view
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Snapshot]:
-        """A snapshot that ends with the ``with`` block."""
+        """Open a snapshot for the ``with`` block."""
         snapshot = self.begin()
         try:
             yield snapshot
@@ -96,9 +99,10 @@ class OpenFile(StoreBase):
     def close(self, timeout: float = TIMEOUT) -> None:
         """Close the handle, and end its idle snapshots and transactions. Later calls raise ClosedError.
 
-        Calls that run in other threads are awaited. After ``timeout`` seconds LockedError names those that still run;
-        the handle accepts no more calls, and another `close` goes on waiting. Closing twice has no effect. The open
-        transaction of another thread is undone by that thread, when it leaves its block.
+        Waits for running calls in other threads. Raises LockedError after ``timeout`` seconds, which names the calls
+        that are still running; the handle then accepts no more calls, and another `close` continues to wait. Closing
+        twice has no effect. If another thread has a transaction open, that thread undoes the transaction when it leaves
+        its block.
         """
         deadline = time.monotonic() + check_timeout("timeout", timeout)
         if self.epoch != fork_epoch():
@@ -121,7 +125,7 @@ class OpenFile(StoreBase):
         self._finish_close()
 
     def _are_snapshots_ended(self) -> bool:
-        """End the snapshots that no running call uses; whether there are no others."""
+        """End the snapshots that no running call uses. Returns whether no others are left."""
         for snapshot in list(self.open_snapshots):
             if self.uses.get(snapshot) == 0 or snapshot.thread == threading.get_ident():
                 self.end(snapshot)
@@ -142,11 +146,14 @@ class OpenFile(StoreBase):
 
     def _still_running(self, timeout: float) -> LockedError:
         calls = running_calls(self)
-        return LockedError(f"{self.path}: calls still run after {timeout:g} s: {', '.join(calls) or 'unknown'}")
+        return LockedError(f"{self.path}: calls are still running after {timeout:g} s: {', '.join(calls) or 'unknown'}")
 
     @contextlib.contextmanager
     def idle(self, snapshot: Snapshot) -> Iterator[None]:
-        """The caller does not use a snapshot inside the ``with`` block; `close` may end it. ClosedError if it has."""
+        """Allow `close` to end a snapshot during the ``with`` block.
+
+        Raises ClosedError if it has ended the snapshot.
+        """
         self.add_use(snapshot, -1)
         try:
             yield
@@ -155,7 +162,7 @@ class OpenFile(StoreBase):
         snapshot.live()
 
     def add_use(self, snapshot: Snapshot, by: int) -> None:
-        """Count the running calls that use a snapshot. A snapshot without an entry in ``uses`` is used by one call."""
+        """Change the number of running calls that use a snapshot. Without an entry in ``uses``, the number is one."""
         with self.env.lock:
             self.uses[snapshot] = self.uses.get(snapshot, 1) + by
             if self.uses[snapshot] == 1:
@@ -165,7 +172,7 @@ class OpenFile(StoreBase):
 
     @property
     def readable_path(self) -> str:
-        """A path that leads to the open file, whatever has its name now."""
+        """A path that refers to the open file, even after the file was renamed or removed."""
         return self.env.pair.readable_path
 
     @property
@@ -186,9 +193,9 @@ class OpenFile(StoreBase):
         self.snapshots: weakref.WeakKeyDictionary[StoreBase, tuple[float, int]] = weakref.WeakKeyDictionary()
         self.uses: dict[Snapshot, int] = {}
         self._queue, self._transaction = self.env.queue, None
-        self.joined, self._block = None, None  # the open `transaction` block; blocks inside it, and those that lost it
-        self._inner: set[object] = set()
-        self._orphans: set[object] = set()
+        self.joined, self._block = None, None  # of the open `transaction` block
+        self._inner: set[object] = set()  # open nested blocks
+        self._orphans: set[object] = set()  # nested blocks whose outer block has ended
         self._is_released = self._is_abandoned = False
         try:
             if self.mode == "rw":

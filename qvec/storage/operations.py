@@ -23,7 +23,7 @@ def append_ids(txn: Any, pairs: list[tuple[bytes, bytes]], sums: RecordSums) -> 
 
 
 def put_ids(txn: Any, pairs: list[tuple[bytes, bytes]], sums: RecordSums) -> None:
-    """Put ids and their rows. If an id exists, delete those that were put before, and raise DuplicateIdError."""
+    """Put ids and their rows. If an id exists, delete the ids that this call has put, and raise DuplicateIdError."""
     for i, (key, value) in enumerate(pairs):
         if not txn.put(key, value, overwrite=False):
             row, before = row_number(key, txn.get(key)), [name for name, _ in pairs[:i]]
@@ -78,7 +78,7 @@ def clear(txn: Any, name: str, sums: RecordSums) -> None:
 
 
 def delete_blocks(txn: Any, column: Column, start: int, stop: int, per_chunk: int) -> None:
-    """Delete the blocks start..stop and the chunks of the page table that have no other blocks."""
+    """Delete the blocks start..stop, and the chunks of the page table that describe no other blocks."""
     for block in range(start, stop):
         txn.delete(keys.block(column.id, column.generation, block))
     for chunk in range(-(-start // per_chunk), -(-stop // per_chunk)):

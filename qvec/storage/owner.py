@@ -1,4 +1,4 @@
-"""Who runs: the task or thread that a write transaction belongs to."""
+"""The owner of a write transaction: the task or thread that began it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _blocks: ContextVar[tuple[object, ...]] = ContextVar("qvec_blocks", default=())
 
 
 class Owner(NamedTuple):
-    """A thread, and the asyncio task that it runs, or None."""
+    """A thread and its running asyncio task, or None outside of an event loop."""
 
     thread: int
     task: Any
 
     @property
     def is_running_here(self) -> bool:
-        """Whether the calling thread is this owner's thread, which cannot go on while the caller waits."""
+        """Whether the calling thread is this owner's thread. The owner cannot continue while the caller waits."""
         return self.thread == threading.get_ident()
 
     @property
@@ -36,7 +36,7 @@ class Owner(NamedTuple):
 
 
 def current() -> Owner:
-    """The owner that runs now."""
+    """Return the running task and thread."""
     task = None
     if (asyncio := sys.modules.get("asyncio")) is not None:
         with contextlib.suppress(RuntimeError):  # no event loop runs in this thread
@@ -46,17 +46,17 @@ def current() -> Owner:
 
 @contextlib.contextmanager
 def inside(block: object) -> Iterator[None]:
-    """Mark the running code, and what it calls, as being inside a block, until the ``with`` block ends.
+    """Mark the running code and everything it calls as being inside ``block``, until the ``with`` block ends.
 
-    Tasks of other frameworks than asyncio have contexts of their own: they are inside only if the block started them.
+    Tasks of other frameworks than asyncio have their own contexts: they are inside only if the block started them.
     """
     _blocks.set((*_blocks.get(), block))
     try:
         yield
-    finally:  # the context may be another one: a generator can be ended by anybody
+    finally:  # another context may end a generator
         _blocks.set(tuple(other for other in _blocks.get() if other is not block))
 
 
 def blocks() -> tuple[object, ...]:
-    """The blocks that the running code is inside of."""
+    """Return the blocks around the running code."""
     return _blocks.get()

@@ -78,7 +78,7 @@ class Loader:
             columns[name].attach(self._env.base, size)
             columns[name].resize(entry.n_blocks * entry.rows_per_block)
             self._load_changed(columns[name], view.stamps.get(name, b""), entry.stamps, txn)
-        view.relocated = record.txn_id != commit or not self._env.sound
+        view.relocated = record.txn_id != commit or not self._env.addressable
         if view.relocated:
             for column in columns.values():
                 place_all(column, column.n_blocks, txn)
@@ -117,7 +117,7 @@ class Loader:
             if value is None:
                 raise CorruptError(f"column {column.name!r}: {keys.describe(key)} is missing")
             column.load(chunk, value, stamp[1])
-            self._env.sound = self._env.sound and self._env.agrees(value)
+            self._env.addressable = self._env.addressable and self._env.agrees(value)
 
 
 def changed_stamps(old: bytes, new: bytes) -> Iterator[tuple[int, tuple[int, int]]]:
@@ -154,7 +154,7 @@ def write_page_table(
         geometry = column.stride, column.rows_per_block, column.pages, column.n_blocks
         entries[name] = ColumnEntry(column.id, column.generation, *geometry, stamps)
     # If the page numbers are invalid, the record contains transaction id 0, and readers locate the blocks by key.
-    record = StateRecord(commit if env.sound else 0, entries, view.record_sums, codec.encode(view.state))
+    record = StateRecord(commit if env.addressable else 0, entries, view.record_sums, codec.encode(view.state))
     txn.put(keys.STATE, record.pack())
     return {name: entry.stamps for name, entry in entries.items()}
 

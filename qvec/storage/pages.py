@@ -1,7 +1,7 @@
-"""LMDB's pages, read without LMDB: the two meta pages and the two trees (mdb.c: MDB_meta, MDB_page, MDB_node, MDB_db).
+"""Read LMDB's pages without LMDB: two meta pages and two trees (MDB_meta, MDB_page, MDB_node, MDB_db in mdb.c).
 
-liblmdb maps any file that it is given. A truncated file then kills the process with SIGBUS, and a foreign file may fail
-an assertion. The checks of a file before it is mapped therefore read its pages with this module.
+liblmdb maps any given file. A truncated file then kills the process with SIGBUS, and a foreign file may fail an
+assertion. Before a file is mapped, its pages are therefore checked with this module.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _META = struct.Struct("<16x II 16x I 36x Q 40x Q QQ")
 _HEADER = struct.Struct("<8x 2x H HH")  # flags | lower, upper: the gap between the nodes' offsets and the nodes
 _NODE = struct.Struct("<HHHH")  # size or page number, low and middle | flags, or its high part | size of the key
 _BRANCH, _LEAF, _OVERFLOW = 1, 2, 4  # flags of a page
-_BIG = 1  # flag of a node: its value is on pages of its own
+_BIG = 1  # flag of a node: its value is on overflow pages
 
 
 class Meta(NamedTuple):
@@ -47,7 +47,7 @@ _NO_META = Meta(0, 0, 0, 0, 0, 0, 0)
 def inspect(path: str) -> tuple[Meta, int]:
     """Return the newest meta page of a file and the file's size in bytes.
 
-    Raises NotFoundError; ReadOnlyError if the file may not be read; FormatError if it is no LMDB 0.9 file; CorruptError
+    Raises NotFoundError; ReadOnlyError without permission to read; FormatError if it is no LMDB 0.9 file; CorruptError
     if its second meta page is cut off or damaged.
     """
     try:
@@ -58,7 +58,7 @@ def inspect(path: str) -> tuple[Meta, int]:
     except FileNotFoundError as error:
         raise NotFoundError(f"{path}: there is no such file") from error
     except PermissionError as error:
-        raise ReadOnlyError(f"{path} may not be read") from error
+        raise ReadOnlyError(f"there is no permission to read {path}") from error
 
 
 def _checked_meta(path: str, fd: int) -> tuple[Meta, int]:
@@ -74,7 +74,7 @@ def _checked_meta(path: str, fd: int) -> tuple[Meta, int]:
 
 
 def newest_commit(fd: int) -> int:
-    """The transaction id of the last commit in an open file, whose first meta page is sound."""
+    """Return the transaction id of the last commit in an open file, whose first meta page must be valid."""
     first = _read_meta(fd, 0)
     return max(first.txn_id, _read_meta(fd, first.psize).txn_id)
 
@@ -86,10 +86,10 @@ def _read_meta(fd: int, at: int) -> Meta:
 
 @dataclass(frozen=True)
 class Node:
-    """A node of a branch page: its key and the page below it. A node of a leaf page: its key and its value.
+    """A node of a branch page has a key and a child page. A node of a leaf page has a key and a value.
 
-    ``page`` is the page below, or the first page of a value that has pages of its own; 0 for other values. ``size`` is
-    the number of bytes of a value that has pages of its own.
+    ``page``: the child page, or the first page of a value on overflow pages; 0 for other values. ``size``: the number
+    of bytes of a value on overflow pages.
     """
 
     key: bytes
@@ -109,13 +109,14 @@ class TreePage:
 
 @dataclass(frozen=True)
 class Pages:
-    """The pages of an open file. Nobody may commit while they are read."""
+    """The pages of an open file. Nobody may commit while pages are read."""
 
     fd: int
     psize: int
 
     def roots(self) -> tuple[int, int]:
-        """Roots of the tree of free pages and of the main tree in the last commit; NO_PAGE for an empty tree."""
+        """Return the roots of the tree of free pages and of the main tree in the last commit; NO_PAGE for an empty
+        tree."""
         newest = max((_read_meta(self.fd, i * self.psize) for i in (0, 1)), key=lambda meta: meta.txn_id)
         return newest.free_root, newest.main_root
 
@@ -132,13 +133,13 @@ class Pages:
         return TreePage(bool(flags & _BRANCH), lower, upper, nodes), page
 
     def value_pages(self, first: int, size: int) -> range:
-        """The pages of a value that has pages of its own. Raises CorruptError if the first is no such page."""
+        """Return the overflow pages of a value. Raises CorruptError if the first is not an overflow page."""
         if not _HEADER.unpack_from(self._read(first))[0] & _OVERFLOW:
             raise CorruptError(f"LMDB's page {first} is not a page of a value")
         return range(first, first - (PAGE_HEADER + size) // -self.psize)
 
     def last_used(self) -> int:
-        """The highest page of both trees and of their values. The trees must be sound."""
+        """Return the highest page of both trees and of their values. The trees must be valid."""
         highest, waiting = 1, [root for root in self.roots() if root != NO_PAGE]
         while waiting:
             number = waiting.pop()
@@ -173,7 +174,7 @@ def _nodes(page: bytes, lower: int, branch: bool) -> Iterator[Node]:
 
 
 def structure_problems(path: str) -> list[str]:
-    """Problems that LMDB's verifier finds in the pages of a file, without liblmdb."""
+    """Return the problems that LMDB's verifier finds in the pages of a file. liblmdb is not used."""
     verifier = importlib.import_module("lmdb.verify")  # rarely needed, and untyped
     try:
         return list(verifier.verify(path, subdir=False))

@@ -1,8 +1,8 @@
 """Record sums: the number of sealed values of each kind, and the sum of their checksums.
 
-A checksum detects a value that was changed. The record sums, which STATE has, detect a value that is lost, duplicated
-or left over from an earlier commit. They do not depend on the order, so a commit updates them from its puts and deletes
-alone (docs/format.md).
+A checksum detects a changed value. The record sums, which are stored in STATE, detect a value that is lost, duplicated
+or left over from an earlier commit. They do not depend on the order of the values, so a commit can update them by
+adding what it puts and subtracting what it deletes (docs/format.md).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class RecordSums:
 
     @classmethod
     def from_state(cls, stored: Mapping[str, Any]) -> Self:
-        """The record sums of a STATE record. Raises ValueError if they are malformed."""
+        """Decode the record sums of a STATE record. Raises ValueError if they are malformed."""
         totals = {name: list(pair) for name, pair in stored.items()}
         whole = all(
             len(pair) == 2 and all(type(v) is int and 0 <= v <= _MASK for v in pair) for pair in totals.values()
@@ -37,15 +37,15 @@ class RecordSums:
         return cls(totals)
 
     def copy(self) -> Self:
-        """An independent copy."""
+        """Return an independent copy."""
         return type(self)({name: list(pair) for name, pair in self.totals.items()})
 
     def put(self, txn: Any, key: bytes, value: bytes) -> None:
         """Put a sealed value, which may replace another.
 
-        A longer value is deleted first. Where a transaction replaces a value that it put itself, LMDB would leave the
-        longer one's pages to the new value, and checks of the file's structure would report them as lost
-        (mdb_cursor_put in mdb.c).
+        If the old value is longer, it is deleted first. Otherwise, if the same transaction put both values, LMDB would
+        leave the pages of the longer value to the shorter one, and checks of the file's structure would report these
+        pages as lost (mdb_cursor_put in mdb.c).
         """
         old = txn.get(key)
         self.subtract(key, old)
@@ -60,12 +60,12 @@ class RecordSums:
         txn.delete(key)
 
     def add(self, key: bytes, value: bytes | memoryview) -> None:
-        """Count a sealed value that is new."""
+        """Add a new sealed value to the sums."""
         pair = self.totals[_NAMES[key[:1]]]
         pair[0], pair[1] = pair[0] + 1, (pair[1] + records.checksum_of(value)) & _MASK
 
     def subtract(self, key: bytes, value: bytes | memoryview | None) -> None:
-        """Discount a sealed value that is about to be deleted; None: there is none."""
+        """Subtract a sealed value from the sums before it is deleted. None: there is no value."""
         if value is not None:
             pair = self.totals[_NAMES[key[:1]]]
             pair[0], pair[1] = pair[0] - 1, (pair[1] - records.checksum_of(value)) & _MASK

@@ -56,7 +56,10 @@ def unpack(packed: bytes | memoryview) -> Any:
 
 
 def fingerprint(value: object) -> bytes | None:
-    """Bytes that are equal only for equal plain data, types and order included; None if it is not plain or too deep."""
+    """Return bytes that are equal only for equal plain data of equal types and order.
+
+    None for data that is not plain.
+    """
     try:
         packer = msgpack.Packer(use_bin_type=True, datetime=True, strict_types=True, default=_in_utc)
         return bytes(packer.pack(value))
@@ -70,12 +73,12 @@ def check_plain(value: object, name: str) -> None:
 
 
 def seal(key: bytes, payload: object, name: str = "payload") -> bytes:
-    """The value that stores ``payload`` under ``key``; errors call the payload ``name``."""
+    """Encode the value that stores ``payload`` under ``key``. Error messages call the payload ``name``."""
     return seal_bytes(key, pack(payload, name))
 
 
 def unseal(key: bytes, value: bytes | memoryview) -> Any:
-    """The payload of a value that was sealed under ``key``. Raises CorruptError if the value is damaged."""
+    """Decode the payload of a value that was sealed under ``key``. Raises CorruptError if the value is damaged."""
     packed = unseal_bytes(key, value)
     try:
         return unpack(packed)
@@ -110,12 +113,12 @@ def read_all(snapshot: SnapshotBase, kind: int, numbers: Sequence[int], deadline
 
 
 def seal_bytes(key: bytes, payload: bytes) -> bytes:
-    """The value that stores bytes under ``key``."""
+    """Encode the value that stores bytes under ``key``."""
     return crc32c(payload, crc32c(key)).to_bytes(_CRC_BYTES, "little") + payload
 
 
 def unseal_bytes(key: bytes, value: bytes | memoryview) -> bytes | memoryview:
-    """The bytes of a value that was sealed under ``key``. Raises CorruptError if there are none or they are damaged."""
+    """Decode the bytes of a value that was sealed under ``key``. Raises CorruptError if they are missing or damaged."""
     payload = value[_CRC_BYTES:]
     if len(payload) == 0 or crc32c(payload, crc32c(key)) != int.from_bytes(value[:_CRC_BYTES], "little"):
         raise CorruptError(f"{keys.describe(key)} fails its checksum")
@@ -128,7 +131,7 @@ def checksum_of(value: bytes | memoryview) -> int:
 
 
 def _in_utc(value: object) -> datetime:
-    """Convert a value that msgpack cannot encode. The only plain ones are datetimes without a time zone."""
+    """Convert a value that msgpack cannot encode. Only a datetime without a time zone can be converted."""
     if type(value) is datetime and value.tzinfo is None:
         return value.replace(tzinfo=UTC)
     raise TypeError(f"{type(value).__name__} is not plain data")
@@ -139,9 +142,10 @@ def _reject(code: int, data: bytes) -> None:
 
 
 def is_plain(value: Any, depth: int = 0) -> bool:
-    """Whether a value is plain data, except for errors that packing finds. False means that it must be checked.
+    """Test quickly whether a value is plain data. False means that :func:`check_plain` must check it.
 
-    This takes a fifth of the time of :func:`check_plain`, which describes the error.
+    The test ignores errors that packing finds. It takes a fifth of the time of :func:`check_plain`, which describes the
+    error.
     """
     kind = type(value)
     if kind is dict:

@@ -1,4 +1,4 @@
-"""The reserve: room inside the file for deletes, so that deletes succeed on a full disk.
+"""The reserve: space inside the file with which deletes succeed on a full disk.
 
 LMDB writes new pages before it frees the pages that they replace, so even a delete needs free pages, and a file that
 fills the disk may have none. The reserve is one value of zeros. A delete that runs out of space frees it, and the next

@@ -1,4 +1,4 @@
-"""Names of the calls that run in other threads, for messages."""
+"""Names of running calls in other threads, for messages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 
 
 def running_calls(store: object) -> list[str]:
-    """The outermost method of a collection over ``store`` that each other thread is in, with the thread's name."""
+    """For each other thread in a call of a collection over ``store``: the outermost method, and the thread's name."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     found = []
     for ident, frame in sys._current_frames().items():

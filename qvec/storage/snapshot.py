@@ -21,9 +21,9 @@ _ROW_BYTES = 4
 
 
 class Snapshot(SnapshotBase):
-    """What one commit stored, until `Store.end`. Any thread may read a snapshot.
+    """The content of one commit, valid until `Store.end`. Any thread may read a snapshot.
 
-    ``derived`` holds data that layers above computed from the commit. It is emptied when another commit is seen.
+    ``derived``: data that higher layers have computed from the commit.
     """
 
     __slots__ = ()
@@ -37,7 +37,7 @@ class Snapshot(SnapshotBase):
         return 0
 
     def reside(self, columns: Iterable[Column]) -> None:
-        """Copy columns into memory for this and all later snapshots. A write transaction ignores the call."""
+        """Copy columns to memory for this snapshot and all later ones. A write transaction ignores the call."""
         self.live()
         if not self.view.writable:
             with self.env.lock:
@@ -46,19 +46,22 @@ class Snapshot(SnapshotBase):
                         column.make_resident()
 
     def record(self, kind: int, number: int) -> Any:
-        """The payload under ``kind`` and ``number``, or None. Raises CorruptError if it is damaged."""
+        """Return the payload under ``kind`` and ``number``, or None. Raises CorruptError if the payload is damaged."""
         key = record_key(kind, number)
         value = self._get(key)
         return None if value is None else records.unseal(key, value)
 
     def entry(self, name: bytes) -> bytes | memoryview | None:
-        """The bytes under a name, or None; valid until the snapshot ends. Raises CorruptError if they are damaged."""
+        """Return the bytes under a name, or None; valid until the snapshot ends.
+
+        Raises CorruptError if they are damaged.
+        """
         key = entry_key(name)
         value = self._get(key)
         return None if value is None else records.unseal_bytes(key, value)
 
     def entries(self, first: bytes, last: bytes) -> Iterator[tuple[bytes, bytes | memoryview]]:
-        """Names from ``first`` to ``last``, both included, with their bytes, in ascending order."""
+        """Yield the names from ``first`` to ``last``, both included, and their bytes, in ascending order."""
         end = entry_key(last)
         for key, value in self._items(entry_key(first)):
             if key > end:
@@ -66,7 +69,7 @@ class Snapshot(SnapshotBase):
             yield key[1:], records.unseal_bytes(key, value)
 
     def row_of(self, key: bytes) -> int | None:
-        """The row of an id, or None."""
+        """Return the row of an id, or None."""
         try:
             value = self.live().get(keys.ID + key)
         except Error as error:
@@ -74,7 +77,7 @@ class Snapshot(SnapshotBase):
         return None if value is None else row_number(keys.ID + key, value)
 
     def rows_of(self, ids: Sequence[bytes], deadline: Deadline | None = None) -> NDArray[np.int64]:
-        """The row of each id, int64 [n], -1 for an id that is not stored."""
+        """Return the row of each id, int64 [n], -1 for an id that is not stored."""
         rows = np.empty(len(ids), dtype=np.int64)
         for i, key in enumerate(ids if deadline is None else deadline.watch(ids)):
             name = id_key(key, i)
@@ -83,12 +86,12 @@ class Snapshot(SnapshotBase):
         return rows
 
     def iter_ids(self) -> Iterator[tuple[bytes, int]]:
-        """All ids and their rows, in the order of the ids' bytes; valid until the snapshot ends."""
+        """Yield all ids and their rows, in the order of the ids' bytes; valid until the snapshot ends."""
         for key, value in self._items(keys.ID):
             yield key[1:], row_number(key, value)
 
     def check(self) -> Iterator[str]:
-        """Read every page, block and record once, and describe what is damaged."""
+        """Read every page, block and record once, and describe the damaged ones."""
         self.live()
         yield from structure_problems(self.env.pair.readable_path)
         for column in self.columns.values():
@@ -115,7 +118,7 @@ class Snapshot(SnapshotBase):
             yield f"{found[0]} {name} exist, the state says {expected[0]}: some are lost, or of an earlier commit"
 
     def _items(self, first: bytes) -> Iterator[tuple[bytes, memoryview]]:
-        """Keys from ``first`` on, with their values, in ascending order."""
+        """Yield keys and values in ascending order, beginning at the key ``first``."""
         with translated(self.env.path), self.live().cursor() as cursor:
             found = cursor.set_range(first)
             while found:
@@ -132,28 +135,28 @@ class Snapshot(SnapshotBase):
 
 
 def record_key(kind: int, number: int) -> bytes:
-    """Key of a record. Raises InputError for numbers that do not fit."""
+    """Return the key of a record. Raises InputError for a kind or number that is too large."""
     if not 0 <= kind < 256 or not 0 <= number < 1 << 32:
         raise InputError(f"record kind {kind} is not below 256, or number {number} is not below 2^32")
     return keys.record(kind, number)
 
 
 def entry_key(name: bytes) -> bytes:
-    """Key of an entry. Raises InputError for a name that is too long for LMDB."""
+    """Return the key of an entry. Raises InputError for a name that is too long for LMDB."""
     if not 0 < len(name) <= keys.MAX_NAME_BYTES:
         raise InputError(f"the name of an entry has {len(name)} bytes, not 1 to {keys.MAX_NAME_BYTES}")
     return keys.ENTRY + name
 
 
 def id_key(name: bytes, position: int) -> bytes:
-    """Key of an id. Raises InputError with the position of an id that is too long for LMDB."""
+    """Return the key of an id. Raises InputError with the position of an id that is too long for LMDB."""
     if not 0 < len(name) <= keys.MAX_ID_BYTES:
         raise InputError(f"id {position} has {len(name)} bytes, not 1 to {keys.MAX_ID_BYTES}")
     return keys.ID + name
 
 
 def row_number(key: bytes, value: bytes | memoryview) -> int:
-    """The row that is stored under an id's key."""
+    """Decode the row that is stored under an id's key."""
     payload = records.unseal_bytes(key, value)
     if len(payload) != _ROW_BYTES:
         raise CorruptError(f"{keys.describe(key)} has {len(payload)} bytes instead of {_ROW_BYTES}")
@@ -161,7 +164,7 @@ def row_number(key: bytes, value: bytes | memoryview) -> int:
 
 
 def row_value(key: bytes, row: int) -> bytes:
-    """The value that stores a row under an id's key."""
+    """Encode the value that stores a row under an id's key."""
     if not 0 <= row < 1 << 31:
         raise InputError(f"row {row} is not below 2^31")
     return records.seal_bytes(key, row.to_bytes(_ROW_BYTES, "little"))

@@ -1,4 +1,4 @@
-"""A store that stays at one commit while others follow."""
+"""A read-only store that stays at one commit while other stores follow new commits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qvec.storage.store import TIMEOUT, Store
 
 
 class SnapshotStore(Store):
-    """A read-only store whose snapshots all read one commit. Close it soon: its pages are not reused before.
+    """A read-only store whose snapshots all read the same commit. Close it soon: its pages cannot be reused until then.
 
     Any thread may use it. ``source`` is the store that follows new commits.
     """
@@ -22,7 +22,7 @@ class SnapshotStore(Store):
     def __init__(self, store: Store) -> None:
         """Open the last commit of ``store``, which must not be in a transaction of this thread.
 
-        A snapshot store of another one ends with it.
+        If ``store`` is a snapshot store itself, the new store shares its snapshot, which ends with ``store``.
         """
         self._store = store
         self._snapshot = store.begin()
@@ -38,7 +38,7 @@ class SnapshotStore(Store):
             self._end_snapshot(self._snapshot)
 
     def _end_snapshot(self, snapshot: Snapshot) -> None:
-        """End the snapshot, unless this is a snapshot store of another one, which ends it."""
+        """End the snapshot, unless it belongs to another snapshot store."""
         if self._store is self.source:
             self.source.uses.pop(snapshot, None)
             self.source.end(snapshot)
@@ -48,7 +48,7 @@ class SnapshotStore(Store):
         return self._store.source
 
     def begin(self, deadline: Deadline | None = None) -> Snapshot:
-        """The snapshot. Raises ClosedError after `close` of this store or of the store that it was made from."""
+        """Return the snapshot. Raises ClosedError if this store, or the store that it was made from, was closed."""
         if self._snapshot is None or self.closed:
             raise ClosedError("this snapshot is closed")
         self._snapshot.live()

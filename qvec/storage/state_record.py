@@ -18,7 +18,7 @@ _LIMITS = (1 << 8, 1 << 16, 1 << 32, 1 << 32, 1 << 32, 1 << 32)  # of the number
 
 @dataclass(frozen=True, slots=True)
 class StateCodec:
-    """How the layer above stores its state with a commit. The store itself treats the state as an opaque value.
+    """Converts the state of the layer above to plain data and back. The store itself does not interpret the state.
 
     ``decode(stored, columns)`` returns the state of a commit. It raises CorruptError if the stored plain data is
     invalid or contradicts the columns. ``encode(state)`` returns plain data for the STATE record.
@@ -29,17 +29,17 @@ class StateCodec:
 
 
 CodecFactory = Callable[[Mapping[str, Any]], StateCodec]
-"""Makes the codec of a file's states from its configuration."""
+"""Makes the codec for a file's states from the file's configuration."""
 
 
 def plain_codec(config: Mapping[str, Any]) -> StateCodec:
-    """A codec whose states are dicts of plain data. It accepts any dict."""
+    """Return a codec for states that are dicts of plain data. It accepts any dict."""
     return StateCodec(lambda stored, columns: stored, dict)
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnSpec:
-    """A column to create. ``id`` (below 256) and ``generation`` are part of its keys; ``stride`` is bytes per row.
+    """A column to create. ``id`` (below 256) and ``generation`` are parts of its keys; ``stride``: bytes per row.
 
     A block takes the number of pages from ``min_pages`` to ``max_pages`` that wastes the least space.
     """
@@ -52,7 +52,7 @@ class ColumnSpec:
 
 
 def block_geometry(stride: int, psize: int, min_pages: int, max_pages: int) -> tuple[int, int]:
-    """Rows and pages of a block: the page count that wastes the smallest share, the smallest of equals."""
+    """Return the rows and pages of a block: the number of pages that wastes the smallest share, the least of equals."""
     if stride < 1 or not 1 <= min_pages <= max_pages:
         raise InputError(f"no block of {min_pages}..{max_pages} pages for rows of {stride} bytes")
     best = (0, 0)
@@ -66,7 +66,7 @@ def block_geometry(stride: int, psize: int, min_pages: int, max_pages: int) -> t
 
 
 class ColumnEntry(NamedTuple):
-    """A column in the STATE record. ``stamps`` has (txn id u64, crc32c u32) of each chunk of its page table."""
+    """A column in the STATE record. ``stamps``: (txn id u64, crc32c u32) for each chunk of its page table."""
 
     id: int
     generation: int
@@ -86,14 +86,17 @@ class StateRecord(NamedTuple):
     state: dict[str, Any]
 
     def pack(self) -> bytes:
-        """The value to store under the key STATE."""
+        """Encode the value to store under the key STATE."""
         columns = {name: list(entry) for name, entry in self.columns.items()}
         payload = {"txn": self.txn_id, "columns": columns, "sums": self.sums.totals, "state": self.state}
         return records.seal(keys.STATE, payload)
 
 
 def read_state(txn: Any) -> StateRecord:
-    """The STATE record of a transaction's commit. Raises CorruptError if it is missing or malformed."""
+    """Read the STATE record of the commit that a transaction reads.
+
+    Raises CorruptError if it is missing or malformed.
+    """
     value = txn.get(keys.STATE)
     if value is None:
         raise CorruptError("the state record is missing")
@@ -128,7 +131,7 @@ def memory_column(name: str, spec: ColumnSpec, psize: int) -> Column:
 
 
 def first_state(columns: Mapping[str, ColumnSpec], state: dict[str, Any], psize: int, commit: int) -> bytes:
-    """The value of the STATE record of a new file with empty columns."""
+    """Encode the STATE record of a new file with empty columns."""
     entries = {}
     for name, spec in columns.items():
         geometry = block_geometry(spec.stride, psize, spec.min_pages, spec.max_pages)

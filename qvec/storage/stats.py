@@ -1,4 +1,4 @@
-"""Sizes of a store, and the snapshots that keep its pages from being reused."""
+"""Sizes of a store, and the snapshots that prevent the reuse of its pages."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from qvec.storage.store import Store
 
 @dataclass(frozen=True)
 class StoreStats:
-    """Sizes in bytes; ``other_bytes`` are those of records, entries, ids and the pages of the tree.
+    """Sizes in bytes. ``other_bytes``: the bytes of records, entries, ids and the pages of the tree.
 
-    ``readers`` is the number of open snapshots of all processes; ``commits_held`` is how many commits the oldest of
-    them is behind. ``snapshots`` has the age in seconds and the number of commits since for each open snapshot store of
-    this handle, oldest first.
+    ``readers``: the number of open snapshots in all processes. ``commits_held``: how many commits the oldest of these
+    snapshots is behind. ``snapshots``: for each open snapshot store of this handle, oldest first, its age in seconds
+    and the number of commits since it was opened.
     """
 
     file_bytes: int
@@ -32,7 +32,7 @@ class StoreStats:
 
 
 def collect(store: Store) -> StoreStats:
-    """Statistics of the last commit."""
+    """Collect the statistics of the last commit."""
     store = store.source
     with store.read() as snapshot:
         env, info = store.env, store.env.lmdb.info()

@@ -83,7 +83,7 @@ class Store(OpenFile):
 
     @property
     def source(self) -> Store:
-        """The store that follows new commits: this one, unless it stays at one commit."""
+        """The store that follows new commits: this store, unless it is a snapshot store."""
         return self
 
     @classmethod
@@ -138,15 +138,15 @@ class Store(OpenFile):
         timeout: float = TIMEOUT,
         exclusive: bool = False,
     ) -> Store:
-        """Open a file. Any number of handles of any number of processes may have it open in both modes.
+        """Open a file. Any number of handles in any number of processes may have it open in both modes.
 
         state_codec: makes the codec of states from the file's configuration.
         memory: an option of the layer above, which calls :meth:`Snapshot.reside`.
         checksums: False skips the checksums of blocks, not of their headers.
         map_size: the address space to reserve at first, in bytes; it grows.
         untrusted: check LMDB's pages, without LMDB, before they are mapped.
-        timeout: seconds that a transaction waits for those of other handles, threads and processes.
-        exclusive: no other handle writes while this one is open.
+        timeout: seconds that a transaction waits for transactions of other handles, threads and processes.
+        exclusive: no other handle can write while this one is open.
 
         Raises NotFoundError, FormatError, CorruptError, LockedError or ReadOnlyError.
         """
@@ -180,7 +180,7 @@ class Store(OpenFile):
         return started
 
     def _begin_writing(self, activity: str) -> None:
-        """Wait for the turn of the calling task or thread among the writers of all processes."""
+        """Wait until the calling task or thread is the writer among all processes."""
         if self.mode == "r":
             raise ReadOnlyError(f"{self.path} is open with mode='r'")
         if self.epoch != fork_epoch():
@@ -197,19 +197,19 @@ class Store(OpenFile):
             raise
 
     def _exclude_others(self) -> None:
-        """Be the writer until `close`. The threads of this handle have a queue of their own."""
+        """Become the writer until `close`. The threads of this handle then wait in a separate queue."""
         self.env.queue.acquire(self._handle, "has the file open exclusively", self.timeout, whole_handle=True)
         self._queue = WriteQueue(self.path)
 
     def _discard_compacted(self) -> None:
-        """Discard a copy that a process left that died, unless another is writing it."""
+        """Discard the incomplete copy of a process that died, unless another process is writing it."""
         timeout, self.timeout = self.timeout, 0.0
         with contextlib.suppress(LockedError), self.env.queue.job("compacts"), self.exclusive("opens the file"):
             atomic_file.discard(self.path + atomic_file.COMPACTED)
         self.timeout = timeout
 
     def _end_write(self, view: View | None) -> None:
-        """End a write transaction. ``view`` is what it committed, None if that is not known."""
+        """End a write transaction. ``view``: the committed view, or None if its content is not known."""
         self._views.written(view)
         self._transaction = None
         self._queue.release()
@@ -218,9 +218,9 @@ class Store(OpenFile):
 
     @contextlib.contextmanager
     def write(self, *, frees: bool = False, activity: str = "writes") -> Iterator[Transaction]:
-        """A write transaction that commits at the end of the ``with`` block; an exception aborts it.
+        """Run a write transaction, which commits at the end of the ``with`` block. An exception aborts it.
 
-        Inside `transaction`, the block is a part of that transaction. ``frees``: the block deletes more than it adds.
+        Inside a `transaction` block, join that transaction instead. ``frees``: the block deletes more than it adds.
         """
         if self.in_transaction:
             assert self.joined is not None
@@ -242,7 +242,8 @@ class Store(OpenFile):
     def transaction(self) -> Iterator[None]:
         """Combine all writes of this task or thread in the ``with`` block: they become visible together at its end.
 
-        Blocks inside it are parts of it. An exception that leaves one of them undoes everything, even if it is caught.
+        Nested blocks are parts of the outer block. An exception that leaves a nested block undoes everything, even if
+        the outer block catches it.
         """
         if self.in_transaction:
             with self._inner_block(self.joined):
@@ -255,7 +256,7 @@ class Store(OpenFile):
                 yield
                 txn.check_whole()
                 if self._inner:
-                    raise AbortedError("the transaction was undone, because it ends before a block inside it")
+                    raise AbortedError("the transaction was undone, because it ended before a block inside it")
             finally:
                 self._orphans.update(self._inner)
                 self._inner.clear()
@@ -264,7 +265,7 @@ class Store(OpenFile):
 
     @contextlib.contextmanager
     def _inner_block(self, txn: Transaction) -> Iterator[None]:
-        """A block inside the open one. If the outer block ends first (it is in a generator), both are undone."""
+        """Run a nested block. If the outer block ends first (a generator contains it), both are undone."""
         block = object()
         self._inner.add(block)
         try:
@@ -278,7 +279,7 @@ class Store(OpenFile):
             orphan = block in self._orphans
             self._orphans.discard(block)
         if orphan:
-            raise AbortedError("the outer block of this transaction has ended before, and everything was undone")
+            raise AbortedError("the outer block of this transaction has already ended, and everything was undone")
 
     @contextlib.contextmanager
     def note_disk_full(self) -> Iterator[None]:
@@ -291,7 +292,7 @@ class Store(OpenFile):
             raise
 
     def commit_empty(self) -> None:
-        """Commit an empty transaction, if there is room. LMDB reuses pages two commits after they were freed."""
+        """Commit an empty transaction, if there is space. LMDB reuses pages two commits after they were freed."""
         with contextlib.suppress(DiskFullError):
             txn = self.begin_write()
             txn.frees = True

@@ -1,4 +1,4 @@
-"""A write transaction: it changes private copies of blocks, and publishes everything by one LMDB commit."""
+"""A write transaction, which changes private copies of blocks and publishes all changes in one LMDB commit."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ from qvec.storage.snapshot import Snapshot, entry_key, id_key, record_key, row_v
 from qvec.storage.state_record import ColumnSpec, StateCodec, block_geometry
 
 Operation = Callable[[Any], object]
-_CHECKPOINT_SHARE = 48  # a checkpoint writes a 48th of the file; pages of three checkpoints wait to be reused
+_CHECKPOINT_SHARE = 48  # a checkpoint writes 1/48 of the file; pages of three checkpoints cannot be reused yet
 _CHECKPOINT_BYTES = 1 << 20, 64 << 20
-_LARGE_COMMIT = 16 << 20  # bytes from which on a commit releases its memory as early as possible
+_LARGE_COMMIT = 16 << 20  # a commit of more bytes than this releases its memory as early as possible
 _FREE_MAP_FACTOR = 4  # a map with this many free bytes per byte to put cannot become full
 
 
 class Transaction(Snapshot):
     """Changes that become visible together at `commit`, or never. A transaction belongs to the ``owner`` that began it.
 
-    Reads see the changes. Puts and deletes are also recorded in a log: when the map is full, LMDB's transaction is
-    aborted, the map is doubled, and a new transaction runs the log. ``frees`` marks a transaction that deletes more
-    than it adds; its commit does not put the reserve. ``is_block``: it combines the calls of a `Store.transaction`
-    block. ``has_failed``: one of them failed half-way. ``is_abandoned``: the handle was closed meanwhile.
+    Reads in the transaction see its changes. Puts and deletes are also recorded in a log: when the map is full, LMDB's
+    transaction is aborted, the map is doubled, and a new LMDB transaction repeats the log.
+
+    ``frees``: the transaction deletes more than it adds, so its commit does not store the reserve. ``is_block``: the
+    transaction combines the calls of a `Store.transaction` block. ``has_failed``: one of these calls failed half-way.
+    ``is_abandoned``: the handle was closed while the transaction was open.
     """
 
     __slots__ = (
@@ -46,9 +48,9 @@ class Transaction(Snapshot):
         codec: StateCodec,
         on_end: Callable[[View | None], None],
     ) -> None:
-        """``path`` must be a name of the open file at the commit. ``on_end`` is called at the end.
+        """At the commit, ``path`` must refer to the open file. ``on_end`` is called when the transaction ends.
 
-        Its argument is the view that was committed, or None if its content is not known.
+        The argument of ``on_end`` is the committed view, or None if its content is not known.
         """
         super().__init__(env, txn, view)
         self._path, self._codec, self._on_end = path, codec, on_end
@@ -60,18 +62,21 @@ class Transaction(Snapshot):
         self._note_committed()
 
     def _note_committed(self) -> None:
-        """Note blocks and record sums of the last commit, on which a retry starts."""
+        """Record the blocks and record sums of the last commit, from which a retry starts."""
         self._committed = {name: (column, column.n_blocks) for name, column in self.view.columns.items()}
         self._record_sums = self.view.record_sums.copy()
 
     @property
     def version(self) -> int:
-        """Number of calls that have made changes."""
+        """The number of calls that have made changes."""
         return self._calls
 
     @contextlib.contextmanager
     def call(self) -> Iterator[Self]:
-        """One of several calls that this transaction combines. Raises AbortedError after one that failed half-way."""
+        """Run one of the calls that this transaction combines.
+
+        Raises AbortedError if an earlier call failed half-way.
+        """
         self._own()
         if self.has_failed:
             raise AbortedError(
@@ -93,11 +98,11 @@ class Transaction(Snapshot):
 
     @property
     def is_idle(self) -> bool:
-        """Whether no call of the block runs."""
+        """Whether no call of the block is running."""
         return self.is_block and not self._running
 
     def check_whole(self) -> None:
-        """Raise an error if the block that ends cannot be committed."""
+        """Raise an error if the block cannot be committed."""
         self._own()
         if self.has_failed:
             raise AbortedError("the transaction was undone, because a call in it failed half-way")
@@ -149,7 +154,7 @@ class Transaction(Snapshot):
         self._run(lambda txn: self.view.record_sums.delete(txn, key))
 
     def put_entries(self, entries: Iterable[tuple[bytes, bytes | None]]) -> None:
-        """Store bytes under names; None deletes a name."""
+        """Store bytes under names. None deletes a name."""
         pairs: list[tuple[bytes, bytes | None]] = []
         for name, value in entries:
             key = entry_key(name)
@@ -162,9 +167,10 @@ class Transaction(Snapshot):
         self._run(lambda txn: operations.delete_range(txn, start, end, self.view.record_sums))
 
     def put_ids(self, ids: Sequence[bytes], rows: Sequence[int], *, append: bool = False) -> None:
-        """Store the row of each id. Raises DuplicateIdError with the position of an id that is stored or repeated.
+        """Store the row of each id. Raises DuplicateIdError with the position of an id that is already stored or
+        repeated.
 
-        ``append`` is a hint that the ids ascend and are greater than all stored ids. An error puts nothing.
+        ``append``: a hint that the ids ascend and are greater than all stored ids. After an error nothing is stored.
         """
         names = [id_key(name, i) for i, name in enumerate(ids)]
         pairs = [(name, row_value(name, int(row))) for name, row in zip(names, rows, strict=True)]
@@ -177,11 +183,11 @@ class Transaction(Snapshot):
         self._run(lambda txn: operations.put_or_delete(txn, wanted, self.view.record_sums))
 
     def clear(self, name: str) -> None:
-        """Delete all "entries" or "ids", damaged ones included."""
+        """Delete all "entries" or "ids", including damaged ones."""
         self._run(lambda txn: operations.clear(txn, name, self.view.record_sums))
 
     def put_again(self, first: bytes, stop: bytes | None) -> None:
-        """Delete and put entries and ids from one key of the database to below another (None: to the end)."""
+        """Delete the entries and ids in a range of keys, ``stop`` excluded (None: to the end), and put them again."""
         self._run(lambda txn: operations.put_again(txn, max(first, keys.ENTRY), stop))
 
     def free_reserve(self) -> None:
@@ -191,8 +197,8 @@ class Transaction(Snapshot):
     def checkpoint(self) -> None:
         """Publish the changes so far, release their memory and continue; `abort` then undoes later changes only.
 
-        Checkpoints are for changes that readers cannot see before further changes follow: they bound the memory of a
-        large transaction. The call has no effect in a transaction that combines several calls.
+        A checkpoint limits the memory of a large transaction. It is for changes that readers cannot see until further
+        changes follow. The call has no effect in a transaction that combines several calls.
         """
         self._own()
         if self.is_block:
@@ -210,7 +216,7 @@ class Transaction(Snapshot):
             raise
 
     def checkpoint_if_large(self) -> None:
-        """Make a `checkpoint` if changed blocks exceed a 48th of the file, 1 MiB at least and 64 MiB at most."""
+        """Make a `checkpoint` if changed blocks exceed 1/48 of the file; the limit is at least 1 and at most 64 MiB."""
         least, most = _CHECKPOINT_BYTES
         limit = min(max(self.env.used_bytes() // _CHECKPOINT_SHARE, least), most)
         if self._changed_bytes() > limit:
@@ -220,7 +226,7 @@ class Transaction(Snapshot):
         return sum(column.private_bytes for column in self.view.columns.values())
 
     def commit(self) -> None:
-        """Publish all changes at once, durably unless the store is relaxed. An error undoes all of them."""
+        """Publish all changes at once, durably unless the store is relaxed. After an error nothing is changed."""
         self._own()
         written = self._written + self._changed_bytes()
         try:
@@ -232,14 +238,14 @@ class Transaction(Snapshot):
             trim_heap()
         self.txn = None
         self._log.clear()  # its operations refer to this transaction
-        self._on_end(self.view if self.env.sound else None)
+        self._on_end(self.view if self.env.addressable else None)
 
     def abort(self) -> None:
         """Undo everything. Ending twice, or ending the parent's transaction in a forked child, has no effect."""
         if self.txn is None or self.epoch != fork_epoch():
             return
         if not self.owner.is_running_here and not self.owner.has_ended:
-            raise InputError("a write transaction is ended by another thread than the one that began it")
+            raise InputError("a write transaction must be ended by the thread that began it")
         self.live().abort()
         self.txn = None
         self._log.clear()
@@ -247,7 +253,7 @@ class Transaction(Snapshot):
 
     def _own(self) -> Any:
         if owner.current() != self.owner:
-            raise InputError("a write transaction is used by another thread or task than the one that began it")
+            raise InputError("a write transaction can only be used by the thread or task that began it")
         if self.is_abandoned:
             raise ClosedError(f"{self._path} is closed")
         return self.live()
@@ -278,7 +284,7 @@ class Transaction(Snapshot):
         env = self.env
         env.grow()
         self.txn = env.begin_write()
-        self.view.relocated = self.view.relocated or not env.sound
+        self.view.relocated = self.view.relocated or not env.addressable
         self._attach_columns()
         self.view.record_sums = self._record_sums.copy()
         for operation in self._log:
@@ -303,12 +309,12 @@ class Transaction(Snapshot):
         commit = txn.id()
         txn.commit()
         self._discarded = False
-        self.view.stamps, self.view.txn_id, self.view.relocated = stamps, commit, not env.sound
+        self.view.stamps, self.view.txn_id, self.view.relocated = stamps, commit, not env.addressable
         for column in self.view.columns.values():
             column.release()
 
     def _put_blocks(self, column: Column, per_chunk: int) -> set[int]:
-        """Put the changed blocks and read the pages that LMDB gave them. Returns the blocks whose entry changed."""
+        """Store the changed blocks and read their page numbers from LMDB. Returns the blocks whose entries changed."""
         txn, commit = self.txn, self.txn.id()
         n_blocks = self._n_committed(column)
         dirty = column.dirty().tolist()
@@ -316,7 +322,7 @@ class Transaction(Snapshot):
             key = keys.block(column.id, column.generation, block)
             txn.put(key, column.seal(block, commit))
             column.set_page(block, txn.get(key))
-            if self._discarded:  # LMDB has a copy until the commit
+            if self._discarded:  # LMDB keeps a copy until the commit
                 column.discard(block)
         touched = set(range(column.n_blocks)) if self.view.relocated else set(dirty)
         if column.n_blocks < n_blocks:
@@ -325,7 +331,7 @@ class Transaction(Snapshot):
         return touched
 
     def _n_committed(self, column: Column) -> int:
-        """Blocks that the column has in the last commit."""
+        """Return the number of blocks that the column has in the last commit."""
         committed, n_blocks = self._committed.get(column.name, (None, 0))
         return n_blocks if committed is column else 0
 

@@ -1,4 +1,4 @@
-"""The two views of a store that follow the last commit: one for its snapshots, and one that its writer changes."""
+"""The two views of a store that follow the last commit: one for snapshots, and one that the writer changes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from qvec.storage.state_record import StateCodec
 
 
 class ViewCache:
-    """Brings a view to the last commit when a read or a write begins, by loading the changes only."""
+    """Moves a view to the last commit when a read or a write begins. It loads only what has changed."""
 
     def __init__(self, env: Environment, codec: StateCodec, *, checksums: bool) -> None:
         self._env, self._loader = env, Loader(env, codec, checksums=checksums)
         self._writers = View(writable=True)
 
     def to_read(self, view: View, txn: Any) -> View:
-        """A view at a transaction's commit: ``view``, changed in place, or a changed copy if reads use it.
+        """Return a view of the commit that a transaction reads.
 
-        The caller has ``env.lock``. On an error the transaction is aborted, and ``view`` is empty.
+        Moves ``view`` in place, or a copy of it if running reads use it. The caller holds ``env.lock``. After an error
+        the transaction is aborted, and ``view`` is empty.
         """
         loaded = view.clone() if view.users else view
         try:
@@ -35,7 +36,7 @@ class ViewCache:
         return loaded
 
     def to_write(self, txn: Any) -> View:
-        """The writer's view at the commit before a write transaction, its columns attached to the map."""
+        """Return the writer's view of the commit before a write transaction. Its columns point into the map."""
         commit = txn.id() - 1
         if self._writers.txn_id != commit:
             with translated(self._env.path):
@@ -52,5 +53,5 @@ class ViewCache:
         self._writers = view or View(writable=True)
 
     def clear(self) -> None:
-        """Drop the columns of the writer's view."""
+        """Forget the columns of the writer's view."""
         self._writers = View(writable=True)

@@ -1,10 +1,10 @@
-"""Overwriting with zeros whatever is in the file and not in the last commit.
+"""Overwrite all bytes of the file with zeros that do not belong to the last commit.
 
-LMDB never clears what it frees. Free pages keep their content until other content replaces it, and so do the gaps
-inside the pages of its trees. All bytes that the newest meta page does not lead to are therefore zeroed in place. Two
-commits after the last one that used them, the other meta page does not lead to them either.
+LMDB does not clear freed space. Free pages, and the gaps inside the pages of LMDB's trees, keep their content until it
+is replaced. All bytes that cannot be reached from the newest meta page are therefore zeroed in place. Two commits after
+the last commit that used these bytes, the other meta page does not refer to them either.
 
-Branch pages contain keys that may have been deleted. Whatever is below such a key is deleted and put again.
+Branch pages may contain deleted keys. All entries below such a key are deleted and put again.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ from qvec.storage.store import Store, Transaction
 
 _PAGES_PER_WRITE = 256
 WRITES = "has it open for writing, and its buffers may have deleted data"
-_MAX_ROUNDS = 16  # of rewriting branch pages; one is usual
+_MAX_ROUNDS = 16  # attempts to rewrite branch pages; usually one suffices
 
 KeyRange = tuple[bytes, bytes | None]
 
 
 def zero_free_pages(store: Store, patience: float) -> int:
-    """Overwrite with zeros what is not in the last commit. Returns how many of the bytes were not zero.
+    """Overwrite all bytes with zeros that do not belong to the last commit. Returns how many were not zero before.
 
-    Searches wait. Raises LockedError if snapshots of this process or another read an earlier commit, or if another
-    process has the file open for writing, for longer than ``patience`` seconds.
+    Searches of this process wait. Raises LockedError if a snapshot of this process stays open. Raises LockedError if,
+    for longer than ``patience`` seconds, another process has a snapshot of an earlier commit or has the file open for
+    writing.
     """
     env = store.env
     env.pair.wait_for_others(patience, WRITES, env.pair.is_only_writer)
@@ -40,7 +41,7 @@ def zero_free_pages(store: Store, patience: float) -> int:
     pages = Pages(env.pair.data_fd, env.psize)
     _rewrite_branches(store, pages)
     with store.write():
-        pass  # both meta pages are now of commits that use no older pages
+        pass  # both meta pages now belong to commits that use no older pages
     deadline = time.monotonic() + patience
     while (done := _zeroed(store, pages, last=time.monotonic() >= deadline)) is None:
         time.sleep(PAUSE_FOR_OTHERS)
@@ -48,7 +49,7 @@ def zero_free_pages(store: Store, patience: float) -> int:
 
 
 def _zeroed(store: Store, pages: Pages, last: bool) -> int | None:
-    """Zero the pages, unless another process is in the way: None, or LockedError if this was the last try."""
+    """Zero the pages. If another process prevents this, return None or, at the last attempt, raise LockedError."""
     env = store.env
     with store.exclusive("erases"), env.exclusive_map():
         newest = env.lmdb.info()["last_txnid"]
@@ -82,7 +83,7 @@ def _is_deleted(txn: Transaction, key: bytes) -> bool:
 
 
 def _branch_keys(pages: Pages, root: int, span: KeyRange) -> Iterator[tuple[bytes, KeyRange]]:
-    """The keys of branch pages, each with the range of keys below it."""
+    """Yield the keys of branch pages, each with the range of keys below it."""
     page, _ = pages.tree_page(root)
     if not page.is_branch:
         return
@@ -99,7 +100,7 @@ def _branch_keys(pages: Pages, root: int, span: KeyRange) -> Iterator[tuple[byte
 
 @dataclass
 class PageEraser:
-    """Zeroes unused bytes of a file. The caller excludes writers and readers of older commits."""
+    """Zeroes unused bytes of a file. The caller excludes writers, and readers of older commits."""
 
     pages: Pages
 
@@ -115,7 +116,7 @@ class PageEraser:
         return done
 
     def _walk(self, root: int, used: bytearray) -> int:
-        """Mark the pages of a tree as used, and zero their gaps."""
+        """Mark the pages of a tree as used, and zero the gaps in these pages. Returns how many bytes were not zero."""
         pages, psize = self.pages, self.pages.psize
         waiting, done = [root], 0
         while waiting:
@@ -155,7 +156,7 @@ def _mark(used: bytearray, numbers: range) -> None:
 
 
 def _unused_runs(used: bytearray) -> Iterator[tuple[int, int]]:
-    """Runs of unused pages: the first page of each, and the page after its last."""
+    """Yield the runs of unused pages: the first page, and the page after the last."""
     first = used.find(0)
     while first >= 0:
         stop = used.find(1, first)

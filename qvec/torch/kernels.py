@@ -18,7 +18,7 @@ from qvec.torch.straight import straight
 
 
 class _FakeByKernels(FakeQuantizer):
-    """Codes and decodes by the kernels, on the CPU.
+    """Encodes and decodes with the kernels, on the CPU.
 
     Gradients are those of the input (under cosine, of ``x / |x|``). There are no parameters; :meth:`calibrate` finds
     centroids.

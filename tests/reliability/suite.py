@@ -1,6 +1,6 @@
 """The reliability suite: a table of its runs by number, each with a short and a nightly form.
 
-R1 to R7, R10 to R12, R15, R21 to R25 are functions that return figures; the others are test files that pytest runs. The
+R1 to R7, R10 to R12, R15, R21 to R26 are functions that return figures; the others are test files that pytest runs. The
 numbers are those of docs/reliability.md.
 """
 
@@ -37,6 +37,7 @@ ENGINES = {
     "R23": ("many_writers", "run"),
     "R24": ("interleavings", "run"),
     "R25": ("interleavings", "run_close"),
+    "R26": ("lock_times", "run"),
 }
 TESTS = {
     "R8": ("disk full, file-size limits, address space", ["tests/reliability/test_disk_full.py"]),

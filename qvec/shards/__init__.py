@@ -1,0 +1,29 @@
+"""Sets of shards: many collections in one folder, built by many tasks, searched and changed as one.
+
+The folder's manifest, replaced by one rename, says what belongs to the set. A task writes each block of the input to a
+file with a name of its own, so that a retried task replaces what it wrote (docs/sharding.md).
+"""
+
+from qvec.shards.blocks import Block, merge, write_block
+from qvec.shards.committing import commit, discard_staged
+from qvec.shards.creating import create
+from qvec.shards.manifest import Manifest, Shard
+from qvec.shards.rebalancing import rebalance
+from qvec.shards.remote import fetch, publish
+from qvec.shards.shard_set import ShardSet, open
+
+__all__ = [
+    "Block",
+    "Manifest",
+    "Shard",
+    "ShardSet",
+    "commit",
+    "create",
+    "discard_staged",
+    "fetch",
+    "merge",
+    "open",
+    "publish",
+    "rebalance",
+    "write_block",
+]

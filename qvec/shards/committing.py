@@ -1,0 +1,177 @@
+"""The commit of finished blocks: they become shards of the set by one rename, that of the manifest."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from qvec.collection.collection import Collection
+from qvec.collection.open import open as open_collection
+from qvec.common.errors import InputError, LockedError, NotFoundError
+from qvec.common.types import Ids
+from qvec.shards import manifest as manifests
+from qvec.shards.blocks import BLOCK_SUFFIX, Block, cluster_key
+from qvec.shards.folder import MAP_SIZE, STAGED, SUFFIX, checksum, drafts_of, is_rebalanced, locked, move
+from qvec.shards.log import Log
+from qvec.shards.manifest import Manifest, Shard
+from qvec.shards.routes import Part, Routes
+from qvec.storage.atomic_file import discard
+from qvec.storage.store import TIMEOUT
+
+
+def commit(
+    folder: str | os.PathLike[str], blocks: Iterable[Block | tuple[str, int]], *, timeout: float = TIMEOUT
+) -> Manifest:
+    """Make finished blocks shards of the set, all or none of them; the new manifest.
+
+    blocks: what :func:`write_block` returned, or :func:`merge` by cluster; each key once or more often, as retried
+    tasks report it. Blocks that were written and are not named stay out of the set. Searches see the shards after the
+    call. A call that died is repeated with the same blocks.
+
+    Raises NotFoundError naming a block that is not there, DuplicateIdError naming an id that is in two shards,
+    InputError if the rows differ from those that were reported, LockedError after ``timeout`` seconds.
+    """
+    path = Path(os.path.realpath(folder))
+    wanted = _distinct(blocks)
+    with locked(path, timeout):
+        before = manifests.read(path)
+        if before.is_copy:
+            raise InputError(f"{path} is a fetched copy: write to the set that it was published from")
+        _check_clusters(before, wanted)
+        _check_log(path)
+        if is_rebalanced(path):
+            raise LockedError(f"{path} is being rebalanced: commit the blocks afterwards")
+        generation = before.generation + 1
+        shards = (*before.shards, *(_placed(path, block, before) for block in wanted))
+        routes = f"routes-{generation}{SUFFIX}"
+        write_routes(path, before, shards, routes)
+        after = replace(before, generation=generation, shards=shards, routes=routes)
+        manifests.write(path, after)
+        remove_old(path, before, after)
+        _clean(path, wanted, after)
+    return after
+
+
+def discard_staged(folder: str | os.PathLike[str], *, timeout: float = TIMEOUT) -> int:
+    """Remove blocks, drafts and files of shards that no manifest lists; the number of files that were removed.
+
+    No task may be writing blocks meanwhile.
+    """
+    path = Path(os.path.realpath(folder))
+    with locked(path, timeout):
+        manifest = manifests.read(path)
+        kept = {*manifest.names, manifest.routes}
+        found = [file for file in path.glob(f"*{SUFFIX}*") if file.name.removesuffix("-lock") not in kept]
+        found += path.glob(f"{manifests.MANIFEST}.*")
+        found += [file for file in (path / STAGED).iterdir() if file.is_file()]
+        for file in found:
+            file.unlink(missing_ok=True)
+    return len(found)
+
+
+def _distinct(blocks: Iterable[Block | tuple[str, int]]) -> list[Block]:
+    found: dict[str, Block] = {}
+    for given in blocks:
+        block = Block(*given)
+        manifests.check_key(block.key)
+        if found.setdefault(block.key, block).rows != int(block.rows):
+            raise InputError(
+                f"block {block.key!r} was reported with {found[block.key].rows} and with {block.rows} rows: "
+                "the same key must stand for the same rows"
+            )
+    if not found:
+        raise InputError("there are no blocks to commit")
+    return [found[key] for key in sorted(found)]
+
+
+def _check_clusters(manifest: Manifest, blocks: list[Block]) -> None:
+    """By cluster, the shards of all clusters are committed once, in order: a shard's number is its cluster's."""
+    if manifest.clusters is None:
+        return
+    if manifest.shards:
+        raise InputError("the set has its shards by cluster already: upsert into it, or rebalance() it")
+    needed = [cluster_key(number) for number in range(manifest.clusters.count)]
+    if missing := sorted(set(needed) - {block.key for block in blocks}):
+        raise InputError(f"cluster {missing[0]!r} is missing: merge() each of the {len(needed)} clusters before")
+    if extra := sorted({block.key for block in blocks} - set(needed)):
+        raise InputError(f"block {extra[0]!r} is no cluster: commit() takes what merge() returned")
+
+
+def _check_log(path: Path) -> None:
+    if Log(path).numbers():
+        raise InputError(f"{path} has a routed write that is not finished: open the set for writing first")
+
+
+def _placed(path: Path, block: Block, before: Manifest) -> Shard:
+    """Move a finished block to its place in the set; its entry. A commit that died may have moved it already."""
+    generation = before.generation + 1
+    placed = path / f"{block.key}-{generation}{SUFFIX}"
+    name = re.compile(rf"{re.escape(block.key)}-[0-9]+{re.escape(SUFFIX)}")
+    moved = [file for file in path.iterdir() if name.fullmatch(file.name) and file.name not in before.names]
+    found = [file for file in (path / STAGED / f"{block.key}{SUFFIX}", *moved) if file.exists()]
+    if not found:
+        raise NotFoundError(f"block {block.key!r} is not there: write it (again)")
+    if found[0] != placed:
+        move(found[0], placed)
+    return describe(placed, generation, block.rows)
+
+
+def describe(path: Path, generation: int, rows: int | None = None) -> Shard:
+    """The manifest's entry of a shard file. Raises InputError if it has another number of rows."""
+    with opened(path) as db:
+        ids = db.ids()
+        if rows is not None and len(ids) != rows:
+            raise InputError(f"{path} has {len(ids)} rows, {rows} were reported")
+        first, last = (min(ids.tolist()), max(ids.tolist())) if len(ids) else (None, None)
+    size, crc = checksum(path)
+    return Shard(path.name, len(ids), size, crc, first, last, generation)
+
+
+def opened(path: Path) -> Collection:
+    """A shard, open for reading."""
+    return open_collection(path, "r", map_size=MAP_SIZE)
+
+
+def ids_of(path: Path) -> Part:
+    """A function that yields the ids of a shard."""
+
+    def read() -> Iterator[Ids]:
+        with opened(path) as db:
+            yield db.ids()
+
+    return read
+
+
+def write_routes(path: Path, before: Manifest, shards: tuple[Shard, ...], name: str) -> None:
+    """Write the map of the ids of all shards. Raises DuplicateIdError with the names of the shards that share an id."""
+    draft = path / f"{name}.draft"
+    discard(str(draft))
+    parts = {shard.name: ids_of(path / shard.name) for shard in shards}
+    logged = 0
+    if before.routes is not None:
+        with Routes.open(path / before.routes, "r") as old:
+            logged = old.logged
+    try:
+        Routes.create(str(draft), before.ids, parts, sum(shard.rows for shard in shards), logged)
+        move(draft, path / name)
+    finally:
+        discard(str(draft))
+
+
+def remove_old(path: Path, before: Manifest, after: Manifest) -> None:
+    """Remove the files that only an older manifest lists. Handles that have them open keep them."""
+    for name in {*before.names, before.routes} - {*after.names, after.routes, None}:
+        discard(str(path / str(name)))
+
+
+def _clean(path: Path, blocks: list[Block], manifest: Manifest) -> None:
+    """Remove what dead tasks have left of these blocks and, by cluster, the rows of all blocks."""
+    for block in blocks:
+        for draft in drafts_of(path / STAGED / f"{block.key}{SUFFIX}"):
+            draft.unlink(missing_ok=True)
+    if manifest.clusters is not None:
+        for file in (path / STAGED).glob(f"*{BLOCK_SUFFIX}"):
+            discard(str(file))

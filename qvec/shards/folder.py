@@ -1,0 +1,76 @@
+"""The folder of a set of shards: names of its files, its lock, checksums of whole files."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from qvec._kernels import crc32c
+from qvec.common.errors import LockedError
+from qvec.storage import byte_locks
+from qvec.storage.atomic_file import discard, flush_directory
+
+STAGED = "staged"  # folder of finished blocks that no manifest lists yet
+LOG = "log"  # folder of routed writes
+LOCK = "set.lock"
+REBALANCE_LOCK = "rebalance.lock"
+SUFFIX = ".qvec"
+MAP_SIZE = 1 << 35  # address space of a shard at first; a process has 2^47 bytes for all of its shards
+_CHUNK = 1 << 24
+_PAUSE = 2e-3  # seconds between two attempts to lock
+
+
+def checksum(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Size and CRC-32C of a file."""
+    crc = size = 0
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            crc, size = crc32c(chunk, crc), size + len(chunk)
+    return size, crc
+
+
+def move(draft: Path, path: Path) -> None:
+    """Name a finished file ``path``, in place of any file that has this name. Lock files stay behind."""
+    discard(f"{path}-lock")
+    os.replace(draft, path)
+    discard(f"{draft}-lock")
+    flush_directory(str(path.parent))
+
+
+def drafts_of(path: Path) -> list[Path]:
+    """What attempts to write ``path`` that have died, or still run, have left."""
+    return [found for found in path.parent.glob(f"{path.stem}.*") if found.name != path.name]
+
+
+def is_rebalanced(folder: Path) -> bool:
+    """Whether a process rebalances the set. One that died does not."""
+    try:
+        fd = os.open(folder / REBALANCE_LOCK, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        return byte_locks.find(fd, 0, 1) is not None
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def locked(folder: str | os.PathLike[str], timeout: float, name: str = LOCK) -> Iterator[None]:
+    """Be the only one who changes a set of shards, in all processes. A process that dies releases the lock.
+
+    Raises LockedError after ``timeout`` seconds.
+    """
+    path = Path(folder) / name
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        deadline = time.monotonic() + timeout
+        while not byte_locks.exclude(fd, 0):
+            if time.monotonic() >= deadline:
+                raise LockedError(f"{folder}: another process or thread changes the set; waited {timeout:g} s")
+            time.sleep(_PAUSE)
+        yield
+    finally:
+        os.close(fd)
