@@ -1,4 +1,4 @@
-"""Effort per query against the best fixed effort, on queries that were not used to tune.
+"""Search effort per query against the best fixed effort, on queries that were not used to tune.
 
     QVEC_DATA=/path/to/sets python benchmarks/bench_effort.py [--indexes compact packed ivf] [--noise 2] [set ...]
 

@@ -191,7 +191,7 @@ MAX_EFFORT_K: int
 N_FEATURES: int
 
 @final
-class Effort:
+class EffortTable:
     def __init__(
         self, k: int, widths: Sequence[int], go_on: NDArray[Any], recall: NDArray[Any], scanned: float = 1.0
     ) -> None: ...
@@ -208,10 +208,10 @@ class SearchParams:
         nprobe: int = 0,
         candidates: int = 0,
         exact: bool = False,
-        effort: Effort | None = None,
+        effort: EffortTable | None = None,
     ) -> None: ...
     @property
-    def effort(self) -> Effort | None: ...
+    def effort(self) -> EffortTable | None: ...
     @property
     def k(self) -> int: ...
     @property

@@ -1,4 +1,4 @@
-"""Effort per query: the kernels' stages against plain searches and NumPy, what a policy learns, and recall= with it."""
+"""Search effort per query: the kernels' stages against plain searches and NumPy; policies; recall= with them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import qvec
 from helpers.recall import recall
 from helpers.vectors import clustered
-from qvec._kernels import MAX_STAGES, N_FEATURES, Effort, SearchParams
+from qvec._kernels import MAX_STAGES, N_FEATURES, EffortTable, SearchParams
 from qvec.common.types import Float32Array
 from qvec.quality.effort import Measured, last_stages, policies
 from qvec.search.curves import Policy
@@ -34,14 +34,14 @@ def engine_of(db: qvec.Collection) -> tuple[Any, Engine]:
     return snap, engine
 
 
-def table(widths: list[int], last: int) -> Effort:
+def table(widths: list[int], last: int) -> EffortTable:
     """Every query ends after stage ``last``."""
     go_on = np.zeros((len(widths), N_FEATURES), np.float32)
     go_on[:last, 0] = 1
-    return Effort(K, widths, go_on, np.zeros_like(go_on))
+    return EffortTable(K, widths, go_on, np.zeros_like(go_on))
 
 
-def params(engine: Engine, width: int, candidates: int = 0, effort: Effort | None = None) -> SearchParams:
+def params(engine: Engine, width: int, candidates: int = 0, effort: EffortTable | None = None) -> SearchParams:
     if engine.n_lists:
         return SearchParams(K, nprobe=min(width, engine.n_lists), candidates=candidates, effort=effort)
     return SearchParams(K, ef=width, candidates=candidates, effort=effort)
@@ -119,10 +119,12 @@ def test_bad_tables_are_refused() -> None:
         (range(1, MAX_STAGES + 2), np.zeros((MAX_STAGES + 1, N_FEATURES))), ([1, 2], good + np.nan),
     ]:  # fmt: skip
         with pytest.raises(ValueError, match="an effort table"):
-            Effort(K, list(widths), weights, good)
+            EffortTable(K, list(widths), weights, good)
     with pytest.raises(ValueError, match="1 to 1024 hits"):
-        Effort(0, [1, 2], good, good)
-    assert Effort(K, [1, 2], good, good) == Effort(K, [1, 2], good, good) != Effort(K, [1, 3], good, good)
+        EffortTable(0, [1, 2], good, good)
+    assert (
+        EffortTable(K, [1, 2], good, good) == EffortTable(K, [1, 2], good, good) != EffortTable(K, [1, 3], good, good)
+    )
 
 
 def simulated(rng: np.random.Generator, n: int) -> Measured:

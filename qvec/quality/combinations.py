@@ -35,7 +35,7 @@ HEADINGS = ("code", "index", "bytes", "ef", "nprobe", "candidates", "recall", "a
 EVERY_INDEX: tuple[IndexConfig, ...] = (Flat(), HNSW(), HNSW(layout="packed"), IVF())
 
 
-class Effort(NamedTuple):
+class Parameters(NamedTuple):
     """``ef`` of a graph walk, ``nprobe`` of inverted lists; ``candidates`` to re-rank. 0: none."""
 
     ef: int
@@ -56,7 +56,7 @@ class Combination:
     config: CodeConfig
     index_config: IndexConfig
     bytes: int
-    effort: Effort
+    effort: Parameters
     recall: float
     low: float
     mean_ms: float
@@ -175,12 +175,12 @@ class Search:
         exact = coded.quantizer.kind == "f32"
         return [0] if exact and enough else [depth if depth > k else 0 for depth in enough[:DEPTHS_TRIED]]
 
-    def _least_effort(self, engine: Engine, candidates: int, certain: bool) -> Effort | None:
+    def _least_effort(self, engine: Engine, candidates: int, certain: bool) -> Parameters | None:
         """The least effort that reaches the target: with the whole interval if ``certain``."""
         steps = widths(engine, max(self.problem.k, candidates))
 
         def reaches(i: int) -> bool:
-            interval = wilson(self._recalls(engine, Effort(*steps[i], candidates)), self.problem.k)
+            interval = wilson(self._recalls(engine, Parameters(*steps[i], candidates)), self.problem.k)
             return (interval.low if certain else interval.mean) >= self.limits.target.recall
 
         low, high = 0, len(steps) - 1
@@ -192,17 +192,17 @@ class Search:
                 high = middle
             else:
                 low = middle + 1
-        return Effort(*steps[low], candidates)
+        return Parameters(*steps[low], candidates)
 
-    def _find(self, engine: Engine, queries: Any, effort: Effort) -> Any:
+    def _find(self, engine: Engine, queries: Any, effort: Parameters) -> Any:
         k = self.problem.k + int((self.problem.own >= 0).any())
         ef = max(effort.ef, k, effort.candidates)
         return engine.search(queries, SearchParams(k, ef=ef, nprobe=effort.nprobe, candidates=effort.candidates))[0]
 
-    def _recalls(self, engine: Engine, effort: Effort) -> Any:
+    def _recalls(self, engine: Engine, effort: Parameters) -> Any:
         return recalls_of(self._find(engine, self.problem.queries, effort), self.problem)
 
-    def _latency(self, engine: Engine, effort: Effort) -> tuple[float, float]:
+    def _latency(self, engine: Engine, effort: Parameters) -> tuple[float, float]:
         """Mean and 99th percentile of single searches in milliseconds: each query's best of some rounds."""
         queries = self.problem.queries[:TIMED_SEARCHES]
         spent = np.empty((TIMED_ROUNDS, len(queries)))

@@ -1,4 +1,4 @@
-"""Effort per query: learns from measured queries after which stage a search should end (ADR 22).
+"""Search effort per query: learns from measured queries after which stage a search should end (ADR 22).
 
 A search runs in stages of growing width. Ending query q after stage s has the value recall(q, s) - price * cost(q, s).
 From the last stage backwards, a linear model of the stage's features predicts how much more going on is worth than

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from qvec._kernels import MAX_EFFORT_K, MAX_STAGES, N_FEATURES, Effort, SearchParams
+from qvec._kernels import MAX_EFFORT_K, MAX_STAGES, N_FEATURES, EffortTable, SearchParams
 from qvec.common.errors import ClosedError, InputError
 from qvec.common.plain_state import floats_to_bytes, take_floats, take_int, take_state
 from qvec.common.types import Float32Array, Int64Array
@@ -145,7 +145,7 @@ class Tuning:
         for last in range(len(widths)):
             go_on = np.zeros((len(widths), N_FEATURES), np.float32)
             go_on[:last, 0] = 1  # the first feature is 1
-            effort = Effort(k, widths, go_on, np.zeros_like(go_on))
+            effort = EffortTable(k, widths, go_on, np.zeros_like(go_on))
             ef, nprobe = (0, widths[-1]) if engine.n_lists else (widths[-1], 0)
             params = SearchParams(k, ef=max(ef, candidates), nprobe=nprobe, candidates=candidates, effort=effort)
             before = engine.work[1]

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
-from qvec._kernels import MAX_STAGES, N_FEATURES, Effort
+from qvec._kernels import MAX_STAGES, N_FEATURES, EffortTable
 from qvec.common.errors import FormatError, InputError
 from qvec.common.plain_state import Between, Floats, decode, encode
 from qvec.common.types import Float32Array
@@ -43,16 +43,16 @@ class Point(NamedTuple):
     cost: Annotated[float, Between(0.0, 1e18)]
     below: Annotated[tuple[Share, ...], Between(TENTHS, TENTHS)]
 
-    def effort(self, k: int, scanned: float) -> Effort:
+    def effort(self, k: int, scanned: float) -> EffortTable:
         """The same effort for all queries, whose expected recall is the mean."""
         weights = np.zeros((2, 1, N_FEATURES), np.float32)
         weights[1, 0, 0] = self.recall
-        return Effort(k, (max(1, self.ef, self.nprobe),), weights[0], weights[1], scanned)
+        return EffortTable(k, (max(1, self.ef, self.nprobe),), weights[0], weights[1], scanned)
 
 
 @dataclass(frozen=True, eq=False)
 class Policy:
-    """Effort that depends on the query: searches run in stages of growing width (kernels/search/effort.h).
+    """Search effort that depends on the query: searches run in stages of growing width (kernels/search/effort.h).
 
     ``widths``: of the stages: pools of a graph walk, or numbers of lists. ``go_on``: after a stage the search goes on
     if the sum of these weights times the stage's features is positive. ``expected``: weights of the recall to expect.
@@ -75,12 +75,12 @@ class Policy:
 
     __hash__ = None  # type: ignore[assignment]
 
-    def effort(self, k: int, scanned: float) -> Effort:
+    def effort(self, k: int, scanned: float) -> EffortTable:
         """The table for the kernels."""
         shape = len(self.widths), N_FEATURES
         if self.n_weights != shape[0] * shape[1]:
             raise FormatError(f"recall curves: {len(self.widths)} stages have {self.n_weights} weights")
-        return Effort(k, self.widths, self.go_on.reshape(shape), self.expected.reshape(shape), scanned)
+        return EffortTable(k, self.widths, self.go_on.reshape(shape), self.expected.reshape(shape), scanned)
 
 
 P = TypeVar("P", Point, Policy)

@@ -94,6 +94,7 @@ int qv_walk_find(const void *graph, const qv_search_params *params, const float 
     const qv_query *query = (const qv_query *)s->query;
     int keep = params->candidates > params->k ? params->candidates : params->k;
     qv_stages *stages = qv_stages_begin(&s->stages, params->effort, keep, params->ef);
-    if (selection->seeds && selection->excluded) return qv_walk_filtered(graph, query, selection, params->ef, stages, s);
+    if (selection->seeds && selection->excluded)
+        return qv_walk_filtered(graph, query, selection, params->ef, stages, s);
     return walk(graph, query, params->ef, stages, s);
 }

@@ -20,9 +20,9 @@ typedef struct {
     qv_beam beam;
     const uint8_t *coming, *coming_end; /* part of the next node that is not prefetched yet */
     qv_scratch *s;
-    qv_stages *stages; /* effort for each query; NULL: the same for all */
+    qv_stages *stages;                 /* effort for each query; NULL: the same for all */
     int width, pool_capacity, is_over; /* of the stage; of the pool; whether the last stage has ended */
-    uint64_t began;     /* hops before the search */
+    uint64_t began;                    /* hops before the search */
 } walk;
 
 QV_INLINE void fetch(walk *w, size_t bytes) {
@@ -146,7 +146,8 @@ static int stages_go_on(walk *w) {
     qv_beam *beam = &w->beam;
     int32_t nearest = qv_beam_least(beam->open, beam->n_open, QV_BEAM_NONE);
     qv_beam_pad(beam->taken, beam->n_taken);
-    while (!w->is_over && !qv_stage_is_last(w->stages) && qv_beam_count(beam->taken, beam->n_taken, nearest) >= w->width) {
+    while (!w->is_over && !qv_stage_is_last(w->stages) &&
+           qv_beam_count(beam->taken, beam->n_taken, nearest) >= w->width) {
         float frontier = nearest == QV_BEAM_NONE ? INFINITY : qv_beam_float(nearest);
         if (qv_stage_goes_on(w->stages, &w->s->pool, frontier, w->s->hops - w->began)) enter_stage(w);
         else w->is_over = 1;

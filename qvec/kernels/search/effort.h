@@ -1,4 +1,4 @@
-/* Effort for each query: a search runs in stages of growing width, and ends after the stage whose features say that
+/* Search effort for each query: a search runs in stages of growing width, and ends after the stage whose features say that
  * more work would find too little. */
 #ifndef QV_EFFORT_H
 #define QV_EFFORT_H
@@ -22,10 +22,10 @@ typedef struct {
 
 /* Progress of one query. */
 typedef struct {
-    const qv_effort *effort; /* NULL: a fixed width */
+    const qv_effort *effort;                  /* NULL: a fixed width */
     int k, keep, last_width, stage, n_before; /* keep: least size of the pool */
     float features[QV_FEATURES];
-    float expected; /* recall */
+    float expected;                   /* recall */
     uint64_t before[QV_EFFORT_K_MAX]; /* the nearest k after the last stage */
 } qv_stages;
 

@@ -72,10 +72,10 @@ typedef struct {
 
 typedef struct {
     int k;
-    int ef;         /* graphs: size of the candidate pool */
-    int nprobe;     /* inverted lists: how many are scanned */
-    int candidates; /* candidates that are re-ranked; 0: none */
-    int exact;      /* scan the originals instead */
+    int ef;                  /* graphs: size of the candidate pool */
+    int nprobe;              /* inverted lists: how many are scanned */
+    int candidates;          /* candidates that are re-ranked; 0: none */
+    int exact;               /* scan the originals instead */
     const qv_effort *effort; /* effort for each query, up to `ef` or `nprobe`; NULL: the same for all */
     qv_selection selection;
 } qv_search_params;
@@ -131,7 +131,8 @@ typedef struct {
     int64_t *rows, *counts;
     float *distances;
     float *expected; /* recall of each query, where effort depends on it, else NaN; NULL: not wanted */
-    float *features; /* QV_FEATURES of each query after its last stage, then the number of the stage; NULL: not wanted */
+    float
+        *features; /* QV_FEATURES of each query after its last stage, then the number of the stage; NULL: not wanted */
 } qv_batch;
 
 /* QV_OK, or an error below zero. */

@@ -196,7 +196,7 @@ MAX_EFFORT_K = QV_EFFORT_K_MAX
 N_FEATURES = QV_FEATURES
 
 
-cdef class Effort:
+cdef class EffortTable:
     """A table that decides for each query how many stages its search has (effort.h). Cannot be changed.
 
     k: hits whose keys are features. widths: of the stages, ascending. go_on, recall: float32 [stages, features].
@@ -230,7 +230,7 @@ cdef class Effort:
         return self.e.k, self.e.scanned, self.widths, self.key
 
     def __eq__(self, other):
-        return isinstance(other, Effort) and self._values() == (<Effort>other)._values()
+        return isinstance(other, EffortTable) and self._values() == (<EffortTable>other)._values()
 
     def __hash__(self):
         return hash(self._values())
@@ -244,9 +244,9 @@ cdef class SearchParams:
     """
 
     cdef qv_search_params p
-    cdef readonly Effort effort
+    cdef readonly EffortTable effort
 
-    def __init__(self, int k, *, int ef=0, int nprobe=0, int candidates=0, bint exact=False, Effort effort=None):
+    def __init__(self, int k, *, int ef=0, int nprobe=0, int candidates=0, bint exact=False, EffortTable effort=None):
         memset(&self.p, 0, sizeof(self.p))
         self.p.k, self.p.ef, self.p.nprobe, self.p.candidates, self.p.exact = k, ef, nprobe, candidates, exact
         self.effort = effort
