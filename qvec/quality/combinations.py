@@ -22,7 +22,7 @@ from qvec.quality.choose import Target
 from qvec.quality.evaluate import Evaluation
 from qvec.quality.recall import Problem, recalls_by_code, recalls_of, wilson
 from qvec.quality.report import label_of
-from qvec.quality.trial import Coded, Trial, index_label, searched_bytes
+from qvec.quality.trial import EncodedRows, Trial, index_label, searched_bytes
 from qvec.quality.tuning import widths
 from qvec.search.engine import Engine
 
@@ -148,7 +148,7 @@ class Search:
             yield from self.of_engine(engine, coded, index, enough, certain=False)
 
     def of_engine(
-        self, engine: Engine, coded: Coded, index: IndexConfig, depths: Sequence[int], *, certain: bool
+        self, engine: Engine, coded: EncodedRows, index: IndexConfig, depths: Sequence[int], *, certain: bool
     ) -> Iterator[Combination]:
         """The fastest of the efforts that reach the target with these numbers of candidates, if there is one."""
         size, best = searched_bytes(engine), None
@@ -165,7 +165,7 @@ class Search:
         if best is not None:
             yield best
 
-    def _sufficient(self, coded: Coded, depths: Sequence[int]) -> list[int]:
+    def _sufficient(self, coded: EncodedRows, depths: Sequence[int]) -> list[int]:
         """The least numbers of candidates with which a scan of the codes reaches the target."""
         k, n = self.problem.k, len(self.problem.base)
         wanted = sorted({min(k * depth, n) for depth in depths})

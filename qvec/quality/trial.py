@@ -26,7 +26,7 @@ ENCODED_ROWS = 8192  # at a time
 LINKING_CODE = "int8"  # graphs are linked by it, and kept for all codes
 
 
-class Coded(NamedTuple):
+class EncodedRows(NamedTuple):
     """A quantizer and the codes of all rows."""
 
     config: CodeConfig
@@ -70,10 +70,10 @@ class Trial:
         quantizer = original_quantizer(self.config)
         return VectorReader(quantizer, self._encoded(VECTORS, quantizer))
 
-    def code(self, config: CodeConfig) -> Coded:
+    def code(self, config: CodeConfig) -> EncodedRows:
         """Train a code and encode all rows; InputError if there are too few vectors."""
         quantizer = train_code(self.base, config, self.config).quantizer
-        return Coded(config, quantizer, self._encoded(CODES, quantizer))
+        return EncodedRows(config, quantizer, self._encoded(CODES, quantizer))
 
     def build(self, config: IndexConfig) -> Built:
         """The index; graphs are linked by int8 codes."""
@@ -81,7 +81,7 @@ class Trial:
             self._built[config] = self._build(config)
         return self._built[config]
 
-    def engine(self, coded: Coded, built: Built) -> Engine:
+    def engine(self, coded: EncodedRows, built: Built) -> Engine:
         """Searches of an index with a code. InputError if the code does not suit the index."""
         columns = {**self._columns(coded), **built.columns}
         index, n = built.index, len(self.base)
@@ -107,10 +107,10 @@ class Trial:
         return Built(config, state, own)
 
     @cached_property
-    def _linking(self) -> Coded:
+    def _linking(self) -> EncodedRows:
         return self.code(make_config(LINKING_CODE))
 
-    def _columns(self, coded: Coded) -> dict[str, Column]:
+    def _columns(self, coded: EncodedRows) -> dict[str, Column]:
         return {CODES: coded.codes, VECTORS: self.originals.column, DELETED: self._deleted}
 
     def _quantizers(self, quantizer: Quantizer) -> Quantizers:
