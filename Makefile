@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n auto --dist worksteal
 
-.PHONY: demo test test-all nightly lint format check frameworks reliability simd clang wheel sanitize memcheck bench clean
+.PHONY: demo docs test test-all nightly lint format check frameworks reliability simd clang wheel sanitize memcheck bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.built
@@ -36,11 +36,15 @@ $(VENV)/bin/python:
 
 $(VENV)/.built: $(VENV)/bin/python $(SOURCES)
 	@echo "Installing qvec and what it needs into $(VENV), and compiling its kernels (a minute or two)"
-	@$(PIP) install --editable '.[test,cli,hdf5]'
+	@$(PIP) install --editable '.[test,cli,hdf5]' --editable ./demo_data
 	@touch $@
 
 $(VENV)/.typing: $(VENV)/.built
 	@$(PIP) install --editable '.[typing]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.built
+	@$(PIP) install --editable '.[docs]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.built
@@ -50,6 +54,10 @@ $(VENV)/.dev: $(VENV)/.built
 $(VENV)/.bench: $(VENV)/.built
 	@$(PIP) install --editable '.[bench]'
 	@touch $@
+
+# The documentation site, in build/site. Warnings and dead links are errors.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -68,7 +76,7 @@ check: lint test
 
 # What takes too long for each push: all tests, each SIMD level, emulated kernels, frameworks, a build by clang, the built
 # wheel, and the reliability suite at its nightly size, which includes the sanitizers.
-nightly: lint test-all simd frameworks clang wheel reliability
+nightly: lint docs test-all simd frameworks clang wheel reliability
 	QVEC_SCALE=nightly $(PYTEST) -m nightly --timeout 3600
 
 # The tests of integrations with PyTorch, Ray and the retrieval frameworks, and the others that use their packages.
@@ -103,7 +111,7 @@ wheel: $(VENV)/.dev
 	rm -rf build/wheel dist && mkdir -p build/wheel
 	$(BIN)/python -m build --outdir dist
 	$(BIN)/python -m venv build/wheel/venv
-	wheel=$$(echo dist/qvec-*.whl) && build/wheel/venv/bin/pip install --quiet "$$wheel[test,cli,hdf5]"
+	wheel=$$(echo dist/qvec-*.whl) && build/wheel/venv/bin/pip install --quiet "$$wheel[test,cli,hdf5]" ./demo_data
 	cp -r tests README.md Makefile pyproject.toml build/wheel/
 	cd build/wheel && venv/bin/python -P -m pytest $(PARALLEL) -m 'not slow and not nightly and not alone'
 

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 N_PASSAGES, N_QUESTIONS, SEED = 5_000, 400, 20_240
-TARGET = Path(__file__).resolve().parent.parent / "qvec" / "demo" / "data"
+TARGET = Path(__file__).resolve().parent.parent / "demo_data" / "qvec_demo_data"
 
 
 def choose_questions(questions: list[dict[str, Any]], rng: np.random.Generator) -> list[int]:

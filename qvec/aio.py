@@ -1,8 +1,8 @@
 """Collections for asyncio: the calls of :class:`qvec.Collection` as coroutines.
 
-Calls run in threads that the handle owns: reads in a few, writes in one. A canceled task waits for the end of its call,
-which ends with its commit or without one. While a call runs, threads switch in Python every tenth of a millisecond, so
-that the event loop does not wait for them.
+Calls run in threads that belong to the handle: reads in several threads, writes in one. If a task is canceled during a
+call, it waits until the call has committed or failed. During calls, Python switches between threads every tenth of a
+millisecond, so that the event loop does not wait for them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncCollection", "create", "open"]
 
-THREADS = 4  # that read at the same time
+THREADS = 4  # for reads
 MAX_THREADS = 256
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,7 +54,7 @@ async def _made(make: Callable[[], Collection], pool: int) -> AsyncCollection:
 def _read(
     method: Callable[Concatenate[Collection, P], R],
 ) -> Callable[Concatenate[AsyncCollection, P], Coroutine[Any, Any, R]]:
-    """A call that reads. In a transaction of the task it runs in the thread of the transaction."""
+    """Run a reading call. In a transaction of the task, it runs in the thread of the transaction."""
 
     @functools.wraps(method)
     async def call(self: AsyncCollection, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -65,7 +65,7 @@ def _read(
 
 
 def _search(method: Callable[..., R]) -> Callable[..., Coroutine[Any, Any, R]]:
-    """A search. Its timeout begins here, and includes the wait for a thread."""
+    """Run a search. Its timeout begins here and includes the wait for a thread."""
 
     @functools.wraps(method)
     async def call(self: AsyncCollection, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> R:
@@ -79,7 +79,7 @@ def _search(method: Callable[..., R]) -> Callable[..., Coroutine[Any, Any, R]]:
 def _write(
     method: Callable[Concatenate[Collection, P], R],
 ) -> Callable[Concatenate[AsyncCollection, P], Coroutine[Any, Any, R]]:
-    """A call that writes, after those of other tasks."""
+    """Run a writing call after those of other tasks."""
 
     @functools.wraps(method)
     async def call(self: AsyncCollection, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -90,7 +90,7 @@ def _write(
 
 
 class AsyncCollection:
-    """A collection whose calls are coroutines. ``collection`` is the one that they use."""
+    """A collection whose calls are coroutines. ``collection``: the collection that they use."""
 
     def __init__(self, collection: Collection, pool: int = THREADS) -> None:
         self.collection, self._n_readers = collection, pool
@@ -143,7 +143,7 @@ class AsyncCollection:
         search_groups = _search(Collection.search_groups)
 
     async def scan(self, batch_size: int = 8192, *, where: Where | None = None) -> AsyncIterator[Records]:
-        """All vectors in batches, as :meth:`qvec.Collection.scan`."""
+        """Yield all vectors in batches, as :meth:`qvec.Collection.scan`."""
         pool = self._writer if self._is_in_block else self._readers
         batches = self.collection.scan(batch_size, where=where)
         try:
@@ -156,8 +156,8 @@ class AsyncCollection:
     async def transaction(self) -> AsyncIterator[Self]:
         """Make all changes of this task in the ``async with`` block visible together at its end, or none of them.
 
-        Other tasks wait to write, and get LockedError after the handle's timeout. Raises what
-        :meth:`qvec.Collection.transaction` raises.
+        Other tasks that want to write wait, and get LockedError after the handle's timeout. Raises the same errors as
+        :meth:`qvec.Collection.transaction`.
         """
         if self._is_in_block:
             raise LockedError("this task has a transaction open already")
@@ -174,7 +174,7 @@ class AsyncCollection:
 
     @contextlib.asynccontextmanager
     async def snapshot(self) -> AsyncIterator[AsyncCollection]:
-        """The collection as of now: ``async with db.snapshot() as s``."""
+        """Open the last commit: ``async with db.snapshot() as s``."""
         self._renew()
         snapshot = await self._run(self._readers, self.collection.snapshot)
         view = AsyncCollection.__new__(AsyncCollection)
@@ -229,9 +229,9 @@ class AsyncCollection:
             self._owner = None
 
     async def _run(self, pool: LoopPool, work: Callable[[], R], deadline: Deadline | None = None) -> R:
-        """Run a call in a thread. If the task is canceled, the call ends first.
+        """Run a call in a thread. If the task is canceled, wait until the call has ended.
 
-        A call that waits for a thread at its deadline never begins.
+        A call that still waits for a thread at its deadline never begins.
         """
         with short_switch_interval():
             call = pool.submit(work)
@@ -248,7 +248,7 @@ class AsyncCollection:
 
 
 def _drop(call: Call, deadline: Deadline) -> None:
-    """End a search that has not begun at its deadline. One that runs ends by itself."""
+    """End a search that has not begun at its deadline. A running search ends by itself."""
     if not call.has_begun and not call.future.done():
         call.is_dropped = True
         try:

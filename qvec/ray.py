@@ -121,7 +121,7 @@ class ShardActors:
     ) -> None:
         """folder: of a set of shards. url: of a published set; each actor then copies its shard to ``folder``, on the
         disk of its own node. ``actor_options``: as of ``ray.remote``, for example ``num_cpus=1``."""
-        self._ray = ray = require("ray", "ray")
+        self._ray = ray = require("ray")
         self.manifest: Manifest = read(folder) if url is None else Remote(url, storage_options).manifest()
         if not self.manifest.shards:
             raise InputError("an index of shards needs at least one")

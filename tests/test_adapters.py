@@ -225,4 +225,4 @@ except ImportError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert done.stdout.strip() == "qvec.torch needs PyTorch: install qvec[torch]"
+    assert done.stdout.strip() == "qvec.torch needs PyTorch: pip install torch"

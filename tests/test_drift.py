@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +16,7 @@ from helpers.vectors import clustered
 from qvec.codes.registry import make_config, train
 from qvec.common.plain_state import decode, encode
 from qvec.common.types import Float32Array
+from qvec.demo.corpus import data_folder
 from qvec.quality.drift import ALPHA, DriftMonitor
 from qvec.quality.drift_stats import ROWS_PER_CHECK, Reference, pooled, recalls_among
 from qvec.schema.state import State
@@ -44,7 +44,7 @@ def make(path: Path, x: Float32Array, **options: Any) -> qvec.Collection:
 def test_a_shift_that_ruins_the_code_raises_the_alarm_and_requantize_restores_recall_under_a_reader(
     tmp_path: Path,
 ) -> None:
-    x = np.load(str(files("qvec.demo") / "data" / "passages.npy")).astype(np.float32) * 20  # deviations of about 1
+    x = np.load(data_folder() / "passages.npy").astype(np.float32) * 20  # deviations of about 1
     new = ruined(x[2000:4000])
     with qvec.create(tmp_path / "a", x.shape[1], metric="l2", code=STATIC, durability="relaxed") as db:
         db.add(x[:2000])

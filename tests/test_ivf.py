@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from helpers.vectors import clustered
 from qvec._kernels import Codec, Lists, SearchParams, fastscan_sums, fastscan_table
 from qvec.codes.transforms import rotation_signs
 from qvec.datasets import exact_knn
+from qvec.demo.corpus import data_folder
 from qvec.index.ivf import dims_for, layout_of, lists_for
 from qvec.schema.layout import CENTROIDS, LIST_BLOCKS, LISTS, SLOTS
 from qvec.schema.state import ListLayout, ListsState
@@ -32,7 +32,7 @@ def data() -> tuple[Float32, Float32]:
 @pytest.fixture(scope="module")
 def demo() -> tuple[Float32, Float32]:
     """Real passages and questions."""
-    folder = files("qvec.demo") / "data"
+    folder = data_folder()
     passages, questions = (
         np.load(str(folder / f"{name}.npy")).astype(np.float32) for name in ("passages", "questions")
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from qvec.codes.configs import BFloat16, Binary, CodeConfig, Float16, Float32, I
 from qvec.codes.registry import make_config, train
 from qvec.common.errors import InputError
 from qvec.common.types import Float32Array, Metric
+from qvec.demo.corpus import data_folder
 
 CODES: list[CodeConfig] = [
     BFloat16(),
@@ -178,7 +178,7 @@ def test_int8_loses_within_5_percent_of_the_best_uniform_quantizer_of_its_range(
 
 
 def test_rabitq1_finds_nearly_all_neighbors_with_its_default_oversampling(tmp_path: Path) -> None:
-    x = np.load(str(files("qvec.demo") / "data" / "passages.npy")).astype(np.float32)
+    x = np.load(data_folder() / "passages.npy").astype(np.float32)
     with qvec.create(tmp_path / "a", x.shape[1], code="rabitq1", index="flat") as db:
         db.add(x)
         found = db.search(x[::20], 10)

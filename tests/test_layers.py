@@ -238,3 +238,9 @@ print(numpy_s, time.process_time() - start)
 """
     numpy_s, own_s = zip(*(map(float, run(code, **compiled).split()) for _ in range(5)), strict=True)
     assert min(own_s) < 1.5 * min(numpy_s)
+
+
+def test_every_folder_of_modules_is_a_package() -> None:
+    """Without ``__init__.py`` a folder is missing from the wheel."""
+    folders = {file.parent for file in PACKAGE.rglob("*.py")}
+    assert [folder for folder in sorted(folders) if not (folder / "__init__.py").exists()] == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import qvec
 from helpers.recall import recall
 from helpers.vectors import clustered
 from qvec.datasets import exact_knn
+from qvec.demo.corpus import data_folder
 
 DIM = 48
 N = 5000
@@ -29,7 +29,7 @@ def clusters() -> tuple[Float32, Float32]:
 
 @pytest.fixture(scope="module")
 def demo() -> tuple[Float32, Float32]:
-    folder = files("qvec.demo") / "data"
+    folder = data_folder()
     passages, questions = (
         np.load(str(folder / f"{name}.npy")).astype(np.float32) for name in ("passages", "questions")
     )

@@ -69,13 +69,13 @@ def axis_to_recall(place: Any) -> Any:
 
 
 def _figure(panels: int, size: tuple[float, float]) -> tuple[Any, Sequence[Any]]:
-    figure = require("matplotlib.figure", "plot").Figure(figsize=size, layout="constrained")
+    figure = require("matplotlib.figure").Figure(figsize=size, layout="constrained")
     return figure, figure.subplots(1, panels, squeeze=False)[0]
 
 
 def _styled(result: Result) -> list[tuple[Entry, dict[str, Any]]]:
     """Each contestant with its color and marker; qvec has thick lines, peers have dashed ones."""
-    colors = require("matplotlib", "plot").colormaps["tab20"].colors
+    colors = require("matplotlib").colormaps["tab20"].colors
     marks = "osD^vP*Xh<>p"
     return [
         (

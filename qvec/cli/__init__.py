@@ -81,7 +81,7 @@ qvec backup docs.qvec copy.qvec              copy it while others read and write
 qvec optimize docs.qvec --compact            close gaps, and return free space
 qvec bench demo --peers all                  speed and recall, with other libraries
 qvec verify docs.qvec                        check every byte
-qvec repair docs.qvec                        rebuild damaged data from sound data
+qvec repair docs.qvec                        rebuild damaged data from valid data
 
 exit codes: 0 success; 1 verify found problems, drift raised the alarm, choose found no code, or an index of qvec failed
 in bench; 2 an error (one line on standard error)

@@ -1,8 +1,8 @@
 """Measure qvec's codes and indexes together with installed peers.
 
-DATASET is "demo", an .hdf5 file of ann-benchmarks, a folder of base.*, queries.* and maybe gt.* and meta.json, or a
-file of vectors with --queries. Each contestant builds and searches in a process of its own; at each point of the sweep
-the contestants run one after the other. True neighbors are computed if the data has none.
+DATASET is "demo", an .hdf5 file of ann-benchmarks, a folder with base.*, queries.* and optionally gt.* and meta.json,
+or a file of vectors with --queries. Each contestant builds and searches in a separate process. At each point of the
+sweep, the contestants run one after the other. True neighbors are computed if the data contains none.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def write(result: bench.Result, folder: Path, targets: Sequence[float], notice: 
 
 
 def load(args: argparse.Namespace) -> Workload:
-    """The workload that the arguments name."""
+    """Load the workload that the arguments describe."""
     with progress("exact neighbors", "rows") as report:
         if args.dataset == "demo":
             workload = demo(args)

@@ -1,4 +1,4 @@
-"""Build a store of real passages, ask it real questions, and compare the codes.
+"""Build a store of real passages, search it with real questions, and compare the codes.
 
 5,000 passages of Wikipedia and 400 questions, with their embeddings, come with the package. Takes less than a
 minute. The store is temporary unless --path is given.

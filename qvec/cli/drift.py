@@ -1,6 +1,6 @@
-"""Tell whether recently added vectors still resemble those that their code was trained on.
+"""Tell whether recently added vectors still resemble the sample that the quantizer was trained on.
 
-Exit code 1: there is an alarm.
+Exit code 1: the level is alarm.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def measuring(args: argparse.Namespace) -> dict[str, Any]:
 
 def run(args: argparse.Namespace) -> int:
     if args.plot is not None:  # refused now, not after minutes of measuring
-        require("matplotlib.figure", "plot")
+        require("matplotlib.figure")
         if not args.plot.resolve().parent.is_dir():
             raise NotFoundError(f"{args.plot.resolve().parent}: no such directory")
     with qvec.open(args.store, mode="r") as db, progress("measuring", "codes") as report:

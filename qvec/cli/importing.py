@@ -4,7 +4,7 @@ Files: .npy .npz .fvecs .bvecs .ivecs .fbin .u8bin .i8bin .ibin, and .hdf5 of an
 payloads in separate files; .jsonl and .csv, with vectors, ids and payloads together; .parquet and .arrow (extra:
 arrow), whose other columns are the payload. Other stores: .faiss index files (extra: faiss), hnswlib's (--format
 hnswlib), Chroma's and LanceDB's directories (extras: chroma, lancedb). Each batch is one commit: if the import stops,
-the batches before are stored.
+the earlier batches are stored.
 """
 
 from __future__ import annotations

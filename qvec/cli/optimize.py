@@ -1,4 +1,4 @@
-"""Take deleted vectors out of the index and close the gaps between rows, while searches go on."""
+"""Remove deleted rows from the index and move rows into unused rows, while searches continue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON that any program reads, and sentences that fit the terminal."""
+"""Print JSON that any program can read, and sentences that fit the terminal."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Rebuild damaged data that follows from sound data: codes, graph, lists, id map, field indexes.
+"""Rebuild damaged data that follows from valid data: codes, graph, lists, id map, field indexes.
 
-Exit code 0: the store is sound now; what was rebuilt is listed. 2: it cannot be repaired; nothing was written.
+Exit code 0: the store has no problems now; rebuilt data is listed. 2: it cannot be repaired; nothing was written.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Encode every vector again from the stored originals, or make an earlier generation of codes active.
 
-Without CODE: continue an interrupted call, otherwise train the active code again. Searches go on meanwhile.
+Without CODE: continue an interrupted call, otherwise train the active code again. Searches continue during the call.
 """
 
 from __future__ import annotations

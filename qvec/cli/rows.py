@@ -1,4 +1,4 @@
-"""Printing of stored rows."""
+"""Print stored rows."""
 
 from __future__ import annotations
 

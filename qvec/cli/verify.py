@@ -1,6 +1,6 @@
 """Check every block, record, edge and id of a store, and list the problems.
 
-Exit code 0: the store is sound. 1: it has the problems listed. 2: the check failed.
+Exit code 0: the store has no problems. 1: it has the listed problems. 2: the check failed.
 """
 
 from __future__ import annotations

@@ -274,8 +274,8 @@ class Collection(ReadableCollection):
         to write. A nested block is part of the outer block. Changes are kept in memory until the end.
 
         Raises ReadOnlyError. Raises LockedError if other writers do not end within the handle's timeout, or at once if
-        the writer is another task of the same thread, which cannot go on while this one waits. Raises AbortedError, and
-        undoes everything, if the block caught an exception of a call or of a nested block that had failed half-way.
+        the writer is another task of the same thread, which cannot continue while this one waits. Raises AbortedError,
+        and undoes everything, if the block caught an exception of a call or of a nested block that had failed half-way.
         """
         with self._store.transaction():
             yield self

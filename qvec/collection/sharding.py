@@ -191,7 +191,7 @@ def _as_batch(part: Hits) -> BatchHits:
 
 
 def _empty_like(part: BatchHits, k: int) -> BatchHits:
-    """No hits, in k places for each query of a batch."""
+    """Make a part without hits, of length k for each query of a batch."""
     n = len(part)
     ids = np.full((n, k), "", object) if part.ids.dtype == object else np.full((n, k), -1, np.int64)
     payloads = [[None] * k for _ in range(n)] if "payloads" in part.included else None
@@ -201,7 +201,7 @@ def _empty_like(part: BatchHits, k: int) -> BatchHits:
 
 
 def _keep_nearest(ids: NDArray[Any], distances: NDArray[Any], found: NDArray[np.bool_]) -> None:
-    """Unmark all but the nearest place of each id."""
+    """Unmark all hits except the nearest hit of each id."""
     for row, places in enumerate(np.argsort(distances, axis=1, kind="stable").tolist()):
         seen: set[Any] = set()
         for place in places:
@@ -219,7 +219,10 @@ def _gathered(
     numbers: NDArray[np.int64],
     missing: tuple[str, ...] | None,
 ) -> BatchHits:
-    """The places of each query that ``order`` names, of all parts concatenated. ``numbers``: the shard of each."""
+    """Select hits of the concatenated parts for each query.
+
+    ``order``: positions. ``numbers``: the shard of each part.
+    """
     first, widths = parts[0], [part.ids.shape[1] for part in parts]
     valid = np.take_along_axis(found, order, 1)
     shards = np.where(valid, np.repeat(numbers[: len(parts)], widths)[order], -1)

@@ -7,14 +7,24 @@ from typing import Any
 
 from qvec.common.errors import MissingExtraError
 
+PACKAGES = {
+    "faiss": "faiss-cpu",
+    "llama_index": "llama-index-core",
+    "ray": "ray[data]",
+    "Stemmer": "PyStemmer",
+    "qvec_demo_data": "./demo_data",
+}
+"""What to install, if it is not named like the module. The demo's data is a folder of a checkout."""
 
-def require(module: str, extra: str) -> Any:
+
+def require(module: str) -> Any:
     """Import an optional module. Raises MissingExtraError with the command that installs the package."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        package = module.partition(".")[0]
-        raise MissingExtraError(f"{package} is not installed; install it with: pip install 'qvec[{extra}]'") from error
+        name = module.partition(".")[0]
+        package = PACKAGES.get(name, name)
+        raise MissingExtraError(f"{name} is not installed; install it with: pip install '{package}'") from error
 
 
 def find(module: str) -> Any:

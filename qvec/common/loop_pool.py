@@ -1,8 +1,8 @@
 """Threads that run calls for an event loop.
 
-`concurrent.futures` and `asyncio.wrap_future` take three steps of the loop for a call, and a hundred calls that end
-together hold the loop up for milliseconds. Here a call takes one step, and a few results are handed over at a time, so
-that the loop looks at its timers and sockets in between.
+With `concurrent.futures` and `asyncio.wrap_future`, a call takes three steps of the loop, and a hundred calls that end
+at once block the loop for milliseconds. Here a call takes one step, and only a few results are passed at a time, so
+that the loop can check its timers and sockets in between.
 """
 
 from __future__ import annotations

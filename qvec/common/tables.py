@@ -85,7 +85,7 @@ def to_json(id: object, payload: Payload | None) -> str:
 
 def arrow_table(fixed: Fixed, ids: Sequence[Any], payloads: Sequence[Payload | None] | None) -> Any:
     """A pyarrow.Table of fixed columns (names to arrays) and the columns of payloads."""
-    pa = require("pyarrow", "arrow")
+    pa = require("pyarrow")
     columns = payload_arrays(ids, payloads, PayloadColumns(payloads).kinds(fixed)) if payloads else {}
     if columns and columns[REST].null_count == len(ids):
         del columns[REST]
@@ -94,7 +94,7 @@ def arrow_table(fixed: Fixed, ids: Sequence[Any], payloads: Sequence[Payload | N
 
 def payload_arrays(ids: Sequence[Any], payloads: Sequence[Payload | None], kinds: Mapping[str, str]) -> dict[str, Any]:
     """pyarrow arrays of the columns of payloads, and of the rest."""
-    pa = require("pyarrow", "arrow")
+    pa = require("pyarrow")
     parts = [split(id, payload, kinds) for id, payload in zip(ids, payloads, strict=True)]
     arrays = {key: pa.array([held.get(key) for held, _ in parts], arrow_type(kind)) for key, kind in kinds.items()}
     return arrays | {REST: pa.array([rest for _, rest in parts], pa.string())}
@@ -102,7 +102,7 @@ def payload_arrays(ids: Sequence[Any], payloads: Sequence[Payload | None], kinds
 
 def arrow_type(kind: str) -> Any:
     """The pyarrow type of a column."""
-    pa = require("pyarrow", "arrow")
+    pa = require("pyarrow")
     if kind.startswith("["):
         return pa.list_(arrow_type(kind[1:-1]))
     if kind == "datetime":
@@ -113,7 +113,7 @@ def arrow_type(kind: str) -> Any:
 
 def vector_array(vectors: Any) -> Any:
     """A matrix [n, dim] as a pyarrow array of fixed-size lists, of the matrix's own dtype."""
-    pa = require("pyarrow", "arrow")
+    pa = require("pyarrow")
     return pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
 
 
@@ -123,7 +123,7 @@ def data_frame(fixed: Fixed, payloads: Sequence[Payload | None] | None) -> Any:
     A column with missing integers, booleans or floats has a nullable dtype, and one of mixed types the dtype object: no
     value changes.
     """
-    pandas = require("pandas", "pandas")
+    pandas = require("pandas")
     columns: dict[str, Any] = dict(fixed)
     index = pandas.RangeIndex(len(payloads or ())) if payloads else None
     for key in dict.fromkeys(key for payload in payloads or () for key in payload or ()):

@@ -72,7 +72,7 @@ def _opened(file: Path) -> Iterator[Any]:
     try:
         import h5py
     except ImportError as error:
-        raise MissingExtraError(f"{file}: HDF5 needs h5py: pip install 'qvec[hdf5]'") from error
+        raise MissingExtraError(f"{file}: HDF5 needs h5py: pip install h5py") from error
     try:
         h5 = h5py.File(file, "r")
     except OSError as error:

@@ -1,15 +1,15 @@
-"""Passages and questions that are part of the package."""
+"""Passages and questions of the package qvec-demo-data, which a checkout has in demo_data/."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qvec.common.extras import require
 from qvec.datasets import Workload, exact_knn, load_payloads, load_vectors
 from qvec.datasets.workload import DEPTH
 
@@ -35,15 +35,21 @@ class Corpus:
     questions: list[Question]
 
 
+def data_folder() -> Path:
+    """The folder of the package qvec-demo-data. Raises MissingExtraError with the command that installs it."""
+    folder: Path = require("qvec_demo_data").FOLDER
+    return folder
+
+
 def load_corpus() -> Corpus:
-    """Load everything into memory (8 MB)."""
-    with resources.as_file(resources.files("qvec.demo") / "data") as folder:
-        return Corpus(
-            np.array(load_vectors(folder / "passages.npy"), np.float32),
-            _records(folder / "passages.jsonl.gz"),
-            np.array(load_vectors(folder / "questions.npy"), np.float32),
-            [_question(record) for record in _records(folder / "questions.jsonl.gz")],
-        )
+    """Load everything into memory (8 MB). Raises MissingExtraError without the package qvec-demo-data."""
+    folder = data_folder()
+    return Corpus(
+        np.array(load_vectors(folder / "passages.npy"), np.float32),
+        _records(folder / "passages.jsonl.gz"),
+        np.array(load_vectors(folder / "questions.npy"), np.float32),
+        [_question(record) for record in _records(folder / "questions.jsonl.gz")],
+    )
 
 
 def demo_workload(k: int = 10, rows: int | None = None, max_queries: int | None = None) -> Workload:

@@ -19,7 +19,7 @@ from qvec.storage.store import Snapshot
 
 
 def check_fields_of(reading: Snapshot, payloads: Mapping[int, Payload | None]) -> Iterator[str]:
-    """Problems found in the indexes of all fields that searches use. ``payloads``: of the live rows that have one."""
+    """Find problems in the indexes of all fields that searches use. ``payloads``: the payloads of live rows."""
     rows = sorted(payloads)
     for field in searchable_fields(reading.state).values():
         try:

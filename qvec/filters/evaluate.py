@@ -18,7 +18,7 @@ MAX_REMEMBERED_BYTES = 16 << 20
 
 
 class Matcher:
-    """Evaluates filters over the live rows of a snapshot, or of a transaction in which nothing is written meanwhile."""
+    """Evaluates filters over the live rows of a snapshot, or of a transaction that writes nothing during the call."""
 
     def __init__(
         self, reading: Snapshot, live: Bitmap, known: dict[Node, Bitmap], deadline: Deadline | None = None

@@ -2,7 +2,7 @@
 
 The name of an entry is the field's number, the size of the key, the key, and the chunk's number, big-endian: entries
 of an ordered field are sorted by value. Bitmaps use CRoaring's portable format with whole row numbers. pyroaring writes
-bitmaps; a kernel that trusts none of their bytes reads them.
+bitmaps; a kernel, which does not trust their bytes, reads them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Changes = dict[bytes, tuple[list[int], list[int]]]
 
 
 def stem(field: Field, key: Key | None) -> bytes:
-    """The name of a value's entries without the chunk. None: of the entries of rows that have any value."""
+    """Return the name of a value's entries without the chunk. None: the entries of rows that have any value."""
     number = field.number.to_bytes(2, "big")
     if key is None:
         return number + _PRESENT
@@ -40,7 +40,7 @@ def stem(field: Field, key: Key | None) -> bytes:
 
 
 def entry_name(name_stem: bytes, row: int) -> bytes:
-    """The name of the entry that covers a row."""
+    """Return the name of the entry whose chunk contains a row."""
     return name_stem + (row // CHUNK_ROWS).to_bytes(_CHUNK_BYTES, "big")
 
 

@@ -1,4 +1,4 @@
-"""Declared fields of payloads: their types, and the keys that values of each type are indexed by.
+"""Declared fields of payloads: their types, and the keys under which values of each type are indexed.
 
 Ordered values (ints, floats, datetimes) have int keys from 1 to 2^64 - 1 in the same order; others have bytes.
 """
@@ -21,7 +21,7 @@ from qvec.schema.state import State
 MAX_FIELDS = 256
 MAX_NAME_BYTES = 255
 MAX_KEYWORD_BYTES = 65_536
-MAX_ITEMS = 4096  # of one list
+MAX_ITEMS = 4096  # limit of the items of one list
 MAX_NUMBER = 65_535  # limit of a field's number; numbers are not reused, and have 16 bits in the keys of columns
 MAX_INT = 2**63 - 1
 MAX_KEY = 2**64 - 1
@@ -59,7 +59,7 @@ class Field:
 
     @property
     def has_column(self) -> bool:
-        """Whether the field has a value column, which serves ranges."""
+        """Whether the field has a value column, which is used for ranges."""
         return self.is_ordered and not self.many
 
     @property

@@ -1,7 +1,7 @@
 """Value columns: for each row the value of an ordered field, as a u64 key; 0 if the row has none.
 
-A row of the column has the values of 64 rows of the collection, those of one word of a bitmap: a scan yields bitmaps.
-At memory bandwidth, a scan beats a walk through ordered entries unless only a few rows match.
+A row of the column contains the values of 64 rows of the collection, which belong to one word of a bitmap, so that a
+scan produces bitmaps. A scan at memory bandwidth is faster than reading ordered entries, unless only a few rows match.
 """
 
 from __future__ import annotations

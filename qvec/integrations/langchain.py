@@ -111,7 +111,7 @@ class QvecVectorStore(VectorStore):
         return True
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
-        """Stored documents, in the order asked for; ids that are not stored are skipped."""
+        """Stored documents, in the requested order; ids that are not stored are skipped."""
         records = self.collection.get(ids, missing="ignore")
         return [_document(record.id, record.payload) for record in records]
 

@@ -18,11 +18,10 @@ from qvec.common.tables import REST, merged
 from qvec.common.types import FieldType, IdKind, Metric, Payload
 from qvec.interchange.base import Batch, Ids, Matrix, Source, checked_dim, int_ids
 
-EXTRA = "arrow"
 MARK = b"qvec"  # metadata key of exported schemas, with the metric; the column REST then has JSON
 FIELDS = b"qvec.fields"  # metadata key of the declared fields, as a JSON object
 ROWS_PER_LENGTH_CHECK = 1024
-SAMPLED_PARTS = 16  # row groups or batches that a sample is taken from
+SAMPLED_PARTS = 16  # a sample is taken from at most this many row groups or batches
 Batches = Callable[[int], Iterator[Any]]
 
 
@@ -51,7 +50,10 @@ class ArrowSource(Source):
         skip: Sequence[str] = (),
         metric: Metric | None = None,
     ) -> None:
-        """``batches``: yields all rows, n per batch at most. ``spread``: yields n rows, spread over the table."""
+        """``batches``: yields all rows, at most n per batch.
+
+        ``spread``: yields n rows that are spread over the table.
+        """
         self.name, self.rows = name, rows
         self._batches, self._spread = batches, spread
         self._vector = _vector_column(name, schema, vector)
@@ -151,7 +153,7 @@ class ArrowSource(Source):
 
 def parquet_source(path: Path, **columns: Any) -> ArrowSource:
     """A Parquet file, read row group by row group."""
-    file = _opened(path, require("pyarrow.parquet", EXTRA).ParquetFile)
+    file = _opened(path, require("pyarrow.parquet").ParquetFile)
 
     def spread(size: int) -> Iterator[Any]:
         groups = _some(file.num_row_groups)
@@ -163,8 +165,8 @@ def parquet_source(path: Path, **columns: Any) -> ArrowSource:
 
 def ipc_source(path: Path, **columns: Any) -> ArrowSource:
     """An Arrow IPC file (also known as Feather), mapped."""
-    memory_map = require("pyarrow", EXTRA).memory_map
-    file = _opened(path, lambda name: require("pyarrow.ipc", EXTRA).open_file(memory_map(name)))
+    memory_map = require("pyarrow").memory_map
+    file = _opened(path, lambda name: require("pyarrow.ipc").open_file(memory_map(name)))
     n = file.num_record_batches
 
     def batches(size: int) -> Iterator[Any]:
@@ -185,7 +187,7 @@ def _some(parts: int) -> list[int]:
 
 
 def _opened(path: Path, opener: Callable[[str], Any]) -> Any:
-    pa = require("pyarrow", EXTRA)
+    pa = require("pyarrow")
     try:
         return opener(str(path))
     except (pa.ArrowInvalid, pa.ArrowIOError) as error:
@@ -214,7 +216,7 @@ def _named_column(name: str, schema: Any, asked: str | None, default: str | None
 
 
 def _is_vector(kind: Any) -> bool:
-    types = require("pyarrow.types", EXTRA)
+    types = require("pyarrow.types")
     kind = getattr(kind, "storage_type", kind)
     plain_lists = types.is_fixed_size_list(kind) or types.is_list(kind) or types.is_large_list(kind)
     lists = plain_lists or types.is_list_view(kind) or types.is_large_list_view(kind)
@@ -222,7 +224,7 @@ def _is_vector(kind: Any) -> bool:
 
 
 def _id_kind(name: str, column: str, kind: Any) -> IdKind:
-    types = require("pyarrow.types", EXTRA)
+    types = require("pyarrow.types")
     if types.is_integer(kind):
         return "int64"
     if types.is_dictionary(kind):
@@ -248,7 +250,7 @@ def _check_columns(name: str, schema: Any, own: list[str], keys: list[str]) -> N
 
 def _unfit(kind: Any) -> str | None:
     """The name of a type, in a column or nested in it, that a payload cannot contain."""
-    types = require("pyarrow.types", EXTRA)
+    types = require("pyarrow.types")
     if types.is_decimal(kind):
         return "decimals"
     if types.is_duration(kind) or types.is_interval(kind):
@@ -266,7 +268,7 @@ def _storage(column: Any) -> Any:
 
 def _plain_column(column: Any) -> Any:
     """A column with dictionaries decoded."""
-    types = require("pyarrow.types", EXTRA)
+    types = require("pyarrow.types")
     return column.dictionary_decode() if types.is_dictionary(column.type) else column
 
 
@@ -289,7 +291,7 @@ def _stored_fields(name: str, meta: Any) -> Mapping[str, FieldType]:
 
 def _in_microseconds(column: Any) -> Any:
     """Convert timestamps to whole microseconds, the resolution of datetimes."""
-    pa, types = require("pyarrow", EXTRA), require("pyarrow.types", EXTRA)
+    pa, types = require("pyarrow"), require("pyarrow.types")
     if types.is_timestamp(column.type) and column.type.unit == "ns":
         return column.cast(pa.timestamp("us", column.type.tz), safe=False)
     return column

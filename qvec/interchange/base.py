@@ -30,10 +30,11 @@ class Batch:
 
 
 class Source(ABC):
-    """Rows in a foreign format, read in bounded memory.
+    """Rows in a foreign format, which are read in bounded memory.
 
-    ``rows``, ``dim``: shape of the vectors. ``metric``: of the foreign index, or None. ``id_kind``: None: rows have
-    no ids. ``fields``: declared payload fields, if known. ``note``: describes what reading loses; "" if nothing.
+    ``rows``, ``dim``: shape of the vectors. ``metric``: metric of the foreign index, or None. ``id_kind``: None
+    if rows have no ids. ``fields``: declared payload fields, if known. ``note``: describes what reading loses; "" if
+    nothing.
     """
 
     name: str

@@ -57,7 +57,7 @@ def add_from(
     batch_size: int = BATCH,
     progress: Progress | None = None,
 ) -> Copied:
-    """Add all rows of a source, with one commit per batch: after an error, the batches before are stored.
+    """Add all rows of a source, with one commit per batch: after an error, the earlier batches are stored.
 
     Integer ids become strings in a collection with string ids. Without ids, rows are numbered. InputError names the
     source and the batch.

@@ -27,7 +27,7 @@ class ChromaSource(Source):
     id_kind: IdKind | None = "str"
 
     def __init__(self, path: Path, table: str | None = None, document: str = "document") -> None:
-        client = require("chromadb", "chroma").PersistentClient(str(path))
+        client = require("chromadb").PersistentClient(str(path))
         name = _only(str(path), "collection", sorted(found.name for found in client.list_collections()), table)
         self._collection = client.get_collection(name, embedding_function=None)
         self.name, self._document = f"{path}[{name}]", document
@@ -66,7 +66,7 @@ def lance_source(path: Path, table: str | None = None, **columns: Any) -> ArrowS
     """Open a table of a LanceDB directory, or the directory of a table. For columns see :class:`ArrowSource`."""
     if path.suffix == LANCE:
         path, table = path.parent, path.stem if table is None else table
-    db = require("lancedb", "lancedb").connect(str(path))
+    db = require("lancedb").connect(str(path))
     name = _only(str(path), "table", sorted(found.stem for found in path.glob(f"*{LANCE}")), table)
     opened = db.open_table(name)
 

@@ -14,7 +14,7 @@ from qvec.common.errors import InputError
 from qvec.common.extras import require
 from qvec.common.tables import REST, PayloadColumns, arrow_type, payload_arrays, to_json, vector_array
 from qvec.common.types import Where, check_choice
-from qvec.interchange.arrow import EXTRA, FIELDS, MARK
+from qvec.interchange.arrow import FIELDS, MARK
 from qvec.interchange.sources import IPC_SUFFIXES, PARQUET_SUFFIXES
 from qvec.interchange.staging import LinesWriter, NpyWriter, Staging
 from qvec.rows.results import Records
@@ -50,11 +50,11 @@ def export(
     batch_size: int = BATCH,
     progress: Progress | None = None,
 ) -> Exported:
-    """Write all stored rows in the order of storing, as :meth:`Collection.get` returns them.
+    """Write all stored rows in row order, as :meth:`Collection.get` returns them.
 
-    format: by default that of the suffix. ``"parquet"`` (.parquet .pq) and ``"arrow"`` (.arrow .feather; the IPC file
-    format) need the extra ``arrow``. They have the columns ``id``, ``vector`` (lists of ``dim`` float32), one for each
-    payload key whose values have one type, and ``payload`` with the remaining keys as JSON. ``"npy"`` writes the
+    format: default, determined by the suffix. ``"parquet"`` (.parquet .pq) and ``"arrow"`` (.arrow .feather; the IPC
+    file format) need the extra ``arrow``. They have the columns ``id``, ``vector`` (lists of ``dim`` float32), one for
+    each payload key whose values have one type, and ``payload`` with the remaining keys as JSON. ``"npy"`` writes the
     vectors, float32 [n, dim], the ids to ``NAME.ids.npy`` (integers) or ``NAME.ids.jsonl`` (strings), and payloads, if
     there are any, to ``NAME.payload.jsonl``.
     where: only rows matching a filter. payload: whether to write payloads. progress: called with (done, total) rows.
@@ -123,11 +123,11 @@ def _write_npy(rows: _Rows, target: Path, staging: Staging) -> None:
 
 
 def _write_parquet(rows: _Rows, target: Path, staging: Staging) -> None:
-    _write_arrow(rows, staging.part(target), require("pyarrow.parquet", EXTRA).ParquetWriter)
+    _write_arrow(rows, staging.part(target), require("pyarrow.parquet").ParquetWriter)
 
 
 def _write_ipc(rows: _Rows, target: Path, staging: Staging) -> None:
-    _write_arrow(rows, staging.part(target), require("pyarrow.ipc", EXTRA).new_file)
+    _write_arrow(rows, staging.part(target), require("pyarrow.ipc").new_file)
 
 
 _WRITERS: dict[str, Callable[[_Rows, Path, Staging], None]] = {
@@ -138,7 +138,7 @@ _WRITERS: dict[str, Callable[[_Rows, Path, Staging], None]] = {
 
 
 def _write_arrow(rows: _Rows, file: Path, writer: Callable[[str, Any], Any]) -> None:
-    pa = require("pyarrow", EXTRA)
+    pa = require("pyarrow")
     kinds = rows.columns().kinds(("id", "vector"))
     schema = _schema(rows, kinds)
     with writer(str(file), schema) as out:
@@ -151,7 +151,7 @@ def _write_arrow(rows: _Rows, file: Path, writer: Callable[[str, Any], Any]) -> 
 
 
 def _schema(rows: _Rows, kinds: dict[str, str]) -> Any:
-    pa = require("pyarrow", EXTRA)
+    pa = require("pyarrow")
     like = rows.db.get([])
     ids = pa.string() if like.ids.dtype == object else pa.int64()
     fields = {"id": ids, "vector": vector_array(like.vectors).type}

@@ -24,7 +24,6 @@ from qvec.common.extras import require
 from qvec.common.types import IdKind
 from qvec.interchange.base import Batch, Matrix, Source, checked_dim, int_ids, runs, slices
 
-EXTRA = "faiss"
 ROWS_PER_SAMPLE_CALL = 64
 _EXACT = ("IndexFlat", "IndexIVFFlat", "IndexHNSWFlat", "IndexNSGFlat")
 
@@ -33,7 +32,7 @@ class FaissSource(Source):
     """An index of float vectors. If it stores codes (SQ, PQ), they are decoded, and ``note`` says so."""
 
     def __init__(self, path: Path) -> None:
-        require("faiss", EXTRA)
+        require("faiss")
         self.name = str(path)
         self._child = _Child(path)
         head = self._child.answer()

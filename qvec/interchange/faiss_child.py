@@ -20,7 +20,6 @@ from qvec.common.errors import InputError
 from qvec.common.extras import require
 from qvec.interchange.base import Matrix
 
-EXTRA = "faiss"
 Read = Callable[[int, int], Matrix]
 
 
@@ -29,7 +28,7 @@ def main(path: Path) -> None:
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # faiss may print
     try:
-        faiss = require("faiss", EXTRA)
+        faiss = require("faiss")
         index = _opened(faiss, path)
         metrics = {faiss.METRIC_L2: "l2", faiss.METRIC_INNER_PRODUCT: "ip"}
         if index.metric_type not in metrics:

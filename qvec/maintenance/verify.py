@@ -24,8 +24,7 @@ SHOWN = 5  # of a kind of problem
 
 
 def verify_snapshot(snap: Snapshot, loader: QuantizerLoader, deep: bool) -> list[str]:
-    """Find the problems of a snapshot; no strings if it is sound. Reads everything once. ``deep``: also compare
-    derived data."""
+    """Find the problems of a snapshot. Reads everything once. ``deep``: also recompute and compare derived data."""
     problems = list(snap.check())
     if problems:
         return problems  # the checks below assume whole data

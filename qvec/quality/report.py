@@ -70,11 +70,11 @@ class Report:
 
     def to_pandas(self) -> Any:
         """Return the rows as a pandas.DataFrame; MissingExtraError says how to install pandas."""
-        return require("pandas", "pandas").DataFrame(self.to_dicts())
+        return require("pandas").DataFrame(self.to_dicts())
 
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Plot recall against bytes per vector, with a line per oversampling, to a PNG file (needs matplotlib)."""
-        figure = require("matplotlib.figure", "plot").Figure(figsize=(7, 4.5), layout="constrained")
+        figure = require("matplotlib.figure").Figure(figsize=(7, 4.5), layout="constrained")
         self._draw(figure.add_subplot())
         figure.savefig(path, format="png", dpi=150)
 
@@ -93,14 +93,14 @@ class Report:
     def show(self) -> None:
         """Print the table with rich if it is installed, otherwise as plain text."""
         try:
-            console = require("rich.console", "cli").Console()
+            console = require("rich.console").Console()
         except MissingExtraError:
             print(self)
         else:
             console.print(self)
 
     def __rich__(self) -> Any:
-        table = require("rich.table", "cli").Table(*HEADINGS, title=self.title)
+        table = require("rich.table").Table(*HEADINGS, title=self.title)
         for cells in self.cells():
             table.add_row(*cells)
         return table

@@ -26,10 +26,10 @@ class RowAccess(QuantizerLoader):
         return Writer(txn, self)
 
     def sample(self, reading: Snapshot, n: int, newest: bool = False) -> tuple[Float32Array, Codes]:
-        """Up to n stored vectors, as exactly as they are stored, and their codes; there must be a quantizer.
+        """Return up to n stored vectors (originals or decoded codes), and their codes. There must be a quantizer.
 
-        The rows are spread evenly over all live rows, or are the newest. A vector in a reused row counts as being as
-        old as the vector that was deleted from the row.
+        The rows are spread evenly over all live rows, or are the newest rows. The age of a row is its position, so a
+        vector in a reused row counts as old.
         """
         quantizers = self.active(reading)
         assert quantizers is not None

@@ -1,4 +1,4 @@
-"""Rows found by id, and records of rows. Results are checked: LMDB's tree pages have no checksums of their own."""
+"""Find rows by id, and read records of rows. Results are checked, because LMDB's tree pages have no checksums."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _new_record = tuple.__new__  # RowRecord() takes three times as long, and a sear
 
 
 def find_rows(reading: Snapshot, keys: Sequence[bytes], deadline: Deadline | None = None) -> NDArray[np.int64]:
-    """The row of each id, given by its key: int64 [n], -1 for an id that is not stored.
+    """Return the row of each id, given as a key: int64 [n], -1 for an id that is not stored.
 
-    Raises CorruptError if an id leads to a row that does not exist.
+    Raises CorruptError if an id refers to a row that does not exist.
     """
     state: State = reading.state
     rows = reading.rows_of(keys, deadline)
@@ -44,7 +44,7 @@ def find_rows(reading: Snapshot, keys: Sequence[bytes], deadline: Deadline | Non
 
 
 def row_of_id(reading: Snapshot, id: int | str, kind: IdKind) -> int:
-    """The row of one id. Raises MissingIdError, or CorruptError if the id map led to the row of another id."""
+    """Return the row of one id. Raises MissingIdError, or CorruptError if the id map refers to a row of another id."""
     is_plain = type(id) is int and kind == "int64" and 0 <= id < 1 << 63
     row = reading.row_of(id.to_bytes(8, "big") if is_plain else id_keys(as_ids([id], kind))[0])  # type: ignore[union-attr]
     if row is None:
@@ -61,16 +61,16 @@ def row_of_id(reading: Snapshot, id: int | str, kind: IdKind) -> int:
 
 
 def read_record(reading: Snapshot, row: int) -> RowRecord | None:
-    """A row's record, or None. Raises CorruptError if it is not a record of a row."""
+    """Return a row's record, or None. Raises CorruptError if the record is not valid."""
     return read_records(reading, (row,))[0]
 
 
 def read_records(
     reading: Snapshot, rows: Sequence[int], *, complete: bool = False, deadline: Deadline | None = None
 ) -> list[RowRecord | None]:
-    """The record of each row; None if there is none, and for the row -1. CorruptError names the first damaged one.
+    """Return the record of each row; None if there is none, and for row -1. CorruptError names the first damaged one.
 
-    ``complete``: the rows are live; CorruptError if every live row should have a record and one has none.
+    ``complete``: the rows are live. If every live row must have a record, CorruptError names a row without one.
     """
     state: State = reading.state
     string_ids = IDS not in reading.columns
@@ -91,14 +91,14 @@ def read_records(
 
 
 def payloads_of(records: Sequence[RowRecord | None]) -> list[Payload | None]:
-    """The payload of each record, None for a row without a record."""
+    """Return the payload of each record, None for a row without a record."""
     return [None if record is None else record.payload for record in records]
 
 
 def ids_of_rows(
     reading: Snapshot, rows: NDArray[np.int64], records: Sequence[RowRecord | None] | None = None
 ) -> NDArray[Any]:
-    """The ids of live rows: int64 [n] of their column, or strings of their ``records``, which are loaded if None."""
+    """Return the ids of live rows: int64 [n] from their column, or strings from ``records``, which are read if None."""
     if IDS not in reading.columns:
         records = read_records(reading, rows.tolist(), complete=True) if records is None else records
         return np.array([None if record is None else record.id for record in records], object)
@@ -106,24 +106,24 @@ def ids_of_rows(
 
 
 def check_same(wanted: NDArray[Any], stored: NDArray[Any]) -> None:
-    """Raise CorruptError if the id map led to the row of another id."""
+    """Raise CorruptError if the id map referred to a row of another id."""
     wrong = np.flatnonzero(wanted != stored)
     if len(wrong):
         raise CorruptError(f"the id {wanted[wrong[0]]!r} leads to the row of {stored[wrong[0]]!r}")
 
 
 def id_array(ids: NDArray[Any] | list[str]) -> NDArray[Any]:
-    """Checked ids as an array, of dtype object for strings."""
+    """Convert checked ids to an array, of dtype object for strings."""
     return ids if isinstance(ids, np.ndarray) else np.array(ids, object)
 
 
 def shaped(values: list[Any], shape: tuple[int, ...]) -> list[Any]:
-    """A flat list as k values, or as n lists of k."""
+    """Shape a flat list as k values, or as n lists of k values."""
     k = shape[-1]
     return values if len(shape) == 1 else [values[i : i + k] for i in range(0, len(values), k)]
 
 
 def live_rows(reading: Snapshot) -> NDArray[np.int64]:
-    """The rows that are not deleted, ascending."""
+    """Return the rows that are not deleted, ascending."""
     n = reading.state.n
     return rows_in(complement(n, read_bitmap(reading.columns[DELETED], n))) if n else np.zeros(0, np.int64)

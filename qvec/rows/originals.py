@@ -1,4 +1,4 @@
-"""The stored originals, from which codes are trained and made."""
+"""The stored originals, with which quantizers are trained and from which codes are made."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qvec.schema.quantizers import QuantizerLoader, VectorReader
 from qvec.schema.state import State
 from qvec.storage.store import Snapshot
 
-TRAINING_ROWS = 65_536  # rows trained on: 65 of their values are above the 99.9th percentile
+TRAINING_ROWS = 65_536  # of a dimension, 65 values of such a sample are above the 99.9th percentile
 
 
 def check_trained(state: State) -> None:
@@ -22,7 +22,7 @@ def check_trained(state: State) -> None:
 
 
 def originals_of(reading: Snapshot, quantizers: QuantizerLoader) -> VectorReader:
-    """The reader of originals. Raises InputError if the collection stores no originals."""
+    """Return the reader of originals. Raises InputError if the collection stores no originals."""
     state: State = reading.state
     columns = active_columns(reading.columns, state.column_names)
     if VECTORS in columns:
@@ -39,7 +39,7 @@ def originals_of(reading: Snapshot, quantizers: QuantizerLoader) -> VectorReader
 
 
 def sample_originals(reading: Snapshot, quantizers: QuantizerLoader, size: int = TRAINING_ROWS) -> Float32Array:
-    """At most ``size`` stored originals, float32 [n, dim], spread evenly over the live rows."""
+    """Return at most ``size`` stored originals, float32 [n, dim], spread evenly over the live rows."""
     rows = live_rows(reading)
     spread = np.linspace(0, len(rows) - 1, min(size, len(rows))).astype(np.int64)
     return originals_of(reading, quantizers).read(rows[spread])

@@ -19,7 +19,7 @@ class Record(NamedTuple):
 
 
 class Records(Sequence[Record]):
-    """Stored vectors in the order asked for: a sequence of :class:`Record`, and arrays.
+    """Stored vectors in the requested order: a sequence of :class:`Record`, and arrays.
 
     ``ids``: int64 or str, shape (n,). ``vectors``: float32, shape (n, dim): the originals if they are stored, else
     decoded from the codes (zeros in dimensions that ``dims`` leaves out); of a :class:`Prequantized` collection the

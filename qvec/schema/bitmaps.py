@@ -13,7 +13,7 @@ WORD_BYTES = 8
 
 
 def words_for(n: int) -> int:
-    """Number of words of a bitmap of n rows."""
+    """Return the number of words of a bitmap of n rows."""
     return (n + WORD_ROWS - 1) // WORD_ROWS
 
 
@@ -28,38 +28,38 @@ def bytes_of(bitmap: Bitmap) -> NDArray[np.uint8]:
 
 
 def rows_in(bitmap: Bitmap) -> NDArray[np.int64]:
-    """Rows whose bit is set, ascending."""
+    """Return the rows whose bits are set, ascending."""
     return bits_rows(bitmap).astype(np.int64)
 
 
 def rows_between(bitmap: Bitmap, start: int, stop: int) -> NDArray[np.int64]:
-    """Rows of start..stop - 1 whose bit is set, ascending."""
+    """Return the rows from start to stop - 1 whose bits are set, ascending."""
     first = start // WORD_ROWS
     rows = rows_in(bitmap[first : words_for(stop)]) + first * WORD_ROWS
     return rows[(rows >= start) & (rows < stop)]
 
 
 def bitmap_of(rows: NDArray[Any], n: int) -> Bitmap:
-    """Bitmap of n bits in which the bits of ``rows`` are set."""
+    """Return a bitmap of n bits in which the bits of ``rows`` are set."""
     bitmap = np.zeros(words_for(n), np.uint64)
     bits_set(np.ascontiguousarray(rows, np.uint32), n, bitmap)
     return bitmap
 
 
 def are_in(bitmap: Bitmap, rows: NDArray[Any]) -> NDArray[np.bool_]:
-    """For each row, whether its bit is set."""
+    """Return for each row whether its bit is set."""
     bits = bitmap[rows // WORD_ROWS] >> (rows % WORD_ROWS).astype(np.uint64)
     found: NDArray[np.bool_] = (bits & np.uint64(1)).astype(np.bool_)
     return found
 
 
 def count(bitmap: Bitmap) -> int:
-    """Number of bits that are set."""
+    """Return the number of set bits."""
     return bits_count(bitmap)
 
 
 def complement(n: int, bitmap: Bitmap | None = None) -> Bitmap:
-    """Bitmap of the rows below n that are not in ``bitmap``; None stands for no rows."""
+    """Return a bitmap of the rows below n that are not in ``bitmap``. None means a bitmap without rows."""
     others = np.full(words_for(n), np.iinfo(np.uint64).max) if bitmap is None else ~bitmap[: words_for(n)]
     if n % WORD_ROWS:
         others[-1] &= np.uint64((1 << n % WORD_ROWS) - 1)
@@ -67,7 +67,8 @@ def complement(n: int, bitmap: Bitmap | None = None) -> Bitmap:
 
 
 def unused_rows(column: Column, used: Bitmap, n: int) -> NDArray[np.int64]:
-    """Rows of a column that are not in ``used``, a bitmap of n rows; ascending, up to the end of the last block."""
+    """Return the rows of a column that are not in ``used``, a bitmap of n rows; ascending, to the end of the last
+    block."""
     return np.concatenate([rows_in(complement(n, used)), np.arange(n, column.n_rows)])
 
 
@@ -80,7 +81,7 @@ def mark(column: Column, rows: NDArray[Any], value: bool) -> None:
 
 
 def _masks(rows: NDArray[Any]) -> tuple[NDArray[np.int64], Bitmap]:
-    """The words that contain the rows, ascending, and a mask of the rows' bits in each word."""
+    """Return the words that contain the rows, ascending, and a mask of the rows' bits in each word."""
     if len(rows) == 1:  # the usual case; the general code below takes ten times as long
         return rows.astype(np.int64) // WORD_ROWS, np.uint64(1) << (rows % WORD_ROWS).astype(np.uint64)
     words, at = np.unique(rows.astype(np.int64) // WORD_ROWS, return_inverse=True)

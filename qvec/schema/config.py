@@ -1,4 +1,4 @@
-"""The configuration of a collection, fixed at creation; checked when it is created and when it is read."""
+"""The configuration of a collection, which never changes. It is checked when it is created and when it is read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from qvec.common.types import (
 )
 
 MAX_LISTED_DIM = 16_192  # a block of lists is one value of 64 KiB at most
-AUTO_INDEX_ROWS = 10_000  # a scan of fewer codes beats any graph
+AUTO_INDEX_ROWS = 10_000  # a scan of fewer codes is faster than any graph
 _FIELDS = ("dim", "metric", "ids", "originals", "code", "index", "model", "seed")
 
 
@@ -51,7 +51,7 @@ class Config:
         if getattr(self.code, "dims", None) is not None:
             check_int("code.dims", self.code.dims, 1, self.dim)  # type: ignore[union-attr]
         if isinstance(self.index, IVF) and self.dim > MAX_LISTED_DIM:
-            raise InputError(f"inverted lists take vectors of {MAX_LISTED_DIM:,} dimensions at most, got {self.dim}")
+            raise InputError(f"inverted lists take vectors of at most {MAX_LISTED_DIM:,} dimensions, got {self.dim}")
         if self.form is not None:
             width_of(self.form, self.dim)
             object.__setattr__(self, "originals", "none")  # prequantized vectors have no originals
@@ -65,7 +65,7 @@ class Config:
 
     @property
     def form(self) -> PrequantizedType | None:
-        """The form of vectors that come quantized; None: vectors are floats."""
+        """The form of prequantized vectors; None: vectors are floats."""
         return self.code.dtype if isinstance(self.code, Prequantized) else None
 
     def to_dict(self) -> dict[str, Any]:
@@ -76,7 +76,7 @@ class Config:
 
     @classmethod
     def from_dict(cls, state: object) -> Config:
-        """Raises FormatError naming the wrong field."""
+        """Decode a stored configuration. FormatError names the wrong field."""
         fields = dict(take_state(state, "config", _FIELDS))
         take_int(fields, "dim", 1, MAX_DIM)
         try:
@@ -88,7 +88,7 @@ class Config:
 
 
 def index_config(index: object) -> IndexConfig | None:
-    """The configuration that ``index`` names; None for "auto"."""
+    """Return the configuration of an index, given by name or as a configuration; None for "auto"."""
     if isinstance(index, get_args(IndexConfig)):
         return cast(IndexConfig, index)
     if index == "auto":

@@ -1,4 +1,4 @@
-"""Changes of the state that concern generations: which is active, which is being built, which columns each has.
+"""State of generations: which generation is active, which is being built, and which columns each generation has.
 
 A generation's ``column_names`` map a column's own name to the one that it is stored under; other columns are stored
 under their own names. The active generation keeps the graph columns that it shares with others up to date.
@@ -26,12 +26,12 @@ Names = Mapping[str, str]
 
 
 def column_key_name(name: str, generation: int) -> str:
-    """The name that a column of a generation is stored under."""
+    """Return the name under which a column of a generation is stored."""
     return f"{name}.{generation}"
 
 
 def graph_names(names: Names) -> dict[str, str]:
-    """The index's part of ``column_names``."""
+    """Return the part of ``column_names`` that belongs to the index."""
     return {name: stored for name, stored in names.items() if name not in (CODES, VECTORS)}
 
 
@@ -39,10 +39,10 @@ def graph_names(names: Names) -> dict[str, str]:
 class Generation:
     """A trained quantizer, and the codes made with it.
 
-    ``number``: its name in this collection, never used again. ``id``: 16 hex digits of a hash of the quantizer; equal
-    ids give equal codes. ``n_samples``: vectors trained on. ``rows``: rows that have a code. An inactive generation
-    may have fewer than are stored; 0 if it was never active or its codes were discarded. ``active``: searches use its
-    codes.
+    ``number``: identifies the generation in this collection; never reused. ``id``: 16 hex digits of a hash of the
+    quantizer; equal ids give equal codes. ``n_samples``: vectors trained on. ``rows``: rows that have a code. An
+    inactive generation may have fewer than are stored; 0 if it was never active or its codes were discarded.
+    ``active``: searches use its codes.
     """
 
     number: int
@@ -63,7 +63,7 @@ class Generation:
 
 
 def register(txn: Transaction, trained: Trained) -> int:
-    """Store a quantizer as a new generation, whose number is returned. Nothing is coded with it yet."""
+    """Store a quantizer as a new generation without codes. Returns the number of the generation."""
     state: State = txn.state
     quantizer, number = trained.quantizer, state.next_generation
     if number >= MAX_GENERATIONS:
@@ -83,7 +83,7 @@ def register(txn: Transaction, trained: Trained) -> int:
 
 
 def list_generations(state: State) -> list[Generation]:
-    """All generations, oldest first."""
+    """Return all generations, oldest first."""
     return [_listed(state, record) for record in state.generations]
 
 
@@ -105,14 +105,14 @@ def _listed(state: State, record: GenerationRecord) -> Generation:
 
 
 def pending_generation(state: State, number: int) -> PendingGeneration:
-    """The generation under construction; InputError if it is not ``number`` any more."""
+    """Return the generation under construction. InputError if it is no longer ``number``."""
     if state.pending is None or state.pending.number != number:
         raise InputError(f"generation {number} was discarded by another call while it was being built")
     return state.pending
 
 
 def resume_inactive(state: State, number: int) -> PendingGeneration:
-    """Continue an inactive generation that has codes: code the rows that were added since."""
+    """Continue an inactive generation that has codes: encode the rows that were added since."""
     inactive = state.generation(number).inactive
     if graph_names(inactive.column_names) != graph_names(state.column_names):
         return PendingGeneration(number, True, inactive)
@@ -155,10 +155,10 @@ def activate_pending(state: State) -> State:
 
 
 def may_reuse_rows(txn: Transaction, count: int) -> bool:
-    """Whether any of ``count`` unused rows may be given to other vectors.
+    """Whether new vectors may reuse some of ``count`` unused rows.
 
-    Not while a generation is being built, unless that would leave a quarter of all rows unused: then its construction
-    starts over.
+    They may not while a generation is being built, because its construction would have to start again. They may if
+    otherwise a quarter of all rows would be unused.
     """
     state: State = txn.state
     if state.pending is None or state.pending.built.rows == 0:
@@ -179,7 +179,7 @@ def may_reuse_rows(txn: Transaction, count: int) -> bool:
 
 
 def discard_pending(txn: Transaction) -> None:
-    """Discard the generation under construction, if there is one; its quantizer stays."""
+    """Discard the generation under construction, if there is one. Its quantizer is kept."""
     pending = txn.state.pending
     txn.state = replace(txn.state, pending=None)
     if pending is not None and not txn.state.generation(pending.number).inactive.rows:
@@ -187,20 +187,21 @@ def discard_pending(txn: Transaction) -> None:
 
 
 def discard_codes_from(txn: Transaction, row: int) -> None:
-    """Discard the inactive codes, and graphs, that cover ``row`` or later rows, which go to other vectors."""
+    """Discard inactive codes and graphs that include ``row`` or later rows, because other vectors will reuse these
+    rows."""
     for record in txn.state.generations:
         if row < max(record.inactive.rows, record.inactive.indexed_rows):
             discard_codes(txn, record)
 
 
 def discard_codes(txn: Transaction, record: GenerationRecord) -> None:
-    """Discard the codes of an inactive generation; its quantizer stays."""
+    """Discard the codes of an inactive generation. Its quantizer is kept."""
     txn.state = txn.state.with_generation(replace(record, inactive=InactiveCodes()))
     drop_columns(txn, record.inactive.column_names)
 
 
 def drop_columns(txn: Transaction, names: Names) -> None:
-    """Remove the columns of codes that were discarded, except those that another generation uses."""
+    """Remove the columns of discarded codes, except columns that another generation uses."""
     state: State = txn.state
     used = [state.column_names, *(r.inactive.column_names for r in state.generations if r.inactive.rows)]
     used += [] if state.pending is None else [state.pending.built.column_names]

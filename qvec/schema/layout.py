@@ -1,4 +1,4 @@
-"""The columns of a collection: their names, their ids in the file, and the shapes that its codes give them."""
+"""The columns of a collection: their names, their ids in the file, and their shapes, which depend on the codes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ IDS = "ids"
 DELETED = "deleted"
 ADJACENCY = "adjacency"
 NODES = "nodes"
-LINKED = "linked"  # bitmap: rows that lists of the graph may point at
+LINKED = "linked"  # bitmap: rows that adjacency lists may contain
 REMOVING = "removing"  # bitmap: linked rows that a repair is removing
 LIST_BLOCKS = "list_blocks"  # inverted lists: entries in blocks of 32, lists, centroids, entries of each row
 LISTS = "lists"
 CENTROIDS = "centroids"
 SLOTS = "slots"
-FIELD = "field"  # one for each field whose values have an order; its generation is the field's number
+FIELD = "field"  # one for each field with ordered values; its generation is the field's number
 
 QUANTIZER = 1  # record kinds: a quantizer's state, by generation; a row's payload and string id, by row
 ROW = 2
@@ -35,27 +35,30 @@ _COLUMN_IDS = {
 INDEX_COLUMNS = (ADJACENCY, NODES, LINKED, REMOVING, LIST_BLOCKS, LISTS, CENTROIDS, SLOTS)  # of any index
 _ID_BYTES = 8
 COPIED_ROWS = 8192  # at a time
-PAGE_BYTES = 4096  # assumed where no file says otherwise
+PAGE_BYTES = 4096  # assumed if no file is known
 
 
 def wide_column(name: str, stride: int) -> ColumnSpec:
-    """Column whose rows are read in large numbers. Blocks have 4 to 16 pages: the number that wastes least."""
+    """Return a column whose rows are read in large numbers. Blocks have 4 to 16 pages: the number that wastes least."""
     return ColumnSpec(_COLUMN_IDS[name], stride, min_pages=4, max_pages=16)
 
 
 def block_column(name: str, stride: int) -> ColumnSpec:
-    """Column of entries that are read in runs and changed one by one. A change rewrites one block, 32 KiB at most."""
+    """Return a column of entries that are read in runs and changed singly.
+
+    A change rewrites one block, at most 32 KiB.
+    """
     pages = -(-(stride + 64) // PAGE_BYTES)
     return ColumnSpec(_COLUMN_IDS[name], stride, min_pages=pages, max_pages=max(pages, 8))
 
 
 def narrow_column(name: str, stride: int, generation: int = 0) -> ColumnSpec:
-    """Column whose rows are changed one by one. Blocks have one page, so that a change rewrites little."""
+    """Return a column whose rows are changed singly. Blocks have one page, so that a change rewrites little."""
     return ColumnSpec(_COLUMN_IDS[name], stride, min_pages=1, max_pages=1, generation=generation)
 
 
 def bitmap_column(name: str) -> ColumnSpec:
-    """Column of one bit per row of the collection. A row of the column is one word of 64 bits."""
+    """Return a column with one bit per row of the collection. A row of the column is one word of 64 bits."""
     return narrow_column(name, WORD_BYTES)
 
 
@@ -87,7 +90,7 @@ def active_columns(columns: Mapping[str, Column], names: Mapping[str, str]) -> d
 
 
 def row_columns(quantizer: Quantizer, original_quantizer: Quantizer | None, int_ids: bool) -> dict[str, ColumnSpec]:
-    """Columns that every vector has, with any index."""
+    """Return the columns that every vector has, with any index."""
     columns = {CODES: wide_column(CODES, quantizer.code_size), DELETED: bitmap_column(DELETED)}
     if original_quantizer is not None:
         columns[VECTORS] = wide_column(VECTORS, original_quantizer.code_size)

@@ -41,11 +41,11 @@ class FlatState:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GraphState:
-    """The state of a graph: everything but its lists.
+    """The state of a graph: everything except its adjacency lists.
 
-    ``indexed``: rows in the graph. ``tombstones``: rows among them that are deleted. ``root``: of the tree.
-    ``entries``: rows where walks start, the root among them; ``entries_chosen_at``: ``indexed`` at the time of their
-    choice. ``repair_cursor``: the next row that the running repair visits, or None. ``pending_rows``: rows with
+    ``indexed``: number of rows in the graph. ``tombstones``: how many of these are deleted. ``root``: root of the
+    spanning tree. ``entries``: rows where walks start, including the root; ``entries_chosen_at``: ``indexed`` when they
+    were chosen. ``repair_cursor``: the next row that the unfinished repair visits, or None. ``pending_rows``: rows with
     pending reverse edges, in the order of insertion; ``pending_in_sweep``: how many of them were pending when the
     current sweep over all lists began; ``reverse_edge_cursor``: the row at which the next step of the sweep begins.
     """
@@ -64,10 +64,10 @@ class GraphState:
 
 @dataclass(frozen=True, slots=True)
 class ListLayout:
-    """The state of inverted lists: everything but their columns.
+    """The state of inverted lists: everything except their columns.
 
-    ``seed``: of the rotation. ``clustered_at``: number of vectors when the centroids were chosen.
-    ``n_blocks``: blocks in use, ``n_free`` of them in the chain of free ones that begins at ``free_block``.
+    ``seed``: seed of the rotation. ``clustered_at``: number of vectors when the centroids were trained.
+    ``n_blocks``: number of blocks; ``n_free`` of them are in the chain of free blocks, which begins at ``free_block``.
     """
 
     dim: Annotated[int, Between(1, 1 << 16)]
@@ -98,7 +98,7 @@ IndexState = FlatState | GraphState | ListsState
 
 @dataclass(frozen=True, slots=True)
 class InactiveCodes:
-    """The codes of a generation that is not active, and its graph.
+    """The codes and the graph of an inactive generation.
 
     ``rows``: rows 0 to ``rows - 1`` have a code; 0: the codes were discarded or never made. ``index``: the state of
     its graph, None if it shares the active graph; that graph covers rows 0 to ``indexed_rows - 1``. ``own_index``: the
@@ -114,10 +114,11 @@ class InactiveCodes:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRecord:
-    """A trained quantizer under its number, which is never used again, and the codes made with it.
+    """A trained quantizer with a number, which is never reused, and the codes made with it.
 
-    ``id``: hash of the quantizer. ``n_samples``: vectors trained on. ``was_active``: whether it ever was the active
-    generation. ``inactive``: its codes; None for the active generation, whose codes are described by the state itself.
+    ``id``: hash of the quantizer. ``n_samples``: size of the training sample. ``was_active``: whether it has ever been
+    the active generation. ``inactive``: its codes; None for the active generation, whose codes :class:`State`
+    describes.
     """
 
     number: Number
@@ -133,7 +134,7 @@ class GenerationRecord:
 
 @dataclass(frozen=True, slots=True)
 class PendingGeneration:
-    """The generation that is being built. ``relink``: whether it gets a graph of its own; "auto": not yet decided."""
+    """The generation that is being built. ``relink``: whether it gets a new graph; "auto": not yet decided."""
 
     number: Number
     relink: Literal[True, False, "auto"]
@@ -159,7 +160,7 @@ class Tuned:
 
 @dataclass(frozen=True, slots=True)
 class FieldDeclaration:
-    """A declared field of payloads; ``number`` names it in the file."""
+    """A declared field of payloads. ``number`` identifies the field in the file."""
 
     number: Number
     type: FieldType
@@ -167,10 +168,10 @@ class FieldDeclaration:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The state of a collection; by default, of an empty one.
+    """The state of a collection. The default values are those of an empty collection.
 
-    ``n``: rows, in use or not; ``live``: rows that are not deleted; ``records``: live rows with a record (payload or
-    string id). ``next_id``: the first integer id that was never given out. ``active``: the number of the active
+    ``n``: number of rows, including unused rows; ``live``: rows that are not deleted; ``records``: live rows with a
+    record (payload or string id). ``next_id``: the first integer id that was never assigned. ``active``: the number of the active
     generation, None before the first vectors; ``column_names``: of its columns; ``own_index``: options of its index.
     ``pending``: the generation that is being built. ``small_batches``: counts batches that are too small to be checked
     for drift alone. ``next_field``: the first number that no field ever had. ``partial_fields``: fields that are being
@@ -198,7 +199,7 @@ class State:
     erasing: bool = False
 
     def generation(self, number: object) -> GenerationRecord:
-        """The record of a generation; InputError lists the numbers there are."""
+        """Return the record of a generation. InputError lists the existing numbers."""
         for record in self.generations:
             if record.number == number:
                 return record
@@ -206,19 +207,19 @@ class State:
         raise InputError(f"there is no generation {number!r}; the collection has: {numbers}")
 
     def with_generation(self, changed: GenerationRecord) -> State:
-        """The state with another record of one of its generations."""
+        """Return the state with another record for one of its generations."""
         records = [changed if record.number == changed.number else record for record in self.generations]
         return replace(self, generations=tuple(records))
 
 
 def empty_state(fields: Mapping[str, FieldType]) -> State:
-    """The state of an empty collection with some declared fields."""
+    """Return the state of an empty collection with declared fields."""
     declared = {name: FieldDeclaration(number, kind) for number, (name, kind) in enumerate(fields.items())}
     return State(fields=declared, next_field=len(declared))
 
 
 def decode_state(stored: dict[str, Any]) -> State:
-    """The state that a commit stored; CorruptError names the field that is wrong."""
+    """Decode the state that a commit stored. CorruptError names the wrong field."""
     try:
         return decode(State, stored, "state")
     except (FormatError, InputError) as error:
@@ -226,5 +227,5 @@ def decode_state(stored: dict[str, Any]) -> State:
 
 
 def damaged(error: Exception) -> CorruptError:
-    """The error to raise for a state that is refused."""
+    """Return the error to raise for an invalid state."""
     return CorruptError(f"the state of the collection is damaged: {error}")

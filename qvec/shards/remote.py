@@ -30,7 +30,7 @@ class Remote:
     """A folder of objects. ``url``: as of fsspec, such as "s3://bucket/set"; options: of its file system."""
 
     def __init__(self, url: str, options: dict[str, Any] | None = None) -> None:
-        core = require("fsspec.core", "remote")
+        core = require("fsspec.core")
         self.url = url
         self.fs, self.base = core.url_to_fs(os.fspath(url), **(options or {}))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 try:
     import torch as _torch
 except ImportError as error:
-    raise ImportError("qvec.torch needs PyTorch: install qvec[torch]") from error
+    raise ImportError("qvec.torch needs PyTorch: pip install torch") from error
 
 from qvec.torch.binary import FakeBinary
 from qvec.torch.int8 import FakeInt8

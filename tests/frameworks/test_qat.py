@@ -12,7 +12,7 @@ from qvec.common.errors import InputError
 from qvec.common.types import Float32Array
 from qvec.qat import Options, train_adapter
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install qvec[torch]")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch")
 
 OPTIONS = Options(steps=60, batch=64, pool=512, check_every=20)
 

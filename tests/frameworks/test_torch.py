@@ -13,7 +13,7 @@ from qvec.codes.registry import from_state
 from qvec.common.errors import InputError
 from qvec.common.types import Float32Array, Metric
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install qvec[torch]")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch")
 fake = pytest.importorskip("qvec.torch")
 
 MODULES = ["FakeInt8", "FakeInt8PerDim", "FakeInt4", "FakeInt4PerDim", "FakeTernary", "FakeBinary"]

@@ -68,7 +68,7 @@ class Adapter(ABC):
 
     def imported(self) -> Any:
         """Import the library and return its module."""
-        return require(self.module, "bench")
+        return require(self.module)
 
     @abstractmethod
     def build(self, base: Float32Array, threads: int) -> None:

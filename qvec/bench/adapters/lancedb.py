@@ -22,7 +22,7 @@ class LancedbIvfHnswSq(Adapter):
     defaults: ClassVar[Options] = {"partitions": 0, "m": 20, "ef_construction": 300}
 
     def build(self, base: Float32Array, threads: int) -> None:
-        options, arrow = self.options, require("pyarrow", "bench")
+        options, arrow = self.options, require("pyarrow")
         schema = arrow.schema([("id", arrow.int64()), ("vector", arrow.list_(arrow.float32(), self.dim))])
 
         def batches() -> Any:

@@ -1,4 +1,4 @@
-/* A column: fixed-stride rows in blocks, reached through a table of addresses.
+/* A column: fixed-stride rows in blocks, accessed through a table of addresses.
  *
  * A reader's blocks lie in the file map. `table[b]` is NULL until block b is resolved: its address computed from the
  * page table's entry, its header and checksum verified against that entry (qv_resolve). A writer works on private
@@ -23,7 +23,7 @@ typedef struct {
 /* Private copies of one write transaction: slots in large chunks, freed together. */
 typedef struct {
     uint8_t **chunks;
-    uint32_t n_chunks, capacity; /* chunks in use; places in `chunks` */
+    uint32_t n_chunks, capacity; /* chunks in use; length of `chunks` */
     uint32_t used;               /* slots taken from the last chunk */
     int lock;
 } qv_arena;
@@ -42,7 +42,7 @@ typedef struct {
     qv_entry *entries;  /* [n_blocks] */
     uint8_t **table;    /* [n_blocks] first row of each block, NULL: not resolved */
     uint8_t **scratch;  /* [n_blocks] writer: private copy of the value, NULL if unchanged; reader: NULL */
-    uint32_t capacity;  /* places in the three arrays */
+    uint32_t capacity;  /* length of the three arrays */
     qv_arena arena;
     int verify;        /* check crc when resolving */
     int64_t bad_block; /* first block that failed to resolve, -1: none */

@@ -1,7 +1,7 @@
 /* The open candidates of a search over estimates: unsorted, possibly with duplicates, compacted when they exceed the
  * limit.
  *
- * A sorted pool would move entries for each new candidate, and a hop adds up to 32. Here a candidate is appended,
+ * A sorted list would move entries for each new candidate, and a hop adds up to 32. Here a candidate is appended,
  * and the nearest one is found by a pass over all entries, which compiles to a few vector instructions. An entry is
  * the candidate's key as an integer that orders like the float, with its low bits replaced by the entry's index. The
  * estimates are less precise than these bits. Entries are padded to whole groups of QV_BEAM_GROUP. */
@@ -14,15 +14,15 @@
 
 #define QV_BEAM_GROUP 16
 #define QV_BEAM_NONE INT32_MAX /* above every key */
-#define QV_BEAM_SLACK 32       /* entries above the width that trigger a compaction */
+#define QV_BEAM_SLACK 32       /* entries above the width after which the beam is compacted */
 
 typedef struct {
     int32_t *open;  /* entries of candidates that are not expanded yet */
     uint32_t *row;  /* their rows */
-    int32_t *taken; /* keys of expanded candidates, which still count among the nearest `width` */
+    int32_t *taken; /* keys of expanded candidates, which still count as some of the nearest `width` */
     int n_open, n_taken, width;
     int n_compacted; /* n_taken after the last compaction; each later pop left a gap among the open entries */
-    int32_t places;  /* mask of the bits of an entry that are its index */
+    int32_t places;  /* mask of the bits of an entry that contain its index */
     float bound;     /* upper limit of keys that are added: +inf until there are `width` entries */
 } qv_beam;
 

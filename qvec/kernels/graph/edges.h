@@ -1,4 +1,4 @@
-/* Functions that graph construction and repair share: edges with keys, pruning, and the tree. */
+/* Functions for graph construction and repair: edges with keys, pruning, and the spanning tree. */
 #ifndef QV_EDGES_H
 #define QV_EDGES_H
 
@@ -8,7 +8,7 @@
 #include "graph/graph.h"
 
 #define QV_PRUNE_MAX 512 /* candidates that are tried */
-#define QV_SLACK 8       /* a full list is pruned to leave 1/8 of its places free for later reverse edges */
+#define QV_SLACK 8       /* a full list is pruned to leave 1/8 of its slots free for later reverse edges */
 #define QV_DUPLICATE_SLACK \
     1e-6f /* relative to the larger of |x|^2 and a node's key to itself: tolerance for equal vectors */
 
@@ -62,7 +62,7 @@ static inline void qv_write_list(uint32_t *list, uint32_t degree, const qv_edge 
  * edges left, or an error. */
 int qv_prune(const qv_graph *graph, qv_edge *edges, int n, int limit, const qv_duplicates *duplicates, qv_scratch *s);
 
-/* Give a row a tree edge from `parent`, or from a descendant of it with a free place. */
+/* Give a row a tree edge from `parent`, or from a descendant of it with a free slot. */
 int qv_attach_below(const qv_graph *graph, uint32_t parent, uint32_t row);
 
 #endif

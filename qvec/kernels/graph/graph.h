@@ -17,12 +17,12 @@ typedef struct {
     uint32_t degree; /* slots of a list */
     const uint32_t *entries;
     uint32_t n_entries;
-    uint32_t root;            /* of the tree; always an entry */
-    float alpha;              /* pruning: a neighbor s occludes e if alpha * d(s,e) <= d(u,e), squared distances */
+    uint32_t root;            /* of the spanning tree; always an entry */
+    float alpha;              /* pruning: neighbor s occludes e if alpha * d(s,e) <= d(u,e), squared distances */
     float fill;               /* occluded edges, nearest first, fill a list up to this fraction */
     const uint64_t *deleted;  /* bitmap of rows that get no new edges, or NULL */
     const uint64_t *removing; /* bitmap of rows that a repair takes out, or NULL */
-    const uint64_t *repeats;  /* bitmap of rows that walks pass over, because others have equal codes; or NULL */
+    const uint64_t *repeats;  /* bitmap of rows that walks skip, because other rows have equal codes; or NULL */
     uint8_t *changed;         /* [n] set to 1 for rows whose list changes, or NULL */
 } qv_graph;
 

@@ -135,7 +135,7 @@ cdef class Linker(_GraphWriter):
 
     Per batch: begin, link_out (any number of threads), group, link_in (any number of threads), finish.
     pending, group, link_in: add reverse edges that earlier batches deferred.
-    n: rows are below. entries: uint32 rows that searches start from, `root` of the tree among them; none while the graph is
+    n: rows are below. entries: uint32 rows that searches start from, including `root`, the root of the spanning tree; none while the graph is
     empty. alpha, fill: parameters of pruning, see graph.h. deleted: uint64 bitmap of n bits, rows that get no new edges, or
     None.
     """
@@ -167,18 +167,18 @@ cdef class Linker(_GraphWriter):
         self._links, self._n_links, self._groups = NULL, NULL, NULL
 
     def set_entries(self, cnp.ndarray entries, uint32_t root):
-        """Set the rows that searches start from; uint32, the root of the tree among them."""
+        """Set the rows that searches start from; uint32, including the root of the spanning tree."""
         self._entries, self.g.root = entries, root
         self.g.entries = <const uint32_t *>cnp.PyArray_DATA(entries)
         self.g.n_entries = <uint32_t>entries.shape[0]
 
     def set_repeats(self, repeats):
-        """Pass over these rows in searches, uint64 bitmap of n bits: others have equal codes."""
+        """Skip these rows in searches, uint64 bitmap of n bits, because other rows have equal codes."""
         self._repeats = repeats
         self.g.repeats = _bitmap(repeats, self.g.n)
 
     def link_duplicates(self, rows, first):
-        """Hang new rows, uint32, each of them a repeat, below linked rows with equal codes."""
+        """Attach new rows, uint32, which are duplicates, below linked rows with equal codes."""
         cdef const uint32_t[::1] above = np.ascontiguousarray(first, np.uint32)
         cdef uint32_t i
         cdef int status = 0
@@ -216,7 +216,7 @@ cdef class Linker(_GraphWriter):
             self._waiting[row >> 6] |= <uint64_t>1 << (row & 63)
 
     def link_out(self, int ef, int n_reverse):
-        """Find out-edges for rows of the batch until all are done. The nearest ``n_reverse`` get a reverse edge."""
+        """Find out-edges for rows of the batch until all are done. The nearest ``n_reverse`` neighbors get reverse edges."""
         cdef Scratch scratch = self._scratch(ef)
         cdef uint32_t i, j
         cdef int status = 0
@@ -234,7 +234,7 @@ cdef class Linker(_GraphWriter):
         self._done(scratch, status)
 
     def pending(self, rows, uint32_t first, uint32_t stop):
-        """Start a batch of missing reverse edges: those of edges from linked rows, uint32, to rows first..stop - 1."""
+        """Start a batch of missing reverse edges of edges that lead from linked rows, uint32, to rows first..stop - 1."""
         cdef Scratch scratch = self._scratch(1)
         cdef uint32_t i
         cdef int status = 0
@@ -303,7 +303,7 @@ cdef class Linker(_GraphWriter):
 
 
 cdef const uint64_t *_bitmap(object bits, n) except? NULL:
-    """Words of a bitmap of n bits; NULL for None."""
+    """Return the words of a bitmap of n bits; NULL for None."""
     if bits is None:
         return NULL
     if bits.dtype != np.uint64 or not bits.flags.c_contiguous or bits.shape[0] * 64 < n:

@@ -14,7 +14,7 @@ cdef extern from "graph/graph.h" nogil:
 
 @cython.final
 cdef class GraphRepair(_GraphWriter):
-    """Takes deleted rows out of a graph.
+    """Removes deleted rows from a graph.
 
     Call replace_root once; then, for some lists at a time: begin, relink (any number of threads), reparent_children.
     n: rows are below. deleted, removing: uint64 bitmaps of n bits; rows to be removed must be deleted.
@@ -68,7 +68,7 @@ cdef class GraphRepair(_GraphWriter):
         self._done(scratch, status)
 
     def reparent_children(self):
-        """Reattach the children of removed rows that the lists name; these rows are then out of the tree."""
+        """Give new parents to the children of removed rows in the lists. The removed rows are then not in the spanning tree."""
         cdef uint32_t i
         cdef int status = 0
         with nogil:

@@ -3,8 +3,8 @@
 
 #include "codec/lanes.h"
 
-#define EXTRA_LISTS 16 /* centroids that are scored in addition to twice the lists that are wanted */
-#define HALVINGS 24    /* bisections of the range of estimates in search of a bound */
+#define EXTRA_LISTS 16 /* number of scored centroids, minus twice the number of requested lists */
+#define HALVINGS 24    /* bisections of the range of estimates to find a bound */
 
 static const uint8_t *codes_of(const qv_list_block *block) { return (const uint8_t *)(block + 1); }
 
@@ -101,7 +101,7 @@ void qv_coarse_query_prepare(qv_coarse_query *coarse, const qv_lists *lists) {
     coarse->norm2 = (float)qv_norm2(coarse->y, lists->dims);
 }
 
-/* Estimate the keys of all centroids. Their codes are for squared L2, which contains -dot. */
+/* Estimate the keys of all centroids. Their codes are for squared L2, from which -dot follows. */
 static int estimate_centroids(qv_coarse_query *coarse, qv_lists *lists, int metric) {
     qv_estimate_terms terms = {coarse->norm2, 1, coarse->unit, 0};
     if (metric == QV_IP) terms = (qv_estimate_terms){0, 0, coarse->unit / 2, 0};

@@ -15,14 +15,14 @@ typedef struct {
     const qv_codec *codec;
     const qv_query *query;
     qv_column *rows;
-    float share, offset;     /* key of a code = share * key of a list + offset */
-    int rank;                /* index in the pool of the key that is the bound */
-    float seed;              /* bound from the estimates in the nearest list, used until the pool has a better one */
+    float share, offset; /* key of a code = share * key of a list + offset */
+    int rank;            /* slot of the key that is the bound */
+    float seed; /* bound from the estimates in the nearest list, used until the candidate list has a better one */
     int stage, staged, aged; /* aged: rows staged before, whose codes have arrived */
     qv_stages *stages;       /* effort for each query; NULL: the same for all */
 } search;
 
-/* Upper limit of an entry's lower bound, as a key of lists. */
+/* Upper limit for the lower bounds of entries, as a key of lists. */
 static float entry_bound(const search *f) {
     const qv_pool *pool = &f->s->pool;
     if (pool->size <= f->rank || !f->ivf->comparable) return f->seed;
@@ -95,7 +95,7 @@ static int scan_list(search *f, uint32_t number, float key) {
     return QV_OK;
 }
 
-/* Prefetch the first block of the next list while one is scanned. */
+/* Prefetch the first block of the next list during the scan of a list. */
 static void fetch_list(search *f, uint32_t number) {
     qv_lists *lists = &f->ivf->lists;
     const qv_list *list = (const qv_list *)qv_row(lists->lists, number);

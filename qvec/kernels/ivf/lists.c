@@ -1,4 +1,4 @@
-/* Writing of inverted lists: centroids, and entries appended and removed. */
+/* Writes inverted lists: stores centroids, appends and removes entries. */
 #include "ivf/lists.h"
 
 #include <float.h>
@@ -202,7 +202,7 @@ static int find_entry(qv_lists *lists, uint32_t slot, qv_list_block **block, qv_
     return *entry && (*entry)->n > 0 && (*entry)->head < lists->n_blocks;
 }
 
-/* Move an entry to another place of its list and update the slot of its row. */
+/* Move an entry to another position in its list and update the slot of its row. */
 static int move_entry(qv_lists *lists, const qv_list_block *from, uint32_t old, qv_list_block *to, uint32_t slot) {
     int source = (int)(old % QV_FS_VECTORS), target = (int)(slot % QV_FS_VECTORS);
     uint32_t row = from->rows[source];

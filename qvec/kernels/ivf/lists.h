@@ -4,7 +4,7 @@
  * Vectors are rotated and centered on the mean of the collection (queries under inner product are not centered); under
  * cosine they have unit length. Keys of lists are squared L2 (also under cosine), or -dot under inner product.
  *
- * A list is a chain of blocks. All blocks are full except the first, which is filled from place 0 on. One more list,
+ * A list is a chain of blocks. All blocks are full except the first, which is filled from position 0 on. One more list,
  * after the last, contains the centroids themselves as residuals of the mean: the coarse quantizer scans it like any
  * other.
  *
@@ -34,7 +34,7 @@ typedef struct {
 } qv_list;
 
 typedef struct {
-    qv_column *blocks, *lists, *centroids, *slots; /* slots: by row, u32[copies], 32 * block + place */
+    qv_column *blocks, *lists, *centroids, *slots; /* slots: for each row u32[copies], 32 * block + position */
     int dim, dims, metric, copies;                 /* dims: dim after rotation */
     uint32_t n_lists, n;                           /* n: rows in lists are below */
     uint32_t n_blocks, n_free, free_block;         /* n_blocks: used and free ones; free_block: first free one */
@@ -53,7 +53,7 @@ typedef struct {
 void qv_list_estimates(const qv_lists *lists, const qv_list_block *block, const uint8_t *table,
                        const qv_estimate_terms *terms, float *estimates);
 
-/* Places of a block whose keys may be below the bound, one bit each. */
+/* Positions in a block whose keys may be below the bound, one bit each. */
 uint32_t qv_list_below(const qv_lists *lists, const qv_list_block *block, const uint8_t *table,
                        const qv_estimate_terms *terms, float bound);
 
@@ -81,7 +81,7 @@ int qv_coarse_search(qv_coarse_query *coarse, qv_lists *lists, int n, int metric
 /* --- writing --- */
 
 /* Centroids float32 [n_lists, dims] and their spreads, stored; every list is empty after that, and all blocks but
- * those of the centroids are unused. There must be room for these. */
+ * those of the centroids are unused. There must be enough free blocks for these. */
 int qv_lists_begin(qv_lists *lists, const float *centroids, const float *spreads);
 
 /* The `copies` lists of a vector y [dims], the nearest first; its squared distance from the first centroid. */

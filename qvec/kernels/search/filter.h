@@ -1,4 +1,4 @@
-/* Selection of the rows of a group that are near enough for the pool. */
+/* Selection of the rows in a group that are near enough for the candidate list. */
 #ifndef QV_FILTER_H
 #define QV_FILTER_H
 

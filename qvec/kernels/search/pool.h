@@ -1,7 +1,7 @@
-/* Candidate pool and visited set of one search: no allocation per query.
+/* The candidate list (qv_pool) and the set of visited rows of one search: no allocation per query.
  *
  * A candidate is one u64: the key in an order-preserving form, then the row, then whether it was expanded.
- * Sorted u64s give nearest first, ties by row, with one compare and one memmove.
+ * In sorted u64s the nearest come first, ties in the order of rows; inserting takes comparisons and one memmove.
  */
 #ifndef QV_POOL_H
 #define QV_POOL_H
@@ -40,12 +40,12 @@ static inline void qv_pool_reset(qv_pool *pool, int capacity) {
     pool->capacity = capacity;
 }
 
-/* Upper limit of keys that enter: +inf while there are free places. */
+/* Upper limit of keys that enter: +inf while there are free slots. */
 static inline float qv_pool_bound(const qv_pool *pool) {
     return pool->size < pool->capacity ? __builtin_inff() : qv_candidate_key(pool->slots[pool->size - 1]);
 }
 
-/* Insert a candidate. Returns its place relative to the cursor; the capacity if it is too far away. */
+/* Insert a candidate. Returns its slot relative to the cursor; the capacity if it is too far away. */
 static inline int qv_pool_insert(qv_pool *pool, uint64_t candidate) {
     uint64_t *slots = pool->slots;
     int low = 0, count = pool->size;
@@ -106,7 +106,7 @@ static inline void qv_visited_touch(qv_visited *visited, const uint32_t *rows, i
     visited->n_touched += (uint32_t)n;
 }
 
-/* Mark a row. Returns 1 if it was marked already. */
+/* Mark a row. Returns 1 if it was already marked. */
 static inline int qv_visit(qv_visited *visited, uint32_t row) {
     uint64_t *word = visited->bits + (row >> 6), bit = 1ull << (row & 63);
     if (*word & bit) return 1;

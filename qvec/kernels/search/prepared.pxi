@@ -1,6 +1,6 @@
 # cython: language_level=3
-# Reads of the last commit, and searches that are prepared for options used before. A plain search of one query spends
-# most of its time outside the kernels here: a walk through an index has driven the interpreter's data out of the caches.
+# Reads of the last commit, and prepared searches for options that were used before. Most of the time that a search for
+# one query spends outside the kernels is spent here: a walk of an index evicts the interpreter's data from the caches.
 # Relies on Searcher, SearchParams and Selection (search.pxi), Column (column.pxi) and plain_norm2 (codec.pxi).
 
 from qvec.common.errors import ClosedError, ForkedError
@@ -36,8 +36,8 @@ cdef class EnvironmentBase:
 cdef class ViewBase:
     """One commit in memory.
 
-    users: open reads of the view. derived: data that layers above computed from the commit; emptied when the view
-    moves to another commit.
+    users: number of open reads of the view. derived: data that higher layers have computed from the commit; cleared when
+    the view moves to another commit.
     """
 
     cdef public unsigned long long txn_id
@@ -105,7 +105,7 @@ cdef class StoreBase:
     cdef readonly Py_ssize_t running
 
     cdef object begin_read(self, EnvironmentBase env, Deadline deadline):
-        """LMDB's read transaction of the last commit, whose users are those of self.view. The caller has env.lock."""
+        """Begin LMDB's read transaction of the last commit and count a user of self.view. The caller holds env.lock."""
         cdef ViewBase view
         if self.is_closed:
             raise ClosedError(f"{self.path} is closed")
@@ -121,13 +121,13 @@ cdef class StoreBase:
         txn.abort()
         view.users -= 1
         env.open_reads -= 1
-        if env.waiting:  # a waiting thread counts itself before it reads the counts, both with the lock
+        if env.waiting:  # with the lock, a waiting thread first counts itself, then reads the counts
             with env.lock:
                 env.idle.notify_all()
         return 0
 
     def begin(self, Deadline deadline=None):
-        """Begin a snapshot of the last commit. `end` it soon: the pages that it reads are not reused before.
+        """Begin a snapshot of the last commit. `end` it soon: pages that it reads cannot be reused until then.
 
         Inside a transaction of this thread, the snapshot is the transaction: its thread reads its own changes.
         Raises CorruptError if the page table is damaged, ClosedError after `close`, SearchTimeoutError if the file is
@@ -160,7 +160,7 @@ cdef class StoreBase:
         self.end_read(snapshot.env, snapshot.view, txn)
 
     def search_prepared(self, query, tuple raw not None, Deadline deadline=None):
-        """The hits of one query, by a search that is prepared for these options on the last commit; else None.
+        """Search for one query if a search with these options was prepared on the last commit; otherwise return None.
 
         This is `begin`, `PreparedSearch.search` and `end` in one call, without a snapshot.
         """
@@ -243,7 +243,7 @@ cdef enum:
 
 
 cpdef find_prepared(dict derived, tuple raw):
-    """The prepared search of raw options among the data derived from a commit, or None.
+    """Find the prepared search of raw options in the derived data of a commit, or return None.
 
     Equal values of different types are different: True is not 1.
     """

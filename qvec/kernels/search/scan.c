@@ -1,4 +1,4 @@
-/* Buffers of a search, staged scoring into its pool, and the scan. */
+/* Buffers of a search, staged scoring into its candidate list, and the scan. */
 #include "search/filter.h"
 #include "search/search.h"
 
@@ -9,9 +9,9 @@
 
 #define QV_DISTANCE 4096 /* bytes that a scan fetches ahead */
 #define QV_RUN 16        /* rows that it scores between fetches */
-#define QV_SOON 3        /* places from the cursor: candidates whose lists are fetched as soon as they are found */
+#define QV_SOON 3        /* slots from the cursor: lists of candidates nearer than this are prefetched at once */
 
-#define QV_UNTIMED ((size_t)64 << 10) /* bytes: their work takes some microseconds, the clock takes 25 nanoseconds */
+#define QV_UNTIMED ((size_t)64 << 10) /* bytes: several microseconds of work; reading the clock takes 25 ns */
 
 uint64_t qv_now(void) {
     struct timespec t;

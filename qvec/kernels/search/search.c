@@ -3,8 +3,8 @@
 #include "search/search.h"
 #include "codec/simd.h"
 
-#define QV_AHEAD 16 /* re-rank rows whose lines are on their way */
-#define WIDER 4     /* factor of the pool's size when a narrower search found too few */
+#define QV_AHEAD 16 /* rows that are prefetched before they are re-ranked */
+#define WIDER 4     /* factor of the candidate list's size when a narrower search has found too few */
 
 /* Add the time since the last phase ended to `phase`; QV_PHASES: start the clock only. */
 static void end_phase(const qv_searcher *searcher, qv_scratch *s, int phase) {
@@ -14,7 +14,7 @@ static void end_phase(const qv_searcher *searcher, qv_scratch *s, int phase) {
     s->phase_began = now;
 }
 
-/* Remove excluded rows from the pool and keep the nearest `keep`. */
+/* Remove excluded rows from the candidate list and keep the nearest `keep`. */
 static void filter_results(qv_pool *pool, const qv_selection *selection, int keep) {
     int kept = 0;
     for (int i = 0; i < pool->size && kept < keep; i++) {
@@ -33,7 +33,7 @@ static int row_addresses(qv_column *vectors, const uint64_t *slots, int n, size_
     return QV_OK;
 }
 
-/* Replace the keys of the pool's candidates by those of the originals, and sort again. */
+/* Replace the keys of the candidates with those of the originals, and sort again. */
 static int rerank_pool(const qv_searcher *searcher, const qv_query *query, qv_scratch *s) {
     const qv_codec *codec = searcher->rerank;
     qv_pool *pool = &s->pool;
@@ -109,7 +109,7 @@ static void write_outcome(const qv_batch *batch, size_t q, const qv_effort *effo
     out[QV_FEATURES] = known ? (float)stages->stage : NAN;
 }
 
-/* Re-rank s->pool by the query in s->other, unless `ranked`, and write the results. */
+/* Re-rank s->pool with the query in s->other, unless `ranked`, and write the results. */
 static int finish(const qv_searcher *searcher, const qv_search_params *p, const qv_batch *batch, size_t q, int ranked,
                   qv_scratch *s) {
     if (reranks(searcher, p) && !ranked) {
@@ -162,7 +162,7 @@ static int scan_tile(const qv_searcher *searcher, const qv_search_params *p, con
     return status;
 }
 
-/* Whether a filtered search ended with too few rows: its start rows were cut off from the others. */
+/* Whether a filtered search ended with too few rows, because its start rows are not connected to the others. */
 static int is_cut_off(const qv_selection *selection, const qv_pool *pool) {
     uint32_t capacity = (uint32_t)pool->capacity,
              enough = selection->n_allowed < capacity ? selection->n_allowed : capacity;
@@ -191,7 +191,7 @@ static int find_candidates(const qv_searcher *searcher, const qv_search_params *
     return cut_off || (uint32_t)s->pool.size < wanted ? QV_TOO_FEW : status;
 }
 
-/* Repeat with a wider pool: a narrow search over packed nodes may end before it has expanded k of them. */
+/* Repeat with a larger candidate list: a narrow search over packed nodes may end before it has expanded k. */
 static int find_wider(const qv_searcher *searcher, const qv_search_params *p, const float *query, const float *as_coded,
                       qv_scratch *s) {
     qv_search_params wider = *p;
@@ -201,7 +201,7 @@ static int find_wider(const qv_searcher *searcher, const qv_search_params *p, co
     return reserve(searcher, &wider, s) ? QV_NO_MEMORY : find_candidates(searcher, &wider, query, as_coded, s);
 }
 
-/* Run one query with the index, and by a scan if that finds too few: k results if k rows are allowed. */
+/* Run one query with the index. If it finds too few rows, scan: k results if k rows are allowed. */
 static int find_one(const qv_searcher *searcher, const qv_search_params *p, const qv_batch *batch, size_t q,
                     qv_scratch *s) {
     const float *query = batch->queries + q * batch->dim, *as_coded = mapped(searcher, batch, q, s);

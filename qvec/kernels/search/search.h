@@ -19,13 +19,14 @@ typedef struct {
     qv_visited visited;
     int pool_capacity;
     uint32_t rows_capacity;
-    uint8_t *query, *other; /* prepared queries: of the codes; of the originals, or of the node that is pruned */
+    uint8_t *query,
+        *other; /* queries prepared for the codes; for the originals, or for the node that is being pruned */
     size_t query_capacity;
     float *mapped; /* the query transformed for the codes */
     size_t mapped_capacity;
     uint8_t *index_buffer; /* buffer of the index: qv_scratch_bytes */
     size_t index_buffer_bytes;
-    qv_pool tile[QV_TILE]; /* a scan of several queries at once: their pools, cut from tile[0].slots, */
+    qv_pool tile[QV_TILE]; /* a scan for several queries at once: their candidate lists, in memory of tile[0].slots, */
     uint8_t *tile_queries; /* and the queries, prepared, tile_query_size bytes apart */
     size_t tile_query_size;
     int tile_capacity;
@@ -34,9 +35,9 @@ typedef struct {
     float key[QV_HOP_MAX];
     qv_stages stages; /* of the query, where effort depends on it */
     uint64_t hops, evaluations, reranked;
-    uint64_t phase_ns[QV_PHASES], phase_began; /* where the searcher is timed */
+    uint64_t phase_ns[QV_PHASES], phase_began; /* if the searcher is timed */
     uint64_t deadline;                         /* of the search, in nanoseconds of qv_now; 0: none */
-    size_t unchecked;                          /* bytes that were read since the clock was */
+    size_t unchecked;                          /* bytes that were read since the clock was last read */
 } qv_scratch;
 
 /* Nanoseconds of the monotonic clock. */
@@ -59,10 +60,10 @@ void qv_scratch_free(qv_scratch *s);
 /* Uninitialized buffer of `bytes` for the index, on a 64-byte boundary; NULL if out of memory. */
 uint8_t *qv_scratch_bytes(qv_scratch *s, size_t bytes);
 
-/* Which rows may be results. */
+/* Which rows can be results. */
 typedef struct {
-    const uint64_t *excluded; /* bit set: never a result; NULL: every row may be */
-    uint32_t n_allowed;       /* rows that may be */
+    const uint64_t *excluded; /* bit set: never a result; NULL: every row can be */
+    uint32_t n_allowed;       /* number of rows that can be results */
     const uint32_t *rows;     /* not NULL: only these rows are scored, and `excluded` is not checked */
     uint32_t n_rows;
     const uint32_t
@@ -72,8 +73,8 @@ typedef struct {
 
 typedef struct {
     int k;
-    int ef;                  /* graphs: size of the candidate pool */
-    int nprobe;              /* inverted lists: how many are scanned */
+    int ef;                  /* graphs: size of the candidate list */
+    int nprobe;              /* inverted lists: number that is scanned */
     int candidates;          /* candidates that are re-ranked; 0: none */
     int exact;               /* scan the originals instead */
     const qv_effort *effort; /* effort for each query, up to `ef` or `nprobe`; NULL: the same for all */
@@ -94,7 +95,7 @@ typedef struct {
     const void *index;
 } qv_finder;
 
-/* Score n rows at s->row[stage], s->address[stage] and insert those below the pool's bound into it. Prefetches the
+/* Score n rows at s->row[stage], s->address[stage] and insert those below the bound into s->pool. Prefetches the
  * lists of candidates that will soon be expanded (adjacency NULL: none). */
 void qv_score_staged(const qv_codec *codec, qv_column *adjacency, const qv_query *query, int stage, int n,
                      qv_scratch *s);

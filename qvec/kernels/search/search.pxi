@@ -1,5 +1,5 @@
 # cython: language_level=3
-# Searches over columns: how candidates are found, which rows may be results, and what a query runs against.
+# Searches over columns: finders of candidates, selections of rows, search parameters and searchers.
 # Relies on Codec (codec.pxi) and Column (column.pxi).
 
 cimport numpy as cnp
@@ -85,7 +85,7 @@ cdef class Deadline:
         return (<double>self.at - <double>qv_now()) / 1e9
 
     def watch(self, items):
-        """The items of an iterable; SearchTimeoutError before the first one after the deadline."""
+        """Yield the items of an iterable. After the deadline, raise SearchTimeoutError instead of the next item."""
         for item in items:
             self.check()
             yield item
@@ -143,7 +143,7 @@ cdef int _check_room(Column column, uint32_t n) except -1:
 
 
 cdef class Finder:
-    """An index as a search uses it; the kinds derive from it. ``columns``: what it reads."""
+    """Base class of the objects with which a search uses an index. ``columns``: the columns that it reads."""
 
     cdef qv_finder f
     cdef readonly list columns
@@ -239,8 +239,8 @@ cdef class EffortTable:
 cdef class SearchParams:
     """Parameters of one search. Cannot be changed; may be shared by threads.
 
-    k: hits of each query. ef: pool of a graph walk. nprobe: inverted lists to scan. candidates: candidates to re-rank,
-    0 for none. exact: score every original instead. effort: decides for each query; ef and nprobe are its limits.
+    k: hits of each query. ef: size of the candidate list of a graph walk. nprobe: inverted lists to scan.
+    candidates: candidates to re-rank, 0 for none. exact: score every original instead. effort: decides for each query; ef and nprobe are its limits.
     """
 
     cdef qv_search_params p
@@ -273,7 +273,7 @@ cdef class SearchParams:
         return bool(self.p.exact)
 
     def replace(self, *, ef=None, nprobe=None):
-        """Parameters with other values of these."""
+        """Return a copy with other values for the given parameters."""
         return SearchParams(self.p.k, ef=self.p.ef if ef is None else ef, candidates=self.p.candidates,
                             nprobe=self.p.nprobe if nprobe is None else nprobe, exact=self.p.exact,
                             effort=self.effort)

@@ -1,0 +1,1 @@
+"""Codes: configurations, quantizers, calibration, rotations and adapters."""

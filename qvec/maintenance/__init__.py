@@ -1,0 +1,1 @@
+"""Verify, repair, optimize, delete, requantize and statistics."""

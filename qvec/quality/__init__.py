@@ -1,0 +1,1 @@
+"""Recall, evaluation and choice of codes, tuning and drift."""

@@ -1,0 +1,1 @@
+"""Reading and writing rows: vectors, codes, payloads and ids."""

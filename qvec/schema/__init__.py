@@ -1,0 +1,1 @@
+"""Configuration, state and columns of a collection."""

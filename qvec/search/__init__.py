@@ -1,0 +1,1 @@
+"""One search: options, plan, strategy, engine and results."""
