@@ -29,9 +29,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--indexes",
-        default="all",
         metavar="LIST",
-        help="indexes to compare, separated by commas; all (default); or current: choose a code for the index as it is",
+        help="indexes to compare, separated by commas; all; or current: choose a code for the index as it is "
+        "(default: all with a limit, else current)",
     )
     parser.add_argument(
         "--minimize",
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     with qvec.open(args.store, mode="rw" if args.apply else "r") as db:
         with progress("measuring", "codes") as report:
             options = measuring(args) | {"max_bytes": args.max_bytes, "max_p99_ms": args.max_p99_ms}
-            indexes = args.indexes if args.indexes in ("all", "current") else args.indexes.split(",")
+            indexes = args.indexes if args.indexes in (None, "all", "current") else args.indexes.split(",")
             choice = db.choose(args.recall, **options, indexes=indexes, minimize=args.minimize, progress=report)
         found = _found(choice)
         if not args.json:

@@ -446,9 +446,13 @@ class Collection(ReadableCollection):
         self,
         target_recall: float = 0.95,
         *,
-        indexes: Literal["all"] | Sequence[str | IndexConfig] = "all",
+        indexes: Literal["all"] | Sequence[str | IndexConfig],
         **options: Unpack[ChooseKeywords],
     ) -> IndexChoice: ...
+    @overload
+    def choose(
+        self, target_recall: float = 0.95, *, indexes: None = None, **options: Unpack[ChooseKeywords]
+    ) -> Choice | IndexChoice: ...
     def choose(
         self,
         target_recall: float = 0.95,
@@ -457,7 +461,7 @@ class Collection(ReadableCollection):
         max_p99_ms: float | None = None,
         queries: ArrayLike | None = None,
         *,
-        indexes: Literal["all", "current"] | Sequence[str | IndexConfig] = "all",
+        indexes: Literal["all", "current"] | Sequence[str | IndexConfig] | None = None,
         minimize: Literal["time", "bytes"] | None = None,
         codes: CodeNames = "all",
         n: int | None = None,
@@ -468,16 +472,17 @@ class Collection(ReadableCollection):
         threads: int | None = None,
         progress: Progress | bool | None = None,
     ) -> Choice | IndexChoice:
-        """Find the best combination of code, index, layout and effort for these vectors and queries.
+        """Find the smallest code, or the best combination of code, index, layout and effort, that reaches a recall.
 
-        The best is the fastest whose recall@k reaches the target at 95 % confidence and that is within the limits:
+        With a limit (or ``indexes``), combinations are compared. The best is the fastest whose recall@k reaches the target at 95 % confidence and that is within the limits:
         max_bytes, of the codes and the index that searches read for each vector; max_p99_ms, the 99th percentile of the
         latency of single searches on one thread. With minimize="bytes", which is the default if max_p99_ms is the only
         limit, it is the smallest. ``tried`` says what was measured; ``apply()`` builds the best next to the active
         codes and index, and activates it.
 
         indexes: "all", or a list of names and configurations. "current": the index stays as it is, and the smallest
-        code is chosen, with the least oversampling; the limit of bytes is then that of the code alone.
+        code is chosen, with the least oversampling; the limit of bytes is then that of the code alone. None: "all" if
+        max_bytes or max_p99_ms is given, otherwise "current".
         queries: float32 [m, dim], drawn by ``seed``; None: stored rows, each searched for among the others. n: queries
         to measure with, at most; default 1,000; for codes alone 500 at first, and up to ``max_n`` for codes that these
         cannot tell from the target. rows: a larger collection is sampled down to this number (default 60,000; for codes
@@ -493,7 +498,9 @@ class Collection(ReadableCollection):
         target = Target(target_recall, max_bytes, max_p99_ms)
         if minimize is not None:
             check_choice("minimize", minimize, ("time", "bytes"))
-        alone = isinstance(indexes, str) and indexes == "current"
+        limited = max_bytes is not None or max_p99_ms is not None
+        chosen = ("all" if limited else "current") if indexes is None else indexes
+        alone = isinstance(chosen, str) and chosen == "current"
         limit = check_count("rows", rows or (MAX_EVALUATED_ROWS if alone else MAX_TRIAL_ROWS), 1, 2**31)
         first = check_count("n", n or (500 if alone else 1000), 1, MAX_MEASURED_QUERIES)
         last = check_count("max_n", max_n, 1, MAX_MEASURED_QUERIES)
@@ -505,7 +512,7 @@ class Collection(ReadableCollection):
                     raise InputError("minimize='time' compares indexes; indexes='current' names none to compare")
                 return self._choose_code(evaluation, target, codes, first, max(first, last))
             return self._choose_index(
-                evaluation, target, codes, indexes, minimize, first, worker_threads(threads), report
+                evaluation, target, codes, chosen, minimize, first, worker_threads(threads), report
             )
 
     def _choose_code(self, evaluation: Evaluation, target: Target, codes: CodeNames, first: int, last: int) -> Choice:

@@ -171,8 +171,9 @@ class State:
     """The state of a collection. The default values are those of an empty collection.
 
     ``n``: number of rows, including unused rows; ``live``: rows that are not deleted; ``records``: live rows with a
-    record (payload or string id). ``next_id``: the first integer id that was never assigned. ``active``: the number of the active
-    generation, None before the first vectors; ``column_names``: of its columns; ``own_index``: options of its index.
+    record (payload or string id). ``next_id``: the first integer id that was never assigned. ``active``: the number of
+    the active generation, None before the first vectors; ``column_names``: of its columns; ``own_index``: options of
+    its index.
     ``pending``: the generation that is being built. ``small_batches``: counts batches that are too small to be checked
     for drift alone. ``next_field``: the first number that no field ever had. ``partial_fields``: fields that are being
     added or dropped; their indexes cover the rows below a number, and searches do not use them. ``erasing``: deleted
