@@ -474,9 +474,9 @@ class Collection(ReadableCollection):
     ) -> Choice | IndexChoice:
         """Find the smallest code, or the best combination of code, index, layout and effort, that reaches a recall.
 
-        With a limit (or ``indexes``), combinations are compared. The best is the fastest whose recall@k reaches the target at 95 % confidence and that is within the limits:
-        max_bytes, of the codes and the index that searches read for each vector; max_p99_ms, the 99th percentile of the
-        latency of single searches on one thread. With minimize="bytes", which is the default if max_p99_ms is the only
+        With a limit (or ``indexes``), combinations are compared. The best is the fastest whose recall@k reaches the
+        target at 95 % confidence and that is within the limits: max_bytes, of the codes and the index that searches
+        read for each vector; max_p99_ms, the 99th percentile of the latency of single searches on one thread. With minimize="bytes", which is the default if max_p99_ms is the only
         limit, it is the smallest. ``tried`` says what was measured; ``apply()`` builds the best next to the active
         codes and index, and activates it.
 
