@@ -476,9 +476,9 @@ class Collection(ReadableCollection):
 
         With a limit (or ``indexes``), combinations are compared. The best is the fastest whose recall@k reaches the
         target at 95 % confidence and that is within the limits: max_bytes, of the codes and the index that searches
-        read for each vector; max_p99_ms, the 99th percentile of the latency of single searches on one thread. With minimize="bytes", which is the default if max_p99_ms is the only
-        limit, it is the smallest. ``tried`` says what was measured; ``apply()`` builds the best next to the active
-        codes and index, and activates it.
+        read for each vector; max_p99_ms, the 99th percentile of the latency of single searches on one thread. With
+        minimize="bytes", which is the default if max_p99_ms is the only limit, it is the smallest. ``tried`` says what
+        was measured; ``apply()`` builds the best next to the active codes and index, and activates it.
 
         indexes: "all", or a list of names and configurations. "current": the index stays as it is, and the smallest
         code is chosen, with the least oversampling; the limit of bytes is then that of the code alone. None: "all" if
