@@ -203,3 +203,7 @@ def test_policies_with_wrong_shapes_are_damage() -> None:
     policy = Policy((10, 20), N_FEATURES, weights, weights, 10, 0.9, 0.89, 100.0, (0.0,) * 10)
     with pytest.raises(qvec.FormatError, match="2 stages have 8 weights"):
         policy.effort(K, 1.0)
+    weights = np.zeros(2 * N_FEATURES, np.float32)
+    policy = Policy((20, 10), 2 * N_FEATURES, weights, weights, 10, 0.9, 0.89, 100.0, (0.0,) * 10)
+    with pytest.raises(qvec.FormatError, match="ascending width"):
+        policy.effort(K, 1.0)

@@ -80,7 +80,10 @@ class Policy:
         shape = len(self.widths), N_FEATURES
         if self.n_weights != shape[0] * shape[1]:
             raise FormatError(f"recall curves: {len(self.widths)} stages have {self.n_weights} weights")
-        return EffortTable(k, self.widths, self.go_on.reshape(shape), self.expected.reshape(shape), scanned)
+        try:
+            return EffortTable(k, self.widths, self.go_on.reshape(shape), self.expected.reshape(shape), scanned)
+        except ValueError as error:
+            raise FormatError(f"recall curves: {error}") from None
 
 
 P = TypeVar("P", Point, Policy)

@@ -240,7 +240,8 @@ cdef class SearchParams:
     """Parameters of one search. Cannot be changed; may be shared by threads.
 
     k: hits of each query. ef: size of the candidate list of a graph walk. nprobe: inverted lists to scan.
-    candidates: candidates to re-rank, 0 for none. exact: score every original instead. effort: decides for each query; ef and nprobe are its limits.
+    candidates: candidates to re-rank, 0 for none. exact: score every original instead. effort: decides for each query;
+    ef and nprobe are its limits.
     """
 
     cdef qv_search_params p
