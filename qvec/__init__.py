@@ -56,6 +56,8 @@ if TYPE_CHECKING:  # the optional packages, which are above this module and are 
     from qvec.quality.choose import Choice
     from qvec.quality.drift import Drift
     from qvec.quality.report import Report
+    from qvec.text.analysis import register_analyzer
+    from qvec.text.options import Sparse, Text
 
 __all__ = [
     "HNSW",
@@ -104,8 +106,10 @@ __all__ = [
     "Report",
     "SearchTimeoutError",
     "ShardedIndex",
+    "Sparse",
     "Stats",
     "Ternary",
+    "Text",
     "aio",
     "bench",
     "create",
@@ -116,6 +120,7 @@ __all__ = [
     "open",
     "qat",
     "ray",
+    "register_analyzer",
     "shards",
     "simd_level",
     "torch",
@@ -130,6 +135,9 @@ if not TYPE_CHECKING:  # type checkers would take any name for one of these
         "Drift": "qvec.quality.drift",
         "Report": "qvec.quality.report",
         "ShardedIndex": "qvec.collection.sharding",
+        "Sparse": "qvec.text.options",
+        "Text": "qvec.text.options",
+        "register_analyzer": "qvec.text.analysis",
         "merge_topk": "qvec.collection.sharding",
     }
     _PACKAGES = ("aio", "bench", "datasets", "integrations", "interchange", "qat", "ray", "shards", "torch")

@@ -26,7 +26,7 @@ from qvec.schema.validation import check_count
 from qvec.search.options import deadline_after
 
 if TYPE_CHECKING:
-    from qvec.common.types import ArrayLike, GroupKeywords, SearchKeywords
+    from qvec.common.types import ArrayLike, GroupKeywords, HybridKeywords, SearchKeywords
 
 __all__ = ["AsyncCollection", "create", "open"]
 
@@ -133,9 +133,13 @@ class AsyncCollection:
 
     if TYPE_CHECKING:
 
-        async def search(self, query: ArrayLike, k: int = 10, **options: Unpack[SearchKeywords]) -> Any: ...
+        async def search(
+            self, query: ArrayLike | None = None, k: int = 10, **options: Unpack[HybridKeywords]
+        ) -> Any: ...
         async def search_by_id(self, ids: Any, k: int = 10, **options: Unpack[SearchKeywords]) -> Any: ...
-        async def search_groups(self, query: ArrayLike, k: int = 10, **options: Unpack[GroupKeywords]) -> Any: ...
+        async def search_groups(
+            self, query: ArrayLike | None = None, k: int = 10, **options: Unpack[GroupKeywords]
+        ) -> Any: ...
 
     else:
         search = _search(Collection.search)

@@ -1,9 +1,9 @@
 """Sets of shards on the workers of a Ray cluster (extra ``ray``): written and searched by functions of batches.
 
 `WriteShards` and `Search` are callables of dicts of arrays, as ``ray.data.Dataset.map_batches`` takes; they also work
-without Ray. `ShardActors` has actors that keep the shards open, for single searches. All of them work on a folder that
-every worker reaches under the same path, or on a published set (:func:`qvec.shards.publish`): each worker then keeps a
-copy on its own disk.
+without Ray. `ShardActors` has actors that keep the shards open, for single searches. All of them use a folder that
+every worker can access under the same path, or on a published set (:func:`qvec.shards.publish`): each worker then keeps
+a copy on its own disk.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from qvec.shards.remote import Remote, fetch
 from qvec.shards.shard_set import ShardSet
 
 Batch = dict[str, Any]
-RESTARTS, RETRIES = -1, 0  # of actors: they are started again for ever; a search itself asks again
-PAUSE = 0.05  # seconds before a search asks again an actor that has died
-RESTART_SECONDS = 60.0  # that a search waits for actors that have died
+RESTARTS, RETRIES = -1, 0  # Ray restarts actors without limit; a search repeats its own calls
+PAUSE = 0.05  # seconds before a search repeats a call to an actor that has died
+RESTART_SECONDS = 60.0  # a search waits this long for actors that have died
 KEY_BYTES = 16
 TIMEOUT = 5.0
 
@@ -106,8 +106,8 @@ def blocks_of(written: Any) -> list[Block]:
 class ShardActors:
     """Ray actors that have the shards of a set open, ``replicas`` of them for each shard.
 
-    A search asks one replica of each shard, by turns. Ray starts an actor that dies again, and the search asks the next
-    replica meanwhile. The shards are those of the manifest at the start: make new actors to follow a newer one.
+    A search uses the replicas of each shard in rotation. If an actor dies, Ray starts it again, and the search uses the
+    next replica. The shards are those in the manifest at the start: create new actors to use a newer manifest.
     """
 
     def __init__(
@@ -144,7 +144,10 @@ class ShardActors:
         unique: bool = False,
         **options: Any,
     ) -> Hits | BatchHits:
-        """As :meth:`qvec.shards.ShardSet.search`. An actor that dies is asked again, until ``timeout`` seconds pass."""
+        """As :meth:`qvec.shards.ShardSet.search`.
+
+        Calls to actors that die are repeated until ``timeout`` seconds pass.
+        """
         fanout = Fanout(self.manifest, query, k, offset, unique, ask, partial, timeout, options)
         calls = fanout.calls()
         deadline = float("inf") if timeout is None else time.monotonic() + timeout

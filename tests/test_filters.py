@@ -273,7 +273,7 @@ def test_a_field_is_declared_indexed_and_dropped_while_rows_are_there(path: Path
 
 
 @pytest.mark.parametrize(("fields", "message"), [
-    ({"a": "text"}, "field 'a': the type must be one of keyword"),
+    ({"a": "words"}, "field 'a': the type must be one of keyword"),
     ({"a": int}, "the type must be one of"),
     ({"": "int"}, "non-empty"),
     ({"$a": "int"}, "does not begin with"),

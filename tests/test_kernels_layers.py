@@ -15,6 +15,7 @@ BELOW = {
     "search": {"codec", "column"},
     "graph": {"codec", "column", "search"},
     "ivf": {"codec", "column", "search"},
+    "text": {"codec", "column", "search"},
 }
 INCLUDE = re.compile(r'^(?:#include|cdef extern from) "([\w/.]+)"', re.MULTILINE)
 

@@ -14,7 +14,8 @@ import pytest
 import qvec
 from qvec._kernels import SearchParams
 from qvec.search.engine import search_parallel
-from qvec.search.pipeline import Searches, _Run
+from qvec.search.pipeline import Searches
+from qvec.search.run import Run
 
 DIM = 24
 X = np.random.default_rng(5).standard_normal((400, DIM)).astype(np.float32)
@@ -40,7 +41,7 @@ class SearchCounter:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.prepared = self.general = 0
-        search, run = Searches.search, _Run.hits
+        search, run = Searches.search, Run.hits
 
         def counted_search(searches: Searches, *args: Any) -> qvec.Hits:
             before = self.general
@@ -48,12 +49,12 @@ class SearchCounter:
             self.prepared += self.general == before
             return hits
 
-        def counted_run(one: _Run) -> qvec.Hits:
+        def counted_run(one: Run) -> qvec.Hits:
             self.general += 1
             return run(one)
 
         monkeypatch.setattr(Searches, "search", counted_search)
-        monkeypatch.setattr(_Run, "hits", counted_run)
+        monkeypatch.setattr(Run, "hits", counted_run)
 
 
 @pytest.fixture

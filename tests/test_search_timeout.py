@@ -192,5 +192,5 @@ def test_searches_of_a_snapshot_and_inside_a_transaction_have_timeouts(tmp_path:
         with db.transaction():
             with pytest.raises(qvec.SearchTimeoutError):
                 CALLS[name](db, timeout=0)
-            db.delete([0])  # the transaction goes on
+            db.delete([0])  # the transaction continues
         assert len(db) == ROWS - 1

@@ -118,7 +118,7 @@ def test_a_file_that_may_not_be_written_can_be_read(tmp_path: Path) -> None:
             os.setuid(65534)
         with Store.open(tmp_path / "a.qvec", "r") as store:
             assert same(contents(store), written)
-        with pytest.raises(ReadOnlyError, match=r"a\.qvec may not be written"):
+        with pytest.raises(ReadOnlyError, match=r"no permission to write .*a\.qvec;"):
             Store.open(tmp_path / "a.qvec")
 
     in_child(read_as_another_user)
@@ -144,7 +144,7 @@ def test_a_file_whose_lock_file_may_not_be_written_can_be_read(tmp_path: Path, l
             os.setuid(65534)
         with Store.open(tmp_path / "a.qvec", "r") as store:
             assert same(contents(store), written)
-        with pytest.raises(ReadOnlyError, match=r"a\.qvec may not be written, because its lock file may not"):
+        with pytest.raises(ReadOnlyError, match=r"no permission to write .*a\.qvec-lock"):
             Store.open(tmp_path / "a.qvec")
 
     in_child(read_as_another_user)

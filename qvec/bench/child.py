@@ -1,4 +1,4 @@
-"""The process of a contestant, as its parent sees it: if it crashes or hangs, the run goes on without it."""
+"""The process of a contestant, controlled by its parent. If it crashes or hangs, the run continues without it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from qvec.bench.memory import anonymous_now
 from qvec.common.errors import QvecError
 
 SAMPLE_SECONDS = 0.02
-LOG_TAIL = 400  # last characters of its output, for error messages
+LOG_TAIL = 400  # this many last characters of the output are shown in error messages
 
 
 class FailedError(QvecError):
@@ -82,7 +82,7 @@ class Child:
         return FailedError(f"{how}{': ' + tail if tail else ''}")
 
     def end(self) -> int:
-        """Kill the process if it still runs; return its exit code."""
+        """Kill the process if it is still running. Return its exit code."""
         if self._process.stdin is not None and not self._process.stdin.closed:
             with contextlib.suppress(OSError):  # unsent data may have no reader any more
                 self._process.stdin.close()

@@ -39,7 +39,7 @@ OWN = "qvec"
 
 @dataclass(frozen=True)
 class Contestant:
-    """``adapter``: ``module:Class``. ``options``: those that differ from the adapter's defaults.
+    """``adapter``: ``module:Class``. ``options``: options that differ from the adapter's defaults.
 
     ``sweep``: values of search parameters, instead of the adapter's own.
     """
@@ -75,8 +75,8 @@ def own_contestants(
 ) -> list[Contestant]:
     """Return qvec with each code and each index, given as ``name`` or ``name:option=value,...``.
 
-    Each is tried on an empty collection. InputError: a name or option does not exist, or does not fit the dimension,
-    the metric or the other options.
+    Each combination is tried on an empty collection. InputError: a name or option does not exist, or does not fit the
+    dimension, the metric or the other options.
     """
     found = []
     for code in codes:

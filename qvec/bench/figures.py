@@ -55,7 +55,7 @@ def rates_at(result: Result, recall: float, mode: Mode = "single") -> dict[str, 
 
 
 def ratios(result: Result, recall: float, mode: Mode = "single") -> dict[str, tuple[float | None, float | None]]:
-    """Return each contestant's queries/s at a recall, divided by those of the best peer, and by those of hnswlib.
+    """Return each contestant's queries/s at a recall, divided by that of the best peer, and by that of hnswlib.
 
     A peer is compared with the best of the other peers. None: one of the two does not reach the recall.
     """

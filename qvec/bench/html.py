@@ -16,7 +16,7 @@ from qvec.bench.table import POINT_COLUMNS, point_cells, title
 
 
 def write_report(results: Sequence[Result], file: Path) -> None:
-    """Write the page. Of several runs it shows one at a time."""
+    """Write the page. If there are several runs, it shows one at a time."""
     assets = resources.files("qvec.bench") / "assets"
     page = Template((assets / "report.html").read_text("utf-8"))
     text = page.substitute(

@@ -11,7 +11,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Memory:
-    """Resident bytes. ``file``: pages of mapped files; ``anonymous``: others; ``pss``: shared pages count by share."""
+    """Resident bytes.
+
+    ``file``: pages of mapped files; ``anonymous``: others; ``pss``: shared pages are divided among processes.
+    """
 
     rss: int
     pss: int

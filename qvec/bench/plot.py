@@ -14,7 +14,7 @@ from qvec.bench.table import title
 from qvec.common.extras import require
 
 DPI = 130
-MIN_SHOWN_RECALL = 0.5  # recall
+MIN_SHOWN_RECALL = 0.5  # the axis begins at this recall
 MIN_MISSED = 1e-4  # 1 - recall at the end of the axis
 RECALL_TICKS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999)
 

@@ -20,7 +20,7 @@ class Point:
     """One point of a sweep. Rates are in queries per second: the best trial, and the median of all.
 
     ``p50_us``, ``p95_us``, ``p99_us``: latency of single queries in the best trial. ``queries``: number of single
-    queries in it. ``batch_qps``: None if the library has no batch search.
+    queries in this trial. ``batch_qps``: None if the library has no batch search.
     """
 
     search: dict[str, Any]
@@ -40,8 +40,8 @@ class Point:
 class Entry:
     """A contestant with its build, its memory, and its points.
 
-    Bytes are growth over the process before the build; None if the system does not report them. ``peak_bytes``: while
-    building, with pages of the input that were read; ``peak_anonymous``: without them. ``memory``: ``rss``, ``pss``,
+    Bytes are growth over the process before the build; None if the system does not report them. ``peak_bytes``: maximum
+    during the build, including pages of the input; ``peak_anonymous``: without them. ``memory``: ``rss``, ``pss``,
     ``anonymous`` and ``file`` (pages of mapped files) after all searches, without the input.
     """
 

@@ -29,7 +29,7 @@ Trial = dict[str, Any]
 
 @dataclass(frozen=True)
 class Settings:
-    """``k``: neighbors per query. ``batch_threads``: threads of a batch; single queries have one.
+    """``k``: neighbors per query. ``batch_threads``: threads for a batch; single queries use one thread.
 
     ``rounds``: trials of each contestant at each point; the best and the median count. ``trial_seconds``: time limit of
     the single queries of a trial. ``build_timeout``, ``trial_timeout``: seconds after which a contestant that does not
@@ -184,7 +184,10 @@ class _Contest:
             self._notice(f"{contestant.name}: built in {built['build_s']:.1f} s")
 
     def run_trials(self, progress: Progress) -> None:
-        """Run all rounds. At each point the contestants run one by one, each round beginning with another one."""
+        """Run all rounds.
+
+        At each point the contestants run one after another; each round begins with another contestant.
+        """
         deepest = max((len(entrant.points) for entrant in self._entrants), default=0)
         total, done, first = self._settings.rounds * sum(len(entrant.points) for entrant in self._entrants), 0, 0
         for _ in range(self._settings.rounds):

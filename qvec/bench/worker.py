@@ -35,7 +35,7 @@ class Worker:
     def build(
         self, adapter: str, options: dict[str, Any], metric: Any, folder: str, base: str, queries: str, threads: int
     ) -> dict[str, Any]:
-        """Build and save the index; return the seconds of the build, and memory in excess of that before it."""
+        """Build and save the index. Return the seconds of the build, and by how much memory has grown."""
         self.queries = np.load(queries)
         rows: Any = np.load(base, mmap_mode="c")  # pyvsag crashes on read-only arrays
         self.adapter = adapter_class(adapter)(metric, rows.shape[1], Path(folder), options)
@@ -85,7 +85,7 @@ class Worker:
         return answer
 
     def memory(self) -> dict[str, Any]:
-        """Return the memory in excess of that before the build."""
+        """Return by how much memory has grown since before the build."""
         release()
         now = memory()
         return {"memory": None if now is None or self.before is None else asdict(now - self.before)}

@@ -69,6 +69,7 @@ if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec`
     from qvec.quality.drift_alarm import DriftAlarm
     from qvec.quality.evaluate import Evaluation
     from qvec.quality.report import Report
+    from qvec.text.options import Sparse, Text
 
 MAX_TUNED_K = 10_000
 MAX_TUNED_QUERIES = 100_000
@@ -123,6 +124,7 @@ class Collection(ReadableCollection):
         model: str | None = None,
         vector: str | None = None,
         id: str | None = None,
+        sparse: Mapping[str, Any] | None = None,
     ) -> AddResult:
         """Store a batch of vectors, all or none of them. The batch is durable when the call returns.
 
@@ -136,6 +138,8 @@ class Collection(ReadableCollection):
         model: the tag of the vectors' embedding model, refused if it is not the collection's.
         vector, id: if ``vectors`` is a table (of pandas, polars or Arrow), the names of its columns of vectors and of
         ids. The other columns are the payloads.
+        sparse: by sparse field, the vectors of all rows: a SciPy CSR matrix, or a list of dicts of ids and weights,
+        pairs of arrays, or None. They are stored in the payloads.
 
         Raises InputError (also a ValueError) naming the row and the limit, DuplicateIdError, ReadOnlyError or
         DiskFullError; nothing was written then.
@@ -157,6 +161,11 @@ class Collection(ReadableCollection):
         workers, report = worker_threads(threads), as_progress(progress, "index")
         with self._store.write() as txn:
             writer = self._access.writer(txn)
+            if sparse is not None:
+                from qvec.text.sparse import with_sparse
+
+                types = {name: field.type for name, field in txn.state.fields.items()}
+                checked_payloads = with_sparse(checked_payloads, sparse, types)
             untrained = writer.is_empty
             result = writer.add(x, checked, checked_payloads, on_conflict, workers, report)
             drift = self._alarm.check(txn, x, untrained)
@@ -181,9 +190,11 @@ class Collection(ReadableCollection):
         progress: Progress | bool | None = None,
         threads: int | None = None,
         model: str | None = None,
+        sparse: Mapping[str, Any] | None = None,
     ) -> AddResult:
         """Add vectors and replace those whose ids are already stored; see :meth:`add`."""
-        return self.add(vectors, ids, payloads, on_conflict="replace", progress=progress, threads=threads, model=model)
+        options: dict[str, Any] = {"progress": progress, "threads": threads, "model": model, "sparse": sparse}
+        return self.add(vectors, ids, payloads, on_conflict="replace", **options)
 
     def update_payloads(
         self,
@@ -293,11 +304,12 @@ class Collection(ReadableCollection):
 
     # --- fields ---
 
-    def add_field(self, name: str, type: FieldType, *, progress: Progress | bool | None = None) -> None:
+    def add_field(self, name: str, type: FieldType | Text | Sparse, *, progress: Progress | bool | None = None) -> None:
         """Declare a field, and index the values that stored payloads have under its name.
 
         type: "keyword", "int", "float", "bool" or "datetime" (a datetime, or a string in ISO 8601), or a list of these:
-        "keyword[]" and so on. progress: called with (done, total) rows.
+        "keyword[]" and so on; "text" or :class:`qvec.Text`, "sparse" or :class:`qvec.Sparse`. progress: called
+        with (done, total) rows.
 
         Outside of a transaction, a large collection is indexed in transactions of 16,384 rows. Searches may use the
         field when the call returns. After a crash, calling again continues, and :meth:`drop_field` removes the field.
@@ -307,8 +319,8 @@ class Collection(ReadableCollection):
         """
         from qvec.filters.schema import check_fields
 
-        for checked, kind in check_fields({name: type}).items():
-            self._field_steps.add(checked, kind, as_progress(progress, "add_field"))
+        for checked, declared in check_fields({name: type}).items():
+            self._field_steps.add(checked, declared, as_progress(progress, "add_field"))
 
     def drop_field(self, name: str) -> None:
         """Remove a field and its index. Payloads do not change."""

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from qvec.codes.adapters import Adapter
     from qvec.codes.calibration import Calibration
     from qvec.quality.drift import OnDrift
+    from qvec.schema.state import FieldDeclaration
+    from qvec.text.options import Sparse, Text
 
 IN_MEMORY = ":memory:"  # as of SQLite
 
@@ -49,7 +51,7 @@ def create(
     code: str | CodeConfig = "auto",
     index: str | IndexConfig = "auto",
     ids: IdKind = "int64",
-    fields: Mapping[str, FieldType] | None = None,
+    fields: Mapping[str, FieldType | Text | Sparse] | None = None,
     originals: Originals = "f32",
     sample: ArrayLike | None = None,
     adapter: Adapter | None = None,
@@ -75,7 +77,8 @@ def create(
     nodes), "ivf" (inverted lists), or a configuration: ``HNSW(m, ef_construction)``, ``IVF(nlist, copies)``.
     ids: integers or strings.
     fields: payload keys that searches can filter by: name -> "keyword", "int", "float", "bool", "datetime", or a list
-    of these ("keyword[]"); more with :meth:`Collection.add_field`.
+    of these ("keyword[]"); and keys to search: "text" or :class:`qvec.Text`, "sparse" or :class:`qvec.Sparse`. More
+    with :meth:`Collection.add_field`.
     originals: how to store the vectors themselves, for re-ranking and ``get``: "f32", "f16" or "none". Always "none"
     if the vectors are added quantized.
     model: a tag of the embedding model. seed: the seed of the rotation, if the code uses one.
@@ -130,18 +133,26 @@ def create(
 
 
 def _check_same(
-    collection: Collection, config: Config, fields: dict[str, FieldType] | None, quantizer: Quantizer | None
+    collection: Collection, config: Config, fields: dict[str, FieldDeclaration] | None, quantizer: Quantizer | None
 ) -> None:
     """Raise InputError unless a collection was created with these options. None: any fields, any quantizer."""
     path, own = collection.path, collection._config
     if own != config:
         raise InputError(f"{path} was created with other options: {own}, not {config}")
-    if fields is not None and collection.fields != fields:
-        raise InputError(f"{path} was created with other fields: {dict(collection.fields)}, not {fields}")
+    if fields is not None:
+        with collection._store.read() as snap:
+            stored, wanted = _types(snap.state.fields), _types(fields)
+        if stored != wanted:
+            raise InputError(f"{path} was created with other fields: {stored}, not {wanted}")
     if quantizer is not None:
         with collection._store.read() as snap:
             if not collection._access.encodes_like(snap, quantizer):
                 raise InputError(f"{path} was created with another quantizer or adapter, or without one")
+
+
+def _types(fields: Mapping[str, FieldDeclaration]) -> dict[str, object]:
+    """The types of fields; of text and sparse fields, their options."""
+    return {name: field.type if field.postings is None else field.postings.options for name, field in fields.items()}
 
 
 def _field_columns(state: State) -> dict[str, ColumnSpec]:
@@ -158,7 +169,7 @@ def _new_collection(
     sample: NDArray[Any] | None,
     on_drift: OnDrift,
     quantizer: Quantizer | None = None,
-    fields: Mapping[str, FieldType] | None = None,
+    fields: Mapping[str, FieldDeclaration] | None = None,
     **options: Any,
 ) -> Collection:
     """Create the file with a quantizer, or train one if a sample is given."""
@@ -202,7 +213,7 @@ def _temporary(*settings: Any, **options: Any) -> Collection:
     return collection
 
 
-def _checked_fields(fields: Mapping[str, FieldType] | None) -> dict[str, FieldType]:
+def _checked_fields(fields: Mapping[str, FieldType | Text | Sparse] | None) -> dict[str, FieldDeclaration]:
     if fields is None:
         return {}
     from qvec.filters.schema import check_fields  # late, as all of qvec.filters: many collections have no fields

@@ -41,8 +41,9 @@ from qvec.search.results import BatchHits, Hits
 from qvec.storage.store import TIMEOUT, Store
 
 if TYPE_CHECKING:  # imported by the calls that need them, to keep `import qvec` fast
-    from qvec.common.types import Batch, GroupKeywords, ManyIds, Query, SearchKeywords, UnknownArray
+    from qvec.common.types import Batch, GroupKeywords, HybridKeywords, ManyIds, Query, SearchKeywords, UnknownArray
     from qvec.quality.query_sample import QuerySample
+    from qvec.text.options import Sparse, Text
 
 
 class ReadableCollection:
@@ -151,21 +152,38 @@ class ReadableCollection:
             declared = {name: one.type for name, one in state.fields.items() if name not in state.partial_fields}
             return MappingProxyType(declared)
 
+    @property
+    def declarations(self) -> dict[str, FieldType | Text | Sparse]:
+        """The declared fields as :func:`qvec.create` takes them: text and sparse fields with their options."""
+        from qvec.filters.schema import as_declared
+
+        with self._store.read() as snap:
+            state = snap.state
+            return {name: as_declared(one) for name, one in state.fields.items() if name not in state.partial_fields}
+
     # --- searching ---
 
     @overload
-    def search(self, query: UnknownArray, k: int = 10, **options: Unpack[SearchKeywords]) -> Any: ...
+    def search(self, query: None = None, k: int = 10, **options: Unpack[HybridKeywords]) -> Any: ...
     @overload
-    def search(self, query: Query, k: int = 10, **options: Unpack[SearchKeywords]) -> Hits: ...
+    def search(self, query: UnknownArray, k: int = 10, **options: Unpack[HybridKeywords]) -> Any: ...
     @overload
-    def search(self, query: Batch, k: int = 10, **options: Unpack[SearchKeywords]) -> BatchHits: ...
+    def search(self, query: Query, k: int = 10, **options: Unpack[HybridKeywords]) -> Hits: ...
     @overload
-    def search(self, query: ArrayLike, k: int = 10, **options: Unpack[SearchKeywords]) -> Hits | BatchHits: ...
+    def search(self, query: Batch, k: int = 10, **options: Unpack[HybridKeywords]) -> BatchHits: ...
+    @overload
+    def search(self, query: ArrayLike, k: int = 10, **options: Unpack[HybridKeywords]) -> Hits | BatchHits: ...
     def search(
         self,
-        query: Any,
+        query: Any = None,
         k: int = 10,
         *,
+        text: str | Sequence[str] | None = None,
+        sparse: Any = None,
+        fusion: Literal["rrf", "weighted"] | Mapping[str, float] | None = None,
+        fusion_depth: int | None = None,
+        text_weights: Mapping[str, float] | None = None,
+        highlight: bool = False,
         where: Where | Sequence[Where | None] | None = None,
         ids_in: Any = None,
         include: Include = ("payloads",),
@@ -204,10 +222,22 @@ class ReadableCollection:
         threads: number of threads for a batch; default, one for each core.
         timeout: seconds after which the search raises SearchTimeoutError, at most a few milliseconds late.
 
+        text, sparse: search by these, alone or together with ``query``; hits then have scores (``distances`` are minus
+        the scores) and ``parts``, their score by each input. text: a string, searched in all text fields by BM25; a
+        list for a batch. sparse: a dict of ids and weights, a pair of arrays, or CSR rows; ``{"field": ...}`` if there
+        are several sparse fields. Rows without a term of the text, or an id of the sparse vector, are not listed.
+        fusion: how the lists of several inputs are joined: "rrf" (reciprocal ranks), "weighted" (scaled scores), or the
+        weights of scaled scores, ``{"vector": 0.6, "text": 0.4}``. fusion_depth: length of the lists; default: 100.
+        text_weights: of text fields, 1 if not named. highlight: find the words of the text in the hits' payloads.
+
         If there are fewer than k vectors, all are returned, and the arrays are padded (:class:`Hits`).
         """
         options = (k, include, max_distance, offset, mmr, None, 1, ef, nprobe, oversample, exact, recall)
-        return self._searches.search(query, options, where, ids_in, threads, timeout)
+        plain = text is None and sparse is None and fusion is None and fusion_depth is None and text_weights is None
+        if plain and highlight is False and query is not None:
+            return self._searches.search(query, options, where, ids_in, threads, timeout)
+        given = text, sparse, fusion, fusion_depth, text_weights, highlight
+        return self._search_inputs(query, options, given, where, ids_in, threads, timeout)
 
     @overload
     def search_by_id(self, ids: int | str, k: int = 10, **options: Unpack[SearchKeywords]) -> Hits: ...
@@ -240,6 +270,8 @@ class ReadableCollection:
         return self._searches.search_by_id(ids, options, where, ids_in, threads, timeout)
 
     @overload
+    def search_groups(self, query: None = None, k: int = 10, **options: Unpack[GroupKeywords]) -> Any: ...
+    @overload
     def search_groups(self, query: UnknownArray, k: int = 10, **options: Unpack[GroupKeywords]) -> Any: ...
     @overload
     def search_groups(self, query: Query, k: int = 10, **options: Unpack[GroupKeywords]) -> Hits: ...
@@ -249,11 +281,17 @@ class ReadableCollection:
     def search_groups(self, query: ArrayLike, k: int = 10, **options: Unpack[GroupKeywords]) -> Hits | BatchHits: ...
     def search_groups(
         self,
-        query: Any,
+        query: Any = None,
         k: int = 10,
         *,
         group_by: str,
         group_size: int = 1,
+        text: str | Sequence[str] | None = None,
+        sparse: Any = None,
+        fusion: Literal["rrf", "weighted"] | Mapping[str, float] | None = None,
+        fusion_depth: int | None = None,
+        text_weights: Mapping[str, float] | None = None,
+        highlight: bool = False,
         where: Where | Sequence[Where | None] | None = None,
         ids_in: Any = None,
         include: Include = ("payloads",),
@@ -290,7 +328,11 @@ class ReadableCollection:
             exact,
             recall,
         )
-        return self._searches.search(query, options, where, ids_in, threads, timeout)
+        plain = text is None and sparse is None and fusion is None and fusion_depth is None and text_weights is None
+        if plain and highlight is False and query is not None:
+            return self._searches.search(query, options, where, ids_in, threads, timeout)
+        given = text, sparse, fusion, fusion_depth, text_weights, highlight
+        return self._search_inputs(query, options, given, where, ids_in, threads, timeout)
 
     # --- reading ---
 
@@ -369,6 +411,24 @@ class ReadableCollection:
             return snap.row_of(key) is not None
 
     # --- parts ---
+
+    def _search_inputs(
+        self,
+        query: Any,
+        options: Any,
+        given: tuple[Any, ...],
+        where: Any,
+        ids_in: Any,
+        threads: int | None,
+        timeout: float | None,
+    ) -> Hits | BatchHits:
+        from qvec.search.inputs import RawInputs
+
+        inputs = RawInputs(*given)
+        if inputs.is_empty:
+            missing = "query, text or sparse" if query is None else "text or sparse: fusion, text_weights, highlight"
+            raise InputError(f"give {missing}{'' if query is None else ' and fusion_depth are for them'}")
+        return self._searches.search_inputs(query, options, inputs, where, ids_in, threads, timeout)
 
     def _take_queries(self, queries: Float32Array) -> None:
         self._queries.take(queries)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Never, Required, TypedDict, get_args
 
@@ -46,7 +46,22 @@ if TYPE_CHECKING:
 
         mmr: float | tuple[float, int] | None
 
-    class GroupKeywords(CommonKeywords, total=False):
+    class TextKeywords(CommonKeywords, total=False):
+        """Options of searches by text and sparse vectors."""
+
+        text: str | Sequence[str] | None
+        sparse: Any
+        fusion: Literal["rrf", "weighted"] | Mapping[str, float] | None
+        fusion_depth: int | None
+        text_weights: Mapping[str, float] | None
+        highlight: bool
+
+    class HybridKeywords(TextKeywords, total=False):
+        """Options of ``search``."""
+
+        mmr: float | tuple[float, int] | None
+
+    class GroupKeywords(TextKeywords, total=False):
         """Options of ``search_groups``."""
 
         group_by: Required[str]
@@ -75,7 +90,18 @@ Mode = Literal["rw", "r"]
 Include = Sequence[Literal["payloads", "vectors", "explanation"]]
 
 FieldType = Literal[
-    "keyword", "int", "float", "bool", "datetime", "keyword[]", "int[]", "float[]", "bool[]", "datetime[]"
+    "keyword",
+    "int",
+    "float",
+    "bool",
+    "datetime",
+    "keyword[]",
+    "int[]",
+    "float[]",
+    "bool[]",
+    "datetime[]",
+    "text",
+    "sparse",
 ]
 Where = dict[str, Any]
 Bitmap = NDArray[np.uint64]

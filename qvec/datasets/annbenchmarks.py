@@ -61,7 +61,7 @@ def load_hdf5(file: Path, key: str | None) -> Matrix:
 
 
 def hdf5_metric(path: PathLike) -> Metric | None:
-    """Return the metric named by the file's attribute ``distance``; None if the file has no such attribute."""
+    """Return the metric in the file's attribute ``distance``. None if there is no such attribute."""
     file = existing_file(path)
     with _opened(file) as h5:
         return _metric(file, h5) if "distance" in h5.attrs else None

@@ -52,7 +52,7 @@ def exact_knn(
 
 
 class _Nearest:
-    """The nearest rows of one query found so far."""
+    """The nearest rows of one query that have been found so far."""
 
     def __init__(self, k: int) -> None:
         self.k = k
@@ -110,7 +110,7 @@ def _distances(points: Float64, block: Float64, metric: Metric) -> Iterator[tupl
 
 
 def _pairwise(query: Float64, rows: Float64, metric: Metric) -> Float64:
-    """Distances one by one: the result of a row does not depend on the other rows."""
+    """Compute distances one at a time, so that the result for a row does not depend on other rows."""
     if metric == "l2":
         difference = rows - query
         return np.asarray((difference * difference).sum(axis=1))

@@ -1,4 +1,4 @@
-"""A set of any size with the character of a real one: mixtures of its rows, made block by block."""
+"""Make a set of any size that resembles a real one: mixtures of its rows, block by block."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def grow(
 ) -> Workload:
     """Create ``n`` mixtures of the source's base and ``queries`` mixtures of its queries, with exact neighbors.
 
-    The set is written to ``folder`` (base.npy, queries.npy, gt.npy, meta.json) with some megabytes of memory. If it
-    exists already, it is mapped from there. ``progress(done, total)``: rows searched for neighbors.
+    The set is written to ``folder`` (base.npy, queries.npy, gt.npy, meta.json) with a few megabytes of memory. If it
+    already exists, its files are mapped. ``progress(done, total)``: rows searched for neighbors.
 
     Raises InputError, also if the folder has another set.
     """

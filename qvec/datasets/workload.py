@@ -44,7 +44,7 @@ class Workload:
     truth: Int64
 
     def blocks(self) -> Iterator[Float32Array]:
-        """Yield the base as float32, some thousand rows at a time; of length 1 under cosine."""
+        """Yield the base as float32, several thousand rows at a time; normalized under cosine."""
         for start in range(0, len(self.base), BLOCK_ROWS):
             yield scaled(self.base[start : start + BLOCK_ROWS], self.metric)
 
@@ -100,8 +100,8 @@ def load_workload(
     ``base.*``, ``queries.*``, optionally ``gt.*`` and ``meta.json`` (its ``metric``), in any format of
     :func:`load_vectors`. Names of texmex, such as ``sift_base.fvecs``, ``sift_query.fvecs`` and
     ``sift_groundtruth.ivecs``, are recognized. ``queries``, ``truth`` and ``metric`` override those of ``path``.
-    ``rows`` and ``max_queries`` take the first ones only. Neighbors are computed if they are not given, or not those of
-    these rows; ``progress(done, total)`` is called with rows of the base.
+    ``rows`` and ``max_queries``: use only the first ones. Neighbors are computed if they are not given, or if they are
+    for other rows; ``progress(done, total)`` is called with rows of the base.
 
     Raises NotFoundError; InputError if something is missing or unreadable, or the given neighbors are not those of the
     vectors: shape and range are checked, and for some queries the neighbors.

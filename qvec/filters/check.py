@@ -16,6 +16,7 @@ from qvec.filters.schema import Field, Keys, load_schema, payload_keys, searchab
 from qvec.filters.values import column_name
 from qvec.schema.bitmaps import rows_in, words_for
 from qvec.storage.store import Snapshot
+from qvec.text.check import check_postings_of
 
 
 def check_fields_of(reading: Snapshot, payloads: Mapping[int, Payload | None]) -> Iterator[str]:
@@ -27,6 +28,8 @@ def check_fields_of(reading: Snapshot, payloads: Mapping[int, Payload | None]) -
         except InputError as error:
             yield str(error)
             continue
+        if field.is_searched:
+            yield from check_postings_of(reading, field.name, rows, held)
         if field.has_postings:
             yield from _check_postings(reading, field, rows, held)
         if field.has_column:

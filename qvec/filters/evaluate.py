@@ -8,11 +8,12 @@ import numpy as np
 
 from qvec._kernels import Deadline
 from qvec.common.types import Bitmap
-from qvec.filters.language import Among, And, Between, Exists, HasItems, Node, Not, Or
+from qvec.filters.language import Among, And, Between, Exists, HasItems, Matches, Node, Not, Or
 from qvec.filters.postings import read_items, read_postings, read_range
 from qvec.filters.schema import MAX_KEY
 from qvec.filters.values import scan_values
 from qvec.storage.store import Snapshot
+from qvec.text.reader import rows_with_all, rows_with_any
 
 MAX_REMEMBERED_BYTES = 16 << 20
 
@@ -55,9 +56,13 @@ class Matcher:
             join(found, self.rows(node), out=found)
         return found
 
-    def _leaf(self, node: Among | Between | Exists | HasItems, bits: Bitmap) -> None:
+    def _leaf(self, node: Among | Between | Exists | HasItems | Matches, bits: Bitmap) -> None:
         field, deadline = node.field, self._deadline
-        if isinstance(node, HasItems):
+        if isinstance(node, Matches):
+            rows_with_all(self.reading, field.name, node.terms, self.n, bits)
+        elif field.is_searched:
+            rows_with_any(self.reading, field.name, self.n, bits)
+        elif isinstance(node, HasItems):
             read_items(self.reading, field, self.n, bits, deadline)
         elif isinstance(node, Among) and field.has_postings:
             for key in node.keys:

@@ -72,17 +72,27 @@ class Or:
     nodes: tuple[Node, ...]
 
 
-Node = Among | Between | Exists | HasItems | Not | And | Or
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """Rows whose text has all terms; no rows if there are none."""
+
+    field: Field
+    terms: tuple[bytes, ...]
 
 
-def parse(where: object, schema: Schema, name: str = "where") -> Node:
+Node = Among | Between | Exists | HasItems | Matches | Not | And | Or
+Terms = Callable[[str, str], tuple[bytes, ...]]
+"""The terms of a text in a text field, given by its name."""
+
+
+def parse(where: object, schema: Schema, name: str = "where", terms: Terms | None = None) -> Node:
     """Parse a filter. Raises InputError with the path of the faulty part, starting at ``name``."""
-    return _Parser(schema).filter(where, name, 0)
+    return _Parser(schema, terms).filter(where, name, 0)
 
 
 class _Parser:
-    def __init__(self, schema: Schema) -> None:
-        self.schema = schema
+    def __init__(self, schema: Schema, terms: Terms | None) -> None:
+        self.schema, self.terms = schema, terms
         self.conditions = self.values = 0
 
     def filter(self, where: object, path: str, depth: int) -> Node:
@@ -139,7 +149,7 @@ class _Parser:
                 raise InputError(f"{path} is nested deeper than {MAX_DEPTH} levels")
             return Not(self._condition(field, _operators(value, path), path, depth + 1))
         make = _OPERATORS.get(operator) if isinstance(operator, str) else None
-        if make is None:
+        if make is None or (field.is_searched and operator not in _fitting(field)):
             raise InputError(f"{path}: unknown operator; {field.name!r} has {_choices(operator, _fitting(field))}")
         return make(self, field, value, path)
 
@@ -184,6 +194,13 @@ class _Parser:
             filled = And((filled, Not(Among(field, (field.key("", path),)))))
         return Not(filled) if value else filled
 
+    def matches(self, field: Field, value: object, path: str) -> Node:
+        if field.type != "text":
+            raise InputError(f"{path}: {field.name!r} is a {field.type}; $match is for text fields")
+        if not isinstance(value, str) or self.terms is None:
+            raise InputError(f"{path} must be a text, got {shown(value)}")
+        return Matches(field, self.terms(field.name, value))
+
     def greater(self, field: Field, value: object, path: str) -> Node:
         return _between(field, self._order(field, value, path) + 1, MAX_KEY)
 
@@ -216,6 +233,7 @@ _OPERATORS: dict[str, Callable[[_Parser, Field, Any, str], Node]] = {
     "$exists": _Parser.exists,
     "$empty": _Parser.empty,
     "$contains": _Parser.contains,
+    "$match": _Parser.matches,
 }
 
 
@@ -225,7 +243,9 @@ _IDS = ("id", "ids", "_id")  # names under which users may look for ids in a fil
 
 def _fitting(field: Field) -> list[str]:
     """The operators that suit a field's values."""
-    lacking = {name for name in ("$gt", "$gte", "$lt", "$lte") if not field.is_ordered}
+    if field.is_searched:
+        return ["$match", "$exists", "$not"] if field.type == "text" else ["$exists", "$not"]
+    lacking = {"$match"} | {name for name in ("$gt", "$gte", "$lt", "$lte") if not field.is_ordered}
     lacking |= set() if field.many else {"$contains"}
     return [name for name in (*_OPERATORS, "$not") if name not in lacking]
 

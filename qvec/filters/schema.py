@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 
@@ -16,7 +16,11 @@ import numpy as np
 from qvec.common.errors import InputError
 from qvec.common.types import FieldType
 from qvec.schema.payloads import plain_text
-from qvec.schema.state import State
+from qvec.schema.postings import PostingsState, TextOptions
+from qvec.schema.state import FieldDeclaration, State
+from qvec.text.analysis import MAX_TEXT_BYTES
+from qvec.text.options import Sparse, Text
+from qvec.text.sparse import sparse_vector
 
 MAX_FIELDS = 256
 MAX_NAME_BYTES = 255
@@ -28,11 +32,13 @@ MAX_KEY = 2**64 - 1
 
 FIELD_TYPES: tuple[FieldType, ...] = get_args(FieldType)
 Key = int | bytes
-Keys = tuple[Key, ...]
+Keys = tuple[Any, ...]
+"""Distinct keys; of a text or sparse field, one value as the payload has it."""
 
 _ZERO = 1 << 63  # the key of the integer 0
 _MICROSECOND, _EPOCH = timedelta(microseconds=1), datetime(1970, 1, 1, tzinfo=UTC)
 Schema = Mapping[str, "Field"]
+Declared = FieldType | Text | Sparse
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,11 @@ class Field:
         return self.kind in ("int", "float", "datetime")
 
     @property
+    def is_searched(self) -> bool:
+        """Whether the field is text or sparse: its rows are in posting lists of terms."""
+        return self.type in ("text", "sparse")
+
+    @property
     def has_column(self) -> bool:
         """Whether the field has a value column, which is used for ranges."""
         return self.is_ordered and not self.many
@@ -76,6 +87,8 @@ class Field:
         """The distinct keys of a payload's value. None: the payload has no value."""
         if value is None:
             return None
+        if self.is_searched:
+            return (_searched_value(self.type, value, where),)
         if not self.many:
             return (self.key(value, where),)
         if not isinstance(value, list | tuple):
@@ -85,13 +98,57 @@ class Field:
         return tuple(dict.fromkeys(self.key(item, f"{where}[{i}]") for i, item in enumerate(value)))
 
 
-def check_fields(fields: object) -> dict[str, FieldType]:
-    """Check names and types as declared by the caller. Raises InputError naming the wrong one."""
+def check_fields(fields: object) -> dict[str, FieldDeclaration]:
+    """Check names and types as declared by the caller, and number them. Raises InputError naming the wrong one."""
     if not isinstance(fields, Mapping):
         raise InputError(f"fields must map names to types, got {type(fields).__name__}")
     if len(fields) > MAX_FIELDS:
         raise InputError(f"{len(fields)} fields; the limit is {MAX_FIELDS}")
-    return {check_name(name): check_type(name, kind) for name, kind in fields.items()}
+    return {check_name(name): _declaration(i, name, kind) for i, (name, kind) in enumerate(fields.items())}
+
+
+def _declaration(number: int, name: object, kind: object) -> FieldDeclaration:
+    if isinstance(kind, Text) or kind == "text":
+        return FieldDeclaration(number, "text", PostingsState((kind if isinstance(kind, Text) else Text()).options()))
+    if isinstance(kind, Sparse) or kind == "sparse":
+        return FieldDeclaration(
+            number, "sparse", PostingsState((kind if isinstance(kind, Sparse) else Sparse()).options())
+        )
+    return FieldDeclaration(number, check_type(name, kind))
+
+
+def declared_fields(fields: object) -> dict[str, Declared]:
+    """Fields as the caller declared them, checked. Raises InputError naming the wrong one."""
+    return {name: as_declared(field) for name, field in check_fields(fields).items()}
+
+
+def to_plain_declared(kind: Declared) -> Any:
+    """Plain data of a declaration: the name of a type, or a map of the options of a text or sparse field."""
+    if isinstance(kind, str):
+        return kind
+    plain = {"kind": type(kind).__name__.lower(), **asdict(kind)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+
+
+def from_plain_declared(plain: Any) -> Any:
+    """The declaration that plain data stands for. Raises InputError for options that do not exist."""
+    if not isinstance(plain, dict):
+        return plain
+    options = dict(plain)
+    kind = options.pop("kind", None)
+    try:
+        return Text(**options) if kind == "text" else Sparse(**options) if kind == "sparse" else plain
+    except TypeError as error:
+        raise InputError(f"a declaration of a {kind} field has wrong options: {error}") from None
+
+
+def as_declared(field: FieldDeclaration) -> Declared:
+    """A declaration as the caller wrote it."""
+    options = None if field.postings is None else field.postings.options
+    if isinstance(options, TextOptions):
+        numbers = options.k1, options.b
+        return Text(options.analyzer, options.stemmer, options.stop_words, *numbers, options.positions)
+    return field.type if options is None else Sparse(options.originals)
 
 
 def check_name(name: object) -> str:
@@ -126,6 +183,33 @@ def payload_keys(fields: Iterable[Field], payload: Mapping[str, Any] | None, whe
     if payload is None:
         return [None for _ in fields]
     return [field.keys(payload.get(field.name), f"{where}[{field.name!r}]") for field in fields]
+
+
+def _searched_value(kind: str, value: Any, where: str) -> object:
+    """The value of a text or sparse field. Raises InputError with the valid type and the limit."""
+    if kind == "sparse":
+        sparse_vector(value, where)
+        return value
+    if isinstance(value, str):
+        return _limited_text(value, where)
+    if not isinstance(value, list | tuple) or not all(isinstance(token, str) for token in value):
+        raise _mismatch(value, where, "a string or a list of tokens")
+    _limited_text(" ".join(value), where)
+    if "\0" in "".join(value):
+        raise InputError(f"{where} has a token with the character 0")
+    return tuple(value)
+
+
+def _limited_text(text: str, where: str) -> str:
+    size = len(text)
+    if size <= MAX_TEXT_BYTES and not text.isascii():
+        try:
+            size = len(text.encode())
+        except UnicodeEncodeError as error:
+            raise InputError(f"{where} has a lone surrogate at {error.start}, which UTF-8 cannot hold") from None
+    if size > MAX_TEXT_BYTES:
+        raise InputError(f"{where} takes {size} bytes; the limit of a text is {MAX_TEXT_BYTES}")
+    return text
 
 
 def _keyword(value: object, where: str) -> bytes:

@@ -8,15 +8,18 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 
 from qvec.common.errors import InputError
 from qvec.common.extras import require
 from qvec.common.tables import REST, merged
-from qvec.common.types import FieldType, IdKind, Metric, Payload
+from qvec.common.types import IdKind, Metric, Payload
 from qvec.interchange.base import Batch, Ids, Matrix, Source, checked_dim, int_ids
+
+if TYPE_CHECKING:
+    from qvec.filters.schema import Declared
 
 MARK = b"qvec"  # metadata key of exported schemas, with the metric; the column REST then has JSON
 FIELDS = b"qvec.fields"  # metadata key of the declared fields, as a JSON object
@@ -277,15 +280,16 @@ def _stored_metric(meta: Any) -> Metric | None:
     return cast(Metric, found) if found in get_args(Metric) else None
 
 
-def _stored_fields(name: str, meta: Any) -> Mapping[str, FieldType]:
+def _stored_fields(name: str, meta: Any) -> Mapping[str, Declared]:
     """Return the declared fields of an exported collection; of other tables, none."""
     if FIELDS not in meta:
         return {}
-    from qvec.filters.schema import check_fields
+    from qvec.filters.schema import declared_fields, from_plain_declared
 
     try:
-        return check_fields(json.loads(meta[FIELDS]))
-    except ValueError as error:  # not JSON, or not fields
+        plain = json.loads(meta[FIELDS])
+        return declared_fields({name: from_plain_declared(kind) for name, kind in plain.items()})
+    except (ValueError, AttributeError) as error:  # not JSON, or not fields
         raise InputError(f"{name}: the declared fields in its metadata are damaged: {error}") from error
 
 

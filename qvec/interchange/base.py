@@ -7,13 +7,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qvec.common.errors import InputError
-from qvec.common.types import MAX_DIM, FieldType, IdKind, Metric, Payload
+from qvec.common.types import MAX_DIM, IdKind, Metric, Payload
+
+if TYPE_CHECKING:
+    from qvec.filters.schema import Declared
 
 Matrix = NDArray[Any]
 Ids = NDArray[np.int64] | list[str]
@@ -42,7 +45,7 @@ class Source(ABC):
     dim: int
     metric: Metric | None = None
     id_kind: IdKind | None = None
-    fields: Mapping[str, FieldType] = MappingProxyType({})
+    fields: Mapping[str, Declared] = MappingProxyType({})
     note: str = ""
 
     @abstractmethod

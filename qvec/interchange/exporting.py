@@ -151,13 +151,16 @@ def _write_arrow(rows: _Rows, file: Path, writer: Callable[[str, Any], Any]) -> 
 
 
 def _schema(rows: _Rows, kinds: dict[str, str]) -> Any:
+    from qvec.filters.schema import to_plain_declared
+
     pa = require("pyarrow")
     like = rows.db.get([])
     ids = pa.string() if like.ids.dtype == object else pa.int64()
     fields = {"id": ids, "vector": vector_array(like.vectors).type}
     if rows.payloads:
         fields |= {key: arrow_type(kind) for key, kind in kinds.items()} | {REST: pa.string()}
-    declared = json.dumps(dict(rows.db.fields) if rows.payloads else {})
+    fields_of = rows.db.declarations.items() if rows.payloads else ()
+    declared = json.dumps({name: to_plain_declared(kind) for name, kind in fields_of})
     return pa.schema(list(fields.items()), metadata={MARK: rows.db.stats().metric, FIELDS: declared})
 
 

@@ -12,13 +12,12 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from qvec.common.errors import InputError
-from qvec.common.types import FieldType
 from qvec.filters.maintain import FieldWriter
 from qvec.filters.postings import all_names
 from qvec.filters.schema import load_schema
 from qvec.index import Progress
 from qvec.rows.writer import Writer
-from qvec.schema.state import State
+from qvec.schema.state import FieldDeclaration, State
 from qvec.storage.store import Store, Transaction
 
 INDEXED_ROWS = 16_384  # one transaction reads the payloads of this many rows
@@ -32,7 +31,7 @@ class FieldSteps:
     store: Store
     writer: Callable[[Transaction], Writer]
 
-    def add(self, name: str, kind: FieldType, progress: Progress | None) -> None:
+    def add(self, name: str, wanted: FieldDeclaration, progress: Progress | None) -> None:
         """Declare a field and index the values of all rows.
 
         In a block, or for few rows, this is one transaction. Otherwise an InputError withdraws the field; after another
@@ -40,11 +39,11 @@ class FieldSteps:
         """
         with self.store.write() as txn:
             state: State = txn.state
-            if not (name in state.partial_fields and state.fields[name].type == kind):
+            if not (name in state.partial_fields and _same(state.fields[name], wanted)):
                 if self.store.in_transaction or state.n <= INDEXED_ROWS:
-                    self.writer(txn).add_fields({name: kind}, progress)
+                    self.writer(txn).add_fields({name: wanted}, progress)
                     return
-                self.writer(txn).fields.declare({name: kind})
+                self.writer(txn).fields.declare({name: wanted})
                 txn.state = replace(txn.state, partial_fields={**state.partial_fields, name: 0})
         try:
             while not self._index_next_rows(name, progress):
@@ -88,3 +87,9 @@ class FieldSteps:
                     return False
             FieldWriter(txn).drop(name)
             return True
+
+
+def _same(one: FieldDeclaration, other: FieldDeclaration) -> bool:
+    """Whether two declarations have the same type and options."""
+    options = [None if field.postings is None else field.postings.options for field in (one, other)]
+    return one.type == other.type and options[0] == options[1]

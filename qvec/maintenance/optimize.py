@@ -41,6 +41,7 @@ class Maintenance:
         for _ in range(2):  # moving a row leaves a deleted row
             self.remove_tombstones(threads, progress)
             self.move_rows(threads, progress)
+        self.merge_postings(invalid_only=False)
         return max(before - self._unused_rows(), 0)  # other threads may have deleted more rows
 
     def repair_index(self, deleted: int, threads: int) -> None:
@@ -106,12 +107,20 @@ class Maintenance:
             if moved and progress is not None:
                 progress(done, done + left)
 
+    def merge_postings(self, invalid_only: bool) -> None:
+        """Merge posting lists, or only remove those of deleted rows; one segment in a commit."""
+        left = True
+        while left:
+            with self.store.write() as txn:
+                left = txn.state.active is not None and self.writer(txn).fields.merge_postings(invalid_only)
+
     def erase(self, threads: int, progress: Progress | None, patience: float) -> None:
         """Overwrite all unused space. Until this is done, the state records that an erasure is pending.
 
         patience: seconds to wait for other processes.
         """
         self.remove_tombstones(threads, progress)
+        self.merge_postings(invalid_only=True)
         with self.store.write() as txn:
             if txn.state.active is not None:
                 Reclaim(self.writer(txn)).zero_unused_rows()

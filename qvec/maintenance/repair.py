@@ -27,6 +27,8 @@ from qvec.schema.layout import CODES, DELETED, DRIFT, IDS, VECTORS, bitmap_colum
 from qvec.schema.state import State
 from qvec.storage.pages import structure_problems
 from qvec.storage.store import ColumnSpec, Store, Transaction
+from qvec.text.segments import all_columns
+from qvec.text.writer import PostingsWriter
 
 _ID_BYTES = 8
 
@@ -226,6 +228,9 @@ class Repair:
             self.done.append(f"the field {name!r}, which was being added, was dropped")
         state = self.state
         self.txn.clear("entries")
+        for name, declared in state.fields.items():
+            if declared.postings is not None:
+                PostingsWriter(self.txn, name).clear()
         for name, spec in field_columns(state).items():
             self._renewed(name, spec, 0)
         fields = FieldWriter(self.txn)
@@ -236,7 +241,9 @@ class Repair:
         self.done.append(f"the indexes of {len(state.fields)} fields")
 
     def _fields_are_wrong(self) -> bool:
-        if self.damaged & set(field_columns(self.state)) or list(self.txn.check_sealed("entries")):
+        fields = self.state.fields.values()
+        searched = {name for one in fields if one.postings for name in all_columns(one.number, one.postings)}
+        if self.damaged & (searched | set(field_columns(self.state))) or list(self.txn.check_sealed("entries")):
             return True
         return bool(list(check_fields_of(self.txn, dict(self._payloads()))))
 

@@ -187,6 +187,7 @@ def _check_fields(state: State, columns: Columns) -> None:
         if field.number >= state.next_field:
             raise FormatError(f"field {field.name!r} has the number {field.number}, which was never given out")
         numbers.add(field.number)
+        _check_postings(field.name, state, columns)
         if field.has_column:
             column = columns[column_name(field)]
             if column.stride != 512 or column.n_rows < words_for(state.n):
@@ -195,3 +196,29 @@ def _check_fields(state: State, columns: Columns) -> None:
         raise FormatError(f"field 'partial_fields' names {min(unknown)!r}, which is not declared")
     if len(numbers) < len(state.fields):
         raise FormatError("field 'fields' gives one number twice")
+    held = [segment.number for field in state.fields.values() if field.postings for segment in field.postings.segments]
+    if len(set(held)) < len(held):
+        raise FormatError("field 'fields' names one segment twice")
+
+
+def _check_postings(name: str, state: State, columns: Columns) -> None:
+    """Check the posting lists of a field, and that their columns have room for n rows."""
+    from qvec.text.segments import all_columns, lengths_column
+
+    field = state.fields[name]
+    if (field.postings is None) != (field.type not in ("text", "sparse")):
+        raise FormatError(f"field {name!r} of type {field.type} has the wrong posting lists")
+    if field.postings is None:
+        return
+    postings = field.postings
+    if postings.options.kind != field.type:
+        raise FormatError(f"field {name!r} of type {field.type} has posting lists of another kind")
+    if postings.docs != sum(segment.docs for segment in postings.segments) or postings.docs > state.live:
+        raise FormatError(f"field {name!r} has {postings.docs} rows, not those of its segments")
+    if any(segment.first % 64 for segment in postings.segments):
+        raise FormatError(f"field {name!r} has a segment that does not begin at a multiple of 64 rows")
+    for column_name, stride in all_columns(field.number, postings).items():
+        column = columns[column_name]
+        rows = words_for(state.n) if column_name == lengths_column(field.number) else 1
+        if column.stride != stride or column.n_rows < rows:
+            raise FormatError(f"column {column_name!r} holds {column.n_rows} rows of {column.stride} bytes")

@@ -6,7 +6,18 @@ from qvec.codes.configs import code_name
 from qvec.common.types import OpenSnapshot, Stats
 from qvec.index import GraphShape
 from qvec.schema.config import Config
-from qvec.schema.layout import ADJACENCY, CENTROIDS, CODES, FIELD, IDS, LIST_BLOCKS, LISTS, NODES, SLOTS, VECTORS
+from qvec.schema.layout import (
+    ADJACENCY,
+    CENTROIDS,
+    CODES,
+    FIELD_COLUMNS,
+    IDS,
+    LIST_BLOCKS,
+    LISTS,
+    NODES,
+    SLOTS,
+    VECTORS,
+)
 from qvec.schema.state import ListsState, State
 from qvec.storage.stats import collect
 from qvec.storage.store import Snapshot, Store
@@ -25,7 +36,7 @@ def collect_stats(snap: Snapshot, store: Store, config: Config, graph: GraphShap
         "graph_bytes": sum(columns.get(names.get(column, column), 0) for column in (ADJACENCY, NODES)),
         "lists_bytes": sum(columns.get(names.get(name, name), 0) for name in (LIST_BLOCKS, LISTS, CENTROIDS, SLOTS)),
         "ids_bytes": columns.get(IDS, 0),
-        "fields_bytes": sum(size for name, size in columns.items() if name.partition(" ")[0] == FIELD),
+        "fields_bytes": sum(size for name, size in columns.items() if name.partition(" ")[0] in FIELD_COLUMNS),
         "tree_bytes": sizes.other_bytes,
     }
     used = sizes.page_table_bytes + sizes.other_bytes + sum(columns.values())

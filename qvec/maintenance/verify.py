@@ -76,7 +76,7 @@ def _check_rows(snap: Snapshot, config: Config) -> Iterator[str]:
     if config.ids == "int64":
         stored = snap.columns[IDS].read(live).view("<i8").reshape(-1)
         wrong = (row for row, i in zip(live.tolist(), stored.tolist(), strict=True) if named.get(_key(i)) != row)
-        yield from _some("the id of row {} leads elsewhere", wrong)
+        yield from _some("the id of row {} refers to another row", wrong)
 
 
 def _check_fields(snap: Snapshot) -> Iterator[str]:

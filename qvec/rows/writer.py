@@ -13,7 +13,7 @@ from qvec.codes.configs import HNSW, Flat
 from qvec.codes.registry import Quantizer
 from qvec.common.errors import DuplicateIdError, InputError
 from qvec.common.parallel import map_parts
-from qvec.common.types import Codes, FieldType, NDArray, OnConflict, Payload
+from qvec.common.types import Codes, NDArray, OnConflict, Payload
 from qvec.index import Index, IndexInput, Progress, linking_codes, load_index, make_index
 from qvec.rows.lookup import find_rows, id_array, ids_of_rows, live_rows, payloads_of, read_record, read_records
 from qvec.rows.results import AddResult
@@ -22,7 +22,7 @@ from qvec.schema.config import AUTO_INDEX_ROWS, Config
 from qvec.schema.generations import discard_codes_from, may_reuse_rows, register
 from qvec.schema.layout import CODES, DELETED, IDS, ROW, VECTORS, active_columns, row_columns
 from qvec.schema.quantizers import QuantizerLoader, Quantizers, Trained, train_code
-from qvec.schema.state import Rows, State
+from qvec.schema.state import FieldDeclaration, Rows, State
 from qvec.schema.validation import MAX_ID, MAX_ROWS, as_float32, as_payloads, id_keys
 from qvec.storage.store import Transaction
 
@@ -123,6 +123,7 @@ class Writer:
         """Store a batch."""
         if self._quantizers is not None:
             self._check_storable(x)
+        payloads = self.fields.stored_form(payloads)
         field_keys = self.fields.read(payloads)
         given = self._new_ids(len(x)) if ids is None else ids
         batch = Batch(x, given, id_keys(given), payloads, field_keys)
@@ -335,7 +336,7 @@ class Writer:
 
     # --- payloads ---
 
-    def add_fields(self, fields: Mapping[str, FieldType], progress: Progress | None = None) -> None:
+    def add_fields(self, fields: Mapping[str, FieldDeclaration], progress: Progress | None = None) -> None:
         """Declare fields, and index the values that live rows have under their names."""
         self.fields.declare(fields)
         fresh = type(self.fields)(self.txn, fields)
@@ -372,6 +373,7 @@ class Writer:
 
     def write_payloads(self, rows: NDArray[np.int64], payloads: Sequence[Payload | None], merge: bool) -> None:
         """Give live rows, each once, other payloads; ``merge``: change the keys named, drop those named None."""
+        payloads = self.fields.stored_form(payloads)
         records = read_records(self.txn, rows.tolist())
         old, new, fields = payloads_of(records), payloads, self.fields
         if merge:  # each payload may be within the limit, and the merged one not

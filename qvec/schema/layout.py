@@ -22,6 +22,10 @@ LISTS = "lists"
 CENTROIDS = "centroids"
 SLOTS = "slots"
 FIELD = "field"  # one for each field with ordered values; its generation is the field's number
+POSTINGS = "postings"  # of text and sparse fields: segments of posting lists, and bitmaps of their rows
+SEGMENT_ROWS = "segment_rows"
+LENGTHS = "lengths"  # of text fields: the number of tokens of each row
+FIELD_COLUMNS = FIELD, POSTINGS, SEGMENT_ROWS, LENGTHS
 
 QUANTIZER = 1  # record kinds: a quantizer's state, by generation; a row's payload and string id, by row
 ROW = 2
@@ -30,7 +34,7 @@ TUNING = 4  # number 0: recall curves; 1 and up: the queries that they are measu
 
 _COLUMN_IDS = {
     CODES: 1, VECTORS: 2, IDS: 3, DELETED: 4, ADJACENCY: 5, NODES: 6, FIELD: 15, LINKED: 16, REMOVING: 17,
-    LIST_BLOCKS: 20, LISTS: 21, CENTROIDS: 22, SLOTS: 23,
+    LIST_BLOCKS: 20, LISTS: 21, CENTROIDS: 22, SLOTS: 23, POSTINGS: 24, SEGMENT_ROWS: 25, LENGTHS: 26,
 }  # fmt: skip
 INDEX_COLUMNS = (ADJACENCY, NODES, LINKED, REMOVING, LIST_BLOCKS, LISTS, CENTROIDS, SLOTS)  # of any index
 _ID_BYTES = 8
@@ -55,6 +59,11 @@ def block_column(name: str, stride: int) -> ColumnSpec:
 def narrow_column(name: str, stride: int, generation: int = 0) -> ColumnSpec:
     """Return a column whose rows are changed singly. Blocks have one page, so that a change rewrites little."""
     return ColumnSpec(_COLUMN_IDS[name], stride, min_pages=1, max_pages=1, generation=generation)
+
+
+def column_of(name: str, stride: int, pages: int, generation: int) -> ColumnSpec:
+    """Column with blocks of a number of pages."""
+    return ColumnSpec(_COLUMN_IDS[name], stride, min_pages=pages, max_pages=pages, generation=generation)
 
 
 def bitmap_column(name: str) -> ColumnSpec:

@@ -13,6 +13,7 @@ from qvec.codes.registry import code_from_dict, code_to_dict, index_from_dict, i
 from qvec.common.errors import CorruptError, FormatError, InputError
 from qvec.common.plain_state import Between, Coder, RowNumbers, decode
 from qvec.common.types import FieldType, NDArray
+from qvec.schema.postings import PostingsState
 from qvec.schema.validation import MAX_ROWS
 
 MAX_GENERATIONS = 65_536  # the keys of blocks hold 16 bits of a generation, and of a field's number
@@ -160,10 +161,11 @@ class Tuned:
 
 @dataclass(frozen=True, slots=True)
 class FieldDeclaration:
-    """A declared field of payloads. ``number`` identifies the field in the file."""
+    """A declared field of payloads. ``number`` identifies it in the file; ``postings``: of text and sparse fields."""
 
     number: Number
     type: FieldType
+    postings: PostingsState | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,10 +215,9 @@ class State:
         return replace(self, generations=tuple(records))
 
 
-def empty_state(fields: Mapping[str, FieldType]) -> State:
+def empty_state(fields: Mapping[str, FieldDeclaration]) -> State:
     """Return the state of an empty collection with declared fields."""
-    declared = {name: FieldDeclaration(number, kind) for number, (name, kind) in enumerate(fields.items())}
-    return State(fields=declared, next_field=len(declared))
+    return State(fields=dict(fields), next_field=len(fields))
 
 
 def decode_state(stored: dict[str, Any]) -> State:

@@ -45,4 +45,5 @@ def make_hits(
         k = rows.shape[-1]
         payloads = [payloads[i : i + k] for i in range(0, len(payloads), k)]
     kind = Hits if rows.ndim == 1 else BatchHits
-    return kind(ids, distances, counts, payloads, 1.0 if config.metric == "cosine" else 0.0, extras)
+    zero_score = 1.0 if config.metric == "cosine" and extras.parts is None else 0.0
+    return kind(ids, distances, counts, payloads, zero_score, extras)

@@ -32,11 +32,12 @@ def refine(
     found: Found,
     vectors: Vectors | None,
     deadline: Deadline | None = None,
+    by_score: bool = False,
 ) -> Found:
     """Select the k hits of each query [n, dim] from its nearest rows.
 
-    ``vectors`` gives float64 [m, dim] of rows; only maximal marginal relevance needs them. Raises
-    SearchTimeoutError soon after the deadline.
+    ``vectors`` gives float64 [m, dim] of rows; only maximal marginal relevance needs them. by_score: its relevance is
+    the score, as a share of the best, and similarity is the cosine. Raises SearchTimeoutError soon after the deadline.
     """
     rows, distances, counts = found
     if options.max_distance is not None:
@@ -49,7 +50,12 @@ def refine(
             chosen: slice | NDArray[np.int64] = slice(first, min(count, last))
         else:
             near = vectors(rows[i, :count])
-            chosen = mmr_order(queries[i].astype(np.float64), near, metric, options.weight, last, deadline)[first:]
+            if by_score:
+                relevance = distances[i, :count].astype(np.float64) / min(float(distances[i, 0]), -1e-30)
+                order = mmr_by_relevance(relevance, near, "cosine", options.weight, last, deadline)
+            else:
+                order = mmr_order(queries[i].astype(np.float64), near, metric, options.weight, last, deadline)
+            chosen = order[first:]
         hits = rows[i, chosen]
         refined[0][i, : len(hits)], refined[1][i, : len(hits)] = hits, distances[i, chosen]
         refined[2][i] = len(hits)
@@ -81,9 +87,16 @@ def mmr_order(
     (Carbonell and Goldstein, SIGIR 1998). sim is cosine, dot product, or minus the squared distance. Ties go to the
     first row.
     """
-    if metric == "cosine":
-        query, x = query / np.linalg.norm(query), x / np.linalg.norm(x, axis=1, keepdims=True)
-    relevance = _similarity(x, query, metric)
+    unit_x, unit_query = _unit(metric, x, query)
+    relevance = _similarity(unit_x, unit_query, metric)
+    return mmr_by_relevance(relevance, x, metric, weight, k, deadline)
+
+
+def mmr_by_relevance(
+    relevance: Float64, x: Float64, metric: Metric, weight: float, k: int, deadline: Deadline | None = None
+) -> NDArray[np.int64]:
+    """As :func:`mmr_order`, with a relevance [n] of each row."""
+    (x,) = _unit(metric, x)
     redundancy = np.full(len(x), -np.inf)
     chosen: list[int] = []
     left = np.ones(len(x), bool)
@@ -98,6 +111,13 @@ def mmr_order(
         left[best] = False
         chosen.append(best)
     return np.array(chosen, np.int64)
+
+
+def _unit(metric: Metric, *vectors: Float64) -> tuple[Float64, ...]:
+    """Under cosine, vectors of length 1."""
+    if metric != "cosine":
+        return vectors
+    return tuple(x / np.linalg.norm(x, axis=-1, keepdims=True) for x in vectors)
 
 
 def _similarity(x: Float64, y: Float64, metric: Metric) -> Float64:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -27,6 +27,8 @@ HOW_TO_INCLUDE = {
     "shards": "search a ShardedIndex",
     "expected_recall": "search with recall=, after tune()",
     "missing": "search a set of shards (qvec.shards)",
+    "parts": "search with text= or sparse=",
+    "highlights": "search with text= and highlight=True",
 }
 
 
@@ -40,13 +42,16 @@ class Extras:
     groups: list[Any] | None = None
     shards: Int64Array | None = None
     missing: tuple[str, ...] | None = None
+    parts: Mapping[str, Float32Array] | None = None
+    highlights: list[Any] | None = None
 
     def row(self, query: int) -> Extras:
         """Return the extras of one query of a batch."""
-        vectors, groups, shards = (
-            None if part is None else part[query] for part in (self.vectors, self.groups, self.shards)
+        vectors, groups, shards, highlights = (
+            None if part is None else part[query] for part in (self.vectors, self.groups, self.shards, self.highlights)
         )
-        return Extras(vectors, self.explanation, groups, shards, self.missing)
+        parts = None if self.parts is None else {name: scores[query] for name, scores in self.parts.items()}
+        return Extras(vectors, self.explanation, groups, shards, self.missing, parts, highlights)
 
 
 NO_EXTRAS = Extras()
@@ -107,6 +112,17 @@ class SearchResult:
     def missing(self) -> tuple[str, ...]:
         """The names of the shards that should have answered this search and did not; empty unless ``partial=True``."""
         return _included("missing", self._extras.missing)
+
+    @property
+    def parts(self) -> Mapping[str, Float32Array]:
+        """The scores of each input ("vector", "text", "sparse"), float32, shape of ``ids``; NaN for hits that the input
+        did not list, and in places without a hit."""
+        return _included("parts", self._extras.parts)
+
+    @property
+    def highlights(self) -> list[Any]:
+        """For each hit, by text field, the positions, from and to, of the words of the query in the payload's text."""
+        return _included("highlights", self._extras.highlights)
 
     @property
     def explanation(self) -> Explanation:
@@ -215,6 +231,18 @@ class Hit:
         """The number of the shard that contains the hit."""
         return int(self._hits.shards[self._rank])
 
+    @property
+    def parts(self) -> dict[str, float | None]:
+        """The score of each input of the search; None if the input did not list the hit."""
+        scores = {name: float(values[self._rank]) for name, values in self._hits.parts.items()}
+        return {name: None if score != score else score for name, score in scores.items()}
+
+    @property
+    def highlights(self) -> dict[str, list[tuple[int, int]]]:
+        """By text field, the positions, from and to, of the words of the query in the payload's text."""
+        found: dict[str, list[tuple[int, int]]] = self._hits.highlights[self._rank]
+        return found
+
     def __repr__(self) -> str:
         payload = f", payload={short_text(self.payload)}" if "payloads" in self._hits.included else ""
         return f"<qvec.Hit id={self.id!r} distance={self.distance:.6g} score={self.score:.6g}{payload}>"
@@ -265,6 +293,10 @@ class Hits(SearchResult, Sequence[Hit]):
         shards = None if extras.shards is None else extras.shards.tolist()
         parts = {"payload": self._payloads, "group": extras.groups, "vector": extras.vectors, "shard": shards}
         columns |= {name: list(values[:n]) for name, values in parts.items() if values is not None}
+        if extras.parts is not None:
+            columns["parts"] = [hit.parts for hit in self]
+        if extras.highlights is not None:
+            columns["highlights"] = extras.highlights[:n]
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
     def __repr__(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from qvec.schema.layout import DELETED, IDS
 from qvec.schema.validation import as_id_set, id_keys
 from qvec.storage.records import fingerprint
 from qvec.storage.store import Snapshot, Transaction
+from qvec.text.reader import text_terms
 
 MAX_FILTER_BYTES = 4 << 20
 MAX_CACHED = 256
@@ -94,7 +96,7 @@ class Selector:
 
         remember: cache the rows of the filter's parts until the next commit.
         """
-        node = And(()) if where is None else parse(where, self.schema, name)
+        node = And(()) if where is None else parse(where, self.schema, name, partial(_terms, reading))
         return Matcher(reading, self.live, self._evaluated if remember else {}, deadline).rows(node)
 
     def select(
@@ -159,6 +161,10 @@ def _rows_with_ids(reading: Snapshot, allowed: NDArray[Any] | list[str], n: int,
     else:
         rows = find_rows(reading, id_keys(allowed), deadline)
     return bitmap_of(rows[rows >= 0], n)
+
+
+def _terms(reading: Snapshot, field: str, text: str) -> tuple[bytes, ...]:
+    return tuple(sorted(term for term, _ in text_terms(reading.state, field, text)))
 
 
 def selector_of(reading: Snapshot) -> Selector:

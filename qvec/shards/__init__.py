@@ -1,7 +1,8 @@
 """Sets of shards: many collections in one folder, built by many tasks, searched and changed as one.
 
-The folder's manifest, replaced by one rename, says what belongs to the set. A task writes each block of the input to a
-file with a name of its own, so that a retried task replaces what it wrote (docs/sharding.md).
+The manifest of the folder lists the shards of the set; renaming a new manifest replaces it. A task writes each block of
+the input to a file whose name depends on the block, so that a repeated task replaces its earlier file
+(docs/sharding.md).
 """
 
 from qvec.shards.blocks import Block, merge, write_block

@@ -1,8 +1,8 @@
-"""Blocks of input, each written as one file with a name of its own, committed by a rename.
+"""Blocks of input. Each block is written to one file with its own name, which is renamed when it is complete.
 
-A task that is retried writes the same name again and so replaces what it wrote before; a task that dies leaves a draft,
-which nothing reads. By block the file is the shard. By cluster it holds the rows of each cluster, and :func:`merge`
-makes a shard of one cluster's rows of all blocks.
+A repeated task writes a file of the same name and so replaces its earlier file. A task that dies leaves a draft, which
+nothing reads. With partition="block", the file is a shard. With "cluster", the file contains the rows of each cluster,
+and :func:`merge` makes a shard from the rows of one cluster in all blocks.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from qvec.storage import records
 from qvec.storage.atomic_file import discard
 from qvec.storage.store import Store
 
-BLOCK_SUFFIX = ".block"  # of rows divided by cluster
+BLOCK_SUFFIX = ".block"  # files of rows that are divided by cluster
 
 
 class Block(NamedTuple):
@@ -48,8 +48,8 @@ def write_block(
 ) -> Block:
     """Write one block of the input of a set of shards; any number of processes may write blocks at the same time.
 
-    key: the name of the block, 1 to 64 letters, digits, "_" and "-". The same block must get the same key whenever it
-    is written. vectors, ids, payloads: as of :meth:`Collection.add`; ids are required and unique in the whole set.
+    key: the name of the block, 1 to 64 letters, digits, "_" and "-". If a block is written again, it must have the same
+    key. vectors, ids, payloads: as in :meth:`Collection.add`; ids are required and unique in the whole set.
 
     Returns what :func:`commit` (by block) or :func:`merge` (by cluster) needs. Raises InputError and DuplicateIdError.
     """
@@ -68,10 +68,10 @@ def write_block(
 def merge(
     folder: str | os.PathLike[str], number: int, blocks: Iterable[Block | str], *, threads: int | None = None
 ) -> Block:
-    """Make the shard of one cluster from the rows of all blocks; any number of processes may do so at the same time.
+    """Make the shard of one cluster from its rows in all blocks. Any number of processes may do this at the same time.
 
-    number: of the cluster, from 0 to shards - 1. blocks: what :func:`write_block` returned, or their keys; the same
-    for every cluster. Returns what :func:`commit` needs. Raises NotFoundError naming a block that is not there.
+    number: the number of the cluster, 0 to shards - 1. blocks: the results of :func:`write_block`, or their keys; the
+    same for every cluster. Returns what :func:`commit` needs. Raises NotFoundError, which names a missing block.
     """
     path, manifest = Path(os.path.realpath(folder)), manifests.read(folder)
     _check_writable(path, manifest)
@@ -92,7 +92,7 @@ def merge(
 
 
 def cluster_key(number: int) -> str:
-    """The key of a cluster's shard."""
+    """Return the key of a cluster's shard."""
     return f"cluster-{number:05d}"
 
 

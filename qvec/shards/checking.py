@@ -1,4 +1,4 @@
-"""Checks of a whole set of shards."""
+"""Check a whole set of shards."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qvec.shards.routes import Routes
 
 
 def verify(handles: Handles, deep: bool) -> list[str]:
-    """The problems of all shards, of the map of ids, and of the log; none in a sound set."""
+    """Find the problems of all shards, of the map of ids, and of the log."""
     return list(_problems(handles, deep))
 
 
@@ -35,8 +35,8 @@ def _problems(handles: Handles, deep: bool) -> Iterator[str]:
 
 
 def _misrouted(handles: Handles, routes: Routes, number: int, name: str) -> Iterator[str]:
-    """Ids of a shard that the map does not lead to it. An id in two shards is wrong in one of them."""
+    """Find ids of a shard for which the map has another shard. An id in two shards is wrong in one of them."""
     ids = handles.shard(name).ids()
     wrong = np.flatnonzero(routes.find(ids) != number)
     if len(wrong):
-        yield f"{name}: {len(wrong)} ids lead elsewhere, {ids.item(wrong[0])!r} first"
+        yield f"{name}: the map has another shard for {len(wrong)} ids, the first is {ids.item(wrong[0])!r}"

@@ -1,4 +1,4 @@
-"""The commit of finished blocks: they become shards of the set by one rename, that of the manifest."""
+"""Commit finished blocks: renaming a new manifest makes them shards of the set."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from qvec.storage.store import TIMEOUT
 def commit(
     folder: str | os.PathLike[str], blocks: Iterable[Block | tuple[str, int]], *, timeout: float = TIMEOUT
 ) -> Manifest:
-    """Make finished blocks shards of the set, all or none of them; the new manifest.
+    """Make finished blocks shards of the set, all or none of them. Returns the new manifest.
 
-    blocks: what :func:`write_block` returned, or :func:`merge` by cluster; each key once or more often, as retried
-    tasks report it. Blocks that were written and are not named stay out of the set. Searches see the shards after the
-    call. A call that died is repeated with the same blocks.
+    blocks: the results of :func:`write_block` or, with partition="cluster", of :func:`merge`; repeated tasks may report
+    a key several times. Written blocks that are not passed do not belong to the set. Searches see the shards after the
+    call. If a call dies, repeat it with the same blocks.
 
-    Raises NotFoundError naming a block that is not there, DuplicateIdError naming an id that is in two shards,
+    Raises NotFoundError, which names a missing block; DuplicateIdError, which names an id that is in two shards;
     InputError if the rows differ from those that were reported, LockedError after ``timeout`` seconds.
     """
     path = Path(os.path.realpath(folder))
@@ -56,9 +56,9 @@ def commit(
 
 
 def discard_staged(folder: str | os.PathLike[str], *, timeout: float = TIMEOUT) -> int:
-    """Remove blocks, drafts and files of shards that no manifest lists; the number of files that were removed.
+    """Remove blocks, drafts and files of shards that no manifest lists. Returns the number of removed files.
 
-    No task may be writing blocks meanwhile.
+    No task may write blocks during the call.
     """
     path = Path(os.path.realpath(folder))
     with locked(path, timeout):
@@ -88,7 +88,7 @@ def _distinct(blocks: Iterable[Block | tuple[str, int]]) -> list[Block]:
 
 
 def _check_clusters(manifest: Manifest, blocks: list[Block]) -> None:
-    """By cluster, the shards of all clusters are committed once, in order: a shard's number is its cluster's."""
+    """Order the shards of all clusters, which are committed together: the number of a shard is that of its cluster."""
     if manifest.clusters is None:
         return
     if manifest.shards:
@@ -106,7 +106,10 @@ def _check_log(path: Path) -> None:
 
 
 def _placed(path: Path, block: Block, before: Manifest) -> Shard:
-    """Move a finished block to its place in the set; its entry. A commit that died may have moved it already."""
+    """Rename a finished block to its final name, unless a commit that died has done it.
+
+    Returns the manifest's entry.
+    """
     generation = before.generation + 1
     placed = path / f"{block.key}-{generation}{SUFFIX}"
     name = re.compile(rf"{re.escape(block.key)}-[0-9]+{re.escape(SUFFIX)}")
@@ -120,7 +123,7 @@ def _placed(path: Path, block: Block, before: Manifest) -> Shard:
 
 
 def describe(path: Path, generation: int, rows: int | None = None) -> Shard:
-    """The manifest's entry of a shard file. Raises InputError if it has another number of rows."""
+    """Make the manifest's entry for a shard file. Raises InputError if the file has another number of rows."""
     with opened(path) as db:
         ids = db.ids()
         if rows is not None and len(ids) != rows:
@@ -162,13 +165,13 @@ def write_routes(path: Path, before: Manifest, shards: tuple[Shard, ...], name: 
 
 
 def remove_old(path: Path, before: Manifest, after: Manifest) -> None:
-    """Remove the files that only an older manifest lists. Handles that have them open keep them."""
+    """Remove the files that only an older manifest lists. Handles that have them open can still read them."""
     for name in {*before.names, before.routes} - {*after.names, after.routes, None}:
         discard(str(path / str(name)))
 
 
 def _clean(path: Path, blocks: list[Block], manifest: Manifest) -> None:
-    """Remove what dead tasks have left of these blocks and, by cluster, the rows of all blocks."""
+    """Remove drafts of these blocks that dead tasks have left and, with partition="cluster", the rows of all blocks."""
     for block in blocks:
         for draft in drafts_of(path / STAGED / f"{block.key}{SUFFIX}"):
             draft.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Creating a set of shards: its folder, options, calibration and, by cluster, its centroids."""
+"""Create a set of shards: its folder, options, calibration and, with partition="cluster", its centroids."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from qvec.codes.configs import CodeConfig, IndexConfig
 from qvec.codes.registry import make_config
 from qvec.collection.open import create as create_collection
 from qvec.common.errors import ExistsError, InputError, NotFoundError
-from qvec.common.types import ArrayLike, FieldType, Float32Array, IdKind, Metric, Originals, check_choice
-from qvec.filters.schema import check_fields
+from qvec.common.types import ArrayLike, Float32Array, IdKind, Metric, Originals, check_choice
+from qvec.filters.schema import Declared, declared_fields
 from qvec.schema.config import Config, index_config
 from qvec.schema.validation import as_float32, as_vectors, check_count
 from qvec.shards import manifest as manifests
@@ -32,7 +32,7 @@ def create(
     code: str | CodeConfig = "auto",
     index: str | IndexConfig = "auto",
     ids: IdKind = "int64",
-    fields: Mapping[str, FieldType] | None = None,
+    fields: Mapping[str, Declared] | None = None,
     originals: Originals = "f32",
     model: str | None = None,
     seed: int = 0,
@@ -41,12 +41,12 @@ def create(
     sample: ArrayLike | None = None,
     calibration: str | None = None,
 ) -> Manifest:
-    """Create an empty set of shards in a new or empty folder; the manifest without shards.
+    """Create an empty set of shards in a new or empty folder. Returns a manifest without shards.
 
     partition: "block": each block that is written becomes a shard. "cluster": vectors are divided by k-means of the
-    ``sample`` among ``shards`` shards, so that a search can ask the few that are nearest.
-    sample: vectors [n, dim] that stand for all. The code is trained on them, once for all shards, so that distances by
-    codes are comparable. calibration: in place of that, what :meth:`Collection.export_calibration` returned. Without
+    ``sample`` among ``shards`` shards, so that a search can be limited to the few nearest shards.
+    sample: representative vectors [n, dim]. The code is trained on them once for all shards, so that distances between
+    codes are comparable. calibration: instead of a sample, the result of :meth:`Collection.export_calibration`. Without
     both, each shard is calibrated on its own first rows. Other options are as in :func:`qvec.create`.
 
     Raises InputError, ExistsError if the folder has a manifest, NotFoundError if its parent is missing.
@@ -57,7 +57,8 @@ def create(
     if x is not None and calibration is not None:
         raise InputError("give a sample to train the code on, or a calibration, not both")
     clusters = _clusters(config, partition, shards, x)
-    empty = Manifest(0, config, check_fields(fields or {}), partition, calibration, clusters, (), None, 0, 0, 0, False)
+    declared = declared_fields(fields or {})
+    empty = Manifest(0, config, declared, partition, calibration, clusters, (), None, 0, 0, 0, False)
     manifest = replace(empty, calibration=_calibration(empty, x))
     manifests.write(_new_folder(folder), manifest)
     return manifest
@@ -76,7 +77,7 @@ def _clusters(config: Config, partition: Partition, shards: int | None, x: Float
 
 
 def _calibration(manifest: Manifest, x: Float32Array | None) -> str | None:
-    """The calibration of all shards. Raises the error that the first shard would raise."""
+    """Return the calibration of all shards. Raises the error that the first shard would raise."""
     with create_collection(":memory:", manifest.dim, sample=x, **manifest.creation) as db:
         if x is not None:
             return str(db.export_calibration())

@@ -1,6 +1,7 @@
-"""A search of many shards: which shards each query asks, and what their answers are together.
+"""A search of many shards: select the shards for each query, and merge their results.
 
-The same steps serve threads (:class:`qvec.shards.ShardSet`) and Ray actors (:mod:`qvec.ray`); only the calls differ.
+The same steps are used by threads (:class:`qvec.shards.ShardSet`) and Ray actors (:mod:`qvec.ray`); only the calls
+differ.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from qvec.shards.partition import ranked
 
 @dataclass(frozen=True)
 class Call:
-    """What one shard is asked: ``queries`` float32 [m, dim], the ``rows`` of the search's queries, and options."""
+    """A request to one shard: ``queries`` float32 [m, dim], their ``rows`` among the search's queries, and options."""
 
     rows: Int64Array
     queries: Float32Array
@@ -34,9 +35,9 @@ class Call:
 class Fanout:
     """A search of the shards of a manifest.
 
-    ask: how many shards each query asks, the nearest ones; a fraction: as few as reached this recall when it was
-    measured (:meth:`ShardSet.measure`); None: all. partial: shards that do not answer are named in the result.
-    timeout: seconds; each shard stops its own search too.
+    ask: each query is sent to this many nearest shards; a fraction: to the fewest shards that have reached this recall
+    in measurements (:meth:`ShardSet.measure`); None: to all. partial: name shards that do not answer in the result.
+    timeout: seconds; each shard also ends its own search after this time.
     """
 
     manifest: Manifest
@@ -61,7 +62,7 @@ class Fanout:
         self._depth = self.k + check_count("offset", self.offset, 0, limit)
 
     def calls(self) -> dict[int, Call]:
-        """What each shard is asked, by its number."""
+        """Return the request to each shard, by its number."""
         n = len(self.manifest.shards)
         count = shards_to_ask(self.manifest, self.ask)
         if count == n:
@@ -82,7 +83,7 @@ class Fanout:
         return Call(rows, self._queries[rows], self._depth, options)
 
     def join(self, calls: Mapping[int, Call], found: Mapping[int, BatchHits], failed: Mapping[int, str]) -> Any:
-        """The hits of all shards together. Raises MissingShardError for shards that failed, unless ``partial``."""
+        """Merge the hits of all shards. Raises MissingShardError for shards that failed, unless ``partial``."""
         names = self.manifest.names
         missing = tuple(names[shard] for shard in sorted(failed))
         if failed and (not self.partial or not found):
@@ -97,7 +98,10 @@ class Fanout:
 
 
 def shards_to_ask(manifest: Manifest, ask: int | float | None) -> int:
-    """The number of shards that a search asks. Raises InputError naming the limit, or what was not measured."""
+    """Return the number of shards for each query.
+
+    Raises InputError, which names the limit or the missing measurement.
+    """
     n = len(manifest.shards)
     if ask is None:
         return n
@@ -114,7 +118,7 @@ def shards_to_ask(manifest: Manifest, ask: int | float | None) -> int:
 
 
 def _spread(part: BatchHits, rows: Int64Array, n: int) -> BatchHits:
-    """The hits of some of ``n`` queries, as hits of all; the others have none."""
+    """Convert the hits of some of ``n`` queries to hits of all; the other queries have none."""
     if len(rows) == n:
         return part
     k = part.ids.shape[1]

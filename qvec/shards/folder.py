@@ -33,7 +33,7 @@ def checksum(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 
 def move(draft: Path, path: Path) -> None:
-    """Name a finished file ``path``, in place of any file that has this name. Lock files stay behind."""
+    """Rename a finished file to ``path``, replacing any file of this name. Lock files are not renamed."""
     discard(f"{path}-lock")
     os.replace(draft, path)
     discard(f"{draft}-lock")
@@ -41,12 +41,12 @@ def move(draft: Path, path: Path) -> None:
 
 
 def drafts_of(path: Path) -> list[Path]:
-    """What attempts to write ``path`` that have died, or still run, have left."""
+    """Return the drafts of unfinished attempts to write ``path``."""
     return [found for found in path.parent.glob(f"{path.stem}.*") if found.name != path.name]
 
 
 def is_rebalanced(folder: Path) -> bool:
-    """Whether a process rebalances the set. One that died does not."""
+    """Whether a living process rebalances the set."""
     try:
         fd = os.open(folder / REBALANCE_LOCK, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -59,7 +59,7 @@ def is_rebalanced(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def locked(folder: str | os.PathLike[str], timeout: float, name: str = LOCK) -> Iterator[None]:
-    """Be the only one who changes a set of shards, in all processes. A process that dies releases the lock.
+    """Hold the lock of a set of shards: only its owner changes the set. If the process dies, the lock is released.
 
     Raises LockedError after ``timeout`` seconds.
     """

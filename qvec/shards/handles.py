@@ -1,4 +1,4 @@
-"""The open shards of a folder: opened when they are first asked, closed when no manifest lists them any more."""
+"""The open shards of a folder. A shard is opened when it is first used, and closed when no manifest lists it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from qvec.shards.folder import MAP_SIZE
 from qvec.shards.manifest import MANIFEST, Manifest
 from qvec.shards.routes import Routes
 
-THREADS = 4  # at least; one for each core
+THREADS = 4  # at least this many, otherwise one for each core
 
 
 class Handles:
@@ -39,7 +39,7 @@ class Handles:
 
     @property
     def manifest(self) -> Manifest:
-        """The newest manifest. One look at the folder says whether it has changed."""
+        """The newest manifest. One system call tells whether it has changed."""
         if self.is_closed:
             raise ClosedError(f"the set of shards {self.folder} is closed")
         info = os.stat(self.folder / MANIFEST)

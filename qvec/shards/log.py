@@ -1,7 +1,8 @@
-"""The log of routed writes: a batch is in the log from before the first shard commits it until all shards have.
+"""The log of routed writes. A batch is in the log until all of its shards have committed it.
 
-A batch changes several files, each by a commit of its own. If the process dies in between, the next writer applies the
-batch again, which changes nothing where it was applied already.
+A batch changes several files with a separate commit each. It is added to the log before the first commit. If the
+process dies before the last commit, the next writer applies the batch again. Applying it twice to a shard has no
+further effect.
 """
 
 from __future__ import annotations

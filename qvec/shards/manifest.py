@@ -1,4 +1,4 @@
-"""The manifest of a set of shards: one small file that names everything that belongs to the set (docs/format.md)."""
+"""The manifest of a set of shards: one small file that lists all files of the set (docs/format.md)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 from qvec._kernels import crc32c
 from qvec.common.errors import CorruptError, FormatError, InputError, LockedError, NotFoundError
 from qvec.common.plain_state import Between, Coder, decode, encode
-from qvec.common.types import FieldType, Float32Array, IdKind, Metric, NDArray
-from qvec.filters.schema import check_fields
+from qvec.common.types import Float32Array, IdKind, Metric, NDArray
+from qvec.filters.schema import Declared, declared_fields, from_plain_declared, to_plain_declared
 from qvec.schema.config import Config
 from qvec.shards.folder import locked
 from qvec.storage import records
@@ -29,10 +29,14 @@ MAX_NAME = 200
 Partition = Literal["block", "cluster"]
 
 
-def _fields(value: Any) -> dict[str, FieldType]:
+def _fields(value: Any) -> dict[str, Declared]:
     if not isinstance(value, dict):
         raise FormatError("field 'fields' must be a mapping")
-    return check_fields(value)
+    return declared_fields({name: from_plain_declared(kind) for name, kind in value.items()})
+
+
+def _plain_fields(fields: Mapping[str, Declared]) -> dict[str, Any]:
+    return {name: to_plain_declared(kind) for name, kind in fields.items()}
 
 
 def _matrix(value: Any) -> Float32Array:
@@ -54,7 +58,7 @@ def _owners(value: Any) -> NDArray[np.uint32]:
 
 
 Options = Annotated[Config, Coder(Config.from_dict, Config.to_dict)]
-Fields = Annotated[Mapping[str, FieldType], Coder(_fields, dict)]
+Fields = Annotated[Mapping[str, Declared], Coder(_fields, _plain_fields)]
 Matrix = Annotated[Float32Array, Coder(_matrix, lambda rows: [rows.shape[1], rows.astype("<f4").tobytes()])]
 Owners = Annotated[NDArray[np.uint32], Coder(_owners, lambda rows: rows.astype("<u4").tobytes())]
 Id = Annotated[int | str | None, Coder(lambda value: value, lambda value: value)]
@@ -68,8 +72,8 @@ class Shard:
     """A shard as it was when it was added.
 
     ``name``: of its file. ``rows``, ``bytes``, ``crc``: of the file, CRC-32C. ``first``, ``last``: its smallest and
-    largest id, None if it is empty. ``generation``: of the manifest that added it. Routed writes change rows, ids and
-    bytes afterwards; ``crc`` then holds for published copies only.
+    largest id, None if it is empty. ``generation``: of the manifest that added it. Routed writes later change rows, ids
+    and bytes; ``crc`` is then valid only for published copies.
     """
 
     name: Name
@@ -83,7 +87,7 @@ class Shard:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Clusters:
-    """How vectors are assigned to shards by nearness.
+    """The assignment of vectors to their nearest shards.
 
     ``count``: of the shards. ``centroids``: float32 [c, dim], several for each shard. ``owners``, ``weights``: uint32
     [c], the shard of each and the vectors of the sample around it. ``sharpness``: of the Gaussian that weighs distances
@@ -101,7 +105,7 @@ class Clusters:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Manifest:
-    """``generation``: grows with each change of the set. ``config``, ``fields``: of every shard.
+    """``generation``: increases with each change of the set. ``config``, ``fields``: the same for every shard.
 
     ``routes``: the file that maps ids to shards, None before the first commit. ``size``: of that file and ``crc``:
     CRC-32C, in published copies; 0 in a set that is written. ``is_copy``: fetched from elsewhere, not to be changed.

@@ -1,9 +1,10 @@
-"""Assignment of vectors to shards by nearness, and the order in which a query asks the shards.
+"""Assign vectors to their nearest shards, and order the shards for a query.
 
-A shard owns many neighboring centroids: one for each shard would describe its region too roughly. A vector belongs to
-the shard of its nearest centroid. k-means of the centroids groups them; then centroids move to the shard that has most
-of the neighbors of their vectors, as far as no shard grows too large. A query expects neighbors around each centroid in
-proportion to the centroid's weight and to a Gaussian of its distance, and asks the shards in the order of their sums.
+A shard has many neighboring centroids, because a single centroid would describe its region too roughly. A vector
+belongs to the shard of its nearest centroid. First, k-means groups the centroids. Then a centroid moves to the shard
+that contains most of the neighbors of its vectors, unless this shard would become too large. For a query, each centroid
+gets its weight times a Gaussian of its distance, as an estimate of the neighbors around it; shards are searched in the
+descending order of the sums over their centroids.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from qvec.common.errors import InputError
 from qvec.common.types import Float32Array, Int64Array, Metric, NDArray
 from qvec.shards.manifest import Clusters
 
-CENTROIDS = 64  # of a shard, at most
-MAX_CENTROIDS = 16_384  # of all shards: they are in the manifest
-ROWS = 16  # of the sample for each centroid, at most
+CENTROIDS = 64  # limit for each shard
+MAX_CENTROIDS = 16_384  # limit for all shards, because the manifest contains them
+ROWS = 16  # at most this many rows of the sample for each centroid
 LEAST_ROWS = 8  # of the sample for each shard, and for each centroid where there are several for a shard
 ROUNDS, GROUP_ROUNDS, MOVE_ROUNDS = 6, 25, 15
 LARGEST, SMALLEST = 2.5, 0.2  # a shard, in mean sizes: no centroid moves to a larger or from a smaller one
@@ -52,7 +53,7 @@ def learn(sample: Float32Array, n_shards: int, metric: Metric, seed: int) -> Clu
 
 
 def _grouped(centroids: Float32Array, weights: Int64Array, n_groups: int, rng: np.random.Generator) -> Int64Array:
-    """k-means of centroids: the group of each, int64 [c]."""
+    """Group the centroids with k-means. Returns the group of each, int64 [c]."""
     middles = centroids[rng.permutation(len(centroids))[:n_groups]].copy()
     for _ in range(GROUP_ROUNDS):
         middles = cluster_means(centroids, nearest(centroids, middles), middles)
@@ -60,7 +61,7 @@ def _grouped(centroids: Float32Array, weights: Int64Array, n_groups: int, rng: n
 
 
 def _shrunk(owners: Int64Array, weights: Int64Array, centroids: Float32Array, middles: Float32Array) -> Int64Array:
-    """Move the outermost centroids of groups that are too large to the nearest group that has room."""
+    """Move the outermost centroids of groups that are too large to the nearest groups that are not."""
     limit, sizes = LARGEST * weights.sum() / len(middles), np.bincount(owners, weights, len(middles))
     far = np.square(centroids).sum(axis=1)[:, None] - 2 * centroids @ middles.T + np.square(middles).sum(axis=1)
     for cell in np.argsort(-far[np.arange(len(owners)), owners], kind="stable").tolist():
@@ -116,7 +117,7 @@ def _gather_neighbors(
 
 
 def normalized(x: NDArray[Any], metric: Metric) -> Float32Array:
-    """Vectors as they are compared: float32, of length 1 under cosine."""
+    """Convert vectors for comparison: to float32, normalized under cosine."""
     rows: Float32Array = np.asarray(x, np.float32)
     if metric != "cosine":
         return rows
@@ -133,7 +134,7 @@ def assign(x: NDArray[Any], clusters: Clusters, metric: Metric) -> Int64Array:
 
 
 def ranked(queries: Float32Array, clusters: Clusters, metric: Metric, n_shards: int) -> Int64Array:
-    """The shards in the order in which each query asks them: int64 [n, n_shards], the most promising first."""
+    """Order the shards for each query: int64 [n, n_shards], the most promising first."""
     order = np.argsort(clusters.owners, kind="stable")
     starts = np.searchsorted(clusters.owners[order], np.arange(n_shards))
     centroids, weights = clusters.centroids[order], clusters.weights[order]

@@ -1,4 +1,4 @@
-"""Evaluation, choice of codes and drift of a set, on a sample of all shards that serves as one collection."""
+"""Evaluation, choice of codes and drift of a set, with a sample of all shards in a temporary collection."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Rebalancing: a set is built again from its own vectors, while searches and routed writes go on.
+"""Rebalancing: divide the vectors of a set among new shards, while searches and routed writes continue.
 
-The new shards are built from a snapshot in a folder inside the set. Batches that are written meanwhile stay in the log
-and are applied to the new shards too. The last of them are applied under the lock of the set; then one rename of the
-manifest puts the new shards in the place of the old ones.
+The new shards are built from a snapshot, in a folder inside the set. Batches that are written in the meantime stay in
+the log and are also applied to the new shards. The last of these batches are applied under the lock of the set; then
+renaming a new manifest replaces the old shards with the new ones.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from qvec.storage.store import TIMEOUT
 
 FOLDER = "rebalance"
 SCANNED_ROWS = 8192
-BLOCK_BYTES = 32 << 20  # of vectors in a block that is divided by cluster
-FEW_BATCHES = 1  # batches of the log that may be applied under the lock
+BLOCK_BYTES = 32 << 20  # bytes of vectors in a block that is divided by cluster
+FEW_BATCHES = 1  # at most this many batches of the log are applied under the lock
 MAX_ROUNDS = 50
 
 
 def rebalance(
     folder: str | os.PathLike[str], shards: int, *, seed: int = 0, threads: int | None = None, timeout: float = TIMEOUT
 ) -> Manifest:
-    """Divide the vectors of a set among ``shards`` new shards; the new manifest.
+    """Divide the vectors of a set among ``shards`` new shards. Returns the new manifest.
 
-    By block, the shards get equal numbers of rows. By cluster, the centroids are learned again from stored vectors.
-    Searches and routed writes go on; the latter wait while the last batches are applied to the new shards. The set
-    takes twice its space meanwhile. After a crash the old shards are as they were; call again.
+    With partition="block", the shards get equal numbers of rows. With "cluster", centroids are trained again on stored
+    vectors. Searches and routed writes continue; writes wait while the last batches are applied to the new shards. The
+    set needs twice its space during the call. After a crash the old shards are unchanged; call again.
 
     Raises InputError, or LockedError if another process rebalances the set.
     """

@@ -1,8 +1,8 @@
 """Finished sets of shards in object storage, through fsspec (extra ``remote``).
 
-An object is a file of the set at one moment, and its name contains its checksum, so it never changes. The manifest is
-written last. What is fetched is compared with the manifest before it gets its name: a truncated or changed object is
-an error and is never searched.
+An object is a copy of a file of the set at one moment. Its name contains its checksum, so it never changes. The
+manifest is written last. A fetched object is compared with the manifest before it gets its final name: a truncated or
+changed object raises an error and is never searched.
 """
 
 from __future__ import annotations

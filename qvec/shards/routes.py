@@ -1,7 +1,7 @@
 """The map from ids to shards: one file with buckets of sorted keys (docs/format.md).
 
-A bucket holds the keys whose hash leads to it. An integer id is its own key; the key of a string is a digest of 16
-bytes (BLAKE2b). A bucket is one entry of the file, so a change of a few ids rewrites a few entries.
+The hash of a key determines its bucket. An integer id is its own key; the key of a string is a digest of 16 bytes
+(BLAKE2b). A bucket is one entry of the file, so a change of a few ids rewrites a few entries.
 """
 
 from __future__ import annotations

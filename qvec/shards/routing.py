@@ -15,9 +15,9 @@ from qvec.shards.partition import ranked
 
 
 def measure(manifest: Manifest, search: Callable[..., Any], queries: ArrayLike, k: int) -> tuple[float, ...]:
-    """Recall@k if each query asks its nearest 1, 2, ... shards: the share of the true neighbors that they have.
+    """Return recall@k of searches in the nearest 1, 2, ... shards: the share of the true neighbors in these shards.
 
-    search: of all shards. One exact search of them gives the figure of every number of shards.
+    search: a search of all shards. One exact search of all shards gives the recall for every number of shards.
     """
     if manifest.clusters is None:
         raise InputError("measure() is for partition='cluster': by block, every search asks all shards")

@@ -46,8 +46,8 @@ _PAUSE = 2e-3  # seconds between two attempts to take a snapshot while others wr
 class ShardSet:
     """The shards of one folder. Any number of threads and processes may search and change a set.
 
-    Opened by :func:`qvec.shards.open`. Searches ask the shards in parallel; each shard answers from its own last
-    commit, see :meth:`snapshot`. Changes are routed to the shards of their ids; other writers of the set wait.
+    Opened by :func:`qvec.shards.open`. A search runs in the shards in parallel, and reads the last commit of each shard
+    (see :meth:`snapshot`). Changes are written to the shards of their ids; other writers of the set wait.
     """
 
     def __init__(self, handles: Handles, mode: Mode, timeout: float) -> None:
@@ -102,12 +102,12 @@ class ShardSet:
         unique: bool = False,
         **options: Any,
     ) -> Hits | BatchHits:
-        """The k nearest of all shards to one query (returns Hits) or a batch (returns BatchHits).
+        """Find the k nearest in all shards to one query (returns Hits) or a batch (returns BatchHits).
 
-        ask: of a set that is divided by cluster, how many shards each query asks; or, as a float, the recall that the
-        fewest shards reached when :meth:`measure` was called. None: all. timeout: seconds to wait for answers.
-        partial: shards that are missing, damaged or late are left out, and ``hits.missing`` names them. Otherwise they
-        raise MissingShardError, which names them. offset, unique: as of :func:`qvec.merge_topk`.
+        ask: for a set with partition="cluster", search only this many nearest shards; a float: the fewest shards that
+        have reached this recall in :meth:`measure`; None: all. timeout: seconds to wait for results.
+        partial: return the hits of the other shards if some are missing, damaged or late; ``hits.missing`` names these.
+        Otherwise MissingShardError names them. offset, unique: as in :func:`qvec.merge_topk`.
         options: of :meth:`Collection.search`, for each shard.
         """
         while True:
@@ -115,7 +115,7 @@ class ShardSet:
             fanout = Fanout(manifest, query, k, offset, unique, ask, partial, timeout, options)
             calls = fanout.calls()
             found, failed = self._handles.ask(manifest.names, calls, timeout)
-            if not failed or self.manifest is manifest:  # else other shards have taken the place of these
+            if not failed or self.manifest is manifest:  # otherwise other shards have replaced these
                 hits: Hits | BatchHits = fanout.join(calls, found, failed)
                 return hits
 
@@ -173,10 +173,11 @@ class ShardSet:
         return number >= 0 and id in self._shard(int(number))
 
     def snapshot(self) -> ShardSet:
-        """The set as of now, unchanged while others write: every batch is in it whole or not at all.
+        """Open the present state of all shards, which does not change while others write and has no partial batch.
 
-        Close it soon: it keeps the pages of all shards. Raises LockedError if writers leave no moment for it within
-        the handle's timeout, or if one has died: open the set for writing, which finishes its batch.
+        Close it soon: pages of all shards cannot be reused until then. Raises LockedError if a batch is being written
+        during the whole timeout of the handle, or if a writer has died: open the set for writing, which completes its
+        batch.
         """
         from qvec.shards.snapshots import PinnedHandles
 
@@ -195,8 +196,8 @@ class ShardSet:
         """Add vectors and replace those whose ids are stored, each in its shard: all of them, or none.
 
         A new id goes to the shard of the nearest centroid (by cluster), or to the smallest shard (by block). A vector
-        that moves to another cluster leaves its old shard. More than 16 MiB of vectors are several batches: after an
-        error or a crash, the first ones may be stored. Raises what :meth:`Collection.upsert` raises.
+        whose cluster changes is moved to another shard. More than 16 MiB of vectors are several batches: after an error
+        or a crash, the first batches may be stored. Raises the same errors as :meth:`Collection.upsert`.
         """
         config = self.manifest.config
         x = as_stored("vectors", vectors, config.dim, config.metric, config.form)
@@ -213,7 +214,7 @@ class ShardSet:
         return AddResult(names, len(names) - replaced, replaced, 0)
 
     def delete(self, ids: Any, *, missing: Missing = "ignore") -> int:
-        """Remove vectors by id, all of them or none; how many were stored. Raises MissingIdError if asked to."""
+        """Remove vectors by id, all or none of them. Returns how many were stored. MissingIdError only if requested."""
         check_choice("missing", missing, get_args(Missing))
         wanted = _as_array(as_id_set(ids, self.manifest.ids))
         with self._writer() as made:
@@ -265,13 +266,16 @@ class ShardSet:
         return SetChoice.make(self.path, self.manifest, [*self.shards()], sample, seed, self.timeout, options)
 
     def drift(self, *, sample: int = 20_000, seed: int = 0) -> Drift:
-        """Whether vectors that were added last resemble those of the first commit, on a sample of all shards."""
+        """Report whether recently added vectors resemble those of the first commit, with a sample of all shards."""
         from qvec.shards.quality import drift
 
         return drift(self.manifest, [*self.shards()], sample, seed)
 
     def verify(self, *, deep: bool = True) -> list[str]:
-        """Check every byte of every shard, and that each id leads to the one shard that has it; the problems found."""
+        """Check every byte of every shard, and that the map has the right shard of each id.
+
+        Returns the problems found.
+        """
         from qvec.shards.checking import verify
 
         return verify(self._handles, deep)

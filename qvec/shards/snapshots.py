@@ -33,7 +33,7 @@ class PinnedHandles(Handles):
             return None
         try:
             taken = cls(source, manifest)
-        except (NotFoundError, ClosedError):  # other shards have taken the place of these
+        except (NotFoundError, ClosedError):  # other shards have replaced these
             if source.manifest is manifest:
                 raise
             return None

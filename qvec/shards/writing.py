@@ -1,4 +1,4 @@
-"""Writes that are routed to the shards of their ids, each batch in all of its shards or in none."""
+"""Writes to the shards of the given ids. A batch is written to all of its shards or to none."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from qvec.shards.manifest import Manifest, read
 from qvec.shards.partition import assign
 from qvec.shards.routes import Routes
 
-STEP_BYTES = 16 << 20  # of vectors: a larger call is several batches
+STEP_BYTES = 16 << 20  # bytes of vectors; a larger call consists of several batches
 
 
 class Writer:
@@ -78,8 +78,8 @@ class Writer:
     def _apply(self, batch: Batch, stack: contextlib.ExitStack) -> int:
         """Make the changes in a transaction of each shard; they commit when the stack ends, the last begun first.
 
-        Shards that rows only leave are begun last: a search of all shards may miss a row that moves, never find it
-        twice, unless rows move both ways.
+        Shards from which rows are only removed begin last and commit first. A search of all shards may therefore miss a
+        row that moves, but cannot find it twice, unless rows move in both directions.
         """
         found, moved = 0, (batch.old >= 0) & (batch.old != batch.new)
         entering, leaving = by_shard(batch.new), by_shard(np.where(moved, batch.old, -1))
@@ -137,7 +137,7 @@ def _change(shard: Collection, batch: Batch) -> int:
 
 
 def by_shard(shards: Int64Array) -> dict[int, Int64Array]:
-    """The rows of each shard; those of -1 are left out."""
+    """Yield the rows of each shard, without rows of shard -1."""
     return {int(shard): np.flatnonzero(shards == shard) for shard in np.unique(shards) if shard >= 0}
 
 

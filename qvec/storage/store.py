@@ -68,8 +68,8 @@ class Store(OpenFile):
             open_checks.check_structure(path)
         if mode == "rw":
             if not environment.may_be_written(path):
-                what = "" if not os.access(path, os.W_OK) else ", because its lock file may not"
-                raise ReadOnlyError(f"{path} may not be written{what}; open it with mode='r'")
+                what = f"{path}-lock" if os.access(path, os.W_OK) else path
+                raise ReadOnlyError(f"there is no permission to write {what}; open the file with mode='r'")
             refuse_hard_links(path)
         super().__init__(path, mode, memory, checksums, map_size, state_codec, timeout)
         try:

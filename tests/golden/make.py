@@ -27,7 +27,7 @@ COLLECTIONS: dict[str, dict[str, Any]] = {
     "plain": {"index": "flat", "code": "rabitq2", "metric": "l2", "originals": "none"},
     "halves": {"index": "flat", "code": "int8", "metric": "cosine", "originals": "f16"},
 }
-FIELDS: dict[str, Any] = {"n": "int", "tag": "keyword", "tags": "keyword[]"}
+FIELDS: dict[str, Any] = {"n": "int", "tag": "keyword", "tags": "keyword[]", "body": "text", "lexical": "sparse"}
 
 
 def vectors() -> Any:
@@ -40,11 +40,17 @@ def name(ids: str, i: int) -> int | str:
     return f"x{i}" if ids == "str" else i
 
 
+def payload(i: int) -> dict[str, Any]:
+    text = " ".join(f"word{i * j % 17}" for j in range(1, 2 + i % 9))
+    weights = [[i % 11, 20 + i % 7], [1.5, 0.5 + i % 4]]
+    return {"n": i, "tag": f"t{i % 3}", "tags": ["a", "b"][: i % 3], "body": text, "lexical": weights}
+
+
 def make(path: Path, options: dict[str, Any]) -> None:
     ids, x = options.get("ids", "int64"), vectors()
     with qvec.create(path, DIM, fields=FIELDS, **options) as db:
         names = [name(ids, i) for i in range(N)]
-        db.add(x, names, [{"n": i, "tag": f"t{i % 3}", "tags": ["a", "b"][: i % 3]} for i in range(N)], threads=1)
+        db.add(x, names, [payload(i) for i in range(N)], threads=1)
         db.delete(names[20:30])
 
 
@@ -56,8 +62,10 @@ def answers(db: qvec.Collection) -> dict[str, Any]:
     records = next(iter(db.scan(batch_size=1000)))
     return {
         "length": len(db),
+        "text": db.search(text="word3 word5 word8", k=8).ids.tolist(),
+        "sparse": db.search(sparse={3: 1.0, 25: 2.0}, k=8).ids.tolist(),
         "ids": [hit.ids.tolist() for hit in hits],
-        "payloads": hits[1].payloads,
+        "payloads": [{key: one[key] for key in one if key != "lexical"} if one else one for one in hits[1].payloads],
         "count": db.count(where),
         "scan": records.ids.tolist(),
         "vectors": np.round(64 * records.vectors[:3].astype(np.float64), 3).tolist(),

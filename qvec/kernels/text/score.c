@@ -1,0 +1,386 @@
+/* MaxScore over windows of rows (Turtle and Flood, 1995; windows as in Lucene's MaxScoreBulkScorer).
+ *
+ * In a window, each list has a bound: the largest of the bounds of its blocks there. Lists whose bounds together do not
+ * reach the k-th best score so far cannot make a row a result by themselves. The other lists are added up for all rows of
+ * the window; these are then looked up for the rows that can still be results. Rows are visited in ascending order, so of
+ * equal scores the lower rows stay. */
+#include "text/score.h"
+
+#include <stdlib.h>
+
+#include "codec/simd.h"
+#include "search/search.h"
+
+/* Sums of bounds are compared in float arithmetic: this much more is added to them. */
+#define SLACK 1.00001f
+#define MANY_LISTS 32 /* more are sorted by qsort */
+
+/* A list during a search. */
+typedef struct {
+    const qv_query_list *of;
+    const uint8_t *directory; /* NULL: inline */
+    uint32_t n_blocks, block; /* the first block that does not end before the window */
+    uint32_t decoded;         /* the block in rows and values */
+    uint32_t n, at;           /* postings in rows, the first that was not used */
+    float bound;              /* in the window */
+    uint32_t rows[QV_POSTINGS], values[QV_POSTINGS];
+} cursor;
+
+typedef struct {
+    const qv_text_query *query;
+    cursor *cursors;
+    cursor **open; /* lists with blocks in the window, by ascending bound */
+    uint32_t n_open;
+    float sums[QV_WINDOW], *norms; /* of the window: scores; for each field the second term of the denominator */
+    uint32_t candidates[QV_WINDOW];
+    float scores[QV_WINDOW];
+    qv_contribute_fn *contribute;
+    qv_text_work *work;
+} window;
+
+static float bound_of(const qv_text_field *field, float weight, uint32_t value, uint32_t length) {
+    if (field->lengths == NULL) return weight * (float)value * SLACK;
+    if (value == QV_VALUE_MAX) return weight * SLACK;
+    return weight * ((float)value / ((float)value + field->base + field->slope * (float)length)) * SLACK;
+}
+
+static float block_bound(const cursor *c, const qv_text_field *field, uint32_t block) {
+    const uint8_t *entry = c->directory + (size_t)QV_DIRECTORY_ENTRY * block;
+    uint16_t most;
+    memcpy(&most, entry + 10, 2);
+    return bound_of(field, c->of->weight, most, qv_get32(entry + 12));
+}
+
+static uint32_t last_of(const cursor *c, uint32_t block) {
+    return c->directory ? qv_get32(c->directory + (size_t)QV_DIRECTORY_ENTRY * block) : c->rows[c->n - 1];
+}
+
+/* The least row that a block may have. */
+static uint32_t first_of(const cursor *c, uint32_t block) {
+    if (c->directory == NULL) return c->rows[0];
+    return block ? last_of(c, block - 1) + 1 : c->of->segment->first_row;
+}
+
+static int begin(cursor *c, const qv_query_list *of) {
+    c->of = of;
+    c->block = c->at = c->n = 0, c->decoded = UINT32_MAX;
+    c->directory = NULL;
+    c->n_blocks = of->list.inline_at ? 1 : qv_plist_blocks(&of->list);
+    if (of->list.inline_at) {
+        int n = qv_plist_inline(of->segment, &of->list, c->rows, c->values);
+        if (n <= 0) return QV_DAMAGED;
+        c->n = (uint32_t)n, c->decoded = 0;
+        return QV_OK;
+    }
+    c->directory = qv_plist_directory(of->segment, &of->list);
+    return c->directory == NULL ? QV_DAMAGED : QV_OK;
+}
+
+static int decode(window *w, cursor *c, uint32_t block) {
+    if (c->decoded == block) return QV_OK;
+    int n = qv_plist_block(c->of->segment, &c->of->list, c->directory, block, c->rows, c->values);
+    if (n <= 0) return QV_DAMAGED;
+    c->n = (uint32_t)n, c->at = 0, c->decoded = block;
+    w->work->blocks++;
+    return QV_OK;
+}
+
+/* The bound of a list in the window [start, stop); below zero: it has no rows there. */
+static float window_bound(const cursor *c, const qv_text_field *field, uint32_t stop) {
+    float bound = -1;
+    if (c->directory == NULL) {
+        if (c->rows[0] >= stop) return -1;
+        uint32_t most = 0;
+        for (uint32_t i = 0; i < c->n; i++) most = c->values[i] > most ? c->values[i] : most;
+        return bound_of(field, c->of->weight, most < QV_VALUE_MAX ? most : QV_VALUE_MAX, 0);
+    }
+    for (uint32_t block = c->block; block < c->n_blocks && first_of(c, block) < stop; block++) {
+        float of = block_bound(c, field, block);
+        bound = of > bound ? of : bound;
+    }
+    return bound;
+}
+
+static int by_bound(const void *a, const void *b) {
+    float x = (*(cursor *const *)a)->bound, y = (*(cursor *const *)b)->bound;
+    return (x > y) - (x < y);
+}
+
+/* Find the lists with rows in the window, sorted by bound; returns the sum of their bounds. */
+static float open_lists(window *w, uint32_t stop) {
+    const qv_text_query *q = w->query;
+    float total = 0;
+    w->n_open = 0;
+    for (uint32_t i = 0; i < q->n_lists; i++) {
+        cursor *c = w->cursors + i;
+        if (c->block == c->n_blocks) continue;
+        c->bound = window_bound(c, q->fields + c->of->field, stop);
+        if (c->bound < 0) continue;
+        total += c->bound;
+        w->open[w->n_open++] = c;
+    }
+    if (w->n_open > MANY_LISTS) qsort(w->open, w->n_open, sizeof *w->open, by_bound);
+    for (uint32_t i = 1; i < w->n_open && w->n_open <= MANY_LISTS; i++) {
+        cursor *c = w->open[i];
+        uint32_t place = i;
+        for (; place && w->open[place - 1]->bound > c->bound; place--) w->open[place] = w->open[place - 1];
+        w->open[place] = c;
+    }
+    return total;
+}
+
+/* Fill in the norms of the fields for the rows [start, stop). */
+static int fill_norms(window *w, uint32_t start, uint32_t stop) {
+    const qv_text_query *q = w->query;
+    for (uint32_t f = 0; f < q->n_fields; f++) {
+        const qv_text_field *field = q->fields + f;
+        float *norms = w->norms + (size_t)f * QV_WINDOW, base = field->base, slope = field->slope;
+        if (field->lengths == NULL) continue;
+        uint64_t held = (uint64_t)field->lengths->n_blocks * field->lengths->rows_per_block;
+        for (uint32_t row = start; row < stop; row += QV_LENGTHS) {
+            const uint8_t *lengths = row / QV_LENGTHS < held ? qv_row(field->lengths, row / QV_LENGTHS) : NULL;
+            if (lengths == NULL) return QV_DAMAGED;
+            float *to = norms + (row - start);
+            for (int i = 0; i < QV_LENGTHS; i++) to[i] = base + slope * (float)(int32_t)qv_get32(lengths + 4 * i);
+        }
+    }
+    return QV_OK;
+}
+
+/* Add the scores of one list to the sums of the window's rows. */
+static int add_list(window *w, cursor *c, uint32_t start, uint32_t stop) {
+    float scores[QV_POSTINGS];
+    const qv_text_field *field = w->query->fields + c->of->field;
+    const float *norms = field->lengths ? w->norms + (size_t)c->of->field * QV_WINDOW : NULL;
+    for (uint32_t block = c->block; block < c->n_blocks && first_of(c, block) < stop; block++) {
+        int status = decode(w, c, block);
+        if (status != QV_OK) return status;
+        uint32_t from = 0, to = c->n;
+        while (from < c->n && c->rows[from] < start) from++;
+        while (to > from && c->rows[to - 1] >= stop) to--;
+        const uint32_t *rows = c->rows + from;
+        w->contribute(rows, c->values + from, to - from, start, norms, c->of->weight, scores);
+        w->work->postings += to - from;
+        if (c->of->valid.words == NULL) {
+            for (uint32_t i = 0; i < to - from; i++) w->sums[(rows[i] - start) & (QV_WINDOW - 1)] += scores[i];
+        } else {
+            for (uint32_t i = 0; i < to - from; i++)
+                if (qv_rows_have(&c->of->valid, rows[i])) w->sums[(rows[i] - start) & (QV_WINDOW - 1)] += scores[i];
+        }
+    }
+    return QV_OK;
+}
+
+/* The rows of the window whose sums are above a limit, ascending; the sums are cleared. */
+QV_INLINE uint32_t collect_body(float *sums, uint32_t n, float limit, uint32_t *candidates, float *scores) {
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < n; i += 16) {
+        int any = 0;
+        for (int j = 0; j < 16; j++) any |= sums[i + j] > limit;
+        if (any) {
+            for (uint32_t j = i; j < i + 16; j++) {
+                candidates[count] = j;
+                scores[count] = sums[j];
+                count += sums[j] > limit;
+            }
+        }
+    }
+    memset(sums, 0, n * sizeof *sums);
+    return count;
+}
+
+QV_DEFINE_WIDE(static, uint32_t, collect, (float *sums, uint32_t n, float limit, uint32_t *candidates, float *scores),
+               (sums, n, limit, candidates, scores), collect_body)
+
+/* Add the score of a row in one list, if it has the row. */
+static int add_row(window *w, cursor *c, uint32_t start, uint32_t row, float *score) {
+    const qv_text_field *field = w->query->fields + c->of->field;
+    uint32_t block = c->block;
+    while (block < c->n_blocks && last_of(c, block) < row) block++;
+    c->block = block;
+    if (block == c->n_blocks || first_of(c, block) > row) return QV_OK;
+    int status = decode(w, c, block);
+    if (status != QV_OK) return status;
+    uint32_t low = c->at < c->n && c->rows[c->at] <= row ? c->at : 0, high = c->n;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (c->rows[middle] < row) low = middle + 1;
+        else high = middle;
+    }
+    if (low == c->n) return QV_OK;
+    c->at = low;
+    if (c->rows[low] != row || !qv_rows_have(&c->of->valid, row)) return QV_OK;
+    float value;
+    qv_contribute[QV_SCALAR](c->rows + low, c->values + low, 1, start,
+                             field->lengths ? w->norms + (size_t)c->of->field * QV_WINDOW : NULL, c->of->weight,
+                             &value);
+    *score += value;
+    w->work->postings++;
+    return QV_OK;
+}
+
+/* Look candidates up in the lists that were not added up, largest bound first, and keep those that can be results. */
+static int complete(window *w, uint32_t n_left, float left, float limit, uint32_t start, uint32_t *count) {
+    for (uint32_t i = n_left; i-- > 0;) {
+        cursor *c = w->open[i];
+        uint32_t kept = 0;
+        for (uint32_t j = 0; j < *count; j++) {
+            if ((w->scores[j] + left) * SLACK <= limit) continue;
+            w->candidates[kept] = w->candidates[j];
+            w->scores[kept++] = w->scores[j];
+        }
+        *count = kept;
+        for (uint32_t j = 0; j < kept; j++) {
+            int status = add_row(w, c, start, start + w->candidates[j], w->scores + j);
+            if (status != QV_OK) return status;
+        }
+        left = left > c->bound ? left - c->bound : 0;
+    }
+    return QV_OK;
+}
+
+static int search_window(window *w, uint32_t start, uint32_t stop, qv_pool *pool) {
+    const qv_text_query *q = w->query;
+    float limit = pool->size < pool->capacity ? 0 : -qv_pool_bound(pool);
+    float total = open_lists(w, stop), left = 0;
+    if (w->n_open == 0 || total * SLACK <= limit) return QV_OK;
+    if (fill_norms(w, start, stop) != QV_OK) return QV_DAMAGED;
+    w->work->windows++;
+    uint32_t n_left = 0; /* lists that are not added up */
+    while (n_left + 1 < w->n_open && (left + w->open[n_left]->bound) * SLACK <= limit) left += w->open[n_left++]->bound;
+    for (uint32_t i = n_left; i < w->n_open; i++) {
+        int status = add_list(w, w->open[i], start, stop);
+        if (status != QV_OK) return status;
+    }
+    float least = limit - left * SLACK;
+    uint32_t rounded = (stop - start + 63) / 64 * 64;
+    uint32_t count = collect(w->sums, rounded, least > 0 ? least : 0, w->candidates, w->scores), kept = 0;
+    if (q->excluded) {
+        for (uint32_t i = 0; i < count; i++) {
+            uint32_t row = start + w->candidates[i];
+            if (q->excluded[row >> 6] >> (row & 63) & 1) continue;
+            w->candidates[kept] = w->candidates[i];
+            w->scores[kept++] = w->scores[i];
+        }
+        count = kept;
+    }
+    if (n_left) {
+        int status = complete(w, n_left, left, limit, start, &count);
+        if (status != QV_OK) return status;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        if (start + w->candidates[i] < stop)
+            qv_pool_insert(pool, qv_candidate(-w->scores[i], start + w->candidates[i]));
+    }
+    return QV_OK;
+}
+
+/* Move lists on to blocks that do not end before a row; returns the least row that is still ahead, or n. */
+static uint32_t advance(window *w, uint32_t row) {
+    const qv_text_query *q = w->query;
+    uint32_t next = q->n;
+    for (uint32_t i = 0; i < q->n_lists; i++) {
+        cursor *c = w->cursors + i;
+        while (c->block < c->n_blocks && last_of(c, c->block) < row) c->block++;
+        if (c->block == c->n_blocks) continue;
+        uint32_t first = first_of(c, c->block);
+        first = first > row ? first : row;
+        next = first < next ? first : next;
+    }
+    return next;
+}
+
+static int any_allowed(const qv_text_query *q, uint32_t start, uint32_t stop) {
+    if (q->excluded == NULL) return 1;
+    for (uint32_t word = start / 64; word < (stop + 63) / 64; word++)
+        if (~q->excluded[word]) return 1;
+    return 0;
+}
+
+int qv_text_search(const qv_text_query *query, qv_pool *pool, int k, qv_text_work *work) {
+    window *w = malloc(sizeof *w);
+    float *norms = calloc(((size_t)query->n_fields + 1) * QV_WINDOW, sizeof *norms);
+    cursor *cursors = malloc(((size_t)query->n_lists + 1) * sizeof *cursors);
+    cursor **open = malloc(((size_t)query->n_lists + 1) * sizeof *open);
+    int status = w && norms && cursors && open ? QV_OK : QV_NO_MEMORY;
+    qv_pool_reset(pool, k);
+    if (status == QV_OK) {
+        *w = (window){.query = query, .cursors = cursors, .open = open, .norms = norms, .work = work};
+        w->contribute = qv_contribute[query->simd];
+        for (uint32_t i = 0; i < query->n_lists && status == QV_OK; i++) status = begin(cursors + i, query->lists + i);
+        uint32_t row = 0;
+        while (status == QV_OK && (row = advance(w, row)) < query->n) {
+            uint32_t start = row / QV_WINDOW * QV_WINDOW, left = query->n - start;
+            uint32_t stop = start + (left < QV_WINDOW ? left : QV_WINDOW);
+            if (query->deadline && qv_now() >= query->deadline) status = QV_LATE;
+            else if (any_allowed(query, start, stop)) status = search_window(w, start, stop, pool);
+            row = stop;
+        }
+    }
+    free(w), free(norms), free(cursors), free(open);
+    return status;
+}
+
+/* Whether all rows from one to another, included, are valid. */
+static int all_valid(const qv_rows *valid, uint32_t first, uint32_t last) {
+    if (valid->words == NULL) return 1;
+    for (uint32_t row = first; row <= last;) {
+        uint32_t at = row - valid->first;
+        if (at >= valid->n) return 0;
+        if ((at & 63) == 0 && last - row >= 63) {
+            if (~valid->words[at >> 6]) return 0;
+            row += 64;
+        } else {
+            if (!(valid->words[at >> 6] >> (at & 63) & 1)) return 0;
+            row++;
+        }
+    }
+    return 1;
+}
+
+typedef struct {
+    uint32_t rows[QV_POSTINGS], values[QV_POSTINGS];
+} block_buffer;
+
+int64_t qv_plist_count(const qv_segment *segment, const qv_plist *list, const qv_rows *valid) {
+    block_buffer buffer;
+    int64_t count = 0;
+    if (valid->words == NULL) return list->count;
+    const uint8_t *directory = list->inline_at ? NULL : qv_plist_directory(segment, list);
+    if (directory == NULL && list->inline_at == NULL) return -1;
+    uint32_t n_blocks = directory ? qv_plist_blocks(list) : 1;
+    for (uint32_t block = 0; block < n_blocks; block++) {
+        if (directory) {
+            uint32_t last = qv_get32(directory + (size_t)QV_DIRECTORY_ENTRY * block);
+            uint32_t first =
+                block ? qv_get32(directory + (size_t)QV_DIRECTORY_ENTRY * (block - 1)) : segment->first_row;
+            if (first <= last && all_valid(valid, first, last)) {
+                uint32_t left = list->count - block * QV_POSTINGS;
+                count += left < QV_POSTINGS ? left : QV_POSTINGS;
+                continue;
+            }
+        }
+        int n = directory ? qv_plist_block(segment, list, directory, block, buffer.rows, buffer.values)
+                          : qv_plist_inline(segment, list, buffer.rows, buffer.values);
+        if (n < 0) return -1;
+        for (int i = 0; i < n; i++) count += qv_rows_have(valid, buffer.rows[i]);
+    }
+    return count;
+}
+
+int qv_plist_bits(const qv_segment *segment, const qv_plist *list, const qv_rows *valid, uint32_t n, uint64_t *bits) {
+    block_buffer buffer;
+    const uint8_t *directory = list->inline_at ? NULL : qv_plist_directory(segment, list);
+    if (directory == NULL && list->inline_at == NULL) return -1;
+    uint32_t n_blocks = directory ? qv_plist_blocks(list) : 1;
+    for (uint32_t block = 0; block < n_blocks; block++) {
+        int count = directory ? qv_plist_block(segment, list, directory, block, buffer.rows, buffer.values)
+                              : qv_plist_inline(segment, list, buffer.rows, buffer.values);
+        if (count < 0) return -1;
+        for (int i = 0; i < count; i++) {
+            uint32_t row = buffer.rows[i];
+            if (row < n && qv_rows_have(valid, row)) bits[row >> 6] |= 1ull << (row & 63);
+        }
+    }
+    return 0;
+}

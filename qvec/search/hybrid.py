@@ -1,0 +1,160 @@
+"""Searches by text and sparse vectors, alone or together with a vector, as runs of the one pipeline."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from qvec._kernels import Deadline, SearchParams
+from qvec.common.errors import InputError
+from qvec.common.parallel import for_each
+from qvec.common.types import Bitmap, Float32Array, NDArray
+from qvec.rows.lookup import payloads_of, read_records
+from qvec.schema.config import Config
+from qvec.search.explain import Explanation
+from qvec.search.fusion import SPARSE, TEXT, VECTOR, Listed, fuse
+from qvec.search.hits import make_hits
+from qvec.search.inputs import Inputs, RawInputs, one_text, rescored, search_lists, spans_of
+from qvec.search.options import SearchOptions
+from qvec.search.refine import Found, no_hits
+from qvec.search.results import Extras, Hits
+from qvec.search.run import Run
+from qvec.storage.store import Snapshot
+
+RESCORED = 10  # rows beyond k that are scored by the weights of payloads: those of lists have eight bits
+_OF_VECTORS = {"ef": None, "nprobe": None, "oversample": "auto", "exact": False, "recall": None}
+
+
+def check_hybrid_options(options: SearchOptions, inputs: Inputs) -> None:
+    """Raise InputError for options that have no meaning for these inputs."""
+    if options.max_distance is not None:
+        raise InputError("max_distance is a distance of vectors; hits by text or sparse vectors have scores")
+    if VECTOR not in inputs.names:
+        for name, default in _OF_VECTORS.items():
+            if name == "oversample" and inputs.names == (SPARSE,):
+                continue
+            if getattr(options, name) != default:
+                raise InputError(f"{name} is for searches by a vector; give query=")
+
+
+def nearest_to_text(
+    snap: Snapshot, config: Config, options: SearchOptions, given: RawInputs, deadline: Deadline | None
+) -> Hits:
+    """The hits of one text alone, without a filter: a short form of the run below, which would take twice as long."""
+    for name, default in _OF_VECTORS.items():
+        if getattr(options, name) != default:
+            raise InputError(f"{name} is for searches by a vector; give query=")
+    (rows, scores), _ = search_lists(snap, one_text(snap, given), options.k, None, deadline)
+    n = len(rows)
+    found, distances, counts = no_hits(1, options.k)
+    part = np.full(options.k, np.nan, np.float32)
+    found[0, :n], distances[0, :n], counts[0], part[:n] = rows, -scores, n, scores
+    extras = Extras(parts={TEXT: part})
+    hits = make_hits(snap, config, (found[0], distances[0], counts.reshape(())), options, extras, deadline)
+    assert isinstance(hits, Hits)
+    return hits
+
+
+@dataclass(slots=True)
+class HybridRun(Run):
+    """A search by several inputs. Distances are minus the scores."""
+
+    lists: dict[int, dict[str, list[Listed]]] = field(default_factory=dict)
+    """Of each query, by input: the lists that were found."""
+    postings: int = 0
+    """Postings that were scored."""
+
+    def _find(self, at: Any, k: int, params: SearchParams | None, selected: Any) -> Found:
+        """The best k rows of some queries, fused from lists of each input."""
+        assert self.inputs is not None
+        inputs, queries = self.inputs, np.arange(len(self.batch))[at]
+        found, depth = no_hits(len(queries), k), max(k, inputs.depth) if len(inputs.names) > 1 else k
+        near: Found | None = None
+        if VECTOR in inputs.names:
+            near = Run._find(self, at, depth, self._params(depth), selected)
+        excluded = None if selected is None else ~selected.bits
+
+        def search(i: int) -> None:
+            lists = self._lists_of(int(queries[i]), depth, excluded)
+            if near is not None:
+                count = int(near[2][i])
+                lists[VECTOR] = near[0][i, :count], self._scores(near[1][i, :count])
+            rows, scores = fuse(lists, inputs.fusion, k)
+            found[0][i, : len(rows)], found[1][i, : len(rows)], found[2][i] = rows, -scores, len(rows)
+            if len(lists) > 1:
+                kept = self.lists.setdefault(int(queries[i]), {})
+                for name, listed in lists.items():
+                    kept.setdefault(name, []).append(listed)
+
+        if len(queries) == 1:
+            search(0)
+        else:
+            for_each(search, range(len(queries)), self.threads or 1)
+        return found
+
+    def _lists_of(self, query: int, depth: int, excluded: Bitmap | None) -> dict[str, Listed]:
+        assert self.inputs is not None
+        lists = {}
+        for name, queries in self.inputs.queries.items():
+            asked, n = queries[query], self._candidates(name, depth)
+            lists[name], postings = search_lists(self.snap, asked, n, excluded, self.deadline)
+            self.postings += postings
+            if n > depth:
+                lists[name] = rescored(self.snap, asked, lists[name], depth)
+        return lists
+
+    def _candidates(self, name: str, k: int) -> int:
+        """The number of rows to list: more than k if they are scored again by the weights of payloads."""
+        oversample = self.options.oversample
+        if self.inputs is None or self.inputs.names != (SPARSE,) or name != SPARSE or oversample == 0:
+            return k
+        return k + RESCORED if oversample == "auto" else max(k, math.ceil(k * oversample))
+
+    def _scores(self, distances: Float32Array) -> Float32Array:
+        zero = 1.0 if self.access.config.metric == "cosine" else 0.0
+        return np.float32(zero) - distances
+
+    def complete(self, extras: Extras, found: Found) -> None:
+        """Add the scores by input, and highlights, of hits [n, k]."""
+        assert self.inputs is not None
+        rows, distances, _ = found
+        if len(self.inputs.names) == 1:
+            parts = {self.inputs.names[0]: np.where(rows < 0, np.float32(np.nan), -distances)}
+        else:
+            parts = {name: self._parts(name, rows) for name in self.inputs.names}
+        shape = rows.shape if self.queries.ndim > 1 else rows.shape[1:]
+        extras.parts = {name: scores.reshape(shape) for name, scores in parts.items()}
+        if self.inputs.highlight:
+            spans = [self._highlights(query, rows[query]) for query in range(len(rows))]
+            extras.highlights = spans if self.queries.ndim > 1 else spans[0]
+
+    def explained(self, explanation: Explanation) -> Explanation:
+        """The explanation, with the inputs as the strategy, and with the scored postings."""
+        assert self.inputs is not None
+        names = [explanation.strategy if name == VECTOR else name for name in self.inputs.names]
+        evaluations = explanation.evaluations + self.postings
+        return replace(explanation, strategy="+".join(names), evaluations=evaluations)
+
+    def _parts(self, name: str, rows: NDArray[np.int64]) -> Float32Array:
+        """The scores of rows [n, k] by one input; NaN for those that its list does not have."""
+        scores = np.full(rows.shape, np.nan, np.float32)
+        for query in range(len(rows)):
+            for listed, of in self.lists.get(query, {}).get(name, ()):
+                known = dict(zip(listed.tolist(), of.tolist(), strict=True))
+                for place, row in enumerate(rows[query].tolist()):
+                    if row in known:
+                        scores[query, place] = known[row]
+        return scores
+
+    def _highlights(self, query: int, rows: NDArray[np.int64]) -> list[Mapping[str, list[tuple[int, int]]] | None]:
+        assert self.inputs is not None
+        asked = self.inputs.queries[TEXT][query]
+        payloads = payloads_of(read_records(self.snap, rows.tolist()))
+        return [
+            None if row < 0 else spans_of(self.snap.state, asked, payload)
+            for row, payload in zip(rows.tolist(), payloads, strict=True)
+        ]
