@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncCollection", "create", "open"]
 
-THREADS = 4  # for reads
+THREADS = max(2, min(4, os.cpu_count() or 2))  # for reads: more threads than cores only delay the loop
 MAX_THREADS = 256
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -121,6 +121,7 @@ class AsyncCollection:
     optimize = _write(Collection.optimize)
     compact = _write(Collection.compact)
     get = _read(Collection.get)
+    ids = _read(Collection.ids)
     count = _read(Collection.count)
     generations = _read(Collection.generations)
     export_calibration = _read(Collection.export_calibration)

@@ -60,6 +60,7 @@ def test_every_call_of_a_collection_has_a_coroutine() -> None:
     properties = {
         "call_on_close",  # does not read or write
         "closed",
+        "declarations",
         "code",
         "durability",
         "dim",

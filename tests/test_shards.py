@@ -17,6 +17,7 @@ from helpers.vectors import clustered
 from qvec import shards
 from qvec.collection.collection import Collection
 from qvec.common.errors import MissingExtraError
+from qvec.demo.corpus import load_corpus
 
 N, DIM, K, CLUSTERS = 1200, 12, 8, 4
 RNG = np.random.default_rng(5)
@@ -128,8 +129,8 @@ def test_wrong_blocks_are_refused_and_the_set_stays_as_it_is(tmp_path: Path) -> 
         shards.open(tmp_path)
     with pytest.raises(qvec.InputError, match="needs the number of shards and a sample"):
         shards.create(tmp_path / "t", DIM, partition="cluster")
-    with pytest.raises(qvec.InputError, match="need a sample of 32 vectors, got 20"):
-        shards.create(tmp_path / "t", DIM, partition="cluster", shards=4, sample=X[:20])
+    with pytest.raises(qvec.InputError, match="need a sample of 16 vectors, got 10"):
+        shards.create(tmp_path / "t", DIM, partition="cluster", shards=4, sample=X[:10])
 
 
 def test_every_cluster_is_committed_or_none(tmp_path: Path) -> None:
@@ -364,3 +365,17 @@ def test_vectors_that_were_added_last_are_compared_with_the_first(tmp_path: Path
         assert index.drift().level == "none"
         index.upsert(more + 40, np.arange(3 * N, 3 * N + len(more)))
         assert index.drift().level != "none"
+
+
+@pytest.mark.slow
+def test_eight_of_32_shards_by_cluster_have_most_neighbors_of_real_questions(tmp_path: Path) -> None:
+    corpus, k = load_corpus(), 10
+    vectors, queries = np.asarray(corpus.vectors, np.float32), np.asarray(corpus.queries, np.float32)
+    shards.create(tmp_path / "s", vectors.shape[1], partition="cluster", shards=32, sample=vectors)
+    block = shards.write_block(tmp_path / "s", "b", vectors, np.arange(len(vectors)))
+    shards.commit(tmp_path / "s", [shards.merge(tmp_path / "s", number, [block]) for number in range(32)])
+    scores = queries @ vectors.T / np.linalg.norm(vectors, axis=1)
+    true = np.argsort(-scores, axis=1, kind="stable")[:, :k].tolist()
+    with shards.open(tmp_path / "s", "r") as index:
+        found = index.search(queries, k, ask=8, include=()).ids.tolist()
+    assert np.mean([len({*a} & {*b}) / k for a, b in zip(found, true, strict=True)]) >= 0.95

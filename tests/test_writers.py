@@ -341,6 +341,47 @@ def test_close_undoes_the_transaction_of_a_thread_that_has_ended(path: Path) -> 
         blocks[0].__exit__(None, None, None)
 
 
+def test_a_thread_with_the_number_of_one_that_has_ended_is_another_thread(path: Path) -> None:
+    db, idents, blocks, errors = qvec.open(path, timeout=0.05), [], [], []
+    is_same, ended = threading.Event(), threading.Event()
+
+    def leave_open() -> None:
+        idents.append(threading.get_ident())
+        blocks.append(db.transaction())
+        blocks[0].__enter__()
+        db.add(rows(1))
+
+    def write() -> None:
+        if threading.get_ident() == idents[0]:
+            try:
+                db.add(rows(1))
+            except qvec.QvecError as error:
+                errors.append(error)
+            is_same.set()
+            ended.wait(30)
+
+    first = threading.Thread(target=leave_open)
+    first.start()
+    first.join()
+    for _ in range(50):
+        second = threading.Thread(target=write)
+        second.start()
+        second.join(0.01)
+        if is_same.wait(0 if not second.is_alive() else 10):
+            break
+    try:
+        if not is_same.is_set():
+            pytest.skip("the system gave no thread the number of the first")
+        assert "thread that has ended" in str(errors[0])
+        db.close()  # while the second thread runs
+    finally:
+        ended.set()
+        second.join()
+    with qvec.open(path, timeout=1) as again:
+        again.add(rows(1))
+        assert again.verify() == []
+
+
 def test_close_does_not_wait_for_an_idle_transaction_of_a_thread_which_gets_an_error(path: Path) -> None:
     db = qvec.open(path)
     opened, go_on, said = threading.Event(), threading.Event(), []

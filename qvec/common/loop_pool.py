@@ -38,7 +38,7 @@ class Call:
             await self.ended
 
     def deliver(self, result: Any, error: BaseException | None) -> None:
-        """In the loop: the call has ended."""
+        """Set the result of an ended call. Called in the loop."""
         self.has_ended = True
         if not self.future.done():
             if error is None:
@@ -50,7 +50,7 @@ class Call:
 
 
 class _Handover:
-    """Takes results from threads to one loop."""
+    """Passes results from threads to one loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -59,7 +59,7 @@ class _Handover:
         self._is_scheduled = False
 
     def give(self, call: Call, result: Any, error: BaseException | None) -> None:
-        """In a thread: hand a result over."""
+        """Pass a result to the loop. Called in a thread."""
         self._results.append((call, result, error))
         with self._lock:
             if self._is_scheduled:
@@ -81,7 +81,7 @@ class _Handover:
 
 
 class LoopPool:
-    """Some threads, begun by the first calls, which end after `close` or when the pool is dropped."""
+    """Threads, started by the first calls, which end after `close` or when nothing refers to the pool any more."""
 
     def __init__(self, threads: int, name: str) -> None:
         self._threads, self._name, self._begun = threads, name, 0
@@ -90,7 +90,7 @@ class LoopPool:
         self._is_closed = False
 
     def submit(self, work: Callable[[], Any]) -> Call:
-        """Let a thread make a call, for the running loop. Raises RuntimeError after `close`."""
+        """Run a call in a thread, for the running loop. Raises RuntimeError after `close`."""
         if self._is_closed:
             raise RuntimeError("the threads of this handle have ended: it was closed")
         loop = asyncio.get_running_loop()
@@ -105,7 +105,7 @@ class LoopPool:
         return call
 
     def close(self) -> None:
-        """End the threads, after the calls that wait."""
+        """End the threads after the waiting calls."""
         self._is_closed = True
         for _ in range(self._begun):
             self._calls.put(None)

@@ -16,8 +16,10 @@ _Text = Annotated[str, Between(0, 1024)]
 
 @dataclass(frozen=True, slots=True)
 class TextOptions:
-    """How text becomes terms, and the constants of BM25. ``version``: of analyzer and stemmer. ``positions``: whether
-    queries may have phrases."""
+    """Options for converting text to terms, and the constants of BM25.
+
+    ``version``: versions of analyzer and stemmer. ``positions``: whether queries can contain phrases.
+    """
 
     kind: Literal["text"] = "text"
     analyzer: _Text = "unicode"
@@ -31,7 +33,7 @@ class TextOptions:
 
 @dataclass(frozen=True, slots=True)
 class SparseOptions:
-    """``originals``: whether payloads hold weights in float16 ("f16") or in eight bits ("u8")."""
+    """``originals``: whether payloads contain weights in float16 ("f16") or in eight bits ("u8")."""
 
     kind: Literal["sparse"] = "sparse"
     originals: Literal["f16", "u8"] = "f16"
@@ -40,7 +42,7 @@ class SparseOptions:
 @dataclass(frozen=True, slots=True)
 class SegmentRecord:
     """A segment. ``first``: the row of the first bit of its bitmap, a multiple of 64. ``docs``: rows in the bitmap;
-    ``written``: rows when it was written. ``postings``: its postings, those of other rows included.
+    ``written``: rows when it was written. ``postings``: number of its postings, including those of other rows.
     """
 
     number: Annotated[int, Between(0, 65_535)]

@@ -1,4 +1,4 @@
-"""Fusion: one list of rows from the lists of several inputs (vector, text, sparse)."""
+"""Fusion: combine the lists of rows of several inputs (vector, text, sparse) to one list."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ def fuse(lists: Mapping[str, Listed], fusion: Fusion, k: int) -> Listed:
     """The best k rows of several lists. Equal scores: the lower row first.
 
     "rrf": the sum of 1 / (60 + rank), ranks from 1. Weights: the weighted sum of scores that are scaled from 0, the
-    least of a list, to 1, its best; "weighted" has equal weights. A row that a list does not have gets nothing from it.
+    least of a list, to 1, its best; "weighted" has equal weights. A list adds nothing to the score of a row that it
+    does not contain.
     """
     if len(lists) == 1:
         ((rows, scores),) = lists.values()

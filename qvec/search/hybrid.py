@@ -1,4 +1,4 @@
-"""Searches by text and sparse vectors, alone or together with a vector, as runs of the one pipeline."""
+"""Searches with text and sparse vectors, with or without a vector, as runs of the search pipeline."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from qvec.search.results import Extras, Hits
 from qvec.search.run import Run
 from qvec.storage.store import Snapshot
 
-RESCORED = 10  # rows beyond k that are scored by the weights of payloads: those of lists have eight bits
+RESCORED = 10  # rows beyond k that are scored with the payloads' weights, because lists have weights of eight bits
 _OF_VECTORS = {"ef": None, "nprobe": None, "oversample": "auto", "exact": False, "recall": None}
 
 
@@ -44,7 +44,7 @@ def check_hybrid_options(options: SearchOptions, inputs: Inputs) -> None:
 def nearest_to_text(
     snap: Snapshot, config: Config, options: SearchOptions, given: RawInputs, deadline: Deadline | None
 ) -> Hits:
-    """The hits of one text alone, without a filter: a short form of the run below, which would take twice as long."""
+    """Search with one text only, without a filter: a shortcut for the run below, which would take twice as long."""
     for name, default in _OF_VECTORS.items():
         if getattr(options, name) != default:
             raise InputError(f"{name} is for searches by a vector; give query=")
@@ -61,15 +61,15 @@ def nearest_to_text(
 
 @dataclass(slots=True)
 class HybridRun(Run):
-    """A search by several inputs. Distances are minus the scores."""
+    """A search with several inputs. Distances are the negative scores."""
 
     lists: dict[int, dict[str, list[Listed]]] = field(default_factory=dict)
-    """Of each query, by input: the lists that were found."""
+    """For each query and input, the found list."""
     postings: int = 0
-    """Postings that were scored."""
+    """The number of scored postings."""
 
     def _find(self, at: Any, k: int, params: SearchParams | None, selected: Any) -> Found:
-        """The best k rows of some queries, fused from lists of each input."""
+        """Find the best k rows of some queries, and fuse the lists of the inputs."""
         assert self.inputs is not None
         inputs, queries = self.inputs, np.arange(len(self.batch))[at]
         found, depth = no_hits(len(queries), k), max(k, inputs.depth) if len(inputs.names) > 1 else k
@@ -108,7 +108,7 @@ class HybridRun(Run):
         return lists
 
     def _candidates(self, name: str, k: int) -> int:
-        """The number of rows to list: more than k if they are scored again by the weights of payloads."""
+        """Return the number of rows to list: more than k if they are scored again with the payloads' weights."""
         oversample = self.options.oversample
         if self.inputs is None or self.inputs.names != (SPARSE,) or name != SPARSE or oversample == 0:
             return k
@@ -119,7 +119,7 @@ class HybridRun(Run):
         return np.float32(zero) - distances
 
     def complete(self, extras: Extras, found: Found) -> None:
-        """Add the scores by input, and highlights, of hits [n, k]."""
+        """Add the scores of each input, and highlights, to hits [n, k]."""
         assert self.inputs is not None
         rows, distances, _ = found
         if len(self.inputs.names) == 1:
@@ -133,14 +133,14 @@ class HybridRun(Run):
             extras.highlights = spans if self.queries.ndim > 1 else spans[0]
 
     def explained(self, explanation: Explanation) -> Explanation:
-        """The explanation, with the inputs as the strategy, and with the scored postings."""
+        """Return the explanation, with the inputs as the strategy, and with the number of scored postings."""
         assert self.inputs is not None
         names = [explanation.strategy if name == VECTOR else name for name in self.inputs.names]
         evaluations = explanation.evaluations + self.postings
         return replace(explanation, strategy="+".join(names), evaluations=evaluations)
 
     def _parts(self, name: str, rows: NDArray[np.int64]) -> Float32Array:
-        """The scores of rows [n, k] by one input; NaN for those that its list does not have."""
+        """Return the scores of rows [n, k] for one input; NaN for rows that its list does not contain."""
         scores = np.full(rows.shape, np.nan, np.float32)
         for query in range(len(rows)):
             for listed, of in self.lists.get(query, {}).get(name, ()):

@@ -24,12 +24,12 @@ from qvec.text.reader import Terms, analyzer_of, postings_of, rows_with_all, spa
 from qvec.text.sparse import product, rows_of, sparse_vector
 
 Phrase = tuple[tuple[str, tuple[str, ...]], ...]
-"""The terms of a phrase, in order, by field."""
+"""For each field, the terms of a phrase, in order."""
 
 
 @dataclass(frozen=True)
 class RawInputs:
-    """Inputs of a call as the caller gave them; see ``Collection.search``."""
+    """Unchecked inputs of a call; see ``Collection.search``."""
 
     text: Any = None
     sparse: Any = None
@@ -40,7 +40,7 @@ class RawInputs:
 
     @property
     def is_one_text(self) -> bool:
-        """Whether there is one text and no other input or option but ``text_weights``."""
+        """Whether the only input is one text, and the only option ``text_weights``."""
         alone = self.sparse is None and self.fusion is None and self.fusion_depth is None
         return alone and self.highlight is False and isinstance(self.text, str)
 
@@ -116,7 +116,7 @@ def _name(name: str, i: int, n: int | None) -> str:
 
 
 def _number_of(raw: RawInputs, n: int | None, has_vector: bool) -> int | None:
-    """The number of queries of a batch; None: one query."""
+    """Return the number of queries of a batch; None: one query."""
     counts = {"query": n} if has_vector else {}
     if raw.text is not None:
         is_batch = isinstance(raw.text, Sequence) and not isinstance(raw.text, str)
@@ -134,7 +134,7 @@ def _number_of(raw: RawInputs, n: int | None, has_vector: bool) -> int | None:
 
 
 def _fields_of(state: State, kind: str) -> list[str]:
-    """The names of the fields of a type; InputError if there are none that cover every row."""
+    """Return the names of the fields of a type. InputError if no such field covers every row."""
     declared = [name for name, field in state.fields.items() if field.type == kind]
     names = [name for name in declared if name not in state.partial_fields]
     if not names and declared:
@@ -145,7 +145,7 @@ def _fields_of(state: State, kind: str) -> list[str]:
 
 
 def _text_fields(state: State, weights: Any) -> dict[str, float]:
-    """The text fields to search, with their weights above zero."""
+    """Return the text fields to search, with their weights above zero."""
     names = _fields_of(state, "text")
     if weights is not None and not isinstance(weights, Mapping):
         raise InputError(f"text_weights must map text fields to weights, got {type(weights).__name__}")
@@ -171,7 +171,7 @@ def _text_query(state: State, fields: Mapping[str, float], text: Any, name: str)
 
 
 def _phrases(state: State, fields: Iterable[str], text: str) -> tuple[Phrase, ...]:
-    """The parts of a text in double quotes, if there are fields in which they are phrases."""
+    """Return the parts of a text in double quotes, if there are fields that have positions."""
     found = []
     for part in _QUOTED.findall(text):
         phrase = [
@@ -213,7 +213,7 @@ def _sparse_query(field: str, value: Any, name: str) -> Query:
 def search_lists(
     snap: Snapshot, query: Query, k: int, excluded: Bitmap | None, deadline: Deadline | None
 ) -> tuple[Listed, int]:
-    """The best k rows of one query of postings, and the number of postings that were scored."""
+    """Find the best k rows of one query in posting lists. Also returns the number of scored postings."""
     for phrase in query.phrases:
         without = ~_rows_with(snap, phrase)
         excluded = without if excluded is None else excluded | without
@@ -223,7 +223,7 @@ def search_lists(
 
 
 def _rows_with(snap: Snapshot, phrase: Phrase) -> Bitmap:
-    """The rows that have a phrase in one of its fields, cached until the next commit."""
+    """Return the rows with a phrase in one of its fields, cached until the next commit."""
     known: Bitmap | None = snap.derived.get(("phrase", phrase))
     if known is not None:
         return known
@@ -246,7 +246,7 @@ def _has_phrase(terms: list[str], phrase: tuple[str, ...]) -> bool:
 
 
 def rescored(snap: Snapshot, query: Query, listed: Listed, k: int) -> Listed:
-    """The best k rows of a list by the weights that their payloads hold."""
+    """Return the best k rows of a list, scored with the weights in their payloads."""
     (field,), rows = query.fields, listed[0]
     assert query.vector is not None
     scores = np.zeros(len(rows), np.float32)
@@ -257,7 +257,7 @@ def rescored(snap: Snapshot, query: Query, listed: Listed, k: int) -> Listed:
 
 
 def spans_of(state: State, query: Query, payload: Mapping[str, Any] | None) -> dict[str, list[tuple[int, int]]]:
-    """For each text field of a payload the positions, from and to, of words that a query has."""
+    """Return for each text field of a payload where words of a query begin and end."""
     wanted: dict[int, set[bytes]] = {}
     for number, term, _ in query.terms:
         wanted.setdefault(number, set()).add(term)
@@ -275,5 +275,5 @@ def spans_of(state: State, query: Query, payload: Mapping[str, Any] | None) -> d
 
 
 def _joined(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Spans without those that repeat the one before."""
+    """Remove spans that repeat the previous span."""
     return [span for i, span in enumerate(spans) if not i or span != spans[i - 1]]

@@ -1,4 +1,4 @@
-"""A run of a search after its options are checked: rows are found, refined, and read."""
+"""The later stages of a search, after its options were checked: find rows, refine them, and read them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Run:
     batch: Float32Array = field(init=False)
     searcher: Searcher | None = None
     filters: Sequence[tuple[str, Any]] = ()
-    """Name in errors and filter: of each query, one for all queries, or none: every row may be a hit."""
+    """The filters and their names in errors: one for each query, one for all queries, or none."""
     strategy: Strategy | None = None
     """The last chosen strategy."""
     expected: Float32Array | None = None
@@ -200,14 +200,14 @@ class Run:
         return selector.select(self.snap, where, self.ids_in, self.access.config.ids, name, limited, self.deadline)
 
     def complete(self, extras: Extras, found: Found) -> None:
-        """Add to the extras what only runs with inputs have."""
+        """Add the extras that only searches with other inputs have."""
 
     def explained(self, explanation: Explanation) -> Explanation:
-        """The explanation with the work of the inputs."""
+        """Return the explanation with the work of the inputs."""
         return explanation
 
     def _find(self, at: Any, k: int, params: SearchParams | None, selected: SelectedRows | None) -> Found:
-        """The k nearest rows of some queries, given as an index of the batch."""
+        """Find the k nearest rows of some queries, given as an index of the batch."""
         queries = self.batch[at]
         if self.engine is None or params is None or (selected is not None and selected.count == 0):
             return no_hits(len(queries), k)

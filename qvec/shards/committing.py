@@ -8,13 +8,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from qvec.collection.collection import Collection
 from qvec.collection.open import open as open_collection
-from qvec.common.errors import InputError, LockedError, NotFoundError
-from qvec.common.types import Ids
+from qvec.common.errors import DuplicateIdError, InputError, LockedError, NotFoundError
+from qvec.common.types import IdKind, Ids
 from qvec.shards import manifest as manifests
 from qvec.shards.blocks import BLOCK_SUFFIX, Block, cluster_key
-from qvec.shards.folder import MAP_SIZE, STAGED, SUFFIX, checksum, drafts_of, is_rebalanced, locked, move
+from qvec.shards.folder import MAP_SIZE, REBALANCE_LOCK, STAGED, SUFFIX, checksum, drafts_of, locked, move
 from qvec.shards.log import Log
 from qvec.shards.manifest import Manifest, Shard
 from qvec.shards.routes import Part, Routes
@@ -29,30 +31,59 @@ def commit(
 
     blocks: the results of :func:`write_block` or, with partition="cluster", of :func:`merge`; repeated tasks may report
     a key several times. Written blocks that are not passed do not belong to the set. Searches see the shards after the
-    call. If a call dies, repeat it with the same blocks.
+    call. If a call dies, repeat it with the same blocks. Routed writes continue meanwhile.
 
     Raises NotFoundError, which names a missing block; DuplicateIdError, which names an id that is in two shards;
     InputError if the rows differ from those that were reported, LockedError after ``timeout`` seconds.
     """
     path = Path(os.path.realpath(folder))
     wanted = _distinct(blocks)
-    with locked(path, timeout):
-        before = manifests.read(path)
+    with locked(path, timeout, REBALANCE_LOCK):  # excludes other commits; routed writes continue and stay in the log
+        with locked(path, timeout):
+            before, done = manifests.read(path), _finished(path)
         if before.is_copy:
             raise InputError(f"{path} is a fetched copy: write to the set that it was published from")
         _check_clusters(before, wanted)
-        _check_log(path)
-        if is_rebalanced(path):
-            raise LockedError(f"{path} is being rebalanced: commit the blocks afterwards")
-        generation = before.generation + 1
         shards = (*before.shards, *(_placed(path, block, before) for block in wanted))
+        generation = before.generation + 1
         routes = f"routes-{generation}{SUFFIX}"
-        write_routes(path, before, shards, routes)
-        after = replace(before, generation=generation, shards=shards, routes=routes)
-        manifests.write(path, after)
-        remove_old(path, before, after)
-        _clean(path, wanted, after)
+        write_routes(path, before.ids, shards, routes, done)
+        with locked(path, timeout):
+            _add_logged(path, routes, len(before.shards), done)
+            now = manifests.read(path)
+            if now.generation != before.generation:
+                raise LockedError(f"{path} was changed meanwhile: commit the blocks again")
+            after = replace(now, generation=generation, shards=shards, routes=routes)
+            manifests.write(path, after)
+            remove_old(path, before, after)
+            _clean(path, wanted, after)
     return after
+
+
+def _finished(path: Path) -> int:
+    """The number of the last routed write. Raises InputError if a writer has died and left one unfinished."""
+    name, logged = manifests.read(path).routes, 0
+    if name is not None:
+        with Routes.open(path / name, "r") as routes:
+            logged = routes.logged
+    if any(number > logged for number in Log(path).numbers()):
+        raise InputError(f"{path} has a routed write that is not finished: open the set for writing first")
+    return logged
+
+
+def _add_logged(path: Path, name: str, n_before: int, done: int) -> None:
+    """Add routed writes of the meantime to the new map. Raises DuplicateIdError if one has stored an id of a block."""
+    _finished(path)
+    log = Log(path)
+    with Routes.open(path / name, "rw") as routes:
+        for number in log.numbers():
+            if number <= done:
+                continue
+            batch = log.read(number)
+            if len(clash := np.flatnonzero((batch.new >= 0) & (routes.find(batch.ids) >= n_before))):
+                raise DuplicateIdError(f"id {batch.ids.item(clash[0])!r} of a block was stored by an upsert meanwhile")
+            stays = batch.new >= 0
+            routes.put(batch.ids[stays], batch.new[stays], number)
 
 
 def discard_staged(folder: str | os.PathLike[str], *, timeout: float = TIMEOUT) -> int:
@@ -61,7 +92,7 @@ def discard_staged(folder: str | os.PathLike[str], *, timeout: float = TIMEOUT) 
     No task may write blocks during the call.
     """
     path = Path(os.path.realpath(folder))
-    with locked(path, timeout):
+    with locked(path, timeout, REBALANCE_LOCK), locked(path, timeout):
         manifest = manifests.read(path)
         kept = {*manifest.names, manifest.routes}
         found = [file for file in path.glob(f"*{SUFFIX}*") if file.name.removesuffix("-lock") not in kept]
@@ -98,11 +129,6 @@ def _check_clusters(manifest: Manifest, blocks: list[Block]) -> None:
         raise InputError(f"cluster {missing[0]!r} is missing: merge() each of the {len(needed)} clusters before")
     if extra := sorted({block.key for block in blocks} - set(needed)):
         raise InputError(f"block {extra[0]!r} is no cluster: commit() takes what merge() returned")
-
-
-def _check_log(path: Path) -> None:
-    if Log(path).numbers():
-        raise InputError(f"{path} has a routed write that is not finished: open the set for writing first")
 
 
 def _placed(path: Path, block: Block, before: Manifest) -> Shard:
@@ -148,17 +174,13 @@ def ids_of(path: Path) -> Part:
     return read
 
 
-def write_routes(path: Path, before: Manifest, shards: tuple[Shard, ...], name: str) -> None:
+def write_routes(path: Path, kind: IdKind, shards: tuple[Shard, ...], name: str, logged: int) -> None:
     """Write the map of the ids of all shards. Raises DuplicateIdError with the names of the shards that share an id."""
     draft = path / f"{name}.draft"
     discard(str(draft))
     parts = {shard.name: ids_of(path / shard.name) for shard in shards}
-    logged = 0
-    if before.routes is not None:
-        with Routes.open(path / before.routes, "r") as old:
-            logged = old.logged
     try:
-        Routes.create(str(draft), before.ids, parts, sum(shard.rows for shard in shards), logged)
+        Routes.create(str(draft), kind, parts, sum(shard.rows for shard in shards), logged)
         move(draft, path / name)
     finally:
         discard(str(draft))

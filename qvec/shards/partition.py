@@ -22,7 +22,7 @@ from qvec.shards.manifest import Clusters
 CENTROIDS = 64  # limit for each shard
 MAX_CENTROIDS = 16_384  # limit for all shards, because the manifest contains them
 ROWS = 16  # at most this many rows of the sample for each centroid
-LEAST_ROWS = 8  # of the sample for each shard, and for each centroid where there are several for a shard
+LEAST_ROWS = 4  # of the sample for each shard, and for each centroid where there are several for a shard
 ROUNDS, GROUP_ROUNDS, MOVE_ROUNDS = 6, 25, 15
 LARGEST, SMALLEST = 2.5, 0.2  # a shard, in mean sizes: no centroid moves to a larger or from a smaller one
 PROBES, NEIGHBORS = 4096, 30  # of the sample: queries whose neighbors should be in one shard, and how many

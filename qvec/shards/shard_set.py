@@ -196,7 +196,7 @@ class ShardSet:
         """Add vectors and replace those whose ids are stored, each in its shard: all of them, or none.
 
         A new id goes to the shard of the nearest centroid (by cluster), or to the smallest shard (by block). A vector
-        whose cluster changes is moved to another shard. More than 16 MiB of vectors are several batches: after an error
+        whose cluster changes is moved to another shard. More than 4 MiB of vectors are several batches: after an error
         or a crash, the first batches may be stored. Raises the same errors as :meth:`Collection.upsert`.
         """
         config = self.manifest.config

@@ -19,7 +19,7 @@ from qvec.shards.manifest import Manifest, read
 from qvec.shards.partition import assign
 from qvec.shards.routes import Routes
 
-STEP_BYTES = 16 << 20  # bytes of vectors; a larger call consists of several batches
+STEP_BYTES = 4 << 20  # bytes of vectors; a larger call consists of several batches
 
 
 class Writer:

@@ -1,4 +1,4 @@
-"""Changes to the keys of LMDB's transaction, which a write transaction repeats if it has to begin again."""
+"""Changes of keys in LMDB's transaction. A write transaction repeats them if it has to begin again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qvec.storage.snapshot import row_number
 
 
 def append_ids(txn: Any, pairs: list[tuple[bytes, bytes]], sums: RecordSums) -> None:
-    """Put ids, ascending and above all that are stored, with their rows."""
+    """Put ids and their rows. The ids ascend and are greater than all stored ids."""
     with txn.cursor() as cursor:
         _, added = cursor.putmulti(pairs, dupdata=False, overwrite=False, append=True)
     if added != len(pairs):
@@ -55,7 +55,7 @@ def delete_range(txn: Any, start: bytes, end: bytes, sums: RecordSums) -> None:
 
 
 def put_again(txn: Any, first: bytes, stop: bytes | None) -> None:
-    """Delete and put the keys from ``first`` to below ``stop`` (None: to the end)."""
+    """Delete the keys from ``first`` to below ``stop`` (None: to the end), and put them again."""
     pairs = []
     with txn.cursor() as cursor:
         found = cursor.set_range(first)

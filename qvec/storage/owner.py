@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -12,36 +13,55 @@ from typing import Any, NamedTuple
 _blocks: ContextVar[tuple[object, ...]] = ContextVar("qvec_blocks", default=())
 
 
+class _Thread:
+    """A thread, as long as it runs. The system gives the number of a thread that has ended to another one."""
+
+    __slots__ = ("__weakref__", "thread")
+
+    def __init__(self) -> None:
+        self.thread = threading.current_thread()
+
+
+class _Local(threading.local):
+    """``own``: lives as long as the thread does."""
+
+    def __init__(self) -> None:
+        self.own = _Thread()
+        self.reference = weakref.ref(self.own)
+
+
+_local = _Local()
+
+
 class Owner(NamedTuple):
     """A thread and its running asyncio task, or None outside of an event loop."""
 
-    thread: int
+    thread: weakref.ref[_Thread]
     task: Any
 
     @property
     def is_running_here(self) -> bool:
         """Whether the calling thread is this owner's thread. The owner cannot continue while the caller waits."""
-        return self.thread == threading.get_ident()
+        return self.thread is _local.reference
 
     @property
     def has_ended(self) -> bool:
         """Whether the thread has ended."""
-        return not any(thread.ident == self.thread for thread in threading.enumerate())
+        return self.thread() is None
 
     def __str__(self) -> str:
-        thread = next(
-            (thread.name for thread in threading.enumerate() if thread.ident == self.thread), "that has ended"
-        )
-        return f"thread {thread}" if self.task is None else f"task {self.task.get_name()} of thread {thread}"
+        own = self.thread()
+        thread = "thread that has ended" if own is None else f"thread {own.thread.name}"
+        return thread if self.task is None else f"task {self.task.get_name()} of {thread}"
 
 
 def current() -> Owner:
-    """Return the running task and thread."""
+    """The owner that runs now."""
     task = None
     if (asyncio := sys.modules.get("asyncio")) is not None:
         with contextlib.suppress(RuntimeError):  # no event loop runs in this thread
             task = asyncio.current_task()
-    return Owner(threading.get_ident(), task)
+    return Owner(_local.reference, task)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from qvec import shards
 
 moto = pytest.importorskip("moto.server")
 s3fs = pytest.importorskip("s3fs")
+boto3 = pytest.importorskip("boto3")
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.alone]
 
@@ -26,16 +27,16 @@ URL = "s3://vectors/set"
 
 
 @pytest.fixture
-def options(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+def options() -> Iterator[dict[str, Any]]:
     """Options of the file system of an empty bucket."""
     server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     host, port = server.get_host_and_port()
-    made = {"endpoint_url": f"http://{host}:{port}", "key": "a", "secret": "b"}
-    made |= {"client_kwargs": {"region_name": "us-east-1"}}  # type: ignore[dict-item]
+    url, region = f"http://{host}:{port}", "us-east-1"
+    keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b"}
+    boto3.client("s3", endpoint_url=url, region_name=region, **keys).create_bucket(Bucket="vectors")
     s3fs.S3FileSystem.clear_instance_cache()
-    s3fs.S3FileSystem(**made).mkdir("vectors")
-    yield made
+    yield {"endpoint_url": url, "key": "a", "secret": "b", "client_kwargs": {"region_name": region}}
     server.stop()
 
 

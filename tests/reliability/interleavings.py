@@ -115,7 +115,7 @@ def row(number: int) -> np.ndarray:
     return np.full((1, DIM), number, np.float32)
 
 
-PLACES = st.integers(0, 4)
+PLACES = st.integers(0, 9)  # from 5 on: the place that has a transaction, if there is one
 NUMBERS = st.integers(0, 100)
 
 
@@ -137,6 +137,12 @@ class Interleavings(RuleBasedStateMachine):
         self.snapshots: list[tuple[qvec.Collection, set[int]]] = []
         self.scans: list[tuple[Iterator[qvec.Records], set[int]]] = []
         self.closed = False
+
+    def place(self, at: int) -> Place:
+        """The place of a step."""
+        if at < len(self.places):
+            return self.places[at]
+        return self.places[at - len(self.places)] if self.writer is None else self.writer
 
     # --- the model ---
 
@@ -166,7 +172,7 @@ class Interleavings(RuleBasedStateMachine):
     @rule(at=PLACES)
     def add(self, at: int) -> None:
         """Add a row, inside the open block of the place if there is one."""
-        place, number = self.places[at], next(self.numbers)
+        place, number = self.place(at), next(self.numbers)
         if place.has_ended:
             return
         _, error = place.run(lambda: self.db.add(row(number), ids=[number]))
@@ -179,7 +185,7 @@ class Interleavings(RuleBasedStateMachine):
     @rule(at=PLACES)
     def begin(self, at: int) -> None:
         """Begin a block, inside the others of the place."""
-        place = self.places[at]
+        place = self.place(at)
         if place.has_ended or len(place.blocks) >= MAX_BLOCKS:
             return
         begun = block(self.db)
@@ -193,7 +199,7 @@ class Interleavings(RuleBasedStateMachine):
     @rule(at=PLACES, which=NUMBERS, fails=st.booleans())
     def end(self, at: int, which: int, fails: bool) -> None:
         """End a block of the place, not always the innermost."""
-        place = self.places[at]
+        place = self.place(at)
         ending = place.blocks + place.orphans
         if place.has_ended or not ending:
             return
@@ -228,7 +234,7 @@ class Interleavings(RuleBasedStateMachine):
     @rule(at=PLACES)
     def snapshot(self, at: int) -> None:
         """Take a snapshot; it is refused inside a transaction."""
-        place = self.places[at]
+        place = self.place(at)
         if place.has_ended or len(self.snapshots) >= MAX_READS:
             return
         taken, error = place.run(self.db.snapshot)
@@ -244,7 +250,7 @@ class Interleavings(RuleBasedStateMachine):
     @rule(at=PLACES, which=NUMBERS, ends=st.booleans())
     def read_snapshot(self, at: int, which: int, ends: bool) -> None:
         """Read a snapshot, which another place may have taken."""
-        place = self.places[at]
+        place = self.place(at)
         if place.has_ended:
             return
         taken, rows = self.snapshots[which % len(self.snapshots)]
@@ -259,7 +265,7 @@ class Interleavings(RuleBasedStateMachine):
     @rule(at=PLACES)
     def scan(self, at: int) -> None:
         """Begin a scan outside of a transaction."""
-        place = self.places[at]
+        place = self.place(at)
         if place.has_ended or place.blocks or place.orphans or self.closed or len(self.scans) >= MAX_READS:
             return
         begun, left = self.db.scan(1), set(self.stored)
@@ -269,7 +275,7 @@ class Interleavings(RuleBasedStateMachine):
     @rule(at=PLACES, which=NUMBERS)
     def continue_scan(self, at: int, which: int) -> None:
         """Take the next batch of a scan, which another place may have begun."""
-        place = self.places[at]
+        place = self.place(at)
         if not place.has_ended:
             self.step_scan(place, *self.scans.pop(which % len(self.scans)))
 
@@ -307,7 +313,7 @@ class Interleavings(RuleBasedStateMachine):
     @rule(at=st.integers(3, 4))
     def end_thread(self, at: int) -> None:
         """End a thread, which may leave its transaction open."""
-        place = self.places[at]
+        place = self.place(at)
         if not place.has_ended and not place.orphans:
             place.end()
             place.has_ended = True

@@ -219,7 +219,7 @@ static int add_row(window *w, cursor *c, uint32_t start, uint32_t row, float *sc
     return QV_OK;
 }
 
-/* Look candidates up in the lists that were not added up, largest bound first, and keep those that can be results. */
+/* Search candidates in the lists that were not added up, largest bound first, and keep those that can be results. */
 static int complete(window *w, uint32_t n_left, float left, float limit, uint32_t start, uint32_t *count) {
     for (uint32_t i = n_left; i-- > 0;) {
         cursor *c = w->open[i];
