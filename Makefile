@@ -75,15 +75,16 @@ format: $(VENV)/.dev
 check: lint test
 
 # What takes too long for each push: all tests, each SIMD level, emulated kernels, frameworks, a build by clang, the built
-# wheel, and the reliability suite at its nightly size, which includes the sanitizers.
-nightly: lint docs test-all simd frameworks clang wheel reliability
+# wheel, and the reliability suite at its nightly size, which includes the sanitizers. The frameworks are installed first,
+# so that no test of `test-all` is skipped for want of a package.
+nightly: lint docs $(VENV)/.frameworks test-all simd frameworks clang wheel reliability
 	QVEC_SCALE=nightly $(PYTEST) -m nightly --timeout 3600
 
-# The tests of integrations with PyTorch, Ray and the retrieval frameworks, and the others that use their packages.
+# The tests of integrations with PyTorch, Ray and the retrieval frameworks.
 # Needs some gigabytes if PyTorch comes with CUDA: TORCH names the requirement that pip is given.
 TORCH ?= torch>=2.2
 frameworks: $(VENV)/.frameworks
-	$(PYTEST) $(PARALLEL) -m 'not slow' tests tests/frameworks
+	$(PYTEST) $(PARALLEL) -m 'not nightly' tests/frameworks
 
 $(VENV)/.frameworks: $(VENV)/.built
 	@$(PIP) install '$(TORCH)' --editable '.[frameworks]'

@@ -186,32 +186,9 @@ class Selection:
     @property
     def n_allowed(self) -> int: ...
 
-MAX_STAGES: int
-MAX_EFFORT_K: int
-N_FEATURES: int
-
-@final
-class EffortTable:
-    def __init__(
-        self, k: int, widths: Sequence[int], go_on: NDArray[Any], recall: NDArray[Any], scanned: float = 1.0
-    ) -> None: ...
-    @property
-    def widths(self) -> tuple[int, ...]: ...
-
 @final
 class SearchParams:
-    def __init__(
-        self,
-        k: int,
-        *,
-        ef: int = 0,
-        nprobe: int = 0,
-        candidates: int = 0,
-        exact: bool = False,
-        effort: EffortTable | None = None,
-    ) -> None: ...
-    @property
-    def effort(self) -> EffortTable | None: ...
+    def __init__(self, k: int, *, ef: int = 0, nprobe: int = 0, candidates: int = 0, exact: bool = False) -> None: ...
     @property
     def k(self) -> int: ...
     @property
@@ -267,11 +244,7 @@ class Searcher:
         start: int,
         stop: int,
         deadline: Deadline | None = None,
-        expected: Floats | None = None,
     ) -> None: ...
-    def trace(
-        self, q: Floats, params: SearchParams, selection: Selection
-    ) -> tuple[NDArray[np.int64], Floats, NDArray[np.int64], Floats, Floats]: ...
 
 # The graph (kernels/graph/graph.pxi)
 
@@ -461,10 +434,12 @@ def fork_epoch() -> int: ...
 def count_fork() -> None: ...
 
 class EnvironmentBase:
+    lmdb: Any
     lock: RLock
     idle: Condition
     open_reads: int
     waiting: int
+    is_exclusive: bool
 
 class ViewBase:
     txn_id: int
@@ -489,6 +464,14 @@ class SnapshotBase:
     @property
     def txn_id(self) -> int: ...
 
+class ResultArrays:
+    ids: Any
+    distances: Any
+    zero_score: float
+    _counts: Any
+    _payloads: list[Any] | None
+    _extras: Any
+
 class StoreBase:
     env: Any
     view: Any
@@ -499,9 +482,12 @@ class StoreBase:
     epoch: int
     open_snapshots: set[Any]
     running: int
+    searches: int
+    @property
+    def is_sampled(self) -> bool: ...
     def begin(self, deadline: Deadline | None = None) -> Any: ...
     def end(self, snapshot: Any) -> None: ...
-    def search_prepared(self, query: Any, raw: tuple[Any, ...], deadline: Deadline | None = None) -> Any: ...
+    def search_prepared(self, query: Any, raw: tuple[Any, ...]) -> Any: ...
 
 @final
 class PreparedSearch:
@@ -523,8 +509,11 @@ class PreparedSearch:
         ids: Column | None,
         payloads: bool,
         zero_score: float,
+        extras: object,
     ) -> None: ...
-    def find(self, query: object, deadline: Deadline | None = None) -> tuple[Any, ...] | None: ...
+    def find(
+        self, query: object, deadline: Deadline | None = None
+    ) -> tuple[NDArray[np.int64], Floats, NDArray[np.int64]] | None: ...
 
 def find_prepared(derived: dict[str, Any], raw: tuple[Any, ...]) -> PreparedSearch | None: ...
 def add_prepared(derived: dict[str, Any], search: PreparedSearch) -> None: ...

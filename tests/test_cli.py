@@ -240,7 +240,7 @@ def test_verify_of_a_truncated_store_is_a_finding(run, folder: Path) -> None:
         (("import", "s.qvec", "x.npy", "--dim", "25"), "dimension 24; --dim says 25"),
         (("import", "s.qvec", "x.npy", "--dim", "none"), "--dim: 'none' is not an integer from 1 to 65536"),
         (("import", "s.qvec", "x.npy", "--batch", "0"), "--batch: '0' is not an integer from 1 to"),
-        (("import", "s.qvec", "x.npy", "--metric", "taxi"), "invalid choice: 'taxi'"),
+        (("import", "s.qvec", "x.npy", "--metric", "taxi"), "--metric must be one of cosine, ip, l2; got 'taxi'"),
         (("import", "s.qvec", "x.npy", "--ids", "q.npy"), "ids are 1-D"),
         (("search", "x.npy", "q.npy"), "x.npy"),
         (("search", "s.qvec"), "s.qvec"),
@@ -336,9 +336,11 @@ def test_the_demo_answers_in_two_processes_and_compares_the_codes(run, monkeypat
     monkeypatch.setattr("qvec.demo.comparison.MEASURE_SECONDS", 0.01)
     code, out, err = run("demo", "--path", "kept.qvec")
     assert code == 0
+    lines = out.replace("**", "").splitlines()  # bold text; commands are not wrapped
+    assert max(len(line) for line in lines if not line.startswith(("  $ qvec", "The store is in"))) <= 80
     assert "100 % (5,000 of 5,000 passages)" in err
     assert "**30–60%" in out
-    assert "the same passages" in out
+    assert "the same passages" in " ".join(out.split())
     table = {tuple(re.split(r"\s{2,}", line.strip())[:2]): line.split() for line in out.splitlines()}
     recall = {
         way: float(next(cell for cell in line if re.fullmatch(r"[01]\.\d{3}", cell)))
@@ -350,6 +352,12 @@ def test_the_demo_answers_in_two_processes_and_compares_the_codes(run, monkeypat
     assert recall["binary", "graph"] < recall["binary", "re-ranked"]
     assert json.loads(run("info", "kept.qvec", "--json")[1])["count"] == 5000
     assert "kept.qvec" in failure(run("demo", "--path", "kept.qvec"))
+    code, out, _ = run("demo", "--json")
+    found = json.loads(out)
+    assert (code, list(found)) == (0, ["stored", "answers", "second_process", "codes"])
+    assert found["stored"]["count"] == 5000
+    assert found["answers"][0]["hits"] == found["second_process"]["hits"]
+    assert {(row["code"], row["search"]): row["recall"] for row in found["codes"]["rows"]}["f32", "exact scan"] == 1
 
 
 def test_maintenance_from_the_command_line(run, folder: Path) -> None:

@@ -38,6 +38,7 @@ def test_bench_prints_tables_and_writes_a_line_a_point(run) -> None:
         "--sweep", "oversample=1,4", "--recall", "0.5", "--out", "out", "--points",
     )  # fmt: skip
     assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
     assert "set: 500 x 16, l2; recall@5" in " ".join(out.split())
     assert "@0.5" in out
     lines = [json.loads(line) for line in Path("out/points.jsonl").read_text().splitlines()]
@@ -70,7 +71,8 @@ def test_bench_grows_a_set_and_keeps_it(run) -> None:
     )
     assert run(*arguments)[0] == 0
     assert np.load("o/set-1500/base.npy").shape == (1500, 16)
-    assert run(*arguments)[0] == 0  # from what was kept
+    code, out, _ = run(*arguments, "--json")  # from what was kept
+    assert (code, json.loads(out)["dataset"]["n"]) == (0, 1500)
     lines = [json.loads(line) for line in Path("o/points.jsonl").read_text().splitlines()]
     assert [(line["dataset"], line["n"]) for line in lines] == [("set-1500", 1500)] * 2
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -81,8 +83,12 @@ def give(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(text.encode())))
 
 
-def test_every_verb_has_a_command_here() -> None:
-    assert {*COMMANDS, "demo", "bench"} == set(VERBS)
+def test_every_verb_has_a_command_here_and_prints_json() -> None:
+    assert {*COMMANDS, "demo", "bench"} == set(VERBS)  # these two: tests/test_cli.py, tests/test_cli_bench.py
+    for verb in VERBS.values():
+        parser = argparse.ArgumentParser()
+        verb.configure(parser)
+        assert "--json" in parser.format_help()
 
 
 @pytest.mark.parametrize("verb", COMMANDS)
@@ -132,12 +138,53 @@ def test_an_export_can_have_a_filter(run: Run) -> None:
     np.testing.assert_array_equal(np.load("out.npy"), X[::2])
 
 
-@pytest.mark.parametrize("code", ["rabitq4", "int4", "bf16"])
-def test_an_import_takes_every_code_and_index_of_the_api(run: Run, code: str) -> None:
-    options = ("--code", code, "--index", "packed", "--originals", "f16", "--model", "m1", "--metric", "l2")
-    assert run("import", "t.qvec", "x.npy", *options)[0] == 0
+CODES = (
+    "auto",
+    "f32",
+    "f16",
+    "bf16",
+    "int8",
+    "int4",
+    "ternary",
+    "binary",
+    *(f"rabitq{n}" for n in range(1, 9)),
+    "mixed",
+)
+COARSE = ("ternary", "binary", "rabitq1", "rabitq2", "rabitq3", "mixed")
+
+
+@pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
+@pytest.mark.parametrize("index", ["auto", "flat", "hnsw", "packed", "ivf"])
+@pytest.mark.parametrize("code", CODES)
+def test_an_import_takes_every_code_and_index_of_the_api(run: Run, code: str, index: str, metric: str) -> None:
+    options = ("--code", code, "--index", index, "--originals", "f16", "--model", "m1", "--metric", metric)
+    status, _, err = run("import", "t.qvec", "x.npy", *options)
+    if index == "packed" and code in COARSE:
+        kind = code.rstrip("123")
+        assert (status, err.splitlines()[-1]) == (
+            2,
+            f"qvec: error: --index packed needs codes of at least 4 bits per dimension, not {kind}",
+        )
+        assert not Path("t.qvec").exists()
+        return
+    assert status == 0
     with qvec.open("t.qvec", mode="r", model="m1") as db:
-        assert (db.code, db.index, db.stats().originals) == (code, "hnsw", "f16")
+        made = {"auto": "flat", "packed": "hnsw"}.get(index, index)
+        assert (db.code, db.index, db.metric) == ("int8" if code == "auto" else code, made, metric)
+        assert db.stats().originals == "f16"
+        assert db.search(X[7], 1, exact=True).ids.tolist() == [7] or metric == "ip"
+
+
+def test_an_import_takes_codes_that_come_quantized(run: Run) -> None:
+    np.save("i8.npy", np.clip(40 * X, -128, 127).astype(np.int8))
+    assert run("import", "t.qvec", "i8.npy", "--code", "prequantized")[0] == 0
+    with qvec.open("t.qvec", mode="r") as db:
+        np.testing.assert_array_equal(db.get([3]).vectors, np.load("i8.npy")[3:4])
+    assert "must hold integers" in run("import", "u.qvec", "x.npy", "--code", "prequantized")[2]
+    assert not Path("u.qvec").exists()
+
+
+def test_an_import_names_the_codes_that_there_are(run: Run) -> None:
     assert "--code must be one of auto" in run("import", "u.qvec", "more.npy", "--code", "int7")[2]
 
 
@@ -185,6 +232,14 @@ def test_a_line_that_is_not_a_row_is_named(run: Run, text: str, message: str) ->
     assert not Path("t.qvec").exists()
 
 
+def test_json_has_datetimes_as_iso_text_and_bytes_as_base64(run: Run) -> None:
+    moment = datetime(2024, 5, 1, 12, tzinfo=UTC)
+    with qvec.open("s.qvec") as db:
+        db.add(X[:1], [7000], [{"at": moment, "data": b"\x00\xff", "x": float("nan")}])
+    row = json.loads(run("get", "s.qvec", "7000", "--json", "--no-vectors")[1])
+    assert row["payload"] == {"at": "2024-05-01T12:00:00+00:00", "data": "AP8=", "x": None}
+
+
 def test_a_verb_that_is_mistyped_gets_a_suggestion(run: Run) -> None:
     code, _, err = run("serch", "s.qvec")
     assert (code, "no verb 'serch'; did you mean 'search'?" in err) == (2, True)
@@ -197,6 +252,27 @@ def test_errors_name_the_options_of_the_shell(run: Run) -> None:
     assert "-k must be" in run("search", "s.qvec", "q.npy", "-k", "0")[2]
     assert "no-folder" in run("backup", "s.qvec", "no-folder/x.qvec")[2]
     assert "[Errno" not in run("generations", "s.qvec", "--import", "none.json")[2]
+    for arguments, message in {
+        (
+            "generations",
+            "s.qvec",
+            "--import",
+            "x.npy",
+        ): "x.npy is not what --export prints: invalid start byte at byte 0",
+        ("export", "s.qvec", "x.npy"): "x.npy exists already; --overwrite replaces it",
+        ("head", "s.qvec", "-n", "-1"): "-n must be an integer from 0",
+        ("choose", "s.qvec", "--recall", "2"): "--recall must be a number between 0 and 1",
+        ("search", "s.qvec", "q.npy", "--group-by", "x"): "--group-by names a declared field, got 'x'",
+        ("search", "s.qvec", "q.npy", "--where", '{"x": 1}'): "declare it with qvec field add; declared are",
+        ("search", "s.qvec", "q.npy", "--recall", "0.9"): "--recall needs a measured curve: call qvec tune with",
+        ("search", "s.qvec", "q.npy", "--oversample", "x"): "argument --oversample: 'x' is not a number, nor auto",
+        ("import", "t.qvec", "x.npy", "--metric", "euclidean"): "--metric euclidean is called l2",
+        ("field", "s.qvec"): "argument list|add|drop: invalid choice: 's.qvec'",
+    }.items():
+        status, out, err = run(*arguments)
+        assert (status, out) == (2, "")
+        assert message in err.splitlines()[-1]
+        assert err.splitlines()[-1].startswith("qvec: error: ")
 
 
 def test_choose_says_what_changed_and_how_to_free_the_old_codes(run: Run) -> None:

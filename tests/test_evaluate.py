@@ -139,22 +139,24 @@ def report(tmp_path: Path, x: Float32Array) -> Report:
 
 def test_a_report_prints_a_line_for_each_row(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
     lines = str(report).splitlines()
-    assert len(lines) == 2 + len(report.rows) + len(report.skipped)
     assert lines[0].startswith("recall@10 of 1,700 vectors, 100 held-out rows")
+    below = lines[next(i for i, line in enumerate(lines) if set(line.strip()) <= {"-", " ", "\u2500"}) + 1 :]
+    assert len(below) == len(report.rows) + len(report.skipped)
+    assert max(map(len, lines[: -len(report.skipped) or None])) <= 80
     report.show()
     assert report.rows[0].code in capsys.readouterr().out
     assert report.to_dicts()[0].keys() >= {"code", "bytes", "recall", "low", "high", "p99_ms"}
 
 
-@pytest.mark.parametrize(("call", "extra"), [("to_pandas", "pandas"), ("plot", "plot")])
-def test_a_missing_package_is_named_with_the_extra_that_brings_it(
-    report: Report, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, call: str, extra: str
+@pytest.mark.parametrize(("call", "package"), [("to_pandas", "pandas"), ("plot", "matplotlib")])
+def test_a_missing_package_is_named_with_its_command(
+    report: Report, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, call: str, package: str
 ) -> None:
     def refuse(name: str, *_: Any) -> None:
         raise ImportError(name)
 
     monkeypatch.setattr(importlib, "import_module", refuse)
-    with pytest.raises(ImportError, match=rf"pip install 'qvec\[{extra}\]'"):
+    with pytest.raises(ImportError, match=f"pip install '{package}'"):
         report.to_pandas() if call == "to_pandas" else report.plot(tmp_path / "a.png")
 
 

@@ -21,6 +21,7 @@ from helpers.kernels_oracle import (
     factors,
     fitted_codes,
     gaussian,
+    half_units,
     inverse_norms,
     make_codec,
     norms2,
@@ -54,7 +55,7 @@ def test_row_geometry_is_aligned_and_zero_padded(kind: str) -> None:
         rows = codec.encode(gaussian(dim, 3, dim))
         assert rows.shape == (3, codec.stride)
         assert rows.ctypes.data % 64 == 0
-        assert not rows[:, codec.data_size + 8 * codec.has_factors :].any()
+        assert not rows[:, codec.data_size + 8 * codec.has_factors + 4 * (kind == "f16") :].any()  # f16: the unit
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -109,23 +110,30 @@ def test_binary_rows_are_the_packed_signs() -> None:
         assert np.array_equal(codec.decode(rows), np.where(x > 0, 1, -1))
 
 
-def test_f16_rows_are_the_nearest_halves_and_saturate() -> None:
+@pytest.mark.parametrize("metric", METRICS)
+def test_f16_rows_are_the_nearest_halves_in_a_unit_of_each_row(metric: str) -> None:
     every = np.arange(0, 2**32, 65521, dtype=np.uint64).astype(np.uint32).view(np.float32)
     x = every[np.isfinite(every)][: 60000 // 8 * 8].reshape(-1, 8)
-    codec = Codec("f16", "l2", 8)
+    if metric == "cosine":
+        x = x[np.abs(x).max(axis=1) > TINY_NORM]
+    codec = Codec("f16", metric, 8)
     rows = codec.encode(x)
-    expected = np.clip(x, -65504, 65504).astype(np.float16)
+    units = half_units(x)
+    expected = (x.astype(np.float64) / units).astype(np.float16)
+    assert np.isfinite(expected).all()
     assert np.array_equal(rows[:, :16].copy().view(np.uint16), expected.view(np.uint16))
-    assert np.array_equal(codec.decode(rows), expected.astype(np.float32))
+    assert np.array_equal(rows[:, 24:28].copy().view(np.float32), units.astype(np.float32))
+    assert np.array_equal(codec.decode(rows), (expected.astype(np.float64) * units).astype(np.float32))
 
 
 def test_f16_ties_go_to_even() -> None:
-    halves = np.arange(0x7BFF, dtype=np.uint16)
+    halves = np.arange(np.float16(20_000).view(np.uint16), dtype=np.uint16)
     low = halves.view(np.float16).astype(np.float32)
     high = (halves + np.uint16(1)).view(np.float16).astype(np.float32)
     middle: Floats = ((low + high) / np.float32(2))[:, None]
-    codec = Codec("f16", "l2", 1)
-    assert np.array_equal(codec.decode(codec.encode(middle)), middle.astype(np.float16).astype(np.float32))
+    rows = np.concatenate([middle, np.full_like(middle, 20_000)], axis=1)  # of unit 1
+    codec = Codec("f16", "l2", 2)
+    assert np.array_equal(codec.decode(codec.encode(rows))[:, :1], middle.astype(np.float16).astype(np.float32))
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -51,7 +51,11 @@ LAYERS = (
 )
 RESTRICTED: dict[str, set[str]] = {"lmdb": {"storage"}, "msgpack": {"storage"}, "pickle": set(), "marshal": set()}
 CORE_DEPENDENCIES = ("numpy", "lmdb", "msgpack", "pyroaring")
-OPTIONAL = {"qvec.common.console": {"rich", "tqdm"}, "qvec._kernels": {"typing_extensions"}}  # a stub is not run
+OPTIONAL = {
+    "qvec.common.console": {"tqdm"},
+    "qvec.common.text_tables": {"rich"},
+    "qvec._kernels": {"typing_extensions"},
+}  # a stub is not run
 CORE_LAYERS = LAYERS[: LAYERS.index({"collection"}) + 1]
 MAX_ENTRIES = 30  # of the folder qvec/
 

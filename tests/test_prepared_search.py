@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 from collections.abc import Iterator
@@ -13,8 +14,8 @@ import pytest
 
 import qvec
 from qvec._kernels import SearchParams
+from qvec.collection.reading import ReadableCollection
 from qvec.search.engine import search_parallel
-from qvec.search.pipeline import Searches
 from qvec.search.run import Run
 
 DIM = 24
@@ -41,11 +42,11 @@ class SearchCounter:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.prepared = self.general = 0
-        search, run = Searches.search, Run.hits
+        search, run = ReadableCollection.search, Run.hits
 
-        def counted_search(searches: Searches, *args: Any) -> qvec.Hits:
+        def counted_search(db: ReadableCollection, *args: Any, **options: Any) -> Any:
             before = self.general
-            hits = search(searches, *args)
+            hits = search(db, *args, **options)
             self.prepared += self.general == before
             return hits
 
@@ -53,7 +54,7 @@ class SearchCounter:
             self.general += 1
             return run(one)
 
-        monkeypatch.setattr(Searches, "search", counted_search)
+        monkeypatch.setattr(ReadableCollection, "search", counted_search)
         monkeypatch.setattr(Run, "hits", counted_run)
 
 
@@ -85,6 +86,16 @@ def test_prepared_searches_find_what_the_general_path_finds(
             for query, hits in zip(Q, general, strict=True):
                 same(db.search(query, **options), hits)
         assert watch.prepared >= 4 * (len(Q) - 3)
+
+
+def test_hits_of_a_prepared_search_are_copied_and_changed_like_others(db: qvec.Collection) -> None:
+    db.search(Q[0])
+    hits = db.search(Q[0])
+    for other in (copy.copy(hits), copy.deepcopy(hits)):
+        assert type(other) is qvec.Hits
+        same(other, hits)
+    hits.ids[0] = -5
+    assert db.search(Q[0]).ids[0] != -5
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ from qvec._kernels import simd_levels
 from qvec.codes.configs import Int8
 from qvec.codes.int8 import Int8Quantizer
 from qvec.codes.registry import Quantizer, train
-from qvec.common.errors import InputError
 from qvec.common.types import Float32Array
 
 pytestmark = pytest.mark.simd
@@ -67,15 +66,9 @@ def test_codes_do_not_depend_on_how_a_batch_is_split(
 
 @LARGE
 @given(**DRAWN, factor=st.sampled_from([1e3, 1e6, 1e9, 1e12]))
-def test_values_out_of_range_saturate_or_are_refused(
-    seed: int, name: str, shape: str, dim: int, metric: Any, factor: float
-) -> None:
+def test_values_out_of_range_saturate(seed: int, name: str, shape: str, dim: int, metric: Any, factor: float) -> None:
     quantizer, x = trained(seed, name, shape, dim, metric)
     far = np.clip(x * np.float64(factor), -LARGEST, LARGEST).astype(np.float32)
-    if quantizer.limited and np.abs(far).max() > np.finfo(np.float16).max:  # float16 refuses what it cannot hold
-        with pytest.raises(InputError, match="float16 ends at 65504"):
-            quantizer.encode(far)
-        return
     assert np.isfinite(quantizer.decode(quantizer.encode(far))).all()
     assert np.isfinite(quantizer.decode(quantizer.encode(-far))).all()
 

@@ -76,6 +76,9 @@ def test_shards_read_as_one(both: Any) -> None:
     assert index.get(ids).ids.tolist() == ids
     np.testing.assert_array_equal(index.get(ids).vectors, one.get(ids).vectors)
     assert index.get(ids).payloads == one.get(ids).payloads
+    pa, pl = pytest.importorskip("pyarrow"), pytest.importorskip("polars")
+    assert all(index.get(form).ids.tolist() == ids for form in (pa.array(ids), pl.Series(ids), tuple(ids)))
+    assert index.get(pa.scalar(ids[0])).ids.tolist() == ids[:1]
     assert len(index) == N
     assert ids[0] in index
     with pytest.raises(qvec.MissingIdError, match="no shard has the id"):

@@ -12,10 +12,9 @@ import qvec
 from helpers.recall import recall
 from helpers.vectors import clustered
 from qvec.common.types import Float32Array
-from qvec.search.curves import Curve, Curves, Goal, Point, outdated
+from qvec.search.curves import Curve, Curves, Point, outdated
 
 DIM, N = 24, 4000
-BELOW = (0.5,) * 10
 
 
 @pytest.fixture
@@ -44,7 +43,7 @@ def test_a_tuned_recall_holds_on_other_queries(tmp_path: Path, x: Float32Array, 
         for k in (1, 10, 30):
             for target in (0.8, 0.9, 0.97):
                 assert recall(db.search(others, k, recall=target).ids, true[:, :k]) >= target - 0.015
-                spent.append(curves.at(k).reaching(Goal(target)).cost)
+                spent.append(curves.at(k).reaching(target).cost)
         assert spent[0] <= spent[1] <= spent[2]
     with qvec.open(tmp_path / "a.qvec", "r") as db:  # the curves are in the file
         assert recall(db.search(others, recall=0.9).ids, nearest(base, others, 10)) >= 0.885
@@ -123,14 +122,14 @@ def test_without_originals_there_is_nothing_to_measure_against(tmp_path: Path, x
 
 def test_a_curve_keeps_the_pareto_optimal_points() -> None:
     points = [
-        Point(10, 0, 10, 0.8, 0.78, 100.0, BELOW),
-        Point(12, 0, 20, 0.79, 0.77, 120.0, BELOW),
-        Point(14, 0, 10, 0.9, 0.88, 130.0, BELOW),
+        Point(10, 0, 10, 0.8, 0.78, 100.0),
+        Point(12, 0, 20, 0.79, 0.77, 120.0),
+        Point(14, 0, 10, 0.9, 0.88, 130.0),
     ]
     curve = Curve.best_of(10, points)
     assert curve.points == (points[0], points[2])
-    assert curve.reaching(Goal(0.78)) == points[0]
-    assert curve.reaching(Goal(0.8)) == points[2]
+    assert curve.reaching(0.78) == points[0]
+    assert curve.reaching(0.8) == points[2]
 
 
 @pytest.mark.parametrize(
@@ -140,24 +139,15 @@ def test_a_curve_keeps_the_pareto_optimal_points() -> None:
         ({"n": -1}, "'n'"),
         ({"source": "guess"}, "source"),
         ({"curves": []}, "curves"),
-        ({"curves": [{"k": 10, "points": [[1, 2, 3]], "policies": []}]}, "point"),
-        (
-            {"curves": [{"k": 10, "points": [[1, 2, -3, 0.5, 0.5, 1.0, BELOW]], "policies": []}]},
-            "'candidates' must be an integer from 0",
-        ),
-        (
-            {"curves": [{"k": 10, "points": [[1, 2, 3, float("nan"), 0.5, 1.0, BELOW]], "policies": []}]},
-            "'recall' must be a finite number",
-        ),
-        (
-            {"curves": [{"k": 10, "points": [[2**31 - 1, 2, 3, 0.5, 0.5, 1.0, BELOW]], "policies": []}]},
-            "'ef' must be an integer from 0",
-        ),
-        ({"curves": [{"k": 0, "points": [], "policies": []}]}, "'k'"),
+        ({"curves": [{"k": 10, "points": [[1, 2, 3]]}]}, "point"),
+        ({"curves": [{"k": 10, "points": [[1, 2, -3, 0.5, 0.5, 1.0]]}]}, "'candidates' must be an integer from 0"),
+        ({"curves": [{"k": 10, "points": [[1, 2, 3, float("nan"), 0.5, 1.0]]}]}, "'recall' must be a finite number"),
+        ({"curves": [{"k": 10, "points": [[2**31 - 1, 2, 3, 0.5, 0.5, 1.0]]}]}, "'ef' must be an integer from 0"),
+        ({"curves": [{"k": 0, "points": []}]}, "'k'"),
     ],
 )
 def test_damaged_curves_are_refused_by_name(change: dict[str, Any], message: str) -> None:
-    curves = Curves(0, "hnsw", 10, "rows", 5, (Curve(10, (Point(10, 0, 10, 0.8, 0.7, 5.0, BELOW),)),))
+    curves = Curves(0, "hnsw", 10, "rows", 5, (Curve(10, (Point(10, 0, 10, 0.8, 0.7, 5.0),)),))
     assert Curves.from_state(curves.state()) == curves
     with pytest.raises(qvec.FormatError, match=message):
         Curves.from_state(curves.state() | change)

@@ -15,6 +15,7 @@ import numpy as np
 from qvec.bench.child import Child, FailedError
 from qvec.bench.contestants import Contestant, adapter_class
 from qvec.bench.records import Entry, Point, Result, machine
+from qvec.common.console import AnyProgress, as_progress
 from qvec.common.errors import InputError
 from qvec.common.types import check_int, check_number
 from qvec.datasets import Workload
@@ -22,7 +23,6 @@ from qvec.datasets.files import Matrix
 from qvec.datasets.grow import write_rows
 from qvec.datasets.workload import scaled
 
-Progress = Callable[[int, int], None]
 Notice = Callable[[str], None]
 Trial = dict[str, Any]
 
@@ -72,20 +72,21 @@ def run(
     *,
     skipped: Mapping[str, str] | None = None,
     folder: Path | None = None,
-    progress: Progress | None = None,
+    progress: AnyProgress | bool | None = None,
     notice: Notice | None = None,
 ) -> Result:
     """Measure the contestants on a workload.
 
     ``folder``: where the indexes and float32 vectors are stored and later removed; by default the system's.
-    ``progress(done, total)`` counts trials. ``notice`` gets a line for each build and each failure. A contestant that
-    crashes, hangs or raises is reported in ``failed``; its measured points are kept.
+    ``progress(done, total)`` counts trials; True: show a bar. ``notice`` gets a line for each build and each failure. A
+    contestant that crashes, hangs or raises is reported in ``failed``; its measured points are kept.
     """
     settings = settings or Settings()
     if not contestants:
         raise InputError("there is no contestant to measure")
     if workload.truth.shape[1] < settings.k:
         raise InputError(f"k is {settings.k}; the ground truth has {workload.truth.shape[1]} neighbors a query")
+    report = as_progress(progress, "measuring", "trials") or (lambda done, total: None)
     started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     with tempfile.TemporaryDirectory(prefix="qvec-bench-", dir=folder) as name:
         base, queries = spool(workload, Path(name))
@@ -93,7 +94,7 @@ def run(
         try:
             for contestant in contestants:
                 contest.build(contestant, base, queries)
-            contest.run_trials(progress or (lambda done, total: None))
+            contest.run_trials(report)
             entries = contest.entries()
         finally:
             contest.end()
@@ -183,7 +184,7 @@ class _Contest:
             entrant.peak_anonymous = None if before is None else max(0, entrant.child.peak_anonymous - before)
             self._notice(f"{contestant.name}: built in {built['build_s']:.1f} s")
 
-    def run_trials(self, progress: Progress) -> None:
+    def run_trials(self, progress: AnyProgress) -> None:
         """Run all rounds.
 
         At each point the contestants run one after another; each round begins with another contestant.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from qvec.bench.figures import TARGETS, Mode, at_recall, bytes_per_vector, curve, index_bytes, ratios
 from qvec.bench.records import Entry, Point, Result
-from qvec.common.console import print_table
+from qvec.common.console import print_table, print_text
 
 POINT_COLUMNS = ("contestant", "search", "recall", "q/s", "median", "batch q/s", "p50 us", "p95 us", "p99 us")
 
@@ -30,7 +30,7 @@ def print_summary(result: Result, targets: Sequence[float] = TARGETS) -> None:
         print_rates(result, "batch", targets)
     for kind, reasons in (("failed", result.failed), ("skipped", result.skipped)):
         for name, reason in reasons.items():
-            print(f"{name}: {kind}: {reason}")
+            print_text(f"{name}: {kind}: {reason}")
 
 
 def print_rates(result: Result, mode: Mode, targets: Sequence[float]) -> None:

@@ -64,7 +64,16 @@ VERBS = {
     "verify": verify,
     "repair": repair,
 }
-API_NAMES = {"overwrite": "--overwrite", "on_conflict": "--on-conflict"}
+API_NAMES = {
+    "overwrite": "--overwrite",
+    "on_conflict": "--on-conflict",
+    "limit": "-n",
+    "target_recall": "--recall",
+}
+CALLS = {
+    "add_field": "qvec field add",
+    **{name: f"qvec {name}" for name in ("tune", "requantize", "optimize", "repair")},
+}
 OK, FOUND_PROBLEMS, FAILED, INTERRUPTED = 0, 1, 2, 130
 
 EPILOG = """\
@@ -130,7 +139,9 @@ def in_shell_terms(error: BaseException, args: argparse.Namespace) -> str:
     names = "|".join(map(re.escape, sorted(flags, key=len, reverse=True)))
     argument = rf"(?<![\w.'\[-])({names})=\[?'?([^\s'\]),:;]*)'?\]?"
     text = re.sub(argument, lambda m: f"{flags[m[1]]} {m[2]}".strip(), text)
-    return re.sub(rf"^({names})(?= (?:must|is|are|has|takes)\b)", lambda m: flags[m[1]], text)
+    verb = "must|is|are|has|takes|names|needs|replaces"
+    text = re.sub(rf"(^|; )({names})(?= (?:{verb})\b)", lambda m: m[1] + flags[m[2]], text)
+    return re.sub(rf"\b({'|'.join(CALLS)})\([^()]*\)", lambda m: CALLS[m[1]], text)
 
 
 def build_parser() -> argparse.ArgumentParser:

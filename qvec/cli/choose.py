@@ -10,9 +10,9 @@ import time
 from typing import Any
 
 import qvec
-from qvec.cli.evaluate import add_measuring, measuring, print_report
-from qvec.cli.output import print_json, print_text
-from qvec.common.console import human_bytes, print_table, progress
+from qvec.cli.evaluate import add_measuring, measuring
+from qvec.cli.output import print_json
+from qvec.common.console import human_bytes, print_table, print_text, progress
 from qvec.quality.choose import Choice
 from qvec.quality.combinations import HEADINGS as COMBINATION_HEADINGS
 from qvec.quality.combinations import IndexChoice
@@ -83,7 +83,7 @@ def _print_measured(choice: Choice | IndexChoice) -> None:
         for name, reason in choice.skipped.items():
             print_text(f"{name}: not measured: {reason}")
     else:
-        print_report(choice.report)
+        choice.report.show()
 
 
 def _measured(db: qvec.Collection) -> dict[str, Any]:

@@ -11,8 +11,13 @@ from qvec.common.errors import InputError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
+    add_selection(parser, "delete")
+
+
+def add_selection(parser: argparse.ArgumentParser, verb: str) -> None:
+    """Add the options of delete and erase."""
     parser.add_argument("store", metavar="STORE", help="the store's file")
-    parser.add_argument("ids", metavar="ID", nargs="*", help="ids to delete")
+    parser.add_argument("ids", metavar="ID", nargs="*", help=f"ids to {verb}")
     parser.add_argument("--where", metavar="JSON", help="only vectors that match a filter on declared fields")
     parser.add_argument(
         "--missing", choices=("ignore", "error"), default="ignore", help="for ids that are not stored (default: ignore)"

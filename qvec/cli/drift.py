@@ -10,7 +10,7 @@ import dataclasses
 
 import qvec
 from qvec.cli.output import print_json
-from qvec.common.console import print_table
+from qvec.common.console import print_table, print_text
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,5 +28,5 @@ def run(args: argparse.Namespace) -> int:
             (name, f"{value:.4f}" if isinstance(value, float) else value) for name, value in drift.evidence.items()
         ]
         print_table(f"drift: {drift.level} after {drift.n_checks} checks", ("evidence", "value"), cells)
-        print(drift.advice)
+        print_text(drift.advice)
     return 1 if drift.level == "alarm" else 0

@@ -8,20 +8,14 @@ from __future__ import annotations
 import argparse
 
 import qvec
+from qvec.cli.deleting import add_selection
 from qvec.cli.output import print_json
 from qvec.cli.search import as_ids, as_where
 from qvec.common.console import progress
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("store", metavar="STORE", help="the store's file")
-    parser.add_argument("ids", metavar="ID", nargs="*", help="ids to erase")
-    parser.add_argument("--where", metavar="JSON", help="only vectors that match a filter on declared fields")
-    parser.add_argument(
-        "--missing", choices=("ignore", "error"), default="ignore", help="for ids that are not stored (default: ignore)"
-    )
-    parser.add_argument("--threads", type=int, metavar="N", help="threads to use (default: one for each core)")
-    parser.add_argument("--json", action="store_true", help="print the number of vectors as JSON")
+    add_selection(parser, "erase")
 
 
 def run(args: argparse.Namespace) -> int:

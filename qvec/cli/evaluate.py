@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import qvec
-from qvec.cli.output import print_json, print_text
-from qvec.common.console import print_table, progress
+from qvec.cli.output import print_json
+from qvec.common.console import progress
 from qvec.common.errors import NotFoundError
 from qvec.common.extras import require
 from qvec.datasets import load_vectors
-from qvec.quality.report import HEADINGS, Report
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -57,12 +56,5 @@ def run(args: argparse.Namespace) -> int:
         for row in found.to_dicts():
             print_json(row)
     else:
-        print_report(found)
+        found.show()
     return 0
-
-
-def print_report(report: Report) -> None:
-    """Print the table, and why codes are missing in it."""
-    print_table(report.title, HEADINGS, report.cells())
-    for code, reason in report.skipped.items():
-        print_text(f"{code}: not measured: {reason}")

@@ -11,7 +11,7 @@ from qvec.common.errors import InputError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=("list", "add", "drop"), help="what to do")
+    parser.add_argument("action", choices=("list", "add", "drop"), metavar="list|add|drop", help="what to do")
     parser.add_argument("store", metavar="STORE", help="the store's file")
     parser.add_argument("name", metavar="NAME", nargs="?", help="the payload key, for add and drop")
     parser.add_argument(

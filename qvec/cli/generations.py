@@ -11,6 +11,7 @@ import numpy as np
 import qvec
 from qvec.cli.output import print_json
 from qvec.common.console import print_table
+from qvec.common.errors import InputError
 from qvec.datasets import load_vectors
 
 COLUMNS = ("number", "code", "id", "bytes", "method", "model", "created", "trained on", "rows", "active")
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
             print(db.export_calibration(args.export))
             return 0
         if args.source is not None:
-            db.import_calibration(args.source.read_text(), activate=args.activate)
+            db.import_calibration(_text_of(args.source), activate=args.activate)
         elif args.train is not None:
             sample = np.asarray(load_vectors(args.train), np.float32)
             db.calibrate(sample, method=args.method, activate=args.activate)
@@ -52,6 +53,13 @@ def run(args: argparse.Namespace) -> int:
     else:
         print_table("", COLUMNS, [list(map(_shown, row.values())) for row in found])
     return 0
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is not what --export prints: {error.reason} at byte {error.start}") from error
 
 
 def _shown(value: object) -> object:

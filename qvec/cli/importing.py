@@ -21,7 +21,7 @@ from qvec.cli.stdin import as_file
 from qvec.codes.configs import HNSW
 from qvec.common.console import human_bytes, progress
 from qvec.common.errors import InputError
-from qvec.common.types import MAX_DIM, Metric, OnConflict, Originals
+from qvec.common.types import MAX_DIM, Metric, OnConflict
 from qvec.datasets.text_files import CSV_SUFFIXES
 from qvec.interchange import Source, SourceFormat, add_from, create_for, open_source
 from qvec.interchange.copying import BATCH
@@ -29,6 +29,7 @@ from qvec.interchange.copying import BATCH
 MAX_BATCH = 1 << 20
 NEW_STORE = ("metric", "code", "index", "originals", "model")
 INDEXES = ("auto", "flat", "hnsw", "packed", "ivf")
+ORIGINALS = ("f32", "f16", "none")  # a file has one form of its vectors
 READING = ("key", "ids", "payloads", "vector", "id", "payload", "columns", "skip", "table", "document")
 
 
@@ -37,10 +38,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", type=Path, help="the rows, or a directory; - for standard input")
     parser.add_argument("--format", choices=get_args(SourceFormat), help="the format of FILE (default: by its suffix)")
     new = parser.add_argument_group("for a new store")
-    new.add_argument("--metric", choices=get_args(Metric), help="default: the HDF5 file's own, else cosine")
+    new.add_argument("--metric", metavar="|".join(get_args(Metric)), help="default: that of FILE, else cosine")
     new.add_argument("--code", metavar="NAME", help="the code of vectors, such as int8 or rabitq4 (default: auto)")
     new.add_argument("--index", choices=INDEXES, help="the index (default: auto)")
-    new.add_argument("--originals", choices=get_args(Originals), help="how to store vectors themselves (default: f32)")
+    new.add_argument("--originals", choices=ORIGINALS, help="how to store vectors themselves (default: f32)")
     new.add_argument("--model", metavar="NAME", help="a tag of the embedding model")
     new.add_argument(
         "--field",

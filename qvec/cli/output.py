@@ -1,23 +1,30 @@
-"""Print JSON that any program can read, and sentences that fit the terminal."""
+"""Print JSON that any program can read."""
 
 from __future__ import annotations
 
+import base64
 import json
 import math
-import textwrap
+from datetime import datetime
 from typing import Any
 
-from qvec.common.console import WIDTH
+import numpy as np
 
 
 def print_json(value: Any) -> None:
-    """Print a value on one line. Numbers that JSON does not have, NaN and infinities, become null."""
-    print(json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, default=str))
+    """Print a value on one line.
+
+    Numbers that JSON does not have, NaN and infinities, become null; datetimes become ISO 8601 text, bytes Base64.
+    """
+    print(json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, default=_as_json))
 
 
-def print_text(text: str) -> None:
-    """Print a sentence, broken into lines."""
-    print(textwrap.fill(text, WIDTH, break_on_hyphens=False, break_long_words=False))
+def _as_json(value: object) -> Any:
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def _plain(value: Any) -> Any:

@@ -6,7 +6,8 @@ import argparse
 import json
 
 from qvec.cli.output import print_json
-from qvec.common.console import print_table, shortened
+from qvec.common.console import print_table
+from qvec.common.text_tables import shortened
 from qvec.rows.results import Records
 
 SHOWN_VALUES, PAYLOAD_WIDTH = 3, 200  # of a row in a table

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 import qvec
 from qvec.cli.output import print_json
 from qvec.cli.stdin import as_file
-from qvec.common.console import print_table, shortened
+from qvec.common.console import print_table
 from qvec.common.errors import InputError
+from qvec.common.text_tables import shortened
 from qvec.datasets import load_vectors
 from qvec.search.explain import Explanation
 
@@ -113,7 +114,10 @@ def _queries(args: argparse.Namespace, file: Path) -> tuple[list[int | str], NDA
 
 
 def _oversample(text: str) -> float | str:
-    return text if text == "auto" else float(text)
+    try:
+        return text if text == "auto" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number, nor auto") from None
 
 
 def as_where(text: str | None) -> Any:

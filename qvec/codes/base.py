@@ -67,18 +67,6 @@ class Quantizer(ABC):
         object.__setattr__(self, "codec", self._make_codec())
 
     @property
-    def limited(self) -> bool:
-        """Whether :meth:`check_range` refuses some vectors."""
-        return False
-
-    def check_range(self, name: str, x: Float32Array, first: int = 0) -> None:
-        """Raise InputError if codes would change a vector of float32[n, dim] beyond their precision.
-
-        ``name``: the name of x in error messages. ``first``: the number of its first row.
-        """
-        return
-
-    @property
     def code_size(self) -> int:
         """The bytes of one code, including factors."""
         return self.codec.stride

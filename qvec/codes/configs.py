@@ -30,6 +30,7 @@ from qvec.common.types import (
 )
 
 MAX_LISTS = 2**20
+MIXED_BITS = 3.0  # of Mixed, per dimension on average, if no budget is given
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,7 @@ class Float32:
 
 @dataclass(frozen=True)
 class Float16:
-    """IEEE 754 half precision: 2 bytes per dimension. ``dims``: see :class:`Int8`.
-
-    Under cosine vectors may have any length; under other metrics values are at most 65,504.
-    """
+    """IEEE 754 half precision, with a unit for each vector: 2 bytes per dimension. ``dims``: see :class:`Int8`."""
 
     kind: ClassVar[CodeKind] = "f16"
     min_samples: ClassVar[int] = 0
@@ -260,12 +258,15 @@ class Mixed:
 
 @dataclass(frozen=True)
 class Prequantized:
-    """Embeddings that are already quantized, as embedding APIs and sentence-transformers return them; no originals.
+    """Embeddings that are already quantized, as embedding APIs and sentence-transformers return them.
 
     ``dtype``: ``"int8"``: int8[n, dim]. ``"uint8"``: uint8[n, dim], the integer plus 128: both forms of an embedding
     have the same distances. ``"ubinary"``: uint8[n, dim / 8], bits packed highest first (``numpy.packbits``).
     ``"binary"``: the same minus 128, as int8. Distances are computed from the integers; bits are compared by
     Hamming distance under all metrics. Queries have the same form, or are floats [n, dim].
+
+    Vectors that come as bits and as integers are stored in both forms with ``originals="int8"`` or ``"uint8"``: bits
+    find candidates, and integers re-rank them. Queries are then integers or floats [n, dim].
     """
 
     kind: ClassVar[CodeKind] = "prequantized"

@@ -11,14 +11,13 @@ from qvec._kernels import Codec
 from qvec.codes.base import Quantizer, coded_sample, config_of, make_transform, read_common
 from qvec.codes.bit_allocation import GROUP, MAX_WIDTH, allocate_bits
 from qvec.codes.centroids import Centroids, codec_options
-from qvec.codes.configs import CodeConfig, Mixed
+from qvec.codes.configs import MIXED_BITS, CodeConfig, Mixed
 from qvec.codes.samples import check_sample, check_vectors
 from qvec.codes.transforms import MAX_MATRIX_BYTES
 from qvec.common.errors import FormatError, InputError
 from qvec.common.plain_state import State, floats_to_bytes, take_floats
 from qvec.common.types import CodeKind, Codes, Float32Array, Metric
 
-DEFAULT_BITS = 3.0
 OVERSAMPLE = ((3.5, 2), (2.5, 3), (1.5, 5), (0.0, 20))  # (least bits per dimension, factor): docs/quantization.md
 COVARIANCE_ROWS = 20_000  # at most this many rows of the sample are used: enough for 1,000 dimensions
 
@@ -98,7 +97,7 @@ def _check_matrix_fits(config: Mixed, dim: int) -> None:
 
 def _budget(config: Mixed, dim: int) -> int:
     """Bytes of the code of a vector, at least one bit for one group; InputError if the budget is too large."""
-    bits = DEFAULT_BITS if config.bits is None else config.bits
+    bits = MIXED_BITS if config.bits is None else config.bits
     budget = int(bits * dim / 8) if config.bytes is None else config.bytes
     least, most = GROUP // 8, MAX_WIDTH * (GROUP // 8) * -(-dim // GROUP)
     if config.bytes is not None and budget > most:

@@ -9,6 +9,7 @@ import numpy as np
 
 from qvec._kernels import Codec
 from qvec.codes.base import Quantizer, config_of, read_common
+from qvec.codes.binary import BinaryQuantizer
 from qvec.codes.configs import CodeConfig, Prequantized
 from qvec.codes.prequantized_input import DTYPES, Integers, is_bits, to_bits, to_floats, width_of
 from qvec.codes.samples import check_codes
@@ -30,7 +31,6 @@ class PrequantizedQuantizer(Quantizer):
     """
 
     kind: ClassVar[CodeKind] = "prequantized"
-    oversample: ClassVar[int] = 1
 
     form: PrequantizedType
 
@@ -46,6 +46,14 @@ class PrequantizedQuantizer(Quantizer):
             got = sample.dtype if isinstance(sample, np.ndarray) else type(sample).__name__
             raise InputError(f"sample must be a matrix of {form} codes ({DTYPES[form].__name__}), got {got}")
         return cls(sample.shape[1] * (8 if is_bits(form) else 1), metric, None, form)
+
+    @property
+    def oversample(self) -> int:
+        return BinaryQuantizer.oversample if is_bits(self.form) else 1
+
+    @property
+    def bits_per_dim(self) -> float:
+        return 1 if is_bits(self.form) else 8  # rows are padded
 
     def encode(self, x: Any) -> Codes:
         """Store codes [n, width] of the form as uint8[n, code_size]."""

@@ -35,14 +35,13 @@ def width_of(form: PrequantizedType, dim: int) -> int:
     return dim // 8 if is_bits(form) else dim
 
 
-def as_integers(name: str, value: object, dim: int, form: PrequantizedType, metric: Metric) -> Integers:
+def as_integers(name: str, x: NDArray[Any], dim: int, form: PrequantizedType, metric: Metric) -> Integers:
     """Return [n, width], C-contiguous, of the form's dtype; a single vector may be 1-D.
 
-    Integers of other dtypes, and lists of integers, are accepted if all values fit. InputError names the first value
+    Integers of other dtypes are accepted if all values fit. InputError names the first value
     that does not fit and, under cosine, the first zero vector.
     """
     dtype, width = DTYPES[form], width_of(form, dim)
-    x = np.asarray(value)
     if x.size and x.dtype.kind not in "iu":
         raise InputError(f"{name} must hold integers, this collection's {form} codes, got dtype {x.dtype}")
     if x.shape == (0,):

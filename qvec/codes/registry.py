@@ -48,7 +48,7 @@ QUANTIZERS = _Kinds(
 INDEXES: dict[str, type[Flat] | type[HNSW] | type[IVF]] = {"flat": Flat, "hnsw": HNSW, "ivf": IVF}
 CONFIGS: dict[str, type[CodeConfig]] = {config.kind: config for config in get_args(CodeConfig)}
 NAMED: dict[str, CodeConfig] = {f"rabitq{bits}": RaBitQ(bits) for bits in range(1, 9)}
-MIXED_BITS = (1.0, 1.5, 2.0, 2.5, 4.0, 5.0, 6.0)  # budgets per dimension in addition to the default
+MIXED_BUDGETS = (1.0, 1.5, 2.0, 2.5, 4.0, 5.0, 6.0)  # budgets per dimension in addition to the default
 AUTO = "int8"  # nearly the recall of float32 on all sets measured, in a quarter of the bytes (ADR 1)
 
 __all__ = [
@@ -86,7 +86,7 @@ def make_config(code: str | CodeConfig) -> CodeConfig:
 def every_code() -> list[CodeConfig]:
     """Each kind of code that vectors can be encoded to: RaBitQ with all numbers of bits, mixed with some budgets."""
     plain = [kind() for kind in CONFIGS.values() if kind not in (RaBitQ, Prequantized)]
-    return [*plain, *NAMED.values(), *(Mixed(bits=bits) for bits in MIXED_BITS)]
+    return [*plain, *NAMED.values(), *(Mixed(bits=bits) for bits in MIXED_BUDGETS)]
 
 
 def code_to_dict(code: CodeConfig) -> State:

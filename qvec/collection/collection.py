@@ -36,7 +36,7 @@ from qvec.quality.recall import MAX_EVALUATED_ROWS, OVERSAMPLES, CodeNames
 from qvec.rows.lookup import find_rows
 from qvec.rows.reader import refuse_missing
 from qvec.rows.results import AddResult
-from qvec.schema.config import index_config
+from qvec.schema.config import check_makes_codes, index_config
 from qvec.schema.generations import Generation, list_generations
 from qvec.schema.payloads import table_parts
 from qvec.schema.quantizer_export import Transfer, export_quantizer, import_quantizer
@@ -45,6 +45,7 @@ from qvec.schema.state import ListsState, Oversample
 from qvec.schema.validation import (
     as_id_set,
     as_ids,
+    as_originals,
     as_payloads,
     as_searched,
     as_stored,
@@ -118,6 +119,7 @@ class Collection(ReadableCollection):
         ids: Any = None,
         payloads: Sequence[Payload | None] | Payload | None = None,
         *,
+        originals: ArrayLike | None = None,
         on_conflict: OnConflict = "error",
         progress: Progress | bool | None = None,
         threads: int | None = None,
@@ -132,12 +134,13 @@ class Collection(ReadableCollection):
         is array-like). A collection of :class:`qvec.Prequantized` codes takes integers in that form.
         ids: n integers in [0, 2^63) or n strings, as chosen at creation; None: the next n integers.
         payloads: a dict (or None) for each vector, of msgpack-able values; for one vector, a dict.
+        originals: for a collection that was created with originals="int8" or "uint8", the vectors in this form.
         on_conflict: for an id that is already stored, "error", "skip" the vector or "replace" the stored one.
         progress: called with (done, total) rows while the index is built; True: show a bar.
         threads: default, one for each core.
         model: the tag of the vectors' embedding model, refused if it is not the collection's.
         vector, id: if ``vectors`` is a table (of pandas, polars or Arrow), the names of its columns of vectors and of
-        ids. The other columns are the payloads.
+        ids; ``originals`` is then the name of a column, too. The other columns are the payloads.
         sparse: by sparse field, the vectors of all rows: a SciPy CSR matrix, or a list of dicts of ids and weights,
         pairs of arrays, or None. They are stored in the payloads.
 
@@ -149,9 +152,10 @@ class Collection(ReadableCollection):
         if vector is not None or id is not None:
             if ids is not None or payloads is not None:
                 raise InputError("a table brings ids and payloads itself: give vector and id, or ids and payloads")
-            vectors, ids, payloads = table_parts(vectors, vector, id)
+            vectors, originals, ids, payloads = table_parts(vectors, vector, id, originals)
         check_choice("on_conflict", on_conflict, get_args(OnConflict))
         x = as_stored("vectors", vectors, config.dim, config.metric, config.form)
+        exact = as_originals(originals, config, len(x))
         checked = None if ids is None else as_ids(ids, config.ids)
         if checked is not None:
             if len(checked) != len(x):
@@ -167,7 +171,7 @@ class Collection(ReadableCollection):
                 types = {name: field.type for name, field in txn.state.fields.items()}
                 checked_payloads = with_sparse(checked_payloads, sparse, types)
             untrained = writer.is_empty
-            result = writer.add(x, checked, checked_payloads, on_conflict, workers, report)
+            result = writer.add(x, exact, checked, checked_payloads, on_conflict, workers, report)
             drift = self._alarm.check(txn, x, untrained)
             repair_due, untuned = result.replaced > 0 and writer.repair_due, outdated(txn.state)
             lists = txn.state.index
@@ -184,16 +188,22 @@ class Collection(ReadableCollection):
     def upsert(
         self,
         vectors: ArrayLike,
-        ids: Any,
+        ids: Any = None,
         payloads: Sequence[Payload | None] | Payload | None = None,
         *,
+        originals: ArrayLike | None = None,
         progress: Progress | bool | None = None,
         threads: int | None = None,
         model: str | None = None,
+        vector: str | None = None,
+        id: str | None = None,
         sparse: Mapping[str, Any] | None = None,
     ) -> AddResult:
-        """Add vectors and replace those whose ids are already stored; see :meth:`add`."""
+        """Add vectors and replace those whose ids are already stored; see :meth:`add`. Ids are required."""
+        if ids is None and id is None:
+            raise InputError("upsert replaces by id: give ids, or the name of a table's column of ids as id")
         options: dict[str, Any] = {"progress": progress, "threads": threads, "model": model, "sparse": sparse}
+        options |= {"vector": vector, "id": id, "originals": originals}
         return self.add(vectors, ids, payloads, on_conflict="replace", **options)
 
     def update_payloads(
@@ -507,6 +517,7 @@ class Collection(ReadableCollection):
         """
         from qvec.quality.choose import Target
 
+        check_makes_codes(self._config)
         target = Target(target_recall, max_bytes, max_p99_ms)
         if minimize is not None:
             check_choice("minimize", minimize, ("time", "bytes"))
@@ -584,10 +595,7 @@ class Collection(ReadableCollection):
         """
         from qvec.quality.tuning import tune
 
-        config = self._config
-        q = None if queries is None else as_searched(np.atleast_2d(queries), config.dim, config.metric, config.form)
-        if q is not None and not len(q):
-            raise InputError("queries must hold one query or more")
+        q = self._measured_queries(queries)
         if not len(ks):
             raise InputError("ks must name one k or more")
         checked = sorted({check_count("ks", k, 1, MAX_TUNED_K) for k in ks})
@@ -739,9 +747,18 @@ class Collection(ReadableCollection):
     ) -> Evaluation:
         from qvec.quality.evaluate import Evaluation
 
-        config = self._config
-        q = None if queries is None else as_vectors("queries", queries, config.dim, config.metric)
+        q = self._measured_queries(queries)
         return Evaluation(snap, self._access, q, k, oversamples, rows, seed, as_progress(progress, "evaluate"))
+
+    def _measured_queries(self, queries: ArrayLike | None) -> Float32Array | None:
+        """Queries to measure with, float32 [n, dim], n > 0."""
+        if queries is None:
+            return None
+        config = self._config
+        q = np.atleast_2d(as_searched(queries, config.dim, config.metric, config.exact_form))
+        if not len(q):
+            raise InputError("queries must hold one query or more")
+        return q
 
     def _apply_choice(self, code: CodeConfig, oversample: int, progress: Progress | bool | None) -> Generation:
         made = self.requantize(code, progress=progress)
@@ -774,6 +791,7 @@ class Collection(ReadableCollection):
     ) -> Generation:
         from qvec.maintenance.calibrate import store_trained
 
+        check_makes_codes(self._config)
         number, active = store_trained(self._store, self._access, trained, sample)
         if activate and not active:
             self.requantize(generation=number, threads=threads, progress=progress)

@@ -54,6 +54,7 @@ class ReadableCollection:
         self._config = Config.from_dict(dict(store.config))
         self._access = RowAccess(self._config)
         self._finalizer: weakref.finalize[[], ReadableCollection] | None = None
+        self._search_prepared = store.search_prepared  # the bound method, which saves two look-ups in each search
         take = WeakMethod(self._take_queries)  # a cycle would keep a dropped handle open
         self._searches = Searches(store, self._access, lambda queries: (sampled := take()) and sampled(queries))
 
@@ -194,7 +195,7 @@ class ReadableCollection:
         nprobe: int | None = None,
         oversample: float | Literal["auto"] = "auto",
         exact: bool = False,
-        recall: float | tuple[float, float, float] | None = None,
+        recall: float | None = None,
         threads: int | None = None,
         timeout: float | None = None,
     ) -> Hits | BatchHits:
@@ -216,9 +217,8 @@ class ReadableCollection:
         other kind; a scan ignores ef.
         oversample: candidates per hit that are re-ranked with the originals; 0: none; "auto": as many as the code
         needs, but at most a given ``ef``.
-        recall: in place of these, the mean share of true neighbors to find, by the cheapest search that :meth:`tune`
-        measured to reach it; each query gets the effort that it needs. (mean, floor, share): also with at most this
-        share of queries below the floor. ``hits.expected_recall`` is the recall to expect. exact: score every original.
+        recall: use the cheapest search that has reached this recall in the measurements of :meth:`tune`, instead of the
+        options above. exact: score every original.
         threads: number of threads for a batch; default, one for each core.
         timeout: seconds after which the search raises SearchTimeoutError, at most a few milliseconds late.
 
@@ -235,6 +235,12 @@ class ReadableCollection:
         options = (k, include, max_distance, offset, mmr, None, 1, ef, nprobe, oversample, exact, recall)
         plain = text is None and sparse is None and fusion is None and fusion_depth is None and text_weights is None
         if plain and highlight is False and query is not None:
+            if where is None and ids_in is None and threads is None and timeout is None:
+                hits: Hits | None = self._search_prepared(query, options)
+                if hits is not None:
+                    return hits
+            else:
+                self._store.searches += 1
             return self._searches.search(query, options, where, ids_in, threads, timeout)
         given = text, sparse, fusion, fusion_depth, text_weights, highlight
         return self._search_inputs(query, options, given, where, ids_in, threads, timeout)
@@ -258,7 +264,7 @@ class ReadableCollection:
         nprobe: int | None = None,
         oversample: float | Literal["auto"] = "auto",
         exact: bool = False,
-        recall: float | tuple[float, float, float] | None = None,
+        recall: float | None = None,
         threads: int | None = None,
         timeout: float | None = None,
     ) -> Hits | BatchHits:
@@ -301,7 +307,7 @@ class ReadableCollection:
         nprobe: int | None = None,
         oversample: float | Literal["auto"] = "auto",
         exact: bool = False,
-        recall: float | tuple[float, float, float] | None = None,
+        recall: float | None = None,
         threads: int | None = None,
         timeout: float | None = None,
     ) -> Hits | BatchHits:
@@ -330,6 +336,7 @@ class ReadableCollection:
         )
         plain = text is None and sparse is None and fusion is None and fusion_depth is None and text_weights is None
         if plain and highlight is False and query is not None:
+            self._store.searches += 1
             return self._searches.search(query, options, where, ids_in, threads, timeout)
         given = text, sparse, fusion, fusion_depth, text_weights, highlight
         return self._search_inputs(query, options, given, where, ids_in, threads, timeout)
@@ -403,8 +410,9 @@ class ReadableCollection:
             return int(snap.state.live)
 
     def __contains__(self, id: object) -> bool:
+        scalar = getattr(id, "ndim", None) == 0 or hasattr(id, "as_py")
         try:
-            key = id_keys(as_ids([id], self._config.ids))[0]
+            key = id_keys(as_ids(id if scalar else [id], self._config.ids))[0]
         except InputError:
             return False
         with self._store.read() as snap:

@@ -13,8 +13,9 @@ from qvec.collection.collection import Collection
 from qvec.collection.open import open as open_collection
 from qvec.common.errors import InputError, MissingIdError
 from qvec.common.types import ArrayLike, MemoryMode, NDArray
+from qvec.rows.lookup import id_array
 from qvec.rows.results import Records
-from qvec.schema.validation import MAX_K, check_count
+from qvec.schema.validation import MAX_K, as_ids, check_count
 from qvec.search.options import deadline_after
 from qvec.search.results import BatchHits, Extras, Hits
 
@@ -116,7 +117,7 @@ class ShardedIndex:
 
         MissingIdError: none has it.
         """
-        wanted = [ids] if np.ndim(ids) == 0 else list(ids)
+        wanted = id_array(as_ids(ids, self.shards[0]._config.ids)).tolist()
         parts = [self._holder(id).get([id]) for id in wanted] or [self.shards[0].get([])]
         names, vectors = (np.concatenate([getattr(part, field) for part in parts]) for field in ("ids", "vectors"))
         return Records(names, vectors, [payload for part in parts for payload in part.payloads])

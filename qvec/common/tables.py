@@ -1,9 +1,9 @@
 """Rows as Arrow and pandas tables: fixed columns, and one column for each payload key.
 
-A key has its own Arrow column if all of its values have the same type: bool, int (64 bits), float, str, datetime (in
-UTC), bytes, or a list of one of the first five. Other values (mixed types, None, dicts, nested lists) are in the column
-``payload`` as a JSON object, which is null if nothing is left or the row has no payload. :func:`merged` restores the
-payload, except for datetimes in the JSON object, which are ISO 8601 text.
+A key has its own Arrow column if all of its values, but for None, have one type: bool, int (64 bits), float, str,
+datetime (in UTC), bytes, or a list of one of the first five. Other values (None, mixed types, dicts, nested lists) are
+in the column ``payload`` as a JSON object, which is null if nothing is left or the row has no payload. :func:`merged`
+restores the payload, except for datetimes in the JSON object, which are ISO 8601 text.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ class PayloadColumns:
         """Take the types of payloads of the table into account."""
         for payload in payloads:
             for key, value in (payload or {}).items():
+                if value is None:  # in the rest of its own row; the column has the other rows' values
+                    continue
                 kind = _kind(value)
                 known = self._kinds.setdefault(key, kind)
                 if known != kind:

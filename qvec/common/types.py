@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         nprobe: int | None
         oversample: float | Literal["auto"]
         exact: bool
-        recall: float | tuple[float, float, float] | None
+        recall: float | None
         threads: int | None
         timeout: float | None
 
@@ -73,7 +73,7 @@ else:  # numpy.typing takes a tenth of the import's time, and only type checkers
 Metric = Literal["cosine", "ip", "l2"]
 CodeKind = Literal["f32", "f16", "bf16", "int8", "int4", "ternary", "binary", "rabitq", "mixed", "prequantized"]
 IdKind = Literal["int64", "str"]
-Originals = Literal["f32", "f16", "none"]
+Originals = Literal["f32", "f16", "int8", "uint8", "none"]
 Scale = Literal["per_vector", "per_dim", "global"]
 Rounding = Literal["nearest", "truncate"]
 GraphLayout = Literal["compact", "packed"]

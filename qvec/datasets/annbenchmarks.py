@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from qvec.common.errors import InputError, MissingExtraError
-from qvec.datasets.files import Matrix, PathLike, checked_matrix, existing_file, named_member
+from qvec.datasets.files import Matrix, PathLike, checked_matrix, existing_file, named_part
 
 Metric = Literal["cosine", "ip", "l2"]
 METRICS: dict[str, Metric] = {
@@ -84,7 +84,7 @@ def _opened(file: Path) -> Iterator[Any]:
 def _read(file: Path, h5: Any, key: str | None) -> Matrix:
     names: list[str] = []
     h5.visititems(lambda name, member: names.append(name) if hasattr(member, "shape") else None)
-    name = named_member(file, names, key, default="train")
+    name = named_part(file, "array", "key", names, key, default="train")
     return checked_matrix(np.asarray(h5[name]), f"{file}[{name!r}]")
 
 

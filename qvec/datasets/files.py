@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +44,19 @@ def mapped(file: Path, dtype: np.dtype[Any], shape: tuple[int, int], offset: int
     return np.memmap(file, dtype, mode="r", offset=offset, shape=shape)
 
 
-def named_member(file: Path, names: list[str], key: str | None, default: str | None = None) -> str:
-    """Choose the array of a file with several: ``key``, ``default`` if it exists, or the only one."""
-    wanted = key if key is not None else default
+def named_part(
+    where: object, what: str, option: str, names: Sequence[str], asked: str | None, default: str | None = None
+) -> str:
+    """Choose one of the arrays or tables of a file or folder: ``asked``, ``default`` if it exists, or the only one.
+
+    Raises InputError that names the ``option`` to choose with.
+    """
+    wanted = asked if asked is not None else default
     if wanted in names:
         return str(wanted)
     listed = ", ".join(names) or "none"
-    if key is not None:
-        raise InputError(f"{file} holds no array {key!r}; it holds: {listed}")
+    if asked is not None:
+        raise InputError(f"{where} has no {what} {asked!r}; it has: {listed}")
     if len(names) != 1:
-        raise InputError(f"{file} holds {len(names)} arrays; name one with key: {listed}")
+        raise InputError(f"{where} has {len(names)} {what}s; name one with {option}=: {listed}")
     return names[0]

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from qvec.common.console import as_progress
 from qvec.common.errors import InputError
 from qvec.datasets.annbenchmarks import Metric
 from qvec.datasets.files import Matrix, checked_matrix
+from qvec.schema.arrays import real_array
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
@@ -20,21 +22,23 @@ SLACK = 1e-10  # relative; far above the rounding errors of a float64 dot produc
 
 
 def exact_knn(
-    base: ArrayLike, queries: ArrayLike, k: int, metric: Metric, *, progress: Progress | None = None
+    base: ArrayLike, queries: ArrayLike, k: int, metric: Metric, *, progress: Progress | bool | None = None
 ) -> tuple[Int64, Float64]:
     """Find the k nearest rows of ``base`` to each query by float64 distance; of ties, the smaller row.
 
-    ``base`` (n, dim) and ``queries`` (q, dim) have any real dtype. They are converted block by block, so that ``base``
-    may be a map of a large file. Distances are those of qvec: l2 squared Euclidean, ip ``-dot``, cosine ``1 - cos``.
+    ``base`` (n, dim) and ``queries`` (q, dim) are array-like (docs/inputs.md). Arrays are converted block by block, so
+    that ``base`` may be a map of a large file. Distances are those of qvec: l2 squared Euclidean, ip ``-dot``, cosine
+    ``1 - cos``.
     BLAS finds candidates; their distances are then computed one by one, so that equal vectors are at equal distances.
-    ``progress(done, total)`` is called with rows of ``base``.
+    ``progress(done, total)`` is called with rows of ``base``; True: show a bar.
 
     Returns rows int64 and distances float64, both (q, min(k, n)), nearest first. Raises InputError for a wrong shape,
     dtype, metric or k, and for a row that is not finite or, under cosine, zero.
     """
-    base = checked_matrix(np.asanyarray(base), "base")
-    queries = checked_matrix(np.asanyarray(queries), "queries")
+    base = checked_matrix(real_array("base", base), "base")
+    queries = checked_matrix(real_array("queries", queries), "queries")
     _check(base, queries, k, metric)
+    report = as_progress(progress, "exact neighbors")
     points = _prepared(queries, metric, "queries", 0)
     best = [_Nearest(min(k, len(base))) for _ in points]
     for start in range(0, len(base), BASE_BLOCK):
@@ -44,8 +48,8 @@ def exact_knn(
             for row, row_keys in enumerate(keys, first):
                 near = best[row].near(row_keys, slack)
                 best[row].merge(near + start, _pairwise(points[row], block[near], metric))
-        if progress is not None:
-            progress(start + len(block), len(base))
+        if report is not None:
+            report(start + len(block), len(base))
     shape = (len(points), min(k, len(base)))
     rows = np.array([nearest.rows for nearest in best], np.int64).reshape(shape)
     return rows, np.array([nearest.distances for nearest in best], np.float64).reshape(shape)

@@ -45,12 +45,13 @@ def grow(
     *,
     queries: int = QUERIES,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Workload:
     """Create ``n`` mixtures of the source's base and ``queries`` mixtures of its queries, with exact neighbors.
 
     The set is written to ``folder`` (base.npy, queries.npy, gt.npy, meta.json) with a few megabytes of memory. If it
-    already exists, its files are mapped. ``progress(done, total)``: rows searched for neighbors.
+    already exists, its files are mapped. ``progress(done, total)``: rows searched for neighbors; True: show
+    a bar.
 
     Raises InputError, also if the folder has another set.
     """

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from qvec.common.errors import InputError
-from qvec.datasets.files import Matrix, checked_matrix, named_member
+from qvec.datasets.files import Matrix, checked_matrix, named_part
 
 
 def load_npy(file: Path) -> Matrix:
@@ -27,7 +27,7 @@ def load_npz(file: Path, key: str | None) -> Matrix:
     """Read one array of an ``.npz`` archive into memory: archives cannot be mapped."""
     try:
         with np.load(file, allow_pickle=False) as archive:
-            name = named_member(file, list(archive.files), key)
+            name = named_part(file, "array", "key", list(archive.files), key)
             array = archive[name]
     except InputError:
         raise

@@ -92,7 +92,7 @@ def load_workload(
     metric: Metric | None = None,
     rows: int | None = None,
     max_queries: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Workload:
     """Load vectors, queries and at least ``k`` exact neighbors per query.
 
@@ -101,7 +101,7 @@ def load_workload(
     :func:`load_vectors`. Names of texmex, such as ``sift_base.fvecs``, ``sift_query.fvecs`` and
     ``sift_groundtruth.ivecs``, are recognized. ``queries``, ``truth`` and ``metric`` override those of ``path``.
     ``rows`` and ``max_queries``: use only the first ones. Neighbors are computed if they are not given, or if they are
-    for other rows; ``progress(done, total)`` is called with rows of the base.
+    for other rows; ``progress(done, total)`` is called with rows of the base; True: show a bar.
 
     Raises NotFoundError; InputError if something is missing or unreadable, or the given neighbors are not those of the
     vectors: shape and range are checked, and for some queries the neighbors.

@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from qvec.demo.comparison import print_comparison
+from qvec.common.console import heading
+from qvec.demo.comparison import Comparison
 from qvec.demo.corpus import load_corpus
-from qvec.demo.steps import answer_questions, ask_from_another_process, build_store
+from qvec.demo.steps import Answers, Demo, SecondProcess, Step, Storing
+
+STEPS: tuple[type[Step], ...] = (Storing, Answers, SecondProcess, Comparison)
 
 
-def run_demo(path: Path | None = None) -> None:
-    """Run the demo and print the results. The collection remains at ``path`` if one is given.
+def run_demo(path: Path | None = None, *, show: bool = True) -> dict[str, Any]:
+    """Run the demo; what each step found, as plain data. The collection remains at ``path`` if one is given.
+
+    ``show``: print each step and its result.
 
     Raises ExistsError if ``path`` exists, and QvecError if another process gets other answers.
     """
     corpus = load_corpus()
+    found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="qvec-") as name:
         folder = Path(name)
-        store = folder / "demo.qvec" if path is None else path
-        build_store(store, corpus)
-        answers = answer_questions(store, corpus)
-        ask_from_another_process(store, folder, corpus, answers)
-        print_comparison(folder, corpus)
-    if path is not None:
+        demo = Demo(corpus, folder / "demo.qvec" if path is None else path, folder, found)
+        for number, kind in enumerate(STEPS, 1):
+            step = kind(demo)
+            if show:
+                heading(f"{number}. {step.title}")
+            found[step.name] = result = step.run()
+            if show:
+                step.show(result)
+    if path is not None and show:
         print(f"\nThe store is in {path}. Try: qvec info {path}; qvec search {path} --id 0 -k 5")
+    return found

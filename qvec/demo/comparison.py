@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from qvec.collection.collection import Collection
 from qvec.collection.open import create
-from qvec.common.console import heading, print_table
+from qvec.common.console import print_table
 from qvec.common.types import CodeKind
 from qvec.datasets import exact_knn
 from qvec.demo.corpus import Corpus
+from qvec.demo.steps import Step, say
 from qvec.quality.recall import recall_of_rows
 from qvec.search.results import BatchHits
 
@@ -28,43 +29,65 @@ SEARCHES: dict[CodeKind, dict[str, dict[str, Any]]] = {
     "binary": CODED,
 }
 MEASURE_SECONDS = 0.5
-SIZES = ("code", "graph", "both", "original")
-COLUMNS = ("code", "search", f"recall@{K}", f"hit@{K}", *(f"{size} B" for size in SIZES), "queries/s")
+COLUMNS = ("code", "search", f"recall@{K}", f"hit@{K}", "code B", "graph B", "both B", "original B", "queries/s")
 
 Ids = NDArray[np.int64]
-Row = tuple[str, ...]
 
 
-def print_comparison(folder: Path, corpus: Corpus) -> None:
-    """Measure each code with and without re-ranking, and print a row for each."""
-    questions = len(corpus.questions)
-    heading(f"4. Compare the codes: {questions} questions, one thread, bytes (B) of one vector")
-    exact = exact_knn(corpus.vectors, corpus.queries, K, "cosine")[0]
-    rows = [row for code in SEARCHES for row in _measure(folder, corpus, code, exact)]
-    print_table("", COLUMNS, rows)
-    print(f"  recall@{K}: the part of the {K} nearest by exact float32 search that is found.")
-    print(f"  hit@{K}: the part of the questions whose answering passage is; exactly: {_hit(corpus, exact)}.")
-    print("  A search reads codes and graph; re-ranking also reads the float32 originals of the best few.")
+class Comparison(Step):
+    """Measures each code with and without re-ranking."""
+
+    name = "codes"
+
+    @property
+    def title(self) -> str:
+        return f"Compare the codes: {len(self.corpus.questions)} questions, one thread, bytes (B) of one vector"
+
+    def run(self) -> dict[str, Any]:
+        exact = exact_knn(self.corpus.vectors, self.corpus.queries, K, "cosine")[0]
+        rows = [row for code in SEARCHES for row in _measure(self.demo.folder, self.corpus, code, exact)]
+        return {"k": K, "exact_hit": _hit(self.corpus, exact), "rows": rows}
+
+    def show(self, result: dict[str, Any]) -> None:
+        print_table("", COLUMNS, [_cells(**row) for row in result["rows"]])
+        share = f"{result['exact_hit']:.3f}"
+        say(f"recall@{K}: the part of the {K} nearest by exact float32 search that is found.")
+        say(f"hit@{K}: the part of the questions whose answering passage is; exactly: {share}.")
+        say("A search reads codes and graph; re-ranking also reads the float32 originals of the best few.")
 
 
-def _measure(folder: Path, corpus: Corpus, code: CodeKind, exact: Ids) -> Iterator[Row]:
+def _cells(
+    code: str,
+    search: str,
+    recall: float,
+    hit: float,
+    code_bytes: float,
+    graph_bytes: float,
+    original_bytes: float,
+    queries_per_second: float,
+) -> tuple[str, ...]:
+    sizes = code_bytes, graph_bytes, code_bytes + graph_bytes, original_bytes, queries_per_second
+    return code, search, f"{recall:.3f}", f"{hit:.3f}", *(f"{size:,.0f}" for size in sizes)
+
+
+def _measure(folder: Path, corpus: Corpus, code: CodeKind, exact: Ids) -> Iterator[dict[str, Any]]:
     n, dim = corpus.vectors.shape
     with create(folder / f"{code}.qvec", dim, metric="cosine", code=code, index="hnsw") as db:
         db.add(corpus.vectors)
         stats = db.stats()
-        sizes = (
-            stats.codes_bytes,
-            stats.graph_bytes,
-            stats.codes_bytes + stats.graph_bytes,
-            stats.vectors_bytes,
-        )
-        per_vector = [f"{size / n:,.0f}" for size in sizes]
+        sizes = {"code": stats.codes_bytes, "graph": stats.graph_bytes, "original": stats.vectors_bytes}
         for name, options in SEARCHES[code].items():
             search = partial(_search, db, corpus, options)
             found, rate = search(), len(corpus.queries) / _seconds(search)
             recalls = recall_of_rows(found, exact, corpus.queries, corpus.vectors, "cosine")
-            quality = f"{recalls.mean():.3f}", _hit(corpus, found)
-            yield code, name, *quality, *per_vector, f"{rate:,.0f}"
+            yield {
+                "code": code,
+                "search": name,
+                "recall": float(recalls.mean()),
+                "hit": _hit(corpus, found),
+                **{f"{part}_bytes": size / n for part, size in sizes.items()},
+                "queries_per_second": rate,
+            }
 
 
 def _search(db: Collection, corpus: Corpus, options: dict[str, Any]) -> Ids:
@@ -72,9 +95,9 @@ def _search(db: Collection, corpus: Corpus, options: dict[str, Any]) -> Ids:
     return hits.ids
 
 
-def _hit(corpus: Corpus, found: Ids) -> str:
+def _hit(corpus: Corpus, found: Ids) -> float:
     passages = np.array([question.passage for question in corpus.questions])
-    return f"{(found == passages[:, None]).any(axis=1).mean():.3f}"
+    return float((found == passages[:, None]).any(axis=1).mean())
 
 
 def _seconds(search: Callable[[], Ids]) -> float:

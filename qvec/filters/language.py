@@ -18,6 +18,7 @@ import numpy as np
 
 from qvec.common.errors import InputError
 from qvec.filters.schema import MAX_KEY, Field, Key, Schema, shown
+from qvec.schema.payloads import listed
 
 MAX_DEPTH = 16  # levels of nested $and, $or and $not
 MAX_CONDITIONS = 1024
@@ -166,9 +167,8 @@ class _Parser:
         return Among(field, (self._key(field, value, path),))
 
     def among(self, field: Field, value: object, path: str) -> Node:
-        if isinstance(value, np.ndarray):
-            value = value.reshape(-1).tolist()
-        if not isinstance(value, list | tuple | set | frozenset):
+        value = listed(value)
+        if not isinstance(value, list | tuple | set | frozenset | range):
             raise InputError(f"{path} must be a list of values, got {shown(value)}")
         self.values += len(value)
         if self.values > MAX_VALUES:
@@ -182,12 +182,12 @@ class _Parser:
         return self.equals(field, value, path)
 
     def exists(self, field: Field, value: object, path: str) -> Node:
-        if not isinstance(value, bool):
+        if not isinstance(value, bool | np.bool_):
             raise InputError(f"{path} must be True or False, got {shown(value)}")
         return Exists(field) if value else Not(Exists(field))
 
     def empty(self, field: Field, value: object, path: str) -> Node:
-        if not isinstance(value, bool):
+        if not isinstance(value, bool | np.bool_):
             raise InputError(f"{path} must be True or False, got {shown(value)}")
         filled: Node = HasItems(field) if field.many else Exists(field)
         if field.type == "keyword":

@@ -15,7 +15,7 @@ import numpy as np
 
 from qvec.common.errors import InputError
 from qvec.common.types import FieldType
-from qvec.schema.payloads import plain_text
+from qvec.schema.payloads import plain_text, to_plain
 from qvec.schema.postings import PostingsState, TextOptions
 from qvec.schema.state import FieldDeclaration, State
 from qvec.text.analysis import MAX_TEXT_BYTES
@@ -259,6 +259,8 @@ def _datetime(value: object, where: str) -> int:
             value = datetime.fromisoformat(value)
         except ValueError:
             raise InputError(f"{where} is {shown(value)}: it must be a datetime or an ISO 8601 string") from None
+    if isinstance(value, np.datetime64) or hasattr(value, "to_pydatetime"):
+        value = to_plain(value, where)  # refuses nanoseconds
     if not isinstance(value, datetime):
         raise _mismatch(value, where, "a datetime or an ISO 8601 string")
     moment = value.replace(tzinfo=UTC) if value.tzinfo is None else value

@@ -45,9 +45,3 @@ def write_values(column: Column, rows: NDArray[np.int64], keys: Sequence[Key]) -
     starts = np.flatnonzero(np.diff(words, prepend=words[0] - 2) != 1)
     for run in np.split(np.arange(len(words)), starts[1:]):
         column.write(int(words[run[0]]), values[run].view(np.uint8))
-
-
-def read_values(column: Column, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Read the keys of rows."""
-    words, at = np.unique(rows // WORD_ROWS, return_inverse=True)
-    return column.read(words).view(np.uint64)[at, rows % WORD_ROWS]

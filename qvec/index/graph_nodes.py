@@ -11,10 +11,10 @@ import numpy as np
 
 from qvec._kernels import Codec, Column, PackedFinder, Packer, node_shape
 from qvec.codes.transforms import rotation_signs
-from qvec.common.errors import InputError
 from qvec.common.parallel import run_on_threads
 from qvec.common.types import Codes
 from qvec.index.base import CodeColumn, IndexInput
+from qvec.schema.config import check_packed
 from qvec.schema.layout import ADJACENCY, NODES, wide_column
 from qvec.schema.state import Rows
 from qvec.storage.store import ColumnSpec
@@ -24,20 +24,13 @@ if TYPE_CHECKING:
 
     from qvec._kernels import GraphRepair, Linker
 
-MAX_PACKED_DIM = 4096  # a node of 64 neighbors then fits into a block
-MIN_BITS_PER_DIM = 4  # coarser codes locate a node too poorly
 NODES_PER_STEP = 2048  # between two checks for Ctrl-C
 ROTATION_SEED = 1  # part of the format
 
 
 def node_column(codec: Codec, degree: int) -> ColumnSpec:
     """Describe the column of nodes with ``degree`` neighbors. Raises InputError if codes are too coarse or too long."""
-    if codec.kind == "binary" or 8 * codec.data_size < MIN_BITS_PER_DIM * codec.dim:
-        raise InputError(
-            f"layout='packed' needs codes of at least {MIN_BITS_PER_DIM} bits per dimension, not {codec.kind}"
-        )
-    if codec.dim > MAX_PACKED_DIM:
-        raise InputError(f"layout='packed' is limited to {MAX_PACKED_DIM} dimensions, not {codec.dim}")
+    check_packed(codec.kind, codec.dim, 1 if codec.kind == "binary" else 8 * codec.data_size / codec.dim)
     return wide_column(NODES, node_shape(codec, degree)[1])
 
 

@@ -34,8 +34,8 @@ class ArrowSource(Source):
     vector, id: names of the columns. Default: ``vector``, or the only column of lists of numbers; and ``id``, if there
     is one. payload: a column of JSON objects, merged into the payloads; default: the one that an export wrote.
     columns: the payload columns to read; skip: columns to leave out. Default: all are read. A null means that the
-    payload has no such key. Timestamps become datetimes in whole microseconds; dates and times of day become ISO 8601
-    text, and UUIDs become text.
+    payload has no such key. Timestamps become datetimes; those that are not whole microseconds are refused. Dates and
+    times of day become ISO 8601 text, and UUIDs become text, as the note says.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class ArrowSource(Source):
         chosen = [key for key in schema.names if columns is None or key in columns]
         self._keys = [key for key in chosen if key not in own and key not in skip]
         _check_columns(name, schema, [key for key in own if key is not None], self._keys)
+        self.note = _converted({key: schema.field(key).type for key in self._keys})
         self.metric = metric if metric is not None else _stored_metric(meta)
         self.fields = _stored_fields(name, meta)
         self.id_kind = None if self._id is None else _id_kind(name, self._id, schema.field(self._id).type)
@@ -136,7 +137,7 @@ class ArrowSource(Source):
 
     def _values(self, column: Any, key: str, first: int) -> list[Any]:
         """The values of a payload column. InputError names the row and the column of one that Python cannot hold."""
-        column = _in_microseconds(_plain_column(column))
+        column = self._in_microseconds(_plain_column(column), key, first)
         try:
             return [plain(value) for value in column.to_pylist()]
         except (ValueError, OverflowError):
@@ -146,6 +147,19 @@ class ArrowSource(Source):
                 except (ValueError, OverflowError) as error:
                     raise InputError(f"{self.name}: row {first + row}, column {key!r}: {error}") from error
             raise
+
+    def _in_microseconds(self, column: Any, key: str, first: int) -> Any:
+        """Timestamps in microseconds, as datetimes have. InputError names the first that has digits beyond."""
+        pa, types = require("pyarrow"), require("pyarrow.types")
+        if not types.is_timestamp(column.type) or column.type.unit != "ns":
+            return column
+        lost = np.flatnonzero(column.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False) % 1000)
+        if lost.size:
+            raise InputError(
+                f"{self.name}: row {first + lost[0]}, column {key!r} is {column[int(lost[0])]}: dates are stored in "
+                f"microseconds; round it, or leave the column out with skip=[{key!r}]"
+            )
+        return column.cast(pa.timestamp("us", column.type.tz))
 
     def _merged(self, row: int, held: Payload, rest: str | None) -> Payload | None:
         try:
@@ -293,12 +307,19 @@ def _stored_fields(name: str, meta: Any) -> Mapping[str, Declared]:
         raise InputError(f"{name}: the declared fields in its metadata are damaged: {error}") from error
 
 
-def _in_microseconds(column: Any) -> Any:
-    """Convert timestamps to whole microseconds, the resolution of datetimes."""
-    pa, types = require("pyarrow"), require("pyarrow.types")
-    if types.is_timestamp(column.type) and column.type.unit == "ns":
-        return column.cast(pa.timestamp("us", column.type.tz), safe=False)
-    return column
+def _converted(columns: Mapping[str, Any]) -> str:
+    """Names the columns whose values :func:`plain` converts; "" if there are none."""
+    text = {key: kind for key, kind in columns.items() if _becomes_text(kind)}
+    return "; ".join(f"column {key!r} is {kind}, its values become text" for key, kind in text.items())
+
+
+def _becomes_text(kind: Any) -> bool:
+    """Whether values of a type, in a column or nested in it, become text."""
+    types = require("pyarrow.types")
+    if types.is_date(kind) or types.is_time(kind) or getattr(kind, "extension_name", "") == "arrow.uuid":
+        return True
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    return types.is_nested(kind) and any(_becomes_text(kind.field(i).type) for i in range(kind.num_fields))
 
 
 def plain(value: Any) -> Any:

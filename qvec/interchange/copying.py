@@ -10,6 +10,7 @@ import numpy as np
 
 from qvec.collection.collection import Collection
 from qvec.collection.open import create
+from qvec.common.console import as_progress
 from qvec.common.errors import InputError
 from qvec.common.types import Metric, OnConflict
 from qvec.interchange.base import Source
@@ -55,14 +56,14 @@ def add_from(
     *,
     on_conflict: OnConflict = "error",
     batch_size: int = BATCH,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Copied:
     """Add all rows of a source, with one commit per batch: after an error, the earlier batches are stored.
 
     Integer ids become strings in a collection with string ids. Without ids, rows are numbered. InputError names the
-    source and the batch.
+    source and the batch. progress: called with (done, total) rows; True: show a bar.
     """
-    strings, copied, done = db.stats().ids == "str", Copied(), 0
+    strings, copied, done, report = db.stats().ids == "str", Copied(), 0, as_progress(progress, "import")
     for batch in source.batches(batch_size):
         ids = [str(i) for i in batch.ids] if strings and isinstance(batch.ids, np.ndarray) else batch.ids
         try:
@@ -74,6 +75,6 @@ def add_from(
         copied.replaced += result.replaced
         copied.skipped += result.skipped
         done += len(batch.vectors)
-        if progress is not None:
-            progress(done, source.rows)
+        if report is not None:
+            report(done, source.rows)
     return copied

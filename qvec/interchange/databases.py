@@ -11,6 +11,7 @@ import numpy as np
 from qvec.common.errors import InputError
 from qvec.common.extras import require
 from qvec.common.types import IdKind, Metric, Payload
+from qvec.datasets.files import named_part
 from qvec.interchange.arrow import ArrowSource
 from qvec.interchange.base import Batch, Matrix, Source, checked_dim, runs, slices
 
@@ -28,7 +29,7 @@ class ChromaSource(Source):
 
     def __init__(self, path: Path, table: str | None = None, document: str = "document") -> None:
         client = require("chromadb").PersistentClient(str(path))
-        name = _only(str(path), "collection", sorted(found.name for found in client.list_collections()), table)
+        name = named_part(path, "collection", "table", sorted(found.name for found in client.list_collections()), table)
         self._collection = client.get_collection(name, embedding_function=None)
         self.name, self._document = f"{path}[{name}]", document
         self.rows = self._collection.count()
@@ -67,24 +68,13 @@ def lance_source(path: Path, table: str | None = None, **columns: Any) -> ArrowS
     if path.suffix == LANCE:
         path, table = path.parent, path.stem if table is None else table
     db = require("lancedb").connect(str(path))
-    name = _only(str(path), "table", sorted(found.stem for found in path.glob(f"*{LANCE}")), table)
+    name = named_part(path, "table", "table", sorted(found.stem for found in path.glob(f"*{LANCE}")), table)
     opened = db.open_table(name)
 
     def batches(size: int) -> Iterator[Any]:
         return iter(opened.search().to_batches(size))
 
     return ArrowSource(f"{path}[{name}]", opened.schema, opened.count_rows(), batches, batches, **columns)
-
-
-def _only(path: str, what: str, names: list[str], asked: str | None) -> str:
-    if asked in names:
-        return str(asked)
-    listed = ", ".join(names) or "none"
-    if asked is not None:
-        raise InputError(f"{path} has no {what} {asked!r}; it has: {listed}")
-    if len(names) != 1:
-        raise InputError(f"{path} has {len(names)} {what}s; name the {what} to read: {listed}")
-    return names[0]
 
 
 def _space(collection: Any) -> Metric | None:

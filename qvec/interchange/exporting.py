@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from qvec.collection.collection import Collection
+from qvec.common.console import as_progress
 from qvec.common.errors import InputError
 from qvec.common.extras import require
 from qvec.common.tables import REST, PayloadColumns, arrow_type, payload_arrays, to_json, vector_array
@@ -48,7 +49,7 @@ def export(
     payloads: bool = True,
     overwrite: bool = False,
     batch_size: int = BATCH,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Exported:
     """Write all stored rows in row order, as :meth:`Collection.get` returns them.
 
@@ -57,7 +58,8 @@ def export(
     each payload key whose values have one type, and ``payload`` with the remaining keys as JSON. ``"npy"`` writes the
     vectors, float32 [n, dim], the ids to ``NAME.ids.npy`` (integers) or ``NAME.ids.jsonl`` (strings), and payloads, if
     there are any, to ``NAME.payload.jsonl``.
-    where: only rows matching a filter. payload: whether to write payloads. progress: called with (done, total) rows.
+    where: only rows matching a filter. payloads: whether to write payloads. progress: called with (done, total) rows;
+    True: show a bar.
 
     Raises ExistsError unless ``overwrite``; InputError if the suffix is unknown, or the format cannot represent a
     payload; MissingExtraError. Files appear once they are complete; after an error there are none.
@@ -65,7 +67,7 @@ def export(
     target = Path(path)
     chosen = _format_of(target) if format is None else format
     check_choice("format", chosen, get_args(ExportFormat))
-    rows = _Rows(db, where, payloads, batch_size, progress)
+    rows = _Rows(db, where, payloads, batch_size, as_progress(progress, "export"))
     with Staging(overwrite) as staging:
         _WRITERS[chosen](rows, target, staging)
     return Exported(rows.done, staging.files)

@@ -50,7 +50,8 @@ class Reclaim:
                 columns[name].put(new, columns[name].read(old))
         rows, keys = new.astype(np.uint32), id_keys(ids)
         writer.hide(keys, old, threads)
-        writer.show(Batch(np.empty((0, 0)), ids, keys, payloads, writer.fields.read_stored(payloads)), rows)
+        batch = Batch(np.empty((0, 0)), None, ids, keys, payloads, writer.fields.read_stored(payloads))
+        writer.show(batch, rows)
         writer.extend_index(rows, threads, None)
 
     def remove_last_rows(self) -> None:

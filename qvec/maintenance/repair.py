@@ -1,8 +1,9 @@
 """Rebuild derived data that is damaged or wrong.
 
-Codes are derived from the originals; graphs, packed nodes and inverted lists from both; the id map, the ids of rows and
-the bitmap of deleted rows from one another; the indexes of fields from the payloads. Originals (or codes, if no
-originals are stored), payloads and quantizers cannot be rebuilt: if these are damaged, nothing is written.
+Codes are derived from the originals, unless they came quantized; graphs, packed nodes and inverted lists from both; the
+id map, the ids of rows and the bitmap of deleted rows from one another; the indexes of fields from the payloads.
+Originals (or codes that are not derived), payloads and quantizers cannot be rebuilt: if these are damaged, nothing is
+written.
 """
 
 from __future__ import annotations
@@ -85,11 +86,16 @@ class Repair:
         """Raise CorruptError if data is damaged that is not derived from other data."""
         lost = [str(problem) for problem in self.txn.check_sealed("records")]
         if not self.writer.is_empty:
-            base = self._stored(CODES if self.writer.quantizers.originals is None else VECTORS)
-            if base in self.damaged:
-                lost.append(f"column {base!r} holds the originals")
+            base = {self._stored(name) for name in self._base_columns()}
+            lost += [f"column {name!r} holds the originals" for name in sorted(base & self.damaged)]
         if lost:
             raise CorruptError(f"this cannot be rebuilt: {'; '.join(lost[:3])}. Restore a backup")
+
+    def _base_columns(self) -> tuple[str, ...]:
+        """Columns of vectors that do not follow from others."""
+        if self.writer.quantizers.originals is None:
+            return (CODES,)
+        return (VECTORS,) if self.writer.config.form is None else (CODES, VECTORS)
 
     def _stored(self, name: str) -> str:
         """Return the name under which an active column is stored."""

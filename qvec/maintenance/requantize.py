@@ -28,7 +28,7 @@ from qvec.quality.recall import recall
 from qvec.rows.originals import check_trained, originals_of, sample_originals
 from qvec.rows.writer import index_for
 from qvec.schema.bitmaps import rows_in
-from qvec.schema.config import Config
+from qvec.schema.config import Config, check_makes_codes
 from qvec.schema.generations import (
     activate_pending,
     column_key_name,
@@ -159,7 +159,8 @@ class GenerationManager:
             if pending is not None:
                 return pending.number if state.generation(pending.number).id == record.id else None
             quantizer = self.quantizers.load(txn, old)
-            if VECTORS not in active_columns(txn.columns, state.column_names) and quantizer.kind != "f32":
+            made = VECTORS in active_columns(txn.columns, state.column_names) or quantizer.kind == "f32"
+            if self.config.form is not None or not made:
                 return None  # codes are made from the originals
             number = register(txn, Trained(quantizer, record.code, record.n_samples, record.model, record.created))
             if (drift := txn.record(DRIFT, old)) is not None:
@@ -171,6 +172,7 @@ class GenerationManager:
 
     def _begin_new(self, code: str | CodeConfig | None, adapter: Adapter | None, relink: Relink) -> int:
         """Train a quantizer and record its generation as pending, unless the codes would be the same."""
+        check_makes_codes(self.config)
         with self.store.read() as snap:
             state: State = snap.state
             check_trained(state)
@@ -225,6 +227,7 @@ class GenerationManager:
 
     def _begin(self, number: int, relink: Relink) -> int:
         """Record a stored generation as pending."""
+        check_makes_codes(self.config)
         with self.store.write() as txn:
             state: State = txn.state
             check_trained(state)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from qvec.codes.configs import CodeConfig, code_name
 from qvec.codes.registry import make_config
-from qvec.common.errors import MissingExtraError
+from qvec.common.console import WIDTH, print_table, print_text
 from qvec.common.extras import require
+from qvec.common.text_tables import table_lines
 
 HEADINGS = ("code", "bytes", "oversample", "recall", "95 % interval", "code loss", "index loss", "p50 ms", "p99 ms")
 
@@ -91,19 +91,10 @@ class Report:
             axes.legend(title="oversampling")
 
     def show(self) -> None:
-        """Print the table with rich if it is installed, otherwise as plain text."""
-        try:
-            console = require("rich.console").Console()
-        except MissingExtraError:
-            print(self)
-        else:
-            console.print(self)
-
-    def __rich__(self) -> Any:
-        table = require("rich.table").Table(*HEADINGS, title=self.title)
-        for cells in self.cells():
-            table.add_row(*cells)
-        return table
+        """Print the table, within the width of the terminal."""
+        print_table(self.title, HEADINGS, self.cells())
+        for line in self._notes():
+            print_text(line)
 
     def __repr__(self) -> str:
         codes = len({row.code for row in self.rows})
@@ -112,21 +103,13 @@ class Report:
     def _repr_html_(self) -> str:
         from qvec.common.tables import html_plot, html_table
 
-        skipped = "; ".join(f"{code}: not measured: {reason}" for code, reason in self.skipped.items())
-        return html_table(self.title, HEADINGS, self.cells(), skipped) + html_plot(self._draw)
+        return html_table(self.title, HEADINGS, self.cells(), "; ".join(self._notes())) + html_plot(self._draw)
 
     def __str__(self) -> str:
-        return "\n".join(self._lines())
+        return "\n".join([self.title, *table_lines(HEADINGS, self.cells(), WIDTH), *self._notes()])
 
-    def _lines(self) -> Iterator[str]:
-        cells = [HEADINGS, *self.cells()]
-        widths = [max(len(line[i]) for line in cells) for i in range(len(HEADINGS))]
-        yield self.title
-        for line in cells:
-            first, *rest = (cell.rjust(width) for cell, width in zip(line, widths, strict=True))
-            yield "  ".join((first.strip().ljust(widths[0]), *rest))
-        for code, reason in self.skipped.items():
-            yield f"{code}: not measured: {reason}"
+    def _notes(self) -> list[str]:
+        return [f"{code}: not measured: {reason}" for code, reason in self.skipped.items()]
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from qvec._kernels import MAX_EFFORT_K, MAX_STAGES, N_FEATURES, EffortTable, SearchParams
+from qvec._kernels import SearchParams
 from qvec.common.errors import ClosedError, InputError
 from qvec.common.plain_state import floats_to_bytes, take_floats, take_int, take_state
 from qvec.common.types import Float32Array, Int64Array
 from qvec.index import Progress, load_index
-from qvec.quality.effort import MIN_QUERIES, Measured, policies
-from qvec.quality.recall import Recalls, first_others, recall, wilson
+from qvec.quality.recall import first_others, recall, wilson
 from qvec.rows.access import RowAccess
 from qvec.rows.lookup import live_rows
 from qvec.schema.layout import TUNING
 from qvec.schema.state import Tuned
-from qvec.search.curves import MAX_POLICIES, TENTHS, Curve, Curves, Point, Policy, Source, best_of, outdated
+from qvec.search.curves import Curve, Curves, Point, Source, outdated
 from qvec.search.engine import Engine
 from qvec.search.refine import Found
 from qvec.storage.store import Snapshot, Store, Transaction
@@ -30,9 +28,6 @@ DEPTHS = (1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 40.0)  # candidates per hit
 RERANK_COST = 6.0  # of re-ranking one candidate, in codes scored
 MAX_RECALL = 0.9995  # higher points are not measured
 MIN_GAIN = 0.0005  # of recall; after a smaller gain, more candidates are not tried
-STAGE_GROWTH = 1.25  # ratio of the widths of successive stages of effort per query
-POLICY_GOALS = (0.9, 0.95, 0.99)  # recalls whose numbers of candidates policies are measured with
-WORK = 6  # the feature log(work / width)
 RECORD_BYTES = 60_000  # of queries per record: longer values need contiguous pages
 
 
@@ -52,8 +47,7 @@ class Tuning:
         made = []
         for i, k in enumerate(sorted(ks)):
             truth = self._truth(k, threads)
-            curve = Curve.best_of(k, list(self._points(k, truth, threads)))
-            made.append(replace(curve, policies=tuple(self._policies(curve, truth))))
+            made.append(Curve.best_of(k, list(self._points(k, truth, threads))))
             if progress is not None:
                 progress(i + 1, len(ks))
         assert state.active is not None
@@ -99,68 +93,8 @@ class Tuning:
         params = SearchParams(k + extra, ef=width, nprobe=nprobe, candidates=wanted)
         found = self.engine.search(self.queries, params, threads)
         scored = (self.engine.work[1] - before) / len(self.queries)
-        recalls = recall(self._distances(found, k), truth)
-        mean, low, _ = wilson(recalls, k)
-        return Point(ef, nprobe, candidates, mean, low, scored + RERANK_COST * candidates, _shares_below(recalls))
-
-    # --- effort for each query ---
-
-    def _policies(self, curve: Curve, truth: Float32Array) -> list[Policy]:
-        """Policies that are cheaper than points of the same recall.
-
-        Queries that are stored rows teach nothing: they find themselves first, which other queries do not.
-        """
-        if self.source == "rows" or len(self.queries) < MIN_QUERIES or curve.k > MAX_EFFORT_K:
-            return []
-        if self.engine.index.kind == "flat":
-            return []
-        widths = self._stage_widths(curve)
-        depths = {min(curve.points, key=lambda p: abs(p.low - goal)).candidates for goal in POLICY_GOALS}
-        found = [policy for depth in sorted(depths) for policy in self._policies_for(curve.k, widths, depth, truth)]
-        return best_of(found, 2 * MIN_GAIN)[-MAX_POLICIES:]
-
-    def _stage_widths(self, curve: Curve) -> list[int]:
-        """Widths of the stages, from the least to the widest of the curve, each STAGE_GROWTH times the one before."""
-        last = max(max(point.ef, point.nprobe) for point in curve.points)
-        least = curve.k if self.engine.index.kind == "hnsw" else 1
-        n = max(1, math.ceil(math.log(max(last / least, 1)) / math.log(STAGE_GROWTH)))
-        steps = np.geomspace(least, last, min(n, MAX_STAGES - 1) + 1)
-        return sorted({max(1, round(width)) for width in steps})
-
-    def _policies_for(self, k: int, widths: list[int], candidates: int, truth: Float32Array) -> list[Policy]:
-        measured = self._measured(k, widths, candidates, truth)
-        found = []
-        for made in policies(measured, 0):
-            mean, low, _ = wilson(made.recalls, k)
-            cost = float(made.costs.mean()) + RERANK_COST * candidates
-            weights = made.go_on.reshape(-1), made.recall.reshape(-1)
-            found.append(Policy(tuple(widths), made.go_on.size, *weights, candidates, mean, low, cost,
-                                _shares_below(made.recalls)))  # fmt: skip
-        return found
-
-    def _measured(self, k: int, widths: list[int], candidates: int, truth: Float32Array) -> Measured:
-        """Features, recalls and costs of every query after each stage."""
-        parts = []
-        engine = self.engine
-        for last in range(len(widths)):
-            go_on = np.zeros((len(widths), N_FEATURES), np.float32)
-            go_on[:last, 0] = 1  # the first feature is 1
-            effort = EffortTable(k, widths, go_on, np.zeros_like(go_on))
-            ef, nprobe = (0, widths[-1]) if engine.n_lists else (widths[-1], 0)
-            params = SearchParams(k, ef=max(ef, candidates), nprobe=nprobe, candidates=candidates, effort=effort)
-            before = engine.work[1]
-            rows, distances, counts, _, features = engine.trace(self.queries, params)
-            scored = (engine.work[1] - before) / len(self.queries)
-            work = widths[last] * np.exp(features[:, WORK].astype(np.float64))
-            recalls = recall(self._distances((rows, distances, counts), k), truth)
-            parts.append((features[:, :N_FEATURES].astype(np.float64), recalls, scored * work / work.mean()))
-        return Measured(*map(np.array, zip(*parts, strict=True)))
-
-
-def _shares_below(recalls: Recalls) -> tuple[float, ...]:
-    """Upper ends of the 95 % intervals of the shares of queries with a recall below .1, .2, ... and 1."""
-    marks = np.arange(1, TENTHS + 1) / TENTHS - 1e-9
-    return tuple(wilson((recalls < mark).astype(np.float64), 1).high for mark in marks)
+        mean, low, _ = wilson(recall(self._distances(found, k), truth), k)
+        return Point(ef, nprobe, candidates, mean, low, scored + RERANK_COST * candidates)
 
 
 def widths(engine: Engine, k: int) -> list[tuple[int, int]]:
@@ -213,7 +147,7 @@ def tune(
                 "recall is measured against the originals, and the collection was created with originals='none'"
             )
         engine = Engine(snap, quantizers, load_index(config.index, snap.state))
-        tuning = make_tuning(snap, engine, queries, access.reader(snap).vectors, n, seed)
+        tuning = make_tuning(snap, engine, queries, engine.vectors.read, n, seed)
         curves = tuning.run(ks, threads, progress)
     with store.write() as txn:
         store_curves(txn, curves, None if queries is None else tuning.queries)

@@ -117,12 +117,6 @@ def id_array(ids: NDArray[Any] | list[str]) -> NDArray[Any]:
     return ids if isinstance(ids, np.ndarray) else np.array(ids, object)
 
 
-def shaped(values: list[Any], shape: tuple[int, ...]) -> list[Any]:
-    """Shape a flat list as k values, or as n lists of k values."""
-    k = shape[-1]
-    return values if len(shape) == 1 else [values[i : i + k] for i in range(0, len(values), k)]
-
-
 def live_rows(reading: Snapshot) -> NDArray[np.int64]:
     """Return the rows that are not deleted, ascending."""
     n = reading.state.n

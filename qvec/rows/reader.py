@@ -73,7 +73,7 @@ class Reader:
         """The originals of rows if they are stored, else the decoded codes."""
         config, state = self.config, self.snap.state
         if self.quantizers is None or not len(rows):
-            return as_stored("vectors", (), config.dim, config.metric, config.form)
+            return as_stored("vectors", (), config.dim, config.metric, config.exact_form)
         reader = self.quantizers.vector_reader(active_columns(self.snap.columns, state.column_names))
         if self.deadline is None:
             return reader.quantizer.decode(reader.column.read(rows))
@@ -82,9 +82,9 @@ class Reader:
         return np.concatenate([reader.quantizer.decode(reader.column.read(part)) for part in parts])
 
     def floats(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """The vectors of rows as float64 [n, dim], converted if they are prequantized."""
-        x = self.vectors(rows)
-        return (x if self.config.form is None else to_floats(x, self.config.form)).astype(np.float64)
+        """The vectors of rows as float64 [n, dim], converted if they come quantized."""
+        x, form = self.vectors(rows), self.config.exact_form
+        return (x if form is None else to_floats(x, form)).astype(np.float64)
 
     def padded(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """The vectors of rows of any shape [...], as [..., dim]; zeros where a row is -1."""

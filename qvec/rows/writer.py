@@ -38,10 +38,11 @@ Vectors = NDArray[Any]  # real numbers [n, dim] (parts are converted to float32)
 
 @dataclass(frozen=True)
 class Batch:
-    """Vectors to store. ``keys``: keys of the ids. ``field_keys``: keys of the fields in each payload, [] without
-    fields."""
+    """Vectors to store. ``originals``: their exact form, None if it is x. ``keys``: keys of the ids. ``field_keys``:
+    keys of the fields in each payload, [] without fields."""
 
     x: Vectors
+    originals: Vectors | None
     ids: Ids
     keys: list[bytes]
     payloads: Sequence[Payload | None]
@@ -51,7 +52,9 @@ class Batch:
         """The rows at some positions."""
         ids = self.ids[positions] if isinstance(self.ids, np.ndarray) else [self.ids[i] for i in positions]
         keys, payloads = [self.keys[i] for i in positions], [self.payloads[i] for i in positions]
-        return Batch(self.x[positions], ids, keys, payloads, [self.field_keys[i] for i in positions if self.field_keys])
+        field_keys = [self.field_keys[i] for i in positions if self.field_keys]
+        originals = None if self.originals is None else self.originals[positions]
+        return Batch(self.x[positions], originals, ids, keys, payloads, field_keys)
 
 
 class Writer:
@@ -114,19 +117,18 @@ class Writer:
     def add(
         self,
         x: Vectors,
+        originals: Vectors | None,
         ids: Ids | None,
         payloads: Sequence[Payload | None],
         on_conflict: OnConflict,
         threads: int,
         progress: Progress | None,
     ) -> AddResult:
-        """Store a batch."""
-        if self._quantizers is not None:
-            self._check_storable(x)
+        """Store a batch; ``originals``: see :class:`Batch`."""
         payloads = self.fields.stored_form(payloads)
         field_keys = self.fields.read(payloads)
         given = self._new_ids(len(x)) if ids is None else ids
-        batch = Batch(x, given, id_keys(given), payloads, field_keys)
+        batch = Batch(x, originals, given, id_keys(given), payloads, field_keys)
         replaced, rows = np.zeros(0, np.int64), np.zeros(0, np.int64)
         if ids is not None:
             found = find_rows(self.txn, batch.keys)
@@ -163,7 +165,6 @@ class Writer:
         trained = self._trained(batch.x) if self.is_empty else None
         if trained is not None:
             self._create_columns(trained.quantizer)
-            self._check_storable(batch.x)
         rows = self._choose_rows(len(batch.x))
         self._put_vectors(batch, rows, threads)
         # From here on, in one commit
@@ -179,13 +180,6 @@ class Writer:
 
     def _in_float32(self, x: Vectors) -> Vectors:
         return x if self.config.form is not None or x.dtype == np.float32 else as_float32(x)
-
-    def _check_storable(self, x: Vectors) -> None:
-        """Raise InputError naming the first vector that codes or originals cannot represent."""
-        for quantizer in (self.quantizers.codes, self.quantizers.originals):
-            if quantizer is not None and quantizer.limited:
-                for start in range(0, len(x), ENCODE_ROWS):
-                    quantizer.check_range("vectors", as_float32(x[start : start + ENCODE_ROWS]), start)
 
     def _choose_rows(self, count: int) -> Rows:
         """Rows to write to, ascending: free rows first, then new ones."""
@@ -213,7 +207,8 @@ class Writer:
 
         def encode(part: slice) -> tuple[Codes, Codes | None]:
             x, by = self._in_float32(batch.x[part]), self.quantizers.originals
-            return self.quantizers.codes.encode(x), None if by is None else by.encode(x)
+            exact = x if batch.originals is None else batch.originals[part]
+            return self.quantizers.codes.encode(x), None if by is None else by.encode(exact)
 
         for part, (codes, originals) in zip(parts, map_parts(encode, parts, threads), strict=True):
             self._put(columns[CODES], rows[part], codes)

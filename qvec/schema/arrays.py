@@ -6,6 +6,7 @@ Nulls, masked values and rows of different lengths raise InputError, which names
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,7 +29,8 @@ def real_array(name: str, value: object) -> NDArray[Any]:
     if x.dtype.kind == "O" and x.ndim == 2:
         _refuse_nulls(name, x)
     if x.dtype.kind not in _REAL_KINDS and x.size:
-        raise InputError(f"{name} must hold real numbers (float or integer), got dtype {x.dtype}")
+        hint = "; of a table, name the column of vectors with vector=" if hasattr(type(value), "columns") else ""
+        raise InputError(f"{name} must hold real numbers (float or integer), got dtype {x.dtype}{hint}")
     return x
 
 
@@ -70,7 +72,8 @@ def _as_array(name: str, value: Any) -> NDArray[Any]:
             return _stacked(name, value)
         raise InputError(f"{name} is ragged: every row must have the same number of values ({error})") from None
     if x.dtype.kind == "O" and x.ndim == 2 and hasattr(value, "iloc"):  # a pandas.DataFrame of nullable dtypes
-        return np.asarray(value.to_numpy(dtype=np.float64, na_value=np.nan))
+        with contextlib.suppress(TypeError, ValueError):  # a column of other values
+            return np.asarray(value.to_numpy(dtype=np.float64, na_value=np.nan))
     return x
 
 

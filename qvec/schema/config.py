@@ -5,8 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
-from qvec.codes.configs import HNSW, IVF, CodeConfig, Float32, IndexConfig, Prequantized
-from qvec.codes.prequantized_input import width_of
+from qvec.codes.configs import (
+    HNSW,
+    IVF,
+    MIXED_BITS,
+    Binary,
+    CodeConfig,
+    Float32,
+    IndexConfig,
+    Mixed,
+    Prequantized,
+    RaBitQ,
+    Ternary,
+)
+from qvec.codes.prequantized_input import is_bits, width_of
 from qvec.codes.registry import INDEXES, code_from_dict, code_to_dict, index_from_dict, index_to_dict
 from qvec.codes.transforms import MAX_SEED
 from qvec.common.errors import FormatError, InputError
@@ -24,6 +36,8 @@ from qvec.common.types import (
 )
 
 MAX_LISTED_DIM = 16_192  # a block of lists is one value of 64 KiB at most
+MAX_PACKED_DIM = 4096  # a node of 64 neighbors then fits into a block
+MIN_PACKED_BITS = 4  # coarser codes locate a node too poorly
 AUTO_INDEX_ROWS = 10_000  # a scan of fewer codes is faster than any graph
 _FIELDS = ("dim", "metric", "ids", "originals", "code", "index", "model", "seed")
 
@@ -52,9 +66,17 @@ class Config:
             check_int("code.dims", self.code.dims, 1, self.dim)  # type: ignore[union-attr]
         if isinstance(self.index, IVF) and self.dim > MAX_LISTED_DIM:
             raise InputError(f"inverted lists take vectors of at most {MAX_LISTED_DIM:,} dimensions, got {self.dim}")
+        if isinstance(self.index, HNSW) and self.index.layout == "packed":
+            check_packed(self.code.kind, getattr(self.code, "dims", None) or self.dim, self._bits)
         if self.form is not None:
             width_of(self.form, self.dim)
-            object.__setattr__(self, "originals", "none")  # prequantized vectors have no originals
+        if self.original_form is not None and (self.form is None or not is_bits(self.form)):
+            raise InputError(
+                f"originals={self.originals!r} is for embeddings that come in two forms, with "
+                f"code=Prequantized('ubinary') or Prequantized('binary'); got code={self.code!r}"
+            )
+        if self.form is not None and self.original_form is None:
+            object.__setattr__(self, "originals", "none")  # vectors that come quantized have no float originals
         if self.model is not None and (not isinstance(self.model, str) or len(self.model) > 1000):
             raise InputError(f"model must be a string of at most 1000 characters, got {self.model!r}")
 
@@ -64,9 +86,35 @@ class Config:
         return self.originals != "none" and self.code != Float32()
 
     @property
+    def _bits(self) -> float:
+        """Bits that the code has for a dimension; exact below MIN_PACKED_BITS."""
+        match self.code:
+            case Binary():
+                return 1
+            case Ternary():
+                return 2
+            case RaBitQ(bits=bits):
+                return bits
+            case Mixed(bits=bits, bytes=size, dims=dims):
+                return bits if bits is not None else MIXED_BITS if size is None else 8 * size / (dims or self.dim)
+            case Prequantized(dtype=form):
+                return 1 if is_bits(form) else 8
+        return MIN_PACKED_BITS
+
+    @property
     def form(self) -> PrequantizedType | None:
         """The form of prequantized vectors; None: vectors are floats."""
         return self.code.dtype if isinstance(self.code, Prequantized) else None
+
+    @property
+    def original_form(self) -> PrequantizedType | None:
+        """The form of originals that come quantized, next to codes of another form; None: there are none."""
+        return self.originals if self.originals in ("int8", "uint8") else None
+
+    @property
+    def exact_form(self) -> PrequantizedType | None:
+        """The form of the most exact vectors that come quantized, and of queries that are integers."""
+        return self.original_form or self.form
 
     def to_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _FIELDS} | {
@@ -87,6 +135,20 @@ class Config:
             raise FormatError(f"config: {error}") from None
 
 
+def check_packed(kind: str, dim: int, bits: float) -> None:
+    """Raise InputError if codes are too coarse or too wide for the packed layout of a graph."""
+    if bits < MIN_PACKED_BITS:
+        raise InputError(f"index='packed' needs codes of at least {MIN_PACKED_BITS} bits per dimension, not {kind}")
+    if dim > MAX_PACKED_DIM:
+        raise InputError(f"index='packed' is limited to {MAX_PACKED_DIM} dimensions, got {dim}")
+
+
+def check_makes_codes(config: Config) -> None:
+    """Raise InputError if the codes of a collection come with its vectors."""
+    if config.form is not None:
+        raise InputError(f"the {config.form} codes of this collection come with its vectors: no other codes are made")
+
+
 def index_config(index: object) -> IndexConfig | None:
     """Return the configuration of an index, given by name or as a configuration; None for "auto"."""
     if isinstance(index, get_args(IndexConfig)):
@@ -102,4 +164,4 @@ def index_config(index: object) -> IndexConfig | None:
     return INDEXES[index]()
 
 
-__all__ = ["AUTO_INDEX_ROWS", "Config", "index_config"]
+__all__ = ["AUTO_INDEX_ROWS", "Config", "check_makes_codes", "index_config"]

@@ -5,7 +5,7 @@ A value is converted only if it has an exact plain form. The check of records na
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -47,6 +47,10 @@ def to_plain(value: Any, name: str, depth: int = 0) -> Any:
         return item if type(item) in (bool, int, float, str, bytes) else value
     if kind.__name__ in _NULLS:
         return None
+    if isinstance(value, str):  # an enumeration, or another subclass
+        return plain_text(value)
+    if isinstance(value, int | float):
+        return int(value) if isinstance(value, int) else float(value)
     if hasattr(value, "to_pydatetime"):  # a pandas.Timestamp
         if value.nanosecond:
             raise InputError(f"{name} is {value}: dates are stored in microseconds; round it, or store text")
@@ -66,8 +70,20 @@ def _plain_date(value: np.datetime64, name: str) -> datetime | None:
     return found
 
 
+def listed(value: Any) -> Any:
+    """The values of an array, or of a column of pandas, polars or Arrow, as a list; other values as they are."""
+    if isinstance(value, np.ndarray):
+        return value.reshape(-1).tolist()
+    for method in ("to_pylist", "to_list"):
+        if hasattr(value, method):
+            return getattr(value, method)()
+    return value
+
+
 def is_table(value: object) -> bool:
-    """Whether a value is a table of named columns: of pandas, polars or Arrow."""
+    """Whether a value is a table of named columns: of pandas, polars or Arrow. InputError: its values are not known."""
+    if type(value).__name__ == "LazyFrame":
+        raise InputError("a LazyFrame has no values yet: collect() it first")
     named = hasattr(value, "column_names") or (hasattr(value, "columns") and hasattr(value, "dtypes"))
     return named and not isinstance(value, Mapping)
 
@@ -83,7 +99,7 @@ def columns_of(table: Any, name: str) -> dict[str, Any]:
     return {plain_text(column): table[column] for column in names}
 
 
-def rows_of(table: Any, name: str, without: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+def rows_of(table: Any, name: str, without: Collection[str] = ()) -> list[dict[str, Any]]:
     """A dict for each row of a table. Nulls are None. ``without``: columns to leave out."""
     columns = {
         column: _values(values, f"{name}: column {column!r}")
@@ -121,8 +137,10 @@ def _listed(value: Any) -> Any:
     return value
 
 
-def table_parts(table: Any, vector: str | None, id: str | None) -> tuple[Any, Any, list[dict[str, Any]] | None]:
-    """Vectors, ids and payloads of a table: two columns by name, and a dict of the other columns for each row."""
+def table_parts(
+    table: Any, vector: str | None, id: str | None, originals: Any = None
+) -> tuple[Any, Any, Any, list[dict[str, Any]] | None]:
+    """Vectors, originals, ids and payloads of a table: columns by name, and a dict of the others for each row."""
     if vector is None:
         raise InputError("id names a column of a table; name the column of vectors too: vector=")
     if not is_table(table):
@@ -130,9 +148,11 @@ def table_parts(table: Any, vector: str | None, id: str | None) -> tuple[Any, An
             f"vector and id name columns of a table (of pandas, polars or Arrow), got {type(table).__name__}"
         )
     columns = columns_of(table, "vectors")
-    for option, column in (("vector", vector), ("id", id)):
-        if column is not None and column not in columns:
+    named = {"vector": vector, "originals": originals, "id": id}
+    for option, column in named.items():
+        if column is not None and (not isinstance(column, str) or column not in columns):
             raise InputError(f"{option}={column!r}: the table has no such column; it has {', '.join(columns)}")
-    taken = (vector,) if id is None else (vector, id)
+    taken = {column for column in named.values() if column is not None}
     payloads = rows_of(table, "vectors", taken) if len(columns) > len(taken) else None
-    return columns[vector], None if id is None else columns[id], payloads
+    vectors, exact, ids = (None if column is None else columns[column] for column in named.values())
+    return vectors, exact, ids, payloads

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from qvec._kernels import Column
-from qvec.codes.configs import CodeConfig, Float16, Float32
+from qvec.codes.configs import CodeConfig, Float16, Float32, Prequantized
+from qvec.codes.prequantized_input import DTYPES
 from qvec.codes.registry import Quantizer, from_state, train
 from qvec.common.errors import CorruptError, InputError
 from qvec.common.types import Float32Array, NDArray
@@ -92,6 +93,9 @@ class Quantizers:
 
 def original_quantizer(config: Config) -> Quantizer:
     """The quantizer that originals are stored by."""
+    form = config.original_form
+    if form is not None:
+        return train(np.empty((0, config.dim), DTYPES[form]), config.metric, Prequantized(form))
     code = Float16() if config.keeps_originals and config.originals == "f16" else Float32()
     return train(np.empty((0, config.dim), np.float32), config.metric, code)
 

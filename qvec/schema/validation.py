@@ -14,7 +14,8 @@ from qvec.codes.prequantized_input import as_integers, to_floats
 from qvec.common.errors import DuplicateIdError, InputError
 from qvec.common.types import Float32Array, IdKind, Metric, NDArray, PrequantizedType, check_int
 from qvec.schema.arrays import plain_tensor, real_array, unmasked
-from qvec.schema.payloads import is_table, plain_text, rows_of, to_plain
+from qvec.schema.config import Config
+from qvec.schema.payloads import is_table, listed, plain_text, rows_of, to_plain
 from qvec.storage.records import is_plain, pack
 
 MAX_NORM = 1e18  # of a vector: the squared distance of any two is at most 4e36, and float32 ends at 3.4e38
@@ -75,9 +76,24 @@ def as_stored(name: str, value: object, dim: int, metric: Metric, form: Prequant
     """Vectors to store: [n, dim] of float32 or a narrower dtype, or codes [n, width] of a form that comes quantized."""
     if form is None:
         return _as_rows(name, real_array(name, value), dim, metric)
-    x = as_integers(name, plain_tensor(unmasked(name, value)), dim, form, metric)
+    x = as_integers(name, real_array(name, value), dim, form, metric)
     if len(x) > MAX_ROWS:
         raise InputError(f"{name} has {len(x)} rows; the limit is {MAX_ROWS}")
+    return x
+
+
+def as_originals(value: object, config: Config, n: int) -> NDArray[Any] | None:
+    """Originals that come quantized, next to n codes: [n, dim]. None if the collection stores none of these."""
+    form = config.original_form
+    if form is None:
+        if value is not None:
+            raise InputError("originals are for a collection that was created with originals='int8' or 'uint8'")
+        return None
+    if value is None:
+        raise InputError(f"this collection stores vectors in two forms: give the {form} vectors as originals, too")
+    x = as_stored("originals", value, config.dim, config.metric, form)
+    if len(x) != n:
+        raise InputError(f"{len(x)} originals for {n} vectors: give one a vector")
     return x
 
 
@@ -85,7 +101,7 @@ def as_searched(value: object, dim: int, metric: Metric, form: PrequantizedType 
     """Queries as float32 [dim] or [n, dim]; where vectors come quantized, integers are codes of the same form."""
     if form is None:
         return as_queries(value, dim, metric)
-    x = np.asarray(plain_tensor(unmasked("queries", value)))
+    x = real_array("queries", value)
     if x.dtype.kind not in "iu":
         return as_queries(x, dim, metric)
     rows = to_floats(as_integers("queries", x, dim, form, metric), form)
@@ -126,6 +142,8 @@ def as_ids(ids: object, kind: IdKind, name: str = "ids") -> NDArray[Any] | list[
     Sequences, NumPy arrays, and columns of pandas, polars, Arrow and Torch are accepted. String ids may be UUIDs.
     """
     given = _id_array(name, ids) if hasattr(ids, "__array__") else ids
+    if hasattr(given, "as_py"):  # an Arrow scalar
+        given = given.as_py()
     if kind == "int64":
         return _int_ids(given, name)
     values = [given] if isinstance(given, str) or _is_uuid(given) else _listed(given, name)
@@ -224,10 +242,8 @@ def as_payloads(payload: object, n: int) -> list[dict[str, Any] | None]:
         if n != 1:
             raise InputError(f"payload is one dict for {n} vectors: give a list, with one (or None) a vector")
         payload = [payload]
-    elif isinstance(payload, np.ndarray) and payload.dtype.kind == "O":
-        payload = payload.tolist()
-    elif hasattr(payload, "to_list"):  # a column of structs
-        payload = payload.to_list()
+    else:
+        payload = listed(payload)
     if not isinstance(payload, Sequence) or isinstance(payload, (str, bytes)):
         raise InputError(f"payload must be a list of dicts, got {type(payload).__name__}")
     if len(payload) != n:

@@ -11,7 +11,7 @@ import numpy as np
 
 from qvec._kernels import Column, Deadline, Searcher, SearchParams, Selection
 from qvec.common.parallel import for_each
-from qvec.common.types import Float32Array, MemoryMode, NDArray
+from qvec.common.types import Float32Array, MemoryMode
 from qvec.index import Index, IndexInput
 from qvec.schema.bitmaps import read_bitmap
 from qvec.schema.layout import CODES, DELETED, IDS, VECTORS, active_columns
@@ -23,9 +23,6 @@ from qvec.search.refine import Found
 PROBES_PER_ROOT = 1.0  # default number of lists to scan: this times the square root of their number
 QUERIES_PER_CALL = 256  # queries in one call of the kernels, during which Ctrl-C has no effect
 QUERIES_PER_THREAD = 16  # for fewer queries, the start of a thread costs more time than it saves
-
-
-Trace = tuple[NDArray[np.int64], Float32Array, NDArray[np.int64], Float32Array, Float32Array]
 
 
 class Reading(Protocol):
@@ -99,27 +96,18 @@ class Engine:
         selection: Selection | None = None,
         searcher: Searcher | None = None,
         deadline: Deadline | None = None,
-        expected: Float32Array | None = None,
     ) -> Found:
         """Find the rows, distances and counts for float32 queries [n, dim] or [dim].
 
-        ``expected``, float32 [n], gets the recall to expect of each query, where the parameters have an effort.
         ``selection``: rows that may be found; default, all live rows. ``searcher``: default, that of the engine.
         """
         searcher = self.searcher if searcher is None else searcher
         selection = self.all_rows if selection is None else selection
         if self.tombstones or params.nprobe != self.default_nprobe:
             params = self.completed(params)
-        if expected is not None:
-            return search_parallel(searcher, queries, params, selection, threads, deadline, expected)
         if queries.ndim == 1 or len(queries) < (QUERIES_PER_CALL if threads == 1 else 2 * QUERIES_PER_THREAD):
             return searcher.search(queries, params, selection, deadline)
         return search_parallel(searcher, queries, params, selection, threads, deadline)
-
-    def trace(self, queries: Float32Array, params: SearchParams) -> Trace:
-        """Rows, distances, counts, expected recall and features of a batch, on one thread
-        (:meth:`qvec._kernels.Searcher.trace`)."""
-        return self.searcher.trace(queries, self.completed(params), self.all_rows)
 
     def completed(self, params: SearchParams) -> SearchParams:
         """Set the default of ``nprobe``, and enlarge the candidate list if tombstones take slots in it."""
@@ -150,14 +138,13 @@ def search_parallel(
     selection: Selection,
     threads: int,
     deadline: Deadline | None = None,
-    expected: Float32Array | None = None,
 ) -> Found:
     """Search queries [n, dim] in parts, on several threads or on this one."""
     n, k = len(queries), params.k
     found = np.empty((n, k), np.int64), np.empty((n, k), np.float32), np.empty(n, np.int64)
     step = QUERIES_PER_CALL if threads == 1 else QUERIES_PER_THREAD
     for_each(
-        lambda i: searcher.search_into(queries, params, selection, *found, i, min(i + step, n), deadline, expected),
+        lambda i: searcher.search_into(queries, params, selection, *found, i, min(i + step, n), deadline),
         range(0, n, step),
         min(threads, -(-n // step)),
     )

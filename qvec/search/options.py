@@ -13,7 +13,6 @@ from qvec.codes.configs import MAX_LISTS
 from qvec.common.errors import InputError
 from qvec.common.types import Include, check_flag, check_number, check_timeout, unbox
 from qvec.schema.validation import MAX_K, check_count
-from qvec.search.curves import Goal
 
 MAX_OVERSAMPLE = 10_000
 INCLUDABLE = ("payloads", "vectors", "explanation")
@@ -28,13 +27,12 @@ RawOptions = tuple[Any, ...]
 class SearchOptions:
     """Options of a search. Raises InputError, which names the first wrong option and its limits.
 
-    ``mmr``: a weight, or a weight and the number of nearest rows to select from. ``recall``: a mean, or a mean, a floor
-    and the largest share of queries below it.
+    ``mmr``: a weight, or a weight and the number of nearest rows to select from.
 
-    Derived: ``goal``, of ``recall``; ``depth``, the number of nearest rows from which the hits are selected;
-    ``weight``, of ``mmr``; ``payloads``, ``vectors`` and ``explain``, whether hits include these; ``refined``, whether
-    hits are selected from more rows than the nearest k; ``plain``, whether hits are the nearest rows, with payloads at
-    most.
+    Derived values: ``depth``, the number of nearest rows from which the hits are selected; ``weight``, the weight in
+    ``mmr``; ``payloads``, ``vectors`` and ``explain``, whether hits include these; ``refined``, whether hits are
+    selected from more than the k nearest rows; ``plain``, whether hits are the nearest rows and include only payloads
+    or nothing.
     """
 
     k: int = 10
@@ -48,8 +46,7 @@ class SearchOptions:
     nprobe: int | None = None
     oversample: float | Literal["auto"] = "auto"
     exact: bool = False
-    recall: float | tuple[float, float, float] | None = None
-    goal: Goal | None = field(init=False)
+    recall: float | None = None
     depth: int = field(init=False)
     weight: float | None = field(init=False)
     payloads: bool = field(init=False)
@@ -60,8 +57,9 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         unbox(self)
-        object.__setattr__(self, "goal", None if self.recall is None else self._checked_goal())
-        if type(self.exact) is not bool:  # the checks are called for wrong values only: this takes less time
+        if self.recall is not None:
+            self._check_recall()
+        if type(self.exact) is not bool:  # calling a check only for wrong values takes less time
             check_flag("exact", self.exact)
         parts = list(self.include) if isinstance(self.include, (list, tuple, set, frozenset)) else [""]
         for part in parts:
@@ -86,15 +84,9 @@ class SearchOptions:
         plain = simple and not (self.explain or self.vectors or self.group_by is not None)
         object.__setattr__(self, "plain", plain)
 
-    def _checked_goal(self) -> Goal:
-        recall: Any = self.recall
-        if isinstance(recall, tuple):
-            if len(recall) != 3:
-                raise InputError(f"recall must be a number, or (mean, floor, share), got {recall!r}")
-            check_number("floor in recall=(mean, floor, share)", recall[1], 0.0, 1.0)
-            check_number("share in recall=(mean, floor, share)", recall[2], 0.0, 1.0)
-        mean = recall[0] if isinstance(recall, tuple) else recall
-        if not isinstance(mean, (int, float)) or isinstance(mean, bool) or not 0 < mean < 1:
+    def _check_recall(self) -> None:
+        recall = self.recall
+        if not isinstance(recall, (int, float)) or isinstance(recall, bool) or not 0 < recall < 1:
             raise InputError(
                 f"recall must be a number between 0 and 1, both excluded, got {recall!r}; exact=True finds all"
             )
@@ -103,7 +95,6 @@ class SearchOptions:
                 raise InputError(f"recall chooses {name}: give one or the other")
         if self.exact:
             raise InputError("recall chooses exact: give one or the other")
-        return Goal(*map(float, recall)) if isinstance(recall, tuple) else Goal(float(mean))
 
     def _checked_depth(self) -> tuple[int, float | None]:
         if self.offset != 0:

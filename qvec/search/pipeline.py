@@ -22,23 +22,21 @@ from qvec.search.engine import Engine
 from qvec.search.hits import make_hits
 from qvec.search.options import RawOptions, SearchOptions, cached_options, deadline_after
 from qvec.search.plan import plan_search
-from qvec.search.results import BatchHits, Hits
+from qvec.search.results import NO_EXTRAS, BatchHits, Hits
 from qvec.search.run import Run
 from qvec.storage.store import Snapshot, Store
 
 if TYPE_CHECKING:  # qvec.filters and the modules that use it are imported by the first search that needs them
     from qvec.search.inputs import RawInputs
 
-SAMPLED_CALLS = 64  # one call of this many is sampled: copying a query takes a microsecond, a search takes ten or more
-
 
 class Searches:
     """The searches through one handle of a collection."""
 
     def __init__(self, store: Store, access: RowAccess, sample: Callable[[Float32Array], object]) -> None:
-        """``sample`` receives one of SAMPLED_CALLS single queries, and every batch."""
+        """``sample`` receives some of the single queries, and every batch."""
         self._store, self._access, self._config, self._sample = store, access, access.config, sample
-        self._form, self._n_calls = access.config.form, 0
+        self._form = access.config.exact_form
 
     def engine(self, snap: Snapshot) -> Engine | None:
         """Return the engine of a snapshot, built for its first search. None if no vectors are stored."""
@@ -60,14 +58,13 @@ class Searches:
         threads: int | None = None,
         timeout: float | None = None,
     ) -> Hits | BatchHits:
-        """Search array-like queries [n, dim] or [dim]. ``where``: a filter, or one for each query of a batch."""
+        """Search array-like queries [n, dim] or [dim] for which `Store.search_prepared` returns None.
+
+        ``where``: a filter, or one for each query of a batch.
+        """
         deadline = None if timeout is None else deadline_after(timeout)
-        self._n_calls += 1
-        is_sampled = not self._n_calls % SAMPLED_CALLS
+        is_sampled = self._store.is_sampled
         nearest = where is None and ids_in is None and threads is None and not is_sampled
-        hits: Hits | None = self._store.search_prepared(queries, raw, deadline) if nearest else None
-        if hits is not None:
-            return hits
         if threads is not None:
             worker_threads(threads)  # raises InputError, also if the search runs on one thread
         snap = self._store.begin(deadline)
@@ -79,10 +76,7 @@ class Searches:
             if search is not None and nearest and search.options.plain:
                 found = search.find(queries, deadline)
                 if found is not None:
-                    made = make_hits(snap, self._config, found[:3], search.options, deadline=deadline)
-                    if search.plan.effort is not None:
-                        made.set_expected(found[3])
-                    return made
+                    return make_hits(snap, self._config, found, search.options, deadline=deadline)
             if self._form is None and 0 < plain_norm2(queries, self._config.dim) < SAFE_NORM2:
                 q: Float32Array = queries
             else:
@@ -189,6 +183,7 @@ class Searches:
             ids=ids,
             payloads=options.payloads,
             zero_score=1.0 if self._config.metric == "cosine" else 0.0,
+            extras=NO_EXTRAS,
         )
         if type(options.include) is tuple:  # a list may change
             add_prepared(snap.derived, search)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from qvec._kernels import MAX_EFFORT_K, SearchParams
+from qvec._kernels import SearchParams
 from qvec.common.errors import InputError
 from qvec.schema.layout import TUNING
-from qvec.search.curves import Curves, Goal, Point, outdated
+from qvec.search.curves import Curves, outdated
 from qvec.search.engine import Engine
 from qvec.search.options import SearchOptions
 from qvec.storage.store import Snapshot
@@ -18,9 +18,9 @@ MIN_EXTRA, MAX_EXTRA = 2, 10  # least candidates to re-rank in addition to k, fo
 
 
 def plan_search(snap: Snapshot, engine: Engine, options: SearchOptions, k: int) -> SearchParams:
-    """Parameters of a search for the k nearest rows; InputError if an option does not fit the index or the codes."""
-    if options.goal is not None:
-        return _plan_for_recall(snap, k, options.goal)
+    """Plan a search for the k nearest rows. Raises InputError if an option does not fit the index or the codes."""
+    if options.recall is not None:
+        return _plan_for_recall(snap, k, options.recall)
     ef = DEFAULT_EF if options.ef is None else options.ef
     candidates = _candidates(engine, options, k)
     if options.ef is not None and options.oversample == "auto" and engine.index.kind != "flat":
@@ -43,21 +43,15 @@ def _checked_nprobe(engine: Engine, options: SearchOptions) -> int:
     return options.nprobe
 
 
-def _plan_for_recall(snap: Snapshot, k: int, goal: Goal) -> SearchParams:
-    """The cheapest parameters that were measured to reach the recall."""
+def _plan_for_recall(snap: Snapshot, k: int, recall: float) -> SearchParams:
+    """Return the cheapest parameters that have reached the recall in measurements."""
     if snap.state.tuned is None:
         raise InputError("recall= needs a measured curve: call tune(queries) with several hundred queries first")
     if outdated(snap.state):
         raise InputError("the recall curve was measured on other codes, another index or far fewer rows: tune() again")
-    curve = Curves.from_state(snap.record(TUNING, 0)).at(k)
-    found = curve.reaching(goal)
-    effort = found.effort(curve.k, curve.scanned) if curve.k <= MAX_EFFORT_K else None
-    if isinstance(found, Point):
-        ef, nprobe = found.ef, found.nprobe
-    else:
-        ef, nprobe = (0, found.widths[-1]) if snap.state.index.kind == "ivf" else (found.widths[-1], 0)
-    ef = max(ef, k, found.candidates)
-    return SearchParams(k, ef=ef, nprobe=nprobe, candidates=found.candidates, effort=effort)
+    point = Curves.from_state(snap.record(TUNING, 0)).at(k).reaching(recall)
+    ef = max(point.ef, k, point.candidates)
+    return SearchParams(k, ef=ef, nprobe=point.nprobe, candidates=point.candidates)
 
 
 def _candidates(engine: Engine, options: SearchOptions, k: int) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 
+from qvec._kernels import ResultArrays
 from qvec.common.errors import InputError
 from qvec.common.tables import SHOWN_ROWS, first_lines, short_text
 from qvec.common.types import Float32Array, Ids, Int64Array, NDArray, Payload
@@ -25,7 +26,6 @@ HOW_TO_INCLUDE = {
     "explanation": 'search with include=("explanation",)',
     "groups": "use search_groups()",
     "shards": "search a ShardedIndex",
-    "expected_recall": "search with recall=, after tune()",
     "missing": "search a set of shards (qvec.shards)",
     "parts": "search with text= or sparse=",
     "highlights": "search with text= and highlight=True",
@@ -57,7 +57,7 @@ class Extras:
 NO_EXTRAS = Extras()
 
 
-class SearchResult:
+class SearchResult(ResultArrays):
     """The arrays of :class:`Hits` and :class:`BatchHits`. Reading an attribute that is not included raises InputError.
 
     ``ids``: int64 or str, shape (k,) or (n, k); -1 or "" at positions without a hit. ``distances``: float32 of the same
@@ -65,7 +65,12 @@ class SearchResult:
     ``zero_score``: the score at distance 0, which is 1 under cosine and else 0.
     """
 
-    __slots__ = ("_counts", "_expected", "_extras", "_payloads", "distances", "ids", "zero_score")
+    __slots__ = ()
+
+    ids: Ids
+    distances: Float32Array
+    _payloads: list[Any] | None
+    _extras: Extras
 
     def __init__(
         self,
@@ -78,7 +83,6 @@ class SearchResult:
     ) -> None:
         self.ids, self.distances, self.zero_score = ids, distances, zero_score
         self._counts, self._payloads, self._extras = counts, payloads, extras
-        self._expected: Any = None
 
     @property
     def scores(self) -> Float32Array:
@@ -89,19 +93,6 @@ class SearchResult:
     def vectors(self) -> NDArray[Any]:
         """The vectors of the hits, as in :class:`Records`: shape (k, dim) or (n, k, dim), zeros without a hit."""
         return _included("vectors", self._extras.vectors)
-
-    @property
-    def expected_recall(self) -> Any:
-        """The recall to expect of a search with ``recall=``, between 0 and 1: a float, or of a batch float32 (n,).
-
-        An estimate from how the search went, by the measurement of ``tune``: queries with an estimate of .9 have a mean
-        recall of about .9, if they are like those that were measured.
-        """
-        return _included("expected_recall", self._expected)
-
-    def set_expected(self, recall: Float32Array) -> None:
-        """Set the recall to expect of each query, float32 [n]."""
-        self._expected = float(recall[0]) if self.ids.ndim == 1 else recall
 
     @property
     def shards(self) -> Int64Array:
@@ -131,10 +122,8 @@ class SearchResult:
 
     @property
     def included(self) -> tuple[str, ...]:
-        """The names of the attributes that this search included, of HOW_TO_INCLUDE."""
-        parts = {"payloads": self._payloads, "expected_recall": self._expected} | {
-            name: getattr(self._extras, name) for name in Extras.__slots__
-        }
+        """The names of those attributes in HOW_TO_INCLUDE that this search included."""
+        parts = {"payloads": self._payloads} | {name: getattr(self._extras, name) for name in Extras.__slots__}
         return tuple(name for name in HOW_TO_INCLUDE if parts[name] is not None)
 
     def arrays(self) -> tuple[Ids, Float32Array]:
@@ -355,7 +344,7 @@ class BatchHits(SearchResult, Sequence[Hits]):
         if isinstance(query, slice):
             return [self[i] for i in range(len(self))[query]]
         payloads, extras = self._payloads, self._extras
-        hits = Hits(
+        return Hits(
             self.ids[query],
             self.distances[query],
             self._counts[query],
@@ -363,9 +352,6 @@ class BatchHits(SearchResult, Sequence[Hits]):
             self.zero_score,
             extras if extras is NO_EXTRAS else extras.row(query),
         )
-        if self._expected is not None:
-            hits.set_expected(self._expected[query : query + 1])
-        return hits
 
     def to_list(self) -> list[list[dict[str, Any]]]:
         """Return for each query a list, as :meth:`Hits.to_list` does."""

@@ -63,8 +63,6 @@ class Run:
     """The filters and their names in errors: one for each query, one for all queries, or none."""
     strategy: Strategy | None = None
     """The last chosen strategy."""
-    expected: Float32Array | None = None
-    """The recall to expect of each query, if the search is for a recall of the nearest vectors."""
 
     def hits(self) -> Hits | BatchHits:
         """Find rows, refine them, and read their ids, payloads and vectors."""
@@ -105,8 +103,6 @@ class Run:
         if self.inputs is not None:
             self.complete(extras, of_batch)
         hits = make_hits(self.snap, config, found, options, extras, self.deadline)
-        if self.expected is not None:
-            hits.set_expected(self.expected)
         if options.explain:
             k = options.depth + (self.own is not None)
             extras.explanation = explain(self.searcher, self.strategy, len(self.batch), k, [*times, perf_counter()])
@@ -118,8 +114,6 @@ class Run:
         """Find the nearest rows of each query among those that can be hits."""
         k = self.options.depth + (self.own is not None)
         params = self.plan or self._params(k)
-        if params is not None and params.effort is not None and self.inputs is None:
-            self.expected = np.ones(len(self.batch), np.float32)
         if len(self.filters) < 2:
             found = self._find(EVERY, k, params, self._select(*self.filters[0]) if self.filters else None)
         else:
@@ -211,16 +205,13 @@ class Run:
         queries = self.batch[at]
         if self.engine is None or params is None or (selected is not None and selected.count == 0):
             return no_hits(len(queries), k)
-        selection, expected = None, None if self.expected is None else self.expected[at]
-        if selected is not None or self.options.explain:
-            strategy = None if selected is None else selected.strategies.get(params)
-            self.strategy = strategy = strategy or choose_strategy(self.engine, params, selected)
-            params, selection = strategy.params, strategy.selection
-        threads = self.threads or 1
-        found = self.engine.search(queries, params, threads, selection, self.searcher, self.deadline, expected)
-        if self.expected is not None:
-            self.expected[at] = expected
-        return found
+        if selected is None and not self.options.explain:
+            return self.engine.search(queries, params, self.threads or 1, None, self.searcher, self.deadline)
+        strategy = None if selected is None else selected.strategies.get(params)
+        self.strategy = strategy = strategy or choose_strategy(self.engine, params, selected)
+        return self.engine.search(
+            queries, strategy.params, self.threads or 1, strategy.selection, self.searcher, self.deadline
+        )
 
 
 def _declared_fields(snap: Snapshot) -> Mapping[str, Field]:

@@ -49,7 +49,6 @@ class Environment(_kernels.EnvironmentBase):
         self.lock = threading.RLock()
         self.idle = threading.Condition(self.lock)
         self.handles = self.base = 0
-        self._exclusive = False  # whether a thread is inside `exclusive_map`: new snapshots wait
         self.addressable = True
         self.dependents: weakref.WeakSet[Any] = weakref.WeakSet()
         try:
@@ -67,12 +66,12 @@ class Environment(_kernels.EnvironmentBase):
             self.lmdb.reader_check()
 
     def begin(self, deadline: Deadline | None = None) -> Any:
-        """Begin a read transaction. The caller holds ``lock``."""
-        while self._exclusive:
+        """Begin a read transaction, whatever has to be done before. The caller holds ``lock``."""
+        while self.is_exclusive:
             if not self.idle.wait(None if deadline is None else max(0.0, deadline.left)) and deadline is not None:
                 deadline.check()
         try:
-            return self.lmdb.begin(None, None, False, True)  # db, parent, write, buffers: keywords take longer
+            return self.lmdb.begin(buffers=True)
         except lmdb.MapResizedError:
             self._remap(0)
             return self.lmdb.begin(buffers=True)
@@ -116,13 +115,13 @@ class Environment(_kernels.EnvironmentBase):
     def exclusive_map(self) -> Iterator[None]:
         """Exclude all snapshots of this process during the ``with`` block. Raises LockedError if some stay open."""
         with self.lock:
-            self._exclusive = True
+            self.is_exclusive = True
             try:
                 if not self.wait(lambda: self.open_reads == 0, PATIENCE):
                     raise LockedError(f"{self.path}: {self.open_reads} snapshots of this process are open")
                 yield
             finally:
-                self._exclusive = False
+                self.is_exclusive = False
                 self.idle.notify_all()
 
     def replace(self, draft: str, path: str) -> None:

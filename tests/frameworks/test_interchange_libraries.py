@@ -107,7 +107,7 @@ def test_a_chroma_collection_is_imported(tmp_path: Path) -> None:
         np.testing.assert_allclose(found.vectors, X, rtol=1e-6)  # Chroma's own rounding
         assert found.payloads == [{"page": i, "document": f"text {i}"} for i in range(N)]
     client.create_collection("more", embedding_function=None)
-    with pytest.raises(qvec.InputError, match="2 collections; name the collection to read: docs, more"):
+    with pytest.raises(qvec.InputError, match="2 collections; name one with table=: docs, more"):
         interchange.open_source(tmp_path / "c")
 
 

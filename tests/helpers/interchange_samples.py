@@ -41,3 +41,8 @@ def copied(source: interchange.Source, path: Path, **options: Any) -> qvec.Colle
     db = interchange.create_for(source, path, **options)
     interchange.add_from(db, source, batch_size=70)
     return db
+
+
+def payloads_of(path: Path, **options: Any) -> list[Any]:
+    (batch,) = interchange.open_source(path, **options).batches(100)
+    return list(batch.payloads or [])

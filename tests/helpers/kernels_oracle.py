@@ -168,6 +168,12 @@ def brain(x: Floats) -> Floats:
     return rounded.astype(np.uint32).view(np.float32)
 
 
+def half_units(x: Floats) -> Doubles:
+    """The power of two that puts the largest value of each row between 2^14 and 2^15; [n, 1]."""
+    exponents = np.frexp(np.abs(x).max(axis=1, keepdims=True).astype(np.float64))[1] - 15
+    return np.where(x.any(axis=1, keepdims=True), np.exp2(np.maximum(exponents, -126).astype(np.float64)), 1)
+
+
 def norms2(x: Floats) -> Doubles:
     return np.asarray((x.astype(np.float64) ** 2).sum(1))
 
@@ -262,7 +268,8 @@ def exact_keys(kind: str, metric: str, sample: Floats, q: Floats, x: Floats) -> 
         differing = ((q > 0)[:, None] != (x > 0)[None]).sum(-1).astype(np.float64)
         return differing, np.zeros_like(differing)
     if kind == "f16":
-        x = np.clip(x, -65504, 65504).astype(np.float16).astype(np.float32)
+        units = half_units(x)
+        x = ((x.astype(np.float64) / units).astype(np.float16).astype(np.float64) * units).astype(np.float32)
     if kind == "bf16":
         x = brain(x)
     y, z = q.astype(np.float64), x.astype(np.float64)

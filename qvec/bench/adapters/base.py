@@ -86,6 +86,14 @@ class Adapter(ABC):
         """Save the index and prepare searches. Return the bytes on disk, or None if the library saves nothing."""
         return None
 
+    def saved_bytes(self, save: Callable[[str], object]) -> int:
+        """Return the bytes of the file that ``save`` writes to a path. The file is removed."""
+        path = self.folder / "index"
+        save(str(path))
+        size = tree_bytes(path)
+        path.unlink()
+        return size
+
     def parts(self) -> dict[str, int]:
         """Return the bytes of the index by part, if the library reports them."""
         return {}
@@ -113,10 +121,15 @@ def second(found: Any) -> Any:
 
 
 def id_rows(found: Any, k: int) -> NDArray[np.int64]:
-    """Return ids as int64 [queries, k]; shorter rows are padded with -1."""
+    """Return ids as int64 [queries, k]; shorter rows are padded with -1.
+
+    Of unsigned ids the largest stands for no row, as in faiss and rabitqlib.
+    """
     try:
         ids = np.asarray(found).reshape(-1)
-        if ids.dtype.kind in "iu" and len(ids) % k == 0:
+        if ids.dtype.kind == "u":
+            ids = ids.view(f"i{ids.dtype.itemsize}")
+        if ids.dtype.kind == "i" and len(ids) % k == 0:
             return ids.astype(np.int64).reshape(-1, k)
     except ValueError:  # rows of different lengths
         pass

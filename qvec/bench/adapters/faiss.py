@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from qvec.bench.adapters.base import NPROBES, Adapter, Calls, Options, Sweep, second, tree_bytes, widths
+from qvec.bench.adapters.base import NPROBES, Adapter, Calls, Options, Sweep, second, widths
 from qvec.common.types import Float32Array
 
 TRAIN_ROWS = 64  # per list
@@ -40,11 +40,7 @@ class Faiss(Adapter):
         self.index.add(base)
 
     def finish(self) -> int:
-        path = self.folder / "index.faiss"
-        self.imported().write_index(self.index, str(path))
-        size = tree_bytes(path)
-        path.unlink()
-        return size
+        return self.saved_bytes(lambda path: self.imported().write_index(self.index, path))
 
     def calls(self, k: int, point: Mapping[str, Any], threads: int) -> Calls:
         faiss = self.imported()

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from qvec.bench.adapters.base import Adapter, Calls, Options, Sweep, first, tree_bytes, widths
+from qvec.bench.adapters.base import Adapter, Calls, Options, Sweep, first, widths
 from qvec.common.types import Float32Array
 
 
@@ -25,11 +25,7 @@ class Hnswlib(Adapter):
         self.index.add_items(base, np.arange(len(base)), num_threads=threads)
 
     def finish(self) -> int:
-        path = self.folder / "index.hnswlib"
-        self.index.save_index(str(path))
-        size = tree_bytes(path)
-        path.unlink()
-        return size
+        return self.saved_bytes(self.index.save_index)
 
     def sweep(self, k: int) -> Sweep:
         return {"ef": widths(k)}

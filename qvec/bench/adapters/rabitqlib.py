@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from qvec.bench.adapters.base import NPROBES, Adapter, Calls, Options, Sweep, first, tree_bytes, widths
+from qvec.bench.adapters.base import NPROBES, Adapter, Calls, Options, Sweep, first, widths
 from qvec.common.types import Float32Array, NDArray
 
 
@@ -24,11 +24,7 @@ class Rabitqlib(Adapter):
         return "ip" if self.inner else "l2"
 
     def finish(self) -> int:
-        path = self.folder / "index.rabitq"
-        self.index.save(str(path))
-        size = tree_bytes(path)
-        path.unlink()
-        return size
+        return self.saved_bytes(self.index.save)
 
     def cluster(self, base: Float32Array, clusters: int, threads: int) -> tuple[Float32Array, NDArray[np.uint32]]:
         """Centroids [clusters, dim] and the cluster of each row, by the library's k-means."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from qvec.bench.adapters.base import Adapter, Calls, Options, Sweep, tree_bytes, widths
+from qvec.bench.adapters.base import Adapter, Calls, Options, Sweep, widths
 from qvec.common.types import Float32Array
 
 
@@ -26,11 +26,7 @@ class Usearch(Adapter):
         self.index.add(np.arange(len(base)), base, threads=threads)
 
     def finish(self) -> int:
-        path = self.folder / "index.usearch"
-        self.index.save(str(path))
-        size = tree_bytes(path)
-        path.unlink()
-        return size
+        return self.saved_bytes(self.index.save)
 
     def sweep(self, k: int) -> Sweep:
         return {"ef": widths(k)}

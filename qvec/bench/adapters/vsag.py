@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from qvec.bench.adapters.base import Adapter, Calls, Options, Sweep, first, tree_bytes, widths
+from qvec.bench.adapters.base import Adapter, Calls, Options, Sweep, first, widths
 from qvec.common.types import Float32Array
 
 
@@ -40,11 +40,7 @@ class VsagHgraph(Adapter):
         self.index.build(base.reshape(-1), np.arange(len(base)), len(base), self.dim)
 
     def finish(self) -> int:
-        path = self.folder / "index.vsag"
-        self.index.save(str(path))
-        size = tree_bytes(path)
-        path.unlink()
-        return size
+        return self.saved_bytes(self.index.save)
 
     def sweep(self, k: int) -> Sweep:
         return {"ef": widths(k)}

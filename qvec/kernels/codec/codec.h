@@ -5,7 +5,7 @@
  *
  * Row:    data[data_size], then, for kinds with factors, { float scale; float norm2; }, padded with zeros to `stride`.
  *         Rows start at least on a 16-byte boundary; kernels use unaligned loads.
- *         F16 under cosine: data is x / unit, and `float unit`, a power of two, follows the factors.
+ *         F16: data is x / unit, and `float unit`, a power of two, follows the factors.
  * Query:  a qv_query header (64 bytes), then the query in the form that the kernel reads, padded to 64 bytes.
  *         Prepared queries start on a 64-byte boundary.
  * Values: finite. A vector with |x| below 2^-100 is treated as zero where its length divides (cosine, dynamic INT8).

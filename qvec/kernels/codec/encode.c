@@ -5,34 +5,33 @@
 
 #include <math.h>
 
-/* Factors of a row that stores the vector itself. */
-static void put_plain_factors(const qv_codec *codec, uint8_t *row, double norm2) {
-    qv_put_factors(codec, row, codec->metric == QV_COSINE ? (float)qv_inverse_norm(norm2) : 1.0f, norm2);
+/* Factors of a row that stores x / unit; norm2: of x / unit. */
+static void put_plain_factors(const qv_codec *codec, uint8_t *row, double norm2, float unit) {
+    float scale = codec->metric == QV_COSINE ? (float)qv_inverse_norm(norm2) : unit;
+    qv_put_factors(codec, row, scale, norm2 * unit * unit);
 }
 
 static void encode_f32(const qv_codec *codec, const float *x, uint8_t *row) {
     memcpy(row, x, (size_t)codec->dim * sizeof *x);
-    put_plain_factors(codec, row, qv_norm2(x, codec->dim));
+    put_plain_factors(codec, row, qv_norm2(x, codec->dim), 1);
 }
 
-/* The unit of an F16 row under cosine: the power of two that puts the largest value in 2^14..2^15, so that halves lose
- * no range. A row of another metric has the unit 1. */
-static float half_unit(const qv_codec *codec, const float *x) {
+/* The unit of an F16 row: the power of two that puts the largest value in 2^14..2^15, so that halves lose no range. It
+ * is at least 2^-126, where halves have the steps of the smallest floats. */
+static float unit_of_halves(const qv_codec *codec, const float *x) {
+    const int lowest = -126;
     float buffer[QV_BLOCK], max = 0;
     int exponent;
-    if (codec->metric != QV_COSINE) return 1;
     for (int i = 0; i < codec->dim; i += QV_BLOCK) {
         float block_max = qv_max_abs64(qv_block(x, codec->dim, i, buffer));
         max = block_max > max ? block_max : max;
     }
+    if (max == 0 || max == INFINITY || (codec->metric == QV_COSINE && max < (float)QV_TINY_NORM)) return 1;
     frexpf(max, &exponent);
-    return max >= (float)QV_TINY_NORM && max < INFINITY ? ldexpf(1, exponent - 15) : 1;
+    return ldexpf(1, exponent - 15 > lowest ? exponent - 15 : lowest);
 }
 
-/* Stored behind the factors, where the padding has room for it. */
-static size_t half_unit_at(const qv_codec *codec) { return (size_t)codec->data_size + sizeof(qv_factors); }
-
-/* |x|^2 is computed from the rounded values, which may have saturated, because a row is scored as decoded. */
+/* |x|^2 is computed from the rounded values, because a row is scored as decoded. */
 QV_INLINE void encode_short(const qv_codec *codec, const float *x, uint8_t *row, float unit, int brain) {
     float buffer[QV_BLOCK], rounded[QV_BLOCK], inverse = 1 / unit;
     uint16_t halves[QV_BLOCK];
@@ -47,13 +46,13 @@ QV_INLINE void encode_short(const qv_codec *codec, const float *x, uint8_t *row,
         memcpy(row + (size_t)i * sizeof *halves, halves, (size_t)count * sizeof *halves);
         norm2 += qv_dot64(rounded, rounded);
     }
-    put_plain_factors(codec, row, norm2);
+    put_plain_factors(codec, row, norm2, unit);
 }
 
 static void encode_f16(const qv_codec *codec, const float *x, uint8_t *row) {
-    float unit = half_unit(codec, x);
+    float unit = unit_of_halves(codec, x);
     encode_short(codec, x, row, unit, 0);
-    if (codec->metric == QV_COSINE) memcpy(row + half_unit_at(codec), &unit, sizeof unit);
+    memcpy(row + qv_half_unit_at(codec), &unit, sizeof unit);
 }
 
 static void encode_bf16(const qv_codec *codec, const float *x, uint8_t *row) { encode_short(codec, x, row, 1, 1); }
@@ -108,10 +107,7 @@ static void decode_int8(const qv_codec *codec, const uint8_t *row, float *x) {
 }
 
 static void decode_short(const qv_codec *codec, const uint8_t *row, float *x) {
-    float unit = 1;
-    if (codec->kind == QV_F16 && codec->metric == QV_COSINE) {
-        memcpy(&unit, row + half_unit_at(codec), sizeof unit);
-    }
+    float unit = codec->kind == QV_F16 ? qv_half_unit(codec, row) : 1;
     for (int i = 0; i < codec->dim; i++) {
         uint16_t half;
         memcpy(&half, row + (size_t)i * sizeof half, sizeof half);

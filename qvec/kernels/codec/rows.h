@@ -13,6 +13,15 @@ static inline qv_factors qv_row_factors(const qv_codec *codec, const uint8_t *ro
     return factors;
 }
 
+/* Where the unit of an F16 row is: behind the factors, where the padding has room for it. */
+static inline size_t qv_half_unit_at(const qv_codec *codec) { return (size_t)codec->data_size + sizeof(qv_factors); }
+
+static inline float qv_half_unit(const qv_codec *codec, const uint8_t *row) {
+    float unit;
+    memcpy(&unit, row + qv_half_unit_at(codec), sizeof unit);
+    return unit;
+}
+
 static inline int qv_is_static(const qv_codec *codec) { return codec->step != NULL; }
 
 static inline int qv_is_centered(const qv_codec *codec) { return codec->center != NULL; }

@@ -54,15 +54,22 @@ QV_INLINE float float_at(const uint8_t *row, int i, int format) {
     return format == QV_F16 ? qv_from_half(bits) : qv_from_bf16(bits);
 }
 
-QV_INLINE float float_term(float q, float x, int l2) { return l2 ? (q - x) * (q - x) : q * x; }
+/* The factors of a row's data in differences, which are of l2 alone: its scale is the unit. */
+QV_INLINE void float_units(const qv_codec *codec, const uint8_t *const *rows, int format, float *units) {
+    for (int r = 0; r < QV_GROUP; r++) units[r] = format == QV_F16 ? qv_row_factors(codec, rows[r]).scale : 1.0f;
+}
 
-QV_INLINE float float_sum(const float *q, const uint8_t *row, int dims, int format, int l2) {
+QV_INLINE float float_term(float q, float x, float unit, int l2) {
+    return l2 ? (q - x * unit) * (q - x * unit) : q * x;
+}
+
+QV_INLINE float float_sum(const float *q, const uint8_t *row, int dims, int format, float unit, int l2) {
     float lanes[16] = {0};
     int i = 0;
     for (; i + 16 <= dims; i += 16) {
-        for (int j = 0; j < 16; j++) lanes[j] += float_term(q[i + j], float_at(row, i + j, format), l2);
+        for (int j = 0; j < 16; j++) lanes[j] += float_term(q[i + j], float_at(row, i + j, format), unit, l2);
     }
-    for (int j = 0; i + j < dims; j++) lanes[j] += float_term(q[i + j], float_at(row, i + j, format), l2);
+    for (int j = 0; i + j < dims; j++) lanes[j] += float_term(q[i + j], float_at(row, i + j, format), unit, l2);
     for (int width = 8; width > 0; width /= 2) {
         for (int j = 0; j < width; j++) lanes[j] += lanes[j + width];
     }
@@ -71,17 +78,19 @@ QV_INLINE float float_sum(const float *q, const uint8_t *row, int dims, int form
 
 QV_INLINE void float_sums_scalar(const qv_codec *codec, const qv_query *query, const uint8_t *const *rows, int format,
                                  int l2, float *out) {
+    float units[QV_GROUP];
+    float_units(codec, rows, format, units);
     for (int r = 0; r < QV_GROUP; r++) {
-        out[r] = float_sum(qv_payload(query), rows[r], float_dims(codec, format), format, l2);
+        out[r] = float_sum(qv_payload(query), rows[r], float_dims(codec, format), format, units[r], l2);
     }
 }
 
 QV_DEFINE_FLOATS(scalar, )
 
 #if defined(__x86_64__)
-QV_TARGET_AVX2 QV_INLINE __m256 float_step_avx2(__m256 sum, __m256 q, __m256 x, int l2) {
+QV_TARGET_AVX2 QV_INLINE __m256 float_step_avx2(__m256 sum, __m256 q, __m256 x, float unit, int format, int l2) {
     if (!l2) return _mm256_fmadd_ps(q, x, sum);
-    __m256 difference = _mm256_sub_ps(q, x);
+    __m256 difference = format == QV_F16 ? _mm256_fnmadd_ps(x, _mm256_set1_ps(unit), q) : _mm256_sub_ps(q, x);
     return _mm256_fmadd_ps(difference, difference, sum);
 }
 
@@ -97,18 +106,21 @@ QV_TARGET_AVX2 QV_INLINE void float_sums_avx2(const qv_codec *codec, const qv_qu
                                               int format, int l2, float *out) {
     const float *q = qv_payload(query);
     int dims = float_dims(codec, format), i = 0;
+    float units[QV_GROUP];
+    float_units(codec, rows, format, units);
     __m256 sums[QV_GROUP] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
     for (; i + 8 <= dims; i += 8) {
         __m256 values = _mm256_loadu_ps(q + i);
         for (int r = 0; r < QV_GROUP; r++) {
-            sums[r] = float_step_avx2(sums[r], values, float_load_avx2(rows[r], i, format), l2);
+            sums[r] = float_step_avx2(sums[r], values, float_load_avx2(rows[r], i, format), units[r], format, l2);
         }
     }
     if (i < dims) {
         __m256 values = _mm256_loadu_ps(q + i);
         for (int r = 0; r < QV_GROUP; r++) {
             __m128 last = _mm_loadu_ps((const float *)(rows[r] + 4 * (size_t)i));
-            sums[r] = float_step_avx2(sums[r], values, _mm256_insertf128_ps(_mm256_setzero_ps(), last, 0), l2);
+            sums[r] = float_step_avx2(sums[r], values, _mm256_insertf128_ps(_mm256_setzero_ps(), last, 0), units[r],
+                                      format, l2);
         }
     }
     __m256 pairs = _mm256_hadd_ps(_mm256_hadd_ps(sums[0], sums[1]), _mm256_hadd_ps(sums[2], sums[3]));
@@ -117,9 +129,9 @@ QV_TARGET_AVX2 QV_INLINE void float_sums_avx2(const qv_codec *codec, const qv_qu
 
 QV_DEFINE_FLOATS(avx2, QV_TARGET_AVX2)
 
-QV_TARGET_AVX512 QV_INLINE __m512 float_step_avx512(__m512 sum, __m512 q, __m512 x, int l2) {
+QV_TARGET_AVX512 QV_INLINE __m512 float_step_avx512(__m512 sum, __m512 q, __m512 x, float unit, int format, int l2) {
     if (!l2) return _mm512_fmadd_ps(q, x, sum);
-    __m512 difference = _mm512_sub_ps(q, x);
+    __m512 difference = format == QV_F16 ? _mm512_fnmadd_ps(x, _mm512_set1_ps(unit), q) : _mm512_sub_ps(q, x);
     return _mm512_fmadd_ps(difference, difference, sum);
 }
 
@@ -134,18 +146,22 @@ QV_TARGET_AVX512 QV_INLINE void float_sums_avx512(const qv_codec *codec, const q
                                                   const uint8_t *const *rows, int format, int l2, float *out) {
     const float *q = qv_payload(query);
     int dims = float_dims(codec, format), whole = dims / 16 * 16;
+    float units[QV_GROUP];
+    float_units(codec, rows, format, units);
     __m512 sums[QV_GROUP] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
     for (int i = 0; i < whole; i += 16) {
         __m512 values = _mm512_loadu_ps(q + i);
         for (int r = 0; r < QV_GROUP; r++) {
-            sums[r] = float_step_avx512(sums[r], values, float_load_avx512(0xFFFF, rows[r], i, format), l2);
+            sums[r] =
+                float_step_avx512(sums[r], values, float_load_avx512(0xFFFF, rows[r], i, format), units[r], format, l2);
         }
     }
     if (whole < dims) {
         __mmask16 mask = (__mmask16)((1u << (dims - whole)) - 1);
         __m512 values = _mm512_loadu_ps(q + whole);
         for (int r = 0; r < QV_GROUP; r++) {
-            sums[r] = float_step_avx512(sums[r], values, float_load_avx512(mask, rows[r], whole, format), l2);
+            sums[r] = float_step_avx512(sums[r], values, float_load_avx512(mask, rows[r], whole, format), units[r],
+                                        format, l2);
         }
     }
     for (int r = 0; r < QV_GROUP; r++) out[r] = _mm512_reduce_add_ps(sums[r]);
@@ -161,9 +177,9 @@ QV_INLINE float32x4_t float_load_neon(const uint8_t *row, int i, int format) {
     return vreinterpretq_f32_u32(vshll_n_u16(vreinterpret_u16_u8(bits), 16));
 }
 
-QV_INLINE float32x4_t float_step_neon(float32x4_t sum, float32x4_t q, float32x4_t x, int l2) {
+QV_INLINE float32x4_t float_step_neon(float32x4_t sum, float32x4_t q, float32x4_t x, float unit, int format, int l2) {
     if (!l2) return vfmaq_f32(sum, q, x);
-    float32x4_t difference = vsubq_f32(q, x);
+    float32x4_t difference = format == QV_F16 ? vfmsq_n_f32(q, x, unit) : vsubq_f32(q, x);
     return vfmaq_f32(sum, difference, difference);
 }
 
@@ -172,16 +188,18 @@ QV_INLINE void float_sums_neon(const qv_codec *codec, const qv_query *query, con
     const float *q = qv_payload(query);
     int dims = float_dims(codec, format), i = 0;
     float32x4_t low[QV_GROUP], high[QV_GROUP];
+    float units[QV_GROUP];
+    float_units(codec, rows, format, units);
     for (int r = 0; r < QV_GROUP; r++) low[r] = high[r] = vdupq_n_f32(0);
     for (; i + 8 <= dims; i += 8) {
         float32x4_t first = vld1q_f32(q + i), second = vld1q_f32(q + i + 4);
         for (int r = 0; r < QV_GROUP; r++) {
-            low[r] = float_step_neon(low[r], first, float_load_neon(rows[r], i, format), l2);
-            high[r] = float_step_neon(high[r], second, float_load_neon(rows[r], i + 4, format), l2);
+            low[r] = float_step_neon(low[r], first, float_load_neon(rows[r], i, format), units[r], format, l2);
+            high[r] = float_step_neon(high[r], second, float_load_neon(rows[r], i + 4, format), units[r], format, l2);
         }
     }
     for (int r = 0; r < QV_GROUP && i < dims; r++) {
-        low[r] = float_step_neon(low[r], vld1q_f32(q + i), float_load_neon(rows[r], i, format), l2);
+        low[r] = float_step_neon(low[r], vld1q_f32(q + i), float_load_neon(rows[r], i, format), units[r], format, l2);
     }
     for (int r = 0; r < QV_GROUP; r++) out[r] = vaddvq_f32(vaddq_f32(low[r], high[r]));
 }

@@ -10,12 +10,16 @@ def plain_norm2(x, Py_ssize_t dim):
 
     Not finite if a value is not finite or the sum exceeds float32.
     """
+    return _plain_norm2(x, dim)
+
+
+cdef float _plain_norm2(x, Py_ssize_t dim):
     if type(x) is not cnp.ndarray:
-        return -1.0
+        return -1
     cdef cnp.ndarray array = <cnp.ndarray>x
     if (array.ndim != 1 or array.shape[0] != dim or cnp.PyArray_TYPE(array) != cnp.NPY_FLOAT32
             or not cnp.PyArray_ISCARRAY_RO(array)):
-        return -1.0
+        return -1
     return qv_plain_norm2(<const float *>cnp.PyArray_DATA(array), <int>dim)
 
 

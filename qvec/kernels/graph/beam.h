@@ -118,33 +118,60 @@ QV_INLINE int32_t qv_beam_limit(const qv_beam *beam, int most) {
     return high;
 }
 
+/* Keep the first `most` of n open entries up to a limit, with their rows, and number them. Returns how many are kept. */
+typedef int qv_beam_keep_fn(qv_beam *beam, int32_t limit, int most);
+
+QV_INLINE int qv_beam_keep(qv_beam *beam, int32_t limit, int most) {
+    int kept = 0;
+    for (int i = 0; i < beam->n_open; i++) {
+        int32_t entry = beam->open[i];
+        beam->open[kept] = (entry & ~beam->places) | kept;
+        beam->row[kept] = beam->row[i];
+        kept += entry <= limit && kept < most;
+    }
+    return kept;
+}
+
+#if defined(__x86_64__)
+/* A group's kept entries are stored whole, over entries that were read before. */
+QV_TARGET_AVX512 QV_INLINE int qv_beam_keep_avx512(qv_beam *beam, int32_t limit, int most) {
+    const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    const __m512i highest = _mm512_set1_epi32(limit), places = _mm512_set1_epi32(beam->places);
+    int kept = 0;
+    for (int i = 0; i < beam->n_open; i += QV_BEAM_GROUP) {
+        __m512i entries = _mm512_loadu_si512(beam->open + i), rows = _mm512_loadu_si512(beam->row + i);
+        __mmask16 mask = _mm512_cmple_epi32_mask(entries, highest);
+        __m512i numbers = _mm512_add_epi32(lanes, _mm512_set1_epi32(kept));
+        entries = _mm512_maskz_compress_epi32(mask, _mm512_andnot_si512(places, entries));
+        _mm512_storeu_si512(beam->open + kept, _mm512_or_si512(entries, numbers));
+        _mm512_storeu_si512(beam->row + kept, _mm512_maskz_compress_epi32(mask, rows));
+        kept += __builtin_popcount(mask);
+    }
+    return kept < most ? kept : most;
+}
+#endif
+
 /* Compact: drop all but about the nearest `width` entries. */
-QV_INLINE void qv_beam_compact(qv_beam *beam) {
+QV_INLINE void qv_beam_compact(qv_beam *beam, qv_beam_keep_fn keep) {
     int most = beam->width + 2 + beam->width / 32;
     qv_beam_pad(beam->taken, beam->n_taken); /* entries added since the last compaction may end in a partial group */
     int32_t limit = qv_beam_limit(beam, most);
-    int n_taken = 0, n_open = 0;
+    int n_taken = 0;
     for (int i = 0; i < beam->n_taken; i++) {
         beam->taken[n_taken] = beam->taken[i];
         n_taken += beam->taken[i] <= limit && n_taken < most;
     }
-    for (int i = 0; i < beam->n_open; i++) {
-        int32_t entry = beam->open[i];
-        beam->open[n_open] = (entry & ~beam->places) | n_open;
-        beam->row[n_open] = beam->row[i];
-        n_open += entry <= limit && n_open + n_taken < most;
-    }
     beam->n_taken = beam->n_compacted = n_taken;
-    beam->n_open = n_open;
+    beam->n_open = keep(beam, limit, most - n_taken);
     qv_beam_pad(beam->taken, n_taken);
-    if (n_open + n_taken >= beam->width) beam->bound = qv_beam_float(limit);
+    if (beam->n_open + n_taken >= beam->width) beam->bound = qv_beam_float(limit);
 }
 
 /* Call after appending candidates, at most 2 * QV_BEAM_SLACK of them. */
-QV_INLINE void qv_beam_commit(qv_beam *beam) {
+QV_INLINE void qv_beam_commit(qv_beam *beam, qv_beam_keep_fn keep) {
     qv_beam_pad(beam->open, beam->n_open);
     if (beam->n_open + beam->n_compacted < beam->width + QV_BEAM_SLACK) return;
-    qv_beam_compact(beam);
+    qv_beam_compact(beam, keep);
     qv_beam_pad(beam->open, beam->n_open);
 }
 

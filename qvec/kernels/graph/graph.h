@@ -37,10 +37,9 @@ static inline void qv_fetch_lists(qv_column *adjacency, const qv_pool *pool) {
 /* Best-first search with a pool of ef candidates; the pool then contains the nearest rows found, sorted. */
 int qv_walk(const qv_graph *graph, const qv_query *query, int ef, qv_scratch *s);
 
-/* Best-first search among rows that are not excluded. The pool may also contain excluded start rows. stages: effort
- * for each query, NULL: a pool of ef. */
+/* Best-first search among rows that are not excluded. The pool may also contain excluded start rows. */
 int qv_walk_filtered(const qv_graph *graph, const qv_query *query, const qv_selection *selection, int ef,
-                     qv_stages *stages, qv_scratch *s);
+                     qv_scratch *s);
 
 /* qv_walk or qv_walk_filtered, as the `find` of a qv_finder whose index is a qv_graph. */
 int qv_walk_find(const void *graph, const qv_search_params *params, const float *original, const float *transformed,

@@ -54,17 +54,15 @@ static int seed_pool(const qv_graph *graph, const qv_query *query, qv_scratch *s
 /* The list and codes of the nearest open candidate are prefetched while the previous hop is scored: its neighbors
  * are staged before the pool contains the current hop's results. This costs a few more hops and hides the cache
  * misses. */
-static int walk(const qv_graph *graph, const qv_query *query, int ef, qv_stages *stages, qv_scratch *s) {
-    int stage = 0, waiting = 0, width = ef;
-    uint64_t began = s->hops;
+int qv_walk(const qv_graph *graph, const qv_query *query, int ef, qv_scratch *s) {
+    int stage = 0, waiting = 0;
     qv_visited_reset(&s->visited);
     for (uint32_t i = 0; graph->repeats && i < (graph->n + 63) / 64; i++) s->visited.bits[i] |= graph->repeats[i];
     qv_pool_reset(&s->pool, ef);
-    if (stages) width = qv_stages_enter(stages, &s->pool);
     int status = seed_pool(graph, query, s);
     if (status) return status;
     for (;;) {
-        uint64_t next = qv_pool_pop_within(&s->pool, width);
+        uint64_t next = qv_pool_pop(&s->pool);
         int staged = 0;
         if (next) {
             staged = stage_hop(graph, qv_candidate_row(next), stage, s);
@@ -72,18 +70,12 @@ static int walk(const qv_graph *graph, const qv_query *query, int ef, qv_stages 
             if (qv_is_late(s, (size_t)staged * (size_t)graph->codec->stride)) return QV_LATE;
             qv_fetch_lists(graph->adjacency, &s->pool);
         } else if (!waiting) {
-            if (!stages || !qv_pool_stage_goes_on(stages, &s->pool, s->hops - began)) return QV_OK;
-            width = qv_stages_enter(stages, &s->pool);
-            continue;
+            return QV_OK;
         }
         if (waiting) qv_score_staged(graph->codec, graph->adjacency, query, stage ^ 1, waiting, s);
         waiting = staged;
         stage ^= 1;
     }
-}
-
-int qv_walk(const qv_graph *graph, const qv_query *query, int ef, qv_scratch *s) {
-    return walk(graph, query, ef, NULL, s);
 }
 
 int qv_walk_find(const void *graph, const qv_search_params *params, const float *original, const float *transformed,
@@ -92,9 +84,6 @@ int qv_walk_find(const void *graph, const qv_search_params *params, const float 
     (void)transformed;
     const qv_selection *selection = &params->selection;
     const qv_query *query = (const qv_query *)s->query;
-    int keep = params->candidates > params->k ? params->candidates : params->k;
-    qv_stages *stages = qv_stages_begin(&s->stages, params->effort, keep, params->ef);
-    if (selection->seeds && selection->excluded)
-        return qv_walk_filtered(graph, query, selection, params->ef, stages, s);
-    return walk(graph, query, params->ef, stages, s);
+    if (selection->seeds && selection->excluded) return qv_walk_filtered(graph, query, selection, params->ef, s);
+    return qv_walk(graph, query, params->ef, s);
 }

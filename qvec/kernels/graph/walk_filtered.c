@@ -112,21 +112,14 @@ static int enter(const qv_graph *graph, const qv_query *query, const qv_selectio
 }
 
 int qv_walk_filtered(const qv_graph *graph, const qv_query *query, const qv_selection *selection, int ef,
-                     qv_stages *stages, qv_scratch *s) {
-    int width = ef;
-    uint64_t began = s->hops;
+                     qv_scratch *s) {
     qv_visited_reset(&s->visited);
     qv_pool_reset(&s->pool, ef);
-    if (stages) width = qv_stages_enter(stages, &s->pool);
     int waiting = enter(graph, query, selection, s);
     for (int stage = 1;; stage ^= 1) {
         if (waiting < 0) return waiting;
-        uint64_t next = qv_pool_pop_within(&s->pool, width);
-        if (!next && !waiting) {
-            if (!stages || !qv_pool_stage_goes_on(stages, &s->pool, s->hops - began)) return QV_OK;
-            width = qv_stages_enter(stages, &s->pool);
-            continue;
-        }
+        uint64_t next = qv_pool_pop(&s->pool);
+        if (!next && !waiting) return QV_OK;
         int staged = next ? take_hop(graph, selection, qv_candidate_row(next), stage, s) : 0;
         if (qv_is_late(s, QV_HOP_MAX * (size_t)graph->codec->stride)) return QV_LATE;
         qv_fetch_lists(graph->adjacency, &s->pool);

@@ -69,6 +69,8 @@ uint32_t qv_list_below(const qv_lists *lists, const qv_list_block *block, const 
 static int count_below(const qv_lists *lists, const float *x, int n, float bound) {
 #if defined(__x86_64__)
     if (is_wide(lists)) return count_wide(x, n, bound);
+#else
+    (void)lists;
 #endif
     return count_baseline(x, n, bound);
 }

@@ -19,7 +19,6 @@ typedef struct {
     int rank;            /* slot of the key that is the bound */
     float seed; /* bound from the estimates in the nearest list, used until the candidate list has a better one */
     int stage, staged, aged; /* aged: rows staged before, whose codes have arrived */
-    qv_stages *stages;       /* effort for each query; NULL: the same for all */
 } search;
 
 /* Upper limit for the lower bounds of entries, as a key of lists. */
@@ -131,27 +130,15 @@ static int seed_bound(search *f) {
     return QV_OK;
 }
 
-/* End the stages whose lists are scanned. Returns whether there are more lists to scan. */
-static int stages_go_on(search *f, int scanned) {
-    qv_stages *stages = f->stages;
-    const qv_pool *near = &f->coarse.near;
-    if (scanned < qv_stage_width(stages, stages->stage)) return 1;
-    turn_stages(f);
-    turn_stages(f);
-    return qv_stage_goes_on(stages, &f->s->pool, qv_candidate_key(near->slots[scanned]), (uint64_t)scanned);
-}
-
 static int scan_lists(search *f) {
     const qv_pool *near = &f->coarse.near;
     for (int i = 0; i < near->size; i++) {
-        if (f->stages && i && !stages_go_on(f, i)) return QV_OK;
         if (i + 1 < near->size) fetch_list(f, qv_candidate_row(near->slots[i + 1]));
         int status = scan_list(f, qv_candidate_row(near->slots[i]), qv_candidate_key(near->slots[i]));
         if (status) return status;
     }
     turn_stages(f);
     turn_stages(f);
-    if (f->stages) qv_stage_goes_on(f->stages, &f->s->pool, INFINITY, (uint64_t)near->size);
     return QV_OK;
 }
 
@@ -204,7 +191,6 @@ int qv_ivf_find(const void *index, const qv_search_params *params, const float *
         if (!status && !seeded && ivf->comparable) status = seed_bound(&f);
         if (status) return status;
         if (!seeded) qv_pool_reset(&s->pool, keep);
-        f.stages = seeded ? NULL : qv_stages_begin(&s->stages, params->effort, keep, nprobe);
         seeded = 1;
         status = scan_lists(&f);
         if (status) return status;

@@ -73,15 +73,6 @@ static inline uint64_t qv_pool_pop(qv_pool *pool) {
     return pool->slots[pool->cursor++];
 }
 
-/* qv_pool_pop among the nearest `width`. */
-static inline uint64_t qv_pool_pop_within(qv_pool *pool, int width) {
-    int end = pool->size < width ? pool->size : width;
-    while (pool->cursor < end && (pool->slots[pool->cursor] & 1)) pool->cursor++;
-    if (pool->cursor >= end) return 0;
-    pool->slots[pool->cursor] |= 1;
-    return pool->slots[pool->cursor++];
-}
-
 typedef struct {
     uint64_t *bits;
     uint32_t n_words;

@@ -5,9 +5,14 @@
 
 from qvec.common.errors import ClosedError, ForkedError
 
+from cpython.object cimport PyObject, PyTypeObject
 from cpython.pythread cimport PyThread_get_thread_ident
 
+cdef enum:
+    SAMPLED_SEARCHES = 64
+
 cdef long _epoch = 0
+cdef tuple _NO_ARGUMENTS = ()
 
 
 def fork_epoch():
@@ -24,13 +29,15 @@ def count_fork():
 cdef class EnvironmentBase:
     """The readers of one memory map.
 
-    lock: guards the other attributes and the views of the map. open_reads: reads that are open. waiting: threads that
-    wait on `idle`, a condition of the lock, for reads to end. Subclasses define begin(deadline), which returns
-    LMDB's read transaction and is called with the lock.
+    lmdb: LMDB's environment. lock: guards the other attributes and the views of the map. open_reads: reads that are
+    open. waiting: threads that wait on `idle`, a condition of the lock, for reads to end. is_exclusive: a thread has the
+    map alone, and new reads wait. Subclasses define begin(deadline), which returns LMDB's read transaction when that
+    takes more than a call of LMDB, and is called with the lock.
     """
 
-    cdef public object lock, idle
+    cdef public object lmdb, lock, idle
     cdef public Py_ssize_t open_reads, waiting
+    cdef public bint is_exclusive
 
 
 cdef class ViewBase:
@@ -92,8 +99,9 @@ cdef class StoreBase:
 
     env, view: of the file and of the commit that was read last. joined: the transaction that this handle's reads
     belong to, None outside of one. epoch: of the process that opened the file. open_snapshots: snapshots not yet ended.
-    running: prepared searches, which have no snapshot. Subclasses define the methods that are called here:
-    reopen_in_child, load_view and the property in_transaction.
+    running: prepared searches, which have no snapshot. searches: single queries that were searched for; one in
+    SAMPLED_SEARCHES is sampled, because to copy a query takes a microsecond. Subclasses define the methods that are
+    called here: reopen_in_child, load_view and the property in_transaction.
     """
 
     cdef public EnvironmentBase env
@@ -103,13 +111,21 @@ cdef class StoreBase:
     cdef public long epoch
     cdef public set open_snapshots
     cdef readonly Py_ssize_t running
+    cdef public unsigned long long searches
 
     cdef object begin_read(self, EnvironmentBase env, Deadline deadline):
         """Begin LMDB's read transaction of the last commit and count a user of self.view. The caller holds env.lock."""
         cdef ViewBase view
         if self.is_closed:
             raise ClosedError(f"{self.path} is closed")
-        txn = env.begin(deadline)  # may wait, and let other threads bring the view to another commit or another file
+        txn = None
+        if not env.is_exclusive:
+            try:
+                txn = env.lmdb.begin(None, None, False, True)  # no transaction around it, not for writing, buffers
+            except Exception:
+                pass
+        if txn is None:
+            txn = env.begin(deadline)  # may wait, and let other threads bring the view to another commit or file
         view = self.view
         if view.txn_id != txn.id():
             view = self.load_view(txn)
@@ -125,6 +141,11 @@ cdef class StoreBase:
             with env.lock:
                 env.idle.notify_all()
         return 0
+
+    @property
+    def is_sampled(self):
+        """Whether the search that was counted last is one of those whose query is sampled."""
+        return self.searches % SAMPLED_SEARCHES == 0
 
     def begin(self, Deadline deadline=None):
         """Begin a snapshot of the last commit. `end` it soon: pages that it reads cannot be reused until then.
@@ -159,40 +180,52 @@ cdef class StoreBase:
         self.open_snapshots.discard(snapshot)
         self.end_read(snapshot.env, snapshot.view, txn)
 
-    def search_prepared(self, query, tuple raw not None, Deadline deadline=None):
+    def search_prepared(self, query, tuple raw not None):
         """Search for one query if a search with these options was prepared on the last commit; otherwise return None.
 
-        This is `begin`, `PreparedSearch.search` and `end` in one call, without a snapshot.
+        This is `begin`, `PreparedSearch.search` and `end` in one call, without a snapshot. None also if the query is to
+        be sampled.
         """
         cdef EnvironmentBase env = self.env
         cdef PreparedSearch search = None
         cdef ViewBase view
+        self.searches += 1
         if self.epoch != _epoch or self.joined is not None or self.view is None:  # None: a store of one snapshot
             return None
-        if deadline is not None:
-            deadline.acquire(env.lock)
+        if self.searches % SAMPLED_SEARCHES == 0:
+            return None
+        lock = env.lock
+        lock.acquire()
         try:
-            with env.lock:
-                txn = self.begin_read(env, deadline)
-                view = self.view
-                self.running += 1
+            txn = self.begin_read(env, None)
+            view = self.view
+            self.running += 1
         finally:
-            if deadline is not None:
-                env.lock.release()
+            lock.release()
         try:
             search = find_prepared(view.derived, raw)
-            return None if search is None or search.hits is None else search.search(query, deadline)
+            return None if search is None or search.hits is None else search.search(query)
         finally:
             self.running -= 1
             self.end_read(env, view, txn)
+
+
+cdef class ResultArrays:
+    """The attributes of a search's result, in one object that a prepared search fills without a call of Python.
+
+    ids, distances: of the hits. _counts: how many were found. _payloads, _extras: what else was included, or None.
+    """
+
+    cdef public object ids, distances, zero_score, _counts, _payloads, _extras
 
 
 cdef class PreparedSearch:
     """The first stages of a search on one commit: checked options, a plan, and a searcher with its parameters.
 
     raw: the options as they were given. options: the same, checked. max_norm2: queries of at least this squared norm
-    need a check. hits: makes the hits of a search that needs no other stage, from ids int64 [k], distances float32
-    [k], the count, payloads and zero_score; None if other stages follow. ids: the column of integer ids.
+    need a check. hits: the class of the hits of a search that needs no other stage, a subclass of `ResultArrays`; None
+    if other stages follow. ids: the column of integer ids. payloads: whether hits have a list of payloads, all None.
+    zero_score, extras: of the hits.
     """
 
     cdef readonly tuple raw
@@ -203,38 +236,44 @@ cdef class PreparedSearch:
     cdef Selection selection
     cdef Py_ssize_t dim
     cdef float max_norm2
-    cdef object hits, zero_score
+    cdef object hits, zero_score, extras
     cdef Column ids
     cdef bint payloads
 
     def __init__(self, tuple raw not None, options, SearchParams plan not None, Searcher searcher not None,
                  SearchParams params not None, Selection selection not None, *, int dim, float max_norm2,
-                 hits, Column ids, bint payloads, zero_score):
+                 hits, Column ids, bint payloads, zero_score, extras):
+        if hits is not None and (not issubclass(hits, ResultArrays) or ids is None or ids.c.stride != sizeof(int64_t)):
+            raise ValueError("hits must be a class of results, and ids a column of 8 bytes a row")
         self.raw, self.options, self.plan, self.params = raw, options, plan, params
         self.searcher, self.selection, self.dim, self.max_norm2 = searcher, selection, dim, max_norm2
-        self.hits, self.ids, self.payloads, self.zero_score = hits, ids, payloads, zero_score
+        self.hits, self.ids, self.payloads, self.zero_score, self.extras = hits, ids, payloads, zero_score, extras
 
     cpdef find(self, query, Deadline deadline=None):
-        """Rows int64 [k], distances float32 [k] and count int64 [] of one query, and with an effort the recall to
-        expect, float32 [1].
+        """Rows int64 [k], distances float32 [k] and count int64 [] of one query.
 
         None if the query is not float32 [dim], C-contiguous, of a norm that needs no check.
         """
-        if not 0 < plain_norm2(query, self.dim) < self.max_norm2:
+        if not 0 < _plain_norm2(query, self.dim) < self.max_norm2:
             return None
-        if self.params.effort is None:
-            return self.searcher.search(query, self.params, self.selection, deadline)
-        return self.searcher.search_expected(query, self.params, self.selection, deadline)
+        return self.searcher.search(query, self.params, self.selection, deadline)
 
-    cdef object search(self, query, Deadline deadline):
-        found = self.find(query, deadline)
-        if found is None:
+    cdef object search(self, query):
+        if not 0 < _plain_norm2(query, self.dim) < self.max_norm2:
             return None
-        rows, distances, counts, *expected = <tuple>found
-        payloads = [None] * self.params.p.k if self.payloads else None
-        hits = self.hits(ids_of_rows(self.ids, rows), distances, counts, payloads, self.zero_score)
-        if expected:
-            hits.set_expected(expected[0])
+        cdef cnp.npy_intp k = self.params.p.k
+        cdef cnp.ndarray ids = cnp.PyArray_EMPTY(1, &k, cnp.NPY_INT64, 0)
+        cdef cnp.ndarray distances = cnp.PyArray_EMPTY(1, &k, cnp.NPY_FLOAT32, 0)
+        cdef int64_t *rows = <int64_t *>cnp.PyArray_DATA(ids)
+        cdef int64_t count = 0
+        cdef qv_batch batch
+        batch.queries, batch.dim, batch.n = <const float *>cnp.PyArray_DATA(<cnp.ndarray>query), self.dim, 1
+        batch.rows, batch.distances, batch.counts = rows, <float *>cnp.PyArray_DATA(distances), &count
+        self.searcher._run(self.params, self.selection, &batch, None)
+        _put_ids(self.ids, rows, k, rows)
+        cdef ResultArrays hits = <ResultArrays>(<PyTypeObject *>self.hits).tp_new(<type>self.hits, <PyObject *>_NO_ARGUMENTS, NULL)
+        hits.ids, hits.distances, hits.zero_score = ids, distances, self.zero_score
+        hits._counts, hits._payloads, hits._extras = count, [None] * k if self.payloads else None, self.extras
         return hits
 
 
@@ -275,24 +314,28 @@ cdef bint _same(tuple one, tuple other):
     return True
 
 
-def ids_of_rows(Column ids not None, cnp.ndarray rows not None):
-    """Integer ids, int64, of rows int64 of any shape, C-contiguous; the id of row -1 is -1. ``ids``: their column."""
-    cdef cnp.ndarray out = cnp.PyArray_EMPTY(rows.ndim, rows.shape, cnp.NPY_INT64, 0)
-    cdef const int64_t *wanted = <const int64_t *>cnp.PyArray_DATA(rows)
-    cdef int64_t *found = <int64_t *>cnp.PyArray_DATA(out)
+cdef int _put_ids(Column ids, const int64_t *rows, Py_ssize_t n, int64_t *out) except -1:
+    """Write the ids of n rows to `out`, which may be `rows`; the id of row -1 is -1."""
     cdef int64_t n_rows = <int64_t>ids.c.n_blocks * ids.c.rows_per_block
     cdef const uint8_t *address
     cdef Py_ssize_t i
-    if cnp.PyArray_TYPE(rows) != cnp.NPY_INT64 or not cnp.PyArray_ISCARRAY_RO(rows) or ids.c.stride != sizeof(int64_t):
-        raise ValueError("rows must be C-contiguous int64, and ids a column of 8 bytes a row")
-    for i in range(cnp.PyArray_SIZE(rows)):
-        if wanted[i] >= n_rows:
-            raise ValueError(f"row {wanted[i]} is not below the {n_rows} of the column {ids.name}")
-        if wanted[i] < 0:
-            found[i] = -1
+    for i in range(n):
+        if rows[i] >= n_rows:
+            raise ValueError(f"row {rows[i]} is not below the {n_rows} of the column {ids.name}")
+        if rows[i] < 0:
+            out[i] = -1
             continue
-        address = qv_row(&ids.c, <uint32_t>wanted[i])
+        address = qv_row(&ids.c, <uint32_t>rows[i])
         if address == NULL:
             ids._fail()
-        memcpy(found + i, address, sizeof(int64_t))
+        memcpy(out + i, address, sizeof(int64_t))
+    return 0
+
+
+def ids_of_rows(Column ids not None, cnp.ndarray rows not None):
+    """Integer ids, int64, of rows int64 of any shape, C-contiguous; the id of row -1 is -1. ``ids``: their column."""
+    cdef cnp.ndarray out = cnp.PyArray_EMPTY(rows.ndim, rows.shape, cnp.NPY_INT64, 0)
+    if cnp.PyArray_TYPE(rows) != cnp.NPY_INT64 or not cnp.PyArray_ISCARRAY_RO(rows) or ids.c.stride != sizeof(int64_t):
+        raise ValueError("rows must be C-contiguous int64, and ids a column of 8 bytes a row")
+    _put_ids(ids, <const int64_t *>cnp.PyArray_DATA(rows), cnp.PyArray_SIZE(rows), <int64_t *>cnp.PyArray_DATA(out))
     return out

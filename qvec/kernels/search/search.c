@@ -98,17 +98,6 @@ static const float *mapped(const qv_searcher *searcher, const qv_batch *batch, s
     return searcher->map ? qv_map_query(searcher->map, query, s->mapped) : query;
 }
 
-/* What is known of a query's recall. `found`: whether stages ended the search. */
-static void write_outcome(const qv_batch *batch, size_t q, const qv_effort *effort, int found, const qv_scratch *s) {
-    const qv_stages *stages = &s->stages;
-    int known = found && stages->effort;
-    if (batch->expected) batch->expected[q] = known ? stages->expected : effort ? effort->scanned : NAN;
-    if (!batch->features) return;
-    float *out = batch->features + q * (QV_FEATURES + 1);
-    memcpy(out, stages->features, sizeof stages->features);
-    out[QV_FEATURES] = known ? (float)stages->stage : NAN;
-}
-
 /* Re-rank s->pool with the query in s->other, unless `ranked`, and write the results. */
 static int finish(const qv_searcher *searcher, const qv_search_params *p, const qv_batch *batch, size_t q, int ranked,
                   qv_scratch *s) {
@@ -155,7 +144,6 @@ static int scan_tile(const qv_searcher *searcher, const qv_search_params *p, con
     for (int i = 0; i < n && !status; i++) {
         s->pool = s->tile[i];
         if (reranks(searcher, p)) prepare_original(searcher, batch, q + (size_t)i, s);
-        write_outcome(batch, q + (size_t)i, p->effort, 0, s);
         status = finish(searcher, p, batch, q + (size_t)i, 0, s);
     }
     s->pool = own;
@@ -195,7 +183,6 @@ static int find_candidates(const qv_searcher *searcher, const qv_search_params *
 static int find_wider(const qv_searcher *searcher, const qv_search_params *p, const float *query, const float *as_coded,
                       qv_scratch *s) {
     qv_search_params wider = *p;
-    wider.effort = NULL;
     wider.ef = WIDER * n_candidates(p);
     if (p->nprobe || p->selection.seeds || p->ef >= wider.ef) return QV_TOO_FEW;
     return reserve(searcher, &wider, s) ? QV_NO_MEMORY : find_candidates(searcher, &wider, query, as_coded, s);
@@ -210,15 +197,14 @@ static int find_one(const qv_searcher *searcher, const qv_search_params *p, cons
     end_phase(searcher, s, QV_PREPARE);
     int status = find_candidates(searcher, p, query, as_coded, s);
     if (status == QV_TOO_FEW) status = find_wider(searcher, p, query, as_coded, s);
-    int ranked = status == QV_RANKED, scanned = status == QV_TOO_FEW;
-    if (scanned) {
+    int ranked = status == QV_RANKED;
+    if (status == QV_TOO_FEW) {
         qv_scan_source source = source_of(searcher, p);
         qv_pool_reset(&s->pool, n_candidates(p));
         status = qv_scan(&source, s->query, 0, &s->pool, 1, s);
         ranked = 0;
     }
     end_phase(searcher, s, QV_FIND);
-    write_outcome(batch, q, p->effort, !scanned, s);
     return status < 0 ? status : finish(searcher, p, batch, q, ranked, s);
 }
 

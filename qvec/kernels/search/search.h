@@ -4,7 +4,6 @@
 
 #include "codec/codec.h"
 #include "column/column.h"
-#include "search/effort.h"
 #include "search/pool.h"
 
 #define QV_HOP_MAX 128 /* rows scored in one call */
@@ -33,7 +32,6 @@ typedef struct {
     const uint8_t *address[2][QV_HOP_MAX];
     uint32_t row[2][QV_HOP_MAX], kept[QV_HOP_MAX];
     float key[QV_HOP_MAX];
-    qv_stages stages; /* of the query, where effort depends on it */
     uint64_t hops, evaluations, reranked;
     uint64_t phase_ns[QV_PHASES], phase_began; /* if the searcher is timed */
     uint64_t deadline;                         /* of the search, in nanoseconds of qv_now; 0: none */
@@ -73,11 +71,10 @@ typedef struct {
 
 typedef struct {
     int k;
-    int ef;                  /* graphs: size of the candidate list */
-    int nprobe;              /* inverted lists: number that is scanned */
-    int candidates;          /* candidates that are re-ranked; 0: none */
-    int exact;               /* scan the originals instead */
-    const qv_effort *effort; /* effort for each query, up to `ef` or `nprobe`; NULL: the same for all */
+    int ef;         /* graphs: size of the candidate list */
+    int nprobe;     /* inverted lists: number that is scanned */
+    int candidates; /* candidates that are re-ranked; 0: none */
+    int exact;      /* scan the originals instead */
     qv_selection selection;
 } qv_search_params;
 
@@ -131,9 +128,6 @@ typedef struct {
     size_t dim, n;
     int64_t *rows, *counts;
     float *distances;
-    float *expected; /* recall of each query, where effort depends on it, else NaN; NULL: not wanted */
-    float
-        *features; /* QV_FEATURES of each query after its last stage, then the number of the stage; NULL: not wanted */
 } qv_batch;
 
 /* QV_OK, or an error below zero. */

@@ -8,16 +8,6 @@ from libc.string cimport memset
 
 from qvec.common.errors import CorruptError, SearchTimeoutError
 
-cdef extern from "search/effort.h" nogil:
-    enum: QV_STAGES_MAX, QV_FEATURES, QV_EFFORT_K_MAX
-    ctypedef struct qv_effort:
-        int n_stages
-        int k
-        float scanned
-        int width[QV_STAGES_MAX]
-        float go_on[QV_STAGES_MAX][QV_FEATURES]
-        float recall[QV_STAGES_MAX][QV_FEATURES]
-
 cdef extern from "search/search.h" nogil:
     const int QV_DAMAGED, QV_LATE
     enum: QV_PREPARE, QV_FIND, QV_RERANK, QV_WRITE, QV_PHASES
@@ -39,7 +29,6 @@ cdef extern from "search/search.h" nogil:
         int nprobe
         int candidates
         int exact
-        const qv_effort *effort
         qv_selection selection
     ctypedef struct qv_finder:
         int (*find)(const void *, const qv_search_params *, const float *, const float *, qv_scratch *) noexcept
@@ -63,8 +52,6 @@ cdef extern from "search/search.h" nogil:
         int64_t *rows
         int64_t *counts
         float *distances
-        float *expected
-        float *features
     int qv_search(const qv_searcher *searcher, const qv_search_params *params, const qv_batch *batch, qv_scratch *s)
 
 
@@ -191,67 +178,18 @@ cdef class Selection:
         return self.s.n_allowed
 
 
-MAX_STAGES = QV_STAGES_MAX
-MAX_EFFORT_K = QV_EFFORT_K_MAX
-N_FEATURES = QV_FEATURES
-
-
-cdef class EffortTable:
-    """A table that decides for each query how many stages its search has (effort.h). Cannot be changed.
-
-    k: hits whose keys are features. widths: of the stages, ascending. go_on, recall: float32 [stages, features].
-    scanned: recall to expect where a search becomes a scan.
-    """
-
-    cdef qv_effort e
-    cdef readonly tuple widths
-    cdef bytes key
-
-    def __init__(self, int k, widths, go_on, recall, float scanned=1.0):
-        cdef int i, j
-        self.widths = tuple(map(int, widths))
-        shape = len(self.widths), QV_FEATURES
-        if not 1 <= shape[0] <= QV_STAGES_MAX or min(self.widths) < 1 or sorted(set(self.widths)) != list(self.widths):
-            raise ValueError(f"an effort table has 1 to {QV_STAGES_MAX} stages of ascending width, got {self.widths}")
-        tables = [np.ascontiguousarray(table, np.float32) for table in (go_on, recall)]
-        if any(table.shape != shape or not np.isfinite(table).all() for table in tables):
-            raise ValueError(f"an effort table needs finite weights of shape {shape}")
-        if not 1 <= k <= QV_EFFORT_K_MAX:
-            raise ValueError(f"an effort table is for 1 to {QV_EFFORT_K_MAX} hits, got {k}")
-        memset(&self.e, 0, sizeof(self.e))
-        self.e.n_stages, self.e.k, self.e.scanned = shape[0], k, scanned
-        for i in range(shape[0]):
-            self.e.width[i] = self.widths[i]
-            for j in range(QV_FEATURES):
-                self.e.go_on[i][j], self.e.recall[i][j] = tables[0][i, j], tables[1][i, j]
-        self.key = tables[0].tobytes() + tables[1].tobytes()
-
-    cdef tuple _values(self):
-        return self.e.k, self.e.scanned, self.widths, self.key
-
-    def __eq__(self, other):
-        return isinstance(other, EffortTable) and self._values() == (<EffortTable>other)._values()
-
-    def __hash__(self):
-        return hash(self._values())
-
-
 cdef class SearchParams:
     """Parameters of one search. Cannot be changed; may be shared by threads.
 
-    k: hits of each query. ef: size of the candidate list of a graph walk. nprobe: inverted lists to scan.
-    candidates: candidates to re-rank, 0 for none. exact: score every original instead. effort: decides for each query;
-    ef and nprobe are its limits.
+    k: hits of each query. ef: size of the candidate list of a graph walk. nprobe: inverted lists to scan. candidates: candidates to re-rank,
+    0 for none. exact: score every original instead.
     """
 
     cdef qv_search_params p
-    cdef readonly EffortTable effort
 
-    def __init__(self, int k, *, int ef=0, int nprobe=0, int candidates=0, bint exact=False, EffortTable effort=None):
+    def __init__(self, int k, *, int ef=0, int nprobe=0, int candidates=0, bint exact=False):
         memset(&self.p, 0, sizeof(self.p))
         self.p.k, self.p.ef, self.p.nprobe, self.p.candidates, self.p.exact = k, ef, nprobe, candidates, exact
-        self.effort = effort
-        self.p.effort = NULL if effort is None else &effort.e
 
     @property
     def k(self):
@@ -276,11 +214,10 @@ cdef class SearchParams:
     def replace(self, *, ef=None, nprobe=None):
         """Return a copy with other values for the given parameters."""
         return SearchParams(self.p.k, ef=self.p.ef if ef is None else ef, candidates=self.p.candidates,
-                            nprobe=self.p.nprobe if nprobe is None else nprobe, exact=self.p.exact,
-                            effort=self.effort)
+                            nprobe=self.p.nprobe if nprobe is None else nprobe, exact=self.p.exact)
 
     cdef tuple _values(self):
-        return self.p.k, self.p.ef, self.p.nprobe, self.p.candidates, self.p.exact, self.effort
+        return self.p.k, self.p.ef, self.p.nprobe, self.p.candidates, self.p.exact
 
     def __eq__(self, other):
         return isinstance(other, SearchParams) and self._values() == (<SearchParams>other)._values()
@@ -289,7 +226,7 @@ cdef class SearchParams:
         return hash(self._values())
 
     def __repr__(self):
-        return "SearchParams(k={}, ef={}, nprobe={}, candidates={}, exact={}, effort={})".format(*self._values())
+        return "SearchParams(k={}, ef={}, nprobe={}, candidates={}, exact={})".format(*self._values())
 
 
 cdef class Searcher:
@@ -348,63 +285,35 @@ cdef class Searcher:
         cdef cnp.ndarray rows = cnp.PyArray_EMPTY(batch + 1, shape, cnp.NPY_INT64, 0)
         cdef cnp.ndarray distances = cnp.PyArray_EMPTY(batch + 1, shape, cnp.NPY_FLOAT32, 0)
         cdef cnp.ndarray counts = cnp.PyArray_EMPTY(batch, shape, cnp.NPY_INT64, 0)
-        self._run(q, params, selection, rows, distances, counts, 0, q.shape[0] if batch else 1, deadline, NULL, NULL)
+        self._run_arrays(q, params, selection, rows, distances, counts, 0, q.shape[0] if batch else 1, deadline)
         return rows, distances, counts
-
-    cdef tuple search_expected(self, cnp.ndarray q, SearchParams params, Selection selection, Deadline deadline):
-        """As `search`, for one query; and the recall to expect, float32 [1]."""
-        cdef cnp.npy_intp k = params.p.k, one = 1
-        cdef cnp.ndarray rows = cnp.PyArray_EMPTY(1, &k, cnp.NPY_INT64, 0)
-        cdef cnp.ndarray distances = cnp.PyArray_EMPTY(1, &k, cnp.NPY_FLOAT32, 0)
-        cdef cnp.ndarray counts = cnp.PyArray_EMPTY(0, &k, cnp.NPY_INT64, 0)
-        cdef cnp.ndarray expected = cnp.PyArray_EMPTY(1, &one, cnp.NPY_FLOAT32, 0)
-        self._run(q, params, selection, rows, distances, counts, 0, 1, deadline, <float *>cnp.PyArray_DATA(expected),
-                  NULL)
-        return rows, distances, counts, expected
-
-    def trace(self, cnp.ndarray q not None, SearchParams params not None, Selection selection not None):
-        """Rows, distances and counts as of `search`, for a batch; then for each query its expected recall, float32
-        [nq], and its features after the last stage, followed by the number of that stage, float32 [nq, n + 1]. NaN
-        where effort did not depend on the query."""
-        n = len(q)
-        found = np.empty((n, params.p.k), np.int64), np.empty((n, params.p.k), np.float32), np.empty(n, np.int64)
-        cdef cnp.ndarray expected = np.empty(n, np.float32)
-        cdef cnp.ndarray features = np.empty((n, QV_FEATURES + 1), np.float32)
-        self._run(q, params, selection, found[0], found[1], found[2], 0, n, None,
-                  <float *>cnp.PyArray_DATA(expected), <float *>cnp.PyArray_DATA(features))
-        return *found, expected, features
 
     def search_into(self, cnp.ndarray q, SearchParams params not None, Selection selection not None, cnp.ndarray rows,
                     cnp.ndarray distances, cnp.ndarray counts, Py_ssize_t start, Py_ssize_t stop,
-                    Deadline deadline=None, cnp.ndarray expected=None):
-        """Search queries [start, stop) of q, into the given arrays; several threads may do so at once.
+                    Deadline deadline=None):
+        """Search queries [start, stop) of q, into the given arrays; several threads may do so at once."""
+        self._run_arrays(q, params, selection, rows, distances, counts, start, stop, deadline)
 
-        expected: float32 [nq], for the recall to expect of each query; NaN where effort does not depend on the query.
-        """
-        cdef float *out = NULL
-        if expected is not None:
-            out = <float *>cnp.PyArray_DATA(expected)
-        self._run(q, params, selection, rows, distances, counts, start, stop, deadline, out, NULL)
-
-    cdef int _run(self, cnp.ndarray q, SearchParams params, Selection selection, cnp.ndarray rows,
-                  cnp.ndarray distances, cnp.ndarray counts, Py_ssize_t start, Py_ssize_t stop,
-                  Deadline deadline, float *expected, float *features) except -1:
+    cdef int _run_arrays(self, cnp.ndarray q, SearchParams params, Selection selection, cnp.ndarray rows,
+                         cnp.ndarray distances, cnp.ndarray counts, Py_ssize_t start, Py_ssize_t stop,
+                         Deadline deadline) except -1:
         if q is None or params is None or selection is None:
             raise TypeError("queries, parameters and a selection are needed")
-        cdef qv_search_params p = params.p
-        if q.shape[q.ndim - 1] < (self._codec.c.dim if self._map is None else self._map.m.dim):
-            raise ValueError(f"queries have {q.shape[q.ndim - 1]} values, which is too few")
-        if selection.n < self.s.n:
-            raise ValueError(f"the selection is of {selection.n} rows, the index of {self.s.n}")
-        p.selection = selection.s
         cdef qv_batch b
         b.dim, b.n = q.shape[q.ndim - 1], stop - start
         b.queries = <const float *>cnp.PyArray_DATA(q) + start * b.dim
-        b.rows = <int64_t *>cnp.PyArray_DATA(rows) + start * p.k
-        b.distances = <float *>cnp.PyArray_DATA(distances) + start * p.k
+        b.rows = <int64_t *>cnp.PyArray_DATA(rows) + start * params.p.k
+        b.distances = <float *>cnp.PyArray_DATA(distances) + start * params.p.k
         b.counts = <int64_t *>cnp.PyArray_DATA(counts) + start
-        b.expected = NULL if expected == NULL else expected + start
-        b.features = NULL if features == NULL else features + start * (QV_FEATURES + 1)
+        return self._run(params, selection, &b, deadline)
+
+    cdef int _run(self, SearchParams params, Selection selection, const qv_batch *b, Deadline deadline) except -1:
+        cdef qv_search_params p = params.p
+        if b.dim < <size_t>(self._codec.c.dim if self._map is None else self._map.m.dim):
+            raise ValueError(f"queries have {b.dim} values, which is too few")
+        if selection.n < self.s.n:
+            raise ValueError(f"the selection is of {selection.n} rows, the index of {self.s.n}")
+        p.selection = selection.s
         cdef Scratch scratch = self._idle.pop() if self._idle else Scratch()
         cdef qv_scratch *work = &scratch.s
         cdef uint64_t begin, hops = work.hops, evaluations = work.evaluations, reranked = work.reranked
@@ -413,7 +322,7 @@ cdef class Searcher:
         qv_set_deadline(work, deadline.at if deadline is not None else 0)
         with nogil:
             begin = qv_now()
-            status = qv_search(&self.s, &p, &b, work)
+            status = qv_search(&self.s, &p, b, work)
             begin = qv_now() - begin
         self.kernel_ns += begin
         self.hops += work.hops - hops

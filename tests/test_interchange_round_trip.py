@@ -1,0 +1,104 @@
+"""Payloads are exported to files and imported again: equal in value and type, or refused."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+import qvec
+from helpers.drawn_tables import FAST, JSON, NIGHTLY, REFUSED, same, tables
+from qvec import interchange
+
+SUFFIXES = (".parquet", ".arrow", ".npy")
+
+
+def file_round_trip(folder: Path, suffix: str, payloads: list[Any]) -> None:
+    """``payloads``: without None as a payload, which files do not tell from one without keys."""
+    for old in folder.iterdir():
+        old.unlink()
+    x = np.arange(1, 1 + 2 * len(payloads), dtype=np.float32).reshape(-1, 2)
+    with qvec.create(folder / "a.qvec", 2, code="f32", durability="relaxed") as db:
+        db.add(x, payloads=payloads)
+        stored = db.get(range(len(payloads))).payloads
+        if suffix == ".npy" and any(has(value, bytes) for value in stored):
+            with pytest.raises(qvec.InputError, match=r"the payload of \d+ has bytes"):
+                interchange.export(db, folder / f"f{suffix}")
+            assert [file.name for file in folder.iterdir() if file.name.startswith("f")] == []
+            return
+        interchange.export(db, folder / f"f{suffix}")
+    payload_file = folder / "f.payload.jsonl"
+    options = {"ids": folder / "f.ids.npy", "payloads": payload_file} if suffix == ".npy" else {}
+    source = interchange.open_source(folder / f"f{suffix}", **options)
+    with interchange.create_for(source, folder / "b.qvec", code="f32", durability="relaxed") as db:
+        interchange.add_from(db, source)
+        found = db.get(range(len(payloads)))
+    np.testing.assert_array_equal(found.vectors, x)
+    expected = as_json(stored) if suffix == ".npy" else stored
+    assert all(map(same_items, found.payloads, expected)), (found.payloads, expected)
+
+
+def same_items(a: Any, b: Any) -> bool:
+    """Whether payloads are equal in value and type; files do not keep the order of keys."""
+    return same({key: a[key] for key in sorted(a)}, {key: b[key] for key in sorted(b)})
+
+
+def has(value: Any, kind: type) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return isinstance(value, kind) or any(has(item, kind) for item in inner)
+
+
+def as_json(value: Any) -> Any:
+    """JSON has datetimes as ISO 8601 text."""
+    return json.loads(json.dumps(value, default=datetime.isoformat))
+
+
+def rows_of(table: tuple[dict[str, list[Any]], dict[str, str]]) -> list[dict[str, Any]]:
+    columns = {name: values for name, values in table[0].items() if table[1][name] not in REFUSED}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)] or [{"a": 1}]
+
+
+def nulls_apart(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every second null as a key that a row does not have."""
+    return [
+        {key: value for j, (key, value) in enumerate(row.items()) if value is not None or (i + j) % 2}
+        for i, row in enumerate(rows)
+    ]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@FAST
+@given(table=tables())
+@pytest.mark.slow
+def test_tables_are_exported_and_imported_as_they_are(tmp_path: Path, suffix: str, table: Any) -> None:
+    file_round_trip(tmp_path, suffix, nulls_apart(rows_of(table)))
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@FAST
+@given(payload=JSON)
+def test_json_is_exported_and_imported_as_it_is(tmp_path: Path, suffix: str, payload: dict[str, Any]) -> None:
+    file_round_trip(tmp_path, suffix, [payload, {**payload, "other": 1}, {}])
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@NIGHTLY
+@given(table=tables())
+def test_2000_tables_are_exported_and_imported_as_they_are(tmp_path: Path, suffix: str, table: Any) -> None:
+    file_round_trip(tmp_path, suffix, nulls_apart(rows_of(table)))
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@NIGHTLY
+@given(payload=JSON)
+def test_2000_json_objects_are_exported_and_imported_as_they_are(
+    tmp_path: Path, suffix: str, payload: dict[str, Any]
+) -> None:
+    file_round_trip(tmp_path, suffix, [payload, {**payload, "other": 1}, {}])
