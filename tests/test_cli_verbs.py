@@ -99,6 +99,14 @@ def test_a_verb_prints_at_most_80_characters_in_a_line(run: Run, verb: str) -> N
     assert max(map(len, out.splitlines())) <= 80
 
 
+@pytest.mark.parametrize("verb", [None, *VERBS])
+def test_help_fits_80_columns(run: Run, monkeypatch: pytest.MonkeyPatch, verb: str | None) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = run(*([] if verb is None else [verb]), "--help")
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
+
+
 @pytest.mark.parametrize("verb", COMMANDS)
 def test_a_verb_prints_json(run: Run, verb: str) -> None:
     code, out, _ = run(verb, *COMMANDS[verb], "--json")

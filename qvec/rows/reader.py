@@ -1,4 +1,4 @@
-"""Stored records, read from a snapshot by row."""
+"""Read stored records of rows from a snapshot."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PART_BYTES = 1 << 20  # bytes of float32 vectors that are read between two check
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Reads rows of a snapshot. ``quantizers``: of the active generation, None in an empty collection.
+    """Reads rows of a snapshot. ``quantizers``: those of the active generation; None in an empty collection.
 
     Calls raise SearchTimeoutError soon after the ``deadline``.
     """
@@ -37,14 +37,17 @@ class Reader:
     deadline: Deadline | None = None
 
     def by_ids(self, ids: Any, missing: Missing) -> Records:
-        """Records in the order of ``ids``. Ids that are not stored are left out, or MissingIdError names the first."""
+        """Return records in the order of ``ids``.
+
+        Ids that are not stored are skipped, or MissingIdError names the first.
+        """
         wanted, rows = self._rows_of(ids, missing)
         found = self.by_rows(rows)
         check_same(wanted, found.ids)
         return found
 
     def rows(self, ids: Any) -> NDArray[np.int64]:
-        """The rows of ids; MissingIdError names the first that is not stored."""
+        """Return the rows of ids. MissingIdError names the first id that is not stored."""
         wanted, rows = self._rows_of(ids, "error")
         if len(rows):
             check_same(wanted, ids_of_rows(self.snap, rows))
@@ -59,18 +62,18 @@ class Reader:
         return id_array(wanted)[rows >= 0], rows[rows >= 0]
 
     def by_rows(self, rows: NDArray[np.int64]) -> Records:
-        """Records of live rows."""
+        """Return records of live rows."""
         records = self._records(rows)
         ids = ids_of_rows(self.snap, rows, records) if len(rows) else id_array(as_ids([], self.config.ids))
         return Records(ids, self.vectors(rows), payloads_of(records))
 
     def in_batches(self, rows: NDArray[np.int64], size: int) -> Iterator[Records]:
-        """Records of live rows, ``size`` at a time."""
+        """Yield records of live rows, ``size`` at a time."""
         for start in range(0, len(rows), size):
             yield self.by_rows(rows[start : start + size])
 
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """The originals of rows if they are stored, else the decoded codes."""
+        """Return the originals of rows if they are stored, otherwise the decoded codes."""
         config, state = self.config, self.snap.state
         if self.quantizers is None or not len(rows):
             return as_stored("vectors", (), config.dim, config.metric, config.exact_form)
@@ -82,12 +85,12 @@ class Reader:
         return np.concatenate([reader.quantizer.decode(reader.column.read(part)) for part in parts])
 
     def floats(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """The vectors of rows as float64 [n, dim], converted if they come quantized."""
+        """Return the vectors of rows as float64 [n, dim], converted if they are prequantized."""
         x, form = self.vectors(rows), self.config.exact_form
         return (x if form is None else to_floats(x, form)).astype(np.float64)
 
     def padded(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """The vectors of rows of any shape [...], as [..., dim]; zeros where a row is -1."""
+        """Return the vectors of rows of any shape [...] as [..., dim]; zeros where a row is -1."""
         flat = rows.reshape(-1)
         found = self.vectors(flat[flat >= 0])
         out = np.zeros((len(flat), found.shape[1]), found.dtype)

@@ -1,4 +1,4 @@
-"""Changes to a collection inside one write transaction: rows appended, replaced and deleted."""
+"""Add, replace and delete rows of a collection inside one write transaction."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from qvec.storage.store import Transaction
 if TYPE_CHECKING:
     from qvec.filters.maintain import FieldWriter, RowKeys
 
-INDEXED_ROWS = 65_536  # rows of a new field that are indexed at a time: one chunk of a bitmap
-ENCODE_ROWS = 1024  # rows encoded at a time by one thread: they fit the cache
-PUT_ROWS = 64  # rows written between two checks of the memory in use: each row may be in a block of its own
+INDEXED_ROWS = 65_536  # a new field is indexed for this many rows at a time: one chunk of a bitmap
+ENCODE_ROWS = 1024  # one thread encodes this many rows at a time, which fit into the cache
+PUT_ROWS = 64  # rows written between two checks of the used memory: each row may be in a different block
 Ids = NDArray[Any] | list[str]
 Vectors = NDArray[Any]  # real numbers [n, dim] (parts are converted to float32), or integers as Config.form says
 
@@ -49,7 +49,7 @@ class Batch:
     field_keys: list[RowKeys]
 
     def part(self, positions: NDArray[np.int64]) -> Batch:
-        """The rows at some positions."""
+        """Return the rows at some positions."""
         ids = self.ids[positions] if isinstance(self.ids, np.ndarray) else [self.ids[i] for i in positions]
         keys, payloads = [self.keys[i] for i in positions], [self.payloads[i] for i in positions]
         field_keys = [self.field_keys[i] for i in positions if self.field_keys]
@@ -83,7 +83,7 @@ class Writer:
 
     @property
     def quantizers(self) -> Quantizers:
-        """The quantizers that rows are stored by; there must be some."""
+        """The quantizers with which rows are stored. A quantizer must have been trained."""
         assert self._quantizers is not None
         return self._quantizers
 
@@ -94,20 +94,20 @@ class Writer:
 
     @property
     def columns(self) -> dict[str, Column]:
-        """Active columns by their own names."""
+        """The active columns under their own names."""
         return active_columns(self.txn.columns, self.state.column_names)
 
     # --- adding ---
 
     def use(self, trained: Trained) -> int:
-        """Store the first quantizer and create the columns, once in a collection's life; returns its generation."""
+        """Store the first quantizer and create the columns. Returns the first generation."""
         self._create_columns(trained.quantizer)
         number = register(self.txn, trained)
         self.change(active=number)
         return number
 
     def _create_columns(self, quantizer: Quantizer) -> None:
-        """Create the columns of rows. Columns that a failed batch left are replaced; no row of them is in use."""
+        """Create the columns of rows. Replace the unused columns that a failed batch has left."""
         self._quantizers = quantizers = self.loader.first(quantizer)
         for name, spec in row_columns(quantizer, quantizers.originals, self.config.ids == "int64").items():
             if name in self.txn.columns:
@@ -161,13 +161,13 @@ class Writer:
         threads: int,
         progress: Progress | None,
     ) -> None:
-        """Store a batch; ``old_keys``, ``old_rows``: of the vectors that it replaces."""
+        """Store a batch. ``old_keys``, ``old_rows``: keys and rows of the vectors that it replaces."""
         trained = self._trained(batch.x) if self.is_empty else None
         if trained is not None:
             self._create_columns(trained.quantizer)
         rows = self._choose_rows(len(batch.x))
         self._put_vectors(batch, rows, threads)
-        # From here on, in one commit
+        # everything from here on is in one commit
         if trained is not None:
             self.change(active=register(self.txn, trained))
         if len(old_rows):
@@ -182,7 +182,7 @@ class Writer:
         return x if self.config.form is not None or x.dtype == np.float32 else as_float32(x)
 
     def _choose_rows(self, count: int) -> Rows:
-        """Rows to write to, ascending: free rows first, then new ones."""
+        """Return rows to write to, ascending: unused rows first, then new rows."""
         n = self.state.n
         reused = self.free_rows()[:count]
         stop = n + count - len(reused)
@@ -191,7 +191,7 @@ class Writer:
         return np.concatenate([reused, np.arange(n, stop)]).astype(np.uint32)
 
     def free_rows(self) -> NDArray[np.int64]:
-        """Deleted rows that the index does not reference, ascending."""
+        """Return the unused rows, ascending: deleted rows to which the index does not refer."""
         state = self.state
         free = state.n - state.live - state.index.tombstones
         if free == 0 or not may_reuse_rows(self.txn, free):
@@ -218,14 +218,14 @@ class Writer:
             self._put(columns[IDS], rows, batch.ids.astype("<i8").view(np.uint8).reshape(-1, 8))
 
     def _put(self, column: Column, rows: Rows, values: NDArray[np.uint8]) -> None:
-        """Write rows, ascending. The column grows step by step: the next commit writes all blocks that it has."""
+        """Write rows, ascending. Extend the column in steps, because the next commit writes all of its blocks."""
         column.resize(max(self.state.n, int(rows[-1]) + 1))
         for i in range(0, len(rows), PUT_ROWS):
             column.put(rows[i : i + PUT_ROWS], values[i : i + PUT_ROWS])
             self.txn.checkpoint_if_large()
 
     def show(self, batch: Batch, rows: Rows) -> None:
-        """Make the rows of a batch visible to all but the index."""
+        """Make the rows of a batch visible, but not yet to the index."""
         if rows[0] < self.state.n:
             discard_codes_from(self.txn, int(rows[0]))
         state = self.state
@@ -240,7 +240,7 @@ class Writer:
         self.fields.change(rows.tolist(), [], batch.field_keys)
 
     def _put_ids(self, batch: Batch, rows: Rows) -> int:
-        """Add the ids to the id map; returns the next automatic id."""
+        """Add the ids to the id map. Returns the next automatic id."""
         ids, next_id, append = batch.ids, self.state.next_id, False
         if isinstance(ids, np.ndarray):
             append = bool(ids[0] >= next_id) and bool((np.diff(ids) > 0).all())
@@ -249,7 +249,7 @@ class Writer:
         return next_id
 
     def _put_records(self, batch: Batch, rows: Rows) -> int:
-        """Store payloads and string ids; returns the number of records."""
+        """Store payloads and string ids. Returns the number of records."""
         strings, count = self.config.ids == "str", 0
         for i, payload in enumerate(batch.payloads):
             if payload is None and not strings:
@@ -266,7 +266,7 @@ class Writer:
         return load_index(self.config.index, self.state)
 
     def index_input(self) -> IndexInput:
-        """The input that the index is built over, as of now."""
+        """The current input of the index."""
         columns, quantizers = self.columns, self.quantizers
         return IndexInput(columns, linking_codes(quantizers, columns), self.state.n, quantizers.vector_reader(columns))
 
@@ -277,7 +277,7 @@ class Writer:
             if name not in self.columns:
                 self.txn.add_column(name, spec)
         data = self.index_input()
-        if index.kind != state.kind:  # the collection has outgrown the scan: every row is linked now
+        if index.kind != state.kind:  # the collection is now too large for a scan, and every row is linked
             state, rows = index.empty, data.live.astype(np.uint32)
         self.change(index=index.extend(data, state, rows, threads, progress))
 
@@ -299,7 +299,7 @@ class Writer:
             self._release_all_rows()
 
     def hide(self, keys: Sequence[bytes], rows: NDArray[np.int64], threads: int) -> None:
-        """Make live rows, given with the keys of their ids, invisible, to the index too."""
+        """Make live rows, given with the keys of their ids, invisible, also to the index."""
         mark(self.columns[DELETED], rows, True)
         self.txn.delete_ids(keys)
         records = self._delete_records(rows)
@@ -308,7 +308,7 @@ class Writer:
         self.change(live=self.state.live - len(rows), records=self.state.records - records, index=index)
 
     def _delete_records(self, rows: NDArray[np.int64]) -> int:
-        """Delete the records of rows; returns how many there were."""
+        """Delete the records of rows. Returns how many rows had a record."""
         deleted, payloads = [], []
         for row in rows.tolist() if self.state.records else ():
             record = read_record(self.txn, row)
@@ -332,7 +332,7 @@ class Writer:
     # --- payloads ---
 
     def add_fields(self, fields: Mapping[str, FieldDeclaration], progress: Progress | None = None) -> None:
-        """Declare fields, and index the values that live rows have under their names."""
+        """Declare fields, and index the values that live rows have for them."""
         self.fields.declare(fields)
         fresh = type(self.fields)(self.txn, fields)
         rows = live_rows(self.txn)
@@ -344,7 +344,7 @@ class Writer:
                 progress(start + len(part), len(rows))
 
     def index_next_rows(self, name: str, limit: int) -> int:
-        """Index the values of the next ``limit`` rows in a field that is being added; the number of rows indexed."""
+        """Index the next ``limit`` rows in a field that is being added. Returns the number of indexed rows."""
         state = self.state
         start = state.partial_fields[name]
         stop = min(start + limit, state.n)
@@ -358,7 +358,7 @@ class Writer:
         return stop
 
     def _read_named(self, fields: FieldWriter, rows: list[int], payloads: Sequence[Payload | None]) -> list[RowKeys]:
-        """Keys of the fields in stored payloads; InputError names the id of a payload with a value of another type."""
+        """Return the keys of fields in stored payloads. InputError names the id of a payload with a wrong value."""
         try:
             return fields.read(payloads)
         except InputError:
@@ -367,11 +367,11 @@ class Writer:
             raise
 
     def write_payloads(self, rows: NDArray[np.int64], payloads: Sequence[Payload | None], merge: bool) -> None:
-        """Give live rows, each once, other payloads; ``merge``: change the keys named, drop those named None."""
+        """Change the payloads of different live rows. ``merge``: change the given keys, and remove keys with None."""
         payloads = self.fields.stored_form(payloads)
         records = read_records(self.txn, rows.tolist())
         old, new, fields = payloads_of(records), payloads, self.fields
-        if merge:  # each payload may be within the limit, and the merged one not
+        if merge:  # both payloads can be within the limit while the merged one is not
             new = as_payloads([_merged(was, change) for was, change in zip(old, payloads, strict=True)], len(old))
             fields = type(fields)(self.txn, {name for change in payloads for name in change or ()})
         fields.change(rows.tolist(), fields.read_stored(old), fields.read(new))
@@ -387,7 +387,7 @@ class Writer:
 
 
 def _merged(old: Payload | None, change: Payload | None) -> Payload | None:
-    """A payload with some keys changed, and those that are changed to None left out."""
+    """Return a payload with changed keys, without the keys that are changed to None."""
     if change is None:
         return old
     changed = {**(old or {}), **change}

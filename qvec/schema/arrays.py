@@ -1,4 +1,4 @@
-"""Vectors as NumPy arrays, whatever library they come from. None of the libraries is imported (docs/inputs.md).
+"""Convert vectors of any library to NumPy arrays. None of the libraries is imported (docs/inputs.md).
 
 Masked arrays, tensors (of Torch and others), bfloat16, and columns of lists (pandas, polars, Arrow) are converted.
 Nulls, masked values and rows of different lengths raise InputError, which names the row.
@@ -87,7 +87,7 @@ def _has_rows(x: NDArray[Any]) -> bool:
 
 
 def _stacked(name: str, rows: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
-    """The matrix of rows that are sequences of numbers."""
+    """Make a matrix from rows that are sequences of numbers."""
     arrays: list[NDArray[Any]] = []
     for i, row in enumerate(rows):
         if not hasattr(row, "__len__"):
@@ -103,7 +103,7 @@ def _stacked(name: str, rows: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
 
 
 def _arrow_values(name: str, column: Any) -> Any:
-    """The matrix of an Arrow column of lists (an Array or a ChunkedArray); other columns as they are."""
+    """Make a matrix from an Arrow column of lists (Array or ChunkedArray). Return other columns unchanged."""
     column = column.combine_chunks() if hasattr(column, "combine_chunks") else column
     if column.null_count:
         raise InputError(f"{name}[{_first_null(column)}] is null: leave out the row, or fill in the vector")

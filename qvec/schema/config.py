@@ -37,7 +37,7 @@ from qvec.common.types import (
 
 MAX_LISTED_DIM = 16_192  # a block of lists is one value of 64 KiB at most
 MAX_PACKED_DIM = 4096  # a node of 64 neighbors then fits into a block
-MIN_PACKED_BITS = 4  # coarser codes locate a node too poorly
+MIN_PACKED_BITS = 4  # with coarser codes, the distance of an expanded node is not exact enough
 AUTO_INDEX_ROWS = 10_000  # a scan of fewer codes is faster than any graph
 _FIELDS = ("dim", "metric", "ids", "originals", "code", "index", "model", "seed")
 
@@ -76,7 +76,7 @@ class Config:
                 f"code=Prequantized('ubinary') or Prequantized('binary'); got code={self.code!r}"
             )
         if self.form is not None and self.original_form is None:
-            object.__setattr__(self, "originals", "none")  # vectors that come quantized have no float originals
+            object.__setattr__(self, "originals", "none")  # prequantized vectors have no float originals
         if self.model is not None and (not isinstance(self.model, str) or len(self.model) > 1000):
             raise InputError(f"model must be a string of at most 1000 characters, got {self.model!r}")
 
@@ -87,7 +87,7 @@ class Config:
 
     @property
     def _bits(self) -> float:
-        """Bits that the code has for a dimension; exact below MIN_PACKED_BITS."""
+        """The bits of the code per dimension; exact below MIN_PACKED_BITS."""
         match self.code:
             case Binary():
                 return 1
@@ -108,12 +108,12 @@ class Config:
 
     @property
     def original_form(self) -> PrequantizedType | None:
-        """The form of originals that come quantized, next to codes of another form; None: there are none."""
+        """The form of prequantized originals that are stored next to other codes; None: there are none."""
         return self.originals if self.originals in ("int8", "uint8") else None
 
     @property
     def exact_form(self) -> PrequantizedType | None:
-        """The form of the most exact vectors that come quantized, and of queries that are integers."""
+        """The form of the most exact prequantized vectors, and of queries that are integers."""
         return self.original_form or self.form
 
     def to_dict(self) -> dict[str, Any]:

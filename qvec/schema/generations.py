@@ -1,12 +1,12 @@
 """State of generations: which generation is active, which is being built, and which columns each generation has.
 
-A generation's ``column_names`` map a column's own name to the one that it is stored under; other columns are stored
-under their own names. The active generation keeps the graph columns that it shares with others up to date.
+A generation's ``column_names`` map the own name of a column to the name under which it is stored; other columns are
+stored under their own names. Graph columns that generations share are updated with the active generation.
 
-A row that is reused for another vector has the wrong code in every generation but the active one. So no row is reused
-while a generation is being built, and an inactive generation that covers a reused row loses its codes. Its quantizer
-stays, and activating the generation encodes all vectors again. The same holds for graphs. A graph that inactive
-generations share covers the rows that existed when the graph became inactive (``indexed_rows``).
+If a row is reused for another vector, its code is wrong in every generation except the active one. Therefore rows are
+not reused while a generation is being built, and an inactive generation that includes a reused row loses its codes. Its
+quantizer is kept, and activating the generation encodes all vectors again. The same is true of graphs. A graph that
+inactive generations share contains the rows that existed when the graph became inactive (``indexed_rows``).
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Generation:
     """A trained quantizer, and the codes made with it.
 
     ``number``: identifies the generation in this collection; never reused. ``id``: 16 hex digits of a hash of the
-    quantizer; equal ids give equal codes. ``n_samples``: vectors trained on. ``rows``: rows that have a code. An
-    inactive generation may have fewer than are stored; 0 if it was never active or its codes were discarded.
+    quantizer; equal ids give equal codes. ``n_samples``: size of the training sample. ``rows``: rows that have a code.
+    An inactive generation may have fewer than are stored; 0 if it was never active or its codes were discarded.
     ``active``: searches use its codes.
     """
 

@@ -1,4 +1,4 @@
-"""Payloads as plain data, from other mappings and numbers, and from the rows of tables (docs/inputs.md).
+"""Convert payloads to plain data: mappings, numbers of other types, and rows of tables (docs/inputs.md).
 
 A value is converted only if it has an exact plain form. The check of records names other values.
 """
@@ -21,7 +21,7 @@ _MICROSECOND = "M8[us]"
 
 
 def plain_text(value: str) -> str:
-    """A str of the class itself; an enumeration of strings gives its value."""
+    """Convert a subclass of str to str. An enumeration of strings becomes its value."""
     return str.__str__(value)
 
 
@@ -100,7 +100,7 @@ def columns_of(table: Any, name: str) -> dict[str, Any]:
 
 
 def rows_of(table: Any, name: str, without: Collection[str] = ()) -> list[dict[str, Any]]:
-    """A dict for each row of a table. Nulls are None. ``without``: columns to leave out."""
+    """Make a dict from each row of a table. Nulls become None. ``without``: columns to skip."""
     columns = {
         column: _values(values, f"{name}: column {column!r}")
         for column, values in columns_of(table, name).items()
@@ -130,7 +130,7 @@ def _values(column: Any, name: str) -> list[Any]:
 
 
 def _listed(value: Any) -> Any:
-    """The values of a cell that is an array: a list."""
+    """Convert a cell that is an array to a list."""
     if isinstance(value, np.ndarray):
         data: NDArray[Any] = unmasked("cell", value)
         return list(data) if data.dtype.kind == "M" else data.tolist()

@@ -1,4 +1,4 @@
-"""Trained quantizers as text or bytes that another collection imports."""
+"""Export trained quantizers as text or bytes, which another collection can import."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Transfer = Literal["json", "msgpack"]
 
 @dataclass(frozen=True, slots=True)
 class QuantizerExport:
-    """A trained quantizer, complete in itself."""
+    """The complete content of an exported quantizer."""
 
     format: Literal["qvec quantizer"]
     version: Annotated[int, Between(1, 1)]
@@ -38,7 +38,7 @@ class QuantizerExport:
 
 
 def export_quantizer(record: GenerationRecord, quantizer: Quantizer, config: Config, form: Transfer) -> str | bytes:
-    """The quantizer of a generation as JSON text or msgpack bytes."""
+    """Export the quantizer of a generation as JSON text or msgpack bytes."""
     if form not in ("json", "msgpack"):
         raise InputError(f"format must be json or msgpack, got {form!r}")
     parts = config.dim, config.metric, record.model, record.created, record.n_samples, record.code, quantizer
@@ -49,7 +49,7 @@ def export_quantizer(record: GenerationRecord, quantizer: Quantizer, config: Con
 def import_quantizer(data: str | bytes, config: Config) -> Trained:
     """Read what :func:`export_quantizer` returned.
 
-    FormatError: the text is damaged or not of this format. InputError: the quantizer has another dimension, metric or
+    FormatError: the data is damaged or has another format. InputError: the quantizer has another dimension, metric or
     model.
     """
     found = decode(QuantizerExport, _parsed(data), "quantizer")

@@ -26,7 +26,7 @@ _ID_DIGITS = 16
 
 @dataclass(frozen=True)
 class Trained:
-    """A quantizer and what is known of its training. ``created``: UTC, ISO 8601; None: now."""
+    """A quantizer and facts about its training. ``created``: UTC, ISO 8601; None: now."""
 
     quantizer: Quantizer
     code: CodeConfig
@@ -47,7 +47,7 @@ class Trained:
 
 
 def _undated(plain: Any) -> Any:
-    """Plain data without dates. Equal calibrations may differ in their dates."""
+    """Remove dates from plain data, because equal calibrations may differ in their dates."""
     if isinstance(plain, dict):
         return {name: _undated(value) for name, value in sorted(plain.items()) if name != "created"}
     return [_undated(value) for value in plain] if isinstance(plain, (list, tuple)) else plain
