@@ -164,27 +164,8 @@ def test_an_interrupted_requantize_continues(tmp_path: Path, x: Float32Array, re
     with qvec.open(tmp_path / "a") as db:
         seen: list[int] = []
         assert db.requantize(progress=lambda done, total: seen.append(done)).number == 1
-        assert min(seen) >= min(rows + 1, N)  # codes are kept; a graph that was not stored is rebuilt
+        assert min(seen) > rows
         assert (db.stats().code, db.verify()) == ("binary", [])
-
-
-@pytest.mark.parametrize("layout", ["compact", "packed"])
-def test_others_write_while_the_graph_of_a_generation_is_built(tmp_path: Path, x: Float32Array, layout: Any) -> None:
-    index = qvec.HNSW(m=16, ef_construction=64, layout=layout)
-    with qvec.create(tmp_path / "a", DIM, index=index) as db:
-        db.add(x)
-
-        def write(done: int, total: int) -> None:
-            if done > total / 2 and len(db) == N:  # codes are half of the work
-                db.add(x[:50] + np.float32(0.01))
-                db.delete([3, 4])
-                db.upsert(x[7:8] + np.float32(0.01), [7])
-
-        active = db.requantize("int4", relink=True, progress=write)
-        assert len(db) == N + 48
-        assert [made.number for made in db.generations() if made.active] == [active.number]
-        assert db.verify() == []
-        assert (db.search(x[:50] + np.float32(0.01), 1, ef=100).ids[:, 0] >= N).mean() > 0.9
 
 
 def test_another_code_discards_an_unfinished_one(tmp_path: Path, x: Float32Array) -> None:

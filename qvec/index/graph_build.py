@@ -131,7 +131,7 @@ class GraphBuild:
         vars(graph).update(vars(Graph(len(live), 0, root, entries, len(live))))
         with thread_pool(self.threads) as pool:
             graph_nodes.pack_new_nodes(data, live.astype(np.uint32), self.threads, pool)
-        if NODES in data.columns and not data.lists_only:
+        if NODES in data.columns:
             data.columns[NODES].resize(data.n)
         for name in (LINKED, REMOVING):  # after the last checkpoint: the next add relies on them
             if name in data.columns:

@@ -37,9 +37,9 @@ def node_column(codec: Codec, degree: int) -> ColumnSpec:
 def update_nodes(data: IndexInput, changer: Linker | GraphRepair, threads: int, pool: ThreadPoolExecutor) -> None:
     """Rebuild the nodes whose lists ``changer`` has changed. Does nothing if the graph has no nodes."""
     nodes = data.columns.get(NODES)
-    if nodes is not None and not data.lists_only:
+    if nodes is not None:
         nodes.resize(data.n)
-        _pack(data, nodes, changer.changed, threads, pool)
+        pack_nodes(data.codes, data.columns[ADJACENCY], nodes, changer.changed, data.n, threads, pool)
 
 
 def pack_new_nodes(data: IndexInput, rows: Rows, threads: int, pool: ThreadPoolExecutor) -> None:
@@ -48,18 +48,21 @@ def pack_new_nodes(data: IndexInput, rows: Rows, threads: int, pool: ThreadPoolE
     The column grows with the nodes: a checkpoint writes all blocks that it has.
     """
     nodes = data.columns.get(NODES)
-    if nodes is None or data.lists_only:
+    if nodes is None:
         return
     for start in range(0, len(rows), NODES_PER_STEP):
         part = rows[start : start + NODES_PER_STEP]
         nodes.resize(max(nodes.n_rows, int(part[-1]) + 1))
-        _pack(data, nodes, part, threads, pool)
+        pack_nodes(data.codes, data.columns[ADJACENCY], nodes, part, data.n, threads, pool)
         if data.checkpoint is not None:
             data.checkpoint()
 
 
-def _pack(data: IndexInput, nodes: Column, rows: Rows, threads: int, pool: ThreadPoolExecutor) -> None:
-    packer = _packer(data.codes, data.columns[ADJACENCY], nodes, data.n)
+def pack_nodes(
+    codes: CodeColumn, adjacency: Column, nodes: Column, rows: Rows, n: int, threads: int, pool: ThreadPoolExecutor
+) -> None:
+    """Build the nodes of ``rows`` from their lists and n rows of codes."""
+    packer = _packer(codes, adjacency, nodes, n)
     for start in range(0, len(rows), NODES_PER_STEP):
         part = rows[start : start + NODES_PER_STEP]
         packer.begin(part)

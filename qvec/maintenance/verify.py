@@ -40,7 +40,7 @@ def _problems(snap: Snapshot, loader: QuantizerLoader, deep: bool) -> list[str]:
         problems = [*_check_quantizers(snap, loader.config)]
         if not problems and (quantizers := loader.active(snap)) is not None:
             problems += _check_rows(snap, loader.config)
-            index = load_index(loader.config.index, snap.state.index)
+            index = load_index(loader.config.index, snap.state)
             problems += index.check(active_index_input(snap, quantizers), snap.state.index, deep)
             if deep:
                 problems += _check_fields(snap)
@@ -128,7 +128,7 @@ def wrong_codes(reading: Snapshot, quantizers: Quantizers) -> Iterator[tuple[NDA
 
 def graph_shape(snap: Snapshot, loader: QuantizerLoader) -> GraphShape | None:
     """The shape of the active graph; None if there is none."""
-    index, quantizers = load_index(loader.config.index, snap.state.index), loader.active(snap)
+    index, quantizers = load_index(loader.config.index, snap.state), loader.active(snap)
     if quantizers is None or not isinstance(index, HNSWIndex) or not snap.state.live:
         return None
     return index.shape(active_index_input(snap, quantizers), snap.state.index)

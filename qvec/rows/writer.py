@@ -284,7 +284,7 @@ class Writer:
 
     def index(self) -> Index:
         """The active index."""
-        return load_index(self.config.index, self.state.index)
+        return load_index(self.config.index, self.state)
 
     def index_input(self, n: int | None = None, checkpoint: Callable[[], object] | None = None) -> IndexInput:
         """The current input of the index. ``n``, ``checkpoint``: of rows that are not visible yet."""
@@ -417,7 +417,7 @@ def _merged(old: Payload | None, change: Payload | None) -> Payload | None:
 
 
 def index_for(config: Config, state: State) -> Index:
-    """The index that the configuration and the number of live rows require."""
-    if config.index is not None:
-        return make_index(config.index)
+    """The index that the state, the configuration or the number of live rows asks for."""
+    if (wanted := state.own_index or config.index) is not None:
+        return make_index(wanted)
     return make_index(HNSW() if state.live > AUTO_INDEX_ROWS or state.index.kind != "flat" else Flat())
