@@ -136,7 +136,7 @@ def test_a_node_is_its_definition(dim: int, coded: int, metric: str) -> None:
     assert stride == nodes.stride
 
 
-@pytest.mark.parametrize("ef", [10, 24, 64, 191, 192])
+@pytest.mark.parametrize("ef", [10, 24, 64, 192, 512])
 def test_every_level_takes_the_same_steps(ef: int) -> None:
     x, q = clustered(1500, 48), clustered(30, 48, 1)
     found = []

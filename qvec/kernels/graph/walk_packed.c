@@ -2,7 +2,7 @@
 #include "graph/packed_walk.h"
 
 #define BY_CODES_CANDIDATES 96
-#define BY_CODES_POOL 192
+#define BY_CODES_POOL 512
 
 /* Append the neighbors in a mask to the beam, except expanded ones. */
 typedef void append_fn(qv_packed_walk *w, uint32_t mask, const int32_t *entries, const uint8_t *rows);
